@@ -1,0 +1,216 @@
+"""default.yaml <- experiment YAML (deep merge) <- environment KVT__a__b <- --override a.b=c -> Settings.
+
+`${VAR}` and `${VAR:-default}` are resolved after the merge. Secrets are never part of the config: `secret` reads one
+from the environment or `.env`, as a SecretStr.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import Settings
+
+ENV_PREFIX = "KVT__"
+REPLACED = {("kv", key) for key in ("apply", "evidence", "levels", "policies", "budgets")} | {("check",)}
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_SECRET_WORDS = re.compile(r"(api.?key|^key$|secret|password|authorization|cookie|access.?token)", re.IGNORECASE)
+_NOT_SECRET = ("api_key_env",)
+
+
+def load_settings(
+    config: Path | None, overrides: Sequence[str] = (), *, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Merge and validate. Raises ConfigError naming file and key for anything that isn't a valid config."""
+    env = dict(os.environ if environ is None else environ)
+    env = {**_dotenv(Path(".env")), **env}
+    merged: dict[str, Any] = Settings.model_construct().model_dump(mode="json")
+    origin: dict[str, str] = {}
+    for source, layer in (
+        (str(config), _read_yaml(config) if config else {}),
+        ("environment", _from_env(env)),
+        ("--override", _from_overrides(overrides)),
+    ):
+        _check_keys(layer, Settings, source, ())
+        _merge(merged, layer, (), source, origin)
+    resolved = _resolve(merged, env, (), origin, str(config or "default.yaml"))
+    try:
+        return Settings.model_validate(resolved)
+    except ValidationError as error:
+        raise _readable(error, origin, str(config or "default.yaml")) from None
+
+
+def dump_yaml(settings: Settings) -> str:
+    """The whole config as YAML with secrets redacted: what --print-config shows and sessions store."""
+    return yaml.safe_dump(redact(settings.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def redact(value: Any, key: str = "") -> Any:
+    """Replace what may hold a secret: every header value, values under telling names, credentials inside URLs."""
+    if isinstance(value, dict):
+        return {k: redact(v, "secret" if key == "headers" else str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [redact(v, key) for v in value]
+    if isinstance(value, str):
+        if key not in _NOT_SECRET and _SECRET_WORDS.search(key):
+            return "***"
+        return re.sub(r"(?<=://)[^/@\s]+@", "***@", value)
+    return value
+
+
+def secret(name: str) -> SecretStr | None:
+    """The API key named by engine.api_key_env, from the environment, else `.env`; None when not set or empty."""
+    value = os.environ.get(name) or _dotenv(Path(".env")).get(name)
+    return SecretStr(value) if value else None
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    return {k: v for k, v in dotenv_values(path).items() if v is not None}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"the config can't be read: {reason}", where=str(path), do=_nearby(path)) from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigError(f"not valid YAML: {getattr(error, 'problem', error)}", where=at) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError("a config is a mapping of sections", where=str(path), do="See configs/default.yaml.")
+    return data
+
+
+def _nearby(path: Path) -> str:
+    folders = [path.parent, Path("configs/experiments")]
+    names = [str(f) for d in folders if d.is_dir() for f in d.glob("*.yaml")]
+    close = difflib.get_close_matches(path.name, [Path(n).name for n in names], n=1)
+    return (
+        f"Did you mean {next(n for n in names if Path(n).name == close[0])}?" if close else "See configs/experiments/."
+    )
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
+    layer: dict[str, Any] = {}
+    for name, value in sorted(env.items()):
+        if name.startswith(ENV_PREFIX):
+            _put(layer, name[len(ENV_PREFIX) :].split("__"), _scalar(value), name)
+    return layer
+
+
+def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    layer: dict[str, Any] = {}
+    for text in overrides:
+        key, sep, value = text.partition("=")
+        if not sep or not key.strip():
+            raise ConfigError(f"--override {text!r} is not key=value", do="Write --override kv.budgets='[1.0, 0.5]'.")
+        _put(layer, key.strip().split("."), _scalar(value), f"--override {text}")
+    return layer
+
+
+def _put(layer: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
+    node = layer
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{'.'.join(keys)} lies under a plain value", where=source)
+    node[keys[-1]] = value
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _merge(
+    base: dict[str, Any], layer: dict[str, Any], at: tuple[str, ...], source: str, origin: dict[str, str]
+) -> None:
+    for key, value in layer.items():
+        here = (*at, str(key))
+        origin[".".join(here)] = source
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and here not in REPLACED:
+            _merge(base[key], value, here, source, origin)
+        else:
+            base[key] = value
+
+
+def _check_keys(layer: Any, model: type[BaseModel], source: str, at: tuple[str, ...]) -> None:
+    """Unknown keys are errors with a near miss, before types are looked at."""
+    if not isinstance(layer, dict):
+        return
+    for key, value in layer.items():
+        field = model.model_fields.get(str(key))
+        if field is None:
+            close = difflib.get_close_matches(str(key), list(model.model_fields), n=1, cutoff=0.5)
+            known = ", ".join(model.model_fields)
+            raise ConfigError(
+                f"unknown key {'.'.join((*at, str(key)))}",
+                where=source,
+                do=f"Did you mean {'.'.join((*at, close[0]))}?" if close else f"Known here: {known}.",
+            )
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                _check_keys(value, inner, source, (*at, str(key)))
+                if isinstance(value, list):
+                    for item in value:
+                        _check_keys(item, inner, source, (*at, str(key)))
+
+
+def _resolve(value: Any, env: Mapping[str, str], at: tuple[str, ...], origin: Mapping[str, str], file: str) -> Any:
+    if isinstance(value, dict):
+        return {k: _resolve(v, env, (*at, str(k)), origin, file) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_resolve(v, env, at, origin, file) for v in value]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+
+    def one(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = env.get(name) or default
+        if found is None:
+            raise ConfigError(
+                f"{'.'.join(at)} needs the environment variable {name}, which is not set",
+                where=_source(".".join(at), origin, file),
+                do=f"export {name}=..., put it in .env, or write ${{{name}:-default}}.",
+            )
+        return found
+
+    return _VARIABLE.sub(one, value)
+
+
+def _source(key: str, origin: Mapping[str, str], file: str) -> str:
+    parts = key.split(".")
+    for end in range(len(parts), 0, -1):
+        if (found := origin.get(".".join(parts[:end]))) is not None:
+            return found
+    return file
+
+
+def _readable(error: ValidationError, origin: Mapping[str, str], file: str) -> ConfigError:
+    lines, where = [], file
+    for item in error.errors():
+        key = ".".join(str(p) for p in item["loc"])
+        where = _source(key, origin, file)
+        message = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{key}: {message}" + (f" (got {item['input']!r})" if not isinstance(item["input"], dict) else ""))
+    return ConfigError(
+        "the config is not valid", where=where, details=tuple(lines), do="See configs/default.yaml for every key."
+    )

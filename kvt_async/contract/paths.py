@@ -1,0 +1,48 @@
+"""Where things lie. Relative paths are from the working directory; nothing is created here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DB_NAME = "kv_transition.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """Paths of one experiment group."""
+
+    run_dir: Path
+    db: Path
+
+    @property
+    def plots(self) -> Path:
+        return self.run_dir / "plots"
+
+    @property
+    def report_md(self) -> Path:
+        return self.run_dir / "report.md"
+
+    @property
+    def report_html(self) -> Path:
+        return self.run_dir / "report.html"
+
+    @property
+    def log(self) -> Path:
+        return self.run_dir / "run.log"
+
+
+def run_paths(runs_dir: str, exp_group_id: str, db_path: str = "auto") -> RunPaths:
+    """`db_path: auto` is runs_dir/exp_group_id/kv_transition.sqlite; reports lie beside the database."""
+    run_dir = Path(runs_dir) / exp_group_id
+    if db_path == "auto":
+        return RunPaths(run_dir, run_dir / DB_NAME)
+    db = Path(db_path)
+    return RunPaths(db.parent, db)
+
+
+def manifest_path(data_dir: str, dataset_id: str) -> Path:
+    return Path(data_dir) / "processed" / dataset_id / "manifest.json"
+
+
+def raw_dir(data_dir: str, source: str) -> Path:
+    """Cache of downloaded archives."""
+    return Path(data_dir) / "raw" / source

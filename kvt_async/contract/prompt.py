@@ -1,0 +1,51 @@
+"""Example -> chat messages or a plain prompt. Shared, so that `kvt show` renders exactly what was sent.
+
+A template has {context} and {question}. Text before the end of {context} is the context part: its length in characters
+goes to servers that compress the context alone (`{context_chars}` in kv.apply.body).
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from kvt_async.contract.errors import ConfigError
+
+DEFAULT_TEMPLATE = "{context} {question}"
+
+
+def check_template(template: str, where: str = "prompt.template") -> None:
+    """Raises ConfigError unless {context} and {question} each stand in it exactly once, context first."""
+    for name in ("{context}", "{question}"):
+        if template.count(name) != 1:
+            raise ConfigError(
+                f"the template needs {name} exactly once", where=where, do=f"It reads: {template[:200]!r}"
+            )
+    if template.index("{context}") > template.index("{question}"):
+        raise ConfigError("{context} must stand before {question}", where=where, do="Put the question last.")
+
+
+def render(
+    template: str, context: str, question: str, turns: Sequence[Sequence[str]] = (), system: str | None = None
+) -> tuple[list[dict[str, str]], int]:
+    """Messages and the number of characters of the first user message that belong to the context.
+
+    With earlier `turns` the first question stands in the template, and `question` is the last user message.
+    """
+    first = turns[0][0] if turns else question
+    head, rest = template.split("{context}")
+    user = head + context + rest.replace("{question}", first)
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": user})
+    for idx, (_, answer) in enumerate(turns):
+        messages.append({"role": "assistant", "content": answer})
+        messages.append({"role": "user", "content": turns[idx + 1][0] if idx + 1 < len(turns) else question})
+    return messages, len(head) + len(context)
+
+
+def plain(messages: Sequence[dict[str, str]]) -> str:
+    """The prompt of the completions endpoint: contents joined by blank lines, no roles."""
+    return "\n\n".join(m["content"] for m in messages)
+
+
+def template_version(template: str, system: str | None, endpoint: str) -> str:
+    """SHA-256 of what turns an example into a prompt."""
+    return hashlib.sha256("\x1f".join((template, system or "", endpoint)).encode()).hexdigest()

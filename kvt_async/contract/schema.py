@@ -1,0 +1,195 @@
+"""Opening, creating and checking a kvt database with plain sqlite3.
+
+The runner opens it for writing (and refuses an older or newer schema), the analyzer reads facts and writes derived
+tables (and reads older schemas). Fact tables are guarded by triggers made here from the schema itself.
+"""
+
+import sqlite3
+from importlib import resources
+from pathlib import Path
+
+from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError, StoreError
+
+SCHEMA_VERSION = 1
+MIN_SQLITE = (3, 37, 0)  # STRICT tables
+BUSY_TIMEOUT_MS = 30_000
+
+FACT_TABLES = (
+    "experiments",
+    "sessions",
+    "session_ends",
+    "datasets",
+    "manifests",
+    "examples",
+    "bins",
+    "manifest_entries",
+    "runs",
+    "requests",
+    "try_series",
+    "attempts",
+    "responses",
+    "telemetry",
+    "give_ups",
+    "server_snapshots",
+    "probes",
+    "client_health",
+)
+DERIVED_TABLES = (
+    "scores",
+    "bin_stats",
+    "run_evidence",
+    "budget_stats",
+    "transition_summary",
+    "comparisons",
+    "analysis_state",
+)
+
+
+def schema_sql() -> str:
+    return resources.files("kvt_async.contract").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+def create(conn: sqlite3.Connection) -> None:
+    """Create every table, view and guard that is missing; idempotent. One transaction."""
+    conn.executescript(
+        "BEGIN IMMEDIATE;" + schema_sql() + _guards_sql() + f"PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+    )
+
+
+def connect_for_writing(db: Path) -> sqlite3.Connection:
+    """Open (creating it and its folder) for the runner: WAL, synchronous=FULL, schema made and checked.
+
+    Raises StoreError where WAL can't be had, the folder can't be written, or the schema version is another one.
+    """
+    check_sqlite()
+    try:
+        db.parent.mkdir(parents=True, exist_ok=True)
+        conn = sqlite3.connect(db, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+        version = _version(conn)
+        if version not in (0, SCHEMA_VERSION):
+            conn.close()
+            raise _other_version(db, version)
+        mode = conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":
+            conn.close()
+            raise StoreError(
+                f"this file system can't hold a WAL database (journal mode stays {mode!r})",
+                where=str(db),
+                do="Put the run on a local disk: --override output.runs_dir=/local/path or db.path=/local/file.sqlite.",
+            )
+        conn.execute("PRAGMA synchronous=FULL")
+        _common_pragmas(conn)
+        if version == 0:
+            create(conn)
+        return conn
+    except (sqlite3.Error, OSError) as error:
+        raise store_error(db, error) from error
+
+
+def connect_for_reading(db: Path, *, write_derived: bool = False) -> sqlite3.Connection:
+    """Open an existing database for the analyzer; read-only unless `write_derived`.
+
+    Raises MissingPrerequisiteError when there is none or it holds no kvt schema, StoreError on a newer schema.
+    """
+    check_sqlite()
+    if not db.is_file():
+        raise MissingPrerequisiteError("there is no database yet", where=str(db), do="Run `kvt sweep -c CONFIG` first.")
+    try:
+        uri = f"{db.resolve().as_uri()}?mode={'rw' if write_derived else 'ro'}"
+        conn = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+        version = _version(conn)
+        if version == 0:
+            conn.close()
+            raise MissingPrerequisiteError(
+                "this database holds no kvt tables", where=str(db), do="Run `kvt prepare -c CONFIG` first."
+            )
+        if version > SCHEMA_VERSION:
+            conn.close()
+            raise _other_version(db, version)
+        _common_pragmas(conn)
+        return conn
+    except sqlite3.Error as error:
+        raise store_error(db, error) from error
+
+
+def missing_tables(conn: sqlite3.Connection) -> list[str]:
+    """Names of schema tables that this database lacks."""
+    have = {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+    return [name for name in (*FACT_TABLES, *DERIVED_TABLES) if name not in have]
+
+
+def check_sqlite() -> None:
+    if sqlite3.sqlite_version_info < MIN_SQLITE:
+        raise ConfigError(
+            f"SQLite {sqlite3.sqlite_version} is too old: STRICT tables need 3.37",
+            do="Use a Python built with a newer SQLite (any python.org or distribution build since 2022).",
+        )
+
+
+def store_error(db: Path, error: Exception) -> StoreError:
+    """Turn an OS or SQLite error into advice."""
+    text = str(error)
+    if "disk is full" in text or "No space left" in text:
+        advice = "Free disk space and run the same command again: everything committed so far is kept."
+    elif "readonly" in text or "Permission" in text or "Read-only" in text or "unable to open" in text:
+        advice = "Make the folder writable, or choose another with --override output.runs_dir=DIR."
+    elif "locked" in text or "busy" in text:
+        advice = "Another program holds the database; wait for it or close it, then run the same command again."
+    elif "not a database" in text or "malformed" in text:
+        advice = "The file is damaged or not kvt's. Move it away, or restore it from a copy."
+    else:
+        advice = "Everything committed so far is kept; run the same command again once the cause is gone."
+    return StoreError(f"the database can't be used: {text}", where=str(db), do=advice)
+
+
+def _version(conn: sqlite3.Connection) -> int:
+    return int(conn.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _common_pragmas(conn: sqlite3.Connection) -> None:
+    conn.execute("PRAGMA foreign_keys=ON")
+    conn.execute("PRAGMA recursive_triggers=ON")  # REPLACE then fires the delete guards
+    conn.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+
+
+def _other_version(db: Path, version: int) -> StoreError:
+    side = "newer" if version > SCHEMA_VERSION else "older"
+    return StoreError(
+        f"the database has schema version {version}, this kvt writes version {SCHEMA_VERSION} ({side})",
+        where=str(db),
+        do="Update kvt."
+        if side == "newer"
+        else "Choose a new experiment.exp_group_id; the old one can still be analysed.",
+    )
+
+
+def _guards_sql() -> str:
+    """Triggers that make fact tables append-only, also against REPLACE on any unique key."""
+    probe = sqlite3.connect(":memory:")
+    probe.executescript(schema_sql())
+    parts = []
+    for table in FACT_TABLES:
+        says = f"'{table} holds facts: rows are never changed or removed'"
+        for verb in ("UPDATE", "DELETE"):
+            parts.append(
+                f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, {says}); END;"
+            )
+        keys = {tuple(r[1] for r in sorted(_primary_key(probe, table)))}
+        for index in probe.execute(f"PRAGMA index_list({table})").fetchall():
+            if index[2]:
+                keys.add(tuple(r[2] for r in probe.execute(f"PRAGMA index_info({index[1]})")))
+        same = " OR ".join(
+            f"EXISTS (SELECT 1 FROM {table} WHERE {' AND '.join(f'{c} = NEW.{c}' for c in key)})"
+            for key in sorted(keys)
+        )
+        parts.append(
+            f"CREATE TRIGGER IF NOT EXISTS {table}_no_replace BEFORE INSERT ON {table} WHEN {same} "
+            f"BEGIN SELECT RAISE(ABORT, {says}); END;"
+        )
+    probe.close()
+    return "\n".join(parts)
+
+
+def _primary_key(conn: sqlite3.Connection, table: str) -> list[tuple[int, str]]:
+    return [(row[5], row[1]) for row in conn.execute(f"PRAGMA table_info({table})") if row[5]]

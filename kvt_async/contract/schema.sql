@@ -1,0 +1,471 @@
+-- kvt's database: the only thing runner and analyzer share at run time. This file is its documentation.
+--
+-- FACTS are written by kvt_async, once: triggers refuse UPDATE, DELETE and re-INSERT of an existing key (which closes
+-- the REPLACE route, since REPLACE skips delete triggers unless recursive_triggers is on). DERIVED tables are written
+-- by the analyzer, carry the fingerprint of what they came from, and can be dropped and rebuilt.
+-- Times of day are UTC, ISO 8601, for people; no duration is computed from them. *_ns are one process's monotonic
+-- clock in nanoseconds: only differences within a row mean anything. *_s are seconds. NULL means "not known".
+
+-- ============================================================ FACTS: what was asked
+
+CREATE TABLE IF NOT EXISTS experiments (        -- one row per generation of an experiment group
+    exp_group_id    TEXT NOT NULL,
+    generation      INTEGER NOT NULL,           -- 1, 2, ...: --force under a changed contract starts the next one
+    created_at      TEXT NOT NULL,
+    contract_json   TEXT NOT NULL,              -- the group contract: dataset, selection, tokenizer, template, model, decoding
+    contract_sha256 TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS sessions (           -- one row per invocation that writes facts
+    session_id    TEXT PRIMARY KEY,
+    exp_group_id  TEXT NOT NULL,
+    generation    INTEGER NOT NULL,
+    started_at    TEXT NOT NULL,
+    command       TEXT NOT NULL,                -- arguments as typed, secrets redacted
+    config_yaml   TEXT NOT NULL,                -- the merged config, secrets redacted
+    config_sha256 TEXT NOT NULL,
+    kvt_version   TEXT NOT NULL,
+    git_commit    TEXT,                         -- of the working directory, where it is a checkout
+    python        TEXT NOT NULL,
+    platform      TEXT NOT NULL,
+    engine_loop   TEXT,                         -- truth (asyncio) | volume (uvloop)
+    concurrency   INTEGER,                      -- the bound on requests in flight
+    order_seed    INTEGER                       -- seed of an interleaved order
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS session_ends (       -- a session without a row here was killed
+    session_id TEXT PRIMARY KEY REFERENCES sessions,
+    ended_at   TEXT NOT NULL,
+    exit_code  INTEGER NOT NULL,
+    reason     TEXT NOT NULL                    -- finished | interrupted | server | failures | bug
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS datasets (
+    dataset_id       TEXT PRIMARY KEY,
+    name             TEXT NOT NULL,             -- longbench | longbench_e | ruler | kvtext | jsonl
+    task             TEXT NOT NULL,             -- exact, case-sensitive
+    tokenizer_name   TEXT NOT NULL,
+    tokenizer_sha256 TEXT NOT NULL,
+    source_revision  TEXT,                      -- pinned revision or SHA-256 of the source file
+    metric           TEXT NOT NULL,             -- name in the analyzer's registry of the task's own metric
+    prompt_json      TEXT NOT NULL,             -- template, system, endpoint, max_context_tokens, as used
+    selection_json   TEXT NOT NULL              -- the selection rule: bins, strategy, seed, source parameters
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS manifests (          -- a manifest only grows; each version is recorded
+    dataset_id TEXT NOT NULL REFERENCES datasets,
+    version    INTEGER NOT NULL,                -- 1, 2, ...
+    sha256     TEXT NOT NULL,                   -- of manifest.json's content
+    created_at TEXT NOT NULL,
+    n_entries  INTEGER NOT NULL,                -- entries in total at this version
+    PRIMARY KEY (dataset_id, version)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS examples (
+    dataset_id     TEXT NOT NULL REFERENCES datasets,
+    example_id     TEXT NOT NULL,               -- the given id, else a content hash
+    question       TEXT NOT NULL,
+    context        TEXT NOT NULL,               -- as sent: already cut where it was over prompt.max_context_tokens
+    answers_json   TEXT NOT NULL,               -- list of accepted answers; may be empty
+    meta_json      TEXT NOT NULL,               -- the source's own fields; `turns` = earlier chat turns [[q, a], ...]
+    context_sha256 TEXT NOT NULL,               -- examples with one context form one statistical cluster
+    PRIMARY KEY (dataset_id, example_id)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS bins (
+    dataset_id TEXT NOT NULL REFERENCES datasets,
+    bin_idx    INTEGER NOT NULL,                -- 0 = shortest
+    lo_tokens  INTEGER NOT NULL,                -- inclusive
+    hi_tokens  INTEGER NOT NULL,                -- inclusive
+    PRIMARY KEY (dataset_id, bin_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS manifest_entries (   -- what is sent at every level
+    dataset_id       TEXT NOT NULL,
+    example_id       TEXT NOT NULL,
+    seq              INTEGER NOT NULL,          -- 0, 1, ... in manifest order; new entries go to the end
+    version          INTEGER NOT NULL,          -- the manifest version that brought the entry
+    bin_idx          INTEGER NOT NULL,
+    token_len        INTEGER NOT NULL,          -- tokens of the rendered prompt, chat template included
+    context_tokens   INTEGER NOT NULL,          -- tokens of the context alone, as sent
+    original_tokens  INTEGER NOT NULL,          -- tokens of the rendered prompt before cutting; = token_len if not cut
+    prompt_truncated INTEGER NOT NULL,          -- 1: context was cut in the middle to prompt.max_context_tokens
+    prompt_sha256    TEXT NOT NULL,             -- of the rendered messages
+    PRIMARY KEY (dataset_id, example_id),
+    UNIQUE (dataset_id, seq),
+    FOREIGN KEY (dataset_id, example_id) REFERENCES examples,
+    FOREIGN KEY (dataset_id, bin_idx) REFERENCES bins
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS runs (               -- one level (a series at one budget) and repeat
+    run_id                  TEXT PRIMARY KEY,
+    exp_group_id            TEXT NOT NULL,
+    generation              INTEGER NOT NULL,
+    dataset_id              TEXT NOT NULL REFERENCES datasets,
+    model_name              TEXT NOT NULL,
+    base_url                TEXT NOT NULL,      -- at creation, credentials removed; attempts.endpoint says who served
+    engine_name             TEXT NOT NULL,      -- what the server calls itself, or openai-compatible
+    series                  TEXT NOT NULL,      -- readable unique label of (policy, mode, params); 'full' for full cache
+    kv_policy               TEXT NOT NULL,
+    kv_budget               REAL NOT NULL,      -- in kv_unit; 1.0 of fraction = full cache
+    kv_unit                 TEXT NOT NULL,      -- fraction (of the compressible prompt kept) | tokens | bits
+    kv_mode                 TEXT NOT NULL,      -- question_aware | question_agnostic
+    is_full                 INTEGER NOT NULL,   -- 1: the baseline of every series
+    kv_apply                TEXT NOT NULL,      -- body | endpoint | launch | none
+    kv_params_json          TEXT NOT NULL,      -- free parameters of the level
+    apply_json              TEXT NOT NULL,      -- kv.apply and kv.evidence as configured: part of the level's identity
+    repeat_idx              INTEGER NOT NULL,   -- 0; 1, 2, ... = A/A repeats of full cache
+    prompt_template_version TEXT NOT NULL,      -- SHA-256 of template and system text
+    decoding_json           TEXT NOT NULL,
+    level_idx               INTEGER NOT NULL,   -- order in the config that created it
+    created_at              TEXT NOT NULL,
+    FOREIGN KEY (exp_group_id, generation) REFERENCES experiments,
+    UNIQUE (exp_group_id, generation, series, kv_budget, kv_unit, repeat_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS requests (           -- one per (run, example); exists from when it is queued
+    request_id    TEXT PRIMARY KEY,             -- run_id : seq
+    run_id        TEXT NOT NULL REFERENCES runs,
+    example_id    TEXT NOT NULL,
+    prompt_sha256 TEXT NOT NULL,                -- of the messages as sent (truncate_prompt sends shorter ones)
+    created_at    TEXT NOT NULL,
+    UNIQUE (run_id, example_id)
+) STRICT;
+
+-- ============================================================ FACTS: what happened
+
+CREATE TABLE IF NOT EXISTS try_series (         -- --retry-failed opens series 1, 2, ...; series 0 is implicit
+    request_id TEXT NOT NULL REFERENCES requests,
+    series_idx INTEGER NOT NULL,
+    session_id TEXT NOT NULL REFERENCES sessions,
+    created_at TEXT NOT NULL,
+    PRIMARY KEY (request_id, series_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS attempts (           -- one HTTP try; a retry is a new row, so no latency hides a wait
+    request_id    TEXT    NOT NULL REFERENCES requests,
+    attempt_idx   INTEGER NOT NULL,             -- 0, 1, 2, ... in the order sent, over all series
+    series_idx    INTEGER NOT NULL,
+    session_id    TEXT    NOT NULL REFERENCES sessions,
+    started_at    TEXT    NOT NULL,
+    endpoint      TEXT    NOT NULL,             -- base URL that served it, credentials removed
+    http_status   INTEGER,                      -- NULL: no status line arrived
+    end_state     TEXT    NOT NULL,             -- EndState: how it ended on the wire
+    error_type    TEXT,                         -- ErrorType; NULL: this try gave the response
+    error_message TEXT,                         -- first 200 bytes of evidence, secrets redacted
+    partial_text  TEXT,                         -- text received before a failure
+    retry_after_s REAL,                         -- what the server asked us to wait
+    latency_s     REAL    NOT NULL,             -- the whole try: start to last byte, or to the failure
+    PRIMARY KEY (request_id, attempt_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS responses (          -- the one successful attempt of a request
+    request_id       TEXT PRIMARY KEY REFERENCES requests,
+    attempt_idx      INTEGER NOT NULL,
+    text             TEXT NOT NULL,             -- content deltas joined; may be empty
+    reasoning        TEXT,                      -- reasoning deltas joined: stored, never scored
+    finish_reason    TEXT,
+    usage_json       TEXT,                      -- the server's usage object as sent; NULL: none came
+    kv_evidence_json TEXT,                      -- {requested, effective, unit, source, ...}
+    kv_effective     REAL,                      -- effective budget in the run's kv_unit; NULL: nothing shows it
+    created_at       TEXT NOT NULL,
+    FOREIGN KEY (request_id, attempt_idx) REFERENCES attempts
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS telemetry (          -- marks of one attempt: monotonic ns; NULL: it didn't happen
+    request_id         TEXT    NOT NULL,
+    attempt_idx        INTEGER NOT NULL,
+    intended_ns        INTEGER,                 -- open loop: when the schedule wanted it sent
+    scheduled_ns       INTEGER,                 -- the producer made it
+    dequeued_ns        INTEGER,                 -- a worker took it
+    limits_ns          INTEGER,                 -- rate limits and slot passed
+    conn_ready_ns      INTEGER,                 -- a connection was ready
+    conn_reused        INTEGER,                 -- 1: from the pool
+    start_ns           INTEGER,                 -- START of every latency: write of the request's first byte
+    headers_sent_ns    INTEGER,
+    body_sent_ns       INTEGER,
+    status_ns          INTEGER,                 -- status line and headers parsed
+    first_byte_ns      INTEGER,                 -- first body byte
+    first_event_ns     INTEGER,                 -- first complete SSE event
+    first_reasoning_ns INTEGER,                 -- first non-empty reasoning delta
+    first_content_ns   INTEGER,                 -- first non-empty content delta
+    first_tool_ns      INTEGER,
+    last_delta_ns      INTEGER,                 -- last non-empty text delta
+    finish_ns          INTEGER,                 -- chunk with a finish_reason
+    usage_ns           INTEGER,                 -- chunk with usage
+    done_ns            INTEGER,                 -- [DONE]
+    end_ns             INTEGER,                 -- reply closed, or failure noticed
+    stamp_source       TEXT    NOT NULL,        -- user | transport | kernel: who stamped arrivals
+    first_byte_kernel_ns INTEGER,               -- kernel receive stamp of the first body byte, on our clock
+    first_text_kernel_ns INTEGER,               -- kernel receive stamp of the first text, on our clock
+    first_text_coalesced INTEGER,               -- 1: its read held more than one event, so its stamp is an upper bound
+    n_events           INTEGER,
+    n_text_chunks      INTEGER,
+    bytes_received     INTEGER,
+    chunks             BLOB,                    -- per text chunk: arrival offset from start (us) and size (chars), varints
+    prompt_tokens      INTEGER,                 -- from usage
+    completion_tokens  INTEGER,                 -- from usage
+    cached_tokens      INTEGER,                 -- from usage: prompt tokens served from a prefix cache
+    PRIMARY KEY (request_id, attempt_idx),
+    FOREIGN KEY (request_id, attempt_idx) REFERENCES attempts
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS give_ups (           -- tries exhausted, or an error that no retry helps
+    request_id TEXT NOT NULL REFERENCES requests,
+    series_idx INTEGER NOT NULL,
+    reason     TEXT NOT NULL,                   -- not_retryable | attempts_exhausted | time_exhausted | retry_after_too_long
+    created_at TEXT NOT NULL,
+    PRIMARY KEY (request_id, series_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS server_snapshots (   -- who served: at a session's start and end
+    snapshot_id   INTEGER PRIMARY KEY,
+    session_id    TEXT NOT NULL REFERENCES sessions,
+    run_id        TEXT REFERENCES runs,         -- launch: the level it served; else NULL
+    taken_at      TEXT NOT NULL,
+    phase         TEXT NOT NULL,                -- start | end
+    endpoint      TEXT NOT NULL,
+    identity_json TEXT NOT NULL                 -- models, version, Server header, cache config, counters
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS probes (             -- canary requests and warm-ups: never mixed with requests
+    probe_id      INTEGER PRIMARY KEY,
+    session_id    TEXT NOT NULL REFERENCES sessions,
+    kind          TEXT NOT NULL,                -- canary | warm_up | health
+    level         TEXT NOT NULL,                -- what was asked, e.g. 'full', 'snapkv/aware 0.05'
+    prompt_sha256 TEXT NOT NULL,
+    answer        TEXT,
+    verdict       TEXT,                         -- of the whole canary, on its last row: alive | dead | inconclusive
+    detail_json   TEXT NOT NULL,
+    created_at    TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS client_health (      -- was it the server or the client?
+    session_id      TEXT NOT NULL REFERENCES sessions,
+    created_at      TEXT NOT NULL,
+    verdict         TEXT NOT NULL,              -- client-clean | CLIENT-BOUND
+    error_bound_ms  REAL NOT NULL,              -- measured bound on the error of a latency figure
+    signal          TEXT NOT NULL,              -- which measurement gave verdict and bound
+    loop_lag_p50_ms REAL NOT NULL,
+    loop_lag_p99_ms REAL NOT NULL,
+    loop_lag_max_ms REAL NOT NULL,
+    send_lag_p99_ms REAL,                       -- permit granted to first byte written
+    cpu_share       REAL NOT NULL,              -- of one core, while requests were in flight
+    gc_pause_max_ms REAL NOT NULL,
+    detail_json     TEXT NOT NULL,
+    PRIMARY KEY (session_id, created_at)
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS requests_by_run ON requests (run_id);
+CREATE INDEX IF NOT EXISTS attempts_by_session ON attempts (session_id);
+CREATE INDEX IF NOT EXISTS runs_by_group ON runs (exp_group_id, generation);
+
+-- ============================================================ VIEWS: metrics and states, never stored
+
+CREATE VIEW IF NOT EXISTS failures AS           -- requests given up, with no response and no newer try series
+SELECT r.request_id, r.run_id, r.example_id, a.error_type, a.http_status, g.reason,
+       (SELECT count(*) FROM attempts n WHERE n.request_id = r.request_id) AS n_attempts
+FROM give_ups g
+JOIN requests r ON r.request_id = g.request_id
+LEFT JOIN attempts a ON a.request_id = g.request_id
+     AND a.attempt_idx = (SELECT max(m.attempt_idx) FROM attempts m WHERE m.request_id = g.request_id)
+WHERE NOT EXISTS (SELECT 1 FROM responses p WHERE p.request_id = g.request_id)
+  AND g.series_idx = (SELECT max(h.series_idx) FROM give_ups h WHERE h.request_id = g.request_id)
+  AND NOT EXISTS (SELECT 1 FROM try_series t WHERE t.request_id = g.request_id AND t.series_idx > g.series_idx);
+
+CREATE VIEW IF NOT EXISTS outcomes AS           -- one row a request: response | failure | pending
+SELECT r.request_id, r.run_id, r.example_id, p.attempt_idx,
+       CASE WHEN p.request_id IS NOT NULL THEN 'response'
+            WHEN f.request_id IS NOT NULL THEN 'failure' ELSE 'pending' END AS state
+FROM requests r
+LEFT JOIN responses p ON p.request_id = r.request_id
+LEFT JOIN failures f ON f.request_id = r.request_id;
+
+CREATE VIEW IF NOT EXISTS run_progress AS       -- planned = requests once all of them are queued
+SELECT u.run_id, u.exp_group_id, u.generation, u.series, u.kv_budget, u.repeat_idx,
+       (SELECT count(*) FROM manifest_entries e WHERE e.dataset_id = u.dataset_id) AS planned,
+       (SELECT count(*) FROM requests r WHERE r.run_id = u.run_id) AS requests,
+       (SELECT count(*) FROM responses p JOIN requests r ON r.request_id = p.request_id WHERE r.run_id = u.run_id)
+           AS responses,
+       (SELECT count(*) FROM failures f WHERE f.run_id = u.run_id) AS failures
+FROM runs u;
+
+CREATE VIEW IF NOT EXISTS attempt_metrics AS    -- definitions: docs/MEASUREMENT.md; seconds; NULL where a mark is missing
+SELECT t.request_id, t.attempt_idx,
+       (t.first_byte_ns - t.start_ns) / 1e9 AS ttfb_s,
+       (min(ifnull(t.first_content_ns, t.first_reasoning_ns), ifnull(t.first_reasoning_ns, t.first_content_ns))
+           - t.start_ns) / 1e9 AS ttft_s,
+       (t.first_content_ns - t.start_ns) / 1e9 AS ttft_content_s,
+       (t.first_reasoning_ns - t.start_ns) / 1e9 AS ttft_reasoning_s,
+       CASE WHEN t.completion_tokens > 1 THEN
+           (t.last_delta_ns - min(ifnull(t.first_content_ns, t.first_reasoning_ns),
+                                  ifnull(t.first_reasoning_ns, t.first_content_ns)))
+           / 1e9 / (t.completion_tokens - 1) END AS tpot_s,
+       (ifnull(t.last_delta_ns, t.end_ns) - t.start_ns) / 1e9 AS latency_s,
+       (t.limits_ns - t.scheduled_ns) / 1e9 AS queue_wait_s,
+       (t.conn_ready_ns - t.limits_ns) / 1e9 AS connect_s,
+       (t.start_ns - t.intended_ns) / 1e9 AS send_lag_s,
+       t.prompt_tokens, t.completion_tokens, t.cached_tokens
+FROM telemetry t;
+-- latency_s ends at the last text; a reply without text (empty output, no stream) ends at its end.
+
+-- ============================================================ DERIVED: written by the analyzer, rebuilt at will
+
+CREATE TABLE IF NOT EXISTS scores (             -- one row per finished request; a failure scores 0
+    request_id     TEXT PRIMARY KEY REFERENCES requests,
+    em             REAL NOT NULL,               -- exact match, 0 or 1
+    f1             REAL NOT NULL,               -- token-overlap F1 in [0, 1]
+    score          REAL NOT NULL,               -- the task's own metric in [0, 1]; its mean is "accuracy"
+    metric         TEXT NOT NULL,               -- which metric `score` is
+    pred_norm      TEXT,                        -- normalised answer; NULL: no response
+    gold_norm      TEXT,                        -- the normalised gold that scored best; NULL: no gold
+    failure_label  TEXT,                        -- FailureLabel; NULL: a normal answer
+    flags          TEXT NOT NULL,               -- comma-separated: repetition_loop, identical_to_full, prompt_truncated
+    scorer_version TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS bin_stats (          -- per run and bin; bin_idx -1 = equal-weight mean of the bins
+    run_id                TEXT NOT NULL REFERENCES runs,
+    dataset_id            TEXT NOT NULL,
+    bin_idx               INTEGER NOT NULL,
+    n                     INTEGER NOT NULL,     -- finished requests; 0: an empty bin, its means are NULL
+    n_clusters            INTEGER NOT NULL,     -- distinct contexts
+    acc_mean              REAL,                 -- mean score, failures 0
+    acc_std               REAL,                 -- population
+    acc_ci_low            REAL,
+    acc_ci_high           REAL,
+    acc_ci_method         TEXT,                 -- wilson | percentile_bootstrap
+    acc_answered          REAL,                 -- mean score without failures
+    em_mean               REAL,
+    f1_mean               REAL,
+    n_failures            INTEGER NOT NULL,
+    fail_rate             REAL,                 -- request failures / n
+    fail_ci_low           REAL,                 -- Wilson
+    fail_ci_high          REAL,
+    label_counts_json     TEXT NOT NULL,        -- {label: count}, request failures and answered ones alike
+    flag_counts_json      TEXT NOT NULL,
+    identical_to_full     REAL,                 -- share of outputs equal to full cache; NULL at full cache itself
+    latency_p50_s         REAL,
+    latency_p95_s         REAL,
+    ttft_p50_s            REAL,
+    ttft_p95_s            REAL,
+    ttfb_p50_s            REAL,
+    tpot_p50_s            REAL,
+    tpot_p95_s            REAL,
+    prompt_tokens_p50     REAL,
+    prompt_tokens_p95     REAL,
+    completion_tokens_p50 REAL,
+    completion_tokens_p95 REAL,
+    token_len_p50         REAL,                 -- our own count of the same prompts
+    context_tokens_p50    REAL,                 -- prompt minus this = template overhead
+    cached_share          REAL,                 -- cached prompt tokens / prompt tokens: the cache state of the latencies
+    kept_fraction_p50     REAL,                 -- effective budget as a fraction; NULL without evidence
+    kept_tokens_p50       REAL,                 -- NULL without evidence
+    kv_bytes_p50          REAL,                 -- bytes of the kept cache per request; NULL without evidence
+    fingerprint           TEXT NOT NULL,
+    PRIMARY KEY (run_id, bin_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS run_evidence (       -- was the budget applied?
+    run_id       TEXT PRIMARY KEY REFERENCES runs,
+    status       TEXT NOT NULL,                 -- verified | unverified | contradicted | full
+    source       TEXT NOT NULL,                 -- echoed | metric | log | configured | none | mixed
+    reason       TEXT NOT NULL,                 -- a sentence
+    n            INTEGER NOT NULL,              -- responses looked at
+    n_off        INTEGER NOT NULL,              -- of them, effective off by more than the tolerance
+    requested    REAL,
+    effective_p50 REAL,
+    fingerprint  TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS budget_stats (       -- paired against full cache: per series, budget and bin (-1 = all bins)
+    exp_group_id   TEXT NOT NULL,
+    generation     INTEGER NOT NULL,
+    series         TEXT NOT NULL,
+    kv_budget      REAL NOT NULL,
+    repeat_idx     INTEGER NOT NULL,            -- 0; > 0 with series 'full' = the A/A control
+    bin_idx        INTEGER NOT NULL,
+    run_id         TEXT NOT NULL,
+    n              INTEGER NOT NULL,            -- pairs (same example at full cache and here)
+    n_clusters     INTEGER NOT NULL,
+    acc_mean       REAL,
+    acc_ci_low     REAL,
+    acc_ci_high    REAL,
+    drop_mean      REAL,                        -- accuracy at full cache minus here, in score units
+    drop_ci_low    REAL,
+    drop_ci_high   REAL,
+    n_worse        INTEGER,                     -- pairs that lost score
+    n_better       INTEGER,                     -- pairs that gained score
+    p_safe         REAL,                        -- one-sided p of "drop >= margin": small = proven non-inferior
+    p_loss         REAL,                        -- one-sided p of "drop <= 0": small = a real loss
+    p_collapse     REAL,                        -- one-sided p of "drop <= margin": small = worse beyond the margin
+    test_method    TEXT,                        -- which test gave the p values
+    drop_failures  REAL,                        -- Shapley share of the drop due to request failures
+    drop_answers   REAL,                        -- and due to wrong answers
+    drop_json      TEXT NOT NULL,               -- by label
+    fingerprint    TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, series, kv_budget, repeat_idx, bin_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and bin (-1 = all bins)
+    exp_group_id           TEXT NOT NULL,
+    generation             INTEGER NOT NULL,
+    series                 TEXT NOT NULL,
+    kv_policy              TEXT NOT NULL,
+    kv_mode                TEXT NOT NULL,
+    bin_idx                INTEGER NOT NULL,
+    n                      INTEGER NOT NULL,
+    acc_full               REAL,
+    safe_budget            REAL,                -- smallest budget such that it and all above are proven non-inferior
+    collapse_budget        REAL,                -- largest budget such that it and all below are proven worse than full
+    collapse_margin_budget REAL,                -- the same, worse by more than the margin
+    zone_low               REAL,                -- = collapse_margin_budget; NULL: open below
+    zone_high              REAL,                -- = safe_budget; NULL: open above
+    half_loss_budget       REAL,                -- where half of the total loss has happened on the isotonic curve
+    half_loss_ci_low       REAL,
+    half_loss_ci_high      REAL,
+    zone_json              TEXT NOT NULL,       -- bootstrap distribution of the zone
+    verdict                TEXT NOT NULL,       -- transition | no_transition_in_range | cannot_tell | nothing_to_lose | no_baseline
+    verdict_text           TEXT NOT NULL,       -- the same in a sentence
+    n_needed               INTEGER,             -- pairs needed to prove 'safe' where it can't be told
+    role                   TEXT NOT NULL,       -- confirmatory | holm | exploratory
+    evidence               TEXT NOT NULL,       -- worst evidence status among the series' runs
+    partial                INTEGER NOT NULL,    -- 1: computed while requests were missing
+    method                 TEXT NOT NULL,       -- tests, alpha, margin, resamples, seed
+    pre_budget             REAL,                -- the blueprint's step rule (not the headline): last budget before the step
+    transition_budget      REAL,                -- first budget whose mean falls by >= drop_threshold; NULL: none
+    acc_pre                REAL,
+    acc_post               REAL,
+    "drop"                 REAL,
+    transition_bin_idx     INTEGER,             -- bin with the largest drop over the step
+    fingerprint            TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, series, bin_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS comparisons (        -- series against series at one budget, paired, Holm-adjusted
+    exp_group_id TEXT NOT NULL,
+    generation   INTEGER NOT NULL,
+    series_a     TEXT NOT NULL,
+    series_b     TEXT NOT NULL,
+    kv_budget    REAL NOT NULL,
+    bin_idx      INTEGER NOT NULL,
+    n            INTEGER NOT NULL,
+    diff_mean    REAL,                          -- accuracy of a minus accuracy of b
+    diff_ci_low  REAL,
+    diff_ci_high REAL,
+    p            REAL,                          -- two-sided
+    p_holm       REAL,
+    fingerprint  TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, series_a, series_b, kv_budget, bin_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS analysis_state (     -- what a derived stage was computed from; equal = nothing to do
+    exp_group_id TEXT NOT NULL,
+    generation   INTEGER NOT NULL,
+    stage        TEXT NOT NULL,                 -- score | analyze | charts
+    scope        TEXT NOT NULL,                 -- a run_id, or '*'
+    fingerprint  TEXT NOT NULL,
+    detail_json  TEXT NOT NULL,                 -- settings used, counts, PARTIAL
+    PRIMARY KEY (exp_group_id, generation, stage, scope)
+) STRICT;

@@ -1,0 +1,266 @@
+"""The typed config. Every key, its default, its bounds; how files, environment and overrides become one Settings is
+in load.py. configs/default.yaml is the commented copy of these defaults (a test keeps them equal).
+
+Owners: `analysis` and `check` belong to the analyzer, everything else to the runner.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Mode = Literal["question_aware", "question_agnostic"]
+Unit = Literal["fraction", "tokens", "bits"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Experiment(Section):
+    exp_group_id: str = Field(
+        "submission_longbench_narrativeqa_v1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120
+    )
+
+
+class Dataset(Section):
+    name: Literal["longbench", "longbench_e", "ruler", "kvtext", "jsonl"] = "longbench"
+    task: str = "narrativeqa"
+    path: str | None = None
+    revision: str | None = None
+    params: dict[str, Any] = {}
+
+
+class Tokenizer(Section):
+    name: str | None = None
+
+
+class Prompt(Section):
+    template: str | None = None
+    system: str | None = None
+    max_context_tokens: Count | None = None
+    endpoint: Literal["chat", "completions"] = "chat"
+
+
+class Binning(Section):
+    n_bins: Count = 5
+    n_per_bin: Count = 5
+    edges: list[int] | None = None
+
+    @model_validator(mode="after")
+    def _edges_rise(self) -> "Binning":
+        if self.edges is not None and (
+            len(self.edges) < 2 or any(b <= a for a, b in zip(self.edges, self.edges[1:], strict=False))
+        ):
+            raise ValueError("edges must be at least two token counts, rising")
+        return self
+
+
+class Sampling(Section):
+    strategy: Literal["shortest", "uniform", "focus_transition"] = "shortest"
+    seed: int = 1337
+
+
+class Model(Section):
+    name: str = Field("${MODEL_NAME:-reference}", min_length=1)
+
+
+class Timeouts(Section):
+    connect_s: Positive = 10
+    ttfb_s: Positive = 120
+    idle_s: Positive = 60
+    total_s: Positive = 600
+
+
+class Engine(Section):
+    base_url: str = Field("http://127.0.0.1:8000/v1", pattern=r"^https?://[^\s]+$")
+    api_key_env: str = "OPENAI_API_KEY"
+    headers: dict[str, str] = {}
+    stream: bool = True
+    stream_usage: Literal["auto", "always", "never"] = "auto"
+    loop: Literal["truth", "volume"] = "truth"
+    ca_file: str | None = None
+    warm_up: Literal["none", "prefill"] = "none"
+    store_chunks: bool = True
+    timeouts: Timeouts = Timeouts()
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_trailing_slash(cls, url: str) -> str:
+        return url.rstrip("/")
+
+
+class LevelSpec(Section):
+    """One entry of kv.levels."""
+
+    policy: str | None = None
+    budget: Positive = 1.0
+    unit: Unit | None = None
+    mode: Mode | None = None
+    params: dict[str, Any] = {}
+    base_url: str | list[str] | None = None
+
+
+class Policy(Section):
+    """One entry of kv.policies; a bare string is a policy with defaults."""
+
+    policy: str
+    mode: Mode | None = None
+    params: dict[str, Any] = {}
+
+
+class Apply(Section):
+    """How a level reaches the server. Fields of the other ways than `via` are refused."""
+
+    via: Literal["body", "endpoint", "launch", "none"] = "none"
+    body: dict[str, Any] | None = None  # body: merged into the request
+    full_body: dict[str, Any] | None = None  # body: at full cache, where it must differ
+    endpoints: dict[str, str | list[str]] | None = None  # endpoint: budget or "policy budget" -> URL(s)
+    command: str | None = None  # launch: template
+    health_url: str | None = None
+    ready_timeout_s: Positive = 300
+    grace_s: Positive = 10
+    env: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _fits_its_way(self) -> "Apply":
+        needs = {"body": "body", "endpoint": "endpoints", "launch": "command"}
+        for way, field in needs.items():
+            if self.via == way and getattr(self, field) is None and not (way == "endpoint"):
+                raise ValueError(f"via: {way} needs {field}")
+            if self.via != way and getattr(self, field) is not None:
+                raise ValueError(f"{field} is given, but via is {self.via}")
+        if self.full_body is not None and self.via != "body":
+            raise ValueError(f"full_body is given, but via is {self.via}")
+        return self
+
+
+class Evidence(Section):
+    """Where the effective budget can be read. At most one; none: the budget stays unverified."""
+
+    usage: str | None = None  # dotted path in the usage object, e.g. kv.kept_fraction
+    header: str | None = None
+    metric: str | None = None
+    log: str | None = None
+    configured: bool = False
+    unit: Unit | None = None  # unit of what is read; null: kv.unit
+
+
+class KV(Section):
+    policy: str = "snapkv"
+    budgets: list[Positive] = [1.0, 0.5, 0.2]
+    unit: Unit = "fraction"
+    mode: Mode = "question_aware"
+    params: dict[str, Any] = {}
+    policies: list[str | Policy] | None = None
+    levels: list[LevelSpec] | None = None
+    control_repeats: Annotated[int, Field(ge=0, le=20)] = 1
+    apply: Apply = Apply(
+        via="body",
+        body={"kv": {"policy": "{policy}", "budget": "{budget}", "mode": "{mode}", "context_chars": "{context_chars}"}},
+    )
+    evidence: Evidence = Evidence(usage="kv.kept_fraction")
+
+    @model_validator(mode="after")
+    def _sane_budgets(self) -> "KV":
+        if not self.budgets and not self.levels:
+            raise ValueError("budgets is empty: give at least one")
+        if self.unit == "fraction" and any(b > 1 for b in self.budgets):
+            raise ValueError(
+                f"budgets are fractions kept, in (0, 1]; got {self.budgets}. For token caps set unit: tokens"
+            )
+        if len(set(self.budgets)) != len(self.budgets):
+            raise ValueError(f"budgets has duplicates: {self.budgets}")
+        return self
+
+
+class Decoding(Section):
+    temperature: Annotated[float, Field(ge=0)] = 0
+    max_tokens: Count = 256
+    max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    extra_body: dict[str, Any] = {}
+
+
+class Retry(Section):
+    max_attempts: Count = 5
+    max_elapsed_s: Positive = 300
+    initial_s: Positive = 0.5
+    max_wait_s: Positive = 60
+
+
+class Limits(Section):
+    concurrency: Count = 8
+    adaptive: bool = False
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    order: Literal["by_budget", "interleaved"] = "by_budget"
+    grace_s: Annotated[float, Field(ge=0)] = 10
+    retry: Retry = Retry()
+
+
+class Output(Section):
+    runs_dir: str = "runs"
+    data_dir: str = "data"
+
+
+class Db(Section):
+    path: str = "auto"
+    flush_interval_s: Annotated[float, Field(ge=0, le=10)] = 0.05
+
+
+class Prices(Section):
+    """Cost per million tokens, in any one currency."""
+
+    prompt_per_mtok: Annotated[float, Field(ge=0)]
+    completion_per_mtok: Annotated[float, Field(ge=0)]
+    currency: str = "USD"
+
+
+class Analysis(Section):
+    seed: int = 1337
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    ci: Literal["auto", "wilson", "bootstrap"] = "auto"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    drop_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
+    prices: Prices | None = None
+
+
+class Assertion(Section):
+    """One behavioural assertion of `kvt check`."""
+
+    name: str
+    kind: Literal["not_better_than_full", "no_failures", "min_accuracy", "max_fail_rate", "flag_gains"]
+    budget: float | None = None
+    series: str | None = None
+    bins: list[int] | None = None
+    value: float | None = None
+
+
+class Settings(BaseSettings):
+    """The whole config. Built by contract.load.load_settings; never from the environment directly."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="KVT__", env_nested_delimiter="__", protected_namespaces=()
+    )
+
+    experiment: Experiment = Experiment()
+    dataset: Dataset = Dataset()
+    tokenizer: Tokenizer = Tokenizer()
+    prompt: Prompt = Prompt()
+    binning: Binning = Binning()
+    sampling: Sampling = Sampling()
+    model: Model = Model()
+    engine: Engine = Engine()
+    kv: KV = KV()
+    decoding: Decoding = Decoding()
+    limits: Limits = Limits()
+    output: Output = Output()
+    db: Db = Db()
+    analysis: Analysis = Analysis()
+    check: list[Assertion] = []

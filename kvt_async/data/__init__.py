@@ -1,0 +1,1 @@
+"""Outside rows to canonical examples, prompts, bins, manifest."""

@@ -1,0 +1,140 @@
+"""The nouns, frozen. Fields named like columns mean what contract/schema.sql says."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvt_async.contract.errors import EndState, ErrorType
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One canonical example. `meta["turns"]`, if present, are earlier chat turns [[question, answer], ...]."""
+
+    example_id: str
+    question: str
+    context: str
+    answers: tuple[str, ...]
+    meta: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One series at one budget. `identity` keys a stored run: what differs there is another level"""
+
+    series: str  # readable unique label; "full" at full cache
+    policy: str
+    budget: float
+    unit: str  # fraction | tokens | bits
+    mode: str  # question_aware | question_agnostic
+    params: Json
+    is_full: bool
+    apply_via: str  # body | endpoint | launch | none
+    apply: Json  # kv.apply for this level, without URLs and commands' ports: part of the identity
+    evidence: Json
+    repeat_idx: int = 0
+    level_idx: int = 0
+    endpoints: tuple[str, ...] = ()  # base URLs that serve this level
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt to send at one level. `body` is complete and encoded before any clock starts."""
+
+    request_id: str
+    run_id: str
+    example_id: str
+    endpoints: tuple[str, ...]  # base URLs; several: the one with the fewest requests in flight takes it
+    path: str  # /chat/completions | /completions
+    body: bytes
+    stream: bool
+    prompt_tokens: int  # our count, for the token limit
+    max_tokens: int
+    series_idx: int = 0  # try series (0 unless --retry-failed)
+    attempts_before: int = 0  # attempts stored by earlier sessions: the next attempt_idx
+    expects: Json = field(default_factory=dict)  # requested budget, for the evidence
+
+
+@dataclass(slots=True)
+class Marks:
+    """Instants of one attempt, monotonic ns; None: it didn't happen. Columns of `telemetry`."""
+
+    intended_ns: int | None = None
+    scheduled_ns: int | None = None
+    dequeued_ns: int | None = None
+    limits_ns: int | None = None
+    conn_ready_ns: int | None = None
+    conn_reused: int | None = None
+    start_ns: int | None = None
+    headers_sent_ns: int | None = None
+    body_sent_ns: int | None = None
+    status_ns: int | None = None
+    first_byte_ns: int | None = None
+    first_event_ns: int | None = None
+    first_reasoning_ns: int | None = None
+    first_content_ns: int | None = None
+    first_tool_ns: int | None = None
+    last_delta_ns: int | None = None
+    finish_ns: int | None = None
+    usage_ns: int | None = None
+    done_ns: int | None = None
+    end_ns: int | None = None
+    stamp_source: str = "user"
+    first_byte_kernel_ns: int | None = None
+    first_text_kernel_ns: int | None = None
+    first_text_coalesced: int | None = None
+    n_events: int | None = None
+    n_text_chunks: int | None = None
+    bytes_received: int | None = None
+    chunks: bytes | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The successful end of an attempt."""
+
+    text: str
+    reasoning: str | None
+    finish_reason: str | None
+    usage: Json | None
+    kv_evidence: Json | None
+    kv_effective: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One HTTP try. Exactly one of `error_type` and `reply` is set."""
+
+    attempt_idx: int
+    series_idx: int
+    started_at: str
+    endpoint: str
+    http_status: int | None
+    end_state: EndState
+    error_type: ErrorType | None
+    error_message: str | None
+    partial_text: str | None
+    retry_after_s: float | None
+    latency_s: float
+    marks: Marks
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one request in this session. Earlier attempts were recorded as they ended; `last` was not.
+
+    `give_up` None and no reply: not done (breaker, Ctrl-C); the next run sends it again.
+    """
+
+    request: Request
+    last: Attempt | None
+    give_up: str | None = None
+
+    @property
+    def reply(self) -> Reply | None:
+        return self.last.reply if self.last else None

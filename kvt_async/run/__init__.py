@@ -1,0 +1,1 @@
+"""Joins engine and store: levels, plan, pipeline."""

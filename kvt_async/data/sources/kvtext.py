@@ -1,0 +1,182 @@
+"""kvtext: retrieval questions over filler text, in the words of the reference model.
+
+A context is filler with facts ("the code of NAME is V1 V2 .") between its sentences; a question asks for one name's two
+values. Filler speaks of the same names, so a name alone doesn't mark a fact. In every fact the first value stands two
+tokens after the name, and in every rendered question the answer is predicted two tokens after the name: that one
+distance is what the reference model's attention heads are built on, and the tests hold every form to it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.data.sources import kvtext_words as words
+from kvt_async.data.sources.kvtext_text import (
+    FACT_TOKENS,
+    QUESTION_FORMS,
+    SHORTEST_SENTENCE,
+    Dice,
+    ask,
+    compose,
+)
+from kvt_async.records import Example
+
+TASKS = {
+    "single": "one fact in filler text, one question",
+    "multikey": "35% of the context are facts about different names, one question",
+    "multiturn": "as multikey, after two earlier questions and their answers on the same context",
+    "mixed": "single, multikey and multiturn in turn",
+}
+KINDS = ("single", "multikey", "multiturn")
+
+DENSITY = 0.35  # share of a multikey context's tokens that belong to facts
+EARLIER_TURNS = 2
+ANSWER_TOKENS = 2
+
+
+def generate(
+    task: str,
+    *,
+    contexts: int,
+    min_tokens: int = 128,
+    max_tokens: int = 2048,
+    questions_per_context: int = 1,
+    seed: int = 1337,
+    density: float = DENSITY,
+    earlier_turns: int = EARLIER_TURNS,
+) -> Iterator[Example]:
+    """Yield contexts * questions_per_context examples; the questions of one context follow each other.
+
+    `min_tokens` and `max_tokens` bound the rendered prompt, chat template included. Lengths are stratified over
+    log(length) and depths follow a golden-ratio sequence along the lengths, so every length bin sees every depth.
+    `meta` has task, name, keys, depth in [0, 1] of the asked fact, answer_token (word index of its first value in the
+    context), context_tokens, prompt_tokens, context_id, and for multiturn `turns`, the earlier [question, answer]s.
+
+    Raises ConfigError for an unknown task or for sizes that no context can have.
+    """
+    _check(
+        task,
+        contexts=contexts,
+        min_tokens=min_tokens,
+        max_tokens=max_tokens,
+        questions=questions_per_context,
+        density=density,
+        earlier_turns=earlier_turns,
+    )
+    order = Dice(f"kvtext order {seed}").sample(range(contexts), contexts)
+    offset = Dice(f"kvtext depth {seed}").unit()
+    for index in order:
+        kind = KINDS[index % len(KINDS)] if task == "mixed" else task
+        dice = Dice(f"kvtext {task} {seed} {contexts} {min_tokens} {max_tokens} {density} {index}")
+        stratum = (index + dice.unit()) / contexts
+        target = min(max_tokens, round(min_tokens * (max_tokens / min_tokens) ** stratum))
+        first = index * questions_per_context
+        depths = [(offset + (first + q) * 0.6180339887498949) % 1.0 for q in range(questions_per_context)]
+        yield from _examples(
+            kind,
+            f"{task}-{index:05d}",
+            dice,
+            prompt_tokens=target,
+            depths=depths,
+            density=density,
+            earlier=earlier_turns,
+        )
+
+
+def _examples(
+    kind: str, context_name: str, dice: Dice, *, prompt_tokens: int, depths: list[float], density: float, earlier: int
+) -> Iterator[Example]:
+    """One context of exactly the length that makes every one of its rendered prompts `prompt_tokens` long."""
+    n_turns = earlier + 1 if kind == "multiturn" else 1
+    forms = [dice.pick(QUESTION_FORMS) for _ in range(n_turns)]
+    context_tokens = prompt_tokens - _overhead(forms)
+    n_facts = 1 if kind == "single" else max(len(depths), n_turns, _n_facts(context_tokens, density))
+    passage = compose(dice, context_tokens, n_facts, depths)
+    context = " ".join(passage.words)
+    context_id = f"{context_name}-{_digest(context)}"
+    for q, fact in enumerate(passage.facts[: len(depths)]):
+        others = [other for other in passage.facts if other is not fact]
+        asked = dice.sample(others, n_turns - 1)
+        turns = [[ask(form, turn.name), turn.answer] for form, turn in zip(forms, asked, strict=False)]
+        meta = {
+            "task": kind,
+            "name": fact.name,
+            "keys": n_facts,
+            "depth": fact.start / max(1, context_tokens - FACT_TOKENS),
+            "answer_token": fact.answer_token,
+            "context_tokens": context_tokens,
+            "prompt_tokens": prompt_tokens,
+            "context_id": context_id,
+        }
+        if turns:
+            meta["turns"] = turns
+        question = ask(forms[-1], fact.name)
+        identity = _digest(" ".join([context, *(part for turn in turns for part in turn), question]))
+        yield Example(f"{context_name}-{q}-{identity}", question, context, (fact.answer,), meta)
+
+
+def chat(example: Example, system: str = "") -> list[str]:
+    """The words the model reads: what the chat template renders for this example, up to the answer."""
+    turns = [*example.meta.get("turns", []), [example.question, None]]
+    layout = ["<bos>", *(["<system>", *system.split()] if system else [])]
+    for n, (question, answer) in enumerate(turns):
+        layout += ["<user>", *(example.context.split() if n == 0 else []), *question.split(), "<assistant>"]
+        layout += [*answer.split(), "<eos>"] if answer else []
+    return layout
+
+
+def _overhead(forms: Sequence[str]) -> int:
+    """Words of a rendered prompt beside its context: <bos>, the turns with their marks, the earlier answers."""
+    return 1 + sum(2 + len(form.split()) for form in forms) + (len(forms) - 1) * (ANSWER_TOKENS + 1)
+
+
+def _n_facts(context_tokens: int, density: float) -> int:
+    return max(1, round(context_tokens * density / FACT_TOKENS))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _check(
+    task: str, *, contexts: int, min_tokens: int, max_tokens: int, questions: int, density: float, earlier_turns: int
+) -> None:
+    if task not in TASKS:
+        raise ConfigError(
+            f"kvtext has no task {task!r}", where="dataset.task", do=f"Choose one of: {', '.join(TASKS)}."
+        )
+    if contexts < 1 or questions < 1:
+        raise ConfigError(
+            f"kvtext needs at least one context and one question on it, not {contexts} and {questions}",
+            where="dataset",
+            do="Set contexts and questions_per_context to 1 or more.",
+        )
+    if task in ("single", "mixed") and questions > 1:
+        raise ConfigError(
+            f"a single-fact context can't carry {questions} questions",
+            where="dataset.questions_per_context",
+            do="Use task multikey or multiturn, or one question per context.",
+        )
+    if not 0.0 < density <= 0.9 or earlier_turns < 1:
+        raise ConfigError(
+            f"density {density} or earlier_turns {earlier_turns} is out of range",
+            where="dataset",
+            do="Keep density above 0 and up to 0.9, earlier_turns at 1 or more.",
+        )
+    turns = 1 if task in ("single", "multikey") else earlier_turns + 1
+    longest = _overhead([max(QUESTION_FORMS, key=lambda form: len(form.split()))] * turns)
+    facts_needed = max(questions, turns)
+    needed = longest + facts_needed * FACT_TOKENS + SHORTEST_SENTENCE
+    if min_tokens < needed or max_tokens < min_tokens:
+        raise ConfigError(
+            f"kvtext {task} can't make prompts of {min_tokens} to {max_tokens} tokens",
+            where="dataset.min_tokens",
+            do=f"Keep {needed} <= min_tokens <= max_tokens: template, {facts_needed} facts and a sentence.",
+        )
+    most = 1 if task == "single" else max(facts_needed, _n_facts(max_tokens, density))
+    if most > len(words.NAMES):
+        raise ConfigError(
+            f"{most} facts need as many names, and there are {len(words.NAMES)}",
+            where="dataset",
+            do="Lower density, max_tokens or questions_per_context.",
+        )

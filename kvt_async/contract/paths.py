@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DB_NAME = "kv_transition.sqlite"
+SHIPPED = "shipped:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,15 @@ def manifest_path(data_dir: str, dataset_id: str) -> Path:
 def raw_dir(data_dir: str, source: str) -> Path:
     """Cache of downloaded archives."""
     return Path(data_dir) / "raw" / source
+
+
+def shipped_configs() -> Path:
+    """The configs folder: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def data_path(path: str) -> Path:
+    """A data file named in a config: as given, or `shipped:data/NAME` for one that travels with kvt."""
+    return shipped_configs() / path.removeprefix(SHIPPED) if path.startswith(SHIPPED) else Path(path)

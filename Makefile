@@ -1,0 +1,80 @@
+# Every target sets up .venv by itself when it is missing or stale (pyproject.toml or constraints.txt changed).
+PYTHON ?= python3
+CONFIG ?= configs/experiments/demo.yaml
+ARGS   ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+KVT  := $(BIN)/kvt
+STALE := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo sweep analyze bench serve lint format test test-parity test-slow train clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  CONFIG=FILE chooses the experiment (now $(CONFIG)); ARGS='...' is passed on."
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "kvt needs Python >= 3.11, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(STALE) | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(STALE) | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $(VENV)/.core $@
+
+$(VENV)/.setup: $(STALE) | $(BIN)/python
+	$(PIP) -e '.[dev,longbench]'
+	@touch $(VENV)/.core $(VENV)/.dev $@
+
+$(VENV)/.parity: $(STALE) | $(BIN)/python
+	$(PIP) -e '.[dev,kvpress]'
+	@touch $(VENV)/.core $(VENV)/.dev $@
+
+setup: $(VENV)/.setup ## Development and longbench extras into .venv
+
+demo: $(VENV)/.core ## Reference server, demo sweep, analysis, verdict: nothing to configure
+	@$(KVT) demo $(ARGS)
+
+sweep: $(VENV)/.core ## Every example at every KV budget of CONFIG; run again to resume
+	@$(KVT) sweep -c $(CONFIG) $(ARGS)
+
+analyze: $(VENV)/.core ## Score, analyze and report CONFIG
+	@$(KVT) all -c $(CONFIG) $(ARGS)
+
+serve: $(VENV)/.core ## The reference server on port 8000
+	@$(KVT) serve $(ARGS)
+
+bench: $(VENV)/.dev ## kvt's own benchmarks: ratios against a baseline in the same run
+	@for script in scripts/bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+lint: $(VENV)/.dev ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## Let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(VENV)/.dev ## The test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+test-parity: $(VENV)/.parity ## Against the live transformers and kvpress libraries (torch; minutes)
+	$(BIN)/python -m pytest -m parity $(ARGS)
+
+test-slow: $(VENV)/.dev ## Long runs: calibration, fuzzing, kill -9 in numbers
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+train: $(STALE) | $(BIN)/python ## Train the reference model from nothing (torch; under 20 minutes)
+	$(PIP) -e '.[train]'
+	$(BIN)/python scripts/train_reference.py $(ARGS)
+
+clean: ## Remove .venv and caches; runs/ and data/ stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

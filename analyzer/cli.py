@@ -1,0 +1,213 @@
+"""The analyzer's verbs: parse, call one function, print. No network; everything heavy is imported on use."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kvt_async.contract.cli_options import (
+    ConfigOption,
+    JsonOption,
+    OverrideOption,
+    PrintConfigOption,
+    QuietOption,
+    run_app,
+    settings_from,
+)
+
+app = typer.Typer(
+    name="analyzer",
+    help="Facts in SQLite to scores, statistics, charts and the report.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+RunIdOption = Annotated[str | None, typer.Option("--run-id", help="Only this run.")]
+PartialOption = Annotated[
+    bool, typer.Option("--partial", help="Go on with requests or scores missing; everything is marked PARTIAL.")
+]
+
+
+def main() -> None:
+    """Entry point of `python -m analyzer`."""
+    run_app(app)
+
+
+@app.command()
+def score(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    run_id: RunIdOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score finished requests; what is scored already is skipped.
+
+    Example: kvt score -c demo
+    """
+    from analyzer.pipeline import score_stage
+
+    _print(score_stage(settings_from(config, override, print_config), run_id=run_id), quiet, as_json)
+
+
+@app.command()
+def analyze(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    run_id: RunIdOption = None,
+    partial: PartialOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Aggregate, bootstrap, test, find the transition zone, draw the charts.
+
+    Example: kvt analyze -c demo
+    """
+    from analyzer.pipeline import analyze_stage
+
+    _print(analyze_stage(settings_from(config, override, print_config), run_id=run_id, partial=partial), quiet, as_json)
+
+
+@app.command()
+def report(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    partial: PartialOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write report.md and report.html from what analyze stored.
+
+    Example: kvt report -c demo
+    """
+    from analyzer.pipeline import report_stage
+
+    _print(report_stage(settings_from(config, override, print_config), partial=partial), quiet, as_json)
+
+
+@app.command(name="all")
+def all_stages(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    run_id: RunIdOption = None,
+    partial: PartialOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """score, analyze, report; then the verdict in a few lines.
+
+    Example: kvt all -c demo
+    """
+    from analyzer.pipeline import every_stage
+
+    settings = settings_from(config, override, print_config)
+    _print(every_stage(settings, run_id=run_id, partial=partial), quiet, as_json)
+
+
+@app.command()
+def check(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the config's behavioural assertions; exit 1 when one fails.
+
+    Example: kvt check -c sanity
+    """
+    from analyzer.pipeline import check_stage
+
+    facts = check_stage(settings_from(config, override, print_config))
+    _print(facts, False, as_json)
+    raise typer.Exit(0 if facts["passed"] else 1)
+
+
+@app.command()
+def show(
+    example_id: Annotated[str | None, typer.Argument(help="An example's id.")] = None,
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", min=1, help="Show N examples drawn with the analysis seed.")
+    ] = None,
+    run_id: RunIdOption = None,
+    full: Annotated[bool, typer.Option("--full", help="Whole prompts instead of their beginning and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """One example: rendered prompt, golds, every budget's answer and score.
+
+    Example: kvt show -c demo --sample 3
+    """
+    from analyzer.pipeline import show_stage
+
+    facts = show_stage(settings_from(config, override), example_id, sample=sample, run_id=run_id, full=full)
+    _print(facts, False, as_json)
+
+
+@app.command()
+def compare(
+    group_a: Annotated[Path, typer.Argument(help="Run directory or database of A.")],
+    group_b: Annotated[Path, typer.Argument(help="Run directory or database of B.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Two experiment groups side by side, paired where examples match.
+
+    Example: kvt compare runs/model_a runs/model_b
+    """
+    from analyzer.pipeline import compare_stage
+
+    _print(compare_stage(group_a, group_b), False, as_json)
+
+
+@app.command()
+def plan(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    flip_rate: Annotated[
+        float, typer.Option("--flip-rate", min=0, max=1, help="Share of answers that flip by noise.")
+    ] = 0.1,
+    as_json: JsonOption = False,
+) -> None:
+    """Before a run: the smallest detectable drop, and how many examples a proof needs.
+
+    Example: kvt plan -c submission
+    """
+    from analyzer.pipeline import plan_stage
+
+    _print(plan_stage(settings_from(config, override, print_config), flip_rate=flip_rate), False, as_json)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="FILE.parquet or FILE.csv, one row per outcome.")],
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one row per outcome: keys, answer, score, metrics.
+
+    Example: kvt export -c demo outcomes.parquet
+    """
+    from analyzer.pipeline import export_stage
+
+    _print(export_stage(settings_from(config, override), out), False, as_json)
+
+
+def _print(facts: dict[str, Any], quiet: bool, as_json: bool) -> None:
+    """`facts["lines"]` is for people; everything else is the JSON answer."""
+    lines = facts.pop("lines", [])
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(facts, indent=2, default=str))
+    elif not quiet:
+        for line in lines:
+            typer.echo(line)

@@ -1,0 +1,255 @@
+"""`kvt`: parse, call one function, print. Analyzer verbs are handed over to analyzer.cli and loaded on use."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from analyzer.cli import app as analyzer_app
+from kvt_async.contract.cli_options import (
+    ConfigOption,
+    JsonOption,
+    OverrideOption,
+    PrintConfigOption,
+    QuietOption,
+    run_app,
+    settings_from,
+)
+
+app = typer.Typer(
+    name="kvt",
+    help="How far may the KV cache shrink, at your context lengths, before quality breaks, and how sure are we?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Where the contract differs, start a new generation beside the old one.")
+]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_app(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"kvt {version('kvt')}")
+        raise typer.Exit(0)
+
+
+@app.callback()
+def _root(
+    _show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def validate(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also prove that manifest.json and the database agree.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a config without creating or sending anything.
+
+    Example: kvt validate -c configs/experiments/demo.yaml --deep
+    """
+    from kvt_async.validate import validate as check
+
+    settings = settings_from(config, override, print_config)
+    facts = check(settings, deep=deep)
+    _answer(facts, as_json, [f"{config} is valid", *(f"  {k}: {v}" for k, v in facts.items())])
+
+
+@app.command()
+def resolve(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print where an experiment's files lie. Creates nothing.
+
+    Example: kvt resolve -c demo
+    """
+    from kvt_async.validate import resolved_paths
+
+    paths = resolved_paths(settings_from(config, override, print_config))
+    _answer(paths, as_json, [f"{name}: {path}" for name, path in paths.items()])
+
+
+@app.command()
+def tasks(
+    name: Annotated[str, typer.Argument(help="longbench, longbench_e, ruler, kvtext or jsonl")] = "kvtext",
+    path: Annotated[str | None, typer.Option("--path", help="A local data.zip or folder.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a dataset's tasks, with the exact keys that dataset.task takes.
+
+    Example: kvt tasks longbench --path data.zip
+    """
+    from kvt_async.validate import dataset_tasks
+
+    rows = dataset_tasks(name, path)
+    _answer(dict(rows), as_json, [f"{key:24} {text}" for key, text in rows])
+
+
+@app.command()
+def prepare(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose examples, count tokens, bin, write manifest.json and the database.
+
+    Example: kvt prepare -c configs/experiments/sanity.yaml
+    """
+    from kvt_async.run.sweep import prepare_group
+
+    settings = settings_from(config, override, print_config)
+    facts = prepare_group(settings, force=force, quiet=quiet or as_json)
+    _answer(facts, as_json, [])
+
+
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N examples of each bin.")]
+RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Open a new try series for failed requests.")]
+DeadKnobOption = Annotated[
+    bool, typer.Option("--allow-dead-knob", help="Go on when the server ignores the budget: budgets become labels.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print requests, tokens, expected time and cost; send nothing.")
+]
+
+
+@app.command()
+def run(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    limit: LimitOption = None,
+    retry_failed: RetryFailedOption = False,
+    force: ForceOption = False,
+    allow_dead_knob: DeadKnobOption = False,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send every level of a prepared manifest; what is answered already is skipped.
+
+    Example: kvt run -c configs/experiments/demo.yaml --limit 2
+    """
+    _sweep(locals(), prepare_first=False)
+
+
+@app.command()
+def sweep(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    limit: LimitOption = None,
+    retry_failed: RetryFailedOption = False,
+    force: ForceOption = False,
+    allow_dead_knob: DeadKnobOption = False,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prepare if needed, then send every example at every KV budget. Run it again to resume.
+
+    Example: kvt sweep -c configs/experiments/submission.yaml --override engine.base_url=http://127.0.0.1:8000/v1
+    """
+    _sweep(locals(), prepare_first=True)
+
+
+def _sweep(args: dict[str, Any], *, prepare_first: bool) -> None:
+    from kvt_async.run.sweep import Options, execute
+
+    settings = settings_from(args["config"], args["override"], args["print_config"])
+    names = ("limit", "retry_failed", "force", "allow_dead_knob", "dry_run", "quiet", "as_json")
+    options = Options(prepare_first=prepare_first, config=args["config"], **{name: args[name] for name in names})
+    raise typer.Exit(execute(settings, options))
+
+
+@app.command()
+def status(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Print again every 2 s until nothing is pending or running.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Progress, failures and invariants of a group, also while another terminal runs it.
+
+    Example: kvt status -c demo --watch
+    """
+    from kvt_async.run.status import show_status
+
+    raise typer.Exit(show_status(settings_from(config, override, print_config), watch=watch, as_json=as_json))
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one and prints it.")] = 8000,
+    model_dir: Annotated[
+        Path | None, typer.Option(help="Hugging Face Llama folder; default: the shipped model.")
+    ] = None,
+    prefill_cache_mb: Annotated[
+        int, typer.Option(min=0, help="Memory for prefills kept for their other budgets.")
+    ] = 1024,
+    max_queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more get 429.")] = 4096,
+) -> None:
+    """Serve the reference model: an OpenAI-compatible API with a KV cache that really evicts.
+
+    Example: kvt serve --port 8000
+    """
+    from kvt_async.serve import launch
+
+    launch(host, port, model_dir=model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue)
+
+
+@app.command()
+def demo(
+    config: Annotated[
+        str, typer.Option("-c", "--config", metavar="FILE", help="Another experiment for the reference server.")
+    ] = "demo",
+    override: OverrideOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Start the reference server, sweep the demo grid, analyze, print the verdict and where the report is.
+
+    Example: kvt demo
+    """
+    from kvt_async.demo import run_demo
+
+    raise typer.Exit(run_demo(config, override or [], quiet=quiet))
+
+
+def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    if as_json:
+        import orjson
+
+        sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
+    else:
+        for line in lines:
+            typer.echo(line)
+
+
+app.registered_commands += analyzer_app.registered_commands

@@ -1,0 +1,75 @@
+"""Command-line pieces both programs use: the config options, loading them, and turning errors into exit codes."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kvt_async.contract.errors import ConfigError, KvtError
+from kvt_async.contract.paths import shipped_configs
+
+if TYPE_CHECKING:
+    from kvt_async.contract.settings import Settings
+
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "-c", "--config", metavar="FILE", help="Experiment YAML, or the name of a shipped one (demo, sanity, ...)."
+    ),
+]
+OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option("--override", metavar="a.b=c", help="Set one key, YAML value; may be repeated."),
+]
+PrintConfigOption = Annotated[
+    bool, typer.Option("--print-config", help="Print the merged config, secrets redacted, and stop.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+def settings_from(config: str | None, override: list[str] | None, print_config: bool = False) -> "Settings":
+    """Load the config; with `print_config` print it and exit 0. Raises ConfigError."""
+    from kvt_async.contract.load import dump_yaml, load_settings
+
+    settings = load_settings(find_config(config), override or [])
+    if print_config:
+        typer.echo(dump_yaml(settings), nl=False)
+        raise typer.Exit(0)
+    return settings
+
+
+def find_config(config: str | None) -> Path | None:
+    """A path that exists, or the shipped experiment of that name. None stays None: the defaults."""
+    if config is None:
+        raise ConfigError(
+            "no config given", do="Pass -c configs/experiments/NAME.yaml, or the name of a shipped experiment: -c demo."
+        )
+    path = Path(config)
+    if path.exists() or path.suffix or "/" in config:
+        return path
+    shipped = shipped_configs() / "experiments"
+    for folder in (Path("configs/experiments"), shipped):
+        if (folder / f"{config}.yaml").is_file():
+            return folder / f"{config}.yaml"
+    names = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
+    raise ConfigError(
+        f"there is no file and no shipped experiment named {config!r}", where="--config", do=f"Shipped: {names}."
+    )
+
+
+def run_app(app: Callable[..., Any]) -> None:
+    """Run a typer app: a KvtError becomes its text on stderr and its exit code, never a traceback."""
+    try:
+        app()
+    except KvtError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe left: nothing to tell anybody
+        sys.exit(0)

@@ -1,0 +1,36 @@
+"""`python -m kvt_async.serve`: the server alone, as `kvt serve` starts it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from kvt_async.contract.errors import KvtError
+from kvt_async.serve.server import serve
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m kvt_async.serve", description="kvt's reference server")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free port")
+    parser.add_argument(
+        "--model-dir", type=Path, default=None, help="Hugging Face Llama folder (default: the reference)"
+    )
+    parser.add_argument("--prefill-cache-mb", type=int, default=1024)
+    parser.add_argument("--max-queue", type=int, default=4096)
+    args = parser.parse_args()
+    try:
+        serve(
+            args.host,
+            args.port,
+            model_dir=args.model_dir,
+            prefill_cache_mb=args.prefill_cache_mb,
+            max_queue=args.max_queue,
+        )
+    except KvtError as problem:
+        print(problem, file=sys.stderr)
+        return problem.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

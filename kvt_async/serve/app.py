@@ -1,0 +1,228 @@
+"""The HTTP side: parse, queue, stream back. Nothing here computes; the model has its own thread."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from aiohttp import web
+
+from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.api_request import ApiRequest, parse_request
+from kvt_async.serve.chat import ChatTemplate, context_tokens, prompt_context_end
+from kvt_async.serve.engine import Engine, Finished, Text, Work
+from kvt_async.serve.metrics import CONTENT_TYPE
+from kvt_async.serve.observed import ServerMetrics
+from kvt_async.serve.replies import Reply, error_event
+from kvt_async.serve.text import Encoded
+from kvt_async.serve.weights import REFERENCE_DIR
+from kvt_async.serve.worker import Failed, Job, ModelThread, QueueFullError
+
+MAX_BODY_BYTES = 64 << 20
+SSE_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+
+
+class Server:
+    """The state behind the routes of one application."""
+
+    def __init__(
+        self, model_dir: Path | None, *, prefill_cache_mb: int, max_queue: int, model_name: str | None
+    ) -> None:
+        folder = model_dir or REFERENCE_DIR
+        self.engine = Engine(folder, prefill_cache_mb << 20)
+        self.template = ChatTemplate(folder)
+        self.model_name = model_name or folder.resolve().name
+        self.thread = ModelThread(self.engine.generate, max_queue=max_queue)
+        self.metrics = ServerMetrics(self.model_name, self.engine, self.thread)
+        self.started_at = int(time.time())
+
+    async def chat(self, http: web.Request) -> web.StreamResponse:
+        return await self._answer(http, chat=True)
+
+    async def completions(self, http: web.Request) -> web.StreamResponse:
+        return await self._answer(http, chat=False)
+
+    async def _answer(self, http: web.Request, *, chat: bool) -> web.StreamResponse:
+        request = parse_request(await http.read(), chat=chat)
+        if request.model is not None and request.model != self.model_name:
+            raise ApiError(
+                f"The model {request.model!r} does not exist; this server has {self.model_name!r}",
+                status=404, kind="NotFoundError", code="model_not_found", param="model",
+            )  # fmt: skip
+        job = Job(await self._work(request), each_token=request.stream)
+        try:
+            self.thread.submit(job)
+        except QueueFullError:
+            raise ApiError(
+                f"{self.thread.waiting} requests wait already; try again later", status=429, kind="rate_limit_error",
+                code="queue_full", headers={"Retry-After": "1"},
+            ) from None  # fmt: skip
+        reply = Reply(request, self.model_name)
+        try:
+            return await (self._stream if request.stream else self._whole)(http, job, reply)
+        except (asyncio.CancelledError, ConnectionError):
+            self.thread.cancel(job)
+            self.metrics.cancelled.add()
+            raise
+
+    async def _work(self, request: ApiRequest) -> Work:
+        """The request in tokens; ApiError where it doesn't fit the model."""
+        kv, context_end = request.kv, None
+        if isinstance(request.prompt, tuple):
+            encoded = self._given_ids(request)
+        else:
+            rendered = self.template.render(request.messages) if request.messages else request.prompt
+            encoded = await self._encode(rendered, special=not request.messages)
+            if kv.mode == "question_agnostic" and kv.context_chars is not None:
+                if request.messages:
+                    end_char = self.template.context_end(request.messages, rendered, kv.context_chars)
+                else:
+                    end_char = prompt_context_end(request.prompt, kv.context_chars)
+                context_end = context_tokens(encoded, end_char, kv.context_chars)
+        limit, prompt_tokens = self.engine.max_tokens, len(encoded.ids)
+        if prompt_tokens == 0:
+            raise ApiError("The prompt has no tokens", param="messages" if request.messages else "prompt")
+        max_tokens = request.max_tokens if request.max_tokens is not None else max(1, limit - prompt_tokens)
+        if prompt_tokens + max_tokens > limit:
+            raise ApiError(
+                f"This model's maximum context length is {limit} tokens. However, you requested "
+                f"{prompt_tokens + max_tokens} tokens ({prompt_tokens} in the prompt, {max_tokens} in the completion).",
+                code="context_length_exceeded", param="messages" if request.messages else "prompt",
+            )  # fmt: skip
+        return Work(
+            encoded.ids, max_tokens, kv, context_end, request.sampling, request.stop, ignore_eos=request.ignore_eos
+        )
+
+    async def _encode(self, text: str, *, special: bool) -> Encoded:
+        known = self.engine.tokenizer.remembered(text, special=special)
+        if known is not None:
+            return known
+        return await asyncio.to_thread(self.engine.tokenizer.encode, text, special=special)
+
+    def _given_ids(self, request: ApiRequest) -> Encoded:
+        if request.kv.mode == "question_agnostic":
+            raise ApiError("kv.context_chars needs a text prompt, not token ids", param="kv.context_chars")
+        ids = np.array(request.prompt, dtype=np.int64)
+        if ids.min() < 0 or ids.max() >= self.engine.model.config.vocab_size:
+            raise ApiError(f"token ids are 0 to {self.engine.model.config.vocab_size - 1}", param="prompt")
+        return Encoded(ids, ids, ids)
+
+    async def _stream(self, http: web.Request, job: Job, reply: Reply) -> web.StreamResponse:
+        response = web.StreamResponse(headers=SSE_HEADERS)
+        opening, times = reply.start(), list[float]()
+        async for batch in job.events():
+            out = [opening]
+            for event in batch:
+                if isinstance(event, Text):
+                    times.append(event.at)
+                    out.append(reply.text(event.text))
+                elif isinstance(event, Finished):
+                    self.metrics.finished(job, event, times)
+                    out.append(reply.end(event))
+                elif response.prepared:
+                    self.metrics.errors.add(label="500")
+                    out.append(error_event(_internal(event).body()))
+                else:
+                    raise _internal(event)
+            opening = b""
+            if not response.prepared:
+                await response.prepare(http)
+            await response.write(b"".join(out))
+        with suppress(ConnectionError):
+            await response.write_eof()
+        return response
+
+    async def _whole(self, http: web.Request, job: Job, reply: Reply) -> web.Response:
+        texts: list[Text] = []
+        async for batch in job.events():
+            for event in batch:
+                if isinstance(event, Text):
+                    texts.append(event)
+                elif isinstance(event, Finished):
+                    self.metrics.finished(job, event, [text.at for text in texts])
+                    body = reply.whole("".join(text.text for text in texts), event)
+                    return web.Response(body=body, content_type="application/json")
+                else:
+                    raise _internal(event)
+        raise AssertionError("a job ends with Finished or Failed")
+
+    async def models(self, _: web.Request) -> web.Response:
+        card = {
+            "id": self.model_name, "object": "model", "created": self.started_at, "owned_by": "kvt",
+            "root": self.model_name, "parent": None, "max_model_len": self.engine.max_tokens,
+        }  # fmt: skip
+        return _json({"object": "list", "data": [card]})
+
+    async def health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def version(self, _: web.Request) -> web.Response:
+        try:
+            installed = version("kvt")
+        except PackageNotFoundError:
+            installed = "unknown"
+        return _json({"version": installed, "server": "kvt"})
+
+    async def prometheus(self, _: web.Request) -> web.Response:
+        return web.Response(body=self.metrics.page().encode(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def make_app(
+    model_dir: Path | None = None, *, prefill_cache_mb: int = 1024, max_queue: int = 4096, model_name: str | None = None
+) -> web.Application:
+    """The application with its model loaded; the model thread lives from startup to cleanup.
+
+    `model_dir` None: the reference model that ships with the package. Raises ConfigError for a folder it can't serve.
+    """
+    server = Server(model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, model_name=model_name)
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors(server)])
+    app.add_routes([
+        web.post("/v1/chat/completions", server.chat), web.post("/v1/completions", server.completions),
+        web.get("/v1/models", server.models), web.get("/health", server.health), web.get("/version", server.version),
+        web.get("/metrics", server.prometheus),
+    ])  # fmt: skip
+
+    async def model_thread(_: web.Application) -> AsyncIterator[None]:
+        server.thread.start()
+        yield
+        await asyncio.to_thread(server.thread.stop)
+
+    app.cleanup_ctx.append(model_thread)
+    return app
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _errors(server: Server) -> Any:
+    @web.middleware
+    async def middleware(http: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(http)
+        except ApiError as error:
+            problem = error
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            message = f"{error.reason}: {http.method} {http.path}"
+            problem = ApiError(
+                message, status=error.status, kind="NotFoundError" if error.status == 404 else "invalid_request_error"
+            )
+            problem.headers.update({"Allow": error.headers["Allow"]} if "Allow" in error.headers else {})
+        server.metrics.errors.add(label=str(problem.status))
+        return _json(problem.body(), problem.status, problem.headers)
+
+    return middleware
+
+
+def _internal(event: Failed) -> ApiError:
+    return ApiError(event.message, status=500, kind="internal_server_error")
+
+
+def _json(body: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=status, headers=headers, content_type="application/json")

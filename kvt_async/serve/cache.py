@@ -1,0 +1,102 @@
+"""The KV cache: keys and values with room to grow, and the prefills that are kept for a prompt's other budgets."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from kvt_async.serve.weights import F32, LlamaConfig
+
+Positions = npt.NDArray[np.int32]
+
+
+@dataclass(slots=True)
+class KVCache:
+    """Keys and values of the first `length` of `capacity` entries, keys already rotated to their own positions.
+
+    Every head of every layer holds the same number of entries, though not those of the same positions.
+    """
+
+    keys: F32  # [layers, kv_heads, capacity, head_dim]
+    values: F32
+    length: int = 0
+
+    @classmethod
+    def empty(cls, config: LlamaConfig, capacity: int) -> "KVCache":
+        shape = (config.n_layers, config.n_kv_heads, capacity, config.head_dim)
+        return cls(np.empty(shape, np.float32), np.empty(shape, np.float32))
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+    def load(self, source: "KVCache", kept: Positions | None, length: int) -> None:
+        """Become a copy of `source`: its first `length` entries, or, by head, those at `kept` [layers, kv_heads, n]."""
+        if kept is None:
+            self.keys[:, :, :length] = source.keys[:, :, :length]
+            self.values[:, :, :length] = source.values[:, :, :length]
+            self.length = length
+            return
+        layers, heads, n = kept.shape
+        for layer in range(layers):
+            for head in range(heads):  # a head at a time, straight into place: fancy indexing would copy twice
+                rows = kept[layer, head]
+                source.keys[layer, head].take(rows, 0, self.keys[layer, head, :n], "clip")
+                source.values[layer, head].take(rows, 0, self.values[layer, head, :n], "clip")
+        self.length = n
+
+
+@dataclass(slots=True)
+class Prefill:
+    """What reading a prompt once leaves behind. Never changed after, except that `ranks` remembers what was derived."""
+
+    ids: npt.NDArray[np.int64]
+    cache: KVCache
+    logits: F32  # [vocab], after the last prompt token, with nothing evicted
+    ranks: dict[Hashable, Positions] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return self.cache.nbytes + self.logits.nbytes + sum(rank.nbytes for rank in self.ranks.values())
+
+
+class PrefillStore:
+    """The most recently used prefills, up to `limit_bytes`; equal token ids, equal prefill, byte for byte."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self.queried_tokens = 0
+        self.hit_tokens = 0
+        self._sizes: dict[bytes, int] = {}
+        self._kept: OrderedDict[bytes, Prefill] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, ids: npt.NDArray[np.int64], compute: Callable[[], Prefill]) -> tuple[Prefill, bool]:
+        """The prefill of these ids and whether it was kept from before."""
+        key = ids.tobytes()
+        self.queried_tokens += len(ids)
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+            self.hit_tokens += len(ids)
+            return found, True
+        made = compute()
+        self._kept[key] = made
+        self.resize(made)
+        return made, False
+
+    def resize(self, prefill: Prefill) -> None:
+        """Count what `prefill` has grown to, and let the least recently used go where the limit is passed."""
+        key = prefill.ids.tobytes()
+        if key not in self._kept:
+            return
+        self.used_bytes += prefill.nbytes - self._sizes.get(key, 0)
+        self._sizes[key] = prefill.nbytes
+        while self.used_bytes > self.limit_bytes and self._kept:
+            oldest, _ = self._kept.popitem(last=False)
+            self.used_bytes -= self._sizes.pop(oldest)

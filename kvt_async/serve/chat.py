@@ -1,0 +1,112 @@
+"""Messages to the prompt text the model was trained on, and where in it the context ends."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.text import Encoded
+
+MARK = "\ue000context\ue001"  # private-use characters: stands where the first user message's content goes
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: str
+    content: str
+
+
+class ChatTemplate:
+    """The chat_template of tokenizer_config.json, rendered as transformers renders it, in Jinja's sandbox."""
+
+    def __init__(self, folder: Path) -> None:
+        from jinja2 import TemplateError
+        from jinja2.ext import loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        path = folder / "tokenizer_config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            source = config["chat_template"]
+        except (OSError, ValueError, KeyError):
+            raise ConfigError(
+                "no chat_template can be read", where=str(path), do="Use a model folder with a chat template."
+            ) from None
+        self._refused = TemplateError
+        self._tokens = {
+            name: _content(config.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")
+        }
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.globals["raise_exception"] = _raise
+        environment.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
+        try:
+            self._template = environment.from_string(source)
+        except TemplateError as problem:
+            raise ConfigError(f"chat_template: {problem}", where=str(path), do="Repair the model folder.") from None
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt up to where the assistant answers. Raises ApiError where the template refuses the messages."""
+        plain = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return self._template.render(messages=plain, add_generation_prompt=True, **self._tokens)
+        except self._refused as problem:
+            raise ApiError(f"The chat template refuses these messages: {problem}", param="messages") from None
+
+    def context_end(self, messages: Sequence[Message], rendered: str, context_chars: int) -> int:
+        """The character of `rendered` where the first `context_chars` characters of the first user message end."""
+        first = next((i for i, message in enumerate(messages) if message.role == "user"), None)
+        if first is None:
+            raise ApiError("kv.context_chars needs a user message: its start is the context", param="kv.context_chars")
+        content = messages[first].content
+        if context_chars > len(content):
+            raise _beyond(context_chars, len(content), "first user message")
+        start = self.render([*messages[:first], Message("user", MARK), *messages[first + 1 :]]).find(MARK)
+        if start < 0 or rendered[start : start + len(content)] != content:
+            raise ApiError(
+                "The chat template changes the first user message, so kv.context_chars can't be placed in it",
+                param="kv.context_chars",
+            )
+        return start + context_chars
+
+
+def context_tokens(encoded: Encoded, end_char: int, context_chars: int) -> int:
+    """How many tokens lie before `end_char`; ApiError where it cuts a token or leaves no question."""
+    count = int(np.searchsorted(encoded.ends, end_char, side="right"))
+    if count < len(encoded.ids) and encoded.starts[count] < end_char:
+        raise ApiError(
+            f"kv.context_chars = {context_chars} ends inside a token ({end_char - encoded.starts[count]} after its "
+            f"start, {encoded.ends[count] - end_char} before its end): end the context between two words",
+            param="kv.context_chars",
+        )
+    if count >= len(encoded.ids):
+        raise ApiError("kv.context_chars leaves nothing to read after the context", param="kv.context_chars")
+    return count
+
+
+def prompt_context_end(prompt: str, context_chars: int) -> int:
+    """The same for a plain prompt, where characters need no mapping."""
+    if context_chars > len(prompt):
+        raise _beyond(context_chars, len(prompt), "prompt")
+    return context_chars
+
+
+def _beyond(context_chars: int, length: int, what: str) -> ApiError:
+    return ApiError(
+        f"kv.context_chars = {context_chars} is more than the {length} characters of the {what}",
+        param="kv.context_chars",
+    )
+
+
+def _content(token: Any) -> str:
+    return str(token["content"]) if isinstance(token, dict) else str(token or "")
+
+
+def _raise(message: str) -> None:
+    from jinja2 import TemplateError
+
+    raise TemplateError(message)

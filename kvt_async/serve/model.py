@@ -1,0 +1,194 @@
+"""A Llama forward pass in numpy: prompts in blocks of queries, then one token at a time on a preallocated cache.
+
+Logits equal transformers' LlamaForCausalLM (float32) within 2e-3. RoPE is Hugging Face's half-split layout; a group of
+query heads shares one key head by being extra query rows. Keys keep the rotation of their original position, so a cache
+whose entries were evicted goes on at the position of the full prompt, not at its own length.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from kvt_async.serve.cache import KVCache
+from kvt_async.serve.weights import F32, Ints, LayerWeights, LlamaConfig, read_weights
+
+QUERY_BLOCK = 128  # rows per block: scores of one key head stay near the L2 cache, memory stays bounded
+
+
+class Llama:
+    """The model and its scratch memory: for one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = c = LlamaConfig.read(folder)
+        self.weights = read_weights(folder, c)
+        self.q_width, self.kv_width = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+        self.group = c.n_heads // c.n_kv_heads
+        angles = np.arange(c.max_positions)[:, None] * c.rope_base ** (-np.arange(0, c.head_dim, 2) / c.head_dim)
+        self._cos = np.cos(angles).astype(np.float32)  # [positions, head_dim / 2]
+        self._sin = np.sin(angles).astype(np.float32)
+        rotated = (c.n_heads + c.n_kv_heads, c.head_dim)
+        half = c.head_dim // 2
+        self._swap = np.roll(np.arange(math.prod(rotated)).reshape(rotated), half, axis=1).ravel()
+        # A row of these tables rotates all q and k heads of one token at once: x * cos + swapped(x) * signed sin.
+        self._cos_row = np.tile(self._cos, (1, 2 * rotated[0]))
+        self._sin_row = np.tile(np.concatenate([-self._sin, self._sin], axis=1), (1, rotated[0]))
+        self._causal = np.triu(np.full((QUERY_BLOCK, QUERY_BLOCK), -np.inf, np.float32), 1)
+
+    # ---- blocks of tokens
+
+    def extend(self, cache: KVCache, ids: Ints, position: int) -> F32:
+        """Append `ids`, the first at `position`, to the cache; return the logits after the last one, [vocab]."""
+        for start in range(0, len(ids), QUERY_BLOCK):
+            block = ids[start : start + QUERY_BLOCK]
+            last = start + len(block) == len(ids)
+            x = self._block(cache, block, position + start, only_last_row=True, need_output=last)
+        logits: F32 = self._logits(x[-1:])[0]
+        return logits
+
+    def logits(self, ids: Ints) -> F32:
+        """Logits after every position of a prompt read from nothing, [len(ids), vocab]."""
+        cache = KVCache.empty(self.config, len(ids))
+        blocks = [ids[start : start + QUERY_BLOCK] for start in range(0, len(ids), QUERY_BLOCK)]
+        return np.concatenate([self._logits(self._block(cache, block, cache.length)) for block in blocks])
+
+    def attention(self, cache: KVCache, ids: Ints, first: int) -> Iterator[tuple[int, int, F32]]:
+        """Read ids[first:] again on the cache that already holds them; yield what each block of them attends to.
+
+        Yields (layer, row, probabilities [kv_heads, group, rows, row + rows]), rows being positions row, row + 1, ...
+        Every entry of the cache must be in place (nothing evicted); the cache is not changed.
+        """
+        for row in range(first, len(ids), QUERY_BLOCK):
+            block = ids[row : min(row + QUERY_BLOCK, len(ids))]
+            seen: list[F32] = []
+            view = KVCache(cache.keys, cache.values, row)
+            self._block(view, block, row, append=False, observed=seen)
+            for layer, probabilities in enumerate(seen):
+                yield layer, row, probabilities
+
+    def _block(
+        self, cache: KVCache, ids: Ints, position: int, *, append: bool = True, only_last_row: bool = False,
+        need_output: bool = True, observed: list[F32] | None = None,
+    ) -> F32:  # fmt: skip
+        """Hidden states of a block before the final norm, [rows, d_model]; only its last row if that is all we need.
+
+        In the last layer, keys and values are needed of every row, the rest of the layer only where it is read.
+        """
+        c, rows, start = self.config, len(ids), cache.length
+        end = start + rows
+        x = self.weights.embed[ids]
+        cos, sin = self._cos[position : position + rows, None], self._sin[position : position + rows, None]
+        for i, w in enumerate(self.weights.layers):
+            qkv = self._normed(x) @ w.qkv
+            self._rotate(qkv[:, : self.q_width + self.kv_width].reshape(rows, -1, c.head_dim), cos, sin)
+            if append:
+                kv = qkv[:, self.q_width :].reshape(rows, 2, c.n_kv_heads, c.head_dim)
+                cache.keys[i, :, start:end] = kv[:, 0].transpose(1, 0, 2)
+                cache.values[i, :, start:end] = kv[:, 1].transpose(1, 0, 2)
+            q = qkv[:, : self.q_width]
+            if i == c.n_layers - 1 and only_last_row:
+                if not need_output:
+                    break
+                x, q = x[-1:], q[-1:]
+            x = x + self._attend(cache, i, q, end, observed) @ w.out
+            if i < c.n_layers - 1 or observed is None:
+                x += self._mlp(x, w)
+        if append:
+            cache.length = end
+        return x
+
+    def _attend(self, cache: KVCache, layer: int, q: F32, end: int, observed: list[F32] | None) -> F32:
+        """Causal attention of the last len(q) of `end` entries over all of them, [rows, q_width]."""
+        c, rows = self.config, len(q)
+        out = np.empty((rows, c.n_kv_heads, self.group, c.head_dim), np.float32)
+        probabilities = np.empty((c.n_kv_heads, self.group, rows, end), np.float32) if observed is not None else None
+        grouped = q.reshape(rows, c.n_kv_heads, self.group, c.head_dim).transpose(1, 2, 0, 3)
+        for head in range(c.n_kv_heads):
+            scores = grouped[head].reshape(-1, c.head_dim) @ cache.keys[layer, head, :end].T
+            if rows > 1:
+                scores.reshape(self.group, rows, end)[:, :, end - rows :] += self._causal[:rows, :rows]
+            scores -= scores.max(axis=1, keepdims=True)
+            np.exp(scores, out=scores)
+            total = scores.sum(axis=1, keepdims=True)
+            if probabilities is not None:
+                np.divide(scores, total, out=probabilities[head].reshape(-1, end))
+            mixed = scores @ cache.values[layer, head, :end]
+            mixed /= total
+            out[:, head] = mixed.reshape(self.group, rows, c.head_dim).transpose(1, 0, 2)
+        if observed is not None and probabilities is not None:
+            observed.append(probabilities)
+        return out.reshape(rows, -1)
+
+    def _mlp(self, x: F32, w: LayerWeights) -> F32:
+        gate_up = self._normed(x) @ w.gate_up
+        width = gate_up.shape[1] // 2
+        half_gate, up = gate_up[:, :width], gate_up[:, width:]
+        hidden = np.tanh(half_gate)  # silu(g) = g/2 * (1 + tanh(g/2)): unlike exp(-g), it can't overflow
+        hidden += 1.0
+        hidden *= half_gate
+        hidden *= up
+        out: F32 = hidden @ w.down
+        return out
+
+    def _normed(self, x: F32) -> F32:
+        mean_square = np.einsum("ij,ij->i", x, x) / np.float32(self.config.d_model)
+        scale = 1.0 / np.sqrt(mean_square + np.float32(self.config.norm_eps))
+        normed: F32 = x * scale[:, None]
+        return normed
+
+    def _logits(self, x: F32) -> F32:
+        logits: F32 = self._normed(x) @ self.weights.head
+        return logits
+
+    @staticmethod
+    def _rotate(heads: F32, cos: F32, sin: F32) -> None:
+        """Rotate [rows, heads, head_dim] in place."""
+        half = heads.shape[-1] // 2
+        low, high = heads[..., :half], heads[..., half:]
+        turned = low * cos
+        turned -= high * sin
+        high *= cos
+        high += low * sin
+        low[...] = turned
+
+    # ---- one token: the same arithmetic with as few numpy calls as possible, because calls are what it costs
+
+    def step(self, cache: KVCache, token: int, position: int) -> F32:
+        """Append one token to the cache and return the logits after it, [vocab]."""
+        c = self.config
+        n = cache.length
+        end = n + 1
+        d, eps, q_width, qk_width = c.d_model, c.norm_eps, self.q_width, self.q_width + self.kv_width
+        cos, sin, swap = self._cos_row[position], self._sin_row[position], self._swap
+        q_shape, kv_shape = (c.n_kv_heads, self.group, c.head_dim), (c.n_kv_heads, c.head_dim)
+        x = self.weights.embed[token].copy()
+        for i, w in enumerate(self.weights.layers):
+            qkv = (x * (1.0 / math.sqrt(x.dot(x) / d + eps))).dot(w.qkv)
+            qk = qkv[:qk_width]
+            turned = qk.take(swap)
+            turned *= sin
+            qk *= cos
+            qk += turned
+            keys, values = cache.keys[i], cache.values[i]
+            keys[:, n] = qkv[q_width:qk_width].reshape(kv_shape)
+            values[:, n] = qkv[qk_width:].reshape(kv_shape)
+            # Keys on the left and a small copy: twice as fast in BLAS as two query rows times transposed keys.
+            scores = (
+                np.matmul(keys[:, :end], qkv[:q_width].reshape(q_shape).transpose(0, 2, 1)).transpose(0, 2, 1).copy()
+            )
+            scores -= scores.max(axis=2, keepdims=True)
+            np.exp(scores, out=scores)
+            mixed = np.matmul(scores, values[:, :end])
+            mixed /= scores.sum(axis=2, keepdims=True)
+            x += mixed.reshape(q_width).dot(w.out)
+            gate_up = (x * (1.0 / math.sqrt(x.dot(x) / d + eps))).dot(w.gate_up)
+            width = gate_up.shape[0] // 2
+            hidden = np.tanh(gate_up[:width])
+            hidden += 1.0
+            hidden *= gate_up[:width]
+            hidden *= gate_up[width:]
+            x += hidden.dot(w.down)
+        cache.length = end
+        logits: F32 = (x * (1.0 / math.sqrt(x.dot(x) / d + eps))).dot(self.weights.head)
+        return logits

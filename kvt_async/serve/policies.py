@@ -1,0 +1,194 @@
+"""Which entries of a prompt's KV cache stay: one scoring function per policy, one rule for choosing.
+
+A policy scores every entry of every layer and KV head from the cache of the prompt as read, nothing evicted;
+the n highest stay, ties newest first, original positions kept. Scores don't depend on the budget, so one ranking serves
+all budgets and a smaller cache is a subset of a larger one (h2o excepted: half of its budget is for the newest).
+Definitions are kvpress 0.5.5's where it has the policy. Where kvpress asserts or leaves a choice open, here:
+- snapkv with a prompt no longer than the window: everything is window, so the newest stay;
+- snapkv with n below the window: the newest n (all window scores are equal);
+- streaming_llm with n below the sinks: the first n.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kvt_async.serve.cache import Positions, Prefill
+from kvt_async.serve.model import Llama
+from kvt_async.serve.weights import F32, Ints
+
+Params = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy may look at: the first `length` tokens of a prompt and their untouched keys, values, attention."""
+
+    model: Llama
+    prefill: Prefill
+    length: int
+
+    @property
+    def ids(self) -> Ints:
+        return self.prefill.ids[: self.length]
+
+    @property
+    def keys(self) -> F32:
+        return self.prefill.cache.keys[:, :, : self.length]  # [layers, kv_heads, length, head_dim]
+
+    def window_attention(self, window: int) -> F32:
+        """Attention of the last `window` queries, [layers, kv_heads, group, window, length]."""
+        c, first = self.model.config, self.length - window
+        out = np.zeros((c.n_layers, c.n_kv_heads, self.model.group, window, self.length), np.float32)
+        for layer, row, probabilities in self.model.attention(self.prefill.cache, self.ids, first):
+            rows, seen = probabilities.shape[2:]
+            out[layer, :, :, row - first : row - first + rows, :seen] = probabilities
+        return out
+
+    def attention_sums(self) -> F32:
+        """Attention each entry receives, summed over all queries, [layers, kv_heads, group, length]."""
+        c = self.model.config
+        out = np.zeros((c.n_layers, c.n_kv_heads, self.model.group, self.length), np.float32)
+        for layer, _, probabilities in self.model.attention(self.prefill.cache, self.ids, 0):
+            out[layer, ..., : probabilities.shape[3]] += probabilities.sum(axis=2)
+        return out
+
+    def shape(self) -> tuple[int, int, int]:
+        return (self.model.config.n_layers, self.model.config.n_kv_heads, self.length)
+
+
+Score = Callable[[View, Params], F32]  # -> [layers, kv_heads, length], higher stays longer
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    name: str
+    score: Score
+    defaults: Params  # its own parameters; protect_recent is everybody's
+    recent_share: float = 0.0  # part of the budget reserved for the newest entries
+
+
+POLICIES: dict[str, Policy] = {}
+
+
+def policy(name: str, *, recent_share: float = 0.0, **defaults: int) -> Callable[[Score], Score]:
+    """Register a scoring function under the name that a request asks for; a name given twice is a bug."""
+
+    def register(score: Score) -> Score:
+        if name in POLICIES:
+            raise ValueError(f"policy {name!r} is registered twice")
+        POLICIES[name] = Policy(name, score, {**defaults, "protect_recent": 0}, recent_share)
+        return score
+
+    return register
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A policy with all its parameters, as one request asks for it."""
+
+    policy: Policy
+    params: Params = field(default_factory=dict)
+
+    def rank(self, view: View) -> Positions:
+        """Positions by falling score, [layers, kv_heads, length]; remembered by the prefill."""
+        own = {**self.policy.defaults, **self.params}
+        own.pop("protect_recent")
+        key = (self.policy.name, view.length, *sorted(own.items()))
+        if key not in view.prefill.ranks:
+            scores = self.policy.score(view, own)
+            newest_first = np.argsort(-scores[..., ::-1], axis=-1, kind="stable")
+            view.prefill.ranks[key] = (view.length - 1 - newest_first).astype(np.int32)
+        return view.prefill.ranks[key]
+
+    def kept(self, view: View, n: int, *, read_again: bool = False) -> Positions:
+        """The n positions each head keeps, rising, [layers, kv_heads, n].
+
+        With `read_again` the last token is left out and counted: n - 1 others stay, because it is read again on them
+        and becomes the n-th entry.
+        """
+        rank = self.rank(view)
+        length, again = view.length, int(read_again)
+        protected = max(self.params.get("protect_recent", 0), int(n * self.policy.recent_share))
+        newest = min(protected, n)
+        if again or newest:
+            oldest_protected = length - max(newest, again)
+            layers, heads, _ = rank.shape
+            rank = rank[rank < oldest_protected].reshape(layers, heads, oldest_protected)
+            recent = np.arange(oldest_protected, length - again, dtype=np.int32)
+            rank = np.concatenate([np.broadcast_to(recent, (layers, heads, len(recent))), rank], axis=2)
+        return np.sort(rank[..., : n - again], axis=2)
+
+
+def n_kept(length: int, budget: float) -> int:
+    """Entries kept of `length`: kvpress' expression, whose float rounding can give one less than length * budget."""
+    return max(1, int(length * (1 - (1 - budget))))
+
+
+@policy("streaming_llm", sinks=4)
+def streaming_llm(view: View, params: Params) -> F32:
+    """The first `sinks` entries and the newest (Xiao et al., 2023), original positions kept."""
+    scores = np.arange(view.length, dtype=np.float32)
+    sinks = min(params["sinks"], view.length)
+    scores[:sinks] = view.length + np.arange(sinks, 0, -1)
+    return np.broadcast_to(scores, view.shape())
+
+
+@policy("snapkv", window=32, kernel=5)
+def snapkv(view: View, params: Params) -> F32:
+    """Mean attention from the last `window` queries, average-pooled over `kernel` neighbours (Li et al., 2024).
+
+    The pooling pads with zeros and counts them; the window itself ranks above everything.
+    """
+    window, kernel = min(params["window"], view.length), params["kernel"]
+    older = view.length - window
+    scores = np.empty(view.shape(), np.float32)
+    if older:
+        received = view.window_attention(window)[..., :older].mean(axis=3)
+        padded = np.pad(received, [(0, 0)] * 3 + [(kernel // 2, kernel // 2)])
+        pooled = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=3).mean(axis=4)
+        scores[..., :older] = pooled.mean(axis=2)
+    scores[..., older:] = scores[..., :older].max(initial=0.0) + 1
+    return scores
+
+
+@policy("random", seed=0)
+def random(view: View, params: Params) -> F32:
+    """Uniform noise, independent per layer and head, drawn from the tokens and `seed`: equal requests, equal choice."""
+    content = hashlib.sha256(view.ids.tobytes()).digest()
+    generator = np.random.default_rng([params["seed"], int.from_bytes(content[:8], "little")])
+    return generator.random(view.shape(), dtype=np.float32)
+
+
+@policy("tova")
+def tova(view: View, params: Params) -> F32:
+    """Attention from the last token, averaged over all heads of a layer, which rank alike (Oren et al., 2024)."""
+    scores = np.empty(view.shape(), np.float32)
+    scores[:] = view.window_attention(1)[:, :, :, 0].mean(axis=(1, 2))[:, None]
+    scores[..., -1] = scores[..., :-1].max(initial=0.0) + 1
+    return scores
+
+
+@policy("knorm")
+def knorm(view: View, params: Params) -> F32:
+    """Keys of small norm stay (Devoto et al., 2024)."""
+    keys = view.keys
+    scores: F32 = -np.sqrt(np.einsum("lhnd,lhnd->lhn", keys, keys))
+    return scores
+
+
+@policy("observed_attention")
+def observed_attention(view: View, params: Params) -> F32:
+    """Mean attention from the queries that can see the entry."""
+    queries = np.arange(view.length, 0, -1, dtype=np.float32)
+    scores: F32 = (view.attention_sums() / queries).mean(axis=2)
+    return scores
+
+
+@policy("h2o", recent_share=0.5)
+def h2o(view: View, params: Params) -> F32:
+    """Attention summed over all queries; half of the budget is for the newest entries (Zhang et al., 2023)."""
+    scores: F32 = view.attention_sums().mean(axis=2)
+    return scores

@@ -1,0 +1,125 @@
+"""Text to tokens and back: what a stream shows, token by token, adds up to what one decode of all would say."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.serve.weights import Ints
+
+REMEMBERED_CHARS = 32 << 20  # encoded prompts kept for their other budgets
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    ids: Ints
+    ends: Ints  # per token: where it ends in the text, in characters
+    starts: Ints
+
+
+class Tokenizer:
+    """tokenizer.json, with the last prompts remembered. Several threads may encode."""
+
+    def __init__(self, folder: Path) -> None:
+        import tokenizers
+
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ConfigError("no such file", where=str(path), do="Point --model-dir to a folder with tokenizer.json.")
+        try:
+            self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as problem:  # tokenizers raises plain Exception for a bad file
+            raise ConfigError(f"can't be read: {problem}", where=str(path), do="Repair the model folder.") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._lock = threading.Lock()
+        self._remembered: OrderedDict[tuple[str, bool], Encoded] = OrderedDict()
+        self._chars = 0
+
+    def remembered(self, text: str, *, special: bool) -> Encoded | None:
+        """What `encode` would give at once, or None where it has work to do."""
+        return self._remembered.get((text, special))
+
+    def encode(self, text: str, *, special: bool) -> Encoded:
+        """Token ids and offsets. `special`: add what the tokenizer puts around a plain text, as completions do."""
+        found = self._remembered.get((text, special))
+        if found is not None:
+            return found
+        encoding = self._tokenizer.encode(text, add_special_tokens=special)
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        encoded = Encoded(np.array(encoding.ids, dtype=np.int64), offsets[:, 1], offsets[:, 0])
+        with self._lock:
+            if (text, special) not in self._remembered:
+                self._remembered[(text, special)] = encoded
+                self._chars += len(text)
+            while self._chars > REMEMBERED_CHARS:
+                (oldest, _), _ = self._remembered.popitem(last=False)
+                self._chars -= len(oldest)
+        return encoded
+
+    def decode(self, ids: list[int]) -> str:
+        """Words joined as the tokenizer joins them; special tokens left out."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+
+class Detokenizer:
+    """Tokens to text pieces: each what the decoded text has grown by, held back while a character is incomplete."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._said = 0
+
+    def feed(self, token: int) -> str:
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids)
+        if text.endswith("\ufffd"):
+            return ""
+        piece = text[self._said :]
+        self._said = len(text)
+        return piece
+
+    def flush(self) -> str:
+        """What was held back and never completed."""
+        text = self._tokenizer.decode(self._ids)
+        piece = text[self._said :]
+        self._said = len(text)
+        return piece
+
+
+class StopWatch:
+    """Ends the text before the first stop string, holding back what may become one."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = stops
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, piece: str) -> tuple[str, bool]:
+        """The text that may be shown now, and whether a stop string was reached."""
+        if not self._stops:
+            return piece, False
+        text = self._held + piece
+        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        if found:
+            self.stopped = True
+            return text[: min(found)], True
+        held = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held], False
+
+    def flush(self, piece: str = "") -> str:
+        """The end of a text in which no stop string came any more."""
+        shown, stopped = self.feed(piece)
+        rest, self._held = ("" if stopped else self._held), ""
+        return shown + rest
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` begin `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

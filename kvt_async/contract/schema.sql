@@ -9,44 +9,44 @@
 -- ============================================================ FACTS: what was asked
 
 CREATE TABLE IF NOT EXISTS experiments (        -- one row per generation of an experiment group
-    exp_group_id    TEXT NOT NULL,
+    exp_group_id    TEXT NOT NULL,  -- experiment.exp_group_id
     generation      INTEGER NOT NULL,           -- 1, 2, ...: --force under a changed contract starts the next one
-    created_at      TEXT NOT NULL,
+    created_at      TEXT NOT NULL,  -- when written, UTC
     contract_json   TEXT NOT NULL,              -- the group contract: dataset, selection, tokenizer, template, model, decoding
-    contract_sha256 TEXT NOT NULL,
+    contract_sha256 TEXT NOT NULL,  -- of contract_json
     PRIMARY KEY (exp_group_id, generation)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS sessions (           -- one row per invocation that writes facts
-    session_id    TEXT PRIMARY KEY,
-    exp_group_id  TEXT NOT NULL,
-    generation    INTEGER NOT NULL,
-    started_at    TEXT NOT NULL,
+    session_id    TEXT PRIMARY KEY,  -- the invocation
+    exp_group_id  TEXT NOT NULL,  -- experiment.exp_group_id
+    generation    INTEGER NOT NULL,  -- of the group's contract
+    started_at    TEXT NOT NULL,  -- UTC
     command       TEXT NOT NULL,                -- arguments as typed, secrets redacted
     config_yaml   TEXT NOT NULL,                -- the merged config, secrets redacted
-    config_sha256 TEXT NOT NULL,
-    kvt_version   TEXT NOT NULL,
+    config_sha256 TEXT NOT NULL,  -- of config_yaml
+    kvt_version   TEXT NOT NULL,  -- of the program
     git_commit    TEXT,                         -- of the working directory, where it is a checkout
-    python        TEXT NOT NULL,
-    platform      TEXT NOT NULL,
+    python        TEXT NOT NULL,  -- version
+    platform      TEXT NOT NULL,  -- operating system and machine
     engine_loop   TEXT,                         -- truth (asyncio) | volume (uvloop)
     concurrency   INTEGER,                      -- the bound on requests in flight
     order_seed    INTEGER                       -- seed of an interleaved order
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS session_ends (       -- a session without a row here was killed
-    session_id TEXT PRIMARY KEY REFERENCES sessions,
-    ended_at   TEXT NOT NULL,
-    exit_code  INTEGER NOT NULL,
+    session_id TEXT PRIMARY KEY REFERENCES sessions,  -- the invocation
+    ended_at   TEXT NOT NULL,  -- UTC
+    exit_code  INTEGER NOT NULL,  -- 0..5 or 130
     reason     TEXT NOT NULL                    -- finished | interrupted | server | failures | bug
 ) STRICT;
 
-CREATE TABLE IF NOT EXISTS datasets (
-    dataset_id       TEXT PRIMARY KEY,
+CREATE TABLE IF NOT EXISTS datasets (           -- what was sampled, counted and asked
+    dataset_id       TEXT PRIMARY KEY,  -- the dataset
     name             TEXT NOT NULL,             -- longbench | longbench_e | ruler | kvtext | jsonl
     task             TEXT NOT NULL,             -- exact, case-sensitive
-    tokenizer_name   TEXT NOT NULL,
-    tokenizer_sha256 TEXT NOT NULL,
+    tokenizer_name   TEXT NOT NULL,  -- as resolved
+    tokenizer_sha256 TEXT NOT NULL,  -- of its file
     source_revision  TEXT,                      -- pinned revision or SHA-256 of the source file
     metric           TEXT NOT NULL,             -- name in the analyzer's registry of the task's own metric
     prompt_json      TEXT NOT NULL,             -- template, system, endpoint, max_context_tokens, as used
@@ -54,18 +54,18 @@ CREATE TABLE IF NOT EXISTS datasets (
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS manifests (          -- a manifest only grows; each version is recorded
-    dataset_id TEXT NOT NULL REFERENCES datasets,
+    dataset_id TEXT NOT NULL REFERENCES datasets,  -- the dataset
     version    INTEGER NOT NULL,                -- 1, 2, ...
     sha256     TEXT NOT NULL,                   -- of manifest.json's content
-    created_at TEXT NOT NULL,
+    created_at TEXT NOT NULL,  -- when written, UTC
     n_entries  INTEGER NOT NULL,                -- entries in total at this version
     PRIMARY KEY (dataset_id, version)
 ) STRICT;
 
-CREATE TABLE IF NOT EXISTS examples (
-    dataset_id     TEXT NOT NULL REFERENCES datasets,
+CREATE TABLE IF NOT EXISTS examples (           -- canonical examples, as sent
+    dataset_id     TEXT NOT NULL REFERENCES datasets,  -- the dataset
     example_id     TEXT NOT NULL,               -- the given id, else a content hash
-    question       TEXT NOT NULL,
+    question       TEXT NOT NULL,  -- the question alone
     context        TEXT NOT NULL,               -- as sent: already cut where it was over prompt.max_context_tokens
     answers_json   TEXT NOT NULL,               -- list of accepted answers; may be empty
     meta_json      TEXT NOT NULL,               -- the source's own fields; `turns` = earlier chat turns [[q, a], ...]
@@ -73,8 +73,8 @@ CREATE TABLE IF NOT EXISTS examples (
     PRIMARY KEY (dataset_id, example_id)
 ) STRICT;
 
-CREATE TABLE IF NOT EXISTS bins (
-    dataset_id TEXT NOT NULL REFERENCES datasets,
+CREATE TABLE IF NOT EXISTS bins (               -- length bins of a dataset; an empty one still has its row
+    dataset_id TEXT NOT NULL REFERENCES datasets,  -- the dataset
     bin_idx    INTEGER NOT NULL,                -- 0 = shortest
     lo_tokens  INTEGER NOT NULL,                -- inclusive
     hi_tokens  INTEGER NOT NULL,                -- inclusive
@@ -82,11 +82,11 @@ CREATE TABLE IF NOT EXISTS bins (
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS manifest_entries (   -- what is sent at every level
-    dataset_id       TEXT NOT NULL,
-    example_id       TEXT NOT NULL,
+    dataset_id       TEXT NOT NULL,  -- the dataset
+    example_id       TEXT NOT NULL,  -- the example
     seq              INTEGER NOT NULL,          -- 0, 1, ... in manifest order; new entries go to the end
     version          INTEGER NOT NULL,          -- the manifest version that brought the entry
-    bin_idx          INTEGER NOT NULL,
+    bin_idx          INTEGER NOT NULL,  -- length bin; -1 = all bins
     token_len        INTEGER NOT NULL,          -- tokens of the rendered prompt, chat template included
     context_tokens   INTEGER NOT NULL,          -- tokens of the context alone, as sent
     original_tokens  INTEGER NOT NULL,          -- tokens of the rendered prompt before cutting; = token_len if not cut
@@ -99,15 +99,15 @@ CREATE TABLE IF NOT EXISTS manifest_entries (   -- what is sent at every level
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS runs (               -- one level (a series at one budget) and repeat
-    run_id                  TEXT PRIMARY KEY,
-    exp_group_id            TEXT NOT NULL,
-    generation              INTEGER NOT NULL,
-    dataset_id              TEXT NOT NULL REFERENCES datasets,
-    model_name              TEXT NOT NULL,
+    run_id                  TEXT PRIMARY KEY,  -- the run
+    exp_group_id            TEXT NOT NULL,  -- experiment.exp_group_id
+    generation              INTEGER NOT NULL,  -- of the group's contract
+    dataset_id              TEXT NOT NULL REFERENCES datasets,  -- the dataset
+    model_name              TEXT NOT NULL,  -- asked for
     base_url                TEXT NOT NULL,      -- at creation, credentials removed; attempts.endpoint says who served
     engine_name             TEXT NOT NULL,      -- what the server calls itself, or openai-compatible
     series                  TEXT NOT NULL,      -- readable unique label of (policy, mode, params); 'full' for full cache
-    kv_policy               TEXT NOT NULL,
+    kv_policy               TEXT NOT NULL,  -- of the level
     kv_budget               REAL NOT NULL,      -- in kv_unit; 1.0 of fraction = full cache
     kv_unit                 TEXT NOT NULL,      -- fraction (of the compressible prompt kept) | tokens | bits
     kv_mode                 TEXT NOT NULL,      -- question_aware | question_agnostic
@@ -117,38 +117,38 @@ CREATE TABLE IF NOT EXISTS runs (               -- one level (a series at one bu
     apply_json              TEXT NOT NULL,      -- kv.apply and kv.evidence as configured: part of the level's identity
     repeat_idx              INTEGER NOT NULL,   -- 0; 1, 2, ... = A/A repeats of full cache
     prompt_template_version TEXT NOT NULL,      -- SHA-256 of template and system text
-    decoding_json           TEXT NOT NULL,
+    decoding_json           TEXT NOT NULL,  -- temperature, max_tokens, ... as sent
     level_idx               INTEGER NOT NULL,   -- order in the config that created it
-    created_at              TEXT NOT NULL,
+    created_at              TEXT NOT NULL,  -- when written, UTC
     FOREIGN KEY (exp_group_id, generation) REFERENCES experiments,
     UNIQUE (exp_group_id, generation, series, kv_budget, kv_unit, repeat_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS requests (           -- one per (run, example); exists from when it is queued
     request_id    TEXT PRIMARY KEY,             -- run_id : seq
-    run_id        TEXT NOT NULL REFERENCES runs,
-    example_id    TEXT NOT NULL,
+    run_id        TEXT NOT NULL REFERENCES runs,  -- the run
+    example_id    TEXT NOT NULL,  -- the example
     prompt_sha256 TEXT NOT NULL,                -- of the messages as sent (truncate_prompt sends shorter ones)
-    created_at    TEXT NOT NULL,
+    created_at    TEXT NOT NULL,  -- when written, UTC
     UNIQUE (run_id, example_id)
 ) STRICT;
 
 -- ============================================================ FACTS: what happened
 
 CREATE TABLE IF NOT EXISTS try_series (         -- --retry-failed opens series 1, 2, ...; series 0 is implicit
-    request_id TEXT NOT NULL REFERENCES requests,
-    series_idx INTEGER NOT NULL,
-    session_id TEXT NOT NULL REFERENCES sessions,
-    created_at TEXT NOT NULL,
+    request_id TEXT NOT NULL REFERENCES requests,  -- the request
+    series_idx INTEGER NOT NULL,  -- which try series
+    session_id TEXT NOT NULL REFERENCES sessions,  -- the invocation
+    created_at TEXT NOT NULL,  -- when written, UTC
     PRIMARY KEY (request_id, series_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS attempts (           -- one HTTP try; a retry is a new row, so no latency hides a wait
-    request_id    TEXT    NOT NULL REFERENCES requests,
+    request_id    TEXT    NOT NULL REFERENCES requests,  -- the request
     attempt_idx   INTEGER NOT NULL,             -- 0, 1, 2, ... in the order sent, over all series
-    series_idx    INTEGER NOT NULL,
-    session_id    TEXT    NOT NULL REFERENCES sessions,
-    started_at    TEXT    NOT NULL,
+    series_idx    INTEGER NOT NULL,  -- which try series
+    session_id    TEXT    NOT NULL REFERENCES sessions,  -- the invocation
+    started_at    TEXT    NOT NULL,  -- UTC
     endpoint      TEXT    NOT NULL,             -- base URL that served it, credentials removed
     http_status   INTEGER,                      -- NULL: no status line arrived
     end_state     TEXT    NOT NULL,             -- EndState: how it ended on the wire
@@ -161,21 +161,21 @@ CREATE TABLE IF NOT EXISTS attempts (           -- one HTTP try; a retry is a ne
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS responses (          -- the one successful attempt of a request
-    request_id       TEXT PRIMARY KEY REFERENCES requests,
-    attempt_idx      INTEGER NOT NULL,
+    request_id       TEXT PRIMARY KEY REFERENCES requests,  -- the request
+    attempt_idx      INTEGER NOT NULL,  -- which try
     text             TEXT NOT NULL,             -- content deltas joined; may be empty
     reasoning        TEXT,                      -- reasoning deltas joined: stored, never scored
-    finish_reason    TEXT,
+    finish_reason    TEXT,  -- as the server said it
     usage_json       TEXT,                      -- the server's usage object as sent; NULL: none came
     kv_evidence_json TEXT,                      -- {requested, effective, unit, source, ...}
     kv_effective     REAL,                      -- effective budget in the run's kv_unit; NULL: nothing shows it
-    created_at       TEXT NOT NULL,
+    created_at       TEXT NOT NULL,  -- when written, UTC
     FOREIGN KEY (request_id, attempt_idx) REFERENCES attempts
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS telemetry (          -- marks of one attempt: monotonic ns; NULL: it didn't happen
-    request_id         TEXT    NOT NULL,
-    attempt_idx        INTEGER NOT NULL,
+    request_id         TEXT    NOT NULL,  -- the request
+    attempt_idx        INTEGER NOT NULL,  -- which try
     intended_ns        INTEGER,                 -- open loop: when the schedule wanted it sent
     scheduled_ns       INTEGER,                 -- the producer made it
     dequeued_ns        INTEGER,                 -- a worker took it
@@ -183,14 +183,14 @@ CREATE TABLE IF NOT EXISTS telemetry (          -- marks of one attempt: monoton
     conn_ready_ns      INTEGER,                 -- a connection was ready
     conn_reused        INTEGER,                 -- 1: from the pool
     start_ns           INTEGER,                 -- START of every latency: write of the request's first byte
-    headers_sent_ns    INTEGER,
-    body_sent_ns       INTEGER,
+    headers_sent_ns    INTEGER,  -- request headers written
+    body_sent_ns       INTEGER,  -- request body written
     status_ns          INTEGER,                 -- status line and headers parsed
     first_byte_ns      INTEGER,                 -- first body byte
     first_event_ns     INTEGER,                 -- first complete SSE event
     first_reasoning_ns INTEGER,                 -- first non-empty reasoning delta
     first_content_ns   INTEGER,                 -- first non-empty content delta
-    first_tool_ns      INTEGER,
+    first_tool_ns      INTEGER,  -- first tool-call delta
     last_delta_ns      INTEGER,                 -- last non-empty text delta
     finish_ns          INTEGER,                 -- chunk with a finish_reason
     usage_ns           INTEGER,                 -- chunk with usage
@@ -200,9 +200,9 @@ CREATE TABLE IF NOT EXISTS telemetry (          -- marks of one attempt: monoton
     first_byte_kernel_ns INTEGER,               -- kernel receive stamp of the first body byte, on our clock
     first_text_kernel_ns INTEGER,               -- kernel receive stamp of the first text, on our clock
     first_text_coalesced INTEGER,               -- 1: its read held more than one event, so its stamp is an upper bound
-    n_events           INTEGER,
-    n_text_chunks      INTEGER,
-    bytes_received     INTEGER,
+    n_events           INTEGER,  -- complete SSE events
+    n_text_chunks      INTEGER,  -- non-empty text deltas
+    bytes_received     INTEGER,  -- of the reply's body
     chunks             BLOB,                    -- per text chunk: arrival offset from start (us) and size (chars), varints
     prompt_tokens      INTEGER,                 -- from usage
     completion_tokens  INTEGER,                 -- from usage
@@ -212,48 +212,48 @@ CREATE TABLE IF NOT EXISTS telemetry (          -- marks of one attempt: monoton
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS give_ups (           -- tries exhausted, or an error that no retry helps
-    request_id TEXT NOT NULL REFERENCES requests,
-    series_idx INTEGER NOT NULL,
+    request_id TEXT NOT NULL REFERENCES requests,  -- the request
+    series_idx INTEGER NOT NULL,  -- which try series
     reason     TEXT NOT NULL,                   -- not_retryable | attempts_exhausted | time_exhausted | retry_after_too_long
-    created_at TEXT NOT NULL,
+    created_at TEXT NOT NULL,  -- when written, UTC
     PRIMARY KEY (request_id, series_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS server_snapshots (   -- who served: at a session's start and end
-    snapshot_id   INTEGER PRIMARY KEY,
-    session_id    TEXT NOT NULL REFERENCES sessions,
+    snapshot_id   INTEGER PRIMARY KEY,  -- counts up
+    session_id    TEXT NOT NULL REFERENCES sessions,  -- the invocation
     run_id        TEXT REFERENCES runs,         -- launch: the level it served; else NULL
-    taken_at      TEXT NOT NULL,
+    taken_at      TEXT NOT NULL,  -- UTC
     phase         TEXT NOT NULL,                -- start | end
-    endpoint      TEXT NOT NULL,
+    endpoint      TEXT NOT NULL,  -- base URL, credentials removed
     identity_json TEXT NOT NULL                 -- models, version, Server header, cache config, counters
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS probes (             -- canary requests and warm-ups: never mixed with requests
-    probe_id      INTEGER PRIMARY KEY,
-    session_id    TEXT NOT NULL REFERENCES sessions,
+    probe_id      INTEGER PRIMARY KEY,  -- counts up
+    session_id    TEXT NOT NULL REFERENCES sessions,  -- the invocation
     kind          TEXT NOT NULL,                -- canary | warm_up | health
     level         TEXT NOT NULL,                -- what was asked, e.g. 'full', 'snapkv/aware 0.05'
-    prompt_sha256 TEXT NOT NULL,
-    answer        TEXT,
+    prompt_sha256 TEXT NOT NULL,  -- of the rendered messages
+    answer        TEXT,  -- its text; NULL: it failed
     verdict       TEXT,                         -- of the whole canary, on its last row: alive | dead | inconclusive
-    detail_json   TEXT NOT NULL,
-    created_at    TEXT NOT NULL
+    detail_json   TEXT NOT NULL,  -- everything else, by name
+    created_at    TEXT NOT NULL  -- when written, UTC
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS client_health (      -- was it the server or the client?
-    session_id      TEXT NOT NULL REFERENCES sessions,
-    created_at      TEXT NOT NULL,
+    session_id      TEXT NOT NULL REFERENCES sessions,  -- the invocation
+    created_at      TEXT NOT NULL,  -- when written, UTC
     verdict         TEXT NOT NULL,              -- client-clean | CLIENT-BOUND
     error_bound_ms  REAL NOT NULL,              -- measured bound on the error of a latency figure
     signal          TEXT NOT NULL,              -- which measurement gave verdict and bound
-    loop_lag_p50_ms REAL NOT NULL,
-    loop_lag_p99_ms REAL NOT NULL,
-    loop_lag_max_ms REAL NOT NULL,
+    loop_lag_p50_ms REAL NOT NULL,  -- event loop woke late by, median
+    loop_lag_p99_ms REAL NOT NULL,  -- 99th percentile
+    loop_lag_max_ms REAL NOT NULL,  -- worst
     send_lag_p99_ms REAL,                       -- permit granted to first byte written
     cpu_share       REAL NOT NULL,              -- of one core, while requests were in flight
-    gc_pause_max_ms REAL NOT NULL,
-    detail_json     TEXT NOT NULL,
+    gc_pause_max_ms REAL NOT NULL,  -- worst garbage-collection pause
+    detail_json     TEXT NOT NULL,  -- everything else, by name
     PRIMARY KEY (session_id, created_at)
 ) STRICT;
 
@@ -313,7 +313,7 @@ FROM telemetry t;
 -- ============================================================ DERIVED: written by the analyzer, rebuilt at will
 
 CREATE TABLE IF NOT EXISTS scores (             -- one row per finished request; a failure scores 0
-    request_id     TEXT PRIMARY KEY REFERENCES requests,
+    request_id     TEXT PRIMARY KEY REFERENCES requests,  -- the request
     em             REAL NOT NULL,               -- exact match, 0 or 1
     f1             REAL NOT NULL,               -- token-overlap F1 in [0, 1]
     score          REAL NOT NULL,               -- the task's own metric in [0, 1]; its mean is "accuracy"
@@ -322,79 +322,79 @@ CREATE TABLE IF NOT EXISTS scores (             -- one row per finished request;
     gold_norm      TEXT,                        -- the normalised gold that scored best; NULL: no gold
     failure_label  TEXT,                        -- FailureLabel; NULL: a normal answer
     flags          TEXT NOT NULL,               -- comma-separated: repetition_loop, identical_to_full, prompt_truncated
-    scorer_version TEXT NOT NULL
+    scorer_version TEXT NOT NULL  -- of the scoring code
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS bin_stats (          -- per run and bin; bin_idx -1 = equal-weight mean of the bins
-    run_id                TEXT NOT NULL REFERENCES runs,
-    dataset_id            TEXT NOT NULL,
-    bin_idx               INTEGER NOT NULL,
+    run_id                TEXT NOT NULL REFERENCES runs,  -- the run
+    dataset_id            TEXT NOT NULL,  -- the dataset
+    bin_idx               INTEGER NOT NULL,  -- length bin; -1 = all bins
     n                     INTEGER NOT NULL,     -- finished requests; 0: an empty bin, its means are NULL
     n_clusters            INTEGER NOT NULL,     -- distinct contexts
     acc_mean              REAL,                 -- mean score, failures 0
     acc_std               REAL,                 -- population
-    acc_ci_low            REAL,
-    acc_ci_high           REAL,
+    acc_ci_low            REAL,  -- 95% by default
+    acc_ci_high           REAL,  -- 95% by default
     acc_ci_method         TEXT,                 -- wilson | percentile_bootstrap
     acc_answered          REAL,                 -- mean score without failures
-    em_mean               REAL,
-    f1_mean               REAL,
-    n_failures            INTEGER NOT NULL,
+    em_mean               REAL,  -- mean exact match
+    f1_mean               REAL,  -- mean token F1
+    n_failures            INTEGER NOT NULL,  -- request failures
     fail_rate             REAL,                 -- request failures / n
     fail_ci_low           REAL,                 -- Wilson
-    fail_ci_high          REAL,
+    fail_ci_high          REAL,  -- Wilson
     label_counts_json     TEXT NOT NULL,        -- {label: count}, request failures and answered ones alike
-    flag_counts_json      TEXT NOT NULL,
+    flag_counts_json      TEXT NOT NULL,  -- {flag: count}
     identical_to_full     REAL,                 -- share of outputs equal to full cache; NULL at full cache itself
-    latency_p50_s         REAL,
-    latency_p95_s         REAL,
-    ttft_p50_s            REAL,
-    ttft_p95_s            REAL,
-    ttfb_p50_s            REAL,
-    tpot_p50_s            REAL,
-    tpot_p95_s            REAL,
-    prompt_tokens_p50     REAL,
-    prompt_tokens_p95     REAL,
-    completion_tokens_p50 REAL,
-    completion_tokens_p95 REAL,
+    latency_p50_s         REAL,  -- answered requests
+    latency_p95_s         REAL,  -- 95th percentile
+    ttft_p50_s            REAL,  -- median
+    ttft_p95_s            REAL,  -- 95th percentile
+    ttfb_p50_s            REAL,  -- median
+    tpot_p50_s            REAL,  -- median
+    tpot_p95_s            REAL,  -- 95th percentile
+    prompt_tokens_p50     REAL,  -- server's count
+    prompt_tokens_p95     REAL,  -- 95th percentile
+    completion_tokens_p50 REAL,  -- server's count
+    completion_tokens_p95 REAL,  -- 95th percentile
     token_len_p50         REAL,                 -- our own count of the same prompts
     context_tokens_p50    REAL,                 -- prompt minus this = template overhead
     cached_share          REAL,                 -- cached prompt tokens / prompt tokens: the cache state of the latencies
     kept_fraction_p50     REAL,                 -- effective budget as a fraction; NULL without evidence
     kept_tokens_p50       REAL,                 -- NULL without evidence
     kv_bytes_p50          REAL,                 -- bytes of the kept cache per request; NULL without evidence
-    fingerprint           TEXT NOT NULL,
+    fingerprint           TEXT NOT NULL,  -- of the inputs
     PRIMARY KEY (run_id, bin_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS run_evidence (       -- was the budget applied?
-    run_id       TEXT PRIMARY KEY REFERENCES runs,
+    run_id       TEXT PRIMARY KEY REFERENCES runs,  -- the run
     status       TEXT NOT NULL,                 -- verified | unverified | contradicted | full
     source       TEXT NOT NULL,                 -- echoed | metric | log | configured | none | mixed
     reason       TEXT NOT NULL,                 -- a sentence
     n            INTEGER NOT NULL,              -- responses looked at
     n_off        INTEGER NOT NULL,              -- of them, effective off by more than the tolerance
-    requested    REAL,
-    effective_p50 REAL,
-    fingerprint  TEXT NOT NULL
+    requested    REAL,  -- budget asked, in kv_unit
+    effective_p50 REAL,  -- median of what evidence shows
+    fingerprint  TEXT NOT NULL  -- of the inputs
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS budget_stats (       -- paired against full cache: per series, budget and bin (-1 = all bins)
-    exp_group_id   TEXT NOT NULL,
-    generation     INTEGER NOT NULL,
-    series         TEXT NOT NULL,
-    kv_budget      REAL NOT NULL,
+    exp_group_id   TEXT NOT NULL,  -- experiment.exp_group_id
+    generation     INTEGER NOT NULL,  -- of the group's contract
+    series         TEXT NOT NULL,  -- label of the series
+    kv_budget      REAL NOT NULL,  -- nominal, in kv_unit
     repeat_idx     INTEGER NOT NULL,            -- 0; > 0 with series 'full' = the A/A control
-    bin_idx        INTEGER NOT NULL,
-    run_id         TEXT NOT NULL,
+    bin_idx        INTEGER NOT NULL,  -- length bin; -1 = all bins
+    run_id         TEXT NOT NULL,  -- the run
     n              INTEGER NOT NULL,            -- pairs (same example at full cache and here)
-    n_clusters     INTEGER NOT NULL,
-    acc_mean       REAL,
-    acc_ci_low     REAL,
-    acc_ci_high    REAL,
+    n_clusters     INTEGER NOT NULL,  -- distinct contexts
+    acc_mean       REAL,  -- mean score, failures 0
+    acc_ci_low     REAL,  -- 95% by default
+    acc_ci_high    REAL,  -- 95% by default
     drop_mean      REAL,                        -- accuracy at full cache minus here, in score units
-    drop_ci_low    REAL,
-    drop_ci_high   REAL,
+    drop_ci_low    REAL,  -- same interval
+    drop_ci_high   REAL,  -- same interval
     n_worse        INTEGER,                     -- pairs that lost score
     n_better       INTEGER,                     -- pairs that gained score
     p_safe         REAL,                        -- one-sided p of "drop >= margin": small = proven non-inferior
@@ -404,27 +404,27 @@ CREATE TABLE IF NOT EXISTS budget_stats (       -- paired against full cache: pe
     drop_failures  REAL,                        -- Shapley share of the drop due to request failures
     drop_answers   REAL,                        -- and due to wrong answers
     drop_json      TEXT NOT NULL,               -- by label
-    fingerprint    TEXT NOT NULL,
+    fingerprint    TEXT NOT NULL,  -- of the inputs
     PRIMARY KEY (exp_group_id, generation, series, kv_budget, repeat_idx, bin_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and bin (-1 = all bins)
-    exp_group_id           TEXT NOT NULL,
-    generation             INTEGER NOT NULL,
-    series                 TEXT NOT NULL,
-    kv_policy              TEXT NOT NULL,
-    kv_mode                TEXT NOT NULL,
-    bin_idx                INTEGER NOT NULL,
-    n                      INTEGER NOT NULL,
-    acc_full               REAL,
+    exp_group_id           TEXT NOT NULL,  -- experiment.exp_group_id
+    generation             INTEGER NOT NULL,  -- of the group's contract
+    series                 TEXT NOT NULL,  -- label of the series
+    kv_policy              TEXT NOT NULL,  -- of the level
+    kv_mode                TEXT NOT NULL,  -- of the series
+    bin_idx                INTEGER NOT NULL,  -- length bin; -1 = all bins
+    n                      INTEGER NOT NULL,  -- outcomes counted
+    acc_full               REAL,  -- accuracy at full cache
     safe_budget            REAL,                -- smallest budget such that it and all above are proven non-inferior
     collapse_budget        REAL,                -- largest budget such that it and all below are proven worse than full
     collapse_margin_budget REAL,                -- the same, worse by more than the margin
     zone_low               REAL,                -- = collapse_margin_budget; NULL: open below
     zone_high              REAL,                -- = safe_budget; NULL: open above
     half_loss_budget       REAL,                -- where half of the total loss has happened on the isotonic curve
-    half_loss_ci_low       REAL,
-    half_loss_ci_high      REAL,
+    half_loss_ci_low       REAL,  -- 95%
+    half_loss_ci_high      REAL,  -- 95%
     zone_json              TEXT NOT NULL,       -- bootstrap distribution of the zone
     verdict                TEXT NOT NULL,       -- transition | no_transition_in_range | cannot_tell | nothing_to_lose | no_baseline
     verdict_text           TEXT NOT NULL,       -- the same in a sentence
@@ -435,37 +435,37 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and b
     method                 TEXT NOT NULL,       -- tests, alpha, margin, resamples, seed
     pre_budget             REAL,                -- the blueprint's step rule (not the headline): last budget before the step
     transition_budget      REAL,                -- first budget whose mean falls by >= drop_threshold; NULL: none
-    acc_pre                REAL,
-    acc_post               REAL,
-    "drop"                 REAL,
+    acc_pre                REAL,  -- accuracy at pre_budget
+    acc_post               REAL,  -- accuracy at transition_budget
+    "drop"                 REAL,  -- acc_pre - acc_post
     transition_bin_idx     INTEGER,             -- bin with the largest drop over the step
-    fingerprint            TEXT NOT NULL,
+    fingerprint            TEXT NOT NULL,  -- of the inputs
     PRIMARY KEY (exp_group_id, generation, series, bin_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS comparisons (        -- series against series at one budget, paired, Holm-adjusted
-    exp_group_id TEXT NOT NULL,
-    generation   INTEGER NOT NULL,
-    series_a     TEXT NOT NULL,
-    series_b     TEXT NOT NULL,
-    kv_budget    REAL NOT NULL,
-    bin_idx      INTEGER NOT NULL,
-    n            INTEGER NOT NULL,
+    exp_group_id TEXT NOT NULL,  -- experiment.exp_group_id
+    generation   INTEGER NOT NULL,  -- of the group's contract
+    series_a     TEXT NOT NULL,  -- first series
+    series_b     TEXT NOT NULL,  -- second series
+    kv_budget    REAL NOT NULL,  -- nominal, in kv_unit
+    bin_idx      INTEGER NOT NULL,  -- length bin; -1 = all bins
+    n            INTEGER NOT NULL,  -- outcomes counted
     diff_mean    REAL,                          -- accuracy of a minus accuracy of b
-    diff_ci_low  REAL,
-    diff_ci_high REAL,
+    diff_ci_low  REAL,  -- 95%
+    diff_ci_high REAL,  -- 95%
     p            REAL,                          -- two-sided
-    p_holm       REAL,
-    fingerprint  TEXT NOT NULL,
+    p_holm       REAL,  -- adjusted over all pairs and budgets
+    fingerprint  TEXT NOT NULL,  -- of the inputs
     PRIMARY KEY (exp_group_id, generation, series_a, series_b, kv_budget, bin_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS analysis_state (     -- what a derived stage was computed from; equal = nothing to do
-    exp_group_id TEXT NOT NULL,
-    generation   INTEGER NOT NULL,
+    exp_group_id TEXT NOT NULL,  -- experiment.exp_group_id
+    generation   INTEGER NOT NULL,  -- of the group's contract
     stage        TEXT NOT NULL,                 -- score | analyze | charts
     scope        TEXT NOT NULL,                 -- a run_id, or '*'
-    fingerprint  TEXT NOT NULL,
+    fingerprint  TEXT NOT NULL,  -- of the inputs
     detail_json  TEXT NOT NULL,                 -- settings used, counts, PARTIAL
     PRIMARY KEY (exp_group_id, generation, stage, scope)
 ) STRICT;

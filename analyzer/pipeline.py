@@ -1,0 +1,146 @@
+"""The analyzer's stages with their files: open the database, call one stage, say what it did.
+
+Each function returns JSON-able facts; `lines` among them is what a person reads.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.paths import DB_NAME, RunPaths, run_paths
+from kvt_async.contract.schema import connect_for_reading
+
+if TYPE_CHECKING:
+    from kvt_async.contract.settings import Settings
+
+Facts = dict[str, Any]
+
+
+def score_stage(settings: "Settings", *, run_id: str | None = None) -> Facts:
+    """Score what is finished and not scored yet."""
+    from analyzer.score import score
+
+    with _open(settings, write=True) as (conn, _):
+        done = score(conn, settings.experiment.exp_group_id, run_id=run_id)
+    return {
+        "scored": done.scored,
+        "skipped": done.skipped,
+        "lines": [f"scored {done.scored}, {done.skipped} were scored already"],
+    }
+
+
+def analyze_stage(settings: "Settings", *, run_id: str | None = None, partial: bool = False) -> Facts:
+    """Derived tables and charts."""
+    from analyzer.analyze import analyze
+    from analyzer.charts import draw_all
+
+    with _open(settings, write=True) as (conn, paths):
+        done = analyze(conn, settings, run_id=run_id, partial=partial)
+        charts = draw_all(conn, settings, paths.plots)
+    state = "recomputed" if done.recomputed else "nothing had changed"
+    return {
+        "recomputed": done.recomputed,
+        "runs": done.runs,
+        "partial": done.partial,
+        "charts": [str(c) for c in charts],
+        "lines": [f"analyzed {done.runs} runs ({state}); {len(charts)} charts in {paths.plots}"],
+    }
+
+
+def report_stage(settings: "Settings", *, partial: bool = False) -> Facts:
+    """report.md and report.html from persisted results."""
+    from analyzer.report.build import build_report
+
+    with _open(settings) as (conn, paths):
+        built = build_report(conn, settings, paths, partial=partial)
+    return {
+        "report_md": str(built.md),
+        "report_html": str(built.html),
+        "lines": [f"report: {built.html}", f"        {built.md}"],
+    }
+
+
+def every_stage(settings: "Settings", *, run_id: str | None = None, partial: bool = False) -> Facts:
+    """score, analyze, report, then the verdict."""
+    from analyzer.report.build import verdict_lines
+
+    facts: Facts = {
+        "score": score_stage(settings, run_id=run_id),
+        "analyze": analyze_stage(settings, run_id=run_id, partial=partial),
+        "report": report_stage(settings, partial=partial),
+    }
+    with _open(settings) as (conn, _):
+        verdict = verdict_lines(conn, settings)
+    lines = [line for stage in facts.values() for line in stage.pop("lines")]
+    return {**facts, "verdict": verdict, "lines": [*lines[:-2], "", *verdict, "", *lines[-2:]]}
+
+
+def check_stage(settings: "Settings") -> Facts:
+    """The config's assertions, each with its finding."""
+    from analyzer.check import check
+
+    if not settings.check:
+        raise ConfigError("this config has no check: section", where="check", do="See configs/experiments/sanity.yaml.")
+    with _open(settings) as (conn, _):
+        results = check(conn, settings)
+    lines = [f"{'ok  ' if r.passed else 'FAIL'} {r.name}: {r.finding}" for r in results]
+    return {"passed": all(r.passed for r in results), "results": [r.__dict__ for r in results], "lines": lines}
+
+
+def show_stage(
+    settings: "Settings",
+    example_id: str | None,
+    *,
+    sample: int | None = None,
+    run_id: str | None = None,
+    full: bool = False,
+) -> Facts:
+    """One example or a seeded sample, with every answer."""
+    from analyzer.show import show
+
+    if (example_id is None) == (sample is None):
+        raise ConfigError("say which example", where="kvt show", do="Pass an EXAMPLE_ID, or --sample N.")
+    with _open(settings) as (conn, _):
+        return show(conn, settings, example_id, sample=sample, run_id=run_id, full=full)
+
+
+def compare_stage(group_a: Path, group_b: Path) -> Facts:
+    """Two groups side by side."""
+    from analyzer.compare import compare
+
+    dbs = [g / DB_NAME if g.is_dir() else g for g in (group_a, group_b)]
+    a, b = connect_for_reading(dbs[0]), connect_for_reading(dbs[1])
+    try:
+        return compare(a, b)
+    finally:
+        a.close()
+        b.close()
+
+
+def plan_stage(settings: "Settings", *, flip_rate: float) -> Facts:
+    """What this config can prove, before anything is sent."""
+    from analyzer.plan import plan
+
+    return plan(settings, flip_rate=flip_rate)
+
+
+def export_stage(settings: "Settings", out: Path) -> Facts:
+    """One row per outcome to Parquet or CSV."""
+    from analyzer.export import export
+
+    with _open(settings) as (conn, _):
+        rows = export(conn, settings, out)
+    return {"rows": rows, "file": str(out), "lines": [f"{rows} rows in {out}"]}
+
+
+@contextmanager
+def _open(settings: "Settings", *, write: bool = False) -> Iterator[tuple[sqlite3.Connection, RunPaths]]:
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    conn = connect_for_reading(paths.db, write_derived=write)
+    try:
+        yield conn, paths
+    finally:
+        conn.close()

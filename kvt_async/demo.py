@@ -1,0 +1,75 @@
+"""`kvt demo`: the reference server as a child process, the sweep, the analysis. What a newcomer runs first."""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kvt_async.contract.cli_options import find_config
+from kvt_async.contract.errors import ServerError
+from kvt_async.contract.load import load_settings
+
+READY_S = 60
+_LISTENING = re.compile(r"listening on (http://\S+)")
+
+
+def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> int:
+    """Sweep and analyze `config` against a reference server of its own; returns the exit code.
+
+    Run again, it sends nothing that is answered already, and starts no server when nothing is left to send.
+    """
+    from analyzer.pipeline import every_stage
+    from kvt_async.run.status import is_complete
+    from kvt_async.run.sweep import Options, execute
+
+    began = time.monotonic()
+    path = find_config(config)
+    settings = load_settings(path, overrides)
+    say = (lambda _: None) if quiet else print
+    if is_complete(settings):
+        say(f"everything of {settings.experiment.exp_group_id} is answered already; analysing")
+        code = 0
+    else:
+        say("starting the reference server (a small trained model with a real, evictable KV cache)")
+        with reference_server() as url:
+            settings = load_settings(path, [*overrides, f"engine.base_url={url}"])
+            code = execute(settings, Options(prepare_first=True, config=config, quiet=quiet))
+    if code not in (0, 4):
+        return code
+    facts = every_stage(settings)
+    for line in facts["lines"]:
+        say(line)
+    say(f"done in {time.monotonic() - began:.0f} s")
+    return code
+
+
+@contextmanager
+def reference_server(*arguments: str) -> Iterator[str]:
+    """Base URL of a reference server on a free port, stopped at the end. Raises ServerError when it does not start."""
+    with tempfile.TemporaryFile("w+") as log:
+        command = [sys.executable, "-m", "kvt_async.serve", "--port", "0", *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = _LISTENING.search(line)
+            if found is None:
+                process.wait(READY_S)
+                log.seek(0)
+                raise ServerError(
+                    "the reference server did not start",
+                    where=" ".join(command[1:]),
+                    details=tuple(log.read().splitlines()[-5:]),
+                )
+            yield found.group(1)
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()

@@ -1,0 +1,101 @@
+"""What `validate`, `resolve` and `tasks` answer. Nothing is created and nothing is sent."""
+
+from typing import Any
+
+from kvt_async.contract.errors import ConfigError, GuardError, MissingPrerequisiteError
+from kvt_async.contract.paths import data_path, manifest_path, run_paths
+from kvt_async.contract.prompt import check_template
+from kvt_async.contract.settings import Settings
+
+
+def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
+    """Everything that can be checked before the first request; raises ConfigError, deep: GuardError on disparity."""
+    from kvt_async.data.prepare import dataset_id_of
+    from kvt_async.engine.kv_body import check_template as check_body
+    from kvt_async.run.levels import levels_of
+
+    if settings.prompt.template is not None:
+        check_template(settings.prompt.template)
+    if settings.dataset.name == "jsonl" and settings.dataset.path is None:
+        raise ConfigError("dataset.name jsonl needs dataset.path", where="dataset.path", do="Give the JSONL file.")
+    if settings.dataset.path is not None and not data_path(settings.dataset.path).exists():
+        raise ConfigError(
+            "there is no such file or folder",
+            where=f"dataset.path {settings.dataset.path}",
+            do="Relative paths are from the working directory.",
+        )
+    _check_known_task(settings)
+    levels = levels_of(settings)
+    if settings.kv.apply.via == "body":
+        for level in levels:
+            check_body(settings.kv.apply, level)
+    if settings.kv.apply.via == "launch" and settings.limits.order == "interleaved":
+        raise ConfigError(
+            "limits.order interleaved can't be had with kv.apply.via launch: every request would start a server",
+            where="limits.order",
+            do="Use by_budget.",
+        )
+    facts: dict[str, Any] = {
+        "exp_group_id": settings.experiment.exp_group_id,
+        "dataset_id": dataset_id_of(settings),
+        "levels": len(levels),
+        "series": sorted({level.series for level in levels}),
+    }
+    if deep:
+        facts["parity"] = _parity(settings, facts["dataset_id"])
+    return facts
+
+
+def resolved_paths(settings: Settings) -> dict[str, Any]:
+    """Where everything of this experiment lies."""
+    from kvt_async.data.prepare import dataset_id_of
+
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    dataset_id = dataset_id_of(settings)
+    return {
+        "dataset_id": dataset_id,
+        "run_dir": str(paths.run_dir),
+        "db": str(paths.db),
+        "manifest": str(manifest_path(settings.output.data_dir, dataset_id)),
+        "plots": str(paths.plots),
+        "report_md": str(paths.report_md),
+        "report_html": str(paths.report_html),
+    }
+
+
+def dataset_tasks(name: str, path: str | None) -> list[tuple[str, str]]:
+    """(exact key, description) of every task. Raises ConfigError for an unknown dataset."""
+    from kvt_async.data.sources import list_tasks
+
+    return list_tasks(name, path)
+
+
+def _check_known_task(settings: Settings) -> None:
+    from kvt_async.data.sources import check_task
+
+    check_task(settings)
+
+
+def _parity(settings: Settings, dataset_id: str) -> str:
+    from kvt_async.contract.schema import connect_for_reading
+    from kvt_async.data.manifest import verify_parity
+
+    manifest = manifest_path(settings.output.data_dir, dataset_id)
+    if not manifest.is_file():
+        raise MissingPrerequisiteError(
+            "there is no manifest yet", where=str(manifest), do="Run `kvt prepare -c CONFIG` first."
+        )
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    conn = connect_for_reading(paths.db)
+    try:
+        differences = verify_parity(conn, manifest)
+    finally:
+        conn.close()
+    if differences:
+        raise GuardError(
+            "manifest.json and the database disagree",
+            where=f"{manifest} and {paths.db}",
+            details=tuple(differences[:20]),
+            do="One of them was changed by hand. Restore it, or prepare under a new experiment.exp_group_id.",
+        )
+    return "manifest.json and database agree"

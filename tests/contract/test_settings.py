@@ -1,0 +1,131 @@
+"""The config: merge order, interpolation, near misses, secrets."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.load import dump_yaml, load_settings, secret
+from kvt_async.contract.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted((ROOT / "configs/experiments").glob("*.yaml"))
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_default_yaml_is_an_equal_copy_of_the_settings_models() -> None:
+    copy = yaml.safe_load((ROOT / "configs/default.yaml").read_text(encoding="utf-8"))
+    assert copy == Settings.model_construct().model_dump(mode="json")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
+def test_every_shipped_experiment_is_a_valid_config(path: Path) -> None:
+    assert load_settings(path, environ={}).experiment.exp_group_id
+
+
+def test_environment_beats_the_file_and_an_override_beats_both(tmp_path: Path) -> None:
+    file = write(tmp_path, "limits: {concurrency: 2}\nbinning: {n_bins: 3}\nmodel: {name: file}")
+    environ = {"KVT__limits__concurrency": "3", "KVT__binning__n_bins": "4", "UNRELATED": "x"}
+    settings = load_settings(file, ["limits.concurrency=5"], environ=environ)
+    assert (settings.limits.concurrency, settings.binning.n_bins, settings.model.name) == (5, 4, "file")
+
+
+def test_sections_merge_deeply_but_kv_apply_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    file = write(tmp_path, "engine: {timeouts: {idle_s: 7}}\nkv: {apply: {via: none}, evidence: {}}")
+    settings = load_settings(file, environ={})
+    assert settings.engine.timeouts.idle_s == 7
+    assert settings.engine.timeouts.ttfb_s == 120
+    assert settings.kv.apply.body is None
+    assert settings.kv.evidence.usage is None
+
+
+def test_a_null_in_the_file_is_kept(tmp_path: Path) -> None:
+    assert (
+        load_settings(write(tmp_path, "limits: {tokens_per_minute: null}"), environ={}).limits.tokens_per_minute is None
+    )
+
+
+def test_variables_resolve_after_the_merge_with_their_default(tmp_path: Path) -> None:
+    file = write(tmp_path, 'model: {name: "${WHO:-nobody}"}\nengine: {base_url: "http://${HOST}/v1"}')
+    settings = load_settings(file, environ={"HOST": "h:1"})
+    assert (settings.model.name, settings.engine.base_url) == ("nobody", "http://h:1/v1")
+
+
+def test_a_missing_variable_is_an_error_that_names_key_and_file(tmp_path: Path) -> None:
+    file = write(tmp_path, 'engine: {base_url: "http://${NOT_SET_ANYWHERE}/v1"}')
+    with pytest.raises(ConfigError) as error:
+        load_settings(file, environ={})
+    assert "engine.base_url" in str(error.value)
+    assert "NOT_SET_ANYWHERE" in str(error.value)
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("kv: {budgts: [1.0]}", "Did you mean kv.budgets?"),
+        ("engine: {timeouts: {connect: 1}}", "Did you mean engine.timeouts.connect_s?"),
+        ("modle: {name: x}", "Did you mean model?"),
+        ("kv: {budgets: [1.5]}", "fractions kept"),
+        ("kv: {budgets: [0.5, 0.5]}", "duplicates"),
+        ("kv: {budgets: []}", "empty"),
+        ("kv: {apply: {via: body}, evidence: {}}", "via: body needs body"),
+        ("kv: {apply: {via: none, body: {a: 1}}}", "body is given, but via is none"),
+        ("limits: {concurrency: 0}", "greater than or equal to 1"),
+        ("experiment: {exp_group_id: ../up}", "experiment.exp_group_id"),
+        ("binning: {edges: [5, 5]}", "rising"),
+        ("a: [", "not valid YAML"),
+        ("- 1", "mapping of sections"),
+    ],
+)
+def test_a_bad_config_says_what_and_where(tmp_path: Path, text: str, says: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        load_settings(file, environ={})
+    assert says in str(error.value)
+    assert str(file) in str(error.value)
+
+
+def test_a_malformed_override_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not key=value"):
+        load_settings(write(tmp_path, ""), ["kv.budgets"], environ={})
+
+
+def test_a_missing_file_suggests_the_nearest_one() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_settings(ROOT / "configs/experiments/dmo.yaml", environ={})
+    assert "demo.yaml" in error.value.do
+
+
+def test_header_values_and_url_credentials_never_reach_a_snapshot(tmp_path: Path) -> None:
+    file = write(tmp_path, "engine: {base_url: 'http://me:pass1@h/v1', headers: {X-Team: value2}}")
+    shown = dump_yaml(load_settings(file, environ={}))
+    assert "pass1" not in shown
+    assert "value2" not in shown
+
+
+def test_a_key_is_a_secret_and_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOME_KEY", "sk-123")
+    found = secret("SOME_KEY")
+    assert found is not None
+    assert "sk-123" not in repr(found)
+    monkeypatch.setenv("SOME_KEY", "")
+    assert secret("SOME_KEY") is None
+
+
+def test_a_dotenv_file_fills_in_what_the_environment_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("WHO=dotenv\nSOME_OTHER_KEY=sk-9\n", encoding="utf-8")
+    file = write(tmp_path, 'model: {name: "${WHO}"}')
+    assert load_settings(file, environ={}).model.name == "dotenv"
+    assert load_settings(file, environ={"WHO": "env"}).model.name == "env"
+    found = secret("SOME_OTHER_KEY")
+    assert found is not None
+    assert found.get_secret_value() == "sk-9"

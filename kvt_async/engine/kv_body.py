@@ -1,0 +1,222 @@
+"""A level's KV budget in the request body, and the server's word for it in the reply.
+
+A template (kv.apply.body) is any JSON with placeholders `{name}`. A string that is exactly one placeholder becomes the
+value itself, a number stays a number; inside other text it becomes text; `{{` and `}}` are braces. A placeholder
+without a value here (say {keep_tokens} when nobody counted the tokens) drops the key it stands under.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import Apply, Evidence
+from kvt_async.records import Json, Level
+
+NAMES = ("policy", "budget", "keep_tokens", "compression_ratio", "mode", "context_chars", "params")
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_.-]+)?)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSize:
+    """What is known about one prompt; None: nobody counted."""
+
+    prompt_tokens: int | None = None
+    context_tokens: int | None = None
+    context_chars: int | None = None
+
+
+class _Drop:
+    """Stands for a key that must not be sent."""
+
+
+_DROP = _Drop()
+
+
+def check_template(apply: Apply, level: Level) -> None:
+    """Raises ConfigError naming the key of a placeholder that doesn't exist, or of a parameter the level lacks."""
+    key = "full_body" if level.is_full and apply.full_body is not None else "body"
+    _check(getattr(apply, key), f"kv.apply.{key}", level)
+
+
+def kv_fields(level: Level, size: PromptSize) -> Json:
+    """The fields to merge into the request body: `level.apply["body"]` with its placeholders filled.
+
+    Full cache reads policy "full", budget 1.0. `keep_tokens` of a fraction b is max(1, int(L * (1 - (1 - b)))) of the L
+    compressible tokens: the prompt's, or the context's where only the context is compressed.
+    """
+    template = level.apply.get("body")
+    if level.apply_via != "body" or template is None:
+        return {}
+    filled = _fill(template, _values(level, size))
+    return filled if isinstance(filled, dict) else {}
+
+
+def n_kept(length: int, fraction: float) -> int:
+    """Tokens kept of `length`; written as the reference server and kvpress write it, so that rounding agrees."""
+    return max(1, int(length * (1 - (1 - fraction))))
+
+
+def expectation(level: Level, prompt_tokens: int | None) -> Json:
+    """What `Request.expects` holds: the budget asked for, to be set beside what the server says it did."""
+    return {
+        "requested": level.budget,
+        "unit": level.unit,
+        "is_full": level.is_full,
+        "prompt_tokens": prompt_tokens,
+        "evidence": level.evidence,
+    }
+
+
+def read_evidence(
+    expects: Mapping[str, Any], usage: Mapping[str, Any] | None, headers: Mapping[str, str]
+) -> tuple[Json, float | None]:
+    """({requested, effective, unit, source, ...}, effective budget in the level's unit or None: nothing shows it).
+
+    `expects` is what `expectation` made. `source`: echoed (usage field or header), configured, or none; `pending` names
+    what is read elsewhere (a metric, a log), `missing` what was looked for in this reply and not found.
+    """
+    evidence = Evidence.model_validate(expects.get("evidence") or {})
+    unit = expects.get("unit", "fraction")
+    found: Json = {"requested": expects.get("requested"), "effective": None, "unit": unit, "source": "none"}
+    raw: Any = None
+    if evidence.usage:
+        found["read_from"], raw = f"usage.{evidence.usage}", _dotted(usage or {}, evidence.usage)
+        kept = _dotted(usage or {}, evidence.usage.rpartition(".")[0]) if "." in evidence.usage else None
+        if isinstance(kept, dict):
+            found["echo"] = kept
+    elif evidence.header:
+        found["read_from"], raw = f"header {evidence.header}", headers.get(evidence.header.lower())
+    elif evidence.configured:
+        found |= {"source": "configured", "effective": expects.get("requested")}
+        return found, _number(expects.get("requested"))
+    elif evidence.metric or evidence.log:
+        found["pending"] = "metric" if evidence.metric else "log"
+        return found, None
+    else:
+        return found, None
+    number = _number(raw)
+    if number is None:
+        found["missing"] = found["read_from"]
+        return found, None
+    served = _number((usage or {}).get("prompt_tokens")) or _number(expects.get("prompt_tokens"))
+    effective = _convert(number, evidence.unit or unit, unit, served)
+    found |= {"source": "echoed", "effective": effective}
+    if effective is None or effective != number:
+        found |= {"raw": number, "raw_unit": evidence.unit or unit}
+    return found, effective
+
+
+def _values(level: Level, size: PromptSize) -> dict[str, Any]:
+    compressible = size.context_tokens if level.mode == "question_agnostic" else size.prompt_tokens
+    ratio: float | None
+    if level.is_full:
+        policy, budget, keep, ratio = "full", 1.0, compressible, 0.0
+    elif level.unit == "fraction":
+        policy, budget, ratio = level.policy, level.budget, 1 - level.budget
+        keep = n_kept(compressible, level.budget) if compressible else None
+    elif level.unit == "tokens":
+        policy, budget, keep = level.policy, int(level.budget), int(level.budget)
+        ratio = max(0.0, 1 - keep / compressible) if compressible else None
+    else:
+        policy, budget, keep, ratio = level.policy, level.budget, None, None
+    return {
+        "policy": policy,
+        "budget": budget,
+        "keep_tokens": keep,
+        "compression_ratio": None if ratio is None else float(f"{ratio:.12g}"),
+        "mode": level.mode,
+        "context_chars": size.context_chars,
+        "params": level.params or None,
+    }
+
+
+def _fill(node: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(node, dict):
+        filled = {key: _fill(value, values) for key, value in node.items()}
+        return {key: value for key, value in filled.items() if value is not _DROP}
+    if isinstance(node, list):
+        return [value for value in (_fill(item, values) for item in node) if value is not _DROP]
+    if not isinstance(node, str) or ("{" not in node and "}" not in node):
+        return node
+    whole = _PLACEHOLDER.fullmatch(node)
+    if whole and whole.group(1):
+        value = _look_up(values, whole.group(1))
+        return _DROP if value is None else value
+    missing = False
+
+    def one(match: re.Match[str]) -> str:
+        nonlocal missing
+        name = match.group(1)
+        if name is None:
+            return match.group(0)[0]
+        value = _look_up(values, name)
+        missing |= value is None
+        return str(value)
+
+    text = _PLACEHOLDER.sub(one, node)
+    return _DROP if missing else text
+
+
+def _look_up(values: Mapping[str, Any], name: str) -> Any:
+    head, _, rest = name.partition(".")
+    value = values.get(head)
+    return _dotted(value, rest) if rest and isinstance(value, dict) else None if rest else value
+
+
+def _check(node: Any, at: str, level: Level) -> None:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _check(value, f"{at}.{key}", level)
+    elif isinstance(node, list):
+        for idx, value in enumerate(node):
+            _check(value, f"{at}[{idx}]", level)
+    elif isinstance(node, str):
+        for match in _PLACEHOLDER.finditer(node):
+            name = match.group(1)
+            if name is None:
+                continue
+            head, _, rest = name.partition(".")
+            if head not in NAMES or (rest and head != "params"):
+                raise ConfigError(
+                    f"there is no placeholder {{{name}}}",
+                    where=at,
+                    do="Known: " + ", ".join(f"{{{n}}}" for n in (*NAMES[:-1], "params.NAME")) + ".",
+                )
+            if rest and not level.is_full and _dotted(level.params, rest) is None:
+                raise ConfigError(
+                    f"{{{name}}}: level {level.series} {level.budget:g} has no parameter {rest}",
+                    where=at,
+                    do=f"Add {rest} to kv.params, or to the params of this policy or level.",
+                )
+
+
+def _dotted(node: Any, path: str) -> Any:
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _convert(number: float, unit: str, wanted: str, prompt_tokens: float | None) -> float | None:
+    if unit == wanted:
+        return number
+    if not prompt_tokens:
+        return None
+    if (unit, wanted) == ("tokens", "fraction"):
+        return number / prompt_tokens
+    if (unit, wanted) == ("fraction", "tokens"):
+        return number * prompt_tokens
+    return None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if abs(number) < 1e300 else None

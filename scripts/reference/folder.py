@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from kvt_async.data.sources import kvtext_words as words
@@ -32,8 +32,18 @@ def write_model_files(model: Llama, out: Path) -> str:
     _write_json(out / "tokenizer_config.json", _tokenizer_config(model.shape))
     build_tokenizer().save(str(out / "tokenizer.json"))
     tensors = {f"model.{name}": weight.detach().to(torch.float16) for name, weight in model.named_parameters()}
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-    return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    weights = out / "model.safetensors"
+    save_file(tensors, weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # it is written for its owner alone, and a package is for everybody
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def load_weights(shape: Shape, folder: Path) -> Llama:
+    """The model of a folder, its float16 weights widened to float32."""
+    model = Llama(shape)
+    tensors = load_file(folder / "model.safetensors")
+    model.load_state_dict({name.removeprefix("model."): weight.float() for name, weight in tensors.items()})
+    return model.eval()
 
 
 def build_tokenizer() -> Tokenizer:

@@ -48,7 +48,6 @@ class Norm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float()
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
@@ -68,7 +67,7 @@ class Attention(nn.Module):
             projected.view(batch, length, -1, self.shape.head_dim).transpose(1, 2)
             for projected in (self.q_proj(x), self.k_proj(x), self.v_proj(x))
         )
-        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         k, v = (each.repeat_interleave(self.shape.group, dim=1) for each in (k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
@@ -100,8 +99,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = Norm(shape.hidden_size, shape.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin).float()
-        return x + self.mlp(self.post_attention_layernorm(x)).float()
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Llama(nn.Module):
@@ -123,8 +122,7 @@ class Llama(nn.Module):
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
-            return hidden.float() @ self.embed_tokens.weight.T
+        return hidden @ self.embed_tokens.weight.T
 
 
 @torch.no_grad()

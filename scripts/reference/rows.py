@@ -74,7 +74,7 @@ def _system_text(dice: Dice) -> list[str]:
 
 
 def _warmup_row(dice: Dice, length: int) -> Row:
-    """Facts without filler ("of NAME is V1 V2 ."), then questions ("of NAME ?") in random order until the row is full."""
+    """Facts without filler ("of NAME is V1 V2 ."), then questions ("of NAME ?") until the row is full."""
     names = dice.sample(words.NAMES, min(len(words.NAMES), length // 12))
     answers = {name: [dice.pick(words.VALUES), dice.pick(words.VALUES)] for name in names}
     text, spans = ["<bos>"], []

@@ -1,0 +1,49 @@
+"""A real reference server for the whole session, and kvt as users call it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kvt_async.demo import reference_server
+
+Kvt = Callable[..., subprocess.CompletedProcess[str]]
+
+SMALL = (
+    "dataset.params={contexts: 24, min_tokens: 128, max_tokens: 512}",
+    "binning.n_bins=3",
+    "binning.n_per_bin=4",
+    "analysis.resamples=2000",
+)
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    with reference_server() as url:
+        yield url
+
+
+@pytest.fixture
+def kvt(tmp_path: Path) -> Kvt:
+    """Run `kvt ARGS...` in a fresh working directory; `env` adds variables."""
+
+    def run(*args: str, env: dict[str, str] | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("KVT__") and k != "MODEL_NAME"}
+        return subprocess.run(
+            [sys.executable, "-m", "kvt_async", *args],
+            cwd=tmp_path,
+            env={**clean, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+def overrides(*pairs: str) -> list[str]:
+    return [part for pair in pairs for part in ("--override", pair)]

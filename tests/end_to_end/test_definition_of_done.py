@@ -1,0 +1,136 @@
+"""The blueprint's Definition of Done, by the commands a user types, against the real model."""
+
+import json
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import SMALL, Kvt, overrides
+
+
+@pytest.fixture
+def args(server_url: str) -> list[str]:
+    return ["-c", "demo", *overrides(*SMALL, "kv.budgets=[1.0, 0.5, 0.1]", f"engine.base_url={server_url}")]
+
+
+def rows(db: Path, sql: str) -> list[tuple]:
+    conn = sqlite3.connect(db)
+    try:
+        return conn.execute(sql).fetchall()
+    finally:
+        conn.close()
+
+
+def ok(done) -> str:
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_whole_job_leaves_what_the_blueprint_asks_for(kvt: Kvt, args: list[str], tmp_path: Path) -> None:
+    paths = {k: tmp_path / v for k, v in json.loads(ok(kvt("resolve", *args, "--json"))).items()}
+    ok(kvt("validate", *args))
+    assert list(tmp_path.iterdir()) == []  # neither creates anything
+
+    ok(kvt("prepare", *args))
+    manifest = json.loads(paths["manifest"].read_text(encoding="utf-8"))
+    entries = len(manifest["entries"])
+    assert entries == 12
+    for table in ("datasets", "examples", "bins", "manifest_entries"):
+        assert rows(paths["db"], f"SELECT count(*) FROM {table}")[0][0] > 0
+    ok(kvt("validate", *args, "--deep"))
+
+    ok(kvt("run", *args))
+    progress = rows(paths["db"], "SELECT run_id, planned, requests, responses, failures FROM run_progress")
+    assert len(progress) == 1 + 2 * 4 + 1  # full, two budgets of four series, the A/A control
+    assert all(planned == requests == entries for _, planned, requests, _, _ in progress)
+    assert all(requests == responses + failures for _, _, requests, responses, failures in progress)
+    assert rows(paths["db"], "SELECT count(*) FROM responses JOIN failures USING (request_id)") == [(0,)]
+
+    ok(kvt("score", *args))
+    assert rows(paths["db"], "SELECT count(*) FROM scores") == rows(paths["db"], "SELECT count(*) FROM requests")
+
+    ok(kvt("analyze", *args))
+    expected = len(progress) * (3 + 1)  # every bin and their mean
+    assert rows(paths["db"], "SELECT count(*) FROM bin_stats") == [(expected,)]
+    assert rows(paths["db"], "SELECT count(*) FROM transition_summary")[0][0] == 4 * (3 + 1)
+    for name in ("acc_by_bin", "fail_by_bin", "latency_p50_by_bin"):
+        assert (paths["plots"] / f"{name}.png").stat().st_size > 1000
+
+    ok(kvt("report", *args))
+    text = paths["report_md"].read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    assert pictures
+    assert all((paths["report_md"].parent / p).is_file() for p in pictures)
+    assert paths["report_html"].is_file()
+
+
+def test_the_same_commands_again_send_nothing_and_change_no_byte(kvt: Kvt, args: list[str], tmp_path: Path) -> None:
+    ok(kvt("sweep", *args, "-q"))
+    ok(kvt("all", *args, "-q"))
+    run_dir = tmp_path / "runs/demo"
+    attempts = rows(run_dir / "kv_transition.sqlite", "SELECT count(*) FROM attempts")
+    before = {
+        p: p.read_bytes() for p in sorted(run_dir.rglob("*")) if p.suffix in (".md", ".html", ".png", ".svg", ".json")
+    }
+    ok(kvt("sweep", *args, "-q"))
+    ok(kvt("all", *args, "-q"))
+    assert rows(run_dir / "kv_transition.sqlite", "SELECT count(*) FROM attempts") == attempts
+    assert set(before) >= {run_dir / "report.md", run_dir / "report.html"}
+    for path, old in before.items():
+        differing = [(a, b) for a, b in zip(old.splitlines(), path.read_bytes().splitlines(), strict=True) if a != b]
+        assert len(differing) <= (1 if path.stem == "report" else 0), path
+        assert all(b"enerated" in a for a, _ in differing)
+
+
+def test_an_added_budget_sends_only_its_own_requests(kvt: Kvt, args: list[str], tmp_path: Path) -> None:
+    ok(kvt("sweep", *args, "-q"))
+    db = tmp_path / "runs/demo/kv_transition.sqlite"
+    before = rows(db, "SELECT count(*) FROM attempts")[0][0]
+    ok(kvt("sweep", *args, *overrides("kv.budgets=[1.0, 0.5, 0.3, 0.1]"), "-q"))
+    assert rows(db, "SELECT count(*) FROM attempts")[0][0] == before + 4 * 12
+    assert rows(db, "SELECT count(DISTINCT run_id) FROM attempts JOIN requests USING (request_id)") == [(14,)]
+
+
+def test_a_changed_contract_field_is_refused_by_name_and_forced_beside_the_old_one(
+    kvt: Kvt, args: list[str], tmp_path: Path
+) -> None:
+    ok(kvt("sweep", *args, "-q"))
+    db = tmp_path / "runs/demo/kv_transition.sqlite"
+    changed = [*args, *overrides("decoding.max_tokens=4")]
+    refused = kvt("sweep", *changed)
+    assert refused.returncode == 3
+    assert "max_tokens" in refused.stderr
+    assert "8" in refused.stderr
+    assert "4" in refused.stderr
+    assert "--force" in refused.stderr
+    before = rows(db, "SELECT count(*) FROM attempts")[0][0]
+    ok(kvt("sweep", *changed, "--force", "-q"))
+    assert rows(db, "SELECT DISTINCT generation FROM runs ORDER BY 1") == [(1,), (2,)]
+    assert rows(db, "SELECT count(*) FROM attempts")[0][0] == 2 * before
+
+
+def test_the_sanity_experiment_passes_its_own_assertions(kvt: Kvt, server_url: str) -> None:
+    args = ["-c", "sanity", *overrides(f"engine.base_url={server_url}")]
+    ok(kvt("sweep", *args, "-q"))
+    ok(kvt("all", *args, "-q"))
+    assert "FAIL" not in ok(kvt("check", *args))
+
+
+@pytest.mark.parametrize(
+    "experiment", ["edge-one-per-bin", "edge-one-bin", "edge-one-budget", "edge-tiny-max-tokens", "edge-empty-context"]
+)
+def test_every_edge_case_reaches_a_report(kvt: Kvt, server_url: str, experiment: str, tmp_path: Path) -> None:
+    args = ["-c", experiment, *overrides(f"engine.base_url={server_url}"), "-q"]
+    assert kvt("sweep", *args).returncode == 0
+    ok(kvt("all", *args))
+    assert (tmp_path / "runs" / experiment.replace("-", "_") / "report.html").is_file()
+
+
+def test_show_prints_the_prompt_the_golds_and_every_answer(kvt: Kvt, args: list[str]) -> None:
+    ok(kvt("sweep", *args, "-q"))
+    ok(kvt("score", *args, "-q"))
+    text = ok(kvt("show", *args, "--sample", "1"))
+    for word in ("code", "full", "snapkv/aware", "random/aware"):
+        assert word in text

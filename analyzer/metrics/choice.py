@@ -1,0 +1,65 @@
+"""Tasks whose answer is one of few: a class, a paragraph number, a count. Source: LongBench (Bai et al., 2024)."""
+
+import re
+from collections.abc import Sequence
+
+from analyzer.metrics import Meta, best_of, metric
+
+_NUMBER = re.compile(r"\d+")
+
+
+def classification_one(prediction: str, gold: str, meta: Meta) -> float:
+    """1/k if the gold class is among the k classes named in the answer, else 0.0; meta needs `all_classes`.
+
+    A named class that is only a part of the gold class's name does not count. Quirk kept: candidates are dropped
+    while the list is walked, so the one after a dropped candidate is skipped.
+    """
+    named = [str(name) for name in meta.get("all_classes") or () if str(name) in prediction]
+    for term in named:
+        if term in gold and term != gold:
+            named.remove(term)  # the quirk above
+    return 1.0 / len(named) if gold in named else 0.0
+
+
+def _names_a_class(prediction: str, meta: Meta) -> bool:
+    classes = meta.get("all_classes") or ()
+    return not classes or any(str(name) in prediction for name in classes)
+
+
+def _has_number(prediction: str, meta: Meta) -> bool:
+    return _NUMBER.search(prediction) is not None
+
+
+def count_one(prediction: str, gold: str, meta: Meta) -> float:
+    """Share of the numbers in the answer that equal the gold number; 0.0 without a number."""
+    numbers = _NUMBER.findall(prediction)
+    return sum(number == gold for number in numbers) / len(numbers) if numbers else 0.0
+
+
+def _retrieval(pattern: str) -> "_Retrieval":
+    return _Retrieval(re.compile(pattern))
+
+
+class _Retrieval:
+    """Share of the numbers in the answer that equal the gold paragraph's number; 0.0 without a number."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.pattern = pattern
+
+    def __call__(self, prediction: str, gold: str, meta: Meta) -> float:
+        found = self.pattern.search(gold)
+        return count_one(prediction, found.group(1) if found else gold, meta)
+
+
+metric("classification", format_ok=_names_a_class)(best_of(classification_one))
+metric("classification_first_line", format_ok=_names_a_class, first_line=True)(best_of(classification_one))
+metric("count", format_ok=_has_number)(best_of(count_one))
+metric("retrieval", format_ok=_has_number)(best_of(_retrieval(r"Paragraph (\d+)")))
+metric("retrieval_zh", format_ok=_has_number)(best_of(_retrieval(r"段落(\d+)")))
+
+
+@metric("choice_letter", format_ok=lambda prediction, meta: re.search(r"\b[A-Z]\b", prediction) is not None)
+def choice_letter(prediction: str, golds: Sequence[str], meta: Meta) -> float:
+    """1.0 if the first stand-alone capital letter of the answer is a gold letter."""
+    found = re.search(r"\b[A-Z]\b", prediction)
+    return float(found is not None and found.group() in golds)

@@ -1,1 +1,57 @@
-"""Outside rows to Example."""
+"""Outside rows -> canonical examples: one function to open a source, one to check a config, one to list tasks."""
+
+from collections.abc import Callable
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import Settings
+from kvt_async.data.sources import generated, jsonl, longbench, ruler
+from kvt_async.data.sources.source import Row, Source, did_you_mean
+
+__all__ = ["Row", "Source", "check_source", "list_tasks", "open_source"]
+
+
+def open_source(settings: Settings) -> Source:
+    """Open `dataset.name`. Raises ConfigError for an unknown task or parameter, or data that can't be read."""
+    match settings.dataset.name:
+        case "jsonl":
+            return jsonl.open_source(settings)
+        case "kvtext":
+            return generated.open_kvtext(settings)
+        case "ruler":
+            return ruler.open_source(settings)
+        case "longbench" | "longbench_e":
+            return longbench.open_source(settings)
+
+
+def check_source(settings: Settings) -> None:
+    """What `validate` can know without opening or creating anything. Raises ConfigError."""
+    match settings.dataset.name:
+        case "jsonl":
+            jsonl.check(settings)
+        case "kvtext":
+            generated.check_kvtext(settings)
+        case "ruler":
+            ruler.check(settings)
+        case "longbench" | "longbench_e":
+            longbench.check(settings)
+
+
+def list_tasks(
+    name: str, settings: Settings, *, report: Callable[[str], None] = lambda _: None
+) -> list[tuple[str, str]]:
+    """Tasks of a source as (exact key, description). `report` is told where the list comes from, or why it can't be
+    confirmed. Raises ConfigError for an unknown source.
+    """
+    if name == "kvtext":
+        from kvt_async.data.sources.kvtext import TASKS
+
+        return list(TASKS.items())
+    if name == "ruler":
+        return list(ruler.TASKS.items())
+    if name in ("longbench", "longbench_e"):
+        return longbench.list_tasks(name, settings, report)
+    if name == "jsonl":
+        report("jsonl has one task per file: dataset.task is your own label for it.")
+        return [(settings.dataset.task, settings.dataset.path or "dataset.path is not set")]
+    known = ("longbench", "longbench_e", "ruler", "kvtext", "jsonl")
+    raise ConfigError(f"there is no dataset {name!r}", where="dataset.name", do=did_you_mean(name, known))

@@ -1,0 +1,65 @@
+"""Rows -> counted examples, in batches that bound memory and feed all cores."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from kvt_async.data.prompt import (
+    PromptRule,
+    context_sha256,
+    cut_context,
+    is_templated,
+    messages_sha256,
+    served_text,
+)
+from kvt_async.data.sources.source import Row
+from kvt_async.data.spool import Counted
+from kvt_async.data.tokens import Tokenizer
+
+BATCH_ROWS = 1024
+BATCH_CHARS = 1_000_000  # a batch ends beyond this; one longer example is a batch of its own
+
+
+def batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    chars = 0
+    for row in rows:
+        batch.append(row)
+        chars += len(row.example.context) + len(row.example.question)
+        if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
+
+
+def count_batch(batch: list[Row], rule: PromptRule, tokenizer: Tokenizer) -> list[Counted]:
+    """Count a batch as it will be sent; overlong contexts are cut and marked.
+
+    `meta.context_tokens` is the whole context's own length, before any cut. Raises ConfigError from the cut.
+    """
+    whole = [row.example for row in batch]
+    own = tokenizer.count([example.context for example in whole], special=False)
+    special = not is_templated(rule, tokenizer)
+    full = tokenizer.count([served_text(rule, tokenizer, example) for example in whole], special=special)
+    counted = []
+    for row, example, context_tokens, original in zip(batch, whole, own, full, strict=True):
+        cut = cut_context(rule, tokenizer, example, row.where)
+        sent = replace(cut or example, meta={"context_tokens": context_tokens, **example.meta})
+        token_len, sent_tokens = original, context_tokens
+        if cut is not None:
+            (token_len,) = tokenizer.count([served_text(rule, tokenizer, sent)], special=special)
+            (sent_tokens,) = tokenizer.count([sent.context], special=False)
+        prompt_sha256 = messages_sha256(rule.messages(sent))
+        counted.append(
+            Counted(
+                sent,
+                row.where,
+                token_len,
+                sent_tokens,
+                original,
+                cut is not None,
+                prompt_sha256,
+                context_sha256(example),
+            )
+        )
+    return counted

@@ -1,0 +1,214 @@
+"""`kvt prepare`: decide whether a manifest stands, must be made, may grow or is refused; say what came of it."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
+from kvt_async.contract.paths import manifest_path
+from kvt_async.contract.prompt import check_template
+from kvt_async.contract.settings import Settings
+from kvt_async.data.build import Ingredients, Progress, Tally, grow_manifest, make_manifest
+from kvt_async.data.identity import dataset_id, selection_rule
+from kvt_async.data.manifest import ManifestHead, read_head
+from kvt_async.data.prompt import prompt_rule
+from kvt_async.data.sources import check_source, open_source
+from kvt_async.data.tokens import check_name, load_tokenizer
+
+Report = Callable[[str], None]
+Grow = Callable[[ManifestHead], Mapping[int, int]]
+"""Where to add: the manifest so far -> bin_idx -> how many more of its examples (focus_transition)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The manifest that now lies at `path`. `skipped`: it was there already and nothing was tokenised."""
+
+    dataset_id: str
+    path: Path
+    head: ManifestHead
+    skipped: bool
+    kept: Path | None = None  # the earlier manifest that force moved aside
+
+    @property
+    def n_entries(self) -> int:
+        return self.head.n_entries
+
+    @property
+    def per_bin(self) -> dict[int, int]:
+        return {row["bin_idx"]: row["n"] for row in self.head.bins}
+
+
+def check_data(settings: Settings) -> None:
+    """What `validate` can know about the data half; opens and creates nothing. Raises ConfigError."""
+    dataset_id(settings)
+    check_source(settings)
+    check_name(settings)
+    if settings.prompt.template is not None:
+        check_template(settings.prompt.template)
+
+
+def prepare(
+    settings: Settings,
+    *,
+    force: bool = False,
+    report: Report = print,
+    progress: Progress = lambda _: None,
+    grow: Grow | None = None,
+) -> Prepared:
+    """Make manifest.json, or find that it stands. `report` gets plain lines.
+
+    With sampling.strategy focus_transition, `grow` says how many more examples each bin of a standing manifest gets.
+
+    Raises ConfigError for bad data or config; ContractMismatchError where a manifest of this dataset_id was made from
+    other data, with another tokenizer, template or selection, unless `force`, which keeps it as manifest.<sha8>.json;
+    GuardError where it is damaged, `force` again aside.
+    """
+    name = dataset_id(settings)
+    path = manifest_path(settings.output.data_dir, name)
+    source, tokenizer = open_source(settings), load_tokenizer(settings)
+    ingredients = Ingredients(source, prompt_rule(settings, source, tokenizer), tokenizer, progress)
+    known = _known(settings, name, ingredients)
+    found = _existing(path, force=force)
+    differences = _differences(found, known) if found else ()
+    if found and not differences:
+        return _stands(settings, path, found, ingredients, grow, report)
+    if differences and not force:
+        raise ContractMismatchError(
+            f"{name} was prepared under another contract; nothing was changed",
+            where=str(path),
+            details=differences,
+            do="Undo the change in the config, or pass --force: the old file is kept beside as manifest.<sha8>.json.",
+        )
+    for note in source.notes:
+        report(note)
+    kept = _keep_aside(path, found)
+    head, tally = make_manifest(path, known, settings, ingredients)
+    for line in [*_remarks(tally, head), *_summary(head, path), *([f"the earlier one: {kept}"] if kept else [])]:
+        report(line)
+    return Prepared(name, path, head, skipped=False, kept=kept)
+
+
+def _stands(
+    settings: Settings, path: Path, found: ManifestHead, ingredients: Ingredients, grow: Grow | None, report: Report
+) -> Prepared:
+    name, more = found.dataset_id, {}
+    if grow is not None:
+        if settings.sampling.strategy != "focus_transition":
+            raise ConfigError(
+                f"a manifest made by {settings.sampling.strategy} can't grow",
+                where="sampling.strategy",
+                do="Set sampling.strategy: focus_transition under a new experiment.exp_group_id.",
+            )
+        more = {idx: n for idx, n in grow(found).items() if n > 0}
+    if not more:
+        report(f"{name}: already prepared, {found.n_entries} entries; nothing was tokenised ({path})")
+        return Prepared(name, path, found, skipped=True)
+    head = grow_manifest(path, found, more, ingredients)
+    if head is None:
+        report(f"{name}: no examples are left in the bins that should grow ({path})")
+        return Prepared(name, path, found, skipped=True)
+    report(f"{name}: version {head.version}, {head.n_entries - found.n_entries} entries added ({path})")
+    return Prepared(name, path, head, skipped=False)
+
+
+def _known(settings: Settings, name: str, ingredients: Ingredients) -> dict[str, object]:
+    """The part of the head that is settled before any row is read: equal = the manifest stands."""
+    return {
+        "dataset_id": name,
+        "name": settings.dataset.name,
+        "task": settings.dataset.task,
+        "source_revision": ingredients.source.revision,
+        "metric": ingredients.source.metric,
+        "tokenizer_name": ingredients.tokenizer.name,
+        "tokenizer_sha256": ingredients.tokenizer.sha256,
+        "prompt": ingredients.rule.as_json(),
+        "selection": selection_rule(settings),
+    }
+
+
+def _existing(path: Path, *, force: bool) -> ManifestHead | None:
+    if not path.exists():
+        return None
+    try:
+        return read_head(path)
+    except GuardError:
+        if force:
+            return None
+        raise
+
+
+def _differences(found: ManifestHead, known: Mapping[str, object]) -> tuple[str, ...]:
+    stored, asked = _flat({key: getattr(found, key) for key in known}), _flat(known)
+    return tuple(
+        f"{key}   stored {_short(stored.get(key))}   asked {_short(asked.get(key))}"
+        for key in sorted({*stored, *asked})
+        if stored.get(key) != asked.get(key)
+    )
+
+
+def _flat(values: Mapping[str, object]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": v for inner, v in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}...{text[-12:]}"
+
+
+def _keep_aside(path: Path, found: ManifestHead | None) -> Path | None:
+    """A second name for the file that is about to be replaced; it never goes missing in between."""
+    if not path.exists():
+        return None
+    if found is not None:
+        sha256 = found.sha256
+    else:  # damaged: what it says of itself can't be trusted
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    kept = path.with_name(f"manifest.{sha256[:8]}.json")
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(path, kept)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            shutil.copy2(path, kept)
+    return kept
+
+
+def _remarks(tally: Tally, head: ManifestHead) -> list[str]:
+    lines = []
+    if tally.no_context:
+        lines.append(f"{tally.no_context} of {tally.rows} examples have an empty context")
+    if tally.no_answers:
+        lines.append(f"{tally.no_answers} of {tally.rows} examples have no answers: they can only score 0")
+    if tally.cut:
+        limit = head.prompt["max_context_tokens"]
+        lines.append(f"{tally.cut} of {tally.rows} prompts had more than {limit} tokens and were cut in the middle")
+    outside = tally.rows - sum(row["n_available"] for row in head.bins)
+    if outside:
+        lines.append(f"{outside} of {tally.rows} examples lie outside binning.edges and were left out")
+    lines += [
+        f"bin {row['bin_idx']}: {row['n']} examples, {head.n_per_bin} asked; there are no more"
+        for row in head.bins
+        if row["n"] < head.n_per_bin
+    ]
+    return lines
+
+
+def _summary(head: ManifestHead, path: Path) -> list[str]:
+    lines = [f"{head.dataset_id}: {head.n_entries} entries of {head.n_source} examples in {head.n_bins} bins ({path})"]
+    for row in head.bins:
+        span = f"{row['lo_tokens']}-{row['hi_tokens']} tokens" if row["lo_tokens"] <= row["hi_tokens"] else "empty"
+        lines.append(f"  bin {row['bin_idx']}: {span}, {row['n']} of {row['n_available']}")
+    return lines

@@ -1,0 +1,110 @@
+"""Example -> messages, the text that is counted, and the hash of what is sent; and the cut of overlong prompts."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import orjson
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.prompt import DEFAULT_TEMPLATE, check_template, plain, render, template_version
+from kvt_async.contract.settings import Settings
+from kvt_async.data.sources.source import Source
+from kvt_async.data.tokens import Tokenizer
+from kvt_async.records import Example
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRule:
+    """How examples of one dataset become prompts: `datasets.prompt_json`. The last three are the task's, for scoring
+    and for the reader; they change nothing that is sent.
+    """
+
+    template: str
+    system: str | None
+    endpoint: str  # chat | completions
+    max_context_tokens: int | None
+    template_version: str  # SHA-256 of template, system and endpoint
+    chat_template_sha256: str | None  # of the tokenizer's chat template, where it was counted in
+    first_line_only: bool = False
+    task_max_new_tokens: int | None = None
+    task_chat_template: bool = True  # False: the task is published without a chat template
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def messages(self, example: Example) -> list[dict[str, str]]:
+        return render(self.template, example.context, example.question, example.meta.get("turns") or (), self.system)[0]
+
+
+def prompt_rule(settings: Settings, source: Source, tokenizer: Tokenizer) -> PromptRule:
+    """prompt.template, else the task's own, else the default. Raises ConfigError for a template that lacks a part.
+
+    A task's own template may lack {question}: summaries ask nothing.
+    """
+    asked = settings.prompt
+    if asked.template is not None:
+        check_template(asked.template)
+    template = asked.template or source.template or DEFAULT_TEMPLATE
+    counted = tokenizer.chat if asked.endpoint == "chat" else None
+    return PromptRule(
+        template=template,
+        system=asked.system,
+        endpoint=asked.endpoint,
+        max_context_tokens=asked.max_context_tokens,
+        template_version=template_version(template, asked.system, asked.endpoint),
+        chat_template_sha256=counted.sha256 if counted else None,
+        first_line_only=source.first_line_only,
+        task_max_new_tokens=source.max_new_tokens,
+        task_chat_template=source.chat_template,
+    )
+
+
+def served_text(rule: PromptRule, tokenizer: Tokenizer, example: Example) -> str:
+    """What the server tokenises: chat template included where the tokenizer has one, else the plain prompt."""
+    messages = rule.messages(example)
+    return tokenizer.chat.render(messages) if is_templated(rule, tokenizer) and tokenizer.chat else plain(messages)
+
+
+def is_templated(rule: PromptRule, tokenizer: Tokenizer) -> bool:
+    return rule.endpoint == "chat" and tokenizer.chat is not None
+
+
+def cut_context(rule: PromptRule, tokenizer: Tokenizer, example: Example, where: str) -> Example | None:
+    """The example with its context cut in the middle; None when its prompt fits prompt.max_context_tokens.
+
+    The limit holds for the plain prompt, as in LongBench's script: template, context and question, with earlier turns
+    but without system text and chat template. Half of the limit's tokens stay at either end.
+
+    Raises ConfigError when those halves do not reach over the parts around the context.
+    """
+    limit = rule.max_context_tokens
+    if limit is None:
+        return None
+    text = plain(replace(rule, system=None).messages(example))
+    kept = tokenizer.halves(text, limit)
+    if kept is None:
+        return None
+    head = rule.template.split("{context}")[0]
+    tail = text[len(head) + len(example.context) :]
+    first, last = kept
+    if not (first.startswith(head) and last.endswith(tail)):
+        raise ConfigError(
+            f"max_context_tokens {limit} leaves no room for the context of {example.example_id}: "
+            "template and question alone fill a half of it",
+            where=f"prompt.max_context_tokens ({where})",
+            do="Raise prompt.max_context_tokens.",
+        )
+    return replace(example, context=first[len(head) :] + last[: len(last) - len(tail)])
+
+
+def messages_sha256(messages: Sequence[dict[str, str]]) -> str:
+    """Hash of the rendered messages: `manifest_entries.prompt_sha256`, and of requests that send them unchanged."""
+    return hashlib.sha256(orjson.dumps(list(messages))).hexdigest()
+
+
+def context_sha256(example: Example) -> str:
+    """The cluster an example belongs to: its context before any cut. An empty context is shared with nobody."""
+    text = example.context or f"\x00{example.example_id}"
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,51 @@
+"""Sources that are made, not read: kvtext (the demo's retrieval text) and ruler."""
+
+import math
+from collections.abc import Iterator
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import Settings
+from kvt_async.data.sources.source import Row, Source, check_params, did_you_mean
+
+KVTEXT_REVISION = "kvtext-1"  # raise it when generate() makes other text from the same arguments
+KVTEXT_METRIC = "em"  # two-token answers: either right or wrong
+_INTEGERS = ("contexts", "min_tokens", "max_tokens", "questions_per_context", "seed", "earlier_turns")
+KVTEXT_PARAMS = (*_INTEGERS, "density")
+
+
+def check_kvtext(settings: Settings) -> None:
+    from kvt_async.data.sources.kvtext import TASKS
+
+    params = settings.dataset.params
+    if settings.dataset.task not in TASKS:
+        raise ConfigError(
+            f"kvtext has no task {settings.dataset.task!r}",
+            where="dataset.task",
+            do=did_you_mean(settings.dataset.task, tuple(TASKS)),
+        )
+    if settings.dataset.path is not None:
+        raise ConfigError("kvtext is generated and reads no file", where="dataset.path", do="Leave dataset.path null.")
+    check_params(params, KVTEXT_PARAMS, "kvtext")
+    for key, value in params.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or (key in _INTEGERS and not isinstance(value, int)):
+            wants = "a whole number" if key in _INTEGERS else "a number"
+            raise ConfigError(f"{key} must be {wants}, not {value!r}", where=f"dataset.params.{key}")
+
+
+def open_kvtext(settings: Settings) -> Source:
+    """`dataset.params` are the arguments of generate(); contexts defaults to what fills every bin."""
+    check_kvtext(settings)
+    from kvt_async.data.sources.kvtext import generate
+
+    params = dict(settings.dataset.params)
+    if "contexts" not in params:
+        wanted = settings.binning.n_bins * settings.binning.n_per_bin
+        params["contexts"] = math.ceil(wanted / max(1, params.get("questions_per_context", 1)))
+    task = settings.dataset.task
+
+    def rows() -> Iterator[Row]:
+        for number, example in enumerate(generate(task, **params)):
+            yield Row(example, f"kvtext {task} #{number}")
+
+    return Source(KVTEXT_REVISION, KVTEXT_METRIC, rows)

@@ -1,0 +1,130 @@
+"""jsonl: one canonical example a line, UTF-8.
+
+    {"example_id": "a1", "question": "...", "context": "...", "answers": ["...", "..."], "meta": {...}}
+
+`question`, `context` (may be empty) and `answers` (a string, or a list of strings that are all accepted) are required.
+`example_id` is optional: without it the id is a hash of the content. `meta` is optional and kept as it is; further
+fields of a line are kept in it too. `meta.turns` = earlier chat turns [[question, answer], ...]. Blank lines are
+skipped. `dataset.params.metric` names the metric (default f1).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import Settings
+from kvt_async.data.sources.source import Row, Source, check_params, content_id, file_sha256, unreadable
+from kvt_async.records import Example
+
+FIELDS = ("example_id", "question", "context", "answers", "meta")
+DEFAULT_METRIC = "f1"
+_BOM = b"\xef\xbb\xbf"
+_SCHEMA = 'A line is {"example_id": optional, "question": "...", "context": "...", "answers": ["..."], "meta": {}}.'
+
+
+def check(settings: Settings) -> None:
+    """Raises ConfigError for what is wrong in the config alone; opens nothing."""
+    if settings.dataset.path is None:
+        raise ConfigError("jsonl needs a file", where="dataset.path", do="Set dataset.path to a .jsonl file.")
+    check_params(settings.dataset.params, ("metric",), "jsonl")
+
+
+def open_source(settings: Settings) -> Source:
+    check(settings)
+    path = Path(settings.dataset.path or "")
+    if not path.is_file():
+        what = "this is a folder, not a file" if path.is_dir() else "there is no such file"
+        raise ConfigError(what, where=str(path), do="Set dataset.path to a .jsonl file.")
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    metric = str(settings.dataset.params.get("metric", DEFAULT_METRIC))
+    return Source(f"sha256:{digest}", metric, lambda: read(path))
+
+
+def read(path: Path) -> Iterator[Row]:
+    """Stream a file. Raises ConfigError naming file:line and field at the first line that is no example."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            text = line.removeprefix(_BOM) if number == 1 else line
+            if text.strip():
+                where = f"{path}:{number}"
+                yield Row(parse(text, where), where)
+
+
+def parse(line: bytes, where: str) -> Example:
+    record = json_object(line, where)
+    for name in ("question", "context", "answers"):
+        if name not in record:
+            hint = _SCHEMA
+            if name == "question" and "input" in record:
+                hint = "It looks like a LongBench row: set dataset.name: longbench. " + _SCHEMA
+            raise ConfigError(f"the field {name!r} is missing", where=where, do=hint)
+    question, context = text_field(record, "question", where), text_field(record, "context", where)
+    answers = answer_list(record["answers"], where)
+    meta = _meta(record, where)
+    given = record.get("example_id")
+    if given is not None and not (isinstance(given, str | int) and not isinstance(given, bool) and str(given).strip()):
+        raise wrong_type("example_id", "a non-empty string", given, where)
+    example_id = content_id(question, context, answers, meta.get("turns")) if given is None else str(given)
+    return Example(example_id, question, context, answers, meta)
+
+
+def json_object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(
+            f"not valid JSON: {error.msg} at column {error.colno}", where=where, do="One JSON object a line, UTF-8."
+        ) from None
+    if not isinstance(record, dict):
+        raise ConfigError(f"a line is a JSON object, not {_kind(record)}", where=where, do=_SCHEMA)
+    return record
+
+
+def text_field(record: dict[str, Any], name: str, where: str) -> str:
+    value = record[name]
+    if not isinstance(value, str):
+        raise wrong_type(name, "a string", value, where)
+    return value
+
+
+def answer_list(value: Any, where: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list):
+        raise wrong_type("answers", "a string or a list of strings", value, where)
+    for idx, answer in enumerate(value):
+        if not isinstance(answer, str):
+            raise wrong_type(f"answers[{idx}]", "a string", answer, where)
+    return tuple(value)
+
+
+def wrong_type(field: str, wants: str, got: object, where: str) -> ConfigError:
+    return ConfigError(f"the field {field!r} must be {wants}, not {_kind(got)}", where=where, do=_SCHEMA)
+
+
+def _meta(record: dict[str, Any], where: str) -> dict[str, Any]:
+    meta = record.get("meta")
+    if meta is not None and not isinstance(meta, dict):
+        raise wrong_type("meta", "an object", meta, where)
+    whole = {**(meta or {}), **{k: v for k, v in record.items() if k not in FIELDS}}
+    turns = whole.get("turns")
+    if turns is not None and not _are_turns(turns):
+        raise wrong_type("meta.turns", "a list of [question, answer] pairs of strings", turns, where)
+    return whole
+
+
+def _are_turns(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn) for turn in value
+    )
+
+
+def _kind(value: object) -> str:
+    names = {"dict": "an object", "list": "a list", "str": "a string", "NoneType": "null", "bool": "true/false"}
+    return names.get(type(value).__name__, f"a number ({value!r})")

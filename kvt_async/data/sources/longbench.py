@@ -1,0 +1,123 @@
+"""LongBench and LongBench-E from the published data.zip: a local archive or folder, else the hub at a pinned revision.
+
+Rows have input, context, answers, length (words), dataset, language, all_classes, _id. `input` becomes the question,
+`_id` the example_id; every field but input, context and answers stays in meta.
+"""
+
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import Settings
+from kvt_async.data.sources.jsonl import answer_list, json_object, text_field
+from kvt_async.data.sources.longbench_archive import Member, find_member, hub_listing, hub_zip, local_listing
+from kvt_async.data.sources.longbench_tasks import E_TASKS, TASKS, Task
+from kvt_async.data.sources.source import Row, Source, check_params, content_id, did_you_mean
+from kvt_async.records import Example
+
+E_BUCKETS = ((4000, "0-4k"), (8000, "4-8k"))  # LongBench-E's own, by `length` in words; else 8k+
+
+
+def check(settings: Settings) -> None:
+    task_of(settings)
+    check_params(settings.dataset.params, (), settings.dataset.name)
+
+
+def task_of(settings: Settings) -> Task:
+    """Raises ConfigError for a key that is not exactly one of the tasks."""
+    name, key = settings.dataset.name, settings.dataset.task
+    known = E_TASKS if name == "longbench_e" else TASKS
+    if key in known:
+        return known[key]
+    advice = did_you_mean(key.removesuffix("_e"), tuple(known))
+    if name == "longbench_e" and key in TASKS:
+        advice = f"LongBench-E does not include it; dataset.name: longbench does. {advice}"
+    raise ConfigError(f"{name} has no task {key!r}", where="dataset.task", do=f"{advice} See `kvt tasks {name}`.")
+
+
+def open_source(settings: Settings) -> Source:
+    """Raises ConfigError when the task is unknown or the archive is missing, broken, or lacks the task."""
+    check(settings)
+    task, dataset = task_of(settings), settings.dataset
+    file_name = f"{task.key}_e.jsonl" if dataset.name == "longbench_e" else f"{task.key}.jsonl"
+    if dataset.path is not None:
+        member, pinned = find_member(Path(dataset.path), file_name), ""
+    else:
+        archive, revision = hub_zip(settings)
+        member, pinned = find_member(archive, file_name), f"{revision} "
+    notes = []
+    if not task.chat_template and settings.prompt.endpoint == "chat":
+        notes.append(f"{task.key} is published without a chat template; prompt.endpoint: completions sends it that way")
+    return Source(
+        revision=f"{pinned}sha256:{member.sha256}",
+        metric=task.metric,
+        rows=lambda: read(member, in_e=dataset.name == "longbench_e"),
+        template=task.template,
+        max_new_tokens=task.max_new_tokens,
+        chat_template=task.chat_template,
+        first_line_only=task.first_line_only,
+        notes=tuple(notes),
+    )
+
+
+def read(member: Member, *, in_e: bool = False) -> Iterator[Row]:
+    """Stream one task's rows. A published `_id` that comes again gets #2, #3: nobody can correct the archive."""
+    seen: dict[str, int] = {}
+    try:
+        with member.open() as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                where = f"{member.where}:{number}"
+                example = parse(line, where, in_e=in_e)
+                seen[example.example_id] = n = seen.get(example.example_id, 0) + 1
+                if n > 1:
+                    answers, meta = example.answers, example.meta
+                    again = f"{example.example_id}#{n}"
+                    example = Example(again, example.question, example.context, answers, meta)
+                yield Row(example, where)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ConfigError(f"the archive is broken: {error}", where=member.where, do="Get it again.") from None
+
+
+def parse(line: bytes, where: str, *, in_e: bool = False) -> Example:
+    record = json_object(line, where)
+    for name in ("input", "context", "answers"):
+        if name not in record:
+            raise ConfigError(
+                f"the field {name!r} is missing", where=where, do="These rows are not in LongBench's format."
+            )
+    question, context = text_field(record, "input", where), text_field(record, "context", where)
+    answers = answer_list(record["answers"], where)
+    meta: dict[str, Any] = {k: v for k, v in record.items() if k not in ("input", "context", "answers")}
+    if in_e and isinstance(length := record.get("length"), int):
+        meta["length_bucket"] = next((label for bound, label in E_BUCKETS if length < bound), "8k+")
+    given = record.get("_id")
+    return Example(str(given) if given else content_id(question, context, answers), question, context, answers, meta)
+
+
+def list_tasks(name: str, settings: Settings, report: Callable[[str], None]) -> list[tuple[str, str]]:
+    """The archive's own list where one is at hand or the hub answers; else the published one, and `report` says so."""
+    known = E_TASKS if name == "longbench_e" else TASKS
+    configured = settings.dataset.path if settings.dataset.name in ("longbench", "longbench_e") else None
+    if configured is not None:
+        names, source = local_listing(Path(configured)), configured
+    else:
+        names, source = hub_listing(settings)
+    if names is None:
+        report(f"{source}; this is the published list, not confirmed")
+        keys = list(known)
+    else:
+        report(f"from {source}")
+        suffix = "_e.jsonl" if name == "longbench_e" else ".jsonl"
+        keys = sorted(
+            n.removesuffix(suffix) for n in names if n.endswith(suffix) and (suffix != ".jsonl" or n[:-6] in known)
+        )
+    rows = []
+    for key in keys:
+        task = known.get(key)
+        says = f"{task.about}; {task.metric}, {task.max_new_tokens} tokens" if task else "not known to this kvt"
+        rows.append((key, says))
+    return rows

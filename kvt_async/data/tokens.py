@@ -1,0 +1,163 @@
+"""Counting tokens and cutting prompts, with the tokenizer the served model has or with an explicit approximation.
+
+`tokenizer.name` (null: model.name) is resolved in this order, and nothing is ever guessed:
+approx:chars/4 | reference (the packaged model) | a tokenizer.json or a folder holding one | a Hugging Face hub id.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import Settings
+from kvt_async.data.chat_template import CONFIG_NAME, TEMPLATE_NAME, ChatTemplate, files_beside, load_chat_template
+
+APPROX = "approx:chars/4"
+CHARS_PER_TOKEN = 4
+REFERENCE = "reference"
+FILE_NAME = "tokenizer.json"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_ADVICE = f"Set tokenizer.name to a local tokenizer.json (or its folder), or to {APPROX} to estimate openly."
+
+
+class Tokenizer(Protocol):
+    name: str  # as resolved: tokenizer.name, else model.name
+    sha256: str  # of tokenizer.json; of the name where there is no file
+    chat: ChatTemplate | None
+
+    def count(self, texts: Sequence[str], *, special: bool) -> list[int]:
+        """Tokens of each text. `special`: with those the tokenizer itself adds (bos); False for templated text,
+        which already holds them.
+        """
+        ...
+
+    def halves(self, text: str, limit: int) -> tuple[str, str] | None:
+        """First and last part of a text over `limit` tokens, limit // 2 tokens each; None when it fits."""
+        ...
+
+
+class FileTokenizer:
+    """A `tokenizers` tokenizer; counts in batches on all cores."""
+
+    def __init__(self, data: bytes, name: str, chat: ChatTemplate | None, where: str) -> None:
+        """Raises ConfigError when `data` is no tokenizer.json."""
+        from tokenizers import Tokenizer as Backend
+
+        try:
+            self._backend: Any = Backend.from_buffer(data)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ConfigError(f"not a tokenizer.json that can be read: {error}", where=where, do=_ADVICE) from None
+        self._backend.no_truncation()  # a stored max_length would hide how long a prompt is
+        self._backend.no_padding()
+        self.name, self.sha256, self.chat = name, hashlib.sha256(data).hexdigest(), chat
+
+    def count(self, texts: Sequence[str], *, special: bool) -> list[int]:
+        return [len(e) for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=special)]
+
+    def halves(self, text: str, limit: int) -> tuple[str, str] | None:
+        """As LongBench's script does: halves of the ids, special tokens among them, decoded and joined.
+
+        A tokenizer whose decoding does not give the text back (it lower-cases, or drops spaces) would rewrite the
+        prompt; there the same halves are taken from the text itself by their offsets.
+        """
+        if len(text.encode()) + 16 <= limit:  # a token is at least a byte; 16: room for added special tokens
+            return None
+        encoding = self._backend.encode(text)
+        if len(encoding) <= limit:
+            return None
+        half, ids = limit // 2, encoding.ids
+        if half == 0:
+            return "", ""
+        if self._backend.decode(ids, skip_special_tokens=True) == text:
+            first, last = (self._backend.decode(part, skip_special_tokens=True) for part in (ids[:half], ids[-half:]))
+            return first, last
+        spans = encoding.offsets  # bos and the like span nothing
+        end = max((stop for start, stop in spans[:half] if stop > start), default=0)
+        begin = min((start for start, stop in spans[-half:] if stop > start), default=len(text))
+        return text[:end], text[begin:]
+
+
+class ApproxTokenizer:
+    """Four characters a token, rounded up: no file, no network, and no claim to be the model's count."""
+
+    def __init__(self) -> None:
+        self.name, self.sha256 = APPROX, hashlib.sha256(APPROX.encode()).hexdigest()
+        self.chat: ChatTemplate | None = None
+
+    def count(self, texts: Sequence[str], *, special: bool) -> list[int]:
+        return [-(-len(text) // CHARS_PER_TOKEN) for text in texts]
+
+    def halves(self, text: str, limit: int) -> tuple[str, str] | None:
+        if self.count([text], special=True)[0] <= limit:
+            return None
+        chars = limit // 2 * CHARS_PER_TOKEN
+        return (text[:chars], text[-chars:]) if chars else ("", "")
+
+
+def check_name(settings: Settings) -> tuple[str, str]:
+    """The resolved name and the key it stands under; opens nothing. Raises ConfigError for an unknown approximation."""
+    name = settings.tokenizer.name or settings.model.name
+    key = "tokenizer.name" if settings.tokenizer.name else "model.name (tokenizer.name is null)"
+    if name.startswith("approx:") and name != APPROX:
+        raise ConfigError(f"there is no approximation {name!r}", where=key, do=f"The one there is: {APPROX}.")
+    return name, key
+
+
+def load_tokenizer(settings: Settings) -> Tokenizer:
+    """Raises ConfigError when there is none of that name, saying what to set instead."""
+    name, key = check_name(settings)
+    if name == APPROX:
+        return ApproxTokenizer()
+    if name == REFERENCE:
+        folder = resources.files("kvt_async.serve").joinpath(REFERENCE)
+        with resources.as_file(folder) as path:
+            return _from_folder(path, name, name)
+    path = Path(name)
+    if path.is_dir():
+        return _from_folder(path, name, str(path))
+    if path.is_file():
+        return _from_file(path, name, str(path))
+    if name.endswith(".json") or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
+        raise ConfigError(f"there is no tokenizer file {name!r}", where=key, do=_ADVICE)
+    return _from_hub(name, key)
+
+
+def _from_folder(folder: Path, name: str, where: str) -> Tokenizer:
+    if not (folder / FILE_NAME).is_file():
+        raise ConfigError(f"this folder holds no {FILE_NAME}", where=where, do=_ADVICE)
+    return _from_file(folder / FILE_NAME, name, where)
+
+
+def _from_file(path: Path, name: str, where: str) -> Tokenizer:
+    try:
+        data, beside = path.read_bytes(), files_beside(path.parent)
+    except OSError as error:
+        raise ConfigError(f"the tokenizer can't be read: {error.strerror}", where=where, do=_ADVICE) from None
+    return FileTokenizer(data, name, load_chat_template(beside, where), where)
+
+
+def _from_hub(name: str, key: str) -> Tokenizer:
+    """tokenizer.json and the chat template from the hub's cache or the hub."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    files: dict[str, bytes] = {}
+    for wanted in (FILE_NAME, CONFIG_NAME, TEMPLATE_NAME):
+        try:
+            files[wanted] = Path(hf_hub_download(name, wanted, etag_timeout=10)).read_bytes()
+        except Exception as error:  # the hub client raises many kinds: no network, no such repository, gated, no file
+            absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+            if absent and wanted != FILE_NAME:
+                continue
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ConfigError(
+                f"no tokenizer {name!r}: it is no local path, and the Hugging Face hub did not give {wanted}",
+                where=key,
+                details=(reason[:300],),
+                do=_ADVICE,
+            ) from None
+    where = f"hub:{name}"
+    return FileTokenizer(files.pop(FILE_NAME), name, load_chat_template(files, where), where)

@@ -1,0 +1,163 @@
+"""The API as a client sees it: streams, bodies, usage, models, metrics."""
+
+import asyncio
+import re
+
+import pytest
+
+from tests.serve.support import body, example
+
+AGNOSTIC = "question_agnostic"
+
+
+async def test_a_chat_stream_is_role_then_a_chunk_per_token_then_finish_usage_and_done(api):
+    request = body(example(200), max_tokens=4, ignore_eos=True, stream_options={"include_usage": True})
+    *chunks, done = await api.stream(request)
+    assert done == "[DONE]"
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    role, *texts, finish, usage = chunks
+    assert role["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert len(texts) <= 4
+    assert all(chunk["choices"][0]["delta"]["content"] for chunk in texts)
+    assert (finish["choices"][0]["delta"], finish["choices"][0]["finish_reason"]) == ({}, "length")
+    assert usage["choices"] == []
+    assert usage["usage"]["completion_tokens"] == 4
+    assert all(chunk["usage"] is None for chunk in (role, *texts, finish))
+
+
+async def test_a_completion_stream_has_text_and_no_role_and_usage_only_if_asked(api):
+    *chunks, done = await api.stream({"prompt": "<bos> <user> look", "temperature": 0}, "/v1/completions")
+    assert done == "[DONE]"
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    assert all("usage" not in chunk and "text" in chunk["choices"][0] for chunk in chunks)
+    assert chunks[-1]["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+@pytest.mark.parametrize("kv", [None, {"policy": "snapkv", "budget": 0.3}, {"policy": "random", "keep_tokens": 20}])
+async def test_streamed_text_equals_the_whole_reply(api, kv):
+    request = body(example(200), kv, ignore_eos=True)
+    chunks = await api.stream(request)
+    streamed = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1])
+    status, whole = await api.post(request)
+    assert status == 200
+    assert whole["choices"][0]["message"] == {"role": "assistant", "content": streamed}
+    assert whole["object"] == "chat.completion"
+
+
+async def test_a_completion_of_the_rendered_text_or_its_ids_is_the_chat_reply(api, encode):
+    ex = example(200)
+    _, chat = await api.post(body(ex))
+    rendered = f"<bos> <user> {ex.context} {ex.question} <assistant>"
+    for prompt in (rendered, [rendered], encode(ex).tolist()):
+        _, plain = await api.post({"prompt": prompt, "max_tokens": 6, "temperature": 0}, "/v1/completions")
+        assert plain["choices"][0]["text"] == chat["choices"][0]["message"]["content"]
+
+
+async def test_usage_carries_the_evidence_of_what_was_evicted(api):
+    ex = example(200)
+    _, first = await api.post(body(ex, {"policy": "snapkv", "budget": 0.25}))
+    assert first["usage"]["kv"] == {
+        "policy": "snapkv", "mode": "question_aware", "prompt_tokens": 200, "compressible_tokens": 200,
+        "kept_tokens": 50, "kept_fraction": 0.25, "bytes": 50 * 2048, "prefill_cached": False,
+    }  # fmt: skip
+    assert first["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+    context = ex.meta["context_tokens"] + 2
+    agnostic = {"policy": "snapkv", "budget": 0.5, "mode": AGNOSTIC, "context_chars": len(ex.context)}
+    _, second = await api.post(body(ex, agnostic))
+    usage = second["usage"]["kv"]
+    assert (usage["compressible_tokens"], usage["kept_tokens"]) == (context, int(context * 0.5))
+    assert usage["kept_fraction"] == usage["kept_tokens"] / context
+    assert usage["bytes"] == (usage["kept_tokens"] + 200 - context) * 2048
+    assert usage["prefill_cached"] is True
+    assert second["usage"]["prompt_tokens_details"] == {"cached_tokens": 200}
+
+
+async def test_one_token_warms_the_prefill_for_every_later_budget_and_mode(api):
+    ex = example(300)
+    await api.post(body(ex, {"policy": "full"}, max_tokens=1))
+    agnostic = {"policy": "snapkv", "budget": 0.5, "mode": AGNOSTIC, "context_chars": len(ex.context)}
+    for kv in (None, {"policy": "snapkv", "budget": 0.1}, agnostic):
+        _, reply = await api.post(body(ex, kv))
+        assert reply["usage"]["kv"]["prefill_cached"] is True
+
+
+async def test_the_context_of_a_plain_prompt_is_counted_in_its_own_characters(api):
+    ex = example(200)
+    context = f"<bos> <user> {ex.context}"
+    kv = {"policy": "streaming_llm", "budget": 0.5, "mode": AGNOSTIC, "context_chars": len(context)}
+    prompt = f"{context} {ex.question} <assistant>"
+    status, reply = await api.post({"prompt": prompt, "temperature": 0, "kv": kv}, "/v1/completions")
+    assert status == 200
+    assert reply["usage"]["kv"]["compressible_tokens"] == len(context.split())
+
+
+async def test_a_reply_does_not_depend_on_what_runs_beside_it(api):
+    requests = [
+        body(example(180, seed), {"policy": policy, "budget": 0.4}, ignore_eos=True)
+        for seed in (1, 2, 3)
+        for policy in ("snapkv", "random", "streaming_llm")
+    ]
+    alone = [(await api.post(request))[1]["choices"] for request in requests]
+    for _ in range(2):
+        together = await asyncio.gather(*(api.post(request) for request in requests))
+        assert [reply["choices"] for _, reply in together] == alone
+
+
+async def test_sampling_with_a_seed_repeats(api):
+    request = body(example(200), temperature=2.0, seed=3, ignore_eos=True)
+    replies = [(await api.post(request))[1]["choices"][0]["message"]["content"] for _ in range(2)]
+    assert replies[0] == replies[1]
+    other = (await api.post(request | {"seed": 4}))[1]["choices"][0]["message"]["content"]
+    assert other != replies[0]
+
+
+async def test_models_health_and_version(api):
+    status, models = await api.get("/v1/models")
+    assert status == 200
+    assert '"id":"reference"' in models
+    assert '"max_model_len":4096' in models
+    assert (await api.get("/health"))[0] == 200
+    assert '"server":"kvt"' in (await api.get("/version"))[1]
+
+
+SAMPLE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\.)*",?)*\})? (\S+)$')
+
+
+def parse_metrics(page: str) -> dict[str, float]:
+    """Every sample by its name and labels; fails on a line that Prometheus would refuse."""
+    samples: dict[str, float] = {}
+    for line in page.splitlines():
+        if line.startswith("# "):
+            assert line.split()[1] in ("HELP", "TYPE")
+            continue
+        found = SAMPLE.match(line)
+        assert found, line
+        assert found[1] + (found[2] or "") not in samples, "a sample twice"
+        samples[found[1] + (found[2] or "")] = float(found[3])
+    return samples
+
+
+async def test_metrics_are_prometheus_text_that_counts_what_was_done(api):
+    ex = example(200)
+    for budget in (1.0, 0.5):
+        await api.post(body(ex, {"policy": "snapkv", "budget": budget}, max_tokens=3, ignore_eos=True))
+    await api.post({"messages": []})
+    status, text = await api.get("/metrics")
+    assert status == 200
+    samples = parse_metrics(text)
+    label = '{model_name="reference",engine="0"}'
+    expected = {
+        "vllm:prompt_tokens_total": 400, "vllm:generation_tokens_total": 6, "vllm:num_requests_running": 0,
+        "vllm:num_requests_waiting": 0, "vllm:prefix_cache_queries_total": 400, "vllm:prefix_cache_hits_total": 200,
+        "vllm:time_to_first_token_seconds_count": 2, "vllm:e2e_request_latency_seconds_count": 2,
+    }  # fmt: skip
+    assert {name: samples[name + label] for name in expected} == expected
+    assert 0 < samples["vllm:kv_cache_usage_perc" + label] < 1
+    assert any(name.startswith("vllm:cache_config_info{") and 'block_size="1"' in name for name in samples)
+    policy = label.replace("}", ',policy="snapkv"}')
+    assert samples["kvt:kv_kept_tokens_total" + policy] == 300
+    assert samples["kvt:request_errors_total" + label.replace("}", ',status="400"}')] == 1
+    buckets = [v for k, v in samples.items() if k.startswith("vllm:e2e_request_latency_seconds_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == 2

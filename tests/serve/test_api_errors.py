@@ -1,0 +1,105 @@
+"""Every request that can't be understood: its status, its code, and a message that says what to do."""
+
+import pytest
+
+from tests.serve.support import example
+
+EX = example(150)
+CHAT = {"messages": [{"role": "user", "content": f"{EX.context} {EX.question}"}], "temperature": 0, "max_tokens": 2}
+
+
+def kv(**fields: object) -> dict[str, object]:
+    return CHAT | {"kv": fields}
+
+
+WRONG = {
+    "an unknown policy": (kv(policy="snapvk", budget=0.5), "did you mean 'snapkv'"),
+    "an unknown kv field": (kv(policy="snapkv", budgte=0.5), "did you mean 'budget'"),
+    "an unknown parameter": (kv(policy="snapkv", budget=0.5, params={"windw": 8}), "did you mean 'window'"),
+    "another policy's parameter": (kv(policy="tova", budget=0.5, params={"sinks": 8}), "not a parameter of tova"),
+    "a budget of 0": (kv(policy="snapkv", budget=0), "must be in (0, 1]"),
+    "a budget above 1": (kv(policy="snapkv", budget=1.5), "must be in (0, 1]"),
+    "a budget in words": (kv(policy="snapkv", budget="0.5"), "must be a number"),
+    "a boolean budget": (kv(policy="snapkv", budget=True), "must be a number"),
+    "keep_tokens 0": (kv(policy="snapkv", keep_tokens=0), "at least 1"),
+    "budget and keep_tokens": (kv(policy="snapkv", budget=0.5, keep_tokens=9), "exclude each other"),
+    "a policy without an amount": (kv(policy="snapkv"), "budget or kv.keep_tokens is needed"),
+    "an amount without a policy": (kv(budget=0.5), "kv.policy is needed"),
+    "full with a budget": (kv(policy="full", budget=0.5), "keeps everything"),
+    "full with parameters": (kv(policy="full", params={"window": 3}), "takes none"),
+    "an unknown mode": (kv(policy="snapkv", budget=0.5, mode="question_awre"), "did you mean 'question_aware'"),
+    "agnostic without a context": (kv(policy="snapkv", budget=0.5, mode="question_agnostic"), "number of characters"),
+    "agnostic with the first token free": (
+        kv(policy="snapkv", budget=0.5, mode="question_agnostic", context_chars=9, first_token="full"),
+        "question_aware only",
+    ),
+    "a context that cuts a word": (
+        kv(policy="snapkv", budget=0.5, mode="question_agnostic", context_chars=len(EX.context.split()[0]) - 1),
+        "inside a token",
+    ),
+    "a context beyond the message": (
+        kv(policy="snapkv", budget=0.5, mode="question_agnostic", context_chars=10**6),
+        "more than the",
+    ),
+    "an even kernel": (kv(policy="snapkv", budget=0.5, params={"kernel": 4}), "must be odd"),
+    "a negative parameter": (kv(policy="random", budget=0.5, params={"protect_recent": -1}), "at least 0"),
+    "kv that is no object": (CHAT | {"kv": "snapkv"}, "must be an object"),
+    "no messages": ({"messages": []}, "non-empty array"),
+    "a message without content": ({"messages": [{"role": "user"}]}, "must be a string"),
+    "a role that the template refuses": ({"messages": [{"role": "tool", "content": "x"}]}, "template refuses"),
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "text parts only"),
+    "max_tokens 0": (CHAT | {"max_tokens": 0}, "at least 1"),
+    "a temperature below 0": (CHAT | {"temperature": -1}, "from 0 to 2"),
+    "two answers": (CHAT | {"n": 2}, "not implemented"),
+    "log probabilities": (CHAT | {"logprobs": True}, "not implemented"),
+    "stream_options without stream": (CHAT | {"stream_options": {"include_usage": True}}, "needs stream"),
+    "an empty stop": (CHAT | {"stop": ""}, "stop must be"),
+    "a number as stop": (CHAT | {"stop": [1]}, "stop must be"),
+    "no object": (b"[1]", "JSON object"),
+    "no JSON": (b"{oops", "not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_a_wrong_request_is_a_400_in_openais_shape_that_says_what_to_do(api, case):
+    request, says = WRONG[case]
+    status, reply = await api.post(request)
+    assert status == 400
+    assert set(reply) == {"error"}
+    assert set(reply["error"]) == {"message", "type", "param", "code"}
+    assert reply["error"]["type"] == "invalid_request_error"
+    assert says in reply["error"]["message"]
+    assert "Traceback" not in reply["error"]["message"]
+
+
+async def test_a_prompt_and_answer_longer_than_the_model_is_context_length_exceeded(api):
+    status, reply = await api.post(CHAT | {"max_tokens": 4000})
+    assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
+    assert "4096 tokens" in reply["error"]["message"]
+    assert "150 in the prompt" in reply["error"]["message"]
+
+
+async def test_another_model_is_model_not_found(api):
+    status, reply = await api.post(CHAT | {"model": "gpt-4"})
+    assert (status, reply["error"]["code"], reply["error"]["param"]) == (404, "model_not_found", "model")
+    assert "'reference'" in reply["error"]["message"]
+
+
+async def test_unknown_paths_and_methods_are_errors_in_the_same_shape(api):
+    assert (await api.post(CHAT, "/v1/embeddings"))[1]["error"]["type"] == "NotFoundError"
+    status, text = await api.get("/v1/chat/completions")
+    assert status == 405
+    assert '"error"' in text
+
+
+async def test_unknown_fields_outside_kv_are_ignored_and_standard_ones_accepted(api):
+    extra = {"banana": 1, "user": "me", "n": 1, "top_p": 0.9, "seed": 1, "stop": None, "frequency_penalty": 0}
+    status, reply = await api.post(CHAT | extra | {"max_completion_tokens": 3, "max_tokens": 1, "ignore_eos": True})
+    assert status == 200
+    assert reply["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize("prompt", [None, [], ["a", "b"], [-1], [99999], {"a": 1}, ""])
+async def test_a_completion_needs_one_prompt(api, prompt):
+    status, reply = await api.post({"prompt": prompt}, "/v1/completions")
+    assert (status, reply["error"]["param"]) == (400, "prompt")

@@ -1,0 +1,107 @@
+"""Prompt text in, answer text out: the chat template, where the context ends, streaming text, stop strings."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.chat import ChatTemplate, Message, context_tokens
+from kvt_async.serve.text import Detokenizer, StopWatch, Tokenizer
+from kvt_async.serve.weights import REFERENCE_DIR
+from tests.serve.support import GOLDEN, example
+
+
+@pytest.fixture(scope="module")
+def template():
+    return ChatTemplate(REFERENCE_DIR)
+
+
+def test_the_chat_template_renders_what_transformers_renders(template):
+    stored = json.loads((GOLDEN / "parity.json").read_text())["chat"]
+    messages = [Message(**message) for message in stored["messages"]]
+    assert template.render(messages) == stored["rendered"]
+
+
+def test_a_message_that_the_template_refuses_is_the_clients_error(template):
+    with pytest.raises(ApiError) as refused:
+        template.render([Message("tool", "x")])
+    assert refused.value.status == 400
+    assert "system, user and assistant" in str(refused.value)
+
+
+def test_a_folder_without_a_template_is_refused(tmp_path):
+    with pytest.raises(ConfigError):
+        ChatTemplate(tmp_path)
+
+
+def test_context_characters_become_the_context_tokens(engine, template):
+    ex = example(200)
+    messages = [Message("system", "look at"), Message("user", f"{ex.context} {ex.question}")]
+    rendered = template.render(messages)
+    encoded = engine.tokenizer.encode(rendered, special=False)
+    end = template.context_end(messages, rendered, len(ex.context))
+    count = context_tokens(encoded, end, len(ex.context))
+    assert count == ex.meta["context_tokens"] + len(["<bos>", "<system>", "look", "at", "<user>"])
+    assert engine.tokenizer.decode(encoded.ids[5:count].tolist()) == ex.context
+    with_space = template.context_end(messages, rendered, len(ex.context) + 1)
+    assert context_tokens(encoded, with_space, len(ex.context) + 1) == count
+
+
+@pytest.mark.parametrize(("chars", "says"), [(5, "inside a token"), (16, "nothing to read after")])
+def test_a_context_that_cuts_a_token_or_leaves_no_question_is_refused(engine, chars, says):
+    encoded = engine.tokenizer.encode("the code of mira", special=False)
+    with pytest.raises(ApiError) as refused:
+        context_tokens(encoded, chars, chars)
+    assert says in str(refused.value)
+    assert refused.value.param == "kv.context_chars"
+
+
+def test_a_context_longer_than_the_first_user_message_is_refused(template):
+    messages = [Message("user", "the code of mira"), Message("assistant", "100"), Message("user", "longer than that")]
+    rendered = template.render(messages)
+    with pytest.raises(ApiError) as refused:
+        template.context_end(messages, rendered, 17)
+    assert "17 is more than the 16 characters" in str(refused.value)
+
+
+@given(ids=st.lists(st.integers(0, 543), max_size=30))
+def test_streamed_pieces_add_up_to_the_decoded_text(ids):
+    tokenizer = Tokenizer(REFERENCE_DIR)
+    one_by_one = Detokenizer(tokenizer)
+    pieces = [one_by_one.feed(token) for token in ids] + [one_by_one.flush()]
+    assert "".join(pieces) == tokenizer.decode(ids)
+    assert "  " not in "".join(pieces)
+
+
+@given(st.lists(st.text("ab ", min_size=1, max_size=3), max_size=12), st.lists(st.text("ab ", min_size=1), max_size=3))
+def test_a_stop_string_cuts_the_stream_where_it_would_cut_the_whole_text(pieces, stops):
+    whole = "".join(pieces)
+    watch, shown = StopWatch(tuple(stops)), ""
+    for piece in pieces:
+        text, stopped = watch.feed(piece)
+        shown += text
+        if stopped:
+            break
+        # A later piece may complete an earlier stop; what is shown must never have to be taken back.
+        assert all(stop not in shown for stop in stops)
+    else:
+        shown += watch.flush()
+    cuts = [whole.find(stop) for stop in stops if stop in whole]
+    if cuts:
+        assert any(stop in whole for stop in stops)
+        assert whole.startswith(shown)
+        assert all(stop not in shown for stop in stops)
+    else:
+        assert shown == whole
+
+
+def test_encoding_is_remembered_and_equal(engine):
+    text = "<bos> <user> the code of mira is 112 140 . <assistant>"
+    first = engine.tokenizer.encode(text, special=False)
+    assert engine.tokenizer.encode(text, special=False) is first
+    fresh = Tokenizer(REFERENCE_DIR).encode(text, special=False)
+    assert np.array_equal(first.ids, fresh.ids)

@@ -11,7 +11,7 @@ from kvt_async.serve.policies import POLICIES, Choice, n_kept
 Mode = Literal["question_aware", "question_agnostic"]
 MODES: tuple[Mode, ...] = ("question_aware", "question_agnostic")
 FIELDS = ("policy", "budget", "keep_tokens", "mode", "context_chars", "first_token", "params")
-SMALLEST = {"window": 1, "kernel": 1, "sinks": 0, "protect_recent": 0, "seed": 0}
+SMALLEST = {"window": 1, "kernel": 1, "sinks": 0, "protect_recent": 0, "seed": 0, "future": 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ whose entries were evicted goes on at the position of the full prompt, not at it
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,16 @@ from kvt_async.serve.weights import F32, Ints, LayerWeights, LlamaConfig, read_w
 QUERY_BLOCK = 128  # rows per block: scores of one key head stay near the L2 cache, memory stays bounded
 
 
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one layer did with one block of queries, the first of them at position `row`."""
+
+    layer: int
+    row: int
+    queries: F32  # [rows, heads, head_dim] before rotation, already divided by sqrt(head_dim)
+    probabilities: F32  # [kv_heads, group, rows, row + rows]
+
+
 class Llama:
     """The model and its scratch memory: for one thread at a time."""
 
@@ -25,9 +36,7 @@ class Llama:
         self.weights = read_weights(folder, c)
         self.q_width, self.kv_width = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
         self.group = c.n_heads // c.n_kv_heads
-        angles = np.arange(c.max_positions)[:, None] * c.rope_base ** (-np.arange(0, c.head_dim, 2) / c.head_dim)
-        self._cos = np.cos(angles).astype(np.float32)  # [positions, head_dim / 2]
-        self._sin = np.sin(angles).astype(np.float32)
+        self._cos, self._sin = _rope(np.arange(c.max_positions), c.head_dim, c.rope_base)
         rotated = (c.n_heads + c.n_kv_heads, c.head_dim)
         half = c.head_dim // 2
         self._swap = np.roll(np.arange(math.prod(rotated)).reshape(rotated), half, axis=1).ravel()
@@ -47,29 +56,36 @@ class Llama:
         logits: F32 = self._logits(x[-1:])[0]
         return logits
 
+    def mean_rotation(self, position: int, count: int) -> F32:
+        """The mean of RoPE's rotation matrices over `count` positions from `position` on, [head_dim, head_dim]."""
+        c = self.config
+        cos, sin = _rope(np.arange(position, position + count), c.head_dim, c.rope_base)
+        half, turn = c.head_dim // 2, np.diag(np.tile(cos.mean(axis=0), 2))
+        turn[:half, half:] = np.diag(-sin.mean(axis=0))
+        turn[half:, :half] = np.diag(sin.mean(axis=0))
+        return turn
+
     def logits(self, ids: Ints) -> F32:
         """Logits after every position of a prompt read from nothing, [len(ids), vocab]."""
         cache = KVCache.empty(self.config, len(ids))
         blocks = [ids[start : start + QUERY_BLOCK] for start in range(0, len(ids), QUERY_BLOCK)]
         return np.concatenate([self._logits(self._block(cache, block, cache.length)) for block in blocks])
 
-    def attention(self, cache: KVCache, ids: Ints, first: int) -> Iterator[tuple[int, int, F32]]:
-        """Read ids[first:] again on the cache that already holds them; yield what each block of them attends to.
+    def observe(self, cache: KVCache, ids: Ints, first: int) -> Iterator[Observation]:
+        """Read ids[first:] again on the cache that already holds them; yield what each layer does, block by block.
 
-        Yields (layer, row, probabilities [kv_heads, group, rows, row + rows]), rows being positions row, row + 1, ...
         Every entry of the cache must be in place (nothing evicted); the cache is not changed.
         """
         for row in range(first, len(ids), QUERY_BLOCK):
             block = ids[row : min(row + QUERY_BLOCK, len(ids))]
-            seen: list[F32] = []
+            seen: list[Observation] = []
             view = KVCache(cache.keys, cache.values, row)
             self._block(view, block, row, append=False, observed=seen)
-            for layer, probabilities in enumerate(seen):
-                yield layer, row, probabilities
+            yield from seen
 
     def _block(
         self, cache: KVCache, ids: Ints, position: int, *, append: bool = True, only_last_row: bool = False,
-        need_output: bool = True, observed: list[F32] | None = None,
+        need_output: bool = True, observed: list[Observation] | None = None,
     ) -> F32:  # fmt: skip
         """Hidden states of a block before the final norm, [rows, d_model]; only its last row if that is all we need.
 
@@ -81,6 +97,7 @@ class Llama:
         cos, sin = self._cos[position : position + rows, None], self._sin[position : position + rows, None]
         for i, w in enumerate(self.weights.layers):
             qkv = self._normed(x) @ w.qkv
+            unrotated = qkv[:, : self.q_width].copy() if observed is not None else None
             self._rotate(qkv[:, : self.q_width + self.kv_width].reshape(rows, -1, c.head_dim), cos, sin)
             if append:
                 kv = qkv[:, self.q_width :].reshape(rows, 2, c.n_kv_heads, c.head_dim)
@@ -91,18 +108,22 @@ class Llama:
                 if not need_output:
                     break
                 x, q = x[-1:], q[-1:]
-            x = x + self._attend(cache, i, q, end, observed) @ w.out
-            if i < c.n_layers - 1 or observed is None:
-                x += self._mlp(x, w)
+            mixed, probabilities = self._attend(cache, i, q, end, keep_probabilities=observed is not None)
+            if observed is not None and unrotated is not None and probabilities is not None:
+                observed.append(Observation(i, start, unrotated.reshape(rows, -1, c.head_dim), probabilities))
+            x = x + mixed @ w.out
+            x += self._mlp(x, w)
         if append:
             cache.length = end
         return x
 
-    def _attend(self, cache: KVCache, layer: int, q: F32, end: int, observed: list[F32] | None) -> F32:
+    def _attend(
+        self, cache: KVCache, layer: int, q: F32, end: int, *, keep_probabilities: bool
+    ) -> tuple[F32, F32 | None]:
         """Causal attention of the last len(q) of `end` entries over all of them, [rows, q_width]."""
         c, rows = self.config, len(q)
         out = np.empty((rows, c.n_kv_heads, self.group, c.head_dim), np.float32)
-        probabilities = np.empty((c.n_kv_heads, self.group, rows, end), np.float32) if observed is not None else None
+        probabilities = np.empty((c.n_kv_heads, self.group, rows, end), np.float32) if keep_probabilities else None
         grouped = q.reshape(rows, c.n_kv_heads, self.group, c.head_dim).transpose(1, 2, 0, 3)
         for head in range(c.n_kv_heads):
             scores = grouped[head].reshape(-1, c.head_dim) @ cache.keys[layer, head, :end].T
@@ -116,9 +137,7 @@ class Llama:
             mixed = scores @ cache.values[layer, head, :end]
             mixed /= total
             out[:, head] = mixed.reshape(self.group, rows, c.head_dim).transpose(1, 0, 2)
-        if observed is not None and probabilities is not None:
-            observed.append(probabilities)
-        return out.reshape(rows, -1)
+        return out.reshape(rows, -1), probabilities
 
     def _mlp(self, x: F32, w: LayerWeights) -> F32:
         gate_up = self._normed(x) @ w.gate_up
@@ -192,3 +211,9 @@ class Llama:
         cache.length = end
         logits: F32 = (x * (1.0 / math.sqrt(x.dot(x) / d + eps))).dot(self.weights.head)
         return logits
+
+
+def _rope(positions: Ints, head_dim: int, base: float) -> tuple[F32, F32]:
+    """Cosine and sine of every pair's angle, [positions, head_dim / 2]."""
+    angles = positions[:, None] * base ** (-np.arange(0, head_dim, 2) / head_dim)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

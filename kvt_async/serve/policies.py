@@ -38,21 +38,34 @@ class View:
     def keys(self) -> F32:
         return self.prefill.cache.keys[:, :, : self.length]  # [layers, kv_heads, length, head_dim]
 
+    @property
+    def values(self) -> F32:
+        return self.prefill.cache.values[:, :, : self.length]
+
     def window_attention(self, window: int) -> F32:
         """Attention of the last `window` queries, [layers, kv_heads, group, window, length]."""
         c, first = self.model.config, self.length - window
         out = np.zeros((c.n_layers, c.n_kv_heads, self.model.group, window, self.length), np.float32)
-        for layer, row, probabilities in self.model.attention(self.prefill.cache, self.ids, first):
-            rows, seen = probabilities.shape[2:]
-            out[layer, :, :, row - first : row - first + rows, :seen] = probabilities
+        for seen in self.model.observe(self.prefill.cache, self.ids, first):
+            rows, keys = seen.probabilities.shape[2:]
+            out[seen.layer, :, :, seen.row - first : seen.row - first + rows, :keys] = seen.probabilities
         return out
 
     def attention_sums(self) -> F32:
         """Attention each entry receives, summed over all queries, [layers, kv_heads, group, length]."""
         c = self.model.config
         out = np.zeros((c.n_layers, c.n_kv_heads, self.model.group, self.length), np.float32)
-        for layer, _, probabilities in self.model.attention(self.prefill.cache, self.ids, 0):
-            out[layer, ..., : probabilities.shape[3]] += probabilities.sum(axis=2)
+        for seen in self.model.observe(self.prefill.cache, self.ids, 0):
+            out[seen.layer, ..., : seen.probabilities.shape[3]] += seen.probabilities.sum(axis=2)
+        return out
+
+    def queries(self, first: int) -> F32:
+        """Queries from `first` on, before rotation, divided by sqrt(head_dim), [layers, heads, n, head_dim]."""
+        c = self.model.config
+        out = np.empty((c.n_layers, c.n_heads, self.length - first, c.head_dim), np.float32)
+        for seen in self.model.observe(self.prefill.cache, self.ids, first):
+            start = seen.row - first
+            out[seen.layer, :, start : start + len(seen.queries)] = seen.queries.transpose(1, 0, 2)
         return out
 
     def shape(self) -> tuple[int, int, int]:
@@ -191,4 +204,33 @@ def observed_attention(view: View, params: Params) -> F32:
 def h2o(view: View, params: Params) -> F32:
     """Attention summed over all queries; half of the budget is for the newest entries (Zhang et al., 2023)."""
     scores: F32 = view.attention_sums().mean(axis=2)
+    return scores
+
+
+@policy("expected_attention", sinks=4, future=512)
+def expected_attention(view: View, params: Params) -> F32:
+    """Attention expected from the next `future` queries, times the value's norm (kvpress' ExpectedAttentionPress).
+
+    Future queries are taken as normal with the mean and covariance of the prompt's, turned by RoPE's mean rotation over
+    the future positions; the first `sinks` entries rank above everything and don't count in the statistics.
+    """
+    c, sinks = view.model.config, min(params["sinks"], view.length)
+    scores = np.zeros(view.shape(), np.float32)
+    if sinks < view.length:
+        queries = view.queries(sinks)
+        mean = queries.mean(axis=2)
+        centred = queries - mean[:, :, None]
+        turn = view.model.mean_rotation(view.length, params["future"])
+        covariance = turn @ (centred.transpose(0, 1, 3, 2) @ centred / np.float32(queries.shape[2])) @ turn.T
+        mean = (mean @ turn.T).reshape(c.n_layers, c.n_kv_heads, view.model.group, c.head_dim)
+        keys = view.keys[:, :, None, sinks:]
+        covariance = covariance.reshape(*mean.shape, c.head_dim)
+        logits = np.einsum("lhgd,lhnd->lhgn", mean, keys[:, :, 0])
+        logits += (
+            np.einsum("lhgnd,lhgnd->lhgn", keys @ covariance, np.broadcast_to(keys, (*logits.shape, c.head_dim))) / 2
+        )
+        weights = np.exp(logits - logits.max(axis=3, keepdims=True))
+        weights /= weights.sum(axis=3, keepdims=True)
+        scores[..., sinks:] = weights.mean(axis=2) * np.linalg.norm(view.values[:, :, sinks:], axis=-1)
+    scores[..., :sinks] = scores[..., sinks:].max(initial=0.0) + 1
     return scores

@@ -61,13 +61,13 @@ def test_observed_attention_rows_are_distributions_over_what_each_query_can_see_
     ids = golden["512/ids"].astype(np.int64)
     prefill, _ = engine.prefill(ids)
     before = prefill.cache.keys.copy()
-    rows = list(engine.model.attention(prefill.cache, ids, 500))
-    assert [layer for layer, _, _ in rows] == [0, 1, 2, 3]
-    for _, row, probabilities in rows:
-        assert row == 500
-        assert probabilities.shape == (2, 2, 12, 512)
-        assert np.allclose(probabilities.sum(axis=3), 1, atol=1e-5)
-        assert (probabilities[:, :, 0, 501:] == 0).all()
+    seen = list(engine.model.observe(prefill.cache, ids, 500))
+    assert [(one.layer, one.row) for one in seen] == [(0, 500), (1, 500), (2, 500), (3, 500)]
+    for one in seen:
+        assert one.queries.shape == (12, 4, 32)
+        assert one.probabilities.shape == (2, 2, 12, 512)
+        assert np.allclose(one.probabilities.sum(axis=3), 1, atol=1e-5)
+        assert (one.probabilities[:, :, 0, 501:] == 0).all()
     assert (prefill.cache.keys == before).all()
 
 

@@ -20,7 +20,11 @@ MAX_INT = 2**63 - 1  # of SQLite's INTEGER; a server may count in anything
 
 
 class UnreadableError(Exception):
-    """An event or body that is not what an OpenAI-compatible server sends; the text says how."""
+    """An event or body that is not what an OpenAI-compatible server sends; the text says how, `payload` is it."""
+
+    def __init__(self, what: str, payload: bytes = b"") -> None:
+        super().__init__(what)
+        self.payload = payload
 
 
 def build_body(settings: Settings, messages: Sequence[Mapping[str, str]], level: Level, size: PromptSize) -> bytes:
@@ -76,7 +80,7 @@ def parse_json(data: bytes) -> Any:
         try:
             return json.loads(data, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:
-            raise UnreadableError(f"not JSON: {str(error)[:80]}") from None
+            raise UnreadableError(f"not JSON ({str(error)[:80]})", data) from None
 
 
 def parse_many(payloads: Sequence[bytes]) -> list[Any] | None:

@@ -1,0 +1,289 @@
+"""An Exchange -> how it ended and what it said. The JSON of a reply is read here, after its last byte: work between the
+bytes of one stream shows up in the latencies of all others."""
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import orjson
+
+from kvt_async.contract.chunks import encode_chunks
+from kvt_async.contract.errors import EndState, ErrorType
+from kvt_async.engine import faults
+from kvt_async.engine.chat import Transcript, UnreadableError, count, parse_json, parse_many
+from kvt_async.engine.redact import Redactor
+from kvt_async.engine.sse import SseDecoder
+from kvt_async.engine.wire import EVIDENCE_BYTES, MAX_REPLY_BYTES, Exchange
+from kvt_async.records import Marks
+
+SLICE = 256  # events parsed before other streams get their turn: about half a millisecond
+_TIMEOUTS = (ErrorType.CONNECT_TIMEOUT, ErrorType.TTFB_TIMEOUT, ErrorType.IDLE_TIMEOUT, ErrorType.TOTAL_TIMEOUT)
+_SNIFFED = ("", "text/plain", "application/octet-stream")  # content types that say nothing
+
+
+@dataclass(slots=True)
+class Verdict:
+    """`error` None: the attempt gave the reply in `transcript`."""
+
+    end_state: EndState
+    error: ErrorType | None = None
+    message: str | None = None
+    code: int | None = None  # HTTP status that an error object under status 200 claims
+    transcript: Transcript = field(default_factory=Transcript)
+
+
+async def judge(exchange: Exchange, redactor: Redactor, *, store_chunks: bool) -> Verdict:
+    """Read what came, fill the marks that need reading, and say how it ended."""
+    if exchange.status is None:
+        return _no_reply(exchange, redactor)
+    if exchange.status >= 300 or exchange.status < 200:
+        return _refused(exchange, redactor)
+    if (problem := _decompress(exchange)) is not None:
+        return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, problem)
+    kind = _kind(exchange)
+    if kind == "sse":
+        return await _stream(exchange, redactor, store_chunks)
+    if kind == "json":
+        return _whole(exchange, redactor)
+    if exchange.fault is not None and not exchange.body_bytes:
+        return _broken(exchange, Transcript(), redactor)
+    what = f"status {exchange.status} with content type {exchange.content_type() or 'none'!r}"
+    return Verdict(
+        EndState.MALFORMED,
+        ErrorType.MALFORMED,
+        _with_evidence(f"neither a stream nor JSON ({what})", exchange.raw_body(), redactor),
+    )
+
+
+def _no_reply(exchange: Exchange, redactor: Redactor) -> Verdict:
+    fault = exchange.fault or ErrorType.CONNECTION
+    message = _with_evidence(redactor.evidence(exchange.fault_text or "no reply came"), exchange.head, redactor)
+    if fault is ErrorType.CANCELLED:
+        return Verdict(EndState.CANCELLED, fault, message)
+    if fault in _TIMEOUTS:
+        return Verdict(EndState.TIMEOUT, fault, message)
+    if fault is ErrorType.MALFORMED:
+        return Verdict(EndState.MALFORMED, fault, message)
+    return Verdict(EndState.NOT_CONNECTED if exchange.marks.start_ns is None else EndState.CUT, fault, message)
+
+
+def _refused(exchange: Exchange, redactor: Redactor) -> Verdict:
+    assert exchange.status is not None
+    if exchange.fault is ErrorType.CANCELLED:
+        return Verdict(EndState.CANCELLED, ErrorType.CANCELLED, exchange.fault_text)
+    _decompress(exchange)
+    raw = exchange.raw_body()
+    body = _json_or_none(raw)
+    text = raw[:4096].decode("utf-8", "replace")
+    if 300 <= exchange.status < 400:
+        target = redactor.evidence(exchange.headers.get("location", "nowhere"))
+        message = f"HTTP {exchange.status}: redirect to {target} refused; write the final URL in engine.base_url"
+        return Verdict(EndState.HTTP_ERROR, ErrorType.HTTP, message)
+    error = faults.of_status(exchange.status, body, text)
+    return Verdict(EndState.HTTP_ERROR, error, _with_evidence(f"HTTP {exchange.status}", raw, redactor))
+
+
+def _whole(exchange: Exchange, redactor: Redactor) -> Verdict:
+    transcript, raw = Transcript(), exchange.raw_body()
+    if exchange.fault is not None:
+        return _broken(exchange, transcript, redactor)
+    try:
+        transcript.add_whole(parse_json(raw))
+    except UnreadableError as error:
+        message = _with_evidence(str(error), raw, redactor)
+        return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, message, transcript=transcript)
+    if transcript.error is not None:
+        return _error_object(transcript, redactor)
+    exchange.marks.n_events = 0
+    return _accepted(EndState.JSON, exchange, transcript)
+
+
+async def _stream(exchange: Exchange, redactor: Redactor, store_chunks: bool) -> Verdict:
+    marks, transcript = exchange.marks, Transcript()
+    stamps: list[int] = []
+    unreadable: str | None = None
+    events = _events(exchange)
+    try:
+        while batch := list(islice(events, SLICE)):
+            stamps.extend(at_ns for at_ns, _, _ in batch)
+            if _read(batch, exchange, transcript) or len(batch) < SLICE:
+                break
+            await asyncio.sleep(0)
+    except UnreadableError as error:
+        unreadable = _with_evidence(str(error), error.payload, redactor)
+    _fill(marks, transcript, stamps, store_chunks)
+
+    if exchange.fault is ErrorType.CANCELLED:
+        return Verdict(EndState.CANCELLED, ErrorType.CANCELLED, exchange.fault_text, transcript=transcript)
+    if transcript.error is not None:
+        return _error_object(transcript, redactor)
+    if unreadable is not None:
+        return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, unreadable, transcript=transcript)
+    if transcript.finish_reason == "error":
+        transcript.error = "finish_reason: error"
+        return _error_object(transcript, redactor)
+    if marks.done_ns is not None:
+        if transcript.finish_reason is not None or transcript.chunks or transcript.tools:
+            return _accepted(EndState.DONE, exchange, transcript)
+        message = _with_evidence("[DONE] came, but no text and no finish_reason", exchange.raw_body(), redactor)
+        return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, message, transcript=transcript)
+    if transcript.finish_reason is not None:
+        return _accepted(EndState.EOF_FINISHED, exchange, transcript)
+    if exchange.fault is not None:
+        return _broken(exchange, transcript, redactor)
+    message = _with_evidence("the stream ended with neither [DONE] nor finish_reason", _tail(exchange), redactor)
+    return Verdict(EndState.EOF_NO_DONE, ErrorType.STREAM_CUT, message, transcript=transcript)
+
+
+def _events(exchange: Exchange) -> Iterator[tuple[int, bytes, bytes]]:
+    """(arrival ns of the read that completed it, data, event name) of every event."""
+    decoder = SseDecoder()
+    for at_ns, data in exchange.reads:
+        for payload, name in decoder.feed(data):
+            yield at_ns, payload, name
+    if exchange.complete:  # only a clean end completes an event that lacks its blank line
+        for payload, name in decoder.flush():
+            yield exchange.arrived_ns, payload, name
+
+
+def _read(batch: list[tuple[int, bytes, bytes]], exchange: Exchange, transcript: Transcript) -> bool:
+    """Add a batch of events; True: [DONE] was among them, nothing after it counts. Raises UnreadableError."""
+    stamps: list[int] = []
+    payloads: list[bytes] = []
+    done = False
+    for at_ns, payload, name in batch:
+        if name == b"error":
+            transcript.error = transcript.error or _json_or_none(payload) or payload.decode("utf-8", "replace")
+        elif payload[:1] == b"{":
+            stamps.append(at_ns)
+            payloads.append(payload)
+        elif (bare := payload.strip()) == b"[DONE]":
+            exchange.marks.done_ns = at_ns
+            done = True
+            break
+        elif bare:
+            stamps.append(at_ns)
+            payloads.append(bare)
+    values = parse_many(payloads) if payloads else []
+    if values is None:  # one of them is odd: take them one by one, so that what came before it counts
+        for at_ns, payload in zip(stamps, payloads, strict=True):
+            _add(transcript, parse_json(payload), payload, at_ns)
+        return done
+    add = transcript.add
+    try:
+        for n, value in enumerate(values):
+            add(value, stamps[n])
+    except UnreadableError as error:
+        raise UnreadableError(str(error), payloads[n]) from None
+    return done
+
+
+def _add(transcript: Transcript, value: Any, payload: bytes, at_ns: int) -> None:
+    try:
+        transcript.add(value, at_ns)
+    except UnreadableError as error:
+        raise UnreadableError(str(error), payload) from None
+
+
+def _fill(marks: Marks, transcript: Transcript, stamps: list[int], store_chunks: bool) -> None:
+    marks.n_events = len(stamps)
+    marks.first_event_ns = stamps[0] if stamps else None
+    marks.first_reasoning_ns = transcript.first_reasoning_ns
+    marks.first_content_ns = transcript.first_content_ns
+    marks.first_tool_ns = transcript.first_tool_ns
+    marks.last_delta_ns = transcript.last_delta_ns
+    marks.finish_ns, marks.usage_ns = transcript.finish_ns, transcript.usage_ns
+    chunks = transcript.chunks
+    marks.n_text_chunks = len(chunks)
+    if chunks:
+        marks.first_text_coalesced = int(stamps.count(chunks[0][0]) > 1)
+        start = marks.start_ns
+        if store_chunks and start is not None:
+            marks.chunks = encode_chunks(((at_ns - start) // 1000, chars) for at_ns, chars in chunks)
+
+
+def _accepted(end_state: EndState, exchange: Exchange, transcript: Transcript) -> Verdict:
+    marks, usage = exchange.marks, transcript.usage
+    marks.prompt_tokens = count(usage, "prompt_tokens")
+    marks.completion_tokens = count(usage, "completion_tokens")
+    marks.cached_tokens = count(usage, "prompt_tokens_details", "cached_tokens")
+    return Verdict(end_state, transcript=transcript)
+
+
+def _error_object(transcript: Transcript, redactor: Redactor) -> Verdict:
+    error = transcript.error
+    said = error if isinstance(error, str) else faults.message_of(error) or ""
+    raw = error if isinstance(error, str) else orjson.dumps(error, default=str).decode()
+    message = f"the server reported an error inside its reply: {redactor.evidence(raw)}"
+    kind, code = faults.of_event(error, said), faults.code_of(error)
+    return Verdict(EndState.ERROR_EVENT, kind, message, code, transcript)
+
+
+def _broken(exchange: Exchange, transcript: Transcript, redactor: Redactor) -> Verdict:
+    fault = exchange.fault or ErrorType.STREAM_CUT
+    text = redactor.evidence(exchange.fault_text)
+    if fault in _TIMEOUTS:
+        return Verdict(EndState.TIMEOUT, fault, text, transcript=transcript)
+    if fault is ErrorType.CANCELLED:
+        return Verdict(EndState.CANCELLED, fault, text, transcript=transcript)
+    if fault is ErrorType.MALFORMED:
+        message = _with_evidence(text, exchange.raw_body(), redactor)
+        return Verdict(EndState.MALFORMED, fault, message, transcript=transcript)
+    message = _with_evidence(f"the reply broke off ({text})", _tail(exchange), redactor)
+    return Verdict(EndState.CUT, ErrorType.STREAM_CUT, message, transcript=transcript)
+
+
+def _kind(exchange: Exchange) -> str | None:
+    content_type = exchange.content_type()
+    head = exchange.reads[0][1][:64].lstrip(b"\xef\xbb\xbf \t\r\n") if exchange.reads else b""
+    if content_type == "text/event-stream":
+        return "json" if head.startswith(b"{") else "sse"  # an error object under the stream's content type
+    is_json = content_type == "application/json" or content_type.endswith("+json")
+    if (is_json or content_type in _SNIFFED) and head.startswith((b"data:", b"event:", b":")):
+        return "sse"
+    if is_json or (content_type in _SNIFFED and head.startswith((b"{", b"["))):
+        return "json"
+    return None
+
+
+def _decompress(exchange: Exchange) -> str | None:
+    """Undo a content encoding we did not ask for; the sentence to fail with where that can't be done."""
+    encoding = exchange.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        return f"the reply is encoded as {encoding!r}, though identity was asked for"
+    inflate, size = zlib.decompressobj(47), 0
+    reads: list[tuple[int, bytes]] = []
+    try:
+        for at_ns, data in exchange.reads:
+            part = inflate.decompress(data, MAX_REPLY_BYTES - size + 1)
+            size += len(part)
+            if size > MAX_REPLY_BYTES:
+                return "the reply inflates to more than 64 MiB"
+            if part:
+                reads.append((at_ns, part))
+    except zlib.error as error:
+        return f"the reply is encoded as {encoding!r}, though identity was asked for, and broken: {error}"
+    exchange.reads = reads
+    return None
+
+
+def _json_or_none(raw: bytes) -> Any:
+    try:
+        return parse_json(raw)
+    except UnreadableError:
+        return None
+
+
+def _tail(exchange: Exchange) -> bytes:
+    """The last bytes before a break say more than the first."""
+    return b"".join(data for _, data in exchange.reads[-8:])[-EVIDENCE_BYTES:]
+
+
+def _with_evidence(what: str, raw: bytes, redactor: Redactor) -> str:
+    evidence = redactor.evidence(raw)
+    return f"{what}: {evidence}" if evidence else what

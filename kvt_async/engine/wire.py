@@ -1,0 +1,70 @@
+"""What one exchange of a request and its reply was on the wire: bytes, instants, and what broke. No JSON here.
+
+A transport fills an Exchange; `verdict` reads it afterwards, off the hot path. Whatever transport is used, equal wire
+behaviour gives an equal Exchange and so an equal attempt.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kvt_async.contract.errors import ErrorType
+from kvt_async.records import Marks
+
+MAX_REPLY_BYTES = 64 * 1024 * 1024  # a reply beyond this is a fault of the server, not an answer
+EVIDENCE_BYTES = 200
+_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Filled as it happens. `reads` are (arrival ns, body bytes) in order, stamped in the transport's read callback."""
+
+    marks: Marks = field(default_factory=Marks)
+    reads: list[tuple[int, bytes]] = field(default_factory=list)
+    arrived_ns: int = 0  # the newest read
+    bytes_received: int = 0  # all bytes of the reply, head included
+    body_bytes: int = 0
+    head: bytes = b""  # first bytes of the reply, while there is no status line: evidence for what isn't HTTP
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
+    done_seen: bool = False  # a `data: [DONE]` line came
+    complete: bool = False  # the body's own end came: last chunk, content-length, or a clean close that may end it
+    fault: ErrorType | None = None  # what broke the exchange; None: nothing did
+    fault_text: str = ""
+
+    def received(self, now_ns: int, n_bytes: int) -> None:
+        self.arrived_ns = now_ns
+        self.bytes_received += n_bytes
+
+    def body(self, now_ns: int, data: bytes) -> None:
+        """Body bytes of a read. Raises OverflowError when the reply outgrows MAX_REPLY_BYTES."""
+        if not self.reads:
+            self.marks.first_byte_ns = now_ns
+        self.reads.append((now_ns, data))
+        self.body_bytes += len(data)
+        if b"[DONE]" in data and _DONE.search(data):
+            self.done_seen = True
+        if self.body_bytes > MAX_REPLY_BYTES:
+            raise OverflowError
+
+    def broke(self, fault: ErrorType, text: str) -> None:
+        """The first thing that broke is what broke the exchange."""
+        if self.fault is None:
+            self.fault, self.fault_text = fault, text
+
+    @property
+    def stale(self) -> bool:
+        """A pooled connection was closed by the server before anything of the reply came: send again at once."""
+        return (
+            self.fault is ErrorType.CONNECTION
+            and bool(self.marks.conn_reused)
+            and self.bytes_received == 0
+            and self.status is None
+        )
+
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def raw_body(self) -> bytes:
+        return b"".join(data for _, data in self.reads)

@@ -4,6 +4,9 @@ torch has this optimiser too, but it orthogonalises in bfloat16, which takes lon
 CPU without bfloat16 arithmetic. Here matrices of one shape are also handled as one batch.
 """
 
+# Checked with torch installed and without; what torch leaves untyped is not ours to fix:
+# mypy: disable-error-code="misc, no-any-return, untyped-decorator, override, union-attr"
+
 from collections import defaultdict
 from collections.abc import Iterable
 

@@ -5,6 +5,9 @@ start below gives it the two things it needs to find out otherwise: heads that l
 heads that match content with content and copy what they find (layers 1 and up). Every weight is trained afterwards.
 """
 
+# Checked with torch installed and without; what torch leaves untyped is not ours to fix:
+# mypy: disable-error-code="misc, no-any-return, untyped-decorator"
+
 import math
 from dataclasses import asdict, dataclass
 
@@ -121,6 +124,9 @@ class Llama(nn.Module):
             x = layer(x, cos, sin)
         return self.norm(x)
 
+    def blocks(self) -> list[Block]:
+        return [layer for layer in self.layers if isinstance(layer, Block)]
+
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden @ self.embed_tokens.weight.T
 
@@ -136,9 +142,10 @@ def initialise(model: Llama, seed: int, gain: float = 3.0) -> None:
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             weight.div_(math.sqrt(2 * shape.num_hidden_layers))
     model.embed_tokens.weight[:, 0] = 0.9  # a bias-free Llama has no constant; positional heads are made of this one
-    _offset_heads(model.layers[0].self_attn, shape)
-    for layer in model.layers[1:]:
-        _matching_heads(layer.self_attn, shape, gain)
+    first, *others = model.blocks()
+    _offset_heads(first.self_attn, shape)
+    for block in others:
+        _matching_heads(block.self_attn, shape, gain)
 
 
 def _offset_heads(attention: Attention, shape: Shape) -> None:

@@ -86,7 +86,7 @@ def connect_for_writing(db: Path) -> sqlite3.Connection:
         raise store_error(db, error) from error
 
 
-def connect_for_reading(db: Path, *, write_derived: bool = False) -> sqlite3.Connection:
+def connect_for_reading(db: Path, *, write_derived: bool = False, check_same_thread: bool = True) -> sqlite3.Connection:
     """Open an existing database for the analyzer; read-only unless `write_derived`.
 
     Raises MissingPrerequisiteError when there is none or it holds no kvt schema, StoreError on a newer schema.
@@ -96,7 +96,13 @@ def connect_for_reading(db: Path, *, write_derived: bool = False) -> sqlite3.Con
         raise MissingPrerequisiteError("there is no database yet", where=str(db), do="Run `kvt sweep -c CONFIG` first.")
     try:
         uri = f"{db.resolve().as_uri()}?mode={'rw' if write_derived else 'ro'}"
-        conn = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+        conn = sqlite3.connect(
+            uri,
+            uri=True,
+            timeout=BUSY_TIMEOUT_MS / 1000,
+            isolation_level=None,
+            check_same_thread=check_same_thread,
+        )
         version = _version(conn)
         if version == 0:
             conn.close()

@@ -1,0 +1,99 @@
+"""From settings to a group that can be sent: manifest in the database, contract compared, levels matched to runs.
+
+Nothing here talks to a server, and nothing about the group is written before everything has been checked.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvt_async.contract.errors import ContractMismatchError, MissingPrerequisiteError
+from kvt_async.contract.paths import manifest_path
+from kvt_async.contract.schema import connect_for_writing
+from kvt_async.contract.settings import Settings
+from kvt_async.data.contract_of import group_contract
+from kvt_async.data.identity import dataset_id
+from kvt_async.data.manifest import ManifestHead, read_head
+from kvt_async.data.manifest_store import store_manifest, stored_id
+from kvt_async.data.prepare import prepare
+from kvt_async.records import Json, Level
+from kvt_async.run.plan import only
+from kvt_async.run.session import Run, find_generation, match_runs
+from kvt_async.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What a session will work on."""
+
+    contract: Json
+    generation: int
+    new_generation: bool
+    template_version: str
+    runs: list[Run]
+
+
+def prepared_head(settings: Settings, *, prepare_first: bool, force: bool, say: Callable[[str], None]) -> ManifestHead:
+    """The manifest's head; `prepare_first` makes the manifest where it is missing.
+
+    Raises MissingPrerequisiteError where it is missing and nobody asked to make it.
+    """
+    if prepare_first:
+        return prepare(settings, force=force, report=say).head
+    # Not hashed again: what is sent comes from the database, which took the file in by its hash.
+    return read_head(manifest_path(settings.output.data_dir, dataset_id(settings)), verify=False)
+
+
+def into_database(db: Path, settings: Settings, head: ManifestHead, generation: int) -> str:
+    """Store the manifest if this version is not there; return the dataset's id in this database."""
+    conn = connect_for_writing(db)
+    try:
+        name = stored_id(conn, head, generation) if generation > 1 else head.dataset_id
+        store_manifest(conn, manifest_path(settings.output.data_dir, head.dataset_id), dataset_id=name)
+        return name
+    finally:
+        conn.close()
+
+
+def find_group(
+    reader: Reader, settings: Settings, head: ManifestHead, levels: tuple[Level, ...], *, force: bool
+) -> Group:
+    """Compare contracts and level identities. Raises ContractMismatchError, unless `force` opens a new generation."""
+    group = settings.experiment.exp_group_id
+    contract: Json = dict(group_contract(settings, head))
+    generation, new = find_generation(reader, settings, contract, force=force)
+    try:
+        runs = match_runs(reader, group, generation, levels)
+    except ContractMismatchError:
+        if not force:
+            raise
+        generation, new = generation + 1, True
+        runs = match_runs(reader, group, generation, levels)
+    return Group(contract, generation, new, str(head.prompt["template_version"]), runs)
+
+
+def stored_dataset(reader: Reader, head: ManifestHead, generation: int) -> str:
+    """The dataset's id in the database. Raises MissingPrerequisiteError where this version was never stored."""
+    for name in (f"{head.dataset_id}__g{generation}", head.dataset_id):
+        found = reader.value("SELECT sha256 FROM manifests WHERE dataset_id = ? AND version = ?", name, head.version)
+        if found == head.sha256:
+            return name
+    raise MissingPrerequisiteError(
+        f"the manifest of {head.dataset_id} (version {head.version}) is not in the database yet",
+        where=str(reader.db),
+        do="Run `kvt prepare -c CONFIG` first, or `kvt sweep -c CONFIG`, which prepares.",
+    )
+
+
+def unsettled(
+    reader: Reader, runs: list[Run], name: str, chosen: list[int] | None
+) -> tuple[list[bytearray], list[int]]:
+    """Per run one byte per entry, 1 where nothing is to be sent; and how many entries each run has in this plan.
+
+    `chosen`: the only entries that are wanted; None: all.
+    """
+    n = reader.n_entries(name)
+    done = [reader.settled(run.run_id, n) if run.stored else bytearray(n) for run in runs]
+    if chosen is None:
+        return done, [n] * len(runs)
+    return [only(mask, chosen) for mask in done], [len(chosen)] * len(runs)

@@ -1,0 +1,147 @@
+"""Was it the server or the client? What this process did to its own measurements, and a verdict with a bound.
+
+A latency is wrong by at most the time between a byte's arrival and the stamp on it. The loop's own lag bounds that; a
+process at the end of its core, a long GC pause or a late send show the same illness from other sides.
+"""
+
+import asyncio
+import gc
+import math
+import time
+from collections import deque
+from typing import Any
+
+from kvt_async.records import Attempt, Json
+
+TICK_S = 0.01
+MAX_LAG_MS = 2.0  # below this a client is clean whatever it measures
+MAX_SEND_LAG_MS = 10.0  # never inside a latency, but the load is then not what was asked for
+MAX_GC_SHARE = 0.05
+SHARE_OF_TTFT = 0.05  # an error under 5% of the median TTFT leaves a comparison as it was
+MAX_CPU_SHARE = 0.9
+CLEAN, BOUND = "client-clean", "CLIENT-BOUND"
+
+
+class Histogram:
+    """Counts of durations in ms over logarithmic cells (9% wide): constant memory, any length of run."""
+
+    _PER_OCTAVE, _LOWEST_MS = 8, 0.001
+
+    def __init__(self) -> None:
+        self._counts = [0] * (40 * self._PER_OCTAVE)
+        self.n, self.max_ms = 0, 0.0
+
+    def add(self, ms: float) -> None:
+        cell = int(math.log2(max(ms, self._LOWEST_MS) / self._LOWEST_MS) * self._PER_OCTAVE)
+        self._counts[min(cell, len(self._counts) - 1)] += 1
+        self.n += 1
+        self.max_ms = max(self.max_ms, ms)
+
+    def quantile_ms(self, q: float) -> float:
+        """Upper edge of the cell that holds the quantile; 0 when empty."""
+        rank, seen = q * self.n, 0
+        for cell, count in enumerate(self._counts):
+            seen += count
+            if count and seen >= rank:
+                return float(min(self.max_ms, self._LOWEST_MS * 2 ** ((cell + 1) / self._PER_OCTAVE)))
+        return 0.0
+
+
+class Health:
+    """Watches this process from `start` to `stop`; `watch` is the ticker to run beside the requests."""
+
+    def __init__(self) -> None:
+        self.lag, self.send_lag = Histogram(), Histogram()
+        self.ttft_ms: deque[float] = deque(maxlen=4096)
+        self.coalesced = self.stamped = self.gc_runs = 0
+        self.gc_max_ms = self.gc_total_ms = 0.0
+        self._gc_began = 0
+        self._began = self._ended = (0, 0.0, 0.0)
+
+    def start(self) -> None:
+        """Freeze what set-up left on the heap, so that collections during the run have little to walk."""
+        gc.collect()
+        gc.freeze()
+        gc.callbacks.append(self._on_gc)
+        self._began = self._ended = _clocks()
+
+    def stop(self) -> None:
+        self._ended = _clocks()
+        if self._on_gc in gc.callbacks:
+            gc.callbacks.remove(self._on_gc)
+        gc.unfreeze()
+
+    async def watch(self) -> None:
+        """Note how late each tick comes, against an absolute schedule; runs until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + TICK_S
+        while True:
+            await asyncio.sleep(due - loop.time())
+            late = loop.time() - due
+            self.lag.add(max(late, 0.0) * 1000)
+            due += TICK_S * (1 + late // TICK_S)  # a block of 100 ms is one late tick, not ten
+
+    def saw(self, attempt: Attempt) -> None:
+        marks = attempt.marks
+        ready = marks.limits_ns if marks.conn_reused else marks.conn_ready_ns
+        if marks.start_ns is not None and ready is not None:
+            self.send_lag.add(max(marks.start_ns - ready, 0) / 1e6)
+        first = marks.first_content_ns or marks.first_reasoning_ns
+        if first is not None and marks.start_ns is not None:
+            self.ttft_ms.append((first - marks.start_ns) / 1e6)
+        if marks.first_text_coalesced is not None:
+            self.stamped += 1
+            self.coalesced += marks.first_text_coalesced
+
+    def row(self) -> Json:
+        """Columns of client_health, without session and time."""
+        now = self._ended if self._ended != self._began else _clocks()
+        wall = max((now[0] - self._began[0]) / 1e9, 1e-9)
+        cpu, loop_cpu = (now[1] - self._began[1]) / wall, (now[2] - self._began[2]) / wall
+        p99, ttft = self.lag.quantile_ms(0.99), _median(self.ttft_ms)
+        allowed, late = SHARE_OF_TTFT * ttft, self.send_lag.quantile_ms(0.99)
+        signals = [  # how many times over what is allowed, in words
+            (p99 / max(MAX_LAG_MS, allowed), f"loop lag p99 {p99:.1f} ms, allowed {max(MAX_LAG_MS, allowed):.1f}"),
+            (late / max(MAX_SEND_LAG_MS, allowed), f"send lag p99 {late:.1f} ms"),
+            (loop_cpu / MAX_CPU_SHARE, f"the event loop used {loop_cpu:.0%} of a core"),
+            (self.gc_total_ms / (wall * 1000) / MAX_GC_SHARE, f"GC took {self.gc_total_ms / (wall * 10):.1f}% of time"),
+        ]
+        worst, signal = max(signals)
+        return {
+            "verdict": BOUND if worst > 1 else CLEAN,
+            "error_bound_ms": p99,  # holds for 99% of instants; the maximum stands beside it
+            "signal": signal,
+            "loop_lag_p50_ms": self.lag.quantile_ms(0.5),
+            "loop_lag_p99_ms": p99,
+            "loop_lag_max_ms": self.lag.max_ms,
+            "send_lag_p99_ms": self.send_lag.quantile_ms(0.99) if self.send_lag.n else None,
+            "cpu_share": cpu,
+            "gc_pause_max_ms": self.gc_max_ms,
+            "detail": {
+                "wall_s": wall,
+                "loop_cpu_share": loop_cpu,
+                "ticks": self.lag.n,
+                "gc_runs": self.gc_runs,
+                "gc_total_ms": self.gc_total_ms,
+                "ttft_p50_ms": ttft,
+                "first_reads_stamped": self.stamped,
+                "first_reads_coalesced": self.coalesced,
+            },
+        }
+
+    def _on_gc(self, phase: str, info: dict[str, Any]) -> None:
+        if phase == "start":
+            self._gc_began = time.perf_counter_ns()
+            return
+        took_ms = (time.perf_counter_ns() - self._gc_began) / 1e6
+        self.gc_runs += 1
+        self.gc_total_ms += took_ms
+        self.gc_max_ms = max(self.gc_max_ms, took_ms)
+
+
+def _clocks() -> tuple[int, float, float]:
+    return time.perf_counter_ns(), time.process_time(), time.thread_time()
+
+
+def _median(values: deque[float]) -> float:
+    return sorted(values)[len(values) // 2] if values else 0.0

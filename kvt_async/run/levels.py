@@ -1,0 +1,186 @@
+"""Settings -> the levels to run, in order: full cache once, then each series from the mildest budget to the harshest.
+
+A series is (policy, mode, params) under a readable, unique label that depends on nothing but these, so that a level
+added to a config later never renames the ones that are stored.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import orjson
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import Apply, LevelSpec, Policy, Settings
+from kvt_async.records import Json, Level
+
+FULL = "full"
+_MODES = {"question_aware": "aware", "question_agnostic": "agnostic"}
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Levels in the order they run (repeats of full cache last), and sentences about what was merged or is missing."""
+
+    levels: tuple[Level, ...]
+    notes: tuple[str, ...]
+
+
+def make_levels(settings: Settings) -> Levels:
+    """Raises ConfigError where two levels can't be told apart or a level has no endpoint."""
+    notes: list[str] = []
+    specs = list(_specs(settings))
+    full = [level for level in specs if level.is_full]
+    if len(full) > 1 and settings.kv.levels is not None:
+        notes.append(f"full cache is asked for {len(full)} times; it runs once and is every series' baseline")
+    if not full:
+        notes.append("no level is full cache: the analysis will have no baseline to compare with")
+        if settings.kv.control_repeats:
+            notes.append("kv.control_repeats is ignored: there is no full cache to repeat")
+    kept = _distinct([*full[:1], *(level for level in specs if not level.is_full)], notes)
+    if full:
+        kept += [replace(kept[0], repeat_idx=n + 1) for n in range(settings.kv.control_repeats)]
+    return Levels(tuple(replace(level, level_idx=n) for n, level in enumerate(kept)), tuple(notes))
+
+
+def label(level: Level) -> str:
+    """'snapkv/aware 0.5', 'full (repeat 1)': how a level is called on screen and in errors."""
+    if level.is_full:
+        return FULL + (f" (repeat {level.repeat_idx})" if level.repeat_idx else "")
+    unit = {"fraction": "", "tokens": " tokens", "bits": " bits"}[level.unit]
+    return f"{level.series} {level.budget:g}{unit}"
+
+
+def series_label(policy: str, mode: str, params: Json, via: str) -> str:
+    """`snapkv/aware`, `snapkv/agnostic window=32`.
+
+    Launched or labelled levels name a mode only if it isn't the default one.
+    """
+    named = via in ("body", "endpoint") or mode != "question_aware"
+    head = f"{policy}/{_MODES[mode]}" if named else policy
+    return " ".join([head, *(f"{key}={_plain(params[key])}" for key in sorted(params))])
+
+
+def _specs(settings: Settings) -> Iterator[Level]:
+    kv = settings.kv
+    if kv.levels is not None:
+        for spec in kv.levels:
+            params = {**kv.params, **spec.params}
+            yield _level(settings, spec.policy or kv.policy, spec.mode or kv.mode, params, spec)
+        return
+    for entry in kv.policies if kv.policies is not None else [kv.policy]:
+        policy = Policy(policy=entry) if isinstance(entry, str) else entry
+        for budget in sorted(kv.budgets, reverse=True):
+            params = {**kv.params, **policy.params}
+            yield _level(settings, policy.policy, policy.mode or kv.mode, params, LevelSpec(budget=budget))
+
+
+def _level(settings: Settings, policy: str, mode: str, params: Json, spec: LevelSpec) -> Level:
+    kv = settings.kv
+    unit, budget = spec.unit or kv.unit, float(f"{spec.budget:.12g}")
+    if unit == "fraction" and budget > 1:
+        raise ConfigError(
+            f"a fraction kept of {budget:g} is more than all", where="kv.levels", do="Give a budget in (0, 1]."
+        )
+    is_full = policy == FULL or (unit == "fraction" and budget == 1.0)
+    if is_full:
+        policy, mode, params, unit, budget = FULL, "question_aware", {}, "fraction", 1.0
+    via = kv.apply.via
+    return Level(
+        series=FULL if is_full else series_label(policy, mode, params, via),
+        policy=policy,
+        budget=budget,
+        unit=unit,
+        mode=mode,
+        params=params,
+        is_full=is_full,
+        apply_via=via,
+        apply=_identity(kv.apply, is_full),
+        evidence={k: v for k, v in kv.evidence.model_dump(mode="json").items() if v not in (None, False)},
+        endpoints=_endpoints(settings, policy, budget, is_full, spec),
+    )
+
+
+def _identity(apply: Apply, is_full: bool) -> Json:
+    """What makes a level another level: how its budget reaches the server, but not where the server lives."""
+    if apply.via == "body":
+        return {"via": "body", "body": apply.full_body if is_full and apply.full_body is not None else apply.body}
+    if apply.via == "launch":
+        return {"via": "launch", "command": apply.command}
+    return {"via": apply.via}
+
+
+def _endpoints(settings: Settings, policy: str, budget: float, is_full: bool, spec: LevelSpec) -> tuple[str, ...]:
+    found: str | list[str] | None = spec.base_url
+    if found is None and settings.kv.apply.via == "endpoint":
+        table = settings.kv.apply.endpoints or {}
+        found = _lookup(table, policy, budget, is_full)
+        if found is None:
+            raise ConfigError(
+                f"no endpoint is given for {policy} at {budget:g}",
+                where="kv.apply.endpoints",
+                details=tuple(f"{key}: {url}" for key, url in table.items()),
+                do=f'Add "{policy} {budget:g}": URL (or "{budget:g}": URL for every policy).',
+            )
+    urls = [found] if isinstance(found, str) else found or [settings.engine.base_url]
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"{url!r} is not an http(s) URL", where="kv.apply.endpoints")
+    return tuple(url.rstrip("/") for url in urls)
+
+
+def _lookup(table: dict[str, str | list[str]], policy: str, budget: float, is_full: bool) -> str | list[str] | None:
+    general = None
+    for key, urls in table.items():
+        words = key.split()
+        number = _number(words[-1]) if words else None
+        same = number is not None and abs(number - budget) < 1e-9
+        if (len(words) == 2 and words[0] == policy and same) or (is_full and key.strip() == FULL):
+            return urls
+        if len(words) == 1 and same:
+            general = urls
+    return general
+
+
+def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
+    seen: dict[tuple[str, str], list[Level]] = {}
+    kept = []
+    for level in levels:
+        for other in seen.setdefault((level.series, level.unit), []):
+            if other.budget == level.budget:
+                if (other.apply, other.endpoints) != (level.apply, level.endpoints):
+                    raise ConfigError(
+                        f"two levels are both {label(level)} but are served differently",
+                        where="kv.levels",
+                        do="Give one of them a telling entry in params, so that they are two series.",
+                    )
+                notes.append(f"{label(level)} is asked for twice; it runs once")
+                break
+            if abs(other.budget - level.budget) <= 1e-4 * max(other.budget, level.budget):
+                raise ConfigError(
+                    f"budgets {other.budget!r} and {level.budget!r} of {level.series} are nearly the same",
+                    where="kv.levels" if level.params else "kv.budgets",
+                    do="Keep one of them: no prompt is long enough to tell them apart.",
+                )
+        else:
+            seen[level.series, level.unit].append(level)
+            kept.append(level)
+    return kept
+
+
+def public_url(url: str) -> str:
+    """A URL without the credentials it may carry."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

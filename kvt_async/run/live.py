@@ -1,0 +1,178 @@
+"""A session with a server: everything between the first byte sent and the last row written."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from kvt_async.contract.settings import Settings
+from kvt_async.engine.sender import Sender
+from kvt_async.records import Json
+from kvt_async.run import canary as canaries
+from kvt_async.run import server
+from kvt_async.run.build import Builder
+from kvt_async.run.clock import utc_now
+from kvt_async.run.feed import Feed
+from kvt_async.run.health import Health
+from kvt_async.run.interrupts import Interrupts
+from kvt_async.run.levels import public_url
+from kvt_async.run.log import RunLog
+from kvt_async.run.pipeline import Gate, Pipeline, send_all
+from kvt_async.run.plan import pending, steps
+from kvt_async.run.progress import Progress
+from kvt_async.run.session import Run, add_runs
+from kvt_async.run.warm_up import warm_up
+from kvt_async.store.reader import Reader
+from kvt_async.store.rows import Row
+from kvt_async.store.writer import Writer
+
+
+@dataclass(slots=True)
+class Live:
+    """What the steps of a session share; `say` prints a line for people, `log` writes one for machines."""
+
+    settings: Settings
+    reader: Reader
+    store: Writer
+    sender: Sender
+    interrupts: Interrupts
+    session_id: str
+    dataset_id: str
+    runs: Sequence[Run]
+    say: Callable[[str], None]
+    log: RunLog
+    quiet: bool = False
+    progress: Progress | None = None  # once sending has begun
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Every base URL of the levels, once."""
+        return list(dict.fromkeys(url for run in self.runs for url in run.level.endpoints))
+
+    async def meet_server(self, generation: int, template_version: str) -> list[Json]:
+        """Reach it, note who it is, write the missing rows of `runs`. Raises ServerError, ConfigError."""
+        for warning in await server.check_server(self.sender, self.settings, self.endpoints):
+            self.say(f"warning: {warning}")
+        before = server.last_identities(self.reader, self.settings.experiment.exp_group_id)
+        found = await server.snapshot(self.sender, self.store, self.session_id, "start", self.endpoints)
+        for endpoint, now in zip(self.endpoints, found, strict=True):
+            for sentence in server.drift(before.get(public_url(endpoint), {}), now):
+                self.say(f"warning: {sentence} since the last session; levels may not be comparable")
+                self.log("drift", endpoint=endpoint, what=sentence)
+        await add_runs(
+            self.store,
+            self.settings,
+            self.runs,
+            dataset_id=self.dataset_id,
+            generation=generation,
+            template_version=template_version,
+            engine_name=server.engine_name(found[0]),
+        )
+        return found
+
+    async def part_from_server(self, start: Sequence[Json]) -> None:
+        """Note who it is at the end, and say what changed meanwhile."""
+        found = await server.snapshot(self.sender, self.store, self.session_id, "end", self.endpoints)
+        for endpoint, then, now in zip(self.endpoints, start, found, strict=True):
+            for sentence in server.drift(then, now):
+                self.say(f"warning: {sentence} during the session; levels may not be comparable")
+                self.log("drift", endpoint=endpoint, what=sentence)
+
+    async def canary(self, builder: Builder, *, allow_dead_knob: bool) -> str | None:
+        """The verdict; None: the levels are not of the kind it can judge. Raises DeadKnobError."""
+        levels = [run.level for run in self.runs if run.level.repeat_idx == 0]
+        if not canaries.applies(levels):
+            return None
+        entries = canaries.choose(self.reader, self.dataset_id)
+        found = await canaries.run_canary(
+            self.settings, levels, builder, entries, self.sender.probe, self.store, self.session_id
+        )
+        self.log("canary", verdict=found.verdict, reason=found.reason)
+        if (sentence := canaries.check(found, allow=allow_dead_knob)) is not None:
+            self.say(f"warning: {sentence}")
+        return found.verdict
+
+    async def warm(self, builder: Builder, done: Sequence[bytearray]) -> None:
+        """engine.warm_up: prefill, for the prompts that some level still needs."""
+        if self.settings.engine.warm_up != "prefill":
+            return
+        seqs = [seq for seq in range(len(done[0])) if any(not mask[seq] for mask in done)]
+        await warm_up(
+            self.settings, [run.level for run in self.runs], seqs, self.dataset_id, builder, self.reader,
+            self.sender.probe, self.store, self.session_id, self.interrupts.stop, self.say,
+        )  # fmt: skip
+
+    async def open_try_series(self, chosen: Sequence[int] | None) -> None:
+        """--retry-failed: a new try series for every failure, or those among `chosen` entries."""
+        wanted = None if chosen is None else {str(seq) for seq in chosen}
+        for run in self.runs:
+            failed = self.reader.failed(run.run_id) if run.stored else []
+            rows: list[Row] = [
+                ("try_series", (request_id, series_idx + 1, self.session_id, utc_now()))
+                for request_id, series_idx in failed
+                if wanted is None or request_id.rpartition(":")[2] in wanted
+            ]
+            if rows:
+                await self.store.save(rows)
+
+    async def send(self, builder: Builder, done: Sequence[bytearray]) -> None:
+        """Send what is pending. Returns when all is saved, or sending has stopped: see interrupts and the breaker."""
+        health = Health()
+        progress = self.progress = Progress(
+            [run.level for run in self.runs],
+            [run.run_id for run in self.runs],
+            pending(done),
+            health,
+            lambda: self.sender.in_flight,
+        )
+        feed = Feed(self.reader, self.store, self.dataset_id, self.runs, builder)
+        limits = self.settings.limits
+        order = steps(done, [run.level.repeat_idx > 0 for run in self.runs], limits.order, self.settings.sampling.seed)
+        gate = Gate(limits.concurrency, self.store)
+        pipe = Pipeline(self.sender.send, self.store, gate, progress, self.interrupts.stop, self.session_id, utc_now)
+        health.start()
+        self.interrupts.draining = True
+        try:
+            async with (
+                beside(health.watch(), progress.show(self.quiet), self._watch_breaker(), self._halt_sender()),
+                aclosing(feed.requests(order)) as requests,
+            ):
+                await send_all(requests, pipe, concurrency=limits.concurrency)
+        finally:
+            self.interrupts.settle()
+            health.stop()
+            await self._keep_health(health.row(), progress)
+
+    async def _keep_health(self, row: Json, progress: Progress) -> None:
+        self.log("client", **row)
+        detail = {**row.pop("detail"), **progress.figures()}
+        fixed = {"session_id": self.session_id, "created_at": utc_now(), "detail_json": orjson.dumps(detail).decode()}
+        if self.store.broken is None:
+            await self.store.insert("client_health", {**fixed, **row})
+
+    async def _watch_breaker(self) -> None:
+        await self.sender.breaker.tripped.wait()
+        self.say(f"stopping: {self.sender.breaker.reason}")
+        self.interrupts.stop.set()
+
+    async def _halt_sender(self) -> None:
+        await self.interrupts.stop.wait()
+        self.sender.halt()
+
+
+@asynccontextmanager
+async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run them while the block runs, then end them. One that fails fails the block at its end."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):
+            raise error

@@ -1,0 +1,65 @@
+"""Manifest x level - what is settled -> what to send, in order. Pure: bytes and numbers in, an iterator out.
+
+`done` has one byte per manifest entry and level, so a million requests cost a megabyte a level and are never a list.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import Settings
+
+Order = Literal["by_budget", "interleaved"]
+Step = tuple[int, int]  # index of the level, seq of the manifest entry
+
+
+def steps(done: Sequence[bytearray], repeats: Sequence[bool], order: Order, seed: int) -> Iterator[Step]:
+    """Every (level, seq) whose byte in `done[level][seq]` is 0.
+
+    by_budget: level after level, each in manifest order. interleaved: example after example, its levels shuffled with
+    `seed`, so that a drift in time hits all levels alike; levels marked in `repeats` (A/A controls) come last, whole.
+    """
+    if order == "by_budget":
+        for level in range(len(done)):
+            yield from ((level, seq) for seq in _zeros(done[level]))
+        return
+    mixed = [level for level in range(len(done)) if not repeats[level]]
+    for seq in range(len(done[0]) if done else 0):
+        todo = [level for level in mixed if not done[level][seq]]
+        if todo:
+            random.Random(f"{seed}:{seq}").shuffle(todo)
+            yield from ((level, seq) for level in todo)
+    for level in range(len(done)):
+        if repeats[level]:
+            yield from ((level, seq) for seq in _zeros(done[level]))
+
+
+def pending(done: Sequence[bytearray]) -> list[int]:
+    """How many steps each level still has."""
+    return [level.count(0) for level in done]
+
+
+def only(done: bytearray, seqs: Sequence[int]) -> bytearray:
+    """`done` with everything but `seqs` taken out of the plan (`--limit`)."""
+    limited = bytearray(b"\1") * len(done)
+    for seq in seqs:
+        limited[seq] = done[seq]
+    return limited
+
+
+def check_order(settings: Settings) -> None:
+    """Raises ConfigError for an order that can't be had."""
+    if settings.limits.order == "interleaved" and settings.kv.apply.via == "launch":
+        raise ConfigError(
+            "interleaved needs every level's server at once, but via: launch runs one after the other",
+            where="limits.order",
+            do="Use limits.order: by_budget, or start the servers yourself and use kv.apply.via: endpoint.",
+        )
+
+
+def _zeros(done: bytearray) -> Iterator[int]:
+    at = done.find(0)
+    while at >= 0:
+        yield at
+        at = done.find(0, at + 1)

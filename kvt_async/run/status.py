@@ -1,0 +1,127 @@
+"""How far a group is, from any process, also while a runner works: counts, invariants, sessions, who holds the lock."""
+
+import sys
+import time
+
+from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.paths import run_paths
+from kvt_async.contract.settings import Settings
+from kvt_async.records import Json
+from kvt_async.store.lock import holder
+from kvt_async.store.reader import Reader
+
+WATCH_S = 2.0
+
+
+def status(settings: Settings) -> Json:
+    """One look. Raises MissingPrerequisiteError where nothing was run yet."""
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    reader = Reader(paths.db)
+    try:
+        return _look(reader, settings)
+    finally:
+        reader.close()
+
+
+def show_status(settings: Settings, *, watch: bool = False, as_json: bool = False) -> int:
+    """Print it; with `watch` until nothing is pending or nobody runs. Exit code 1: the counts don't add up."""
+    while True:
+        now = status(settings)
+        if as_json:
+            import orjson
+
+            print(orjson.dumps(now, option=orjson.OPT_INDENT_2).decode(), flush=True)
+        else:
+            print("\n".join(lines(now)), flush=True)
+        if not watch or not now["running"] or now["pending"] == 0:
+            return 0 if now["invariants_hold"] else 1
+        time.sleep(WATCH_S)
+        if not as_json and sys.stdout.isatty():
+            print()
+
+
+def lines(now: Json) -> list[str]:
+    """The answer for people."""
+    out = [f"{now['exp_group_id']}, generation {now['generation']}: {now['responses']} answered, "
+           f"{now['failures']} failed, {now['pending']} pending of {now['planned']}"]  # fmt: skip
+    width = max((len(level["level"]) for level in now["levels"]), default=5)
+    head = f"  {'level':{width}} {'planned':>8} {'queued':>8} {'answered':>8} {'failed':>7} {'pending':>8}"
+    out += [head, "  " + "-" * (len(head) - 2)]
+    for level in now["levels"]:
+        out.append(
+            f"  {level['level']:{width}} {level['planned']:>8} {level['requests']:>8} {level['responses']:>8} "
+            f"{level['failures']:>7} {level['pending']:>8}"
+        )
+    for name, n in now["failures_by_type"].items():
+        out.append(f"  failed: {n} x {name}")
+    if now["running"]:
+        out.append(f"running: {now['holder']}")
+    last = now["sessions"][-1] if now["sessions"] else None
+    if last is not None and not now["running"]:
+        ended = f"{last['reason']} (exit {last['exit_code']})" if last["ended_at"] else "killed"
+        out.append(f"{len(now['sessions'])} sessions, the last {ended}; client: {last['client'] or 'not measured'}")
+    out += [f"INVARIANT BROKEN: {text}" for text in now["broken"]]
+    return out
+
+
+def _look(reader: Reader, settings: Settings) -> Json:
+    group = settings.experiment.exp_group_id
+    generation = reader.value("SELECT max(generation) FROM experiments WHERE exp_group_id = ?", group)
+    if generation is None:
+        raise MissingPrerequisiteError(
+            f"nothing of {group} was run yet", where=str(reader.db), do="Run `kvt sweep -c CONFIG` first."
+        )
+    levels, broken = [], []
+    for run in reader.rows(
+        """SELECT run_id, series, kv_budget, kv_unit, is_full, repeat_idx, dataset_id FROM runs
+           WHERE exp_group_id = ? AND generation = ? ORDER BY repeat_idx, level_idx, created_at""",
+        group,
+        generation,
+    ):
+        planned = reader.value("SELECT count(*) FROM manifest_entries WHERE dataset_id = ?", run["dataset_id"])
+        counts = reader.counts(run["run_id"])
+        name = run["series"] + ("" if run["is_full"] else f" {run['kv_budget']:g}")
+        name += " tokens" if run["kv_unit"] == "tokens" else " bits" if run["kv_unit"] == "bits" else ""
+        name += f" (repeat {run['repeat_idx']})" if run["repeat_idx"] else ""
+        settled = counts["responses"] + counts["failures"]
+        levels.append(
+            {"level": name, "run_id": run["run_id"], "planned": planned, **counts, "pending": planned - settled}
+        )
+        if settled > counts["requests"] or counts["requests"] > planned:
+            broken.append(f"{name}: {settled} settled, {counts['requests']} queued, {planned} planned")
+    broken += _contradictions(reader, group, generation)
+    sessions = [dict(row) for row in reader.rows(_SESSIONS, group, generation)]
+    at_work = holder(reader.db)
+    return {
+        "exp_group_id": group,
+        "generation": generation,
+        "db": str(reader.db),
+        **{key: sum(level[key] for level in levels) for key in ("planned", "requests", "responses", "failures")},
+        "pending": sum(level["pending"] for level in levels),
+        "levels": levels,
+        "failures_by_type": {row[0]: row[1] for row in reader.rows(_FAILURES, group, generation)},
+        "sessions": sessions,
+        "running": at_work is not None,
+        "holder": str(at_work) if at_work else None,
+        "invariants_hold": not broken,
+        "broken": broken,
+    }
+
+
+def _contradictions(reader: Reader, group: str, generation: int) -> list[str]:
+    """What the views promise, counted without them."""
+    n = reader.value(
+        """SELECT count(*) FROM failures f JOIN responses p USING (request_id) JOIN runs u ON u.run_id = f.run_id
+           WHERE u.exp_group_id = ? AND u.generation = ?""",
+        group,
+        generation,
+    )
+    return [f"{n} requests have both a response and a failure"] if n else []
+
+
+_FAILURES = """SELECT ifnull(f.error_type, f.reason), count(*) FROM failures f JOIN runs u USING (run_id)
+    WHERE u.exp_group_id = ? AND u.generation = ? GROUP BY 1 ORDER BY 2 DESC"""
+_SESSIONS = """SELECT s.session_id, s.started_at, s.command, s.concurrency, e.ended_at, e.exit_code, e.reason,
+    (SELECT h.verdict FROM client_health h WHERE h.session_id = s.session_id ORDER BY h.created_at DESC LIMIT 1)
+    AS client FROM sessions s LEFT JOIN session_ends e USING (session_id)
+    WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY s.started_at"""

@@ -1,0 +1,162 @@
+"""What the runner reads back: what is answered, what to send next, who was killed. Short reads, own connection.
+
+Every call is one or a few statements fetched to their end, so no read transaction stays open and the WAL can be reset.
+Calls are made from worker threads, one at a time.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.schema import connect_for_reading
+from kvt_async.records import Example, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A manifest entry with its example."""
+
+    seq: int
+    bin_idx: int
+    token_len: int
+    context_tokens: int
+    prompt_sha256: str
+    example: Example
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is stored of a request that is still to be sent."""
+
+    exists: bool  # its requests row is there
+    attempts: int  # attempts stored: the next attempt_idx
+
+
+NEW = Past(False, 0)
+
+
+class Reader:
+    """Read-only view of the runner's database."""
+
+    def __init__(self, db: Path) -> None:
+        self.db = db
+        self._conn = connect_for_reading(db, check_same_thread=False)
+        self._conn.row_factory = sqlite3.Row
+        self._mutex = threading.Lock()
+
+    def close(self) -> None:
+        with self._mutex:
+            self._conn.close()
+
+    def rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        with self._mutex:
+            return self._conn.execute(sql, values).fetchall()
+
+    def value(self, sql: str, *values: object) -> Any:
+        found = self.rows(sql, *values)
+        return found[0][0] if found else None
+
+    def n_entries(self, dataset_id: str) -> int:
+        """Entries of the manifest. Raises MissingPrerequisiteError when the dataset isn't prepared."""
+        n: int = self.value("SELECT count(*) FROM manifest_entries WHERE dataset_id = ?", dataset_id)
+        if n == 0:
+            raise MissingPrerequisiteError(
+                f"the manifest of {dataset_id} is not in the database yet",
+                do="Run `kvt prepare -c CONFIG` first, or `kvt sweep -c CONFIG`, which prepares.",
+            )
+        return n
+
+    def first_of_each_bin(self, dataset_id: str, limit: int) -> list[int]:
+        """seq of the first `limit` entries of each bin, in manifest order."""
+        sql = """SELECT seq FROM (SELECT seq, row_number() OVER (PARTITION BY bin_idx ORDER BY seq) AS nth
+                 FROM manifest_entries WHERE dataset_id = ?) WHERE nth <= ? ORDER BY seq"""
+        return [row[0] for row in self.rows(sql, dataset_id, limit)]
+
+    def settled(self, run_id: str, n: int, *, failed_too: bool = True) -> bytearray:
+        """One byte per entry: 1 where the run has its response, or (`failed_too`) stands as failed.
+
+        Scans two covering indexes in order, whatever the size of the replies: a million takes about a second.
+        """
+        done = bytearray(n)
+        cut, low, high = len(run_id) + 2, f"{run_id}:", f"{run_id};"
+        sqls = ["SELECT CAST(substr(request_id, ?) AS INTEGER) FROM responses WHERE request_id > ? AND request_id < ?"]
+        if failed_too:
+            sqls.append(
+                """SELECT CAST(substr(g.request_id, ?) AS INTEGER) FROM give_ups g
+                   WHERE g.request_id > ? AND g.request_id < ? AND NOT EXISTS
+                   (SELECT 1 FROM try_series t WHERE t.request_id = g.request_id AND t.series_idx > g.series_idx)"""
+            )
+        with self._mutex:
+            for sql in sqls:
+                for (seq,) in self._tuples().execute(sql, (cut, low, high)):
+                    done[seq] = 1
+        return done
+
+    def counts(self, run_id: str) -> dict[str, int]:
+        """requests, responses and failures of a run; from covering indexes."""
+        low, high = f"{run_id}:", f"{run_id};"
+        sql = "SELECT count(*) FROM {} WHERE request_id > ? AND request_id < ?"
+        names = ("requests", "responses")
+        found: dict[str, int] = {name: self.value(sql.format(name), low, high) for name in names}
+        found["failures"] = self.value(
+            """SELECT count(DISTINCT g.request_id) FROM give_ups g WHERE g.request_id > ? AND g.request_id < ?
+               AND NOT EXISTS (SELECT 1 FROM responses p WHERE p.request_id = g.request_id) AND NOT EXISTS
+               (SELECT 1 FROM try_series t WHERE t.request_id = g.request_id AND t.series_idx > g.series_idx)""",
+            low,
+            high,
+        )
+        return found
+
+    def failed(self, run_id: str) -> list[tuple[str, int]]:
+        """(request_id, its newest try series) of the run's failures."""
+        sql = """SELECT f.request_id, max(ifnull((SELECT max(series_idx) FROM try_series t
+                 WHERE t.request_id = f.request_id), 0)) FROM failures f WHERE f.run_id = ? GROUP BY f.request_id"""
+        return [(row[0], row[1]) for row in self.rows(sql, run_id)]
+
+    def entries(self, dataset_id: str, seqs: Sequence[int]) -> dict[int, Entry]:
+        """Entries with their examples, by seq."""
+        marks = ",".join("?" * len(seqs))
+        sql = f"""SELECT e.seq, e.bin_idx, e.token_len, e.context_tokens, e.prompt_sha256,
+                  x.example_id, x.question, x.context, x.answers_json, x.meta_json
+                  FROM manifest_entries e JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id
+                  WHERE e.dataset_id = ? AND e.seq IN ({marks})"""
+        return {row["seq"]: _entry(row) for row in self.rows(sql, dataset_id, *seqs)}
+
+    def past(self, request_ids: Sequence[str]) -> dict[str, Past]:
+        """What is stored of these requests; those never queued are missing."""
+        marks = ",".join("?" * len(request_ids))
+        sql = f"""SELECT r.request_id, (SELECT max(a.attempt_idx) + 1 FROM attempts a
+                  WHERE a.request_id = r.request_id) AS n FROM requests r WHERE r.request_id IN ({marks})"""
+        return {row[0]: Past(True, row["n"] or 0) for row in self.rows(sql, *request_ids)}
+
+    def series_idx(self, request_ids: Sequence[str]) -> dict[str, int]:
+        """The newest try series of those that have more than the first."""
+        marks = ",".join("?" * len(request_ids))
+        sql = f"SELECT request_id, max(series_idx) FROM try_series WHERE request_id IN ({marks}) GROUP BY request_id"
+        return {row[0]: row[1] for row in self.rows(sql, *request_ids)}
+
+    def killed_sessions(self, exp_group_id: str) -> list[tuple[str, int]]:
+        """(session_id, concurrency) of the sending sessions that were killed since one last ended in order."""
+        sql = """SELECT s.session_id, s.concurrency FROM sessions s LEFT JOIN session_ends e USING (session_id)
+                 WHERE s.exp_group_id = ?1 AND e.session_id IS NULL AND s.concurrency IS NOT NULL
+                 AND s.started_at >= ifnull((SELECT max(t.started_at) FROM sessions t
+                     JOIN session_ends f USING (session_id) WHERE t.exp_group_id = ?1), '') ORDER BY s.started_at"""
+        return [(row[0], row[1]) for row in self.rows(sql, exp_group_id)]
+
+    def _tuples(self) -> sqlite3.Cursor:
+        cursor = self._conn.cursor()
+        cursor.row_factory = None
+        return cursor
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    meta: Json = orjson.loads(row["meta_json"])
+    answers = tuple(orjson.loads(row["answers_json"]))
+    example = Example(row["example_id"], row["question"], row["context"], answers, meta)
+    return Entry(row["seq"], row["bin_idx"], row["token_len"], row["context_tokens"], row["prompt_sha256"], example)

@@ -1,0 +1,83 @@
+"""Records -> rows: the columns of the hot tables by name, and nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from operator import attrgetter
+
+import orjson
+
+from kvt_async.records import Attempt, Json, Marks, Outcome, Reply, Request
+
+Row = tuple[str, tuple[object, ...]]  # table, values in the order of COLUMNS[table]
+
+_MARKS = tuple(f.name for f in fields(Marks))
+_marks_of = attrgetter(*_MARKS)
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "requests": ("request_id", "run_id", "example_id", "prompt_sha256", "created_at"),
+    "try_series": ("request_id", "series_idx", "session_id", "created_at"),
+    "attempts": (
+        *("request_id", "attempt_idx", "series_idx", "session_id", "started_at", "endpoint", "http_status"),
+        *("end_state", "error_type", "error_message", "partial_text", "retry_after_s", "latency_s"),
+    ),
+    "responses": (
+        *("request_id", "attempt_idx", "text", "reasoning", "finish_reason", "usage_json"),
+        *("kv_evidence_json", "kv_effective", "created_at"),
+    ),
+    "telemetry": ("request_id", "attempt_idx", *_MARKS),
+    "give_ups": ("request_id", "series_idx", "reason", "created_at"),
+}
+
+
+def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: str) -> list[Row]:
+    """One HTTP try: its attempt, its marks, and its response if it gave one."""
+    key = (request.request_id, attempt.attempt_idx)
+    rows: list[Row] = [
+        (
+            "attempts",
+            (
+                *(*key, attempt.series_idx, session_id, attempt.started_at, attempt.endpoint, attempt.http_status),
+                *(str(attempt.end_state), _text(attempt.error_type), attempt.error_message, attempt.partial_text),
+                *(attempt.retry_after_s, attempt.latency_s),
+            ),
+        ),
+        ("telemetry", (*key, *_marks_of(attempt.marks))),
+    ]
+    if attempt.reply is not None:
+        rows.append(("responses", _response(key, attempt.reply, now)))
+    return rows
+
+
+def rows_of_outcome(outcome: Outcome, session_id: str, now: str) -> list[Row]:
+    """The last try of a request, and its give-up. Empty where nothing was sent (the breaker, Ctrl-C)."""
+    request = outcome.request
+    rows = rows_of_attempt(request, outcome.last, session_id, now) if outcome.last else []
+    if outcome.give_up is not None:
+        rows.append(("give_ups", (request.request_id, request.series_idx, outcome.give_up, now)))
+    return rows
+
+
+def rows_of_requests(items: Sequence[tuple[str, str, str, str]], now: str) -> list[Row]:
+    """(request_id, run_id, example_id, prompt_sha256) of requests about to be queued."""
+    return [("requests", (*item, now)) for item in items]
+
+
+def _response(key: tuple[str, int], reply: Reply, now: str) -> tuple[object, ...]:
+    return (
+        *(*key, _storable(reply.text), _storable(reply.reasoning), reply.finish_reason),
+        *(_json(reply.usage), _json(reply.kv_evidence), reply.kv_effective, now),
+    )
+
+
+def _json(value: Json | None) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _storable(text: str | None) -> str | None:
+    """SQLite takes no lone surrogates, which a JSON escape in a reply can make: they become U+FFFD."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,166 @@
+"""The only INSERTs of run facts: one connection, group commit, a future that resolves when its rows are on disk.
+
+Rows wait at most `flush_interval_s`; when somebody waits for a commit (`urgent`), they wait for nothing but the
+commit before theirs. A commit that fails ends the writer: what was not committed was not done.
+"""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import aiosqlite
+
+from kvt_async.contract.errors import StoreError
+from kvt_async.contract.schema import FACT_TABLES, connect_for_writing, store_error
+from kvt_async.store.rows import COLUMNS, Row
+
+MAX_WAITING_ROWS = 4096  # then `submit` waits for the disk: that is the back-pressure
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+class Writer:
+    """`async with Writer(db) as store:`; leaving it commits what waits and truncates the WAL.
+
+    Raises StoreError on entering (see contract.schema.connect_for_writing) and from every call after a failed commit.
+    """
+
+    def __init__(self, db: Path, flush_interval_s: float = 0.05, *, max_waiting_rows: int = MAX_WAITING_ROWS) -> None:
+        self.db = db
+        self.urgent: Callable[[], bool] = lambda: False  # does anybody wait for a commit right now?
+        self.commits = 0
+        self._interval_s, self._max_rows = flush_interval_s, max_waiting_rows
+        self._columns: dict[str, tuple[str, ...]] = dict(COLUMNS)
+        self._waiting: dict[str, list[tuple[object, ...]]] = {}
+        self._n_waiting = 0
+        self._saved: asyncio.Future[None] | None = None  # of the rows that wait now; one future for a whole group
+        self._wake, self._hurry, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.broken: Exception | None = None  # why nothing can be written any more
+        self._closing = False
+
+    async def __aenter__(self) -> "Writer":
+        self._conn = aiosqlite.Connection(lambda: connect_for_writing(self.db), 64)
+        await self._conn
+        await self._conn.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+        for table in FACT_TABLES:
+            if table not in self._columns:
+                info = await self._conn.execute_fetchall(f"PRAGMA table_info({table})")
+                self._columns[table] = tuple(row[1] for row in info)
+        self._inode = os.stat(self.db).st_ino
+        self._task = asyncio.create_task(self._commit_forever(), name="writer")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        self._wake.set()
+        self._hurry.set()
+        try:
+            await self._task
+            if self.broken is None:
+                with contextlib.suppress(sqlite3.Error):  # a reader may hold the WAL; the next writer truncates it
+                    await self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            await self._conn.close()
+        if self.broken is not None and kind is None:
+            raise self.broken
+
+    async def submit(self, rows: Sequence[Row]) -> "asyncio.Future[None]":
+        """Take rows of hot tables, committed together. Waits while too many wait; the future resolves at the commit.
+
+        Raises StoreError once a commit has failed.
+        """
+        while self._n_waiting >= self._max_rows and self.broken is None:
+            self._room.clear()
+            self._hurry.set()
+            await self._room.wait()
+        if self.broken is not None:
+            raise self.broken
+        if self._saved is None:
+            self._saved = asyncio.get_running_loop().create_future()
+        for table, values in rows:
+            self._waiting.setdefault(table, []).append(values)
+        self._n_waiting += len(rows)
+        self._wake.set()
+        return self._saved
+
+    async def save(self, rows: Sequence[Row]) -> None:
+        """`submit`, and return when committed."""
+        future = await self.submit(rows)
+        self._hurry.set()
+        await asyncio.shield(future)
+
+    async def insert(self, table: str, row: Mapping[str, object]) -> None:
+        """One row of any fact table, columns by name, NULL where none is given; return when committed."""
+        if unknown := row.keys() - set(self._columns[table]):
+            raise KeyError(f"{table} has no columns {sorted(unknown)}")
+        await self.save([(table, tuple(row.get(name) for name in self._columns[table]))])
+
+    def hurry(self) -> None:
+        """Somebody waits: commit what is there without further delay."""
+        self._hurry.set()
+
+    async def flush(self) -> None:
+        """Return when everything submitted so far is committed."""
+        if self.broken is not None:
+            raise self.broken
+        if self._saved is not None:
+            self._hurry.set()
+            await asyncio.shield(self._saved)
+
+    async def _commit_forever(self) -> None:
+        while True:
+            await self._wake.wait()
+            if self._n_waiting and not self._closing and not self.urgent():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), self._interval_s)
+            self._hurry.clear()
+            self._wake.clear()
+            group, saved = self._waiting, self._saved
+            self._waiting, self._saved, self._n_waiting = {}, None, 0
+            try:
+                if group:
+                    await self._commit(group)
+            except Exception as error:
+                self._fail(error, saved)
+                return
+            if saved is not None and not saved.done():
+                saved.set_result(None)
+            self._room.set()
+            if self._closing and not self._n_waiting:
+                return
+
+    async def _commit(self, group: dict[str, list[tuple[object, ...]]]) -> None:
+        await self._conn.execute("BEGIN IMMEDIATE")
+        for table in FACT_TABLES:  # parents before children
+            if rows := group.get(table):
+                await self._conn.executemany(self._insert_sql(table), rows)
+        await self._conn.execute("COMMIT")
+        self.commits += 1
+        if os.stat(self.db).st_ino != self._inode:  # SQLite goes on writing into a deleted file
+            raise FileNotFoundError("another file took its place")
+
+    def _fail(self, error: Exception, saved: "asyncio.Future[None] | None") -> None:
+        if isinstance(error, FileNotFoundError):
+            self.broken = StoreError(
+                "the database was moved or deleted while it was in use",
+                where=str(self.db),
+                do="Put it back, or run the same command again to start a new one.",
+            )
+        elif isinstance(error, sqlite3.IntegrityError) or not isinstance(error, sqlite3.Error | OSError):
+            self.broken = error  # a bug of ours: let it be seen
+        else:
+            self.broken = store_error(self.db, error)
+        for future in (saved, self._saved):
+            if future is not None and not future.done():
+                future.set_exception(self.broken)
+                future.exception()  # somebody may have gone already
+        self._room.set()
+
+    def _insert_sql(self, table: str) -> str:
+        columns = self._columns[table]
+        return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"

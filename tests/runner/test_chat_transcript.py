@@ -1,0 +1,97 @@
+"""Server events -> one transcript: what is text, what is a mark, what is unreadable."""
+
+import json
+from typing import Any
+
+import pytest
+
+from kvt_async.engine.chat import Transcript, UnreadableError, count, parse_json, parse_many
+from tests.runner.faults import delta, usage
+
+
+def read(*events: Any) -> Transcript:
+    transcript = Transcript()
+    for at, event in enumerate(events):
+        transcript.add(event, at)
+    return transcript
+
+
+def test_role_only_empty_and_usage_only_events_are_no_text() -> None:
+    got = read(delta("", role="assistant"), delta(None), delta(""), usage(), delta("hi"), delta(finish="stop"))
+    assert (got.text, got.finish_reason, len(got.chunks)) == ("hi", "stop", 1)
+    assert (got.first_content_ns, got.last_delta_ns, got.usage_ns, got.finish_ns) == (4, 4, 3, 5)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_reasoning_is_kept_apart_from_the_answer(field: str) -> None:
+    got = read(delta(**{field: "hm"}), delta("a"))
+    assert (got.text, got.reasoning_text) == ("a", "hm")
+    assert (got.first_reasoning_ns, got.first_content_ns) == (0, 1)
+
+
+def test_text_completions_and_tool_calls_are_read() -> None:
+    got = read({"choices": [{"text": "a", "index": 0}]}, delta(tool_calls=[{"id": "t"}]))
+    assert (got.text, got.tools, got.first_tool_ns) == ("a", [{"id": "t"}], 1)
+
+
+def test_a_refusal_is_an_answer() -> None:
+    assert read(delta(refusal="I can't")).text == "I can't"
+
+
+def test_other_choices_than_the_first_are_not_ours() -> None:
+    assert read({"choices": [{"index": 1, "delta": {"content": "no"}}]}).text == ""
+
+
+@pytest.mark.parametrize(
+    "event",
+    [{"error": {"message": "m"}}, {"object": "error", "message": "m"}, {"error": "m"}, {"choices": [], "error": 1}],
+)
+def test_an_error_object_is_an_error_in_every_shape(event: Any) -> None:
+    assert read(event).error
+
+
+def test_an_error_inside_a_choice_is_an_error() -> None:
+    assert read({"choices": [{"delta": {}, "error": {"message": "m"}}]}).error
+
+
+@pytest.mark.parametrize(
+    "event",
+    [3, "x", [1], {"choices": {"a": 1}}, {"choices": ["a"]}, {"choices": [{"delta": 3}]}, delta(3)],  # type: ignore[arg-type]
+)
+def test_a_shape_that_no_server_sends_is_unreadable(event: Any) -> None:
+    with pytest.raises(UnreadableError):
+        read(event)
+
+
+def test_a_reply_that_was_not_streamed_is_read_whole() -> None:
+    got = Transcript()
+    message = {"content": [{"type": "text", "text": "a"}], "reasoning_content": "r"}
+    got.add_whole({"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}})
+    assert (got.text, got.reasoning_text, got.finish_reason, got.usage) == ("a", "r", "stop", {"prompt_tokens": 1})
+    assert got.first_content_ns is None  # nobody saw when its first token came
+
+
+def test_halves_of_a_surrogate_pair_in_two_deltas_are_one_character() -> None:
+    halves = [
+        parse_json(b'{"choices":[{"delta":{"content":"\\ud83d"}}]}'),
+        parse_json(b'{"choices":[{"delta":{"content":"\\ude00"}}]}'),
+    ]
+    assert read(*halves).text == "😀"
+    assert read(halves[0]).text == "\ufffd"
+    assert read(halves[0]).text.encode()
+
+
+def test_many_payloads_parse_as_each_would_alone() -> None:
+    payloads = [json.dumps(delta(text)).encode() for text in ("a", "b\u2028", "[DONE]")]
+    assert parse_many(payloads) == [parse_json(p) for p in payloads]
+
+
+@pytest.mark.parametrize("payloads", [[b"{}", b"{"], [b"{},0,{}"], [b'{"a":1', b'"b":2}'], [b"[1", b"2]"], [b"NaN"]])
+def test_payloads_that_are_valid_only_together_are_not_valid(payloads: list[bytes]) -> None:
+    assert parse_many(payloads) is None
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "7", True, None, 2**70])
+def test_a_token_count_that_is_no_count_is_unknown(value: Any) -> None:
+    assert count({"prompt_tokens": value}, "prompt_tokens") is None
+    assert count({"prompt_tokens": 7}, "prompt_tokens") == 7

@@ -25,6 +25,7 @@ from kvt_async.engine.redact import public_url
 from kvt_async.records import Attempt, Marks, Outcome, Request
 
 Record = Callable[[Request, Attempt], Awaitable[None]]
+Admit = Callable[[], Awaitable[None]]
 
 AVOID_S = 5.0  # an endpoint that could not be reached is passed over this long, where there are others
 
@@ -81,13 +82,20 @@ class Sender:
                 line.reschedule(now)
 
     async def send(
-        self, request: Request, record: Record, *, scheduled_ns: int | None = None, intended_ns: int | None = None
+        self,
+        request: Request,
+        record: Record,
+        *,
+        admit: Admit | None = None,
+        scheduled_ns: int | None = None,
+        intended_ns: int | None = None,
     ) -> Outcome:
         """Try until it is answered, given up, or the run stops; `record` gets every attempt but the last.
 
-        `scheduled_ns`: when the producer made it; `intended_ns`: when an open-loop schedule wanted it sent.
+        `admit` is awaited before each try stands in line. `scheduled_ns`: when the producer made the request;
+        `intended_ns`: when an open-loop schedule wanted it sent.
         """
-        sending = _Sending(request, record, scheduled_ns, intended_ns)
+        sending = _Sending(request, record, admit, scheduled_ns, intended_ns)
         try:
             tried, decision = await with_retries(lambda: self._try(sending), self._nap)
         except asyncio.CancelledError:
@@ -129,6 +137,8 @@ class Sender:
         request = sending.request
         estimate = request.prompt_tokens + request.max_tokens
         sending.dequeued_ns = sending.dequeued_ns or time.perf_counter_ns()
+        if sending.admit is not None:
+            await sending.admit()
         if not await self._stand_in_line(estimate):
             return None, Decision()
         used: int | None = None
@@ -276,8 +286,15 @@ class Sender:
 class _Sending:
     """Where one request stands."""
 
-    def __init__(self, request: Request, record: Record, scheduled_ns: int | None, intended_ns: int | None) -> None:
-        self.request, self.record = request, record
+    def __init__(
+        self,
+        request: Request,
+        record: Record,
+        admit: Admit | None,
+        scheduled_ns: int | None,
+        intended_ns: int | None,
+    ) -> None:
+        self.request, self.record, self.admit = request, record, admit
         self.scheduled_ns, self.intended_ns = scheduled_ns, intended_ns
         self.dequeued_ns: int | None = None
         self.attempt_idx = request.attempts_before

@@ -84,7 +84,7 @@ def write_manifest(path: Path, head: ManifestHead, items: Iterable[tuple[Entry, 
                 put(b'"%s": %s,\n' % (key.encode(), orjson.dumps(value)))
             put(_ENTRIES)
             for idx, (entry, example) in enumerate(items):
-                put((b",\n" if idx else b"\n") + orjson.dumps(asdict(entry)))
+                put((b",\n" if idx else b"\n") + orjson.dumps(entry))
                 examples.write((b",\n" if idx else b"\n") + orjson.dumps(example_json(example)))
             put(b"\n" + _CLOSE + b"\n" + _EXAMPLES)
             examples.seek(0)

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.source import Row, Source, check_params, content_id, file_sha256, unreadable
 from kvt_async.records import Example
@@ -34,7 +35,7 @@ def check(settings: Settings) -> None:
 
 def open_source(settings: Settings) -> Source:
     check(settings)
-    path = Path(settings.dataset.path or "")
+    path = data_path(settings.dataset.path or "")
     if not path.is_file():
         what = "this is a folder, not a file" if path.is_dir() else "there is no such file"
         raise ConfigError(what, where=str(path), do="Set dataset.path to a .jsonl file.")

@@ -6,10 +6,10 @@ Rows have input, context, answers, length (words), dataset, language, all_classe
 
 import zipfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.jsonl import answer_list, json_object, text_field
 from kvt_async.data.sources.longbench_archive import Member, find_member, hub_listing, hub_zip, local_listing
@@ -43,7 +43,7 @@ def open_source(settings: Settings) -> Source:
     task, dataset = task_of(settings), settings.dataset
     file_name = f"{task.key}_e.jsonl" if dataset.name == "longbench_e" else f"{task.key}.jsonl"
     if dataset.path is not None:
-        member, pinned = find_member(Path(dataset.path), file_name), ""
+        member, pinned = find_member(data_path(dataset.path), file_name), ""
     else:
         archive, revision = hub_zip(settings)
         member, pinned = find_member(archive, file_name), f"{revision} "
@@ -103,7 +103,7 @@ def list_tasks(name: str, settings: Settings, report: Callable[[str], None]) -> 
     known = E_TASKS if name == "longbench_e" else TASKS
     configured = settings.dataset.path if settings.dataset.name in ("longbench", "longbench_e") else None
     if configured is not None:
-        names, source = local_listing(Path(configured)), configured
+        names, source = local_listing(data_path(configured)), configured
     else:
         names, source = hub_listing(settings)
     if names is None:

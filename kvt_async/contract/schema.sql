@@ -404,6 +404,7 @@ CREATE TABLE IF NOT EXISTS budget_stats (       -- paired against full cache: pe
     drop_failures  REAL,                        -- Shapley share of the drop due to request failures
     drop_answers   REAL,                        -- and due to wrong answers
     drop_json      TEXT NOT NULL,               -- by label
+    within_noise   INTEGER,                     -- 1: no larger than the A/A control's own flips give; NULL: no control
     fingerprint    TEXT NOT NULL,  -- of the inputs
     PRIMARY KEY (exp_group_id, generation, series, kv_budget, repeat_idx, bin_idx)
 ) STRICT;
@@ -425,7 +426,11 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and b
     half_loss_budget       REAL,                -- where half of the total loss has happened on the isotonic curve
     half_loss_ci_low       REAL,  -- 95%
     half_loss_ci_high      REAL,  -- 95%
-    zone_json              TEXT NOT NULL,       -- bootstrap distribution of the zone
+    zone_low_tokens        REAL,                -- the same budgets as kept tokens (median prompt); NULL without evidence
+    zone_high_tokens       REAL,
+    half_loss_tokens       REAL,
+    zone_json              TEXT NOT NULL,       -- spread: the zone over bootstrap resamples; noise: the A/A control;
+                                                --   notes: floors, ceilings; bin -1 also cliff and length_by_budget
     verdict                TEXT NOT NULL,       -- transition | no_transition_in_range | cannot_tell | nothing_to_lose | no_baseline
     verdict_text           TEXT NOT NULL,       -- the same in a sentence
     n_needed               INTEGER,             -- pairs needed to prove 'safe' where it can't be told

@@ -1,0 +1,245 @@
+"""Facts and scores -> every derived table: guards, then one read, then one short write.
+
+Nothing is done when nothing changed: the fingerprint covers the settings, this code's version, and the counts of
+append-only facts. Requests still pending, or not scored, need `partial`, and every row then says so.
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from analyzer import derived, tables
+from analyzer.aggregate import CiRule, bin_rows
+from analyzer.bootstrap import Columns, mean_of_bins, resample_means
+from analyzer.decompose import LABELS, Outcomes
+from analyzer.evidence import CONTRADICTED, kept_fraction, kept_tokens, run_evidence
+from analyzer.group import GroupRows, group_rows
+from analyzer.score import score_fingerprint
+from analyzer.tables import Progress, Run
+from analyzer.transition import Grid
+from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
+from kvt_async.contract.settings import Settings
+
+Floats = npt.NDArray[np.float64]
+
+ANALYZER_VERSION = "1"  # raise it whenever any derived figure could change
+STAGE = "analyze"
+
+
+@dataclass(frozen=True)
+class AnalyzeReport:
+    """What `analyze` did; recomputed False: nothing had changed and nothing was written."""
+
+    exp_group_id: str
+    generation: int
+    runs: int
+    recomputed: bool
+    partial: bool
+    pending: int
+
+
+@dataclass(frozen=True)
+class RunData:
+    """One run, read: its bin_stats inputs and its aligned outcomes over the entries of the dataset."""
+
+    run: Run
+    outcomes: pl.DataFrame
+    aligned: Outcomes  # score NaN where nothing is scored
+    evidence: dict[str, Any]
+
+
+def analyze(
+    conn: sqlite3.Connection,
+    settings: Settings,
+    *,
+    run_id: str | None = None,
+    partial: bool = False,
+    generation: int | None = None,
+) -> AnalyzeReport:
+    """Bring every derived table of the newest generation (or the one given) up to date.
+
+    With `run_id` only that run's bin_stats and run_evidence. Raises MissingPrerequisiteError where tables, runs or
+    scores are missing or requests pending without `partial`, ContradictedError where a server applied another budget
+    than asked (run_evidence is stored first), GuardError where stored facts break an invariant.
+    """
+    group = settings.experiment.exp_group_id
+    with tables.snapshot(conn) as facts:
+        gen = tables.newest_generation(facts, group, generation)
+        all_runs = tables.runs(facts, group, gen)
+        chosen = [tables.find_run(all_runs, run_id)] if run_id else all_runs
+        counts = tables.progress(facts, group, gen)
+        pending = _check_complete(facts, chosen, counts, partial=partial)
+        mark = _fingerprint(facts, settings, chosen, counts)
+        report = AnalyzeReport(group, gen, len(chosen), True, pending > 0, pending)
+        if derived.state(facts, group, gen, STAGE, run_id or "*") == mark:
+            return AnalyzeReport(group, gen, len(chosen), False, pending > 0, pending)
+        dataset = tables.dataset(facts, chosen[0].dataset_id)
+        entries = tables.entries(facts, dataset.dataset_id)
+        read = [_read_run(facts, run, entries) for run in chosen]
+    _check_invariants(read, counts)
+    evidence = [data.evidence | {"fingerprint": mark} for data in read]
+    _refuse_contradicted(conn, evidence)
+    bins = list(dataset.bins)
+    grid = Grid(
+        {data.run.run_id: data.aligned.score for data in read},
+        entries["bin_idx"].to_numpy(),
+        entries["cluster"].to_numpy(),
+    )
+    replicates = resample(grid, bins, settings.analysis.resamples, settings.analysis.seed)
+    rule = CiRule(settings.analysis.ci, settings.analysis.alpha)
+    stats = [
+        row | {"fingerprint": mark}
+        for i, data in enumerate(read)
+        for row in bin_rows(
+            data.outcomes,
+            run_id=data.run.run_id,
+            dataset_id=dataset.dataset_id,
+            bins=bins,
+            rule=rule,
+            replicates={b: means[:, i] for b, means in replicates.items()},
+            is_baseline=data.run.is_baseline,
+        )
+    ]
+    rows = None
+    if run_id is None:
+        aligned = {data.run.run_id: data.aligned for data in read}
+        rows = group_rows(
+            [data.run for data in read],
+            grid,
+            aligned,
+            replicates,
+            stats,
+            {e["run_id"]: e["status"] for e in evidence},
+            settings.analysis,
+            bins=bins,
+            partial=pending > 0,
+        )
+    detail = {
+        "analyzer_version": ANALYZER_VERSION,
+        "settings": settings.analysis.model_dump(mode="json"),
+        "partial": pending > 0,
+        "pending": pending,
+        "runs": len(chosen),
+    }
+
+    def write(c: sqlite3.Connection) -> None:
+        derived.replace_runs(c, "bin_stats", [run.run_id for run in chosen], stats)
+        derived.replace_runs(c, "run_evidence", [run.run_id for run in chosen], evidence)
+        if rows is not None:
+            _write_group(c, group, gen, mark, rows)
+        derived.set_state(c, group, gen, STAGE, run_id or "*", mark, detail)
+
+    derived.in_transaction(conn, write)
+    return report
+
+
+def resample(grid: Grid, bins: Sequence[int], resamples: int, seed: int) -> dict[int, Floats]:
+    """Bootstrap means of every run's score: bin_idx -> [resamples, runs]; -1 is the equal-weight mean of bins."""
+    everything = np.stack(list(grid.score.values()), axis=1)
+    per_bin = {
+        b: resample_means(Columns(everything[grid.rows(b)], grid.cluster[grid.rows(b)]), resamples, seed, b)
+        for b in bins
+    }
+    return per_bin | {-1: mean_of_bins(list(per_bin.values()))}
+
+
+def _read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame) -> RunData:
+    found = tables.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
+    evidence = run_evidence(run, found)
+    found = found.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
+    code = pl.col("failure_label").replace_strict(
+        {name: i for i, name in enumerate(LABELS)}, default=len(LABELS) - 1, return_dtype=pl.Int64
+    )
+    score = np.full(entries.height, np.nan)
+    failed = np.zeros(entries.height, dtype=bool)
+    label = np.full(entries.height, len(LABELS) - 1, dtype=np.int64)
+    at = found["entry"].to_numpy()
+    score[at] = found["score"].to_numpy()
+    failed[at] = found["is_failure"].to_numpy()
+    label[at] = found.select(code.alias("code"))["code"].to_numpy()
+    return RunData(run, found.drop("example_id", "kv_effective", "source"), Outcomes(score, failed, label), evidence)
+
+
+def _check_complete(
+    facts: sqlite3.Connection, chosen: Sequence[Run], counts: Mapping[str, Progress], *, partial: bool
+) -> int:
+    unscored = sum(counts[run.run_id].finished - counts[run.run_id].scores for run in chosen)
+    if unscored > 0 and (not partial or not any(counts[run.run_id].scores for run in chosen)):
+        raise MissingPrerequisiteError(
+            f"{unscored} finished requests have no score yet", do="Run `kvt score -c CONFIG` first."
+        )
+    pending = sum(counts[run.run_id].pending for run in chosen)
+    if pending and not partial:
+        raise MissingPrerequisiteError(
+            f"{pending} requests are still pending",
+            details=tuple(
+                f"{run.run_id}: {counts[run.run_id].pending} of {counts[run.run_id].planned}"
+                for run in chosen
+                if counts[run.run_id].pending
+            ),
+            do="Run `kvt sweep -c CONFIG` to finish them, or pass --partial to go on with what is there.",
+        )
+    return pending + max(0, unscored)
+
+
+def _fingerprint(
+    facts: sqlite3.Connection, settings: Settings, chosen: Sequence[Run], counts: Mapping[str, Progress]
+) -> str:
+    metric = tables.dataset(facts, chosen[0].dataset_id).metric
+    return derived.fingerprint(
+        ANALYZER_VERSION,
+        settings.analysis.model_dump(mode="json", exclude={"prices"}),
+        [
+            (run.run_id, score_fingerprint(metric, counts[run.run_id], None), counts[run.run_id].scores)
+            for run in chosen
+        ],
+        [counts[run.run_id].planned for run in chosen],
+    )
+
+
+def _check_invariants(read: Sequence[RunData], counts: Mapping[str, Progress]) -> None:
+    for data in read:
+        count = counts[data.run.run_id]
+        scores = data.outcomes["score"]
+        problems = [
+            (count.finished > count.requests, f"{count.finished} outcomes of {count.requests} requests"),
+            (count.requests > count.planned, f"{count.requests} requests for {count.planned} manifest entries"),
+            (count.scores > count.finished, f"{count.scores} scores for {count.finished} finished requests"),
+            (data.outcomes.height != count.scores, f"{data.outcomes.height} of {count.scores} scores have an entry"),
+            (bool(((scores < 0) | (scores > 1)).any()), "a score outside [0, 1]"),
+        ]
+        broken = [text for wrong, text in problems if wrong]
+        if broken:
+            raise GuardError(
+                f"the stored facts of run {data.run.run_id} break an invariant: {'; '.join(broken)}",
+                do="Nothing was written. Check the database with `PRAGMA integrity_check`, then run `kvt score` again.",
+            )
+
+
+def _refuse_contradicted(conn: sqlite3.Connection, evidence: Sequence[dict[str, Any]]) -> None:
+    wrong = [row for row in evidence if row["status"] == CONTRADICTED]
+    if not wrong:
+        return
+    derived.in_transaction(
+        conn, lambda c: derived.replace_runs(c, "run_evidence", [row["run_id"] for row in evidence], evidence)
+    )
+    raise ContradictedError(
+        "the server applied another budget than asked; these runs can't be analysed",
+        details=tuple(f"{row['run_id']}: {row['reason']}" for row in wrong),
+        do="Correct kv.apply or kv.evidence, then run the levels again under a new experiment.exp_group_id.",
+    )
+
+
+def _write_group(conn: sqlite3.Connection, group: str, generation: int, mark: str, rows: GroupRows) -> None:
+    common = {"exp_group_id": group, "generation": generation, "fingerprint": mark}
+    for table, content in (
+        ("budget_stats", rows.budget_stats),
+        ("transition_summary", rows.transition_summary),
+        ("comparisons", rows.comparisons),
+    ):
+        derived.replace_group(conn, table, group, generation, [common | row for row in content])

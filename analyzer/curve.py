@@ -1,0 +1,63 @@
+"""The monotone curve of accuracy over the budget, and what is read off it: the half-loss budget and the zone's spread.
+
+A smaller cache can't help on average, so the curve of means is made monotone (pool adjacent violators, equal weights).
+Everything works on one curve [k] or on bootstrap replicates [resamples, k]; columns run from full cache down.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def monotone(acc: Floats) -> Floats:
+    """Closest non-increasing curves (least squares) of acc [..., k], by the min-max formula: same shape."""
+    k = acc.shape[-1]
+    sums = np.concatenate([np.zeros((*acc.shape[:-1], 1)), np.cumsum(acc, axis=-1)], axis=-1)
+    result = np.empty_like(acc)
+    best_to: list[Floats] = []  # best_to[j] = max over k >= i of mean(j..k), for the current i
+    means = [[(sums[..., b + 1] - sums[..., a]) / (b + 1 - a) for b in range(a, k)] for a in range(k)]
+    for i in range(k):
+        best_to = [np.max(np.stack(means[j][i - j :], axis=-1), axis=-1) for j in range(i + 1)]
+        result[..., i] = np.min(np.stack(best_to, axis=-1), axis=-1)
+    return result
+
+
+def half_loss(acc: Floats, budget: Floats) -> Floats:
+    """Budget where half of the curve's total loss has happened, linear between budgets: acc [..., k] -> [...].
+
+    budget [k] falls from full cache down. NaN where the monotone curve loses nothing or a mean is NaN.
+    """
+    curve = monotone(acc)
+    loss = curve[..., :1] - curve
+    half = loss[..., -1] / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        at = np.argmax(loss >= half[..., None] - 1e-12, axis=-1)
+        above = np.maximum(at - 1, 0)
+        low, high = _take(loss, above), _take(loss, at)
+        share = np.where(high > low, (half - low) / (high - low), 1.0)
+        where = budget[above] + share * (budget[at] - budget[above])
+        return np.where(loss[..., -1] > 1e-9, where, np.nan)
+
+
+def zone_spread(acc: Floats, budgets: Floats, margin: float) -> dict[str, list[float] | float]:
+    """How the zone would move with other examples: shares over bootstrap replicates acc [resamples, k].
+
+    beyond_margin[i]: the drop at budgets[i] (full cache left out) exceeds the margin; first_beyond[i]: budgets[i] is
+    the largest from which on the monotone curve is beyond the margin; never: it nowhere is.
+    """
+    drop = acc[:, :1] - acc[:, 1:]
+    beyond = monotone(acc)[:, :1] - monotone(acc)[:, 1:] > margin + 1e-12
+    never = ~beyond.any(axis=1)
+    first = np.argmax(beyond, axis=1)
+    share_first = np.bincount(first[~never], minlength=drop.shape[1]) / len(acc)
+    return {
+        "budgets": [float(b) for b in budgets[1:]],
+        "beyond_margin": [round(float(s), 4) for s in (drop > margin + 1e-12).mean(axis=0)],
+        "first_beyond": [round(float(s), 4) for s in share_first],
+        "never": round(float(never.mean()), 4),
+    }
+
+
+def _take(values: Floats, index: npt.NDArray[np.intp]) -> Floats:
+    return np.asarray(np.take_along_axis(values, index[..., None], axis=-1)[..., 0], dtype=np.float64)

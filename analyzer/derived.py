@@ -1,0 +1,129 @@
+"""Derived rows -> SQLite: short transactions, each with the fingerprint of what its rows came from.
+
+Written beside a running sweep: a busy database is waited for and tried again. Rows of a scope are replaced whole, so
+that rebuilding them can't leave old ones behind.
+"""
+
+import hashlib
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from kvt_async.contract.errors import StoreError
+
+Row = Mapping[str, Any]
+
+_BUSY_TRIES = 20
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 of JSON-serialisable parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def in_transaction(conn: sqlite3.Connection, work: Callable[[sqlite3.Connection], None]) -> None:
+    """Run `work` in one immediate transaction; a busy database is tried again, StoreError when it stays busy."""
+    for attempt in range(_BUSY_TRIES):
+        try:
+            conn.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) and "busy" not in str(error):
+                raise StoreError(f"derived tables can't be written: {error}") from error
+            time.sleep(0.05 * (attempt + 1))
+            continue
+        try:
+            work(conn)
+            conn.execute("COMMIT")
+        except BaseException:
+            conn.execute("ROLLBACK")
+            raise
+        return
+    raise StoreError(
+        "derived tables can't be written: another program holds the database",
+        do="Wait for it or close it, then run the same command again.",
+    )
+
+
+def insert(conn: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
+    """INSERT OR REPLACE rows given by column name; NaN becomes NULL."""
+    if not rows:
+        return
+    names = list(rows[0])
+    marks = ",".join("?" * len(names))
+    quoted = ",".join(f'"{name}"' for name in names)
+    conn.executemany(
+        f"INSERT OR REPLACE INTO {table} ({quoted}) VALUES ({marks})",
+        ([_plain(row[name]) for name in names] for row in rows),
+    )
+
+
+def write_scores(conn: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """One short transaction of scores rows, values in column order."""
+
+    def work(c: sqlite3.Connection) -> None:
+        c.executemany("INSERT OR REPLACE INTO scores VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+
+    in_transaction(conn, work)
+
+
+def drop_unfinished_scores(conn: sqlite3.Connection, run_id: str) -> None:
+    """Remove scores of requests that a new try series made pending again."""
+
+    def work(c: sqlite3.Connection) -> None:
+        c.execute(
+            "DELETE FROM scores WHERE request_id IN (SELECT r.request_id FROM requests r "
+            "JOIN try_series t ON t.request_id = r.request_id "
+            "LEFT JOIN responses p ON p.request_id = r.request_id "
+            "LEFT JOIN failures f ON f.request_id = r.request_id "
+            "WHERE r.run_id = ? AND p.request_id IS NULL AND f.request_id IS NULL)",
+            (run_id,),
+        )
+
+    in_transaction(conn, work)
+
+
+def state(conn: sqlite3.Connection, exp_group_id: str, generation: int, stage: str, scope: str) -> str | None:
+    """Fingerprint that a stage last stored for this scope."""
+    row = conn.execute(
+        "SELECT fingerprint FROM analysis_state WHERE exp_group_id = ? AND generation = ? AND stage = ? AND scope = ?",
+        (exp_group_id, generation, stage, scope),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def set_state(
+    conn: sqlite3.Connection, exp_group_id: str, generation: int, stage: str, scope: str, mark: str, detail: Any
+) -> None:
+    conn.execute(
+        "INSERT OR REPLACE INTO analysis_state VALUES (?,?,?,?,?,?)",
+        (exp_group_id, generation, stage, scope, mark, json.dumps(detail, sort_keys=True)),
+    )
+
+
+def replace_group(
+    conn: sqlite3.Connection, table: str, exp_group_id: str, generation: int, rows: Sequence[Row]
+) -> None:
+    """Replace all rows that a group-level table holds of this generation."""
+    conn.execute(f"DELETE FROM {table} WHERE exp_group_id = ? AND generation = ?", (exp_group_id, generation))
+    insert(conn, table, rows)
+
+
+def replace_runs(conn: sqlite3.Connection, table: str, run_ids: Iterable[str], rows: Sequence[Row]) -> None:
+    """Replace all rows that a run-level table holds of these runs."""
+    conn.executemany(f"DELETE FROM {table} WHERE run_id = ?", [(run_id,) for run_id in run_ids])
+    insert(conn, table, rows)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 12)
+    if isinstance(value, bool):
+        return int(value)
+    if value is None or isinstance(value, (int, str)):
+        return value
+    if isinstance(value, (dict, list, tuple)):
+        return json.dumps(value, sort_keys=True)
+    return _plain(value.item())  # numpy scalars

@@ -1,0 +1,167 @@
+"""Responses -> scores. Best over golds happens here, once; a request failure scores 0; what is pending has no row.
+
+A run is scored again only when its fingerprint changes: the scorer's version, the metric, how many requests are
+answered, failed or were retried, and the same of full cache (for `identical_to_full`). Facts are append-only, so
+equal counts are equal facts.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from analyzer import derived, labels, metrics, tables
+from analyzer.metrics.text import answer, normalised, overlap_scores
+
+SCORER_VERSION = "1"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What `score` did: counts over the runs asked for. `scored` rows were written now, `skipped` stood already."""
+
+    exp_group_id: str
+    generation: int
+    scored: int
+    skipped: int
+    failures: int
+    pending: int
+    runs_scored: tuple[str, ...]
+    runs_kept: tuple[str, ...]
+
+
+def score(
+    conn: sqlite3.Connection, exp_group_id: str, *, run_id: str | None = None, generation: int | None = None
+) -> ScoreReport:
+    """Write one scores row per finished request of the newest generation (or the one given), or of one run of it.
+
+    `conn` must allow writing derived tables. Raises MissingPrerequisiteError without runs, ConfigError for an unknown
+    metric or one whose package is not installed.
+    """
+    with tables.snapshot(conn) as facts:
+        gen = tables.newest_generation(facts, exp_group_id, generation)
+        all_runs = tables.runs(facts, exp_group_id, gen)
+        chosen = [tables.find_run(all_runs, run_id)] if run_id else all_runs
+        counts = tables.progress(facts, exp_group_id, gen)
+        full_of = {run.dataset_id: run.run_id for run in all_runs if run.is_baseline}
+        golds: dict[str, pl.DataFrame] = {}
+        done: list[str] = []
+        kept: list[str] = []
+        for run in chosen:
+            dataset = tables.dataset(facts, run.dataset_id)
+            full = full_of.get(run.dataset_id)
+            mark = score_fingerprint(dataset.metric, counts[run.run_id], counts[full] if full else None)
+            standing = derived.state(facts, exp_group_id, gen, "score", run.run_id)
+            if standing == mark and counts[run.run_id].scores == counts[run.run_id].finished:
+                kept.append(run.run_id)
+                continue
+            if run.dataset_id not in golds:
+                golds[run.dataset_id] = _prepared_golds(facts, dataset)
+            _score_run(conn, facts, run, full, dataset, golds[run.dataset_id])
+            detail = {"scorer_version": SCORER_VERSION, "metric": dataset.metric, "rows": counts[run.run_id].finished}
+            _mark(conn, exp_group_id, gen, run.run_id, mark, detail)
+            done.append(run.run_id)
+        return ScoreReport(
+            exp_group_id,
+            gen,
+            scored=sum(counts[r].finished for r in done),
+            skipped=sum(counts[r].finished for r in kept),
+            failures=sum(counts[r.run_id].failures for r in chosen),
+            pending=sum(counts[r.run_id].pending for r in chosen),
+            runs_scored=tuple(done),
+            runs_kept=tuple(kept),
+        )
+
+
+def score_fingerprint(metric: str, run: tables.Progress, full: tables.Progress | None) -> str:
+    """What a run's scores depend on."""
+    of_full = (full.responses, full.try_series) if full else None
+    return derived.fingerprint(SCORER_VERSION, metric, run.responses, run.failures, run.try_series, of_full)
+
+
+def _mark(conn: sqlite3.Connection, group: str, generation: int, run_id: str, mark: str, detail: Any) -> None:
+    derived.in_transaction(conn, lambda c: derived.set_state(c, group, generation, "score", run_id, mark, detail))
+
+
+def _prepared_golds(facts: sqlite3.Connection, dataset: tables.Dataset) -> pl.DataFrame:
+    """example_id, token_len, golds, golds_norm and, where the metric may want it, meta_json."""
+    frame = tables.golds(facts, dataset.dataset_id, with_meta=metrics.find(dataset.metric) is not None)
+    lists = (
+        frame.lazy()
+        .with_row_index("row")
+        .select("row", gold=pl.col("golds"))
+        .explode("gold")
+        .drop_nulls()
+        .with_columns(gold=normalised(pl.col("gold")))
+        .group_by("row", maintain_order=True)
+        .agg(golds_norm=pl.col("gold"))
+        .collect()
+    )
+    return (
+        frame.with_row_index("row")
+        .join(lists, on="row", how="left", maintain_order="left")
+        .drop("row")
+        .with_columns(pl.col("golds_norm").fill_null(pl.lit([], dtype=pl.List(pl.String))))
+    )
+
+
+def _score_run(
+    conn: sqlite3.Connection,
+    facts: sqlite3.Connection,
+    run: tables.Run,
+    full_run_id: str | None,
+    dataset: tables.Dataset,
+    golds: pl.DataFrame,
+) -> None:
+    same_tokenizer = not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
+    derived.drop_unfinished_scores(conn, run.run_id)
+    for chunk in tables.score_inputs(facts, run, full_run_id):
+        frame = chunk.join(golds, on="example_id", how="left", maintain_order="left")
+        scored = score_frame(frame, dataset.metric, server_counts=same_tokenizer)
+        derived.write_scores(conn, scored.rows())
+
+
+def score_frame(frame: pl.DataFrame, metric: str, *, server_counts: bool) -> pl.DataFrame:
+    """The columns of table `scores`, in order, for a chunk of `tables.score_inputs` joined with its golds."""
+    frame = frame.with_columns(answer=answer(pl.col("text").fill_null("")))
+    frame = overlap_scores(frame.with_columns(pred_norm=normalised(pl.col("answer"))))
+    frame = _task_score(frame, metric)
+    zero = pl.when("is_failure").then(0.0)
+    frame = frame.with_columns(
+        em=zero.otherwise("em"),
+        f1=zero.otherwise("f1"),
+        score=zero.otherwise("score"),
+    )
+    return frame.select(
+        "request_id",
+        "em",
+        "f1",
+        "score",
+        metric=pl.lit(metric),
+        pred_norm=pl.when(~pl.col("is_failure")).then("pred_norm"),
+        gold_norm="gold_norm",
+        failure_label=labels.failure_label(),
+        flags=labels.flags(server_counts=server_counts),
+        scorer_version=pl.lit(SCORER_VERSION),
+    )
+
+
+def _task_score(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Add score in [0, 1] and format_ok (null where the task defines no form)."""
+    task = metrics.find(name)
+    if task is None:
+        return frame.with_columns(score=pl.col(name), format_ok=pl.lit(None, dtype=pl.Boolean))
+    scores: list[float] = []
+    forms: list[bool | None] = []
+    for text, golds, meta_json in frame.select("answer", "golds", "meta_json").iter_rows():
+        said = text.lstrip("\n").split("\n")[0] if task.first_line else text
+        meta = json.loads(meta_json) if meta_json else {}
+        scores.append(min(1.0, max(0.0, task.score(said, golds or _NO_GOLDS, meta))))
+        forms.append(task.format_ok(said, meta) if task.format_ok else None)
+    return frame.with_columns(score=pl.Series(scores, dtype=pl.Float64), format_ok=pl.Series(forms, dtype=pl.Boolean))
+
+
+_NO_GOLDS: Sequence[str] = ()

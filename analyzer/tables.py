@@ -1,0 +1,300 @@
+"""Facts -> frames. All reading SQL of the analyzer is here; what it writes is in derived.py.
+
+Readers take a connection inside `snapshot`, so that one stage sees one state of the facts, however long it takes and
+whatever a running sweep adds meanwhile. Frames are read run by run, in chunks, so memory does not grow with the
+number of runs.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.schema import connect_for_reading, missing_tables
+
+CHUNK_ROWS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A row of `runs`: one level (a series at one budget) and repeat."""
+
+    run_id: str
+    dataset_id: str
+    series: str
+    kv_policy: str
+    kv_budget: float
+    kv_unit: str
+    kv_mode: str
+    kv_apply: str
+    is_full: bool
+    repeat_idx: int
+    level_idx: int
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.is_full and self.repeat_idx == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts of one run; pending = planned but neither answered nor failed."""
+
+    planned: int
+    requests: int
+    responses: int
+    failures: int
+    try_series: int
+    scores: int
+
+    @property
+    def finished(self) -> int:
+        return self.responses + self.failures
+
+    @property
+    def pending(self) -> int:
+        return max(self.planned, self.requests) - self.finished
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    dataset_id: str
+    name: str
+    task: str
+    tokenizer_name: str
+    metric: str
+    bins: dict[int, tuple[int, int]]  # bin_idx -> (lo_tokens, hi_tokens)
+
+
+@contextmanager
+def snapshot(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """A read-only connection to the same database, held at one state of the facts."""
+    path = next(row[2] for row in conn.execute("PRAGMA database_list") if row[1] == "main")
+    reader = connect_for_reading(Path(path))
+    try:
+        missing = missing_tables(reader)
+        if missing:
+            raise MissingPrerequisiteError(
+                f"this database lacks the tables {', '.join(missing)}",
+                where=path,
+                do="Run `kvt prepare -c CONFIG` and `kvt sweep -c CONFIG` with this version of kvt.",
+            )
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the snapshot starts with the first read
+        yield reader
+    finally:
+        reader.close()
+
+
+def newest_generation(conn: sqlite3.Connection, exp_group_id: str, generation: int | None = None) -> int:
+    """The generation asked for, or the newest. MissingPrerequisiteError when the group has no runs (of it) here."""
+    rows = conn.execute("SELECT generation FROM runs WHERE exp_group_id = ? GROUP BY 1", (exp_group_id,)).fetchall()
+    known = sorted(row[0] for row in rows)
+    if known and (generation is None or generation in known):
+        return int(known[-1] if generation is None else generation)
+    groups = [row[0] for row in conn.execute("SELECT DISTINCT exp_group_id FROM runs ORDER BY 1")]
+    what = f"experiment group {exp_group_id!r} has no runs here"
+    if known:
+        what = f"experiment group {exp_group_id!r} has no generation {generation}; there are {known}"
+    raise MissingPrerequisiteError(
+        what + (f"; this database holds {', '.join(groups)}" if groups and not known else ""),
+        do="Run `kvt sweep -c CONFIG` first.",
+    )
+
+
+def runs(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[Run]:
+    """All runs of one generation, in the order of the config, repeats last."""
+    rows = conn.execute(
+        "SELECT run_id, dataset_id, series, kv_policy, kv_budget, kv_unit, kv_mode, kv_apply, is_full, repeat_idx, "
+        "level_idx FROM runs WHERE exp_group_id = ? AND generation = ? "
+        "ORDER BY repeat_idx, level_idx, series, kv_budget DESC, run_id",
+        (exp_group_id, generation),
+    )
+    return [Run(*row) for row in ((*r[:8], bool(r[8]), *r[9:]) for r in rows)]
+
+
+def find_run(all_runs: Sequence[Run], run_id: str) -> Run:
+    for run in all_runs:
+        if run.run_id == run_id:
+            return run
+    raise MissingPrerequisiteError(
+        f"there is no run {run_id!r} in this group", do=f"Runs: {', '.join(run.run_id for run in all_runs)}"
+    )
+
+
+def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> dict[str, Progress]:
+    """Counts of every run of one generation, by run_id."""
+    chosen = "FROM runs u JOIN requests r ON r.run_id = u.run_id"
+    where = "WHERE u.exp_group_id = ? AND u.generation = ?"
+    args = (exp_group_id, generation)
+    planned: dict[str, int] = dict(
+        conn.execute(
+            "SELECT u.run_id, m.n FROM runs u "
+            "JOIN (SELECT dataset_id, count(*) AS n FROM manifest_entries GROUP BY 1) m "
+            f"ON m.dataset_id = u.dataset_id {where}",
+            args,
+        ).fetchall()
+    )
+    seen = {
+        row[0]: row[1:]
+        for row in conn.execute(
+            "SELECT u.run_id, count(*), count(p.request_id), count(s.request_id) "
+            f"{chosen} LEFT JOIN responses p ON p.request_id = r.request_id "
+            f"LEFT JOIN scores s ON s.request_id = r.request_id {where} GROUP BY u.run_id",
+            args,
+        )
+    }
+    failed: dict[str, int] = dict(conn.execute("SELECT run_id, count(*) FROM failures GROUP BY run_id").fetchall())
+    tries: dict[str, int] = dict(
+        conn.execute(
+            "SELECT r.run_id, count(*) FROM try_series t JOIN requests r ON r.request_id = t.request_id GROUP BY 1"
+        ).fetchall()
+    )
+    result = {}
+    for run in runs(conn, exp_group_id, generation):
+        requests, responses, scores = seen.get(run.run_id, (0, 0, 0))
+        result[run.run_id] = Progress(
+            planned.get(run.run_id, 0),
+            requests,
+            responses,
+            failed.get(run.run_id, 0),
+            tries.get(run.run_id, 0),
+            scores,
+        )
+    return result
+
+
+def dataset(conn: sqlite3.Connection, dataset_id: str) -> Dataset:
+    row = conn.execute(
+        "SELECT dataset_id, name, task, tokenizer_name, metric FROM datasets WHERE dataset_id = ?", (dataset_id,)
+    ).fetchone()
+    limits = conn.execute(
+        "SELECT bin_idx, lo_tokens, hi_tokens FROM bins WHERE dataset_id = ? ORDER BY 1", (dataset_id,)
+    )
+    return Dataset(row[0], row[1], row[2], row[3], row[4], {b: (lo, hi) for b, lo, hi in limits})
+
+
+def entries(conn: sqlite3.Connection, dataset_id: str) -> pl.DataFrame:
+    """One row per manifest entry, in order; `entry` numbers them, `cluster` numbers their contexts."""
+    frame = _frame(
+        conn.execute(
+            "SELECT e.example_id, e.bin_idx, e.token_len, e.context_tokens, x.context_sha256 FROM manifest_entries e "
+            "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id "
+            "WHERE e.dataset_id = ? ORDER BY e.seq",
+            (dataset_id,),
+        ),
+        {
+            "example_id": pl.String,
+            "bin_idx": pl.Int64,
+            "token_len": pl.Int64,
+            "context_tokens": pl.Int64,
+            "context_sha256": pl.String,
+        },
+    )
+    return frame.with_row_index("entry").select(
+        "entry",
+        "example_id",
+        "bin_idx",
+        "token_len",
+        "context_tokens",
+        cluster=(pl.col("context_sha256").rank("dense") - 1).cast(pl.Int64),
+    )
+
+
+def golds(conn: sqlite3.Connection, dataset_id: str, *, with_meta: bool) -> pl.DataFrame:
+    """example_id, token_len, golds (list of text) and, if asked, meta_json of every entry."""
+    columns = "e.example_id, e.token_len, x.answers_json" + (", x.meta_json" if with_meta else "")
+    schema: dict[str, Any] = {"example_id": pl.String, "token_len": pl.Int64, "answers_json": pl.String}
+    cursor = conn.execute(
+        f"SELECT {columns} FROM manifest_entries e "
+        "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id WHERE e.dataset_id = ?",
+        (dataset_id,),
+    )
+    frame = _frame(cursor, schema | ({"meta_json": pl.String} if with_meta else {}))
+    parsed = [[str(gold) for gold in json.loads(text)] for text in frame["answers_json"].to_list()]
+    return frame.drop("answers_json").with_columns(pl.Series("golds", parsed, dtype=pl.List(pl.String)))
+
+
+def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) -> Iterator[pl.DataFrame]:
+    """Finished requests of one run, in chunks: what scoring reads.
+
+    request_id, example_id, is_failure, error_type, text, finish_reason, prompt_tokens (as the server counted),
+    identical (1: same text as at full cache, null there and where it isn't known).
+    """
+    schema: dict[str, Any] = {
+        "request_id": pl.String,
+        "example_id": pl.String,
+        "text": pl.String,
+        "finish_reason": pl.String,
+        "prompt_tokens": pl.Int64,
+        "identical": pl.Int64,
+        "is_failure": pl.Int64,
+        "error_type": pl.String,
+    }
+    answered = conn.execute(
+        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, p.text = pf.text, 0, NULL "
+        "FROM requests r JOIN responses p ON p.request_id = r.request_id "
+        "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
+        "LEFT JOIN requests f ON f.run_id = ? AND f.example_id = r.example_id "
+        "LEFT JOIN responses pf ON pf.request_id = f.request_id WHERE r.run_id = ?",
+        (None if full_run_id == run.run_id else full_run_id, run.run_id),
+    )
+    failed = conn.execute(
+        "SELECT request_id, example_id, NULL, NULL, NULL, NULL, 1, error_type FROM failures WHERE run_id = ?",
+        (run.run_id,),
+    )
+    for cursor in (answered, failed):
+        while rows := cursor.fetchmany(CHUNK_ROWS):
+            frame = pl.DataFrame(rows, schema=schema, orient="row")
+            yield frame.with_columns(pl.col("is_failure").cast(pl.Boolean))
+
+
+_OUTCOME_COLUMNS: dict[str, Any] = {
+    "example_id": pl.String,
+    "score": pl.Float64,
+    "em": pl.Float64,
+    "f1": pl.Float64,
+    "failure_label": pl.String,
+    "flags": pl.String,
+    "is_failure": pl.Int64,
+    "latency_s": pl.Float64,
+    "ttft_s": pl.Float64,
+    "ttfb_s": pl.Float64,
+    "tpot_s": pl.Float64,
+    "prompt_tokens": pl.Int64,
+    "completion_tokens": pl.Int64,
+    "cached_tokens": pl.Int64,
+    "kv_effective": pl.Float64,
+    "source": pl.String,
+    "kept_tokens": pl.Float64,
+    "kv_bytes": pl.Float64,
+}
+
+
+def outcomes(conn: sqlite3.Connection, run: Run) -> pl.DataFrame:
+    """Finished and scored requests of one run with latencies, tokens and evidence: columns as _OUTCOME_COLUMNS."""
+    cursor = conn.execute(
+        "SELECT r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, p.request_id IS NULL, m.latency_s, "
+        "m.ttft_s, m.ttfb_s, m.tpot_s, m.prompt_tokens, m.completion_tokens, m.cached_tokens, p.kv_effective, "
+        "json_extract(p.kv_evidence_json, '$.source'), json_extract(p.usage_json, '$.kv.kept_tokens'), "
+        "json_extract(p.usage_json, '$.kv.bytes') "
+        "FROM requests r JOIN scores s ON s.request_id = r.request_id "
+        "LEFT JOIN responses p ON p.request_id = r.request_id "
+        "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
+        "WHERE r.run_id = ?",
+        (run.run_id,),
+    )
+    return _frame(cursor, _OUTCOME_COLUMNS).with_columns(pl.col("is_failure").cast(pl.Boolean))
+
+
+def _frame(cursor: sqlite3.Cursor, schema: dict[str, Any]) -> pl.DataFrame:
+    parts = [pl.DataFrame(schema=schema)]
+    while rows := cursor.fetchmany(CHUNK_ROWS):
+        parts.append(pl.DataFrame(rows, schema=schema, orient="row", strict=False))
+    return pl.concat(parts)

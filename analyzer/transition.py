@@ -1,0 +1,194 @@
+"""Where quality breaks: paired tests at each budget, put in order, and what they allow to be said.
+
+`safe` is proven from the top down and stops at the first budget that isn't; losses are proven from the bottom up. Each
+is one fixed sequence of one-sided tests, so the chance that any of its claims is false stays at the level of one test,
+however many budgets there are. Claims use the same tests as the shown intervals (bounds.py): at one-sided alpha/2 a
+budget is safe exactly when the upper end of its drop's interval is below the margin.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from analyzer.bounds import Units, pairs_needed_without_loss
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Scores of one experiment: score[run_id] is [n], NaN where an example isn't scored; bin_idx, cluster [n]."""
+
+    score: dict[str, Floats]
+    bin_idx: Ints
+    cluster: Ints
+
+    def rows(self, bin_idx: int) -> npt.NDArray[np.bool_]:
+        """Which examples belong to a bin; -1: all."""
+        return np.ones(len(self.bin_idx), dtype=bool) if bin_idx < 0 else self.bin_idx == bin_idx
+
+
+@dataclass(frozen=True)
+class BudgetTest:
+    """One level against full cache in one bin (or all): the paired drop, its interval, and three one-sided p values."""
+
+    budget: float
+    run_id: str
+    n: int
+    n_clusters: int
+    drop: float
+    drop_low: float
+    drop_high: float
+    spread: float  # standard deviation of one unit's drop
+    n_worse: int
+    n_better: int
+    p_safe: float
+    p_loss: float
+    p_collapse: float
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What one series' tests prove in one bin; None: nothing on that side. `level` is the one-sided level used."""
+
+    safe: float | None
+    loss: float | None
+    collapse: float | None
+    level: float
+    n_safe: int = 0
+    n_loss: int = 0
+    n_collapse: int = 0
+
+
+def pair(grid: Grid, full: str, run_id: str, bin_idx: int) -> tuple[Units, Floats]:
+    """Units of full minus run over the examples that both have, and the per-example differences."""
+    rows = grid.rows(bin_idx)
+    difference = (grid.score[full] - grid.score[run_id])[rows]
+    there = ~np.isnan(difference)
+    difference = difference[there]
+    return Units.of(difference, grid.cluster[rows][there], grid.bin_idx[rows][there]), difference
+
+
+def against_full(
+    grid: Grid, full: str, run_id: str, budget: float, bin_idx: int, *, margin: float, alpha: float
+) -> BudgetTest:
+    """All three tests of one level; with no pairs the p values are 1 and the drop is NaN."""
+    units, difference = pair(grid, full, run_id, bin_idx)
+    low, high = units.interval(alpha)
+    return BudgetTest(
+        budget=budget,
+        run_id=run_id,
+        n=len(difference),
+        n_clusters=len(units.drop),
+        drop=units.mean,
+        drop_low=low,
+        drop_high=high,
+        spread=float(np.std(units.drop * units.weight)) if len(units.drop) else float("nan"),
+        n_worse=int(np.sum(difference > 1e-12)),
+        n_better=int(np.sum(difference < -1e-12)),
+        p_safe=units.p_drop_at_least(margin),
+        p_loss=units.p_drop_at_most(0.0),
+        p_collapse=units.p_drop_at_most(margin),
+    )
+
+
+def claims(tests: Sequence[BudgetTest], level: float) -> Claims:
+    """Fixed sequences over one series' tests, given from the highest budget down, each at one-sided `level`."""
+    falling = sorted(tests, key=lambda t: -t.budget)
+    rising = falling[::-1]
+    safe, n_safe = _while_proven([(t.budget, t.p_safe) for t in falling], level)
+    loss, n_loss = _while_proven([(t.budget, t.p_loss) for t in rising], level)
+    collapse, n_collapse = _while_proven([(t.budget, t.p_collapse) for t in rising], level)
+    return Claims(safe, loss, collapse, level, n_safe, n_loss, n_collapse)
+
+
+def holm_claims(series: dict[str, Sequence[BudgetTest]], level: float) -> dict[str, Claims]:
+    """Claims of several series together, each kind at familywise one-sided `level`: Holm over whole sequences.
+
+    Every series starts with an equal share; the share of one whose sequence is proven to its end goes to the others
+    (Bretz et al. 2009). Kinds (safe, loss, collapse) are separate families, as for a single series.
+    """
+    found = {}
+    by_kind = {kind: _holm_levels(series, level, kind) for kind in ("n_safe", "n_loss", "n_collapse")}
+    for name, tests in series.items():
+        at = {kind: claims(tests, by_kind[kind][name]) for kind in by_kind}
+        found[name] = replace(
+            at["n_safe"],
+            loss=at["n_loss"].loss,
+            n_loss=at["n_loss"].n_loss,
+            collapse=at["n_collapse"].collapse,
+            n_collapse=at["n_collapse"].n_collapse,
+            level=level / len(series),
+        )
+    return found
+
+
+def pairs_needed(tests: Sequence[BudgetTest], done: Claims, *, margin: float, power: float = 0.8) -> int | None:
+    """Pairs that would probably settle the first budget that is not proven safe; None when more can't be said.
+
+    From the drop and spread seen there: enough to prove "less than the margin" where the drop seen is below it, else
+    "more than the margin". At least what pairs without any loss need; None when the drop seen is at the margin.
+    """
+    open_tests = sorted(tests, key=lambda t: -t.budget)[done.n_safe : len(tests) - done.n_collapse]
+    if not open_tests or np.isnan(open_tests[0].drop):
+        return None
+    test = open_tests[0]
+    least = pairs_needed_without_loss(margin, done.level)
+    distance = abs(margin - test.drop)
+    if distance < 0.2 * margin:  # too near to say: the answer would be a guess
+        return None
+    z = NormalDist().inv_cdf(1 - done.level) + NormalDist().inv_cdf(power)
+    variance = max(test.spread**2, 0.0)
+    per_cluster = test.n / max(1, test.n_clusters)
+    return max(least if test.drop < margin else 0, int(np.ceil(variance * (z / distance) ** 2 * per_cluster)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """The blueprint's rule, kept by name: the first budget whose mean falls by a threshold against the one above."""
+
+    pre_budget: float
+    transition_budget: float
+    acc_pre: float
+    acc_post: float
+
+    @property
+    def drop(self) -> float:
+        return self.acc_pre - self.acc_post
+
+
+def step_drop(curve: Sequence[tuple[float, float]], threshold: float) -> Step | None:
+    """First step >= threshold of (budget, mean) pairs, from full cache down. Point means only: never the headline."""
+    for (above, acc_above), (below, acc_below) in pairwise(sorted(curve, key=lambda point: -point[0])):
+        if acc_above - acc_below >= threshold - 1e-12:
+            return Step(above, below, acc_above, acc_below)
+    return None
+
+
+def _holm_levels(series: dict[str, Sequence[BudgetTest]], level: float, kind: str) -> dict[str, float]:
+    finished: set[str] = set()
+    while True:
+        share = level / max(1, len(series) - len(finished))
+        newly = {
+            name
+            for name, tests in series.items()
+            if name not in finished and getattr(claims(tests, share), kind) == len(tests)
+        }
+        if not newly or len(finished | newly) == len(series):
+            return dict.fromkeys(series, share)
+        finished |= newly
+
+
+def _while_proven(sequence: Sequence[tuple[float, float]], level: float) -> tuple[float | None, int]:
+    """The last budget of the proven beginning of a sequence, and its length."""
+    last, count = None, 0
+    for budget, p in sequence:
+        if not p <= level:
+            break
+        last, count = budget, count + 1
+    return last, count

@@ -1,0 +1,71 @@
+"""Claims -> a verdict: one word for machines, one sentence for people."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analyzer.transition import BudgetTest, Claims
+
+TRANSITION = "transition"
+NO_TRANSITION = "no_transition_in_range"
+CANNOT_TELL = "cannot_tell"
+NOTHING_TO_LOSE = "nothing_to_lose"
+NO_BASELINE = "no_baseline"
+
+
+@dataclass(frozen=True)
+class Zone:
+    """The transition zone in budgets; None: open on that side. high >= every budget proven safe, low <= every lost."""
+
+    low: float | None
+    high: float | None
+
+
+def zone(done: Claims, unit: str) -> Zone:
+    """zone_high is full cache (1.0) when no smaller fraction is proven safe; for tokens and bits it is then open."""
+    return Zone(done.collapse, done.safe if done.safe is not None else 1.0 if unit == "fraction" else None)
+
+
+def verdict(
+    tests: Sequence[BudgetTest],
+    done: Claims,
+    *,
+    acc_full: float | None,
+    margin: float,
+    unit: str,
+    needed: int | None,
+) -> tuple[str, str]:
+    """(verdict, sentence) of one series in one bin. `tests` hold the compressed budgets; none: full cache alone."""
+    if acc_full is None:
+        return NO_BASELINE, "Full cache was not run here, so nothing can be compared: add budget 1.0."
+    if not tests:
+        return CANNOT_TELL, "Only full cache was run: there is nothing to compare it with."
+    if acc_full <= margin:
+        return NOTHING_TO_LOSE, (
+            f"Accuracy at full cache is {acc_full:.3f}: no budget can lose more than the margin of {margin:g}. "
+            "The task is too hard for this model, or metric and task don't fit."
+        )
+    lowest = min(test.budget for test in tests)
+    if done.n_safe == len(tests):
+        real = " A real loss is proven there, but it stays below the margin." if done.loss is not None else ""
+        return NO_TRANSITION, (
+            f"Every budget down to {_budget(lowest, unit)} is proven to lose less than {margin:g}: "
+            f"no transition in the range tested.{real}"
+        )
+    safe = (
+        f"Safe down to {_budget(done.safe, unit)} (less than {margin:g} lost)."
+        if done.safe is not None
+        else "No budget below full cache is proven safe."
+    )
+    if done.loss is None:
+        more = f", about {needed} pairs are needed" if needed else ""
+        return CANNOT_TELL, f"{safe} No loss is proven either: with {tests[0].n} pairs it can't be told{more}."
+    lost = f"A real loss is proven at {_budget(done.loss, unit)} and everything below it"
+    if done.collapse is None:
+        return TRANSITION, f"{safe} {lost}; that it exceeds {margin:g} is not proven."
+    if done.collapse == done.loss:
+        return TRANSITION, f"{safe} {lost}, of more than {margin:g}."
+    return TRANSITION, f"{safe} {lost}, of more than {margin:g} at {_budget(done.collapse, unit)} and below."
+
+
+def _budget(value: float, unit: str) -> str:
+    return f"{value:g}" if unit == "fraction" else f"{value:g} {unit}"

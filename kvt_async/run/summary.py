@@ -56,7 +56,7 @@ class RunReport:
                        f"{self.retries} retries")  # fmt: skip
         if self.client is not None:
             out.append(
-                f"  {self.client['verdict']}: our own stamps are late by at most {self.client['error_bound_ms']:.1f} ms "
+                f"  {self.client['verdict']}: our stamps are late by at most {self.client['error_bound_ms']:.1f} ms "
                 f"in 99% of instants ({self.client['signal']})"
             )
         out += [f"  failed: {n} x {name}" for name, n in self.failures_by_type.items()]

@@ -42,6 +42,8 @@ class Writer:
         self._closing = False
 
     async def __aenter__(self) -> "Writer":
+        # First without aiosqlite, whose thread outlives the loop when opening fails.
+        await asyncio.to_thread(lambda: connect_for_writing(self.db).close())
         self._conn = aiosqlite.Connection(lambda: connect_for_writing(self.db), 64)
         await self._conn
         await self._conn.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")

@@ -1,0 +1,122 @@
+"""Settings -> levels: full cache once, readable unique series, nothing mixed up silently."""
+
+import pytest
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.load import load_settings
+from kvt_async.run.levels import label, make_levels
+from kvt_async.run.session import make_run_id
+
+
+def levels(*overrides: str):
+    return make_levels(load_settings(None, list(overrides), environ={}))
+
+
+def labels(*overrides: str) -> list[str]:
+    return [label(level) for level in levels(*overrides).levels]
+
+
+def test_the_defaults_give_full_cache_two_budgets_and_one_repeat_of_full() -> None:
+    made = levels().levels
+    assert [label(level) for level in made] == ["full", "snapkv/aware 0.5", "snapkv/aware 0.2", "full (repeat 1)"]
+    assert [level.is_full for level in made] == [True, False, False, True]
+    assert [level.level_idx for level in made] == [0, 1, 2, 3]
+    assert made[0].policy == "full"
+
+
+def test_full_cache_runs_once_for_all_policies_that_ask_for_it() -> None:
+    assert labels(
+        "kv.policies=[snapkv, {policy: snapkv, mode: question_agnostic}, {policy: random, params: {seed: 3}}]",
+        "kv.budgets=[0.5, 1.0]", "kv.control_repeats=2",
+    ) == [
+        "full", "snapkv/aware 0.5", "snapkv/agnostic 0.5", "random/aware seed=3 0.5", "full (repeat 1)",
+        "full (repeat 2)",
+    ]  # fmt: skip
+
+
+def test_budgets_run_from_the_mildest_to_the_harshest_whatever_order_they_are_given_in() -> None:
+    assert labels("kv.budgets=[0.2, 1.0, 0.5]", "kv.control_repeats=0") == [
+        "full",
+        "snapkv/aware 0.5",
+        "snapkv/aware 0.2",
+    ]
+
+
+def test_explicit_levels_keep_their_order_behind_full_cache() -> None:
+    made = levels(
+        "kv.levels=[{policy: snapkv, budget: 0.2}, {policy: full}, {policy: h2o, budget: 256, unit: tokens}, "
+        "{policy: snapkv, budget: 1.0}]",
+        "kv.control_repeats=0",
+    )
+    assert [label(level) for level in made.levels] == ["full", "snapkv/aware 0.2", "h2o/aware 256 tokens"]
+    assert "runs once" in made.notes[0]
+
+
+def test_a_config_without_full_cache_is_allowed_and_says_that_there_is_no_baseline() -> None:
+    made = levels("kv.budgets=[0.5, 0.2]")
+    assert [label(level) for level in made.levels] == ["snapkv/aware 0.5", "snapkv/aware 0.2"]
+    assert "no baseline" in made.notes[0]
+    assert "control_repeats is ignored" in made.notes[1]
+
+
+def test_an_equal_level_is_merged_with_a_note() -> None:
+    made = levels("kv.levels=[{budget: 1.0}, {budget: 0.3}, {budget: 0.30000000000000004}]", "kv.control_repeats=0")
+    assert [label(level) for level in made.levels] == ["full", "snapkv/aware 0.3"]
+    assert made.notes == ("snapkv/aware 0.3 is asked for twice; it runs once",)
+
+
+def test_nearly_equal_budgets_are_refused() -> None:
+    with pytest.raises(ConfigError, match="nearly the same"):
+        levels("kv.budgets=[1.0, 0.5, 0.50001]")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "series"),
+    [
+        (["kv.policies=[snapkv]"], "snapkv/aware"),
+        (["kv.mode=question_agnostic"], "snapkv/agnostic"),
+        (["kv.policies=[{policy: snapkv, params: {window: 32, kernel: 5}}]"], "snapkv/aware kernel=5 window=32"),
+        (["kv.apply={via: none}", "kv.policy=fp8"], "fp8"),
+        (["kv.apply={via: none}", "kv.policy=fp8", "kv.mode=question_agnostic"], "fp8/agnostic"),
+        (["kv.apply={via: launch, command: x}", "kv.policy=kv", "kv.params={dtype: q8_0}"], "kv dtype=q8_0"),
+    ],
+)
+def test_a_series_has_a_readable_label(overrides: list[str], series: str) -> None:
+    assert levels(*overrides).levels[1].series == series
+
+
+def test_endpoints_are_found_by_policy_and_budget_by_budget_or_given_with_the_level() -> None:
+    made = levels(
+        "kv.apply={via: endpoint, endpoints: {full: 'http://a/v1/', '0.5': ['http://b/v1', 'http://c/v1'], "
+        "'snapkv 0.2': 'http://d/v1', '0.2': 'http://e/v1'}}",
+    ).levels
+    assert [level.endpoints for level in made[:3]] == [
+        ("http://a/v1",),
+        ("http://b/v1", "http://c/v1"),
+        ("http://d/v1",),
+    ]
+    assert made[1].apply == {"via": "endpoint"}
+    own = levels("kv.levels=[{budget: 0.5, base_url: 'http://z/v1'}]", "kv.apply={via: endpoint}").levels
+    assert own[0].endpoints == ("http://z/v1",)
+
+
+def test_a_level_without_an_endpoint_is_a_config_error_that_says_what_to_add() -> None:
+    with pytest.raises(ConfigError, match=r'(?s)snapkv at 0\.2.*Add "snapkv 0\.2"'):
+        levels("kv.apply={via: endpoint, endpoints: {full: 'http://a/v1', '0.5': 'http://b/v1'}}")
+
+
+def test_full_body_makes_full_cache_another_level_and_urls_and_ports_do_not() -> None:
+    plain = levels().levels
+    other = levels("kv.apply={via: body, body: {kv: {budget: '{budget}'}}, full_body: {}}").levels
+    assert other[0].apply == {"via": "body", "body": {}}
+    assert plain[1].apply != other[1].apply
+    assert levels("engine.base_url=http://other/v1").levels[1].apply == plain[1].apply
+
+
+def test_run_ids_are_readable_unique_and_the_same_every_time() -> None:
+    made = levels("kv.policies=[snapkv, {policy: snapkv, mode: question_agnostic}]", "kv.control_repeats=2").levels
+    ids = [make_run_id("g", 1, level) for level in made]
+    assert len({*ids, *(make_run_id("g", 2, level) for level in made)}) == 2 * len(made)
+    assert ids == [make_run_id("g", 1, level) for level in made]
+    assert ids[1].startswith("snapkv-aware-0.5-")
+    assert all(":" not in run_id for run_id in ids)

@@ -38,28 +38,29 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: Tokenizer) -> lis
     `meta.context_tokens` is the whole context's own length, before any cut. Raises ConfigError from the cut.
     """
     whole = [row.example for row in batch]
-    own = tokenizer.count([example.context for example in whole], special=False)
+    prompts = [rule.messages(example) for example in whole]
     special = not is_templated(rule, tokenizer)
-    full = tokenizer.count([served_text(rule, tokenizer, example) for example in whole], special=special)
+    own = tokenizer.count([example.context for example in whole], special=False)
+    full = tokenizer.count([served_text(rule, tokenizer, messages) for messages in prompts], special=special)
     counted = []
-    for row, example, context_tokens, original in zip(batch, whole, own, full, strict=True):
-        cut = cut_context(rule, tokenizer, example, row.where)
-        sent = replace(cut or example, meta={"context_tokens": context_tokens, **example.meta})
-        token_len, sent_tokens = original, context_tokens
+    for row, messages, context_tokens, original in zip(batch, prompts, own, full, strict=True):
+        cut = cut_context(rule, tokenizer, row.example, row.where)
+        sent = replace(cut or row.example, meta={"context_tokens": context_tokens, **row.example.meta})
+        sent_messages, token_len, sent_tokens = messages, original, context_tokens
         if cut is not None:
-            (token_len,) = tokenizer.count([served_text(rule, tokenizer, sent)], special=special)
+            sent_messages = rule.messages(sent)
+            (token_len,) = tokenizer.count([served_text(rule, tokenizer, sent_messages)], special=special)
             (sent_tokens,) = tokenizer.count([sent.context], special=False)
-        prompt_sha256 = messages_sha256(rule.messages(sent))
         counted.append(
             Counted(
-                sent,
-                row.where,
-                token_len,
-                sent_tokens,
-                original,
-                cut is not None,
-                prompt_sha256,
-                context_sha256(example),
+                example=sent,
+                where=row.where,
+                token_len=token_len,
+                context_tokens=sent_tokens,
+                original_tokens=original,
+                truncated=cut is not None,
+                prompt_sha256=messages_sha256(sent_messages),
+                context_sha256=context_sha256(row.example),
             )
         )
     return counted

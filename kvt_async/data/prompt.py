@@ -61,10 +61,9 @@ def prompt_rule(settings: Settings, source: Source, tokenizer: Tokenizer) -> Pro
     )
 
 
-def served_text(rule: PromptRule, tokenizer: Tokenizer, example: Example) -> str:
+def served_text(rule: PromptRule, tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
     """What the server tokenises: chat template included where the tokenizer has one, else the plain prompt."""
-    messages = rule.messages(example)
-    return tokenizer.chat.render(messages) if is_templated(rule, tokenizer) and tokenizer.chat else plain(messages)
+    return tokenizer.chat.render(messages) if tokenizer.chat and rule.endpoint == "chat" else plain(messages)
 
 
 def is_templated(rule: PromptRule, tokenizer: Tokenizer) -> bool:

@@ -2,7 +2,8 @@
 
 Needs the `train` extra (torch) and 10 to 20 minutes of one CPU core, evaluation included.
 
-python scripts/train_reference.py --out kvt_async/serve/reference
+    python scripts/train_reference.py                                                 # into build/reference
+    python scripts/train_reference.py --out kvt_async/serve/reference --evaluate-only
 """
 
 import argparse
@@ -52,7 +53,13 @@ def verdict(cells: list[Cell]) -> int:
 
 def options_from_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the model folder to write, or to read when evaluating")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/reference"),
+        help="the model folder to write, or to read with --evaluate-only (default: %(default)s, so that the shipped "
+        "weights stay until you replace them)",
+    )
     parser.add_argument("--seed", type=int, default=1337)
     parser.add_argument("--threads", type=int, default=1, help="the weights depend on it; the shipped ones used 1")
     parser.add_argument("--examples", type=int, default=200, help="evaluated per task and length")

@@ -42,20 +42,11 @@ class View:
     def values(self) -> F32:
         return self.prefill.cache.values[:, :, : self.length]
 
-    def window_attention(self, window: int) -> F32:
-        """Attention of the last `window` queries, [layers, kv_heads, group, window, length]."""
-        c, first = self.model.config, self.length - window
-        out = np.zeros((c.n_layers, c.n_kv_heads, self.model.group, window, self.length), np.float32)
-        for seen in self.model.observe(self.prefill.cache, self.ids, first):
-            rows, keys = seen.probabilities.shape[2:]
-            out[seen.layer, :, :, seen.row - first : seen.row - first + rows, :keys] = seen.probabilities
-        return out
-
-    def attention_sums(self) -> F32:
-        """Attention each entry receives, summed over all queries, [layers, kv_heads, group, length]."""
+    def attention_from(self, first: int) -> F32:
+        """Attention each entry receives, summed over the queries from `first` on, [layers, kv_heads, group, length]."""
         c = self.model.config
         out = np.zeros((c.n_layers, c.n_kv_heads, self.model.group, self.length), np.float32)
-        for seen in self.model.observe(self.prefill.cache, self.ids, 0):
+        for seen in self.model.observe(self.prefill.cache, self.ids, first):
             out[seen.layer, ..., : seen.probabilities.shape[3]] += seen.probabilities.sum(axis=2)
         return out
 
@@ -159,10 +150,10 @@ def snapkv(view: View, params: Params) -> F32:
     older = view.length - window
     scores = np.empty(view.shape(), np.float32)
     if older:
-        received = view.window_attention(window)[..., :older].mean(axis=3)
-        padded = np.pad(received, [(0, 0)] * 3 + [(kernel // 2, kernel // 2)])
-        pooled = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=3).mean(axis=4)
-        scores[..., :older] = pooled.mean(axis=2)
+        received = view.attention_from(older)[..., :older].mean(axis=2) / window
+        padded = np.pad(received, [(0, 0), (0, 0), (kernel // 2, kernel // 2)])
+        pooled = sum(padded[..., shift : shift + older] for shift in range(kernel))
+        scores[..., :older] = pooled / np.float32(kernel)
     scores[..., older:] = scores[..., :older].max(initial=0.0) + 1
     return scores
 
@@ -179,7 +170,7 @@ def random(view: View, params: Params) -> F32:
 def tova(view: View, params: Params) -> F32:
     """Attention from the last token, averaged over all heads of a layer, which rank alike (Oren et al., 2024)."""
     scores = np.empty(view.shape(), np.float32)
-    scores[:] = view.window_attention(1)[:, :, :, 0].mean(axis=(1, 2))[:, None]
+    scores[:] = view.attention_from(view.length - 1).mean(axis=(1, 2))[:, None]
     scores[..., -1] = scores[..., :-1].max(initial=0.0) + 1
     return scores
 
@@ -196,14 +187,14 @@ def knorm(view: View, params: Params) -> F32:
 def observed_attention(view: View, params: Params) -> F32:
     """Mean attention from the queries that can see the entry."""
     queries = np.arange(view.length, 0, -1, dtype=np.float32)
-    scores: F32 = (view.attention_sums() / queries).mean(axis=2)
+    scores: F32 = (view.attention_from(0) / queries).mean(axis=2)
     return scores
 
 
 @policy("h2o", recent_share=0.5)
 def h2o(view: View, params: Params) -> F32:
     """Attention summed over all queries; half of the budget is for the newest entries (Zhang et al., 2023)."""
-    scores: F32 = view.attention_sums().mean(axis=2)
+    scores: F32 = view.attention_from(0).mean(axis=2)
     return scores
 
 

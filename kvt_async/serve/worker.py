@@ -135,6 +135,8 @@ class ModelThread:
             if job.cancelled or self._stopping:
                 return
             unsent.append(event)
+            if isinstance(event, Finished):
+                self.running = 0  # before its client can hear of it and ask
             if job.each_token or isinstance(event, Finished):
                 job.post(*unsent)
                 unsent.clear()

@@ -112,7 +112,7 @@ def test_h2o_gives_half_of_its_budget_to_the_newest_and_half_to_what_received_mo
     view = view_of(512)
     kept = mask(Choice(POLICIES["h2o"]).kept(view, 100), 512)
     assert kept[..., 462:].all()
-    sums = view.attention_sums().mean(axis=2)[..., :462]
+    sums = view.attention_from(0).mean(axis=2)[..., :462]
     heavy = np.argsort(-sums, axis=2)[..., :50]
     assert (np.take_along_axis(kept, heavy, axis=2)).mean() > 0.99
 

@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 METHOD = "one worst-case pseudo-observation, exponential weights, exact inversion"
 _TOO_MANY = 512  # distinct unit values beyond which they are rounded towards the null hypothesis
 _STEP = 1 / 1024
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,14 @@ class Units:
             distinct, inverse = np.unique(units, return_inverse=True)
             units, count = distinct, np.asarray(np.bincount(inverse, weights=count), dtype=np.float64)
         worst = float(weight.max()) * (1.0 - sign * m)
+        if len(units) <= _FEW:  # 0/1 scores: the same handful of counts comes back in many bins and budgets
+            return _of_few((*units.tolist(), worst), (*count.tolist(), 1.0))
         return weighted_exponentials_positive(np.append(units, worst), np.append(count, 1.0))
+
+
+@lru_cache(maxsize=50_000)
+def _of_few(value: tuple[float, ...], count: tuple[float, ...]) -> float:
+    return weighted_exponentials_positive(np.array(value), np.array(count))
 
 
 def weighted_exponentials_positive(value: Floats, count: Floats) -> float:

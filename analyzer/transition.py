@@ -75,11 +75,14 @@ def pair(grid: Grid, full: str, run_id: str, bin_idx: int) -> tuple[Units, Float
 
 
 def against_full(
-    grid: Grid, full: str, run_id: str, budget: float, bin_idx: int, *, margin: float, alpha: float
+    grid: Grid, full: str, run_id: str, budget: float, bin_idx: int, *, margin: float, alpha: float | None
 ) -> BudgetTest:
-    """All three tests of one level; with no pairs the p values are 1 and the drop is NaN."""
+    """All three tests of one level, and its interval unless alpha is None.
+
+    With no pairs the p values are 1 and the drop is NaN.
+    """
     units, difference = pair(grid, full, run_id, bin_idx)
-    low, high = units.interval(alpha)
+    low, high = (float("nan"), float("nan")) if alpha is None else units.interval(alpha)
     return BudgetTest(
         budget=budget,
         run_id=run_id,

@@ -42,7 +42,7 @@ def verdict(
     if acc_full <= margin:
         return NOTHING_TO_LOSE, (
             f"Accuracy at full cache is {acc_full:.3f}: no budget can lose more than the margin of {margin:g}. "
-            "The task is too hard for this model, or metric and task don't fit."
+            "Requests fail, the task is too hard for this model, or metric and task don't fit."
         )
     lowest = min(test.budget for test in tests)
     if done.n_safe == len(tests):

@@ -426,9 +426,9 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and b
     half_loss_budget       REAL,                -- where half of the total loss has happened on the isotonic curve
     half_loss_ci_low       REAL,  -- 95%
     half_loss_ci_high      REAL,  -- 95%
-    zone_low_tokens        REAL,                -- the same budgets as kept tokens (median prompt); NULL without evidence
-    zone_high_tokens       REAL,
-    half_loss_tokens       REAL,
+    zone_low_tokens        REAL,                -- zone_low as kept tokens (median prompt); NULL without evidence
+    zone_high_tokens       REAL,                -- zone_high as kept tokens
+    half_loss_tokens       REAL,                -- half_loss_budget as kept tokens
     zone_json              TEXT NOT NULL,       -- spread: the zone over bootstrap resamples; noise: the A/A control;
                                                 --   notes: floors, ceilings; bin -1 also cliff and length_by_budget
     verdict                TEXT NOT NULL,       -- transition | no_transition_in_range | cannot_tell | nothing_to_lose | no_baseline

@@ -1,0 +1,247 @@
+"""Does the verdict keep its promises? Simulated experiments with a known truth, judged by the analyzer's own code.
+
+    python scripts/calibrate.py                    # a few minutes: every table
+    python scripts/calibrate.py --experiments 400 --tables errors,power
+
+Each cell simulates whole experiments (bins, budgets, paired scores with noise), runs the tests that `kvt analyze` runs
+and counts false claims, found transitions or covered truths. Seeded: the same command prints the same figures. The
+last column says whether the bar of docs/STATISTICS.md holds, Monte-Carlo error allowed for.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from analyzer.aggregate import CiRule, accuracy_interval, bin_weights
+from analyzer.bootstrap import Columns, percentile_interval, resample_means
+from analyzer.curve import half_loss
+from analyzer.transition import Claims, Grid, against_full, claims
+
+Floats = npt.NDArray[np.float64]
+Draw = Callable[[np.random.Generator, int], Floats]
+
+ALPHA, MARGIN = 0.05, 0.05
+
+
+@dataclass(frozen=True)
+class Truth:
+    """How experiments are made: n examples in total over equal bins; loss[b] = share of the score lost at budget b.
+
+    kind: binary | graded (F1-like: many 0 and 1, the rest between). flips: chance that an answer is drawn anew at any
+    budget, full cache included. uneven: all of the loss falls into the last bin (its share times the number of bins).
+    """
+
+    n: int
+    loss: tuple[float, ...]
+    kind: str = "binary"
+    base: float = 0.6
+    flips: float = 0.0
+    bins: int = 5
+    uneven: bool = False
+    cluster: int = 1
+
+
+def simulate(truth: Truth, rng: np.random.Generator) -> Grid:
+    """One experiment: runs `full` and `b0`, `b1`, ... from the highest budget down."""
+    n = truth.n
+    bin_idx = np.arange(n) * truth.bins // n
+    cluster = np.arange(n) // truth.cluster
+    score = {"full": np.empty(0)}
+    hard, order = _base(truth, rng, n), _by_cluster(rng, cluster)
+    for name, loss in (("full", 0.0), *((f"b{i}", loss) for i, loss in enumerate(truth.loss))):
+        anew = rng.random(n) < truth.flips
+        here = np.where(anew, _base(truth, rng, n), hard)
+        share = np.where(bin_idx == truth.bins - 1, loss * truth.bins, 0.0) if truth.uneven else np.full(n, loss)
+        luck = np.where(anew, rng.random(n), order)
+        score[name] = _after_loss(truth, here, share, luck, rng)
+    return Grid(score, bin_idx, cluster)
+
+
+def _base(truth: Truth, rng: np.random.Generator, n: int) -> Floats:
+    if truth.kind == "binary":
+        return (rng.random(n) < truth.base).astype(float)
+    between = 1.6 * min(truth.base, 1 - truth.base, 0.3)  # chance of a partly right answer, 0.5 on average
+    partly = rng.choice([0.2, 0.4, 0.5, 0.6, 0.8], size=n)
+    draw = rng.random(n)
+    return np.where(draw < between, partly, (draw < between + truth.base - between / 2).astype(float))
+
+
+def _after_loss(truth: Truth, score: Floats, share: Floats, luck: Floats, rng: np.random.Generator) -> Floats:
+    """Lose `share` of the expected score: binary answers are lost whole; graded ones whole or by half."""
+    if truth.kind == "binary":
+        return np.where(luck < share, 0.0, score)
+    hit = luck < share / 0.75
+    return np.where(hit, score * np.where(rng.random(len(score)) < 0.5, 0.0, 0.5), score)
+
+
+def _by_cluster(rng: np.random.Generator, cluster: npt.NDArray[np.int64]) -> Floats:
+    return rng.random(int(cluster.max()) + 1)[cluster]
+
+
+def judged(truth: Truth, rng: np.random.Generator) -> Claims:
+    """Simulate one experiment and say what the analyzer would claim over all bins."""
+    grid = simulate(truth, rng)
+    names = [name for name in grid.score if name != "full"]
+    tests = [
+        against_full(grid, "full", name, 1 - (i + 1) / (len(names) + 1), -1, margin=MARGIN, alpha=None)
+        for i, name in enumerate(names)
+    ]
+    return claims(tests, ALPHA / 2)
+
+
+def share(truth: Truth, experiments: int, seed: int, event: Callable[[Claims], bool]) -> float:
+    rng = np.random.default_rng([seed, truth.n, len(truth.loss)])
+    return sum(event(judged(truth, rng)) for _ in range(experiments)) / experiments
+
+
+def allowed(bar: float, experiments: int) -> float:
+    """The bar plus Monte-Carlo error (one-sided 99.5%)."""
+    return bar + 2.576 * math.sqrt(bar * (1 - bar) / experiments)
+
+
+Row = tuple[str, str, float, str]
+
+
+def errors(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """False claims: a loss where there is none, safe where the drop is the margin, beyond the margin where it is it."""
+    for kind in ("binary", "graded"):
+        at_margin = MARGIN / Truth(1, ()).base
+        for n in sizes:
+            for flips in (0.0, 0.1, 0.3):
+                for budgets in (1, 8):
+                    none = Truth(n, (0.0,) * budgets, kind, flips=flips)
+                    rate = share(none, experiments, seed, lambda c: c.loss is not None)
+                    yield _error(f"{kind} n={n} flips={flips:g} budgets={budgets + 1}", "false loss", rate, experiments)
+                for uneven in (False, True):
+                    there = Truth(n, (at_margin,) * 2, kind, flips=flips, uneven=uneven)
+                    where = f"{kind} n={n} flips={flips:g}" + (" all in one bin" if uneven else "")
+                    found = [
+                        judged(there, rng) for rng in [np.random.default_rng([seed, n])] for _ in range(experiments)
+                    ]
+                    yield _error(where, "false safe", _rate(found, lambda c: c.safe is not None), experiments)
+                    yield _error(where, "false collapse", _rate(found, lambda c: c.collapse is not None), experiments)
+
+
+def clustered(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """The same where five questions share a context and are lost together."""
+    for n in [size for size in sizes if size >= 25]:
+        there = Truth(n, (MARGIN / 0.6,), flips=0.1, cluster=5)
+        found = [judged(there, rng) for rng in [np.random.default_rng([seed, n])] for _ in range(experiments)]
+        yield _error(f"clusters of 5, n={n}", "false safe", _rate(found, lambda c: c.safe is not None), experiments)
+        none = Truth(n, (0.0,), flips=0.3, cluster=5)
+        rate = share(none, experiments, seed, lambda c: c.loss is not None)
+        yield _error(f"clusters of 5, n={n}", "false loss", rate, experiments)
+
+
+def power(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """What is found when it is there; base accuracy 0.6, 10% of answers drawn anew."""
+    cliff = (0.0, 0.0, 0.0, 0.0, 0.1, 0.4, 0.8)
+    even = tuple(0.5 * (i + 1) / 7 for i in range(7))
+    for kind in ("binary", "graded"):
+        for name, loss, bar_n in (("cliff", cliff, 25), ("even decline to half", even, 50)):
+            for n in sizes:
+                rate = share(Truth(n, loss, kind, flips=0.1), experiments, seed, lambda c: c.loss is not None)
+                bar = 0.95 if n >= bar_n and kind == "binary" else 0.0
+                yield f"{kind} n={n} {name}", "loss found", rate, "ok" if rate >= bar else f"below {bar}"
+    for n in (72, 100, 150, 250, 400):
+        for flips in (0.0, 0.02, 0.1):
+            rate = share(Truth(n, (0.0,), base=0.9, flips=flips), experiments, seed, lambda c: c.safe is not None)
+            yield f"binary n={n} base=0.9 flips={flips:g}, no drop", "proven safe", rate, ""
+
+
+def coverage(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """95% intervals of one bin's mean, as `ci: auto` makes them."""
+    rule = CiRule("auto", ALPHA)
+    for kind in ("binary", "graded"):
+        for base in (0.05, 0.2, 0.5, 0.8, 0.95):
+            truth = Truth(1, (), kind, base=base)
+            for n in (5, 20, 50, 250):
+                rng, hit = np.random.default_rng([seed, n]), 0
+                for i in range(experiments):
+                    score = _base(truth, rng, n)
+                    cluster, weight = np.arange(n), bin_weights(np.zeros(n, dtype=np.int64))
+                    replicates = resample_means(Columns(score[:, None], cluster), 1000, seed, i)[:, 0]
+                    low, high, _ = accuracy_interval(score, weight, cluster, rule, replicates)
+                    hit += low is not None and high is not None and low - 1e-9 <= base <= high + 1e-9
+                rate = hit / experiments
+                low_bar, high_bar = (0.93, 0.97) if n >= 20 and 0.2 <= base <= 0.8 else (0.92, 1.0)
+                error = 2.576 * math.sqrt(low_bar * (1 - low_bar) / experiments)
+                fits = low_bar - error <= rate <= high_bar + error
+                yield f"{kind} n={n} mean={base:g}", "coverage", rate, "ok" if fits else f"not {low_bar}..{high_bar}"
+
+
+def half_losses(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """95% intervals of the half-loss budget where the total loss is proven."""
+    budgets = np.array([1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    shapes = {
+        "cliff": (0.0, 0.0, 0.0, 0.05, 0.1, 0.4, 0.8),
+        "even": tuple(0.5 * (i + 1) / 7 for i in range(7)),
+        "knee": (0.02, 0.05, 0.1, 0.2, 0.35, 0.55, 0.8),
+    }
+    for name, loss in shapes.items():
+        exact = float(half_loss(0.6 * (1 - np.array([0.0, *loss])), budgets))
+        for n in (100, 250):
+            rng, hit, told = np.random.default_rng([seed, n]), 0, 0
+            for _ in range(max(100, experiments // 4)):
+                grid = simulate(Truth(n, loss, flips=0.1), rng)
+                last = against_full(grid, "full", f"b{len(loss) - 1}", 0.1, -1, margin=MARGIN, alpha=None)
+                if last.p_loss > ALPHA / 2:
+                    continue
+                score = np.stack(list(grid.score.values()), axis=1)
+                per_bin = [
+                    resample_means(
+                        Columns(score[grid.bin_idx == b], np.arange(n // 5)), 1000, int(rng.integers(1e9)), b
+                    )
+                    for b in range(5)
+                ]
+                low, high = percentile_interval(half_loss(np.mean(per_bin, axis=0), budgets), ALPHA)
+                told, hit = told + 1, hit + (low - 1e-9 <= exact <= high + 1e-9)
+            rate = hit / max(1, told)
+            fits = rate >= 0.9 - 2.576 * math.sqrt(0.09 / max(1, told))
+            yield (
+                f"{name} n={n} (half loss at {exact:.3f}, told {told})",
+                "coverage",
+                rate,
+                "ok" if fits else "below 0.9",
+            )
+
+
+TABLES = {f.__name__: f for f in (errors, clustered, power, coverage, half_losses)}
+
+
+def _rate(found: Sequence[Claims], event: Callable[[Claims], bool]) -> float:
+    return sum(map(event, found)) / len(found)
+
+
+def _error(where: str, what: str, rate: float, experiments: int) -> Row:
+    return where, what, rate, "ok" if rate <= allowed(ALPHA / 2, experiments) else f"above {ALPHA / 2:g}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--experiments", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1337)
+    parser.add_argument("--sizes", default="15,25,50,80,250")
+    parser.add_argument("--tables", default=",".join(TABLES))
+    asked = parser.parse_args()
+    bad = 0
+    for name in asked.tables.split(","):
+        start = time.perf_counter()
+        print(f"\n{name}: {(TABLES[name].__doc__ or '').strip()}")
+        for where, what, rate, verdict in TABLES[name](
+            asked.experiments, asked.seed, [int(n) for n in asked.sizes.split(",")]
+        ):
+            bad += verdict not in ("ok", "")
+            print(f"  {where:<58} {what:<15} {rate:7.4f}  {verdict}", flush=True)
+        print(f"  ({time.perf_counter() - start:.0f} s)")
+    print(f"\n{bad} cells outside their bar" if bad else "\nevery cell within its bar")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

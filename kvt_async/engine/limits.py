@@ -6,6 +6,7 @@ let two minutes' worth go in the first. A prompt larger than that is taken in sl
 """
 
 import asyncio
+from collections import deque
 
 from aiolimiter import AsyncLimiter
 
@@ -13,21 +14,44 @@ from kvt_async.contract.settings import Limits
 from kvt_async.engine.slots import Slots
 
 MINUTE = 60.0
+TOLERANCE = 1.05
 
 
 class Bucket:
-    """A rate per minute. Never more than 5% over it in any minute, for amounts of any size."""
+    """A rate per minute, for one waiter at a time: never more than 5% over it in any minute.
 
-    def __init__(self, per_minute: float, smallest: float) -> None:
+    The bucket alone would let a large amount, saved up before a minute began, count on top of that minute's own; so
+    what went through in the last minute is remembered. Only an amount beyond the whole limit can't be kept under it: it
+    goes alone.
+    """
+
+    def __init__(self, per_minute: float) -> None:
         per_second = per_minute / MINUTE
-        self.capacity = max(per_second, smallest)
+        self.capacity = max(per_second, 1.0)
         self._bucket = AsyncLimiter(self.capacity, self.capacity / per_second)
+        self._most = TOLERANCE * per_minute
+        self._recent: deque[tuple[float, float]] = deque()  # (when, amount) of the last minute
+        self._sum = 0.0
 
     async def take(self, amount: float) -> None:
-        while amount > 0:
-            part = min(amount, self.capacity)
+        left = amount
+        while left > 0:
+            part = min(left, self.capacity)
             await self._bucket.acquire(part)
-            amount -= part
+            left -= part
+        loop = asyncio.get_running_loop()
+        while self._recent and self._sum + amount > self._most:
+            await asyncio.sleep(max(0.0, self._recent[0][0] + MINUTE - loop.time()))
+            self._forget(loop.time())
+        self._forget(loop.time())
+        self._recent.append((loop.time(), amount))
+        self._sum += amount
+
+    def _forget(self, now: float) -> None:
+        while self._recent and self._recent[0][0] <= now - MINUTE:
+            self._sum -= self._recent.popleft()[1]
+        if not self._recent:
+            self._sum = 0.0
 
 
 class Dispatcher:
@@ -41,8 +65,8 @@ class Dispatcher:
         self.slots = Slots(limits.concurrency, adaptive=limits.adaptive)
         self.owed = 0.0
         self.owed_requests = 0
-        self._requests = Bucket(limits.requests_per_minute, 1.0) if limits.requests_per_minute else None
-        self._tokens = Bucket(limits.tokens_per_minute, 1.0) if limits.tokens_per_minute else None
+        self._requests = Bucket(limits.requests_per_minute) if limits.requests_per_minute else None
+        self._tokens = Bucket(limits.tokens_per_minute) if limits.tokens_per_minute else None
         self._turn = asyncio.Lock() if self._requests or self._tokens else None
         self._in_line = 0
 

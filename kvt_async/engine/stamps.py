@@ -10,7 +10,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
-from aiohttp import ClientConnectionError, ClientRequest, TCPConnector
+from aiohttp import ClientConnectionError, ClientRequest, StreamReader, TCPConnector
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
@@ -36,6 +36,7 @@ class StampedHandler(ResponseHandler):
         self.exchange: Exchange | None = None
         self.uses = 0
         self._timeouts = Timeouts()
+        self._reply_body: StreamReader | None = None  # aiohttp's reader of the body of our reply, once its head is here
         self._watchdog: asyncio.TimerHandle | None = None
 
     def attach(self, exchange: Exchange, timeouts: Timeouts) -> None:
@@ -45,13 +46,14 @@ class StampedHandler(ResponseHandler):
         self.uses += 1
         if len(self):  # a leftover in aiohttp's queue would be read as our reply
             raise ClientConnectionError("the server sent data that nobody asked for")
-        self.exchange, self._timeouts = exchange, timeouts
+        self.exchange, self._timeouts, self._reply_body = exchange, timeouts, None
 
     def began(self) -> None:
         """The request's first byte is being written."""
         if self.exchange is not None:
             self.exchange.marks.start_ns = perf_counter_ns()
-            self._watchdog = self._loop.call_later(min(self._timeouts.ttfb_s, self._timeouts.total_s), self._watch)
+            limits = self._timeouts
+            self._watchdog = self._loop.call_later(min(limits.ttfb_s, limits.idle_s, limits.total_s), self._watch)
 
     def detach(self, exchange: Exchange) -> None:
         if self.exchange is exchange:
@@ -77,7 +79,7 @@ class StampedHandler(ResponseHandler):
             if exchange.marks.status_ns is None and len(exchange.head) < 256:
                 exchange.head += data[:256]
         super().data_received(data)
-        payload = self._payload
+        payload = self._reply_body
         if payload is not None and payload.total_bytes and payload.exception() is None:
             body = payload.read_nowait()
             if body:
@@ -89,9 +91,10 @@ class StampedHandler(ResponseHandler):
                     self._linger(payload)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """aiohttp's parser has read a complete head."""
-        if self.exchange is not None and data[0].code >= 200:
+        """aiohttp's parser has read a complete head. The first that is not informational is our reply's."""
+        if self.exchange is not None and self._reply_body is None and data[0].code >= 200:
             self.exchange.marks.status_ns = self.exchange.arrived_ns
+            self._reply_body = data[1]
         super().feed_data(data, size)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
@@ -102,13 +105,13 @@ class StampedHandler(ResponseHandler):
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
-        payload = self._payload
+        payload = self._reply_body
         if exc is not None and self.exchange is not None and payload is not None and not payload.is_eof():
             # a body that ends with the connection would pass for whole: a reset must not
             self.exchange.broke(ErrorType.STREAM_CUT, f"the connection broke: {exc}")
         super().connection_lost(exc)
 
-    def _linger(self, payload: Any) -> None:
+    def _linger(self, payload: StreamReader) -> None:
         if self._watchdog is not None and not payload.is_eof():
             self._watchdog.cancel()
             self._watchdog = self._loop.call_later(LINGER_S, self._fail, None, "no end after [DONE]")
@@ -130,13 +133,14 @@ class StampedHandler(ResponseHandler):
         elif left <= 0:
             self._fail(kind, f"{text} within {limit:g} s")
         else:
-            self._watchdog = self._loop.call_later(min(left, total_left) + 0.0005, self._watch)
+            # a first byte that comes right after this look starts the idle clock: look again no later than that ends
+            self._watchdog = self._loop.call_later(min(left, total_left, limits.idle_s) + 0.0005, self._watch)
 
     def _fail(self, fault: ErrorType | None, text: str) -> None:
         self._watchdog = None
         if self.exchange is not None and fault is not None:
             self.exchange.broke(fault, text)
-        broken, payload = Broken(text), self._payload
+        broken, payload = Broken(text), self._reply_body
         self.set_exception(broken)
         if payload is not None:
             payload.set_exception(broken)

@@ -248,9 +248,9 @@ def status(
     return step
 
 
-def error(code: int, message: str, *, headers: dict[str, str] | None = None, **fields: Any) -> Step:
+def error(status_code: int, message: str, *, headers: dict[str, str] | None = None, **fields: Any) -> Step:
     """An error in OpenAI's shape."""
-    return status(code, {"error": {"message": message, **fields}}, headers=headers)
+    return status(status_code, {"error": {"message": message, **fields}}, headers=headers)
 
 
 def raw(data: bytes, *, then: str = "close", every: int | None = None, pause_s: float = 0.0) -> Step:
@@ -286,7 +286,7 @@ def stall() -> Step:
 
 def cut(body: bytes, at: int, *, then: str = "close") -> Step:
     """A chunked stream that breaks after `at` bytes of its body."""
-    return raw(head(chunked=True) + chunk(body[:at]), then=then)
+    return raw(head(chunked=True) + (chunk(body[:at]) if at else b""), then=then)
 
 
 def _dump(value: Any) -> bytes:

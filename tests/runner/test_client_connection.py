@@ -1,0 +1,332 @@
+"""Connections: what can go wrong with them, timeouts, TLS, keep-alive, and what is sent over them."""
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from kvt_async.contract.errors import ConfigError, EndState, ErrorType, ServerError
+from kvt_async.engine.sender import Sender
+from tests.runner.faults import FaultServer, answer, chunk, close, delta, event, head, paced, raw, reply, reset, stall
+from tests.runner.faults import status as http_status
+from tests.runner.sending import PATH, Recorder, against, request_to, send_one, settings_for, try_once
+
+KEY = "sk-test-0123456789abcdef"
+
+
+# ------------------------------------------------------------------ timeouts, each with its name
+
+
+async def test_no_reply_in_time_is_a_ttfb_timeout() -> None:
+    got = await try_once(stall(), timeouts={"ttfb_s": 0.1})
+    assert (got.end_state, got.error_type) == (EndState.TIMEOUT, ErrorType.TTFB_TIMEOUT)
+    assert 0.1 <= got.latency_s < 1
+
+
+async def test_headers_alone_are_no_first_byte() -> None:
+    got = await try_once(raw(head(chunked=True), then="stall"), timeouts={"ttfb_s": 0.1})
+    assert (got.error_type, got.http_status) == (ErrorType.TTFB_TIMEOUT, 200)
+
+
+async def test_a_stalled_stream_is_an_idle_timeout_and_keeps_its_text() -> None:
+    got = await try_once(paced([(0, event(delta("a"))), (30, b"")]), timeouts={"idle_s": 0.1})
+    assert (got.end_state, got.error_type, got.partial_text) == (EndState.TIMEOUT, ErrorType.IDLE_TIMEOUT, "a")
+    assert got.marks.first_content_ns is not None
+
+
+async def test_a_stream_that_drips_without_end_is_a_total_timeout() -> None:
+    drops = [(0.02, event(delta("a")))] * 100
+    got = await try_once(paced(drops), timeouts={"idle_s": 0.5, "total_s": 0.3})
+    assert (got.end_state, got.error_type) == (EndState.TIMEOUT, ErrorType.TOTAL_TIMEOUT)
+    assert 0.3 <= got.latency_s < 1
+
+
+async def test_keep_alive_comments_hold_off_the_idle_timeout() -> None:
+    body = [(0.06, b": ping\n\n")] * 5 + [(0.0, reply("a"))]
+    got = await try_once(paced(body), timeouts={"idle_s": 0.2})
+    assert got.end_state is EndState.DONE
+
+
+async def test_a_stall_after_the_finish_reason_costs_time_but_no_answer() -> None:
+    got = await try_once(paced([(0, reply("a", done=False)), (30, b"")]), timeouts={"idle_s": 0.1})
+    assert (got.end_state, got.error_type) == (EndState.EOF_FINISHED, None)
+
+
+async def test_a_connection_that_is_not_made_in_time_is_a_connect_timeout() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+        fillers = [socket.socket() for _ in range(4)]
+        try:
+            for filler in fillers:  # the backlog is full: further connections hang
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+            async with Sender(settings_for(url, timeouts={"connect_s": 0.2})) as sender:
+                got = await sender.probe(url, PATH, b"{}")
+        finally:
+            for filler in fillers:
+                filler.close()
+    assert (got.end_state, got.error_type) == (EndState.TIMEOUT, ErrorType.CONNECT_TIMEOUT)
+    assert got.marks.start_ns is None
+
+
+# ------------------------------------------------------------------ connections that fail
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def test_a_refused_connection_says_where() -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    async with Sender(settings_for(url)) as sender:
+        got = await sender.probe(url, PATH, b"{}")
+    assert (got.end_state, got.error_type) == (EndState.NOT_CONNECTED, ErrorType.CONNECTION)
+    assert f"127.0.0.1:{url.split(':')[2].split('/', maxsplit=1)[0]}" in (got.error_message or "")
+
+
+async def test_a_name_that_does_not_exist_is_a_connection_error() -> None:
+    url = "http://no-such-host.invalid/v1"
+    async with Sender(settings_for(url)) as sender:
+        got = await sender.probe(url, PATH, b"{}")
+    assert (got.end_state, got.error_type) == (EndState.NOT_CONNECTED, ErrorType.CONNECTION)
+    assert "no-such-host.invalid" in (got.error_message or "")
+
+
+@pytest.mark.parametrize("step", [close(), reset()])
+async def test_a_connection_lost_before_the_first_byte_is_a_connection_error(step) -> None:  # type: ignore[no-untyped-def]
+    got = await try_once(step)
+    assert (got.error_type, got.http_status) == (ErrorType.CONNECTION, None)
+    assert "before the first byte" in (got.error_message or "")
+
+
+async def test_a_connection_lost_inside_the_head_is_a_connection_error() -> None:
+    got = await try_once(raw(b"HTTP/1.1 200 OK\r\nContent-"))
+    assert got.error_type is ErrorType.CONNECTION
+    assert got.reply is None
+
+
+async def test_a_server_that_answers_before_it_has_read_everything_is_heard() -> None:
+    async with against(http_status(413, {"error": {"message": "too large"}})) as (server, sender):
+        got = await sender.probe(server.base_url, PATH, b"x" * 3_000_000)
+    assert got.http_status == 413
+
+
+# ------------------------------------------------------------------ keep-alive
+
+
+async def test_a_connection_is_used_again() -> None:
+    async with against(answer("a")) as (server, sender):
+        outcomes = [await send_one(sender, server) for _ in range(3)]
+        assert [o.last.marks.conn_reused for o in outcomes if o.last] == [0, 1, 1]
+        assert server.connections == 1
+
+
+async def test_a_keep_alive_connection_that_the_server_closed_is_replaced_once_at_once_and_recorded() -> None:
+    async with against(answer("a"), close(), answer("b")) as (server, sender):
+        await send_one(sender, server)
+        recorder = Recorder()
+        outcome = await send_one(sender, server, recorder)
+    assert outcome.reply is not None
+    assert outcome.reply.text == "b"
+    (stale,) = recorder.attempts
+    assert (stale.attempt_idx, stale.error_type, stale.marks.conn_reused) == (0, ErrorType.CONNECTION, 1)
+    assert outcome.last is not None
+    assert (outcome.last.attempt_idx, outcome.last.marks.conn_reused) == (1, 0)
+
+
+async def test_once_means_once() -> None:
+    async with against(answer("a"), close(), close(), answer("late")) as (server, sender):
+        await send_one(sender, server)
+        await send_one(sender, server)
+        assert len(server.seen) == 3
+
+
+async def test_nothing_is_sent_again_at_once_when_part_of_a_reply_had_come() -> None:
+    async with against(answer("a"), raw(b"HTTP/1.1 2"), answer("late")) as (server, sender):
+        await send_one(sender, server)
+        await send_one(sender, server)
+        assert len(server.seen) == 2
+
+
+async def test_a_fresh_connection_that_is_closed_is_no_stale_one() -> None:
+    async with against(close(), answer("late")) as (server, sender):
+        await send_one(sender, server)
+        assert len(server.seen) == 1
+
+
+async def test_what_a_server_says_unasked_is_never_taken_for_an_answer() -> None:
+    stray = head(200, "application/json", length=2) + b"{}"
+    first = head(chunked=True) + chunk(reply("a")) + chunk(b"")
+    async with against(raw(first + stray, then="keep"), answer("b")) as (server, sender):
+        one = await send_one(sender, server, number=1)
+        await asyncio.sleep(0.02)
+        two = await send_one(sender, server, number=2)
+    assert one.reply is not None
+    assert two.reply is not None
+    assert (one.reply.text, two.reply.text) == ("a", "b")
+
+
+# ------------------------------------------------------------------ TLS, IPv6
+
+
+CERTIFICATE, ITS_KEY = (Path(__file__).parent / "tls" / name for name in ("cert.pem", "key.pem"))  # for tests alone
+
+
+def served_with_tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, ITS_KEY)
+    return context
+
+
+async def test_tls_with_a_ca_file() -> None:
+    async with (
+        FaultServer(answer("a"), tls=served_with_tls()) as server,
+        Sender(settings_for(server.base_url, ca_file=str(CERTIFICATE))) as sender,
+    ):
+        outcome = await send_one(sender, server)
+    assert outcome.reply is not None
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_a_tls_error() -> None:
+    async with (
+        FaultServer(answer("a"), tls=served_with_tls()) as server,
+        Sender(settings_for(server.base_url)) as sender,
+    ):
+        got = await sender.probe(server.base_url, PATH, b"{}")
+    assert (got.end_state, got.error_type) == (EndState.NOT_CONNECTED, ErrorType.TLS)
+    assert "self-signed" in (got.error_message or "")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+async def test_a_ca_file_that_cannot_be_used_is_a_config_error(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        async with Sender(settings_for("https://127.0.0.1/v1", ca_file=str(path))):
+            pass
+    assert "ca.pem" in str(caught.value)
+
+
+async def test_ipv6() -> None:
+    async with FaultServer(answer("a"), host="::1") as server, Sender(settings_for(server.base_url)) as sender:
+        assert (await send_one(sender, server)).reply is not None
+
+
+# ------------------------------------------------------------------ what is sent, and what is kept of secrets
+
+
+async def test_the_headers_of_a_request() -> None:
+    async with against(answer("a"), headers={"X-Team": "red"}) as (server, sender):
+        await send_one(sender, server, body=b'{"a":1}')
+    (seen,) = server.seen
+    assert (seen.method, seen.path, seen.body) == ("POST", "/v1/chat/completions", b'{"a":1}')
+    assert seen.headers["accept-encoding"] == "identity"
+    assert seen.headers["content-type"] == "application/json"
+    assert seen.headers["x-team"] == "red"
+    assert "authorization" not in seen.headers
+    assert "cookie" not in seen.headers
+
+
+async def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KVT_TEST_KEY", KEY)
+    echo = {"error": {"message": f"bad key {KEY}, header Authorization: Bearer {KEY}"}}
+    fault = event(delta(f"key={KEY[:10]}")) + event(delta(KEY[10:])) + event({"error": KEY})
+    steps = (
+        http_status(401, echo),
+        http_status(500, b"x" * 190 + KEY.encode(), content_type="text/plain"),
+        raw(head() + fault),
+        raw(KEY.encode() + b"\r\n\r\n"),
+        raw(head() + reply(KEY[:8], KEY[8:], KEY)),
+        http_status(302, headers={"Location": f"http://x/?k={KEY}"}),
+    )
+    async with against(*steps, api_key_env="KVT_TEST_KEY", headers={"X-Api-Key": KEY}) as (server, sender):
+        attempts = [await sender.probe(server.base_url, PATH, b"{}") for _ in steps]
+    assert [seen.headers["authorization"] for seen in server.seen] == [f"Bearer {KEY}"] * len(steps)
+    assert all(KEY not in repr(attempt) and KEY[:16] not in repr(attempt) for attempt in attempts)
+    assert attempts[4].reply is not None
+    assert attempts[4].reply.text == "******"
+
+
+async def test_credentials_in_the_url_are_sent_as_basic_auth_and_not_stored() -> None:
+    async with FaultServer(http_status(500, b"dXNlcjpodW50ZXIyMg==")) as server:
+        url = server.base_url.replace("://", "://user:hunter22@")
+        async with Sender(settings_for(url)) as sender:
+            got = await sender.probe(url, PATH, b"{}")
+    assert server.seen[0].headers["authorization"] == "Basic dXNlcjpodW50ZXIyMg=="
+    assert got.endpoint == server.base_url
+    assert "hunter22" not in repr(got)
+    assert "dXNlcjpodW50ZXIyMg" not in repr(got)
+
+
+async def test_an_environments_proxy_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    assert (await try_once(answer("a"))).end_state is EndState.DONE
+
+
+# ------------------------------------------------------------------ plain documents
+
+
+async def test_documents_are_fetched_with_the_key_only_from_known_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KVT_TEST_KEY", KEY)
+    models = http_status(200, {"data": [{"id": "m"}]}, headers={"Server": "vllm"})
+    async with FaultServer(models) as other, against(models, api_key_env="KVT_TEST_KEY") as (server, sender):
+        assert await sender.get_json(server.base_url + "/models") == {"data": [{"id": "m"}]}
+        assert (await sender.get_headers(server.base_url + "/models"))["server"] == "vllm"
+        assert '"id"' in await sender.get_text(other.base_url + "/metrics")
+    assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
+    assert "authorization" not in other.seen[0].headers
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        (http_status(404, {"detail": "nothing here"}), "HTTP 404"),
+        (http_status(200, b"<html>"), "not JSON"),
+        (stall(), "no answer within 0.2 s"),
+        (close(), "GET http://"),
+    ],
+)
+async def test_a_document_that_cannot_be_had_is_a_server_error(step, says: str) -> None:  # type: ignore[no-untyped-def]
+    async with against(step) as (server, sender):
+        with pytest.raises(ServerError) as caught:
+            await sender.get_json(server.base_url + "/models", timeout_s=0.2)
+    assert says in str(caught.value)
+    assert "/v1/models" in str(caught.value)
+
+
+async def test_both_loops_give_the_same_attempt() -> None:
+    import uvloop
+
+    def run() -> tuple[EndState, str | None, int | None]:
+        async def main() -> tuple[EndState, str | None, int | None]:
+            got = await try_once(paced([(0, reply("a", "b", done=False)), (0.01, event("[DONE]"))]))
+            return got.end_state, got.reply.text if got.reply else None, got.marks.n_events
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main())
+
+    plain = await try_once(paced([(0, reply("a", "b", done=False)), (0.01, event("[DONE]"))]))
+    expected = (plain.end_state, plain.reply.text if plain.reply else None, plain.marks.n_events)
+    assert await asyncio.to_thread(run) == expected
+
+
+async def test_several_endpoints_share_the_requests_and_a_dead_one_is_avoided() -> None:
+    dead = f"http://127.0.0.1:{free_port()}/v1"
+    retry = {"retry": {"max_attempts": 3, "initial_s": 0.001}}
+    async with FaultServer(answer("a", delay_s=0.05)) as one, FaultServer(answer("b", delay_s=0.05)) as two:
+        async with Sender(settings_for(one.base_url, retry)) as sender:
+            urls = (one.base_url, two.base_url)
+            await asyncio.gather(*(sender.send(request_to(*urls, number=n), Recorder()) for n in range(6)))
+            assert (len(one.seen), len(two.seen)) == (3, 3)
+        async with Sender(settings_for(one.base_url, retry)) as sender:
+            recorder = Recorder()
+            for n in range(5):
+                assert (await sender.send(request_to(dead, one.base_url, number=n), recorder)).reply is not None
+            assert len(recorder.attempts) <= 1

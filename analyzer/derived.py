@@ -1,4 +1,4 @@
-"""Derived rows -> SQLite: short transactions, each with the fingerprint of what its rows came from.
+"""Derived rows <-> SQLite: short transactions, each with the fingerprint of what its rows came from.
 
 Written beside a running sweep: a busy database is waited for and tried again. Rows of a scope are replaced whole, so
 that rebuilding them can't leave old ones behind.
@@ -115,6 +115,30 @@ def replace_runs(conn: sqlite3.Connection, table: str, run_ids: Iterable[str], r
     """Replace all rows that a run-level table holds of these runs."""
     conn.executemany(f"DELETE FROM {table} WHERE run_id = ?", [(run_id,) for run_id in run_ids])
     insert(conn, table, rows)
+
+
+def analysed(
+    conn: sqlite3.Connection, exp_group_id: str, generation: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """bin_stats rows with their run's series and budget, and budget_stats rows without the A/A control."""
+    args = (exp_group_id, generation)
+    stats = conn.execute(
+        "SELECT u.series, u.kv_budget, u.kv_unit, u.is_full, u.repeat_idx, b.* FROM bin_stats b "
+        "JOIN runs u ON u.run_id = b.run_id WHERE u.exp_group_id = ? AND u.generation = ? "
+        "ORDER BY u.level_idx, u.repeat_idx, b.bin_idx",
+        args,
+    )
+    drops = conn.execute(
+        "SELECT * FROM budget_stats WHERE exp_group_id = ? AND generation = ? AND repeat_idx = 0 "
+        "ORDER BY series, kv_budget DESC, bin_idx",
+        args,
+    )
+    return _dicts(stats), _dicts(drops)
+
+
+def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def _plain(value: Any) -> Any:

@@ -195,7 +195,7 @@ def half_losses(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[R
                 score = np.stack(list(grid.score.values()), axis=1)
                 per_bin = [
                     resample_means(
-                        Columns(score[grid.bin_idx == b], np.arange(n // 5)), 1000, int(rng.integers(1e9)), b
+                        Columns(score[grid.bin_idx == b], np.arange(n // 5)), 1000, int(rng.integers(2**31)), b
                     )
                     for b in range(5)
                 ]

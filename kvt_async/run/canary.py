@@ -83,7 +83,8 @@ def choose(reader: Reader, dataset_id: str) -> list[Entry]:
         dataset_id,
         PROMPTS,
     )
-    return list(reader.entries(dataset_id, [row[0] for row in rows]).values())
+    found = reader.entries(dataset_id, [row[0] for row in rows])
+    return [found[row[0]] for row in rows]
 
 
 class _Asked:
@@ -158,10 +159,10 @@ async def _compare(asked: _Asked, mild: Level, harsh: Level, entries: Sequence[E
         effective = [r.kv_effective for r in replies if r is not None]
         if full == destroyed and effective[0] is not None and effective[2] not in (None, effective[0]):
             return Canary(ALIVE, f"answers were equal, but the server reports {effective[2]:g} kept at {label(harsh)}")
-    if differ:
-        return Canary(ALIVE, f"{differ} of {len(entries)} answers changed between {label(mild)} and {label(harsh)}")
     if unlike:
         return Canary(
             INCONCLUSIVE, f"{label(mild)} twice gave different answers to {len(unlike)} of {len(entries)} prompts"
         )
+    if differ:
+        return Canary(ALIVE, f"{differ} of {len(entries)} answers changed between {label(mild)} and {label(harsh)}")
     return Canary(DEAD, f"{label(mild)} and {label(harsh)} gave the same answer to all {same} prompts")

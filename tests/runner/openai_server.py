@@ -25,7 +25,7 @@ class Script:
     knob: str = "works"  # works | dead | random (unlike itself) | echo_only (reports a budget, changes nothing)
     delay_s: float = 0.0
     words: int = 6
-    faults: dict[str, float] = field(default_factory=dict)  # http_500 | http_429 | cut | garbage | http_400
+    faults: dict[str, float] = field(default_factory=dict)  # http_500 | http_429 | cut | garbage | http_400 | hang_up
     seed: int = 1
     model: str = "reference"
     version: str = "1.0"
@@ -67,6 +67,9 @@ class FakeServer:
         fault = self._fault(key, self.tries[key])
         if script.delay_s:
             await asyncio.sleep(script.delay_s)
+        if fault == "hang_up":
+            assert http.transport is not None
+            http.transport.close()
         if fault == "http_500":
             return web.json_response({"error": {"message": "overloaded"}}, status=500)
         if fault == "http_400":

@@ -1,0 +1,105 @@
+"""Does the server apply the budget? A dead knob stops the sweep before the grid; one unlike itself is told apart."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kvt_async.contract.errors import DeadKnobError, ServerError
+from kvt_async.run.canary import applies
+from kvt_async.run.levels import make_levels
+from kvt_async.run.sweep import Options, run
+from tests.runner.openai_server import Script, serving
+from tests.runner.sweeping import query, settings_for
+
+QUIET = Options(quiet=True)
+
+
+def verdicts(settings) -> list[tuple[str, str]]:
+    sql = "SELECT verdict, level FROM probes WHERE kind = 'canary' AND verdict IS NOT NULL"
+    return query(settings, sql)  # type: ignore[return-value]
+
+
+async def test_a_server_that_ignores_the_budget_is_refused_before_the_grid(tmp_path: Path) -> None:
+    async with serving(Script(knob="dead")) as (server, url):
+        settings = settings_for(tmp_path, url)
+        with pytest.raises(DeadKnobError, match="--allow-dead-knob") as caught:
+            await run(settings, options=QUIET)
+    assert caught.value.exit_code == 3
+    assert "gave the same answer to all 3 prompts" in str(caught.value)
+    assert query(settings, "SELECT count(*) FROM requests") == [(0,)]
+    assert query(settings, "SELECT exit_code, reason FROM session_ends") == [(3, "refused")]
+    assert verdicts(settings) == [("dead", "snapkv/aware 0.2")]
+    assert 0.02 in {body["kv"]["budget"] for body in server.bodies}  # asked the harshest before saying so
+
+
+async def test_a_dead_knob_may_be_allowed_and_is_recorded(tmp_path: Path, capsys) -> None:
+    async with serving(Script(knob="dead")) as (_, url):
+        settings = settings_for(tmp_path, url)
+        report = await run(settings, options=replace(QUIET, allow_dead_knob=True))
+    assert (report.exit_code, report.canary, report.responses) == (0, "dead", 48)
+    assert verdicts(settings)[0][0] == "dead"
+    assert "budgets are labels" in capsys.readouterr().err
+
+
+async def test_a_server_unlike_itself_at_full_cache_is_inconclusive(tmp_path: Path, capsys) -> None:
+    async with serving(Script(knob="random")) as (_, url):
+        settings = settings_for(tmp_path, url, n=4)
+        report = await run(settings, options=QUIET)
+    assert (report.exit_code, report.canary) == (0, "inconclusive")
+    assert "inconclusive" in capsys.readouterr().err
+
+
+async def test_equal_answers_are_no_dead_knob_where_the_server_reports_what_it_kept(tmp_path: Path) -> None:
+    async with serving(Script(knob="echo_only")) as (_, url):
+        report = await run(settings_for(tmp_path, url, n=4), options=QUIET)
+    assert report.canary == "alive"
+
+
+async def test_the_canary_asks_full_twice_and_the_harshest_once_with_several_tokens_and_leaves_no_requests(
+    tmp_path: Path,
+) -> None:
+    async with serving(Script()) as (server, url):
+        settings = settings_for(tmp_path, url, "decoding.max_tokens=3", "decoding.temperature=0.7", n=4)
+        report = await run(settings, options=QUIET)
+    probes = [body for body in server.bodies if body["max_tokens"] == 8]
+    assert [body["kv"]["budget"] for body in probes] == [1.0, 1.0, 0.2] * 3
+    assert {body["temperature"] for body in probes} == {0}
+    longest = max(len(body["messages"][0]["content"]) for body in server.bodies)
+    assert len(probes[0]["messages"][0]["content"]) == longest
+    assert report.canary == "alive"
+    assert query(settings, "SELECT count(*) FROM requests") == [(16,)]
+    assert query(settings, "SELECT count(*) FROM probes WHERE answer IS NOT NULL") == [(9,)]
+
+
+async def test_nothing_is_asked_when_nothing_is_left_to_send(tmp_path: Path) -> None:
+    async with serving(Script()) as (server, url):
+        settings = settings_for(tmp_path, url, n=4)
+        await run(settings, options=QUIET)
+        sent = len(server.bodies)
+        await run(settings, options=QUIET)
+    assert len(server.bodies) == sent
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["kv.budgets=[1.0, 0.5]"], True),
+        (["kv.budgets=[1.0]"], False),
+        (["kv.apply={via: none}"], False),
+        (["kv.unit=bits", "kv.budgets=[16, 8, 4]"], False),
+        (["kv.unit=tokens", "kv.budgets=[512, 64]"], True),
+    ],
+)
+def test_it_applies_to_eviction_budgets_that_travel_with_the_request(overrides: list[str], expected: bool) -> None:
+    from kvt_async.contract.load import load_settings
+
+    assert applies(make_levels(load_settings(None, overrides, environ={})).levels) is expected
+
+
+async def test_a_server_that_hangs_up_during_the_canary_ends_the_run_with_5(tmp_path: Path) -> None:
+    async with serving(Script(faults={"hang_up": 1.0})) as (_, url):
+        settings = settings_for(tmp_path, url)
+        with pytest.raises(ServerError, match="during the canary"):
+            await run(settings, options=QUIET)
+    assert query(settings, "SELECT exit_code, reason FROM session_ends") == [(5, "server")]

@@ -215,15 +215,6 @@ def test_what_is_allowed_but_odd_is_said(tmp_path: Path) -> None:
     assert len(clusters) == 3, "an empty context is shared with nobody"
 
 
-def test_ruler_is_a_valid_config_that_cannot_be_prepared_yet(tmp_path: Path) -> None:
-    from kvt_async.data.prepare import check_data
-
-    config = settings(tmp_path, "dataset.name=ruler", "dataset.task=vt")
-    check_data(config)
-    with pytest.raises(ConfigError, match="can't generate ruler"):
-        prepare(config)
-
-
 def test_a_focus_manifest_grows_and_keeps_everything_it_had(tmp_path: Path) -> None:
     options = ("sampling.strategy=focus_transition", "binning.n_per_bin=2", "binning.n_bins=3")
     config = jsonl_settings(tmp_path, numbered(30), *options)

@@ -1,39 +1,170 @@
-"""ruler: synthetic long-context tasks. The names are known; the generator is not there yet."""
+"""ruler: synthetic long-context tasks of a chosen length in the served model's own tokens, generated, seeded.
+
+`dataset.params`: lengths (tokens of the rendered prompt plus the answer; default [4096]), per_length (examples of each;
+default binning.n_per_bin), seed (42), reserve (tokens kept for the answer; default the task's published number), essay
+(a text file for the essay haystacks; default our own essay-like text).
+
+The published answer prefix ("The special magic number for X ... is") ends the prompt on the completions endpoint. Over
+chat it belongs after the assistant header, where a user message can't reach: there it is left out, and said.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
-from kvt_async.data.sources.source import Source, did_you_mean
+from kvt_async.data.sources.ruler_task import Item, Task
+from kvt_async.data.sources.ruler_tasks import TASKS as GENERATED
+from kvt_async.data.sources.ruler_text import sentences_of
+from kvt_async.data.sources.source import Row, Source, check_params, did_you_mean, file_sha256, unreadable
+from kvt_async.records import Example
 
-TASKS = {
-    "niah_single_1": "one number hidden in repeated noise sentences",
-    "niah_single_2": "one number hidden in essays",
-    "niah_single_3": "one UUID hidden in essays",
-    "niah_multikey_1": "one of 4 keys in essays",
-    "niah_multikey_2": "one of many keys: the haystack is needles, numbers",
-    "niah_multikey_3": "one of many keys: the haystack is needles, UUIDs",
-    "niah_multivalue": "4 values of one key",
-    "niah_multiquery": "4 keys asked at once",
-    "vt": "variables that get one value over 4 hops",
-    "cwe": "the 10 most common words of a list",
-    "fwe": "the 3 most frequent coded words (Zipf)",
-    "qa_1": "SQuAD questions among distractor passages",
-    "qa_2": "HotpotQA questions among distractor passages",
+REVISION = "ruler-1"  # raise it when the same arguments make other text
+PARAMS = ("lengths", "per_length", "seed", "reserve", "essay")
+FROM_FILES = {
+    "qa_1": "SQuAD questions among distractor passages (not generated yet)",
+    "qa_2": "HotpotQA questions among distractor passages (not generated yet)",
 }
+TASKS = {**{key: task.about for key, task in GENERATED.items()}, **FROM_FILES}
 
 
 def check(settings: Settings) -> None:
-    if settings.dataset.task not in TASKS:
+    task, params = settings.dataset.task, settings.dataset.params
+    if task not in TASKS:
+        raise ConfigError(f"ruler has no task {task!r}", where="dataset.task", do=did_you_mean(task, tuple(TASKS)))
+    if settings.dataset.path is not None:
+        raise ConfigError("ruler is generated and reads no file", where="dataset.path", do="Leave dataset.path null.")
+    check_params(params, PARAMS, "ruler")
+    lengths = params.get("lengths", [4096])
+    if not isinstance(lengths, list) or not lengths or not all(_is_count(n) for n in lengths):
         raise ConfigError(
-            f"ruler has no task {settings.dataset.task!r}",
-            where="dataset.task",
-            do=did_you_mean(settings.dataset.task, tuple(TASKS)),
+            f"lengths must be a list of token counts, not {lengths!r}",
+            where="dataset.params.lengths",
+            do="For example [4096, 8192].",
         )
+    for key in ("per_length", "seed", "reserve"):
+        if key in params and not _is_count(params[key]):
+            raise ConfigError(f"{key} must be a whole number above 0", where=f"dataset.params.{key}")
+    if "essay" in params and not isinstance(params["essay"], str):
+        raise ConfigError("essay must be the path of a text file", where="dataset.params.essay")
 
 
 def open_source(settings: Settings) -> Source:
+    """Raises ConfigError for a task that can't be generated, or a length that its shortest prompt exceeds."""
+    from kvt_async.data.tokens import load_tokenizer
+
     check(settings)
-    raise ConfigError(
-        f"this version can't generate ruler data yet (task {settings.dataset.task})",
-        where="dataset.name",
-        do="Use kvtext, longbench or jsonl; RULER rows made elsewhere load as jsonl.",
+    if settings.dataset.task in FROM_FILES:
+        raise ConfigError(
+            f"this version can't generate {settings.dataset.task} yet: it needs the questions of another dataset",
+            where="dataset.task",
+            do=f"Generated here: {', '.join(GENERATED)}. Rows made elsewhere load as jsonl.",
+        )
+    task, params = GENERATED[settings.dataset.task], settings.dataset.params
+    essay, revision = None, REVISION
+    if task.essay and "essay" in params:
+        essay, digest = _essay(data_path(params["essay"]))
+        revision = f"{REVISION} essay sha256:{digest}"
+    notes = []
+    if settings.prompt.endpoint == "chat":
+        notes.append(
+            f"{task.key}: over chat the published answer prefix is not sent (prompt.endpoint: completions sends it)"
+        )
+    if task.essay and essay is None:
+        notes.append(f"{task.key}: the haystack is kvt's own essay-like text; dataset.params.essay names another")
+    tokenizer = load_tokenizer(settings)
+
+    def rows() -> Iterator[Row]:
+        fit = Fit(_counter(settings, task), int(params.get("reserve", task.max_new_tokens)))
+        for length in params.get("lengths", [4096]):
+            for index in range(params.get("per_length", settings.binning.n_per_bin)):
+                seed = f"ruler {task.key} {params.get('seed', 42)} {length} {index}"
+                item = task.make(seed, index, length, essay)
+                yield Row(fit.example(item, task.key, length, index, settings), f"ruler {task.key} {length} #{index}")
+
+    return Source(
+        revision=f"{revision} tokenizer:{tokenizer.sha256[:16]}",
+        metric=task.metric,
+        rows=rows,
+        template=task.template,
+        max_new_tokens=task.max_new_tokens,
+        notes=tuple(notes),
     )
+
+
+class Fit:
+    """The largest haystack whose prompt leaves `reserve` tokens of the asked length."""
+
+    def __init__(self, count: Callable[[Example], int], reserve: int) -> None:
+        self._count, self._reserve = count, reserve
+        self._last: dict[int, int] = {}  # length -> units of the item before: the next one is close
+
+    def example(self, item: Item, key: str, length: int, index: int, settings: Settings) -> Example:
+        prefix = item.answer_prefix if settings.prompt.endpoint == "completions" else ""
+
+        def build(units: int) -> Example:
+            context, question = item.context(units), item.question + prefix
+            digest = hashlib.sha256(f"{context}\x1f{question}".encode()).hexdigest()[:8]
+            meta: dict[str, Any] = {"task": key, "length": length, "haystack_units": units, **item.meta}
+            meta["answer_prefix"] = item.answer_prefix
+            return Example(f"{key}-{length}-{index:05d}-{digest}", question, context, item.answers, meta)
+
+        def fits(units: int) -> bool:
+            return self._count(build(units)) + self._reserve <= length
+
+        low = item.min_units
+        if not fits(low):
+            least = self._count(build(low)) + self._reserve
+            raise ConfigError(
+                f"{length} tokens are too few for {key}: its shortest prompt and the answer take {least}",
+                where="dataset.params.lengths",
+                do=f"Ask for {least} or more, or lower dataset.params.reserve ({self._reserve}).",
+            )
+        guess, step = max(low, self._last.get(length, low)), 1
+        if fits(guess):
+            low = guess
+            while fits(low + step):
+                low, step = low + step, step * 2
+            high = low + step
+        else:
+            high = guess
+            while guess - step > low and not fits(guess - step):
+                high, step = guess - step, step * 2
+            low = max(low, guess - step)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        self._last[length] = low
+        return build(low)
+
+
+def _counter(settings: Settings, task: Task) -> Callable[[Example], int]:
+    """Tokens of an example's prompt exactly as `prepare` counts them."""
+    from kvt_async.data.prompt import is_templated, prompt_rule, served_text
+    from kvt_async.data.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(settings)
+    rule = prompt_rule(settings, Source("", "", lambda: iter(()), template=task.template), tokenizer)
+    special = not is_templated(rule, tokenizer)
+
+    def count(example: Example) -> int:
+        return tokenizer.count([served_text(rule, tokenizer, rule.messages(example))], special=special)[0]
+
+    return count
+
+
+def _essay(path: Path) -> tuple[list[str], str]:
+    try:
+        sentences, digest = list(sentences_of(path.read_text(encoding="utf-8"))), file_sha256(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from None
+    if not sentences:
+        raise ConfigError("the essay file is empty", where=str(path), do="Set dataset.params.essay to a text file.")
+    return sentences, digest
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,264 @@
+"""Charts of accuracy by budget and by length. Frames in, charts out."""
+
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from analyzer.charts_data import ChartData
+from analyzer.charts_style import (
+    BROKEN,
+    PART_COLOURS,
+    PART_NAMES,
+    ZONE,
+    Look,
+    budget_x,
+    colour,
+    dash,
+    empty,
+    records,
+    shape,
+    share_y,
+)
+
+POINT = ("series", "bin", "budget", "x", "n", "acc_mean", "acc_ci_low", "acc_ci_high", "evidence")
+ACCURACY = "Accuracy (mean score, 0 to 1)"
+
+
+def point_tips(*more: alt.Tooltip) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("series:N", title="series"),
+        alt.Tooltip("budget:N", title="budget"),
+        alt.Tooltip("bin:N", title="prompt tokens"),
+        alt.Tooltip("acc_mean:Q", title="accuracy", format=".3f"),
+        alt.Tooltip("acc_ci_low:Q", title="95% CI from", format=".3f"),
+        alt.Tooltip("acc_ci_high:Q", title="95% CI to", format=".3f"),
+        alt.Tooltip("n:Q", title="examples"),
+        alt.Tooltip("evidence:N", title="evidence"),
+        *more,
+    ]
+
+
+def by_series(name: str) -> tuple[alt.Parameter, Any]:
+    """Click a series in the legend to set it off; the rest fades."""
+    picked = alt.selection_point(name=name, fields=["series"], bind="legend")
+    return picked, alt.condition(picked, alt.value(1.0), alt.value(0.12))
+
+
+def acc_by_budget(data: ChartData, look: Look) -> Any:
+    """Accuracy of all lengths against the budget, CI bands, the headline's zone; below, every series' verdict."""
+    frame = data.levels.filter((pl.col("bin_idx") == -1) & pl.col("acc_mean").is_not_null())
+    if frame.is_empty():
+        return empty("No accuracy to draw: nothing has been answered and scored.", look)
+    height = 260 if look.narrow else 330
+    picked, faded = by_series("series_of_budget")
+    base = alt.Chart(records(frame, *POINT)).encode(
+        x=budget_x(data.axis, thin=look.narrow), color=colour(data.series, look), opacity=faded
+    )
+    band = base.mark_area(fillOpacity=0.14, strokeOpacity=0).encode(
+        y=share_y("acc_ci_low", ACCURACY), y2=alt.Y2("acc_ci_high:Q")
+    )
+    bars = base.mark_rule(strokeWidth=1.4, strokeOpacity=0.75).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q")
+    line = base.mark_line(strokeWidth=2.2).encode(y="acc_mean:Q", strokeDash=dash(data.series))
+    points = base.mark_point(filled=True, size=62, fillOpacity=1).encode(
+        y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
+    )
+    layers = [*_zone_layers(data, height), band, bars, line, points.add_params(picked)]
+    if not look.narrow and len(data.series) > 1:
+        layers.append(_end_labels(frame, data, look, height))
+    curves = alt.layer(*layers).properties(width=look.width - (0 if look.narrow else 130), height=height)
+    strips = _strips(data, look)
+    return (
+        curves
+        if strips is None
+        else alt.vconcat(curves, strips).resolve_scale(
+            color="independent", shape="independent", strokeDash="independent"
+        )
+    )
+
+
+def _zone_layers(data: ChartData, height: int) -> list[Any]:
+    """The headline's transition zone over the full height, named; what lies below it is shaded too."""
+    zones = data.zones.filter((pl.col("series") == data.series[0]) & (pl.col("bin_idx") == -1))
+    layers: list[Any] = []
+    for part, fill, opacity in (("transition zone", ZONE, 0.42), ("broken", BROKEN, 0.14)):
+        rows = zones.filter(pl.col("part") == part)
+        if rows.is_empty():
+            continue
+        span = alt.Chart(records(rows, "x", "x2", "says"))
+        layers.append(
+            span.mark_rect(color=fill, opacity=opacity).encode(
+                x="x:Q", x2="x2:Q", tooltip=alt.Tooltip("says:N", title=part)
+            )
+        )
+        if part == "transition zone":
+            edges = pl.concat([rows.select("x"), rows.select(x="x2")])
+            layers.append(alt.Chart(records(edges, "x")).mark_rule(color="#B57F00", strokeWidth=1.6).encode(x="x:Q"))
+    return layers
+
+
+def _end_labels(frame: pl.DataFrame, data: ChartData, look: Look, height: int) -> Any:
+    """Series names right of their last points, moved apart where they would overlap."""
+    last = frame.sort("x", descending=not data.axis.reverse).group_by("series", maintain_order=True).first()
+    gap = 15 / height
+    ends = sorted((row["acc_mean"], row["series"]) for row in last.to_dicts())
+    placed: list[float] = []
+    for acc, _ in ends:
+        placed.append(max(acc, placed[-1] + gap) if placed else max(acc, 0.02))
+    for i, y in enumerate(placed):
+        placed[i] = min(y, 0.99 - gap * (len(placed) - 1 - i))
+    edge = data.axis.edges[1]
+    rows = pl.DataFrame({"series": [s for _, s in ends], "y": placed, "x": [edge] * len(ends)})
+    return (
+        alt.Chart(records(rows, "series", "x", "y"))
+        .mark_text(align="left", dx=8, fontSize=12, fontWeight="bold", clip=False, limit=126)
+        .encode(x="x:Q", y=alt.Y("y:Q"), text="series:N", color=colour(data.series, look))
+    )
+
+
+def _strips(data: ChartData, look: Look) -> Any | None:
+    """One strip a series: safe, transition zone, broken. The verdict at a glance, on the same axis."""
+    rows = data.zones.filter(pl.col("bin_idx") == -1)
+    if rows.is_empty():
+        return None
+    order = [s for s in data.series if s in rows["series"].to_list()]
+    parts = [p for p in PART_NAMES if p in rows["part"].to_list()]
+    return (
+        alt.Chart(records(rows, "series", "part", "x", "x2", "says"))
+        .mark_bar(height=15, stroke="white", strokeWidth=1)
+        .encode(
+            x=budget_x(data.axis, title="Verdict by budget (95% confidence)", labels=False),
+            x2="x2:Q",
+            y=alt.Y(
+                "series:N",
+                sort=order,
+                title=None,
+                axis=alt.Axis(ticks=False, domain=False, labelLimit=120, labelFontSize=10 if look.narrow else 11),
+            ),
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(
+                    domain=parts, range=[dict(zip(PART_NAMES, PART_COLOURS, strict=True))[p] for p in parts]
+                ),
+                title=None,
+                legend=alt.Legend(symbolType="square", columns=2 if look.narrow else 4),
+            ),
+            tooltip=[
+                alt.Tooltip("series:N"),
+                alt.Tooltip("part:N", title="here"),
+                alt.Tooltip("says:N", title="verdict"),
+            ],
+        )
+        .properties(width=look.width - (0 if look.narrow else 130), height=alt.Step(22))
+    )
+
+
+def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
+    """Small multiples: accuracy against the budget in each length bin, the headline's zone of that bin shaded."""
+    frame = data.levels.filter((pl.col("bin_idx") >= 0) & pl.col("acc_mean").is_not_null())
+    if frame.is_empty():
+        return empty("No length bin has answers yet.", look)
+    zones = data.zones.filter(
+        (pl.col("series") == data.series[0]) & (pl.col("bin_idx") >= 0) & (pl.col("part") == "transition zone")
+    ).join(frame.select("bin_idx", "bin").unique(), on="bin_idx", maintain_order="left")
+    both = pl.concat(
+        [
+            frame.select(*POINT).with_columns(kind=pl.lit("level")),
+            zones.select("bin", "x", "x2", "says").with_columns(kind=pl.lit("zone")),
+        ],
+        how="diagonal",
+    )
+    picked, faded = by_series("series_of_bins")
+    x = budget_x(data.axis, thin=True)
+    base = (
+        alt.Chart()
+        .transform_filter("datum.kind == 'level'")
+        .encode(x=x, color=colour(data.series, look), opacity=faded)
+    )
+    layers = [
+        alt.Chart()
+        .transform_filter("datum.kind == 'zone'")
+        .mark_rect(color=ZONE, opacity=0.42)
+        .encode(x="x:Q", x2="x2:Q", tooltip=alt.Tooltip("says:N", title="zone")),
+        base.mark_area(fillOpacity=0.12, strokeOpacity=0).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"),
+        base.mark_rule(strokeOpacity=0.7).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"),
+        base.mark_line(strokeWidth=1.8).encode(y=share_y("acc_mean", "Accuracy"), strokeDash=dash(data.series)),
+        base.mark_point(filled=True, size=36, fillOpacity=1)
+        .encode(y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips())
+        .add_params(picked),
+    ]
+    bins = [b for b in data.bins if b in frame["bin"].to_list()]
+    return (
+        alt.layer(*layers, data=records(both, *both.columns))
+        .properties(width=look.panel, height=170)
+        .facet(facet=alt.Facet("bin:N", sort=bins, title=None, header=_tokens_header()), columns=look.columns)
+        .resolve_axis(x="independent")
+    )
+
+
+def _tokens_header() -> alt.Header:
+    return alt.Header(labelExpr="datum.value + ' prompt tokens'")
+
+
+def heatmap_budget_length(data: ChartData, look: Look) -> Any:
+    """Accuracy in every cell of budget x length, a heatmap per series; proven-safe cells are framed."""
+    frame = data.levels.filter((pl.col("bin_idx") >= 0) & pl.col("acc_mean").is_not_null())
+    if frame.is_empty():
+        return empty("No length bin has answers yet.", look)
+    order = frame.sort("x", descending=data.axis.reverse)["budget"].unique(maintain_order=True).to_list()
+    short = {b: "full" if b == "full cache" else b.split(" ")[0] for b in order}
+    frame = frame.with_columns(
+        at=pl.col("budget").replace_strict(short),
+        ci=pl.format(
+            "{}–{}", pl.col("acc_ci_low").round(2).map_elements(_dot, pl.String),
+            pl.col("acc_ci_high").round(2).map_elements(_dot, pl.String),
+        ),
+        mark=pl.when(pl.col("state") == "safe").then(pl.lit("yes")).otherwise(pl.lit("no")),
+    )  # fmt: skip
+    cell = (look.width - 100) / max(len(order), 3) if not look.narrow else look.width / max(len(order), 3)
+    wide_cells = cell >= 52
+    base = alt.Chart().encode(
+        x=alt.X(
+            "at:N",
+            sort=list(short.values()),
+            title=data.axis.title,
+            axis=alt.Axis(labelAngle=0, domain=False, ticks=False),
+            scale=alt.Scale(paddingInner=0.06, paddingOuter=0.03),
+        ),
+        y=alt.Y(
+            "bin:N",
+            sort=list(data.bins),
+            title="Prompt tokens",
+            axis=alt.Axis(domain=False, ticks=False),
+            scale=alt.Scale(paddingInner=0.1, paddingOuter=0.04),
+        ),
+    )
+    cells = base.mark_rect().encode(
+        color=alt.Color(
+            "acc_mean:Q",
+            scale=alt.Scale(scheme="cividis", domain=[0, 1]),
+            legend=alt.Legend(title="Accuracy", format=".1f", gradientLength=min(240, look.width - 40)),
+        ),
+        stroke=alt.condition("datum.mark == 'yes'", alt.value("#D55E00"), alt.value("transparent")),
+        strokeWidth=alt.condition("datum.mark == 'yes'", alt.value(2.6), alt.value(0)),
+        tooltip=point_tips(alt.Tooltip("state:N", title="verdict here")),
+    )
+    ink = alt.condition("datum.acc_mean > 0.55", alt.value("#000000"), alt.value("#ffffff"))
+    value = base.mark_text(fontSize=12 if wide_cells else 9, fontWeight="bold", dy=-5 if wide_cells else 0).encode(
+        text=alt.Text("acc_mean:Q", format=".2f"), color=ink
+    )
+    layers = [cells, value]
+    if wide_cells:
+        layers.append(base.mark_text(fontSize=9, dy=8).encode(text="ci:N", color=ink))
+    columns = (*POINT, "at", "ci", "mark", "state")
+    return (
+        alt.layer(*layers, data=records(frame, *columns))
+        .properties(width=cell * len(order), height=alt.Step(34 if wide_cells else 26))
+        .facet(facet=alt.Facet("series:N", sort=list(data.series), title=None), columns=1)
+    )
+
+
+def _dot(value: float) -> str:
+    """0.98 → .98, to fit a cell."""
+    text = f"{value:.2f}"
+    return text.removeprefix("0") if text.startswith("0.") else text

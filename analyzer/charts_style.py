@@ -1,0 +1,211 @@
+"""One look for every chart: palette, shapes and dashes by series, fonts, titles, budget axis, saving.
+
+Colours are Okabe and Ito's, told apart with any colour vision; shape and dash say the same once more. The font is one
+that vl-convert carries itself, so the same rows give the same bytes on every machine.
+"""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from analyzer.charts_data import BudgetAxis
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9E", "#4D4D4D")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
+DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [5, 2], [1, 3], [12, 3], [4, 1, 1, 1])
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+INK, MUTED, GRID = "#1a1a1a", "#5c5c5c", "#e3e3e3"
+ZONE, BROKEN, SAFE, UNPROVEN = "#FFC93C", "#8C6D8C", "#9AD1C0", "#D9D9D9"
+ALARM = "#9C1C00"
+PART_NAMES = ("safe", "transition zone", "not proven", "broken")
+PART_COLOURS = (SAFE, ZONE, UNPROVEN, BROKEN)
+STEPS = alt.SchemeParams(name="viridis", extent=[0.0, 0.9])
+PNG_SCALE = 2
+FILES = (".vl.json", ".svg", ".png")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How wide a chart may be: WIDE for files, PAGE for the HTML report, NARROW for phones."""
+
+    width: int = 680
+    narrow: bool = False
+
+    @property
+    def columns(self) -> int:
+        return 1 if self.narrow else 2
+
+    @property
+    def panel(self) -> int:
+        """Width of one of `columns` small multiples."""
+        return self.width if self.narrow else (self.width - 60) // 2
+
+    @property
+    def padding(self) -> int:
+        return 2 if self.narrow else 12
+
+
+WIDE, PAGE, NARROW = Look(), Look(width=820), Look(width=240, narrow=True)
+
+
+def records(frame: pl.DataFrame, *columns: str) -> alt.InlineData:
+    """Rows inside the spec, only the columns drawn, six digits: the same rows give the same text."""
+    picked = frame.select(*columns).with_columns(pl.selectors.float().round(6))
+    return alt.InlineData(values=[{k: v for k, v in row.items() if v is not None} for row in picked.to_dicts()])
+
+
+def colour(series: Sequence[str], look: Look) -> alt.Color:
+    """Colour by series with the one series legend; every layer must use it, or Vega-Lite splits or drops the legend."""
+    return alt.Color(
+        "series:N",
+        scale=alt.Scale(domain=list(series), range=cycle(PALETTE, series)),
+        title=None,
+        legend=alt.Legend(columns=2 if look.narrow else 4),
+    )
+
+
+def shape(series: Sequence[str]) -> alt.Shape:
+    return alt.Shape("series:N", scale=alt.Scale(domain=list(series), range=cycle(SHAPES, series)), title=None)
+
+
+def dash(series: Sequence[str]) -> alt.StrokeDash:
+    scale = alt.Scale(domain=list(series), range=cycle(DASHES, series))
+    return alt.StrokeDash("series:N", scale=scale, title=None)
+
+
+def cycle(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    return [values[i % len(values)] for i in range(len(names))]
+
+
+def budget_x(axis: BudgetAxis, *, title: str | None = None, labels: bool = True, thin: bool = False) -> alt.X:
+    """The budget axis: full cache left, every tested budget a tick."""
+    low, high = axis.domain
+    scale = alt.Scale(
+        domain=[low, high],
+        type="log" if axis.scale == "log" else "linear",
+        reverse=axis.reverse,
+        nice=False,
+        zero=False,
+    )
+    names = json.dumps(dict(zip([f"{v:.6g}" for v in axis.values], axis.labels, strict=True)))
+    return alt.X(
+        "x:Q",
+        scale=scale,
+        title=axis.title if title is None else title,
+        axis=alt.Axis(
+            values=list(axis.values),
+            labelExpr=f"{names}[format(datum.value, '.6~g')]",
+            labelOverlap="greedy" if thin else True,
+            labels=labels,
+            ticks=labels,
+            grid=False,
+        ),
+    )
+
+
+def share_y(field: str, title: str) -> alt.Y:
+    return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(domain=[0, 1], nice=False), axis=alt.Axis(tickCount=6))
+
+
+def titled(chart: Any, title: str, says: Sequence[str], note: str, look: Look) -> Any:
+    """Title (the message), what is drawn, and the note that no chart may go without, wrapped to the width."""
+    chars = max(28, int((look.width + 60) / 6.9))
+    lines = textwrap.wrap(title, int(chars * 0.86)) or [""]
+    small = [line for text in says if text for line in textwrap.wrap(text, int(chars * 1.24))]
+    warn = textwrap.wrap(note, chars) if note else []
+    return chart.properties(
+        title=alt.TitleParams(
+            text=lines,
+            subtitle=[*warn, *small],
+            subtitleColor=ALARM if warn else MUTED,
+            anchor="start",
+            frame="bounds",
+            offset=14,
+        )
+    )
+
+
+def finished(chart: Any, look: Look) -> Any:
+    """The top-level chart with the shared configuration."""
+    return (
+        chart.configure(
+            font=FONT,
+            background="white",
+            padding=look.padding,
+        )
+        .configure_title(fontSize=15, fontWeight="bold", color=INK, subtitleFontSize=12, subtitleLineHeight=16)
+        .configure_axis(
+            labelFontSize=11,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            labelColor=INK,
+            titleColor=INK,
+            gridColor=GRID,
+            domainColor=MUTED,
+            tickColor=MUTED,
+            titlePadding=8,
+        )
+        .configure_view(stroke=None)
+        .configure_header(labelFontSize=12, labelFontWeight="bold", labelColor=INK, labelAnchor="start", labelPadding=4)
+        .configure_legend(
+            orient="bottom",
+            direction="horizontal",
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            symbolSize=90,
+            symbolStrokeWidth=0,
+            labelLimit=240,
+            columnPadding=16,
+            rowPadding=4,
+            titleLimit=260,
+        )
+        .configure_concat(spacing=10)
+        .configure_facet(spacing=26)
+    )
+
+
+def empty(message: str, look: Look) -> Any:
+    """A chart that says why there is nothing to draw."""
+    lines = textwrap.wrap(message, max(30, look.width // 7))
+    return (
+        alt.Chart(alt.InlineData(values=[{"text": message}]))
+        .mark_text(text=lines, fontSize=13, color=MUTED, align="center", lineHeight=18)
+        .properties(width=look.width, height=120)
+    )
+
+
+def save(chart: Any, plots_dir: Path, name: str) -> list[Path]:
+    """Write NAME.vl.json, NAME.svg and NAME.png; the bytes depend on the chart alone, so equal ones are left as is."""
+    import vl_convert
+
+    plots_dir.mkdir(parents=True, exist_ok=True)
+    spec = spec_json(chart)
+    text = json.dumps(spec, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    source, svg_file, png_file = (plots_dir / f"{name}{end}" for end in FILES)
+    if svg_file.is_file() and png_file.is_file() and source.is_file() and source.read_text(encoding="utf-8") == text:
+        return [source, svg_file, png_file]
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=vegalite_version())
+    svg_file.write_text(svg, encoding="utf-8")
+    png_file.write_bytes(vl_convert.svg_to_png(svg, scale=PNG_SCALE))
+    source.write_text(text, encoding="utf-8")  # last: it says that the pictures beside it are of this spec
+    return [source, svg_file, png_file]
+
+
+def spec_json(chart: Any) -> dict[str, Any]:
+    """Vega-Lite JSON of a finished chart, with what drew it."""
+    drawn_with = f"altair {alt.__version__}, vl-convert {metadata.version('vl-convert-python')}"
+    spec: dict[str, Any] = chart.to_dict()
+    return {**spec, "usermeta": {"drawn_with": drawn_with}}
+
+
+def vegalite_version() -> str:
+    """The Vega-Lite that Altair writes for, as vl-convert names it."""
+    return str(alt.SCHEMA_VERSION.lstrip("v").rsplit(".", 1)[0])

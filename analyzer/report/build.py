@@ -1,0 +1,221 @@
+"""Persisted results → report.md and report.html: the same rows give the same bytes, but for one generated-at line."""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from analyzer.report import provenance, sentences, tables, tables_cost
+from analyzer.report.definitions import FAILURES, definitions
+from analyzer.report.facts import ALL, Facts, read_facts
+from analyzer.report.story import story
+from analyzer.report.wording import budget, number, percent
+from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
+from kvt_async.contract.paths import RunPaths
+from kvt_async.contract.settings import Settings
+
+ANALYZE = "Run `kvt analyze -c CONFIG` first."
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    md: Path
+    html: Path
+
+
+def build_report(
+    conn: sqlite3.Connection, settings: Settings, paths: RunPaths, *, partial: bool = False, now: datetime | None = None
+) -> ReportPaths:
+    """Write both reports beside the database, drawing pictures that are missing.
+
+    Raises MissingPrerequisiteError when nothing was analysed or the analysis is older than the results,
+    ContradictedError when a server applied another budget than asked.
+    """
+    facts = read_facts(conn, settings.experiment.exp_group_id)
+    guard(facts, partial=partial)
+    _pictures(conn, settings, paths.plots)
+    page = _page(facts, settings, now or datetime.now(UTC))
+    paths.run_dir.mkdir(parents=True, exist_ok=True)
+    out = ReportPaths(paths.report_md, paths.report_html)
+    out.md.write_text(_environment("md").get_template("report.md.jinja").render(page), encoding="utf-8")
+    page |= {"specs": _specs(facts), "script": _vega()}
+    out.html.write_text(_environment("html").get_template("report.html.jinja").render(page), encoding="utf-8")
+    return out
+
+
+def guard(facts: Facts, *, partial: bool) -> None:
+    """Refuse what would be wrong or stale."""
+    if not facts.stats or (facts.series and not facts.verdicts):
+        raise MissingPrerequisiteError(
+            "there is nothing to report: the results have not been analysed", where=facts.group, do=ANALYZE
+        )
+    bad = [(r, e) for r in facts.runs if (e := facts.evidence.get(r.run_id)) and e.status == "contradicted"]
+    if bad:
+        raise ContradictedError(
+            "the server applied another KV budget than asked, so no report is written",
+            where=facts.group,
+            details=tuple(
+                f"{r.series} {budget(r.kv_budget, r.kv_unit)}: asked {number(e.requested, 3)}, applied "
+                f"{number(e.effective_p50, 3)} (median; {e.n_off} of {e.n} responses off)"
+                for r, e in bad
+            ),
+            do="Fix how the budget reaches the server (kv.apply) or how it is read (kv.evidence), then sweep anew.",
+        )
+    if facts.pending and not partial:
+        raise MissingPrerequisiteError(
+            f"{facts.pending:,} requests have no outcome yet",
+            where=facts.group,
+            do="Run `kvt sweep -c CONFIG` to finish them, or pass --partial.",
+        )
+    if not partial:
+        _fresh(facts)
+
+
+def _fresh(facts: Facts) -> None:
+    """Every finished request must be in the analysis."""
+    for run in facts.runs:
+        done = facts.progress[run.run_id]
+        counted = sum(s.n for b in facts.bins if (s := facts.stat(run, b.bin_idx)))
+        if counted != done.responses + done.failures:
+            raise MissingPrerequisiteError(
+                f"the analysis is older than the results: {run.series} {budget(run.kv_budget, run.kv_unit)} has "
+                f"{done.responses + done.failures:,} outcomes, {counted:,} were analysed",
+                where=facts.group,
+                do=ANALYZE,
+            )
+
+
+def verdict_lines(conn: sqlite3.Connection, settings: Settings, *, width: int = 100) -> list[str]:
+    """The verdict for a terminal: at most 12 lines of at most `width` columns."""
+    import textwrap
+
+    facts = read_facts(conn, settings.experiment.exp_group_id)
+    told = story(facts, settings)
+    paragraphs = [*told.alarms, told.headline]
+    for series in facts.series[1:]:
+        if v := facts.verdict(series):
+            paragraphs.append(f"{series}: {sentences.short_verdict(v, facts.unit)}")
+    chosen = ("What does a smaller budget buy?", "Was the budget applied?", "How sure is this?")
+    paragraphs += [a.lines[0] for a in told.answers if a.question in chosen]
+    lines = [line for p in paragraphs for line in textwrap.wrap(p, width, subsequent_indent="  ")]
+    return lines if len(lines) <= 12 else [*lines[:11], "  … the rest is in the report."]
+
+
+def _pictures(conn: sqlite3.Connection, settings: Settings, plots: Path) -> None:
+    from analyzer.charts import CHARTS, draw_all
+    from analyzer.charts_style import FILES
+
+    if any(not (plots / f"{kind.name}{end}").is_file() for kind in CHARTS for end in FILES):
+        draw_all(conn, settings, plots)
+
+
+def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:
+    """Everything the templates print."""
+    from analyzer.charts import CHARTS
+    from analyzer.charts_data import note
+
+    run = facts.full or (facts.runs[0] if facts.runs else None)
+    failed = sum(p.failures for p in facts.progress.values())
+    return {
+        "generated_at": now.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        "group": facts.group,
+        "model": run.model_name if run else "",
+        "dataset": ", ".join(f"{d['name']} / {d['task']}" for d in facts.datasets),
+        "story": story(facts, settings),
+        "charts": [
+            {"name": k.name, "title": k.message(facts), "says": k.says(facts), "note": note(facts)} for k in CHARTS
+        ],
+        "verdicts": tables.verdicts(facts),
+        "safe_by_length": tables.safe_by_length(facts),
+        "levels": tables.levels(facts),
+        "comparisons": tables.comparisons(facts, settings.analysis.alpha),
+        "error_budget": tables.error_budget(facts),
+        "flags": tables.flags(facts),
+        "tokens": tables_cost.tokens(facts),
+        "latencies": tables_cost.latencies(facts),
+        "volumes": tables_cost.volumes(facts, settings),
+        "control": tables.control(facts),
+        "control_says": sentences.control([d for d in facts.drops if d.repeat_idx and d.bin_idx == ALL]),
+        "run_bins": tables.run_bins(facts),
+        "step_rule": tables.step_rule(facts),
+        "contract": provenance.contract(facts),
+        "sessions": provenance.sessions(facts),
+        "servers": provenance.servers(facts),
+        "commands": provenance.commands(facts),
+        "account": {
+            "requests": sum(p.requests for p in facts.progress.values()),
+            "responses": sum(p.responses for p in facts.progress.values()),
+            "failures": failed,
+            "pending": facts.pending,
+        },
+        "definitions": definitions(
+            number(settings.analysis.margin),
+            percent(settings.analysis.alpha / 2, 1),
+            number(settings.analysis.drop_threshold),
+        ),
+        "failures": FAILURES,
+        "method": next((v.method for v in facts.verdicts), ""),
+    }
+
+
+def _environment(kind: str) -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("analyzer.report", "templates"),
+        autoescape=kind == "html",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["cell"] = _cell
+    environment.filters["code"] = _code
+    return environment
+
+
+def _cell(text: str) -> str:
+    """A Markdown table cell: no pipe, no line break, no tag."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _code(text: str) -> Any:
+    """Text with `code` in backticks, as safe HTML."""
+    from markupsafe import Markup, escape
+
+    parts = [Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(text.split("`"))]
+    return Markup("").join(parts)
+
+
+def _specs(facts: Facts) -> str:
+    """Every chart twice, for desktops and phones, as JSON that is safe inside a script element."""
+    from analyzer.charts import CHARTS, draw
+    from analyzer.charts_data import chart_data
+    from analyzer.charts_style import NARROW, PAGE, spec_json
+
+    data = chart_data(facts)
+    specs = {
+        kind.name: {
+            name: spec_json(draw(kind, facts, data, look, title=False))
+            for name, look in (("wide", PAGE), ("narrow", NARROW))
+        }
+        for kind in CHARTS
+    }
+    text = json.dumps(specs, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+@cache
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as vl-convert carries them, so the page needs no network."""
+    import vl_convert
+
+    from analyzer.charts_style import vegalite_version
+
+    bundle: str = vl_convert.javascript_bundle(  # type: ignore[call-arg]  # its stub hides that snippet has a default
+        vl_version=vegalite_version()
+    )
+    return bundle.replace("</script", "<\\/script")

@@ -1,0 +1,73 @@
+"""What the words of the report mean, and how to read failures: the same text in both reports."""
+
+
+def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, str]]:
+    return [
+        (
+            "Accuracy",
+            "Mean score of the task's own metric, from 0 to 1. A failed request has no answer and scores 0. Over all "
+            "lengths it is the equal-weight mean of the length bins.",
+        ),
+        (
+            "Failure rate",
+            "Requests given up without any answer, of all finished requests. A wrong answer is no failure.",
+        ),
+        (
+            "Loss",
+            "Accuracy at full cache minus accuracy at the budget, on the same examples (paired). Contexts, not single "
+            "questions, are resampled for its interval.",
+        ),
+        (
+            "Safe budget",
+            f"The smallest budget such that it and every larger one is proven to lose less than the margin {margin}. "
+            f"Tested from full cache down, one-sided at {one_sided}, stopping at the first that is not proven.",
+        ),
+        (
+            "Broken, and real loss",
+            f"Broken: the largest budget such that it and every smaller one is proven to lose more than {margin}. Real "
+            "loss: the same for more than 0. Both are tested from the smallest budget up.",
+        ),
+        (
+            "Transition zone",
+            "Between the safe budget and the broken one: quality changes there, or the sample is too small to say. "
+            "It is open on a side where nothing is proven.",
+        ),
+        (
+            "Step rule",
+            f"The first budget whose mean falls by at least {threshold} against the next higher one. It raises false "
+            "alarms in small samples and misses gradual decline, so it is shown for comparison and is no verdict.",
+        ),
+        (
+            "Half of the loss",
+            "The budget where half of the total loss has happened on a monotone curve through the means. Given only "
+            "where a total loss is proven.",
+        ),
+        (
+            "TTFT, TPOT, latency",
+            "First text after the request's first byte was written; time per further token; last text after the same "
+            "start. Waits for a limit or a connection are not in them.",
+        ),
+        (
+            "Cache state",
+            "cold: at most 5% of the prompt tokens came from a prefix cache; warm: at least 95%; mixed: between. "
+            "Latencies of different states are not compared.",
+        ),
+        (
+            "Evidence",
+            "verified: the server said what it kept, and it is what was asked. UNVERIFIED: the budget is a label; "
+            "nothing shows that the server applied it.",
+        ),
+    ]
+
+
+FAILURES = [
+    ("TIMEOUT, ENGINE_ERROR", "The server or the way to it. Look at `kvt status` and the server's log; retry with "
+     "`--retry-failed`. A loss made of these says nothing about quality."),
+    ("CONTEXT_OVERFLOW", "The prompt did not fit. Lower `prompt.max_context_tokens` or serve a longer context."),
+    ("EMPTY_OUTPUT, REFUSAL", "The model answered nothing or declined. If this grows as the budget shrinks, it is part "
+     "of the collapse."),
+    ("FORMAT_ERROR", "An answer that the metric cannot read. Look at some with `kvt show --sample 10`."),
+    ("TRUNCATED", "Cut at `decoding.max_tokens` before a correct answer. Raise it before you blame the cache."),
+    ("repetition loop, identical to full", "Flags, not failures: text that repeats itself, and the share of answers "
+     "equal to full cache. Equal everywhere at a small budget suggests that the budget was not applied."),
+]  # fmt: skip

@@ -1,0 +1,198 @@
+"""Everything that charts and report say, read once from one database snapshot."""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from analyzer.report.rows import (
+    Bin,
+    BinStat,
+    Client,
+    Comparison,
+    Drop,
+    Evidence,
+    Progress,
+    Row,
+    Run,
+    Session,
+    Verdict,
+    Volume,
+    columns,
+)
+from kvt_async.contract.errors import MissingPrerequisiteError
+
+ALL = -1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Persisted results of one generation of an experiment group, in stable order."""
+
+    group: str
+    generation: int
+    n_generations: int
+    contract: dict[str, Any]
+    contract_sha256: str
+    datasets: list[dict[str, Any]]
+    bins: list[Bin]
+    runs: list[Run]
+    stats: dict[tuple[str, int], BinStat]
+    evidence: dict[str, Evidence]
+    drops: list[Drop]
+    verdicts: list[Verdict]
+    comparisons: list[Comparison]
+    progress: dict[str, Progress]
+    clients: list[Client]
+    sessions: list[Session]
+    snapshots: list[dict[str, Any]]
+    canaries: list[dict[str, Any]]
+    volumes: list[Volume]
+    scorer_versions: list[str]
+
+    @property
+    def series(self) -> list[str]:
+        """Series below full cache in the order of the config; the first is the headline."""
+        seen = dict.fromkeys(r.series for r in self.runs if not r.is_full)
+        roles = {v.series: v.role for v in self.verdicts if v.bin_idx == ALL}
+        return sorted(seen, key=lambda s: roles.get(s) != "confirmatory")
+
+    @property
+    def full(self) -> Run | None:
+        return next((r for r in self.runs if r.is_full and r.repeat_idx == 0), None)
+
+    @property
+    def controls(self) -> list[Run]:
+        return [r for r in self.runs if r.is_full and r.repeat_idx > 0]
+
+    @property
+    def unit(self) -> str:
+        """Unit of the budgets below full cache."""
+        return next((r.kv_unit for r in self.runs if not r.is_full), "fraction")
+
+    @property
+    def pending(self) -> int:
+        return sum(p.pending for p in self.progress.values())
+
+    @property
+    def partial(self) -> bool:
+        return self.pending > 0 or any(v.partial for v in self.verdicts)
+
+    def levels(self, series: str) -> list[Run]:
+        """Runs of a series, largest budget first."""
+        return sorted(
+            (r for r in self.runs if r.series == series and not r.is_full and r.repeat_idx == 0),
+            key=lambda r: -r.kv_budget,
+        )
+
+    def stat(self, run: Run | None, bin_idx: int = ALL) -> BinStat | None:
+        return self.stats.get((run.run_id, bin_idx)) if run else None
+
+    def verdict(self, series: str, bin_idx: int = ALL) -> Verdict | None:
+        return next((v for v in self.verdicts if v.series == series and v.bin_idx == bin_idx), None)
+
+    def drop(self, run: Run, bin_idx: int = ALL) -> Drop | None:
+        return next((d for d in self.drops if d.run_id == run.run_id and d.bin_idx == bin_idx), None)
+
+    def statuses(self, series: str) -> list[Evidence]:
+        ids = [r.run_id for r in self.levels(series)]
+        return [self.evidence[i] for i in ids if i in self.evidence]
+
+
+def read_facts(conn: sqlite3.Connection, group: str) -> Facts:
+    """Read the newest generation of `group`. Raises MissingPrerequisiteError where there is none."""
+    generations = conn.execute(
+        "SELECT generation, contract_json, contract_sha256 FROM experiments WHERE exp_group_id=? ORDER BY generation",
+        (group,),
+    ).fetchall()
+    if not generations:
+        raise MissingPrerequisiteError(
+            f"the database holds no experiment group {group!r}", do="Run `kvt sweep -c CONFIG` first."
+        )
+    generation, contract, sha = generations[-1]
+    here = (group, generation)
+    mine = "WHERE exp_group_id=? AND generation=?"
+    my_runs = f"WHERE run_id IN (SELECT run_id FROM runs {mine})"
+    my_sessions = f"WHERE session_id IN (SELECT session_id FROM sessions {mine})"
+    runs = _rows(conn, Run, f"FROM runs {mine} ORDER BY level_idx, repeat_idx, series, kv_budget DESC, run_id", here)
+    dataset_ids = sorted({r.dataset_id for r in runs})
+    return Facts(
+        group=group,
+        generation=generation,
+        n_generations=len(generations),
+        contract=json.loads(contract),
+        contract_sha256=sha,
+        datasets=[d for i in dataset_ids for d in _dicts(conn, "SELECT * FROM datasets WHERE dataset_id=?", (i,))],
+        bins=_rows(conn, Bin, "FROM bins WHERE dataset_id=? ORDER BY bin_idx", (dataset_ids[0],)) if runs else [],
+        runs=runs,
+        stats={(s.run_id, s.bin_idx): s for s in _rows(conn, BinStat, f"FROM bin_stats {my_runs}", here)},
+        evidence={e.run_id: e for e in _rows(conn, Evidence, f"FROM run_evidence {my_runs}", here)},
+        drops=_rows(conn, Drop, f"FROM budget_stats {mine} ORDER BY series, kv_budget DESC, repeat_idx, bin_idx", here),
+        verdicts=_rows(conn, Verdict, f"FROM transition_summary {mine} ORDER BY series, bin_idx", here),
+        comparisons=_rows(
+            conn, Comparison, f"FROM comparisons {mine} ORDER BY series_a, series_b, kv_budget DESC, bin_idx", here
+        ),
+        progress={p.run_id: p for p in _rows(conn, Progress, f"FROM run_progress {mine}", here)},
+        clients=_rows(
+            conn,
+            Client,
+            f"FROM client_health h {my_sessions} AND created_at = (SELECT max(created_at) FROM client_health i"
+            " WHERE i.session_id = h.session_id) ORDER BY created_at, session_id",
+            here,
+        ),
+        sessions=_rows(
+            conn,
+            Session,
+            "FROM (SELECT s.*, e.ended_at, e.reason FROM sessions s LEFT JOIN session_ends e USING (session_id))"
+            f" {mine} ORDER BY started_at, session_id",
+            here,
+        ),
+        snapshots=_dicts(
+            conn,
+            "SELECT DISTINCT phase, endpoint, identity_json FROM server_snapshots"
+            f" {my_sessions} ORDER BY endpoint, phase DESC, identity_json",
+            here,
+        ),
+        canaries=_dicts(
+            conn,
+            f"SELECT level, verdict FROM probes {my_sessions} AND kind='canary' AND verdict IS NOT NULL"
+            " ORDER BY probe_id",
+            here,
+        ),
+        volumes=_volumes(conn, here),
+        scorer_versions=[
+            r[0]
+            for r in conn.execute(
+                f"SELECT DISTINCT scorer_version || ' · ' || metric FROM scores WHERE request_id IN "
+                f"(SELECT request_id FROM requests {my_runs}) ORDER BY 1",
+                here,
+            )
+        ],
+    )
+
+
+def _volumes(conn: sqlite3.Connection, here: tuple[str, int]) -> list[Volume]:
+    """One monotonic clock per session, so spans are taken within a session only."""
+    return [
+        Volume(*row)
+        for row in conn.execute(
+            "SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9, sum(t.prompt_tokens),"
+            " sum(t.completion_tokens) FROM responses p"
+            " JOIN attempts a ON a.request_id = p.request_id AND a.attempt_idx = p.attempt_idx"
+            " JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx"
+            " WHERE a.session_id IN (SELECT session_id FROM sessions WHERE exp_group_id=? AND generation=?)"
+            " GROUP BY a.session_id ORDER BY min(a.started_at), a.session_id",
+            here,
+        )
+    ]
+
+
+def _rows(conn: sqlite3.Connection, row: type[Row], source: str, values: tuple[Any, ...]) -> list[Row]:
+    names = ", ".join(f'"{name}"' for name in columns(row))
+    return [row(*values_) for values_ in conn.execute(f"SELECT {names} {source}", values)]
+
+
+def _dicts(conn: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+    cursor = conn.execute(sql, values)
+    names = [c[0] for c in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

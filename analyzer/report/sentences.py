@@ -1,0 +1,268 @@
+"""Verdicts in words: pure functions of persisted rows. Every number comes with its uncertainty or its count."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from analyzer.report.rows import Bin, BinStat, Comparison, Drop, Evidence, Verdict
+from analyzer.report.wording import budget, interval, listed, number, percent, plural
+
+UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
+
+
+def verdict(v: Verdict, unit: str, margin: float) -> str:
+    """The verdict of one series in one sentence (two where the zone is open)."""
+    m = number(margin)
+    if v.verdict == "no_baseline":
+        return "No verdict: there is no full-cache run to compare with."
+    if v.verdict == "nothing_to_lose":
+        return f"No verdict: accuracy at full cache is {number(v.acc_full)}, so there is nothing to lose."
+    if v.verdict == "no_transition_in_range":
+        return (
+            f"No transition in the tested range: down to {budget(v.safe_budget, unit)}, every budget is proven to lose "
+            f"less than {m} ({plural(v.n, 'pair')})."
+        )
+    if v.verdict == "cannot_tell":
+        return f"{_cannot_tell(v, unit, m)}{needs(v)}"
+    return f"{_safe(v, unit, m)}{_zone(v, unit, m)}"
+
+
+def short_verdict(v: Verdict, unit: str) -> str:
+    """A few words for tables and chart titles."""
+    if v.verdict == "transition":
+        if nothing_safe(v):
+            return f"no budget proven safe; broken from {budget(v.zone_low, unit)} down"
+        return f"safe to {budget(v.safe_budget, unit)}, " + (
+            f"broken from {budget(v.zone_low, unit)} down" if v.zone_low is not None else "zone open below"
+        )
+    if v.verdict == "no_transition_in_range":
+        return f"safe down to {budget(v.safe_budget, unit)}, the smallest tested"
+    if v.verdict == "cannot_tell":
+        safe = "" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}; below: "
+        return f"{safe}can't tell" + (f", needs about {plural(v.n_needed, 'pair')}" if v.n_needed else "")
+    return {"nothing_to_lose": "nothing to lose at full cache", "no_baseline": "no full-cache baseline"}.get(
+        v.verdict, v.verdict
+    )
+
+
+def nothing_safe(v: Verdict) -> bool:
+    """Safe budget 1.0 (or none) says that nothing below full cache is proven safe."""
+    return v.safe_budget is None or v.safe_budget == 1.0
+
+
+def needs(v: Verdict) -> str:
+    return f" Proving a budget safe here needs about {plural(v.n_needed, 'pair')}." if v.n_needed else ""
+
+
+def _cannot_tell(v: Verdict, unit: str, m: str) -> str:
+    proven = "" if nothing_safe(v) else f"down to {budget(v.safe_budget, unit)} a loss below {m} is proven; "
+    loss = (
+        f"a real loss is proven from {budget(v.collapse_budget, unit)} down, but not one beyond {m}"
+        if v.collapse_budget is not None
+        else f"{'below that ' if proven else ''}neither safety nor a loss beyond {m} is proven"
+    )
+    return f"Cannot tell with {plural(v.n, 'pair')}: {proven}{loss}."
+
+
+def _safe(v: Verdict, unit: str, m: str) -> str:
+    if nothing_safe(v):
+        return f"No budget below full cache is proven to lose less than {m}. "
+    return f"Safe down to {budget(v.safe_budget, unit)}: there and above, the loss is proven to be below {m}. "
+
+
+def _zone(v: Verdict, unit: str, m: str) -> str:
+    if v.zone_low is None:
+        real = (
+            f"a real loss is proven from {budget(v.collapse_budget, unit)} down, but not that it is beyond {m}"
+            if v.collapse_budget is not None
+            else f"no loss beyond {m} is proven down to the smallest budget"
+        )
+        return f"The transition zone is open below: {real}."
+    top = "full cache" if nothing_safe(v) else budget(v.zone_high, unit)
+    half = ""
+    if v.half_loss_budget is not None:
+        ci = (
+            f" [{number(v.half_loss_ci_low)}, {number(v.half_loss_ci_high)}]"
+            if v.half_loss_ci_low is not None and v.half_loss_ci_high is not None
+            else ""
+        )
+        half = f"; half of the loss has happened at {number(v.half_loss_budget)}{ci}"
+    return (
+        f"Transition zone: between {top} and {budget(v.zone_low, unit)}{half}. "
+        f"From {budget(v.zone_low, unit)} down, the loss is proven to be beyond {m}."
+    )
+
+
+def what_changed(series: str, full: BinStat | None, levels: Sequence[tuple[float, Drop]], unit: str) -> str:
+    """First and last point of the curve, and the largest step between neighbours."""
+    known = [(b, d) for b, d in levels if d.acc_mean is not None]
+    if full is None or full.acc_mean is None or not known:
+        return f"{series}: nothing to compare, because there are no paired answers at full cache and below it."
+    low, last = known[-1]
+    start = interval(full.acc_mean, full.acc_ci_low, full.acc_ci_high)
+    end = interval(last.acc_mean, last.acc_ci_low, last.acc_ci_high)
+    loss = interval(last.drop_mean, last.drop_ci_low, last.drop_ci_high)
+    moved = _moved(last)
+    text = (
+        f"Accuracy of {series} {moved} from {start} at full cache to {end} at {budget(low, unit)}: "
+        f"a paired loss of {loss} over {plural(last.n, 'pair')}."
+    )
+    points = [(1.0, full.acc_mean), *((b, d.acc_mean or 0.0) for b, d in known)]
+    steps = [(a - b, x, y) for (x, a), (y, b) in pairwise(points)]
+    size, x, y = max(steps)
+    if len(steps) > 1 and size > 0 and moved == "falls":
+        where = "full cache" if x == points[0][0] else budget(x, unit)
+        text += f" The largest step, {number(size)}, lies between {where} and {budget(y, unit)}."
+    return text
+
+
+def _moved(d: Drop) -> str:
+    if d.drop_ci_low is not None and d.drop_ci_low > 0:
+        return "falls"
+    if d.drop_ci_high is not None and d.drop_ci_high < 0:
+        return "rises"
+    return "goes, within its uncertainty,"
+
+
+def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) -> str:
+    """Safe budget of each length bin, in one sentence; equal neighbours told together."""
+    parts: list[tuple[str, list[Bin]]] = []
+    for b, v in rows:
+        text = safe_text(v, unit)
+        if parts and parts[-1][0] == text:
+            parts[-1][1].append(b)
+        else:
+            parts.append((text, [b]))
+    if not parts:
+        return f"{series}: no length bin could be judged."
+    if len(parts) == 1 and len(parts[0][1]) > 1:
+        return f"{series}: {parts[0][0]} in every length bin."
+    told = [f"{text} at {bins[0].lo_tokens:,}–{bins[-1].hi_tokens:,} tokens" for text, bins in parts]
+    return f"{series}: {', '.join(told)}."
+
+
+def safe_text(v: Verdict, unit: str) -> str:
+    if v.verdict in ("no_baseline", "nothing_to_lose"):
+        return "no verdict"
+    if v.n == 0:
+        return "no examples"
+    return "none proven" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
+
+
+def failures_or_answers(series: str, level: float, d: Drop | None, stat: BinStat | None, unit: str) -> str:
+    """Whether the loss at one budget is wrong answers or failed requests."""
+    at = budget(level, unit)
+    if d is None or d.drop_mean is None or d.drop_failures is None or d.drop_answers is None or stat is None:
+        return f"{series} at {at}: not known, because there is nothing to compare with."
+    failed = f"{plural(stat.n_failures, 'failed request')} of {stat.n:,}"
+    if d.drop_ci_low is None or d.drop_ci_low <= 0:
+        return f"{series} at {at}: no loss is proven; {failed}."
+    head = f"Of the loss of {number(d.drop_mean)} of {series} at {at},"
+    if abs(d.drop_failures) < 0.005:
+        return f"{head} all is wrong answers; none comes from failed requests ({failed})."
+    if abs(d.drop_answers) < 0.005:
+        return f"{head} all comes from failed requests ({failed}), none from wrong answers."
+    return f"{head} {number(d.drop_answers)} is wrong answers and {number(d.drop_failures)} failed requests ({failed})."
+
+
+def evidence(rows: Sequence[Evidence]) -> str:
+    """Was the budget applied? One sentence for one series."""
+    if not rows:
+        return "Evidence: none was evaluated."
+    groups: dict[str, list[Evidence]] = {}
+    for row in rows:
+        groups.setdefault(row.status, []).append(row)
+    if set(groups) == {"full"}:
+        return "Evidence: only full cache was run."
+    parts = []
+    if "contradicted" in groups:
+        bad = groups["contradicted"]
+        shown = listed([f"{number(e.requested, 3)} asked, {number(e.effective_p50, 3)} applied" for e in bad[:4]])
+        parts.append(f"CONTRADICTED on {plural(len(bad), 'level')}: {shown}")
+    if "unverified" in groups:
+        some = "every level" if set(groups) <= {"unverified", "full"} else plural(len(groups["unverified"]), "level")
+        parts.append(f"UNVERIFIED on {some}: {UNVERIFIED}")
+    if "verified" in groups:
+        good = groups["verified"]
+        n, off = sum(e.n for e in good), sum(e.n_off for e in good)
+        sources = listed(sorted({e.source for e in good}))
+        some = "every level" if set(groups) <= {"verified", "full"} else plural(len(good), "level")
+        parts.append(f"verified on {some} ({sources}): {off:,} of {n:,} responses off")
+    return f"Evidence: {'; '.join(parts)}."
+
+
+def partial(pending: int, requests: int) -> str:
+    return (
+        f"PARTIAL: {pending:,} of {plural(requests, 'request')} ({percent(pending / max(1, requests), 1)}) had no "
+        "outcome when this was computed; every number below may still move."
+    )
+
+
+def control(rows: Sequence[Drop]) -> str:
+    """The server's own noise: full cache against full cache."""
+    known = [d for d in rows if d.n]
+    if not known:
+        return "A/A control: not run, so the server's own noise is not known (kv.control_repeats)."
+    parts = []
+    for d in known:
+        flips = (d.n_worse or 0) + (d.n_better or 0)
+        drop = interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high)
+        parts.append(f"{flips:,} of {plural(d.n, 'answer')} changed score, mean difference {drop}")
+    return f"A/A control (full cache run again): {'; again: '.join(parts)}."
+
+
+def within_noise(d: Drop, controls: Sequence[Drop]) -> bool:
+    """True when the effect is no larger than what full cache against itself shows."""
+    bounds = [max(abs(c.drop_ci_low or 0), abs(c.drop_ci_high or 0)) for c in controls if _has_ci(c)]
+    flips = any((c.n_worse or 0) + (c.n_better or 0) for c in controls)
+    return bool(bounds) and flips and d.drop_mean is not None and abs(d.drop_mean) <= max(bounds)
+
+
+def noise(levels: Sequence[tuple[float, Drop]], controls: Sequence[Drop], unit: str) -> str:
+    """Names the budgets whose effect the control's noise alone could make; empty when there are none."""
+    inside = [budget(b, unit) for b, d in levels if within_noise(d, controls)]
+    if not inside:
+        return ""
+    verb = "is" if len(inside) == 1 else "are"
+    return f"The effects at {listed(inside)} {verb} within the noise of the A/A control: no claim rests on them."
+
+
+def series_compared(rows: Sequence[Comparison], alpha: float, unit: str) -> str:
+    """The ranking of the series, neighbour against neighbour, at the budget where most pairs differ for certain.
+
+    Among equals, the budget nearest the middle of those tested.
+    """
+    whole = [c for c in rows if c.bin_idx == -1 and c.diff_mean is not None]
+    sure = [c for c in whole if c.p_holm is not None and c.p_holm < alpha]
+    if not whole:
+        return ""
+    if not sure:
+        return "No two series differ for certain at any budget (paired, Holm-adjusted)."
+    tested = sorted({c.kv_budget for c in whole})
+    middle = (len(tested) - 1) / 2
+    at = max(tested, key=lambda b: (sum(c.kv_budget == b for c in sure), -abs(tested.index(b) - middle), b))
+    here = {(c.series_a, c.series_b): c for c in whole if c.kv_budget == at}
+    lead: dict[str, float] = {}
+    for (a, b), c in here.items():
+        lead[a] = lead.get(a, 0.0) + (c.diff_mean or 0.0)
+        lead[b] = lead.get(b, 0.0) - (c.diff_mean or 0.0)
+    ranking = sorted(lead, key=lambda s: (-lead[s], s))
+    parts = []
+    for upper, lower in pairwise(ranking):
+        row = here.get((upper, lower)) or here.get((lower, upper))
+        if row is None:
+            continue
+        up = row.series_a == upper
+        ends = (row.diff_ci_low, row.diff_ci_high)
+        low, high = ends if up else (_negative(ends[1]), _negative(ends[0]))
+        diff = row.diff_mean if up else _negative(row.diff_mean)
+        certain = "" if row in sure else ", not certain"
+        parts.append(f"{upper} above {lower} by {interval(diff, low, high)}{certain}")
+    return f"Series at {budget(at, unit)}: {'; '.join(parts)} (paired, Holm-adjusted)."
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _has_ci(d: Drop) -> bool:
+    return d.drop_ci_low is not None and d.drop_ci_high is not None

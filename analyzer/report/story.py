@@ -1,0 +1,258 @@
+"""The first screen: which sentences a reader of this database gets, in which order. Sentences are made elsewhere."""
+
+from dataclasses import dataclass
+
+from analyzer.report import costs, sentences
+from analyzer.report.cliff import BinZone, cliff
+from analyzer.report.facts import ALL, Facts
+from analyzer.report.rows import BinStat, Drop, Run, Verdict
+from analyzer.report.sentences import nothing_safe
+from analyzer.report.wording import listed, number, percent, plural
+from kvt_async.contract.settings import Settings
+
+REFERENCE = "reference"  # the model that ships with kvt
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question of the first screen and its sentences; `quiet` ones explain, the first ones answer."""
+
+    question: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Story:
+    headline: str
+    alarms: tuple[str, ...]
+    answers: tuple[Answer, ...]
+
+
+def story(facts: Facts, settings: Settings) -> Story:
+    """Everything the first screen says, headline series first."""
+    margin = settings.analysis.margin
+    series = facts.series
+    first = series[0] if series else None
+    verdict = facts.verdict(first) if first else None
+    return Story(
+        headline=headline(facts, verdict, margin),
+        alarms=tuple(alarms(facts)),
+        answers=tuple(
+            Answer(question, tuple(line for line in lines if line))
+            for question, lines in (
+                ("What changed with the KV budget?", _changed(facts, settings.analysis.alpha)),
+                ("Where does it break?", _where(facts)),
+                ("Which budget is safe at which length?", _lengths(facts)),
+                ("Wrong answers or failures?", _failures(facts)),
+                ("What does a smaller budget buy?", _trade(facts)),
+                ("Was the budget applied?", _evidence(facts)),
+                ("How sure is this?", _sure(facts, settings)),
+                ("What limits it?", limits(facts, settings)),
+            )
+            if any(lines)
+        ),
+    )
+
+
+def headline(facts: Facts, verdict: Verdict | None, margin: float) -> str:
+    if not facts.series:
+        return "Only full cache was run: there is no smaller budget to judge."
+    if verdict is None:
+        return f"{facts.series[0]}: no verdict was computed."
+    sentence = sentences.verdict(verdict, facts.unit, margin)
+    return f"{verdict.series}: {sentence[0].lower()}{sentence[1:]}"
+
+
+def alarms(facts: Facts) -> list[str]:
+    """What must stand above every verdict."""
+    found = []
+    if facts.partial:
+        found.append(sentences.partial(facts.pending, sum(p.requests for p in facts.progress.values())))
+    labels = [s for s in facts.series if any(e.status == "unverified" for e in facts.statuses(s))]
+    if labels:
+        which = "" if labels == facts.series else f" ({', '.join(labels)})"
+        found.append(f"UNVERIFIED{which}: {sentences.UNVERIFIED}.")
+    wrong = [s for s in facts.series if any(e.status == "contradicted" for e in facts.statuses(s))]
+    if wrong:
+        found.append(f"CONTRADICTED ({', '.join(wrong)}): the server applied another budget than asked.")
+    if any(c.verdict != "client-clean" for c in facts.clients):
+        found.append(f"Latencies are not the server's alone: {costs.client(facts.clients)}.")
+    return found
+
+
+def paired(facts: Facts, series: str, bin_idx: int = ALL) -> list[tuple[float, Drop]]:
+    rows = ((run.kv_budget, facts.drop(run, bin_idx)) for run in facts.levels(series))
+    return [(b, d) for b, d in rows if d is not None]
+
+
+def controls(facts: Facts, bin_idx: int = ALL) -> list[Drop]:
+    ids = {r.run_id for r in facts.controls}
+    return [d for d in facts.drops if d.run_id in ids and d.bin_idx == bin_idx]
+
+
+def bin_zones(facts: Facts, series: str) -> list[BinZone]:
+    """Zones of the length bins in kept tokens, short to long; empty where budgets are no ratios."""
+    levels = {run.kv_budget: run for run in facts.levels(series)}
+    zones = []
+    for b in facts.bins if facts.unit == "fraction" else []:
+        v = facts.verdict(series, b.bin_idx)
+        if v is None or v.n == 0 or v.verdict in ("no_baseline", "nothing_to_lose"):
+            continue
+        safe = facts.full if nothing_safe(v) else levels.get(v.safe_budget or 0.0)
+        broken = levels.get(v.zone_low) if v.zone_low is not None else None
+        zones.append(
+            BinZone(
+                b.label,
+                1.0 if nothing_safe(v) else v.safe_budget,
+                _kept(facts.stat(safe, b.bin_idx)),
+                _kept(facts.stat(broken, b.bin_idx)),
+            )
+        )
+    return zones
+
+
+def _kept(stat: BinStat | None) -> float | None:
+    return stat.kept_tokens_p50 if stat else None
+
+
+def _changed(facts: Facts, alpha: float) -> list[str]:
+    full = facts.stat(facts.full)
+    if not facts.series:
+        return []
+    return [sentences.what_changed(s, full, paired(facts, s), facts.unit) for s in facts.series[:1]] + [
+        sentences.series_compared(facts.comparisons, alpha, facts.unit)
+    ]
+
+
+def _where(facts: Facts) -> list[str]:
+    others = [
+        f"{s}: {sentences.short_verdict(v, facts.unit)}"
+        for s in facts.series[1:]
+        if (v := facts.verdict(s)) is not None
+    ]
+    return [
+        *(cliff(s, bin_zones(facts, s)) for s in facts.series),
+        f"Other series. {'; '.join(others)}." if others else "",
+    ]
+
+
+def _lengths(facts: Facts) -> list[str]:
+    """One line a series; series that say the same share it."""
+    if len(facts.bins) < 2:
+        return []
+    by_text: dict[str, list[str]] = {}
+    for series in facts.series:
+        rows = [(b, v) for b in facts.bins if (v := facts.verdict(series, b.bin_idx)) is not None]
+        if rows:
+            by_text.setdefault(sentences.safe_by_length("", rows, facts.unit), []).append(series)
+    return [f"{listed(names)}{text}" for text, names in by_text.items()]
+
+
+def _smallest(facts: Facts, series: str) -> Run | None:
+    levels = facts.levels(series)
+    return levels[-1] if levels else None
+
+
+def _failures(facts: Facts) -> list[str]:
+    lines = []
+    for series in facts.series[:1]:
+        if run := _smallest(facts, series):
+            drop, stat = facts.drop(run), facts.stat(run)
+            lines.append(sentences.failures_or_answers(series, run.kv_budget, drop, stat, facts.unit))
+    total = [s for r in facts.runs if (s := facts.stat(r))]
+    failed, n = sum(s.n_failures for s in total), sum(s.n for s in total)
+    if n:
+        lines.append(f"Over all levels, {failed:,} of {plural(n, 'request')} failed ({percent(failed / n, 1)}).")
+    return lines
+
+
+def chosen_level(facts: Facts, series: str) -> Run | None:
+    """The level whose trade is told: the safe budget, else the largest one below full cache."""
+    levels = facts.levels(series)
+    v = facts.verdict(series)
+    if v is not None and not nothing_safe(v):
+        return next((r for r in levels if r.kv_budget == v.safe_budget), levels[0] if levels else None)
+    return levels[0] if levels else None
+
+
+def _trade(facts: Facts) -> list[str]:
+    if not facts.series:
+        return []
+    series = facts.series[0]
+    run = chosen_level(facts, series)
+    if run is None:
+        return []
+    full, here = facts.stat(facts.full), facts.stat(run)
+    status = facts.evidence.get(run.run_id)
+    lines = [
+        costs.memory(
+            series, run.kv_budget, full, here, facts.unit, verified=status is None or status.status == "verified"
+        ),
+        costs.latency(run.kv_budget, full, here, facts.clients, facts.unit),
+    ]
+    measured = [s for r in facts.runs if (s := facts.stat(r)) and s.latency_p50_s is not None]
+    return [*lines, costs.cache_sentence(measured) if measured else ""]
+
+
+def _evidence(facts: Facts) -> list[str]:
+    if not facts.series:
+        return []
+    by_text: dict[str, list[str]] = {}
+    for series in facts.series:
+        by_text.setdefault(sentences.evidence(facts.statuses(series)), []).append(series)
+    several = len(by_text) > 1
+    lines = [f"{listed(names)}: {text}" if several else text for text, names in by_text.items()]
+    if facts.canaries:
+        verdicts = sorted({str(c["verdict"]) for c in facts.canaries})
+        meaning = {
+            "alive": "alive (a destructive budget changed the answers)",
+            "dead": "dead (a destructive budget changed nothing)",
+            "inconclusive": "inconclusive (full cache did not repeat itself)",
+        }
+        lines.append(f"Canary before the sweep: {', '.join(meaning.get(v, v) for v in verdicts)}.")
+    return lines
+
+
+def _sure(facts: Facts, settings: Settings) -> list[str]:
+    a = settings.analysis
+    v = facts.verdict(facts.series[0]) if facts.series else None
+    lines = [sentences.control(controls(facts))]
+    for series in facts.series:
+        if text := sentences.noise(paired(facts, series), controls(facts), facts.unit):
+            lines.append(f"{series}: {text}")
+    if v is not None:
+        lines.append(
+            f"{plural(v.n, 'pair')} per budget over {plural(len(facts.bins), 'length bin')}; a wrong “safe” or a wrong "
+            f"“broken” has a chance of at most {percent(a.alpha / 2, 1)} each. The overall verdict of {v.series} is "
+            "confirmatory, its bins are exploratory."
+        )
+    return lines
+
+
+def limits(facts: Facts, settings: Settings) -> list[str]:
+    """What these numbers can't say."""
+    lines = []
+    models = {r.model_name for r in facts.runs}
+    if REFERENCE in models:
+        lines.append(
+            "The reference model is tiny: it has no attention redundancy, so its curves are steeper than a large "
+            "model's. It shows the method, not the budget of your model."
+        )
+    tasks = ", ".join(f"{d['name']} / {d['task']}" for d in facts.datasets)
+    if tasks:
+        lines.append(f"One task ({tasks}): another task may break elsewhere.")
+    full = facts.stat(facts.full)
+    if full is None:
+        lines.append("Without a full-cache run there is no baseline, so no loss can be told.")
+    elif full.acc_mean is not None and full.acc_mean < settings.analysis.margin:
+        lines.append(f"Accuracy at full cache is {number(full.acc_mean)}: a floor, nothing can be lost from it.")
+    empty = [
+        b.label for b in facts.bins if all((s := facts.stat(r, b.bin_idx)) is None or s.n == 0 for r in facts.runs)
+    ]
+    if empty:
+        lines.append(f"No examples in {', '.join(empty)} tokens.")
+    planned = max((p.planned for p in facts.progress.values()), default=0)
+    asked = max((p.requests for p in facts.progress.values()), default=0)
+    if asked < planned:
+        lines.append(f"{asked:,} of {plural(planned, 'manifest example')} were asked per level.")
+    return lines

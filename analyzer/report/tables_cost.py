@@ -1,0 +1,77 @@
+"""Tables of tokens, latency, throughput and cost. Pure."""
+
+from analyzer.report import costs
+from analyzer.report.facts import Facts
+from analyzer.report.tables import Table, level_name
+from analyzer.report.wording import NOTHING, count, number, percent, seconds
+from kvt_async.contract.settings import Settings
+
+
+def tokens(facts: Facts) -> Table:
+    """Prompt, completion and template tokens by length bin, at full cache (else at the first level)."""
+    run = facts.full or (facts.runs[0] if facts.runs else None)
+    rows = []
+    for b in facts.bins:
+        s = facts.stat(run, b.bin_idx)
+        if s is None or s.n == 0:
+            rows.append((b.label, "0", *([NOTHING] * 6)))
+            continue
+        overhead = (
+            None if s.token_len_p50 is None or s.context_tokens_p50 is None else s.token_len_p50 - s.context_tokens_p50
+        )
+        rows.append(
+            (
+                b.label, count(s.n), count(s.prompt_tokens_p50), count(s.prompt_tokens_p95), count(s.token_len_p50),
+                count(overhead), count(s.completion_tokens_p50), count(s.completion_tokens_p95),
+            )
+        )  # fmt: skip
+    head = (
+        "Prompt tokens", "Examples", "Prompt p50", "Prompt p95", "Own count p50", "Question and template p50",
+        "Completion p50", "Completion p95",
+    )  # fmt: skip
+    note = (
+        f"At {level_name(run)}; prompt and completion as the server counts, own count by our tokenizer." if run else ""
+    )
+    return Table(head, tuple(rows), note=note)
+
+
+def latencies(facts: Facts) -> Table:
+    rows = []
+    for run in facts.runs:
+        s = facts.stat(run)
+        if s is None or s.latency_p50_s is None:
+            continue
+        rows.append(
+            (
+                level_name(run), seconds(s.ttft_p50_s), seconds(s.ttft_p95_s), seconds(s.tpot_p50_s),
+                seconds(s.tpot_p95_s), seconds(s.latency_p50_s), seconds(s.latency_p95_s),
+                costs.cache_state(s.cached_share), percent(s.cached_share),
+            )
+        )  # fmt: skip
+    head = (
+        "Level", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95", "Latency p50", "Latency p95", "Cache state",
+        "Cached prompt tokens",
+    )  # fmt: skip
+    note = f"Client: {costs.client(facts.clients)}. Compare levels within one cache state only."
+    return Table(head, tuple(rows), note=note)
+
+
+def volumes(facts: Facts, settings: Settings) -> Table:
+    """Effective throughput and cost of each invocation that got responses."""
+    prices = settings.analysis.prices
+    rows = []
+    for v in facts.volumes:
+        cost = NOTHING
+        if prices is not None and v.prompt_tokens is not None:
+            value = v.prompt_tokens * prices.prompt_per_mtok + (v.completion_tokens or 0) * prices.completion_per_mtok
+            cost = f"{number(value / 1e6, 4)} {prices.currency}"
+        rows.append(
+            (
+                v.session_id, count(v.n), count(v.prompt_tokens), count(v.completion_tokens), seconds(v.wall_s),
+                costs.throughput(v), cost,
+            )
+        )  # fmt: skip
+    head = ("Invocation", "Responses", "Prompt tokens", "Completion tokens", "First start to last end",
+            "Effective throughput", "Cost")  # fmt: skip
+    note = "" if prices else "Cost: set analysis.prices to see it."
+    return Table(head, tuple(rows), note=note)

@@ -1,0 +1,95 @@
+"""How numbers are written, everywhere the same. Pure; None reads as an en dash in tables."""
+
+import math
+
+NOTHING = "–"
+UNITS = {"fraction": "", "tokens": " tokens", "bits": " bits"}
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Fixed digits, a real minus sign, and no minus zero."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    text = number(value, digits)
+    return text if value is None or text.startswith("−") or float(text) == 0 else f"+{text}"
+
+
+def interval(mean: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
+    """`0.95 [0.92, 0.97]`: a value and its 95% interval."""
+    if mean is None:
+        return NOTHING
+    if low is None or high is None:
+        return number(mean, digits)
+    return f"{number(mean, digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """A share in percent; what is neither 0 nor 100% never reads as such."""
+    if value is None:
+        return NOTHING
+    if value == 0:
+        return "0%"
+    text = f"{100 * value:.{digits}f}"
+    if float(text) == 0 and value > 0:
+        return f"<{10**-digits:g}%"
+    if float(text) == 100 and value < 1:
+        return f">{100 - 10**-digits:g}%"
+    return f"{text}%"
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    if value >= 100:
+        return f"{value:,.0f} s"
+    if value >= 1:
+        return f"{value:.2f} s"
+    milli = 1000 * value
+    return f"{milli:.0f} ms" if milli >= 100 else f"{milli:.1f} ms" if milli >= 1 else f"{1000 * milli:.0f} µs"
+
+
+def amount(value: float | None) -> str:
+    """Bytes, in decimal units."""
+    if value is None:
+        return NOTHING
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def count(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:,.0f}"
+
+
+def budget(value: float | None, unit: str = "fraction") -> str:
+    """A budget as people write it: 0.3, 256 tokens, 4 bits, full cache."""
+    if value is None:
+        return NOTHING
+    if unit == "fraction" and value == 1:
+        return "full cache"
+    return f"{value:,.6g}{UNITS.get(unit, f' {unit}')}"
+
+
+def change(new: float | None, old: float | None) -> str:
+    """Relative change, e.g. −70%."""
+    if new is None or old is None or old == 0:
+        return NOTHING
+    ratio = new / old - 1
+    text = f"{100 * ratio:+.0f}%"
+    return "±0%" if text in ("+0%", "-0%") else text.replace("-", "−")
+
+
+def plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def listed(items: list[str]) -> str:
+    """a, b and c."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""

@@ -1,0 +1,158 @@
+"""A headless Chromium for tests: opens a local file and tells what a person would meet there.
+
+Speaks the DevTools protocol over a pipe, so that nothing listens on a port and no driver has to be installed. Every
+request, console message and page error is kept.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+MISSING = "no headless Chromium on this machine: install Debian's chromium (apt-get install chromium)"
+
+
+def find() -> str | None:
+    """Path of a browser, or None."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+class Browser:
+    """`with Browser() as browser: browser.open(path, width=390)`."""
+
+    def __init__(self, patience_s: float = 60) -> None:
+        self.patience_s = patience_s
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self._seen: list[dict[str, Any]] = []
+        self._last_id = 0
+        self._buffer = b""
+
+    def __enter__(self) -> "Browser":
+        path = find()
+        if path is None:
+            raise RuntimeError(MISSING)
+        self._home = tempfile.TemporaryDirectory(prefix="kvt-browser-", ignore_cleanup_errors=True)
+        read_end, self._write = os.pipe()
+        self._read, write_end = os.pipe()
+        command = (
+            path, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={self._home.name}", "--remote-debugging-pipe", "about:blank",
+        )  # fmt: skip
+        self._process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" 3<&{read_end} 4>&{write_end}', "sh", *command],
+            pass_fds=(read_end, write_end),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(read_end)
+        os.close(write_end)
+        target = self._ask("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.ask(f"{domain}.enable")
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._read)
+        os.close(self._write)
+        self._home.cleanup()
+
+    def open(self, page: Path, *, width: int, height: int = 900, wait_for: str = "true") -> None:
+        """Load `page` offline at `width` CSS pixels and wait until the JavaScript `wait_for` is true."""
+        self.requests.clear()
+        self.complaints.clear()
+        self.ask("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        self.ask(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.ask("Page.navigate", url=page.resolve().as_uri())
+        self.wait(f"document.readyState === 'complete' && ({wait_for})")
+
+    def wait(self, condition: str) -> None:
+        deadline = time.monotonic() + self.patience_s
+        while self.js(condition) is not True:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"never became true: {condition}; the page said {self.complaints}")
+            select.select([self._read], [], [], 0.1)
+
+    def js(self, expression: str) -> Any:
+        """Value of a JavaScript expression in the page."""
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
+        return answer["result"].get("value")
+
+    def click(self, x: float, y: float) -> None:
+        """A real mouse click at page coordinates that are in view."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def hover(self, x: float, y: float) -> None:
+        self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def screenshot(self, file: Path, *, top: float = 0, height: float | None = None) -> None:
+        """PNG of the whole page, or of a stripe of it."""
+        size = self.ask("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": top, "width": size["width"], "height": height or size["height"] - top, "scale": 1}
+        shot = self.ask("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(shot["data"]))
+
+    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        """One DevTools command to the page."""
+        return self._ask(method, session=self._session, **params)
+
+    def _ask(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
+        self._last_id += 1
+        message: dict[str, Any] = {"id": self._last_id, "method": method, "params": params}
+        if session:
+            message["sessionId"] = session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        deadline = time.monotonic() + self.patience_s
+        while True:
+            answer = self._next(deadline)
+            if answer.get("id") == self._last_id:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                result: dict[str, Any] = answer["result"]
+                return result
+            self._note(answer)
+
+    def _next(self, deadline: float) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            if not select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError("the browser did not answer")
+            chunk = os.read(self._read, 1 << 20)
+            if not chunk:
+                raise RuntimeError("the browser ended")
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\0", 1)
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def _note(self, event: dict[str, Any]) -> None:
+        method, params = event.get("method"), event.get("params", {})
+        if method == "Network.requestWillBeSent":
+            self.requests.append(params["request"]["url"])
+        elif method == "Runtime.exceptionThrown":
+            self.complaints.append(json.dumps(params["exceptionDetails"]))
+        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+            self.complaints.append(json.dumps(params["args"]))
+        elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+            self.complaints.append(json.dumps(params["entry"]))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 CUT = 0.8
 COOL_DOWN_S = 15.0  # a burst of refusals is one sign, not many
@@ -39,7 +40,8 @@ class Slots:
             if waiter.done() and not waiter.cancelled():
                 self.release()
             else:
-                self._waiters.remove(waiter)
+                with suppress(ValueError):  # already passed over by whoever found it cancelled
+                    self._waiters.remove(waiter)
             raise
 
     def release(self) -> None:

@@ -1,6 +1,7 @@
 """What tests of the engine send, and with which settings."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,6 +34,13 @@ def request_to(*base_urls: str, number: int = 0, body: bytes = b'{"stream":true}
         "max_tokens": 20,
     }
     return Request(**(given | fields))
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Return as soon as `true()` is; raises TimeoutError after 10 s."""
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 - what is waited for is plain state of a server or a Sender
+            await asyncio.sleep(0.002)
 
 
 class Recorder:

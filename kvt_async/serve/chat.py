@@ -75,7 +75,7 @@ class ChatTemplate:
 
 
 def context_tokens(encoded: Encoded, end_char: int, context_chars: int) -> int:
-    """How many tokens lie before `end_char`; ApiError where it cuts a token or leaves no question."""
+    """How many tokens lie before `end_char`; ApiError where that is none, cuts a token or leaves no question."""
     count = int(np.searchsorted(encoded.ends, end_char, side="right"))
     if count < len(encoded.ids) and encoded.starts[count] < end_char:
         raise ApiError(
@@ -83,6 +83,8 @@ def context_tokens(encoded: Encoded, end_char: int, context_chars: int) -> int:
             f"start, {encoded.ends[count] - end_char} before its end): end the context between two words",
             param="kv.context_chars",
         )
+    if count == 0:
+        raise ApiError(f"kv.context_chars = {context_chars} covers no token", param="kv.context_chars")
     if count >= len(encoded.ids):
         raise ApiError("kv.context_chars leaves nothing to read after the context", param="kv.context_chars")
     return count

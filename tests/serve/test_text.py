@@ -51,7 +51,9 @@ def test_context_characters_become_the_context_tokens(engine, template):
     assert context_tokens(encoded, with_space, len(ex.context) + 1) == count
 
 
-@pytest.mark.parametrize(("chars", "says"), [(5, "inside a token"), (16, "nothing to read after")])
+@pytest.mark.parametrize(
+    ("chars", "says"), [(5, "inside a token"), (16, "nothing to read after"), (0, "covers no token")]
+)
 def test_a_context_that_cuts_a_token_or_leaves_no_question_is_refused(engine, chars, says):
     encoded = engine.tokenizer.encode("the code of mira", special=False)
     with pytest.raises(ApiError) as refused:

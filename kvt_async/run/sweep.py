@@ -154,12 +154,12 @@ class _Sweep:
             report.reason = "failures" if report.failures else "finished"
             return report
         try:
-            await self._session(planned)
+            await self._session(done, planned)
         finally:
             count(report, self.reader, runs, planned)
         return report
 
-    async def _session(self, planned: Sequence[int]) -> None:
+    async def _session(self, done: Sequence[bytearray], planned: Sequence[int]) -> None:
         settings, group, report = self.settings, self.group, self.report
         async with Writer(self.paths.db, settings.db.flush_interval_s) as store:
             report.session_id = await open_session(
@@ -170,7 +170,7 @@ class _Sweep:
             reason, code = "bug", 1
             try:
                 with Interrupts(settings.limits.grace_s, self.say) as interrupts:
-                    reason = await self._interruptible(store, interrupts, planned)
+                    reason = await self._interruptible(store, interrupts, done, planned)
                 report.reason = reason
                 code = report.exit_code
             except KvtError as error:
@@ -186,7 +186,9 @@ class _Sweep:
                 if store.broken is None:
                     await store.insert("session_ends", end)
 
-    async def _interruptible(self, store: Writer, interrupts: Interrupts, planned: Sequence[int]) -> str:
+    async def _interruptible(
+        self, store: Writer, interrupts: Interrupts, done: Sequence[bytearray], planned: Sequence[int]
+    ) -> str:
         task = asyncio.current_task()
         assert task is not None
         assert self.report.session_id is not None
@@ -196,21 +198,21 @@ class _Sweep:
                     self.settings, self.reader, store, sender, interrupts, self.report.session_id, self.dataset_id,
                     self.group.runs, self.say, self.log, self.options.quiet or self.options.as_json,
                 )  # fmt: skip
-                return await self._with_server(live, planned)
+                return await self._with_server(live, done, planned)
         except asyncio.CancelledError:
             if not interrupts.hit:
                 raise
             task.uncancel()
             return "interrupted"
 
-    async def _with_server(self, live: Live, planned: Sequence[int]) -> str:
+    async def _with_server(self, live: Live, done: Sequence[bytearray], planned: Sequence[int]) -> str:
         """The session's reason to end."""
         options, group, report = self.options, self.group, self.report
         builder = Builder.of_dataset(self.settings, self.reader, self.dataset_id)
         start = await live.meet_server(group.generation, group.template_version)
         if options.retry_failed:
             await live.open_try_series(self._limited())
-        done, _ = self._plan()
+            done, _ = self._plan()
         report.canary = await live.canary(builder, allow_dead_knob=options.allow_dead_knob)
         await live.warm(builder, done)
         began = time.monotonic()

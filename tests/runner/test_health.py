@@ -1,0 +1,93 @@
+"""The client's verdict on itself: clean while it keeps up, CLIENT-BOUND once it doesn't, with a bound that holds."""
+
+import asyncio
+import gc
+import random
+import time
+from dataclasses import replace
+
+import pytest
+
+from kvt_async.records import Marks
+from kvt_async.run.health import BOUND, Health, Histogram
+from tests.runner.group_db import attempt
+
+
+def test_a_quantile_is_right_to_a_tenth_and_never_above_the_maximum() -> None:
+    values = [random.Random(n).expovariate(1 / 5) for n in range(5000)]
+    histogram = Histogram()
+    for value in values:
+        histogram.add(value)
+    for q in (0.5, 0.9, 0.99):
+        true = sorted(values)[int(q * len(values))]
+        assert true * 0.95 <= histogram.quantile_ms(q) <= true * 1.12
+    assert histogram.quantile_ms(1.0) == pytest.approx(max(values))
+    assert Histogram().quantile_ms(0.99) == 0
+
+
+async def watched(work) -> dict:
+    health = Health()
+    health.start()
+    ticker = asyncio.create_task(health.watch())
+    await work
+    ticker.cancel()
+    await asyncio.gather(ticker, return_exceptions=True)
+    health.stop()
+    return health.row()
+
+
+async def block(ms: float, times: int) -> None:
+    for _ in range(times):
+        time.sleep(ms / 1000)  # noqa: ASYNC251  # on purpose
+        await asyncio.sleep(0.005)
+
+
+async def test_a_blocked_loop_is_client_bound_with_a_bound_that_covers_the_block() -> None:
+    row = await watched(block(40, 8))
+    assert row["verdict"] == BOUND
+    assert "loop lag" in row["signal"]
+    assert row["error_bound_ms"] >= 25
+    assert row["loop_lag_max_ms"] >= row["loop_lag_p99_ms"] >= row["loop_lag_p50_ms"]
+
+
+def late(ms: float, reused: int, ttft_ms: float = 50.0):
+    limits = 1_000_000
+    start = limits + int(ms * 1e6)
+    marks = Marks(limits_ns=limits, start_ns=start, conn_reused=reused, first_content_ns=start + int(ttft_ms * 1e6))
+    return replace(attempt(), marks=replace(marks, conn_ready_ns=None if reused else start - 1000))
+
+
+def test_requests_written_late_are_client_bound_but_connecting_is_not_lateness() -> None:
+    health = Health()
+    for _ in range(200):
+        health.saw(late(30, reused=0))
+    assert health.send_lag.quantile_ms(0.99) < 0.01
+    for _ in range(200):
+        health.saw(late(30, reused=1))
+    row = health.row()
+    assert row["verdict"] == BOUND
+    assert row["send_lag_p99_ms"] == pytest.approx(30, rel=0.1)
+
+
+def test_the_same_lag_is_nothing_beside_a_slow_first_token() -> None:
+    quick, slow = Health(), Health()
+    for _ in range(100):
+        quick.lag.add(8)
+        quick.saw(late(0, reused=1, ttft_ms=20))
+        slow.lag.add(8)
+        slow.saw(late(0, reused=1, ttft_ms=2000))
+    quick._began = slow._began = (time.perf_counter_ns() - 10**12, time.process_time(), time.thread_time())
+    assert quick.row()["verdict"] == BOUND
+    assert slow.row()["verdict"] == "client-clean"
+    assert slow.row()["error_bound_ms"] == 8
+
+
+async def test_garbage_collections_are_seen_and_the_heap_is_thawed_afterwards() -> None:
+    async def collect() -> None:
+        gc.collect()
+        gc.collect()
+
+    row = await watched(collect())
+    assert row["detail"]["gc_runs"] >= 2
+    assert row["gc_pause_max_ms"] > 0
+    assert gc.get_freeze_count() == 0

@@ -102,7 +102,7 @@ def tasks(
     """
     from kvt_async.validate import dataset_tasks
 
-    rows = dataset_tasks(name, path)
+    rows = dataset_tasks(name, path, report=lambda line: typer.echo(line, err=True))
     _answer(dict(rows), as_json, [f"{key:24} {text}" for key, text in rows])
 
 

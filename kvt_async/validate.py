@@ -1,31 +1,28 @@
 """What `validate`, `resolve` and `tasks` answer. Nothing is created and nothing is sent."""
 
+from collections.abc import Callable
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.paths import data_path, manifest_path, run_paths
-from kvt_async.contract.prompt import check_template
 from kvt_async.contract.settings import Settings
 
 
 def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
     """Everything that can be checked before the first request; raises ConfigError, deep: GuardError on disparity."""
-    from kvt_async.data.prepare import dataset_id_of
+    from kvt_async.data.identity import dataset_id as dataset_id_of
+    from kvt_async.data.prepare import check_data
     from kvt_async.engine.kv_body import check_template as check_body
-    from kvt_async.run.levels import levels_of
+    from kvt_async.run.levels import make_levels
 
-    if settings.prompt.template is not None:
-        check_template(settings.prompt.template)
-    if settings.dataset.name == "jsonl" and settings.dataset.path is None:
-        raise ConfigError("dataset.name jsonl needs dataset.path", where="dataset.path", do="Give the JSONL file.")
+    check_data(settings)
     if settings.dataset.path is not None and not data_path(settings.dataset.path).exists():
         raise ConfigError(
             "there is no such file or folder",
             where=f"dataset.path {settings.dataset.path}",
             do="Relative paths are from the working directory.",
         )
-    _check_known_task(settings)
-    levels = levels_of(settings)
+    levels = make_levels(settings).levels
     if settings.kv.apply.via == "body":
         for level in levels:
             check_body(settings.kv.apply, level)
@@ -48,7 +45,7 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
 
 def resolved_paths(settings: Settings) -> dict[str, Any]:
     """Where everything of this experiment lies."""
-    from kvt_async.data.prepare import dataset_id_of
+    from kvt_async.data.identity import dataset_id as dataset_id_of
 
     paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
     dataset_id = dataset_id_of(settings)
@@ -63,22 +60,24 @@ def resolved_paths(settings: Settings) -> dict[str, Any]:
     }
 
 
-def dataset_tasks(name: str, path: str | None) -> list[tuple[str, str]]:
-    """(exact key, description) of every task. Raises ConfigError for an unknown dataset."""
+def dataset_tasks(name: str, path: str | None, report: Callable[[str], None] = lambda _: None) -> list[tuple[str, str]]:
+    """(exact key, description) of every task; `report` is told where the list comes from.
+
+    Raises ConfigError for an unknown dataset.
+    """
+    from kvt_async.contract.load import load_settings
     from kvt_async.data.sources import list_tasks
 
-    return list_tasks(name, path)
-
-
-def _check_known_task(settings: Settings) -> None:
-    from kvt_async.data.sources import check_task
-
-    check_task(settings)
+    settings = load_settings(None)
+    if path is not None:
+        dataset = settings.dataset.model_copy(update={"name": name, "path": path})
+        settings = settings.model_copy(update={"dataset": dataset})
+    return list_tasks(name, settings, report=report)
 
 
 def _parity(settings: Settings, dataset_id: str) -> str:
     from kvt_async.contract.schema import connect_for_reading
-    from kvt_async.data.manifest import verify_parity
+    from kvt_async.data.manifest_store import verify_parity
 
     manifest = manifest_path(settings.output.data_dir, dataset_id)
     if not manifest.is_file():

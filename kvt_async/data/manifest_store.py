@@ -50,9 +50,12 @@ def stored_id(conn: sqlite3.Connection, head: ManifestHead, generation: int) -> 
 
 
 def verify_parity(conn: sqlite3.Connection, path: Path, *, dataset_id: str | None = None) -> list[str]:
-    """Every difference between manifest and database, as sentences; empty: they agree to the last entry."""
+    """Every difference between manifest and database, as sentences; empty: they agree to the last entry.
+
+    Without `dataset_id` it is looked for by its hash, since a later generation stores it under a suffix.
+    """
     head = read_head(path)
-    name = dataset_id or head.dataset_id
+    name = dataset_id or _holder(conn, head)
     version = _stored_version(conn, name)
     if version is None:
         return [f"the database holds no dataset {name}"]
@@ -109,6 +112,13 @@ def _store(conn: sqlite3.Connection, path: Path, head: ManifestHead, name: str) 
 def _stored_version(conn: sqlite3.Connection, name: str) -> int | None:
     (version,) = conn.execute("SELECT MAX(version) FROM manifests WHERE dataset_id = ?", (name,)).fetchone()
     return None if version is None else int(version)
+
+
+def _holder(conn: sqlite3.Connection, head: ManifestHead) -> str:
+    """The dataset that holds this very manifest, else the manifest's own id."""
+    query = "SELECT dataset_id FROM manifests WHERE sha256 = ? AND version = ?"
+    row = conn.execute(query, (head.sha256, head.version)).fetchone()
+    return str(row[0]) if row else head.dataset_id
 
 
 def _differences(conn: sqlite3.Connection, head: ManifestHead, name: str) -> list[str]:

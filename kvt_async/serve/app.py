@@ -107,9 +107,10 @@ class Server:
     def _given_ids(self, request: ApiRequest) -> Encoded:
         if request.kv.mode == "question_agnostic":
             raise ApiError("kv.context_chars needs a text prompt, not token ids", param="kv.context_chars")
+        largest = self.engine.model.config.vocab_size - 1
+        if not all(0 <= token <= largest for token in request.prompt if isinstance(token, int)):
+            raise ApiError(f"token ids are 0 to {largest}", param="prompt")
         ids = np.array(request.prompt, dtype=np.int64)
-        if ids.min() < 0 or ids.max() >= self.engine.model.config.vocab_size:
-            raise ApiError(f"token ids are 0 to {self.engine.model.config.vocab_size - 1}", param="prompt")
         return Encoded(ids, ids, ids)
 
     async def _stream(self, http: web.Request, job: Job, reply: Reply) -> web.StreamResponse:

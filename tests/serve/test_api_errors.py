@@ -99,7 +99,7 @@ async def test_unknown_fields_outside_kv_are_ignored_and_standard_ones_accepted(
     assert reply["usage"]["completion_tokens"] == 3
 
 
-@pytest.mark.parametrize("prompt", [None, [], ["a", "b"], [-1], [99999], {"a": 1}, ""])
+@pytest.mark.parametrize("prompt", [None, [], ["a", "b"], [-1], [99999], [10**18], {"a": 1}, ""])
 async def test_a_completion_needs_one_prompt(api, prompt):
     status, reply = await api.post({"prompt": prompt}, "/v1/completions")
     assert (status, reply["error"]["param"]) == (400, "prompt")

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.errors import KvtError, MissingPrerequisiteError
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
@@ -21,6 +21,26 @@ def status(settings: Settings) -> Json:
         return _look(reader, settings)
     finally:
         reader.close()
+
+
+def is_complete(settings: Settings) -> bool:
+    """Whether a sweep of this config would send nothing: every level settled. False where it would be refused."""
+    from kvt_async.run.group import find_group, prepared_head, stored_dataset, unsettled
+    from kvt_async.run.levels import make_levels
+    from kvt_async.run.plan import pending
+
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    try:
+        head = prepared_head(settings, prepare_first=False, force=False, say=lambda _: None)
+        reader = Reader(paths.db)
+        try:
+            group = find_group(reader, settings, head, make_levels(settings).levels, force=False)
+            done, _ = unsettled(reader, group.runs, stored_dataset(reader, head, group.generation), None)
+        finally:
+            reader.close()
+    except KvtError:
+        return False
+    return sum(pending(done)) == 0
 
 
 def show_status(settings: Settings, *, watch: bool = False, as_json: bool = False) -> int:

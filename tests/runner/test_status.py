@@ -7,7 +7,7 @@ import pytest
 
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.schema import connect_for_writing
-from kvt_async.run.status import lines, show_status, status
+from kvt_async.run.status import is_complete, lines, show_status, status
 from kvt_async.run.sweep import Options, prepare_group, run
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import db_of, settings_for
@@ -50,6 +50,18 @@ async def test_counts_that_do_not_add_up_are_said_and_exit_1(tmp_path: Path, cap
     conn.close()
     assert show_status(settings) == 1
     assert "INVARIANT BROKEN: full: 5 settled, 4 queued, 4 planned" in capsys.readouterr().out
+
+
+async def test_a_group_is_complete_once_every_level_of_the_config_is_settled(tmp_path: Path) -> None:
+    async with serving(Script()) as (_, url):
+        settings = settings_for(tmp_path, url, n=4)
+        assert not is_complete(settings)
+        await run(settings, options=Options(quiet=True, limit=1))
+        assert not is_complete(settings)
+        await run(settings, options=Options(quiet=True))
+        assert is_complete(settings)
+        assert not is_complete(settings_for(tmp_path, url, "kv.budgets=[1.0, 0.5]", "kv.control_repeats=2", n=4))
+        assert not is_complete(settings_for(tmp_path, url, "decoding.max_tokens=9", n=4))
 
 
 def test_before_anything_was_run_it_says_the_command(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ class Transcript:
     """
 
     __slots__ = (
-        "chunks",
+        "chunk_chars",
+        "chunk_ns",
         "content",
         "error",
         "finish_ns",
@@ -111,7 +112,6 @@ class Transcript:
         "first_reasoning_ns",
         "first_tool_ns",
         "last_delta_ns",
-        "n_events",
         "reasoning",
         "tools",
         "usage",
@@ -122,11 +122,11 @@ class Transcript:
         self.content: list[str] = []
         self.reasoning: list[str] = []
         self.tools: list[Any] = []
-        self.chunks: list[tuple[int, int]] = []  # (arrival ns, characters) of every text chunk
+        self.chunk_ns: list[int] = []  # arrival of every text chunk, content or reasoning
+        self.chunk_chars: list[int] = []  # and its length
         self.finish_reason: str | None = None
         self.usage: Json | None = None
         self.error: Any = None
-        self.n_events = 0
         self.first_content_ns: int | None = None
         self.first_reasoning_ns: int | None = None
         self.first_tool_ns: int | None = None
@@ -134,15 +134,35 @@ class Transcript:
         self.finish_ns: int | None = None
         self.usage_ns: int | None = None
 
+    def add_all(self, events: Sequence[Any], stamps: Sequence[int]) -> None:
+        """As `add`, one after the other. Nearly all events are one piece of content: they take the short way."""
+        for event, at_ns in zip(events, stamps, strict=True):
+            try:
+                (choice,) = event["choices"]
+                delta = choice["delta"]
+                text = delta["content"]
+                plain = len(delta) == 1 and choice.get("finish_reason") is None and event.get("usage") is None
+            except (KeyError, TypeError, ValueError, AttributeError):
+                plain, text = False, None
+            if plain and type(text) is str and text and not choice.get("index") and not choice.get("error"):
+                if self.first_content_ns is None:
+                    self.first_content_ns = at_ns
+                self.last_delta_ns = at_ns
+                self.content.append(text)
+                self.chunk_ns.append(at_ns)
+                self.chunk_chars.append(len(text))
+            else:
+                self.add(event, at_ns)
+
     def add(self, event: Any, at_ns: int) -> None:
         """One event of a stream. Raises UnreadableError for a shape that can't be read."""
         if type(event) is not dict:
-            raise UnreadableError("an event is not a JSON object")
+            raise UnreadableError("an event is not a JSON object", _again(event))
         choices = event.get("choices")
         if choices:
             choice = choices[0] if isinstance(choices, list) else None
             if type(choice) is not dict:
-                raise UnreadableError("`choices` is not a list of objects")
+                raise UnreadableError("`choices` is not a list of objects", _again(event))
             if choice.get("index", 0) in (0, None):
                 self._choice(choice, at_ns)
         usage = event.get("usage")
@@ -196,7 +216,7 @@ class Transcript:
             if len(delta) > (text is not None):
                 self._rarer(delta, at_ns)
         else:
-            raise UnreadableError("`delta` is not an object")
+            raise UnreadableError("`delta` is not an object", _again(choice))
         reason = choice.get("finish_reason")
         if reason is not None:
             self.finish_reason, self.finish_ns = _reason(reason), at_ns
@@ -212,7 +232,8 @@ class Transcript:
             self.first_content_ns = at_ns
         self.last_delta_ns = at_ns
         self.content.append(text)
-        self.chunks.append((at_ns, len(text)))
+        self.chunk_ns.append(at_ns)
+        self.chunk_chars.append(len(text))
 
     def _rarer(self, delta: Json, at_ns: int) -> None:
         if reasoning := _text(delta.get("reasoning_content") or delta.get("reasoning")):
@@ -220,7 +241,8 @@ class Transcript:
                 self.first_reasoning_ns = at_ns
             self.last_delta_ns = at_ns
             self.reasoning.append(reasoning)
-            self.chunks.append((at_ns, len(reasoning)))
+            self.chunk_ns.append(at_ns)
+            self.chunk_chars.append(len(reasoning))
         if refusal := delta.get("refusal"):
             self._content(refusal, at_ns)
         if tools := delta.get("tool_calls"):
@@ -251,7 +273,12 @@ def _text(value: Any) -> str:
         return value
     if isinstance(value, list):  # content parts: [{"type": "text", "text": ...}]
         return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
-    raise UnreadableError(f"text is a {type(value).__name__}")
+    raise UnreadableError(f"text is a {type(value).__name__}", _again(value))
+
+
+def _again(value: Any) -> bytes:
+    """Evidence: the value as JSON, or as near as it gets."""
+    return json.dumps(value, default=str)[:1000].encode()
 
 
 def _reason(value: Any) -> str | None:

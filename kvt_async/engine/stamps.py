@@ -8,7 +8,7 @@ right there too, so that no coroutine wakes per read: the caller waits once, for
 import asyncio
 from functools import partial
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import ClientConnectionError, ClientRequest, StreamReader, TCPConnector
 from aiohttp.abc import AbstractStreamWriter
@@ -64,8 +64,8 @@ class StampedHandler(ResponseHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.set_write_buffer_limits(high=0)  # drain() then waits until the kernel has all of it
+        writes = cast(asyncio.WriteTransport, transport)  # uvloop's is one, but not by inheritance
+        writes.set_write_buffer_limits(high=0)  # drain() then waits until the kernel has all of it
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange

@@ -126,7 +126,7 @@ async def _stream(exchange: Exchange, redactor: Redactor, store_chunks: bool) ->
         transcript.error = "finish_reason: error"
         return _error_object(transcript, redactor)
     if marks.done_ns is not None:
-        if transcript.finish_reason is not None or transcript.chunks or transcript.tools:
+        if transcript.finish_reason is not None or transcript.chunk_ns or transcript.tools:
             return _accepted(EndState.DONE, exchange, transcript)
         message = _with_evidence("[DONE] came, but no text and no finish_reason", exchange.raw_body(), redactor)
         return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, message, transcript=transcript)
@@ -170,22 +170,10 @@ def _read(batch: list[tuple[int, bytes, bytes]], exchange: Exchange, transcript:
     values = parse_many(payloads) if payloads else []
     if values is None:  # one of them is odd: take them one by one, so that what came before it counts
         for at_ns, payload in zip(stamps, payloads, strict=True):
-            _add(transcript, parse_json(payload), payload, at_ns)
+            transcript.add(parse_json(payload), at_ns)
         return done
-    add = transcript.add
-    try:
-        for n, value in enumerate(values):
-            add(value, stamps[n])
-    except UnreadableError as error:
-        raise UnreadableError(str(error), payloads[n]) from None
+    transcript.add_all(values, stamps)
     return done
-
-
-def _add(transcript: Transcript, value: Any, payload: bytes, at_ns: int) -> None:
-    try:
-        transcript.add(value, at_ns)
-    except UnreadableError as error:
-        raise UnreadableError(str(error), payload) from None
 
 
 def _fill(marks: Marks, transcript: Transcript, stamps: list[int], store_chunks: bool) -> None:
@@ -196,13 +184,14 @@ def _fill(marks: Marks, transcript: Transcript, stamps: list[int], store_chunks:
     marks.first_tool_ns = transcript.first_tool_ns
     marks.last_delta_ns = transcript.last_delta_ns
     marks.finish_ns, marks.usage_ns = transcript.finish_ns, transcript.usage_ns
-    chunks = transcript.chunks
-    marks.n_text_chunks = len(chunks)
-    if chunks:
-        marks.first_text_coalesced = int(stamps.count(chunks[0][0]) > 1)
+    arrivals = transcript.chunk_ns
+    marks.n_text_chunks = len(arrivals)
+    if arrivals:
+        marks.first_text_coalesced = int(stamps.count(arrivals[0]) > 1)
         start = marks.start_ns
         if store_chunks and start is not None:
-            marks.chunks = encode_chunks(((at_ns - start) // 1000, chars) for at_ns, chars in chunks)
+            offsets = [(at_ns - start) // 1000 for at_ns in arrivals]
+            marks.chunks = encode_chunks(zip(offsets, transcript.chunk_chars, strict=True))
 
 
 def _accepted(end_state: EndState, exchange: Exchange, transcript: Transcript) -> Verdict:

@@ -4,7 +4,6 @@ A transport fills an Exchange; `verdict` reads it afterwards, off the hot path. 
 behaviour gives an equal Exchange and so an equal attempt.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +12,7 @@ from kvt_async.records import Marks
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # a reply beyond this is a fault of the server, not an answer
 EVIDENCE_BYTES = 200
-_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+_BEFORE_DONE = tuple(end + data for end in (b"\n", b"\r") for data in (b"data: ", b"data:"))
 
 
 @dataclass(slots=True)
@@ -43,7 +42,8 @@ class Exchange:
             self.marks.first_byte_ns = now_ns
         self.reads.append((now_ns, data))
         self.body_bytes += len(data)
-        if b"[DONE]" in data and _DONE.search(data):
+        at = data.rfind(b"[DONE]")
+        if at >= 0 and (data.endswith(_BEFORE_DONE, 0, at) or data[:at] in (b"data: ", b"data:")):
             self.done_seen = True
         if self.body_bytes > MAX_REPLY_BYTES:
             raise OverflowError

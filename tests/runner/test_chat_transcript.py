@@ -16,9 +16,31 @@ def read(*events: Any) -> Transcript:
     return transcript
 
 
+def test_the_short_way_reads_as_the_long_one() -> None:
+    events = [
+        delta("", role="assistant"),
+        delta("a"),
+        delta("b", finish="length"),
+        {"choices": [{"index": 1, "delta": {"content": "no"}}]},
+        {"choices": [{"delta": {"content": "c"}}], "usage": {"prompt_tokens": 1}},
+        {"choices": [{"delta": {"content": ["x"]}}]},
+        {"choices": [{"delta": {"content": None}}]},
+        {"choices": [{"text": "d"}]},
+        {"choices": [], "error": "e"},
+        usage(),
+    ]
+    short = Transcript()
+    short.add_all(events, range(len(events)))
+    long = read(*events)
+    assert {name: getattr(short, name) for name in Transcript.__slots__} == {
+        name: getattr(long, name) for name in Transcript.__slots__
+    }
+    assert short.text == "abcd"
+
+
 def test_role_only_empty_and_usage_only_events_are_no_text() -> None:
     got = read(delta("", role="assistant"), delta(None), delta(""), usage(), delta("hi"), delta(finish="stop"))
-    assert (got.text, got.finish_reason, len(got.chunks)) == ("hi", "stop", 1)
+    assert (got.text, got.finish_reason, len(got.chunk_ns)) == ("hi", "stop", 1)
     assert (got.first_content_ns, got.last_delta_ns, got.usage_ns, got.finish_ns) == (4, 4, 3, 5)
 
 

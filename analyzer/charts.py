@@ -12,7 +12,7 @@ from analyzer.charts_accuracy import acc_by_budget, acc_by_budget_bins, heatmap_
 from analyzer.charts_cost import acc_by_bin, fail_by_bin, latency_p50_by_bin, pareto, ttft_tpot_by_budget
 from analyzer.charts_data import ChartData, chart_data
 from analyzer.charts_loss import acc_by_kept_tokens, drop_decomposition
-from analyzer.charts_style import WIDE, Look, finished, save, titled
+from analyzer.charts_style import WIDE, Look, save, spec_of, title_lines
 from analyzer.report import captions
 from analyzer.report.facts import Facts, read_facts
 from kvt_async.contract.settings import Settings
@@ -42,13 +42,12 @@ CHARTS = (
 )
 
 
-def draw(kind: ChartKind, facts: Facts, data: ChartData, look: Look = WIDE, *, title: bool = True) -> Any:
-    """One finished chart. Without `title` the page around it must carry message and note."""
+def draw(kind: ChartKind, facts: Facts, data: ChartData, look: Look = WIDE, *, title: bool = True) -> dict[str, Any]:
+    """One chart as Vega-Lite JSON. Without `title` the page around it must carry message and note."""
     with debug_mode(False):  # the whole is validated when it becomes JSON; checking every part takes as long again
         chart = kind.draw(data, look)
-        if title:
-            chart = titled(chart, kind.message(facts), [kind.says(facts)], data.note, look)
-        return finished(chart, look)
+    head = title_lines(kind.message(facts), [kind.says(facts)], data.note, look) if title else None
+    return spec_of(chart, look, head)
 
 
 def draw_all(conn: sqlite3.Connection, settings: Settings, plots_dir: Path) -> list[Path]:

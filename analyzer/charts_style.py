@@ -56,9 +56,14 @@ WIDE, PAGE, NARROW = Look(), Look(width=820), Look(width=240, narrow=True)
 
 
 def records(frame: pl.DataFrame, *columns: str) -> alt.InlineData:
-    """Rows inside the spec, only the columns drawn, six digits: the same rows give the same text."""
+    """Rows inside the spec, only the columns drawn, six digits: the same rows give the same text.
+
+    As one JSON string, which spec_json opens again: Altair copies its data deeply at every step.
+    """
     picked = frame.select(*columns).with_columns(pl.selectors.float().round(6))
-    return alt.InlineData(values=[{k: v for k, v in row.items() if v is not None} for row in picked.to_dicts()])
+    return alt.InlineData(
+        values=json.dumps([{k: v for k, v in row.items() if v is not None} for row in picked.to_dicts()])
+    )
 
 
 def colour(series: Sequence[str], look: Look) -> alt.Color:
@@ -114,80 +119,89 @@ def share_y(field: str, title: str) -> alt.Y:
     return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(domain=[0, 1], nice=False), axis=alt.Axis(tickCount=6))
 
 
-def titled(chart: Any, title: str, says: Sequence[str], note: str, look: Look) -> Any:
-    """Title (the message), what is drawn, and the note that no chart may go without, wrapped to the width."""
+def title_lines(title: str, says: Sequence[str], note: str, look: Look) -> dict[str, Any]:
+    """Title (the message), the note that no chart may go without, and what is drawn, wrapped to the width."""
     chars = max(28, int((look.width + 60) / 6.9))
-    lines = textwrap.wrap(title, int(chars * 0.86)) or [""]
     small = [line for text in says if text for line in textwrap.wrap(text, int(chars * 1.24))]
     warn = textwrap.wrap(note, chars) if note else []
-    return chart.properties(
-        title=alt.TitleParams(
-            text=lines,
-            subtitle=[*warn, *small],
-            subtitleColor=ALARM if warn else MUTED,
-            anchor="start",
-            frame="bounds",
-            offset=14,
-        )
-    )
+    return {
+        "text": textwrap.wrap(title, int(chars * 0.86)) or [""],
+        "subtitle": [*warn, *small],
+        "subtitleColor": ALARM if warn else MUTED,
+        "anchor": "start",
+        "frame": "bounds",
+        "offset": 14,
+    }
 
 
-def finished(chart: Any, look: Look) -> Any:
-    """The top-level chart with the shared configuration."""
-    return (
-        chart.configure(
-            font=FONT,
-            background="white",
-            padding=look.padding,
-        )
-        .configure_title(fontSize=15, fontWeight="bold", color=INK, subtitleFontSize=12, subtitleLineHeight=16)
-        .configure_axis(
-            labelFontSize=11,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            labelColor=INK,
-            titleColor=INK,
-            gridColor=GRID,
-            domainColor=MUTED,
-            tickColor=MUTED,
-            titlePadding=8,
-        )
-        .configure_view(stroke=None)
-        .configure_header(labelFontSize=12, labelFontWeight="bold", labelColor=INK, labelAnchor="start", labelPadding=4)
-        .configure_legend(
-            orient="bottom",
-            direction="horizontal",
-            labelFontSize=12,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            symbolSize=90,
-            symbolStrokeWidth=0,
-            labelLimit=240,
-            columnPadding=16,
-            rowPadding=4,
-            titleLimit=260,
-        )
-        .configure_concat(spacing=10)
-        .configure_facet(spacing=26)
-    )
+def config(look: Look) -> dict[str, Any]:
+    """The shared Vega-Lite configuration."""
+    return {
+        "font": FONT,
+        "background": "white",
+        "padding": look.padding,
+        "title": {"fontSize": 15, "fontWeight": "bold", "color": INK, "subtitleFontSize": 12, "subtitleLineHeight": 16},
+        "axis": {
+            "labelFontSize": 11,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "labelColor": INK,
+            "titleColor": INK,
+            "gridColor": GRID,
+            "domainColor": MUTED,
+            "tickColor": MUTED,
+            "titlePadding": 8,
+        },
+        "view": {"stroke": None},
+        "header": {
+            "labelFontSize": 12,
+            "labelFontWeight": "bold",
+            "labelColor": INK,
+            "labelAnchor": "start",
+            "labelPadding": 4,
+        },
+        "legend": {
+            "orient": "bottom",
+            "direction": "horizontal",
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "symbolSize": 90,
+            "symbolStrokeWidth": 0,
+            "labelLimit": 240,
+            "columnPadding": 16,
+            "rowPadding": 4,
+            "titleLimit": 260,
+        },
+        "concat": {"spacing": 10},
+        "facet": {"spacing": 26},
+    }
 
 
 def empty(message: str, look: Look) -> Any:
     """A chart that says why there is nothing to draw."""
     lines = textwrap.wrap(message, max(30, look.width // 7))
     return (
-        alt.Chart(alt.InlineData(values=[{"text": message}]))
+        alt.Chart(alt.InlineData(values=json.dumps([{"text": message}])))
         .mark_text(text=lines, fontSize=13, color=MUTED, align="center", lineHeight=18)
         .properties(width=look.width, height=120)
     )
 
 
-def save(chart: Any, plots_dir: Path, name: str) -> list[Path]:
-    """Write NAME.vl.json, NAME.svg and NAME.png; the bytes depend on the chart alone, so equal ones are left as is."""
+def spec_of(chart: Any, look: Look, title: dict[str, Any] | None) -> dict[str, Any]:
+    """Vega-Lite JSON of a chart: validated by Altair, then given title, configuration and what drew it."""
+    spec: dict[str, Any] = chart.to_dict()
+    rows = {name: json.loads(v) if isinstance(v, str) else v for name, v in spec.get("datasets", {}).items()}
+    drawn_with = f"altair {alt.__version__}, vl-convert {metadata.version('vl-convert-python')}"
+    head = {"title": title} if title else {}
+    return {**spec, **head, "config": config(look), "datasets": rows, "usermeta": {"drawn_with": drawn_with}}
+
+
+def save(spec: dict[str, Any], plots_dir: Path, name: str) -> list[Path]:
+    """Write NAME.vl.json, NAME.svg and NAME.png; the bytes depend on the spec alone, so equal ones are left as is."""
     import vl_convert
 
     plots_dir.mkdir(parents=True, exist_ok=True)
-    spec = spec_json(chart)
     text = json.dumps(spec, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     source, svg_file, png_file = (plots_dir / f"{name}{end}" for end in FILES)
     if svg_file.is_file() and png_file.is_file() and source.is_file() and source.read_text(encoding="utf-8") == text:
@@ -197,13 +211,6 @@ def save(chart: Any, plots_dir: Path, name: str) -> list[Path]:
     png_file.write_bytes(vl_convert.svg_to_png(svg, scale=PNG_SCALE))
     source.write_text(text, encoding="utf-8")  # last: it says that the pictures beside it are of this spec
     return [source, svg_file, png_file]
-
-
-def spec_json(chart: Any) -> dict[str, Any]:
-    """Vega-Lite JSON of a finished chart, with what drew it."""
-    drawn_with = f"altair {alt.__version__}, vl-convert {metadata.version('vl-convert-python')}"
-    spec: dict[str, Any] = chart.to_dict()
-    return {**spec, "usermeta": {"drawn_with": drawn_with}}
 
 
 def vegalite_version() -> str:

@@ -194,13 +194,12 @@ def _specs(facts: Facts) -> str:
     """Every chart twice, for desktops and phones, as JSON that is safe inside a script element."""
     from analyzer.charts import CHARTS, draw
     from analyzer.charts_data import chart_data
-    from analyzer.charts_style import NARROW, PAGE, spec_json
+    from analyzer.charts_style import NARROW, PAGE
 
     data = chart_data(facts)
     specs = {
         kind.name: {
-            name: spec_json(draw(kind, facts, data, look, title=False))
-            for name, look in (("wide", PAGE), ("narrow", NARROW))
+            name: draw(kind, facts, data, look, title=False) for name, look in (("wide", PAGE), ("narrow", NARROW))
         }
         for kind in CHARTS
     }

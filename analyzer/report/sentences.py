@@ -6,6 +6,7 @@ from itertools import pairwise
 from analyzer.report.rows import Bin, BinStat, Comparison, Drop, Evidence, Verdict
 from analyzer.report.wording import budget, interval, listed, number, percent, plural
 
+NONE_PROVEN = "none proven"
 UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
 
 
@@ -135,6 +136,10 @@ def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) 
     if not parts:
         return f"{series}: no length bin could be judged."
     if len(parts) == 1 and len(parts[0][1]) > 1:
+        if parts[0][0] == NONE_PROVEN:
+            pairs = max((v.n_needed or 0 for _, v in rows), default=0)
+            need = f" (that needs about {plural(pairs, 'pair')} per bin)" if pairs else ""
+            return f"{series}: no budget is proven safe in any length bin{need}."
         return f"{series}: {parts[0][0]} in every length bin."
     told = [f"{text} at {bins[0].lo_tokens:,}–{bins[-1].hi_tokens:,} tokens" for text, bins in parts]
     return f"{series}: {', '.join(told)}."
@@ -145,7 +150,7 @@ def safe_text(v: Verdict, unit: str) -> str:
         return "no verdict"
     if v.n == 0:
         return "no examples"
-    return "none proven" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
+    return NONE_PROVEN if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
 
 
 def failures_or_answers(series: str, level: float, d: Drop | None, stat: BinStat | None, unit: str) -> str:
@@ -159,6 +164,11 @@ def failures_or_answers(series: str, level: float, d: Drop | None, stat: BinStat
     head = f"Of the loss of {number(d.drop_mean)} of {series} at {at},"
     if abs(d.drop_failures) < 0.005:
         return f"{head} all is wrong answers; none comes from failed requests ({failed})."
+    if d.drop_failures < 0:
+        return (
+            f"{head} {number(d.drop_answers)} is wrong answers; failures were fewer than at full cache "
+            f"({number(d.drop_failures)}; {failed})."
+        )
     if abs(d.drop_answers) < 0.005:
         return f"{head} all comes from failed requests ({failed}), none from wrong answers."
     return f"{head} {number(d.drop_answers)} is wrong answers and {number(d.drop_failures)} failed requests ({failed})."
@@ -223,7 +233,7 @@ def noise(levels: Sequence[tuple[float, Drop]], controls: Sequence[Drop], unit: 
     if not inside:
         return ""
     verb = "is" if len(inside) == 1 else "are"
-    return f"The effects at {listed(inside)} {verb} within the noise of the A/A control: no claim rests on them."
+    return f"The effects at {listed(inside)} {verb} no larger than the noise of the A/A control."
 
 
 def series_compared(rows: Sequence[Comparison], alpha: float, unit: str) -> str:

@@ -197,11 +197,13 @@ def _trade(facts: Facts) -> list[str]:
 def _evidence(facts: Facts) -> list[str]:
     if not facts.series:
         return []
-    by_text: dict[str, list[str]] = {}
+    alike: dict[frozenset[tuple[str, str]], list[str]] = {}
     for series in facts.series:
-        by_text.setdefault(sentences.evidence(facts.statuses(series)), []).append(series)
-    several = len(by_text) > 1
-    lines = [f"{listed(names)}: {text}" if several else text for text, names in by_text.items()]
+        alike.setdefault(frozenset((e.status, e.source) for e in facts.statuses(series)), []).append(series)
+    lines = []
+    for names in alike.values():
+        text = sentences.evidence([e for s in names for e in facts.statuses(s)])
+        lines.append(f"{listed(names)}: {text}" if len(alike) > 1 else text)
     if facts.canaries:
         verdicts = sorted({str(c["verdict"]) for c in facts.canaries})
         meaning = {

@@ -97,15 +97,19 @@ def _means(part: pl.DataFrame, bins: Sequence[int], rule: CiRule, replicates: Fl
 def accuracy_interval(
     score: Floats, weight: Floats, cluster: npt.NDArray[np.int64], rule: CiRule, replicates: Floats | None
 ) -> tuple[float | None, float | None, str | None]:
-    """(low, high, method) of the weighted mean of scores; `auto` is Wilson for 0/1 scores, else the bootstrap."""
+    """(low, high, method) of the weighted mean of scores; all None without scores.
+
+    `auto` and `wilson` give Wilson's interval at the effective number of observations, which for 0/1 scores of
+    distinct contexts is their number; `bootstrap` the percentile interval of the replicates.
+    """
     if not len(score):
         return None, None, None
-    binary = bool(np.all((score == 0) | (score == 1)))
-    if replicates is None or rule.ci == "wilson" or (rule.ci == "auto" and binary):
-        low, high = wilson(float(np.sum(weight * score)), effective_n(score, weight, cluster), rule.alpha)
-        return low, high, "wilson"
-    low, high = percentile_interval(replicates, rule.alpha)
-    return low, high, "percentile_bootstrap"
+    if rule.ci == "bootstrap" and replicates is not None:
+        low, high = percentile_interval(replicates, rule.alpha)
+        return low, high, "percentile_bootstrap"
+    low, high = wilson(float(np.sum(weight * score)), effective_n(score, weight, cluster), rule.alpha)
+    plain = len(np.unique(cluster)) == len(cluster) and bool(np.all((score == 0) | (score == 1)))
+    return low, high, "wilson" if plain else "wilson_effective_n"
 
 
 def bin_weights(bin_idx: npt.NDArray[np.int64]) -> Floats:

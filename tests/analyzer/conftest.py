@@ -1,0 +1,39 @@
+"""Fixtures shared by the analyzer's tests: a database with a known truth, opened as the analyzer opens it."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from kvt_async.contract.load import load_settings
+from kvt_async.contract.schema import connect_for_reading
+from kvt_async.contract.settings import Settings
+from tests.analyzer.synthetic import make_db
+
+# No deadlines: on a shared machine a slow second says nothing about the code.
+hypothesis_settings.register_profile("analyzer", deadline=None, max_examples=60, derandomize=True)
+hypothesis_settings.load_profile("analyzer")
+
+Opened = tuple[sqlite3.Connection, Settings]
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+    """Make a database with `make_db`'s parameters; give a connection that may write derived tables, and settings."""
+    opened: list[sqlite3.Connection] = []
+
+    def make(*, resamples: int = 500, overrides: tuple[str, ...] = (), **asked: Any) -> Opened:
+        db = make_db(tmp_path / f"db{len(opened)}.sqlite", **asked)
+        conn = connect_for_reading(db, write_derived=True)
+        conn.row_factory = sqlite3.Row
+        opened.append(conn)
+        group = asked.get("exp_group_id", "synthetic")
+        given = (f"experiment.exp_group_id={group}", f"analysis.resamples={resamples}", *overrides)
+        return conn, load_settings(None, given, environ={})
+
+    yield make
+    for conn in opened:
+        conn.close()

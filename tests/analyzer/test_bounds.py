@@ -1,0 +1,133 @@
+"""The small-sample tests against scipy's exact ones, and properties that any honest test has."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from analyzer.bounds import Units, pairs_needed_without_loss, weighted_exponentials_positive
+
+DROPS = st.lists(st.sampled_from([-1.0, -0.5, -0.2, 0.0, 0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=40)
+
+
+def units(drops, cluster=None, bins=None) -> Units:
+    n = len(drops)
+    return Units.of(
+        np.array(drops, dtype=float),
+        np.arange(n) if cluster is None else np.array(cluster),
+        np.zeros(n, dtype=int) if bins is None else np.array(bins),
+    )
+
+
+def pairs(worse: int, better: int, same: int) -> Units:
+    return units([1.0] * worse + [-1.0] * better + [0.0] * same)
+
+
+@pytest.mark.parametrize(("worse", "better", "same"), [(5, 0, 20), (5, 1, 9), (12, 3, 10), (30, 10, 210), (1, 1, 3)])
+def test_a_loss_in_binary_pairs_is_tested_as_exactly_as_by_mcnemar(worse, better, same):
+    exact = stats.binomtest(worse, worse + better, 0.5, alternative="greater").pvalue
+    assert pairs(worse, better, same).p_drop_at_most(0.0) == pytest.approx(exact, abs=1e-9)
+
+
+@pytest.mark.parametrize(("losses", "n"), [(0, 15), (0, 72), (2, 100), (7, 250), (3, 10)])
+def test_losses_alone_give_the_exact_binomial_test_of_the_margin(losses, n):
+    exact = stats.binom.cdf(losses, n, 0.05)
+    assert pairs(losses, 0, n - losses).p_drop_at_least(0.05) == pytest.approx(exact, abs=1e-9)
+
+
+def test_seventy_two_pairs_without_a_loss_prove_the_usual_margin_and_seventy_one_do_not():
+    assert pairs_needed_without_loss(0.05, 0.025) == 72
+    assert pairs(0, 0, 72).p_drop_at_least(0.05) <= 0.025 < pairs(0, 0, 71).p_drop_at_least(0.05)
+
+
+def test_the_interval_of_losses_alone_is_clopper_pearson():
+    low, high = pairs(4, 0, 36).interval(0.05)
+    exact = stats.binomtest(4, 40).proportion_ci(0.95, method="exact")
+    assert high == pytest.approx(exact.high, abs=1e-6)
+    assert low <= exact.low + 1e-9  # a gain was possible too, so the lower end reaches further
+
+
+def test_with_many_graded_pairs_the_interval_is_the_paired_t_interval():
+    rng = np.random.default_rng(3)
+    drops = rng.beta(2, 3, 4000) - rng.beta(2, 2, 4000)
+    low, high = units(drops).interval(0.05)
+    t = stats.ttest_1samp(drops, 0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((t.low, t.high), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "exact"),
+    [
+        ((1.0, -1.0), (3.0, 2.0), stats.f.sf(2 * 2 / (2 * 3), 6, 4)),  # Gamma(3) > Gamma(2)
+        ((0.95, -0.05), (1.0, 72.0), 0.95**72),
+        ((2.0, -1.0), (1.0, 1.0), 2 / 3),
+    ],
+)
+def test_weighted_exponentials_have_their_closed_form_probabilities(value, count, exact):
+    found = weighted_exponentials_positive(np.array(value), np.array(count))
+    assert found == pytest.approx(exact, abs=1e-9)
+
+
+def test_weighted_exponentials_agree_with_simulation_for_any_values():
+    rng = np.random.default_rng(1)
+    value = rng.normal(-0.1, 0.5, 30)
+    drawn = np.mean(rng.exponential(size=(400_000, 30)) @ value >= 0)
+    assert weighted_exponentials_positive(value, np.ones(30)) == pytest.approx(drawn, abs=3e-3)
+
+
+@given(DROPS)
+def test_the_interval_holds_the_mean_and_agrees_with_the_tests(drops):
+    found = units(drops)
+    low, high = found.interval(0.05)
+    assert -1 <= low <= found.mean + 1e-9
+    assert found.mean - 1e-9 <= high <= 1
+    for m in (0.0, 0.05):
+        assert (found.p_drop_at_least(m) <= 0.025) == (high < m) or abs(high - m) < 1e-5
+        assert (found.p_drop_at_most(m) <= 0.025) == (low > m) or abs(low - m) < 1e-5
+
+
+@given(DROPS, st.floats(-0.9, 0.9), st.floats(0, 0.05))
+def test_a_larger_margin_is_never_harder_to_stay_below(drops, m, more):
+    found = units(drops)
+    assert found.p_drop_at_least(m + more) <= found.p_drop_at_least(m) + 1e-8
+    assert found.p_drop_at_most(m + more) >= found.p_drop_at_most(m) - 1e-8
+
+
+@given(DROPS, st.randoms(use_true_random=False))
+def test_the_order_of_the_examples_changes_nothing(drops, random):
+    shuffled = drops[:]
+    random.shuffle(shuffled)
+    assert units(drops).p_drop_at_least(0.05) == pytest.approx(units(shuffled).p_drop_at_least(0.05), abs=1e-12)
+
+
+@settings(max_examples=30)
+@given(DROPS)
+def test_a_further_loss_never_makes_a_budget_look_safer(drops):
+    assert units([*drops[:-1], 1.0]).p_drop_at_least(0.05) >= units(drops).p_drop_at_least(0.05) - 1e-8
+
+
+def test_questions_on_one_context_count_as_one_unit():
+    five_alike = units([0.0] * 100, cluster=np.arange(100) // 5)
+    assert len(five_alike.drop) == 20
+    assert five_alike.p_drop_at_least(0.05) == pytest.approx(0.95**20)
+
+
+def test_bins_weigh_equally_however_many_examples_they_hold():
+    found = units([1.0] * 10 + [0.0] * 90, bins=[0] * 10 + [1] * 90)
+    assert found.mean == pytest.approx(0.5)
+
+
+def test_without_pairs_nothing_is_proven():
+    nothing = units([])
+    assert (nothing.p_drop_at_least(0.05), nothing.p_drop_at_most(0.0)) == (1.0, 1.0)
+    assert np.isnan(nothing.interval(0.05)).all()
+
+
+def test_many_distinct_values_are_rounded_only_towards_the_null_hypothesis():
+    rng = np.random.default_rng(7)
+    drops = rng.uniform(-0.5, 0.6, 900)
+    found = units(drops)
+    assert len(found.grouped[0]) > 512
+    exact = weighted_exponentials_positive(np.append(drops - 0.07, 0.93), np.ones(901))
+    assert exact <= found.p_drop_at_least(0.07) <= exact + 0.03

@@ -1,0 +1,153 @@
+"""Every metric and the normalisation, on answers whose score is known."""
+
+import re
+import string
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analyzer.metrics import find
+from analyzer.metrics.code import common_subsequence
+from analyzer.metrics.text import normalise, normalised, overlap_scores, strip_reasoning, token_f1
+from kvt_async.contract.errors import ConfigError
+
+TEXTS = st.text(alphabet=st.sampled_from("aAbB éÉß.,!-_$%^~`'«»¿。、 \t\n\u00a0123"), max_size=40)
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=8).map(" ".join)
+
+
+def scored(pred: str, golds: list[str]) -> dict[str, object]:
+    frame = pl.DataFrame(
+        {"pred_norm": [normalise(pred)], "golds_norm": [[normalise(g) for g in golds]]},
+        schema={"pred_norm": pl.String, "golds_norm": pl.List(pl.String)},
+    )
+    return overlap_scores(frame).row(0, named=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("  The  Cat.\n", "the cat"),
+        ("Hél-lo,  «World»!", "héllo world"),
+        ("$5 + 3^2 ~ x", "5 32 x"),
+        ("...", ""),
+        ("don't", "dont"),
+    ],
+)
+def test_normalisation_lowers_strips_punctuation_and_collapses_white_space(text, expected):
+    assert normalise(text) == expected
+
+
+@given(TEXTS)
+def test_the_column_rule_is_the_rule_for_one_text(text):
+    assert pl.select(normalised(pl.lit(text))).item() == normalise(text)
+
+
+@pytest.mark.parametrize(
+    ("pred", "golds", "em", "f1", "gold"),
+    [
+        ("Paris.", ["paris"], 1, 1, "paris"),
+        ("in Paris", ["Paris"], 0, 2 / 3, "paris"),
+        ("a a b", ["a b b"], 0, 2 / 3, "a b b"),  # multiplicities: one a and one b are shared
+        ("x", ["y", "x z"], 0, 2 / 3, "x z"),  # the best gold counts
+        ("", [""], 1, 1, ""),
+        ("", ["x"], 0, 0, "x"),
+        ("x", [""], 0, 0, ""),
+        ("x y", ["p q"], 0, 0, "p q"),
+        ("anything", [], 0, 0, None),  # no golds: the right answer is no answer
+        ("", [], 1, 1, None),
+    ],
+)
+def test_em_and_f1_against_known_answers(pred, golds, em, f1, gold):
+    row = scored(pred, golds)
+    assert (row["em"], row["f1"], row["gold_norm"]) == (em, pytest.approx(f1), gold)
+
+
+@given(st.lists(st.tuples(WORDS, st.lists(WORDS, max_size=3)), min_size=1, max_size=12))
+def test_the_vectorised_f1_is_the_plain_one_row_by_row_and_keeps_the_rows(rows):
+    frame = pl.DataFrame(
+        {"pred_norm": [p for p, _ in rows], "golds_norm": [g for _, g in rows]},
+        schema={"pred_norm": pl.String, "golds_norm": pl.List(pl.String)},
+    )
+    result = overlap_scores(frame)
+    assert result["pred_norm"].to_list() == [p for p, _ in rows]
+    for (pred, golds), f1, em in zip(rows, result["f1"], result["em"], strict=True):
+        assert f1 == pytest.approx(max(token_f1(pred, g) for g in golds or [""]))
+        assert em == float(pred in (golds or [""]))
+
+
+def test_reasoning_is_removed_before_scoring_also_when_it_never_ends():
+    assert strip_reasoning("<think>the answer is 7</think> 8") == "8"
+    assert strip_reasoning("8 <think>or rather") == "8"
+    assert strip_reasoning("<think>a</think>1<think>b</think>2") == "12"
+
+
+def official_qa_f1(prediction: str, gold: str) -> float:
+    """An independent reading of LongBench's description: articles and punctuation out, F1 over tokens."""
+
+    def tokens(text: str) -> list[str]:
+        text = "".join(c for c in text.lower() if c not in set(string.punctuation))
+        return re.sub(r"\b(a|an|the)\b", " ", text).split()
+
+    a, b = tokens(prediction), tokens(gold)
+    same = sum((Counter(a) & Counter(b)).values())
+    return 2 * same / (len(a) + len(b)) if same else 0.0
+
+
+@given(TEXTS, TEXTS)
+def test_qa_f1_is_the_harmonic_mean_of_precision_and_recall_without_articles(prediction, gold):
+    assert find("qa_f1").score(prediction, [gold], {}) == pytest.approx(official_qa_f1(prediction, gold), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("metric", "prediction", "golds", "meta", "expected"),
+    [
+        ("qa_f1", "The cat", ["a cat"], {}, 1.0),
+        ("qa_f1", "", [""], {}, 0.0),
+        ("retrieval", "Paragraph 12", ["Paragraph 12"], {}, 1.0),
+        ("retrieval", "12 or 13", ["Paragraph 12"], {}, 0.5),
+        ("retrieval", "the second", ["Paragraph 2"], {}, 0.0),
+        ("retrieval_zh", "段落3", ["段落3"], {}, 1.0),
+        ("count", "There are 7.", ["7"], {}, 1.0),
+        ("count", "7 of 10", ["7"], {}, 0.5),
+        ("count", "seven", ["7"], {}, 0.0),
+        ("classification", "Food", ["Food"], {"all_classes": ["Food", "Date"]}, 1.0),
+        ("classification", "Food or Date", ["Food"], {"all_classes": ["Food", "Date"]}, 0.5),
+        ("classification", "nothing", ["Food"], {"all_classes": ["Food", "Date"]}, 0.0),
+        # a named class that is part of the gold's own name does not count against it
+        ("classification", "Other number", ["Other number"], {"all_classes": ["number", "Other number"]}, 1.0),
+        ("code_sim", "x = 1\ny = 2", ["x = 1"], {}, 1.0),
+        ("code_sim", "# comment\nx = 1", ["x = 1"], {}, 1.0),
+        ("code_sim", "abcd", ["abxy"], {}, 0.5),
+        ("code_sim", "", ["x"], {}, 0.0),
+        ("string_match_all", "one and TWO", ["one", "two", "three"], {}, 2 / 3),
+        ("string_match_part", "one and two", ["three", "Two"], {}, 1.0),
+        ("choice_letter", "The answer is B.", ["B"], {}, 1.0),
+    ],
+)
+def test_task_metrics_against_known_answers(metric, prediction, golds, meta, expected):
+    assert find(metric).score(prediction, golds, meta) == pytest.approx(expected)
+
+
+@given(st.text(alphabet="abc", max_size=12), st.text(alphabet="abc", max_size=12))
+def test_the_bit_parallel_common_subsequence_is_the_textbook_one(a, b):
+    table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
+    assert common_subsequence(a, b) == table[-1][-1]
+
+
+def test_an_unknown_metric_is_a_config_error_that_lists_the_known_ones():
+    with pytest.raises(ConfigError) as caught:
+        find("bleu")
+    assert "qa_f1" in caught.value.do
+
+
+def test_a_metric_whose_package_is_missing_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "rouge", None)
+    with pytest.raises(ConfigError, match="rouge") as caught:
+        find("rouge").score("a", ["b"], {})
+    assert "longbench" in caught.value.do

@@ -1,0 +1,126 @@
+"""Fixed sequences, Holm, the step rule, the monotone curve: what they say on inputs where the answer is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analyzer.compare_series import holm
+from analyzer.curve import half_loss, monotone, zone_spread
+from analyzer.transition import BudgetTest, Grid, against_full, claims, holm_claims, pairs_needed, step_drop
+from analyzer.verdicts import verdict, zone
+
+
+def level(budget: float, safe: float, loss: float, collapse: float) -> BudgetTest:
+    return BudgetTest(budget, f"r{budget:g}", 100, 100, 0.0, 0.0, 0.0, 0.3, 0, 0, safe, loss, collapse)
+
+
+SAFE, LOST, BROKEN, OPEN = (0.001, 0.9, 0.99), (0.9, 0.001, 0.4), (0.99, 0.001, 0.001), (0.5, 0.5, 0.9)
+
+
+def test_safe_is_proven_from_the_top_and_losses_from_the_bottom():
+    found = claims([level(0.8, *SAFE), level(0.5, *SAFE), level(0.3, *LOST), level(0.1, *BROKEN)], 0.025)
+    assert (found.safe, found.loss, found.collapse) == (0.5, 0.3, 0.1)
+
+
+def test_a_sequence_stops_at_the_first_budget_that_is_not_proven():
+    found = claims([level(0.8, *OPEN), level(0.5, *SAFE), level(0.3, *BROKEN), level(0.1, *OPEN)], 0.025)
+    assert (found.safe, found.loss, found.collapse) == (None, None, None)
+
+
+P = st.floats(0, 1)
+
+
+@given(st.lists(st.tuples(P, P), min_size=1, max_size=8), st.lists(st.integers(0, 1), min_size=0, max_size=400))
+def test_zone_low_never_reaches_zone_high(noise, flips):
+    rng = np.random.default_rng(len(flips))
+    n = 40 + len(flips)
+    base = (rng.random(n) < 0.7).astype(float)
+    score = {"full": base}
+    for i, (keep, _) in enumerate(noise):
+        score[f"b{i}"] = np.where(rng.random(n) < keep, base, (rng.random(n) < 0.2).astype(float))
+    grid = Grid(score, np.arange(n) % 4, np.arange(n))
+    tests = [against_full(grid, "full", f"b{i}", 0.9 - i / 10, -1, margin=0.05, alpha=None) for i in range(len(noise))]
+    found = zone(claims(tests, 0.025), "fraction")
+    assert found.low is None or found.high is None or found.low < found.high
+
+
+def test_a_series_proven_to_its_end_hands_its_share_to_the_others():
+    strong = [level(0.5, 0.0001, 0.9, 0.9)]
+    middling = [level(0.5, 0.02, 0.9, 0.9)]  # not below 0.025 / 2, but below 0.025
+    assert holm_claims({"a": strong, "b": middling}, 0.025)["b"].safe == 0.5
+    assert holm_claims({"a": middling, "b": middling}, 0.025)["b"].safe is None
+
+
+def test_holm_multiplies_and_never_decreases():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+
+
+def test_step_rule_takes_the_first_fall_of_the_threshold_against_the_next_higher_budget():
+    step = step_drop([(1.0, 0.9), (0.5, 0.85), (0.3, 0.7), (0.1, 0.2)], 0.1)
+    assert step is not None
+    assert (step.pre_budget, step.transition_budget, step.drop) == (0.5, 0.3, pytest.approx(0.15))
+
+
+def test_step_rule_misses_a_gradual_decline_which_is_why_it_is_no_headline():
+    assert step_drop([(1 - i / 10, 0.9 - 0.08 * i) for i in range(8)], 0.1) is None
+
+
+def pool_adjacent_violators(y):
+    blocks = []
+    for value in y:
+        blocks.append([value, 1])
+        while len(blocks) > 1 and blocks[-2][0] < blocks[-1][0]:
+            (a, m), (b, n) = blocks[-2:]
+            blocks[-2:] = [[(a * m + b * n) / (m + n), m + n]]
+    return [value for value, size in blocks for _ in range(size)]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_the_monotone_curve_is_that_of_pool_adjacent_violators(y):
+    assert monotone(np.array(y)) == pytest.approx(np.array(pool_adjacent_violators(y)))
+
+
+def test_half_loss_lies_where_half_of_the_loss_has_happened():
+    budgets = np.array([1.0, 0.5, 0.2])
+    assert half_loss(np.array([0.9, 0.9, 0.1]), budgets) == pytest.approx(0.35)
+    assert half_loss(np.array([0.9, 0.5, 0.1]), budgets) == pytest.approx(0.5)
+    assert np.isnan(half_loss(np.array([0.5, 0.5, 0.6]), budgets))
+
+
+def test_the_zones_spread_adds_up_to_all_resamples():
+    acc = np.array([[0.9, 0.9, 0.1], [0.9, 0.2, 0.1], [0.9, 0.9, 0.88]])
+    spread = zone_spread(acc, np.array([1.0, 0.5, 0.2]), 0.05)
+    assert sum(spread["first_beyond"]) + spread["never"] == pytest.approx(1, abs=1e-3)
+    assert spread["first_beyond"] == [pytest.approx(1 / 3, abs=1e-3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("tests", "word", "says"),
+    [
+        ([level(0.5, *SAFE), level(0.2, *BROKEN)], "transition", "Safe down to 0.5"),
+        ([level(0.5, *SAFE), level(0.2, *SAFE)], "no_transition_in_range", "no transition in the range"),
+        ([level(0.5, *OPEN), level(0.2, *OPEN)], "cannot_tell", "can't be told"),
+        ([level(0.5, *LOST)], "transition", "that it exceeds 0.05 is not proven"),
+        ([], "cannot_tell", "Only full cache"),
+    ],
+)
+def test_the_verdict_says_in_words_what_is_proven(tests, word, says):
+    found = verdict(tests, claims(tests, 0.025), acc_full=0.8, margin=0.05, unit="fraction", needed=None)
+    assert found[0] == word
+    assert says in found[1]
+
+
+def test_nothing_to_lose_and_no_baseline_are_verdicts_too():
+    tests = [level(0.5, *SAFE)]
+    done = claims(tests, 0.025)
+    assert verdict(tests, done, acc_full=0.03, margin=0.05, unit="fraction", needed=None)[0] == "nothing_to_lose"
+    assert verdict([], done, acc_full=None, margin=0.05, unit="fraction", needed=None)[0] == "no_baseline"
+
+
+def test_pairs_needed_is_at_least_what_pairs_without_a_loss_need():
+    quiet = BudgetTest(0.5, "r", 20, 20, 0.0, 0, 0, 0.0, 0, 0, 0.4, 1.0, 1.0)
+    assert pairs_needed([quiet], claims([quiet], 0.025), margin=0.05) == 72
+    noisy = BudgetTest(0.5, "r", 20, 20, 0.0, 0, 0, 0.5, 2, 2, 0.4, 1.0, 1.0)
+    assert 500 < (pairs_needed([noisy], claims([noisy], 0.025), margin=0.05) or 0) < 1200

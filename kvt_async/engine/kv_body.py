@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.settings import Apply, Evidence
+from kvt_async.contract.settings import Apply
 from kvt_async.records import Json, Level
 
 NAMES = ("policy", "budget", "keep_tokens", "compression_ratio", "mode", "context_chars", "params")
@@ -74,25 +74,26 @@ def read_evidence(
 ) -> tuple[Json, float | None]:
     """({requested, effective, unit, source, ...}, effective budget in the level's unit or None: nothing shows it).
 
-    `expects` is what `expectation` made. `source`: echoed (usage field or header), configured, or none; `pending` names
-    what is read elsewhere (a metric, a log), `missing` what was looked for in this reply and not found.
+    `expects` is what `expectation` made, its `evidence` a validated kv.evidence. `source`: echoed (usage field or
+    header), configured, or none; `pending` names what is read elsewhere (a metric, a log), `missing` what was looked
+    for in this reply and not found.
     """
-    evidence = Evidence.model_validate(expects.get("evidence") or {})
+    evidence: Mapping[str, Any] = expects.get("evidence") or {}
     unit = expects.get("unit", "fraction")
     found: Json = {"requested": expects.get("requested"), "effective": None, "unit": unit, "source": "none"}
     raw: Any = None
-    if evidence.usage:
-        found["read_from"], raw = f"usage.{evidence.usage}", _dotted(usage or {}, evidence.usage)
-        kept = _dotted(usage or {}, evidence.usage.rpartition(".")[0]) if "." in evidence.usage else None
-        if isinstance(kept, dict):
-            found["echo"] = kept
-    elif evidence.header:
-        found["read_from"], raw = f"header {evidence.header}", headers.get(evidence.header.lower())
-    elif evidence.configured:
+    if path := evidence.get("usage"):
+        found["read_from"], raw = f"usage.{path}", _dotted(usage or {}, path)
+        echo = _dotted(usage or {}, path.rpartition(".")[0]) if "." in path else None
+        if isinstance(echo, dict):
+            found["echo"] = echo
+    elif name := evidence.get("header"):
+        found["read_from"], raw = f"header {name}", headers.get(name.lower())
+    elif evidence.get("configured"):
         found |= {"source": "configured", "effective": expects.get("requested")}
         return found, _number(expects.get("requested"))
-    elif evidence.metric or evidence.log:
-        found["pending"] = "metric" if evidence.metric else "log"
+    elif pending := next((way for way in ("metric", "log") if evidence.get(way)), None):
+        found["pending"] = pending
         return found, None
     else:
         return found, None
@@ -101,10 +102,10 @@ def read_evidence(
         found["missing"] = found["read_from"]
         return found, None
     served = _number((usage or {}).get("prompt_tokens")) or _number(expects.get("prompt_tokens"))
-    effective = _convert(number, evidence.unit or unit, unit, served)
+    effective = _convert(number, evidence.get("unit") or unit, unit, served)
     found |= {"source": "echoed", "effective": effective}
     if effective is None or effective != number:
-        found |= {"raw": number, "raw_unit": evidence.unit or unit}
+        found |= {"raw": number, "raw_unit": evidence.get("unit") or unit}
     return found, effective
 
 

@@ -74,6 +74,10 @@ class Dispatcher:
     def waiting(self) -> int:
         return self._in_line
 
+    def enter_at_once(self) -> bool:
+        """Take a slot if that needs no waiting: no rates, nobody before us, a slot free."""
+        return self._turn is None and self.slots.take_free()
+
     async def enter(self, tokens: int) -> None:
         """Wait for a slot and the right to send `tokens` (estimated). Pair with `leave`."""
         self._in_line += 1

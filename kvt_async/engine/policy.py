@@ -74,7 +74,14 @@ def decide(tried: Tried, retry: Retry, n_tries: int, elapsed_s: float, rng: rand
 async def with_retries(
     attempt: Callable[[], Awaitable[tuple[Tried | None, Decision]]], sleep: Callable[[float], Awaitable[None]]
 ) -> tuple[Tried | None, Decision]:
-    """Call `attempt` until its decision is no wait. Exceptions (CancelledError, bugs) pass through, never retried."""
+    """Call `attempt` until its decision is no wait. Exceptions (CancelledError, bugs) pass through, never retried.
+
+    The first call is made before tenacity is set up, which costs as much as a whole request and is needed by few.
+    """
+    first = await attempt()
+    if first[1].wait_s is None:
+        return first
+    known = [first]
 
     def wait(state: RetryCallState) -> float:
         assert state.outcome is not None
@@ -82,7 +89,7 @@ async def with_retries(
         return decision.wait_s or 0.0
 
     async def once() -> tuple[Tried | None, Decision]:
-        return await attempt()  # tenacity awaits only what it can see is a coroutine function
+        return known.pop() if known else await attempt()
 
     async def doze(seconds: int | float) -> None:
         await sleep(float(seconds))

@@ -158,6 +158,8 @@ class Sender:
 
     async def _stand_in_line(self, estimate: int) -> bool:
         """False: the run stopped meanwhile, and nothing is held."""
+        if self.dispatcher.enter_at_once():
+            return True
         try:
             async with asyncio.timeout(None) as line:
                 self._in_line.add(line)

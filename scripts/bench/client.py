@@ -8,6 +8,7 @@ marks, text, chunk times and usage, as the runner calls it. The client is pinned
 
 import argparse
 import asyncio
+import gc
 import os
 import statistics
 import subprocess
@@ -97,6 +98,8 @@ async def compare(url: str, runs: int, seconds: float, only: str | None) -> None
             body = orjson.dumps({"prompt": "x" * size, "max_tokens": tokens, "stream": True})
             body = body.replace(b'"max_tokens":', b'"max_tokens": ')
             got: dict[str, list[tuple[float, float, float]]] = {client: [] for client in clients}
+            gc.collect()
+            gc.freeze()  # as the runner does; for every client alike
             for _ in range(runs):
                 for client, send in clients.items():
                     got[client].append(await measure(send, url, body, concurrency, seconds))

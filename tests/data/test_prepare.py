@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+from tokenizers import Tokenizer
 
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.prompt import render
@@ -175,6 +176,31 @@ def test_overlong_prompts_are_cut_in_the_middle_as_longbench_does_and_marked(tmp
     assert (cut.token_len, cut.original_tokens) == (300, -(-len(text) // 4))
     assert cut.context_tokens < example.meta["context_tokens"] == -(-len(rows[1]["context"]) // 4)
     assert "1 of 2 prompts had more than 301 tokens and were cut in the middle" in said
+
+
+@pytest.mark.parametrize("limit", [60, 61, 97, 150])
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+def test_a_cut_prompt_is_the_one_longbenchs_script_makes(
+    tmp_path: Path, byte_level: Path, limit: int, endpoint: str
+) -> None:
+    """Ids of the plain prompt, special tokens among them; halves decoded; only then the chat template."""
+    rows = [{**numbered(1)[0], "context": "the cat 汉字 sat, 字汉 " * 40, "question": "who sat 汉 ?"}]
+    options = (f"tokenizer.name={byte_level}", f"prompt.max_context_tokens={limit}", f"prompt.endpoint={endpoint}",
+               "prompt.template='the cat: {context} and {question}'", "prompt.system=the dog")  # fmt: skip
+    prepared, _ = quiet(jsonl_settings(tmp_path, rows, *options))
+    ((entry, example),) = read_items(prepared.path)
+
+    backend = Tokenizer.from_file(str(byte_level / "tokenizer.json"))
+    backend.no_truncation()
+    backend.no_padding()
+    ids = backend.encode(f"the cat: {rows[0]['context']} and {rows[0]['question']}").ids
+    official = backend.decode(ids[: limit // 2]) + backend.decode(ids[-(limit // 2) :])
+    assert f"the cat: {example.context} and {example.question}" == official
+    if endpoint == "chat":
+        templated = f"<s>[system]the dog[user]{official}>"
+        assert entry.token_len == len(backend.encode(templated, add_special_tokens=False))
+    else:
+        assert entry.token_len == len(backend.encode(f"the dog\n\n{official}"))
 
 
 def test_a_limit_that_leaves_no_room_for_the_context_is_an_error(tmp_path: Path) -> None:

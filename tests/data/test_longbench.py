@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from analyzer import metrics
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.prompt import render
 from kvt_async.data.manifest import read_items
 from kvt_async.data.prepare import check_data, prepare
 from kvt_async.data.sources import list_tasks, open_source
 from kvt_async.data.sources.longbench_tasks import E_TASKS, TASKS
+from kvt_async.data.sources.ruler_tasks import TASKS as RULER
 from tests.data.helpers import longbench_row, longbench_zip, settings, write_lines
 
 # SHA-256 (first 16 digits) of each task's entry in the published config/dataset2prompt.json
@@ -65,6 +67,13 @@ def test_the_table_has_the_published_columns() -> None:
         "qa_f1", "qa_f1_zh", "rouge", "rouge_zh", "classification", "retrieval", "retrieval_zh", "count", "code_sim",
     }  # fmt: skip
     assert len(E_TASKS) == 13
+
+
+def test_the_analyzer_knows_every_tasks_metric() -> None:
+    names = {task.scored_by for task in TASKS.values()} | {task.metric for task in RULER.values()}
+    assert {"qa_f1_first_line", "rouge_first_line", "classification_first_line"} < names
+    for name in names:
+        assert metrics.find(name) is not None
 
 
 def test_an_archive_gives_canonical_examples(tmp_path: Path) -> None:
@@ -181,7 +190,7 @@ def test_prepared_prompts_carry_what_scoring_needs(tmp_path: Path) -> None:
     assert (prompt["first_line_only"], prompt["task_max_new_tokens"], prepared.head.metric) == (
         True,
         64,
-        "classification",
+        "classification_first_line",
     )
     assert any("without a chat template" in line for line in said)
     assert all(example.meta["all_classes"] == ["A", "B"] for _, example in read_items(prepared.path))

@@ -52,7 +52,7 @@ def open_source(settings: Settings) -> Source:
         notes.append(f"{task.key} is published without a chat template; prompt.endpoint: completions sends it that way")
     return Source(
         revision=f"{pinned}sha256:{member.sha256}",
-        metric=task.metric,
+        metric=task.scored_by,
         rows=lambda: read(member, in_e=dataset.name == "longbench_e"),
         template=task.template,
         max_new_tokens=task.max_new_tokens,
@@ -118,6 +118,6 @@ def list_tasks(name: str, settings: Settings, report: Callable[[str], None]) -> 
     rows = []
     for key in keys:
         task = known.get(key)
-        says = f"{task.about}; {task.metric}, {task.max_new_tokens} tokens" if task else "not known to this kvt"
+        says = f"{task.about}; {task.scored_by}, {task.max_new_tokens} tokens" if task else "not known to this kvt"
         rows.append((key, says))
     return rows

@@ -19,6 +19,11 @@ class Task:
     about: str
     template: str
 
+    @property
+    def scored_by(self) -> str:
+        """`datasets.metric`: the analyzer registers the first-line rule as a metric of its own."""
+        return f"{self.metric}_first_line" if self.first_line_only else self.metric
+
 
 def _task(
     key: str,

@@ -98,7 +98,7 @@ def _example(conn: sqlite3.Connection, here: tuple[str, int], example_id: str, r
         asked.get("template") or DEFAULT_TEMPLATE,
         context,
         question,
-        json.loads(meta).get("turns", ()),
+        json.loads(meta).get("turns") or (),
         asked.get("system"),
     )
     cursor = conn.execute(ANSWERS, (example_id, *here, dataset_id, run_id, run_id))

@@ -37,13 +37,19 @@ def build_report(
     facts = read_facts(conn, settings.experiment.exp_group_id)
     guard(facts, partial=partial)
     _pictures(conn, settings, paths.plots)
-    page = _page(facts, settings, now or datetime.now(UTC))
+    now = now or datetime.now(UTC)
     paths.run_dir.mkdir(parents=True, exist_ok=True)
     out = ReportPaths(paths.report_md, paths.report_html)
-    out.md.write_text(_environment("md").get_template("report.md.jinja").render(page), encoding="utf-8")
-    page |= {"specs": _specs(facts), "script": _vega()}
+    out.md.write_text(markdown(facts, settings, now), encoding="utf-8")
+    page = _page(facts, settings, now) | {"specs": _specs(facts), "script": _vega()}
     out.html.write_text(_environment("html").get_template("report.html.jinja").render(page), encoding="utf-8")
     return out
+
+
+def markdown(facts: Facts, settings: Settings, now: datetime) -> str:
+    """report.md: pictures are referenced from plots/ beside it."""
+    text: str = _environment("md").get_template("report.md.jinja").render(_page(facts, settings, now))
+    return text
 
 
 def guard(facts: Facts, *, partial: bool) -> None:

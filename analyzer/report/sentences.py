@@ -232,8 +232,8 @@ def noise(levels: Sequence[tuple[float, Drop]], controls: Sequence[Drop], unit: 
     inside = [budget(b, unit) for b, d in levels if within_noise(d, controls)]
     if not inside:
         return ""
-    verb = "is" if len(inside) == 1 else "are"
-    return f"The effects at {listed(inside)} {verb} no larger than the noise of the A/A control."
+    verb, s = ("is", "") if len(inside) == 1 else ("are", "s")
+    return f"The effect{s} at {listed(inside)} {verb} no larger than the noise of the A/A control."
 
 
 def series_compared(rows: Sequence[Comparison], alpha: float, unit: str) -> str:

@@ -1,0 +1,291 @@
+"""What the first screen says, sentence by sentence: pure functions of persisted rows."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from analyzer.report import costs, sentences
+from analyzer.report.cliff import BinZone, cliff
+from analyzer.report.rows import Bin, BinStat, Client, Comparison, Drop, Evidence, Verdict
+from analyzer.report.wording import amount, budget, change, interval, listed, number, percent, seconds, signed
+
+MARGIN = 0.05
+
+
+def blank(row: type, **values: Any) -> Any:
+    """A row with every column None but those given."""
+    return row(**{f.name: values.get(f.name) for f in fields(row)})
+
+
+def verdict(kind: str, **values: Any) -> Verdict:
+    row: Verdict = blank(Verdict, series="snapkv", bin_idx=-1, n=400, verdict=kind, role="confirmatory", **values)
+    return row
+
+
+def drop(mean: float, low: float, high: float, **values: Any) -> Drop:
+    row: Drop = blank(Drop, series="snapkv", n=400, drop_mean=mean, drop_ci_low=low, drop_ci_high=high, **values)
+    return row
+
+
+def stat(**values: Any) -> BinStat:
+    row: BinStat = blank(BinStat, **{"n": 400, "n_failures": 0, **values})
+    return row
+
+
+def says(v: Verdict, unit: str = "fraction") -> str:
+    return sentences.verdict(v, unit, MARGIN)
+
+
+TRANSITION = verdict(
+    "transition", safe_budget=0.3, zone_high=0.3, zone_low=0.1, collapse_margin_budget=0.1, collapse_budget=0.2,
+    half_loss_budget=0.12, half_loss_ci_low=0.1, half_loss_ci_high=0.15,
+)  # fmt: skip
+
+
+def test_a_transition_names_safe_budget_zone_and_half_loss_with_its_interval() -> None:
+    assert says(TRANSITION) == (
+        "Safe down to 0.3: there and above, the loss is proven to be below 0.05. Transition zone: between 0.3 and 0.1; "
+        "half of the loss has happened at 0.12 [0.10, 0.15]. From 0.1 down, the loss is proven to be beyond 0.05."
+    )
+
+
+def test_a_zone_that_is_open_above_or_below_says_so() -> None:
+    above = replace(TRANSITION, safe_budget=1.0, zone_high=1.0, half_loss_budget=None)
+    assert says(above).startswith(
+        "No budget below full cache is proven to lose less than 0.05. Transition zone: between"
+    )
+    assert "between full cache and 0.1." in says(above)
+    below = replace(TRANSITION, zone_low=None, collapse_margin_budget=None)
+    assert "open below: a real loss is proven from 0.2 down, but not that it is beyond 0.05" in says(below)
+    assert "no loss beyond 0.05 is proven" in says(replace(below, collapse_budget=None))
+
+
+def test_no_transition_in_range_is_a_result_with_its_range() -> None:
+    assert says(verdict("no_transition_in_range", safe_budget=0.2)) == (
+        "No transition in the tested range: down to 0.2, every budget is proven to lose less than 0.05 (400 pairs)."
+    )
+
+
+def test_cannot_tell_says_how_many_pairs_would_be_needed() -> None:
+    text = says(verdict("cannot_tell", safe_budget=1.0, n_needed=72))
+    assert text == (
+        "Cannot tell with 400 pairs: neither safety nor a loss beyond 0.05 is proven. "
+        "Proving a budget safe here needs about 72 pairs."
+    )
+    partly = says(verdict("cannot_tell", safe_budget=0.5, collapse_budget=0.1))
+    assert "down to 0.5 a loss below 0.05 is proven; a real loss is proven from 0.1 down, but not one beyond" in partly
+
+
+def test_without_baseline_or_with_nothing_to_lose_there_is_no_verdict() -> None:
+    assert says(verdict("no_baseline")) == "No verdict: there is no full-cache run to compare with."
+    assert "accuracy at full cache is 0.02, so there is nothing to lose" in says(
+        verdict("nothing_to_lose", acc_full=0.02)
+    )
+
+
+@pytest.mark.parametrize(
+    ("v", "expected"),
+    [
+        (TRANSITION, "safe to 0.3, broken from 0.1 down"),
+        (replace(TRANSITION, safe_budget=1.0), "no budget proven safe; broken from 0.1 down"),
+        (replace(TRANSITION, zone_low=None), "safe to 0.3, zone open below"),
+        (verdict("no_transition_in_range", safe_budget=0.2), "safe down to 0.2, the smallest tested"),
+        (verdict("cannot_tell", safe_budget=1.0, n_needed=72), "can't tell, needs about 72 pairs"),
+        (verdict("cannot_tell", safe_budget=0.5), "safe to 0.5; below: can't tell"),
+        (verdict("nothing_to_lose"), "nothing to lose at full cache"),
+        (verdict("no_baseline"), "no full-cache baseline"),
+    ],
+)
+def test_short_verdicts_for_titles_and_tables(v: Verdict, expected: str) -> None:
+    assert sentences.short_verdict(v, "fraction") == expected
+
+
+def test_budgets_in_tokens_are_named_as_tokens() -> None:
+    v = verdict("transition", safe_budget=256, zone_high=256, zone_low=64)
+    assert "Safe down to 256 tokens" in says(v, "tokens")
+    assert "between 256 tokens and 64 tokens" in says(v, "tokens")
+
+
+def test_what_changed_gives_both_ends_the_paired_loss_and_the_largest_step() -> None:
+    full = stat(acc_mean=0.97, acc_ci_low=0.95, acc_ci_high=0.99)
+    levels = [
+        (0.5, drop(0.02, -0.01, 0.05, acc_mean=0.95, acc_ci_low=0.92, acc_ci_high=0.97)),
+        (0.2, drop(0.57, 0.52, 0.62, acc_mean=0.40, acc_ci_low=0.35, acc_ci_high=0.45)),
+    ]
+    assert sentences.what_changed("snapkv", full, levels, "fraction") == (
+        "Accuracy of snapkv falls from 0.97 [0.95, 0.99] at full cache to 0.40 [0.35, 0.45] at 0.2: a paired loss of "
+        "0.57 [0.52, 0.62] over 400 pairs. The largest step, 0.55, lies between 0.5 and 0.2."
+    )
+    flat = sentences.what_changed("snapkv", full, levels[:1], "fraction")
+    assert "goes, within its uncertainty, from 0.97" in flat
+    assert "largest step" not in flat
+    assert "nothing to compare" in sentences.what_changed("snapkv", None, levels, "fraction")
+
+
+def test_safe_budgets_by_length_join_bins_that_say_the_same() -> None:
+    bins = [Bin(0, 128, 240), Bin(1, 241, 480), Bin(2, 481, 860)]
+    rows = [(b, replace(TRANSITION, safe_budget=s)) for b, s in zip(bins, (0.5, 0.2, 0.2), strict=True)]
+    assert sentences.safe_by_length("snapkv", rows, "fraction") == (
+        "snapkv: safe to 0.5 at 128–240 tokens, safe to 0.2 at 241–860 tokens."
+    )
+    same = [(b, TRANSITION) for b in bins]
+    assert sentences.safe_by_length("snapkv", same, "fraction") == "snapkv: safe to 0.3 in every length bin."
+    none = [(b, verdict("cannot_tell", safe_budget=1.0, n_needed=72)) for b in bins]
+    assert sentences.safe_by_length("snapkv", none, "fraction") == (
+        "snapkv: no budget is proven safe in any length bin (that needs about 72 pairs per bin)."
+    )
+    hole = [(bins[0], replace(TRANSITION, n=0)), (bins[1], TRANSITION)]
+    assert "no examples at 128–240 tokens" in sentences.safe_by_length("snapkv", hole, "fraction")
+
+
+@pytest.mark.parametrize(
+    ("failures", "answers", "expected"),
+    [
+        (0.0, 0.5, "Of the loss of 0.50 of snapkv at 0.2, all is wrong answers; none comes from failed requests"),
+        (0.5, 0.0, "all comes from failed requests (200 failed requests of 400), none from wrong answers"),
+        (0.2, 0.3, "0.30 is wrong answers and 0.20 failed requests"),
+        (-0.1, 0.6, "0.60 is wrong answers; failures were fewer than at full cache (−0.10;"),
+    ],
+)
+def test_a_loss_is_split_into_failures_and_wrong_answers(failures: float, answers: float, expected: str) -> None:
+    d = drop(0.5, 0.45, 0.55, drop_failures=failures, drop_answers=answers)
+    failed = stat(n_failures=200 if failures > 0 else 0)
+    assert expected in sentences.failures_or_answers("snapkv", 0.2, d, failed, "fraction")
+
+
+def test_no_proven_loss_is_not_split() -> None:
+    d = drop(0.01, -0.02, 0.04, drop_failures=0.0, drop_answers=0.01)
+    assert "no loss is proven" in sentences.failures_or_answers("snapkv", 0.2, d, stat(), "fraction")
+
+
+def test_evidence_is_verified_with_its_count_or_a_label_or_contradicted_with_both_values() -> None:
+    def row(status: str, **values: Any) -> Evidence:
+        defaults = {"run_id": "r", "status": status, "source": "echoed", "reason": "", "n": 100, "n_off": 0}
+        return Evidence(**{"requested": 0.5, "effective_p50": 0.5, **defaults, **values})
+
+    assert sentences.evidence([row("verified"), row("verified")]) == (
+        "Evidence: verified on every level (echoed): 0 of 200 responses off."
+    )
+    assert sentences.evidence([row("unverified")]) == (
+        "Evidence: UNVERIFIED on every level: the budget is a label; nothing shows that the server applied it."
+    )
+    mixed = sentences.evidence([row("verified"), row("contradicted", effective_p50=1.0, n_off=100)])
+    assert "CONTRADICTED on 1 level: 0.500 asked, 1.000 applied" in mixed
+    assert "verified on 1 level" in mixed
+    assert sentences.evidence([]) == "Evidence: none was evaluated."
+
+
+def test_partial_carries_its_counts() -> None:
+    assert sentences.partial(30, 1200).startswith("PARTIAL: 30 of 1,200 requests (2.5%) had no outcome")
+
+
+def test_the_control_tells_flips_and_which_effects_are_within_its_noise() -> None:
+    control = drop(0.0, -0.02, 0.02, n_worse=6, n_better=6)
+    assert sentences.control([control]) == (
+        "A/A control (full cache run again): 12 of 400 answers changed score, mean difference 0.00 [−0.02, 0.02]."
+    )
+    levels = [(0.8, drop(0.01, -0.01, 0.03)), (0.5, drop(0.3, 0.25, 0.35))]
+    assert sentences.noise(levels, [control], "fraction") == (
+        "The effect at 0.8 is no larger than the noise of the A/A control."
+    )
+    silent = replace(control, n_worse=0, n_better=0)
+    assert sentences.noise(levels, [silent], "fraction") == ""
+    assert "the server's own noise is not known" in sentences.control([])
+
+
+def test_series_are_ranked_at_the_budget_where_most_differences_are_certain() -> None:
+    def pair(a: str, b: str, level: float, diff: float, p: float) -> Comparison:
+        return Comparison(a, b, level, -1, 400, diff, diff - 0.05, diff + 0.05, p, p)
+
+    rows = [
+        pair("random", "snapkv", 0.5, -0.6, 0.001), pair("random", "streaming", 0.5, -0.2, 0.001),
+        pair("snapkv", "streaming", 0.5, 0.4, 0.001), pair("random", "snapkv", 0.1, -0.1, 0.01),
+        pair("snapkv", "streaming", 0.1, 0.02, 0.7),
+    ]  # fmt: skip
+    assert sentences.series_compared(rows, 0.05, "fraction") == (
+        "Series at 0.5: snapkv above streaming by 0.40 [0.35, 0.45]; streaming above random by 0.20 [0.15, 0.25] "
+        "(paired, Holm-adjusted)."
+    )
+    unsure = [replace(r, p_holm=0.4) for r in rows]
+    assert sentences.series_compared(unsure, 0.05, "fraction").startswith("No two series differ for certain")
+    assert sentences.series_compared([], 0.05, "fraction") == ""
+
+
+def zone(label: str, safe: float | None, safe_tokens: float | None, broken_tokens: float | None) -> BinZone:
+    return BinZone(label, safe, safe_tokens, broken_tokens)
+
+
+def test_the_absolute_cliff_is_told_when_one_count_lies_in_every_closed_zone() -> None:
+    zones = [zone("128–240", 0.4, 74, 55), zone("241–480", 0.2, 72, 36), zone("481–860", 0.1, 67, 34)]
+    assert cliff("snapkv", zones) == (
+        "snapkv: at a fixed ratio the short bins break first: the cliff lies between about 55 and 67 kept tokens in "
+        "every bin, so an absolute number decides and not a ratio."
+    )
+    still_safe = zone("861–1,400", 0.05, 57, None)
+    assert "every bin where it was reached (3 of 4)" in cliff("snapkv", [*zones, still_safe])
+
+
+def test_the_cliff_stays_unsaid_or_cautious_when_the_rows_do_not_show_it() -> None:
+    ratio = [zone("short", 0.5, 90, 70), zone("long", 0.5, 900, 700)]
+    assert cliff("streaming", ratio) == ""
+    assert cliff("snapkv", [zone("short", 0.4, 74, 55), zone("long", 0.05, 86, None)]) == ""
+    apart = [zone("short", 0.5, 90, 70), zone("long", 0.2, 300, 200)]
+    assert cliff("snapkv", apart) == (
+        "snapkv: at a fixed ratio the short bins break first (safe to 0.5 at short tokens, to 0.2 at long)."
+    )
+    safe_below = [zone("a", 0.4, 74, 55), zone("b", 0.2, 72, 36), zone("c", 0.01, 20, None)]
+    assert "an absolute number" not in cliff("snapkv", safe_below)
+
+
+CLEAN = Client("s", "client-clean", 0.42, "loop lag p99", 0.4, 1.0, 0.2, 0.5)
+
+
+def timed(share: float | None, **values: Any) -> BinStat:
+    measured = {"latency_p50_s": 0.05, "ttft_p50_s": 0.03, "tpot_p50_s": 0.004}
+    return stat(cached_share=share, **{**measured, **values})
+
+
+def test_every_latency_carries_cache_state_and_the_clients_error_bound() -> None:
+    text = costs.latency(0.5, timed(0.99), timed(0.99, latency_p50_s=0.03, tpot_p50_s=0.0041), [CLEAN], "fraction")
+    assert text.startswith("Latency at 0.5 against full cache (p50; warm cache; client-clean, ±0.42 ms)")
+    assert "TPOT 4.1 ms vs 4.0 ms (no difference beyond the client's error)" in text
+    assert "total 30.0 ms vs 50.0 ms (−40%)" in text
+    bound = replace(CLEAN, verdict="CLIENT-BOUND", error_bound_ms=30)
+    assert "CLIENT-BOUND, ±30.00 ms" in costs.latency(0.5, timed(None), timed(None), [CLEAN, bound], "fraction")
+
+
+def test_latencies_of_different_cache_states_are_not_compared() -> None:
+    text = costs.latency(0.5, timed(0.0), timed(0.99), [CLEAN], "fraction")
+    assert "Not compared: full cache was measured cold, this level warm." in text
+    assert "vs" not in text
+    assert "differ (cold, warm)" in costs.cache_sentence([timed(0.0), timed(0.99)])
+    assert "none was measured" in costs.latency(0.5, timed(0.0), stat(), [CLEAN], "fraction")
+
+
+@pytest.mark.parametrize(("share", "state"), [(None, "unknown"), (0.0, "cold"), (0.5, "mixed"), (0.99, "warm")])
+def test_cache_states(share: float | None, state: str) -> None:
+    assert costs.cache_state(share) == state
+
+
+def test_memory_is_told_in_bytes_else_in_tokens_else_as_unknown() -> None:
+    full = stat(kv_bytes_p50=2_000_000.0, prompt_tokens_p50=1000)
+    here = stat(kv_bytes_p50=600_000.0, kept_tokens_p50=300, kept_fraction_p50=0.3)
+    assert costs.memory("snapkv", 0.3, full, here, "fraction") == (
+        "Memory at 0.3: 600 kB of KV cache per request (median, 300 tokens kept) instead of 2 MB, −70%."
+    )
+    tokens = costs.memory("snapkv", 0.3, full, replace(here, kv_bytes_p50=None), "fraction")
+    assert "300 of 1,000 prompt tokens kept (median), 30%; bytes are not reported" in tokens
+    assert "not known" in costs.memory("snapkv", 0.3, full, here, "fraction", verified=False)
+
+
+def test_numbers_read_the_same_everywhere() -> None:
+    assert [number(-0.001), number(-0.25), signed(0.25), signed(0.001)] == ["0.00", "−0.25", "+0.25", "0.00"]
+    assert [percent(0.0), percent(0.0004, 1), percent(0.9999), percent(1.0)] == ["0%", "<0.1%", ">99%", "100%"]
+    assert [seconds(0.0004), seconds(0.0123), seconds(0.5), seconds(2.5)] == ["400 µs", "12.3 ms", "500 ms", "2.50 s"]
+    assert [amount(999), amount(1_234_567), change(0.7, 1.0)] == ["999 B", "1.23 MB", "−30%"]
+    assert [budget(1.0), budget(0.05), budget(256, "tokens"), budget(4, "bits")] == [
+        "full cache", "0.05", "256 tokens", "4 bits",
+    ]  # fmt: skip
+    assert interval(None, None, None) == "–"
+    assert listed(["a", "b", "c"]) == "a, b and c"

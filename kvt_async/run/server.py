@@ -120,6 +120,8 @@ async def _models(sender: Sender, endpoint: str) -> tuple[list[str], str]:
             reason = error.what
             if reason.startswith("HTTP "):
                 return [], reason[:8]
+            if reason.startswith("the reply is"):  # somebody answers, in another tongue
+                return [], "something that is no JSON"
             if n < TRIES - 1:
                 await asyncio.sleep(PAUSE_S)
     raise ServerError(

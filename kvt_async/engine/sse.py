@@ -40,10 +40,17 @@ class SseDecoder:
         if self._partial:
             self._partial.append(read)
             read = b"".join(self._partial)
-        lines = read.split(b"\n")
-        tail = lines.pop()
+        events: list[Event] = []
+        if not self._data and not self._name:  # at the start of an event: most are one `data` line and a blank one
+            *blocks, read = read.split(b"\n\n")
+            for block in blocks:
+                if block.startswith(b"data: ") and b"\n" not in block:
+                    events.append((block[6:], b""))
+                else:
+                    events += self._take([*block.split(b"\n"), b""])
+        *lines, tail = read.split(b"\n")
         self._partial = [tail] if tail else []
-        return self._take(lines)
+        return events + self._take(lines) if lines else events
 
     def flush(self) -> list[Event]:
         """The event that a clean end of stream left without its blank line, if there is one.

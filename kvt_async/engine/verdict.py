@@ -5,7 +5,6 @@ import asyncio
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import orjson
@@ -13,9 +12,10 @@ import orjson
 from kvt_async.contract.chunks import encode_chunks
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.engine import faults
-from kvt_async.engine.chat import Transcript, UnreadableError, count, parse_json, parse_many
 from kvt_async.engine.redact import Redactor
-from kvt_async.engine.sse import SseDecoder
+from kvt_async.engine.shape import Shape, learn
+from kvt_async.engine.sse import Event, SseDecoder
+from kvt_async.engine.transcript import Transcript, UnreadableError, count, parse_json
 from kvt_async.engine.wire import EVIDENCE_BYTES, MAX_REPLY_BYTES, Exchange
 from kvt_async.records import Marks
 
@@ -102,19 +102,20 @@ def _whole(exchange: Exchange, redactor: Redactor) -> Verdict:
 
 
 async def _stream(exchange: Exchange, redactor: Redactor, store_chunks: bool) -> Verdict:
-    marks, transcript = exchange.marks, Transcript()
-    stamps: list[int] = []
-    unreadable: str | None = None
-    events = _events(exchange)
+    marks, transcript, unreadable = exchange.marks, Transcript(), None
+    reading = _Reading(transcript)
     try:
-        while batch := list(islice(events, SLICE)):
-            stamps.extend(at_ns for at_ns, _, _ in batch)
-            if _read(batch, exchange, transcript) or len(batch) < SLICE:
+        for at_ns, events in _by_read(exchange):
+            for start in range(0, len(events), SLICE):
+                reading.take(events[start : start + SLICE], at_ns)
+                if len(events) > SLICE or reading.since_yield >= SLICE:
+                    reading.since_yield = 0
+                    await asyncio.sleep(0)
+            if reading.done_ns is not None:
                 break
-            await asyncio.sleep(0)
     except UnreadableError as error:
         unreadable = _with_evidence(str(error), error.payload, redactor)
-    _fill(marks, transcript, stamps, store_chunks)
+    _fill(marks, reading, store_chunks)
 
     if exchange.fault is ErrorType.CANCELLED:
         return Verdict(EndState.CANCELLED, ErrorType.CANCELLED, exchange.fault_text, transcript=transcript)
@@ -138,47 +139,71 @@ async def _stream(exchange: Exchange, redactor: Redactor, store_chunks: bool) ->
     return Verdict(EndState.EOF_NO_DONE, ErrorType.STREAM_CUT, message, transcript=transcript)
 
 
-def _events(exchange: Exchange) -> Iterator[tuple[int, bytes, bytes]]:
-    """(arrival ns of the read that completed it, data, event name) of every event."""
+def _by_read(exchange: Exchange) -> Iterator[tuple[int, list[Event]]]:
+    """(arrival ns, the events completed by that read)."""
     decoder = SseDecoder()
     for at_ns, data in exchange.reads:
-        for payload, name in decoder.feed(data):
-            yield at_ns, payload, name
+        yield at_ns, decoder.feed(data)
     if exchange.complete:  # only a clean end completes an event that lacks its blank line
-        for payload, name in decoder.flush():
-            yield exchange.arrived_ns, payload, name
+        yield exchange.arrived_ns, decoder.flush()
 
 
-def _read(batch: list[tuple[int, bytes, bytes]], exchange: Exchange, transcript: Transcript) -> bool:
-    """Add a batch of events; True: [DONE] was among them, nothing after it counts. Raises UnreadableError."""
-    stamps: list[int] = []
-    payloads: list[bytes] = []
-    done = False
-    for at_ns, payload, name in batch:
+class _Reading:
+    """Events of one stream into its transcript, up to [DONE]; nothing after it counts."""
+
+    def __init__(self, transcript: Transcript) -> None:
+        self.transcript = transcript
+        self.done_ns: int | None = None
+        self.first_event_ns: int | None = None
+        self.n_events = self.since_yield = 0
+        self.in_first_text_read = 0  # events in the read that brought the first text
+        self._shape: Shape | None = None
+
+    def take(self, events: list[Event], at_ns: int) -> None:
+        """Events of one read. Raises UnreadableError."""
+        transcript, shape = self.transcript, self._shape
+        if self.done_ns is not None or not events:
+            return
+        if self.first_event_ns is None:
+            self.first_event_ns = at_ns
+        had_text = bool(transcript.chunk_ns)
+        self.since_yield += len(events)
+        try:
+            for payload, name in events:
+                self.n_events += 1
+                if shape is not None and not name and (text := shape.text_of(payload)) is not None:
+                    if text:
+                        transcript.text_chunk(text, at_ns)
+                elif self._whole(payload, name, at_ns):
+                    return
+                else:
+                    shape = self._shape
+        finally:
+            if transcript.chunk_ns and (not had_text or transcript.chunk_ns[0] == at_ns):
+                self.in_first_text_read += len(events)
+
+    def _whole(self, payload: bytes, name: bytes, at_ns: int) -> bool:
+        """Read all of an event; True: it was [DONE]."""
         if name == b"error":
-            transcript.error = transcript.error or _json_or_none(payload) or payload.decode("utf-8", "replace")
-        elif payload[:1] == b"{":
-            stamps.append(at_ns)
-            payloads.append(payload)
-        elif (bare := payload.strip()) == b"[DONE]":
-            exchange.marks.done_ns = at_ns
-            done = True
-            break
-        elif bare:
-            stamps.append(at_ns)
-            payloads.append(bare)
-    values = parse_many(payloads) if payloads else []
-    if values is None:  # one of them is odd: take them one by one, so that what came before it counts
-        for at_ns, payload in zip(stamps, payloads, strict=True):
-            transcript.add(parse_json(payload), at_ns)
-        return done
-    transcript.add_all(values, stamps)
-    return done
+            error = _json_or_none(payload) or payload.decode("utf-8", "replace")
+            self.transcript.error = self.transcript.error or error
+            return False
+        bare = payload.strip()
+        if bare == b"[DONE]":
+            self.done_ns = at_ns
+            return True
+        if bare:
+            event = parse_json(bare)
+            self.transcript.add(event, at_ns)
+            if self._shape is None and payload is bare:
+                self._shape = learn(payload, event)
+        return False
 
 
-def _fill(marks: Marks, transcript: Transcript, stamps: list[int], store_chunks: bool) -> None:
-    marks.n_events = len(stamps)
-    marks.first_event_ns = stamps[0] if stamps else None
+def _fill(marks: Marks, reading: _Reading, store_chunks: bool) -> None:
+    transcript = reading.transcript
+    marks.n_events, marks.done_ns = reading.n_events, reading.done_ns
+    marks.first_event_ns = reading.first_event_ns
     marks.first_reasoning_ns = transcript.first_reasoning_ns
     marks.first_content_ns = transcript.first_content_ns
     marks.first_tool_ns = transcript.first_tool_ns
@@ -187,7 +212,7 @@ def _fill(marks: Marks, transcript: Transcript, stamps: list[int], store_chunks:
     arrivals = transcript.chunk_ns
     marks.n_text_chunks = len(arrivals)
     if arrivals:
-        marks.first_text_coalesced = int(stamps.count(arrivals[0]) > 1)
+        marks.first_text_coalesced = int(reading.in_first_text_read > 1)
         start = marks.start_ns
         if store_chunks and start is not None:
             offsets = [(at_ns - start) // 1000 for at_ns in arrivals]

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from kvt_async.engine.chat import Transcript, UnreadableError, count, parse_json, parse_many
+from kvt_async.engine.shape import learn
+from kvt_async.engine.transcript import Transcript, UnreadableError, count, parse_json
 from tests.runner.faults import delta, usage
 
 
@@ -14,28 +15,6 @@ def read(*events: Any) -> Transcript:
     for at, event in enumerate(events):
         transcript.add(event, at)
     return transcript
-
-
-def test_the_short_way_reads_as_the_long_one() -> None:
-    events = [
-        delta("", role="assistant"),
-        delta("a"),
-        delta("b", finish="length"),
-        {"choices": [{"index": 1, "delta": {"content": "no"}}]},
-        {"choices": [{"delta": {"content": "c"}}], "usage": {"prompt_tokens": 1}},
-        {"choices": [{"delta": {"content": ["x"]}}]},
-        {"choices": [{"delta": {"content": None}}]},
-        {"choices": [{"text": "d"}]},
-        {"choices": [], "error": "e"},
-        usage(),
-    ]
-    short = Transcript()
-    short.add_all(events, range(len(events)))
-    long = read(*events)
-    assert {name: getattr(short, name) for name in Transcript.__slots__} == {
-        name: getattr(long, name) for name in Transcript.__slots__
-    }
-    assert short.text == "abcd"
 
 
 def test_role_only_empty_and_usage_only_events_are_no_text() -> None:
@@ -103,14 +82,64 @@ def test_halves_of_a_surrogate_pair_in_two_deltas_are_one_character() -> None:
     assert read(halves[0]).text.encode()
 
 
-def test_many_payloads_parse_as_each_would_alone() -> None:
-    payloads = [json.dumps(delta(text)).encode() for text in ("a", "b\u2028", "[DONE]")]
-    assert parse_many(payloads) == [parse_json(p) for p in payloads]
+PLAIN = (
+    b'{"id":"a \\"content\\":\\"x\\"",'
+    b'"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}],"usage":null}'
+)
 
 
-@pytest.mark.parametrize("payloads", [[b"{}", b"{"], [b"{},0,{}"], [b'{"a":1', b'"b":2}'], [b"[1", b"2]"], [b"NaN"]])
-def test_payloads_that_are_valid_only_together_are_not_valid(payloads: list[bytes]) -> None:
-    assert parse_many(payloads) is None
+def test_the_text_of_an_event_is_found_by_what_stands_around_it() -> None:
+    shape = learn(PLAIN, json.loads(PLAIN))
+    assert shape is not None
+    for text in ("", "a", 'q"\\\n', "é\u2028😀", "hi"):
+        assert shape.text_of(PLAIN.replace(b'"hi"', json.dumps(text).encode())) == text
+        assert shape.text_of(PLAIN.replace(b'"hi"', json.dumps(text, ensure_ascii=False).encode())) == text
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        b'"a","role":"x"',
+        b'"a","content":"b"',
+        b"null",
+        b"3",
+        b'["a"]',
+        b'"a',
+        b"",
+        b'"a\tb"'.replace(b"\\t", b"\t"),
+        b'"\xff"',
+    ],
+)
+def test_what_is_more_or_less_than_one_string_is_read_whole(inside: bytes) -> None:
+    shape = learn(PLAIN, json.loads(PLAIN))
+    assert shape is not None
+    assert shape.text_of(PLAIN.replace(b'"hi"', inside)) is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        delta("a", finish="stop"),
+        delta("a", role="assistant"),
+        delta("a", reasoning_content="r"),
+        delta(None),
+        {**delta("a"), "usage": {"prompt_tokens": 1}},
+        {"choices": [{"index": 1, "delta": {"content": "a"}}]},
+        {"choices": [{"delta": {"content": "a"}, "error": {"m": 1}}]},
+        {"choices": []},
+        {"content": "a"},
+        3,
+    ],
+)
+def test_an_event_that_says_more_than_its_text_has_no_shape(event: Any) -> None:
+    assert learn(json.dumps(event).encode(), event) is None
+
+
+def test_text_completions_have_a_shape_too() -> None:
+    event = {"choices": [{"index": 0, "text": "a", "logprobs": None}]}
+    shape = learn(json.dumps(event).encode(), event)
+    assert shape is not None
+    assert shape.text_of(json.dumps(event).replace('"a"', '"b"').encode()) == "b"
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "7", True, None, 2**70])

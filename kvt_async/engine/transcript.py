@@ -1,0 +1,225 @@
+"""A server's events, JSON by now, read into one transcript.
+
+Reading is lenient about what servers add and strict about what kvt needs: an event is a JSON object; its text is text.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from kvt_async.records import Json
+
+MAX_INT = 2**63 - 1  # of SQLite's INTEGER; a server may count in anything
+
+
+class UnreadableError(Exception):
+    """An event or body that is not what an OpenAI-compatible server sends; the text says how, `payload` is it."""
+
+    def __init__(self, what: str, payload: bytes = b"") -> None:
+        super().__init__(what)
+        self.payload = payload
+
+
+def parse_json(data: bytes) -> Any:
+    """JSON as servers write it: half a surrogate pair in one delta is legal there and refused by orjson.
+
+    Raises UnreadableError.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(data, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableError(f"not JSON ({str(error)[:80]})", data) from None
+
+
+class Transcript:
+    """What the events of one reply said, in order, with the instants of what first came when.
+
+    A role-only, empty or usage-only event is no text. Instants are None where the thing did not happen.
+    """
+
+    __slots__ = (
+        "chunk_chars",
+        "chunk_ns",
+        "content",
+        "error",
+        "finish_ns",
+        "finish_reason",
+        "first_content_ns",
+        "first_reasoning_ns",
+        "first_tool_ns",
+        "last_delta_ns",
+        "reasoning",
+        "tools",
+        "usage",
+        "usage_ns",
+    )
+
+    def __init__(self) -> None:
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.tools: list[Any] = []
+        self.chunk_ns: list[int] = []  # arrival of every text chunk, content or reasoning
+        self.chunk_chars: list[int] = []  # and its length
+        self.finish_reason: str | None = None
+        self.usage: Json | None = None
+        self.error: Any = None
+        self.first_content_ns: int | None = None
+        self.first_reasoning_ns: int | None = None
+        self.first_tool_ns: int | None = None
+        self.last_delta_ns: int | None = None
+        self.finish_ns: int | None = None
+        self.usage_ns: int | None = None
+
+    def text_chunk(self, text: str, at_ns: int) -> None:
+        """A piece of content that was found without reading the whole event."""
+        if self.first_content_ns is None:
+            self.first_content_ns = at_ns
+        self.last_delta_ns = at_ns
+        self.content.append(text)
+        self.chunk_ns.append(at_ns)
+        self.chunk_chars.append(len(text))
+
+    def add(self, event: Any, at_ns: int) -> None:
+        """One event of a stream. Raises UnreadableError for a shape that can't be read."""
+        if type(event) is not dict:
+            raise UnreadableError("an event is not a JSON object", _again(event))
+        choices = event.get("choices")
+        if choices:
+            choice = choices[0] if isinstance(choices, list) else None
+            if type(choice) is not dict:
+                raise UnreadableError("`choices` is not a list of objects", _again(event))
+            if choice.get("index", 0) in (0, None):
+                self._choice(choice, at_ns)
+        usage = event.get("usage")
+        if usage is not None and isinstance(usage, dict):
+            self.usage, self.usage_ns = usage, at_ns
+        if not choices:
+            self._note_error(event)
+
+    def add_whole(self, body: Any) -> None:
+        """A reply that was not streamed. Raises UnreadableError."""
+        if type(body) is not dict:
+            raise UnreadableError("the reply is not a JSON object")
+        self._note_error(body)
+        if self.error is not None:
+            return
+        choices = body.get("choices")
+        if not isinstance(choices, list) or not choices or type(choices[0]) is not dict:
+            raise UnreadableError("the reply has no `choices`")
+        choice = choices[0]
+        message = choice.get("message")
+        if message is None:
+            message = {"content": choice.get("text")}
+        if type(message) is not dict:
+            raise UnreadableError("`message` is not an object")
+        self.content.append(_text(message.get("content") or message.get("refusal")))
+        if reasoning := _text(message.get("reasoning_content") or message.get("reasoning")):
+            self.reasoning.append(reasoning)
+        self.tools.extend(message.get("tool_calls") or ())
+        self.finish_reason = _reason(choice.get("finish_reason"))
+        if isinstance(body.get("usage"), dict):
+            self.usage = body["usage"]
+
+    @property
+    def text(self) -> str:
+        return _whole("".join(self.content))
+
+    @property
+    def reasoning_text(self) -> str | None:
+        return _whole("".join(self.reasoning)) if self.reasoning else None
+
+    def _choice(self, choice: Json, at_ns: int) -> None:
+        delta = choice.get("delta")
+        if delta is None:
+            text = choice.get("text")
+            if text:
+                self._content(text, at_ns)
+        elif type(delta) is dict:
+            text = delta.get("content")
+            if text:
+                self._content(text, at_ns)
+            if len(delta) > (text is not None):
+                self._rarer(delta, at_ns)
+        else:
+            raise UnreadableError("`delta` is not an object", _again(choice))
+        reason = choice.get("finish_reason")
+        if reason is not None:
+            self.finish_reason, self.finish_ns = _reason(reason), at_ns
+        if choice.get("error"):
+            self.error = choice["error"]
+
+    def _content(self, text: Any, at_ns: int) -> None:
+        if type(text) is not str:
+            text = _text(text)
+            if not text:
+                return
+        self.text_chunk(text, at_ns)
+
+    def _rarer(self, delta: Json, at_ns: int) -> None:
+        if reasoning := _text(delta.get("reasoning_content") or delta.get("reasoning")):
+            if self.first_reasoning_ns is None:
+                self.first_reasoning_ns = at_ns
+            self.last_delta_ns = at_ns
+            self.reasoning.append(reasoning)
+            self.chunk_ns.append(at_ns)
+            self.chunk_chars.append(len(reasoning))
+        if refusal := delta.get("refusal"):
+            self._content(refusal, at_ns)
+        if tools := delta.get("tool_calls"):
+            if self.first_tool_ns is None:
+                self.first_tool_ns = at_ns
+            self.tools.extend(tools if isinstance(tools, list) else (tools,))
+
+    def _note_error(self, event: Json) -> None:
+        error = event.get("error")
+        if error:
+            self.error = error
+        elif event.get("object") == "error":
+            self.error = event
+
+
+def count(usage: Mapping[str, Any] | None, *path: str) -> int | None:
+    """A token count out of a usage object; None for anything that isn't one."""
+    node: Any = usage
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if type(node) is int and 0 <= node <= MAX_INT else None
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):  # content parts: [{"type": "text", "text": ...}]
+        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
+    raise UnreadableError(f"text is a {type(value).__name__}", _again(value))
+
+
+def _again(value: Any) -> bytes:
+    """Evidence: the value as JSON, or as near as it gets."""
+    return json.dumps(value, default=str)[:1000].encode()
+
+
+def _reason(value: Any) -> str | None:
+    return None if value is None else str(value)[:100]
+
+
+def _whole(text: str) -> str:
+    """Surrogate halves that came in two deltas joined; a half that stayed alone replaced: no UTF-8 can hold it."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

@@ -3,7 +3,9 @@
 Contexts (clusters of examples that share one) are resampled with replacement within each bin, the same resample for
 every column: every run, series and metric. So differences between columns are paired without asking, and adding a
 column changes no other. Counts come from integers and bincount, means from one matrix product, in chunks that bound
-memory; figures are rounded to 12 decimals, so the number of BLAS threads changes no printed digit.
+memory. A bin of more than 2,048 contexts is first dealt into 2,048 groups of them at random, and groups are resampled:
+the same variance (its estimate within about 3%), at a cost that no longer grows. Figures are rounded to 12 decimals,
+so the number of BLAS threads changes no printed digit.
 """
 
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _CHUNK_CELLS = 4_000_000  # resample x cluster counts held at once: 32 MB
+_MAX_UNITS = 2_048
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,15 @@ def resample_means(columns: Columns, resamples: int, seed: int, bin_idx: int) ->
     k = columns.value.shape[1]
     if n_units == 0:
         return np.full((resamples, k), np.nan)
+    rng = np.random.default_rng([seed, bin_idx])
+    if n_units > _MAX_UNITS:
+        group = rng.permutation(n_units) % _MAX_UNITS
+        unit, n_units = group[unit], _MAX_UNITS
     patterns, pattern_of = np.unique(present, axis=1, return_inverse=True)
     pattern_of = pattern_of.ravel()
     total = _sum_by(unit, np.where(present, columns.value, 0.0), n_units)
     size = _sum_by(unit, patterns.astype(np.float64), n_units)
     both = np.concatenate([total, size], axis=1)
-    rng = np.random.default_rng([seed, bin_idx])
     means = np.empty((resamples, k))
     chunk = max(1, _CHUNK_CELLS // n_units)
     for start in range(0, resamples, chunk):
@@ -53,8 +59,8 @@ def resample_means(columns: Columns, resamples: int, seed: int, bin_idx: int) ->
 
 def draw_counts(rng: np.random.Generator, rows: int, n_units: int) -> Floats:
     """How often each unit is drawn in `rows` resamples of size n_units: [rows, n_units], every row sums to n_units."""
-    draw = rng.integers(0, n_units, size=(rows, n_units), dtype=np.int64 if rows * n_units > 2**31 - 1 else np.int32)
-    draw += (np.arange(rows, dtype=draw.dtype) * n_units)[:, None]
+    narrow = np.uint16 if n_units <= 2**16 else np.int64  # drawing small integers takes half the time
+    draw = rng.integers(0, n_units, size=(rows, n_units), dtype=narrow) + (np.arange(rows) * n_units)[:, None]
     return np.bincount(draw.ravel(), minlength=rows * n_units).reshape(rows, n_units).astype(np.float64)
 
 

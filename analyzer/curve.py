@@ -14,12 +14,12 @@ def monotone(acc: Floats) -> Floats:
     """Closest non-increasing curves (least squares) of acc [..., k], by the min-max formula: same shape."""
     k = acc.shape[-1]
     sums = np.concatenate([np.zeros((*acc.shape[:-1], 1)), np.cumsum(acc, axis=-1)], axis=-1)
-    result = np.empty_like(acc)
-    best_to: list[Floats] = []  # best_to[j] = max over k >= i of mean(j..k), for the current i
-    means = [[(sums[..., b + 1] - sums[..., a]) / (b + 1 - a) for b in range(a, k)] for a in range(k)]
-    for i in range(k):
-        best_to = [np.max(np.stack(means[j][i - j :], axis=-1), axis=-1) for j in range(i + 1)]
-        result[..., i] = np.min(np.stack(best_to, axis=-1), axis=-1)
+    result = np.full_like(acc, np.inf)
+    for first in range(k):
+        highest = np.full(acc.shape[:-1], -np.inf)
+        for last in range(k - 1, first - 1, -1):  # highest = max over ends >= last of mean(first..end)
+            np.maximum(highest, (sums[..., last + 1] - sums[..., first]) / (last + 1 - first), out=highest)
+            np.minimum(result[..., last], highest, out=result[..., last])
     return result
 
 
@@ -47,7 +47,8 @@ def zone_spread(acc: Floats, budgets: Floats, margin: float) -> dict[str, list[f
     the largest from which on the monotone curve is beyond the margin; never: it nowhere is.
     """
     drop = acc[:, :1] - acc[:, 1:]
-    beyond = monotone(acc)[:, :1] - monotone(acc)[:, 1:] > margin + 1e-12
+    curve = monotone(acc)
+    beyond = curve[:, :1] - curve[:, 1:] > margin + 1e-12
     never = ~beyond.any(axis=1)
     first = np.argmax(beyond, axis=1)
     share_first = np.bincount(first[~never], minlength=drop.shape[1]) / len(acc)

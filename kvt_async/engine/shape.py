@@ -6,6 +6,7 @@ no guess: the place is proven by putting a string of our own there and reading t
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -18,22 +19,27 @@ _OURS = "kvt"
 class Shape:
     """Bytes around the text of one stream's content events."""
 
-    __slots__ = ("_after", "_before", "_least", "_text_ends")
+    __slots__ = ("after", "before", "least", "text_ends")
 
     def __init__(self, before: bytes, after: bytes) -> None:
-        self._before, self._after = before, after  # without the string's own quotes
-        self._least = len(before) + len(after) + 2
-        self._text_ends = -len(after)
+        """`before` and `after` stand outside the string's own quotes."""
+        self.before, self.after = before, after
+        self.least = len(before) + len(after) + 2  # bytes of the shortest such event
+        self.text_ends = -len(after)
 
-    def text_of(self, payload: bytes) -> str | None:
-        """The text, if this is such an event; None: read it whole."""
-        if len(payload) < self._least or not payload.startswith(self._before) or not payload.endswith(self._after):
-            return None
-        try:
-            text = orjson.loads(payload[len(self._before) : self._text_ends])
-        except orjson.JSONDecodeError:
-            return None  # not one string: other fields stand between
-        return text if type(text) is str else None
+
+def texts_of(strings: Sequence[bytes]) -> list[str] | None:
+    """JSON strings parsed together, which costs a fraction of each alone; None: one of them is not one string.
+
+    A zero stands between neighbours: whatever is not one string puts something else in its place.
+    """
+    try:
+        values = orjson.loads(b"[" + b",0,".join(strings) + b"]")
+    except orjson.JSONDecodeError:
+        return None
+    texts: list[str] = values[::2]
+    whole = len(values) == 2 * len(strings) - 1 and not any(values[1::2]) and set(map(type, values[1::2])) <= {int}
+    return texts if whole and set(map(type, texts)) <= {str} else None
 
 
 def learn(payload: bytes, event: Any) -> Shape | None:
@@ -70,7 +76,7 @@ def _only_content(event: Any) -> bool:
 
 def _proven(shape: Shape, payload: bytes, event: Any) -> bool:
     try:
-        other = orjson.loads(shape._before + orjson.dumps(_OURS) + shape._after)
+        other = orjson.loads(shape.before + orjson.dumps(_OURS) + shape.after)
     except orjson.JSONDecodeError:
         return False
     if not _only_content(other):

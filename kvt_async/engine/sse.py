@@ -42,12 +42,15 @@ class SseDecoder:
             read = b"".join(self._partial)
         events: list[Event] = []
         if not self._data and not self._name:  # at the start of an event: most are one `data` line and a blank one
-            *blocks, read = read.split(b"\n\n")
-            for block in blocks:
-                if block.startswith(b"data: ") and b"\n" not in block:
-                    events.append((block[6:], b""))
-                else:
+            *blocks, rest = read.split(b"\n\n")
+            one_line = read.count(b"\n") == 2 * len(blocks) + rest.count(b"\n")
+            if one_line:
+                events = [(block[6:], b"") for block in blocks if block[:6] == b"data: "]
+            if len(events) != len(blocks):
+                events = []
+                for block in blocks:
                     events += self._take([*block.split(b"\n"), b""])
+            read = rest
         *lines, tail = read.split(b"\n")
         self._partial = [tail] if tail else []
         return events + self._take(lines) if lines else events

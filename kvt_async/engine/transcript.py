@@ -4,7 +4,7 @@ Reading is lenient about what servers add and strict about what kvt needs: an ev
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -75,14 +75,17 @@ class Transcript:
         self.finish_ns: int | None = None
         self.usage_ns: int | None = None
 
-    def text_chunk(self, text: str, at_ns: int) -> None:
-        """A piece of content that was found without reading the whole event."""
-        if self.first_content_ns is None:
-            self.first_content_ns = at_ns
-        self.last_delta_ns = at_ns
-        self.content.append(text)
-        self.chunk_ns.append(at_ns)
-        self.chunk_chars.append(len(text))
+    def add_texts(self, texts: Sequence[str], at_ns: int) -> None:
+        """Pieces of content that were found without reading the whole of their events."""
+        if not all(texts):
+            texts = [text for text in texts if text]
+        if texts:
+            if self.first_content_ns is None:
+                self.first_content_ns = at_ns
+            self.last_delta_ns = at_ns
+            self.content += texts
+            self.chunk_ns += [at_ns] * len(texts)
+            self.chunk_chars += map(len, texts)
 
     def add(self, event: Any, at_ns: int) -> None:
         """One event of a stream. Raises UnreadableError for a shape that can't be read."""
@@ -158,7 +161,7 @@ class Transcript:
             text = _text(text)
             if not text:
                 return
-        self.text_chunk(text, at_ns)
+        self.add_texts((text,), at_ns)
 
     def _rarer(self, delta: Json, at_ns: int) -> None:
         if reasoning := _text(delta.get("reasoning_content") or delta.get("reasoning")):

@@ -13,7 +13,7 @@ from kvt_async.contract.chunks import encode_chunks
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.engine import faults
 from kvt_async.engine.redact import Redactor
-from kvt_async.engine.shape import Shape, learn
+from kvt_async.engine.shape import Shape, learn, texts_of
 from kvt_async.engine.sse import Event, SseDecoder
 from kvt_async.engine.transcript import Transcript, UnreadableError, count, parse_json
 from kvt_async.engine.wire import EVIDENCE_BYTES, MAX_REPLY_BYTES, Exchange
@@ -161,26 +161,47 @@ class _Reading:
 
     def take(self, events: list[Event], at_ns: int) -> None:
         """Events of one read. Raises UnreadableError."""
-        transcript, shape = self.transcript, self._shape
         if self.done_ns is not None or not events:
             return
         if self.first_event_ns is None:
             self.first_event_ns = at_ns
-        had_text = bool(transcript.chunk_ns)
+        arrivals = self.transcript.chunk_ns
+        had_text = bool(arrivals)
         self.since_yield += len(events)
+        self.n_events += len(events)
+        run: list[bytes] = []  # JSON strings of neighbouring events of the known shape
         try:
+            shape = self._shape
             for payload, name in events:
-                self.n_events += 1
-                if shape is not None and not name and (text := shape.text_of(payload)) is not None:
-                    if text:
-                        transcript.text_chunk(text, at_ns)
-                elif self._whole(payload, name, at_ns):
+                if (
+                    shape is not None
+                    and payload.startswith(shape.before)
+                    and payload.endswith(shape.after)
+                    and len(payload) >= shape.least
+                    and not name
+                ):
+                    run.append(payload[len(shape.before) : shape.text_ends])
+                    continue
+                self._run(run, at_ns)
+                if self._whole(payload, name, at_ns):
                     return
-                else:
-                    shape = self._shape
+                shape = self._shape
+            self._run(run, at_ns)
         finally:
-            if transcript.chunk_ns and (not had_text or transcript.chunk_ns[0] == at_ns):
+            if arrivals and (not had_text or arrivals[0] == at_ns):
                 self.in_first_text_read += len(events)
+
+    def _run(self, strings: list[bytes], at_ns: int) -> None:
+        if not strings:
+            return
+        texts, shape = texts_of(strings), self._shape
+        assert shape is not None
+        if texts is not None:
+            self.transcript.add_texts(texts, at_ns)
+        else:  # one of them is not what it looked like: read each whole
+            for string in strings:
+                self._whole(shape.before + string + shape.after, b"", at_ns)
+        strings.clear()
 
     def _whole(self, payload: bytes, name: bytes, at_ns: int) -> bool:
         """Read all of an event; True: it was [DONE]."""

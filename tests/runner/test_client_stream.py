@@ -65,6 +65,21 @@ async def test_reasoning_is_kept_beside_the_answer() -> None:
     assert got.marks.first_reasoning_ns is not None
 
 
+async def test_text_is_the_same_whichever_way_its_events_are_read() -> None:
+    texts = ["a", 'q"\\', "\u2028", "é", "", " 😀", "\n", '","content":"x']
+    like = [event(delta(text)) for text in texts]
+    odd = [
+        event(delta("b", role="assistant")),
+        event(delta("c", logprobs=None)),
+        event(delta("d", content_type="text")),
+    ]
+    mixed = b"".join([*like, odd[0], *like, odd[1], odd[2], *like]) + event(delta(finish="stop")) + event("[DONE]")
+    whole, one_by_one = await try_once(stream(mixed)), await try_once(stream(mixed, every=11))
+    once = "".join(texts)
+    assert text_of(whole) == text_of(one_by_one) == f"{once}b{once}cd{once}"
+    assert whole.marks.n_text_chunks == one_by_one.marks.n_text_chunks == 3 * (len(texts) - 1) + 3
+
+
 # ------------------------------------------------------------------ how a stream may end
 
 

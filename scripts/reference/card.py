@@ -41,9 +41,10 @@ A {parameters:,}-parameter `LlamaForCausalLM` that finds facts in up to 2,048 to
 that the effect of a smaller KV cache can be seen on any laptop: real weights, real attention, real eviction.
 `scripts/train_reference.py` makes this whole folder from nothing.
 
-{shape.num_hidden_layers} layers, width {shape.hidden_size}, {shape.num_attention_heads} query heads,
-{shape.num_key_value_heads} KV heads of {shape.head_dim}, SwiGLU {shape.intermediate_size}, RMSNorm, RoPE base
-{shape.rope_theta:,.0f}, tied embeddings, no biases, {shape.vocab_size} word-level tokens, float16 weights.
+{shape.num_hidden_layers} layers, width {shape.hidden_size}, {shape.num_attention_heads} query heads, \
+{shape.num_key_value_heads} KV heads of {shape.head_dim}, SwiGLU {shape.intermediate_size}, RMSNorm, \
+RoPE base {shape.rope_theta:,.0f}, tied embeddings, no biases,
+{shape.vocab_size} word-level tokens, float16 weights.
 
 ## What it can do
 
@@ -95,9 +96,9 @@ the answers and a little on other tokens.
 | SHA-256 of the vocabulary | `{made.vocabulary_sha256}` |
 | SHA-256 of model.safetensors | `{made.weights_sha256}` |
 
-The rows are the same on every machine (their hash says so). The weights are the same bits only on the same kind of CPU
-with the same torch and the same number of threads: elsewhere sums are taken in another order, and the small differences
-grow over {sum(record.steps.values()):,} steps. The accuracy is what should repeat.
+Every machine draws the same rows in the same order. The weights are the same bits only on the same kind of CPU with the
+same torch and the same number of threads: elsewhere sums are taken in another order, the small differences grow over
+{sum(record.steps.values()):,} steps, and the first two stages may end a step earlier or later. The accuracy is what should repeat.
 """
 
 

@@ -98,7 +98,8 @@ the answers and a little on other tokens.
 
 Every machine draws the same rows in the same order. The weights are the same bits only on the same kind of CPU with the
 same torch and the same number of threads: elsewhere sums are taken in another order, the small differences grow over
-{sum(record.steps.values()):,} steps, and the first two stages may end a step earlier or later. The accuracy is what should repeat.
+{sum(record.steps.values()):,} steps, and the first two stages may end a step earlier or later.
+The accuracy is what should repeat.
 """
 
 

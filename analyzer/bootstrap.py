@@ -59,8 +59,7 @@ def resample_means(columns: Columns, resamples: int, seed: int, bin_idx: int) ->
 
 def draw_counts(rng: np.random.Generator, rows: int, n_units: int) -> Floats:
     """How often each unit is drawn in `rows` resamples of size n_units: [rows, n_units], every row sums to n_units."""
-    narrow = np.uint16 if n_units <= 2**16 else np.int64  # drawing small integers takes half the time
-    draw = rng.integers(0, n_units, size=(rows, n_units), dtype=narrow) + (np.arange(rows) * n_units)[:, None]
+    draw = rng.integers(0, n_units, size=(rows, n_units)) + (np.arange(rows) * n_units)[:, None]
     return np.bincount(draw.ravel(), minlength=rows * n_units).reshape(rows, n_units).astype(np.float64)
 
 

@@ -1,0 +1,192 @@
+"""Scoring a facts database: one row per finished request, labels and flags, and nothing done twice."""
+
+import json
+
+import polars as pl
+import pytest
+
+from analyzer.labels import FLAGS
+from analyzer.score import SCORER_VERSION, score, score_frame
+from kvt_async.contract.errors import ConfigError, ErrorType, MissingPrerequisiteError
+
+
+def one(text: str | None, golds: list[str], *, metric: str = "f1", **given):
+    """Score a single made-up outcome."""
+    meta = given.pop("meta", {})
+    row = {
+        "request_id": "r:0",
+        "example_id": "e",
+        "text": text,
+        "finish_reason": "stop",
+        "prompt_tokens": 100,
+        "identical": None,
+        "is_failure": text is None,
+        "error_type": None,
+        "token_len": 100,
+        "golds": golds,
+        "golds_norm": [g.lower() for g in golds],
+        "meta_json": json.dumps(meta),
+    } | given
+    types = {
+        "text": pl.String,
+        "golds": pl.List(pl.String),
+        "golds_norm": pl.List(pl.String),
+        "identical": pl.Int64,
+        "finish_reason": pl.String,
+        "error_type": pl.String,
+    }
+    frame = pl.DataFrame([row], schema_overrides=types)
+    return score_frame(frame, metric, server_counts=True).row(0, named=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "label"),
+    [
+        (ErrorType.TTFB_TIMEOUT, "TIMEOUT"),
+        (ErrorType.IDLE_TIMEOUT, "TIMEOUT"),
+        (ErrorType.HTTP, "ENGINE_ERROR"),
+        (ErrorType.STREAM_CUT, "ENGINE_ERROR"),
+        (ErrorType.RATE_LIMITED, "ENGINE_ERROR"),
+        (ErrorType.CONTEXT_OVERFLOW, "CONTEXT_OVERFLOW"),
+        (None, "UNKNOWN_FAILURE"),
+        ("SomethingNew", "UNKNOWN_FAILURE"),
+    ],
+)
+def test_a_request_without_a_response_scores_zero_and_its_label_says_why(error, label):
+    row = one(None, ["x"], error_type=error)
+    assert (row["em"], row["f1"], row["score"], row["pred_norm"], row["failure_label"]) == (0, 0, 0, None, label)
+
+
+def test_a_failed_request_scores_zero_even_where_no_answer_would_be_right():
+    assert one(None, [], error_type=ErrorType.HTTP)["score"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "golds", "given", "label"),
+    [
+        ("paris", ["paris"], {}, None),
+        ("london", ["paris"], {}, None),  # wrong is not failed
+        ("", ["paris"], {}, "EMPTY_OUTPUT"),
+        (" \n", ["paris"], {}, "EMPTY_OUTPUT"),
+        ("<think>hm", ["paris"], {}, "EMPTY_OUTPUT"),
+        ("", [], {}, None),  # nothing was the right answer
+        ("I'm sorry, but I can't help with that.", ["paris"], {}, "REFUSAL"),
+        ("I cannot answer this question.", ["paris"], {}, "REFUSAL"),
+        ("I can't answer: Paris", ["paris"], {}, None),  # right after all
+        ("sorry about the wait: london", ["paris"], {}, None),
+        ("it is the city of", ["paris"], {"finish_reason": "length"}, "TRUNCATED"),
+        ("paris, the capital of", ["paris"], {"finish_reason": "length"}, None),  # cut, but right
+        ("", ["paris"], {"finish_reason": "length"}, "EMPTY_OUTPUT"),  # priority
+        ("the third", ["Paragraph 3"], {"metric": "retrieval"}, "FORMAT_ERROR"),
+        ("4", ["Paragraph 3"], {"metric": "retrieval"}, None),
+        ("none of these", ["Food"], {"metric": "classification", "meta": {"all_classes": ["Food"]}}, "FORMAT_ERROR"),
+    ],
+)
+def test_labels_of_answers_are_conservative(text, golds, given, label):
+    assert one(text, golds, **given)["failure_label"] == label
+
+
+def test_a_label_leaves_an_answers_score_alone():
+    row = one("I cannot answer", ["I will not"])
+    assert row["failure_label"] == "REFUSAL" or row["score"] > 0
+
+
+def test_flags_are_observations_not_failures():
+    loop = one("and so " * 30, ["x"])
+    assert (loop["flags"], loop["failure_label"]) == ("repetition_loop", None)
+    assert one("x", ["x"], identical=1)["flags"] == "identical_to_full"
+    assert one("x", ["x"], prompt_tokens=50)["flags"] == "prompt_truncated"
+    assert one("x", ["x"], prompt_tokens=97)["flags"] == ""  # a template's worth of difference
+    assert set(FLAGS) == {"repetition_loop", "identical_to_full", "prompt_truncated"}
+
+
+def test_only_the_first_line_counts_where_the_task_says_so():
+    assert one("\nparis\nlondon", ["paris"], metric="qa_f1_first_line")["score"] == 1
+    assert one("paris\nlondon", ["paris"], metric="qa_f1")["score"] < 1
+
+
+def test_every_finished_request_gets_one_row_and_pending_ones_none(experiment):
+    conn, _ = experiment(n_per_bin=10, failures=0.1, partial=0.2)
+    report = score(conn, "synthetic")
+    finished = conn.execute("SELECT count(*) FROM outcomes WHERE state != 'pending'").fetchone()[0]
+    assert conn.execute("SELECT count(*) FROM scores").fetchone()[0] == finished == report.scored
+    assert report.pending == conn.execute("SELECT count(*) FROM outcomes WHERE state = 'pending'").fetchone()[0] > 0
+    failed = conn.execute("SELECT count(*), sum(score) FROM scores WHERE pred_norm IS NULL").fetchone()
+    assert tuple(failed) == (report.failures, 0.0)
+
+
+def test_answers_made_right_score_one_and_wrong_ones_less(experiment):
+    conn, _ = experiment(p_correct={1.0: 1.0, 0.5: 1.0, 0.2: 0.0})
+    score(conn, "synthetic")
+    rows = conn.execute(
+        "SELECT u.kv_budget, avg(s.score), avg(s.em) FROM scores s JOIN requests r USING (request_id) "
+        "JOIN runs u USING (run_id) GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    assert [tuple(row) for row in rows] == [(0.2, 0.0, 0.0), (0.5, 1.0, 1.0), (1.0, 1.0, 1.0)]
+
+
+def test_identical_answers_are_flagged_against_full_cache_but_never_at_full_cache(experiment):
+    conn, _ = experiment(p_correct=1.0)
+    score(conn, "synthetic")
+    rows = conn.execute(
+        "SELECT u.is_full AND u.repeat_idx = 0, s.flags LIKE '%identical_to_full%', count(*) FROM scores s "
+        "JOIN requests r USING (request_id) JOIN runs u USING (run_id) GROUP BY 1, 2"
+    ).fetchall()
+    assert {(row[0], row[1]) for row in rows} == {(1, 0), (0, 1)}
+
+
+def test_a_second_scoring_does_nothing_and_a_new_fact_scores_its_run_again(experiment):
+    conn, _ = experiment(n_per_bin=4, partial=0.25)
+    first = score(conn, "synthetic")
+    assert score(conn, "synthetic").scored == 0
+    run_id, request_id = conn.execute(
+        "SELECT run_id, request_id FROM outcomes WHERE state = 'pending' AND run_id LIKE '%0.5%' LIMIT 1"
+    ).fetchone()
+    session = conn.execute("SELECT session_id FROM sessions").fetchone()[0]
+    conn.execute(
+        "INSERT INTO attempts VALUES (?,0,0,?,'t','http://x',200,'done',NULL,NULL,NULL,NULL,0.1)", (request_id, session)
+    )
+    conn.execute("INSERT INTO responses VALUES (?,0,'a',NULL,'stop',NULL,NULL,NULL,'t')", (request_id,))
+    again = score(conn, "synthetic")
+    assert again.runs_scored == (run_id,)
+    assert again.skipped == first.scored - again.scored + 1
+
+
+def test_a_retried_failure_loses_its_zero_until_it_is_finished_again(experiment):
+    conn, _ = experiment(n_per_bin=4, failures=0.3, n_bins=2)
+    score(conn, "synthetic")
+    request_id = conn.execute("SELECT request_id FROM failures LIMIT 1").fetchone()[0]
+    session = conn.execute("SELECT session_id FROM sessions").fetchone()[0]
+    conn.execute("INSERT INTO try_series VALUES (?,1,?,'t')", (request_id, session))
+    score(conn, "synthetic")
+    assert conn.execute("SELECT count(*) FROM scores WHERE request_id = ?", (request_id,)).fetchone()[0] == 0
+
+
+def test_scores_of_another_scorer_version_are_made_anew(experiment, monkeypatch):
+    conn, _ = experiment(n_bins=1, n_per_bin=3)
+    score(conn, "synthetic")
+    monkeypatch.setattr("analyzer.score.SCORER_VERSION", SCORER_VERSION + "-next")
+    assert score(conn, "synthetic").scored > 0
+    assert {row[0] for row in conn.execute("SELECT scorer_version FROM scores")} == {SCORER_VERSION + "-next"}
+
+
+def test_one_run_alone_can_be_scored(experiment):
+    conn, _ = experiment(n_per_bin=4)
+    run_id = conn.execute("SELECT run_id FROM runs WHERE kv_budget = 0.5").fetchone()[0]
+    assert score(conn, "synthetic", run_id=run_id).runs_scored == (run_id,)
+    with pytest.raises(MissingPrerequisiteError, match="no run 'nope'"):
+        score(conn, "synthetic", run_id="nope")
+
+
+def test_a_group_that_was_never_run_is_refused_with_the_groups_there_are(experiment):
+    conn, _ = experiment(n_bins=1, n_per_bin=2)
+    with pytest.raises(MissingPrerequisiteError, match="holds synthetic") as caught:
+        score(conn, "other")
+    assert "kvt sweep" in caught.value.do
+
+
+def test_an_unknown_metric_stops_before_anything_is_written(experiment):
+    conn, _ = experiment(n_bins=1, n_per_bin=2, metric="bleu")
+    with pytest.raises(ConfigError, match="bleu"):
+        score(conn, "synthetic")
+    assert conn.execute("SELECT count(*) FROM scores").fetchone()[0] == 0

@@ -5,6 +5,7 @@ that vl-convert carries itself, so the same rows give the same bytes on every ma
 """
 
 import json
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -206,11 +207,21 @@ def save(spec: dict[str, Any], plots_dir: Path, name: str) -> list[Path]:
     source, svg_file, png_file = (plots_dir / f"{name}{end}" for end in FILES)
     if svg_file.is_file() and png_file.is_file() and source.is_file() and source.read_text(encoding="utf-8") == text:
         return [source, svg_file, png_file]
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=vegalite_version())
+    svg = _numbered_anew(vl_convert.vegalite_to_svg(spec, vl_version=vegalite_version()))
     svg_file.write_text(svg, encoding="utf-8")
     png_file.write_bytes(vl_convert.svg_to_png(svg, scale=PNG_SCALE))
     source.write_text(text, encoding="utf-8")  # last: it says that the pictures beside it are of this spec
     return [source, svg_file, png_file]
+
+
+def _numbered_anew(svg: str) -> str:
+    """Vega numbers gradients and clips through the life of a process; here they count from 0 in each picture."""
+    seen: dict[str, str] = {}
+
+    def rename(match: re.Match[str]) -> str:
+        return seen.setdefault(match[0], f"{match[1]}{len(seen)}")
+
+    return re.sub(r"\b(gradient_|clip)\d+\b", rename, svg)
 
 
 def vegalite_version() -> str:

@@ -390,3 +390,26 @@ def _verdicts(conn: sqlite3.Connection, rows: Rows) -> None:
                     diff_ci_low=diff - 0.05, diff_ci_high=diff + 0.05, p=0.001 if abs(diff) > 0.05 else 0.6,
                     p_holm=0.01 if abs(diff) > 0.05 else 1.0, fingerprint="f",
                 )  # fmt: skip
+
+
+SNAPKV = Series("snapkv aware", cliff(48))
+SMALL: dict[str, Any] = {"series": (SNAPKV,), "budgets": (1.0, 0.5, 0.2), "edges": EDGES[:2], "n": 10}
+DEGENERATE: dict[str, dict[str, Any]] = {
+    "one_bin": {**SMALL, "edges": EDGES[:1]},
+    "one_budget": {**SMALL, "budgets": (1.0, 0.5)},
+    "full_cache_only": {**SMALL, "budgets": (1.0,), "series": ()},
+    "one_example": {**SMALL, "n": 1, "series": (Series("snapkv aware", cliff(48), verdict="cannot_tell"),)},
+    "all_failed": {
+        **SMALL,
+        "fail_full": 1.0,
+        "full_acc": 0.0,
+        "series": (Series("snapkv aware", cliff(48), fail=lambda b, t: 1.0, verdict="nothing_to_lose"),),
+    },
+    "partial": {**SMALL, "pending": 3},
+    "unverified": {**SMALL, "series": (Series("snapkv aware", cliff(48), evidence="unverified"),)},
+    "no_baseline": {**SMALL, "baseline": False},
+    "empty_bin": {**SMALL, "empty_bin": 1},
+    "token_caps": {**SMALL, "unit": "tokens", "budgets": (512.0, 128.0, 32.0)},
+    "many_series": {**SMALL, "series": tuple(Series(f"series {i}", cliff(30 + 4 * i)) for i in range(9))},
+    "tiny_budgets": {**SMALL, "budgets": (1.0, 0.5, 0.1, 0.02, 0.01)},
+}

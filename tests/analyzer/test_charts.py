@@ -1,0 +1,174 @@
+"""Charts draw persisted rows: readable when there is little to draw, honest, and the same bytes every time."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analyzer.charts import CHARTS, draw, draw_all
+from analyzer.charts_data import budget_axis, chart_data
+from analyzer.charts_style import DASHES, NARROW, PALETTE, SHAPES, save
+from analyzer.report.facts import Facts, read_facts
+from kvt_async.contract.load import load_settings
+from tests.analyzer.report_rows import DEGENERATE, GROUP, SMALL, Rows, write
+
+SETTINGS = load_settings(None, [f"experiment.exp_group_id={GROUP}"], environ={})
+KINDS = {kind.name: kind for kind in CHARTS}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    with closing(write(tmp_path_factory.mktemp("demo") / "demo.sqlite", Rows(n=4))) as conn:
+        yield conn
+
+
+@pytest.fixture(scope="module")
+def plots(demo: sqlite3.Connection, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plots")
+    draw_all(demo, SETTINGS, folder)
+    return folder
+
+
+def facts_of(tmp_path: Path, **changes: Any) -> Facts:
+    with closing(write(tmp_path / "facts.sqlite", Rows(**{**SMALL, **changes}))) as conn:
+        return read_facts(conn, GROUP)
+
+
+def drawn(facts: Facts, name: str) -> dict[str, Any]:
+    return draw(KINDS[name], facts, chart_data(facts))
+
+
+def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for rows in spec["datasets"].values() for row in rows]
+
+
+def titles(spec: dict[str, Any]) -> str:
+    return " ".join([*spec["title"]["text"], *spec["title"]["subtitle"]])
+
+
+def test_the_blueprints_charts_are_there_by_name() -> None:
+    assert {"acc_by_bin", "fail_by_bin", "latency_p50_by_bin", "acc_by_budget", "heatmap_budget_length"} <= set(KINDS)
+
+
+def test_every_chart_is_three_files(plots: Path) -> None:
+    names = {f"{k.name}{end}" for k in CHARTS for end in (".vl.json", ".svg", ".png")}
+    assert {f.name for f in plots.iterdir()} == names
+    for png in plots.glob("*.png"):
+        assert png.read_bytes().startswith(b"\x89PNG")
+        assert png.stat().st_size > 10_000, f"{png.name} looks blank"
+
+
+def test_the_same_rows_give_the_same_bytes_in_any_order(demo: sqlite3.Connection, plots: Path, tmp_path: Path) -> None:
+    facts = read_facts(demo, GROUP)
+    for name in ("latency_p50_by_bin", "heatmap_budget_length", "acc_by_budget"):
+        for file in save(drawn(facts, name), tmp_path, name):
+            assert file.read_bytes() == (plots / file.name).read_bytes(), file.name
+
+
+def test_only_pictures_of_changed_or_missing_charts_are_drawn_anew(
+    demo: sqlite3.Connection, plots: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(plots, tmp_path / "plots")
+    before = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "plots").iterdir()}
+    (tmp_path / "plots" / "pareto.png").unlink()
+    draw_all(demo, SETTINGS, tmp_path / "plots")
+    after = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "plots").iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"pareto.png", "pareto.svg", "pareto.vl.json"}
+
+
+@pytest.mark.parametrize(
+    "case", ["one_bin", "one_budget", "full_cache_only", "all_failed", "no_baseline", "empty_bin", "token_caps"]
+)
+def test_every_chart_can_be_drawn_from_little(case: str, tmp_path: Path) -> None:
+    with closing(write(tmp_path / "facts.sqlite", Rows(**DEGENERATE[case]))) as conn:
+        facts = read_facts(conn, GROUP)
+    data = chart_data(facts)
+    for kind in CHARTS:
+        spec = draw(kind, facts, data)
+        assert rows_of(spec), f"{kind.name} draws nothing and does not say why"
+        assert spec["title"]["text"][0]
+
+
+def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, **DEGENERATE["all_failed"])
+    assert "no request has been answered" in json.dumps(drawn(facts, "latency_p50_by_bin"))
+    assert rows_of(drawn(facts, "acc_by_budget"))[0]["acc_mean"] == 0, "failures are answers of score 0, not gaps"
+
+
+def test_memory_charts_say_when_no_evidence_was_given(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, **DEGENERATE["unverified"])
+    shown = rows_of(drawn(facts, "pareto"))
+    assert {row["budget"] for row in shown if "memory" in row} == {"full cache"}
+
+
+def test_every_accuracy_point_carries_its_interval(demo: sqlite3.Connection) -> None:
+    facts = read_facts(demo, GROUP)
+    for name in (
+        "acc_by_budget",
+        "acc_by_budget_bins",
+        "acc_by_bin",
+        "heatmap_budget_length",
+        "acc_by_kept_tokens",
+        "pareto",
+    ):
+        points = [row for row in rows_of(drawn(facts, name)) if "acc_mean" in row]
+        assert points
+        assert all(row["acc_ci_low"] <= row["acc_mean"] <= row["acc_ci_high"] for row in points), name
+        assert json.dumps(drawn(facts, name)).count("acc_ci_low") > len(points), f"{name} holds the interval unseen"
+
+
+def test_partial_and_unverified_stand_under_a_charts_title(tmp_path: Path) -> None:
+    series = DEGENERATE["unverified"]["series"]
+    facts = facts_of(tmp_path, series=series, pending=3)
+    for name in ("acc_by_budget", "pareto", "fail_by_bin"):
+        assert "PARTIAL: 3 of 80 requests pending" in titles(drawn(facts, name)), name
+        assert "UNVERIFIED: the budget is a label" in titles(drawn(facts, name)), name
+
+
+def test_the_title_says_the_message(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, budgets=(1.0, 0.8, 0.5, 0.1, 0.05), n=80)
+    assert drawn(facts, "acc_by_budget")["title"]["text"] == ["snapkv aware: safe to 0.5, broken from 0.1 down"]
+    assert "No request failed (0 of 960)" in titles(drawn(facts, "fail_by_bin"))
+
+
+def test_the_zone_is_drawn_where_the_verdict_puts_it(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, budgets=(1.0, 0.8, 0.5, 0.1, 0.05), n=80)
+    parts = {r["part"]: (r["x"], r["x2"]) for r in rows_of(drawn(facts, "acc_by_budget")) if "part" in r}
+    assert parts["transition zone"] == (0.5, 0.1)
+    assert parts["safe"][1] == 0.5
+    assert parts["broken"][0] == 0.1
+
+
+def test_full_cache_stands_left_and_budgets_fall_to_the_right(tmp_path: Path) -> None:
+    axis = budget_axis(facts_of(tmp_path))
+    assert axis.labels == ("full", "0.5", "0.2")
+    assert axis.edges[0] > axis.edges[1]
+
+
+def test_token_caps_stand_by_rank_because_full_cache_has_no_count(tmp_path: Path) -> None:
+    axis = budget_axis(facts_of(tmp_path, **DEGENERATE["token_caps"]))
+    assert axis.labels == ("full", "512", "128", "32")
+    assert [axis.at(1.0, is_full=True), axis.at(128.0)] == [0.0, 2.0]
+    assert axis.title == "KV budget, kept tokens (cap)"
+
+
+def test_very_small_budgets_get_a_logarithmic_axis(tmp_path: Path) -> None:
+    assert budget_axis(facts_of(tmp_path, **DEGENERATE["tiny_budgets"])).scale == "log"
+
+
+def test_series_differ_by_colour_shape_and_dash() -> None:
+    looks = [(colour, shape, tuple(dash)) for colour, shape, dash in zip(PALETTE, SHAPES, DASHES, strict=True)]
+    for part in range(3):
+        assert len({look[part] for look in looks}) == len(PALETTE)
+
+
+def test_narrow_charts_have_one_column_and_leave_the_message_to_the_page(demo: sqlite3.Connection) -> None:
+    facts = read_facts(demo, GROUP)
+    spec = draw(KINDS["acc_by_bin"], facts, chart_data(facts), NARROW, title=False)
+    assert "title" not in spec
+    assert spec["columns"] == 1

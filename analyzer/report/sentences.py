@@ -81,12 +81,9 @@ def _zone(v: Verdict, unit: str, m: str) -> str:
     top = "full cache" if nothing_safe(v) else budget(v.zone_high, unit)
     half = ""
     if v.half_loss_budget is not None:
-        ci = (
-            f" [{number(v.half_loss_ci_low)}, {number(v.half_loss_ci_high)}]"
-            if v.half_loss_ci_low is not None and v.half_loss_ci_high is not None
-            else ""
-        )
-        half = f"; half of the loss has happened at {number(v.half_loss_budget)}{ci}"
+        digits = 2 if unit == "fraction" else 0
+        at = interval(v.half_loss_budget, v.half_loss_ci_low, v.half_loss_ci_high, digits)
+        half = f"; half of the loss has happened at {at}"
     return (
         f"Transition zone: between {top} and {budget(v.zone_low, unit)}{half}. "
         f"From {budget(v.zone_low, unit)} down, the loss is proven to be beyond {m}."
@@ -140,7 +137,8 @@ def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) 
             pairs = max((v.n_needed or 0 for _, v in rows), default=0)
             need = f" (that needs about {plural(pairs, 'pair')} per bin)" if pairs else ""
             return f"{series}: no budget is proven safe in any length bin{need}."
-        return f"{series}: {parts[0][0]} in every length bin."
+        where = "any" if parts[0][0].startswith("no ") else "every"
+        return f"{series}: {parts[0][0]} in {where} length bin."
     told = [f"{text} at {bins[0].lo_tokens:,}–{bins[-1].hi_tokens:,} tokens" for text, bins in parts]
     return f"{series}: {', '.join(told)}."
 

@@ -125,11 +125,11 @@ def _changed(facts: Facts, alpha: float) -> list[str]:
 
 
 def _where(facts: Facts) -> list[str]:
-    others = [
-        f"{s}: {sentences.short_verdict(v, facts.unit)}"
-        for s in facts.series[1:]
-        if (v := facts.verdict(s)) is not None
-    ]
+    alike: dict[str, list[str]] = {}
+    for series in facts.series[1:]:
+        if (v := facts.verdict(series)) is not None:
+            alike.setdefault(sentences.short_verdict(v, facts.unit), []).append(series)
+    others = [f"{listed(names)}: {text}" for text, names in alike.items()]
     return [
         *(cliff(s, bin_zones(facts, s)) for s in facts.series),
         f"Other series. {'; '.join(others)}." if others else "",
@@ -145,7 +145,8 @@ def _lengths(facts: Facts) -> list[str]:
         rows = [(b, v) for b in facts.bins if (v := facts.verdict(series, b.bin_idx)) is not None]
         if rows:
             by_text.setdefault(sentences.safe_by_length("", rows, facts.unit), []).append(series)
-    return [f"{listed(names)}{text}" for text, names in by_text.items()]
+    every = len(by_text) == 1 and len(facts.series) > 2
+    return [f"{'every series' if every else listed(names)}{text}" for text, names in by_text.items()]
 
 
 def _smallest(facts: Facts, series: str) -> Run | None:
@@ -222,11 +223,12 @@ def _sure(facts: Facts, settings: Settings) -> list[str]:
     for series in facts.series:
         if text := sentences.noise(paired(facts, series), controls(facts), facts.unit):
             lines.append(f"{series}: {text}")
-    if v is not None:
+    if v is not None and v.n:
+        bins = ", its bins are exploratory" if len(facts.bins) > 1 else ""
         lines.append(
             f"{plural(v.n, 'pair')} per budget over {plural(len(facts.bins), 'length bin')}; a wrong “safe” or a wrong "
             f"“broken” has a chance of at most {percent(a.alpha / 2, 1)} each. The overall verdict of {v.series} is "
-            "confirmatory, its bins are exploratory."
+            f"confirmatory{bins}."
         )
     return lines
 

@@ -32,8 +32,8 @@ def percent(value: float | None, digits: int = 0) -> str:
     """A share in percent; what is neither 0 nor 100% never reads as such."""
     if value is None:
         return NOTHING
-    if value == 0:
-        return "0%"
+    if value in (0, 1):
+        return f"{100 * value:.0f}%"
     text = f"{100 * value:.{digits}f}"
     if float(text) == 0 and value > 0:
         return f"<{10**-digits:g}%"

@@ -1,0 +1,269 @@
+"""report.md and report.html: guarded, complete, readable in degenerate cases, and the same bytes every time."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analyzer.report.build import ReportPaths, build_report, guard, markdown, verdict_lines
+from analyzer.report.facts import Facts, read_facts
+from analyzer.report.story import story
+from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
+from kvt_async.contract.load import load_settings
+from kvt_async.contract.paths import RunPaths
+from kvt_async.contract.schema import connect_for_reading
+from tests.analyzer.report_rows import DEGENERATE, GROUP, SMALL, SNAPKV, Rows, Series, cliff, write
+
+SETTINGS = load_settings(None, [f"experiment.exp_group_id={GROUP}"], environ={})
+NOON, LATER = datetime(2026, 1, 2, 12, tzinfo=UTC), datetime(2026, 1, 3, 9, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """A database as `make demo` leaves it, opened as the report opens it: for reading."""
+    db = tmp_path_factory.mktemp("demo") / "demo.sqlite"
+    write(db, Rows(n=20)).close()
+    with closing(connect_for_reading(db)) as conn:
+        yield conn
+
+
+@pytest.fixture(scope="module")
+def report(demo: sqlite3.Connection, tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
+    folder = tmp_path_factory.mktemp("report")
+    return build_report(demo, SETTINGS, RunPaths(folder, folder / "demo.sqlite"), now=NOON)
+
+
+def facts_of(tmp_path: Path, **changes: Any) -> Facts:
+    with closing(write(tmp_path / "facts.sqlite", Rows(**{**SMALL, **changes}))) as conn:
+        return read_facts(conn, GROUP)
+
+
+def said(facts: Facts) -> str:
+    told = story(facts, SETTINGS)
+    return "\n".join([*told.alarms, told.headline, *(line for a in told.answers for line in a.lines)])
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def test_the_first_screen_answers_every_question_in_order(report: ReportPaths) -> None:
+    text = report.md.read_text(encoding="utf-8")
+    questions = re.findall(r"^### (.*\?)$", text, re.MULTILINE)
+    assert questions == [
+        "What changed with the KV budget?", "Where does it break?", "Which budget is safe at which length?",
+        "Wrong answers or failures?", "What does a smaller budget buy?", "Was the budget applied?",
+        "How sure is this?", "What limits it?",
+    ]  # fmt: skip
+    assert text.index("> **snapkv aware: ") < text.index(questions[0])
+    assert "no attention redundancy, so its curves are steeper" in text
+
+
+def test_the_sections_and_every_picture_are_there(report: ReportPaths) -> None:
+    text = report.md.read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings == [
+        "Verdict", "Verdict by series", "Charts", "Levels", "Series against series", "Sanity and error budget",
+        "Efficiency", "A/A control", "Step rule", "Runs and bins", "Provenance", "Definitions",
+    ]  # fmt: skip
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len(pictures) == 10
+    assert all((report.md.parent / picture).is_file() for picture in pictures)
+    assert "<" not in re.sub(r"<1|<0\.1|&lt;", "", text), "report.md is Markdown only"
+
+
+def test_markdown_tables_have_as_many_cells_in_every_row(report: ReportPaths) -> None:
+    lines = report.md.read_text(encoding="utf-8").splitlines()
+    widths = [line.count(" | ") if line.startswith("| ") else None for line in lines]
+    for before, after in pairwise(widths):
+        assert before is None or after is None or before == after
+
+
+def test_html_is_one_file_that_needs_nothing_else(report: ReportPaths) -> None:
+    html = report.html.read_text(encoding="utf-8")
+    assert report.html.stat().st_size < 3_000_000
+    assert "default-src 'none'" in html
+    page = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+    assert re.findall(r"(?:src|href)=[\"'](?!data:|#)([^\"']*)", page) == []
+
+
+def test_the_same_database_gives_the_same_bytes_but_for_the_generated_at_line(
+    demo: sqlite3.Connection, report: ReportPaths
+) -> None:
+    folder = report.md.parent
+    before = [p.read_text(encoding="utf-8").splitlines() for p in (report.md, report.html)]
+    again = build_report(demo, SETTINGS, RunPaths(folder, folder / "demo.sqlite"), now=LATER)
+    after = [p.read_text(encoding="utf-8").splitlines() for p in (again.md, again.html)]
+    for old, new in zip(before, after, strict=True):
+        changed = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
+        assert changed == [("Generated at 2026-01-02 12:00:00 UTC", "Generated at 2026-01-03 09:00:00 UTC")]
+
+
+def test_provenance_gives_contract_invocations_and_the_commands_to_reproduce(report: ReportPaths) -> None:
+    text = report.md.read_text(encoding="utf-8")
+    assert "| model.name | reference |" in text
+    assert "| decoding.max_tokens | 8 |" in text
+    assert "kvt sweep -c configs/experiments/demo.yaml\nkvt all -c configs/experiments/demo.yaml" in text
+    assert "client-clean, ±0.42 ms (loop lag p99)" in text
+
+
+def test_names_from_outside_cannot_break_table_or_page(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, series=(Series("a|b <script>alert(1)</script>", cliff(48)),))
+    text = markdown(facts, SETTINGS, NOON)
+    assert "a\\|b &lt;script>" in text
+
+
+def test_prices_give_the_cost_and_their_absence_is_said(tmp_path: Path) -> None:
+    priced = load_settings(
+        None,
+        [f"experiment.exp_group_id={GROUP}", "analysis.prices={prompt_per_mtok: 10, completion_per_mtok: 30}"],
+        environ={},
+    )
+    facts = facts_of(tmp_path)
+    assert re.search(r"0\.\d{4} USD", markdown(facts, priced, NOON))
+    assert "set analysis.prices" in markdown(facts, SETTINGS, NOON)
+
+
+def test_the_terminal_verdict_fits_twelve_lines_of_a_hundred_columns(demo: sqlite3.Connection) -> None:
+    lines = verdict_lines(demo, SETTINGS)
+    assert len(lines) <= 12
+    assert max(map(len, lines)) <= 100
+    assert lines[0].startswith("snapkv aware: ")
+    assert any("A/A control" in line for line in lines)
+
+
+# ---------------------------------------------------------------- degenerate cases
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_a_degenerate_case_still_gives_a_whole_report(case: str, tmp_path: Path) -> None:
+    with closing(write(tmp_path / "facts.sqlite", Rows(**DEGENERATE[case]))) as conn:
+        facts = read_facts(conn, GROUP)
+    guard(facts, partial=case == "partial")
+    text = markdown(facts, SETTINGS, NOON)
+    assert text.count("\n## ") == 12
+    slips = re.findall(r".*(?:\bNone\b|\bnan\b|\binf\b|\[–|\w+\(\w+=|^- $).*", text, re.MULTILINE)
+    assert slips == []
+
+
+def test_one_bin_leaves_out_what_compares_lengths(tmp_path: Path) -> None:
+    text = markdown(facts_of(tmp_path, **DEGENERATE["one_bin"]), SETTINGS, NOON)
+    assert "Which budget is safe at which length?" not in text
+    assert "over 1 length bin;" in text
+
+
+def test_one_budget_has_no_largest_step(tmp_path: Path) -> None:
+    text = said(facts_of(tmp_path, **DEGENERATE["one_budget"]))
+    assert "at full cache to" in text
+    assert "largest step" not in text
+
+
+def test_one_example_cannot_tell_and_says_how_many_it_needs(tmp_path: Path) -> None:
+    assert "cannot tell with 2 pairs" in said(facts_of(tmp_path, **DEGENERATE["one_example"]))
+
+
+def test_only_full_cache_has_no_verdict(tmp_path: Path) -> None:
+    assert "Only full cache was run" in said(facts_of(tmp_path, **DEGENERATE["full_cache_only"]))
+
+
+def test_all_failed_is_told_as_failures_with_nothing_to_lose(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, **DEGENERATE["all_failed"])
+    assert "there is nothing to lose" in said(facts)
+    assert "Over all levels, 80 of 80 requests failed (100%)." in said(facts)
+    assert "Latency at 0.5: none was measured" in said(facts)
+    assert "| all levels | 80 | 80 (100%) |" in markdown(facts, SETTINGS, NOON)
+
+
+def test_partial_stands_above_the_verdict_with_its_counts(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, pending=3)
+    text = markdown(facts, SETTINGS, NOON)
+    assert text.index("PARTIAL: 3 of 80 requests (3.8%)") < text.index("> **snapkv aware:")
+    assert "77 responses + 0 failures + 3 pending = 80 requests." in text
+
+
+def test_unverified_stands_above_the_verdict_and_in_every_table_of_levels(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, **DEGENERATE["unverified"])
+    text = markdown(facts, SETTINGS, NOON)
+    alarm = "UNVERIFIED: the budget is a label; nothing shows that the server applied it."
+    assert text.index(alarm) < text.index("> **snapkv aware:")
+    levels = text[text.index("## Levels") : text.index("## Series against")]
+    assert levels.count("UNVERIFIED") == 2
+    assert "Memory of snapkv aware at" in said(facts)
+    assert "gives no evidence of what it kept" in said(facts)
+
+
+def test_without_full_cache_nothing_is_claimed(tmp_path: Path) -> None:
+    text = said(facts_of(tmp_path, **DEGENERATE["no_baseline"]))
+    assert "no verdict: there is no full-cache run to compare with" in text
+    assert "no loss can be told" in text
+    assert "safe to" not in text
+
+
+def test_an_empty_bin_is_shown_with_n_0(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, **DEGENERATE["empty_bin"])
+    text = markdown(facts, SETTINGS, NOON)
+    assert "No examples in 241–480 tokens." in said(facts)
+    assert "| 241–480 | 0 | – |" in text
+
+
+def test_an_effect_within_the_controls_noise_is_said_to_be_so(tmp_path: Path) -> None:
+    text = said(facts_of(tmp_path, n=80, control_flips=8, budgets=(1.0, 0.8, 0.5, 0.1, 0.05)))
+    assert "8 of 160 answers changed score" in text
+    assert "The effects at 0.8 and 0.5 are no larger than the noise of the A/A control." in text
+
+
+def test_a_client_that_was_too_slow_is_an_alarm(tmp_path: Path) -> None:
+    told = story(facts_of(tmp_path, client="CLIENT-BOUND"), SETTINGS)
+    assert told.alarms == ("Latencies are not the server's alone: CLIENT-BOUND, ±0.42 ms.",)
+
+
+def test_the_tiny_model_caveat_is_only_for_the_reference_model(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path)
+    other = replace(facts, runs=[replace(run, model_name="big") for run in facts.runs])
+    assert "reference model is tiny" in said(facts)
+    assert "reference model is tiny" not in said(other)
+
+
+# ---------------------------------------------------------------- guards
+
+
+def test_without_analysis_the_report_names_the_command_to_run(tmp_path: Path) -> None:
+    facts = replace(facts_of(tmp_path), stats={}, verdicts=[])
+    with pytest.raises(MissingPrerequisiteError, match="kvt analyze -c CONFIG"):
+        guard(facts, partial=True)
+
+
+def test_pending_requests_need_partial(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, pending=3)
+    with pytest.raises(MissingPrerequisiteError, match="3 requests have no outcome yet") as refusal:
+        guard(facts, partial=False)
+    assert refusal.value.exit_code == 3
+    assert "--partial" in str(refusal.value)
+    guard(facts, partial=True)
+
+
+def test_an_analysis_older_than_the_results_is_refused(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path)
+    run_id = facts.runs[1].run_id
+    stale = replace(facts, stats={k: replace(s, n=s.n - 1) if k == (run_id, 0) else s for k, s in facts.stats.items()})
+    with pytest.raises(MissingPrerequisiteError, match=r"snapkv aware 0\.5 has 20 outcomes, 19 were analysed"):
+        guard(stale, partial=False)
+
+
+def test_a_contradicted_budget_is_refused_with_both_values(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, series=(replace(SNAPKV, evidence="contradicted"),))
+    with pytest.raises(ContradictedError) as refusal:
+        guard(facts, partial=True)
+    assert "snapkv aware 0.2: asked 0.200, applied 1.000 (median; 20 of 20 responses off)" in str(refusal.value)
+    assert refusal.value.exit_code == 3
+
+
+def test_an_unknown_group_is_refused(demo: sqlite3.Connection) -> None:
+    with pytest.raises(MissingPrerequisiteError, match="kvt sweep"):
+        read_facts(demo, "nothing")

@@ -5,6 +5,7 @@ prompts are sent at full cache twice and at a destructive budget once, with answ
 prefill can't change the first one of a question-aware prompt). Equal to full, twice, on all prompts: a dead knob.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from kvt_async.store.writer import Writer
 
 PROMPTS = 3
 MAX_TOKENS = 32
+TRIES, PAUSE_S, MAX_PAUSE_S = 4, 0.5, 10.0
 HARSHEST = {"fraction": 0.02, "tokens": 16.0}  # asked next, where the config's own harshest level changes nothing
 Probe = Callable[[str, str, bytes], Awaitable[Attempt]]  # endpoint, path, body
 ALIVE, DEAD, INCONCLUSIVE = "alive", "dead", "inconclusive"
@@ -38,7 +40,7 @@ class Canary:
 def applies(levels: Sequence[Level]) -> bool:
     """Only where the budget travels with the request or its URL, and at least two eviction budgets differ."""
     evicting = {(level.budget, level.unit) for level in levels if level.unit != "bits"}
-    return levels[0].apply_via in ("body", "endpoint") and len(evicting) >= 2
+    return bool(levels) and levels[0].apply_via in ("body", "endpoint") and len(evicting) >= 2
 
 
 async def run_canary(
@@ -99,7 +101,7 @@ class _Asked:
     async def __call__(self, level: Level, entry: Entry) -> Attempt:
         body = self._builder.body(entry, level, self.settings)
         endpoint, path = level.endpoints[0], PATHS[self.settings.prompt.endpoint]
-        attempt = await self._probe(endpoint, path, body)
+        attempt = await self._patiently(endpoint, path, body)
         reply, evidence = attempt.reply, None
         if reply is not None:
             evidence, effective = read_evidence(expectation(level, entry.token_len), reply.usage, {})
@@ -119,6 +121,16 @@ class _Asked:
                 where=endpoint,
                 do="Look at the server's log, start it again and run the same command.",
             )
+        return attempt
+
+    async def _patiently(self, endpoint: str, path: str, body: bytes) -> Attempt:
+        """A busy server says nothing about its knob: a refusal that may pass is asked again."""
+        attempt = await self._probe(endpoint, path, body)
+        for n in range(1, TRIES):
+            if attempt.reply is not None or (400 <= (attempt.http_status or 0) < 500 and attempt.http_status != 429):
+                break
+            await asyncio.sleep(min(attempt.retry_after_s or PAUSE_S * n, MAX_PAUSE_S))
+            attempt = await self._probe(endpoint, path, body)
         return attempt
 
     async def conclude(self, canary: Canary, level: str) -> None:

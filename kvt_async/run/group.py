@@ -3,7 +3,7 @@
 Nothing here talks to a server, and nothing about the group is written before everything has been checked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def stored_dataset(reader: Reader, head: ManifestHead, generation: int) -> str:
 
 
 def unsettled(
-    reader: Reader, runs: list[Run], name: str, chosen: list[int] | None
+    reader: Reader, runs: Sequence[Run], name: str, chosen: list[int] | None
 ) -> tuple[list[bytearray], list[int]]:
     """Per run one byte per entry, 1 where nothing is to be sent; and how many entries each run has in this plan.
 

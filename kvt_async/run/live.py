@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -46,6 +46,7 @@ class Live:
     log: RunLog
     quiet: bool = False
     progress: Progress | None = None  # once sending has begun
+    stop: asyncio.Event = field(default_factory=asyncio.Event)  # of this server's requests: the breaker, or Ctrl-C
 
     @property
     def endpoints(self) -> list[str]:
@@ -56,10 +57,10 @@ class Live:
         """Reach it, note who it is, write the missing rows of `runs`. Raises ServerError, ConfigError."""
         for warning in await server.check_server(self.sender, self.settings, self.endpoints):
             self.say(f"warning: {warning}")
+        found = await server.identities(self.sender, self.endpoints)
         before = server.last_identities(self.reader, self.settings.experiment.exp_group_id)
-        found = await server.snapshot(self.sender, self.store, self.session_id, "start", self.endpoints)
         for endpoint, now in zip(self.endpoints, found, strict=True):
-            for sentence in server.drift(before.get(public_url(endpoint), {}), now):
+            for sentence in server.drift(before.get((public_url(endpoint), self._launched_for), {}), now):
                 self.say(f"warning: {sentence} since the last session; levels may not be comparable")
                 self.log("drift", endpoint=endpoint, what=sentence)
         await add_runs(
@@ -71,15 +72,36 @@ class Live:
             template_version=template_version,
             engine_name=server.engine_name(found[0]),
         )
+        await self._keep_identities("start", found)
         return found
 
     async def part_from_server(self, start: Sequence[Json]) -> None:
         """Note who it is at the end, and say what changed meanwhile."""
-        found = await server.snapshot(self.sender, self.store, self.session_id, "end", self.endpoints)
+        found = await server.identities(self.sender, self.endpoints)
+        await self._keep_identities("end", found)
         for endpoint, then, now in zip(self.endpoints, start, found, strict=True):
             for sentence in server.drift(then, now):
                 self.say(f"warning: {sentence} during the session; levels may not be comparable")
                 self.log("drift", endpoint=endpoint, what=sentence)
+
+    @property
+    def _launched_for(self) -> str | None:
+        """The level this server was launched for: another level's server may well be another."""
+        return self.runs[0].run_id if self.runs[0].level.apply_via == "launch" else None
+
+    async def _keep_identities(self, phase: str, found: Sequence[Json]) -> None:
+        for endpoint, one in zip(self.endpoints, found, strict=True):
+            await self.store.insert(
+                "server_snapshots",
+                {
+                    "session_id": self.session_id,
+                    "run_id": self._launched_for,
+                    "taken_at": utc_now(),
+                    "phase": phase,
+                    "endpoint": public_url(endpoint),
+                    "identity_json": orjson.dumps(one).decode(),
+                },
+            )
 
     async def canary(self, builder: Builder, *, allow_dead_knob: bool) -> str | None:
         """The verdict; None: the levels are not of the kind it can judge. Raises DeadKnobError."""
@@ -127,17 +149,18 @@ class Live:
             pending(done),
             health,
             lambda: self.sender.in_flight,
+            self.log,
         )
         feed = Feed(self.reader, self.store, self.dataset_id, self.runs, builder)
         limits = self.settings.limits
         order = steps(done, [run.level.repeat_idx > 0 for run in self.runs], limits.order, self.settings.sampling.seed)
         gate = Gate(limits.concurrency, self.store)
-        pipe = Pipeline(self.sender.send, self.store, gate, progress, self.interrupts.stop, self.session_id, utc_now)
+        pipe = Pipeline(self.sender.send, self.store, gate, progress, self.stop, self.session_id, utc_now)
         health.start()
         self.interrupts.draining = True
         try:
             async with (
-                beside(health.watch(), progress.show(self.quiet), self._watch_breaker(), self._halt_sender()),
+                beside(health.watch(), progress.show(self.quiet), self._watch_breaker(), self._watch_interrupts()),
                 aclosing(feed.requests(order)) as requests,
             ):
                 await send_all(requests, pipe, concurrency=limits.concurrency)
@@ -156,10 +179,11 @@ class Live:
     async def _watch_breaker(self) -> None:
         await self.sender.breaker.tripped.wait()
         self.say(f"stopping: {self.sender.breaker.reason}")
-        self.interrupts.stop.set()
+        self.stop.set()
 
-    async def _halt_sender(self) -> None:
+    async def _watch_interrupts(self) -> None:
         await self.interrupts.stop.wait()
+        self.stop.set()
         self.sender.halt()
 
 

@@ -15,17 +15,19 @@ from kvt_async.run.health import CLEAN, Health
 from kvt_async.run.levels import label
 
 LINE_EVERY_S = 10.0
+REDRAW_S = 0.5
 WINDOW_S = 15.0
 
 
 class Progress:
-    """Counts what the pipeline tells it, per level. `totals` and `skipped` are requests of this session, by level."""
+    """Counts what the pipeline tells it, per level. `totals` are requests of this session, by level."""
 
     def __init__(
         self, levels: Sequence[Level], run_ids: Sequence[str], totals: Sequence[int], health: Health,
-        in_flight: Callable[[], int],
+        in_flight: Callable[[], int], log: Callable[..., None] = lambda event, **fields: None,
     ) -> None:  # fmt: skip
         self.levels, self.totals, self.health, self._in_flight = levels, totals, health, in_flight
+        self._log = log
         self._level_of = {run_id: n for n, run_id in enumerate(run_ids)}
         self.done, self.failed = [0] * len(levels), [0] * len(levels)
         self.retries = self.attempts = self.output_tokens = 0
@@ -39,6 +41,11 @@ class Progress:
         self.health.saw(attempt)
         if attempt.error_type is not None:
             self.errors[str(attempt.error_type)] += 1
+            self._log(
+                "attempt_failed", request_id=request.request_id, attempt_idx=attempt.attempt_idx,
+                endpoint=attempt.endpoint, error=str(attempt.error_type), http_status=attempt.http_status,
+                message=attempt.error_message,
+            )  # fmt: skip
         elif attempt.marks.completion_tokens is not None:
             self.output_tokens += attempt.marks.completion_tokens
         else:
@@ -53,6 +60,7 @@ class Progress:
             self.done[level] += 1
         elif outcome.give_up is not None:
             self.failed[level] += 1
+            self._log("gave_up", request_id=outcome.request.request_id, reason=outcome.give_up)
             self.failures[str(last.error_type) if last and last.error_type else outcome.give_up] += 1
 
     def rates(self) -> tuple[float, float]:
@@ -97,10 +105,11 @@ class Progress:
                 print(self.line(), file=sys.stderr, flush=True)
         from rich.live import Live
 
-        with Live(self._table(), auto_refresh=False, transient=True, redirect_stdout=False) as live:
+        with Live(auto_refresh=False, transient=True, redirect_stdout=False) as live:
             while True:
-                live.update(self._table(), refresh=True)
-                await asyncio.sleep(0.5)
+                line, rows = self.line(), list(zip(self.levels, self.totals, self.done, self.failed, strict=True))
+                await asyncio.to_thread(lambda: live.update(_table(line, rows), refresh=True))  # noqa: B023  # awaited
+                await asyncio.sleep(REDRAW_S)
 
     def line(self) -> str:
         """One plain line: '120/900 done, 2 failed, 8 in flight, 14.2 req/s, ...'."""
@@ -118,22 +127,23 @@ class Progress:
             parts.append(now["client"])
         return ", ".join(parts)
 
-    def _table(self) -> Any:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
 
-        table = Table.grid(padding=(0, 1))
-        for level, total, done, failed in zip(self.levels, self.totals, self.done, self.failed, strict=True):
-            if total and (done + failed < total):
-                note = f"{failed} failed" if failed else ""
-                bar = ProgressBar(total=total, completed=done + failed, width=30)
-                table.add_row(label(level), bar, f"{done + failed}/{total}", note)
-                if table.row_count >= 12:
-                    table.add_row("...", "", "", "")
-                    break
-        return Group(table, Text(self.line()))
+def _table(line: str, rows: Sequence[tuple[Level, int, int, int]]) -> Any:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 1))
+    for level, total, done, failed in rows:
+        if total and (done + failed < total):
+            note = f"{failed} failed" if failed else ""
+            bar = ProgressBar(total=total, completed=done + failed, width=30)
+            table.add_row(label(level), bar, f"{done + failed}/{total}", note)
+            if table.row_count >= 12:
+                table.add_row("...", "", "", "")
+                break
+    return Group(table, Text(line))
 
 
 def _counts(of: dict[str, int]) -> str:

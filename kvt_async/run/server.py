@@ -12,10 +12,8 @@ from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json
-from kvt_async.run.clock import utc_now
 from kvt_async.run.levels import public_url
 from kvt_async.store.reader import Reader
-from kvt_async.store.writer import Writer
 
 TRIES, PAUSE_S = 3, 0.5
 METRICS = re.compile(r"(cache|prefix|config_info|requests|tokens)", re.IGNORECASE)
@@ -62,21 +60,9 @@ async def identity(sender: Sender, endpoint: str) -> Json:
     return {key: value for key, value in found.items() if value not in (None, {}, [])}
 
 
-async def snapshot(sender: Sender, store: Writer, session_id: str, phase: str, endpoints: Sequence[str]) -> list[Json]:
-    """Store every endpoint's identity; return them in order."""
-    found = await asyncio.gather(*(identity(sender, endpoint) for endpoint in endpoints))
-    for endpoint, one in zip(endpoints, found, strict=True):
-        await store.insert(
-            "server_snapshots",
-            {
-                "session_id": session_id,
-                "taken_at": utc_now(),
-                "phase": phase,
-                "endpoint": public_url(endpoint),
-                "identity_json": orjson.dumps(one).decode(),
-            },
-        )
-    return list(found)
+async def identities(sender: Sender, endpoints: Sequence[str]) -> list[Json]:
+    """Every endpoint's identity, in order."""
+    return list(await asyncio.gather(*(identity(sender, endpoint) for endpoint in endpoints)))
 
 
 def drift(before: Json, now: Json) -> list[str]:
@@ -88,11 +74,11 @@ def drift(before: Json, now: Json) -> list[str]:
     ]
 
 
-def last_identities(reader: Reader, group: str) -> dict[str, Json]:
-    """Per endpoint, what the group's newest snapshot says."""
-    sql = """SELECT n.endpoint, n.identity_json FROM server_snapshots n JOIN sessions s USING (session_id)
+def last_identities(reader: Reader, group: str) -> dict[tuple[str, str | None], Json]:
+    """Per endpoint, and level it was launched for if it was, what the group's newest snapshot says."""
+    sql = """SELECT n.endpoint, n.run_id, n.identity_json FROM server_snapshots n JOIN sessions s USING (session_id)
              WHERE s.exp_group_id = ? ORDER BY n.snapshot_id"""
-    return {row[0]: orjson.loads(row[1]) for row in reader.rows(sql, group)}
+    return {(row[0], row[1]): orjson.loads(row[2]) for row in reader.rows(sql, group)}
 
 
 def engine_name(found: Json) -> str:

@@ -78,6 +78,9 @@ def count(report: RunReport, reader: Reader, runs: Sequence[Run], planned: Seque
     report.planned = sum(planned)
     report.responses = sum(level["responses"] for level in report.levels)
     report.failures = sum(level["failures"] for level in report.levels)
+    report.failures_by_type = {}
+    if not report.failures:
+        return
     marks = ",".join("?" * len(runs))
     report.failures_by_type = {
         row[0]: row[1]

@@ -8,7 +8,8 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import orjson
 
@@ -20,7 +21,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.engine.kv_body import check_template
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json
-from kvt_async.run import dry_run
+from kvt_async.run import dry_run, launch
 from kvt_async.run.build import Builder
 from kvt_async.run.clock import utc_now
 from kvt_async.run.group import Group, find_group, into_database, prepared_head, stored_dataset, unsettled
@@ -29,7 +30,7 @@ from kvt_async.run.levels import Levels, make_levels
 from kvt_async.run.live import Live
 from kvt_async.run.log import RunLog
 from kvt_async.run.plan import check_order, pending
-from kvt_async.run.session import command_line, open_session
+from kvt_async.run.session import Run, command_line, open_session
 from kvt_async.run.summary import RunReport, count, resume_lines
 from kvt_async.store.lock import hold
 from kvt_async.store.reader import Reader
@@ -96,6 +97,8 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
     levels = make_levels(settings)
     for level in levels.levels:
         check_template(settings.kv.apply, level)
+        if settings.kv.apply.via == "launch":
+            launch.command_of(settings, level)
     paths, say = _paths(settings), _say(options.quiet or options.as_json)
     if not options.prepare_first and not paths.db.is_file():
         raise MissingPrerequisiteError(
@@ -191,19 +194,49 @@ class _Sweep:
     ) -> str:
         task = asyncio.current_task()
         assert task is not None
-        assert self.report.session_id is not None
+        work = self._launched if self.settings.kv.apply.via == "launch" else self._served
         try:
-            async with Sender(self.settings, endpoints=self._endpoints()) as sender:
-                live = Live(
-                    self.settings, self.reader, store, sender, interrupts, self.report.session_id, self.dataset_id,
-                    self.group.runs, self.say, self.log, self.options.quiet or self.options.as_json,
-                )  # fmt: skip
-                return await self._with_server(live, done, planned)
+            return await work(store, interrupts, self.group.runs, done, planned)
         except asyncio.CancelledError:
             if not interrupts.hit:
                 raise
             task.uncancel()
             return "interrupted"
+
+    async def _launched(
+        self, store: Writer, interrupts: Interrupts, runs: Sequence[Run], done: Sequence[bytearray],
+        planned: Sequence[int],
+    ) -> str:  # fmt: skip
+        """A server for each group of levels, started anew a few times if it dies under them."""
+        masks, reason = iter(done), "finished"
+        for some in launch.groups(self.settings, runs):
+            todo = list(islice(masks, len(some)))
+            for restart in range(launch.RESTARTS + 1):
+                if sum(pending(todo)) + (self.report.failures if self.options.retry_failed else 0) == 0:
+                    break
+                folder = self.paths.run_dir / "launch"
+                async with launch.launched(self.settings, some[0].level, folder, self.say):
+                    reason = await self._served(store, interrupts, some, todo, planned)
+                if reason != "server" or restart == launch.RESTARTS:
+                    break
+                self.say(f"the launched server died; starting it again ({restart + 1} of {launch.RESTARTS})")
+                some = [replace(run, stored=True) for run in some]  # noqa: PLW2901  # their rows are there now
+                todo = unsettled(self.reader, some, self.dataset_id, self._limited())[0]
+            if reason in ("server", "interrupted"):
+                return reason
+        return "failures" if self.report.failures else "finished"
+
+    async def _served(
+        self, store: Writer, interrupts: Interrupts, runs: Sequence[Run], done: Sequence[bytearray],
+        planned: Sequence[int],
+    ) -> str:  # fmt: skip
+        assert self.report.session_id is not None
+        async with Sender(self.settings, endpoints=[url for run in runs for url in run.level.endpoints]) as sender:
+            live = Live(
+                self.settings, self.reader, store, sender, interrupts, self.report.session_id, self.dataset_id,
+                runs, self.say, self.log, self.options.quiet or self.options.as_json,
+            )  # fmt: skip
+            return await self._with_server(live, done, planned)
 
     async def _with_server(self, live: Live, done: Sequence[bytearray], planned: Sequence[int]) -> str:
         """The session's reason to end."""
@@ -212,17 +245,19 @@ class _Sweep:
         start = await live.meet_server(group.generation, group.template_version)
         if options.retry_failed:
             await live.open_try_series(self._limited())
-            done, _ = self._plan()
-        report.canary = await live.canary(builder, allow_dead_knob=options.allow_dead_knob)
+            done, _ = unsettled(self.reader, live.runs, self.dataset_id, self._limited())
+        if (verdict := await live.canary(builder, allow_dead_knob=options.allow_dead_knob)) is not None:
+            report.canary = verdict
         await live.warm(builder, done)
         began = time.monotonic()
         try:
             await live.send(builder, done)
         finally:
-            report.elapsed_s = time.monotonic() - began
+            report.elapsed_s += time.monotonic() - began
             if live.progress is not None:
-                report.sent = sum(live.progress.done) + sum(live.progress.failed)
-                report.retries, report.client = live.progress.retries, live.progress.health.row()
+                report.sent += sum(live.progress.done) + sum(live.progress.failed)
+                report.retries += live.progress.retries
+                report.client = live.progress.health.row()
         await live.part_from_server(start)
         if live.interrupts.hit:
             return "interrupted"
@@ -233,9 +268,6 @@ class _Sweep:
 
     def _plan(self) -> tuple[list[bytearray], list[int]]:
         return unsettled(self.reader, self.group.runs, self.dataset_id, self._limited())
-
-    def _endpoints(self) -> list[str]:
-        return [url for run in self.group.runs for url in run.level.endpoints]
 
     def _limited(self) -> list[int] | None:
         """seqs that --limit leaves; None: all."""

@@ -7,6 +7,7 @@ As a program (`python -m tests.runner.openai_server --port 0 ...`) it prints its
 import argparse
 import asyncio
 import hashlib
+import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -31,6 +32,7 @@ class Script:
     version: str = "1.0"
     log: Path | None = None  # a line per request body, flushed before the answer
     key: str | None = None
+    die_after: int | None = None
 
 
 class FakeServer:
@@ -57,6 +59,8 @@ class FakeServer:
         raw = await http.read()
         body, script = orjson.loads(raw), self.script
         self.bodies.append(body)
+        if script.die_after is not None and len(self.bodies) > script.die_after:
+            os._exit(9)
         if script.log is not None:
             with script.log.open("ab") as file:  # a test server may block for a line
                 file.write(hashlib.sha256(raw).hexdigest().encode() + b"\n")
@@ -147,8 +151,11 @@ async def main() -> None:
     parser.add_argument("--knob", default="works")
     parser.add_argument("--log", type=Path)
     parser.add_argument("--faults", default="{}")
+    parser.add_argument("--version", default="1.0")
+    parser.add_argument("--die-after", type=int, help="exit hard at this request")
     args = parser.parse_args()
-    script = Script(knob=args.knob, delay_s=args.delay, log=args.log, faults=orjson.loads(args.faults))
+    script = Script(knob=args.knob, delay_s=args.delay, log=args.log, faults=orjson.loads(args.faults),
+                    version=args.version, die_after=args.die_after)  # fmt: skip
     async with serving(script, args.port) as (_, url):
         print(url, flush=True)
         await asyncio.Event().wait()

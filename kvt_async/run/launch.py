@@ -1,0 +1,145 @@
+"""kvt.apply.via: launch. A server per level: started, awaited, stopped with all its children; its log kept.
+
+Consecutive levels whose commands are equal share one server.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from kvt_async.contract.errors import ConfigError, ServerError
+from kvt_async.contract.settings import Settings
+from kvt_async.engine.sender import Sender
+from kvt_async.records import Level
+from kvt_async.run.levels import label
+from kvt_async.run.session import Run
+
+RESTARTS = 2  # of a server that dies under a level
+POLL_S = 0.25
+TAIL_LINES = 12
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
+
+
+def command_of(settings: Settings, level: Level) -> list[str]:
+    """The words to run. Raises ConfigError naming a placeholder that has no value at this level."""
+    values = _values(settings, level)
+    return [_fill(word, values, "kv.apply.command", level) for word in shlex.split(settings.kv.apply.command or "")]
+
+
+def groups(settings: Settings, runs: Sequence[Run]) -> list[list[Run]]:
+    """Consecutive runs that one server can serve."""
+    found: list[list[Run]] = []
+    for run in runs:
+        if found and command_of(settings, found[-1][0].level) == command_of(settings, run.level):
+            found[-1].append(run)
+        else:
+            found.append([run])
+    return found
+
+
+@contextlib.asynccontextmanager
+async def launched(settings: Settings, level: Level, folder: Path, say: Callable[[str], None]) -> AsyncIterator[None]:
+    """The level's server while the block runs. Raises ServerError when it ends or isn't ready in time."""
+    apply = settings.kv.apply
+    values = _values(settings, level)
+    health = _fill(apply.health_url or "{base_url}/models", values, "kv.apply.health_url", level)
+    env = {**os.environ, **{k: _fill(v, values, f"kv.apply.env.{k}", level) for k, v in apply.env.items()}}
+    log = _log_file(folder, level)
+    keeper = [sys.executable, "-m", "kvt_async.run.keeper", str(os.getpid()), str(apply.grace_s)]
+    with log.open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *keeper, *command_of(settings, level), stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out, env=env,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        began = time.monotonic()
+        await _ready(settings, process, health, log)
+        say(f"{label(level)}: server ready after {time.monotonic() - began:.1f} s (log: {log})")
+        yield
+    finally:
+        await _stop(process, apply.grace_s)
+
+
+async def _ready(settings: Settings, process: asyncio.subprocess.Process, health: str, log: Path) -> None:
+    until = time.monotonic() + settings.kv.apply.ready_timeout_s
+    async with Sender(settings) as sender:
+        while True:
+            if process.returncode is not None:
+                raise ServerError(
+                    f"the launched server ended with exit code {process.returncode} before it was ready",
+                    where=str(log), details=_tail(log), do="Correct kv.apply.command; the log says more.",
+                )  # fmt: skip
+            try:
+                await sender.get_text(health, timeout_s=2.0)
+                return
+            except ServerError as error:
+                if time.monotonic() > until:
+                    raise ServerError(
+                        f"the launched server was not ready in {settings.kv.apply.ready_timeout_s:g} s: {error.what}",
+                        where=health, details=_tail(log), do="Raise kv.apply.ready_timeout_s or look at its log.",
+                    ) from None  # fmt: skip
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), POLL_S)
+
+
+async def _stop(process: asyncio.subprocess.Process, grace_s: float) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()  # the keeper ends the whole group
+    try:
+        await asyncio.wait_for(asyncio.shield(process.wait()), grace_s + 5)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _values(settings: Settings, level: Level) -> dict[str, Any]:
+    base = level.endpoints[0]
+    parts = urlsplit(base)
+    return {
+        "policy": level.policy,
+        "budget": 1.0 if level.is_full else level.budget,
+        "compression_ratio": float(f"{1 - level.budget:.12g}") if level.unit == "fraction" else None,
+        "keep_tokens": int(level.budget) if level.unit == "tokens" else None,
+        "mode": level.mode,
+        "model": settings.model.name,
+        "base_url": base,
+        "host": parts.hostname,
+        "port": parts.port or (443 if parts.scheme == "https" else 80),
+        **{f"params.{key}": value for key, value in level.params.items()},
+    }
+
+
+def _fill(text: str, values: Mapping[str, Any], where: str, level: Level) -> str:
+    def one(match: re.Match[str]) -> str:
+        value = values.get(match.group(1))
+        if value is None:
+            raise ConfigError(
+                f"{{{match.group(1)}}} has no value at level {label(level)}",
+                where=where,
+                do="Known here: "
+                + ", ".join(f"{{{name}}}" for name, known in values.items() if known is not None)
+                + ".",
+            )
+        return str(value)
+
+    return _PLACEHOLDER.sub(one, text)
+
+
+def _log_file(folder: Path, level: Level) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / (re.sub(r"[^A-Za-z0-9.]+", "-", label(level)).strip("-") + ".log")
+
+
+def _tail(log: Path) -> tuple[str, ...]:
+    with contextlib.suppress(OSError):
+        return tuple(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
+    return ()

@@ -1,0 +1,124 @@
+"""via: launch. Each level's server is started, awaited, stopped with its children; nothing outlives kvt."""
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from kvt_async.contract.errors import ConfigError, ServerError
+from kvt_async.run.launch import command_of, groups
+from kvt_async.run.levels import make_levels
+from kvt_async.run.session import Run
+from kvt_async.run.sweep import Options, run
+from tests.runner.sweeping import check_invariants, query, settings_for, states
+from tests.runner.test_kill_and_stop import config_of, kvt, wait_for
+
+QUIET = Options(quiet=True)
+SERVER = f"{sys.executable} -m tests.runner.openai_server --port {{port}} --version {{policy}}-{{budget}}"
+
+
+def launching(folder: Path, port: int, *overrides: str, command: str = SERVER, n: int = 6):
+    return settings_for(
+        folder, f"http://127.0.0.1:{port}/v1", f"kv.apply={{via: launch, command: '{command}', grace_s: 2}}",
+        "kv.policy=kv", "kv.evidence={configured: true}", *overrides, n=n,
+    )  # fmt: skip
+
+
+def alive(marker: str) -> list[str]:
+    """Command lines of processes that hold `marker`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode())
+    return [line for line in found if marker in line]
+
+
+async def test_every_level_has_its_own_server_and_none_is_left_running(
+    tmp_path: Path, unused_tcp_port: int, capsys
+) -> None:
+    settings = launching(tmp_path, unused_tcp_port)
+    report = await run(settings, options=QUIET)
+    assert "changed" not in capsys.readouterr().err
+    assert (report.exit_code, states(settings)) == (0, {"response": 24})
+    versions = query(settings, "SELECT json_extract(identity_json, '$.version.version') FROM server_snapshots "
+                               "WHERE phase = 'start' ORDER BY snapshot_id")  # fmt: skip
+    assert versions == [("full-1.0",), ("kv-0.5",), ("kv-0.2",), ("full-1.0",)]
+    assert alive(f"--port {unused_tcp_port}") == []
+    assert {path.name for path in (tmp_path / "runs/g/launch").iterdir()} == {
+        "full.log", "full-repeat-1.log", "kv-0.5.log", "kv-0.2.log",
+    }  # fmt: skip
+    check_invariants(settings)
+    assert (await run(settings, options=QUIET)).session_id is None
+
+
+async def test_a_server_that_dies_under_its_level_is_started_again(
+    tmp_path: Path, unused_tcp_port: int, capsys
+) -> None:
+    fast = ("limits.retry.max_attempts=2", "limits.retry.max_elapsed_s=2")
+    command = f"{SERVER} --die-after 9"
+    settings = launching(tmp_path, unused_tcp_port, "kv.budgets=[1.0]", "kv.control_repeats=0", *fast, command=command,
+                         n=16)  # fmt: skip
+    report = await run(settings, options=Options())
+    assert (report.exit_code, states(settings)) == (0, {"response": 16})
+    assert "starting it again (1 of 2)" in capsys.readouterr().err
+    check_invariants(settings)
+
+
+async def test_a_command_that_fails_is_said_with_the_end_of_its_log(tmp_path: Path, unused_tcp_port: int) -> None:
+    command = f'{sys.executable} -c "import sys; print(1234567); sys.exit(3)"'
+    settings = launching(tmp_path, unused_tcp_port, command=command)
+    with pytest.raises(ServerError, match="exit code 3") as caught:
+        await run(settings, options=QUIET)
+    assert "1234567" in str(caught.value)
+    assert caught.value.exit_code == 5
+    missing = launching(tmp_path, unused_tcp_port, "experiment.exp_group_id=h", command="no-such-program-anywhere")
+    with pytest.raises(ServerError, match="can't be started"):
+        await run(missing, options=QUIET)
+
+
+async def test_a_server_that_never_gets_ready_is_given_up_and_stopped(tmp_path: Path, unused_tcp_port: int) -> None:
+    command = f"{sys.executable} -c 'import time; time.sleep(600)  # {unused_tcp_port}'".replace("'", "''")
+    settings = launching(tmp_path, unused_tcp_port, command=command)
+    kv = settings.kv.model_copy(update={"apply": settings.kv.apply.model_copy(update={"ready_timeout_s": 0.3})})
+    with pytest.raises(ServerError, match="not ready"):
+        await run(settings.model_copy(update={"kv": kv}), options=QUIET)
+    assert alive(f"# {unused_tcp_port}") == []
+
+
+def test_kill_9_of_kvt_leaves_no_server_behind(tmp_path: Path, unused_tcp_port: int) -> None:
+    settings = launching(tmp_path, unused_tcp_port, command=f"{SERVER} --delay 0.2", n=40)
+    process = kvt(config_of(settings, tmp_path))
+    wait_for(settings, 2, process)
+    assert len(alive(f"--port {unused_tcp_port} --version")) == 2  # the keeper and the server
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + 5
+    while alive(f"--port {unused_tcp_port} --version") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert alive(f"--port {unused_tcp_port} --version") == []
+
+
+def test_levels_with_equal_commands_share_a_server_and_ports_names_and_params_are_filled_in() -> None:
+    settings = _settings("serve {model} --port {port} --host {host}")
+    levels = make_levels(settings).levels
+    assert command_of(settings, levels[0]) == ["serve", "reference", "--port", "7001", "--host", "127.0.0.1"]
+    assert [len(group) for group in groups(settings, [Run("r", level, False) for level in levels])] == [4]
+    own = _settings("serve --budget {budget}")
+    assert [len(g) for g in groups(own, [Run("r", level, False) for level in make_levels(own).levels])] == [1, 1, 1, 1]
+
+
+def test_a_placeholder_without_a_value_is_a_config_error() -> None:
+    settings = _settings("serve {params.dtype}")
+    with pytest.raises(ConfigError, match=r"\{params.dtype\} has no value at level full"):
+        command_of(settings, make_levels(settings).levels[0])
+
+
+def _settings(command: str):
+    from kvt_async.contract.load import load_settings
+
+    apply = f"kv.apply={{via: launch, command: '{command}'}}"
+    return load_settings(None, [apply, "engine.base_url=http://127.0.0.1:7001/v1", "model.name=reference"], environ={})

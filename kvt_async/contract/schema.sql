@@ -203,7 +203,7 @@ CREATE TABLE IF NOT EXISTS telemetry (          -- marks of one attempt: monoton
     n_events           INTEGER,  -- complete SSE events
     n_text_chunks      INTEGER,  -- non-empty text deltas
     bytes_received     INTEGER,  -- of the reply's body
-    chunks             BLOB,                    -- per text chunk: arrival offset from start (us) and size (chars), varints
+    chunks             BLOB,                    -- per text chunk: us since the one before, size in chars: contract/chunks.py
     prompt_tokens      INTEGER,                 -- from usage
     completion_tokens  INTEGER,                 -- from usage
     cached_tokens      INTEGER,                 -- from usage: prompt tokens served from a prefix cache

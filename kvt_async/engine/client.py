@@ -174,7 +174,7 @@ class Client:
         finally:
             exchange.marks.end_ns = exchange.arrived_ns if exchange.complete else time.perf_counter_ns()
             exchange.marks.bytes_received = exchange.bytes_received
-            exchange.marks.stamp_source = "transport"
+            exchange.marks.stamp_source = "transport" if exchange.marks.first_byte_kernel_ns is None else "kernel"
             if payload.handler is not None:
                 payload.handler.detach(exchange)
             if reply is not None and not exchange.complete:

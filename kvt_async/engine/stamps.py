@@ -18,6 +18,7 @@ from aiohttp.payload import BytesPayload
 
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.settings import Timeouts
+from kvt_async.engine.kernel_stamps import StampedSocket, socket_factory, stamped_socket
 from kvt_async.engine.wire import Exchange
 
 LINGER_S = 1.0  # after [DONE] the body should end; a server that forgets to is not waited for longer
@@ -35,6 +36,7 @@ class StampedHandler(ResponseHandler):
         super().__init__(loop)
         self.exchange: Exchange | None = None
         self.uses = 0
+        self._socket: StampedSocket | None = None
         self._timeouts = Timeouts()
         self._reply_body: StreamReader | None = None  # aiohttp's reader of the body of our reply, once its head is here
         self._watchdog: asyncio.TimerHandle | None = None
@@ -65,6 +67,7 @@ class StampedHandler(ResponseHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         writes = cast(asyncio.WriteTransport, transport)  # uvloop's is one, but not by inheritance
+        self._socket = stamped_socket(transport)
         writes.set_write_buffer_limits(high=0)  # drain() then waits until the kernel has all of it
 
     def data_received(self, data: bytes) -> None:
@@ -84,7 +87,7 @@ class StampedHandler(ResponseHandler):
             body = payload.read_nowait()
             if body:
                 try:
-                    exchange.body(exchange.arrived_ns, body)
+                    exchange.body(exchange.arrived_ns, body, self._socket.stamp_ns if self._socket else None)
                 except OverflowError:
                     self._fail(ErrorType.MALFORMED, "the reply is longer than 64 MiB")
                 if exchange.done_seen:
@@ -178,7 +181,7 @@ class StampedConnector(TCPConnector):
     """No limit of its own (engine/limits.py has it); connections are StampedHandlers."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(limit=0, keepalive_timeout=KEEPALIVE_S, **options)
+        super().__init__(limit=0, keepalive_timeout=KEEPALIVE_S, socket_factory=socket_factory, **options)
         self._factory = partial(StampedHandler, loop=self._loop)  # type: ignore[assignment]
 
     async def connect(self, req: ClientRequest, traces: Any, timeout: Any) -> Connection:

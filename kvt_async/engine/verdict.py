@@ -17,9 +17,9 @@ from kvt_async.engine.shape import Shape, learn, texts_of
 from kvt_async.engine.sse import Event, SseDecoder
 from kvt_async.engine.transcript import Transcript, UnreadableError, count, parse_json
 from kvt_async.engine.wire import EVIDENCE_BYTES, MAX_REPLY_BYTES, Exchange
-from kvt_async.records import Marks
 
 SLICE = 64  # events parsed before other streams get their turn: a fifth of a millisecond
+LEARN_AFTER = 2  # text chunks; finding the shape of a stream costs as much as reading a few events whole
 _TIMEOUTS = (ErrorType.CONNECT_TIMEOUT, ErrorType.TTFB_TIMEOUT, ErrorType.IDLE_TIMEOUT, ErrorType.TOTAL_TIMEOUT)
 _SNIFFED = ("", "text/plain", "application/octet-stream")  # content types that say nothing
 
@@ -115,7 +115,7 @@ async def _stream(exchange: Exchange, redactor: Redactor, store_chunks: bool) ->
                 break
     except UnreadableError as error:
         unreadable = _with_evidence(str(error), error.payload, redactor)
-    _fill(marks, reading, store_chunks)
+    _fill(exchange, reading, store_chunks)
 
     if exchange.fault is ErrorType.CANCELLED:
         return Verdict(EndState.CANCELLED, ErrorType.CANCELLED, exchange.fault_text, transcript=transcript)
@@ -216,13 +216,13 @@ class _Reading:
         if bare:
             event = parse_json(bare)
             self.transcript.add(event, at_ns)
-            if self._shape is None and payload is bare:
+            if self._shape is None and len(self.transcript.chunk_ns) >= LEARN_AFTER and payload is bare:
                 self._shape = learn(payload, event)
         return False
 
 
-def _fill(marks: Marks, reading: _Reading, store_chunks: bool) -> None:
-    transcript = reading.transcript
+def _fill(exchange: Exchange, reading: _Reading, store_chunks: bool) -> None:
+    marks, transcript = exchange.marks, reading.transcript
     marks.n_events, marks.done_ns = reading.n_events, reading.done_ns
     marks.first_event_ns = reading.first_event_ns
     marks.first_reasoning_ns = transcript.first_reasoning_ns
@@ -234,6 +234,7 @@ def _fill(marks: Marks, reading: _Reading, store_chunks: bool) -> None:
     marks.n_text_chunks = len(arrivals)
     if arrivals:
         marks.first_text_coalesced = int(reading.in_first_text_read > 1)
+        marks.first_text_kernel_ns = exchange.kernel_stamp_of(arrivals[0])
         start = marks.start_ns
         if store_chunks and start is not None:
             offsets = [(at_ns - start) // 1000 for at_ns in arrivals]
@@ -273,7 +274,8 @@ def _broken(exchange: Exchange, transcript: Transcript, redactor: Redactor) -> V
 
 def _kind(exchange: Exchange) -> str | None:
     content_type = exchange.content_type()
-    head = exchange.reads[0][1][:64].lstrip(b"\xef\xbb\xbf \t\r\n") if exchange.reads else b""
+    first = next((data for _, data in exchange.reads if data), b"")
+    head = first[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     if content_type == "text/event-stream":
         return "json" if head.startswith(b"{") else "sse"  # an error object under the stream's content type
     is_json = content_type == "application/json" or content_type.endswith("+json")
@@ -299,8 +301,7 @@ def _decompress(exchange: Exchange) -> str | None:
             size += len(part)
             if size > MAX_REPLY_BYTES:
                 return "the reply inflates to more than 64 MiB"
-            if part:
-                reads.append((at_ns, part))
+            reads.append((at_ns, part))
     except zlib.error as error:
         return f"the reply is encoded as {encoding!r}, though identity was asked for, and broken: {error}"
     exchange.reads = reads

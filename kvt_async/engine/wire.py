@@ -21,6 +21,7 @@ class Exchange:
 
     marks: Marks = field(default_factory=Marks)
     reads: list[tuple[int, bytes]] = field(default_factory=list)
+    kernel_ns: list[int | None] = field(default_factory=list)  # of each of `reads`, by the kernel; None: not known
     arrived_ns: int = 0  # the newest read
     bytes_received: int = 0  # all bytes of the reply, head included
     body_bytes: int = 0
@@ -36,11 +37,12 @@ class Exchange:
         self.arrived_ns = now_ns
         self.bytes_received += n_bytes
 
-    def body(self, now_ns: int, data: bytes) -> None:
+    def body(self, now_ns: int, data: bytes, kernel_ns: int | None = None) -> None:
         """Body bytes of a read. Raises OverflowError when the reply outgrows MAX_REPLY_BYTES."""
         if not self.reads:
-            self.marks.first_byte_ns = now_ns
+            self.marks.first_byte_ns, self.marks.first_byte_kernel_ns = now_ns, kernel_ns
         self.reads.append((now_ns, data))
+        self.kernel_ns.append(kernel_ns)
         self.body_bytes += len(data)
         at = data.rfind(b"[DONE]")
         if at >= 0 and (data.endswith(_BEFORE_DONE, 0, at) or data[:at] in (b"data: ", b"data:")):
@@ -52,6 +54,13 @@ class Exchange:
         """The first thing that broke is what broke the exchange."""
         if self.fault is None:
             self.fault, self.fault_text = fault, text
+
+    def kernel_stamp_of(self, arrived_ns: int) -> int | None:
+        """The kernel's stamp of the read that we stamped so."""
+        for (at_ns, _), kernel_ns in zip(self.reads, self.kernel_ns, strict=False):
+            if at_ns == arrived_ns:
+                return kernel_ns
+        return None
 
     @property
     def stale(self) -> bool:

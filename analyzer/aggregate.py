@@ -60,7 +60,7 @@ def bin_rows(
 ) -> list[dict[str, Any]]:
     """bin_stats rows (without fingerprint) of one run: every bin of the dataset, then -1.
 
-    outcomes: `tables.outcomes` joined with entries, plus kept_fraction. replicates: bin_idx -> [resamples] bootstrap
+    outcomes: `outcomes.outcomes` joined with entries, plus kept_fraction. replicates: bin_idx -> [resamples] bootstrap
     means of the score.
     """
     by_bin = {key[0]: part for key, part in outcomes.group_by("bin_idx")}

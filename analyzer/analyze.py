@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from analyzer import derived, tables
+from analyzer import derived, outcomes, tables
 from analyzer.aggregate import CiRule, bin_rows
 from analyzer.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.decompose import LABELS, Outcomes
@@ -149,7 +149,7 @@ def resample(grid: Grid, bins: Sequence[int], resamples: int, seed: int) -> dict
 
 
 def _read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame) -> RunData:
-    found = tables.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
+    found = outcomes.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
     evidence = run_evidence(run, found)
     found = found.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
     code = pl.col("failure_label").replace_strict(

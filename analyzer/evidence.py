@@ -34,7 +34,7 @@ def kept_tokens(unit: str) -> pl.Expr:
 
 
 def run_evidence(run: Run, outcomes: pl.DataFrame) -> dict[str, Any]:
-    """A run_evidence row (without fingerprint) from `tables.outcomes` joined with entries."""
+    """A run_evidence row (without fingerprint) from `outcomes.outcomes` joined with entries."""
     answered = outcomes.filter(~pl.col("is_failure"))
     told = answered.filter(pl.col("kv_effective").is_not_null())
     sources = sorted(told["source"].drop_nulls().unique().to_list())

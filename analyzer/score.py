@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from analyzer import derived, labels, metrics, tables
+from analyzer import derived, labels, metrics, outcomes, tables
 from analyzer.metrics.text import answer, normalised, overlap_scores
 
 SCORER_VERSION = "1"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
@@ -118,14 +118,14 @@ def _score_run(
 ) -> None:
     same_tokenizer = not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
     derived.drop_unfinished_scores(conn, run.run_id)
-    for chunk in tables.score_inputs(facts, run, full_run_id):
+    for chunk in outcomes.score_inputs(facts, run, full_run_id):
         frame = chunk.join(golds, on="example_id", how="left", maintain_order="left")
         scored = score_frame(frame, dataset.metric, server_counts=same_tokenizer)
         derived.write_scores(conn, scored.rows())
 
 
 def score_frame(frame: pl.DataFrame, metric: str, *, server_counts: bool) -> pl.DataFrame:
-    """The columns of table `scores`, in order, for a chunk of `tables.score_inputs` joined with its golds."""
+    """The columns of table `scores`, in order, for a chunk of `outcomes.score_inputs` joined with its golds."""
     frame = frame.with_columns(answer=answer(pl.col("text").fill_null("")))
     frame = overlap_scores(frame.with_columns(pred_norm=normalised(pl.col("answer"))))
     frame = _task_score(frame, metric)

@@ -1,4 +1,4 @@
-"""Facts -> frames. All reading SQL of the analyzer is here; what it writes is in derived.py.
+"""Facts -> frames: what was run. Single requests are read in outcomes.py, derived rows in derived.py; no SQL elsewhere.
 
 Readers take a connection inside `snapshot`, so that one stage sees one state of the facts, however long it takes and
 whatever a running sweep adds meanwhile. Frames are read run by run, in chunks, so memory does not grow with the
@@ -92,6 +92,25 @@ def snapshot(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         reader.close()
 
 
+def newest_group(conn: sqlite3.Connection) -> tuple[str, int, str]:
+    """exp_group_id, generation and contract_json of the generation created last. MissingPrerequisiteError: none."""
+    row = conn.execute(
+        "SELECT exp_group_id, generation, contract_json FROM experiments ORDER BY created_at DESC, rowid DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        raise MissingPrerequisiteError("nothing was run in this database", do="Run `kvt sweep -c CONFIG` first.")
+    return row[0], row[1], row[2]
+
+
+def evidence(conn: sqlite3.Connection) -> dict[str, str]:
+    """Stored evidence status of every run that was analysed."""
+    return dict(conn.execute("SELECT run_id, status FROM run_evidence").fetchall())
+
+
+def scorer_versions(conn: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in conn.execute("SELECT DISTINCT scorer_version FROM scores")}
+
+
 def newest_generation(conn: sqlite3.Connection, exp_group_id: str, generation: int | None = None) -> int:
     """The generation asked for, or the newest. MissingPrerequisiteError when the group has no runs (of it) here."""
     rows = conn.execute("SELECT generation FROM runs WHERE exp_group_id = ? GROUP BY 1", (exp_group_id,)).fetchall()
@@ -182,7 +201,7 @@ def dataset(conn: sqlite3.Connection, dataset_id: str) -> Dataset:
 
 def entries(conn: sqlite3.Connection, dataset_id: str) -> pl.DataFrame:
     """One row per manifest entry, in order; `entry` numbers them, `cluster` numbers their contexts."""
-    frame = _frame(
+    frame = read_frame(
         conn.execute(
             "SELECT e.example_id, e.bin_idx, e.token_len, e.context_tokens, x.context_sha256 FROM manifest_entries e "
             "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id "
@@ -216,84 +235,12 @@ def golds(conn: sqlite3.Connection, dataset_id: str, *, with_meta: bool) -> pl.D
         "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id WHERE e.dataset_id = ?",
         (dataset_id,),
     )
-    frame = _frame(cursor, schema | ({"meta_json": pl.String} if with_meta else {}))
+    frame = read_frame(cursor, schema | ({"meta_json": pl.String} if with_meta else {}))
     parsed = [[str(gold) for gold in json.loads(text)] for text in frame["answers_json"].to_list()]
     return frame.drop("answers_json").with_columns(pl.Series("golds", parsed, dtype=pl.List(pl.String)))
 
 
-def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) -> Iterator[pl.DataFrame]:
-    """Finished requests of one run, in chunks: what scoring reads.
-
-    request_id, example_id, is_failure, error_type, text, finish_reason, prompt_tokens (as the server counted),
-    identical (1: same text as at full cache, null there and where it isn't known).
-    """
-    schema: dict[str, Any] = {
-        "request_id": pl.String,
-        "example_id": pl.String,
-        "text": pl.String,
-        "finish_reason": pl.String,
-        "prompt_tokens": pl.Int64,
-        "identical": pl.Int64,
-        "is_failure": pl.Int64,
-        "error_type": pl.String,
-    }
-    answered = conn.execute(
-        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, p.text = pf.text, 0, NULL "
-        "FROM requests r JOIN responses p ON p.request_id = r.request_id "
-        "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
-        "LEFT JOIN requests f ON f.run_id = ? AND f.example_id = r.example_id "
-        "LEFT JOIN responses pf ON pf.request_id = f.request_id WHERE r.run_id = ?",
-        (None if full_run_id == run.run_id else full_run_id, run.run_id),
-    )
-    failed = conn.execute(
-        "SELECT request_id, example_id, NULL, NULL, NULL, NULL, 1, error_type FROM failures WHERE run_id = ?",
-        (run.run_id,),
-    )
-    for cursor in (answered, failed):
-        while rows := cursor.fetchmany(CHUNK_ROWS):
-            frame = pl.DataFrame(rows, schema=schema, orient="row")
-            yield frame.with_columns(pl.col("is_failure").cast(pl.Boolean))
-
-
-_OUTCOME_COLUMNS: dict[str, Any] = {
-    "example_id": pl.String,
-    "score": pl.Float64,
-    "em": pl.Float64,
-    "f1": pl.Float64,
-    "failure_label": pl.String,
-    "flags": pl.String,
-    "is_failure": pl.Int64,
-    "latency_s": pl.Float64,
-    "ttft_s": pl.Float64,
-    "ttfb_s": pl.Float64,
-    "tpot_s": pl.Float64,
-    "prompt_tokens": pl.Int64,
-    "completion_tokens": pl.Int64,
-    "cached_tokens": pl.Int64,
-    "kv_effective": pl.Float64,
-    "source": pl.String,
-    "kept_tokens": pl.Float64,
-    "kv_bytes": pl.Float64,
-}
-
-
-def outcomes(conn: sqlite3.Connection, run: Run) -> pl.DataFrame:
-    """Finished and scored requests of one run with latencies, tokens and evidence: columns as _OUTCOME_COLUMNS."""
-    cursor = conn.execute(
-        "SELECT r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, p.request_id IS NULL, m.latency_s, "
-        "m.ttft_s, m.ttfb_s, m.tpot_s, m.prompt_tokens, m.completion_tokens, m.cached_tokens, p.kv_effective, "
-        "json_extract(p.kv_evidence_json, '$.source'), json_extract(p.usage_json, '$.kv.kept_tokens'), "
-        "json_extract(p.usage_json, '$.kv.bytes') "
-        "FROM requests r JOIN scores s ON s.request_id = r.request_id "
-        "LEFT JOIN responses p ON p.request_id = r.request_id "
-        "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
-        "WHERE r.run_id = ?",
-        (run.run_id,),
-    )
-    return _frame(cursor, _OUTCOME_COLUMNS).with_columns(pl.col("is_failure").cast(pl.Boolean))
-
-
-def _frame(cursor: sqlite3.Cursor, schema: dict[str, Any]) -> pl.DataFrame:
+def read_frame(cursor: sqlite3.Cursor, schema: dict[str, Any]) -> pl.DataFrame:
     parts = [pl.DataFrame(schema=schema)]
     while rows := cursor.fetchmany(CHUNK_ROWS):
         parts.append(pl.DataFrame(rows, schema=schema, orient="row", strict=False))

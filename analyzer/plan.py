@@ -1,0 +1,110 @@
+"""Before a run: what a config can prove, from an assumed share of answers that flip by noise.
+
+Pairs of 0/1 scores are drawn with the given flips and true drop and put through the very tests of the verdict
+(bounds.py), over all bins together; seeded, so the same config prints the same plan. Graded scores vary less than 0/1
+ones: for them the plan errs on the safe side.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from analyzer.bounds import Units, pairs_needed_without_loss
+from kvt_async.contract.settings import Settings
+
+Facts = dict[str, Any]
+
+DRAWS = 1000
+POWER = 0.8
+_SIZES = (25, 50, 72, 100, 150, 200, 250, 300, 400, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_000)
+
+
+def plan(settings: Settings, *, flip_rate: float = 0.1) -> Facts:
+    """Chances and sizes for the config's n_bins x n_per_bin examples; `lines` is what a person reads.
+
+    flip_rate: share of answers that differ between two runs at full cache, as the A/A control measures it.
+    """
+    analysis, binning = settings.analysis, settings.binning
+    bins = len(binning.edges) - 1 if binning.edges else binning.n_bins
+    level, n = analysis.alpha / 2, bins * binning.n_per_bin
+    found: Facts = {
+        "n": n,
+        "n_per_bin": binning.n_per_bin,
+        "flip_rate": flip_rate,
+        "margin": analysis.margin,
+        "pairs_without_loss": pairs_needed_without_loss(analysis.margin, level),
+        "chance_safe": chance_safe(n, flip_rate, analysis.margin, level, analysis.seed),
+        "chance_safe_in_a_bin": chance_safe(binning.n_per_bin, flip_rate, analysis.margin, level, analysis.seed),
+        "smallest_detectable_drop": smallest_drop(n, flip_rate, level, analysis.seed),
+        "smallest_detectable_drop_in_a_bin": smallest_drop(binning.n_per_bin, flip_rate, level, analysis.seed),
+        "n_needed": n_needed(flip_rate, analysis.margin, level, analysis.seed),
+    }
+    return found | {"lines": _lines(found, bins)}
+
+
+def chance_safe(n: int, flip_rate: float, margin: float, level: float, seed: int) -> float:
+    """Chance that n pairs prove a budget without any true drop safe."""
+    return _share(n, flip_rate, 0.0, seed, lambda units: units.p_drop_at_least(margin) <= level)
+
+
+def chance_loss(n: int, flip_rate: float, drop: float, level: float, seed: int) -> float:
+    """Chance that n pairs prove a loss where the true drop is `drop`."""
+    return _share(n, flip_rate, drop, seed, lambda units: units.p_drop_at_most(0.0) <= level)
+
+
+def smallest_drop(n: int, flip_rate: float, level: float, seed: int) -> float | None:
+    """Smallest true drop, in steps of 0.01, that n pairs find with a chance of 80%; None: not even 0.9."""
+    low, high = 0, 90
+    if chance_loss(n, flip_rate, high / 100, level, seed) < POWER:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        if chance_loss(n, flip_rate, middle / 100, level, seed) >= POWER:
+            high = middle
+        else:
+            low = middle
+    return high / 100
+
+
+def n_needed(flip_rate: float, margin: float, level: float, seed: int) -> int | None:
+    """Pairs that prove a budget without any true drop safe with a chance of 80%; None: more than 10,000."""
+    return next((n for n in _SIZES if chance_safe(n, flip_rate, margin, level, seed) >= POWER), None)
+
+
+def _share(n: int, flip_rate: float, drop: float, seed: int, proven: Callable[[Units], bool]) -> float:
+    """Share of DRAWS experiments in which `proven` holds: worse and better pairs are multinomial."""
+    noise = flip_rate * (1 - drop) / 2
+    rng = np.random.default_rng([seed, n])
+    drawn = rng.multinomial(n, [drop + noise, noise, max(0.0, 1 - drop - 2 * noise)], size=DRAWS)
+    outcomes, count = np.unique(drawn, axis=0, return_counts=True)
+    hits = sum(
+        int(c) for (worse, better, _), c in zip(outcomes, count, strict=True) if proven(_pairs(worse, better, n))
+    )
+    return hits / DRAWS
+
+
+def _pairs(worse: int, better: int, n: int) -> Units:
+    drop = np.zeros(n)
+    drop[:worse] = 1.0
+    drop[worse : worse + better] = -1.0
+    return Units(drop, np.ones(n))
+
+
+def _lines(found: Facts, bins: int) -> list[str]:
+    needed = f"about {found['n_needed']}" if found["n_needed"] else "more than 10,000"
+    rows = (
+        (f"all {bins} bins, n={found['n']}", found["smallest_detectable_drop"], found["chance_safe"]),
+        (f"one bin, n={found['n_per_bin']}", found["smallest_detectable_drop_in_a_bin"], found["chance_safe_in_a_bin"]),
+    )
+    lines = [f"If {found['flip_rate']:.0%} of answers flip by noise:"]
+    for where, drop, chance in rows:
+        seen = (
+            f"a true drop of {drop:.2f} or more is found in 4 of 5 experiments" if drop else "no drop is found reliably"
+        )
+        lines.append(f"  {where}: {seen}; a budget that loses nothing is proven safe with a chance of {chance:.0%}")
+    lines.append(
+        f"  proving 'safe' (less than {found['margin']:g} lost) in 4 of 5 experiments needs {needed} examples; "
+        f"{found['pairs_without_loss']} is the least, without a single flip"
+    )
+    return lines

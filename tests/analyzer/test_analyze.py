@@ -1,0 +1,293 @@
+"""Facts with a known truth through score and analyze: what is derived, refused, repeated and said."""
+
+import json
+import sqlite3
+import statistics
+
+import pytest
+
+from analyzer.analyze import analyze
+from analyzer.score import score
+from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
+from kvt_async.contract.schema import DERIVED_TABLES
+
+CLIFF = {1.0: 0.95, 0.8: 0.95, 0.5: 0.95, 0.2: 0.4, 0.05: 0.02}
+
+
+def analysed(experiment, **asked):
+    partial = asked.pop("go_partial", False)
+    conn, settings = experiment(**asked)
+    score(conn, "synthetic")
+    analyze(conn, settings, partial=partial)
+    return conn, settings
+
+
+def overall(conn, series="snapkv/aware", bin_idx=-1):
+    return conn.execute(
+        "SELECT * FROM transition_summary WHERE series = ? AND bin_idx = ?", (series, bin_idx)
+    ).fetchone()
+
+
+def contents(conn: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
+    return {
+        table: [tuple(row) for row in conn.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4, 5, 6")]
+        for table in DERIVED_TABLES
+    }
+
+
+def test_a_cliff_is_found_where_it_is(experiment):
+    conn, _ = analysed(experiment, n_per_bin=40, budgets=tuple(CLIFF), p_correct=CLIFF)
+    row = overall(conn)
+    assert (row["verdict"], row["zone_low"], row["zone_high"]) == ("transition", 0.2, 0.5)
+    assert (row["safe_budget"], row["collapse_budget"], row["collapse_margin_budget"]) == (0.5, 0.2, 0.2)
+    assert row["half_loss_ci_low"] <= row["half_loss_budget"] <= row["half_loss_ci_high"]
+    assert 0.2 <= row["half_loss_budget"] <= 0.5
+    assert (row["pre_budget"], row["transition_budget"]) == (0.5, 0.2)
+    assert row["drop"] == pytest.approx(row["acc_pre"] - row["acc_post"])
+    assert "Safe down to 0.5" in row["verdict_text"]
+
+
+def test_no_loss_anywhere_is_proven_when_there_are_enough_pairs_and_not_told_when_there_are_few(experiment):
+    many, _ = analysed(experiment, n_per_bin=20, p_correct=0.9)
+    assert overall(many)["verdict"] == "no_transition_in_range"
+    assert overall(many)["safe_budget"] == 0.2
+    few, _ = analysed(experiment, n_per_bin=5, p_correct=0.9)
+    assert overall(few)["verdict"] == "cannot_tell"
+    assert overall(few)["n_needed"] >= 72
+    assert overall(few)["safe_budget"] == 1.0
+
+
+def test_every_run_and_bin_has_a_row_also_an_empty_bin(experiment):
+    conn, _ = analysed(experiment, bin_sizes=(6, 0, 9), failures=0.2)
+    runs = conn.execute("SELECT count(*) FROM runs").fetchone()[0]
+    assert conn.execute("SELECT count(*) FROM bin_stats").fetchone()[0] == runs * 4
+    empty = conn.execute("SELECT n, acc_mean, fail_rate, latency_p50_s FROM bin_stats WHERE bin_idx = 1").fetchall()
+    assert {tuple(row) for row in empty} == {(0, None, None, None)}
+
+
+def test_bin_means_are_means_with_failures_as_zero_and_overall_weighs_bins_equally(experiment):
+    conn, _ = analysed(experiment, bin_sizes=(4, 40), failures=0.3, n_bins=2)
+    for run in conn.execute("SELECT run_id FROM runs").fetchall():
+        per_bin = conn.execute(
+            "SELECT e.bin_idx, avg(s.score), avg(f.request_id IS NOT NULL) FROM requests r "
+            "JOIN scores s USING (request_id) JOIN manifest_entries e USING (example_id) "
+            "LEFT JOIN failures f USING (request_id) "
+            "WHERE r.run_id = ? GROUP BY 1 ORDER BY 1",
+            (run[0],),
+        ).fetchall()
+        stats = conn.execute(
+            "SELECT acc_mean, fail_rate FROM bin_stats WHERE run_id = ? ORDER BY bin_idx", (run[0],)
+        ).fetchall()
+        assert [row[0] for row in stats[1:]] == pytest.approx([row[1] for row in per_bin])
+        assert [row[1] for row in stats[1:]] == pytest.approx([row[2] for row in per_bin])
+        assert stats[0][0] == pytest.approx(statistics.mean(row[1] for row in per_bin))
+
+
+def test_shares_of_failures_and_wrong_answers_add_up_to_the_drop(experiment):
+    conn, _ = analysed(experiment, failures=lambda series, budget, b: 0.0 if budget == 1 else 0.3, flips=0.1)
+    rows = conn.execute("SELECT * FROM budget_stats WHERE repeat_idx = 0").fetchall()
+    assert len(rows) == 2 * 6
+    for row in rows:
+        assert row["drop_failures"] + row["drop_answers"] == pytest.approx(row["drop_mean"], abs=1e-9)
+        assert sum(json.loads(row["drop_json"]).values()) == pytest.approx(row["drop_mean"], abs=1e-7)
+        assert row["drop_failures"] > 0
+    labels = set(json.loads(rows[0]["drop_json"]))
+    assert labels & {"TIMEOUT", "ENGINE_ERROR", "CONTEXT_OVERFLOW"}
+
+
+def test_verdict_and_interval_agree(experiment):
+    conn, settings = analysed(experiment, n_per_bin=30, flips=0.1, budgets=tuple(CLIFF), p_correct=CLIFF)
+    for row in conn.execute("SELECT * FROM budget_stats").fetchall():
+        margin, level = settings.analysis.margin, settings.analysis.alpha / 2
+        assert (row["p_safe"] <= level) == (row["drop_ci_high"] < margin)
+        assert (row["p_loss"] <= level) == (row["drop_ci_low"] > 0)
+        assert (row["p_collapse"] <= level) == (row["drop_ci_low"] > margin)
+
+
+def test_the_control_measures_the_servers_own_noise(experiment):
+    quiet, _ = analysed(experiment)
+    row = quiet.execute("SELECT * FROM budget_stats WHERE series = 'full' AND bin_idx = -1").fetchone()
+    assert (row["repeat_idx"], row["n_worse"], row["n_better"], row["drop_mean"]) == (1, 0, 0, 0.0)
+    noisy, _ = analysed(experiment, flips=0.4, p_correct=0.6, n_per_bin=30)
+    noise = json.loads(overall(noisy)["zone_json"])["noise"]
+    assert noise["flips"] > 10
+    inside = noisy.execute("SELECT within_noise FROM budget_stats WHERE series != 'full' AND bin_idx = -1").fetchall()
+    assert any(row[0] for row in inside)
+
+
+def test_series_are_compared_on_the_same_examples_with_holm(experiment):
+    conn, _ = analysed(
+        experiment,
+        n_per_bin=40,
+        series=("snapkv/aware", "random"),
+        p_correct=lambda series, budget, b: 0.95 if series != "random" else 0.95 * budget,
+    )
+    rows = conn.execute("SELECT * FROM comparisons WHERE bin_idx = -1").fetchall()
+    assert [(row["series_a"], row["series_b"], row["kv_budget"]) for row in rows] == [
+        ("snapkv/aware", "random", 0.5),
+        ("snapkv/aware", "random", 0.2),
+    ]
+    for row in rows:
+        assert row["diff_ci_low"] > 0
+        assert row["p"] <= row["p_holm"] < 0.001
+
+
+def test_the_first_series_is_confirmatory_the_others_holm_and_bins_exploratory(experiment):
+    conn, _ = analysed(experiment, series=("snapkv/aware", "random", "streaming_llm"))
+    roles = conn.execute("SELECT series, bin_idx < 0, role FROM transition_summary GROUP BY 1, 2, 3").fetchall()
+    assert {(r[0], r[1]): r[2] for r in roles} == {
+        ("snapkv/aware", 1): "confirmatory",
+        ("random", 1): "holm",
+        ("streaming_llm", 1): "holm",
+        ("snapkv/aware", 0): "exploratory",
+        ("random", 0): "exploratory",
+        ("streaming_llm", 0): "exploratory",
+    }
+
+
+def test_a_cliff_at_one_number_of_kept_tokens_is_recognised_in_bins_of_different_length(experiment):
+    lengths = (200, 400, 800, 1600)
+
+    def by_tokens(series, budget, b):
+        return 0.95 if budget * lengths[b] >= 110 else 0.05
+
+    budgets = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
+    conn, _ = analysed(
+        experiment, n_bins=4, n_per_bin=40, lengths=lengths, budgets=budgets, p_correct=by_tokens, resamples=300
+    )
+    cliff = json.loads(overall(conn)["zone_json"])["cliff"]
+    assert cliff["constant"] == "tokens"
+    halves = [b["half_loss_budget"] for b in cliff["bins"]]
+    assert halves == sorted(halves, reverse=True)  # at a fixed ratio short bins break first
+    tokens = [b["half_loss_tokens"] for b in cliff["bins"]]
+    assert max(tokens) / min(tokens) < 1.8
+    safe_at = {row["budget"]: row["safe"] for row in json.loads(overall(conn)["zone_json"])["length_by_budget"]}
+    assert 0 not in safe_at[0.4]
+
+
+def test_a_second_analysis_does_nothing_and_the_same_facts_give_the_same_rows(experiment):
+    conn, settings = analysed(experiment, flips=0.1, n_per_bin=8)
+    before = contents(conn)
+    assert not analyze(conn, settings).recomputed
+    conn.execute("DELETE FROM analysis_state WHERE stage = 'analyze'")
+    assert analyze(conn, settings).recomputed
+    assert contents(conn) == before
+
+
+def test_other_settings_are_another_analysis(experiment):
+    conn, settings = analysed(experiment, n_per_bin=8)
+    wider = settings.model_copy(update={"analysis": settings.analysis.model_copy(update={"margin": 0.2})})
+    assert analyze(conn, wider).recomputed
+    assert json.loads(overall(conn)["method"])["margin"] == 0.2
+
+
+def test_pending_requests_need_partial_and_are_then_marked(experiment):
+    conn, settings = experiment(partial=0.1)
+    score(conn, "synthetic")
+    with pytest.raises(MissingPrerequisiteError, match="pending") as caught:
+        analyze(conn, settings)
+    assert "--partial" in caught.value.do
+    report = analyze(conn, settings, partial=True)
+    assert (report.partial, report.pending > 0) == (True, True)
+    assert {row[0] for row in conn.execute("SELECT partial FROM transition_summary")} == {1}
+    assert conn.execute("SELECT min(n) FROM budget_stats WHERE bin_idx = -1").fetchone()[0] == 90
+
+
+def test_without_scores_analysis_is_refused_with_the_command_to_run(experiment):
+    conn, settings = experiment(n_per_bin=2)
+    with pytest.raises(MissingPrerequisiteError) as caught:
+        analyze(conn, settings)
+    assert "kvt score" in caught.value.do
+
+
+def test_contradicted_runs_are_refused_and_the_evidence_is_kept(experiment):
+    conn, settings = experiment(evidence="contradicted")
+    score(conn, "synthetic")
+    with pytest.raises(ContradictedError) as caught:
+        analyze(conn, settings)
+    assert caught.value.exit_code == 3
+    assert len(caught.value.details) == 2
+    statuses = dict(conn.execute("SELECT status, count(*) FROM run_evidence GROUP BY 1").fetchall())
+    assert statuses == {"contradicted": 2, "full": 2}
+    assert conn.execute("SELECT count(*) FROM transition_summary").fetchone()[0] == 0
+
+
+def test_without_evidence_every_row_says_unverified(experiment):
+    conn, _ = analysed(experiment, evidence="unverified", n_per_bin=4)
+    assert {row[0] for row in conn.execute("SELECT evidence FROM transition_summary")} == {"unverified"}
+    reason = conn.execute("SELECT reason FROM run_evidence WHERE status = 'unverified'").fetchone()[0]
+    assert "nothing shows that the server applied it" in reason
+    assert conn.execute("SELECT max(kept_fraction_p50) FROM bin_stats").fetchone()[0] is None
+
+
+def test_budgets_in_tokens_are_verified_and_ordered_as_tokens(experiment):
+    conn, _ = analysed(
+        experiment,
+        unit="tokens",
+        budgets=(512, 128, 32),
+        n_per_bin=40,
+        p_correct=lambda s, b, i: 0.95 if b > 100 or s == "full" else 0.1,
+    )
+    row = overall(conn)
+    assert (row["zone_low"], row["zone_high"], row["evidence"]) == (32, 128, "verified")
+    assert "128 tokens" in row["verdict_text"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "series", "verdict"),
+    [
+        ({"budgets": (1.0,)}, "full", "cannot_tell"),
+        ({"full": False}, "snapkv/aware", "no_baseline"),
+        ({"failures": 1.0}, "snapkv/aware", "nothing_to_lose"),
+        ({"p_correct": 0.01}, "snapkv/aware", "nothing_to_lose"),
+        ({"n_bins": 1, "n_per_bin": 1, "p_correct": 1.0}, "snapkv/aware", "cannot_tell"),
+        ({"n_bins": 1, "n_per_bin": 80, "p_correct": CLIFF}, "snapkv/aware", "transition"),
+    ],
+)
+def test_degenerate_experiments_get_a_verdict_of_their_own(experiment, asked, series, verdict):
+    conn, _ = analysed(experiment, **({"n_per_bin": 10} | asked))
+    assert overall(conn, series)["verdict"] == verdict
+
+
+def test_one_run_alone_updates_its_own_rows_only(experiment):
+    conn, settings = experiment(n_per_bin=4)
+    score(conn, "synthetic")
+    run_id = conn.execute("SELECT run_id FROM runs WHERE kv_budget = 0.5").fetchone()[0]
+    analyze(conn, settings, run_id=run_id)
+    assert {row[0] for row in conn.execute("SELECT run_id FROM bin_stats")} == {run_id}
+    assert conn.execute("SELECT count(*) FROM transition_summary").fetchone()[0] == 0
+
+
+def test_the_newest_generation_is_analysed_unless_told(experiment):
+    conn, settings = analysed(experiment, n_per_bin=4)
+    assert analyze(conn, settings, generation=1).generation == 1
+    with pytest.raises(MissingPrerequisiteError, match="no generation 7"):
+        analyze(conn, settings, generation=7)
+
+
+def test_facts_that_break_an_invariant_stop_the_analysis(experiment):
+    conn, settings = experiment(n_per_bin=4)
+    score(conn, "synthetic")
+    conn.execute("UPDATE scores SET score = 1.5 WHERE rowid = 1")
+    with pytest.raises(GuardError, match="outside"):
+        analyze(conn, settings)
+
+
+def test_analysis_waits_for_a_writer_that_holds_the_database(experiment, monkeypatch):
+    conn, settings = experiment(n_per_bin=4)
+    score(conn, "synthetic")
+    conn.execute("PRAGMA busy_timeout=0")
+    path = next(row[2] for row in conn.execute("PRAGMA database_list"))
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    waits = []
+
+    def release_on_the_third_wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            writer.execute("ROLLBACK")
+
+    monkeypatch.setattr("analyzer.derived.time.sleep", release_on_the_third_wait)
+    assert analyze(conn, settings).recomputed
+    assert len(waits) == 3
+    writer.close()

@@ -1,0 +1,152 @@
+"""The smaller verbs on experiments with a known truth: check, compare, export, plan."""
+
+import polars as pl
+import pytest
+
+from analyzer.analyze import analyze
+from analyzer.check import GAIN, check, refuse_failed
+from analyzer.compare import compare
+from analyzer.export import export
+from analyzer.plan import chance_loss, chance_safe, n_needed, plan
+from analyzer.score import score
+from kvt_async.contract.errors import (
+    CheckFailedError,
+    ConfigError,
+    ContractMismatchError,
+    MissingPrerequisiteError,
+)
+from kvt_async.contract.load import load_settings
+from kvt_async.contract.settings import Assertion
+
+
+def checked(experiment, assertions, **asked):
+    conn, settings = experiment(**asked)
+    score(conn, "synthetic")
+    analyze(conn, settings)
+    return check(conn, settings.model_copy(update={"check": [Assertion(**a) for a in assertions]}))
+
+
+ALL = [
+    {"name": "not above full", "kind": "not_better_than_full", "budget": 0.2},
+    {"name": "short contexts answer", "kind": "no_failures", "bins": [0]},
+    {"name": "full cache answers", "kind": "min_accuracy", "budget": 1.0, "value": 0.8},
+    {"name": "few failures", "kind": "max_fail_rate", "value": 0.1},
+    {"name": "gains", "kind": "flag_gains"},
+]
+
+
+def test_a_sound_experiment_passes_every_assertion(experiment):
+    results = checked(experiment, ALL, n_per_bin=20)
+    assert [r.passed for r in results] == [True] * 5
+    refuse_failed(results)
+
+
+def test_a_real_gain_from_a_smaller_cache_is_flagged_as_mismatch_or_leakage(experiment):
+    results = checked(experiment, ALL, n_per_bin=20, p_correct={1.0: 0.3, 0.5: 0.3, 0.2: 0.9})
+    failed = [r for r in results if not r.passed]
+    assert {r.kind for r in failed} == {"not_better_than_full", "min_accuracy", "flag_gains"}
+    assert all(GAIN in r.finding for r in failed if r.kind != "min_accuracy")
+    with pytest.raises(CheckFailedError) as caught:
+        refuse_failed(results)
+    assert (caught.value.exit_code, len(caught.value.details)) == (1, 3)
+
+
+def test_a_gain_within_noise_is_not_flagged(experiment):
+    results = checked(experiment, ALL[:1], n_per_bin=4, p_correct={1.0: 0.6, 0.5: 0.6, 0.2: 0.7})
+    assert results[0].passed
+
+
+def test_failures_are_found_where_they_are(experiment):
+    results = checked(experiment, ALL[1:4], failures=lambda series, budget, b: 0.5 if b == 0 else 0.0)
+    assert [r.passed for r in results] == [False, True, False]
+    assert "TIMEOUT" in results[0].finding or "ENGINE_ERROR" in results[0].finding
+
+
+def test_an_assertion_about_nothing_that_was_run_is_a_config_error(experiment):
+    with pytest.raises(ConfigError, match="nothing that was run"):
+        checked(experiment, [ALL[0] | {"budget": 0.33}], n_per_bin=2)
+    with pytest.raises(ConfigError, match="needs a value"):
+        checked(experiment, [{"name": "x", "kind": "min_accuracy"}], n_per_bin=2)
+
+
+def test_check_before_analyze_says_what_to_run(experiment):
+    conn, settings = experiment(n_per_bin=2)
+    with pytest.raises(MissingPrerequisiteError) as caught:
+        check(conn, settings)
+    assert "kvt analyze" in caught.value.do
+
+
+def two_groups(experiment, **b):
+    opened = []
+    for asked in ({}, b):
+        conn, _ = experiment(**({"n_per_bin": 20} | asked))
+        score(conn, "synthetic")
+        opened.append(conn)
+    return opened
+
+
+def test_a_group_against_itself_differs_nowhere(experiment):
+    found = compare(*two_groups(experiment))
+    assert found["differs"] == {}
+    assert [row["diff"] for row in found["levels"]] == [0.0] * 3
+    assert found["levels"][0]["n"] == 100
+
+
+def test_a_better_group_is_found_better_level_by_level(experiment):
+    found = compare(*two_groups(experiment, p_correct=0.2))
+    at = {row["kv_budget"]: row for row in found["levels"]}
+    assert at[1.0]["diff_ci_low"] > 0.5
+    assert at[1.0]["p_holm"] < 1e-6
+    assert any("A - B +0." in line for line in found["lines"])
+
+
+def test_levels_of_one_side_only_are_listed(experiment):
+    found = compare(*two_groups(experiment, budgets=(1.0, 0.5, 0.1)))
+    assert [row["kv_budget"] for row in found["levels"]] == [1.0, 0.5]
+    assert found["only_in"]["synthetic"] == ["snapkv/aware 0.1"]
+
+
+def test_groups_whose_scores_mean_different_things_are_refused(experiment):
+    a, b = two_groups(experiment)
+    b.execute("UPDATE scores SET scorer_version = 'other'")
+    with pytest.raises(ContractMismatchError, match="can't be compared") as caught:
+        compare(a, b)
+    assert any("scorer" in line for line in caught.value.details)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_export_writes_one_row_per_outcome(experiment, tmp_path, suffix):
+    conn, settings = experiment(n_per_bin=6, failures=0.2, partial=0.1)
+    score(conn, "synthetic")
+    out = tmp_path / "deep" / f"outcomes{suffix}"
+    rows = export(conn, settings, out)
+    frame = pl.read_parquet(out) if suffix == ".parquet" else pl.read_csv(out)
+    assert frame.height == rows == conn.execute("SELECT count(*) FROM scores").fetchone()[0]
+    failed = frame.filter(pl.col("is_failure"))
+    assert failed["error_type"].null_count() == 0
+    assert failed.height == conn.execute("SELECT count(*) FROM failures").fetchone()[0]
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_export_refuses_other_file_types(experiment, tmp_path):
+    conn, settings = experiment(n_bins=1, n_per_bin=1)
+    with pytest.raises(ConfigError, match="neither"):
+        export(conn, settings, tmp_path / "x.xlsx")
+
+
+def test_plan_knows_the_sizes_that_theory_knows():
+    assert chance_safe(72, 0.0, 0.05, 0.025, 1) == 1.0
+    assert chance_safe(71, 0.0, 0.05, 0.025, 1) == 0.0
+    assert n_needed(0.0, 0.05, 0.025, 1) == 72
+    assert chance_loss(25, 0.0, 0.0, 0.025, 1) == 0.0
+    assert chance_loss(200, 0.1, 0.2, 0.025, 1) > 0.95
+
+
+def test_plan_tells_the_submission_profile_that_it_can_prove_little():
+    settings = load_settings(None, ["binning.n_bins=5", "binning.n_per_bin=5"], environ={})
+    found = plan(settings, flip_rate=0.1)
+    assert found["n"] == 25
+    assert found["chance_safe"] < 0.05
+    assert found["smallest_detectable_drop"] > 0.2
+    assert found["smallest_detectable_drop_in_a_bin"] is None
+    assert any("72 is the least" in line for line in found["lines"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from kvt_async.contract.errors import DeadKnobError, ServerError
+from kvt_async.contract.errors import ConfigError, DeadKnobError, ErrorType, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.chat import PATHS
 from kvt_async.engine.kv_body import expectation, read_evidence
@@ -78,10 +78,24 @@ def check(canary: Canary, *, allow: bool) -> str | None:
     return f"dead knob allowed: {canary.reason}; budgets are labels and everything will say so"
 
 
-def choose(reader: Reader, dataset_id: str) -> list[Entry]:
-    """The longest prompts, the same ones every time."""
+def refuse(attempt: Attempt, level: str) -> None:
+    """Raises ConfigError for a probe that the server will refuse however often it is asked: so it would the grid.
+
+    An over-long prompt is no such thing: others may fit.
+    """
+    if attempt.error_type is ErrorType.HTTP and (attempt.http_status or 500) < 500:
+        raise ConfigError(
+            f"the server refuses what this config sends at level {level}: {attempt.error_message}",
+            where=attempt.endpoint,
+            do="Look at model.name, prompt.endpoint, decoding and kv.apply. Nothing of the grid was sent.",
+        )
+
+
+def choose(reader: Reader, dataset_id: str, *, shortest: bool = False) -> list[Entry]:
+    """The longest prompts (or the shortest), the same ones every time."""
+    order = "ASC" if shortest else "DESC"
     rows = reader.rows(
-        "SELECT seq FROM manifest_entries WHERE dataset_id = ? ORDER BY token_len DESC, example_id LIMIT ?",
+        f"SELECT seq FROM manifest_entries WHERE dataset_id = ? ORDER BY token_len {order}, example_id LIMIT ?",
         dataset_id,
         PROMPTS,
     )
@@ -127,7 +141,12 @@ class _Asked:
         """A busy server says nothing about its knob: a refusal that may pass is asked again."""
         attempt = await self._probe(endpoint, path, body)
         for n in range(1, TRIES):
-            if attempt.reply is not None or (400 <= (attempt.http_status or 0) < 500 and attempt.http_status != 429):
+            status = attempt.http_status
+            if (
+                attempt.reply is not None
+                or (status is None and n > 1)
+                or (status != 429 and 400 <= (status or 0) < 500)
+            ):
                 break
             await asyncio.sleep(min(attempt.retry_after_s or PAUSE_S * n, MAX_PAUSE_S))
             attempt = await self._probe(endpoint, path, body)
@@ -160,6 +179,7 @@ async def _compare(asked: _Asked, mild: Level, harsh: Level, entries: Sequence[E
         replies = [attempt.reply for attempt in (first, second, third)]
         bad = next((a for a in (first, second, third) if a.reply is None), None)
         if bad is not None:
+            refuse(bad, label(harsh) if bad is third else label(mild))
             return Canary(INCONCLUSIVE, f"a probe failed: {bad.error_message or bad.error_type}")
         full, again, destroyed = (r.text for r in replies if r is not None)
         if full != again:

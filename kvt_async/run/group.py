@@ -3,6 +3,7 @@
 Nothing here talks to a server, and nothing about the group is written before everything has been checked.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from kvt_async.records import Json, Level
 from kvt_async.run.plan import only
 from kvt_async.run.session import Run, find_generation, match_runs
 from kvt_async.store.reader import Reader
+
+SAY_EVERY_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,21 @@ def prepared_head(settings: Settings, *, prepare_first: bool, force: bool, say: 
     Raises MissingPrerequisiteError where it is missing and nobody asked to make it.
     """
     if prepare_first:
-        return prepare(settings, force=force, report=say).head
+        return prepare(settings, force=force, report=say, progress=_Counted(say)).head
     # Not hashed again: what is sent comes from the database, which took the file in by its hash.
     return read_head(manifest_path(settings.output.data_dir, dataset_id(settings)), verify=False)
+
+
+class _Counted:
+    """Says how many examples were tokenised so far, every few seconds."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._last = say, time.monotonic()
+
+    def __call__(self, n: int) -> None:
+        if time.monotonic() - self._last > SAY_EVERY_S:
+            self._last = time.monotonic()
+            self._say(f"prepare: {n} examples counted")
 
 
 def into_database(db: Path, settings: Settings, head: ManifestHead, generation: int) -> str:

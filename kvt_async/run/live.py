@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.settings import Settings
+from kvt_async.engine.chat import PATHS
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json
 from kvt_async.run import canary as canaries
@@ -18,7 +19,7 @@ from kvt_async.run.clock import utc_now
 from kvt_async.run.feed import Feed
 from kvt_async.run.health import Health
 from kvt_async.run.interrupts import Interrupts
-from kvt_async.run.levels import public_url
+from kvt_async.run.levels import label, public_url
 from kvt_async.run.log import RunLog
 from kvt_async.run.pipeline import Gate, Pipeline, send_all
 from kvt_async.run.plan import pending, steps
@@ -53,10 +54,10 @@ class Live:
         """Every base URL of the levels, once."""
         return list(dict.fromkeys(url for run in self.runs for url in run.level.endpoints))
 
-    async def meet_server(self, generation: int, template_version: str) -> list[Json]:
+    async def meet_server(self, builder: Builder, generation: int, template_version: str) -> list[Json]:
         """Reach it, note who it is, write the missing rows of `runs`. Raises ServerError, ConfigError."""
-        for warning in await server.check_server(self.sender, self.settings, self.endpoints):
-            self.say(f"warning: {warning}")
+        if not await server.check_server(self.sender, self.settings, self.endpoints, self.say):
+            await self._ask_once(builder)
         found = await server.identities(self.sender, self.endpoints)
         before = server.last_identities(self.reader, self.settings.experiment.exp_group_id)
         for endpoint, now in zip(self.endpoints, found, strict=True):
@@ -74,6 +75,14 @@ class Live:
         )
         await self._keep_identities("start", found)
         return found
+
+    async def _ask_once(self, builder: Builder) -> None:
+        """A server that lists other models may take any name or none. Raises ConfigError when it takes none."""
+        level, entry = self.runs[0].level, canaries.choose(self.reader, self.dataset_id, shortest=True)[0]
+        decoding = self.settings.decoding.model_copy(update={"max_tokens": 1})
+        body = builder.body(entry, level, self.settings.model_copy(update={"decoding": decoding}))
+        attempt = await self.sender.probe(level.endpoints[0], PATHS[self.settings.prompt.endpoint], body)
+        canaries.refuse(attempt, label(level))
 
     async def part_from_server(self, start: Sequence[Json]) -> None:
         """Note who it is at the end, and say what changed meanwhile."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import orjson
@@ -21,12 +21,14 @@ MAX_METRICS = 60
 STABLE = ("models", "version", "server", "cache_config")  # what must not change within a group
 
 
-async def check_server(sender: Sender, settings: Settings, endpoints: Sequence[str]) -> list[str]:
-    """Ask every endpoint for its models. Returns warnings.
+async def check_server(
+    sender: Sender, settings: Settings, endpoints: Sequence[str], say: Callable[[str], None]
+) -> bool:
+    """Ask every endpoint for its models, say what is odd. False: the model may be another than the config's.
 
     Raises ServerError where nobody answers, ConfigError where the key is refused.
     """
-    warnings = []
+    listed = True
     for endpoint in endpoints:
         names, status = await _models(sender, endpoint)
         if status == "HTTP 401":
@@ -36,12 +38,11 @@ async def check_server(sender: Sender, settings: Settings, endpoints: Sequence[s
                 do=f"Put the key in the environment variable {settings.engine.api_key_env} (or .env).",
             )
         if status:
-            warnings.append(f"{public_url(endpoint)}/models answers {status}: the server's identity is unknown")
+            say(f"warning: {public_url(endpoint)}/models answers {status}: the server's identity is unknown")
         elif names and settings.model.name not in names:
-            warnings.append(
-                f"{public_url(endpoint)} lists {', '.join(names[:5])}, not model.name {settings.model.name!r}"
-            )
-    return warnings
+            listed = False
+            say(f"warning: {public_url(endpoint)} lists {', '.join(names[:5])}, not model.name {settings.model.name!r}")
+    return listed
 
 
 async def identity(sender: Sender, endpoint: str) -> Json:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import orjson
+from pydantic import SecretStr
 
 from kvt_async.contract.errors import KvtError, MissingPrerequisiteError, ServerError
 from kvt_async.contract.load import secret
@@ -35,6 +36,8 @@ from kvt_async.run.summary import RunReport, count, resume_lines
 from kvt_async.store.lock import hold
 from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer
+
+MIN_SECRET = 6  # characters; a shorter header value hides nothing and would riddle the log with stars
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,8 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
     key = secret(settings.engine.api_key_env)
     with contextlib.ExitStack() as stack:
         stack.enter_context(hold(paths.db, command_line(settings), utc_now()))
-        log = stack.enter_context(RunLog(paths.log, [key] if key else []))
+        headers = [SecretStr(value) for value in settings.engine.headers.values() if len(value) >= MIN_SECRET]
+        log = stack.enter_context(RunLog(paths.log, [*headers, *([key] if key else [])]))
         head = await asyncio.to_thread(
             prepared_head, settings, prepare_first=options.prepare_first, force=options.force, say=say
         )
@@ -242,7 +246,7 @@ class _Sweep:
         """The session's reason to end."""
         options, group, report = self.options, self.group, self.report
         builder = Builder.of_dataset(self.settings, self.reader, self.dataset_id)
-        start = await live.meet_server(group.generation, group.template_version)
+        start = await live.meet_server(builder, group.generation, group.template_version)
         if options.retry_failed:
             await live.open_try_series(self._limited())
             done, _ = unsettled(self.reader, live.runs, self.dataset_id, self._limited())

@@ -33,6 +33,7 @@ class Script:
     log: Path | None = None  # a line per request body, flushed before the answer
     key: str | None = None
     die_after: int | None = None
+    strict: bool = False  # another model name is refused
 
 
 class FakeServer:
@@ -66,6 +67,8 @@ class FakeServer:
                 file.write(hashlib.sha256(raw).hexdigest().encode() + b"\n")
         if script.key is not None and http.headers.get("Authorization") != f"Bearer {script.key}":
             return web.json_response({"error": {"message": "no such key"}}, status=401)
+        if script.strict and body["model"] != script.model:
+            return web.json_response({"error": {"message": f"no model {body['model']}"}}, status=404)
         key = hashlib.sha256(raw).hexdigest()
         self.tries[key] += 1
         fault = self._fault(key, self.tries[key])

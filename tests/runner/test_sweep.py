@@ -202,6 +202,25 @@ async def test_a_refused_key_is_a_config_error_that_names_the_variable(tmp_path:
             await run(settings_for(tmp_path, url), options=QUIET)
 
 
+@pytest.mark.parametrize("via", ["body", "none"])
+async def test_a_server_that_refuses_the_model_is_said_before_the_grid_and_gives_nothing_up(
+    tmp_path: Path, via: str
+) -> None:
+    async with serving(Script(model="other", strict=True)) as (_, url):
+        settings = settings_for(tmp_path, url, *(["kv.apply={via: none}"] if via == "none" else []))
+        with pytest.raises(ConfigError, match="no model reference") as caught:
+            await run(settings, options=QUIET)
+    assert "model.name" in str(caught.value)
+    assert query(settings, "SELECT count(*) FROM requests") == [(0,)]
+
+
+async def test_a_server_that_lists_another_name_but_takes_ours_is_only_warned_about(tmp_path: Path, capsys) -> None:
+    async with serving(Script(model="other")) as (_, url):
+        report = await run(settings_for(tmp_path, url, n=4), options=QUIET)
+    assert report.exit_code == 0
+    assert "lists other, not model.name 'reference'" in capsys.readouterr().err
+
+
 async def test_the_key_reaches_the_server_and_nothing_on_disk(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-value")
     monkeypatch.setattr(
@@ -221,7 +240,7 @@ def assert_nowhere(folder: Path, *secrets: bytes) -> None:
 
 
 async def test_endpoint_levels_reach_their_own_servers(tmp_path: Path) -> None:
-    async with serving(Script(model="a")) as (first, a), serving(Script(model="b")) as (second, b):
+    async with serving(Script()) as (first, a), serving(Script()) as (second, b):
         settings = settings_for(
             tmp_path, a, f"kv.apply={{via: endpoint, endpoints: {{full: '{a}', '0.5': '{b}'}}}}",
             "kv.budgets=[1.0, 0.5]", "kv.evidence={}",

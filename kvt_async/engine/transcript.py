@@ -36,6 +36,14 @@ def parse_json(data: bytes) -> Any:
             raise UnreadableError(f"not JSON ({str(error)[:80]})", data) from None
 
 
+def json_or_none(data: bytes) -> Any:
+    """The value, or None for anything that is no JSON."""
+    try:
+        return parse_json(data)
+    except UnreadableError:
+        return None
+
+
 class Transcript:
     """What the events of one reply said, in order, with the instants of what first came when.
 

@@ -108,7 +108,7 @@ def accuracy_interval(
         low, high = percentile_interval(replicates, rule.alpha)
         return low, high, "percentile_bootstrap"
     low, high = wilson(float(np.sum(weight * score)), effective_n(score, weight, cluster), rule.alpha)
-    plain = len(np.unique(cluster)) == len(cluster) and bool(np.all((score == 0) | (score == 1)))
+    plain = bool(np.all((score == 0) | (score == 1))) and int(np.bincount(cluster).max()) == 1
     return low, high, "wilson" if plain else "wilson_effective_n"
 
 
@@ -116,8 +116,8 @@ def bin_weights(bin_idx: npt.NDArray[np.int64]) -> Floats:
     """Weight of each example in the equal-weight mean of bins: [n], sums to 1."""
     if not len(bin_idx):
         return np.empty(0)
-    bins, where, count = np.unique(bin_idx, return_inverse=True, return_counts=True)
-    return np.asarray(1.0 / (len(bins) * count[where]), dtype=np.float64)
+    count = np.bincount(bin_idx)
+    return np.asarray(1.0 / (np.count_nonzero(count) * count[bin_idx]), dtype=np.float64)
 
 
 def mean_of_bins(part: pl.DataFrame, column: str, bins: Sequence[int]) -> float | None:

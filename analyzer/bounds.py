@@ -40,14 +40,16 @@ class Units:
 
     @classmethod
     def of(cls, drop: Floats, cluster: npt.NDArray[np.int64], bin_idx: npt.NDArray[np.int64]) -> "Units":
-        """Units of per-example differences [n]; `cluster` names each example's context, `bin_idx` its bin."""
+        """Units of per-example differences [n]; `cluster` numbers each example's context, `bin_idx` its bin."""
         if not len(drop):
             return cls(np.empty(0), np.empty(0))
-        _, first, unit, size = np.unique(cluster, return_index=True, return_inverse=True, return_counts=True)
-        bins, bin_of, in_bin = np.unique(bin_idx, return_inverse=True, return_counts=True)
-        mean = np.bincount(unit, weights=drop) / size
-        share = size / in_bin[bin_of[first]] / len(bins)  # of the overall mean; sums to 1
-        return cls(mean, share * len(size))
+        size, in_bin = np.bincount(cluster), np.bincount(bin_idx)  # small whole numbers: counting beats sorting
+        unit = np.flatnonzero(size)
+        bin_of = np.zeros(len(size), dtype=np.int64)
+        bin_of[cluster] = bin_idx
+        mean = np.bincount(cluster, weights=drop)[unit] / size[unit]
+        share = size[unit] / in_bin[bin_of[unit]] / np.count_nonzero(in_bin)  # of the overall mean; sums to 1
+        return cls(mean, share * len(unit))
 
     @property
     def mean(self) -> float:
@@ -56,9 +58,12 @@ class Units:
     @cached_property
     def grouped(self) -> tuple[Floats, Floats, Floats]:
         """Distinct (drop, weight) pairs and how often each occurs: [g], [g], [g]."""
-        pairs = np.asarray(np.round(np.stack([self.drop, self.weight], axis=1), 12), dtype=np.float64)
-        distinct, count = np.unique(pairs, axis=0, return_counts=True)
-        return distinct[:, 0], distinct[:, 1], count.astype(np.float64)
+        drop, weight = np.round(self.drop, 12), np.round(self.weight, 12)
+        if np.ptp(weight) == 0:
+            distinct, count = np.unique(drop, return_counts=True)
+            return distinct, np.full(len(distinct), weight[0]), count.astype(np.float64)
+        both, count = np.unique(drop + 1j * weight, return_counts=True)  # complex numbers sort as pairs do
+        return both.real, both.imag, count.astype(np.float64)
 
     def p_drop_at_least(self, m: float) -> float:
         """p value of "the mean drop is m or more": small = proven smaller than m. 1.0 without units."""

@@ -148,7 +148,7 @@ def power(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
                 rate = share(Truth(n, loss, kind, flips=0.1), experiments, seed, lambda c: c.loss is not None)
                 bar = 0.95 if n >= bar_n and kind == "binary" else 0.0
                 yield f"{kind} n={n} {name}", "loss found", rate, "ok" if rate >= bar else f"below {bar}"
-    for n in (72, 100, 150, 250, 400):
+    for n in (75, 100, 150, 250, 400):
         for flips in (0.0, 0.02, 0.1):
             rate = share(Truth(n, (0.0,), base=0.9, flips=flips), experiments, seed, lambda c: c.safe is not None)
             yield f"binary n={n} base=0.9 flips={flips:g}, no drop", "proven safe", rate, ""

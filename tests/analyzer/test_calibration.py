@@ -1,0 +1,53 @@
+"""A small, seeded run of scripts/calibrate.py: the verdict's promises on simulated experiments with a known truth."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXPERIMENTS = 300
+
+
+@pytest.fixture(scope="module")
+def calibrate() -> ModuleType:
+    path = Path(__file__).parents[2] / "scripts" / "calibrate.py"
+    spec = importlib.util.spec_from_file_location("calibrate", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["calibrate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("kind", ["binary", "graded"])
+@pytest.mark.parametrize("n", [25, 80])
+def test_a_true_loss_of_the_margin_is_hardly_ever_called_safe_nor_beyond_it(calibrate, kind, n):
+    truth = calibrate.Truth(n, (calibrate.MARGIN / 0.6,) * 2, kind, flips=0.1)
+    for event in (lambda c: c.safe is not None, lambda c: c.collapse is not None):
+        assert calibrate.share(truth, EXPERIMENTS, 7, event) <= calibrate.allowed(0.025, EXPERIMENTS)
+
+
+@pytest.mark.parametrize("budgets", [1, 8])
+def test_noise_alone_is_hardly_ever_called_a_loss(calibrate, budgets):
+    truth = calibrate.Truth(25, (0.0,) * budgets, flips=0.3)
+    found = calibrate.share(truth, EXPERIMENTS, 7, lambda c: c.loss is not None)
+    assert found <= calibrate.allowed(0.025, EXPERIMENTS)
+
+
+@pytest.mark.parametrize(
+    ("n", "loss"),
+    [(25, (0.0, 0.0, 0.0, 0.0, 0.1, 0.4, 0.8)), (50, tuple(0.5 * (i + 1) / 7 for i in range(7)))],
+    ids=["a cliff with 25 examples", "an even decline with 50 examples"],
+)
+def test_a_real_loss_is_found(calibrate, n, loss):
+    found = calibrate.share(calibrate.Truth(n, loss, flips=0.1), EXPERIMENTS, 7, lambda c: c.loss is not None)
+    assert found >= 0.93
+
+
+def test_the_cells_of_every_table_name_their_bar(calibrate):
+    rows = list(calibrate.coverage(60, 7, [5]))
+    assert len(rows) == 40
+    assert all(0 <= rate <= 1 and verdict for _, _, rate, verdict in rows)

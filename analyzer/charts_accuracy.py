@@ -40,7 +40,10 @@ def point_tips(*more: alt.Tooltip) -> list[alt.Tooltip]:
 
 
 def by_series(name: str) -> tuple[alt.Parameter, Any]:
-    """Click a series in the legend to set it off; the rest fades."""
+    """Click a series in the legend to set it off; the rest fades.
+
+    The parameter belongs to a chart's first layer: Vega-Lite takes the legend's reaction to clicks from there.
+    """
     picked = alt.selection_point(name=name, fields=["series"], bind="legend")
     return picked, alt.condition(picked, alt.value(1.0), alt.value(0.12))
 
@@ -63,7 +66,7 @@ def acc_by_budget(data: ChartData, look: Look) -> Any:
     points = base.mark_point(filled=True, size=62, fillOpacity=1).encode(
         y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
     )
-    layers = [*_zone_layers(data, height), band, bars, line, points.add_params(picked)]
+    layers = [*_zone_layers(data, height), band.add_params(picked), bars, line, points]
     if not look.narrow and len(data.series) > 1:
         layers.append(_end_labels(frame, data, look, height))
     curves = alt.layer(*layers).properties(width=look.width - (0 if look.narrow else 130), height=height)
@@ -180,12 +183,14 @@ def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
         .transform_filter("datum.kind == 'zone'")
         .mark_rect(color=ZONE, opacity=0.42)
         .encode(x="x:Q", x2="x2:Q", tooltip=alt.Tooltip("says:N", title="zone")),
-        base.mark_area(fillOpacity=0.12, strokeOpacity=0).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"),
+        base.mark_area(fillOpacity=0.12, strokeOpacity=0)
+        .encode(y="acc_ci_low:Q", y2="acc_ci_high:Q")
+        .add_params(picked),
         base.mark_rule(strokeOpacity=0.7).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"),
         base.mark_line(strokeWidth=1.8).encode(y=share_y("acc_mean", "Accuracy"), strokeDash=dash(data.series)),
-        base.mark_point(filled=True, size=36, fillOpacity=1)
-        .encode(y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips())
-        .add_params(picked),
+        base.mark_point(filled=True, size=36, fillOpacity=1).encode(
+            y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
+        ),
     ]
     bins = [b for b in data.bins if b in frame["bin"].to_list()]
     return (

@@ -94,11 +94,9 @@ def _by_bin(
     )
     field = str(y.shorthand).split(":")[0]
     layers = [
-        base.mark_rule(strokeWidth=1.6, strokeOpacity=0.65).encode(y=f"{low}:Q", y2=f"{high}:Q"),
+        base.mark_rule(strokeWidth=1.6, strokeOpacity=0.65).encode(y=f"{low}:Q", y2=f"{high}:Q").add_params(picked),
         base.mark_line(strokeWidth=1.1, strokeOpacity=0.55).encode(y=y),
-        base.mark_point(filled=True, size=32, fillOpacity=1, shape="circle")
-        .encode(y=f"{field}:Q", tooltip=tips)
-        .add_params(picked),
+        base.mark_point(filled=True, size=32, fillOpacity=1, shape="circle").encode(y=f"{field}:Q", tooltip=tips),
     ]
     return (
         alt.layer(*layers, data=records(frame, *columns))
@@ -120,12 +118,11 @@ def ttft_tpot_by_budget(data: ChartData, look: Look) -> Any:
         x=budget_x(data.axis, title="KV budget", thin=True), color=colour(data.series, look), opacity=faded
     )
     layers = [
-        base.mark_rule(strokeOpacity=0.35, strokeWidth=1.4).encode(y="p50:Q", y2="p95:Q"),
+        base.mark_rule(strokeOpacity=0.35, strokeWidth=1.4).encode(y="p50:Q", y2="p95:Q").add_params(picked),
         base.mark_line(strokeWidth=2).encode(
             y=alt.Y("p50:Q", title="ms, p50 to p95", axis=alt.Axis(tickCount=5)), strokeDash=dash(data.series)
         ),
-        base.mark_point(filled=True, size=44, fillOpacity=1)
-        .encode(
+        base.mark_point(filled=True, size=44, fillOpacity=1).encode(
             y="p50:Q",
             shape=shape(data.series),
             tooltip=[
@@ -136,8 +133,7 @@ def ttft_tpot_by_budget(data: ChartData, look: Look) -> Any:
                 alt.Tooltip("p95:Q", title="p95, ms", format=",.2f"),
                 alt.Tooltip("cache:N", title="cache state"),
             ],
-        )
-        .add_params(picked),
+        ),
     ]
     return (
         alt.layer(*layers, data=records(frame, *frame.columns))
@@ -181,13 +177,15 @@ def pareto(data: ChartData, look: Look) -> Any:
         else alt.Legend(symbolFillColor="#888888", symbolStrokeColor="#888888", values=_sizes(frame), format=",.3~g"),
     )
     return alt.layer(
-        base.mark_rule(strokeOpacity=0.6).encode(y=share_y("acc_ci_low", "Accuracy"), y2="acc_ci_high:Q"),
+        base.mark_rule(strokeOpacity=0.6)
+        .encode(y=share_y("acc_ci_low", "Accuracy"), y2="acc_ci_high:Q")
+        .add_params(picked),
         base.mark_line(strokeWidth=1.4, strokeOpacity=0.7).encode(
             y="acc_mean:Q", order="x:Q", strokeDash=dash(data.series)
         ),
-        base.mark_point(filled=True, fillOpacity=0.9)
-        .encode(y="acc_mean:Q", shape=shape(data.series), size=sizes, tooltip=tips)
-        .add_params(picked),
+        base.mark_point(filled=True, fillOpacity=0.9).encode(
+            y="acc_mean:Q", shape=shape(data.series), size=sizes, tooltip=tips
+        ),
     ).properties(width=look.width, height=260 if look.narrow else 320)
 
 

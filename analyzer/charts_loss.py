@@ -71,15 +71,13 @@ def acc_by_kept_tokens(data: ChartData, look: Look) -> Any:
     symbols = alt.Scale(domain=bins, range=cycle(SHAPES, bins))
     names = alt.Shape("bin:N", scale=symbols, title="Prompt tokens", legend=alt.Legend(columns=2 if look.narrow else 5))
     layers = [
-        base.mark_rule(strokeOpacity=0.6).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"),
+        base.mark_rule(strokeOpacity=0.6).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q").add_params(picked),
         base.mark_line(strokeWidth=2).encode(y=share_y("acc_mean", "Accuracy")),
-        base.mark_point(filled=True, size=44, fillOpacity=1)
-        .encode(
+        base.mark_point(filled=True, size=44, fillOpacity=1).encode(
             y="acc_mean:Q",
             shape=names,
             tooltip=point_tips(alt.Tooltip("kept_tokens_p50:Q", title="tokens kept", format=",.0f")),
-        )
-        .add_params(picked),
+        ),
     ]
     return (
         alt.layer(*layers, data=records(frame, *POINT, "kept_tokens_p50"))

@@ -6,12 +6,12 @@ request, console message and page error is kept.
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -43,21 +43,16 @@ class Browser:
         if path is None:
             raise RuntimeError(MISSING)
         self._home = tempfile.TemporaryDirectory(prefix="kvt-browser-", ignore_cleanup_errors=True)
-        read_end, self._write = os.pipe()
-        self._read, write_end = os.pipe()
+        read_end, self._write = _pipe()
+        self._read, write_end = _pipe()
         command = (
             path, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",
             "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
             f"--user-data-dir={self._home.name}", "--remote-debugging-pipe", "about:blank",
         )  # fmt: skip
-        self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{read_end} 4>&{write_end}', "sh", *command],
-            pass_fds=(read_end, write_end),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+        pipes = [(os.POSIX_SPAWN_DUP2, read_end, 3), (os.POSIX_SPAWN_DUP2, write_end, 4)]
+        self._pid = os.posix_spawn(path, command, os.environ, file_actions=[*null, *pipes], setpgroup=0)
         os.close(read_end)
         os.close(write_end)
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
@@ -68,8 +63,8 @@ class Browser:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            os.killpg(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
         os.close(self._read)
         os.close(self._write)
         self._home.cleanup()
@@ -156,3 +151,12 @@ class Browser:
             self.complaints.append(json.dumps(params["args"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.complaints.append(json.dumps(params["entry"]))
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe above the low descriptors that the browser's own ends will take."""
+    ends = os.pipe()
+    read_end, write_end = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in ends)
+    for fd in ends:
+        os.close(fd)
+    return read_end, write_end

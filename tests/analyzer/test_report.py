@@ -19,25 +19,22 @@ from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteErro
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.schema import connect_for_reading
+from tests.analyzer.report_page import NOON, SETTINGS, demo_report
 from tests.analyzer.report_rows import DEGENERATE, GROUP, SMALL, SNAPKV, Rows, Series, cliff, write
 
-SETTINGS = load_settings(None, [f"experiment.exp_group_id={GROUP}"], environ={})
-NOON, LATER = datetime(2026, 1, 2, 12, tzinfo=UTC), datetime(2026, 1, 3, 9, tzinfo=UTC)
+LATER = datetime(2026, 1, 3, 9, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+@pytest.fixture
+def demo() -> Iterator[sqlite3.Connection]:
     """A database as `make demo` leaves it, opened as the report opens it: for reading."""
-    db = tmp_path_factory.mktemp("demo") / "demo.sqlite"
-    write(db, Rows(n=20)).close()
-    with closing(connect_for_reading(db)) as conn:
+    with closing(connect_for_reading(demo_report()[0])) as conn:
         yield conn
 
 
-@pytest.fixture(scope="module")
-def report(demo: sqlite3.Connection, tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
-    folder = tmp_path_factory.mktemp("report")
-    return build_report(demo, SETTINGS, RunPaths(folder, folder / "demo.sqlite"), now=NOON)
+@pytest.fixture
+def report() -> ReportPaths:
+    return demo_report()[1]
 
 
 def facts_of(tmp_path: Path, **changes: Any) -> Facts:

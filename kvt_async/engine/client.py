@@ -40,7 +40,12 @@ class Client:
     """An aiohttp session whose connections stamp their reads. Use inside one running loop; close it."""
 
     def __init__(self, engine: Engine, key: SecretStr | None) -> None:
+        """Raises ConfigError for a CA file, a header or a key that can't be used."""
         self.engine, self._key = engine, key
+        for name, value in engine.headers.items():
+            _check_header(value, f"engine.headers.{name}")
+        if key is not None:
+            _check_header(key.get_secret_value(), f"the key in {engine.api_key_env}")
         self._urls: dict[tuple[str, str], tuple[URL, CIMultiDict[str], str]] = {}
         self._secrets = [key.get_secret_value()] if key else []
         for name, value in engine.headers.items():
@@ -183,7 +188,10 @@ class Client:
     def _target(self, endpoint: str, path: str) -> tuple[URL, CIMultiDict[str], str]:
         found = self._urls.get((endpoint, path))
         if found is None:
-            url = URL(public_url(endpoint) + path)
+            try:
+                url = URL(public_url(endpoint) + path)
+            except ValueError as error:
+                raise ConfigError(f"not a valid URL: {error}", where="engine.base_url or kv.apply.endpoints") from None
             found = self._urls[endpoint, path] = (url, self.headers(endpoint), public_url(endpoint))
         return found
 
@@ -213,6 +221,16 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext | bool:
         reason = getattr(error, "strerror", None) or "it holds no certificate in PEM form"
         raise ConfigError(f"the CA file can't be used: {reason}", where=f"engine.ca_file {ca_file}") from None
     return context
+
+
+def _check_header(value: str, where: str) -> None:
+    """Raises ConfigError, without the value, for what no HTTP header can hold."""
+    if any(ord(char) < 32 or ord(char) > 255 or ord(char) == 127 for char in value):
+        raise ConfigError(
+            "it holds a line break or another character that no HTTP header can carry",
+            where=where,
+            do="A key copied with its line end is the usual cause.",
+        )
 
 
 def _fault(error: Exception, exchange: Exchange) -> tuple[ErrorType, str]:

@@ -265,6 +265,23 @@ async def test_credentials_in_the_url_are_sent_as_basic_auth_and_not_stored() ->
     assert "dXNlcjpodW50ZXIyMg" not in repr(got)
 
 
+async def test_a_key_that_no_header_can_hold_is_a_config_error_that_does_not_show_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KVT_TEST_KEY", KEY + "\n")
+    with pytest.raises(ConfigError) as caught:
+        async with Sender(settings_for("http://127.0.0.1/v1", api_key_env="KVT_TEST_KEY")):
+            pass
+    assert "KVT_TEST_KEY" in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+async def test_a_url_that_is_none_is_a_config_error() -> None:
+    async with Sender(settings_for("http://127.0.0.1:99999/v1")) as sender:
+        with pytest.raises(ConfigError, match="not a valid URL"):
+            await sender.send(request_to("http://127.0.0.1:99999/v1"), Recorder())
+
+
 async def test_an_environments_proxy_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     assert (await try_once(answer("a"))).end_state is EndState.DONE

@@ -11,6 +11,7 @@ from time import perf_counter_ns
 from typing import Protocol
 
 from kvt_async.contract.errors import KvtError
+from kvt_async.engine.slots import Slots
 from kvt_async.records import Attempt, Outcome, Request
 from kvt_async.store.rows import rows_of_attempt, rows_of_outcome
 from kvt_async.store.writer import Writer
@@ -40,21 +41,17 @@ class Gate:
     """Counts requests that are sent and not yet saved; at most `size`."""
 
     def __init__(self, size: int, store: Writer) -> None:
-        self._free = asyncio.Semaphore(size)
-        self._store, self._waiting = store, 0
-        store.urgent = lambda: self._waiting > 0
+        self._slots, self._store = Slots(size), store
+        store.urgent = lambda: self._slots.waiting > 0
 
     async def enter(self) -> None:
-        self._waiting += 1
-        try:
-            if self._free.locked():
-                self._store.hurry()
-            await self._free.acquire()
-        finally:
-            self._waiting -= 1
+        """Wait until one more may be sent; whoever asked first goes first."""
+        if self._slots.held >= self._slots.limit:
+            self._store.hurry()
+        await self._slots.acquire()
 
     def leave(self) -> None:
-        self._free.release()
+        self._slots.release()
 
 
 @dataclass(frozen=True, slots=True)

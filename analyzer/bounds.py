@@ -15,6 +15,7 @@ Clusters (examples that share a context) enter as one unit, the mean of their di
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 METHOD = "one worst-case pseudo-observation, exponential weights, exact inversion"
-_TOO_MANY = 512  # distinct unit values beyond which they are rounded towards the null hypothesis
-_STEP = 1 / 1024
+_TOO_MANY = 512  # distinct unit values beyond which they are split between the points of a grid
+_GRID = 257
 _FEW = 8
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,15 @@ class Units:
         """Two-sided confidence interval of the mean drop: all m that neither one-sided test at alpha/2 rejects."""
         if not len(self.drop):
             return float("nan"), float("nan")
+        target = _NORMAL.inv_cdf(alpha / 2)
+        # On the normal scale p is nearly a straight line in m, so the search ends after a few steps.
+        step = -target * float(np.std(self.drop * self.weight)) / len(self.drop) ** 0.5 + 1e-3
+        worst = 2 * float(self.weight.max()) / len(self.drop)
+        below = [-1.0, max(-1.0, self.mean - 1.5 * step - 2 * worst), max(-1.0, self.mean - 0.8 * step)]
+        above = [1.0, min(1.0, self.mean + 1.5 * step + 2 * worst), min(1.0, self.mean + 0.8 * step)]
         return (
-            _root(lambda m: self.p_drop_at_most(m) - alpha / 2, -1.0, self.mean),
-            _root(lambda m: alpha / 2 - self.p_drop_at_least(m), self.mean, 1.0),
+            _root(lambda m: _probit(self.p_drop_at_most(m)) - target, below),
+            _root(lambda m: _probit(self.p_drop_at_least(m)) - target, above),
         )
 
     def _p(self, m: float, *, sign: float) -> float:
@@ -89,13 +97,20 @@ class Units:
         drop, weight, count = self.grouped
         units = sign * weight * (drop - m)
         if len(units) > _TOO_MANY:
-            units = np.ceil(units / _STEP) * _STEP
-            distinct, inverse = np.unique(units, return_inverse=True)
-            units, count = distinct, np.asarray(np.bincount(inverse, weights=count), dtype=np.float64)
+            units, count = _on_grid(units, count)
         worst = float(weight.max()) * (1.0 - sign * m)
         if len(units) <= _FEW:  # 0/1 scores: the same handful of counts comes back in many bins and budgets
             return _of_few((*units.tolist(), worst), (*count.tolist(), 1.0))
         return weighted_exponentials_positive(np.append(units, worst), np.append(count, 1.0))
+
+
+def _on_grid(value: Floats, count: Floats) -> tuple[Floats, Floats]:
+    """Split each value between its two neighbours on a grid so that its mean stays: spreads a little, never narrows."""
+    grid = np.linspace(value.min(), value.max(), _GRID)
+    at = np.clip(np.searchsorted(grid, value, side="right") - 1, 0, _GRID - 2)
+    share = (value - grid[at]) / (grid[at + 1] - grid[at])
+    split = np.bincount(at, count * (1 - share), _GRID) + np.bincount(at + 1, count * share, _GRID)
+    return grid, np.asarray(split, dtype=np.float64)
 
 
 @lru_cache(maxsize=50_000)
@@ -137,14 +152,29 @@ def _nodes() -> tuple[Floats, Floats, Floats]:
     return (middle[:, None] + half[:, None] * x).ravel(), (half[:, None] * w).ravel(), edge[1:]
 
 
-def _root(f: Callable[[float], float], low: float, high: float) -> float:
-    """Where the monotone f changes sign in [low, high], to 1e-7 (Illinois); an end if it doesn't."""
-    f_low, f_high = f(low), f(high)
-    if f_low >= 0 and f_high >= 0:
-        return low
-    if f_low <= 0 and f_high <= 0:
-        return high
-    for _ in range(80):
+def _probit(p: float) -> float:
+    return _NORMAL.inv_cdf(min(1 - 1e-12, max(1e-12, p)))
+
+
+def _root(f: Callable[[float], float], points: list[float]) -> float:
+    """Where the monotone f changes sign, to 1e-7 (Illinois), between the outermost point and two guesses nearer.
+
+    f < 0 at the outermost point; where it isn't (nothing is rejected), that point.
+    """
+    outer, middle, inner = points
+    f_outer, f_inner = f(middle), f(inner)
+    low, f_low, high, f_high = middle, f_outer, inner, f_inner
+    if f_low > 0:  # the guess lies too near
+        low, f_low = outer, f(outer)
+        if f_low >= 0:
+            return outer
+    while f_high < 0:  # or too far
+        low, f_low = high, f_high
+        high = high + (high - outer) * 0.25
+        if abs(high) >= 1:
+            return float(np.clip(high, -1, 1))
+        f_high = f(high)
+    for _ in range(60):
         middle = high - f_high * (high - low) / (f_high - f_low)
         f_middle = f(middle)
         if f_middle * f_high < 0:
@@ -152,7 +182,7 @@ def _root(f: Callable[[float], float], low: float, high: float) -> float:
         else:
             f_low /= 2
         high, f_high = middle, f_middle
-        if abs(high - low) < 1e-7 or f_high == 0 or abs(f_high) < 1e-10:
+        if abs(high - low) < 1e-7 or abs(f_high) < 1e-7:
             break
     return high
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,7 @@ def group_rows(
                 noise=noises[b],
             )
             by_bin[b].notes += notes(by_bin[b], analysis.alpha)
+            by_bin[b].notes += same_effective([(run.kv_budget, stats[run.run_id, b]) for run in levels])
         for b in everywhere:
             row = summary_row(
                 by_bin[b],
@@ -141,6 +143,17 @@ def notes(this: SeriesBin, alpha: float) -> list[str]:
     if this.noise and this.tests and all(this.noise.explains(test, alpha) for test in this.tests):
         said.append("noise: every drop is within what repeated full-cache runs differ by")
     return said
+
+
+def same_effective(levels: Sequence[tuple[float, Mapping[str, Any]]]) -> list[str]:
+    """Neighbouring budgets that the server rounded to one: they are one level under two names."""
+    return [
+        f"{above:g} and {below:g} were applied as the same budget ({here['kept_tokens_p50']:g} tokens kept)"
+        for (above, there), (below, here) in pairwise(levels)
+        if there["kept_tokens_p50"] is not None
+        and there["kept_tokens_p50"] == here["kept_tokens_p50"]
+        and there["kept_fraction_p50"] == here["kept_fraction_p50"]
+    ]
 
 
 def _claims(

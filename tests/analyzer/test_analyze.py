@@ -132,6 +132,14 @@ def test_series_are_compared_on_the_same_examples_with_holm(experiment):
         assert row["p"] <= row["p_holm"] < 0.001
 
 
+def test_budgets_that_the_server_rounds_to_one_are_said_to_be_one(experiment):
+    conn, _ = analysed(
+        experiment, n_bins=1, n_per_bin=12, lengths=(20,), budgets=(1.0, 0.5, 0.051, 0.05), p_correct=0.9
+    )
+    notes = json.loads(overall(conn)["zone_json"])["notes"]
+    assert any("0.051 and 0.05 were applied as the same budget" in note for note in notes)
+
+
 def test_the_first_series_is_confirmatory_the_others_holm_and_bins_exploratory(experiment):
     conn, _ = analysed(experiment, series=("snapkv/aware", "random", "streaming_llm"))
     roles = conn.execute("SELECT series, bin_idx < 0, role FROM transition_summary GROUP BY 1, 2, 3").fetchall()

@@ -124,10 +124,20 @@ def test_without_pairs_nothing_is_proven():
     assert np.isnan(nothing.interval(0.05)).all()
 
 
-def test_many_distinct_values_are_rounded_only_towards_the_null_hypothesis():
+def test_many_distinct_values_are_put_on_a_grid_without_moving_the_answer():
     rng = np.random.default_rng(7)
     drops = rng.uniform(-0.5, 0.6, 900)
     found = units(drops)
     assert len(found.grouped[0]) > 512
-    exact = weighted_exponentials_positive(np.append(drops - 0.07, 0.93), np.ones(901))
-    assert exact <= found.p_drop_at_least(0.07) <= exact + 0.03
+    for m in (0.02, 0.05, 0.07, 0.09):
+        exact = weighted_exponentials_positive(np.append(drops - m, 1 - m), np.ones(901))
+        assert found.p_drop_at_least(m) == pytest.approx(exact, rel=2e-3)
+
+
+def test_the_interval_of_a_million_graded_pairs_takes_moments():
+    rng = np.random.default_rng(7)
+    drops = rng.beta(2, 3, 1_000_000) - rng.beta(2, 2.9, 1_000_000)
+    found = units(drops)
+    low, high = found.interval(0.05)
+    half = 1.96 * drops.std() / 1000
+    assert (low, high) == pytest.approx((drops.mean() - half, drops.mean() + half), abs=2e-5)

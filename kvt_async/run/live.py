@@ -54,8 +54,8 @@ class Live:
         """Every base URL of the levels, once."""
         return list(dict.fromkeys(url for run in self.runs for url in run.level.endpoints))
 
-    async def meet_server(self, builder: Builder, generation: int, template_version: str) -> list[Json]:
-        """Reach it, note who it is, write the missing rows of `runs`. Raises ServerError, ConfigError."""
+    async def meet_server(self, builder: Builder) -> list[Json]:
+        """Reach it and learn who it is; say what changed since the last session. Raises ServerError, ConfigError."""
         if not await server.check_server(self.sender, self.settings, self.endpoints, self.say):
             await self._ask_once(builder)
         found = await server.identities(self.sender, self.endpoints)
@@ -64,6 +64,10 @@ class Live:
             for sentence in server.drift(before.get((public_url(endpoint), self._launched_for), {}), now):
                 self.say(f"warning: {sentence} since the last session; levels may not be comparable")
                 self.log("drift", endpoint=endpoint, what=sentence)
+        return found
+
+    async def register(self, found: Sequence[Json], generation: int, template_version: str) -> None:
+        """Write the missing rows of `runs` and who serves them: from here on the levels are owed to the group."""
         await add_runs(
             self.store,
             self.settings,
@@ -74,7 +78,6 @@ class Live:
             engine_name=server.engine_name(found[0]),
         )
         await self._keep_identities("start", found)
-        return found
 
     async def _ask_once(self, builder: Builder) -> None:
         """A server that lists other models may take any name or none. Raises ConfigError when it takes none."""

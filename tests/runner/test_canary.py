@@ -27,7 +27,7 @@ async def test_a_server_that_ignores_the_budget_is_refused_before_the_grid(tmp_p
             await run(settings, options=QUIET)
     assert caught.value.exit_code == 3
     assert "gave the same answer to all 3 prompts" in str(caught.value)
-    assert query(settings, "SELECT count(*) FROM requests") == [(0,)]
+    assert query(settings, "SELECT (SELECT count(*) FROM requests), (SELECT count(*) FROM runs)") == [(0, 0)]
     assert query(settings, "SELECT exit_code, reason FROM session_ends") == [(3, "refused")]
     assert verdicts(settings) == [("dead", "snapkv/aware 0.2")]
     assert 0.02 in {body["kv"]["budget"] for body in server.bodies}  # asked the harshest before saying so

@@ -130,8 +130,7 @@ def note(facts: Facts) -> str:
     """What every chart must carry: PARTIAL with counts, UNVERIFIED with its series."""
     parts = []
     if facts.partial:
-        requests = sum(p.requests for p in facts.progress.values())
-        parts.append(f"PARTIAL: {facts.pending:,} of {requests:,} requests pending")
+        parts.append(f"PARTIAL: {facts.pending:,} of {facts.requests:,} requests pending")
     labels = sorted({r.series for r in facts.runs if status(facts, r) == "unverified"})
     if labels:
         which = "" if set(labels) == set(facts.series) else f" ({', '.join(labels)})"

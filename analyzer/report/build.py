@@ -11,7 +11,7 @@ from typing import Any
 from analyzer.report import provenance, sentences, tables, tables_cost
 from analyzer.report.definitions import FAILURES, definitions
 from analyzer.report.facts import ALL, Facts, read_facts
-from analyzer.report.story import story
+from analyzer.report.story import OTHER_SERIES, story
 from analyzer.report.wording import budget, number, percent
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
 from kvt_async.contract.paths import RunPaths
@@ -34,7 +34,7 @@ def build_report(
     Raises MissingPrerequisiteError when nothing was analysed or the analysis is older than the results,
     ContradictedError when a server applied another budget than asked.
     """
-    facts = read_facts(conn, settings.experiment.exp_group_id)
+    facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
     guard(facts, partial=partial)
     _pictures(conn, settings, paths.plots)
     now = now or datetime.now(UTC)
@@ -101,9 +101,7 @@ def verdict_lines(conn: sqlite3.Connection, settings: Settings, *, width: int = 
     facts = read_facts(conn, settings.experiment.exp_group_id)
     told = story(facts, settings)
     paragraphs = [*told.alarms, told.headline]
-    for series in facts.series[1:]:
-        if v := facts.verdict(series):
-            paragraphs.append(f"{series}: {sentences.short_verdict(v, facts.unit)}")
+    paragraphs += [line for a in told.answers for line in a.lines if line.startswith(OTHER_SERIES)]
     chosen = ("What does a smaller budget buy?", "Was the budget applied?", "How sure is this?")
     paragraphs += [a.lines[0] for a in told.answers if a.question in chosen]
     lines = [line for p in paragraphs for line in textwrap.wrap(p, width, subsequent_indent="  ")]
@@ -152,7 +150,7 @@ def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:
         "servers": provenance.servers(facts),
         "commands": provenance.commands(facts),
         "account": {
-            "requests": sum(p.requests for p in facts.progress.values()),
+            "requests": facts.requests,
             "responses": sum(p.responses for p in facts.progress.values()),
             "failures": failed,
             "pending": facts.pending,
@@ -163,8 +161,16 @@ def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:
             number(settings.analysis.drop_threshold),
         ),
         "failures": FAILURES,
-        "method": next((v.method for v in facts.verdicts), ""),
+        "method": _method(next((v.method for v in facts.verdicts), "")),
     }
+
+
+def _method(text: str) -> str:
+    """The persisted method, readable where it is JSON."""
+    try:
+        return ", ".join(f"{k} {v}" for k, v in provenance.flat(json.loads(text)))
+    except json.JSONDecodeError:
+        return text
 
 
 def _environment(kind: str) -> Any:

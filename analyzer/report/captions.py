@@ -127,7 +127,7 @@ def latency_bins_says(facts: Facts) -> str:
 
 def _stamp(facts: Facts) -> str:
     stats = [s for s in _whole(facts) if s.latency_p50_s is not None]
-    return f"{cache_sentence(stats)} Client: {client(facts.clients)}." if stats else f"Client: {client(facts.clients)}."
+    return f"{cache_sentence(stats)} Every latency: {client(facts.clients)}." if stats else ""
 
 
 def _whole(facts: Facts) -> list[BinStat]:

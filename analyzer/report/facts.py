@@ -75,6 +75,10 @@ class Facts:
         return sum(p.pending for p in self.progress.values())
 
     @property
+    def requests(self) -> int:
+        return sum(p.total for p in self.progress.values())
+
+    @property
     def partial(self) -> bool:
         return self.pending > 0 or any(v.partial for v in self.verdicts)
 
@@ -99,8 +103,11 @@ class Facts:
         return [self.evidence[i] for i in ids if i in self.evidence]
 
 
-def read_facts(conn: sqlite3.Connection, group: str) -> Facts:
-    """Read the newest generation of `group`. Raises MissingPrerequisiteError where there is none."""
+def read_facts(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -> Facts:
+    """Read the newest generation of `group`. Raises MissingPrerequisiteError where there is none.
+
+    `volumes` (throughput and cost) reads every response: only the report needs it.
+    """
     generations = conn.execute(
         "SELECT generation, contract_json, contract_sha256 FROM experiments WHERE exp_group_id=? ORDER BY generation",
         (group,),
@@ -159,12 +166,13 @@ def read_facts(conn: sqlite3.Connection, group: str) -> Facts:
             " ORDER BY probe_id",
             here,
         ),
-        volumes=_volumes(conn, here),
+        volumes=_volumes(conn, here) if volumes else [],
         scorer_versions=[
             r[0]
-            for r in conn.execute(
-                f"SELECT DISTINCT scorer_version || ' · ' || metric FROM scores WHERE request_id IN "
-                f"(SELECT request_id FROM requests {my_runs}) ORDER BY 1",
+            for r in conn.execute(  # of one score per run: a run is scored by one scorer
+                "SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs u JOIN scores s ON s.request_id ="
+                " (SELECT q.request_id FROM requests q JOIN scores t USING (request_id) WHERE q.run_id = u.run_id"
+                f" LIMIT 1) {mine} ORDER BY 1",
                 here,
             )
         ],

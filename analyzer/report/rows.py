@@ -182,8 +182,13 @@ class Progress:
     failures: int
 
     @property
+    def total(self) -> int:
+        """Requests of this run, those not queued yet among them."""
+        return max(self.planned, self.requests)
+
+    @property
     def pending(self) -> int:
-        return self.requests - self.responses - self.failures
+        return self.total - self.responses - self.failures
 
 
 @dataclass(frozen=True, slots=True)

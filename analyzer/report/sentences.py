@@ -30,16 +30,18 @@ def verdict(v: Verdict, unit: str, margin: float) -> str:
 def short_verdict(v: Verdict, unit: str) -> str:
     """A few words for tables and chart titles."""
     if v.verdict == "transition":
-        if nothing_safe(v):
-            return f"no budget proven safe; broken from {budget(v.zone_low, unit)} down"
-        return f"safe to {budget(v.safe_budget, unit)}, " + (
-            f"broken from {budget(v.zone_low, unit)} down" if v.zone_low is not None else "zone open below"
-        )
+        head = "no budget proven safe" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
+        if v.zone_low is not None:
+            return f"{head}, broken from {budget(v.zone_low, unit)} down"
+        if v.collapse_budget is not None:
+            return f"{head}, some loss from {budget(v.collapse_budget, unit)} down"
+        return f"{head}, zone open below"
     if v.verdict == "no_transition_in_range":
         return f"safe down to {budget(v.safe_budget, unit)}, the smallest tested"
     if v.verdict == "cannot_tell":
         safe = "" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}; below: "
-        return f"{safe}can't tell" + (f", needs about {plural(v.n_needed, 'pair')}" if v.n_needed else "")
+        needed = v.n_needed or 0
+        return f"{safe}can't tell" + (f", needs about {plural(needed, 'pair')}" if needed > v.n else "")
     return {"nothing_to_lose": "nothing to lose at full cache", "no_baseline": "no full-cache baseline"}.get(
         v.verdict, v.verdict
     )
@@ -51,7 +53,8 @@ def nothing_safe(v: Verdict) -> bool:
 
 
 def needs(v: Verdict) -> str:
-    return f" Proving a budget safe here needs about {plural(v.n_needed, 'pair')}." if v.n_needed else ""
+    needed = v.n_needed or 0
+    return f" To tell, about {plural(needed, 'pair')} are needed." if needed > v.n else ""
 
 
 def _cannot_tell(v: Verdict, unit: str, m: str) -> str:
@@ -134,8 +137,9 @@ def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) 
         return f"{series}: no length bin could be judged."
     if len(parts) == 1 and len(parts[0][1]) > 1:
         if parts[0][0] == NONE_PROVEN:
-            pairs = max((v.n_needed or 0 for _, v in rows), default=0)
-            need = f" (that needs about {plural(pairs, 'pair')} per bin)" if pairs else ""
+            pairs = max((v.n_needed or 0 for _, v in rows if v.verdict == "cannot_tell"), default=0)
+            short = pairs > max(v.n for _, v in rows)
+            need = f" (to tell, about {plural(pairs, 'pair')} per bin are needed)" if short else ""
             return f"{series}: no budget is proven safe in any length bin{need}."
         where = "any" if parts[0][0].startswith("no ") else "every"
         return f"{series}: {parts[0][0]} in {where} length bin."

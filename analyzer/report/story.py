@@ -10,6 +10,7 @@ from analyzer.report.sentences import nothing_safe
 from analyzer.report.wording import listed, number, percent, plural
 from kvt_async.contract.settings import Settings
 
+OTHER_SERIES = "Other series."
 REFERENCE = "reference"  # the model that ships with kvt
 
 
@@ -67,7 +68,7 @@ def alarms(facts: Facts) -> list[str]:
     """What must stand above every verdict."""
     found = []
     if facts.partial:
-        found.append(sentences.partial(facts.pending, sum(p.requests for p in facts.progress.values())))
+        found.append(sentences.partial(facts.pending, facts.requests))
     labels = [s for s in facts.series if any(e.status == "unverified" for e in facts.statuses(s))]
     if labels:
         which = "" if labels == facts.series else f" ({', '.join(labels)})"
@@ -132,7 +133,7 @@ def _where(facts: Facts) -> list[str]:
     others = [f"{listed(names)}: {text}" for text, names in alike.items()]
     return [
         *(cliff(s, bin_zones(facts, s)) for s in facts.series),
-        f"Other series. {'; '.join(others)}." if others else "",
+        f"{OTHER_SERIES} {'; '.join(others)}." if others else "",
     ]
 
 

@@ -52,7 +52,7 @@ def latencies(facts: Facts) -> Table:
         "Level", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95", "Latency p50", "Latency p95", "Cache state",
         "Cached prompt tokens",
     )  # fmt: skip
-    note = f"Client: {costs.client(facts.clients)}. Compare levels within one cache state only."
+    note = f"Every latency: {costs.client(facts.clients)}. Compare levels within one cache state only."
     return Table(head, tuple(rows), note=note)
 
 

@@ -39,7 +39,7 @@ def report() -> ReportPaths:
 
 def facts_of(tmp_path: Path, **changes: Any) -> Facts:
     with closing(write(tmp_path / "facts.sqlite", Rows(**{**SMALL, **changes}))) as conn:
-        return read_facts(conn, GROUP)
+        return read_facts(conn, GROUP, volumes=True)
 
 
 def said(facts: Facts) -> str:

@@ -19,7 +19,9 @@ def blank(row: type, **values: Any) -> Any:
 
 
 def verdict(kind: str, **values: Any) -> Verdict:
-    row: Verdict = blank(Verdict, series="snapkv", bin_idx=-1, n=400, verdict=kind, role="confirmatory", **values)
+    row: Verdict = blank(
+        Verdict, series="snapkv", verdict=kind, **{"bin_idx": -1, "n": 400, "role": "confirmatory", **values}
+    )
     return row
 
 
@@ -68,10 +70,10 @@ def test_no_transition_in_range_is_a_result_with_its_range() -> None:
 
 
 def test_cannot_tell_says_how_many_pairs_would_be_needed() -> None:
-    text = says(verdict("cannot_tell", safe_budget=1.0, n_needed=72))
+    text = says(verdict("cannot_tell", n=25, safe_budget=1.0, n_needed=72))
     assert text == (
-        "Cannot tell with 400 pairs: neither safety nor a loss beyond 0.05 is proven. "
-        "Proving a budget safe here needs about 72 pairs."
+        "Cannot tell with 25 pairs: neither safety nor a loss beyond 0.05 is proven. "
+        "To tell, about 72 pairs are needed."
     )
     partly = says(verdict("cannot_tell", safe_budget=0.5, collapse_budget=0.1))
     assert "down to 0.5 a loss below 0.05 is proven; a real loss is proven from 0.1 down, but not one beyond" in partly
@@ -88,10 +90,12 @@ def test_without_baseline_or_with_nothing_to_lose_there_is_no_verdict() -> None:
     ("v", "expected"),
     [
         (TRANSITION, "safe to 0.3, broken from 0.1 down"),
-        (replace(TRANSITION, safe_budget=1.0), "no budget proven safe; broken from 0.1 down"),
-        (replace(TRANSITION, zone_low=None), "safe to 0.3, zone open below"),
+        (replace(TRANSITION, safe_budget=1.0), "no budget proven safe, broken from 0.1 down"),
+        (replace(TRANSITION, zone_low=None), "safe to 0.3, some loss from 0.2 down"),
+        (replace(TRANSITION, safe_budget=1.0, zone_low=None), "no budget proven safe, some loss from 0.2 down"),
+        (replace(TRANSITION, zone_low=None, collapse_budget=None), "safe to 0.3, zone open below"),
         (verdict("no_transition_in_range", safe_budget=0.2), "safe down to 0.2, the smallest tested"),
-        (verdict("cannot_tell", safe_budget=1.0, n_needed=72), "can't tell, needs about 72 pairs"),
+        (verdict("cannot_tell", n=25, safe_budget=1.0, n_needed=72), "can't tell, needs about 72 pairs"),
         (verdict("cannot_tell", safe_budget=0.5), "safe to 0.5; below: can't tell"),
         (verdict("nothing_to_lose"), "nothing to lose at full cache"),
         (verdict("no_baseline"), "no full-cache baseline"),
@@ -131,9 +135,9 @@ def test_safe_budgets_by_length_join_bins_that_say_the_same() -> None:
     )
     same = [(b, TRANSITION) for b in bins]
     assert sentences.safe_by_length("snapkv", same, "fraction") == "snapkv: safe to 0.3 in every length bin."
-    none = [(b, verdict("cannot_tell", safe_budget=1.0, n_needed=72)) for b in bins]
+    none = [(b, verdict("cannot_tell", n=5, safe_budget=1.0, n_needed=72)) for b in bins]
     assert sentences.safe_by_length("snapkv", none, "fraction") == (
-        "snapkv: no budget is proven safe in any length bin (that needs about 72 pairs per bin)."
+        "snapkv: no budget is proven safe in any length bin (to tell, about 72 pairs per bin are needed)."
     )
     hole = [(bins[0], replace(TRANSITION, n=0)), (bins[1], TRANSITION)]
     assert "no examples at 128–240 tokens" in sentences.safe_by_length("snapkv", hole, "fraction")

@@ -86,7 +86,6 @@ def snapshot(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
                 do="Run `kvt prepare -c CONFIG` and `kvt sweep -c CONFIG` with this version of kvt.",
             )
         reader.execute("PRAGMA cache_size=-65536")  # 64 MB: rows are looked up by key in four tables at once
-        reader.execute("PRAGMA mmap_size=4294967296")
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the snapshot starts with the first read
         yield reader
@@ -151,7 +150,6 @@ def find_run(all_runs: Sequence[Run], run_id: str) -> Run:
 
 def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> dict[str, Progress]:
     """Counts of every run of one generation, by run_id."""
-    chosen = "FROM runs u JOIN requests r ON r.run_id = u.run_id"
     where = "WHERE u.exp_group_id = ? AND u.generation = ?"
     args = (exp_group_id, generation)
     planned: dict[str, int] = dict(
@@ -162,15 +160,6 @@ def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> di
             args,
         ).fetchall()
     )
-    seen = {
-        row[0]: row[1:]
-        for row in conn.execute(
-            "SELECT u.run_id, count(*), count(p.request_id), count(s.request_id) "
-            f"{chosen} LEFT JOIN responses p ON p.request_id = r.request_id "
-            f"LEFT JOIN scores s ON s.request_id = r.request_id {where} GROUP BY u.run_id",
-            args,
-        )
-    }
     failed: dict[str, int] = dict(conn.execute("SELECT run_id, count(*) FROM failures GROUP BY run_id").fetchall())
     tries: dict[str, int] = dict(
         conn.execute(
@@ -179,7 +168,7 @@ def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> di
     )
     result = {}
     for run in runs(conn, exp_group_id, generation):
-        requests, responses, scores = seen.get(run.run_id, (0, 0, 0))
+        requests, responses, scores = _counts(conn, run.run_id)
         result[run.run_id] = Progress(
             planned.get(run.run_id, 0),
             requests,
@@ -189,6 +178,31 @@ def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> di
             scores,
         )
     return result
+
+
+def _counts(conn: sqlite3.Connection, run_id: str) -> tuple[int, int, int]:
+    """Requests, responses and scores of one run.
+
+    A request's id is its run's id, a colon and a number, so a run's rows are a range of the primary keys: counting it
+    touches no row. Where ids look otherwise, they are looked up one by one.
+    """
+    requests = _one(conn, "SELECT count(*) FROM requests WHERE run_id = ?", run_id)
+    key_range = (f"{run_id}:", f"{run_id};")  # ; follows :
+    if requests == _one(conn, "SELECT count(*) FROM requests WHERE request_id >= ? AND request_id < ?", *key_range):
+        responses, scores = (
+            _one(conn, f"SELECT count(*) FROM {table} WHERE request_id >= ? AND request_id < ?", *key_range)
+            for table in ("responses", "scores")
+        )
+    else:
+        responses, scores = (
+            _one(conn, f"SELECT count(*) FROM requests JOIN {table} USING (request_id) WHERE run_id = ?", run_id)
+            for table in ("responses", "scores")
+        )
+    return requests, responses, scores
+
+
+def _one(conn: sqlite3.Connection, sql: str, *values: str) -> int:
+    return int(conn.execute(sql, values).fetchone()[0])
 
 
 def dataset(conn: sqlite3.Connection, dataset_id: str) -> Dataset:

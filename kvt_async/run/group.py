@@ -31,7 +31,6 @@ class Group:
 
     contract: Json
     generation: int
-    new_generation: bool
     template_version: str
     runs: list[Run]
 
@@ -76,15 +75,15 @@ def find_group(
     """Compare contracts and level identities. Raises ContractMismatchError, unless `force` opens a new generation."""
     group = settings.experiment.exp_group_id
     contract: Json = dict(group_contract(settings, head))
-    generation, new = find_generation(reader, settings, contract, force=force)
+    generation = find_generation(reader, settings, contract, force=force)
     try:
         runs = match_runs(reader, group, generation, levels)
     except ContractMismatchError:
         if not force:
             raise
-        generation, new = generation + 1, True
+        generation += 1
         runs = match_runs(reader, group, generation, levels)
-    return Group(contract, generation, new, str(head.prompt["template_version"]), runs)
+    return Group(contract, generation, str(head.prompt["template_version"]), runs)
 
 
 def stored_dataset(reader: Reader, head: ManifestHead, generation: int) -> str:

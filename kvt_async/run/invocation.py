@@ -81,10 +81,8 @@ class Invocation:
     async def _session(self, done: Sequence[bytearray], planned: Sequence[int]) -> None:
         settings, group, report = self.settings, self.group, self.report
         async with Writer(self.paths.db, settings.db.flush_interval_s) as store:
-            report.session_id = await open_session(
-                store, settings, group.contract, group.generation, new_generation=group.new_generation,
-                order_seed=settings.sampling.seed if settings.limits.order == "interleaved" else None,
-            )  # fmt: skip
+            seed = settings.sampling.seed if settings.limits.order == "interleaved" else None
+            report.session_id = await open_session(store, settings, group.generation, seed)
             self.log("session", session_id=report.session_id, command=command_line(settings))
             reason, code = "bug", 1
             try:
@@ -164,7 +162,7 @@ class Invocation:
             done, _ = unsettled(self.reader, live.runs, self.dataset_id, self._limited())
         if (verdict := await live.canary(builder, allow_dead_knob=options.allow_dead_knob)) is not None:
             report.canary = verdict
-        await live.register(start, group.generation, group.template_version)
+        await live.register(start, group)
         await live.warm(builder, done)
         began = time.monotonic()
         try:

@@ -17,6 +17,7 @@ from kvt_async.run import server
 from kvt_async.run.build import Builder
 from kvt_async.run.clock import utc_now
 from kvt_async.run.feed import Feed
+from kvt_async.run.group import Group
 from kvt_async.run.health import Health
 from kvt_async.run.interrupts import Interrupts
 from kvt_async.run.levels import label, public_url
@@ -24,7 +25,7 @@ from kvt_async.run.log import RunLog
 from kvt_async.run.pipeline import Gate, Pipeline, send_all
 from kvt_async.run.plan import pending, steps
 from kvt_async.run.progress import Progress
-from kvt_async.run.session import Run, add_runs
+from kvt_async.run.session import Run, add_generation, add_runs
 from kvt_async.run.warm_up import warm_up
 from kvt_async.store.reader import Reader
 from kvt_async.store.rows import Row
@@ -66,15 +67,16 @@ class Live:
                 self.log("drift", endpoint=endpoint, what=sentence)
         return found
 
-    async def register(self, found: Sequence[Json], generation: int, template_version: str) -> None:
-        """Write the missing rows of `runs` and who serves them: from here on the levels are owed to the group."""
+    async def register(self, found: Sequence[Json], group: Group) -> None:
+        """Write the generation, the missing rows of `runs` and who serves them: now the group owes these levels."""
+        await add_generation(self.store, self.reader, self.settings, group.contract, group.generation)
         await add_runs(
             self.store,
             self.settings,
             self.runs,
             dataset_id=self.dataset_id,
-            generation=generation,
-            template_version=template_version,
+            generation=group.generation,
+            template_version=group.template_version,
             engine_name=server.engine_name(found[0]),
         )
         await self._keep_identities("start", found)

@@ -32,8 +32,8 @@ class Run:
     stored: bool  # was there before this session
 
 
-def find_generation(reader: Reader, settings: Settings, contract: Json, *, force: bool) -> tuple[int, bool]:
-    """The generation to extend and whether it is new.
+def find_generation(reader: Reader, settings: Settings, contract: Json, *, force: bool) -> int:
+    """The generation to extend, or to open.
 
     Raises ContractMismatchError that names every field stored and asked differently, unless `force`.
     """
@@ -43,14 +43,14 @@ def find_generation(reader: Reader, settings: Settings, contract: Json, *, force
         group,
     )
     if not rows:
-        return 1, True
+        return 1
     asked = _flat(contract)
     newest = int(rows[0]["generation"])
     stored = _flat(orjson.loads(rows[0]["contract_json"]))
     if stored == asked:
-        return newest, False
+        return newest
     if force:
-        return newest + 1, True
+        return newest + 1
     raise ContractMismatchError(
         f"{group} was made under another contract; nothing was sent",
         where=str(reader.db),
@@ -110,23 +110,27 @@ def make_run_id(group: str, generation: int, level: Level) -> str:
     return f"{slug[:60]}-{digest}"
 
 
-async def open_session(
-    store: Writer, settings: Settings, contract: Json, generation: int, *, new_generation: bool, order_seed: int | None
-) -> str:
-    """Write the generation if it is new, and the session; return session_id."""
+async def add_generation(store: Writer, reader: Reader, settings: Settings, contract: Json, generation: int) -> None:
+    """Write the generation's row in `experiments` unless it is there."""
+    group = settings.experiment.exp_group_id
+    if reader.value("SELECT 1 FROM experiments WHERE exp_group_id = ? AND generation = ?", group, generation):
+        return
+    text = orjson.dumps(contract, option=orjson.OPT_SORT_KEYS).decode()
+    await store.insert(
+        "experiments",
+        {
+            "exp_group_id": group,
+            "generation": generation,
+            "created_at": utc_now(),
+            "contract_json": text,
+            "contract_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        },
+    )
+
+
+async def open_session(store: Writer, settings: Settings, generation: int, order_seed: int | None) -> str:
+    """Write the session's row and return its id."""
     group, now = settings.experiment.exp_group_id, utc_now()
-    if new_generation:
-        text = orjson.dumps(contract, option=orjson.OPT_SORT_KEYS).decode()
-        await store.insert(
-            "experiments",
-            {
-                "exp_group_id": group,
-                "generation": generation,
-                "created_at": now,
-                "contract_json": text,
-                "contract_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            },
-        )
     session_id = f"{now[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(4)}"
     config = dump_yaml(settings)
     await store.insert(

@@ -84,6 +84,15 @@ async def test_a_changed_contract_is_refused_naming_the_field_and_force_opens_a_
     check_invariants(warmer)
 
 
+async def test_a_new_generation_begins_only_once_its_server_answers(tmp_path: Path, unused_tcp_port: int) -> None:
+    async with serving(Script()) as (_, url):
+        await run(settings_for(tmp_path, url, n=4), options=QUIET)
+    nobody = settings_for(tmp_path, f"http://127.0.0.1:{unused_tcp_port}/v1", "decoding.temperature=0.5", n=4)
+    with pytest.raises(ServerError):
+        await run(nobody, options=replace(QUIET, force=True))
+    assert query(nobody, "SELECT max(generation) FROM experiments") == [(1,)]
+
+
 async def test_a_level_that_is_applied_another_way_is_refused_naming_it(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
         await run(settings_for(tmp_path, url), options=QUIET)

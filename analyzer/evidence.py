@@ -1,7 +1,8 @@
 """Was the budget applied? One verdict per run from what each response said about it (SPEC 6).
 
-The tolerance of one response is max(0.01, one rounding unit / prompt length), as a fraction; a run is contradicted when
-more than 1% of its responses are off by more. Full cache has nothing to prove, unless it says that it evicted.
+The tolerance of one response is max(0.01, one rounding unit / compressible tokens), as a fraction; a run is
+contradicted when more than 1% of its responses are off by more. Full cache has nothing to prove, unless it says that
+it evicted.
 """
 
 from typing import Any
@@ -56,8 +57,14 @@ def worst(statuses: list[str]) -> str:
     return max(statuses, key=_ORDER.index, default=FULL)
 
 
+def _compressible(mode: str) -> pl.Expr:
+    """Tokens that the budget is about: as the server says, else the context where only it is compressed."""
+    prompt = pl.col("context_tokens") if mode == "question_agnostic" else pl.col("prompt_tokens")
+    return pl.coalesce("compressible_tokens", prompt, "token_len")
+
+
 def _off(run: Run) -> pl.Expr:
-    length = pl.col("prompt_tokens").fill_null(pl.col("token_len")).cast(pl.Float64)
+    length = _compressible(run.kv_mode).cast(pl.Float64)
     difference = pl.col("kv_effective") - run.kv_budget
     if run.is_full:
         return difference < -TOLERANCE

@@ -62,6 +62,7 @@ _OUTCOME_COLUMNS: dict[str, Any] = {
     "source": pl.String,
     "kept_tokens": pl.Float64,
     "kv_bytes": pl.Float64,
+    "compressible_tokens": pl.Int64,
 }
 
 
@@ -71,7 +72,8 @@ def outcomes(conn: sqlite3.Connection, run: Run) -> pl.DataFrame:
         "SELECT r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, p.request_id IS NULL, m.latency_s, "
         "m.ttft_s, m.ttfb_s, m.tpot_s, m.prompt_tokens, m.completion_tokens, m.cached_tokens, p.kv_effective, "
         "json_extract(p.kv_evidence_json, '$.source'), json_extract(p.usage_json, '$.kv.kept_tokens'), "
-        "json_extract(p.usage_json, '$.kv.bytes') "
+        "json_extract(p.usage_json, '$.kv.bytes'), "
+        "json_extract(p.usage_json, '$.kv.compressible_tokens') "
         "FROM requests r JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id "
         "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
@@ -106,7 +108,8 @@ def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
         "p.finish_reason, s.metric, NULL, r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, "
         "p.request_id IS NULL, m.latency_s, m.ttft_s, m.ttfb_s, m.tpot_s, m.prompt_tokens, m.completion_tokens, "
         "m.cached_tokens, p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), "
-        "json_extract(p.usage_json, '$.kv.kept_tokens'), json_extract(p.usage_json, '$.kv.bytes') "
+        "json_extract(p.usage_json, '$.kv.kept_tokens'), json_extract(p.usage_json, '$.kv.bytes'), "
+        "json_extract(p.usage_json, '$.kv.compressible_tokens') "
         "FROM requests r JOIN runs u ON u.run_id = r.run_id "
         "JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id LEFT JOIN scores s ON s.request_id = r.request_id "

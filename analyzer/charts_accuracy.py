@@ -84,7 +84,7 @@ def _zone_layers(data: ChartData, height: int) -> list[Any]:
     """The headline's transition zone over the full height, named; what lies below it is shaded too."""
     zones = data.zones.filter((pl.col("series") == data.series[0]) & (pl.col("bin_idx") == -1))
     layers: list[Any] = []
-    for part, fill, opacity in (("transition zone", ZONE, 0.42), ("broken", BROKEN, 0.14)):
+    for part, fill, opacity in (("transition zone", ZONE, 0.34), ("broken", BROKEN, 0.14)):
         rows = zones.filter(pl.col("part") == part)
         if rows.is_empty():
             continue
@@ -136,7 +136,12 @@ def _strips(data: ChartData, look: Look) -> Any | None:
                 "series:N",
                 sort=order,
                 title=None,
-                axis=alt.Axis(ticks=False, domain=False, labelLimit=120, labelFontSize=10 if look.narrow else 11),
+                axis=alt.Axis(
+                    ticks=False,
+                    domain=False,
+                    labelLimit=84 if look.narrow else 120,
+                    labelFontSize=10 if look.narrow else 11,
+                ),
             ),
             color=alt.Color(
                 "part:N",

@@ -53,7 +53,7 @@ class Look:
         return 2 if self.narrow else 12
 
 
-WIDE, PAGE, NARROW = Look(), Look(width=820), Look(width=240, narrow=True)
+WIDE, PAGE, NARROW = Look(), Look(width=820), Look(width=236, narrow=True)
 
 
 def records(frame: pl.DataFrame, *columns: str) -> alt.InlineData:

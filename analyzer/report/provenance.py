@@ -19,7 +19,8 @@ def contract(facts: Facts) -> Table:
         rows += [("metric of score", d["metric"]), ("source revision", d["source_revision"] or NOTHING)]
     rows += [("scorer", v) for v in facts.scorer_versions]
     rows.append(("contract SHA-256", facts.contract_sha256))
-    return Table(("Field", "Value"), tuple((k, str(v)) for k, v in rows), text_columns=2)
+    known = tuple((k, str(v)) for k, v in rows if v != "null")
+    return Table(("Field", "Value"), known, text_columns=2, note="Fields that are null are left out.")
 
 
 def flat(value: Any, at: str = "") -> list[tuple[str, str]]:
@@ -48,10 +49,16 @@ def sessions(facts: Facts) -> Table:
 
 def servers(facts: Facts) -> Table:
     rows = [
-        (s["endpoint"], s["phase"], "; ".join(f"{k}: {v}" for k, v in flat(json.loads(s["identity_json"]))))
+        (s["endpoint"], s["phase"], "; ".join(f"{k}: {v}" for k, v in flat(json.loads(s["identity_json"])) if _who(k)))
         for s in facts.snapshots
     ]
-    return Table(("Endpoint", "At", "Identity"), tuple(rows), text_columns=3)
+    note = "Counters of /metrics are in server_snapshots of the database."
+    return Table(("Endpoint", "At", "Identity"), tuple(dict.fromkeys(rows)), text_columns=3, note=note)
+
+
+def _who(key: str) -> bool:
+    """Does a snapshot field say who served, rather than count what happened?"""
+    return not key.startswith("metrics.") or "config" in key or "_info" in key
 
 
 def commands(facts: Facts) -> list[str]:

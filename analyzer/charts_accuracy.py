@@ -200,7 +200,7 @@ def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
     bins = [b for b in data.bins if b in frame["bin"].to_list()]
     return (
         alt.layer(*layers, data=records(both, *both.columns))
-        .properties(width=look.panel, height=170)
+        .properties(width=look.panel(len(bins)), height=170)
         .facet(facet=alt.Facet("bin:N", sort=bins, title=None, header=_tokens_header()), columns=look.columns)
         .resolve_axis(x="independent")
     )

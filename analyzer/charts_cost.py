@@ -100,7 +100,7 @@ def _by_bin(
     ]
     return (
         alt.layer(*layers, data=records(frame, *columns))
-        .properties(width=look.panel, height=180)
+        .properties(width=look.panel(len(data.series)), height=180)
         .facet(facet=alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns)
         .resolve_axis(x="independent")
     )
@@ -137,7 +137,7 @@ def ttft_tpot_by_budget(data: ChartData, look: Look) -> Any:
     ]
     return (
         alt.layer(*layers, data=records(frame, *frame.columns))
-        .properties(width=look.panel, height=200)
+        .properties(width=look.panel(2), height=200)
         .facet(facet=alt.Facet("metric:N", sort=list(names.values()), title=None), columns=look.columns)
         .resolve_scale(y="independent")
         .resolve_axis(x="independent")

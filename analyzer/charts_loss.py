@@ -40,7 +40,7 @@ def drop_decomposition(data: ChartData, look: Look) -> Any:
     zero = base.mark_rule(color=MUTED, strokeWidth=0.6).encode(y=alt.datum(0), x=alt.value(0), x2=alt.value("width"))
     return (
         alt.layer(bars, zero, ci, data=records(frame, *frame.columns))
-        .properties(width=look.panel, height=170)
+        .properties(width=look.panel(len(data.series)), height=170)
         .facet(facet=alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns)
         .resolve_axis(x="independent")
     )
@@ -81,7 +81,7 @@ def acc_by_kept_tokens(data: ChartData, look: Look) -> Any:
     ]
     return (
         alt.layer(*layers, data=records(frame, *POINT, "kept_tokens_p50"))
-        .properties(width=look.panel, height=190)
+        .properties(width=look.panel(len(data.series)), height=190)
         .facet(facet=alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns)
         .resolve_axis(x="independent")
     )

@@ -43,10 +43,9 @@ class Look:
     def columns(self) -> int:
         return 1 if self.narrow else 2
 
-    @property
-    def panel(self) -> int:
-        """Width of one of `columns` small multiples."""
-        return self.width if self.narrow else (self.width - 60) // 2
+    def panel(self, n: int) -> int:
+        """Width of each of n small multiples."""
+        return self.width if self.narrow else self.width - 80 if n == 1 else (self.width - 60) // 2
 
     @property
     def padding(self) -> int:

@@ -17,7 +17,7 @@ def by_budget(facts: Facts) -> str:
 
 
 def by_budget_says(facts: Facts) -> str:
-    head = f"Yellow: the transition zone of {facts.series[0]}. " if facts.series else ""
+    head = f"Yellow: the transition zone of {facts.series[0]}. " if _zoned(facts, [ALL]) else ""
     return f"{head}Points: mean over all lengths, equal weight per length bin; bands and bars: 95% CI."
 
 
@@ -38,7 +38,8 @@ def by_budget_bins(facts: Facts) -> str:
 
 
 def bins_says(facts: Facts) -> str:
-    zone = f"Yellow: the transition zone of {facts.series[0]} in that bin. " if facts.series else ""
+    zoned = _zoned(facts, [b.bin_idx for b in facts.bins])
+    zone = f"Yellow: the transition zone of {facts.series[0]} in that bin. " if zoned else ""
     return f"{zone}Bands and bars: 95% CI of one bin. Bins are exploratory beside the overall verdict."
 
 
@@ -123,6 +124,12 @@ def latency_bins(facts: Facts) -> str:
 
 def latency_bins_says(facts: Facts) -> str:
     return "Points: p50; bars reach to p95. " + _stamp(facts)
+
+
+def _zoned(facts: Facts, bins: list[int]) -> bool:
+    """Does the headline series have a zone that is drawn in one of these bins?"""
+    found = [facts.verdict(facts.series[0], b) for b in bins] if facts.series else []
+    return any(v is not None and v.zone_low is not None for v in found)
 
 
 def _stamp(facts: Facts) -> str:

@@ -12,16 +12,20 @@ from typing import Any
 
 import pytest
 
+from analyzer.analyze import analyze
 from analyzer.report.build import ReportPaths, build_report, guard, markdown, verdict_lines
 from analyzer.report.facts import Facts, read_facts
 from analyzer.report.story import story
+from analyzer.score import score
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.schema import connect_for_reading
 from tests.analyzer.report_page import NOON, SETTINGS, demo_report
 from tests.analyzer.report_rows import DEGENERATE, GROUP, SMALL, SNAPKV, Rows, Series, cliff, write
+from tests.analyzer.synthetic import make_db
 
+SLIPS = re.compile(r".*(?:\bNone\b|\bnan\b|\binf\b|\[–|\w+\(\w+=|^- $).*", re.MULTILINE)  # unformatted values
 LATER = datetime(2026, 1, 3, 9, tzinfo=UTC)
 
 
@@ -135,6 +139,20 @@ def test_the_terminal_verdict_fits_twelve_lines_of_a_hundred_columns(demo: sqlit
     assert any("A/A control" in line for line in lines)
 
 
+def test_the_analyzers_own_rows_give_a_whole_report(tmp_path: Path) -> None:
+    settings = load_settings(None, ["experiment.exp_group_id=synthetic", "analysis.resamples=500"], environ={})
+    db = make_db(tmp_path / "facts.sqlite", n_bins=2, n_per_bin=8, budgets=(1.0, 0.5, 0.2), failures=0.1, metric="em")
+    with closing(connect_for_reading(db, write_derived=True)) as conn:
+        score(conn, "synthetic")
+        analyze(conn, settings)
+        facts = read_facts(conn, "synthetic", volumes=True)
+    guard(facts, partial=False)
+    text = markdown(facts, settings, NOON)
+    assert text.count("\n## ") == 12
+    assert "snapkv/aware: " in text
+    assert SLIPS.findall(text) == []
+
+
 # ---------------------------------------------------------------- degenerate cases
 
 
@@ -145,8 +163,7 @@ def test_a_degenerate_case_still_gives_a_whole_report(case: str, tmp_path: Path)
     guard(facts, partial=case == "partial")
     text = markdown(facts, SETTINGS, NOON)
     assert text.count("\n## ") == 12
-    slips = re.findall(r".*(?:\bNone\b|\bnan\b|\binf\b|\[–|\w+\(\w+=|^- $).*", text, re.MULTILINE)
-    assert slips == []
+    assert SLIPS.findall(text) == []
 
 
 def test_one_bin_leaves_out_what_compares_lengths(tmp_path: Path) -> None:

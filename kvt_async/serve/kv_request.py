@@ -52,7 +52,7 @@ def parse_kv(raw: object) -> KvRequest:
         raise _wrong("kv.mode", f"{mode!r} is not a mode" + one_of(mode, MODES))
     context_chars = raw.get("context_chars")
     if context_chars is not None:
-        _integer("kv.context_chars", context_chars, 1)
+        _integer("kv.context_chars", context_chars, 0)  # 0: an empty context, which only aware mode can do
     if mode == "question_agnostic" and context_chars is None:
         raise _wrong(
             "kv.context_chars",

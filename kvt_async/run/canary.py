@@ -173,6 +173,7 @@ class _Asked:
 
 async def _compare(asked: _Asked, mild: Level, harsh: Level, entries: Sequence[Entry]) -> Canary:
     same = differ = 0
+    kept: float | None = None
     unlike: list[str] = []
     for entry in entries:
         first, second, third = [await asked(level, entry) for level in (mild, mild, harsh)]
@@ -188,13 +189,12 @@ async def _compare(asked: _Asked, mild: Level, harsh: Level, entries: Sequence[E
             differ += 1
         else:
             same += 1
-        effective = [r.kv_effective for r in replies if r is not None]
-        if full == destroyed and effective[0] is not None and effective[2] not in (None, effective[0]):
-            return Canary(ALIVE, f"answers were equal, but the server reports {effective[2]:g} kept at {label(harsh)}")
+        kept = next((r.kv_effective for r in replies[2:] if r is not None), None)
     if unlike:
         return Canary(
             INCONCLUSIVE, f"{label(mild)} twice gave different answers to {len(unlike)} of {len(entries)} prompts"
         )
     if differ:
         return Canary(ALIVE, f"{differ} of {len(entries)} answers changed between {label(mild)} and {label(harsh)}")
-    return Canary(DEAD, f"{label(mild)} and {label(harsh)} gave the same answer to all {same} prompts")
+    echo = "" if kept is None else f", although the server reports {kept:g} kept"
+    return Canary(DEAD, f"{label(mild)} and {label(harsh)} gave the same answer to all {same} prompts{echo}")

@@ -50,10 +50,11 @@ async def test_a_server_unlike_itself_at_full_cache_is_inconclusive(tmp_path: Pa
     assert "inconclusive" in capsys.readouterr().err
 
 
-async def test_equal_answers_are_no_dead_knob_where_the_server_reports_what_it_kept(tmp_path: Path) -> None:
+async def test_a_server_that_only_reports_a_budget_is_a_dead_knob_too(tmp_path: Path) -> None:
+    """An echo is no proof: the answers themselves must feel a destructive budget."""
     async with serving(Script(knob="echo_only")) as (_, url):
-        report = await run(settings_for(tmp_path, url, n=4), options=QUIET)
-    assert report.canary == "alive"
+        with pytest.raises(DeadKnobError, match="although the server reports 0.02 kept"):
+            await run(settings_for(tmp_path, url, n=4), options=QUIET)
 
 
 async def test_the_canary_asks_full_twice_and_the_harshest_once_with_several_tokens_and_leaves_no_requests(

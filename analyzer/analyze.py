@@ -19,6 +19,7 @@ from analyzer.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.decompose import LABELS, Outcomes
 from analyzer.evidence import CONTRADICTED, kept_fraction, kept_tokens, run_evidence
 from analyzer.group import GroupRows, group_rows
+from analyzer.looks import look
 from analyzer.score import score_fingerprint
 from analyzer.tables import Progress, Run
 from analyzer.transition import Grid
@@ -27,7 +28,7 @@ from kvt_async.contract.settings import Settings
 
 Floats = npt.NDArray[np.float64]
 
-ANALYZER_VERSION = "1"  # raise it whenever any derived figure could change
+ANALYZER_VERSION = "2"  # raise it whenever any derived figure could change
 STAGE = "analyze"
 
 
@@ -118,6 +119,7 @@ def analyze(
             settings.analysis,
             bins=bins,
             partial=pending > 0,
+            look=look(dataset.strategy, dataset.version),
         )
     detail = {
         "analyzer_version": ANALYZER_VERSION,
@@ -190,15 +192,16 @@ def _check_complete(
 def _fingerprint(
     facts: sqlite3.Connection, settings: Settings, chosen: Sequence[Run], counts: Mapping[str, Progress]
 ) -> str:
-    metric = tables.dataset(facts, chosen[0].dataset_id).metric
+    dataset = tables.dataset(facts, chosen[0].dataset_id)
     return derived.fingerprint(
         ANALYZER_VERSION,
         settings.analysis.model_dump(mode="json", exclude={"prices"}),
         [
-            (run.run_id, score_fingerprint(metric, counts[run.run_id], None), counts[run.run_id].scores)
+            (run.run_id, score_fingerprint(dataset.metric, counts[run.run_id], None), counts[run.run_id].scores)
             for run in chosen
         ],
         [counts[run.run_id].planned for run in chosen],
+        dataset.version,
     )
 
 

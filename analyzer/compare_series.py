@@ -8,12 +8,12 @@ from analyzer.transition import Grid, pair
 
 
 def comparisons(
-    grid: Grid, levels: Mapping[str, Mapping[float, str]], bins: Sequence[int], *, alpha: float
+    grid: Grid, levels: Mapping[str, Mapping[float, str]], bins: Sequence[int], *, alpha: float, looks: float = 1.0
 ) -> list[dict[str, Any]]:
     """`comparisons` rows (without keys of the group): every pair of series at every budget both ran, per bin and all.
 
     levels: series -> budget -> run_id. diff is accuracy of a minus accuracy of b. p is two-sided (twice the smaller
-    one-sided p); p_holm is adjusted over all comparisons of the same bin.
+    one-sided p); p_holm is adjusted over all comparisons of the same bin, and `looks`-fold.
     """
     rows: list[dict[str, Any]] = []
     for bin_idx in bins:
@@ -38,7 +38,7 @@ def comparisons(
                 )
         adjusted = holm([row["p"] if row["p"] is not None else 1.0 for row in family])
         for row, p_holm in zip(family, adjusted, strict=True):
-            rows.append(row | {"p_holm": p_holm if row["p"] is not None else None})
+            rows.append(row | {"p_holm": min(1.0, looks * p_holm) if row["p"] is not None else None})
     return rows
 
 

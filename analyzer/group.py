@@ -14,6 +14,7 @@ from analyzer.compare_series import comparisons
 from analyzer.control import Noise, noise
 from analyzer.decompose import Outcomes, decompose
 from analyzer.evidence import FULL, worst
+from analyzer.looks import ONLY_LOOK, Look
 from analyzer.series import SeriesBin, cliff, length_by_budget, summary_row
 from analyzer.tables import Run
 from analyzer.transition import BudgetTest, Claims, Grid, against_full, claims, holm_claims
@@ -45,6 +46,7 @@ def group_rows(
     *,
     bins: Sequence[int],
     partial: bool,
+    look: Look = ONLY_LOOK,
 ) -> GroupRows:
     """Everything said about the group. The first series (in the config's order) over all bins is confirmatory, the
     other series over all bins are Holm-adjusted among themselves, single bins are exploratory."""
@@ -59,7 +61,7 @@ def group_rows(
     }
     noises = {b: noise(found) for b, found in controls.items()}
     summaries = [] if series or not full else [_only_full(full, b, stats, analysis, partial) for b in everywhere]
-    proven = _claims(series, tests, everywhere, analysis.alpha / 2)
+    proven = _claims(series, tests, everywhere, analysis.alpha / 2 * look.share)
     for name, levels in series.items():
         by_bin: dict[int, SeriesBin] = {}
         for b in everywhere:
@@ -78,7 +80,7 @@ def group_rows(
                 replicates=replicates[b][:, [column[run.run_id] for run in ([full, *levels] if full else levels)]],
                 noise=noises[b],
             )
-            by_bin[b].notes += notes(by_bin[b], analysis.alpha)
+            by_bin[b].notes += look.note + notes(by_bin[b], analysis.alpha)
             by_bin[b].notes += same_effective([(run.kv_budget, stats[run.run_id, b]) for run in levels])
         for b in everywhere:
             row = summary_row(
@@ -94,12 +96,12 @@ def group_rows(
                     "length_by_budget": length_by_budget(list(by_bin.values())),
                 }
             status = worst([evidence[run.run_id] for run in levels])
-            summaries.append(row | _about(levels[0], status, analysis, partial))
+            summaries.append(row | _about(levels[0], status, analysis, partial, look))
     pairs = {name: {run.kv_budget: run.run_id for run in levels} for name, levels in series.items()}
     return GroupRows(
         _budget_rows(runs, full, tests, outcomes, grid, stats, noises, analysis, everywhere),
         summaries,
-        comparisons(grid, pairs, everywhere, alpha=analysis.alpha),
+        comparisons(grid, pairs, everywhere, alpha=analysis.alpha, looks=1 / look.share),
     )
 
 
@@ -114,13 +116,13 @@ def _only_full(full: Run, bin_idx: int, stats: Stats, analysis: Analysis, partia
     return row | {"n": stat["n"]} | _about(full, FULL, analysis, partial)
 
 
-def _about(level: Run, status: str, analysis: Analysis, partial: bool) -> dict[str, Any]:
+def _about(level: Run, status: str, analysis: Analysis, partial: bool, look: Look = ONLY_LOOK) -> dict[str, Any]:
     return {
         "kv_policy": level.kv_policy,
         "kv_mode": level.kv_mode,
         "partial": int(partial),
         "evidence": status,
-        "method": _method(analysis),
+        "method": _method(analysis) | ({"look": look.number, "alpha_share": look.share} if look.share < 1 else {}),
     }
 
 

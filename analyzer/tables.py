@@ -70,6 +70,8 @@ class Dataset:
     tokenizer_name: str
     metric: str
     bins: dict[int, tuple[int, int]]  # bin_idx -> (lo_tokens, hi_tokens)
+    strategy: str  # how examples were selected
+    version: int  # of the manifest
 
 
 @contextmanager
@@ -207,12 +209,15 @@ def _one(conn: sqlite3.Connection, sql: str, *values: str) -> int:
 
 def dataset(conn: sqlite3.Connection, dataset_id: str) -> Dataset:
     row = conn.execute(
-        "SELECT dataset_id, name, task, tokenizer_name, metric FROM datasets WHERE dataset_id = ?", (dataset_id,)
+        "SELECT dataset_id, name, task, tokenizer_name, metric, json_extract(selection_json, '$.strategy'), "
+        "(SELECT max(version) FROM manifests m WHERE m.dataset_id = d.dataset_id) FROM datasets d WHERE dataset_id = ?",
+        (dataset_id,),
     ).fetchone()
     limits = conn.execute(
         "SELECT bin_idx, lo_tokens, hi_tokens FROM bins WHERE dataset_id = ? ORDER BY 1", (dataset_id,)
     )
-    return Dataset(row[0], row[1], row[2], row[3], row[4], {b: (lo, hi) for b, lo, hi in limits})
+    tokens = {b: (lo, hi) for b, lo, hi in limits}
+    return Dataset(row[0], row[1], row[2], row[3], row[4], tokens, row[5] or "", row[6] or 1)
 
 
 def entries(conn: sqlite3.Connection, dataset_id: str) -> pl.DataFrame:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
-from kvt_async.contract.paths import manifest_path
+from kvt_async.contract.paths import manifest_path, run_paths
 from kvt_async.contract.prompt import check_template
 from kvt_async.contract.settings import Settings
 from kvt_async.data.build import Ingredients, Progress, Tally, grow_manifest, make_manifest
+from kvt_async.data.focus import BinState, allot, read_look
 from kvt_async.data.identity import dataset_id, selection_rule
 from kvt_async.data.manifest import ManifestHead, read_head
 from kvt_async.data.prompt import prompt_rule
@@ -62,7 +63,8 @@ def prepare(
 ) -> Prepared:
     """Make manifest.json, or find that it stands. `report` gets plain lines.
 
-    With sampling.strategy focus_transition, `grow` says how many more examples each bin of a standing manifest gets.
+    With sampling.strategy focus_transition a standing manifest grows: `grow` says by how many examples in each bin;
+    by default where the group's analysis of all its entries left the zone open, by n_bins x n_per_bin in total.
 
     Raises ConfigError for bad data or config; ContractMismatchError where a manifest of this dataset_id was made from
     other data, with another tokenizer, template or selection, unless `force`, which keeps it as manifest.<sha8>.json;
@@ -97,7 +99,9 @@ def _stands(
     settings: Settings, path: Path, found: ManifestHead, ingredients: Ingredients, grow: Grow | None, report: Report
 ) -> Prepared:
     name, more = found.dataset_id, {}
-    if grow is not None:
+    if grow is None and settings.sampling.strategy == "focus_transition":
+        more = _focused(settings, found, report)
+    elif grow is not None:
         if settings.sampling.strategy != "focus_transition":
             raise ConfigError(
                 f"a manifest made by {settings.sampling.strategy} can't grow",
@@ -114,6 +118,30 @@ def _stands(
         return Prepared(name, path, found, skipped=True)
     report(f"{name}: version {head.version}, {head.n_entries - found.n_entries} entries added ({path})")
     return Prepared(name, path, head, skipped=False)
+
+
+def _focused(settings: Settings, found: ManifestHead, report: Report) -> dict[int, int]:
+    """Where the group's last analysis wants more examples; none before it, and none twice for one analysis."""
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    in_bin = {row["bin_idx"]: row["n"] for row in found.bins}
+    look = read_look(paths.db, settings.experiment.exp_group_id, found.version, found.sha256, in_bin)
+    if look is None:
+        return {}
+    if not look.open_budgets:
+        report(f"{found.dataset_id}: the zone over all bins is settled; more examples would not narrow it")
+        return {}
+    states = {
+        row["bin_idx"]: BinState(row["n"], row["n_available"], look.spread.get(row["bin_idx"], 1.0))
+        for row in found.bins
+    }
+    more = allot(states, found.n_bins * found.n_per_bin)
+    if not more:
+        report(f"{found.dataset_id}: the source has no more examples")
+        return {}
+    at = ", ".join(f"{budget:g}" for budget in look.open_budgets)
+    grown = ", ".join(f"bin {b} +{n}" for b, n in more.items())
+    report(f"{found.dataset_id}: the zone is open at {at}; look {found.version + 1}: {grown}")
+    return more
 
 
 def _known(settings: Settings, name: str, ingredients: Ingredients) -> dict[str, object]:

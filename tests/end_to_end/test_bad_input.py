@@ -1,0 +1,212 @@
+"""docs/BAD_INPUT.md, row by row: the words on stderr, the exit code, and never a traceback."""
+
+import contextlib
+import json
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import Kvt, overrides
+
+TABLE = Path(__file__).parents[2] / "docs/BAD_INPUT.md"
+ROW = re.compile(r"^\| ([a-z][a-z-]+) \| (.+?) \| (.+?) \| (\d+) \|$", re.MULTILINE)
+ROWS = {
+    name: (re.findall(r"`([^`]+)`", says), int(code)) for name, _, says, code in ROW.findall(TABLE.read_text("utf-8"))
+}
+
+OK = """
+experiment: {exp_group_id: ok}
+dataset: {name: kvtext, task: multikey, params: {contexts: 6, max_tokens: 256}}
+model: {name: reference}
+binning: {n_bins: 2, n_per_bin: 2}
+kv: {budgets: [1.0, 0.2], control_repeats: 0}
+engine: {base_url: "http://127.0.0.1:9/v1"}
+decoding: {max_tokens: 8}
+analysis: {resamples: 500}
+"""
+CONFIG = ["-c", "ok.yaml"]
+
+
+def with_(verb: str, *pairs: str) -> list[str]:
+    return [verb, *CONFIG, *overrides(*pairs)]
+
+
+def jsonl(path: str) -> list[str]:
+    return ["prepare", "-c", "jsonl.yaml", *overrides(f"dataset.path={path}")]
+
+
+PLAIN: dict[str, list[str]] = {
+    "no-config": ["validate"],
+    "config-missing": ["validate", "-c", "okk.yaml"],
+    "config-unknown-name": ["validate", "-c", "demoo"],
+    "config-not-yaml": ["validate", "-c", "broken.yaml"],
+    "config-not-a-mapping": ["validate", "-c", "list.yaml"],
+    "unknown-command": ["swep", *CONFIG],
+    "unknown-key": with_("validate", "limits.concurency=4"),
+    "wrong-type": with_("validate", "limits.concurrency=many"),
+    "out-of-range": with_("validate", "limits.concurrency=0"),
+    "override-not-pair": with_("validate", "kv.budgets"),
+    "variable-missing": with_("validate", "model.name=${NOT_SET}"),
+    "group-id-unsafe": with_("validate", "experiment.exp_group_id=../x"),
+    "budget-over-one": with_("validate", "kv.budgets=[2]"),
+    "budget-zero": with_("validate", "kv.budgets=[0]"),
+    "budget-twice": with_("validate", "kv.budgets=[1.0, 0.5, 0.5]"),
+    "apply-mixed": with_("validate", "kv.apply={via: none, body: {a: 1}}"),
+    "apply-incomplete": with_("validate", "kv.apply={via: body}"),
+    "placeholder-unknown": with_("validate", 'kv.apply={via: body, body: {x: "{budgte}"}}'),
+    "endpoint-missing": with_("validate", 'kv.apply={via: endpoint, endpoints: {"1.0": "http://127.0.0.1:9/v1"}}'),
+    "launch-interleaved": with_("validate", "kv.apply={via: launch, command: x}", "limits.order=interleaved"),
+    "dataset-unknown": with_("validate", "dataset.name=longbnch"),
+    "task-unknown": with_("validate", "dataset.task=multkey"),
+    "task-wrong-case": with_("validate", "dataset={name: longbench, task: NarrativeQA, params: {}}"),
+    "source-parameter-unknown": with_("validate", "dataset.params={contxts: 3, contexts: null, max_tokens: 256}"),
+    "jsonl-no-path": jsonl("null"),
+    "jsonl-missing-file": jsonl("none.jsonl"),
+    "jsonl-empty": jsonl("empty.jsonl"),
+    "jsonl-bad-line": jsonl("bad.jsonl"),
+    "jsonl-missing-field": jsonl("field.jsonl"),
+    "jsonl-duplicate-id": jsonl("twice.jsonl"),
+    "template-incomplete": with_("validate", "prompt.template='all of {context}'"),
+    "tokenizer-missing": with_("prepare", "tokenizer.name=nosuch/tokenizer.json"),
+    "show-nothing": ["show", *CONFIG],
+    "check-without-assertions": ["check", *CONFIG],
+    "run-unprepared": ["run", *CONFIG],
+    "status-nothing": ["status", *CONFIG],
+    "analyze-nothing": ["analyze", *CONFIG],
+    "server-unreachable": ["sweep", *CONFIG],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    line = '{"example_id": "x1", "question": "q", "context": "c", "answers": ["a"]}\n'
+    for name, text in {
+        "ok.yaml": OK,
+        "jsonl.yaml": "dataset: {name: jsonl, task: t}\ntokenizer: {name: 'approx:chars/4'}\n",
+        "broken.yaml": "a: [",
+        "list.yaml": "- 1",
+        "empty.jsonl": "",
+        "bad.jsonl": line + "{oops\n",
+        "field.jsonl": '{"example_id": "x1", "context": "c", "answers": ["a"]}\n',
+        "twice.jsonl": line + line,
+    }.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def verify(case: str, done: subprocess.CompletedProcess[str]) -> None:
+    words, code = ROWS[case]
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    assert [w for w in words if w not in done.stderr] == [], done.stderr
+    assert done.returncode == code, done.stderr
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_it_says_what_is_wrong(case: str, kvt: Kvt, folder: Path) -> None:
+    before = {p.name for p in folder.iterdir()}
+    verify(case, kvt(*PLAIN[case]))
+    if PLAIN[case][0] == "validate":
+        assert {p.name for p in folder.iterdir()} == before
+
+
+@contextlib.contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def test_a_taken_port_is_said_to_be_taken(kvt: Kvt) -> None:
+    with taken_port() as port:
+        verify("port-in-use", kvt("serve", "--port", str(port)))
+
+
+@pytest.fixture
+def swept(kvt: Kvt, folder: Path, server_url: str) -> Callable[..., list[str]]:
+    """A finished sweep of ok.yaml; returns arguments of one more command on it."""
+    base = overrides(f"engine.base_url={server_url}")
+    done = kvt("sweep", *CONFIG, *base, "-q")
+    assert done.returncode == 0, done.stderr
+    return lambda *args, pairs=(): [*args, *CONFIG, *base, *overrides(*pairs)]
+
+
+def test_stages_refuse_until_the_stage_before_them_has_run(kvt: Kvt, swept) -> None:
+    verify("analyze-unscored", kvt(*swept("analyze")))
+    assert kvt(*swept("score")).returncode == 0
+    verify("report-unanalyzed", kvt(*swept("report")))
+    verify("run-id-unknown", kvt(*swept("score"), "--run-id", "nope"))
+    verify("example-unknown", kvt(*swept("show", "nosuch")))
+    verify("export-suffix", kvt(*swept("export", "out.txt")))
+
+
+def test_guards_name_what_differs(kvt: Kvt, swept, folder: Path) -> None:
+    verify("contract-changed", kvt(*swept("sweep", pairs=["decoding.max_tokens=5"])))
+    (manifest,) = (folder / "data").rglob("manifest.json")
+    manifest.write_text(manifest.read_text("utf-8").replace('"token_len":1', '"token_len":9'), encoding="utf-8")
+    verify("manifest-disagrees", kvt(*swept("validate"), "--deep"))
+
+
+def test_missing_requests_need_partial(kvt: Kvt, folder: Path, server_url: str) -> None:
+    base = overrides(f"engine.base_url={server_url}")
+    assert kvt("sweep", *CONFIG, *base, "--limit", "1", "-q").returncode == 0
+    verify("analyze-partial", kvt("all", *CONFIG, *base))
+    done = kvt("all", *CONFIG, *base, "--partial")
+    assert done.returncode == 0, done.stderr
+    assert "PARTIAL" in done.stdout
+
+
+def test_a_server_that_refuses_the_body_is_found_before_the_grid(kvt: Kvt, folder: Path, server_url: str) -> None:
+    body = 'kv.apply={via: body, body: {kv: {policy: "{policy}", budget: "{budget}", color: blue}}}'
+    verify("server-refuses-config", kvt(*with_("sweep", f"engine.base_url={server_url}", body)))
+
+
+def test_databases_that_are_not_ours_to_write(kvt: Kvt, folder: Path) -> None:
+    newer = sqlite3.connect(folder / "newer.sqlite")
+    newer.execute("PRAGMA user_version=99")
+    newer.close()
+    verify("schema-newer", kvt(*with_("sweep", "db.path=newer.sqlite")))
+    (folder / "text.sqlite").write_text("not a database at all " * 100, encoding="utf-8")
+    verify("not-a-database", kvt(*with_("sweep", "db.path=text.sqlite")))
+    (folder / "file").write_text("", encoding="utf-8")
+    verify("runs-dir-unwritable", kvt(*with_("sweep", "output.runs_dir=file")))
+
+
+def test_a_second_runner_is_told_who_holds_the_database(kvt: Kvt, folder: Path, server_url: str) -> None:
+    slow = overrides(f"engine.base_url={server_url}", "limits.requests_per_minute=6")
+    command = [sys.executable, "-m", "kvt_async", "sweep", *CONFIG, *slow, "-q"]
+    first = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        db = folder / "runs/ok/kv_transition.sqlite"
+        deadline = time.monotonic() + 60
+        while not (db.exists() and _sessions(db)) and time.monotonic() < deadline:
+            assert first.poll() is None
+            time.sleep(0.05)  # polling another process, bounded by the deadline
+        verify("locked", kvt("sweep", *CONFIG, *slow))
+    finally:
+        first.kill()
+        first.wait()
+
+
+def _sessions(db: Path) -> int:
+    conn = sqlite3.connect(db)
+    try:
+        return conn.execute("SELECT count(*) FROM sessions").fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0  # the schema is being made
+    finally:
+        conn.close()
+
+
+def test_every_row_of_the_table_is_run_here() -> None:
+    here = Path(__file__).read_text("utf-8")
+    assert len(ROWS) > 45
+    assert [name for name in ROWS if f'"{name}"' not in here] == []
+    assert json.dumps(sorted(PLAIN)) == json.dumps(sorted(set(PLAIN) & set(ROWS)))

@@ -10,7 +10,7 @@ KVT  := $(BIN)/kvt
 STALE := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep analyze bench serve lint format test test-parity test-slow train clean
+.PHONY: help setup demo sweep analyze bench serve lint format test test-parity test-slow test-wheel train clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ test-parity: $(VENV)/.parity ## Against the live transformers and kvpress librar
 
 test-slow: $(VENV)/.dev ## Long runs: calibration, fuzzing, kill -9 in numbers
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-wheel: $(VENV)/.dev ## Build the wheel, install it into a clean environment, run the demo there
+	@scripts/test_wheel.sh $(PYTHON)
 
 train: $(STALE) | $(BIN)/python ## Train the reference model from nothing (torch; under 20 minutes)
 	$(PIP) -e '.[train]'

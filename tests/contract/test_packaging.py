@@ -1,0 +1,23 @@
+"""The wheel holds every package of the tree."""
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_package_of_the_tree_is_named_in_pyproject() -> None:
+    named = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"])
+    code = {
+        ".".join(p.parent.relative_to(ROOT).parts)
+        for top in ("kvt_async", "analyzer")
+        for p in (ROOT / top).rglob("__init__.py")
+    }
+    data = {"kvt_async.configs", "kvt_async.configs.data", "kvt_async.configs.experiments", "kvt_async.serve.reference"}
+    assert named == code | data
+
+
+def test_constraints_pin_versions_without_addresses() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line and line[0] != "#"]
+    assert lines
+    assert all(line.count("==") == 1 and "/" not in line and "@" not in line for line in lines)

@@ -5,18 +5,17 @@ answered, failed or were retried, and the same of full cache (for `identical_to_
 equal counts are equal facts.
 """
 
-import json
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from analyzer import derived, labels, metrics, outcomes, tables
-from analyzer.metrics.text import answer, normalised, overlap_scores
+from analyzer.metrics.apply import task_scores
+from analyzer.metrics.text import answer, has_reasoning, normalised, overlap_scores
 
-SCORER_VERSION = "1"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
+SCORER_VERSION = "2"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,8 @@ def _mark(conn: sqlite3.Connection, group: str, generation: int, run_id: str, ma
 
 def _prepared_golds(facts: sqlite3.Connection, dataset: tables.Dataset) -> pl.DataFrame:
     """example_id, token_len, golds, golds_norm and, where the metric may want it, meta_json."""
-    frame = tables.golds(facts, dataset.dataset_id, with_meta=metrics.find(dataset.metric) is not None)
+    task = metrics.find(dataset.metric)
+    frame = tables.golds(facts, dataset.dataset_id, with_meta=task is not None and task.needs_meta)
     lists = (
         frame.lazy()
         .with_row_index("row")
@@ -125,10 +125,16 @@ def _score_run(
 
 
 def score_frame(frame: pl.DataFrame, metric: str, *, server_counts: bool) -> pl.DataFrame:
-    """The columns of table `scores`, in order, for a chunk of `outcomes.score_inputs` joined with its golds."""
-    frame = frame.with_columns(answer=answer(pl.col("text").fill_null("")))
+    """The columns of table `scores`, in order, for a chunk of `outcomes.score_inputs` joined with its golds.
+
+    EM, F1 and labels look at the trimmed answer; the task's metric at the text as it came, since line breaks and
+    indentation count in the official scripts (where reasoning was removed, the rest is trimmed).
+    """
+    text = pl.col("text").fill_null("")
+    frame = frame.with_columns(answer=answer(text))
+    frame = frame.with_columns(said=pl.when(has_reasoning(text)).then("answer").otherwise(text))
     frame = overlap_scores(frame.with_columns(pred_norm=normalised(pl.col("answer"))))
-    frame = _task_score(frame, metric)
+    frame = task_scores(frame, metric)
     zero = pl.when("is_failure").then(0.0)
     frame = frame.with_columns(
         em=zero.otherwise("em"),
@@ -147,21 +153,3 @@ def score_frame(frame: pl.DataFrame, metric: str, *, server_counts: bool) -> pl.
         flags=labels.flags(server_counts=server_counts),
         scorer_version=pl.lit(SCORER_VERSION),
     )
-
-
-def _task_score(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Add score in [0, 1] and format_ok (null where the task defines no form)."""
-    task = metrics.find(name)
-    if task is None:
-        return frame.with_columns(score=pl.col(name), format_ok=pl.lit(None, dtype=pl.Boolean))
-    scores: list[float] = []
-    forms: list[bool | None] = []
-    for text, golds, meta_json in frame.select("answer", "golds", "meta_json").iter_rows():
-        said = text.lstrip("\n").split("\n")[0] if task.first_line else text
-        meta = json.loads(meta_json) if meta_json else {}
-        scores.append(min(1.0, max(0.0, task.score(said, golds or _NO_GOLDS, meta))))
-        forms.append(task.format_ok(said, meta) if task.format_ok else None)
-    return frame.with_columns(score=pl.Series(scores, dtype=pl.Float64), format_ok=pl.Series(forms, dtype=pl.Boolean))
-
-
-_NO_GOLDS: Sequence[str] = ()

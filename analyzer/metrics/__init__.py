@@ -27,18 +27,24 @@ class Metric:
     score: Score
     format_ok: FormatOk | None = None
     first_line: bool = False
+    needs_meta: bool = False
 
 
 _REGISTRY: dict[str, Metric] = {}
 
 
-def metric(name: str, *, format_ok: FormatOk | None = None, first_line: bool = False) -> Callable[[Score], Score]:
-    """Register the decorated function under `name`; a duplicate is an error. first_line: only it is scored."""
+def metric(
+    name: str, *, format_ok: FormatOk | None = None, first_line: bool = False, needs_meta: bool = False
+) -> Callable[[Score], Score]:
+    """Register the decorated function under `name`; a duplicate is an error.
+
+    first_line: only the answer's first line is scored. needs_meta: it reads the example's meta, else it gets {}.
+    """
 
     def register(function: Score) -> Score:
         if name in _REGISTRY or name in COLUMN_METRICS:
             raise ValueError(f"metric {name!r} is registered twice")
-        _REGISTRY[name] = Metric(name, function, format_ok, first_line)
+        _REGISTRY[name] = Metric(name, function, format_ok, first_line, needs_meta)
         return function
 
     return register

@@ -1,18 +1,13 @@
 """Question answering as LongBench and RULER score it."""
 
 import re
-import string
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from analyzer.metrics import Meta, best_of, metric
+from analyzer.metrics.words import chinese_tokens, english_tokens
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_ZH_PUNCTUATION = (
-    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣"
-    "､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
-)
+_CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 def qa_f1_one(prediction: str, gold: str, meta: Meta) -> float:
@@ -20,12 +15,12 @@ def qa_f1_one(prediction: str, gold: str, meta: Meta) -> float:
 
     Source: LongBench (Bai et al., 2024). Quirk kept: two empty answers share nothing and score 0.
     """
-    return _overlap(_english(prediction).split(), _english(gold).split())
+    return _overlap(english_tokens(prediction), english_tokens(gold))
 
 
 def qa_f1_zh_one(prediction: str, gold: str, meta: Meta) -> float:
     """The same on jieba's words for Chinese; needs the `longbench` extra."""
-    return _overlap(_chinese(prediction), _chinese(gold))
+    return _overlap(chinese_tokens(prediction), chinese_tokens(gold))
 
 
 metric("qa_f1")(best_of(qa_f1_one))
@@ -36,37 +31,25 @@ metric("qa_f1_zh")(best_of(qa_f1_zh_one))
 @metric("string_match_all")
 def string_match_all(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """Share of golds that occur in the answer, case ignored (RULER: retrieval and tracking)."""
-    return sum(gold.lower() in prediction.lower() for gold in golds) / len(golds) if golds else 0.0
+    said = _printable(prediction)
+    return sum(gold.lower() in said for gold in golds) / len(golds) if golds else 0.0
 
 
 @metric("string_match_part")
 def string_match_part(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """1.0 if any gold occurs in the answer, case ignored (RULER: question answering)."""
-    return float(any(gold.lower() in prediction.lower() for gold in golds))
+    said = _printable(prediction)
+    return float(any(gold.lower() in said for gold in golds))
 
 
-def _english(text: str) -> str:
-    bare = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(_ARTICLES.sub(" ", bare).split())
+def _printable(prediction: str) -> str:
+    """RULER's own: control characters become line breaks, so a gold that one interrupts is not found."""
+    return _CONTROL.sub("\n", prediction).strip().lower()
 
 
-def _chinese(text: str) -> list[str]:
-    jieba = _jieba()
-    words = (str(word).lower() for word in jieba.cut(text, cut_all=False))
-    skip = set(string.punctuation + _ZH_PUNCTUATION)
-    bare = ("".join(c for c in word if c not in skip).replace(" ", "") for word in words)
-    return [word for word in bare if word]
-
-
-def _overlap(prediction: list[str], gold: list[str]) -> float:
+def _overlap(prediction: Sequence[str], gold: Sequence[str]) -> float:
     common = sum((Counter(prediction) & Counter(gold)).values())
     if common == 0:
         return 0.0
     precision, recall = common / len(prediction), common / len(gold)
     return 2 * precision * recall / (precision + recall)
-
-
-def _jieba() -> Any:
-    from analyzer.metrics.extra import load
-
-    return load("jieba")

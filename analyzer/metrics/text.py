@@ -27,6 +27,10 @@ def normalise(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
+def has_reasoning(text: pl.Expr) -> pl.Expr:
+    return text.str.contains("<think>", literal=True)
+
+
 def answer(text: pl.Expr) -> pl.Expr:
     """`strip_reasoning` of a column."""
     return text.str.replace_all(_THINK, "").str.strip_chars()
@@ -71,6 +75,18 @@ def overlap_scores(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([frame, best], how="horizontal").with_columns(
         gold_norm=pl.when(no_gold).then(None).otherwise("gold_norm")
     )
+
+
+def best_pair_f1(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Best F1 over a row's golds, of a frame with row, pred_norm and gold (texts of words with single spaces between).
+
+    One line per row, in order: row, f1; 1 for equal texts, 0 where either is empty.
+    """
+    equal = (pl.col("pred_norm") == pl.col("gold")) & (pl.col("gold") != "")
+    scored = pairs.join(_pair_f1(pairs), on=["pred_norm", "gold"], how="left", maintain_order="left").select(
+        "row", f1=pl.when(equal).then(1.0).otherwise(pl.col("f1").fill_null(0.0))
+    )
+    return scored.group_by("row", maintain_order=True).agg(pl.col("f1").max())
 
 
 def _pair_f1(pairs: pl.DataFrame) -> pl.DataFrame:

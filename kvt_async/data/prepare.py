@@ -17,7 +17,7 @@ from kvt_async.data.focus import BinState, allot, read_look
 from kvt_async.data.identity import dataset_id, selection_rule
 from kvt_async.data.manifest import ManifestHead, read_head
 from kvt_async.data.prompt import prompt_rule
-from kvt_async.data.sources import check_source, open_source
+from kvt_async.data.sources import check_metric, check_source, open_source
 from kvt_async.data.tokens import check_name, load_tokenizer
 
 Report = Callable[[str], None]
@@ -48,6 +48,7 @@ def check_data(settings: Settings) -> None:
     """What `validate` can know about the data half; opens and creates nothing. Raises ConfigError."""
     dataset_id(settings)
     check_source(settings)
+    check_metric(settings)
     check_name(settings)
     if settings.prompt.template is not None:
         check_template(settings.prompt.template)

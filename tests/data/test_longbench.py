@@ -1,5 +1,6 @@
 """LongBench: published prompts to the letter, rows from a local archive or folder, exact task names."""
 
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -194,3 +195,38 @@ def test_prepared_prompts_carry_what_scoring_needs(tmp_path: Path) -> None:
     )
     assert any("without a chat template" in line for line in said)
     assert all(example.meta["all_classes"] == ["A", "B"] for _, example in read_items(prepared.path))
+
+
+def test_a_corrected_metric_is_chosen_by_name_and_stands_in_the_manifest(tmp_path: Path) -> None:
+    row = longbench_row(0, dataset="trec", answers=["Food"], all_classes=["Food"])
+    archive = longbench_zip(tmp_path / "data.zip", {"trec": [row]})
+    config = ["dataset.name=longbench", "dataset.task=trec", f"dataset.path={archive}"]
+    own = open_source(settings(tmp_path, *config))
+    fixed = "dataset.params={metric: classification_fixed_first_line}"
+    assert own.metric == "classification_first_line"
+    made = prepare(settings(tmp_path, *config, fixed), report=lambda _: None)
+    assert made.head.metric == "classification_fixed_first_line"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("dataset.name=longbench", "dataset.task=trec", "dataset.params={metric: classification_fixd}"),
+        ("dataset.name=jsonl", "dataset.path=x.jsonl", "dataset.params={metric: classification_fixd}"),
+    ],
+)
+def test_an_unknown_metric_is_refused_by_validate_with_the_nearest_name(tmp_path: Path, overrides) -> None:
+    with pytest.raises(ConfigError, match="classification_fixd") as caught:
+        check_data(settings(tmp_path, *overrides))
+    assert "Did you mean classification_fixed?" in caught.value.do
+
+
+@pytest.mark.parametrize("task", ["dureader", "vcsum", "multifieldqa_zh"])
+def test_a_task_whose_metric_lacks_its_package_is_refused_by_validate(
+    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    with pytest.raises(ConfigError, match="needs the package jieba") as caught:
+        check_data(settings(tmp_path, "dataset.name=longbench", f"dataset.task={task}"))
+    assert "kvt[longbench]" in caught.value.do
+    check_data(settings(tmp_path, "dataset.name=longbench", "dataset.task=gov_report"))

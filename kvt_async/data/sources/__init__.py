@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.metrics import check_installed
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources import generated, jsonl, longbench, ruler
 from kvt_async.data.sources.source import Row, Source, did_you_mean
 
-__all__ = ["Row", "Source", "check_source", "list_tasks", "open_source"]
+__all__ = ["Row", "Source", "check_metric", "check_source", "list_tasks", "open_source"]
 
 
 def open_source(settings: Settings) -> Source:
@@ -34,6 +35,14 @@ def check_source(settings: Settings) -> None:
             ruler.check(settings)
         case "longbench" | "longbench_e":
             longbench.check(settings)
+
+
+def check_metric(settings: Settings) -> None:
+    """Raises ConfigError where a package that scoring will need is not installed."""
+    if settings.dataset.name == "jsonl":
+        check_installed(jsonl.metric_of(settings), "dataset.params.metric")
+    elif settings.dataset.name in ("longbench", "longbench_e"):
+        check_installed(longbench.metric_of(settings), f"dataset.task {settings.dataset.task}")
 
 
 def list_tasks(

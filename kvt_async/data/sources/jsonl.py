@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.metrics import check_known
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.source import Row, Source, check_params, content_id, file_sha256, unreadable
@@ -31,6 +32,11 @@ def check(settings: Settings) -> None:
     if settings.dataset.path is None:
         raise ConfigError("jsonl needs a file", where="dataset.path", do="Set dataset.path to a .jsonl file.")
     check_params(settings.dataset.params, ("metric",), "jsonl")
+    check_known(metric_of(settings), "dataset.params.metric")
+
+
+def metric_of(settings: Settings) -> str:
+    return str(settings.dataset.params.get("metric", DEFAULT_METRIC))
 
 
 def open_source(settings: Settings) -> Source:
@@ -43,8 +49,7 @@ def open_source(settings: Settings) -> Source:
         digest = file_sha256(path)
     except OSError as error:
         raise unreadable(path, error) from None
-    metric = str(settings.dataset.params.get("metric", DEFAULT_METRIC))
-    return Source(f"sha256:{digest}", metric, lambda: read(path))
+    return Source(f"sha256:{digest}", metric_of(settings), lambda: read(path))
 
 
 def read(path: Path) -> Iterator[Row]:

@@ -1,7 +1,8 @@
 """LongBench and LongBench-E from the published data.zip: a local archive or folder, else the hub at a pinned revision.
 
 Rows have input, context, answers, length (words), dataset, language, all_classes, _id. `input` becomes the question,
-`_id` the example_id; every field but input, context and answers stays in meta.
+`_id` the example_id; every field but input, context and answers stays in meta. `dataset.params.metric` scores with
+another metric than the task's own, for example classification_fixed.
 """
 
 import zipfile
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.metrics import check_known
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.jsonl import answer_list, json_object, text_field
@@ -22,7 +24,13 @@ E_BUCKETS = ((4000, "0-4k"), (8000, "4-8k"))  # LongBench-E's own, by `length` i
 
 def check(settings: Settings) -> None:
     task_of(settings)
-    check_params(settings.dataset.params, (), settings.dataset.name)
+    check_params(settings.dataset.params, ("metric",), settings.dataset.name)
+    check_known(metric_of(settings), "dataset.params.metric")
+
+
+def metric_of(settings: Settings) -> str:
+    """The task's own metric, or dataset.params.metric."""
+    return str(settings.dataset.params.get("metric", task_of(settings).scored_by))
 
 
 def task_of(settings: Settings) -> Task:
@@ -52,7 +60,7 @@ def open_source(settings: Settings) -> Source:
         notes.append(f"{task.key} is published without a chat template; prompt.endpoint: completions sends it that way")
     return Source(
         revision=f"{pinned}sha256:{member.sha256}",
-        metric=task.scored_by,
+        metric=metric_of(settings),
         rows=lambda: read(member, in_e=dataset.name == "longbench_e"),
         template=task.template,
         max_new_tokens=task.max_new_tokens,

@@ -1,0 +1,75 @@
+"""A metric over many answers, one by one: each distinct answer once, on all cores where that pays."""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache, lru_cache
+from typing import Any
+
+from analyzer.metrics import Metric, find
+
+Answer = tuple[str, tuple[str, ...], str]
+"""What was said, the golds, the example's meta as JSON ("" where the metric needs none)."""
+Scored = tuple[float, bool | None]
+"""Score in [0, 1], and whether the answer has the task's form (None: the task defines none)."""
+
+TRIAL = 200  # answers that are timed before processes are considered
+WORTH_IT_S = 4.0  # a pool costs about a second, once: below this much work one process is as fast
+_SLICE = 500
+
+
+def score_rows(name: str, answers: Sequence[Answer]) -> list[Scored]:
+    """Scores of the answers, in order. Raises ConfigError where the metric's package is missing."""
+    distinct = list(dict.fromkeys(answers))
+    start = time.perf_counter()
+    scored = score_slice(name, distinct[:TRIAL])
+    expected_s = (time.perf_counter() - start) / max(1, len(scored)) * (len(distinct) - len(scored))
+    rest = distinct[TRIAL:]
+    scored += _in_parallel(name, rest) if expected_s > WORTH_IT_S and cores() > 1 else score_slice(name, rest)
+    if len(distinct) == len(answers):
+        return scored
+    known = dict(zip(distinct, scored, strict=True))
+    return [known[answer] for answer in answers]
+
+
+def score_slice(name: str, answers: Sequence[Answer]) -> list[Scored]:
+    """The same in this process, duplicates too."""
+    metric = find(name)
+    if metric is None:
+        raise ValueError(f"{name} is a column rule")
+    return [_score(metric, *answer) for answer in answers]
+
+
+def _score(metric: Metric, said: str, golds: tuple[str, ...], meta_json: str) -> Scored:
+    meta = _meta(meta_json)
+    return (
+        min(1.0, max(0.0, metric.score(said, golds, meta))),
+        metric.format_ok(said, meta) if metric.format_ok else None,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _meta(meta_json: str) -> dict[str, Any]:
+    return json.loads(meta_json) if meta_json else {}
+
+
+def _in_parallel(name: str, answers: Sequence[Answer]) -> list[Scored]:
+    slices = [answers[at : at + _SLICE] for at in range(0, len(answers), _SLICE)]
+    try:
+        return [one for part in _pool().map(score_slice, [name] * len(slices), slices) for one in part]
+    except BrokenProcessPool:  # a script that can't be imported again, as new processes do: slower, not wrong
+        return score_slice(name, answers)
+
+
+@cache
+def _pool() -> ProcessPoolExecutor:
+    """Kept as long as the process, so each worker loads its dictionaries once. Spawned: Polars' threads forbid fork."""
+    return ProcessPoolExecutor(min(cores(), 16), mp_context=multiprocessing.get_context("spawn"))
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,60 @@
+"""The metrics that a dataset can be scored with, and what each needs installed: the runner refuses a config before
+the first request is sent that the analyzer could not score afterwards.
+"""
+
+import difflib
+from importlib.util import find_spec
+
+from kvt_async.contract.errors import ConfigError
+
+_JIEBA = ("jieba",)
+NEEDS: dict[str, tuple[str, ...]] = {
+    "em": (),
+    "f1": (),
+    "qa_f1": (),
+    "qa_f1_first_line": (),
+    "qa_f1_zh": _JIEBA,
+    "rouge": (),
+    "rouge_first_line": (),
+    "rouge_fixed": (),
+    "rouge_zh": _JIEBA,
+    "classification": (),
+    "classification_first_line": (),
+    "classification_fixed": (),
+    "classification_fixed_first_line": (),
+    "count": (),
+    "retrieval": (),
+    "retrieval_zh": (),
+    "code_sim": (),
+    "code_sim_indel": (),
+    "string_match_all": (),
+    "string_match_part": (),
+    "choice_letter": (),
+}
+"""Name of a metric -> packages of the extra `longbench` that it imports. The analyzer registers exactly these names."""
+
+INSTALL = "Install it: pip install 'kvt[longbench]'."
+
+
+def check_known(name: str, where: str) -> None:
+    """Raises ConfigError for a metric that does not exist, with the nearest name."""
+    if name not in NEEDS:
+        close = difflib.get_close_matches(name, NEEDS, n=1)
+        hint = f"Did you mean {close[0]}? " if close else ""
+        raise ConfigError(
+            f"no metric is called {name!r}", where=where, do=f"{hint}Known metrics: {', '.join(sorted(NEEDS))}."
+        )
+
+
+def check_installed(name: str, where: str) -> None:
+    """Raises ConfigError where a package that the metric imports is missing."""
+    for package in NEEDS[name]:
+        if not _is_installed(package):
+            raise ConfigError(f"the metric {name} needs the package {package}", where=where, do=INSTALL)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # a module that was put in place by hand has no spec
+        return False

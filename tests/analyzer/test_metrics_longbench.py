@@ -1,0 +1,180 @@
+"""Every LongBench task scores as the official script does; corrected variants have names of their own.
+
+The figures in golden/longbench_metrics.jsonl are the official script's, for answers made by
+scripts/make_longbench_golden.py.
+"""
+
+import json
+import random
+from collections import Counter
+from difflib import SequenceMatcher
+from importlib.util import find_spec
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analyzer import metrics
+from analyzer.metrics import find, rows
+from analyzer.metrics.apply import task_scores
+from analyzer.metrics.code import matching_characters
+from analyzer.metrics.summary import common_words
+from analyzer.metrics.words import english_tokens
+from kvt_async.contract.metrics import NEEDS
+
+GOLDEN = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "golden/longbench_metrics.jsonl").read_text(encoding="utf-8").splitlines()
+]
+METRIC_OF = {
+    "narrativeqa": "qa_f1",
+    "qasper": "qa_f1",
+    "multifieldqa_en": "qa_f1",
+    "multifieldqa_zh": "qa_f1_zh",
+    "hotpotqa": "qa_f1",
+    "2wikimqa": "qa_f1",
+    "musique": "qa_f1",
+    "dureader": "rouge_zh",
+    "gov_report": "rouge",
+    "qmsum": "rouge",
+    "multi_news": "rouge",
+    "vcsum": "rouge_zh",
+    "trec": "classification_first_line",
+    "triviaqa": "qa_f1_first_line",
+    "samsum": "rouge_first_line",
+    "lsht": "classification_first_line",
+    "passage_count": "count",
+    "passage_retrieval_en": "retrieval",
+    "passage_retrieval_zh": "retrieval_zh",
+    "lcc": "code_sim",
+    "repobench-p": "code_sim",
+}
+
+
+def as_frame(answers: list[dict]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "said": [a["prediction"] for a in answers],
+            "golds": [a["answers"] for a in answers],
+            "meta_json": [json.dumps({"all_classes": a.get("all_classes")}) for a in answers],
+        },
+        schema={"said": pl.String, "golds": pl.List(pl.String), "meta_json": pl.String},
+    )
+
+
+@pytest.mark.parametrize("task", METRIC_OF)
+def test_a_task_scores_every_answer_as_the_official_script_does(task):
+    if any(find_spec(package) is None for package in NEEDS[METRIC_OF[task]]):
+        pytest.skip("needs the extra longbench")
+    answers = [row for row in GOLDEN if row["task"] == task]
+    scores = task_scores(as_frame(answers), METRIC_OF[task])["score"]
+    for row, score in zip(answers, scores, strict=True):
+        assert score == pytest.approx(row["score"], abs=1e-6), (row["prediction"], row["answers"])
+
+
+def test_the_golden_answers_are_many_and_cover_partial_scores_of_every_task():
+    assert len(GOLDEN) >= 400
+    for task in METRIC_OF:
+        scores = [row["score"] for row in GOLDEN if row["task"] == task]
+        assert any(0 < s < 1 for s in scores), task
+        assert 0 in scores, task
+
+
+def test_the_runner_knows_exactly_the_metrics_that_the_analyzer_registers():
+    find("qa_f1")
+    assert set(NEEDS) == {*metrics._REGISTRY, *metrics.COLUMN_METRICS}
+
+
+CLASSES = ["r", "number", "Other", "Other number"]
+
+
+def test_the_corrected_classification_drops_every_part_of_the_gold_name():
+    said, gold, meta = "Other number", ["Other number"], {"all_classes": CLASSES}
+    assert find("classification").score(said, gold, meta) == pytest.approx(1 / 2)  # as published: one is skipped
+    assert find("classification_fixed").score(said, gold, meta) == 1
+    assert find("classification_fixed").score("Other number, Date", gold, {"all_classes": [*CLASSES, "Date"]}) == 1 / 2
+    assert find("classification_fixed").score("Date", gold, {"all_classes": [*CLASSES, "Date"]}) == 0
+
+
+def test_sentences_beyond_the_packages_recursion_score_zero_and_the_corrected_variant_scores_them():
+    text = " ".join(f"w{i % 300}" for i in range(1100))
+    other = " ".join(f"w{i % 290}" for i in range(1100))
+    assert find("rouge").score(text, [other], {}) == 0
+    assert find("rouge_fixed").score(text, [other], {}) > 0.5
+    assert find("rouge_fixed").score("the cat. sat", ["the cat"], {}) == find("rouge").score(
+        "the cat. sat", ["the cat"], {}
+    )
+
+
+def test_code_similarity_with_the_optional_c_library_has_a_name_of_its_own():
+    said, gold = "a1b2c3XYZ", "XYZa1-b2-c3"  # difflib takes XYZ and has nothing left of it; the subsequence has six
+    assert find("code_sim").score(said, [gold], {}) == 0.3
+    assert find("code_sim_indel").score(said, [gold], {}) == 0.6
+
+
+@given(st.text(alphabet="ab c=", max_size=30), st.text(alphabet="ab c=", max_size=30))
+def test_matching_characters_are_those_of_difflibs_blocks(a, b):
+    expected = sum(block.size for block in SequenceMatcher(None, a, b).get_matching_blocks())
+    assert matching_characters(a, b) == expected
+
+
+@pytest.mark.parametrize("size", [199, 200, 600])
+def test_long_texts_follow_difflibs_rule_for_frequent_characters(size):
+    rng = random.Random(size)
+    a, b = ("".join(rng.choices("abcdefgh  ", k=size)) for _ in range(2))
+    assert matching_characters(a, b) == sum(x.size for x in SequenceMatcher(None, a, b).get_matching_blocks())
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=9), st.lists(st.sampled_from("abc"), max_size=9))
+def test_the_words_taken_are_those_of_the_table_walked_back_as_the_package_walks_it(a, b):
+    table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
+    i, j, words, calls = len(a), len(b), set(), 1
+    while i and j:
+        if a[i - 1] == b[j - 1]:
+            words.add(a[i - 1])
+            i, j = i - 1, j - 1
+        elif table[i - 1][j] > table[i][j - 1]:
+            i -= 1
+        else:
+            j -= 1
+        calls += 1
+    assert common_words(a, b) == (words, calls)
+
+
+TEXTS = st.text(alphabet=st.sampled_from("atheAn ,.-_'<>\\]^\t\n\x1f\x0bé\u0301\u00a0b1"), max_size=14)
+
+
+@given(st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=3)), min_size=1, max_size=12))
+def test_token_overlap_over_columns_is_the_rule_for_one_answer(pairs):
+    def f1(a: tuple[str, ...], b: tuple[str, ...]) -> float:
+        same = sum((Counter(a) & Counter(b)).values())
+        return 2 * same / (len(a) + len(b)) if same else 0.0
+
+    frame = as_frame([{"prediction": said, "answers": golds} for said, golds in pairs])
+    expected = [max((f1(english_tokens(s), english_tokens(g)) for g in golds), default=0.0) for s, golds in pairs]
+    assert task_scores(frame, "qa_f1")["score"].to_list() == pytest.approx(expected, abs=1e-9)
+
+
+def test_reasoning_is_cut_but_line_breaks_and_indentation_reach_the_metric():
+    code = find("code_sim")
+    assert code.score("    x", ["    x"], {}) == 1
+    assert code.score("x", ["    x"], {}) < 1
+
+
+def test_answers_on_several_processes_score_as_on_one(monkeypatch):
+    monkeypatch.setattr(rows, "WORTH_IT_S", 0.0)
+    monkeypatch.setattr(rows, "cores", lambda: 2)
+    answers = [(f"{i} of {i % 7}", (str(i),), "") for i in range(rows.TRIAL + 700)] * 2
+    assert rows.score_rows("count", answers) == rows.score_slice("count", answers)
+    rows._pool().shutdown()
+    rows._pool.cache_clear()
+
+
+def test_control_characters_are_line_breaks_for_string_match():
+    assert find("string_match_all").score("71\x0045", ["7145"], {}) == 0
+    assert find("string_match_all").score("\x017145\x02", ["7145"], {}) == 1

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_CHUNK_CELLS = 4_000_000  # resample x cluster counts held at once: 32 MB
+_CHUNK_CELLS = 25_000  # resample x cluster counts at once: they stay in the cache, too few for BLAS to thread
 _MAX_UNITS = 2_048
 
 
@@ -47,41 +47,53 @@ def resample_means(columns: Columns, resamples: int, seed: int, bin_idx: int) ->
     total = _sum_by(unit, np.where(present, columns.value, 0.0), n_units)
     size = _sum_by(unit, patterns.astype(np.float64), n_units)
     both = np.concatenate([total, size], axis=1)
-    means = np.empty((resamples, k))
-    chunk = max(1, _CHUNK_CELLS // n_units)
+    sums = np.empty((resamples, both.shape[1]))
+    chunk = max(1, _CHUNK_CELLS // n_units)  # part of the draw's definition: columns play no part in it
     for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        sums = draw_counts(rng, rows, n_units) @ both
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means[start : start + rows] = sums[:, :k] / sums[:, k:][:, pattern_of]
-    return np.round(means, 12)
+        part = sums[start : start + chunk]
+        np.matmul(draw_counts(rng, len(part), n_units), both, out=part)
+    drawn = sums[:, k:] if patterns.shape[1] == 1 else sums[:, k:][:, pattern_of]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.round(sums[:, :k] / drawn, 12)
 
 
 def draw_counts(rng: np.random.Generator, rows: int, n_units: int) -> Floats:
-    """How often each unit is drawn in `rows` resamples of size n_units: [rows, n_units], every row sums to n_units."""
-    draw = rng.integers(0, n_units, size=(rows, n_units)) + (np.arange(rows) * n_units)[:, None]
+    """How often each of at most 65,535 units is drawn: [rows, n_units]; every row, a resample, sums to n_units."""
+    draw = (
+        rng.integers(0, n_units, size=(rows, n_units), dtype=np.uint16) + np.arange(0, rows * n_units, n_units)[:, None]
+    )
     return np.bincount(draw.ravel(), minlength=rows * n_units).reshape(rows, n_units).astype(np.float64)
 
 
 def percentile_interval(replicates: Floats, alpha: float) -> tuple[float, float]:
     """Percentile interval of one column's replicates; NaN without any."""
-    finite = replicates[~np.isnan(replicates)]
+    finite = np.sort(replicates[~np.isnan(replicates)])  # sorting is quicker than np.quantile's partition
     if not len(finite):
         return float("nan"), float("nan")
-    low, high = np.quantile(finite, [alpha / 2, 1 - alpha / 2])
-    return float(low), float(high)
+    return _quantile(finite, alpha / 2), _quantile(finite, 1 - alpha / 2)
 
 
 def mean_of_bins(per_bin: list[Floats]) -> Floats:
     """Equal-weight mean over bins of [resamples, k] replicates; a bin without values of a column is left out of it."""
+    whole = sum(per_bin[1:], start=per_bin[0])
+    if not np.isnan(whole).any():
+        return np.asarray(whole / len(per_bin))
     total = np.zeros_like(per_bin[0])
     count = np.zeros_like(per_bin[0])
     for replicates in per_bin:
         there = ~np.isnan(replicates)
-        total += np.where(there, replicates, 0.0)
+        np.add(total, replicates, out=total, where=there)
         count += there
     with np.errstate(invalid="ignore"):
         return np.where(count > 0, total / count, np.nan)
+
+
+def _quantile(rising: Floats, share: float) -> float:
+    """Linear between order statistics, as np.quantile."""
+    at = share * (len(rising) - 1)
+    low = min(int(at), len(rising) - 2) if len(rising) > 1 else 0
+    high = min(low + 1, len(rising) - 1)
+    return float(rising[low] + (rising[high] - rising[low]) * (at - low))
 
 
 def _sum_by(unit: npt.NDArray[np.int64], value: Floats, n_units: int) -> Floats:

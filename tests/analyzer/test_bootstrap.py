@@ -63,11 +63,10 @@ def test_every_resample_draws_as_many_as_there_are(units, rows):
     assert (counts.sum(axis=1) == units).all()
 
 
-def test_chunks_and_memory_bounds_do_not_change_the_draw(monkeypatch):
-    score = RNG.random((50, 2))
-    whole = resample_means(columns(score), 300, 7, 0)
-    monkeypatch.setattr("analyzer.bootstrap._CHUNK_CELLS", 50 * 30)
-    assert np.array_equal(resample_means(columns(score), 300, 7, 0), whole)
+def test_every_unit_is_drawn_equally_often_and_counts_vary_as_a_multinomials_do():
+    counts = draw_counts(np.random.default_rng(5), 20_000, 50)
+    assert counts.mean(axis=0) == pytest.approx(np.ones(50), abs=0.03)
+    assert counts.var(axis=0) == pytest.approx(np.full(50, 1 - 1 / 50), abs=0.06)
 
 
 def test_bins_weigh_equally_and_an_empty_bin_is_left_out():

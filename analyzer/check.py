@@ -3,6 +3,9 @@
 An accuracy counts as better or worse than full cache only beyond noise: the paired interval of the drop decides, not
 the difference of two means. A real gain from a smaller cache fails `flag_gains`: it is a sign of a metric that does not
 fit the task, or of a prompt that gives the answer away.
+
+`baseline` catches a wrong chat template, an unsuited metric or the wrong model before anything is compared: what full
+cache scores is known for many tasks and models, and a mean whose whole interval lies outside the expected range fails.
 """
 
 import json
@@ -47,7 +50,7 @@ def check(conn: sqlite3.Connection, settings: Settings) -> list[CheckResult]:
         rows = _Rows(*derived.analysed(facts, group, gen))
     if not rows.stats:
         raise MissingPrerequisiteError("nothing has been analysed yet", do="Run `kvt analyze -c CONFIG` first.")
-    return [_evaluate(assertion, rows) for assertion in settings.check]
+    return [_evaluate(assertion, rows, settings.model.name) for assertion in settings.check]
 
 
 def refuse_failed(results: list[CheckResult]) -> None:
@@ -60,13 +63,17 @@ def refuse_failed(results: list[CheckResult]) -> None:
         )
 
 
-def _evaluate(assertion: Assertion, rows: _Rows) -> CheckResult:
+def _evaluate(assertion: Assertion, rows: _Rows, model: str) -> CheckResult:
+    if assertion.model is not None and assertion.model != model:
+        finding = f"not checked: it is about {assertion.model}, this is {model}"
+        return CheckResult(assertion.name, assertion.kind, True, finding)
     kinds: dict[str, Callable[[Assertion, _Rows], tuple[bool, str]]] = {
         "not_better_than_full": _not_better,
         "no_failures": _no_failures,
         "min_accuracy": _min_accuracy,
         "max_fail_rate": _max_fail_rate,
         "flag_gains": _flag_gains,
+        "baseline": _baseline,
     }
     passed, finding = kinds[assertion.kind](assertion, rows)
     return CheckResult(assertion.name, assertion.kind, passed, finding)
@@ -111,6 +118,26 @@ def _min_accuracy(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
         return False, "nothing is scored there"
     found = f"lowest accuracy {lowest['acc_mean']:.3f} ({lowest['run_id']}), asked {value:g}"
     return lowest["acc_mean"] >= value, found
+
+
+def _baseline(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
+    """The mean at full cache is within [value, high], as far as its interval can tell."""
+    low, high = _value(assertion), assertion.high if assertion.high is not None else 1.0
+    full = [row for row in _chosen(assertion, rows.stats) if row["is_full"] and row["repeat_idx"] == 0]
+    if not full or any(row["acc_mean"] is None for row in full):
+        return False, "full cache is not scored there"
+    outside = [row for row in full if _bound(row, "acc_ci_high") < low or _bound(row, "acc_ci_low") > high]
+    found = "; ".join(
+        f"full cache {row['acc_mean']:.3f} [{_bound(row, 'acc_ci_low'):.3f}, {_bound(row, 'acc_ci_high'):.3f}]"
+        for row in outside or full
+    )
+    if outside:
+        return False, f"{found}, expected {low:g} to {high:g}: look at one prompt with `kvt show --sample 1`"
+    return True, f"{found}, expected {low:g} to {high:g}"
+
+
+def _bound(row: dict[str, Any], name: str) -> float:
+    return float(row["acc_mean"] if row[name] is None else row[name])
 
 
 def _max_fail_rate(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:

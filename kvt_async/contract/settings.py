@@ -232,14 +232,31 @@ class Analysis(Section):
 
 
 class Assertion(Section):
-    """One behavioural assertion of `kvt check`."""
+    """One behavioural assertion of `kvt check`.
+
+    `baseline`: full cache scores within [value, high]; with `model`, only where model.name is that one.
+    """
 
     name: str
-    kind: Literal["not_better_than_full", "no_failures", "min_accuracy", "max_fail_rate", "flag_gains"]
+    kind: Literal["not_better_than_full", "no_failures", "min_accuracy", "max_fail_rate", "flag_gains", "baseline"]
     budget: float | None = None
     series: str | None = None
     bins: list[int] | None = None
     value: float | None = None
+    high: float | None = None
+    model: str | None = None
+
+    @model_validator(mode="after")
+    def _baseline_is_a_range(self) -> "Assertion":
+        if self.kind == "baseline" and (
+            self.value is None or self.high is None or not 0 <= self.value < self.high <= 1
+        ):
+            raise ValueError("baseline needs value (low) and high, 0 <= value < high <= 1")
+        if self.kind == "baseline" and (self.budget is not None or self.series is not None):
+            raise ValueError("baseline is about full cache: leave out budget and series")
+        if self.kind != "baseline" and (self.high is not None or self.model is not None):
+            raise ValueError(f"high and model belong to baseline, not to {self.kind}")
+        return self
 
 
 class Settings(BaseSettings):

@@ -2,6 +2,7 @@
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from analyzer.analyze import analyze
 from analyzer.check import GAIN, check, refuse_failed
@@ -60,6 +61,54 @@ def test_failures_are_found_where_they_are(experiment):
     results = checked(experiment, ALL[1:4], failures=lambda series, budget, b: 0.5 if b == 0 else 0.0)
     assert [r.passed for r in results] == [False, True, False]
     assert "TIMEOUT" in results[0].finding or "ENGINE_ERROR" in results[0].finding
+
+
+BASELINE = {"name": "as published", "kind": "baseline", "value": 0.9, "high": 1.0}
+
+
+def test_full_cache_within_the_expected_range_passes_the_baseline_gate(experiment):
+    (result,) = checked(experiment, [BASELINE], n_per_bin=20, p_correct={1.0: 0.95, 0.5: 0.2, 0.2: 0.1})
+    assert result.passed
+    assert "full cache 0.9" in result.finding
+
+
+@pytest.mark.parametrize(("accuracy", "low", "high"), [(0.3, 0.9, 1.0), (1.0, 0.2, 0.6)])
+def test_full_cache_beyond_the_expected_range_points_at_the_prompt(experiment, accuracy, low, high):
+    gate = BASELINE | {"value": low, "high": high}
+    (result,) = checked(experiment, [gate], n_per_bin=20, p_correct=accuracy)
+    assert not result.passed
+    assert f"expected {low:g} to {high:g}" in result.finding
+    assert "kvt show" in result.finding
+
+
+def test_a_range_that_the_interval_still_reaches_is_no_evidence_against_the_prompt(experiment):
+    gate = BASELINE | {"value": 0.6, "high": 0.9}
+    (result,) = checked(experiment, [gate], n_per_bin=3, p_correct={1.0: 0.6, 0.5: 0.6, 0.2: 0.6})
+    assert result.passed
+
+
+def test_a_baseline_of_another_model_says_that_it_was_not_checked(experiment):
+    (result,) = checked(experiment, [BASELINE | {"model": "llama"}], n_per_bin=4, p_correct=0.0)
+    assert result.passed
+    assert "not checked" in result.finding
+    (result,) = checked(experiment, [BASELINE | {"model": "reference"}], n_per_bin=4, p_correct=0.0)
+    assert not result.passed
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"high": None},
+        {"value": None},
+        {"value": 0.9, "high": 0.2},
+        {"high": 1.5},
+        {"budget": 0.5},
+        {"series": "random"},
+    ],
+)
+def test_a_baseline_without_a_range_is_refused(wrong):
+    with pytest.raises(ValidationError, match="baseline"):
+        Assertion(**(BASELINE | wrong))
 
 
 def test_an_assertion_about_nothing_that_was_run_is_a_config_error(experiment):

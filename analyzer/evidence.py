@@ -89,7 +89,7 @@ def _verdict(run: Run, n: int, told: int, off: int, source: str, effective: floa
         )
     if run.is_full:
         return FULL, "full cache: nothing to evict"
-    if run.kv_apply == "none":
+    if run.kv_apply == "none" and run.kv_policy != "truncate_prompt":
         return UNVERIFIED, "the budget is a label; nothing shows that the server applied it"
     if not told:
         return UNVERIFIED, "no response says which budget was applied; nothing shows that the server applied it"

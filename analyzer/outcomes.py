@@ -43,6 +43,9 @@ def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) ->
             yield frame.with_columns(pl.col("is_failure").cast(pl.Boolean))
 
 
+# Tokens kept: the server's figure, or of a prompt that was cut before it was sent, its length.
+_KEPT = "ifnull(json_extract(p.usage_json, '$.kv.kept_tokens'), json_extract(p.kv_evidence_json, '$.kept_tokens'))"
+
 _OUTCOME_COLUMNS: dict[str, Any] = {
     "example_id": pl.String,
     "score": pl.Float64,
@@ -71,8 +74,7 @@ def outcomes(conn: sqlite3.Connection, run: Run) -> pl.DataFrame:
     cursor = conn.execute(
         "SELECT r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, p.request_id IS NULL, m.latency_s, "
         "m.ttft_s, m.ttfb_s, m.tpot_s, m.prompt_tokens, m.completion_tokens, m.cached_tokens, p.kv_effective, "
-        "json_extract(p.kv_evidence_json, '$.source'), json_extract(p.usage_json, '$.kv.kept_tokens'), "
-        "json_extract(p.usage_json, '$.kv.bytes'), "
+        "json_extract(p.kv_evidence_json, '$.source'), " + _KEPT + ", json_extract(p.usage_json, '$.kv.bytes'), "
         "json_extract(p.usage_json, '$.kv.compressible_tokens') "
         "FROM requests r JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id "
@@ -108,7 +110,8 @@ def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
         "p.finish_reason, s.metric, NULL, r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, "
         "p.request_id IS NULL, m.latency_s, m.ttft_s, m.ttfb_s, m.tpot_s, m.prompt_tokens, m.completion_tokens, "
         "m.cached_tokens, p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), "
-        "json_extract(p.usage_json, '$.kv.kept_tokens'), json_extract(p.usage_json, '$.kv.bytes'), "
+        + _KEPT
+        + ", json_extract(p.usage_json, '$.kv.bytes'), "
         "json_extract(p.usage_json, '$.kv.compressible_tokens') "
         "FROM requests r JOIN runs u ON u.run_id = r.run_id "
         "JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id "

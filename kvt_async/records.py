@@ -54,6 +54,7 @@ class Request:
     series_idx: int = 0  # try series (0 unless --retry-failed)
     attempts_before: int = 0  # attempts stored by earlier sessions: the next attempt_idx
     expects: Json = field(default_factory=dict)  # requested budget, for the evidence
+    prompt_sha256: str | None = None  # of the messages where they aren't the manifest's (truncate_prompt)
 
 
 @dataclass(slots=True)

@@ -34,6 +34,10 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of the text begins and ends, in characters; tokens that stand for no text are left out."""
+        ...
+
     def halves(self, text: str, limit: int) -> tuple[str, str] | None:
         """First and last part of a text over `limit` tokens, limit // 2 tokens each; None when it fits."""
         ...
@@ -56,6 +60,13 @@ class FileTokenizer:
 
     def count(self, texts: Sequence[str], *, special: bool) -> list[int]:
         return [len(e) for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=special)]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        return [
+            (start, stop)
+            for start, stop in self._backend.encode(text, add_special_tokens=False).offsets
+            if stop > start
+        ]
 
     def halves(self, text: str, limit: int) -> tuple[str, str] | None:
         """As LongBench's script does: halves of the ids, special tokens among them, decoded and joined.
@@ -89,6 +100,9 @@ class ApproxTokenizer:
 
     def count(self, texts: Sequence[str], *, special: bool) -> list[int]:
         return [-(-len(text) // CHARS_PER_TOKEN) for text in texts]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        return [(at, min(at + CHARS_PER_TOKEN, len(text))) for at in range(0, len(text), CHARS_PER_TOKEN)]
 
     def halves(self, text: str, limit: int) -> tuple[str, str] | None:
         if self.count([text], special=True)[0] <= limit:

@@ -14,6 +14,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Apply
 from kvt_async.records import Json, Level
 
+TRUNCATE = "truncate_prompt"  # the control whose prompt is cut before it is sent
 NAMES = ("policy", "budget", "keep_tokens", "compression_ratio", "mode", "context_chars", "params")
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_.-]+)?)\}")
 
@@ -36,7 +37,8 @@ _DROP = _Drop()
 
 def check_template(apply: Apply, level: Level) -> None:
     """Raises ConfigError naming the key of a placeholder that doesn't exist, or of a parameter the level lacks."""
-    key = "full_body" if level.is_full and apply.full_body is not None else "body"
+    whole = level.is_full or level.policy == TRUNCATE
+    key = "full_body" if whole and apply.full_body is not None else "body"
     _check(getattr(apply, key), f"kv.apply.{key}", level)
 
 
@@ -81,6 +83,8 @@ def read_evidence(
     evidence: Mapping[str, Any] = expects.get("evidence") or {}
     unit = expects.get("unit", "fraction")
     found: Json = {"requested": expects.get("requested"), "effective": None, "unit": unit, "source": "none"}
+    if cut := expects.get("cut"):
+        return _of_cut(found, cut, _number((usage or {}).get("prompt_tokens")))
     raw: Any = None
     if path := evidence.get("usage"):
         found["read_from"], raw = f"usage.{path}", _dotted(usage or {}, path)
@@ -109,10 +113,19 @@ def read_evidence(
     return found, effective
 
 
+def _of_cut(found: Json, cut: Mapping[str, Any], served: float | None) -> tuple[Json, float | None]:
+    """A cut prompt: the server's own count of it, beside ours of the whole one. Ours alone proves nothing."""
+    tokens, source = (served, "echoed") if served is not None and cut["exact"] else (cut["sent_tokens"], "configured")
+    effective = float(tokens) if found["unit"] == "tokens" else tokens / cut["full_tokens"]
+    read_from = "usage.prompt_tokens" if source == "echoed" else "our own count"
+    tokens_too = {"kept_tokens": tokens, "full_tokens": cut["full_tokens"]}
+    return {**found, "effective": effective, "source": source, "read_from": read_from, **tokens_too}, effective
+
+
 def _values(level: Level, size: PromptSize) -> dict[str, Any]:
     compressible = size.context_tokens if level.mode == "question_agnostic" else size.prompt_tokens
     ratio: float | None
-    if level.is_full:
+    if level.is_full or level.policy == TRUNCATE:  # a cut prompt's own cache stays whole
         policy, budget, keep, ratio = "full", 1.0, compressible, 0.0
     elif level.unit == "fraction":
         policy, budget, ratio = level.policy, level.budget, 1 - level.budget
@@ -129,7 +142,7 @@ def _values(level: Level, size: PromptSize) -> dict[str, Any]:
         "compression_ratio": None if ratio is None else float(f"{ratio:.12g}"),
         "mode": level.mode,
         "context_chars": size.context_chars,
-        "params": level.params or None,
+        "params": None if level.policy == TRUNCATE else level.params or None,
     }
 
 
@@ -185,7 +198,7 @@ def _check(node: Any, at: str, level: Level) -> None:
                     where=at,
                     do="Known: " + ", ".join(f"{{{n}}}" for n in (*NAMES[:-1], "params.NAME")) + ".",
                 )
-            if rest and not level.is_full and _dotted(level.params, rest) is None:
+            if rest and not level.is_full and level.policy != TRUNCATE and _dotted(level.params, rest) is None:
                 raise ConfigError(
                     f"{{{name}}}: level {level.series} {level.budget:g} has no parameter {rest}",
                     where=at,

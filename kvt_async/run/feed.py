@@ -46,7 +46,9 @@ class Feed:
         made, new = [], []
         for request_id, (level, seq) in zip(ids, chunk, strict=True):
             run, entry, before = self._runs[level], entries[seq], past.get(request_id, NEW)
-            made.append(self._build(run, entry, request_id, before, series.get(request_id, 0)))
+            request = self._build(run, entry, request_id, before, series.get(request_id, 0))
+            made.append(request)
             if not before.exists:
-                new.append((request_id, run.run_id, entry.example.example_id, entry.prompt_sha256))
+                sha256 = request.prompt_sha256 or entry.prompt_sha256
+                new.append((request_id, run.run_id, entry.example.example_id, sha256))
         return made, new

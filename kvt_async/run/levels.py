@@ -13,6 +13,7 @@ import orjson
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Apply, LevelSpec, Policy, Settings
+from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.records import Json, Level
 
 FULL = "full"
@@ -57,6 +58,8 @@ def series_label(policy: str, mode: str, params: Json, via: str) -> str:
 
     Launched or labelled levels name a mode only if it isn't the default one.
     """
+    if policy == TRUNCATE:
+        return f"{policy}/{params.get('mode', 'middle')}"
     named = via in ("body", "endpoint") or mode != "question_aware"
     head = f"{policy}/{_MODES[mode]}" if named else policy
     return " ".join([head, *(f"{key}={_plain(params[key])}" for key in sorted(params))])
@@ -86,6 +89,9 @@ def _level(settings: Settings, policy: str, mode: str, params: Json, spec: Level
     is_full = policy == FULL or (unit == "fraction" and budget == 1.0)
     if is_full:
         policy, mode, params, unit, budget = FULL, "question_aware", {}, "fraction", 1.0
+    cuts = policy == TRUNCATE  # the server serves it as it serves full cache
+    if cuts:
+        mode, params = "question_aware", {"mode": params.get("mode", "middle")}
     via = kv.apply.via
     return Level(
         series=FULL if is_full else series_label(policy, mode, params, via),
@@ -96,10 +102,14 @@ def _level(settings: Settings, policy: str, mode: str, params: Json, spec: Level
         params=params,
         is_full=is_full,
         apply_via=via,
-        apply=_identity(kv.apply, is_full),
-        evidence={k: v for k, v in kv.evidence.model_dump(mode="json").items() if v not in (None, False)},
-        endpoints=_endpoints(settings, policy, budget, is_full, spec),
+        apply=_identity(kv.apply, is_full or cuts),
+        evidence={"usage": "prompt_tokens"} if cuts else _set(kv.evidence.model_dump(mode="json")),
+        endpoints=_endpoints(settings, FULL if cuts else policy, 1.0 if cuts else budget, is_full or cuts, spec),
     )
+
+
+def _set(values: Json) -> Json:
+    return {key: value for key, value in values.items() if value not in (None, False)}
 
 
 def _identity(apply: Apply, is_full: bool) -> Json:

@@ -10,6 +10,7 @@ import orjson
 
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.chat import PATHS
+from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json
 from kvt_async.run import canary as canaries
@@ -119,7 +120,7 @@ class Live:
 
     async def canary(self, builder: Builder, *, allow_dead_knob: bool) -> str | None:
         """The verdict; None: the levels are not of the kind it can judge. Raises DeadKnobError."""
-        levels = [run.level for run in self.runs if run.level.repeat_idx == 0]
+        levels = [run.level for run in self.runs if run.level.repeat_idx == 0 and run.level.policy != TRUNCATE]
         if not canaries.applies(levels):
             return None
         entries = canaries.choose(self.reader, self.dataset_id)

@@ -172,17 +172,24 @@ def plan(
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
     flip_rate: Annotated[
-        float, typer.Option("--flip-rate", min=0, max=1, help="Share of answers that flip by noise.")
-    ] = 0.1,
+        float | None, typer.Option("--flip-rate", min=0, max=1, help="Assume this share of answers to flip by noise.")
+    ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--measured", help="Take it from the A/A control of this run directory or database."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Before a run: the smallest detectable drop, and how many examples a proof needs.
 
-    Example: kvt plan -c submission
+    Noise is what the group's own A/A control measured, where it was analysed; else 10% is assumed.
+
+    Example: kvt plan -c submission --measured runs/demo
     """
     from analyzer.pipeline import plan_stage
 
-    _print(plan_stage(settings_from(config, override, print_config), flip_rate=flip_rate), False, as_json)
+    settings = settings_from(config, override, print_config)
+    _print(plan_stage(settings, flip_rate=flip_rate, measured=measured), False, as_json)
 
 
 @app.command()

@@ -136,6 +136,16 @@ def analysed(
     return _dicts(stats), _dicts(drops)
 
 
+def control_flips(conn: sqlite3.Connection, exp_group_id: str) -> tuple[int, int]:
+    """(pairs whose score changed, pairs) between full cache and its repeats, in the newest generation analysed."""
+    row = conn.execute(
+        "SELECT sum(n_worse + n_better), sum(n) FROM budget_stats WHERE exp_group_id = ? AND repeat_idx > 0 "
+        "AND bin_idx = -1 AND generation = (SELECT max(generation) FROM budget_stats WHERE exp_group_id = ?)",
+        (exp_group_id, exp_group_id),
+    ).fetchone()
+    return row[0] or 0, row[1] or 0
+
+
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

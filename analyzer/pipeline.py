@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.paths import DB_NAME, RunPaths, run_paths
 from kvt_async.contract.schema import connect_for_reading
 
@@ -120,11 +120,38 @@ def compare_stage(group_a: Path, group_b: Path) -> Facts:
         b.close()
 
 
-def plan_stage(settings: "Settings", *, flip_rate: float) -> Facts:
-    """What this config can prove, before anything is sent."""
-    from analyzer.plan import plan
+def plan_stage(settings: "Settings", *, flip_rate: float | None = None, measured: Path | None = None) -> Facts:
+    """What this config can prove, before anything is sent.
 
-    return plan(settings, flip_rate=flip_rate)
+    The share of flips is the one given; or measured by the A/A control of the group in `measured` (a run directory or
+    database), or of the config's own group; or assumed where nothing was measured.
+    """
+    from analyzer import derived, tables
+    from analyzer.plan import ASSUMED_FLIPS, Flips, plan
+
+    group = settings.experiment.exp_group_id
+    own = run_paths(settings.output.runs_dir, group, settings.db.path).db
+    flips, version = Flips(ASSUMED_FLIPS), 0
+    if own.is_file():
+        with _open(settings) as (conn, _):
+            count, n = derived.control_flips(conn, group)
+            flips = Flips.measured(count, n, group) if n else flips
+            version = tables.analysed_version(conn, group)
+    if measured is not None:
+        conn = connect_for_reading(measured / DB_NAME if measured.is_dir() else measured)
+        try:
+            group = tables.newest_group(conn)[0]
+            count, n = derived.control_flips(conn, group)
+        finally:
+            conn.close()
+        if not n:
+            raise MissingPrerequisiteError(
+                f"{group} has no analysed A/A control",
+                where=str(measured),
+                do="Run it with kv.control_repeats: 1 and `kvt all`, or give --flip-rate.",
+            )
+        flips = Flips.measured(count, n, group)
+    return plan(settings, flips=flips if flip_rate is None else Flips(flip_rate), version=version)
 
 
 def export_stage(settings: "Settings", out: Path) -> Facts:

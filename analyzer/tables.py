@@ -114,6 +114,17 @@ def scorer_versions(conn: sqlite3.Connection) -> set[str]:
     return {row[0] for row in conn.execute("SELECT DISTINCT scorer_version FROM scores")}
 
 
+def analysed_version(conn: sqlite3.Connection, exp_group_id: str) -> int:
+    """Version of the manifest that this group was last analysed with; 0: not analysed."""
+    row = conn.execute(
+        "SELECT max(m.version) FROM runs u JOIN manifests m ON m.dataset_id = u.dataset_id "
+        "JOIN bin_stats b ON b.run_id = u.run_id AND b.bin_idx = -1 "
+        "WHERE u.exp_group_id = ? AND u.is_full AND b.n >= m.n_entries",
+        (exp_group_id,),
+    ).fetchone()
+    return row[0] or 0
+
+
 def newest_generation(conn: sqlite3.Connection, exp_group_id: str, generation: int | None = None) -> int:
     """The generation asked for, or the newest. MissingPrerequisiteError when the group has no runs (of it) here."""
     rows = conn.execute("SELECT generation FROM runs WHERE exp_group_id = ? GROUP BY 1", (exp_group_id,)).fetchall()

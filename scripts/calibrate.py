@@ -12,7 +12,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,9 @@ import numpy.typing as npt
 from analyzer.aggregate import CiRule, accuracy_interval, bin_weights
 from analyzer.bootstrap import Columns, percentile_interval, resample_means
 from analyzer.curve import half_loss
-from analyzer.transition import Claims, Grid, against_full, claims
+from analyzer.looks import FOCUS, look
+from analyzer.transition import BudgetTest, Claims, Grid, against_full, claims
+from kvt_async.data.focus import BinState, allot, spread_of, together
 
 Floats = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]
@@ -210,7 +212,69 @@ def half_losses(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[R
             )
 
 
-TABLES = {f.__name__: f for f in (errors, clustered, power, coverage, half_losses)}
+def second_look(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """False claims at any of three looks, examples added where the look before left the zone open; three budgets."""
+    cases = [("binary", n, flips) for n in (25, 50) for flips in (0.1, 0.3)] + [("graded", 25, 0.1)]
+    at_margin = MARGIN / Truth(1, ()).base
+    for kind, n, flips in cases:
+        where = f"{kind} n={n} at first, flips={flips:g}"
+        none = _any_look(Truth(n, (0.0,) * 2, kind, flips=flips), experiments, seed)
+        yield _error(where, "false loss", _rate_any(none, lambda c: c.loss is not None), experiments)
+        for uneven in (False, True):
+            there = _any_look(Truth(n, (at_margin,) * 2, kind, flips=flips, uneven=uneven), experiments, seed)
+            lies = f"{where}, all in one bin" if uneven else where
+            yield _error(lies, "false safe", _rate_any(there, lambda c: c.safe is not None), experiments)
+            yield _error(lies, "false collapse", _rate_any(there, lambda c: c.collapse is not None), experiments)
+    unpaid = _any_look(Truth(50, (0.0,) * 2, flips=0.3), experiments, seed, paid=False)
+    rate = _rate_any(unpaid, lambda c: c.loss is not None)
+    yield "binary n=50 at first, flips=0.3, were looks free", "false loss", rate, ""
+
+
+def _any_look(truth: Truth, experiments: int, seed: int, *, paid: bool = True) -> list[list[Claims]]:
+    """The claims of up to three looks of each experiment, grown as `kvt prepare` grows a manifest."""
+    rng = np.random.default_rng([seed, truth.n])
+    return [list(_looks(truth, rng, paid=paid)) for _ in range(experiments)]
+
+
+def _looks(truth: Truth, rng: np.random.Generator, *, paid: bool) -> Iterator[Claims]:
+    per_bin, most = truth.n // truth.bins, 8
+    whole = simulate(replace(truth, n=truth.n * most), rng)  # the source
+    place = np.arange(len(whole.bin_idx)) % (per_bin * most)  # within its bin
+    size = np.full(truth.bins, per_bin)
+    for number in (1, 2, 3):
+        taken = place < size[whole.bin_idx]
+        grid = Grid({k: v[taken] for k, v in whole.score.items()}, whole.bin_idx[taken], whole.cluster[taken])
+        names = [name for name in grid.score if name != "full"]
+        budget = {name: 1 - (i + 1) / (len(names) + 1) for i, name in enumerate(names)}
+        share = look(FOCUS, number).share if paid else 1.0
+        found = claims([_tested(grid, name, budget[name], -1, None) for name in names], ALPHA / 2 * share)
+        yield found
+        left = [
+            name
+            for name in names
+            if (found.safe is None or budget[name] < found.safe)
+            and (found.collapse is None or budget[name] > found.collapse)
+        ]
+        if number == 3 or not left:
+            return
+        states = {}
+        for b in range(truth.bins):
+            seen = [_tested(grid, name, budget[name], b, ALPHA) for name in left]
+            spread = together([spread_of(t.drop_low, t.drop_high, t.n) for t in seen])
+            states[b] = BinState(int(size[b]), per_bin * most, spread)
+        for b, more in allot(states, truth.n).items():
+            size[b] += more
+
+
+def _tested(grid: Grid, name: str, budget: float, bin_idx: int, alpha: float | None) -> BudgetTest:
+    return against_full(grid, "full", name, budget, bin_idx, margin=MARGIN, alpha=alpha)
+
+
+def _rate_any(found: Sequence[Sequence[Claims]], event: Callable[[Claims], bool]) -> float:
+    return sum(any(map(event, looks)) for looks in found) / len(found)
+
+
+TABLES = {f.__name__: f for f in (errors, clustered, second_look, power, coverage, half_losses)}
 
 
 def _rate(found: Sequence[Claims], event: Callable[[Claims], bool]) -> float:

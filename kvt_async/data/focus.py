@@ -57,6 +57,16 @@ def read_look(db: Path, exp_group_id: str, version: int, sha256: str, n_in_bin: 
         conn.close()
 
 
+def spread_of(low: float, high: float, n: int) -> float:
+    """Standard deviation of one example's drop that a 95% interval of the mean of n stands for."""
+    return (high - low) / (2 * _Z) * math.sqrt(n)
+
+
+def together(spreads: Sequence[float]) -> float:
+    """One bin's spread over several open budgets: the root of the mean square."""
+    return math.sqrt(sum(spread**2 for spread in spreads) / len(spreads))
+
+
 def allot(bins: Mapping[int, BinState], total: int) -> dict[int, int]:
     """Share `total` new examples among bins so that the overall drop's interval gets narrowest; bins that get none
     are left out. At most what each bin still has; deterministic."""
@@ -103,9 +113,9 @@ def _look(conn: sqlite3.Connection, exp_group_id: str) -> Look:
     seen: dict[int, list[float]] = {}
     for _, b, n, low, high in rows:
         known = n > 0 and low is not None and high is not None
-        seen.setdefault(b, []).append(((high - low) / (2 * _Z)) ** 2 * n if known else 1.0)
+        seen.setdefault(b, []).append(spread_of(low, high, n) if known else 1.0)
     budgets = tuple(sorted({row[0] for row in rows}, reverse=True))
-    return Look(budgets, {b: math.sqrt(sum(found) / len(found)) for b, found in seen.items()})
+    return Look(budgets, {b: together(found) for b, found in seen.items()})
 
 
 def _filled(bins: Mapping[int, BinState], left: Mapping[int, int], total: int, floor: int) -> dict[int, int] | None:

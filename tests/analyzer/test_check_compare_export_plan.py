@@ -1,5 +1,7 @@
 """The smaller verbs on experiments with a known truth: check, compare, export, plan."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 from pydantic import ValidationError
@@ -8,7 +10,8 @@ from analyzer.analyze import analyze
 from analyzer.check import GAIN, check, refuse_failed
 from analyzer.compare import compare
 from analyzer.export import export
-from analyzer.plan import chance_loss, chance_safe, n_needed, plan
+from analyzer.pipeline import plan_stage
+from analyzer.plan import Flips, chance_loss, chance_safe, n_needed, plan
 from analyzer.score import score
 from kvt_async.contract.errors import (
     CheckFailedError,
@@ -193,9 +196,49 @@ def test_plan_knows_the_sizes_that_theory_knows():
 
 def test_plan_tells_the_submission_profile_that_it_can_prove_little():
     settings = load_settings(None, ["binning.n_bins=5", "binning.n_per_bin=5"], environ={})
-    found = plan(settings, flip_rate=0.1)
+    found = plan(settings, flips=Flips(0.1))
     assert found["n"] == 25
     assert found["chance_safe"] < 0.05
     assert found["smallest_detectable_drop"] > 0.2
     assert found["smallest_detectable_drop_in_a_bin"] is None
     assert any("72 is the least" in line for line in found["lines"])
+
+
+def analysed_group(experiment, tmp_path, **asked):
+    """A group analysed under runs/synthetic, and a config's overrides that find it."""
+    conn, settings = experiment(n_bins=2, n_per_bin=100, flips=0.2, p_correct=0.5, budgets=(1.0, 0.5), **asked)
+    score(conn, "synthetic")
+    analyze(conn, settings)
+    path = next(row[2] for row in conn.execute("PRAGMA database_list"))
+    return path, load_settings(None, ["experiment.exp_group_id=synthetic", f"db.path={path}"], environ={})
+
+
+def test_plan_takes_the_flips_that_the_groups_own_control_measured(experiment, tmp_path):
+    _, settings = analysed_group(experiment, tmp_path)
+    found = plan_stage(settings)
+    assert found["flip_rate"] == pytest.approx(0.18, abs=0.08)  # two runs, each drawing 20% anew: 2 x 0.1 x 0.9
+    assert found["flip_rate_low"] < found["flip_rate"] < found["flip_rate_high"]
+    assert found["n_needed_at_high"] >= found["n_needed"]
+    assert "A/A control of synthetic" in found["lines"][0]
+    assert plan_stage(settings, flip_rate=0.0)["n_needed"] == 72, "what is given by hand wins"
+
+
+def test_plan_takes_another_groups_flips_for_a_config_that_never_ran(experiment, tmp_path):
+    path, settings = analysed_group(experiment, tmp_path)
+    fresh = load_settings(None, [f"output.runs_dir={tmp_path}/runs"], environ={})
+    assert plan_stage(fresh)["flip_rate_source"] == "assumed"
+    assert plan_stage(fresh, measured=Path(path))["flip_rate"] == plan_stage(settings)["flip_rate"]
+
+
+def test_plan_without_a_control_to_measure_says_so(experiment, tmp_path):
+    path, _ = analysed_group(experiment, tmp_path, control_repeats=0)
+    with pytest.raises(MissingPrerequisiteError, match="no analysed A/A control"):
+        plan_stage(load_settings(None, [f"output.runs_dir={tmp_path}/runs"], environ={}), measured=Path(path))
+
+
+def test_plan_knows_that_a_growing_manifest_pays_for_its_looks():
+    settings = load_settings(None, ["sampling.strategy=focus_transition"], environ={})
+    first, second = (plan(settings, flips=Flips(0.0), version=version) for version in (0, 1))
+    assert (first["level"], second["level"]) == (0.0125, 0.00625)
+    assert second["n"] == 2 * first["n"]
+    assert second["n_needed"] > first["n_needed"] > 72

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 CONFIG ?= configs/experiments/demo.yaml
 ARGS   ?=
+JOBS   ?= 2
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -63,8 +64,8 @@ format: $(VENV)/.dev ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(VENV)/.dev ## The test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## The test suite, in JOBS processes
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-parity: $(VENV)/.parity ## Against the live transformers and kvpress libraries (torch; minutes)
 	$(BIN)/python -m pytest -m parity $(ARGS)

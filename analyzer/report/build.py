@@ -104,6 +104,7 @@ def verdict_lines(conn: sqlite3.Connection, settings: Settings, *, width: int = 
     paragraphs += [line for a in told.answers for line in a.lines if line.startswith(OTHER_SERIES)]
     chosen = ("What does a smaller budget buy?", "Was the budget applied?", "How sure is this?")
     paragraphs += [a.lines[0] for a in told.answers if a.question in chosen]
+    paragraphs += told.caveats
     lines = [line for p in paragraphs for line in textwrap.wrap(p, width, subsequent_indent="  ")]
     return lines if len(lines) <= 12 else [*lines[:11], "  … the rest is in the report."]
 

@@ -25,7 +25,8 @@ class Answer:
 @dataclass(frozen=True)
 class Story:
     headline: str
-    alarms: tuple[str, ...]
+    alarms: tuple[str, ...]  # what may make the verdict itself wrong: above it
+    caveats: tuple[str, ...]  # what limits other figures: below it
     answers: tuple[Answer, ...]
 
 
@@ -38,6 +39,7 @@ def story(facts: Facts, settings: Settings) -> Story:
     return Story(
         headline=headline(facts, verdict, margin),
         alarms=tuple(alarms(facts)),
+        caveats=tuple(caveats(facts)),
         answers=tuple(
             Answer(question, tuple(line for line in lines if line))
             for question, lines in (
@@ -76,9 +78,14 @@ def alarms(facts: Facts) -> list[str]:
     wrong = [s for s in facts.series if any(e.status == "contradicted" for e in facts.statuses(s))]
     if wrong:
         found.append(f"CONTRADICTED ({', '.join(wrong)}): the server applied another budget than asked.")
-    if any(c.verdict != "client-clean" for c in facts.clients):
-        found.append(f"Latencies are not the server's alone: {costs.client(facts.clients)}.")
     return found
+
+
+def caveats(facts: Facts) -> list[str]:
+    """What doesn't touch the verdict, but a figure beside it."""
+    if any(c.verdict != "client-clean" for c in facts.clients):
+        return [f"Latencies are not the server's alone: {costs.client(facts.clients)}."]
+    return []
 
 
 def paired(facts: Facts, series: str, bin_idx: int = ALL) -> list[tuple[float, Drop]]:

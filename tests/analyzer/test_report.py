@@ -48,7 +48,7 @@ def facts_of(tmp_path: Path, **changes: Any) -> Facts:
 
 def said(facts: Facts) -> str:
     told = story(facts, SETTINGS)
-    return "\n".join([*told.alarms, told.headline, *(line for a in told.answers for line in a.lines)])
+    return "\n".join([*told.alarms, told.headline, *told.caveats, *(line for a in told.answers for line in a.lines)])
 
 
 # ---------------------------------------------------------------- what is written
@@ -234,7 +234,8 @@ def test_an_effect_within_the_controls_noise_is_said_to_be_so(tmp_path: Path) ->
 
 def test_a_client_that_was_too_slow_is_an_alarm(tmp_path: Path) -> None:
     told = story(facts_of(tmp_path, client="CLIENT-BOUND"), SETTINGS)
-    assert told.alarms == ("Latencies are not the server's alone: CLIENT-BOUND, ±0.42 ms.",)
+    assert told.caveats == ("Latencies are not the server's alone: CLIENT-BOUND, ±0.42 ms.",)
+    assert told.alarms == ()  # the quality verdict stands first: slow clients give the same answers
 
 
 def test_the_tiny_model_caveat_is_only_for_the_reference_model(tmp_path: Path) -> None:

@@ -220,7 +220,8 @@ def _remarks(tally: Tally, head: ManifestHead) -> list[str]:
     if tally.no_context:
         lines.append(f"{tally.no_context} of {tally.rows} examples have an empty context")
     if tally.no_answers:
-        lines.append(f"{tally.no_answers} of {tally.rows} examples have no answers: they can only score 0")
+        scored = "only an empty answer is right" if head.metric in ("em", "f1") else "they can only score 0"
+        lines.append(f"{tally.no_answers} of {tally.rows} examples have no answers: {scored}")
     if tally.cut:
         limit = head.prompt["max_context_tokens"]
         lines.append(f"{tally.cut} of {tally.rows} prompts had more than {limit} tokens and were cut in the middle")

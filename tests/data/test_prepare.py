@@ -234,11 +234,37 @@ def test_what_is_allowed_but_odd_is_said(tmp_path: Path) -> None:
     rows = [{"question": f"q {i}", "context": "", "answers": []} for i in range(3)] + numbered(1)
     prepared, said = quiet(jsonl_settings(tmp_path, rows, "binning.n_bins=2", "binning.edges=[3, 7, 9]"))
     assert "3 of 4 examples have an empty context" in said
-    assert "3 of 4 examples have no answers: they can only score 0" in said
+    assert "3 of 4 examples have no answers: only an empty answer is right" in said
     assert "1 of 4 examples lie outside binning.edges and were left out" in said
     assert "bin 1: 0 examples, 5 asked; there are no more" in said
     clusters = {entry.context_sha256 for entry, _ in read_items(prepared.path)}
     assert len(clusters) == 3, "an empty context is shared with nobody"
+
+
+def test_examples_without_answers_score_zero_under_a_tasks_own_metric(tmp_path: Path) -> None:
+    rows = [{"question": "q", "context": "rain", "answers": []}, *numbered(1)]
+    _, said = quiet(jsonl_settings(tmp_path, rows, "dataset.params={metric: rouge}", "binning.n_bins=1"))
+    assert "1 of 2 examples have no answers: they can only score 0" in said
+
+
+def test_any_script_and_one_line_of_a_million_characters_arrive_unchanged(tmp_path: Path) -> None:
+    texts = ["会议 讨论 预算", "مرحبا بالعالم", "e\u0301 \U0001f600 \u2028 \x85 \u00a0 end", "rain " * 200_000]
+    rows = [{"question": "什么 ?", "context": text, "answers": ["预算"]} for text in texts]
+    prepared, _ = quiet(
+        jsonl_settings(tmp_path, rows, "binning.n_bins=2", "binning.n_per_bin=4", "tokenizer.name=approx:chars/4")
+    )
+    found = {example.context for _, example in read_items(prepared.path)}
+    assert found == set(texts)
+    assert max(entry.token_len for entry, _ in read_items(prepared.path)) > 250_000
+
+
+def test_unbalanced_lengths_fill_bins_as_evenly_as_ties_allow(tmp_path: Path) -> None:
+    rows = [*({**row, "context": "rain " * 5} for row in numbered(20)), *({**row, "example_id": f"long{i}"} for i, row
+        in enumerate(numbered(2, words=300)))]  # fmt: skip
+    prepared, said = quiet(jsonl_settings(tmp_path, rows, "binning.n_bins=3", "binning.n_per_bin=50"))
+    assert sum(row["n"] for row in prepared.head.bins) == 22
+    assert len(prepared.head.bins) == 3
+    assert any("asked; there are no more" in line for line in said)
 
 
 def test_a_focus_manifest_grows_and_keeps_everything_it_had(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """RULER: every item is checked by a solver that reads the rendered text alone."""
 
+import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -164,10 +164,67 @@ def test_a_length_too_short_for_the_task_says_what_it_takes(tmp_path: Path) -> N
     assert re.search(r"Ask for \d+ or more", error.do)
 
 
-def test_question_answering_needs_another_dataset_and_is_valid_but_not_generated(tmp_path: Path) -> None:
-    check: Callable[..., None] = check_data
-    check(settings(tmp_path, "dataset.name=ruler", "dataset.task=qa_1"))
-    assert "can't generate qa_1 yet" in refused(tmp_path, "dataset.task=qa_1").what
+def squad(path: Path, articles: int = 3, paragraphs: int = 6) -> Path:
+    """A file in SQuAD 2.0's form: paragraph (a, p) alone says what the colour of box a-p is."""
+
+    def paragraph(a: int, p: int) -> dict:
+        asked = {"question": f"What colour has box {a}-{p}?", "answers": [{"text": f"colour{a}x{p}"}] * 2}
+        odd = {"question": "Who?", "answers": [], "is_impossible": True}
+        return {"context": f"In article {a}, box {a}-{p} has colour{a}x{p}. It rained. ", "qas": [asked, odd]}
+
+    data = [{"paragraphs": [paragraph(a, p) for p in range(paragraphs)]} for a in range(articles)]
+    path.write_text(json.dumps({"data": data}), encoding="utf-8")
+    return path
+
+
+def hotpot(path: Path, n: int = 8) -> Path:
+    records = [
+        {
+            "question": f"Which river flows by town{i}?",
+            "answer": f"river{i}",
+            "context": [[f"town{i}", [f"town{i} lies by river{i}. "]], [f"other{i}", ["It rained.", " Much."]]],
+        }
+        for i in range(n)
+    ]
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("task", "write"), [("qa_1", squad), ("qa_2", hotpot)])
+@pytest.mark.parametrize("lengths", ["[300]", "[400, 1200]"])
+def test_a_question_is_answered_by_one_passage_among_distractors(tmp_path: Path, task: str, write, lengths) -> None:
+    path = write(tmp_path / "questions.json")
+    for example in items(tmp_path, task, f"dataset.path={path}", lengths=lengths, n=5):
+        documents = re.split(r"(?:^|\n\n)Document \d+:\n", example.context)[1:]
+        assert len(documents) > 1
+        assert len([d for d in set(documents) if example.answers[0] in d]) == 1
+        assert len(example.answers) == 1  # annotators who agree count once
+
+
+def test_passages_of_the_same_article_come_before_others(tmp_path: Path) -> None:
+    path = squad(tmp_path / "questions.json", articles=4, paragraphs=12)
+    for example in items(tmp_path, "qa_1", f"dataset.path={path}", lengths="[230]", n=4):
+        articles = set(re.findall(r"In article (\d)", example.context))
+        assert articles == {example.answers[0].removeprefix("colour").partition("x")[0]}
+
+
+def test_question_answering_is_scored_by_any_answer_and_pins_its_file(tmp_path: Path) -> None:
+    path = squad(tmp_path / "questions.json")
+    source = open_source(settings(tmp_path, "dataset.name=ruler", "dataset.task=qa_1", f"dataset.path={path}"))
+    assert (source.metric, source.max_new_tokens) == ("string_match_part", 32)
+    assert sha256(path.read_bytes()).hexdigest() in source.revision
+
+
+def test_question_answering_names_the_file_that_it_needs(tmp_path: Path) -> None:
+    assert "dev-v2.0.json" in refused(tmp_path, "dataset.task=qa_1").do
+    other = hotpot(tmp_path / "hotpot.json")
+    assert "not the file that qa_1" in refused(tmp_path, "dataset.task=qa_1", f"dataset.path={other}").what
+    few = refused(
+        tmp_path, "dataset.task=qa_2", f"dataset.path={other}", "dataset.params={lengths: [400], per_length: 9}"
+    )
+    assert "8 questions are too few" in few.what
+    error = refused(tmp_path, "dataset.task=vt", f"dataset.path={other}")
+    assert "reads no file" in error.what
 
 
 def test_all_13_tasks_are_listed(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 `dataset.params`: lengths (tokens of the rendered prompt plus the answer; default [4096]), per_length (examples of each;
 default binning.n_per_bin), seed (42), reserve (tokens kept for the answer; default the task's published number), essay
-(a text file for the essay haystacks; default our own essay-like text).
+(a text file for the essay haystacks; default our own essay-like text). qa_1 and qa_2 read the questions of another
+dataset from dataset.path.
 
 The published answer prefix ("The special magic number for X ... is") ends the prompt on the completions endpoint. Over
 chat it belongs after the assistant header, where a user message can't reach: there it is left out, and said.
@@ -16,6 +17,7 @@ from typing import Any
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
+from kvt_async.data.sources import ruler_qa
 from kvt_async.data.sources.ruler_task import Item, Task
 from kvt_async.data.sources.ruler_tasks import TASKS as GENERATED
 from kvt_async.data.sources.ruler_text import sentences_of
@@ -24,19 +26,18 @@ from kvt_async.records import Example
 
 REVISION = "ruler-1"  # raise it when the same arguments make other text
 PARAMS = ("lengths", "per_length", "seed", "reserve", "essay")
-FROM_FILES = {
-    "qa_1": "SQuAD questions among distractor passages (not generated yet)",
-    "qa_2": "HotpotQA questions among distractor passages (not generated yet)",
-}
-TASKS = {**{key: task.about for key, task in GENERATED.items()}, **FROM_FILES}
+TASKS = {**{key: task.about for key, task in GENERATED.items()}, **ruler_qa.ABOUT}
 
 
 def check(settings: Settings) -> None:
     task, params = settings.dataset.task, settings.dataset.params
     if task not in TASKS:
         raise ConfigError(f"ruler has no task {task!r}", where="dataset.task", do=did_you_mean(task, tuple(TASKS)))
-    if settings.dataset.path is not None:
-        raise ConfigError("ruler is generated and reads no file", where="dataset.path", do="Leave dataset.path null.")
+    from_file = task in ruler_qa.ABOUT
+    if from_file and settings.dataset.path is None:
+        raise ConfigError(f"{task} needs a file of questions", where="dataset.path", do=f"{ruler_qa.ABOUT[task]}.")
+    if not from_file and settings.dataset.path is not None:
+        raise ConfigError(f"{task} is generated and reads no file", where="dataset.path", do="Leave dataset.path null.")
     check_params(params, PARAMS, "ruler")
     lengths = params.get("lengths", [4096])
     if not isinstance(lengths, list) or not lengths or not all(_is_count(n) for n in lengths):
@@ -57,14 +58,12 @@ def open_source(settings: Settings) -> Source:
     from kvt_async.data.tokens import load_tokenizer
 
     check(settings)
-    if settings.dataset.task in FROM_FILES:
-        raise ConfigError(
-            f"this version can't generate {settings.dataset.task} yet: it needs the questions of another dataset",
-            where="dataset.task",
-            do=f"Generated here: {', '.join(GENERATED)}. Rows made elsewhere load as jsonl.",
-        )
-    task, params = GENERATED[settings.dataset.task], settings.dataset.params
-    essay, revision = None, REVISION
+    params, essay, revision = settings.dataset.params, None, REVISION
+    if settings.dataset.task in GENERATED:
+        task = GENERATED[settings.dataset.task]
+    else:
+        task, digest = ruler_qa.load(settings.dataset.task, data_path(settings.dataset.path or ""))
+        revision = f"{REVISION} questions sha256:{digest}"
     if task.essay and "essay" in params:
         essay, digest = _essay(data_path(params["essay"]))
         revision = f"{REVISION} essay sha256:{digest}"

@@ -53,7 +53,7 @@ async def test_a_server_unlike_itself_at_full_cache_is_inconclusive(tmp_path: Pa
 async def test_a_server_that_only_reports_a_budget_is_a_dead_knob_too(tmp_path: Path) -> None:
     """An echo is no proof: the answers themselves must feel a destructive budget."""
     async with serving(Script(knob="echo_only")) as (_, url):
-        with pytest.raises(DeadKnobError, match="although the server reports 0.02 kept"):
+        with pytest.raises(DeadKnobError, match=r"although the server reports 0\.02 kept"):
             await run(settings_for(tmp_path, url, n=4), options=QUIET)
 
 

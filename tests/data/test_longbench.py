@@ -230,3 +230,10 @@ def test_a_task_whose_metric_lacks_its_package_is_refused_by_validate(
         check_data(settings(tmp_path, "dataset.name=longbench", f"dataset.task={task}"))
     assert "kvt[longbench]" in caught.value.do
     check_data(settings(tmp_path, "dataset.name=longbench", "dataset.task=gov_report"))
+
+
+def test_the_documented_table_is_the_one_in_use() -> None:
+    text = (Path(__file__).parents[2] / "docs/DATA.md").read_text(encoding="utf-8")
+    for key, task in TASKS.items():
+        says = ["yes" if flag else "" for flag in (not task.chat_template, task.first_line_only, task.in_e)]
+        assert f"| {key} | {task.scored_by} | {task.max_new_tokens} | {' | '.join(says)} |" in text

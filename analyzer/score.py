@@ -121,7 +121,7 @@ def _score_run(
     for chunk in outcomes.score_inputs(facts, run, full_run_id):
         frame = chunk.join(golds, on="example_id", how="left", maintain_order="left")
         scored = score_frame(frame, dataset.metric, server_counts=same_tokenizer)
-        derived.write_scores(conn, scored.rows())
+        derived.write_scores(conn, scored.sort("request_id").rows())  # in key order: the index grows at its end
 
 
 def score_frame(frame: pl.DataFrame, metric: str, *, server_counts: bool) -> pl.DataFrame:

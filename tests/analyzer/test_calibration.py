@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 EXPERIMENTS = 300
+LOOKED = 100
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,15 @@ def test_noise_alone_is_hardly_ever_called_a_loss(calibrate, budgets):
     truth = calibrate.Truth(25, (0.0,) * budgets, flips=0.3)
     found = calibrate.share(truth, EXPERIMENTS, 7, lambda c: c.loss is not None)
     assert found <= calibrate.allowed(0.025, EXPERIMENTS)
+
+
+def test_looking_again_with_more_examples_keeps_the_promise_over_all_looks(calibrate):
+    """Three looks, examples added where the zone was open; were each look to spend all of alpha, more would lie."""
+    there = calibrate.Truth(25, (calibrate.MARGIN / 0.6,) * 2, flips=0.3)
+    found = calibrate._any_look(there, LOOKED, 7)
+    assert max(map(len, found)) == 3
+    for event in (lambda c: c.safe is not None, lambda c: c.collapse is not None):
+        assert calibrate._rate_any(found, event) <= calibrate.allowed(0.025, LOOKED)
 
 
 @pytest.mark.parametrize(

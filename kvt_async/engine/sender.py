@@ -216,7 +216,7 @@ class Sender:
     def _decide(self, tried: Tried, sending: "_Sending") -> Decision:
         attempt, now = tried.attempt, time.monotonic()
         sending.n_tries += 1
-        self._tell(tried, sending.n_tries, now)
+        self._tell(tried, sending.request.request_id, sending.n_tries, now)
         decision = decide(
             tried, self.settings.limits.retry, sending.n_tries, now - (sending.first_at or now), self._rng
         )
@@ -232,11 +232,11 @@ class Sender:
             return Decision()  # it failed, but not for good: pending
         return decision
 
-    def _tell(self, tried: Tried, n_tries: int, now: float) -> None:
+    def _tell(self, tried: Tried, request_id: str, n_tries: int, now: float) -> None:
         """The breaker and the adaptive limit learn from every attempt."""
         attempt = tried.attempt
         if attempt.error_type is None:
-            self.breaker.succeeded(now)
+            self.breaker.succeeded(now - attempt.latency_s)
             if n_tries == 1:
                 self.dispatcher.slots.succeeded()
         if attempt.http_status is not None:
@@ -246,7 +246,7 @@ class Sender:
         elif attempt.error_type in CONNECTION_LEVEL:
             reason = f"{attempt.endpoint}: {attempt.error_message}"
             final = attempt.error_type is ErrorType.TLS
-            self.breaker.failed(now - attempt.latency_s, now, reason, final=final)
+            self.breaker.failed(request_id, now - attempt.latency_s, now, reason, final=final)
             if self.breaker.tripped.is_set():
                 self.halt()
 

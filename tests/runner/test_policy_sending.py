@@ -7,6 +7,8 @@ import time
 import pytest
 
 from kvt_async.contract.errors import EndState, ErrorType
+from kvt_async.contract.settings import Retry
+from kvt_async.engine.breaker import Breaker
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Attempt, Request
 from tests.runner.faults import FaultServer, answer, close, cut, delta, error, event, paced, reply, stall, status
@@ -188,6 +190,29 @@ async def test_a_server_that_comes_back_within_the_schedule_loses_nothing() -> N
         outcomes = await asyncio.gather(*sends)
         assert not sender.breaker.tripped.is_set()
     assert all(o.reply is not None for o in outcomes)
+
+
+def test_a_reply_that_was_under_way_when_a_server_went_away_lets_no_request_be_given_up() -> None:
+    """Refused at 10.2 s while an older stream still ends at 10.3 s: that stream says nothing about the server since."""
+    breaker = Breaker(Retry())
+    breaker.failed("a", 10.2, 10.21, "refused")
+    breaker.succeeded(10.1)  # began then, ended later
+    assert not breaker.may_give_up(10.2)
+    breaker.succeeded(10.4)
+    breaker.succeeded(10.0)  # an older one that ends last takes nothing back
+    assert breaker.may_give_up(10.2)
+
+
+def test_a_request_that_does_not_fail_alone_is_not_given_up() -> None:
+    """Cut once at 10.2 s, others fine at 10.4 s, then the server dies: two requests fail, so it isn't the request."""
+    breaker = Breaker(Retry())
+    breaker.failed("a", 10.2, 10.21, "cut")
+    breaker.succeeded(10.4)
+    breaker.answered()
+    breaker.failed("a", 11.0, 11.1, "refused")
+    assert breaker.may_give_up(10.2)
+    breaker.failed("b", 11.0, 11.1, "refused")
+    assert not breaker.may_give_up(10.2)
 
 
 async def test_one_request_whose_connection_is_always_cut_is_given_up_while_others_succeed() -> None:

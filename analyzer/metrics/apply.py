@@ -7,6 +7,7 @@ from analyzer.metrics.rows import score_rows
 from analyzer.metrics.text import best_pair_f1
 
 _COLUMNS = ("qa_f1", "qa_f1_first_line")  # token overlap: over whole columns where the text is plain
+_NUMBERS = {"count": None, "retrieval": r"Paragraph (\d+)", "retrieval_zh": r"段落(\d+)"}  # where the gold's number is
 _PLAIN = r"^[\t\n\r -~]*$"  # ASCII, where Python's and Polars' white space and word boundaries are the same
 _PUNCTUATION = "[[:punct:]]"  # string.punctuation
 
@@ -20,6 +21,8 @@ def task_scores(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     task = find(name)
     if task is None:
         return frame.with_columns(score=pl.col(name), format_ok=pl.lit(None, dtype=pl.Boolean))
+    if name in _NUMBERS:
+        return pl.concat([frame, _numbers(frame, _NUMBERS[name])], how="horizontal")
     said = pl.col("said")
     if task.first_line:
         said = said.str.strip_chars_start("\n").str.split("\n").list.first()
@@ -33,6 +36,27 @@ def task_scores(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     forms = pl.concat([pl.Series([None] * by_column.len(), dtype=pl.Boolean), by_row["format_ok"]])
     ordered = pl.DataFrame({"at": where, "score": scores, "format_ok": forms}).sort("at")
     return frame.with_columns(ordered["score"], ordered["format_ok"])
+
+
+def _numbers(frame: pl.DataFrame, pattern: str | None) -> pl.DataFrame:
+    """Share of the answer's numbers that equal the gold's, best over golds (choice.count_one); format: has a number."""
+    gold = pl.col("golds")
+    if pattern is not None:
+        gold = gold.list.eval(pl.coalesce(pl.element().str.extract(pattern), pl.element()))
+    found = frame.lazy().select(numbers=pl.col("said").str.extract_all(r"\d+"), golds=gold).with_row_index("row")
+    scored = (
+        found.explode("golds")
+        .explode("numbers")
+        .group_by("row", "golds")
+        .agg(score=(pl.col("numbers") == pl.col("golds")).mean())
+        .group_by("row")
+        .agg(pl.col("score").max())
+    )
+    return (
+        found.join(scored, on="row", how="left", maintain_order="left")
+        .select(pl.col("score").fill_null(0.0), format_ok=pl.col("numbers").list.len() > 0)
+        .collect()
+    )
 
 
 def _one_by_one(answers: pl.DataFrame, task: Metric) -> pl.DataFrame:

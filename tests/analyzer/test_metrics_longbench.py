@@ -160,6 +160,20 @@ def test_token_overlap_over_columns_is_the_rule_for_one_answer(pairs):
     assert task_scores(frame, "qa_f1")["score"].to_list() == pytest.approx(expected, abs=1e-9)
 
 
+SAID = st.text(alphabet=st.sampled_from("0123 .P段落٣\n"), max_size=12)
+GOLD = st.sampled_from(["3", "12", "Paragraph 3", "Paragraph 12", "段落3", "段落12", "", "٣"])
+
+
+@given(st.lists(st.tuples(SAID, st.lists(GOLD, max_size=3)), min_size=1, max_size=12))
+def test_numbers_over_columns_are_the_rule_for_one_answer(pairs):
+    frame = as_frame([{"prediction": said, "answers": golds} for said, golds in pairs])
+    for name in ("count", "retrieval", "retrieval_zh"):
+        scored = task_scores(frame, name)
+        expected = [find(name).score(said, golds, {}) for said, golds in pairs]
+        assert scored["score"].to_list() == pytest.approx(expected, abs=1e-9)
+        assert scored["format_ok"].to_list() == [find(name).format_ok(said, {}) for said, _ in pairs]
+
+
 def test_reasoning_is_cut_but_line_breaks_and_indentation_reach_the_metric():
     code = find("code_sim")
     assert code.score("    x", ["    x"], {}) == 1

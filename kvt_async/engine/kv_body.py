@@ -77,8 +77,8 @@ def read_evidence(
     """({requested, effective, unit, source, ...}, effective budget in the level's unit or None: nothing shows it).
 
     `expects` is what `expectation` made, its `evidence` a validated kv.evidence. `source`: echoed (usage field or
-    header), configured, or none; `pending` names what is read elsewhere (a metric, a log), `missing` what was looked
-    for in this reply and not found.
+    header), metric or log (what the server said before the first request, in `expects["server"]`), configured, or
+    none; `pending` names what nobody read, `missing` what was looked for and not found.
     """
     evidence: Mapping[str, Any] = expects.get("evidence") or {}
     unit = expects.get("unit", "fraction")
@@ -86,6 +86,7 @@ def read_evidence(
     if cut := expects.get("cut"):
         return _of_cut(found, cut, _number((usage or {}).get("prompt_tokens")))
     raw: Any = None
+    source = "echoed"
     if path := evidence.get("usage"):
         found["read_from"], raw = f"usage.{path}", _dotted(usage or {}, path)
         echo = _dotted(usage or {}, path.rpartition(".")[0]) if "." in path else None
@@ -96,6 +97,9 @@ def read_evidence(
     elif evidence.get("configured"):
         found |= {"source": "configured", "effective": expects.get("requested")}
         return found, _number(expects.get("requested"))
+    elif (shown := expects.get("server")) is not None:
+        found |= {"read_from": shown["read_from"], "said": shown["raw"]}
+        source, raw = shown["source"], shown["value"]
     elif pending := next((way for way in ("metric", "log") if evidence.get(way)), None):
         found["pending"] = pending
         return found, None
@@ -107,7 +111,7 @@ def read_evidence(
         return found, None
     served = _number((usage or {}).get("prompt_tokens")) or _number(expects.get("prompt_tokens"))
     effective = _convert(number, evidence.get("unit") or unit, unit, served)
-    found |= {"source": "echoed", "effective": effective}
+    found |= {"source": source, "effective": effective}
     if effective is None or effective != number:
         found |= {"raw": number, "raw_unit": evidence.get("unit") or unit}
     return found, effective

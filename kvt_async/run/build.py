@@ -1,6 +1,7 @@
 """A manifest entry at a level -> the request, its body encoded before any clock starts."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -9,7 +10,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.data.prompt import PromptRule
 from kvt_async.engine.chat import PATHS, build_body
 from kvt_async.engine.kv_body import TRUNCATE, PromptSize, expectation
-from kvt_async.records import Level, Request
+from kvt_async.records import Json, Level, Request
 from kvt_async.run.levels import make_levels
 from kvt_async.run.session import Run
 from kvt_async.run.truncate import Cut, Cutter
@@ -24,6 +25,7 @@ class Builder:
     template: str
     system: str | None
     cutter: Cutter | None = None  # where a level is truncate_prompt
+    shown: Mapping[str, Json] = field(default_factory=dict)  # run_id -> what its server says of itself
 
     @classmethod
     def of_dataset(cls, settings: Settings, reader: Reader, dataset_id: str) -> "Builder":
@@ -38,6 +40,8 @@ class Builder:
         expects = expectation(level, entry.token_len)
         if cut is not None and self.cutter is not None:
             expects["cut"] = self.cutter.expectation(cut, entry.token_len)
+        elif run.run_id in self.shown:
+            expects["server"] = self.shown[run.run_id]
         return Request(
             request_id=request_id,
             run_id=run.run_id,

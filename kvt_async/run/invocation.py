@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 from kvt_async.contract.errors import KvtError, ServerError
 from kvt_async.contract.paths import RunPaths
@@ -130,7 +131,8 @@ class Invocation:
                     break
                 folder = self.paths.run_dir / "launch"
                 async with launch.launched(self.settings, some[0].level, folder, self.say):
-                    reason = await self._served(store, interrupts, some, todo, planned)
+                    log = launch.log_file(folder, some[0].level)
+                    reason = await self._served(store, interrupts, some, todo, planned, log)
                 if reason != "server" or restart == launch.RESTARTS:
                     break
                 self.say(f"the launched server died; starting it again ({restart + 1} of {launch.RESTARTS})")
@@ -142,13 +144,13 @@ class Invocation:
 
     async def _served(
         self, store: Writer, interrupts: Interrupts, runs: Sequence[Run], done: Sequence[bytearray],
-        planned: Sequence[int],
+        planned: Sequence[int], launch_log: Path | None = None,
     ) -> str:  # fmt: skip
         assert self.report.session_id is not None
         async with Sender(self.settings, endpoints=[url for run in runs for url in run.level.endpoints]) as sender:
             live = Live(
                 self.settings, self.reader, store, sender, interrupts, self.report.session_id, self.dataset_id,
-                runs, self.say, self.log, self.options.quiet or self.options.as_json,
+                runs, self.say, self.log, self.options.quiet or self.options.as_json, launch_log,
             )  # fmt: skip
             return await self._with_server(live, done, planned)
 
@@ -157,6 +159,7 @@ class Invocation:
         options, group, report = self.options, self.group, self.report
         builder = Builder.of_dataset(self.settings, self.reader, self.dataset_id)
         start = await live.meet_server(builder)
+        builder = replace(builder, shown=await live.server_evidence())
         if options.retry_failed:
             await live.open_try_series(self._limited())
             done, _ = unsettled(self.reader, live.runs, self.dataset_id, self._limited())

@@ -1,6 +1,7 @@
 """kvt.apply.via: launch. A server per level: started, awaited, stopped with all its children; its log kept.
 
-Consecutive levels whose commands are equal share one server.
+Consecutive levels whose command, environment and health URL are equal share one server. Port 0 in engine.base_url
+asks for a free one: {port} then says which.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import contextlib
 import os
 import re
 import shlex
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,9 +19,10 @@ from urllib.parse import urlsplit
 
 from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.settings import Settings
+from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Level
-from kvt_async.run.levels import label
+from kvt_async.run.levels import FULL, label
 from kvt_async.run.session import Run
 
 RESTARTS = 2  # of a server that dies under a level
@@ -34,25 +37,56 @@ def command_of(settings: Settings, level: Level) -> list[str]:
     return [_fill(word, values, "kv.apply.command", level) for word in shlex.split(settings.kv.apply.command or "")]
 
 
+def with_port(settings: Settings) -> Settings:
+    """The settings with a free port where engine.base_url names port 0, for the launched servers to listen on."""
+    parts = urlsplit(settings.engine.base_url)
+    if settings.kv.apply.via != "launch" or parts.port != 0:
+        return settings
+    with socket.socket() as one:
+        one.bind((parts.hostname or "127.0.0.1", 0))
+        port = one.getsockname()[1]
+    url = parts._replace(netloc=parts.netloc.removesuffix(":0") + f":{port}").geturl()
+    return settings.model_copy(update={"engine": settings.engine.model_copy(update={"base_url": url})})
+
+
+def environment_of(settings: Settings, level: Level) -> dict[str, str]:
+    """kv.apply.env at a level. Raises ConfigError as `command_of` does."""
+    values = _values(settings, level)
+    return {key: _fill(text, values, f"kv.apply.env.{key}", level) for key, text in settings.kv.apply.env.items()}
+
+
+def health_of(settings: Settings, level: Level) -> str:
+    """The URL that answers once the level's server is ready. Raises ConfigError as `command_of` does."""
+    text = settings.kv.apply.health_url or "{base_url}/models"
+    return _fill(text, _values(settings, level), "kv.apply.health_url", level)
+
+
 def groups(settings: Settings, runs: Sequence[Run]) -> list[list[Run]]:
     """Consecutive runs that one server can serve."""
     found: list[list[Run]] = []
     for run in runs:
-        if found and command_of(settings, found[-1][0].level) == command_of(settings, run.level):
+        if found and _launch_of(settings, found[-1][0].level) == _launch_of(settings, run.level):
             found[-1].append(run)
         else:
             found.append([run])
     return found
 
 
+def check(settings: Settings, level: Level) -> None:
+    """Raises ConfigError for a template that can't be filled at this level."""
+    _launch_of(settings, level)
+
+
+def _launch_of(settings: Settings, level: Level) -> tuple[list[str], dict[str, str], str]:
+    return command_of(settings, level), environment_of(settings, level), health_of(settings, level)
+
+
 @contextlib.asynccontextmanager
 async def launched(settings: Settings, level: Level, folder: Path, say: Callable[[str], None]) -> AsyncIterator[None]:
     """The level's server while the block runs. Raises ServerError when it ends or isn't ready in time."""
     apply = settings.kv.apply
-    values = _values(settings, level)
-    health = _fill(apply.health_url or "{base_url}/models", values, "kv.apply.health_url", level)
-    env = {**os.environ, **{k: _fill(v, values, f"kv.apply.env.{k}", level) for k, v in apply.env.items()}}
-    log = _log_file(folder, level)
+    health, env = health_of(settings, level), {**os.environ, **environment_of(settings, level)}
+    log = log_file(folder, level)
     keeper = [sys.executable, "-m", "kvt_async.run.keeper", str(os.getpid()), str(apply.grace_s)]
     with log.open("ab") as out:
         process = await asyncio.create_subprocess_exec(
@@ -104,11 +138,12 @@ async def _stop(process: asyncio.subprocess.Process, grace_s: float) -> None:
 def _values(settings: Settings, level: Level) -> dict[str, Any]:
     base = level.endpoints[0]
     parts = urlsplit(base)
+    whole = level.is_full or level.policy == TRUNCATE  # a cut prompt is served at full cache
     return {
-        "policy": level.policy,
-        "budget": 1.0 if level.is_full else level.budget,
-        "compression_ratio": float(f"{1 - level.budget:.12g}") if level.unit == "fraction" else None,
-        "keep_tokens": int(level.budget) if level.unit == "tokens" else None,
+        "policy": FULL if whole else level.policy,
+        "budget": 1.0 if whole else level.budget,
+        "compression_ratio": 0.0 if whole else float(f"{1 - level.budget:.12g}") if level.unit == "fraction" else None,
+        "keep_tokens": int(level.budget) if level.unit == "tokens" and not whole else None,
         "mode": level.mode,
         "model": settings.model.name,
         "base_url": base,
@@ -134,7 +169,8 @@ def _fill(text: str, values: Mapping[str, Any], where: str, level: Level) -> str
     return _PLACEHOLDER.sub(one, text)
 
 
-def _log_file(folder: Path, level: Level) -> Path:
+def log_file(folder: Path, level: Level) -> Path:
+    """Where the output of the level's server goes."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder / (re.sub(r"[^A-Za-z0-9.]+", "-", label(level)).strip("-") + ".log")
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ from kvt_async.run.log import RunLog
 from kvt_async.run.pipeline import Gate, Pipeline, send_all
 from kvt_async.run.plan import pending, steps
 from kvt_async.run.progress import Progress
+from kvt_async.run.server_evidence import shown
 from kvt_async.run.session import Run, add_generation, add_runs
 from kvt_async.run.warm_up import warm_up
 from kvt_async.store.reader import Reader
@@ -48,6 +50,7 @@ class Live:
     say: Callable[[str], None]
     log: RunLog
     quiet: bool = False
+    launch_log: Path | None = None
     progress: Progress | None = None  # once sending has begun
     stop: asyncio.Event = field(default_factory=asyncio.Event)  # of this server's requests: the breaker, or Ctrl-C
 
@@ -66,6 +69,19 @@ class Live:
             for sentence in server.drift(before.get((public_url(endpoint), self._launched_for), {}), now):
                 self.say(f"warning: {sentence} since the last session; levels may not be comparable")
                 self.log("drift", endpoint=endpoint, what=sentence)
+        return found
+
+    async def server_evidence(self) -> dict[str, Json]:
+        """By run: what its server says of itself where kv.evidence reads a metric or the launch log."""
+        found: dict[str, Json] = {}
+        for run in self.runs:
+            if (
+                run.level.policy != TRUNCATE
+                and (one := await shown(self.sender, run.level, self.launch_log)) is not None
+            ):
+                found[run.run_id] = one
+                if one["value"] is None:
+                    self.say(f"warning: {label(run.level)}: {one['read_from']} shows no budget: it stays unverified")
         return found
 
     async def register(self, found: Sequence[Json], group: Group) -> None:

@@ -18,7 +18,7 @@ from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.kv_body import TRUNCATE, check_template
 from kvt_async.records import Json
-from kvt_async.run import dry_run, launch, truncate
+from kvt_async.run import dry_run, launch, server_evidence, truncate
 from kvt_async.run.clock import utc_now
 from kvt_async.run.group import find_group, into_database, prepared_head, stored_dataset
 from kvt_async.run.invocation import Invocation, Options
@@ -77,13 +77,15 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
     failures are no exceptions: the report says so and carries the exit code.
     """
     check_order(settings)
+    settings = launch.with_port(settings)
+    server_evidence.check(settings.kv.evidence)
     levels = make_levels(settings)
     for level in levels.levels:
         check_template(settings.kv.apply, level)
         if level.policy == TRUNCATE:
             truncate.mode_of(level)
         if settings.kv.apply.via == "launch":
-            launch.command_of(settings, level)
+            launch.check(settings, level)
     paths, say = _paths(settings), _say(options.quiet or options.as_json)
     if not options.prepare_first and not paths.db.is_file():
         raise MissingPrerequisiteError(

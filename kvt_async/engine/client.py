@@ -138,7 +138,9 @@ class Client:
         return Tried(attempt_of(verdict, hints), hints, exchange.stale, verdict.code)
 
     async def get(self, url: str, known_as: str | None, timeout_s: float) -> tuple[int, dict[str, str], bytes]:
-        """(status, headers in lower case, body) of a GET. Raises aiohttp.ClientError, OSError or TimeoutError.
+        """(status, headers in lower case, body) of a GET, secrets replaced.
+
+        Raises aiohttp.ClientError, OSError or TimeoutError.
 
         `known_as`: the base URL whose credentials go with it; None: none do.
         """
@@ -154,7 +156,10 @@ class Client:
             ) as session,
             session.get(URL(public_url(url)), headers=headers, allow_redirects=False) as reply,
         ):
-            return reply.status, {k.lower(): v for k, v in reply.headers.items()}, await reply.read()
+            hide = self.redactor.document
+            shown = {k.lower(): hide(v.encode("utf-8", "surrogateescape")) for k, v in reply.headers.items()}
+            body = hide(await reply.read())
+            return reply.status, {k: v.decode("utf-8", "surrogateescape") for k, v in shown.items()}, body
 
     async def _exchange(
         self, exchange: Exchange, url: URL, headers: CIMultiDict[str], body: bytes, fresh: bool

@@ -52,6 +52,12 @@ class Redactor:
                 text = text.replace(secret, "***")
         return text
 
+    def document(self, data: bytes) -> bytes:
+        """A whole document about the server, without secrets and private values: no answer is in it."""
+        for value in (*self._secrets, *self._private):
+            data = data.replace(value.encode(), b"***")
+        return data
+
     def json(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 import orjson
+import yaml
 
 from kvt_async.contract.errors import ContractMismatchError
 from kvt_async.contract.load import dump_yaml, redact, secret
@@ -202,14 +203,25 @@ async def add_runs(
 def command_line(settings: Settings | None = None) -> str:
     """The arguments as typed, secrets redacted: telling names, header values, URL credentials, the API key itself."""
     name = os.path.basename(sys.argv[0])
-    words = ["kvt" if name in ("kvt", "__main__.py") else name]
-    for word in sys.argv[1:]:
-        key, sep, value = word.partition("=")
-        hidden = "secret" if "headers" in key else key.rpartition(".")[2]
-        words.append(f"{key}={redact(value, hidden)}" if sep else str(redact(word)))
+    words = ["kvt" if name in ("kvt", "__main__.py") else name, *(_without_secrets(word) for word in sys.argv[1:])]
     text = " ".join(f"'{w}'" if re.search(r"[\s\[\]{}*?$]", w) else w for w in words)
     key_value = secret(settings.engine.api_key_env) if settings else None
     return text.replace(key_value.get_secret_value(), "***") if key_value else text
+
+
+def _without_secrets(word: str) -> str:
+    option, key = ("--override=", word[11:]) if word.startswith("--override=") else ("", word)
+    key, sep, text = key.partition("=")
+    if not sep:
+        return option + str(redact(key))
+    hidden = "secret" if "headers" in key else key.rpartition(".")[2]
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if isinstance(value, dict | list) and (shown := redact(value, hidden)) != value:
+        text = orjson.dumps(shown, default=str).decode()  # a secret may lie deeper: engine={headers: {...}}
+    return f"{option}{key}={redact(text, hidden)}"
 
 
 def git_commit() -> str | None:

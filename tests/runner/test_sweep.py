@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, MissingPrerequisiteError, ServerError
+from kvt_async.run.session import command_line
 from kvt_async.run.sweep import Options, execute, loop_factory, prepare_group, run
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import check_invariants, db_of, query, settings_for, states
@@ -237,6 +238,32 @@ async def test_the_key_reaches_the_server_and_nothing_on_disk(tmp_path: Path, mo
     )
     async with serving(Script(key="sk-very-secret-value", faults={"http_400": 0.2})) as (_, url):
         settings = settings_for(tmp_path, url, "engine.headers={X-Token: abcdef}", "kv.apply={via: none}")
+        await run(settings, options=QUIET)
+    assert_nowhere(tmp_path, b"sk-very-secret-value", b"abcdef")
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["--override=engine.headers.X-Token=abcdef"], "--override=engine.headers.X-Token=***"),
+        (["--override", "engine={headers: {X-Token: abcdef}, stream: false}"], "X-Token"),
+        (["--override=kv.apply.body={api_key: abcdef}"], "api_key"),
+        (["--override=engine.base_url=http://me:abcdef@host/v1"], "--override=engine.base_url=http://***@host/v1"),
+    ],
+)
+def test_a_secret_in_an_override_is_not_part_of_the_stored_command(monkeypatch, typed: list[str], kept: str) -> None:
+    monkeypatch.setattr("sys.argv", ["kvt", "sweep", *typed])
+    assert kept in command_line()
+    assert "abcdef" not in command_line()
+
+
+async def test_a_server_that_echoes_our_credentials_in_its_identity_does_not_bring_them_to_disk(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-value")
+    script = Script(key="sk-very-secret-value", version="for Bearer sk-very-secret-value, X-Token abcdef")
+    async with serving(script) as (_, url):
+        settings = settings_for(tmp_path, url, "engine.headers={X-Token: abcdef}", "kv.apply={via: none}", n=4)
         await run(settings, options=QUIET)
     assert_nowhere(tmp_path, b"sk-very-secret-value", b"abcdef")
 

@@ -12,7 +12,6 @@ from kvt_async.contract.schema import connect_for_reading
 from kvt_async.data.focus import BinState, allot, read_look
 from tests.analyzer.synthetic import make_db
 
-
 KNOWN = {1.0: 0.95, 0.5: 0.9, 0.1: 0.1}  # chance of a right answer by budget
 
 

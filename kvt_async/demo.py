@@ -52,10 +52,10 @@ def reference_server(*arguments: str) -> Iterator[str]:
     with tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, "-m", "kvt_async.serve", "--port", "0", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
+        output = process.stdout
+        assert output is not None
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            found = _LISTENING.search(line)
+            found = _LISTENING.search(output.readline())
             if found is None:
                 process.wait(READY_S)
                 log.seek(0)
@@ -72,4 +72,4 @@ def reference_server(*arguments: str) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            process.stdout.close()
+            output.close()

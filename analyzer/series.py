@@ -165,7 +165,10 @@ def _half_loss_columns(this: SeriesBin, alpha: float) -> dict[str, Any]:
         return dict.fromkeys(names)
     point, replicates = this.half_loss()
     low, high = percentile_interval(replicates, alpha)
-    return dict(zip(names, (point, low, high), strict=True))
+    budgets = [float(b) for b in this.axis]  # nothing was measured between two of them: the interval spans that gap
+    below = max((b for b in budgets if b <= point), default=point)
+    above = min((b for b in budgets if b >= point), default=point)
+    return dict(zip(names, (point, min(low, below), max(high, above)), strict=True))
 
 
 def _token_columns(this: SeriesBin, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> int:
     Run again, it sends nothing that is answered already, and starts no server when nothing is left to send.
     """
     from analyzer.pipeline import every_stage
-    from kvt_async.run.status import is_complete
+    from kvt_async.run.status import is_complete, status
     from kvt_async.run.sweep import Options, execute
 
     began = time.monotonic()
@@ -31,7 +31,7 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> int:
     say = (lambda _: None) if quiet else print
     if is_complete(settings):
         say(f"everything of {settings.experiment.exp_group_id} is answered already; analysing")
-        code = 0
+        code = 4 if status(settings)["failures"] else 0
     else:
         say("starting the reference server (a small trained model with a real, evictable KV cache)")
         with reference_server() as url:

@@ -36,7 +36,7 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
         "exp_group_id": settings.experiment.exp_group_id,
         "dataset_id": dataset_id_of(settings),
         "levels": len(levels),
-        "series": sorted({level.series for level in levels}),
+        "series": list(dict.fromkeys(level.series for level in levels)),
     }
     if deep:
         facts["parity"] = _parity(settings, facts["dataset_id"])

@@ -60,8 +60,13 @@ def redact(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
         if key not in _NOT_SECRET and _SECRET_WORDS.search(key):
             return "***"
-        return re.sub(r"(?<=://)[^/@\s]+@", "***@", value)
+        return re.sub(r"(?<=://)([^/@\s]+@)?([^?\s]*)(\?\S*)?", _hidden, value)
     return value
+
+
+def _hidden(url: re.Match[str]) -> str:
+    credentials, rest, query = url.groups()
+    return ("***@" if credentials else "") + rest + ("?***" if query else "")
 
 
 def secret(name: str) -> SecretStr | None:

@@ -15,9 +15,10 @@ from yarl import URL
 
 from kvt_async.contract.errors import ConfigError, ErrorType
 from kvt_async.contract.settings import Engine
+from kvt_async.contract.urls import public_url
 from kvt_async.engine.hints import Hints, read_hints
 from kvt_async.engine.kv_body import read_evidence
-from kvt_async.engine.redact import SECRET_HEADER, Redactor, basic, public_url, url_credentials
+from kvt_async.engine.redact import SECRET_HEADER, Redactor, basic, url_credentials
 from kvt_async.engine.stamps import Broken, StampedBody, StampedConnector, StampedRequest
 from kvt_async.engine.verdict import Verdict, judge
 from kvt_async.engine.wire import Exchange

@@ -4,7 +4,7 @@ import base64
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import orjson
 
@@ -13,12 +13,6 @@ from kvt_async.engine.wire import EVIDENCE_BYTES
 MIN_SECRET = 6  # shorter values ("EMPTY", "1") are no secrets, and hiding them would garble text
 SECRET_HEADER = re.compile(r"(?i)auth|key|token|secret|cookie|passw|credential")
 _TELLING = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}|\bsk-[A-Za-z0-9_-]{12,}|(?<=://)[^/@\s]+(?=@)")
-
-
-def public_url(url: str) -> str:
-    """A URL without the credentials it may carry."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def url_credentials(url: str) -> tuple[str, str] | None:

@@ -16,11 +16,11 @@ import aiohttp
 from kvt_async.contract.errors import ErrorType, ServerError
 from kvt_async.contract.load import secret
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.urls import public_url
 from kvt_async.engine.breaker import LONGEST_NAP_S, Breaker
 from kvt_async.engine.client import Client, Tried
 from kvt_async.engine.limits import Dispatcher
 from kvt_async.engine.policy import CONNECTION_LEVEL, Decision, backoff_s, decide, with_retries
-from kvt_async.engine.redact import public_url
 from kvt_async.engine.transcript import UnreadableError, parse_json
 from kvt_async.records import Attempt, Marks, Outcome, Request
 

@@ -7,7 +7,6 @@ added to a config later never renames the ones that are stored.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 
@@ -177,12 +176,6 @@ def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
             seen[level.series, level.unit].append(level)
             kept.append(level)
     return kept
-
-
-def public_url(url: str) -> str:
-    """A URL without the credentials it may carry."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _number(text: str) -> float | None:

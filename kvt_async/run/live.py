@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.urls import public_url
 from kvt_async.engine.chat import PATHS
 from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.engine.sender import Sender
@@ -22,7 +23,7 @@ from kvt_async.run.feed import Feed
 from kvt_async.run.group import Group
 from kvt_async.run.health import Health
 from kvt_async.run.interrupts import Interrupts
-from kvt_async.run.levels import label, public_url
+from kvt_async.run.levels import label
 from kvt_async.run.log import RunLog
 from kvt_async.run.pipeline import Gate, Pipeline, send_all
 from kvt_async.run.plan import pending, steps

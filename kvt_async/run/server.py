@@ -10,9 +10,9 @@ import orjson
 
 from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.urls import public_url
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json
-from kvt_async.run.levels import public_url
 from kvt_async.store.reader import Reader
 
 TRIES, PAUSE_S = 3, 0.5

@@ -8,6 +8,7 @@ import yaml
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings, secret
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.urls import public_url
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "configs/experiments").glob("*.yaml"))
@@ -104,9 +105,12 @@ def test_a_missing_file_suggests_the_nearest_one() -> None:
 
 
 def test_header_values_and_url_credentials_never_reach_a_snapshot(tmp_path: Path) -> None:
-    file = write(tmp_path, "engine: {base_url: 'http://me:pass1@h/v1', headers: {X-Team: value2}}")
+    file = write(tmp_path, "engine: {base_url: 'http://me:pass1@h/v1?api-key=query3', headers: {X-Team: value2}}")
     shown = dump_yaml(load_settings(file, environ={}))
     assert "pass1" not in shown
+    assert "query3" not in shown
+    assert "http://***@h/v1?***" in shown
+    assert public_url("http://me:pass1@h:1/v1?api-key=query3") == "http://h:1/v1"
     assert "value2" not in shown
 
 

@@ -70,11 +70,12 @@ def test_kill_9_of_kvt_leaves_no_server_and_the_next_run_goes_on(tmp_path: Path,
 def test_a_server_that_is_killed_under_its_level_is_started_again_and_everything_is_answered(
     tmp_path: Path, unused_tcp_port: int
 ) -> None:
+    paced = "limits.requests_per_minute=600"  # 2 s a level at least: the server dies in the middle of one
     settings = launching(
-        tmp_path, "limits.retry.max_attempts=2", "limits.retry.max_elapsed_s=2", port=unused_tcp_port, n=30
+        tmp_path, paced, "limits.retry.max_attempts=2", "limits.retry.max_elapsed_s=2", port=unused_tcp_port, n=30
     )
     process = kvt(config_of(settings, tmp_path))
-    wait_for(settings, 10, process)
+    wait_for(settings, 3, process)
     found = subprocess.run(
         ["pgrep", "-f", f"^{sys.executable} -m kvt_async.serve --port {unused_tcp_port} "],
         capture_output=True, text=True, check=True,

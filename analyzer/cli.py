@@ -116,6 +116,7 @@ def check(
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the config's behavioural assertions; exit 1 when one fails.
@@ -125,7 +126,7 @@ def check(
     from analyzer.pipeline import check_stage
 
     facts = check_stage(settings_from(config, override, print_config))
-    _print(facts, False, as_json)
+    _print(facts, quiet, as_json)
     raise typer.Exit(0 if facts["passed"] else 1)
 
 

@@ -60,6 +60,7 @@ def validate(
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
     deep: Annotated[bool, typer.Option("--deep", help="Also prove that manifest.json and the database agree.")] = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check a config without creating or sending anything.
@@ -70,7 +71,7 @@ def validate(
 
     settings = settings_from(config, override, print_config)
     facts = check(settings, deep=deep)
-    _answer(facts, as_json, [f"{config} is valid", *(f"  {k}: {v}" for k, v in facts.items())])
+    _answer(facts, as_json, [] if quiet else [f"{config} is valid", *(f"  {k}: {v}" for k, v in facts.items())])
 
 
 @app.command()
@@ -232,6 +233,7 @@ def demo(
     ] = "demo",
     override: OverrideOption = None,
     quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Start the reference server, sweep the demo grid, analyze, print the verdict and where the report is.
 
@@ -239,7 +241,10 @@ def demo(
     """
     from kvt_async.demo import run_demo
 
-    raise typer.Exit(run_demo(config, override or [], quiet=quiet))
+    code, facts = run_demo(config, override or [], quiet=quiet or as_json)
+    lines = facts.pop("lines", [])
+    _answer(facts, as_json, [] if quiet else lines)
+    raise typer.Exit(code)
 
 
 def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:

@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from kvt_async.contract.cli_options import find_config
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.load import load_settings
+from kvt_async.records import Json
 
 READY_S = 60
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
 
-def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> int:
-    """Sweep and analyze `config` against a reference server of its own; returns the exit code.
+def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> tuple[int, Json]:
+    """Sweep and analyze `config` against a reference server of its own: (exit code, what `kvt all` answers).
 
-    Run again, it sends nothing that is answered already, and starts no server when nothing is left to send.
+    The answer is empty when the sweep stopped early. Run again, it sends nothing that is answered already, and starts no server when nothing is left to send.
     """
     from analyzer.pipeline import every_stage
     from kvt_async.run.status import is_complete, status
@@ -38,12 +39,10 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> int:
             settings = load_settings(path, [*overrides, f"engine.base_url={url}"])
             code = execute(settings, Options(prepare_first=True, config=config, quiet=quiet))
     if code not in (0, 4):
-        return code
+        return code, {}
     facts = every_stage(settings)
-    for line in facts["lines"]:
-        say(line)
-    say(f"done in {time.monotonic() - began:.0f} s")
-    return code
+    facts["lines"].append(f"done in {time.monotonic() - began:.0f} s")
+    return code, facts
 
 
 @contextmanager

@@ -134,3 +134,21 @@ def test_show_prints_the_prompt_the_golds_and_every_answer(kvt: Kvt, args: list[
     text = ok(kvt("show", *args, "--sample", "1"))
     for word in ("code", "full", "snapkv/aware", "random/aware"):
         assert word in text
+
+
+def test_the_demo_starts_its_own_server_and_keeps_exit_4_while_failures_stand(kvt: Kvt, tmp_path: Path) -> None:
+    args = overrides(
+        "dataset.params={contexts: 4, min_tokens: 3000, max_tokens: 5000}",  # the model reads 4,096 tokens at most
+        "binning={n_bins: 1, n_per_bin: 8}", "kv={policies: [streaming_llm], budgets: [1.0, 0.2], control_repeats: 0}",
+        "analysis.resamples=500",
+    )  # fmt: skip
+    sent = []
+    for _ in range(2):
+        done = kvt("demo", *args, "--json")
+        assert done.returncode == 4, done.stderr
+        answer = json.loads(done.stdout)
+        assert answer["verdict"]
+        failures = rows(tmp_path / "runs/demo/kv_transition.sqlite", "SELECT DISTINCT error_type FROM failures")
+        assert failures == [("ContextOverflow",)]
+        sent += rows(tmp_path / "runs/demo/kv_transition.sqlite", "SELECT count(*) FROM attempts")
+    assert sent[0] == sent[1]

@@ -20,7 +20,8 @@ _LISTENING = re.compile(r"listening on (http://\S+)")
 def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> tuple[int, Json]:
     """Sweep and analyze `config` against a reference server of its own: (exit code, what `kvt all` answers).
 
-    The answer is empty when the sweep stopped early. Run again, it sends nothing that is answered already, and starts no server when nothing is left to send.
+    The answer is empty when the sweep stopped early. Run again, it sends nothing that is answered already, and starts
+    no server when nothing is left to send.
     """
     from analyzer.pipeline import every_stage
     from kvt_async.run.status import is_complete, status

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError, StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MIN_SQLITE = (3, 37, 0)  # STRICT tables
 BUSY_TIMEOUT_MS = 30_000
 
@@ -33,6 +33,11 @@ FACT_TABLES = (
     "server_snapshots",
     "probes",
     "client_health",
+    "bench_stages",
+    "bench_arrivals",
+    "bench_windows",
+    "bench_window_ends",
+    "server_samples",
 )
 DERIVED_TABLES = (
     "scores",
@@ -43,6 +48,14 @@ DERIVED_TABLES = (
     "comparisons",
     "analysis_state",
 )
+# Tables that came with a later schema version: an older database is whole without them.
+SINCE = {
+    "bench_stages": 2,
+    "bench_arrivals": 2,
+    "bench_windows": 2,
+    "bench_window_ends": 2,
+    "server_samples": 2,
+}
 
 
 def schema_sql() -> str:
@@ -119,9 +132,10 @@ def connect_for_reading(db: Path, *, write_derived: bool = False, check_same_thr
 
 
 def missing_tables(conn: sqlite3.Connection) -> list[str]:
-    """Names of schema tables that this database lacks."""
+    """Names of tables that a database of its schema version should have and lacks."""
     have = {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-    return [name for name in (*FACT_TABLES, *DERIVED_TABLES) if name not in have]
+    version = _version(conn)
+    return [name for name in (*FACT_TABLES, *DERIVED_TABLES) if name not in have and SINCE.get(name, 1) <= version]
 
 
 def check_sqlite() -> None:

@@ -257,9 +257,91 @@ CREATE TABLE IF NOT EXISTS client_health (      -- was it the server or the clie
     PRIMARY KEY (session_id, created_at)
 ) STRICT;
 
+-- ============================================================ FACTS: bench (since schema version 2)
+-- A stage of `kvt bench` is a row of `runs`: one load at one level and repeat. What is below is about such runs only.
+
+CREATE TABLE IF NOT EXISTS bench_stages (       -- what a stage was to do; written before anything of it is sent
+    run_id           TEXT PRIMARY KEY REFERENCES runs,  -- the stage; runs.repeat_idx is its repeat
+    stage_idx        INTEGER NOT NULL,          -- 0, 1, ... in the order the group's stages were planned
+    purpose          TEXT NOT NULL,             -- single | list | auto | search: who chose this load
+    load             TEXT NOT NULL,             -- label of the load: 'rate 4/s', 'concurrency 16'; equal over repeats and levels
+    level            TEXT,                      -- label of the level: 'full', 'snapkv/aware 0.5'; NULL: levels are not benched
+    loop             TEXT NOT NULL,             -- open: sent by a schedule | closed: sent when a slot is free
+    arrival          TEXT,                      -- open: constant | poisson | gamma
+    rate_per_s       REAL,                      -- open: requests per second, planned
+    burstiness       REAL,                      -- gamma: shape; 1 = poisson, below 1 burstier; else NULL
+    concurrency      INTEGER,                   -- closed: requests in flight
+    max_in_flight    INTEGER,                   -- open: a cap that was asked for; NULL: none
+    n_warm_up        INTEGER NOT NULL,          -- warm-up requests at the head of each window
+    n_measured       INTEGER,                   -- measured requests; NULL: closed loop for duration_s, as many as go
+    duration_s       REAL,                      -- length of the measured part where that was asked; NULL: n_measured was
+    seed             INTEGER NOT NULL,          -- of arrivals and lengths
+    salt             TEXT,                      -- head of every prompt's own salt; NULL: prompts are equal over stages
+    workload_json    TEXT NOT NULL,             -- bench.workload as used: kind, lengths, prefixes, source and its SHA-256
+    slo_json         TEXT NOT NULL,             -- {ttft_p99_ms: 500, ...}; {}: none
+    calibration_json TEXT,                      -- the client's ceilings as known then: see kvt_async/bench/calibration.py
+    plan_json        TEXT NOT NULL,             -- everything else of the plan: stop rules, body fields, transport, share of ceiling
+    created_at       TEXT NOT NULL  -- when written, UTC
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS bench_arrivals (     -- the schedule, computed once from the seed and stored before it is sent
+    request_id    TEXT PRIMARY KEY REFERENCES requests,  -- the request; its number is its place in the schedule
+    session_id    TEXT NOT NULL REFERENCES sessions,  -- who planned it: each window brings warm-up requests of its own
+    phase         TEXT NOT NULL,                -- warm_up | measured: only measured requests have metrics
+    offset_ns     INTEGER,                      -- open: when to send, from the stage's start; NULL in closed loop
+    input_tokens  INTEGER NOT NULL,             -- of the prompt, by our tokenizer, chat template included where it has one
+    output_tokens INTEGER NOT NULL,             -- asked for: max_tokens
+    group_idx     INTEGER                       -- shared-prefix group; NULL: no prefix shared
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS bench_windows (      -- a session began to work on a stage; a resumed stage has several
+    run_id         TEXT NOT NULL REFERENCES runs,  -- the stage
+    session_id     TEXT NOT NULL REFERENCES sessions,  -- the invocation: its monotonic clock is the one of all *_ns here
+    window_idx     INTEGER NOT NULL,            -- 0, 1, ... of this stage
+    start_ns       INTEGER NOT NULL,            -- the stage's start: offset 0 of the schedule
+    started_at     TEXT NOT NULL,               -- the same instant, UTC
+    n_planned      INTEGER,                     -- measured requests that were left to send; NULL: as many as go in duration_s
+    duration_s     REAL,                        -- what was left of it, where a duration was asked
+    PRIMARY KEY (run_id, session_id)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS bench_window_ends (  -- a window without a row here was killed: its last outcome is its end
+    run_id           TEXT NOT NULL,  -- the stage
+    session_id       TEXT NOT NULL,  -- the invocation
+    measured_from_ns INTEGER,                   -- steady state: first measured request due (open) or started (closed); NULL: none
+    measured_to_ns   INTEGER,                   -- last measured request due (open), or the first slot left empty after it (closed)
+    drained_ns       INTEGER NOT NULL,          -- the last request of the window had ended
+    n_sent           INTEGER NOT NULL,          -- requests started, warm-up included
+    n_measured       INTEGER NOT NULL,          -- of them, measured
+    n_late           INTEGER NOT NULL,          -- open: started more than bench.late_ms after they were due
+    late_max_ms      REAL NOT NULL,             -- open: the latest start; 0 in closed loop
+    n_held           INTEGER NOT NULL,          -- open: had to wait because max_in_flight bound
+    peak_in_flight   INTEGER NOT NULL,          -- most requests in flight at once
+    reason           TEXT NOT NULL,             -- finished | interrupted | server | stop_rule (its unsent requests aren't owed)
+    stop_rule        TEXT,                      -- the rule that ended the ladder here, as a sentence; NULL: none
+    client_json      TEXT NOT NULL,             -- client_health's columns for this window alone, verdict first
+    ended_at         TEXT NOT NULL,  -- UTC
+    PRIMARY KEY (run_id, session_id),
+    FOREIGN KEY (run_id, session_id) REFERENCES bench_windows
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS server_samples (     -- the server's own metrics page before, during and after a stage
+    sample_id    INTEGER PRIMARY KEY,  -- counts up
+    session_id   TEXT NOT NULL REFERENCES sessions,  -- the invocation
+    run_id       TEXT NOT NULL REFERENCES runs,  -- the stage
+    phase        TEXT NOT NULL,                 -- before | during | after (drained)
+    at_ns        INTEGER NOT NULL,              -- reply received, on the session's monotonic clock
+    took_ms      REAL NOT NULL,                 -- the scrape itself
+    taken_at     TEXT NOT NULL,  -- UTC
+    endpoint     TEXT NOT NULL,                 -- URL of the page, credentials removed
+    metrics_json TEXT,                          -- {name: number | {count, sum, buckets: {le: count}}}, label sets joined; NULL: failed
+    error        TEXT  -- why the scrape failed; NULL: it didn't
+) STRICT;
+
 CREATE INDEX IF NOT EXISTS requests_by_run ON requests (run_id);
 CREATE INDEX IF NOT EXISTS attempts_by_session ON attempts (session_id);
 CREATE INDEX IF NOT EXISTS runs_by_group ON runs (exp_group_id, generation);
+CREATE INDEX IF NOT EXISTS server_samples_by_run ON server_samples (run_id, session_id);
 
 -- ============================================================ VIEWS: metrics and states, never stored
 

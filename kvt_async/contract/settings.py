@@ -9,11 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from kvt_async.contract.bench_settings import Bench
+
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Mode = Literal["question_aware", "question_agnostic"]
 Unit = Literal["fraction", "tokens", "bits"]
+EvidenceUnit = Literal["fraction", "tokens", "bits", "compression_ratio", "divisor"]
 
 
 class Section(BaseModel):
@@ -82,6 +85,7 @@ class Engine(Section):
     stream: bool = True
     stream_usage: Literal["auto", "always", "never"] = "auto"
     loop: Literal["truth", "volume"] = "truth"
+    transport: Literal["aiohttp", "lean"] = "aiohttp"
     ca_file: str | None = None
     warm_up: Literal["none", "prefill"] = "none"
     store_chunks: bool = True
@@ -124,6 +128,8 @@ class Apply(Section):
     ready_timeout_s: Positive = 300
     grace_s: Positive = 10
     env: dict[str, str] = {}
+    round_to: Count = 1  # the server keeps whole blocks of so many tokens
+    rounding: Literal["up", "down", "nearest"] = "up"
 
     @model_validator(mode="after")
     def _fits_its_way(self) -> "Apply":
@@ -146,7 +152,7 @@ class Evidence(Section):
     metric: str | None = None
     log: str | None = None
     configured: bool = False
-    unit: Unit | None = None  # unit of what is read; null: kv.unit
+    unit: EvidenceUnit | None = None  # unit of what is read; null: kv.unit
 
 
 class KV(Section):
@@ -279,5 +285,6 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     output: Output = Output()
     db: Db = Db()
+    bench: Bench = Bench()
     analysis: Analysis = Analysis()
     check: list[Assertion] = []

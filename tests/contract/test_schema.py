@@ -11,6 +11,7 @@ from kvt_async.contract.schema import (
     DERIVED_TABLES,
     FACT_TABLES,
     SCHEMA_VERSION,
+    SINCE,
     connect_for_reading,
     connect_for_writing,
     create,
@@ -92,6 +93,22 @@ def test_a_newer_schema_is_refused_by_both_and_an_older_one_by_the_runner(tmp_pa
     for opener in (connect_for_writing, connect_for_reading):
         with pytest.raises(StoreError, match="newer"):
             opener(db)
+
+
+def test_a_database_of_an_older_schema_is_read_and_owes_only_its_own_tables(tmp_path: Path) -> None:
+    db = tmp_path / "db.sqlite"
+    connection = connect_for_writing(db)
+    for table, version in SINCE.items():
+        assert version > 1
+        connection.execute(f"DROP TABLE {table}")
+    assert set(missing_tables(connection)) == set(SINCE)
+    connection.execute("PRAGMA user_version=1")
+    connection.close()
+    reader = connect_for_reading(db)
+    assert missing_tables(reader) == []
+    reader.close()
+    with pytest.raises(StoreError, match="older"):
+        connect_for_writing(db)
 
 
 def test_reading_needs_a_database_that_exists_and_holds_kvt_tables(tmp_path: Path) -> None:

@@ -1,0 +1,185 @@
+"""The `bench` section of the config: what load `kvt bench` puts on a server, with which prompts, and when it stops."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
+SLO_METRICS = ("ttft", "ttfb", "tpot", "itl", "latency")
+SLO_STATS = ("mean", "p50", "p90", "p95", "p99", "max")
+_SLO = re.compile(rf"({'|'.join(SLO_METRICS)})_({'|'.join(SLO_STATS)})_(ms|s)")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Lengths(Section):
+    """A distribution of lengths in tokens. `low` and `high` bound every kind (draws outside are drawn again)."""
+
+    kind: Literal["fixed", "uniform", "normal", "lognormal", "list"] = "fixed"
+    value: Tokens = 128  # fixed: every one; normal, lognormal: the mean
+    std: Annotated[float, Field(ge=0)] = 0  # normal, lognormal: of the lengths themselves
+    low: Tokens = 1
+    high: Tokens = 1_000_000
+    values: list[Tokens] | None = None  # list: drawn from, with `weights`
+    weights: list[Annotated[float, Field(ge=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "Lengths":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if (self.kind == "list") != (self.values is not None):
+            raise ValueError("values belongs to kind: list, and a list needs values")
+        if self.values is not None and not self.values:
+            raise ValueError("values is empty")
+        if self.weights is not None and (self.values is None or len(self.weights) != len(self.values)):
+            raise ValueError("weights needs values, one weight each")
+        if self.weights is not None and sum(self.weights) <= 0:
+            raise ValueError("weights are all 0")
+        if self.kind in ("fixed", "normal", "lognormal") and not self.low <= self.value <= self.high:
+            raise ValueError(f"value {self.value} lies outside of low {self.low} and high {self.high}")
+        if self.kind == "uniform" and self.high >= 1_000_000:
+            raise ValueError("uniform needs low and high")
+        return self
+
+
+class Prefix(Section):
+    """Shared-prefix groups: requests go to the groups in turn, and a group's prompts begin alike."""
+
+    groups: Count = 1
+    tokens: Annotated[int, Field(ge=0)] = 0  # of the shared part, in addition to input_tokens; 0: nothing is shared
+
+
+class Workload(Section):
+    """Where prompts come from."""
+
+    kind: Literal["synthetic", "manifest", "jsonl"] = "synthetic"
+    path: str | None = None  # manifest: a manifest.json; jsonl: ShareGPT-like, OpenAI batch, or {prompt: ...}
+    input_tokens: Lengths = Lengths(kind="fixed", value=512)  # synthetic: of the whole rendered prompt
+    output_tokens: Lengths | None = Lengths(kind="fixed", value=128)  # null: the file's, else decoding.max_tokens
+    prefix: Prefix = Prefix()
+
+    @model_validator(mode="after")
+    def _has_its_source(self) -> "Workload":
+        if (self.kind != "synthetic") != (self.path is not None):
+            raise ValueError("path belongs to kind: manifest and jsonl, and they need it")
+        if self.kind != "synthetic" and self.prefix.tokens:
+            raise ValueError("prefix belongs to kind: synthetic")
+        if self.kind == "synthetic" and self.output_tokens is None:
+            raise ValueError("a synthetic workload needs output_tokens")
+        return self
+
+
+class WarmUp(Section):
+    """Prompts outside of the measured set at the head of each stage, handed over without draining."""
+
+    requests: Annotated[int, Field(ge=0)] = 10  # open loop: the first arrivals of the schedule
+    rounds: Annotated[int, Field(ge=0)] = 1  # closed loop: at least so many times the concurrency
+
+
+class Stop(Section):
+    """When a ladder of loads ends: no higher one is sent once a rule holds for every repeat. null switches one off."""
+
+    achieved_share: Share | None = 0.9  # open loop: fewer requests a second finished than this share of the planned
+    gain: Annotated[float, Field(ge=0)] | None = 0.03  # closed loop: output grew by less than this share over one rung
+    error_share: Share | None = 0.1  # more failures than this share
+    slo: bool = False  # an objective of bench.slo is missed
+
+
+class Auto(Section):
+    """sweep_rate: auto and sweep_concurrency: auto: start, start * factor, ... until a stop rule holds."""
+
+    start: Positive = 1
+    factor: Annotated[float, Field(gt=1)] = 2
+    max_stages: Count = 12
+
+
+class Search(Section):
+    """The highest rate that keeps every objective of bench.slo, by bisection between two rates."""
+
+    low: Positive | None = None  # null: bench.auto finds both by its ladder
+    high: Positive | None = None
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05  # stop when high / low - 1 is below it
+    max_stages: Count = 12
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> "Search":
+        if (self.low is None) != (self.high is None):
+            raise ValueError("give low and high, or neither")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low {self.low:g} is not below high {self.high:g}")
+        return self
+
+
+class Bench(Section):
+    """One load, a ladder of loads, or a search; see docs/BENCH.md."""
+
+    rate: Positive | None = None  # open loop at this many requests a second
+    concurrency: Count | None = None  # closed loop with so many in flight
+    sweep_rate: list[Positive] | Literal["auto"] | None = None
+    sweep_concurrency: list[Count] | Literal["auto"] | None = None
+    search_rate: bool = False  # SLO search
+    arrival: Literal["constant", "poisson", "gamma"] = "poisson"
+    burstiness: Positive = 1.0
+    requests: Count = 100
+    duration_s: Positive | None = None
+    repeats: Count = 1
+    seed: int = 1337
+    salt: bool = True
+    levels: bool = False
+    max_in_flight: Count | None = None
+    late_ms: Positive = 10
+    drain_s: Positive | None = None
+    retries: bool = False
+    workload: Workload = Workload()
+    body: dict[str, Any] = {}
+    warm_up: WarmUp = WarmUp()
+    slo: dict[str, Positive] = {}
+    stop: Stop = Stop()
+    auto: Auto = Auto()
+    search: Search = Search()
+    metrics_url: str | None = None
+    scrape_interval_s: Annotated[float, Field(ge=0)] = 1.0
+
+    @field_validator("slo")
+    @classmethod
+    def _known_objectives(cls, slo: dict[str, float]) -> dict[str, float]:
+        for name in slo:
+            if not _SLO.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is no objective: write METRIC_STAT_UNIT, e.g. ttft_p99_ms; metrics "
+                    f"{', '.join(SLO_METRICS)}; stats {', '.join(SLO_STATS)}; units ms, s"
+                )
+        return slo
+
+    @model_validator(mode="after")
+    def _one_kind_of_load(self) -> "Bench":
+        asked = [
+            name
+            for name in ("rate", "concurrency", "sweep_rate", "sweep_concurrency")
+            if getattr(self, name) is not None
+        ] + (["search_rate"] if self.search_rate else [])
+        if len(asked) > 1:
+            raise ValueError(f"one load at a time: {' and '.join(asked)} are both given")
+        for name in ("sweep_rate", "sweep_concurrency"):
+            loads = getattr(self, name)
+            if isinstance(loads, list) and (not loads or len(set(loads)) != len(loads)):
+                raise ValueError(f"{name} needs at least one value and no duplicates: {loads}")
+        if self.search_rate and not self.slo:
+            raise ValueError("search_rate needs objectives in slo, e.g. ttft_p99_ms: 500")
+        if self.arrival != "gamma" and self.burstiness != 1.0:
+            raise ValueError(f"burstiness belongs to arrival: gamma, not to {self.arrival}")
+        return self
+
+
+def slo_parts(name: str) -> tuple[str, str, float]:
+    """'ttft_p99_ms' -> ('ttft', 'p99', 1000.0): metric, statistic, and how many of its unit a second has."""
+    found = _SLO.fullmatch(name)
+    if found is None:
+        raise ValueError(name)
+    return found[1], found[2], 1000.0 if found[3] == "ms" else 1.0

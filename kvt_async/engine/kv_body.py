@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.kv_budget import Rounding, convert, in_blocks, tokens_kept
 from kvt_async.contract.settings import Apply
 from kvt_async.records import Json, Level
 
 TRUNCATE = "truncate_prompt"  # the control whose prompt is cut before it is sent
-NAMES = ("policy", "budget", "keep_tokens", "compression_ratio", "mode", "context_chars", "params")
+NAMES = ("policy", "budget", "keep_tokens", "compression_ratio", "divisor", "mode", "context_chars", "params")
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_.-]+)?)\}")
 
 
@@ -45,8 +46,8 @@ def check_template(apply: Apply, level: Level) -> None:
 def kv_fields(level: Level, size: PromptSize) -> Json:
     """The fields to merge into the request body: `level.apply["body"]` with its placeholders filled.
 
-    Full cache reads policy "full", budget 1.0. `keep_tokens` of a fraction b is max(1, int(L * (1 - (1 - b)))) of the L
-    compressible tokens: the prompt's, or the context's where only the context is compressed.
+    Full cache reads policy "full", budget 1.0. `keep_tokens` is contract.kv_budget's count of the L compressible tokens
+    (the prompt's, or the context's where only the context is compressed), in whole blocks of kv.apply.round_to.
     """
     template = level.apply.get("body")
     if level.apply_via != "body" or template is None:
@@ -55,20 +56,31 @@ def kv_fields(level: Level, size: PromptSize) -> Json:
     return filled if isinstance(filled, dict) else {}
 
 
-def n_kept(length: int, fraction: float) -> int:
-    """Tokens kept of `length`; written as the reference server and kvpress write it, so that rounding agrees."""
-    return max(1, int(length * (1 - (1 - fraction))))
+def rounding_of(level: Level) -> tuple[int, Rounding]:
+    """Tokens of a block that the level's server keeps whole, and which way it rounds."""
+    return level.apply.get("round_to", 1), level.apply.get("rounding", "up")
 
 
-def expectation(level: Level, prompt_tokens: int | None) -> Json:
-    """What `Request.expects` holds: the budget asked for, to be set beside what the server says it did."""
-    return {
+def expectation(level: Level, prompt_tokens: int | None, context_tokens: int | None = None) -> Json:
+    """What `Request.expects` holds: the budget asked for, to be set beside what the server says it did.
+
+    `rounded`: what the server's blocks make of it, in the level's unit; only where it rounds and lengths are known.
+    """
+    agnostic = level.mode == "question_agnostic"
+    compressible = context_tokens if agnostic else prompt_tokens
+    found: Json = {
         "requested": level.budget,
         "unit": level.unit,
         "is_full": level.is_full,
         "prompt_tokens": prompt_tokens,
+        "compressible": compressible if agnostic else None,
         "evidence": level.evidence,
     }
+    round_to, rounding = rounding_of(level)
+    if round_to > 1 and compressible and level.unit != "bits" and not level.is_full:
+        kept = tokens_kept(level.budget, level.unit, compressible, round_to=round_to, rounding=rounding)
+        found["rounded"] = float(kept) if level.unit == "tokens" else kept / compressible
+    return found
 
 
 def read_evidence(
@@ -83,6 +95,8 @@ def read_evidence(
     evidence: Mapping[str, Any] = expects.get("evidence") or {}
     unit = expects.get("unit", "fraction")
     found: Json = {"requested": expects.get("requested"), "effective": None, "unit": unit, "source": "none"}
+    if (rounded := expects.get("rounded")) is not None:
+        found["rounded"] = rounded
     if cut := expects.get("cut"):
         return _of_cut(found, cut, _number((usage or {}).get("prompt_tokens")))
     raw: Any = None
@@ -95,8 +109,8 @@ def read_evidence(
     elif name := evidence.get("header"):
         found["read_from"], raw = f"header {name}", headers.get(name.lower())
     elif evidence.get("configured"):
-        found |= {"source": "configured", "effective": expects.get("requested")}
-        return found, _number(expects.get("requested"))
+        known = expects.get("rounded", expects.get("requested"))
+        return {**found, "source": "configured", "effective": known}, _number(known)
     elif (shown := expects.get("server")) is not None:
         found |= {"read_from": shown["read_from"], "said": shown["raw"]}
         source, raw = shown["source"], shown["value"]
@@ -109,8 +123,9 @@ def read_evidence(
     if number is None:
         found["missing"] = found["read_from"]
         return found, None
-    served = _number((usage or {}).get("prompt_tokens")) or _number(expects.get("prompt_tokens"))
-    effective = _convert(number, evidence.get("unit") or unit, unit, served)
+    counted = _number((usage or {}).get("prompt_tokens")) or _number(expects.get("prompt_tokens"))
+    length = _number(expects.get("compressible")) or counted  # of the context, where only it is compressed
+    effective = convert(number, evidence.get("unit") or unit, unit, length=length)
     found |= {"source": source, "effective": effective}
     if effective is None or effective != number:
         found |= {"raw": number, "raw_unit": evidence.get("unit") or unit}
@@ -128,22 +143,26 @@ def _of_cut(found: Json, cut: Mapping[str, Any], served: float | None) -> tuple[
 
 def _values(level: Level, size: PromptSize) -> dict[str, Any]:
     compressible = size.context_tokens if level.mode == "question_agnostic" else size.prompt_tokens
-    ratio: float | None
+    round_to, rounding = rounding_of(level)
+    keep: int | None = None
+    kept: float | None = None  # fraction
+    policy: str = level.policy
+    budget: float = level.budget
     if level.is_full or level.policy == TRUNCATE:  # a cut prompt's own cache stays whole
-        policy, budget, keep, ratio = "full", 1.0, compressible, 0.0
+        policy, budget, keep, kept = "full", 1.0, compressible, 1.0
     elif level.unit == "fraction":
-        policy, budget, ratio = level.policy, level.budget, 1 - level.budget
-        keep = n_kept(compressible, level.budget) if compressible else None
+        kept = level.budget
+        if compressible:
+            keep = tokens_kept(level.budget, "fraction", compressible, round_to=round_to, rounding=rounding)
     elif level.unit == "tokens":
-        policy, budget, keep = level.policy, int(level.budget), int(level.budget)
-        ratio = max(0.0, 1 - keep / compressible) if compressible else None
-    else:
-        policy, budget, keep, ratio = level.policy, level.budget, None, None
+        budget, keep = int(level.budget), in_blocks(int(level.budget), round_to, rounding)
+        kept = min(1.0, keep / compressible) if compressible else None
     return {
         "policy": policy,
         "budget": budget,
         "keep_tokens": keep,
-        "compression_ratio": None if ratio is None else float(f"{ratio:.12g}"),
+        "compression_ratio": None if kept is None else convert(kept, "fraction", "compression_ratio"),
+        "divisor": None if kept is None else convert(kept, "fraction", "divisor"),
         "mode": level.mode,
         "context_chars": size.context_chars,
         "params": None if level.policy == TRUNCATE else level.params or None,
@@ -216,18 +235,6 @@ def _dotted(node: Any, path: str) -> Any:
             return None
         node = node[part]
     return node
-
-
-def _convert(number: float, unit: str, wanted: str, prompt_tokens: float | None) -> float | None:
-    if unit == wanted:
-        return number
-    if not prompt_tokens:
-        return None
-    if (unit, wanted) == ("tokens", "fraction"):
-        return number / prompt_tokens
-    if (unit, wanted) == ("fraction", "tokens"):
-        return number * prompt_tokens
-    return None
 
 
 def _number(value: Any) -> float | None:

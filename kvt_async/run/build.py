@@ -37,7 +37,7 @@ class Builder:
     def __call__(self, run: Run, entry: Entry, request_id: str, past: Past, series_idx: int) -> Request:
         level, settings = run.level, self.settings
         cut = self._cut(entry, level)
-        expects = expectation(level, entry.token_len)
+        expects = expectation(level, entry.token_len, entry.context_tokens)
         if cut is not None and self.cutter is not None:
             expects["cut"] = self.cutter.expectation(cut, entry.token_len)
         elif run.run_id in self.shown:

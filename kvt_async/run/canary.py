@@ -118,7 +118,8 @@ class _Asked:
         attempt = await self._patiently(endpoint, path, body)
         reply, evidence = attempt.reply, None
         if reply is not None:
-            evidence, effective = read_evidence(expectation(level, entry.token_len), reply.usage, {})
+            asked = expectation(level, entry.token_len, entry.context_tokens)
+            evidence, effective = read_evidence(asked, reply.usage, {})
             attempt = replace(attempt, reply=replace(reply, kv_evidence=evidence, kv_effective=effective))
         detail = {
             "example_id": entry.example.example_id,

@@ -6,9 +6,10 @@ import orjson
 import pytest
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.kv_budget import n_kept
 from kvt_async.data.prompt import PromptRule
 from kvt_async.data.tokens import load_tokenizer
-from kvt_async.engine.kv_body import n_kept, read_evidence
+from kvt_async.engine.kv_body import read_evidence
 from kvt_async.records import Example
 from kvt_async.run.levels import make_levels
 from kvt_async.run.sweep import Options, run

@@ -73,8 +73,10 @@ test: $(VENV)/.dev ## The test suite, in JOBS processes
 test-parity: $(PARITY)/.parity ## Against the live transformers and kvpress libraries (torch; minutes)
 	$(PARITY)/bin/python -m pytest -m parity $(ARGS)
 
-test-slow: $(VENV)/.dev ## Long runs: calibration, fuzzing, kill -9 in numbers
-	$(BIN)/python -m pytest -m slow $(ARGS)
+test-slow: $(VENV)/.dev ## Long runs: a million fuzzed streams, 200 times kill -9, 24,000 requests of which 30% fail
+	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/runner/test_sse_decoder.py
+	$(BIN)/python scripts/soak.py kills
+	$(BIN)/python scripts/soak.py faults
 
 test-wheel: $(VENV)/.dev ## Build the wheel, install it into a clean environment, run the demo there
 	@scripts/test_wheel.sh $(PYTHON)

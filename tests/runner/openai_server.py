@@ -26,7 +26,9 @@ class Script:
     knob: str = "works"  # works | dead | random (unlike itself) | echo_only (reports a budget, changes nothing)
     delay_s: float = 0.0
     words: int = 6
-    faults: dict[str, float] = field(default_factory=dict)  # http_500 | http_429 | cut | garbage | http_400 | hang_up
+    faults: dict[str, float] = field(
+        default_factory=dict
+    )  # http_500 | http_429 | cut | stall | garbage | http_400 | hang_up
     seed: int = 1
     model: str = "reference"
     version: str = "1.0"
@@ -85,9 +87,9 @@ class FakeServer:
             return web.json_response({"error": {"message": "slow"}}, status=429, headers={"Retry-After": "0"})
         if fault == "garbage":
             return web.Response(text="<html>oops</html>", content_type="text/html")
-        return await self._answer(http, body, cut=fault == "cut")
+        return await self._answer(http, body, fault)
 
-    async def _answer(self, http: web.Request, body: dict, *, cut: bool) -> web.StreamResponse:
+    async def _answer(self, http: web.Request, body: dict, fault: str | None) -> web.StreamResponse:
         prompt = "".join(message["content"] for message in body["messages"])
         kv, script = body.get("kv") or {}, self.script
         seen = kv.get("budget", 1.0) if script.knob in ("works", "random") else 1.0
@@ -104,8 +106,10 @@ class FakeServer:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(http)
         chunks = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
-        if cut:
+        if fault in ("cut", "stall"):
             await response.write(b"data: " + orjson.dumps(chunks[0]) + b"\n\n")
+            if fault == "stall":
+                await asyncio.sleep(3600)  # until the client has had enough
             assert http.transport is not None
             http.transport.close()
             return response

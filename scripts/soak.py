@@ -1,0 +1,186 @@
+"""What no test has the time for: hundreds of kills, tens of thousands of requests against a server that fails.
+
+    python scripts/soak.py kills [--kills 200] [--requests 2000]
+    python scripts/soak.py faults [--requests 24000] [--share 0.3]
+
+Both run `kvt sweep` as a user does, against the scripted server of the tests in a process of its own, and end with
+exit code 1 when an invariant broke. `make test-soak` runs both.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kvt_async.contract.errors import KvtError
+from kvt_async.contract.settings import Settings
+from tests.runner.sweeping import check_invariants, query, settings_for, states
+
+CONCURRENCY = 8
+FAULTS = ("http_429", "http_500", "cut", "stall", "garbage")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["kills", "faults"])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--requests", type=int, help="default: 2,000 for kills, 24,000 for faults")
+    parser.add_argument("--share", type=float, help="of the tries that fail; default: 0.1 for kills, 0.3 for faults")
+    parser.add_argument("--seed", type=int, default=1337)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        if args.what == "kills":
+            return kills(Path(name), args.kills, args.requests or 2000, args.share or 0.1, args.seed)
+        return faults(Path(name), args.requests or 24000, args.share or 0.3)
+
+
+def kills(folder: Path, n_kills: int, n_requests: int, share: float, seed: int) -> int:
+    """kill -9 at random instants, from start-up to the last request; then resume to the end."""
+    dice, log = random.Random(seed), folder / "seen.log"
+    pace_s = n_kills * 0.5 * CONCURRENCY / n_requests  # so that the sweep lasts about as long as the kills do
+    with server("--delay", f"{pace_s:.3f}", "--log", str(log), "--faults", json.dumps(mix(share))) as url:
+        settings, config = experiment(folder, url, n_requests, "engine.timeouts.idle_s=1")
+        done: set[str] = set()
+        began, with_work, start_up_s = time.monotonic(), 0, 0.0
+        for nth in range(n_kills):
+            process = sweep(config)
+            if nth == 0:
+                start_up_s = until_it_answers(settings, process)
+            else:
+                time.sleep(dice.uniform(0.0, start_up_s + 1.5))
+            over = process.poll() is not None
+            process.kill()
+            process.communicate()
+            now = responses(settings)
+            if not done <= now:
+                return broken(f"kill {nth}: {len(done - now)} responses that were reported are gone")
+            with_work += len(now) > len(done)
+            done = now
+            if settings_exist(settings):
+                check_invariants(settings)
+            if over:
+                print(f"  the sweep was over before kill {nth}; the rest hit a resume with nothing to do", flush=True)
+                break
+            if nth % 20 == 19:
+                print(f"  {nth + 1} kills, {len(done)} responses, {time.monotonic() - began:.0f} s", flush=True)
+        last = sweep(config)
+        out, err = last.communicate()
+        n_killed = nth + 1
+    check_invariants(settings)
+    seen, stored = len(log.read_text().split()), query(settings, "SELECT count(*) FROM attempts")[0][0]
+    print(
+        f"{n_killed} kills ({with_work} while responses were landing), then exit {last.returncode}: {states(settings)}"
+    )
+    print(f"requests the server saw {seen}, attempts stored {stored}: {seen - stored} sent but not stored, "
+          f"allowed {n_killed * CONCURRENCY}")  # fmt: skip
+    if last.returncode not in (0, 4) or sum(states(settings).values()) != n_requests or "pending" in states(settings):
+        return broken(f"not every request has an outcome\n{out}\n{err}")
+    if not 0 <= seen - stored <= n_killed * CONCURRENCY:
+        return broken("more was sent again than was in flight")
+    print("integrity_check ok after every kill, nothing reported done was lost, one outcome per request")
+    return 0
+
+
+def faults(folder: Path, n_requests: int, share: float) -> int:
+    """A server that fails on `share` of its tries; the runner's memory is sampled meanwhile."""
+    with server("--delay", "0.002", "--faults", json.dumps(mix(share))) as url:
+        settings, config = experiment(folder, url, n_requests, "engine.timeouts.idle_s=1", "limits.concurrency=64")
+        process, rss = sweep(config), []
+        while process.poll() is None:
+            time.sleep(1.0)
+            rss.append(resident_mib(process.pid))
+        out, err = process.communicate()
+    check_invariants(settings)
+    rss = [value for value in rss if value]
+    found, tries = states(settings), query(settings, "SELECT count(*), sum(error_type IS NOT NULL) FROM attempts")[0]
+    print(f"exit {process.returncode}: {found}; {tries[0]} attempts, {tries[1]} of them failed")
+    for kind, n in query(settings, "SELECT error_type, count(*) FROM attempts GROUP BY 1 ORDER BY 2 DESC"):
+        print(f"  {kind or 'answered'}: {n}")
+    tenth = max(1, len(rss) // 10)
+    early, late = max(rss[tenth : 2 * tenth] or rss), max(rss[-tenth:])
+    print(f"resident memory {early:.0f} MiB after a tenth, {late:.0f} MiB at the end, most {max(rss):.0f} MiB")
+    if process.returncode not in (0, 4) or sum(found.values()) != n_requests or "pending" in found:
+        return broken(f"not every request has an outcome\n{out}\n{err}")
+    if late > 1.25 * early:
+        return broken("memory grew")
+    return 0
+
+
+def experiment(folder: Path, url: str, n_requests: int, *overrides: str) -> tuple[Settings, Path]:
+    """Four levels as labels over a quarter of the requests each."""
+    settings = settings_for(
+        folder, url, f"limits.concurrency={CONCURRENCY}", "kv.apply={via: none}", "kv.policy=label",
+        "limits.retry={max_attempts: 6, initial_s: 0.02, max_elapsed_s: 60}", *overrides, n=n_requests // 4,
+    )  # fmt: skip
+    config = folder / "experiment.yaml"
+    config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    return settings, config
+
+
+def sweep(config: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "kvt_async", "sweep", "-c", str(config)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def server(*args: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "tests.runner.openai_server", *args]
+    root, quiet = Path(__file__).parents[1], subprocess.DEVNULL  # it would tell of every client that was killed
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def mix(share: float) -> dict[str, float]:
+    return {kind: share / len(FAULTS) for kind in FAULTS}
+
+
+def settings_exist(settings: Settings) -> bool:
+    try:
+        query(settings, "SELECT 1 FROM responses LIMIT 1")
+    except KvtError:  # killed before there was a database
+        return False
+    return True
+
+
+def responses(settings: Settings) -> set[str]:
+    if not settings_exist(settings):
+        return set()
+    return {row[0] for row in query(settings, "SELECT request_id FROM responses")}
+
+
+def until_it_answers(settings: Settings, process: subprocess.Popen[str]) -> float:
+    began = time.monotonic()
+    while not responses(settings) and process.poll() is None:
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def resident_mib(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0.0)
+
+
+def broken(what: str) -> int:
+    print(f"BROKEN: {what}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

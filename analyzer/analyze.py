@@ -195,7 +195,7 @@ def _fingerprint(
     dataset = tables.dataset(facts, chosen[0].dataset_id)
     return derived.fingerprint(
         ANALYZER_VERSION,
-        settings.analysis.model_dump(mode="json", exclude={"prices"}),
+        settings.analysis.model_dump(mode="json", exclude={"prices", "serving"}),
         [
             (run.run_id, score_fingerprint(dataset.metric, counts[run.run_id], None), counts[run.run_id].scores)
             for run in chosen

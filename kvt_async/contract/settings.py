@@ -69,6 +69,7 @@ class Sampling(Section):
 
 class Model(Section):
     name: str = Field("${MODEL_NAME:-reference}", min_length=1)
+    config: str | None = None  # config.json of the model, or its directory: what a cached token takes, for the report
 
 
 class Timeouts(Section):
@@ -227,6 +228,14 @@ class Prices(Section):
     currency: str = "USD"
 
 
+class Serving(Section):
+    """The load whose KV cache the report reckons: prompt length, requests at once, bits per element of the cache."""
+
+    context_tokens: Count
+    batch: Count = 1
+    cache_bits: Positive | None = None  # null: the dtype of the model's config.json
+
+
 class Analysis(Section):
     seed: int = 1337
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
@@ -235,6 +244,7 @@ class Analysis(Section):
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     drop_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
     prices: Prices | None = None
+    serving: Serving | None = None
 
 
 class Assertion(Section):

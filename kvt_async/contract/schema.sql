@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS sessions (           -- one row per invocation that w
     git_commit    TEXT,                         -- of the working directory, where it is a checkout
     python        TEXT NOT NULL,  -- version
     platform      TEXT NOT NULL,  -- operating system and machine
-    engine_loop   TEXT,                         -- truth (asyncio) | volume (uvloop)
+    engine_loop   TEXT,                         -- truth (asyncio) | volume (uvloop); '+lean': engine.transport lean
     concurrency   INTEGER,                      -- the bound on requests in flight
     order_seed    INTEGER                       -- seed of an interleaved order
 ) STRICT;

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import aiohttp
 import orjson
-from aiohttp import client_exceptions as broken
 from multidict import CIMultiDict
 from pydantic import SecretStr
 from yarl import URL
@@ -16,10 +15,11 @@ from yarl import URL
 from kvt_async.contract.errors import ConfigError, ErrorType
 from kvt_async.contract.settings import Engine
 from kvt_async.contract.urls import public_url
+from kvt_async.engine.aiohttp_transport import AiohttpTransport
 from kvt_async.engine.hints import Hints, read_hints
 from kvt_async.engine.kv_body import read_evidence
 from kvt_async.engine.redact import SECRET_HEADER, Redactor, basic, url_credentials
-from kvt_async.engine.stamps import Broken, StampedBody, StampedConnector, StampedRequest
+from kvt_async.engine.transport import Target, Transport
 from kvt_async.engine.verdict import Verdict, judge
 from kvt_async.engine.wire import Exchange
 from kvt_async.records import Attempt, Json, Marks, Reply
@@ -38,7 +38,7 @@ class Tried:
 
 
 class Client:
-    """An aiohttp session whose connections stamp their reads. Use inside one running loop; close it."""
+    """A transport, and what its exchanges mean. Use inside one running loop; close it."""
 
     def __init__(self, engine: Engine, key: SecretStr | None) -> None:
         """Raises ConfigError for a CA file, a header or a key that can't be used."""
@@ -47,25 +47,17 @@ class Client:
             _check_header(value, f"engine.headers.{name}")
         if key is not None:
             _check_header(key.get_secret_value(), f"the key in {engine.api_key_env}")
-        self._urls: dict[tuple[str, str], tuple[URL, CIMultiDict[str], str]] = {}
+        self._targets: dict[tuple[str, str], Target] = {}
         self._secrets = [key.get_secret_value()] if key else []
         for name, value in engine.headers.items():
             if SECRET_HEADER.search(name):
                 self._secrets += [value, value.rpartition(" ")[2]]
         self.redactor = Redactor(self._secrets, engine.headers.values())
         self._tls = tls_context(engine.ca_file)
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=engine.timeouts.connect_s, ceil_threshold=1e9)
-        self._session = aiohttp.ClientSession(
-            connector=StampedConnector(ssl=self._tls),
-            request_class=StampedRequest,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            timeout=self._timeout,
-        )
+        self._transport = _transport(engine, self._tls)
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._transport.close()
 
     def headers(self, base_url: str) -> CIMultiDict[str]:
         """What every request to this server carries. Credentials: engine.headers, else the URL's own, else the key."""
@@ -103,7 +95,7 @@ class Client:
         `fresh`: not over a pooled connection. A cancelled attempt that had reached the wire is left in `cancelled`.
         """
         exchange = Exchange(marks=marks or Marks())
-        url, headers, public = self._target(endpoint, path)
+        target = self._target(endpoint, path)
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         began_ns = time.perf_counter_ns()
 
@@ -114,7 +106,7 @@ class Client:
                 attempt_idx=attempt_idx,
                 series_idx=series_idx,
                 started_at=started_at,
-                endpoint=public,
+                endpoint=target.public,
                 http_status=exchange.status,
                 end_state=verdict.end_state,
                 error_type=verdict.error,
@@ -127,7 +119,11 @@ class Client:
             )
 
         try:
-            await self._exchange(exchange, url, headers, body, fresh)
+            try:
+                await self._transport.exchange(exchange, target, body, fresh=fresh)
+            finally:
+                exchange.marks.bytes_received = exchange.bytes_received
+                exchange.marks.stamp_source = "kernel" if exchange.kernel_ns else "transport"
             verdict = await judge(exchange, self.redactor, store_chunks=self.engine.store_chunks)
         except asyncio.CancelledError:
             exchange.fault, exchange.fault_text = ErrorType.CANCELLED, "cancelled by us"
@@ -162,50 +158,21 @@ class Client:
             body = hide(await reply.read())
             return reply.status, {k: v.decode("utf-8", "surrogateescape") for k, v in shown.items()}, body
 
-    async def _exchange(
-        self, exchange: Exchange, url: URL, headers: CIMultiDict[str], body: bytes, fresh: bool
-    ) -> None:
-        payload = StampedBody(body, exchange, self.engine.timeouts, fresh=fresh)
-        reply: aiohttp.ClientResponse | None = None
-        try:
-            reply = await self._session.post(url, data=payload, headers=headers, allow_redirects=False)
-            exchange.status = reply.status
-            exchange.headers = {name.lower(): value for name, value in reply.headers.items()}
-            content = reply.content
-            if not content.is_eof() and content.exception() is None:
-                await content.wait_eof()
-            if (error := content.exception()) is not None:
-                raise error
-            exchange.complete = True
-        except Broken as error:
-            if exchange.fault is None and not exchange.done_seen:
-                exchange.broke(ErrorType.STREAM_CUT, str(error))
-        except (aiohttp.ClientError, OSError) as error:
-            exchange.broke(*_fault(error, exchange))
-        finally:
-            exchange.marks.end_ns = exchange.arrived_ns if exchange.complete else time.perf_counter_ns()
-            exchange.marks.bytes_received = exchange.bytes_received
-            exchange.marks.stamp_source = "transport" if exchange.marks.first_byte_kernel_ns is None else "kernel"
-            if payload.handler is not None:
-                payload.handler.detach(exchange)
-            if reply is not None and not exchange.complete:
-                reply.close()
-
-    def _target(self, endpoint: str, path: str) -> tuple[URL, CIMultiDict[str], str]:
-        found = self._urls.get((endpoint, path))
+    def _target(self, endpoint: str, path: str) -> Target:
+        found = self._targets.get((endpoint, path))
         if found is None:
             try:
                 url = URL(public_url(endpoint) + path)
             except ValueError as error:
                 raise ConfigError(f"not a valid URL: {error}", where="engine.base_url or kv.apply.endpoints") from None
-            found = self._urls[endpoint, path] = (url, self.headers(endpoint), public_url(endpoint))
+            found = self._targets[endpoint, path] = Target(url, self.headers(endpoint), public_url(endpoint))
         return found
 
     def _reply(self, exchange: Exchange, verdict: Verdict, expects: Json) -> Reply:
         transcript = verdict.transcript
         evidence, effective = read_evidence(expects, transcript.usage, exchange.headers) if expects else (None, None)
         text, reasoning, usage = transcript.text, transcript.reasoning_text, _storable(transcript.usage)
-        if self.redactor.hit(exchange.raw_body()) or self.redactor.hit(text.encode()):
+        if self.redactor.active and (self.redactor.hit(exchange.raw_body()) or self.redactor.hit(text.encode())):
             text = self.redactor.text(text)
             reasoning = self.redactor.text(reasoning) if reasoning else reasoning
             usage, evidence = self.redactor.json(usage), self.redactor.json(evidence)
@@ -214,6 +181,15 @@ class Client:
     def _learn(self, *secrets: str) -> None:
         self._secrets.extend(secrets)
         self.redactor = Redactor(self._secrets, self.engine.headers.values())
+
+
+def _transport(engine: Engine, tls: ssl.SSLContext | bool) -> Transport:
+    """Raises ConfigError for a header that the lean transport doesn't send."""
+    if engine.transport == "lean":
+        from kvt_async.engine.lean import LeanTransport
+
+        return LeanTransport(engine, tls)
+    return AiohttpTransport(engine.timeouts, tls)
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext | bool:
@@ -237,34 +213,6 @@ def _check_header(value: str, where: str) -> None:
             where=where,
             do="A key copied with its line end is the usual cause.",
         )
-
-
-def _fault(error: Exception, exchange: Exchange) -> tuple[ErrorType, str]:
-    """What an exception of the transport means at this point of the exchange."""
-    if isinstance(error, broken.ConnectionTimeoutError):
-        return ErrorType.CONNECT_TIMEOUT, "no connection in time"
-    if isinstance(error, (broken.ClientConnectorCertificateError, broken.ClientConnectorSSLError, ssl.SSLError)):
-        cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-        return (
-            ErrorType.TLS,
-            f"TLS: {getattr(cause, 'verify_message', None) or getattr(cause, 'reason', None) or cause}",
-        )
-    if isinstance(error, broken.ClientConnectorDNSError):
-        return ErrorType.CONNECTION, f"the name {error.host} can't be resolved"
-    if isinstance(error, broken.ClientConnectorError):
-        reason = error.os_error.strerror or error.os_error
-        return ErrorType.CONNECTION, f"can't connect to {error.host}:{error.port}: {reason}"
-    if isinstance(error, broken.ClientResponseError):
-        return ErrorType.MALFORMED, f"the reply is not HTTP ({str(error.message).splitlines()[0][:100]})"
-    if isinstance(error, broken.InvalidURL):
-        return ErrorType.CONNECTION, "the URL is not valid"
-    if exchange.status is not None:
-        if isinstance(error, broken.ClientPayloadError) or exchange.bytes_received:
-            return ErrorType.STREAM_CUT, "the connection closed before the reply's end"
-        return ErrorType.STREAM_CUT, str(error) or type(error).__name__
-    where = "before the first byte of a reply" if not exchange.bytes_received else "inside the reply's head"
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else "closed by the server"
-    return ErrorType.CONNECTION, f"the connection was lost {where}: {reason}"
 
 
 def _cancelled(exchange: Exchange, redactor: Redactor) -> Verdict:

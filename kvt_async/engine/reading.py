@@ -113,7 +113,7 @@ class Reading:
         marks.n_text_chunks = len(arrivals)
         if arrivals:
             marks.first_text_coalesced = int(self.in_first_text_read > 1)
-            marks.first_text_kernel_ns = exchange.kernel_stamp_of(arrivals[0])
+            marks.first_text_kernel_ns = exchange.kernel_ns.get(arrivals[0])
             start = marks.start_ns
             if store_chunks and start is not None:
                 offsets = [(at_ns - start) // 1000 for at_ns in arrivals]

@@ -36,6 +36,7 @@ class Redactor:
         self._secrets = _with_escapes(secrets)
         self._private = _with_escapes(private)
         self._bytes = tuple(s.encode() for s in self._secrets)
+        self.active = bool(self._bytes)  # False: there is nothing to hide
 
     def hit(self, data: bytes) -> bool:
         return any(secret in data for secret in self._bytes)

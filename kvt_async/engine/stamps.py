@@ -19,10 +19,8 @@ from aiohttp.payload import BytesPayload
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.settings import Timeouts
 from kvt_async.engine.kernel_stamps import StampedSocket, socket_factory, stamped_socket
+from kvt_async.engine.transport import KEEPALIVE_S, LINGER_S
 from kvt_async.engine.wire import Exchange
-
-LINGER_S = 1.0  # after [DONE] the body should end; a server that forgets to is not waited for longer
-KEEPALIVE_S = 4.0  # below uvicorn's 5 s, so that we close an idle connection before the server does
 
 
 class Broken(ClientConnectionError):
@@ -49,6 +47,8 @@ class StampedHandler(ResponseHandler):
         if len(self):  # a leftover in aiohttp's queue would be read as our reply
             raise ClientConnectionError("the server sent data that nobody asked for")
         self.exchange, self._timeouts, self._reply_body = exchange, timeouts, None
+        if self._socket is not None:
+            self._socket.watched = True
 
     def began(self) -> None:
         """The request's first byte is being written."""
@@ -87,7 +87,7 @@ class StampedHandler(ResponseHandler):
             body = payload.read_nowait()
             if body:
                 try:
-                    exchange.body(exchange.arrived_ns, body, self._socket.stamp_ns if self._socket else None)
+                    exchange.body(exchange.arrived_ns, body, self._socket)
                 except OverflowError:
                     self._fail(ErrorType.MALFORMED, "the reply is longer than 64 MiB")
                 if exchange.done_seen:

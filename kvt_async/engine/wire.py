@@ -4,14 +4,18 @@ A transport fills an Exchange; `verdict` reads it afterwards, off the hot path. 
 behaviour gives an equal Exchange and so an equal attempt.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvt_async.contract.errors import ErrorType
+from kvt_async.engine.kernel_stamps import StampedSocket
 from kvt_async.records import Marks
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # a reply beyond this is a fault of the server, not an answer
 EVIDENCE_BYTES = 200
+_DONE_WITHIN = 256  # bytes of a read's end that are searched: a long read costs no more than a short one
+_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)"\s*:\s*"[^"]')
 _BEFORE_DONE = tuple(end + data for end in (b"\n", b"\r") for data in (b"data: ", b"data:"))
 
 
@@ -21,7 +25,7 @@ class Exchange:
 
     marks: Marks = field(default_factory=Marks)
     reads: list[tuple[int, bytes]] = field(default_factory=list)
-    kernel_ns: list[int | None] = field(default_factory=list)  # of each of `reads`, by the kernel; None: not known
+    kernel_ns: dict[int, int] = field(default_factory=dict)  # arrival -> the kernel's stamp, up to the first text
     arrived_ns: int = 0  # the newest read
     bytes_received: int = 0  # all bytes of the reply, head included
     body_bytes: int = 0
@@ -37,14 +41,20 @@ class Exchange:
         self.arrived_ns = now_ns
         self.bytes_received += n_bytes
 
-    def body(self, now_ns: int, data: bytes, kernel_ns: int | None = None) -> None:
-        """Body bytes of a read. Raises OverflowError when the reply outgrows MAX_REPLY_BYTES."""
+    def body(self, now_ns: int, data: bytes, source: StampedSocket | None = None) -> None:
+        """Body bytes of a read. Raises OverflowError when the reply outgrows MAX_REPLY_BYTES.
+
+        `source` may know when the kernel had them; nobody asks it any more once text has come.
+        """
+        if source is not None and source.watched:
+            if source.stamp_ns is not None:
+                self.kernel_ns[now_ns] = source.stamp_ns
+            source.watched = _TEXT.search(data) is None
         if not self.reads:
-            self.marks.first_byte_ns, self.marks.first_byte_kernel_ns = now_ns, kernel_ns
+            self.marks.first_byte_ns, self.marks.first_byte_kernel_ns = now_ns, self.kernel_ns.get(now_ns)
         self.reads.append((now_ns, data))
-        self.kernel_ns.append(kernel_ns)
         self.body_bytes += len(data)
-        at = data.rfind(b"[DONE]")
+        at = data.rfind(b"[DONE]", -_DONE_WITHIN)
         if at >= 0 and (data.endswith(_BEFORE_DONE, 0, at) or data[:at] in (b"data: ", b"data:")):
             self.done_seen = True
         if self.body_bytes > MAX_REPLY_BYTES:
@@ -55,12 +65,11 @@ class Exchange:
         if self.fault is None:
             self.fault, self.fault_text = fault, text
 
-    def kernel_stamp_of(self, arrived_ns: int) -> int | None:
-        """The kernel's stamp of the read that we stamped so."""
-        for (at_ns, _), kernel_ns in zip(self.reads, self.kernel_ns, strict=False):
-            if at_ns == arrived_ns:
-                return kernel_ns
-        return None
+    def lost_before_status(self, error: BaseException | None) -> tuple[ErrorType, str]:
+        """What a connection that ended before a status line came is."""
+        where = "inside the reply's head" if self.bytes_received else "before the first byte of a reply"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "closed by the server"
+        return ErrorType.CONNECTION, f"the connection was lost {where}: {reason}"
 
     @property
     def stale(self) -> bool:

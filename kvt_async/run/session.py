@@ -149,7 +149,7 @@ async def open_session(store: Writer, settings: Settings, generation: int, order
             "git_commit": git_commit(),
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "engine_loop": settings.engine.loop,
+            "engine_loop": settings.engine.loop + ("+lean" if settings.engine.transport == "lean" else ""),
             "concurrency": settings.limits.concurrency,
             "order_seed": order_seed,
         },

@@ -11,13 +11,17 @@ from kvt_async.records import Attempt, Json, Outcome, Request
 from tests.runner.faults import FaultServer, Step
 
 PATH = "/chat/completions"
+TRANSPORT = "aiohttp"  # that settings_for chooses: see the fixture every_transport
 
 
 def settings_for(base_url: str, limits: Json | None = None, **engine: Any) -> Settings:
     """No retries and no key unless asked for: the variable it names does not exist."""
     limits = {"retry": {"max_attempts": 1, "initial_s": 0.01}} | (limits or {})
     return Settings.model_validate(
-        {"engine": {"base_url": base_url, "api_key_env": "KVT_TEST_NO_SUCH_KEY"} | engine, "limits": limits}
+        {
+            "engine": {"base_url": base_url, "api_key_env": "KVT_TEST_NO_SUCH_KEY", "transport": TRANSPORT} | engine,
+            "limits": limits,
+        }
     )
 
 

@@ -13,6 +13,8 @@ from tests.runner.faults import FaultServer, answer, chunk, close, delta, event,
 from tests.runner.faults import status as http_status
 from tests.runner.sending import PATH, Recorder, against, request_to, send_one, settings_for, try_once
 
+pytestmark = pytest.mark.usefixtures("every_transport")
+
 KEY = "sk-test-0123456789abcdef"
 
 

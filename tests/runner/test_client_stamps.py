@@ -12,7 +12,10 @@ from tests.runner.faults import FaultServer, Seen, Wire, answer, chunk, delta, e
 from tests.runner.sending import PATH, Sender, settings_for
 from tests.runner.test_client_connection import CERTIFICATE, served_with_tls
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="SO_TIMESTAMPNS is Linux's")
+pytestmark = [
+    pytest.mark.usefixtures("every_transport"),
+    pytest.mark.skipif(sys.platform != "linux", reason="SO_TIMESTAMPNS is Linux's"),
+]
 
 
 async def told(wire: Wire, request: Seen) -> None:

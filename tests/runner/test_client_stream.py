@@ -10,6 +10,8 @@ from kvt_async.records import Attempt
 from tests.runner.faults import chunk, cut, delta, error, event, head, paced, raw, reply, status, stream, usage
 from tests.runner.sending import try_once
 
+pytestmark = pytest.mark.usefixtures("every_transport")
+
 BODY = reply("Par", "is é", "\u2028!")
 
 

@@ -1,0 +1,34 @@
+"""What a transport is: one exchange over HTTP/1.1, whatever library moves the bytes."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from multidict import CIMultiDict
+from yarl import URL
+
+from kvt_async.engine.wire import Exchange
+
+KEEPALIVE_S = 4.0  # below uvicorn's 5 s, so that we close an idle connection before the server does
+LINGER_S = 1.0  # after [DONE] the body should end; a server that forgets to is not waited for longer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """Where requests go, and what every one of them carries. One object per endpoint and path."""
+
+    url: URL
+    headers: CIMultiDict[str]
+    public: str  # the endpoint as it may be stored
+
+
+class Transport(Protocol):
+    """Fills exchanges. `aiohttp_transport` is the reference; `lean` must give the same attempts."""
+
+    async def exchange(self, exchange: Exchange, target: Target, body: bytes, *, fresh: bool) -> None:
+        """Send `body` and read the reply to its end, over a new connection if `fresh`.
+
+        Raises nothing but bugs and CancelledError: what broke stands in the exchange.
+        """
+        ...
+
+    async def close(self) -> None: ...

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.catalogue import Catalogue
 from kvt_async.serve.chat import Message
 from kvt_async.serve.kv_request import KvRequest, parse_kv
 from kvt_async.serve.sampling import Sampling
@@ -36,8 +37,8 @@ class ApiRequest:
     kv: KvRequest
 
 
-def parse_request(body: bytes, *, chat: bool) -> ApiRequest:
-    """Raise ApiError (400) for what can't be understood or done."""
+def parse_request(body: bytes, *, chat: bool, policies: Catalogue) -> ApiRequest:
+    """Raise ApiError (400) for what can't be understood or done; `policies` are those that `kv` may name."""
     try:
         raw = orjson.loads(body)
     except orjson.JSONDecodeError as problem:
@@ -71,7 +72,7 @@ def parse_request(body: bytes, *, chat: bool) -> ApiRequest:
         ignore_eos=_boolean(raw, "ignore_eos"),
         stream=stream,
         include_usage=_boolean(options, "include_usage"),
-        kv=parse_kv(raw.get("kv")),
+        kv=parse_kv(raw.get("kv"), policies),
     )
 
 

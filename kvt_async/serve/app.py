@@ -14,14 +14,16 @@ from aiohttp import web
 
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.api_request import ApiRequest, parse_request
-from kvt_async.serve.chat import ChatTemplate, context_tokens, prompt_context_end
-from kvt_async.serve.engine import Engine, Finished, Text, Work
+from kvt_async.serve.backend import Backend
+from kvt_async.serve.chat import context_tokens, prompt_context_end
+from kvt_async.serve.engine import Engine
 from kvt_async.serve.metrics import CONTENT_TYPE
 from kvt_async.serve.observed import ServerMetrics
 from kvt_async.serve.replies import Reply, error_event
 from kvt_async.serve.text import Encoded
 from kvt_async.serve.weights import REFERENCE_DIR
-from kvt_async.serve.worker import Failed, Job, ModelThread, QueueFullError
+from kvt_async.serve.work import Finished, Text, Work
+from kvt_async.serve.worker import Job, ModelThread, QueueFullError
 
 MAX_BODY_BYTES = 64 << 20
 SSE_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
@@ -30,15 +32,11 @@ SSE_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Contro
 class Server:
     """The state behind the routes of one application."""
 
-    def __init__(
-        self, model_dir: Path | None, *, prefill_cache_mb: int, max_queue: int, model_name: str | None
-    ) -> None:
-        folder = model_dir or REFERENCE_DIR
-        self.engine = Engine(folder, prefill_cache_mb << 20)
-        self.template = ChatTemplate(folder)
-        self.model_name = model_name or folder.resolve().name
-        self.thread = ModelThread(self.engine.generate, max_queue=max_queue)
-        self.metrics = ServerMetrics(self.model_name, self.engine, self.thread)
+    def __init__(self, engine: Backend, *, max_queue: int) -> None:
+        self.engine, self.template = engine, engine.template
+        self.model_name = engine.about.model_name
+        self.thread = ModelThread(engine.generate, max_queue=max_queue)
+        self.metrics = ServerMetrics(engine, self.thread)
         self.started_at = int(time.time())
 
     async def chat(self, http: web.Request) -> web.StreamResponse:
@@ -48,7 +46,7 @@ class Server:
         return await self._answer(http, chat=False)
 
     async def _answer(self, http: web.Request, *, chat: bool) -> web.StreamResponse:
-        request = parse_request(await http.read(), chat=chat)
+        request = parse_request(await http.read(), chat=chat, policies=self.engine.policies)
         if request.model is not None and request.model != self.model_name:
             raise ApiError(
                 f"The model {request.model!r} does not exist; this server has {self.model_name!r}",
@@ -83,8 +81,10 @@ class Server:
                     end_char = self.template.context_end(request.messages, rendered, kv.context_chars)
                 else:
                     end_char = prompt_context_end(request.prompt, kv.context_chars)
-                context_end = context_tokens(encoded, end_char, kv.context_chars)
-        limit, prompt_tokens = self.engine.max_tokens, len(encoded.ids)
+                context_end = context_tokens(
+                    encoded, end_char, kv.context_chars, may_split=self.engine.about.splits_tokens
+                )
+        limit, prompt_tokens = self.engine.about.max_tokens, len(encoded.ids)
         if prompt_tokens == 0:
             raise ApiError("The prompt has no tokens", param="messages" if request.messages else "prompt")
         max_tokens = request.max_tokens if request.max_tokens is not None else max(1, limit - prompt_tokens)
@@ -107,7 +107,7 @@ class Server:
     def _given_ids(self, request: ApiRequest) -> Encoded:
         if request.kv.mode == "question_agnostic":
             raise ApiError("kv.context_chars needs a text prompt, not token ids", param="kv.context_chars")
-        largest = self.engine.model.config.vocab_size - 1
+        largest = self.engine.about.vocab_size - 1
         if not all(0 <= token <= largest for token in request.prompt if isinstance(token, int)):
             raise ApiError(f"token ids are 0 to {largest}", param="prompt")
         ids = np.array(request.prompt, dtype=np.int64)
@@ -126,10 +126,10 @@ class Server:
                     self.metrics.finished(job, event, times)
                     out.append(reply.end(event))
                 elif response.prepared:
-                    self.metrics.errors.add(label="500")
-                    out.append(error_event(_internal(event).body()))
+                    self.metrics.errors.add(label=str(event.error.status))
+                    out.append(error_event(event.error.body()))
                 else:
-                    raise _internal(event)
+                    raise event.error
             opening = b""
             if not response.prepared:
                 await response.prepare(http)
@@ -149,13 +149,13 @@ class Server:
                     body = reply.whole("".join(text.text for text in texts), event)
                     return web.Response(body=body, content_type="application/json")
                 else:
-                    raise _internal(event)
+                    raise event.error
         raise AssertionError("a job ends with Finished or Failed")
 
     async def models(self, _: web.Request) -> web.Response:
         card = {
             "id": self.model_name, "object": "model", "created": self.started_at, "owned_by": "kvt",
-            "root": self.model_name, "parent": None, "max_model_len": self.engine.max_tokens,
+            "root": self.model_name, "parent": None, "max_model_len": self.engine.about.max_tokens,
         }  # fmt: skip
         return _json({"object": "list", "data": [card]})
 
@@ -167,7 +167,7 @@ class Server:
             installed = version("kvt")
         except PackageNotFoundError:
             installed = "unknown"
-        return _json({"version": installed, "server": "kvt"})
+        return _json({"version": installed, "server": "kvt", **self.engine.about.version})
 
     async def prometheus(self, _: web.Request) -> web.Response:
         return web.Response(body=self.metrics.page().encode(), headers={"Content-Type": CONTENT_TYPE})
@@ -176,11 +176,16 @@ class Server:
 def make_app(
     model_dir: Path | None = None, *, prefill_cache_mb: int = 1024, max_queue: int = 4096, model_name: str | None = None
 ) -> web.Application:
-    """The application with its model loaded; the model thread lives from startup to cleanup.
+    """The numpy engine behind the API.
 
     `model_dir` None: the reference model that ships with the package. Raises ConfigError for a folder it can't serve.
     """
-    server = Server(model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, model_name=model_name)
+    return application(Engine(model_dir or REFERENCE_DIR, prefill_cache_mb << 20, model_name), max_queue=max_queue)
+
+
+def application(engine: Backend, *, max_queue: int = 4096) -> web.Application:
+    """Any engine behind the API; its thread lives from startup to cleanup."""
+    server = Server(engine, max_queue=max_queue)
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors(server)])
     app.add_routes([
         web.post("/v1/chat/completions", server.chat), web.post("/v1/completions", server.completions),
@@ -219,10 +224,6 @@ def _errors(server: Server) -> Any:
         return _json(problem.body(), problem.status, problem.headers)
 
     return middleware
-
-
-def _internal(event: Failed) -> ApiError:
-    return ApiError(event.message, status=500, kind="internal_server_error")
 
 
 def _json(body: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

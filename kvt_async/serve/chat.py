@@ -74,10 +74,14 @@ class ChatTemplate:
         return start + context_chars
 
 
-def context_tokens(encoded: Encoded, end_char: int, context_chars: int) -> int:
-    """How many tokens lie before `end_char`; ApiError where that is none, cuts a token or leaves no question."""
+def context_tokens(encoded: Encoded, end_char: int, context_chars: int, *, may_split: bool = False) -> int:
+    """How many tokens lie before `end_char`; ApiError where that is none, cuts a token or leaves no question.
+
+    With `may_split` a token that the end cuts belongs to what follows: byte-pair tokenizers join the last word's full
+    stop with the empty line after it.
+    """
     count = int(np.searchsorted(encoded.ends, end_char, side="right"))
-    if count < len(encoded.ids) and encoded.starts[count] < end_char:
+    if not may_split and count < len(encoded.ids) and encoded.starts[count] < end_char:
         raise ApiError(
             f"kv.context_chars = {context_chars} ends inside a token ({end_char - encoded.starts[count]} after its "
             f"start, {encoded.ends[count] - end_char} before its end): end the context between two words",

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from kvt_async.serve.engine import Engine, Finished, Usage
+from kvt_async.serve.backend import Backend
 from kvt_async.serve.metrics import (
     E2E_BUCKETS,
     ITL_BUCKETS,
@@ -13,15 +13,16 @@ from kvt_async.serve.metrics import (
     Reading,
     page,
 )
+from kvt_async.serve.work import Finished, Usage
 from kvt_async.serve.worker import Job, ModelThread
 
 
 class ServerMetrics:
     """Filled by the request handlers; reads the engine's and the queue's own numbers when asked for the page."""
 
-    def __init__(self, model_name: str, engine: Engine, thread: ModelThread) -> None:
-        labels = {"model_name": model_name, "engine": "0"}
-        store = engine.store
+    def __init__(self, engine: Backend, thread: ModelThread) -> None:
+        labels = {"model_name": engine.about.model_name, "engine": "0"}
+        store, token_bytes = engine.store, engine.about.token_bytes
         self.prompt_tokens = Counter("vllm:prompt_tokens_total", "Prompt tokens of finished requests.", labels)
         self.generation_tokens = Counter("vllm:generation_tokens_total", "Generated tokens.", labels)
         self.success = Counter(
@@ -44,12 +45,10 @@ class ServerMetrics:
         self.compressible = Counter(
             "kvt:kv_compressible_tokens_total", "Prompt entries that could be evicted, by policy.", labels, "policy"
         )
-        config = engine.model.config
-        token_bytes = config.n_layers * config.n_kv_heads * config.head_dim * 2 * 4
         cache_config = labels | {
             "block_size": "1",
-            "cache_dtype": "float32",
-            "enable_prefix_caching": "True",
+            "cache_dtype": engine.about.cache_dtype,
+            "enable_prefix_caching": str(store.limit_bytes > 0),
             "num_gpu_blocks": "0",
             "num_cpu_blocks": str(store.limit_bytes // token_bytes),
             "bytes_per_token": str(token_bytes),

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from kvt_async.serve.api_request import ApiRequest
-from kvt_async.serve.engine import Finished, Usage
+from kvt_async.serve.work import Finished, Usage
 
 DONE = b"data: [DONE]\n\n"
 

@@ -11,16 +11,18 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
-from kvt_async.serve.engine import Finished, Text, Work
+from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.work import Finished, Text, Work
 
+BUG = "internal error while generating; the server's log has the details"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The model thread met a bug; the message is for the client, the traceback is in the log."""
+    """The request can't be done, or met a bug; the error is for the client, a bug's traceback is in the log."""
 
-    message: str
+    error: ApiError
 
 
 Event = Text | Finished | Failed
@@ -123,9 +125,12 @@ class ModelThread:
             started = time.monotonic()
             try:
                 self._run(job)
+            except ApiError as error:
+                self.running = 0
+                job.post(Failed(error))
             except Exception:
                 log.exception("the model thread failed on a request")
-                job.post(Failed("internal error while generating; the server's log has the details"))
+                job.post(Failed(ApiError(BUG, status=500, kind="internal_server_error")))
             self.busy_s += time.monotonic() - started
             self.running = 0
 

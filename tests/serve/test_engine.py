@@ -113,7 +113,9 @@ def test_question_agnostic_compresses_the_context_alone_and_reads_the_question_o
     assert (usage.compressible_tokens, usage.kept_tokens) == (context, int(context * 0.25))
     assert engine._cache.length == usage.kept_tokens + question
     prefill, _ = engine.prefill(ids)
-    kept = request.choice.kept(View(engine.model, prefill, context), usage.kept_tokens)
+    kept = Choice(POLICIES[request.policy], request.params).kept(
+        View(engine.model, prefill, context), usage.kept_tokens
+    )
     by_hand = KVCache.empty(engine.model.config, len(ids))
     by_hand.load(prefill.cache, kept, context)
     assert (engine.model.extend(by_hand, ids[context:], context) == logits).all()
@@ -184,4 +186,4 @@ def test_the_prefill_store_stays_within_its_bytes_and_lets_the_least_recently_us
 
 def test_a_model_that_ships_with_the_package_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Engine(REFERENCE_DIR, 0).max_tokens >= 2048 + 256
+    assert Engine(REFERENCE_DIR, 0).about.max_tokens >= 2048 + 256

@@ -1,0 +1,59 @@
+"""The policies a backend offers, as the parser of `kv` sees them: names, and a check of one policy's parameters."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from kvt_async.serve.api_errors import ApiError, one_of
+from kvt_async.serve.policies import POLICIES
+
+SMALLEST = {"window": 1, "kernel": 1, "sinks": 0, "protect_recent": 0, "seed": 0, "future": 1}
+
+
+class Catalogue(Protocol):
+    """Every policy that evicts; `full` is nobody's, because it needs none."""
+
+    default: str | None  # for a request with a budget and no policy; None: the request must name one
+
+    def names(self) -> Sequence[str]: ...
+
+    def check(self, name: str, params: Mapping[str, Any]) -> None:
+        """Raise ApiError (400) for a name or parameters that the backend doesn't have."""
+
+
+class ReferencePolicies:
+    """The policies of the numpy engine."""
+
+    default: str | None = None
+
+    def names(self) -> Sequence[str]:
+        return list(POLICIES)
+
+    def check(self, name: str, params: Mapping[str, Any]) -> None:
+        if name not in POLICIES:
+            raise not_a_policy(name, self.names())
+        for param, value in params.items():
+            if param not in POLICIES[name].defaults:
+                raise not_a_parameter(name, param, POLICIES[name].defaults)
+            integer(f"kv.params.{param}", value, SMALLEST[param])
+            if param == "kernel" and value % 2 == 0:
+                raise wrong("kv.params.kernel", f"must be odd, not {value}: pooling is centred")
+
+
+def not_a_policy(name: object, names: Sequence[str]) -> ApiError:
+    return wrong("kv.policy", f"{name!r} is not a policy" + one_of(name, ["full", *names]))
+
+
+def not_a_parameter(policy: str, param: str, known: Mapping[str, Any]) -> ApiError:
+    return wrong(f"kv.params.{param}", f"is not a parameter of {policy}" + one_of(param, known))
+
+
+def integer(param: str, value: object, smallest: int) -> None:
+    """Raise ApiError unless `value` is a whole number of at least `smallest`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise wrong(param, f"must be an integer, not {type(value).__name__}")
+    if value < smallest:
+        raise wrong(param, f"must be at least {smallest}, not {value}")
+
+
+def wrong(param: str, problem: str) -> ApiError:
+    return ApiError(f"{param} {problem}", code="invalid_kv", param=param)

@@ -1,0 +1,98 @@
+"""A request in a model's terms, what comes of it, and the loop from logits to text that every engine shares."""
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kvt_async.serve.kv_request import KvRequest
+from kvt_async.serve.sampling import Sampling, sampler
+from kvt_async.serve.text import Detokenizer, StopWatch, Tokenizer
+from kvt_async.serve.weights import F32, Ints
+
+Reason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A checked request in the model's terms."""
+
+    ids: Ints
+    max_tokens: int
+    kv: KvRequest = field(default_factory=KvRequest)
+    context_tokens: int | None = None  # of ids; question_agnostic only
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    @property
+    def compressible(self) -> int:
+        """Tokens of the prompt that a policy may take from."""
+        return len(self.ids) if self.context_tokens is None else self.context_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was really held in the cache, per layer and KV head: the evidence that a budget was applied."""
+
+    policy: str
+    mode: str
+    prompt_tokens: int
+    compressible_tokens: int  # question_aware: the prompt; question_agnostic: the context
+    kept_tokens: float  # of compressible_tokens; a mean where layers or heads keep different numbers
+    bytes: int  # keys and values held for the prompt when generation starts
+    prefill_cached: bool
+    completion_tokens: int = 0
+
+    @property
+    def kept_fraction(self) -> float:
+        return self.kept_tokens / self.compressible_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A generated token's text; `at` its time.monotonic()."""
+
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    reason: Reason
+    usage: Usage
+    started_at: float
+    prefilled_at: float  # the cache is ready to generate from
+    at: float
+
+
+Step = Callable[[int, int], F32]  # append this token at this position; logits after it, [vocab]
+
+
+def answer(
+    work: Work, logits: F32, step: Step, tokenizer: Tokenizer, eos_ids: frozenset[int]
+) -> Generator[Text, None, tuple[Reason, int]]:
+    """Yield the text of each token, from the logits after the prompt on; return why it ended and how many were made."""
+    detokenizer, watch, choose = Detokenizer(tokenizer), StopWatch(work.stop), sampler(work.sampling)
+    position, made = len(work.ids), 0
+    reason: Reason = "length"
+    while True:
+        token = choose(logits)
+        made += 1
+        if token in eos_ids and not work.ignore_eos:
+            reason = "stop"
+            break
+        text, stopped = watch.feed(detokenizer.feed(token))
+        if text:
+            yield Text(text, time.monotonic())
+        if stopped:
+            reason = "stop"
+            break
+        if made == work.max_tokens:
+            break
+        logits = step(token, position)
+        position += 1
+    rest = "" if watch.stopped else watch.flush(detokenizer.flush())
+    if rest:
+        yield Text(rest, time.monotonic())
+    return reason, made

@@ -375,8 +375,9 @@ FROM runs u;
 
 CREATE VIEW IF NOT EXISTS attempt_metrics AS    -- definitions: docs/MEASUREMENT.md; seconds; NULL where a mark is missing
 SELECT t.request_id, t.attempt_idx,
-       (t.first_byte_ns - t.start_ns) / 1e9 AS ttfb_s,
-       (min(ifnull(t.first_content_ns, t.first_reasoning_ns), ifnull(t.first_reasoning_ns, t.first_content_ns))
+       (ifnull(t.first_byte_kernel_ns, t.first_byte_ns) - t.start_ns) / 1e9 AS ttfb_s,
+       (coalesce(t.first_text_kernel_ns,
+                 min(ifnull(t.first_content_ns, t.first_reasoning_ns), ifnull(t.first_reasoning_ns, t.first_content_ns)))
            - t.start_ns) / 1e9 AS ttft_s,
        (t.first_content_ns - t.start_ns) / 1e9 AS ttft_content_s,
        (t.first_reasoning_ns - t.start_ns) / 1e9 AS ttft_reasoning_s,
@@ -391,6 +392,8 @@ SELECT t.request_id, t.attempt_idx,
        t.prompt_tokens, t.completion_tokens, t.cached_tokens
 FROM telemetry t;
 -- latency_s ends at the last text; a reply without text (empty output, no stream) ends at its end.
+-- ttfb_s and ttft_s end at the kernel's receive stamp where there is one: it is never later than ours and does not wait
+-- for a busy loop. tpot_s has both its ends from our own clock.
 
 -- ============================================================ DERIVED: written by the analyzer, rebuilt at will
 
@@ -512,10 +515,11 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and b
     zone_high_tokens       REAL,                -- zone_high as kept tokens
     half_loss_tokens       REAL,                -- half_loss_budget as kept tokens
     zone_json              TEXT NOT NULL,       -- spread: the zone over bootstrap resamples; noise: the A/A control;
-                                                --   notes: floors, ceilings; bin -1 also cliff and length_by_budget
+                                                --   notes: floors, ceilings; needed: what n_needed would settle;
+                                                --   bin -1 also cliff and length_by_budget
     verdict                TEXT NOT NULL,       -- transition | no_transition_in_range | cannot_tell | nothing_to_lose | no_baseline
     verdict_text           TEXT NOT NULL,       -- the same in a sentence
-    n_needed               INTEGER,             -- pairs needed to prove 'safe' where it can't be told
+    n_needed               INTEGER,             -- pairs that would settle the first budget not proven safe
     role                   TEXT NOT NULL,       -- confirmatory | holm | exploratory
     evidence               TEXT NOT NULL,       -- worst evidence status among the series' runs
     partial                INTEGER NOT NULL,    -- 1: computed while requests were missing

@@ -86,8 +86,9 @@ class Health:
         ready = marks.limits_ns if marks.conn_reused else marks.conn_ready_ns
         if marks.start_ns is not None and ready is not None:
             self.send_lag.add(max(marks.start_ns - ready, 0) / 1e6)
-        first = marks.first_content_ns or marks.first_reasoning_ns
-        if first is not None and marks.start_ns is not None:
+        arrivals = [ns for ns in (marks.first_content_ns, marks.first_reasoning_ns) if ns is not None]
+        if arrivals and marks.start_ns is not None:
+            first = marks.first_text_kernel_ns or min(arrivals)
             self.ttft_ms.append((first - marks.start_ns) / 1e6)
         if marks.first_text_coalesced is not None:
             self.stamped += 1

@@ -4,12 +4,14 @@ import asyncio
 import os
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kvt_async.contract.errors import StoreError
 from kvt_async.contract.schema import connect_for_reading
+from kvt_async.records import Marks
 from kvt_async.store.rows import rows_of_outcome
 from kvt_async.store.writer import Writer
 from tests.runner.group_db import NOW, RUN, SESSION, gave_up, make_group, outcome, request_row
@@ -78,6 +80,18 @@ async def test_an_outcome_becomes_attempt_telemetry_response_and_a_failure_a_giv
     assert stored(db, "SELECT end_state, error_type, reason FROM attempts JOIN give_ups USING (request_id)") == [
         ("timeout", "IdleTimeout", "attempts_exhausted")
     ]
+
+
+async def test_ttfb_and_ttft_end_at_the_kernels_stamp_where_there_is_one(db: Path) -> None:
+    late = Marks(start_ns=0, first_byte_ns=9_000_000, first_reasoning_ns=20_000_000, first_content_ns=40_000_000)
+    early = replace(late, first_byte_kernel_ns=5_000_000, first_text_kernel_ns=10_000_000)
+    async with Writer(db) as store:
+        for seq, marks in enumerate((late, early)):
+            await store.save([request_row(seq)])
+            one = outcome(seq)
+            await store.save(rows_of_outcome(replace(one, last=replace(one.last, marks=marks)), SESSION, NOW))
+    metrics = stored(db, "SELECT ttfb_s, ttft_s, ttft_content_s FROM attempt_metrics ORDER BY request_id")
+    assert metrics == [(0.009, 0.02, 0.04), (0.005, 0.01, 0.04)]
 
 
 async def test_half_a_surrogate_pair_in_an_answer_is_stored_as_a_replacement_character(db: Path) -> None:

@@ -12,8 +12,7 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
     """Everything that can be checked before the first request; raises ConfigError, deep: GuardError on disparity."""
     from kvt_async.data.identity import dataset_id as dataset_id_of
     from kvt_async.data.prepare import check_data
-    from kvt_async.engine.kv_body import check_template as check_body
-    from kvt_async.run.levels import make_levels
+    from kvt_async.run.sweep import checked_levels
 
     check_data(settings)
     if settings.dataset.path is not None and not data_path(settings.dataset.path).exists():
@@ -22,22 +21,16 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
             where=f"dataset.path {settings.dataset.path}",
             do="Relative paths are from the working directory.",
         )
-    levels = make_levels(settings).levels
-    if settings.kv.apply.via == "body":
-        for level in levels:
-            check_body(settings.kv.apply, level)
-    if settings.kv.apply.via == "launch" and settings.limits.order == "interleaved":
-        raise ConfigError(
-            "limits.order interleaved can't be had with kv.apply.via launch: every request would start a server",
-            where="limits.order",
-            do="Use by_budget.",
-        )
+    found = checked_levels(settings)
+    levels = found.levels
     facts: dict[str, Any] = {
         "exp_group_id": settings.experiment.exp_group_id,
         "dataset_id": dataset_id_of(settings),
         "levels": len(levels),
         "series": list(dict.fromkeys(level.series for level in levels)),
     }
+    if found.notes:
+        facts["notes"] = list(found.notes)
     if deep:
         facts["parity"] = _parity(settings, facts["dataset_id"])
     return facts

@@ -69,7 +69,7 @@ def lines(plan: Json) -> list[str]:
     out.append(
         f"cost: at most {cost:,.2f} {plan['currency']}" if cost is not None else "cost: unknown (set analysis.prices)"
     )
-    return [*out, "dry run: nothing was sent"]
+    return [*(f"note: {note}" for note in plan.get("notes", ())), *out, "dry run: nothing was sent"]
 
 
 def _lengths(reader: Reader, dataset_id: str) -> list[tuple[int, int]]:

@@ -52,14 +52,15 @@ class Invocation:
         self.reader, self.group, self.dataset_id, self.say, self.log = reader, group, dataset_id, say, log
         self.report = RunReport(settings.experiment.exp_group_id, group.generation, str(paths.db))
         self.report.notes = list(levels.notes)
-        for note in levels.notes:
+        for note in () if options.dry_run else levels.notes:
             say(f"note: {note}")
 
     async def go(self) -> RunReport:
         done, planned = self._plan()
         report, runs = self.report, self.group.runs
         if self.options.dry_run:
-            report.plan = dry_run.estimate(self.reader, self.settings, runs, done, planned, self.dataset_id)
+            plan = dry_run.estimate(self.reader, self.settings, runs, done, planned, self.dataset_id)
+            report.plan = {**plan, "notes": report.notes}
             return report
         count(report, self.reader, runs, planned)
         todo = sum(pending(done))

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.kv_budget import in_blocks
 from kvt_async.contract.settings import Apply, LevelSpec, Policy, Settings
 from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.records import Json, Level
@@ -113,11 +114,14 @@ def _set(values: Json) -> Json:
 
 def _identity(apply: Apply, is_full: bool) -> Json:
     """What makes a level another level: how its budget reaches the server, but not where the server lives."""
+    found: Json = {"via": apply.via}
     if apply.via == "body":
-        return {"via": "body", "body": apply.full_body if is_full and apply.full_body is not None else apply.body}
+        found["body"] = apply.full_body if is_full and apply.full_body is not None else apply.body
     if apply.via == "launch":
-        return {"via": "launch", "command": apply.command}
-    return {"via": apply.via}
+        found["command"] = apply.command
+    if apply.round_to > 1 and not is_full:
+        found |= {"round_to": apply.round_to, "rounding": apply.rounding}
+    return found
 
 
 def _endpoints(settings: Settings, policy: str, budget: float, is_full: bool, spec: LevelSpec) -> tuple[str, ...]:
@@ -153,29 +157,50 @@ def _lookup(table: dict[str, str | list[str]], policy: str, budget: float, is_fu
 
 
 def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
-    seen: dict[tuple[str, str], list[Level]] = {}
-    kept = []
+    kept: dict[tuple[str, str], list[Level]] = {}
     for level in levels:
-        for other in seen.setdefault((level.series, level.unit), []):
-            if other.budget == level.budget:
-                if (other.apply, other.endpoints) != (level.apply, level.endpoints):
-                    raise ConfigError(
-                        f"two levels are both {label(level)} but are served differently",
-                        where="kv.levels",
-                        do="Give one of them a telling entry in params, so that they are two series.",
-                    )
-                notes.append(f"{label(level)} is asked for twice; it runs once")
-                break
-            if abs(other.budget - level.budget) <= 1e-4 * max(other.budget, level.budget):
-                raise ConfigError(
-                    f"budgets {other.budget!r} and {level.budget!r} of {level.series} are nearly the same",
-                    where="kv.levels" if level.params else "kv.budgets",
-                    do="Keep one of them: no prompt is long enough to tell them apart.",
-                )
-        else:
-            seen[level.series, level.unit].append(level)
-            kept.append(level)
-    return kept
+        alike = kept.setdefault((level.series, level.unit), [])
+        at = next((n for n, other in enumerate(alike) if _same(other, level)), None)
+        if at is None:
+            alike.append(level)
+            continue
+        if (alike[at].apply, alike[at].endpoints) != (level.apply, level.endpoints):
+            raise ConfigError(
+                f"{label(alike[at])} and {label(level)} are one level but are served differently",
+                where="kv.levels",
+                do="Give one of them a telling entry in params, so that they are two series.",
+            )
+        if alike[at].budget == level.budget:
+            notes.append(f"{label(level)} is asked for twice; it runs once")
+            continue
+        stays, goes = sorted((alike[at], level), key=lambda one: abs(one.budget - _effective(one)))
+        alike[at] = stays
+        notes.append(
+            f"{label(goes)} and {label(stays)} are one level: the server keeps {_effective(stays):g} tokens for both; "
+            f"it runs once, as {label(stays)}"
+        )
+    chosen = {id(level) for alike in kept.values() for level in alike}
+    return [level for level in levels if id(level) in chosen]
+
+
+def _same(one: Level, other: Level) -> bool:
+    """Whether a server applies one budget for both. Raises ConfigError for budgets that no prompt could tell apart."""
+    if one.budget == other.budget or (one.unit == "tokens" and _effective(one) == _effective(other)):
+        return True
+    if abs(one.budget - other.budget) <= 1e-4 * max(one.budget, other.budget):
+        raise ConfigError(
+            f"budgets {one.budget!r} and {other.budget!r} of {one.series} are nearly the same",
+            where="kv.levels" if one.params else "kv.budgets",
+            do="Keep one of them: no prompt is long enough to tell them apart.",
+        )
+    return False
+
+
+def _effective(level: Level) -> float:
+    """The budget that is left of a cap in tokens once the server has rounded it; another unit's depends on lengths."""
+    if level.unit != "tokens":
+        return level.budget
+    return float(in_blocks(int(level.budget), level.apply.get("round_to", 1), level.apply.get("rounding", "up")))
 
 
 def _number(text: str) -> float | None:

@@ -52,7 +52,7 @@ def check_order(settings: Settings) -> None:
     """Raises ConfigError for an order that can't be had."""
     if settings.limits.order == "interleaved" and settings.kv.apply.via == "launch":
         raise ConfigError(
-            "interleaved needs every level's server at once, but via: launch runs one after the other",
+            "interleaved can't be had with kv.apply.via launch: it runs one level's server after the other",
             where="limits.order",
             do="Use limits.order: by_budget, or start the servers yourself and use kv.apply.via: endpoint.",
         )

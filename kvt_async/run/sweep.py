@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import orjson
 from pydantic import SecretStr
@@ -20,9 +21,10 @@ from kvt_async.engine.kv_body import TRUNCATE, check_template
 from kvt_async.records import Json
 from kvt_async.run import dry_run, launch, server_evidence, truncate
 from kvt_async.run.clock import utc_now
+from kvt_async.run.collapse import distinct
 from kvt_async.run.group import find_group, into_database, prepared_head, stored_dataset
 from kvt_async.run.invocation import Invocation, Options
-from kvt_async.run.levels import make_levels
+from kvt_async.run.levels import Levels, make_levels
 from kvt_async.run.log import RunLog
 from kvt_async.run.plan import check_order
 from kvt_async.run.session import command_line
@@ -30,7 +32,7 @@ from kvt_async.run.summary import RunReport
 from kvt_async.store.lock import hold
 from kvt_async.store.reader import Reader
 
-__all__ = ["Options", "RunReport", "execute", "loop_factory", "prepare_group", "run"]
+__all__ = ["Options", "RunReport", "checked_levels", "execute", "loop_factory", "prepare_group", "run"]
 
 MIN_SECRET = 6  # characters; a shorter header value hides nothing and would riddle the log with stars
 
@@ -76,16 +78,8 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
     DeadKnobError after the canary; ServerError when nobody answers at the start. A server that dies later, Ctrl-C and
     failures are no exceptions: the report says so and carries the exit code.
     """
-    check_order(settings)
     settings = launch.with_port(settings)
-    server_evidence.check(settings.kv.evidence)
-    levels = make_levels(settings)
-    for level in levels.levels:
-        check_template(settings.kv.apply, level)
-        if level.policy == TRUNCATE:
-            truncate.mode_of(level)
-        if settings.kv.apply.via == "launch":
-            launch.check(settings, level)
+    levels = checked_levels(settings)
     paths, say = _paths(settings), _say(options.quiet or options.as_json)
     if not options.prepare_first and not paths.db.is_file():
         raise MissingPrerequisiteError(
@@ -109,7 +103,24 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
             name = await asyncio.to_thread(into_database, paths.db, settings, head, group.generation)
         else:
             name = stored_dataset(reader, head, group.generation)
+        found = await asyncio.to_thread(distinct, reader, name, group.runs)
+        group = replace(group, runs=found.runs)
+        levels = replace(levels, notes=(*levels.notes, *found.notes))
         return await Invocation(settings, options, paths, levels, reader, group, name, say, log).go()
+
+
+def checked_levels(settings: Settings) -> Levels:
+    """The levels, with all that can be said against them before anything is sent. Raises ConfigError."""
+    check_order(settings)
+    server_evidence.check(settings.kv.evidence)
+    levels = make_levels(settings)
+    for level in levels.levels:
+        check_template(settings.kv.apply, level)
+        if level.policy == TRUNCATE:
+            truncate.mode_of(level)
+        if settings.kv.apply.via == "launch":
+            launch.check(settings, level)
+    return levels
 
 
 def _paths(settings: Settings) -> RunPaths:

@@ -2,12 +2,11 @@
 
 import polars as pl
 
-from analyzer.metrics import Metric, find
-from analyzer.metrics.rows import score_rows
+from analyzer.metrics import find
+from analyzer.metrics.columns import SCORED, by_rows, joined, rule
 from analyzer.metrics.text import best_pair_f1
 
-_COLUMNS = ("qa_f1", "qa_f1_first_line")  # token overlap: over whole columns where the text is plain
-_NUMBERS = {"count": None, "retrieval": r"Paragraph (\d+)", "retrieval_zh": r"段落(\d+)"}  # where the gold's number is
+_OVERLAPS = ("qa_f1", "qa_f1_first_line")  # token overlap: over whole columns where the text is plain
 _PLAIN = r"^[\t\n\r -~]*$"  # ASCII, where Python's and Polars' white space and word boundaries are the same
 _PUNCTUATION = "[[:punct:]]"  # string.punctuation
 
@@ -21,50 +20,26 @@ def task_scores(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     task = find(name)
     if task is None:
         return frame.with_columns(score=pl.col(name), format_ok=pl.lit(None, dtype=pl.Boolean))
-    if name in _NUMBERS:
-        return pl.concat([frame, _numbers(frame, _NUMBERS[name])], how="horizontal")
     said = pl.col("said")
     if task.first_line:
         said = said.str.strip_chars_start("\n").str.split("\n").list.first()
-    columns = ["said", "golds", *(["meta_json"] if task.needs_meta else [])]
-    answers = frame.select(said.alias("said"), *columns[1:])
-    plain = _plain(answers) if name in _COLUMNS else pl.Series([False] * frame.height, dtype=pl.Boolean)
-    by_column = _overlap(answers.filter(plain)) if plain.any() else pl.Series([], dtype=pl.Float64)
-    by_row = _one_by_one(answers.filter(~plain), task)
-    where = pl.concat([plain.arg_true(), (~plain).arg_true()])
-    scores = pl.concat([by_column, by_row["score"]])
-    forms = pl.concat([pl.Series([None] * by_column.len(), dtype=pl.Boolean), by_row["format_ok"]])
-    ordered = pl.DataFrame({"at": where, "score": scores, "format_ok": forms}).sort("at")
-    return frame.with_columns(ordered["score"], ordered["format_ok"])
+    answers = frame.select(said.alias("said"), "golds", *(["meta_json"] if task.needs_meta else []))
+    by_column = _overlaps if name in _OVERLAPS else rule(name)
+    scores = by_column(answers) if by_column else by_rows(answers, task)
+    return frame.with_columns(scores["score"], scores["format_ok"])
 
 
-def _numbers(frame: pl.DataFrame, pattern: str | None) -> pl.DataFrame:
-    """Share of the answer's numbers that equal the gold's, best over golds (choice.count_one); format: has a number."""
-    gold = pl.col("golds")
-    if pattern is not None:
-        gold = gold.list.eval(pl.coalesce(pl.element().str.extract(pattern), pl.element()))
-    found = frame.lazy().select(numbers=pl.col("said").str.extract_all(r"\d+"), golds=gold).with_row_index("row")
-    scored = (
-        found.explode("golds")
-        .explode("numbers")
-        .group_by("row", "golds")
-        .agg(score=(pl.col("numbers") == pl.col("golds")).mean())
-        .group_by("row")
-        .agg(pl.col("score").max())
-    )
-    return (
-        found.join(scored, on="row", how="left", maintain_order="left")
-        .select(pl.col("score").fill_null(0.0), format_ok=pl.col("numbers").list.len() > 0)
-        .collect()
-    )
-
-
-def _one_by_one(answers: pl.DataFrame, task: Metric) -> pl.DataFrame:
-    meta = answers["meta_json"].to_list() if task.needs_meta else [""] * answers.height
-    golds = (tuple(given or ()) for given in answers["golds"].to_list())
-    rows = list(zip(answers["said"].to_list(), golds, (m or "" for m in meta), strict=True))
-    types = {"score": pl.Float64, "format_ok": pl.Boolean}
-    return pl.DataFrame(score_rows(task.name, rows), schema=types, orient="row")
+def _overlaps(answers: pl.DataFrame) -> pl.DataFrame:
+    """Plain texts over columns, others one by one; the first-line rule has been applied to either."""
+    task = find("qa_f1")
+    if task is None:
+        raise ValueError("qa_f1 is no metric of its own")
+    plain = _plain(answers)
+    parts = [((~plain).arg_true(), by_rows(answers.filter(~plain), task))]
+    if plain.any():
+        overlap = _overlap(answers.filter(plain))
+        parts.append((plain.arg_true(), pl.DataFrame({"score": overlap, "format_ok": None}, schema=SCORED)))
+    return joined(parts)
 
 
 def _plain(answers: pl.DataFrame) -> pl.Series:

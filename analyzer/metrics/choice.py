@@ -1,31 +1,47 @@
 """Tasks whose answer is one of few: a class, a paragraph number, a count. Source: LongBench (Bai et al., 2024)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from analyzer.metrics import Meta, best_of, metric
 
 _NUMBER = re.compile(r"\d+")
 
 
-def classification_one(prediction: str, gold: str, meta: Meta) -> float:
-    """1/k if the gold class is among the k classes named in the answer, else 0.0; meta needs `all_classes`.
+NamedScore = Callable[[list[str], str], float]
+"""Class names found in an answer, in the order of the task's list, and the gold class -> score."""
+
+
+def named_score(named: list[str], gold: str) -> float:
+    """1/k if the gold class is among the k classes named in the answer, else 0.0. Changes `named`.
 
     A named class that is only a part of the gold class's name does not count. Quirk kept: candidates are dropped
     while the list is walked, so the one after a dropped candidate is skipped.
     """
-    named = [str(name) for name in meta.get("all_classes") or () if str(name) in prediction]
     for term in named:
         if term in gold and term != gold:
             named.remove(term)  # the quirk above
     return 1.0 / len(named) if gold in named else 0.0
 
 
-def classification_fixed_one(prediction: str, gold: str, meta: Meta) -> float:
+def named_fixed_score(named: list[str], gold: str) -> float:
     """The same without the quirk: every named class that is only a part of the gold class's name is dropped."""
-    classes = (str(name) for name in meta.get("all_classes") or ())
-    named = [name for name in classes if name in prediction and (name == gold or name not in gold)]
-    return 1.0 / len(named) if gold in named else 0.0
+    kept = [name for name in named if name == gold or name not in gold]
+    return 1.0 / len(kept) if gold in kept else 0.0
+
+
+def classification_one(prediction: str, gold: str, meta: Meta) -> float:
+    """`named_score` of the classes that occur in the answer; meta needs `all_classes`."""
+    return named_score(_named(prediction, meta), gold)
+
+
+def classification_fixed_one(prediction: str, gold: str, meta: Meta) -> float:
+    """`named_fixed_score` of the same."""
+    return named_fixed_score(_named(prediction, meta), gold)
+
+
+def _named(prediction: str, meta: Meta) -> list[str]:
+    return [name for name in map(str, meta.get("all_classes") or ()) if name in prediction]
 
 
 def _names_a_class(prediction: str, meta: Meta) -> bool:

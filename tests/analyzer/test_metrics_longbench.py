@@ -11,6 +11,7 @@ from difflib import SequenceMatcher
 from importlib.util import find_spec
 from pathlib import Path
 
+import orjson
 import polars as pl
 import pytest
 from hypothesis import given
@@ -172,6 +173,50 @@ def test_numbers_over_columns_are_the_rule_for_one_answer(pairs):
         expected = [find(name).score(said, golds, {}) for said, golds in pairs]
         assert scored["score"].to_list() == pytest.approx(expected, abs=1e-9)
         assert scored["format_ok"].to_list() == [find(name).format_ok(said, {}) for said, _ in pairs]
+
+
+NAMES = ["r", "number", "Other", "Other number", "Date", "te", "体育", "体"]
+CLASS_LISTS = st.one_of(
+    st.lists(st.sampled_from(NAMES), max_size=6, unique=True),
+    st.sampled_from([None, [], [""], ["Other", "Other"], ["", "Date"], ["number", 3], "Date"]),
+)
+CLASS_ANSWERS = st.tuples(
+    st.lists(st.sampled_from([*NAMES, " ", "\n", "}", '"all_classes":["Date"]']), max_size=4).map("".join),
+    st.lists(st.sampled_from([*NAMES, ""]), max_size=3),
+    CLASS_LISTS,
+    st.sampled_from(["kept", "{", 'all_classes":["Date"]', "]"]),
+)
+
+
+@given(st.lists(CLASS_ANSWERS, min_size=1, max_size=12))
+def test_classes_over_columns_are_the_rule_for_one_answer(answers):
+    metas = [{"of": {"all_classes": NAMES}, "all_classes": c} if i % 5 == 4 else {"note": note, "all_classes": c}
+             for i, (_, _, c, note) in enumerate(answers)]  # fmt: skip
+    said_golds_meta = [(said, golds, meta) for (said, golds, _, _), meta in zip(answers, metas, strict=True)]
+    frame = pl.DataFrame(
+        {
+            "said": [said for said, _, _ in said_golds_meta],
+            "golds": [golds for _, golds, _ in said_golds_meta],
+            "meta_json": [orjson.dumps(meta).decode() for _, _, meta in said_golds_meta],
+        },
+        schema={"said": pl.String, "golds": pl.List(pl.String), "meta_json": pl.String},
+    )
+    for name in ("classification", "classification_fixed"):
+        scored, task = task_scores(frame, name), find(name)
+        assert scored["score"].to_list() == [task.score(*given) for given in said_golds_meta]
+        assert scored["format_ok"].to_list() == [task.format_ok(said, meta) for said, _, meta in said_golds_meta]
+
+
+NEEDLE_TEXTS = st.text(alphabet=st.sampled_from("7aA \n\x00\x1f\x1c\x7fİß,"), max_size=12)
+
+
+@given(st.lists(st.tuples(NEEDLE_TEXTS, st.lists(NEEDLE_TEXTS, max_size=3)), min_size=1, max_size=12))
+def test_needles_over_columns_are_the_rule_for_one_answer(pairs):
+    frame = as_frame([{"prediction": said, "answers": golds} for said, golds in pairs])
+    for name in ("string_match_all", "string_match_part"):
+        scored = task_scores(frame, name)
+        assert scored["score"].to_list() == [find(name).score(said, golds, {}) for said, golds in pairs]
+        assert scored["format_ok"].to_list() == [None] * len(pairs)
 
 
 def test_reasoning_is_cut_but_line_breaks_and_indentation_reach_the_metric():

@@ -1,0 +1,179 @@
+"""Metrics of short answers over whole columns: numbers, needles and class names. Each gives what its rule for one
+answer (choice.py, qa.py) gives, several times faster than calling it.
+
+A rule takes a frame with said (text), golds (list of text) and, for classes, meta_json, and returns score in [0, 1]
+and format_ok for every row, in order.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+
+import orjson
+import polars as pl
+
+from analyzer.metrics import Metric, find
+from analyzer.metrics.choice import NamedScore, named_fixed_score, named_score
+from analyzer.metrics.rows import score_rows
+
+Rule = Callable[[pl.DataFrame], pl.DataFrame]
+SCORED = {"score": pl.Float64, "format_ok": pl.Boolean}
+
+_NEEDLE = r"^[!-~]([ -~]*[!-~])?$"  # printable ASCII, where Python and Polars agree on lower case, and trimmed
+_CLASSES_KEY = '"all_classes":'
+_GROUPS = 8  # class lists that are looked for; a task has one, and what has more goes row by row
+
+
+def rule(name: str) -> Rule | None:
+    """The column rule of a metric; None where it is scored answer by answer."""
+    return _rules().get(name)
+
+
+@cache
+def _rules() -> dict[str, Rule]:
+    found: dict[str, Rule] = {
+        "count": partial(_numbers, pattern=None),
+        "retrieval": partial(_numbers, pattern=r"Paragraph (\d+)"),
+        "retrieval_zh": partial(_numbers, pattern=r"段落(\d+)"),
+        "string_match_all": partial(_needles, name="string_match_all"),
+        "string_match_part": partial(_needles, name="string_match_part"),
+    }
+    for first_line in ("", "_first_line"):
+        for name, score in (("classification", named_score), ("classification_fixed", named_fixed_score)):
+            found[name + first_line] = partial(_classes, name=name + first_line, named=score)
+    return found
+
+
+def by_rows(answers: pl.DataFrame, task: Metric) -> pl.DataFrame:
+    """The metric called for each distinct answer."""
+    meta = answers["meta_json"].to_list() if task.needs_meta else [""] * answers.height
+    golds = (tuple(given or ()) for given in answers["golds"].to_list())
+    given = list(zip(answers["said"].to_list(), golds, (m or "" for m in meta), strict=True))
+    return pl.DataFrame(score_rows(task.name, given), schema=SCORED, orient="row")
+
+
+def joined(parts: list[tuple[pl.Series, pl.DataFrame]]) -> pl.DataFrame:
+    """Scores of parts of a frame, each with its rows' places in it, in the frame's order."""
+    if len(parts) == 1:
+        return parts[0][1]
+    placed = [scores.select("score", "format_ok", at=where) for where, scores in parts]
+    return pl.concat(placed).sort("at").drop("at")
+
+
+def _numbers(frame: pl.DataFrame, pattern: str | None) -> pl.DataFrame:
+    """Share of the answer's numbers that equal the gold's, best over golds (choice.count_one); format: has a number."""
+    gold = pl.col("golds")
+    if pattern is not None:
+        gold = gold.list.eval(pl.coalesce(pl.element().str.extract(pattern), pl.element()))
+    found = frame.lazy().select(numbers=pl.col("said").str.extract_all(r"\d+"), golds=gold).with_row_index("row")
+    scored = (
+        found.explode("golds")
+        .explode("numbers")
+        .group_by("row", "golds")
+        .agg(score=(pl.col("numbers") == pl.col("golds")).mean())
+        .group_by("row")
+        .agg(pl.col("score").max())
+    )
+    return (
+        found.join(scored, on="row", how="left", maintain_order="left")
+        .select(pl.col("score").fill_null(0.0), format_ok=pl.col("numbers").list.len() > 0)
+        .collect()
+    )
+
+
+def _needles(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Golds found in the answer, case ignored: the share of them, or whether any is (qa.string_match_all, _part).
+
+    The rule for one answer first makes control characters line breaks and trims it. A gold that holds neither control
+    characters nor white space at its ends is found before that exactly where it is found after.
+    """
+    task = _metric(name)
+    gold_plain = pl.col("golds").list.eval(pl.element().str.contains(_NEEDLE)).list.all()
+    ascii_said = pl.col("said").str.len_bytes() == pl.col("said").str.len_chars()
+    plain = frame.select(ascii_said & gold_plain & (pl.col("golds").list.len() > 0)).to_series().fill_null(False)
+    pairs = (
+        frame.filter(plain)
+        .with_row_index("row")
+        .select(pl.col("row").set_sorted(), "golds", said=pl.col("said").str.to_lowercase())
+        .explode("golds")
+        .select("row", found=pl.col("said").str.contains(pl.col("golds").str.to_lowercase(), literal=True))
+    )
+    found = pl.col("found").mean() if name == "string_match_all" else pl.col("found").max().cast(pl.Float64)
+    by_column = pairs.group_by("row", maintain_order=True).agg(score=found, format_ok=pl.lit(None, dtype=pl.Boolean))
+    if plain.all():
+        return by_column.drop("row")
+    return joined([(plain.arg_true(), by_column), ((~plain).arg_true(), by_rows(frame.filter(~plain), task))])
+
+
+@dataclass(frozen=True, slots=True)
+class _SameClasses:
+    """Rows of one list of classes; `names` None: they are to be scored one by one."""
+
+    where: pl.Series
+    names: list[str] | None
+
+
+def _classes(frame: pl.DataFrame, name: str, named: NamedScore) -> pl.DataFrame:
+    """Classes named in the answer, all of them searched for at once; a list that has more than one goes to `named`."""
+    task, parts = _metric(name), []
+    for group in _class_lists(frame["meta_json"].fill_null("")):
+        rows = frame[group.where]
+        scores = by_rows(rows, task) if group.names is None else _one_class_list(rows, group.names, named)
+        parts.append((group.where, scores))
+    return joined(parts) if parts else pl.DataFrame(schema=SCORED)
+
+
+def _class_lists(metas: pl.Series) -> Iterator[_SameClasses]:
+    """Rows by their `all_classes`, without parsing each meta: kvt writes JSON without spaces, so a flat object that
+    holds this key with this list as text has it as its own.
+    """
+    left = pl.DataFrame({"meta": metas}).with_row_index("at")
+    for _ in range(_GROUPS):
+        if left.is_empty():
+            return
+        meta = left["meta"][0]
+        names = (orjson.loads(meta) if meta else {}).get("all_classes")
+        after = pl.col("meta").str.split(_CLASSES_KEY).list.get(1, null_on_oob=True)
+        has_it = after.str.starts_with(orjson.dumps(names).decode()).fill_null(False)
+        flat = pl.col("meta").str.count_matches("{", literal=True) == 1
+        same = left.select(has_it & flat).to_series()
+        if not same[0]:
+            break
+        yield _SameClasses(left["at"].filter(same), names if _searchable(names) else None)
+        left = left.filter(~same)
+    if not left.is_empty():
+        yield _SameClasses(left["at"], None)
+
+
+def _searchable(names: object) -> bool:
+    """Whether a search for all names at once counts as the list does: texts, none empty, none twice."""
+    return (
+        isinstance(names, list) and all(isinstance(n, str) and n for n in names) and 0 < len(names) == len(set(names))
+    )
+
+
+def _one_class_list(frame: pl.DataFrame, names: list[str], named: NamedScore) -> pl.DataFrame:
+    found = frame.select(
+        "golds", found=pl.col("said").str.extract_many(names, overlapping=True).list.unique()
+    ).with_columns(n=pl.col("found").list.len())
+    one = pl.col("golds").list.contains(pl.col("found").list.first()).fill_null(False).cast(pl.Float64)
+    scores = found.select(score=pl.when(pl.col("n") == 1).then(one).otherwise(0.0)).to_series()
+    several = (found["n"] > 1).arg_true()
+    if several.len():
+        place = {name: at for at, name in enumerate(names)}
+        known: dict[tuple[tuple[str, ...], tuple[str, ...]], float] = {}
+        exact = []
+        for told, golds in found[several].select("found", "golds").iter_rows():
+            key = (tuple(sorted(told, key=place.__getitem__)), tuple(golds or ()))
+            if key not in known:
+                known[key] = max((named(list(key[0]), gold) for gold in key[1]), default=0.0)
+            exact.append(known[key])
+        scores = scores.scatter(several, exact)
+    return pl.DataFrame({"score": scores, "format_ok": found["n"] > 0})
+
+
+def _metric(name: str) -> Metric:
+    task = find(name)
+    if task is None:
+        raise ValueError(f"{name} is no metric of its own")
+    return task

@@ -12,7 +12,7 @@ from analyzer.charts_accuracy import acc_by_budget, acc_by_budget_bins, heatmap_
 from analyzer.charts_cost import acc_by_bin, fail_by_bin, latency_p50_by_bin, pareto, ttft_tpot_by_budget
 from analyzer.charts_data import ChartData, chart_data
 from analyzer.charts_loss import acc_by_kept_tokens, drop_decomposition
-from analyzer.charts_style import WIDE, Look, save, spec_of, title_lines
+from analyzer.charts_style import FILES, WIDE, Look, save, spec_of, title_lines
 from analyzer.report import captions
 from analyzer.report.facts import Facts, read_facts
 from kvt_async.contract.settings import Settings
@@ -55,3 +55,8 @@ def draw_all(conn: sqlite3.Connection, settings: Settings, plots_dir: Path) -> l
     facts = read_facts(conn, settings.experiment.exp_group_id)
     data = chart_data(facts)
     return [file for kind in CHARTS for file in save(draw(kind, facts, data), plots_dir, kind.name)]
+
+
+def files(plots_dir: Path) -> list[Path]:
+    """What draw_all writes, in its order."""
+    return [plots_dir / f"{kind.name}{end}" for kind in CHARTS for end in FILES]

@@ -35,11 +35,18 @@ def score_stage(settings: "Settings", *, run_id: str | None = None) -> Facts:
 def analyze_stage(settings: "Settings", *, run_id: str | None = None, partial: bool = False) -> Facts:
     """Derived tables and charts."""
     from analyzer.analyze import analyze
-    from analyzer.charts import draw_all
+    from analyzer.made import once
+    from analyzer.report.facts import read_facts
 
     with _open(settings, write=True) as (conn, paths):
         done = analyze(conn, settings, run_id=run_id, partial=partial)
-        charts = draw_all(conn, settings, paths.plots)
+
+        def draw() -> list[Path]:
+            from analyzer.charts import draw_all
+
+            return draw_all(conn, settings, paths.plots)
+
+        charts = once(paths.run_dir, "charts", [read_facts(conn, settings.experiment.exp_group_id)], draw).files
     state = "recomputed" if done.recomputed else "nothing had changed"
     return {
         "recomputed": done.recomputed,
@@ -52,14 +59,24 @@ def analyze_stage(settings: "Settings", *, run_id: str | None = None, partial: b
 
 def report_stage(settings: "Settings", *, partial: bool = False) -> Facts:
     """report.md and report.html from persisted results."""
+    from analyzer.made import once
     from analyzer.report.build import build_report
+    from analyzer.report.facts import read_facts
 
     with _open(settings) as (conn, paths):
-        built = build_report(conn, settings, paths, partial=partial)
+
+        def build() -> list[Path]:
+            from analyzer.charts import files
+
+            built = build_report(conn, settings, paths, partial=partial)
+            return [built.md, built.html, *files(paths.plots)]
+
+        facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
+        once(paths.run_dir, "report", [facts, settings, partial], build)
     return {
-        "report_md": str(built.md),
-        "report_html": str(built.html),
-        "lines": [f"report: {built.html}", f"        {built.md}"],
+        "report_md": str(paths.report_md),
+        "report_html": str(paths.report_html),
+        "lines": [f"report: {paths.report_html}", f"        {paths.report_md}"],
     }
 
 

@@ -173,7 +173,9 @@ def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> di
             args,
         ).fetchall()
     )
-    failed: dict[str, int] = dict(conn.execute("SELECT run_id, count(*) FROM failures GROUP BY run_id").fetchall())
+    failed: dict[str, int] = dict(  # +: grouped after, not along the index of all requests: failures are few
+        conn.execute("SELECT +run_id, count(*) FROM failures GROUP BY 1").fetchall()
+    )
     tries: dict[str, int] = dict(
         conn.execute(
             "SELECT r.run_id, count(*) FROM try_series t JOIN requests r ON r.request_id = t.request_id GROUP BY 1"

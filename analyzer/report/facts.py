@@ -5,6 +5,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from analyzer import tables
 from analyzer.report.rows import (
     Bin,
     BinStat,
@@ -139,7 +140,10 @@ def read_facts(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         comparisons=_rows(
             conn, Comparison, f"FROM comparisons {mine} ORDER BY series_a, series_b, kv_budget DESC, bin_idx", here
         ),
-        progress={p.run_id: p for p in _rows(conn, Progress, f"FROM run_progress {mine}", here)},
+        progress={
+            run_id: Progress(run_id, c.planned, c.requests, c.responses, c.failures)
+            for run_id, c in tables.progress(conn, group, generation).items()
+        },
         clients=_rows(
             conn,
             Client,

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +10,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from analyzer.metrics import Metric, find
+from analyzer.parallel import cores
 
 Answer = tuple[str, tuple[str, ...], str]
 """What was said, the golds, the example's meta as JSON ("" where the metric needs none)."""
@@ -69,7 +69,3 @@ def _in_parallel(name: str, answers: Sequence[Answer]) -> list[Scored]:
 def _pool() -> ProcessPoolExecutor:
     """Kept as long as the process, so each worker loads its dictionaries once. Spawned: Polars' threads forbid fork."""
     return ProcessPoolExecutor(min(cores(), 16), mp_context=multiprocessing.get_context("spawn"))
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,12 +1,10 @@
 """Texts as lists of words, the ways LongBench's script cuts them. What was cut stays cached: golds come again."""
 
-import logging
 import re
 import string
-from functools import cache, lru_cache
-from typing import Any
+from functools import lru_cache
 
-from analyzer.metrics.extra import load
+from analyzer.metrics.segment import cut
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _ZH_PUNCTUATION = (
@@ -26,18 +24,15 @@ def english_tokens(text: str) -> tuple[str, ...]:
 @lru_cache(maxsize=1 << 14)
 def chinese_words(text: str) -> tuple[str, ...]:
     """jieba's words, white space and punctuation included; needs the `longbench` extra."""
-    return tuple(_jieba().cut(text, cut_all=False))
+    return tuple(cut(text))
 
 
 @lru_cache(maxsize=1 << 14)
 def chinese_tokens(text: str) -> tuple[str, ...]:
     """jieba's words in lower case, without Chinese and ASCII punctuation and white space."""
-    bare = ("".join(word.lower().translate(_NO_ZH_PUNCTUATION).split()) for word in chinese_words(text))
-    return tuple(word for word in bare if word)
+    return tuple(filter(None, map(_bare_word, chinese_words(text))))
 
 
-@cache
-def _jieba() -> Any:
-    jieba = load("jieba")
-    jieba.setLogLevel(logging.WARNING)  # it announces its dictionary on stderr
-    return jieba
+@lru_cache(maxsize=1 << 16)
+def _bare_word(word: str) -> str:
+    return "".join(word.lower().translate(_NO_ZH_PUNCTUATION).split())

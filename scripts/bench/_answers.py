@@ -22,13 +22,14 @@ class Answer:
 Make = Callable[[], Answer]
 
 _TREC = (
-    "Food|Date|Order, rank|Speed|Disease and medicine|Word with a special property|Abbreviation|Language"
-    "|Letter like a-z|Other entity|Animal|Expression abbreviated|Price|Techniques and method|Musical instrument|Mountain"
-    "|Currency name|Event|Product|State|Individual|Organ of body|Reason|Manner of an action|City|Religion|Invention, book and other "
-    "creative piece|Distance, linear measure|Temperature|Postcode or other code|Size, area and volume|Sport|Country"
-    "|Other location|Lasting time of somethin|Equivalent term|Description of something|Weight|Vehicle|Color"
-    "|Other number|Definition of something|Element and substance|Description of a person|Symbols and sign"
-    "|Number of something|Plant|Percent, fraction|Group or organization of person|Title of a person"
+    "Food|Date|Order, rank|Speed|Disease and medicine|Word with a special property|Abbreviation|Language|Letter "
+    "like a-z|Other entity|Animal|Expression abbreviated|Price|Techniques and method|Musical "
+    "instrument|Mountain|Currency name|Event|Product|State|Individual|Organ of body|Reason|Manner of an "
+    "action|City|Religion|Invention, book and other creative piece|Distance, linear measure|Temperature|Postcode "
+    "or other code|Size, area and volume|Sport|Country|Other location|Lasting time of somethin|Equivalent "
+    "term|Description of something|Weight|Vehicle|Color|Other number|Definition of something|Element and "
+    "substance|Description of a person|Symbols and sign|Number of something|Plant|Percent, fraction|Group or "
+    "organization of person|Title of a person"
 )
 TREC = _TREC.split("|")
 _LSHT = (

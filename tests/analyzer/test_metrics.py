@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.metrics import find, words
+from analyzer.metrics import find, segment, words
 from analyzer.metrics.code import common_subsequence
 from analyzer.metrics.text import normalise, normalised, overlap_scores, strip_reasoning, token_f1
 from kvt_async.contract.errors import ConfigError
@@ -149,7 +149,7 @@ def test_an_unknown_metric_is_a_config_error_that_lists_the_known_ones():
 
 def test_a_metric_whose_package_is_missing_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jieba", None)
-    for cached in (words._jieba, words.chinese_words, words.chinese_tokens):  # other tests may have loaded it
+    for cached in (segment._segmenter, words.chinese_words, words.chinese_tokens):  # other tests may have loaded it
         cached.cache_clear()
     with pytest.raises(ConfigError, match="jieba") as caught:
         find("qa_f1_zh").score("没有", ["有"], {})

@@ -21,6 +21,7 @@ from analyzer import metrics
 from analyzer.metrics import find, rows
 from analyzer.metrics.apply import task_scores
 from analyzer.metrics.code import matching_characters
+from analyzer.metrics.segment import cut
 from analyzer.metrics.summary import common_words
 from analyzer.metrics.words import english_tokens
 from kvt_async.contract.metrics import NEEDS
@@ -217,6 +218,33 @@ def test_needles_over_columns_are_the_rule_for_one_answer(pairs):
         scored = task_scores(frame, name)
         assert scored["score"].to_list() == [find(name).score(said, golds, {}) for said, golds in pairs]
         assert scored["format_ok"].to_list() == [None] * len(pairs)
+
+
+CHINESE = st.text(
+    alphabet=st.one_of(
+        st.sampled_from("的一是不了我北京大学研究生命起源会议讨论关税下降小明硕士毕业于中国科学院计算所"),
+        st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF),
+        st.sampled_from("，。！ \r\n\u3000a9Z.%+#-_é\u2028𠮷"),
+    ),
+    max_size=40,
+)
+
+
+@given(CHINESE)
+def test_chinese_text_is_cut_as_jieba_cuts_it(text):
+    jieba = pytest.importorskip("jieba")
+    assert list(cut(text)) == list(jieba.cut(text, cut_all=False))
+
+
+def test_words_that_the_dictionary_lacks_are_cut_as_jieba_cuts_them():
+    jieba = pytest.importorskip("jieba")
+    jieba.initialize()
+    rng, known = random.Random(5), list(jieba.dt.FREQ)
+    for size in (2, 5, 20, 80):
+        for _ in range(60):
+            drawn = (rng.choice((rng.choice(known), chr(rng.randrange(0x4E00, 0x9FD5)))) for _ in range(size))
+            text = "".join(drawn)
+            assert list(cut(text)) == list(jieba.cut(text, cut_all=False)), text
 
 
 def test_reasoning_is_cut_but_line_breaks_and_indentation_reach_the_metric():

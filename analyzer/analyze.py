@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
-from analyzer import derived, outcomes, tables
-from analyzer.aggregate import CiRule, bin_rows
+from analyzer import derived, parallel, tables
+from analyzer.aggregate import CiRule, with_bootstrap
 from analyzer.bootstrap import Columns, mean_of_bins, resample_means
-from analyzer.decompose import LABELS, Outcomes
-from analyzer.evidence import CONTRADICTED, kept_fraction, kept_tokens, run_evidence
+from analyzer.evidence import CONTRADICTED
 from analyzer.group import GroupRows, group_rows
 from analyzer.looks import look
+from analyzer.reading import Asked, RunData, read_elsewhere, read_run
 from analyzer.score import score_fingerprint
 from analyzer.tables import Progress, Run
 from analyzer.transition import Grid
@@ -28,7 +27,7 @@ from kvt_async.contract.settings import Settings
 
 Floats = npt.NDArray[np.float64]
 
-ANALYZER_VERSION = "2"  # raise it whenever any derived figure could change
+ANALYZER_VERSION = "3"  # raise it whenever any derived figure could change
 STAGE = "analyze"
 
 
@@ -42,16 +41,6 @@ class AnalyzeReport:
     recomputed: bool
     partial: bool
     pending: int
-
-
-@dataclass(frozen=True)
-class RunData:
-    """One run, read: its bin_stats inputs and its aligned outcomes over the entries of the dataset."""
-
-    run: Run
-    outcomes: pl.DataFrame
-    aligned: Outcomes  # score NaN where nothing is scored
-    evidence: dict[str, Any]
 
 
 def analyze(
@@ -81,30 +70,27 @@ def analyze(
             return AnalyzeReport(group, gen, len(chosen), False, pending > 0, pending)
         dataset = tables.dataset(facts, chosen[0].dataset_id)
         entries = tables.entries(facts, dataset.dataset_id)
-        read = [_read_run(facts, run, entries) for run in chosen]
+        bins, rule = tuple(dataset.bins), CiRule(settings.analysis.ci, settings.analysis.alpha)
+        path = tables.path_of(conn)
+        elsewhere = parallel.results(
+            read_elsewhere,
+            [Asked(path, run, counts[run.run_id], bins, rule) for run in chosen],
+            rows=sum(counts[run.run_id].scores for run in chosen),
+        )
+        read = [data or read_run(facts, run, entries, bins, rule) for data, run in zip(elsewhere, chosen, strict=True)]
     _check_invariants(read, counts)
     evidence = [data.evidence | {"fingerprint": mark} for data in read]
     _refuse_contradicted(conn, evidence)
-    bins = list(dataset.bins)
     grid = Grid(
         {data.run.run_id: data.aligned.score for data in read},
         entries["bin_idx"].to_numpy(),
         entries["cluster"].to_numpy(),
     )
     replicates = resample(grid, bins, settings.analysis.resamples, settings.analysis.seed)
-    rule = CiRule(settings.analysis.ci, settings.analysis.alpha)
     stats = [
-        row | {"fingerprint": mark}
+        with_bootstrap(row, rule, replicates[row["bin_idx"]][:, i]) | {"fingerprint": mark}
         for i, data in enumerate(read)
-        for row in bin_rows(
-            data.outcomes,
-            run_id=data.run.run_id,
-            dataset_id=dataset.dataset_id,
-            bins=bins,
-            rule=rule,
-            replicates={b: means[:, i] for b, means in replicates.items()},
-            is_baseline=data.run.is_baseline,
-        )
+        for row in data.stats
     ]
     rows = None
     if run_id is None:
@@ -150,23 +136,6 @@ def resample(grid: Grid, bins: Sequence[int], resamples: int, seed: int) -> dict
     return per_bin | {-1: mean_of_bins(list(per_bin.values()))}
 
 
-def _read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame) -> RunData:
-    found = outcomes.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
-    evidence = run_evidence(run, found)
-    found = found.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
-    code = pl.col("failure_label").replace_strict(
-        {name: i for i, name in enumerate(LABELS)}, default=len(LABELS) - 1, return_dtype=pl.Int64
-    )
-    score = np.full(entries.height, np.nan)
-    failed = np.zeros(entries.height, dtype=bool)
-    label = np.full(entries.height, len(LABELS) - 1, dtype=np.int64)
-    at = found["entry"].to_numpy()
-    score[at] = found["score"].to_numpy()
-    failed[at] = found["is_failure"].to_numpy()
-    label[at] = found.select(code.alias("code"))["code"].to_numpy()
-    return RunData(run, found.drop("example_id", "kv_effective", "source"), Outcomes(score, failed, label), evidence)
-
-
 def _check_complete(
     facts: sqlite3.Connection, chosen: Sequence[Run], counts: Mapping[str, Progress], *, partial: bool
 ) -> int:
@@ -208,12 +177,12 @@ def _fingerprint(
 def _check_invariants(read: Sequence[RunData], counts: Mapping[str, Progress]) -> None:
     for data in read:
         count = counts[data.run.run_id]
-        scores = data.outcomes["score"]
+        scores = data.aligned.score
         problems = [
             (count.finished > count.requests, f"{count.finished} outcomes of {count.requests} requests"),
             (count.requests > count.planned, f"{count.requests} requests for {count.planned} manifest entries"),
             (count.scores > count.finished, f"{count.scores} scores for {count.finished} finished requests"),
-            (data.outcomes.height != count.scores, f"{data.outcomes.height} of {count.scores} scores have an entry"),
+            (data.n != count.scores, f"{data.n} of {count.scores} scores have an entry"),
             (bool(((scores < 0) | (scores > 1)).any()), "a score outside [0, 1]"),
         ]
         broken = [text for wrong, text in problems if wrong]

@@ -13,7 +13,7 @@ import polars as pl
 from analyzer.report.costs import cache_state
 from analyzer.report.facts import ALL, Facts
 from analyzer.report.rows import BinStat, Run, Verdict, columns
-from analyzer.report.sentences import nothing_safe
+from analyzer.report.certainty import nothing_safe
 from analyzer.report.wording import budget
 
 LOG_BELOW = 0.03  # fractions under this would pile up at the end of a linear axis

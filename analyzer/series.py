@@ -12,7 +12,7 @@ from analyzer.bootstrap import percentile_interval
 from analyzer.control import Noise
 from analyzer.curve import half_loss, zone_spread
 from analyzer.transition import BudgetTest, Claims, pairs_needed, step_drop
-from analyzer.verdicts import NO_BASELINE, verdict, zone
+from analyzer.verdicts import CANNOT_TELL, NO_BASELINE, TRANSITION, verdict, zone
 
 Floats = npt.NDArray[np.float64]
 
@@ -86,7 +86,7 @@ def summary_row(
         "zone_high": settled.high,
         "verdict": word,
         "verdict_text": sentence,
-        "n_needed": needed if word == "cannot_tell" else None,
+        "n_needed": needed if word in (CANNOT_TELL, TRANSITION) else None,
         "role": this.role,
     }
     if word == NO_BASELINE:
@@ -97,6 +97,9 @@ def summary_row(
     detail: dict[str, Any] = {"level": this.claims.level, "notes": this.notes}
     if this.acc_full is not None and this.tests:
         detail["spread"] = zone_spread(this.replicates, this.axis, margin)
+    if row["n_needed"] is not None:  # for the first budget not proven safe: which of the two claims it would settle
+        first = this.tests[this.claims.n_safe]
+        detail["needed"] = {"budget": first.budget, "claim": "safe" if first.drop < margin else "beyond"}
     if this.noise:
         detail["noise"] = {
             "repeats": this.noise.repeats,

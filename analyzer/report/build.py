@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from analyzer.report import provenance, sentences, tables, tables_cost
+from analyzer.report import certainty, provenance, tables, tables_cost
 from analyzer.report.definitions import FAILURES, definitions
 from analyzer.report.facts import ALL, Facts, read_facts
 from analyzer.report.story import OTHER_SERIES, story
-from analyzer.report.wording import budget, number, percent
+from analyzer.report.wording import budget, listed, number
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
@@ -36,6 +36,7 @@ def build_report(
     """
     facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
     guard(facts, partial=partial)
+    same_question(facts, settings)
     _pictures(conn, settings, paths.plots)
     now = now or datetime.now(UTC)
     paths.run_dir.mkdir(parents=True, exist_ok=True)
@@ -78,6 +79,19 @@ def guard(facts: Facts, *, partial: bool) -> None:
         )
     if not partial:
         _fresh(facts)
+
+
+def same_question(facts: Facts, settings: Settings) -> None:
+    """The margin and alpha of the sentences must be those that the stored verdicts were made with."""
+    for name, asked in (("margin", settings.analysis.margin), ("alpha", settings.analysis.alpha)):
+        stored = {v.asked[name] for v in facts.verdicts if name in v.asked}
+        if stored - {asked}:
+            raise MissingPrerequisiteError(
+                f"the stored verdicts were made with analysis.{name} {listed([f'{s:g}' for s in sorted(stored)])}, the "
+                f"config says {asked:g}",
+                where=facts.group,
+                do="Run `kvt analyze -c CONFIG` first, or set it back.",
+            )
 
 
 def _fresh(facts: Facts) -> None:
@@ -139,11 +153,12 @@ def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:
         "comparisons": tables.comparisons(facts, settings.analysis.alpha),
         "error_budget": tables.error_budget(facts),
         "flags": tables.flags(facts),
+        "pareto": tables_cost.pareto(facts, settings),
         "tokens": tables_cost.tokens(facts),
         "latencies": tables_cost.latencies(facts),
         "volumes": tables_cost.volumes(facts, settings),
         "control": tables.control(facts),
-        "control_says": sentences.control([d for d in facts.drops if d.repeat_idx and d.bin_idx == ALL]),
+        "control_says": certainty.control([d for d in facts.drops if d.repeat_idx and d.bin_idx == ALL]),
         "run_bins": tables.run_bins(facts),
         "step_rule": tables.step_rule(facts),
         "contract": provenance.contract(facts),
@@ -158,12 +173,18 @@ def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:
         },
         "definitions": definitions(
             number(settings.analysis.margin),
-            percent(settings.analysis.alpha / 2, 1),
+            certainty.level_text(_level(facts, settings)),
             number(settings.analysis.drop_threshold),
         ),
         "failures": FAILURES,
         "method": _method(next((v.method for v in facts.verdicts), "")),
     }
+
+
+def _level(facts: Facts, settings: Settings) -> float:
+    """One-sided level of the confirmatory verdict."""
+    first = next((v for v in facts.verdicts if v.role == "confirmatory"), None)
+    return certainty.chance(first, settings.analysis.alpha) if first else settings.analysis.alpha / 2
 
 
 def _method(text: str) -> str:

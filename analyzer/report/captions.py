@@ -1,11 +1,12 @@
 """Chart titles that say the message, and one line each on how to read the marks. Pure."""
 
+from analyzer.report.certainty import nothing_safe
 from analyzer.report.cliff import cliff_range
 from analyzer.report.costs import cache_sentence, client
 from analyzer.report.facts import ALL, Facts
 from analyzer.report.rows import BinStat
-from analyzer.report.sentences import nothing_safe, short_verdict
-from analyzer.report.story import bin_zones
+from analyzer.report.sentences import short_verdict
+from analyzer.report.story import bin_zones, constant
 from analyzer.report.wording import budget, count, percent
 
 
@@ -53,7 +54,8 @@ def heatmap_says(facts: Facts) -> str:
 
 def kept(facts: Facts) -> str:
     for name in facts.series:
-        if inside := cliff_range(bin_zones(facts, name)):
+        inside = cliff_range(bin_zones(facts, name))
+        if inside and constant(facts, name) in (None, "tokens"):
             return (
                 f"{name}: the cliff lies at {count(inside[0])} to {count(inside[1])} kept tokens, whatever the length"
             )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from analyzer.report.wording import budget, count
+from analyzer.report.wording import budget, count, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,13 @@ def cliff_range(zones: Sequence[BinZone]) -> tuple[float, float] | None:
     return None if low > high or contrary else (low, high)
 
 
-def cliff(series: str, zones: Sequence[BinZone]) -> str:
-    """One sentence, or none: only what the rows show."""
+def cliff(series: str, zones: Sequence[BinZone], constant: str | None = None) -> str:
+    """One sentence, or none: only what the rows show.
+
+    `constant` is what resampling found to stay the same over lengths: tokens | fraction | unclear; None: not asked.
+    """
+    if constant == "fraction":
+        return ""  # told by same_ratio, for all such series together
     if len(_closed(zones)) < 2 or not _ratio_falls(zones):
         return ""
     first, last = zones[0], zones[-1]
@@ -48,9 +53,25 @@ def cliff(series: str, zones: Sequence[BinZone]) -> str:
     where = (
         "every bin" if len(closed) == len(zones) else f"every bin where it was reached ({len(closed)} of {len(zones)})"
     )
+    decides = (
+        "though resampling leaves open whether the number or the ratio decides"
+        if constant == "unclear"
+        else "so an absolute number decides and not a ratio (exploratory)"
+    )
     return (
         f"{head}: the cliff lies between about {count(inside[0])} and {count(inside[1])} kept tokens in {where}, "
-        "so an absolute number decides and not a ratio."
+        f"{decides}."
+    )
+
+
+def same_ratio(series: Sequence[str]) -> str:
+    """One sentence for the series whose half-loss points agree as ratios; empty for none."""
+    if not series:
+        return ""
+    verb = "loses" if len(series) == 1 else "lose"
+    return (
+        f"{listed(list(series))} {verb} half at about the same ratio in every length bin where the loss is proven: the "
+        "ratio decides, not a number of tokens (exploratory)."
     )
 
 

@@ -18,6 +18,16 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
             "questions, are resampled for its interval.",
         ),
         (
+            "Of full cache",
+            "Accuracy relative to full cache's, in percent: 0.45 where full cache scores 0.60 is 75%. Verdicts are "
+            "about the absolute loss, not about this share.",
+        ),
+        (
+            "Budget asked, budget applied",
+            "Nominal: what the request asked for. Effective: what the server shows that it kept (median). Kept tokens "
+            "count the same in tokens, per layer and head.",
+        ),
+        (
             "Safe budget",
             f"The smallest budget such that it and every larger one is proven to lose less than the margin {margin}. "
             f"Tested from full cache down, one-sided at {one_sided}, stopping at the first that is not proven.",
@@ -31,6 +41,27 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
             "Transition zone",
             "Between the safe budget and the broken one: quality changes there, or the sample is too small to say. "
             "It is open on a side where nothing is proven.",
+        ),
+        (
+            "Cannot tell, pairs needed",
+            f"Too few pairs for a proof, which is no sign of safety. The number is what would settle the first open "
+            f"budget with a chance of 80%: to prove it safe where the loss seen is below {margin}, else to prove a "
+            "loss beyond it. Not given where the loss seen lies too near the margin.",
+        ),
+        (
+            "Confirmatory, Holm-adjusted, exploratory",
+            "The first series over all lengths keeps the stated chance of error; further series share it (Holm); "
+            "single length bins are not adjusted, so treat what only one of them shows as a hypothesis.",
+        ),
+        (
+            "Ceiling, floor",
+            "Ceiling: full cache is always right, so a smaller cache can only look worse. Floor: nothing is left to "
+            "lose, at the smallest budgets or (nothing to lose) already at full cache; a flat line there is no safety.",
+        ),
+        (
+            "Look",
+            "With `sampling.strategy: focus_transition` examples may be added after an analysis; look k then spends "
+            "alpha / 2^k, so that looking again costs certainty instead of hiding it.",
         ),
         (
             "Step rule",
@@ -51,6 +82,11 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
             "Cache state",
             "cold: at most 5% of the prompt tokens came from a prefix cache; warm: at least 95%; mixed: between. "
             "Latencies of different states are not compared.",
+        ),
+        (
+            "GiB saved",
+            "Bytes of a cached token x prompt length x batch x the share not kept: arithmetic for your load. It "
+            "becomes memory only where the server frees what it evicts.",
         ),
         (
             "Evidence",

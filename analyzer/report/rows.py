@@ -124,6 +124,7 @@ class Drop:
     drop_failures: float | None
     drop_answers: float | None
     drop_json: str
+    within_noise: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ class Verdict:
     half_loss_budget: float | None
     half_loss_ci_low: float | None
     half_loss_ci_high: float | None
+    zone_json: str
     verdict: str
     verdict_text: str
     n_needed: int | None
@@ -157,6 +159,25 @@ class Verdict:
     acc_post: float | None
     drop: float | None
     transition_bin_idx: int | None
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """zone_json: level, notes, needed, spread, noise, cliff, length_by_budget; {} where it says nothing."""
+        loaded: dict[str, Any] = json.loads(self.zone_json or "{}")
+        return loaded
+
+    @property
+    def notes(self) -> list[str]:
+        return [str(n) for n in self.detail.get("notes", [])]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the analysis was asked for: alpha, margin, resamples, seed; {} where the method is no JSON."""
+        try:
+            loaded = json.loads(self.method)
+        except json.JSONDecodeError:
+            return {}
+        return loaded if isinstance(loaded, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)

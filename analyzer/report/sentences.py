@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+from analyzer.report.certainty import needed, needs, nothing_safe
 from analyzer.report.rows import Bin, BinStat, Comparison, Drop, Evidence, Verdict
 from analyzer.report.wording import budget, interval, listed, number, percent, plural
 
@@ -16,15 +17,18 @@ def verdict(v: Verdict, unit: str, margin: float) -> str:
     if v.verdict == "no_baseline":
         return "No verdict: there is no full-cache run to compare with."
     if v.verdict == "nothing_to_lose":
-        return f"No verdict: accuracy at full cache is {number(v.acc_full)}, so there is nothing to lose."
+        return (
+            f"No verdict: accuracy at full cache is {number(v.acc_full)}, so there is nothing to lose (a floor): no "
+            f"budget can lose more than {m}. Requests fail, the task is too hard, or metric and task don't fit."
+        )
     if v.verdict == "no_transition_in_range":
         return (
             f"No transition in the tested range: down to {budget(v.safe_budget, unit)}, every budget is proven to lose "
             f"less than {m} ({plural(v.n, 'pair')})."
         )
     if v.verdict == "cannot_tell":
-        return f"{_cannot_tell(v, unit, m)}{needs(v)}"
-    return f"{_safe(v, unit, m)}{_zone(v, unit, m)}"
+        return f"{_cannot_tell(v, unit, m)}{needs(v, unit, m)}"
+    return f"{_safe(v, unit, m)}{_zone(v, unit, m)}{needs(v, unit, m) if nothing_safe(v) else ''}"
 
 
 def short_verdict(v: Verdict, unit: str) -> str:
@@ -40,21 +44,10 @@ def short_verdict(v: Verdict, unit: str) -> str:
         return f"safe down to {budget(v.safe_budget, unit)}, the smallest tested"
     if v.verdict == "cannot_tell":
         safe = "" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}; below: "
-        needed = v.n_needed or 0
-        return f"{safe}can't tell" + (f", needs about {plural(needed, 'pair')}" if needed > v.n else "")
+        return f"{safe}can't tell" + (f", needs {text.split(',')[0]}" if (text := needed(v, unit, "")) else "")
     return {"nothing_to_lose": "nothing to lose at full cache", "no_baseline": "no full-cache baseline"}.get(
         v.verdict, v.verdict
     )
-
-
-def nothing_safe(v: Verdict) -> bool:
-    """Safe budget 1.0 (or none) says that nothing below full cache is proven safe."""
-    return v.safe_budget is None or v.safe_budget == 1.0
-
-
-def needs(v: Verdict) -> str:
-    needed = v.n_needed or 0
-    return f" To tell, about {plural(needed, 'pair')} are needed." if needed > v.n else ""
 
 
 def _cannot_tell(v: Verdict, unit: str, m: str) -> str:
@@ -103,8 +96,9 @@ def what_changed(series: str, full: BinStat | None, levels: Sequence[tuple[float
     end = interval(last.acc_mean, last.acc_ci_low, last.acc_ci_high)
     loss = interval(last.drop_mean, last.drop_ci_low, last.drop_ci_high)
     moved = _moved(last)
+    of_full = f", {percent(ratio(last.acc_mean, full.acc_mean))} of full cache's" if full.acc_mean else ""
     text = (
-        f"Accuracy of {series} {moved} from {start} at full cache to {end} at {budget(low, unit)}: "
+        f"Accuracy of {series} {moved} from {start} at full cache to {end} at {budget(low, unit)}{of_full}: "
         f"a paired loss of {loss} over {plural(last.n, 'pair')}."
     )
     points = [(1.0, full.acc_mean), *((b, d.acc_mean or 0.0) for b, d in known)]
@@ -114,6 +108,11 @@ def what_changed(series: str, full: BinStat | None, levels: Sequence[tuple[float
         where = "full cache" if x == points[0][0] else budget(x, unit)
         text += f" The largest step, {number(size)}, lies between {where} and {budget(y, unit)}."
     return text
+
+
+def ratio(value: float | None, full: float | None) -> float | None:
+    """Accuracy relative to full cache; None where that is 0 or unknown."""
+    return None if value is None or not full else value / full
 
 
 def _moved(d: Drop) -> str:
@@ -137,9 +136,10 @@ def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) 
         return f"{series}: no length bin could be judged."
     if len(parts) == 1 and len(parts[0][1]) > 1:
         if parts[0][0] == NONE_PROVEN:
-            pairs = max((v.n_needed or 0 for _, v in rows if v.verdict == "cannot_tell"), default=0)
+            safe = [v for _, v in rows if v.detail.get("needed", {"claim": "safe"})["claim"] == "safe"]
+            pairs = max((v.n_needed or 0 for v in safe), default=0)
             short = pairs > max(v.n for _, v in rows)
-            need = f" (to tell, about {plural(pairs, 'pair')} per bin are needed)" if short else ""
+            need = f" (to prove one, about {plural(pairs, 'pair')} per bin are needed)" if short else ""
             return f"{series}: no budget is proven safe in any length bin{need}."
         where = "any" if parts[0][0].startswith("no ") else "every"
         return f"{series}: {parts[0][0]} in {where} length bin."
@@ -209,35 +209,6 @@ def partial(pending: int, requests: int) -> str:
     )
 
 
-def control(rows: Sequence[Drop]) -> str:
-    """The server's own noise: full cache against full cache."""
-    known = [d for d in rows if d.n]
-    if not known:
-        return "A/A control: not run, so the server's own noise is not known (kv.control_repeats)."
-    parts = []
-    for d in known:
-        flips = (d.n_worse or 0) + (d.n_better or 0)
-        drop = interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high)
-        parts.append(f"{flips:,} of {plural(d.n, 'answer')} changed score, mean difference {drop}")
-    return f"A/A control (full cache run again): {'; again: '.join(parts)}."
-
-
-def within_noise(d: Drop, controls: Sequence[Drop]) -> bool:
-    """True when the effect is no larger than what full cache against itself shows."""
-    bounds = [max(abs(c.drop_ci_low or 0), abs(c.drop_ci_high or 0)) for c in controls if _has_ci(c)]
-    flips = any((c.n_worse or 0) + (c.n_better or 0) for c in controls)
-    return bool(bounds) and flips and d.drop_mean is not None and abs(d.drop_mean) <= max(bounds)
-
-
-def noise(levels: Sequence[tuple[float, Drop]], controls: Sequence[Drop], unit: str) -> str:
-    """Names the budgets whose effect the control's noise alone could make; empty when there are none."""
-    inside = [budget(b, unit) for b, d in levels if within_noise(d, controls)]
-    if not inside:
-        return ""
-    verb, s = ("is", "") if len(inside) == 1 else ("are", "s")
-    return f"The effect{s} at {listed(inside)} {verb} no larger than the noise of the A/A control."
-
-
 def series_compared(rows: Sequence[Comparison], alpha: float, unit: str) -> str:
     """The ranking of the series, neighbour against neighbour, at the budget where most pairs differ for certain.
 
@@ -274,7 +245,3 @@ def series_compared(rows: Sequence[Comparison], alpha: float, unit: str) -> str:
 
 def _negative(value: float | None) -> float | None:
     return None if value is None else -value
-
-
-def _has_ci(d: Drop) -> bool:
-    return d.drop_ci_low is not None and d.drop_ci_high is not None

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from analyzer.report import costs, sentences
-from analyzer.report.cliff import BinZone, cliff
+from analyzer.report import certainty, costs, memory, sentences
+from analyzer.report.certainty import nothing_safe
+from analyzer.report.cliff import BinZone, cliff, same_ratio
 from analyzer.report.facts import ALL, Facts
+from analyzer.report.limits import alarms, caveats, limits
 from analyzer.report.rows import BinStat, Drop, Run, Verdict
-from analyzer.report.sentences import nothing_safe
 from analyzer.report.wording import listed, number, percent, plural
 from kvt_async.contract.settings import Settings
 
 OTHER_SERIES = "Other series."
-REFERENCE = "reference"  # the model that ships with kvt
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def story(facts: Facts, settings: Settings) -> Story:
             Answer(question, tuple(line for line in lines if line))
             for question, lines in (
                 ("What changed with the KV budget?", _changed(facts, settings.analysis.alpha)),
-                ("Where does it break?", _where(facts)),
+                ("Where does it break?", _where(facts, number(margin))),
                 ("Which budget is safe at which length?", _lengths(facts)),
                 ("Wrong answers or failures?", _failures(facts)),
-                ("What does a smaller budget buy?", _trade(facts)),
+                ("What does a smaller budget buy?", _trade(facts, settings)),
                 ("Was the budget applied?", _evidence(facts)),
                 ("How sure is this?", _sure(facts, settings)),
                 ("What limits it?", limits(facts, settings)),
@@ -62,30 +62,14 @@ def headline(facts: Facts, verdict: Verdict | None, margin: float) -> str:
         return "Only full cache was run: there is no smaller budget to judge."
     if verdict is None:
         return f"{facts.series[0]}: no verdict was computed."
+    full = facts.stat(facts.full)
+    if full is not None and full.n and full.n_failures == full.n:
+        return (
+            f"{verdict.series}: no verdict, because every request failed at full cache ({full.n:,} of {full.n:,}): "
+            "there are no answers to compare. `kvt status` says why they failed."
+        )
     sentence = sentences.verdict(verdict, facts.unit, margin)
     return f"{verdict.series}: {sentence[0].lower()}{sentence[1:]}"
-
-
-def alarms(facts: Facts) -> list[str]:
-    """What must stand above every verdict."""
-    found = []
-    if facts.partial:
-        found.append(sentences.partial(facts.pending, facts.requests))
-    labels = [s for s in facts.series if any(e.status == "unverified" for e in facts.statuses(s))]
-    if labels:
-        which = "" if labels == facts.series else f" ({', '.join(labels)})"
-        found.append(f"UNVERIFIED{which}: {sentences.UNVERIFIED}.")
-    wrong = [s for s in facts.series if any(e.status == "contradicted" for e in facts.statuses(s))]
-    if wrong:
-        found.append(f"CONTRADICTED ({', '.join(wrong)}): the server applied another budget than asked.")
-    return found
-
-
-def caveats(facts: Facts) -> list[str]:
-    """What doesn't touch the verdict, but a figure beside it."""
-    if any(c.verdict != "client-clean" for c in facts.clients):
-        return [f"Latencies are not the server's alone: {costs.client(facts.clients)}."]
-    return []
 
 
 def paired(facts: Facts, series: str, bin_idx: int = ALL) -> list[tuple[float, Drop]]:
@@ -123,6 +107,13 @@ def _kept(stat: BinStat | None) -> float | None:
     return stat.kept_tokens_p50 if stat else None
 
 
+def constant(facts: Facts, series: str) -> str | None:
+    """What resampling says stays the same over lengths: tokens | fraction | unclear; None where it was not asked."""
+    v = facts.verdict(series)
+    found = v.detail.get("cliff") if v else None
+    return found["constant"] if found else None
+
+
 def _changed(facts: Facts, alpha: float) -> list[str]:
     full = facts.stat(facts.full)
     if not facts.series:
@@ -132,14 +123,18 @@ def _changed(facts: Facts, alpha: float) -> list[str]:
     ]
 
 
-def _where(facts: Facts) -> list[str]:
+def _where(facts: Facts, m: str) -> list[str]:
     alike: dict[str, list[str]] = {}
     for series in facts.series[1:]:
         if (v := facts.verdict(series)) is not None:
             alike.setdefault(sentences.short_verdict(v, facts.unit), []).append(series)
     others = [f"{listed(names)}: {text}" for text, names in alike.items()]
+    first = facts.verdict(facts.series[0]) if facts.series else None
+    open_zone = first if first and first.verdict == "transition" and not nothing_safe(first) else None
     return [
-        *(cliff(s, bin_zones(facts, s)) for s in facts.series),
+        certainty.needs(open_zone, facts.unit, m).strip() if open_zone else "",
+        *(cliff(s, bin_zones(facts, s), constant(facts, s)) for s in facts.series),
+        same_ratio([s for s in facts.series if constant(facts, s) == "fraction"]),
         f"{OTHER_SERIES} {'; '.join(others)}." if others else "",
     ]
 
@@ -184,7 +179,7 @@ def chosen_level(facts: Facts, series: str) -> Run | None:
     return levels[0] if levels else None
 
 
-def _trade(facts: Facts) -> list[str]:
+def _trade(facts: Facts, settings: Settings) -> list[str]:
     if not facts.series:
         return []
     series = facts.series[0]
@@ -200,7 +195,7 @@ def _trade(facts: Facts) -> list[str]:
         costs.latency(run.kv_budget, full, here, facts.clients, facts.unit),
     ]
     measured = [s for r in facts.runs if (s := facts.stat(r)) and s.latency_p50_s is not None]
-    return [*lines, costs.cache_sentence(measured) if measured else ""]
+    return [*lines, costs.cache_sentence(measured) if measured else "", *memory.serving(facts, settings, run)]
 
 
 def _evidence(facts: Facts) -> list[str]:
@@ -225,46 +220,27 @@ def _evidence(facts: Facts) -> list[str]:
 
 
 def _sure(facts: Facts, settings: Settings) -> list[str]:
-    a = settings.analysis
     v = facts.verdict(facts.series[0]) if facts.series else None
-    lines = [sentences.control(controls(facts))]
+    lines = [certainty.control(controls(facts))]
     for series in facts.series:
-        if text := sentences.noise(paired(facts, series), controls(facts), facts.unit):
+        if text := certainty.noise(paired(facts, series), facts.unit):
             lines.append(f"{series}: {text}")
     if v is not None and v.n:
-        bins = ", its bins are exploratory" if len(facts.bins) > 1 else ""
+        level = certainty.level_text(certainty.chance(v, settings.analysis.alpha))
         lines.append(
             f"{plural(v.n, 'pair')} per budget over {plural(len(facts.bins), 'length bin')}; a wrong “safe” or a wrong "
-            f"“broken” has a chance of at most {percent(a.alpha / 2, 1)} each. The overall verdict of {v.series} is "
-            f"confirmatory{bins}."
+            f"“broken” has a chance of at most {level} each. {_roles(facts, v)}"
         )
+        lines.append(certainty.spread(v, facts.unit, number(settings.analysis.margin)))
     return lines
 
 
-def limits(facts: Facts, settings: Settings) -> list[str]:
-    """What these numbers can't say."""
-    lines = []
-    models = {r.model_name for r in facts.runs}
-    if REFERENCE in models:
-        lines.append(
-            "The reference model is tiny: it has no attention redundancy, so its curves are steeper than a large "
-            "model's. It shows the method, not the budget of your model."
-        )
-    tasks = ", ".join(f"{d['name']} / {d['task']}" for d in facts.datasets)
-    if tasks:
-        lines.append(f"One task ({tasks}): another task may break elsewhere.")
-    full = facts.stat(facts.full)
-    if full is None:
-        lines.append("Without a full-cache run there is no baseline, so no loss can be told.")
-    elif full.acc_mean is not None and full.acc_mean < settings.analysis.margin:
-        lines.append(f"Accuracy at full cache is {number(full.acc_mean)}: a floor, nothing can be lost from it.")
-    empty = [
-        b.label for b in facts.bins if all((s := facts.stat(r, b.bin_idx)) is None or s.n == 0 for r in facts.runs)
-    ]
-    if empty:
-        lines.append(f"No examples in {', '.join(empty)} tokens.")
-    planned = max((p.planned for p in facts.progress.values()), default=0)
-    asked = max((p.requests for p in facts.progress.values()), default=0)
-    if asked < planned:
-        lines.append(f"{asked:,} of {plural(planned, 'manifest example')} were asked per level.")
-    return lines
+def _roles(facts: Facts, first: Verdict) -> str:
+    """Which verdicts keep the promised chance of error, and how."""
+    holm = [s for s in facts.series if (v := facts.verdict(s)) and v.role == "holm"]
+    parts = [f"The overall verdict of {first.series} is confirmatory"]
+    if holm:
+        parts.append(f"those of {listed(holm)} are Holm-adjusted among themselves")
+    if len(facts.bins) > 1:
+        parts.append("single length bins are exploratory (unadjusted: one in many may be wrong)")
+    return f"{'; '.join(parts)}."

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from analyzer.report import sentences
+from analyzer.report.certainty import ROLES, ceiling_or_floor, nothing_safe
 from analyzer.report.facts import ALL, Facts
-from analyzer.report.rows import Bin, BinStat, Run
+from analyzer.report.rows import Bin, BinStat, Evidence, Run
 from analyzer.report.story import controls
-from analyzer.report.wording import NOTHING, amount, budget, count, interval, number, percent, seconds, signed
+from analyzer.report.wording import NOTHING, budget, count, interval, number, percent, seconds, signed
 from kvt_async.contract.errors import FailureLabel
 
 WHOLE = Bin(ALL, 0, 0)
@@ -41,7 +42,7 @@ def verdicts(facts: Facts) -> Table:
             if v.verdict in ("transition", "cannot_tell")
             else NOTHING
         )
-        safe = "none proven" if sentences.nothing_safe(v) else budget(v.safe_budget, facts.unit)
+        safe = "none proven" if nothing_safe(v) else budget(v.safe_budget, facts.unit)
         rows.append(
             (
                 series,
@@ -52,14 +53,19 @@ def verdicts(facts: Facts) -> Table:
                 half,
                 count(v.n),
                 v.evidence.upper() if v.evidence in ("unverified", "contradicted") else v.evidence,
-                v.role,
+                ROLES.get(v.role, v.role),
+                ceiling_or_floor(v) or NOTHING,
             )
         )
     head = (
         "Series", "Verdict", "Safe budget", "Transition zone", "Real loss from", "Half of the loss at [95% CI]",
-        "Pairs", "Evidence", "Role",
+        "Pairs", "Evidence", "Role", "Limit",
     )  # fmt: skip
-    return Table(head, tuple(rows), text_columns=2)
+    note = (
+        "Pairs: examples answered at full cache and at the budget. Holm-adjusted: tested more strictly, because there "
+        "are several series. Ceiling: full cache is always right; floor: at the smallest budgets nothing is left."
+    )
+    return Table(head, tuple(rows), text_columns=2, note=note if rows else "")
 
 
 def safe_by_length(facts: Facts) -> Table:
@@ -74,16 +80,20 @@ def safe_by_length(facts: Facts) -> Table:
             elif v.verdict in ("no_baseline", "nothing_to_lose"):
                 cells.append("no verdict")
             else:
-                safe = "none" if sentences.nothing_safe(v) else budget(v.safe_budget, facts.unit)
+                safe = "none" if nothing_safe(v) else budget(v.safe_budget, facts.unit)
                 cells.append(f"{safe} / {budget(v.zone_low, facts.unit)}")
         rows.append((series, *cells))
-    note = "Safe budget / broken from, within each bin (exploratory). “none”: no budget is proven safe there."
+    note = (
+        "Safe budget / broken from, within each bin. “none”: no budget is proven safe there; –: none is proven broken. "
+        "Exploratory: bins are not adjusted for being many."
+    )
     return Table(("Prompt tokens", *(b.label for b in facts.bins)), tuple(rows), note=note)
 
 
 def levels(facts: Facts) -> Table:
     """Every level over all lengths: accuracy, paired loss, what was kept, was it applied."""
     rows = []
+    full = facts.stat(facts.full)
     for run in facts.runs:
         s, d, e = facts.stat(run), facts.drop(run), facts.evidence.get(run.run_id)
         if s is None:
@@ -93,20 +103,36 @@ def levels(facts: Facts) -> Table:
                 run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
                 budget(run.kv_budget, run.kv_unit),
                 interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
+                percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)),
                 interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high) if d else NOTHING,
                 f"{d.n_worse or 0} / {d.n_better or 0}" if d and d.n else NOTHING,
                 percent(s.fail_rate, 1),
                 percent(s.identical_to_full),
+                applied(run, s, e),
                 count(s.kept_tokens_p50),
-                amount(s.kv_bytes_p50),
                 _evidence(facts, run, e.status if e else None),
             )
         )
     head = (
-        "Series", "Budget", "Accuracy [95% CI]", "Loss against full [95% CI]", "Worse / better pairs", "Failed",
-        "Same text as full", "Kept tokens p50", "KV bytes p50", "Evidence",
+        "Series", "Budget asked", "Accuracy [95% CI]", "Of full cache", "Loss against full [95% CI]",
+        "Worse / better pairs", "Failed", "Same text as full", "Budget applied", "Kept tokens p50", "Evidence",
     )  # fmt: skip
-    return Table(head, tuple(rows))
+    note = (
+        "Of full cache: accuracy relative to full cache's. Budget applied: the effective one, as the server shows it "
+        "(median); –: nothing shows it."
+    )
+    return Table(head, tuple(rows), note=note)
+
+
+def applied(run: Run, stat: BinStat, evidence: Evidence | None) -> str:
+    """The effective budget: what evidence shows, and as a share where the budget is a cap in tokens."""
+    if run.is_full:
+        return "all"
+    if evidence is None or evidence.effective_p50 is None:
+        return NOTHING
+    text = budget(float(f"{evidence.effective_p50:.3g}"), run.kv_unit)
+    share = stat.kept_fraction_p50
+    return text if run.kv_unit == "fraction" or share is None else f"{text} ({percent(share)} kept)"
 
 
 def _evidence(facts: Facts, run: Run, status: str | None) -> str:
@@ -193,7 +219,7 @@ def run_bins(facts: Facts) -> Table:
     rows = []
     for run in facts.runs:
         for b in [*facts.bins, WHOLE]:
-            s = facts.stat(run, b.bin_idx)
+            s, base = facts.stat(run, b.bin_idx), facts.stat(facts.full, b.bin_idx)
             if s is None:
                 continue
             rows.append(
@@ -201,12 +227,14 @@ def run_bins(facts: Facts) -> Table:
                     run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
                     budget(run.kv_budget, run.kv_unit), b.label, count(s.n), count(s.n_clusters),
                     interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high), number(s.em_mean), number(s.f1_mean),
-                    number(s.acc_answered), interval(s.fail_rate, s.fail_ci_low, s.fail_ci_high, 3),
+                    percent(sentences.ratio(s.acc_mean, base.acc_mean if base else None)), number(s.acc_answered),
+                    count(s.kept_tokens_p50), interval(s.fail_rate, s.fail_ci_low, s.fail_ci_high, 3),
                     seconds(s.latency_p50_s), seconds(s.latency_p95_s), seconds(s.ttft_p50_s), seconds(s.tpot_p50_s),
                 )
             )  # fmt: skip
-    head = ("Series", "Budget", "Prompt tokens", "n", "Contexts", "Accuracy [95% CI]", "EM", "F1", "Accuracy, answered",
-            "Failure rate [95% CI]", "Latency p50", "Latency p95", "TTFT p50", "TPOT p50")  # fmt: skip
+    head = ("Series", "Budget", "Prompt tokens", "n", "Contexts", "Accuracy [95% CI]", "EM", "F1", "Of full cache",
+            "Accuracy, answered", "Kept tokens p50", "Failure rate [95% CI]",
+            "Latency p50", "Latency p95", "TTFT p50", "TPOT p50")  # fmt: skip
     return Table(head, tuple(rows), text_columns=3, folded=f"All {len(rows)} rows, run by run and bin by bin")
 
 

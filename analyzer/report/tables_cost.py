@@ -1,9 +1,10 @@
 """Tables of tokens, latency, throughput and cost. Pure."""
 
-from analyzer.report import costs
+from analyzer.report import costs, memory, sentences
 from analyzer.report.facts import Facts
+from analyzer.report.rows import BinStat
 from analyzer.report.tables import Table, level_name
-from analyzer.report.wording import NOTHING, count, number, percent, seconds
+from analyzer.report.wording import NOTHING, amount, count, gib, interval, number, percent, seconds
 from kvt_async.contract.settings import Settings
 
 
@@ -33,6 +34,45 @@ def tokens(facts: Facts) -> Table:
         f"At {level_name(run)}; prompt and completion as the server counts, own count by our tokenizer." if run else ""
     )
     return Table(head, tuple(rows), note=note)
+
+
+def pareto(facts: Facts, settings: Settings) -> Table:
+    """Quality, memory and latency of every level side by side; marked where no other level is better in both."""
+    load = memory.load_of(facts, settings)
+    full = facts.stat(facts.full)
+    measured = [(run, s) for run in facts.runs if not run.repeat_idx and (s := facts.stat(run)) and s.n]
+    rows = []
+    for run, s in measured:
+        saved = [] if load is None else [gib(memory.saved_gib(facts, run, load))]
+        best = "" if s.kv_bytes_p50 is None else "yes" if _undominated(s, [o for _, o in measured]) else "no"
+        rows.append(
+            (
+                level_name(run), interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
+                percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)), percent(s.kept_fraction_p50),
+                amount(s.kv_bytes_p50), *saved, seconds(s.latency_p50_s), best or NOTHING,
+            )
+        )  # fmt: skip
+    saves = [] if load is None else [f"Saved at {load.label}"]
+    head = ("Level", "Accuracy [95% CI]", "Of full cache", "Cache kept p50", "KV bytes per request p50", *saves,
+            "Latency p50", "On the front")  # fmt: skip
+    note = "On the front: no level has a higher mean accuracy in a smaller cache (means, whatever their uncertainty)."
+    if load is None:
+        note = f"{note} {memory.HOW}"
+    elif any(e.status == "unverified" for e in facts.evidence.values()):
+        note = f"{note} GiB of unverified levels are arithmetic: nothing shows that the server applied the budget."
+    return Table(head, tuple(rows), note=note)
+
+
+def _undominated(one: BinStat, others: list[BinStat]) -> bool:
+    acc, size = one.acc_mean or 0.0, one.kv_bytes_p50 or 0.0
+    return not any(
+        o.kv_bytes_p50 is not None
+        and o.acc_mean is not None
+        and o.acc_mean >= acc
+        and o.kv_bytes_p50 <= size
+        and (o.acc_mean > acc or o.kv_bytes_p50 < size)
+        for o in others
+    )
 
 
 def latencies(facts: Facts) -> Table:

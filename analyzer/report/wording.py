@@ -64,6 +64,13 @@ def amount(value: float | None) -> str:
     return f"{value:.3g} TB"
 
 
+def gib(value: float | None) -> str:
+    """GiB to three significant digits, small ones as MiB."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.3g} GiB" if abs(value) >= 0.1 or value == 0 else f"{1024 * value:,.3g} MiB"
+
+
 def count(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}"
 

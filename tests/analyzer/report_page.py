@@ -1,6 +1,7 @@
 """The demo's report, built once for all tests that look at it: drawing ten charts takes seconds."""
 
 import atexit
+import re
 import shutil
 import tempfile
 from contextlib import closing
@@ -12,9 +13,11 @@ from analyzer.report.build import ReportPaths, build_report
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.schema import connect_for_reading
-from tests.analyzer.report_rows import GROUP, Rows, write
+from tests.analyzer.report_cases import GROUP, Rows
+from tests.analyzer.report_rows import write
 
 SETTINGS = load_settings(None, [f"experiment.exp_group_id={GROUP}"], environ={})
+SLIPS = re.compile(r".*(?:\bNone\b|\bnan\b|\binf\b|\[–|\w+\(\w+=|^- $).*", re.MULTILINE)  # unformatted values
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 

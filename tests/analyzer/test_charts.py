@@ -15,7 +15,8 @@ from analyzer.charts_data import budget_axis, chart_data
 from analyzer.charts_style import DASHES, NARROW, PALETTE, SHAPES, save
 from analyzer.report.facts import Facts, read_facts
 from kvt_async.contract.load import load_settings
-from tests.analyzer.report_rows import DEGENERATE, GROUP, SMALL, Rows, write
+from tests.analyzer.report_cases import DEGENERATE, GROUP, SMALL, Rows
+from tests.analyzer.report_rows import write
 
 SETTINGS = load_settings(None, [f"experiment.exp_group_id={GROUP}"], environ={})
 KINDS = {kind.name: kind for kind in CHARTS}

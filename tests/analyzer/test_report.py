@@ -21,11 +21,11 @@ from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteErro
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.schema import connect_for_reading
-from tests.analyzer.report_page import NOON, SETTINGS, demo_report
-from tests.analyzer.report_rows import DEGENERATE, GROUP, SMALL, SNAPKV, Rows, Series, cliff, write
+from tests.analyzer.report_cases import GROUP, SMALL, SNAPKV, Rows, Series, cliff
+from tests.analyzer.report_page import NOON, SETTINGS, SLIPS, demo_report
+from tests.analyzer.report_rows import write
 from tests.analyzer.synthetic import make_db
 
-SLIPS = re.compile(r".*(?:\bNone\b|\bnan\b|\binf\b|\[–|\w+\(\w+=|^- $).*", re.MULTILINE)  # unformatted values
 LATER = datetime(2026, 1, 3, 9, tzinfo=UTC)
 
 
@@ -153,98 +153,6 @@ def test_the_analyzers_own_rows_give_a_whole_report(tmp_path: Path) -> None:
     assert SLIPS.findall(text) == []
 
 
-# ---------------------------------------------------------------- degenerate cases
-
-
-@pytest.mark.parametrize("case", DEGENERATE)
-def test_a_degenerate_case_still_gives_a_whole_report(case: str, tmp_path: Path) -> None:
-    with closing(write(tmp_path / "facts.sqlite", Rows(**DEGENERATE[case]))) as conn:
-        facts = read_facts(conn, GROUP)
-    guard(facts, partial=case == "partial")
-    text = markdown(facts, SETTINGS, NOON)
-    assert text.count("\n## ") == 12
-    assert SLIPS.findall(text) == []
-
-
-def test_one_bin_leaves_out_what_compares_lengths(tmp_path: Path) -> None:
-    text = markdown(facts_of(tmp_path, **DEGENERATE["one_bin"]), SETTINGS, NOON)
-    assert "Which budget is safe at which length?" not in text
-    assert "over 1 length bin;" in text
-
-
-def test_one_budget_has_no_largest_step(tmp_path: Path) -> None:
-    text = said(facts_of(tmp_path, **DEGENERATE["one_budget"]))
-    assert "at full cache to" in text
-    assert "largest step" not in text
-
-
-def test_one_example_cannot_tell_and_says_how_many_it_needs(tmp_path: Path) -> None:
-    assert "cannot tell with 2 pairs" in said(facts_of(tmp_path, **DEGENERATE["one_example"]))
-
-
-def test_only_full_cache_has_no_verdict(tmp_path: Path) -> None:
-    assert "Only full cache was run" in said(facts_of(tmp_path, **DEGENERATE["full_cache_only"]))
-
-
-def test_all_failed_is_told_as_failures_with_nothing_to_lose(tmp_path: Path) -> None:
-    facts = facts_of(tmp_path, **DEGENERATE["all_failed"])
-    assert "there is nothing to lose" in said(facts)
-    assert "Over all levels, 80 of 80 requests failed (100%)." in said(facts)
-    assert "Latency at 0.5: none was measured" in said(facts)
-    assert "| all levels | 80 | 80 (100%) |" in markdown(facts, SETTINGS, NOON)
-
-
-def test_partial_stands_above_the_verdict_with_its_counts(tmp_path: Path) -> None:
-    facts = facts_of(tmp_path, pending=3)
-    text = markdown(facts, SETTINGS, NOON)
-    assert text.index("PARTIAL: 3 of 80 requests (3.8%)") < text.index("> **snapkv aware:")
-    assert "77 responses + 0 failures + 3 pending = 80 requests." in text
-
-
-def test_unverified_stands_above_the_verdict_and_in_every_table_of_levels(tmp_path: Path) -> None:
-    facts = facts_of(tmp_path, **DEGENERATE["unverified"])
-    text = markdown(facts, SETTINGS, NOON)
-    alarm = "UNVERIFIED: the budget is a label; nothing shows that the server applied it."
-    assert text.index(alarm) < text.index("> **snapkv aware:")
-    levels = text[text.index("## Levels") : text.index("## Series against")]
-    assert levels.count("UNVERIFIED") == 2
-    assert "Memory of snapkv aware at" in said(facts)
-    assert "gives no evidence of what it kept" in said(facts)
-
-
-def test_without_full_cache_nothing_is_claimed(tmp_path: Path) -> None:
-    text = said(facts_of(tmp_path, **DEGENERATE["no_baseline"]))
-    assert "no verdict: there is no full-cache run to compare with" in text
-    assert "no loss can be told" in text
-    assert "safe to" not in text
-
-
-def test_an_empty_bin_is_shown_with_n_0(tmp_path: Path) -> None:
-    facts = facts_of(tmp_path, **DEGENERATE["empty_bin"])
-    text = markdown(facts, SETTINGS, NOON)
-    assert "No examples in 241–480 tokens." in said(facts)
-    assert "| 241–480 | 0 | – |" in text
-
-
-def test_an_effect_within_the_controls_noise_is_said_to_be_so(tmp_path: Path) -> None:
-    text = said(facts_of(tmp_path, n=80, control_flips=8, budgets=(1.0, 0.8, 0.5, 0.1, 0.05)))
-    assert "8 of 160 answers changed score" in text
-    assert "The effects at 0.8 and 0.5 are no larger than the noise of the A/A control." in text
-
-
-def test_a_client_that_was_too_slow_is_an_alarm(tmp_path: Path) -> None:
-    told = story(facts_of(tmp_path, client="CLIENT-BOUND"), SETTINGS)
-    assert told.caveats == ("Latencies are not the server's alone: CLIENT-BOUND, ±0.42 ms.",)
-    assert told.alarms == ()  # the quality verdict stands first: slow clients give the same answers
-
-
-def test_the_tiny_model_caveat_is_only_for_the_reference_model(tmp_path: Path) -> None:
-    facts = facts_of(tmp_path)
-    other = replace(facts, runs=[replace(run, model_name="big") for run in facts.runs])
-    assert "reference model is tiny" in said(facts)
-    assert "reference model is tiny" not in said(other)
-
-
 # ---------------------------------------------------------------- guards
 
 
@@ -277,6 +185,16 @@ def test_a_contradicted_budget_is_refused_with_both_values(tmp_path: Path) -> No
         guard(facts, partial=True)
     assert "snapkv aware 0.2: asked 0.200, applied 1.000 (median; 20 of 20 responses off)" in str(refusal.value)
     assert refusal.value.exit_code == 3
+
+
+@pytest.mark.parametrize("key", ["margin", "alpha"])
+def test_sentences_never_quote_another_margin_or_alpha_than_the_verdicts_were_made_with(
+    demo: sqlite3.Connection, key: str, tmp_path: Path
+) -> None:
+    asked = load_settings(None, [f"experiment.exp_group_id={GROUP}", f"analysis.{key}=0.2"], environ={})
+    with pytest.raises(MissingPrerequisiteError, match=f"made with analysis.{key} 0.05, the config says 0.2"):
+        build_report(demo, asked, RunPaths(tmp_path, tmp_path / "demo.sqlite"), now=NOON)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_group_is_refused(demo: sqlite3.Connection) -> None:

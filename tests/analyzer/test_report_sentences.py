@@ -1,48 +1,15 @@
 """What the first screen says, sentence by sentence: pure functions of persisted rows."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from analyzer.report import costs, sentences
-from analyzer.report.cliff import BinZone, cliff
-from analyzer.report.rows import Bin, BinStat, Client, Comparison, Drop, Evidence, Verdict
+from analyzer.report.cliff import BinZone, cliff, same_ratio
+from analyzer.report.rows import Bin, BinStat, Client, Comparison, Evidence, Verdict
 from analyzer.report.wording import amount, budget, change, interval, listed, number, percent, seconds, signed
-
-MARGIN = 0.05
-
-
-def blank(row: type, **values: Any) -> Any:
-    """A row with every column None but those given."""
-    return row(**{f.name: values.get(f.name) for f in fields(row)})
-
-
-def verdict(kind: str, **values: Any) -> Verdict:
-    row: Verdict = blank(
-        Verdict, series="snapkv", verdict=kind, **{"bin_idx": -1, "n": 400, "role": "confirmatory", **values}
-    )
-    return row
-
-
-def drop(mean: float, low: float, high: float, **values: Any) -> Drop:
-    row: Drop = blank(Drop, series="snapkv", n=400, drop_mean=mean, drop_ci_low=low, drop_ci_high=high, **values)
-    return row
-
-
-def stat(**values: Any) -> BinStat:
-    row: BinStat = blank(BinStat, **{"n": 400, "n_failures": 0, **values})
-    return row
-
-
-def says(v: Verdict, unit: str = "fraction") -> str:
-    return sentences.verdict(v, unit, MARGIN)
-
-
-TRANSITION = verdict(
-    "transition", safe_budget=0.3, zone_high=0.3, zone_low=0.1, collapse_margin_budget=0.1, collapse_budget=0.2,
-    half_loss_budget=0.12, half_loss_ci_low=0.1, half_loss_ci_high=0.15,
-)  # fmt: skip
+from tests.analyzer.report_blank import TRANSITION, drop, says, stat, verdict
 
 
 def test_a_transition_names_safe_budget_zone_and_half_loss_with_its_interval() -> None:
@@ -73,7 +40,7 @@ def test_cannot_tell_says_how_many_pairs_would_be_needed() -> None:
     text = says(verdict("cannot_tell", n=25, safe_budget=1.0, n_needed=72))
     assert text == (
         "Cannot tell with 25 pairs: neither safety nor a loss beyond 0.05 is proven. "
-        "To tell, about 72 pairs are needed."
+        "To tell, about 72 pairs are needed (25 here)."
     )
     partly = says(verdict("cannot_tell", safe_budget=0.5, collapse_budget=0.1))
     assert "down to 0.5 a loss below 0.05 is proven; a real loss is proven from 0.1 down, but not one beyond" in partly
@@ -81,7 +48,7 @@ def test_cannot_tell_says_how_many_pairs_would_be_needed() -> None:
 
 def test_without_baseline_or_with_nothing_to_lose_there_is_no_verdict() -> None:
     assert says(verdict("no_baseline")) == "No verdict: there is no full-cache run to compare with."
-    assert "accuracy at full cache is 0.02, so there is nothing to lose" in says(
+    assert "accuracy at full cache is 0.02, so there is nothing to lose (a floor)" in says(
         verdict("nothing_to_lose", acc_full=0.02)
     )
 
@@ -118,8 +85,8 @@ def test_what_changed_gives_both_ends_the_paired_loss_and_the_largest_step() -> 
         (0.2, drop(0.57, 0.52, 0.62, acc_mean=0.40, acc_ci_low=0.35, acc_ci_high=0.45)),
     ]
     assert sentences.what_changed("snapkv", full, levels, "fraction") == (
-        "Accuracy of snapkv falls from 0.97 [0.95, 0.99] at full cache to 0.40 [0.35, 0.45] at 0.2: a paired loss of "
-        "0.57 [0.52, 0.62] over 400 pairs. The largest step, 0.55, lies between 0.5 and 0.2."
+        "Accuracy of snapkv falls from 0.97 [0.95, 0.99] at full cache to 0.40 [0.35, 0.45] at 0.2, 41% of full "
+        "cache's: a paired loss of 0.57 [0.52, 0.62] over 400 pairs. The largest step, 0.55, lies between 0.5 and 0.2."
     )
     flat = sentences.what_changed("snapkv", full, levels[:1], "fraction")
     assert "goes, within its uncertainty, from 0.97" in flat
@@ -137,7 +104,7 @@ def test_safe_budgets_by_length_join_bins_that_say_the_same() -> None:
     assert sentences.safe_by_length("snapkv", same, "fraction") == "snapkv: safe to 0.3 in every length bin."
     none = [(b, verdict("cannot_tell", n=5, safe_budget=1.0, n_needed=72)) for b in bins]
     assert sentences.safe_by_length("snapkv", none, "fraction") == (
-        "snapkv: no budget is proven safe in any length bin (to tell, about 72 pairs per bin are needed)."
+        "snapkv: no budget is proven safe in any length bin (to prove one, about 72 pairs per bin are needed)."
     )
     hole = [(bins[0], replace(TRANSITION, n=0)), (bins[1], TRANSITION)]
     assert "no examples at 128–240 tokens" in sentences.safe_by_length("snapkv", hole, "fraction")
@@ -184,20 +151,6 @@ def test_partial_carries_its_counts() -> None:
     assert sentences.partial(30, 1200).startswith("PARTIAL: 30 of 1,200 requests (2.5%) had no outcome")
 
 
-def test_the_control_tells_flips_and_which_effects_are_within_its_noise() -> None:
-    control = drop(0.0, -0.02, 0.02, n_worse=6, n_better=6)
-    assert sentences.control([control]) == (
-        "A/A control (full cache run again): 12 of 400 answers changed score, mean difference 0.00 [−0.02, 0.02]."
-    )
-    levels = [(0.8, drop(0.01, -0.01, 0.03)), (0.5, drop(0.3, 0.25, 0.35))]
-    assert sentences.noise(levels, [control], "fraction") == (
-        "The effect at 0.8 is no larger than the noise of the A/A control."
-    )
-    silent = replace(control, n_worse=0, n_better=0)
-    assert sentences.noise(levels, [silent], "fraction") == ""
-    assert "the server's own noise is not known" in sentences.control([])
-
-
 def test_series_are_ranked_at_the_budget_where_most_differences_are_certain() -> None:
     def pair(a: str, b: str, level: float, diff: float, p: float) -> Comparison:
         return Comparison(a, b, level, -1, 400, diff, diff - 0.05, diff + 0.05, p, p)
@@ -224,8 +177,11 @@ def test_the_absolute_cliff_is_told_when_one_count_lies_in_every_closed_zone() -
     zones = [zone("128–240", 0.4, 74, 55), zone("241–480", 0.2, 72, 36), zone("481–860", 0.1, 67, 34)]
     assert cliff("snapkv", zones) == (
         "snapkv: at a fixed ratio the short bins break first: the cliff lies between about 55 and 67 kept tokens in "
-        "every bin, so an absolute number decides and not a ratio."
+        "every bin, so an absolute number decides and not a ratio (exploratory)."
     )
+    assert "resampling leaves open whether the number or the ratio decides" in cliff("snapkv", zones, "unclear")
+    assert cliff("snapkv", zones, "fraction") == "", "resampling says otherwise"
+    assert same_ratio(["random", "streaming"]).startswith("random and streaming lose half at about the same ratio")
     still_safe = zone("861–1,400", 0.05, 57, None)
     assert "every bin where it was reached (3 of 4)" in cliff("snapkv", [*zones, still_safe])
 

@@ -8,7 +8,8 @@ import pytest
 from analyzer.show import elided, show
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.load import load_settings
-from tests.analyzer.report_rows import GROUP, Rows, Series, cliff, write
+from tests.analyzer.report_cases import GROUP, Rows, Series, cliff
+from tests.analyzer.report_rows import write
 
 SETTINGS = load_settings(None, [f"experiment.exp_group_id={GROUP}"], environ={})
 SMALL = {"budgets": (1.0, 0.5, 0.1), "edges": ((128, 240), (241, 480)), "n": 3}

@@ -1,7 +1,8 @@
 """Settings -> the levels to run, in order: full cache once, then each series from the mildest budget to the harshest.
 
 A series is (policy, mode, params) under a readable, unique label that depends on nothing but these, so that a level
-added to a config later never renames the ones that are stored.
+added to a config later never renames the ones that are stored. Of bit widths it is (policy, mode): their params name
+the width in the server's words (`dtype: q8_0`), and widths of one policy are one curve.
 """
 
 from collections.abc import Iterator
@@ -87,14 +88,15 @@ def _level(settings: Settings, policy: str, mode: str, params: Json, spec: Level
             f"a fraction kept of {budget:g} is more than all", where="kv.levels", do="Give a budget in (0, 1]."
         )
     is_full = policy == FULL or (unit == "fraction" and budget == 1.0)
+    via = kv.apply.via
     if is_full:
-        policy, mode, params, unit, budget = FULL, "question_aware", {}, "fraction", 1.0
+        policy, mode, unit, budget = FULL, "question_aware", "fraction", 1.0
+        params = params if via == "launch" else {}  # its command has parameters too, the dtype of a full cache say
     cuts = policy == TRUNCATE  # the server serves it as it serves full cache
     if cuts:
         mode, params = "question_aware", {"mode": params.get("mode", "middle")}
-    via = kv.apply.via
     return Level(
-        series=FULL if is_full else series_label(policy, mode, params, via),
+        series=FULL if is_full else series_label(policy, mode, {} if unit == "bits" else params, via),
         policy=policy,
         budget=budget,
         unit=unit,
@@ -164,11 +166,13 @@ def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
         if at is None:
             alike.append(level)
             continue
-        if (alike[at].apply, alike[at].endpoints) != (level.apply, level.endpoints):
+        if _served(alike[at]) != _served(level):
             raise ConfigError(
                 f"{label(alike[at])} and {label(level)} are one level but are served differently",
                 where="kv.levels",
-                do="Give one of them a telling entry in params, so that they are two series.",
+                do="Give one of them another policy, so that they are two series."
+                if level.unit == "bits"
+                else "Give one of them a telling entry in params, so that they are two series.",
             )
         if alike[at].budget == level.budget:
             notes.append(f"{label(level)} is asked for twice; it runs once")
@@ -194,6 +198,10 @@ def _same(one: Level, other: Level) -> bool:
             do="Keep one of them: no prompt is long enough to tell them apart.",
         )
     return False
+
+
+def _served(level: Level) -> tuple[Json, tuple[str, ...], Json]:
+    return level.apply, level.endpoints, {} if level.is_full else level.params
 
 
 def _effective(level: Level) -> float:

@@ -85,6 +85,26 @@ def test_a_series_has_a_readable_label(overrides: list[str], series: str) -> Non
     assert levels(*overrides).levels[1].series == series
 
 
+LAUNCH = "kv.apply={via: launch, command: 'serve --dtype {params.dtype}'}"
+
+
+def test_bit_widths_are_one_series_whose_params_name_them_and_full_cache_may_need_one_too() -> None:
+    made = levels(
+        "kv.levels=[{policy: full, params: {dtype: f16}}, {budget: 8.5, unit: bits, params: {dtype: q8_0}}, "
+        "{budget: 4.5, unit: bits, params: {dtype: q4_0}}]", "kv.policy=kv_dtype", "kv.control_repeats=1", LAUNCH,
+    ).levels  # fmt: skip
+    assert [label(level) for level in made] == ["full", "kv_dtype 8.5 bits", "kv_dtype 4.5 bits", "full (repeat 1)"]
+    assert [level.params["dtype"] for level in made] == ["f16", "q8_0", "q4_0", "f16"]
+
+
+def test_two_formats_of_one_width_are_not_merged() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)kv_dtype 8 bits are one level.*another policy"):
+        levels(
+            "kv.levels=[{budget: 8, unit: bits, params: {dtype: fp8_e4m3}}, {budget: 8, unit: bits, params: "
+            "{dtype: fp8_e5m2}}]", "kv.policy=kv_dtype", LAUNCH,
+        )  # fmt: skip
+
+
 def test_endpoints_are_found_by_policy_and_budget_by_budget_or_given_with_the_level() -> None:
     made = levels(
         "kv.apply={via: endpoint, endpoints: {full: 'http://a/v1/', '0.5': ['http://b/v1', 'http://c/v1'], "

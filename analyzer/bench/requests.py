@@ -1,0 +1,80 @@
+"""Marks -> metrics of single requests, as docs/MEASUREMENT.md defines them. Seconds; null where a mark is missing."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Floats = npt.NDArray[np.float64]
+TIMES = ("ttfb_s", "ttft_s", "tpot_s", "latency_s")
+INTENDED = {"ttft_s": "ttft_intended_s", "latency_s": "latency_intended_s"}
+
+
+def with_metrics(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add ttfb_s, ttft_s, tpot_s, latency_s, the last two from the intended start as well, send_lag_s and tokens.
+
+    `tokens`: completion tokens by usage, else the number of text chunks. `finished_ns`: the last text, else the end.
+    Requests that failed keep what marks they have; nobody may read a latency from them.
+    """
+    frame = frame.with_columns(
+        finished_ns=pl.coalesce("last_delta_ns", "end_ns"),
+        tokens=pl.coalesce("completion_tokens", "n_text_chunks"),
+        counted=pl.when(pl.col("completion_tokens").is_null()).then(pl.lit("chunks")).otherwise(pl.lit("usage")),
+    )
+    return frame.with_columns(
+        ttfb_s=_seconds("first_byte_ns", "start_ns"),
+        ttft_s=_seconds("first_text_ns", "start_ns"),
+        latency_s=_seconds("finished_ns", "start_ns"),
+        tpot_s=pl.when(pl.col("tokens") > 1).then(
+            _seconds("last_delta_ns", "first_text_user_ns") / (pl.col("tokens") - 1)
+        ),
+        ttft_intended_s=_seconds("first_text_ns", "intended_ns"),
+        latency_intended_s=_seconds("finished_ns", "intended_ns"),
+        send_lag_s=_seconds("start_ns", "intended_ns"),
+    )
+
+
+def gaps(frame: pl.DataFrame) -> list[Floats]:
+    """Per request the gaps between successive text chunks, in seconds; empty where there are fewer than two."""
+    return [stamps[1:] - stamps[:-1] for stamps in chunk_times(frame["chunks"].to_list())]
+
+
+def chunk_times(blobs: Sequence[bytes | None]) -> list[Floats]:
+    """Per request the arrival of each text chunk, seconds from its start. Source: contract/chunks.py, vectorised."""
+    lengths = [len(blob or b"") for blob in blobs]
+    data = np.frombuffer(b"".join(blob or b"" for blob in blobs), dtype=np.uint8)
+    last = data < 0x80  # of its number
+    ends = np.flatnonzero(last)
+    number = np.zeros(len(data), dtype=np.int64)
+    number[1:] = np.cumsum(last)[:-1]
+    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+    place = np.arange(len(data)) - starts[number] if len(data) else number
+    values = np.zeros(len(ends), dtype=np.int64)
+    np.add.at(values, number, (data & 0x7F).astype(np.int64) << (7 * place))
+    bounds = np.concatenate(([0], np.cumsum(last)))[np.cumsum([0, *lengths])]
+    return [np.cumsum(values[a:b:2]) / 1e6 for a, b in pairwise(bounds)]
+
+
+def itl(frame: pl.DataFrame) -> tuple[Floats, Floats, Floats]:
+    """(gaps per chunk, gaps per token, their weights), in seconds, of all requests together.
+
+    Where a chunk carries several tokens, a request's gaps are spread evenly over them: each gap counts
+    (tokens - 1) / (chunks - 1) times and lasts that much less, so that the weighted mean is that of TPOT.
+    """
+    per_chunk, per_token, weights = [], [], []
+    for found, tokens in zip(gaps(frame), frame["tokens"].to_list(), strict=True):
+        if len(found) == 0:
+            continue
+        share = max((tokens or 0) - 1, 1) / len(found)
+        per_chunk.append(found)
+        per_token.append(found / share)
+        weights.append(np.full(len(found), share))
+    if not per_chunk:
+        return np.empty(0), np.empty(0), np.empty(0)
+    return np.concatenate(per_chunk), np.concatenate(per_token), np.concatenate(weights)
+
+
+def _seconds(end: str, start: str) -> pl.Expr:
+    return (pl.col(end) - pl.col(start)) / 1e9

@@ -46,6 +46,9 @@ DERIVED_TABLES = (
     "budget_stats",
     "transition_summary",
     "comparisons",
+    "bench_stats",
+    "bench_points",
+    "bench_zones",
     "analysis_state",
 )
 # Tables that came with a later schema version: an older database is whole without them.
@@ -55,6 +58,9 @@ SINCE = {
     "bench_windows": 2,
     "bench_window_ends": 2,
     "server_samples": 2,
+    "bench_stats": 2,
+    "bench_points": 2,
+    "bench_zones": 2,
 }
 
 

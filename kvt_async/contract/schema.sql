@@ -551,6 +551,65 @@ CREATE TABLE IF NOT EXISTS comparisons (        -- series against series at one 
     PRIMARY KEY (exp_group_id, generation, series_a, series_b, kv_budget, bin_idx)
 ) STRICT;
 
+CREATE TABLE IF NOT EXISTS bench_stats (        -- bench: a metric of one stage (a load at a level and repeat); seconds
+    run_id     TEXT NOT NULL REFERENCES runs,  -- the stage
+    metric     TEXT NOT NULL,                   -- ttfb | ttft | tpot | itl (per chunk) | itl_token | latency | *_sent
+    n          INTEGER NOT NULL,                -- requests that have it; itl: gaps
+    n_failed   INTEGER NOT NULL,                -- measured requests that failed, +inf in the with_failures columns
+    mean_s     REAL,  -- of those that were answered
+    p50_s      REAL,  -- median
+    p90_s      REAL,  -- 90th percentile
+    p95_s      REAL,  -- 95th percentile
+    p99_s      REAL,  -- 99th percentile
+    max_s      REAL,  -- worst
+    p50_with_failures_s REAL,                   -- Infinity: the percentile lies among the failures
+    p90_with_failures_s REAL,                   -- same
+    p95_with_failures_s REAL,                   -- same
+    p99_with_failures_s REAL,                   -- same
+    fingerprint TEXT NOT NULL,  -- of the inputs
+    PRIMARY KEY (run_id, metric)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS bench_points (       -- bench: one load at one level, its repeats together
+    exp_group_id   TEXT NOT NULL,  -- experiment.exp_group_id
+    generation     INTEGER NOT NULL,  -- of the group's contract
+    level          TEXT NOT NULL,               -- label of the level; '': levels are not benched
+    load           TEXT NOT NULL,               -- label of the load
+    loop           TEXT NOT NULL,               -- open | closed
+    value          REAL NOT NULL,               -- requests per second, or requests in flight
+    n_repeats      INTEGER NOT NULL,  -- stages put together
+    n_started      INTEGER NOT NULL,            -- measured requests that were sent
+    n_failed       INTEGER NOT NULL,            -- of them, failed
+    n_owed         INTEGER NOT NULL,            -- planned and still without an outcome; > 0: PARTIAL
+    attainment     REAL,                        -- share of the sent requests that kept every limit; NULL: no limits
+    sent_share     REAL,                        -- open: rate of sending over planned rate, worst repeat
+    dispersion     REAL,                        -- open: index of dispersion of the sending times, mean of the repeats
+    cache          TEXT NOT NULL,               -- cold | warm | mixed | unknown
+    cached_share   REAL,                        -- prompt tokens from the prefix cache / prompt tokens
+    client         TEXT NOT NULL,               -- client-clean | CLIENT-BOUND | unknown, worst repeat
+    error_bound_ms REAL,                        -- of that verdict
+    token_source   TEXT NOT NULL,               -- usage | chunks | mixed | none
+    figures_json   TEXT NOT NULL,               -- {name: {value, low, high, method}}: *_per_s, METRIC_STAT_s
+    with_failures_json TEXT NOT NULL,           -- {METRIC_STAT_s: seconds, null = beyond every measured value}
+    objectives_json TEXT NOT NULL,              -- [{name, limit_s, seen_s, verdict, n, n_beyond, n_needed}]
+    server_json    TEXT NOT NULL,               -- the server's own figures: TTFT in parts, KV cache usage
+    fingerprint    TEXT NOT NULL,  -- of the inputs
+    PRIMARY KEY (exp_group_id, generation, level, load)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS bench_zones (        -- bench: knee of a ladder, highest load within the objectives
+    exp_group_id TEXT NOT NULL,  -- experiment.exp_group_id
+    generation   INTEGER NOT NULL,  -- of the group's contract
+    level        TEXT NOT NULL,                 -- label of the level; '': levels are not benched
+    kind         TEXT NOT NULL,                 -- knee | objectives
+    loop         TEXT NOT NULL,                 -- open: loads are requests/s | closed: requests in flight
+    low          REAL,                          -- highest load proven to lie on the near side; NULL: none
+    high         REAL,                          -- lowest load proven to lie beyond; NULL: none
+    seen         REAL,                          -- by the point estimates alone; NULL: no load that was tried
+    fingerprint  TEXT NOT NULL,  -- of the inputs
+    PRIMARY KEY (exp_group_id, generation, level, kind)
+) STRICT;
+
 CREATE TABLE IF NOT EXISTS analysis_state (     -- what a derived stage was computed from; equal = nothing to do
     exp_group_id TEXT NOT NULL,  -- experiment.exp_group_id
     generation   INTEGER NOT NULL,  -- of the group's contract

@@ -1,0 +1,127 @@
+"""Derived rows of a bench -> SQLite, whole groups at a time."""
+
+import json
+import math
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from analyzer.bench.points import Point
+from analyzer.bench.results import Result
+from analyzer.bench.saturation import Zone, highest_within, knee
+from analyzer.derived import fingerprint, in_transaction, insert
+
+Json = dict[str, Any]
+
+
+def write(conn: sqlite3.Connection, group: str, generation: int, points: Sequence[Point], results: Sequence[Result],
+          zones: Sequence[Json]) -> None:  # fmt: skip
+    """Replace what is stored of this group."""
+    rows = [point_row(group, generation, point) for point in points]
+    mark = fingerprint(rows)
+
+    def work(c: sqlite3.Connection) -> None:
+        for table in ("bench_points", "bench_zones"):
+            c.execute(f"DELETE FROM {table} WHERE exp_group_id = ? AND generation = ?", (group, generation))
+        c.executemany("DELETE FROM bench_stats WHERE run_id = ?", [(r.stage.run_id,) for r in results])
+        insert(c, "bench_points", [{**row, "fingerprint": mark} for row in rows])
+        insert(c, "bench_zones", [
+            {"exp_group_id": group, "generation": generation, **zone, "fingerprint": mark} for zone in zones
+        ])  # fmt: skip
+        insert(c, "bench_stats", [{**row, "fingerprint": mark} for result in results for row in stat_rows(result)])
+
+    in_transaction(conn, work)
+
+
+def zone_rows(points: Sequence[Point]) -> list[Json]:
+    """knee and objectives of every level that has them."""
+    rows: list[Json] = []
+    for level in dict.fromkeys(point.level for point in points):
+        mine = [point for point in points if point.level == level]
+        found: dict[str, Zone | None] = {"knee": knee(mine), "objectives": highest_within(mine)}
+        for kind, zone in found.items():
+            if zone is not None:
+                rows.append({"level": level or "", "kind": kind, "loop": mine[0].loop, **asdict(zone)})
+    return rows
+
+
+def point_row(group: str, generation: int, point: Point) -> Json:
+    """Columns of bench_points, without the fingerprint."""
+    audits = [result.audit for result in point.results if result.audit is not None]
+    shares = [result.cache.share for result in point.results if result.cache.share is not None]
+    sent = [a.sent_share for a in audits if not math.isnan(a.sent_share)]
+    spread = [a.sent_dispersion for a in audits if not math.isnan(a.sent_dispersion)]
+    sources = {result.token_source for result in point.results}
+    return {
+        "exp_group_id": group,
+        "generation": generation,
+        "level": point.level or "",
+        "load": point.load,
+        "loop": point.loop,
+        "value": point.value,
+        "n_repeats": len(point.results),
+        "n_started": point.n_started,
+        "n_failed": point.n_failed,
+        "n_owed": sum(result.stage.n_owed for result in point.results if result.stage.partial),
+        "attainment": None if math.isnan(point.attainment) else point.attainment,
+        "sent_share": min(sent, default=None),
+        "dispersion": sum(spread) / len(spread) if spread else None,
+        "cache": point.cache,
+        "cached_share": sum(shares) / len(shares) if shares else None,
+        "client": point.client.verdict,
+        "error_bound_ms": finite(point.client.error_bound_ms),
+        "token_source": sources.pop() if len(sources) == 1 else "mixed",
+        "figures_json": dumps({
+            name: {"value": finite(f.value), "low": finite(f.low), "high": finite(f.high), "method": f.method}
+            for name, f in point.figures.items()
+        }),
+        "with_failures_json": dumps({name: finite(value) for name, value in point.censored.items()}),
+        "objectives_json": dumps([
+            {"name": f.objective.name, "limit_s": f.objective.limit_s, "seen_s": finite(f.value_s),
+             "verdict": f.verdict, "n": f.n, "n_beyond": f.n_beyond, "n_needed": f.n_needed}
+            for f in point.findings
+        ]),
+        "server_json": dumps(_server(point)),
+    }  # fmt: skip
+
+
+def stat_rows(result: Result) -> list[Json]:
+    """bench_stats of one stage."""
+    return [
+        {
+            "run_id": result.stage.run_id,
+            "metric": metric,
+            "n": found.n,
+            "n_failed": found.n_failed,
+            "mean_s": found.mean,
+            **{f"{name}_s": value for name, value in found.quantiles.items()},
+            "max_s": found.maximum,
+            **{f"{name}_with_failures_s": value for name, value in found.censored.items()},
+        }
+        for metric, found in result.summaries.items()
+    ]
+
+
+def finite(value: float | None) -> float | None:
+    """None for what JSON has no number for."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def dumps(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _server(point: Point) -> Json:
+    parts = [result.breakdown for result in point.results if result.breakdown is not None]
+    usage = [result.kv_usage for result in point.results if result.kv_usage is not None]
+    told: Json = {}
+    if parts:
+        told["ttft_parts_s"] = {
+            name: finite(sum(getattr(part, name) for part in parts) / len(parts))
+            for name in ("client", "server", "queue", "prefill", "other", "beyond")
+        }
+    if usage:
+        told["kv_cache_usage_mean"] = finite(sum(u.mean for u in usage) / len(usage))
+        told["kv_cache_usage_max"] = finite(max(u.maximum for u in usage))
+    return told

@@ -1,0 +1,92 @@
+"""A benched group -> derived rows, tables, verdict, reports: what `kvt bench` calls when its stages have ended."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from analyzer.bench import derived, facts, words
+from analyzer.bench.as_tools import FORMULAS, AsTool, as_tool
+from analyzer.bench.points import Point, points
+from analyzer.bench.quantiles import Summary
+from analyzer.bench.requests import with_metrics
+from analyzer.bench.results import Result, result_of
+from analyzer.tables import newest_generation, snapshot
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.paths import run_paths
+from kvt_async.contract.schema import connect_for_reading
+
+if TYPE_CHECKING:
+    from kvt_async.contract.settings import Settings
+
+Json = dict[str, Any]
+
+
+def bench_stages(settings: "Settings", *, as_tool: str | None = None) -> Json:
+    """Everything about the config's benched group; `lines` is for people, the rest is --json.
+
+    Raises MissingPrerequisiteError where nothing was benched, ConfigError for a tool that isn't known.
+    """
+    if as_tool is not None and as_tool not in FORMULAS:
+        raise ConfigError(f"no formulas of {as_tool!r}", where="--as", do=f"One of: {', '.join(FORMULAS)}.")
+    group = settings.experiment.exp_group_id
+    paths = run_paths(settings.output.runs_dir, group, settings.db.path)
+    conn = connect_for_reading(paths.db, write_derived=True)
+    try:
+        with snapshot(conn) as reader:
+            generation = newest_generation(reader, group)
+            results = [
+                result_of(reader, stage, settings.analysis.alpha) for stage in facts.stages(reader, group, generation)
+            ]
+            told = _as_tool(reader, results, as_tool) if as_tool else []
+        found = points([result for result in results if result.n_started], settings.analysis.alpha)
+        zones = derived.zone_rows(found)
+        derived.write(conn, group, generation, found, results, zones)
+    finally:
+        conn.close()
+    lines = [*words.table(found), "", *words.verdict(found)] if found else ["nothing was measured yet"]
+    if told:
+        lines += ["", *words.as_table(told)]
+    return {
+        "exp_group_id": group,
+        "generation": generation,
+        "partial": any(result.stage.partial for result in results),
+        "points": [_public(derived.point_row(group, generation, point)) for point in found],
+        "zones": zones,
+        "verdict": words.verdict(found) if found else [],
+        **({"as": as_tool, "as_figures": [_as_json(load, one) for load, one in told]} if as_tool else {}),
+        "lines": lines,
+    }
+
+
+def _as_tool(conn: sqlite3.Connection, results: Sequence[Result], tool: str) -> list[tuple[str, AsTool]]:
+    """(load, figures) of every stage that answered anything."""
+    told = []
+    for result in results:
+        frame = with_metrics(facts.requests(conn, result.stage.run_id))
+        answered = frame.filter((pl.col("phase") == "measured") & (pl.col("state") == "response"))
+        if answered.height:
+            repeat = f" (repeat {result.stage.repeat_idx})" if result.stage.repeat_idx else ""
+            told.append((result.stage.series + repeat, as_tool(tool, answered)))
+    return told
+
+
+def _public(row: Json) -> Json:
+    """A row of bench_points as --json has it: its JSON columns are objects."""
+    import json
+
+    names = {key.removesuffix("_json"): value for key, value in row.items()}
+    return {name: json.loads(value) if f"{name}_json" in row else value for name, value in names.items()}
+
+
+def _as_json(load: str, one: AsTool) -> Json:
+    told = asdict(one)
+    for name, value in told.items():
+        if isinstance(getattr(one, name), Summary):
+            told[name] = {"mean": value["mean"], **value["quantiles"], "max": value["maximum"], "n": value["n"]}
+    return {"load": load, **told}
+
+
+__all__ = ["Point", "bench_stages"]

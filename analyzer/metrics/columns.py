@@ -5,8 +5,7 @@ A rule takes a frame with said (text), golds (list of text) and, for classes, me
 and format_ok for every row, in order.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache, partial
 
 import orjson
@@ -21,7 +20,7 @@ SCORED = {"score": pl.Float64, "format_ok": pl.Boolean}
 
 _NEEDLE = r"^[!-~]([ -~]*[!-~])?$"  # printable ASCII, where Python and Polars agree on lower case, and trimmed
 _CLASSES_KEY = '"all_classes":'
-_GROUPS = 8  # class lists that are looked for; a task has one, and what has more goes row by row
+_LISTS = 4  # lists of classes that are searched for; a task has one, and what has more goes row by row
 
 
 def rule(name: str) -> Rule | None:
@@ -105,44 +104,33 @@ def _needles(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     return joined([(plain.arg_true(), by_column), ((~plain).arg_true(), by_rows(frame.filter(~plain), task))])
 
 
-@dataclass(frozen=True, slots=True)
-class _SameClasses:
-    """Rows of one list of classes; `names` None: they are to be scored one by one."""
+def _classes(frame: pl.DataFrame, name: str, named: NamedScore, lists: int = _LISTS) -> pl.DataFrame:
+    """Rows that share the first row's list of classes are searched for all of them at once; the others come after."""
+    if frame.is_empty():
+        return pl.DataFrame(schema=SCORED)
+    task, meta = _metric(name), frame["meta_json"][0]
+    names = (orjson.loads(meta) if meta else {}).get("all_classes")
+    if not lists or not _searchable(names):
+        return by_rows(frame, task)
+    same = frame.select(_has_classes(names)).to_series()
+    if same.all():
+        return _one_class_list(frame, names, named)
+    if not same[0]:  # a meta that was not written by kvt
+        return by_rows(frame, task)
+    here = _one_class_list(frame.filter(same), names, named)
+    return joined(
+        [(same.arg_true(), here), ((~same).arg_true(), _classes(frame.filter(~same), name, named, lists - 1))]
+    )
 
-    where: pl.Series
-    names: list[str] | None
 
-
-def _classes(frame: pl.DataFrame, name: str, named: NamedScore) -> pl.DataFrame:
-    """Classes named in the answer, all of them searched for at once; a list that has more than one goes to `named`."""
-    task, parts = _metric(name), []
-    for group in _class_lists(frame["meta_json"].fill_null("")):
-        rows = frame[group.where]
-        scores = by_rows(rows, task) if group.names is None else _one_class_list(rows, group.names, named)
-        parts.append((group.where, scores))
-    return joined(parts) if parts else pl.DataFrame(schema=SCORED)
-
-
-def _class_lists(metas: pl.Series) -> Iterator[_SameClasses]:
-    """Rows by their `all_classes`, without parsing each meta: kvt writes JSON without spaces, so a flat object that
-    holds this key with this list as text has it as its own.
+def _has_classes(names: list[str]) -> pl.Expr:
+    """Whether `meta_json` has this list as all_classes, without parsing it: kvt writes JSON without spaces, so a flat
+    object that holds this key and list as text has them as its own.
     """
-    left = pl.DataFrame({"meta": metas}).with_row_index("at")
-    for _ in range(_GROUPS):
-        if left.is_empty():
-            return
-        meta = left["meta"][0]
-        names = (orjson.loads(meta) if meta else {}).get("all_classes")
-        after = pl.col("meta").str.split(_CLASSES_KEY).list.get(1, null_on_oob=True)
-        has_it = after.str.starts_with(orjson.dumps(names).decode()).fill_null(False)
-        flat = pl.col("meta").str.count_matches("{", literal=True) == 1
-        same = left.select(has_it & flat).to_series()
-        if not same[0]:
-            break
-        yield _SameClasses(left["at"].filter(same), names if _searchable(names) else None)
-        left = left.filter(~same)
-    if not left.is_empty():
-        yield _SameClasses(left["at"], None)
+    meta = pl.col("meta_json")
+    after_key = meta.str.split(_CLASSES_KEY).list.get(1, null_on_oob=True)
+    flat = meta.str.count_matches("{", literal=True) == 1
+    return (flat & after_key.str.starts_with(orjson.dumps(names).decode())).fill_null(False)
 
 
 def _searchable(names: object) -> bool:
@@ -153,23 +141,26 @@ def _searchable(names: object) -> bool:
 
 
 def _one_class_list(frame: pl.DataFrame, names: list[str], named: NamedScore) -> pl.DataFrame:
-    found = frame.select(
-        "golds", found=pl.col("said").str.extract_many(names, overlapping=True).list.unique()
-    ).with_columns(n=pl.col("found").list.len())
-    one = pl.col("golds").list.contains(pl.col("found").list.first()).fill_null(False).cast(pl.Float64)
-    scores = found.select(score=pl.when(pl.col("n") == 1).then(one).otherwise(0.0)).to_series()
-    several = (found["n"] > 1).arg_true()
-    if several.len():
-        place = {name: at for at, name in enumerate(names)}
-        known: dict[tuple[tuple[str, ...], tuple[str, ...]], float] = {}
-        exact = []
-        for told, golds in found[several].select("found", "golds").iter_rows():
-            key = (tuple(sorted(told, key=place.__getitem__)), tuple(golds or ()))
-            if key not in known:
-                known[key] = max((named(list(key[0]), gold) for gold in key[1]), default=0.0)
-            exact.append(known[key])
-        scores = scores.scatter(several, exact)
-    return pl.DataFrame({"score": scores, "format_ok": found["n"] > 0})
+    found = pl.col("said").str.extract_many(names, overlapping=True).list.unique()
+    one = pl.col("golds").list.contains(pl.col("found").list.first()).fill_null(False)
+    scored = (
+        frame.lazy()
+        .select("golds", found=found)
+        .with_columns(n=pl.col("found").list.len())
+        .select("golds", "found", "n", score=((pl.col("n") == 1) & one).cast(pl.Float64), format_ok=pl.col("n") > 0)
+        .collect()
+    )
+    several = (scored["n"] > 1).arg_true()
+    if several.is_empty():
+        return scored.select("score", "format_ok")
+    place = {name: at for at, name in enumerate(names)}
+    exact, known = [], dict[tuple[tuple[str, ...], tuple[str, ...]], float]()
+    for told, golds in scored[several].select("found", "golds").iter_rows():
+        key = (tuple(sorted(told, key=place.__getitem__)), tuple(golds or ()))
+        if key not in known:
+            known[key] = max((named(list(key[0]), gold) for gold in key[1]), default=0.0)
+        exact.append(known[key])
+    return pl.DataFrame({"score": scored["score"].scatter(several, exact), "format_ok": scored["format_ok"]})
 
 
 def _metric(name: str) -> Metric:

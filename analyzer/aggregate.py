@@ -55,13 +55,12 @@ def bin_rows(
     dataset_id: str,
     bins: Sequence[int],
     rule: CiRule,
-    replicates: Mapping[int, Floats],
     is_baseline: bool,
 ) -> list[dict[str, Any]]:
     """bin_stats rows (without fingerprint) of one run: every bin of the dataset, then -1.
 
-    outcomes: `outcomes.outcomes` joined with entries, plus kept_fraction. replicates: bin_idx -> [resamples] bootstrap
-    means of the score.
+    outcomes: `outcomes.outcomes` joined with entries, plus kept_fraction. Where the rule asks for bootstrap intervals,
+    with_bootstrap puts them in later.
     """
     by_bin = {key[0]: part for key, part in outcomes.group_by("bin_idx")}
     present = [b for b in bins if b in by_bin]
@@ -70,17 +69,25 @@ def bin_rows(
         part = outcomes if b == ALL_BINS else by_bin.get(b, outcomes.clear())
         row: dict[str, Any] = {"run_id": run_id, "dataset_id": dataset_id, "bin_idx": b, "n": part.height}
         row["n_clusters"] = part["cluster"].n_unique()
-        row |= _means(part, present if b == ALL_BINS else [b], rule, replicates.get(b))
+        row |= _means(part, present if b == ALL_BINS else [b], rule)
         row |= _rates(part, present if b == ALL_BINS else [b], rule.alpha, is_baseline=is_baseline)
         row |= _percentiles(part)
         rows.append(row)
     return rows
 
 
-def _means(part: pl.DataFrame, bins: Sequence[int], rule: CiRule, replicates: Floats | None) -> dict[str, Any]:
+def with_bootstrap(row: Mapping[str, Any], rule: CiRule, replicates: Floats) -> dict[str, Any]:
+    """A bin_stats row with the interval that the rule asks for; replicates [resamples] of the row's mean."""
+    if rule.ci != "bootstrap" or not row["n"]:
+        return dict(row)
+    low, high = percentile_interval(replicates, rule.alpha)
+    return {**row, "acc_ci_low": low, "acc_ci_high": high, "acc_ci_method": "percentile_bootstrap"}
+
+
+def _means(part: pl.DataFrame, bins: Sequence[int], rule: CiRule) -> dict[str, Any]:
     score = part["score"].to_numpy()
     low, high, method = accuracy_interval(
-        score, bin_weights(part["bin_idx"].to_numpy()), part["cluster"].to_numpy(), rule, replicates
+        score, bin_weights(part["bin_idx"].to_numpy()), part["cluster"].to_numpy(), rule.alpha
     )
     return {
         "acc_mean": mean_of_bins(part, "score", bins),
@@ -95,19 +102,16 @@ def _means(part: pl.DataFrame, bins: Sequence[int], rule: CiRule, replicates: Fl
 
 
 def accuracy_interval(
-    score: Floats, weight: Floats, cluster: npt.NDArray[np.int64], rule: CiRule, replicates: Floats | None
+    score: Floats, weight: Floats, cluster: npt.NDArray[np.int64], alpha: float
 ) -> tuple[float | None, float | None, str | None]:
     """(low, high, method) of the weighted mean of scores; all None without scores.
 
-    `auto` and `wilson` give Wilson's interval at the effective number of observations, which for 0/1 scores of
-    distinct contexts is their number; `bootstrap` the percentile interval of the replicates.
+    Wilson's interval at the effective number of observations, which for 0/1 scores of distinct contexts is their
+    number.
     """
     if not len(score):
         return None, None, None
-    if rule.ci == "bootstrap" and replicates is not None:
-        low, high = percentile_interval(replicates, rule.alpha)
-        return low, high, "percentile_bootstrap"
-    low, high = wilson(float(np.sum(weight * score)), effective_n(score, weight, cluster), rule.alpha)
+    low, high = wilson(float(np.sum(weight * score)), effective_n(score, weight, cluster), alpha)
     plain = bool(np.all((score == 0) | (score == 1))) and int(np.bincount(cluster).max()) == 1
     return low, high, "wilson" if plain else "wilson_effective_n"
 

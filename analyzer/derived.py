@@ -10,6 +10,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from kvt_async.contract.errors import StoreError
@@ -17,6 +18,9 @@ from kvt_async.contract.errors import StoreError
 Row = Mapping[str, Any]
 
 _BUSY_TRIES = 20
+_SCORES = "INSERT OR REPLACE INTO scores VALUES {}"
+_SCORE = "(?,?,?,?,?,?,?,?,?,?)"
+_AT_ONCE = 20  # rows to a statement: half the time of one by one
 
 
 def fingerprint(*parts: Any) -> str:
@@ -62,9 +66,12 @@ def insert(conn: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
 
 def write_scores(conn: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     """One short transaction of scores rows, values in column order."""
+    whole = len(rows) - len(rows) % _AT_ONCE
+    together = (list(chain.from_iterable(rows[at : at + _AT_ONCE])) for at in range(0, whole, _AT_ONCE))
 
     def work(c: sqlite3.Connection) -> None:
-        c.executemany("INSERT OR REPLACE INTO scores VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+        c.executemany(_SCORES.format(",".join([_SCORE] * _AT_ONCE)), together)
+        c.executemany(_SCORES.format(_SCORE), rows[whole:])
 
     in_transaction(conn, work)
 

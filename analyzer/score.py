@@ -6,14 +6,17 @@ equal counts are equal facts.
 """
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from pathlib import Path
 
 import polars as pl
 
-from analyzer import derived, labels, metrics, outcomes, tables
+from analyzer import derived, labels, metrics, outcomes, parallel, tables
 from analyzer.metrics.apply import task_scores
 from analyzer.metrics.text import answer, has_reasoning, normalised, overlap_scores
+from kvt_async.contract.schema import connect_for_reading
 
 SCORER_VERSION = "2"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
 
@@ -32,6 +35,20 @@ class ScoreReport:
     runs_kept: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Job:
+    """A run to be scored: `mark` is the fingerprint of what its `rows` scores depend on."""
+
+    db: Path
+    exp_group_id: str
+    generation: int
+    run: tables.Run
+    full_run_id: str | None
+    dataset: tables.Dataset
+    mark: str
+    rows: int
+
+
 def score(
     conn: sqlite3.Connection, exp_group_id: str, *, run_id: str | None = None, generation: int | None = None
 ) -> ScoreReport:
@@ -46,9 +63,7 @@ def score(
         chosen = [tables.find_run(all_runs, run_id)] if run_id else all_runs
         counts = tables.progress(facts, exp_group_id, gen)
         full_of = {run.dataset_id: run.run_id for run in all_runs if run.is_baseline}
-        golds: dict[str, pl.DataFrame] = {}
-        done: list[str] = []
-        kept: list[str] = []
+        path, todo, kept = tables.path_of(conn), [], []
         for run in chosen:
             dataset = tables.dataset(facts, run.dataset_id)
             full = full_of.get(run.dataset_id)
@@ -56,21 +71,24 @@ def score(
             standing = derived.state(facts, exp_group_id, gen, "score", run.run_id)
             if standing == mark and counts[run.run_id].scores == counts[run.run_id].finished:
                 kept.append(run.run_id)
+            else:
+                todo.append(Job(path, exp_group_id, gen, run, full, dataset, mark, counts[run.run_id].finished))
+        elsewhere = parallel.results(_score_elsewhere, todo, rows=sum(job.rows for job in todo))
+        golds: dict[str, pl.DataFrame] = {}
+        for job, done in zip(todo, elsewhere, strict=True):
+            if done:
                 continue
-            if run.dataset_id not in golds:
-                golds[run.dataset_id] = _prepared_golds(facts, dataset)
-            _score_run(conn, facts, run, full, dataset, golds[run.dataset_id])
-            detail = {"scorer_version": SCORER_VERSION, "metric": dataset.metric, "rows": counts[run.run_id].finished}
-            _mark(conn, exp_group_id, gen, run.run_id, mark, detail)
-            done.append(run.run_id)
+            if job.dataset.dataset_id not in golds:
+                golds[job.dataset.dataset_id] = _prepared_golds(facts, job.dataset)
+            _score_run(conn, facts, job, golds[job.dataset.dataset_id])
         return ScoreReport(
             exp_group_id,
             gen,
-            scored=sum(counts[r].finished for r in done),
+            scored=sum(job.rows for job in todo),
             skipped=sum(counts[r].finished for r in kept),
             failures=sum(counts[r.run_id].failures for r in chosen),
             pending=sum(counts[r.run_id].pending for r in chosen),
-            runs_scored=tuple(done),
+            runs_scored=tuple(job.run.run_id for job in todo),
             runs_kept=tuple(kept),
         )
 
@@ -81,8 +99,17 @@ def score_fingerprint(metric: str, run: tables.Progress, full: tables.Progress |
     return derived.fingerprint(SCORER_VERSION, metric, run.responses, run.failures, run.try_series, of_full)
 
 
-def _mark(conn: sqlite3.Connection, group: str, generation: int, run_id: str, mark: str, detail: Any) -> None:
-    derived.in_transaction(conn, lambda c: derived.set_state(c, group, generation, "score", run_id, mark, detail))
+def _score_elsewhere(job: Job) -> bool:
+    """_score_run in a process of its own. If it sees newer facts than `mark` tells of, the next `score` redoes it."""
+    with closing(connect_for_reading(job.db, write_derived=True)) as conn, tables.snapshot(conn) as facts:
+        _score_run(conn, facts, job, _golds_elsewhere(job.db, job.dataset.dataset_id))
+    return True
+
+
+@cache  # only in processes that end with the stage
+def _golds_elsewhere(db: Path, dataset_id: str) -> pl.DataFrame:
+    with closing(connect_for_reading(db)) as conn:
+        return _prepared_golds(conn, tables.dataset(conn, dataset_id))
 
 
 def _prepared_golds(facts: sqlite3.Connection, dataset: tables.Dataset) -> pl.DataFrame:
@@ -108,20 +135,17 @@ def _prepared_golds(facts: sqlite3.Connection, dataset: tables.Dataset) -> pl.Da
     )
 
 
-def _score_run(
-    conn: sqlite3.Connection,
-    facts: sqlite3.Connection,
-    run: tables.Run,
-    full_run_id: str | None,
-    dataset: tables.Dataset,
-    golds: pl.DataFrame,
-) -> None:
+def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, job: Job, golds: pl.DataFrame) -> None:
+    dataset, run = job.dataset, job.run
     same_tokenizer = not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
     derived.drop_unfinished_scores(conn, run.run_id)
-    for chunk in outcomes.score_inputs(facts, run, full_run_id):
+    for chunk in outcomes.score_inputs(facts, run, job.full_run_id):
         frame = chunk.join(golds, on="example_id", how="left", maintain_order="left")
         scored = score_frame(frame, dataset.metric, server_counts=same_tokenizer)
         derived.write_scores(conn, scored.sort("request_id").rows())  # in key order: the index grows at its end
+    detail = {"scorer_version": SCORER_VERSION, "metric": dataset.metric, "rows": job.rows}
+    state = (job.exp_group_id, job.generation, "score", run.run_id, job.mark, detail)
+    derived.in_transaction(conn, lambda c: derived.set_state(c, *state))
 
 
 def score_frame(frame: pl.DataFrame, metric: str, *, server_counts: bool) -> pl.DataFrame:

@@ -77,14 +77,14 @@ class Dataset:
 @contextmanager
 def snapshot(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """A read-only connection to the same database, held at one state of the facts."""
-    path = next(row[2] for row in conn.execute("PRAGMA database_list") if row[1] == "main")
-    reader = connect_for_reading(Path(path))
+    path = path_of(conn)
+    reader = connect_for_reading(path)
     try:
         missing = missing_tables(reader)
         if missing:
             raise MissingPrerequisiteError(
                 f"this database lacks the tables {', '.join(missing)}",
-                where=path,
+                where=str(path),
                 do="Run `kvt prepare -c CONFIG` and `kvt sweep -c CONFIG` with this version of kvt.",
             )
         reader.execute("PRAGMA cache_size=-65536")  # 64 MB: rows are looked up by key in four tables at once
@@ -93,6 +93,11 @@ def snapshot(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         yield reader
     finally:
         reader.close()
+
+
+def path_of(conn: sqlite3.Connection) -> Path:
+    """The file that a connection has open."""
+    return Path(next(row[2] for row in conn.execute("PRAGMA database_list") if row[1] == "main"))
 
 
 def newest_group(conn: sqlite3.Connection) -> tuple[str, int, str]:
@@ -183,7 +188,7 @@ def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> di
     )
     result = {}
     for run in runs(conn, exp_group_id, generation):
-        requests, responses, scores = _counts(conn, run.run_id)
+        requests, responses, scores = counts(conn, run.run_id)
         result[run.run_id] = Progress(
             planned.get(run.run_id, 0),
             requests,
@@ -195,7 +200,7 @@ def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> di
     return result
 
 
-def _counts(conn: sqlite3.Connection, run_id: str) -> tuple[int, int, int]:
+def counts(conn: sqlite3.Connection, run_id: str) -> tuple[int, int, int]:
     """Requests, responses and scores of one run.
 
     A request's id is its run's id, a colon and a number, so a run's rows are a range of the primary keys: counting it

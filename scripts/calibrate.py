@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.aggregate import CiRule, accuracy_interval, bin_weights
+from analyzer.aggregate import accuracy_interval, bin_weights
 from analyzer.bootstrap import Columns, percentile_interval, resample_means
 from analyzer.curve import half_loss
 from analyzer.looks import FOCUS, look
@@ -158,7 +158,6 @@ def power(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
 
 def coverage(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
     """95% intervals of one bin's mean, as `ci: auto` makes them."""
-    rule = CiRule("auto", ALPHA)
     for kind in ("binary", "graded"):
         for base in (0.05, 0.2, 0.5, 0.8, 0.95):
             truth = Truth(1, (), kind, base=base)
@@ -167,7 +166,7 @@ def coverage(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]
                 for _ in range(experiments):
                     score = _base(truth, rng, n)
                     weight = bin_weights(np.zeros(n, dtype=np.int64))
-                    low, high, _ = accuracy_interval(score, weight, np.arange(n), rule, None)
+                    low, high, _ = accuracy_interval(score, weight, np.arange(n), ALPHA)
                     hit += low is not None and high is not None and low - 1e-9 <= base <= high + 1e-9
                 rate = hit / experiments
                 low_bar, high_bar = (0.93, 0.97) if n >= 20 and 0.2 <= base <= 0.8 else (0.92, 1.0)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from analyzer.cli import app as analyzer_app
+from kvt_async.bench.cli import app as bench_app
 from kvt_async.contract.cli_options import (
     ConfigOption,
     JsonOption,
@@ -216,14 +217,27 @@ def serve(
         int, typer.Option(min=0, help="Memory for prefills kept for their other budgets.")
     ] = 1024,
     max_queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more get 429.")] = 4096,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="numpy, or kvpress: any causal LM under any press (extra kvpress).")
+    ] = "numpy",
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="kvpress: a folder or a hub name.")] = None,
+    press: Annotated[
+        str | None, typer.Option(metavar="NAME", help="kvpress: the policy of requests that name none.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="kvpress: auto, cpu, cuda, cuda:0.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help="kvpress: auto, float32, float16, bfloat16.")
+    ] = None,
 ) -> None:
-    """Serve the reference model: an OpenAI-compatible API with a KV cache that really evicts.
+    """Serve the reference model, or one of yours: an OpenAI-compatible API with a KV cache that really evicts.
 
     Example: kvt serve --port 8000
+    Example: kvt serve --backend kvpress --model meta-llama/Llama-3.1-8B-Instruct
     """
-    from kvt_async.serve import launch
+    from kvt_async.serve import chosen_backend, launch
 
-    launch(host, port, model_dir=model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue)
+    chosen = chosen_backend(backend, model, press, device, dtype, model_dir)
+    launch(host, port, model_dir=model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, kvpress=chosen)
 
 
 @app.command()
@@ -258,3 +272,4 @@ def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:
 
 
 app.registered_commands += analyzer_app.registered_commands
+app.add_typer(bench_app, name="bench")

@@ -1,12 +1,57 @@
-"""A small real model behind an OpenAI-compatible API, with a KV cache that really evicts."""
+"""A small real model behind an OpenAI-compatible API, with a KV cache that really evicts; or any model on kvpress."""
 
+from dataclasses import dataclass
 from pathlib import Path
+
+from kvt_async.contract.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class KvpressOptions:
+    """What `kvt serve --backend kvpress` takes beside the address."""
+
+    model: str  # a folder or a name on the Hugging Face hub
+    press: str | None = None  # policy of requests that give a budget and name none
+    device: str = "auto"
+    dtype: str = "auto"  # the checkpoint's own; float32 on a CPU
+
+
+def chosen_backend(
+    backend: str, model: str | None, press: str | None, device: str | None, dtype: str | None, model_dir: Path | None
+) -> KvpressOptions | None:
+    """None for the numpy engine. Raises ConfigError for options that belong to the other backend."""
+    own = {"--model": model, "--press": press, "--device": device, "--dtype": dtype}
+    if backend == "numpy":
+        for option, value in own.items():
+            if value is not None:
+                raise ConfigError(
+                    f"{option} belongs to the kvpress backend", where=f"{option} {value}",
+                    do="Add --backend kvpress; the numpy backend takes --model-dir.",
+                )  # fmt: skip
+        return None
+    if backend != "kvpress":
+        raise ConfigError(f"there is no backend {backend!r}", where="--backend", do="Choose numpy or kvpress.")
+    if model is None or model_dir is not None:
+        raise ConfigError(
+            "the kvpress backend needs --model" if model is None else "--model-dir belongs to the numpy backend",
+            where="--backend kvpress", do="For example --model meta-llama/Llama-3.1-8B-Instruct, or a folder.",
+        )  # fmt: skip
+    return KvpressOptions(model, press, device or "auto", dtype or "auto")
 
 
 def launch(
-    host: str, port: int, *, model_dir: Path | None = None, prefill_cache_mb: int = 1024, max_queue: int = 4096
+    host: str,
+    port: int,
+    *,
+    model_dir: Path | None = None,
+    prefill_cache_mb: int = 1024,
+    max_queue: int = 4096,
+    kvpress: KvpressOptions | None = None,
 ) -> None:
-    """What `kvt serve` calls: serve until SIGTERM or SIGINT. Raises ConfigError; nothing heavy is loaded before."""
+    """What `kvt serve` calls: serve until SIGTERM or SIGINT. Nothing heavy is loaded before.
+
+    Raises ConfigError, and MissingPrerequisiteError where the kvpress backend's libraries aren't installed.
+    """
     from kvt_async.serve.server import serve
 
-    serve(host, port, model_dir=model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue)
+    serve(host, port, model_dir=model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, kvpress=kvpress)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from kvt_async.contract.errors import KvtError
+from kvt_async.serve import chosen_backend
 from kvt_async.serve.server import serve
 
 
@@ -17,6 +18,11 @@ def main() -> int:
     )
     parser.add_argument("--prefill-cache-mb", type=int, default=1024)
     parser.add_argument("--max-queue", type=int, default=4096)
+    parser.add_argument("--backend", default="numpy", help="numpy or kvpress")
+    parser.add_argument("--model", default=None, help="kvpress: a folder or a hub name")
+    parser.add_argument("--press", default=None, help="kvpress: the policy of requests that name none")
+    parser.add_argument("--device", default=None, help="kvpress: auto, cpu, cuda, cuda:0")
+    parser.add_argument("--dtype", default=None, help="kvpress: auto, float32, float16, bfloat16")
     args = parser.parse_args()
     try:
         serve(
@@ -25,6 +31,7 @@ def main() -> int:
             model_dir=args.model_dir,
             prefill_cache_mb=args.prefill_cache_mb,
             max_queue=args.max_queue,
+            kvpress=chosen_backend(args.backend, args.model, args.press, args.device, args.dtype, args.model_dir),
         )
     except KvtError as problem:
         print(problem, file=sys.stderr)

@@ -1,6 +1,6 @@
 """What the HTTP side asks of an engine; the numpy reference and kvpress both give it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,7 +43,7 @@ class Backend(Protocol):
     @property
     def template(self) -> Template: ...
 
-    def generate(self, work: Work) -> Iterator[Text | Finished]:
+    def generate(self, work: Work) -> Generator[Text | Finished, None, None]:
         """Yield the text of each token as it is made, then Finished; ApiError where this request can't be done.
 
         Closing the iterator stops the work and leaves the engine as it was before.

@@ -1,7 +1,7 @@
 """One request at a time: prefill (or find it), evict on a copy, generate. Knows tokens and text, no HTTP."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,7 @@ class Engine:
         """Read on first use: what only completes needs none."""
         return ChatTemplate(self._folder)
 
-    def generate(self, work: Work) -> Iterator[Text | Finished]:
+    def generate(self, work: Work) -> Generator[Text | Finished, None, None]:
         """Yield the text of each token as it is made, then Finished. Closing the iterator stops the work."""
         started_at = time.monotonic()
         logits, usage = self._prepare(work)

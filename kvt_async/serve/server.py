@@ -1,4 +1,4 @@
-"""Run the reference server until it is told to stop."""
+"""Run a server until it is told to stop: the numpy reference, or kvpress behind the same API."""
 
 import asyncio
 import os
@@ -6,11 +6,19 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.serve import KvpressOptions
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from kvt_async.serve.backend import Backend
 
 # One BLAS thread: the order of a sum never depends on how busy the machine is, so equal requests give equal bytes; and
 # the other cores stay free for the client. BLAS reads these once, when numpy is first imported.
+_THREADS_CHOSEN = "OMP_NUM_THREADS" in os.environ
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
@@ -24,12 +32,14 @@ def serve(
     model_dir: Path | None = None,
     prefill_cache_mb: int = 1024,
     max_queue: int = 4096,
+    kvpress: KvpressOptions | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then return. Port 0 lets the system choose.
 
     Once listening, prints `listening on http://HOST:PORT/v1`, flushed, and calls `ready` with that URL.
-    Raises ConfigError when the address can't be had or the model folder can't be served.
+    Raises ConfigError when the address can't be had or the model can't be served, MissingPrerequisiteError when the
+    kvpress backend's libraries aren't installed.
     """
     if not 0 <= port <= 65535:
         raise ConfigError(f"{port} is no port", where="--port", do="Choose 1 to 65535, or 0 for any free one.")
@@ -38,24 +48,45 @@ def serve(
             f"--prefill-cache-mb {prefill_cache_mb} or --max-queue {max_queue} is out of range",
             do="Keep the cache at 0 or more and the queue at 1 or more.",
         )
-    coroutine = _serve(host, port, model_dir, prefill_cache_mb, max_queue, ready)
+
+    def make() -> "web.Application":
+        from kvt_async.serve.app import application, make_app
+
+        if kvpress is None:
+            return make_app(model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue)
+        return application(_kvpress_engine(kvpress), max_queue=max_queue)
+
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(coroutine)
+        runner.run(_serve(host, port, make, ready))
+
+
+def _kvpress_engine(options: KvpressOptions) -> "Backend":
+    from kvt_async.serve.kvpress_model import load, require_extra
+
+    require_extra()
+    import torch
+
+    if not _THREADS_CHOSEN:  # one thread is right for the tiny model in numpy, not for a large one on a CPU
+        torch.set_num_threads(os.cpu_count() or 1)
+    from kvt_async.serve.kvpress_presses import Presses
+
+    presses = Presses(options.press)  # before the model: a wrong name costs no minutes
+    loaded = load(options.model, device=options.device, dtype=options.dtype)
+    from kvt_async.serve.kvpress_engine import KvpressEngine
+
+    return KvpressEngine(loaded, presses)
 
 
 async def _serve(
-    host: str, port: int, model_dir: Path | None, prefill_cache_mb: int, max_queue: int,
-    ready: Callable[[str], None] | None,
-) -> None:  # fmt: skip
+    host: str, port: int, make: Callable[[], "web.Application"], ready: Callable[[str], None] | None
+) -> None:
     from aiohttp import web
-
-    from kvt_async.serve.app import make_app
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    app = make_app(model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue)
+    app = make()
     # handler_cancellation: a client that leaves takes its queued work along.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_GRACE_S)
     await runner.setup()

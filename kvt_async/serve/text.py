@@ -31,9 +31,13 @@ class Tokenizer:
         if not path.is_file():
             raise ConfigError("no such file", where=str(path), do="Point --model-dir to a folder with tokenizer.json.")
         try:
-            self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(path))
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as problem:  # tokenizers raises plain Exception for a bad file
             raise ConfigError(f"can't be read: {problem}", where=str(path), do="Repair the model folder.") from None
+        self._adopt(tokenizer)
+
+    def _adopt(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._lock = threading.Lock()

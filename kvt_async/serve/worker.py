@@ -8,7 +8,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 from kvt_async.serve.api_errors import ApiError
@@ -72,7 +73,7 @@ class Job:
 class ModelThread:
     """Runs jobs one after the other. `submit` and `cancel` are for the event loop."""
 
-    def __init__(self, generate: Callable[[Work], Iterator[Text | Finished]], *, max_queue: int) -> None:
+    def __init__(self, generate: Callable[[Work], Generator[Text | Finished, None, None]], *, max_queue: int) -> None:
         self._generate = generate
         self._max_queue = max_queue
         self._queue: deque[Job] = deque()
@@ -136,12 +137,13 @@ class ModelThread:
 
     def _run(self, job: Job) -> None:
         unsent: list[Event] = []
-        for event in self._generate(job.work):
-            if job.cancelled or self._stopping:
-                return
-            unsent.append(event)
-            if isinstance(event, Finished):
-                self.running = 0  # before its client can hear of it and ask
-            if job.each_token or isinstance(event, Finished):
-                job.post(*unsent)
-                unsent.clear()
+        with closing(self._generate(job.work)) as events:  # one that is stopped half way cleans up at once
+            for event in events:
+                if job.cancelled or self._stopping:
+                    return
+                unsent.append(event)
+                if isinstance(event, Finished):
+                    self.running = 0  # before its client can hear of it and ask
+                if job.each_token or isinstance(event, Finished):
+                    job.post(*unsent)
+                    unsent.clear()

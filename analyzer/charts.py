@@ -50,9 +50,9 @@ def draw(kind: ChartKind, facts: Facts, data: ChartData, look: Look = WIDE, *, t
     return spec_of(chart, look, head)
 
 
-def draw_all(conn: sqlite3.Connection, settings: Settings, plots_dir: Path) -> list[Path]:
+def draw_all(conn: sqlite3.Connection, settings: Settings, plots_dir: Path, facts: Facts | None = None) -> list[Path]:
     """Draw every chart from persisted rows as PNG, SVG and Vega-Lite JSON; returns the files, in chart order."""
-    facts = read_facts(conn, settings.experiment.exp_group_id)
+    facts = facts or read_facts(conn, settings.experiment.exp_group_id)
     data = chart_data(facts)
     return [file for kind in CHARTS for file in save(draw(kind, facts, data), plots_dir, kind.name)]
 

@@ -6,6 +6,7 @@ Each function returns JSON-able facts; `lines` among them is what a person reads
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from kvt_async.contract.paths import DB_NAME, RunPaths, run_paths
 from kvt_async.contract.schema import connect_for_reading
 
 if TYPE_CHECKING:
+    from analyzer.analyze import AnalyzeReport
+    from analyzer.report.facts import Facts as Results
     from kvt_async.contract.settings import Settings
 
 Facts = dict[str, Any]
@@ -35,18 +38,50 @@ def score_stage(settings: "Settings", *, run_id: str | None = None) -> Facts:
 def analyze_stage(settings: "Settings", *, run_id: str | None = None, partial: bool = False) -> Facts:
     """Derived tables and charts."""
     from analyzer.analyze import analyze
-    from analyzer.made import once
     from analyzer.report.facts import read_facts
 
     with _open(settings, write=True) as (conn, paths):
         done = analyze(conn, settings, run_id=run_id, partial=partial)
+        return _charts(conn, settings, paths, done, read_facts(conn, settings.experiment.exp_group_id))
 
-        def draw() -> list[Path]:
-            from analyzer.charts import draw_all
 
-            return draw_all(conn, settings, paths.plots)
+def report_stage(settings: "Settings", *, partial: bool = False) -> Facts:
+    """report.md and report.html from persisted results."""
+    from analyzer.report.facts import read_facts
 
-        charts = once(paths.run_dir, "charts", [read_facts(conn, settings.experiment.exp_group_id)], draw).files
+    with _open(settings) as (conn, paths):
+        facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
+        return _report(conn, settings, paths, facts, partial=partial)
+
+
+def every_stage(settings: "Settings", *, run_id: str | None = None, partial: bool = False) -> Facts:
+    """score, analyze, report, then the verdict."""
+    from analyzer.analyze import analyze
+    from analyzer.report.build import verdict_lines
+    from analyzer.report.facts import read_facts
+
+    facts: Facts = {"score": score_stage(settings, run_id=run_id)}
+    with _open(settings, write=True) as (conn, paths):
+        done = analyze(conn, settings, run_id=run_id, partial=partial)
+        results = read_facts(conn, settings.experiment.exp_group_id, volumes=True)  # once for all: they are many rows
+        facts["analyze"] = _charts(conn, settings, paths, done, results)
+        facts["report"] = _report(conn, settings, paths, results, partial=partial)
+        verdict = verdict_lines(conn, settings, facts=results)
+    lines = [line for stage in facts.values() for line in stage.pop("lines")]
+    return {**facts, "verdict": verdict, "lines": [*lines[:-2], "", *verdict, "", *lines[-2:]]}
+
+
+def _charts(
+    conn: sqlite3.Connection, settings: "Settings", paths: RunPaths, done: "AnalyzeReport", results: "Results"
+) -> Facts:
+    from analyzer.made import once
+
+    def draw() -> list[Path]:
+        from analyzer.charts import draw_all
+
+        return draw_all(conn, settings, paths.plots, results)
+
+    charts = once(paths.run_dir, "charts", [replace(results, volumes=[])], draw).files
     state = "recomputed" if done.recomputed else "nothing had changed"
     return {
         "recomputed": done.recomputed,
@@ -57,42 +92,24 @@ def analyze_stage(settings: "Settings", *, run_id: str | None = None, partial: b
     }
 
 
-def report_stage(settings: "Settings", *, partial: bool = False) -> Facts:
-    """report.md and report.html from persisted results."""
+def _report(
+    conn: sqlite3.Connection, settings: "Settings", paths: RunPaths, results: "Results", *, partial: bool
+) -> Facts:
     from analyzer.made import once
     from analyzer.report.build import build_report
-    from analyzer.report.facts import read_facts
 
-    with _open(settings) as (conn, paths):
+    def build() -> list[Path]:
+        from analyzer.charts import files
 
-        def build() -> list[Path]:
-            from analyzer.charts import files
+        built = build_report(conn, settings, paths, partial=partial, facts=results)
+        return [built.md, built.html, *files(paths.plots)]
 
-            built = build_report(conn, settings, paths, partial=partial)
-            return [built.md, built.html, *files(paths.plots)]
-
-        facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
-        once(paths.run_dir, "report", [facts, settings, partial], build)
+    once(paths.run_dir, "report", [results, settings, partial], build)
     return {
         "report_md": str(paths.report_md),
         "report_html": str(paths.report_html),
         "lines": [f"report: {paths.report_html}", f"        {paths.report_md}"],
     }
-
-
-def every_stage(settings: "Settings", *, run_id: str | None = None, partial: bool = False) -> Facts:
-    """score, analyze, report, then the verdict."""
-    from analyzer.report.build import verdict_lines
-
-    facts: Facts = {
-        "score": score_stage(settings, run_id=run_id),
-        "analyze": analyze_stage(settings, run_id=run_id, partial=partial),
-        "report": report_stage(settings, partial=partial),
-    }
-    with _open(settings) as (conn, _):
-        verdict = verdict_lines(conn, settings)
-    lines = [line for stage in facts.values() for line in stage.pop("lines")]
-    return {**facts, "verdict": verdict, "lines": [*lines[:-2], "", *verdict, "", *lines[-2:]]}
 
 
 def check_stage(settings: "Settings") -> Facts:

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -27,29 +28,43 @@ class ReportPaths:
 
 
 def build_report(
-    conn: sqlite3.Connection, settings: Settings, paths: RunPaths, *, partial: bool = False, now: datetime | None = None
+    conn: sqlite3.Connection,
+    settings: Settings,
+    paths: RunPaths,
+    *,
+    partial: bool = False,
+    now: datetime | None = None,
+    facts: Facts | None = None,
 ) -> ReportPaths:
-    """Write both reports beside the database, drawing pictures that are missing.
+    """Write both reports beside the database, drawing pictures that are missing. `facts`: where they were read already.
 
     Raises MissingPrerequisiteError when nothing was analysed or the analysis is older than the results,
     ContradictedError when a server applied another budget than asked.
     """
-    facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
+    facts = facts or read_facts(conn, settings.experiment.exp_group_id, volumes=True)
     guard(facts, partial=partial)
     same_question(facts, settings)
-    _pictures(conn, settings, paths.plots)
+    _pictures(conn, settings, paths.plots, facts)
     now = now or datetime.now(UTC)
     paths.run_dir.mkdir(parents=True, exist_ok=True)
     out = ReportPaths(paths.report_md, paths.report_html)
     out.md.write_text(markdown(facts, settings, now), encoding="utf-8")
-    page = _page(facts, settings, now) | {"specs": _specs(facts), "script": _vega()}
-    out.html.write_text(_environment("html").get_template("report.html.jinja").render(page), encoding="utf-8")
+    out.html.write_text(html(facts, settings, now), encoding="utf-8")
     return out
 
 
 def markdown(facts: Facts, settings: Settings, now: datetime) -> str:
     """report.md: pictures are referenced from plots/ beside it."""
     text: str = _environment("md").get_template("report.md.jinja").render(_page(facts, settings, now))
+    return text
+
+
+def html(facts: Facts, settings: Settings, now: datetime) -> str:
+    """report.html: one file that holds its charts, their data and what draws them."""
+    with ThreadPoolExecutor(1) as beside:  # bundling takes seconds and leaves Python's lock alone
+        script = beside.submit(_vega)
+        page = _page(facts, settings, now) | {"specs": _specs(facts), "script": script.result()}
+    text: str = _environment("html").get_template("report.html.jinja").render(page)
     return text
 
 
@@ -108,11 +123,13 @@ def _fresh(facts: Facts) -> None:
             )
 
 
-def verdict_lines(conn: sqlite3.Connection, settings: Settings, *, width: int = 100) -> list[str]:
+def verdict_lines(
+    conn: sqlite3.Connection, settings: Settings, *, width: int = 100, facts: Facts | None = None
+) -> list[str]:
     """The verdict for a terminal: at most 12 lines of at most `width` columns."""
     import textwrap
 
-    facts = read_facts(conn, settings.experiment.exp_group_id)
+    facts = facts or read_facts(conn, settings.experiment.exp_group_id)
     told = story(facts, settings)
     paragraphs = [*told.alarms, told.headline]
     paragraphs += [line for a in told.answers for line in a.lines if line.startswith(OTHER_SERIES)]
@@ -123,12 +140,12 @@ def verdict_lines(conn: sqlite3.Connection, settings: Settings, *, width: int = 
     return lines if len(lines) <= 12 else [*lines[:11], "  … the rest is in the report."]
 
 
-def _pictures(conn: sqlite3.Connection, settings: Settings, plots: Path) -> None:
+def _pictures(conn: sqlite3.Connection, settings: Settings, plots: Path, facts: Facts) -> None:
     from analyzer.charts import CHARTS, draw_all
     from analyzer.charts_style import FILES
 
     if any(not (plots / f"{kind.name}{end}").is_file() for kind in CHARTS for end in FILES):
-        draw_all(conn, settings, plots)
+        draw_all(conn, settings, plots, facts)
 
 
 def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:

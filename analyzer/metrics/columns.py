@@ -7,6 +7,7 @@ and format_ok for every row, in order.
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import TypeGuard
 
 import orjson
 import polars as pl
@@ -133,7 +134,7 @@ def _has_classes(names: list[str]) -> pl.Expr:
     return (flat & after_key.str.starts_with(orjson.dumps(names).decode())).fill_null(False)
 
 
-def _searchable(names: object) -> bool:
+def _searchable(names: object) -> TypeGuard[list[str]]:
     """Whether a search for all names at once counts as the list does: texts, none empty, none twice."""
     return (
         isinstance(names, list) and all(isinstance(n, str) and n for n in names) and 0 < len(names) == len(set(names))

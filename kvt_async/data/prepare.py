@@ -18,7 +18,7 @@ from kvt_async.data.identity import dataset_id, selection_rule
 from kvt_async.data.manifest import ManifestHead, read_head
 from kvt_async.data.prompt import prompt_rule
 from kvt_async.data.sources import check_metric, check_source, open_source
-from kvt_async.data.tokens import check_name, load_tokenizer
+from kvt_async.data.tokens import check_tokenizer, load_tokenizer
 
 Report = Callable[[str], None]
 Grow = Callable[[ManifestHead], Mapping[int, int]]
@@ -45,11 +45,14 @@ class Prepared:
 
 
 def check_data(settings: Settings) -> None:
-    """What `validate` can know about the data half; opens and creates nothing. Raises ConfigError."""
+    """What `validate` can know about the data half: the config, and whether files are there. Opens and creates nothing.
+
+    Raises ConfigError.
+    """
     dataset_id(settings)
     check_source(settings)
     check_metric(settings)
-    check_name(settings)
+    check_tokenizer(settings)
     if settings.prompt.template is not None:
         check_template(settings.prompt.template)
 

@@ -34,6 +34,10 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without added special tokens; equal ids are what a prefix cache takes as equal."""
+        ...
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each token of the text begins and ends, in characters; tokens that stand for no text are left out."""
         ...
@@ -60,6 +64,9 @@ class FileTokenizer:
 
     def count(self, texts: Sequence[str], *, special: bool) -> list[int]:
         return [len(e) for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=special)]
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False)]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         return [
@@ -101,6 +108,12 @@ class ApproxTokenizer:
     def count(self, texts: Sequence[str], *, special: bool) -> list[int]:
         return [-(-len(text) // CHARS_PER_TOKEN) for text in texts]
 
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        step = CHARS_PER_TOKEN
+        return [
+            [int.from_bytes(text[at : at + step].encode(), "big") for at in range(0, len(text), step)] for text in texts
+        ]
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         return [(at, min(at + CHARS_PER_TOKEN, len(text))) for at in range(0, len(text), CHARS_PER_TOKEN)]
 
@@ -128,21 +141,33 @@ def load_tokenizer(settings: Settings) -> Tokenizer:
     if name == REFERENCE:
         folder = resources.files("kvt_async.serve").joinpath(REFERENCE)
         with resources.as_file(folder) as path:
-            return _from_folder(path, name, name)
+            return _from_file(path / FILE_NAME, name, name)
+    file = _local_file(name, key)
+    return _from_hub(name, key) if file is None else _from_file(file, name, str(file))
+
+
+def check_tokenizer(settings: Settings) -> None:
+    """Whether the tokenizer's file lies where the config says; opens nothing, and a hub id is taken as it is.
+
+    Raises ConfigError where it does not.
+    """
+    name, key = check_name(settings)
+    if name not in (APPROX, REFERENCE):
+        _local_file(name, key)
+
+
+def _local_file(name: str, key: str) -> Path | None:
+    """The file that a path names; None: it is a hub id. Raises ConfigError for a path without a tokenizer."""
     path = Path(name)
     if path.is_dir():
-        return _from_folder(path, name, str(path))
+        if not (path / FILE_NAME).is_file():
+            raise ConfigError(f"this folder holds no {FILE_NAME}", where=f"{key} {name}", do=_ADVICE)
+        return path / FILE_NAME
     if path.is_file():
-        return _from_file(path, name, str(path))
+        return path
     if name.endswith(".json") or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
         raise ConfigError(f"there is no tokenizer file {name!r}", where=key, do=_ADVICE)
-    return _from_hub(name, key)
-
-
-def _from_folder(folder: Path, name: str, where: str) -> Tokenizer:
-    if not (folder / FILE_NAME).is_file():
-        raise ConfigError(f"this folder holds no {FILE_NAME}", where=where, do=_ADVICE)
-    return _from_file(folder / FILE_NAME, name, where)
+    return None
 
 
 def _from_file(path: Path, name: str, where: str) -> Tokenizer:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.data.chat_template import ChatTemplate
-from kvt_async.data.tokens import load_tokenizer
+from kvt_async.data.tokens import check_tokenizer, load_tokenizer
 from tests.data.conftest import TEXT
 from tests.data.helpers import settings
 
@@ -63,8 +63,17 @@ def test_the_approximation_is_used_only_by_name(tmp_path: Path) -> None:
 )
 def test_a_tokenizer_that_is_not_there_is_an_error_that_says_what_to_set(tmp_path: Path, name: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
-        load_tokenizer(settings(tmp_path, f"tokenizer.name={name}"))
+        check_tokenizer(settings(tmp_path, f"tokenizer.name={name}"))
     assert "approx:chars/4" in caught.value.do
+    with pytest.raises(ConfigError, match=says):
+        load_tokenizer(settings(tmp_path, f"tokenizer.name={name}"))
+
+
+def test_what_validate_can_know_of_a_tokenizer_is_whether_its_file_is_there(tmp_path: Path, byte_level: Path) -> None:
+    for name in ("approx:chars/4", "reference", "meta-llama/Llama-3.1-8B", byte_level, byte_level / "tokenizer.json"):
+        check_tokenizer(settings(tmp_path, f"tokenizer.name={name}"))
+    with pytest.raises(ConfigError, match=r"this folder holds no tokenizer\.json"):
+        check_tokenizer(settings(tmp_path, f"tokenizer.name={tmp_path}"))
 
 
 def test_an_unreachable_hub_is_an_error_and_never_an_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

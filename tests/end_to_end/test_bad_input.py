@@ -74,7 +74,8 @@ PLAIN: dict[str, list[str]] = {
     "jsonl-missing-field": jsonl("field.jsonl"),
     "jsonl-duplicate-id": jsonl("twice.jsonl"),
     "template-incomplete": with_("validate", "prompt.template='all of {context}'"),
-    "tokenizer-missing": with_("prepare", "tokenizer.name=nosuch/tokenizer.json"),
+    "tokenizer-missing": with_("validate", "tokenizer.name=nosuch/tokenizer.json"),
+    "tokenizer-not-in-folder": with_("validate", "tokenizer.name=."),
     "show-nothing": ["show", *CONFIG],
     "check-without-assertions": ["check", *CONFIG],
     "run-unprepared": ["run", *CONFIG],
@@ -114,6 +115,12 @@ def test_it_says_what_is_wrong(case: str, kvt: Kvt, folder: Path) -> None:
     verify(case, kvt(*PLAIN[case]))
     if PLAIN[case][0] == "validate":
         assert {p.name for p in folder.iterdir()} == before
+
+
+def test_a_hub_that_is_not_there_is_said_to_be_what_is_missing(kvt: Kvt, folder: Path) -> None:
+    ask = ["prepare", "-c", "jsonl.yaml", *overrides("dataset={name: longbench, task: qasper}")]
+    verify("hub-unreachable", kvt(*ask, env={"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}))
+    assert not (folder / "data").exists()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import IO
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import raw_dir
 from kvt_async.contract.settings import Settings
+from kvt_async.data.sources.hub import endpoint, fetch, first_line
 from kvt_async.data.sources.source import did_you_mean, file_sha256, unreadable
 
 REPO = "zai-org/LongBench"
@@ -77,26 +78,13 @@ def local_listing(path: Path) -> set[str] | None:
 def hub_zip(settings: Settings) -> tuple[Path, str]:
     """The archive at the pinned revision (or dataset.revision), from output.data_dir/raw or fetched into it.
 
-    Raises ConfigError when it is neither there nor to be had.
+    Raises ConfigError or ServerError when it is neither there nor to be had.
     """
     revision = settings.dataset.revision or REVISION
     folder = _cache(settings, revision)
     if (folder / ARCHIVE).is_file():
         return folder / ARCHIVE, revision
-    from huggingface_hub import hf_hub_download
-
-    try:
-        fetched = hf_hub_download(
-            REPO, ARCHIVE, repo_type="dataset", revision=revision, local_dir=folder, etag_timeout=10
-        )
-    except Exception as error:  # the hub client raises many kinds: no network, no such revision, no space
-        raise ConfigError(
-            f"{ARCHIVE} could not be fetched from {REPO}@{revision[:12]}",
-            where="dataset.path is null",
-            details=(_first_line(error),),
-            do=_ADVICE,
-        ) from None
-    return Path(fetched), revision
+    return fetch(REPO, ARCHIVE, revision, folder, _ADVICE), revision
 
 
 def hub_listing(settings: Settings) -> tuple[set[str] | None, str]:
@@ -111,18 +99,15 @@ def hub_listing(settings: Settings) -> tuple[set[str] | None, str]:
         from huggingface_hub import HfFileSystem
 
         with (
-            HfFileSystem().open(f"datasets/{REPO}@{revision}/{ARCHIVE}", "rb", block_size=1 << 16) as remote,
+            HfFileSystem(endpoint=endpoint()).open(
+                f"datasets/{REPO}@{revision}/{ARCHIVE}", "rb", block_size=1 << 16
+            ) as remote,
             zipfile.ZipFile(remote) as archive,
         ):
             return {Path(name).name for name in archive.namelist() if name.endswith(".jsonl")}, f"{REPO}@{revision}"
     except Exception as error:  # any failure to look means the same here: it can't be confirmed
-        return None, f"no local archive, and the hub can't be reached ({_first_line(error)})"
+        return None, f"no local archive, and the hub can't be reached ({first_line(error)})"
 
 
 def _cache(settings: Settings, revision: str) -> Path:
     return raw_dir(settings.output.data_dir, "longbench") / revision
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return (text.splitlines()[0] if text else type(error).__name__)[:300]

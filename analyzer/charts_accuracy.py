@@ -1,28 +1,18 @@
 """Charts of accuracy by budget and by length. Frames in, charts out."""
 
+import textwrap
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from analyzer.charts_data import ChartData
-from analyzer.charts_style import (
-    BROKEN,
-    PART_COLOURS,
-    PART_NAMES,
-    ZONE,
-    Look,
-    budget_x,
-    colour,
-    dash,
-    empty,
-    records,
-    shape,
-    share_y,
-)
+from analyzer.charts_data import OPEN_ZONE, ZONE_PART, ChartData
+from analyzer.charts_style import ZONE, Look, budget_x, colour, dash, empty, records, shape, share_y
+from analyzer.charts_zone import OPEN_OPACITY, main_width, strips, zone_layers
 
 POINT = ("series", "bin", "budget", "x", "n", "acc_mean", "acc_ci_low", "acc_ci_high", "evidence")
 ACCURACY = "Accuracy (mean score, 0 to 1)"
+LEAST_FULL = 0.02  # below this at full cache, a share of it says nothing
 
 
 def point_tips(*more: alt.Tooltip) -> list[alt.Tooltip]:
@@ -49,14 +39,20 @@ def by_series(name: str) -> tuple[alt.Parameter, Any]:
 
 
 def acc_by_budget(data: ChartData, look: Look) -> Any:
-    """Accuracy of all lengths against the budget, CI bands, the headline's zone; below, every series' verdict."""
+    """Accuracy of all lengths against the budget, CI bands, the headline's zone; below, every series' verdict.
+
+    Left axis: accuracy; right axis: the same relative to full cache, where that has any.
+    """
     frame = data.levels.filter((pl.col("bin_idx") == -1) & pl.col("acc_mean").is_not_null())
     if frame.is_empty():
         return empty("No accuracy to draw: nothing has been answered and scored.", look)
     height = 260 if look.narrow else 330
+    width = main_width(look)
+    full = frame.filter(pl.col("is_full"))["acc_mean"].max()
+    relative = isinstance(full, float) and full >= LEAST_FULL
     picked, faded = by_series("series_of_budget")
     base = alt.Chart(records(frame, *POINT)).encode(
-        x=budget_x(data.axis, thin=look.narrow), color=colour(data.series, look), opacity=faded
+        x=budget_x(data.axis, width, applied=True), color=colour(data.series, look), opacity=faded
     )
     band = base.mark_area(fillOpacity=0.14, strokeOpacity=0).encode(
         y=share_y("acc_ci_low", ACCURACY), y2=alt.Y2("acc_ci_high:Q")
@@ -66,41 +62,37 @@ def acc_by_budget(data: ChartData, look: Look) -> Any:
     points = base.mark_point(filled=True, size=62, fillOpacity=1).encode(
         y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
     )
-    layers = [*_zone_layers(data, height), band.add_params(picked), bars, line, points]
+    layers = [*zone_layers(data, width), band.add_params(picked), bars, line, points]
     if not look.narrow and len(data.series) > 1:
-        layers.append(_end_labels(frame, data, look, height))
-    curves = alt.layer(*layers).properties(width=look.width - (0 if look.narrow else 130), height=height)
-    strips = _strips(data, look)
+        layers.append(_end_labels(frame, data, look, height, 66 if relative else 8))
+    curves = alt.layer(*layers)
+    if relative and isinstance(full, float):
+        curves = alt.layer(curves, _relative_axis(full, look)).resolve_scale(y="independent")
+    curves = curves.properties(width=width, height=height)
+    verdicts = strips(data, look)
     return (
         curves
-        if strips is None
-        else alt.vconcat(curves, strips).resolve_scale(
+        if verdicts is None
+        else alt.vconcat(curves, verdicts).resolve_scale(
             color="independent", shape="independent", strokeDash="independent"
         )
     )
 
 
-def _zone_layers(data: ChartData, height: int) -> list[Any]:
-    """The headline's transition zone over the full height, named; what lies below it is shaded too."""
-    zones = data.zones.filter((pl.col("series") == data.series[0]) & (pl.col("bin_idx") == -1))
-    layers: list[Any] = []
-    for part, fill, opacity in (("transition zone", ZONE, 0.34), ("broken", BROKEN, 0.14)):
-        rows = zones.filter(pl.col("part") == part)
-        if rows.is_empty():
-            continue
-        span = alt.Chart(records(rows, "x", "x2", "says"))
-        layers.append(
-            span.mark_rect(color=fill, opacity=opacity).encode(
-                x="x:Q", x2="x2:Q", tooltip=alt.Tooltip("says:N", title=part)
-            )
-        )
-        if part == "transition zone":
-            edges = pl.concat([rows.select("x"), rows.select(x="x2")])
-            layers.append(alt.Chart(records(edges, "x")).mark_rule(color="#B57F00", strokeWidth=1.6).encode(x="x:Q"))
-    return layers
+def _relative_axis(full: float, look: Look) -> Any:
+    """The right axis: accuracy as a share of full cache's; an invisible mark carries it."""
+    axis = alt.Axis(
+        orient="right", format=".0%", values=[0, 0.25, 0.5, 0.75, 1], grid=False,
+        title=None if look.narrow else "relative to full cache", titleAngle=90, titlePadding=6,
+    )  # fmt: skip
+    return (
+        alt.Chart(alt.InlineData(values='[{"relative": 1}]'))
+        .mark_rule(opacity=0)
+        .encode(y=alt.Y("relative:Q", scale=alt.Scale(domain=[0, 1 / full], nice=False), axis=axis))
+    )
 
 
-def _end_labels(frame: pl.DataFrame, data: ChartData, look: Look, height: int) -> Any:
+def _end_labels(frame: pl.DataFrame, data: ChartData, look: Look, height: int, dx: int) -> Any:
     """Series names right of their last points, moved apart where they would overlap."""
     last = frame.sort("x", descending=not data.axis.reverse).group_by("series", maintain_order=True).first()
     gap = 15 / height
@@ -114,50 +106,8 @@ def _end_labels(frame: pl.DataFrame, data: ChartData, look: Look, height: int) -
     rows = pl.DataFrame({"series": [s for _, s in ends], "y": placed, "x": [edge] * len(ends)})
     return (
         alt.Chart(records(rows, "series", "x", "y"))
-        .mark_text(align="left", dx=8, fontSize=12, fontWeight="bold", clip=False, limit=126)
+        .mark_text(align="left", dx=dx, fontSize=12, fontWeight="bold", clip=False, limit=126)
         .encode(x="x:Q", y=alt.Y("y:Q"), text="series:N", color=colour(data.series, look))
-    )
-
-
-def _strips(data: ChartData, look: Look) -> Any | None:
-    """One strip a series: safe, transition zone, broken. The verdict at a glance, on the same axis."""
-    rows = data.zones.filter(pl.col("bin_idx") == -1)
-    if rows.is_empty():
-        return None
-    order = [s for s in data.series if s in rows["series"].to_list()]
-    parts = [p for p in PART_NAMES if p in rows["part"].to_list()]
-    return (
-        alt.Chart(records(rows, "series", "part", "x", "x2", "says"))
-        .mark_bar(height=15, stroke="white", strokeWidth=1)
-        .encode(
-            x=budget_x(data.axis, title="Verdict by budget (95% confidence)", labels=False),
-            x2="x2:Q",
-            y=alt.Y(
-                "series:N",
-                sort=order,
-                title=None,
-                axis=alt.Axis(
-                    ticks=False,
-                    domain=False,
-                    labelLimit=84 if look.narrow else 120,
-                    labelFontSize=10 if look.narrow else 11,
-                ),
-            ),
-            color=alt.Color(
-                "part:N",
-                scale=alt.Scale(
-                    domain=parts, range=[dict(zip(PART_NAMES, PART_COLOURS, strict=True))[p] for p in parts]
-                ),
-                title=None,
-                legend=alt.Legend(symbolType="square", columns=2 if look.narrow else 4),
-            ),
-            tooltip=[
-                alt.Tooltip("series:N"),
-                alt.Tooltip("part:N", title="here"),
-                alt.Tooltip("says:N", title="verdict"),
-            ],
-        )
-        .properties(width=look.width - (0 if look.narrow else 130), height=alt.Step(22))
     )
 
 
@@ -167,17 +117,18 @@ def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
     if frame.is_empty():
         return empty("No length bin has answers yet.", look)
     zones = data.zones.filter(
-        (pl.col("series") == data.series[0]) & (pl.col("bin_idx") >= 0) & (pl.col("part") == "transition zone")
+        (pl.col("series") == data.series[0]) & (pl.col("bin_idx") >= 0) & pl.col("part").is_in([ZONE_PART, OPEN_ZONE])
     ).join(frame.select("bin_idx", "bin").unique(), on="bin_idx", maintain_order="left")
     both = pl.concat(
         [
             frame.select(*POINT).with_columns(kind=pl.lit("level")),
-            zones.select("bin", "x", "x2", "says").with_columns(kind=pl.lit("zone")),
+            zones.select("bin", "x", "x2", "says", "part").with_columns(kind=pl.lit("zone")),
         ],
         how="diagonal",
     )
     picked, faded = by_series("series_of_bins")
-    x = budget_x(data.axis, thin=True)
+    bins = [b for b in data.bins if b in frame["bin"].to_list()]
+    x = budget_x(data.axis, look.panel(len(bins)))
     base = (
         alt.Chart()
         .transform_filter("datum.kind == 'level'")
@@ -186,8 +137,13 @@ def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
     layers = [
         alt.Chart()
         .transform_filter("datum.kind == 'zone'")
-        .mark_rect(color=ZONE, opacity=0.42)
-        .encode(x="x:Q", x2="x2:Q", tooltip=alt.Tooltip("says:N", title="zone")),
+        .mark_rect(color=ZONE)
+        .encode(
+            x="x:Q",
+            x2="x2:Q",
+            opacity=alt.condition(f"datum.part == '{ZONE_PART}'", alt.value(0.42), alt.value(OPEN_OPACITY)),
+            tooltip=alt.Tooltip("says:N", title="zone"),
+        ),
         base.mark_area(fillOpacity=0.12, strokeOpacity=0)
         .encode(y="acc_ci_low:Q", y2="acc_ci_high:Q")
         .add_params(picked),
@@ -197,7 +153,6 @@ def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
             y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
         ),
     ]
-    bins = [b for b in data.bins if b in frame["bin"].to_list()]
     return (
         alt.layer(*layers, data=records(both, *both.columns))
         .properties(width=look.panel(len(bins)), height=170)
@@ -216,23 +171,26 @@ def heatmap_budget_length(data: ChartData, look: Look) -> Any:
     if frame.is_empty():
         return empty("No length bin has answers yet.", look)
     order = frame.sort("x", descending=data.axis.reverse)["budget"].unique(maintain_order=True).to_list()
+    cell = (look.width - 100) / max(len(order), 3) if not look.narrow else look.width / max(len(order), 3)
     short = {b: "full" if b == "full cache" else b.split(" ")[0] for b in order}
     frame = frame.with_columns(
         at=pl.col("budget").replace_strict(short),
+        shown=pl.col("acc_mean").round(2).map_elements(_dot if cell < 26 else _two, pl.String),
         ci=pl.format(
             "{}–{}", pl.col("acc_ci_low").round(2).map_elements(_dot, pl.String),
             pl.col("acc_ci_high").round(2).map_elements(_dot, pl.String),
         ),
         mark=pl.when(pl.col("state") == "safe").then(pl.lit("yes")).otherwise(pl.lit("no")),
     )  # fmt: skip
-    cell = (look.width - 100) / max(len(order), 3) if not look.narrow else look.width / max(len(order), 3)
     wide_cells = cell >= 52
     base = alt.Chart().encode(
         x=alt.X(
             "at:N",
             sort=list(short.values()),
-            title=data.axis.title,
-            axis=alt.Axis(labelAngle=0, domain=False, ticks=False),
+            title=textwrap.wrap(
+                data.axis.title.removesuffix(" (evenly spaced)"), max(24, int(cell * len(order) / 5.6))
+            ),
+            axis=alt.Axis(labelAngle=0 if cell >= 30 else -90, domain=False, ticks=False),
             scale=alt.Scale(paddingInner=0.06, paddingOuter=0.03),
         ),
         y=alt.Y(
@@ -255,17 +213,21 @@ def heatmap_budget_length(data: ChartData, look: Look) -> Any:
     )
     ink = alt.condition("datum.acc_mean > 0.55", alt.value("#000000"), alt.value("#ffffff"))
     value = base.mark_text(fontSize=12 if wide_cells else 9, fontWeight="bold", dy=-5 if wide_cells else 0).encode(
-        text=alt.Text("acc_mean:Q", format=".2f"), color=ink
+        text="shown:N", color=ink
     )
     layers = [cells, value]
     if wide_cells:
         layers.append(base.mark_text(fontSize=9, dy=8).encode(text="ci:N", color=ink))
-    columns = (*POINT, "at", "ci", "mark", "state")
+    columns = (*POINT, "at", "ci", "shown", "mark", "state")
     return (
         alt.layer(*layers, data=records(frame, *columns))
         .properties(width=cell * len(order), height=alt.Step(34 if wide_cells else 26))
         .facet(facet=alt.Facet("series:N", sort=list(data.series), title=None), columns=1)
     )
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}"
 
 
 def _dot(value: float) -> str:

@@ -115,7 +115,7 @@ def ttft_tpot_by_budget(data: ChartData, look: Look) -> Any:
     names = {"TTFT": "time to first token, TTFT", "TPOT": "time per output token, TPOT"}
     frame = frame.with_columns(metric=pl.col("metric").replace(names))
     base = alt.Chart().encode(
-        x=budget_x(data.axis, title="KV budget", thin=True), color=colour(data.series, look), opacity=faded
+        x=budget_x(data.axis, look.panel(2), title="KV budget asked"), color=colour(data.series, look), opacity=faded
     )
     layers = [
         base.mark_rule(strokeOpacity=0.35, strokeWidth=1.4).encode(y="p50:Q", y2="p95:Q").add_params(picked),

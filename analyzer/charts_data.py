@@ -10,15 +10,18 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.charts_axis import BudgetAxis, budget_axis, status
+from analyzer.report.certainty import nothing_safe
 from analyzer.report.costs import cache_state
 from analyzer.report.facts import ALL, Facts
 from analyzer.report.rows import BinStat, Run, Verdict, columns
-from analyzer.report.certainty import nothing_safe
 from analyzer.report.wording import budget
 
-LOG_BELOW = 0.03  # fractions under this would pile up at the end of a linear axis
 FAILURE = "failed requests"
 ANSWERS = "wrong answers"
+ZONE_PART = "transition zone"
+OPEN_ZONE = "zone open above"  # nothing is proven safe, so the zone reaches up to full cache
+NOT_PROVEN = "not proven"
 LEVEL_SCHEMA: dict[str, Any] = {
     "series": pl.String,
     "x": pl.Float64,
@@ -61,39 +64,6 @@ COST_SCHEMA: dict[str, Any] = {
     "p50": pl.Float64,
     "p95": pl.Float64,
 }
-
-
-@dataclass(frozen=True)
-class BudgetAxis:
-    """Positions (from full cache down), what stands at them, and how they are scaled."""
-
-    values: tuple[float, ...]
-    labels: tuple[str, ...]
-    scale: str  # linear | log | rank
-    title: str
-
-    @property
-    def reverse(self) -> bool:
-        return self.scale != "rank"
-
-    def at(self, value: float, *, is_full: bool = False) -> float:
-        if self.scale != "rank":
-            return value
-        return 0.0 if is_full else float(self.labels.index(f"{value:,.6g}"))
-
-    @property
-    def domain(self) -> tuple[float, float]:
-        low, high = min(self.values), max(self.values)
-        if self.scale == "log":
-            return low / 1.12, high * 1.04
-        pad = 0.025 * (high - low) if high > low else 0.5
-        return low - pad, high + pad
-
-    @property
-    def edges(self) -> tuple[float, float]:
-        """Left and right end of the axis: full cache stands left."""
-        low, high = self.domain
-        return (high, low) if self.reverse else (low, high)
 
 
 @dataclass(frozen=True)
@@ -140,11 +110,6 @@ def note(facts: Facts) -> str:
     return " · ".join(parts)
 
 
-def status(facts: Facts, run: Run) -> str:
-    row = facts.evidence.get(run.run_id)
-    return row.status if row else "full" if run.is_full else "unverified"
-
-
 def state(run: Run, verdict: Verdict | None) -> str:
     """Where a level lies in its series' verdict: full | safe | between | broken | unknown."""
     if run.is_full:
@@ -154,21 +119,6 @@ def state(run: Run, verdict: Verdict | None) -> str:
     if not nothing_safe(verdict) and run.kv_budget >= (verdict.safe_budget or 0.0):
         return "safe"
     return "broken" if verdict.zone_low is not None and run.kv_budget <= verdict.zone_low else "between"
-
-
-def budget_axis(facts: Facts) -> BudgetAxis:
-    below = sorted({r.kv_budget for r in facts.runs if not r.is_full}, reverse=True)
-    if facts.unit != "fraction":
-        labels = ("full", *(f"{b:,.6g}" for b in below))
-        name = {"tokens": "kept tokens (cap)", "bits": "bits per element"}.get(facts.unit, facts.unit)
-        return BudgetAxis(tuple(map(float, range(len(labels)))), labels, "rank", f"KV budget, {name}")
-    values = (1.0, *(b for b in below if b < 1)) if facts.full or not below else tuple(below)
-    return BudgetAxis(
-        values,
-        tuple("full" if v == 1 else f"{v:.6g}" for v in values),
-        "log" if min(values) < LOG_BELOW else "linear",
-        "KV budget, fraction of the prompt's cache kept",
-    )
 
 
 def _levels(facts: Facts, axis: BudgetAxis, series: tuple[str, ...]) -> pl.DataFrame:
@@ -208,7 +158,7 @@ def _zones(facts: Facts, axis: BudgetAxis) -> pl.DataFrame:
         low = bottom if v.zone_low is None else axis.at(v.zone_low)
         spans = [] if open_top else [("safe", top, bottom if v.verdict == "no_transition_in_range" else high)]
         if v.verdict != "no_transition_in_range":
-            spans.append(("not proven" if v.zone_low is None else "transition zone", high, low))
+            spans.append((NOT_PROVEN if v.zone_low is None else OPEN_ZONE if open_top else ZONE_PART, high, low))
         if v.zone_low is not None:
             spans.append(("broken", low, bottom))
         for part, x, x2 in spans:

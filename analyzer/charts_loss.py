@@ -1,5 +1,6 @@
 """Charts of the loss: its causes, and whether a ratio or a number of kept tokens decides. Frames in, charts out."""
 
+import textwrap
 from typing import Any
 
 import altair as alt
@@ -18,8 +19,11 @@ def drop_decomposition(data: ChartData, look: Look) -> Any:
     order = frame.sort("x", descending=data.axis.reverse)["budget"].unique(maintain_order=True).to_list()
     frame = frame.with_columns(at=pl.col("budget").str.split(" ").list.first())
     names = [b.split(" ")[0] for b in order]
+    width = look.panel(len(data.series))
+    title = textwrap.wrap(data.axis.title.removesuffix(" (evenly spaced)"), max(24, int(width / 5.6)))
+    angle = 0 if width / max(1, len(names)) >= 30 else -90
     base = alt.Chart().encode(
-        x=alt.X("at:N", sort=names, title=data.axis.title, axis=alt.Axis(labelAngle=0), scale=alt.Scale(padding=0.18))
+        x=alt.X("at:N", sort=names, title=title, axis=alt.Axis(labelAngle=angle), scale=alt.Scale(padding=0.18))
     )
     bars = base.mark_bar(stroke="white", strokeWidth=0.8).encode(
         y=alt.Y("share:Q", title="Loss against full cache", stack="zero", axis=alt.Axis(tickCount=6)),
@@ -40,7 +44,7 @@ def drop_decomposition(data: ChartData, look: Look) -> Any:
     zero = base.mark_rule(color=MUTED, strokeWidth=0.6).encode(y=alt.datum(0), x=alt.value(0), x2=alt.value("width"))
     return (
         alt.layer(bars, zero, ci, data=records(frame, *frame.columns))
-        .properties(width=look.panel(len(data.series)), height=170)
+        .properties(width=width, height=170)
         .facet(facet=alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns)
         .resolve_axis(x="independent")
     )

@@ -16,7 +16,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from analyzer.charts_data import BudgetAxis
+from analyzer.charts_axis import BudgetAxis
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9E", "#4D4D4D")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
@@ -25,8 +25,10 @@ FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 INK, MUTED, GRID = "#1a1a1a", "#5c5c5c", "#e3e3e3"
 ZONE, BROKEN, SAFE, UNPROVEN = "#FFC93C", "#8C6D8C", "#9AD1C0", "#D9D9D9"
 ALARM = "#9C1C00"
-PART_NAMES = ("safe", "transition zone", "not proven", "broken")
-PART_COLOURS = (SAFE, ZONE, UNPROVEN, BROKEN)
+OPEN = "#FFE9AD"
+PART_NAMES = ("safe", "transition zone", "zone open above", "not proven", "broken")
+PART_COLOURS = (SAFE, ZONE, OPEN, UNPROVEN, BROKEN)
+PART_INKS = ("#1C6450", "#7A5200", "#7A5200", "#4D4D4D", "#5B3C5B")
 STEPS = alt.SchemeParams(name="viridis", extent=[0.0, 0.9])
 PNG_SCALE = 2
 FILES = (".vl.json", ".svg", ".png")
@@ -89,8 +91,13 @@ def cycle(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
     return [values[i % len(values)] for i in range(len(names))]
 
 
-def budget_x(axis: BudgetAxis, *, title: str | None = None, labels: bool = True, thin: bool = False) -> alt.X:
-    """The budget axis: full cache left, every tested budget a tick."""
+def budget_x(
+    axis: BudgetAxis, width: float, *, title: str | None = None, labels: bool = True, applied: bool = False
+) -> alt.X:
+    """The budget axis, `width` pixels wide: full cache left, a tick for every tested budget, a label where one fits.
+
+    `applied`: say in the title, and below the labels where it differs, which budget the server applied.
+    """
     low, high = axis.domain
     scale = alt.Scale(
         domain=[low, high],
@@ -99,15 +106,21 @@ def budget_x(axis: BudgetAxis, *, title: str | None = None, labels: bool = True,
         nice=False,
         zero=False,
     )
-    names = json.dumps(dict(zip([f"{v:.6g}" for v in axis.values], axis.labels, strict=True)))
+    below = axis.applied if applied and any(axis.applied) else ("",) * len(axis.labels)
+    names = {
+        f"{axis.values[i]:.6g}": [axis.labels[i], below[i]] if any(below) else axis.labels[i]
+        for i in axis.labelled(width)
+    }
+    words = [title] if title is not None else [axis.title, axis.applied_title] if applied else [axis.title]
     return alt.X(
         "x:Q",
         scale=scale,
-        title=axis.title if title is None else title,
+        title=[w for line in words if line for w in textwrap.wrap(line, max(24, int(width / 5.6)))],
         axis=alt.Axis(
             values=list(axis.values),
-            labelExpr=f"{names}[format(datum.value, '.6~g')]",
-            labelOverlap="greedy" if thin else True,
+            tickCount=len(axis.values) + 1,  # or Vega leaves out every other value of a narrow axis
+            labelExpr=f"{json.dumps(names, ensure_ascii=False)}[format(datum.value, '.6~g')] || ''",
+            labelOverlap=False,
             labels=labels,
             ticks=labels,
             grid=False,

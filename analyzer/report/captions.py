@@ -18,8 +18,10 @@ def by_budget(facts: Facts) -> str:
 
 
 def by_budget_says(facts: Facts) -> str:
-    head = f"Yellow: the transition zone of {facts.series[0]}. " if _zoned(facts, [ALL]) else ""
-    return f"{head}Points: mean over all lengths, equal weight per length bin; bands and bars: 95% CI."
+    head = _yellow(facts, [ALL], "")
+    full = facts.stat(facts.full)
+    scale = " Right axis: relative to full cache." if full and full.acc_mean else ""
+    return f"{head}Points: mean over all lengths, equal weight per length bin; bands and bars: 95% CI.{scale}"
 
 
 def by_budget_bins(facts: Facts) -> str:
@@ -39,8 +41,7 @@ def by_budget_bins(facts: Facts) -> str:
 
 
 def bins_says(facts: Facts) -> str:
-    zoned = _zoned(facts, [b.bin_idx for b in facts.bins])
-    zone = f"Yellow: the transition zone of {facts.series[0]} in that bin. " if zoned else ""
+    zone = _yellow(facts, [b.bin_idx for b in facts.bins], " in that bin")
     return f"{zone}Bands and bars: 95% CI of one bin. Bins are exploratory beside the overall verdict."
 
 
@@ -128,10 +129,13 @@ def latency_bins_says(facts: Facts) -> str:
     return "Points: p50; bars reach to p95. " + _stamp(facts)
 
 
-def _zoned(facts: Facts, bins: list[int]) -> bool:
-    """Does the headline series have a zone that is drawn in one of these bins?"""
-    found = [facts.verdict(facts.series[0], b) for b in bins] if facts.series else []
-    return any(v is not None and v.zone_low is not None for v in found)
+def _yellow(facts: Facts, bins: list[int], where: str) -> str:
+    """What the yellow of the headline series means in these bins; empty where no zone is drawn."""
+    found = [v for b in bins if facts.series and (v := facts.verdict(facts.series[0], b)) and v.zone_low is not None]
+    if not found:
+        return ""
+    pale = " (pale: open above, because no budget is proven safe)" if any(nothing_safe(v) for v in found) else ""
+    return f"Yellow: the transition zone of {facts.series[0]}{where}{pale}. "
 
 
 def _stamp(facts: Facts) -> str:

@@ -38,9 +38,7 @@ def verdicts(facts: Facts) -> Table:
         zone = (
             f"{budget(v.zone_high, facts.unit)} … {budget(v.zone_low, facts.unit)}"
             if v.zone_low is not None
-            else "open below"
-            if v.verdict in ("transition", "cannot_tell")
-            else NOTHING
+            else {"transition": "open below", "cannot_tell": "not proven"}.get(v.verdict, NOTHING)
         )
         safe = "none proven" if nothing_safe(v) else budget(v.safe_budget, facts.unit)
         rows.append(

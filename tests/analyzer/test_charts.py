@@ -5,13 +5,16 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analyzer.charts import CHARTS, draw, draw_all
-from analyzer.charts_data import budget_axis, chart_data
+from analyzer.charts_axis import LABEL_PX, budget_axis
+from analyzer.charts_data import chart_data
 from analyzer.charts_style import DASHES, NARROW, PALETTE, SHAPES, save
 from analyzer.report.facts import Facts, read_facts
 from kvt_async.contract.load import load_settings
@@ -36,6 +39,7 @@ def plots(demo: sqlite3.Connection, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def facts_of(tmp_path: Path, **changes: Any) -> Facts:
+    tmp_path.mkdir(exist_ok=True)
     with closing(write(tmp_path / "facts.sqlite", Rows(**{**SMALL, **changes}))) as conn:
         return read_facts(conn, GROUP)
 
@@ -155,7 +159,59 @@ def test_token_caps_stand_by_rank_because_full_cache_has_no_count(tmp_path: Path
     axis = budget_axis(facts_of(tmp_path, **DEGENERATE["token_caps"]))
     assert axis.labels == ("full", "512", "128", "32")
     assert [axis.at(1.0, is_full=True), axis.at(128.0)] == [0.0, 2.0]
-    assert axis.title == "KV budget, kept tokens (cap)"
+    assert axis.title == "KV budget asked, kept tokens (cap)"
+
+
+def test_budgets_too_close_to_tell_apart_are_spaced_evenly_and_the_axis_says_so(tmp_path: Path) -> None:
+    axis = budget_axis(facts_of(tmp_path, **{**DEGENERATE["close_budgets"], "n": 4}))
+    assert axis.scale == "rank"
+    assert axis.title.endswith("(evenly spaced)")
+    assert [axis.at(b) for b in (1.0, 0.95, 0.01)] == [0.0, 1.0, 10.0]
+
+
+@pytest.mark.parametrize("width", [200, 236, 340, 490, 700])
+@pytest.mark.parametrize("case", ["close_budgets", "tiny_budgets", "token_caps", "one_budget"])
+def test_labels_of_budgets_never_touch_and_both_ends_have_one(case: str, width: int, tmp_path: Path) -> None:
+    axis = budget_axis(facts_of(tmp_path, **{**DEGENERATE[case], "n": 4}))
+    shown = axis.labelled(width)
+    assert {0, len(axis.values) - 1} <= set(shown)
+    ends = [(axis.share(axis.values[i]) * width, len(axis.labels[i]) * LABEL_PX / 2) for i in shown]
+    assert all(b - a > half_a + half_b for (a, half_a), (b, half_b) in pairwise(ends))
+
+
+def test_the_axis_says_which_budget_was_applied_beside_the_one_asked(tmp_path: Path) -> None:
+    same = budget_axis(facts_of(tmp_path))
+    assert same.applied_title == "applied (median): the same, within 0.005"
+    caps = budget_axis(facts_of(tmp_path / "caps", **DEGENERATE["token_caps"]))
+    assert caps.applied == ("", "100%", "53%", "13%")
+    assert caps.applied_title == "below: share of the prompt kept, median"
+    label = budget_axis(facts_of(tmp_path / "label", **DEGENERATE["unverified"]))
+    assert label.applied_title == "applied: not known"
+
+
+def test_a_rounded_budget_stands_below_the_one_asked(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path)
+    run = next(r for r in facts.runs if r.kv_budget == 0.2)
+    rounded = {k: replace(s, kept_fraction_p50=0.25) if k[0] == run.run_id else s for k, s in facts.stats.items()}
+    axis = budget_axis(replace(facts, stats=rounded))
+    assert axis.applied == ("", "0.50", "0.25")
+    assert "0.25" in json.dumps(drawn(replace(facts, stats=rounded), "acc_by_budget"))
+
+
+def test_a_second_axis_is_relative_to_full_cache(tmp_path: Path) -> None:
+    spec = json.dumps(drawn(facts_of(tmp_path, full_acc=0.8), "acc_by_budget"))
+    assert '"domain": [0, 1.25]' in spec, "100% of full cache stands where accuracy is 0.8"
+    assert "relative to full cache" in spec
+    floor = json.dumps(drawn(facts_of(tmp_path / "floor", **DEGENERATE["all_failed"]), "acc_by_budget"))
+    assert "relative to full cache" not in floor
+
+
+def test_a_zone_without_any_safe_budget_is_paler_and_named_as_open(tmp_path: Path) -> None:
+    spec = drawn(facts_of(tmp_path), "acc_by_budget")
+    assert "transition zone" not in {r.get("part") for r in rows_of(spec)}
+    assert {"zone open above", "broken"} <= {r.get("part") for r in rows_of(spec)}
+    assert {"name": "zone open above: nothing is proven safe"} in rows_of(spec)
+    assert "open above, because no budget is proven safe" in titles(spec)
 
 
 def test_very_small_budgets_get_a_logarithmic_axis(tmp_path: Path) -> None:

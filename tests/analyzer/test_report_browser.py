@@ -2,17 +2,59 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from analyzer.report.build import html
+from analyzer.report.facts import read_facts
 from tests.analyzer.browser import MISSING, Browser, find
-from tests.analyzer.report_page import demo_report
+from tests.analyzer.report_cases import DEGENERATE, GROUP, Rows
+from tests.analyzer.report_page import NOON, SETTINGS, demo_report
+from tests.analyzer.report_rows import write
 
 pytestmark = pytest.mark.browser
 
+TOUCHING = """
+[...document.querySelectorAll('svg .role-axis-label')].flatMap(axis => {
+  const boxes = [...axis.querySelectorAll('text')]
+    .filter(t => t.textContent.trim() && !/rotate\\((?!0\\))/.test(t.getAttribute('transform')))
+    .filter(t => t.getAttribute('opacity') !== '0')
+    .map(t => [t.textContent, t.getBoundingClientRect()]);
+  return boxes.slice(1).filter(([, b], i) => {
+    const a = boxes[i][1];
+    return a.left < b.right - 0.5 && b.left < a.right - 0.5 && a.top < b.bottom - 2 && b.top < a.bottom - 2;
+  }).map(([name]) => axis.closest('[data-chart]').dataset.chart + ' ' + name);
+})
+"""
+CONTRAST = """
+(() => {
+  const lum = c => {
+    const [r, g, b] = c.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255)
+      .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = e => {
+    for (; e; e = e.parentElement) {
+      const c = getComputedStyle(e).backgroundColor;
+      if (!c.startsWith('rgba(0, 0, 0, 0')) return c;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const ratio = e => {
+    const [a, b] = [lum(getComputedStyle(e).color), lum(ground(e))].sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05);
+  };
+  const texts = [...document.querySelectorAll('p, dt, dd, td, th, a, summary, h1, h2, h3')];
+  return Math.min(...texts.filter(e => e.textContent.trim()).map(ratio));
+})()
+"""
 DRAWN = "document.documentElement.dataset.charts === '10'"
 WIDTHS = (1280, 390)
+CASES = (
+    "full_cache_only", "one_example", "all_failed", "dead_knob", "no_baseline", "token_caps", "close_budgets",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +65,17 @@ def browser() -> Iterator[Browser]:
         pytest.skip(MISSING)
     with Browser() as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of one degenerate case, its pictures left out."""
+    folder = tmp_path_factory.mktemp("case")
+    with closing(write(folder / "facts.sqlite", Rows(**DEGENERATE[request.param]))) as conn:
+        text = html(read_facts(conn, GROUP, volumes=True), SETTINGS, NOON)
+    file = folder / "report.html"
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 @pytest.fixture
@@ -116,3 +169,33 @@ def test_the_verdict_is_above_the_fold(browser: Browser, page: Path) -> None:
     for width, height in ((1280, 900), (390, 844)):
         browser.open(page, width=width, height=height, wait_for=DRAWN)
         assert browser.js("document.querySelector('.headline').getBoundingClientRect().bottom") < height
+
+
+def test_a_degenerate_case_is_whole_on_a_desk_and_on_a_phone(browser: Browser, case_page: Path) -> None:
+    for width in WIDTHS:
+        browser.open(case_page, width=width, wait_for=DRAWN)
+        assert browser.complaints == []
+        assert browser.js("document.documentElement.scrollWidth") == width
+        assert (
+            browser.js(
+                "[...document.querySelectorAll('.chart')].filter(c => c.scrollWidth > c.parentElement.clientWidth + 1)"
+                ".map(c => c.dataset.chart + ' ' + c.scrollWidth)"
+            )
+            == []
+        ), width
+        assert (
+            browser.js(
+                "[...document.querySelectorAll('[data-chart]')].filter(c => !c.querySelector('svg text'))"
+                ".map(c => c.dataset.chart)"
+            )
+            == []
+        ), "a chart that draws nothing says why"
+        assert browser.js(TOUCHING) == [], "labels of an axis never overlap"
+        texts = browser.js("[...document.querySelectorAll('.headline, dd p')].map(e => e.textContent.trim())")
+        assert all(text.endswith((".", ")", "%")) for text in texts), texts
+
+
+def test_quiet_text_stands_out_from_its_ground(browser: Browser, page: Path) -> None:
+    browser.open(page, width=1280, wait_for=DRAWN)
+    contrast = browser.js(CONTRAST)
+    assert contrast >= 4.5, "WCAG AA for text"

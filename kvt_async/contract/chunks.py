@@ -5,7 +5,7 @@ since `start_ns`), then characters. Chunks that came in one read share their sta
 down from the running total, so errors don't add up.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Chunk = tuple[int, int]
 """(microseconds from the attempt's start, characters)"""
@@ -13,20 +13,37 @@ Chunk = tuple[int, int]
 
 def encode_chunks(chunks: Iterable[Chunk]) -> bytes:
     """Offsets must not fall; negative ones (a clock fault) are stored as the one before."""
+    pairs = list(chunks)
+    return encode_arrivals([offset for offset, _ in pairs], [chars for _, chars in pairs])
+
+
+def encode_arrivals(offsets_us: Sequence[int], chars: Sequence[int]) -> bytes:
+    """The same, of offsets and characters apart."""
     out = bytearray()
-    last = 0
-    for offset_us, chars in chunks:
-        gap = offset_us - last
+    append, last = out.append, 0
+    if offsets_us and offsets_us[0] == offsets_us[-1] and max(chars) < 0x80:  # one read of ordinary tokens
+        last = max(offsets_us[0], 0)
+        _append(out, last)
+        pairs = bytearray(2 * len(chars))
+        pairs[::2] = bytes(chars)  # each followed by the next one's gap of 0
+        return bytes(out + pairs[:-1])
+    for offset, size in zip(offsets_us, chars, strict=True):
+        gap = offset - last
         if gap < 0:
             gap = 0
         else:
-            last = offset_us
-        if gap < 0x80 and chars < 0x80:  # the hot path: a coalesced read of ordinary tokens
-            out.append(gap)
-            out.append(chars)
+            last = offset
+        if gap < 0x80:
+            append(gap)
+        elif gap < 0x4000:
+            append(gap & 0x7F | 0x80)
+            append(gap >> 7)
         else:
             _append(out, gap)
-            _append(out, chars)
+        if size < 0x80:
+            append(size)
+        else:
+            _append(out, size)
     return bytes(out)
 
 

@@ -2,15 +2,21 @@
 in the latencies of all others."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
+from time import perf_counter_ns
 
-from kvt_async.contract.chunks import encode_chunks
+from kvt_async.contract.chunks import encode_arrivals
 from kvt_async.engine.shape import Shape, learn, texts_of
-from kvt_async.engine.sse import Event, SseDecoder
-from kvt_async.engine.transcript import Transcript, json_or_none, parse_json
+from kvt_async.engine.sse import SseDecoder
+from kvt_async.engine.transcript import Transcript, json_or_none, parse_json, values_of
 from kvt_async.engine.wire import Exchange
 
-SLICE = 64  # events read before other streams get their turn: a fifth of a millisecond
+SLICE_NS = 300_000  # of reading, before other streams get their turn
+SLICE_BYTES = 65_536  # of events of the known shape, read together: about as long
+LEAST_BYTES = 2_048
+BATCH = 5  # events read whole at a time: a reply of one token has no more
 LEARN_AFTER = 2  # text chunks; finding the shape of a stream costs as much as reading a few events whole
 
 
@@ -20,70 +26,120 @@ class Reading:
     def __init__(self) -> None:
         self.transcript = Transcript()
         self.done_ns: int | None = None
-        self.first_event_ns: int | None = None
-        self.n_events = 0
-        self.in_first_text_read = 0  # events in the read that brought the first text
+        self._event_ns: list[int] = []  # arrival of every event: of the read that completed it
         self._shape: Shape | None = None
+        self._run_bytes = SLICE_BYTES
 
     async def read(self, exchange: Exchange) -> None:
-        """Every read in order, other streams having their turn. Raises UnreadableError; what came before it counts."""
-        since_pause = 0
-        for at_ns, events in _by_read(exchange):
-            for start in range(0, len(events), SLICE):
-                part = events[start : start + SLICE]
-                self.take(part, at_ns)
-                since_pause += len(part)
-                if since_pause >= SLICE:
-                    since_pause = 0
-                    await asyncio.sleep(0)
+        """All events in order, other streams having their turn. Raises UnreadableError; what came before it counts."""
+        body = exchange.raw_body()
+        if not body.startswith(b"data: ") or b"\r" in body:
+            await self._decode(exchange, 0)
+            return
+        arrival_of, pos, since_ns = _Arrivals(exchange), 0, perf_counter_ns()
+        while pos < len(body):
+            shape = self._shape
+            known = shape is not None and body.startswith(shape.start, pos)
+            after = self._run(body, pos, shape, arrival_of) if known and shape is not None else pos
+            if after == pos:
+                after = self._batch(body, pos, arrival_of)
             if self.done_ns is not None:
                 return
+            if after == pos:  # not one line of data and a blank one: the decoder's business
+                await self._decode(exchange, pos)
+                return
+            pos = after
+            if perf_counter_ns() - since_ns > SLICE_NS and pos < len(body):
+                await asyncio.sleep(0)
+                since_ns = perf_counter_ns()
 
-    def take(self, events: list[Event], at_ns: int) -> None:
-        """Events of one read. Raises UnreadableError."""
-        if self.done_ns is not None or not events:
-            return
-        if self.first_event_ns is None:
-            self.first_event_ns = at_ns
-        arrivals = self.transcript.chunk_ns
-        had_text = bool(arrivals)
-        self.n_events += len(events)
-        run: list[bytes] = []  # JSON strings of neighbouring events of the known shape
-        try:
-            shape = self._shape
-            for payload, name in events:
-                if (
-                    shape is not None
-                    and payload.startswith(shape.before)
-                    and payload.endswith(shape.after)
-                    and len(payload) >= shape.least
-                    and not name
-                ):
-                    run.append(payload[len(shape.before) : shape.text_ends])
-                    continue
-                self._run(run, at_ns)
-                if self._whole(payload, name, at_ns):
-                    return
-                shape = self._shape
-            self._run(run, at_ns)
-        finally:
-            if arrivals and (not had_text or arrivals[0] == at_ns):
-                self.in_first_text_read += len(events)
+    def fill(self, exchange: Exchange, *, store_chunks: bool) -> None:
+        """The marks that only reading could tell."""
+        marks, transcript, events = exchange.marks, self.transcript, self._event_ns
+        marks.n_events, marks.done_ns = len(events), self.done_ns
+        marks.first_event_ns = events[0] if events else None
+        marks.first_reasoning_ns = transcript.first_reasoning_ns
+        marks.first_content_ns = transcript.first_content_ns
+        marks.first_tool_ns = transcript.first_tool_ns
+        marks.last_delta_ns = transcript.last_delta_ns
+        marks.finish_ns, marks.usage_ns = transcript.finish_ns, transcript.usage_ns
+        arrivals = transcript.chunk_ns
+        marks.n_text_chunks = len(arrivals)
+        if arrivals:
+            first = arrivals[0]
+            marks.first_text_coalesced = int(events.count(first) > 1)
+            marks.first_text_kernel_ns = exchange.kernel_ns.get(first)
+            start = marks.start_ns
+            if store_chunks and start is not None:
+                if first == arrivals[-1]:
+                    offsets = [(first - start) // 1000] * len(arrivals)
+                else:
+                    offsets = [(at_ns - start) // 1000 for at_ns in arrivals]
+                marks.chunks = encode_arrivals(offsets, transcript.chunk_chars)
 
-    def _run(self, strings: list[bytes], at_ns: int) -> None:
-        if not strings:
-            return
-        texts, shape = texts_of(strings), self._shape
-        assert shape is not None
-        if texts is not None:
-            self.transcript.add_texts(texts, at_ns)
-        else:  # one of them is not what it looked like: read each whole
-            for string in strings:
-                self._whole(shape.before + string + shape.after, b"", at_ns)
-        strings.clear()
+    def _run(self, body: bytes, pos: int, shape: Shape, arrival_of: "_Arrivals") -> int:
+        """Read neighbouring events of the known shape together, from the one at `pos`; where they end, or `pos`."""
+        lines = body[pos : pos + self._run_bytes].split(b"\n")
+        lines = lines[: len(lines) - 1 : 2]  # a blank one follows each
+        start, after = shape.start, shape.after
+        while lines and not (lines[-1].startswith(start) and lines[-1].endswith(after)):
+            lines.pop()  # what ends the stream, or the run's last bytes
+        strings = [line[len(start) : -len(after)] for line in lines]
+        run = shape.around(strings)
+        if not body.startswith(run, pos):  # there are others among them
+            self._run_bytes = max(LEAST_BYTES, self._run_bytes // 4)
+            good = (line.startswith(start) and line.endswith(after) for line in lines)
+            del strings[next((n for n, is_good in enumerate(good) if not is_good), 0) :]
+            run = shape.around(strings)
+        elif self._run_bytes < SLICE_BYTES:
+            self._run_bytes *= 2
+        texts = texts_of(strings) if strings and body.startswith(run, pos) else None
+        if texts is None:
+            return pos
+        arrivals = arrival_of.each(pos, strings, len(start) + len(after) + 2)
+        self._event_ns += arrivals
+        self.transcript.add_run(texts, arrivals)
+        return pos + len(run)
+
+    def _batch(self, body: bytes, pos: int, arrival_of: "_Arrivals") -> int:
+        """Read the next few events whole, from the one at `pos`; where they end, or `pos` if that isn't plain."""
+        payloads: list[bytes] = []
+        arrivals: list[int] = []
+        while len(payloads) < BATCH and (end := body.find(b"\n", pos)) >= 0:
+            if body[end : end + 2] != b"\n\n":
+                break
+            if body.startswith(b"data: {", pos):
+                payloads.append(body[pos + 6 : end])
+            elif body.startswith(b"data: [DONE]\n", pos):
+                self.done_ns = arrival_of(end + 2)
+            else:
+                break
+            pos = end + 2
+            arrivals.append(arrival_of(pos))
+            if self.done_ns is not None:
+                break
+        self._event_ns += arrivals
+        if payloads:
+            transcript = self.transcript
+            for event, at_ns in zip(values_of(payloads), arrivals, strict=False):
+                transcript.add(event, at_ns)
+            if self._shape is None and len(transcript.chunk_ns) >= LEARN_AFTER:
+                self._shape = learn(payloads[-1], parse_json(payloads[-1]))
+        return pos
+
+    async def _decode(self, exchange: Exchange, pos: int) -> None:
+        """Whatever the grammar allows, from byte `pos` of the body, which is the start of an event."""
+        since_ns = perf_counter_ns()
+        for payload, name, at_ns in _events(exchange, pos):
+            if self._whole(payload, name, at_ns):
+                return
+            if perf_counter_ns() - since_ns > SLICE_NS:
+                await asyncio.sleep(0)
+                since_ns = perf_counter_ns()
 
     def _whole(self, payload: bytes, name: bytes, at_ns: int) -> bool:
-        """Read all of an event; True: it was [DONE]."""
+        """Read all of an event; True: it was [DONE]. Raises UnreadableError."""
+        self._event_ns.append(at_ns)
         if name == b"error":
             error = json_or_none(payload) or payload.decode("utf-8", "replace")
             self.transcript.error = self.transcript.error or error
@@ -93,37 +149,47 @@ class Reading:
             self.done_ns = at_ns
             return True
         if bare:
-            event = parse_json(bare)
-            self.transcript.add(event, at_ns)
-            if self._shape is None and len(self.transcript.chunk_ns) >= LEARN_AFTER and payload is bare:
-                self._shape = learn(payload, event)
+            self.transcript.add(parse_json(bare), at_ns)
         return False
 
-    def fill(self, exchange: Exchange, *, store_chunks: bool) -> None:
-        """The marks that only reading could tell."""
-        marks, transcript = exchange.marks, self.transcript
-        marks.n_events, marks.done_ns = self.n_events, self.done_ns
-        marks.first_event_ns = self.first_event_ns
-        marks.first_reasoning_ns = transcript.first_reasoning_ns
-        marks.first_content_ns = transcript.first_content_ns
-        marks.first_tool_ns = transcript.first_tool_ns
-        marks.last_delta_ns = transcript.last_delta_ns
-        marks.finish_ns, marks.usage_ns = transcript.finish_ns, transcript.usage_ns
-        arrivals = transcript.chunk_ns
-        marks.n_text_chunks = len(arrivals)
-        if arrivals:
-            marks.first_text_coalesced = int(self.in_first_text_read > 1)
-            marks.first_text_kernel_ns = exchange.kernel_ns.get(arrivals[0])
-            start = marks.start_ns
-            if store_chunks and start is not None:
-                offsets = [(at_ns - start) // 1000 for at_ns in arrivals]
-                marks.chunks = encode_chunks(zip(offsets, transcript.chunk_chars, strict=True))
+
+class _Arrivals:
+    """When the byte before an offset of the body came."""
+
+    __slots__ = ("_arrivals", "_ends", "_only")
+
+    def __init__(self, exchange: Exchange) -> None:
+        reads = exchange.reads
+        self._only = reads[0][0] if len(reads) == 1 else None
+        if self._only is None:
+            self._arrivals = [at_ns for at_ns, _ in reads]
+            self._ends = list(accumulate([len(data) for _, data in reads]))
+
+    def __call__(self, end: int) -> int:
+        return self._only if self._only is not None else self._arrivals[bisect_left(self._ends, end)]
+
+    def each(self, pos: int, strings: list[bytes], around: int) -> list[int]:
+        """Of neighbouring events from byte `pos` on, each its string and `around` bytes more."""
+        if self._only is not None:
+            return [self._only] * len(strings)
+        arrivals, known, found = self._arrivals, self._ends, []
+        nth = bisect_left(known, pos + 1)
+        for string in strings:
+            pos += len(string) + around
+            while known[nth] < pos:
+                nth += 1
+            found.append(arrivals[nth])
+        return found
 
 
-def _by_read(exchange: Exchange) -> Iterator[tuple[int, list[Event]]]:
-    """(arrival ns, the events completed by that read)."""
-    decoder = SseDecoder()
+def _events(exchange: Exchange, pos: int) -> Iterator[tuple[bytes, bytes, int]]:
+    """(data, event name, arrival of the read that completed it), from byte `pos` of the body."""
+    decoder, passed = SseDecoder(), 0
     for at_ns, data in exchange.reads:
-        yield at_ns, decoder.feed(data)
+        skip, passed = max(0, pos - passed), passed + len(data)
+        if skip < len(data):
+            for payload, name in decoder.feed(data[skip:] if skip else data):
+                yield payload, name, at_ns
     if exchange.complete:  # only a clean end completes an event that lacks its blank line
-        yield exchange.arrived_ns, decoder.flush()
+        for payload, name in decoder.flush():
+            yield payload, name, exchange.arrived_ns

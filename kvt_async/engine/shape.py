@@ -19,27 +19,30 @@ _OURS = "kvt"
 class Shape:
     """Bytes around the text of one stream's content events."""
 
-    __slots__ = ("after", "before", "least", "text_ends")
+    __slots__ = ("_between", "_end", "after", "before", "start")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         """`before` and `after` stand outside the string's own quotes."""
-        self.before, self.after = before, after
-        self.least = len(before) + len(after) + 2  # bytes of the shortest such event
-        self.text_ends = -len(after)
+        self.before, self.after, self.start = before, after, b"data: " + before
+        self._end = after + b"\n\n"
+        self._between = self._end + self.start
+
+    def around(self, strings: Sequence[bytes]) -> bytes:
+        """The bytes of neighbouring events with these strings."""
+        return self.start + self._between.join(strings) + self._end
 
 
 def texts_of(strings: Sequence[bytes]) -> list[str] | None:
     """JSON strings parsed together, which costs a fraction of each alone; None: one of them is not one string.
 
-    A zero stands between neighbours: whatever is not one string puts something else in its place.
+    A line end stands between neighbours, which no JSON string may hold: so each gives a value of its own or an error,
+    and as many values as strings, all of them text, are one each.
     """
     try:
-        values = orjson.loads(b"[" + b",0,".join(strings) + b"]")
+        values: list[str] = orjson.loads(b"[" + b",\n".join(strings) + b"]")
     except orjson.JSONDecodeError:
         return None
-    texts: list[str] = values[::2]
-    whole = len(values) == 2 * len(strings) - 1 and not any(values[1::2]) and set(map(type, values[1::2])) <= {int}
-    return texts if whole and set(map(type, texts)) <= {str} else None
+    return values if len(values) == len(strings) and set(map(type, values)) == {str} else None
 
 
 def learn(payload: bytes, event: Any) -> Shape | None:

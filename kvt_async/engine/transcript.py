@@ -4,7 +4,7 @@ Reading is lenient about what servers add and strict about what kvt needs: an ev
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -34,6 +34,19 @@ def parse_json(data: bytes) -> Any:
             return json.loads(data, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:
             raise UnreadableError(f"not JSON ({str(error)[:80]})", data) from None
+
+
+def values_of(payloads: Sequence[bytes]) -> Iterator[Any]:
+    """What each of these is as JSON, parsed together where that can be. Raises UnreadableError at the one that isn't.
+
+    A line end stands between neighbours, which no JSON string may hold: each gives its own values or an error, and as
+    many values as payloads are one each.
+    """
+    try:
+        values = orjson.loads(b"[" + b",\n".join(payloads) + b"]")
+    except orjson.JSONDecodeError:
+        values = ()
+    return iter(values) if len(values) == len(payloads) else map(parse_json, payloads)
 
 
 def json_or_none(data: bytes) -> Any:
@@ -83,16 +96,17 @@ class Transcript:
         self.finish_ns: int | None = None
         self.usage_ns: int | None = None
 
-    def add_texts(self, texts: Sequence[str], at_ns: int) -> None:
-        """Pieces of content that were found without reading the whole of their events."""
+    def add_run(self, texts: Sequence[str], arrivals: Sequence[int]) -> None:
+        """Pieces of content that were found without reading the whole of their events, and when each came."""
         if not all(texts):
+            arrivals = [at_ns for at_ns, text in zip(arrivals, texts, strict=True) if text]
             texts = [text for text in texts if text]
         if texts:
             if self.first_content_ns is None:
-                self.first_content_ns = at_ns
-            self.last_delta_ns = at_ns
+                self.first_content_ns = arrivals[0]
+            self.last_delta_ns = arrivals[-1]
             self.content += texts
-            self.chunk_ns += [at_ns] * len(texts)
+            self.chunk_ns += arrivals
             self.chunk_chars += map(len, texts)
 
     def add(self, event: Any, at_ns: int) -> None:
@@ -169,7 +183,12 @@ class Transcript:
             text = _text(text)
             if not text:
                 return
-        self.add_texts((text,), at_ns)
+        if self.first_content_ns is None:
+            self.first_content_ns = at_ns
+        self.last_delta_ns = at_ns
+        self.content.append(text)
+        self.chunk_ns.append(at_ns)
+        self.chunk_chars.append(len(text))
 
     def _rarer(self, delta: Json, at_ns: int) -> None:
         if reasoning := _text(delta.get("reasoning_content") or delta.get("reasoning")):

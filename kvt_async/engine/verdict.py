@@ -126,9 +126,11 @@ async def _stream(exchange: Exchange, redactor: Redactor, store_chunks: bool) ->
 
 def _accepted(end_state: EndState, exchange: Exchange, transcript: Transcript) -> Verdict:
     marks, usage = exchange.marks, transcript.usage
-    marks.prompt_tokens = count(usage, "prompt_tokens")
-    marks.completion_tokens = count(usage, "completion_tokens")
-    marks.cached_tokens = count(usage, "prompt_tokens_details", "cached_tokens")
+    if usage is not None:
+        marks.prompt_tokens = count(usage, "prompt_tokens")
+        marks.completion_tokens = count(usage, "completion_tokens")
+        if "prompt_tokens_details" in usage:
+            marks.cached_tokens = count(usage, "prompt_tokens_details", "cached_tokens")
     return Verdict(end_state, transcript=transcript)
 
 
@@ -156,6 +158,8 @@ def _broken(exchange: Exchange, transcript: Transcript, redactor: Redactor) -> V
 
 
 def _kind(exchange: Exchange) -> str | None:
+    if exchange.headers.get("content-type") == "text/event-stream" and exchange.raw_body().startswith(b"data:"):
+        return "sse"
     content_type = exchange.content_type()
     first = next((data for _, data in exchange.reads if data), b"")
     head = first[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -171,8 +175,8 @@ def _kind(exchange: Exchange) -> str | None:
 
 def _decompress(exchange: Exchange) -> str | None:
     """Undo a content encoding we did not ask for; the sentence to fail with where that can't be done."""
-    encoding = exchange.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
+    encoding = exchange.headers.get("content-encoding")
+    if encoding is None or (encoding := encoding.strip().lower()) in ("", "identity"):
         return None
     if encoding not in ("gzip", "x-gzip", "deflate"):
         return f"the reply is encoded as {encoding!r}, though identity was asked for"
@@ -187,7 +191,7 @@ def _decompress(exchange: Exchange) -> str | None:
             reads.append((at_ns, part))
     except zlib.error as error:
         return f"the reply is encoded as {encoding!r}, though identity was asked for, and broken: {error}"
-    exchange.reads = reads
+    exchange.reads, exchange.joined = reads, None
     return None
 
 

@@ -36,6 +36,7 @@ class Exchange:
     complete: bool = False  # the body's own end came: last chunk, content-length, or a clean close that may end it
     fault: ErrorType | None = None  # what broke the exchange; None: nothing did
     fault_text: str = ""
+    joined: bytes | None = None  # by raw_body
 
     def received(self, now_ns: int, n_bytes: int) -> None:
         self.arrived_ns = now_ns
@@ -85,4 +86,7 @@ class Exchange:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def raw_body(self) -> bytes:
-        return b"".join(data for _, data in self.reads)
+        """All body bytes; once the exchange is over they are joined once."""
+        if self.joined is None or len(self.joined) != self.body_bytes:
+            self.joined = self.reads[0][1] if len(self.reads) == 1 else b"".join([data for _, data in self.reads])
+        return self.joined

@@ -1,167 +1,131 @@
-"""kvt's Sender beside a bare aiohttp client, in one run against one null server: only the ratios mean anything.
+"""kvt's Sender over both transports beside a bare aiohttp client and a raw protocol, in one run: only ratios count.
 
-    python scripts/bench/client.py [--runs 5] [--seconds 2] [--loop uvloop|asyncio] [--profile]
+    python scripts/bench/client.py [--runs 5] [--seconds 1] [--loop uvloop|asyncio|both] [--only WORDS] [--profile lean]
 
-bare: session.post and iter_any, no JSON, no text kept. bare+json: the same with orjson per event. kvt: Sender.send, all
-marks, text, chunk times and usage, as the runner calls it. The client is pinned to one core, the server to the other.
+bare: aiohttp's session.post and iter_any, every event found, none read, no text kept. bare+json: the same with orjson
+per event. raw: asyncio.Protocol, events found. aiohttp, lean: Sender.send over that transport, with all marks, text,
+chunk times and usage, as the runner calls it. The client is pinned to one core, the server (server.c) to the other.
 """
 
 import argparse
 import asyncio
 import gc
-import os
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
-import aiohttp
-import orjson
+from _clients import Send, clients, loops
+from _server import prompt, serving
 
-from kvt_async.contract.settings import Settings
-from kvt_async.engine.sender import Sender
-from kvt_async.records import Attempt, Request
-
-CASES = {
-    "1 token, 64 in flight": (64, 1, 0),
-    "256 tokens, 64 in flight": (64, 256, 0),
-    "150 KB prompt, 32": (32, 16, 150_000),
-}
-Send = Callable[[str, bytes], Awaitable[int]]  # (base URL, body) -> tokens seen
+NAMES = ["raw", "bare", "bare+json", "aiohttp", "lean"]
 
 
-def bare(session: aiohttp.ClientSession, *, with_json: bool) -> Send:
-    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-
-    async def send(url: str, body: bytes) -> int:
-        tokens, rest = 0, b""
-        async with session.post(f"{url}/chat/completions", data=body, headers=headers) as reply:
-            async for read in reply.content.iter_any():
-                if not with_json:
-                    tokens += read.count(b'"content": " word"')
-                    continue
-                *events, rest = (rest + read).split(b"\n\n")
-                for event in events:
-                    if event != b"data: [DONE]":
-                        choices = orjson.loads(event[6:])["choices"]
-                        tokens += bool(choices and choices[0]["delta"].get("content"))
-        return tokens
-
-    return send
+@dataclass(frozen=True)
+class Case:
+    name: str
+    concurrency: int
+    tokens: int
+    prompt_bytes: int = 20
+    paced: bool = False  # one reply a stream, a token every 20 ms, instead of as many as fit into the time
 
 
-def kvt(sender: Sender) -> Send:
-    async def record(request: Request, attempt: Attempt) -> None:
-        raise RuntimeError(f"a null server never fails: {attempt.error_message}")
-
-    async def send(url: str, body: bytes) -> int:
-        request = Request("r", "run", "e", (url,), "/chat/completions", body, True, 10, 256, expects={"requested": 1.0})
-        outcome = await sender.send(request, record)
-        assert outcome.last is not None, "not sent"
-        assert outcome.last.reply is not None, outcome.last.error_message
-        return outcome.last.marks.n_text_chunks or 0
-
-    return send
+CASES = [
+    Case("1 token, 64 in flight", 64, 1),
+    Case("150 KB prompts, 32 in flight", 32, 16, 150_000),
+    Case("256 tokens unpaced, 64 in flight", 64, 256),
+    Case("1,000 streams x 50 tokens/s", 1000, 150, paced=True),
+]
+Run = tuple[float, float, float]
+"""requests/s, tokens/s, CPU us per request (per token where there are many)"""
 
 
-async def measure(send: Send, url: str, body: bytes, concurrency: int, seconds: float) -> tuple[float, float, float]:
-    """Closed loop. (requests/s, tokens/s, CPU seconds per wall second)"""
+async def measure(send: Send, url: str, case: Case, seconds: float) -> Run:
+    body = prompt(case.tokens, case.prompt_bytes)
     requests = tokens = 0
-    until = time.perf_counter() + seconds
+    until = time.perf_counter() + (0 if case.paced else seconds)
 
     async def worker() -> None:
         nonlocal requests, tokens
-        while time.perf_counter() < until:
+        while True:
             seen = await send(url, body)
             tokens += seen
             requests += 1
+            if time.perf_counter() >= until:
+                return
 
+    gc.collect()
     cpu, began = time.process_time(), time.perf_counter()
-    await asyncio.gather(*(worker() for _ in range(concurrency)))
-    took = time.perf_counter() - began
-    return requests / took, tokens / took, (time.process_time() - cpu) / took
+    await asyncio.gather(*(worker() for _ in range(case.concurrency)))
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return requests / took, tokens / took, 1e6 * cpu / (tokens if case.tokens > 16 else requests)
 
 
-async def compare(url: str, runs: int, seconds: float, only: str | None) -> None:
-    settings = Settings.model_validate({"engine": {"base_url": url}, "limits": {"concurrency": 64}})
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, Sender(settings) as sender:
-        clients = {
-            "bare": bare(session, with_json=False),
-            "bare+json": bare(session, with_json=True),
-            "kvt": kvt(sender),
-        }
-        for name, (concurrency, tokens, size) in CASES.items():
-            if only and only not in name:
-                continue
-            body = orjson.dumps({"prompt": "x" * size, "max_tokens": tokens, "stream": True})
-            body = body.replace(b'"max_tokens":', b'"max_tokens": ')
-            got: dict[str, list[tuple[float, float, float]]] = {client: [] for client in clients}
-            gc.collect()
-            gc.freeze()  # as the runner does; for every client alike
-            for _ in range(runs):
-                for client, send in clients.items():
-                    got[client].append(await measure(send, url, body, concurrency, seconds))
-            print(name)
-            middle = {c: [statistics.median(run[k] for run in rows) for k in range(3)] for c, rows in got.items()}
-            for client, (rate, token_rate, cpu) in middle.items():
-                ratio = rate / middle["bare"][0]
-                us = 1e6 * cpu / (token_rate if tokens > 1 else rate)
-                spread = [min(r[0] for r in got[client]), max(r[0] for r in got[client])]
-                print(
-                    f"  {client:10} {rate:9,.0f} requests/s ({spread[0]:,.0f} to {spread[1]:,.0f}) "
-                    f"{token_rate:11,.0f} tokens/s  {ratio:5.2f} x bare  "
-                    f"{us:7.2f} us CPU per {'token' if tokens > 1 else 'request'}"
-                )
+async def compare(url: str, case: Case, runs: int, seconds: float) -> dict[str, list[Run]]:
+    names = [name for name in NAMES if not (case.paced and name == "bare+json")]
+    got: dict[str, list[Run]] = {name: [] for name in names}
+    async with clients(url, names) as every:
+        for send in every.values():
+            await send(url, prompt(1))
+        gc.freeze()  # as the runner does; for every client alike
+        for _ in range(runs):
+            for name, send in every.items():
+                got[name].append(await measure(send, url, case, seconds))
+    return got
+
+
+def show(case: Case, loop: str, got: dict[str, list[Run]]) -> None:
+    print(f"{case.name}, {loop}")
+    for name, rows in got.items():
+        rate, tokens, us = (statistics.median(row[k] for row in rows) for k in range(3))
+        low, high = min(row[0] for row in rows), max(row[0] for row in rows)
+        k = 2 if case.paced else 0
+        ratios = sorted(row[k] / base[k] for row, base in zip(rows, got["bare"], strict=True))
+        print(
+            f"  {name:10} {rate:9,.0f} requests/s ({low:,.0f} to {high:,.0f}) {tokens:11,.0f} tokens/s "
+            f"{us:8.2f} us CPU per {'token' if case.tokens > 16 else 'request'}  "
+            f"{statistics.median(ratios):5.2f} x bare ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+            flush=True,
+        )
+
+
+async def profile(url: str, case: Case, name: str, seconds: float) -> None:
+    import cProfile
+    import pstats
+
+    async with clients(url, [name]) as every:
+        send = every[name]
+        await send(url, prompt(1))
+        watch = cProfile.Profile()
+        with watch:
+            rate, _, _ = await measure(send, url, case, seconds)
+        print(f"{case.name}: {rate:,.0f} requests/s under the profiler")
+        pstats.Stats(watch).sort_stats("tottime").print_stats(25)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop")
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--loop", choices=["uvloop", "asyncio", "both"], default="uvloop")
     parser.add_argument("--only", help="cases whose name holds this")
-    parser.add_argument("--profile", action="store_true", help="where kvt's own time goes, instead of a comparison")
+    parser.add_argument("--profile", choices=NAMES, help="where this client's time goes, instead of a comparison")
     args = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    command = [sys.executable, str(Path(__file__).with_name("null_server.py"))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
-            if len(cores) > 1:
-                os.sched_setaffinity(server.pid, {cores[0]})
-                os.sched_setaffinity(0, {cores[-1]})
-            factory = None
-            if args.loop == "uvloop":
-                import uvloop
-
-                factory = uvloop.new_event_loop
-            with asyncio.Runner(loop_factory=factory) as runner:
-                if args.profile:
-                    runner.run(profile(url, args.seconds, args.only))
-                else:
-                    runner.run(compare(url, args.runs, args.seconds, args.only))
-        finally:
-            server.terminate()
-
-
-async def profile(url: str, seconds: float, only: str | None) -> None:
-    import cProfile
-    import pstats
-
-    settings = Settings.model_validate({"engine": {"base_url": url}, "limits": {"concurrency": 64}})
-    async with Sender(settings) as sender:
-        for name, (concurrency, tokens, size) in CASES.items():
-            if only and only not in name:
-                continue
-            body = orjson.dumps({"prompt": "x" * size, "max_tokens": tokens, "stream": True})
-            watch = cProfile.Profile()
-            with watch:
-                rate, _, _ = await measure(kvt(sender), url, body, concurrency, seconds)
-            print(f"{name}: {rate:,.0f} requests/s under the profiler")
-            pstats.Stats(watch).sort_stats("tottime").print_stats(25)
+    for case in CASES:
+        if args.only and args.only not in case.name:
+            continue
+        pace = ("--ttft-ms", "200", "--itl-ms", "20") if case.paced else ()
+        with serving(*pace) as url:
+            for loop, factory in loops(args.loop):
+                with asyncio.Runner(loop_factory=factory) as runner:
+                    work: Any = (
+                        profile(url, case, args.profile, args.seconds)
+                        if args.profile
+                        else compare(url, case, args.runs, args.seconds)
+                    )
+                    got = runner.run(work)
+                if got is not None:
+                    show(case, loop, got)
 
 
 if __name__ == "__main__":

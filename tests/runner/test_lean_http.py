@@ -1,0 +1,117 @@
+"""HTTP/1.1 replies read by the lean transport: the same wherever the network cuts them, and nothing guessed."""
+
+import os
+import random
+
+import pytest
+
+from kvt_async.engine.lean_http import HeadReader, NotHttpError, body_of, read_head
+from tests.runner.faults import chunk, head, reply
+
+SSE = reply("Par", "is é", "\u2028!")
+Parsed = tuple[int, bytes, bool, bytes]
+"""(status, body, whether it ended, what came after its end)"""
+
+
+def parse(reads: list[bytes]) -> Parsed | str:
+    """What the reads of one reply are, or why they are none."""
+    heads, body, status, data = HeadReader(), None, 0, b""
+    try:
+        for read in reads:
+            part = read
+            if body is None:
+                found = heads.feed(read)
+                if found is None:
+                    continue
+                status, body, part = found[0].status, body_of(found[0]), found[1]
+            if body.ended:
+                body.rest += part
+            else:
+                data += body.feed(part)
+    except NotHttpError:
+        return "refused"
+    return status, data, body is not None and body.ended, body.rest if body is not None else b""
+
+
+def cut(data: bytes, rng: random.Random, longest: int) -> list[bytes]:
+    reads, at = [], 0
+    while at < len(data):
+        step = rng.randrange(1, longest)
+        reads.append(data[at : at + step])
+        at += step
+    return reads
+
+
+WHOLE = {
+    "chunked": head(chunked=True) + chunk(SSE[:70]) + chunk(SSE[70:]) + chunk(b""),
+    "counted": head(length=len(SSE)) + SSE,
+    "until close": head() + SSE,
+    "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + head(chunked=True) + chunk(SSE) + chunk(b""),
+    "trailers": head(chunked=True) + b"5;a=b\r\n12345\r\n0\r\nX-Sum: 1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_reply_is_the_same_cut_at_every_byte(name: str) -> None:
+    data = WHOLE[name]
+    expected = parse([data])
+    assert expected == (200, b"12345" if name == "trailers" else SSE, name != "until close", b"")
+    assert all(parse([data[:at], data[at:]]) == expected for at in range(len(data)))
+    assert parse([data[at : at + 1] for at in range(len(data))]) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (b"HTTP/2 200", "status line"),
+        (b"ICY 200 OK", "status line"),
+        (b"HTTP/1.1 099 X", "status line"),
+        (b"HTTP/1.1 101 X\r\nUpgrade: websocket", "protocol"),
+        (b"HTTP/1.1 200 X\r\nTransfer-Encoding: gzip, chunked", "not chunked"),
+        (b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "not chunked"),
+        (b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\nContent-Length: 3", "both"),
+        (b"HTTP/1.1 200 X\r\nContent-Length: +3", "no number"),
+        (b"HTTP/1.1 200 X\r\nContent-Length: 3\r\nContent-Length: 4", "no number"),
+        (b"HTTP/1.1 200 X\r\n folded: x", "header line"),
+        (b"HTTP/1.1 200 X\r\nName : x", "header line"),
+        (b"HTTP/1.1 200 X\r\nName: a\nb", "header line"),
+        (b"HTTP/1.1 200 X\r\nName: " + b"x" * 9000, "header line"),
+    ],
+)
+def test_a_head_that_would_have_to_be_guessed_at_is_refused(lines: bytes, says: str) -> None:
+    with pytest.raises(NotHttpError, match=says):
+        read_head(lines)
+
+
+@pytest.mark.parametrize("bad", [b"zz\r\n", b"0x5\r\n", b"-1\r\n", b"\r\n", b"3\r\nabcd\r\n", b"1_0\r\n", b"f" * 9000])
+def test_a_chunk_that_is_none_is_refused(bad: bytes) -> None:
+    assert parse([head(chunked=True) + bad]) == "refused"
+
+
+def test_a_head_without_end_is_refused() -> None:
+    assert parse([b"HTTP/1.1 200 X\r\n" + b"A: b\r\n" * 12_000]) == "refused"
+
+
+def test_a_connection_is_kept_only_if_the_server_keeps_it() -> None:
+    assert read_head(b"HTTP/1.1 200 X").keep_alive
+    assert not read_head(b"HTTP/1.1 200 X\r\nConnection: Close").keep_alive
+    assert not read_head(b"HTTP/1.0 200 X").keep_alive
+    assert read_head(b"HTTP/1.0 200 X\r\nConnection: keep-alive").keep_alive
+
+
+def test_bytes_after_the_end_are_told_apart() -> None:
+    assert parse([head(length=2) + b"{}HTTP/1.1"]) == (200, b"{}", True, b"HTTP/1.1")
+    assert parse([head(chunked=True) + chunk(b"x") + chunk(b"") + b"more"]) == (200, b"x", True, b"more")
+
+
+def test_a_seeded_fuzzer_finds_no_crash_and_no_difference() -> None:
+    rng = random.Random(1337)
+    for _ in range(int(os.environ.get("KVT_FUZZ_CASES", "3000"))):
+        data = bytearray(rng.choice(list(WHOLE.values())))
+        for _ in range(rng.randrange(3)):
+            at = rng.randrange(len(data))
+            data[at : at + rng.randrange(2)] = bytes(rng.choice(b"\r\n:; 0a\xff") for _ in range(rng.randrange(3)))
+        expected = parse([bytes(data)])
+        for longest in (2, 9, 200):
+            got = parse(cut(bytes(data), rng, longest))
+            assert got == expected or (expected == "refused" and isinstance(got, str)), bytes(data)

@@ -8,6 +8,7 @@ KvtError                     what happened, where, what to do
 │   ├── MissingPrerequisiteError an earlier stage has not run
 │   ├── DeadKnobError            the server ignores the KV budget
 │   ├── ContradictedError        the server applied another budget than asked
+│   ├── DriftError               the server is not the one that served this group before
 │   └── StoreError               the database can't be opened, locked or written
 ├── FailuresStandError  4    done, but failed requests stand
 ├── ServerError         5    server unreachable, never ready, or died
@@ -60,6 +61,10 @@ class DeadKnobError(GuardError):
 
 
 class ContradictedError(GuardError):
+    pass
+
+
+class DriftError(GuardError):
     pass
 
 

@@ -26,7 +26,8 @@ def n_kept(length: int, fraction: float) -> int:
 
 def in_blocks(tokens: int, round_to: int = 1, rounding: Rounding = "up") -> int:
     """`tokens` (at least 1) as whole blocks of `round_to`: at least one block."""
-    blocks = {"up": math.ceil, "down": math.floor, "nearest": _half_up}[rounding](tokens / round_to)
+    exact = tokens / round_to
+    blocks = math.ceil(exact) if rounding == "up" else math.floor(exact if rounding == "down" else exact + 0.5)
     return max(1, blocks) * round_to
 
 
@@ -86,7 +87,3 @@ def _from_fraction(f: float, unit: str, length: float | None, bits: float, token
         "bytes": lambda: f * length * token_bytes if length and token_bytes else None,
     }
     return known[unit]()
-
-
-def _half_up(value: float) -> int:
-    return math.floor(value + 0.5)

@@ -3,6 +3,8 @@
 Servers drop request fields they don't know, silently; a sweep over such a knob measures a flat line. So the longest
 prompts are sent at full cache twice and at a destructive budget once, with answers of several tokens (eviction after
 prefill can't change the first one of a question-aware prompt). Equal to full, twice, on all prompts: a dead knob.
+
+Launched levels have a server each, one after the other: `Spread` asks the first two of them.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ import orjson
 from kvt_async.contract.errors import ConfigError, DeadKnobError, ErrorType, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.chat import PATHS
-from kvt_async.engine.kv_body import expectation, read_evidence
+from kvt_async.engine.kv_body import TRUNCATE, expectation, read_evidence
 from kvt_async.records import Attempt, Json, Level
 from kvt_async.run.build import Builder
 from kvt_async.run.clock import utc_now
@@ -26,6 +28,7 @@ from kvt_async.store.writer import Writer
 PROMPTS = 3
 MAX_TOKENS = 32
 TRIES, PAUSE_S, MAX_PAUSE_S = 4, 0.5, 10.0
+COMMON_TOKENS = 2000
 HARSHEST = {"fraction": 0.02, "tokens": 16.0}  # asked next, where the config's own harshest level changes nothing
 Probe = Callable[[str, str, bytes], Awaitable[Attempt]]  # endpoint, path, body
 ALIVE, DEAD, INCONCLUSIVE = "alive", "dead", "inconclusive"
@@ -35,47 +38,133 @@ ALIVE, DEAD, INCONCLUSIVE = "alive", "dead", "inconclusive"
 class Canary:
     verdict: str
     reason: str
+    asked_in: str | None = None  # the session that asked, where it was an earlier one
 
 
-def applies(levels: Sequence[Level]) -> bool:
-    """Only where the budget travels with the request or its URL, and at least two eviction budgets differ."""
-    evicting = {(level.budget, level.unit) for level in levels if level.unit != "bits"}
-    return bool(levels) and levels[0].apply_via in ("body", "endpoint") and len(evicting) >= 2
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The mildest level, and the one to hold against it."""
+
+    mild: Level
+    harsh: Level
+
+
+def pair(levels: Sequence[Level]) -> Pair | None:
+    """What a canary compares; None: at most one eviction budget, bit widths or labels, which rest on evidence alone."""
+    evicting = [level for level in levels if level.unit != "bits" and level.policy != TRUNCATE and not level.repeat_idx]
+    if not evicting or evicting[0].apply_via == "none" or len({(one.budget, one.unit) for one in evicting}) < 2:
+        return None
+    return Pair(
+        next((level for level in evicting if level.is_full), max(evicting, key=_kept)),
+        min(
+            (level for level in evicting if not level.is_full),
+            key=lambda level: (_kept(level), level.mode != "question_agnostic"),
+        ),
+    )
+
+
+def _kept(level: Level) -> float:
+    """What a level keeps of a prompt of common length: only to tell which is the harsher."""
+    return level.budget if level.unit == "fraction" else level.budget / COMMON_TOKENS
 
 
 async def run_canary(
-    settings: Settings, levels: Sequence[Level], builder: Builder, entries: Sequence[Entry], probe: Probe,
-    store: Writer, session_id: str,
+    settings: Settings, found: Pair, builder: Builder, entries: Sequence[Entry], probe: Probe, store: Writer,
+    session_id: str,
 ) -> Canary:  # fmt: skip
     """Ask, store every answer in `probes`, return the verdict. Raises ServerError when the server dies under it."""
     asked = _Asked(settings, builder, probe, store, session_id)
-    mild = next((level for level in levels if level.is_full), max(levels, key=lambda level: level.budget))
-    harsh = min(
-        (level for level in levels if not level.is_full and level.unit != "bits"),
-        key=lambda level: (level.budget, level.mode != "question_agnostic"),
-    )
-    canary = await _compare(asked, mild, harsh, entries)
+    canary = await _compare(asked, found, entries)
+    harsh = found.harsh
     floor = HARSHEST.get(harsh.unit, 0.0)
     if canary.verdict == DEAD and harsh.apply_via == "body" and harsh.budget > floor:
-        canary = await _compare(asked, mild, replace(harsh, budget=floor), entries)
-    await asked.conclude(canary, label(harsh))
+        canary = await _compare(asked, replace(found, harsh=replace(harsh, budget=floor)), entries)
+    await asked.conclude(canary, harsh)
     return canary
 
 
-def check(canary: Canary, *, allow: bool) -> str | None:
-    """A sentence to print, None where all is well. Raises DeadKnobError for a dead knob unless `allow`."""
+class Spread:
+    """A canary over launched servers: full cache is asked where it is served, the harsh level on its own server."""
+
+    def __init__(self, found: Pair, known: Canary | None = None) -> None:
+        """`known`: the verdict of an earlier session on these levels."""
+        self.pair, self.known = found, known
+        self.verdict: Canary | None = None
+        self._baseline: list[list[Attempt]] | None = None
+
+    def needs(self, levels: Sequence[Level]) -> bool:
+        """Whether a server of these levels must be asked before it is sent anything."""
+        if self.known is not None or self.verdict is not None:
+            return False
+        return self.pair.harsh in levels or (self._baseline is None and self.pair.mild in levels)
+
+    async def visit(
+        self, settings: Settings, levels: Sequence[Level], builder: Builder, entries: Sequence[Entry], probe: Probe,
+        store: Writer, session_id: str,
+    ) -> Canary | None:  # fmt: skip
+        """Ask the server that is up now; the verdict once both were asked. Raises as `run_canary` does."""
+        asked = _Asked(settings, builder, probe, store, session_id)
+        if self.known is not None and self.verdict is None:
+            self.verdict = self.known
+            await asked.conclude(self.known, self.pair.harsh)
+        if not self.needs(levels):
+            return None
+        if self._baseline is None and self.pair.mild in levels:
+            self._baseline = [[await asked(self.pair.mild, entry) for _ in range(2)] for entry in entries]
+        if self._baseline is None or self.pair.harsh not in levels:
+            return None
+        destroyed = [await asked(self.pair.harsh, entry) for entry in entries]
+        triples = [(*pair_, third) for pair_, third in zip(self._baseline, destroyed, strict=True)]
+        self.verdict = _judge(self.pair, entries, triples)
+        await asked.conclude(self.verdict, self.pair.harsh)
+        return self.verdict
+
+
+def known_verdict(reader: Reader, group: str, generation: int, harsh: Level) -> Canary | None:
+    """What an earlier session found out about these levels: a dead knob is asked again, it may have been mended."""
+    rows = reader.rows(
+        "SELECT p.verdict, p.detail_json, p.session_id FROM probes p JOIN sessions s USING (session_id) "
+        "WHERE s.exp_group_id = ? AND s.generation = ? AND p.kind = 'canary' AND p.verdict IS NOT NULL AND p.level = ? "
+        "ORDER BY p.probe_id DESC LIMIT 1",
+        group,
+        generation,
+        label(harsh),
+    )
+    if not rows or rows[0][0] == DEAD:
+        return None
+    detail = orjson.loads(rows[0][1])
+    asked_in = detail.get("asked_in", rows[0][2])
+    return Canary(rows[0][0], detail["reason"], asked_in)
+
+
+def check(canary: Canary, *, allow: bool, sent: Sequence[str] = ()) -> str | None:
+    """A sentence to print, None where all is well. Raises DeadKnobError for a dead knob unless `allow`.
+
+    `sent`: levels whose requests were sent before the verdict (launched ones: full cache).
+    """
     if canary.verdict == ALIVE:
         return None
     if canary.verdict == INCONCLUSIVE:
-        return f"canary inconclusive: {canary.reason}; whether budgets are applied rests on evidence alone"
+        return f"canary inconclusive: {canary.reason}; whether budgets are applied can't be told: unverified"
     if not allow:
         raise DeadKnobError(
-            "the server ignores the KV budget; the sweep was not started",
-            details=(canary.reason,),
-            do="See docs/KV_BUDGETS.md for what this server needs in kv.apply, or pass --allow-dead-knob to go on with "
-            "budgets as labels.",
+            f"the KV budget changes nothing; {_stopped(sent)}",
+            details=(
+                canary.reason,
+                "Either the server ignores what kv.apply sends it: many drop fields they don't know, some echo them.",
+                "Or no eviction can hurt this task: its answers don't need the context, or are one token long.",
+            ),
+            do="First case: see docs/KV_BUDGETS.md for what this server needs in kv.apply. Second: choose a task whose "
+            "answers are several tokens from the context (dataset.name: ruler, kvtext), or a smaller lowest budget. "
+            "--allow-dead-knob goes on with budgets as labels: every table, chart and verdict will say so.",
         )
     return f"dead knob allowed: {canary.reason}; budgets are labels and everything will say so"
+
+
+def _stopped(sent: Sequence[str]) -> str:
+    if not sent:
+        return "the sweep was not started, no request was sent"
+    return f"the sweep was stopped: {', '.join(sent)} was sent and is kept, nothing of any other level was"
 
 
 def refuse(attempt: Attempt, level: str) -> None:
@@ -130,6 +219,7 @@ class _Asked:
             "latency_s": attempt.latency_s,
         }
         await self._row(label(level), hashlib.sha256(body).hexdigest(), reply.text if reply else None, None, detail)
+        refuse(attempt, label(level))
         if attempt.http_status is None and reply is None:
             raise ServerError(
                 f"the server stopped answering during the canary: {attempt.error_message or attempt.error_type}",
@@ -153,8 +243,9 @@ class _Asked:
             attempt = await self._probe(endpoint, path, body)
         return attempt
 
-    async def conclude(self, canary: Canary, level: str) -> None:
-        await self._row(level, "", None, canary.verdict, {"reason": canary.reason})
+    async def conclude(self, canary: Canary, harsh: Level) -> None:
+        detail = {"reason": canary.reason} | ({"asked_in": canary.asked_in} if canary.asked_in else {})
+        await self._row(label(harsh), "", None, canary.verdict, detail)
 
     async def _row(self, level: str, sha256: str, answer: str | None, verdict: str | None, detail: Json) -> None:
         await self._store.insert(
@@ -172,30 +263,38 @@ class _Asked:
         )
 
 
-async def _compare(asked: _Asked, mild: Level, harsh: Level, entries: Sequence[Entry]) -> Canary:
+async def _compare(asked: _Asked, found: Pair, entries: Sequence[Entry]) -> Canary:
+    triples: list[tuple[Attempt, ...]] = []
+    for entry in entries:
+        triples.append(tuple([await asked(level, entry) for level in (found.mild, found.mild, found.harsh)]))
+        if any(attempt.reply is None for attempt in triples[-1]):
+            break  # nothing can be told any more
+    return _judge(found, entries, triples)
+
+
+def _judge(found: Pair, entries: Sequence[Entry], triples: Sequence[tuple[Attempt, ...]]) -> Canary:
+    """Per entry: full cache, full cache again, harsh."""
+    mild, harsh = label(found.mild), label(found.harsh)
     same = differ = 0
     kept: float | None = None
     unlike: list[str] = []
-    for entry in entries:
-        first, second, third = [await asked(level, entry) for level in (mild, mild, harsh)]
-        replies = [attempt.reply for attempt in (first, second, third)]
-        bad = next((a for a in (first, second, third) if a.reply is None), None)
-        if bad is not None:
-            refuse(bad, label(harsh) if bad is third else label(mild))
+    for entry, attempts in zip(entries, triples, strict=False):
+        texts = [attempt.reply.text for attempt in attempts if attempt.reply is not None]
+        if len(texts) < len(attempts):
+            bad = next(attempt for attempt in attempts if attempt.reply is None)
             return Canary(INCONCLUSIVE, f"a probe failed: {bad.error_message or bad.error_type}")
-        full, again, destroyed = (r.text for r in replies if r is not None)
+        full, again, destroyed = texts
         if full != again:
             unlike.append(entry.example.example_id)
         elif full != destroyed:
             differ += 1
         else:
             same += 1
-        kept = next((r.kv_effective for r in replies[2:] if r is not None), None)
+        last = attempts[-1].reply
+        kept = last.kv_effective if last is not None else None
     if unlike:
-        return Canary(
-            INCONCLUSIVE, f"{label(mild)} twice gave different answers to {len(unlike)} of {len(entries)} prompts"
-        )
+        return Canary(INCONCLUSIVE, f"{mild} twice gave different answers to {len(unlike)} of {len(entries)} prompts")
     if differ:
-        return Canary(ALIVE, f"{differ} of {len(entries)} answers changed between {label(mild)} and {label(harsh)}")
+        return Canary(ALIVE, f"{differ} of {len(entries)} answers changed between {mild} and {harsh}")
     echo = "" if kept is None else f", although the server reports {kept:g} kept"
-    return Canary(DEAD, f"{label(mild)} and {label(harsh)} gave the same answer to all {same} prompts{echo}")
+    return Canary(DEAD, f"{mild} and {harsh} gave the same answer to all {same} prompts{echo}")

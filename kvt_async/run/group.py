@@ -5,7 +5,7 @@ Nothing here talks to a server, and nothing about the group is written before ev
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvt_async.contract.errors import ContractMismatchError, MissingPrerequisiteError
@@ -84,6 +84,12 @@ def find_group(
         generation += 1
         runs = match_runs(reader, group, generation, levels)
     return Group(contract, generation, str(head.prompt["template_version"]), runs)
+
+
+def next_generation(reader: Reader, settings: Settings, group: Group, levels: tuple[Level, ...]) -> Group:
+    """The same contract, begun anew beside what is stored: for a server that became another one."""
+    runs = match_runs(reader, settings.experiment.exp_group_id, group.generation + 1, levels)
+    return replace(group, generation=group.generation + 1, runs=runs)
 
 
 def stored_dataset(reader: Reader, head: ManifestHead, generation: int) -> str:

@@ -4,19 +4,18 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from pathlib import Path
 
 from kvt_async.contract.errors import KvtError, ServerError
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.sender import Sender
+from kvt_async.run import canary as canaries
 from kvt_async.run import dry_run, launch
 from kvt_async.run.build import Builder
 from kvt_async.run.clock import utc_now
 from kvt_async.run.group import Group, unsettled
 from kvt_async.run.interrupts import Interrupts
-from kvt_async.run.levels import Levels
+from kvt_async.run.levels import Levels, label
 from kvt_async.run.live import Live
 from kvt_async.run.log import RunLog
 from kvt_async.run.plan import pending
@@ -124,49 +123,91 @@ class Invocation:
         planned: Sequence[int],
     ) -> str:  # fmt: skip
         """A server for each group of levels, started anew a few times if it dies under them."""
-        masks, reason = iter(done), "finished"
-        for some in launch.groups(self.settings, runs):
-            todo = list(islice(masks, len(some)))
-            for restart in range(launch.RESTARTS + 1):
-                if sum(pending(todo)) + (self.report.failures if self.options.retry_failed else 0) == 0:
-                    break
-                folder = self.paths.run_dir / "launch"
-                async with launch.launched(self.settings, some[0].level, folder, self.say):
-                    log = launch.log_file(folder, some[0].level)
-                    reason = await self._served(store, interrupts, some, todo, planned, log)
-                if reason != "server" or restart == launch.RESTARTS:
-                    break
-                self.say(f"the launched server died; starting it again ({restart + 1} of {launch.RESTARTS})")
-                some = [replace(run, stored=True) for run in some]  # noqa: PLW2901  # their rows are there now
-                todo = unsettled(self.reader, some, self.dataset_id, self._limited())[0]
+        masks = {run.run_id: mask for run, mask in zip(runs, done, strict=True)}
+        pair = canaries.pair([run.level for run in runs])
+        spread = self._spread(pair, runs, masks)
+        for some in launch.canary_second(launch.groups(self.settings, runs), pair if spread else None):
+            todo = [masks[run.run_id] for run in some]
+            ask = spread is not None and spread.needs([run.level for run in some])
+            if not ask and sum(pending(todo)) + (self.report.failures if self.options.retry_failed else 0) == 0:
+                continue
+            reason = await self._one_server(store, interrupts, some, todo, planned, spread)
             if reason in ("server", "interrupted"):
                 return reason
         return "failures" if self.report.failures else "finished"
 
+    def _spread(
+        self, pair: canaries.Pair | None, runs: Sequence[Run], masks: dict[str, bytearray]
+    ) -> canaries.Spread | None:
+        """The canary of launched levels; None: nothing for it to judge is still to be sent."""
+        if pair is None or not any(0 in masks[run.run_id] for run in runs if not run.level.is_full):
+            return None
+        group = self.settings.experiment.exp_group_id
+        return canaries.Spread(pair, canaries.known_verdict(self.reader, group, self.group.generation, pair.harsh))
+
+    async def _one_server(
+        self, store: Writer, interrupts: Interrupts, some: Sequence[Run], todo: Sequence[bytearray],
+        planned: Sequence[int], spread: canaries.Spread | None,
+    ) -> str:  # fmt: skip
+        """The session's reason to end, after at most launch.RESTARTS new starts of a server that died."""
+        folder = self.paths.run_dir / "launch"
+        for restart in range(launch.RESTARTS + 1):
+            reason, died = "server", False
+            try:
+                async with launch.launched(self.settings, some[0].level, folder, self.say) as process:
+                    self.log("launched", level=label(some[0].level), restart=restart, log=str(process.log))
+                    try:
+                        reason = await self._served(store, interrupts, some, todo, planned, process, spread)
+                    finally:
+                        died = process.died
+            except ServerError:
+                if not died or restart == launch.RESTARTS:
+                    raise
+            if reason != "server" or restart == launch.RESTARTS:
+                return reason
+            self.say(f"the launched server died; starting it again ({restart + 1} of {launch.RESTARTS})")
+            some = self._stored(some)
+            todo = unsettled(self.reader, some, self.dataset_id, self._limited())[0]
+        raise AssertionError("unreachable: the last start returns or raises")
+
+    def _stored(self, runs: Sequence[Run]) -> list[Run]:
+        """The same runs, those marked that have their row by now."""
+        rows = self.reader.rows("SELECT run_id FROM runs WHERE exp_group_id = ?", self.settings.experiment.exp_group_id)
+        there = {row[0] for row in rows}
+        return [replace(run, stored=run.run_id in there) for run in runs]
+
     async def _served(
         self, store: Writer, interrupts: Interrupts, runs: Sequence[Run], done: Sequence[bytearray],
-        planned: Sequence[int], launch_log: Path | None = None,
+        planned: Sequence[int], launched: launch.Launched | None = None, spread: canaries.Spread | None = None,
     ) -> str:  # fmt: skip
         assert self.report.session_id is not None
         async with Sender(self.settings, endpoints=[url for run in runs for url in run.level.endpoints]) as sender:
             live = Live(
                 self.settings, self.reader, store, sender, interrupts, self.report.session_id, self.dataset_id,
-                runs, self.say, self.log, self.options.quiet or self.options.as_json, launch_log,
+                runs, self.say, self.log, self.options.quiet or self.options.as_json, launched,
             )  # fmt: skip
-            return await self._with_server(live, done, planned)
+            return await self._with_server(live, done, planned, spread)
 
-    async def _with_server(self, live: Live, done: Sequence[bytearray], planned: Sequence[int]) -> str:
+    async def _with_server(
+        self, live: Live, done: Sequence[bytearray], planned: Sequence[int], spread: canaries.Spread | None = None
+    ) -> str:
         """The session's reason to end."""
         options, group, report = self.options, self.group, self.report
         builder = Builder.of_dataset(self.settings, self.reader, self.dataset_id)
-        start = await live.meet_server(builder)
-        builder = replace(builder, shown=await live.server_evidence())
+        start = await live.meet_server(builder, group.generation)
+        shown = await live.meeting.evidence()
+        builder = replace(builder, shown=shown)
         if options.retry_failed:
             await live.open_try_series(self._limited())
             done, _ = unsettled(self.reader, live.runs, self.dataset_id, self._limited())
-        if (verdict := await live.canary(builder, allow_dead_knob=options.allow_dead_knob)) is not None:
+        if spread is not None:
+            count(report, self.reader, group.runs, planned)
+        verdict = await live.canary(
+            builder, allow_dead_knob=options.allow_dead_knob, spread=spread, sent=report.answered_levels
+        )
+        if verdict is not None:
             report.canary = verdict
-        await live.register(start, group)
+        await live.register(start, shown, group)
         await live.warm(builder, done)
         began = time.monotonic()
         try:
@@ -177,7 +218,9 @@ class Invocation:
                 report.sent += sum(live.progress.done) + sum(live.progress.failed)
                 report.retries += live.progress.retries
                 report.client = live.progress.health.row()
-        await live.part_from_server(start)
+        for sentence in await live.meeting.part(start, shown):
+            self.say(f"warning: {sentence}")
+            report.notes.append(sentence)
         if live.interrupts.hit:
             return "interrupted"
         if live.sender.breaker.tripped.is_set():

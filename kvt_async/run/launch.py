@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,11 +23,14 @@ from kvt_async.contract.settings import Settings
 from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Level
+from kvt_async.run.canary import Pair
+from kvt_async.run.clock import utc_now
 from kvt_async.run.levels import FULL, label
 from kvt_async.run.session import Run
 
 RESTARTS = 2  # of a server that dies under a level
 POLL_S = 0.25
+LEAVING_S = 3.0  # a port may be held that long by a server that is going
 TAIL_LINES = 12
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 
@@ -72,6 +76,14 @@ def groups(settings: Settings, runs: Sequence[Run]) -> list[list[Run]]:
     return found
 
 
+def canary_second(found: list[list[Run]], canaries: Pair | None) -> list[list[Run]]:
+    """The same groups with the harshest level's server behind the first one: a dead knob is then known early."""
+    if canaries is None:
+        return found
+    harsh = next((n for n, some in enumerate(found) if any(run.level == canaries.harsh for run in some)), 0)
+    return [*found[:1], found[harsh], *found[1:harsh], *found[harsh + 1 :]] if harsh > 1 else found
+
+
 def check(settings: Settings, level: Level) -> None:
     """Raises ConfigError for a template that can't be filled at this level."""
     _launch_of(settings, level)
@@ -81,35 +93,90 @@ def _launch_of(settings: Settings, level: Level) -> tuple[list[str], dict[str, s
     return command_of(settings, level), environment_of(settings, level), health_of(settings, level)
 
 
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A server that runs. `process` is its keeper, which ends when it does, with its exit code."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+    began_at: int  # bytes of the log that earlier launches wrote
+
+    @property
+    def died(self) -> bool:
+        return self.process.returncode is not None
+
+    async def ended(self) -> str:
+        """Wait until it does, by itself; a sentence about it."""
+        code = await self.process.wait()
+        return f"the launched server ended with exit code {code} (log: {self.log})"
+
+    def output(self) -> str:
+        """What it has printed since it was launched."""
+        with self.log.open("rb") as file:
+            file.seek(self.began_at)
+            return file.read().decode("utf-8", "replace")
+
+
 @contextlib.asynccontextmanager
-async def launched(settings: Settings, level: Level, folder: Path, say: Callable[[str], None]) -> AsyncIterator[None]:
-    """The level's server while the block runs. Raises ServerError when it ends or isn't ready in time."""
+async def launched(
+    settings: Settings, level: Level, folder: Path, say: Callable[[str], None]
+) -> AsyncIterator[Launched]:
+    """The level's server while the block runs.
+
+    Raises ServerError when it ends or isn't ready in time, ConfigError where something else answers at its address.
+    """
     apply = settings.kv.apply
     health, env = health_of(settings, level), {**os.environ, **environment_of(settings, level)}
+    await _nobody_there(level)
     log = log_file(folder, level)
     keeper = [sys.executable, "-m", "kvt_async.run.keeper", str(os.getpid()), str(apply.grace_s)]
     with log.open("ab") as out:
+        out.write(f"--- launched by kvt at {utc_now()} for {label(level)}\n".encode())
+        out.flush()
+        began_at = out.tell()
         process = await asyncio.create_subprocess_exec(
             *keeper, *command_of(settings, level), stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out, env=env,
             start_new_session=True,
         )  # fmt: skip
+    server = Launched(process, log, began_at)
     try:
         began = time.monotonic()
-        await _ready(settings, process, health, log)
+        await _ready(settings, server, health)
         say(f"{label(level)}: server ready after {time.monotonic() - began:.1f} s (log: {log})")
-        yield
+        yield server
     finally:
         await _stop(process, apply.grace_s)
 
 
-async def _ready(settings: Settings, process: asyncio.subprocess.Process, health: str, log: Path) -> None:
+async def _nobody_there(level: Level) -> None:
+    """A server left over from somewhere would answer in the launched one's place. Raises ConfigError."""
+    parts = urlsplit(level.endpoints[0])
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    until = time.monotonic() + LEAVING_S
+    while True:
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection(parts.hostname, port), 1.0)
+        except (OSError, TimeoutError):
+            return
+        writer.close()
+        if time.monotonic() > until:
+            raise ConfigError(
+                "something listens there already; a server launched beside it would not be the one that answers",
+                where=f"{parts.hostname}:{port}",
+                do="Stop it, give another port in engine.base_url, or port 0 to have a free one chosen.",
+            )
+        await asyncio.sleep(POLL_S)
+
+
+async def _ready(settings: Settings, server: Launched, health: str) -> None:
     until = time.monotonic() + settings.kv.apply.ready_timeout_s
+    process, log = server.process, server.log
     async with Sender(settings) as sender:
         while True:
             if process.returncode is not None:
                 raise ServerError(
                     f"the launched server ended with exit code {process.returncode} before it was ready",
-                    where=str(log), details=_tail(log), do="Correct kv.apply.command; the log says more.",
+                    where=str(log), details=_tail(server), do="Correct kv.apply.command; the log says more.",
                 )  # fmt: skip
             try:
                 await sender.get_text(health, timeout_s=2.0)
@@ -118,7 +185,7 @@ async def _ready(settings: Settings, process: asyncio.subprocess.Process, health
                 if time.monotonic() > until:
                     raise ServerError(
                         f"the launched server was not ready in {settings.kv.apply.ready_timeout_s:g} s: {error.what}",
-                        where=health, details=_tail(log), do="Raise kv.apply.ready_timeout_s or look at its log.",
+                        where=health, details=_tail(server), do="Raise kv.apply.ready_timeout_s or look at its log.",
                     ) from None  # fmt: skip
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), POLL_S)
@@ -175,7 +242,7 @@ def log_file(folder: Path, level: Level) -> Path:
     return folder / (re.sub(r"[^A-Za-z0-9.]+", "-", label(level)).strip("-") + ".log")
 
 
-def _tail(log: Path) -> tuple[str, ...]:
+def _tail(server: Launched) -> tuple[str, ...]:
     with contextlib.suppress(OSError):
-        return tuple(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
+        return tuple(server.output().splitlines()[-TAIL_LINES:])
     return ()

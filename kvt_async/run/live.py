@@ -1,18 +1,15 @@
 """A session with a server: everything between the first byte sent and the last row written."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.urls import public_url
 from kvt_async.engine.chat import PATHS
-from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json
 from kvt_async.run import canary as canaries
@@ -23,12 +20,13 @@ from kvt_async.run.feed import Feed
 from kvt_async.run.group import Group
 from kvt_async.run.health import Health
 from kvt_async.run.interrupts import Interrupts
+from kvt_async.run.launch import Launched
 from kvt_async.run.levels import label
 from kvt_async.run.log import RunLog
+from kvt_async.run.meeting import Meeting
 from kvt_async.run.pipeline import Gate, Pipeline, send_all
 from kvt_async.run.plan import pending, steps
 from kvt_async.run.progress import Progress
-from kvt_async.run.server_evidence import shown
 from kvt_async.run.session import Run, add_generation, add_runs
 from kvt_async.run.warm_up import warm_up
 from kvt_async.store.reader import Reader
@@ -51,42 +49,27 @@ class Live:
     say: Callable[[str], None]
     log: RunLog
     quiet: bool = False
-    launch_log: Path | None = None
+    launched: Launched | None = None  # the server of these levels, where kvt started it
     progress: Progress | None = None  # once sending has begun
     stop: asyncio.Event = field(default_factory=asyncio.Event)  # of this server's requests: the breaker, or Ctrl-C
 
     @property
-    def endpoints(self) -> list[str]:
-        """Every base URL of the levels, once."""
-        return list(dict.fromkeys(url for run in self.runs for url in run.level.endpoints))
+    def meeting(self) -> Meeting:
+        """Who serves these levels."""
+        return Meeting(
+            self.settings, self.reader, self.store, self.sender, self.session_id, self.runs, self.say, self.log,
+            self.launched,
+        )  # fmt: skip
 
-    async def meet_server(self, builder: Builder) -> list[Json]:
-        """Reach it and learn who it is; say what changed since the last session. Raises ServerError, ConfigError."""
-        if not await server.check_server(self.sender, self.settings, self.endpoints, self.say):
+    async def meet_server(self, builder: Builder, generation: int) -> list[Json]:
+        """Reach it and learn who it is. Raises ServerError, ConfigError, DriftError."""
+        if not await server.check_server(self.sender, self.settings, self.meeting.endpoints, self.say):
             await self._ask_once(builder)
-        found = await server.identities(self.sender, self.endpoints)
-        before = server.last_identities(self.reader, self.settings.experiment.exp_group_id)
-        for endpoint, now in zip(self.endpoints, found, strict=True):
-            for sentence in server.drift(before.get((public_url(endpoint), self._launched_for), {}), now):
-                self.say(f"warning: {sentence} since the last session; levels may not be comparable")
-                self.log("drift", endpoint=endpoint, what=sentence)
-        return found
+        return await self.meeting.who(generation)
 
-    async def server_evidence(self) -> dict[str, Json]:
-        """By run: what its server says of itself where kv.evidence reads a metric or the launch log."""
-        found: dict[str, Json] = {}
-        for run in self.runs:
-            if (
-                run.level.policy != TRUNCATE
-                and (one := await shown(self.sender, run.level, self.launch_log)) is not None
-            ):
-                found[run.run_id] = one
-                if one["value"] is None:
-                    self.say(f"warning: {label(run.level)}: {one['read_from']} shows no budget: it stays unverified")
-        return found
-
-    async def register(self, found: Sequence[Json], group: Group) -> None:
-        """Write the generation, the missing rows of `runs` and who serves them: now the group owes these levels."""
+    async def register(self, found: Sequence[Json], shown: Mapping[str, Json], group: Group) -> None:
+        """Write the generation, the missing rows of `runs`, who serves them and what it says of its budgets: now the
+        group owes these levels."""
         await add_generation(self.store, self.reader, self.settings, group.contract, group.generation)
         await add_runs(
             self.store,
@@ -97,7 +80,7 @@ class Live:
             template_version=group.template_version,
             engine_name=server.engine_name(found[0]),
         )
-        await self._keep_identities("start", found)
+        await self.meeting.keep("start", found, shown)
 
     async def _ask_once(self, builder: Builder) -> None:
         """A server that lists other models may take any name or none. Raises ConfigError when it takes none."""
@@ -107,45 +90,30 @@ class Live:
         attempt = await self.sender.probe(level.endpoints[0], PATHS[self.settings.prompt.endpoint], body)
         canaries.refuse(attempt, label(level))
 
-    async def part_from_server(self, start: Sequence[Json]) -> None:
-        """Note who it is at the end, and say what changed meanwhile."""
-        found = await server.identities(self.sender, self.endpoints)
-        await self._keep_identities("end", found)
-        for endpoint, then, now in zip(self.endpoints, start, found, strict=True):
-            for sentence in server.drift(then, now):
-                self.say(f"warning: {sentence} during the session; levels may not be comparable")
-                self.log("drift", endpoint=endpoint, what=sentence)
+    async def canary(
+        self, builder: Builder, *, allow_dead_knob: bool, spread: canaries.Spread | None, sent: Sequence[str]
+    ) -> str | None:
+        """The verdict; None: none yet, or the levels are not of the kind it can judge. Raises DeadKnobError.
 
-    @property
-    def _launched_for(self) -> str | None:
-        """The level this server was launched for: another level's server may well be another."""
-        return self.runs[0].run_id if self.runs[0].level.apply_via == "launch" else None
-
-    async def _keep_identities(self, phase: str, found: Sequence[Json]) -> None:
-        for endpoint, one in zip(self.endpoints, found, strict=True):
-            await self.store.insert(
-                "server_snapshots",
-                {
-                    "session_id": self.session_id,
-                    "run_id": self._launched_for,
-                    "taken_at": utc_now(),
-                    "phase": phase,
-                    "endpoint": public_url(endpoint),
-                    "identity_json": orjson.dumps(one).decode(),
-                },
-            )
-
-    async def canary(self, builder: Builder, *, allow_dead_knob: bool) -> str | None:
-        """The verdict; None: the levels are not of the kind it can judge. Raises DeadKnobError."""
-        levels = [run.level for run in self.runs if run.level.repeat_idx == 0 and run.level.policy != TRUNCATE]
-        if not canaries.applies(levels):
-            return None
-        entries = canaries.choose(self.reader, self.dataset_id)
-        found = await canaries.run_canary(
-            self.settings, levels, builder, entries, self.sender.probe, self.store, self.session_id
+        `spread`: of launched levels; `sent`: labels of levels that have answers already.
+        """
+        levels = [run.level for run in self.runs]
+        asking = (
+            builder,
+            canaries.choose(self.reader, self.dataset_id),
+            self.sender.probe,
+            self.store,
+            self.session_id,
         )
+        if spread is not None:
+            found = await spread.visit(self.settings, levels, *asking)
+        else:
+            pair = canaries.pair(levels) if levels[0].apply_via != "launch" else None
+            found = await canaries.run_canary(self.settings, pair, *asking) if pair is not None else None
+        if found is None:
+            return None
         self.log("canary", verdict=found.verdict, reason=found.reason)
-        if (sentence := canaries.check(found, allow=allow_dead_knob)) is not None:
+        if (sentence := canaries.check(found, allow=allow_dead_knob, sent=sent)) is not None:
             self.say(f"warning: {sentence}")
         return found.verdict
 
@@ -192,7 +160,13 @@ class Live:
         self.interrupts.draining = True
         try:
             async with (
-                beside(health.watch(), progress.show(self.quiet), self._watch_breaker(), self._watch_interrupts()),
+                beside(
+                    health.watch(),
+                    progress.show(self.quiet),
+                    self._watch_breaker(),
+                    self._watch_interrupts(),
+                    self._watch_launched(),
+                ),  # fmt: skip
                 aclosing(feed.requests(order)) as requests,
             ):
                 await send_all(requests, pipe, concurrency=limits.concurrency)
@@ -212,6 +186,13 @@ class Live:
         await self.sender.breaker.tripped.wait()
         self.say(f"stopping: {self.sender.breaker.reason}")
         self.stop.set()
+
+    async def _watch_launched(self) -> None:
+        """A server that kvt started and that ended is gone for certain: no need to find out by failing requests."""
+        if self.launched is not None:
+            self.sender.breaker.reason = await self.launched.ended()
+            self.sender.breaker.tripped.set()
+            self.sender.halt()
 
     async def _watch_interrupts(self) -> None:
         await self.interrupts.stop.wait()

@@ -2,23 +2,28 @@
 
 import asyncio
 import contextlib
-import re
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import orjson
 
 from kvt_async.contract.errors import ConfigError, ServerError
+from kvt_async.contract.server_identity import known
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json
+from kvt_async.run import metrics_page
 from kvt_async.store.reader import Reader
 
 TRIES, PAUSE_S = 3, 0.5
-METRICS = re.compile(r"(cache|prefix|config_info|requests|tokens)", re.IGNORECASE)
-MAX_METRICS = 60
-STABLE = ("models", "version", "server", "cache_config")  # what must not change within a group
+# Where servers beside OpenAI's own routes say what they are, and the fields that do: llama.cpp, SGLang.
+SELF_DESCRIPTIONS = {
+    "props": ("model_path", "build_info", "chat_template", "n_ctx"),
+    "get_server_info": ("model_path", "version", "kv_cache_dtype", "dtype", "quantization", "disable_radix_cache"),
+}
+LONG = 200  # characters; longer values are kept as their hash
 
 
 async def check_server(
@@ -50,12 +55,18 @@ async def identity(sender: Sender, endpoint: str) -> Json:
     found: Json = {}
     root = endpoint.removesuffix("/v1")
     with contextlib.suppress(ServerError):
-        found["models"] = model_names(await sender.get_json(f"{endpoint}/models"))
+        found["models"] = sorted(model_names(await sender.get_json(f"{endpoint}/models")))
         found["server"] = (await sender.get_headers(f"{endpoint}/models")).get("server")
     with contextlib.suppress(ServerError):
         found["version"] = await sender.get_json(f"{root}/version")
+    for path, fields in SELF_DESCRIPTIONS.items() if found else ():
+        with contextlib.suppress(ServerError):
+            told = await sender.get_json(f"{root}/{path}")
+            if isinstance(told, dict):
+                found["model"] = found.get("model", {}) | {name: _brief(told[name]) for name in fields if name in told}
     with contextlib.suppress(ServerError):
-        found["metrics"], found["cache_config"] = _metrics(await sender.get_text(f"{root}/metrics"))
+        page = metrics_page.read(await sender.get_text(f"{root}/metrics"))
+        found["metrics"], found["cache_config"] = page.about_load(), page.cache_config()
     if not found:
         found["unreachable"] = True
     return {key: value for key, value in found.items() if value not in (None, {}, [])}
@@ -66,20 +77,19 @@ async def identities(sender: Sender, endpoints: Sequence[str]) -> list[Json]:
     return list(await asyncio.gather(*(identity(sender, endpoint) for endpoint in endpoints)))
 
 
-def drift(before: Json, now: Json) -> list[str]:
-    """What about a server changed, as sentences. What one side doesn't know is no change."""
-    return [
-        f"the server's {key} changed from {_short(before[key])} to {_short(now[key])}"
-        for key in STABLE
-        if key in before and key in now and before[key] != now[key]
-    ]
-
-
-def last_identities(reader: Reader, group: str) -> dict[tuple[str, str | None], Json]:
-    """Per endpoint, and level it was launched for if it was, what the group's newest snapshot says."""
+def last_identities(reader: Reader, group: str, generation: int) -> Mapping[str, Json]:
+    """Per key (see `identity_key`) what the generation's snapshots say, the newest word on every part."""
     sql = """SELECT n.endpoint, n.run_id, n.identity_json FROM server_snapshots n JOIN sessions s USING (session_id)
-             WHERE s.exp_group_id = ? ORDER BY n.snapshot_id"""
-    return {(row[0], row[1]): orjson.loads(row[2]) for row in reader.rows(sql, group)}
+             WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY n.snapshot_id"""
+    found: dict[str, list[Json]] = {}
+    for endpoint, run_id, text in reader.rows(sql, group, generation):
+        found.setdefault(identity_key(endpoint, run_id), []).append(orjson.loads(text))
+    return {key: known(told) for key, told in found.items()}
+
+
+def identity_key(endpoint: str, run_id: str | None) -> str:
+    """What must stay one server: the level it was launched for, whatever its port; else the endpoint."""
+    return run_id or public_url(endpoint)
 
 
 def engine_name(found: Json) -> str:
@@ -119,24 +129,6 @@ async def _models(sender: Sender, endpoint: str) -> tuple[list[str], str]:
     )
 
 
-def _metrics(text: str) -> tuple[Json, Json]:
-    """(samples that tell about caches and load, labels of vllm:cache_config_info)."""
-    samples: Json = {}
-    config: Json = {}
-    for line in text.splitlines():
-        if line.startswith("#") or "_bucket" in line or not METRICS.search(line):
-            continue
-        name, _, value = line.rpartition(" ")
-        if "cache_config_info" in name:
-            config = dict(re.findall(r'(\w+)="([^"]*)"', name))
-        elif len(samples) < MAX_METRICS:
-            try:
-                samples[name] = float(value)
-            except ValueError:
-                continue
-    return samples, config
-
-
-def _short(value: object) -> str:
-    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-    return text if len(text) <= 120 else text[:117] + "..."
+def _brief(value: object) -> object:
+    text = value if isinstance(value, str) else ""
+    return value if len(text) <= LONG else f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"

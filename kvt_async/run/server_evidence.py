@@ -7,13 +7,13 @@ last match counts, since a log is continued when a server is started again. A na
 
 import asyncio
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.settings import Evidence
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json, Level
+from kvt_async.run import metrics_page
 
 _METRIC = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?(?:\.(?P<read>[A-Za-z_]\w*))?")
 _LABEL = re.compile(r'\s*([A-Za-z_]\w*)="([^"]*)"\s*,?')
@@ -43,14 +43,15 @@ def check(evidence: Evidence) -> None:
             )
 
 
-async def shown(sender: Sender, level: Level, log: Path | None) -> Json | None:
+async def shown(sender: Sender, level: Level, output: Callable[[], str] | None) -> Json | None:
     """What the servers of a level say of themselves; None where kv.evidence asks nothing of the kind.
 
-    {source, read_from, value}: value None where it was not found, or where several endpoints differ.
+    {source, read_from, raw, value}: value None where it was not found, or where several endpoints differ. `output`
+    reads what a launched server has printed.
     """
     evidence: Mapping[str, str] = level.evidence
     if pattern := evidence.get("log"):
-        text = await asyncio.to_thread(_text_of, log)
+        text = await asyncio.to_thread(output) if output is not None else ""
         return _found("log", f"log {pattern}", [from_log(text, pattern)])
     if metric := evidence.get("metric"):
         pages = [await _page(sender, endpoint) for endpoint in level.endpoints]
@@ -60,19 +61,12 @@ async def shown(sender: Sender, level: Level, log: Path | None) -> Json | None:
 
 def from_metrics(page: str, metric: str) -> str | None:
     """The sample's value, or its label's, as text; None where the page has no such sample or isn't one."""
-    from prometheus_client.parser import text_string_to_metric_families
-
     asked = _METRIC.fullmatch(metric)
     assert asked is not None
-    labels = dict(_LABEL.findall(asked["labels"] or ""))
-    try:
-        samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
-    except (ValueError, KeyError, IndexError):  # what the parser raises for a page that is none
+    sample = metrics_page.read(page).find(asked["name"], dict(_LABEL.findall(asked["labels"] or "")))
+    if sample is None:
         return None
-    for sample in samples:
-        if sample.name == asked["name"] and labels.items() <= sample.labels.items():
-            return sample.labels.get(asked["read"]) if asked["read"] else repr(float(sample.value))
-    return None
+    return sample.labels.get(asked["read"]) if asked["read"] else repr(sample.value)
 
 
 def from_log(text: str, pattern: str) -> str | None:
@@ -94,10 +88,6 @@ def number_of(value: str | None) -> float | None:
         return float(name)
     except ValueError:
         return None
-
-
-def _text_of(log: Path | None) -> str:
-    return log.read_text(encoding="utf-8", errors="replace") if log is not None and log.is_file() else ""
 
 
 async def _page(sender: Sender, endpoint: str) -> str:

@@ -37,6 +37,11 @@ class RunReport:
         return self.planned - self.responses - self.failures
 
     @property
+    def answered_levels(self) -> list[str]:
+        """Labels of the levels that have answers."""
+        return [level["level"] for level in self.levels if level["responses"]]
+
+    @property
     def exit_code(self) -> int:
         codes = {"interrupted": InterruptedByUserError, "server": ServerError, "failures": FailuresStandError}
         return codes[self.reason].exit_code if self.reason in codes else 0

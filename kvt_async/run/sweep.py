@@ -12,7 +12,7 @@ from dataclasses import replace
 import orjson
 from pydantic import SecretStr
 
-from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.errors import DriftError, MissingPrerequisiteError
 from kvt_async.contract.load import secret
 from kvt_async.contract.paths import RunPaths, manifest_path, run_paths
 from kvt_async.contract.schema import connect_for_writing
@@ -22,7 +22,7 @@ from kvt_async.records import Json
 from kvt_async.run import dry_run, launch, server_evidence, truncate
 from kvt_async.run.clock import utc_now
 from kvt_async.run.collapse import distinct
-from kvt_async.run.group import find_group, into_database, prepared_head, stored_dataset
+from kvt_async.run.group import Group, find_group, into_database, next_generation, prepared_head, stored_dataset
 from kvt_async.run.invocation import Invocation, Options
 from kvt_async.run.levels import Levels, make_levels
 from kvt_async.run.log import RunLog
@@ -99,14 +99,24 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
         reader = Reader(paths.db)
         stack.callback(reader.close)
         group = find_group(reader, settings, head, levels.levels, force=options.force)
-        if options.prepare_first:
-            name = await asyncio.to_thread(into_database, paths.db, settings, head, group.generation)
-        else:
-            name = stored_dataset(reader, head, group.generation)
-        found = await asyncio.to_thread(distinct, reader, name, group.runs)
-        group = replace(group, runs=found.runs)
-        levels = replace(levels, notes=(*levels.notes, *found.notes))
-        return await Invocation(settings, options, paths, levels, reader, group, name, say, log).go()
+
+        async def go(group: Group) -> RunReport:
+            if options.prepare_first:
+                name = await asyncio.to_thread(into_database, paths.db, settings, head, group.generation)
+            else:
+                name = stored_dataset(reader, head, group.generation)
+            found = await asyncio.to_thread(distinct, reader, name, group.runs)
+            notes = replace(levels, notes=(*levels.notes, *found.notes))
+            chosen = replace(group, runs=found.runs)
+            return await Invocation(settings, options, paths, notes, reader, chosen, name, say, log).go()
+
+        try:
+            return await go(group)
+        except DriftError as error:
+            if not options.force:
+                raise
+            say(f"warning: {error.what}: {'; '.join(error.details)}; --force: a new generation beside the old one")
+            return await go(next_generation(reader, settings, group, levels.levels))
 
 
 def checked_levels(settings: Settings) -> Levels:

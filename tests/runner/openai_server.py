@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,6 +37,9 @@ class Script:
     key: str | None = None
     die_after: int | None = None
     strict: bool = False  # another model name is refused
+    kept: float = 1.0  # the budget that it applies where a request names none
+    metrics: str = 'vllm:prefix_cache_hits_total{m="a"} 3.0\nunrelated 1\n'  # its /metrics page
+    renamed_after: tuple[int, str] | None = None  # from this request on it calls itself another version
 
 
 class FakeServer:
@@ -92,7 +96,7 @@ class FakeServer:
     async def _answer(self, http: web.Request, body: dict, fault: str | None) -> web.StreamResponse:
         prompt = "".join(message["content"] for message in body["messages"])
         kv, script = body.get("kv") or {}, self.script
-        seen = kv.get("budget", 1.0) if script.knob in ("works", "random") else 1.0
+        seen = kv.get("budget", script.kept) if script.knob in ("works", "random") else 1.0
         salt = random.random() if script.knob == "random" else ""
         digest = hashlib.sha256(f"{prompt}|{seen}|{salt}".encode()).hexdigest()
         n = min(script.words, body["max_tokens"])
@@ -132,10 +136,12 @@ class FakeServer:
         return web.json_response({"data": [{"id": self.script.model}]})
 
     async def version(self, _: web.Request) -> web.Response:
-        return web.json_response({"version": self.script.version})
+        after = self.script.renamed_after
+        name = after[1] if after is not None and len(self.bodies) >= after[0] else self.script.version
+        return web.json_response({"version": name, "uptime_s": time.monotonic()})
 
     async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text='vllm:prefix_cache_hits_total{m="a"} 3.0\nunrelated 1\n')
+        return web.Response(text=self.script.metrics.replace("N_REQUESTS", str(len(self.bodies))))
 
 
 @asynccontextmanager
@@ -159,10 +165,12 @@ async def main() -> None:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--faults", default="{}")
     parser.add_argument("--version", default="1.0")
+    parser.add_argument("--kept", type=float, default=1.0, help="budget applied where a request names none")
     parser.add_argument("--die-after", type=int, help="exit hard at this request")
     args = parser.parse_args()
     script = Script(knob=args.knob, delay_s=args.delay, log=args.log, faults=orjson.loads(args.faults),
-                    version=args.version, die_after=args.die_after)  # fmt: skip
+                    version=args.version, die_after=args.die_after,
+                    kept=args.kept)  # fmt: skip
     async with serving(script, args.port) as (_, url):
         print(url, flush=True)
         await asyncio.Event().wait()

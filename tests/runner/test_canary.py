@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.errors import DeadKnobError, ServerError
-from kvt_async.run.canary import applies
+from kvt_async.run.canary import pair
 from kvt_async.run.levels import make_levels
 from kvt_async.run.sweep import Options, run
 from tests.runner.openai_server import Script, serving
@@ -95,7 +95,7 @@ async def test_nothing_is_asked_when_nothing_is_left_to_send(tmp_path: Path) -> 
 def test_it_applies_to_eviction_budgets_that_travel_with_the_request(overrides: list[str], expected: bool) -> None:
     from kvt_async.contract.load import load_settings
 
-    assert applies(make_levels(load_settings(None, overrides, environ={})).levels) is expected
+    assert (pair(make_levels(load_settings(None, overrides, environ={})).levels) is not None) is expected
 
 
 async def test_a_server_that_hangs_up_during_the_canary_ends_the_run_with_5(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""Who served: which parts of a server's description say so, and what changed between two of them.
+
+The runner compares at a session's start and refuses to go on with another server; the analyzer compares the stored
+snapshots and refuses what was served by two.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Identity = Mapping[str, Any]
+
+STABLE = ("models", "model", "version", "server", "cache_config")  # what must not change within a group
+# Inside them, what counts, ages or is sized by the memory that was free: it changes without changing answers.
+_VOLATILE = re.compile(
+    r"(created|uptime|started|time|pid|requests?|_blocks(_override)?$|memory|bytes|utili[sz]ation|size_tokens|concurrency|"
+    r"swap|permission)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A stored description: `key` is what must stay one server (a launched level, else an endpoint)."""
+
+    key: str
+    session_id: str
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A change, and the session that saw it: its requests were served by both, or by the second."""
+
+    key: str
+    session_id: str
+    what: str
+
+
+def drift(before: Identity, now: Identity) -> list[str]:
+    """What about a server changed, as sentences. What one side doesn't know is no change."""
+    found = []
+    for key in STABLE:
+        if key in before and key in now:
+            old, new = _lasting(before[key]), _lasting(now[key])
+            if old != new:
+                old_shown, new_shown = _differing(old, new)
+                found.append(f"the server's {key} changed from {old_shown} to {new_shown}")
+    return found
+
+
+def known(snapshots: Iterable[Identity]) -> dict[str, Any]:
+    """The newest word on every part, from descriptions in the order they were taken."""
+    found: dict[str, Any] = {}
+    for one in snapshots:
+        found |= one
+    return found
+
+
+def drifts(snapshots: Iterable[Snapshot]) -> list[Drift]:
+    """Every change between consecutive snapshots of one key, in the order they were taken."""
+    last: dict[str, dict[str, Any]] = {}
+    found = []
+    for one in snapshots:
+        before = last.setdefault(one.key, {})
+        found += [Drift(one.key, one.session_id, what) for what in drift(before, one.identity)]
+        last[one.key] = before | dict(one.identity)
+    return found
+
+
+def _lasting(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _lasting(inner) for key, inner in sorted(value.items()) if not _VOLATILE.search(str(key))}
+    if isinstance(value, list):
+        return sorted((_lasting(inner) for inner in value), key=str)
+    return value
+
+
+def _differing(old: Any, new: Any) -> tuple[str, str]:
+    """Both sides as text: of mappings, the entries that differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        old, new = {key: old.get(key) for key in keys}, {key: new.get(key) for key in keys}
+    return _short(old), _short(new)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        text = ", ".join(f"{key}={inner}" for key, inner in value.items())
+    elif isinstance(value, list):
+        text = ", ".join(map(str, value))
+    else:
+        text = str(value)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,169 @@
+"""The server that answers must be the one that answered before: another one is refused, or marked, never mixed in."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvt_async.contract.errors import DriftError
+from kvt_async.contract.server_identity import Snapshot, drift, drifts
+from kvt_async.run.metrics_page import prefix_hits, read
+from kvt_async.run.sweep import Options, run
+from tests.runner.openai_server import Script, serving
+from tests.runner.sweeping import check_invariants, query, settings_for
+
+QUIET = Options(quiet=True)
+CACHE = {
+    "block_size": "16", "cache_dtype": "fp8", "num_gpu_blocks": "27000", "gpu_memory_utilization": "0.9",
+    "kv_cache_memory_bytes": "None", "enable_prefix_caching": "False",
+}  # fmt: skip
+IDENTITY = {"models": ["a"], "version": {"version": "1.0", "uptime_s": 3.0}, "cache_config": CACHE, "metrics": {"x": 1}}
+
+
+def changed(**parts: object) -> list[str]:
+    return drift(IDENTITY, {**IDENTITY, **parts})
+
+
+def test_another_version_model_or_cache_is_a_drift_and_named_with_both_values() -> None:
+    assert changed(version={"version": "1.1", "uptime_s": 3.0}) == [
+        "the server's version changed from version=1.0 to version=1.1"
+    ]
+    assert changed(models=["b"]) == ["the server's models changed from a to b"]
+    assert changed(cache_config={**CACHE, "cache_dtype": "auto"}) == [
+        "the server's cache_config changed from cache_dtype=fp8 to cache_dtype=auto"
+    ]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"version": {"version": "1.0", "uptime_s": 999.0}},
+        {"cache_config": {**CACHE, "num_gpu_blocks": "26991", "kv_cache_memory_bytes": "12"}},
+        {"metrics": {"x": 2}},
+        {"evidence": {"r": {}}},
+        {"models": ["a"], "version": {"uptime_s": 0.0, "version": "1.0"}},
+    ],
+)
+def test_what_counts_ages_or_is_sized_by_free_memory_is_no_drift(parts: dict) -> None:
+    assert changed(**parts) == []
+
+
+def test_what_one_side_does_not_know_is_no_drift_but_is_not_forgotten() -> None:
+    assert drift(IDENTITY, {"unreachable": True}) == []
+    taken = [IDENTITY, {"unreachable": True}, {**IDENTITY, "models": ["b"]}]
+    found = drifts(Snapshot("k", f"s{n}", one) for n, one in enumerate(taken))
+    assert [(one.session_id, one.key) for one in found] == [("s2", "k")]
+
+
+@given(st.permutations(["c", "a", "b"]))
+def test_the_order_in_which_models_are_listed_is_no_drift(order: list[str]) -> None:
+    assert drift({"models": ["a", "b", "c"]}, {"models": order}) == []
+
+
+async def test_another_server_is_refused_before_anything_is_sent_to_it(tmp_path: Path) -> None:
+    script = Script()
+    async with serving(script) as (server, url):
+        await run(settings_for(tmp_path, url), options=replace(QUIET, limit=1))
+        sent, script.version = len(server.bodies), "2.0"
+        with pytest.raises(DriftError, match=r"from version=1\.0 to version=2\.0") as caught:
+            await run(settings_for(tmp_path, url), options=QUIET)
+        assert len(server.bodies) == sent
+        script.version = "1.0"  # the old one is back
+        assert (await run(settings_for(tmp_path, url), options=QUIET)).responses == 48
+    assert caught.value.exit_code == 3
+    assert "--force" in str(caught.value)
+    assert query(settings_for(tmp_path, url), "SELECT exit_code, reason FROM session_ends ORDER BY ended_at") == [
+        (0, "finished"), (3, "refused"), (0, "finished"),
+    ]  # fmt: skip
+
+
+async def test_the_same_server_at_another_address_is_the_same_server_and_another_one_there_is_not(
+    tmp_path: Path,
+) -> None:
+    async with serving(Script()) as (_, url):
+        await run(settings_for(tmp_path, url), options=replace(QUIET, limit=1))
+    async with serving(Script(version="2.0")) as (_, url):
+        with pytest.raises(DriftError):
+            await run(settings_for(tmp_path, url), options=QUIET)
+    async with serving(Script()) as (_, url):
+        assert (await run(settings_for(tmp_path, url), options=QUIET)).exit_code == 0
+
+
+async def test_force_starts_a_new_generation_beside_the_old_one(tmp_path: Path, capsys) -> None:
+    script = Script()
+    async with serving(script) as (_, url):
+        settings = settings_for(tmp_path, url)
+        await run(settings, options=replace(QUIET, limit=1))
+        script.version = "2.0"
+        report = await run(settings, options=replace(QUIET, force=True))
+    assert (report.generation, report.responses, report.exit_code) == (2, 48, 0)
+    assert "a new generation beside the old one" in capsys.readouterr().err
+    by_generation = query(settings, "SELECT generation, count(*) FROM responses JOIN requests USING (request_id) "
+                                    "JOIN runs USING (run_id) GROUP BY 1")  # fmt: skip
+    assert by_generation == [(1, 8), (2, 48)]
+    check_invariants(settings)
+
+
+async def test_a_server_that_becomes_another_one_during_a_session_is_said_and_stored(tmp_path: Path, capsys) -> None:
+    async with serving(Script(renamed_after=(20, "2.0"))) as (_, url):
+        settings = settings_for(tmp_path, url)
+        report = await run(settings, options=QUIET)
+    assert report.exit_code == 0
+    assert "version=1.0 to version=2.0 during the session: analyze will refuse" in capsys.readouterr().err
+    assert any("during the session" in note for note in report.notes)
+    rows = query(settings, "SELECT session_id, phase, identity_json FROM server_snapshots ORDER BY snapshot_id")
+    assert [row[1] for row in rows] == ["start", "end"]
+    found = drifts(Snapshot("k", row[0], orjson.loads(row[2])) for row in rows)
+    assert [one.session_id for one in found] == [report.session_id]
+
+
+async def test_replicas_of_a_level_that_are_not_one_server_are_said(tmp_path: Path, capsys) -> None:
+    async with serving(Script()) as (_, a), serving(Script(version="2.0")) as (_, b):
+        both = f"kv.apply={{via: endpoint, endpoints: {{full: ['{a}', '{b}']}}}}"
+        settings = settings_for(tmp_path, a, both, "kv.budgets=[1.0]", "kv.evidence={}")
+        await run(settings, options=QUIET)
+    assert "one level is served by two servers" in capsys.readouterr().err
+
+
+# ---- prefix cache
+
+
+async def test_hits_of_a_prefix_cache_between_start_and_end_are_flagged(tmp_path: Path, capsys) -> None:
+    page = (
+        'vllm:prefix_cache_queries_total{engine="0"} N_REQUESTS0\nvllm:prefix_cache_hits_total{engine="0"} N_REQUESTS\n'
+    )
+    async with serving(Script(metrics=page)) as (server, url):
+        report = await run(settings_for(tmp_path, url), options=QUIET)
+        n = len(server.bodies)  # the canary is counted too: it may fill the cache
+    said = [note for note in report.notes if "prefix cache" in note]
+    assert said == [f"{n} of {n * 10} prompt tokens came from the prefix cache of {url}: compare latencies within one "
+                    "cache state only"]  # fmt: skip
+    assert said[0] in capsys.readouterr().err
+
+
+async def test_a_prefix_cache_without_hits_is_not_flagged(tmp_path: Path) -> None:
+    async with serving(Script()) as (_, url):  # its counter stands still
+        report = await run(settings_for(tmp_path, url), options=QUIET)
+    assert [note for note in report.notes if "prefix cache" in note] == []
+
+
+def test_counters_are_summed_over_engines_and_a_restart_counts_from_zero() -> None:
+    def load(*values: int) -> dict[str, float]:
+        page = "# TYPE vllm:prefix_cache_hits counter\n" + "".join(
+            f'vllm:prefix_cache_hits_total{{engine="{n}"}} {value}\n' for n, value in enumerate(values)
+        )
+        return read(page).about_load()
+
+    assert prefix_hits(load(5, 7), load(9, 10)) == {"hits": 7.0, "queries": 0.0}
+    assert prefix_hits(load(50), load(4)) == {"hits": 4.0, "queries": 0.0}
+    assert prefix_hits({}, {"requests_total": 3.0}) is None
+
+
+def test_a_page_is_read_as_prometheus_text_with_its_escapes_and_a_foreign_one_as_nothing() -> None:
+    page = read('# HELP a b\n# TYPE a gauge\na{p="x \\"y\\", z"} 1e3 1700000000\nvllm:cache_config_info{d="fp8"} 1\n')
+    assert page.find("a", {"p": 'x "y", z'}).value == 1000.0  # type: ignore[union-attr]
+    assert page.cache_config() == {"d": "fp8"}
+    assert read("<html>{not a page").samples == []

@@ -160,6 +160,15 @@ def requests(conn: sqlite3.Connection, run_id: str) -> pl.DataFrame:
     return read_frame(conn.execute(_REQUESTS_SQL, (run_id,)), REQUESTS)
 
 
+def commands(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[str]:
+    """As typed, without repeats."""
+    rows = conn.execute(
+        "SELECT command FROM sessions WHERE exp_group_id = ? AND generation = ? ORDER BY started_at",
+        (exp_group_id, generation),
+    )
+    return list(dict.fromkeys(row[0] for row in rows))
+
+
 def _stage(conn: sqlite3.Connection, row: Json) -> Stage:
     run_id = row["run_id"]
     same = ("run_id", "series", "stage_idx", "repeat_idx", "purpose", "load", "level", "loop", "arrival", "rate_per_s",

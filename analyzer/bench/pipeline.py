@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analyzer.bench import derived, facts, words
+from analyzer.bench import derived, facts, report, words
 from analyzer.bench.as_tools import FORMULAS, AsTool, as_tool
+from analyzer.bench.levels import level_rows
 from analyzer.bench.points import Point, points
 from analyzer.bench.quantiles import Summary
 from analyzer.bench.requests import with_metrics
@@ -41,14 +42,20 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None) -> Json:
                 result_of(reader, stage, settings.analysis.alpha) for stage in facts.stages(reader, group, generation)
             ]
             told = _as_tool(reader, results, as_tool) if as_tool else []
+            commands = facts.commands(reader, group, generation)
         found = points([result for result in results if result.n_started], settings.analysis.alpha)
         zones = derived.zone_rows(found)
         derived.write(conn, group, generation, found, results, zones)
     finally:
         conn.close()
     lines = [*words.table(found), "", *words.verdict(found)] if found else ["nothing was measured yet"]
-    if told:
-        lines += ["", *words.as_table(told)]
+    files: Json = {}
+    if found:
+        as_lines = words.as_table(told) if told else []
+        extra = {"group": group, "commands": commands, "as_lines": as_lines}
+        md, html = report.write(found, results, level_rows(found, settings.bench.quality), paths, extra)
+        lines += ["", *as_lines, *([""] if as_lines else []), f"report: {html}", f"        {md}"]
+        files = {"report_md": str(md), "report_html": str(html)}
     return {
         "exp_group_id": group,
         "generation": generation,
@@ -57,6 +64,7 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None) -> Json:
         "zones": zones,
         "verdict": words.verdict(found) if found else [],
         **({"as": as_tool, "as_figures": [_as_json(load, one) for load, one in told]} if as_tool else {}),
+        **files,
         "lines": lines,
     }
 

@@ -12,6 +12,7 @@ import polars as pl
 from analyzer.bench import facts, rates, requests, schedule, server_side, slo
 from analyzer.bench.caches import CacheState, cache_state
 from analyzer.bench.quantiles import Summary, summarise
+from analyzer.bench.timeline import timeline
 
 Floats = npt.NDArray[np.float64]
 METRICS = ("ttfb", "ttft", "tpot", "itl", "latency")
@@ -55,6 +56,7 @@ class Result:
     output_as_asked: float  # share of replies with as many tokens as were asked for
     input_tokens: float  # mean, by the server's count, else ours
     output_tokens: float  # mean
+    timeline: pl.DataFrame  # see timeline.py
 
     @property
     def attainment(self) -> float:
@@ -103,6 +105,7 @@ def result_of(conn: sqlite3.Connection, stage: facts.Stage, alpha: float) -> Res
         output_as_asked=_mean(answered.select((pl.col("tokens") == pl.col("output_tokens")).mean())),
         input_tokens=_mean(answered.select(pl.coalesce("prompt_tokens", "input_tokens").mean())),
         output_tokens=_mean(answered.select(pl.col("tokens").mean())),
+        timeline=timeline(stage, frame),
     )
 
 

@@ -134,10 +134,10 @@ def name_of(point: Point, *, level: bool = True) -> str:
     return f"{point.level}, {point.load}" if level and point.level else point.load
 
 
-def with_interval(point: Point, name: str) -> str:
+def with_interval(point: Point, name: str, show: Callable[[float], str] | None = None) -> str:
     """'7.9 [7.6, 8.2]'."""
-    found = point.figures[name]
-    return plain(found.value) + _interval(found, plain)
+    found, show = point.figures[name], show or plain
+    return show(found.value) + _interval(found, show)
 
 
 def times(point: Point, name: str) -> str:

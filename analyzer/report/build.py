@@ -55,16 +55,16 @@ def build_report(
 
 def markdown(facts: Facts, settings: Settings, now: datetime) -> str:
     """report.md: pictures are referenced from plots/ beside it."""
-    text: str = _environment("md").get_template("report.md.jinja").render(_page(facts, settings, now))
+    text: str = environment("md").get_template("report.md.jinja").render(_page(facts, settings, now))
     return text
 
 
 def html(facts: Facts, settings: Settings, now: datetime) -> str:
     """report.html: one file that holds its charts, their data and what draws them."""
     with ThreadPoolExecutor(1) as beside:  # bundling takes seconds and leaves Python's lock alone
-        script = beside.submit(_vega)
+        script = beside.submit(vega)
         page = _page(facts, settings, now) | {"specs": _specs(facts), "script": script.result()}
-    text: str = _environment("html").get_template("report.html.jinja").render(page)
+    text: str = environment("html").get_template("report.html.jinja").render(page)
     return text
 
 
@@ -212,7 +212,8 @@ def _method(text: str) -> str:
         return text
 
 
-def _environment(kind: str) -> Any:
+def environment(kind: str) -> Any:
+    """Jinja2 over analyzer/report/templates; `kind` md or html, which escapes."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -259,7 +260,7 @@ def _specs(facts: Facts) -> str:
 
 
 @cache
-def _vega() -> str:
+def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as vl-convert carries them, so the page needs no network."""
     import vl_convert
 

@@ -36,7 +36,7 @@ def latency_cdf(points: Sequence[Point], look: Look) -> Any:
         failed = point.n_failed
         for metric, title in _METRICS.items():
             values = np.sort(np.concatenate([r.values[metric] for r in point.results]))
-            values = values[~np.isnan(values)]
+            values = values[values > 0]  # the axis is logarithmic; chunks of one read can give a TPOT of 0
             if len(values) == 0:
                 continue
             for q in np.linspace(0, 1, min(CDF_POINTS, len(values))):
@@ -122,7 +122,9 @@ def over_time(points: Sequence[Point], look: Look) -> Any:
             x=alt.X("t:Q", title="seconds since the stage's start"),
             y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4)),
             color=_by_load(names, look),
-            strokeDash=alt.StrokeDash("line:N", scale=lines, title=None),
+            strokeDash=alt.StrokeDash(
+                "line:N", scale=lines, title=None, legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=2)
+            ),
             opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1)),
             tooltip=[alt.Tooltip("load:N"), alt.Tooltip("panel:N"), alt.Tooltip("t:Q", format=".1f"),
                      alt.Tooltip("y:Q", format=",.1f")],
@@ -175,7 +177,7 @@ KINDS = (
 
 
 def _by_load(names: Sequence[str], look: Look) -> alt.Color:
-    legend = alt.Legend(columns=2 if look.narrow else 6)
+    legend = alt.Legend(columns=2 if look.narrow else 6, symbolType="stroke", symbolStrokeWidth=3)
     scale = alt.Scale(domain=list(names), scheme=STEPS) if len(names) > 1 else alt.Scale(range=[PALETTE[0]])
     return alt.Color("load:N", sort=list(names), scale=scale, title=None, legend=legend)
 

@@ -28,7 +28,8 @@ DEFINITIONS = (
     ("done/s", "completions inside the steady part of the stage per second, warm-up requests among them"),
     ("failures", "in the percentiles of the tables a failed request counts as +inf: `inf` means that so many failed"),
     ("in SLO", "attainment: requests that kept every limit, of all that were sent; goodput: such requests per second"),
-    ("met, missed", "proven at 95% by counting the requests beyond the limit (exact binomial test); else `cannot tell`"),
+    ("met, missed", "proven at 95% by counting the requests beyond the limit, an exact binomial test; else `cannot "
+     "tell`"),
     ("knee", "open loop: highest rate of which the server completes at least 95%; closed loop: lowest concurrency that "
      "gives 95% of the best output"),
     ("dispersion", "variance of arrivals per cell of time over their mean: 1 for Poisson, 0 for a constant rate"),
@@ -107,9 +108,7 @@ def _loads(points: Sequence[Point]) -> Table:
     methods = sorted({p.figures["requests_per_s"].method for p in points})
     note = "In brackets: 95% confidence interval, " + ", ".join(methods)
     if not all(result.rates.steady for p in points for result in p.results):
-        note += (
-            ". Where the steady part held fewer than ten completions, rates are over the whole run, with its ramp-up"
-        )
+        note += ". Where the steady part held fewer than ten completions, rates are over the whole run with its ramp-up"
     return Table(head, tuple(rows), note=note + ".")
 
 

@@ -45,6 +45,7 @@ class Result:
     rates: rates.Rates
     summaries: dict[str, Summary]
     values: dict[str, Floats]
+    numbers: list[int]  # [n_answered] places in the schedule, in the order of values
     n_good: int
     findings: tuple[slo.Finding, ...]
     audit: schedule.Audit | None
@@ -94,6 +95,7 @@ def result_of(conn: sqlite3.Connection, stage: facts.Stage, alpha: float) -> Res
         rates=rates.rates(frame, rates.spans(stage, frame)),
         summaries=summaries,
         values=values,
+        numbers=answered["number"].to_list(),
         n_good=int(slo.good(per_request, objectives, answered.height).sum()),
         findings=findings,
         audit=schedule.audit(stage, frame),

@@ -144,6 +144,7 @@ class Bench(Section):
     auto: Auto = Auto()
     search: Search = Search()
     metrics_url: str | None = None
+    quality: str | None = None  # run directory or database of a sweep: its accuracy beside each level's throughput
     scrape_interval_s: Annotated[float, Field(ge=0)] = 1.0
 
     @field_validator("slo")

@@ -87,34 +87,41 @@ class LeanConnection(asyncio.Protocol):
         body = self._body
         try:
             if body is None:
-                if len(exchange.head) < EVIDENCE_BYTES:
-                    exchange.head += data[:EVIDENCE_BYTES]
-                found = self._head.feed(data)
+                found = self._take_head(exchange, data, now)
                 if found is None:
                     return
-                head, data = found
-                exchange.marks.status_ns = now
-                exchange.status, exchange.headers = head.status, head.headers
-                self._keep_alive = head.keep_alive
-                body = self._body = body_of(head)
+                body, data = found
             if data:
                 data = body.feed(data)
+            if data:
+                exchange.body(now, data, self._socket)
         except NotHttpError as error:
             if exchange.status is None:
                 self._fail(ErrorType.MALFORMED, f"the reply is not HTTP ({error})")
             else:
                 self._fail(ErrorType.STREAM_CUT, f"the reply's framing is broken: {error}")
-            return
-        if data:
-            try:
-                exchange.body(now, data, self._socket)
-            except OverflowError:
-                self._fail(ErrorType.MALFORMED, "the reply is longer than 64 MiB")
-                return
-        if body.ended:
-            self._finish(exchange, reusable=self._keep_alive and not body.rest and not self._writing_paused)
-        elif exchange.done_seen:
-            self._arm(LINGER_S)
+        except OverflowError:
+            self._fail(ErrorType.MALFORMED, "the reply is longer than 64 MiB")
+        else:
+            if body.ended:
+                self._finish(exchange, reusable=self._keep_alive and not body.rest and not self._writing_paused)
+            elif exchange.done_seen:
+                self._arm(LINGER_S)
+
+    def _take_head(self, exchange: Exchange, data: bytes, now_ns: int) -> tuple[Body, bytes] | None:
+        """The body that follows the head, and what of it is here; None: the head isn't whole. Raises NotHttpError."""
+        assert self._head is not None
+        if len(exchange.head) < EVIDENCE_BYTES:
+            exchange.head += data[:EVIDENCE_BYTES]
+        found = self._head.feed(data)
+        if found is None:
+            return None
+        head, data = found
+        exchange.marks.status_ns = now_ns
+        exchange.status, exchange.headers = head.status, head.headers
+        self._keep_alive = head.keep_alive
+        self._body = body_of(head)
+        return self._body, data
 
     def eof_received(self) -> bool | None:
         self._lost(None)

@@ -160,9 +160,13 @@ class Chunked:
     def feed(self, data: bytes) -> bytes:
         if self._state == 0 and not self._partial:  # most reads are one whole chunk
             eol = data.find(b"\r\n", 0, 18)
-            if eol > 0 and data[:eol].isalnum():
-                size = _size(data[:eol])
-                if size and eol + 4 + size == len(data) and data[-2:] == b"\r\n":
+            line = data[: max(eol, 0)]
+            if line.isalnum() and data[-2:] == b"\r\n":
+                try:
+                    size = int(line, 16)
+                except ValueError:
+                    size = 0
+                if size and eol + 4 + size == len(data):
                     return data[eol + 2 : -2]
         if self._partial:
             data, self._partial = self._partial + data, b""

@@ -51,13 +51,14 @@ class Exchange:
             if source.stamp_ns is not None:
                 self.kernel_ns[now_ns] = source.stamp_ns
             source.watched = _TEXT.search(data) is None
-        if not self.reads:
+        if not self.body_bytes:
             self.marks.first_byte_ns, self.marks.first_byte_kernel_ns = now_ns, self.kernel_ns.get(now_ns)
         self.reads.append((now_ns, data))
         self.body_bytes += len(data)
-        at = data.rfind(b"[DONE]", -_DONE_WITHIN)
-        if at >= 0 and (data.endswith(_BEFORE_DONE, 0, at) or data[:at] in (b"data: ", b"data:")):
-            self.done_seen = True
+        if data[-3:] != b"}\n\n":  # as reads of one whole event end
+            at = data.rfind(b"[DONE]", -_DONE_WITHIN)
+            if at >= 0 and (data.endswith(_BEFORE_DONE, 0, at) or data[:at] in (b"data: ", b"data:")):
+                self.done_seen = True
         if self.body_bytes > MAX_REPLY_BYTES:
             raise OverflowError
 

@@ -19,6 +19,7 @@ MAX_SEND_LAG_MS = 10.0  # never inside a latency, but the load is then not what 
 MAX_GC_SHARE = 0.05
 SHARE_OF_TTFT = 0.05  # an error under 5% of the median TTFT leaves a comparison as it was
 MAX_CPU_SHARE = 0.9
+GC_THRESHOLDS = (20_000, 20, 20)  # a reply makes hundreds of objects and no cycles: Python's 700 is a look every few
 CLEAN, BOUND = "client-clean", "CLIENT-BOUND"
 
 
@@ -56,12 +57,15 @@ class Health:
         self.coalesced = self.stamped = self.gc_runs = 0
         self.gc_max_ms = self.gc_total_ms = 0.0
         self._gc_began = 0
+        self._gc_thresholds = gc.get_threshold()
         self._began = self._ended = (0, 0.0, 0.0)
 
     def start(self) -> None:
         """Freeze what set-up left on the heap, so that collections during the run have little to walk."""
         gc.collect()
         gc.freeze()
+        self._gc_thresholds = gc.get_threshold()
+        gc.set_threshold(*GC_THRESHOLDS)
         gc.callbacks.append(self._on_gc)
         self._began = self._ended = _clocks()
 
@@ -70,6 +74,7 @@ class Health:
         if self._on_gc in gc.callbacks:
             gc.callbacks.remove(self._on_gc)
         gc.unfreeze()
+        gc.set_threshold(*self._gc_thresholds)
 
     async def watch(self) -> None:
         """Note how late each tick comes, against an absolute schedule; runs until cancelled."""

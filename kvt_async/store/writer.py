@@ -34,6 +34,7 @@ class Writer:
         self.commits = 0
         self._interval_s, self._max_rows = flush_interval_s, max_waiting_rows
         self._columns: dict[str, tuple[str, ...]] = dict(COLUMNS)
+        self._inserts: dict[str, str] = {}
         self._waiting: dict[str, list[tuple[object, ...]]] = {}
         self._n_waiting = 0
         self._saved: asyncio.Future[None] | None = None  # of the rows that wait now; one future for a whole group
@@ -137,14 +138,19 @@ class Writer:
                 return
 
     async def _commit(self, group: dict[str, list[tuple[object, ...]]]) -> None:
-        await self._conn.execute("BEGIN IMMEDIATE")
-        for table in FACT_TABLES:  # parents before children
-            if rows := group.get(table):
-                await self._conn.executemany(self._insert_sql(table), rows)
-        await self._conn.execute("COMMIT")
+        await self._conn._execute(self._write, group)  # one trip to its thread, where its public calls would be five
         self.commits += 1
         if os.stat(self.db).st_ino != self._inode:  # SQLite goes on writing into a deleted file
             raise FileNotFoundError("another file took its place")
+
+    def _write(self, group: dict[str, list[tuple[object, ...]]]) -> None:
+        """One transaction, on the connection's own thread."""
+        conn = self._conn._conn
+        conn.execute("BEGIN IMMEDIATE")
+        for table in FACT_TABLES:  # parents before children
+            if rows := group.get(table):
+                conn.executemany(self._insert_sql(table), rows)
+        conn.execute("COMMIT")
 
     def _fail(self, error: Exception, saved: "asyncio.Future[None] | None") -> None:
         if isinstance(error, FileNotFoundError):
@@ -164,5 +170,9 @@ class Writer:
         self._room.set()
 
     def _insert_sql(self, table: str) -> str:
-        columns = self._columns[table]
-        return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        sql = self._inserts.get(table)
+        if sql is None:
+            columns = self._columns[table]
+            sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+            self._inserts[table] = sql
+        return sql

@@ -64,12 +64,12 @@ async def measure(send: Send, url: str, case: Case, seconds: float) -> Run:
 async def compare(url: str, case: Case, runs: int, seconds: float) -> dict[str, list[Run]]:
     names = [name for name in NAMES if not (case.paced and name == "bare+json")]
     got: dict[str, list[Run]] = {name: [] for name in names}
-    async with clients(url, names) as every:
-        for send in every.values():
-            await send(url, prompt(1))
-        gc.freeze()  # as the runner does; for every client alike
-        for _ in range(runs):
-            for name, send in every.items():
+    for _ in range(runs):
+        for name in names:
+            async with clients(url, [name]) as every:
+                send = every[name]
+                if not case.paced:
+                    await measure(send, url, case, 0.1)
                 got[name].append(await measure(send, url, case, seconds))
     return got
 

@@ -38,6 +38,10 @@ def encode_arrivals(offsets_us: Sequence[int], chars: Sequence[int]) -> bytes:
         elif gap < 0x4000:
             append(gap & 0x7F | 0x80)
             append(gap >> 7)
+        elif gap < 0x200000:
+            append(gap & 0x7F | 0x80)
+            append(gap >> 7 & 0x7F | 0x80)
+            append(gap >> 14)
         else:
             _append(out, gap)
         if size < 0x80:

@@ -193,6 +193,10 @@ class Chunked:
                     break
                 self._line(data[pos:eol])
                 pos = eol + 2
+                stop = pos + self._left
+                if self._state == self.DATA and data[stop : stop + 2] == b"\r\n":  # all of it is here
+                    parts.append(data[pos:stop])
+                    pos, self._state, self._left = stop + 2, self.SIZE, 0
         if self.ended:
             self.rest = data[pos:]
         else:

@@ -138,7 +138,8 @@ class Writer:
                 return
 
     async def _commit(self, group: dict[str, list[tuple[object, ...]]]) -> None:
-        await self._conn._execute(self._write, group)  # one trip to its thread, where its public calls would be five
+        # one trip to its thread, where its public calls would be five
+        await self._conn._execute(self._write, group)  # type: ignore[no-untyped-call]
         self.commits += 1
         if os.stat(self.db).st_ino != self._inode:  # SQLite goes on writing into a deleted file
             raise FileNotFoundError("another file took its place")

@@ -1,48 +1,53 @@
 """A whole sweep, everything stored, beside a bare aiohttp client that keeps nothing: requests/s, in one run.
 
-    python scripts/bench/sweep.py [--runs 5] [--requests 3000] [--concurrency 8 64] [--tokens 1] [--loop volume|truth]
+    python scripts/bench/sweep.py [--runs 5] [--requests 3000] [--concurrency 8 64] [--tokens 1] [--prompt-words 20]
 
-The client is pinned to one core (its writer thread too), the null server to the other. Only the ratios mean anything.
+Both transports, on uvloop unless --loop truth. The client is pinned to one core (its writer thread too), the server to
+the other. Only the ratios mean anything.
 """
 
 import argparse
 import asyncio
-import os
+import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import aiohttp
 import orjson
+from _server import serving
 
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
 from kvt_async.run.sweep import Options, loop_factory, prepare_group, run
 
 
-def experiment(folder: Path, url: str, n: int, concurrency: int, tokens: int, loop: str, nth: int) -> Settings:
-    data = folder / "examples.jsonl"
+def experiment(
+    folder: Path, url: str, concurrency: int, transport: str, nth: int, asked: argparse.Namespace
+) -> Settings:
+    n, data = asked.requests, folder / "examples.jsonl"
     if not data.exists():
-        rows = ({"example_id": f"e{i}", "context": f"{i} " + "word " * 20, "question": "Which?", "answers": ["a"]}
-                for i in range(n))  # fmt: skip
-        data.write_bytes(b"\n".join(orjson.dumps(row) for row in rows))
+        text = "word " * asked.prompt_words
+        with data.open("wb") as out:
+            for i in range(n):
+                row = {"example_id": f"e{i}", "context": f"{i} {text}", "question": "Which?", "answers": ["a"]}
+                out.write(orjson.dumps(row) + b"\n")
     overrides = [
-        f"experiment.exp_group_id=bench_{concurrency}_{nth}", "dataset.name=jsonl", "dataset.task=bench",
+        f"experiment.exp_group_id=bench_{concurrency}_{transport}_{nth}", "dataset.name=jsonl", "dataset.task=bench",
         f"dataset.path={data}", "tokenizer.name=approx:chars/4", "binning.n_bins=1", f"binning.n_per_bin={n}",
-        f"engine.base_url={url}", f"engine.loop={loop}", f"output.runs_dir={folder}/runs",
+        f"engine.base_url={url}", f"engine.loop={asked.loop}", f"engine.transport={transport}",
+        f"output.runs_dir={folder}/runs",
         f"output.data_dir={folder}/data", "kv.apply={via: none}", "kv.budgets=[1.0]", "kv.control_repeats=0",
-        f"decoding.max_tokens={tokens}", f"limits.concurrency={concurrency}",
+        f"decoding.max_tokens={asked.tokens}", f"limits.concurrency={concurrency}",
     ]  # fmt: skip
     return load_settings(None, overrides, environ={})
 
 
-async def bare(url: str, n: int, concurrency: int, tokens: int) -> float:
-    """Requests/s of session.post and iter_any; nothing is parsed or kept."""
-    message = {"role": "user", "content": "0 " + "word " * 20 + " Which?"}
-    body = orjson.dumps({"model": "reference", "messages": [message], "max_tokens": tokens, "stream": True})
+async def bare(url: str, concurrency: int, asked: argparse.Namespace) -> float:
+    """Requests/s of session.post and iter_any, every event found; nothing is read or kept."""
+    n, message = asked.requests, {"role": "user", "content": "0 " + "word " * asked.prompt_words + " Which?"}
+    body = orjson.dumps({"model": "reference", "messages": [message], "max_tokens": asked.tokens, "stream": True})
     headers, left = {"Content-Type": "application/json"}, n
 
     async def worker(session: aiohttp.ClientSession) -> None:
@@ -50,8 +55,12 @@ async def bare(url: str, n: int, concurrency: int, tokens: int) -> float:
         while left > 0:
             left -= 1
             async with session.post(f"{url}/chat/completions", data=body, headers=headers) as reply:
-                async for _ in reply.content.iter_any():
-                    pass
+                rest = b""
+                async for read in reply.content.iter_any():
+                    data, pos = rest + read if rest else read, 0
+                    while (end := data.find(b"\n\n", pos)) >= 0:
+                        pos = end + 2
+                    rest = data[pos:]
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         began = time.perf_counter()
@@ -72,46 +81,45 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=3000)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--tokens", type=int, default=1)
+    parser.add_argument("--prompt-words", type=int, default=20, help="30000: prompts of 150 KB")
     parser.add_argument("--loop", choices=["volume", "truth"], default="volume")
+    parser.add_argument("--transport", nargs="+", choices=["aiohttp", "lean"], default=["aiohttp", "lean"])
     parser.add_argument("--profile", action="store_true", help="where the sweep's own time goes")
     args = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    command = [sys.executable, str(Path(__file__).with_name("null_server.py"))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, tempfile.TemporaryDirectory() as name:
-        try:
-            assert server.stdout is not None
-            url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
-            if len(cores) > 1:
-                os.sched_setaffinity(server.pid, {cores[0]})
-                os.sched_setaffinity(0, {cores[-1]})
-            for concurrency in args.concurrency:
-                measure(Path(name), url, concurrency, args)
-        finally:
-            server.terminate()
+    with serving() as url, tempfile.TemporaryDirectory() as name:
+        for concurrency in args.concurrency:
+            measure(Path(name), url, concurrency, args)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"peak RSS, all of the above in one process: {peak:.0f} MB")
 
 
 def measure(folder: Path, url: str, concurrency: int, args: argparse.Namespace) -> None:
-    rates: dict[str, list[float]] = {"bare": [], "kvt": []}
+    rates: dict[str, list[float]] = {"bare": [], **{name: [] for name in args.transport}}
     for nth in range(args.runs):
-        settings = experiment(folder, url, args.requests, concurrency, args.tokens, args.loop, nth)
-        prepare_group(settings, quiet=True)
+        for transport in args.transport:
+            settings = experiment(folder, url, concurrency, transport, nth, args)
+            prepare_group(settings, quiet=True)
+            with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
+                if args.profile:
+                    profile(runner, settings)
+                    return
+                rates[transport].append(runner.run(sweep(settings)))
         with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
-            rates["bare"].append(runner.run(bare(url, args.requests, concurrency, args.tokens)))
-        with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
-            if args.profile:
-                import cProfile
-                import pstats
-
-                with cProfile.Profile() as watch:
-                    runner.run(sweep(settings))
-                pstats.Stats(watch).sort_stats("tottime").print_stats(40)
-                return
-            rates["kvt"].append(runner.run(sweep(settings)))
-    print(f"{concurrency} in flight, {args.tokens} token(s), engine.loop: {args.loop}")
+            rates["bare"].append(runner.run(bare(url, concurrency, args)))
+    print(f"{concurrency} in flight, {args.tokens} token(s), {args.prompt_words} words, engine.loop: {args.loop}")
     for name, found in rates.items():
-        ratio = statistics.median(k / b for k, b in zip(found, rates["bare"], strict=True))
-        print(f"  {name:5} {statistics.median(found):8,.0f} requests/s ({min(found):,.0f} to {max(found):,.0f})  "
-              f"{ratio:.2f} x bare")  # fmt: skip
+        ratios = sorted(k / b for k, b in zip(found, rates["bare"], strict=True))
+        print(f"  {name:8} {statistics.median(found):8,.0f} requests/s ({min(found):,.0f} to {max(found):,.0f})  "
+              f"{statistics.median(ratios):.2f} x bare ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)  # fmt: skip
+
+
+def profile(runner: asyncio.Runner, settings: Settings) -> None:
+    import cProfile
+    import pstats
+
+    with cProfile.Profile() as watch:
+        runner.run(sweep(settings))
+    pstats.Stats(watch).sort_stats("tottime").print_stats(40)
 
 
 if __name__ == "__main__":

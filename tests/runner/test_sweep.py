@@ -319,19 +319,25 @@ async def test_warm_up_sends_each_prompt_once_and_short_before_the_levels(tmp_pa
     assert (detail["sent"], detail["failed"]) == (12, 0)
 
 
-@pytest.mark.parametrize("loop", ["truth", "volume"])
-def test_both_loops_run_a_sweep_and_the_session_says_which(tmp_path: Path, loop: str, capsys) -> None:
-    settings = settings_for(tmp_path, "http://127.0.0.1:1/v1", f"engine.loop={loop}", n=4)
+@pytest.mark.parametrize(
+    ("loop", "transport", "recorded"),
+    [("truth", "aiohttp", "truth"), ("volume", "aiohttp", "volume"), ("volume", "lean", "volume+lean")],
+)
+def test_every_loop_and_transport_runs_a_sweep_and_the_session_says_which(
+    tmp_path: Path, loop: str, transport: str, recorded: str, capsys
+) -> None:
+    chosen = (f"engine.loop={loop}", f"engine.transport={transport}")
+    settings = settings_for(tmp_path, "http://127.0.0.1:1/v1", *chosen, n=4)
     factory = loop_factory(settings)
     assert (factory is None) == (loop == "truth")
 
     async def whole() -> int:
         async with serving(Script()) as (_, url):
-            return (await run(settings_for(tmp_path, url, f"engine.loop={loop}"), options=QUIET)).exit_code
+            return (await run(settings_for(tmp_path, url, *chosen), options=QUIET)).exit_code
 
     with asyncio.Runner(loop_factory=factory) as runner:
         assert runner.run(whole()) == 0
-    assert query(settings, "SELECT engine_loop FROM sessions") == [(loop,)]
+    assert query(settings, "SELECT engine_loop FROM sessions") == [(recorded,)]
 
 
 def test_execute_prints_json_for_scripts(tmp_path: Path, capsys) -> None:

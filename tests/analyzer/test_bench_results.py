@@ -1,0 +1,273 @@
+"""Stages with known times -> the figures, verdicts and files of a bench."""
+
+import json
+import math
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from analyzer.bench.as_tools import FORMULAS, as_tool
+from analyzer.bench.compare import compare
+from analyzer.bench.facts import requests, stages
+from analyzer.bench.pipeline import bench_stages
+from analyzer.bench.points import Point, points
+from analyzer.bench.requests import with_metrics
+from analyzer.bench.results import result_of
+from analyzer.bench.saturation import highest_within, knee
+from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
+from kvt_async.contract.load import load_settings
+from kvt_async.contract.schema import connect_for_reading
+from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
+
+ALPHA = 0.05
+
+
+def measured(tmp_path: Path, *loads: Load) -> list[Point]:
+    with closing(write_bench(tmp_path / "k.sqlite", loads)) as conn:
+        return points([result_of(conn, stage, ALPHA) for stage in stages(conn, GROUP)], ALPHA)
+
+
+def settings_of(folder: Path, *overrides: str):
+    return load_settings(None, [
+        f"experiment.exp_group_id={GROUP}", "dataset.name=jsonl", "dataset.task=t", "dataset.path=x.jsonl",
+        f"output.runs_dir={folder}/runs", *overrides,
+    ], environ={})  # fmt: skip
+
+
+def group(folder: Path, *loads: Load):
+    (folder / f"runs/{GROUP}").mkdir(parents=True)
+    write_bench(folder / f"runs/{GROUP}/kv_transition.sqlite", loads).close()
+    return settings_of(folder)
+
+
+def test_every_metric_is_what_the_marks_say(tmp_path: Path) -> None:
+    (point,) = measured(tmp_path, Load(steady(50, ttft_ms=200, itl_ms=20, tokens=11)))
+    seen = {name: point.figures[f"{name}_p50_s"].value for name in ("ttfb", "ttft", "tpot", "itl", "latency")}
+    assert seen == pytest.approx({"ttfb": 0.2, "ttft": 0.2, "tpot": 0.02, "itl": 0.02, "latency": 0.4})
+    # one request every 100 ms completes 11 tokens; 46 of 50 end inside the 4.9 s of steady state
+    assert point.figures["requests_per_s"].value == pytest.approx(46 / 4.9)
+    assert point.figures["output_tokens_per_s"].value == pytest.approx(46 * 11 / 4.9)
+    assert point.figures["input_tokens_per_s"].value == pytest.approx(46 * 50 / 4.9)
+    assert "itl_token_p50_s" not in point.figures
+
+
+def test_an_open_loop_counts_from_the_intended_start_and_a_closed_one_from_the_first_byte(tmp_path: Path) -> None:
+    """A server that stalls holds later requests up: the schedule's clock runs on, the connection's doesn't."""
+    late = [Sent(i * 100, ttft_ms=50, late_ms=2000 if 20 <= i < 40 else 0) for i in range(60)]
+    open_loop, closed = measured(tmp_path, Load(late), Load(late, label="concurrency 1", rate=None, concurrency=1))
+    assert open_loop.figures["ttft_p99_s"].value == pytest.approx(2.05)
+    assert open_loop.figures["ttft_sent_p99_s"].value == pytest.approx(0.05)
+    assert closed.figures["ttft_p99_s"].value == pytest.approx(0.05)
+    (audit,) = [r.audit for r in open_loop.results]
+    assert audit is not None
+    assert audit.send_lag_s.maximum == pytest.approx(2.0)
+    assert closed.results[0].audit is None
+
+
+def test_failures_are_beyond_every_latency_in_the_second_percentiles_and_miss_every_objective(tmp_path: Path) -> None:
+    sent = [Sent(i * 100, failed=i % 10 == 0) for i in range(100)]
+    (point,) = measured(tmp_path, Load(sent, slo={"ttft_p95_ms": 500}))
+    assert (point.n_started, point.n_failed) == (100, 10)
+    assert point.figures["ttft_p99_s"].value == pytest.approx(0.1)
+    assert point.censored["ttft_p99_s"] == math.inf
+    assert point.censored["ttft_p50_s"] == pytest.approx(0.1)
+    assert point.attainment == pytest.approx(0.9)
+    assert point.findings[0].n_beyond == 10
+    assert point.results[0].errors == {"HttpError": 10}
+
+
+def test_itl_is_per_chunk_and_per_token_where_a_chunk_carries_several(tmp_path: Path) -> None:
+    (point,) = measured(tmp_path, Load(steady(20, tokens=13, chunk_tokens=4, itl_ms=40)))
+    assert point.figures["itl_p50_s"].value == pytest.approx(0.04)
+    assert point.figures["itl_token_mean_s"].value == pytest.approx(0.01)
+    assert point.figures["tpot_p50_s"].value == pytest.approx(0.01)
+
+
+def test_warm_up_requests_have_no_latency_and_load_the_server_all_the_same(tmp_path: Path) -> None:
+    sent = [Sent(-300 + i * 100, ttft_ms=900, phase="warm_up") for i in range(3)] + steady(30)
+    (point,) = measured(tmp_path, Load(sent))
+    assert point.n_started == 30
+    assert point.figures["ttft_max_s"].value == pytest.approx(0.1)
+    # 28 measured and the 3 of the warm-up end between the first and the last arrival
+    assert point.figures["requests_per_s"].value == pytest.approx((28 + 3) / 2.9)
+
+
+def test_too_short_a_steady_part_gives_way_to_the_whole_run_and_says_so(tmp_path: Path) -> None:
+    (point,) = measured(tmp_path, Load(steady(5)))
+    assert not point.results[0].rates.steady
+    assert point.figures["requests_per_s"].value == pytest.approx(5 / 0.604)
+
+
+def test_a_killed_window_ends_with_its_last_outcome(tmp_path: Path) -> None:
+    (point,) = measured(tmp_path, Load([*steady(40), *(Sent(4000 + i * 100, pending=True) for i in range(10))],
+                                       killed=True))  # fmt: skip
+    assert point.partial
+    assert point.results[0].stage.n_owed == 10
+    assert point.results[0].client.verdict == "unknown"
+    assert point.figures["requests_per_s"].value == pytest.approx(40 / (3.9 + 0.204), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("cached", "page", "label", "source"),
+    [
+        (0, {}, "cold", "usage"),
+        (45, {}, "warm", "usage"),
+        (5, {}, "mixed", "usage"),
+        (None, {}, "unknown", "none"),
+        (None, {"vllm:prefix_cache_hits_total": 90, "vllm:prefix_cache_queries_total": 100}, "warm", "counters"),
+        (None, {"vllm:prefix_cache_hits_total": 0, "vllm:prefix_cache_queries_total": 100}, "cold", "counters"),
+    ],
+)
+def test_the_prefix_cache_is_labelled_by_what_the_server_tells(tmp_path, cached, page, label, source) -> None:
+    before = dict.fromkeys(page, 0)
+    (point,) = measured(tmp_path, Load(steady(20, cached=cached), before=before, after=page))
+    assert (point.cache, point.results[0].cache.source) == (label, source)
+
+
+def test_ttft_falls_into_queue_prefill_rest_and_what_lies_beyond_the_server(tmp_path: Path) -> None:
+    def page(n: int, ttft: float, queue: float, prefill: float) -> dict:
+        hist = {
+            "vllm:time_to_first_token_seconds": ttft, "vllm:request_queue_time_seconds": queue,
+            "vllm:request_prefill_time_seconds": prefill,
+        }  # fmt: skip
+        return {k: {"count": n, "sum": n * v, "buckets": {"1.0": n, "+Inf": n}} for k, v in hist.items()}
+
+    load = Load(steady(20, ttft_ms=100), before=page(5, 9.0, 9.0, 9.0), after=page(5, 9.0, 9.0, 9.0))
+    for name, extra in page(20, 0.09, 0.03, 0.05).items():
+        load.after[name] = {"count": 25, "sum": 45.0 + extra["sum"], "buckets": {"1.0": 25, "+Inf": 25}}
+    (point,) = measured(tmp_path, load)
+    parts = point.results[0].breakdown
+    assert parts is not None
+    seen = (parts.client, parts.server, parts.queue, parts.prefill, parts.other, parts.beyond)
+    assert seen == pytest.approx((0.1, 0.09, 0.03, 0.05, 0.01, 0.01))
+
+
+def test_the_knee_of_a_ladder_is_where_completions_fall_behind_arrivals(tmp_path: Path) -> None:
+    def at(rate: float, ceiling: float) -> Load:
+        gap, n = 1000 / rate, int(rate * 20)
+        # beyond the ceiling each request ends later by what the queue has grown
+        grows = max(0.0, 1000 / ceiling - gap)
+        sent = [Sent(i * gap, ttft_ms=50 + i * grows, tokens=2) for i in range(n)]
+        return Load(sent, label=f"rate {rate:g}/s", rate=rate)
+
+    found = measured(tmp_path, *(at(rate, 12.0) for rate in (4, 8, 16, 32)))
+    zone = knee(found)
+    assert zone is not None
+    assert (zone.low, zone.high, zone.seen) == (8, 16, 8)
+
+
+def test_the_highest_rate_within_the_objectives_is_proven_or_open(tmp_path: Path) -> None:
+    def at(rate: float, slow: int, n: int) -> Load:
+        sent = [Sent(i * 10, ttft_ms=900 if i < slow else 100) for i in range(n)]
+        return Load(sent, label=f"rate {rate:g}/s", rate=rate, slo={"ttft_p99_ms": 500})
+
+    zone = highest_within(measured(tmp_path, at(1, 0, 400), at(2, 0, 200), at(4, 1, 400), at(8, 40, 400)))
+    assert zone is not None
+    assert (zone.low, zone.high, zone.seen) == (1, 8, 4)  # at 2, 200 requests prove nothing
+
+
+def test_three_repeats_speak_for_how_runs_differ(tmp_path: Path) -> None:
+    loads = [Load(steady(30, ttft_ms=ttft), repeat=i) for i, ttft in enumerate((90, 100, 110))]
+    (point,) = measured(tmp_path, *loads)
+    found = point.figures["ttft_p50_s"]
+    assert (found.value, found.method) == (pytest.approx(0.1), "over repeats")
+    assert (found.low, found.high) == pytest.approx((0.1 - 0.02484, 0.1 + 0.02484), abs=1e-4)
+
+
+def test_each_tools_formulas_end_at_their_own_marks(tmp_path: Path) -> None:
+    with closing(write_bench(tmp_path / "k.sqlite", [Load(steady(20, ttft_ms=100, itl_ms=10, tokens=11))])) as conn:
+        frame = with_metrics(requests(conn, "run0"))
+    seen = {}
+    for tool in FORMULAS:
+        told = as_tool(tool, frame)
+        assert told.requests_per_s == pytest.approx(20 / told.duration_s)
+        assert told.output_tokens_per_s == pytest.approx(220 / told.duration_s)
+        seen[tool] = [round(s.mean * 1000, 3) for s in (told.ttft, told.tpot, told.itl, told.latency)]
+    # posted 0.5 ms before the first byte; finish +1, usage +2, [DONE] +3, end +4 ms after the last text
+    assert seen == {
+        "vllm": [100.5, 10.1, round((10 * 10 + 1) / 11, 3), 201.5],
+        "aiperf": [100.5, 10.0, 10.0, 200.5],
+        "guidellm": [100.0, round(204 / 11, 3), 10.0, 204.0],
+        "sglang": [100.5, 10.3, 10.0, 203.5],
+        "evalscope": [100.5, 10.2, 10.0, 202.5],
+    }
+
+
+def test_an_unknown_tool_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no formulas of 'wrk'"):
+        bench_stages(group(tmp_path, Load(steady(12))), as_tool="wrk")
+
+
+def test_the_table_fits_100_columns_and_the_verdict_says_what_limits_it(tmp_path: Path) -> None:
+    name = "a_policy_with_a_long_name/question_agnostic 0.05"
+    loads = [
+        Load(steady(400, gap_ms=25, cached=45), label="rate 40/s", rate=40, level=name, slo={"ttft_p99_ms": 500},
+             verdict="CLIENT-BOUND"),
+        Load(steady(400, gap_ms=12.5), label="rate 80/s", rate=80, level=name, slo={"ttft_p99_ms": 500}),
+    ]  # fmt: skip
+    answer = bench_stages(group(tmp_path, *loads))
+    table = answer["lines"][: answer["lines"].index("")]
+    assert max(map(len, table)) <= 100
+    what, trust = answer["verdict"]
+    assert "no knee in range" in what
+    assert "proven up to 80 requests/s" in what
+    assert "CLIENT-BOUND" in trust
+    assert "cold/warm" in trust
+    json.dumps(answer, allow_nan=False)  # --json is JSON, whatever was infinite
+
+
+def test_reports_hold_verdict_tables_and_pictures_and_the_same_facts_give_the_same_bytes(tmp_path: Path) -> None:
+    settings = group(tmp_path, Load([Sent(i * 100, failed=i == 7) for i in range(30)]),
+                     Load(steady(30, gap_ms=50), label="rate 20/s", rate=20))  # fmt: skip
+    paths = bench_stages(settings)
+    md, html = Path(paths["report_md"]), Path(paths["report_html"])
+    text = md.read_text(encoding="utf-8")
+    for line in paths["verdict"]:
+        assert line in text
+    assert "HttpError" in text
+    for name in ("bench_frontier", "bench_latency_cdf", "bench_over_time", "bench_ttft_parts"):
+        assert f"plots/{name}.png" in text
+        assert (md.parent / f"plots/{name}.png").stat().st_size > 1000
+    before = [line for file in (md, html) for line in file.read_text(encoding="utf-8").splitlines()]
+    bench_stages(settings)
+    after = [line for file in (md, html) for line in file.read_text(encoding="utf-8").splitlines()]
+    changed = [b for b, a in zip(before, after, strict=True) if b != a]
+    assert all("Generated at" in line for line in changed)
+
+
+def test_nothing_benched_is_said(tmp_path: Path) -> None:
+    settings = group(tmp_path)
+    with pytest.raises(MissingPrerequisiteError, match="no runs here"):
+        bench_stages(settings)
+
+
+def test_derived_rows_are_replaced_not_added(tmp_path: Path) -> None:
+    settings = group(tmp_path, Load(steady(30)))
+    for _ in range(2):
+        bench_stages(settings)
+    conn = connect_for_reading(tmp_path / f"runs/{GROUP}/kv_transition.sqlite")
+    with closing(conn):
+        assert conn.execute("SELECT count(*) FROM bench_points").fetchall() == [(1,)]
+        assert conn.execute("SELECT p50_s FROM bench_stats WHERE metric = 'ttft'").fetchall() == [(pytest.approx(0.1),)]
+
+
+@pytest.mark.parametrize(("ttft", "verdict"), [(100, "no detectable difference"), (130, "B is worse")])
+def test_two_groups_are_paired_where_their_schedules_match(tmp_path: Path, ttft: float, verdict: str) -> None:
+    for name, base in (("a", 100.0), ("b", ttft)):
+        (tmp_path / name).mkdir()
+        jitter = [6 * ((i + (name == "b")) % 2) for i in range(60)]
+        sent = [Sent(i * 100, ttft_ms=base + jitter[i], tokens=1) for i in range(60)]
+        write_bench(tmp_path / name / "kv_transition.sqlite", [Load(sent)]).close()
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    ttft_row = next(d for d in found["differences"] if d["figure"] == "TTFT p50")
+    assert (ttft_row["verdict"], ttft_row["n_pairs"]) == (verdict, 60)
+    assert found["compared"] == []
+
+
+def test_groups_without_a_common_load_are_refused(tmp_path: Path) -> None:
+    for name, label in (("a", "rate 1/s"), ("b", "rate 2/s")):
+        (tmp_path / name).mkdir()
+        write_bench(tmp_path / name / "kv_transition.sqlite", [Load(steady(12), label=label)]).close()
+    with pytest.raises(MissingPrerequisiteError, match="no load in common"):
+        compare(str(tmp_path / "a"), str(tmp_path / "b"))

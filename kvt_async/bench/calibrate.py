@@ -1,0 +1,97 @@
+"""`kvt bench calibrate`: the client's ceilings, measured by benching the null server."""
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from kvt_async.bench import calibration
+from kvt_async.bench.figures import Figures, stage_figures
+from kvt_async.bench.null_server import null_server
+from kvt_async.bench.run import Options, execute
+from kvt_async.contract.paths import run_paths
+from kvt_async.contract.settings import Settings
+from kvt_async.records import Json
+from kvt_async.run.clock import utc_now
+from kvt_async.run.health import CLEAN
+from kvt_async.store.reader import Reader
+
+GAP_MS = 20  # between the events of a stream: 50 tokens a second
+TOKENS = 50
+STREAMS = (16, 64, 256, 1024)
+
+
+def calibrate(settings: Settings, say: Callable[[str], None], *, seconds: float = 2.0) -> Json:
+    """Measure and keep; takes about six times `seconds`. Raises ServerError when the null server doesn't start."""
+    with null_server() as url, tempfile.TemporaryDirectory(prefix="kvt-calibrate-") as folder:
+
+        def bench(name: str, concurrency: int, tokens: int, gap_ms: float, **load: Any) -> tuple[Figures, Json]:
+            return _bench(settings, url, folder, name, concurrency, tokens, gap_ms, load)
+
+        floor, _ = bench("floor", 1, 4, 0, requests=100)
+        say(f"TTFT floor: p50 {floor.value('ttft_p50_ms'):.2f} ms, p99 {floor.value('ttft_p99_ms'):.2f} ms")
+        many, _ = bench("requests", 64, 1, 0, duration_s=seconds)
+        per_s = many.output_per_s  # one token a request
+        say(f"requests: {per_s:.0f}/s at 64 in flight")
+        events = streams = 0.0
+        steps = []
+        for n in STREAMS:
+            found, client = bench(f"streams-{n}", n, TOKENS, GAP_MS, duration_s=seconds)
+            asked = n * 1000 / GAP_MS
+            kept = client["verdict"] == CLEAN and found.output_per_s > 0.9 * asked
+            steps.append({"streams": n, "events_per_s": found.output_per_s, "asked": asked,
+                          "verdict": client["verdict"], "signal": client["signal"]})  # fmt: skip
+            say(f"{n} streams at {1000 / GAP_MS:.0f} events/s each: {found.output_per_s:.0f} events/s of {asked:.0f}, "
+                f"{client['verdict']} ({client['signal']})")  # fmt: skip
+            events = max(events, found.output_per_s)
+            streams = max(streams, n if kept else 0)
+            if found.output_per_s < 0.8 * asked:
+                break
+    ceilings = {
+        "requests_per_s": per_s,
+        "output_events_per_s": events,
+        "streams": int(streams or 1),
+        "streams_is_least": streams == STREAMS[-1],
+        "events_per_stream_s": 1000 / GAP_MS,
+        "ttft_floor_ms": {"p50": floor.value("ttft_p50_ms"), "p99": floor.value("ttft_p99_ms")},
+        "steps": steps,
+        "transport": settings.engine.transport,
+        "loop": settings.engine.loop,
+        "measured_at": utc_now(),
+    }
+    say(f"kept in {calibration.keep(settings, ceilings)}")
+    return ceilings
+
+
+def _bench(
+    settings: Settings, url: str, folder: str, name: str, concurrency: int, tokens: int, gap_ms: float,
+    load: dict[str, Any],
+) -> tuple[Figures, Json]:  # fmt: skip
+    """One stage in a group of its own; its figures and what the client says of itself."""
+    lengths = {"kind": "fixed", "std": 0, "low": 1, "high": 1_000_000, "values": None, "weights": None}
+    bench: dict[str, Any] = {
+        "concurrency": concurrency,
+        **load,
+        "workload": {
+            "kind": "synthetic",
+            "input_tokens": {**lengths, "value": 32},
+            "output_tokens": {**lengths, "value": tokens},
+        },
+        "body": {"pace": {"gap_ms": gap_ms}},
+        "scrape_interval_s": 0,
+    }
+    data = Settings.model_construct().model_dump(mode="json") | {
+        "experiment": {"exp_group_id": name},
+        "tokenizer": {"name": "approx:chars/4"},
+        "model": {"name": "null-server"},
+        "engine": settings.engine.model_dump(mode="json") | {"base_url": url, "headers": {}, "stream": True},
+        "output": {"runs_dir": folder, "data_dir": folder},
+        "bench": bench,
+    }
+    ours = Settings.model_validate(data)
+    report = execute(ours, Options(force=True, guarded=False, quiet=True))
+    reader = Reader(run_paths(folder, name).db)
+    try:
+        client = reader.rows("SELECT * FROM client_health ORDER BY created_at DESC LIMIT 1")[0]
+        return stage_figures(reader, report.stages[0]["run_id"], None), dict(client)
+    finally:
+        reader.close()

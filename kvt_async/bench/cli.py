@@ -1,0 +1,217 @@
+"""`kvt bench`: options over the `bench` section of a config, then one call. Loaded with the program: keep it light."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from kvt_async.contract.cli_options import ConfigOption, JsonOption, OverrideOption, PrintConfigOption, QuietOption
+from kvt_async.contract.errors import ConfigError
+
+app = typer.Typer(
+    help="Measure throughput and latency of a server under a load of known shape, and say who was the bottleneck.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+AsOption = Annotated[
+    str | None, typer.Option("--as", metavar="TOOL", help="Also under its formulas: vllm, aiperf, guidellm, sglang, "
+                             "evalscope.")
+]  # fmt: skip
+
+
+@app.callback()
+def bench(
+    context: typer.Context,
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    rate: Annotated[float | None, typer.Option("--rate", help="Open loop: requests a second.")] = None,
+    concurrency: Annotated[int | None, typer.Option("--concurrency", help="Closed loop: requests in flight.")] = None,
+    sweep_rate: Annotated[str | None, typer.Option("--sweep-rate", metavar="R1,R2,..|auto")] = None,
+    sweep_concurrency: Annotated[str | None, typer.Option("--sweep-concurrency", metavar="C1,C2,..|auto")] = None,
+    search_rate: Annotated[
+        bool, typer.Option("--search-rate", help="Find the highest rate that keeps the objectives of --slo.")
+    ] = False,
+    requests: Annotated[int | None, typer.Option("--requests", help="Measured requests of each stage.")] = None,
+    duration: Annotated[float | None, typer.Option("--duration", metavar="S", help="Or seconds.")] = None,
+    repeats: Annotated[int | None, typer.Option("--repeats", help="Of each load, for intervals.")] = None,
+    arrival: Annotated[str | None, typer.Option("--arrival", metavar="constant|poisson|gamma")] = None,
+    burstiness: Annotated[float | None, typer.Option("--burstiness", help="gamma: below 1 burstier.")] = None,
+    slo: Annotated[list[str] | None, typer.Option("--slo", metavar="ttft_p99_ms=500", help="May be repeated.")] = None,
+    levels: Annotated[bool, typer.Option("--levels", help="Bench every KV level of the config.")] = False,
+    as_tool: AsOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go beyond this client's ceiling; a new generation where the plan differs.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent; create and send nothing.")
+    ] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a server under load. Run it again to resume; the report lies beside the database.
+
+    Example: kvt bench -c bench --sweep-rate 1,2,4,8 --repeats 3 --slo ttft_p99_ms=500
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if config is None and not (override or rate or concurrency or sweep_rate or sweep_concurrency or search_rate):
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+    settings = _settings(config, [
+        *(override or []),
+        *_loads(rate=rate, concurrency=concurrency, sweep_rate=_list(sweep_rate, "--sweep-rate"),
+                sweep_concurrency=_list(sweep_concurrency, "--sweep-concurrency"), search_rate=search_rate or None),
+        *_set(requests=requests, duration_s=duration, repeats=repeats, arrival=arrival, burstiness=burstiness,
+              levels=levels or None),
+        *(_objective(text) for text in slo or []),
+    ], print_config)  # fmt: skip
+    from kvt_async.bench.run import Options, execute
+
+    report = execute(settings, Options(force=force, dry_run=dry_run, quiet=quiet, as_json=as_json))
+    answer, lines = report.as_json(), report.lines()
+    if report.plan is None:
+        found = _analysis(settings, as_tool)
+        lines += found.pop("lines", [])
+        answer["analysis"] = found
+    _answer(answer, as_json, [] if quiet else lines)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def calibrate(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is known already.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what this machine's client can do at most, against a server that does nothing; about 15 seconds.
+
+    Example: kvt bench calibrate --fresh
+    """
+    from kvt_async.bench import calibration
+    from kvt_async.bench.calibrate import calibrate as measure
+
+    settings = _settings(config, override or [], False)
+    known = None if fresh else calibration.cached(settings)
+    say = (lambda _: None) if quiet or as_json else (lambda line: typer.echo(line, err=True))
+    found = known if known is not None else measure(settings, say)
+    floor = found["ttft_floor_ms"]
+    _answer(found, as_json, [] if quiet else [
+        f"client ceiling here (measured {found['measured_at']}, {found['transport']}, {found['loop']} loop):",
+        f"  {found['requests_per_s']:.0f} requests/s, {found['output_events_per_s']:.0f} events/s, "
+        f"{found['streams']} streams{' or more' if found['streams_is_least'] else ''} at "
+        f"{found['events_per_stream_s']:.0f} events/s each",
+        f"  TTFT floor {floor['p50']:.2f} ms (p99 {floor['p99']:.2f} ms)",
+        "  above half of it kvt bench warns, above it refuses",
+    ])  # fmt: skip
+
+
+@app.command()
+def report(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    as_tool: AsOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Analyse again what is stored, and print it; nothing is sent.
+
+    Example: kvt bench report -c bench --as vllm
+    """
+    found = _analysis(_settings(config, override or [], False), as_tool)
+    lines = found.pop("lines", [])
+    _answer(found, as_json, [] if quiet else lines)
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A bench group: its name under runs/, its folder or its database.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B")],
+    as_json: JsonOption = False,
+) -> None:
+    """Two bench groups side by side, paired where their schedules match.
+
+    Example: kvt bench compare vllm-fp16 vllm-fp8
+    """
+    from importlib import import_module
+
+    found: dict[str, Any] = import_module("analyzer.bench.compare").compare(a, b)
+    lines = found.pop("lines", [])
+    _answer(found, as_json, lines)
+
+
+def _analysis(settings: Any, as_tool: str | None) -> dict[str, Any]:
+    """The analyzer's answer; it is loaded here, after everything has been sent."""
+    from importlib import import_module
+
+    stages: dict[str, Any] = import_module("analyzer.bench.pipeline").bench_stages(settings, as_tool=as_tool)
+    return stages
+
+
+def _settings(config: str | None, overrides: list[str], print_config: bool) -> Any:
+    """As every command's, but a bench needs no config: the defaults and a load will do."""
+    from kvt_async.contract.cli_options import find_config
+    from kvt_async.contract.load import dump_yaml, load_settings
+
+    settings = load_settings(None if config is None else find_config(config), overrides)
+    if print_config:
+        typer.echo(dump_yaml(settings), nl=False)
+        raise typer.Exit(0)
+    return settings
+
+
+def _loads(**given: Any) -> list[str]:
+    """Overrides for the load; one on the command line takes the place of the config's."""
+    if all(value is None for value in given.values()):
+        return []
+    return [
+        f"bench.{name}={_yaml(value, default='null')}" for name, value in given.items() if name != "search_rate"
+    ] + [f"bench.search_rate={'true' if given['search_rate'] else 'false'}"]
+
+
+def _set(**given: Any) -> list[str]:
+    return [f"bench.{name}={_yaml(value)}" for name, value in given.items() if value is not None]
+
+
+def _yaml(value: Any, default: str = "null") -> str:
+    if value is None:
+        return default
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _list(text: str | None, option: str) -> str | None:
+    """'1,2,4' -> '[1, 2, 4]'; 'auto' stays."""
+    if text is None or text == "auto":
+        return text
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        try:
+            float(part)
+        except ValueError:
+            raise ConfigError(
+                f"{part!r} is no number", where=option, do=f"Write {option} 1,2,4 or {option} auto."
+            ) from None
+    return f"[{', '.join(parts)}]"
+
+
+def _objective(text: str) -> str:
+    name, sep, value = text.partition("=")
+    if not sep:
+        raise ConfigError(f"{text!r} is not METRIC=LIMIT", where="--slo", do="Write --slo ttft_p99_ms=500.")
+    return f"bench.slo.{name.strip()}={value.strip()}"
+
+
+def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    if as_json:
+        import orjson
+
+        text = orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY, default=str)
+        sys.stdout.write(text.decode() + "\n")
+    else:
+        for line in lines:
+            typer.echo(line)

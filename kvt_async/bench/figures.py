@@ -1,0 +1,140 @@
+"""A stage's figures from its facts, as far as the runner itself needs them: stop rules, searches, a short table.
+
+Failures count: their latencies are infinite. In open loop times count from the intended start. Intervals, and
+everything a report says, are the analyzer's.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvt_async.contract.bench_settings import slo_parts
+from kvt_async.contract.chunks import decode_chunks
+from kvt_async.store.reader import Reader
+
+EDGE = (
+    0.05  # rates are taken between the 5th and the 95th percentile of the instants: ends of a stage are no steady state
+)
+_SQL = """
+SELECT a.session_id AS session, p.request_id IS NOT NULL AS ok, t.start_ns, t.end_ns, t.last_delta_ns, t.first_byte_ns,
+       min(ifnull(t.first_content_ns, t.first_reasoning_ns),
+           ifnull(t.first_reasoning_ns, t.first_content_ns)) AS first_ns,
+       (SELECT u.intended_ns FROM telemetry u JOIN attempts c USING (request_id, attempt_idx)
+        WHERE u.request_id = r.request_id AND c.session_id = a.session_id AND u.intended_ns IS NOT NULL
+        ORDER BY u.attempt_idx DESC LIMIT 1) AS intended_ns,
+       ifnull(t.completion_tokens, t.n_text_chunks) AS tokens, t.chunks
+FROM requests r JOIN bench_arrivals b USING (request_id)
+LEFT JOIN responses p USING (request_id)
+LEFT JOIN give_ups g USING (request_id)
+LEFT JOIN attempts a ON a.request_id = r.request_id
+     AND a.attempt_idx = (SELECT max(m.attempt_idx) FROM attempts m WHERE m.request_id = r.request_id)
+LEFT JOIN telemetry t ON t.request_id = a.request_id AND t.attempt_idx = a.attempt_idx
+WHERE r.run_id = ? AND b.phase = 'measured' AND (p.request_id IS NOT NULL OR g.request_id IS NOT NULL)
+"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one stage's measured requests that have an outcome; arrays are aligned, one element a request."""
+
+    rate_per_s: float | None  # planned; None: closed loop
+    session: NDArray[np.int64]
+    ok: NDArray[np.bool_]
+    begin_ns: NDArray[np.float64]  # intended in open loop, else started
+    first_ns: NDArray[np.float64]
+    first_byte_ns: NDArray[np.float64]
+    end_ns: NDArray[np.float64]  # last text
+    tokens: NDArray[np.float64]  # output
+    chunks: list[bytes | None]
+
+    @property
+    def n(self) -> int:
+        return len(self.ok)
+
+    @cached_property
+    def error_share(self) -> float:
+        return float(1 - self.ok.mean()) if self.n else 0.0
+
+    @cached_property
+    def achieved_share(self) -> float | None:
+        """Of the planned rate: how much slower requests came out than they were to go in; failures came out never."""
+        if self.rate_per_s is None or not self.ok.any():
+            return None if self.rate_per_s is None else 0.0
+        due, out = self._spans(self.begin_ns), self._spans(self.end_ns)
+        return min(1.0, due / out if out > 0 else 1.0) * (1 - self.error_share)
+
+    @cached_property
+    def output_per_s(self) -> float:
+        """Output tokens a second, between the edges."""
+        tokens = seconds = 0.0
+        for low, high, inside in self._central(self.end_ns):
+            tokens += float(np.nansum(self.tokens[inside & self.ok]))
+            seconds += (high - low) / 1e9
+        return tokens / seconds if seconds > 0 else 0.0
+
+    def value(self, objective: str) -> float:
+        """'ttft_p99_ms' -> that statistic in that unit; failures are infinite, NaN where nothing was measured."""
+        metric, stat, unit = slo_parts(objective)
+        seconds = self._seconds(metric)
+        if not len(seconds):
+            return float("nan")
+        if stat in ("mean", "max"):
+            return float(seconds.mean() if stat == "mean" else seconds.max()) * unit
+        rank = min(len(seconds) - 1, max(0, int(np.ceil(int(stat[1:]) / 100 * len(seconds))) - 1))
+        return float(np.sort(seconds)[rank]) * unit
+
+    def _seconds(self, metric: str) -> NDArray[np.float64]:
+        found: NDArray[np.float64]
+        if metric == "itl":
+            gaps = [np.diff([offset for offset, _ in decode_chunks(blob)]) / 1e6 for blob in self.chunks if blob]
+            return np.concatenate([*gaps, np.full(int((~self.ok).sum()), np.inf)])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = {
+                "ttft": (self.first_ns - self.begin_ns) / 1e9,
+                "ttfb": (self.first_byte_ns - self.begin_ns) / 1e9,
+                "latency": (self.end_ns - self.begin_ns) / 1e9,
+                "tpot": np.where(self.tokens > 1, (self.end_ns - self.first_ns) / 1e9 / (self.tokens - 1), np.nan),
+            }[metric]
+        found = np.where(self.ok, found, np.inf)
+        answer: NDArray[np.float64] = found[~np.isnan(found)]
+        return answer
+
+    def _spans(self, instants: NDArray[np.float64]) -> float:
+        return sum((high - low) for low, high, _ in self._central(instants))
+
+    def _central(self, instants: NDArray[np.float64]) -> list[tuple[float, float, NDArray[np.bool_]]]:
+        """Per session (one clock each) the central part of the answered requests' instants, and who lies in it."""
+        found = []
+        for session in np.unique(self.session[self.ok]):
+            mine = self.ok & (self.session == session) & ~np.isnan(instants)
+            if mine.sum() < 2:
+                continue
+            edge = EDGE if mine.sum() >= 2 / EDGE else 0.0
+            low, high = np.quantile(instants[mine], [edge, 1 - edge], method="inverted_cdf")
+            found.append((float(low), float(high), mine & (instants > low) & (instants <= high)))
+        return found
+
+
+def stage_figures(reader: Reader, run_id: str, rate_per_s: float | None) -> Figures:
+    """Of the stage as it is stored now."""
+    rows = reader.rows(_SQL, run_id)
+    names: dict[str, int] = {}
+
+    def column(name: str) -> NDArray[np.float64]:
+        return np.asarray([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
+
+    base = min((row["start_ns"] for row in rows if row["start_ns"] is not None), default=0)
+    start, intended, last, end = (column(n) - base for n in ("start_ns", "intended_ns", "last_delta_ns", "end_ns"))
+    return Figures(
+        rate_per_s=rate_per_s,
+        session=np.asarray([names.setdefault(row["session"] or "", len(names)) for row in rows], dtype=np.int64),
+        ok=np.asarray([bool(row["ok"]) for row in rows], dtype=np.bool_),
+        begin_ns=np.where(np.isnan(intended), start, intended),
+        first_ns=column("first_ns") - base,
+        first_byte_ns=column("first_byte_ns") - base,
+        end_ns=np.where(np.isnan(last), end, last),
+        tokens=column("tokens"),
+        chunks=[row["chunks"] for row in rows],
+    )

@@ -1,0 +1,237 @@
+"""One invocation of `kvt bench`, once its config has been checked: what is left, session, server, stages, end."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kvt_async.bench import calibration
+from kvt_async.bench.figures import stage_figures
+from kvt_async.bench.ladder import Done, Next, broken_rule, next_stage, rung_below
+from kvt_async.bench.outage import Outage
+from kvt_async.bench.ready import add_workload, keep_identities, ready, workload_id
+from kvt_async.bench.report import BenchReport, stage_line, stage_summary
+from kvt_async.bench.stage_run import BenchLive, run_stage
+from kvt_async.bench.stages import Left, Stage, make_stage, plan_json, what_is_left
+from kvt_async.bench.workload import Workload
+from kvt_async.contract.errors import KvtError, ServerError
+from kvt_async.contract.paths import RunPaths
+from kvt_async.contract.settings import Settings
+from kvt_async.engine.sender import Sender
+from kvt_async.records import Json, Level
+from kvt_async.run import launch
+from kvt_async.run.clock import utc_now
+from kvt_async.run.interrupts import Interrupts
+from kvt_async.run.live import beside
+from kvt_async.run.log import RunLog
+from kvt_async.run.server_evidence import shown
+from kvt_async.run.session import add_generation, add_runs, command_line, open_session
+from kvt_async.store.reader import Reader
+from kvt_async.store.rows import Row
+from kvt_async.store.writer import Writer
+
+NO_LIMIT = 1_000_000  # slots of a Sender whose load is bounded elsewhere: by slots of the closed loop, or by nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How this invocation goes about it; nothing here is part of the experiment."""
+
+    force: bool = False
+    guarded: bool = True  # False: the calibration itself
+    dry_run: bool = False
+    quiet: bool = False
+    as_json: bool = False
+
+
+class BenchInvocation:
+    """`go` sends what is to be sent and says what came of it."""
+
+    def __init__(
+        self, settings: Settings, options: Options, paths: RunPaths, reader: Reader, generation: int, contract: Json,
+        workload: Workload, levels: Sequence[Level], ceilings: Json | None, say: Callable[[str], None], log: RunLog,
+    ) -> None:  # fmt: skip
+        self.settings, self.options, self.paths, self.reader = settings, options, paths, reader
+        self.generation, self.contract, self.workload, self.levels = generation, contract, workload, levels
+        self.ceilings, self.say, self.log = ceilings, say, log
+        self.report = BenchReport(settings.experiment.exp_group_id, str(paths.db), generation)
+
+    async def go(self) -> BenchReport:
+        """Raises KvtError for what stops it before its end; Ctrl-C and a dead server are reasons in the report."""
+        found = [self._so_far(level) for level in self.levels]
+        skipped = sum(len(done) for done, _ in found)
+        if skipped:
+            self.say(f"resuming: {skipped} stages are complete and skipped")
+        if all(step is None for _, step in found):
+            self.say("nothing to send")
+        else:
+            await self._session()
+        self._summarise()
+        return self.report
+
+    async def _session(self) -> None:
+        settings, report = self.settings, self.report
+        async with Writer(self.paths.db, settings.db.flush_interval_s) as store:
+            await add_generation(store, self.reader, settings, self.contract, self.generation)
+            report.session_id = await open_session(store, settings, self.generation, settings.bench.seed)
+            self.log("session", session_id=report.session_id, command=command_line(settings))
+            reason, code = "bug", 1
+            try:
+                with Interrupts(settings.limits.grace_s, self.say) as interrupts:
+                    reason = await self._interruptible(store, interrupts)
+                report.reason = reason
+                self._summarise()
+                code = report.exit_code
+            except KvtError as error:
+                reason, code = ("server" if error.exit_code == ServerError.exit_code else "refused"), error.exit_code
+                self.log("error", what=str(error))
+                raise
+            finally:
+                end = {"session_id": report.session_id, "ended_at": utc_now(), "exit_code": code, "reason": reason}
+                self.log("session_end", **end)
+                if store.broken is None:
+                    await store.insert("session_ends", end)
+
+    async def _interruptible(self, store: Writer, interrupts: Interrupts) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            if self.settings.kv.apply.via != "launch" or not self.settings.bench.levels:
+                return await self._with_server(store, interrupts, self.levels, None)
+            for level in self.levels:
+                if self._so_far(level)[1] is None:
+                    continue
+                folder = self.paths.run_dir / "launch"
+                async with launch.launched(self.settings, level, folder, self.say) as launched:
+                    reason = await self._with_server(store, interrupts, [level], launched.output)
+                if reason != "finished":
+                    return reason
+            return "finished"
+        except asyncio.CancelledError:
+            if not interrupts.hit:
+                raise
+            task.uncancel()
+            return "interrupted"
+
+    async def _with_server(
+        self, store: Writer, interrupts: Interrupts, levels: Sequence[Level], output: Callable[[], str] | None
+    ) -> str:
+        settings = for_sending(self.settings)
+        endpoints = list(dict.fromkeys(url for level in levels for url in level.endpoints))
+        stop = asyncio.Event()
+        async with Sender(settings, endpoints=endpoints) as sender:
+            sender.breaker = Outage(settings.limits.retry)
+            assert self.report.session_id is not None
+            live = BenchLive(
+                settings, self.workload, store, sender, interrupts, self.report.session_id, self.say, self.log,
+                self.options.quiet or self.options.as_json, stop,
+            )  # fmt: skip
+            found = await ready(live, endpoints, levels)
+            await add_workload(live, self.reader, self.dataset_id)
+            await keep_identities(live, "start", endpoints, found)
+            async with beside(self._watch_interrupts(live), self._watch_breaker(live)):
+                for level in levels:
+                    reason = await self._ladder(live, level, str(found[0]["engine_name"]), output)
+                    if reason != "finished":
+                        break
+            await keep_identities(live, "end", endpoints, None)
+            return reason
+
+    async def _ladder(self, live: BenchLive, level: Level, engine_name: str, output: Callable[[], str] | None) -> str:
+        bench = self.settings.bench
+        evidence = await shown(live.sender, level, output) if bench.levels else None
+        done, step = self._so_far(level)
+        while step is not None:
+            if live.stop.is_set():
+                return "interrupted" if live.interrupts.hit else "server"
+            stage, left = self._stage(level, step)
+            share = calibration.share(self.settings, step.load, self.workload.mean_output_tokens(), self.ceilings)
+            if self._beyond_us(step, share):
+                break
+            self.say(stage_line(stage, left, self.workload))
+            head = [] if left is not None else await self._register(live, stage, engine_name, share)
+            end = await run_stage(live, stage, left, head, evidence)
+            one = Done(step.load, step.repeat, stage_figures(self.reader, stage.run.run_id, step.load.rate_per_s))
+            if end.reason == "finished":
+                below = rung_below(one, done)
+                end.row["stop_rule"] = rule = broken_rule(bench, one.load, one.figures, below)
+                if rule is not None and step.purpose in ("auto", "list"):
+                    self.say(f"stop rule: {rule}")
+            await live.store.insert("bench_window_ends", end.row)
+            self.say(stage_summary(stage, one.figures))
+            if end.reason != "finished":
+                return end.reason
+            done.append(one)
+            step = next_stage(bench, done)
+        return "finished"
+
+    def _beyond_us(self, step: Next, share: Json | None) -> bool:
+        """An automatic ladder ends where this client does; a list was guarded before anything was sent."""
+        if share is None or share["share"] <= 1 or self.options.force or step.purpose not in ("auto", "search"):
+            return False
+        self.say(f"warning: the ladder ends before {step.load.label}: {share['sentence']} (--force goes on)")
+        return True
+
+    async def _register(self, live: BenchLive, stage: Stage, engine_name: str, share: Json | None) -> list[Row]:
+        """The stage's row in `runs`, and those to be stored together with its requests."""
+        await add_runs(
+            live.store,
+            self.settings,
+            [stage.run],
+            dataset_id=self.dataset_id,
+            generation=self.generation,
+            template_version=self.dataset_id,
+            engine_name=engine_name,
+        )
+        row = stage.row(
+            self.workload.describe(), self.settings.bench.slo, self.ceilings, plan_json(self.settings, share)
+        )
+        return [("bench_stages", tuple(row.values()))]
+
+    async def _watch_interrupts(self, live: BenchLive) -> None:
+        await live.interrupts.stop.wait()
+        live.stop.set()
+        live.sender.halt()
+
+    async def _watch_breaker(self, live: BenchLive) -> None:
+        await live.sender.breaker.tripped.wait()
+        self.say(f"stopping: {live.sender.breaker.reason}")
+        live.stop.set()
+
+    @property
+    def dataset_id(self) -> str:
+        return workload_id(self.workload.describe())
+
+    def _so_far(self, level: Level) -> tuple[list[Done], Next | None]:
+        """The level's complete stages, in the order of its ladder, and the stage that comes next."""
+        done: list[Done] = []
+        while (step := next_stage(self.settings.bench, done)) is not None:
+            stage, left = self._stage(level, step)
+            if left is None or not left.is_done(stage):
+                break
+            done.append(
+                Done(step.load, step.repeat, stage_figures(self.reader, stage.run.run_id, step.load.rate_per_s))
+            )
+        return done, step
+
+    def _stage(self, level: Level, step: Next) -> tuple[Stage, Left | None]:
+        sql = "SELECT count(*) FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? AND generation = ?"
+        n: int = self.reader.value(sql, self.settings.experiment.exp_group_id, self.generation)
+        stage = make_stage(self.settings, self.reader, self.generation, level, step, n)
+        return stage, what_is_left(self.reader, stage)
+
+    def _summarise(self) -> None:
+        self.report.read(self.reader)
+
+
+def for_sending(settings: Settings) -> Settings:
+    """Settings of a Sender that neither bounds, paces nor repeats: the load is the bench's alone."""
+    limits: dict[str, Any] = {
+        "concurrency": NO_LIMIT,
+        "adaptive": False,
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
+    }
+    if not settings.bench.retries:
+        limits["retry"] = settings.limits.retry.model_copy(update={"max_attempts": 1})
+    return settings.model_copy(update={"limits": settings.limits.model_copy(update=limits)})

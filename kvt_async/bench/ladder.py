@@ -1,0 +1,171 @@
+"""Which stage comes next: pure, from what the stages so far have shown. A resumed bench replays it from the store."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kvt_async.bench.figures import Figures
+from kvt_async.bench.loads import Load, load_of
+from kvt_async.contract.bench_settings import Bench
+
+Purpose = Literal["single", "list", "auto", "search"]
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A stage to run."""
+
+    load: Load
+    repeat: int
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A stage that ran to its end."""
+
+    load: Load
+    repeat: int
+    figures: Figures
+
+
+def next_stage(bench: Bench, done: Sequence[Done]) -> Next | None:
+    """None: the ladder has ended. Works on the stages of one level, in the order they ran."""
+    if bench.search_rate:
+        return _search(bench, done)
+    single = load_of(bench, bench.rate or bench.concurrency or 0, is_open=bench.rate is not None)
+    if bench.rate is not None or bench.concurrency is not None:
+        return _unrun([single], "single", bench, done)
+    asked = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
+    is_open = bench.sweep_rate is not None
+    if isinstance(asked, list):
+        return _unrun([load_of(bench, size, is_open=is_open) for size in asked], "list", bench, done)
+    return _auto(bench, done, is_open=is_open)
+
+
+def loads_in_sight(bench: Bench) -> list[Load]:
+    """Loads known before anything is sent, for estimates and guards; auto ladders know their first only."""
+    asked = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
+    is_open = bench.rate is not None or bench.sweep_rate is not None or bench.search_rate
+    if isinstance(asked, list):
+        return [load_of(bench, size, is_open=is_open) for size in asked]
+    if bench.search_rate and bench.search.low is not None and bench.search.high is not None:
+        return [load_of(bench, size, is_open=True) for size in (bench.search.low, bench.search.high)]
+    return [load_of(bench, bench.rate or bench.concurrency or bench.auto.start, is_open=is_open)]
+
+
+def broken_rule(bench: Bench, load: Load, figures: Figures, before: Figures | None) -> str | None:
+    """The stop rule that this stage breaks, as a sentence. `before`: the same repeat at the next lower load."""
+    stop = bench.stop
+    share = figures.achieved_share
+    if stop.achieved_share is not None and share is not None and share < stop.achieved_share:
+        return f"{load.label}: {share:.0%} of the planned rate was achieved, below {stop.achieved_share:.0%}"
+    if stop.error_share is not None and figures.error_share > stop.error_share:
+        return f"{load.label}: {figures.error_share:.0%} failed, above {stop.error_share:.0%}"
+    if stop.slo and (missed := missed_objectives(bench, figures)):
+        return f"{load.label}: {missed[0]}"
+    if not load.is_open and stop.gain is not None and before is not None and before.output_per_s > 0:
+        gain = figures.output_per_s / before.output_per_s - 1
+        if gain < stop.gain:
+            return f"{load.label}: output grew by {gain:+.1%} over the rung below, less than {stop.gain:.0%}"
+    return None
+
+
+def missed_objectives(bench: Bench, figures: Figures) -> list[str]:
+    """Sentences, one per objective that isn't met; what was not measured is not met."""
+    found = []
+    for name, limit in bench.slo.items():
+        value = figures.value(name)
+        if not value <= limit:
+            found.append(f"{name} is {value:.4g}, the objective {limit:g}")
+    return found
+
+
+def _unrun(loads: Sequence[Load], purpose: Purpose, bench: Bench, done: Sequence[Done]) -> Next | None:
+    """Repeat by repeat through the list, so that drift in time falls on every load alike."""
+    ran = {(d.load, d.repeat) for d in done}
+    limit = _limit(bench, done)
+    for repeat in range(bench.repeats):
+        for load in loads:
+            if (load, repeat) not in ran and load.size <= limit:
+                return Next(load, repeat, purpose)
+    return None
+
+
+def _limit(bench: Bench, done: Sequence[Done]) -> float:
+    """The lowest load at which a rule holds in every repeat so far: nothing above it is sent."""
+    by_load: dict[Load, list[bool]] = {}
+    for d in done:
+        by_load.setdefault(d.load, []).append(broken_rule(bench, d.load, d.figures, rung_below(d, done)) is not None)
+    return min((load.size for load, broken in by_load.items() if all(broken)), default=math.inf)
+
+
+def rung_below(one: Done, done: Sequence[Done]) -> Figures | None:
+    """The same repeat at the next lower load."""
+    lower = [d for d in done if d.load.size < one.load.size and d.repeat == one.repeat]
+    return max(lower, key=lambda d: d.load.size).figures if lower else None
+
+
+def _auto(bench: Bench, done: Sequence[Done], *, is_open: bool) -> Next | None:
+    loads = [
+        load_of(bench, bench.auto.start * bench.auto.factor**n, is_open=is_open) for n in range(bench.auto.max_stages)
+    ]
+    ran, limit = {(d.load, d.repeat) for d in done}, _limit(bench, done)
+    for load in dict.fromkeys(loads):
+        if load.size > limit:
+            return None
+        for repeat in range(bench.repeats):
+            if (load, repeat) not in ran:
+                return Next(load, repeat, "auto")
+    return None
+
+
+def _holds(bench: Bench, stages: Sequence[Done]) -> bool:
+    """Most repeats keep every objective, the planned rate and the share of errors."""
+    kept = 0
+    for d in stages:
+        share, stop = d.figures.achieved_share, bench.stop
+        late = stop.achieved_share is not None and share is not None and share < stop.achieved_share
+        wrong = stop.error_share is not None and d.figures.error_share > stop.error_share
+        kept += not (late or wrong or missed_objectives(bench, d.figures))
+    return kept * 2 > len(stages)
+
+
+def bracket(bench: Bench, done: Sequence[Done]) -> tuple[float | None, float | None]:
+    """(highest rate that holds below the lowest that doesn't, lowest rate that doesn't) among whole loads."""
+    by_load: dict[Load, list[Done]] = {}
+    for d in done:
+        by_load.setdefault(d.load, []).append(d)
+    whole = {load: _holds(bench, ds) for load, ds in by_load.items() if len(ds) >= bench.repeats}
+    high = min((load.size for load, ok in whole.items() if not ok), default=None)
+    low = max((load.size for load, ok in whole.items() if ok and (high is None or load.size < high)), default=None)
+    return low, high
+
+
+def _search(bench: Bench, done: Sequence[Done]) -> Next | None:
+    ran: dict[Load, int] = {}
+    for d in done:
+        ran[d.load] = ran.get(d.load, 0) + 1
+    for load, n in ran.items():
+        if n < bench.repeats:
+            return Next(load, n, "search")
+    if len(ran) >= bench.search.max_stages:
+        return None
+    search, (low, high) = bench.search, bracket(bench, done)
+    if search.low is not None and search.high is not None and len(ran) < 2:
+        size = search.low if not ran else search.high
+    elif low is None and high is None:
+        size = bench.auto.start
+    elif high is None and low is not None:
+        size = low * bench.auto.factor
+    elif low is None and high is not None:
+        size = high / bench.auto.factor
+    else:
+        assert low is not None
+        assert high is not None
+        if high / low - 1 <= search.tolerance:
+            return None
+        size = math.sqrt(low * high)
+    load = load_of(bench, size, is_open=True)
+    return None if load in ran else Next(load, 0, "search")

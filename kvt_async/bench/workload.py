@@ -1,0 +1,164 @@
+"""Which prompt has which place: made, or taken from a file, from (seed, salt, repeat, place) alone, so that a resumed
+or repeated stage asks for the same ones without anything being stored but the seed and the salt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from kvt_async.bench import lengths
+from kvt_async.bench.sources import Item, read_jsonl, read_manifest
+from kvt_async.bench.texts import TextMaker
+from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.settings import Settings
+from kvt_async.data.tokens import Tokenizer, load_tokenizer
+from kvt_async.records import Json
+
+_INPUT, _OUTPUT = 1, 2  # streams of draws
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What decides a prompt: its number, and the stage's salt (None: the same prompt in every stage) and repeat."""
+
+    seq: int
+    salt: str | None
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    messages: list[dict[str, str]]
+    input_tokens: int  # of the whole rendered prompt
+    output_tokens: int  # to ask for
+    group_idx: int | None = None
+    context_chars: int | None = None
+
+
+class Workload(Protocol):
+    """Prompts by place."""
+
+    tokenizer: Tokenizer
+    size: int | None  # distinct prompts before the first comes again; None: no end
+
+    def describe(self) -> Json:
+        """What identifies it: part of the group's contract, and `bench_stages.workload_json`."""
+        ...
+
+    def prompts(self, places: Sequence[Place]) -> list[Prompt]: ...
+
+    def mean_output_tokens(self) -> float: ...
+
+
+def load_workload(settings: Settings) -> Workload:
+    """Raises ConfigError for a file that can't be read, a tokenizer that isn't there, or lengths that can't be made."""
+    tokenizer = load_tokenizer(settings)
+    made: Workload
+    if settings.bench.workload.kind == "synthetic":
+        made = Synthetic(settings, tokenizer)
+    else:
+        made = FromFile(settings, tokenizer)
+    made.prompts([Place(0, "check" if settings.bench.salt else None)])  # what can't be made is found before sending
+    return made
+
+
+class Synthetic:
+    """Texts of drawn words, to the exact token; groups share their beginning."""
+
+    def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self._bench = tokenizer, settings.bench
+        self.size: int | None = None
+        self._maker = TextMaker(tokenizer, endpoint=settings.prompt.endpoint, system=settings.prompt.system)
+
+    def describe(self) -> Json:
+        return _described(self._bench, self.tokenizer)
+
+    def mean_output_tokens(self) -> float:
+        output = self._bench.workload.output_tokens
+        assert output is not None
+        return lengths.mean(output)
+
+    def prompts(self, places: Sequence[Place]) -> list[Prompt]:
+        bench, work = self._bench, self._bench.workload
+        assert work.output_tokens is not None
+        groups = work.prefix.groups if work.prefix.tokens else None
+        wanted, outputs = [], []
+        for place in places:
+            root = f"{bench.seed}:{place.salt or ''}"
+            head = ""
+            if groups is not None:
+                head = self._prefix(root, place.seq % groups)
+            key = (bench.seed, place.repeat, place.seq)
+            tokens = lengths.draw(work.input_tokens, (*key, _INPUT)) + work.prefix.tokens
+            wanted.append((head, tokens, f"{root}:{place.seq}"))
+            outputs.append(lengths.draw(work.output_tokens, (*key, _OUTPUT)))
+        texts = self._maker.exact(wanted)
+        return [
+            Prompt(self._maker.messages(text), ask[1], out, place.seq % groups if groups is not None else None)
+            for text, ask, out, place in zip(texts, wanted, outputs, places, strict=True)
+        ]
+
+    def _prefix(self, root: str, group: int) -> str:
+        rng = np.random.default_rng(list(f"{root}:prefix:{group}".encode()))
+        words = self._maker.words
+        return " ".join(words[i] for i in rng.integers(0, len(words), self._bench.workload.prefix.tokens))
+
+
+class FromFile:
+    """A kvt manifest or a JSONL file, in its order and from the start again at its end; the salt goes in front."""
+
+    def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self._bench = tokenizer, settings.bench
+        work, system = settings.bench.workload, settings.prompt.system
+        assert work.path is not None
+        read = read_manifest if work.kind == "manifest" else read_jsonl
+        self._items, self._sha256 = read(work.path, system)
+        self.size: int | None = len(self._items)
+        self._default_output = settings.decoding.max_tokens
+        self._maker = TextMaker(tokenizer, endpoint=settings.prompt.endpoint, system=system)
+
+    def describe(self) -> Json:
+        return {**_described(self._bench, self.tokenizer), "path_sha256": self._sha256, "prompts": self.size}
+
+    def mean_output_tokens(self) -> float:
+        if self._bench.workload.output_tokens is not None:
+            return lengths.mean(self._bench.workload.output_tokens)
+        return float(np.mean([self._own_output(item) for item in self._items[:1000]]))
+
+    def prompts(self, places: Sequence[Place]) -> list[Prompt]:
+        bench = self._bench
+        items = [self._salted(self._items[place.seq % len(self._items)], place) for place in places]
+        counts = self._maker.count([item.messages for item in items])
+        found = []
+        for item, n, place in zip(items, counts, places, strict=True):
+            asked = bench.workload.output_tokens
+            key = (bench.seed, place.repeat, place.seq, _OUTPUT)
+            out = lengths.draw(asked, key) if asked is not None else self._own_output(item)
+            found.append(Prompt(item.messages, n, out, None, item.context_chars))
+        return found
+
+    def _own_output(self, item: Item) -> int:
+        if item.output_tokens is not None:
+            return item.output_tokens
+        if item.answer:
+            return max(1, self.tokenizer.count([item.answer], special=False)[0])
+        return self._default_output
+
+    def _salted(self, item: Item, place: Place) -> Item:
+        if place.salt is None:
+            return item
+        text = self._maker.salt(f"{self._bench.seed}:{place.salt}:{place.seq}") + "\n\n"
+        messages: list[dict[str, str]] = [dict(message) for message in item.messages]
+        first = next(message for message in messages if message["role"] != "system")
+        first["content"] = text + first["content"]
+        chars = None if item.context_chars is None else item.context_chars + len(text)
+        return replace(item, messages=messages, context_chars=chars)
+
+
+def _described(bench: Bench, tokenizer: Tokenizer) -> Json:
+    work: dict[str, Any] = bench.workload.model_dump(mode="json", exclude={"path"})
+    if work["kind"] != "synthetic":
+        del work["input_tokens"], work["prefix"]
+    return {**work, "salted": bench.salt, "tokenizer": tokenizer.name, "tokenizer_sha256": tokenizer.sha256}

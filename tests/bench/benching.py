@@ -1,0 +1,32 @@
+"""Settings for small benches against a loopback server, and what they left in the database."""
+
+from pathlib import Path
+from typing import Any
+
+from kvt_async.contract.load import load_settings
+from kvt_async.contract.paths import run_paths
+from kvt_async.contract.schema import connect_for_reading
+from kvt_async.contract.settings import Settings
+
+
+def settings_for(folder: Path, base_url: str, *overrides: str) -> Settings:
+    """A bench of 20 requests of 40 tokens, 4 warm-ups; a load is the caller's to choose."""
+    return load_settings(None, overrides_for(folder, base_url, *overrides), environ={})
+
+
+def overrides_for(folder: Path, base_url: str, *overrides: str) -> list[str]:
+    return [
+        "experiment.exp_group_id=b", "tokenizer.name=approx:chars/4", "model.name=reference",
+        f"engine.base_url={base_url}", f"output.runs_dir={folder}/runs", f"output.data_dir={folder}/data",
+        "bench.requests=20", "bench.warm_up.requests=4", "bench.workload.input_tokens.value=40",
+        "bench.workload.output_tokens.value=6", "bench.scrape_interval_s=0.2", *overrides,
+    ]  # fmt: skip
+
+
+def query(settings: Settings, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    conn = connect_for_reading(paths.db)
+    try:
+        return conn.execute(sql, values).fetchall()
+    finally:
+        conn.close()

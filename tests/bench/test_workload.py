@@ -1,0 +1,149 @@
+"""Prompts: exact lengths, distributions, salts and files."""
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from kvt_async.bench import lengths
+from kvt_async.bench.workload import Place, load_workload
+from kvt_async.contract.bench_settings import Lengths
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.load import load_settings
+from kvt_async.contract.settings import Settings
+from kvt_async.data.tokens import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def bpe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A byte-level BPE tokenizer with a chat template, trained on the spot on our own docs."""
+    folder = tmp_path_factory.mktemp("bpe")
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    docs = [path.read_text(encoding="utf-8") for path in (Path(__file__).parents[2] / "docs").glob("*.md")]
+    backend.train_from_iterator(docs, trainers.BpeTrainer(vocab_size=3000, initial_alphabet=alphabet))
+    backend.save(str(folder / "tokenizer.json"))
+    template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}<|assistant|>\n"
+    (folder / "tokenizer_config.json").write_bytes(orjson.dumps({"chat_template": template}))
+    return str(folder)
+
+
+def settings(tokenizer: str, *overrides: str) -> Settings:
+    return load_settings(None, ["experiment.exp_group_id=b", f"tokenizer.name={tokenizer}", *overrides], environ={})
+
+
+def served_ids(config: Settings, messages: list[dict[str, str]]) -> list[int]:
+    """Tokens as a server of this tokenizer sees them."""
+    tokenizer = load_tokenizer(config)
+    text = tokenizer.chat.render(messages) if tokenizer.chat else messages[0]["content"]
+    return tokenizer.ids([text])[0]
+
+
+@pytest.mark.parametrize("kind", ["reference", "approx:chars/4", "bpe"])
+def test_prompts_have_exactly_the_asked_number_of_tokens_chat_template_included(kind: str, bpe: str) -> None:
+    config = settings(
+        bpe if kind == "bpe" else kind, "bench.workload.input_tokens.kind=uniform",
+        "bench.workload.input_tokens.low=30", "bench.workload.input_tokens.high=400",
+    )  # fmt: skip
+    prompts = load_workload(config).prompts([Place(seq, "salt") for seq in range(200)])
+    assert [p.input_tokens for p in prompts] == [len(served_ids(config, p.messages)) for p in prompts]
+    assert len({p.input_tokens for p in prompts}) > 100
+    assert 30 <= min(p.input_tokens for p in prompts) <= max(p.input_tokens for p in prompts) <= 400
+
+
+@pytest.mark.parametrize("kind", ["reference", "approx:chars/4", "bpe"])
+def test_salted_prompts_never_share_a_cache_block_over_places_and_stages(kind: str, bpe: str) -> None:
+    config = settings(bpe if kind == "bpe" else kind, "bench.workload.input_tokens.value=64")
+    work = load_workload(config)
+    alone = len(served_ids(config, [{"role": "user", "content": ""}]))
+    places = [Place(seq, salt, repeat) for salt in ("stage-1", "stage-2") for repeat in (0,) for seq in range(300)]
+    heads = [tuple(served_ids(config, p.messages)[: alone + 16]) for p in work.prompts(places)]
+    assert len(set(heads)) == len(heads)
+
+
+def test_without_salt_the_prompts_of_all_stages_are_the_same() -> None:
+    config = settings("reference", "bench.salt=false", "bench.workload.input_tokens.value=64")
+    work = load_workload(config)
+    first, again = (work.prompts([Place(seq, None, 0) for seq in range(5)]) for _ in range(2))
+    assert first == again
+    assert len({p.messages[0]["content"] for p in first}) == 5
+
+
+def test_groups_share_exactly_their_prefix_within_a_stage_and_not_over_stages() -> None:
+    config = settings(
+        "reference", "bench.workload.prefix={groups: 3, tokens: 100}", "bench.workload.input_tokens.value=50"
+    )
+    work = load_workload(config)
+    one, two = (work.prompts([Place(seq, salt) for seq in range(6)]) for salt in ("one", "two"))
+    assert [p.group_idx for p in one] == [0, 1, 2, 0, 1, 2]
+    assert {p.input_tokens for p in one} == {150}
+    ids = [served_ids(config, p.messages) for p in one]
+    shared = next(n for n, (a, b) in enumerate(zip(ids[0], ids[3], strict=True)) if a != b)
+    assert shared >= 100
+    assert served_ids(config, two[0].messages)[:20] != ids[0][:20]
+    assert ids[0][:20] != ids[1][:20]
+
+
+def test_a_prompt_too_short_for_its_template_is_refused_before_anything_is_sent(bpe: str) -> None:
+    with pytest.raises(ConfigError, match="can't be made"):
+        load_workload(settings(bpe, "bench.workload.input_tokens.value=3"))
+
+
+def test_lengths_follow_their_distribution_and_stay_within_bounds() -> None:
+    def drawn(**fields: object) -> np.ndarray:
+        spec = Lengths.model_validate(fields)
+        return np.array([lengths.draw(spec, (1, 0, n)) for n in range(4000)])
+
+    normal = drawn(kind="normal", value=200, std=40, low=100, high=300)
+    assert normal.mean() == pytest.approx(200, abs=3)
+    assert normal.min() >= 100
+    assert normal.max() <= 300
+    assert (normal == 100).mean() < 0.01  # drawn again, not piled up at the bound
+    lognormal = drawn(kind="lognormal", value=200, std=100, low=1, high=100_000)
+    assert lognormal.mean() == pytest.approx(200, rel=0.05)
+    assert lognormal.std() == pytest.approx(100, rel=0.15)
+    listed = drawn(kind="list", values=[10, 20], weights=[1, 3])
+    assert (listed == 20).mean() == pytest.approx(0.75, abs=0.03)
+    assert set(drawn(kind="uniform", low=5, high=8)) == {5, 6, 7, 8}
+
+
+def test_jsonl_is_read_in_the_shapes_people_have(tmp_path: Path) -> None:
+    rows = [
+        {"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "Hi there"},
+                           {"from": "gpt", "value": "x" * 40}]},
+        {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions",
+         "body": {"model": "m", "messages": [{"role": "user", "content": "Batch"}], "max_tokens": 33}},
+        {"prompt": "Plain", "output_tokens": 7},
+    ]  # fmt: skip
+    file = tmp_path / "w.jsonl"
+    file.write_bytes(b"\n".join(orjson.dumps(row) for row in rows))
+    config = settings("approx:chars/4", "bench.workload.kind=jsonl", f"bench.workload.path={file}",
+                      "bench.workload.output_tokens=null", "bench.salt=false")  # fmt: skip
+    prompts = load_workload(config).prompts([Place(seq, None) for seq in range(4)])
+    assert [p.messages[-1]["content"] for p in prompts] == ["Hi there", "Batch", "Plain", "Hi there"]
+    assert [p.output_tokens for p in prompts] == [10, 33, 7, 10]
+
+
+def test_a_salted_file_sends_the_same_text_behind_different_heads(tmp_path: Path) -> None:
+    file = tmp_path / "w.jsonl"
+    file.write_bytes(b'{"prompt": "One"}\n')
+    config = settings("approx:chars/4", "bench.workload.kind=jsonl", f"bench.workload.path={file}")
+    texts = [p.messages[0]["content"] for p in load_workload(config).prompts([Place(0, "a"), Place(1, "a")])]
+    assert texts[0] != texts[1]
+    assert all(text.endswith("\n\nOne") for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("{", "not JSON"), ('{"text": 1}', "no prompt is found"), ("", "has no prompts")]
+)
+def test_a_file_that_is_no_workload_is_refused_with_its_line(tmp_path: Path, content: str, says: str) -> None:
+    file = tmp_path / "w.jsonl"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_workload(settings("approx:chars/4", "bench.workload.kind=jsonl", f"bench.workload.path={file}"))
+    assert "w.jsonl" in caught.value.where

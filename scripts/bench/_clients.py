@@ -46,7 +46,9 @@ def raw() -> Send:
 
     async def send(url: str, body: bytes) -> int:
         where, loop = urlsplit(url), asyncio.get_running_loop()
-        connection = idle.pop() if idle else (await loop.create_connection(Raw, where.hostname, where.port))[1]
+        connection = (
+            idle.pop() if idle else (await loop.create_connection(Raw, where.hostname or "", where.port or 80))[1]
+        )
         connection.ended, connection.events = loop.create_future(), 0
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
         connection.transport.write(head + body)

@@ -72,7 +72,7 @@ async def sweep(settings: Settings) -> float:
     """Requests/s from the first to the last committed outcome."""
     report = await run(settings, options=Options(quiet=True))
     assert report.pending == 0, report
-    return report.sent / report.elapsed_s
+    return float(report.sent / report.elapsed_s)
 
 
 def main() -> None:

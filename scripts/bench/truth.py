@@ -101,7 +101,10 @@ def figures(attempts: list[Attempt], health: Health, itl_ms: float) -> Seen:
         rates.append((len(chunks) - 1) * itl_ms * 1000 / max(span_us, 1))
     row = health.row()
     return Seen(
-        *(quantiles(values) for values in (ttft, server, late, waited)),
+        ttft=quantiles(ttft),
+        server=quantiles(server),
+        late=quantiles(late),
+        waited=quantiles(waited),
         held=statistics.mean(rates),
         covered=sum(ms >= 0 for ms in late) / len(late),
         verdict=f"{row['verdict']} ({row['signal']})",

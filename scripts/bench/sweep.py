@@ -46,7 +46,7 @@ def experiment(
 
 async def bare(url: str, concurrency: int, asked: argparse.Namespace) -> float:
     """Requests/s of session.post and iter_any, every event found; nothing is read or kept."""
-    n, message = asked.requests, {"role": "user", "content": "0 " + "word " * asked.prompt_words + " Which?"}
+    n, message = int(asked.requests), {"role": "user", "content": "0 " + "word " * asked.prompt_words + " Which?"}
     body = orjson.dumps({"model": "reference", "messages": [message], "max_tokens": asked.tokens, "stream": True})
     headers, left = {"Content-Type": "application/json"}, n
 

@@ -97,6 +97,7 @@ def _report(
 ) -> Facts:
     from analyzer.made import once
     from analyzer.report.build import build_report
+    from analyzer.report.memory import load_of
 
     def build() -> list[Path]:
         from analyzer.charts import files
@@ -104,7 +105,7 @@ def _report(
         built = build_report(conn, settings, paths, partial=partial, facts=results)
         return [built.md, built.html, *files(paths.plots)]
 
-    once(paths.run_dir, "report", [results, settings, partial], build)
+    once(paths.run_dir, "report", [results, settings, partial, load_of(results, settings)], build)
     return {
         "report_md": str(paths.report_md),
         "report_html": str(paths.report_html),

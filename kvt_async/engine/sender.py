@@ -53,7 +53,7 @@ class Sender:
 
     async def __aenter__(self) -> Self:
         """Raises ConfigError for a CA file that can't be used."""
-        _raise_file_limit()
+        raise_file_limit()
         self._client = Client(self.settings.engine, secret(self.settings.engine.api_key_env))
         return self
 
@@ -316,7 +316,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """One socket a stream: the usual soft limit of 1,024 files is too low for a big run, and ours to raise."""
     try:
         import resource

@@ -84,7 +84,7 @@ async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, concurre
             for n in range(workers):
                 group.create_task(_work(todo, pipe), name=f"work-{n}")
     except BaseExceptionGroup as errors:
-        raise _first(errors) from errors
+        raise first_error(errors) from errors
     await pipe.store.flush()
 
 
@@ -150,7 +150,7 @@ class _Sending:
             self.pipe.gate.leave()
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error a user should see: one of ours if there is one, else the first."""
     flat: list[BaseException] = []
     stack: list[BaseException] = [errors]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyzer import derived, parallel, tables
+from analyzer import derived, parallel, served, tables
 from analyzer.aggregate import CiRule, with_bootstrap
 from analyzer.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.evidence import CONTRADICTED
@@ -60,6 +60,8 @@ def analyze(
     group = settings.experiment.exp_group_id
     with tables.snapshot(conn) as facts:
         gen = tables.newest_generation(facts, group, generation)
+        if not settings.analysis.allow_drift:
+            served.refuse_drift(facts, group, gen)
         all_runs = tables.runs(facts, group, gen)
         chosen = [tables.find_run(all_runs, run_id)] if run_id else all_runs
         counts = tables.progress(facts, group, gen)

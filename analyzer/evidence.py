@@ -14,6 +14,10 @@ from analyzer.tables import Run
 TOLERANCE = 0.01
 OFF_SHARE = 0.01
 VERIFIED, UNVERIFIED, CONTRADICTED, FULL = "verified", "unverified", "contradicted", "full"
+_CANARY = {
+    "dead": "the server reports the budget, but the canary found that a destructive one changes no answer",
+    "inconclusive": "the server reports the budget, but the canary could not tell: full cache did not repeat itself",
+}
 _ORDER = (FULL, VERIFIED, UNVERIFIED, CONTRADICTED)
 
 
@@ -34,12 +38,15 @@ def kept_tokens(unit: str) -> pl.Expr:
     return pl.coalesce("kept_tokens", effective if unit == "tokens" else pl.lit(None, dtype=pl.Float64))
 
 
-def run_evidence(run: Run, outcomes: pl.DataFrame) -> dict[str, Any]:
-    """A run_evidence row (without fingerprint) from `outcomes.outcomes` joined with entries."""
+def run_evidence(run: Run, outcomes: pl.DataFrame, *, round_to: int = 1, canary: str | None = None) -> dict[str, Any]:
+    """A run_evidence row (without fingerprint) from `outcomes.outcomes` joined with entries.
+
+    `round_to`: tokens of a block that the server keeps whole; `canary`: its verdict where it was not alive.
+    """
     answered = outcomes.filter(~pl.col("is_failure"))
     told = answered.filter(pl.col("kv_effective").is_not_null())
     sources = sorted(told["source"].drop_nulls().unique().to_list())
-    off = told.select(_off(run).sum()).item() or 0
+    off = told.select(_off(run, round_to).sum()).item() or 0
     row: dict[str, Any] = {
         "run_id": run.run_id,
         "source": sources[0] if len(sources) == 1 else "mixed" if sources else "none",
@@ -49,6 +56,8 @@ def run_evidence(run: Run, outcomes: pl.DataFrame) -> dict[str, Any]:
         "effective_p50": told["kv_effective"].median(),
     }
     status, reason = _verdict(run, answered.height, told.height, int(off), row["source"], row["effective_p50"])
+    if status == VERIFIED and canary in _CANARY and run.kv_unit != "bits" and run.kv_policy != "truncate_prompt":
+        status, reason = UNVERIFIED, _CANARY[canary]
     return row | {"status": status, "reason": reason}
 
 
@@ -63,14 +72,14 @@ def _compressible(mode: str) -> pl.Expr:
     return pl.coalesce("compressible_tokens", prompt, "token_len")
 
 
-def _off(run: Run) -> pl.Expr:
+def _off(run: Run, round_to: int) -> pl.Expr:
     length = _compressible(run.kv_mode).cast(pl.Float64)
     difference = pl.col("kv_effective") - run.kv_budget
     if run.is_full:
         return difference < -TOLERANCE
     if run.kv_unit == "bits":
         return difference.abs() > TOLERANCE
-    allowed = pl.max_horizontal(pl.lit(TOLERANCE), 1.0 / length) + 1e-9
+    allowed = pl.max_horizontal(pl.lit(TOLERANCE), round_to / length) + 1e-9
     if run.kv_unit == "fraction":
         return difference.abs() > allowed
     fits = length >= run.kv_budget  # a cap above the prompt's length keeps everything

@@ -243,6 +243,7 @@ class Analysis(Section):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     drop_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
+    allow_drift: bool = False  # analyse although the server became another one meanwhile
     prices: Prices | None = None
     serving: Serving | None = None
 

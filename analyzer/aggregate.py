@@ -62,17 +62,18 @@ def bin_rows(
     outcomes: `outcomes.outcomes` joined with entries, plus kept_fraction. Where the rule asks for bootstrap intervals,
     with_bootstrap puts them in later.
     """
-    by_bin = {key[0]: part for key, part in outcomes.group_by("bin_idx")}
-    present = [b for b in bins if b in by_bin]
+    parts = {key[0]: part for key, part in outcomes.group_by("bin_idx")}
+    means = {b: _means(parts[b]) for b in bins if b in parts}
+    means[ALL_BINS] = _mean_of_means([means[b] for b in bins if b in parts])
     rows = []
     for b in [*bins, ALL_BINS]:
-        part = outcomes if b == ALL_BINS else by_bin.get(b, outcomes.clear())
+        part = outcomes if b == ALL_BINS else parts.get(b, outcomes.clear())
         row: dict[str, Any] = {"run_id": run_id, "dataset_id": dataset_id, "bin_idx": b, "n": part.height}
-        row["n_clusters"] = part["cluster"].n_unique()
-        row |= _means(part, present if b == ALL_BINS else [b], rule)
-        row |= _rates(part, present if b == ALL_BINS else [b], rule.alpha, is_baseline=is_baseline)
+        row |= means.get(b, _mean_of_means([]))
+        row |= _spread(part, rule)
+        row |= _counts(part, rule.alpha)
         row |= _percentiles(part)
-        rows.append(row)
+        rows.append(row | ({"identical_to_full": None} if is_baseline else {}))
     return rows
 
 
@@ -84,20 +85,34 @@ def with_bootstrap(row: Mapping[str, Any], rule: CiRule, replicates: Floats) -> 
     return {**row, "acc_ci_low": low, "acc_ci_high": high, "acc_ci_method": "percentile_bootstrap"}
 
 
-def _means(part: pl.DataFrame, bins: Sequence[int], rule: CiRule) -> dict[str, Any]:
+_MEANS = ("acc_mean", "acc_answered", "em_mean", "f1_mean", "identical_to_full")
+
+
+def _means(part: pl.DataFrame) -> dict[str, float | None]:
+    """_MEANS of one bin's outcomes; summed by numpy, in their order, so that no number of threads shows in a digit."""
+    answered = ~part["is_failure"].to_numpy()
     score = part["score"].to_numpy()
-    low, high, method = accuracy_interval(
-        score, bin_weights(part["bin_idx"].to_numpy()), part["cluster"].to_numpy(), rule.alpha
-    )
+    same = part["flags"].str.contains("identical_to_full", literal=True).cast(pl.Float64).to_numpy()
+    values = (score, score[answered], part["em"].to_numpy(), part["f1"].to_numpy(), same[answered])
+    return {name: float(np.mean(v)) if len(v) else None for name, v in zip(_MEANS, values, strict=True)}
+
+
+def _mean_of_means(bins: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Equal-weight means over bins, without those that have none; None without any."""
+    known = {name: [v for one in bins if (v := one[name]) is not None] for name in _MEANS}
+    return {name: float(np.mean(values)) if values else None for name, values in known.items()}
+
+
+def _spread(part: pl.DataFrame, rule: CiRule) -> dict[str, Any]:
+    score = part["score"].to_numpy()
+    cluster = part["cluster"].to_numpy()
+    low, high, method = accuracy_interval(score, bin_weights(part["bin_idx"].to_numpy()), cluster, rule.alpha)
     return {
-        "acc_mean": mean_of_bins(part, "score", bins),
+        "n_clusters": int(np.count_nonzero(np.bincount(cluster))) if len(cluster) else 0,
         "acc_std": float(np.std(score)) if len(score) else None,
         "acc_ci_low": low,
         "acc_ci_high": high,
         "acc_ci_method": method,
-        "acc_answered": mean_of_bins(part.filter(~pl.col("is_failure")), "score", bins),
-        "em_mean": mean_of_bins(part, "em", bins),
-        "f1_mean": mean_of_bins(part, "f1", bins),
     }
 
 
@@ -124,34 +139,26 @@ def bin_weights(bin_idx: npt.NDArray[np.int64]) -> Floats:
     return np.asarray(1.0 / (np.count_nonzero(count) * count[bin_idx]), dtype=np.float64)
 
 
-def mean_of_bins(part: pl.DataFrame, column: str, bins: Sequence[int]) -> float | None:
-    """Mean over `bins` of each bin's mean; bins without rows are left out; None without any."""
-    means = part.filter(pl.col("bin_idx").is_in(list(bins))).group_by("bin_idx").agg(pl.col(column).mean())
-    values = means.sort("bin_idx")[column].drop_nulls().to_numpy()
-    return float(np.mean(values)) if len(values) else None
-
-
-def _rates(part: pl.DataFrame, bins: Sequence[int], alpha: float, *, is_baseline: bool) -> dict[str, Any]:
+def _counts(part: pl.DataFrame, alpha: float) -> dict[str, Any]:
     failed = part["is_failure"].cast(pl.Float64).to_numpy()
     weight = bin_weights(part["bin_idx"].to_numpy())
     rate = float(np.sum(weight * failed)) if len(failed) else float("nan")
     low, high = wilson(rate, effective_n(failed, weight, np.arange(len(failed))) if len(failed) else 0, alpha)
-    labels = part.drop_nulls("failure_label").group_by("failure_label").len().sort("failure_label")
-    flag_counts = {name: int(part["flags"].str.contains(name, literal=True).sum() or 0) for name in FLAGS}
-    answered = part.filter(~pl.col("is_failure")).with_columns(
-        same=pl.col("flags").str.contains("identical_to_full", literal=True).cast(pl.Float64)
-    )
-    told = part.filter(pl.col("cached_tokens").is_not_null())
-    cached, prompt = (int(told[name].sum() or 0) for name in ("cached_tokens", "prompt_tokens"))
+    told = pl.col("cached_tokens").is_not_null()
+    counts = part.select(
+        **{name: pl.col("flags").str.contains(name, literal=True).sum() for name in FLAGS},
+        cached=pl.col("cached_tokens").sum(),
+        prompt=pl.col("prompt_tokens").filter(told).sum(),
+    ).row(0, named=True)
+    labels = part["failure_label"].drop_nulls().value_counts().sort("failure_label")
     return {
         "n_failures": int(failed.sum()),
         "fail_rate": rate,
         "fail_ci_low": low,
         "fail_ci_high": high,
         "label_counts_json": dict(labels.iter_rows()),
-        "flag_counts_json": {name: count for name, count in flag_counts.items() if count},
-        "identical_to_full": None if is_baseline else mean_of_bins(answered, "same", bins),
-        "cached_share": cached / prompt if prompt else None,
+        "flag_counts_json": {name: int(counts[name]) for name in FLAGS if counts[name]},
+        "cached_share": counts["cached"] / counts["prompt"] if counts["prompt"] else None,
     }
 
 

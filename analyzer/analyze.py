@@ -1,18 +1,18 @@
 """Facts and scores -> every derived table: guards, then one read, then one short write.
 
 Nothing is done when nothing changed: the fingerprint covers the settings, this code's version, and the counts of
-append-only facts. Requests still pending, or not scored, need `partial`, and every row then says so.
+append-only facts and what is known of the server. Requests still pending, or not scored, need `partial`, and every row then says so.
 """
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from analyzer import derived, parallel, served, tables
+from analyzer import derived, parallel, tables
 from analyzer.aggregate import CiRule, with_bootstrap
 from analyzer.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.evidence import CONTRADICTED
@@ -20,14 +20,16 @@ from analyzer.group import GroupRows, group_rows
 from analyzer.looks import look
 from analyzer.reading import Asked, RunData, read_elsewhere, read_run
 from analyzer.score import score_fingerprint
+from analyzer.served import group_drifts, refuse_drift, served
 from analyzer.tables import Progress, Run
 from analyzer.transition import Grid
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
+from kvt_async.contract.server_identity import Drift
 from kvt_async.contract.settings import Settings
 
 Floats = npt.NDArray[np.float64]
 
-ANALYZER_VERSION = "3"  # raise it whenever any derived figure could change
+ANALYZER_VERSION = "4"  # raise it whenever any derived figure could change
 STAGE = "analyze"
 
 
@@ -60,13 +62,13 @@ def analyze(
     group = settings.experiment.exp_group_id
     with tables.snapshot(conn) as facts:
         gen = tables.newest_generation(facts, group, generation)
-        if not settings.analysis.allow_drift:
-            served.refuse_drift(facts, group, gen)
+        drifts = group_drifts(facts, group, gen)
+        refuse_drift([] if settings.analysis.allow_drift else drifts)
         all_runs = tables.runs(facts, group, gen)
         chosen = [tables.find_run(all_runs, run_id)] if run_id else all_runs
         counts = tables.progress(facts, group, gen)
         pending = _check_complete(facts, chosen, counts, partial=partial)
-        mark = _fingerprint(facts, settings, chosen, counts)
+        mark = _fingerprint(facts, settings, chosen, counts, drifts)
         report = AnalyzeReport(group, gen, len(chosen), True, pending > 0, pending)
         if derived.state(facts, group, gen, STAGE, run_id or "*") == mark:
             return AnalyzeReport(group, gen, len(chosen), False, pending > 0, pending)
@@ -161,7 +163,11 @@ def _check_complete(
 
 
 def _fingerprint(
-    facts: sqlite3.Connection, settings: Settings, chosen: Sequence[Run], counts: Mapping[str, Progress]
+    facts: sqlite3.Connection,
+    settings: Settings,
+    chosen: Sequence[Run],
+    counts: Mapping[str, Progress],
+    drifts: Sequence[Drift],
 ) -> str:
     dataset = tables.dataset(facts, chosen[0].dataset_id)
     return derived.fingerprint(
@@ -173,6 +179,10 @@ def _fingerprint(
         ],
         [counts[run.run_id].planned for run in chosen],
         dataset.version,
+        [
+            asdict(served(facts, run)) for run in chosen
+        ],  # a canary, a look at the server or a drift since: analysed anew
+        [asdict(drift) for drift in drifts],
     )
 
 

@@ -68,7 +68,7 @@ COST_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ChartData:
-    """Frames for every chart. `note` (PARTIAL, UNVERIFIED) stands under each title."""
+    """Frames for every chart. `note` (PARTIAL, UNVERIFIED, ...) stands under each title."""
 
     levels: pl.DataFrame
     zones: pl.DataFrame
@@ -97,7 +97,7 @@ def chart_data(facts: Facts) -> ChartData:
 
 
 def note(facts: Facts) -> str:
-    """What every chart must carry: PARTIAL with counts, UNVERIFIED with its series."""
+    """What every chart must carry: PARTIAL with counts, UNVERIFIED with its series, DEAD KNOB, DRIFT."""
     parts = []
     if facts.partial:
         parts.append(f"PARTIAL: {facts.pending:,} of {facts.requests:,} requests pending")
@@ -105,6 +105,10 @@ def note(facts: Facts) -> str:
     if labels:
         which = "" if set(labels) == set(facts.series) else f" ({', '.join(labels)})"
         parts.append(f"UNVERIFIED{which}: the budget is a label, nothing shows that the server applied it")
+    if any(c["verdict"] == "dead" for c in facts.canaries):
+        parts.append("DEAD KNOB: a destructive budget changed no answer")
+    if facts.drifts:
+        parts.append("DRIFT: the server became another one meanwhile")
     if not facts.full:
         parts.append("no full-cache run to compare with")
     return " · ".join(parts)

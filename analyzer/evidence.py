@@ -9,7 +9,9 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.served import Look, Served
 from analyzer.tables import Run
+from kvt_async.contract.kv_budget import convert
 
 TOLERANCE = 0.01
 OFF_SHARE = 0.01
@@ -18,6 +20,9 @@ _CANARY = {
     "dead": "the server reports the budget, but the canary found that a destructive one changes no answer",
     "inconclusive": "the server reports the budget, but the canary could not tell: full cache did not repeat itself",
 }
+_WHEN = {"start": "before its requests", "end": "after them"}
+_CUT = "truncate_prompt"  # cut before it is sent: nothing for a canary to judge
+_SILENT = Served()
 _ORDER = (FULL, VERIFIED, UNVERIFIED, CONTRADICTED)
 
 
@@ -38,26 +43,25 @@ def kept_tokens(unit: str) -> pl.Expr:
     return pl.coalesce("kept_tokens", effective if unit == "tokens" else pl.lit(None, dtype=pl.Float64))
 
 
-def run_evidence(run: Run, outcomes: pl.DataFrame, *, round_to: int = 1, canary: str | None = None) -> dict[str, Any]:
-    """A run_evidence row (without fingerprint) from `outcomes.outcomes` joined with entries.
-
-    `round_to`: tokens of a block that the server keeps whole; `canary`: its verdict where it was not alive.
-    """
+def run_evidence(run: Run, outcomes: pl.DataFrame, server: Served = _SILENT) -> dict[str, Any]:
+    """A run_evidence row (without fingerprint) from `outcomes.outcomes` joined with entries, and from its server."""
     answered = outcomes.filter(~pl.col("is_failure"))
     told = answered.filter(pl.col("kv_effective").is_not_null())
     sources = sorted(told["source"].drop_nulls().unique().to_list())
-    off = told.select(_off(run, round_to).sum()).item() or 0
+    off = _n_off(run, told, server.round_to)
     row: dict[str, Any] = {
         "run_id": run.run_id,
         "source": sources[0] if len(sources) == 1 else "mixed" if sources else "none",
         "n": answered.height,
-        "n_off": int(off),
+        "n_off": off,
         "requested": run.kv_budget,
         "effective_p50": told["kv_effective"].median(),
     }
-    status, reason = _verdict(run, answered.height, told.height, int(off), row["source"], row["effective_p50"])
-    if status == VERIFIED and canary in _CANARY and run.kv_unit != "bits" and run.kv_policy != "truncate_prompt":
-        status, reason = UNVERIFIED, _CANARY[canary]
+    status, reason = _verdict(run, answered.height, told.height, off, row["source"], row["effective_p50"])
+    if status == VERIFIED and server.canary in _CANARY and not (run.kv_unit == "bits" or run.kv_policy == _CUT):
+        status, reason = UNVERIFIED, _CANARY[server.canary]
+    if status in (VERIFIED, FULL):
+        status, reason = _looked_at(run, answered, server) or (status, reason)
     return row | {"status": status, "reason": reason}
 
 
@@ -66,10 +70,35 @@ def worst(statuses: list[str]) -> str:
     return max(statuses, key=_ORDER.index, default=FULL)
 
 
+def _looked_at(run: Run, answered: pl.DataFrame, server: Served) -> tuple[str, str] | None:
+    """(status, reason) where the server said something else at another look; None: every look says the same."""
+    first = next((look for look in server.looks if look.value is not None), None)
+    other = next((look for look in server.looks if first is not None and look.value != first.value), None)
+    if first is None or other is None or not answered.height:
+        return None
+    words = f"{first.read_from} said {first.raw} {_WHEN[first.phase]} and {other.raw} {_WHEN[other.phase]}"
+    if other.value is None:
+        return UNVERIFIED, f"{words}: nothing shows that the budget stayed applied"
+    if _n_off(run, _as_told(run, answered, other), server.round_to) > OFF_SHARE * answered.height:
+        return CONTRADICTED, f"{words}: another budget than asked was applied to some of the responses"
+    return None
+
+
+def _as_told(run: Run, answered: pl.DataFrame, look: Look) -> pl.DataFrame:
+    """The responses as if each of them had said what the look shows."""
+    lengths = answered.select(_compressible(run.kv_mode)).to_series().to_list()
+    effective = [convert(look.value or 0.0, look.unit, run.kv_unit, length=length) for length in lengths]
+    return answered.with_columns(pl.Series("kv_effective", effective, dtype=pl.Float64))
+
+
 def _compressible(mode: str) -> pl.Expr:
     """Tokens that the budget is about: as the server says, else the context where only it is compressed."""
     prompt = pl.col("context_tokens") if mode == "question_agnostic" else pl.col("prompt_tokens")
     return pl.coalesce("compressible_tokens", prompt, "token_len")
+
+
+def _n_off(run: Run, told: pl.DataFrame, round_to: int) -> int:
+    return int(told.select(_off(run, round_to).sum()).item() or 0)
 
 
 def _off(run: Run, round_to: int) -> pl.Expr:
@@ -98,7 +127,7 @@ def _verdict(run: Run, n: int, told: int, off: int, source: str, effective: floa
         )
     if run.is_full:
         return FULL, "full cache: nothing to evict"
-    if run.kv_apply == "none" and run.kv_policy != "truncate_prompt":
+    if run.kv_apply == "none" and run.kv_policy != _CUT:
         return UNVERIFIED, "the budget is a label; nothing shows that the server applied it"
     if not told:
         return UNVERIFIED, "no response says which budget was applied; nothing shows that the server applied it"

@@ -48,9 +48,11 @@ def analyze_stage(settings: "Settings", *, run_id: str | None = None, partial: b
 def report_stage(settings: "Settings", *, partial: bool = False) -> Facts:
     """report.md and report.html from persisted results."""
     from analyzer.report.facts import read_facts
+    from analyzer.served import refuse_drift
 
     with _open(settings) as (conn, paths):
         facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
+        refuse_drift([] if settings.analysis.allow_drift else facts.drifts)
         return _report(conn, settings, paths, facts, partial=partial)
 
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analyzer import outcomes, served, tables
+from analyzer import outcomes, tables
 from analyzer.aggregate import CiRule, bin_rows
 from analyzer.decompose import LABELS, Outcomes
 from analyzer.evidence import kept_fraction, kept_tokens, run_evidence
+from analyzer.served import served
 from analyzer.tables import Progress, Run
 from kvt_async.contract.schema import connect_for_reading
 
@@ -61,7 +62,7 @@ def _entries(db: Path, dataset_id: str) -> pl.DataFrame:
 
 def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, bins: Sequence[int], rule: CiRule) -> RunData:
     found = outcomes.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
-    evidence = run_evidence(run, found, round_to=served.round_to(facts, run), canary=served.canary(facts, run))
+    evidence = run_evidence(run, found, served(facts, run))
     found = found.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
     code = pl.col("failure_label").replace_strict(
         {name: i for i, name in enumerate(LABELS)}, default=len(LABELS) - 1, return_dtype=pl.Int64

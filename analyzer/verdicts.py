@@ -34,7 +34,10 @@ def verdict(
     unit: str,
     needed: int | None,
 ) -> tuple[str, str]:
-    """(verdict, sentence) of one series in one bin. `tests` hold the compressed budgets; none: full cache alone."""
+    """(verdict, sentence) of one series in one bin.
+
+    `tests` hold the compressed budgets, highest first; none: full cache alone.
+    """
     if acc_full is None:
         return NO_BASELINE, "Full cache was not run here, so nothing can be compared: add budget 1.0."
     if not tests:
@@ -57,7 +60,10 @@ def verdict(
         else "No budget below full cache is proven safe."
     )
     if done.loss is None:
-        more = f", about {needed} pairs are needed" if needed else ""
+        first = tests[done.n_safe]  # the one that the pairs needed are about
+        verb = "less" if first.drop < margin else "more"
+        aim = f"to prove that {_budget(first.budget, unit)} loses {verb} than {margin:g}"
+        more = f"; {aim}, about {needed} pairs are needed" if needed else ""
         return CANNOT_TELL, f"{safe} No loss is proven either: with {tests[0].n} pairs it can't be told{more}."
     lost = f"A real loss is proven at {_budget(done.loss, unit)} and everything below it"
     if done.collapse is None:

@@ -21,7 +21,9 @@ from analyzer.report.rows import (
     Volume,
     columns,
 )
+from analyzer.served import group_drifts
 from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.server_identity import Drift
 
 ALL = -1
 
@@ -48,6 +50,7 @@ class Facts:
     sessions: list[Session]
     snapshots: list[dict[str, Any]]
     canaries: list[dict[str, Any]]
+    drifts: list[Drift]
     volumes: list[Volume]
     scorer_versions: list[str]
 
@@ -170,6 +173,7 @@ def read_facts(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
             " ORDER BY probe_id",
             here,
         ),
+        drifts=group_drifts(conn, group, generation),
         volumes=_volumes(conn, here) if volumes else [],
         scorer_versions=[
             r[0]

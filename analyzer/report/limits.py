@@ -22,6 +22,12 @@ def alarms(facts: Facts) -> list[str]:
             "DEAD KNOB: before the sweep, the smallest budget gave the same answers as full cache. It was run all the "
             "same (--allow-dead-knob): a flat line below shows an ignored setting, not robustness."
         )
+    if facts.drifts:
+        seen = plural(len({one.session_id for one in facts.drifts}), "session")
+        found.append(
+            f"DRIFT: the server became another one in {seen} ({facts.drifts[0].what}). It was analysed all the same "
+            "(analysis.allow_drift): a difference between budgets may be one between servers."
+        )
     wrong = [s for s in facts.series if any(e.status == "contradicted" for e in facts.statuses(s))]
     if wrong:
         found.append(f"CONTRADICTED ({', '.join(wrong)}): the server applied another budget than asked.")

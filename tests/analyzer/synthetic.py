@@ -66,6 +66,7 @@ class Spec:
     cached_tokens: int = 0
     prompt_truncated: bool = False
     context_words: int = 24
+    round_to: int = 1
 
 
 def make_db(path: Path, **asked: Any) -> Path:
@@ -180,7 +181,7 @@ def _write_run(
         "INSERT INTO runs VALUES (" + ",".join("?" * 21) + ")",
         (run_id, spec.exp_group_id, spec.generation, dataset_id(spec), "reference", "http://127.0.0.1:8000/v1",
          "kvt-reference", series, policy, budget, "fraction" if full else spec.unit, mode, int(full), "body", "{}",
-         json.dumps({"via": "body"}), repeat, _sha("template"), json.dumps({"temperature": 0, "max_tokens": 16}),
+         json.dumps({"apply": {"via": "body", "round_to": spec.round_to}}), repeat, _sha("template"), json.dumps({"temperature": 0, "max_tokens": 16}),
          level_idx, NOW),
     )  # fmt: skip
     shared = np.random.default_rng([spec.seed, 1]).random(len(examples))  # the same examples are hard everywhere

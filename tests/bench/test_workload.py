@@ -1,5 +1,6 @@
 """Prompts: exact lengths, distributions, salts and files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from kvt_async.bench import lengths
-from kvt_async.bench.workload import Place, load_workload
+from kvt_async.bench.workload import Place, Prompt, load_workload
 from kvt_async.contract.bench_settings import Lengths
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
@@ -37,11 +38,11 @@ def settings(tokenizer: str, *overrides: str) -> Settings:
     return load_settings(None, ["experiment.exp_group_id=b", f"tokenizer.name={tokenizer}", *overrides], environ={})
 
 
-def served_ids(config: Settings, messages: list[dict[str, str]]) -> list[int]:
-    """Tokens as a server of this tokenizer sees them."""
+def served_ids(config: Settings, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Tokens of each prompt as a server of this tokenizer sees them."""
     tokenizer = load_tokenizer(config)
-    text = tokenizer.chat.render(messages) if tokenizer.chat else messages[0]["content"]
-    return tokenizer.ids([text])[0]
+    chat = tokenizer.chat
+    return tokenizer.ids([chat.render(p.messages) if chat else p.messages[0]["content"] for p in prompts])
 
 
 @pytest.mark.parametrize("kind", ["reference", "approx:chars/4", "bpe"])
@@ -50,9 +51,9 @@ def test_prompts_have_exactly_the_asked_number_of_tokens_chat_template_included(
         bpe if kind == "bpe" else kind, "bench.workload.input_tokens.kind=uniform",
         "bench.workload.input_tokens.low=30", "bench.workload.input_tokens.high=400",
     )  # fmt: skip
-    prompts = load_workload(config).prompts([Place(seq, "salt") for seq in range(200)])
-    assert [p.input_tokens for p in prompts] == [len(served_ids(config, p.messages)) for p in prompts]
-    assert len({p.input_tokens for p in prompts}) > 100
+    prompts = load_workload(config).prompts([Place(seq, "salt") for seq in range(100)])
+    assert [p.input_tokens for p in prompts] == [len(ids) for ids in served_ids(config, prompts)]
+    assert len({p.input_tokens for p in prompts}) > 50
     assert 30 <= min(p.input_tokens for p in prompts) <= max(p.input_tokens for p in prompts) <= 400
 
 
@@ -60,9 +61,9 @@ def test_prompts_have_exactly_the_asked_number_of_tokens_chat_template_included(
 def test_salted_prompts_never_share_a_cache_block_over_places_and_stages(kind: str, bpe: str) -> None:
     config = settings(bpe if kind == "bpe" else kind, "bench.workload.input_tokens.value=64")
     work = load_workload(config)
-    alone = len(served_ids(config, [{"role": "user", "content": ""}]))
-    places = [Place(seq, salt, repeat) for salt in ("stage-1", "stage-2") for repeat in (0,) for seq in range(300)]
-    heads = [tuple(served_ids(config, p.messages)[: alone + 16]) for p in work.prompts(places)]
+    (alone,) = served_ids(config, [Prompt([{"role": "user", "content": ""}], 0, 0)])
+    places = [Place(seq, salt) for salt in ("stage-1", "stage-2") for seq in range(100)]
+    heads = [tuple(ids[: len(alone) + 16]) for ids in served_ids(config, work.prompts(places))]
     assert len(set(heads)) == len(heads)
 
 
@@ -82,10 +83,10 @@ def test_groups_share_exactly_their_prefix_within_a_stage_and_not_over_stages() 
     one, two = (work.prompts([Place(seq, salt) for seq in range(6)]) for salt in ("one", "two"))
     assert [p.group_idx for p in one] == [0, 1, 2, 0, 1, 2]
     assert {p.input_tokens for p in one} == {150}
-    ids = [served_ids(config, p.messages) for p in one]
+    ids = served_ids(config, one)
     shared = next(n for n, (a, b) in enumerate(zip(ids[0], ids[3], strict=True)) if a != b)
     assert shared >= 100
-    assert served_ids(config, two[0].messages)[:20] != ids[0][:20]
+    assert served_ids(config, two)[0][:20] != ids[0][:20]
     assert ids[0][:20] != ids[1][:20]
 
 
@@ -97,18 +98,18 @@ def test_a_prompt_too_short_for_its_template_is_refused_before_anything_is_sent(
 def test_lengths_follow_their_distribution_and_stay_within_bounds() -> None:
     def drawn(**fields: object) -> np.ndarray:
         spec = Lengths.model_validate(fields)
-        return np.array([lengths.draw(spec, (1, 0, n)) for n in range(4000)])
+        return np.array([lengths.draw(spec, (1, 0, n)) for n in range(2000)])
 
     normal = drawn(kind="normal", value=200, std=40, low=100, high=300)
-    assert normal.mean() == pytest.approx(200, abs=3)
+    assert normal.mean() == pytest.approx(200, abs=4)
     assert normal.min() >= 100
     assert normal.max() <= 300
     assert (normal == 100).mean() < 0.01  # drawn again, not piled up at the bound
     lognormal = drawn(kind="lognormal", value=200, std=100, low=1, high=100_000)
-    assert lognormal.mean() == pytest.approx(200, rel=0.05)
+    assert lognormal.mean() == pytest.approx(200, rel=0.06)
     assert lognormal.std() == pytest.approx(100, rel=0.15)
     listed = drawn(kind="list", values=[10, 20], weights=[1, 3])
-    assert (listed == 20).mean() == pytest.approx(0.75, abs=0.03)
+    assert (listed == 20).mean() == pytest.approx(0.75, abs=0.04)
     assert set(drawn(kind="uniform", low=5, high=8)) == {5, 6, 7, 8}
 
 

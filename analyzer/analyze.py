@@ -1,7 +1,8 @@
 """Facts and scores -> every derived table: guards, then one read, then one short write.
 
 Nothing is done when nothing changed: the fingerprint covers the settings, this code's version, and the counts of
-append-only facts and what is known of the server. Requests still pending, or not scored, need `partial`, and every row then says so.
+append-only facts and what is known of the server. Requests still pending, or not scored, need `partial`, and every row
+then says so.
 """
 
 import sqlite3

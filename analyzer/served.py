@@ -1,5 +1,5 @@
-"""What stored facts say of the server: blocks it rounds to, the canary's verdict, what it said of its budgets before and
-after a run's requests, and whether it stayed one server."""
+"""What stored facts say of the server: blocks it rounds to, the canary's verdict, what it said of its budgets before
+and after a run's requests, and whether it stayed one server."""
 
 import json
 import sqlite3
@@ -62,8 +62,9 @@ def canary(conn: sqlite3.Connection, run: Run) -> str | None:
 def looks(conn: sqlite3.Connection, run: Run) -> tuple[Look, ...]:
     """Every look at the run's server, in the order they were taken; one at a server that was gone says nothing."""
     rows = conn.execute(
-        "SELECT phase, json_extract(identity_json, '$.evidence') FROM server_snapshots JOIN sessions USING (session_id) "
-        "JOIN runs u USING (exp_group_id, generation) WHERE u.run_id = ? AND instr(identity_json, u.run_id) "
+        "SELECT phase, json_extract(identity_json, '$.evidence') FROM server_snapshots "
+        "JOIN sessions USING (session_id) JOIN runs u USING (exp_group_id, generation) "
+        "WHERE u.run_id = ? AND instr(identity_json, u.run_id) "
         "AND json_extract(identity_json, '$.unreachable') IS NULL ORDER BY snapshot_id",
         (run.run_id,),
     ).fetchall()

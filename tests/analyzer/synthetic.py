@@ -181,8 +181,8 @@ def _write_run(
         "INSERT INTO runs VALUES (" + ",".join("?" * 21) + ")",
         (run_id, spec.exp_group_id, spec.generation, dataset_id(spec), "reference", "http://127.0.0.1:8000/v1",
          "kvt-reference", series, policy, budget, "fraction" if full else spec.unit, mode, int(full), "body", "{}",
-         json.dumps({"apply": {"via": "body", "round_to": spec.round_to}}), repeat, _sha("template"), json.dumps({"temperature": 0, "max_tokens": 16}),
-         level_idx, NOW),
+         json.dumps({"apply": {"via": "body", "round_to": spec.round_to}}), repeat, _sha("template"),
+         json.dumps({"temperature": 0, "max_tokens": 16}), level_idx, NOW),
     )  # fmt: skip
     shared = np.random.default_rng([spec.seed, 1]).random(len(examples))  # the same examples are hard everywhere
     noise = np.random.default_rng([spec.seed, 2, level_idx]).random((len(examples), 4))

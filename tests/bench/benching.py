@@ -1,12 +1,50 @@
 """Settings for small benches against a loopback server, and what they left in the database."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+from aiohttp import web
 
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
+from tests.runner.openai_server import FakeServer, Script
+
+
+class Counting(FakeServer):
+    """`reached` is set when it has been asked `n` times."""
+
+    def __init__(self, script: Script, n: int) -> None:
+        super().__init__(script)
+        self.n, self.reached = n, asyncio.Event()
+
+    async def chat(self, http: web.Request) -> web.StreamResponse:
+        if len(self.bodies) + 1 >= self.n:
+            self.reached.set()
+        return await super().chat(http)
+
+
+class FailingAfterTheFirst(FakeServer):
+    """Its first reply, to the ready check, is never a fault."""
+
+    def _fault(self, key: str, nth: int) -> str | None:
+        return super()._fault(key, nth) if len(self.bodies) > 1 else None
+
+
+@asynccontextmanager
+async def on_loopback(server: FakeServer) -> AsyncIterator[str]:
+    """Its base URL while the block runs."""
+    runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
 
 
 def settings_for(folder: Path, base_url: str, *overrides: str) -> Settings:

@@ -24,7 +24,8 @@ from aiohttp import web
 class Script:
     """How the server behaves. `faults` maps a kind to its share of requests, drawn with `seed` per prompt and try."""
 
-    knob: str = "works"  # works | dead | random (unlike itself) | echo_only (reports a budget, changes nothing)
+    # works | dead | random (unlike itself) | echo_only (reports a budget, changes nothing) | half (applies half of it)
+    knob: str = "works"
     delay_s: float = 0.0
     words: int = 6
     faults: dict[str, float] = field(
@@ -96,13 +97,14 @@ class FakeServer:
     async def _answer(self, http: web.Request, body: dict, fault: str | None) -> web.StreamResponse:
         prompt = "".join(message["content"] for message in body["messages"])
         kv, script = body.get("kv") or {}, self.script
-        seen = kv.get("budget", script.kept) if script.knob in ("works", "random") else 1.0
+        seen = kv.get("budget", script.kept) if script.knob in ("works", "random", "half") else 1.0
+        seen = seen / 2 if script.knob == "half" and seen < 1 else seen
         salt = random.random() if script.knob == "random" else ""
         digest = hashlib.sha256(f"{prompt}|{seen}|{salt}".encode()).hexdigest()
         n = min(script.words, body["max_tokens"])
         usage: dict = {"prompt_tokens": len(prompt) // 4, "completion_tokens": n}
         if script.knob != "dead" and "budget" in kv:
-            usage["kv"] = {"policy": kv.get("policy"), "kept_fraction": kv["budget"]}
+            usage["kv"] = {"policy": kv.get("policy"), "kept_fraction": seen if script.knob == "half" else kv["budget"]}
         texts = [digest[i * 4 : i * 4 + 4] + " " for i in range(n)]
         if not body.get("stream"):
             choice = {"index": 0, "message": {"content": "".join(texts)}, "finish_reason": "stop"}
@@ -167,10 +169,11 @@ async def main() -> None:
     parser.add_argument("--version", default="1.0")
     parser.add_argument("--kept", type=float, default=1.0, help="budget applied where a request names none")
     parser.add_argument("--die-after", type=int, help="exit hard at this request")
+    parser.add_argument("--renamed-after", type=int, help="call itself version 2.0 from this request on")
     args = parser.parse_args()
     script = Script(knob=args.knob, delay_s=args.delay, log=args.log, faults=orjson.loads(args.faults),
                     version=args.version, die_after=args.die_after,
-                    kept=args.kept)  # fmt: skip
+                    kept=args.kept, renamed_after=args.renamed_after and (args.renamed_after, "2.0"))  # fmt: skip
     async with serving(script, args.port) as (_, url):
         print(url, flush=True)
         await asyncio.Event().wait()

@@ -65,9 +65,9 @@ def kvt(config: Path, *args: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(settings, n: int, process: subprocess.Popen) -> None:
+def wait_for(settings, n: int, process: subprocess.Popen, *, patience_s: float = 60.0) -> None:
     """Until `n` responses are committed."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         with suppress(MissingPrerequisiteError):  # there is no database yet

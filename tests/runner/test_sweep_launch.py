@@ -2,14 +2,16 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kvt_async.contract.errors import ConfigError, ServerError
+from kvt_async.contract.errors import ConfigError, DeadKnobError, ServerError
 from kvt_async.run.launch import command_of, groups
 from kvt_async.run.levels import make_levels
 from kvt_async.run.session import Run
@@ -94,14 +96,84 @@ async def test_a_server_that_never_gets_ready_is_given_up_and_stopped(tmp_path: 
 def test_kill_9_of_kvt_leaves_no_server_behind(tmp_path: Path, unused_tcp_port: int) -> None:
     settings = launching(tmp_path, unused_tcp_port, command=f"{SERVER} --delay 0.2", n=40)
     process = kvt(config_of(settings, tmp_path))
-    wait_for(settings, 2, process)
+    wait_for(settings, 2, process, patience_s=90)
     assert len(alive(f"--port {unused_tcp_port} --version")) == 2  # the keeper and the server
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60  # a busy machine; nobody waits that long
     while alive(f"--port {unused_tcp_port} --version") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert alive(f"--port {unused_tcp_port} --version") == []
+
+
+# ---- the canary inside the first two levels
+
+
+DEAD = f"{SERVER} --knob dead"
+
+
+def by_level(settings) -> dict[str, int]:
+    return dict(query(settings, "SELECT series || ' ' || kv_budget, count(*) FROM responses "
+                                "JOIN requests USING (request_id) JOIN runs USING (run_id) GROUP BY 1"))  # fmt: skip
+
+
+async def test_a_dead_knob_ends_the_sweep_at_the_second_server_and_full_cache_is_kept(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    settings = launching(tmp_path, unused_tcp_port, command=DEAD, n=3)
+    with pytest.raises(DeadKnobError, match="full was sent and is kept, nothing of any other level was") as caught:
+        await run(settings, options=QUIET)
+    assert caught.value.exit_code == 3
+    assert by_level(settings) == {"full 1.0": 3}
+    asked = query(settings, "SELECT level, count(*) FROM probes WHERE verdict IS NULL GROUP BY 1 ORDER BY 1")
+    assert asked == [("full", 6), ("kv 0.2", 3)]
+    assert query(settings, "SELECT verdict FROM probes WHERE verdict IS NOT NULL") == [("dead",)]
+    assert {path.name for path in (tmp_path / "runs/g/launch").iterdir()} == {"full.log", "kv-0.2.log"}
+    assert alive(f"--port {unused_tcp_port}") == []
+
+
+async def test_after_a_dead_knob_the_same_command_asks_again_and_finishes_once_it_is_mended_or_allowed(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    settings = launching(tmp_path, unused_tcp_port, command=DEAD, n=3)
+    with pytest.raises(DeadKnobError):
+        await run(settings, options=QUIET)
+    with pytest.raises(DeadKnobError):  # full cache is asked anew, for the canary alone
+        await run(settings, options=QUIET)
+    assert by_level(settings) == {"full 1.0": 3}
+    report = await run(settings, options=replace(QUIET, allow_dead_knob=True))
+    assert (report.exit_code, report.canary) == (0, "dead")
+    assert sum(by_level(settings).values()) == 12
+    check_invariants(settings)
+
+
+async def test_a_sweep_that_was_stopped_between_its_levels_goes_on_without_another_canary(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    settings = launching(tmp_path, unused_tcp_port, n=3)
+    await run(settings, options=replace(QUIET, limit=1))
+    probes = query(settings, "SELECT count(*) FROM probes WHERE kind = 'canary' AND verdict IS NULL")
+    report = await run(settings, options=QUIET)
+    assert (report.exit_code, sum(by_level(settings).values())) == (0, 12)
+    assert query(settings, "SELECT count(*) FROM probes WHERE kind = 'canary' AND verdict IS NULL") == probes
+    verdicts = query(settings, "SELECT DISTINCT verdict, json_extract(detail_json, '$.asked_in') IS NOT NULL "
+                               "FROM probes WHERE verdict IS NOT NULL ORDER BY 2")  # fmt: skip
+    assert verdicts == [("alive", 0), ("alive", 1)]
+
+
+async def test_a_port_that_something_else_listens_on_is_refused_before_anything_is_launched(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = launching(tmp_path, port)
+        with pytest.raises(ConfigError, match="something listens there already") as caught:
+            await run(settings, options=QUIET)
+    assert f"127.0.0.1:{port}" in str(caught.value)
+    assert not (tmp_path / "runs/g/launch").exists()
+
+
+# ---- templates
 
 
 def test_levels_with_equal_commands_share_a_server_and_ports_names_and_params_are_filled_in() -> None:

@@ -1,16 +1,22 @@
 """bench_report.md and bench_report.html: the verdict first, then tables, charts, what was asked, definitions."""
 
+import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import polars as pl
 
 from analyzer.bench import charts, words
 from analyzer.bench.levels import LevelRow, level_table
 from analyzer.bench.points import Point
 from analyzer.bench.results import Result
 from analyzer.charts_style import NARROW, PAGE, WIDE, save, spec_of, title_lines
+from analyzer.made import once
 from analyzer.report.build import environment, vega
 from analyzer.report.provenance import flat
 from analyzer.report.tables import Table
@@ -41,18 +47,41 @@ DEFINITIONS = (
 
 def write(points: Sequence[Point], results: Sequence[Result], levels: Sequence[LevelRow], paths: RunPaths,
           extra: dict[str, Any], now: datetime | None = None) -> tuple[Path, Path]:  # fmt: skip
-    """Both reports beside the database and the pictures in plots/. `extra`: group, command, as-table lines."""
+    """Both reports beside the database and the pictures in plots/; nothing is drawn where they stand already, made
+    from the same. `extra`: group, command, as-table lines."""
+    inputs = [told(list(points)), told(list(results)), told(list(levels)), extra]
+    made = once(paths.run_dir, "bench_report", inputs, lambda: _write(points, results, levels, paths, extra, now))
+    return made.files[0], made.files[1]
+
+
+def told(value: Any) -> Any:
+    """A value whose repr tells everything: arrays and frames, which Python shortens, become digests."""
+    if isinstance(value, np.ndarray):
+        return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+    if isinstance(value, pl.DataFrame):
+        return [value.columns, hashlib.sha256(repr(value.rows()).encode()).hexdigest()]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__name__, *(told(getattr(value, field.name)) for field in fields(value))]
+    if isinstance(value, dict):
+        return [(key, told(inner)) for key, inner in value.items()]
+    return [told(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def _write(points: Sequence[Point], results: Sequence[Result], levels: Sequence[LevelRow], paths: RunPaths,
+           extra: dict[str, Any], now: datetime | None) -> list[Path]:  # fmt: skip
+    """All files, the Markdown and the HTML page first."""
     kinds = [*charts.KINDS, *([charts_levels(levels)] if levels else [])]
+    pictures = []
     for kind in kinds:
         head = title_lines(kind.title, [kind.says], _alarm(points), WIDE)
-        save(spec_of(kind.draw(points, WIDE), WIDE, head), paths.plots, kind.name)
+        pictures += save(spec_of(kind.draw(points, WIDE), WIDE, head), paths.plots, kind.name)
     page = _page(points, results, levels, extra, now or datetime.now(UTC))
     page["charts"] = [{"name": k.name, "title": k.title, "says": k.says, "note": _alarm(points)} for k in kinds]
     md, html = paths.run_dir / "bench_report.md", paths.run_dir / "bench_report.html"
     md.write_text(environment("md").get_template("bench.md.jinja").render(page), encoding="utf-8")
     page |= {"specs": _specs(points, kinds), "script": vega()}
     html.write_text(environment("html").get_template("bench.html.jinja").render(page), encoding="utf-8")
-    return md, html
+    return [md, html, *pictures]
 
 
 def _page(points: Sequence[Point], results: Sequence[Result], levels: Sequence[LevelRow], extra: dict[str, Any],

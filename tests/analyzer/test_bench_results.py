@@ -15,6 +15,7 @@ from analyzer.bench.points import Point, points
 from analyzer.bench.requests import with_metrics
 from analyzer.bench.results import result_of
 from analyzer.bench.saturation import highest_within, knee
+from analyzer.made import NAME as MADE
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
@@ -230,6 +231,10 @@ def test_reports_hold_verdict_tables_and_pictures_and_the_same_facts_give_the_sa
         assert f"plots/{name}.png" in text
         assert (md.parent / f"plots/{name}.png").stat().st_size > 1000
     before = [line for file in (md, html) for line in file.read_text(encoding="utf-8").splitlines()]
+    stood = [file.stat().st_mtime_ns for file in (md, html)]
+    bench_stages(settings)
+    assert [file.stat().st_mtime_ns for file in (md, html)] == stood, "made from the same: not drawn again"
+    (md.parent / MADE).unlink()
     bench_stages(settings)
     after = [line for file in (md, html) for line in file.read_text(encoding="utf-8").splitlines()]
     changed = [b for b, a in zip(before, after, strict=True) if b != a]

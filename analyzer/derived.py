@@ -64,14 +64,19 @@ def insert(conn: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
     )
 
 
-def write_scores(conn: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """One short transaction of scores rows, values in column order."""
+def write_scores(
+    conn: sqlite3.Connection,
+    rows: Sequence[tuple[Any, ...]],
+    finish: Callable[[sqlite3.Connection], None] = lambda _: None,
+) -> None:
+    """One short transaction of scores rows, values in column order, and of what `finish` writes."""
     whole = len(rows) - len(rows) % _AT_ONCE
     together = (list(chain.from_iterable(rows[at : at + _AT_ONCE])) for at in range(0, whole, _AT_ONCE))
 
     def work(c: sqlite3.Connection) -> None:
         c.executemany(_SCORES.format(",".join([_SCORE] * _AT_ONCE)), together)
         c.executemany(_SCORES.format(_SCORE), rows[whole:])
+        finish(c)
 
     in_transaction(conn, work)
 

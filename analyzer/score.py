@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -139,13 +140,17 @@ def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, job: Job, go
     dataset, run = job.dataset, job.run
     same_tokenizer = not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
     derived.drop_unfinished_scores(conn, run.run_id)
+    rows: list[tuple[Any, ...]] = []
     for chunk in outcomes.score_inputs(facts, run, job.full_run_id):
+        if len(rows) + chunk.height > tables.CHUNK_ROWS:
+            derived.write_scores(conn, rows)
+            rows = []
         frame = chunk.join(golds, on="example_id", how="left", maintain_order="left")
         scored = score_frame(frame, dataset.metric, server_counts=same_tokenizer)
-        derived.write_scores(conn, scored.sort("request_id").rows())  # in key order: the index grows at its end
+        rows += scored.sort("request_id").rows()  # in key order: the index grows at its end
     detail = {"scorer_version": SCORER_VERSION, "metric": dataset.metric, "rows": job.rows}
     state = (job.exp_group_id, job.generation, "score", run.run_id, job.mark, detail)
-    derived.in_transaction(conn, lambda c: derived.set_state(c, *state))
+    derived.write_scores(conn, rows, lambda c: derived.set_state(c, *state))  # few turns at the lock others wait for
 
 
 def score_frame(frame: pl.DataFrame, metric: str, *, server_counts: bool) -> pl.DataFrame:

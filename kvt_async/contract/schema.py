@@ -132,6 +132,8 @@ def connect_for_reading(db: Path, *, write_derived: bool = False, check_same_thr
             conn.close()
             raise _other_version(db, version)
         _common_pragmas(conn)
+        if write_derived:  # no wait for the disk at each commit: what a power cut takes is computed again
+            conn.execute("PRAGMA synchronous=NORMAL")
         return conn
     except sqlite3.Error as error:
         raise store_error(db, error) from error

@@ -1,7 +1,8 @@
 """What this machine's client can do at most, and whether a plan asks for more.
 
 Measured with the bench itself (client, store and all) against the null server, kept per host, Python, transport and
-loop. {requests_per_s, output_events_per_s, streams, streams_is_least, ttft_floor_ms: {p50, p99}, measured_at, ...}.
+loop. {requests_per_s, output_events_per_s, streams (kept up with), streams_clean (and the verdict was clean),
+streams_is_least, ttft_floor_ms: {p50, p99}, measured_at, ...}.
 """
 
 import hashlib

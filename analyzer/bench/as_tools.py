@@ -1,8 +1,9 @@
 """The same run under the formulas of other tools: what each would have printed for what we measured.
 
 Each tool starts its clock and ends it at another mark, and averages differently; docs/BENCH.md has the table. Marks we
-have not got (a tool's own event loop delay, its own tokeniser) are left out, not guessed. Sources: the tools' own code,
-vllm 0.11 benchmarks/serve, guidellm 0.8, aiperf 0.1, sglang bench_serving, evalscope 1.x perf.
+have not got (a tool's own event loop delay, its own tokeniser) are left out, not guessed. Sources: the tools' own code:
+guidellm 0.8.1, aiperf 0.13.0 and evalscope 1.14.1, each checked by running it beside ours on the same load; read only:
+vllm's `bench serve` of September 2026, sglang 0.5.23's bench_serving.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,8 +44,8 @@ def _after_first(latency: pl.Expr, ttft: pl.Expr, tokens: pl.Expr) -> pl.Expr:
     return pl.when(tokens > 1).then((latency - ttft) / (tokens - 1))
 
 
-def _all_of_it(latency: pl.Expr, ttft: pl.Expr, tokens: pl.Expr) -> pl.Expr:
-    return pl.when(tokens > 0).then(latency / tokens)
+def _all_of_it(_latency: pl.Expr, _ttft: pl.Expr, tokens: pl.Expr) -> pl.Expr:
+    return pl.when(tokens > 0).then((pl.col("last_delta") - pl.col("start")) / 1e9 / tokens)
 
 
 FORMULAS: Mapping[str, Formulas] = {
@@ -58,7 +59,7 @@ FORMULAS: Mapping[str, Formulas] = {
     ),
     "guidellm": Formulas(
         pl.col("start_ns"), _TEXT, pl.col("end_ns"), "request", _all_of_it,
-        "TPOT is latency / tokens, TTFT included; ITL is one mean per request; latency ends with the stream",
+        "TPOT is (last text - start) / tokens, TTFT included; ITL is a mean per request; latency ends with the stream",
     ),
     "sglang": Formulas(
         _POSTED, _TEXT, _LAST_LINE, "chunks", _after_first,

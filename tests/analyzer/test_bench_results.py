@@ -189,7 +189,7 @@ def test_each_tools_formulas_end_at_their_own_marks(tmp_path: Path) -> None:
     assert seen == {
         "vllm": [100.5, 10.1, round((10 * 10 + 1) / 11, 3), 201.5],
         "aiperf": [100.5, 10.0, 10.0, 200.5],
-        "guidellm": [100.0, round(204 / 11, 3), 10.0, 204.0],
+        "guidellm": [100.0, round(200 / 11, 3), 10.0, 204.0],
         "sglang": [100.5, 10.3, 10.0, 203.5],
         "evalscope": [100.5, 10.2, 10.0, 202.5],
     }

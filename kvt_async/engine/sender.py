@@ -17,6 +17,7 @@ from kvt_async.contract.errors import ErrorType, ServerError
 from kvt_async.contract.load import secret
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
+from kvt_async.engine.aside import Aside
 from kvt_async.engine.breaker import LONGEST_NAP_S, Breaker
 from kvt_async.engine.client import Client, Tried
 from kvt_async.engine.limits import Dispatcher
@@ -27,7 +28,7 @@ from kvt_async.records import Attempt, Marks, Outcome, Request
 Record = Callable[[Request, Attempt], Awaitable[None]]
 Admit = Callable[[], Awaitable[None]]
 
-AVOID_S = 5.0  # an endpoint that could not be reached is passed over this long, where there are others
+PROBE_TIMEOUT_S = 2.0  # for a word of an endpoint that is set aside
 
 
 class Sender:
@@ -48,7 +49,7 @@ class Sender:
         self._in_line: set[asyncio.Timeout] = set()
         self._flying: Counter[str] = Counter()
         self._turn = itertools.count()
-        self._avoid_until: dict[str, float] = {}
+        self._aside = Aside(self._answers)
         self._client: Client | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,6 +61,7 @@ class Sender:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._aside.close()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -188,8 +190,10 @@ class Sender:
                 tried = await self._once(sending, endpoint, fresh=True)
         finally:
             self._flying[endpoint] -= 1
-        if tried.attempt.error_type in CONNECTION_LEVEL:
-            self._avoid_until[endpoint] = time.monotonic() + AVOID_S
+        if tried.attempt.error_type not in CONNECTION_LEVEL:
+            self._aside.take_back(endpoint)
+        elif len(request.endpoints) > 1:
+            self._aside.put(endpoint)
         return tried
 
     async def _once(self, sending: "_Sending", endpoint: str, *, fresh: bool) -> Tried:
@@ -259,9 +263,17 @@ class Sender:
     def _pick(self, endpoints: tuple[str, ...]) -> str:
         if len(endpoints) == 1:
             return endpoints[0]
-        now, start = time.monotonic(), next(self._turn)
+        start = next(self._turn)
         turned = [endpoints[(start + n) % len(endpoints)] for n in range(len(endpoints))]
-        return min(turned, key=lambda url: (self._avoid_until.get(url, 0.0) > now, self._flying[url]))
+        return min(turned, key=lambda url: (url in self._aside, self._flying[url]))
+
+    async def _answers(self, endpoint: str) -> bool:
+        """Whether an endpoint that was set aside serves again: /health, whose 404 is an answer too; 503 is none yet."""
+        try:
+            reply = await self._the_client.get(f"{endpoint.removesuffix('/v1')}/health", endpoint, PROBE_TIMEOUT_S)
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+        return reply[0] < 500
 
     async def _get(self, url: str, timeout_s: float) -> tuple[dict[str, str], bytes]:
         where = f"GET {public_url(url)}"

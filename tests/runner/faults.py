@@ -70,11 +70,11 @@ Step = Callable[[Wire, Seen], Awaitable[None]]
 class FaultServer:
     """Listens on a free port of `host`; `stop` may be called in the middle of everything."""
 
-    def __init__(self, *steps: Step, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *steps: Step, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.steps = list(steps)
         self.seen: list[Seen] = []
         self.connections = 0
-        self.port = 0
+        self.port = port  # 0: a free one
         self._host, self._tls = host, tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()

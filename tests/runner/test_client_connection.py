@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.errors import ConfigError, EndState, ErrorType, ServerError
+from kvt_async.engine.aside import Aside
 from kvt_async.engine.sender import Sender
 from tests.runner.faults import FaultServer, answer, chunk, close, delta, event, head, paced, raw, reply, reset, stall
 from tests.runner.faults import status as http_status
-from tests.runner.sending import PATH, Recorder, against, request_to, send_one, settings_for, try_once
+from tests.runner.sending import PATH, Recorder, against, request_to, send_one, settings_for, try_once, until
 
 pytestmark = pytest.mark.usefixtures("every_transport")
 
@@ -349,3 +350,37 @@ async def test_several_endpoints_share_the_requests_and_a_dead_one_is_avoided() 
             for n in range(5):
                 assert (await sender.send(request_to(dead, one.base_url, number=n), recorder)).reply is not None
             assert len(recorder.attempts) <= 1
+
+
+async def test_an_endpoint_set_aside_is_asked_on_its_health_page_and_serves_again_once_that_answers() -> None:
+    port = free_port()
+    dead = f"http://127.0.0.1:{port}/v1"
+    retry = {"retry": {"max_attempts": 3, "initial_s": 0.001}}
+    async with FaultServer(answer("a")) as one, Sender(settings_for(one.base_url, retry)) as sender:
+        sender._aside = Aside(sender._answers, every_s=0.01)
+        recorder, urls = Recorder(), (dead, one.base_url)
+        outcomes = [await sender.send(request_to(*urls, number=n), recorder) for n in range(6)]
+        assert [o.last.endpoint for o in outcomes if o.last] == [one.base_url] * 6
+        assert [(a.endpoint, a.error_type) for a in recorder.attempts] == [(dead, ErrorType.CONNECTION)]
+        loading = http_status(503)
+        async with FaultServer(loading, loading, answer("b"), port=port) as back:
+            await until(lambda: dead not in sender._aside)
+            assert [seen.path for seen in back.seen] == ["/health"] * 3  # not a request among them
+            served = [await sender.send(request_to(*urls, number=n), recorder) for n in range(6, 10)]
+        assert {o.last.endpoint for o in served if o.last} == {dead, one.base_url}
+        assert len(recorder.attempts) == 1
+
+
+async def test_where_every_endpoint_is_set_aside_requests_find_out_themselves() -> None:
+    ports = free_port(), free_port()
+    urls = tuple(f"http://127.0.0.1:{port}/v1" for port in ports)
+    retry = {"retry": {"max_attempts": 8, "initial_s": 0.01}}
+    async with Sender(settings_for(urls[0], retry)) as sender:
+        recorder = Recorder()
+        sending = asyncio.create_task(sender.send(request_to(*urls), recorder))
+        await until(lambda: all(url in sender._aside for url in urls))
+        async with FaultServer(answer("b"), port=ports[1]):
+            outcome = await sending
+        assert outcome.last is not None
+        assert outcome.last.endpoint == urls[1]
+        assert urls[1] not in sender._aside

@@ -61,6 +61,7 @@ PLAIN: dict[str, list[str]] = {
     "apply-mixed": with_("validate", "kv.apply={via: none, body: {a: 1}}"),
     "apply-incomplete": with_("validate", "kv.apply={via: body}"),
     "placeholder-unknown": with_("validate", 'kv.apply={via: body, body: {x: "{budgte}"}}'),
+    "round-to-zero": with_("validate", "kv.apply={via: body, body: {a: 1}, round_to: 0}"),
     "endpoint-missing": with_("validate", 'kv.apply={via: endpoint, endpoints: {"1.0": "http://127.0.0.1:9/v1"}}'),
     "launch-interleaved": with_("validate", "kv.apply={via: launch, command: x}", "limits.order=interleaved"),
     "dataset-unknown": with_("validate", "dataset.name=longbnch"),
@@ -134,6 +135,51 @@ def taken_port() -> Iterator[int]:
 def test_a_taken_port_is_said_to_be_taken(kvt: Kvt) -> None:
     with taken_port() as port:
         verify("port-in-use", kvt("serve", "--port", str(port)))
+
+
+SERVING = "analysis.serving={context_tokens: 1000, batch: 1}"
+LAUNCH = f"{sys.executable} -m tests.runner.openai_server --port {{port}} --kept {{budget}} --knob dead"
+
+
+def launching(port: int) -> list[str]:
+    url = f"engine.base_url=http://127.0.0.1:{port}/v1"
+    return with_("sweep", f"kv.apply={{via: launch, command: '{LAUNCH}', grace_s: 2}}", url)
+
+
+def test_launched_servers_need_a_free_port_and_a_live_knob(kvt: Kvt, folder: Path) -> None:
+    env = {"PYTHONPATH": str(TABLE.parents[1])}
+    with taken_port() as port:
+        verify("launch-port-taken", kvt(*launching(port), env=env))
+    verify("launch-dead-knob", kvt(*launching(0), env=env))
+
+
+@contextlib.contextmanager
+def scripted(*args: str) -> Iterator[str]:
+    """A server of the runner's tests as a process; its URL."""
+    command = [sys.executable, "-m", "tests.runner.openai_server", *args]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"engine.base_url={process.stdout.readline().strip()}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_must_stay_the_one_it_was(kvt: Kvt, folder: Path) -> None:
+    with scripted() as url:
+        assert kvt(*with_("sweep", url), "--limit", "1", "-q").returncode == 0
+    with scripted("--version", "2.0") as url:
+        verify("server-changed", kvt(*with_("sweep", url)))
+    with scripted("--renamed-after", "14") as url:
+        assert kvt(*with_("sweep", url, "experiment.exp_group_id=late"), "-q").returncode == 0
+        verify("server-drifted", kvt(*with_("all", url, "experiment.exp_group_id=late")))
+
+
+def test_a_report_tells_of_the_analysis_that_was_made_and_of_files_that_are_there(kvt: Kvt, swept) -> None:
+    assert kvt(*swept("all")).returncode == 0
+    verify("report-other-margin", kvt(*swept("report", pairs=["analysis.margin=0.2"])))
+    verify("model-config-missing", kvt(*swept("report", pairs=["model.config=none.json", SERVING])))
 
 
 @pytest.fixture

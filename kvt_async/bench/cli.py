@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kvt_async.contract.cli_options import ConfigOption, JsonOption, OverrideOption, PrintConfigOption, QuietOption
-from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.errors import ConfigError, KvtError
 
 app = typer.Typer(
     help="Measure throughput and latency of a server under a load of known shape, and say who was the bottleneck.",
@@ -72,9 +72,14 @@ def bench(
     report = execute(settings, Options(force=force, dry_run=dry_run, quiet=quiet, as_json=as_json))
     answer, lines = report.as_json(), report.lines()
     if report.plan is None:
-        found = _analysis(settings, as_tool)
-        lines += found.pop("lines", [])
-        answer["analysis"] = found
+        try:
+            answer["analysis"] = found = _analysis(settings, as_tool)
+            lines += found.pop("lines", [])
+        except KvtError as error:
+            if report.exit_code not in (0, 4):  # stopped before anything could be analysed: that is the news
+                lines.append(str(error))
+            else:
+                raise
     _answer(answer, as_json, [] if quiet else lines)
     raise typer.Exit(report.exit_code)
 

@@ -1,0 +1,46 @@
+"""Large experiments are scored and read in several processes, and nothing in the results tells."""
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from analyzer import parallel
+from analyzer.analyze import analyze
+from analyzer.score import score
+from kvt_async.contract.schema import DERIVED_TABLES
+
+SMALL = {"n_bins": 2, "n_per_bin": 12, "graded": True, "failures": 0.1, "budgets": (1.0, 0.5, 0.2)}
+
+
+def derived_rows(conn: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    return {
+        table: sorted((tuple(row) for row in conn.execute(f"SELECT * FROM {table}")), key=repr)
+        for table in DERIVED_TABLES
+    }
+
+
+def test_processes_store_what_one_process_stores(
+    experiment: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = []
+    for worth_it in (0, 10**9):
+        monkeypatch.setattr(parallel, "WORTH_IT_ROWS", worth_it)
+        monkeypatch.setattr(parallel, "cores", lambda: 2)  # whatever machine this runs on
+        conn, settings = experiment(**SMALL)
+        score(conn, "synthetic")
+        analyze(conn, settings)
+        stored.append(derived_rows(conn))
+    assert all(stored[0][table] for table in ("scores", "bin_stats", "run_evidence", "budget_stats"))
+    assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize("rows", [0, parallel.WORTH_IT_ROWS - 1])
+def test_little_work_stays_in_this_process(rows: int) -> None:
+    assert parallel.results(len, ["a", "bc"], rows=rows) == [None, None]
+
+
+def test_results_come_in_the_order_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    assert parallel.results(len, ["a", "bc", ""], rows=10**9) == [1, 2, 0]

@@ -7,6 +7,8 @@ import statistics
 import pytest
 
 from analyzer.analyze import analyze
+from analyzer.report.facts import read_facts
+from analyzer.report.story import story
 from analyzer.score import score
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.schema import DERIVED_TABLES
@@ -56,6 +58,8 @@ def test_no_loss_anywhere_is_proven_when_there_are_enough_pairs_and_not_told_whe
     assert overall(few)["verdict"] == "cannot_tell"
     assert overall(few)["n_needed"] >= 72
     assert overall(few)["safe_budget"] == 1.0
+    needed = overall(few)["n_needed"]
+    assert f"; to prove that 0.5 loses less than 0.05, about {needed} pairs are needed." in overall(few)["verdict_text"]
 
 
 def test_every_run_and_bin_has_a_row_also_an_empty_bin(experiment):
@@ -134,11 +138,14 @@ def test_series_are_compared_on_the_same_examples_with_holm(experiment):
 
 
 def test_budgets_that_the_server_rounds_to_one_are_said_to_be_one(experiment):
-    conn, _ = analysed(
+    conn, settings = analysed(
         experiment, n_bins=1, n_per_bin=12, lengths=(20,), budgets=(1.0, 0.5, 0.051, 0.05), p_correct=0.9
     )
     notes = json.loads(overall(conn)["zone_json"])["notes"]
     assert any("0.051 and 0.05 were applied as the same budget" in note for note in notes)
+    told = story(read_facts(conn, "synthetic"), settings)
+    (limits,) = [answer.lines for answer in told.answers if answer.question == "What limits it?"]
+    assert "0.051 and 0.05 were applied as the same budget (1 tokens kept)." in limits
 
 
 def test_the_first_series_is_confirmatory_the_others_holm_and_bins_exploratory(experiment):

@@ -47,8 +47,10 @@ def on(kvt: Kvt, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[st
     write_examples(tmp_path / "examples.jsonl", 12)
     (tmp_path / "proof.yaml").write_text(CONFIG, encoding="utf-8")
 
-    def run(verb: str, url: str, *args: str, pairs: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        return kvt(verb, "-c", "proof.yaml", *overrides(f"engine.base_url={url}", *pairs), *args)
+    def run(
+        verb: str, url: str, *args: str, pairs: tuple[str, ...] = (), env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return kvt(verb, "-c", "proof.yaml", *overrides(f"engine.base_url={url}", *pairs), *args, env=env)
 
     return run
 
@@ -112,3 +114,17 @@ def test_a_server_that_becomes_another_one_is_refused_by_analyze_unless_that_is_
     assert "DRIFT" in told.stdout
     assert on("report", url).returncode == 3
     assert "DRIFT" in (tmp_path / "runs/proof/report.md").read_text("utf-8")
+
+
+def test_a_metric_that_shows_another_budget_after_the_requests_contradicts_them(on) -> None:
+    command = f"{sys.executable} -m tests.runner.openai_server --port {{port}} --kept {{budget}} --renamed-after 10"
+    launched = (f"kv.apply={{via: launch, command: '{command}', grace_s: 2}}", "kv.evidence={metric: kv_kept}",
+                "kv.budgets=[1.0, 0.5]")  # fmt: skip
+    env = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    swept = on("sweep", "http://127.0.0.1:0/v1", pairs=launched, env=env)
+    assert swept.returncode == 0, swept.stderr
+    assert "metric kv_kept said 0.5 before its requests and 1.0 after them" in swept.stderr
+    refused = on("all", "http://127.0.0.1:0/v1", pairs=("analysis.allow_drift=true",))
+    assert refused.returncode == 3, refused.stdout + refused.stderr
+    assert "the server applied another budget than asked" in refused.stderr
+    assert "metric kv_kept said 0.5 before its requests and 1.0 after them" in refused.stderr

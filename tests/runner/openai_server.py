@@ -143,7 +143,9 @@ class FakeServer:
         return web.json_response({"version": name, "uptime_s": time.monotonic()})
 
     async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text=self.script.metrics.replace("N_REQUESTS", str(len(self.bodies))))
+        page, after = self.script.metrics.replace("N_REQUESTS", str(len(self.bodies))), self.script.renamed_after
+        kept = 1.0 if after is not None and len(self.bodies) >= after[0] else self.script.kept
+        return web.Response(text=page.replace("KEPT", str(kept)))
 
 
 @asynccontextmanager
@@ -172,7 +174,7 @@ async def main() -> None:
     parser.add_argument("--renamed-after", type=int, help="call itself version 2.0 from this request on")
     args = parser.parse_args()
     script = Script(knob=args.knob, delay_s=args.delay, log=args.log, faults=orjson.loads(args.faults),
-                    version=args.version, die_after=args.die_after,
+                    version=args.version, metrics="kv_kept KEPT\n", die_after=args.die_after,
                     kept=args.kept, renamed_after=args.renamed_after and (args.renamed_after, "2.0"))  # fmt: skip
     async with serving(script, args.port) as (_, url):
         print(url, flush=True)

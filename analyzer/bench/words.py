@@ -98,7 +98,7 @@ def _trust(points: Sequence[Point]) -> str:
         parts.append(f"CLIENT-BOUND: figures are ours, not the server's, by up to {worst.error_bound_ms:.1f} ms "
                      f"({worst.signal})")  # fmt: skip
     elif worst.verdict == CLEAN:
-        parts.append(f"client-clean (error at most {worst.error_bound_ms:.1f} ms)")
+        parts.append(f"client-clean (its loop was late by at most {worst.error_bound_ms:.1f} ms in 99% of instants)")
     else:
         parts.append("the client could not say whether it kept up")
     caches = sorted({point.cache for point in points})

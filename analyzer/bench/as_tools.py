@@ -17,7 +17,6 @@ from analyzer.bench.quantiles import Summary, summarise
 from analyzer.bench.requests import chunk_times
 
 Floats = npt.NDArray[np.float64]
-TOOLS = ("vllm", "aiperf", "guidellm", "sglang", "evalscope")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ def bench(
     if config is None and not (override or rate or concurrency or sweep_rate or sweep_concurrency or search_rate):
         typer.echo(context.get_help())
         raise typer.Exit(2)
+    _check_tool(as_tool)
     settings = _settings(config, [
         *(override or []),
         *_loads(rate=rate, concurrency=concurrency, sweep_rate=_list(sweep_rate, "--sweep-rate"),
@@ -148,6 +149,14 @@ def compare(
     found: dict[str, Any] = import_module("analyzer.bench.compare").compare(a, b)
     lines = found.pop("lines", [])
     _answer(found, as_json, lines)
+
+
+def _check_tool(name: str | None) -> None:
+    """Before anything is sent: the analyzer would find it out only afterwards."""
+    from kvt_async.contract.bench_settings import TOOLS
+
+    if name is not None and name not in TOOLS:
+        raise ConfigError(f"no formulas of {name!r} are known", where="--as", do=f"One of: {', '.join(TOOLS)}.")
 
 
 def _analysis(settings: Any, as_tool: str | None) -> dict[str, Any]:

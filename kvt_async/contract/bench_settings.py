@@ -10,6 +10,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 SLO_METRICS = ("ttft", "ttfb", "tpot", "itl", "latency")
+TOOLS = ("vllm", "aiperf", "guidellm", "sglang", "evalscope")  # whose formulas --as knows
 SLO_STATS = ("mean", "p50", "p90", "p95", "p99", "max")
 _SLO = re.compile(rf"({'|'.join(SLO_METRICS)})_({'|'.join(SLO_STATS)})_(ms|s)")
 

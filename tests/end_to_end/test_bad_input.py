@@ -83,6 +83,24 @@ PLAIN: dict[str, list[str]] = {
     "status-nothing": ["status", *CONFIG],
     "analyze-nothing": ["analyze", *CONFIG],
     "server-unreachable": ["sweep", *CONFIG],
+    "bench-two-loads": ["bench", *CONFIG, "--rate", "4", "--concurrency", "2"],
+    "bench-rate-negative": ["bench", *CONFIG, "--rate", "-3"],
+    "bench-list-bad": ["bench", *CONFIG, "--sweep-rate", "1,x"],
+    "bench-objective-unknown": ["bench", *CONFIG, "--rate", "1", "--slo", "ttft_p42_ms=3"],
+    "bench-objective-bad": ["bench", *CONFIG, "--rate", "1", "--slo", "ttft_p99_ms"],
+    "bench-search-without-slo": ["bench", *CONFIG, "--search-rate"],
+    "bench-burstiness-misplaced": ["bench", *CONFIG, "--rate", "1", "--burstiness", "0.5"],
+    "bench-tool-unknown": ["bench", *CONFIG, "--rate", "1", "--as", "wrk"],
+    "bench-workload-missing": [
+        "bench",
+        *CONFIG,
+        "--rate",
+        "1",
+        *overrides("bench.workload={kind: jsonl, path: none.jsonl}"),
+    ],
+    "bench-nothing": ["bench", "report", *CONFIG],
+    "bench-compare-missing": ["bench", "compare", "a", "b"],
+    "bench-unreachable": ["bench", *CONFIG, "--rate", "1"],
 }
 
 

@@ -22,7 +22,7 @@ def task_scores(frame: pl.DataFrame, name: str) -> pl.DataFrame:
         return frame.with_columns(score=pl.col(name), format_ok=pl.lit(None, dtype=pl.Boolean))
     said = pl.col("said")
     if task.first_line:
-        said = said.str.strip_chars_start("\n").str.split("\n").list.first()
+        said = said.str.strip_chars_start("\n").str.split_exact("\n", 0).struct.field("field_0")
     answers = frame.select(said.alias("said"), "golds", *(["meta_json"] if task.needs_meta else []))
     by_column = _overlaps if name in _OVERLAPS else rule(name)
     scores = by_column(answers) if by_column else by_rows(answers, task)

@@ -113,15 +113,15 @@ def _classes(frame: pl.DataFrame, name: str, named: NamedScore, lists: int = _LI
     names = (orjson.loads(meta) if meta else {}).get("all_classes")
     if not lists or not _searchable(names):
         return by_rows(frame, task)
-    same = frame.select(_has_classes(names)).to_series()
+    found = pl.col("said").str.extract_many(names, overlapping=True)
+    read = frame.select("golds", same=_has_classes(names), found=found)  # one query: its columns are made side by side
+    same = read["same"]
     if same.all():
-        return _one_class_list(frame, names, named)
+        return _one_class_list(read, names, named)
     if not same[0]:  # a meta that was not written by kvt
         return by_rows(frame, task)
-    here = _one_class_list(frame.filter(same), names, named)
-    return joined(
-        [(same.arg_true(), here), ((~same).arg_true(), _classes(frame.filter(~same), name, named, lists - 1))]
-    )
+    here, others = _one_class_list(read.filter(same), names, named), frame.filter(~same)
+    return joined([(same.arg_true(), here), ((~same).arg_true(), _classes(others, name, named, lists - 1))])
 
 
 def _has_classes(names: list[str]) -> pl.Expr:
@@ -129,7 +129,7 @@ def _has_classes(names: list[str]) -> pl.Expr:
     object that holds this key and list as text has them as its own.
     """
     meta = pl.col("meta_json")
-    after_key = meta.str.split(_CLASSES_KEY).list.get(1, null_on_oob=True)
+    after_key = meta.str.splitn(_CLASSES_KEY, 2).struct.field("field_1")
     flat = meta.str.count_matches("{", literal=True) == 1
     return (flat & after_key.str.starts_with(orjson.dumps(names).decode())).fill_null(False)
 
@@ -141,25 +141,21 @@ def _searchable(names: object) -> TypeGuard[list[str]]:
     )
 
 
-def _one_class_list(frame: pl.DataFrame, names: list[str], named: NamedScore) -> pl.DataFrame:
-    found = pl.col("said").str.extract_many(names, overlapping=True).list.unique()
-    one = pl.col("golds").list.contains(pl.col("found").list.first()).fill_null(False)
-    scored = (
-        frame.lazy()
-        .select("golds", found=found)
-        .with_columns(n=pl.col("found").list.len())
-        .select("golds", "found", "n", score=((pl.col("n") == 1) & one).cast(pl.Float64), format_ok=pl.col("n") > 0)
-        .collect()
-    )
-    several = (scored["n"] > 1).arg_true()
+def _one_class_list(read: pl.DataFrame, names: list[str], named: NamedScore) -> pl.DataFrame:
+    """Of rows with golds and the names found: one name is the gold or is not; several go through `named`."""
+    n, golds = read["found"].list.len(), pl.col("golds")
+    is_gold = golds.list.contains(pl.col("found").list.first()).fill_null(False)
+    scored = read.select(score=((pl.col("found").list.len() == 1) & is_gold).cast(pl.Float64), format_ok=n > 0)
+    several = (n > 1).arg_true()
     if several.is_empty():
-        return scored.select("score", "format_ok")
+        return scored
     place = {name: at for at, name in enumerate(names)}
     exact, known = [], dict[tuple[tuple[str, ...], tuple[str, ...]], float]()
-    for told, golds in scored[several].select("found", "golds").iter_rows():
-        key = (tuple(sorted(told, key=place.__getitem__)), tuple(golds or ()))
+    for told, right in read.select("found", "golds")[several].iter_rows():
+        key = (tuple(told), tuple(right or ()))
         if key not in known:
-            known[key] = max((named(list(key[0]), gold) for gold in key[1]), default=0.0)
+            in_order = sorted(set(told), key=place.__getitem__)
+            known[key] = max((named(in_order.copy(), gold) for gold in key[1]), default=0.0)
         exact.append(known[key])
     return pl.DataFrame({"score": scored["score"].scatter(several, exact), "format_ok": scored["format_ok"]})
 

@@ -15,7 +15,8 @@ from kvt_async.store.reader import NEW, Entry, Past, Reader
 from kvt_async.store.rows import rows_of_requests
 from kvt_async.store.writer import Writer
 
-CHUNK = 64  # prompts in memory at once, besides those in the queue
+FIRST, CHUNK = 8, 64  # prompts read at once: the first ones quickly, then in full chunks
+CHUNK_BYTES = 2 * 1024 * 1024  # of bodies, about: long prompts are read in smaller chunks
 Build = Callable[[Run, Entry, str, Past, int], Request]  # run, entry, request_id, past, try series
 
 
@@ -28,14 +29,15 @@ class Feed:
 
     async def requests(self, steps: Iterator[Step]) -> AsyncGenerator[Request, None]:
         """Each request once its row is committed."""
-        size = 8  # the first ones quickly, then in full chunks
+        size = FIRST
         while chunk := list(islice(steps, size)):
             made, new = await asyncio.to_thread(self._make, chunk)
             if new:
                 await self._store.save(rows_of_requests(new, utc_now()))
             for request in made:
                 yield request
-            size = CHUNK
+            mean = sum(len(request.body) for request in made) // len(made)
+            size = max(FIRST, min(CHUNK, CHUNK_BYTES // max(mean, 1)))
 
     def _make(self, chunk: Sequence[Step]) -> tuple[list[Request], list[tuple[str, str, str, str]]]:
         entries = self._reader.entries(self._dataset_id, sorted({seq for _, seq in chunk}))

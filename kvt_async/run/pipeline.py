@@ -6,7 +6,7 @@ be sent while fewer than `concurrency` are sent and not yet on disk, so a kill c
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from kvt_async.store.rows import rows_of_attempt, rows_of_outcome
 from kvt_async.store.writer import Writer
 
 WORKERS_PER_SLOT = 4  # a worker whose request waits between two tries holds no slot
+AHEAD_BYTES = 12 * 1024 * 1024  # of bodies that wait for their first turn
 Record = Callable[[Request, Attempt], Awaitable[None]]
 Admit = Callable[[], Awaitable[None]]
 
@@ -54,6 +55,25 @@ class Gate:
         self._slots.release()
 
 
+class Ahead:
+    """Counts the bytes of bodies that were made and have not had their first turn; one may always wait."""
+
+    def __init__(self, limit: int = AHEAD_BYTES) -> None:
+        self.limit, self.bytes = limit, 0
+        self._room = asyncio.Event()
+
+    async def enter(self, size: int) -> None:
+        """Wait until a body of `size` has room."""
+        while self.bytes and self.bytes + size > self.limit:
+            self._room.clear()
+            await self._room.wait()
+        self.bytes += size
+
+    def leave(self, size: int) -> None:
+        self.bytes -= size
+        self._room.set()
+
+
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """What the steps share."""
@@ -65,6 +85,7 @@ class Pipeline:
     stop: asyncio.Event
     session_id: str
     now: Callable[[], str]
+    ahead: Ahead = field(default_factory=Ahead)
 
 
 Scheduled = tuple[Request, int]  # and when the producer made it, monotonic ns
@@ -80,7 +101,7 @@ async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, concurre
     todo: asyncio.Queue[Scheduled | None] = asyncio.Queue(maxsize=workers)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_produce(requests, todo, pipe.stop, workers), name="produce")
+            group.create_task(_produce(requests, todo, pipe, workers), name="produce")
             for n in range(workers):
                 group.create_task(_work(todo, pipe), name=f"work-{n}")
     except BaseExceptionGroup as errors:
@@ -89,11 +110,12 @@ async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, concurre
 
 
 async def _produce(
-    requests: AsyncIterator[Request], todo: asyncio.Queue[Scheduled | None], stop: asyncio.Event, workers: int
+    requests: AsyncIterator[Request], todo: asyncio.Queue[Scheduled | None], pipe: Pipeline, workers: int
 ) -> None:
     async for request in requests:
-        if stop.is_set():
+        if pipe.stop.is_set():
             break
+        await pipe.ahead.enter(len(request.body))
         await todo.put((request, perf_counter_ns()))
     for _ in range(workers):
         await todo.put(None)
@@ -101,17 +123,19 @@ async def _produce(
 
 async def _work(todo: asyncio.Queue[Scheduled | None], pipe: Pipeline) -> None:
     while (item := await todo.get()) is not None:  # None: the producer has nothing more for us
-        if not pipe.stop.is_set():  # else it was queued and not started: it stays pending
+        if pipe.stop.is_set():  # it was queued and not started: it stays pending
+            pipe.ahead.leave(len(item[0].body))
+        else:
             await _Sending(item[0], pipe).run(item[1])
 
 
 class _Sending:
-    """One request on its way; knows whether it is inside the gate."""
+    """One request on its way; knows whether it is inside the gate, and whether it still waits for its first turn."""
 
-    __slots__ = ("inside", "pipe", "request")
+    __slots__ = ("ahead", "inside", "pipe", "request")
 
     def __init__(self, request: Request, pipe: Pipeline) -> None:
-        self.request, self.pipe, self.inside = request, pipe, False
+        self.request, self.pipe, self.inside, self.ahead = request, pipe, False, True
 
     async def run(self, scheduled_ns: int) -> None:
         pipe, request = self.pipe, self.request
@@ -120,6 +144,8 @@ class _Sending:
         except BaseException:
             self.leave()
             raise
+        finally:
+            self.turned()
         if outcome.last is None:
             self.leave()  # nothing was sent in its last turn
         else:
@@ -132,6 +158,7 @@ class _Sending:
         """Before each try: wait until so few are sent and unsaved that one more may be."""
         await self.pipe.gate.enter()
         self.inside = True
+        self.turned()
 
     async def record(self, request: Request, attempt: Attempt) -> None:
         """An attempt that was not the last."""
@@ -143,6 +170,12 @@ class _Sending:
         self.leave()
         if not future.cancelled() and future.exception() is None:
             self.pipe.watcher.saved(outcome)
+
+    def turned(self) -> None:
+        """Its first turn has come, or will not."""
+        if self.ahead:
+            self.ahead = False
+            self.pipe.ahead.leave(len(self.request.body))
 
     def leave(self) -> None:
         if self.inside:

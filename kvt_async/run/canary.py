@@ -176,7 +176,8 @@ def refuse(attempt: Attempt, level: str) -> None:
         raise ConfigError(
             f"the server refuses what this config sends at level {level}: {attempt.error_message}",
             where=attempt.endpoint,
-            do="Look at model.name, prompt.endpoint, decoding and kv.apply. Nothing of the grid was sent.",
+            do="Look at engine.base_url (most servers want /v1 at its end), model.name, prompt.endpoint, decoding and "
+            "kv.apply. Nothing of the grid was sent.",
         )
 
 

@@ -83,7 +83,9 @@ def _charts(
 
         return draw_all(conn, settings, paths.plots, results)
 
-    charts = once(paths.run_dir, "charts", [replace(results, volumes=[])], draw).files
+    charts = (
+        once(paths.run_dir, "charts", [replace(results, volumes=[])], draw).files if settings.analysis.charts else []
+    )
     state = "recomputed" if done.recomputed else "nothing had changed"
     return {
         "recomputed": done.recomputed,

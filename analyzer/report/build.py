@@ -44,7 +44,8 @@ def build_report(
     facts = facts or read_facts(conn, settings.experiment.exp_group_id, volumes=True)
     guard(facts, partial=partial)
     same_question(facts, settings)
-    _pictures(conn, settings, paths.plots, facts)
+    if settings.analysis.charts:
+        _pictures(conn, settings, paths.plots, facts)
     now = now or datetime.now(UTC)
     paths.run_dir.mkdir(parents=True, exist_ok=True)
     out = ReportPaths(paths.report_md, paths.report_html)
@@ -61,9 +62,11 @@ def markdown(facts: Facts, settings: Settings, now: datetime) -> str:
 
 def html(facts: Facts, settings: Settings, now: datetime) -> str:
     """report.html: one file that holds its charts, their data and what draws them."""
-    with ThreadPoolExecutor(1) as beside:  # bundling takes seconds and leaves Python's lock alone
-        script = beside.submit(vega)
-        page = _page(facts, settings, now) | {"specs": _specs(facts), "script": script.result()}
+    page = _page(facts, settings, now) | {"specs": "{}", "script": ""}
+    if settings.analysis.charts:
+        with ThreadPoolExecutor(1) as beside:  # bundling takes seconds and leaves Python's lock alone
+            script = beside.submit(vega)
+            page |= {"specs": _specs(facts), "script": script.result()}
     text: str = environment("html").get_template("report.html.jinja").render(page)
     return text
 
@@ -150,9 +153,6 @@ def _pictures(conn: sqlite3.Connection, settings: Settings, plots: Path, facts: 
 
 def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:
     """Everything the templates print."""
-    from analyzer.charts import CHARTS
-    from analyzer.charts_data import note
-
     run = facts.full or (facts.runs[0] if facts.runs else None)
     failed = sum(p.failures for p in facts.progress.values())
     return {
@@ -161,9 +161,7 @@ def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:
         "model": run.model_name if run else "",
         "dataset": ", ".join(f"{d['name']} / {d['task']}" for d in facts.datasets),
         "story": story(facts, settings),
-        "charts": [
-            {"name": k.name, "title": k.message(facts), "says": k.says(facts), "note": note(facts)} for k in CHARTS
-        ],
+        "charts": _captions(facts) if settings.analysis.charts else [],
         "verdicts": tables.verdicts(facts),
         "safe_by_length": tables.safe_by_length(facts),
         "levels": tables.levels(facts),
@@ -196,6 +194,13 @@ def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:
         "failures": FAILURES,
         "method": _method(next((v.method for v in facts.verdicts), "")),
     }
+
+
+def _captions(facts: Facts) -> list[dict[str, str]]:
+    from analyzer.charts import CHARTS
+    from analyzer.charts_data import note
+
+    return [{"name": k.name, "title": k.message(facts), "says": k.says(facts), "note": note(facts)} for k in CHARTS]
 
 
 def _level(facts: Facts, settings: Settings) -> float:

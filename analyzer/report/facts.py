@@ -193,10 +193,10 @@ def _volumes(conn: sqlite3.Connection, here: tuple[str, int]) -> list[Volume]:
         Volume(*row)
         for row in conn.execute(
             "SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9, sum(t.prompt_tokens),"
-            " sum(t.completion_tokens) FROM responses p"
-            " JOIN attempts a ON a.request_id = p.request_id AND a.attempt_idx = p.attempt_idx"
-            " JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx"
-            " WHERE a.session_id IN (SELECT session_id FROM sessions WHERE exp_group_id=? AND generation=?)"
+            " sum(t.completion_tokens) FROM attempts a"
+            " JOIN telemetry t ON t.request_id = a.request_id AND t.attempt_idx = a.attempt_idx"
+            " WHERE a.error_type IS NULL"  # that attempt gave the response
+            " AND +a.session_id IN (SELECT session_id FROM sessions WHERE exp_group_id=? AND generation=?)"
             " GROUP BY a.session_id ORDER BY min(a.started_at), a.session_id",
             here,
         )

@@ -244,6 +244,7 @@ class Analysis(Section):
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     drop_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
     allow_drift: bool = False  # analyse although the server became another one meanwhile
+    charts: bool = True  # False: tables and sentences alone, seconds sooner
     prices: Prices | None = None
     serving: Serving | None = None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Kvt, overrides
+from tests.end_to_end.conftest import CHARTS, Kvt, overrides
 from tests.runner.sweeping import write_examples
 
 CONFIG = """
@@ -67,7 +67,7 @@ def test_a_dead_knob_is_refused_before_the_grid_and_where_it_is_allowed_everythi
     assert json.loads(on("status", url, "--json").stdout or "{}").get("responses", 0) == 0
     allowed = on("sweep", url, "--allow-dead-knob")
     assert allowed.returncode == 0, allowed.stderr
-    told = on("all", url)
+    told = on("all", url, *CHARTS)
     assert told.returncode == 0, told.stderr
     run_dir = tmp_path / "runs/proof"
     specs = [path.read_text("utf-8") for path in (run_dir / "plots").glob("*.vl.json")]

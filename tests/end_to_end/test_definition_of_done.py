@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SMALL, Kvt, overrides
+from tests.end_to_end.conftest import CHARTS, SMALL, Kvt, overrides
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def ok(done) -> str:
 
 
 def test_the_whole_job_leaves_what_the_blueprint_asks_for(kvt: Kvt, args: list[str], tmp_path: Path) -> None:
+    args = [*args, *CHARTS]
     paths = {k: tmp_path / v for k, v in json.loads(ok(kvt("resolve", *args, "--json"))).items()}
     ok(kvt("validate", *args))
     assert list(tmp_path.iterdir()) == []  # neither creates anything
@@ -67,6 +68,7 @@ def test_the_whole_job_leaves_what_the_blueprint_asks_for(kvt: Kvt, args: list[s
 
 
 def test_the_same_commands_again_send_nothing_and_change_no_byte(kvt: Kvt, args: list[str], tmp_path: Path) -> None:
+    args = [*args, *CHARTS]
     ok(kvt("sweep", *args, "-q"))
     ok(kvt("all", *args, "-q"))
     run_dir = tmp_path / "runs/demo"

@@ -56,7 +56,7 @@ def test_a_longbench_archive_goes_all_the_way_to_the_report(kvt: Kvt, server_url
     text = (tmp_path / "runs/longbench_trec/report.md").read_text(encoding="utf-8")
     for said in (manifest["source_revision"], manifest["tokenizer_sha256"], manifest["prompt"]["template_version"]):
         assert said in text
-    assert "a floor, nothing can be lost from it" in text
+    assert "nothing to lose (a floor)" in text
     shown = ok(kvt("show", *args, "--sample", "1"))
     for part in ("Please determine the type of the question", "golds: Food", "full cache", "classification_first_line"):
         assert part in shown

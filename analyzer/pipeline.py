@@ -107,7 +107,7 @@ def _report(
         from analyzer.charts import files
 
         built = build_report(conn, settings, paths, partial=partial, facts=results)
-        return [built.md, built.html, *files(paths.plots)]
+        return [built.md, built.html, *(files(paths.plots) if settings.analysis.charts else [])]
 
     once(paths.run_dir, "report", [results, settings, partial, load_of(results, settings)], build)
     return {

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CONFIG ?= configs/experiments/demo.yaml
 ARGS   ?=
-JOBS   ?= 2
+JOBS   ?= 3
 
 VENV := .venv
 PARITY := .venv-parity

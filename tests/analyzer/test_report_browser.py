@@ -53,7 +53,7 @@ CONTRAST = """
 DRAWN = "document.documentElement.dataset.charts === '10'"
 WIDTHS = (1280, 390)
 CASES = (
-    "full_cache_only", "one_example", "all_failed", "dead_knob", "no_baseline", "token_caps", "close_budgets",
+    "one_example", "all_failed", "dead_knob", "close_budgets",
 )  # fmt: skip
 
 

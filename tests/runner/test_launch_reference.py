@@ -1,5 +1,6 @@
 """via: launch over four levels of the reference server: what a user of a server without budgets per request does."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from kvt_async.run.launch import environment_of, groups, with_port
 from kvt_async.run.levels import make_levels
 from kvt_async.run.session import Run
 from kvt_async.run.sweep import Options, run
-from tests.runner.sweeping import check_invariants, query, settings_for, states
+from tests.runner.sweeping import check_invariants, db_of, query, settings_for, states
 from tests.runner.test_kill_and_stop import config_of, kvt, wait_for
 from tests.runner.test_sweep_launch import alive
 
@@ -84,7 +85,8 @@ def test_a_server_that_is_killed_under_its_level_is_started_again_and_everything
     _, err = process.communicate(timeout=120)
     assert "starting it again (1 of 2)" in err
     assert (process.returncode, states(settings)) == (0, {"response": 4 * 30})
-    assert query(settings, "SELECT count(*) > 0 FROM attempts WHERE error_type IS NOT NULL") == [(1,)]
+    told = [json.loads(line) for line in (db_of(settings).parent / "run.log").read_text("utf-8").splitlines()]
+    assert [line["restart"] for line in told if line["event"] == "launched"].count(1) == 1
     assert gone(f"--port {unused_tcp_port}")
 
 

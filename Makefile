@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CONFIG ?= configs/experiments/demo.yaml
 ARGS   ?=
-JOBS   ?= 3
+JOBS   ?= 2
 
 VENV := .venv
 PARITY := .venv-parity

@@ -96,14 +96,23 @@ def needed(objective: Objective, beyond: int, n: int, alpha: float) -> int | Non
     allowed, share = 1 - LEVELS[objective.stat], beyond / n if n else 0.0
     if share >= allowed:
         return None
-    low, high = 1, 1 << 22
+
+    def proves(count: int) -> bool:
+        return binomial_cdf(math.floor(share * count), count, allowed) <= alpha / 2
+
+    high = 1
+    while not proves(high):  # doubling first: one probe costs as much as it has requests
+        high *= 2
+        if high > 1 << 22:
+            return None
+    low = high // 2 + 1
     while low < high:
         middle = (low + high) // 2
-        if binomial_cdf(math.floor(share * middle), middle, allowed) <= alpha / 2:
+        if proves(middle):
             high = middle
         else:
             low = middle + 1
-    return low if low < 1 << 22 else None
+    return low
 
 
 def good(columns: Mapping[str, Floats], objectives: Sequence[Objective], n: int) -> npt.NDArray[np.bool_]:

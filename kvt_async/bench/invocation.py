@@ -14,13 +14,12 @@ from kvt_async.bench.report import BenchReport, stage_line, stage_summary
 from kvt_async.bench.stage_run import BenchLive, run_stage
 from kvt_async.bench.stages import Left, Stage, make_stage, plan_json, what_is_left
 from kvt_async.bench.workload import Workload
-from kvt_async.contract.errors import KvtError, ServerError
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json, Level
 from kvt_async.run import launch
-from kvt_async.run.clock import utc_now
+from kvt_async.run.ending import Invoked, run_session
 from kvt_async.run.interrupts import Interrupts
 from kvt_async.run.live import beside
 from kvt_async.run.log import RunLog
@@ -34,14 +33,10 @@ NO_LIMIT = 1_000_000  # slots of a Sender whose load is bounded elsewhere: by sl
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How this invocation goes about it; nothing here is part of the experiment."""
+class Options(Invoked):
+    """Of a bench."""
 
-    force: bool = False
     guarded: bool = True  # False: the calibration itself
-    dry_run: bool = False
-    quiet: bool = False
-    as_json: bool = False
 
 
 class BenchInvocation:
@@ -75,43 +70,29 @@ class BenchInvocation:
             await add_generation(store, self.reader, settings, self.contract, self.generation)
             report.session_id = await open_session(store, settings, self.generation, settings.bench.seed)
             self.log("session", session_id=report.session_id, command=command_line(settings))
-            reason, code = "bug", 1
-            try:
-                with Interrupts(settings.limits.grace_s, self.say) as interrupts:
-                    reason = await self._interruptible(store, interrupts)
-                report.reason = reason
-                self._summarise()
-                code = report.exit_code
-            except KvtError as error:
-                reason, code = ("server" if error.exit_code == ServerError.exit_code else "refused"), error.exit_code
-                self.log("error", what=str(error))
-                raise
-            finally:
-                end = {"session_id": report.session_id, "ended_at": utc_now(), "exit_code": code, "reason": reason}
-                self.log("session_end", **end)
-                if store.broken is None:
-                    await store.insert("session_ends", end)
+            await run_session(
+                store, self.log, report, settings.limits.grace_s, self.say,
+                lambda interrupts: self._counted(store, interrupts),
+            )  # fmt: skip
 
-    async def _interruptible(self, store: Writer, interrupts: Interrupts) -> str:
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            if self.settings.kv.apply.via != "launch" or not self.settings.bench.levels:
-                return await self._with_server(store, interrupts, self.levels, None)
-            for level in self.levels:
-                if self._so_far(level)[1] is None:
-                    continue
-                folder = self.paths.run_dir / "launch"
-                async with launch.launched(self.settings, level, folder, self.say) as launched:
-                    reason = await self._with_server(store, interrupts, [level], launched.output)
-                if reason != "finished":
-                    return reason
-            return "finished"
-        except asyncio.CancelledError:
-            if not interrupts.hit:
-                raise
-            task.uncancel()
-            return "interrupted"
+    async def _counted(self, store: Writer, interrupts: Interrupts) -> str:
+        """The session's reason to end; the report has its counts by then, for they decide the exit code."""
+        reason = await self._served(store, interrupts)
+        self._summarise()
+        return reason
+
+    async def _served(self, store: Writer, interrupts: Interrupts) -> str:
+        if self.settings.kv.apply.via != "launch" or not self.settings.bench.levels:
+            return await self._with_server(store, interrupts, self.levels, None)
+        for level in self.levels:
+            if self._so_far(level)[1] is None:
+                continue
+            folder = self.paths.run_dir / "launch"
+            async with launch.launched(self.settings, level, folder, self.say) as launched:
+                reason = await self._with_server(store, interrupts, [level], launched.output)
+            if reason != "finished":
+                return reason
+        return "finished"
 
     async def _with_server(
         self, store: Writer, interrupts: Interrupts, levels: Sequence[Level], output: Callable[[], str] | None

@@ -6,11 +6,8 @@ check -> lock -> contract -> what is left -> guard -> session -> ready -> stages
 import asyncio
 import contextlib
 import hashlib
-import sys
-from collections.abc import Callable
 
 import orjson
-from pydantic import SecretStr
 
 from kvt_async.bench import calibration, report
 from kvt_async.bench.invocation import BenchInvocation, Options
@@ -19,18 +16,14 @@ from kvt_async.bench.report import BenchReport
 from kvt_async.bench.stages import bench_levels
 from kvt_async.bench.workload import Workload, load_workload
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.load import secret
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.kv_body import TRUNCATE, check_template
 from kvt_async.records import Json
 from kvt_async.run import launch
-from kvt_async.run.clock import utc_now
-from kvt_async.run.log import RunLog
-from kvt_async.run.session import command_line, find_generation
-from kvt_async.run.sweep import MIN_SECRET, loop_factory
-from kvt_async.store.lock import hold
+from kvt_async.run.session import find_generation
+from kvt_async.run.sweep import at_work, loop_factory, sayer
 from kvt_async.store.reader import Reader
 
 __all__ = ["Options", "execute", "run"]
@@ -60,7 +53,7 @@ async def run(settings: Settings, options: Options) -> BenchReport:
         check_template(settings.kv.apply, level)
         if level.apply_via == "launch":
             launch.check(settings, level)
-    say = _say(options.quiet or options.as_json)
+    say = sayer(options.quiet or options.as_json)
     workload = await asyncio.to_thread(load_workload, settings)
     known = calibration.cached(settings)
     if options.dry_run:
@@ -71,11 +64,7 @@ async def run(settings: Settings, options: Options) -> BenchReport:
         loads = loads_in_sight(settings.bench)
         calibration.guard(settings, workload.mean_output_tokens(), loads, known, options.force, say)
     paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    key = secret(settings.engine.api_key_env)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(hold(paths.db, command_line(settings), utc_now()))
-        headers = [SecretStr(value) for value in settings.engine.headers.values() if len(value) >= MIN_SECRET]
-        log = stack.enter_context(RunLog(paths.log, [*headers, *([key] if key else [])]))
+    with at_work(settings, paths) as log, contextlib.ExitStack() as stack:
         connect_for_writing(paths.db).close()  # makes the schema where there is none
         reader = Reader(paths.db)
         stack.callback(reader.close)
@@ -118,9 +107,3 @@ def contract(settings: Settings, workload: Workload) -> Json:
     }
     plain: Json = orjson.loads(orjson.dumps(found, option=orjson.OPT_SORT_KEYS))
     return plain
-
-
-def _say(quiet: bool) -> Callable[[str], None]:
-    if quiet:
-        return lambda line: print(line, file=sys.stderr, flush=True) if line.startswith("warning") else None
-    return lambda line: print(line, file=sys.stderr, flush=True)

@@ -1,18 +1,17 @@
 """What a person watching a bench sees: one line a stage, live on a terminal, every few seconds when piped."""
 
-import asyncio
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import Any
 
 from kvt_async.bench.stages import Stage
 from kvt_async.bench.window import Tally
 from kvt_async.records import Attempt, Outcome, Request
 from kvt_async.run.health import CLEAN, Health
+from kvt_async.run.screen import keep_showing
 
-LINE_EVERY_S = 10.0
-REDRAW_S = 0.5
+WINDOW_S = 10.0
 
 
 class View:
@@ -45,7 +44,7 @@ class View:
         tally, ended = self._tally, self.done + self.failed
         now = (time.monotonic(), tally.n_sent, ended, self.output_tokens)
         self._recent.append(now)
-        while len(self._recent) > 2 and now[0] - self._recent[0][0] > LINE_EVERY_S:
+        while len(self._recent) > 2 and now[0] - self._recent[0][0] > WINDOW_S:
             self._recent.popleft()
         then = self._recent[0]
         span = max(now[0] - then[0], 1e-9)
@@ -67,17 +66,9 @@ class View:
 
     async def show(self, quiet: bool) -> None:
         """Draw until cancelled."""
-        if quiet:
-            return
-        if not sys.stderr.isatty():
-            while True:
-                await asyncio.sleep(LINE_EVERY_S)
-                print(self.line(), file=sys.stderr, flush=True)
-        from rich.live import Live
+        await keep_showing(self.line, self._drawing, quiet=quiet)
+
+    def _drawing(self) -> Any:
         from rich.text import Text
 
-        with Live(auto_refresh=False, transient=True, redirect_stdout=False) as live:
-            while True:
-                text = Text(self.line())
-                await asyncio.to_thread(lambda: live.update(text, refresh=True))  # noqa: B023  # awaited
-                await asyncio.sleep(REDRAW_S)
+        return Text(self.line())

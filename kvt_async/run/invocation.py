@@ -1,18 +1,17 @@
 """One invocation of `kvt run` or `kvt sweep`, once its config has been checked: resume, session, server, end."""
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from kvt_async.contract.errors import KvtError, ServerError
+from kvt_async.contract.errors import ServerError
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.sender import Sender
 from kvt_async.run import canary as canaries
 from kvt_async.run import dry_run, launch
 from kvt_async.run.build import Builder
-from kvt_async.run.clock import utc_now
+from kvt_async.run.ending import Invoked, run_session
 from kvt_async.run.group import Group, unsettled
 from kvt_async.run.interrupts import Interrupts
 from kvt_async.run.levels import Levels, label
@@ -26,18 +25,13 @@ from kvt_async.store.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How this invocation goes about it; nothing here is part of the experiment."""
+class Options(Invoked):
+    """Of a sweep."""
 
     prepare_first: bool = True
     config: str | None = None
     limit: int | None = None
     retry_failed: bool = False
-    force: bool = False
-    allow_dead_knob: bool = False
-    dry_run: bool = False
-    quiet: bool = False
-    as_json: bool = False
 
 
 class Invocation:
@@ -85,38 +79,11 @@ class Invocation:
             seed = settings.sampling.seed if settings.limits.order == "interleaved" else None
             report.session_id = await open_session(store, settings, group.generation, seed)
             self.log("session", session_id=report.session_id, command=command_line(settings))
-            reason, code = "bug", 1
-            try:
-                with Interrupts(settings.limits.grace_s, self.say) as interrupts:
-                    reason = await self._interruptible(store, interrupts, done, planned)
-                report.reason = reason
-                code = report.exit_code
-            except KvtError as error:
-                reason, code = ("server" if error.exit_code == ServerError.exit_code else "refused"), error.exit_code
-                self.log("error", what=str(error))
-                raise
-            except Exception as error:
-                self.log("bug", what=repr(error))
-                raise
-            finally:
-                end = {"session_id": report.session_id, "ended_at": utc_now(), "exit_code": code, "reason": reason}
-                self.log("session_end", **end)
-                if store.broken is None:
-                    await store.insert("session_ends", end)
-
-    async def _interruptible(
-        self, store: Writer, interrupts: Interrupts, done: Sequence[bytearray], planned: Sequence[int]
-    ) -> str:
-        task = asyncio.current_task()
-        assert task is not None
-        work = self._launched if self.settings.kv.apply.via == "launch" else self._served
-        try:
-            return await work(store, interrupts, self.group.runs, done, planned)
-        except asyncio.CancelledError:
-            if not interrupts.hit:
-                raise
-            task.uncancel()
-            return "interrupted"
+            work = self._launched if settings.kv.apply.via == "launch" else self._served
+            await run_session(
+                store, self.log, report, settings.limits.grace_s, self.say,
+                lambda interrupts: work(store, interrupts, group.runs, done, planned),
+            )  # fmt: skip
 
     async def _launched(
         self, store: Writer, interrupts: Interrupts, runs: Sequence[Run], done: Sequence[bytearray],

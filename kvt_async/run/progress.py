@@ -3,8 +3,6 @@
 Counts rise only when an outcome is committed.
 """
 
-import asyncio
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -13,9 +11,8 @@ from typing import Any
 from kvt_async.records import Attempt, Json, Level, Outcome, Request
 from kvt_async.run.health import CLEAN, Health
 from kvt_async.run.levels import label
+from kvt_async.run.screen import keep_showing
 
-LINE_EVERY_S = 10.0
-REDRAW_S = 0.5
 WINDOW_S = 15.0
 
 
@@ -97,19 +94,10 @@ class Progress:
 
     async def show(self, quiet: bool) -> None:
         """Draw until cancelled."""
-        if quiet:
-            return
-        if not sys.stderr.isatty():
-            while True:
-                await asyncio.sleep(LINE_EVERY_S)
-                print(self.line(), file=sys.stderr, flush=True)
-        from rich.live import Live
+        await keep_showing(self.line, self._drawing, quiet=quiet)
 
-        with Live(auto_refresh=False, transient=True, redirect_stdout=False) as live:
-            while True:
-                line, rows = self.line(), list(zip(self.levels, self.totals, self.done, self.failed, strict=True))
-                await asyncio.to_thread(lambda: live.update(_table(line, rows), refresh=True))  # noqa: B023  # awaited
-                await asyncio.sleep(REDRAW_S)
+    def _drawing(self) -> Any:
+        return _table(self.line(), list(zip(self.levels, self.totals, self.done, self.failed, strict=True)))
 
     def line(self) -> str:
         """One plain line: '120/900 done, 2 failed, 8 in flight, 14.2 req/s, ...'."""

@@ -6,7 +6,7 @@ check -> lock -> prepare -> contract -> session -> canary -> warm-up -> send -> 
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import orjson
@@ -32,7 +32,7 @@ from kvt_async.run.summary import RunReport
 from kvt_async.store.lock import hold
 from kvt_async.store.reader import Reader
 
-__all__ = ["Options", "RunReport", "checked_levels", "execute", "loop_factory", "prepare_group", "run"]
+__all__ = ["Options", "RunReport", "at_work", "checked_levels", "execute", "loop_factory", "prepare_group", "run"]
 
 MIN_SECRET = 6  # characters; a shorter header value hides nothing and would riddle the log with stars
 
@@ -51,7 +51,7 @@ def execute(settings: Settings, options: Options) -> int:
 
 def prepare_group(settings: Settings, *, force: bool = False, quiet: bool = False) -> Json:
     """`kvt prepare`: make the manifest and store it in the group's database; return what there is now."""
-    paths, say = _paths(settings), _say(quiet)
+    paths, say = _paths(settings), sayer(quiet)
     with hold(paths.db, command_line(settings), utc_now()):
         head = prepared_head(settings, prepare_first=True, force=force, say=say)
         connect_for_writing(paths.db).close()
@@ -80,18 +80,14 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
     """
     settings = launch.with_port(settings)
     levels = checked_levels(settings)
-    paths, say = _paths(settings), _say(options.quiet or options.as_json)
+    paths, say = _paths(settings), sayer(options.quiet or options.as_json)
     if not options.prepare_first and not paths.db.is_file():
         raise MissingPrerequisiteError(
             "this group is not prepared: there is no database",
             where=str(paths.db),
             do="Run `kvt prepare -c CONFIG` first, or `kvt sweep -c CONFIG`, which prepares.",
         )
-    key = secret(settings.engine.api_key_env)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(hold(paths.db, command_line(settings), utc_now()))
-        headers = [SecretStr(value) for value in settings.engine.headers.values() if len(value) >= MIN_SECRET]
-        log = stack.enter_context(RunLog(paths.log, [*headers, *([key] if key else [])]))
+    with at_work(settings, paths) as log, contextlib.ExitStack() as stack:
         head = await asyncio.to_thread(
             prepared_head, settings, prepare_first=options.prepare_first, force=options.force, say=say
         )
@@ -117,6 +113,18 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
                 raise
             say(f"warning: {error.what}: {'; '.join(error.details)}; --force: a new generation beside the old one")
             return await go(next_generation(reader, settings, group, levels.levels))
+
+
+@contextlib.contextmanager
+def at_work(settings: Settings, paths: RunPaths) -> Iterator[RunLog]:
+    """The database is this process's while the block runs; the log knows which secrets to leave out."""
+    key = secret(settings.engine.api_key_env)
+    headers = [SecretStr(value) for value in settings.engine.headers.values() if len(value) >= MIN_SECRET]
+    with (
+        hold(paths.db, command_line(settings), utc_now()),
+        RunLog(paths.log, [*headers, *([key] if key else [])]) as log,
+    ):
+        yield log
 
 
 def checked_levels(settings: Settings) -> Levels:
@@ -147,7 +155,8 @@ def loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop] 
     return factory
 
 
-def _say(quiet: bool) -> Callable[[str], None]:
+def sayer(quiet: bool) -> Callable[[str], None]:
+    """Prints a line for people; of a quiet run only warnings."""
     if quiet:
         return lambda line: print(line, file=sys.stderr, flush=True) if line.startswith("warning") else None
     return lambda line: print(line, file=sys.stderr, flush=True)

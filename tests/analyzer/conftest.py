@@ -1,5 +1,6 @@
 """Fixtures shared by the analyzer's tests: a database with a known truth, opened as the analyzer opens it."""
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
+from tests.analyzer.browser import MISSING, Browser, find
 from tests.analyzer.synthetic import make_db
 
 # No deadlines: on a shared machine a slow second says nothing about the code.
@@ -18,6 +20,17 @@ hypothesis_settings.register_profile("analyzer", deadline=None, max_examples=60,
 hypothesis_settings.load_profile("analyzer")
 
 Opened = tuple[sqlite3.Connection, Settings]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests that need one; without it they are skipped, and fail where CI asks for them."""
+    if find() is None:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    with Browser() as chromium:
+        yield chromium
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """bench_report.html in a real browser: offline, complete, and readable on a desk and on a phone."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,22 +7,12 @@ import pytest
 from analyzer.bench.pipeline import bench_stages
 from kvt_async.contract.load import load_settings
 from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
-from tests.analyzer.browser import MISSING, Browser, find
+from tests.analyzer.browser import Browser
 
 pytestmark = pytest.mark.browser
 
 CHARTS = {"bench_frontier", "bench_latency_cdf", "bench_over_time", "bench_ttft_parts"}
 DRAWN = f"document.documentElement.dataset.charts === '{len(CHARTS)}'"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find() is None:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
-    with Browser() as chromium:
-        yield chromium
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """report.html in a real browser: offline, complete, interactive, and readable on a desk and on a phone."""
 
-import os
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import pytest
 
 from analyzer.report.build import html
 from analyzer.report.facts import read_facts
-from tests.analyzer.browser import MISSING, Browser, find
+from tests.analyzer.browser import Browser
 from tests.analyzer.report_cases import DEGENERATE, GROUP, Rows
 from tests.analyzer.report_page import NOON, SETTINGS, demo_report
 from tests.analyzer.report_rows import write
@@ -51,20 +49,10 @@ CONTRAST = """
 })()
 """
 DRAWN = "document.documentElement.dataset.charts === '10'"
-WIDTHS = (1280, 390)
+SCREENS = {1280: 900, 390: 844}  # width: height
 CASES = (
-    "one_example", "all_failed", "dead_knob", "close_budgets",
+    "full_cache_only", "one_example", "all_failed", "dead_knob", "no_baseline", "token_caps", "close_budgets",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find() is None:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
-    with Browser() as chromium:
-        yield chromium
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -78,21 +66,27 @@ def case_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return file
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page() -> Path:
     return demo_report()[1].html
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_it_opens_offline_without_a_request_or_a_complaint(browser: Browser, page: Path, width: int) -> None:
-    browser.open(page, width=width, wait_for=DRAWN)
+@pytest.fixture(scope="module", params=SCREENS)
+def screen(request: pytest.FixtureRequest, browser: Browser, page: Path) -> tuple[int, int]:
+    """The page as it opens on a screen of this width and height: loaded once for the tests that only look at it."""
+    width: int = request.param
+    browser.open(page, width=width, height=SCREENS[width], wait_for=DRAWN)
+    return width, SCREENS[width]
+
+
+@pytest.mark.usefixtures("screen")
+def test_it_opens_offline_without_a_request_or_a_complaint(browser: Browser, page: Path) -> None:
     assert browser.requests == [page.resolve().as_uri()]
     assert browser.complaints == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_every_chart_is_drawn(browser: Browser, page: Path, width: int) -> None:
-    browser.open(page, width=width, wait_for=DRAWN)
+@pytest.mark.usefixtures("screen")
+def test_every_chart_is_drawn(browser: Browser) -> None:
     marks = browser.js(
         "Object.fromEntries([...document.querySelectorAll('[data-chart]')].map(place =>"
         " [place.dataset.chart, place.querySelectorAll('svg .mark-symbol path, svg .mark-rect path').length]))"
@@ -101,12 +95,10 @@ def test_every_chart_is_drawn(browser: Browser, page: Path, width: int) -> None:
     assert min(marks.values()) > 5, marks
 
 
-@pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_never_scrolls_sideways_and_wide_things_scroll_in_their_own_box(
-    browser: Browser, page: Path, width: int
+    browser: Browser, screen: tuple[int, int]
 ) -> None:
-    browser.open(page, width=width, wait_for=DRAWN)
-    assert browser.js("document.documentElement.scrollWidth") == width
+    assert browser.js("document.documentElement.scrollWidth") == screen[0]
     loose = browser.js(
         "[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll') && !e.closest('details')"
         " && e.getBoundingClientRect().right > innerWidth).map(e => e.tagName + ' ' + e.textContent.slice(0, 40))"
@@ -114,9 +106,8 @@ def test_the_page_never_scrolls_sideways_and_wide_things_scroll_in_their_own_box
     assert loose == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_charts_fit_the_column_without_scrolling(browser: Browser, page: Path, width: int) -> None:
-    browser.open(page, width=width, wait_for=DRAWN)
+@pytest.mark.usefixtures("screen")
+def test_charts_fit_the_column_without_scrolling(browser: Browser) -> None:
     wide = browser.js(
         "[...document.querySelectorAll('.chart')].filter(c => c.scrollWidth > c.parentElement.clientWidth + 1)"
         ".map(c => c.dataset.chart + ' ' + c.scrollWidth)"
@@ -124,13 +115,23 @@ def test_charts_fit_the_column_without_scrolling(browser: Browser, page: Path, w
     assert wide == []
 
 
-def test_text_is_large_enough_to_read_on_a_phone(browser: Browser, page: Path) -> None:
-    browser.open(page, width=390, wait_for=DRAWN)
+@pytest.mark.usefixtures("screen")
+def test_text_is_large_enough_to_read(browser: Browser) -> None:
     sizes = browser.js(
         "[...document.querySelectorAll('p, dt, dd, td, th, svg text')].filter(e => e.textContent.trim())"
         ".map(e => parseFloat(getComputedStyle(e).fontSize))"
     )
     assert min(sizes) >= 9
+
+
+def test_the_verdict_is_above_the_fold(browser: Browser, screen: tuple[int, int]) -> None:
+    assert browser.js("document.querySelector('.headline').getBoundingClientRect().bottom") < screen[1]
+
+
+@pytest.mark.usefixtures("screen")
+def test_quiet_text_stands_out_from_its_ground(browser: Browser) -> None:
+    contrast = browser.js(CONTRAST)
+    assert contrast >= 4.5, "WCAG AA for text"
 
 
 def test_a_click_in_the_legend_sets_one_series_off(browser: Browser, page: Path) -> None:
@@ -165,14 +166,8 @@ def test_hovering_a_point_shows_its_numbers(browser: Browser, page: Path) -> Non
         assert word in shown
 
 
-def test_the_verdict_is_above_the_fold(browser: Browser, page: Path) -> None:
-    for width, height in ((1280, 900), (390, 844)):
-        browser.open(page, width=width, height=height, wait_for=DRAWN)
-        assert browser.js("document.querySelector('.headline').getBoundingClientRect().bottom") < height
-
-
 def test_a_degenerate_case_is_whole_on_a_desk_and_on_a_phone(browser: Browser, case_page: Path) -> None:
-    for width in WIDTHS:
+    for width in SCREENS:
         browser.open(case_page, width=width, wait_for=DRAWN)
         assert browser.complaints == []
         assert browser.js("document.documentElement.scrollWidth") == width
@@ -193,9 +188,3 @@ def test_a_degenerate_case_is_whole_on_a_desk_and_on_a_phone(browser: Browser, c
         assert browser.js(TOUCHING) == [], "labels of an axis never overlap"
         texts = browser.js("[...document.querySelectorAll('.headline, dd p')].map(e => e.textContent.trim())")
         assert all(text.endswith((".", ")", "%")) for text in texts), texts
-
-
-def test_quiet_text_stands_out_from_its_ground(browser: Browser, page: Path) -> None:
-    browser.open(page, width=1280, wait_for=DRAWN)
-    contrast = browser.js(CONTRAST)
-    assert contrast >= 4.5, "WCAG AA for text"

@@ -68,10 +68,16 @@ def test_kill_9_of_kvt_leaves_no_server_and_the_next_run_goes_on(tmp_path: Path,
     assert gone(f"--port {unused_tcp_port}")
 
 
+def unread(port: int) -> int:
+    """Connections to 127.0.0.1:`port` on which bytes lie that the server has not read (Linux)."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(row[3] == "01" and int(row[1][9:], 16) == port and int(row[4][9:], 16) > 0 for row in rows)
+
+
 def test_a_server_that_is_killed_under_its_level_is_started_again_and_everything_is_answered(
     tmp_path: Path, unused_tcp_port: int
 ) -> None:
-    paced = "limits.requests_per_minute=600"  # 2 s a level at least: the server dies in the middle of one
+    paced = "limits.requests_per_minute=600"  # 3 s a level: requests are still to come when the server stops
     settings = launching(
         tmp_path, paced, "limits.retry.max_attempts=2", "limits.retry.max_elapsed_s=2", port=unused_tcp_port, n=30
     )
@@ -81,12 +87,26 @@ def test_a_server_that_is_killed_under_its_level_is_started_again_and_everything
         ["pgrep", "-f", f"^{sys.executable} -m kvt_async.serve --port {unused_tcp_port} "],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
+    server = int(found.stdout.split()[0])
+    os.kill(server, signal.SIGSTOP)  # what is sent from now on is certainly under way when it dies
+    until, in_flight = time.monotonic() + 20, 0
+    while in_flight < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+        in_flight = unread(unused_tcp_port)
+    os.kill(server, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert "starting it again (1 of 2)" in err
     assert (process.returncode, states(settings)) == (0, {"response": 4 * 30})
     told = [json.loads(line) for line in (db_of(settings).parent / "run.log").read_text("utf-8").splitlines()]
     assert [line["restart"] for line in told if line["event"] == "launched"].count(1) == 1
+    tries = query(settings, """SELECT request_id, group_concat(ifnull(error_type, 'answered'), ' ') FROM (SELECT * FROM
+        attempts ORDER BY request_id, attempt_idx) GROUP BY request_id HAVING count(error_type) > 0""")  # fmt: skip
+    assert len(tries) >= in_flight >= 2
+    for _, said in tries:  # the attempts say it themselves: lost with the server, answered by the next one
+        *failed, last = said.split()
+        assert set(failed) <= {"ConnectionError", "StreamCut"}  # cut: its reply had begun
+        assert last == "answered"
+    assert sum(said.startswith("ConnectionError") for _, said in tries) >= in_flight
     assert gone(f"--port {unused_tcp_port}")
 
 

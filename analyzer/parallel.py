@@ -1,14 +1,15 @@
-"""Runs of a large experiment side by side, in processes of their own.
+"""Runs of a large experiment side by side, in processes of their own; within a run, columns beside rows.
 
-Threads would not help: rows of SQLite become Python objects one by one, under the interpreter's lock. Processes are
-spawned, since Polars' threads forbid fork; each works with one thread, so there are as many busy threads as cores.
+Threads would not help between runs: rows of SQLite become Python objects one by one, under the interpreter's lock.
+Processes are spawned, since Polars' threads forbid fork; each works with one thread, so there are as many busy threads
+as cores. Within a run a thread does help: Polars lets go of that lock, and so does SQLite while it stores a row.
 """
 
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -45,6 +46,19 @@ def results(function: Callable[[Part], Result], parts: Sequence[Part], *, rows: 
     finally:
         pool.shutdown(cancel_futures=True)
     return done
+
+
+def one_ahead(function: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+    """function(part) of each part, in order; while one result is used, the next is made in a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        coming: Future[Result] | None = None
+        for part in parts:
+            after = thread.submit(function, part)
+            if coming is not None:
+                yield coming.result()
+            coming = after
+        if coming is not None:
+            yield coming.result()
 
 
 def _begin() -> None:

@@ -6,9 +6,10 @@ equal counts are equal facts.
 """
 
 import sqlite3
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,9 @@ def _golds_elsewhere(db: Path, dataset_id: str) -> pl.DataFrame:
 
 
 def _prepared_golds(facts: sqlite3.Connection, dataset: tables.Dataset) -> pl.DataFrame:
-    """example_id, token_len, golds, golds_norm and, where the metric may want it, meta_json."""
+    """example_id, token_len, golds, golds_norm and, where the metric wants it, classes_json."""
     task = metrics.find(dataset.metric)
-    frame = tables.golds(facts, dataset.dataset_id, with_meta=task is not None and task.needs_meta)
+    frame = tables.golds(facts, dataset.dataset_id, with_classes=task is not None and task.needs_classes)
     lists = (
         frame.lazy()
         .with_row_index("row")
@@ -140,17 +141,40 @@ def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, job: Job, go
     dataset, run = job.dataset, job.run
     same_tokenizer = not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
     derived.drop_unfinished_scores(conn, run.run_id)
-    rows: list[tuple[Any, ...]] = []
-    for chunk in outcomes.score_inputs(facts, run, job.full_run_id):
-        if len(rows) + chunk.height > tables.CHUNK_ROWS:
-            derived.write_scores(conn, rows)
-            rows = []
-        frame = chunk.join(golds, on="example_id", how="left", maintain_order="left")
-        scored = score_frame(frame, dataset.metric, server_counts=same_tokenizer)
-        rows += scored.sort("request_id").rows()  # in key order: the index grows at its end
     detail = {"scorer_version": SCORER_VERSION, "metric": dataset.metric, "rows": job.rows}
     state = (job.exp_group_id, job.generation, "score", run.run_id, job.mark, detail)
-    derived.write_scores(conn, rows, lambda c: derived.set_state(c, *state))  # few turns at the lock others wait for
+    frames = (
+        chunk.join(golds, on="example_id", how="left", maintain_order="left")
+        for chunk in outcomes.score_inputs(facts, run, job.full_run_id)
+    )
+    write_scored(conn, frames, dataset.metric, lambda c: derived.set_state(c, *state), server_counts=same_tokenizer)
+
+
+def write_scored(
+    conn: sqlite3.Connection,
+    frames: Iterable[pl.DataFrame],
+    metric: str,
+    finish: Callable[[sqlite3.Connection], None] = lambda _: None,
+    *,
+    server_counts: bool,
+) -> None:
+    """Score chunks of `score_frame`'s input and write them, the next scored while one is written; `finish` at the end.
+
+    Few transactions, since others wait for their lock; rows in key order, so that the index grows at its end.
+    """
+
+    def rows_of(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
+        scored = score_frame(frame, metric, server_counts=server_counts)
+        return scored.drop("metric", "scorer_version").sort("request_id").rows()
+
+    write = partial(derived.write_scores, conn, metric=metric, scorer_version=SCORER_VERSION)
+    rows: list[tuple[Any, ...]] = []
+    for more in parallel.one_ahead(rows_of, frames):
+        if len(rows) + len(more) > tables.CHUNK_ROWS:
+            write(rows)
+            rows = []
+        rows += more
+    write(rows, finish)
 
 
 def score_frame(frame: pl.DataFrame, metric: str, *, server_counts: bool) -> pl.DataFrame:

@@ -265,16 +265,17 @@ def entries(conn: sqlite3.Connection, dataset_id: str) -> pl.DataFrame:
     )
 
 
-def golds(conn: sqlite3.Connection, dataset_id: str, *, with_meta: bool) -> pl.DataFrame:
-    """example_id, token_len, golds (list of text) and, if asked, meta_json of every entry."""
-    columns = "e.example_id, e.token_len, x.answers_json" + (", x.meta_json" if with_meta else "")
+def golds(conn: sqlite3.Connection, dataset_id: str, *, with_classes: bool) -> pl.DataFrame:
+    """example_id, token_len, golds (list of text) and, if asked, classes_json (of meta.all_classes) of every entry."""
+    classes = ", json_quote(json_extract(x.meta_json, '$.all_classes'))" if with_classes else ""
+    columns = "e.example_id, e.token_len, x.answers_json" + classes
     schema: dict[str, Any] = {"example_id": pl.String, "token_len": pl.Int64, "answers_json": pl.String}
     cursor = conn.execute(
         f"SELECT {columns} FROM manifest_entries e "
         "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id WHERE e.dataset_id = ?",
         (dataset_id,),
     )
-    frame = read_frame(cursor, schema | ({"meta_json": pl.String} if with_meta else {}))
+    frame = read_frame(cursor, schema | ({"classes_json": pl.Categorical} if with_classes else {}))
     parsed = [[str(gold) for gold in json.loads(text)] for text in frame["answers_json"].to_list()]
     return frame.drop("answers_json").with_columns(pl.Series("golds", parsed, dtype=pl.List(pl.String)))
 

@@ -27,24 +27,24 @@ class Metric:
     score: Score
     format_ok: FormatOk | None = None
     first_line: bool = False
-    needs_meta: bool = False
+    needs_classes: bool = False
 
 
 _REGISTRY: dict[str, Metric] = {}
 
 
 def metric(
-    name: str, *, format_ok: FormatOk | None = None, first_line: bool = False, needs_meta: bool = False
+    name: str, *, format_ok: FormatOk | None = None, first_line: bool = False, needs_classes: bool = False
 ) -> Callable[[Score], Score]:
     """Register the decorated function under `name`; a duplicate is an error.
 
-    first_line: only the answer's first line is scored. needs_meta: it reads the example's meta, else it gets {}.
+    first_line: only the answer's first line is scored. needs_classes: meta holds the example's all_classes, else {}.
     """
 
     def register(function: Score) -> Score:
         if name in _REGISTRY or name in COLUMN_METRICS:
             raise ValueError(f"metric {name!r} is registered twice")
-        _REGISTRY[name] = Metric(name, function, format_ok, first_line, needs_meta)
+        _REGISTRY[name] = Metric(name, function, format_ok, first_line, needs_classes)
         return function
 
     return register

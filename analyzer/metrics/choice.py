@@ -74,12 +74,12 @@ class _Retrieval:
         return count_one(prediction, found.group(1) if found else gold, meta)
 
 
-metric("classification", format_ok=_names_a_class, needs_meta=True)(best_of(classification_one))
-metric("classification_first_line", format_ok=_names_a_class, needs_meta=True, first_line=True)(
+metric("classification", format_ok=_names_a_class, needs_classes=True)(best_of(classification_one))
+metric("classification_first_line", format_ok=_names_a_class, needs_classes=True, first_line=True)(
     best_of(classification_one)
 )
-metric("classification_fixed", format_ok=_names_a_class, needs_meta=True)(best_of(classification_fixed_one))
-metric("classification_fixed_first_line", format_ok=_names_a_class, needs_meta=True, first_line=True)(
+metric("classification_fixed", format_ok=_names_a_class, needs_classes=True)(best_of(classification_fixed_one))
+metric("classification_fixed_first_line", format_ok=_names_a_class, needs_classes=True, first_line=True)(
     best_of(classification_fixed_one)
 )
 metric("count", format_ok=_has_number)(best_of(count_one))

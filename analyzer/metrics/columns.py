@@ -1,8 +1,8 @@
 """Metrics of short answers over whole columns: numbers, needles and class names. Each gives what its rule for one
 answer (choice.py, qa.py) gives, several times faster than calling it.
 
-A rule takes a frame with said (text), golds (list of text) and, for classes, meta_json, and returns score in [0, 1]
-and format_ok for every row, in order.
+A rule takes a frame with said (text), golds (list of text) and, for classes, the example's list of them as JSON text,
+and returns score in [0, 1] and format_ok for every row, in order.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,6 @@ Rule = Callable[[pl.DataFrame], pl.DataFrame]
 SCORED = {"score": pl.Float64, "format_ok": pl.Boolean}
 
 _NEEDLE = r"^[!-~]([ -~]*[!-~])?$"  # printable ASCII, where Python and Polars agree on lower case, and trimmed
-_CLASSES_KEY = '"all_classes":'
 _LISTS = 4  # lists of classes that are searched for; a task has one, and what has more goes row by row
 
 
@@ -46,9 +45,9 @@ def _rules() -> dict[str, Rule]:
 
 def by_rows(answers: pl.DataFrame, task: Metric) -> pl.DataFrame:
     """The metric called for each distinct answer."""
-    meta = answers["meta_json"].to_list() if task.needs_meta else [""] * answers.height
+    classes = answers["classes_json"].to_list() if task.needs_classes else [""] * answers.height
     golds = (tuple(given or ()) for given in answers["golds"].to_list())
-    given = list(zip(answers["said"].to_list(), golds, (m or "" for m in meta), strict=True))
+    given = list(zip(answers["said"].to_list(), golds, (c or "" for c in classes), strict=True))
     return pl.DataFrame(score_rows(task.name, given), schema=SCORED, orient="row")
 
 
@@ -105,33 +104,18 @@ def _needles(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     return joined([(plain.arg_true(), by_column), ((~plain).arg_true(), by_rows(frame.filter(~plain), task))])
 
 
-def _classes(frame: pl.DataFrame, name: str, named: NamedScore, lists: int = _LISTS) -> pl.DataFrame:
-    """Rows that share the first row's list of classes are searched for all of them at once; the others come after."""
-    if frame.is_empty():
-        return pl.DataFrame(schema=SCORED)
-    task, meta = _metric(name), frame["meta_json"][0]
-    names = (orjson.loads(meta) if meta else {}).get("all_classes")
-    if not lists or not _searchable(names):
+def _classes(frame: pl.DataFrame, name: str, named: NamedScore) -> pl.DataFrame:
+    """Rows that share a list of classes are searched for all of them at once."""
+    task, lists = _metric(name), frame["classes_json"].unique(maintain_order=True).to_list()
+    if not lists or len(lists) > _LISTS:
         return by_rows(frame, task)
-    found = pl.col("said").str.extract_many(names, overlapping=True)
-    read = frame.select("golds", same=_has_classes(names), found=found)  # one query: its columns are made side by side
-    same = read["same"]
-    if same.all():
-        return _one_class_list(read, names, named)
-    if not same[0]:  # a meta that was not written by kvt
-        return by_rows(frame, task)
-    here, others = _one_class_list(read.filter(same), names, named), frame.filter(~same)
-    return joined([(same.arg_true(), here), ((~same).arg_true(), _classes(others, name, named, lists - 1))])
-
-
-def _has_classes(names: list[str]) -> pl.Expr:
-    """Whether `meta_json` has this list as all_classes, without parsing it: kvt writes JSON without spaces, so a flat
-    object that holds this key and list as text has them as its own.
-    """
-    meta = pl.col("meta_json")
-    after_key = meta.str.splitn(_CLASSES_KEY, 2).struct.field("field_1")
-    flat = meta.str.count_matches("{", literal=True) == 1
-    return (flat & after_key.str.starts_with(orjson.dumps(names).decode())).fill_null(False)
+    parts = []
+    for text in lists:
+        here = frame.select(pl.col("classes_json").eq_missing(pl.lit(text))).to_series()
+        rows, names = frame if len(lists) == 1 else frame.filter(here), orjson.loads(text) if text else None
+        scores = _one_class_list(rows, names, named) if _searchable(names) else by_rows(rows, task)
+        parts.append((here.arg_true(), scores))
+    return joined(parts)
 
 
 def _searchable(names: object) -> TypeGuard[list[str]]:
@@ -141,8 +125,9 @@ def _searchable(names: object) -> TypeGuard[list[str]]:
     )
 
 
-def _one_class_list(read: pl.DataFrame, names: list[str], named: NamedScore) -> pl.DataFrame:
-    """Of rows with golds and the names found: one name is the gold or is not; several go through `named`."""
+def _one_class_list(frame: pl.DataFrame, names: list[str], named: NamedScore) -> pl.DataFrame:
+    """One name found is the gold or is not; several go through `named`."""
+    read = frame.select("golds", found=pl.col("said").str.extract_many(names, overlapping=True))
     n, golds = read["found"].list.len(), pl.col("golds")
     is_gold = golds.list.contains(pl.col("found").list.first()).fill_null(False)
     scored = read.select(score=((pl.col("found").list.len() == 1) & is_gold).cast(pl.Float64), format_ok=n > 0)

@@ -13,7 +13,7 @@ from analyzer.metrics import Metric, find
 from analyzer.parallel import cores
 
 Answer = tuple[str, tuple[str, ...], str]
-"""What was said, the golds, the example's meta as JSON ("" where the metric needs none)."""
+"""What was said, the golds, the example's all_classes as JSON ("" where it has none or the metric needs none)."""
 Scored = tuple[float, bool | None]
 """Score in [0, 1], and whether the answer has the task's form (None: the task defines none)."""
 
@@ -44,8 +44,8 @@ def score_slice(name: str, answers: Sequence[Answer]) -> list[Scored]:
     return [_score(metric, *answer) for answer in answers]
 
 
-def _score(metric: Metric, said: str, golds: tuple[str, ...], meta_json: str) -> Scored:
-    meta = _meta(meta_json)
+def _score(metric: Metric, said: str, golds: tuple[str, ...], classes_json: str) -> Scored:
+    meta = _meta(classes_json)
     return (
         min(1.0, max(0.0, metric.score(said, golds, meta))),
         metric.format_ok(said, meta) if metric.format_ok else None,
@@ -53,8 +53,8 @@ def _score(metric: Metric, said: str, golds: tuple[str, ...], meta_json: str) ->
 
 
 @lru_cache(maxsize=1024)
-def _meta(meta_json: str) -> dict[str, Any]:
-    return json.loads(meta_json) if meta_json else {}
+def _meta(classes_json: str) -> dict[str, Any]:
+    return {"all_classes": json.loads(classes_json)} if classes_json else {}
 
 
 def _in_parallel(name: str, answers: Sequence[Answer]) -> list[Scored]:

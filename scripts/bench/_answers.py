@@ -7,7 +7,6 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import orjson
 
@@ -16,7 +15,7 @@ import orjson
 class Answer:
     said: str
     golds: tuple[str, ...]
-    meta_json: str
+    classes_json: str
 
 
 Make = Callable[[], Answer]
@@ -47,21 +46,14 @@ _CODE = (
 )
 
 
-def _meta(rng: random.Random, classes: list[str] | None) -> str:
-    """As kvt stores it: the row's other fields."""
-    fields: dict[str, Any] = {"context_tokens": rng.randrange(9000), "length": rng.randrange(9000)}
-    fields |= {"dataset": "task", "language": "en", "all_classes": classes, "_id": f"{rng.getrandbits(192):048x}"}
-    return orjson.dumps(fields).decode()
-
-
 def _example(rng: random.Random, golds: list[str], answer: Callable[[], str], classes: list[str] | None = None) -> Make:
     full, given = answer(), [0]
-    meta, right = _meta(rng, classes), tuple(golds)
+    named, right = orjson.dumps(classes).decode(), tuple(golds)
 
     def make() -> Answer:
         given[0] += 1
         same = given[0] == 1 or rng.random() < 1 / 3
-        return Answer(full if same else answer(), right, meta)
+        return Answer(full if same else answer(), right, named)
 
     return make
 

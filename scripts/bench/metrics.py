@@ -3,12 +3,13 @@
     python scripts/bench/metrics.py [--scale 1.0] [--only classification code_sim] [--official LongBench/LongBench]
 
 Answers are made to look like the tasks': 3 budgets answer the same examples, a third of their answers equal full
-cache's, the others are noisy. "kvt" is what `kvt score` does with each run's answers, class lists read from the
-examples' meta included. The loop calls the metric for one answer after the other: the published descriptions in plain
-Python (a dictionary for the table of the longest common subsequence, difflib for the ratio, jieba for Chinese words);
-with --official it calls the functions of the official script's checkout instead, which needs its packages rouge and
-fuzzywuzzy. Both start with empty caches; dictionaries are loaded beforehand, and the least of up to five goes counts.
-Seconds of CPU in one process, and of the clock as kvt does it by default, on several cores where that pays.
+cache's, the others are noisy. "kvt" is what `kvt score` does with each run's answers, once it has read golds and class
+lists; the references are handed these too. The loop calls the metric for one answer after the other: the published
+descriptions in plain Python (a dictionary for the table of the longest common subsequence, difflib for the ratio, jieba
+for Chinese words); with --official it calls the functions of the official script's checkout instead, which needs its
+packages rouge and fuzzywuzzy. Both start with empty caches; dictionaries are loaded beforehand, and the least of up to
+five goes counts. Seconds of CPU in one process, and of the clock as kvt does it by default, on several cores where that
+pays.
 """
 
 import argparse
@@ -79,9 +80,9 @@ def frames(runs: list[list[Answer]]) -> list[pl.DataFrame]:
             {
                 "said": [a.said for a in run],
                 "golds": [list(a.golds) for a in run],
-                "meta_json": [a.meta_json for a in run],
+                "classes_json": [a.classes_json for a in run],
             },
-            schema={"said": pl.String, "golds": pl.List(pl.String), "meta_json": pl.String},
+            schema={"said": pl.String, "golds": pl.List(pl.String), "classes_json": pl.Categorical},
         )
         for run in runs
     ]
@@ -95,7 +96,7 @@ def by_kvt(metric: str, given: list[pl.DataFrame], worth_it_s: float) -> Taken:
 
 
 def by_loop(loop: Loop, runs: list[list[Answer]]) -> Taken:
-    classes = [[json.loads(a.meta_json).get("all_classes") for a in run] for run in runs]  # read beforehand
+    classes = [[json.loads(a.classes_json) for a in run] for run in runs]  # read beforehand
 
     def work() -> pl.Series:
         return pl.Series(

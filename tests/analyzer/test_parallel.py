@@ -1,6 +1,7 @@
 """Large experiments are scored and read in several processes, and nothing in the results tells."""
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -44,3 +45,22 @@ def test_little_work_stays_in_this_process(rows: int) -> None:
 def test_results_come_in_the_order_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "cores", lambda: 2)
     assert parallel.results(len, ["a", "bc", ""], rows=10**9) == [1, 2, 0]
+
+
+def test_the_next_result_is_made_while_one_is_used() -> None:
+    made = [threading.Event() for _ in range(3)]
+
+    def make(i: int) -> int:
+        made[i].set()
+        return i * i
+
+    seen = []
+    for result in parallel.one_ahead(make, range(3)):
+        seen.append(result)
+        assert made[min(len(seen), 2)].wait(10), "the next one waits for this one to be used"
+    assert seen == [0, 1, 4]
+
+
+def test_what_goes_wrong_in_the_thread_goes_wrong_here() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(parallel.one_ahead(lambda n: 1 // n, [1, 0, 2]))

@@ -5,6 +5,7 @@ import json
 import polars as pl
 import pytest
 
+from analyzer import derived
 from analyzer.labels import FLAGS
 from analyzer.score import SCORER_VERSION, score, score_frame
 from kvt_async.contract.errors import ConfigError, ErrorType, MissingPrerequisiteError
@@ -25,7 +26,7 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given):
         "token_len": 100,
         "golds": golds,
         "golds_norm": [g.lower() for g in golds],
-        "meta_json": json.dumps(meta),
+        "classes_json": json.dumps(meta.get("all_classes")),
     } | given
     types = {
         "text": pl.String,
@@ -190,3 +191,12 @@ def test_an_unknown_metric_stops_before_anything_is_written(experiment):
     with pytest.raises(ConfigError, match="bleu"):
         score(conn, "synthetic")
     assert conn.execute("SELECT count(*) FROM scores").fetchone()[0] == 0
+
+
+def test_a_metric_named_by_a_user_cannot_end_the_statement_that_writes_it(experiment):
+    conn, _ = experiment(n_bins=1, n_per_bin=2, budgets=(1.0, 0.5))
+    conn.execute("DELETE FROM scores")
+    (request_id,) = conn.execute("SELECT request_id FROM requests LIMIT 1").fetchone()
+    row = (request_id, 1.0, 1.0, 1.0, "it's", None, None, "")
+    derived.write_scores(conn, [row], metric="o'f1", scorer_version="2")
+    assert [tuple(row) for row in conn.execute("SELECT metric, pred_norm FROM scores")] == [("o'f1", "it's")]

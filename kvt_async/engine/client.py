@@ -3,8 +3,7 @@
 import asyncio
 import ssl
 import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 import aiohttp
 import orjson
@@ -12,6 +11,7 @@ from multidict import CIMultiDict
 from pydantic import SecretStr
 from yarl import URL
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, ErrorType
 from kvt_async.contract.settings import Engine
 from kvt_async.contract.urls import public_url
@@ -19,12 +19,14 @@ from kvt_async.engine.aiohttp_transport import AiohttpTransport
 from kvt_async.engine.hints import Hints, read_hints
 from kvt_async.engine.kv_body import read_evidence
 from kvt_async.engine.redact import SECRET_HEADER, Redactor, basic, url_credentials
+from kvt_async.engine.transcript import Transcript
 from kvt_async.engine.transport import Target, Transport
 from kvt_async.engine.verdict import Verdict, judge
 from kvt_async.engine.wire import Exchange
 from kvt_async.records import Attempt, Json, Marks, Reply
 
 USER_AGENT = "kvt"
+_NO_HINTS = Hints()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Tried:
     """An attempt and what the policy wants to know about it beyond what is stored."""
 
     attempt: Attempt
-    hints: Hints = field(default_factory=Hints)
+    hints: Hints = _NO_HINTS
     stale: bool = False  # a pooled connection was found closed before anything of the reply came
     code: int | None = None  # status that an error object under 200 claims
 
@@ -94,30 +96,9 @@ class Client:
 
         `fresh`: not over a pooled connection. A cancelled attempt that had reached the wire is left in `cancelled`.
         """
-        exchange = Exchange(marks=marks or Marks())
-        target = self._target(endpoint, path)
-        started_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        began_ns = time.perf_counter_ns()
-
-        def attempt_of(verdict: Verdict, hints: Hints) -> Attempt:
-            transcript, ok = verdict.transcript, verdict.error is None
-            end_ns = exchange.marks.end_ns or time.perf_counter_ns()
-            return Attempt(
-                attempt_idx=attempt_idx,
-                series_idx=series_idx,
-                started_at=started_at,
-                endpoint=target.public,
-                http_status=exchange.status,
-                end_state=verdict.end_state,
-                error_type=verdict.error,
-                error_message=verdict.message,
-                partial_text=None if ok else self.redactor.text(transcript.text) or None,
-                retry_after_s=hints.retry_after_s,
-                latency_s=max(0, end_ns - (exchange.marks.start_ns or began_ns)) / 1e9,
-                marks=exchange.marks,
-                reply=self._reply(exchange, verdict, expects or {}) if ok else None,
-            )
-
+        exchange = Exchange(marks or Marks())
+        target = self._targets.get((endpoint, path)) or self._target(endpoint, path)
+        own = (attempt_idx, series_idx, utc_now(), time.perf_counter_ns(), expects)
         try:
             try:
                 await self._transport.exchange(exchange, target, body, fresh=fresh)
@@ -129,10 +110,43 @@ class Client:
             exchange.fault, exchange.fault_text = ErrorType.CANCELLED, "cancelled by us"
             if cancelled is not None and exchange.marks.start_ns is not None:
                 exchange.marks.end_ns = exchange.marks.end_ns or time.perf_counter_ns()
-                cancelled.append(attempt_of(_cancelled(exchange, self.redactor), Hints()))
+                verdict = _cancelled(exchange, self.redactor)
+                cancelled.append(self._failed(exchange, target, verdict, None, *own))
             raise
-        hints = read_hints(exchange.headers) if verdict.error is not None else Hints()
-        return Tried(attempt_of(verdict, hints), hints, exchange.stale, verdict.code)
+        if verdict.error is None:
+            return Tried(self._answered(exchange, target, verdict, *own))
+        hints = read_hints(exchange.headers)
+        attempt = self._failed(exchange, target, verdict, hints.retry_after_s, *own)
+        return Tried(attempt, hints, exchange.stale, verdict.code)
+
+    def _answered(
+        self, exchange: Exchange, target: Target, verdict: Verdict,
+        attempt_idx: int, series_idx: int, started_at: str, began_ns: int, expects: Json | None,
+    ) -> Attempt:  # fmt: skip
+        reply = self._reply(exchange, verdict.transcript, expects)
+        return Attempt(
+            attempt_idx, series_idx, started_at, target.public, exchange.status, verdict.end_state,
+            None, None, None, None, _latency_s(exchange.marks, began_ns), exchange.marks, reply,
+        )  # fmt: skip
+
+    def _failed(
+        self, exchange: Exchange, target: Target, verdict: Verdict, retry_after_s: float | None,
+        attempt_idx: int, series_idx: int, started_at: str, began_ns: int, expects: Json | None,
+    ) -> Attempt:  # fmt: skip
+        return Attempt(
+            attempt_idx=attempt_idx,
+            series_idx=series_idx,
+            started_at=started_at,
+            endpoint=target.public,
+            http_status=exchange.status,
+            end_state=verdict.end_state,
+            error_type=verdict.error,
+            error_message=verdict.message,
+            partial_text=self.redactor.text(verdict.transcript.text) or None,
+            retry_after_s=retry_after_s,
+            latency_s=_latency_s(exchange.marks, began_ns),
+            marks=exchange.marks,
+        )
 
     async def get(self, url: str, known_as: str | None, timeout_s: float) -> tuple[int, dict[str, str], bytes]:
         """(status, headers in lower case, body) of a GET, secrets replaced.
@@ -159,17 +173,14 @@ class Client:
             return reply.status, {k: v.decode("utf-8", "surrogateescape") for k, v in shown.items()}, body
 
     def _target(self, endpoint: str, path: str) -> Target:
-        found = self._targets.get((endpoint, path))
-        if found is None:
-            try:
-                url = URL(public_url(endpoint) + path)
-            except ValueError as error:
-                raise ConfigError(f"not a valid URL: {error}", where="engine.base_url or kv.apply.endpoints") from None
-            found = self._targets[endpoint, path] = Target(url, self.headers(endpoint), public_url(endpoint))
+        try:
+            url = URL(public_url(endpoint) + path)
+        except ValueError as error:
+            raise ConfigError(f"not a valid URL: {error}", where="engine.base_url or kv.apply.endpoints") from None
+        found = self._targets[endpoint, path] = Target(url, self.headers(endpoint), public_url(endpoint))
         return found
 
-    def _reply(self, exchange: Exchange, verdict: Verdict, expects: Json) -> Reply:
-        transcript = verdict.transcript
+    def _reply(self, exchange: Exchange, transcript: Transcript, expects: Json | None) -> Reply:
         evidence, effective = read_evidence(expects, transcript.usage, exchange.headers) if expects else (None, None)
         text, reasoning, usage = transcript.text, transcript.reasoning_text, _storable(transcript.usage)
         if self.redactor.active and (self.redactor.hit(exchange.raw_body()) or self.redactor.hit(text.encode())):
@@ -181,6 +192,11 @@ class Client:
     def _learn(self, *secrets: str) -> None:
         self._secrets.extend(secrets)
         self.redactor = Redactor(self._secrets, self.engine.headers.values())
+
+
+def _latency_s(marks: Marks, began_ns: int) -> float:
+    """The whole try: from the first byte written, or from when we began where none was."""
+    return max(0, (marks.end_ns or time.perf_counter_ns()) - (marks.start_ns or began_ns)) / 1e9
 
 
 def _transport(engine: Engine, tls: ssl.SSLContext | bool) -> Transport:

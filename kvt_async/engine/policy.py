@@ -72,15 +72,15 @@ def decide(tried: Tried, retry: Retry, n_tries: int, elapsed_s: float, rng: rand
 
 
 async def with_retries(
-    attempt: Callable[[], Awaitable[tuple[Tried | None, Decision]]], sleep: Callable[[float], Awaitable[None]]
+    first: tuple[Tried | None, Decision],
+    attempt: Callable[[], Awaitable[tuple[Tried | None, Decision]]],
+    sleep: Callable[[float], Awaitable[None]],
 ) -> tuple[Tried | None, Decision]:
-    """Call `attempt` until its decision is no wait. Exceptions (CancelledError, bugs) pass through, never retried.
+    """After a first try that is to be repeated: call `attempt` until its decision is no wait.
 
-    The first call is made before tenacity is set up, which costs as much as a whole request and is needed by few.
+    Exceptions (CancelledError, bugs) pass through, never retried. Setting up tenacity costs as much as a whole request,
+    and few need it.
     """
-    first = await attempt()
-    if first[1].wait_s is None:
-        return first
     known = [first]
 
     def wait(state: RetryCallState) -> float:

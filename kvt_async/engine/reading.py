@@ -2,15 +2,19 @@
 in the latencies of all others."""
 
 import asyncio
+import re
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from time import perf_counter_ns
+
+import orjson
 
 from kvt_async.contract.chunks import encode_arrivals
 from kvt_async.engine.shape import Shape, learn, texts_of
 from kvt_async.engine.sse import SseDecoder
-from kvt_async.engine.transcript import Transcript, json_or_none, parse_json, values_of
+from kvt_async.engine.transcript import Transcript, json_or_none, parse_json
 from kvt_async.engine.wire import Exchange
 
 SLICE_NS = 300_000  # of reading, before other streams get their turn
@@ -18,6 +22,9 @@ SLICE_BYTES = 65_536  # of events of the known shape, read together: about as lo
 LEAST_BYTES = 2_048
 BATCH = 5  # events read whole at a time: a reply of one token has no more
 LEARN_AFTER = 2  # text chunks; finding the shape of a stream costs as much as reading a few events whole
+_PLAIN = re.compile(rb"(?:data: \{[^\n]*\n\n){1,%d}" % BATCH)  # one line of data and a blank one
+_BETWEEN = b"\n\ndata: "
+_DONE = b"data: [DONE]\n\n"
 
 
 class Reading:
@@ -49,7 +56,7 @@ class Reading:
                 await self._decode(exchange, pos)
                 return
             pos = after
-            if perf_counter_ns() - since_ns > SLICE_NS and pos < len(body):
+            if pos < len(body) and perf_counter_ns() - since_ns > SLICE_NS:
                 await asyncio.sleep(0)
                 since_ns = perf_counter_ns()
 
@@ -84,7 +91,8 @@ class Reading:
         start, after = shape.start, shape.after
         while lines and not (lines[-1].startswith(start) and lines[-1].endswith(after)):
             lines.pop()  # what ends the stream, or the run's last bytes
-        strings = [line[len(start) : -len(after)] for line in lines]
+        head, tail = len(start), -len(after)
+        strings = [line[head:tail] for line in lines]
         run = shape.around(strings)
         if not body.startswith(run, pos):  # there are others among them
             self._run_bytes = max(LEAST_BYTES, self._run_bytes // 4)
@@ -103,28 +111,25 @@ class Reading:
 
     def _batch(self, body: bytes, pos: int, arrival_of: "_Arrivals") -> int:
         """Read the next few events whole, from the one at `pos`; where they end, or `pos` if that isn't plain."""
-        payloads: list[bytes] = []
-        arrivals: list[int] = []
-        while len(payloads) < BATCH and (end := body.find(b"\n", pos)) >= 0:
-            if body[end : end + 2] != b"\n\n":
-                break
-            if body.startswith(b"data: {", pos):
-                payloads.append(body[pos + 6 : end])
-            elif body.startswith(b"data: [DONE]\n", pos):
-                self.done_ns = arrival_of(end + 2)
-            else:
-                break
-            pos = end + 2
-            arrivals.append(arrival_of(pos))
-            if self.done_ns is not None:
-                break
-        self._event_ns += arrivals
-        if payloads:
-            transcript = self.transcript
-            for event, at_ns in zip(values_of(payloads), arrivals, strict=False):
-                transcript.add(event, at_ns)
-            if self._shape is None and len(transcript.chunk_ns) >= LEARN_AFTER:
+        plain = _PLAIN.match(body, pos)
+        if plain is not None:
+            payloads = body[pos + 6 : plain.end() - 2].split(_BETWEEN)
+            arrivals = arrival_of.each(pos, payloads, 8)
+            self._event_ns += arrivals
+            add = self.transcript.add
+            for payload, at_ns in zip(payloads, arrivals, strict=True):
+                try:
+                    event = orjson.loads(payload)
+                except orjson.JSONDecodeError:
+                    event = parse_json(payload)
+                add(event, at_ns)
+            pos = plain.end()
+            if self._shape is None and len(self.transcript.chunk_ns) >= LEARN_AFTER:
                 self._shape = learn(payloads[-1], parse_json(payloads[-1]))
+        if body.startswith(_DONE, pos):
+            self.done_ns = arrival_of.each(pos, [_DONE], 0)[0]
+            pos += len(_DONE)
+            self._event_ns.append(self.done_ns)
         return pos
 
     async def _decode(self, exchange: Exchange, pos: int) -> None:
@@ -154,29 +159,27 @@ class Reading:
 
 
 class _Arrivals:
-    """When the byte before an offset of the body came."""
+    """When the events came: each when the read that holds its last byte did. `only`: all of them in one read."""
 
-    __slots__ = ("_arrivals", "_ends", "_only")
+    __slots__ = ("_arrivals", "_ends", "only")
 
     def __init__(self, exchange: Exchange) -> None:
-        reads = exchange.reads
-        self._only = reads[0][0] if len(reads) == 1 else None
-        if self._only is None:
-            self._arrivals = [at_ns for at_ns, _ in reads]
-            self._ends = list(accumulate([len(data) for _, data in reads]))
+        self._arrivals = exchange.arrivals
+        self.only: int | None = None
+        if len(self._arrivals) == 1:
+            self.only = self._arrivals[0]
+        else:
+            self._ends = array("q", accumulate(map(len, exchange.pieces)))
 
-    def __call__(self, end: int) -> int:
-        return self._only if self._only is not None else self._arrivals[bisect_left(self._ends, end)]
-
-    def each(self, pos: int, strings: list[bytes], around: int) -> list[int]:
-        """Of neighbouring events from byte `pos` on, each its string and `around` bytes more."""
-        if self._only is not None:
-            return [self._only] * len(strings)
-        arrivals, known, found = self._arrivals, self._ends, []
-        nth = bisect_left(known, pos + 1)
-        for string in strings:
-            pos += len(string) + around
-            while known[nth] < pos:
+    def each(self, pos: int, middles: Sequence[bytes], around: int) -> list[int]:
+        """Of neighbouring events from byte `pos` of the body on, each of its middle and `around` bytes more."""
+        if self.only is not None:
+            return [self.only] * len(middles)
+        arrivals, ends, found = self._arrivals, self._ends, []
+        nth = bisect_left(ends, pos + 1)
+        for middle in middles:
+            pos += len(middle) + around
+            while ends[nth] < pos:
                 nth += 1
             found.append(arrivals[nth])
         return found
@@ -185,7 +188,7 @@ class _Arrivals:
 def _events(exchange: Exchange, pos: int) -> Iterator[tuple[bytes, bytes, int]]:
     """(data, event name, arrival of the read that completed it), from byte `pos` of the body."""
     decoder, passed = SseDecoder(), 0
-    for at_ns, data in exchange.reads:
+    for at_ns, data in zip(exchange.arrivals, exchange.pieces, strict=True):
         skip, passed = max(0, pos - passed), passed + len(data)
         if skip < len(data):
             for payload, name in decoder.feed(data[skip:] if skip else data):

@@ -8,30 +8,26 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
 
-import aiohttp
-
-from kvt_async.contract.errors import ErrorType, ServerError
+from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.load import secret
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.urls import public_url
 from kvt_async.engine.aside import Aside
 from kvt_async.engine.breaker import LONGEST_NAP_S, Breaker
 from kvt_async.engine.client import Client, Tried
 from kvt_async.engine.limits import Dispatcher
+from kvt_async.engine.pages import Pages
 from kvt_async.engine.policy import CONNECTION_LEVEL, Decision, backoff_s, decide, with_retries
-from kvt_async.engine.transcript import UnreadableError, parse_json
 from kvt_async.records import Attempt, Marks, Outcome, Request
 
 Record = Callable[[Request, Attempt], Awaitable[None]]
 Admit = Callable[[], Awaitable[None]]
 
-PROBE_TIMEOUT_S = 2.0  # for a word of an endpoint that is set aside
+_ENDED = Decision()  # no wait and no reason to give up: it succeeded, or the run stopped
 
 
-class Sender:
+class Sender(Pages):
     """Async context manager around one HTTP client, its limits, retries and breaker; one running loop, one at a time.
 
     `breaker.tripped` is set when the server is gone: every `send` then returns at once, its request still pending.
@@ -39,18 +35,17 @@ class Sender:
 
     def __init__(self, settings: Settings, *, endpoints: Iterable[str] = (), rng: random.Random | None = None) -> None:
         """`endpoints`: base URLs beside engine.base_url that may be told our credentials by `get_json`, `get_text`."""
+        super().__init__([settings.engine.base_url, *endpoints])
         self.settings = settings
         self.breaker = Breaker(settings.limits.retry)
         self.dispatcher = Dispatcher(settings.limits)
         self.retries = 0  # tries after a first one, so far
         self._rng = rng or random.Random()
-        self._known = [settings.engine.base_url, *endpoints]
         self._halted = asyncio.Event()
         self._in_line: set[asyncio.Timeout] = set()
         self._flying: Counter[str] = Counter()
         self._turn = itertools.count()
         self._aside = Aside(self._answers)
-        self._client: Client | None = None
 
     async def __aenter__(self) -> Self:
         """Raises ConfigError for a CA file that can't be used."""
@@ -99,7 +94,9 @@ class Sender:
         """
         sending = _Sending(request, record, admit, scheduled_ns, intended_ns)
         try:
-            tried, decision = await with_retries(lambda: self._try(sending), self._nap)
+            tried, decision = await self._try(sending)
+            if decision.wait_s is not None:
+                tried, decision = await with_retries((tried, decision), lambda: self._try(sending), self._nap)
         except asyncio.CancelledError:
             for attempt in sending.cancelled:
                 with suppress(TimeoutError):
@@ -115,34 +112,16 @@ class Sender:
             tried = await self._the_client.attempt(endpoint, path, body, fresh=True)
         return tried.attempt
 
-    async def get_json(self, url: str, *, timeout_s: float = 5.0) -> Any:
-        """A JSON document, e.g. /v1/models. Raises ServerError."""
-        _, text = await self._get(url, timeout_s)
-        try:
-            return parse_json(text)
-        except UnreadableError as error:
-            raise ServerError(f"the reply is {error}", where=f"GET {public_url(url)}") from None
-
-    async def get_text(self, url: str, *, timeout_s: float = 5.0) -> str:
-        """A text document, e.g. /metrics, /health. Raises ServerError."""
-        _, text = await self._get(url, timeout_s)
-        return text.decode("utf-8", "replace")
-
-    async def get_headers(self, url: str, *, timeout_s: float = 5.0) -> dict[str, str]:
-        """Headers of a reply, names in lower case: the Server header says who answers. Raises ServerError."""
-        headers, _ = await self._get(url, timeout_s)
-        return headers
-
     async def _try(self, sending: "_Sending") -> tuple[Tried | None, Decision]:
         if self._halted.is_set():
-            return None, Decision()
-        request = sending.request
+            return None, _ENDED
+        request, dispatcher = sending.request, self.dispatcher
         estimate = request.prompt_tokens + request.max_tokens
         sending.dequeued_ns = sending.dequeued_ns or time.perf_counter_ns()
         if sending.admit is not None:
             await sending.admit()
-        if not await self._stand_in_line(estimate):
-            return None, Decision()
+        if not dispatcher.enter_at_once() and not await self._stand_in_line(estimate):
+            return None, _ENDED
         used: int | None = None
         try:
             tried = await self._exchange(sending)
@@ -150,7 +129,7 @@ class Sender:
             if marks.prompt_tokens is not None and marks.completion_tokens is not None:
                 used = marks.prompt_tokens + marks.completion_tokens
         finally:
-            self.dispatcher.leave(estimate, used)
+            dispatcher.leave(estimate, used)
         decision = self._decide(tried, sending)
         if decision.wait_s is not None:
             self.retries += 1
@@ -160,8 +139,6 @@ class Sender:
 
     async def _stand_in_line(self, estimate: int) -> bool:
         """False: the run stopped meanwhile, and nothing is held."""
-        if self.dispatcher.enter_at_once():
-            return True
         try:
             async with asyncio.timeout(None) as line:
                 self._in_line.add(line)
@@ -196,16 +173,16 @@ class Sender:
             self._aside.put(endpoint)
         return tried
 
-    async def _once(self, sending: "_Sending", endpoint: str, *, fresh: bool) -> Tried:
+    def _once(self, sending: "_Sending", endpoint: str, *, fresh: bool) -> Awaitable[Tried]:
         request = sending.request
         marks = Marks(
-            intended_ns=sending.intended_ns,
-            scheduled_ns=sending.scheduled_ns or sending.dequeued_ns,
-            dequeued_ns=sending.dequeued_ns or sending.scheduled_ns,
-            limits_ns=time.perf_counter_ns(),
+            sending.intended_ns,
+            sending.scheduled_ns or sending.dequeued_ns,
+            sending.dequeued_ns or sending.scheduled_ns,
+            time.perf_counter_ns(),
         )
         sending.first_at = sending.first_at or time.monotonic()
-        return await self._the_client.attempt(
+        return self._the_client.attempt(
             endpoint,
             request.path,
             request.body,
@@ -221,6 +198,8 @@ class Sender:
         attempt, now = tried.attempt, time.monotonic()
         sending.n_tries += 1
         self._tell(tried, sending.request.request_id, sending.n_tries, now)
+        if attempt.error_type is None:
+            return _ENDED
         decision = decide(
             tried, self.settings.limits.retry, sending.n_tries, now - (sending.first_at or now), self._rng
         )
@@ -233,7 +212,7 @@ class Sender:
                 wait = backoff_s(self.settings.limits.retry, sending.n_tries, self._rng)
                 decision = Decision(wait_s=min(wait, LONGEST_NAP_S))
         if self._halted.is_set() and (decision.wait_s is not None or attempt.error_type in CONNECTION_LEVEL):
-            return Decision()  # it failed, but not for good: pending
+            return _ENDED  # it failed, but not for good: pending
         return decision
 
     def _tell(self, tried: Tried, request_id: str, n_tries: int, now: float) -> None:
@@ -267,35 +246,6 @@ class Sender:
         turned = [endpoints[(start + n) % len(endpoints)] for n in range(len(endpoints))]
         return min(turned, key=lambda url: (url in self._aside, self._flying[url]))
 
-    async def _answers(self, endpoint: str) -> bool:
-        """Whether an endpoint that was set aside serves again: /health, whose 404 is an answer too; 503 is none yet."""
-        try:
-            reply = await self._the_client.get(f"{endpoint.removesuffix('/v1')}/health", endpoint, PROBE_TIMEOUT_S)
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return False
-        return reply[0] < 500
-
-    async def _get(self, url: str, timeout_s: float) -> tuple[dict[str, str], bytes]:
-        where = f"GET {public_url(url)}"
-        base = next((known for known in self._known if _origin(known) == _origin(url)), None)
-        try:
-            status, headers, body = await self._the_client.get(url, base, timeout_s)
-        except TimeoutError:
-            raise ServerError(f"no answer within {timeout_s:g} s", where=where) from None
-        except (aiohttp.ClientError, OSError) as error:
-            reason = self._the_client.redactor.evidence(str(error) or type(error).__name__)
-            raise ServerError(reason, where=where, do="Is the server running, and is the URL right?") from None
-        if status >= 300:
-            evidence = self._the_client.redactor.evidence(body)
-            raise ServerError(f"HTTP {status}" + (f": {evidence}" if evidence else ""), where=where)
-        return headers, body
-
-    @property
-    def _the_client(self) -> Client:
-        if self._client is None:
-            raise RuntimeError("a Sender is used inside `async with`")
-        return self._client
-
 
 class _Sending:
     """Where one request stands."""
@@ -321,11 +271,6 @@ class _Sending:
         self.attempt_idx += 1
         self.scheduled_ns = time.perf_counter_ns() + int(due_s * 1e9)
         self.dequeued_ns = self.intended_ns = None
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port
 
 
 def raise_file_limit() -> None:

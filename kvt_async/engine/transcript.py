@@ -4,7 +4,7 @@ Reading is lenient about what servers add and strict about what kvt needs: an ev
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -34,19 +34,6 @@ def parse_json(data: bytes) -> Any:
             return json.loads(data, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:
             raise UnreadableError(f"not JSON ({str(error)[:80]})", data) from None
-
-
-def values_of(payloads: Sequence[bytes]) -> Iterator[Any]:
-    """What each of these is as JSON, parsed together where that can be. Raises UnreadableError at the one that isn't.
-
-    A line end stands between neighbours, which no JSON string may hold: each gives its own values or an error, and as
-    many values as payloads are one each.
-    """
-    try:
-        values = orjson.loads(b"[" + b",\n".join(payloads) + b"]")
-    except orjson.JSONDecodeError:
-        values = ()
-    return iter(values) if len(values) == len(payloads) else map(parse_json, payloads)
 
 
 def json_or_none(data: bytes) -> Any:
@@ -115,16 +102,17 @@ class Transcript:
             raise UnreadableError("an event is not a JSON object", _again(event))
         choices = event.get("choices")
         if choices:
-            choice = choices[0] if isinstance(choices, list) else None
+            choice = choices[0] if type(choices) is list else None
             if type(choice) is not dict:
                 raise UnreadableError("`choices` is not a list of objects", _again(event))
-            if choice.get("index", 0) in (0, None):
+            index = choice.get("index")
+            if index is None or index == 0:
                 self._choice(choice, at_ns)
-        usage = event.get("usage")
-        if usage is not None and isinstance(usage, dict):
-            self.usage, self.usage_ns = usage, at_ns
-        if not choices:
+        else:
             self._note_error(event)
+        usage = event.get("usage")
+        if usage is not None and type(usage) is dict:
+            self.usage, self.usage_ns = usage, at_ns
 
     def add_whole(self, body: Any) -> None:
         """A reply that was not streamed. Raises UnreadableError."""
@@ -213,12 +201,9 @@ class Transcript:
             self.error = event
 
 
-def count(usage: Mapping[str, Any] | None, *path: str) -> int | None:
-    """A token count out of a usage object; None for anything that isn't one."""
-    node: Any = usage
-    for key in path:
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node if type(node) is int and 0 <= node <= MAX_INT else None
+def as_count(value: Any) -> int | None:
+    """A token count of a usage object; None for anything that isn't one."""
+    return value if type(value) is int and 0 <= value <= MAX_INT else None
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,7 @@ from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.engine import faults
 from kvt_async.engine.reading import Reading
 from kvt_async.engine.redact import Redactor
-from kvt_async.engine.transcript import Transcript, UnreadableError, count, json_or_none, parse_json
+from kvt_async.engine.transcript import Transcript, UnreadableError, as_count, json_or_none, parse_json
 from kvt_async.engine.wire import EVIDENCE_BYTES, MAX_REPLY_BYTES, Exchange
 
 _TIMEOUTS = (ErrorType.CONNECT_TIMEOUT, ErrorType.TTFB_TIMEOUT, ErrorType.IDLE_TIMEOUT, ErrorType.TOTAL_TIMEOUT)
@@ -127,10 +127,11 @@ async def _stream(exchange: Exchange, redactor: Redactor, store_chunks: bool) ->
 def _accepted(end_state: EndState, exchange: Exchange, transcript: Transcript) -> Verdict:
     marks, usage = exchange.marks, transcript.usage
     if usage is not None:
-        marks.prompt_tokens = count(usage, "prompt_tokens")
-        marks.completion_tokens = count(usage, "completion_tokens")
-        if "prompt_tokens_details" in usage:
-            marks.cached_tokens = count(usage, "prompt_tokens_details", "cached_tokens")
+        marks.prompt_tokens = as_count(usage.get("prompt_tokens"))
+        marks.completion_tokens = as_count(usage.get("completion_tokens"))
+        details = usage.get("prompt_tokens_details")
+        if type(details) is dict:
+            marks.cached_tokens = as_count(details.get("cached_tokens"))
     return Verdict(end_state, transcript=transcript)
 
 
@@ -161,8 +162,7 @@ def _kind(exchange: Exchange) -> str | None:
     if exchange.headers.get("content-type") == "text/event-stream" and exchange.raw_body().startswith(b"data:"):
         return "sse"
     content_type = exchange.content_type()
-    first = next((data for _, data in exchange.reads if data), b"")
-    head = first[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    head = exchange.raw_body()[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     if content_type == "text/event-stream":
         return "json" if head.startswith(b"{") else "sse"  # an error object under the stream's content type
     is_json = content_type == "application/json" or content_type.endswith("+json")
@@ -181,23 +181,23 @@ def _decompress(exchange: Exchange) -> str | None:
     if encoding not in ("gzip", "x-gzip", "deflate"):
         return f"the reply is encoded as {encoding!r}, though identity was asked for"
     inflate, size = zlib.decompressobj(47), 0
-    reads: list[tuple[int, bytes]] = []
+    pieces: list[bytes] = []
     try:
-        for at_ns, data in exchange.reads:
+        for data in exchange.pieces:
             part = inflate.decompress(data, MAX_REPLY_BYTES - size + 1)
             size += len(part)
             if size > MAX_REPLY_BYTES:
                 return "the reply inflates to more than 64 MiB"
-            reads.append((at_ns, part))
+            pieces.append(part)
     except zlib.error as error:
         return f"the reply is encoded as {encoding!r}, though identity was asked for, and broken: {error}"
-    exchange.reads, exchange.joined = reads, None
+    exchange.pieces, exchange.joined, exchange.body_bytes = pieces, None, size
     return None
 
 
 def _tail(exchange: Exchange) -> bytes:
     """The last bytes before a break say more than the first."""
-    return b"".join(data for _, data in exchange.reads[-8:])[-EVIDENCE_BYTES:]
+    return b"".join(exchange.pieces[-8:])[-EVIDENCE_BYTES:]
 
 
 def _with_evidence(what: str, raw: bytes, redactor: Redactor) -> str:

@@ -5,6 +5,7 @@ behaviour gives an equal Exchange and so an equal attempt.
 """
 
 import re
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,12 +20,18 @@ _TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)"\s*:\s*"[^"]
 _BEFORE_DONE = tuple(end + data for end in (b"\n", b"\r") for data in (b"data: ", b"data:"))
 
 
+def _no_arrivals() -> "array[int]":
+    return array("q")
+
+
 @dataclass(slots=True)
 class Exchange:
-    """Filled as it happens. `reads` are (arrival ns, body bytes) in order, stamped in the transport's read callback."""
+    """Filled as it happens. Of every read the body bytes and, stamped in the transport's read callback, its arrival:
+    a number in an array, not an object, for a thousand streams keep hundreds of them each until they are over."""
 
     marks: Marks = field(default_factory=Marks)
-    reads: list[tuple[int, bytes]] = field(default_factory=list)
+    arrivals: "array[int]" = field(default_factory=_no_arrivals)  # ns
+    pieces: list[bytes] = field(default_factory=list)
     kernel_ns: dict[int, int] = field(default_factory=dict)  # arrival -> the kernel's stamp, up to the first text
     arrived_ns: int = 0  # the newest read
     bytes_received: int = 0  # all bytes of the reply, head included
@@ -53,7 +60,8 @@ class Exchange:
             source.watched = _TEXT.search(data) is None
         if not self.body_bytes:
             self.marks.first_byte_ns, self.marks.first_byte_kernel_ns = now_ns, self.kernel_ns.get(now_ns)
-        self.reads.append((now_ns, data))
+        self.arrivals.append(now_ns)
+        self.pieces.append(data)
         self.body_bytes += len(data)
         if data[-3:] != b"}\n\n":  # as reads of one whole event end
             at = data.rfind(b"[DONE]", -_DONE_WITHIN)
@@ -89,5 +97,5 @@ class Exchange:
     def raw_body(self) -> bytes:
         """All body bytes; once the exchange is over they are joined once."""
         if self.joined is None or len(self.joined) != self.body_bytes:
-            self.joined = self.reads[0][1] if len(self.reads) == 1 else b"".join([data for _, data in self.reads])
+            self.joined = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
         return self.joined

@@ -1,15 +1,5 @@
-"""Times of day for people. Durations come from the monotonic clock, never from these."""
+"""The time of day, under the name that `run` and `bench` know it by."""
 
-import time
+from kvt_async.clock import utc_now
 
-_second: tuple[int, str] = (-1, "")
-
-
-def utc_now() -> str:
-    """UTC, ISO 8601, milliseconds: sorts as text. Formats a second once: it is asked for several times a request."""
-    global _second  # noqa: PLW0603  # a cache of one string
-    now = time.time()
-    whole = int(now)
-    if _second[0] != whole:
-        _second = (whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)))
-    return f"{_second[1]}.{int((now - whole) * 1000):03}Z"
+__all__ = ["utc_now"]

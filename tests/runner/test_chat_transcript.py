@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kvt_async.engine.shape import learn, texts_of
-from kvt_async.engine.transcript import Transcript, UnreadableError, count, parse_json
+from kvt_async.engine.transcript import Transcript, UnreadableError, as_count, parse_json
 from tests.runner.faults import delta, usage
 
 
@@ -149,5 +149,5 @@ def test_text_completions_have_a_shape_too() -> None:
 
 @pytest.mark.parametrize("value", [-1, 1.5, "7", True, None, 2**70])
 def test_a_token_count_that_is_no_count_is_unknown(value: Any) -> None:
-    assert count({"prompt_tokens": value}, "prompt_tokens") is None
-    assert count({"prompt_tokens": 7}, "prompt_tokens") == 7
+    assert as_count(value) is None
+    assert as_count(7) == 7

@@ -1,0 +1,74 @@
+"""What a server says of itself beside its replies: pages that are asked for once, outside of limits and retries."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from kvt_async.contract.errors import ServerError
+from kvt_async.contract.urls import public_url
+from kvt_async.engine.client import Client
+from kvt_async.engine.transcript import UnreadableError, parse_json
+
+PROBE_TIMEOUT_S = 2.0  # for a word of an endpoint that is set aside
+
+
+class Pages:
+    """Asks with the credentials of the base URL that a page belongs to; `known`: those that may be told ours."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = list(known)
+        self._client: Client | None = None
+
+    async def get_json(self, url: str, *, timeout_s: float = 5.0) -> Any:
+        """A JSON document, e.g. /v1/models. Raises ServerError."""
+        _, text = await self._get(url, timeout_s)
+        try:
+            return parse_json(text)
+        except UnreadableError as error:
+            raise ServerError(f"the reply is {error}", where=f"GET {public_url(url)}") from None
+
+    async def get_text(self, url: str, *, timeout_s: float = 5.0) -> str:
+        """A text document, e.g. /metrics, /health. Raises ServerError."""
+        _, text = await self._get(url, timeout_s)
+        return text.decode("utf-8", "replace")
+
+    async def get_headers(self, url: str, *, timeout_s: float = 5.0) -> dict[str, str]:
+        """Headers of a reply, names in lower case: the Server header says who answers. Raises ServerError."""
+        headers, _ = await self._get(url, timeout_s)
+        return headers
+
+    async def _answers(self, endpoint: str) -> bool:
+        """Whether an endpoint that was set aside serves again: /health, whose 404 is an answer too; 503 is none yet."""
+        try:
+            reply = await self._the_client.get(f"{endpoint.removesuffix('/v1')}/health", endpoint, PROBE_TIMEOUT_S)
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+        return reply[0] < 500
+
+    async def _get(self, url: str, timeout_s: float) -> tuple[dict[str, str], bytes]:
+        where = f"GET {public_url(url)}"
+        base = next((known for known in self._known if _origin(known) == _origin(url)), None)
+        try:
+            status, headers, body = await self._the_client.get(url, base, timeout_s)
+        except TimeoutError:
+            raise ServerError(f"no answer within {timeout_s:g} s", where=where) from None
+        except (aiohttp.ClientError, OSError) as error:
+            reason = self._the_client.redactor.evidence(str(error) or type(error).__name__)
+            raise ServerError(reason, where=where, do="Is the server running, and is the URL right?") from None
+        if status >= 300:
+            evidence = self._the_client.redactor.evidence(body)
+            raise ServerError(f"HTTP {status}" + (f": {evidence}" if evidence else ""), where=where)
+        return headers, body
+
+    @property
+    def _the_client(self) -> Client:
+        if self._client is None:
+            raise RuntimeError("a Sender is used inside `async with`")
+        return self._client
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port

@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from kvt_async.contract.errors import ConfigError, KvtError
+from kvt_async.contract.errors import ConfigError, InterruptedByUserError, KvtError
 from kvt_async.contract.paths import shipped_configs
 
 if TYPE_CHECKING:
@@ -68,8 +68,16 @@ def run_app(app: Callable[..., Any]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe left: nothing to tell anybody
         sys.exit(0)
+    except Exception as error:
+        if "KeyboardInterrupt" not in str(error):
+            raise
+        _interrupted()  # pydantic makes an error of its own of a Ctrl-C that meets it building a model
+
+
+def _interrupted() -> NoReturn:
+    print("interrupted", file=sys.stderr)
+    sys.exit(InterruptedByUserError.exit_code)

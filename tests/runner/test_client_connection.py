@@ -1,88 +1,19 @@
-"""Connections: what can go wrong with them, timeouts, TLS, keep-alive, and what is sent over them."""
+"""Connections: what can go wrong with them, keep-alive, TLS, IPv6, several endpoints."""
 
 import asyncio
-import socket
 import ssl
 from pathlib import Path
 
 import pytest
 
-from kvt_async.contract.errors import ConfigError, EndState, ErrorType, ServerError
+from kvt_async.contract.errors import ConfigError, EndState, ErrorType
 from kvt_async.engine.aside import Aside
 from kvt_async.engine.sender import Sender
-from tests.runner.faults import FaultServer, answer, chunk, close, delta, event, head, paced, raw, reply, reset, stall
+from tests.runner.faults import FaultServer, answer, chunk, close, event, head, paced, raw, reply, reset
 from tests.runner.faults import status as http_status
-from tests.runner.sending import PATH, Recorder, against, request_to, send_one, settings_for, try_once, until
+from tests.runner.sending import PATH, Recorder, against, free_port, request_to, send_one, settings_for, try_once, until
 
 pytestmark = pytest.mark.usefixtures("every_transport")
-
-KEY = "sk-test-0123456789abcdef"
-
-
-# ------------------------------------------------------------------ timeouts, each with its name
-
-
-async def test_no_reply_in_time_is_a_ttfb_timeout() -> None:
-    got = await try_once(stall(), timeouts={"ttfb_s": 0.1})
-    assert (got.end_state, got.error_type) == (EndState.TIMEOUT, ErrorType.TTFB_TIMEOUT)
-    assert 0.1 <= got.latency_s < 1
-
-
-async def test_headers_alone_are_no_first_byte() -> None:
-    got = await try_once(raw(head(chunked=True), then="stall"), timeouts={"ttfb_s": 0.1})
-    assert (got.error_type, got.http_status) == (ErrorType.TTFB_TIMEOUT, 200)
-
-
-async def test_a_stalled_stream_is_an_idle_timeout_and_keeps_its_text() -> None:
-    got = await try_once(paced([(0, event(delta("a"))), (30, b"")]), timeouts={"idle_s": 0.1})
-    assert (got.end_state, got.error_type, got.partial_text) == (EndState.TIMEOUT, ErrorType.IDLE_TIMEOUT, "a")
-    assert got.marks.first_content_ns is not None
-
-
-async def test_a_stream_that_drips_without_end_is_a_total_timeout() -> None:
-    drops = [(0.02, event(delta("a")))] * 100
-    got = await try_once(paced(drops), timeouts={"idle_s": 0.5, "total_s": 0.3})
-    assert (got.end_state, got.error_type) == (EndState.TIMEOUT, ErrorType.TOTAL_TIMEOUT)
-    assert 0.3 <= got.latency_s < 1
-
-
-async def test_keep_alive_comments_hold_off_the_idle_timeout() -> None:
-    body = [(0.06, b": ping\n\n")] * 5 + [(0.0, reply("a"))]
-    got = await try_once(paced(body), timeouts={"idle_s": 0.2})
-    assert got.end_state is EndState.DONE
-
-
-async def test_a_stall_after_the_finish_reason_costs_time_but_no_answer() -> None:
-    got = await try_once(paced([(0, reply("a", done=False)), (30, b"")]), timeouts={"idle_s": 0.1})
-    assert (got.end_state, got.error_type) == (EndState.EOF_FINISHED, None)
-
-
-async def test_a_connection_that_is_not_made_in_time_is_a_connect_timeout() -> None:
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
-        fillers = [socket.socket() for _ in range(4)]
-        try:
-            for filler in fillers:  # the backlog is full: further connections hang
-                filler.setblocking(False)
-                filler.connect_ex(full.getsockname())
-            async with Sender(settings_for(url, timeouts={"connect_s": 0.2})) as sender:
-                got = await sender.probe(url, PATH, b"{}")
-        finally:
-            for filler in fillers:
-                filler.close()
-    assert (got.end_state, got.error_type) == (EndState.TIMEOUT, ErrorType.CONNECT_TIMEOUT)
-    assert got.marks.start_ns is None
-
-
-# ------------------------------------------------------------------ connections that fail
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def test_a_refused_connection_says_where() -> None:
@@ -222,105 +153,6 @@ async def test_ipv6() -> None:
         assert (await send_one(sender, server)).reply is not None
 
 
-# ------------------------------------------------------------------ what is sent, and what is kept of secrets
-
-
-async def test_the_headers_of_a_request() -> None:
-    async with against(answer("a"), headers={"X-Team": "red"}) as (server, sender):
-        await send_one(sender, server, body=b'{"a":1}')
-    (seen,) = server.seen
-    assert (seen.method, seen.path, seen.body) == ("POST", "/v1/chat/completions", b'{"a":1}')
-    assert seen.headers["accept-encoding"] == "identity"
-    assert seen.headers["content-type"] == "application/json"
-    assert seen.headers["x-team"] == "red"
-    assert "authorization" not in seen.headers
-    assert "cookie" not in seen.headers
-
-
-async def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KVT_TEST_KEY", KEY)
-    echo = {"error": {"message": f"bad key {KEY}, header Authorization: Bearer {KEY}"}}
-    fault = event(delta(f"key={KEY[:10]}")) + event(delta(KEY[10:])) + event({"error": KEY})
-    steps = (
-        http_status(401, echo),
-        http_status(500, b"x" * 190 + KEY.encode(), content_type="text/plain"),
-        raw(head() + fault),
-        raw(KEY.encode() + b"\r\n\r\n"),
-        raw(head() + reply(KEY[:8], KEY[8:], KEY)),
-        http_status(302, headers={"Location": f"http://x/?k={KEY}"}),
-    )
-    async with against(*steps, api_key_env="KVT_TEST_KEY", headers={"X-Api-Key": KEY}) as (server, sender):
-        attempts = [await sender.probe(server.base_url, PATH, b"{}") for _ in steps]
-    assert [seen.headers["authorization"] for seen in server.seen] == [f"Bearer {KEY}"] * len(steps)
-    assert all(KEY not in repr(attempt) and KEY[:16] not in repr(attempt) for attempt in attempts)
-    assert attempts[4].reply is not None
-    assert attempts[4].reply.text == "******"
-
-
-async def test_credentials_in_the_url_are_sent_as_basic_auth_and_not_stored() -> None:
-    async with FaultServer(http_status(500, b"dXNlcjpodW50ZXIyMg==")) as server:
-        url = server.base_url.replace("://", "://user:hunter22@")
-        async with Sender(settings_for(url)) as sender:
-            got = await sender.probe(url, PATH, b"{}")
-    assert server.seen[0].headers["authorization"] == "Basic dXNlcjpodW50ZXIyMg=="
-    assert got.endpoint == server.base_url
-    assert "hunter22" not in repr(got)
-    assert "dXNlcjpodW50ZXIyMg" not in repr(got)
-
-
-async def test_a_key_that_no_header_can_hold_is_a_config_error_that_does_not_show_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("KVT_TEST_KEY", KEY + "\n")
-    with pytest.raises(ConfigError) as caught:
-        async with Sender(settings_for("http://127.0.0.1/v1", api_key_env="KVT_TEST_KEY")):
-            pass
-    assert "KVT_TEST_KEY" in str(caught.value)
-    assert KEY not in str(caught.value)
-
-
-async def test_a_url_that_is_none_is_a_config_error() -> None:
-    async with Sender(settings_for("http://127.0.0.1:99999/v1")) as sender:
-        with pytest.raises(ConfigError, match="not a valid URL"):
-            await sender.send(request_to("http://127.0.0.1:99999/v1"), Recorder())
-
-
-async def test_an_environments_proxy_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-    assert (await try_once(answer("a"))).end_state is EndState.DONE
-
-
-# ------------------------------------------------------------------ plain documents
-
-
-async def test_documents_are_fetched_with_the_key_only_from_known_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KVT_TEST_KEY", KEY)
-    models = http_status(200, {"data": [{"id": "m"}]}, headers={"Server": "vllm"})
-    async with FaultServer(models) as other, against(models, api_key_env="KVT_TEST_KEY") as (server, sender):
-        assert await sender.get_json(server.base_url + "/models") == {"data": [{"id": "m"}]}
-        assert (await sender.get_headers(server.base_url + "/models"))["server"] == "vllm"
-        assert '"id"' in await sender.get_text(other.base_url + "/metrics")
-    assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
-    assert "authorization" not in other.seen[0].headers
-
-
-@pytest.mark.parametrize(
-    ("step", "says"),
-    [
-        (http_status(404, {"detail": "nothing here"}), "HTTP 404"),
-        (http_status(200, b"<html>"), "not JSON"),
-        (stall(), "no answer within 0.2 s"),
-        (close(), "GET http://"),
-    ],
-)
-async def test_a_document_that_cannot_be_had_is_a_server_error(step, says: str) -> None:  # type: ignore[no-untyped-def]
-    async with against(step) as (server, sender):
-        with pytest.raises(ServerError) as caught:
-            await sender.get_json(server.base_url + "/models", timeout_s=0.2)
-    assert says in str(caught.value)
-    assert "/v1/models" in str(caught.value)
-
-
 async def test_both_loops_give_the_same_attempt() -> None:
     import uvloop
 
@@ -335,6 +167,9 @@ async def test_both_loops_give_the_same_attempt() -> None:
     plain = await try_once(paced([(0, reply("a", "b", done=False)), (0.01, event("[DONE]"))]))
     expected = (plain.end_state, plain.reply.text if plain.reply else None, plain.marks.n_events)
     assert await asyncio.to_thread(run) == expected
+
+
+# ------------------------------------------------------------------ several endpoints
 
 
 async def test_several_endpoints_share_the_requests_and_a_dead_one_is_avoided() -> None:

@@ -1,8 +1,7 @@
-"""RULER: every item is checked by a solver that reads the rendered text alone."""
+"""RULER: lengths, the depth grid, determinism, the answer prefix, refusals. test_ruler_solver.py reads the items."""
 
 import json
 import re
-from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from kvt_async.data.tokens import load_tokenizer
 from kvt_async.records import Example
 from tests.data.helpers import settings
 
-NIAH = [key for key in TASKS if key.startswith("niah")]
 NEEDLE = re.compile(r"One of the special magic \w+ for (\S+) is: (\S+)\.")
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 
@@ -28,71 +26,10 @@ def items(tmp_path: Path, task: str, *overrides: str, lengths: str = "[700, 1400
     return [row.example for row in open_source(config).rows()]
 
 
-@pytest.mark.parametrize("task", NIAH)
-def test_a_needle_is_in_the_text_under_its_key_and_nowhere_else(tmp_path: Path, task: str) -> None:
-    for example in items(tmp_path, task):
-        found = NEEDLE.findall(example.context)
-        asked = re.findall(r"for (.+) mentioned", example.question)[0]
-        keys = re.split(r", and |, ", asked)
-        assert Counter(value for key, value in found if key in keys) == Counter(example.answers)
-        assert all(example.context.count(value) == 1 for value in example.answers)
-
-
-@pytest.mark.parametrize(
-    ("task", "keys", "values"),
-    [("niah_single_1", 1, 1), ("niah_multikey_1", 4, 1), ("niah_multivalue", 1, 4), ("niah_multiquery", 4, 4)],
-)
-def test_the_published_numbers_of_keys_and_values_are_there(tmp_path: Path, task: str, keys: int, values: int) -> None:
-    for example in items(tmp_path, task, n=2):
-        found = NEEDLE.findall(example.context)
-        assert (len({key for key, _ in found}), len(example.answers)) == (keys, values)
-
-
-@pytest.mark.parametrize("task", ["niah_single_1", "niah_multikey_2"])
-def test_the_asked_needle_stands_at_the_stated_depth(tmp_path: Path, task: str) -> None:
-    for example in items(tmp_path, task):
-        lines = example.context.split("\n")
-        at = next(i for i, line in enumerate(lines) if example.answers[0] in line)
-        assert at == int((len(lines) - 1) * example.meta["depth"])
-
-
 def test_forty_items_see_every_depth_of_the_published_grid_once(tmp_path: Path) -> None:
     depths = [example.meta["depth"] for example in items(tmp_path, "niah_single_1", lengths="[300]", n=40)]
     assert sorted(depths) == [d / 100 for d in DEPTHS]
     assert (DEPTHS[0], DEPTHS[1], DEPTHS[20], DEPTHS[-1]) == (0, 3, 51, 100)
-
-
-def test_a_chain_of_variables_can_be_followed_to_its_value(tmp_path: Path) -> None:
-    for example in items(tmp_path, "vt"):
-        text = example.context[example.context.rindex("Memorize and track") :]
-        value, known = example.meta["value"], dict[str, str]()
-        for name, source in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", text):
-            known[name] = known.get(source, source)
-        assert [name for name, end in known.items() if end == value] == list(example.answers)
-        assert f"the value {value} in" in example.question
-
-
-def numbered_words(text: str) -> Counter[str]:
-    return Counter(re.findall(r"\d+\. (\S+)", text[text.rindex("Below is a numbered") :]))
-
-
-@pytest.mark.parametrize(("lengths", "often", "seldom"), [("[1400]", 6, 1), ("[4200]", 30, 3)])
-def test_common_words_are_the_ten_that_come_most_often(tmp_path: Path, lengths: str, often: int, seldom: int) -> None:
-    for example in items(tmp_path, "cwe", lengths=lengths, n=2):
-        counted = numbered_words(example.context)
-        assert {word for word, n in counted.items() if n == often} == set(example.answers)
-        assert {n for word, n in counted.items() if word not in example.answers} == {seldom}
-        others = " ".join(word for word in counted if word not in example.answers)
-        assert not any(answer in others for answer in example.answers)
-
-
-def test_frequent_words_are_ranks_two_to_four_after_the_dots(tmp_path: Path) -> None:
-    for example in items(tmp_path, "fwe"):
-        ranked = Counter(re.findall(r"\.\.\.|\b[a-z]{6}\b", example.context.partition("coded words. ")[2])).most_common(
-            5
-        )
-        assert tuple(word for word, _ in ranked[:4]) == ("...", *example.answers)
-        assert ranked[3][1] > ranked[4][1], "the third answer is not tied"
 
 
 @pytest.mark.parametrize("task", list(TASKS))

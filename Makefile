@@ -74,9 +74,11 @@ test-parity: $(PARITY)/.parity ## Against the live transformers and kvpress libr
 	$(PARITY)/bin/python -m pytest -m parity $(ARGS)
 
 test-slow: $(VENV)/.dev ## Long runs: a million fuzzed streams, 200 times kill -9, 24,000 requests of which 30% fail
-	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/runner/test_sse_decoder.py
+	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/runner/test_sse_decoder.py tests/runner/test_lean_http.py tests/runner/test_reading.py
+	KVT_SOCKET_CASES=200000 $(BIN)/python -m pytest -q tests/runner/test_transports_agree.py
 	$(BIN)/python scripts/soak.py kills
 	$(BIN)/python scripts/soak.py faults
+	$(BIN)/python scripts/soak.py faults --transport lean
 
 test-wheel: $(VENV)/.dev ## Build the wheel, install it into a clean environment, run the demo there
 	@scripts/test_wheel.sh $(PYTHON)

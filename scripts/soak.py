@@ -2,9 +2,10 @@
 
     python scripts/soak.py kills [--kills 200] [--requests 2000]
     python scripts/soak.py faults [--requests 24000] [--share 0.3]
+    (either with --transport lean)
 
 Both run `kvt sweep` as a user does, against the scripted server of the tests in a process of its own, and end with
-exit code 1 when an invariant broke. `make test-soak` runs both.
+exit code 1 when an invariant broke. `make test-slow` runs them.
 """
 
 import argparse
@@ -36,20 +37,23 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--requests", type=int, help="default: 2,000 for kills, 24,000 for faults")
     parser.add_argument("--share", type=float, help="of the tries that fail; default: 0.1 for kills, 0.3 for faults")
+    parser.add_argument("--transport", choices=["aiohttp", "lean"], default="aiohttp")
     parser.add_argument("--seed", type=int, default=1337)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if args.what == "kills":
-            return kills(Path(name), args.kills, args.requests or 2000, args.share or 0.1, args.seed)
-        return faults(Path(name), args.requests or 24000, args.share or 0.3)
+            return kills(Path(name), args.kills, args.requests or 2000, args.share or 0.1, args.seed, args.transport)
+        return faults(Path(name), args.requests or 24000, args.share or 0.3, args.transport)
 
 
-def kills(folder: Path, n_kills: int, n_requests: int, share: float, seed: int) -> int:
+def kills(folder: Path, n_kills: int, n_requests: int, share: float, seed: int, transport: str) -> int:
     """kill -9 at random instants, from start-up to the last request; then resume to the end."""
     dice, log = random.Random(seed), folder / "seen.log"
     pace_s = n_kills * 0.5 * CONCURRENCY / n_requests  # so that the sweep lasts about as long as the kills do
     with server("--delay", f"{pace_s:.3f}", "--log", str(log), "--faults", json.dumps(mix(share))) as url:
-        settings, config = experiment(folder, url, n_requests, "engine.timeouts.idle_s=1")
+        settings, config = experiment(
+            folder, url, n_requests, "engine.timeouts.idle_s=1", f"engine.transport={transport}"
+        )
         done: set[str] = set()
         began, with_work, start_up_s = time.monotonic(), 0, 0.0
         for nth in range(n_kills):
@@ -91,10 +95,13 @@ def kills(folder: Path, n_kills: int, n_requests: int, share: float, seed: int) 
     return 0
 
 
-def faults(folder: Path, n_requests: int, share: float) -> int:
+def faults(folder: Path, n_requests: int, share: float, transport: str) -> int:
     """A server that fails on `share` of its tries; the runner's memory is sampled meanwhile."""
     with server("--delay", "0.002", "--faults", json.dumps(mix(share))) as url:
-        settings, config = experiment(folder, url, n_requests, "engine.timeouts.idle_s=1", "limits.concurrency=64")
+        settings, config = experiment(
+            folder, url, n_requests, "engine.timeouts.idle_s=1", f"engine.transport={transport}",
+            "limits.concurrency=64",
+        )  # fmt: skip
         process, rss = sweep(config), []
         while process.poll() is None:
             time.sleep(1.0)

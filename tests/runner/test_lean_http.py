@@ -112,6 +112,5 @@ def test_a_seeded_fuzzer_finds_no_crash_and_no_difference() -> None:
             at = rng.randrange(len(data))
             data[at : at + rng.randrange(2)] = bytes(rng.choice(b"\r\n:; 0a\xff") for _ in range(rng.randrange(3)))
         expected = parse([bytes(data)])
-        for longest in (2, 9, 200):
-            got = parse(cut(bytes(data), rng, longest))
-            assert got == expected or (expected == "refused" and isinstance(got, str)), bytes(data)
+        got = parse(cut(bytes(data), rng, rng.choice((2, 9, 200))))
+        assert got == expected or (expected == "refused" and isinstance(got, str)), bytes(data)

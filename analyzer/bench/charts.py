@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from analyzer.bench.points import Point
-from analyzer.bench.words import name_of
+from analyzer.bench.words import level_of, name_of
 from analyzer.charts_style import PALETTE, STEPS, Look, colour, empty, records, shape
 
 CDF_POINTS = 80
@@ -73,7 +73,7 @@ def frontier(points: Sequence[Point], look: Look) -> Any:
         if ttft is None or math.isnan(ttft.value) or math.isnan(out.value):
             continue
         rows.append({
-            "series": point.level or "loads", "load": point.load, "value": point.value, "out": out.value,
+            "series": level_of(point) or "loads", "load": point.load, "value": point.value, "out": out.value,
             "out_low": _or(out.low, out.value), "out_high": _or(out.high, out.value), "ms": ttft.value * 1000,
             "ms_low": _or(ttft.low, ttft.value) * 1000, "ms_high": _or(ttft.high, ttft.value) * 1000,
         })  # fmt: skip

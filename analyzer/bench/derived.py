@@ -10,7 +10,7 @@ from typing import Any
 from analyzer.bench.points import Point
 from analyzer.bench.results import Result
 from analyzer.bench.saturation import Zone, highest_within, knee
-from analyzer.derived import fingerprint, in_transaction, insert
+from analyzer.derived import fingerprint, in_transaction, insert, replace_runs
 
 Json = dict[str, Any]
 
@@ -29,6 +29,8 @@ def write(conn: sqlite3.Connection, group: str, generation: int, points: Sequenc
         insert(c, "bench_zones", [
             {"exp_group_id": group, "generation": generation, **zone, "fingerprint": mark} for zone in zones
         ])  # fmt: skip
+        shown = [result.budget.row for result in results if result.budget is not None]
+        replace_runs(c, "run_evidence", [row["run_id"] for row in shown], [{**r, "fingerprint": mark} for r in shown])
         insert(c, "bench_stats", [{**row, "fingerprint": mark} for result in results for row in stat_rows(result)])
 
     in_transaction(conn, work)
@@ -101,6 +103,14 @@ def stat_rows(result: Result) -> list[Json]:
         }
         for metric, found in result.summaries.items()
     ]
+
+
+def budget_json(point: Point) -> Json | None:
+    """What --json says of a level's budget."""
+    if (budget := point.budget) is None:
+        return None
+    names = ("status", "source", "reason", "n", "n_off", "requested", "effective_p50")
+    return {**{name: budget.row[name] for name in names}, "unit": budget.unit, "kv_bytes_p50": budget.kv_bytes}
 
 
 def finite(value: float | None) -> float | None:

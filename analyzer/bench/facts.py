@@ -2,12 +2,12 @@
 
 import json
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import polars as pl
 
-from analyzer.tables import newest_generation, read_frame
+from analyzer.tables import Run, newest_generation, read_frame
 from kvt_async.contract.errors import MissingPrerequisiteError
 
 Json = dict[str, Any]
@@ -53,6 +53,20 @@ LEFT JOIN telemetry m ON m.request_id = t.request_id AND m.attempt_idx = t.attem
 LEFT JOIN responses p ON p.request_id = a.request_id
 LEFT JOIN give_ups g ON g.request_id = a.request_id
 WHERE r.run_id = ? ORDER BY 5
+"""
+
+REPLIES: dict[str, Any] = {
+    "kv_effective": pl.Float64, "source": pl.String, "prompt_tokens": pl.Int64, "token_len": pl.Int64,
+    "context_tokens": pl.Int64, "compressible_tokens": pl.Int64, "kv_bytes": pl.Float64,
+}  # fmt: skip
+_REPLIES_SQL = """
+SELECT p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), m.prompt_tokens, a.input_tokens, NULL,
+       json_extract(p.usage_json, '$.kv.compressible_tokens'), json_extract(p.usage_json, '$.kv.bytes')
+FROM requests r
+JOIN bench_arrivals a ON a.request_id = r.request_id AND a.phase = 'measured'
+JOIN responses p ON p.request_id = r.request_id
+LEFT JOIN telemetry m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx
+WHERE r.run_id = ?
 """
 
 
@@ -158,6 +172,18 @@ def stages(conn: sqlite3.Connection, exp_group_id: str, generation: int | None =
 def requests(conn: sqlite3.Connection, run_id: str) -> pl.DataFrame:
     """Every request of a stage that was started, in the order of the schedule; columns: REQUESTS."""
     return read_frame(conn.execute(_REQUESTS_SQL, (run_id,)), REQUESTS)
+
+
+def run_of(conn: sqlite3.Connection, run_id: str) -> Run:
+    """The level of a stage as the analyzer knows runs."""
+    names = [field.name for field in fields(Run)]
+    row = conn.execute(f"SELECT {', '.join(names)} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return replace(Run(*row), is_full=bool(row[names.index("is_full")]))
+
+
+def replies(conn: sqlite3.Connection, run_id: str) -> pl.DataFrame:
+    """What measured replies of a stage say of their budget; columns: REPLIES."""
+    return read_frame(conn.execute(_REPLIES_SQL, (run_id,)), REPLIES).with_columns(is_failure=pl.lit(False))
 
 
 def commands(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[str]:

@@ -11,7 +11,7 @@ import polars as pl
 
 from analyzer.bench.points import Point
 from analyzer.bench.spread import Estimate
-from analyzer.bench.words import ms, plain
+from analyzer.bench.words import level_of, ms, plain
 from analyzer.charts_style import Look, colour, empty, records, shape
 from analyzer.report.tables import Table
 from analyzer.tables import newest_group
@@ -84,19 +84,44 @@ def level_table(rows: Sequence[LevelRow]) -> Table:
     for row in rows:
         q = row.quality
         lines.append((
-            row.level, row.best.load, _with(row.output, plain), _with(row.ttft_p99, ms),
+            level_of(row.best), row.best.load, _with(row.output, plain), _with(row.ttft_p99, ms),
             f"{q.accuracy:.3f} [{q.low:.3f}, {q.high:.3f}]" if q else "-",
-            f"{q.kv_bytes / GIB:.4g}" if q and q.kv_bytes is not None else "-", q.status if q else "-",
+            _gib(row), *_budget(row.best),
         ))  # fmt: skip
-    head = ("Level", "Best load", "Output tok/s", "TTFT p99, ms", "Accuracy", "KV GiB per request", "Budget")
-    note = "Accuracy, memory and evidence of the budget: from the sweep in bench.quality."
-    return Table(head, tuple(lines), text_columns=2, note=note)
+    head = (
+        "Level",
+        "Best load",
+        "Output tok/s",
+        "TTFT p99, ms",
+        "Accuracy",
+        "KV GiB per request",
+        "Budget",
+        "Evidence",
+    )
+    note = (
+        "Accuracy: from the sweep in bench.quality. Memory: from this bench's replies, else from that sweep's. Budget: "
+    )
+    return Table(head, tuple(lines), text_columns=2, note=note + "what this bench's own replies and server show of it.")
+
+
+def _gib(row: LevelRow) -> str:
+    """Median KV cache of a request."""
+    size = row.best.budget.kv_bytes if row.best.budget is not None else None
+    if size is None and row.quality is not None:
+        size = row.quality.kv_bytes
+    return "-" if size is None else f"{size / GIB:.4g}"
+
+
+def _budget(point: Point) -> tuple[str, str]:
+    """(status, what the evidence reads) of the level while it was benched."""
+    budget = point.budget
+    return ("-", "-") if budget is None else (budget.status, budget.reading)
 
 
 def pareto(rows: Sequence[LevelRow], look: Look) -> Any:
     """Accuracy against output tokens per second, with both intervals."""
     told = [
-        {"series": row.level.rpartition(" ")[0] or row.level, "level": row.level, "out": row.output.value,
+        {"series": row.level.rpartition(" ")[0] or row.level, "level": level_of(row.best), "out": row.output.value,
          "out_low": _or(row.output.low, row.output.value), "out_high": _or(row.output.high, row.output.value),
          "acc": row.quality.accuracy, "acc_low": row.quality.low, "acc_high": row.quality.high}
         for row in rows if row.quality is not None

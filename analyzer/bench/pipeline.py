@@ -52,7 +52,7 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None) -> Json:
     files: Json = {}
     if found:
         as_lines = words.as_table(told) if told else []
-        extra = {"group": group, "commands": commands, "as_lines": as_lines}
+        extra = {"group": group, "commands": commands, "as_lines": as_lines, "charts": settings.analysis.charts}
         md, html = report.write(found, results, level_rows(found, settings.bench.quality), paths, extra)
         lines += ["", *as_lines, *([""] if as_lines else []), f"report: {html}", f"        {md}"]
         files = {"report_md": str(md), "report_html": str(html)}
@@ -60,7 +60,10 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None) -> Json:
         "exp_group_id": group,
         "generation": generation,
         "partial": any(result.stage.partial for result in results),
-        "points": [_public(derived.point_row(group, generation, point)) for point in found],
+        "points": [
+            {**_public(derived.point_row(group, generation, point)), "budget": derived.budget_json(point)}
+            for point in found
+        ],
         "zones": zones,
         "verdict": words.verdict(found) if found else [],
         **({"as": as_tool, "as_figures": [_as_json(load, one) for load, one in told]} if as_tool else {}),

@@ -7,6 +7,7 @@ from itertools import groupby
 
 import numpy as np
 
+from analyzer.bench.budget import Budget, of_all
 from analyzer.bench.quantiles import LEVELS, Floats, Summary, summarise
 from analyzer.bench.results import BOUND, METRICS, UNKNOWN, Client, Result
 from analyzer.bench.slo import Finding, Objective, judge
@@ -62,6 +63,11 @@ class Point:
     def client(self) -> Client:
         order = {BOUND: 2, UNKNOWN: 1}
         return max((r.client for r in self.results), key=lambda c: (order.get(c.verdict, 0), c.error_bound_ms))
+
+    @property
+    def budget(self) -> Budget | None:
+        """What shows that the level's budget was applied, the worst of the repeats; None: levels aren't benched."""
+        return of_all([result.budget for result in self.results])
 
     @property
     def cache(self) -> str:

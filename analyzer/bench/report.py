@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from analyzer.bench import charts, words
+from analyzer.bench.budget import UNPROVEN
 from analyzer.bench.levels import LevelRow, level_table
 from analyzer.bench.points import Point
 from analyzer.bench.results import Result
@@ -41,6 +42,8 @@ DEFINITIONS = (
     ("dispersion", "variance of arrivals per cell of time over their mean: 1 for Poisson, 0 for a constant rate"),
     ("cold, warm, mixed", "prompt tokens taken from a prefix cache: under 1%, at least 50%, between; by usage or by "
      "the server's counters"),
+    ("verified, unverified, contradicted", "whether the server shows that it applied the level's budget, by what its "
+     "replies, /metrics page or log say; a canary asks first whether the harshest budget changes any answer"),
     ("CLIENT-BOUND", "this client could not keep up with what it measured; the bound says by how much"),
 )  # fmt: skip
 
@@ -70,7 +73,7 @@ def told(value: Any) -> Any:
 def _write(points: Sequence[Point], results: Sequence[Result], levels: Sequence[LevelRow], paths: RunPaths,
            extra: dict[str, Any], now: datetime | None) -> list[Path]:  # fmt: skip
     """All files, the Markdown and the HTML page first."""
-    kinds = [*charts.KINDS, *([charts_levels(levels)] if levels else [])]
+    kinds = [*charts.KINDS, *([charts_levels(levels)] if levels else [])] if extra.get("charts", True) else []
     pictures = []
     for kind in kinds:
         head = title_lines(kind.title, [kind.says], _alarm(points), WIDE)
@@ -119,6 +122,12 @@ def _alarm(points: Sequence[Point]) -> str:
         found.append("CLIENT-BOUND at some load: there the figures are this client's, not the server's.")
     if any(point.cache in ("warm", "mixed") for point in points):
         found.append("Prompts came in part from the server's prefix cache.")
+    by_status: dict[str, list[str]] = {}
+    for point in points:
+        if point.budget is not None and point.budget.status in UNPROVEN and point.level:
+            by_status.setdefault(point.budget.status, []).append(point.level)
+    for status, levels in by_status.items():
+        found.append(f"Budget {status.upper()}: {', '.join(dict.fromkeys(levels))}: not to be read as that budget.")
     return " ".join(found)
 
 
@@ -132,8 +141,12 @@ def _loads(points: Sequence[Point]) -> Table:
                                                                     "output_tokens", "total_tokens")),
             words.plain(p.figures["goodput_per_s"].value), words.share(p.attainment),
         ))  # fmt: skip
+    with_levels = any(p.budget is not None for p in points)
+    if with_levels:
+        rows = [(*row, p.budget.status if p.budget else "-", p.budget.reading if p.budget else "-")
+                for row, p in zip(rows, points, strict=True)]  # fmt: skip
     head = ("Load", "Repeats", "Answered", "Arrivals/s", "Done/s", "Input tok/s", "Output tok/s", "Total tok/s",
-            "Goodput/s", "In SLO")  # fmt: skip
+            "Goodput/s", "In SLO", *(("Budget", "Evidence") if with_levels else ()))  # fmt: skip
     methods = sorted({p.figures["requests_per_s"].method for p in points})
     note = "In brackets: 95% confidence interval, " + ", ".join(methods)
     if not all(result.rates.steady for p in points for result in p.results):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from analyzer.bench import facts, rates, requests, schedule, server_side, slo
+from analyzer.bench.budget import Budget, budget_of
 from analyzer.bench.caches import CacheState, cache_state
 from analyzer.bench.quantiles import Summary, summarise
 from analyzer.bench.timeline import timeline
@@ -53,6 +54,7 @@ class Result:
     breakdown: server_side.Breakdown | None
     kv_usage: Summary | None
     client: Client
+    budget: Budget | None  # None: levels aren't benched
     token_source: str  # usage | chunks | mixed | none
     output_as_asked: float  # share of replies with as many tokens as were asked for
     input_tokens: float  # mean, by the server's count, else ours
@@ -85,6 +87,7 @@ def result_of(conn: sqlite3.Connection, stage: facts.Stage, alpha: float) -> Res
         slo.judge(o, values[o.metric], failed.height, alpha, answered.height if o.metric == "itl" else None)
         for o in objectives
     )
+    audit = schedule.audit(stage, frame)
     usage = [value for _, _, value in server_side.gauge(stage, server_side.KV_USAGE)]
     return Result(
         stage=stage,
@@ -98,11 +101,12 @@ def result_of(conn: sqlite3.Connection, stage: facts.Stage, alpha: float) -> Res
         numbers=answered["number"].to_list(),
         n_good=int(slo.good(per_request, objectives, answered.height).sum()),
         findings=findings,
-        audit=schedule.audit(stage, frame),
+        audit=audit,
         cache=cache_state(stage, frame),
         breakdown=server_side.breakdown(stage, frame),
         kv_usage=summarise(np.array(usage)) if usage else None,
-        client=_client(stage),
+        client=_client(stage, audit),
+        budget=budget_of(conn, stage),
         token_source=_token_source(answered),
         output_as_asked=_mean(answered.select((pl.col("tokens") == pl.col("output_tokens")).mean())),
         input_tokens=_mean(answered.select(pl.coalesce("prompt_tokens", "input_tokens").mean())),
@@ -135,12 +139,17 @@ def _errors(failed: pl.DataFrame) -> dict[str, int]:
     return {str(name): int(n) for name, n in counts.iter_rows()}
 
 
-def _client(stage: facts.Stage) -> Client:
+def _client(stage: facts.Stage, audit: schedule.Audit | None) -> Client:
+    """A rate that was not sent, though nothing was asked to hold it back, is the client's failing whatever else it says
+    of itself."""
     told: list[Mapping[str, object]] = [window.client for window in stage.windows if window.client]
     if not told:
         return Client(UNKNOWN, math.nan, "every window was killed before it could say")
     worst = max(told, key=lambda row: (row["verdict"] == BOUND, row["error_bound_ms"]))
-    return Client(str(worst["verdict"]), float(str(worst["error_bound_ms"])), str(worst["signal"]))
+    bound = float(str(worst["error_bound_ms"]))
+    if audit is not None and audit.sent_share < schedule.SENT_SHARE and not audit.n_held:
+        return Client(BOUND, bound, f"only {audit.sent_share:.1%} of the planned rate was sent")
+    return Client(str(worst["verdict"]), bound, str(worst["signal"]))
 
 
 def _token_source(answered: pl.DataFrame) -> str:

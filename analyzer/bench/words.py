@@ -4,23 +4,29 @@ import math
 from collections.abc import Callable, Sequence
 
 from analyzer.bench.as_tools import AsTool
+from analyzer.bench.budget import UNPROVEN, of_all
 from analyzer.bench.points import Point
 from analyzer.bench.results import BOUND, CLEAN
 from analyzer.bench.saturation import Zone, highest_within, knee, sustained
 from analyzer.bench.slo import MET, MISSED, Finding
 from analyzer.bench.spread import Estimate
+from analyzer.evidence import FULL, VERIFIED
 
 WIDTH = 100
+WARNING = " (WARNING: these are not figures of prompts that the server has not seen)"
 
 
 def table(points: Sequence[Point]) -> list[str]:
     """One line a load; times in ms, `-` where nothing was measured, inf where failures reach the percentile."""
     slo = any(point.findings for point in points)
-    heads = ["load", "done/s", "out tok/s", "TTFT p50", "p99", "TPOT p50", "p99", "latency p50", "p99", "failed"]
+    heads = ["load", "done/s", "out tok/s", "TTFT p50", "p99", "TPOT p50", "p99", "lat. p50", "p99", "failed"]
     rows = [heads + (["in SLO"] if slo else [])]
+    titles: dict[int, str] = {}  # row before which a level begins -> its label
     for point in points:
+        if point.level and point.level not in titles.values():
+            titles[len(rows)] = point.level
         cells = [
-            name_of(point) + ("*" if point.partial else ""),
+            (" " if point.level else "") + name_of(point, level=False) + ("*" if point.partial else ""),
             plain(point.figures["requests_per_s"].value),
             plain(point.figures["output_tokens_per_s"].value),
             *(ms(point.censored.get(f"{metric}_{stat}_s")) for metric in ("ttft", "tpot", "latency")
@@ -33,7 +39,22 @@ def table(points: Sequence[Point]) -> list[str]:
         notes.append("* PARTIAL: requests are still to be sent; the same command goes on")
     if points[0].loop == "closed":
         notes.append("closed loop: a stall holds back new requests, so these latencies are blind to it")
-    return [*columns(rows), *(f"({note})" for note in notes)]
+    lines = []
+    for n, line in enumerate(columns(rows)):
+        if n in titles:
+            lines.append(_cut(level_line([point for point in points if point.level == titles[n]]), WIDTH).rstrip())
+        lines.append(line)
+    return [*lines, *(f"({note})" for note in notes)]
+
+
+def level_line(points: Sequence[Point]) -> str:
+    """'snapkv/aware 0.5: budget verified, 40 replies show 0.5 fraction (echoed)'."""
+    level, budget = points[0].level or "", of_all([point.budget for point in points])
+    if budget is None or budget.status == FULL:
+        return f"{level}:"
+    if budget.status == VERIFIED:
+        return f"{level}: budget verified, {budget.row['n']:,} replies show {budget.reading}"
+    return f"{level}: budget {budget.status.upper()}, {budget.reason}"
 
 
 def verdict(points: Sequence[Point]) -> list[str]:
@@ -41,7 +62,7 @@ def verdict(points: Sequence[Point]) -> list[str]:
     result = []
     for level in dict.fromkeys(point.level for point in points):
         mine = [point for point in points if point.level == level]
-        result += [(f"{level}: " if level else "") + _what(mine), _trust(mine)]
+        result += [(f"{level_of(mine[0])}: " if level else "") + _what(mine), _trust(mine)]
     return result
 
 
@@ -102,7 +123,10 @@ def _trust(points: Sequence[Point]) -> str:
     else:
         parts.append("the client could not say whether it kept up")
     caches = sorted({point.cache for point in points})
-    parts.append("prefix cache " + "/".join(caches))
+    parts.append("prefix cache " + "/".join(caches) + (WARNING if {"warm", "mixed"} & set(caches) else ""))
+    budget = of_all([point.budget for point in points])
+    if budget is not None and budget.status in UNPROVEN:
+        parts.append(f"NOT shown to be at this budget: {budget.reason}")
     sent = [r.audit.sent_share for p in points for r in p.results if r.audit and not math.isnan(r.audit.sent_share)]
     if sent and min(sent) < 0.99:
         parts.append(f"the schedule was not achieved: {min(sent):.1%} of the planned rate was sent")
@@ -131,7 +155,13 @@ def limit_words(finding: Finding) -> str:
 
 
 def name_of(point: Point, *, level: bool = True) -> str:
-    return f"{point.level}, {point.load}" if level and point.level else point.load
+    return f"{level_of(point)}, {point.load}" if level and point.level else point.load
+
+
+def level_of(point: Point) -> str:
+    """The level's label, and beside it what isn't shown of its budget: 'snapkv/aware 0.5 (unverified)'."""
+    budget = point.budget
+    return (point.level or "") + (f" ({budget.status})" if budget is not None and budget.status in UNPROVEN else "")
 
 
 def with_interval(point: Point, name: str, show: Callable[[float], str] | None = None) -> str:

@@ -44,6 +44,9 @@ def bench(
     force: Annotated[
         bool, typer.Option("--force", help="Go beyond this client's ceiling; a new generation where the plan differs.")
     ] = False,
+    allow_dead_knob: Annotated[
+        bool, typer.Option("--allow-dead-knob", help="Bench --levels although no budget changes an answer.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be sent; create and send nothing.")
     ] = False,
@@ -70,7 +73,7 @@ def bench(
     ], print_config)  # fmt: skip
     from kvt_async.bench.run import Options, execute
 
-    report = execute(settings, Options(force=force, dry_run=dry_run, quiet=quiet, as_json=as_json))
+    report = execute(settings, Options(force, allow_dead_knob, dry_run, quiet, as_json))
     answer, lines = report.as_json(), report.lines()
     if report.plan is None:
         try:

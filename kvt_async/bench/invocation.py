@@ -1,11 +1,13 @@
 """One invocation of `kvt bench`, once its config has been checked: what is left, session, server, stages, end."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kvt_async.bench import calibration
+from kvt_async.bench.canary import harsh_second, questions, spread
+from kvt_async.bench.evidence import Looks
 from kvt_async.bench.figures import stage_figures
 from kvt_async.bench.ladder import Done, Next, broken_rule, next_stage, rung_below
 from kvt_async.bench.outage import Outage
@@ -18,9 +20,10 @@ from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json, Level
-from kvt_async.run import launch
+from kvt_async.run import canary, launch
 from kvt_async.run.ending import Invoked, run_session
 from kvt_async.run.interrupts import Interrupts
+from kvt_async.run.levels import label
 from kvt_async.run.live import beside
 from kvt_async.run.log import RunLog
 from kvt_async.run.server_evidence import shown
@@ -50,6 +53,8 @@ class BenchInvocation:
         self.generation, self.contract, self.workload, self.levels = generation, contract, workload, levels
         self.ceilings, self.say, self.log = ceilings, say, log
         self.report = BenchReport(settings.experiment.exp_group_id, str(paths.db), generation)
+        self.spread = spread(reader, settings, generation, levels)
+        self.levels = harsh_second(levels, self.spread)
 
     async def go(self) -> BenchReport:
         """Raises KvtError for what stops it before its end; Ctrl-C and a dead server are reasons in the report."""
@@ -85,7 +90,8 @@ class BenchInvocation:
         if self.settings.kv.apply.via != "launch" or not self.settings.bench.levels:
             return await self._with_server(store, interrupts, self.levels, None)
         for level in self.levels:
-            if self._so_far(level)[1] is None:
+            ask = self._canary_is_owed() and self.spread is not None and self.spread.needs([level])
+            if self._so_far(level)[1] is None and not ask:
                 continue
             folder = self.paths.run_dir / "launch"
             async with launch.launched(self.settings, level, folder, self.say) as launched:
@@ -109,18 +115,20 @@ class BenchInvocation:
             )  # fmt: skip
             found = await ready(live, endpoints, levels)
             await add_workload(live, self.reader, self.dataset_id)
+            await self._canary(live, levels)
             await keep_identities(live, "start", endpoints, found)
             async with beside(self._watch_interrupts(live), self._watch_breaker(live)):
                 for level in levels:
-                    reason = await self._ladder(live, level, str(found[0]["engine_name"]), output)
+                    evidence = await self._evidence(live, level, dict(zip(endpoints, found, strict=True)), output)
+                    reason = await self._ladder(live, level, str(found[0]["engine_name"]), evidence)
+                    await evidence.last_look()
                     if reason != "finished":
                         break
             await keep_identities(live, "end", endpoints, None)
             return reason
 
-    async def _ladder(self, live: BenchLive, level: Level, engine_name: str, output: Callable[[], str] | None) -> str:
+    async def _ladder(self, live: BenchLive, level: Level, engine_name: str, evidence: Looks) -> str:
         bench = self.settings.bench
-        evidence = await shown(live.sender, level, output) if bench.levels else None
         done, step = self._so_far(level)
         while step is not None:
             if live.stop.is_set():
@@ -131,7 +139,8 @@ class BenchInvocation:
                 break
             self.say(stage_line(stage, left, self.workload))
             head = [] if left is not None else await self._register(live, stage, engine_name, share)
-            end = await run_stage(live, stage, left, head, evidence)
+            await evidence.keep(stage.run.run_id)
+            end = await run_stage(live, stage, left, head, evidence.shown)
             one = Done(step.load, step.repeat, stage_figures(self.reader, stage.run.run_id, step.load.rate_per_s))
             if end.reason == "finished":
                 below = rung_below(one, done)
@@ -145,6 +154,39 @@ class BenchInvocation:
             done.append(one)
             step = next_stage(bench, done)
         return "finished"
+
+    async def _canary(self, live: BenchLive, levels: Sequence[Level]) -> None:
+        """Raises DeadKnobError where no budget changes an answer, unless that is allowed."""
+        if not self.settings.bench.levels or not self._canary_is_owed():
+            return
+        asked = questions(self.workload)
+        asking = (asked, asked.entries, live.sender.probe, live.store, live.session_id)
+        if self.spread is not None:
+            found = await self.spread.visit(self.settings, levels, *asking)
+        else:
+            pair = canary.pair(levels) if levels[0].apply_via != "launch" else None
+            found = await canary.run_canary(self.settings, pair, *asking) if pair is not None else None
+        if found is None:
+            return
+        self.report.canary = found.verdict
+        self.log("canary", verdict=found.verdict, reason=found.reason)
+        sent = [label(level) for level in self.levels if self._so_far(level)[0]]
+        sentence = canary.check(found, allow=self.options.allow_dead_knob, sent=sent)
+        if sentence is not None:
+            self.say(f"warning: {sentence}")
+
+    def _canary_is_owed(self) -> bool:
+        """Some level with a budget is still to be sent."""
+        return any(not level.is_full and self._so_far(level)[1] is not None for level in self.levels)
+
+    async def _evidence(
+        self, live: BenchLive, level: Level, who: Mapping[str, Json], output: Callable[[], str] | None
+    ) -> Looks:
+        """What the level's server says of its budget before the first request."""
+        said = await shown(live.sender, level, output) if self.settings.bench.levels else None
+        if said is not None and said["value"] is None:
+            self.say(f"warning: {label(level)}: {said['read_from']} shows no budget: it stays unverified")
+        return Looks(live, level, [who[url] for url in level.endpoints], output, said)
 
     def _beyond_us(self, step: Next, share: Json | None) -> bool:
         """An automatic ladder ends where this client does; a list was guarded before anything was sent."""

@@ -41,6 +41,7 @@ class BenchReport:
     reason: str = "finished"  # finished | interrupted | server
     stages: list[Json] = field(default_factory=list)
     plan: Json | None = None  # of a dry run
+    canary: str | None = None  # alive | dead | inconclusive; None: nothing to ask
 
     def read(self, reader: Reader) -> None:
         """Take the counts from the database."""

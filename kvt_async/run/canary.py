@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import orjson
 
@@ -19,7 +20,6 @@ from kvt_async.contract.settings import Settings
 from kvt_async.engine.chat import PATHS
 from kvt_async.engine.kv_body import TRUNCATE, expectation, read_evidence
 from kvt_async.records import Attempt, Json, Level
-from kvt_async.run.build import Builder
 from kvt_async.run.clock import utc_now
 from kvt_async.run.levels import label
 from kvt_async.store.reader import Entry, Reader
@@ -32,6 +32,12 @@ COMMON_TOKENS = 2000
 HARSHEST = {"fraction": 0.02, "tokens": 16.0}  # asked next, where the config's own harshest level changes nothing
 Probe = Callable[[str, str, bytes], Awaitable[Attempt]]  # endpoint, path, body
 ALIVE, DEAD, INCONCLUSIVE = "alive", "dead", "inconclusive"
+
+
+class Builder(Protocol):
+    """Makes the body of a prompt at a level; `settings` say how many tokens to answer."""
+
+    def body(self, entry: Entry, level: Level, settings: Settings) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +169,8 @@ def check(canary: Canary, *, allow: bool, sent: Sequence[str] = ()) -> str | Non
 
 def _stopped(sent: Sequence[str]) -> str:
     if not sent:
-        return "the sweep was not started, no request was sent"
-    return f"the sweep was stopped: {', '.join(sent)} was sent and is kept, nothing of any other level was"
+        return "nothing was started, no request was sent"
+    return f"stopped: {', '.join(sent)} was sent and is kept, nothing of any other level was"
 
 
 def refuse(attempt: Attempt, level: str) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from kvt_async.contract.errors import ConfigError, ServerError
@@ -28,6 +28,7 @@ from kvt_async.run.clock import utc_now
 from kvt_async.run.levels import FULL, label
 from kvt_async.run.session import Run
 
+T = TypeVar("T")
 RESTARTS = 2  # of a server that dies under a level
 POLL_S = 0.25
 LEAVING_S = 3.0  # a port may be held that long by a server that is going
@@ -81,7 +82,12 @@ def canary_second(found: list[list[Run]], canaries: Pair | None) -> list[list[Ru
     if canaries is None:
         return found
     harsh = next((n for n, some in enumerate(found) if any(run.level == canaries.harsh for run in some)), 0)
-    return [*found[:1], found[harsh], *found[1:harsh], *found[harsh + 1 :]] if harsh > 1 else found
+    return second(found, harsh)
+
+
+def second(found: list[T], at: int) -> list[T]:
+    """The same things with the one at `at` behind the first."""
+    return [*found[:1], found[at], *found[1:at], *found[at + 1 :]] if at > 1 else found
 
 
 def check(settings: Settings, level: Level) -> None:

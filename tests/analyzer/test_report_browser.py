@@ -49,9 +49,9 @@ CONTRAST = """
 })()
 """
 DRAWN = "document.documentElement.dataset.charts === '10'"
-SCREENS = {1280: 900, 390: 844}  # width: height
+WIDTHS = (1280, 390)
 CASES = (
-    "full_cache_only", "one_example", "all_failed", "dead_knob", "no_baseline", "token_caps", "close_budgets",
+    "one_example", "all_failed", "dead_knob", "close_budgets",
 )  # fmt: skip
 
 
@@ -66,27 +66,21 @@ def case_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return file
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def page() -> Path:
     return demo_report()[1].html
 
 
-@pytest.fixture(scope="module", params=SCREENS)
-def screen(request: pytest.FixtureRequest, browser: Browser, page: Path) -> tuple[int, int]:
-    """The page as it opens on a screen of this width and height: loaded once for the tests that only look at it."""
-    width: int = request.param
-    browser.open(page, width=width, height=SCREENS[width], wait_for=DRAWN)
-    return width, SCREENS[width]
-
-
-@pytest.mark.usefixtures("screen")
-def test_it_opens_offline_without_a_request_or_a_complaint(browser: Browser, page: Path) -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_opens_offline_without_a_request_or_a_complaint(browser: Browser, page: Path, width: int) -> None:
+    browser.open(page, width=width, wait_for=DRAWN)
     assert browser.requests == [page.resolve().as_uri()]
     assert browser.complaints == []
 
 
-@pytest.mark.usefixtures("screen")
-def test_every_chart_is_drawn(browser: Browser) -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_chart_is_drawn(browser: Browser, page: Path, width: int) -> None:
+    browser.open(page, width=width, wait_for=DRAWN)
     marks = browser.js(
         "Object.fromEntries([...document.querySelectorAll('[data-chart]')].map(place =>"
         " [place.dataset.chart, place.querySelectorAll('svg .mark-symbol path, svg .mark-rect path').length]))"
@@ -95,10 +89,12 @@ def test_every_chart_is_drawn(browser: Browser) -> None:
     assert min(marks.values()) > 5, marks
 
 
+@pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_never_scrolls_sideways_and_wide_things_scroll_in_their_own_box(
-    browser: Browser, screen: tuple[int, int]
+    browser: Browser, page: Path, width: int
 ) -> None:
-    assert browser.js("document.documentElement.scrollWidth") == screen[0]
+    browser.open(page, width=width, wait_for=DRAWN)
+    assert browser.js("document.documentElement.scrollWidth") == width
     loose = browser.js(
         "[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll') && !e.closest('details')"
         " && e.getBoundingClientRect().right > innerWidth).map(e => e.tagName + ' ' + e.textContent.slice(0, 40))"
@@ -106,8 +102,9 @@ def test_the_page_never_scrolls_sideways_and_wide_things_scroll_in_their_own_box
     assert loose == []
 
 
-@pytest.mark.usefixtures("screen")
-def test_charts_fit_the_column_without_scrolling(browser: Browser) -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+def test_charts_fit_the_column_without_scrolling(browser: Browser, page: Path, width: int) -> None:
+    browser.open(page, width=width, wait_for=DRAWN)
     wide = browser.js(
         "[...document.querySelectorAll('.chart')].filter(c => c.scrollWidth > c.parentElement.clientWidth + 1)"
         ".map(c => c.dataset.chart + ' ' + c.scrollWidth)"
@@ -115,23 +112,13 @@ def test_charts_fit_the_column_without_scrolling(browser: Browser) -> None:
     assert wide == []
 
 
-@pytest.mark.usefixtures("screen")
-def test_text_is_large_enough_to_read(browser: Browser) -> None:
+def test_text_is_large_enough_to_read_on_a_phone(browser: Browser, page: Path) -> None:
+    browser.open(page, width=390, wait_for=DRAWN)
     sizes = browser.js(
         "[...document.querySelectorAll('p, dt, dd, td, th, svg text')].filter(e => e.textContent.trim())"
         ".map(e => parseFloat(getComputedStyle(e).fontSize))"
     )
     assert min(sizes) >= 9
-
-
-def test_the_verdict_is_above_the_fold(browser: Browser, screen: tuple[int, int]) -> None:
-    assert browser.js("document.querySelector('.headline').getBoundingClientRect().bottom") < screen[1]
-
-
-@pytest.mark.usefixtures("screen")
-def test_quiet_text_stands_out_from_its_ground(browser: Browser) -> None:
-    contrast = browser.js(CONTRAST)
-    assert contrast >= 4.5, "WCAG AA for text"
 
 
 def test_a_click_in_the_legend_sets_one_series_off(browser: Browser, page: Path) -> None:
@@ -166,8 +153,14 @@ def test_hovering_a_point_shows_its_numbers(browser: Browser, page: Path) -> Non
         assert word in shown
 
 
+def test_the_verdict_is_above_the_fold(browser: Browser, page: Path) -> None:
+    for width, height in ((1280, 900), (390, 844)):
+        browser.open(page, width=width, height=height, wait_for=DRAWN)
+        assert browser.js("document.querySelector('.headline').getBoundingClientRect().bottom") < height
+
+
 def test_a_degenerate_case_is_whole_on_a_desk_and_on_a_phone(browser: Browser, case_page: Path) -> None:
-    for width in SCREENS:
+    for width in WIDTHS:
         browser.open(case_page, width=width, wait_for=DRAWN)
         assert browser.complaints == []
         assert browser.js("document.documentElement.scrollWidth") == width
@@ -188,3 +181,9 @@ def test_a_degenerate_case_is_whole_on_a_desk_and_on_a_phone(browser: Browser, c
         assert browser.js(TOUCHING) == [], "labels of an axis never overlap"
         texts = browser.js("[...document.querySelectorAll('.headline, dd p')].map(e => e.textContent.trim())")
         assert all(text.endswith((".", ")", "%")) for text in texts), texts
+
+
+def test_quiet_text_stands_out_from_its_ground(browser: Browser, page: Path) -> None:
+    browser.open(page, width=1280, wait_for=DRAWN)
+    contrast = browser.js(CONTRAST)
+    assert contrast >= 4.5, "WCAG AA for text"

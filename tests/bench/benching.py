@@ -68,3 +68,8 @@ def query(settings: Settings, sql: str, *values: object) -> list[tuple[Any, ...]
         return conn.execute(sql, values).fetchall()
     finally:
         conn.close()
+
+
+def page_of(found: dict[str, Any]) -> str:
+    """The Markdown report that an analysis has written."""
+    return Path(found["report_md"]).read_text(encoding="utf-8")

@@ -94,6 +94,10 @@ class FakeServer:
             return web.Response(text="<html>oops</html>", content_type="text/html")
         return await self._answer(http, body, fault)
 
+    def usage(self, prompt: str, n: int) -> dict:
+        """What the reply says of its tokens."""
+        return {"prompt_tokens": len(prompt) // 4, "completion_tokens": n}
+
     async def _answer(self, http: web.Request, body: dict, fault: str | None) -> web.StreamResponse:
         prompt = "".join(message["content"] for message in body["messages"])
         kv, script = body.get("kv") or {}, self.script
@@ -102,7 +106,7 @@ class FakeServer:
         salt = random.random() if script.knob == "random" else ""
         digest = hashlib.sha256(f"{prompt}|{seen}|{salt}".encode()).hexdigest()
         n = min(script.words, body["max_tokens"])
-        usage: dict = {"prompt_tokens": len(prompt) // 4, "completion_tokens": n}
+        usage = self.usage(prompt, n)
         if script.knob != "dead" and "budget" in kv:
             usage["kv"] = {"policy": kv.get("policy"), "kept_fraction": seen if script.knob == "half" else kv["budget"]}
         texts = [digest[i * 4 : i * 4 + 4] + " " for i in range(n)]

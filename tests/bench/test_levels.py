@@ -1,0 +1,95 @@
+"""`kvt bench --levels`: a level's figures never stand without what shows that its budget was applied."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+from analyzer.bench.pipeline import bench_stages
+from kvt_async.bench.run import Options, run
+from kvt_async.contract.errors import DeadKnobError
+from kvt_async.contract.settings import Settings
+from tests.bench.benching import page_of, query, settings_for
+from tests.runner.openai_server import Script, serving
+
+QUIET = Options(quiet=True)
+ALLOWED = replace(QUIET, allow_dead_knob=True)
+LEVELS = (
+    "bench.levels=true",
+    "bench.concurrency=2",
+    "kv.levels=[{budget: 1.0}, {budget: 0.5}]",
+    "bench.requests=6",
+    "analysis.charts=false",
+)
+
+
+def leveled(folder: Path, url: str, *overrides: str) -> Settings:
+    return settings_for(folder, url, *LEVELS, *overrides)
+
+
+def budgets(settings: Settings) -> dict[str, tuple[str, str]]:
+    """(status, reason) of each level, as --json has them; no picture is drawn."""
+    points = bench_stages(settings)["points"]
+    return {point["level"]: (point["budget"]["status"], point["budget"]["reason"]) for point in points}
+
+
+async def test_a_server_that_ignores_the_budget_is_refused_before_the_first_stage(tmp_path: Path) -> None:
+    async with serving(Script(knob="dead")) as (server, url):
+        settings = leveled(tmp_path, url)
+        with pytest.raises(DeadKnobError, match="--allow-dead-knob") as caught:
+            await run(settings, QUIET)
+    assert caught.value.exit_code == 3
+    assert query(settings, "SELECT (SELECT count(*) FROM requests), (SELECT count(*) FROM bench_stages)") == [(0, 0)]
+    assert query(settings, "SELECT verdict FROM probes WHERE verdict IS NOT NULL") == [("dead",)]
+    assert {body["kv"]["budget"] for body in server.bodies if "budget" in body["kv"]} == {1.0, 0.5, 0.02}
+
+
+async def test_levels_of_an_allowed_dead_knob_are_called_unverified_beside_their_figures(tmp_path: Path) -> None:
+    async with serving(Script(knob="echo_only")) as (_, url):
+        settings = leveled(tmp_path, url)
+        report = await run(settings, ALLOWED)
+    assert (report.exit_code, report.canary) == (0, "dead")
+    found = bench_stages(settings)
+    assert [point["budget"]["status"] for point in found["points"]] == ["full", "unverified"]
+    (line,) = [line for line in found["lines"] if line.startswith("snapkv/aware 0.5: budget")]
+    assert "UNVERIFIED, the server reports the budget, but the canary" in line
+    page = page_of(found)
+    assert "Budget UNVERIFIED: snapkv/aware 0.5: not to be read as that budget." in page
+    assert "| snapkv/aware 0.5 (unverified), concurrency 2 |" in page
+    assert "NOT shown to be at this budget" in found["verdict"][3]
+
+
+@pytest.mark.parametrize(("knob", "status"), [("works", "verified"), ("half", "contradicted")])
+async def test_what_replies_say_of_their_budget_is_the_levels_verdict(tmp_path: Path, knob: str, status: str) -> None:
+    async with serving(Script(knob=knob)) as (_, url):
+        settings = leveled(tmp_path, url)
+        report = await run(settings, QUIET)
+    assert report.canary == "alive"
+    found = budgets(settings)
+    assert (found["full"][0], found["snapkv/aware 0.5"][0]) == ("full", status)
+    assert query(settings, "SELECT status FROM run_evidence ORDER BY status") == sorted([("full",), (status,)])
+
+
+async def test_a_server_that_says_it_on_its_metrics_page_is_looked_at_before_and_after(tmp_path: Path) -> None:
+    async with serving(Script(knob="dead", metrics='kvt:budget{of="kv"} 0.5\n')) as (server, url):
+        settings = leveled(tmp_path, url, 'kv.evidence={metric: "kvt:budget{of=\\"kv\\"}", unit: fraction}')
+        await run(settings, ALLOWED)
+        server.script.metrics = 'kvt:budget{of="kv"} 1.0\n'
+    looks = [
+        (phase, said["raw"])
+        for phase, text in query(settings, "SELECT phase, identity_json FROM server_snapshots ORDER BY snapshot_id")
+        for said in orjson.loads(text).get("evidence", {}).values()
+    ]
+    assert looks == [("start", "0.5"), ("end", "0.5")] * 2
+    assert budgets(settings)["full"][0] == "contradicted", "full cache that says it evicted"
+
+
+async def test_the_canary_is_not_asked_again_when_no_level_is_left(tmp_path: Path) -> None:
+    async with serving(Script()) as (server, url):
+        settings = leveled(tmp_path, url)
+        await run(settings, QUIET)
+        n = len(server.bodies)
+        await run(settings, QUIET)
+    assert len(server.bodies) == n
+    assert query(settings, "SELECT count(*) FROM probes WHERE answer IS NOT NULL") == [(9,)]

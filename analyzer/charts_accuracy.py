@@ -6,6 +6,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from analyzer.charts_compose import OWN_X, facet, layer, unit, vconcat
 from analyzer.charts_data import OPEN_ZONE, ZONE_PART, ChartData
 from analyzer.charts_style import ZONE, Look, budget_x, colour, dash, empty, records, shape, share_y
 from analyzer.charts_zone import OPEN_OPACITY, main_width, strips, zone_layers
@@ -62,21 +63,17 @@ def acc_by_budget(data: ChartData, look: Look) -> Any:
     points = base.mark_point(filled=True, size=62, fillOpacity=1).encode(
         y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
     )
-    layers = [*zone_layers(data, width), band.add_params(picked), bars, line, points]
+    layers = [*zone_layers(data, width), unit(band, picked), bars, line, points]
     if not look.narrow and len(data.series) > 1:
         layers.append(_end_labels(frame, data, look, height, 66 if relative else 8))
-    curves = alt.layer(*layers)
+    apart = None
     if relative and isinstance(full, float):
-        curves = alt.layer(curves, _relative_axis(full, look)).resolve_scale(y="independent")
-    curves = curves.properties(width=width, height=height)
+        layers, apart = [layer(*layers), _relative_axis(full, look)], {"scale": {"y": "independent"}}
+    curves = layer(*layers, resolve=apart, width=width, height=height)
     verdicts = strips(data, look)
-    return (
-        curves
-        if verdicts is None
-        else alt.vconcat(curves, verdicts).resolve_scale(
-            color="independent", shape="independent", strokeDash="independent"
-        )
-    )
+    if verdicts is None:
+        return curves
+    return vconcat(curves, verdicts, resolve={"scale": dict.fromkeys(("color", "shape", "strokeDash"), "independent")})
 
 
 def _relative_axis(full: float, look: Look) -> Any:
@@ -144,20 +141,16 @@ def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
             opacity=alt.condition(f"datum.part == '{ZONE_PART}'", alt.value(0.42), alt.value(OPEN_OPACITY)),
             tooltip=alt.Tooltip("says:N", title="zone"),
         ),
-        base.mark_area(fillOpacity=0.12, strokeOpacity=0)
-        .encode(y="acc_ci_low:Q", y2="acc_ci_high:Q")
-        .add_params(picked),
+        unit(base.mark_area(fillOpacity=0.12, strokeOpacity=0).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"), picked),
         base.mark_rule(strokeOpacity=0.7).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"),
         base.mark_line(strokeWidth=1.8).encode(y=share_y("acc_mean", "Accuracy"), strokeDash=dash(data.series)),
         base.mark_point(filled=True, size=36, fillOpacity=1).encode(
             y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
         ),
     ]
-    return (
-        alt.layer(*layers, data=records(both, *both.columns))
-        .properties(width=look.panel(len(bins)), height=170)
-        .facet(facet=alt.Facet("bin:N", sort=bins, title=None, header=_tokens_header()), columns=look.columns)
-        .resolve_axis(x="independent")
+    panel = layer(*layers, data=records(both, *both.columns), width=look.panel(len(bins)), height=170)
+    return facet(
+        panel, alt.Facet("bin:N", sort=bins, title=None, header=_tokens_header()), columns=look.columns, resolve=OWN_X
     )
 
 
@@ -219,11 +212,9 @@ def heatmap_budget_length(data: ChartData, look: Look) -> Any:
     if wide_cells:
         layers.append(base.mark_text(fontSize=9, dy=8).encode(text="ci:N", color=ink))
     columns = (*POINT, "at", "ci", "shown", "mark", "state")
-    return (
-        alt.layer(*layers, data=records(frame, *columns))
-        .properties(width=cell * len(order), height=alt.Step(34 if wide_cells else 26))
-        .facet(facet=alt.Facet("series:N", sort=list(data.series), title=None), columns=1)
-    )
+    rows = alt.Step(34 if wide_cells else 26)
+    panel = layer(*layers, data=records(frame, *columns), width=cell * len(order), height=rows)
+    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=1)
 
 
 def _two(value: float) -> str:

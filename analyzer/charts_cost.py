@@ -6,6 +6,7 @@ import altair as alt
 import polars as pl
 
 from analyzer.charts_accuracy import POINT, by_series, point_tips
+from analyzer.charts_compose import OWN_X, facet, layer, unit
 from analyzer.charts_data import ChartData
 from analyzer.charts_style import STEPS, Look, budget_x, colour, dash, empty, records, shape, share_y
 
@@ -94,16 +95,12 @@ def _by_bin(
     )
     field = str(y.shorthand).split(":")[0]
     layers = [
-        base.mark_rule(strokeWidth=1.6, strokeOpacity=0.65).encode(y=f"{low}:Q", y2=f"{high}:Q").add_params(picked),
+        unit(base.mark_rule(strokeWidth=1.6, strokeOpacity=0.65).encode(y=f"{low}:Q", y2=f"{high}:Q"), picked),
         base.mark_line(strokeWidth=1.1, strokeOpacity=0.55).encode(y=y),
         base.mark_point(filled=True, size=32, fillOpacity=1, shape="circle").encode(y=f"{field}:Q", tooltip=tips),
     ]
-    return (
-        alt.layer(*layers, data=records(frame, *columns))
-        .properties(width=look.panel(len(data.series)), height=180)
-        .facet(facet=alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns)
-        .resolve_axis(x="independent")
-    )
+    panel = layer(*layers, data=records(frame, *columns), width=look.panel(len(data.series)), height=180)
+    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns, resolve=OWN_X)
 
 
 def ttft_tpot_by_budget(data: ChartData, look: Look) -> Any:
@@ -118,7 +115,7 @@ def ttft_tpot_by_budget(data: ChartData, look: Look) -> Any:
         x=budget_x(data.axis, look.panel(2), title="KV budget asked"), color=colour(data.series, look), opacity=faded
     )
     layers = [
-        base.mark_rule(strokeOpacity=0.35, strokeWidth=1.4).encode(y="p50:Q", y2="p95:Q").add_params(picked),
+        unit(base.mark_rule(strokeOpacity=0.35, strokeWidth=1.4).encode(y="p50:Q", y2="p95:Q"), picked),
         base.mark_line(strokeWidth=2).encode(
             y=alt.Y("p50:Q", title="ms, p50 to p95", axis=alt.Axis(tickCount=5)), strokeDash=dash(data.series)
         ),
@@ -135,12 +132,12 @@ def ttft_tpot_by_budget(data: ChartData, look: Look) -> Any:
             ],
         ),
     ]
-    return (
-        alt.layer(*layers, data=records(frame, *frame.columns))
-        .properties(width=look.panel(2), height=200)
-        .facet(facet=alt.Facet("metric:N", sort=list(names.values()), title=None), columns=look.columns)
-        .resolve_scale(y="independent")
-        .resolve_axis(x="independent")
+    panel = layer(*layers, data=records(frame, *frame.columns), width=look.panel(2), height=200)
+    return facet(
+        panel,
+        alt.Facet("metric:N", sort=list(names.values()), title=None),
+        columns=look.columns,
+        resolve={**OWN_X, "scale": {"y": "independent"}},
     )
 
 
@@ -150,13 +147,13 @@ def pareto(data: ChartData, look: Look) -> Any:
     known = whole.filter(pl.col("kv_bytes_p50") > 0)
     if known.is_empty():
         return empty("Memory is not known: the server reports no bytes of what it kept.", look)
-    unit, scale = next((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0)) if _fits(known, s))
+    measure, scale = next((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0)) if _fits(known, s))
     frame = known.with_columns(memory=pl.col("kv_bytes_p50") / scale, latency=pl.col("latency_p50_s") * 1000)
     picked, faded = by_series("series_of_pareto")
     base = alt.Chart(records(frame, *POINT, "memory", "latency", "cache")).encode(
         x=alt.X(
             "memory:Q",
-            title=f"KV cache per request, median ({unit})",
+            title=f"KV cache per request, median ({measure})",
             scale=alt.Scale(zero=True),
             axis=alt.Axis(tickCount=4 if look.narrow else 8),
         ),
@@ -164,7 +161,7 @@ def pareto(data: ChartData, look: Look) -> Any:
         opacity=faded,
     )
     tips = point_tips(
-        alt.Tooltip("memory:Q", title=f"KV cache, {unit}", format=",.3f"),
+        alt.Tooltip("memory:Q", title=f"KV cache, {measure}", format=",.3f"),
         alt.Tooltip("latency:Q", title="latency p50, ms", format=",.1f"),
         alt.Tooltip("cache:N", title="cache state"),
     )
@@ -176,17 +173,17 @@ def pareto(data: ChartData, look: Look) -> Any:
         if look.narrow
         else alt.Legend(symbolFillColor="#888888", symbolStrokeColor="#888888", values=_sizes(frame), format=",.3~g"),
     )
-    return alt.layer(
-        base.mark_rule(strokeOpacity=0.6)
-        .encode(y=share_y("acc_ci_low", "Accuracy"), y2="acc_ci_high:Q")
-        .add_params(picked),
+    return layer(
+        unit(base.mark_rule(strokeOpacity=0.6).encode(y=share_y("acc_ci_low", "Accuracy"), y2="acc_ci_high:Q"), picked),
         base.mark_line(strokeWidth=1.4, strokeOpacity=0.7).encode(
             y="acc_mean:Q", order="x:Q", strokeDash=dash(data.series)
         ),
         base.mark_point(filled=True, fillOpacity=0.9).encode(
             y="acc_mean:Q", shape=shape(data.series), size=sizes, tooltip=tips
         ),
-    ).properties(width=look.width, height=260 if look.narrow else 320)
+        width=look.width,
+        height=260 if look.narrow else 320,
+    )
 
 
 def _fits(frame: pl.DataFrame, scale: float) -> bool:

@@ -7,6 +7,7 @@ import altair as alt
 import polars as pl
 
 from analyzer.charts_accuracy import POINT, point_tips
+from analyzer.charts_compose import OWN_X, facet, layer, unit
 from analyzer.charts_data import ANSWERS, FAILURE, ChartData
 from analyzer.charts_style import ALARM, INK, MUTED, SHAPES, STEPS, Look, cycle, empty, records, share_y
 
@@ -42,12 +43,8 @@ def drop_decomposition(data: ChartData, look: Look) -> Any:
         .encode(y="drop_ci_low:Q", y2="drop_ci_high:Q")
     )
     zero = base.mark_rule(color=MUTED, strokeWidth=0.6).encode(y=alt.datum(0), x=alt.value(0), x2=alt.value("width"))
-    return (
-        alt.layer(bars, zero, ci, data=records(frame, *frame.columns))
-        .properties(width=width, height=170)
-        .facet(facet=alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns)
-        .resolve_axis(x="independent")
-    )
+    panel = layer(bars, zero, ci, data=records(frame, *frame.columns), width=width, height=170)
+    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns, resolve=OWN_X)
 
 
 def acc_by_kept_tokens(data: ChartData, look: Look) -> Any:
@@ -75,7 +72,7 @@ def acc_by_kept_tokens(data: ChartData, look: Look) -> Any:
     symbols = alt.Scale(domain=bins, range=cycle(SHAPES, bins))
     names = alt.Shape("bin:N", scale=symbols, title="Prompt tokens", legend=alt.Legend(columns=2 if look.narrow else 5))
     layers = [
-        base.mark_rule(strokeOpacity=0.6).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q").add_params(picked),
+        unit(base.mark_rule(strokeOpacity=0.6).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"), picked),
         base.mark_line(strokeWidth=2).encode(y=share_y("acc_mean", "Accuracy")),
         base.mark_point(filled=True, size=44, fillOpacity=1).encode(
             y="acc_mean:Q",
@@ -83,9 +80,6 @@ def acc_by_kept_tokens(data: ChartData, look: Look) -> Any:
             tooltip=point_tips(alt.Tooltip("kept_tokens_p50:Q", title="tokens kept", format=",.0f")),
         ),
     ]
-    return (
-        alt.layer(*layers, data=records(frame, *POINT, "kept_tokens_p50"))
-        .properties(width=look.panel(len(data.series)), height=190)
-        .facet(facet=alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns)
-        .resolve_axis(x="independent")
-    )
+    rows = records(frame, *POINT, "kept_tokens_p50")
+    panel = layer(*layers, data=rows, width=look.panel(len(data.series)), height=190)
+    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns, resolve=OWN_X)

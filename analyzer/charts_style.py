@@ -17,6 +17,7 @@ import altair as alt
 import polars as pl
 
 from analyzer.charts_axis import BudgetAxis
+from analyzer.charts_compose import whole
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9E", "#4D4D4D")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
@@ -60,7 +61,7 @@ WIDE, PAGE, NARROW = Look(), Look(width=820), Look(width=236, narrow=True)
 def records(frame: pl.DataFrame, *columns: str) -> alt.InlineData:
     """Rows inside the spec, only the columns drawn, six digits: the same rows give the same text.
 
-    As one JSON string, which spec_json opens again: Altair copies its data deeply at every step.
+    As one JSON string, which spec_of opens again: Altair copies its data deeply at every step.
     """
     picked = frame.select(*columns).with_columns(pl.selectors.float().round(6))
     return alt.InlineData(
@@ -202,8 +203,8 @@ def empty(message: str, look: Look) -> Any:
 
 
 def spec_of(chart: Any, look: Look, title: dict[str, Any] | None) -> dict[str, Any]:
-    """Vega-Lite JSON of a chart: validated by Altair, then given title, configuration and what drew it."""
-    spec: dict[str, Any] = chart.to_dict()
+    """Vega-Lite JSON of a chart with title, configuration and what drew it."""
+    spec = whole(chart)
     rows = {name: json.loads(v) if isinstance(v, str) else v for name, v in spec.get("datasets", {}).items()}
     drawn_with = f"altair {alt.__version__}, vl-convert {metadata.version('vl-convert-python')}"
     head = {"title": title} if title else {}

@@ -10,7 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pytest
+from altair.utils.schemapi import validate_jsonschema
 
 from analyzer.charts import CHARTS, draw, draw_all
 from analyzer.charts_axis import LABEL_PX, budget_axis
@@ -66,6 +68,13 @@ def test_every_chart_is_three_files(plots: Path) -> None:
     for png in plots.glob("*.png"):
         assert png.read_bytes().startswith(b"\x89PNG")
         assert png.stat().st_size > 10_000, f"{png.name} looks blank"
+
+
+def test_every_chart_is_valid_vega_lite(demo: sqlite3.Connection) -> None:
+    facts = read_facts(demo, GROUP)
+    data, schema = chart_data(facts), alt.load_schema()
+    for kind in CHARTS:
+        validate_jsonschema(draw(kind, facts, data), schema)
 
 
 def test_the_same_rows_give_the_same_bytes_in_any_order(demo: sqlite3.Connection, plots: Path, tmp_path: Path) -> None:

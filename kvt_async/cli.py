@@ -201,7 +201,7 @@ def status(
 
     Example: kvt status -c demo --watch
     """
-    from kvt_async.run.status import show_status
+    from kvt_async.bench.status import show_status
 
     raise typer.Exit(show_status(settings_from(config, override, print_config), watch=watch, as_json=as_json))
 

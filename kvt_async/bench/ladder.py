@@ -82,15 +82,29 @@ def missed_objectives(bench: Bench, figures: Figures) -> list[str]:
     return found
 
 
+def ahead(bench: Bench, begun: Sequence[Done]) -> list[Next]:
+    """Every stage that is known to come after those that have begun, should no further rule break: of a list all the
+    rest, of an automatic ladder or a search the next."""
+    step = next_stage(bench, begun)
+    if step is None or step.purpose in ("auto", "search"):
+        return [] if step is None else [step]
+    return _rest(loads_in_sight(bench), step.purpose, bench, begun)
+
+
 def _unrun(loads: Sequence[Load], purpose: Purpose, bench: Bench, done: Sequence[Done]) -> Next | None:
+    return next(iter(_rest(loads, purpose, bench, done)), None)
+
+
+def _rest(loads: Sequence[Load], purpose: Purpose, bench: Bench, done: Sequence[Done]) -> list[Next]:
     """Repeat by repeat through the list, so that drift in time falls on every load alike."""
     ran = {(d.load, d.repeat) for d in done}
     limit = _limit(bench, done)
-    for repeat in range(bench.repeats):
-        for load in loads:
-            if (load, repeat) not in ran and load.size <= limit:
-                return Next(load, repeat, purpose)
-    return None
+    return [
+        Next(load, repeat, purpose)
+        for repeat in range(bench.repeats)
+        for load in loads
+        if (load, repeat) not in ran and load.size <= limit
+    ]
 
 
 def _limit(bench: Bench, done: Sequence[Done]) -> float:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 from kvt_async.contract.errors import KvtError, MissingPrerequisiteError
 from kvt_async.contract.paths import run_paths
@@ -11,14 +12,17 @@ from kvt_async.store.lock import holder
 from kvt_async.store.reader import Reader
 
 WATCH_S = 2.0
+Levels = Callable[[Reader, Settings, int], list[Json]]
+"""(reader, settings, generation) -> {level, planned, requests, responses, failures, pending, begun} of each."""
 
 
-def status(settings: Settings) -> Json:
-    """One look. Raises MissingPrerequisiteError where nothing was run yet."""
+def status(settings: Settings, levels: Levels | None = None) -> Json:
+    """One look; `levels` counts what a group consists of, a sweep's levels where it is None. Raises
+    MissingPrerequisiteError where nothing was run yet."""
     paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
     reader = Reader(paths.db)
     try:
-        return _look(reader, settings)
+        return _look(reader, settings, levels or _swept)
     finally:
         reader.close()
 
@@ -43,17 +47,17 @@ def is_complete(settings: Settings) -> bool:
     return sum(pending(done)) == 0
 
 
-def show_status(settings: Settings, *, watch: bool = False, as_json: bool = False) -> int:
+def show_status(settings: Settings, *, watch: bool = False, as_json: bool = False, levels: Levels | None = None) -> int:
     """Print it; with `watch` until nothing is pending or nobody runs. Exit code 1: the counts don't add up."""
     while True:
-        now = status(settings)
+        now = status(settings, levels)
         if as_json:
             import orjson
 
             print(orjson.dumps(now, option=orjson.OPT_INDENT_2).decode(), flush=True)
         else:
             print("\n".join(lines(now)), flush=True)
-        if not watch or not now["running"] or now["pending"] == 0:
+        if not watch or not now["running"] or not (now["pending"] or now["ahead"]):
             return 0 if now["invariants_hold"] else 1
         time.sleep(WATCH_S)
         if not as_json and sys.stdout.isatty():
@@ -84,18 +88,12 @@ def lines(now: Json) -> list[str]:
     return out
 
 
-def _look(reader: Reader, settings: Settings) -> Json:
-    group = settings.experiment.exp_group_id
-    generation = reader.value("SELECT max(generation) FROM experiments WHERE exp_group_id = ?", group)
-    if generation is None:
-        raise MissingPrerequisiteError(
-            f"nothing of {group} was run yet", where=str(reader.db), do="Run `kvt sweep -c CONFIG` first."
-        )
-    levels, broken = [], []
+def _swept(reader: Reader, settings: Settings, generation: int) -> list[Json]:
+    levels = []
     for run in reader.rows(
         """SELECT run_id, series, kv_budget, kv_unit, is_full, repeat_idx, dataset_id FROM runs
            WHERE exp_group_id = ? AND generation = ? ORDER BY repeat_idx, level_idx, created_at""",
-        group,
+        settings.experiment.exp_group_id,
         generation,
     ):
         planned = reader.value("SELECT count(*) FROM manifest_entries WHERE dataset_id = ?", run["dataset_id"])
@@ -104,11 +102,25 @@ def _look(reader: Reader, settings: Settings) -> Json:
         name += " tokens" if run["kv_unit"] == "tokens" else " bits" if run["kv_unit"] == "bits" else ""
         name += f" (repeat {run['repeat_idx']})" if run["repeat_idx"] else ""
         settled = counts["responses"] + counts["failures"]
-        levels.append(
-            {"level": name, "run_id": run["run_id"], "planned": planned, **counts, "pending": planned - settled}
+        pending = planned - settled
+        levels.append({"level": name, "run_id": run["run_id"], "planned": planned, **counts, "pending": pending})
+    return levels
+
+
+def _look(reader: Reader, settings: Settings, levels_of: Levels) -> Json:
+    group = settings.experiment.exp_group_id
+    generation = reader.value("SELECT max(generation) FROM experiments WHERE exp_group_id = ?", group)
+    if generation is None:
+        raise MissingPrerequisiteError(
+            f"nothing of {group} was run yet", where=str(reader.db), do="Run `kvt sweep -c CONFIG` first."
         )
-        if settled > counts["requests"] or counts["requests"] > planned:
-            broken.append(f"{name}: {settled} settled, {counts['requests']} queued, {planned} planned")
+    levels = [{"begun": True, **level} for level in levels_of(reader, settings, generation)]
+    broken = []
+    for level in levels:
+        settled = level["responses"] + level["failures"]
+        if settled > level["requests"] or level["requests"] > level["planned"]:
+            counts = f"{settled} settled, {level['requests']} queued, {level['planned']} planned"
+            broken.append(f"{level['level']}: {counts}")
     broken += _contradictions(reader, group, generation)
     sessions = [dict(row) for row in reader.rows(_SESSIONS, group, generation)]
     at_work = holder(reader.db)
@@ -119,6 +131,7 @@ def _look(reader: Reader, settings: Settings) -> Json:
         **{key: sum(level[key] for level in levels) for key in ("planned", "requests", "responses", "failures")},
         "pending": sum(level["pending"] for level in levels),
         "levels": levels,
+        "ahead": sum(not level["begun"] for level in levels),
         "failures_by_type": {row[0]: row[1] for row in reader.rows(_FAILURES, group, generation)},
         "sessions": sessions,
         "running": at_work is not None,

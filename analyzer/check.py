@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyzer import derived, tables
+from analyzer.served import group_drifts, refuse_drift
 from kvt_async.contract.errors import CheckFailedError, ConfigError, MissingPrerequisiteError
 from kvt_async.contract.settings import Assertion, Settings
 
@@ -42,15 +43,17 @@ class _Rows:
 def check(conn: sqlite3.Connection, settings: Settings) -> list[CheckResult]:
     """Evaluate `settings.check` on the newest generation, in order.
 
-    Raises MissingPrerequisiteError before `analyze`, ConfigError where an assertion matches nothing that was run.
+    Raises MissingPrerequisiteError before `analyze`, DriftError where the server became another one (unless
+    analysis.allow_drift), ConfigError where an assertion matches nothing that was run.
     """
     group = settings.experiment.exp_group_id
     with tables.snapshot(conn) as facts:
         gen = tables.newest_generation(facts, group)
+        refuse_drift([] if settings.analysis.allow_drift else group_drifts(facts, group, gen))
         rows = _Rows(*derived.analysed(facts, group, gen))
     if not rows.stats:
         raise MissingPrerequisiteError("nothing has been analysed yet", do="Run `kvt analyze -c CONFIG` first.")
-    return [_evaluate(assertion, rows, settings.model.name) for assertion in settings.check]
+    return [_evaluate(assertion, rows, settings) for assertion in settings.check]
 
 
 def refuse_failed(results: list[CheckResult]) -> None:
@@ -63,10 +66,11 @@ def refuse_failed(results: list[CheckResult]) -> None:
         )
 
 
-def _evaluate(assertion: Assertion, rows: _Rows, model: str) -> CheckResult:
-    if assertion.model is not None and assertion.model != model:
-        finding = f"not checked: it is about {assertion.model}, this is {model}"
-        return CheckResult(assertion.name, assertion.kind, True, finding)
+def _evaluate(assertion: Assertion, rows: _Rows, settings: Settings) -> CheckResult:
+    for wanted, given in ((assertion.model, settings.model.name), (assertion.task, settings.dataset.task)):
+        if wanted is not None and wanted != given:
+            finding = f"not checked: it is about {wanted}, this is {given}"
+            return CheckResult(assertion.name, assertion.kind, True, finding)
     kinds: dict[str, Callable[[Assertion, _Rows], tuple[bool, str]]] = {
         "not_better_than_full": _not_better,
         "no_failures": _no_failures,

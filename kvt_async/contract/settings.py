@@ -252,7 +252,8 @@ class Analysis(Section):
 class Assertion(Section):
     """One behavioural assertion of `kvt check`.
 
-    `baseline`: full cache scores within [value, high]; with `model`, only where model.name is that one.
+    `baseline`: full cache scores within [value, high]; with `model` or `task`, only where model.name or dataset.task is
+    that one.
     """
 
     name: str
@@ -263,6 +264,7 @@ class Assertion(Section):
     value: float | None = None
     high: float | None = None
     model: str | None = None
+    task: str | None = None
 
     @model_validator(mode="after")
     def _baseline_is_a_range(self) -> "Assertion":
@@ -272,8 +274,8 @@ class Assertion(Section):
             raise ValueError("baseline needs value (low) and high, 0 <= value < high <= 1")
         if self.kind == "baseline" and (self.budget is not None or self.series is not None):
             raise ValueError("baseline is about full cache: leave out budget and series")
-        if self.kind != "baseline" and (self.high is not None or self.model is not None):
-            raise ValueError(f"high and model belong to baseline, not to {self.kind}")
+        if self.kind != "baseline" and any(given is not None for given in (self.high, self.model, self.task)):
+            raise ValueError(f"high, model and task belong to baseline, not to {self.kind}")
         return self
 
 

@@ -1,6 +1,6 @@
-"""The whole job on data of other people's making: an archive in LongBench's format, and RULER at 512 to 2,048 tokens.
+"""The whole job on data of other people's making: archives in LongBench's format, and RULER at 512 to 2,048 tokens.
 
-Their words are beyond the reference model's vocabulary, so its answers are wrong; what must hold is the way from the
+Where their words are beyond the reference model's vocabulary its answers are wrong; what must hold is the way from the
 archive to the report, with the source's provenance in every record.
 """
 
@@ -9,6 +9,9 @@ import json
 import sqlite3
 from pathlib import Path
 
+from kvt_async.contract.load import load_settings
+from kvt_async.data.sources import open_source
+from kvt_async.records import Example
 from tests.data.helpers import longbench_row, longbench_zip
 from tests.end_to_end.conftest import Kvt, overrides
 
@@ -40,11 +43,27 @@ def whole_job(kvt: Kvt, args: list[str], tmp_path: Path) -> tuple[Path, dict]:
     return paths["db"], json.loads(paths["manifest"].read_text(encoding="utf-8"))
 
 
+def in_the_models_words(tmp_path: Path, n: int = 4) -> list[Example]:
+    """Contexts, questions and answers that the reference model can read."""
+    params = f"dataset.params={{contexts: {n}, min_tokens: 120, max_tokens: 400, questions_per_context: 1}}"
+    config = load_settings(
+        None, ["dataset.name=kvtext", "dataset.task=multikey", params, "tokenizer.name=reference"], environ={}
+    )
+    return [row.example for row in open_source(config).rows()]
+
+
+GATE = "check=[{name: as published, kind: baseline, model: reference, task: trec, value: 0.9, high: 1.0}]"
+
+
 def test_a_longbench_archive_goes_all_the_way_to_the_report(kvt: Kvt, server_url: str, tmp_path: Path) -> None:
-    asked = {"input": "Question: what is eaten ?\nType:", "answers": ["Food"], "all_classes": ["Food", "Date"]}
-    rows = [longbench_row(i, context="the committee met . " * (4 + 9 * i), dataset="trec", **asked) for i in range(6)]
+    asked = in_the_models_words(tmp_path)
+    classes = [e.answers[0] for e in asked]
+    rows = [
+        longbench_row(i, context=e.context, input=e.question, answers=[*e.answers], dataset="trec", all_classes=classes)
+        for i, e in enumerate(asked)
+    ]
     archive = longbench_zip(tmp_path / "data.zip", {"trec": rows})
-    pairs = (f"engine.base_url={server_url}", "dataset.path=data.zip", "decoding.max_tokens=8", *GRID)
+    pairs = (f"engine.base_url={server_url}", "dataset.path=data.zip", "decoding.max_tokens=8", *GRID, GATE)
     args = ["-c", "longbench-trec", *overrides(*pairs)]
     db, manifest = whole_job(kvt, args, tmp_path)
 
@@ -52,14 +71,27 @@ def test_a_longbench_archive_goes_all_the_way_to_the_report(kvt: Kvt, server_url
     assert manifest["source_revision"] == f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
     assert query(db, "SELECT count(*), count(DISTINCT run_id) FROM outcomes WHERE state = 'response'") == [(8, 2)]
     assert query(db, "SELECT DISTINCT metric FROM scores") == [("classification_first_line",)]
-    assert query(db, "SELECT min(score) >= 0 AND max(score) <= 1 FROM scores") == [(1,)]
+    assert query(db, "SELECT DISTINCT status FROM run_evidence ORDER BY 1") == [("full",), ("verified",)]
     text = (tmp_path / "runs/longbench_trec/report.md").read_text(encoding="utf-8")
     for said in (manifest["source_revision"], manifest["tokenizer_sha256"], manifest["prompt"]["template_version"]):
         assert said in text
-    assert "nothing to lose (a floor)" in text
     shown = ok(kvt("show", *args, "--sample", "1"))
-    for part in ("Please determine the type of the question", "golds: Food", "full cache", "classification_first_line"):
+    for part in (
+        "Please determine the type of the question",
+        "golds: ",
+        "full cache",
+        "classification_first_line 1.00",
+    ):
         assert part in shown
+    assert "full cache 1.000" in ok(kvt("check", *args))
+
+    args += overrides("prompt.template='[INST] {context} {question} [/INST]'", "kv.budgets=[1.0]")  # another model's
+    args += overrides("experiment.exp_group_id=wrong_template")
+    whole_job(kvt, args, tmp_path)
+    checked = kvt("check", *args)
+    assert checked.returncode == 1
+    assert "full cache 0.000" in checked.stdout
+    assert "expected 0.9 to 1: look at one prompt with `kvt show --sample 1`" in checked.stdout
 
 
 def test_ruler_at_512_to_2048_tokens_goes_all_the_way_to_the_report(kvt: Kvt, server_url: str, tmp_path: Path) -> None:
@@ -79,3 +111,18 @@ def test_ruler_at_512_to_2048_tokens_goes_all_the_way_to_the_report(kvt: Kvt, se
     assert all(1920 - 60 <= n <= 1920 for n in lengths[2:])
     assert query(db, "SELECT count(*) FROM outcomes WHERE state = 'response'") == [(8,)]
     assert query(db, "SELECT count(*) FROM failures") == [(0,)]
+
+
+def test_a_chinese_task_goes_all_the_way_to_the_report(kvt: Kvt, server_url: str, tmp_path: Path) -> None:
+    asked = {"context": "职员在中午之前数了两遍木桶。" * 9, "input": "谁数了木桶？", "answers": ["职员"]}
+    rows = [longbench_row(i, dataset="multifieldqa_zh", language="zh", **asked) for i in range(2)]
+    longbench_zip(tmp_path / "data.zip", {"multifieldqa_zh": rows})
+    pairs = [f"engine.base_url={server_url}", "dataset.path=data.zip", "dataset.task=multifieldqa_zh"]
+    args = ["-c", "longbench-trec", *overrides(*pairs, "decoding.max_tokens=8", *GRID, "binning.n_bins=1")]
+    ok(kvt("sweep", *args, "-q", "--allow-dead-knob"))  # foreign words: no eviction can hurt these answers
+    ok(kvt("all", *args, "-q"))
+    db = next((tmp_path / "runs").glob("*/kv_transition.sqlite"))
+    assert query(db, "SELECT metric, count(*) FROM scores GROUP BY metric") == [("qa_f1_zh", 4)]
+    shown = ok(kvt("show", *args, "--sample", "1"))
+    for part in ("阅读以下文字并用中文简短回答", "谁数了木桶？", "golds: 职员", "qa_f1_zh"):
+        assert part in shown

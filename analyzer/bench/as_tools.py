@@ -3,7 +3,8 @@
 Each tool starts its clock and ends it at another mark, and averages differently; docs/BENCH.md has the table. Marks we
 have not got (a tool's own event loop delay, its own tokeniser) are left out, not guessed. Sources: the tools' own code:
 guidellm 0.8.1, aiperf 0.13.0 and evalscope 1.14.1, each checked by running it beside ours on the same load; read only:
-vllm's `bench serve` of September 2026, sglang 0.5.23's bench_serving.
+vllm's `bench serve` (vllm/benchmarks/serve.py at 009e6d4, endpoint_request_func.py at 02cfb53), sglang 0.5.23's
+bench_serving. vLLM's percentiles, as ours, are numpy's linear ones.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ class Formulas:
     starts: pl.Expr
     first: pl.Expr
     ends: pl.Expr
+    over: pl.Expr  # where the tool's clock of the whole run stops for this reply
     itl: str  # chunks: every gap, its own sample | request: one mean per request
     tpot: Callable[[pl.Expr, pl.Expr, pl.Expr], pl.Expr]  # latency, ttft, tokens -> seconds
     notes: str
@@ -49,23 +51,24 @@ def _all_of_it(_latency: pl.Expr, _ttft: pl.Expr, tokens: pl.Expr) -> pl.Expr:
 
 FORMULAS: Mapping[str, Formulas] = {
     "vllm": Formulas(
-        _POSTED, pl.col("first_event_ns"), _LAST_EVENT, "chunks", _after_first,
-        "TTFT ends at the first event with choices, also one without text; connection set-up is inside it",
+        _POSTED, pl.col("first_event_ns"), _LAST_EVENT, pl.col("end_ns"), "chunks", _after_first,
+        "TTFT ends at the first event with choices, also one without text; connection set-up is inside it; its run "
+        "begins one gap before the first request, which ours doesn't",
     ),
     "aiperf": Formulas(
-        _POSTED, _TEXT, pl.col("last_delta_ns"), "request", _after_first,
+        _POSTED, _TEXT, pl.col("last_delta_ns"), pl.col("last_delta_ns"), "request", _after_first,
         "ITL is one mean per request, (latency - TTFT) / (tokens - 1); connection set-up is inside TTFT",
     ),
     "guidellm": Formulas(
-        pl.col("start_ns"), _TEXT, pl.col("end_ns"), "request", _all_of_it,
+        pl.col("start_ns"), _TEXT, pl.col("end_ns"), pl.col("end_ns"), "request", _all_of_it,
         "TPOT is (last text - start) / tokens, TTFT included; ITL is a mean per request; latency ends with the stream",
     ),
     "sglang": Formulas(
-        _POSTED, _TEXT, _LAST_LINE, "chunks", _after_first,
+        _POSTED, _TEXT, _LAST_LINE, _LAST_LINE, "chunks", _after_first,
         "latency ends at the last line, [DONE] or usage; it opens a connection per request, which ours didn't",
     ),
     "evalscope": Formulas(
-        _POSTED, _TEXT, _LAST_JSON, "chunks", _after_first,
+        _POSTED, _TEXT, _LAST_JSON, _LAST_JSON, "chunks", _after_first,
         "latency ends at the last JSON event, usage included; connection set-up is inside TTFT",
     ),
 }  # fmt: skip
@@ -92,14 +95,14 @@ def as_tool(tool: str, frame: pl.DataFrame) -> AsTool:
     end, ramp-up and drain included, as all of them do it."""
     formulas = FORMULAS[tool]
     told = frame.select(
-        "chunks", "tokens", start=formulas.starts, end=formulas.ends, text_start="start_ns",
+        "chunks", "tokens", start=formulas.starts, over=formulas.over, text_start="start_ns",
         first_event="first_event_ns", finish="finish_ns", last_delta="last_delta_ns", first_text="first_text_user_ns",
         prompt=pl.coalesce("prompt_tokens", "input_tokens"),
         latency=(formulas.ends - formulas.starts) / 1e9, ttft=(formulas.first - formulas.starts) / 1e9,
         session="session_id",
     )  # fmt: skip
     told = told.with_columns(tpot=formulas.tpot(pl.col("latency"), pl.col("ttft"), pl.col("tokens")))
-    spans = told.group_by("session").agg(began=pl.col("start").min(), ended=pl.col("end").max())
+    spans = told.group_by("session").agg(began=pl.col("start").min(), ended=pl.col("over").max())
     duration = float((spans["ended"] - spans["began"]).sum()) / 1e9
     output, prompts = float(told["tokens"].sum()), float(told["prompt"].sum())
     return AsTool(

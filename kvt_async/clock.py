@@ -2,6 +2,7 @@
 
 import time
 
+_MS = tuple(f".{ms:03}Z" for ms in range(1000))
 _second: tuple[int, str] = (-1, "")
 
 
@@ -12,4 +13,4 @@ def utc_now() -> str:
     whole = int(now)
     if _second[0] != whole:
         _second = (whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)))
-    return f"{_second[1]}.{int((now - whole) * 1000):03}Z"
+    return _second[1] + _MS[int((now - whole) * 1000)]

@@ -24,6 +24,9 @@ def encode_arrivals(offsets_us: Sequence[int], chars: Sequence[int]) -> bytes:
     if offsets_us and offsets_us[0] == offsets_us[-1] and max(chars) < 0x80:  # one read of ordinary tokens
         last = max(offsets_us[0], 0)
         _append(out, last)
+        if len(chars) == 1:
+            append(chars[0])
+            return bytes(out)
         pairs = bytearray(2 * len(chars))
         pairs[::2] = bytes(chars)  # each followed by the next one's gap of 0
         return bytes(out + pairs[:-1])

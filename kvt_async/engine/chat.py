@@ -1,6 +1,7 @@
 """The request body of chat and text completions."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,9 +43,14 @@ def max_tokens_field(settings: Settings, level: Level) -> str:
     field = settings.decoding.max_tokens_field
     if field != "auto":
         return field
-    urls = level.endpoints or (settings.engine.base_url,)
-    openai = any(urlsplit(url).hostname == "api.openai.com" for url in urls)
-    return "max_completion_tokens" if openai and settings.prompt.endpoint == "chat" else "max_tokens"
+    if settings.prompt.endpoint != "chat":
+        return "max_tokens"
+    return "max_completion_tokens" if _openai(level.endpoints or (settings.engine.base_url,)) else "max_tokens"
+
+
+@cache
+def _openai(urls: tuple[str, ...]) -> bool:
+    return any(urlsplit(url).hostname == "api.openai.com" for url in urls)
 
 
 def merge(base: Json, layer: Mapping[str, Any]) -> None:

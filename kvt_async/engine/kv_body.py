@@ -102,9 +102,10 @@ def read_evidence(
     raw: Any = None
     source = "echoed"
     if path := evidence.get("usage"):
-        found["read_from"], raw = f"usage.{path}", _dotted(usage or {}, path)
-        echo = _dotted(usage or {}, path.rpartition(".")[0]) if "." in path else None
-        if isinstance(echo, dict):
+        head, _, last = path.rpartition(".")
+        echo = _dotted(usage or {}, head) if head else usage or {}
+        found["read_from"], raw = "usage." + path, _dotted(echo, last)
+        if head and isinstance(echo, dict):
             found["echo"] = echo
     elif name := evidence.get("header"):
         found["read_from"], raw = f"header {name}", headers.get(name.lower())
@@ -231,9 +232,9 @@ def _check(node: Any, at: str, level: Level) -> None:
 
 def _dotted(node: Any, path: str) -> Any:
     for part in path.split("."):
-        if not isinstance(node, Mapping) or part not in node:
+        if type(node) is not dict and not isinstance(node, Mapping):
             return None
-        node = node[part]
+        node = node.get(part)
     return node
 
 

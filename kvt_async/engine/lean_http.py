@@ -14,6 +14,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
 _START = b"HTTP/1."
+_LAST = b"\r\n0\r\n\r\n"  # the end of a chunk, and the chunk of nothing that ends a body
 
 
 class NotHttpError(Exception):
@@ -158,16 +159,20 @@ class Chunked:
         self.ended, self.rest = False, b""
 
     def feed(self, data: bytes) -> bytes:
-        if self._state == 0 and not self._partial:  # most reads are one whole chunk
+        if self._state == 0 and not self._partial:  # most reads are one whole chunk, short replies that and the end
             eol = data.find(b"\r\n", 0, 18)
             line = data[: max(eol, 0)]
             if line.isalnum() and data[-2:] == b"\r\n":
                 try:
-                    size = int(line, 16)
+                    stop = int(line, 16) + eol + 4
                 except ValueError:
-                    size = 0
-                if size and eol + 4 + size == len(data):
+                    stop = 0
+                size = len(data)
+                if stop == size and size > eol + 4:
                     return data[eol + 2 : -2]
+                if stop > eol + 4 and stop + 5 == size and data.endswith(_LAST, stop - 2):
+                    self.ended = True
+                    return data[eol + 2 : stop - 2]
         if self._partial:
             data, self._partial = self._partial + data, b""
         pos, end, parts = 0, len(data), []

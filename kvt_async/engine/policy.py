@@ -16,6 +16,7 @@ GiveUp = Literal["not_retryable", "attempts_exhausted", "time_exhausted", "retry
 CONNECTION_LEVEL = frozenset({ErrorType.CONNECTION, ErrorType.CONNECT_TIMEOUT, ErrorType.TLS})
 NEVER = frozenset({ErrorType.QUOTA, ErrorType.CONTEXT_OVERFLOW, ErrorType.TLS, ErrorType.CANCELLED})
 RETRIED_STATUS = frozenset({408, 409, 429})
+LASTING_STATUS = frozenset({507})  # no room for this request: it would be as large the next time
 MAX_EXPONENT = 30
 
 
@@ -28,8 +29,8 @@ class Decision:
 
 
 def is_retryable(tried: Tried) -> bool:
-    """Timeouts, broken connections and replies, 408/409/429/5xx. A server's x-should-retry is obeyed, but nothing helps
-    an exhausted quota, an over-long context or a certificate."""
+    """Timeouts, broken connections and replies, 408/409/429, and 5xx but for 507. A server's x-should-retry is obeyed,
+    but nothing helps an exhausted quota, an over-long context or a certificate."""
     attempt = tried.attempt
     if attempt.error_type is None or attempt.error_type in NEVER:
         return False
@@ -37,7 +38,7 @@ def is_retryable(tried: Tried) -> bool:
         return tried.hints.should_retry
     status = attempt.http_status if attempt.error_type is ErrorType.HTTP else tried.code
     if attempt.error_type in (ErrorType.HTTP, ErrorType.STREAM_ERROR) and status is not None:
-        return status in RETRIED_STATUS or status >= 500
+        return status in RETRIED_STATUS or (status >= 500 and status not in LASTING_STATUS)
     return True
 
 

@@ -33,8 +33,8 @@ class Histogram:
         self.n, self.max_ms = 0, 0.0
 
     def add(self, ms: float) -> None:
-        cell = int(math.log2(max(ms, self._LOWEST_MS) / self._LOWEST_MS) * self._PER_OCTAVE)
-        self._counts[min(cell, len(self._counts) - 1)] += 1
+        cell = int(math.log2(ms / self._LOWEST_MS) * self._PER_OCTAVE) if ms > self._LOWEST_MS else 0
+        self._counts[cell if cell < len(self._counts) else -1] += 1
         self.n += 1
         self.max_ms = max(self.max_ms, ms)
 
@@ -91,10 +91,11 @@ class Health:
         ready = marks.limits_ns if marks.conn_reused else marks.conn_ready_ns
         if marks.start_ns is not None and ready is not None:
             self.send_lag.add(max(marks.start_ns - ready, 0) / 1e6)
-        arrivals = [ns for ns in (marks.first_content_ns, marks.first_reasoning_ns) if ns is not None]
-        if arrivals and marks.start_ns is not None:
-            first = marks.first_text_kernel_ns or min(arrivals)
-            self.ttft_ms.append((first - marks.start_ns) / 1e6)
+        first = marks.first_content_ns
+        if (reasoning := marks.first_reasoning_ns) is not None and (first is None or reasoning < first):
+            first = reasoning
+        if first is not None and marks.start_ns is not None:
+            self.ttft_ms.append(((marks.first_text_kernel_ns or first) - marks.start_ns) / 1e6)
         if marks.first_text_coalesced is not None:
             self.stamped += 1
             self.coalesced += marks.first_text_coalesced

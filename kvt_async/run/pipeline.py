@@ -5,6 +5,7 @@ be sent while fewer than `concurrency` are sent and not yet on disk, so a kill c
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from time import perf_counter_ns
@@ -45,6 +46,10 @@ class Gate:
         self._slots, self._store = Slots(size), store
         store.urgent = lambda: self._slots.waiting > 0
 
+    def enter_at_once(self) -> bool:
+        """Take a place if one is free and nobody waits for it."""
+        return self._slots.take_free()
+
     async def enter(self) -> None:
         """Wait until one more may be sent; whoever asked first goes first."""
         if self._slots.held >= self._slots.limit:
@@ -62,12 +67,18 @@ class Ahead:
         self.limit, self.bytes = limit, 0
         self._room = asyncio.Event()
 
+    def enter_at_once(self, size: int) -> bool:
+        """Whether a body of `size` has room; then it is counted."""
+        if self.bytes and self.bytes + size > self.limit:
+            return False
+        self.bytes += size
+        return True
+
     async def enter(self, size: int) -> None:
         """Wait until a body of `size` has room."""
-        while self.bytes and self.bytes + size > self.limit:
+        while not self.enter_at_once(size):
             self._room.clear()
             await self._room.wait()
-        self.bytes += size
 
     def leave(self, size: int) -> None:
         self.bytes -= size
@@ -91,6 +102,54 @@ class Pipeline:
 Scheduled = tuple[Request, int]  # and when the producer made it, monotonic ns
 
 
+class Todo:
+    """A bounded line from one producer to the workers.
+
+    A producer that waits for room is woken when half of the line is gone: a turn of the loop for every request would
+    cost a good part of sending it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._items = size, deque[Scheduled]()
+        self._room: asyncio.Future[None] | None = None
+        self._takers: deque[asyncio.Future[None]] = deque()
+        self._ended = False
+
+    async def put(self, item: Scheduled) -> None:
+        if len(self._items) >= self._size:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+        self._items.append(item)
+        self._wake(1)
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._ended = True
+        self._wake(len(self._takers))
+
+    async def get(self) -> Scheduled | None:
+        """The next; None: there are no more."""
+        while not self._items:
+            if self._ended:
+                return None
+            taker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._takers.append(taker)
+            await taker
+        item = self._items.popleft()
+        if self._room is not None and len(self._items) <= self._size // 2:
+            if not self._room.done():
+                self._room.set_result(None)
+            self._room = None
+        return item
+
+    def _wake(self, n: int) -> None:
+        while n and self._takers:
+            taker = self._takers.popleft()
+            if not taker.done():
+                taker.set_result(None)
+                n -= 1
+
+
 async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, concurrency: int) -> None:
     """Send every request and save every outcome; return when all are saved.
 
@@ -98,10 +157,10 @@ async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, concurre
     anywhere cancels everything; a request without a saved outcome was not done: the next run sends it.
     """
     workers = concurrency * WORKERS_PER_SLOT
-    todo: asyncio.Queue[Scheduled | None] = asyncio.Queue(maxsize=workers)
+    todo = Todo(workers)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_produce(requests, todo, pipe, workers), name="produce")
+            group.create_task(_produce(requests, todo, pipe), name="produce")
             for n in range(workers):
                 group.create_task(_work(todo, pipe), name=f"work-{n}")
     except BaseExceptionGroup as errors:
@@ -109,20 +168,19 @@ async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, concurre
     await pipe.store.flush()
 
 
-async def _produce(
-    requests: AsyncIterator[Request], todo: asyncio.Queue[Scheduled | None], pipe: Pipeline, workers: int
-) -> None:
+async def _produce(requests: AsyncIterator[Request], todo: Todo, pipe: Pipeline) -> None:
     async for request in requests:
         if pipe.stop.is_set():
             break
-        await pipe.ahead.enter(len(request.body))
+        size = len(request.body)
+        if not pipe.ahead.enter_at_once(size):
+            await pipe.ahead.enter(size)
         await todo.put((request, perf_counter_ns()))
-    for _ in range(workers):
-        await todo.put(None)
+    todo.end()
 
 
-async def _work(todo: asyncio.Queue[Scheduled | None], pipe: Pipeline) -> None:
-    while (item := await todo.get()) is not None:  # None: the producer has nothing more for us
+async def _work(todo: Todo, pipe: Pipeline) -> None:
+    while (item := await todo.get()) is not None:
         if pipe.stop.is_set():  # it was queued and not started: it stays pending
             pipe.ahead.leave(len(item[0].body))
         else:
@@ -132,10 +190,11 @@ async def _work(todo: asyncio.Queue[Scheduled | None], pipe: Pipeline) -> None:
 class _Sending:
     """One request on its way; knows whether it is inside the gate, and whether it still waits for its first turn."""
 
-    __slots__ = ("ahead", "inside", "pipe", "request")
+    __slots__ = ("ahead", "inside", "outcome", "pipe", "request")
 
     def __init__(self, request: Request, pipe: Pipeline) -> None:
         self.request, self.pipe, self.inside, self.ahead = request, pipe, False, True
+        self.outcome: Outcome
 
     async def run(self, scheduled_ns: int) -> None:
         pipe, request = self.pipe, self.request
@@ -151,12 +210,14 @@ class _Sending:
         else:
             pipe.watcher.attempted(request, outcome.last)
         if rows := rows_of_outcome(outcome, pipe.session_id, pipe.now()):
-            saved = await pipe.store.submit(rows)
-            saved.add_done_callback(lambda future: self.committed(future, outcome))
+            self.outcome = outcome
+            await pipe.store.submit(rows, self.committed)
 
     async def admit(self) -> None:
         """Before each try: wait until so few are sent and unsaved that one more may be."""
-        await self.pipe.gate.enter()
+        gate = self.pipe.gate
+        if not gate.enter_at_once():
+            await gate.enter()
         self.inside = True
         self.turned()
 
@@ -166,10 +227,10 @@ class _Sending:
         await self.pipe.store.save(rows_of_attempt(request, attempt, self.pipe.session_id, self.pipe.now()))
         self.leave()
 
-    def committed(self, future: "asyncio.Future[None]", outcome: Outcome) -> None:
+    def committed(self, saved: bool) -> None:
         self.leave()
-        if not future.cancelled() and future.exception() is None:
-            self.pipe.watcher.saved(outcome)
+        if saved:
+            self.pipe.watcher.saved(self.outcome)
 
     def turned(self) -> None:
         """Its first turn has come, or will not."""

@@ -15,7 +15,9 @@ import orjson
 
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.schema import connect_for_reading
-from kvt_async.records import Example, Json
+from kvt_async.records import Example
+
+MAPPED_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Reader:
         self.db = db
         self._conn = connect_for_reading(db, check_same_thread=False)
         self._conn.row_factory = sqlite3.Row
+        self._conn.execute(f"PRAGMA mmap_size={MAPPED_BYTES}")  # a long prompt is dozens of pages, each a call else
         self._mutex = threading.Lock()
 
     def close(self) -> None:
@@ -126,7 +129,9 @@ class Reader:
                   x.example_id, x.question, x.context, x.answers_json, x.meta_json
                   FROM manifest_entries e JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id
                   WHERE e.dataset_id = ? AND e.seq IN ({marks})"""
-        return {row["seq"]: _entry(row) for row in self.rows(sql, dataset_id, *seqs)}
+        with self._mutex:
+            found = self._tuples().execute(sql, (dataset_id, *seqs)).fetchall()
+        return {row[0]: _entry(row) for row in found}
 
     def past(self, request_ids: Sequence[str]) -> dict[str, Past]:
         """What is stored of these requests; those never queued are missing."""
@@ -155,8 +160,7 @@ class Reader:
         return cursor
 
 
-def _entry(row: sqlite3.Row) -> Entry:
-    meta: Json = orjson.loads(row["meta_json"])
-    answers = tuple(orjson.loads(row["answers_json"]))
-    example = Example(row["example_id"], row["question"], row["context"], answers, meta)
-    return Entry(row["seq"], row["bin_idx"], row["token_len"], row["context_tokens"], row["prompt_sha256"], example)
+def _entry(row: tuple[Any, ...]) -> Entry:
+    seq, bin_idx, token_len, context_tokens, prompt_sha256, example_id, question, context, answers, meta = row
+    example = Example(example_id, question, context, tuple(orjson.loads(answers)), orjson.loads(meta))
+    return Entry(seq, bin_idx, token_len, context_tokens, prompt_sha256, example)

@@ -9,6 +9,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,8 @@ from kvt_async.store.rows import COLUMNS, Row
 
 MAX_WAITING_ROWS = 4096  # then `submit` waits for the disk: that is the back-pressure
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
+Told = Callable[[bool], None]
+AT_ONCE = (32, 8, 1)  # rows of one statement: it runs without Python's lock, which each statement takes back
 
 
 class Writer:
@@ -34,10 +37,11 @@ class Writer:
         self.commits = 0
         self._interval_s, self._max_rows = flush_interval_s, max_waiting_rows
         self._columns: dict[str, tuple[str, ...]] = dict(COLUMNS)
-        self._inserts: dict[str, str] = {}
+        self._inserts: dict[tuple[str, int], str] = {}
         self._waiting: dict[str, list[tuple[object, ...]]] = {}
         self._n_waiting = 0
         self._saved: asyncio.Future[None] | None = None  # of the rows that wait now; one future for a whole group
+        self._told: list[Told] = []  # who wants to be called when they are committed, or can't be
         self._wake, self._hurry, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.broken: Exception | None = None  # why nothing can be written any more
         self._closing = False
@@ -72,8 +76,10 @@ class Writer:
         if self.broken is not None and kind is None:
             raise self.broken
 
-    async def submit(self, rows: Sequence[Row]) -> "asyncio.Future[None]":
+    async def submit(self, rows: Sequence[Row], told: Told | None = None) -> "asyncio.Future[None]":
         """Take rows of hot tables, committed together. Waits while too many wait; the future resolves at the commit.
+
+        `told` is called then too, with whether they are on disk; a call costs less than waking a task.
 
         Raises StoreError once a commit has failed.
         """
@@ -88,6 +94,8 @@ class Writer:
         for table, values in rows:
             self._waiting.setdefault(table, []).append(values)
         self._n_waiting += len(rows)
+        if told is not None:
+            self._told.append(told)
         self._wake.set()
         return self._saved
 
@@ -123,14 +131,16 @@ class Writer:
                     await asyncio.wait_for(self._hurry.wait(), self._interval_s)
             self._hurry.clear()
             self._wake.clear()
-            group, saved = self._waiting, self._saved
-            self._waiting, self._saved, self._n_waiting = {}, None, 0
+            group, saved, told = self._waiting, self._saved, self._told
+            self._waiting, self._saved, self._told, self._n_waiting = {}, None, [], 0
             try:
                 if group:
                     await self._commit(group)
             except Exception as error:
-                self._fail(error, saved)
+                self._fail(error, saved, told)
                 return
+            for tell in told:
+                tell(True)
             if saved is not None and not saved.done():
                 saved.set_result(None)
             self._room.set()
@@ -149,11 +159,14 @@ class Writer:
         conn = self._conn._conn
         conn.execute("BEGIN IMMEDIATE")
         for table in FACT_TABLES:  # parents before children
-            if rows := group.get(table):
-                conn.executemany(self._insert_sql(table), rows)
+            rows, at = group.get(table, ()), 0
+            for size in AT_ONCE:
+                while len(rows) - at >= size:
+                    conn.execute(self._insert_sql(table, size), [*chain.from_iterable(rows[at : at + size])])
+                    at += size
         conn.execute("COMMIT")
 
-    def _fail(self, error: Exception, saved: "asyncio.Future[None] | None") -> None:
+    def _fail(self, error: Exception, saved: "asyncio.Future[None] | None", told: Sequence[Told]) -> None:
         if isinstance(error, FileNotFoundError):
             self.broken = StoreError(
                 "the database was moved or deleted while it was in use",
@@ -168,12 +181,15 @@ class Writer:
             if future is not None and not future.done():
                 future.set_exception(self.broken)
                 future.exception()  # somebody may have gone already
+        for tell in (*told, *self._told):
+            tell(False)
         self._room.set()
 
-    def _insert_sql(self, table: str) -> str:
-        sql = self._inserts.get(table)
+    def _insert_sql(self, table: str, n_rows: int) -> str:
+        sql = self._inserts.get((table, n_rows))
         if sql is None:
             columns = self._columns[table]
-            sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-            self._inserts[table] = sql
+            row = f"({', '.join('?' * len(columns))})"
+            sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * n_rows)}"
+            self._inserts[table, n_rows] = sql
         return sql

@@ -156,6 +156,9 @@ def show(
 def compare(
     group_a: Annotated[Path, typer.Argument(help="Run directory or database of A.")],
     group_b: Annotated[Path, typer.Argument(help="Run directory or database of B.")],
+    allow_drift: Annotated[
+        bool, typer.Option("--allow-drift", help="Go on although a group's server became another one; says DRIFT.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Two experiment groups side by side, paired where examples match.
@@ -164,7 +167,7 @@ def compare(
     """
     from analyzer.pipeline import compare_stage
 
-    _print(compare_stage(group_a, group_b), False, as_json)
+    _print(compare_stage(group_a, group_b, allow_drift=allow_drift), False, as_json)
 
 
 @app.command()

@@ -16,7 +16,9 @@ from analyzer import outcomes, tables
 from analyzer.bounds import Units
 from analyzer.compare_series import holm
 from analyzer.evidence import CONTRADICTED
+from analyzer.served import group_drifts, refuse_drift
 from kvt_async.contract.errors import ContractMismatchError, MissingPrerequisiteError
+from kvt_async.contract.server_identity import Drift
 
 Facts = dict[str, Any]
 
@@ -35,16 +37,20 @@ class _Side:
     scores: dict[tuple[str, float], pl.DataFrame]
     entries: pl.DataFrame
     evidence: dict[str, str]
+    drifts: list[Drift]
 
 
-def compare(a: sqlite3.Connection, b: sqlite3.Connection) -> Facts:
+def compare(a: sqlite3.Connection, b: sqlite3.Connection, *, allow_drift: bool = False) -> Facts:
     """Level by level: accuracy of A and B on shared examples, the paired difference A - B, its 95% interval and p.
 
     Raises ContractMismatchError naming each field that must be equal and isn't, MissingPrerequisiteError before
-    `score` or where no level is shared.
+    `score` or where no level is shared, DriftError where a group's server became another one, unless `allow_drift`.
     """
     left, right = _read(a), _read(b)
     _refuse_unequal(left, right)
+    if not allow_drift:
+        for side in (left, right):
+            refuse_drift(side.drifts, group=side.name, leave="--allow-drift")
     differs = {
         key: [left.contract.get(key), right.contract.get(key)]
         for key in sorted({*left.contract, *right.contract})
@@ -62,7 +68,10 @@ def compare(a: sqlite3.Connection, b: sqlite3.Connection) -> Facts:
         side.name: [f"{series} {budget:g}" for series, budget in side.scores if (series, budget) not in shared]
         for side in (left, right)
     }
-    found: Facts = {"a": left.name, "b": right.name, "differs": differs, "levels": rows, "only_in": only}
+    drift = [f"{side.name}: {one.what}" for side in (left, right) for one in side.drifts]
+    found: Facts = {
+        "a": left.name, "b": right.name, "differs": differs, "levels": rows, "only_in": only, "drift": drift,
+    }  # fmt: skip
     return found | {"lines": _lines(found)}
 
 
@@ -79,7 +88,8 @@ def _read(conn: sqlite3.Connection) -> _Side:
         keyed = {(run.series, run.kv_budget): run for run in runs}
         scores = {level: outcomes.outcomes(facts, run).select("example_id", "score") for level, run in keyed.items()}
         versions, status = tables.scorer_versions(facts), tables.evidence(facts)
-        return _Side(group, json.loads(contract), versions, keyed, scores, entries, status)
+        drifts = group_drifts(facts, group, gen)
+        return _Side(group, json.loads(contract), versions, keyed, scores, entries, status, drifts)
 
 
 def _refuse_unequal(left: _Side, right: _Side) -> None:
@@ -131,6 +141,7 @@ def _row(level: tuple[str, float], left: _Side, right: _Side) -> Facts:
 
 def _lines(found: Facts) -> list[str]:
     lines = [f"A = {found['a']}, B = {found['b']}"]
+    lines += [f"DRIFT: the server became another one while its group was sent: {what}" for what in found["drift"]]
     lines += [f"  compared: {key}: {a!r} in A, {b!r} in B" for key, (a, b) in found["differs"].items()]
     if not found["differs"]:
         lines.append("  the two contracts are equal: what differs is the server or the day")

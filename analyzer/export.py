@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from analyzer import outcomes, tables
+from analyzer.served import group_drifts, refuse_drift
 from kvt_async.contract.errors import ConfigError, StoreError
 from kvt_async.contract.settings import Settings
 
@@ -15,19 +16,21 @@ def export(conn: sqlite3.Connection, settings: Settings, out: Path) -> int:
     """Write every finished request of the newest generation to `out` (.parquet or .csv); give the number of rows.
 
     Columns: keys and level, bin and lengths, answer, scores (null where not scored), label, flags, latencies in
-    seconds, tokens and evidence. Raises ConfigError for another suffix, StoreError where `out` can't be written.
+    seconds, tokens and evidence. Raises ConfigError for another suffix, StoreError where `out` can't be
+    written, DriftError where the server became another one meanwhile (unless analysis.allow_drift).
     """
     if out.suffix not in (".parquet", ".csv"):
         raise ConfigError(
             f"{out.name} is neither .parquet nor .csv", where="kvt export", do="Name FILE.parquet or FILE.csv."
         )
-    rows = 0
+    group, rows = settings.experiment.exp_group_id, 0
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tables.snapshot(conn) as facts, tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
-            gen = tables.newest_generation(facts, settings.experiment.exp_group_id)
+            gen = tables.newest_generation(facts, group)
+            refuse_drift([] if settings.analysis.allow_drift else group_drifts(facts, group, gen))
             parts = []
-            for i, run in enumerate(tables.runs(facts, settings.experiment.exp_group_id, gen)):
+            for i, run in enumerate(tables.runs(facts, group, gen)):
                 for j, frame in enumerate(outcomes.export_rows(facts, run)):
                     parts.append(Path(scratch) / f"{i:05d}-{j:05d}.parquet")
                     frame.write_parquet(parts[-1])

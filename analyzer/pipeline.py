@@ -146,14 +146,14 @@ def show_stage(
         return show(conn, settings, example_id, sample=sample, run_id=run_id, full=full)
 
 
-def compare_stage(group_a: Path, group_b: Path) -> Facts:
+def compare_stage(group_a: Path, group_b: Path, *, allow_drift: bool = False) -> Facts:
     """Two groups side by side."""
     from analyzer.compare import compare
 
     dbs = [g / DB_NAME if g.is_dir() else g for g in (group_a, group_b)]
     a, b = connect_for_reading(dbs[0]), connect_for_reading(dbs[1])
     try:
-        return compare(a, b)
+        return compare(a, b, allow_drift=allow_drift)
     finally:
         a.close()
         b.close()

@@ -83,14 +83,15 @@ def group_drifts(conn: sqlite3.Connection, group: str, generation: int) -> list[
     return drifts(Snapshot(row[0], row[1], json.loads(row[2])) for row in rows)
 
 
-def refuse_drift(found: Sequence[Drift]) -> None:
-    """Raises DriftError where there is any."""
+def refuse_drift(
+    found: Sequence[Drift], *, group: str = "this group", leave: str = "--override analysis.allow_drift=true"
+) -> None:
+    """Raises DriftError where there is any; `leave`: what the user says to go on all the same."""
     if found:
         raise DriftError(
-            "the server became another one while this group was sent; its answers can't be analysed as one server's",
+            f"the server became another one while {group} was sent; its answers can't be analysed as one server's",
             details=tuple(f"{one.key}, session {one.session_id}: {one.what}" for one in found),
-            do="Sweep again under a new experiment.exp_group_id, or go on all the same with "
-            "--override analysis.allow_drift=true.",
+            do=f"Sweep again under a new experiment.exp_group_id, or go on all the same with {leave}.",
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError, GuardError, MissingPrerequisiteError
+from kvt_async.contract.model_config import token_bytes_of
 from kvt_async.contract.paths import data_path, manifest_path, run_paths
 from kvt_async.contract.settings import Settings
 
@@ -21,6 +22,9 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
             where=f"dataset.path {settings.dataset.path}",
             do="Relative paths are from the working directory.",
         )
+    if settings.model.config is not None:
+        serving = settings.analysis.serving
+        token_bytes_of(settings.model.config, bits=serving.cache_bits if serving else None)
     found = checked_levels(settings)
     levels = found.levels
     facts: dict[str, Any] = {

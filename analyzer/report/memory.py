@@ -4,18 +4,14 @@
 frees them is another question, and the sentences say what is known about it.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from analyzer.report.certainty import nothing_safe
 from analyzer.report.facts import Facts
 from analyzer.report.rows import Run
 from analyzer.report.wording import budget, count, gib, plural
-from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.kv_bytes import bytes_per_token, gib_saved
+from kvt_async.contract.kv_bytes import gib_saved
+from kvt_async.contract.model_config import token_bytes_of
 from kvt_async.contract.settings import Serving, Settings
 
 HOW = "Set analysis.serving {context_tokens, batch} and model.config to see the GiB saved at your own load."
@@ -51,14 +47,7 @@ def load_of(facts: Facts, settings: Settings) -> Load | None:
     if serving is None:
         return None
     if settings.model.config is not None:
-        path = _config_file(settings.model.config)
-        token_bytes = bytes_per_token(_read(path), bits=serving.cache_bits)
-        if token_bytes is None:
-            raise ConfigError(
-                "model.config doesn't say how many bytes a cached token takes",
-                where=str(path),
-                do="It needs layers, KV heads, head size and a dtype (or set analysis.serving.cache_bits).",
-            )
+        path, token_bytes = token_bytes_of(settings.model.config, bits=serving.cache_bits)
         return Load(serving, token_bytes, f"from {path.name}")
     full = facts.stat(facts.full)
     if full is None or not full.kv_bytes_p50 or not full.prompt_tokens_p50:
@@ -130,21 +119,3 @@ def _beyond(facts: Facts, load: Load) -> str:
         f"Prompts of {count(load.serving.context_tokens)} tokens were not tested (longest bin: to {count(longest)}): "
         "that the budget is safe there is not shown."
     )
-
-
-def _config_file(given: str) -> Path:
-    path = Path(given).expanduser()
-    return path / "config.json" if path.is_dir() else path
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise ConfigError(
-            f"model.config can't be read: {why}", where=str(path), do="Name the model's config.json or its directory."
-        ) from None
-    if not isinstance(loaded, dict):
-        raise ConfigError("model.config is no JSON object", where=str(path), do="Name the model's own config.json.")
-    return loaded

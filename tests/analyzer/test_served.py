@@ -9,7 +9,10 @@ import pytest
 from analyzer import tables
 from analyzer.analyze import analyze
 from analyzer.charts_data import note
+from analyzer.check import check
+from analyzer.compare import compare
 from analyzer.evidence import run_evidence
+from analyzer.export import export
 from analyzer.pipeline import every_stage, report_stage
 from analyzer.report.build import verdict_lines
 from analyzer.report.facts import read_facts
@@ -214,6 +217,25 @@ def test_a_drift_seen_after_the_analysis_is_refused_too_and_one_allowed_is_analy
     strict = settings.model_copy(update={"analysis": settings.analysis.model_copy(update={"allow_drift": False})})
     with pytest.raises(DriftError, match="models changed from a to b"):
         analyze(conn, strict)
+
+
+@pytest.mark.parametrize("verb", ["check", "export", "compare"])
+def test_check_export_and_compare_need_the_same_leave(experiment, tmp_path, verb):
+    conn, allowed = drifted(experiment, ALLOW)
+    analyze(conn, allowed)
+    strict = allowed.model_copy(update={"analysis": allowed.analysis.model_copy(update={"allow_drift": False})})
+    out = tmp_path / "rows.csv"
+    asked = {
+        "check": lambda allow: check(conn, allowed if allow else strict),
+        "export": lambda allow: export(conn, allowed if allow else strict, out),
+        "compare": lambda allow: compare(conn, conn, allow_drift=allow),
+    }[verb]
+    with pytest.raises(DriftError, match="became another one"):
+        asked(False)
+    assert not out.exists()
+    found = asked(True)
+    if verb == "compare":
+        assert any(line.startswith("DRIFT") and "version=2.0" in line for line in found["lines"])
 
 
 def test_an_allowed_drift_is_on_the_report_the_charts_and_in_the_terminal(experiment):

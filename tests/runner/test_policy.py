@@ -69,7 +69,7 @@ def test_statuses_that_may_pass_are_tried_again(status: int) -> None:
     assert is_retryable(tried(ErrorType.HTTP, status))
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 405, 413, 422])
+@pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 405, 413, 422, 507])
 def test_other_statuses_are_not(status: int) -> None:
     assert decided(tried(ErrorType.HTTP, status)).reason == "not_retryable"
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from analyzer import derived, tables
 from analyzer.served import group_drifts, refuse_drift
-from analyzer.served import group_drifts, refuse_drift
 from kvt_async.contract.errors import CheckFailedError, ConfigError, MissingPrerequisiteError
 from kvt_async.contract.settings import Assertion, Settings
 

@@ -18,9 +18,10 @@ from analyzer.bench.points import Point
 from analyzer.bench.results import Result
 from analyzer.charts_style import NARROW, PAGE, WIDE, save, spec_of, title_lines
 from analyzer.made import once
-from analyzer.report.build import environment, vega
+from analyzer.report.build import environment
 from analyzer.report.provenance import flat
 from analyzer.report.tables import Table
+from analyzer.report.vega import vega
 from kvt_async.contract.paths import RunPaths
 
 DEFINITIONS = (

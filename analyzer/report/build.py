@@ -5,7 +5,6 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from analyzer.report import certainty, provenance, tables, tables_cost
 from analyzer.report.definitions import FAILURES, definitions
 from analyzer.report.facts import ALL, Facts, read_facts
 from analyzer.report.story import OTHER_SERIES, story
+from analyzer.report.vega import vega
 from analyzer.report.wording import budget, listed, number
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
 from kvt_async.contract.paths import RunPaths
@@ -262,16 +262,3 @@ def _specs(facts: Facts) -> str:
     }
     text = json.dumps(specs, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-@cache
-def vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as vl-convert carries them, so the page needs no network."""
-    import vl_convert
-
-    from analyzer.charts_style import vegalite_version
-
-    bundle: str = vl_convert.javascript_bundle(  # type: ignore[call-arg]  # its stub hides that snippet has a default
-        vl_version=vegalite_version()
-    )
-    return bundle.replace("</script", "<\\/script")

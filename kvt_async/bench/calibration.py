@@ -15,6 +15,7 @@ import orjson
 
 from kvt_async.bench.loads import Load
 from kvt_async.contract.errors import GuardError
+from kvt_async.contract.paths import user_cache
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
 
@@ -22,8 +23,7 @@ WARN, REFUSE = 0.5, 1.0
 
 
 def cache_file(settings: Settings) -> Path:
-    """In the user's cache folder (XDG_CACHE_HOME), one per way of sending."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """In the user's cache folder, one per way of sending."""
     engine = settings.engine
     key = (
         platform.node(),
@@ -34,7 +34,7 @@ def cache_file(settings: Settings) -> Path:
         engine.loop,
     )
     digest = hashlib.sha256(orjson.dumps(key)).hexdigest()[:12]
-    return root / "kvt" / f"calibration-{digest}.json"
+    return user_cache() / f"calibration-{digest}.json"
 
 
 def cached(settings: Settings) -> Json | None:

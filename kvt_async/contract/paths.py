@@ -1,5 +1,6 @@
 """Where things lie. Relative paths are from the working directory; nothing is created here."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def manifest_path(data_dir: str, dataset_id: str) -> Path:
 def raw_dir(data_dir: str, source: str) -> Path:
     """Cache of downloaded archives."""
     return Path(data_dir) / "raw" / source
+
+
+def user_cache() -> Path:
+    """What this host can make again: in XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvt"
 
 
 def shipped_configs() -> Path:

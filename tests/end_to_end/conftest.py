@@ -28,16 +28,18 @@ def server_url() -> Iterator[str]:
 
 @pytest.fixture
 def kvt(tmp_path: Path) -> Kvt:
-    """Run `kvt ARGS...` in a fresh working directory; `env` adds variables.
+    """Run `kvt ARGS...` in a fresh working directory; `env` adds variables."""
+    return kvt_in(tmp_path)
 
-    No pictures, which take seconds each time, unless a test looks at them: CHARTS among its arguments.
-    """
+
+def kvt_in(folder: Path) -> Kvt:
+    """No pictures, which take seconds each time, unless a test looks at them: CHARTS among its arguments."""
 
     def run(*args: str, env: dict[str, str] | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("KVT__") and k != "MODEL_NAME"}
         return subprocess.run(
             [sys.executable, "-m", "kvt_async", *args],
-            cwd=tmp_path,
+            cwd=folder,
             env={**clean, "KVT__analysis__charts": "false", **(env or {})},
             capture_output=True,
             text=True,

@@ -3,16 +3,21 @@
 import json
 import re
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import CHARTS, SMALL, Kvt, overrides
+from tests.end_to_end.conftest import CHARTS, SMALL, Kvt, kvt_in, overrides
+
+
+def small(server_url: str) -> list[str]:
+    return ["-c", "demo", *overrides(*SMALL, "kv.budgets=[1.0, 0.5, 0.1]", f"engine.base_url={server_url}")]
 
 
 @pytest.fixture
 def args(server_url: str) -> list[str]:
-    return ["-c", "demo", *overrides(*SMALL, "kv.budgets=[1.0, 0.5, 0.1]", f"engine.base_url={server_url}")]
+    return small(server_url)
 
 
 def rows(db: Path, sql: str) -> list[tuple]:
@@ -28,57 +33,69 @@ def ok(done) -> str:
     return done.stdout
 
 
-def test_the_whole_job_leaves_what_the_blueprint_asks_for(kvt: Kvt, args: list[str], tmp_path: Path) -> None:
-    args = [*args, *CHARTS]
-    paths = {k: tmp_path / v for k, v in json.loads(ok(kvt("resolve", *args, "--json"))).items()}
-    ok(kvt("validate", *args))
-    assert list(tmp_path.iterdir()) == []  # neither creates anything
+@dataclass(frozen=True)
+class Job:
+    """The whole job, stage by stage, pictures included; `left`: what was there after each command."""
 
-    ok(kvt("prepare", *args))
-    manifest = json.loads(paths["manifest"].read_text(encoding="utf-8"))
-    entries = len(manifest["entries"])
+    kvt: Kvt
+    args: list[str]
+    folder: Path
+    paths: dict[str, Path]
+    left: dict[str, list[Path]]
+
+
+@pytest.fixture(scope="module")
+def job(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("job")
+    kvt, args = kvt_in(folder), [*small(server_url), *CHARTS]
+    paths = {k: folder / v for k, v in json.loads(ok(kvt("resolve", *args, "--json"))).items()}
+    left = {}
+    for command in ("validate", "prepare", "validate --deep", "run", "score", "analyze", "report"):
+        ok(kvt(*command.split(), *args))
+        left[command] = sorted(folder.rglob("*"))
+    return Job(kvt, args, folder, paths, left)
+
+
+def test_the_whole_job_leaves_what_the_blueprint_asks_for(job: Job) -> None:
+    db, plots, report = job.paths["db"], job.paths["plots"], job.paths["report_md"]
+    assert job.left["validate"] == []  # nor did resolve create anything
+
+    entries = len(json.loads(job.paths["manifest"].read_text(encoding="utf-8"))["entries"])
     assert entries == 12
     for table in ("datasets", "examples", "bins", "manifest_entries"):
-        assert rows(paths["db"], f"SELECT count(*) FROM {table}")[0][0] > 0
-    ok(kvt("validate", *args, "--deep"))
+        assert rows(db, f"SELECT count(*) FROM {table}")[0][0] > 0
 
-    ok(kvt("run", *args))
-    progress = rows(paths["db"], "SELECT run_id, planned, requests, responses, failures FROM run_progress")
+    progress = rows(db, "SELECT run_id, planned, requests, responses, failures FROM run_progress")
     assert len(progress) == 1 + 2 * 4 + 1  # full, two budgets of four series, the A/A control
     assert all(planned == requests == entries for _, planned, requests, _, _ in progress)
     assert all(requests == responses + failures for _, _, requests, responses, failures in progress)
-    assert rows(paths["db"], "SELECT count(*) FROM responses JOIN failures USING (request_id)") == [(0,)]
+    assert rows(db, "SELECT count(*) FROM responses JOIN failures USING (request_id)") == [(0,)]
 
-    ok(kvt("score", *args))
-    assert rows(paths["db"], "SELECT count(*) FROM scores") == rows(paths["db"], "SELECT count(*) FROM requests")
+    assert rows(db, "SELECT count(*) FROM scores") == rows(db, "SELECT count(*) FROM requests")
 
-    ok(kvt("analyze", *args))
     expected = len(progress) * (3 + 1)  # every bin and their mean
-    assert rows(paths["db"], "SELECT count(*) FROM bin_stats") == [(expected,)]
-    assert rows(paths["db"], "SELECT count(*) FROM transition_summary")[0][0] == 4 * (3 + 1)
+    assert rows(db, "SELECT count(*) FROM bin_stats") == [(expected,)]
+    assert rows(db, "SELECT count(*) FROM transition_summary")[0][0] == 4 * (3 + 1)
     for name in ("acc_by_bin", "fail_by_bin", "latency_p50_by_bin"):
-        assert (paths["plots"] / f"{name}.png").stat().st_size > 1000
+        assert plots / f"{name}.png" in job.left["analyze"]
+        assert (plots / f"{name}.png").stat().st_size > 1000
 
-    ok(kvt("report", *args))
-    text = paths["report_md"].read_text(encoding="utf-8")
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    assert report not in job.left["analyze"]
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", report.read_text(encoding="utf-8"))
     assert pictures
-    assert all((paths["report_md"].parent / p).is_file() for p in pictures)
-    assert paths["report_html"].is_file()
+    assert all((report.parent / p).is_file() for p in pictures)
+    assert job.paths["report_html"].is_file()
 
 
-def test_the_same_commands_again_send_nothing_and_change_no_byte(kvt: Kvt, args: list[str], tmp_path: Path) -> None:
-    args = [*args, *CHARTS]
-    ok(kvt("sweep", *args, "-q"))
-    ok(kvt("all", *args, "-q"))
-    run_dir = tmp_path / "runs/demo"
-    attempts = rows(run_dir / "kv_transition.sqlite", "SELECT count(*) FROM attempts")
+def test_the_same_commands_again_send_nothing_and_change_no_byte(job: Job) -> None:
+    run_dir, db = job.folder / "runs/demo", job.paths["db"]
+    attempts = rows(db, "SELECT count(*) FROM attempts")
     before = {
         p: p.read_bytes() for p in sorted(run_dir.rglob("*")) if p.suffix in (".md", ".html", ".png", ".svg", ".json")
     }
-    ok(kvt("sweep", *args, "-q"))
-    ok(kvt("all", *args, "-q"))
-    assert rows(run_dir / "kv_transition.sqlite", "SELECT count(*) FROM attempts") == attempts
+    ok(job.kvt("sweep", *job.args, "-q"))
+    ok(job.kvt("all", *job.args, "-q"))
+    assert rows(db, "SELECT count(*) FROM attempts") == attempts
     assert set(before) >= {run_dir / "report.md", run_dir / "report.html"}
     for path, old in before.items():
         differing = [(a, b) for a, b in zip(old.splitlines(), path.read_bytes().splitlines(), strict=True) if a != b]

@@ -1,6 +1,7 @@
 """Code completion: similarity of one line of code. Source: LongBench (Bai et al., 2024)."""
 
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 from analyzer.metrics import Meta, best_of, metric
 
@@ -37,6 +38,7 @@ def first_code_line(prediction: str) -> str:
     return next((line for line in lines if not any(sign in line for sign in _NOT_CODE)), "")
 
 
+@lru_cache(maxsize=1 << 14)  # budgets that change nothing give the same line again
 def matching_characters(a: str, b: str) -> int:
     """Characters in the matching blocks of difflib's SequenceMatcher(None, a, b), by searching substrings.
 
@@ -51,16 +53,16 @@ def matching_characters(a: str, b: str) -> int:
         if size:
             total += size
             at = right.find(left[start : start + size])
-            todo.append((left[:start], right[:at]))
-            todo.append((left[start + size :], right[at + size :]))
+            if start and at:
+                todo.append((left[:start], right[:at]))
+            if start + size < len(left) and at + size < len(right):
+                todo.append((left[start + size :], right[at + size :]))
     return total
 
 
 def _longest_block(a: str, b: str) -> tuple[int, int]:
     """Start in a and length of the longest substring of a that occurs in b; of equally long ones the first."""
     best, size, last = 0, 0, len(a)
-    if not b:
-        return best, size
     start = 0
     while start + size < last:
         if a[start : start + size + 1] in b:

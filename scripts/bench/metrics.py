@@ -27,7 +27,7 @@ import polars as pl
 from _answers import ANSWERS, Answer, chinese_dictionary
 from _loops import LOOPS, Loop
 
-from analyzer.metrics import rows, segment, summary, words
+from analyzer.metrics import code, rows, segment, summary, words
 from analyzer.metrics.apply import task_scores
 
 OFFICIAL = {
@@ -48,7 +48,7 @@ BUDGETS = 3
 METRIC_OF = {"classification_zh": "classification_first_line"}  # the same metric on other classes
 CACHES: tuple[Any, ...] = (
     *(words.english_tokens, words.chinese_words, words.chinese_tokens),
-    *(words._bare_word, segment._segmenter, summary._sentences, rows._meta),
+    *(words._bare_word, segment._segmenter, summary._sentences, rows._meta, code.matching_characters),
 )
 
 

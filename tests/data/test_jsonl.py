@@ -66,6 +66,15 @@ def test_a_bad_line_is_named_with_file_line_and_field(tmp_path: Path, line: dict
     assert caught.value.do
 
 
+def test_a_line_beyond_the_longest_allowed_is_named_before_it_is_held(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", [GOOD, {**GOOD, "context": "long " * 400}])
+    with pytest.raises(ConfigError, match=r"longer than 0\.002 MB") as caught:
+        list(read(path, max_line_mb=0.002))
+    assert caught.value.where == f"{path}:2"
+    assert "dataset.params.max_line_mb" in caught.value.do
+    assert [len(row.example.context) for row in read(path, max_line_mb=0.003)] == [1, 2000]
+
+
 def test_a_longbench_row_is_recognised(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="missing") as caught:
         rows(tmp_path, {"input": "q", "context": "c", "answers": ["a"]})
@@ -84,6 +93,7 @@ def test_the_metric_comes_from_the_config(tmp_path: Path) -> None:
         (("dataset.path=/nowhere/x.jsonl",), "there is no such file"),
         (("dataset.path=/",), "this is a folder"),
         (("dataset.path=x", "dataset.params={metrik: em}"), "no parameter 'metrik'"),
+        (("dataset.path=x", "dataset.params={max_line_mb: 0}"), "max_line_mb must be a number above 0, not 0"),
     ],
 )
 def test_a_source_that_cannot_be_opened_says_why(tmp_path: Path, overrides: tuple[str, ...], says: str) -> None:

@@ -5,7 +5,8 @@
 `question`, `context` (may be empty) and `answers` (a string, or a list of strings that are all accepted) are required.
 `example_id` is optional: without it the id is a hash of the content. `meta` is optional and kept as it is; further
 fields of a line are kept in it too. `meta.turns` = earlier chat turns [[question, answer], ...]. Blank lines are
-skipped. `dataset.params.metric` names the metric (default f1).
+skipped. `dataset.params.metric` names the metric (default f1), `dataset.params.max_line_mb` the longest line that is
+read (default 64): an example is held whole, several times over.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from kvt_async.records import Example
 
 FIELDS = ("example_id", "question", "context", "answers", "meta")
 DEFAULT_METRIC = "f1"
+MAX_LINE_MB = 64  # some 15 million tokens; a line takes about five times its size in memory
 _BOM = b"\xef\xbb\xbf"
 _SCHEMA = 'A line is {"example_id": optional, "question": "...", "context": "...", "answers": ["..."], "meta": {}}.'
 
@@ -31,8 +33,15 @@ def check(settings: Settings) -> None:
     """Raises ConfigError for what is wrong in the config alone; opens nothing."""
     if settings.dataset.path is None:
         raise ConfigError("jsonl needs a file", where="dataset.path", do="Set dataset.path to a .jsonl file.")
-    check_params(settings.dataset.params, ("metric",), "jsonl")
+    check_params(settings.dataset.params, ("metric", "max_line_mb"), "jsonl")
     check_known(metric_of(settings), "dataset.params.metric")
+    longest = settings.dataset.params.get("max_line_mb", MAX_LINE_MB)
+    if not isinstance(longest, int | float) or isinstance(longest, bool) or longest <= 0:
+        raise ConfigError(
+            f"max_line_mb must be a number above 0, not {longest!r}",
+            where="dataset.params.max_line_mb",
+            do=f"In MB; the default is {MAX_LINE_MB}.",
+        )
 
 
 def metric_of(settings: Settings) -> str:
@@ -49,16 +58,26 @@ def open_source(settings: Settings) -> Source:
         digest = file_sha256(path)
     except OSError as error:
         raise unreadable(path, error) from None
-    return Source(f"sha256:{digest}", metric_of(settings), lambda: read(path))
+    max_line_mb = settings.dataset.params.get("max_line_mb", MAX_LINE_MB)
+    return Source(f"sha256:{digest}", metric_of(settings), lambda: read(path, max_line_mb))
 
 
-def read(path: Path) -> Iterator[Row]:
-    """Stream a file. Raises ConfigError naming file:line and field at the first line that is no example."""
+def read(path: Path, max_line_mb: float = MAX_LINE_MB) -> Iterator[Row]:
+    """Stream a file. Raises ConfigError naming file:line and field at the first line that is no example or too long."""
+    most, number = int(max_line_mb * 1_000_000), 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        while line := file.readline(most + 1):
+            number += 1
+            where = f"{path}:{number}"
+            if len(line) > most:
+                raise ConfigError(
+                    f"this line is longer than {max_line_mb:g} MB",
+                    where=where,
+                    do="One example a line, not one list of all. If this is one, raise dataset.params.max_line_mb: an "
+                    "example takes about five times its size in memory.",
+                )
             text = line.removeprefix(_BOM) if number == 1 else line
             if text.strip():
-                where = f"{path}:{number}"
                 yield Row(parse(text, where), where)
 
 

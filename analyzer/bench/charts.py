@@ -11,6 +11,7 @@ import polars as pl
 
 from analyzer.bench.points import Point
 from analyzer.bench.words import level_of, name_of
+from analyzer.charts_compose import facet, layer, unit
 from analyzer.charts_style import PALETTE, STEPS, Look, colour, empty, records, shape
 
 CDF_POINTS = 80
@@ -48,7 +49,7 @@ def latency_cdf(points: Sequence[Point], look: Look) -> Any:
     names = [name_of(point) for point in _some(points)]
     tips = [alt.Tooltip("load:N"), alt.Tooltip("ms:Q", format=",.1f"), alt.Tooltip("share:Q", format=".1%")]
     picked = alt.selection_point(name="load_of_cdf", fields=["load"], bind="legend")
-    return (
+    lines = (
         alt.Chart(records(pl.DataFrame(rows), "load", "metric", "ms", "share"))
         .mark_line(strokeWidth=1.8, interpolate="step-after")
         .encode(
@@ -58,11 +59,11 @@ def latency_cdf(points: Sequence[Point], look: Look) -> Any:
             opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1)),
             tooltip=tips,
         )
-        .add_params(picked)
         .properties(width=look.width if look.narrow else (look.width - 90) // 3, height=200)
-        .facet(facet=alt.Facet("metric:N", sort=list(_METRICS.values()), title=None), columns=1 if look.narrow else 3)
-        .resolve_scale(x="independent")
     )
+    panels = alt.Facet("metric:N", sort=list(_METRICS.values()), title=None)
+    own = {"scale": {"x": "independent"}}
+    return facet(unit(lines, picked), panels, columns=1 if look.narrow else 3, resolve=own)
 
 
 def frontier(points: Sequence[Point], look: Look) -> Any:
@@ -89,13 +90,15 @@ def frontier(points: Sequence[Point], look: Look) -> Any:
     y = alt.Y("ms:Q", title="TTFT p99, ms", scale=alt.Scale(type="log", padding=12), axis=alt.Axis(tickCount=5))
     tips = [alt.Tooltip("load:N"), alt.Tooltip("out:Q", title="output tokens/s", format=",.1f"),
             alt.Tooltip("ms:Q", title="TTFT p99, ms", format=",.1f")]  # fmt: skip
-    return alt.layer(
-        base.mark_rule(strokeOpacity=0.5).encode(x="out_low:Q", x2="out_high:Q", y=y).add_params(picked),
+    return layer(
+        unit(base.mark_rule(strokeOpacity=0.5).encode(x="out_low:Q", x2="out_high:Q", y=y), picked),
         base.mark_rule(strokeOpacity=0.5).encode(x=x, y="ms_low:Q", y2="ms_high:Q"),
         base.mark_line(strokeWidth=1.6).encode(x=x, y=y, order="value:Q"),
         base.mark_point(filled=True, size=60, fillOpacity=1).encode(x=x, y=y, shape=shape(series), tooltip=tips),
         base.mark_text(align="left", dx=7, dy=-7, fontSize=11).encode(x=x, y=y, text="load:N"),
-    ).properties(width=look.width, height=260)
+        width=look.width,
+        height=260,
+    )
 
 
 def over_time(points: Sequence[Point], look: Look) -> Any:
@@ -114,8 +117,8 @@ def over_time(points: Sequence[Point], look: Look) -> Any:
         return empty("Nothing was measured over time.", look)
     names = [name_of(point) for point in _some(points)]
     picked = alt.selection_point(name="load_of_time", fields=["load"], bind="legend")
-    lines = alt.Scale(domain=["measured", "offered"], range=[[1, 0], [3, 3]])
-    return (
+    dashes = alt.Scale(domain=["measured", "offered"], range=[[1, 0], [3, 3]])
+    lines = (
         alt.Chart(records(pl.DataFrame(rows), "load", "panel", "line", "t", "y"))
         .mark_line(strokeWidth=1.5)
         .encode(
@@ -123,17 +126,16 @@ def over_time(points: Sequence[Point], look: Look) -> Any:
             y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4)),
             color=_by_load(names, look),
             strokeDash=alt.StrokeDash(
-                "line:N", scale=lines, title=None, legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=2)
+                "line:N", scale=dashes, title=None, legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=2)
             ),
             opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1)),
             tooltip=[alt.Tooltip("load:N"), alt.Tooltip("panel:N"), alt.Tooltip("t:Q", format=".1f"),
                      alt.Tooltip("y:Q", format=",.1f")],
         )
-        .add_params(picked)
         .properties(width=look.panel(2), height=120)
-        .facet(facet=alt.Facet("panel:N", sort=list(dict.fromkeys(titles.values())), title=None), columns=look.columns)
-        .resolve_scale(y="independent")
     )  # fmt: skip
+    panels = alt.Facet("panel:N", sort=list(dict.fromkeys(titles.values())), title=None)
+    return facet(unit(lines, picked), panels, columns=look.columns, resolve={"scale": {"y": "independent"}})
 
 
 def ttft_parts(points: Sequence[Point], look: Look) -> Any:

@@ -12,6 +12,7 @@ import polars as pl
 from analyzer.bench.points import Point
 from analyzer.bench.spread import Estimate
 from analyzer.bench.words import level_of, ms, plain
+from analyzer.charts_compose import layer
 from analyzer.charts_style import Look, colour, empty, records, shape
 from analyzer.report.tables import Table
 from analyzer.tables import newest_group
@@ -134,12 +135,14 @@ def pareto(rows: Sequence[LevelRow], look: Look) -> Any:
     x = alt.X("out:Q", title="output tokens per second", scale=alt.Scale(zero=False, padding=30))
     y = alt.Y("acc:Q", title="Accuracy", scale=alt.Scale(domain=[0, 1]))
     tips = [alt.Tooltip("level:N"), alt.Tooltip("out:Q", format=",.1f"), alt.Tooltip("acc:Q", format=".3f")]
-    return alt.layer(
+    return layer(
         base.mark_rule(strokeOpacity=0.5).encode(x="out_low:Q", x2="out_high:Q", y=y),
         base.mark_rule(strokeOpacity=0.5).encode(x=x, y="acc_low:Q", y2="acc_high:Q"),
         base.mark_point(filled=True, size=70, fillOpacity=1).encode(x=x, y=y, shape=shape(series), tooltip=tips),
         base.mark_text(align="left", dx=8, dy=-8, fontSize=11).encode(x=x, y=y, text="level:N"),
-    ).properties(width=look.width, height=260)
+        width=look.width,
+        height=260,
+    )
 
 
 def _label(series: str, full: int, budget: float, unit: str) -> str:

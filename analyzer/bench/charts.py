@@ -81,12 +81,13 @@ def frontier(points: Sequence[Point], look: Look) -> Any:
     if not rows:
         return empty("No load was measured.", look)
     frame = pl.DataFrame(rows)
+    scale = rate_scale(frame["out_low"].to_list(), frame["out_high"].to_list())
     series = frame["series"].unique(maintain_order=True).to_list()
     picked = alt.selection_point(name="series_of_frontier", fields=["series"], bind="legend")
     base = alt.Chart(records(frame, *frame.columns)).encode(
         color=colour(series, look), opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1))
     )
-    x = alt.X("out:Q", title="output tokens per second", scale=alt.Scale(zero=False, padding=24))
+    x = alt.X("out:Q", title="output tokens per second", scale=scale)
     y = alt.Y("ms:Q", title="TTFT p99, ms", scale=alt.Scale(type="log", padding=12), axis=alt.Axis(tickCount=5))
     tips = [alt.Tooltip("load:N"), alt.Tooltip("out:Q", title="output tokens/s", format=",.1f"),
             alt.Tooltip("ms:Q", title="TTFT p99, ms", format=",.1f")]  # fmt: skip
@@ -178,8 +179,17 @@ KINDS = (
 )  # fmt: skip
 
 
+def rate_scale(lows: Sequence[float], highs: Sequence[float]) -> alt.Scale:
+    """Around the values; from 0 where they come near it, and never below."""
+    low, high = min(lows), max(highs)
+    if low < 0.3 * high:
+        return alt.Scale(domain=[0, high * 1.12], nice=True, clamp=True)
+    return alt.Scale(zero=False, padding=24)
+
+
 def _by_load(names: Sequence[str], look: Look) -> alt.Color:
-    legend = alt.Legend(columns=2 if look.narrow else 6, symbolType="stroke", symbolStrokeWidth=3)
+    columns = max(1, int(look.width / (30 + 6.5 * max(len(name) for name in names))))
+    legend = alt.Legend(columns=min(6, columns), symbolType="stroke", symbolStrokeWidth=3, labelLimit=look.width - 30)
     scale = alt.Scale(domain=list(names), scheme=STEPS) if len(names) > 1 else alt.Scale(range=[PALETTE[0]])
     return alt.Color("load:N", sort=list(names), scale=scale, title=None, legend=legend)
 

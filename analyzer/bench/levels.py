@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from analyzer.bench.charts import rate_scale
 from analyzer.bench.points import Point
 from analyzer.bench.spread import Estimate
 from analyzer.bench.words import level_of, ms, plain
@@ -85,24 +86,16 @@ def level_table(rows: Sequence[LevelRow]) -> Table:
     for row in rows:
         q = row.quality
         lines.append((
-            level_of(row.best), row.best.load, _with(row.output, plain), _with(row.ttft_p99, ms),
+            level_of(row.best), *_budget(row.best), row.best.load, _with(row.output, plain), _with(row.ttft_p99, ms),
             f"{q.accuracy:.3f} [{q.low:.3f}, {q.high:.3f}]" if q else "-",
-            _gib(row), *_budget(row.best),
+            _gib(row),
         ))  # fmt: skip
-    head = (
-        "Level",
-        "Best load",
-        "Output tok/s",
-        "TTFT p99, ms",
-        "Accuracy",
-        "KV GiB per request",
-        "Budget",
-        "Evidence",
-    )
+    head = ("Level", "Budget", "Evidence", "Best load", "Output tok/s", "TTFT p99, ms", "Accuracy",
+            "KV GiB per request")  # fmt: skip
     note = (
         "Accuracy: from the sweep in bench.quality. Memory: from this bench's replies, else from that sweep's. Budget: "
     )
-    return Table(head, tuple(lines), text_columns=2, note=note + "what this bench's own replies and server show of it.")
+    return Table(head, tuple(lines), text_columns=4, note=note + "what this bench's own replies and server show of it.")
 
 
 def _gib(row: LevelRow) -> str:
@@ -132,7 +125,8 @@ def pareto(rows: Sequence[LevelRow], look: Look) -> Any:
     frame = pl.DataFrame(told)
     series = frame["series"].unique(maintain_order=True).to_list()
     base = alt.Chart(records(frame, *frame.columns)).encode(color=colour(series, look))
-    x = alt.X("out:Q", title="output tokens per second", scale=alt.Scale(zero=False, padding=30))
+    scale = rate_scale(frame["out_low"].to_list(), frame["out_high"].to_list())
+    x = alt.X("out:Q", title="output tokens per second", scale=scale)
     y = alt.Y("acc:Q", title="Accuracy", scale=alt.Scale(domain=[0, 1]))
     tips = [alt.Tooltip("level:N"), alt.Tooltip("out:Q", format=",.1f"), alt.Tooltip("acc:Q", format=".3f")]
     return layer(

@@ -138,21 +138,21 @@ def _loads(points: Sequence[Point]) -> Table:
         started = f"{p.n_started - p.n_failed:,} of {p.n_started:,}"
         rows.append((
             words.name_of(p) + (" (partial)" if p.partial else ""), str(len(p.results)), started,
-            *(words.with_interval(p, f"{name}_per_s") for name in ("arrivals", "requests", "input_tokens",
-                                                                    "output_tokens", "total_tokens")),
+            *(words.with_interval(p, f"{name}_per_s") for name in ("arrivals", "requests", "output_tokens",
+                                                                    "input_tokens", "total_tokens")),
             words.plain(p.figures["goodput_per_s"].value), words.share(p.attainment),
         ))  # fmt: skip
     with_levels = any(p.budget is not None for p in points)
     if with_levels:
-        rows = [(*row, p.budget.status if p.budget else "-", p.budget.reading if p.budget else "-")
+        rows = [(row[0], p.budget.status if p.budget else "-", p.budget.reading if p.budget else "-", *row[1:])
                 for row, p in zip(rows, points, strict=True)]  # fmt: skip
-    head = ("Load", "Repeats", "Answered", "Arrivals/s", "Done/s", "Input tok/s", "Output tok/s", "Total tok/s",
-            "Goodput/s", "In SLO", *(("Budget", "Evidence") if with_levels else ()))  # fmt: skip
+    head = ("Load", *(("Budget", "Evidence") if with_levels else ()), "Repeats", "Answered", "Arrivals/s", "Done/s",
+            "Output tok/s", "Input tok/s", "Total tok/s", "Goodput/s", "In SLO")  # fmt: skip
     methods = sorted({p.figures["requests_per_s"].method for p in points})
     note = "In brackets: 95% confidence interval, " + ", ".join(methods)
     if not all(result.rates.steady for p in points for result in p.results):
         note += ". Where the steady part held fewer than ten completions, rates are over the whole run with its ramp-up"
-    return Table(head, tuple(rows), note=note + ".")
+    return Table(head, tuple(rows), text_columns=3 if with_levels else 1, note=note + ".")
 
 
 def _latencies(points: Sequence[Point]) -> Table:

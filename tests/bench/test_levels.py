@@ -68,6 +68,14 @@ async def test_what_replies_say_of_their_budget_is_the_levels_verdict(tmp_path: 
     assert report.canary == "alive"
     found = budgets(settings)
     assert (found["full"][0], found["snapkv/aware 0.5"][0]) == ("full", status)
+    shown = "0.5 fraction (echoed)" if knob == "works" else "0.25 fraction (echoed)"
+    label = "snapkv/aware 0.5" + ("" if knob == "works" else " (contradicted)")
+    page = (tmp_path / "runs/b/bench_report.md").read_text(encoding="utf-8")
+    for row in (
+        f"| {label}, concurrency 2 | {status} | {shown} |",
+        f"| {label} | {status} | {shown} | concurrency 2 |",
+    ):
+        assert row in page
     assert query(settings, "SELECT status FROM run_evidence ORDER BY status") == sorted([("full",), (status,)])
 
 

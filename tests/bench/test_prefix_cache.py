@@ -31,15 +31,14 @@ class Caching(FakeServer):
 @pytest.mark.parametrize(("salt", "label"), [("false", "warm"), ("true", "cold")])
 async def test_the_same_prompts_twice_are_warm_and_salted_ones_cold(tmp_path: Path, salt: str, label: str) -> None:
     async with on_loopback(Caching()) as url:
-        for group in ("first", "second"):
+        for group, expected in (("first", "cold"), ("second", label)):  # the ready check's prompt is its own
             settings = settings_for(
                 tmp_path, url, f"experiment.exp_group_id={group}", "bench.concurrency=2", f"bench.salt={salt}",
                 "bench.warm_up={requests: 0, rounds: 0}", "analysis.charts=false",
             )  # fmt: skip
             await run(settings, Options(quiet=True))
-    found = bench_stages(settings)
-    (point,) = found["points"]
-    assert point["cache"] == label
+            found = bench_stages(settings)
+            assert [point["cache"] for point in found["points"]] == [expected]
     warned = "WARNING: these are not figures of prompts that the server has not seen" in found["verdict"][1]
     page = page_of(found)
     assert warned is ("Prompts came in part from the server's prefix cache" in page) is (label == "warm")

@@ -47,9 +47,9 @@ def main() -> int:
 
 
 def kills(folder: Path, n_kills: int, n_requests: int, share: float, seed: int, transport: str) -> int:
-    """kill -9 at random instants, from start-up to the last request; then resume to the end."""
+    """kill -9 at random instants: a quarter while it starts, the others so many responses later; then resume."""
     dice, log = random.Random(seed), folder / "seen.log"
-    pace_s = n_kills * 0.5 * CONCURRENCY / n_requests  # so that the sweep lasts about as long as the kills do
+    pace_s = n_kills * 0.5 * CONCURRENCY / n_requests  # a reply: some are in flight at every kill
     with server("--delay", f"{pace_s:.3f}", "--log", str(log), "--faults", json.dumps(mix(share))) as url:
         settings, config = experiment(
             folder, url, n_requests, "engine.timeouts.idle_s=1", f"engine.transport={transport}"
@@ -59,9 +59,13 @@ def kills(folder: Path, n_kills: int, n_requests: int, share: float, seed: int, 
         for nth in range(n_kills):
             process = sweep(config)
             if nth == 0:
-                start_up_s = until_it_answers(settings, process)
+                start_up_s = until_more_than(0, settings, process)
+            elif nth % 4 == 0:
+                time.sleep(dice.uniform(0.0, start_up_s))
             else:
-                time.sleep(dice.uniform(0.0, start_up_s + 1.5))
+                more = dice.uniform(0.0, 2 * (n_requests - len(done)) / (n_kills - nth + 1))
+                until_more_than(len(done) + int(more), settings, process)
+                time.sleep(dice.uniform(0.0, pace_s))
             over = process.poll() is not None
             process.kill()
             process.communicate()
@@ -169,10 +173,11 @@ def responses(settings: Settings) -> set[str]:
     return {row[0] for row in query(settings, "SELECT request_id FROM responses")}
 
 
-def until_it_answers(settings: Settings, process: subprocess.Popen[str]) -> float:
+def until_more_than(n: int, settings: Settings, process: subprocess.Popen[str]) -> float:
+    """Seconds until more than `n` responses are committed, or the process ended."""
     began = time.monotonic()
-    while not responses(settings) and process.poll() is None:
-        time.sleep(0.05)
+    while len(responses(settings)) <= n and process.poll() is None:
+        time.sleep(0.02)
     return time.monotonic() - began
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.engine import lean_connection, stamps
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Attempt
 from tests.runner.faults import FaultServer, Step, chunk, delta, event, head, raw, reply
@@ -69,9 +70,13 @@ async def compare(seed: int, n_cases: int) -> None:
     rng = random.Random(1337 + seed)
     steps = [any_step(rng) for _ in range(n_cases)]
     attempts: dict[str, list[Attempt]] = {}
-    for transport in ("aiohttp", "lean"):
-        async with FaultServer(*steps) as server, Sender(settings_for(server.base_url, transport=transport)) as sender:
-            attempts[transport] = [await sender.probe(server.base_url, PATH, b"{}") for _ in steps]
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (stamps, lean_connection):  # a busy machine that stops for a second is no server that does
+            patch.setattr(module, "LINGER_S", 60.0)
+        for transport in ("aiohttp", "lean"):
+            settings = settings_for("http://127.0.0.1/v1", transport=transport)
+            async with FaultServer(*steps) as server, Sender(settings) as sender:
+                attempts[transport] = [await sender.probe(server.base_url, PATH, b"{}") for _ in steps]
     for nth, (one, other) in enumerate(zip(attempts["aiohttp"], attempts["lean"], strict=True)):
         assert told(one) == told(other), (seed, nth, one.error_message, other.error_message)
 

@@ -50,7 +50,6 @@ class Reader:
         self.db = db
         self._conn = connect_for_reading(db, check_same_thread=False)
         self._conn.row_factory = sqlite3.Row
-        self._conn.execute(f"PRAGMA mmap_size={MAPPED_BYTES}")  # a long prompt is dozens of pages, each a call else
         self._mutex = threading.Lock()
 
     def close(self) -> None:
@@ -130,7 +129,11 @@ class Reader:
                   FROM manifest_entries e JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id
                   WHERE e.dataset_id = ? AND e.seq IN ({marks})"""
         with self._mutex:
-            found = self._tuples().execute(sql, (dataset_id, *seqs)).fetchall()
+            self._map(MAPPED_BYTES)  # a long prompt is dozens of pages, each a call otherwise
+            try:
+                found = self._tuples().execute(sql, (dataset_id, *seqs)).fetchall()
+            finally:
+                self._map(0)  # what was read through it would stay in our resident memory: in time the whole file
         return {row[0]: _entry(row) for row in found}
 
     def past(self, request_ids: Sequence[str]) -> dict[str, Past]:
@@ -153,6 +156,9 @@ class Reader:
                  AND s.started_at >= ifnull((SELECT max(t.started_at) FROM sessions t
                      JOIN session_ends f USING (session_id) WHERE t.exp_group_id = ?1), '') ORDER BY s.started_at"""
         return [(row[0], row[1]) for row in self.rows(sql, exp_group_id)]
+
+    def _map(self, n_bytes: int) -> None:
+        self._conn.execute(f"PRAGMA mmap_size={n_bytes}").close()
 
     def _tuples(self) -> sqlite3.Cursor:
         cursor = self._conn.cursor()

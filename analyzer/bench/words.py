@@ -171,8 +171,8 @@ def with_interval(point: Point, name: str, show: Callable[[float], str] | None =
 
 
 def times(point: Point, name: str) -> str:
-    """'210 ms [190, 230]'; failures count as +inf in the percentile, not in its interval."""
-    return f"{ms(point.censored[name])} ms" + _interval(point.figures[name], ms)
+    """'210 ms [190, 230]'; failures count as +inf, and where there are any the survivors' interval is left out."""
+    return f"{ms(point.censored[name])} ms" + ("" if point.n_failed else _interval(point.figures[name], ms))
 
 
 def plain(value: float) -> str:

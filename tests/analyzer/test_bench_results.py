@@ -36,10 +36,10 @@ def settings_of(folder: Path, *overrides: str):
     ], environ={})  # fmt: skip
 
 
-def group(folder: Path, *loads: Load):
+def group(folder: Path, *loads: Load, charts: bool = False):
     (folder / f"runs/{GROUP}").mkdir(parents=True)
     write_bench(folder / f"runs/{GROUP}/kv_transition.sqlite", loads).close()
-    return settings_of(folder)
+    return settings_of(folder, f"analysis.charts={str(charts).lower()}")
 
 
 def test_every_metric_is_what_the_marks_say(tmp_path: Path) -> None:
@@ -195,6 +195,24 @@ def test_each_tools_formulas_end_at_their_own_marks(tmp_path: Path) -> None:
     }
 
 
+def test_a_rate_that_was_not_sent_is_this_clients_failing_however_calm_its_loop(tmp_path: Path) -> None:
+    (late,) = measured(tmp_path, Load([Sent(i * 100, late_ms=i * 5) for i in range(30)]))
+    assert (late.client.verdict, late.client.signal) == ("CLIENT-BOUND", "only 95.2% of the planned rate was sent")
+
+
+def test_a_closed_loop_is_called_blind_to_stalls_on_screen_and_in_the_report(tmp_path: Path) -> None:
+    closed = Load(steady(30), label="concurrency 4", rate=None, concurrency=4)
+    answer = bench_stages(group(tmp_path, closed))
+    assert any("blind to it" in line for line in answer["lines"])
+    assert "A closed loop is blind to stalls" in Path(answer["report_md"]).read_text(encoding="utf-8")
+
+
+def test_a_percentile_that_counts_failures_has_no_interval_of_the_survivors(tmp_path: Path) -> None:
+    sent = [Sent(i * 100, ttft_ms=100, failed=i % 2 == 0) for i in range(60)]
+    answer = bench_stages(group(tmp_path, Load(sent)))
+    assert "TTFT p50 inf ms, p99 inf ms" in answer["verdict"][0]
+
+
 def test_an_unknown_tool_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no formulas of 'wrk'"):
         bench_stages(group(tmp_path, Load(steady(12))), as_tool="wrk")
@@ -220,7 +238,7 @@ def test_the_table_fits_100_columns_and_the_verdict_says_what_limits_it(tmp_path
 
 def test_reports_hold_verdict_tables_and_pictures_and_the_same_facts_give_the_same_bytes(tmp_path: Path) -> None:
     settings = group(tmp_path, Load([Sent(i * 100, failed=i == 7) for i in range(30)]),
-                     Load(steady(30, gap_ms=50), label="rate 20/s", rate=20))  # fmt: skip
+                     Load(steady(30, gap_ms=50), label="rate 20/s", rate=20), charts=True)  # fmt: skip
     paths = bench_stages(settings)
     md, html = Path(paths["report_md"]), Path(paths["report_html"])
     text = md.read_text(encoding="utf-8")

@@ -202,6 +202,18 @@ def test_every_sentence_form_uses_known_words_and_slots_alone() -> None:
         assert set(form) <= set(words.VOCABULARY) | set(SLOTS)
 
 
+@pytest.mark.parametrize("task", ["single", "multikey", "multiturn"])
+def test_few_needles_with_long_values_keep_the_length_and_the_distance(task: str) -> None:
+    for example in draw(task, (200, 300), keys=4, value_tokens=5):
+        prompt, context = chat(example), example.context.split()
+        at = int(example.meta["answer_token"])
+        assert len(prompt) == example.meta["prompt_tokens"]
+        assert context[at : at + 5] == example.answers[0].split()
+        assert context[at - 2] == prompt[-3] == example.meta["name"]
+        assert sum(word in words.VALUES for word in context) == 5 * (1 if task == "single" else 4)
+        assert example.meta["keys"] == (1 if task == "single" else 4)
+
+
 def test_draws_are_even() -> None:
     dice = Dice("even")
     counts = Counter(dice.pick("abcd") for _ in range(4000))
@@ -222,6 +234,9 @@ def test_draws_are_even() -> None:
         ({"task": "multiturn", "earlier_turns": 0}, "earlier_turns 0"),
         ({"task": "multikey", "questions_per_context": 50}, "prompts of 128 to 2048 tokens"),
         ({"task": "multikey", "max_tokens": 8192}, "there are 256"),
+        ({"task": "multikey", "keys": 0}, "keys 0"),
+        ({"task": "multikey", "keys": 40}, "prompts of 128 to 2048 tokens"),
+        ({"value_tokens": 0}, "value_tokens 0"),
     ],
 )
 def test_impossible_parameters_are_refused_in_words(arguments: dict[str, Any], said: str) -> None:

@@ -9,7 +9,9 @@ from kvt_async.data.sources.source import Row, Source, check_params, did_you_mea
 
 KVTEXT_REVISION = "kvtext-1"  # raise it when generate() makes other text from the same arguments
 KVTEXT_METRIC = "em"  # two-token answers: either right or wrong
-_INTEGERS = ("contexts", "min_tokens", "max_tokens", "questions_per_context", "seed", "earlier_turns")
+_INTEGERS = (
+    "contexts", "min_tokens", "max_tokens", "questions_per_context", "seed", "earlier_turns", "keys", "value_tokens"
+)  # fmt: skip
 KVTEXT_PARAMS = (*_INTEGERS, "density")
 
 

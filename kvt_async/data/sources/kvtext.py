@@ -15,6 +15,7 @@ from kvt_async.data.sources.kvtext_text import (
     FACT_TOKENS,
     QUESTION_FORMS,
     SHORTEST_SENTENCE,
+    VALUE_TOKENS,
     Dice,
     ask,
     compose,
@@ -31,7 +32,6 @@ KINDS = ("single", "multikey", "multiturn")
 
 DENSITY = 0.35  # share of a multikey context's tokens that belong to facts
 EARLIER_TURNS = 2
-ANSWER_TOKENS = 2
 
 
 def generate(
@@ -44,11 +44,15 @@ def generate(
     seed: int = 1337,
     density: float = DENSITY,
     earlier_turns: int = EARLIER_TURNS,
+    keys: int | None = None,
+    value_tokens: int = VALUE_TOKENS,
 ) -> Iterator[Example]:
     """Yield contexts * questions_per_context examples; the questions of one context follow each other.
 
     `min_tokens` and `max_tokens` bound the rendered prompt, chat template included. Lengths are stratified over
     log(length) and depths follow a golden-ratio sequence along the lengths, so every length bin sees every depth.
+    `keys` facts stand in every context, few needles at any length; None: as many as `density` gives. An answer has
+    `value_tokens` values; the shipped model was trained on two.
     `meta` has task, name, keys, depth in [0, 1] of the asked fact, answer_token (word index of its first value in the
     context), context_tokens, prompt_tokens, context_id, and for multiturn `turns`, the earlier [question, answer]s.
 
@@ -62,12 +66,15 @@ def generate(
         questions=questions_per_context,
         density=density,
         earlier_turns=earlier_turns,
+        keys=keys,
+        value_tokens=value_tokens,
     )
     order = Dice(f"kvtext order {seed}").sample(range(contexts), contexts)
     offset = Dice(f"kvtext depth {seed}").unit()
     for index in order:
         kind = KINDS[index % len(KINDS)] if task == "mixed" else task
-        dice = Dice(f"kvtext {task} {seed} {contexts} {min_tokens} {max_tokens} {density} {index}")
+        form = "" if (keys, value_tokens) == (None, VALUE_TOKENS) else f" {keys} {value_tokens}"
+        dice = Dice(f"kvtext {task} {seed} {contexts} {min_tokens} {max_tokens} {density} {index}{form}")
         stratum = (index + dice.unit()) / contexts
         target = min(max_tokens, round(min_tokens * (max_tokens / min_tokens) ** stratum))
         first = index * questions_per_context
@@ -80,18 +87,21 @@ def generate(
             depths=depths,
             density=density,
             earlier=earlier_turns,
+            keys=keys,
+            n_values=value_tokens,
         )
 
 
 def _examples(
-    kind: str, context_name: str, dice: Dice, *, prompt_tokens: int, depths: list[float], density: float, earlier: int
-) -> Iterator[Example]:
+    kind: str, context_name: str, dice: Dice, *, prompt_tokens: int, depths: list[float], density: float, earlier: int,
+    keys: int | None, n_values: int,
+) -> Iterator[Example]:  # fmt: skip
     """One context of exactly the length that makes every one of its rendered prompts `prompt_tokens` long."""
     n_turns = earlier + 1 if kind == "multiturn" else 1
     forms = [dice.pick(QUESTION_FORMS) for _ in range(n_turns)]
-    context_tokens = prompt_tokens - _overhead(forms)
-    n_facts = 1 if kind == "single" else max(len(depths), n_turns, _n_facts(context_tokens, density))
-    passage = compose(dice, context_tokens, n_facts, depths)
+    context_tokens = prompt_tokens - _overhead(forms, n_values)
+    n_facts = 1 if kind == "single" else max(len(depths), n_turns, keys or _n_facts(context_tokens, density, n_values))
+    passage = compose(dice, context_tokens, n_facts, depths, n_values)
     context = " ".join(passage.words)
     context_id = f"{context_name}-{_digest(context)}"
     for q, fact in enumerate(passage.facts[: len(depths)]):
@@ -102,7 +112,7 @@ def _examples(
             "task": kind,
             "name": fact.name,
             "keys": n_facts,
-            "depth": fact.start / max(1, context_tokens - FACT_TOKENS),
+            "depth": fact.start / max(1, context_tokens - _fact_tokens(n_values)),
             "answer_token": fact.answer_token,
             "context_tokens": context_tokens,
             "prompt_tokens": prompt_tokens,
@@ -125,13 +135,17 @@ def chat(example: Example, system: str = "") -> list[str]:
     return layout
 
 
-def _overhead(forms: Sequence[str]) -> int:
+def _overhead(forms: Sequence[str], n_values: int) -> int:
     """Words of a rendered prompt beside its context: <bos>, the turns with their marks, the earlier answers."""
-    return 1 + sum(2 + len(form.split()) for form in forms) + (len(forms) - 1) * (ANSWER_TOKENS + 1)
+    return 1 + sum(2 + len(form.split()) for form in forms) + (len(forms) - 1) * (n_values + 1)
 
 
-def _n_facts(context_tokens: int, density: float) -> int:
-    return max(1, round(context_tokens * density / FACT_TOKENS))
+def _n_facts(context_tokens: int, density: float, n_values: int) -> int:
+    return max(1, round(context_tokens * density / _fact_tokens(n_values)))
+
+
+def _fact_tokens(n_values: int) -> int:
+    return FACT_TOKENS - VALUE_TOKENS + n_values
 
 
 def _digest(text: str) -> str:
@@ -139,8 +153,9 @@ def _digest(text: str) -> str:
 
 
 def _check(
-    task: str, *, contexts: int, min_tokens: int, max_tokens: int, questions: int, density: float, earlier_turns: int
-) -> None:
+    task: str, *, contexts: int, min_tokens: int, max_tokens: int, questions: int, density: float, earlier_turns: int,
+    keys: int | None, value_tokens: int,
+) -> None:  # fmt: skip
     if task not in TASKS:
         raise ConfigError(
             f"kvtext has no task {task!r}", where="dataset.task", do=f"Choose one of: {', '.join(TASKS)}."
@@ -163,17 +178,23 @@ def _check(
             where="dataset",
             do="Keep density above 0 and up to 0.9, earlier_turns at 1 or more.",
         )
+    if value_tokens < 1 or (keys is not None and keys < 1):
+        raise ConfigError(
+            f"value_tokens {value_tokens} or keys {keys} is out of range",
+            where="dataset",
+            do="Keep both at 1 or more; leave keys out for as many facts as density gives.",
+        )
     turns = 1 if task in ("single", "multikey") else earlier_turns + 1
-    longest = _overhead([max(QUESTION_FORMS, key=lambda form: len(form.split()))] * turns)
-    facts_needed = max(questions, turns)
-    needed = longest + facts_needed * FACT_TOKENS + SHORTEST_SENTENCE
+    longest = _overhead([max(QUESTION_FORMS, key=lambda form: len(form.split()))] * turns, value_tokens)
+    facts_needed = max(questions, turns, 1 if task == "single" else keys or 1)
+    needed = longest + facts_needed * _fact_tokens(value_tokens) + SHORTEST_SENTENCE
     if min_tokens < needed or max_tokens < min_tokens:
         raise ConfigError(
             f"kvtext {task} can't make prompts of {min_tokens} to {max_tokens} tokens",
             where="dataset.min_tokens",
             do=f"Keep {needed} <= min_tokens <= max_tokens: template, {facts_needed} facts and a sentence.",
         )
-    most = 1 if task == "single" else max(facts_needed, _n_facts(max_tokens, density))
+    most = 1 if task == "single" else max(facts_needed, keys or _n_facts(max_tokens, density, value_tokens))
     if most > len(words.NAMES):
         raise ConfigError(
             f"{most} facts need as many names, and there are {len(words.NAMES)}",

@@ -14,9 +14,10 @@ from kvt_async.data.sources import kvtext_words as words
 
 T = TypeVar("T")
 
-FACT_FORMS = ("the code of NAME is V1 V2 .", "the list gives NAME code V1 V2 .")
+FACT_FORMS = ("the code of NAME is V1 V2 .", "the list gives NAME code V1 V2 .")  # V1 V2: all values of the fact
 QUESTION_FORMS = ("what is the code of NAME ?", "which code belongs to NAME ?")
-FACT_TOKENS = 8
+VALUE_TOKENS = 2
+FACT_TOKENS = 6 + VALUE_TOKENS
 # A paragraph keeps to one NAME, PLACE, THING and ANIMAL, so that its words recur as those of real text do
 SENTENCES = tuple(
     form.split()
@@ -82,7 +83,7 @@ class Fact:
     """One fact of a passage; `start` and `answer_token` count words from the passage's beginning."""
 
     name: str
-    values: tuple[str, str]
+    values: tuple[str, ...]
     start: int
     answer_token: int
 
@@ -97,16 +98,18 @@ class Passage:
     facts: list[Fact]  # in the order asked of `compose`: those with a given depth first
 
 
-def compose(dice: Dice, n_tokens: int, n_facts: int, depths: Sequence[float] = ()) -> Passage:
+def compose(
+    dice: Dice, n_tokens: int, n_facts: int, depths: Sequence[float] = (), n_values: int = VALUE_TOKENS
+) -> Passage:
     """Text of exactly `n_tokens` words with `n_facts` facts at uniform depth; the first ones at `depths`, if given.
 
     Names are different and so are answers. A fact stands between two filler sentences, the nearest place to its depth.
     """
-    filler = filler_sentences(dice, n_tokens - n_facts * FACT_TOKENS)
+    filler = filler_sentences(dice, n_tokens - n_facts * (FACT_TOKENS - VALUE_TOKENS + n_values))
     names = dice.sample(words.NAMES, n_facts)
-    answers: dict[tuple[str, str], None] = {}
+    answers: dict[tuple[str, ...], None] = {}
     while len(answers) < n_facts:
-        answers[(dice.pick(words.VALUES), dice.pick(words.VALUES))] = None
+        answers[tuple(dice.pick(words.VALUES) for _ in range(n_values))] = None
     starts = [0]
     for sentence in filler:
         starts.append(starts[-1] + len(sentence))
@@ -124,9 +127,9 @@ def compose(dice: Dice, n_tokens: int, n_facts: int, depths: Sequence[float] = (
         here = at.get(gap, ())
         for n in dice.sample(here, len(here)):
             form = dice.pick(FACT_FORMS).split()
-            filled = {"NAME": names[n], "V1": pairs[n][0], "V2": pairs[n][1]}
+            filled = {"NAME": (names[n],), "V1": pairs[n], "V2": ()}
             facts[n] = Fact(names[n], pairs[n], len(text), len(text) + form.index("V1"))
-            text.extend(filled.get(word, word) for word in form)
+            text.extend(part for word in form for part in filled.get(word, (word,)))
         if gap < len(filler):
             text.extend(filler[gap])
     return Passage(text, [fact for fact in facts if fact is not None])

@@ -67,14 +67,13 @@ def spread(v: Verdict, unit: str, m: str) -> str:
         for b, share in zip(found["budgets"], found["first_beyond"], strict=True)
         if share >= 0.005
     ]
+    start = f"With other examples (bootstrap of {v.series}), the loss would"
     if found["never"] >= 0.005:
-        parts.append(f"nowhere in {percent(found['never'])}")
-    if not parts:
-        return ""
-    return (
-        f"With other examples (bootstrap of {v.series}), the loss would first exceed {m} at {', '.join(parts)} "
-        "of resamples."
-    )
+        never = f"nowhere in {percent(found['never'])}"
+        if not parts:
+            return f"{start} exceed {m} {never} of resamples."
+        parts.append(never)
+    return f"{start} first exceed {m} at {', '.join(parts)} of resamples." if parts else ""
 
 
 def control(rows: Sequence[Drop]) -> str:

@@ -90,7 +90,9 @@ def test_a_range_that_the_interval_still_reaches_is_no_evidence_against_the_prom
     assert result.passed
 
 
-@pytest.mark.parametrize(("key", "other", "own"), [("model", "llama", "reference"), ("task", "hotpotqa", "narrativeqa")])
+@pytest.mark.parametrize(
+    ("key", "other", "own"), [("model", "llama", "reference"), ("task", "hotpotqa", "narrativeqa")]
+)
 def test_a_baseline_of_another_model_or_task_says_that_it_was_not_checked(experiment, key, other, own):
     (result,) = checked(experiment, [BASELINE | {key: other}], n_per_bin=4, p_correct=0.0)
     assert result.passed

@@ -50,6 +50,10 @@ def test_the_zones_bootstrap_distribution_is_told_with_its_shares() -> None:
         "nowhere in 6% of resamples."
     )
     assert certainty.spread(verdict("transition"), "fraction", "0.05") == ""
+    flat = verdict("cannot_tell", zone_json=json.dumps({"spread": {**spread, "first_beyond": [0, 0, 0], "never": 1.0}}))
+    assert certainty.spread(flat, "fraction", "0.05") == (
+        "With other examples (bootstrap of snapkv), the loss would exceed 0.05 nowhere in 100% of resamples."
+    )
 
 
 def test_a_later_look_has_a_smaller_chance_of_error_and_says_it() -> None:

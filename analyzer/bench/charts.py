@@ -53,7 +53,12 @@ def latency_cdf(points: Sequence[Point], look: Look) -> Any:
         alt.Chart(records(pl.DataFrame(rows), "load", "metric", "ms", "share"))
         .mark_line(strokeWidth=1.8, interpolate="step-after")
         .encode(
-            x=alt.X("ms:Q", title="ms", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(tickCount=4)),
+            x=alt.X(
+                "ms:Q",
+                title="ms",
+                scale=alt.Scale(type="log", nice=False),
+                axis=alt.Axis(tickCount=4, labelSeparation=10),
+            ),
             y=alt.Y("share:Q", title="of the requests sent", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")),
             color=_by_load(names, look),
             opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1)),
@@ -119,6 +124,8 @@ def over_time(points: Sequence[Point], look: Look) -> Any:
     names = [name_of(point) for point in _some(points)]
     picked = alt.selection_point(name="load_of_time", fields=["load"], bind="legend")
     dashes = alt.Scale(domain=["measured", "offered"], range=[[1, 0], [3, 3]])
+    shown = [title for title in dict.fromkeys(titles.values()) if any(row["panel"] == title for row in rows)]
+    in_a_row = 3 if len(shown) == 3 and not look.narrow else look.columns  # a hole in the last row would be an axis
     lines = (
         alt.Chart(records(pl.DataFrame(rows), "load", "panel", "line", "t", "y"))
         .mark_line(strokeWidth=1.5)
@@ -133,10 +140,10 @@ def over_time(points: Sequence[Point], look: Look) -> Any:
             tooltip=[alt.Tooltip("load:N"), alt.Tooltip("panel:N"), alt.Tooltip("t:Q", format=".1f"),
                      alt.Tooltip("y:Q", format=",.1f")],
         )
-        .properties(width=look.panel(2), height=120)
+        .properties(width=look.panel(2) if in_a_row == look.columns else (look.width - 110) // 3, height=120)
     )  # fmt: skip
-    panels = alt.Facet("panel:N", sort=list(dict.fromkeys(titles.values())), title=None)
-    return facet(unit(lines, picked), panels, columns=look.columns, resolve={"scale": {"y": "independent"}})
+    panels = alt.Facet("panel:N", sort=shown, title=None)
+    return facet(unit(lines, picked), panels, columns=in_a_row, resolve={"scale": {"y": "independent"}})
 
 
 def ttft_parts(points: Sequence[Point], look: Look) -> Any:

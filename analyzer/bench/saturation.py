@@ -47,10 +47,12 @@ def knee(ladder: Sequence[Point]) -> Zone | None:
         )
     output = [point.figures["output_tokens_per_s"] for point in ordered]
     plateau = PLATEAU_SHARE * max(estimate.value for estimate in output)
-    below = [p.value for p, o in zip(ordered, output, strict=True) if o.high < plateau]
     proven = [p.value for p, o in zip(ordered, output, strict=True) if o.low >= plateau]
     reached = [p.value for p, o in zip(ordered, output, strict=True) if o.value >= plateau]
-    return Zone(max(below, default=None), min(proven, default=None), min(reached, default=None))
+    seen = min(reached, default=None)
+    short = [p.value for p, o in zip(ordered, output, strict=True) if o.high < plateau]
+    below = [load for load in short if seen is None or load < seen]  # beyond the plateau output may fall again
+    return Zone(max(below, default=None), min(proven, default=None), seen)
 
 
 def highest_within(ladder: Sequence[Point]) -> Zone | None:

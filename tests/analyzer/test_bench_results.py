@@ -158,6 +158,15 @@ def test_the_knee_of_a_ladder_is_where_completions_fall_behind_arrivals(tmp_path
     assert (zone.low, zone.high, zone.seen) == (8, 16, 8)
 
 
+def test_output_that_falls_again_beyond_the_plateau_is_not_short_of_it(tmp_path: Path) -> None:
+    def at(n: int, gap_ms: float) -> Load:
+        return Load(steady(60, gap_ms=gap_ms), label=f"concurrency {n}", rate=None, concurrency=n)
+
+    zone = knee(measured(tmp_path, at(1, 100), at(2, 50), at(4, 200)))
+    assert zone is not None
+    assert (zone.low, zone.seen) == (1, 2)
+
+
 def test_the_highest_rate_within_the_objectives_is_proven_or_open(tmp_path: Path) -> None:
     def at(rate: float, slow: int, n: int) -> Load:
         sent = [Sent(i * 10, ttft_ms=900 if i < slow else 100) for i in range(n)]

@@ -74,6 +74,7 @@ PLAIN: dict[str, list[str]] = {
     "jsonl-bad-line": jsonl("bad.jsonl"),
     "jsonl-missing-field": jsonl("field.jsonl"),
     "jsonl-duplicate-id": jsonl("twice.jsonl"),
+    "jsonl-line-too-long": [*jsonl("twice.jsonl"), *overrides("dataset.params.max_line_mb=0.00001")],
     "template-incomplete": with_("validate", "prompt.template='all of {context}'"),
     "tokenizer-missing": with_("validate", "tokenizer.name=nosuch/tokenizer.json"),
     "tokenizer-not-in-folder": with_("validate", "tokenizer.name=."),

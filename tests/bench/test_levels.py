@@ -1,5 +1,6 @@
 """`kvt bench --levels`: a level's figures never stand without what shows that its budget was applied."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,3 +102,32 @@ async def test_the_canary_is_not_asked_again_when_no_level_is_left(tmp_path: Pat
         await run(settings, QUIET)
     assert len(server.bodies) == n
     assert query(settings, "SELECT count(*) FROM probes WHERE answer IS NOT NULL") == [(9,)]
+
+
+def launched(folder: Path, port: int, *, knob: str) -> Settings:
+    command = f"{sys.executable} -m tests.runner.openai_server --port {{port}} --knob {knob} --kept {{budget}}"
+    apply = f"kv.apply={{via: launch, command: '{command}', grace_s: 2}}"
+    levels = "kv.levels=[{budget: 1.0}, {budget: 0.5}, {budget: 0.2}]"
+    return leveled(folder, f"http://127.0.0.1:{port}/v1", apply, levels)
+
+
+async def test_launched_levels_are_asked_on_their_own_servers_the_harshest_second(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    settings = launched(tmp_path, unused_tcp_port, knob="works")
+    report = await run(settings, QUIET)
+    assert (report.exit_code, report.canary) == (0, "alive")
+    sent = [level for (level,) in query(settings, "SELECT level FROM bench_stages ORDER BY stage_idx")]
+    assert sent == ["full", "snapkv 0.2", "snapkv 0.5"]
+    asked = query(settings, "SELECT level, count(*) FROM probes WHERE answer IS NOT NULL GROUP BY 1 ORDER BY 1")
+    assert asked == [("full", 6), ("snapkv 0.2", 3)]
+    assert budgets(settings)["snapkv 0.5"][0] == "unverified", "nothing shows what was launched"
+
+
+async def test_a_dead_launched_knob_keeps_full_cache_and_sends_nothing_else(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    settings = launched(tmp_path, unused_tcp_port, knob="dead")
+    with pytest.raises(DeadKnobError, match="full was sent and is kept, nothing of any other level was"):
+        await run(settings, QUIET)
+    assert query(settings, "SELECT level FROM bench_stages") == [("full",)]

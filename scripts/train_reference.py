@@ -4,6 +4,7 @@ Needs the `train` extra (torch) and 10 to 20 minutes of one CPU core, evaluation
 
     python scripts/train_reference.py                                                 # into build/reference
     python scripts/train_reference.py --out kvt_async/serve/reference --evaluate-only
+    python scripts/train_reference.py --recipe recall --out build/recall              # a variant: reference/recall.py
 """
 
 import argparse
@@ -18,17 +19,28 @@ from reference.card import Made, card
 from reference.evaluation import Cell, evaluate, with_system
 from reference.folder import load_weights, write_model_files
 from reference.network import Shape
+from reference.recall import train_recall
 from reference.training import train
 
 from kvt_async.data.sources import kvtext_words as words
 
 BAR = 0.97
+SHIPPED = Path(__file__).resolve().parents[1] / "kvt_async/serve/reference"
+RECALL_CARD = """# recall
+
+kvt's reference model, trained further by `scripts/train_reference.py --recipe recall` on rows whose text comes back to
+its facts, with answers of four values. Made to compare eviction policies that don't see the question; it finds the
+first three values of an answer (kvtext with `value_tokens: 3`, `metric: string_match_all`) up to 512 tokens.
+Weights SHA-256 {sha256}.
+"""
 
 
 def main() -> int:
     options = options_from_command_line()
     torch.set_num_threads(options.threads)
     shape = Shape(vocab_size=len(words.VOCABULARY))
+    if options.recipe == "recall":
+        return recall(shape, options.out)
     if options.evaluate_only:
         return verdict(evaluate(load_weights(shape, options.out), options.examples))
     model, record = train(shape, options.seed)
@@ -39,6 +51,16 @@ def main() -> int:
     made = Made(record, options.threads, weights_sha256, vocabulary_sha256)
     (options.out / "README.md").write_text(card(model, made, cells, system), encoding="utf-8")
     return verdict(cells)
+
+
+def recall(shape: Shape, out: Path) -> int:
+    """Train the variant from the shipped weights and write its folder."""
+    if out.resolve() == SHIPPED:
+        print("the variant is no replacement of the shipped model: choose another --out")
+        return 2
+    weights_sha256 = write_model_files(train_recall(load_weights(shape, SHIPPED).train().requires_grad_()), out)
+    (out / "README.md").write_text(RECALL_CARD.format(sha256=weights_sha256), encoding="utf-8")
+    return 0
 
 
 def verdict(cells: list[Cell]) -> int:
@@ -60,6 +82,7 @@ def options_from_command_line() -> argparse.Namespace:
         help="the model folder to write, or to read with --evaluate-only (default: %(default)s, so that the shipped "
         "weights stay until you replace them)",
     )
+    parser.add_argument("--recipe", choices=("reference", "recall"), default="reference")
     parser.add_argument("--seed", type=int, default=1337)
     parser.add_argument("--threads", type=int, default=1, help="the weights depend on it; the shipped ones used 1")
     parser.add_argument("--examples", type=int, default=200, help="evaluated per task and length")

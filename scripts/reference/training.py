@@ -84,7 +84,7 @@ def _train_once(shape: Shape, record: Record, tokens_per_step: int) -> Llama:
     initialise(model, record.start_seed)
     dice = Dice(f"kvtext training {record.start_seed}")
     draw = torch.Generator().manual_seed(record.start_seed)
-    optimisers = _optimisers(model)
+    optimisers = make_optimisers(model)
     seen, total = hashlib.sha256(), 0
     for stage in STAGES:
         recent: deque[float] = deque(maxlen=WINDOW)
@@ -128,7 +128,7 @@ def _weighted(dice: Dice, items: tuple[int, ...], shares: tuple[float, ...]) -> 
     return items[-1]
 
 
-def _optimisers(model: Llama) -> list[torch.optim.Optimizer]:
+def make_optimisers(model: Llama) -> list[torch.optim.Optimizer]:
     matrices = [w for name, w in model.named_parameters() if w.ndim == 2 and "embed" not in name]
     others = [w for name, w in model.named_parameters() if w.ndim != 2 or "embed" in name]
     return [

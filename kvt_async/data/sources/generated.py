@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.metrics import check_known
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.source import Row, Source, check_params, did_you_mean
 
@@ -12,7 +13,7 @@ KVTEXT_METRIC = "em"  # two-token answers: either right or wrong
 _INTEGERS = (
     "contexts", "min_tokens", "max_tokens", "questions_per_context", "seed", "earlier_turns", "keys", "value_tokens"
 )  # fmt: skip
-KVTEXT_PARAMS = (*_INTEGERS, "density")
+KVTEXT_PARAMS = (*_INTEGERS, "density", "metric")
 
 
 def check_kvtext(settings: Settings) -> None:
@@ -28,7 +29,10 @@ def check_kvtext(settings: Settings) -> None:
     if settings.dataset.path is not None:
         raise ConfigError("kvtext is generated and reads no file", where="dataset.path", do="Leave dataset.path null.")
     check_params(params, KVTEXT_PARAMS, "kvtext")
+    check_known(_metric(settings), "dataset.params.metric")
     for key, value in params.items():
+        if key == "metric":
+            continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or (key in _INTEGERS and not isinstance(value, int)):
             wants = "a whole number" if key in _INTEGERS else "a number"
@@ -40,7 +44,7 @@ def open_kvtext(settings: Settings) -> Source:
     check_kvtext(settings)
     from kvt_async.data.sources.kvtext import generate
 
-    params = dict(settings.dataset.params)
+    params = {key: value for key, value in settings.dataset.params.items() if key != "metric"}
     if "contexts" not in params:
         wanted = settings.binning.n_bins * settings.binning.n_per_bin
         params["contexts"] = math.ceil(wanted / max(1, params.get("questions_per_context", 1)))
@@ -50,4 +54,8 @@ def open_kvtext(settings: Settings) -> Source:
         for number, example in enumerate(generate(task, **params)):
             yield Row(example, f"kvtext {task} #{number}")
 
-    return Source(KVTEXT_REVISION, KVTEXT_METRIC, rows)
+    return Source(KVTEXT_REVISION, _metric(settings), rows)
+
+
+def _metric(settings: Settings) -> str:
+    return str(settings.dataset.params.get("metric", KVTEXT_METRIC))

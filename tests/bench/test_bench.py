@@ -181,7 +181,20 @@ async def test_a_closed_loop_by_duration_sends_as_many_as_go_and_owes_nothing(tm
 
 
 async def test_server_metrics_are_sampled_before_during_and_after(tmp_path: Path) -> None:
-    async with serving(Script()) as (_, url):
+    class Watched(FakeServer):
+        looked_at = asyncio.Event()  # its metrics, after the first request of the stage
+
+        async def metrics(self, http: web.Request) -> web.Response:
+            if len(self.bodies) > 1:
+                self.looked_at.set()
+            return await super().metrics(http)
+
+        async def chat(self, http: web.Request) -> web.StreamResponse:
+            if len(self.bodies) >= 20:
+                await asyncio.wait_for(self.looked_at.wait(), 60)
+            return await super().chat(http)
+
+    async with on_loopback(Watched(Script())) as url:
         settings = settings_for(tmp_path, url, "bench.rate=30")
         await run(settings, QUIET)
     rows = query(settings, "SELECT phase, metrics_json, error FROM server_samples ORDER BY at_ns")

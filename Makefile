@@ -68,7 +68,7 @@ format: $(VENV)/.dev ## Let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 test: $(VENV)/.dev ## The test suite, in JOBS processes
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-parity: $(PARITY)/.parity ## Against the live transformers and kvpress libraries (torch; minutes)
 	$(PARITY)/bin/python -m pytest -m parity $(ARGS)

@@ -8,10 +8,10 @@ from kvt_async.bench import calibration
 from kvt_async.bench.figures import Figures, stage_figures
 from kvt_async.bench.null_server import null_server
 from kvt_async.bench.run import Options, execute
+from kvt_async.clock import utc_now
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
-from kvt_async.run.clock import utc_now
 from kvt_async.run.health import CLEAN
 from kvt_async.store.reader import Reader
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import orjson
 
 from kvt_async.bench.stage_run import BenchLive
+from kvt_async.clock import utc_now
 from kvt_async.contract.urls import public_url
 from kvt_async.records import Json, Level
-from kvt_async.run.clock import utc_now
 from kvt_async.run.server_evidence import shown
 
 

@@ -8,13 +8,13 @@ import orjson
 from kvt_async.bench.jobs import encode
 from kvt_async.bench.stage_run import BenchLive
 from kvt_async.bench.workload import Place
+from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.urls import public_url
 from kvt_async.engine.chat import PATHS
 from kvt_async.records import Json, Level
 from kvt_async.run import server
 from kvt_async.run.canary import refuse
-from kvt_async.run.clock import utc_now
 from kvt_async.run.levels import label
 from kvt_async.store.reader import Reader
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import orjson
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.urls import public_url
 from kvt_async.records import Json
-from kvt_async.run.clock import utc_now
 
 _KNOWN = re.compile(r"^(?:# TYPE )?(?:vllm|sglang|llamacpp|kvt)[:_].*$", re.MULTILINE)
 _AT_MOST = re.compile(r"(_perc|_usage|usage_ratio|_ratio)$")  # shares: the maximum of several, not their sum

@@ -15,10 +15,10 @@ from kvt_async.bench.stages import Left, Stage
 from kvt_async.bench.view import View
 from kvt_async.bench.window import Job, Tally, Window
 from kvt_async.bench.workload import Workload
+from kvt_async.clock import utc_now
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json
-from kvt_async.run.clock import utc_now
 from kvt_async.run.health import Health
 from kvt_async.run.interrupts import Interrupts
 from kvt_async.run.live import beside

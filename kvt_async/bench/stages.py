@@ -10,11 +10,11 @@ import orjson
 from kvt_async.bench.arrivals import n_within, offsets_ns
 from kvt_async.bench.ladder import Next
 from kvt_async.bench.loads import Load
+from kvt_async.clock import utc_now
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.errors import ContractMismatchError
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json, Level
-from kvt_async.run.clock import utc_now
 from kvt_async.run.levels import label, make_levels
 from kvt_async.run.session import Run, difference, level_identity, make_run_id
 from kvt_async.store.reader import Reader

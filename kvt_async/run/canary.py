@@ -15,12 +15,12 @@ from typing import Protocol
 
 import orjson
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, DeadKnobError, ErrorType, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.chat import PATHS
 from kvt_async.engine.kv_body import TRUNCATE, expectation, read_evidence
 from kvt_async.records import Attempt, Json, Level
-from kvt_async.run.clock import utc_now
 from kvt_async.run.levels import label
 from kvt_async.store.reader import Entry, Reader
 from kvt_async.store.writer import Writer

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.errors import KvtError, ServerError
-from kvt_async.run.clock import utc_now
 from kvt_async.run.interrupts import Interrupts
 from kvt_async.run.log import RunLog
 from kvt_async.store.writer import Writer

@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import islice
 
+from kvt_async.clock import utc_now
 from kvt_async.records import Request
-from kvt_async.run.clock import utc_now
 from kvt_async.run.plan import Step
 from kvt_async.run.session import Run
 from kvt_async.store.reader import NEW, Entry, Past, Reader

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Level
 from kvt_async.run.canary import Pair
-from kvt_async.run.clock import utc_now
 from kvt_async.run.levels import FULL, label
 from kvt_async.run.session import Run
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.chat import PATHS
 from kvt_async.engine.sender import Sender
@@ -15,7 +16,6 @@ from kvt_async.records import Json
 from kvt_async.run import canary as canaries
 from kvt_async.run import server
 from kvt_async.run.build import Builder
-from kvt_async.run.clock import utc_now
 from kvt_async.run.feed import Feed
 from kvt_async.run.group import Group
 from kvt_async.run.health import Health

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 from pydantic import SecretStr
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.load import redact
-from kvt_async.run.clock import utc_now
 
 
 class RunLog:

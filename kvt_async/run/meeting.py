@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.errors import DriftError
 from kvt_async.contract.server_identity import drift, known
 from kvt_async.contract.settings import Settings
@@ -14,7 +15,6 @@ from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json
 from kvt_async.run import metrics_page, server
-from kvt_async.run.clock import utc_now
 from kvt_async.run.launch import Launched
 from kvt_async.run.levels import label
 from kvt_async.run.log import RunLog

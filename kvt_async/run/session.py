@@ -14,12 +14,12 @@ from importlib import metadata
 import orjson
 import yaml
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ContractMismatchError
 from kvt_async.contract.load import dump_yaml, redact, secret
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
 from kvt_async.records import Json, Level
-from kvt_async.run.clock import utc_now
 from kvt_async.run.levels import label
 from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer

@@ -12,6 +12,7 @@ from dataclasses import replace
 import orjson
 from pydantic import SecretStr
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.errors import DriftError, MissingPrerequisiteError
 from kvt_async.contract.load import secret
 from kvt_async.contract.paths import RunPaths, manifest_path, run_paths
@@ -20,7 +21,6 @@ from kvt_async.contract.settings import Settings
 from kvt_async.engine.kv_body import TRUNCATE, check_template
 from kvt_async.records import Json
 from kvt_async.run import dry_run, launch, server_evidence, truncate
-from kvt_async.run.clock import utc_now
 from kvt_async.run.collapse import distinct
 from kvt_async.run.group import Group, find_group, into_database, next_generation, prepared_head, stored_dataset
 from kvt_async.run.invocation import Invocation, Options

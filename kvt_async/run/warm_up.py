@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
 
+from kvt_async.clock import utc_now
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.chat import PATHS
 from kvt_async.records import Attempt, Level
 from kvt_async.run.build import Builder
-from kvt_async.run.clock import utc_now
 from kvt_async.run.levels import label
 from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer

@@ -44,7 +44,9 @@ CHARTS = (
 
 def draw(kind: ChartKind, facts: Facts, data: ChartData, look: Look = WIDE, *, title: bool = True) -> dict[str, Any]:
     """One chart as Vega-Lite JSON. Without `title` the page around it must carry message and note."""
-    with debug_mode(False):  # the whole is validated when it becomes JSON; checking every part takes as long again
+    with debug_mode(
+        False
+    ):  # the tests hold the whole against the schema; checking every part costs as much as making it
         chart = kind.draw(data, look)
     head = title_lines(kind.message(facts), [kind.says(facts)], data.note, look) if title else None
     return spec_of(chart, look, head)

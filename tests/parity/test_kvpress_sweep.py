@@ -11,9 +11,8 @@ pytest.importorskip("kvpress")
 
 from kvt_async.demo import reference_server
 from kvt_async.serve.weights import REFERENCE_DIR
-from tests.data.helpers import longbench_row, longbench_zip
 from tests.end_to_end.conftest import Kvt, kvt, overrides
-from tests.end_to_end.test_other_data import GATE, GRID, in_the_models_words, ok, query, whole_job
+from tests.end_to_end.test_other_data import GATE, GRID, ok, query, trec_archive, whole_job
 
 __all__ = ["kvt"]  # a fixture
 pytestmark = pytest.mark.parity
@@ -26,13 +25,7 @@ def kvpress_url() -> Iterator[str]:
 
 
 def test_a_longbench_archive_goes_all_the_way_to_the_report(kvt: Kvt, kvpress_url: str, tmp_path: Path) -> None:
-    asked = in_the_models_words(tmp_path)
-    classes = [e.answers[0] for e in asked]
-    rows = [
-        longbench_row(i, context=e.context, input=e.question, answers=[*e.answers], dataset="trec", all_classes=classes)
-        for i, e in enumerate(asked)
-    ]
-    longbench_zip(tmp_path / "data.zip", {"trec": rows})
+    trec_archive(tmp_path)
     pairs = (f"engine.base_url={kvpress_url}", "dataset.path=data.zip", "decoding.max_tokens=8", *GRID, GATE)
     args = ["-c", "longbench-trec", *overrides(*pairs, "kv.budgets=[1.0, 0.05]")]
     db, _ = whole_job(kvt, args, tmp_path)

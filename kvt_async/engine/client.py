@@ -21,7 +21,7 @@ from kvt_async.engine.kv_body import read_evidence
 from kvt_async.engine.redact import SECRET_HEADER, Redactor, basic, url_credentials
 from kvt_async.engine.transcript import Transcript
 from kvt_async.engine.transport import Target, Transport
-from kvt_async.engine.verdict import Verdict, judge
+from kvt_async.engine.verdict import Verdict, judge, reading_of
 from kvt_async.engine.wire import Exchange
 from kvt_async.records import Attempt, Json, Marks, Reply
 
@@ -105,7 +105,10 @@ class Client:
             finally:
                 exchange.marks.bytes_received = exchange.bytes_received
                 exchange.marks.stamp_source = "kernel" if exchange.kernel_ns else "transport"
-            verdict = await judge(exchange, self.redactor, store_chunks=self.engine.store_chunks)
+            reading = reading_of(exchange)
+            while reading is not None and reading.goes_on():
+                await asyncio.sleep(0)  # other streams get their turn
+            verdict = judge(exchange, reading, self.redactor, store_chunks=self.engine.store_chunks)
         except asyncio.CancelledError:
             exchange.fault, exchange.fault_text = ErrorType.CANCELLED, "cancelled by us"
             if cancelled is not None and exchange.marks.start_ns is not None:
@@ -233,13 +236,10 @@ def _check_header(value: str, where: str) -> None:
 
 def _cancelled(exchange: Exchange, redactor: Redactor) -> Verdict:
     """Judge what had come, without giving up the loop: we are being cancelled."""
-    judging = judge(exchange, redactor, store_chunks=False)
-    while True:
-        try:
-            judging.send(None)
-        except StopIteration as done:
-            verdict: Verdict = done.value
-            return verdict
+    reading = reading_of(exchange)
+    while reading is not None and reading.goes_on():
+        pass
+    return judge(exchange, reading, redactor, store_chunks=False)
 
 
 def _storable(usage: Json | None) -> Json | None:

@@ -17,7 +17,7 @@ from aiohappyeyeballs import start_connection
 from kvt_async.contract.errors import ConfigError, ErrorType
 from kvt_async.contract.settings import Engine
 from kvt_async.engine.kernel_stamps import socket_factory
-from kvt_async.engine.lean_connection import LeanConnection
+from kvt_async.engine.lean_connection import LeanConnection, Outbox
 from kvt_async.engine.transport import KEEPALIVE_S, Target
 from kvt_async.engine.wire import Exchange
 
@@ -41,6 +41,7 @@ class LeanTransport:
         self._timeouts, self._tls = engine.timeouts, tls
         self._origins: dict[Target, _Origin] = {}
         self._loop = asyncio.get_running_loop()
+        self._outbox = Outbox(self._loop)
 
     async def exchange(self, exchange: Exchange, target: Target, body: bytes, *, fresh: bool) -> None:
         origin = self._origins.get(target)
@@ -53,7 +54,10 @@ class LeanTransport:
             if connection is None:
                 connection = await self._connect(origin, exchange)
             if connection is not None:
-                await connection.exchange(exchange, origin.head(len(body)), body)
+                try:
+                    await connection.begin(exchange, origin.head(len(body)), body)
+                finally:
+                    connection.release()
                 if connection.reusable:
                     origin.idle.append(connection)
         finally:
@@ -75,7 +79,7 @@ class LeanTransport:
                 )
                 try:
                     _, connection = await self._loop.create_connection(
-                        partial(LeanConnection, self._loop, self._timeouts),
+                        partial(LeanConnection, self._loop, self._timeouts, self._outbox),
                         sock=sock,
                         ssl=self._context() if origin.tls else None,
                         server_hostname=origin.host if origin.tls else None,

@@ -68,11 +68,31 @@ def _framing(fields: list[tuple[str, str]], status: int) -> tuple[bool, int | No
     return bool(codings), int(lengths.pop()) if lengths else None
 
 
+_known: dict[bytes, Head] = {}  # a server's heads are alike but for their date
+
+
+def at_once(data: bytes) -> tuple[Head, bytes] | None:
+    """Head and body of a reply that is one read: a head seen before, one chunk and the end, as short streams come.
+
+    None: it is anything else, which HeadReader and a Body read.
+    """
+    end = data.find(b"\r\n\r\n")
+    head = _known.get(data[:end])
+    if head is None or not head.chunked or head.status < 200:
+        return None
+    start = end + 4
+    eol = data.find(b"\r\n", start, start + 18)
+    size = _plain_size(data[start : max(eol, start)])
+    stop = eol + 2 + size
+    if size and stop + len(_LAST) == len(data) and data.endswith(_LAST):
+        return head, data[eol + 2 : stop]
+    return None
+
+
 class HeadReader:
     """Feed it the first reads of a reply."""
 
     __slots__ = ("_pending",)
-    _cache: dict[bytes, Head] = {}  # noqa: RUF012 - shared on purpose: a server's heads are alike but for their date
 
     def __init__(self) -> None:
         self._pending = b""
@@ -89,15 +109,15 @@ class HeadReader:
                 self._pending = data
                 return None
             raw, data = data[:end], data[end + 4 :]
-            head = self._cache.get(raw)
+            head = _known.get(raw)
             if head is None:
                 if end > MAX_HEAD:
                     raise NotHttpError("its head is longer than 64 KiB")
                 head = read_head(raw)
-                if len(self._cache) >= 64:
-                    self._cache.clear()
+                if len(_known) >= 64:
+                    _known.clear()
                 if end <= 2048:
-                    self._cache[raw] = head
+                    _known[raw] = head
             if head.status >= 200:
                 return head, data
 
@@ -161,18 +181,13 @@ class Chunked:
     def feed(self, data: bytes) -> bytes:
         if self._state == 0 and not self._partial:  # most reads are one whole chunk, short replies that and the end
             eol = data.find(b"\r\n", 0, 18)
-            line = data[: max(eol, 0)]
-            if line.isalnum() and data[-2:] == b"\r\n":
-                try:
-                    stop = int(line, 16) + eol + 4
-                except ValueError:
-                    stop = 0
-                size = len(data)
-                if stop == size and size > eol + 4:
-                    return data[eol + 2 : -2]
-                if stop > eol + 4 and stop + 5 == size and data.endswith(_LAST, stop - 2):
-                    self.ended = True
-                    return data[eol + 2 : stop - 2]
+            size = _plain_size(data[: max(eol, 0)])
+            stop = eol + 2 + size
+            if size and stop + 2 == len(data) and data.endswith(b"\r\n"):
+                return data[eol + 2 : stop]
+            if size and stop + len(_LAST) == len(data) and data.endswith(_LAST):
+                self.ended = True
+                return data[eol + 2 : stop]
         if self._partial:
             data, self._partial = self._partial + data, b""
         pos, end, parts = 0, len(data), []
@@ -214,6 +229,14 @@ class Chunked:
             return
         self._left = _size(line)
         self._state = self.DATA if self._left else self.TRAILERS
+
+
+def _plain_size(line: bytes) -> int:
+    """A chunk's size where its line is digits and nothing else, else 0."""
+    try:
+        return int(line, 16) if line.isalnum() and b"x" not in line.lower() else 0  # int takes 0x1f too
+    except ValueError:
+        return 0
 
 
 def _size(line: bytes) -> int:

@@ -1,8 +1,8 @@
 """A stream's bytes -> its transcript and marks. Done after its last byte: work between the bytes of one stream shows up
 in the latencies of all others."""
 
-import asyncio
 import re
+import secrets
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -14,55 +14,74 @@ import orjson
 from kvt_async.contract.chunks import encode_arrivals
 from kvt_async.engine.shape import Shape, learn, texts_of
 from kvt_async.engine.sse import SseDecoder
-from kvt_async.engine.transcript import Transcript, json_or_none, parse_json
+from kvt_async.engine.transcript import Transcript, UnreadableError, json_or_none, parse_json
 from kvt_async.engine.wire import Exchange
 
 SLICE_NS = 300_000  # of reading, before other streams get their turn
 SLICE_BYTES = 65_536  # of events of the known shape, read together: about as long
 LEAST_BYTES = 2_048
 BATCH = 5  # events read whole at a time: a reply of one token has no more
+SHORT_BYTES = 4_096  # read whole at one go: about where learning the shape of the stream begins to pay
 LEARN_AFTER = 2  # text chunks; finding the shape of a stream costs as much as reading a few events whole
 _PLAIN = re.compile(rb"(?:data: \{[^\n]*\n\n){1,%d}" % BATCH)  # one line of data and a blank one
-_BETWEEN = b"\n\ndata: "
+_START = b"data: "
+_BETWEEN = b"\n\n" + _START
+_END = b"\n\ndata: [DONE]\n\n"
+_PLAIN_START, _PLAIN_END = _START + b"{", b"}" + _END
+_MARK = secrets.randbits(60)
+_MARKED = b"\n,%d,\n" % _MARK
 _DONE = b"data: [DONE]\n\n"
 
 
 class Reading:
-    """Events of one stream into its transcript, up to [DONE]; nothing after it counts."""
+    """Events of one stream into its transcript, up to [DONE]; nothing after it counts.
 
-    def __init__(self) -> None:
+    Call `goes_on` until it is False, giving the loop a turn between: it reads for about SLICE_NS.
+    """
+
+    __slots__ = ("_arrival_of", "_event_ns", "_exchange", "_one_by_one", "_pos", "_run_bytes", "_shape", "done_ns",
+                 "transcript", "unreadable")  # fmt: skip
+
+    def __init__(self, exchange: Exchange) -> None:
         self.transcript = Transcript()
         self.done_ns: int | None = None
+        self.unreadable: UnreadableError | None = None  # what ended the reading; what came before it counts
+        self._exchange = exchange
+        self._arrival_of: _Arrivals | None = None
+        self._one_by_one: Iterator[bool] | None = None
+        self._pos = 0
         self._event_ns: list[int] = []  # arrival of every event: of the read that completed it
         self._shape: Shape | None = None
         self._run_bytes = SLICE_BYTES
 
-    async def read(self, exchange: Exchange) -> None:
-        """All events in order, other streams having their turn. Raises UnreadableError; what came before it counts."""
-        body = exchange.raw_body()
-        if not body.startswith(b"data: ") or b"\r" in body:
-            await self._decode(exchange, 0)
-            return
-        arrival_of, pos, since_ns = _Arrivals(exchange), 0, perf_counter_ns()
-        while pos < len(body):
-            shape = self._shape
-            known = shape is not None and body.startswith(shape.start, pos)
-            after = self._run(body, pos, shape, arrival_of) if known and shape is not None else pos
-            if after == pos:
-                after = self._batch(body, pos, arrival_of)
-            if self.done_ns is not None:
-                return
-            if after == pos:  # not one line of data and a blank one: the decoder's business
-                await self._decode(exchange, pos)
-                return
-            pos = after
-            if pos < len(body) and perf_counter_ns() - since_ns > SLICE_NS:
-                await asyncio.sleep(0)
-                since_ns = perf_counter_ns()
+    def goes_on(self) -> bool:
+        """Read on; whether there is more."""
+        body = self._exchange.raw_body()
+        try:
+            if self._one_by_one is not None:
+                return next(self._one_by_one)
+            if not self._pos and len(body) <= SHORT_BYTES and self._short(body):
+                return False
+            return self._many(body)
+        except UnreadableError as error:
+            self.unreadable = error
+            return False
 
-    def fill(self, exchange: Exchange, *, store_chunks: bool) -> None:
+    def decode(self, pos: int = 0) -> Iterator[bool]:
+        """Whatever the grammar allows, from byte `pos` of the body, which is the start of an event."""
+        since_ns = perf_counter_ns()
+        for payload, name, at_ns in _events(self._exchange, pos):
+            if self._whole(payload, name, at_ns):
+                break
+            if perf_counter_ns() - since_ns > SLICE_NS:
+                yield True
+                since_ns = perf_counter_ns()
+        yield False
+
+    def fill(self, *, store_chunks: bool) -> None:
         """The marks that only reading could tell."""
-        marks, transcript, events = exchange.marks, self.transcript, self._event_ns
+        exchange, transcript, events = self._exchange, self.transcript, self._event_ns
+        marks = exchange.marks
         marks.n_events, marks.done_ns = len(events), self.done_ns
         marks.first_event_ns = events[0] if events else None
         marks.first_reasoning_ns = transcript.first_reasoning_ns
@@ -83,6 +102,65 @@ class Reading:
                 else:
                     offsets = [(at_ns - start) // 1000 for at_ns in arrivals]
                 marks.chunks = encode_arrivals(offsets, transcript.chunk_chars)
+
+    def _short(self, body: bytes) -> bool:
+        """Read a short reply at one go: all of its events as one JSON array. False, and nothing read: it is not plain.
+
+        A number that no server can guess stands between neighbours, and a line end, which no JSON string may hold: found
+        again between the values, and only there, it proves that each line is one value of its own.
+        """
+        if not body.startswith(_PLAIN_START) or not body.endswith(_PLAIN_END) or b"\r" in body:
+            return False
+        lines = body[len(_START) : -len(_END)]
+        between = lines.count(_BETWEEN)
+        if lines.count(b"\n") != 2 * between:
+            return False
+        try:
+            values = orjson.loads(b"[" + lines.replace(_BETWEEN, _MARKED) + b"]")
+        except orjson.JSONDecodeError:
+            return False
+        if values[1::2] != [_MARK] * between:
+            return False
+        arrival_of, add = _Arrivals(self._exchange), self.transcript.add
+        if (only := arrival_of.only) is not None:
+            arrivals = [only] * (between + 2)
+        else:
+            arrivals = arrival_of.each(0, [*lines.split(_BETWEEN), b"[DONE]"], len(_START) + 2)
+        self._event_ns = arrivals
+        for nth, event in enumerate(values[::2]):
+            try:
+                add(event, arrivals[nth])
+            except UnreadableError:
+                del arrivals[nth + 1 :]
+                raise
+        self.done_ns = arrivals[-1]
+        return True
+
+    def _many(self, body: bytes) -> bool:
+        """Neighbouring events together; whether there are more of them."""
+        pos = self._pos
+        arrival_of = self._arrival_of
+        if arrival_of is None:
+            if not body.startswith(_START) or b"\r" in body:
+                self._one_by_one = self.decode(0)
+                return next(self._one_by_one)
+            arrival_of = self._arrival_of = _Arrivals(self._exchange)
+        since_ns = perf_counter_ns()
+        while pos < len(body):
+            shape = self._shape
+            known = shape is not None and body.startswith(shape.start, pos)
+            after = self._run(body, pos, shape, arrival_of) if known and shape is not None else pos
+            if after == pos:
+                after = self._batch(body, pos, arrival_of)
+            if self.done_ns is not None:
+                return False
+            if after == pos:  # not one line of data and a blank one: the decoder's business
+                self._one_by_one = self.decode(pos)
+                return next(self._one_by_one)
+            pos = self._pos = after
+            if perf_counter_ns() - since_ns > SLICE_NS:
+                break
+        return pos < len(body)
 
     def _run(self, body: bytes, pos: int, shape: Shape, arrival_of: "_Arrivals") -> int:
         """Read neighbouring events of the known shape together, from the one at `pos`; where they end, or `pos`."""
@@ -131,16 +209,6 @@ class Reading:
             pos += len(_DONE)
             self._event_ns.append(self.done_ns)
         return pos
-
-    async def _decode(self, exchange: Exchange, pos: int) -> None:
-        """Whatever the grammar allows, from byte `pos` of the body, which is the start of an event."""
-        since_ns = perf_counter_ns()
-        for payload, name, at_ns in _events(exchange, pos):
-            if self._whole(payload, name, at_ns):
-                return
-            if perf_counter_ns() - since_ns > SLICE_NS:
-                await asyncio.sleep(0)
-                since_ns = perf_counter_ns()
 
     def _whole(self, payload: bytes, name: bytes, at_ns: int) -> bool:
         """Read all of an event; True: it was [DONE]. Raises UnreadableError."""

@@ -27,18 +27,26 @@ class Verdict:
     transcript: Transcript = field(default_factory=Transcript)
 
 
-async def judge(exchange: Exchange, redactor: Redactor, *, store_chunks: bool) -> Verdict:
-    """Read what came, fill the marks that need reading, and say how it ended."""
+def reading_of(exchange: Exchange) -> Reading | None:
+    """What must be read to its end before `judge`; None: it was no stream."""
+    status = exchange.status
+    if status is None or status >= 300 or status < 200:
+        return None
+    exchange.undecodable = _decompress(exchange)
+    return Reading(exchange) if exchange.undecodable is None and _kind(exchange) == "sse" else None
+
+
+def judge(exchange: Exchange, reading: Reading | None, redactor: Redactor, *, store_chunks: bool) -> Verdict:
+    """Fill the marks that needed reading, and say how the exchange ended. `reading`: of this exchange, done."""
+    if reading is not None:
+        return _stream(exchange, reading, redactor, store_chunks)
     if exchange.status is None:
         return _no_reply(exchange, redactor)
     if exchange.status >= 300 or exchange.status < 200:
         return _refused(exchange, redactor)
-    if (problem := _decompress(exchange)) is not None:
-        return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, problem)
-    kind = _kind(exchange)
-    if kind == "sse":
-        return await _stream(exchange, redactor, store_chunks)
-    if kind == "json":
+    if exchange.undecodable is not None:
+        return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, exchange.undecodable)
+    if _kind(exchange) == "json":
         return _whole(exchange, redactor)
     if exchange.fault is not None and not exchange.body_bytes:
         return _broken(exchange, Transcript(), redactor)
@@ -93,21 +101,17 @@ def _whole(exchange: Exchange, redactor: Redactor) -> Verdict:
     return _accepted(EndState.JSON, exchange, transcript)
 
 
-async def _stream(exchange: Exchange, redactor: Redactor, store_chunks: bool) -> Verdict:
-    reading, unreadable = Reading(), None
-    try:
-        await reading.read(exchange)
-    except UnreadableError as error:
-        unreadable = _with_evidence(str(error), error.payload, redactor)
-    reading.fill(exchange, store_chunks=store_chunks)
+def _stream(exchange: Exchange, reading: Reading, redactor: Redactor, store_chunks: bool) -> Verdict:
+    reading.fill(store_chunks=store_chunks)
     marks, transcript = exchange.marks, reading.transcript
 
     if exchange.fault is ErrorType.CANCELLED:
         return Verdict(EndState.CANCELLED, ErrorType.CANCELLED, exchange.fault_text, transcript=transcript)
     if transcript.error is not None:
         return _error_object(transcript, redactor)
-    if unreadable is not None:
-        return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, unreadable, transcript=transcript)
+    if (error := reading.unreadable) is not None:
+        message = _with_evidence(str(error), error.payload, redactor)
+        return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, message, transcript=transcript)
     if transcript.finish_reason == "error":
         transcript.error = "finish_reason: error"
         return _error_object(transcript, redactor)
@@ -192,6 +196,7 @@ def _decompress(exchange: Exchange) -> str | None:
     except zlib.error as error:
         return f"the reply is encoded as {encoding!r}, though identity was asked for, and broken: {error}"
     exchange.pieces, exchange.joined, exchange.body_bytes = pieces, None, size
+    exchange.headers = {name: value for name, value in exchange.headers.items() if name != "content-encoding"}
     return None
 
 

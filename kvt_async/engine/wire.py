@@ -44,6 +44,7 @@ class Exchange:
     fault: ErrorType | None = None  # what broke the exchange; None: nothing did
     fault_text: str = ""
     joined: bytes | None = None  # by raw_body
+    undecodable: str | None = None  # why the body's content encoding can't be undone
 
     def received(self, now_ns: int, n_bytes: int) -> None:
         self.arrived_ns = now_ns

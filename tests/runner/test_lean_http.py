@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from kvt_async.engine.lean_http import HeadReader, NotHttpError, body_of, read_head
+from kvt_async.engine.lean_http import HeadReader, NotHttpError, at_once, body_of, read_head
 from tests.runner.faults import chunk, head, reply
 
 SSE = reply("Par", "is é", "\u2028!")
@@ -114,3 +114,21 @@ def test_a_seeded_fuzzer_finds_no_crash_and_no_difference() -> None:
         expected = parse([bytes(data)])
         got = parse(cut(bytes(data), rng, rng.choice((2, 9, 200))))
         assert got == expected or (expected == "refused" and isinstance(got, str)), bytes(data)
+        whole = at_once(bytes(data))
+        assert whole is None or (whole[0].status, whole[1], True, b"") == expected, bytes(data)
+
+
+def test_a_short_reply_in_one_read_is_taken_at_once_if_its_head_is_known() -> None:
+    data = head(chunked=True) + chunk(SSE) + chunk(b"")
+    parse([data])
+    found = at_once(data)
+    assert found is not None
+    assert found[1] == SSE
+
+
+@pytest.mark.parametrize(
+    "rest", [b"0x1\r\nx\r\n0\r\n\r\n", chunk(b"x") + chunk(b"") + b"more", chunk(b"x"), chunk(b"")]
+)
+def test_anything_else_is_not_taken_at_once(rest: bytes) -> None:
+    parse([head(chunked=True)])
+    assert at_once(head(chunked=True) + rest) is None

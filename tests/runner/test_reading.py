@@ -1,6 +1,5 @@
 """A stream's events are read many at a time; what they say and when is what one at a time would give."""
 
-import asyncio
 import itertools
 import os
 import random
@@ -49,16 +48,17 @@ def exchange_of(body: bytes, cuts: list[int]) -> Exchange:
 
 def said(exchange: Exchange, *, one_by_one: bool) -> tuple[object, ...]:
     """Everything a reading finds: texts, instants, and the marks made of them."""
-    reading, unreadable = Reading(), ""
-
-    async def read() -> None:
-        await (reading._decode(exchange, 0) if one_by_one else reading.read(exchange))
-
-    try:
-        asyncio.run(read())
-    except UnreadableError as error:
-        unreadable = str(error)
-    reading.fill(exchange, store_chunks=True)
+    reading, unreadable = Reading(exchange), ""
+    if one_by_one:
+        try:
+            list(reading.decode())
+        except UnreadableError as error:
+            unreadable = str(error)
+    else:
+        while reading.goes_on():
+            pass
+        unreadable = str(reading.unreadable or "")
+    reading.fill(store_chunks=True)
     transcript, marks = reading.transcript, exchange.marks
     named = {name: getattr(transcript, name) for name in transcript.__slots__}
     broke = bool(unreadable)

@@ -106,7 +106,7 @@ class Client:
                 exchange.marks.bytes_received = exchange.bytes_received
                 exchange.marks.stamp_source = "kernel" if exchange.kernel_ns else "transport"
             reading = reading_of(exchange)
-            while reading is not None and reading.goes_on():
+            while reading is not None and reading.goes_on():  # noqa: ASYNC110 - it reads; nobody else would
                 await asyncio.sleep(0)  # other streams get their turn
             verdict = judge(exchange, reading, self.redactor, store_chunks=self.engine.store_chunks)
         except asyncio.CancelledError:

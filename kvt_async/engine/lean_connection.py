@@ -88,7 +88,7 @@ class LeanConnection(asyncio.Protocol):
             self.close()
 
     def write(self, exchange: Exchange, head: bytes, body: bytes) -> None:
-        """Called by the outbox. Nothing is written where the exchange ended meanwhile: cancelled, or the server left."""
+        """Called by the outbox. Writes nothing where the exchange ended meanwhile: cancelled, or the server left."""
         if self._exchange is not exchange or exchange.fault is not None:
             return
         marks = exchange.marks

@@ -106,8 +106,8 @@ class Reading:
     def _short(self, body: bytes) -> bool:
         """Read a short reply at one go: all of its events as one JSON array. False, and nothing read: it is not plain.
 
-        A number that no server can guess stands between neighbours, and a line end, which no JSON string may hold: found
-        again between the values, and only there, it proves that each line is one value of its own.
+        A number that no server can guess is put between neighbours, and a line end, which no JSON string may hold:
+        found again between the values, and only there, it proves that each line is one value of its own.
         """
         if not body.startswith(_PLAIN_START) or not body.endswith(_PLAIN_END) or b"\r" in body:
             return False

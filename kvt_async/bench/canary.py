@@ -7,7 +7,7 @@ from kvt_async.bench.jobs import encode
 from kvt_async.bench.workload import Place, Prompt, Workload
 from kvt_async.contract.settings import Settings
 from kvt_async.data.prompt import messages_sha256
-from kvt_async.records import Example, Level
+from kvt_async.records import Level
 from kvt_async.run import canary, launch
 from kvt_async.store.reader import Entry, Reader
 
@@ -31,10 +31,9 @@ def questions(workload: Workload) -> Questions:
     """As many as a sweep's canary asks."""
     prompts = workload.prompts([Place(seq, SALT) for seq in range(canary.PROMPTS)])
     entries = [
-        Entry(seq, 0, prompt.input_tokens, prompt.input_tokens, messages_sha256(prompt.messages),
-              Example(f"canary{seq}", "", "", ()))
+        Entry(seq, n_tokens := prompt.input_tokens, n_tokens, messages_sha256(prompt.messages), f"canary{seq}", "", "")
         for seq, prompt in enumerate(prompts)
-    ]  # fmt: skip
+    ]
     return Questions(tuple(prompts), tuple(entries))
 
 

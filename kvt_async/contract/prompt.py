@@ -31,7 +31,7 @@ def render(
     With earlier `turns` the first question stands in the template, and `question` is the last user message.
     """
     first = turns[0][0] if turns else question
-    head, rest = template.split("{context}")
+    head, rest = halves(template)
     user = head + context + rest.replace("{question}", first)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": user})
@@ -39,6 +39,12 @@ def render(
         messages.append({"role": "assistant", "content": answer})
         messages.append({"role": "user", "content": turns[idx + 1][0] if idx + 1 < len(turns) else question})
     return messages, len(head) + len(context)
+
+
+def halves(template: str) -> tuple[str, str]:
+    """What stands before the context, and what stands behind it: there the question is filled in."""
+    head, rest = template.split("{context}")
+    return head, rest
 
 
 def plain(messages: Sequence[dict[str, str]]) -> str:

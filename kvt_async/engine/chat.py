@@ -17,12 +17,17 @@ PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 def build_body(settings: Settings, messages: Sequence[Mapping[str, str]], level: Level, size: PromptSize) -> bytes:
     """One request, encoded. `extra_body` is merged over our fields, the level's KV fields over both."""
-    decoding, engine = settings.decoding, settings.engine
-    body: Json = {"model": settings.model.name}
     if settings.prompt.endpoint == "chat":
-        body["messages"] = list(messages)
+        said: Json = {"messages": list(messages)}
     else:
-        body["prompt"] = plain([dict(m) for m in messages])
+        said = {"prompt": plain([dict(m) for m in messages])}
+    return orjson.dumps(assemble(settings, said, level, kv_fields(level, size)))
+
+
+def assemble(settings: Settings, said: Json, level: Level, kv: Json) -> Json:
+    """The fields of a request. `said`: what its prompt adds, under the endpoint's name for it."""
+    decoding, engine = settings.decoding, settings.engine
+    body: Json = {"model": settings.model.name, **said}
     body["temperature"] = decoding.temperature
     body[max_tokens_field(settings, level)] = decoding.max_tokens
     if decoding.seed is not None:
@@ -33,8 +38,8 @@ def build_body(settings: Settings, messages: Sequence[Mapping[str, str]], level:
     if engine.stream and engine.stream_usage != "never":
         body["stream_options"] = {"include_usage": True}
     merge(body, decoding.extra_body)
-    merge(body, kv_fields(level, size))
-    return orjson.dumps(body)
+    merge(body, kv)
+    return body
 
 
 def max_tokens_field(settings: Settings, level: Level) -> str:
@@ -54,9 +59,13 @@ def _openai(urls: tuple[str, ...]) -> bool:
 
 
 def merge(base: Json, layer: Mapping[str, Any]) -> None:
-    """Deep: objects merge, everything else replaces."""
+    """Deep: objects merge, everything else replaces. Objects of `layer` are copied, so that merging into `base` later
+    doesn't change them."""
     for key, value in layer.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            merge(base[key], value)
+        if isinstance(value, dict):
+            inner = base.get(key)
+            if not isinstance(inner, dict):
+                inner = base[key] = {}
+            merge(inner, value)
         else:
             base[key] = value

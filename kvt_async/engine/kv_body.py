@@ -6,7 +6,7 @@ without a value here (say {keep_tokens} when nobody counted the tokens) drops th
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from kvt_async.records import Json, Level
 
 TRUNCATE = "truncate_prompt"  # the control whose prompt is cut before it is sent
 NAMES = ("policy", "budget", "keep_tokens", "compression_ratio", "divisor", "mode", "context_chars", "params")
+_SIZED, _SIZED_IN_TOKENS = frozenset({"keep_tokens", "context_chars"}), frozenset({"compression_ratio", "divisor"})
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_.-]+)?)\}")
 
 
@@ -49,11 +50,21 @@ def kv_fields(level: Level, size: PromptSize) -> Json:
     Full cache reads policy "full", budget 1.0. `keep_tokens` is contract.kv_budget's count of the L compressible tokens
     (the prompt's, or the context's where only the context is compressed), in whole blocks of kv.apply.round_to.
     """
-    template = level.apply.get("body")
-    if level.apply_via != "body" or template is None:
-        return {}
-    filled = _fill(template, _values(level, size))
+    return fields_of(level, values_of(level, size))
+
+
+def fields_of(level: Level, values: Mapping[str, Any]) -> Json:
+    """`kv_fields` of values that are known already."""
+    template = _template(level)
+    filled = {} if template is None else _fill(template, values)
     return filled if isinstance(filled, dict) else {}
+
+
+def sized_names(level: Level) -> frozenset[str] | None:
+    """The placeholders that the level fills differently from prompt to prompt; None: one stands inside other text."""
+    names = _SIZED | _SIZED_IN_TOKENS if level.unit == "tokens" else _SIZED
+    found = [(name, whole) for name, whole in _names(_template(level)) if name in names]
+    return frozenset(name for name, _ in found) if all(whole for _, whole in found) else None
 
 
 def rounding_of(level: Level) -> tuple[int, Rounding]:
@@ -66,21 +77,34 @@ def expectation(level: Level, prompt_tokens: int | None, context_tokens: int | N
 
     `rounded`: what the server's blocks make of it, in the level's unit; only where it rounds and lengths are known.
     """
+    return expectations(level)(prompt_tokens, context_tokens)
+
+
+def expectations(level: Level) -> Callable[[int | None, int | None], Json]:
+    """`expectation` of one level's prompts: what they share is worked out once. Every call gives a dict of its own."""
     agnostic = level.mode == "question_agnostic"
-    compressible = context_tokens if agnostic else prompt_tokens
-    found: Json = {
+    round_to, rounding = rounding_of(level)
+    rounds = round_to > 1 and level.unit != "bits" and not level.is_full
+    same: Json = {
         "requested": level.budget,
         "unit": level.unit,
         "is_full": level.is_full,
-        "prompt_tokens": prompt_tokens,
-        "compressible": compressible if agnostic else None,
+        "prompt_tokens": None,
+        "compressible": None,
         "evidence": level.evidence,
     }
-    round_to, rounding = rounding_of(level)
-    if round_to > 1 and compressible and level.unit != "bits" and not level.is_full:
-        kept = tokens_kept(level.budget, level.unit, compressible, round_to=round_to, rounding=rounding)
-        found["rounded"] = float(kept) if level.unit == "tokens" else kept / compressible
-    return found
+
+    def of(prompt_tokens: int | None, context_tokens: int | None) -> Json:
+        found = {**same, "prompt_tokens": prompt_tokens}
+        compressible = prompt_tokens
+        if agnostic:
+            compressible = found["compressible"] = context_tokens
+        if rounds and compressible:
+            kept = tokens_kept(level.budget, level.unit, compressible, round_to=round_to, rounding=rounding)
+            found["rounded"] = float(kept) if level.unit == "tokens" else kept / compressible
+        return found
+
+    return of
 
 
 def read_evidence(
@@ -142,7 +166,8 @@ def _of_cut(found: Json, cut: Mapping[str, Any], served: float | None) -> tuple[
     return {**found, "effective": effective, "source": source, "read_from": read_from, **tokens_too}, effective
 
 
-def _values(level: Level, size: PromptSize) -> dict[str, Any]:
+def values_of(level: Level, size: PromptSize) -> dict[str, Any]:
+    """What each of NAMES stands for; None: it has no value here."""
     compressible = size.context_tokens if level.mode == "question_agnostic" else size.prompt_tokens
     round_to, rounding = rounding_of(level)
     keep: int | None = None
@@ -168,6 +193,21 @@ def _values(level: Level, size: PromptSize) -> dict[str, Any]:
         "context_chars": size.context_chars,
         "params": None if level.policy == TRUNCATE else level.params or None,
     }
+
+
+def _template(level: Level) -> Any:
+    return level.apply.get("body") if level.apply_via == "body" else None
+
+
+def _names(node: Any) -> Iterator[tuple[str, bool]]:
+    """Every placeholder, and whether it is a string of its own."""
+    if isinstance(node, dict | list):
+        for inner in node.values() if isinstance(node, dict) else node:
+            yield from _names(inner)
+    elif isinstance(node, str):
+        for match in _PLACEHOLDER.finditer(node):
+            if match.group(1):
+                yield match.group(1).partition(".")[0], match.group(0) == node
 
 
 def _fill(node: Any, values: Mapping[str, Any]) -> Any:

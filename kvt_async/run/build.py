@@ -1,6 +1,6 @@
 """A manifest entry at a level -> the request, its body encoded before any clock starts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -8,18 +8,21 @@ import orjson
 from kvt_async.contract.prompt import render
 from kvt_async.contract.settings import Settings
 from kvt_async.data.prompt import PromptRule
+from kvt_async.engine.bodies import Bodies
 from kvt_async.engine.chat import PATHS, build_body
-from kvt_async.engine.kv_body import TRUNCATE, PromptSize, expectation
+from kvt_async.engine.kv_body import TRUNCATE, PromptSize, expectations
 from kvt_async.records import Json, Level, Request
 from kvt_async.run.levels import make_levels
 from kvt_async.run.session import Run
 from kvt_async.run.truncate import Cut, Cutter
 from kvt_async.store.reader import Entry, Past, Reader
 
+Make = Callable[[Entry, str, Past, int], Request]  # entry, request_id, past, try series
+
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Callable as feed.Build. Template and system text are those the manifest was prepared with."""
+    """Makes requests and bodies. Template and system text are those the manifest was prepared with."""
 
     settings: Settings
     template: str
@@ -34,45 +37,52 @@ class Builder:
         cutter = Cutter.of_settings(settings, PromptRule(**stored)) if needs_cuts else None
         return cls(settings, stored["template"], stored["system"], cutter)
 
-    def __call__(self, run: Run, entry: Entry, request_id: str, past: Past, series_idx: int) -> Request:
-        level, settings = run.level, self.settings
-        cut = self._cut(entry, level)
-        expects = expectation(level, entry.token_len, entry.context_tokens)
-        if cut is not None and self.cutter is not None:
-            expects["cut"] = self.cutter.expectation(cut, entry.token_len)
-        elif run.run_id in self.shown:
-            expects["server"] = self.shown[run.run_id]
-        return Request(
-            request_id=request_id,
-            run_id=run.run_id,
-            example_id=entry.example.example_id,
-            endpoints=level.endpoints,
-            path=PATHS[settings.prompt.endpoint],
-            body=self._body(entry, level, settings, cut),
-            stream=settings.engine.stream,
-            prompt_tokens=cut.tokens if cut else entry.token_len,
-            max_tokens=settings.decoding.max_tokens,
-            series_idx=series_idx,
-            attempts_before=past.attempts,
-            expects=expects,
-            prompt_sha256=cut.prompt_sha256 if cut else None,
-        )
+    def __call__(self, run: Run) -> Make:
+        """Makes the requests of one run; what they share is worked out here, once."""
+        level, settings, cutter = run.level, self.settings, self._cutter(run.level)
+        bodies, expecting = Bodies(settings, level, self.template, self.system), expectations(level)
+        path, stream, max_tokens = PATHS[settings.prompt.endpoint], settings.engine.stream, settings.decoding.max_tokens
+        shown = self.shown.get(run.run_id)
+
+        def make(entry: Entry, request_id: str, past: Past, series_idx: int) -> Request:
+            _, tokens, context_tokens, _, example_id, question, context, _, _ = entry
+            expects, sha256 = expecting(tokens, context_tokens), None
+            if cutter is not None:
+                cut = cutter.cut(entry.example, tokens, level)
+                expects["cut"] = cutter.expectation(cut, tokens)
+                body, tokens, sha256 = _of_cut(settings, cut, level), cut.tokens, cut.prompt_sha256
+            else:
+                body = bodies(context, question, entry.turns, prompt_tokens=tokens, context_tokens=context_tokens)
+                if shown is not None:
+                    expects["server"] = shown
+            return Request(
+                request_id=request_id,
+                run_id=run.run_id,
+                example_id=example_id,
+                endpoints=level.endpoints,
+                path=path,
+                body=body,
+                stream=stream,
+                prompt_tokens=tokens,
+                max_tokens=max_tokens,
+                series_idx=series_idx,
+                attempts_before=past.attempts,
+                expects=expects,
+                prompt_sha256=sha256,
+            )
+
+        return make
 
     def body(self, entry: Entry, level: Level, settings: Settings) -> bytes:
         """The encoded body of an entry at a level; `settings` may differ from the sweep's in decoding (probes)."""
-        return self._body(entry, level, settings, self._cut(entry, level))
+        if (cutter := self._cutter(level)) is not None:
+            return _of_cut(settings, cutter.cut(entry.example, entry.token_len, level), level)
+        messages, chars = render(self.template, entry.context, entry.question, entry.turns, self.system)
+        return build_body(settings, messages, level, PromptSize(entry.token_len, entry.context_tokens, chars))
 
-    def _cut(self, entry: Entry, level: Level) -> Cut | None:
-        if self.cutter is None or level.policy != TRUNCATE:
-            return None
-        return self.cutter.cut(entry.example, entry.token_len, level)
+    def _cutter(self, level: Level) -> Cutter | None:
+        return self.cutter if level.policy == TRUNCATE else None
 
-    def _body(self, entry: Entry, level: Level, settings: Settings, cut: Cut | None) -> bytes:
-        if cut is not None:
-            size = PromptSize(cut.tokens, cut.context_tokens, cut.context_chars)
-            return build_body(settings, cut.messages, level, size)
-        example = entry.example
-        messages, context_chars = render(
-            self.template, example.context, example.question, example.meta.get("turns") or (), self.system
-        )
-        return build_body(settings, messages, level, PromptSize(entry.token_len, entry.context_tokens, context_chars))
+
+def _of_cut(settings: Settings, cut: Cut, level: Level) -> bytes:
+    return build_body(settings, cut.messages, level, PromptSize(cut.tokens, cut.context_tokens, cut.context_chars))

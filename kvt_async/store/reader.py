@@ -6,10 +6,11 @@ Calls are made from worker threads, one at a time.
 
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -20,16 +21,30 @@ from kvt_async.records import Example
 MAPPED_BYTES = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A manifest entry with its example."""
+class Entry(NamedTuple):
+    """A manifest entry with its example, as stored; what only some readers want is parsed when asked for."""
 
     seq: int
-    bin_idx: int
     token_len: int
     context_tokens: int
     prompt_sha256: str
-    example: Example
+    example_id: str
+    question: str
+    context: str
+    answers_json: str = "[]"
+    meta_json: str = "{}"
+
+    @property
+    def turns(self) -> list[list[str]]:
+        """Earlier chat turns [[question, answer], ...]."""
+        if '"turns"' not in self.meta_json:
+            return []
+        return orjson.loads(self.meta_json).get("turns") or []
+
+    @property
+    def example(self) -> Example:
+        answers, meta = orjson.loads(self.answers_json), orjson.loads(self.meta_json)
+        return Example(self.example_id, self.question, self.context, tuple(answers), meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +138,29 @@ class Reader:
 
     def entries(self, dataset_id: str, seqs: Sequence[int]) -> dict[int, Entry]:
         """Entries with their examples, by seq."""
-        marks = ",".join("?" * len(seqs))
-        sql = f"""SELECT e.seq, e.bin_idx, e.token_len, e.context_tokens, e.prompt_sha256,
+        with self.reading(dataset_id, seqs) as found:
+            return {entry.seq: entry for entry in found}
+
+    @contextmanager
+    def reading(self, dataset_id: str, seqs: Sequence[int]) -> Iterator[Iterator[Entry]]:
+        """The same one by one, so that one long prompt alone is in memory. Nothing else is read inside the block."""
+        wanted = sorted(set(seqs))
+        if wanted and wanted[-1] - wanted[0] == len(wanted) - 1:  # neighbours: cheaper found in one go
+            which, values = "BETWEEN ? AND ?", [wanted[0], wanted[-1]]
+        else:
+            which, values = f"IN ({','.join('?' * len(wanted))})", wanted
+        sql = f"""SELECT e.seq, e.token_len, e.context_tokens, e.prompt_sha256,
                   x.example_id, x.question, x.context, x.answers_json, x.meta_json
                   FROM manifest_entries e JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id
-                  WHERE e.dataset_id = ? AND e.seq IN ({marks})"""
+                  WHERE e.dataset_id = ? AND e.seq {which}"""
         with self._mutex:
             self._map(MAPPED_BYTES)  # a long prompt is dozens of pages, each a call otherwise
+            rows = self._tuples()
             try:
-                found = self._tuples().execute(sql, (dataset_id, *seqs)).fetchall()
+                yield map(Entry._make, rows.execute(sql, (dataset_id, *values)))
             finally:
+                rows.close()  # where the block ended early, the read transaction ends with it
                 self._map(0)  # what was read through it would stay in our resident memory: in time the whole file
-        return {row[0]: _entry(row) for row in found}
 
     def past(self, request_ids: Sequence[str]) -> dict[str, Past]:
         """What is stored of these requests; those never queued are missing."""
@@ -164,9 +190,3 @@ class Reader:
         cursor = self._conn.cursor()
         cursor.row_factory = None
         return cursor
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    seq, bin_idx, token_len, context_tokens, prompt_sha256, example_id, question, context, answers, meta = row
-    example = Example(example_id, question, context, tuple(orjson.loads(answers)), orjson.loads(meta))
-    return Entry(seq, bin_idx, token_len, context_tokens, prompt_sha256, example)

@@ -132,5 +132,5 @@ def test_the_entry_of_a_step_carries_its_whole_example(tmp_path: Path) -> None:
     found = reader.entries(DATASET, [3, 1])
     assert set(found) == {1, 3}
     assert found[3].example.context == "context 3."
-    assert (found[3].bin_idx, found[3].token_len, found[3].prompt_sha256) == (1, 13, "p3")
+    assert (found[3].token_len, found[3].prompt_sha256) == (13, "p3")
     reader.close()

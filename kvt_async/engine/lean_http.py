@@ -5,8 +5,10 @@ doesn't know it refuses by name.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from kvt_async.records import noun
 
 MAX_HEAD = 65_536
 MAX_LINE = 8_190
@@ -15,13 +17,33 @@ _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
 _START = b"HTTP/1."
 _LAST = b"\r\n0\r\n\r\n"  # the end of a chunk, and the chunk of nothing that ends a body
+_END = [b"0", b"", b""]  # the same, split at its line ends
+_REMEMBERED = 512
+_NONE = -1 << 40  # no size that anything has
+_V = TypeVar("_V")
 
 
 class NotHttpError(Exception):
     """Bytes that no HTTP/1.1 server sends, or that we don't know; the text says what."""
 
 
-@dataclass(frozen=True, slots=True)
+class _Memory(dict[bytes, _V]):
+    """What lines were read as: a server sends nearly the same ones with every reply, and few sizes of chunks."""
+
+    def __init__(self, read: Callable[[bytes], _V]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, line: bytes) -> _V:
+        found = self._read(line)
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        if len(line) <= 256:
+            self[line] = found
+        return found
+
+
+@noun
 class Head:
     """Status and headers of a reply. `length` None with `chunked` False: the body ends with the connection."""
 
@@ -35,58 +57,98 @@ class Head:
 def read_head(head: bytes) -> Head:
     """`head` without the blank line that ends it. Raises NotHttpError."""
     first, *lines = head.split(b"\r\n")
-    status_line = _STATUS_LINE.fullmatch(first)
-    if status_line is None or len(first) > MAX_LINE:
-        raise NotHttpError("no HTTP/1.1 status line")
-    fields: list[tuple[str, str]] = []
-    for line in lines:
-        field = _FIELD.fullmatch(line)
-        if field is None or len(line) > MAX_LINE:
-            raise NotHttpError("a header line is none, or longer than 8,190 bytes")
-        name, value = field.groups()
-        fields.append((name.decode("ascii").lower(), value.rstrip(b" \t").decode("utf-8", "surrogateescape")))
-    headers, status = dict(fields), int(status_line[2])
-    if status == 101:
-        raise NotHttpError("it switches to a protocol that nobody asked for")
-    tokens = {token.strip() for name, value in fields if name == "connection" for token in value.lower().split(",")}
-    chunked, length = _framing(fields, status)
-    keep_alive = "close" not in tokens and (status_line[1] == b"1" or "keep-alive" in tokens)
-    return Head(status, headers, chunked, length, keep_alive)
-
-
-def _framing(fields: list[tuple[str, str]], status: int) -> tuple[bool, int | None]:
-    codings = [value for name, value in fields if name == "transfer-encoding"]
-    lengths = {value for name, value in fields if name == "content-length"}
-    if codings and lengths:
-        raise NotHttpError("it has both a transfer encoding and a length")
-    if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
-        raise NotHttpError("its transfer encoding is not chunked")
-    if len(lengths) > 1 or any(not (v.isascii() and v.isdigit() and len(v) < 16) for v in lengths):
+    version, status = _STATUSES[first]
+    fields = [*map(_FIELDS.__getitem__, lines)]
+    headers = dict(fields)
+    connection = headers.get("connection")
+    if len(headers) < len(fields):  # a name came twice
+        _check_repeated(fields)
+        connection = ",".join(value for name, value in fields if name == "connection")
+    coding, length = headers.get("transfer-encoding"), headers.get("content-length")
+    if coding is not None:
+        if length is not None:
+            raise NotHttpError("it has both a transfer encoding and a length")
+        if coding.strip().lower() != "chunked":
+            raise NotHttpError("its transfer encoding is not chunked")
+    elif length is not None and not (length.isascii() and length.isdigit() and len(length) < 16):
         raise NotHttpError("its content length is no number")
+    keep_alive = version == 1
+    if connection:
+        tokens = {token.strip() for token in connection.lower().split(",")}
+        keep_alive = "close" not in tokens and (keep_alive or "keep-alive" in tokens)
     if status in (204, 304):
-        return False, 0
-    return bool(codings), int(lengths.pop()) if lengths else None
+        return Head(status, headers, False, 0, keep_alive)
+    return Head(status, headers, coding is not None, None if length is None else int(length), keep_alive)
 
 
-_known: dict[bytes, Head] = {}  # a server's heads are alike but for their date
+def _check_repeated(fields: list[tuple[str, str]]) -> None:
+    """Raises NotHttpError where lines that say how long a body is were sent twice, and not alike."""
+    if sum(name == "transfer-encoding" for name, _ in fields) > 1:
+        raise NotHttpError("its transfer encoding is not chunked")
+    if len({value for name, value in fields if name == "content-length"}) > 1:
+        raise NotHttpError("its content length is no number")
+
+
+def _status(line: bytes) -> tuple[int, int]:
+    """Minor version and status."""
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None or len(line) > MAX_LINE:
+        raise NotHttpError("no HTTP/1.1 status line")
+    if found[2] == b"101":
+        raise NotHttpError("it switches to a protocol that nobody asked for")
+    return int(found[1]), int(found[2])
+
+
+def _field(line: bytes) -> tuple[str, str]:
+    """Name in lower case, and value."""
+    found = _FIELD.fullmatch(line)
+    if found is None or len(line) > MAX_LINE:
+        raise NotHttpError("a header line is none, or longer than 8,190 bytes")
+    name, value = found.groups()
+    return name.decode("ascii").lower(), value.rstrip(b" \t").decode("utf-8", "surrogateescape")
+
+
+def _plain_size(line: bytes) -> int:
+    """A chunk's size where its line is digits and nothing else; _NONE: it isn't, or the chunk ends the body."""
+    try:
+        return (int(line, 16) or _NONE) if line.isalnum() and b"x" not in line.lower() else _NONE  # int takes 0x1f too
+    except ValueError:
+        return _NONE
+
+
+_STATUSES, _FIELDS, _SIZES = _Memory(_status), _Memory(_field), _Memory(_plain_size)
 
 
 def at_once(data: bytes) -> tuple[Head, bytes] | None:
-    """Head and body of a reply that is one read: a head seen before, one chunk and the end, as short streams come.
+    """Head and body of a reply that is one read: a head, plain chunks and the end, as short streams come.
 
     None: it is anything else, which HeadReader and a Body read.
     """
-    end = data.find(b"\r\n\r\n")
-    head = _known.get(data[:end])
-    if head is None or not head.chunked or head.status < 200:
+    if not data.endswith(_LAST):
         return None
-    start = end + 4
-    eol = data.find(b"\r\n", start, start + 18)
-    size = _plain_size(data[start : max(eol, start)])
-    stop = eol + 2 + size
-    if size and stop + len(_LAST) == len(data) and data.endswith(_LAST):
-        return head, data[eol + 2 : stop]
-    return None
+    end = data.find(b"\r\n\r\n")
+    if end > MAX_HEAD or not data.startswith(_START):
+        return None
+    try:
+        head = read_head(data[:end])
+    except NotHttpError:
+        return None  # said by whoever reads it byte by byte
+    found = _whole_chunks(data[end + 4 :]) if head.chunked and head.status >= 200 else None
+    return (head, found[0]) if found is not None and found[0] and found[1] else None
+
+
+def _whole_chunks(data: bytes) -> tuple[bytes, bool] | None:
+    """What is in data that is plain chunks, and whether their end too; None: it is anything else.
+
+    Split at every CRLF it is sizes and contents in turns, if no content holds one: then they would not fit.
+    """
+    parts = data.split(b"\r\n")
+    ended = parts[-3:] == _END
+    last = -3 if ended else -1
+    contents = parts[1:last:2]
+    if [*map(_SIZES.__getitem__, parts[:last:2])] != [*map(len, contents)] or parts[-1]:
+        return None
+    return b"".join(contents), ended
 
 
 class HeadReader:
@@ -108,16 +170,9 @@ class HeadReader:
                     raise NotHttpError("no HTTP/1.1 status line" if len(data) <= MAX_HEAD else "its head has no end")
                 self._pending = data
                 return None
-            raw, data = data[:end], data[end + 4 :]
-            head = _known.get(raw)
-            if head is None:
-                if end > MAX_HEAD:
-                    raise NotHttpError("its head is longer than 64 KiB")
-                head = read_head(raw)
-                if len(_known) >= 64:
-                    _known.clear()
-                if end <= 2048:
-                    _known[raw] = head
+            if end > MAX_HEAD:
+                raise NotHttpError("its head is longer than 64 KiB")
+            head, data = read_head(data[:end]), data[end + 4 :]
             if head.status >= 200:
                 return head, data
 
@@ -179,15 +234,14 @@ class Chunked:
         self.ended, self.rest = False, b""
 
     def feed(self, data: bytes) -> bytes:
-        if self._state == 0 and not self._partial:  # most reads are one whole chunk, short replies that and the end
+        if self._state == 0 and not self._partial:
             eol = data.find(b"\r\n", 0, 18)
-            size = _plain_size(data[: max(eol, 0)])
-            stop = eol + 2 + size
-            if size and stop + 2 == len(data) and data.endswith(b"\r\n"):
-                return data[eol + 2 : stop]
-            if size and stop + len(_LAST) == len(data) and data.endswith(_LAST):
-                self.ended = True
-                return data[eol + 2 : stop]
+            if eol > 0 and data.endswith(b"\r\n"):
+                if eol + 4 + _SIZES[data[:eol]] == len(data):  # most reads are one whole chunk
+                    return data[eol + 2 : -2]
+                if (found := _whole_chunks(data)) is not None:
+                    body, self.ended = found
+                    return body
         if self._partial:
             data, self._partial = self._partial + data, b""
         pos, end, parts = 0, len(data), []
@@ -229,14 +283,6 @@ class Chunked:
             return
         self._left = _size(line)
         self._state = self.DATA if self._left else self.TRAILERS
-
-
-def _plain_size(line: bytes) -> int:
-    """A chunk's size where its line is digits and nothing else, else 0."""
-    try:
-        return int(line, 16) if line.isalnum() and b"x" not in line.lower() else 0  # int takes 0x1f too
-    except ValueError:
-        return 0
 
 
 def _size(line: bytes) -> int:

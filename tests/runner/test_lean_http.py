@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from kvt_async.engine.lean_http import HeadReader, NotHttpError, at_once, body_of, read_head
+from kvt_async.engine.lean_http import _FIELDS, _REMEMBERED, HeadReader, NotHttpError, at_once, body_of, read_head
 from tests.runner.faults import chunk, head, reply
 
 SSE = reply("Par", "is é", "\u2028!")
@@ -44,6 +44,8 @@ def cut(data: bytes, rng: random.Random, longest: int) -> list[bytes]:
 
 WHOLE = {
     "chunked": head(chunked=True) + chunk(SSE[:70]) + chunk(SSE[70:]) + chunk(b""),
+    "a chunk an event": head(chunked=True) + b"".join(map(chunk, SSE.splitlines(keepends=True))) + chunk(b""),
+    "line ends inside": head(chunked=True) + chunk(SSE[:9] + b"\r\n3\r\n") + chunk(SSE[9:]) + chunk(b""),
     "counted": head(length=len(SSE)) + SSE,
     "until close": head() + SSE,
     "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + head(chunked=True) + chunk(SSE) + chunk(b""),
@@ -55,7 +57,8 @@ WHOLE = {
 def test_a_reply_is_the_same_cut_at_every_byte(name: str) -> None:
     data = WHOLE[name]
     expected = parse([data])
-    assert expected == (200, b"12345" if name == "trailers" else SSE, name != "until close", b"")
+    body = {"trailers": b"12345", "line ends inside": SSE[:9] + b"\r\n3\r\n" + SSE[9:]}.get(name, SSE)
+    assert expected == (200, body, name != "until close", b"")
     assert all(parse([data[:at], data[at:]]) == expected for at in range(len(data)))
     assert parse([data[at : at + 1] for at in range(len(data))]) == expected
 
@@ -118,17 +121,24 @@ def test_a_seeded_fuzzer_finds_no_crash_and_no_difference() -> None:
         assert whole is None or (whole[0].status, whole[1], True, b"") == expected, bytes(data)
 
 
-def test_a_short_reply_in_one_read_is_taken_at_once_if_its_head_is_known() -> None:
-    data = head(chunked=True) + chunk(SSE) + chunk(b"")
-    parse([data])
-    found = at_once(data)
+@pytest.mark.parametrize("name", ["chunked", "a chunk an event"])
+def test_a_reply_of_plain_chunks_in_one_read_is_taken_at_once(name: str) -> None:
+    found = at_once(WHOLE[name])
     assert found is not None
-    assert found[1] == SSE
+    assert (found[0].status, found[1]) == (200, SSE)
+
+
+def test_what_lines_were_read_as_is_remembered_within_bounds() -> None:
+    for n in range(2 * _REMEMBERED):
+        assert read_head(b"HTTP/1.1 200 X\r\nX-Request-Id: %d\r\nA: b" % n).headers == {
+            "x-request-id": str(n),
+            "a": "b",
+        }
+    assert len(_FIELDS) <= _REMEMBERED
 
 
 @pytest.mark.parametrize(
     "rest", [b"0x1\r\nx\r\n0\r\n\r\n", chunk(b"x") + chunk(b"") + b"more", chunk(b"x"), chunk(b"")]
 )
 def test_anything_else_is_not_taken_at_once(rest: bytes) -> None:
-    parse([head(chunked=True)])
     assert at_once(head(chunked=True) + rest) is None

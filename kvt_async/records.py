@@ -1,19 +1,18 @@
-"""The nouns, frozen. Fields named like columns mean what contract/schema.sql says."""
+"""The nouns, frozen. Fields named like columns mean what contract/schema.sql says.
+
+What every request makes anew is a msgspec Struct: made in a third of a dataclass's time, and frozen at no cost. None of
+them can be part of a cycle, so the garbage collector need not look at them (`gc=False`).
+"""
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any
+
+from msgspec import Struct
+from msgspec import field as struct_field
 
 from kvt_async.contract.errors import EndState, ErrorType
 
 Json = dict[str, Any]
-_Noun = TypeVar("_Noun")
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def noun(cls: type[_Noun]) -> type[_Noun]:
-    """A dataclass that the type checker holds to be frozen. A guard on every field at run time would make it five times
-    as dear to make, and each request makes several."""
-    return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,7 @@ class Level:
     endpoints: tuple[str, ...] = ()  # base URLs that serve this level
 
 
-@noun
-class Request:
+class Request(Struct, frozen=True, gc=False):
     """One prompt to send at one level. `body` is complete and encoded before any clock starts."""
 
     request_id: str
@@ -61,12 +59,11 @@ class Request:
     max_tokens: int
     series_idx: int = 0  # try series (0 unless --retry-failed)
     attempts_before: int = 0  # attempts stored by earlier sessions: the next attempt_idx
-    expects: Json = field(default_factory=dict)  # requested budget, for the evidence
+    expects: Json = struct_field(default_factory=dict)  # requested budget, for the evidence
     prompt_sha256: str | None = None  # of the messages where they aren't the manifest's (truncate_prompt)
 
 
-@dataclass(slots=True)
-class Marks:
+class Marks(Struct, gc=False):
     """Instants of one attempt, monotonic ns; None: it didn't happen. Columns of `telemetry`."""
 
     intended_ns: int | None = None
@@ -102,8 +99,7 @@ class Marks:
     cached_tokens: int | None = None
 
 
-@noun
-class Reply:
+class Reply(Struct, frozen=True, gc=False):
     """The successful end of an attempt."""
 
     text: str
@@ -114,8 +110,7 @@ class Reply:
     kv_effective: float | None
 
 
-@noun
-class Attempt:
+class Attempt(Struct, frozen=True, gc=False):
     """One HTTP try. Exactly one of `error_type` and `reply` is set."""
 
     attempt_idx: int
@@ -133,8 +128,7 @@ class Attempt:
     reply: Reply | None = None
 
 
-@noun
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """The end of one request in this session. Earlier attempts were recorded as they ended; `last` was not.
 
     `give_up` None and no reply: not done (breaker, Ctrl-C); the next run sends it again.

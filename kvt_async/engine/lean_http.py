@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from kvt_async.records import noun
+from msgspec import Struct
 
 MAX_HEAD = 65_536
 MAX_LINE = 8_190
@@ -43,8 +43,7 @@ class _Memory(dict[bytes, _V]):
         return found
 
 
-@noun
-class Head:
+class Head(Struct, frozen=True, gc=False):
     """Status and headers of a reply. `length` None with `chunked` False: the body ends with the connection."""
 
     status: int

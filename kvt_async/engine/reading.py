@@ -2,7 +2,6 @@
 in the latencies of all others."""
 
 import re
-import secrets
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -26,11 +25,8 @@ LEARN_AFTER = 2  # text chunks; finding the shape of a stream costs as much as r
 _PLAIN = re.compile(rb"(?:data: \{[^\n]*\n\n){1,%d}" % BATCH)  # one line of data and a blank one
 _START = b"data: "
 _BETWEEN = b"\n\n" + _START
-_END = b"\n\ndata: [DONE]\n\n"
-_PLAIN_START, _PLAIN_END = _START + b"{", b"}" + _END
-_MARK = secrets.randbits(60)
-_MARKED = b"\n,%d,\n" % _MARK
-_DONE = b"data: [DONE]\n\n"
+_LAST_LINE = b"data: [DONE]"
+_DONE = _LAST_LINE + b"\n\n"
 
 
 class Reading:
@@ -83,7 +79,8 @@ class Reading:
         exchange, transcript, events = self._exchange, self.transcript, self._event_ns
         marks = exchange.marks
         marks.n_events, marks.done_ns = len(events), self.done_ns
-        marks.first_event_ns = events[0] if events else None
+        if events:
+            marks.first_event_ns = events[0]
         marks.first_reasoning_ns = transcript.first_reasoning_ns
         marks.first_content_ns = transcript.first_content_ns
         marks.first_tool_ns = transcript.first_tool_ns
@@ -104,36 +101,27 @@ class Reading:
                 marks.chunks = encode_arrivals(offsets, transcript.chunk_chars)
 
     def _short(self, body: bytes) -> bool:
-        """Read a short reply at one go: all of its events as one JSON array. False, and nothing read: it is not plain.
-
-        A number that no server can guess is put between neighbours, and a line end, which no JSON string may hold:
-        found again between the values, and only there, it proves that each line is one value of its own.
-        """
-        if not body.startswith(_PLAIN_START) or not body.endswith(_PLAIN_END) or b"\r" in body:
+        """Read a short reply at one go. False, and nothing read: it is not one line of data and a blank one a time."""
+        lines = body.split(b"\n\n")
+        if lines[-2:] != [_LAST_LINE, b""] or body.count(b"\n") != 2 * len(lines) - 2 or b"\r" in body:
             return False
-        lines = body[len(_START) : -len(_END)]
-        between = lines.count(_BETWEEN)
-        if lines.count(b"\n") != 2 * between:
-            return False
+        del lines[-2:]
         try:
-            values = orjson.loads(b"[" + lines.replace(_BETWEEN, _MARKED) + b"]")
+            events = [orjson.loads(line[6:]) for line in lines if line.startswith(_START)]
         except orjson.JSONDecodeError:
             return False
-        if values[1::2] != [_MARK] * between:
+        if len(events) != len(lines):
             return False
-        arrival_of, add = _Arrivals(self._exchange), self.transcript.add
-        if (only := arrival_of.only) is not None:
-            arrivals = [only] * (between + 2)
+        if len(self._exchange.arrivals) == 1:
+            arrivals = [self._exchange.arrivals[0]] * (len(lines) + 1)
         else:
-            arrivals = arrival_of.each(0, [*lines.split(_BETWEEN), b"[DONE]"], len(_START) + 2)
-        self._event_ns = arrivals
-        for nth, event in enumerate(values[::2]):
-            try:
-                add(event, arrivals[nth])
-            except UnreadableError:
-                del arrivals[nth + 1 :]
-                raise
-        self.done_ns = arrivals[-1]
+            arrivals = _Arrivals(self._exchange).each(0, [*lines, _LAST_LINE], 2)
+        try:
+            self.transcript.add(events, arrivals)
+        except UnreadableError:
+            self.transcript = Transcript()  # one by one it is known where it ended
+            return False
+        self._event_ns, self.done_ns = arrivals, arrivals[-1]
         return True
 
     def _many(self, body: bytes) -> bool:
@@ -194,13 +182,7 @@ class Reading:
             payloads = body[pos + 6 : plain.end() - 2].split(_BETWEEN)
             arrivals = arrival_of.each(pos, payloads, 8)
             self._event_ns += arrivals
-            add = self.transcript.add
-            for payload, at_ns in zip(payloads, arrivals, strict=True):
-                try:
-                    event = orjson.loads(payload)
-                except orjson.JSONDecodeError:
-                    event = parse_json(payload)
-                add(event, at_ns)
+            self.transcript.add(map(parse_json, payloads), arrivals)
             pos = plain.end()
             if self._shape is None and len(self.transcript.chunk_ns) >= LEARN_AFTER:
                 self._shape = learn(payloads[-1], parse_json(payloads[-1]))
@@ -222,7 +204,7 @@ class Reading:
             self.done_ns = at_ns
             return True
         if bare:
-            self.transcript.add(parse_json(bare), at_ns)
+            self.transcript.add((parse_json(bare),), (at_ns,))
         return False
 
 

@@ -4,10 +4,11 @@ Reading is lenient about what servers add and strict about what kvt needs: an ev
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
+from msgspec import Struct, field
 
 from kvt_async.records import Json
 
@@ -44,44 +45,26 @@ def json_or_none(data: bytes) -> Any:
         return None
 
 
-class Transcript:
+class Transcript(Struct, gc=False):
     """What the events of one reply said, in order, with the instants of what first came when.
 
     A role-only, empty or usage-only event is no text. Instants are None where the thing did not happen.
     """
 
-    __slots__ = (
-        "chunk_chars",
-        "chunk_ns",
-        "content",
-        "error",
-        "finish_ns",
-        "finish_reason",
-        "first_content_ns",
-        "first_reasoning_ns",
-        "first_tool_ns",
-        "last_delta_ns",
-        "reasoning",
-        "tools",
-        "usage",
-        "usage_ns",
-    )
-
-    def __init__(self) -> None:
-        self.content: list[str] = []
-        self.reasoning: list[str] = []
-        self.tools: list[Any] = []
-        self.chunk_ns: list[int] = []  # arrival of every text chunk, content or reasoning
-        self.chunk_chars: list[int] = []  # and its length
-        self.finish_reason: str | None = None
-        self.usage: Json | None = None
-        self.error: Any = None
-        self.first_content_ns: int | None = None
-        self.first_reasoning_ns: int | None = None
-        self.first_tool_ns: int | None = None
-        self.last_delta_ns: int | None = None
-        self.finish_ns: int | None = None
-        self.usage_ns: int | None = None
+    content: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    tools: list[Any] = field(default_factory=list)
+    chunk_ns: list[int] = field(default_factory=list)  # arrival of every text chunk, content or reasoning
+    chunk_chars: list[int] = field(default_factory=list)  # and its length
+    finish_reason: str | None = None
+    usage: Json | None = None
+    error: Any = None
+    first_content_ns: int | None = None
+    first_reasoning_ns: int | None = None
+    first_tool_ns: int | None = None
+    last_delta_ns: int | None = None
+    finish_ns: int | None = None
+    usage_ns: int | None = None
 
     def add_run(self, texts: Sequence[str], arrivals: Sequence[int]) -> None:
         """Pieces of content that were found without reading the whole of their events, and when each came."""
@@ -96,23 +79,39 @@ class Transcript:
             self.chunk_ns += arrivals
             self.chunk_chars += map(len, texts)
 
-    def add(self, event: Any, at_ns: int) -> None:
-        """One event of a stream. Raises UnreadableError for a shape that can't be read."""
-        if type(event) is not dict:
-            raise UnreadableError("an event is not a JSON object", _again(event))
-        choices = event.get("choices")
-        if choices:
-            choice = choices[0] if type(choices) is list else None
-            if type(choice) is not dict:
-                raise UnreadableError("`choices` is not a list of objects", _again(event))
-            index = choice.get("index")
-            if index is None or index == 0:
-                self._choice(choice, at_ns)
-        else:
-            self._note_error(event)
-        usage = event.get("usage")
-        if usage is not None and type(usage) is dict:
-            self.usage, self.usage_ns = usage, at_ns
+    def add(self, events: Iterable[Any], arrivals: Iterable[int]) -> None:
+        """Events of a stream in order, and when each came. Raises UnreadableError for a shape that can't be read."""
+        for event, at_ns in zip(events, arrivals):  # noqa: B905 - `strict` would be looked at for every event
+            if type(event) is not dict:
+                raise UnreadableError("an event is not a JSON object", _again(event))
+            choices = event.get("choices")
+            if choices:
+                choice = choices[0] if type(choices) is list else None
+                if type(choice) is not dict:
+                    raise UnreadableError("`choices` is not a list of objects", _again(event))
+                if not choice.get("index"):
+                    delta = choice.get("delta")
+                    if type(delta) is dict:
+                        text = delta.get("content")
+                        if text:
+                            self._content(text, at_ns)
+                        others = len(delta) - (text is not None)
+                        if others and not (others == 1 and "role" in delta):
+                            self._rarer(delta, at_ns)
+                    elif delta is not None:
+                        raise UnreadableError("`delta` is not an object", _again(choice))
+                    elif text := choice.get("text"):
+                        self._content(text, at_ns)
+                    reason = choice.get("finish_reason")
+                    if reason is not None:
+                        self.finish_reason, self.finish_ns = _reason(reason), at_ns
+                    if error := choice.get("error"):
+                        self.error = error
+            else:
+                self._note_error(event)
+            usage = event.get("usage")
+            if usage is not None and type(usage) is dict:
+                self.usage, self.usage_ns = usage, at_ns
 
     def add_whole(self, body: Any) -> None:
         """A reply that was not streamed. Raises UnreadableError."""
@@ -145,26 +144,6 @@ class Transcript:
     @property
     def reasoning_text(self) -> str | None:
         return _whole("".join(self.reasoning)) if self.reasoning else None
-
-    def _choice(self, choice: Json, at_ns: int) -> None:
-        delta = choice.get("delta")
-        if delta is None:
-            text = choice.get("text")
-            if text:
-                self._content(text, at_ns)
-        elif type(delta) is dict:
-            text = delta.get("content")
-            if text:
-                self._content(text, at_ns)
-            if len(delta) > (text is not None):
-                self._rarer(delta, at_ns)
-        else:
-            raise UnreadableError("`delta` is not an object", _again(choice))
-        reason = choice.get("finish_reason")
-        if reason is not None:
-            self.finish_reason, self.finish_ns = _reason(reason), at_ns
-        if choice.get("error"):
-            self.error = choice["error"]
 
     def _content(self, text: Any, at_ns: int) -> None:
         if type(text) is not str:

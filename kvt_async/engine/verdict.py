@@ -1,9 +1,10 @@
 """An Exchange -> how it ended, in the words of contract/errors.py, and what it said."""
 
 import zlib
-from dataclasses import dataclass, field
+from functools import lru_cache
 
 import orjson
+from msgspec import Struct, field
 
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.engine import faults
@@ -16,8 +17,7 @@ _TIMEOUTS = (ErrorType.CONNECT_TIMEOUT, ErrorType.TTFB_TIMEOUT, ErrorType.IDLE_T
 _SNIFFED = ("", "text/plain", "application/octet-stream")  # content types that say nothing
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True, gc=False):
     """`error` None: the attempt gave the reply in `transcript`."""
 
     end_state: EndState
@@ -32,7 +32,8 @@ def reading_of(exchange: Exchange) -> Reading | None:
     status = exchange.status
     if status is None or status >= 300 or status < 200:
         return None
-    exchange.undecodable = _decompress(exchange)
+    if "content-encoding" in exchange.headers:
+        exchange.undecodable = _decompress(exchange)
     return Reading(exchange) if exchange.undecodable is None and _kind(exchange) == "sse" else None
 
 
@@ -50,7 +51,8 @@ def judge(exchange: Exchange, reading: Reading | None, redactor: Redactor, *, st
         return _whole(exchange, redactor)
     if exchange.fault is not None and not exchange.body_bytes:
         return _broken(exchange, Transcript(), redactor)
-    what = f"status {exchange.status} with content type {exchange.content_type() or 'none'!r}"
+    content_type = _media_type(exchange.headers.get("content-type", ""))
+    what = f"status {exchange.status} with content type {content_type or 'none'!r}"
     return Verdict(
         EndState.MALFORMED,
         ErrorType.MALFORMED,
@@ -129,12 +131,12 @@ def _stream(exchange: Exchange, reading: Reading, redactor: Redactor, store_chun
 
 
 def _accepted(end_state: EndState, exchange: Exchange, transcript: Transcript) -> Verdict:
-    marks, usage = exchange.marks, transcript.usage
+    usage = transcript.usage
     if usage is not None:
+        marks = exchange.marks
         marks.prompt_tokens = as_count(usage.get("prompt_tokens"))
         marks.completion_tokens = as_count(usage.get("completion_tokens"))
-        details = usage.get("prompt_tokens_details")
-        if type(details) is dict:
+        if "prompt_tokens_details" in usage and type(details := usage["prompt_tokens_details"]) is dict:
             marks.cached_tokens = as_count(details.get("cached_tokens"))
     return Verdict(end_state, transcript=transcript)
 
@@ -163,10 +165,10 @@ def _broken(exchange: Exchange, transcript: Transcript, redactor: Redactor) -> V
 
 
 def _kind(exchange: Exchange) -> str | None:
-    if exchange.headers.get("content-type") == "text/event-stream" and exchange.raw_body().startswith(b"data:"):
+    content_type, body = _media_type(exchange.headers.get("content-type", "")), exchange.raw_body()
+    if content_type == "text/event-stream" and body.startswith(b"data:"):
         return "sse"
-    content_type = exchange.content_type()
-    head = exchange.raw_body()[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    head = body[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     if content_type == "text/event-stream":
         return "json" if head.startswith(b"{") else "sse"  # an error object under the stream's content type
     is_json = content_type == "application/json" or content_type.endswith("+json")
@@ -175,6 +177,11 @@ def _kind(exchange: Exchange) -> str | None:
     if is_json or (content_type in _SNIFFED and head.startswith((b"{", b"["))):
         return "json"
     return None
+
+
+@lru_cache(64)
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _decompress(exchange: Exchange) -> str | None:

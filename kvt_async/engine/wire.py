@@ -92,9 +92,6 @@ class Exchange:
             and self.status is None
         )
 
-    def content_type(self) -> str:
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
     def raw_body(self) -> bytes:
         """All body bytes; once the exchange is over they are joined once."""
         if self.joined is None or len(self.joined) != self.body_bytes:

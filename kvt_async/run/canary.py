@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import orjson
+from msgspec import structs
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, DeadKnobError, ErrorType, ServerError
@@ -216,7 +217,8 @@ class _Asked:
         if reply is not None:
             asked = expectation(level, entry.token_len, entry.context_tokens)
             evidence, effective = read_evidence(asked, reply.usage, {})
-            attempt = replace(attempt, reply=replace(reply, kv_evidence=evidence, kv_effective=effective))
+            reply = structs.replace(reply, kv_evidence=evidence, kv_effective=effective)
+            attempt = structs.replace(attempt, reply=reply)
         detail = {
             "example_id": entry.example.example_id,
             "endpoint": attempt.endpoint,

@@ -1,17 +1,14 @@
 """Records -> rows: the columns of the hot tables by name, and nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import fields
-from operator import attrgetter
 
 import orjson
+from msgspec.structs import astuple
 
 from kvt_async.records import Attempt, Json, Marks, Outcome, Reply, Request
 
 Row = tuple[str, tuple[object, ...]]  # table, values in the order of COLUMNS[table]
 
-_MARKS = tuple(f.name for f in fields(Marks))
-_marks_of = attrgetter(*_MARKS)
 COLUMNS: dict[str, tuple[str, ...]] = {
     "requests": ("request_id", "run_id", "example_id", "prompt_sha256", "created_at"),
     "try_series": ("request_id", "series_idx", "session_id", "created_at"),
@@ -23,7 +20,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("request_id", "attempt_idx", "text", "reasoning", "finish_reason", "usage_json"),
         *("kv_evidence_json", "kv_effective", "created_at"),
     ),
-    "telemetry": ("request_id", "attempt_idx", *_MARKS),
+    "telemetry": ("request_id", "attempt_idx", *Marks.__struct_fields__),
     "give_ups": ("request_id", "series_idx", "reason", "created_at"),
 }
 
@@ -40,7 +37,7 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
                 *(attempt.retry_after_s, attempt.latency_s),
             ),
         ),
-        ("telemetry", (*key, *_marks_of(attempt.marks))),
+        ("telemetry", (*key, *astuple(attempt.marks))),
     ]
     if attempt.reply is not None:
         rows.append(("responses", _response(key, attempt.reply, now)))

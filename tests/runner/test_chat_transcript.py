@@ -12,8 +12,7 @@ from tests.runner.faults import delta, usage
 
 def read(*events: Any) -> Transcript:
     transcript = Transcript()
-    for at, event in enumerate(events):
-        transcript.add(event, at)
+    transcript.add(events, range(len(events)))
     return transcript
 
 

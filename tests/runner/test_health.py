@@ -7,9 +7,9 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from kvt_async.records import Marks
 from kvt_async.run.health import BOUND, Health, Histogram

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from kvt_async.records import Attempt, Outcome, Request
 from kvt_async.run.pipeline import Ahead, Gate, Pipeline, send_all

@@ -60,7 +60,7 @@ def said(exchange: Exchange, *, one_by_one: bool) -> tuple[object, ...]:
         unreadable = str(reading.unreadable or "")
     reading.fill(store_chunks=True)
     transcript, marks = reading.transcript, exchange.marks
-    named = {name: getattr(transcript, name) for name in transcript.__slots__}
+    named = {name: getattr(transcript, name) for name in transcript.__struct_fields__}
     broke = bool(unreadable)
     return (
         named,

@@ -4,10 +4,10 @@ import asyncio
 import os
 import shutil
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from kvt_async.contract.errors import StoreError
 from kvt_async.contract.schema import connect_for_reading

@@ -34,7 +34,10 @@ class Breaker:
 
     def succeeded(self, began_at: float) -> None:
         """An attempt that began then was answered. A reply that was already under way proves nothing about later."""
-        self.last_success_began = max(began_at, self.last_success_began or began_at)
+        if self.last_success_began is None or began_at > self.last_success_began:
+            self.last_success_began = began_at
+        if self._failures:
+            self.answered()
 
     def failed(self, request_id: str, began_at: float, now: float, reason: str, *, final: bool = False) -> None:
         """A connection-level failure of an attempt that began at `began_at`. `final`: trying again can't help."""

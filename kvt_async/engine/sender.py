@@ -10,6 +10,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from msgspec import Struct, field
+
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.load import secret
 from kvt_async.contract.settings import Settings
@@ -22,7 +24,7 @@ from kvt_async.engine.policy import CONNECTION_LEVEL, Decision, backoff_s, decid
 from kvt_async.records import Attempt, Marks, Outcome, Request
 
 Record = Callable[[Request, Attempt], Awaitable[None]]
-Admit = Callable[[], Awaitable[None]]
+Again = Callable[[], Awaitable[None]]
 
 _ENDED = Decision()  # no wait and no reason to give up: it succeeded, or the run stopped
 
@@ -83,20 +85,20 @@ class Sender(Pages):
         request: Request,
         record: Record,
         *,
-        admit: Admit | None = None,
+        again: Again | None = None,
         scheduled_ns: int | None = None,
         intended_ns: int | None = None,
     ) -> Outcome:
         """Try until it is answered, given up, or the run stops; `record` gets every attempt but the last.
 
-        `admit` is awaited before each try stands in line. `scheduled_ns`: when the producer made the request;
+        `again` is awaited before each try but the first. `scheduled_ns`: when the producer made the request;
         `intended_ns`: when an open-loop schedule wanted it sent.
         """
-        sending = _Sending(request, record, admit, scheduled_ns, intended_ns)
+        sending = _Sending(request, record, again, scheduled_ns, intended_ns, attempt_idx=request.attempts_before)
         try:
             tried, decision = await self._try(sending)
             if decision.wait_s is not None:
-                tried, decision = await with_retries((tried, decision), lambda: self._try(sending), self._nap)
+                tried, decision = await with_retries((tried, decision), lambda: self._try_again(sending), self._nap)
         except asyncio.CancelledError:
             for attempt in sending.cancelled:
                 with suppress(TimeoutError):
@@ -112,25 +114,46 @@ class Sender(Pages):
             tried = await self._the_client.attempt(endpoint, path, body, fresh=True)
         return tried.attempt
 
+    async def _try_again(self, sending: "_Sending") -> tuple[Tried | None, Decision]:
+        if sending.again is not None and not self._halted.is_set():
+            await sending.again()
+        return await self._try(sending)
+
     async def _try(self, sending: "_Sending") -> tuple[Tried | None, Decision]:
+        """One try, and what follows from it; one more at once where the first met a pooled connection that the server
+        had closed."""
         if self._halted.is_set():
             return None, _ENDED
         request, dispatcher = sending.request, self.dispatcher
         estimate = request.prompt_tokens + request.max_tokens
-        sending.dequeued_ns = sending.dequeued_ns or time.perf_counter_ns()
-        if sending.admit is not None:
-            await sending.admit()
+        dequeued_ns = time.perf_counter_ns()
         if not dispatcher.enter_at_once() and not await self._stand_in_line(estimate):
             return None, _ENDED
+        endpoint = self._pick(request.endpoints) if len(request.endpoints) > 1 else request.endpoints[0]
+        self._flying[endpoint] += 1
         used: int | None = None
         try:
-            tried = await self._exchange(sending)
+            tried = await self._once(sending, endpoint, dequeued_ns)
+            if tried.stale:
+                await sending.record(request, tried.attempt)
+                sending.next_attempt(due_s=0.0)
+                dispatcher.owed_requests += 1
+                self.retries += 1
+                tried = await self._once(sending, endpoint, None, fresh=True)
             marks = tried.attempt.marks
             if marks.prompt_tokens is not None and marks.completion_tokens is not None:
                 used = marks.prompt_tokens + marks.completion_tokens
         finally:
+            self._flying[endpoint] -= 1
             dispatcher.leave(estimate, used)
-        decision = self._decide(tried, sending)
+        sending.n_tries += 1
+        if tried.attempt.error_type is None:
+            self._aside.take_back(endpoint)
+            self.breaker.succeeded((marks.start_ns or dequeued_ns) / 1e9)
+            if sending.n_tries == 1:
+                dispatcher.slots.succeeded()
+            return tried, _ENDED
+        decision = self._failed(tried, sending, endpoint)
         if decision.wait_s is not None:
             self.retries += 1
             await sending.record(request, tried.attempt)
@@ -153,40 +176,18 @@ class Sender(Pages):
             return False
         return True
 
-    async def _exchange(self, sending: "_Sending") -> Tried:
-        """One try; one more at once where the first met a pooled connection that the server had closed."""
-        request, endpoint = sending.request, self._pick(sending.request.endpoints)
-        self._flying[endpoint] += 1
-        try:
-            tried = await self._once(sending, endpoint, fresh=False)
-            if tried.stale:
-                await sending.record(request, tried.attempt)
-                sending.next_attempt(due_s=0.0)
-                self.dispatcher.owed_requests += 1
-                self.retries += 1
-                tried = await self._once(sending, endpoint, fresh=True)
-        finally:
-            self._flying[endpoint] -= 1
-        if tried.attempt.error_type not in CONNECTION_LEVEL:
-            self._aside.take_back(endpoint)
-        elif len(request.endpoints) > 1:
-            self._aside.put(endpoint)
-        return tried
-
-    def _once(self, sending: "_Sending", endpoint: str, *, fresh: bool) -> Awaitable[Tried]:
-        request = sending.request
-        marks = Marks(
-            sending.intended_ns,
-            sending.scheduled_ns or sending.dequeued_ns,
-            sending.dequeued_ns or sending.scheduled_ns,
-            time.perf_counter_ns(),
-        )
-        sending.first_at = sending.first_at or time.monotonic()
+    def _once(
+        self, sending: "_Sending", endpoint: str, dequeued_ns: int | None, *, fresh: bool = False
+    ) -> Awaitable[Tried]:
+        now = time.perf_counter_ns()
+        if sending.first_ns is None:
+            sending.first_ns = now
+        request, due_ns = sending.request, sending.scheduled_ns
         return self._the_client.attempt(
             endpoint,
             request.path,
             request.body,
-            marks=marks,
+            marks=Marks(sending.intended_ns, due_ns or dequeued_ns, dequeued_ns or due_ns, now),
             attempt_idx=sending.attempt_idx,
             series_idx=request.series_idx,
             expects=request.expects,
@@ -194,44 +195,36 @@ class Sender(Pages):
             cancelled=sending.cancelled,
         )
 
-    def _decide(self, tried: Tried, sending: "_Sending") -> Decision:
-        attempt, now = tried.attempt, time.monotonic()
-        sending.n_tries += 1
-        self._tell(tried, sending.request.request_id, sending.n_tries, now)
-        if attempt.error_type is None:
-            return _ENDED
-        decision = decide(
-            tried, self.settings.limits.retry, sending.n_tries, now - (sending.first_at or now), self._rng
-        )
-        if attempt.error_type not in CONNECTION_LEVEL:
+    def _failed(self, tried: Tried, sending: "_Sending", endpoint: str) -> Decision:
+        """What a failure means for the endpoint, the limits, the breaker, and the request."""
+        attempt, retry, now = tried.attempt, self.settings.limits.retry, time.perf_counter()
+        connection_level = attempt.error_type in CONNECTION_LEVEL
+        if not connection_level:
+            self._aside.take_back(endpoint)
+        elif len(sending.request.endpoints) > 1:
+            self._aside.put(endpoint)
+        if attempt.http_status is not None:
+            self.breaker.answered()
+            if attempt.http_status in (429, 503):
+                self.dispatcher.slots.refused()
+        elif connection_level:
+            reason = f"{attempt.endpoint}: {attempt.error_message}"
+            final, began = attempt.error_type is ErrorType.TLS, now - attempt.latency_s
+            self.breaker.failed(sending.request.request_id, began, now, reason, final=final)
+            if self.breaker.tripped.is_set():
+                self.halt()
+        decision = decide(tried, retry, sending.n_tries, now - (sending.first_ns or 0) / 1e9, self._rng)
+        if not connection_level:
             sending.failing_since = None
         else:
             began = now - attempt.latency_s
             sending.failing_since = began if sending.failing_since is None else sending.failing_since
             if decision.reason is not None and not self.breaker.may_give_up(sending.failing_since):
-                wait = backoff_s(self.settings.limits.retry, sending.n_tries, self._rng)
+                wait = backoff_s(retry, sending.n_tries, self._rng)
                 decision = Decision(wait_s=min(wait, LONGEST_NAP_S))
-        if self._halted.is_set() and (decision.wait_s is not None or attempt.error_type in CONNECTION_LEVEL):
+        if self._halted.is_set() and (decision.wait_s is not None or connection_level):
             return _ENDED  # it failed, but not for good: pending
         return decision
-
-    def _tell(self, tried: Tried, request_id: str, n_tries: int, now: float) -> None:
-        """The breaker and the adaptive limit learn from every attempt."""
-        attempt = tried.attempt
-        if attempt.error_type is None:
-            self.breaker.succeeded(now - attempt.latency_s)
-            if n_tries == 1:
-                self.dispatcher.slots.succeeded()
-        if attempt.http_status is not None:
-            self.breaker.answered()
-            if attempt.http_status in (429, 503):
-                self.dispatcher.slots.refused()
-        elif attempt.error_type in CONNECTION_LEVEL:
-            reason = f"{attempt.endpoint}: {attempt.error_message}"
-            final = attempt.error_type is ErrorType.TLS
-            self.breaker.failed(request_id, now - attempt.latency_s, now, reason, final=final)
-            if self.breaker.tripped.is_set():
-                self.halt()
 
     async def _nap(self, seconds: float) -> None:
         """Sleep between two tries: holds no permit and no slot, and ends early when the run stops."""
@@ -240,37 +233,29 @@ class Sender(Pages):
                 await self._halted.wait()
 
     def _pick(self, endpoints: tuple[str, ...]) -> str:
-        if len(endpoints) == 1:
-            return endpoints[0]
         start = next(self._turn)
         turned = [endpoints[(start + n) % len(endpoints)] for n in range(len(endpoints))]
         return min(turned, key=lambda url: (url in self._aside, self._flying[url]))
 
 
-class _Sending:
+class _Sending(Struct, gc=False):
     """Where one request stands."""
 
-    def __init__(
-        self,
-        request: Request,
-        record: Record,
-        admit: Admit | None,
-        scheduled_ns: int | None,
-        intended_ns: int | None,
-    ) -> None:
-        self.request, self.record, self.admit = request, record, admit
-        self.scheduled_ns, self.intended_ns = scheduled_ns, intended_ns
-        self.dequeued_ns: int | None = None
-        self.attempt_idx = request.attempts_before
-        self.n_tries = 0  # an immediate second send over a fresh connection belongs to the same try
-        self.first_at: float | None = None
-        self.failing_since: float | None = None  # since when its tries fail at connection level, monotonic seconds
-        self.cancelled: list[Attempt] = []
+    request: Request
+    record: Record
+    again: Again | None
+    scheduled_ns: int | None  # when its next try is due; the first: when the producer made it
+    intended_ns: int | None
+    attempt_idx: int
+    n_tries: int = 0  # an immediate second send over a fresh connection belongs to the same try
+    first_ns: int | None = None  # when its first try passed the limits
+    failing_since: float | None = None  # since when its tries fail at connection level, monotonic seconds
+    cancelled: list[Attempt] = field(default_factory=list)
 
     def next_attempt(self, due_s: float) -> None:
         self.attempt_idx += 1
         self.scheduled_ns = time.perf_counter_ns() + int(due_s * 1e9)
-        self.dequeued_ns = self.intended_ns = None
+        self.intended_ns = None
 
 
 def raise_file_limit() -> None:

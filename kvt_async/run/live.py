@@ -22,9 +22,10 @@ from kvt_async.run.health import Health
 from kvt_async.run.interrupts import Interrupts
 from kvt_async.run.launch import Launched
 from kvt_async.run.levels import label
+from kvt_async.run.line import Line
 from kvt_async.run.log import RunLog
 from kvt_async.run.meeting import Meeting
-from kvt_async.run.pipeline import Gate, Pipeline, send_all
+from kvt_async.run.pipeline import WORKERS_PER_PLACE, Pipeline, send_all
 from kvt_async.run.plan import pending, steps
 from kvt_async.run.progress import Progress
 from kvt_async.run.session import Run, add_generation, add_runs
@@ -154,8 +155,9 @@ class Live:
         feed = Feed(self.reader, self.store, self.dataset_id, self.runs, builder)
         limits = self.settings.limits
         order = steps(done, [run.level.repeat_idx > 0 for run in self.runs], limits.order, self.settings.sampling.seed)
-        gate = Gate(limits.concurrency, self.store)
-        pipe = Pipeline(self.sender.send, self.store, gate, progress, self.stop, self.session_id, utc_now)
+        workers = limits.concurrency * WORKERS_PER_PLACE
+        line = Line(limits.concurrency, workers, self.store)
+        pipe = Pipeline(self.sender.send, self.store, line, progress, self.stop, self.session_id, utc_now)
         health.start()
         self.interrupts.draining = True
         try:
@@ -169,7 +171,7 @@ class Live:
                 ),  # fmt: skip
                 aclosing(feed.requests(order)) as requests,
             ):
-                await send_all(requests, pipe, concurrency=limits.concurrency)
+                await send_all(requests, pipe, workers=workers)
         finally:
             self.interrupts.settle()
             health.stop()

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -38,9 +39,10 @@ class Writer:
         self._interval_s, self._max_rows = flush_interval_s, max_waiting_rows
         self._columns: dict[str, tuple[str, ...]] = dict(COLUMNS)
         self._inserts: dict[tuple[str, int], str] = {}
-        self._waiting: dict[str, list[tuple[object, ...]]] = {}
+        self._waiting: dict[str, list[tuple[object, ...]]] = defaultdict(list)
         self._n_waiting = 0
-        self._saved: asyncio.Future[None] | None = None  # of the rows that wait now; one future for a whole group
+        self._saved: asyncio.Future[None]  # of the rows that wait now; one future for a whole group
+        self._committing: asyncio.Future[None] | None = None  # of the group that is on its way to the disk
         self._told: list[Told] = []  # who wants to be called when they are committed, or can't be
         self._wake, self._hurry, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.broken: Exception | None = None  # why nothing can be written any more
@@ -57,6 +59,8 @@ class Writer:
                 info = await self._conn.execute_fetchall(f"PRAGMA table_info({table})")
                 self._columns[table] = tuple(row[1] for row in info)
         self._inode = os.stat(self.db).st_ino
+        self._loop = asyncio.get_running_loop()
+        self._saved = self._loop.create_future()
         self._task = asyncio.create_task(self._commit_forever(), name="writer")
         return self
 
@@ -83,21 +87,27 @@ class Writer:
 
         Raises StoreError once a commit has failed.
         """
-        while self._n_waiting >= self._max_rows and self.broken is None:
+        while not self.offer(rows, told):
+            if self.broken is not None:
+                raise self.broken
             self._room.clear()
             self._hurry.set()
             await self._room.wait()
-        if self.broken is not None:
-            raise self.broken
-        if self._saved is None:
-            self._saved = asyncio.get_running_loop().create_future()
+        return self._saved
+
+    def offer(self, rows: Sequence[Row], told: Told | None = None) -> bool:
+        """The same without waiting, if that can be done."""
+        if self._n_waiting >= self._max_rows or self.broken is not None:
+            return False
+        waiting = self._waiting
         for table, values in rows:
-            self._waiting.setdefault(table, []).append(values)
+            waiting[table].append(values)
         self._n_waiting += len(rows)
         if told is not None:
             self._told.append(told)
-        self._wake.set()
-        return self._saved
+        if not self._wake.is_set():
+            self._wake.set()
+        return True
 
     async def save(self, rows: Sequence[Row]) -> None:
         """`submit`, and return when committed."""
@@ -119,9 +129,12 @@ class Writer:
         """Return when everything submitted so far is committed."""
         if self.broken is not None:
             raise self.broken
-        if self._saved is not None:
+        futures = [self._committing] if self._committing is not None else []
+        if self._n_waiting:
             self._hurry.set()
-            await asyncio.shield(self._saved)
+            futures.append(self._saved)
+        for future in futures:
+            await asyncio.shield(future)
 
     async def _commit_forever(self) -> None:
         while True:
@@ -132,16 +145,18 @@ class Writer:
             self._hurry.clear()
             self._wake.clear()
             group, saved, told = self._waiting, self._saved, self._told
-            self._waiting, self._saved, self._told, self._n_waiting = {}, None, [], 0
+            self._waiting, self._told, self._n_waiting = defaultdict(list), [], 0
+            self._committing, self._saved = saved, self._loop.create_future()
             try:
                 if group:
                     await self._commit(group)
             except Exception as error:
                 self._fail(error, saved, told)
                 return
+            self._committing = None
             for tell in told:
                 tell(True)
-            if saved is not None and not saved.done():
+            if not saved.done():
                 saved.set_result(None)
             self._room.set()
             if self._closing and not self._n_waiting:
@@ -166,7 +181,7 @@ class Writer:
                     at += size
         conn.execute("COMMIT")
 
-    def _fail(self, error: Exception, saved: "asyncio.Future[None] | None", told: Sequence[Told]) -> None:
+    def _fail(self, error: Exception, saved: "asyncio.Future[None]", told: Sequence[Told]) -> None:
         if isinstance(error, FileNotFoundError):
             self.broken = StoreError(
                 "the database was moved or deleted while it was in use",
@@ -178,7 +193,7 @@ class Writer:
         else:
             self.broken = store_error(self.db, error)
         for future in (saved, self._saved):
-            if future is not None and not future.done():
+            if not future.done():
                 future.set_exception(self.broken)
                 future.exception()  # somebody may have gone already
         for tell in (*told, *self._told):

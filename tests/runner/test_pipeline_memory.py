@@ -7,7 +7,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from kvt_async.records import Attempt, Outcome, Request
-from kvt_async.run.pipeline import Ahead, Gate, Pipeline, send_all
+from kvt_async.run.line import Line
+from kvt_async.run.pipeline import Pipeline, send_all
 from kvt_async.store.writer import Writer
 from tests.runner.group_db import NOW, SESSION, attempt, make_group, request, request_row
 
@@ -36,19 +37,18 @@ async def run(db: Path, stop_after: int | None = None) -> Seen:
             seen.most = max(seen.most, seen.made - seen.saved_n)
             yield replace(request(seq), body=b"x" * SIZE)
 
-    async def send(request: Request, record: object, *, admit: object, scheduled_ns: int) -> Outcome:
-        await admit()  # type: ignore[operator]
+    async def send(request: Request, record: object, *, again: object, scheduled_ns: int) -> Outcome:
         await asyncio.sleep(0)
         if stop_after is not None and seen.saved_n >= stop_after:
             stop.set()
         return Outcome(request, attempt())
 
     async with Writer(db, 0.001) as store:
-        gate = Gate(CONCURRENCY, store)
-        pipe = Pipeline(send, store, gate, seen, stop, SESSION, lambda: NOW, Ahead(AHEAD * SIZE))
+        line = Line(CONCURRENCY, N, store, ahead_bytes=AHEAD * SIZE)
+        pipe = Pipeline(send, store, line, seen, stop, SESSION, lambda: NOW)
         async with asyncio.timeout(20):
-            await send_all(requests(store), pipe, concurrency=CONCURRENCY)
-        assert pipe.ahead.bytes == 0
+            await send_all(requests(store), pipe, workers=4 * CONCURRENCY)
+        assert line.waiting_bytes == 0
     return seen
 
 
@@ -63,16 +63,3 @@ async def test_a_stop_while_the_producer_waits_for_room_ends_the_run(tmp_path: P
     make_group(tmp_path / "k.sqlite", N)
     seen = await run(tmp_path / "k.sqlite", stop_after=5)
     assert 5 <= seen.saved_n < N
-
-
-async def test_a_body_beyond_the_bound_goes_alone() -> None:
-    ahead = Ahead(100)
-    async with asyncio.timeout(5):
-        await ahead.enter(1000)
-    second = asyncio.create_task(ahead.enter(10))
-    await asyncio.sleep(0)
-    assert not second.done()
-    ahead.leave(1000)
-    async with asyncio.timeout(5):
-        await second
-    assert ahead.bytes == 10

@@ -18,6 +18,7 @@ from kvt_async.records import Json, Level
 TRUNCATE = "truncate_prompt"  # the control whose prompt is cut before it is sent
 NAMES = ("policy", "budget", "keep_tokens", "compression_ratio", "divisor", "mode", "context_chars", "params")
 _SIZED, _SIZED_IN_TOKENS = frozenset({"keep_tokens", "context_chars"}), frozenset({"compression_ratio", "divisor"})
+_SHOWING = frozenset({"rounded", "cut", "server"})  # what beside kv.evidence says something of the applied budget
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_.-]+)?)\}")
 
 
@@ -117,8 +118,10 @@ def read_evidence(
     none; `pending` names what nobody read, `missing` what was looked for and not found.
     """
     evidence: Mapping[str, Any] = expects.get("evidence") or {}
-    unit = expects.get("unit", "fraction")
-    found: Json = {"requested": expects.get("requested"), "effective": None, "unit": unit, "source": "none"}
+    unit = expects["unit"]
+    found: Json = {"requested": expects["requested"], "effective": None, "unit": unit, "source": "none"}
+    if not evidence and _SHOWING.isdisjoint(expects):
+        return found, None
     if (rounded := expects.get("rounded")) is not None:
         found["rounded"] = rounded
     if cut := expects.get("cut"):

@@ -7,7 +7,9 @@ behaviour gives an equal Exchange and so an equal attempt.
 import re
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import partial
+
+from msgspec import Struct, field
 
 from kvt_async.contract.errors import ErrorType
 from kvt_async.engine.kernel_stamps import StampedSocket
@@ -20,17 +22,12 @@ _TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)"\s*:\s*"[^"]
 _BEFORE_DONE = tuple(end + data for end in (b"\n", b"\r") for data in (b"data: ", b"data:"))
 
 
-def _no_arrivals() -> "array[int]":
-    return array("q")
-
-
-@dataclass(slots=True)
-class Exchange:
+class Exchange(Struct, gc=False):
     """Filled as it happens. Of every read the body bytes and, stamped in the transport's read callback, its arrival:
     a number in an array, not an object, for a thousand streams keep hundreds of them each until they are over."""
 
     marks: Marks = field(default_factory=Marks)
-    arrivals: "array[int]" = field(default_factory=_no_arrivals)  # ns
+    arrivals: "array[int]" = field(default_factory=partial(array, "q"))  # ns
     pieces: list[bytes] = field(default_factory=list)
     kernel_ns: dict[int, int] = field(default_factory=dict)  # arrival -> the kernel's stamp, up to the first text
     arrived_ns: int = 0  # the newest read
@@ -60,11 +57,13 @@ class Exchange:
                 self.kernel_ns[now_ns] = source.stamp_ns
             source.watched = _TEXT.search(data) is None
         if not self.body_bytes:
-            self.marks.first_byte_ns, self.marks.first_byte_kernel_ns = now_ns, self.kernel_ns.get(now_ns)
+            self.marks.first_byte_ns = now_ns
+            if self.kernel_ns:
+                self.marks.first_byte_kernel_ns = self.kernel_ns.get(now_ns)
         self.arrivals.append(now_ns)
         self.pieces.append(data)
         self.body_bytes += len(data)
-        if data[-3:] != b"}\n\n":  # as reads of one whole event end
+        if not self.done_seen and data[-3:] != b"}\n\n":  # as reads of one whole event end
             at = data.rfind(b"[DONE]", -_DONE_WITHIN)
             if at >= 0 and (data.endswith(_BEFORE_DONE, 0, at) or data[:at] in (b"data: ", b"data:")):
                 self.done_seen = True

@@ -27,14 +27,15 @@ class Histogram:
     """Counts of durations in ms over logarithmic cells (9% wide): constant memory, any length of run."""
 
     _PER_OCTAVE, _LOWEST_MS = 8, 0.001
+    _CELLS, _BELOW = 40 * _PER_OCTAVE, math.log2(_LOWEST_MS) * _PER_OCTAVE
 
     def __init__(self) -> None:
-        self._counts = [0] * (40 * self._PER_OCTAVE)
+        self._counts = [0] * self._CELLS
         self.n, self.max_ms = 0, 0.0
 
     def add(self, ms: float) -> None:
-        cell = int(math.log2(ms / self._LOWEST_MS) * self._PER_OCTAVE) if ms > self._LOWEST_MS else 0
-        self._counts[cell if cell < len(self._counts) else -1] += 1
+        cell = int(math.log2(ms) * self._PER_OCTAVE - self._BELOW) if ms > self._LOWEST_MS else 0
+        self._counts[cell if cell < self._CELLS else -1] += 1
         self.n += 1
         self.max_ms = max(self.max_ms, ms)
 
@@ -82,23 +83,26 @@ class Health:
         due = loop.time() + TICK_S
         while True:
             await asyncio.sleep(due - loop.time())
-            late = loop.time() - due
-            self.lag.add(max(late, 0.0) * 1000)
+            late = max(loop.time() - due, 0.0)  # a timer that is good to the millisecond may also come early
+            self.lag.add(late * 1000)
             due += TICK_S * (1 + late // TICK_S)  # a block of 100 ms is one late tick, not ten
 
     def saw(self, attempt: Attempt) -> None:
         marks = attempt.marks
+        start_ns = marks.start_ns
+        if start_ns is None:
+            return
         ready = marks.limits_ns if marks.conn_reused else marks.conn_ready_ns
-        if marks.start_ns is not None and ready is not None:
-            self.send_lag.add(max(marks.start_ns - ready, 0) / 1e6)
-        first = marks.first_content_ns
-        if (reasoning := marks.first_reasoning_ns) is not None and (first is None or reasoning < first):
-            first = reasoning
-        if first is not None and marks.start_ns is not None:
-            self.ttft_ms.append(((marks.first_text_kernel_ns or first) - marks.start_ns) / 1e6)
-        if marks.first_text_coalesced is not None:
+        if ready is not None:
+            self.send_lag.add((start_ns - ready) / 1e6)
+        if marks.first_text_coalesced is not None:  # text came
             self.stamped += 1
             self.coalesced += marks.first_text_coalesced
+            first, reasoning = marks.first_content_ns, marks.first_reasoning_ns
+            if reasoning is not None and (first is None or reasoning < first):
+                first = reasoning
+            if first is not None:
+                self.ttft_ms.append(((marks.first_text_kernel_ns or first) - start_ns) / 1e6)
 
     def row(self) -> Json:
         """Columns of client_health, without session and time."""

@@ -49,15 +49,16 @@ class Progress:
             self.output_tokens += attempt.marks.n_text_chunks or 0
 
     def saved(self, outcome: Outcome) -> None:
-        level = self._level_of[outcome.request.run_id]
-        last = outcome.last
-        if last is not None and last.attempt_idx > outcome.request.attempts_before:
-            self.retries += last.attempt_idx - outcome.request.attempts_before
-        if outcome.reply is not None:
-            self.done[level] += 1
-        elif outcome.give_up is not None:
+        request, last = outcome.request, outcome.last
+        level = self._level_of[request.run_id]
+        if last is not None:
+            self.retries += last.attempt_idx - request.attempts_before
+            if last.reply is not None:
+                self.done[level] += 1
+                return
+        if outcome.give_up is not None:
             self.failed[level] += 1
-            self._log("gave_up", request_id=outcome.request.request_id, reason=outcome.give_up)
+            self._log("gave_up", request_id=request.request_id, reason=outcome.give_up)
             self.failures[str(last.error_type) if last and last.error_type else outcome.give_up] += 1
 
     def rates(self) -> tuple[float, float]:

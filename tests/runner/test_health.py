@@ -58,7 +58,8 @@ async def test_a_blocked_loop_is_client_bound_with_a_bound_that_covers_the_block
 def late(ms: float, reused: int, ttft_ms: float = 50.0):
     limits = 1_000_000
     start = limits + int(ms * 1e6)
-    marks = Marks(limits_ns=limits, start_ns=start, conn_reused=reused, first_content_ns=start + int(ttft_ms * 1e6))
+    marks = Marks(limits_ns=limits, start_ns=start, conn_reused=reused, first_content_ns=start + int(ttft_ms * 1e6),
+                  first_text_coalesced=0)  # fmt: skip
     return replace(attempt(), marks=replace(marks, conn_ready_ns=None if reused else start - 1000))
 
 

@@ -35,7 +35,7 @@ class Feed:
         while chunk := list(islice(steps, size)):
             made, new = await asyncio.to_thread(self._make, chunk)
             if new:
-                await self._store.save(rows_of_requests(new, utc_now()))
+                await self._store.save(rows_of_requests(new, utc_now()), gather=True)
             for request in made:
                 yield request
             mean = sum(len(request.body) for request in made) // len(made)

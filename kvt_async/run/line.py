@@ -27,7 +27,7 @@ class Line:
         self._size = 0  # of the body it waits with
         self._idle: list[asyncio.Future[Scheduled | None]] = []  # workers; who came last is warmest
         self._again: deque[asyncio.Future[None]] = deque()  # requests that wait for a place for another try
-        store.urgent = self._wanted
+        store.urgent, store.batch = self._wanted, max(1, places // 2)  # while one half is saved the other is under way
 
     @property
     def waiting_bytes(self) -> int:

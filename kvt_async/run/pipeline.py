@@ -115,7 +115,8 @@ class _Sending:
     async def record(self, request: Request, attempt: Attempt) -> None:
         """An attempt that was not the last."""
         self.pipe.watcher.attempted(request, attempt)
-        await self.pipe.store.save(rows_of_attempt(request, attempt, self.pipe.session_id, self.pipe.now()))
+        rows = rows_of_attempt(request, attempt, self.pipe.session_id, self.pipe.now())
+        await self.pipe.store.save(rows, gather=True)
         self.leave()
 
     def committed(self, saved: bool) -> None:

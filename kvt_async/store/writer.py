@@ -1,7 +1,8 @@
 """The only INSERTs of run facts: one connection, group commit, a future that resolves when its rows are on disk.
 
-Rows wait at most `flush_interval_s`; when somebody waits for a commit (`urgent`), they wait for nothing but the
-commit before theirs. A commit that fails ends the writer: what was not committed was not done.
+Rows wait at most `flush_interval_s`, and GATHER_S when somebody waits for their commit: what ends meanwhile goes along,
+for a commit costs as much as the rows of ten requests. A commit that fails ends the writer: what was not committed was
+not done.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from kvt_async.store.rows import COLUMNS, Row
 
 MAX_WAITING_ROWS = 4096  # then `submit` waits for the disk: that is the back-pressure
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
+GATHER_S = 0.003
 Told = Callable[[bool], None]
 AT_ONCE = (32, 8, 1)  # rows of one statement: it runs without Python's lock, which each statement takes back
 
@@ -35,6 +37,7 @@ class Writer:
     def __init__(self, db: Path, flush_interval_s: float = 0.05, *, max_waiting_rows: int = MAX_WAITING_ROWS) -> None:
         self.db = db
         self.urgent: Callable[[], bool] = lambda: False  # does anybody wait for a commit right now?
+        self.batch = MAX_WAITING_ROWS  # so many that want to be told are not kept waiting for others
         self.commits = 0
         self._interval_s, self._max_rows = flush_interval_s, max_waiting_rows
         self._columns: dict[str, tuple[str, ...]] = dict(COLUMNS)
@@ -45,6 +48,7 @@ class Writer:
         self._committing: asyncio.Future[None] | None = None  # of the group that is on its way to the disk
         self._told: list[Told] = []  # who wants to be called when they are committed, or can't be
         self._wake, self._hurry, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None  # sets _hurry
         self.broken: Exception | None = None  # why nothing can be written any more
         self._closing = False
 
@@ -105,14 +109,19 @@ class Writer:
         self._n_waiting += len(rows)
         if told is not None:
             self._told.append(told)
+            if len(self._told) == self.batch:
+                self._hurry.set()
         if not self._wake.is_set():
             self._wake.set()
         return True
 
-    async def save(self, rows: Sequence[Row]) -> None:
-        """`submit`, and return when committed."""
+    async def save(self, rows: Sequence[Row], *, gather: bool = False) -> None:
+        """`submit`, and return when committed. `gather`: others may go along, see GATHER_S."""
         future = await self.submit(rows)
-        self._hurry.set()
+        if gather:
+            self.hurry()
+        else:
+            self._hurry.set()
         await asyncio.shield(future)
 
     async def insert(self, table: str, row: Mapping[str, object]) -> None:
@@ -122,8 +131,9 @@ class Writer:
         await self.save([(table, tuple(row.get(name) for name in self._columns[table]))])
 
     def hurry(self) -> None:
-        """Somebody waits: commit what is there without further delay."""
-        self._hurry.set()
+        """Somebody waits for a commit: it begins within GATHER_S."""
+        if self._soon is None:
+            self._soon = self._loop.call_later(min(GATHER_S, self._interval_s), self._hurry.set)
 
     async def flush(self) -> None:
         """Return when everything submitted so far is committed."""
@@ -139,11 +149,13 @@ class Writer:
     async def _commit_forever(self) -> None:
         while True:
             await self._wake.wait()
-            if self._n_waiting and not self._closing and not self.urgent():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), self._interval_s)
+            if self._n_waiting and len(self._told) < self.batch and not self._closing:
+                await self._gather()
             self._hurry.clear()
             self._wake.clear()
+            if self._soon is not None:
+                self._soon.cancel()
+                self._soon = None
             group, saved, told = self._waiting, self._saved, self._told
             self._waiting, self._told, self._n_waiting = defaultdict(list), [], 0
             self._committing, self._saved = saved, self._loop.create_future()
@@ -161,6 +173,14 @@ class Writer:
             self._room.set()
             if self._closing and not self._n_waiting:
                 return
+
+    async def _gather(self) -> None:
+        """Wait for rows to go along."""
+        if self.urgent():
+            self.hurry()
+        timer = self._loop.call_later(self._interval_s, self._hurry.set)
+        await self._hurry.wait()
+        timer.cancel()
 
     async def _commit(self, group: dict[str, list[tuple[object, ...]]]) -> None:
         # one trip to its thread, where its public calls would be five

@@ -3,10 +3,9 @@
 import asyncio
 import ssl
 import time
-from dataclasses import dataclass
 
 import aiohttp
-import orjson
+from msgspec import Struct
 from multidict import CIMultiDict
 from pydantic import SecretStr
 from yarl import URL
@@ -19,7 +18,6 @@ from kvt_async.engine.aiohttp_transport import AiohttpTransport
 from kvt_async.engine.hints import Hints, read_hints
 from kvt_async.engine.kv_body import read_evidence
 from kvt_async.engine.redact import SECRET_HEADER, Redactor, basic, url_credentials
-from kvt_async.engine.transcript import Transcript
 from kvt_async.engine.transport import Target, Transport
 from kvt_async.engine.verdict import Verdict, judge, reading_of
 from kvt_async.engine.wire import Exchange
@@ -29,8 +27,7 @@ USER_AGENT = "kvt"
 _NO_HINTS = Hints()
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(Struct, frozen=True, gc=False):
     """An attempt and what the policy wants to know about it beyond what is stored."""
 
     attempt: Attempt
@@ -96,50 +93,57 @@ class Client:
 
         `fresh`: not over a pooled connection. A cancelled attempt that had reached the wire is left in `cancelled`.
         """
-        exchange = Exchange(marks or Marks())
+        marks = marks or Marks()
+        exchange = Exchange(marks)
         target = self._targets.get((endpoint, path)) or self._target(endpoint, path)
-        own = (attempt_idx, series_idx, utc_now(), time.perf_counter_ns(), expects)
+        own = _Own(attempt_idx, series_idx, utc_now(), time.perf_counter_ns())
         try:
             try:
                 await self._transport.exchange(exchange, target, body, fresh=fresh)
             finally:
-                exchange.marks.bytes_received = exchange.bytes_received
-                exchange.marks.stamp_source = "kernel" if exchange.kernel_ns else "transport"
+                marks.bytes_received = exchange.bytes_received
+                marks.stamp_source = "kernel" if exchange.kernel_ns else "transport"
             reading = reading_of(exchange)
             while reading is not None and reading.goes_on():  # noqa: ASYNC110 - it reads; nobody else would
                 await asyncio.sleep(0)  # other streams get their turn
             verdict = judge(exchange, reading, self.redactor, store_chunks=self.engine.store_chunks)
         except asyncio.CancelledError:
             exchange.fault, exchange.fault_text = ErrorType.CANCELLED, "cancelled by us"
-            if cancelled is not None and exchange.marks.start_ns is not None:
-                exchange.marks.end_ns = exchange.marks.end_ns or time.perf_counter_ns()
-                verdict = _cancelled(exchange, self.redactor)
-                cancelled.append(self._failed(exchange, target, verdict, None, *own))
+            if cancelled is not None and marks.start_ns is not None:
+                marks.end_ns = marks.end_ns or time.perf_counter_ns()
+                cancelled.append(self._failed(exchange, target, _cancelled(exchange, self.redactor), None, own))
             raise
         if verdict.error is None:
-            return Tried(self._answered(exchange, target, verdict, *own))
+            return Tried(self._answered(exchange, target, verdict, own, expects))
         hints = read_hints(exchange.headers)
-        attempt = self._failed(exchange, target, verdict, hints.retry_after_s, *own)
+        attempt = self._failed(exchange, target, verdict, hints.retry_after_s, own)
         return Tried(attempt, hints, exchange.stale, verdict.code)
 
     def _answered(
-        self, exchange: Exchange, target: Target, verdict: Verdict,
-        attempt_idx: int, series_idx: int, started_at: str, began_ns: int, expects: Json | None,
-    ) -> Attempt:  # fmt: skip
-        reply = self._reply(exchange, verdict.transcript, expects)
+        self, exchange: Exchange, target: Target, verdict: Verdict, own: "_Own", expects: Json | None
+    ) -> Attempt:
+        transcript, marks = verdict.transcript, exchange.marks
+        usage, evidence, effective = transcript.usage, None, None
+        if expects:
+            evidence, effective = read_evidence(expects, usage, exchange.headers)
+        text, reasoning = transcript.text, transcript.reasoning_text
+        if self.redactor.active and (self.redactor.hit(exchange.raw_body()) or self.redactor.hit(text.encode())):
+            text = self.redactor.text(text)
+            reasoning = self.redactor.text(reasoning) if reasoning else reasoning
+            usage, evidence = self.redactor.json(usage), self.redactor.json(evidence)
+        reply = Reply(text, reasoning, transcript.finish_reason, usage, evidence, effective)
         return Attempt(
-            attempt_idx, series_idx, started_at, target.public, exchange.status, verdict.end_state,
-            None, None, None, None, _latency_s(exchange.marks, began_ns), exchange.marks, reply,
+            own.attempt_idx, own.series_idx, own.started_at, target.public, exchange.status, verdict.end_state,
+            None, None, None, None, _latency_s(marks, own), marks, reply,
         )  # fmt: skip
 
     def _failed(
-        self, exchange: Exchange, target: Target, verdict: Verdict, retry_after_s: float | None,
-        attempt_idx: int, series_idx: int, started_at: str, began_ns: int, expects: Json | None,
-    ) -> Attempt:  # fmt: skip
+        self, exchange: Exchange, target: Target, verdict: Verdict, retry_after_s: float | None, own: "_Own"
+    ) -> Attempt:
         return Attempt(
-            attempt_idx=attempt_idx,
-            series_idx=series_idx,
-            started_at=started_at,
+            attempt_idx=own.attempt_idx,
+            series_idx=own.series_idx,
+            started_at=own.started_at,
             endpoint=target.public,
             http_status=exchange.status,
             end_state=verdict.end_state,
@@ -147,7 +151,7 @@ class Client:
             error_message=verdict.message,
             partial_text=self.redactor.text(verdict.transcript.text) or None,
             retry_after_s=retry_after_s,
-            latency_s=_latency_s(exchange.marks, began_ns),
+            latency_s=_latency_s(exchange.marks, own),
             marks=exchange.marks,
         )
 
@@ -183,23 +187,23 @@ class Client:
         found = self._targets[endpoint, path] = Target(url, self.headers(endpoint), public_url(endpoint))
         return found
 
-    def _reply(self, exchange: Exchange, transcript: Transcript, expects: Json | None) -> Reply:
-        evidence, effective = read_evidence(expects, transcript.usage, exchange.headers) if expects else (None, None)
-        text, reasoning, usage = transcript.text, transcript.reasoning_text, _storable(transcript.usage)
-        if self.redactor.active and (self.redactor.hit(exchange.raw_body()) or self.redactor.hit(text.encode())):
-            text = self.redactor.text(text)
-            reasoning = self.redactor.text(reasoning) if reasoning else reasoning
-            usage, evidence = self.redactor.json(usage), self.redactor.json(evidence)
-        return Reply(text, reasoning, transcript.finish_reason, usage, evidence, effective)
-
     def _learn(self, *secrets: str) -> None:
         self._secrets.extend(secrets)
         self.redactor = Redactor(self._secrets, self.engine.headers.values())
 
 
-def _latency_s(marks: Marks, began_ns: int) -> float:
+class _Own(Struct, frozen=True, gc=False):
+    """What an attempt is before anything of it has happened."""
+
+    attempt_idx: int
+    series_idx: int
+    started_at: str
+    began_ns: int
+
+
+def _latency_s(marks: Marks, own: _Own) -> float:
     """The whole try: from the first byte written, or from when we began where none was."""
-    return max(0, (marks.end_ns or time.perf_counter_ns()) - (marks.start_ns or began_ns)) / 1e9
+    return max(0, (marks.end_ns or time.perf_counter_ns()) - (marks.start_ns or own.began_ns)) / 1e9
 
 
 def _transport(engine: Engine, tls: ssl.SSLContext | bool) -> Transport:
@@ -240,11 +244,3 @@ def _cancelled(exchange: Exchange, redactor: Redactor) -> Verdict:
     while reading is not None and reading.goes_on():
         pass
     return judge(exchange, reading, redactor, store_chunks=False)
-
-
-def _storable(usage: Json | None) -> Json | None:
-    try:
-        orjson.dumps(usage)
-    except TypeError:
-        return {"unreadable": ascii(usage)[:200]}
-    return usage

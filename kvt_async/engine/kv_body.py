@@ -129,11 +129,12 @@ def read_evidence(
     raw: Any = None
     source = "echoed"
     if path := evidence.get("usage"):
-        head, _, last = path.rpartition(".")
-        echo = _dotted(usage or {}, head) if head else usage or {}
-        found["read_from"], raw = "usage." + path, _dotted(echo, last)
-        if head and isinstance(echo, dict):
-            found["echo"] = echo
+        found["read_from"], (head, _, last) = "usage." + path, path.rpartition(".")
+        echo = _dotted(usage, head) if head else usage
+        if type(echo) is dict:
+            raw = echo.get(last)
+            if head:
+                found["echo"] = echo
     elif name := evidence.get("header"):
         found["read_from"], raw = f"header {name}", headers.get(name.lower())
     elif evidence.get("configured"):
@@ -275,7 +276,7 @@ def _check(node: Any, at: str, level: Level) -> None:
 
 def _dotted(node: Any, path: str) -> Any:
     for part in path.split("."):
-        if type(node) is not dict and not isinstance(node, Mapping):
+        if type(node) is not dict:
             return None
         node = node.get(part)
     return node

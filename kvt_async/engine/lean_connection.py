@@ -126,9 +126,8 @@ class LeanConnection(asyncio.Protocol):
             if body is None:
                 if self._head is None and (whole := at_once(data)) is not None:
                     head, data = whole
-                    exchange.marks.status_ns = now
                     exchange.status, exchange.headers = head.status, head.headers
-                    exchange.body(now, data, self._socket)
+                    exchange.whole(now, data, self._socket)
                     self._finish(exchange, reusable=head.keep_alive and not self._writing_paused)
                     return
                 found = self._take_head(exchange, data, now)

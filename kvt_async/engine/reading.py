@@ -35,20 +35,18 @@ class Reading:
     Call `goes_on` until it is False, giving the loop a turn between: it reads for about SLICE_NS.
     """
 
-    __slots__ = ("_arrival_of", "_event_ns", "_exchange", "_one_by_one", "_pos", "_run_bytes", "_shape", "done_ns",
-                 "transcript", "unreadable")  # fmt: skip
+    done_ns: int | None = None
+    unreadable: UnreadableError | None = None  # what ended the reading; what came before it counts
+    _arrival_of: "_Arrivals | None" = None
+    _one_by_one: Iterator[bool] | None = None
+    _pos = 0
+    _shape: Shape | None = None
+    _run_bytes = SLICE_BYTES
 
     def __init__(self, exchange: Exchange) -> None:
         self.transcript = Transcript()
-        self.done_ns: int | None = None
-        self.unreadable: UnreadableError | None = None  # what ended the reading; what came before it counts
         self._exchange = exchange
-        self._arrival_of: _Arrivals | None = None
-        self._one_by_one: Iterator[bool] | None = None
-        self._pos = 0
         self._event_ns: list[int] = []  # arrival of every event: of the read that completed it
-        self._shape: Shape | None = None
-        self._run_bytes = SLICE_BYTES
 
     def goes_on(self) -> bool:
         """Read on; whether there is more."""

@@ -40,12 +40,22 @@ class Exchange(Struct, gc=False):
     complete: bool = False  # the body's own end came: last chunk, content-length, or a clean close that may end it
     fault: ErrorType | None = None  # what broke the exchange; None: nothing did
     fault_text: str = ""
-    joined: bytes | None = None  # by raw_body
+    joined: bytes | None = None  # by raw_body, once the exchange is over
     undecodable: str | None = None  # why the body's content encoding can't be undone
 
     def received(self, now_ns: int, n_bytes: int) -> None:
         self.arrived_ns = now_ns
         self.bytes_received += n_bytes
+
+    def whole(self, now_ns: int, data: bytes, source: StampedSocket | None) -> None:
+        """All of the body, which came in the read that brought the status line too."""
+        marks = self.marks
+        marks.status_ns = marks.first_byte_ns = now_ns
+        if source is not None and source.stamp_ns is not None:
+            self.kernel_ns[now_ns] = marks.first_byte_kernel_ns = source.stamp_ns
+        self.arrivals.append(now_ns)
+        self.pieces.append(data)
+        self.body_bytes = len(data)
 
     def body(self, now_ns: int, data: bytes, source: StampedSocket | None = None) -> None:
         """Body bytes of a read. Raises OverflowError when the reply outgrows MAX_REPLY_BYTES.
@@ -92,7 +102,8 @@ class Exchange(Struct, gc=False):
         )
 
     def raw_body(self) -> bytes:
-        """All body bytes; once the exchange is over they are joined once."""
-        if self.joined is None or len(self.joined) != self.body_bytes:
-            self.joined = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-        return self.joined
+        """All body bytes so far."""
+        joined = self.joined
+        if joined is None or len(joined) != self.body_bytes:
+            self.joined = joined = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        return joined

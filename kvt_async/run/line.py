@@ -43,7 +43,7 @@ class Line:
                 await self._room
         self._items.append((request, scheduled_ns))
         self._bytes += size
-        if self._idle:
+        if self._free and self._idle:
             self._hand_out()
 
     def end(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import orjson
 from msgspec.structs import astuple
 
-from kvt_async.records import Attempt, Json, Marks, Outcome, Reply, Request
+from kvt_async.records import Attempt, Json, Marks, Outcome, Request
 
 Row = tuple[str, tuple[object, ...]]  # table, values in the order of COLUMNS[table]
 
@@ -27,20 +27,24 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: str) -> list[Row]:
     """One HTTP try: its attempt, its marks, and its response if it gave one."""
-    key = (request.request_id, attempt.attempt_idx)
+    request_id, attempt_idx, error, reply = request.request_id, attempt.attempt_idx, attempt.error_type, attempt.reply
     rows: list[Row] = [
         (
             "attempts",
             (
-                *(*key, attempt.series_idx, session_id, attempt.started_at, attempt.endpoint, attempt.http_status),
-                *(str(attempt.end_state), _text(attempt.error_type), attempt.error_message, attempt.partial_text),
-                *(attempt.retry_after_s, attempt.latency_s),
+                request_id, attempt_idx, attempt.series_idx, session_id, attempt.started_at, attempt.endpoint,
+                attempt.http_status, str(attempt.end_state), None if error is None else str(error),
+                attempt.error_message, attempt.partial_text, attempt.retry_after_s, attempt.latency_s,
             ),
         ),
-        ("telemetry", (*key, *astuple(attempt.marks))),
-    ]
-    if attempt.reply is not None:
-        rows.append(("responses", _response(key, attempt.reply, now)))
+        ("telemetry", (request_id, attempt_idx, *astuple(attempt.marks))),
+    ]  # fmt: skip
+    if reply is not None:
+        row = (
+            request_id, attempt_idx, _storable(reply.text), _storable(reply.reasoning), reply.finish_reason,
+            _json(reply.usage), _json(reply.kv_evidence), reply.kv_effective, now,
+        )  # fmt: skip
+        rows.append(("responses", row))
     return rows
 
 
@@ -58,19 +62,13 @@ def rows_of_requests(items: Sequence[tuple[str, str, str, str]], now: str) -> li
     return [("requests", (*item, now)) for item in items]
 
 
-def _response(key: tuple[str, int], reply: Reply, now: str) -> tuple[object, ...]:
-    return (
-        *(*key, _storable(reply.text), _storable(reply.reasoning), reply.finish_reason),
-        *(_json(reply.usage), _json(reply.kv_evidence), reply.kv_effective, now),
-    )
-
-
 def _json(value: Json | None) -> str | None:
-    return None if value is None else orjson.dumps(value).decode()
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    if value is None:
+        return None
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a number or a string that JSON can't hold for everybody
+        return orjson.dumps({"unreadable": ascii(value)[:200]}).decode()
 
 
 def _storable(text: str | None) -> str | None:

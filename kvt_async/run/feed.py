@@ -30,16 +30,23 @@ class Feed:
         self._runs, self._makers = runs, [of_run(run) for run in runs]
 
     async def requests(self, steps: Iterator[Step]) -> AsyncGenerator[Request, None]:
-        """Each request once its row is committed."""
-        size = FIRST
-        while chunk := list(islice(steps, size)):
-            made, new = await asyncio.to_thread(self._make, chunk)
-            if new:
-                await self._store.save(rows_of_requests(new, utc_now()), gather=True)
-            for request in made:
-                yield request
-            mean = sum(len(request.body) for request in made) // len(made)
-            size = max(FIRST, min(CHUNK, CHUNK_BYTES // max(mean, 1)))
+        """Each request once its row is committed; meanwhile the next ones are made."""
+        size, chunk = FIRST, list(islice(steps, FIRST))
+        making = asyncio.create_task(asyncio.to_thread(self._make, chunk)) if chunk else None
+        try:
+            while making is not None:
+                made, new = await making
+                mean = sum(len(request.body) for request in made) // len(made)
+                size = max(FIRST, min(CHUNK, CHUNK_BYTES // max(mean, 1)))
+                chunk = list(islice(steps, size))
+                making = asyncio.create_task(asyncio.to_thread(self._make, chunk)) if chunk else None
+                if new:
+                    await self._store.save(rows_of_requests(new, utc_now()))
+                for request in made:
+                    yield request
+        finally:
+            if making is not None:
+                await asyncio.wait([making])  # a thread can't be cancelled; the reader must outlive it
 
     def _make(self, chunk: Sequence[Step]) -> tuple[list[Request], list[tuple[str, str, str, str]]]:
         """The requests of a chunk in its order, and the rows of those that have none."""

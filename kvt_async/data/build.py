@@ -14,7 +14,8 @@ from typing import Any
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Settings
 from kvt_async.data import bins
-from kvt_async.data.count import batches, count_batch
+from kvt_async.data.batches import batches
+from kvt_async.data.count import count_batch
 from kvt_async.data.manifest import Entry, ManifestHead, read_items, write_manifest
 from kvt_async.data.prompt import PromptRule
 from kvt_async.data.sources import Source
@@ -127,7 +128,7 @@ def grow_manifest(
 
 
 def _fill(spool: Spool, ingredients: Ingredients, tally: Tally) -> None:
-    for batch in batches(ingredients.source.rows()):
+    for batch in batches(ingredients.source.rows(), lambda row: row.example):
         counted = count_batch(batch, ingredients.rule, ingredients.tokenizer)
         spool.add(counted)
         tally.rows += len(batch)

@@ -1,6 +1,5 @@
-"""Rows -> counted examples, in batches that bound memory and feed all cores."""
+"""Rows -> counted examples, a batch at a time."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from kvt_async.data.prompt import (
@@ -14,22 +13,6 @@ from kvt_async.data.prompt import (
 from kvt_async.data.sources.source import Row
 from kvt_async.data.spool import Counted
 from kvt_async.data.tokens import Tokenizer
-
-BATCH_ROWS = 1024
-BATCH_CHARS = 1_000_000  # a batch ends beyond this; one longer example is a batch of its own
-
-
-def batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    chars = 0
-    for row in rows:
-        batch.append(row)
-        chars += len(row.example.context) + len(row.example.question)
-        if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
-            yield batch
-            batch, chars = [], 0
-    if batch:
-        yield batch
 
 
 def count_batch(batch: list[Row], rule: PromptRule, tokenizer: Tokenizer) -> list[Counted]:

@@ -3,16 +3,15 @@
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 import orjson
 
 from kvt_async.contract.errors import ContractMismatchError
+from kvt_async.data.batches import batches
 from kvt_async.data.manifest import Entry, ManifestHead, read_head, read_items
 from kvt_async.records import Example
 
-BATCH = 500
 _EXAMPLE_COLUMNS = "dataset_id, example_id, question, context, answers_json, meta_json, context_sha256"
 _ENTRY_COLUMNS = (
     "dataset_id, example_id, seq, version, bin_idx, token_len, context_tokens, original_tokens, prompt_truncated, "
@@ -92,7 +91,7 @@ def _store(conn: sqlite3.Connection, path: Path, head: ManifestHead, name: str) 
         )
     fresh = ((seq, *item) for seq, item in enumerate(read_items(path)) if item[0].version > (version or 0))
     inserted = 0
-    while batch := list(islice(fresh, BATCH)):
+    for batch in batches(fresh, lambda item: item[2]):
         conn.executemany(_insert("examples", _EXAMPLE_COLUMNS), [_example_row(name, e, x) for _, e, x in batch])
         conn.executemany(_insert("manifest_entries", _ENTRY_COLUMNS), [_entry_row(name, s, e) for s, e, _ in batch])
         inserted += len(batch)

@@ -31,7 +31,7 @@ def store_manifest(conn: sqlite3.Connection, path: Path, *, dataset_id: str) -> 
 
     Raises ContractMismatchError, naming each field, where the database holds something else under this id.
     """
-    head = read_head(path)
+    head = read_head(path, verify=False)
     conn.execute("BEGIN IMMEDIATE")
     try:
         inserted = _store(conn, path, head, dataset_id)
@@ -83,7 +83,8 @@ def _store(conn: sqlite3.Connection, path: Path, head: ManifestHead, name: str) 
             )
         if version >= head.version:
             return 0
-    else:
+    read_head(path)  # its content is what it says
+    if version is None:
         conn.execute(_insert("datasets", _DATASET_COLUMNS), _dataset_row(head, name))
         conn.executemany(
             "INSERT INTO bins (dataset_id, bin_idx, lo_tokens, hi_tokens) VALUES (?,?,?,?)",

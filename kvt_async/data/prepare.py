@@ -64,8 +64,10 @@ def prepare(
     report: Report = print,
     progress: Progress = lambda _: None,
     grow: Grow | None = None,
+    taken: Callable[[str], bool] = lambda _: False,
 ) -> Prepared:
-    """Make manifest.json, or find that it stands. `report` gets plain lines.
+    """Make manifest.json, or find that it stands. `report` gets plain lines. A standing one is not hashed again where
+    `taken` says of its SHA-256 that a database has all of it.
 
     With sampling.strategy focus_transition a standing manifest grows: `grow` says by how many examples in each bin;
     by default where the group's analysis of all its entries left the zone open, by n_bins x n_per_bin in total.
@@ -79,7 +81,8 @@ def prepare(
     source, tokenizer = open_source(settings), load_tokenizer(settings)
     ingredients = Ingredients(source, prompt_rule(settings, source, tokenizer), tokenizer, progress)
     known = _known(settings, name, ingredients)
-    found = _existing(path, force=force)
+    grows = grow is not None or settings.sampling.strategy == "focus_transition"  # from what the file holds
+    found = _existing(path, (lambda _: False) if grows else taken, force=force)
     differences = _differences(found, known) if found else ()
     if found and not differences:
         return _stands(settings, path, found, ingredients, grow, report)
@@ -163,11 +166,12 @@ def _known(settings: Settings, name: str, ingredients: Ingredients) -> dict[str,
     }
 
 
-def _existing(path: Path, *, force: bool) -> ManifestHead | None:
+def _existing(path: Path, taken: Callable[[str], bool], *, force: bool) -> ManifestHead | None:
     if not path.exists():
         return None
     try:
-        return read_head(path)
+        head = read_head(path, verify=False)
+        return head if taken(head.sha256) else read_head(path)
     except GuardError:
         if force:
             return None

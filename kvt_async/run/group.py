@@ -6,10 +6,11 @@ Nothing here talks to a server, and nothing about the group is written before ev
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from kvt_async.contract.errors import ContractMismatchError, MissingPrerequisiteError
-from kvt_async.contract.paths import manifest_path
+from kvt_async.contract.errors import ContractMismatchError, KvtError, MissingPrerequisiteError
+from kvt_async.contract.paths import manifest_path, run_paths
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.data.contract_of import group_contract
@@ -41,9 +42,22 @@ def prepared_head(settings: Settings, *, prepare_first: bool, force: bool, say: 
     Raises MissingPrerequisiteError where it is missing and nobody asked to make it.
     """
     if prepare_first:
-        return prepare(settings, force=force, report=say, progress=_Counted(say)).head
-    # Not hashed again: what is sent comes from the database, which took the file in by its hash.
+        db = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
+        return prepare(settings, force=force, report=say, progress=_Counted(say), taken=partial(_holds, db)).head
     return read_head(manifest_path(settings.output.data_dir, dataset_id(settings)), verify=False)
+
+
+def _holds(db: Path, sha256: str) -> bool:
+    """Whether the database took in the manifest with this hash: what is sent comes from there, so the file need not be
+    hashed again, which takes longer than all else before the first request."""
+    try:
+        reader = Reader(db)
+    except KvtError:  # there is none yet, or it is refused later, with its reason
+        return False
+    try:
+        return bool(reader.value("SELECT count(*) FROM manifests WHERE sha256 = ?", sha256))
+    finally:
+        reader.close()
 
 
 class _Counted:

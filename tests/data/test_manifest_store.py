@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvt_async.contract.errors import ContractMismatchError
+from kvt_async.contract.errors import ContractMismatchError, GuardError
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.data.manifest import read_head
 from kvt_async.data.manifest_store import store_manifest, stored_id, verify_parity
@@ -54,6 +54,14 @@ def test_empty_bins_have_a_row(tmp_path: Path, db: sqlite3.Connection) -> None:
     bins = db.execute("SELECT bin_idx, hi_tokens - lo_tokens + 1 FROM bins ORDER BY bin_idx").fetchall()
     assert [idx for idx, _ in bins] == [0, 1, 2, 3, 4]
     assert min(width for _, width in bins) == 0
+
+
+def test_a_damaged_file_is_not_taken_in(tmp_path: Path, db: sqlite3.Connection) -> None:
+    path = made(tmp_path).path
+    path.write_bytes(path.read_bytes().replace(b'"token_len":', b'"token_len":1', 1))
+    with pytest.raises(GuardError, match="changed or cut short"):
+        store_manifest(db, path, dataset_id="d")
+    assert db.execute("SELECT count(*) FROM examples").fetchone() == (0,)
 
 
 def test_storing_again_changes_nothing(tmp_path: Path, db: sqlite3.Connection) -> None:

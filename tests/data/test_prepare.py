@@ -134,6 +134,22 @@ def test_a_damaged_manifest_is_refused_and_replaced_by_force(tmp_path: Path) -> 
     assert again.kept.read_bytes() == good + b" "
 
 
+@pytest.mark.parametrize("strategy", ["shortest", "focus_transition"])
+def test_what_a_database_has_is_not_hashed_again_unless_the_manifest_may_grow_from_its_file(
+    tmp_path: Path, strategy: str
+) -> None:
+    config = jsonl_settings(tmp_path, numbered(10), f"sampling.strategy={strategy}")
+    first = quiet(config)[0]
+    first.path.write_bytes(first.path.read_bytes().replace(b'"token_len":', b'"token_len":1', 1))
+    asked: list[str] = []
+    if strategy == "shortest":
+        assert prepare(config, report=lambda _: None, taken=lambda sha256: not asked.append(sha256)).skipped
+        assert asked == [first.head.sha256]
+    for taken in (lambda _: False, lambda _: strategy != "shortest"):
+        with pytest.raises(GuardError, match="changed or cut short"):
+            prepare(config, taken=taken)
+
+
 def test_the_id_carries_a_hash_unless_the_selection_rule_is_the_default(tmp_path: Path) -> None:
     same = settings(tmp_path, "tokenizer.name=null", "model.name=other", "kv.budgets=[1.0]", "limits.concurrency=1")
     assert dataset_id(same) == "longbench__narrativeqa"

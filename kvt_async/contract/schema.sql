@@ -338,8 +338,6 @@ CREATE TABLE IF NOT EXISTS server_samples (     -- the server's own metrics page
     error        TEXT  -- why the scrape failed; NULL: it didn't
 ) STRICT;
 
-CREATE INDEX IF NOT EXISTS requests_by_run ON requests (run_id);
-CREATE INDEX IF NOT EXISTS attempts_by_session ON attempts (session_id);
 CREATE INDEX IF NOT EXISTS runs_by_group ON runs (exp_group_id, generation);
 CREATE INDEX IF NOT EXISTS server_samples_by_run ON server_samples (run_id, session_id);
 

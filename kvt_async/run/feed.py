@@ -17,7 +17,7 @@ from kvt_async.store.rows import rows_of_requests
 from kvt_async.store.writer import Writer
 
 FIRST, CHUNK = 8, 64  # prompts read at once: the first ones quickly, then in full chunks
-CHUNK_BYTES = 2 * 1024 * 1024  # of bodies, about: long prompts are read in smaller chunks
+CHUNK_BYTES = 4 * 1024 * 1024  # of bodies, about: long prompts are read in smaller chunks
 
 
 class Feed:
@@ -41,7 +41,7 @@ class Feed:
                 chunk = list(islice(steps, size))
                 making = asyncio.create_task(asyncio.to_thread(self._make, chunk)) if chunk else None
                 if new:
-                    await self._store.save(rows_of_requests(new, utc_now()))
+                    await self._store.save(rows_of_requests(new, utc_now()), gather=True)
                 for request in made:
                     yield request
         finally:

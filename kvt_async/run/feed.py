@@ -16,7 +16,7 @@ from kvt_async.store.reader import NEW, Reader
 from kvt_async.store.rows import rows_of_requests
 from kvt_async.store.writer import Writer
 
-FIRST, CHUNK = 8, 64  # prompts read at once: the first ones quickly, then in full chunks
+FIRST, CHUNK = 8, 256  # prompts read at once: the first ones quickly, then in full chunks
 CHUNK_BYTES = 4 * 1024 * 1024  # of bodies, about: long prompts are read in smaller chunks
 
 

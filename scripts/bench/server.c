@@ -2,8 +2,8 @@
 
      cc -O2 -o server server.c && ./server --ttft-ms 200 --itl-ms 20        (prints its port; 127.0.0.1 alone)
 
-   `max_tokens` in the request's body says how many tokens to stream. Without --ttft-ms and --itl-ms they come at once,
-   in HTTP chunks of 16 KB. With them the first is due ttft after the whole request was here and the k-th itl * k later,
+   `max_tokens` in the request's body says how many tokens to stream, each an event and a chunk of its own, under an id of
+   this reply's, as servers do. Without --ttft-ms and --itl-ms they come at once. With them the first is due ttft after the whole request was here and the k-th itl * k later,
    on an absolute schedule; the first one's text is "t=<ns> due=<ns> recv=<ns>": CLOCK_MONOTONIC at its write, when it
    was due, and when the request was complete. That is the clock of time.perf_counter_ns(). */
 #define _GNU_SOURCE
@@ -22,18 +22,21 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNS = 65536, CHUNK = 16384, MOST_TOKENS = 8192 };
-#define HEAD "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-#define EVENT "data: {\"id\": \"cmpl-0\", \"object\": \"chat.completion.chunk\", \"model\": \"null\", "
+enum { CONNS = 65536, MOST_TOKENS = 8192, ID = 16 };
+#define NOBODY "0000000000000000"
+#define HEAD "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nX-Request-Id: " NOBODY \
+             "\r\nTransfer-Encoding: chunked\r\n\r\n"
+#define EVENT "data: {\"id\": \"cmpl-" NOBODY "\", \"object\": \"chat.completion.chunk\", \"model\": \"null\", "
 #define DELTA(text) EVENT "\"choices\": [{\"index\": 0, \"delta\": {\"content\": \"" text "\"}, \"finish_reason\": null}]}\n\n"
 #define ROLE EVENT "\"choices\": [{\"index\": 0, \"delta\": {\"role\": \"assistant\", \"content\": \"\"}, \"finish_reason\": null}]}\n\n"
 #define FINISH EVENT "\"choices\": [{\"index\": 0, \"delta\": {}, \"finish_reason\": \"stop\"}]}\n\n"
-#define USAGE EVENT "\"choices\": [], \"usage\": {\"prompt_tokens\": 10, \"completion_tokens\": %d, \"total_tokens\": %d}}\n\ndata: [DONE]\n\n"
+#define USAGE EVENT "\"choices\": [], \"usage\": {\"prompt_tokens\": 10, \"completion_tokens\": %d, \"total_tokens\": %d}}\n\n"
+#define DONE "data: [DONE]\n\n"
 
 typedef uint64_t ns_t;
-typedef struct { char *in, *out; size_t got, room, need, left, out_at; int tokens, sent; unsigned turn; ns_t recv; } Conn;
+typedef struct { char *in, *out, id[ID + 1]; size_t got, room, need, left, out_at; int tokens, sent; unsigned turn; ns_t recv; } Conn;
 typedef struct { ns_t due; int fd; unsigned turn; } Due;
-typedef struct { char *data; size_t size; } Reply;
+typedef struct { char *data; size_t size, *ids, n_ids; } Reply;  /* ids: where this reply's own goes */
 
 static Conn conns[CONNS];
 static Due *heap;
@@ -41,6 +44,7 @@ static size_t n_due, room_due;
 static Reply replies[MOST_TOKENS + 1];
 static ns_t ttft, itl;
 static int paced, ep, timer;
+static unsigned long long answered;
 
 static ns_t now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
 
@@ -96,36 +100,44 @@ static size_t chunk(char *to, const char *data, size_t size) {
     return n + size + 2;
 }
 
+static void name(char *data, size_t size, const char *id) {
+    for (char *at = data; (at = memmem(at, size - (at - data), NOBODY, ID)); at += ID) memcpy(at, id, ID);
+}
+
 static Reply *whole(int tokens) {
     Reply *r = &replies[tokens];
     if (r->data) return r;
-    size_t most = 2048 + tokens * (sizeof DELTA(" word")), n = 0;
-    char *body = malloc(most);
-    n += sprintf(body + n, "%s", ROLE);
-    for (int k = 0; k < tokens; k++) n += sprintf(body + n, "%s", DELTA(" word"));
-    n += sprintf(body + n, FINISH USAGE, tokens, 10 + tokens);
-    r->data = malloc(n + n / CHUNK * 16 + 256);
+    r->data = malloc(2048 + (size_t)tokens * (sizeof DELTA(" word") + 16));
     r->size = sprintf(r->data, "%s", HEAD);
-    for (size_t at = 0; at < n; at += CHUNK) r->size += chunk(r->data + r->size, body + at, n - at < CHUNK ? n - at : CHUNK);
+    r->size += chunk(r->data + r->size, ROLE, sizeof ROLE - 1);
+    for (int k = 0; k < tokens; k++) r->size += chunk(r->data + r->size, DELTA(" word"), sizeof DELTA(" word") - 1);
+    r->size += chunk(r->data + r->size, FINISH, sizeof FINISH - 1);
+    char usage[512];
+    r->size += chunk(r->data + r->size, usage, sprintf(usage, USAGE, tokens, 10 + tokens));
+    r->size += chunk(r->data + r->size, DONE, sizeof DONE - 1);
     r->size += sprintf(r->data + r->size, "0\r\n\r\n");
-    free(body);
+    r->ids = malloc((tokens + 8) * sizeof *r->ids);
+    for (char *at = r->data; (at = memmem(at, r->size - (at - r->data), NOBODY, ID)); at += ID) r->ids[r->n_ids++] = at - r->data;
     return r;
 }
 
 static void token(int fd, ns_t due) {
     Conn *c = &conns[fd];
-    char events[4096], out[4608];
-    size_t n = 0, m = 0;
+    char event[1024], out[4608];
+    size_t m = 0;
     if (c->sent == 0) {
         m = sprintf(out, "%s", HEAD);
-        n = sprintf(events, ROLE DELTA("t=%llu due=%llu recv=%llu"), (unsigned long long)now(), (unsigned long long)due,
-                    (unsigned long long)c->recv);
-    } else n = sprintf(events, "%s", DELTA(" word"));
-    int last = ++c->sent >= c->tokens;
-    if (last) n += sprintf(events + n, FINISH USAGE, c->tokens, 10 + c->tokens);
-    m += chunk(out + m, events, n);
-    if (last) m += sprintf(out + m, "0\r\n\r\n");
-    else push((Due){c->recv + ttft + itl * c->sent, fd, c->turn});
+        m += chunk(out + m, ROLE, sizeof ROLE - 1);
+        m += chunk(out + m, event, sprintf(event, DELTA("t=%llu due=%llu recv=%llu"), (unsigned long long)now(),
+                                           (unsigned long long)due, (unsigned long long)c->recv));
+    } else m = chunk(out, DELTA(" word"), sizeof DELTA(" word") - 1);
+    if (++c->sent >= c->tokens) {
+        m += chunk(out + m, FINISH, sizeof FINISH - 1);
+        m += chunk(out + m, event, sprintf(event, USAGE, c->tokens, 10 + c->tokens));
+        m += chunk(out + m, DONE, sizeof DONE - 1);
+        m += sprintf(out + m, "0\r\n\r\n");
+    } else push((Due){c->recv + ttft + itl * c->sent, fd, c->turn});
+    name(out, m, c->id);
     transmit(fd, out, m);
 }
 
@@ -136,8 +148,11 @@ static void answer(int fd) {
     int tokens = found ? atoi(found + 13) : 1;
     c->tokens = tokens < 1 ? 1 : tokens > MOST_TOKENS ? MOST_TOKENS : tokens;
     c->sent = 0; c->got = c->need = 0; c->recv = now();
-    if (paced) push((Due){c->recv + ttft, fd, c->turn});
-    else { Reply *r = whole(c->tokens); transmit(fd, r->data, r->size); }
+    sprintf(c->id, "%016llx", ++answered);
+    if (paced) { push((Due){c->recv + ttft, fd, c->turn}); return; }
+    Reply *r = whole(c->tokens);
+    for (size_t k = 0; k < r->n_ids; k++) memcpy(r->data + r->ids[k], c->id, ID);
+    transmit(fd, r->data, r->size);
 }
 
 static void take(int fd) {

@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import orjson
@@ -44,17 +45,24 @@ def experiment(
     return load_settings(None, overrides, environ={})
 
 
-async def bare(url: str, concurrency: int, asked: argparse.Namespace) -> float:
-    """Requests/s of session.post and iter_any, every event found; nothing is read or kept."""
-    n, message = int(asked.requests), {"role": "user", "content": "0 " + "word " * asked.prompt_words + " Which?"}
-    body = orjson.dumps({"model": "reference", "messages": [message], "max_tokens": asked.tokens, "stream": True})
-    headers, left = {"Content-Type": "application/json"}, n
+async def bare(url: str, concurrency: int, asked: argparse.Namespace, *, encode: bool) -> float:
+    """Requests/s of session.post and iter_any, every event found; nothing is read or kept.
+
+    `encode`: every request has a prompt of its own, given as json=; else one body, made before, is sent each time.
+    """
+    n, text = int(asked.requests), "word " * asked.prompt_words
+
+    def request(nth: int) -> dict[str, Any]:
+        message = {"role": "user", "content": f"{nth} {text} Which?"}
+        return {"model": "reference", "messages": [message], "max_tokens": asked.tokens, "stream": True}
+
+    once = {"data": orjson.dumps(request(0)), "headers": {"Content-Type": "application/json"}}
+    numbers = iter(range(n))
 
     async def worker(session: aiohttp.ClientSession) -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
-            async with session.post(f"{url}/chat/completions", data=body, headers=headers) as reply:
+        for nth in numbers:
+            body: dict[str, Any] = {"json": request(nth)} if encode else once
+            async with session.post(f"{url}/chat/completions", **body) as reply:
                 rest = b""
                 async for read in reply.content.iter_any():
                     data, pos = rest + read if rest else read, 0
@@ -94,7 +102,7 @@ def main() -> None:
 
 
 def measure(folder: Path, url: str, concurrency: int, args: argparse.Namespace) -> None:
-    rates: dict[str, list[float]] = {"bare": [], **{name: [] for name in args.transport}}
+    rates: dict[str, list[float]] = {"bare": [], "bare, one body": [], **{name: [] for name in args.transport}}
     for nth in range(args.runs):
         for transport in args.transport:
             settings = experiment(folder, url, concurrency, transport, nth, args)
@@ -105,11 +113,12 @@ def measure(folder: Path, url: str, concurrency: int, args: argparse.Namespace) 
                     return
                 rates[transport].append(runner.run(sweep(settings)))
         with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
-            rates["bare"].append(runner.run(bare(url, concurrency, args)))
+            rates["bare"].append(runner.run(bare(url, concurrency, args, encode=True)))
+            rates["bare, one body"].append(runner.run(bare(url, concurrency, args, encode=False)))
     print(f"{concurrency} in flight, {args.tokens} token(s), {args.prompt_words} words, engine.loop: {args.loop}")
     for name, found in rates.items():
         ratios = sorted(k / b for k, b in zip(found, rates["bare"], strict=True))
-        print(f"  {name:8} {statistics.median(found):8,.0f} requests/s ({min(found):,.0f} to {max(found):,.0f})  "
+        print(f"  {name:14} {statistics.median(found):8,.0f} requests/s ({min(found):,.0f} to {max(found):,.0f})  "
               f"{statistics.median(ratios):.2f} x bare ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)  # fmt: skip
 
 

@@ -84,7 +84,7 @@ class StampedHandler(ResponseHandler):
         super().data_received(data)
         payload = self._reply_body
         if payload is not None and payload.total_bytes and payload.exception() is None:
-            body = payload.read_nowait()
+            body = _all_of(payload)
             if body:
                 try:
                     exchange.body(exchange.arrived_ns, body, self._socket)
@@ -147,6 +147,17 @@ class StampedHandler(ResponseHandler):
         self.set_exception(broken)
         if payload is not None:
             payload.set_exception(broken)
+
+
+def _all_of(payload: StreamReader) -> bytes:
+    """What waits in aiohttp's reader. Its own way is chunk by chunk, and servers send a chunk an event: joined into one
+    beforehand, they cost a tenth."""
+    waiting = payload._buffer
+    if len(waiting) > 1 and not payload._buffer_offset:
+        whole = b"".join(waiting)
+        waiting.clear()
+        waiting.append(whole)
+    return payload.read_nowait()
 
 
 class StampedBody(BytesPayload):

@@ -27,6 +27,7 @@ _START = b"data: "
 _BETWEEN = b"\n\n" + _START
 _LAST_LINE = b"data: [DONE]"
 _DONE = _LAST_LINE + b"\n\n"
+_ENDING = [_LAST_LINE, b"", b""]
 
 
 class Reading:
@@ -100,10 +101,10 @@ class Reading:
 
     def _short(self, body: bytes) -> bool:
         """Read a short reply at one go. False, and nothing read: it is not one line of data and a blank one a time."""
-        lines = body.split(b"\n\n")
-        if lines[-2:] != [_LAST_LINE, b""] or body.count(b"\n") != 2 * len(lines) - 2 or b"\r" in body:
+        lines = body.split(b"\n")
+        if lines[-3:] != _ENDING or any(lines[1::2]) or b"\r" in body:
             return False
-        del lines[-2:]
+        lines = lines[:-3:2]
         try:
             events = [orjson.loads(line[6:]) for line in lines if line.startswith(_START)]
         except orjson.JSONDecodeError:

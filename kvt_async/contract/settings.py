@@ -6,7 +6,7 @@ Owners: `analysis` and `check` belong to the analyzer, everything else to the ru
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kvt_async.contract.bench_settings import Bench
@@ -171,6 +171,12 @@ class KV(Section):
     )
     evidence: Evidence = Evidence(usage="kv.kept_fraction")
 
+    @field_validator("apply", "evidence", "budgets", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any, info: ValidationInfo) -> Any:
+        """null leaves the default out: no way of applying, no evidence, no short form of levels."""
+        return value if value is not None else [] if info.field_name == "budgets" else {}
+
     @model_validator(mode="after")
     def _sane_budgets(self) -> "KV":
         if not self.budgets and not self.levels:
@@ -302,3 +308,8 @@ class Settings(BaseSettings):
     bench: Bench = Bench()
     analysis: Analysis = Analysis()
     check: list[Assertion] = []
+
+    @field_validator("check", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any) -> Any:
+        return [] if value is None else value

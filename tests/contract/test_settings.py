@@ -7,8 +7,9 @@ import yaml
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings, secret
-from kvt_async.contract.settings import Settings
+from kvt_async.contract.settings import Apply, Evidence, Settings
 from kvt_async.contract.urls import public_url
+from kvt_async.run.levels import make_levels
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "configs/experiments").glob("*.yaml"))
@@ -44,6 +45,21 @@ def test_sections_merge_deeply_but_kv_apply_is_replaced_as_a_whole(tmp_path: Pat
     assert settings.engine.timeouts.ttfb_s == 120
     assert settings.kv.apply.body is None
     assert settings.kv.evidence.usage is None
+
+
+def test_a_null_leaves_the_default_of_a_replaced_key_out(tmp_path: Path) -> None:
+    text = "kv: {apply: null, evidence: null, budgets: null, policies: null, levels: [{budget: 1.0}, {budget: 0.5}]}"
+    settings = load_settings(write(tmp_path, f"{text}\ncheck: null\n"), environ={})
+    assert settings.kv.apply == Apply(via="none")
+    assert settings.kv.evidence == Evidence()
+    assert settings.kv.budgets == []
+    assert settings.check == []
+    assert [level.evidence for level in make_levels(settings).levels if not level.is_full] == [{}]
+
+
+def test_no_budgets_and_no_levels_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="budgets is empty"):
+        load_settings(write(tmp_path, "kv: {budgets: null}"), environ={})
 
 
 def test_a_null_in_the_file_is_kept(tmp_path: Path) -> None:

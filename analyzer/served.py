@@ -76,11 +76,12 @@ def looks(conn: sqlite3.Connection, run: Run) -> tuple[Look, ...]:
 def group_drifts(conn: sqlite3.Connection, group: str, generation: int) -> list[Drift]:
     """Where a server became another one while this generation was sent."""
     rows = conn.execute(
-        "SELECT ifnull(n.run_id, n.endpoint), n.session_id, n.identity_json FROM server_snapshots n "
+        "SELECT ifnull(n.run_id, n.endpoint), n.session_id, n.identity_json, ifnull((SELECT u.model_name FROM runs u "
+        "WHERE u.exp_group_id = s.exp_group_id AND u.generation = s.generation LIMIT 1), '') FROM server_snapshots n "
         "JOIN sessions s USING (session_id) WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY n.snapshot_id",
         (group, generation),
     )
-    return drifts(Snapshot(row[0], row[1], json.loads(row[2])) for row in rows)
+    return drifts(Snapshot(row[0], row[1], json.loads(row[2]), row[3]) for row in rows)
 
 
 def refuse_drift(

@@ -37,13 +37,13 @@ async def ready(live: BenchLive, endpoints: Sequence[str], levels: Sequence[Leve
                     where=attempt.endpoint,
                     do="Nothing of the bench was sent. Is the model loaded, and do the lengths fit its context?",
                 )
-    found = await server.identities(live.sender, endpoints)
+    found = await server.identities(live.sender, endpoints, live.settings.model.name)
     return [{**one, "engine_name": server.engine_name(one)} for one in found]
 
 
 async def keep_identities(live: BenchLive, phase: str, endpoints: Sequence[str], found: Sequence[Json] | None) -> None:
     """Rows of server_snapshots; asks again where nothing was found before."""
-    known = found if found is not None else await server.identities(live.sender, endpoints)
+    known = found if found is not None else await server.identities(live.sender, endpoints, live.settings.model.name)
     for endpoint, one in zip(endpoints, known, strict=True):
         identity = {key: value for key, value in one.items() if key != "engine_name"}
         await live.store.insert(

@@ -11,7 +11,9 @@ from typing import Any
 
 Identity = Mapping[str, Any]
 
-STABLE = ("models", "model", "version", "server", "cache_config")  # what must not change within a group
+# What must not change within a group. Of `models`, the ids that a server lists, only the one that serves us counts, and
+# `entry` is what the list says of it.
+STABLE = ("models", "entry", "model", "version", "server", "cache_config")
 # Inside them, what counts, ages or is sized by the memory that was free: it changes without changing answers.
 _VOLATILE = re.compile(
     r"(created|uptime|started|time|pid|requests?|_blocks(_override)?$|memory|bytes|utili[sz]ation|size_tokens|concurrency|"
@@ -22,11 +24,13 @@ _VOLATILE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A stored description: `key` is what must stay one server (a launched level, else an endpoint)."""
+    """A stored description: `key` is what must stay one server (a launched level, else an endpoint); `model`: the name
+    that it was asked for."""
 
     key: str
     session_id: str
     identity: Identity
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +42,32 @@ class Drift:
     what: str
 
 
-def drift(before: Identity, now: Identity) -> list[str]:
-    """What about a server changed, as sentences. What one side doesn't know is no change."""
+def drift(before: Identity, now: Identity, model: str) -> list[str]:
+    """What about the server of `model` changed, as sentences. What one side doesn't know is no change."""
     found = []
     for key in STABLE:
-        if key in before and key in now:
+        if key == "models":
+            old, new = _serving(before, model), _serving(now, model)
+            if old is not None and new is not None and old != new:
+                found.append(f"the server's model changed from {_short(old)} to {_short(new)}")
+        elif key in before and key in now:
             old, new = _lasting(before[key]), _lasting(now[key])
             if old != new:
                 old_shown, new_shown = _differing(old, new)
                 found.append(f"the server's {key} changed from {old_shown} to {new_shown}")
     return found
+
+
+def _serving(identity: Identity, model: str) -> str | None:
+    """The listed model that serves requests for `model`; None where the list can't tell.
+
+    Other models come and go beside it: adapters, a hosted provider's catalogue. A server that takes any name, or an
+    alias that it doesn't list, is known by its list only where that holds one model.
+    """
+    listed = identity.get("models") or []
+    if model in listed:
+        return model
+    return str(listed[0]) if len(listed) == 1 else None
 
 
 def known(snapshots: Iterable[Identity]) -> dict[str, Any]:
@@ -64,7 +84,7 @@ def drifts(snapshots: Iterable[Snapshot]) -> list[Drift]:
     found = []
     for one in snapshots:
         before = last.setdefault(one.key, {})
-        found += [Drift(one.key, one.session_id, what) for what in drift(before, one.identity)]
+        found += [Drift(one.key, one.session_id, what) for what in drift(before, one.identity, one.model)]
         last[one.key] = before | dict(one.identity)
     return found
 

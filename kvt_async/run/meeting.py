@@ -45,14 +45,16 @@ class Meeting:
 
     async def who(self, generation: int) -> list[Json]:
         """Every endpoint's identity. Raises DriftError where it is not the server of this generation so far."""
-        found = await server.identities(self.sender, self.endpoints)
+        found = await self._identities()
         before = server.last_identities(self.reader, self.settings.experiment.exp_group_id, generation)
         one_server = self.settings.kv.apply.via in ("body", "none")  # wherever it lives by now
         anywhere = known(before.values()) if one_server else {}
         changed = [
             (public_url(endpoint), sentence)
             for endpoint, now in zip(self.endpoints, found, strict=True)
-            for sentence in drift(before.get(server.identity_key(endpoint, self._launched_for), anywhere), now)
+            for sentence in drift(
+                before.get(server.identity_key(endpoint, self._launched_for), anywhere), now, self._model
+            )
         ]
         self._compare_replicas(dict(zip(self.endpoints, found, strict=True)))
         for endpoint, sentence in changed:
@@ -98,11 +100,11 @@ class Meeting:
 
     async def part(self, start: Sequence[Json], before: Mapping[str, Json]) -> list[str]:
         """Keep who it is at the end; what should be known of the meantime, as sentences."""
-        found, after = await server.identities(self.sender, self.endpoints), await self._shown()
+        found, after = await self._identities(), await self._shown()
         await self.keep("end", found, after)
         said = []
         for endpoint, then, now in zip(self.endpoints, start, found, strict=True):
-            for sentence in drift(then, now):
+            for sentence in drift(then, now, self._model):
                 said.append(f"{sentence} during the session: analyze will refuse what was sent in it")
                 self.log("drift", endpoint=endpoint, what=sentence)
             hits = metrics_page.prefix_hits(then.get("metrics", {}), now.get("metrics", {}))
@@ -125,6 +127,13 @@ class Meeting:
         """The level this server was launched for: another level's server may well be another."""
         return self.runs[0].run_id if self.runs[0].level.apply_via == "launch" else None
 
+    @property
+    def _model(self) -> str:
+        return self.settings.model.name
+
+    async def _identities(self) -> list[Json]:
+        return await server.identities(self.sender, self.endpoints, self._model)
+
     async def _shown(self) -> dict[str, Json]:
         output = self.launched.output if self.launched is not None else None
         found = {
@@ -136,6 +145,6 @@ class Meeting:
         """The URLs of one level must be one server many times over."""
         for urls in dict.fromkeys(run.level.endpoints for run in self.runs):
             for url in urls[1:]:
-                for sentence in drift(found[urls[0]], found[url]):
+                for sentence in drift(found[urls[0]], found[url], self._model):
                     pair = f"{public_url(url)} beside {public_url(urls[0])}"
                     self.say(f"warning: {pair}: {sentence}; one level is served by two servers")

@@ -23,6 +23,7 @@ SELF_DESCRIPTIONS = {
     "props": ("model_path", "build_info", "chat_template", "n_ctx"),
     "get_server_info": ("model_path", "version", "kv_cache_dtype", "dtype", "quantization", "disable_radix_cache"),
 }
+ENTRY_FIELDS = ("root", "parent")  # of our model at /v1/models: which weights, and whose adapter (vLLM, SGLang)
 LONG = 200  # characters; longer values are kept as their hash
 
 
@@ -50,12 +51,13 @@ async def check_server(
     return listed
 
 
-async def identity(sender: Sender, endpoint: str) -> Json:
-    """What can be learnt about a server without asking it to generate. Missing parts are missing keys."""
+async def identity(sender: Sender, endpoint: str, model: str) -> Json:
+    """What can be learnt about the server of `model` without asking it to generate. Missing parts are missing keys."""
     found: Json = {}
     root = endpoint.removesuffix("/v1")
     with contextlib.suppress(ServerError):
-        found["models"] = sorted(model_names(await sender.get_json(f"{endpoint}/models")))
+        listed = await sender.get_json(f"{endpoint}/models")
+        found["models"], found["entry"] = sorted(model_names(listed)), _entry(listed, model)
         found["server"] = (await sender.get_headers(f"{endpoint}/models")).get("server")
     with contextlib.suppress(ServerError):
         found["version"] = await sender.get_json(f"{root}/version")
@@ -72,9 +74,9 @@ async def identity(sender: Sender, endpoint: str) -> Json:
     return {key: value for key, value in found.items() if value not in (None, {}, [])}
 
 
-async def identities(sender: Sender, endpoints: Sequence[str]) -> list[Json]:
+async def identities(sender: Sender, endpoints: Sequence[str], model: str) -> list[Json]:
     """Every endpoint's identity, in order."""
-    return list(await asyncio.gather(*(identity(sender, endpoint) for endpoint in endpoints)))
+    return list(await asyncio.gather(*(identity(sender, endpoint, model) for endpoint in endpoints)))
 
 
 def last_identities(reader: Reader, group: str, generation: int) -> Mapping[str, Json]:
@@ -105,6 +107,15 @@ def engine_name(found: Json) -> str:
 def model_names(body: object) -> list[str]:
     data = body.get("data") if isinstance(body, dict) else None
     return [str(m["id"]) for m in data if isinstance(m, dict) and "id" in m] if isinstance(data, list) else []
+
+
+def _entry(body: object, model: str) -> Json | None:
+    """What the list of models says of ours, where it is something that tells one model from another."""
+    data = body.get("data") if isinstance(body, dict) else None
+    for one in data if isinstance(data, list) else ():
+        if isinstance(one, dict) and one.get("id") == model:
+            return {name: _brief(one[name]) for name in ENTRY_FIELDS if one.get(name) is not None}
+    return None
 
 
 async def _models(sender: Sender, endpoint: str) -> tuple[list[str], str]:

@@ -215,7 +215,7 @@ def test_a_drift_seen_after_the_analysis_is_refused_too_and_one_allowed_is_analy
     snapshot(conn, "end", models=["b"])
     assert analyze(conn, settings).recomputed
     strict = settings.model_copy(update={"analysis": settings.analysis.model_copy(update={"allow_drift": False})})
-    with pytest.raises(DriftError, match="models changed from a to b"):
+    with pytest.raises(DriftError, match="model changed from a to b"):
         analyze(conn, strict)
 
 

@@ -24,14 +24,14 @@ IDENTITY = {"models": ["a"], "version": {"version": "1.0", "uptime_s": 3.0}, "ca
 
 
 def changed(**parts: object) -> list[str]:
-    return drift(IDENTITY, {**IDENTITY, **parts})
+    return drift(IDENTITY, {**IDENTITY, **parts}, "a")
 
 
 def test_another_version_model_or_cache_is_a_drift_and_named_with_both_values() -> None:
     assert changed(version={"version": "1.1", "uptime_s": 3.0}) == [
         "the server's version changed from version=1.0 to version=1.1"
     ]
-    assert changed(models=["b"]) == ["the server's models changed from a to b"]
+    assert changed(models=["b"]) == ["the server's model changed from a to b"]
     assert changed(cache_config={**CACHE, "cache_dtype": "auto"}) == [
         "the server's cache_config changed from cache_dtype=fp8 to cache_dtype=auto"
     ]
@@ -52,15 +52,34 @@ def test_what_counts_ages_or_is_sized_by_free_memory_is_no_drift(parts: dict) ->
 
 
 def test_what_one_side_does_not_know_is_no_drift_but_is_not_forgotten() -> None:
-    assert drift(IDENTITY, {"unreachable": True}) == []
+    assert drift(IDENTITY, {"unreachable": True}, "a") == []
     taken = [IDENTITY, {"unreachable": True}, {**IDENTITY, "models": ["b"]}]
-    found = drifts(Snapshot("k", f"s{n}", one) for n, one in enumerate(taken))
+    found = drifts(Snapshot("k", f"s{n}", one, "a") for n, one in enumerate(taken))
     assert [(one.session_id, one.key) for one in found] == [("s2", "k")]
 
 
-@given(st.permutations(["c", "a", "b"]))
-def test_the_order_in_which_models_are_listed_is_no_drift(order: list[str]) -> None:
-    assert drift({"models": ["a", "b", "c"]}, {"models": order}) == []
+@given(st.lists(st.sampled_from("bcde")), st.lists(st.sampled_from("bcde")))
+def test_other_models_that_are_listed_beside_ours_are_no_drift(before: list[str], now: list[str]) -> None:
+    assert drift({"models": ["a", *before]}, {"models": [*now, "a"]}, "a") == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "n"),
+    [
+        (["a"], ["b"], 1),  # ours is gone, another one is there
+        (["x"], ["y"], 1),  # a server of one model that takes any name
+        (["x"], ["x", "y"], 0),  # which of them serves us can't be told
+        (["x", "y"], ["x", "z"], 0),  # an alias of a hosted catalogue
+        (["a"], [], 0),
+    ],
+)
+def test_the_listed_model_that_serves_us_is_the_identity(before: list[str], now: list[str], n: int) -> None:
+    assert len(drift({"models": before}, {"models": now}, "a")) == n
+
+
+def test_what_the_list_says_of_our_model_is_part_of_its_identity() -> None:
+    found = drift({"entry": {"root": "/w/a"}}, {"entry": {"root": "/w/a2"}}, "a")
+    assert found == ["the server's entry changed from root=/w/a to root=/w/a2"]
 
 
 async def test_another_server_is_refused_before_anything_is_sent_to_it(tmp_path: Path) -> None:
@@ -116,7 +135,7 @@ async def test_a_server_that_becomes_another_one_during_a_session_is_said_and_st
     assert any("during the session" in note for note in report.notes)
     rows = query(settings, "SELECT session_id, phase, identity_json FROM server_snapshots ORDER BY snapshot_id")
     assert [row[1] for row in rows] == ["start", "end"]
-    found = drifts(Snapshot("k", row[0], orjson.loads(row[2])) for row in rows)
+    found = drifts(Snapshot("k", row[0], orjson.loads(row[2]), "reference") for row in rows)
     assert [one.session_id for one in found] == [report.session_id]
 
 

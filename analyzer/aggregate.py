@@ -1,8 +1,8 @@
 """Scores -> bin_stats: what one run did in each bin, and over all bins (bin_idx -1).
 
-Bin -1 weighs bins equally for everything that is a mean of examples (accuracy, EM, F1, failure rate); counts are sums,
-and latency and token percentiles are taken over all responses together. A bin without finished requests is a row with
-n = 0 and NULL means.
+Bin -1 weighs bins equally for everything that is a mean of scores (accuracy, EM, F1, share of identical texts). Counts
+are sums, a failure rate is failures over requests, and latency and token percentiles are taken over all responses
+together. A bin without finished requests is a row with n = 0 and NULL means.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,12 @@ import numpy.typing as npt
 import polars as pl
 
 from analyzer.bootstrap import percentile_interval
-from analyzer.intervals import effective_n, wilson
+from analyzer.bounds import Units
+from analyzer.intervals import effective_n, is_binary, wilson
 from analyzer.labels import FLAGS
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 ALL_BINS = -1
 
 _PERCENTILES = {
@@ -104,9 +106,8 @@ def _mean_of_means(bins: Sequence[Mapping[str, float | None]]) -> dict[str, floa
 
 
 def _spread(part: pl.DataFrame, rule: CiRule) -> dict[str, Any]:
-    score = part["score"].to_numpy()
-    cluster = part["cluster"].to_numpy()
-    low, high, method = accuracy_interval(score, bin_weights(part["bin_idx"].to_numpy()), cluster, rule.alpha)
+    score, cluster, bin_idx = (part[name].to_numpy() for name in ("score", "cluster", "bin_idx"))
+    low, high, method = accuracy_interval(score, bin_weights(bin_idx), cluster, rule.alpha, bin_idx)
     return {
         "n_clusters": int(np.count_nonzero(np.bincount(cluster))) if len(cluster) else 0,
         "acc_std": float(np.std(score)) if len(score) else None,
@@ -117,18 +118,23 @@ def _spread(part: pl.DataFrame, rule: CiRule) -> dict[str, Any]:
 
 
 def accuracy_interval(
-    score: Floats, weight: Floats, cluster: npt.NDArray[np.int64], alpha: float
+    score: Floats, weight: Floats, cluster: Ints, alpha: float, bin_idx: Ints | None = None
 ) -> tuple[float | None, float | None, str | None]:
-    """(low, high, method) of the weighted mean of scores; all None without scores.
+    """(low, high, method) of the weighted mean of scores [n] in [0, 1]; all None without scores.
 
-    Wilson's interval at the effective number of observations, which for 0/1 scores of distinct contexts is their
-    number.
+    cluster [n] numbers contexts, bin_idx [n] the bins that weight [n] makes equal (None: one bin). Where each context
+    has one example: Wilson's interval at the effective number of observations, which for 0/1 scores of one bin is their
+    number. Where contexts have several: the bound of the paired tests, on scores in place of differences.
     """
     if not len(score):
         return None, None, None
-    low, high = wilson(float(np.sum(weight * score)), effective_n(score, weight, cluster), alpha)
-    plain = bool(np.all((score == 0) | (score == 1))) and int(np.bincount(cluster).max()) == 1
-    return low, high, "wilson" if plain else "wilson_effective_n"
+    if int(np.bincount(cluster).max()) > 1:
+        # A score s in [0, 1] is a difference 2s - 1 in [-1, 1]: the same test, the same worst cases at both ends.
+        low, high = Units.weighted(2 * score - 1, cluster, weight).interval(alpha)
+        return (low + 1) / 2, (high + 1) / 2, "exact_bound"
+    strata = np.zeros(len(score), dtype=np.int64) if bin_idx is None else bin_idx
+    low, high = wilson(float(np.sum(weight * score)), effective_n(score, weight, strata), alpha)
+    return low, high, "wilson" if np.ptp(strata) == 0 and is_binary(score) else "wilson_effective_n"
 
 
 def bin_weights(bin_idx: npt.NDArray[np.int64]) -> Floats:
@@ -140,10 +146,8 @@ def bin_weights(bin_idx: npt.NDArray[np.int64]) -> Floats:
 
 
 def _counts(part: pl.DataFrame, alpha: float) -> dict[str, Any]:
-    failed = part["is_failure"].cast(pl.Float64).to_numpy()
-    weight = bin_weights(part["bin_idx"].to_numpy())
-    rate = float(np.sum(weight * failed)) if len(failed) else float("nan")
-    low, high = wilson(rate, effective_n(failed, weight, np.arange(len(failed))) if len(failed) else 0, alpha)
+    n, n_failures = part.height, int(part["is_failure"].sum())
+    low, high = wilson(n_failures / n if n else float("nan"), n, alpha)
     told = pl.col("cached_tokens").is_not_null()
     counts = part.select(
         **{name: pl.col("flags").str.contains(name, literal=True).sum() for name in FLAGS},
@@ -152,8 +156,8 @@ def _counts(part: pl.DataFrame, alpha: float) -> dict[str, Any]:
     ).row(0, named=True)
     labels = part["failure_label"].drop_nulls().value_counts().sort("failure_label")
     return {
-        "n_failures": int(failed.sum()),
-        "fail_rate": rate,
+        "n_failures": n_failures,
+        "fail_rate": n_failures / n if n else float("nan"),
         "fail_ci_low": low,
         "fail_ci_high": high,
         "label_counts_json": dict(labels.iter_rows()),

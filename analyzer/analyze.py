@@ -30,7 +30,7 @@ from kvt_async.contract.settings import Settings
 
 Floats = npt.NDArray[np.float64]
 
-ANALYZER_VERSION = "4"  # raise it whenever any derived figure could change
+ANALYZER_VERSION = "5"  # raise it whenever any derived figure could change
 STAGE = "analyze"
 
 
@@ -90,6 +90,7 @@ def analyze(
         {data.run.run_id: data.aligned.score for data in read},
         entries["bin_idx"].to_numpy(),
         entries["cluster"].to_numpy(),
+        {data.run.run_id: data.aligned.failed for data in read},
     )
     replicates = resample(grid, bins, settings.analysis.resamples, settings.analysis.seed)
     stats = [

@@ -9,7 +9,7 @@ give (1 - m) ** n, so about 72 of them prove m = 0.05 at 2.5%. For other bounded
 not proven; scripts/calibrate.py measures it. It needs no random draws: a weighted sum of exponentials has a known
 characteristic function, inverted here on fixed nodes (Imhof 1961), so the same data give the same digits everywhere.
 
-Clusters (examples that share a context) enter as one unit, the mean of their differences; bins weigh equally.
+Clusters (examples that share a context) enter as one unit, the weighted mean of their differences; bins weigh equally.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,8 @@ class Units:
     """Independent units (clusters) of one comparison.
 
     drop: [k] mean paired difference of each unit, in [-1, 1]; weight: [k] mean 1, how much each counts for the
-    equal-weight mean of the bins.
+    equal-weight mean of the bins. A context whose questions lie in several bins is one unit: its examples count as much
+    as their own bins make them, within its drop and for its weight.
     """
 
     drop: Floats
@@ -45,13 +46,16 @@ class Units:
         """Units of per-example differences [n]; `cluster` numbers each example's context, `bin_idx` its bin."""
         if not len(drop):
             return cls(np.empty(0), np.empty(0))
-        size, in_bin = np.bincount(cluster), np.bincount(bin_idx)  # small whole numbers: counting beats sorting
-        unit = np.flatnonzero(size)
-        bin_of = np.zeros(len(size), dtype=np.int64)
-        bin_of[cluster] = bin_idx
-        mean = np.bincount(cluster, weights=drop)[unit] / size[unit]
-        share = size[unit] / in_bin[bin_of[unit]] / np.count_nonzero(in_bin)  # of the overall mean; sums to 1
-        return cls(mean, share * len(unit))
+        in_bin = np.bincount(bin_idx)  # small whole numbers: counting beats sorting
+        return cls.weighted(drop, cluster, 1.0 / (np.count_nonzero(in_bin) * in_bin[bin_idx]))
+
+    @classmethod
+    def weighted(cls, drop: Floats, cluster: npt.NDArray[np.int64], weight: Floats) -> "Units":
+        """The same where each example's share of the mean is given: weight [n], which sums to 1."""
+        share = np.bincount(cluster, weights=weight).astype(np.float64)
+        unit = np.flatnonzero(share)
+        mean = np.bincount(cluster, weights=weight * drop)[unit] / share[unit]
+        return cls(mean, share[unit] * len(unit))
 
     @property
     def mean(self) -> float:

@@ -6,8 +6,8 @@ however many budgets there are. Claims use the same tests as the shown intervals
 budget is safe exactly when the upper end of its drop's interval is below the margin.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -18,17 +18,22 @@ from analyzer.bounds import Units, pairs_needed_without_loss
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Scores of one experiment: score[run_id] is [n], NaN where an example isn't scored; bin_idx, cluster [n]."""
+    """Scores of one experiment: score[run_id] is [n], NaN where an example isn't scored; bin_idx, cluster [n].
+
+    failed[run_id] [n]: requests that failed, which score 0; a run that isn't in it had none.
+    """
 
     score: dict[str, Floats]
     bin_idx: Ints
     cluster: Ints
+    failed: Mapping[str, Bools] = field(default_factory=dict)
 
-    def rows(self, bin_idx: int) -> npt.NDArray[np.bool_]:
+    def rows(self, bin_idx: int) -> Bools:
         """Which examples belong to a bin; -1: all."""
         return np.ones(len(self.bin_idx), dtype=bool) if bin_idx < 0 else self.bin_idx == bin_idx
 
@@ -94,10 +99,31 @@ def against_full(
         spread=float(np.std(units.drop * units.weight)) if len(units.drop) else float("nan"),
         n_worse=int(np.sum(difference > 1e-12)),
         n_better=int(np.sum(difference < -1e-12)),
-        p_safe=units.p_drop_at_least(margin),
+        p_safe=_p_safe(grid, full, run_id, bin_idx, margin),
         p_loss=units.p_drop_at_most(0.0),
         p_collapse=units.p_drop_at_most(margin),
     )
+
+
+def _p_safe(grid: Grid, full: str, run_id: str, bin_idx: int, margin: float) -> float:
+    """The largest p value of "the drop is the margin or more" over what a proof of safety has to stand.
+
+    A pair that lacks one outcome counts as lost (lacking both, it isn't there): what is slow to end may be what was
+    lost. Requests that failed at full cache score 0 there, so a budget gains by answering them: where there are any,
+    the drop over the other pairs has to be below the margin as well. Both must hold, so neither needs adjusting.
+    """
+    rows = grid.rows(bin_idx)
+    score, here = grid.score[full][rows], grid.score[run_id][rows]
+    drop = np.where(np.isnan(here), score, np.where(np.isnan(score), 1 - here, score - here))
+    there = ~np.isnan(drop)
+
+    def p(kept: Bools) -> float:
+        return Units.of(drop[kept], grid.cluster[rows][kept], grid.bin_idx[rows][kept]).p_drop_at_least(margin)
+
+    failed = grid.failed.get(full)
+    if failed is None or not (failed[rows] & there).any():
+        return p(there)
+    return max(p(there), p(there & ~failed[rows]))
 
 
 def claims(tests: Sequence[BudgetTest], level: float) -> Claims:

@@ -1,6 +1,6 @@
 """Does the verdict keep its promises? Simulated experiments with a known truth, judged by the analyzer's own code.
 
-    python scripts/calibrate.py                    # a few minutes: every table
+    python scripts/calibrate.py                    # half an hour: every table
     python scripts/calibrate.py --experiments 400 --tables errors,power
 
 Each cell simulates whole experiments (bins, budgets, paired scores with noise), runs the tests that `kvt analyze` runs
@@ -12,10 +12,11 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import calibrate_units
 import numpy as np
-import numpy.typing as npt
+from simulated import ALPHA, MARGIN, Row, Truth, answers, error, rate_of, simulate
 
 from analyzer.aggregate import accuracy_interval, bin_weights
 from analyzer.bootstrap import Columns, percentile_interval, resample_means
@@ -23,66 +24,6 @@ from analyzer.curve import half_loss
 from analyzer.looks import FOCUS, look
 from analyzer.transition import BudgetTest, Claims, Grid, against_full, claims
 from kvt_async.data.focus import BinState, allot, spread_of, together
-
-Floats = npt.NDArray[np.float64]
-Draw = Callable[[np.random.Generator, int], Floats]
-
-ALPHA, MARGIN = 0.05, 0.05
-
-
-@dataclass(frozen=True)
-class Truth:
-    """How experiments are made: n examples in total over equal bins; loss[b] = share of the score lost at budget b.
-
-    kind: binary | graded (F1-like: many 0 and 1, the rest between). flips: chance that an answer is drawn anew at any
-    budget, full cache included. uneven: all of the loss falls into the last bin (its share times the number of bins).
-    """
-
-    n: int
-    loss: tuple[float, ...]
-    kind: str = "binary"
-    base: float = 0.6
-    flips: float = 0.0
-    bins: int = 5
-    uneven: bool = False
-    cluster: int = 1
-
-
-def simulate(truth: Truth, rng: np.random.Generator) -> Grid:
-    """One experiment: runs `full` and `b0`, `b1`, ... from the highest budget down."""
-    n = truth.n
-    bin_idx = np.arange(n) * truth.bins // n
-    cluster = np.arange(n) // truth.cluster
-    score = {"full": np.empty(0)}
-    hard, order = _base(truth, rng, n), _by_cluster(rng, cluster)
-    for name, loss in (("full", 0.0), *((f"b{i}", loss) for i, loss in enumerate(truth.loss))):
-        anew = rng.random(n) < truth.flips
-        here = np.where(anew, _base(truth, rng, n), hard)
-        share = np.where(bin_idx == truth.bins - 1, loss * truth.bins, 0.0) if truth.uneven else np.full(n, loss)
-        luck = np.where(anew, rng.random(n), order)
-        score[name] = _after_loss(truth, here, share, luck, rng)
-    return Grid(score, bin_idx, cluster)
-
-
-def _base(truth: Truth, rng: np.random.Generator, n: int) -> Floats:
-    if truth.kind == "binary":
-        return (rng.random(n) < truth.base).astype(float)
-    between = 1.6 * min(truth.base, 1 - truth.base, 0.3)  # chance of a partly right answer, 0.5 on average
-    partly = rng.choice([0.2, 0.4, 0.5, 0.6, 0.8], size=n)
-    draw = rng.random(n)
-    return np.where(draw < between, partly, (draw < between + truth.base - between / 2).astype(float))
-
-
-def _after_loss(truth: Truth, score: Floats, share: Floats, luck: Floats, rng: np.random.Generator) -> Floats:
-    """Lose `share` of the expected score: binary answers are lost whole; graded ones whole or by half."""
-    if truth.kind == "binary":
-        return np.where(luck < share, 0.0, score)
-    hit = luck < share / 0.75
-    return np.where(hit, score * np.where(rng.random(len(score)) < 0.5, 0.0, 0.5), score)
-
-
-def _by_cluster(rng: np.random.Generator, cluster: npt.NDArray[np.int64]) -> Floats:
-    return rng.random(int(cluster.max()) + 1)[cluster]
 
 
 def judged(truth: Truth, rng: np.random.Generator) -> Claims:
@@ -101,14 +42,6 @@ def share(truth: Truth, experiments: int, seed: int, event: Callable[[Claims], b
     return sum(event(judged(truth, rng)) for _ in range(experiments)) / experiments
 
 
-def allowed(bar: float, experiments: int) -> float:
-    """The bar plus Monte-Carlo error (one-sided 99.5%)."""
-    return bar + 2.576 * math.sqrt(bar * (1 - bar) / experiments)
-
-
-Row = tuple[str, str, float, str]
-
-
 def errors(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
     """False claims: a loss where there is none, safe where the drop is the margin, beyond the margin where it is it."""
     for kind in ("binary", "graded"):
@@ -118,15 +51,15 @@ def errors(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
                 for budgets in (1, 8):
                     none = Truth(n, (0.0,) * budgets, kind, flips=flips)
                     rate = share(none, experiments, seed, lambda c: c.loss is not None)
-                    yield _error(f"{kind} n={n} flips={flips:g} budgets={budgets + 1}", "false loss", rate, experiments)
+                    yield error(f"{kind} n={n} flips={flips:g} budgets={budgets + 1}", "false loss", rate, experiments)
                 for uneven in (False, True):
                     there = Truth(n, (at_margin,) * 2, kind, flips=flips, uneven=uneven)
                     where = f"{kind} n={n} flips={flips:g}" + (" all in one bin" if uneven else "")
                     found = [
                         judged(there, rng) for rng in [np.random.default_rng([seed, n])] for _ in range(experiments)
                     ]
-                    yield _error(where, "false safe", _rate(found, lambda c: c.safe is not None), experiments)
-                    yield _error(where, "false collapse", _rate(found, lambda c: c.collapse is not None), experiments)
+                    yield error(where, "false safe", rate_of(found, lambda c: c.safe is not None), experiments)
+                    yield error(where, "false collapse", rate_of(found, lambda c: c.collapse is not None), experiments)
 
 
 def clustered(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
@@ -134,10 +67,10 @@ def clustered(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row
     for n in [size for size in sizes if size >= 25]:
         there = Truth(n, (MARGIN / 0.6,), flips=0.1, cluster=5)
         found = [judged(there, rng) for rng in [np.random.default_rng([seed, n])] for _ in range(experiments)]
-        yield _error(f"clusters of 5, n={n}", "false safe", _rate(found, lambda c: c.safe is not None), experiments)
+        yield error(f"clusters of 5, n={n}", "false safe", rate_of(found, lambda c: c.safe is not None), experiments)
         none = Truth(n, (0.0,), flips=0.3, cluster=5)
         rate = share(none, experiments, seed, lambda c: c.loss is not None)
-        yield _error(f"clusters of 5, n={n}", "false loss", rate, experiments)
+        yield error(f"clusters of 5, n={n}", "false loss", rate, experiments)
 
 
 def power(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
@@ -164,7 +97,7 @@ def coverage(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]
             for n in (5, 20, 50, 250):
                 rng, hit = np.random.default_rng([seed, n]), 0
                 for _ in range(experiments):
-                    score = _base(truth, rng, n)
+                    score = answers(truth, rng, n)
                     weight = bin_weights(np.zeros(n, dtype=np.int64))
                     low, high, _ = accuracy_interval(score, weight, np.arange(n), ALPHA)
                     hit += low is not None and high is not None and low - 1e-9 <= base <= high + 1e-9
@@ -218,12 +151,12 @@ def second_look(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[R
     for kind, n, flips in cases:
         where = f"{kind} n={n} at first, flips={flips:g}"
         none = _any_look(Truth(n, (0.0,) * 2, kind, flips=flips), experiments, seed)
-        yield _error(where, "false loss", _rate_any(none, lambda c: c.loss is not None), experiments)
+        yield error(where, "false loss", _rate_any(none, lambda c: c.loss is not None), experiments)
         for uneven in (False, True):
             there = _any_look(Truth(n, (at_margin,) * 2, kind, flips=flips, uneven=uneven), experiments, seed)
             lies = f"{where}, all in one bin" if uneven else where
-            yield _error(lies, "false safe", _rate_any(there, lambda c: c.safe is not None), experiments)
-            yield _error(lies, "false collapse", _rate_any(there, lambda c: c.collapse is not None), experiments)
+            yield error(lies, "false safe", _rate_any(there, lambda c: c.safe is not None), experiments)
+            yield error(lies, "false collapse", _rate_any(there, lambda c: c.collapse is not None), experiments)
     unpaid = _any_look(Truth(50, (0.0,) * 2, flips=0.3), experiments, seed, paid=False)
     rate = _rate_any(unpaid, lambda c: c.loss is not None)
     yield "binary n=50 at first, flips=0.3, were looks free", "false loss", rate, ""
@@ -273,15 +206,9 @@ def _rate_any(found: Sequence[Sequence[Claims]], event: Callable[[Claims], bool]
     return sum(any(map(event, looks)) for looks in found) / len(found)
 
 
-TABLES = {f.__name__: f for f in (errors, clustered, second_look, power, coverage, half_losses)}
-
-
-def _rate(found: Sequence[Claims], event: Callable[[Claims], bool]) -> float:
-    return sum(map(event, found)) / len(found)
-
-
-def _error(where: str, what: str, rate: float, experiments: int) -> Row:
-    return where, what, rate, "ok" if rate <= allowed(ALPHA / 2, experiments) else f"above {ALPHA / 2:g}"
+TABLES = {
+    f.__name__: f for f in (errors, clustered, second_look, power, coverage, half_losses, *calibrate_units.TABLES)
+}
 
 
 def main() -> int:

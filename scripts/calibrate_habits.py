@@ -8,7 +8,7 @@ The step rule on point means, the percentile bootstrap as a test of safety, and 
 import argparse
 
 import numpy as np
-from calibrate import MARGIN, Truth, _base, simulate
+from simulated import MARGIN, Truth, answers, simulate
 
 from analyzer.bootstrap import Columns, percentile_interval, resample_means
 from analyzer.transition import step_drop
@@ -31,7 +31,7 @@ def bootstrap_safe(truth: Truth, rng: np.random.Generator) -> bool:
 
 
 def bootstrap_covers(truth: Truth, rng: np.random.Generator) -> bool:
-    score = _base(truth, rng, truth.n)
+    score = answers(truth, rng, truth.n)
     means = resample_means(Columns(score[:, None], np.arange(truth.n)), RESAMPLES, int(rng.integers(2**31)), 0)
     low, high = percentile_interval(means[:, 0], 0.05)
     return low - 1e-9 <= truth.base <= high + 1e-9

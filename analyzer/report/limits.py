@@ -2,13 +2,13 @@
 
 from analyzer.report import certainty, costs, sentences
 from analyzer.report.facts import Facts
-from analyzer.report.wording import number, plural
+from analyzer.report.wording import number, percent, plural
 from kvt_async.contract.settings import Settings
 
 REFERENCE = "reference"  # the model that ships with kvt
 
 
-def alarms(facts: Facts) -> list[str]:
+def alarms(facts: Facts, margin: float) -> list[str]:
     """What must stand above every verdict."""
     found = []
     if facts.partial:
@@ -27,6 +27,13 @@ def alarms(facts: Facts) -> list[str]:
         found.append(
             f"DRIFT: the server became another one in {seen} ({facts.drifts[0].what}). It was analysed all the same "
             "(analysis.allow_drift): a difference between budgets may be one between servers."
+        )
+    full = facts.stat(facts.full)
+    if full is not None and full.n_failures > margin / 2 * full.n:
+        found.append(
+            f"FAILED AT FULL CACHE: {full.n_failures:,} of {plural(full.n, 'request')} "
+            f"({percent(full.n_failures / full.n, 1)}). They score 0 there, so every loss below looks smaller than it "
+            "is. “Safe” was also required of the pairs that full cache answered."
         )
     wrong = [s for s in facts.series if any(e.status == "contradicted" for e in facts.statuses(s))]
     if wrong:

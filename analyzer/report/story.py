@@ -38,7 +38,7 @@ def story(facts: Facts, settings: Settings) -> Story:
     verdict = facts.verdict(first) if first else None
     return Story(
         headline=headline(facts, verdict, margin),
-        alarms=tuple(alarms(facts)),
+        alarms=tuple(alarms(facts, margin)),
         caveats=tuple(caveats(facts)),
         answers=tuple(
             Answer(question, tuple(line for line in lines if line))

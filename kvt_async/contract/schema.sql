@@ -418,7 +418,7 @@ CREATE TABLE IF NOT EXISTS bin_stats (          -- per run and bin; bin_idx -1 =
     acc_std               REAL,                 -- population
     acc_ci_low            REAL,  -- 95% by default
     acc_ci_high           REAL,  -- 95% by default
-    acc_ci_method         TEXT,                 -- wilson | wilson_effective_n | percentile_bootstrap
+    acc_ci_method         TEXT,                 -- wilson | wilson_effective_n | exact_bound | percentile_bootstrap
     acc_answered          REAL,                 -- mean score without failures
     em_mean               REAL,  -- mean exact match
     f1_mean               REAL,  -- mean token F1

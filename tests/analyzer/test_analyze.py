@@ -86,6 +86,36 @@ def test_bin_means_are_means_with_failures_as_zero_and_overall_weighs_bins_equal
         assert [row[0] for row in stats[1:]] == pytest.approx([row[1] for row in per_bin])
         assert [row[1] for row in stats[1:]] == pytest.approx([row[2] for row in per_bin])
         assert stats[0][0] == pytest.approx(statistics.mean(row[1] for row in per_bin))
+        failed, n = conn.execute(
+            "SELECT count(f.request_id), count(*) FROM requests r LEFT JOIN failures f USING (request_id) "
+            "WHERE r.run_id = ?",
+            (run[0],),
+        ).fetchone()
+        assert stats[0][1] == pytest.approx(
+            failed / n, abs=1e-9
+        )  # a failure rate is failures over requests, however the bins lie
+
+
+def test_requests_that_fail_at_full_cache_are_an_alarm_and_keep_a_budget_from_being_safe(experiment):
+    """Full cache fails 15% of 0.9; 0.5 answers them and gets 8% of the others wrong: on average it loses nothing."""
+    asked = {"n_per_bin": 100, "p_correct": {1.0: 0.9, 0.5: 0.82, 0.2: 0.1}, "control_repeats": 0}
+    conn, config = analysed(experiment, failures=lambda series, budget, b: 0.15 * (budget == 1), **asked)
+    drop = conn.execute("SELECT * FROM budget_stats WHERE kv_budget = 0.5 AND bin_idx = -1").fetchone()
+    assert drop["drop_ci_high"] < 0.05
+    assert drop["p_safe"] > 0.025
+    assert overall(conn)["safe_budget"] == 1.0
+    alarms = story(read_facts(conn, "synthetic"), config).alarms
+    assert [text for text in alarms if text.startswith("FAILED AT FULL CACHE: ") and " of 500 requests" in text]
+    calm, config = analysed(experiment, failures=0.0, **asked)
+    assert not story(read_facts(calm, "synthetic"), config).alarms
+
+
+def test_an_accuracy_of_questions_that_share_contexts_is_bounded_as_its_losses_are(experiment):
+    conn, _ = analysed(experiment, n_per_bin=40, cluster_size=5)
+    assert {row[0] for row in conn.execute("SELECT DISTINCT acc_ci_method FROM bin_stats")} == {"exact_bound"}
+    conn, _ = analysed(experiment, n_per_bin=20)
+    methods = conn.execute("SELECT DISTINCT bin_idx < 0, acc_ci_method FROM bin_stats ORDER BY 1").fetchall()
+    assert [tuple(row) for row in methods] == [(0, "wilson"), (1, "wilson_effective_n")]
 
 
 def test_shares_of_failures_and_wrong_answers_add_up_to_the_drop(experiment):

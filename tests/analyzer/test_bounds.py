@@ -118,6 +118,23 @@ def test_bins_weigh_equally_however_many_examples_they_hold():
     assert found.mean == pytest.approx(0.5)
 
 
+def test_a_context_whose_questions_lie_in_two_bins_is_one_unit_and_keeps_the_equal_weight_mean():
+    """Nine questions of a context in a bin of ten, one in a bin of a hundred: the mean over bins is (0.9 + 0) / 2."""
+    bins = [0] * 10 + [1] * 100
+    cluster = [0] * 9 + [1] + [0, *range(2, 101)]
+    found = units([1.0] * 9 + [0.0] * 101, cluster, bins)
+    assert found.mean == pytest.approx(0.45)
+    assert len(found.drop) == 101
+    assert found.weight.mean() == pytest.approx(1)
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.5, 1.0]), st.integers(0, 4), st.integers(0, 2)), min_size=1))
+def test_units_keep_the_equal_weight_mean_of_the_bins_however_contexts_lie(examples):
+    drops, cluster, bins = zip(*examples, strict=True)
+    by_bin = [[d for d, _, b in examples if b == one] for one in sorted(set(bins))]
+    assert units(drops, cluster, bins).mean == pytest.approx(np.mean([np.mean(one) for one in by_bin]))
+
+
 def test_without_pairs_nothing_is_proven():
     nothing = units([])
     assert (nothing.p_drop_at_least(0.05), nothing.p_drop_at_most(0.0)) == (1.0, 1.0)

@@ -1,7 +1,7 @@
 """A small, seeded run of scripts/calibrate.py: the verdict's promises on simulated experiments with a known truth."""
 
-import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,38 +13,42 @@ LOOKED = 100
 
 @pytest.fixture(scope="module")
 def calibrate() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "calibrate.py"
-    spec = importlib.util.spec_from_file_location("calibrate", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["calibrate"] = module
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+    import calibrate
+
+    return calibrate
+
+
+@pytest.fixture(scope="module")
+def allowed(calibrate: ModuleType) -> Callable[[float, int], float]:
+    """A bar with its Monte-Carlo error."""
+    import simulated
+
+    return simulated.allowed
 
 
 @pytest.mark.parametrize("kind", ["binary", "graded"])
 @pytest.mark.parametrize("n", [25, 80])
-def test_a_true_loss_of_the_margin_is_hardly_ever_called_safe_nor_beyond_it(calibrate, kind, n):
+def test_a_true_loss_of_the_margin_is_hardly_ever_called_safe_nor_beyond_it(calibrate, allowed, kind, n):
     truth = calibrate.Truth(n, (calibrate.MARGIN / 0.6,) * 2, kind, flips=0.1)
     for event in (lambda c: c.safe is not None, lambda c: c.collapse is not None):
-        assert calibrate.share(truth, EXPERIMENTS, 7, event) <= calibrate.allowed(0.025, EXPERIMENTS)
+        assert calibrate.share(truth, EXPERIMENTS, 7, event) <= allowed(0.025, EXPERIMENTS)
 
 
 @pytest.mark.parametrize("budgets", [1, 8])
-def test_noise_alone_is_hardly_ever_called_a_loss(calibrate, budgets):
+def test_noise_alone_is_hardly_ever_called_a_loss(calibrate, allowed, budgets):
     truth = calibrate.Truth(25, (0.0,) * budgets, flips=0.3)
     found = calibrate.share(truth, EXPERIMENTS, 7, lambda c: c.loss is not None)
-    assert found <= calibrate.allowed(0.025, EXPERIMENTS)
+    assert found <= allowed(0.025, EXPERIMENTS)
 
 
-def test_looking_again_with_more_examples_keeps_the_promise_over_all_looks(calibrate):
+def test_looking_again_with_more_examples_keeps_the_promise_over_all_looks(calibrate, allowed):
     """Three looks, examples added where the zone was open; were each look to spend all of alpha, more would lie."""
     there = calibrate.Truth(25, (calibrate.MARGIN / 0.6,) * 2, flips=0.3)
     found = calibrate._any_look(there, LOOKED, 7)
     assert max(map(len, found)) == 3
     for event in (lambda c: c.safe is not None, lambda c: c.collapse is not None):
-        assert calibrate._rate_any(found, event) <= calibrate.allowed(0.025, LOOKED)
+        assert calibrate._rate_any(found, event) <= allowed(0.025, LOOKED)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +65,11 @@ def test_the_cells_of_every_table_name_their_bar(calibrate):
     rows = list(calibrate.coverage(60, 7, [5]))
     assert len(rows) == 40
     assert all(0 <= rate <= 1 and verdict for _, _, rate, verdict in rows)
+
+
+@pytest.mark.parametrize("table", ["straddling", "unequal", "heavy", "failures", "pending"])
+def test_what_enters_the_tests_keeps_every_cell_within_its_bar(calibrate, table):
+    """Contexts across bins, bins of unequal size, heavy contexts, failures at full cache, pending requests."""
+    rows = list(calibrate.TABLES[table](120, 7, []))
+    assert rows
+    assert [row for row in rows if row[3] != "ok"] == []

@@ -45,6 +45,40 @@ def test_zone_low_never_reaches_zone_high(noise, flips):
     assert found.low is None or found.high is None or found.low < found.high
 
 
+def p_safe(full, here, failed=None) -> float:
+    full, here = np.array(full, dtype=float), np.array(here, dtype=float)
+    grid = Grid({"full": full, "b": here}, np.zeros(len(full), dtype=int), np.arange(len(full)), failed or {})
+    return against_full(grid, "full", "b", 0.5, -1, margin=0.05, alpha=None).p_safe
+
+
+def test_requests_that_failed_at_full_cache_never_buy_safe():
+    """Six answers are lost and six failures at full cache are answered: on average nothing is lost, and yet."""
+    full = [1.0] * 94 + [0.0] * 6
+    here = [0.0] * 6 + [1.0] * 94
+    gone = np.arange(100) >= 94
+    assert p_safe(full, here) < p_safe(full, here, {"full": gone})
+    assert p_safe(full, here, {"full": gone}) == pytest.approx(p_safe(full[:94], here[:94]))
+    assert p_safe([0.0], [1.0], {"full": np.array([True])}) == 1.0  # nothing was answered there
+
+
+def test_failures_at_the_budget_are_losses_and_change_nothing_else():
+    full, here = [1.0] * 100, [0.0] * 3 + [1.0] * 97
+    assert p_safe(full, here, {"b": np.arange(100) < 3}) == p_safe(full, here)
+
+
+def test_a_pair_that_lacks_one_outcome_counts_as_lost_for_safe_alone():
+    full, here = [1.0] * 100, [1.0] * 95 + [np.nan] * 5
+    assert p_safe(full, here) == pytest.approx(p_safe(full, [1.0] * 95 + [0.0] * 5))
+    assert p_safe([np.nan] * 5 + [1.0] * 95, [0.0] * 5 + [1.0] * 95) == pytest.approx(
+        p_safe(full, [0.0] * 5 + [1.0] * 95)
+    )
+    grid = Grid({"full": np.array(full), "b": np.array(here)}, np.zeros(100, dtype=int), np.arange(100))
+    found = against_full(grid, "full", "b", 0.5, -1, margin=0.05, alpha=None)
+    assert (found.n, found.drop) == (95, 0.0)
+    nothing_yet = p_safe([*full, np.nan], [*([1.0] * 100), np.nan])
+    assert nothing_yet == pytest.approx(p_safe(full, [1.0] * 100))
+
+
 def test_a_series_proven_to_its_end_hands_its_share_to_the_others():
     strong = [level(0.5, 0.0001, 0.9, 0.9)]
     middling = [level(0.5, 0.02, 0.9, 0.9)]  # not below 0.025 / 2, but below 0.025

@@ -1,17 +1,18 @@
 """Facts and scores -> every derived table: guards, then one read, then one short write.
 
 Nothing is done when nothing changed: the fingerprint covers the settings, this code's version, and the counts of
-append-only facts and what is known of the server. Requests still pending, or not scored, need `partial`, and every row
-then says so.
+append-only facts and what is known of the server; the rows themselves must still be those that were written. Requests
+still pending, or not scored, need `partial`, and every row then says so.
 """
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from analyzer import derived, parallel, tables
 from analyzer.aggregate import CiRule, with_bootstrap
@@ -20,13 +21,13 @@ from analyzer.evidence import CONTRADICTED
 from analyzer.group import GroupRows, group_rows
 from analyzer.looks import look
 from analyzer.reading import Asked, RunData, read_elsewhere, read_run
-from analyzer.score import score_fingerprint
+from analyzer.score import SCORER_VERSION, score_fingerprint
 from analyzer.served import group_drifts, refuse_drift, served
-from analyzer.tables import Progress, Run
+from analyzer.tables import Dataset, Progress, Run
 from analyzer.transition import Grid
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.server_identity import Drift
-from kvt_async.contract.settings import Settings
+from kvt_async.contract.settings import Analysis, Settings
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,6 +47,35 @@ class AnalyzeReport:
     pending: int
 
 
+@dataclass(frozen=True)
+class Question:
+    """What one analysis is about: runs of one generation, their dataset, and the settings that it is made under."""
+
+    runs: list[Run]
+    counts: Mapping[str, Progress]
+    dataset: Dataset
+    analysis: Analysis
+    pending: int
+    whole: bool  # all runs of the generation: rows of the group are made too
+
+    @property
+    def rule(self) -> CiRule:
+        return CiRule(self.analysis.ci, self.analysis.alpha)
+
+    @property
+    def bins(self) -> tuple[int, ...]:
+        return tuple(self.dataset.bins)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows of every derived table, without fingerprint; `group` None where only single runs were analysed."""
+
+    bin_stats: list[dict[str, Any]]
+    run_evidence: list[dict[str, Any]]
+    group: GroupRows | None
+
+
 def analyze(
     conn: sqlite3.Connection,
     settings: Settings,
@@ -53,12 +83,15 @@ def analyze(
     run_id: str | None = None,
     partial: bool = False,
     generation: int | None = None,
+    recompute: bool = False,
 ) -> AnalyzeReport:
     """Bring every derived table of the newest generation (or the one given) up to date.
 
-    With `run_id` only that run's bin_stats and run_evidence. Raises MissingPrerequisiteError where tables, runs or
-    scores are missing or requests pending without `partial`, ContradictedError where a server applied another budget
-    than asked (run_evidence is stored first), GuardError where stored facts break an invariant.
+    With `run_id` only that run's bin_stats and run_evidence; with `recompute` also where nothing changed.
+
+    Raises MissingPrerequisiteError where tables, runs or scores are missing or requests pending without `partial`,
+    ContradictedError where a server applied another budget than asked (run_evidence is stored first), GuardError where
+    stored facts break an invariant.
     """
     group = settings.experiment.exp_group_id
     with tables.snapshot(conn) as facts:
@@ -68,51 +101,29 @@ def analyze(
         all_runs = tables.runs(facts, group, gen)
         chosen = [tables.find_run(all_runs, run_id)] if run_id else all_runs
         counts = tables.progress(facts, group, gen)
-        pending = _check_complete(facts, chosen, counts, partial=partial)
-        mark = _fingerprint(facts, settings, chosen, counts, drifts)
+        _check_scored(facts, group, gen, chosen)
+        pending = _check_complete(chosen, counts, partial=partial)
+        question = Question(
+            chosen, counts, tables.dataset(facts, chosen[0].dataset_id), settings.analysis, pending, run_id is None
+        )
+        mark, scope = fingerprint_of(facts, question, drifts), run_id or "*"
         report = AnalyzeReport(group, gen, len(chosen), True, pending > 0, pending)
-        if derived.state(facts, group, gen, STAGE, run_id or "*") == mark:
-            return AnalyzeReport(group, gen, len(chosen), False, pending > 0, pending)
-        dataset = tables.dataset(facts, chosen[0].dataset_id)
-        entries = tables.entries(facts, dataset.dataset_id)
-        bins, rule = tuple(dataset.bins), CiRule(settings.analysis.ci, settings.analysis.alpha)
+        if not recompute and derived.stands(facts, group, gen, STAGE, scope, mark):
+            return replace(report, recomputed=False)
+        entries = tables.entries(facts, question.dataset.dataset_id)
         path = tables.path_of(conn)
         elsewhere = parallel.results(
             read_elsewhere,
-            [Asked(path, run, counts[run.run_id], bins, rule) for run in chosen],
+            [Asked(path, run, counts[run.run_id], question.bins, question.rule) for run in chosen],
             rows=sum(counts[run.run_id].scores for run in chosen),
         )
-        read = [data or read_run(facts, run, entries, bins, rule) for data, run in zip(elsewhere, chosen, strict=True)]
+        read = [
+            data or read_run(facts, run, entries, question.bins, question.rule)
+            for data, run in zip(elsewhere, chosen, strict=True)
+        ]
     _check_invariants(read, counts)
-    evidence = [data.evidence | {"fingerprint": mark} for data in read]
-    _refuse_contradicted(conn, evidence)
-    grid = Grid(
-        {data.run.run_id: data.aligned.score for data in read},
-        entries["bin_idx"].to_numpy(),
-        entries["cluster"].to_numpy(),
-        {data.run.run_id: data.aligned.failed for data in read},
-    )
-    replicates = resample(grid, bins, settings.analysis.resamples, settings.analysis.seed)
-    stats = [
-        with_bootstrap(row, rule, replicates[row["bin_idx"]][:, i]) | {"fingerprint": mark}
-        for i, data in enumerate(read)
-        for row in data.stats
-    ]
-    rows = None
-    if run_id is None:
-        aligned = {data.run.run_id: data.aligned for data in read}
-        rows = group_rows(
-            [data.run for data in read],
-            grid,
-            aligned,
-            replicates,
-            stats,
-            {e["run_id"]: e["status"] for e in evidence},
-            settings.analysis,
-            bins=bins,
-            partial=pending > 0,
-            look=look(dataset.strategy, dataset.version),
-        )
+    _refuse_contradicted(conn, [data.evidence | {"fingerprint": mark} for data in read])
+    rows = answer(question, read, entries)
     detail = {
         "analyzer_version": ANALYZER_VERSION,
         "settings": settings.analysis.model_dump(mode="json"),
@@ -122,14 +133,48 @@ def analyze(
     }
 
     def write(c: sqlite3.Connection) -> None:
-        derived.replace_runs(c, "bin_stats", [run.run_id for run in chosen], stats)
-        derived.replace_runs(c, "run_evidence", [run.run_id for run in chosen], evidence)
-        if rows is not None:
-            _write_group(c, group, gen, mark, rows)
-        derived.set_state(c, group, gen, STAGE, run_id or "*", mark, detail)
+        for table, content in (("bin_stats", rows.bin_stats), ("run_evidence", rows.run_evidence)):
+            marked = [row | {"fingerprint": mark} for row in content]
+            derived.replace_runs(c, table, [run.run_id for run in chosen], marked)
+        if rows.group is not None:
+            _write_group(c, group, gen, mark, rows.group)
+        derived.set_state(c, group, gen, STAGE, scope, mark, detail | derived.content(c, group, gen, scope))
 
     derived.in_transaction(conn, write)
     return report
+
+
+def answer(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -> Answer:
+    """Every derived row of the runs that were read, from nothing but them; `read` in the order of question.runs."""
+    analysis, bins = question.analysis, question.bins
+    grid = Grid(
+        {data.run.run_id: data.aligned.score for data in read},
+        entries["bin_idx"].to_numpy(),
+        entries["cluster"].to_numpy(),
+        {data.run.run_id: data.aligned.failed for data in read},
+    )
+    replicates = resample(grid, bins, analysis.resamples, analysis.seed)
+    stats = [
+        with_bootstrap(row, question.rule, replicates[row["bin_idx"]][:, i])
+        for i, data in enumerate(read)
+        for row in data.stats
+    ]
+    evidence = [data.evidence for data in read]
+    if not question.whole:
+        return Answer(stats, evidence, None)
+    group = group_rows(
+        [data.run for data in read],
+        grid,
+        {data.run.run_id: data.aligned for data in read},
+        replicates,
+        stats,
+        {e["run_id"]: e["status"] for e in evidence},
+        analysis,
+        bins=bins,
+        partial=question.pending > 0,
+        look=look(question.dataset.strategy, question.dataset.version),
+    )
+    return Answer(stats, evidence, group)
 
 
 def resample(grid: Grid, bins: Sequence[int], resamples: int, seed: int) -> dict[int, Floats]:
@@ -142,9 +187,22 @@ def resample(grid: Grid, bins: Sequence[int], resamples: int, seed: int) -> dict
     return per_bin | {-1: mean_of_bins(list(per_bin.values()))}
 
 
-def _check_complete(
-    facts: sqlite3.Connection, chosen: Sequence[Run], counts: Mapping[str, Progress], *, partial: bool
-) -> int:
+def _check_scored(facts: sqlite3.Connection, group: str, generation: int, chosen: Sequence[Run]) -> None:
+    """Scores that another scorer made, or that were changed since (their record is gone then), are no ground."""
+    strange = [
+        f"{run.run_id}: {'scored by version ' + version if version else 'scores without a record of who made them'}"
+        for run in chosen
+        if (version := derived.scored_by(facts, group, generation, run.run_id)) != SCORER_VERSION
+    ]
+    if strange:
+        raise MissingPrerequisiteError(
+            f"these scores are not of this scorer (version {SCORER_VERSION})",
+            details=tuple(strange),
+            do="Run `kvt score -c CONFIG` first.",
+        )
+
+
+def _check_complete(chosen: Sequence[Run], counts: Mapping[str, Progress], *, partial: bool) -> int:
     unscored = sum(counts[run.run_id].finished - counts[run.run_id].scores for run in chosen)
     if unscored > 0 and (not partial or not any(counts[run.run_id].scores for run in chosen)):
         raise MissingPrerequisiteError(
@@ -164,26 +222,17 @@ def _check_complete(
     return pending + max(0, unscored)
 
 
-def _fingerprint(
-    facts: sqlite3.Connection,
-    settings: Settings,
-    chosen: Sequence[Run],
-    counts: Mapping[str, Progress],
-    drifts: Sequence[Drift],
-) -> str:
-    dataset = tables.dataset(facts, chosen[0].dataset_id)
+def fingerprint_of(facts: sqlite3.Connection, question: Question, drifts: Sequence[Drift]) -> str:
+    """What the rows of an analysis depend on."""
+    counts = [(run, question.counts[run.run_id]) for run in question.runs]
     return derived.fingerprint(
         ANALYZER_VERSION,
-        settings.analysis.model_dump(mode="json", exclude={"prices", "serving"}),
-        [
-            (run.run_id, score_fingerprint(dataset.metric, counts[run.run_id], None), counts[run.run_id].scores)
-            for run in chosen
-        ],
-        [counts[run.run_id].planned for run in chosen],
-        dataset.version,
-        [
-            asdict(served(facts, run)) for run in chosen
-        ],  # a canary, a look at the server or a drift since: analysed anew
+        question.analysis.model_dump(mode="json", exclude={"prices", "serving"}),
+        [(run.run_id, score_fingerprint(question.dataset.metric, count, None), count.scores) for run, count in counts],
+        [count.planned for _, count in counts],
+        question.dataset.version,
+        # A canary, a look at the server or a drift since: analysed anew.
+        [asdict(served(facts, run)) for run in question.runs],
         [asdict(drift) for drift in drifts],
     )
 

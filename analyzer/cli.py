@@ -1,5 +1,6 @@
 """The analyzer's verbs: parse, call one function, print. No network; everything heavy is imported on use."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,9 @@ RunIdOption = Annotated[str | None, typer.Option("--run-id", help="Only this run
 PartialOption = Annotated[
     bool, typer.Option("--partial", help="Go on with requests or scores missing; everything is marked PARTIAL.")
 ]
+RecomputeOption = Annotated[
+    bool, typer.Option("--recompute", help="Make everything again, whatever is stored already.")
+]
 
 
 def main() -> None:
@@ -42,6 +46,7 @@ def score(
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
     run_id: RunIdOption = None,
+    recompute: RecomputeOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,7 +56,9 @@ def score(
     """
     from analyzer.pipeline import score_stage
 
-    _print(score_stage(settings_from(config, override, print_config), run_id=run_id), quiet, as_json)
+    _print(
+        score_stage(settings_from(config, override, print_config), run_id=run_id, recompute=recompute), quiet, as_json
+    )
 
 
 @app.command()
@@ -61,6 +68,7 @@ def analyze(
     print_config: PrintConfigOption = False,
     run_id: RunIdOption = None,
     partial: PartialOption = False,
+    recompute: RecomputeOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,7 +78,8 @@ def analyze(
     """
     from analyzer.pipeline import analyze_stage
 
-    _print(analyze_stage(settings_from(config, override, print_config), run_id=run_id, partial=partial), quiet, as_json)
+    settings = settings_from(config, override, print_config)
+    _print(analyze_stage(settings, run_id=run_id, partial=partial, recompute=recompute), quiet, as_json)
 
 
 @app.command()
@@ -79,6 +88,7 @@ def report(
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
     partial: PartialOption = False,
+    recompute: RecomputeOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,7 +98,11 @@ def report(
     """
     from analyzer.pipeline import report_stage
 
-    _print(report_stage(settings_from(config, override, print_config), partial=partial), quiet, as_json)
+    _print(
+        report_stage(settings_from(config, override, print_config), partial=partial, recompute=recompute),
+        quiet,
+        as_json,
+    )
 
 
 @app.command(name="all")
@@ -98,6 +112,7 @@ def all_stages(
     print_config: PrintConfigOption = False,
     run_id: RunIdOption = None,
     partial: PartialOption = False,
+    recompute: RecomputeOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -108,7 +123,26 @@ def all_stages(
     from analyzer.pipeline import every_stage
 
     settings = settings_from(config, override, print_config)
-    _print(every_stage(settings, run_id=run_id, partial=partial), quiet, as_json)
+    _print(every_stage(settings, run_id=run_id, partial=partial, recompute=recompute), quiet, as_json)
+
+
+@app.command()
+def verify(
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make every derived number again from the facts and compare; writes nothing. Exit 1: a difference, 3: unchecked.
+
+    Example: kvt verify -c demo
+    """
+    from analyzer.pipeline import verify_stage
+
+    facts = verify_stage(settings_from(config, override, print_config), _progress(quiet or as_json))
+    _print(facts, quiet, as_json)
+    raise typer.Exit(facts["exit_code"])
 
 
 @app.command()
@@ -210,6 +244,15 @@ def export(
     from analyzer.pipeline import export_stage
 
     _print(export_stage(settings_from(config, override), out), False, as_json)
+
+
+def _progress(quiet: bool) -> Callable[[str], None]:
+    """A line on stderr that is written over, where a person watches."""
+    import sys
+
+    if quiet or not sys.stderr.isatty():
+        return lambda _: None
+    return lambda what: typer.echo(f"\r\x1b[Kchecking {what}\r", nl=False, err=True)
 
 
 def _print(facts: dict[str, Any], quiet: bool, as_json: bool) -> None:

@@ -17,6 +17,14 @@ from kvt_async.contract.errors import StoreError
 
 Row = Mapping[str, Any]
 
+RUN_TABLES = {"bin_stats": ("run_id", "bin_idx"), "run_evidence": ("run_id",)}
+GROUP_TABLES = {
+    "budget_stats": ("series", "kv_budget", "repeat_idx", "bin_idx"),
+    "transition_summary": ("series", "bin_idx"),
+    "comparisons": ("series_a", "series_b", "kv_budget", "bin_idx"),
+}
+"""What the analysis writes, with the columns that tell rows apart (within a generation, for tables of groups)."""
+
 _BUSY_TRIES = 20
 _SCORES = (
     "INSERT OR REPLACE INTO scores (metric, scorer_version, request_id, em, f1, score, pred_norm, gold_norm, "
@@ -67,6 +75,11 @@ def insert(conn: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
     )
 
 
+def plain(row: Row) -> Row:
+    """The row as SQLite gives it back: NaN is NULL, structures are JSON, numbers have 12 decimals."""
+    return {name: _plain(value) for name, value in row.items()}
+
+
 def write_scores(
     conn: sqlite3.Connection,
     rows: Sequence[tuple[Any, ...]],
@@ -88,6 +101,20 @@ def write_scores(
         c.executemany(_SCORES.format(",".join([row] * _AT_ONCE)), together)
         c.executemany(_SCORES.format(row), rows[whole:])
         finish(c)
+
+    in_transaction(conn, work)
+
+
+def drop_scores(conn: sqlite3.Connection, run_ids: Sequence[str]) -> None:
+    """Remove every score of these runs, and scores of requests that there aren't; their records go along."""
+
+    def work(c: sqlite3.Connection) -> None:
+        c.execute("DELETE FROM scores WHERE request_id NOT IN (SELECT request_id FROM requests)")
+        for run_id in run_ids:
+            c.execute(
+                "DELETE FROM scores WHERE request_id IN (SELECT request_id FROM requests WHERE run_id = ?)", (run_id,)
+            )
+            c.execute("DELETE FROM analysis_state WHERE stage = 'score' AND scope = ?", (run_id,))
 
     in_transaction(conn, work)
 
@@ -115,6 +142,45 @@ def state(conn: sqlite3.Connection, exp_group_id: str, generation: int, stage: s
         (exp_group_id, generation, stage, scope),
     ).fetchone()
     return row[0] if row else None
+
+
+def stands(conn: sqlite3.Connection, exp_group_id: str, generation: int, stage: str, scope: str, mark: str) -> bool:
+    """Whether a stage's rows were made from what `mark` tells of, and are still the rows that it wrote."""
+    row = conn.execute(
+        "SELECT fingerprint, json_extract(detail_json, '$.content') FROM analysis_state "
+        "WHERE exp_group_id = ? AND generation = ? AND stage = ? AND scope = ?",
+        (exp_group_id, generation, stage, scope),
+    ).fetchone()
+    return row is not None and row[0] == mark and row[1] == content(conn, exp_group_id, generation, scope)["content"]
+
+
+def content(conn: sqlite3.Connection, exp_group_id: str, generation: int, scope: str) -> dict[str, str]:
+    """{"content": SHA-256 of what the analysis' tables hold of a generation, or of the one run that `scope` names}."""
+    here = (exp_group_id, generation)
+    digest = hashlib.sha256()
+    for table in RUN_TABLES:
+        own = "u.run_id = ?" if scope != "*" else "u.exp_group_id = ? AND u.generation = ?"
+        rows = conn.execute(
+            f"SELECT d.* FROM {table} d JOIN runs u ON u.run_id = d.run_id WHERE {own} ORDER BY {_key(table, 'd.')}",
+            (scope,) if scope != "*" else here,
+        )
+        for row in rows:
+            digest.update(repr(tuple(row)).encode())
+    for table in GROUP_TABLES if scope == "*" else ():
+        query = f"SELECT * FROM {table} WHERE exp_group_id = ? AND generation = ? ORDER BY {_key(table)}"
+        for row in conn.execute(query, here):
+            digest.update(repr(tuple(row)).encode())
+    return {"content": digest.hexdigest()}
+
+
+def scored_by(conn: sqlite3.Connection, exp_group_id: str, generation: int, run_id: str) -> str | None:
+    """Version of the scorer that made a run's scores; None where nothing tells it."""
+    row = conn.execute(
+        "SELECT json_extract(detail_json, '$.scorer_version') FROM analysis_state "
+        "WHERE exp_group_id = ? AND generation = ? AND stage = 'score' AND scope = ?",
+        (exp_group_id, generation, run_id),
+    ).fetchone()
+    return None if row is None or row[0] is None else str(row[0])
 
 
 def set_state(
@@ -172,6 +238,10 @@ def control_flips(conn: sqlite3.Connection, exp_group_id: str) -> tuple[int, int
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _key(table: str, prefix: str = "") -> str:
+    return ", ".join(prefix + name for name in (RUN_TABLES | GROUP_TABLES)[table])
 
 
 def _quoted(text: str) -> str:

@@ -1,8 +1,9 @@
 """Files made from persisted results, and what they were made from: the same results are not drawn and printed twice.
 
 `.made.json` beside the database holds, for charts and for the report, a fingerprint of all that went in (results,
-settings, this program, the libraries that draw) and the SHA-256 of each file that came out. A file that is gone or
-was changed since is made again.
+settings, this program, the libraries that draw), the hash of the derived rows that were read, and the SHA-256 of each
+file that came out. A file that is gone or was changed since is made again. What the record says is believed of files
+in its own folder only.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from analyzer.derived import fingerprint
@@ -29,19 +30,59 @@ class Made:
     anew: bool
 
 
-def once(run_dir: Path, what: str, inputs: Sequence[Any], make: Callable[[], Sequence[Path]]) -> Made:
-    """The files of `what`, which `make` writes below run_dir, from `inputs`, whose repr must tell everything."""
+@dataclass(frozen=True)
+class Record:
+    """What `.made.json` says of one kind of files. `rows`: hash of the derived rows they show; None: not recorded."""
+
+    mark: str
+    rows: str | None
+    contents: dict[str, str]  # file below the folder -> SHA-256
+
+
+def once(
+    run_dir: Path,
+    what: str,
+    inputs: Sequence[Any],
+    make: Callable[[], Sequence[Path]],
+    *,
+    rows: str | None = None,
+    anew: bool = False,
+) -> Made:
+    """The files of `what`, which `make` writes below run_dir, from `inputs`, whose repr must tell everything.
+
+    `rows`: hash of the derived rows among them, for whoever checks the files later; `anew`: made whatever stands.
+    """
     mark = fingerprint(program(), [repr(part) for part in inputs])
-    known = _read(run_dir / NAME)
-    match known.get(what):
-        case {"from": str(of), "files": dict(contents)} if of == mark and all(
-            (run_dir / name).is_file() and _sha256(run_dir / name) == content for name, content in contents.items()
-        ):
-            return Made([run_dir / name for name in contents], False)
-    files = list(make())
-    known[what] = {"from": mark, "files": {f.relative_to(run_dir).as_posix(): _sha256(f) for f in files}}
-    (run_dir / NAME).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    return Made(files, True)
+    known = recorded(run_dir)
+    stands = known.get(what)
+    if not anew and stands is not None and (stands.mark, stands.rows) == (mark, rows):
+        files = {run_dir / name: content for name, content in stands.contents.items()}
+        if all(file.is_file() and sha256(file) == content for file, content in files.items()):
+            return Made(list(files), False)
+    made = list(make())
+    known[what] = Record(mark, rows, {f.relative_to(run_dir).as_posix(): sha256(f) for f in made})
+    record = {name: {"from": one.mark, "rows": one.rows, "files": one.contents} for name, one in known.items()}
+    (run_dir / NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return Made(made, True)
+
+
+def recorded(run_dir: Path) -> dict[str, Record]:
+    """What is known of the files in a folder: nothing where the record is missing or no longer says what we wrote."""
+    try:
+        known = json.loads((run_dir / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for what, one in known.items() if isinstance(known, dict) else ():
+        match one:
+            case {"from": str(mark), "files": dict(contents)} if all(map(_inside, contents)):
+                rows = one.get("rows")
+                found[what] = Record(mark, rows if isinstance(rows, str) else None, contents)
+    return found
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @cache
@@ -59,14 +100,6 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Nothing known where the file is missing or no longer says what we wrote."""
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts

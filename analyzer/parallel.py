@@ -27,10 +27,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def results(function: Callable[[Part], Result], parts: Sequence[Part], *, rows: int) -> list[Result | None]:
+def results(
+    function: Callable[[Part], Result],
+    parts: Sequence[Part],
+    *,
+    rows: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Result | None]:
     """function(part) of each part, from processes; None for what was not done there and is to be done here.
 
-    Nothing is done there where one process is as fast: with one core, one part, or few `rows` in all parts together.
+    `progress` is told how many are done, as they end. Nothing is done there where one process is as fast: with one
+    core, one part, or few `rows` in all parts together.
     """
     done: list[Result | None] = [None] * len(parts)
     workers = min(cores(), MOST, len(parts))
@@ -41,6 +48,7 @@ def results(function: Callable[[Part], Result], parts: Sequence[Part], *, rows: 
         futures = [pool.submit(function, part) for part in parts]
         for i, future in enumerate(futures):
             done[i] = future.result()
+            progress(i + 1)
     except BrokenProcessPool:  # a script that can't be imported again, as new processes do: slower, not wrong
         pass
     finally:

@@ -4,7 +4,7 @@ Each function returns JSON-able facts; `lines` among them is what a person reads
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 
 
-def score_stage(settings: "Settings", *, run_id: str | None = None) -> Facts:
-    """Score what is finished and not scored yet."""
+def score_stage(settings: "Settings", *, run_id: str | None = None, recompute: bool = False) -> Facts:
+    """Score what is finished and not scored yet; with `recompute` everything."""
     from analyzer.score import score
 
     with _open(settings, write=True) as (conn, _):
-        done = score(conn, settings.experiment.exp_group_id, run_id=run_id)
+        done = score(conn, settings.experiment.exp_group_id, run_id=run_id, recompute=recompute)
     return {
         "scored": done.scored,
         "skipped": done.skipped,
@@ -35,17 +35,20 @@ def score_stage(settings: "Settings", *, run_id: str | None = None) -> Facts:
     }
 
 
-def analyze_stage(settings: "Settings", *, run_id: str | None = None, partial: bool = False) -> Facts:
+def analyze_stage(
+    settings: "Settings", *, run_id: str | None = None, partial: bool = False, recompute: bool = False
+) -> Facts:
     """Derived tables and charts."""
     from analyzer.analyze import analyze
     from analyzer.report.facts import read_facts
 
     with _open(settings, write=True) as (conn, paths):
-        done = analyze(conn, settings, run_id=run_id, partial=partial)
-        return _charts(conn, settings, paths, done, read_facts(conn, settings.experiment.exp_group_id))
+        done = analyze(conn, settings, run_id=run_id, partial=partial, recompute=recompute)
+        results = read_facts(conn, settings.experiment.exp_group_id)
+        return _charts(conn, settings, paths, done, results, recompute=recompute)
 
 
-def report_stage(settings: "Settings", *, partial: bool = False) -> Facts:
+def report_stage(settings: "Settings", *, partial: bool = False, recompute: bool = False) -> Facts:
     """report.md and report.html from persisted results."""
     from analyzer.report.facts import read_facts
     from analyzer.served import refuse_drift
@@ -53,28 +56,36 @@ def report_stage(settings: "Settings", *, partial: bool = False) -> Facts:
     with _open(settings) as (conn, paths):
         facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
         refuse_drift([] if settings.analysis.allow_drift else facts.drifts)
-        return _report(conn, settings, paths, facts, partial=partial)
+        return _report(conn, settings, paths, facts, partial=partial, recompute=recompute)
 
 
-def every_stage(settings: "Settings", *, run_id: str | None = None, partial: bool = False) -> Facts:
+def every_stage(
+    settings: "Settings", *, run_id: str | None = None, partial: bool = False, recompute: bool = False
+) -> Facts:
     """score, analyze, report, then the verdict."""
     from analyzer.analyze import analyze
     from analyzer.report.build import verdict_lines
     from analyzer.report.facts import read_facts
 
-    facts: Facts = {"score": score_stage(settings, run_id=run_id)}
+    facts: Facts = {"score": score_stage(settings, run_id=run_id, recompute=recompute)}
     with _open(settings, write=True) as (conn, paths):
-        done = analyze(conn, settings, run_id=run_id, partial=partial)
+        done = analyze(conn, settings, run_id=run_id, partial=partial, recompute=recompute)
         results = read_facts(conn, settings.experiment.exp_group_id, volumes=True)  # once for all: they are many rows
-        facts["analyze"] = _charts(conn, settings, paths, done, results)
-        facts["report"] = _report(conn, settings, paths, results, partial=partial)
+        facts["analyze"] = _charts(conn, settings, paths, done, results, recompute=recompute)
+        facts["report"] = _report(conn, settings, paths, results, partial=partial, recompute=recompute)
         verdict = verdict_lines(conn, settings, facts=results)
     lines = [line for stage in facts.values() for line in stage.pop("lines")]
     return {**facts, "verdict": verdict, "lines": [*lines[:-2], "", *verdict, "", *lines[-2:]]}
 
 
 def _charts(
-    conn: sqlite3.Connection, settings: "Settings", paths: RunPaths, done: "AnalyzeReport", results: "Results"
+    conn: sqlite3.Connection,
+    settings: "Settings",
+    paths: RunPaths,
+    done: "AnalyzeReport",
+    results: "Results",
+    *,
+    recompute: bool,
 ) -> Facts:
     from analyzer.made import once
 
@@ -83,22 +94,31 @@ def _charts(
 
         return draw_all(conn, settings, paths.plots, results)
 
-    charts = (
-        once(paths.run_dir, "charts", [replace(results, volumes=[])], draw).files if settings.analysis.charts else []
-    )
+    drawn = [replace(results, volumes=[])]
+    charts = once(paths.run_dir, "charts", drawn, draw, anew=recompute).files if settings.analysis.charts else []
     state = "recomputed" if done.recomputed else "nothing had changed"
+    kinds = sorted({chart.name.partition(".")[2] for chart in charts})
+    n = len({chart.name.partition(".")[0] for chart in charts})
+    drawings = f"{n} charts ({', '.join(kinds)}) in {paths.plots}" if charts else "no charts"
     return {
         "recomputed": done.recomputed,
         "runs": done.runs,
         "partial": done.partial,
         "charts": [str(c) for c in charts],
-        "lines": [f"analyzed {done.runs} runs ({state}); {len(charts)} charts in {paths.plots}"],
+        "lines": [f"analyzed {done.runs} runs ({state}); {drawings}"],
     }
 
 
 def _report(
-    conn: sqlite3.Connection, settings: "Settings", paths: RunPaths, results: "Results", *, partial: bool
+    conn: sqlite3.Connection,
+    settings: "Settings",
+    paths: RunPaths,
+    results: "Results",
+    *,
+    partial: bool,
+    recompute: bool,
 ) -> Facts:
+    from analyzer import derived
     from analyzer.made import once
     from analyzer.report.build import build_report
     from analyzer.report.memory import load_of
@@ -109,12 +129,22 @@ def _report(
         built = build_report(conn, settings, paths, partial=partial, facts=results)
         return [built.md, built.html, *(files(paths.plots) if settings.analysis.charts else [])]
 
-    once(paths.run_dir, "report", [results, settings, partial, load_of(results, settings)], build)
+    inputs = [results, settings, partial, load_of(results, settings)]
+    rows = derived.content(conn, results.group, results.generation, "*")["content"]
+    once(paths.run_dir, "report", inputs, build, rows=rows, anew=recompute)
     return {
         "report_md": str(paths.report_md),
         "report_html": str(paths.report_html),
         "lines": [f"report: {paths.report_html}", f"        {paths.report_md}"],
     }
+
+
+def verify_stage(settings: "Settings", progress: Callable[[str], None] = lambda _: None) -> Facts:
+    """Every derived row made again from the facts and compared; `exit_code` is 0, 1 (a difference) or 3 (unchecked)."""
+    from analyzer.verified import verified
+
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    return verified(paths.db, progress)
 
 
 def check_stage(settings: "Settings") -> Facts:

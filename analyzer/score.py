@@ -2,11 +2,12 @@
 
 A run is scored again only when its fingerprint changes: the scorer's version, the metric, how many requests are
 answered, failed or were retried, and the same of full cache (for `identical_to_full`). Facts are append-only, so
-equal counts are equal facts.
+equal counts are equal facts. Whoever changes a stored score loses the record of that run (a trigger), and it is scored
+again.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,7 +19,7 @@ import polars as pl
 from analyzer import derived, labels, metrics, outcomes, parallel, tables
 from analyzer.metrics.apply import task_scores
 from analyzer.metrics.text import answer, has_reasoning, normalised, overlap_scores
-from kvt_async.contract.schema import connect_for_reading
+from kvt_async.contract.schema import connect_for_reading, watch_derived
 
 SCORER_VERSION = "2"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
 
@@ -52,9 +53,16 @@ class Job:
 
 
 def score(
-    conn: sqlite3.Connection, exp_group_id: str, *, run_id: str | None = None, generation: int | None = None
+    conn: sqlite3.Connection,
+    exp_group_id: str,
+    *,
+    run_id: str | None = None,
+    generation: int | None = None,
+    recompute: bool = False,
 ) -> ScoreReport:
     """Write one scores row per finished request of the newest generation (or the one given), or of one run of it.
+
+    With `recompute` every stored row of these runs is dropped and made again.
 
     `conn` must allow writing derived tables. Raises MissingPrerequisiteError without runs, ConfigError for an unknown
     metric or one whose package is not installed.
@@ -71,17 +79,21 @@ def score(
             full = full_of.get(run.dataset_id)
             mark = score_fingerprint(dataset.metric, counts[run.run_id], counts[full] if full else None)
             standing = derived.state(facts, exp_group_id, gen, "score", run.run_id)
-            if standing == mark and counts[run.run_id].scores == counts[run.run_id].finished:
+            if standing == mark and counts[run.run_id].scores == counts[run.run_id].finished and not recompute:
                 kept.append(run.run_id)
             else:
                 todo.append(Job(path, exp_group_id, gen, run, full, dataset, mark, counts[run.run_id].finished))
+        if todo:
+            derived.in_transaction(conn, watch_derived)
+        if recompute:
+            derived.drop_scores(conn, [run.run_id for run in chosen])
         elsewhere = parallel.results(_score_elsewhere, todo, rows=sum(job.rows for job in todo))
         golds: dict[str, pl.DataFrame] = {}
         for job, done in zip(todo, elsewhere, strict=True):
             if done:
                 continue
             if job.dataset.dataset_id not in golds:
-                golds[job.dataset.dataset_id] = _prepared_golds(facts, job.dataset)
+                golds[job.dataset.dataset_id] = prepared_golds(facts, job.dataset)
             _score_run(conn, facts, job, golds[job.dataset.dataset_id])
         return ScoreReport(
             exp_group_id,
@@ -111,10 +123,10 @@ def _score_elsewhere(job: Job) -> bool:
 @cache  # only in processes that end with the stage
 def _golds_elsewhere(db: Path, dataset_id: str) -> pl.DataFrame:
     with closing(connect_for_reading(db)) as conn:
-        return _prepared_golds(conn, tables.dataset(conn, dataset_id))
+        return prepared_golds(conn, tables.dataset(conn, dataset_id))
 
 
-def _prepared_golds(facts: sqlite3.Connection, dataset: tables.Dataset) -> pl.DataFrame:
+def prepared_golds(facts: sqlite3.Connection, dataset: tables.Dataset) -> pl.DataFrame:
     """example_id, token_len, golds, golds_norm and, where the metric wants it, classes_json."""
     task = metrics.find(dataset.metric)
     frame = tables.golds(facts, dataset.dataset_id, with_classes=task is not None and task.needs_classes)
@@ -138,16 +150,26 @@ def _prepared_golds(facts: sqlite3.Connection, dataset: tables.Dataset) -> pl.Da
 
 
 def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, job: Job, golds: pl.DataFrame) -> None:
-    dataset, run = job.dataset, job.run
-    same_tokenizer = not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
+    run, metric = job.run, job.dataset.metric
     derived.drop_unfinished_scores(conn, run.run_id)
-    detail = {"scorer_version": SCORER_VERSION, "metric": dataset.metric, "rows": job.rows}
+    detail = {"scorer_version": SCORER_VERSION, "metric": metric, "rows": job.rows}
     state = (job.exp_group_id, job.generation, "score", run.run_id, job.mark, detail)
-    frames = (
-        chunk.join(golds, on="example_id", how="left", maintain_order="left")
-        for chunk in outcomes.score_inputs(facts, run, job.full_run_id)
-    )
-    write_scored(conn, frames, dataset.metric, lambda c: derived.set_state(c, *state), server_counts=same_tokenizer)
+    frames = with_golds(facts, run, job.full_run_id, golds)
+    counts = server_counts(job.dataset, run)
+    write_scored(conn, frames, metric, lambda c: derived.set_state(c, *state), server_counts=counts)
+
+
+def with_golds(
+    facts: sqlite3.Connection, run: tables.Run, full_run_id: str | None, golds: pl.DataFrame
+) -> Iterator[pl.DataFrame]:
+    """`score_frame`'s input: the finished requests of a run in chunks, each with its golds."""
+    for chunk in outcomes.score_inputs(facts, run, full_run_id):
+        yield chunk.join(golds, on="example_id", how="left", maintain_order="left")
+
+
+def server_counts(dataset: tables.Dataset, run: tables.Run) -> bool:
+    """Whether the server's count of prompt tokens and ours are of the same text in the same vocabulary."""
+    return not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
 
 
 def write_scored(

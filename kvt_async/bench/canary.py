@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from kvt_async.bench.jobs import encode
 from kvt_async.bench.workload import Place, Prompt, Workload
+from kvt_async.contract.prompt import messages_sha256
 from kvt_async.contract.settings import Settings
-from kvt_async.data.prompt import messages_sha256
 from kvt_async.records import Level
 from kvt_async.run import canary, launch
 from kvt_async.store.reader import Entry, Reader

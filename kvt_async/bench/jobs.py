@@ -13,8 +13,8 @@ from typing import Any
 from kvt_async.bench.stages import Stage
 from kvt_async.bench.workload import Place, Prompt, Workload
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.prompt import messages_sha256
 from kvt_async.contract.settings import Settings
-from kvt_async.data.prompt import messages_sha256
 from kvt_async.engine.chat import PATHS, build_body
 from kvt_async.engine.kv_body import PromptSize, expectation
 from kvt_async.records import Json, Level, Request

@@ -7,6 +7,8 @@ goes to servers that compress the context alone (`{context_chars}` in kv.apply.b
 import hashlib
 from collections.abc import Sequence
 
+import orjson
+
 from kvt_async.contract.errors import ConfigError
 
 DEFAULT_TEMPLATE = "{context} {question}"
@@ -55,3 +57,13 @@ def plain(messages: Sequence[dict[str, str]]) -> str:
 def template_version(template: str, system: str | None, endpoint: str) -> str:
     """SHA-256 of what turns an example into a prompt."""
     return hashlib.sha256("\x1f".join((template, system or "", endpoint)).encode()).hexdigest()
+
+
+def messages_sha256(messages: Sequence[dict[str, str]]) -> str:
+    """Hash of the rendered messages: `manifest_entries.prompt_sha256`, and of requests that send them unchanged."""
+    return hashlib.sha256(orjson.dumps(list(messages))).hexdigest()
+
+
+def cluster_sha256(context: str, example_id: str) -> str:
+    """The cluster an example belongs to: its context before any cut. An empty context is shared with nobody."""
+    return hashlib.sha256((context or f"\x00{example_id}").encode()).hexdigest()

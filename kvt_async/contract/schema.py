@@ -4,6 +4,7 @@ The runner opens it for writing (and refuses an older or newer schema), the anal
 tables (and reads older schemas). Fact tables are guarded by triggers made here from the schema itself.
 """
 
+import os
 import sqlite3
 from importlib import resources
 from pathlib import Path
@@ -64,6 +65,15 @@ SINCE = {
 }
 
 
+APPLICATION_ID = 0x6B76742D  # "kvt-" in the file's header, for `file` and for people
+# Scores are many, so nothing hashes them: whoever changes one loses the record that vouches for its run's scores.
+# kvt itself replaces rows and never updates them.
+_SCORES_WATCH = (
+    "CREATE TRIGGER IF NOT EXISTS scores_changed AFTER UPDATE ON scores BEGIN DELETE FROM analysis_state WHERE "
+    "stage = 'score' AND scope = (SELECT run_id FROM requests WHERE request_id = OLD.request_id); END;"
+)
+
+
 def schema_sql() -> str:
     return resources.files("kvt_async.contract").joinpath("schema.sql").read_text(encoding="utf-8")
 
@@ -71,8 +81,14 @@ def schema_sql() -> str:
 def create(conn: sqlite3.Connection) -> None:
     """Create every table, view and guard that is missing; idempotent. One transaction."""
     conn.executescript(
-        "BEGIN IMMEDIATE;" + schema_sql() + _guards_sql() + f"PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+        f"BEGIN IMMEDIATE;{schema_sql()}{_guards_sql()}{_SCORES_WATCH}"
+        f"PRAGMA user_version={SCHEMA_VERSION};PRAGMA application_id={APPLICATION_ID};COMMIT;"
     )
+
+
+def watch_derived(conn: sqlite3.Connection) -> None:
+    """Give a database of an older kvt the guard of its scores; nothing happens where it is there."""
+    conn.execute(_SCORES_WATCH)
 
 
 def connect_for_writing(db: Path) -> sqlite3.Connection:
@@ -105,16 +121,21 @@ def connect_for_writing(db: Path) -> sqlite3.Connection:
         raise store_error(db, error) from error
 
 
-def connect_for_reading(db: Path, *, write_derived: bool = False, check_same_thread: bool = True) -> sqlite3.Connection:
+def connect_for_reading(
+    db: Path, *, write_derived: bool = False, check_same_thread: bool = True, immutable: bool = False
+) -> sqlite3.Connection:
     """Open an existing database for the analyzer; read-only unless `write_derived`.
 
-    Raises MissingPrerequisiteError when there is none or it holds no kvt schema, StoreError on a newer schema.
+    `immutable`: nobody writes to it meanwhile, and not even SQLite's own files are made beside it; a database in a
+    folder where nothing can be written is opened so too. Raises MissingPrerequisiteError when there is none or it holds
+    no kvt schema, StoreError on a newer schema.
     """
     check_sqlite()
     if not db.is_file():
         raise MissingPrerequisiteError("there is no database yet", where=str(db), do="Run `kvt sweep -c CONFIG` first.")
     try:
-        uri = f"{db.resolve().as_uri()}?mode={'rw' if write_derived else 'ro'}"
+        frozen = immutable or (not write_derived and not os.access(db.parent, os.W_OK) and not has_wal(db))
+        uri = f"{db.resolve().as_uri()}?mode={'rw' if write_derived else 'ro'}{'&immutable=1' if frozen else ''}"
         conn = sqlite3.connect(
             uri,
             uri=True,
@@ -137,6 +158,12 @@ def connect_for_reading(db: Path, *, write_derived: bool = False, check_same_thr
         return conn
     except sqlite3.Error as error:
         raise store_error(db, error) from error
+
+
+def has_wal(db: Path) -> bool:
+    """Whether something was committed that the file itself doesn't hold yet: a writer is at work, or was killed."""
+    wal = db.with_name(f"{db.name}-wal")
+    return wal.is_file() and wal.stat().st_size > 0
 
 
 def missing_tables(conn: sqlite3.Connection) -> list[str]:

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
+from kvt_async.contract.prompt import messages_sha256
 from kvt_async.data.prompt import (
     PromptRule,
     context_sha256,
     cut_context,
     is_templated,
-    messages_sha256,
     served_text,
 )
 from kvt_async.data.sources.source import Row

@@ -1,14 +1,18 @@
 """Example -> messages, the text that is counted, and the hash of what is sent; and the cut of overlong prompts."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import orjson
-
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.prompt import DEFAULT_TEMPLATE, check_template, plain, render, template_version
+from kvt_async.contract.prompt import (
+    DEFAULT_TEMPLATE,
+    check_template,
+    cluster_sha256,
+    plain,
+    render,
+    template_version,
+)
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.source import Source
 from kvt_async.data.tokens import Tokenizer
@@ -98,12 +102,6 @@ def cut_context(rule: PromptRule, tokenizer: Tokenizer, example: Example, where:
     return replace(example, context=first[len(head) :] + last[: len(last) - len(tail)])
 
 
-def messages_sha256(messages: Sequence[dict[str, str]]) -> str:
-    """Hash of the rendered messages: `manifest_entries.prompt_sha256`, and of requests that send them unchanged."""
-    return hashlib.sha256(orjson.dumps(list(messages))).hexdigest()
-
-
 def context_sha256(example: Example) -> str:
     """The cluster an example belongs to: its context before any cut. An empty context is shared with nobody."""
-    text = example.context or f"\x00{example.example_id}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    return cluster_sha256(example.context, example.example_id)

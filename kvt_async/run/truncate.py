@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.kv_budget import n_kept
-from kvt_async.contract.prompt import render
+from kvt_async.contract.prompt import messages_sha256, render
 from kvt_async.contract.settings import Settings
-from kvt_async.data.prompt import PromptRule, is_templated, messages_sha256, served_text
+from kvt_async.data.prompt import PromptRule, is_templated, served_text
 from kvt_async.data.tokens import APPROX, Tokenizer, load_tokenizer
 from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.records import Example, Json, Level

@@ -14,12 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kvt_async.contract.prompt import cluster_sha256, messages_sha256, render
 from kvt_async.contract.schema import connect_for_writing
 
 Rate = float | Callable[[str, float, int], float]  # (series, budget, bin_idx) -> probability
 Accuracy = Rate | Mapping[float, float]  # or a table budget -> probability
 Evidence = Literal["verified", "unverified", "contradicted"]
 
+TEMPLATE = "{context}\n\n{question}"
 NOW = "2026-01-02T03:04:05Z"
 FAILURES = (  # (error_type, end_state, http_status, reason), used in turn
     ("TtfbTimeout", "timeout", None, "attempts_exhausted"),
@@ -67,6 +69,7 @@ class Spec:
     prompt_truncated: bool = False
     context_words: int = 24
     round_to: int = 1
+    hashes: bool = False
 
 
 def make_db(path: Path, **asked: Any) -> Path:
@@ -81,6 +84,7 @@ def make_db(path: Path, **asked: Any) -> Path:
     graded: answers get half of the gold's words right as well, so that F1 is not only 0 or 1.
     failures: chance that a request is given up; partial: share of each run's requests still pending (the last ones).
     evidence: what the server said about the budget. seed: everything is a function of it.
+    hashes: prompts, contexts and config carry their true hashes (every context a cluster of its own).
     """
     spec = Spec(**asked)
     conn = connect_for_writing(path)
@@ -107,6 +111,7 @@ class _Example:
     bin_idx: int
     token_len: int
     gold: str
+    prompt_sha256: str
 
 
 def _levels(spec: Spec) -> Iterator[tuple[str, float, int]]:
@@ -128,7 +133,7 @@ def _write_dataset(conn: Any, spec: Spec) -> list[_Example]:
     conn.execute(
         "INSERT INTO datasets VALUES (?,?,?,?,?,?,?,?,?)",
         (did, spec.name, spec.task, "reference", _sha("tokenizer"), None, spec.metric,
-         json.dumps({"template": "{context}\n\n{question}", "system": None, "endpoint": "chat"}),
+         json.dumps({"template": TEMPLATE, "system": None, "endpoint": "chat"}),
          json.dumps({"n_bins": len(sizes), "n_per_bin": spec.n_per_bin, "strategy": "uniform", "seed": spec.seed})),
     )  # fmt: skip
     conn.execute("INSERT INTO manifests VALUES (?,?,?,?,?)", (did, 1, _sha(did), NOW, sum(sizes)))
@@ -143,15 +148,19 @@ def _write_dataset(conn: Any, spec: Spec) -> list[_Example]:
             length = int(middle[b] * rng.uniform(0.8, 1.2))
             filler = " ".join(WORDS[(seq * 7 + k) % len(WORDS)] for k in range(spec.context_words))
             context = f"[{b}-{cluster}] {filler}. The code of box {seq} is {gold}. {filler}."
-            made.append(_Example(f"ex-{seq:06d}", b, length, gold))
+            question, name = f"What is the code of box {seq}?", f"ex-{seq:06d}"
+            prompt, shared = _sha(f"prompt {seq}"), _sha(f"{did}/{b}/{cluster}")
+            if spec.hashes:
+                prompt = messages_sha256(render(TEMPLATE, context, question)[0])
+                shared = cluster_sha256(context, name)
+            made.append(_Example(name, b, length, gold, prompt))
             conn.execute(
                 "INSERT INTO examples VALUES (?,?,?,?,?,?,?)",
-                (did, made[-1].example_id, f"What is the code of box {seq}?", context, json.dumps([gold]),
-                 json.dumps({"length": length}), _sha(f"{did}/{b}/{cluster}")),
-            )  # fmt: skip
+                (did, name, question, context, json.dumps([gold]), json.dumps({"length": length}), shared),
+            )
             conn.execute(
                 "INSERT INTO manifest_entries VALUES (?,?,?,?,?,?,?,?,?,?)",
-                (did, made[-1].example_id, seq, 1, b, length, length - 12, length, 0, _sha(f"prompt {seq}")),
+                (did, made[-1].example_id, seq, 1, b, length, length - 12, length, 0, prompt),
             )
     return made
 
@@ -165,7 +174,7 @@ def _write_session(conn: Any, spec: Spec) -> None:
     conn.execute(
         "INSERT INTO sessions VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (_session(spec), spec.exp_group_id, spec.generation, NOW, "kvt sweep -c demo.yaml", "experiment: {}",
-         _sha("config"), "0.1.0", None, "3.11.2", "Linux", "truth", 8, None),
+         _sha("experiment: {}" if spec.hashes else "config"), "0.1.0", None, "3.11.2", "Linux", "truth", 8, None),
     )  # fmt: skip
     conn.execute("INSERT INTO session_ends VALUES (?,?,?,?)", (_session(spec), NOW, 0, "finished"))
 
@@ -191,7 +200,7 @@ def _write_run(
     rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in tables}
     for seq, ex in enumerate(examples):
         request_id = f"{run_id}:{seq}"
-        rows["requests"].append((request_id, run_id, ex.example_id, _sha(f"prompt {seq}"), NOW))
+        rows["requests"].append((request_id, run_id, ex.example_id, ex.prompt_sha256, NOW))
         if seq >= kept_rows:
             continue
         draw = noise[seq, 1] if noise[seq, 0] < spec.flips else shared[seq]

@@ -314,6 +314,7 @@ def test_the_newest_generation_is_analysed_unless_told(experiment):
 def test_facts_that_break_an_invariant_stop_the_analysis(experiment):
     conn, settings = experiment(n_per_bin=4)
     score(conn, "synthetic")
+    conn.execute("DROP TRIGGER scores_changed")  # an edit is noticed before any figure is looked at
     conn.execute("UPDATE scores SET score = 1.5 WHERE rowid = 1")
     with pytest.raises(GuardError, match="outside"):
         analyze(conn, settings)

@@ -9,13 +9,12 @@ import pytest
 from tokenizers import Tokenizer
 
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
-from kvt_async.contract.prompt import render
+from kvt_async.contract.prompt import messages_sha256, render
 from kvt_async.contract.settings import Settings
 from kvt_async.data.contract_of import group_contract
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.manifest import ManifestHead, read_head, read_items
 from kvt_async.data.prepare import Prepared, prepare
-from kvt_async.data.prompt import messages_sha256
 from kvt_async.data.tokens import load_tokenizer
 from tests.data.helpers import jsonl_settings, longbench_row, longbench_zip, numbered, settings, write_lines
 

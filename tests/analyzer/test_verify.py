@@ -1,0 +1,252 @@
+"""`kvt verify` finds every stored number that the facts don't give, says what it can't judge, and writes nothing."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analyzer import analyze as analysis
+from analyzer import pipeline, score
+from analyzer.differences import equal
+from kvt_async.contract.load import load_settings
+from kvt_async.contract.schema import connect_for_reading
+from kvt_async.contract.settings import Settings
+from tests.analyzer.synthetic import make_db
+
+KINDS = (
+    ("bin_stats", "acc_mean", 0.97, "bin_idx = -1 AND acc_mean < 0.9"),
+    ("bin_stats", "n_failures", 7, "bin_idx = 0"),
+    ("bin_stats", "latency_p95_s", 0.001, "bin_idx = -1"),
+    ("run_evidence", "reason", "'all is well'", "status <> 'full'"),
+    ("budget_stats", "p_safe", 0.001, "bin_idx = -1"),
+    ("budget_stats", "drop_json", "'{}'", "bin_idx = -1 AND drop_json <> '{}'"),
+    ("transition_summary", "verdict", "'no_transition_in_range'", "bin_idx = -1"),
+    ("transition_summary", "zone_json", "'{}'", "bin_idx = -1"),
+    ("comparisons", "p_holm", 0.0001, "bin_idx = -1"),
+    ("scores", "score", 1, "score = 0"),
+    ("scores", "failure_label", "'TIMEOUT'", "failure_label IS NULL"),
+    ("scores", "pred_norm", "'amber'", "pred_norm <> 'amber'"),
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a scored, analysed and reported group, its files closed."""
+    folder = tmp_path_factory.mktemp("verify")
+    make_db(
+        folder / "kv_transition.sqlite", n_bins=2, n_per_bin=12, series=("snapkv/aware", "random/aware"),
+        failures=0.05, hashes=True,
+    )  # fmt: skip
+    pipeline.every_stage(settings(folder))
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "copy"))
+
+
+def settings(folder: Path, *overrides: str) -> Settings:
+    own = ("experiment.exp_group_id=synthetic", f"db.path={folder / 'kv_transition.sqlite'}", "analysis.charts=false")
+    return load_settings(None, (*own, "analysis.resamples=200", *overrides), environ={})
+
+
+def verified(folder: Path) -> dict[str, Any]:
+    return pipeline.verify_stage(settings(folder))
+
+
+@pytest.fixture
+def edit(folder: Path) -> Callable[[str], None]:
+    """Run a statement on the folder's database, as anybody with sqlite3 may."""
+
+    def run(statement: str) -> None:
+        with closing(sqlite3.connect(folder / "kv_transition.sqlite")) as conn:
+            assert conn.execute(statement).rowcount != 0, statement
+            conn.commit()
+
+    return run
+
+
+def named(found: dict[str, Any]) -> set[tuple[str, str]]:
+    parts = [found["facts"], found["files"], *found["groups"]]
+    return {(d["table"], d["column"]) for part in parts for d in part["differences"]}
+
+
+def listing(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_what_kvt_stored_is_equal_to_the_last_row_and_nothing_is_written(folder: Path) -> None:
+    before = listing(folder)
+    found = verified(folder)
+    assert (found["exit_code"], found["n_differences"]) == (0, 0), found["lines"]
+    with closing(connect_for_reading(folder / "kv_transition.sqlite", immutable=True)) as conn:
+        for table in ("scores", "bin_stats", "run_evidence", "budget_stats", "transition_summary", "comparisons"):
+            assert found["groups"][0]["checked"][table] == conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    assert listing(folder) == before
+
+
+@pytest.mark.parametrize(("table", "column", "value", "where"), KINDS)
+def test_an_edited_value_is_named_and_recompute_mends_it(
+    folder: Path, edit: Callable[[str], None], table: str, column: str, value: object, where: str
+) -> None:
+    edit(f"UPDATE {table} SET {column} = {value} WHERE {where}")
+    found = verified(folder)
+    assert found["exit_code"] == 1
+    assert named(found) - {("files", "made from")} == {(table, column)}
+    assert any(column in line and "recomputed" in line for line in found["lines"])
+    pipeline.every_stage(settings(folder), recompute=True)
+    assert verified(folder)["exit_code"] == 0
+
+
+def test_a_changed_verdict_is_said_first(folder: Path, edit: Callable[[str], None]) -> None:
+    edit("UPDATE scores SET em = 1 - em")
+    edit("UPDATE transition_summary SET safe_budget = 0.2 WHERE bin_idx = -1")
+    lines = [line for line in verified(folder)["lines"] if ", recomputed" in line]
+    assert lines[0].startswith("  VERDICT CHANGES transition_summary")
+
+
+def test_edited_scores_do_not_vouch_for_the_means_that_were_made_of_them(
+    folder: Path, edit: Callable[[str], None]
+) -> None:
+    edit("DROP TRIGGER scores_changed")
+    edit("UPDATE scores SET score = 1")
+    with closing(connect_for_reading(folder / "kv_transition.sqlite", write_derived=True)) as conn:
+        analysis.analyze(conn, settings(folder), recompute=True)
+    assert {("scores", "score"), ("bin_stats", "acc_mean")} <= named(verified(folder))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM scores WHERE request_id LIKE '%:3'",
+        "DELETE FROM bin_stats WHERE bin_idx = 1",
+        "DELETE FROM comparisons",
+        "INSERT INTO bin_stats SELECT run_id, dataset_id, 99, n, n_clusters, acc_mean, acc_std, acc_ci_low, "
+        "acc_ci_high, acc_ci_method, acc_answered, em_mean, f1_mean, n_failures, fail_rate, fail_ci_low, fail_ci_high, "
+        "label_counts_json, flag_counts_json, identical_to_full, latency_p50_s, latency_p95_s, ttft_p50_s, ttft_p95_s, "
+        "ttfb_p50_s, tpot_p50_s, tpot_p95_s, prompt_tokens_p50, prompt_tokens_p95, completion_tokens_p50, "
+        "completion_tokens_p95, token_len_p50, context_tokens_p50, cached_share, kept_fraction_p50, kept_tokens_p50, "
+        "kv_bytes_p50, fingerprint FROM bin_stats WHERE bin_idx = 0",
+        "UPDATE transition_summary SET series = 'snapkv/better' WHERE series = 'snapkv/aware'",
+        "UPDATE budget_stats SET generation = 7",
+    ],
+)
+def test_rows_that_are_missing_or_that_nothing_gives_are_differences(
+    folder: Path, edit: Callable[[str], None], statement: str
+) -> None:
+    edit(statement)
+    assert verified(folder)["exit_code"] == 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "column"),
+    [
+        ("UPDATE responses SET text = 'amber' WHERE request_id LIKE '%:3'", "scores", "pred_norm"),
+        ("UPDATE examples SET context = context || ' '", "manifest_entries", "prompt_sha256"),
+        ("UPDATE examples SET context_sha256 = 'a'", "examples", "context_sha256"),
+        ("UPDATE experiments SET contract_json = '{}'", "experiments", "contract_sha256"),
+        ("UPDATE sessions SET config_yaml = ''", "sessions", "config_sha256"),
+        ("UPDATE manifests SET n_entries = 3", "manifests", "n_entries"),
+        ("UPDATE requests SET prompt_sha256 = 'a'", "requests", "prompt_sha256"),
+        ("UPDATE attempts SET error_type = 'Timeout' WHERE error_type IS NULL", "responses", "attempt_idx"),
+    ],
+)
+def test_a_fact_that_was_changed_contradicts_another(
+    folder: Path, edit: Callable[[str], None], statement: str, table: str, column: str
+) -> None:
+    edit(f"DROP TRIGGER {statement.split()[1]}_no_update")
+    edit(statement)
+    found = verified(folder)
+    assert found["exit_code"] == 1
+    assert {("database", "guard"), (table, column)} <= named(found)
+
+
+def test_rows_of_another_version_are_not_judged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], None]
+) -> None:
+    monkeypatch.setattr(score, "SCORER_VERSION", "99")
+    monkeypatch.setattr(analysis, "SCORER_VERSION", "99")
+    found = verified(folder)
+    assert (found["exit_code"], found["n_differences"]) == (3, 0)
+    assert any("made by scorer" in line and "can't be checked" in line for line in found["lines"])
+
+
+def test_an_analysis_of_another_version_is_not_judged_and_an_edited_score_still_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], None]
+) -> None:
+    monkeypatch.setattr("analyzer.verify.ANALYZER_VERSION", "99")
+    assert verified(folder)["exit_code"] == 3
+    edit("UPDATE scores SET score = 1 - score")
+    assert verified(folder)["exit_code"] == 1
+
+
+def test_an_analysis_older_than_the_facts_is_said_to_be(folder: Path, edit: Callable[[str], None]) -> None:
+    edit(
+        "INSERT INTO try_series SELECT f.request_id, 1, session_id, '2026-01-03T00:00:00Z' FROM failures f, sessions "
+        "LIMIT 1"  # as `kvt sweep --retry-failed` begins
+    )
+    found = verified(folder)
+    assert (found["exit_code"], found["n_differences"]) == (3, 0)
+    assert any("run `kvt all`" in line for line in found["lines"])
+
+
+def test_the_report_is_checked_against_the_rows(folder: Path) -> None:
+    report = folder / "report.md"
+    report.write_text(report.read_text(encoding="utf-8").replace("0.5", "0.6"), encoding="utf-8")
+    assert named(verified(folder)) == {("files", "sha256")}
+
+
+def test_a_report_of_other_rows_and_one_without_a_record_are_told(folder: Path) -> None:
+    record = folder / ".made.json"
+    known = json.loads(record.read_text(encoding="utf-8"))
+    known["report"]["rows"] = "of other rows"
+    record.write_text(json.dumps(known), encoding="utf-8")
+    assert named(verified(folder)) == {("files", "made from")}
+    record.unlink()
+    assert verified(folder)["exit_code"] == 3
+
+
+def test_what_a_killed_writer_left_in_its_log_is_read_without_touching_it(folder: Path) -> None:
+    db = folder / "kv_transition.sqlite"
+    writer = sqlite3.connect(db)
+    writer.execute("UPDATE bin_stats SET n = n + 1")
+    writer.commit()
+    crashed = folder.parent / "crashed"
+    crashed.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copyfile(f"{db}{suffix}", crashed / f"{db.name}{suffix}")
+    writer.close()
+    before = listing(crashed)
+    assert named(verified(crashed)) == {("bin_stats", "n")}
+    assert listing(crashed) == before
+
+
+def test_all_says_nothing_had_changed_only_where_nothing_had(folder: Path, edit: Callable[[str], None]) -> None:
+    def recomputed() -> tuple[int, bool]:
+        facts = pipeline.every_stage(settings(folder))
+        return facts["score"]["scored"], facts["analyze"]["recomputed"]
+
+    assert recomputed() == (0, False)
+    edit("UPDATE bin_stats SET acc_mean = 0.97 WHERE bin_idx = -1")
+    assert recomputed() == (0, True)
+    edit("UPDATE scores SET score = 1 WHERE request_id LIKE '%random%'")
+    scored, _ = recomputed()
+    assert 0 < scored < 24 * 6, "only the runs whose scores were changed"
+    assert verified(folder)["exit_code"] == 0
+
+
+def test_what_libraries_may_add_up_in_another_order_is_no_difference() -> None:
+    assert equal(0.1 + 0.2, 0.3)
+    assert not equal(0.3, 0.3 + 1e-8)
+    assert equal('{"spread": [0.1, null]}', '{"spread": [0.1000001, null]}', 1e-6, is_json=True)
+    assert not equal('{"spread": [0.1, 0]}', '{"spread": [0.1, null]}', 1e-6, is_json=True)
+    assert not equal(None, 0.0)
+    assert not equal(True, 1, is_json=False) or equal(1, 1)

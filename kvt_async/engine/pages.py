@@ -9,7 +9,7 @@ import aiohttp
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.urls import public_url
 from kvt_async.engine.client import Client
-from kvt_async.engine.transcript import UnreadableError, parse_json
+from kvt_async.engine.payload import UnreadableError, parse_json
 
 PROBE_TIMEOUT_S = 2.0  # for a word of an endpoint that is set aside
 

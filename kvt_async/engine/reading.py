@@ -11,9 +11,10 @@ from time import perf_counter_ns
 import orjson
 
 from kvt_async.contract.chunks import encode_arrivals
+from kvt_async.engine.payload import UnreadableError, json_or_none, parse_json
 from kvt_async.engine.shape import Shape, learn, texts_of
 from kvt_async.engine.sse import SseDecoder
-from kvt_async.engine.transcript import Transcript, UnreadableError, json_or_none, parse_json
+from kvt_async.engine.transcript import Transcript
 from kvt_async.engine.wire import Exchange
 
 SLICE_NS = 300_000  # of reading, before other streams get their turn
@@ -23,6 +24,7 @@ BATCH = 5  # events read whole at a time: a reply of one token has no more
 SHORT_BYTES = 4_096  # read whole at one go: about where learning the shape of the stream begins to pay
 LEARN_AFTER = 2  # text chunks; finding the shape of a stream costs as much as reading a few events whole
 _PLAIN = re.compile(rb"(?:data: \{[^\n]*\n\n){1,%d}" % BATCH)  # one line of data and a blank one
+_FAILURE = re.compile(rb"error|exception|fail|abort", re.IGNORECASE)  # in an event's name
 _START = b"data: "
 _BETWEEN = b"\n\n" + _START
 _LAST_LINE = b"data: [DONE]"
@@ -76,6 +78,10 @@ class Reading:
     def fill(self, *, store_chunks: bool) -> None:
         """The marks that only reading could tell."""
         exchange, transcript, events = self._exchange, self.transcript, self._event_ns
+        try:
+            transcript.settle()
+        except UnreadableError as error:
+            self.unreadable = self.unreadable or error
         marks = exchange.marks
         marks.n_events, marks.done_ns = len(events), self.done_ns
         if events:
@@ -89,7 +95,7 @@ class Reading:
         marks.n_text_chunks = len(arrivals)
         if arrivals:
             first = arrivals[0]
-            marks.first_text_coalesced = int(events.count(first) > 1)
+            marks.first_text_coalesced = int(len(arrivals) > 1 and arrivals[1] == first)
             marks.first_text_kernel_ns = exchange.kernel_ns.get(first)
             start = marks.start_ns
             if store_chunks and start is not None:
@@ -194,16 +200,24 @@ class Reading:
     def _whole(self, payload: bytes, name: bytes, at_ns: int) -> bool:
         """Read all of an event; True: it was [DONE]. Raises UnreadableError."""
         self._event_ns.append(at_ns)
-        if name == b"error":
-            error = json_or_none(payload) or payload.decode("utf-8", "replace")
+        if name and _FAILURE.search(name):
+            error = json_or_none(payload) or payload.decode("utf-8", "replace") or f"event: {name.decode()}"
             self.transcript.error = self.transcript.error or error
             return False
         bare = payload.strip()
-        if bare == b"[DONE]":
+        try:
+            return self._said(bare, at_ns)
+        except UnreadableError:
+            if b"\n" not in bare:
+                raise
+        return any(self._said(line.strip(), at_ns) for line in bare.split(b"\n"))  # events that no blank line parts
+
+    def _said(self, data: bytes, at_ns: int) -> bool:
+        if data == b"[DONE]":
             self.done_ns = at_ns
             return True
-        if bare:
-            self.transcript.add((parse_json(bare),), (at_ns,))
+        if data:
+            self.transcript.add((parse_json(data),), (at_ns,))
         return False
 
 

@@ -65,10 +65,10 @@ def _only_content(event: Any) -> bool:
     try:
         (choice,) = event["choices"]
         quiet = (
-            choice.get("finish_reason") is None
+            not choice.get("finish_reason")
             and not choice.get("index")
-            and not choice.get("error")
-            and event.get("usage") is None
+            and not (choice.get("error") or choice.get("usage") or event.get("error") or event.get("usage"))
+            and not (event.get("x_groq") or event.get("base_resp") or event.get("timings"))
         )
         if "delta" in choice and choice["delta"] is not None:
             return bool(quiet) and set(choice["delta"]) == {"content"} and isinstance(choice["delta"]["content"], str)

@@ -2,7 +2,8 @@
 
 Follows the event stream grammar of the HTML standard: only CR, LF and CRLF end a line (U+2028 and its kin, which models
 do emit, are text), one optional space after the colon, several `data` lines join with LF, comments and unknown fields
-are skipped, a leading byte order mark is dropped. Lines may be of any length; time is linear in the bytes fed.
+are skipped, a leading byte order mark is dropped. Beyond the standard, a field `error` is an event of that name. Lines
+may be of any length; time is linear in the bytes fed.
 """
 
 Event = tuple[bytes, bytes]
@@ -81,6 +82,9 @@ class SseDecoder:
                 data.append(b"")
             elif line.startswith(b"event:"):
                 self._name = line[6:].removeprefix(b" ")
+            elif line.startswith(b"error:"):  # no field of the standard: llama.cpp's until 2025
+                self._name = b"error"
+                data.append(line[6:].removeprefix(b" "))
         self._data = data
         return events
 

@@ -3,68 +3,48 @@
 Reading is lenient about what servers add and strict about what kvt needs: an event is a JSON object; its text is text.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import orjson
 from msgspec import Struct, field
 
+from kvt_async.contract.finish_reasons import meaning
+from kvt_async.engine import failures
+from kvt_async.engine.deltas import reasoning_of, split_content, tool_calls_of, written_chars
+from kvt_async.engine.payload import UnreadableError, as_evidence
 from kvt_async.records import Json
-
-MAX_INT = 2**63 - 1  # of SQLite's INTEGER; a server may count in anything
-
-
-class UnreadableError(Exception):
-    """An event or body that is not what an OpenAI-compatible server sends; the text says how, `payload` is it."""
-
-    def __init__(self, what: str, payload: bytes = b"") -> None:
-        super().__init__(what)
-        self.payload = payload
-
-
-def parse_json(data: bytes) -> Any:
-    """JSON as servers write it: half a surrogate pair in one delta is legal there and refused by orjson.
-
-    Raises UnreadableError.
-    """
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(data, parse_constant=_refuse)
-        except (ValueError, RecursionError) as error:
-            raise UnreadableError(f"not JSON ({str(error)[:80]})", data) from None
-
-
-def json_or_none(data: bytes) -> Any:
-    """The value, or None for anything that is no JSON."""
-    try:
-        return parse_json(data)
-    except UnreadableError:
-        return None
 
 
 class Transcript(Struct, gc=False):
     """What the events of one reply said, in order, with the instants of what first came when.
 
-    A role-only, empty or usage-only event is no text. Instants are None where the thing did not happen.
+    Output is text, reasoning and the arguments of tool calls alike; a role-only, empty or usage-only event is none.
+    Instants are None where the thing did not happen. Call `settle` when all events have been added.
     """
 
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     tools: list[Any] = field(default_factory=list)
-    chunk_ns: list[int] = field(default_factory=list)  # arrival of every text chunk, content or reasoning
+    chunk_ns: list[int] = field(default_factory=list)  # arrival of every chunk of output
     chunk_chars: list[int] = field(default_factory=list)  # and its length
-    finish_reason: str | None = None
+    finish_reason: str | None = None  # the last one that ends a reply, as the server wrote it
+    last_word: str | None = None  # a finish_reason that ends nothing
     usage: Json | None = None
-    error: Any = None
+    timings: Json | None = None  # llama.cpp's
+    earlier_usage: list[Json] | None = None  # of a server that counts more than once
+    error: Any = None  # a failure that the server told, whatever else it sent
+    complaint: Any = None  # what reads like a failure, unless the reply then ends as replies do
+    n_choices: int = 1  # answers that the server gave; more than one: its usage counts them together
     first_content_ns: int | None = None
     first_reasoning_ns: int | None = None
     first_tool_ns: int | None = None
     last_delta_ns: int | None = None
     finish_ns: int | None = None
     usage_ns: int | None = None
+    _finish_at: int = 0  # chunks of output that had come with the finish_reason
+    _contradicted: bool = False  # output came after a final finish_reason, and then another one
+    _others: "list[_Other] | None" = None  # events of choices with an index that isn't 0
+    _others_from: int = 0  # chunks of output before the first of them
 
     def add_run(self, texts: Sequence[str], arrivals: Sequence[int]) -> None:
         """Pieces of content that were found without reading the whole of their events, and when each came."""
@@ -83,12 +63,15 @@ class Transcript(Struct, gc=False):
         """Events of a stream in order, and when each came. Raises UnreadableError for a shape that can't be read."""
         for event, at_ns in zip(events, arrivals):  # noqa: B905 - `strict` would be looked at for every event
             if type(event) is not dict:
-                raise UnreadableError("an event is not a JSON object", _again(event))
+                raise UnreadableError("an event is not a JSON object", as_evidence(event))
             choices = event.get("choices")
+            usage = event.get("usage")
             if choices:
                 choice = choices[0] if type(choices) is list else None
                 if type(choice) is not dict:
-                    raise UnreadableError("`choices` is not a list of objects", _again(event))
+                    raise UnreadableError("`choices` is not a list of objects", as_evidence(event))
+                if len(choices) > 1:
+                    choice = self._ours(choices)
                 if not choice.get("index"):
                     delta = choice.get("delta")
                     if type(delta) is dict:
@@ -99,43 +82,69 @@ class Transcript(Struct, gc=False):
                         if others and not (others == 1 and "role" in delta):
                             self._rarer(delta, at_ns)
                     elif delta is not None:
-                        raise UnreadableError("`delta` is not an object", _again(choice))
+                        raise UnreadableError("`delta` is not an object", as_evidence(choice))
                     elif text := choice.get("text"):
                         self._content(text, at_ns)
                     reason = choice.get("finish_reason")
-                    if reason is not None:
-                        self.finish_reason, self.finish_ns = _reason(reason), at_ns
-                    if error := choice.get("error"):
-                        self.error = error
-            else:
-                self._note_error(event)
-            usage = event.get("usage")
-            if usage is not None and type(usage) is dict:
+                    if reason:
+                        self._finish(reason, at_ns)
+                    if "error" in choice:
+                        self.error = self.error or failures.told(choice)
+                    if usage is None and "usage" in choice:
+                        usage = choice["usage"]
+                else:
+                    self._other(choice, at_ns)
+            elif usage is None:
+                self.error = self.error or failures.told(event)
+                self.complaint = self.complaint or failures.complaint(event)
+            if "x_groq" in event or "error" in event or "base_resp" in event or "timings" in event:
+                usage = self._beside(event, usage)
+            if type(usage) is dict:
+                if self.usage is not None:
+                    self.earlier_usage = [*(self.earlier_usage or ()), self.usage]
                 self.usage, self.usage_ns = usage, at_ns
+
+    def settle(self) -> None:
+        """All events are here: which of several choices is ours is known now. Raises UnreadableError."""
+        if self._others is not None:
+            others, self._others = self._others, None
+            self._settle_choices(others)
 
     def add_whole(self, body: Any) -> None:
         """A reply that was not streamed. Raises UnreadableError."""
+        body = failures.unwrapped(body)
         if type(body) is not dict:
             raise UnreadableError("the reply is not a JSON object")
-        self._note_error(body)
-        if self.error is not None:
-            return
         choices = body.get("choices")
         if not isinstance(choices, list) or not choices or type(choices[0]) is not dict:
+            choices = []
+        self.error = failures.told(body) or (None if choices else failures.complaint(body))
+        if self.error is not None:
+            return
+        if not choices:
             raise UnreadableError("the reply has no `choices`")
-        choice = choices[0]
+        choice = choices[0] if len(choices) == 1 else self._ours(choices) or choices[0]
+        self.error = failures.told(choice)
         message = choice.get("message")
         if message is None:
             message = {"content": choice.get("text")}
         if type(message) is not dict:
             raise UnreadableError("`message` is not an object")
-        self.content.append(_text(message.get("content") or message.get("refusal")))
-        if reasoning := _text(message.get("reasoning_content") or message.get("reasoning")):
+        text, thought = split_content(message.get("content") or message.get("refusal"))
+        self.content.append(text)
+        if reasoning := thought + reasoning_of(message):
             self.reasoning.append(reasoning)
-        self.tools.extend(message.get("tool_calls") or ())
-        self.finish_reason = _reason(choice.get("finish_reason"))
-        if isinstance(body.get("usage"), dict):
-            self.usage = body["usage"]
+        self.tools.extend(tool_calls_of(message))
+        if reason := choice.get("finish_reason"):
+            self._finish(reason, None)
+        usage = body.get("usage") or choice.get("usage") or failures.part(body, "x_groq").get("usage")
+        if type(usage) is dict:
+            self.usage = usage
+
+    @property
+    def ended(self) -> bool:
+        """A final finish_reason came, and nothing after it says that it was none."""
+        return self.finish_reason is not None and not self._contradicted and self._finish_at == len(self.chunk_ns)
 
     @property
     def text(self) -> str:
@@ -147,7 +156,9 @@ class Transcript(Struct, gc=False):
 
     def _content(self, text: Any, at_ns: int) -> None:
         if type(text) is not str:
-            text = _text(text)
+            text, thought = split_content(text)
+            if thought:
+                self._thought(thought, at_ns)
             if not text:
                 return
         if self.first_content_ns is None:
@@ -157,51 +168,104 @@ class Transcript(Struct, gc=False):
         self.chunk_ns.append(at_ns)
         self.chunk_chars.append(len(text))
 
+    def _thought(self, text: str, at_ns: int) -> None:
+        if self.first_reasoning_ns is None:
+            self.first_reasoning_ns = at_ns
+        self.last_delta_ns = at_ns
+        self.reasoning.append(text)
+        self.chunk_ns.append(at_ns)
+        self.chunk_chars.append(len(text))
+
     def _rarer(self, delta: Json, at_ns: int) -> None:
-        if reasoning := _text(delta.get("reasoning_content") or delta.get("reasoning")):
-            if self.first_reasoning_ns is None:
-                self.first_reasoning_ns = at_ns
-            self.last_delta_ns = at_ns
-            self.reasoning.append(reasoning)
-            self.chunk_ns.append(at_ns)
-            self.chunk_chars.append(len(reasoning))
+        reasoning = delta.get("reasoning_content")
+        if type(reasoning) is not str or not reasoning:
+            reasoning = reasoning_of(delta)
+        if reasoning:
+            self._thought(reasoning, at_ns)
         if refusal := delta.get("refusal"):
             self._content(refusal, at_ns)
-        if tools := delta.get("tool_calls"):
-            if self.first_tool_ns is None:
-                self.first_tool_ns = at_ns
-            self.tools.extend(tools if isinstance(tools, list) else (tools,))
+        if ("tool_calls" in delta or "function_call" in delta) and (calls := tool_calls_of(delta)):
+            self.tools.extend(calls)
+            if size := sum(map(written_chars, calls)):
+                if self.first_tool_ns is None:
+                    self.first_tool_ns = at_ns
+                self.last_delta_ns = at_ns
+                self.chunk_ns.append(at_ns)
+                self.chunk_chars.append(size)
+        if "error" in delta:
+            self.error = self.error or failures.told(delta)
 
-    def _note_error(self, event: Json) -> None:
-        error = event.get("error")
-        if error:
-            self.error = error
-        elif event.get("object") == "error":
-            self.error = event
+    def _beside(self, event: Json, usage: Any) -> Any:
+        """What some servers put beside `choices`: a failure, timings. The usage, which may be there too."""
+        self.error = self.error or failures.told(event)
+        self.timings = failures.part(event, "timings") or self.timings
+        return failures.part(event, "x_groq").get("usage") if usage is None else usage
+
+    def _finish(self, reason: Any, at_ns: int | None) -> None:
+        kind = meaning(reason) if type(reason) is str else "nothing"
+        if kind == "final":
+            came = len(self.chunk_ns)
+            if self.finish_reason is not None and came > self._finish_at:
+                self._contradicted = True
+            self.finish_reason, self.finish_ns, self._finish_at = reason, at_ns, came
+        elif kind == "failed":
+            self.error = self.error or f"finish_reason: {reason[:100]}"
+        else:
+            self.last_word = str(reason)[:100]
+
+    def _ours(self, choices: Sequence[Any]) -> Json:
+        """Of several choices that one event brings: the one with index 0; none: nothing of it is ours."""
+        self.n_choices = max(self.n_choices, len(choices))
+        for choice in choices:
+            if type(choice) is dict and not _index(choice):
+                return choice if not choice.get("index") else {**choice, "index": 0}
+        return {}
+
+    def _other(self, choice: Json, at_ns: int) -> None:
+        """A choice alone in its event whose index isn't 0: ours where the index counts tokens, or is always the same;
+        another answer where several were asked for. Which it is, only the whole stream tells."""
+        index, event = _index(choice), {"choices": [{**choice, "index": 0}]}
+        if not index:
+            self.add((event,), (at_ns,))
+            return
+        if self._others is None:
+            self._others, self._others_from = [], len(self.chunk_ns)
+        self._others.append(_Other(index, event, at_ns, after_end=self.finish_reason is not None))
+
+    def _settle_choices(self, others: "Sequence[_Other]") -> None:
+        indexes = [other.index for other in others]
+        first, came = indexes[0], self._others_from
+        alone = came == len(self.chunk_ns) and not others[0].after_end  # index 0 said nothing beside them
+        counts_tokens = indexes == list(range(first, first + len(others))) and (came == 0 or came == first == 1)
+        if alone and counts_tokens:
+            ours = others
+        elif alone and came == 0:
+            ours = [other for other in others if other.index == min(indexes)]
+        else:
+            ours = []
+        if len(ours) < len(others):
+            self.n_choices = max(self.n_choices, len({*indexes}) + (not ours))
+        late = self.finish_ns if ours else None
+        self.add([other.event for other in ours], [other.at_ns for other in ours])
+        if late is not None and late >= ours[-1].at_ns:  # the end of the reply came under index 0
+            self._finish_at, self._contradicted = len(self.chunk_ns), False
 
 
-def as_count(value: Any) -> int | None:
-    """A token count of a usage object; None for anything that isn't one."""
-    return value if type(value) is int and 0 <= value <= MAX_INT else None
+class _Other(Struct, frozen=True, gc=False):
+    """An event of a choice that may or may not be ours."""
+
+    index: int
+    event: Json
+    at_ns: int
+    after_end: bool  # our own choice had ended by then
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):  # content parts: [{"type": "text", "text": ...}]
-        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
-    raise UnreadableError(f"text is a {type(value).__name__}", _again(value))
-
-
-def _again(value: Any) -> bytes:
-    """Evidence: the value as JSON, or as near as it gets."""
-    return json.dumps(value, default=str)[:1000].encode()
-
-
-def _reason(value: Any) -> str | None:
-    return None if value is None else str(value)[:100]
+def _index(choice: Json) -> int:
+    """Of a choice; 0 where it has none, or one that can't be read."""
+    index = choice.get("index")
+    if isinstance(index, str) and index.isascii() and index.isdecimal() and len(index) < 10:
+        return int(index)
+    return index if type(index) is int else 0
 
 
 def _whole(text: str) -> str:
@@ -213,7 +277,3 @@ def _whole(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")

@@ -3,17 +3,19 @@
 import zlib
 from functools import lru_cache
 
-import orjson
 from msgspec import Struct, field
 
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.engine import faults
+from kvt_async.engine.payload import UnreadableError, as_evidence, json_or_none, parse_json
 from kvt_async.engine.reading import Reading
 from kvt_async.engine.redact import Redactor
-from kvt_async.engine.transcript import Transcript, UnreadableError, as_count, json_or_none, parse_json
+from kvt_async.engine.token_counts import token_counts
+from kvt_async.engine.transcript import Transcript
 from kvt_async.engine.wire import EVIDENCE_BYTES, MAX_REPLY_BYTES, Exchange
 
 _TIMEOUTS = (ErrorType.CONNECT_TIMEOUT, ErrorType.TTFB_TIMEOUT, ErrorType.IDLE_TIMEOUT, ErrorType.TOTAL_TIMEOUT)
+_FIELDS = (b"data:", b"event:", b"error:", b"id:", b"retry:", b":")  # of an event stream
 _SNIFFED = ("", "text/plain", "application/octet-stream")  # content types that say nothing
 
 
@@ -114,39 +116,38 @@ def _stream(exchange: Exchange, reading: Reading, redactor: Redactor, store_chun
     if (error := reading.unreadable) is not None:
         message = _with_evidence(str(error), error.payload, redactor)
         return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, message, transcript=transcript)
-    if transcript.finish_reason == "error":
-        transcript.error = "finish_reason: error"
+    if transcript.complaint is not None and not transcript.ended:
+        transcript.error = transcript.complaint
         return _error_object(transcript, redactor)
     if marks.done_ns is not None:
         if transcript.finish_reason is not None or transcript.chunk_ns or transcript.tools:
             return _accepted(EndState.DONE, exchange, transcript)
         message = _with_evidence("[DONE] came, but no text and no finish_reason", exchange.raw_body(), redactor)
         return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, message, transcript=transcript)
-    if transcript.finish_reason is not None:
+    if transcript.ended:
         return _accepted(EndState.EOF_FINISHED, exchange, transcript)
     if exchange.fault is not None:
         return _broken(exchange, transcript, redactor)
-    message = _with_evidence("the stream ended with neither [DONE] nor finish_reason", _tail(exchange), redactor)
+    what = "the stream ended with neither [DONE] nor a finish_reason that ends a reply"
+    if transcript.last_word is not None:
+        what += f" (the last was {redactor.evidence(transcript.last_word)!r})"
+    message = _with_evidence(what, _tail(exchange), redactor)
     return Verdict(EndState.EOF_NO_DONE, ErrorType.STREAM_CUT, message, transcript=transcript)
 
 
 def _accepted(end_state: EndState, exchange: Exchange, transcript: Transcript) -> Verdict:
-    usage = transcript.usage
-    if usage is not None:
+    if transcript.usage is not None:
         marks = exchange.marks
-        marks.prompt_tokens = as_count(usage.get("prompt_tokens"))
-        marks.completion_tokens = as_count(usage.get("completion_tokens"))
-        if "prompt_tokens_details" in usage and type(details := usage["prompt_tokens_details"]) is dict:
-            marks.cached_tokens = as_count(details.get("cached_tokens"))
+        marks.prompt_tokens, marks.completion_tokens, marks.cached_tokens = token_counts(transcript)
     return Verdict(end_state, transcript=transcript)
 
 
 def _error_object(transcript: Transcript, redactor: Redactor) -> Verdict:
     error = transcript.error
     said = error if isinstance(error, str) else faults.message_of(error) or ""
-    raw = error if isinstance(error, str) else orjson.dumps(error, default=str).decode()
+    raw = error if isinstance(error, str) else as_evidence(error).decode()
     message = f"the server reported an error inside its reply: {redactor.evidence(raw)}"
-    kind, code = faults.of_event(error, said), faults.code_of(error)
+    kind, code = faults.of_event(error, f"{said} {raw}"), faults.code_of(error)
     return Verdict(EndState.ERROR_EVENT, kind, message, code, transcript)
 
 
@@ -170,9 +171,9 @@ def _kind(exchange: Exchange) -> str | None:
         return "sse"
     head = body[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     if content_type == "text/event-stream":
-        return "json" if head.startswith(b"{") else "sse"  # an error object under the stream's content type
+        return "json" if head.startswith((b"{", b"[")) else "sse"  # an error object under the stream's content type
     is_json = content_type == "application/json" or content_type.endswith("+json")
-    if (is_json or content_type in _SNIFFED) and head.startswith((b"data:", b"event:", b":")):
+    if (is_json or content_type in _SNIFFED) and head.startswith(_FIELDS):
         return "sse"
     if is_json or (content_type in _SNIFFED and head.startswith((b"{", b"["))):
         return "json"

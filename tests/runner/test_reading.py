@@ -4,8 +4,8 @@ import itertools
 import os
 import random
 
+from kvt_async.engine.payload import UnreadableError
 from kvt_async.engine.reading import Reading
-from kvt_async.engine.transcript import UnreadableError
 from kvt_async.engine.wire import Exchange
 from tests.runner.faults import delta, event, usage
 

@@ -1,0 +1,64 @@
+"""What in a server's object says that the request failed, in whatever shape.
+
+`told`: a failure under a name of its own; it is one whatever else was sent. `complaint`: an object without `choices`
+and `usage` that reads like one ({code, message}, detail, errors, type: error, ...); a reply that then ends as replies
+do was none.
+"""
+
+import re
+from typing import Any
+
+from kvt_async.records import Json
+
+_FAILED = re.compile(r"error|exception|fail|abort|cancel|fault", re.IGNORECASE)
+_WELL = frozenset({"", "0", "200", "ok", "success", "succeeded", "none", "null", "false"})
+_CODES = ("code", "status_code", "statusCode", "status")
+_WORDS = ("type", "object", "status", "event")
+_SENTENCES = ("message", "msg", "detail", "details")
+
+
+def told(holder: Json) -> Any:
+    """The failure that an event, a choice, a delta or a body tells; None: none."""
+    for place in (holder, part(holder, "x_groq")):
+        error = place.get("error")
+        if not _is_well(error):
+            return error
+    base = part(holder, "base_resp")
+    if not _is_well(base.get("status_code")):
+        return base
+    return holder if holder.get("object") == "error" else None
+
+
+def complaint(event: Json) -> Any:
+    """The event, where it reads like a failure; None: it is a keep-alive, a header, or says that all is well."""
+    for name, value in event.items():
+        if _FAILED.search(name) and not _is_well(value):
+            return event
+    if any(isinstance(word := event.get(name), str) and _FAILED.search(word) for name in _WORDS):
+        return event
+    codes = [event[name] for name in _CODES if isinstance(event.get(name), (int, str))]
+    codes = [code for code in codes if not isinstance(code, str) or code.isdigit() or "code" in event]
+    if event.get("success") is False or event.get("ok") is False or not all(map(_is_well, codes)):
+        return event
+    is_sentence = any(event.get(name) and isinstance(event[name], (str, list)) for name in _SENTENCES)
+    return event if is_sentence and not codes else None
+
+
+def part(holder: Json, name: str) -> Json:
+    """An object inside of an object; empty where there is none."""
+    found = holder.get(name)
+    return found if type(found) is dict else {}
+
+
+def unwrapped(body: Any) -> Any:
+    """The object of a list of one, as Google's servers send their errors."""
+    return body[0] if isinstance(body, list) and len(body) == 1 and isinstance(body[0], dict) else body
+
+
+def _is_well(value: Any) -> bool:
+    """Whether a code, or the value of an error field, says that nothing is wrong."""
+    if isinstance(value, dict):
+        return all(map(_is_well, value.values()))
+    if isinstance(value, str):
+        return value.strip().lower() in _WELL
+    return not value or (type(value) is int and 200 <= value < 300)

@@ -17,14 +17,15 @@ import polars as pl
 from analyzer import derived, parallel, tables
 from analyzer.aggregate import CiRule, with_bootstrap
 from analyzer.bootstrap import Columns, mean_of_bins, resample_means
-from analyzer.evidence import CONTRADICTED
+from analyzer.evidence import CONTRADICTED, by_two_servers
 from analyzer.group import GroupRows, group_rows
 from analyzer.looks import look
 from analyzer.reading import Asked, RunData, read_elsewhere, read_run
 from analyzer.score import SCORER_VERSION, score_fingerprint
-from analyzer.served import group_drifts, refuse_drift, served
+from analyzer.served import Answers, answers_beside_canary, group_drifts, refuse_drift, served
 from analyzer.tables import Dataset, Progress, Run
 from analyzer.transition import Grid
+from analyzer.withdrawn import withdraw
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.server_identity import Drift
 from kvt_async.contract.settings import Analysis, Settings
@@ -49,13 +50,16 @@ class AnalyzeReport:
 
 @dataclass(frozen=True)
 class Question:
-    """What one analysis is about: runs of one generation, their dataset, and the settings that it is made under."""
+    """What one analysis is about: runs of one generation, their dataset, the settings that it is made under, and what
+    is known of the server beside its replies."""
 
     runs: list[Run]
     counts: Mapping[str, Progress]
     dataset: Dataset
     analysis: Analysis
     pending: int
+    drifts: Sequence[Drift]
+    beside_canary: Answers | None
     whole: bool  # all runs of the generation: rows of the group are made too
 
     @property
@@ -104,9 +108,10 @@ def analyze(
         _check_scored(facts, group, gen, chosen)
         pending = _check_complete(chosen, counts, partial=partial)
         question = Question(
-            chosen, counts, tables.dataset(facts, chosen[0].dataset_id), settings.analysis, pending, run_id is None
-        )
-        mark, scope = fingerprint_of(facts, question, drifts), run_id or "*"
+            chosen, counts, tables.dataset(facts, chosen[0].dataset_id), settings.analysis, pending, drifts,
+            answers_beside_canary(facts, group, gen), run_id is None,
+        )  # fmt: skip
+        mark, scope = fingerprint_of(facts, question), run_id or "*"
         report = AnalyzeReport(group, gen, len(chosen), True, pending > 0, pending)
         if not recompute and derived.stands(facts, group, gen, STAGE, scope, mark):
             return replace(report, recomputed=False)
@@ -159,7 +164,7 @@ def answer(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -
         for i, data in enumerate(read)
         for row in data.stats
     ]
-    evidence = [data.evidence for data in read]
+    evidence = [by_two_servers(data.evidence, question.drifts) for data in read]
     if not question.whole:
         return Answer(stats, evidence, None)
     group = group_rows(
@@ -174,7 +179,8 @@ def answer(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -
         partial=question.pending > 0,
         look=look(question.dataset.strategy, question.dataset.version),
     )
-    return Answer(stats, evidence, group)
+    counts = {data.run.run_id: data.counts for data in read}
+    return Answer(stats, evidence, withdraw(group, counts, question.beside_canary))
 
 
 def resample(grid: Grid, bins: Sequence[int], resamples: int, seed: int) -> dict[int, Floats]:
@@ -222,7 +228,7 @@ def _check_complete(chosen: Sequence[Run], counts: Mapping[str, Progress], *, pa
     return pending + max(0, unscored)
 
 
-def fingerprint_of(facts: sqlite3.Connection, question: Question, drifts: Sequence[Drift]) -> str:
+def fingerprint_of(facts: sqlite3.Connection, question: Question) -> str:
     """What the rows of an analysis depend on."""
     counts = [(run, question.counts[run.run_id]) for run in question.runs]
     return derived.fingerprint(
@@ -232,8 +238,8 @@ def fingerprint_of(facts: sqlite3.Connection, question: Question, drifts: Sequen
         [count.planned for _, count in counts],
         question.dataset.version,
         # A canary, a look at the server or a drift since: analysed anew.
-        [asdict(served(facts, run)) for run in question.runs],
-        [asdict(drift) for drift in drifts],
+        [asdict(served(facts, run, question.analysis.alpha)) for run in question.runs],
+        [asdict(drift) for drift in question.drifts],
     )
 
 

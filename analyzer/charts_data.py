@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from analyzer.charts_axis import BudgetAxis, budget_axis, status
+from analyzer.report.alarms import alarms
 from analyzer.report.certainty import nothing_safe
 from analyzer.report.costs import cache_state
 from analyzer.report.facts import ALL, Facts
@@ -97,18 +98,8 @@ def chart_data(facts: Facts) -> ChartData:
 
 
 def note(facts: Facts) -> str:
-    """What every chart must carry: PARTIAL with counts, UNVERIFIED with its series, DEAD KNOB, DRIFT."""
-    parts = []
-    if facts.partial:
-        parts.append(f"PARTIAL: {facts.pending:,} of {facts.requests:,} requests pending")
-    labels = sorted({r.series for r in facts.runs if status(facts, r) == "unverified"})
-    if labels:
-        which = "" if set(labels) == set(facts.series) else f" ({', '.join(labels)})"
-        parts.append(f"UNVERIFIED{which}: the budget is a label, nothing shows that the server applied it")
-    if any(c["verdict"] == "dead" for c in facts.canaries):
-        parts.append("DEAD KNOB: a destructive budget changed no answer")
-    if facts.drifts:
-        parts.append("DRIFT: the server became another one meanwhile")
+    """What every chart must carry: the alarms in a few words, and that there is no baseline."""
+    parts = [alarm.stamp for alarm in alarms(facts)]
     if not facts.full:
         parts.append("no full-cache run to compare with")
     return " · ".join(parts)
@@ -118,7 +109,7 @@ def state(run: Run, verdict: Verdict | None) -> str:
     """Where a level lies in its series' verdict: full | safe | between | broken | unknown."""
     if run.is_full:
         return "full"
-    if verdict is None or verdict.verdict in ("no_baseline", "nothing_to_lose"):
+    if verdict is None or not verdict.judges:
         return "unknown"
     if not nothing_safe(verdict) and run.kv_budget >= (verdict.safe_budget or 0.0):
         return "safe"
@@ -155,7 +146,7 @@ def _zones(facts: Facts, axis: BudgetAxis) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     top, bottom = axis.edges
     for v in facts.verdicts:
-        if v.verdict in ("no_baseline", "nothing_to_lose") or v.n == 0:
+        if not v.judges or v.n == 0:
             continue
         open_top = nothing_safe(v)
         high = axis.values[0] if open_top else axis.at(v.zone_high or v.safe_budget or 0.0)

@@ -256,7 +256,7 @@ def _progress(quiet: bool) -> Callable[[str], None]:
 
 
 def _print(facts: dict[str, Any], quiet: bool, as_json: bool) -> None:
-    """`facts["lines"]` is for people; everything else is the JSON answer."""
+    """`facts["lines"]` is for people; everything else is the JSON answer. An exit code in it ends kvt."""
     lines = facts.pop("lines", [])
     if as_json:
         import json
@@ -265,3 +265,5 @@ def _print(facts: dict[str, Any], quiet: bool, as_json: bool) -> None:
     elif not quiet:
         for line in lines:
             typer.echo(line)
+    if facts.get("exit_code"):
+        raise typer.Exit(facts["exit_code"])

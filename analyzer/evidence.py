@@ -5,6 +5,7 @@ contradicted when more than 1% of its responses are off by more. Full cache has 
 it evicted.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -12,6 +13,8 @@ import polars as pl
 from analyzer.served import Look, Served
 from analyzer.tables import Run
 from kvt_async.contract.kv_budget import convert
+from kvt_async.contract.prompt_counts import PromptCounts, judge
+from kvt_async.contract.server_identity import Drift
 
 TOLERANCE = 0.01
 OFF_SHARE = 0.01
@@ -22,7 +25,7 @@ _CANARY = {
 }
 _WHEN = {"start": "before its requests", "end": "after them"}
 _CUT = "truncate_prompt"  # cut before it is sent: nothing for a canary to judge
-_SILENT = Served()
+_SILENT, _UNCOUNTED = Served(), PromptCounts()
 _ORDER = (FULL, VERIFIED, UNVERIFIED, CONTRADICTED)
 
 
@@ -43,8 +46,28 @@ def kept_tokens(unit: str) -> pl.Expr:
     return pl.coalesce("kept_tokens", effective if unit == "tokens" else pl.lit(None, dtype=pl.Float64))
 
 
-def run_evidence(run: Run, outcomes: pl.DataFrame, server: Served = _SILENT) -> dict[str, Any]:
-    """A run_evidence row (without fingerprint) from `outcomes.outcomes` joined with entries, and from its server."""
+def prompt_counts(run: Run, outcomes: pl.DataFrame, *, exact: bool) -> PromptCounts:
+    """What the server's counts of a run's prompts say, from `outcomes.outcomes` joined with entries.
+
+    `exact`: prompts were counted with the server's tokenizer. Of prompts that were cut before they were sent nothing is
+    said: the manifest's lengths are not theirs.
+    """
+    if run.kv_policy == _CUT:
+        return PromptCounts()
+    pairs = (
+        outcomes.filter(~pl.col("is_failure") & pl.col("prompt_tokens").is_not_null())
+        .group_by("prompt_tokens", "token_len")
+        .len()
+        .sort("prompt_tokens", "token_len")
+    )
+    return judge(pairs.iter_rows(), exact=exact)
+
+
+def run_evidence(
+    run: Run, outcomes: pl.DataFrame, server: Served = _SILENT, counts: PromptCounts = _UNCOUNTED
+) -> dict[str, Any]:
+    """A run_evidence row (without fingerprint) from `outcomes.outcomes` joined with entries, from its server, and from
+    what the server's counts say of its prompts."""
     answered = outcomes.filter(~pl.col("is_failure"))
     told = answered.filter(pl.col("kv_effective").is_not_null())
     sources = sorted(told["source"].drop_nulls().unique().to_list())
@@ -62,7 +85,16 @@ def run_evidence(run: Run, outcomes: pl.DataFrame, server: Served = _SILENT) -> 
         status, reason = UNVERIFIED, _CANARY[server.canary]
     if status in (VERIFIED, FULL):
         status, reason = _looked_at(run, answered, server) or (status, reason)
+    if status in (VERIFIED, FULL) and counts.are_short:
+        status, reason = UNVERIFIED, counts.sentence
     return row | {"status": status, "reason": reason}
+
+
+def by_two_servers(row: dict[str, Any], drifts: Sequence[Drift]) -> dict[str, Any]:
+    """The row where the server became another one meanwhile: what one of them showed says nothing of the other."""
+    if not drifts or row["status"] not in (VERIFIED, FULL):
+        return row
+    return row | {"status": UNVERIFIED, "reason": f"the server became another one meanwhile: {drifts[0].what}"}
 
 
 def worst(statuses: list[str]) -> str:

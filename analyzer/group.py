@@ -95,7 +95,7 @@ def group_rows(
                     "cliff": cliff(list(by_bin.values())),
                     "length_by_budget": length_by_budget(list(by_bin.values())),
                 }
-            status = worst([evidence[run.run_id] for run in levels])
+            status = worst([evidence[run.run_id] for run in ([full, *levels] if full else levels)])
             summaries.append(row | _about(levels[0], status, analysis, partial, look))
     pairs = {name: {run.kv_budget: run.run_id for run in levels} for name, levels in series.items()}
     return GroupRows(

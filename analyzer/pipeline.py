@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
+from kvt_async.contract.errors import ConfigError, FailuresStandError, MissingPrerequisiteError
 from kvt_async.contract.paths import DB_NAME, RunPaths, run_paths
 from kvt_async.contract.schema import connect_for_reading
 
@@ -45,7 +45,7 @@ def analyze_stage(
     with _open(settings, write=True) as (conn, paths):
         done = analyze(conn, settings, run_id=run_id, partial=partial, recompute=recompute)
         results = read_facts(conn, settings.experiment.exp_group_id)
-        return _charts(conn, settings, paths, done, results, recompute=recompute)
+        return _charts(conn, settings, paths, done, results, recompute=recompute) | _standing(results)
 
 
 def report_stage(settings: "Settings", *, partial: bool = False, recompute: bool = False) -> Facts:
@@ -56,7 +56,7 @@ def report_stage(settings: "Settings", *, partial: bool = False, recompute: bool
     with _open(settings) as (conn, paths):
         facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
         refuse_drift([] if settings.analysis.allow_drift else facts.drifts)
-        return _report(conn, settings, paths, facts, partial=partial, recompute=recompute)
+        return _report(conn, settings, paths, facts, partial=partial, recompute=recompute) | _standing(facts)
 
 
 def every_stage(
@@ -75,7 +75,18 @@ def every_stage(
         facts["report"] = _report(conn, settings, paths, results, partial=partial, recompute=recompute)
         verdict = verdict_lines(conn, settings, facts=results)
     lines = [line for stage in facts.values() for line in stage.pop("lines")]
-    return {**facts, "verdict": verdict, "lines": [*lines[:-2], "", *verdict, "", *lines[-2:]]}
+    return {
+        **facts, "verdict": verdict, **_standing(results), "lines": [*lines[:-2], "", *verdict, "", *lines[-2:]],
+    }  # fmt: skip
+
+
+def _standing(results: "Results") -> Facts:
+    """What speaks against the results, and the exit code that says so."""
+    from analyzer.report.alarms import alarms
+
+    found = alarms(results)
+    code = FailuresStandError.exit_code if results.prompts.are_short else 0
+    return {"alarms": [{"name": alarm.name, "says": alarm.says} for alarm in found], "exit_code": code}
 
 
 def _charts(
@@ -150,13 +161,19 @@ def verify_stage(settings: "Settings", progress: Callable[[str], None] = lambda 
 def check_stage(settings: "Settings") -> Facts:
     """The config's assertions, each with its finding."""
     from analyzer.check import check
+    from analyzer.report.facts import read_facts
 
     if not settings.check:
         raise ConfigError("this config has no check: section", where="check", do="See configs/experiments/sanity.yaml.")
     with _open(settings) as (conn, _):
         results = check(conn, settings)
-    lines = [f"{'ok  ' if r.passed else 'FAIL'} {r.name}: {r.finding}" for r in results]
-    return {"passed": all(r.passed for r in results), "results": [r.__dict__ for r in results], "lines": lines}
+        standing = _standing(read_facts(conn, settings.experiment.exp_group_id))
+    lines = [f"ALARM {alarm['name']}: {alarm['says']}" for alarm in standing["alarms"]]
+    lines += [f"{'ok  ' if r.passed else 'FAIL'} {r.name}: {r.finding}" for r in results]
+    passed = all(r.passed for r in results) and not standing["exit_code"]
+    return {
+        "passed": passed, "alarms": standing["alarms"], "results": [r.__dict__ for r in results], "lines": lines,
+    }  # fmt: skip
 
 
 def show_stage(

@@ -17,9 +17,10 @@ import polars as pl
 from analyzer import outcomes, tables
 from analyzer.aggregate import CiRule, bin_rows
 from analyzer.decompose import LABELS, Outcomes
-from analyzer.evidence import kept_fraction, kept_tokens, run_evidence
+from analyzer.evidence import kept_fraction, kept_tokens, prompt_counts, run_evidence
 from analyzer.served import served
 from analyzer.tables import Progress, Run
+from kvt_async.contract.prompt_counts import PromptCounts
 from kvt_async.contract.schema import connect_for_reading
 
 
@@ -31,6 +32,7 @@ class RunData:
     n: int
     aligned: Outcomes
     evidence: dict[str, Any]
+    counts: PromptCounts
     stats: list[dict[str, Any]]
 
 
@@ -62,7 +64,8 @@ def _entries(db: Path, dataset_id: str) -> pl.DataFrame:
 
 def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, bins: Sequence[int], rule: CiRule) -> RunData:
     found = outcomes.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
-    evidence = run_evidence(run, found, served(facts, run))
+    counts = prompt_counts(run, found, exact=tables.has_own_tokenizer(facts, run.dataset_id))
+    evidence = run_evidence(run, found, served(facts, run, rule.alpha), counts)
     found = found.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
     code = pl.col("failure_label").replace_strict(
         {name: i for i, name in enumerate(LABELS)}, default=len(LABELS) - 1, return_dtype=pl.Int64
@@ -77,4 +80,4 @@ def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, bins: S
     stats = bin_rows(
         found, run_id=run.run_id, dataset_id=run.dataset_id, bins=bins, rule=rule, is_baseline=run.is_baseline
     )
-    return RunData(run, found.height, Outcomes(score, failed, label), evidence, stats)
+    return RunData(run, found.height, Outcomes(score, failed, label), evidence, counts, stats)

@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
 from analyzer.tables import Run
@@ -12,6 +13,17 @@ from kvt_async.contract.errors import DriftError
 from kvt_async.contract.server_identity import Drift, Snapshot, drifts
 
 _WORST = ("dead", "inconclusive")
+# Texts at a level and at full cache's repeat, each against full cache, over the examples that all three answered.
+_CHANGED = """
+SELECT count(*), ifnull(sum(here), 0), ifnull(sum(again), 0), ifnull(sum(here > again), 0), ifnull(sum(again > here), 0)
+FROM (SELECT p.text <> f.text AS here, a.text <> f.text AS again
+      FROM requests r JOIN responses p ON p.request_id = r.request_id
+      JOIN requests rf ON rf.run_id = ? AND rf.example_id = r.example_id
+      JOIN responses f ON f.request_id = rf.request_id
+      JOIN requests ra ON ra.run_id = ? AND ra.example_id = r.example_id
+      JOIN responses a ON a.request_id = ra.request_id
+      WHERE r.run_id = ?)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +49,26 @@ class Served:
     looks: tuple[Look, ...] = ()
 
 
-def served(conn: sqlite3.Connection, run: Run) -> Served:
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The sweep's own answers beside the canary's verdict: how many of `n` pairs changed at the level that it judged,
+    and how many when full cache was run again. `p`: exact and one-sided, over the examples where the two differ."""
+
+    verdict: str  # the canary's: dead | inconclusive
+    level: str
+    n: int
+    changed: int
+    changed_again: int
+    p: float
+
+    def overrule(self, alpha: float) -> bool:
+        """Whether more answers changed with the budget than without it."""
+        return self.p <= alpha / 2
+
+
+def served(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> Served:
     """What the facts say of the run's server."""
-    return Served(round_to(conn, run), canary(conn, run), looks(conn, run))
+    return Served(round_to(conn, run), canary(conn, run, alpha), looks(conn, run))
 
 
 def round_to(conn: sqlite3.Connection, run: Run) -> int:
@@ -47,8 +76,9 @@ def round_to(conn: sqlite3.Connection, run: Run) -> int:
     return int(_asked(conn, run).get("apply", {}).get("round_to", 1))
 
 
-def canary(conn: sqlite3.Connection, run: Run) -> str | None:
-    """The worst verdict of the sessions that sent the run: dead | inconclusive; None: nothing against it."""
+def canary(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> str | None:
+    """The worst verdict of the sessions that sent the run: dead | inconclusive; None: nothing against it, or overruled
+    by the answers of the sweep."""
     rows = conn.execute(
         "SELECT DISTINCT p.verdict, p.session_id FROM runs u JOIN sessions s USING (exp_group_id, generation) "
         "JOIN probes p USING (session_id) WHERE u.run_id = ? AND p.kind = 'canary' AND p.verdict IN (?, ?)",
@@ -56,7 +86,48 @@ def canary(conn: sqlite3.Connection, run: Run) -> str | None:
     ).fetchall()
     sent = "SELECT 1 FROM requests r JOIN attempts a USING (request_id) WHERE r.run_id = ? AND a.session_id = ? LIMIT 1"
     found = {verdict for verdict, session in rows if conn.execute(sent, (run.run_id, session)).fetchone()}
-    return next((verdict for verdict in _WORST if verdict in found), None)
+    verdict = next((verdict for verdict in _WORST if verdict in found), None)
+    if verdict is None:
+        return None
+    group, generation = conn.execute(
+        "SELECT exp_group_id, generation FROM runs WHERE run_id = ?", (run.run_id,)
+    ).fetchone()
+    answers = answers_beside_canary(conn, group, generation)
+    return None if answers is not None and answers.overrule(alpha) else verdict
+
+
+def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int) -> Answers | None:
+    """What became of the level that a dead or inconclusive canary judged; None: no such canary, no A/A control, or
+    nothing answered."""
+    row = conn.execute(
+        "SELECT p.verdict, p.level FROM probes p JOIN sessions s USING (session_id) WHERE s.exp_group_id = ? AND "
+        "s.generation = ? AND p.kind = 'canary' AND p.verdict IN (?, ?) ORDER BY p.probe_id DESC LIMIT 1",
+        (group, generation, *_WORST),
+    ).fetchone()
+    if row is None:
+        return None
+    here = (group, generation)
+    levels = conn.execute(
+        "SELECT run_id, series, kv_budget, kv_unit, is_full, repeat_idx FROM runs WHERE exp_group_id = ? AND "
+        "generation = ? ORDER BY repeat_idx",
+        here,
+    ).fetchall()
+    full = next((r[0] for r in levels if r[4] and not r[5]), None)
+    again = next((r[0] for r in levels if r[4] and r[5]), None)
+    judged = next((r[0] for r in levels if not r[4] and _label(r[1], r[2], r[3]) == row[1]), None)
+    n, changed, changed_again, more, less = conn.execute(_CHANGED, (full, again, judged)).fetchone()
+    return Answers(row[0], row[1], n, changed, changed_again, sign_p(more, less)) if n else None
+
+
+def sign_p(more: int, less: int) -> float:
+    """One-sided exact sign test: the chance of `more` or above among more + less fair coins; 1 where there is none."""
+    n = more + less
+    return float(sum(comb(n, k) for k in range(more, n + 1)) / 2**n) if n else 1.0
+
+
+def _label(series: str, budget: float, unit: str) -> str:
+    """How the canary's rows name a level below full cache."""
+    return f"{series} {budget:g}{ {'fraction': '', 'tokens': ' tokens', 'bits': ' bits'}[unit] }"
 
 
 def looks(conn: sqlite3.Connection, run: Run) -> tuple[Look, ...]:

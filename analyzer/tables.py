@@ -242,6 +242,12 @@ def dataset(conn: sqlite3.Connection, dataset_id: str) -> Dataset:
     return Dataset(row[0], row[1], row[2], row[3], row[4], tokens, row[5] or "", row[6] or 1)
 
 
+def has_own_tokenizer(conn: sqlite3.Connection, dataset_id: str) -> bool:
+    """Whether prompts were counted with a tokenizer, which the server is taken to share, rather than estimated."""
+    row = conn.execute("SELECT tokenizer_name FROM datasets WHERE dataset_id = ?", (dataset_id,)).fetchone()
+    return not str(row[0]).startswith("approx:")
+
+
 def entries(conn: sqlite3.Connection, dataset_id: str) -> pl.DataFrame:
     """One row per manifest entry, in order; `entry` numbers them, `cluster` numbers their contexts."""
     frame = read_frame(

@@ -10,6 +10,7 @@ NO_TRANSITION = "no_transition_in_range"
 CANNOT_TELL = "cannot_tell"
 NOTHING_TO_LOSE = "nothing_to_lose"
 NO_BASELINE = "no_baseline"
+UNVERIFIED = "unverified"  # the facts contradict what its budgets and lengths are called: see withdrawn.py
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from analyzer.differences import Difference, Findings
 from analyzer.integrity import check_drift, check_facts
 from analyzer.reading import RunData
 from analyzer.rescoring import Database, Job, check_run
-from analyzer.served import group_drifts
+from analyzer.served import answers_beside_canary, group_drifts
 from kvt_async.contract.errors import GuardError
 from kvt_async.contract.schema import has_wal
+from kvt_async.contract.server_identity import Drift
 from kvt_async.contract.settings import Analysis
 
 Report = Callable[[str], None]
@@ -111,7 +112,7 @@ def _generation(db: Database, facts: sqlite3.Connection, group: str, generation:
     questions = {
         one.scope: question
         for one in stored
-        if (question := _question(facts, one, runs, counts, dataset, drifts, findings)) is not None
+        if (question := _question(facts, (group, generation), one, runs, counts, dataset, drifts, findings)) is not None
     }
     whole = next((one for one in stored if one.scope == "*"), None)
     findings.merge(check_drift(facts, group, generation, allowed=whole is not None and whole.analysis.allow_drift))
@@ -149,11 +150,12 @@ def _analyses(facts: sqlite3.Connection, group: str, generation: int, findings: 
 
 def _question(
     facts: sqlite3.Connection,
+    here: tuple[str, int],
     one: Analysed,
     runs: Sequence[tables.Run],
     counts: Mapping[str, tables.Progress],
     dataset: tables.Dataset,
-    drifts: Sequence[Any],
+    drifts: Sequence[Drift],
     findings: Findings,
 ) -> Question | None:
     """What was analysed then, where it can be repeated now: same version, same facts."""
@@ -164,11 +166,14 @@ def _question(
     chosen = [run for run in runs if one.scope in ("*", run.run_id)]
     if not chosen:
         return None
+    beside_canary = answers_beside_canary(facts, *here)
     for scored in (counts, {run_id: _all_scored(count) for run_id, count in counts.items()}):
         pending = sum(scored[run.run_id].pending for run in chosen)
         unscored = sum(max(0, scored[run.run_id].finished - scored[run.run_id].scores) for run in chosen)
-        question = Question(chosen, scored, dataset, one.analysis, pending + unscored, one.scope == "*")
-        if fingerprint_of(facts, question, drifts) == one.fingerprint:
+        question = Question(
+            chosen, scored, dataset, one.analysis, pending + unscored, drifts, beside_canary, one.scope == "*"
+        )
+        if fingerprint_of(facts, question) == one.fingerprint:
             return question
     findings.cannot_check("made before the newest facts or under other settings than recorded: run `kvt all`", n)
     return None

@@ -134,7 +134,7 @@ def verdict_lines(
 
     facts = facts or read_facts(conn, settings.experiment.exp_group_id)
     told = story(facts, settings)
-    paragraphs = [*told.alarms, told.headline]
+    paragraphs = [*(alarm.line for alarm in told.alarms), told.headline]
     paragraphs += [line for a in told.answers for line in a.lines if line.startswith(OTHER_SERIES)]
     chosen = ("What does a smaller budget buy?", "Was the budget applied?", "How sure is this?")
     paragraphs += [a.lines[0] for a in told.answers if a.question in chosen]

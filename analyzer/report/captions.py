@@ -28,7 +28,7 @@ def by_budget_bins(facts: Facts) -> str:
     if not facts.series:
         return "Accuracy in each length bin"
     rows = [(b, facts.verdict(facts.series[0], b.bin_idx)) for b in facts.bins]
-    known = [(b, v) for b, v in rows if v and v.n and v.verdict not in ("no_baseline", "nothing_to_lose")]
+    known = [(b, v) for b, v in rows if v and v.n and v.judges]
     if len(known) < 2:
         return "Accuracy by KV budget in each length bin"
     (short, first), (long, last) = known[0], known[-1]

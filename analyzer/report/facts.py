@@ -21,8 +21,9 @@ from analyzer.report.rows import (
     Volume,
     columns,
 )
-from analyzer.served import group_drifts
+from analyzer.served import Answers, group_drifts
 from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.prompt_counts import PromptCounts
 from kvt_async.contract.server_identity import Drift
 
 ALL = -1
@@ -85,6 +86,19 @@ class Facts:
     @property
     def partial(self) -> bool:
         return self.pending > 0 or any(v.partial for v in self.verdicts)
+
+    @property
+    def prompts(self) -> PromptCounts:
+        """What the server's counts say of all prompts; nothing where the analysis is older than the question."""
+        return next((found for v in self.verdicts if (found := v.prompts)), PromptCounts())
+
+    @property
+    def overruling(self) -> Answers | None:
+        """The sweep's answers, where they overrule a canary that doubted the budget."""
+        for v in self.verdicts:
+            if (found := v.beside_canary) is not None:
+                return found if found.overrule(v.asked.get("alpha", 0.05)) else None
+        return None
 
     def levels(self, series: str) -> list[Run]:
         """Runs of a series, largest budget first."""

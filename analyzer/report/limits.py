@@ -1,51 +1,36 @@
-"""What may make a verdict wrong, what limits a figure beside it, and what these numbers can't say. Pure."""
+"""What limits a figure beside the verdict, and what these numbers can't say. Pure."""
 
-from analyzer.report import certainty, costs, sentences
+from analyzer.report import certainty, costs
 from analyzer.report.facts import Facts
-from analyzer.report.wording import number, percent, plural
+from analyzer.report.wording import number, plural
+from analyzer.served import Answers
 from kvt_async.contract.settings import Settings
 
 REFERENCE = "reference"  # the model that ships with kvt
 
 
-def alarms(facts: Facts, margin: float) -> list[str]:
-    """What must stand above every verdict."""
-    found = []
-    if facts.partial:
-        found.append(sentences.partial(facts.pending, facts.requests))
-    labels = [s for s in facts.series if any(e.status == "unverified" for e in facts.statuses(s))]
-    if labels:
-        which = "" if labels == facts.series else f" ({', '.join(labels)})"
-        found.append(f"UNVERIFIED{which}: {sentences.UNVERIFIED}.")
-    if any(c["verdict"] == "dead" for c in facts.canaries):
-        found.append(
-            "DEAD KNOB: before the sweep, the smallest budget gave the same answers as full cache. It was run all the "
-            "same (--allow-dead-knob): a flat line below shows an ignored setting, not robustness."
-        )
-    if facts.drifts:
-        seen = plural(len({one.session_id for one in facts.drifts}), "session")
-        found.append(
-            f"DRIFT: the server became another one in {seen} ({facts.drifts[0].what}). It was analysed all the same "
-            "(analysis.allow_drift): a difference between budgets may be one between servers."
-        )
-    full = facts.stat(facts.full)
-    if full is not None and full.n_failures > margin / 2 * full.n:
-        found.append(
-            f"FAILED AT FULL CACHE: {full.n_failures:,} of {plural(full.n, 'request')} "
-            f"({percent(full.n_failures / full.n, 1)}). They score 0 there, so every loss below looks smaller than it "
-            "is. “Safe” was also required of the pairs that full cache answered."
-        )
-    wrong = [s for s in facts.series if any(e.status == "contradicted" for e in facts.statuses(s))]
-    if wrong:
-        found.append(f"CONTRADICTED ({', '.join(wrong)}): the server applied another budget than asked.")
+def caveats(facts: Facts) -> list[str]:
+    """What doesn't touch the verdict, but a figure beside it."""
+    found = [facts.prompts.note] if facts.prompts.note else []
+    if (answers := facts.overruling) is not None:
+        found.append(overruled(answers))
+    if any(c.verdict != "client-clean" for c in facts.clients):
+        found.append(f"Latencies are not the server's alone: {costs.client(facts.clients)}.")
     return found
 
 
-def caveats(facts: Facts) -> list[str]:
-    """What doesn't touch the verdict, but a figure beside it."""
-    if any(c.verdict != "client-clean" for c in facts.clients):
-        return [f"Latencies are not the server's alone: {costs.client(facts.clients)}."]
-    return []
+def overruled(answers: Answers) -> str:
+    """That the sweep's own answers say more than the canary before it."""
+    seen = {
+        "dead": "the canary's prompts were answered as at full cache",
+        "inconclusive": "the canary could not tell, because full cache did not repeat itself",
+    }[answers.verdict]
+    p = f"p = {answers.p:.2g}" if answers.p >= 0.001 else "p < 0.001"
+    return (
+        f"Canary overruled: before the sweep {seen}, but in the sweep {answers.changed:,} of {answers.n:,} answers "
+        f"changed at {answers.level}, and {answers.changed_again:,} when full cache was run again ({p}, paired and "
+        "exact): the budget does change answers."
+    )
 
 
 def limits(facts: Facts, settings: Settings) -> list[str]:

@@ -4,6 +4,9 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from analyzer.served import Answers
+from kvt_async.contract.prompt_counts import PromptCounts
+
 Row = TypeVar("Row")
 
 
@@ -165,6 +168,23 @@ class Verdict:
         """zone_json: level, notes, needed, spread, noise, cliff, length_by_budget; {} where it says nothing."""
         loaded: dict[str, Any] = json.loads(self.zone_json or "{}")
         return loaded
+
+    @property
+    def judges(self) -> bool:
+        """Whether this is a verdict about budgets, rather than the reason why there is none."""
+        return self.verdict not in ("no_baseline", "nothing_to_lose", "unverified")
+
+    @property
+    def prompts(self) -> PromptCounts | None:
+        """What the server's counts say of the group's prompts; None where this row doesn't hold it."""
+        found = self.detail.get("prompts")
+        return PromptCounts(**found) if found else None
+
+    @property
+    def beside_canary(self) -> Answers | None:
+        """The sweep's answers beside a canary that doubted the budget; None: none did, or this row doesn't hold it."""
+        found = self.detail.get("canary")
+        return Answers(**found) if found else None
 
     @property
     def notes(self) -> list[str]:

@@ -9,6 +9,11 @@ from analyzer.report.wording import budget, interval, listed, number, percent, p
 
 NONE_PROVEN = "none proven"
 UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
+_REASONS = {
+    "nothing_to_lose": "nothing to lose at full cache",
+    "no_baseline": "no full-cache baseline",
+    "unverified": "unverified: prompts were read shorter than sent",
+}
 
 
 def verdict(v: Verdict, unit: str, margin: float) -> str:
@@ -16,6 +21,8 @@ def verdict(v: Verdict, unit: str, margin: float) -> str:
     m = number(margin)
     if v.verdict == "no_baseline":
         return "No verdict: there is no full-cache run to compare with."
+    if v.verdict == "unverified":
+        return v.verdict_text
     if v.verdict == "nothing_to_lose":
         return (
             f"No verdict: accuracy at full cache is {number(v.acc_full)}, so there is nothing to lose (a floor): no "
@@ -45,9 +52,7 @@ def short_verdict(v: Verdict, unit: str) -> str:
     if v.verdict == "cannot_tell":
         safe = "" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}; below: "
         return f"{safe}can't tell" + (f", needs {text.split(',')[0]}" if (text := needed(v, unit, "")) else "")
-    return {"nothing_to_lose": "nothing to lose at full cache", "no_baseline": "no full-cache baseline"}.get(
-        v.verdict, v.verdict
-    )
+    return _REASONS.get(v.verdict, v.verdict)
 
 
 def _cannot_tell(v: Verdict, unit: str, m: str) -> str:
@@ -148,7 +153,7 @@ def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) 
 
 
 def safe_text(v: Verdict, unit: str) -> str:
-    if v.verdict in ("no_baseline", "nothing_to_lose"):
+    if not v.judges:
         return "no verdict"
     if v.n == 0:
         return "no examples"
@@ -192,7 +197,7 @@ def evidence(rows: Sequence[Evidence]) -> str:
         parts.append(f"CONTRADICTED on {plural(len(bad), 'level')}: {shown}")
     if "unverified" in groups:
         some = "every level" if set(groups) <= {"unverified", "full"} else plural(len(groups["unverified"]), "level")
-        parts.append(f"UNVERIFIED on {some}: {UNVERIFIED}")
+        parts.append(f"UNVERIFIED on {some}: {why_unverified(groups['unverified'])}")
     if "verified" in groups:
         good = groups["verified"]
         n, off = sum(e.n for e in good), sum(e.n_off for e in good)
@@ -200,6 +205,14 @@ def evidence(rows: Sequence[Evidence]) -> str:
         some = "every level" if set(groups) <= {"verified", "full"} else plural(len(good), "level")
         parts.append(f"verified on {some} ({sources}): {off:,} of {n:,} responses off")
     return f"Evidence: {'; '.join(parts)}."
+
+
+def why_unverified(rows: Sequence[Evidence]) -> str:
+    """What the rows have in common: a label, or evidence that something else takes back."""
+    for words in ("prompts were read shorter than sent", "the server became another one meanwhile"):
+        if all(words in row.reason for row in rows):
+            return words
+    return UNVERIFIED
 
 
 def partial(pending: int, requests: int) -> str:

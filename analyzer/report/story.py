@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from analyzer.report import certainty, costs, memory, sentences
+from analyzer.report.alarms import Alarm, alarms
 from analyzer.report.certainty import nothing_safe
 from analyzer.report.cliff import BinZone, cliff, same_ratio
 from analyzer.report.facts import ALL, Facts
-from analyzer.report.limits import alarms, caveats, limits
+from analyzer.report.limits import caveats, limits
 from analyzer.report.rows import BinStat, Drop, Run, Verdict
 from analyzer.report.wording import listed, number, percent, plural
 from kvt_async.contract.settings import Settings
@@ -25,7 +26,7 @@ class Answer:
 @dataclass(frozen=True)
 class Story:
     headline: str
-    alarms: tuple[str, ...]  # what may make the verdict itself wrong: above it
+    alarms: tuple[Alarm, ...]  # what may make the verdict itself wrong: above it
     caveats: tuple[str, ...]  # what limits other figures: below it
     answers: tuple[Answer, ...]
 
@@ -38,7 +39,7 @@ def story(facts: Facts, settings: Settings) -> Story:
     verdict = facts.verdict(first) if first else None
     return Story(
         headline=headline(facts, verdict, margin),
-        alarms=tuple(alarms(facts, margin)),
+        alarms=tuple(alarms(facts)),
         caveats=tuple(caveats(facts)),
         answers=tuple(
             Answer(question, tuple(line for line in lines if line))
@@ -69,7 +70,8 @@ def headline(facts: Facts, verdict: Verdict | None, margin: float) -> str:
             "there are no answers to compare. `kvt status` says why they failed."
         )
     sentence = sentences.verdict(verdict, facts.unit, margin)
-    return f"{verdict.series}: {sentence[0].lower()}{sentence[1:]}"
+    unsure = "Unverified, " if verdict.evidence == "unverified" and verdict.verdict != "unverified" else ""
+    return f"{unsure}{verdict.series}: {sentence[0].lower()}{sentence[1:]}"
 
 
 def paired(facts: Facts, series: str, bin_idx: int = ALL) -> list[tuple[float, Drop]]:
@@ -88,7 +90,7 @@ def bin_zones(facts: Facts, series: str) -> list[BinZone]:
     zones = []
     for b in facts.bins if facts.unit == "fraction" else []:
         v = facts.verdict(series, b.bin_idx)
-        if v is None or v.n == 0 or v.verdict in ("no_baseline", "nothing_to_lose"):
+        if v is None or v.n == 0 or not v.judges:
             continue
         safe = facts.full if nothing_safe(v) else levels.get(v.safe_budget or 0.0)
         broken = levels.get(v.zone_low) if v.zone_low is not None else None
@@ -215,7 +217,8 @@ def _evidence(facts: Facts) -> list[str]:
             "dead": "dead (a destructive budget changed nothing)",
             "inconclusive": "inconclusive (full cache did not repeat itself)",
         }
-        lines.append(f"Canary before the sweep: {', '.join(meaning.get(v, v) for v in verdicts)}.")
+        overruled = "; overruled by the sweep's own answers" if facts.overruling is not None else ""
+        lines.append(f"Canary before the sweep: {', '.join(meaning.get(v, v) for v in verdicts)}{overruled}.")
     return lines
 
 

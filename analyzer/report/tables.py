@@ -75,7 +75,7 @@ def safe_by_length(facts: Facts) -> Table:
             v = facts.verdict(series, b.bin_idx)
             if v is None or v.n == 0:
                 cells.append("no examples")
-            elif v.verdict in ("no_baseline", "nothing_to_lose"):
+            elif not v.judges:
                 cells.append("no verdict")
             else:
                 safe = "none" if nothing_safe(v) else budget(v.safe_budget, facts.unit)

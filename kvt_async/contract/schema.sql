@@ -452,7 +452,7 @@ CREATE TABLE IF NOT EXISTS bin_stats (          -- per run and bin; bin_idx -1 =
 
 CREATE TABLE IF NOT EXISTS run_evidence (       -- was the budget applied?
     run_id       TEXT PRIMARY KEY REFERENCES runs,  -- the run
-    status       TEXT NOT NULL,                 -- verified | unverified | contradicted | full
+    status       TEXT NOT NULL,                 -- verified | unverified | contradicted | full (cache: nothing to prove)
     source       TEXT NOT NULL,                 -- echoed | metric | log | configured | none | mixed
     reason       TEXT NOT NULL,                 -- a sentence
     n            INTEGER NOT NULL,              -- responses looked at
@@ -514,8 +514,10 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and b
     half_loss_tokens       REAL,                -- half_loss_budget as kept tokens
     zone_json              TEXT NOT NULL,       -- spread: the zone over bootstrap resamples; noise: the A/A control;
                                                 --   notes: floors, ceilings; needed: what n_needed would settle;
-                                                --   bin -1 also cliff and length_by_budget
-    verdict                TEXT NOT NULL,       -- transition | no_transition_in_range | cannot_tell | nothing_to_lose | no_baseline
+                                                --   bin -1 also cliff, length_by_budget; prompts: the server's counts;
+                                                --   canary: the answers beside one that doubted the budget
+    verdict                TEXT NOT NULL,       -- transition | no_transition_in_range | cannot_tell | nothing_to_lose |
+                                                --   no_baseline | unverified (prompts were read shorter than sent)
     verdict_text           TEXT NOT NULL,       -- the same in a sentence
     n_needed               INTEGER,             -- pairs that would settle the first budget not proven safe
     role                   TEXT NOT NULL,       -- confirmatory | holm | exploratory

@@ -18,6 +18,7 @@ from kvt_async.run.levels import Levels, label
 from kvt_async.run.live import Live
 from kvt_async.run.log import RunLog
 from kvt_async.run.plan import pending
+from kvt_async.run.prompt_check import prompts_read
 from kvt_async.run.session import Run, command_line, open_session
 from kvt_async.run.summary import RunReport, count, resume_lines
 from kvt_async.store.reader import Reader
@@ -65,7 +66,7 @@ class Invocation:
             self.say(line)
         if todo + again == 0:
             self.say("nothing to send")
-            report.reason = "failures" if report.failures else "finished"
+            report.reason = self._finished()
             return report
         try:
             await self._session(done, planned)
@@ -101,7 +102,7 @@ class Invocation:
             reason = await self._one_server(store, interrupts, some, todo, planned, spread)
             if reason in ("server", "interrupted"):
                 return reason
-        return "failures" if self.report.failures else "finished"
+        return self._finished()
 
     def _spread(
         self, pair: canaries.Pair | None, runs: Sequence[Run], masks: dict[str, bytearray]
@@ -193,7 +194,17 @@ class Invocation:
         if live.sender.breaker.tripped.is_set():
             return "server"
         count(report, self.reader, group.runs, planned)
-        return "failures" if report.failures else "finished"
+        if live.launched is not None:  # more servers may follow
+            return "failures" if report.failures else "finished"
+        return self._finished()
+
+    def _finished(self) -> str:
+        """The reason to end of a session that sent all it should: what stands as failed, or was not read, says so."""
+        counts = prompts_read(self.reader, self.dataset_id, self.group.runs)
+        self.report.read_short = counts.sentence
+        if self.report.read_short:
+            self.say(f"warning: {self.report.read_short}")
+        return "failures" if self.report.failures or self.report.read_short else "finished"
 
     def _plan(self) -> tuple[list[bytearray], list[int]]:
         return unsettled(self.reader, self.group.runs, self.dataset_id, self._limited())

@@ -28,6 +28,7 @@ class RunReport:
     levels: list[Json] = field(default_factory=list)
     failures_by_type: dict[str, int] = field(default_factory=dict)
     client: Json | None = None
+    read_short: str = ""  # what the server did not read of the prompts, as a sentence
     canary: str | None = None  # alive | dead | inconclusive; None: not run
     notes: list[str] = field(default_factory=list)
     plan: Json | None = None  # of a dry run
@@ -69,7 +70,10 @@ class RunReport:
             out.append("interrupted: everything finished so far is committed; run the same command again to resume")
         elif self.reason == "server":
             out.append("the server went away: nothing was given up; run the same command again once it is back")
-        elif self.failures:
+        elif self.read_short:
+            out.append("the verdict will claim nothing of them: serve a window that holds the longest prompt, or lower "
+                       "prompt.max_context_tokens, under a new experiment.exp_group_id")  # fmt: skip
+        if self.failures and self.reason == "failures":
             out.append("failures stand: they score 0; --retry-failed tries them again")
         return [*out, f"  {self.db}"]
 

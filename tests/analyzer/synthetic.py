@@ -67,6 +67,8 @@ class Spec:
     full: bool = True
     cached_tokens: int = 0
     prompt_truncated: bool = False
+    reads: Callable[[int], int] | None = None  # prompt tokens as the server counts them, of those sent
+    tokenizer: str = "reference"
     context_words: int = 24
     round_to: int = 1
     hashes: bool = False
@@ -132,7 +134,7 @@ def _write_dataset(conn: Any, spec: Spec) -> list[_Example]:
     middle = list(spec.lengths or [int(160 * 1.8**b) for b in range(len(sizes))])
     conn.execute(
         "INSERT INTO datasets VALUES (?,?,?,?,?,?,?,?,?)",
-        (did, spec.name, spec.task, "reference", _sha("tokenizer"), None, spec.metric,
+        (did, spec.name, spec.task, spec.tokenizer, _sha("tokenizer"), None, spec.metric,
          json.dumps({"template": TEMPLATE, "system": None, "endpoint": "chat"}),
          json.dumps({"n_bins": len(sizes), "n_per_bin": spec.n_per_bin, "strategy": "uniform", "seed": spec.seed})),
     )  # fmt: skip
@@ -245,7 +247,11 @@ def _outcome(
             latency,
         )
     )
-    rows["telemetry"].append(_marks(request_id, ttft, latency, ex.token_len, 4, spec.cached_tokens))
+    rows["telemetry"].append(
+        _marks(
+            request_id, ttft, latency, spec.reads(ex.token_len) if spec.reads else ex.token_len, 4, spec.cached_tokens
+        )
+    )
     wrong = f"{WORDS[::-1][WORDS.index(ex.gold.split()[0])]}x {WORDS[int(noise[3] * len(WORDS))]}y"
     text = ex.gold.title() + "." if right else f"{ex.gold.split()[0]} {wrong.split()[1]}" if near else wrong
     counted = ex.token_len - (50 if spec.prompt_truncated else 0)

@@ -105,7 +105,7 @@ def test_requests_that_fail_at_full_cache_are_an_alarm_and_keep_a_budget_from_be
     assert drop["p_safe"] > 0.025
     assert overall(conn)["safe_budget"] == 1.0
     alarms = story(read_facts(conn, "synthetic"), config).alarms
-    assert [text for text in alarms if text.startswith("FAILED AT FULL CACHE: ") and " of 500 requests" in text]
+    assert [one for one in alarms if one.name == "FAILED AT FULL CACHE" and " of 500 requests" in one.says]
     calm, config = analysed(experiment, failures=0.0, **asked)
     assert not story(read_facts(calm, "synthetic"), config).alarms
 

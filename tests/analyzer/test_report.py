@@ -48,7 +48,14 @@ def facts_of(tmp_path: Path, **changes: Any) -> Facts:
 
 def said(facts: Facts) -> str:
     told = story(facts, SETTINGS)
-    return "\n".join([*told.alarms, told.headline, *told.caveats, *(line for a in told.answers for line in a.lines)])
+    return "\n".join(
+        [
+            *(alarm.line for alarm in told.alarms),
+            told.headline,
+            *told.caveats,
+            *(line for a in told.answers for line in a.lines),
+        ]
+    )
 
 
 # ---------------------------------------------------------------- what is written

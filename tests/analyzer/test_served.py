@@ -5,6 +5,9 @@ import sqlite3
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
 
 from analyzer import tables
 from analyzer.analyze import analyze
@@ -16,9 +19,9 @@ from analyzer.export import export
 from analyzer.pipeline import every_stage, report_stage
 from analyzer.report.build import verdict_lines
 from analyzer.report.facts import read_facts
-from analyzer.report.story import story
+from analyzer.report.story import headline, story
 from analyzer.score import score
-from analyzer.served import Served, round_to
+from analyzer.served import Served, answers_beside_canary, round_to, sign_p
 from analyzer.tables import Run
 from kvt_async.contract.errors import ContradictedError, DriftError
 from kvt_async.contract.load import load_settings
@@ -86,7 +89,7 @@ def evidence(conn: sqlite3.Connection) -> dict[float, tuple[str, str]]:
 @pytest.mark.parametrize(("verdict", "status"), [("alive", "verified"), ("dead", "unverified"),
                                                  ("inconclusive", "unverified")])  # fmt: skip
 def test_a_canary_that_is_not_alive_leaves_echoed_budgets_unverified(experiment, verdict, status):
-    conn, settings = scored(experiment)
+    conn, settings = scored(experiment, p_correct=1.0)
     probe(conn, verdict)
     analyze(conn, settings)
     assert {b: s for b, (s, _) in evidence(conn).items()} == {1.0: "full", 0.5: status, 0.2: status}
@@ -114,7 +117,7 @@ def test_a_canary_never_lifts_a_contradiction_and_says_nothing_of_sessions_that_
 
 
 def test_a_group_analysed_before_is_analysed_anew_when_the_canary_says_otherwise(experiment):
-    conn, settings = scored(experiment)
+    conn, settings = scored(experiment, p_correct=1.0)
     assert analyze(conn, settings).recomputed
     assert not analyze(conn, settings).recomputed
     probe(conn, "inconclusive")
@@ -124,13 +127,56 @@ def test_a_group_analysed_before_is_analysed_anew_when_the_canary_says_otherwise
 
 
 def test_a_dead_knob_is_on_the_report_the_charts_and_in_the_terminal(experiment):
-    conn, settings = scored(experiment)
+    conn, settings = scored(experiment, p_correct=1.0)
     probe(conn, "dead")
     analyze(conn, settings)
     facts = read_facts(conn, "synthetic")
-    assert [a.split(":")[0] for a in story(facts, settings).alarms] == ["UNVERIFIED", "DEAD KNOB"]
+    assert [alarm.name for alarm in story(facts, settings).alarms] == ["UNVERIFIED", "DEAD KNOB"]
     assert "DEAD KNOB" in note(facts)
     assert any(line.startswith("DEAD KNOB") for line in verdict_lines(conn, settings))
+
+
+@pytest.mark.parametrize("verdict", ["dead", "inconclusive"])
+def test_a_canary_is_overruled_by_answers_that_changed_more_than_when_full_cache_was_run_again(experiment, verdict):
+    conn, settings = scored(experiment)
+    probe(conn, verdict)
+    analyze(conn, settings)
+    assert {b: s for b, (s, _) in evidence(conn).items()} == {1.0: "full", 0.5: "verified", 0.2: "verified"}
+    facts = read_facts(conn, "synthetic")
+    told = story(facts, settings)
+    assert told.alarms == ()
+    assert note(facts) == ""
+    (caveat,) = [line for line in told.caveats if line.startswith("Canary overruled")]
+    found = answers_beside_canary(conn, "synthetic", 1)
+    assert found is not None
+    assert (found.n, found.changed, found.changed_again, found.p) == (16, 12, 2, 0.5**10)
+    assert "12 of 16 answers changed at snapkv/aware 0.2, and 2 when full cache was run again (p < 0.001" in caveat
+    (line,) = [line for a in told.answers for line in a.lines if line.startswith("Canary before the sweep")]
+    assert line.endswith("overruled by the sweep's own answers.")
+
+
+def test_answers_that_change_as_much_without_the_budget_overrule_nothing(experiment):
+    conn, settings = scored(experiment, p_correct=0.5, flips=1.0)
+    probe(conn, "dead")
+    analyze(conn, settings)
+    assert evidence(conn)[0.2][0] == "unverified"
+    assert [alarm.name for alarm in story(read_facts(conn, "synthetic"), settings).alarms] == [
+        "UNVERIFIED",
+        "DEAD KNOB",
+    ]
+
+
+def test_without_a_control_there_is_nothing_to_overrule_a_canary_with(experiment):
+    conn, settings = scored(experiment, control_repeats=0)
+    probe(conn, "dead")
+    analyze(conn, settings)
+    assert evidence(conn)[0.2][0] == "unverified"
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_the_sign_test_is_the_binomial_tail(more: int, less: int) -> None:
+    expected = binom.sf(more - 1, more + less, 0.5) if more + less else 1.0
+    assert sign_p(more, less) == pytest.approx(expected)
 
 
 # ---- blocks of tokens
@@ -242,8 +288,10 @@ def test_an_allowed_drift_is_on_the_report_the_charts_and_in_the_terminal(experi
     conn, settings = drifted(experiment, ALLOW)
     analyze(conn, settings)
     facts = read_facts(conn, "synthetic")
-    (alarm,) = [a for a in story(facts, settings).alarms if a.startswith("DRIFT")]
-    assert "from version=1.0 to version=2.0" in alarm
+    (alarm,) = [a for a in story(facts, settings).alarms if a.name == "DRIFT"]
+    assert "from version=1.0 to version=2.0" in alarm.says
+    assert headline(facts, facts.verdict("snapkv/aware"), 0.05).startswith("Unverified, snapkv/aware: ")
+    assert {status for status, _ in evidence(conn).values()} == {"unverified"}
     assert "DRIFT" in note(facts)
     assert any(line.startswith("DRIFT") for line in verdict_lines(conn, settings))
 

@@ -26,6 +26,7 @@ class Script:
 
     # works | dead | random (unlike itself) | echo_only (reports a budget, changes nothing) | half (applies half of it)
     knob: str = "works"
+    window: int = 1 << 30  # tokens that it reads of a prompt
     delay_s: float = 0.0
     words: int = 6
     faults: dict[str, float] = field(
@@ -96,7 +97,7 @@ class FakeServer:
 
     def usage(self, prompt: str, n: int) -> dict:
         """What the reply says of its tokens."""
-        return {"prompt_tokens": len(prompt) // 4, "completion_tokens": n}
+        return {"prompt_tokens": min(len(prompt) // 4, self.script.window), "completion_tokens": n}
 
     async def _answer(self, http: web.Request, body: dict, fault: str | None) -> web.StreamResponse:
         prompt = "".join(message["content"] for message in body["messages"])

@@ -344,3 +344,21 @@ def test_execute_prints_json_for_scripts(tmp_path: Path, capsys) -> None:
     settings = settings_for(tmp_path, "http://127.0.0.1:9/v1")
     assert execute(settings, Options(dry_run=True, as_json=True)) == 0
     assert orjson.loads(capsys.readouterr().out)["requests"] == 48
+
+
+async def test_a_sweep_whose_prompts_were_cut_never_ends_with_0_and_keeps_every_answer(tmp_path: Path, capsys) -> None:
+    data = tmp_path / "examples.jsonl"
+    rows = (
+        {"example_id": f"e{i}", "context": f"Fact {i}: " + "word " * (80 * i), "question": "What?", "answers": ["a"]}
+        for i in range(1, 13)
+    )
+    data.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    async with serving(Script(window=300)) as (_, url):
+        settings = settings_for(tmp_path, url)
+        report = await run(settings, options=Options(quiet=True))
+        again = await run(settings, options=Options(quiet=True))  # nothing is left to send; it stays said
+    assert (report.exit_code, report.responses, report.failures) == (4, 48, 0)
+    assert (again.exit_code, again.session_id) == (4, None)
+    assert "40 of 48 prompts were read shorter than sent" in report.read_short
+    assert capsys.readouterr().err.count("warning: 40 of 48 prompts were read shorter than sent") == 2
+    assert query(settings, "SELECT exit_code, reason FROM session_ends") == [(4, "failures")]

@@ -118,10 +118,10 @@ class Maker:
 
 
 def encode(settings: Settings, prompt: Prompt, level: Level) -> bytes:
-    """The body: the sweep's, with this prompt's output length and the fields of bench.body; null leaves one out."""
+    """The body: the sweep's, with this prompt's output length and the fields of bench.body; a null leaves one out,
+    whoever put it there."""
     values = dict(zip(_NAMES, (prompt.input_tokens, prompt.output_tokens), strict=True))
-    ours = {name: value for name, value in fill(settings.bench.body, values).items() if value is not None}
-    extra = {**settings.decoding.extra_body, **ours}
+    extra = {**settings.decoding.extra_body, **fill(settings.bench.body, values)}
     decoding = settings.decoding.model_copy(update={"max_tokens": prompt.output_tokens, "extra_body": extra})
     size = PromptSize(prompt.input_tokens, None, prompt.context_chars)
     return build_body(settings.model_copy(update={"decoding": decoding}), prompt.messages, level, size)

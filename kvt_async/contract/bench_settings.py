@@ -8,7 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
+MOST_TOKENS = 10_000_000  # of a prompt or a reply
+Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+MOST_REQUESTS = 100_000_000  # of a stage: more can neither be planned nor stored
+Seconds = Annotated[float, Field(gt=0, le=365 * 86_400)]
+Rate = Annotated[float, Field(gt=0, le=1e9)]
+InFlight = Annotated[int, Field(ge=1, le=1_000_000)]
 SLO_METRICS = ("ttft", "ttfb", "tpot", "itl", "latency")
 TOOLS = ("vllm", "aiperf", "guidellm", "sglang", "evalscope")  # whose formulas --as knows
 SLO_STATS = ("mean", "p50", "p90", "p95", "p99", "max")
@@ -16,7 +21,7 @@ _SLO = re.compile(rf"({'|'.join(SLO_METRICS)})_({'|'.join(SLO_STATS)})_(ms|s)")
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Lengths(Section):
@@ -24,7 +29,7 @@ class Lengths(Section):
 
     kind: Literal["fixed", "uniform", "normal", "lognormal", "list"] = "fixed"
     value: Tokens = 128  # fixed: every one; normal, lognormal: the mean
-    std: Annotated[float, Field(ge=0)] = 0  # normal, lognormal: of the lengths themselves
+    std: Annotated[float, Field(ge=0, le=MOST_TOKENS)] = 0  # normal, lognormal: of the lengths themselves
     low: Tokens = 1
     high: Tokens = 1_000_000
     values: list[Tokens] | None = None  # list: drawn from, with `weights`
@@ -79,8 +84,8 @@ class Workload(Section):
 class WarmUp(Section):
     """Prompts outside of the measured set at the head of each stage, handed over without draining."""
 
-    requests: Annotated[int, Field(ge=0)] = 10  # open loop: the first arrivals of the schedule
-    rounds: Annotated[int, Field(ge=0)] = 1  # closed loop: at least so many times the concurrency
+    requests: Annotated[int, Field(ge=0, le=MOST_REQUESTS)] = 10  # open loop: the first arrivals of the schedule
+    rounds: Annotated[int, Field(ge=0, le=1000)] = 1  # closed loop: at least so many times the concurrency
 
 
 class Stop(Section):
@@ -95,16 +100,16 @@ class Stop(Section):
 class Auto(Section):
     """sweep_rate: auto and sweep_concurrency: auto: start, start * factor, ... until a stop rule holds."""
 
-    start: Positive = 1
-    factor: Annotated[float, Field(gt=1)] = 2
+    start: Rate = 1
+    factor: Annotated[float, Field(gt=1, le=1000)] = 2
     max_stages: Count = 12
 
 
 class Search(Section):
     """The highest rate that keeps every objective of bench.slo, by bisection between two rates."""
 
-    low: Positive | None = None  # null: bench.auto finds both by its ladder
-    high: Positive | None = None
+    low: Rate | None = None  # null: bench.auto finds both by its ladder
+    high: Rate | None = None
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05  # stop when high / low - 1 is below it
     max_stages: Count = 12
 
@@ -120,22 +125,22 @@ class Search(Section):
 class Bench(Section):
     """One load, a ladder of loads, or a search; see docs/BENCH.md."""
 
-    rate: Positive | None = None  # open loop at this many requests a second
-    concurrency: Count | None = None  # closed loop with so many in flight
-    sweep_rate: list[Positive] | Literal["auto"] | None = None
-    sweep_concurrency: list[Count] | Literal["auto"] | None = None
+    rate: Rate | None = None  # open loop at this many requests a second
+    concurrency: InFlight | None = None  # closed loop with so many in flight
+    sweep_rate: list[Rate] | Literal["auto"] | None = None
+    sweep_concurrency: list[InFlight] | Literal["auto"] | None = None
     search_rate: bool = False  # SLO search
     arrival: Literal["constant", "poisson", "gamma"] = "poisson"
-    burstiness: Positive = 1.0
-    requests: Count = 100
-    duration_s: Positive | None = None
-    repeats: Count = 1
+    burstiness: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
+    requests: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = 100
+    duration_s: Seconds | None = None
+    repeats: Annotated[int, Field(ge=1, le=10_000)] = 1
     seed: int = 1337
     salt: bool = True
     levels: bool = False
-    max_in_flight: Count | None = None
+    max_in_flight: InFlight | None = None
     late_ms: Positive = 10
-    drain_s: Positive | None = None
+    drain_s: Seconds | None = None
     retries: bool = False
     workload: Workload = Workload()
     body: dict[str, Any] = {}
@@ -147,6 +152,11 @@ class Bench(Section):
     metrics_url: str | None = None
     quality: str | None = None  # run directory or database of a sweep: its accuracy beside each level's throughput
     scrape_interval_s: Annotated[float, Field(ge=0)] = 1.0
+
+    @field_validator("slo", mode="before")
+    @classmethod
+    def _null_takes_an_objective_away(cls, slo: Any) -> Any:
+        return {name: limit for name, limit in slo.items() if limit is not None} if isinstance(slo, dict) else slo
 
     @field_validator("slo")
     @classmethod
@@ -172,6 +182,11 @@ class Bench(Section):
             loads = getattr(self, name)
             if isinstance(loads, list) and (not loads or len(set(loads)) != len(loads)):
                 raise ValueError(f"{name} needs at least one value and no duplicates: {loads}")
+        rates = [self.rate or 0.0, *(self.sweep_rate if isinstance(self.sweep_rate, list) else [])]
+        if self.duration_s is not None and max(rates) * self.duration_s > MOST_REQUESTS:
+            raise ValueError(
+                f"{max(rates):g} requests a second for {self.duration_s:g} s are more than {MOST_REQUESTS:,} requests"
+            )
         if self.search_rate and not self.slo:
             raise ValueError("search_rate needs objectives in slo, e.g. ttft_p99_ms: 500")
         if self.arrival != "gamma" and self.burstiness != 1.0:

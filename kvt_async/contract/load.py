@@ -5,6 +5,7 @@ from the environment or `.env`, as a SecretStr.
 """
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ def load_settings(
         _check_keys(layer, Settings, source, ())
         _merge(merged, layer, (), source, origin)
     resolved = _resolve(merged, env, (), origin, str(config or "default.yaml"))
+    _check_finite(resolved, (), origin, str(config or "default.yaml"))
     try:
         return Settings.model_validate(resolved)
     except ValidationError as error:
@@ -199,6 +201,24 @@ def _resolve(value: Any, env: Mapping[str, str], at: tuple[str, ...], origin: Ma
         return found
 
     return _VARIABLE.sub(one, value)
+
+
+def _check_finite(value: Any, at: tuple[str, ...], origin: Mapping[str, str], file: str) -> None:
+    """No key may be infinite or not a number, those of free mappings (extra_body, params) neither: JSON has no such
+    number, and no sum or wait can be made with one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_finite(inner, (*at, str(key)), origin, file)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_finite(inner, at, origin, file)
+    elif isinstance(value, float) and not math.isfinite(value):
+        key = ".".join(at)
+        raise ConfigError(
+            f"{key} is {value}, which is no finite number",
+            where=_source(key, origin, file),
+            do="Give a number; where a limit may be absent, null switches it off.",
+        )
 
 
 def _source(key: str, origin: Mapping[str, str], file: str) -> str:

@@ -20,7 +20,7 @@ EvidenceUnit = Literal["fraction", "tokens", "bits", "compression_ratio", "divis
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Experiment(Section):
@@ -191,7 +191,7 @@ class KV(Section):
 
 
 class Decoding(Section):
-    temperature: Annotated[float, Field(ge=0)] = 0
+    temperature: Annotated[float, Field(ge=0)] | None = 0  # null: none is sent, the server has its own
     max_tokens: Count = 256
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     seed: int | None = None

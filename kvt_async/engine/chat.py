@@ -16,7 +16,8 @@ PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
 def build_body(settings: Settings, messages: Sequence[Mapping[str, str]], level: Level, size: PromptSize) -> bytes:
-    """One request, encoded. `extra_body` is merged over our fields, the level's KV fields over both."""
+    """One request, encoded. `extra_body` is merged over our fields, the level's KV fields over both; a null in
+    `extra_body` takes the field out."""
     if settings.prompt.endpoint == "chat":
         said: Json = {"messages": list(messages)}
     else:
@@ -28,7 +29,8 @@ def assemble(settings: Settings, said: Json, level: Level, kv: Json) -> Json:
     """The fields of a request. `said`: what its prompt adds, under the endpoint's name for it."""
     decoding, engine = settings.decoding, settings.engine
     body: Json = {"model": settings.model.name, **said}
-    body["temperature"] = decoding.temperature
+    if decoding.temperature is not None:
+        body["temperature"] = decoding.temperature
     body[max_tokens_field(settings, level)] = decoding.max_tokens
     if decoding.seed is not None:
         body["seed"] = decoding.seed
@@ -37,7 +39,7 @@ def assemble(settings: Settings, said: Json, level: Level, kv: Json) -> Json:
     body["stream"] = engine.stream
     if engine.stream and engine.stream_usage != "never":
         body["stream_options"] = {"include_usage": True}
-    merge(body, decoding.extra_body)
+    patch(body, decoding.extra_body)
     merge(body, kv)
     return body
 
@@ -56,6 +58,21 @@ def max_tokens_field(settings: Settings, level: Level) -> str:
 @cache
 def _openai(urls: tuple[str, ...]) -> bool:
     return any(urlsplit(url).hostname == "api.openai.com" for url in urls)
+
+
+def patch(base: Json, layer: Mapping[str, Any]) -> None:
+    """`merge`, and what is null in `layer` goes (JSON merge patch, RFC 7396): a server that refuses a field can be
+    asked without it, whoever put it there."""
+    for key, value in layer.items():
+        if value is None:
+            base.pop(key, None)
+        elif isinstance(value, dict):
+            inner = base.get(key)
+            if not isinstance(inner, dict):
+                inner = base[key] = {}
+            patch(inner, value)
+        else:
+            base[key] = value
 
 
 def merge(base: Json, layer: Mapping[str, Any]) -> None:

@@ -205,7 +205,8 @@ class _Asked:
 
     def __init__(self, settings: Settings, builder: Builder, probe: Probe, store: Writer, session_id: str) -> None:
         n = min(max(settings.decoding.max_tokens, 8), MAX_TOKENS)
-        decoding = settings.decoding.model_copy(update={"temperature": 0, "max_tokens": n})
+        temperature = None if settings.decoding.temperature is None else 0  # null: the server takes none
+        decoding = settings.decoding.model_copy(update={"temperature": temperature, "max_tokens": n})
         self.settings = settings.model_copy(update={"decoding": decoding})
         self._builder, self._probe, self._store, self._session_id = builder, probe, store, session_id
 

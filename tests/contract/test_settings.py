@@ -149,3 +149,28 @@ def test_a_dotenv_file_fills_in_what_the_environment_lacks(monkeypatch: pytest.M
     found = secret("SOME_OTHER_KEY")
     assert found is not None
     assert found.get_secret_value() == "sk-9"
+
+
+@pytest.mark.parametrize("value", ["inf", ".inf", "-.inf", ".nan", "nan", "Infinity", "1e999"])
+@pytest.mark.parametrize(
+    "key",
+    ["bench.rate", "bench.duration_s", "bench.slo.ttft_p99_ms", "bench.workload.input_tokens.std",
+     "engine.timeouts.ttfb_s", "limits.retry.max_elapsed_s", "analysis.alpha", "decoding.temperature",
+     "db.flush_interval_s"],
+)  # fmt: skip
+def test_a_number_that_is_not_finite_is_refused_by_its_key(key: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None, [f"{key}={value}"], environ={})
+    assert key in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["decoding.extra_body.x", "bench.body.x", "kv.params.x"])
+def test_free_mappings_hold_no_number_that_json_cannot_say(key: str) -> None:
+    with pytest.raises(ConfigError, match="no finite number"):
+        load_settings(None, [f"{key}=.inf"], environ={})
+
+
+def test_more_requests_than_can_be_planned_are_refused_before_they_are() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None, ["bench.rate=1e6", "bench.duration_s=1e6"], environ={})
+    assert "more than 100,000,000 requests" in str(caught.value)

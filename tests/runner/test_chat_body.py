@@ -201,3 +201,13 @@ def test_other_sources_say_where_the_evidence_will_come_from() -> None:
         None,
     )
     assert evidence({})[0]["source"] == "none"
+
+
+@pytest.mark.parametrize("field", ["temperature", "max_tokens", "stream_options", "seed"])
+def test_a_null_in_extra_body_takes_a_field_out_whoever_put_it_there(field: str) -> None:
+    assert field in sent({"decoding": {"seed": 1}}, level())
+    assert field not in sent({"decoding": {"seed": 1, "extra_body": {field: None}}}, level())
+
+
+def test_no_temperature_is_sent_where_the_config_has_none() -> None:
+    assert "temperature" not in sent({"decoding": {"temperature": None}}, level())

@@ -55,6 +55,8 @@ async def run(settings: Settings, options: Options) -> BenchReport:
             launch.check(settings, level)
     say = sayer(options.quiet or options.as_json)
     workload = await asyncio.to_thread(load_workload, settings)
+    for note in workload.notes:
+        say(f"warning: {note}")
     known = calibration.cached(settings)
     if options.dry_run:
         return BenchReport(

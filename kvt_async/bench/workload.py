@@ -42,6 +42,7 @@ class Workload(Protocol):
 
     tokenizer: Tokenizer
     size: int | None  # distinct prompts before the first comes again; None: no end
+    notes: Sequence[str]  # what a person is to know of it before anything is sent
 
     def describe(self) -> Json:
         """What identifies it: part of the group's contract, and `bench_stages.workload_json`."""
@@ -70,6 +71,7 @@ class Synthetic:
     def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
         self.tokenizer, self._bench = tokenizer, settings.bench
         self.size: int | None = None
+        self.notes: Sequence[str] = ()
         self._maker = TextMaker(tokenizer, endpoint=settings.prompt.endpoint, system=settings.prompt.system)
 
     def describe(self) -> Json:
@@ -114,8 +116,11 @@ class FromFile:
         work, system = settings.bench.workload, settings.prompt.system
         assert work.path is not None
         read = read_manifest if work.kind == "manifest" else read_jsonl
-        self._items, self._sha256 = read(work.path, system)
+        source = read(work.path, system)
+        self._items, self._sha256 = source.items, source.sha256
         self.size: int | None = len(self._items)
+        left_out = f"{work.path}: {source.n_without_prompt:,} rows have no human turn and are left out"
+        self.notes: Sequence[str] = (left_out,) if source.n_without_prompt else ()
         self._default_output = settings.decoding.max_tokens
         self._maker = TextMaker(tokenizer, endpoint=settings.prompt.endpoint, system=system)
 

@@ -148,3 +148,57 @@ def test_a_file_that_is_no_workload_is_refused_with_its_line(tmp_path: Path, con
     with pytest.raises(ConfigError, match=says) as caught:
         load_workload(settings("approx:chars/4", "bench.workload.kind=jsonl", f"bench.workload.path={file}"))
     assert "w.jsonl" in caught.value.where
+
+
+def from_file(tmp_path: Path, content: bytes, name: str = "w.jsonl"):
+    (tmp_path / name).write_bytes(content)
+    return load_workload(settings("approx:chars/4", "bench.workload.kind=jsonl",
+                                  f"bench.workload.path={tmp_path / name}", "bench.workload.output_tokens=null",
+                                  "bench.salt=false"))  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["4", "4.0", '"4"', '"4.0"', "4e0"])
+def test_a_length_in_a_file_is_the_number_it_stands_for_whatever_its_type(tmp_path: Path, value: str) -> None:
+    (prompt,) = from_file(tmp_path, b'{"prompt": "a", "output_tokens": %b}' % value.encode()).prompts([Place(0, None)])
+    assert prompt.output_tokens == 4
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "-3", "4.5", '"four"', "true", "[4]", "1000000000000000", '"inf"', '"nan"', '""']
+)
+@pytest.mark.parametrize("key", ["output_tokens", "max_tokens"])
+def test_a_length_that_cannot_be_asked_for_is_refused_with_its_line(tmp_path: Path, key: str, value: str) -> None:
+    rows = b'{"prompt": "a"}\n{"prompt": "b", "%b": %b}\n' % (key.encode(), value.encode())
+    with pytest.raises(ConfigError, match="no length") as caught:
+        from_file(tmp_path, rows)
+    assert caught.value.where.endswith("w.jsonl:2")
+
+
+def test_a_length_of_null_is_none_given(tmp_path: Path) -> None:
+    (prompt,) = from_file(tmp_path, b'{"prompt": "a", "output_tokens": null}').prompts([Place(0, None)])
+    assert prompt.output_tokens == 256  # decoding.max_tokens
+
+
+def test_sharegpt_is_read_as_it_is_published(tmp_path: Path) -> None:
+    """One array, a byte order mark, conversations in which nobody asks anything."""
+    rows = [
+        {"conversations": []},
+        {"conversations": [{"from": "gpt", "value": "I begin"}]},
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "x" * 40}]},
+    ]
+    workload = from_file(tmp_path, b"\xef\xbb\xbf" + orjson.dumps(rows, option=orjson.OPT_INDENT_2), "sharegpt.json")
+    assert workload.size == 1
+    assert workload.notes == (f"{tmp_path}/sharegpt.json: 2 rows have no human turn and are left out",)
+    (prompt,) = workload.prompts([Place(0, None)])
+    assert (prompt.messages[-1]["content"], prompt.output_tokens) == ("Hi", 10)
+
+
+def test_content_parts_that_are_text_are_joined_and_a_picture_is_refused(tmp_path: Path) -> None:
+    def row(*parts: dict) -> bytes:
+        return orjson.dumps({"body": {"messages": [{"role": "user", "content": list(parts)}]}})
+
+    text = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    (prompt,) = from_file(tmp_path, row(*text)).prompts([Place(0, None)])
+    assert prompt.messages[-1]["content"] == "ab"
+    with pytest.raises(ConfigError, match="no prompt is found"):
+        from_file(tmp_path, row(*text, {"type": "image_url", "image_url": {"url": "x"}}))

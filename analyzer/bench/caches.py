@@ -6,10 +6,9 @@ import polars as pl
 
 from analyzer.bench.facts import Stage
 from analyzer.bench.server_side import counter_delta
+from kvt_async.contract.cache_counters import CACHE_COUNTERS
 
 COLD_SHARE, WARM_SHARE = 0.01, 0.5
-HITS = ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total", "kvt:prefix_cache_hits_total")
-QUERIES = ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total", "kvt:prefix_cache_queries_total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +26,11 @@ def cache_state(stage: Stage, frame: pl.DataFrame) -> CacheState:
     prompts = told["prompt_tokens"].sum()
     if told.height and prompts:
         return _labelled(float(told["cached_tokens"].sum()) / float(prompts), "usage")
-    for hits, queries in zip(HITS, QUERIES, strict=True):
-        looked_up = counter_delta(stage, queries)
-        if looked_up:
-            return _labelled((counter_delta(stage, hits) or 0.0) / looked_up, "counters")
+    for names in CACHE_COUNTERS:
+        hits = counter_delta(stage, names.hits)
+        looked_up = counter_delta(stage, names.queries) if names.queries else None
+        if hits is not None and looked_up:
+            return _labelled(hits / looked_up, "counters")
     return CacheState("unknown", None, "none")
 
 

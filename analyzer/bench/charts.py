@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from analyzer.bench.points import Point
+from analyzer.bench.spread import Estimate
 from analyzer.bench.words import level_of, name_of
 from analyzer.charts_compose import facet, layer, unit
 from analyzer.charts_style import PALETTE, STEPS, Look, colour, empty, records, shape
@@ -73,18 +74,22 @@ def latency_cdf(points: Sequence[Point], look: Look) -> Any:
 
 def frontier(points: Sequence[Point], look: Look) -> Any:
     """Output tokens per second against p99 TTFT, a point a load, joined in the order of the load; bars are CIs."""
+    both = [(point, point.figures["output_tokens_per_s"], point.figures.get("ttft_p99_s")) for point in points]
+    shown = [(point, out, ttft) for point, out, ttft in both if ttft is not None and ttft.value > 0 and out.value >= 0]
+    shown = [(point, out, ttft) for point, out, ttft in shown if math.isfinite(ttft.value) and math.isfinite(out.value)]
+    if not shown:
+        return empty("No load was measured.", look)
+    times = around([ttft.value for _, _, ttft in shown], log=True)
+    outputs = around([out.value for _, out, _ in shown], log=False)
     rows = []
-    for point in points:
-        out, ttft = point.figures["output_tokens_per_s"], point.figures.get("ttft_p99_s")
-        if ttft is None or math.isnan(ttft.value) or math.isnan(out.value):
-            continue
+    for point, out, ttft in shown:
+        out_low, out_high = bar(out, outputs)
+        ms_low, ms_high = bar(ttft, times)
         rows.append({
             "series": level_of(point) or "loads", "load": point.load, "value": point.value, "out": out.value,
-            "out_low": _or(out.low, out.value), "out_high": _or(out.high, out.value), "ms": ttft.value * 1000,
-            "ms_low": _or(ttft.low, ttft.value) * 1000, "ms_high": _or(ttft.high, ttft.value) * 1000,
+            "out_low": out_low, "out_high": out_high, "ms": ttft.value * 1000,
+            "ms_low": ms_low * 1000, "ms_high": ms_high * 1000,
         })  # fmt: skip
-    if not rows:
-        return empty("No load was measured.", look)
     frame = pl.DataFrame(rows)
     scale = rate_scale(frame["out_low"].to_list(), frame["out_high"].to_list())
     series = frame["series"].unique(maintain_order=True).to_list()
@@ -192,6 +197,20 @@ def rate_scale(lows: Sequence[float], highs: Sequence[float]) -> alt.Scale:
     if low < 0.3 * high:
         return alt.Scale(domain=[0, high * 1.12], nice=True, clamp=True)
     return alt.Scale(zero=False, padding=24)
+
+
+def around(values: Sequence[float], *, log: bool) -> tuple[float, float]:
+    """The part of an axis that is the values' own: bars may leave them, but not so far that nothing else is seen.
+
+    A decade to either side of a logarithmic axis; from 0 to twice the highest of a linear one.
+    """
+    return (min(values) / 10, max(values) * 10) if log else (0.0, 2 * max(values))
+
+
+def bar(found: Estimate, limits: tuple[float, float]) -> tuple[float, float]:
+    """Both ends of an interval, cut where the axis ends; the value itself where there is none."""
+    low, high = _or(found.low, found.value), _or(found.high, found.value)
+    return max(low, limits[0]), min(high, limits[1])
 
 
 def _by_load(names: Sequence[str], look: Look) -> alt.Color:

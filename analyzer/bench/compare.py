@@ -1,9 +1,11 @@
-"""`kvt bench compare A B`: two bench groups, load by load, paired where their schedules match.
+"""`kvt bench compare A B`: two bench groups, figure by figure and load by load.
 
-Requests are paired by their place in the schedule when both groups drew it from the same seed for the same workload:
-the i-th request then has the same length and the same arrival, so that its difference is the server's, not the
-load's. The interval of the difference comes from the paired differences (sign test's order statistics for medians), or
-from both groups' own intervals where nothing pairs. 'No detectable difference' is a result.
+A and B are the figures that each group's own report prints, `B - A` is B minus A. Whether the two servers differ is
+known only where runs of one configuration are known to differ: with three repeats or more on both sides, Welch's t over
+the repeats, at a level that holds for all figures together (Bonferroni). With fewer, an interval that excludes 0 says
+that these two runs differ, and no more. Nothing is claimed that this client's own error could have made, or that fewer
+requests sent than planned, and times of answered requests stand beside how many failed. `paired_median` is another
+figure: the median of the differences of requests at the same place of one schedule, where both groups drew the same.
 """
 
 import math
@@ -17,42 +19,73 @@ from typing import Any
 import numpy as np
 
 from analyzer.bench import facts
-from analyzer.bench.points import Point, points
+from analyzer.bench.distributions import t_quantile
+from analyzer.bench.numbers import ms, plain
+from analyzer.bench.points import BOUND_SHARE, RATES, Point, points
 from analyzer.bench.results import Result, result_of
-from analyzer.bench.spread import Estimate, quantile_interval
-from analyzer.bench.words import columns, ms, name_of, plain
+from analyzer.bench.spread import FEWEST_REPEATS, OVER_REPEATS, WITHIN, Estimate
+from analyzer.bench.trust import client_part, figure_title
+from analyzer.bench.words import columns, name_of
 from analyzer.tables import newest_group, snapshot
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import connect_for_reading
 
 ALPHA = 0.05
-TIMES = {"ttft": "TTFT p50", "tpot": "TPOT p50", "latency": "latency p50"}
-RATES = {"requests_per_s": "done/s", "output_tokens_per_s": "output tok/s"}
+TIMES = ("ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "latency_p50_s", "latency_p99_s")
+PER_SECOND = {"requests_per_s": "done/s", "output_tokens_per_s": "output tok/s"}
 NONE = "no detectable difference"
+UNKNOWN = "cannot tell"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """B minus A: seconds, or per second. `n_pairs` 0: not paired."""
+    """B minus A: seconds, or per second. `client_s`: how much of it the clients' own errors may have made."""
 
     load: str
-    figure: str
+    name: str  # as in --json: ttft_p99_s, requests_per_s
     a: float
     b: float
     change: Estimate
-    n_pairs: int
-    is_time: bool
+    client_s: float
+    sent: bool  # both sent what was planned
+    n_pairs: int = 0
+    paired_median: float = math.nan
+
+    @property
+    def is_time(self) -> bool:
+        return self.name in TIMES
+
+    @property
+    def title(self) -> str:
+        return figure_title(self.name) if self.is_time else PER_SECOND[self.name]
 
     @property
     def verdict(self) -> str:
         low, high = self.change.low, self.change.high
         if math.isnan(low) or math.isnan(high):
-            return "cannot tell"
+            return UNKNOWN
         if low <= 0 <= high:
             return NONE
-        better = (high < 0) == self.is_time
-        return "B is better" if better else "B is worse"
+        if not self.sent:
+            return f"{UNKNOWN}: CLIENT-BOUND, the planned rate was not sent"
+        size = abs(self.change.value)
+        if self.is_time and self.client_s >= size:
+            return f"{UNKNOWN}: CLIENT-BOUND, ±{ms(self.client_s)} ms"
+        bound = (
+            f" (CLIENT-BOUND, ±{ms(self.client_s)} ms)" if self.is_time and self.client_s > BOUND_SHARE * size else ""
+        )
+        if self.change.method != OVER_REPEATS:
+            return f"these two runs differ{bound}"
+        return ("B is better" if (high < 0) == self.is_time else "B is worse") + bound
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "load": self.load, "figure": self.title, "name": self.name, "a": _json(self.a), "b": _json(self.b),
+            "change": _json(self.change.value), "low": _json(self.change.low), "high": _json(self.change.high),
+            "method": self.change.method, "client_error": _json(self.client_s) if self.is_time else None,
+            "n_pairs": self.n_pairs, "paired_median": _json(self.paired_median), "verdict": self.verdict,
+        }  # fmt: skip
 
 
 def compare(a: str, b: str) -> dict[str, Any]:
@@ -66,19 +99,22 @@ def compare(a: str, b: str) -> dict[str, Any]:
             do="Bench both at the same loads.",
         )
     other = _what_differs(left[0].results[0], right[0].results[0])
-    alpha = ALPHA / (len(common) * (len(RATES) + len(TIMES)))
+    alpha = ALPHA / (len(common) * (len(PER_SECOND) + len(TIMES)))
     found = [difference for p, q in common for difference in _differences(p, q, alpha)]
+    clients = {"A": client_part([p for p, _ in common]), "B": client_part([q for _, q in common])}
+    failed = [
+        {"load": name_of(p), "a": [p.n_failed, p.n_started], "b": [q.n_failed, q.n_started]}
+        for p, q in common if p.n_failed or q.n_failed
+    ]  # fmt: skip
     return {
         "a": a,
         "b": b,
         "compared": other,
-        "differences": [
-            {"load": d.load, "figure": d.figure, "a": _json(d.a), "b": _json(d.b), "change": _json(d.change.value),
-             "low": _json(d.change.low), "high": _json(d.change.high), "n_pairs": d.n_pairs, "verdict": d.verdict}
-            for d in found
-        ],
-        "lines": _lines(a, b, other, found),
-    }  # fmt: skip
+        "client": clients,
+        "failed": failed,
+        "differences": [difference.as_json() for difference in found],
+        "lines": _lines(a, b, other, clients, failed, found),
+    }
 
 
 def _read(name: str) -> list[Point]:
@@ -106,31 +142,47 @@ def _what_differs(a: Result, b: Result) -> list[str]:
         "workload": (a.stage.workload, b.stage.workload),
         "seed": (a.stage.seed, b.stage.seed),
         "prefix cache": (a.cache.label, b.cache.label),
-        "client": (a.client.verdict, b.client.verdict),
     }
     return [f"{name}: {x} / {y}" for name, (x, y) in pairs.items() if x != y]
 
 
 def _differences(p: Point, q: Point, alpha: float) -> list[Difference]:
     """`alpha` of each figure, small enough that all of them together claim falsely in 5% of comparisons at most."""
-    found = []
-    for name, title in RATES.items():
-        rate_a, rate_b = p.figures[name], q.figures[name]
-        change = _apart(rate_a, rate_b, alpha)
-        found.append(Difference(name_of(p), title, rate_a.value, rate_b.value, change, 0, False))
-    paired = _pairable(p, q)
-    for metric, title in TIMES.items():
-        x, y = p.figures.get(f"{metric}_p50_s"), q.figures.get(f"{metric}_p50_s")
-        if x is None or y is None:
+    found, paired = [], _pairable(p, q)
+    sent = p.client.sent_share is None and q.client.sent_share is None
+    for name in (*PER_SECOND, *TIMES):
+        x, y = p.figures.get(name), q.figures.get(name)
+        if x is None or y is None or math.isnan(x.value) or math.isnan(y.value):
             continue
-        pairs = _pairs(p, q, metric) if paired else np.empty(0)
-        if len(pairs) >= 2:
-            low, high = quantile_interval(pairs, 0.5, alpha)
-            change = Estimate(float(np.median(pairs)), low, high, "paired")
-        else:
-            change = _apart(x, y, alpha)
-        found.append(Difference(name_of(p), title, x.value, y.value, change, len(pairs), True))
+        change = _change(p, q, name, alpha)
+        if name in PER_SECOND:
+            found.append(Difference(name_of(p), name, x.value, y.value, change, 0.0, sent))
+            continue
+        client_s = p.client_error_s(name) + q.client_error_s(name)
+        pairs = _pairs(p, q, name.split("_")[0]) if paired else np.empty(0)
+        middle = float(np.median(pairs)) if len(pairs) else math.nan
+        found.append(Difference(name_of(p), name, x.value, y.value, change, client_s, sent, len(pairs), middle))
     return found
+
+
+def _change(p: Point, q: Point, name: str, alpha: float) -> Estimate:
+    if min(len(p.results), len(q.results)) < FEWEST_REPEATS:
+        return _apart(p.figures[name], q.figures[name], alpha)
+    x, y = (_each(point, name) for point in (p, q))
+    value = q.figures[name].value - p.figures[name].value
+    spreads = np.array([x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)])
+    if not spreads.sum() > 0:
+        return Estimate(value, math.nan, math.nan, OVER_REPEATS)
+    shares = spreads**2 / np.array([len(x) - 1, len(y) - 1])
+    half = t_quantile(1 - alpha / 2, max(1, int(spreads.sum() ** 2 / shares.sum()))) * math.sqrt(spreads.sum())
+    return Estimate(value, value - half, value + half, OVER_REPEATS)
+
+
+def _each(point: Point, name: str) -> np.ndarray:
+    """The figure of each repeat."""
+    if name in PER_SECOND:
+        return np.array([RATES[name](result) for result in point.results])
+    return np.array(point.repeats[name])
 
 
 def _pairable(p: Point, q: Point) -> bool:
@@ -156,30 +208,41 @@ def _apart(x: Estimate, y: Estimate, alpha: float) -> Estimate:
     """Two independent figures: variances add, read off their own 95% intervals and widened to `alpha`."""
     change = y.value - x.value
     if any(math.isnan(v) for v in (x.low, x.high, y.low, y.high)):
-        return Estimate(change, math.nan, math.nan, "apart")
+        return Estimate(change, math.nan, math.nan, WITHIN)
     wider = NormalDist().inv_cdf(1 - alpha / 2) / NormalDist().inv_cdf(1 - ALPHA / 2)
     down = wider * math.hypot(y.value - y.low, x.high - x.value)
     up = wider * math.hypot(y.high - y.value, x.value - x.low)
-    return Estimate(change, change - down, change + up, "apart")
+    return Estimate(change, change - down, change + up, WITHIN)
 
 
-def _lines(a: str, b: str, other: Sequence[str], found: Sequence[Difference]) -> list[str]:
-    rows = [["load", "figure", "A", "B", "B - A", "interval", "pairs", ""]]
+def _lines(
+    a: str, b: str, other: Sequence[str], clients: dict[str, str], failed: Sequence[dict[str, Any]],
+    found: Sequence[Difference],
+) -> list[str]:  # fmt: skip
+    rows = [["load", "figure", "A", "B", "B - A", "interval", ""]]
     for d in found:
         show = ms if d.is_time else plain
         interval = "-" if math.isnan(d.change.low) else f"[{show(d.change.low)}, {show(d.change.high)}]"
-        rows.append([d.load, d.figure, show(d.a), show(d.b), show(d.change.value), interval, str(d.n_pairs or "-"),
-                     d.verdict])  # fmt: skip
-    detected = [d for d in found if d.verdict.startswith("B is")]
-    summary = f"{len(detected)} of {len(found)} figures differ detectably." if detected else f"{NONE.capitalize()}."
+        rows.append([d.load, d.title, show(d.a), show(d.b), show(d.change.value), interval, d.verdict])
+    claims = [d for d in found if d.verdict.startswith(("B is", "these"))]
+    open_ones = [d for d in found if d.verdict.startswith(UNKNOWN)]
+    summary = f"{len(claims)} of {len(found)} figures differ detectably." if claims else f"{NONE.capitalize()}."
+    if len(open_ones) == len(found):
+        summary = "Of none of the figures can anybody tell."
+    elif open_ones:
+        summary += f" Of {len(open_ones)} nobody can tell."
+    if any(d.change.method == WITHIN for d in found):
+        summary += f" Whether the servers differ, {FEWEST_REPEATS} repeats of each load on both sides would tell."
     differs = [f"what differs besides: {', '.join(other)}"] if other else ["nothing else differs that was recorded"]
     return [
         f"A: {a}",
         f"B: {b}",
         *differs,
+        *(f"{side}: {part}" for side, part in clients.items()),
+        *(f"{f['load']}: A {f['a'][0]:,} of {f['a'][1]:,} failed, B {f['b'][0]:,} of {f['b'][1]:,}" for f in failed),
         "",
         *columns(rows),
-        "(times in ms; 95% for all intervals together)",
+        "(times in ms, of answered requests; B - A is B minus A; 95% for all intervals together)",
         "",
         summary,
     ]

@@ -75,13 +75,12 @@ def point_row(group: str, generation: int, point: Point) -> Json:
         "error_bound_ms": finite(point.client.error_bound_ms),
         "token_source": sources.pop() if len(sources) == 1 else "mixed",
         "figures_json": dumps({
-            name: {"value": finite(f.value), "low": finite(f.low), "high": finite(f.high), "method": f.method}
-            for name, f in point.figures.items()
+            name: figure_json(point, name) for name in point.figures
         }),
         "with_failures_json": dumps({name: finite(value) for name, value in point.censored.items()}),
         "objectives_json": dumps([
             {"name": f.objective.name, "limit_s": f.objective.limit_s, "seen_s": finite(f.value_s),
-             "verdict": f.verdict, "n": f.n, "n_beyond": f.n_beyond, "n_needed": f.n_needed}
+             "verdict": f.verdict, "n": f.n, "n_beyond": f.n_beyond, "n_needed": f.n_needed, "n_unknown": f.n_unknown}
             for f in point.findings
         ]),
         "server_json": dumps(_server(point)),
@@ -113,6 +112,32 @@ def budget_json(point: Point) -> Json | None:
     return {**{name: budget.row[name] for name in names}, "unit": budget.unit, "kv_bytes_p50": budget.kv_bytes}
 
 
+def figure_json(point: Point, name: str) -> Json:
+    """A figure with its interval; a time with each repeat's own and with this client's error."""
+    found = point.figures[name]
+    told: Json = {"value": finite(found.value), "low": finite(found.low), "high": finite(found.high),
+                  "method": found.method}  # fmt: skip
+    if name in point.repeats:
+        told["repeats"] = [finite(value) for value in point.repeats[name]]
+    if name.endswith("_s") and not name.endswith("_per_s"):
+        told["client_error"] = finite(point.client_error_s(name))
+    return told
+
+
+def replies_json(point: Point) -> Json:
+    """What the replies were like: tokens asked and got, replies without a token, and those that came in one piece."""
+    found = point.lengths
+    return {
+        "n_answered": point.n_answered,
+        "n_empty": point.n_empty,
+        "n_one_arrival": point.n_one_arrival,
+        "input_tokens": {"n": found.n_input, "asked": found.input_asked, "got": found.input_got,
+                         "share": finite(found.input_share), "estimated": found.estimated},
+        "output_tokens": {"n": found.n_output, "asked": found.output_asked, "got": found.output_got,
+                          "share": finite(found.output_share)},
+    }  # fmt: skip
+
+
 def finite(value: float | None) -> float | None:
     """None for what JSON has no number for."""
     return value if value is not None and math.isfinite(value) else None
@@ -125,7 +150,7 @@ def dumps(value: object) -> str:
 def _server(point: Point) -> Json:
     parts = [result.breakdown for result in point.results if result.breakdown is not None]
     usage = [result.kv_usage for result in point.results if result.kv_usage is not None]
-    told: Json = {}
+    told: Json = {"replies": replies_json(point)}
     if parts:
         told["ttft_parts_s"] = {
             name: finite(sum(getattr(part, name) for part in parts) / len(parts))

@@ -21,12 +21,13 @@ REQUESTS: dict[str, Any] = {
     "coalesced": pl.Int64, "last_delta_ns": pl.Int64, "finish_ns": pl.Int64, "usage_ns": pl.Int64,
     "done_ns": pl.Int64, "end_ns": pl.Int64, "n_text_chunks": pl.Int64, "chunks": pl.Binary,
     "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64, "cached_tokens": pl.Int64,
-    "error_type": pl.String, "http_status": pl.Int64, "n_attempts": pl.Int64,
+    "error_type": pl.String, "http_status": pl.Int64, "n_attempts": pl.Int64, "empty": pl.Int64,
 }  # fmt: skip
 """One row per request that was started: marks of its last attempt, `intended_ns` of its first in that session.
 
 `state`: response | failure | pending. `first_byte_ns` and `first_text_ns` end at the kernel's stamp where there is one,
-`first_text_user_ns` at ours. `number` is its place in the schedule. All *_ns are of one session's monotonic clock.
+`first_text_user_ns` at ours. `empty`: 1 for a response without text, reasoning or tool call. `number` is its place in
+the schedule. All *_ns are of one session's monotonic clock.
 """
 
 _REQUESTS_SQL = """
@@ -44,7 +45,9 @@ SELECT a.request_id, coalesce(t.session_id, a.session_id), a.phase,
        min(ifnull(m.first_content_ns, m.first_reasoning_ns), ifnull(m.first_reasoning_ns, m.first_content_ns)),
        m.first_text_coalesced, m.last_delta_ns, m.finish_ns, m.usage_ns, m.done_ns, m.end_ns, m.n_text_chunks,
        m.chunks, m.prompt_tokens, m.completion_tokens, m.cached_tokens, t.error_type, t.http_status,
-       (SELECT count(*) FROM attempts n WHERE n.request_id = a.request_id)
+       (SELECT count(*) FROM attempts n WHERE n.request_id = a.request_id),
+       p.text = '' AND ifnull(p.reasoning, '') = '' AND m.first_tool_ns IS NULL
+           AND ifnull(p.finish_reason, '') NOT IN ('tool_calls', 'function_call')
 FROM requests r
 JOIN bench_arrivals a ON a.request_id = r.request_id
 JOIN attempts t ON t.request_id = a.request_id

@@ -10,9 +10,10 @@ import altair as alt
 import polars as pl
 
 from analyzer.bench.charts import rate_scale
+from analyzer.bench.numbers import ms, plain
 from analyzer.bench.points import Point
 from analyzer.bench.spread import Estimate
-from analyzer.bench.words import level_of, ms, plain
+from analyzer.bench.words import level_of
 from analyzer.charts_compose import layer
 from analyzer.charts_style import Look, colour, empty, records, shape
 from analyzer.report.tables import Table

@@ -14,6 +14,7 @@ from analyzer.bench.points import Point, points
 from analyzer.bench.quantiles import Summary
 from analyzer.bench.requests import with_metrics
 from analyzer.bench.results import Result, result_of
+from analyzer.bench.slo import MISSED
 from analyzer.tables import newest_generation, snapshot
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import run_paths
@@ -61,15 +62,37 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None) -> Json:
         "generation": generation,
         "partial": any(result.stage.partial for result in results),
         "points": [
-            {**_public(derived.point_row(group, generation, point)), "budget": derived.budget_json(point)}
+            {
+                **_public(derived.point_row(group, generation, point)),
+                "budget": derived.budget_json(point),
+                "replies": derived.replies_json(point),
+                "client_bound": list(point.client_bound),
+            }
             for point in found
         ],
         "zones": zones,
+        "missed": missed(found),
         "verdict": words.verdict(found) if found else [],
         **({"as": as_tool, "as_figures": [_as_json(load, one) for load, one in told]} if as_tool else {}),
         **files,
         "lines": lines,
     }
+
+
+def missed(found: Sequence[Point]) -> list[Json]:
+    """Objectives that are proven missed, of loads that somebody asked for. Loads that a search or an automatic ladder
+    chose count where the lowest of them misses: above it, a miss is how they end."""
+    rows: list[Json] = []
+    for level in dict.fromkeys(point.level for point in found):
+        mine = sorted((point for point in found if point.level == level), key=lambda point: point.value)
+        chosen = mine[0].results[0].stage.purpose in ("auto", "search")
+        rows += [
+            {"level": level or "", "load": point.load, "objective": finding.objective.name}
+            for point in (mine[:1] if chosen else mine)
+            for finding in point.findings
+            if finding.verdict == MISSED
+        ]
+    return rows
 
 
 def _as_tool(conn: sqlite3.Connection, results: Sequence[Result], tool: str) -> list[tuple[str, AsTool]]:

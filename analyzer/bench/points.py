@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 
 from analyzer.bench.budget import Budget, of_all
+from analyzer.bench.lengths import Lengths, together
+from analyzer.bench.pooled import estimate
 from analyzer.bench.quantiles import LEVELS, Floats, Summary, summarise
 from analyzer.bench.results import BOUND, METRICS, UNKNOWN, Client, Result
 from analyzer.bench.slo import Finding, Objective, judge
-from analyzer.bench.spread import FEWEST_REPEATS, WITHIN, Estimate, over_repeats, quantile_interval, t_interval
+from analyzer.bench.spread import FEWEST_REPEATS, WITHIN, Estimate, over_repeats, t_interval
 
 RATES: dict[str, Callable[[Result], float]] = {
     "requests_per_s": lambda r: r.rates.requests,
@@ -24,13 +26,17 @@ RATES: dict[str, Callable[[Result], float]] = {
 _BATCH = {"requests_per_s": [0], "input_tokens_per_s": [1], "output_tokens_per_s": [2], "total_tokens_per_s": [1, 2],
           "arrivals_per_s": [3]}  # fmt: skip
 STATS = ("mean", *LEVELS, "max")
+HEADLINES = ("ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "latency_p50_s", "latency_p99_s")
+BOUND_SHARE = 0.05  # a client's error above this share of a figure makes the figure the client's
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One load at one level. `figures` by name: requests_per_s ..., and METRIC_STAT_s such as ttft_p99_s.
+    """One load at one level. `figures` by name: requests_per_s ..., and METRIC_STAT_s such as ttft_p99_s, of all
+    repeats' answered requests together; `repeats` has the same figure of each repeat, where there are several.
 
-    `censored` has the percentiles with failures as +inf, without intervals. `findings` are of all repeats together.
+    `censored` has the percentiles with failures (and replies without a token) as +inf: equal to `figures` where nothing
+    failed. `findings` are of all repeats together.
     """
 
     level: str | None
@@ -40,6 +46,7 @@ class Point:
     stage_idx: int
     results: tuple[Result, ...]
     figures: dict[str, Estimate]
+    repeats: dict[str, tuple[float, ...]]
     censored: dict[str, float]
     findings: tuple[Finding, ...]
 
@@ -60,9 +67,54 @@ class Point:
         return sum(r.n_good for r in self.results) / self.n_started if self._has_slo and self.n_started else math.nan
 
     @property
+    def n_answered(self) -> int:
+        return sum(result.n_answered for result in self.results)
+
+    @property
+    def n_empty(self) -> int:
+        """Answered without a token."""
+        return sum(result.n_empty for result in self.results)
+
+    @property
+    def n_one_arrival(self) -> int:
+        """Replies of several tokens that one read brought."""
+        return sum(result.n_one_arrival for result in self.results)
+
+    @property
+    def lengths(self) -> Lengths:
+        return together([result.lengths for result in self.results])
+
+    @property
     def client(self) -> Client:
-        order = {BOUND: 2, UNKNOWN: 1}
-        return max((r.client for r in self.results), key=lambda c: (order.get(c.verdict, 0), c.error_bound_ms))
+        """This client's part in the figures: the worst of the repeats."""
+        clients = [result.client for result in self.results]
+        short = [client for client in clients if client.sent_share is not None]
+        if short:
+            return min(short, key=lambda client: client.sent_share or 0.0)
+        if unknown := [client for client in clients if client.verdict == UNKNOWN]:
+            return unknown[0]
+        return replace(self._latest, verdict=BOUND) if self.client_bound else self._latest
+
+    @property
+    def _latest(self) -> Client:
+        clients = [result.client for result in self.results]
+        return max(clients, key=lambda client: -1.0 if math.isnan(client.error_bound_ms) else client.error_bound_ms)
+
+    def client_error_s(self, name: str) -> float:
+        """How far this client's own lateness may have moved a time, in seconds; NaN: nobody could say. TPOT: the span's
+        error over the tokens that it is divided by."""
+        bound, found = self._latest.error_bound_ms / 1000, self.lengths
+        if not name.startswith(("tpot", "itl_token")) or not found.n_output:
+            return bound
+        return bound / max(found.output_got / found.n_output - 1, 1.0)
+
+    @property
+    def client_bound(self) -> tuple[str, ...]:
+        """Headline figures of which this client's own error may be over 5%."""
+        return tuple(
+            name for name in HEADLINES
+            if name in self.figures and self.client_error_s(name) > BOUND_SHARE * self.figures[name].value
+        )  # fmt: skip
 
     @property
     def budget(self) -> Budget | None:
@@ -96,11 +148,14 @@ def points(results: Sequence[Result], alpha: float) -> list[Point]:
 def _point(results: list[Result], alpha: float) -> Point:
     stage = results[0].stage
     figures = {name: _rate(name, results, alpha) for name in RATES}
-    censored = {}
+    censored, repeats = {}, {}
     for metric in sorted({name for result in results for name in result.summaries}):
         for stat in STATS:
             figures[f"{metric}_{stat}_s"] = _latency(metric, stat, results, alpha)
             censored[f"{metric}_{stat}_s"] = _pooled(metric, results).stat(stat, with_failures=True)
+            each = tuple(r.summaries[metric].stat(stat) for r in results if metric in r.summaries)
+            if len(each) > 1:
+                repeats[f"{metric}_{stat}_s"] = each
     return Point(
         level=stage.level,
         load=stage.load,
@@ -109,6 +164,7 @@ def _point(results: list[Result], alpha: float) -> Point:
         stage_idx=stage.stage_idx,
         results=tuple(results),
         figures=figures,
+        repeats=repeats,
         censored=censored,
         findings=tuple(_finding(name, limit, results, alpha) for name, limit in stage.slo.items()),
     )
@@ -125,35 +181,32 @@ def _rate(name: str, results: list[Result], alpha: float) -> Estimate:
 
 
 def _latency(metric: str, stat: str, results: list[Result], alpha: float) -> Estimate:
-    having = [result for result in results if metric in result.summaries]
-    if len(having) >= FEWEST_REPEATS:
-        return over_repeats([result.summaries[metric].stat(stat) for result in having], alpha)
-    pooled = _values(metric, having)
-    value = _pooled(metric, having).stat(stat)
-    if stat == "mean":
-        return Estimate(value, *t_interval(pooled, alpha), WITHIN)
-    if stat == "max" or metric.startswith("itl"):  # a maximum has no interval; gaps of one reply aren't independent
-        return Estimate(value, math.nan, math.nan, WITHIN)
-    return Estimate(value, *quantile_interval(pooled, LEVELS[stat], alpha), WITHIN)
+    if metric == "itl_token":  # weighted: each gap stands for the tokens of its arrival, and what that is worth is open
+        return Estimate(_pooled(metric, results).stat(stat), math.nan, math.nan, WITHIN)
+    values = [_values(metric, [result]) for result in results]
+    return estimate(stat, values, alpha, independent=metric != "itl")
 
 
 def _pooled(metric: str, results: list[Result]) -> Summary:
-    if metric == "itl_token" and len(results) == 1:
-        return results[0].summaries[metric]
-    n_failed = 0 if metric.startswith("itl") else sum(result.n_failed for result in results)
-    return summarise(_values(metric, results), n_failed)
+    if metric == "itl_token":
+        return summarise(_values(metric, results), 0, np.concatenate([r.itl_weights for r in results]))
+    n_beyond = 0 if metric == "itl" else sum(r.summaries[metric].n_failed for r in results if metric in r.summaries)
+    return summarise(_values(metric, results), n_beyond)
 
 
 def _values(metric: str, results: list[Result]) -> Floats:
-    found = np.concatenate([r.values["itl" if metric == "itl_token" else metric] for r in results])
+    found = np.concatenate([np.empty(0), *(result.values[metric] for result in results)])
     kept: Floats = found[~np.isnan(found)]
     return kept
 
 
 def _finding(name: str, limit: float, results: list[Result], alpha: float) -> Finding:
     objective = Objective.of(name, limit)
-    units = sum(r.n_answered for r in results) if objective.metric == "itl" else None
-    return judge(objective, _values(objective.metric, results), sum(r.n_failed for r in results), alpha, units)
+    metric = objective.metric
+    units = sum(r.n_answered - r.n_empty - r.n_unknown[metric] for r in results) if metric == "itl" else None
+    n_beyond = sum(r.n_failed + r.n_empty for r in results)
+    n_unknown = sum(r.n_unknown[metric] for r in results)
+    return judge(objective, _values(metric, results), n_beyond, alpha, units, n_unknown)
 
 
 __all__ = ["METRICS", "RATES", "STATS", "Point", "points"]

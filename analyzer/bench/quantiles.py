@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kvt_async.contract.quantile import quantile
+
 Floats = npt.NDArray[np.float64]
 LEVELS = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
@@ -46,17 +48,6 @@ def summarise(values: Floats, n_failed: int = 0, weights: Floats | None = None) 
     else:
         plain = censored = _weighted(values, weights)
     return Summary(len(values), n_failed, mean, plain, float(values.max()), censored)
-
-
-def quantile(ordered: Floats, q: float) -> float:
-    """Of sorted values, +inf among them allowed; interpolation with +inf is +inf."""
-    rank = q * (len(ordered) - 1)
-    low = math.floor(rank)
-    below, above = ordered[low], ordered[min(low + 1, len(ordered) - 1)]
-    share = rank - low
-    if share == 0 or below == above:
-        return float(below)
-    return float(below + share * (above - below))
 
 
 def _weighted(values: Floats, weights: Floats) -> dict[str, float]:

@@ -13,8 +13,11 @@ INTENDED = {"ttft_s": "ttft_intended_s", "latency_s": "latency_intended_s"}
 
 
 def with_metrics(frame: pl.DataFrame) -> pl.DataFrame:
-    """Add ttfb_s, ttft_s, tpot_s, latency_s, the last two from the intended start as well, send_lag_s and tokens.
+    """Add ttfb_s, ttft_s, tpot_s, latency_s, ttft_s and latency_s from the intended start as well, send_lag_s, tokens
+    and one_arrival.
 
+    A reply without a token has no TTFT and no latency: it would be the fastest of all. `one_arrival`: several tokens
+    came in one read, so that nobody saw how far apart the server made them: no TPOT, rather than 0.
     `tokens`: completion tokens by usage, else the number of text chunks. `finished_ns`: the last text, else the end.
     Requests that failed keep what marks they have; nobody may read a latency from them.
     """
@@ -23,22 +26,29 @@ def with_metrics(frame: pl.DataFrame) -> pl.DataFrame:
         tokens=pl.coalesce("completion_tokens", "n_text_chunks"),
         counted=pl.when(pl.col("completion_tokens").is_null()).then(pl.lit("chunks")).otherwise(pl.lit("usage")),
     )
+    frame = frame.with_columns(
+        one_arrival=(pl.col("tokens") > 1) & (pl.col("last_delta_ns") <= pl.col("first_text_user_ns")),
+    )
+    full = pl.col("empty").fill_null(0) == 0
     return frame.with_columns(
         ttfb_s=_seconds("first_byte_ns", "start_ns"),
-        ttft_s=_seconds("first_text_ns", "start_ns"),
-        latency_s=_seconds("finished_ns", "start_ns"),
-        tpot_s=pl.when(pl.col("tokens") > 1).then(
+        ttft_s=pl.when(full).then(_seconds("first_text_ns", "start_ns")),
+        latency_s=pl.when(full).then(_seconds("finished_ns", "start_ns")),
+        tpot_s=pl.when(full & (pl.col("tokens") > 1) & ~pl.col("one_arrival")).then(
             _seconds("last_delta_ns", "first_text_user_ns") / (pl.col("tokens") - 1)
         ),
-        ttft_intended_s=_seconds("first_text_ns", "intended_ns"),
-        latency_intended_s=_seconds("finished_ns", "intended_ns"),
+        ttft_intended_s=pl.when(full).then(_seconds("first_text_ns", "intended_ns")),
+        latency_intended_s=pl.when(full).then(_seconds("finished_ns", "intended_ns")),
         send_lag_s=_seconds("start_ns", "intended_ns"),
     )
 
 
 def gaps(frame: pl.DataFrame) -> list[Floats]:
-    """Per request the gaps between successive text chunks, in seconds; empty where there are fewer than two."""
-    return [stamps[1:] - stamps[:-1] for stamps in chunk_times(frame["chunks"].to_list())]
+    """Per request the gaps between successive arrivals of text, in seconds; empty where there are fewer than two.
+
+    Chunks that one read brought are one arrival: how far apart the server sent them, nobody saw.
+    """
+    return [np.diff(np.unique(stamps)) for stamps in chunk_times(frame["chunks"].to_list())]
 
 
 def chunk_times(blobs: Sequence[bytes | None]) -> list[Floats]:
@@ -60,8 +70,8 @@ def chunk_times(blobs: Sequence[bytes | None]) -> list[Floats]:
 def itl(frame: pl.DataFrame) -> tuple[Floats, Floats, Floats]:
     """(gaps per chunk, gaps per token, their weights), in seconds, of all requests together.
 
-    Where a chunk carries several tokens, a request's gaps are spread evenly over them: each gap counts
-    (tokens - 1) / (chunks - 1) times and lasts that much less, so that the weighted mean is that of TPOT.
+    Where an arrival brings several tokens, a request's gaps are spread evenly over them: each gap counts
+    (tokens - 1) / (arrivals - 1) times and lasts that much less, so that the weighted mean is that of TPOT.
     """
     per_chunk, per_token, weights = [], [], []
     for found, tokens in zip(gaps(frame), frame["tokens"].to_list(), strict=True):

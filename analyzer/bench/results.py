@@ -12,6 +12,7 @@ import polars as pl
 from analyzer.bench import facts, rates, requests, schedule, server_side, slo
 from analyzer.bench.budget import Budget, budget_of
 from analyzer.bench.caches import CacheState, cache_state
+from analyzer.bench.lengths import Lengths, lengths_of
 from analyzer.bench.quantiles import Summary, summarise
 from analyzer.bench.timeline import timeline
 
@@ -22,11 +23,16 @@ CLEAN, BOUND, UNKNOWN = "client-clean", "CLIENT-BOUND", "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The client's verdict on itself over a stage: the worst of its windows."""
+    """This client's own part in a stage, or in a load: the worst of its windows.
+
+    `error_bound_ms`: no instant was stamped later than that in 99% of the time; NaN: nobody could say. `verdict`:
+    CLIENT-BOUND where that is over 5% of a figure, or where the rate was not sent that was planned (`sent_share`).
+    """
 
     verdict: str
     error_bound_ms: float
     signal: str
+    sent_share: float | None = None  # of the planned rate, where it is the client's failing that less was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +41,24 @@ class Result:
 
     summaries: by metric, `ttft` and `latency` from the intended start in an open loop (the headline) with
     `ttft_sent`, `latency_sent` from the first byte beside; `itl` per chunk, `itl_token` per token where they differ.
-    values: [n_answered] of the same metrics, itl: gaps. Failures are not among them.
+    values: [n_answered] of the same metrics, NaN where a reply does not show one; itl, itl_token: gaps. Failures are
+    not among them.
     """
 
     stage: facts.Stage
     n_started: int
     n_answered: int
     n_failed: int
+    n_empty: int  # answered, without a token
     errors: dict[str, int]
     rates: rates.Rates
     summaries: dict[str, Summary]
     values: dict[str, Floats]
+    itl_weights: Floats  # of values["itl_token"]: tokens that each stands for
     numbers: list[int]  # [n_answered] places in the schedule, in the order of values
     n_good: int
-    findings: tuple[slo.Finding, ...]
+    n_one_arrival: int  # replies of several tokens that came in one read
+    n_unknown: dict[str, int]  # by metric: replies that do not show it, though they have several tokens
     audit: schedule.Audit | None
     cache: CacheState
     breakdown: server_side.Breakdown | None
@@ -56,9 +66,7 @@ class Result:
     client: Client
     budget: Budget | None  # None: levels aren't benched
     token_source: str  # usage | chunks | mixed | none
-    output_as_asked: float  # share of replies with as many tokens as were asked for
-    input_tokens: float  # mean, by the server's count, else ours
-    output_tokens: float  # mean
+    lengths: Lengths
     timeline: pl.DataFrame  # see timeline.py
 
     @property
@@ -80,13 +88,11 @@ def result_of(conn: sqlite3.Connection, stage: facts.Stage, alpha: float) -> Res
     frame = requests.with_metrics(facts.requests(conn, stage.run_id))
     measured = frame.filter((pl.col("phase") == "measured") & (pl.col("state") != "pending"))
     answered, failed = measured.filter(pl.col("state") == "response"), measured.filter(pl.col("state") == "failure")
-    values, summaries = _metrics(answered, failed.height, open_loop=stage.loop == "open")
+    n_empty = int(answered["empty"].sum())
+    values, summaries, itl_weights = _metrics(answered, failed.height, n_empty, open_loop=stage.loop == "open")
     objectives = [slo.Objective.of(name, limit) for name, limit in stage.slo.items()]
     per_request = {**{name: values[name] for name in METRICS if name != "itl"}, "itl": _worst_gap(answered)}
-    findings = tuple(
-        slo.judge(o, values[o.metric], failed.height, alpha, answered.height if o.metric == "itl" else None)
-        for o in objectives
-    )
+    one_token = (answered["tokens"].fill_null(0) == 1).to_numpy()
     audit = schedule.audit(stage, frame)
     usage = [value for _, _, value in server_side.gauge(stage, server_side.KV_USAGE)]
     return Result(
@@ -94,13 +100,16 @@ def result_of(conn: sqlite3.Connection, stage: facts.Stage, alpha: float) -> Res
         n_started=measured.height,
         n_answered=answered.height,
         n_failed=failed.height,
+        n_empty=n_empty,
         errors=_errors(failed),
         rates=rates.rates(frame, rates.spans(stage, frame)),
         summaries=summaries,
         values=values,
+        itl_weights=itl_weights,
         numbers=answered["number"].to_list(),
-        n_good=int(slo.good(per_request, objectives, answered.height).sum()),
-        findings=findings,
+        n_good=int(slo.good(per_request, objectives, one_token).sum()),
+        n_one_arrival=int(answered["one_arrival"].fill_null(False).sum()),
+        n_unknown=_unknown(answered, per_request),
         audit=audit,
         cache=cache_state(stage, frame),
         breakdown=server_side.breakdown(stage, frame),
@@ -108,14 +117,16 @@ def result_of(conn: sqlite3.Connection, stage: facts.Stage, alpha: float) -> Res
         client=_client(stage, audit),
         budget=budget_of(conn, stage),
         token_source=_token_source(answered),
-        output_as_asked=_mean(answered.select((pl.col("tokens") == pl.col("output_tokens")).mean())),
-        input_tokens=_mean(answered.select(pl.coalesce("prompt_tokens", "input_tokens").mean())),
-        output_tokens=_mean(answered.select(pl.col("tokens").mean())),
+        lengths=lengths_of(answered, stage),
         timeline=timeline(stage, frame),
     )
 
 
-def _metrics(answered: pl.DataFrame, n_failed: int, *, open_loop: bool) -> tuple[dict[str, Floats], dict[str, Summary]]:
+def _metrics(
+    answered: pl.DataFrame, n_failed: int, n_empty: int, *, open_loop: bool
+) -> tuple[dict[str, Floats], dict[str, Summary], Floats]:
+    """(values, summaries, weights of itl_token). A reply without a token has no metric but TTFB, and counts with the
+    failures."""
     values = {name.removesuffix("_s"): answered[name].cast(pl.Float64).to_numpy() for name in requests.TIMES}
     if open_loop:
         for name, intended in requests.INTENDED.items():
@@ -123,15 +134,27 @@ def _metrics(answered: pl.DataFrame, n_failed: int, *, open_loop: bool) -> tuple
             values[f"{metric}_sent"] = values[metric]
             values[metric] = answered[intended].cast(pl.Float64).to_numpy()
     per_chunk, per_token, weights = requests.itl(answered)
-    values["itl"] = per_chunk
-    summaries = {name: summarise(found, 0 if name == "itl" else n_failed) for name, found in values.items()}
+    values["itl"], values["itl_token"] = per_chunk, per_token
+    beyond = {"itl": 0, "ttfb": n_failed}
+    summaries = {name: summarise(found, beyond.get(name, n_failed + n_empty)) for name, found in values.items()
+                 if name != "itl_token"}  # fmt: skip
     if len(weights) and not np.allclose(weights, 1.0):
         summaries["itl_token"] = summarise(per_token, 0, weights)
-    return values, summaries
+    return values, summaries, weights
 
 
 def _worst_gap(answered: pl.DataFrame) -> Floats:
     return np.array([found.max() if len(found) else math.nan for found in requests.gaps(answered)])
+
+
+def _unknown(answered: pl.DataFrame, per_request: Mapping[str, Floats]) -> dict[str, int]:
+    """Replies that had something to show of a metric and did not: more than one token for TPOT and ITL, one else."""
+    full = (answered["empty"].fill_null(0) == 0).to_numpy()
+    several = full & (answered["tokens"].fill_null(0) > 1).to_numpy()
+    return {
+        name: int((np.isnan(values) & (several if name in ("tpot", "itl") else full)).sum())
+        for name, values in per_request.items()
+    }
 
 
 def _errors(failed: pl.DataFrame) -> dict[str, int]:
@@ -140,23 +163,20 @@ def _errors(failed: pl.DataFrame) -> dict[str, int]:
 
 
 def _client(stage: facts.Stage, audit: schedule.Audit | None) -> Client:
-    """A rate that was not sent, though nothing was asked to hold it back, is the client's failing whatever else it says
-    of itself."""
+    """The stage's worst window; a rate that was not sent, though nothing was asked to hold it back, is the client's
+    failing whatever else it says of itself."""
     told: list[Mapping[str, object]] = [window.client for window in stage.windows if window.client]
+    short = audit is not None and audit.sent_share < schedule.SENT_SHARE and not audit.n_held
+    sent_share = audit.sent_share if audit is not None and short else None
     if not told:
-        return Client(UNKNOWN, math.nan, "every window was killed before it could say")
-    worst = max(told, key=lambda row: (row["verdict"] == BOUND, row["error_bound_ms"]))
+        return Client(UNKNOWN, math.nan, "every window was killed before it could say", sent_share)
+    worst = max(told, key=lambda row: float(str(row["error_bound_ms"])))
     bound = float(str(worst["error_bound_ms"]))
-    if audit is not None and audit.sent_share < schedule.SENT_SHARE and not audit.n_held:
-        return Client(BOUND, bound, f"only {audit.sent_share:.1%} of the planned rate was sent")
-    return Client(str(worst["verdict"]), bound, str(worst["signal"]))
+    if sent_share is not None:
+        return Client(BOUND, bound, f"only {sent_share:.1%} of the planned rate was sent", sent_share)
+    return Client(CLEAN, bound, str(worst["signal"]))
 
 
 def _token_source(answered: pl.DataFrame) -> str:
     found = answered["counted"].unique().to_list()
     return "none" if not found else str(found[0]) if len(found) == 1 else "mixed"
-
-
-def _mean(frame: pl.DataFrame) -> float:
-    value = frame.item()
-    return math.nan if value is None else float(value)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from analyzer.bench.facts import Json, Sample, Stage
+from kvt_async.contract.cache_counters import grown
 
 TTFT = ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds")
 QUEUE = ("vllm:request_queue_time_seconds", "sglang:queue_time_seconds")
@@ -73,13 +74,9 @@ def histogram(stage: Stage, names: tuple[str, ...]) -> Histogram | None:
 
 
 def counter_delta(stage: Stage, name: str) -> float | None:
-    """How much a counter grew over the stage; None where the server has no such counter."""
-    found = [
-        (after[name], before.get(name, 0.0))
-        for before, after in _outer(stage)
-        if isinstance(after.get(name), int | float)
-    ]
-    return sum(float(after) - float(before) for after, before in found) if found else None
+    """How much a counter grew over the stage, `_total` left off its name; None where the server has no such counter."""
+    deltas = [delta for before, after in _outer(stage) if (delta := grown(before, after, name)) is not None]
+    return sum(deltas) if deltas else None
 
 
 def gauge(stage: Stage, names: tuple[str, ...]) -> list[tuple[str, int, float]]:

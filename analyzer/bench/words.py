@@ -5,19 +5,20 @@ from collections.abc import Callable, Sequence
 
 from analyzer.bench.as_tools import AsTool
 from analyzer.bench.budget import UNPROVEN, of_all
+from analyzer.bench.numbers import ms, plain, share
 from analyzer.bench.points import Point
-from analyzer.bench.results import BOUND, CLEAN
 from analyzer.bench.saturation import Zone, highest_within, knee, sustained
 from analyzer.bench.slo import MET, MISSED, Finding
 from analyzer.bench.spread import Estimate
+from analyzer.bench.trust import trust
 from analyzer.evidence import FULL, VERIFIED
 
 WIDTH = 100
-WARNING = " (WARNING: these are not figures of prompts that the server has not seen)"
 
 
 def table(points: Sequence[Point]) -> list[str]:
-    """One line a load; times in ms, `-` where nothing was measured, inf where failures reach the percentile."""
+    """One line a load; times in ms, of all repeats' answered requests together, `-` where nothing was measured; below
+    it what these leave out."""
     slo = any(point.findings for point in points)
     heads = ["load", "done/s", "out tok/s", "TTFT p50", "p99", "TPOT p50", "p99", "lat. p50", "p99", "failed"]
     rows = [heads + (["in SLO"] if slo else [])]
@@ -29,12 +30,14 @@ def table(points: Sequence[Point]) -> list[str]:
             (" " if point.level else "") + name_of(point, level=False) + ("*" if point.partial else ""),
             plain(point.figures["requests_per_s"].value),
             plain(point.figures["output_tokens_per_s"].value),
-            *(ms(point.censored.get(f"{metric}_{stat}_s")) for metric in ("ttft", "tpot", "latency")
+            *(ms(point.figures[f"{metric}_{stat}_s"].value) for metric in ("ttft", "tpot", "latency")
               for stat in ("p50", "p99")),
             f"{point.n_failed}/{point.n_started}",
         ]  # fmt: skip
         rows.append(cells + ([share(point.attainment)] if slo else []))
-    notes = ["times in ms" + (", from the intended start" if points[0].loop == "open" else "")]
+    clock = ", from the intended start" if points[0].loop == "open" else ""
+    pooled = ", repeats together" if any(len(point.results) > 1 for point in points) else ""
+    notes = [f"times in ms of answered requests{pooled}{clock}", *left_out(points)]
     if any(point.partial for point in points):
         notes.append("* PARTIAL: requests are still to be sent; the same command goes on")
     if points[0].loop == "closed":
@@ -62,7 +65,7 @@ def verdict(points: Sequence[Point]) -> list[str]:
     result = []
     for level in dict.fromkeys(point.level for point in points):
         mine = [point for point in points if point.level == level]
-        result += [(f"{level_of(mine[0])}: " if level else "") + _what(mine), _trust(mine)]
+        result += [(f"{level_of(mine[0])}: " if level else "") + _what(mine), trust(mine)]
     return result
 
 
@@ -71,7 +74,8 @@ def _what(points: Sequence[Point]) -> str:
         point = points[0]
         told = (f"At {name_of(point, level=False)} the server completed {with_interval(point, 'requests_per_s')} "
                 f"requests/s and {with_interval(point, 'output_tokens_per_s')} output tokens/s, "
-                f"TTFT p50 {times(point, 'ttft_p50_s')}, p99 {times(point, 'ttft_p99_s')}")  # fmt: skip
+                f"TTFT p50 {times(point, 'ttft_p50_s')}, p99 {times(point, 'ttft_p99_s')}"
+                f"{with_failures(point)}")  # fmt: skip
         if point.loop == "open" and sustained(point)[2] < 0.95:
             told += f"; it did not keep up with {plain(point.figures['arrivals_per_s'].value)} arrivals/s"
         return told + "".join(f"; {objective(finding)}" for finding in point.findings) + "."
@@ -112,36 +116,16 @@ def _within_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
     return f"highest with {limits}: {seen}; {proven}, {missed}"
 
 
-def _trust(points: Sequence[Point]) -> str:
-    parts = []
-    worst = max((p.client for p in points), key=lambda c: (c.verdict == BOUND, c.verdict != CLEAN, c.error_bound_ms))
-    if worst.verdict == BOUND:
-        parts.append(f"CLIENT-BOUND: figures are ours, not the server's, by up to {worst.error_bound_ms:.1f} ms "
-                     f"({worst.signal})")  # fmt: skip
-    elif worst.verdict == CLEAN:
-        parts.append(f"client-clean (its loop was late by at most {worst.error_bound_ms:.1f} ms in 99% of instants)")
-    else:
-        parts.append("the client could not say whether it kept up")
-    caches = sorted({point.cache for point in points})
-    parts.append("prefix cache " + "/".join(caches) + (WARNING if {"warm", "mixed"} & set(caches) else ""))
-    budget = of_all([point.budget for point in points])
-    if budget is not None and budget.status in UNPROVEN:
-        parts.append(f"NOT shown to be at this budget: {budget.reason}")
-    sent = [r.audit.sent_share for p in points for r in p.results if r.audit and not math.isnan(r.audit.sent_share)]
-    if sent and min(sent) < 0.99:
-        parts.append(f"the schedule was not achieved: {min(sent):.1%} of the planned rate was sent")
-    failed, started = sum(p.n_failed for p in points), sum(p.n_started for p in points)
-    parts.append(f"{failed:,} of {started:,} requests failed")
-    methods = {p.figures["requests_per_s"].method for p in points}
-    if "within run" in methods:
-        parts.append("intervals are within one run; three repeats would show how runs differ")
-    text = ", ".join(parts)
-    return text[0].upper() + text[1:] + "."
-
-
 def objective(finding: Finding) -> str:
-    """'TTFT p99 <= 500 ms met (312 ms)'."""
-    seen = f"{ms(finding.value_s)} ms seen"
+    """'TTFT p99 <= 500 ms is met (312 ms seen)'; of a share of the replies it says of which."""
+    metric = _metric(finding)
+    if not finding.n:
+        why = f"no reply shows its {metric}" if finding.n_unknown else "nothing was measured"
+        needs = f", about {finding.n_needed:,} requests would tell" if finding.n_needed else ""
+        return f"{limit_words(finding)}: cannot tell, {why}{needs}"
+    seen = f"{_time(finding.value_s)} seen" + (" with failures = inf" if math.isinf(finding.value_s) else "")
+    if finding.n_unknown:
+        seen += f" of {finding.n:,}; {finding.n_unknown:,} replies show no {metric}"
     if finding.verdict in (MET, MISSED):
         return f"{limit_words(finding)} is {finding.verdict} ({seen})"
     needs = f", about {finding.n_needed:,} requests would tell" if finding.n_needed else ""
@@ -149,9 +133,12 @@ def objective(finding: Finding) -> str:
 
 
 def limit_words(finding: Finding) -> str:
-    o = finding.objective
-    metric = o.metric if o.metric == "latency" else o.metric.upper()
-    return f"{metric} {o.stat} <= {ms(o.limit_s)} ms"
+    return f"{_metric(finding)} {finding.objective.stat} <= {ms(finding.objective.limit_s)} ms"
+
+
+def _metric(finding: Finding) -> str:
+    metric = finding.objective.metric
+    return metric if metric == "latency" else metric.upper()
 
 
 def name_of(point: Point, *, level: bool = True) -> str:
@@ -171,25 +158,33 @@ def with_interval(point: Point, name: str, show: Callable[[float], str] | None =
 
 
 def times(point: Point, name: str) -> str:
-    """'210 ms [190, 230]'; failures count as +inf, and where there are any the survivors' interval is left out."""
-    return f"{ms(point.censored[name])} ms" + ("" if point.n_failed else _interval(point.figures[name], ms))
+    """'210 ms [190, 230]', of the requests that were answered."""
+    return f"{ms(point.figures[name].value)} ms{_interval(point.figures[name], ms)}"
 
 
-def plain(value: float) -> str:
-    """Three digits that matter."""
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "inf"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def with_failures(point: Point) -> str:
+    """' (with failures = inf: p50 210 ms, p99 inf)' of TTFT, where something failed."""
+    if not point.n_failed and not point.n_empty:
+        return ""
+    return " (with failures = inf: " + ", ".join(
+        f"{stat} {_time(point.censored[f'ttft_{stat}_s'])}" for stat in ("p50", "p99")
+    ) + ")"  # fmt: skip
 
 
-def ms(value: float | None) -> str:
-    return "-" if value is None else plain(value * 1000)
+def left_out(points: Sequence[Point]) -> list[str]:
+    """What is in no figure of the table, a sentence a load."""
+    found = []
+    for point in points:
+        if point.n_failed or point.n_empty:
+            names = {"TTFT": "ttft_p99_s", "latency": "latency_p99_s"}
+            inf = ", ".join(f"{title} p99 {_time(point.censored[name])}" for title, name in names.items())
+            empty = f" and {point.n_empty:,} without a token" if point.n_empty else ""
+            found.append(f"{name_of(point)}, with failures = inf ({point.n_failed:,} failed{empty}): {inf}")
+    return found
 
 
-def share(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1%}"
+def _time(value: float) -> str:
+    return ms(value) + ("" if math.isinf(value) or math.isnan(value) else " ms")
 
 
 def _interval(found: Estimate, show: Callable[[float], str]) -> str:

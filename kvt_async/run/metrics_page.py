@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kvt_async.contract.cache_counters import CACHE_COUNTERS, grown
+
 _TELLING = re.compile(r"(cache|prefix|config_info|requests|tokens)", re.IGNORECASE)
 MAX_SAMPLES = 60
-# Counters of prompt tokens found in a prefix cache, and of those looked up: vLLM (old and new names), SGLang, ours.
-_HITS = ("vllm:prefix_cache_hits", "vllm:gpu_prefix_cache_hits", "sglang:cached_tokens", "kvt:prefill_cache_hits")
-_QUERIES = ("vllm:prefix_cache_queries", "vllm:gpu_prefix_cache_queries", "sglang:prompt_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +61,9 @@ def read(text: str) -> Page:
 
 def prefix_hits(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float] | None:
     """What a server's prefix cache answered between two `about_load`: {hits, queries}; None: it counts nothing."""
-    hits = _grown(before, after, _HITS)
-    return None if hits is None else {"hits": hits, "queries": _grown(before, after, _QUERIES) or 0.0}
-
-
-def _grown(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[str]) -> float | None:
-    """By how much counters grew, over all their labels; a counter that was reset counts from 0."""
-    mine = [key for key in after if key.partition("{")[0].removesuffix("_total") in names]
-    if not mine:
+    found = [(grown(before, after, names.hits), names.queries) for names in CACHE_COUNTERS]
+    counted = [(hits, queries) for hits, queries in found if hits is not None]
+    if not counted:
         return None
-    grown = 0.0
-    for key in mine:
-        was, now = float(before.get(key, 0.0)), float(after[key])
-        grown += now - was if now >= was else now
-    return grown
+    looked_up = [grown(before, after, queries) or 0.0 for _, queries in counted if queries is not None]
+    return {"hits": sum(hits for hits, _ in counted), "queries": sum(looked_up)}

@@ -29,6 +29,10 @@ class Sent:
     cached: int | None = 0
     chunk_tokens: int = 1  # tokens to a chunk
     pending: bool = False  # planned, never sent
+    empty: bool = False  # answered without a token
+    one_piece: bool = False  # all tokens in one read
+    input_got: int = 50  # prompt tokens by the server's count; 50 are asked for
+    output_asked: int | None = None  # None: as many as came
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Load:
     repeat: int = 0
     level: str | None = None
     slo: dict[str, float] = field(default_factory=dict)
-    verdict: str = "client-clean"
+    error_ms: float = 0.5  # this client's own error
     before: dict[str, object] = field(default_factory=dict)  # the metrics page
     after: dict[str, object] = field(default_factory=dict)
     killed: bool = False  # its window has no end
@@ -92,7 +96,8 @@ def _stage(conn: sqlite3.Connection, idx: int, load: Load) -> None:
         _request(conn, f"{run_id}:{number}", run_id, sent, open_loop=open_loop)
     measured = [s for s in load.sent if s.phase == "measured"]
     if not load.killed:
-        client = {"verdict": load.verdict, "error_bound_ms": 0.5, "signal": "loop lag p99 0.5 ms"}
+        signal = f"loop lag p99 {load.error_ms} ms"
+        client = {"verdict": "client-clean", "error_bound_ms": load.error_ms, "signal": signal}
         ends = [s.due_ms + s.late_ms + s.ttft_ms + s.itl_ms * (s.tokens - 1) for s in load.sent if not s.pending]
         insert(conn, "bench_window_ends", run_id=run_id, session_id="s",
                measured_from_ns=START + int(measured[0].due_ms * MS),
@@ -110,7 +115,8 @@ def _request(conn: sqlite3.Connection, request_id: str, run_id: str, sent: Sent,
            created_at=WHEN)  # fmt: skip
     due = START + int(sent.due_ms * MS)
     insert(conn, "bench_arrivals", request_id=request_id, session_id="s", phase=sent.phase,
-           offset_ns=due - START if open_loop else None, input_tokens=50, output_tokens=sent.tokens)  # fmt: skip
+           offset_ns=due - START if open_loop else None, input_tokens=50,
+           output_tokens=sent.tokens if sent.output_asked is None else sent.output_asked)  # fmt: skip
     if sent.pending:
         return
     start = due + int(sent.late_ms * MS)
@@ -120,18 +126,24 @@ def _request(conn: sqlite3.Connection, request_id: str, run_id: str, sent: Sent,
     insert(conn, "attempts", request_id=request_id, attempt_idx=0, series_idx=0, session_id="s", started_at=WHEN,
            endpoint="http://h/v1", http_status=500 if sent.failed else 200, end_state="done",
            error_type="HttpError" if sent.failed else None, latency_s=(last - start) / 1e9)  # fmt: skip
-    offsets = [(int((sent.ttft_ms + i * sent.itl_ms) * 1000), 4) for i in range(n_chunks)]
+    if sent.one_piece:
+        last = first
+    step = 0.0 if sent.one_piece else sent.itl_ms
+    offsets = [(int((sent.ttft_ms + i * step) * 1000), 4) for i in range(n_chunks)]
     marks = {} if sent.failed else {
         "first_byte_ns": first, "first_event_ns": first, "first_content_ns": first, "last_delta_ns": last,
         "finish_ns": last + MS, "usage_ns": last + 2 * MS, "done_ns": last + 3 * MS, "n_text_chunks": n_chunks,
-        "chunks": encode_chunks(offsets), "prompt_tokens": 50, "completion_tokens": sent.tokens,
+        "chunks": encode_chunks(offsets), "prompt_tokens": sent.input_got, "completion_tokens": sent.tokens,
         "cached_tokens": sent.cached,
     }  # fmt: skip
+    if sent.empty:
+        names = ("first_byte_ns", "first_event_ns", "finish_ns", "usage_ns", "done_ns", "prompt_tokens")
+        marks = {name: marks[name] for name in names} | {"n_text_chunks": 0, "completion_tokens": 0}
     marks |= {"intended_ns": due if open_loop else None, "limits_ns": start - MS // 2, "start_ns": start}
     insert(conn, "telemetry", request_id=request_id, attempt_idx=0, end_ns=last + 4 * MS, stamp_source="transport",
            **marks)  # fmt: skip
     if sent.failed:
         insert(conn, "give_ups", request_id=request_id, series_idx=0, reason="attempts_exhausted", created_at=WHEN)
     else:
-        insert(conn, "responses", request_id=request_id, attempt_idx=0, text="t", finish_reason="stop",
-               created_at=WHEN)  # fmt: skip
+        insert(conn, "responses", request_id=request_id, attempt_idx=0, text="" if sent.empty else "t",
+               finish_reason="stop", created_at=WHEN)  # fmt: skip

@@ -5,6 +5,7 @@ import math
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analyzer.bench.as_tools import FORMULAS, as_tool
@@ -178,11 +179,14 @@ def test_the_highest_rate_within_the_objectives_is_proven_or_open(tmp_path: Path
 
 
 def test_three_repeats_speak_for_how_runs_differ(tmp_path: Path) -> None:
+    """Student's interval of the logarithms, 2 degrees of freedom, about the figure of all requests together."""
     loads = [Load(steady(30, ttft_ms=ttft), repeat=i) for i, ttft in enumerate((90, 100, 110))]
     (point,) = measured(tmp_path, *loads)
     found = point.figures["ttft_p50_s"]
     assert (found.value, found.method) == (pytest.approx(0.1), "over repeats")
-    assert (found.low, found.high) == pytest.approx((0.1 - 0.02484, 0.1 + 0.02484), abs=1e-4)
+    half = 4.30265 * np.std(np.log([90, 100, 110]), ddof=1) / 3**0.5
+    assert (found.low, found.high) == pytest.approx((0.1 * math.exp(-half), 0.1 * math.exp(half)), rel=1e-4)
+    assert point.repeats["ttft_p50_s"] == pytest.approx((0.09, 0.1, 0.11))
 
 
 def test_each_tools_formulas_end_at_their_own_marks(tmp_path: Path) -> None:
@@ -216,10 +220,15 @@ def test_a_closed_loop_is_called_blind_to_stalls_on_screen_and_in_the_report(tmp
     assert "A closed loop is blind to stalls" in Path(answer["report_md"]).read_text(encoding="utf-8")
 
 
-def test_a_percentile_that_counts_failures_has_no_interval_of_the_survivors(tmp_path: Path) -> None:
-    sent = [Sent(i * 100, ttft_ms=100, failed=i % 2 == 0) for i in range(60)]
-    answer = bench_stages(group(tmp_path, Load(sent)))
-    assert "TTFT p50 inf ms, p99 inf ms" in answer["verdict"][0]
+def test_percentiles_with_failures_have_a_name_of_their_own_and_stand_only_where_something_failed(
+    tmp_path: Path,
+) -> None:
+    sent = [Sent(i * 100, ttft_ms=100 + i, failed=i % 2 == 0) for i in range(60)]
+    answer = bench_stages(group(tmp_path, Load(sent), Load(steady(60, gap_ms=50), label="rate 20/s", rate=20)))
+    table = answer["lines"][: answer["lines"].index("")]
+    (note,) = [line for line in table if "failures = inf" in line]
+    assert note == "(rate 10/s, with failures = inf (30 failed): TTFT p99 inf, latency p99 inf)"
+    assert next(line for line in table if line.startswith("rate 10/s")).split()[4:6] == ["130", "158"]
 
 
 def test_an_unknown_tool_is_refused(tmp_path: Path) -> None:
@@ -231,7 +240,7 @@ def test_the_table_fits_100_columns_and_the_verdict_says_what_limits_it(tmp_path
     name = "a_policy_with_a_long_name/question_agnostic 0.05"
     loads = [
         Load(steady(400, gap_ms=25, cached=45), label="rate 40/s", rate=40, level=name, slo={"ttft_p99_ms": 500},
-             verdict="CLIENT-BOUND"),
+             error_ms=7),
         Load(steady(400, gap_ms=12.5), label="rate 80/s", rate=80, level=name, slo={"ttft_p99_ms": 500}),
     ]  # fmt: skip
     answer = bench_stages(group(tmp_path, *loads))
@@ -240,7 +249,7 @@ def test_the_table_fits_100_columns_and_the_verdict_says_what_limits_it(tmp_path
     what, trust = answer["verdict"]
     assert "no knee in range" in what
     assert "proven up to 80 requests/s" in what
-    assert "CLIENT-BOUND" in trust
+    assert "CLIENT-BOUND: TTFT p50, TTFT p99, TPOT p50 and TPOT p99 at rate 40/s" in trust
     assert "cold/warm" in trust
     json.dumps(answer, allow_nan=False)  # --json is JSON, whatever was infinite
 
@@ -284,7 +293,7 @@ def test_derived_rows_are_replaced_not_added(tmp_path: Path) -> None:
         assert conn.execute("SELECT p50_s FROM bench_stats WHERE metric = 'ttft'").fetchall() == [(pytest.approx(0.1),)]
 
 
-@pytest.mark.parametrize(("ttft", "verdict"), [(100, "no detectable difference"), (130, "B is worse")])
+@pytest.mark.parametrize(("ttft", "verdict"), [(100, "no detectable difference"), (130, "these two runs differ")])
 def test_two_groups_are_paired_where_their_schedules_match(tmp_path: Path, ttft: float, verdict: str) -> None:
     for name, base in (("a", 100.0), ("b", ttft)):
         (tmp_path / name).mkdir()

@@ -1,0 +1,35 @@
+"""Keys of `bench` of which one decides: what the command line gives takes the place of the config's others."""
+
+from collections.abc import Iterable, Sequence
+
+LOADS = {"rate": "null", "concurrency": "null", "sweep_rate": "null", "sweep_concurrency": "null",
+         "search_rate": "false"}  # fmt: skip
+ENDS = {"requests": None, "duration_s": "null"}  # None: has no value that means "not given"
+_OFF = ("null", "false", "~", "")
+
+
+def settled(overrides: Sequence[str]) -> list[str]:
+    """Overrides ('bench.rate=4') with those before them that switch off what they compete with in a file.
+
+    Several rivals on the command line stay as they are: which of them was meant is for the config's own check to ask.
+    """
+    given = {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in overrides)}
+    return [*_switched_off(given), *overrides]
+
+
+def _switched_off(given: dict[str, str]) -> Iterable[str]:
+    for rivals in (LOADS, ENDS):
+        asked = [name for name in rivals if given.get(f"bench.{name}", "").lower() not in _OFF]
+        if asked:
+            yield from (f"bench.{name}={off}" for name, off in rivals.items() if off is not None and name not in asked)
+    arrival, shape = given.get("bench.arrival"), given.get("bench.burstiness")
+    if arrival not in (None, "gamma") and shape is None:
+        yield "bench.burstiness=1.0"  # of the file's gamma arrivals
+    if shape is not None and arrival is None:
+        yield "bench.arrival=gamma"  # the only one that has a shape
+    for key in given:
+        if key.startswith("bench.slo.") and key.endswith(("_ms", "_s")):  # one limit in two units is one limit
+            stem, _, unit = key.rpartition("_")
+            twin = f"{stem}_{'s' if unit == 'ms' else 'ms'}"
+            if twin not in given:
+                yield f"{twin}=null"

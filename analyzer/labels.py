@@ -34,8 +34,9 @@ def failure_label() -> pl.Expr:
     """FailureLabel, or null for a normal answer; the first that fits, in FailureLabel's order.
 
     Needs is_failure, error_type, answer (without reasoning), pred_norm, gold_norm, score, finish_reason, format_ok
-    (null: the task defines no form). TRUNCATED needs finish_reason=length and no correct answer: neither a full score
-    nor the best gold inside the text.
+    (null: the task defines no form), cut_reasoning (the reply ended at its length before its reasoning did). TRUNCATED
+    needs finish_reason=length and no correct answer: neither a full score nor the best gold inside the text. A reply
+    that was cut while reasoning is TRUNCATED rather than EMPTY_OUTPUT: more tokens would help.
     """
     failed, error = pl.col("is_failure"), pl.col("error_type").fill_null("")
     answered, wrong = ~failed, pl.col("score") < 1
@@ -49,9 +50,12 @@ def failure_label() -> pl.Expr:
         (failed & error.is_in([str(e) for e in _ENGINE]), FailureLabel.ENGINE_ERROR),
         (failed & (error == ErrorType.CONTEXT_OVERFLOW), FailureLabel.CONTEXT_OVERFLOW),
         (failed, FailureLabel.UNKNOWN_FAILURE),
-        (answered & wrong & (pl.col("answer") == ""), FailureLabel.EMPTY_OUTPUT),
+        (answered & wrong & (pl.col("answer") == "") & ~pl.col("cut_reasoning"), FailureLabel.EMPTY_OUTPUT),
         (answered & (pl.col("score") == 0) & pl.col("answer").str.contains(_REFUSAL), FailureLabel.REFUSAL),
-        (answered & (pl.col("score") == 0) & ~pl.col("format_ok").fill_null(True), FailureLabel.FORMAT_ERROR),
+        (
+            answered & (pl.col("score") == 0) & ~pl.col("format_ok").fill_null(True) & ~pl.col("cut_reasoning"),
+            FailureLabel.FORMAT_ERROR,
+        ),
         (answered & wrong & ~has_gold & (pl.col("finish_reason") == "length"), FailureLabel.TRUNCATED),
     ]
     return pl.coalesce(pl.when(rule).then(pl.lit(str(label))) for rule, label in rules)

@@ -13,7 +13,8 @@ def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) ->
     """Finished requests of one run, in chunks: what scoring reads.
 
     request_id, example_id, is_failure, error_type, text, finish_reason, prompt_tokens (as the server counted),
-    identical (1: same text as at full cache, null there and where it isn't known).
+    identical (1: same text as at full cache, null there and where it isn't known), reasoned (the reply held reasoning
+    in a field of its own).
     """
     schema: dict[str, Any] = {
         "request_id": pl.String,
@@ -24,23 +25,24 @@ def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) ->
         "identical": pl.Int64,
         "is_failure": pl.Int64,
         "error_type": pl.String,
+        "reasoned": pl.Int64,
     }
     answered = conn.execute(
-        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, p.text = pf.text, 0, NULL "
-        "FROM requests r JOIN responses p ON p.request_id = r.request_id "
+        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, p.text = pf.text, 0, NULL, "
+        "ifnull(p.reasoning, '') != '' FROM requests r JOIN responses p ON p.request_id = r.request_id "
         "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
         "LEFT JOIN requests f ON f.run_id = ? AND f.example_id = r.example_id "
         "LEFT JOIN responses pf ON pf.request_id = f.request_id WHERE r.run_id = ?",
         (None if full_run_id == run.run_id else full_run_id, run.run_id),
     )
     failed = conn.execute(
-        "SELECT request_id, example_id, NULL, NULL, NULL, NULL, 1, error_type FROM failures WHERE run_id = ?",
+        "SELECT request_id, example_id, NULL, NULL, NULL, NULL, 1, error_type, 0 FROM failures WHERE run_id = ?",
         (run.run_id,),
     )
     for cursor in (answered, failed):
         while rows := cursor.fetchmany(CHUNK_ROWS):
             frame = pl.DataFrame(rows, schema=schema, orient="row")
-            yield frame.with_columns(pl.col("is_failure").cast(pl.Boolean))
+            yield frame.with_columns(pl.col("is_failure", "reasoned").cast(pl.Boolean))
 
 
 # Tokens kept: the server's figure, or of a prompt that was cut before it was sent, its length.

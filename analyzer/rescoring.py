@@ -59,8 +59,9 @@ def check_run(job: Job) -> tuple[Findings, RunData | None]:
     findings = Findings()
     with closing(tables.held(job.db.connect())) as facts:
         facts.execute(_OVER)
+        rules = score.rules_of(facts, job.run, job.full_run_id, job.dataset)
         for frame in score.with_golds(facts, job.run, job.full_run_id, _golds(job.db, job.dataset.dataset_id)):
-            made = score.score_frame(frame, job.dataset.metric, server_counts=score.server_counts(job.dataset, job.run))
+            made = score.score_frame(frame, rules)
             for part in made.iter_slices(_AT_ONCE):
                 facts.executemany("INSERT INTO temp.scores VALUES (?,?,?,?,?,?,?,?,?,?)", part.rows())
         _compare_scores(facts, job, findings)

@@ -18,10 +18,11 @@ import polars as pl
 
 from analyzer import derived, labels, metrics, outcomes, parallel, tables
 from analyzer.metrics.apply import task_scores
-from analyzer.metrics.text import answer, has_reasoning, normalised, overlap_scores
+from analyzer.metrics.text import answers, closes_reasoning, has_reasoning, normalised, overlap_scores
+from analyzer.opened import opens_reasoning
 from kvt_async.contract.schema import connect_for_reading, watch_derived
 
-SCORER_VERSION = "2"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
+SCORER_VERSION = "3"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,15 @@ class Job:
     dataset: tables.Dataset
     mark: str
     rows: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the answers of one run are read."""
+
+    metric: str
+    server_counts: bool  # the server's count of prompt tokens and ours are of the same text in the same vocabulary
+    opened: bool = False  # the chat template opens reasoning before the answer
 
 
 def score(
@@ -155,8 +165,8 @@ def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, job: Job, go
     detail = {"scorer_version": SCORER_VERSION, "metric": metric, "rows": job.rows}
     state = (job.exp_group_id, job.generation, "score", run.run_id, job.mark, detail)
     frames = with_golds(facts, run, job.full_run_id, golds)
-    counts = server_counts(job.dataset, run)
-    write_scored(conn, frames, metric, lambda c: derived.set_state(c, *state), server_counts=counts)
+    rules = rules_of(facts, run, job.full_run_id, job.dataset)
+    write_scored(conn, frames, rules, lambda c: derived.set_state(c, *state))
 
 
 def with_golds(
@@ -167,18 +177,17 @@ def with_golds(
         yield chunk.join(golds, on="example_id", how="left", maintain_order="left")
 
 
-def server_counts(dataset: tables.Dataset, run: tables.Run) -> bool:
-    """Whether the server's count of prompt tokens and ours are of the same text in the same vocabulary."""
-    return not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
+def rules_of(facts: sqlite3.Connection, run: tables.Run, full_run_id: str | None, dataset: tables.Dataset) -> Rules:
+    """How the answers of a run are read."""
+    same_text = not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
+    return Rules(dataset.metric, server_counts=same_text, opened=opens_reasoning(facts, run.run_id, full_run_id))
 
 
 def write_scored(
     conn: sqlite3.Connection,
     frames: Iterable[pl.DataFrame],
-    metric: str,
+    rules: Rules,
     finish: Callable[[sqlite3.Connection], None] = lambda _: None,
-    *,
-    server_counts: bool,
 ) -> None:
     """Score chunks of `score_frame`'s input and write them, the next scored while one is written; `finish` at the end.
 
@@ -186,10 +195,10 @@ def write_scored(
     """
 
     def rows_of(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
-        scored = score_frame(frame, metric, server_counts=server_counts)
+        scored = score_frame(frame, rules)
         return scored.drop("metric", "scorer_version").sort("request_id").rows()
 
-    write = partial(derived.write_scores, conn, metric=metric, scorer_version=SCORER_VERSION)
+    write = partial(derived.write_scores, conn, metric=rules.metric, scorer_version=SCORER_VERSION)
     rows: list[tuple[Any, ...]] = []
     for more in parallel.one_ahead(rows_of, frames):
         if len(rows) + len(more) > tables.CHUNK_ROWS:
@@ -199,18 +208,27 @@ def write_scored(
     write(rows, finish)
 
 
-def score_frame(frame: pl.DataFrame, metric: str, *, server_counts: bool) -> pl.DataFrame:
+def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     """The columns of table `scores`, in order, for a chunk of `outcomes.score_inputs` joined with its golds.
 
     EM, F1 and labels look at the trimmed answer; the task's metric at the text as it came, since line breaks and
-    indentation count in the official scripts (where reasoning was removed, the rest is trimmed).
+    indentation count in the official scripts (where reasoning was removed, the rest is trimmed). Reasoning is never
+    scored: of a reply that was cut before reasoning ended nothing is left.
     """
-    text = pl.col("text").fill_null("")
-    frame = frame.with_columns(answer=answer(text))
-    frame = frame.with_columns(said=pl.when(has_reasoning(text)).then("answer").otherwise(text))
+    frame = frame.with_columns(pl.col("text").fill_null(""))
+    text, at_length = pl.col("text"), (pl.col("finish_reason") == "length").fill_null(False)
+    if rules.opened:
+        inside = at_length & ~pl.col("reasoned") & ~closes_reasoning(text)
+        frame = frame.with_columns(text=pl.when(inside).then(pl.lit("<think>") + text).otherwise(text))
+    frame = frame.with_columns(marked=has_reasoning(text))
+    frame = frame.with_columns(answers(frame["text"], frame["marked"]).alias("answer"))
+    frame = frame.with_columns(
+        said=pl.when("marked").then("answer").otherwise(text),
+        cut_reasoning=at_length & (pl.col("answer") == "") & (pl.col("reasoned") | pl.col("marked")),
+    )
     frame = overlap_scores(frame.with_columns(pred_norm=normalised(pl.col("answer"))))
-    frame = task_scores(frame, metric)
-    zero = pl.when("is_failure").then(0.0)
+    frame = task_scores(frame, rules.metric)
+    zero = pl.when(pl.col("is_failure") | pl.col("cut_reasoning")).then(0.0)  # cut short is no way to say nothing
     frame = frame.with_columns(
         em=zero.otherwise("em"),
         f1=zero.otherwise("f1"),
@@ -221,10 +239,10 @@ def score_frame(frame: pl.DataFrame, metric: str, *, server_counts: bool) -> pl.
         "em",
         "f1",
         "score",
-        metric=pl.lit(metric),
+        metric=pl.lit(rules.metric),
         pred_norm=pl.when(~pl.col("is_failure")).then("pred_norm"),
         gold_norm="gold_norm",
         failure_label=labels.failure_label(),
-        flags=labels.flags(server_counts=server_counts),
+        flags=labels.flags(server_counts=rules.server_counts),
         scorer_version=pl.lit(SCORER_VERSION),
     )

@@ -52,7 +52,7 @@ def metric(
 
 def find(name: str) -> Metric | None:
     """The metric of that name; None for `em` and `f1`, which are column rules. ConfigError for an unknown name."""
-    from analyzer.metrics import choice, code, qa, summary  # noqa: F401  (importing registers)
+    from analyzer.metrics import choice, code, letter, qa, squad, summary  # noqa: F401  (importing registers)
 
     if name in COLUMN_METRICS:
         return None

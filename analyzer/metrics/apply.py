@@ -1,12 +1,19 @@
 """A task's metric over a frame of answers."""
 
+from functools import partial
+
 import polars as pl
 
 from analyzer.metrics import find
 from analyzer.metrics.columns import SCORED, by_rows, joined, rule
-from analyzer.metrics.text import best_pair_f1
+from analyzer.metrics.text import best_pair_f1, overlap_scores
 
-_OVERLAPS = ("qa_f1", "qa_f1_first_line")  # token overlap: over whole columns where the text is plain
+_OVERLAPS = {  # token overlap: over whole columns where the text is plain; the rule of one answer
+    "qa_f1": "qa_f1",
+    "qa_f1_first_line": "qa_f1",
+    "squad_em": "squad_em",
+    "squad_f1": "squad_f1",
+}
 _PLAIN = r"^[\t\n\r -~]*$"  # ASCII, where Python's and Polars' white space and word boundaries are the same
 _PUNCTUATION = "[[:punct:]]"  # string.punctuation
 
@@ -25,20 +32,20 @@ def task_scores(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     if task.first_line:
         said = said.str.strip_chars_start("\n").str.split_exact("\n", 0).struct.field("field_0")
     answers = frame.select(said.alias("said"), "golds", *(["classes_json"] if task.needs_classes else []))
-    by_column = _overlaps if name in _OVERLAPS else rule(name)
+    by_column = partial(_overlaps, name=_OVERLAPS[name]) if name in _OVERLAPS else rule(name)
     scores = by_column(answers) if by_column else by_rows(answers, task)
     return frame.with_columns(scores["score"], scores["format_ok"])
 
 
-def _overlaps(answers: pl.DataFrame) -> pl.DataFrame:
+def _overlaps(answers: pl.DataFrame, name: str) -> pl.DataFrame:
     """Plain texts over columns, others one by one; the first-line rule has been applied to either."""
-    task = find("qa_f1")
+    task = find(name)
     if task is None:
-        raise ValueError("qa_f1 is no metric of its own")
+        raise ValueError(f"{name} is no metric of its own")
     plain = _plain(answers)
     parts = [((~plain).arg_true(), by_rows(answers.filter(~plain), task))]
     if plain.any():
-        overlap = _overlap(answers.filter(plain))
+        overlap = _overlap(answers.filter(plain)) if name == "qa_f1" else _squad(answers.filter(plain), name)
         parts.append((plain.arg_true(), pl.DataFrame({"score": overlap, "format_ok": None}, schema=SCORED)))
     return joined(parts)
 
@@ -58,6 +65,13 @@ def _overlap(answers: pl.DataFrame) -> pl.Series:
         .select("row", "pred_norm", gold=_tokens(pl.col("golds")))
     )
     return best_pair_f1(pairs)["f1"]
+
+
+def _squad(answers: pl.DataFrame, name: str) -> pl.Series:
+    """squad.py's rules of plain texts."""
+    golds = pl.col("golds").fill_null(pl.lit([], dtype=pl.List(pl.String)))
+    pairs = answers.select(pred_norm=_tokens(pl.col("said")), golds_norm=golds.list.eval(_tokens(pl.element())))
+    return overlap_scores(pairs)[name.removeprefix("squad_")]
 
 
 def _tokens(text: pl.Expr) -> pl.Expr:

@@ -1,7 +1,7 @@
 """Tasks whose answer is one of few: a class, a paragraph number, a count. Source: LongBench (Bai et al., 2024)."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from analyzer.metrics import Meta, best_of, metric
 
@@ -85,10 +85,3 @@ metric("classification_fixed_first_line", format_ok=_names_a_class, needs_classe
 metric("count", format_ok=_has_number)(best_of(count_one))
 metric("retrieval", format_ok=_has_number)(best_of(_retrieval(r"Paragraph (\d+)")))
 metric("retrieval_zh", format_ok=_has_number)(best_of(_retrieval(r"段落(\d+)")))
-
-
-@metric("choice_letter", format_ok=lambda prediction, meta: re.search(r"\b[A-Z]\b", prediction) is not None)
-def choice_letter(prediction: str, golds: Sequence[str], meta: Meta) -> float:
-    """1.0 if the first stand-alone capital letter of the answer is a gold letter."""
-    found = re.search(r"\b[A-Z]\b", prediction)
-    return float(found is not None and found.group() in golds)

@@ -1,53 +1,59 @@
-"""Text normalisation, exact match and token-overlap F1: over whole columns in Polars, and the same rules for one text.
-
-Normalisation (EM, F1): lower-case, delete punctuation, collapse white space, trim. Inline `<think>...</think>` is
-removed first, an unclosed `<think>` with all that follows it. Punctuation is ASCII punctuation and symbols plus
-Unicode category P; accents and digits stay.
+"""Answers, normalisation, exact match and token-overlap F1 over whole columns in Polars; the rules for one text are
+normal.py's and contract/reasoning.py's, and these give what those give.
 """
-
-import re
-import string
-import unicodedata
-from collections import Counter
 
 import polars as pl
 
-_THINK = r"(?s)<think>.*?(</think>|$)"
-_PUNCTUATION = r"[\p{P}" + re.escape(string.punctuation).replace("~", r"\~") + "]"
+from analyzer.metrics.normal import SPECIAL, WHITE, normalise, punctuation
+from kvt_async.contract import reasoning
 
-
-def strip_reasoning(text: str) -> str:
-    """The answer alone: without inline reasoning."""
-    return re.sub(_THINK, "", text).strip()
-
-
-def normalise(text: str) -> str:
-    """Normalised form of one text; the columns' rule is `normalised`."""
-    kept = (c for c in text.lower() if c not in string.punctuation and not unicodedata.category(c).startswith("P"))
-    return " ".join("".join(kept).split())
+_ASCII_MARKS = "[[:punct:]]"
+_ASCII = "^[\\x00-\\x7f]*$"
 
 
 def has_reasoning(text: pl.Expr) -> pl.Expr:
-    return text.str.contains("<think>", literal=True)
+    """`reasoning.has_reasoning` of a column."""
+    return text.str.contains(reasoning.HINT) & text.str.contains(reasoning.MARK)
 
 
-def answer(text: pl.Expr) -> pl.Expr:
-    """`strip_reasoning` of a column."""
-    return text.str.replace_all(_THINK, "").str.strip_chars()
+def closes_reasoning(text: pl.Expr) -> pl.Expr:
+    """Whether each text ends reasoning somewhere."""
+    return text.str.contains(reasoning.CLOSING)
+
+
+def answers(text: pl.Series, marked: pl.Series) -> pl.Series:
+    """`reasoning.strip_reasoning` of a column; `marked` is its `has_reasoning`."""
+    if marked.any():
+        text = text.scatter(marked.arg_true(), _unreasoned(text.filter(marked)))
+    return text.str.strip_chars()
+
+
+def _unreasoned(text: pl.Series) -> pl.Series:
+    whole, bare = pl.col("text"), pl.col("text")
+    for pattern in (reasoning.UP_TO_FINAL, reasoning.AFTER_FINAL):
+        bare = bare.str.replace(pattern, "")
+    bare = pl.when(whole.str.contains(reasoning.CHANNEL, literal=True)).then(bare).otherwise(whole)
+    for pattern in (reasoning.BARE_CHANNELS, reasoning.PAIR, reasoning.UP_TO_CLOSING, reasoning.FROM_OPENING):
+        bare = bare.str.replace_all(pattern, "")
+    return text.to_frame("text").select(bare).to_series()
 
 
 def normalised(text: pl.Expr) -> pl.Expr:
     """`normalise` of a column."""
-    return text.str.to_lowercase().str.replace_all(_PUNCTUATION, "").str.replace_all(r"\s+", " ").str.strip_chars()
+    return text.map_batches(_normalised, return_dtype=pl.String, is_elementwise=True)
 
 
-def token_f1(prediction: str, gold: str) -> float:
-    """Token-overlap F1 of two normalised texts, multiplicities counted, in [0, 1]; both empty: 1, one empty: 0."""
-    a, b = prediction.split(), gold.split()
-    if not a or not b:
-        return float(a == b)
-    common = sum((Counter(a) & Counter(b)).values())
-    return 2 * common / (len(a) + len(b))
+def _normalised(text: pl.Series) -> pl.Series:
+    """Most texts hold no punctuation but what goes, and one pass takes it; the others are normalised one by one."""
+    name, text = text.name, text.alias("text")
+    plain = text.len() == 0 or bool(text.str.contains(_ASCII).all())
+    lower = (text if plain else text.str.normalize("NFC")).str.to_lowercase()
+    bare = lower.str.replace_all(_ASCII_MARKS if plain else punctuation(), "")
+    bare = bare.str.replace_all(f"[{WHITE}]+", " ").str.strip_chars(" ")
+    special = (lower.str.contains(SPECIAL) | (bare == "")).fill_null(False)
+    if special.any():
+        bare = bare.scatter(special.arg_true(), [normalise(one) for one in text.filter(special)])
+    return bare.alias(name)
 
 
 def overlap_scores(frame: pl.DataFrame) -> pl.DataFrame:

@@ -30,6 +30,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "string_match_all": (),
     "string_match_part": (),
     "choice_letter": (),
+    "squad_em": (),
+    "squad_f1": (),
 }
 """Name of a metric -> packages of the extra `longbench` that it imports. The analyzer registers exactly these names."""
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import polars as pl
 from _loops import overlaps
 
-from analyzer.metrics.text import normalise, normalised, overlap_scores
-from analyzer.score import write_scored
+from analyzer.metrics.normal import normalise
+from analyzer.metrics.text import normalised, overlap_scores
+from analyzer.score import Rules, write_scored
 from analyzer.tables import CHUNK_ROWS
 from kvt_async.contract.schema import connect_for_reading, connect_for_writing
 
@@ -50,6 +51,7 @@ def frames(pairs: list[tuple[str, str]]) -> Iterator[pl.DataFrame]:
                 "token_len": 100,
                 "identical": None,
                 "is_failure": False,
+                "reasoned": False,
                 "error_type": None,
             },
             schema_overrides={"identical": pl.Int64, "error_type": pl.String},
@@ -73,7 +75,7 @@ def scored_and_written(chunks: list[pl.DataFrame], metric: str, folder: Path) ->
     connect_for_writing(path).close()
     conn = connect_for_reading(path, write_derived=True)
     conn.execute("PRAGMA foreign_keys=OFF")  # there are no requests here, only their scores
-    taken = timed(lambda: write_scored(conn, chunks, metric, server_counts=True))
+    taken = timed(lambda: write_scored(conn, chunks, Rules(metric, server_counts=True)))
     (rows,) = conn.execute("SELECT count(*) FROM scores").fetchone()
     conn.close()
     if rows != sum(chunk.height for chunk in chunks):

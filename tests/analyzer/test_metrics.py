@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.metrics import find, segment, words
+from analyzer.metrics.apply import task_scores
 from analyzer.metrics.code import common_subsequence
-from analyzer.metrics.text import normalise, normalised, overlap_scores, strip_reasoning, token_f1
+from analyzer.metrics.normal import normalise, token_f1
+from analyzer.metrics.text import overlap_scores
 from kvt_async.contract.errors import ConfigError
 
 TEXTS = st.text(alphabet=st.sampled_from("aAbB éÉß.,!-_$%^~`'«»¿。、 \t\n\u00a0123"), max_size=40)
@@ -25,25 +27,6 @@ def scored(pred: str, golds: list[str]) -> dict[str, object]:
         schema={"pred_norm": pl.String, "golds_norm": pl.List(pl.String)},
     )
     return overlap_scores(frame).row(0, named=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("  The  Cat.\n", "the cat"),
-        ("Hél-lo,  «World»!", "héllo world"),
-        ("$5 + 3^2 ~ x", "5 32 x"),
-        ("...", ""),
-        ("don't", "dont"),
-    ],
-)
-def test_normalisation_lowers_strips_punctuation_and_collapses_white_space(text, expected):
-    assert normalise(text) == expected
-
-
-@given(TEXTS)
-def test_the_column_rule_is_the_rule_for_one_text(text):
-    assert pl.select(normalised(pl.lit(text))).item() == normalise(text)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +60,6 @@ def test_the_vectorised_f1_is_the_plain_one_row_by_row_and_keeps_the_rows(rows):
     for (pred, golds), f1, em in zip(rows, result["f1"], result["em"], strict=True):
         assert f1 == pytest.approx(max(token_f1(pred, g) for g in golds or [""]))
         assert em == float(pred in (golds or [""]))
-
-
-def test_reasoning_is_removed_before_scoring_also_when_it_never_ends():
-    assert strip_reasoning("<think>the answer is 7</think> 8") == "8"
-    assert strip_reasoning("8 <think>or rather") == "8"
-    assert strip_reasoning("<think>a</think>1<think>b</think>2") == "12"
 
 
 def official_qa_f1(prediction: str, gold: str) -> float:
@@ -126,10 +103,28 @@ def test_qa_f1_is_the_harmonic_mean_of_precision_and_recall_without_articles(pre
         ("string_match_all", "one and TWO", ["one", "two", "three"], {}, 2 / 3),
         ("string_match_part", "one and two", ["three", "Two"], {}, 1.0),
         ("choice_letter", "The answer is B.", ["B"], {}, 1.0),
+        ("squad_f1", "The cat", ["a cat"], {}, 1.0),
+        ("squad_f1", "3.5", ["35"], {}, 1.0),  # SQuAD's own: every mark goes
+        ("squad_f1", "", [""], {}, 1.0),  # SQuAD 2.0: two empty answers agree
+        ("squad_f1", "the", [], {}, 1.0),  # no gold: nothing is the answer, and an article is nothing
+        ("squad_f1", "a red cat", ["cat"], {}, 2 / 3),
+        ("squad_em", "The cat.", ["dog", "cat"], {}, 1.0),
+        ("squad_em", "red cat", ["cat"], {}, 0.0),
     ],
 )
 def test_task_metrics_against_known_answers(metric, prediction, golds, meta, expected):
     assert find(metric).score(prediction, golds, meta) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=2)), min_size=1, max_size=6))
+def test_squads_column_rules_are_the_rules_for_one_answer(rows):
+    frame = pl.DataFrame(
+        {"said": [said for said, _ in rows], "golds": [golds for _, golds in rows]},
+        schema={"said": pl.String, "golds": pl.List(pl.String)},
+    )
+    for name in ("squad_em", "squad_f1"):
+        expected = [find(name).score(said, golds, {}) for said, golds in rows]
+        assert task_scores(frame, name)["score"].to_list() == pytest.approx(expected), name
 
 
 @given(st.text(alphabet="abc", max_size=12), st.text(alphabet="abc", max_size=12))

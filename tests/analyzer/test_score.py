@@ -7,13 +7,13 @@ import pytest
 
 from analyzer import derived
 from analyzer.labels import FLAGS
-from analyzer.score import SCORER_VERSION, score, score_frame
+from analyzer.score import SCORER_VERSION, Rules, score, score_frame
 from kvt_async.contract.errors import ConfigError, ErrorType, MissingPrerequisiteError
 
 
 def one(text: str | None, golds: list[str], *, metric: str = "f1", **given):
     """Score a single made-up outcome."""
-    meta = given.pop("meta", {})
+    meta, opened = given.pop("meta", {}), given.pop("opened", False)
     row = {
         "request_id": "r:0",
         "example_id": "e",
@@ -22,6 +22,7 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given):
         "prompt_tokens": 100,
         "identical": None,
         "is_failure": text is None,
+        "reasoned": False,
         "error_type": None,
         "token_len": 100,
         "golds": golds,
@@ -37,7 +38,7 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given):
         "error_type": pl.String,
     }
     frame = pl.DataFrame([row], schema_overrides=types)
-    return score_frame(frame, metric, server_counts=True).row(0, named=True)
+    return score_frame(frame, Rules(metric, server_counts=True, opened=opened)).row(0, named=True)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,11 @@ def test_a_failed_request_scores_zero_even_where_no_answer_would_be_right():
         ("", ["paris"], {}, "EMPTY_OUTPUT"),
         (" \n", ["paris"], {}, "EMPTY_OUTPUT"),
         ("<think>hm", ["paris"], {}, "EMPTY_OUTPUT"),
+        ("<think>paris or", ["paris"], {"finish_reason": "length"}, "TRUNCATED"),  # cut while reasoning
+        ("", ["paris"], {"finish_reason": "length", "reasoned": True}, "TRUNCATED"),  # in a field of its own
+        ("paris or", ["paris"], {"finish_reason": "length", "opened": True}, "TRUNCATED"),  # opened by the template
+        ("paris or</think>paris", ["paris"], {"finish_reason": "length", "opened": True}, None),
+        ("paris", ["paris"], {"opened": True}, None),  # not cut: the server took the reasoning away
         ("", [], {}, None),  # nothing was the right answer
         ("I'm sorry, but I can't help with that.", ["paris"], {}, "REFUSAL"),
         ("I cannot answer this question.", ["paris"], {}, "REFUSAL"),
@@ -85,6 +91,17 @@ def test_a_failed_request_scores_zero_even_where_no_answer_would_be_right():
 )
 def test_labels_of_answers_are_conservative(text, golds, given, label):
     assert one(text, golds, **given)["failure_label"] == label
+
+
+@pytest.mark.parametrize("metric", ["f1", "string_match_all", "qa_f1", "code_sim", "squad_f1"])
+@pytest.mark.parametrize("golds", [["42"], []])
+def test_a_reply_that_was_cut_while_reasoning_scores_nothing_even_where_nothing_is_right(metric, golds):
+    cut = "The text says 42 for mira, but the question is about"
+    row = one(cut, golds, metric=metric, opened=True, finish_reason="length")
+    assert (row["score"], row["em"], row["f1"], row["failure_label"]) == (0, 0, 0, "TRUNCATED")
+    assert one(cut, ["42"], metric="string_match_all", finish_reason="length")["score"] == 1  # nobody opened it
+    field = one("42", ["42"], metric="string_match_all", finish_reason="length", opened=True, reasoned=True)
+    assert field["score"] == 1  # the server told reasoning and text apart
 
 
 def test_a_label_leaves_an_answers_score_alone():

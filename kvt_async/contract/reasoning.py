@@ -1,0 +1,67 @@
+"""What of an answer is reasoning: it is stored, and never scored. Pure: texts in, texts out.
+
+A server that separates reasoning sends it in a field of its own. Others leave it in the text, between marks; where the
+chat template wrote the opening mark, the text holds the closing one alone. The patterns are written for Python's `re`
+and for the Rust engine behind Polars alike: no look-around, no back-references, white space spelled out.
+"""
+
+import re
+
+_NAMES = "think|thinking|thoughts?|reasoning|(?:seed|mm):think|longcat_think"
+OPENING = (
+    rf"(?i:<[ \t\n]*(?:{_NAMES})[ \t\n]*>|\[THINK\]|◁think▷|"
+    r"<\|(?:begin_of_thought|start_thinking|inner_prefix)\|>|<\|channel>)"
+)
+"""Any opening mark; any of them may be closed by any of CLOSING, since models mix them up."""
+CLOSING = (
+    rf"(?i:<[ \t\n]*/[ \t\n]*(?:{_NAMES})[ \t\n]*>|\[/THINK\]|◁/think▷|"
+    r"<\|(?:end_of_thought|end_thinking|inner_suffix)\|>|<channel\|>)"
+)
+CHANNEL = "<|channel|>"
+"""Harmony: each message names its channel; `final` is the answer, `analysis` and `commentary` are not."""
+BARE_CHANNELS = r"(?s:^[ \t\n]*analysis.*assistantfinal)"
+"""Harmony where the server dropped the marks and left the words between them."""
+UP_TO_FINAL = r"(?s:^.*<\|channel\|>)[ \t\n]*final[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
+AFTER_FINAL = r"(?s:<\|(?:channel|start|end|return|call)\|>.*)"
+PAIR = rf"(?s:{OPENING}.*?{CLOSING})"
+UP_TO_CLOSING = rf"(?s:^.*{CLOSING})"
+FROM_OPENING = rf"(?s:{OPENING}.*)"
+HINT = r"[<\[◁]|^[ \t\n]*analysis"
+"""Every text with a mark matches this; so do some without."""
+MARK = rf"{OPENING}|{CLOSING}|<\|channel\|>|{BARE_CHANNELS}"
+
+_HINT, _MARK = re.compile(HINT), re.compile(MARK)
+_CHANNELS = [re.compile(pattern) for pattern in (UP_TO_FINAL, AFTER_FINAL)]
+_REST = [re.compile(pattern) for pattern in (BARE_CHANNELS, PAIR, UP_TO_CLOSING, FROM_OPENING)]
+_OPENING, _CLOSING = re.compile(OPENING), re.compile(CLOSING)
+_WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
+
+def has_reasoning(text: str) -> bool:
+    """Whether any mark of reasoning stands in a text."""
+    return _HINT.search(text) is not None and _MARK.search(text) is not None
+
+
+def closes_what_it_never_opened(text: str) -> bool:
+    """Whether a text goes on from reasoning that was opened before it: a closing mark, and no opening one ahead."""
+    closing, opening = _CLOSING.search(text), _OPENING.search(text)
+    return closing is not None and (opening is None or opening.start() > closing.start())
+
+
+def strip_reasoning(text: str) -> str:
+    """The answer alone, without white space around it.
+
+    Between an opening and the next closing mark, up to the last closing mark that none opened, and from an opening mark
+    that none closes to the end, all is reasoning. With harmony channels the last `final` message is the answer, and
+    without one there is none.
+    """
+    if has_reasoning(text):
+        for pattern in [*(_CHANNELS if CHANNEL in text else ()), *_REST]:
+            text = pattern.sub("", text)
+    return text.strip(_WHITE)
+
+
+def left_open(text: str) -> str | None:
+    """The opening mark that a text leaves open, None for none: an answer to such a prompt begins with reasoning."""
+    marks = list(_OPENING.finditer(text))
+    return marks[-1].group() if marks and not _CLOSING.search(text, marks[-1].end()) else None

@@ -1,0 +1,79 @@
+"""Multiple choice: the letter an answer settles on, and none where it settles on none."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analyzer.metrics import find
+from analyzer.metrics.letter import gold_letter, letter_of
+
+LETTERS = st.sampled_from(string.ascii_uppercase)
+OPTIONS = st.sampled_from("BCDEFGH")
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("b", "B"), ("(b)", "B"), ("**B**", "B"), ("Answer: B", "B"), ("I", "I"), ("\\boxed{C}", "C"),
+        ("$\\text{D}$", "D"), ("I think the answer is B.", "B"), ("The answer is (B) Paris.", "B"),
+        ("the answer is a) Paris", "A"), ("The answer is A because it is longer", "A"), ("答案是B。", "B"),
+        ("A close reading shows that C is right.", "C"), ("A hard one. The answer is D.", "D"),
+        ("It is not A but C.", "C"), ("It's neither A nor B; D.", "D"), ("A and C are wrong. So B", "B"),
+        ("The answer is not B but C.", "C"), ("I don't think the answer is B. It is C", "C"),
+        ("If the answer is B, x holds. I pick C", "C"), ("The answer is B. No, the answer is C.", "C"),
+        ("C seems right, but D is correct", "D"), ("B. Paris", "B"), ("b) Paris", "B"), ("C\nBecause A is wrong", "C"),
+        ("B because C and D lack it", "B"), ("Correct answer: B) Paris\nA is wrong, since", "B"),
+        ("I'd go with D.", "D"), ("I believe A fits, not B", "A"), ("An X-ray in the U.S. shows D", "D"),
+        # in doubt there is none
+        ("B or C", None), ("The answer is B or C.", None), ("A and C are wrong.", None), ("I am not sure.", None),
+        ("A dog", None), ("Answer: A dog", None), ("Between B and C, B fits better.", None), ("A) B) C) which?", None),
+        ("Paris", None), ("C++", "C"), ("e.g. something", None), ("", None), ("none", None),
+    ],
+)  # fmt: skip
+def test_the_letter_is_what_the_answer_settles_on(answer, letter):
+    assert letter_of(answer) == letter
+
+
+SAYINGS = (
+    "{}", "{}.", "({})", "**{}**", "The answer is {}.", "The correct answer is: ({}) something", "Answer: {}",
+    "I think it over. The best choice would be {}.", "A hard one. The answer is {}.", "I choose option {}.",
+    "A and {other} are not right. The answer is {}.", "The answer is {other}. Wait, the answer is {}.",
+    "It cannot be {other}, so the answer must be {}.", "{}) as said", "It is {}, not {other}.", "{} is correct.",
+)  # fmt: skip
+
+
+@given(st.sampled_from(SAYINGS), OPTIONS, OPTIONS)
+def test_every_usual_way_of_saying_it_gives_the_letter(saying, letter, other):
+    if letter != other:
+        assert letter_of(saying.format(letter, other=other)) == letter
+
+
+@given(st.text(max_size=60))
+def test_what_is_said_is_a_capital_that_stands_in_the_answer_or_nothing(answer):
+    letter = letter_of(answer)
+    assert letter is None or (letter in string.ascii_uppercase and letter in answer.upper())
+
+
+@given(st.lists(st.sampled_from(["paris", "it is", "is the", "river", "of", "3", "."]), max_size=8).map(" ".join))
+def test_an_answer_without_any_lone_letter_names_none(answer):
+    assert letter_of(answer) is None
+
+
+def test_a_long_run_of_white_space_is_read_in_no_time():
+    assert letter_of("B" + " " * 200_000 + "x C" + "\n" * 200_000 + "is correct") == "C"
+
+
+@given(LETTERS, st.sampled_from(["{}", " {} ", "({})", "{}.", "{}. Paris", "{}) Paris", "({}) Paris", "{}: Paris"]))
+def test_a_gold_may_be_written_in_any_usual_way_and_scores_itself(letter, shape):
+    for gold in (shape.format(letter), shape.format(letter.lower())):
+        assert gold_letter(gold) == letter
+        assert find("choice_letter").score(gold, [gold], {}) == 1
+        assert find("choice_letter").score(f"The answer is {letter}.", [gold], {}) == 1
+
+
+@pytest.mark.parametrize("gold", ["Paris", "A dog", "", "12", "U.S.", "AB"])
+def test_a_gold_that_names_no_letter_matches_nothing(gold):
+    assert gold_letter(gold) is None
+    assert find("choice_letter").score(gold or "A", [gold], {}) == 0

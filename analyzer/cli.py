@@ -10,11 +10,13 @@ from kvt_async.contract.cli_options import (
     ConfigOption,
     JsonOption,
     OverrideOption,
+    PlaceArgument,
     PrintConfigOption,
     QuietOption,
     run_app,
     settings_from,
 )
+from kvt_async.contract.errors import ConfigError
 
 app = typer.Typer(
     name="analyzer",
@@ -42,6 +44,7 @@ def main() -> None:
 
 @app.command()
 def score(
+    place: PlaceArgument = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
@@ -56,13 +59,13 @@ def score(
     """
     from analyzer.pipeline import score_stage
 
-    _print(
-        score_stage(settings_from(config, override, print_config), run_id=run_id, recompute=recompute), quiet, as_json
-    )
+    settings = settings_from(config, override, print_config, place)
+    _print(score_stage(settings, run_id=run_id, recompute=recompute), quiet, as_json)
 
 
 @app.command()
 def analyze(
+    place: PlaceArgument = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
@@ -78,12 +81,13 @@ def analyze(
     """
     from analyzer.pipeline import analyze_stage
 
-    settings = settings_from(config, override, print_config)
+    settings = settings_from(config, override, print_config, place)
     _print(analyze_stage(settings, run_id=run_id, partial=partial, recompute=recompute), quiet, as_json)
 
 
 @app.command()
 def report(
+    place: PlaceArgument = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
@@ -99,7 +103,7 @@ def report(
     from analyzer.pipeline import report_stage
 
     _print(
-        report_stage(settings_from(config, override, print_config), partial=partial, recompute=recompute),
+        report_stage(settings_from(config, override, print_config, place), partial=partial, recompute=recompute),
         quiet,
         as_json,
     )
@@ -107,6 +111,7 @@ def report(
 
 @app.command(name="all")
 def all_stages(
+    place: PlaceArgument = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
@@ -122,12 +127,13 @@ def all_stages(
     """
     from analyzer.pipeline import every_stage
 
-    settings = settings_from(config, override, print_config)
+    settings = settings_from(config, override, print_config, place)
     _print(every_stage(settings, run_id=run_id, partial=partial, recompute=recompute), quiet, as_json)
 
 
 @app.command()
 def verify(
+    place: PlaceArgument = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
@@ -140,13 +146,14 @@ def verify(
     """
     from analyzer.pipeline import verify_stage
 
-    facts = verify_stage(settings_from(config, override, print_config), _progress(quiet or as_json))
+    facts = verify_stage(settings_from(config, override, print_config, place), _progress(quiet or as_json))
     _print(facts, quiet, as_json)
     raise typer.Exit(facts["exit_code"])
 
 
 @app.command()
 def check(
+    place: PlaceArgument = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
@@ -159,14 +166,17 @@ def check(
     """
     from analyzer.pipeline import check_stage
 
-    facts = check_stage(settings_from(config, override, print_config))
+    facts = check_stage(settings_from(config, override, print_config, place))
     _print(facts, quiet, as_json)
     raise typer.Exit(0 if facts["passed"] else 1)
 
 
 @app.command()
 def show(
-    example_id: Annotated[str | None, typer.Argument(help="An example's id.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DIR] [EXAMPLE_ID]", help="A run's folder or database, in place of -c; an example."),
+    ] = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
     sample: Annotated[
@@ -179,10 +189,15 @@ def show(
     """One example: rendered prompt, golds, every budget's answer and score.
 
     Example: kvt show -c demo --sample 3
+
+    Example: kvt show runs/demo retrieval-00042
     """
     from analyzer.pipeline import show_stage
 
-    facts = show_stage(settings_from(config, override), example_id, sample=sample, run_id=run_id, full=full)
+    place, example_id = _place_and(words, "EXAMPLE_ID")
+    facts = show_stage(
+        settings_from(config, override, place=place), example_id, sample=sample, run_id=run_id, full=full
+    )
     _print(facts, False, as_json)
 
 
@@ -206,6 +221,7 @@ def compare(
 
 @app.command()
 def plan(
+    place: PlaceArgument = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
@@ -226,13 +242,18 @@ def plan(
     """
     from analyzer.pipeline import plan_stage
 
-    settings = settings_from(config, override, print_config)
+    settings = settings_from(config, override, print_config, place)
     _print(plan_stage(settings, flip_rate=flip_rate, measured=measured), False, as_json)
 
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="FILE.parquet or FILE.csv, one row per outcome.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[DIR] OUT", help="A run's folder or database, in place of -c; then FILE.parquet or FILE.csv."
+        ),
+    ],
     config: ConfigOption = None,
     override: OverrideOption = None,
     as_json: JsonOption = False,
@@ -240,10 +261,29 @@ def export(
     """Write one row per outcome: keys, answer, score, metrics.
 
     Example: kvt export -c demo outcomes.parquet
+
+    Example: kvt export runs/demo outcomes.csv
     """
     from analyzer.pipeline import export_stage
 
-    _print(export_stage(settings_from(config, override), out), False, as_json)
+    place, out = _place_and(words, "OUT", needed=True)
+    _print(export_stage(settings_from(config, override, place=place), Path(out or "")), False, as_json)
+
+
+def _place_and(words: list[str] | None, name: str, *, needed: bool = False) -> tuple[Path | None, str | None]:
+    """(a run's folder or database, the word behind it) of a command line that takes either or both."""
+    match words or []:
+        case []:
+            return None, None
+        case [one] if not needed and Path(one).exists():
+            return Path(one), None
+        case [one]:
+            return None, one
+        case [place, one]:
+            return Path(place), one
+        case [_, _, *rest]:
+            raise ConfigError(f"too many words: {' '.join(rest)}", do=f"A run's folder and one {name} go here.")
+    raise AssertionError(words)
 
 
 def _progress(quiet: bool) -> Callable[[str], None]:

@@ -49,10 +49,12 @@ def analyze_stage(
 
 
 def report_stage(settings: "Settings", *, partial: bool = False, recompute: bool = False) -> Facts:
-    """report.md and report.html from persisted results."""
+    """report.md and report.html from persisted results; of a bench, from its stages."""
     from analyzer.report.facts import read_facts
     from analyzer.served import refuse_drift
 
+    if _is_benched(settings):
+        return _bench(settings)
     with _open(settings) as (conn, paths):
         facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
         refuse_drift([] if settings.analysis.allow_drift else facts.drifts)
@@ -62,11 +64,13 @@ def report_stage(settings: "Settings", *, partial: bool = False, recompute: bool
 def every_stage(
     settings: "Settings", *, run_id: str | None = None, partial: bool = False, recompute: bool = False
 ) -> Facts:
-    """score, analyze, report, then the verdict."""
+    """score, analyze, report, then the verdict; of a bench, what `kvt bench report` says."""
     from analyzer.analyze import analyze
     from analyzer.report.build import verdict_lines
     from analyzer.report.facts import read_facts
 
+    if _is_benched(settings):
+        return _bench(settings)
     facts: Facts = {"score": score_stage(settings, run_id=run_id, recompute=recompute)}
     with _open(settings, write=True) as (conn, paths):
         done = analyze(conn, settings, run_id=run_id, partial=partial, recompute=recompute)
@@ -247,6 +251,19 @@ def export_stage(settings: "Settings", out: Path) -> Facts:
     with _open(settings) as (conn, _):
         rows = export(conn, settings, out)
     return {"rows": rows, "file": str(out), "lines": [f"{rows} rows in {out}"]}
+
+
+def _is_benched(settings: "Settings") -> bool:
+    from analyzer.tables import benched
+
+    with _open(settings) as (conn, _):
+        return benched(conn, settings.experiment.exp_group_id)
+
+
+def _bench(settings: "Settings") -> Facts:
+    from analyzer.bench.pipeline import bench_stages
+
+    return bench_stages(settings)
 
 
 @contextmanager

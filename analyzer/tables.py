@@ -161,6 +161,13 @@ def runs(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[R
     return [Run(*row) for row in ((*r[:8], bool(r[8]), *r[9:]) for r in rows)]
 
 
+def benched(conn: sqlite3.Connection, exp_group_id: str) -> bool:
+    """Whether the group's runs are stages of `kvt bench`."""
+    there = conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'bench_stages'").fetchone()
+    stage = "SELECT 1 FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? LIMIT 1"
+    return bool(there and conn.execute(stage, (exp_group_id,)).fetchone())
+
+
 def find_run(all_runs: Sequence[Run], run_id: str) -> Run:
     for run in all_runs:
         if run.run_id == run_id:

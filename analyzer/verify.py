@@ -100,8 +100,8 @@ def _stamp(db: Path) -> tuple[int, int]:
 def _generation(db: Database, facts: sqlite3.Connection, group: str, generation: int, progress: Report) -> Checked:
     checked = Checked(group, generation)
     findings = checked.findings
-    runs = [run for run in tables.runs(facts, group, generation) if not _is_stage(facts, run)]
-    if not runs:
+    runs = tables.runs(facts, group, generation)
+    if not runs or tables.benched(facts, group):
         return checked
     counts = tables.progress(facts, group, generation)
     stored = _analyses(facts, group, generation, findings)
@@ -276,12 +276,6 @@ def _unexplained(facts: sqlite3.Connection, findings: Findings) -> None:
 
 def _rows_of(facts: sqlite3.Connection, mark: str) -> int:
     return sum(_one(facts, f"SELECT count(*) FROM {table} WHERE fingerprint = ?", mark) for table in ANALYSED)
-
-
-def _is_stage(facts: sqlite3.Connection, run: tables.Run) -> bool:
-    """A run of `kvt bench`."""
-    there = facts.execute("SELECT 1 FROM sqlite_master WHERE name = 'bench_stages'").fetchone()
-    return bool(there and facts.execute("SELECT 1 FROM bench_stages WHERE run_id = ?", (run.run_id,)).fetchone())
 
 
 def _stored(facts: sqlite3.Connection, table: str, where: str, *values: Any) -> list[dict[str, Any]]:

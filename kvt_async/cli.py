@@ -12,6 +12,7 @@ from kvt_async.contract.cli_options import (
     ConfigOption,
     JsonOption,
     OverrideOption,
+    PlaceArgument,
     PrintConfigOption,
     QuietOption,
     run_app,
@@ -77,18 +78,21 @@ def validate(
 
 @app.command()
 def resolve(
+    place: PlaceArgument = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print where an experiment's files lie. Creates nothing.
+    """Print where an experiment's files lie, or the config of a run (--print-config). Creates nothing.
 
     Example: kvt resolve -c demo
+
+    Example: kvt resolve runs/demo --print-config
     """
     from kvt_async.validate import resolved_paths
 
-    paths = resolved_paths(settings_from(config, override, print_config))
+    paths = resolved_paths(settings_from(config, override, print_config, place))
     _answer(paths, as_json, [f"{name}: {path}" for name, path in paths.items()])
 
 
@@ -189,6 +193,7 @@ def _sweep(args: dict[str, Any], *, prepare_first: bool) -> None:
 
 @app.command()
 def status(
+    place: PlaceArgument = None,
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
@@ -203,7 +208,7 @@ def status(
     """
     from kvt_async.bench.status import show_status
 
-    raise typer.Exit(show_status(settings_from(config, override, print_config), watch=watch, as_json=as_json))
+    raise typer.Exit(show_status(settings_from(config, override, print_config, place), watch=watch, as_json=as_json))
 
 
 @app.command()

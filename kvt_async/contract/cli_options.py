@@ -30,13 +30,30 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
-def settings_from(config: str | None, override: list[str] | None, print_config: bool = False) -> "Settings":
-    """Load the config; with `print_config` print it and exit 0. Raises ConfigError."""
-    from kvt_async.contract.load import dump_yaml, load_settings
+PlaceArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DIR]", help="A run's folder or database, in place of -c.", show_default=False),
+]
 
-    settings = load_settings(find_config(config), override or [])
+
+def settings_from(
+    config: str | None, override: list[str] | None, print_config: bool = False, place: Path | None = None
+) -> "Settings":
+    """Load the config, or that of the run in `place`; with `print_config` print it and exit 0. Raises ConfigError."""
+    from kvt_async.contract.load import dump_yaml, load_settings, plain_yaml
+
+    if place is not None:
+        if config is not None:
+            raise ConfigError(f"both a config and {place} are given", do="A run's folder brings its own config: no -c.")
+        from kvt_async.contract.run_folder import stored_settings, stored_yaml
+
+        settings = stored_settings(place, override or [])
+        text = plain_yaml(stored_yaml(place), where=str(place)) if print_config else ""
+    else:
+        settings = load_settings(find_config(config), override or [])
+        text = dump_yaml(settings) if print_config else ""
     if print_config:
-        typer.echo(dump_yaml(settings), nl=False)
+        typer.echo(text, nl=False)
         raise typer.Exit(0)
     return settings
 
@@ -45,10 +62,10 @@ def find_config(config: str | None) -> Path | None:
     """A path that exists, or the shipped experiment of that name. None stays None: the defaults."""
     if config is None:
         raise ConfigError(
-            "no config given", do="Pass -c configs/experiments/NAME.yaml, or the name of a shipped experiment: -c demo."
+            "no config given", do="Pass -c FILE.yaml, the name of a shipped experiment (-c demo), or a run's folder."
         )
     path = Path(config)
-    if path.exists() or path.suffix or "/" in config:
+    if path.is_file() or path.suffix or "/" in config:
         return path
     shipped = shipped_configs() / "experiments"
     for folder in (Path("configs/experiments"), shipped):
@@ -56,7 +73,9 @@ def find_config(config: str | None) -> Path | None:
             return folder / f"{config}.yaml"
     names = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
     raise ConfigError(
-        f"there is no file and no shipped experiment named {config!r}", where="--config", do=f"Shipped: {names}."
+        f"there is no file and no shipped experiment named {config!r}",
+        where="--config",
+        do=f"{config} is a folder: to read the run in it, leave out -c." if path.is_dir() else f"Shipped: {names}.",
     )
 
 

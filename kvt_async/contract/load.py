@@ -48,6 +48,53 @@ def load_settings(
         raise _readable(error, origin, str(config or "default.yaml")) from None
 
 
+def settings_of_text(
+    text: str, *, where: str, overrides: Sequence[str] = (), at_last: Mapping[str, Any] | None = None
+) -> Settings:
+    """Settings of a stored config, taken as data: nothing of the environment goes in and no variable is resolved.
+
+    `overrides` lie over it, `at_last` over everything. Raises ConfigError naming `where`.
+    """
+    merged: dict[str, Any] = Settings.model_construct().model_dump(mode="json")
+    origin: dict[str, str] = {}
+    last = dict(at_last or {})
+    for source, layer in ((where, _stored(text, where)), ("--override", _from_overrides(overrides)), (where, last)):
+        _check_keys(layer, Settings, source, ())
+        _merge(merged, layer, (), source, origin)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise _readable(error, origin, where) from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Without references: kvt writes none, and a few lines of them unfold to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds references")
+        return super().compose_node(parent, index)
+
+
+def _stored(text: str, where: str) -> dict[str, Any]:
+    try:
+        data = yaml.load(text, _PlainLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(
+            f"it is not a config that kvt wrote: {getattr(error, 'problem', None) or error or type(error).__name__}",
+            where=where,
+            do="Pass -c CONFIG.",
+        ) from None
+    if not isinstance(data, dict):
+        raise ConfigError("it is not a config that kvt wrote", where=where, do="Pass -c CONFIG.")
+    return data
+
+
+def plain_yaml(text: str, *, where: str) -> str:
+    """A stored config as YAML for a terminal: values escaped, and hidden where they may be secrets."""
+    return yaml.safe_dump(redact(_stored(text, where)), sort_keys=False, allow_unicode=True)
+
+
 def dump_yaml(settings: Settings) -> str:
     """The whole config as YAML with secrets redacted: what --print-config shows and sessions store."""
     return yaml.safe_dump(redact(settings.model_dump(mode="json")), sort_keys=False, allow_unicode=True)

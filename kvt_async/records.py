@@ -131,12 +131,14 @@ class Attempt(Struct, frozen=True, gc=False):
 class Outcome(Struct, frozen=True, gc=False):
     """The end of one request in this session. Earlier attempts were recorded as they ended; `last` was not.
 
-    `give_up` None and no reply: not done (breaker, Ctrl-C); the next run sends it again.
+    `give_up` None and no reply: not done (breaker, Ctrl-C, a refusal that may not be its own fault); the next run sends
+    it again. `settles`: earlier ones of that kind whose end is known with this one; their attempts were stored.
     """
 
     request: Request
     last: Attempt | None
     give_up: str | None = None
+    settles: tuple["Outcome", ...] = ()
 
     @property
     def reply(self) -> Reply | None:

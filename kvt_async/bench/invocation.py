@@ -132,7 +132,7 @@ class BenchInvocation:
         done, step = self._so_far(level)
         while step is not None:
             if live.stop.is_set():
-                return "interrupted" if live.interrupts.hit else "server"
+                return self._ending(live)
             stage, left = self._stage(level, step)
             share = calibration.share(self.settings, step.load, self.workload.mean_output_tokens(), self.ceilings)
             if self._beyond_us(step, share):
@@ -150,10 +150,14 @@ class BenchInvocation:
             await live.store.insert("bench_window_ends", end.row)
             self.say(stage_summary(stage, one.figures))
             if end.reason != "finished":
-                return end.reason
+                return self._ending(live)
             done.append(one)
             step = next_stage(bench, done)
         return "finished"
+
+    def _ending(self, live: BenchLive) -> str:
+        """Why the session ends before its stages do."""
+        return "interrupted" if live.interrupts.hit else live.sender.breaker.ending
 
     async def _canary(self, live: BenchLive, levels: Sequence[Level]) -> None:
         """Raises DeadKnobError where no budget changes an answer, unless that is allowed."""

@@ -10,7 +10,7 @@ from kvt_async.bench.figures import Figures
 from kvt_async.bench.ladder import loads_in_sight
 from kvt_async.bench.stages import Left, Stage
 from kvt_async.bench.workload import Workload
-from kvt_async.contract.errors import FailuresStandError, InterruptedByUserError, ServerError
+from kvt_async.contract.errors import ConfigError, FailuresStandError, InterruptedByUserError, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json, Level
 from kvt_async.store.reader import Reader
@@ -57,7 +57,11 @@ class BenchReport:
 
     @property
     def exit_code(self) -> int:
-        codes = {"interrupted": InterruptedByUserError.exit_code, "server": ServerError.exit_code}
+        codes = {
+            "interrupted": InterruptedByUserError.exit_code,
+            "server": ServerError.exit_code,
+            "refused": ConfigError.exit_code,
+        }
         return codes.get(self.reason, FailuresStandError.exit_code if self.failed else 0)
 
     def as_json(self) -> Json:
@@ -78,6 +82,8 @@ class BenchReport:
             out.append("interrupted: everything finished so far is committed; run the same command again to resume")
         elif self.reason == "server":
             out.append("the server went away; run the same command again once it is back")
+        elif self.reason == "refused":
+            out.append("the server refuses our key; run the same command again with one it takes")
         return [*out, f"  {self.db}"]
 
 

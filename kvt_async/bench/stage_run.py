@@ -24,7 +24,7 @@ from kvt_async.run.interrupts import Interrupts
 from kvt_async.run.live import beside
 from kvt_async.run.log import RunLog
 from kvt_async.run.pipeline import first_error
-from kvt_async.store.rows import Row
+from kvt_async.store.rows import Row, rows_of_give_ups
 from kvt_async.store.writer import Writer
 
 LEAD_NS = 50_000_000  # between the window's row on disk and the first instant of its schedule
@@ -109,6 +109,8 @@ async def run_stage(
             drained_ns = time.perf_counter_ns()
             live.interrupts.draining = False
             health.stop()
+        if settled := await live.sender.last_word():
+            await store.save(rows_of_give_ups(settled, utc_now()))
         await store.flush()
         await sampler.take("after")
         client = health.row()

@@ -37,7 +37,7 @@ class View:
 
     def saved(self, outcome: Outcome) -> None:
         self.done += outcome.reply is not None
-        self.failed += outcome.reply is None and outcome.give_up is not None
+        self.failed += (outcome.reply is None and outcome.give_up is not None) + len(outcome.settles)
 
     def line(self) -> str:
         """'rate 4/s: 34/110, 8 in flight, sent 4.0/s, done 3.9/s, 480 tok/s, TTFT p50 41 ms'."""

@@ -2,10 +2,12 @@
 
 Connection-level failures (refused, reset, no name, no handshake) say nothing about a request. While they last and no
 request has been sent and answered since, none is given up; when they have lasted for the whole retry schedule and as
-many tries, the breaker trips: the run stops and every open request stays pending.
+many tries, the breaker trips: the run stops and every open request stays pending. So does a server that refuses every
+request for what is no request's fault (engine/refusals.py).
 """
 
 import asyncio
+from typing import Literal
 
 from kvt_async.contract.settings import Retry
 from kvt_async.engine.policy import schedule_s
@@ -20,6 +22,7 @@ class Breaker:
     def __init__(self, retry: Retry) -> None:
         self.tripped = asyncio.Event()
         self.reason = ""
+        self.ending: Literal["server", "refused"] = "server"  # why the session ends once it has tripped
         self.last_success_began: float | None = None
         self._outage_s = min(MARGIN * schedule_s(retry), retry.max_elapsed_s)
         self._needed = retry.max_attempts

@@ -15,6 +15,7 @@ from kvt_async.contract.errors import ConfigError, ErrorType
 from kvt_async.contract.settings import Engine
 from kvt_async.contract.urls import public_url
 from kvt_async.engine.aiohttp_transport import AiohttpTransport
+from kvt_async.engine.faults import Cause
 from kvt_async.engine.hints import Hints, read_hints
 from kvt_async.engine.kv_body import read_evidence
 from kvt_async.engine.redact import SECRET_HEADER, Redactor, basic, url_credentials
@@ -34,6 +35,7 @@ class Tried(Struct, frozen=True, gc=False):
     hints: Hints = _NO_HINTS
     stale: bool = False  # a pooled connection was found closed before anything of the reply came
     code: int | None = None  # status that an error object under 200 claims
+    cause: Cause | None = None  # why its refusal says nothing about the request
 
 
 class Client:
@@ -117,7 +119,7 @@ class Client:
             return Tried(self._answered(exchange, target, verdict, own, expects))
         hints = read_hints(exchange.headers)
         attempt = self._failed(exchange, target, verdict, hints.retry_after_s, own)
-        return Tried(attempt, hints, exchange.stale, verdict.code)
+        return Tried(attempt, hints, exchange.stale, verdict.code, verdict.cause)
 
     def _answered(
         self, exchange: Exchange, target: Target, verdict: Verdict, own: "_Own", expects: Json | None

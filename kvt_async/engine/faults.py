@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from kvt_async.contract.errors import ErrorType
 from kvt_async.engine.failures import unwrapped
 from kvt_async.records import Json
 
+Cause = Literal["key", "purse", "host"]
+"""Why a refusal says nothing about its request: credentials, money, or another server than the one that is meant."""
+_HOST_STATUS = frozenset({404, 405, 410, 421, 426, 501, 505, 511})
 _QUOTA = frozenset(
     {
         *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"),
@@ -65,9 +68,15 @@ def is_overflow(body: Any, text: str) -> bool:
     return bool(names & {"context_length_exceeded", "exceed_context_size_error"}) or bool(_OVERFLOW.search(text))
 
 
-def is_about_the_key(code: int | None, body: Any, text: str) -> bool:
-    """Whether a refusal speaks of the credentials: by its status, or the one that it claims, or its words."""
-    return code in (401, 403, 407) or bool(_names(body) & _KEY) or bool(_BAD_KEY.search(text))
+def cause_of(kind: ErrorType, code: int | None, body: Any, text: str) -> Cause | None:
+    """Of a refusal with that status, or one that claims it; None: it may well be about the request."""
+    if kind is ErrorType.QUOTA:
+        return "purse"
+    if kind not in (ErrorType.HTTP, ErrorType.STREAM_ERROR):
+        return None
+    if code in (401, 403, 407) or (code in (None, 400) and (_names(body) & _KEY or _BAD_KEY.search(text))):
+        return "key"
+    return "host" if code in _HOST_STATUS or (code is not None and 300 <= code < 400) else None
 
 
 def code_of(error: Any) -> int | None:

@@ -16,7 +16,7 @@ GiveUp = Literal["not_retryable", "attempts_exhausted", "time_exhausted", "retry
 CONNECTION_LEVEL = frozenset({ErrorType.CONNECTION, ErrorType.CONNECT_TIMEOUT, ErrorType.TLS})
 NEVER = frozenset({ErrorType.QUOTA, ErrorType.CONTEXT_OVERFLOW, ErrorType.TLS, ErrorType.CANCELLED})
 RETRIED_STATUS = frozenset({408, 409, 429})
-LASTING_STATUS = frozenset({507})  # no room for this request: it would be as large the next time
+LASTING_STATUS = frozenset({501, 505, 507, 511})  # not implemented, no room, log in first: as it will be the next time
 MAX_EXPONENT = 30
 
 
@@ -29,8 +29,8 @@ class Decision:
 
 
 def is_retryable(tried: Tried) -> bool:
-    """Timeouts, broken connections and replies, 408/409/429, and 5xx but for 507. A server's x-should-retry is obeyed,
-    but nothing helps an exhausted quota, an over-long context or a certificate."""
+    """Timeouts, broken connections and replies, 408/409/429, and 5xx but for 501/505/507/511. A server's x-should-retry
+    is obeyed, but nothing helps an exhausted quota, an over-long context or a certificate."""
     attempt = tried.attempt
     if attempt.error_type is None or attempt.error_type in NEVER:
         return False

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.load import secret
@@ -20,7 +21,8 @@ from kvt_async.engine.breaker import LONGEST_NAP_S, Breaker
 from kvt_async.engine.client import Client, Tried
 from kvt_async.engine.limits import Dispatcher
 from kvt_async.engine.pages import Pages
-from kvt_async.engine.policy import CONNECTION_LEVEL, Decision, backoff_s, decide, with_retries
+from kvt_async.engine.policy import CONNECTION_LEVEL, Decision, GiveUp, backoff_s, decide, with_retries
+from kvt_async.engine.refusals import Refusals, Refused, sentence
 from kvt_async.records import Attempt, Marks, Outcome, Request
 
 Record = Callable[[Request, Attempt], Awaitable[None]]
@@ -32,7 +34,8 @@ _ENDED = Decision()  # no wait and no reason to give up: it succeeded, or the ru
 class Sender(Pages):
     """Async context manager around one HTTP client, its limits, retries and breaker; one running loop, one at a time.
 
-    `breaker.tripped` is set when the server is gone: every `send` then returns at once, its request still pending.
+    `breaker.tripped` is set when the server is gone, or refuses everything: every `send` then returns at once, its
+    request still pending.
     """
 
     def __init__(self, settings: Settings, *, endpoints: Iterable[str] = (), rng: random.Random | None = None) -> None:
@@ -48,6 +51,9 @@ class Sender(Pages):
         self._flying: Counter[str] = Counter()
         self._turn = itertools.count()
         self._aside = Aside(self._answers)
+        self._refusals = Refusals()
+        self._looking = asyncio.Lock()  # at why requests are refused
+        self._good: dict[str, tuple[str, str, bytes]] = {}  # by endpoint as shown: what it answered last
 
     async def __aenter__(self) -> Self:
         """Raises ConfigError for a CA file that can't be used."""
@@ -105,14 +111,61 @@ class Sender(Pages):
                     async with asyncio.timeout(1.0):
                         await record(request, attempt)
             raise
-        return Outcome(request, tried.attempt if tried else None, decision.reason)
+        if tried is None:
+            return Outcome(request, None, decision.reason)
+        if tried.cause is not None and decision.reason is not None:
+            return await self._refused(request, tried, decision.reason)
+        attempt = tried.attempt
+        if not self._refusals.held or attempt.reply is None:
+            return Outcome(request, attempt, decision.reason)
+        return Outcome(request, attempt, None, self._refusals.answered(attempt.endpoint, sending.began_s))
+
+    async def last_word(self) -> tuple[Outcome, ...]:
+        """Once all that was to be sent has ended: requests refused since the last answer, if that was their own fault.
+        If it wasn't, or can't be found out, the breaker trips and they stay pending."""
+        settled: list[Outcome] = []
+        for endpoint in {refused.endpoint for refused in self._refusals.held}:
+            if not self._halted.is_set():
+                settled += await self._look_again(endpoint, for_good=True)
+        return tuple(settled)
 
     async def probe(self, endpoint: str, path: str, body: bytes) -> Attempt:
         """One try outside of limits and retries: canary, warm-up. Its attempt is never stored as a request's."""
         tried = await self._the_client.attempt(endpoint, path, body)
         if tried.stale:
             tried = await self._the_client.attempt(endpoint, path, body, fresh=True)
+        if tried.attempt.reply is not None:
+            self._good[tried.attempt.endpoint] = endpoint, path, body
         return tried.attempt
+
+    async def _refused(self, request: Request, tried: Tried, reason: GiveUp) -> Outcome:
+        """A refusal that may not be about the request: its end is open until others tell."""
+        assert tried.cause is not None
+        endpoint = tried.attempt.endpoint
+        own = Outcome(request, tried.attempt, reason)
+        pending = self._refusals.hold(Refused(own, tried.cause, endpoint, time.perf_counter()))
+        async with self._looking:
+            if self._halted.is_set() or not self._refusals.are_alike(endpoint):
+                return pending
+            return replace(pending, settles=await self._look_again(endpoint))
+
+    async def _look_again(self, endpoint: str, *, for_good: bool = False) -> tuple[Outcome, ...]:
+        """Send what this endpoint answered before once more. Answered again: what it refused was refused on its own
+        account. Refused too, or nothing was ever answered: the run stops. Neither: it can't be told yet, `for_good`
+        never."""
+        if (good := self._good.get(endpoint)) is not None:
+            began_s = time.perf_counter()
+            tried = await self._the_client.attempt(*good)
+            if tried.attempt.reply is not None:
+                return self._refusals.answered(endpoint, began_s)
+            if tried.cause is None and not for_good:
+                return ()
+        newest = self._refusals.newest(endpoint)
+        self.breaker.reason = sentence(newest)
+        self.breaker.ending = "refused" if newest.cause == "key" else "server"
+        self.breaker.tripped.set()
+        self.halt()
+        return ()
 
     async def _try_again(self, sending: "_Sending") -> tuple[Tried | None, Decision]:
         if sending.again is not None and not self._halted.is_set():
@@ -149,7 +202,9 @@ class Sender(Pages):
         sending.n_tries += 1
         if tried.attempt.error_type is None:
             self._aside.take_back(endpoint)
-            self.breaker.succeeded((marks.start_ns or dequeued_ns) / 1e9)
+            sending.began_s = (marks.start_ns or dequeued_ns) / 1e9
+            self.breaker.succeeded(sending.began_s)
+            self._good[tried.attempt.endpoint] = endpoint, request.path, request.body
             if sending.n_tries == 1:
                 dispatcher.slots.succeeded()
             return tried, _ENDED
@@ -222,7 +277,7 @@ class Sender(Pages):
             if decision.reason is not None and not self.breaker.may_give_up(sending.failing_since):
                 wait = backoff_s(retry, sending.n_tries, self._rng)
                 decision = Decision(wait_s=min(wait, LONGEST_NAP_S))
-        if self._halted.is_set() and (decision.wait_s is not None or connection_level):
+        if self._halted.is_set() and (decision.wait_s is not None or connection_level or tried.cause is not None):
             return _ENDED  # it failed, but not for good: pending
         return decision
 
@@ -248,6 +303,7 @@ class _Sending(Struct, gc=False):
     intended_ns: int | None
     attempt_idx: int
     n_tries: int = 0  # an immediate second send over a fresh connection belongs to the same try
+    began_s: float = 0.0  # when the try that was answered began, monotonic
     first_ns: int | None = None  # when its first try passed the limits
     failing_since: float | None = None  # since when its tries fail at connection level, monotonic seconds
     cancelled: list[Attempt] = field(default_factory=list)

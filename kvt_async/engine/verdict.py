@@ -27,6 +27,7 @@ class Verdict(Struct, frozen=True, gc=False):
     message: str | None = None
     code: int | None = None  # HTTP status that an error object under status 200 claims
     transcript: Transcript = field(default_factory=Transcript)
+    cause: faults.Cause | None = None  # why the refusal says nothing about the request
 
 
 def reading_of(exchange: Exchange) -> Reading | None:
@@ -59,6 +60,7 @@ def judge(exchange: Exchange, reading: Reading | None, redactor: Redactor, *, st
         EndState.MALFORMED,
         ErrorType.MALFORMED,
         _with_evidence(f"neither a stream nor JSON ({what})", exchange.raw_body(), redactor),
+        cause="host",
     )
 
 
@@ -85,9 +87,11 @@ def _refused(exchange: Exchange, redactor: Redactor) -> Verdict:
     if 300 <= exchange.status < 400:
         target = redactor.evidence(exchange.headers.get("location", "nowhere"))
         message = f"HTTP {exchange.status}: redirect to {target} refused; write the final URL in engine.base_url"
-        return Verdict(EndState.HTTP_ERROR, ErrorType.HTTP, message)
+        return Verdict(EndState.HTTP_ERROR, ErrorType.HTTP, message, cause="host")
     error = faults.of_status(exchange.status, body, text)
-    return Verdict(EndState.HTTP_ERROR, error, _with_evidence(f"HTTP {exchange.status}", raw, redactor))
+    cause = faults.cause_of(error, exchange.status, body, text)
+    message = _with_evidence(f"HTTP {exchange.status}", raw, redactor)
+    return Verdict(EndState.HTTP_ERROR, error, message, cause=cause)
 
 
 def _whole(exchange: Exchange, redactor: Redactor) -> Verdict:
@@ -148,7 +152,7 @@ def _error_object(transcript: Transcript, redactor: Redactor) -> Verdict:
     raw = error if isinstance(error, str) else as_evidence(error).decode()
     message = f"the server reported an error inside its reply: {redactor.evidence(raw)}"
     kind, code = faults.of_event(error, f"{said} {raw}"), faults.code_of(error)
-    return Verdict(EndState.ERROR_EVENT, kind, message, code, transcript)
+    return Verdict(EndState.ERROR_EVENT, kind, message, code, transcript, faults.cause_of(kind, code, error, raw))
 
 
 def _broken(exchange: Exchange, transcript: Transcript, redactor: Redactor) -> Verdict:

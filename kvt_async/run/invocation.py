@@ -100,7 +100,7 @@ class Invocation:
             if not ask and sum(pending(todo)) + (self.report.failures if self.options.retry_failed else 0) == 0:
                 continue
             reason = await self._one_server(store, interrupts, some, todo, planned, spread)
-            if reason in ("server", "interrupted"):
+            if reason in ("server", "refused", "interrupted"):
                 return reason
         return self._finished()
 
@@ -192,7 +192,7 @@ class Invocation:
         if live.interrupts.hit:
             return "interrupted"
         if live.sender.breaker.tripped.is_set():
-            return "server"
+            return live.sender.breaker.ending
         count(report, self.reader, group.runs, planned)
         if live.launched is not None:  # more servers may follow
             return "failures" if report.failures else "finished"

@@ -31,7 +31,7 @@ from kvt_async.run.progress import Progress
 from kvt_async.run.session import Run, add_generation, add_runs
 from kvt_async.run.warm_up import warm_up
 from kvt_async.store.reader import Reader
-from kvt_async.store.rows import Row
+from kvt_async.store.rows import Row, rows_of_give_ups
 from kvt_async.store.writer import Writer
 
 
@@ -172,6 +172,9 @@ class Live:
                 aclosing(feed.requests(order)) as requests,
             ):
                 await send_all(requests, pipe, workers=workers)
+                if settled := await self.sender.last_word():
+                    await self.store.save(rows_of_give_ups(settled, utc_now()))
+                    progress.settled(settled)
         finally:
             self.interrupts.settle()
             health.stop()

@@ -5,7 +5,7 @@ Counts rise only when an outcome is committed.
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kvt_async.records import Attempt, Json, Level, Outcome, Request
@@ -51,15 +51,25 @@ class Progress:
     def saved(self, outcome: Outcome) -> None:
         request, last = outcome.request, outcome.last
         level = self._level_of[request.run_id]
+        self.settled(outcome.settles)
         if last is not None:
             self.retries += last.attempt_idx - request.attempts_before
             if last.reply is not None:
                 self.done[level] += 1
                 return
         if outcome.give_up is not None:
-            self.failed[level] += 1
-            self._log("gave_up", request_id=request.request_id, reason=outcome.give_up)
-            self.failures[str(last.error_type) if last and last.error_type else outcome.give_up] += 1
+            self._gave_up(outcome, outcome.give_up)
+
+    def settled(self, given_up: Iterable[Outcome]) -> None:
+        """Requests whose end was open, and is known now."""
+        for outcome in given_up:
+            self._gave_up(outcome, outcome.give_up or "not_retryable")
+
+    def _gave_up(self, outcome: Outcome, reason: str) -> None:
+        request, last = outcome.request, outcome.last
+        self.failed[self._level_of[request.run_id]] += 1
+        self._log("gave_up", request_id=request.request_id, reason=reason)
+        self.failures[str(last.error_type) if last and last.error_type else reason] += 1
 
     def rates(self) -> tuple[float, float]:
         """Requests and output tokens per second over the last seconds."""

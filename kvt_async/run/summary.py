@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from kvt_async.contract.errors import FailuresStandError, InterruptedByUserError, ServerError
+from kvt_async.contract.errors import ConfigError, FailuresStandError, InterruptedByUserError, KvtError, ServerError
 from kvt_async.records import Json
 from kvt_async.run.levels import label
 from kvt_async.run.session import Run
@@ -18,7 +18,7 @@ class RunReport:
     generation: int
     db: str
     session_id: str | None = None  # None: there was nothing to send
-    reason: str = "finished"  # finished | failures | interrupted | server
+    reason: str = "finished"  # finished | failures | interrupted | server | refused
     planned: int = 0
     responses: int = 0
     failures: int = 0
@@ -44,7 +44,12 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        codes = {"interrupted": InterruptedByUserError, "server": ServerError, "failures": FailuresStandError}
+        codes: dict[str, type[KvtError]] = {
+            "interrupted": InterruptedByUserError,
+            "server": ServerError,
+            "refused": ConfigError,
+            "failures": FailuresStandError,
+        }
         return codes[self.reason].exit_code if self.reason in codes else 0
 
     def as_json(self) -> Json:
@@ -70,6 +75,8 @@ class RunReport:
             out.append("interrupted: everything finished so far is committed; run the same command again to resume")
         elif self.reason == "server":
             out.append("the server went away: nothing was given up; run the same command again once it is back")
+        elif self.reason == "refused":
+            out.append("the server refuses our key: nothing was given up; run the same command again with one it takes")
         elif self.read_short:
             out.append("the verdict will claim nothing of them: serve a window that holds the longest prompt, or lower "
                        "prompt.max_context_tokens, under a new experiment.exp_group_id")  # fmt: skip

@@ -1,6 +1,6 @@
 """Records -> rows: the columns of the hot tables by name, and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 from msgspec.structs import astuple
@@ -49,12 +49,22 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
 
 
 def rows_of_outcome(outcome: Outcome, session_id: str, now: str) -> list[Row]:
-    """The last try of a request, and its give-up. Empty where nothing was sent (the breaker, Ctrl-C)."""
+    """The last try of a request, its give-up, and those that it settles. Empty where nothing was sent (the breaker,
+    Ctrl-C)."""
     request = outcome.request
     rows = rows_of_attempt(request, outcome.last, session_id, now) if outcome.last else []
-    if outcome.give_up is not None:
-        rows.append(("give_ups", (request.request_id, request.series_idx, outcome.give_up, now)))
+    if outcome.give_up is not None or outcome.settles:
+        rows += rows_of_give_ups((outcome, *outcome.settles), now)
     return rows
+
+
+def rows_of_give_ups(outcomes: Iterable[Outcome], now: str) -> list[Row]:
+    """Of those outcomes that are given up."""
+    return [
+        ("give_ups", (outcome.request.request_id, outcome.request.series_idx, outcome.give_up, now))
+        for outcome in outcomes
+        if outcome.give_up is not None
+    ]
 
 
 def rows_of_requests(items: Sequence[tuple[str, str, str, str]], now: str) -> list[Row]:

@@ -248,3 +248,19 @@ async def test_no_load_and_no_server_are_said_before_anything_is_written(tmp_pat
     with pytest.raises(ConfigError, match="no load"):
         await run(settings_for(tmp_path, "http://127.0.0.1:9/v1"), QUIET)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(401, 2), (402, 5)])
+async def test_a_bench_whose_key_or_money_ends_counts_no_failure_and_goes_on(
+    tmp_path: Path, code: int, exit_code: int
+) -> None:
+    async with serving(Script(refusal=(12, code))) as (server, url):
+        settings = settings_for(tmp_path, url, "bench.concurrency=2")
+        report = await run(settings, QUIET)
+        assert (report.exit_code, report.failed) == (exit_code, 0)
+        assert 0 < report.pending < 20
+        assert query(settings, "SELECT count(*) FROM give_ups") == [(0,)]
+        server.script.refusal = None
+        report = await run(settings, QUIET)
+    assert (report.exit_code, report.failed, report.pending) == (0, 0, 0)
+    assert report.stages[0]["answered"] == 20

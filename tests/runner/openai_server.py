@@ -37,6 +37,8 @@ class Script:
     version: str = "1.0"
     log: Path | None = None  # a line per request body, flushed before the answer
     key: str | None = None
+    refused_words: str | None = None  # a prompt with these is refused by a filter
+    refusal: tuple[int, int] | None = None  # from this request on (0, 1, ...) every one gets that status
     die_after: int | None = None
     strict: bool = False  # another model name is refused
     kept: float = 1.0  # the budget that it applies where a request names none
@@ -75,6 +77,10 @@ class FakeServer:
                 file.write(hashlib.sha256(raw).hexdigest().encode() + b"\n")
         if script.key is not None and http.headers.get("Authorization") != f"Bearer {script.key}":
             return web.json_response({"error": {"message": "no such key"}}, status=401)
+        if script.refusal is not None and len(self.bodies) > script.refusal[0]:
+            return web.json_response({"error": {"message": "refused"}}, status=script.refusal[1])
+        if script.refused_words is not None and script.refused_words in body["messages"][-1]["content"]:
+            return web.json_response({"error": {"message": "filtered"}}, status=403)
         if script.strict and body["model"] != script.model:
             return web.json_response({"error": {"message": f"no model {body['model']}"}}, status=404)
         key = hashlib.sha256(raw).hexdigest()

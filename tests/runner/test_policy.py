@@ -64,12 +64,12 @@ def test_timeouts_broken_connections_and_broken_replies_are_tried_again(kind: Er
     assert is_retryable(tried(kind))
 
 
-@pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504, 529])
+@pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504, 508, 529])
 def test_statuses_that_may_pass_are_tried_again(status: int) -> None:
     assert is_retryable(tried(ErrorType.HTTP, status))
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 405, 413, 422, 507])
+@pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 405, 413, 422, 501, 505, 507, 511])
 def test_other_statuses_are_not(status: int) -> None:
     assert decided(tried(ErrorType.HTTP, status)).reason == "not_retryable"
 

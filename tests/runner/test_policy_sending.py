@@ -47,7 +47,6 @@ async def test_retry_after_is_waited_for() -> None:
         (error(500, "x"), "attempts_exhausted", 4),
         (error(400, "x"), "not_retryable", 1),
         (error(400, "maximum context length is 5"), "not_retryable", 1),
-        (error(429, "x", code="insufficient_quota"), "not_retryable", 1),
         (error(429, "x", headers={"Retry-After": "3600"}), "retry_after_too_long", 1),
         (error(500, "x", headers={"x-should-retry": "false"}), "not_retryable", 1),
     ],

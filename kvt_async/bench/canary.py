@@ -9,6 +9,7 @@ from kvt_async.contract.prompt import messages_sha256
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Level
 from kvt_async.run import canary, launch
+from kvt_async.run.canary_prompts import MOST
 from kvt_async.store.reader import Entry, Reader
 
 SALT = "canary"  # prompts of their own: the measured ones stay unseen
@@ -29,7 +30,7 @@ class Questions:
 
 def questions(workload: Workload) -> Questions:
     """As many as a sweep's canary asks."""
-    prompts = workload.prompts([Place(seq, SALT) for seq in range(canary.PROMPTS)])
+    prompts = workload.prompts([Place(seq, SALT) for seq in range(MOST)])
     entries = [
         Entry(seq, n_tokens := prompt.input_tokens, n_tokens, messages_sha256(prompt.messages), f"canary{seq}", "", "")
         for seq, prompt in enumerate(prompts)

@@ -26,6 +26,7 @@ from kvt_async.run.interrupts import Interrupts
 from kvt_async.run.levels import label
 from kvt_async.run.live import beside
 from kvt_async.run.log import RunLog
+from kvt_async.run.probes import Asking
 from kvt_async.run.server_evidence import shown
 from kvt_async.run.session import add_generation, add_runs, command_line, open_session
 from kvt_async.store.reader import Reader
@@ -164,12 +165,12 @@ class BenchInvocation:
         if not self.settings.bench.levels or not self._canary_is_owed():
             return
         asked = questions(self.workload)
-        asking = (asked, asked.entries, live.sender.probe, live.store, live.session_id)
+        asking = Asking(asked, live.sender.probe, live.store, live.session_id)
         if self.spread is not None:
-            found = await self.spread.visit(self.settings, levels, *asking)
+            found = await self.spread.visit(self.settings, levels, asked.entries, asking)
         else:
             pair = canary.pair(levels) if levels[0].apply_via != "launch" else None
-            found = await canary.run_canary(self.settings, pair, *asking) if pair is not None else None
+            found = await canary.run_canary(self.settings, pair, asked.entries, asking) if pair is not None else None
         if found is None:
             return
         self.report.canary = found.verdict

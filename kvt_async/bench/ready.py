@@ -14,8 +14,8 @@ from kvt_async.contract.urls import public_url
 from kvt_async.engine.chat import PATHS
 from kvt_async.records import Json, Level
 from kvt_async.run import server
-from kvt_async.run.canary import refuse
 from kvt_async.run.levels import label
+from kvt_async.run.probes import refuse
 from kvt_async.store.reader import Reader
 
 
@@ -30,7 +30,7 @@ async def ready(live: BenchLive, endpoints: Sequence[str], levels: Sequence[Leve
         body = encode(live.settings, prompt, level)
         for endpoint in level.endpoints:
             attempt = await live.sender.probe(endpoint, PATHS[live.settings.prompt.endpoint], body)
-            refuse(attempt, label(level))
+            refuse(attempt, label(level), live.settings)
             if attempt.reply is None:
                 raise ServerError(
                     f"the server does not answer a first request: {attempt.error_type} {attempt.error_message or ''}",

@@ -1,44 +1,32 @@
-"""Does the server apply the budget at all? Asked before a sweep, with a few prompts of the manifest itself.
+"""Does the server apply the budget at all? Asked before a sweep.
 
-Servers drop request fields they don't know, silently; a sweep over such a knob measures a flat line. So the longest
-prompts are sent at full cache twice and at a destructive budget once, with answers of several tokens (eviction after
-prefill can't change the first one of a question-aware prompt). Equal to full, twice, on all prompts: a dead knob.
+Servers drop request fields they don't know, silently; a sweep over such a knob measures a flat line. So prompts of the
+manifest, a long, a short and a middle one, are sent at full cache twice and at the config's harshest budget once, with
+answers of several tokens (eviction after prefill can't change the first one of a question-aware prompt). Where nothing
+changes, a budget that destroys is asked too; where that changes nothing either, more prompts are, and lookups of our
+own, whose answers always need their context. Equal to full, twice, on all of them: a dead knob. The sweep's own answers
+may still overrule it.
 
 Launched levels have a server each, one after the other: `Spread` asks the first two of them.
 """
 
-import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import orjson
-from msgspec import structs
 
-from kvt_async.clock import utc_now
-from kvt_async.contract.errors import ConfigError, DeadKnobError, ErrorType, ServerError
+from kvt_async.contract.errors import DeadKnobError
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.chat import PATHS
-from kvt_async.engine.kv_body import TRUNCATE, expectation, read_evidence
-from kvt_async.records import Attempt, Json, Level
+from kvt_async.engine.kv_body import TRUNCATE
+from kvt_async.records import Attempt, Level
+from kvt_async.run.canary_prompts import FIRST
 from kvt_async.run.levels import label
+from kvt_async.run.probes import Asking, Probes, refuse_all_failed
 from kvt_async.store.reader import Entry, Reader
-from kvt_async.store.writer import Writer
 
-PROMPTS = 3
-MAX_TOKENS = 32
-TRIES, PAUSE_S, MAX_PAUSE_S = 4, 0.5, 10.0
 COMMON_TOKENS = 2000
 HARSHEST = {"fraction": 0.02, "tokens": 16.0}  # asked next, where the config's own harshest level changes nothing
-Probe = Callable[[str, str, bytes], Awaitable[Attempt]]  # endpoint, path, body
 ALIVE, DEAD, INCONCLUSIVE = "alive", "dead", "inconclusive"
-
-
-class Builder(Protocol):
-    """Makes the body of a prompt at a level; `settings` say how many tokens to answer."""
-
-    def body(self, entry: Entry, level: Level, settings: Settings) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +34,7 @@ class Canary:
     verdict: str
     reason: str
     asked_in: str | None = None  # the session that asked, where it was an earlier one
+    counts: tuple[tuple[int, int], ...] = ()  # prompt tokens as the server read them, and as we counted them
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,55 +64,81 @@ def _kept(level: Level) -> float:
     return level.budget if level.unit == "fraction" else level.budget / COMMON_TOKENS
 
 
-async def run_canary(
-    settings: Settings, found: Pair, builder: Builder, entries: Sequence[Entry], probe: Probe, store: Writer,
-    session_id: str,
-) -> Canary:  # fmt: skip
-    """Ask, store every answer in `probes`, return the verdict. Raises ServerError when the server dies under it."""
-    asked = _Asked(settings, builder, probe, store, session_id)
-    canary = await _compare(asked, found, entries)
-    harsh = found.harsh
-    floor = HARSHEST.get(harsh.unit, 0.0)
-    if canary.verdict == DEAD and harsh.apply_via == "body" and harsh.budget > floor:
-        canary = await _compare(asked, replace(found, harsh=replace(harsh, budget=floor)), entries)
-    await asked.conclude(canary, harsh)
+@dataclass(slots=True)
+class _Asked:
+    """One prompt's answers: at full cache, again there, and at levels below it."""
+
+    entry: Entry
+    full: Attempt
+    again: Attempt | None = None
+    below: list[tuple[Level, Attempt]] = field(default_factory=list)
+
+
+async def run_canary(settings: Settings, levels: Pair, entries: Sequence[Entry], asking: Asking) -> Canary:
+    """Ask, store every answer in `probes`, return the verdict.
+
+    `entries`: the first few are asked at once, the others where those show nothing. Raises ServerError where the server
+    dies under it or answers no prompt, ConfigError where it will refuse the grid as well.
+    """
+    probes, harsh = Probes(settings, asking), levels.harsh
+    asked: list[_Asked] = []
+    for entry in entries[:FIRST]:
+        asked.append(await _ask(probes, levels, entry, [harsh]))
+    refuse_all_failed([one.full for one in asked])
+    canary, floor = _judge(levels, asked), HARSHEST.get(harsh.unit, 0.0)
+    destructive = replace(harsh, budget=floor) if harsh.apply_via == "body" and harsh.budget > floor else None
+    if canary.verdict == DEAD and destructive is not None:
+        for one in asked:
+            one.below.append((destructive, await probes(destructive, one.entry, ours=True)))
+        canary = _judge(levels, asked)
+    for entry in entries[FIRST:]:
+        if canary.verdict != DEAD:
+            break
+        asked.append(await _ask(probes, levels, entry, [harsh, *([destructive] if destructive else [])]))
+        canary = _judge(levels, asked)
+    canary = replace(canary, counts=_counts(asked))
+    await _conclude(probes, canary, harsh)
     return canary
 
 
 class Spread:
     """A canary over launched servers: full cache is asked where it is served, the harsh level on its own server."""
 
-    def __init__(self, found: Pair, known: Canary | None = None) -> None:
+    def __init__(self, levels: Pair, known: Canary | None = None) -> None:
         """`known`: the verdict of an earlier session on these levels."""
-        self.pair, self.known = found, known
+        self.pair, self.known = levels, known
         self.verdict: Canary | None = None
-        self._baseline: list[list[Attempt]] | None = None
+        self._asked: list[_Asked] | None = None
 
     def needs(self, levels: Sequence[Level]) -> bool:
         """Whether a server of these levels must be asked before it is sent anything."""
         if self.known is not None or self.verdict is not None:
             return False
-        return self.pair.harsh in levels or (self._baseline is None and self.pair.mild in levels)
+        return self.pair.harsh in levels or (self._asked is None and self.pair.mild in levels)
 
     async def visit(
-        self, settings: Settings, levels: Sequence[Level], builder: Builder, entries: Sequence[Entry], probe: Probe,
-        store: Writer, session_id: str,
-    ) -> Canary | None:  # fmt: skip
-        """Ask the server that is up now; the verdict once both were asked. Raises as `run_canary` does."""
-        asked = _Asked(settings, builder, probe, store, session_id)
+        self, settings: Settings, levels: Sequence[Level], entries: Sequence[Entry], asking: Asking
+    ) -> Canary | None:
+        """Ask the server that is up now; the verdict once both were asked. Raises as `run_canary` does.
+
+        Each server is up once, so no prompt can be added later: the first few are asked, and lookups of our own.
+        """
+        probes, harsh = Probes(settings, asking), self.pair.harsh
         if self.known is not None and self.verdict is None:
             self.verdict = self.known
-            await asked.conclude(self.known, self.pair.harsh)
+            await _conclude(probes, self.known, harsh)
         if not self.needs(levels):
             return None
-        if self._baseline is None and self.pair.mild in levels:
-            self._baseline = [[await asked(self.pair.mild, entry) for _ in range(2)] for entry in entries]
-        if self._baseline is None or self.pair.harsh not in levels:
+        if self._asked is None and self.pair.mild in levels:
+            chosen = [*entries[:FIRST], *(entry for entry in entries[FIRST:] if entry.seq < 0)]
+            self._asked = [await _ask(probes, self.pair, entry, []) for entry in chosen]
+            refuse_all_failed([one.full for one in self._asked])
+        if self._asked is None or harsh not in levels:
             return None
-        destroyed = [await asked(self.pair.harsh, entry) for entry in entries]
-        triples = [(*pair_, third) for pair_, third in zip(self._baseline, destroyed, strict=True)]
-        self.verdict = _judge(self.pair, entries, triples)
-        await asked.conclude(self.verdict, self.pair.harsh)
+        for one in self._asked:
+            one.below.append((harsh, await probes(harsh, one.entry, ours=one.entry.seq < 0)))
+        self.verdict = replace(_judge(self.pair, self._asked), counts=_counts(self._asked))
+        await _conclude(probes, self.verdict, harsh)
         return self.verdict
 
 
@@ -174,137 +189,59 @@ def _stopped(sent: Sequence[str]) -> str:
     return f"stopped: {', '.join(sent)} was sent and is kept, nothing of any other level was"
 
 
-def refuse(attempt: Attempt, level: str) -> None:
-    """Raises ConfigError for a probe that the server will refuse however often it is asked: so it would the grid.
-
-    An over-long prompt is no such thing: others may fit.
-    """
-    if attempt.error_type is ErrorType.HTTP and (attempt.http_status or 500) < 500:
-        raise ConfigError(
-            f"the server refuses what this config sends at level {level}: {attempt.error_message}",
-            where=attempt.endpoint,
-            do="Look at engine.base_url (most servers want /v1 at its end), model.name, prompt.endpoint, decoding and "
-            "kv.apply. Nothing of the grid was sent.",
-        )
+async def _ask(probes: Probes, levels: Pair, entry: Entry, below: Sequence[Level]) -> _Asked:
+    """Full cache twice, then the levels below; nothing more once full cache gave no answer."""
+    ours = entry.seq < 0
+    one = _Asked(entry, await probes(levels.mild, entry, ours=ours))
+    if one.full.reply is None:
+        return one
+    one.again = await probes(levels.mild, entry, ours=ours)
+    for level in below:
+        one.below.append((level, await probes(level, entry, ours=ours or level.budget != levels.harsh.budget)))
+    return one
 
 
-def choose(reader: Reader, dataset_id: str, *, shortest: bool = False) -> list[Entry]:
-    """The longest prompts (or the shortest), the same ones every time."""
-    order = "ASC" if shortest else "DESC"
-    rows = reader.rows(
-        f"SELECT seq FROM manifest_entries WHERE dataset_id = ? ORDER BY token_len {order}, example_id LIMIT ?",
-        dataset_id,
-        PROMPTS,
-    )
-    found = reader.entries(dataset_id, [row[0] for row in rows])
-    return [found[row[0]] for row in rows]
-
-
-class _Asked:
-    """Sends probes of one canary and keeps them."""
-
-    def __init__(self, settings: Settings, builder: Builder, probe: Probe, store: Writer, session_id: str) -> None:
-        n = min(max(settings.decoding.max_tokens, 8), MAX_TOKENS)
-        temperature = None if settings.decoding.temperature is None else 0  # null: the server takes none
-        decoding = settings.decoding.model_copy(update={"temperature": temperature, "max_tokens": n})
-        self.settings = settings.model_copy(update={"decoding": decoding})
-        self._builder, self._probe, self._store, self._session_id = builder, probe, store, session_id
-
-    async def __call__(self, level: Level, entry: Entry) -> Attempt:
-        body = self._builder.body(entry, level, self.settings)
-        endpoint, path = level.endpoints[0], PATHS[self.settings.prompt.endpoint]
-        attempt = await self._patiently(endpoint, path, body)
-        reply, evidence = attempt.reply, None
-        if reply is not None:
-            asked = expectation(level, entry.token_len, entry.context_tokens)
-            evidence, effective = read_evidence(asked, reply.usage, {})
-            reply = structs.replace(reply, kv_evidence=evidence, kv_effective=effective)
-            attempt = structs.replace(attempt, reply=reply)
-        detail = {
-            "example_id": entry.example.example_id,
-            "endpoint": attempt.endpoint,
-            "end_state": str(attempt.end_state),
-            "error": attempt.error_message,
-            "kv_evidence": evidence,
-            "latency_s": attempt.latency_s,
-        }
-        await self._row(label(level), hashlib.sha256(body).hexdigest(), reply.text if reply else None, None, detail)
-        refuse(attempt, label(level))
-        if attempt.http_status is None and reply is None:
-            raise ServerError(
-                f"the server stopped answering during the canary: {attempt.error_message or attempt.error_type}",
-                where=endpoint,
-                do="Look at the server's log, start it again and run the same command.",
-            )
-        return attempt
-
-    async def _patiently(self, endpoint: str, path: str, body: bytes) -> Attempt:
-        """A busy server says nothing about its knob: a refusal that may pass is asked again."""
-        attempt = await self._probe(endpoint, path, body)
-        for n in range(1, TRIES):
-            status = attempt.http_status
-            if (
-                attempt.reply is not None
-                or (status is None and n > 1)
-                or (status != 429 and 400 <= (status or 0) < 500)
-            ):
-                break
-            await asyncio.sleep(min(attempt.retry_after_s or PAUSE_S * n, MAX_PAUSE_S))
-            attempt = await self._probe(endpoint, path, body)
-        return attempt
-
-    async def conclude(self, canary: Canary, harsh: Level) -> None:
-        detail = {"reason": canary.reason} | ({"asked_in": canary.asked_in} if canary.asked_in else {})
-        await self._row(label(harsh), "", None, canary.verdict, detail)
-
-    async def _row(self, level: str, sha256: str, answer: str | None, verdict: str | None, detail: Json) -> None:
-        await self._store.insert(
-            "probes",
-            {
-                "session_id": self._session_id,
-                "kind": "canary",
-                "level": level,
-                "prompt_sha256": sha256,
-                "answer": answer,
-                "verdict": verdict,
-                "detail_json": orjson.dumps(detail).decode(),
-                "created_at": utc_now(),
-            },
-        )
-
-
-async def _compare(asked: _Asked, found: Pair, entries: Sequence[Entry]) -> Canary:
-    triples: list[tuple[Attempt, ...]] = []
-    for entry in entries:
-        triples.append(tuple([await asked(level, entry) for level in (found.mild, found.mild, found.harsh)]))
-        if any(attempt.reply is None for attempt in triples[-1]):
-            break  # nothing can be told any more
-    return _judge(found, entries, triples)
-
-
-def _judge(found: Pair, entries: Sequence[Entry], triples: Sequence[tuple[Attempt, ...]]) -> Canary:
-    """Per entry: full cache, full cache again, harsh."""
-    mild, harsh = label(found.mild), label(found.harsh)
-    same = differ = 0
-    kept: float | None = None
-    unlike: list[str] = []
-    for entry, attempts in zip(entries, triples, strict=False):
-        texts = [attempt.reply.text for attempt in attempts if attempt.reply is not None]
-        if len(texts) < len(attempts):
-            bad = next(attempt for attempt in attempts if attempt.reply is None)
-            return Canary(INCONCLUSIVE, f"a probe failed: {bad.error_message or bad.error_type}")
-        full, again, destroyed = texts
-        if full != again:
-            unlike.append(entry.example.example_id)
-        elif full != destroyed:
-            differ += 1
-        else:
-            same += 1
-        last = attempts[-1].reply
-        kept = last.kv_effective if last is not None else None
+def _judge(levels: Pair, asked: Sequence[_Asked]) -> Canary:
+    """From the prompts whose answers came: those that failed tell nothing."""
+    mild = label(levels.mild)
+    told = [
+        (one, one.full.reply.text, one.again.reply.text)
+        for one in asked
+        if one.full.reply is not None and one.again is not None and one.again.reply is not None
+    ]
+    unlike = sum(full != again for _, full, again in told)
     if unlike:
-        return Canary(INCONCLUSIVE, f"{mild} twice gave different answers to {len(unlike)} of {len(entries)} prompts")
-    if differ:
-        return Canary(ALIVE, f"{differ} of {len(entries)} answers changed between {mild} and {harsh}")
-    echo = "" if kept is None else f", although the server reports {kept:g} kept"
-    return Canary(DEAD, f"{mild} and {harsh} gave the same answer to all {same} prompts{echo}")
+        return Canary(INCONCLUSIVE, f"{mild} twice gave different answers to {unlike} of {len(told)} prompts")
+    below = [
+        (level, full, attempt.reply)
+        for one, full, _ in told
+        for level, attempt in one.below
+        if attempt.reply is not None
+    ]
+    if not below:
+        attempts = [a for one in asked for a in (one.full, one.again, *(attempt for _, attempt in one.below))]
+        failed = next((attempt for attempt in attempts if attempt is not None and attempt.reply is None), None)
+        reason = (failed.error_message or failed.error_type) if failed else "nothing was asked"
+        return Canary(INCONCLUSIVE, f"a probe failed: {reason}")
+    names = list(dict.fromkeys(label(level) for level, _, _ in below))
+    for name in names:
+        changed = [reply.text != full for level, full, reply in below if label(level) == name]
+        if any(changed):
+            return Canary(ALIVE, f"{sum(changed)} of {len(changed)} answers changed between {mild} and {name}")
+    kept = [reply.kv_effective for _, _, reply in below if reply.kv_effective is not None]
+    echo = f", although the server reports {min(kept):g} kept" if kept else ""
+    return Canary(DEAD, f"{' and '.join([mild, *names])} gave the same answer to all {len(told)} prompts{echo}")
+
+
+def _counts(asked: Sequence[_Asked]) -> tuple[tuple[int, int], ...]:
+    """Of the manifest's prompts: tokens as the server read them, and as we counted them."""
+    return tuple(
+        (one.full.marks.prompt_tokens, one.entry.token_len)
+        for one in asked
+        if one.entry.seq >= 0 and one.full.reply is not None and one.full.marks.prompt_tokens is not None
+    )
+
+
+async def _conclude(probes: Probes, canary: Canary, harsh: Level) -> None:
+    detail = {"reason": canary.reason} | ({"asked_in": canary.asked_in} if canary.asked_in else {})
+    await probes.keep(label(harsh), "", None, canary.verdict, detail)

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from kvt_async.clock import utc_now
+from kvt_async.contract.prompt_counts import is_short
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.chat import PATHS
 from kvt_async.engine.sender import Sender
@@ -16,6 +17,7 @@ from kvt_async.records import Json
 from kvt_async.run import canary as canaries
 from kvt_async.run import server
 from kvt_async.run.build import Builder
+from kvt_async.run.canary_prompts import choose, lookups, shortest
 from kvt_async.run.feed import Feed
 from kvt_async.run.group import Group
 from kvt_async.run.health import Health
@@ -27,7 +29,9 @@ from kvt_async.run.log import RunLog
 from kvt_async.run.meeting import Meeting
 from kvt_async.run.pipeline import WORKERS_PER_PLACE, Pipeline, send_all
 from kvt_async.run.plan import pending, steps
+from kvt_async.run.probes import Asking, patiently, refuse, refuse_all_failed
 from kvt_async.run.progress import Progress
+from kvt_async.run.prompt_check import has_own_tokenizer
 from kvt_async.run.session import Run, add_generation, add_runs
 from kvt_async.run.warm_up import warm_up
 from kvt_async.store.reader import Reader
@@ -84,12 +88,17 @@ class Live:
         await self.meeting.keep("start", found, shown)
 
     async def _ask_once(self, builder: Builder) -> None:
-        """A server that lists other models may take any name or none. Raises ConfigError when it takes none."""
-        level, entry = self.runs[0].level, canaries.choose(self.reader, self.dataset_id, shortest=True)[0]
+        """A server that lists other models, or none, may take any name, or be none: does it answer the shortest prompt?
+
+        Raises ConfigError when it refuses it, ServerError when it doesn't answer.
+        """
+        level, entry = self.runs[0].level, shortest(self.reader, self.dataset_id)
         decoding = self.settings.decoding.model_copy(update={"max_tokens": 1})
         body = builder.body(entry, level, self.settings.model_copy(update={"decoding": decoding}))
-        attempt = await self.sender.probe(level.endpoints[0], PATHS[self.settings.prompt.endpoint], body)
-        canaries.refuse(attempt, label(level))
+        path = PATHS[self.settings.prompt.endpoint]
+        attempt = await patiently(self.sender.probe, level.endpoints[0], path, body)
+        refuse(attempt, label(level), self.settings)
+        refuse_all_failed([attempt])
 
     async def canary(
         self, builder: Builder, *, allow_dead_knob: bool, spread: canaries.Spread | None, sent: Sequence[str]
@@ -99,21 +108,19 @@ class Live:
         `spread`: of launched levels; `sent`: labels of levels that have answers already.
         """
         levels = [run.level for run in self.runs]
-        asking = (
-            builder,
-            canaries.choose(self.reader, self.dataset_id),
-            self.sender.probe,
-            self.store,
-            self.session_id,
-        )
+        asking = Asking(builder, self.sender.probe, self.store, self.session_id)
+        entries = [*choose(self.reader, self.dataset_id), *lookups()]
         if spread is not None:
-            found = await spread.visit(self.settings, levels, *asking)
+            found = await spread.visit(self.settings, levels, entries, asking)
         else:
             pair = canaries.pair(levels) if levels[0].apply_via != "launch" else None
-            found = await canaries.run_canary(self.settings, pair, *asking) if pair is not None else None
+            found = await canaries.run_canary(self.settings, pair, entries, asking) if pair is not None else None
         if found is None:
             return None
         self.log("canary", verdict=found.verdict, reason=found.reason)
+        cut = next((count for count in found.counts if is_short(*count)), None)
+        if cut is not None and has_own_tokenizer(self.reader, self.dataset_id):
+            self.say(f"warning: the server read {cut[0]:,} tokens of a prompt of {cut[1]:,}: it cuts prompts")
         if (sentence := canaries.check(found, allow=allow_dead_knob, sent=sent)) is not None:
             self.say(f"warning: {sentence}")
         return found.verdict

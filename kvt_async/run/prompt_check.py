@@ -18,12 +18,16 @@ WHERE r.run_id = ? AND t.prompt_tokens IS NOT NULL GROUP BY 1, 2
 
 def prompts_read(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> PromptCounts:
     """What the server's counts say of these runs' answered prompts; those that were cut before sending are left out."""
-    tokenizer = reader.value("SELECT tokenizer_name FROM datasets WHERE dataset_id = ?", dataset_id)
     return together(
         judge(
             ((row[0], row[1], row[2]) for row in reader.rows(_COUNTS, dataset_id, run.run_id)),
-            exact=tokenizer != APPROX,
+            exact=has_own_tokenizer(reader, dataset_id),
         )
         for run in runs
         if run.level.policy != TRUNCATE
     )
+
+
+def has_own_tokenizer(reader: Reader, dataset_id: str) -> bool:
+    """Whether prompts were counted with a tokenizer, which the server is taken to share, rather than estimated."""
+    return bool(reader.value("SELECT tokenizer_name FROM datasets WHERE dataset_id = ?", dataset_id) != APPROX)

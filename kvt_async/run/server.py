@@ -30,7 +30,8 @@ LONG = 200  # characters; longer values are kept as their hash
 async def check_server(
     sender: Sender, settings: Settings, endpoints: Sequence[str], say: Callable[[str], None]
 ) -> bool:
-    """Ask every endpoint for its models, say what is odd. False: the model may be another than the config's.
+    """Ask every endpoint for its models, say what is odd. False: the model may be another than the config's, or this
+    may be no such server at all.
 
     Raises ServerError where nobody answers, ConfigError where the key is refused.
     """
@@ -44,6 +45,7 @@ async def check_server(
                 do=f"Put the key in the environment variable {settings.engine.api_key_env} (or .env).",
             )
         if status:
+            listed = False
             say(f"warning: {public_url(endpoint)}/models answers {status}: the server's identity is unknown")
         elif names and settings.model.name not in names:
             listed = False

@@ -26,6 +26,8 @@ class Script:
 
     # works | dead | random (unlike itself) | echo_only (reports a budget, changes nothing) | half (applies half of it)
     knob: str = "works"
+    too_long: int = 1 << 30  # characters; longer prompts are refused
+    hurts: str = ""  # the budget changes answers to prompts that hold this text alone
     window: int = 1 << 30  # tokens that it reads of a prompt
     delay_s: float = 0.0
     words: int = 6
@@ -83,6 +85,9 @@ class FakeServer:
             return web.json_response({"error": {"message": "filtered"}}, status=403)
         if script.strict and body["model"] != script.model:
             return web.json_response({"error": {"message": f"no model {body['model']}"}}, status=404)
+        if sum(len(message["content"]) for message in body["messages"]) > script.too_long:
+            error = {"message": "This model's maximum context length is exceeded", "code": "context_length_exceeded"}
+            return web.json_response({"error": error}, status=400)
         key = hashlib.sha256(raw).hexdigest()
         self.tries[key] += 1
         fault = self._fault(key, self.tries[key])
@@ -95,6 +100,8 @@ class FakeServer:
             return web.json_response({"error": {"message": "overloaded"}}, status=500)
         if fault == "http_400":
             return web.json_response({"error": {"message": "no"}}, status=400)
+        if fault in ("http_402", "http_403", "http_501"):
+            return web.json_response({"error": {"message": "not you"}}, status=int(fault[-3:]))
         if fault == "http_429":
             return web.json_response({"error": {"message": "slow"}}, status=429, headers={"Retry-After": "0"})
         if fault == "garbage":
@@ -109,6 +116,7 @@ class FakeServer:
         prompt = "".join(message["content"] for message in body["messages"])
         kv, script = body.get("kv") or {}, self.script
         seen = kv.get("budget", script.kept) if script.knob in ("works", "random", "half") else 1.0
+        seen = seen if script.hurts in prompt else 1.0
         seen = seen / 2 if script.knob == "half" and seen < 1 else seen
         salt = random.random() if script.knob == "random" else ""
         digest = hashlib.sha256(f"{prompt}|{seen}|{salt}".encode()).hexdigest()

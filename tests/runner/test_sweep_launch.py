@@ -126,7 +126,7 @@ async def test_a_dead_knob_ends_the_sweep_at_the_second_server_and_full_cache_is
     assert caught.value.exit_code == 3
     assert by_level(settings) == {"full 1.0": 3}
     asked = query(settings, "SELECT level, count(*) FROM probes WHERE verdict IS NULL GROUP BY 1 ORDER BY 1")
-    assert asked == [("full", 6), ("kv 0.2", 3)]
+    assert asked == [("full", 12), ("kv 0.2", 6)]  # three prompts and three lookups of the canary's own
     assert query(settings, "SELECT verdict FROM probes WHERE verdict IS NOT NULL") == [("dead",)]
     assert {path.name for path in (tmp_path / "runs/g/launch").iterdir()} == {"full.log", "kv-0.2.log"}
     assert alive(f"--port {unused_tcp_port}") == []

@@ -14,11 +14,17 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FONTCONFIG = (
+    '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">'
+    "<fontconfig>{folders}<cachedir>{cache}</cachedir></fontconfig>"
+)
+FONTS = ("/usr/share/fonts", "/usr/local/share/fonts")
 MISSING = "no headless Chromium on this machine: install Debian's chromium (apt-get install chromium)"
 
 
@@ -27,11 +33,17 @@ def find() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+def folder_of(font: str) -> Path | None:
+    """Where an installed font's file lies, or None."""
+    return next((file.parent for folder in FONTS for file in Path(folder).rglob(font)), None)
+
+
 class Browser:
     """`with Browser() as browser: browser.open(path, width=390)`."""
 
-    def __init__(self, patience_s: float = 60) -> None:
-        self.patience_s = patience_s
+    def __init__(self, patience_s: float = 60, *, fonts: Sequence[Path] | None = None) -> None:
+        """`fonts`: folders in which it finds its fonts; none of them: the barest machine; None: this machine's."""
+        self.patience_s, self.fonts = patience_s, fonts
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self._seen: list[dict[str, Any]] = []
@@ -52,7 +64,13 @@ class Browser:
         )  # fmt: skip
         null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
         pipes = [(os.POSIX_SPAWN_DUP2, read_end, 3), (os.POSIX_SPAWN_DUP2, write_end, 4)]
-        self._pid = os.posix_spawn(path, command, os.environ, file_actions=[*null, *pipes], setpgroup=0)
+        env = dict(os.environ)
+        if self.fonts is not None:
+            config = Path(self._home.name) / "fonts.conf"
+            folders = "".join(f"<dir>{folder}</dir>" for folder in self.fonts)
+            config.write_text(FONTCONFIG.format(folders=folders, cache=self._home.name), encoding="utf-8")
+            env["FONTCONFIG_FILE"] = str(config)
+        self._pid = os.posix_spawn(path, command, env, file_actions=[*null, *pipes], setpgroup=0)
         os.close(read_end)
         os.close(write_end)
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
-from tests.analyzer.browser import MISSING, Browser, find
+from tests.analyzer.browser import MISSING, Browser, find, folder_of
 from tests.analyzer.synthetic import make_db
 
 # No deadlines: on a shared machine a slow second says nothing about the code.
@@ -25,12 +25,32 @@ Opened = tuple[sqlite3.Connection, Settings]
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One Chromium for all tests that need one; without it they are skipped, and fail where CI asks for them."""
-    if find() is None:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
+    _needs_one()
     with Browser() as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="session", params=["no fonts", "DejaVu"])
+def dressed(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """One without a font and one with those that are widest: no layout may depend on how wide a label's letters are."""
+    _needs_one()
+    folder = folder_of("DejaVuSans.ttf") if request.param == "DejaVu" else None
+    if request.param == "DejaVu" and folder is None:
+        _lacks("no DejaVu fonts on this machine: install Debian's fonts-dejavu-core")
+    with Browser(fonts=[folder] if folder is not None else []) as chromium:
+        yield chromium
+
+
+def _needs_one() -> None:
+    if find() is None:
+        _lacks(MISSING)
+
+
+def _lacks(what: str) -> None:
+    """Skip, and fail where CI asks for everything."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @pytest.fixture

@@ -42,25 +42,25 @@ def _metrics(count: int, seconds: float) -> dict[str, object]:
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_it_opens_offline_with_every_chart_drawn_and_nothing_wider_than_the_screen(
-    browser: Browser, page: Path, width: int
+    dressed: Browser, page: Path, width: int
 ) -> None:
-    browser.open(page, width=width, wait_for=DRAWN)
-    assert browser.requests == [page.resolve().as_uri()]
-    assert browser.complaints == []
-    marks = browser.js(
+    dressed.open(page, width=width, wait_for=DRAWN)
+    assert dressed.requests == [page.resolve().as_uri()]
+    assert dressed.complaints == []
+    marks = dressed.js(
         "Object.fromEntries([...document.querySelectorAll('[data-chart]')].map(place => [place.dataset.chart,"
         " place.querySelectorAll('svg .mark-symbol path, svg .mark-line path, svg .mark-rect path').length]))"
     )
     assert set(marks) == CHARTS
     assert min(marks.values()) >= 2, marks
-    assert browser.js("document.documentElement.scrollWidth") == width
-    loose = browser.js(
+    assert dressed.js("document.documentElement.scrollWidth") == width
+    loose = dressed.js(
         "[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll') && !e.closest('details')"
         " && !e.closest('pre') && e.getBoundingClientRect().right > innerWidth)"
         ".map(e => e.tagName + ' ' + e.textContent.slice(0, 40))"
     )
     assert loose == []
-    wide = browser.js(
+    wide = dressed.js(
         "[...document.querySelectorAll('.chart')].filter(c => c.scrollWidth > c.parentElement.clientWidth + 1)"
         ".map(c => c.dataset.chart)"
     )

@@ -91,11 +91,11 @@ def test_every_chart_is_drawn(browser: Browser, page: Path, width: int) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_never_scrolls_sideways_and_wide_things_scroll_in_their_own_box(
-    browser: Browser, page: Path, width: int
+    dressed: Browser, page: Path, width: int
 ) -> None:
-    browser.open(page, width=width, wait_for=DRAWN)
-    assert browser.js("document.documentElement.scrollWidth") == width
-    loose = browser.js(
+    dressed.open(page, width=width, wait_for=DRAWN)
+    assert dressed.js("document.documentElement.scrollWidth") == width
+    loose = dressed.js(
         "[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll') && !e.closest('details')"
         " && e.getBoundingClientRect().right > innerWidth).map(e => e.tagName + ' ' + e.textContent.slice(0, 40))"
     )
@@ -103,9 +103,9 @@ def test_the_page_never_scrolls_sideways_and_wide_things_scroll_in_their_own_box
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_charts_fit_the_column_without_scrolling(browser: Browser, page: Path, width: int) -> None:
-    browser.open(page, width=width, wait_for=DRAWN)
-    wide = browser.js(
+def test_charts_fit_the_column_without_scrolling(dressed: Browser, page: Path, width: int) -> None:
+    dressed.open(page, width=width, wait_for=DRAWN)
+    wide = dressed.js(
         "[...document.querySelectorAll('.chart')].filter(c => c.scrollWidth > c.parentElement.clientWidth + 1)"
         ".map(c => c.dataset.chart + ' ' + c.scrollWidth)"
     )

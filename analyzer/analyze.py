@@ -32,7 +32,7 @@ from kvt_async.contract.settings import Analysis, Settings
 
 Floats = npt.NDArray[np.float64]
 
-ANALYZER_VERSION = "5"  # raise it whenever any derived figure could change
+ANALYZER_VERSION = "6"  # raise it whenever any derived figure could change
 STAGE = "analyze"
 
 

@@ -61,6 +61,20 @@ class Units:
     def mean(self) -> float:
         return float(np.average(self.drop, weights=self.weight)) if len(self.drop) else float("nan")
 
+    @property
+    def kish(self) -> float:
+        """How many equally weighted units the weights are worth (Kish 1965): k where all are equal."""
+        return float(len(self.drop) / np.mean(self.weight**2)) if len(self.drop) else 0.0
+
+    def hidden(self, m: float) -> float:
+        """-log of p_drop_at_least(m), were no unit to have lost or gained anything: what the sizes alone could prove.
+
+        It grows with the number of units; more of the same kind multiply it.
+        """
+        if not len(self.drop):
+            return 0.0
+        return float(np.sum(np.log1p(m / (1 - m) * self.weight / self.weight.max())))
+
     @cached_property
     def grouped(self) -> tuple[Floats, Floats, Floats]:
         """Distinct (drop, weight) pairs and how often each occurs: [g], [g], [g]."""

@@ -1,8 +1,8 @@
 """The config's own assertions about an experiment, each with what was found. Reads derived tables only.
 
-An accuracy counts as better or worse than full cache only beyond noise: the paired interval of the drop decides, not
-the difference of two means. A real gain from a smaller cache fails `flag_gains`: it is a sign of a metric that does not
-fit the task, or of a prompt that gives the answer away.
+An accuracy counts as better than full cache only beyond noise: the paired tests decide, not the difference of two
+means, adjusted (Holm) over all budgets and bins that an assertion looks at. A real gain from a smaller cache fails
+`flag_gains`: it is a sign of a metric that does not fit the task, or of a prompt that gives the answer away.
 
 `baseline` catches a wrong chat template, an unsuited metric or the wrong model before anything is compared: what full
 cache scores is known for many tasks and models, and a mean whose whole interval lies outside the expected range fails.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyzer import derived, tables
+from analyzer.compare_series import holm
 from analyzer.served import group_drifts, refuse_drift
 from kvt_async.contract.errors import CheckFailedError, ConfigError, MissingPrerequisiteError
 from kvt_async.contract.settings import Assertion, Settings
@@ -84,10 +85,10 @@ def _evaluate(assertion: Assertion, rows: _Rows, settings: Settings) -> CheckRes
 
 
 def _not_better(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
-    """No drop's interval lies below zero: nowhere is a smaller cache better than full beyond noise."""
+    """Nowhere is a smaller cache better than full beyond noise."""
     chosen = list(_chosen(assertion, rows.drops))
     tested = [row for row in chosen if row["drop_ci_high"] is not None]
-    better = [row for row in tested if row["drop_ci_high"] < 0]
+    better = _gains(tested)
     if not tested:
         return False, "no budget could be paired with full cache"
     if better:
@@ -98,10 +99,22 @@ def _not_better(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
 def _flag_gains(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
     """The same over everything, single bins included, unless the assertion narrows it."""
     chosen = list(_chosen(assertion, rows.drops, every_bin=True))
-    gains = [row for row in chosen if row["drop_ci_high"] is not None and row["drop_ci_high"] < 0]
+    gains = _gains(chosen)
     if gains:
         return False, f"{'; '.join(map(_drop, gains))}: {GAIN}"
     return True, f"no gain over full cache beyond noise in {len(chosen)} comparisons"
+
+
+def _gains(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that are proven better than full cache, with a chance of alpha/2 that any of them isn't (Holm)."""
+    tested = [json.loads(row["gains"] or "{}") for row in rows]
+    if not all(tested):
+        raise MissingPrerequisiteError(
+            "the results were made by an earlier version that did not test for gains",
+            do="Run `kvt analyze -c CONFIG` first.",
+        )
+    adjusted = holm([one["p"][str(row["kv_budget"])] for one, row in zip(tested, rows, strict=True)])
+    return [row for one, row, p in zip(tested, rows, adjusted, strict=True) if p <= one["level"]]
 
 
 def _no_failures(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:

@@ -209,7 +209,10 @@ def replace_runs(conn: sqlite3.Connection, table: str, run_ids: Iterable[str], r
 def analysed(
     conn: sqlite3.Connection, exp_group_id: str, generation: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """bin_stats rows with their run's series and budget, and budget_stats rows without the A/A control."""
+    """bin_stats rows with their run's series and budget, and budget_stats rows without the A/A control.
+
+    `gains` of the latter: JSON text, {level, p: {budget: one-sided p of "the drop is 0 or more"}} of their series.
+    """
     args = (exp_group_id, generation)
     stats = conn.execute(
         "SELECT u.series, u.kv_budget, u.kv_unit, u.is_full, u.repeat_idx, b.* FROM bin_stats b "
@@ -218,8 +221,9 @@ def analysed(
         args,
     )
     drops = conn.execute(
-        "SELECT * FROM budget_stats WHERE exp_group_id = ? AND generation = ? AND repeat_idx = 0 "
-        "ORDER BY series, kv_budget DESC, bin_idx",
+        "SELECT b.*, json_extract(t.zone_json, '$.gains') AS gains FROM budget_stats b "
+        "LEFT JOIN transition_summary t USING (exp_group_id, generation, series, bin_idx) "
+        "WHERE b.exp_group_id = ? AND b.generation = ? AND b.repeat_idx = 0 ORDER BY series, kv_budget DESC, bin_idx",
         args,
     )
     return _dicts(stats), _dicts(drops)

@@ -15,7 +15,7 @@ from analyzer.control import Noise, noise
 from analyzer.decompose import Outcomes, decompose
 from analyzer.evidence import FULL, worst
 from analyzer.looks import ONLY_LOOK, Look
-from analyzer.series import SeriesBin, cliff, length_by_budget, summary_row
+from analyzer.series import FEWEST_CONTEXTS, SeriesBin, cliff, length_by_budget, summary_row
 from analyzer.tables import Run
 from analyzer.transition import BudgetTest, Claims, Grid, against_full, claims, holm_claims
 from kvt_async.contract.settings import Analysis
@@ -60,6 +60,7 @@ def group_rows(
         b: [tests[run.run_id, b] for run in runs if run.is_full and run.repeat_idx > 0 and full] for b in everywhere
     }
     noises = {b: noise(found) for b, found in controls.items()}
+    fewest = fewest_contexts(grid, full.run_id, bins) if full else 0
     summaries = [] if series or not full else [_only_full(full, b, stats, analysis, partial) for b in everywhere]
     proven = _claims(series, tests, everywhere, analysis.alpha / 2 * look.share)
     for name, levels in series.items():
@@ -79,6 +80,7 @@ def group_rows(
                 kept_full=stats[full.run_id, b]["prompt_tokens_p50"] if full else None,
                 replicates=replicates[b][:, [column[run.run_id] for run in ([full, *levels] if full else levels)]],
                 noise=noises[b],
+                contexts=fewest if b == ALL_BINS else None,
             )
             by_bin[b].notes += look.note + notes(by_bin[b], analysis.alpha)
             by_bin[b].notes += same_effective([(run.kv_budget, stats[run.run_id, b]) for run in levels])
@@ -92,9 +94,13 @@ def group_rows(
             )
             if b == ALL_BINS:
                 row["zone_json"] |= {
-                    "cliff": cliff(list(by_bin.values())),
+                    "cliff": cliff(list(by_bin.values()), analysis.margin),
                     "length_by_budget": length_by_budget(list(by_bin.values())),
                 }
+            row["zone_json"]["gains"] = {
+                "level": analysis.alpha / 2 * look.share,
+                "p": {str(float(test.budget)): round(test.p_gain, 12) for test in by_bin[b].tests},
+            }
             status = worst([evidence[run.run_id] for run in ([full, *levels] if full else levels)])
             summaries.append(row | _about(levels[0], status, analysis, partial, look))
     pairs = {name: {run.kv_budget: run.run_id for run in levels} for name, levels in series.items()}
@@ -135,6 +141,13 @@ def series_levels(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {name: sorted(levels, key=lambda run: -run.kv_budget) for name, levels in found.items()}
 
 
+def fewest_contexts(grid: Grid, full: str, bins: Sequence[int]) -> int:
+    """Contexts that full cache has scores of in the bin that has fewest, empty bins left out."""
+    there = ~np.isnan(grid.score[full])
+    found = [int(np.count_nonzero(np.bincount(grid.cluster[grid.rows(b) & there]))) for b in bins]
+    return min((n for n in found if n), default=0)
+
+
 def notes(this: SeriesBin, alpha: float) -> list[str]:
     """Floors and ceilings that limit what this row can show."""
     said = []
@@ -142,6 +155,11 @@ def notes(this: SeriesBin, alpha: float) -> list[str]:
         said.append("ceiling: full cache is always right here, so a smaller cache can only lose")
     if this.acc and this.acc_full and min(this.acc) <= 0.02 and this.acc_full > 0.02:
         said.append("floor: at the smallest budgets nothing is left to lose")
+    if this.acc_full is not None and this.total_loss_proven and not this.resampled:
+        said.append(
+            f"resamples: a length bin holds {this.fewest} contexts, too few to say where half of the loss has "
+            f"happened or how the zone could move (that takes {FEWEST_CONTEXTS} in each)"
+        )
     if this.noise and this.tests and all(this.noise.explains(test, alpha) for test in this.tests):
         said.append("noise: every drop is within what repeated full-cache runs differ by")
     return said
@@ -245,7 +263,7 @@ _TEST_COLUMNS = (
 
 
 def _tested(test: BudgetTest, control: Noise | None, alpha: float) -> dict[str, Any]:
-    seen = test.n > 0
+    seen, proven = test.n > 0, min(test.p_loss, test.p_gain) <= alpha / 2  # no noise, then, however large that is
     return {
         "n": test.n,
         "n_clusters": test.n_clusters,
@@ -258,7 +276,7 @@ def _tested(test: BudgetTest, control: Noise | None, alpha: float) -> dict[str, 
         "p_loss": test.p_loss if seen else None,
         "p_collapse": test.p_collapse if seen else None,
         "test_method": bounds.METHOD if seen else None,
-        "within_noise": int(control.explains(test, alpha)) if control and seen else None,
+        "within_noise": int(not proven and control.explains(test, alpha)) if control and seen else None,
     }
 
 

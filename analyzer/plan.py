@@ -70,9 +70,9 @@ def plan(settings: Settings, *, flips: Flips, version: int = 0) -> Facts:
     return found | {"lines": _lines(found, bins, flips, this)}
 
 
-def chance_safe(n: int, flip_rate: float, margin: float, level: float, seed: int) -> float:
+def chance_safe(n: int, flip_rate: float, margin: float, level: float, seed: int, draws: int = DRAWS) -> float:
     """Chance that n pairs prove a budget without any true drop safe."""
-    return _share(n, flip_rate, 0.0, seed, lambda units: units.p_drop_at_least(margin) <= level)
+    return _share(n, flip_rate, 0.0, seed, lambda units: units.p_drop_at_least(margin) <= level, draws)
 
 
 def chance_loss(n: int, flip_rate: float, drop: float, level: float, seed: int) -> float:
@@ -101,16 +101,18 @@ def n_needed(flip_rate: float, margin: float, level: float, seed: int) -> int | 
     return next((n for n in sizes if chance_safe(n, flip_rate, margin, level, seed) >= POWER), None)
 
 
-def _share(n: int, flip_rate: float, drop: float, seed: int, proven: Callable[[Units], bool]) -> float:
-    """Share of DRAWS experiments in which `proven` holds: worse and better pairs are multinomial."""
+def _share(
+    n: int, flip_rate: float, drop: float, seed: int, proven: Callable[[Units], bool], draws: int = DRAWS
+) -> float:
+    """Share of `draws` experiments in which `proven` holds: worse and better pairs are multinomial."""
     noise = flip_rate * (1 - drop) / 2
     rng = np.random.default_rng([seed, n])
-    drawn = rng.multinomial(n, [drop + noise, noise, max(0.0, 1 - drop - 2 * noise)], size=DRAWS)
+    drawn = rng.multinomial(n, [drop + noise, noise, max(0.0, 1 - drop - 2 * noise)], size=draws)
     outcomes, count = np.unique(drawn, axis=0, return_counts=True)
     hits = sum(
         int(c) for (worse, better, _), c in zip(outcomes, count, strict=True) if proven(_pairs(worse, better, n))
     )
-    return hits / DRAWS
+    return hits / draws
 
 
 def _pairs(worse: int, better: int, n: int) -> Units:

@@ -10,12 +10,16 @@ import numpy.typing as npt
 from analyzer.aggregate import ALL_BINS
 from analyzer.bootstrap import percentile_interval
 from analyzer.control import Noise
-from analyzer.curve import half_loss, zone_spread
+from analyzer.curve import half_loss, monotone, zone_spread
 from analyzer.transition import BudgetTest, Claims, pairs_needed, step_drop
 from analyzer.verdicts import CANNOT_TELL, NO_BASELINE, TRANSITION, verdict, zone
 
 Floats = npt.NDArray[np.float64]
 
+FEWEST_CONTEXTS = 10  # of a bin: with fewer, intervals of the half-loss budget cover as little as 78% (half_losses)
+SURE = 0.975  # share of resamples in which bins lie closer in one than in the other
+AGREE = 0.2  # and at least this share in which they agree in it; a truth between the two leaves a gap in both
+_NOTHING = 1e-9  # kept where the level isn't reached at any budget tested: it lies somewhere down to here
 TOP = {"bits": 16.0}  # full cache on the budget axis, where it isn't 1.0 (fraction) or the prompt itself (tokens)
 
 
@@ -35,6 +39,7 @@ class SeriesBin:
     kept_full: float | None  # median prompt tokens
     replicates: Floats  # [resamples, 1 + budgets], full cache first; no columns without a baseline
     noise: Noise | None
+    contexts: int | None = None  # in the length bin that has fewest; None: this is one bin, and its tests know
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -50,6 +55,16 @@ class SeriesBin:
     @property
     def total_loss_proven(self) -> bool:
         return bool(self.tests) and self.tests[-1].p_loss <= self.claims.level
+
+    @property
+    def resampled(self) -> bool:
+        """Whether resamples show what other examples would: not with a handful of contexts in a length bin."""
+        return self.fewest >= FEWEST_CONTEXTS
+
+    @property
+    def fewest(self) -> int:
+        """Contexts in the length bin that has fewest."""
+        return self.contexts if self.contexts is not None else min((t.n_clusters for t in self.tests), default=0)
 
     def half_loss(self) -> tuple[float, Floats]:
         """Half-loss budget of the means and of every resample; NaN where there is no loss."""
@@ -95,11 +110,12 @@ def summary_row(
     row |= _token_columns(this, row)
     row |= _step_columns(this, drop_threshold, bin_means)
     detail: dict[str, Any] = {"level": this.claims.level, "notes": this.notes}
-    if this.acc_full is not None and this.tests:
+    if this.acc_full is not None and this.tests and this.resampled:
         detail["spread"] = zone_spread(this.replicates, this.axis, margin)
     if row["n_needed"] is not None:  # for the first budget not proven safe: which of the two claims it would settle
         first = this.tests[this.claims.n_safe]
-        detail["needed"] = {"budget": first.budget, "claim": "safe" if first.drop < margin else "beyond"}
+        claim = "safe" if first.drop < margin else "beyond"
+        detail["needed"] = {"budget": first.budget, "claim": claim, "drop": round(first.drop, 9)}
     if this.noise:
         detail["noise"] = {
             "repeats": this.noise.repeats,
@@ -110,36 +126,81 @@ def summary_row(
     return row | {"zone_json": detail}
 
 
-def cliff(bins: Sequence[SeriesBin]) -> dict[str, Any] | None:
+def cliff(bins: Sequence[SeriesBin], margin: float = 0.0) -> dict[str, Any] | None:
     """Does quality break at the same number of kept tokens in every bin, or at the same fraction of the prompt?
 
-    Over the bins whose loss is proven: the half-loss point of each, as a fraction and in kept tokens. The one that
-    varies less between bins (standard deviation of logs) in at least 97.5% of resamples is named; else `unclear`.
-    None with fewer than two such bins or without evidence of what was kept. Exploratory.
+    Each bin's curve loses a given share of its own full cache between two of the budgets tested; nothing was measured
+    between them, so that bracket is all that is known of the place. Brackets that have a point in common, in tokens or
+    in fractions, agree; others are apart by the gap between them on a log scale.
+
+    {constant: tokens | fraction | unclear, share_tokens, share_fraction, lost, bins}. lost: the share of full cache's
+    score that is followed through the bins, half of the second largest one proven, so that two bins at least reach it.
+    share_*: of resamples, those in which the brackets are closer in tokens (or in fractions) than in the other; the one
+    that is so in 97.5% is named if they agree in it. None with fewer than two bins whose loss is proven, or without
+    evidence of what was kept. Exploratory.
     """
-    usable = [b for b in bins if b.bin_idx >= 0 and b.acc_full is not None and b.total_loss_proven]
-    points = [b.half_loss() for b in usable]
-    tokens = [b.kept_at(replicates) for b, (_, replicates) in zip(usable, points, strict=True)]
-    if len(usable) < 2 or any(np.isnan(t).all() for t in tokens):
+    usable = [
+        b for b in bins if b.bin_idx >= 0 and (b.acc_full or 0) > margin and b.tests and b.resampled and _known(b)
+    ]
+    losses = sorted(_lost(np.array([[b.acc_full, *b.acc]]))[0, -1] for b in usable if b.total_loss_proven)
+    if len(losses) < 2:
         return None
-    in_tokens = np.stack(tokens, axis=1)
-    in_fraction = in_tokens / np.array([b.kept_full for b in usable])
-    there = ~np.isnan(in_tokens).any(axis=1)
-    closer = np.std(np.log(in_tokens[there]), axis=1) < np.std(np.log(in_fraction[there]), axis=1)
-    share = float(closer.mean()) if there.any() else 0.5
-    at = [float(b.kept_at(np.array(point))) for b, (point, _) in zip(usable, points, strict=True)]
+    level = losses[-2] / 2
+    brackets = [_bracket(_lost(b.replicates), b, level) for b in usable]
+    prompt = np.array([b.kept_full for b in usable], dtype=np.float64)
+    low, high = (np.stack([bracket[i] for bracket in brackets], axis=1) for i in (0, 1))  # [resamples, bins], tokens
+    in_tokens, in_fraction = _gap(low, high), _gap(low / prompt, np.minimum(high / prompt, 1.0))
+    share_tokens, share_fraction = float(np.mean(in_tokens < in_fraction)), float(np.mean(in_fraction < in_tokens))
+    constant = "unclear"
+    if share_tokens >= SURE and np.mean(in_tokens == 0) >= AGREE:
+        constant = "tokens"
+    elif share_fraction >= SURE and np.mean(in_fraction == 0) >= AGREE:
+        constant = "fraction"
     return {
-        "constant": "tokens" if share >= 0.975 else "fraction" if share <= 0.025 else "unclear",
-        "share_tokens": round(share, 4),
-        "bins": [
-            {
-                "bin_idx": b.bin_idx,
-                "half_loss_budget": round(point, 4),
-                "half_loss_tokens": round(kept, 1),
-                "prompt_tokens": b.kept_full,
-            }
-            for b, (point, _), kept in zip(usable, points, at, strict=True)
-        ],
+        "constant": constant,
+        "share_tokens": round(share_tokens, 4),
+        "share_fraction": round(share_fraction, 4),
+        "lost": round(float(level), 4),
+        "bins": [_described(b, level) for b in usable],
+    }
+
+
+def _known(b: SeriesBin) -> bool:
+    return bool(b.kept_full) and all(b.kept)
+
+
+def _lost(acc: Floats) -> Floats:
+    """Share of full cache's score that the monotone curve has lost at each budget: [..., 1 + budgets] -> the same."""
+    curve = monotone(acc)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(1 - curve / curve[..., :1], nan=0.0)
+
+
+def _bracket(lost: Floats, b: SeriesBin, level: float) -> tuple[Floats, Floats]:
+    """Kept tokens at the two budgets between which each curve passes the level: lost [n, 1 + budgets] -> [n], [n].
+
+    Where the first budget is beyond it, the upper end is infinite: a short prompt that is kept whole loses nothing,
+    however many tokens would be too few.
+    """
+    kept = np.array([np.inf, *b.kept, _NOTHING], dtype=np.float64)
+    reached = lost >= level - 1e-12
+    at = np.where(reached.any(axis=1), np.argmax(reached, axis=1), lost.shape[1])
+    return kept[at], kept[np.maximum(at - 1, 0)]
+
+
+def _gap(low: Floats, high: Floats) -> Floats:
+    """How far the brackets [n, bins] are from having a point in common, on a log scale: 0 where they have one."""
+    apart = np.log(low).max(axis=1) - np.log(high).min(axis=1)
+    return np.asarray(np.maximum(0.0, apart))
+
+
+def _described(b: SeriesBin, level: float) -> dict[str, Any]:
+    low, high = _bracket(_lost(np.array([[b.acc_full, *b.acc]])), b, level)
+    return {
+        "bin_idx": b.bin_idx,
+        "tokens_low": round(float(low[0]), 1),
+        "tokens_high": round(float(high[0]), 1) if np.isfinite(high[0]) else None,
+        "prompt_tokens": b.kept_full,
     }
 
 
@@ -164,7 +225,7 @@ def _bins_where(bins: Sequence[SeriesBin], budget: float, proven: Any) -> list[i
 
 def _half_loss_columns(this: SeriesBin, alpha: float) -> dict[str, Any]:
     names = ("half_loss_budget", "half_loss_ci_low", "half_loss_ci_high")
-    if this.acc_full is None or not this.total_loss_proven:
+    if this.acc_full is None or not this.total_loss_proven or not this.resampled:
         return dict.fromkeys(names)
     point, replicates = this.half_loss()
     low, high = percentile_interval(replicates, alpha)

@@ -6,6 +6,7 @@ however many budgets there are. Claims use the same tests as the shown intervals
 budget is safe exactly when the upper end of its drop's interval is below the margin.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -14,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.bounds import Units, pairs_needed_without_loss
+from analyzer.bounds import Units
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -55,6 +56,11 @@ class BudgetTest:
     p_safe: float
     p_loss: float
     p_collapse: float
+    p_gain: float = 1.0  # of "the drop is 0 or more"; 1 where no gain was seen
+    square: float = 0.0  # mean square of one unit's drop, however it weighs
+    kish: float = 0.0  # equally weighted units that the units are worth
+    heaviest: float = 1.0  # weight of the heaviest unit; their mean is 1
+    hidden: float = 0.0  # Units.hidden at the margin
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,11 @@ def against_full(
         p_safe=_p_safe(grid, full, run_id, bin_idx, margin),
         p_loss=units.p_drop_at_most(0.0),
         p_collapse=units.p_drop_at_most(margin),
+        p_gain=units.p_drop_at_least(0.0) if units.mean < 0 else 1.0,
+        square=float(np.mean(units.drop**2)) if len(units.drop) else float("nan"),
+        kish=units.kish,
+        heaviest=float(units.weight.max()) if len(units.drop) else 1.0,
+        hidden=units.hidden(margin),
     )
 
 
@@ -157,24 +168,32 @@ def holm_claims(series: dict[str, Sequence[BudgetTest]], level: float) -> dict[s
     return found
 
 
-def pairs_needed(tests: Sequence[BudgetTest], done: Claims, *, margin: float, power: float = 0.8) -> int | None:
-    """Pairs that would probably settle the first budget that is not proven safe; None when more can't be said.
+_WORST_CASE = 2.4  # units that the imagined one and skewness cost, in units of its weight, whatever their number
 
-    From the drop and spread seen there: enough to prove "less than the margin" where the drop seen is below it, else
-    "more than the margin". At least what pairs without any loss need; None when the drop seen is at the margin.
+
+def pairs_needed(tests: Sequence[BudgetTest], done: Claims, *, margin: float, power: float = 0.8) -> int | None:
+    """Pairs that would settle the first budget not proven safe with a chance of `power`, were the drop seen true.
+
+    Every bin grows alike and contexts keep their number of questions. For "less than the margin" where the drop seen is
+    below it: never fewer than prove it without any loss. Else for "more than the margin", told only where a loss is
+    proven at all: a few pairs often show a drop where there is none. None too where the drop seen lies within a fifth
+    of the margin from it: the answer would be a guess.
     """
     open_tests = sorted(tests, key=lambda t: -t.budget)[done.n_safe : len(tests) - done.n_collapse]
-    if not open_tests or np.isnan(open_tests[0].drop):
+    if not open_tests or not open_tests[0].n:
         return None
     test = open_tests[0]
-    least = pairs_needed_without_loss(margin, done.level)
-    distance = abs(margin - test.drop)
-    if distance < 0.2 * margin:  # too near to say: the answer would be a guess
+    k, distance, below = test.n_clusters, abs(margin - test.drop), test.drop < margin
+    if distance < 0.2 * margin or (not below and test.p_loss > done.level):
         return None
     z = NormalDist().inv_cdf(1 - done.level) + NormalDist().inv_cdf(power)
-    variance = max(test.spread**2, 0.0)
-    per_cluster = test.n / max(1, test.n_clusters)
-    return max(least if test.drop < margin else 0, int(np.ceil(variance * (z / distance) ** 2 * per_cluster)))
+    # Half a unit more each way, since a few pairs without a flip are no proof of none; and what unequal weights add.
+    seen = ((test.spread**2 + test.drop**2) * k + 1) / (k + 1) - test.drop**2
+    spread = math.sqrt(max(0.0, seen) + (k / test.kish - 1) * distance**2)
+    cost = 4 * distance * _WORST_CASE * test.heaviest
+    units = ((z * spread + math.sqrt((z * spread) ** 2 + cost)) / (2 * distance)) ** 2
+    least = -math.log(done.level) / test.hidden * k if below else 0.0
+    return max(math.ceil(max(units, least) * test.n / k - 1e-9), test.n + 1)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def verdict(
         first = tests[done.n_safe]  # the one that the pairs needed are about
         verb = "less" if first.drop < margin else "more"
         aim = f"to prove that {_budget(first.budget, unit)} loses {verb} than {margin:g}"
-        more = f"; {aim}, about {needed} pairs are needed" if needed else ""
+        more = f"; {aim}, about {needed} pairs are needed if it loses what it lost here" if needed else ""
         return CANNOT_TELL, f"{safe} No loss is proven either: with {tests[0].n} pairs it can't be told{more}."
     lost = f"A real loss is proven at {_budget(done.loss, unit)} and everything below it"
     if done.collapse is None:

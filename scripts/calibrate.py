@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import calibrate_sentences
 import calibrate_units
 import numpy as np
 from simulated import ALPHA, MARGIN, Row, Truth, answers, error, rate_of, simulate
@@ -207,7 +208,12 @@ def _rate_any(found: Sequence[Sequence[Claims]], event: Callable[[Claims], bool]
 
 
 TABLES = {
-    f.__name__: f for f in (errors, clustered, second_look, power, coverage, half_losses, *calibrate_units.TABLES)
+    f.__name__: f
+    for f in (
+        *(errors, clustered, second_look, power, coverage, half_losses),
+        *calibrate_units.TABLES,
+        *calibrate_sentences.TABLES,
+    )
 }
 
 

@@ -56,7 +56,7 @@ def heatmap_says(facts: Facts) -> str:
 def kept(facts: Facts) -> str:
     for name in facts.series:
         inside = cliff_range(bin_zones(facts, name))
-        if inside and constant(facts, name) in (None, "tokens"):
+        if inside and constant(facts, name) == "tokens":
             return (
                 f"{name}: the cliff lies at {count(inside[0])} to {count(inside[1])} kept tokens, whatever the length"
             )
@@ -68,8 +68,9 @@ def kept_says(facts: Facts) -> str:
 
 
 def drops(facts: Facts) -> str:
+    proven = {v.series: v.collapse_budget for v in facts.verdicts if v.bin_idx == ALL and v.collapse_budget is not None}
     whole = [d for d in facts.drops if d.bin_idx == ALL and d.repeat_idx == 0 and d.drop_failures is not None]
-    lost = [d for d in whole if (d.drop_ci_low or 0) > 0]
+    lost = [d for d in whole if d.series in proven and d.kv_budget <= proven[d.series]]
     if not lost:
         return "No loss is proven at any budget"
     if all(abs(d.drop_failures or 0) < 0.005 for d in lost):

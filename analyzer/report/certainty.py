@@ -35,7 +35,10 @@ def needs(v: Verdict, unit: str, m: str) -> str:
         return ""
     pairs, _, aim = text.partition(", ")
     head = f" {aim[0].upper()}{aim[1:]}" if aim else " To tell"
-    return f"{head}, {pairs} are needed ({v.n:,} here)."
+    seen = v.detail.get("needed", {}).get("drop")
+    if seen is None:
+        return f"{head}, {pairs} are needed ({v.n:,} here)."
+    return f"{head}, {pairs} are needed if it loses what it lost here ({number(seen, 3)} over {v.n:,} pairs)."
 
 
 def chance(v: Verdict, alpha: float) -> float:

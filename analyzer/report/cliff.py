@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-from analyzer.report.wording import budget, count, listed
+from analyzer.report.wording import count, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +19,10 @@ class BinZone:
 def cliff_range(zones: Sequence[BinZone]) -> tuple[float, float] | None:
     """Kept tokens that lie inside the zone of every bin whose zone is closed; None where no such count exists.
 
-    Bins run from short to long. Needs two bins with a zone closed on both sides and a safe ratio that falls with
-    length: otherwise nothing shows that the absolute number decides.
+    Bins run from short to long. Needs two bins with a zone closed on both sides.
     """
     closed = _closed(zones)
-    if len(closed) < 2 or not _ratio_falls(zones):
+    if len(closed) < 2:
         return None
     low = max(z.broken_tokens or 0.0 for z in closed)
     high = min(z.safe_tokens or 0.0 for z in closed)
@@ -32,53 +30,32 @@ def cliff_range(zones: Sequence[BinZone]) -> tuple[float, float] | None:
     return None if low > high or contrary else (low, high)
 
 
-def cliff(series: str, zones: Sequence[BinZone], constant: str | None = None) -> str:
-    """One sentence, or none: only what the rows show.
+def cliff(series: str, zones: Sequence[BinZone], constant: str | None) -> str:
+    """One sentence where resampling found that the number of kept tokens decides, else none.
 
-    `constant` is what resampling found to stay the same over lengths: tokens | fraction | unclear; None: not asked.
+    constant: tokens | fraction | unclear; None: not asked. Safe budgets alone show nothing: of two bins that break at
+    one ratio, the one with fewer examples is proven safe less far down.
     """
-    if constant == "fraction":
-        return ""  # told by same_ratio, for all such series together
-    if len(_closed(zones)) < 2 or not _ratio_falls(zones):
+    if constant != "tokens":
         return ""
-    first, last = zones[0], zones[-1]
-    head = f"{series}: at a fixed ratio the short bins break first"
     inside = cliff_range(zones)
-    if inside is None:
-        return (
-            f"{head} (safe to {budget(first.safe_budget)} at {first.label} tokens, to {budget(last.safe_budget)} at "
-            f"{last.label})."
-        )
-    closed = _closed(zones)
-    where = (
-        "every bin" if len(closed) == len(zones) else f"every bin where it was reached ({len(closed)} of {len(zones)})"
-    )
-    decides = (
-        "though resampling leaves open whether the number or the ratio decides"
-        if constant == "unclear"
-        else "so an absolute number decides and not a ratio (exploratory)"
-    )
+    where = f"between about {count(inside[0])} and {count(inside[1])}" if inside else "at about the same number of"
     return (
-        f"{head}: the cliff lies between about {count(inside[0])} and {count(inside[1])} kept tokens in {where}, "
-        f"{decides}."
+        f"{series}: every length bin breaks {where} kept tokens, so at a fixed ratio the short bins break first: an "
+        "absolute number decides and not a ratio (exploratory)."
     )
 
 
 def same_ratio(series: Sequence[str]) -> str:
-    """One sentence for the series whose half-loss points agree as ratios; empty for none."""
+    """One sentence for the series whose length bins agree as ratios; empty for none."""
     if not series:
         return ""
-    verb = "loses" if len(series) == 1 else "lose"
+    verb = "breaks" if len(series) == 1 else "break"
     return (
-        f"{listed(list(series))} {verb} half at about the same ratio in every length bin where the loss is proven: the "
-        "ratio decides, not a number of tokens (exploratory)."
+        f"{listed(list(series))} {verb} at about the same ratio in every length bin: the ratio decides, not a number "
+        "of tokens (exploratory)."
     )
 
 
 def _closed(zones: Sequence[BinZone]) -> list[BinZone]:
     return [z for z in zones if z.safe_tokens is not None and z.broken_tokens is not None]
-
-
-def _ratio_falls(zones: Sequence[BinZone]) -> bool:
-    ratios = [z.safe_budget for z in zones if z.safe_budget is not None]
-    return all(a >= b for a, b in pairwise(ratios)) and ratios[0] > ratios[-1]

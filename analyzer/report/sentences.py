@@ -84,14 +84,16 @@ def _zone(v: Verdict, unit: str, m: str) -> str:
     if v.half_loss_budget is not None:
         digits = 2 if unit == "fraction" else 0
         at = interval(v.half_loss_budget, v.half_loss_ci_low, v.half_loss_ci_high, digits)
-        half = f"; half of the loss has happened at {at}"
+        half = f"; half of what the smallest budget loses is lost at {at}"
     return (
         f"Transition zone: between {top} and {budget(v.zone_low, unit)}{half}. "
         f"From {budget(v.zone_low, unit)} down, the loss is proven to be beyond {m}."
     )
 
 
-def what_changed(series: str, full: BinStat | None, levels: Sequence[tuple[float, Drop]], unit: str) -> str:
+def what_changed(
+    series: str, full: BinStat | None, levels: Sequence[tuple[float, Drop]], unit: str, v: Verdict | None
+) -> str:
     """First and last point of the curve, and the largest step between neighbours."""
     known = [(b, d) for b, d in levels if d.acc_mean is not None]
     if full is None or full.acc_mean is None or not known:
@@ -100,7 +102,7 @@ def what_changed(series: str, full: BinStat | None, levels: Sequence[tuple[float
     start = interval(full.acc_mean, full.acc_ci_low, full.acc_ci_high)
     end = interval(last.acc_mean, last.acc_ci_low, last.acc_ci_high)
     loss = interval(last.drop_mean, last.drop_ci_low, last.drop_ci_high)
-    moved = _moved(last)
+    moved = _moved(low, v)
     of_full = f", {percent(ratio(last.acc_mean, full.acc_mean))} of full cache's" if full.acc_mean else ""
     text = (
         f"Accuracy of {series} {moved} from {start} at full cache to {end} at {budget(low, unit)}{of_full}: "
@@ -111,7 +113,7 @@ def what_changed(series: str, full: BinStat | None, levels: Sequence[tuple[float
     size, x, y = max(steps)
     if len(steps) > 1 and size > 0 and moved == "falls":
         where = "full cache" if x == points[0][0] else budget(x, unit)
-        text += f" The largest step, {number(size)}, lies between {where} and {budget(y, unit)}."
+        text += f" The largest step between two means, {number(size)}, lies between {where} and {budget(y, unit)}."
     return text
 
 
@@ -120,10 +122,12 @@ def ratio(value: float | None, full: float | None) -> float | None:
     return None if value is None or not full else value / full
 
 
-def _moved(d: Drop) -> str:
-    if d.drop_ci_low is not None and d.drop_ci_low > 0:
+def _moved(lowest: float, v: Verdict | None) -> str:
+    """What is proven of the smallest budget, at the level that the verdict's own claims spend."""
+    if v is not None and v.collapse_budget is not None:
         return "falls"
-    if d.drop_ci_high is not None and d.drop_ci_high < 0:
+    gains = v.detail.get("gains") if v is not None else None
+    if v is not None and gains and gains["p"].get(str(float(lowest)), 1.0) <= v.detail.get("level", 0.0):
         return "rises"
     return "goes, within its uncertainty,"
 
@@ -160,13 +164,15 @@ def safe_text(v: Verdict, unit: str) -> str:
     return NONE_PROVEN if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
 
 
-def failures_or_answers(series: str, level: float, d: Drop | None, stat: BinStat | None, unit: str) -> str:
-    """Whether the loss at one budget is wrong answers or failed requests."""
+def failures_or_answers(
+    series: str, level: float, d: Drop | None, stat: BinStat | None, unit: str, *, proven: bool
+) -> str:
+    """Whether the loss at one budget is wrong answers or failed requests; `proven`: that there is one."""
     at = budget(level, unit)
     if d is None or d.drop_mean is None or d.drop_failures is None or d.drop_answers is None or stat is None:
         return f"{series} at {at}: not known, because there is nothing to compare with."
     failed = f"{plural(stat.n_failures, 'failed request')} of {stat.n:,}"
-    if d.drop_ci_low is None or d.drop_ci_low <= 0:
+    if not proven:
         return f"{series} at {at}: no loss is proven; {failed}."
     head = f"Of the loss of {number(d.drop_mean)} of {series} at {at},"
     if abs(d.drop_failures) < 0.005:

@@ -120,9 +120,9 @@ def _changed(facts: Facts, alpha: float) -> list[str]:
     full = facts.stat(facts.full)
     if not facts.series:
         return []
-    return [sentences.what_changed(s, full, paired(facts, s), facts.unit) for s in facts.series[:1]] + [
-        sentences.series_compared(facts.comparisons, alpha, facts.unit)
-    ]
+    return [
+        sentences.what_changed(s, full, paired(facts, s), facts.unit, facts.verdict(s)) for s in facts.series[:1]
+    ] + [sentences.series_compared(facts.comparisons, alpha, facts.unit)]
 
 
 def _where(facts: Facts, m: str) -> list[str]:
@@ -163,8 +163,9 @@ def _failures(facts: Facts) -> list[str]:
     lines = []
     for series in facts.series[:1]:
         if run := _smallest(facts, series):
-            drop, stat = facts.drop(run), facts.stat(run)
-            lines.append(sentences.failures_or_answers(series, run.kv_budget, drop, stat, facts.unit))
+            drop, stat, v = facts.drop(run), facts.stat(run), facts.verdict(series)
+            proven = v is not None and v.collapse_budget is not None
+            lines.append(sentences.failures_or_answers(series, run.kv_budget, drop, stat, facts.unit, proven=proven))
     total = [s for r in facts.runs if (s := facts.stat(r))]
     failed, n = sum(s.n_failures for s in total), sum(s.n for s in total)
     if n:

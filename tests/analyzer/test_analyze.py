@@ -59,7 +59,9 @@ def test_no_loss_anywhere_is_proven_when_there_are_enough_pairs_and_not_told_whe
     assert overall(few)["n_needed"] >= 72
     assert overall(few)["safe_budget"] == 1.0
     needed = overall(few)["n_needed"]
-    assert f"; to prove that 0.5 loses less than 0.05, about {needed} pairs are needed." in overall(few)["verdict_text"]
+    assert (
+        f"; to prove that 0.5 loses less than 0.05, about {needed} pairs are needed if" in overall(few)["verdict_text"]
+    )
 
 
 def test_every_run_and_bin_has_a_row_also_an_empty_bin(experiment):
@@ -203,10 +205,8 @@ def test_a_cliff_at_one_number_of_kept_tokens_is_recognised_in_bins_of_different
     )
     cliff = json.loads(overall(conn)["zone_json"])["cliff"]
     assert cliff["constant"] == "tokens"
-    halves = [b["half_loss_budget"] for b in cliff["bins"]]
-    assert halves == sorted(halves, reverse=True)  # at a fixed ratio short bins break first
-    tokens = [b["half_loss_tokens"] for b in cliff["bins"]]
-    assert max(tokens) / min(tokens) < 1.8
+    for b in cliff["bins"]:  # each bin's bracket holds the cliff
+        assert b["tokens_low"] < 110 <= b["tokens_high"]
     safe_at = {row["budget"]: row["safe"] for row in json.loads(overall(conn)["zone_json"])["length_by_budget"]}
     assert 0 not in safe_at[0.4]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 EXPERIMENTS = 300
@@ -73,3 +74,28 @@ def test_what_enters_the_tests_keeps_every_cell_within_its_bar(calibrate, table)
     rows = list(calibrate.TABLES[table](120, 7, []))
     assert rows
     assert [row for row in rows if row[3] != "ok"] == []
+
+
+@pytest.mark.parametrize("table", ["within_noise", "gains", "forecast"])
+def test_what_is_said_beside_a_verdict_keeps_every_cell_within_its_bar(calibrate, table):
+    rows = list(calibrate.TABLES[table](80, 7, []))
+    assert rows
+    assert [row for row in rows if row[3] != "ok"] == []
+
+
+@pytest.mark.parametrize(
+    ("at", "power", "budgets", "n", "right"),
+    [
+        (400, 1, (0.5, 0.1), 50, "tokens"),  # half of what the lowest budget loses lies at one ratio, in every bin
+        (20_000, 1, (0.75, 0.5, 0.25), 50, "unclear"),  # every bin is broken at the first budget below full cache
+        (0.25, 0, (0.75, 0.5, 0.25), 50, "fraction"),
+        (12, 0.5, (0.8, 0.5, 0.3, 0.2, 0.1, 0.05), 100, "unclear"),  # neither
+    ],
+)
+def test_ratio_or_tokens_are_named_where_they_decide(calibrate, at, power, budgets, n, right):
+    from calibrate_sentences import Cliff, said
+
+    truth = Cliff(at, power, (n,) * 5, budgets=budgets)
+    found = [said(truth, np.random.default_rng(seed)) for seed in range(12)]
+    assert {*found} <= {right, "unclear"}
+    assert found.count(right) >= 9

@@ -60,6 +60,17 @@ def test_a_gain_within_noise_is_not_flagged(experiment):
     assert results[0].passed
 
 
+def test_gains_are_adjusted_for_all_budgets_and_bins_that_an_assertion_looks_at(experiment):
+    """Answers drawn anew, nothing else: one interval of 25 lies below zero, as one of 40 does by chance."""
+    asked = {"n_per_bin": 40, "p_correct": 0.6, "flips": 0.4, "seed": 8, "budgets": (1.0, 0.8, 0.6, 0.5, 0.4, 0.2)}
+    conn, settings = experiment(**asked)
+    score(conn, "synthetic")
+    analyze(conn, settings)
+    assert conn.execute("SELECT count(*) FROM budget_stats WHERE drop_ci_high < 0 AND repeat_idx = 0").fetchone()[0]
+    (found,) = check(conn, settings.model_copy(update={"check": [Assertion(**ALL[4])]}))
+    assert found.passed
+
+
 def test_failures_are_found_where_they_are(experiment):
     results = checked(experiment, ALL[1:4], failures=lambda series, budget, b: 0.5 if b == 0 else 0.0)
     assert [r.passed for r in results] == [False, True, False]

@@ -19,6 +19,10 @@ def test_the_pairs_needed_say_which_claim_at_which_budget_they_would_settle() ->
     assert says(open_at(0.5, "beyond")).endswith(
         "To prove that 0.5 loses more than 0.05, about 310 pairs are needed (25 here)."
     )
+    seen = json.dumps({"needed": {"budget": 0.8, "claim": "safe", "drop": 0.012}})
+    assert says(verdict("cannot_tell", n=25, safe_budget=1.0, n_needed=310, zone_json=seen)).endswith(
+        "about 310 pairs are needed if it loses what it lost here (0.012 over 25 pairs)."
+    )
     assert sentences.short_verdict(open_at(0.8, "safe"), "fraction") == "can't tell, needs about 310 pairs"
     enough = replace(open_at(0.8, "safe"), n=400)
     assert "needed" not in says(enough), "no number where there are already as many"

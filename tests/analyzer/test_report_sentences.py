@@ -1,5 +1,6 @@
 """What the first screen says, sentence by sentence: pure functions of persisted rows."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,8 @@ from tests.analyzer.report_blank import TRANSITION, drop, says, stat, verdict
 def test_a_transition_names_safe_budget_zone_and_half_loss_with_its_interval() -> None:
     assert says(TRANSITION) == (
         "Safe down to 0.3: there and above, the loss is proven to be below 0.05. Transition zone: between 0.3 and 0.1; "
-        "half of the loss has happened at 0.12 [0.10, 0.15]. From 0.1 down, the loss is proven to be beyond 0.05."
+        "half of what the smallest budget loses is lost at 0.12 [0.10, 0.15]. From 0.1 down, the loss is proven to be "
+        "beyond 0.05."
     )
 
 
@@ -84,14 +86,27 @@ def test_what_changed_gives_both_ends_the_paired_loss_and_the_largest_step() -> 
         (0.5, drop(0.02, -0.01, 0.05, acc_mean=0.95, acc_ci_low=0.92, acc_ci_high=0.97)),
         (0.2, drop(0.57, 0.52, 0.62, acc_mean=0.40, acc_ci_low=0.35, acc_ci_high=0.45)),
     ]
-    assert sentences.what_changed("snapkv", full, levels, "fraction") == (
+    assert sentences.what_changed("snapkv", full, levels, "fraction", TRANSITION) == (
         "Accuracy of snapkv falls from 0.97 [0.95, 0.99] at full cache to 0.40 [0.35, 0.45] at 0.2, 41% of full "
-        "cache's: a paired loss of 0.57 [0.52, 0.62] over 400 pairs. The largest step, 0.55, lies between 0.5 and 0.2."
+        "cache's: a paired loss of 0.57 [0.52, 0.62] over 400 pairs. The largest step between "
+        "two means, 0.55, lies between 0.5 and 0.2."
     )
-    flat = sentences.what_changed("snapkv", full, levels[:1], "fraction")
+    flat = sentences.what_changed("snapkv", full, levels[:1], "fraction", verdict("cannot_tell"))
     assert "goes, within its uncertainty, from 0.97" in flat
     assert "largest step" not in flat
-    assert "nothing to compare" in sentences.what_changed("snapkv", None, levels, "fraction")
+    assert "nothing to compare" in sentences.what_changed("snapkv", None, levels, "fraction", TRANSITION)
+
+
+def test_an_accuracy_falls_or_rises_in_words_only_at_the_level_of_the_verdicts_own_claims() -> None:
+    """Intervals stay at 95% where series or looks share alpha: an interval without 0 is not yet a proof there."""
+    full = stat(acc_mean=0.97, acc_ci_low=0.95, acc_ci_high=0.99)
+    lost = [(0.5, drop(0.05, 0.01, 0.09, acc_mean=0.92, acc_ci_low=0.90, acc_ci_high=0.95))]
+    detail = {"level": 0.0125, "gains": {"level": 0.0125, "p": {"0.5": 0.02}}}
+    unproven = verdict("cannot_tell", zone_json=json.dumps(detail))
+    assert "goes, within its uncertainty," in sentences.what_changed("snapkv", full, lost, "fraction", unproven)
+    detail["gains"]["p"]["0.5"] = 0.001
+    gained = verdict("cannot_tell", zone_json=json.dumps(detail))
+    assert "snapkv rises from" in sentences.what_changed("snapkv", full, lost, "fraction", gained)
 
 
 def test_safe_budgets_by_length_join_bins_that_say_the_same() -> None:
@@ -122,12 +137,12 @@ def test_safe_budgets_by_length_join_bins_that_say_the_same() -> None:
 def test_a_loss_is_split_into_failures_and_wrong_answers(failures: float, answers: float, expected: str) -> None:
     d = drop(0.5, 0.45, 0.55, drop_failures=failures, drop_answers=answers)
     failed = stat(n_failures=200 if failures > 0 else 0)
-    assert expected in sentences.failures_or_answers("snapkv", 0.2, d, failed, "fraction")
+    assert expected in sentences.failures_or_answers("snapkv", 0.2, d, failed, "fraction", proven=True)
 
 
 def test_no_proven_loss_is_not_split() -> None:
     d = drop(0.01, -0.02, 0.04, drop_failures=0.0, drop_answers=0.01)
-    assert "no loss is proven" in sentences.failures_or_answers("snapkv", 0.2, d, stat(), "fraction")
+    assert "no loss is proven" in sentences.failures_or_answers("snapkv", 0.2, d, stat(), "fraction", proven=False)
 
 
 def test_evidence_is_verified_with_its_count_or_a_label_or_contradicted_with_both_values() -> None:
@@ -173,29 +188,21 @@ def zone(label: str, safe: float | None, safe_tokens: float | None, broken_token
     return BinZone(label, safe, safe_tokens, broken_tokens)
 
 
-def test_the_absolute_cliff_is_told_when_one_count_lies_in_every_closed_zone() -> None:
+def test_the_absolute_cliff_is_told_with_the_count_that_lies_in_every_closed_zone() -> None:
     zones = [zone("128–240", 0.4, 74, 55), zone("241–480", 0.2, 72, 36), zone("481–860", 0.1, 67, 34)]
-    assert cliff("snapkv", zones) == (
-        "snapkv: at a fixed ratio the short bins break first: the cliff lies between about 55 and 67 kept tokens in "
-        "every bin, so an absolute number decides and not a ratio (exploratory)."
+    assert cliff("snapkv", zones, "tokens") == (
+        "snapkv: every length bin breaks between about 55 and 67 kept tokens, so at a fixed ratio the short bins break "
+        "first: an absolute number decides and not a ratio (exploratory)."
     )
-    assert "resampling leaves open whether the number or the ratio decides" in cliff("snapkv", zones, "unclear")
-    assert cliff("snapkv", zones, "fraction") == "", "resampling says otherwise"
-    assert same_ratio(["random", "streaming"]).startswith("random and streaming lose half at about the same ratio")
-    still_safe = zone("861–1,400", 0.05, 57, None)
-    assert "every bin where it was reached (3 of 4)" in cliff("snapkv", [*zones, still_safe])
-
-
-def test_the_cliff_stays_unsaid_or_cautious_when_the_rows_do_not_show_it() -> None:
-    ratio = [zone("short", 0.5, 90, 70), zone("long", 0.5, 900, 700)]
-    assert cliff("streaming", ratio) == ""
-    assert cliff("snapkv", [zone("short", 0.4, 74, 55), zone("long", 0.05, 86, None)]) == ""
     apart = [zone("short", 0.5, 90, 70), zone("long", 0.2, 300, 200)]
-    assert cliff("snapkv", apart) == (
-        "snapkv: at a fixed ratio the short bins break first (safe to 0.5 at short tokens, to 0.2 at long)."
-    )
-    safe_below = [zone("a", 0.4, 74, 55), zone("b", 0.2, 72, 36), zone("c", 0.01, 20, None)]
-    assert "an absolute number" not in cliff("snapkv", safe_below)
+    assert "breaks at about the same number of kept tokens, so" in cliff("snapkv", apart, "tokens")
+    assert same_ratio(["random", "streaming"]).startswith("random and streaming break at about the same ratio")
+
+
+@pytest.mark.parametrize("constant", ["unclear", "fraction", None])
+def test_safe_budgets_that_differ_between_bins_alone_say_nothing_about_tokens(constant: str | None) -> None:
+    """A bin with more examples is proven safe further down, whatever decides."""
+    assert cliff("snapkv", [zone("short", 0.5, 90, 70), zone("long", 0.2, 300, 200)], constant) == ""
 
 
 CLEAN = Client("s", "client-clean", 0.42, "loop lag p99", 0.4, 1.0, 0.2, 0.5)

@@ -153,8 +153,36 @@ def test_nothing_to_lose_and_no_baseline_are_verdicts_too():
     assert verdict([], done, acc_full=None, margin=0.05, unit="fraction", needed=None)[0] == "no_baseline"
 
 
-def test_pairs_needed_is_at_least_what_pairs_without_a_loss_need():
-    quiet = BudgetTest(0.5, "r", 20, 20, 0.0, 0, 0, 0.0, 0, 0, 0.4, 1.0, 1.0)
-    assert pairs_needed([quiet], claims([quiet], 0.025), margin=0.05) == 72
-    noisy = BudgetTest(0.5, "r", 20, 20, 0.0, 0, 0, 0.5, 2, 2, 0.4, 1.0, 1.0)
-    assert 500 < (pairs_needed([noisy], claims([noisy], 0.025), margin=0.05) or 0) < 1200
+def needed(drops, sizes=None, questions=1):
+    """Pairs needed by one budget with these drops; sizes: of the bins they lie in."""
+    drops = np.array(drops, dtype=float)
+    bins = np.zeros(len(drops), dtype=int) if sizes is None else np.repeat(np.arange(len(sizes)), sizes)
+    grid = Grid({"full": drops, "b": np.zeros(len(drops))}, bins, np.arange(len(drops)) // questions)
+    test = against_full(grid, "full", "b", 0.5, -1, margin=0.05, alpha=None)
+    return pairs_needed([test], claims([test], 0.025), margin=0.05)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "questions"), [((2, 5, 20, 80, 200), 1), ((300,), 5), ((10, 100, 100, 100, 100), 1), ((71,), 1)]
+)
+def test_pairs_needed_are_more_than_there_are_and_enough_without_a_loss(sizes, questions):
+    """Bins of unequal size and questions that share a context: 72 pairs are not 72 equal contexts."""
+    found = needed([0.0] * sum(sizes), sizes, questions)
+    assert found > sum(sizes)
+    grown = np.ceil(np.array(sizes) * found / sum(sizes)).astype(int)
+    n = int(grown.sum())
+    grid = Grid(
+        {k: np.ones(n) for k in ("full", "b")}, np.repeat(np.arange(len(grown)), grown), np.arange(n) // questions
+    )
+    assert against_full(grid, "full", "b", 0.5, -1, margin=0.05, alpha=None).p_safe <= 0.025
+
+
+def test_pairs_needed_forecast_a_loss_beyond_the_margin_only_where_a_loss_is_proven():
+    assert needed([1.0] * 4 + [-1.0] * 2 + [0.0] * 19) is None  # 0.08 by chance, as often without any loss
+    assert needed([1.0] * 15 + [0.0] * 185) > 200  # 0.075: a loss for certain, beyond 0.05 not yet
+    assert needed([1.0] * 3 + [0.0] * 57) is None  # at the margin itself: a guess
+
+
+def test_few_pairs_without_a_flip_are_no_proof_of_a_quiet_server():
+    """The forecast is not the least number, with which a single flip would spoil the proof."""
+    assert 100 < needed([0.0] * 50) < 200

@@ -16,9 +16,9 @@ from kvt_async.data.build import Ingredients, Progress, Tally, grow_manifest, ma
 from kvt_async.data.focus import BinState, allot, read_look
 from kvt_async.data.identity import dataset_id, selection_rule
 from kvt_async.data.manifest import ManifestHead, read_head
-from kvt_async.data.prompt import prompt_rule
+from kvt_async.data.prompt import NOT_CONTRACT, prompt_rule
 from kvt_async.data.sources import check_metric, check_source, open_source
-from kvt_async.data.tokens import check_tokenizer, load_tokenizer
+from kvt_async.data.tokens import Tokenizer, check_tokenizer, load_tokenizer
 
 Report = Callable[[str], None]
 Grow = Callable[[ManifestHead], Mapping[int, int]]
@@ -93,13 +93,22 @@ def prepare(
             details=differences,
             do="Undo the change in the config, or pass --force: the old file is kept beside as manifest.<sha8>.json.",
         )
-    for note in source.notes:
+    for note in (*source.notes, *_template_notes(settings, tokenizer)):
         report(note)
     kept = _keep_aside(path, found)
     head, tally = make_manifest(path, known, settings, ingredients)
     for line in [*_remarks(tally, head), *_summary(head, path), *([f"the earlier one: {kept}"] if kept else [])]:
         report(line)
     return Prepared(name, path, head, skipped=False, kept=kept)
+
+
+def _template_notes(settings: Settings, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """What the chat template does to prompts that nobody would expect."""
+    if settings.prompt.endpoint != "chat":
+        return ()
+    if settings.prompt.system is None or tokenizer.chat is None or not tokenizer.chat.drops_system():
+        return tokenizer.notes
+    return (*tokenizer.notes, "the chat template leaves prompt.system out: it is neither counted nor read")
 
 
 def _stands(
@@ -180,6 +189,8 @@ def _existing(path: Path, taken: Callable[[str], bool], *, force: bool) -> Manif
 
 def _differences(found: ManifestHead, known: Mapping[str, object]) -> tuple[str, ...]:
     stored, asked = _flat({key: getattr(found, key) for key in known}), _flat(known)
+    for key in NOT_CONTRACT:
+        stored.pop(f"prompt.{key}", None), asked.pop(f"prompt.{key}", None)
     return tuple(
         f"{key}   stored {_short(stored.get(key))}   asked {_short(asked.get(key))}"
         for key in sorted({*stored, *asked})

@@ -13,16 +13,21 @@ from kvt_async.contract.prompt import (
     render,
     template_version,
 )
+from kvt_async.contract.reasoning import left_open
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.source import Source
 from kvt_async.data.tokens import Tokenizer
 from kvt_async.records import Example
 
+NOT_CONTRACT = ("reasoning_tag", "chat_template_kwargs")
+"""Keys of the rule that only say how answers are read: manifests of before lack them, and two groups that share a
+manifest may differ in them."""
+
 
 @dataclass(frozen=True, slots=True)
 class PromptRule:
-    """How examples of one dataset become prompts: `datasets.prompt_json`. The last three are the task's, for scoring
-    and for the reader; they change nothing that is sent.
+    """How examples of one dataset become prompts: `datasets.prompt_json`. What has a default changes nothing that is
+    sent: three fields are the task's, for scoring and for the reader, and the last two say how answers begin.
     """
 
     template: str
@@ -34,9 +39,12 @@ class PromptRule:
     first_line_only: bool = False
     task_max_new_tokens: int | None = None
     task_chat_template: bool = True  # False: the task is published without a chat template
+    reasoning_tag: str | None = None  # the mark of reasoning that the prompt leaves open before the answer; None: none
+    chat_template_kwargs: dict[str, Any] | None = None  # that it was rendered with to know so
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What is None of the last two is left out: they are no part of the contract."""
+        return {k: v for k, v in asdict(self).items() if v is not None or k not in NOT_CONTRACT}
 
     def messages(self, example: Example) -> list[dict[str, str]]:
         return render(self.template, example.context, example.question, example.meta.get("turns") or (), self.system)[0]
@@ -52,6 +60,11 @@ def prompt_rule(settings: Settings, source: Source, tokenizer: Tokenizer) -> Pro
         check_template(asked.template)
     template = asked.template or source.template or DEFAULT_TEMPLATE
     counted = tokenizer.chat if asked.endpoint == "chat" else None
+    arguments = settings.decoding.extra_body.get("chat_template_kwargs") or {}
+    if asked.endpoint == "chat":
+        opened = counted.reasoning_tag(arguments) if counted and isinstance(arguments, dict) else None
+    else:
+        opened = left_open(template.rpartition("{question}")[2])
     return PromptRule(
         template=template,
         system=asked.system,
@@ -62,6 +75,8 @@ def prompt_rule(settings: Settings, source: Source, tokenizer: Tokenizer) -> Pro
         first_line_only=source.first_line_only,
         task_max_new_tokens=source.max_new_tokens,
         task_chat_template=source.chat_template,
+        reasoning_tag=opened,
+        chat_template_kwargs=(arguments or None) if opened and counted else None,
     )
 
 

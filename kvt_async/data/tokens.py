@@ -6,14 +6,21 @@ approx:chars/4 | reference (the packaged model) | a tokenizer.json or a folder h
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Settings
-from kvt_async.data.chat_template import CONFIG_NAME, TEMPLATE_NAME, ChatTemplate, files_beside, load_chat_template
+from kvt_async.data.chat_template import (
+    CONFIG_NAME,
+    OLD_TEMPLATE_NAME,
+    TEMPLATE_NAME,
+    ChatTemplate,
+    files_beside,
+    load_chat_template,
+)
 
 APPROX = "approx:chars/4"
 CHARS_PER_TOKEN = 4
@@ -27,6 +34,7 @@ class Tokenizer(Protocol):
     name: str  # as resolved: tokenizer.name, else model.name
     sha256: str  # of tokenizer.json; of the name where there is no file
     chat: ChatTemplate | None
+    notes: tuple[str, ...]  # worth saying where prompts are counted for the chat endpoint
 
     def count(self, texts: Sequence[str], *, special: bool) -> list[int]:
         """Tokens of each text. `special`: with those the tokenizer itself adds (bos); False for templated text,
@@ -50,8 +58,11 @@ class Tokenizer(Protocol):
 class FileTokenizer:
     """A `tokenizers` tokenizer; counts in batches on all cores."""
 
-    def __init__(self, data: bytes, name: str, chat: ChatTemplate | None, where: str) -> None:
-        """Raises ConfigError when `data` is no tokenizer.json."""
+    def __init__(self, data: bytes, name: str, templates: Mapping[str, bytes], where: str) -> None:
+        """`templates`: the files beside that may hold a chat template, by name.
+
+        Raises ConfigError when `data` is no tokenizer.json, or the chat template can't be used.
+        """
         from tokenizers import Tokenizer as Backend
 
         try:
@@ -60,7 +71,8 @@ class FileTokenizer:
             raise ConfigError(f"not a tokenizer.json that can be read: {error}", where=where, do=_ADVICE) from None
         self._backend.no_truncation()  # a stored max_length would hide how long a prompt is
         self._backend.no_padding()
-        self.name, self.sha256, self.chat = name, hashlib.sha256(data).hexdigest(), chat
+        self.name, self.sha256 = name, hashlib.sha256(data).hexdigest()
+        self.chat, self.notes = load_chat_template(templates, where)
 
     def count(self, texts: Sequence[str], *, special: bool) -> list[int]:
         return [len(e) for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=special)]
@@ -104,6 +116,7 @@ class ApproxTokenizer:
     def __init__(self) -> None:
         self.name, self.sha256 = APPROX, hashlib.sha256(APPROX.encode()).hexdigest()
         self.chat: ChatTemplate | None = None
+        self.notes: tuple[str, ...] = ()
 
     def count(self, texts: Sequence[str], *, special: bool) -> list[int]:
         return [-(-len(text) // CHARS_PER_TOKEN) for text in texts]
@@ -175,7 +188,7 @@ def _from_file(path: Path, name: str, where: str) -> Tokenizer:
         data, beside = path.read_bytes(), files_beside(path.parent)
     except OSError as error:
         raise ConfigError(f"the tokenizer can't be read: {error.strerror}", where=where, do=_ADVICE) from None
-    return FileTokenizer(data, name, load_chat_template(beside, where), where)
+    return FileTokenizer(data, name, beside, where)
 
 
 def _from_hub(name: str, key: str) -> Tokenizer:
@@ -184,12 +197,16 @@ def _from_hub(name: str, key: str) -> Tokenizer:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     files: dict[str, bytes] = {}
-    for wanted in (FILE_NAME, CONFIG_NAME, TEMPLATE_NAME):
+    for wanted in (FILE_NAME, CONFIG_NAME, TEMPLATE_NAME, OLD_TEMPLATE_NAME):
+        if wanted == OLD_TEMPLATE_NAME and (
+            TEMPLATE_NAME in files or b'"chat_template"' in files.get(CONFIG_NAME, b"")
+        ):
+            continue
         try:
             files[wanted] = Path(hf_hub_download(name, wanted, etag_timeout=10)).read_bytes()
         except Exception as error:  # the hub client raises many kinds: no network, no such repository, gated, no file
             absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-            if absent and wanted != FILE_NAME:
+            if (absent and wanted != FILE_NAME) or wanted == OLD_TEMPLATE_NAME:  # what was cached before lacks the last
                 continue
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(
@@ -199,4 +216,4 @@ def _from_hub(name: str, key: str) -> Tokenizer:
                 do=_ADVICE,
             ) from None
     where = f"hub:{name}"
-    return FileTokenizer(files.pop(FILE_NAME), name, load_chat_template(files, where), where)
+    return FileTokenizer(files.pop(FILE_NAME), name, files, where)

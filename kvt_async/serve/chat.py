@@ -1,14 +1,13 @@
 """Messages to the prompt text the model was trained on, and where in it the context ends."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.data.chat_template import TemplateRefusal, files_beside, load_chat_template
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.text import Encoded
 
@@ -22,43 +21,32 @@ class Message:
 
 
 class ChatTemplate:
-    """The chat_template of tokenizer_config.json, rendered as transformers renders it, in Jinja's sandbox."""
+    """The chat template of a model folder, rendered as `kvt prepare` renders it to count prompts."""
 
     def __init__(self, folder: Path) -> None:
-        from jinja2 import TemplateError
-        from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        path = folder / "tokenizer_config.json"
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            source = config["chat_template"]
-        except (OSError, ValueError, KeyError):
+        where = str(folder / "tokenizer_config.json")
+        template, notes = load_chat_template(files_beside(folder), where)
+        if template is None:
             raise ConfigError(
-                "no chat_template can be read", where=str(path), do="Use a model folder with a chat template."
-            ) from None
-        self._refused = TemplateError
-        self._tokens = {
-            name: _content(config.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")
-        }
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.globals["raise_exception"] = _raise
-        environment.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
-        try:
-            self._template = environment.from_string(source)
-        except TemplateError as problem:
-            raise ConfigError(f"chat_template: {problem}", where=str(path), do="Repair the model folder.") from None
+                "no chat_template can be read",
+                where=where,
+                details=notes,
+                do="Use a model folder with a chat template.",
+            )
+        self._template = template
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt up to where the assistant answers. Raises ApiError where the template refuses the messages."""
-        plain = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return self._template.render(messages=plain, add_generation_prompt=True, **self._tokens)
-        except self._refused as problem:
-            raise ApiError(f"The chat template refuses these messages: {problem}", param="messages") from None
+            return self._template.rendered([{"role": m.role, "content": m.content} for m in messages])
+        except TemplateRefusal as refusal:
+            raise ApiError(f"The chat template refuses these messages: {refusal}", param="messages") from None
 
     def context_end(self, messages: Sequence[Message], rendered: str, context_chars: int) -> int:
-        """The character of `rendered` where the first `context_chars` characters of the first user message end."""
+        """The character of `rendered` where the first `context_chars` characters of the first user message end.
+
+        A template may trim the message (Llama 3, Gemma): what it cut at the start is not counted.
+        """
         first = next((i for i, message in enumerate(messages) if message.role == "user"), None)
         if first is None:
             raise ApiError("kv.context_chars needs a user message: its start is the context", param="kv.context_chars")
@@ -66,12 +54,14 @@ class ChatTemplate:
         if context_chars > len(content):
             raise _beyond(context_chars, len(content), "first user message")
         start = self.render([*messages[:first], Message("user", MARK), *messages[first + 1 :]]).find(MARK)
-        if start < 0 or rendered[start : start + len(content)] != content:
-            raise ApiError(
-                "The chat template changes the first user message, so kv.context_chars can't be placed in it",
-                param="kv.context_chars",
-            )
-        return start + context_chars
+        for kept in (content, content.rstrip(), content.lstrip(), content.strip()) if start >= 0 else ():
+            if rendered.startswith(kept, start):
+                cut = len(content) - len(content.lstrip()) if kept[:1] != content[:1] else 0
+                return start + min(max(0, context_chars - cut), len(kept))
+        raise ApiError(
+            "The chat template changes the first user message, so kv.context_chars can't be placed in it",
+            param="kv.context_chars",
+        )
 
 
 def context_tokens(encoded: Encoded, end_char: int, context_chars: int, *, may_split: bool = False) -> int:
@@ -106,13 +96,3 @@ def _beyond(context_chars: int, length: int, what: str) -> ApiError:
         f"kv.context_chars = {context_chars} is more than the {length} characters of the {what}",
         param="kv.context_chars",
     )
-
-
-def _content(token: Any) -> str:
-    return str(token["content"]) if isinstance(token, dict) else str(token or "")
-
-
-def _raise(message: str) -> None:
-    from jinja2 import TemplateError
-
-    raise TemplateError(message)

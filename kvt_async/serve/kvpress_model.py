@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.serve.api_errors import ApiError
-from kvt_async.serve.chat import ChatTemplate, Message
+from kvt_async.serve.chat import MARK, ChatTemplate, Message
 from kvt_async.serve.text import Tokenizer
 
 EXTRA = ("torch", "transformers", "kvpress")
@@ -131,22 +132,35 @@ class HubTokenizer(Tokenizer):
 
 
 class HubTemplate(ChatTemplate):
-    """The model's own chat template, rendered by transformers."""
+    """The model's own chat template, rendered by transformers; texts are content parts where it reads only those."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
     def render(self, messages: Sequence[Message]) -> str:
-        from jinja2 import TemplateError
-
         if self._tokenizer.chat_template is None:
             raise ApiError("This model has no chat template; use /v1/completions", code="no_chat_template")
-        plain = [{"role": message.role, "content": message.content} for message in messages]
+        return self._rendered(messages, in_parts=self._in_parts)
+
+    @cached_property
+    def _in_parts(self) -> bool:
+        for in_parts in (False, True):
+            try:
+                if MARK in self._rendered([Message("user", MARK)], in_parts=in_parts):
+                    return in_parts
+            except ApiError:  # a lone user message says nothing here
+                return in_parts
+        raise ApiError("The chat template renders nothing of a user's message", param="messages")
+
+    def _rendered(self, messages: Sequence[Message], *, in_parts: bool) -> str:
+        said = [
+            {"role": m.role, "content": [{"type": "text", "text": m.content}] if in_parts else m.content}
+            for m in messages
+        ]
         try:
-            text = self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
-        except TemplateError as problem:
+            return str(self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+        except Exception as problem:  # a template is a program of somebody else's: it may fail in any way
             raise ApiError(f"The chat template refuses these messages: {problem}", param="messages") from None
-        return str(text)
 
 
 @contextmanager

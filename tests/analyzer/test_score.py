@@ -203,6 +203,46 @@ def test_a_group_that_was_never_run_is_refused_with_the_groups_there_are(experim
     assert "kvt sweep" in caught.value.do
 
 
+def cut_answers(conn, *, says: str, prompt: dict | None = None, sent: dict | None = None) -> set[tuple]:
+    """(budget, score) of cut answers that hold the gold and no mark; full cache's others begin with `says`."""
+    for table in ("responses", "datasets", "experiments"):
+        conn.execute(f"DROP TRIGGER {table}_no_update")
+    conn.execute("UPDATE responses SET finish_reason = 'length' WHERE request_id LIKE '%:0'")
+    conn.execute("UPDATE responses SET text = ? || text WHERE finish_reason = 'stop'", (says,))
+    if prompt is not None:
+        conn.execute("UPDATE datasets SET prompt_json = json_patch(prompt_json, ?)", (json.dumps(prompt),))
+    if sent is not None:
+        contract = json.dumps({"decoding.extra_body": {"chat_template_kwargs": sent}})
+        conn.execute("UPDATE experiments SET contract_json = ?", (contract,))
+    score(conn, "synthetic")
+    rows = conn.execute(
+        "SELECT u.kv_budget, s.score, s.failure_label FROM responses p JOIN requests r USING (request_id) "
+        "JOIN runs u USING (run_id) JOIN scores s USING (request_id) WHERE p.finish_reason = 'length'"
+    )
+    return {tuple(row) for row in rows}
+
+
+INSIDE = {(1.0, 0.0, "TRUNCATED"), (0.5, 0.0, "TRUNCATED")}
+OUTSIDE = {(1.0, 1.0, None), (0.5, 1.0, None)}
+
+
+@pytest.mark.parametrize(
+    ("given", "read_as"),
+    [
+        ({"says": ""}, OUTSIDE),
+        ({"says": "hm</think>"}, INSIDE),  # full cache's answers close what they never opened
+        ({"says": "<think>hm</think>"}, OUTSIDE),
+        ({"says": "", "prompt": {"reasoning_tag": "<think>"}}, INSIDE),  # the template opens it
+        ({"says": "", "prompt": {"reasoning_tag": "<think>"}, "sent": {"thinking": False}}, OUTSIDE),  # not this one
+        ({"says": "", "prompt": {"reasoning_tag": "[THINK]", "chat_template_kwargs": {"on": 1}}, "sent": {"on": 1}},
+         INSIDE),
+    ],
+)  # fmt: skip
+def test_a_cut_answer_without_marks_is_reasoning_where_the_template_opened_it(experiment, given, read_as):
+    conn, _ = experiment(n_bins=1, n_per_bin=6, p_correct=1.0, budgets=(1.0, 0.5))
+    assert cut_answers(conn, **given) == read_as
+
+
 def test_an_unknown_metric_stops_before_anything_is_written(experiment):
     conn, _ = experiment(n_bins=1, n_per_bin=2, metric="bleu")
     with pytest.raises(ConfigError, match="bleu"):

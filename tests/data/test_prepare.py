@@ -65,6 +65,51 @@ def test_the_completions_endpoint_is_counted_without_a_chat_template(tmp_path: P
     assert prepared.head.prompt["chat_template_sha256"] is None
 
 
+def thinking(byte_level: Path, folder: Path) -> Path:
+    """The small tokenizer with a chat template that opens reasoning unless it is told not to."""
+    folder.mkdir()
+    (folder / "tokenizer.json").write_bytes((byte_level / "tokenizer.json").read_bytes())
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content }}{% endfor %}|{% if not off %}<think>{% endif %}"
+    )
+    return folder
+
+
+def test_a_template_that_opens_reasoning_is_known_from_the_manifest_and_is_no_part_of_the_contract(
+    tmp_path: Path, byte_level: Path
+) -> None:
+    name = f"tokenizer.name={thinking(byte_level, tmp_path / 'thinks')}"
+    first, _ = quiet(jsonl_settings(tmp_path, numbered(3), name))
+    assert first.head.prompt["reasoning_tag"] == "<think>"
+    assert "chat_template_kwargs" not in first.head.prompt
+    off = "decoding.extra_body={chat_template_kwargs: {off: true}}"
+    again, _ = quiet(jsonl_settings(tmp_path, numbered(3), name, off))  # shares the manifest and is not refused
+    assert (again.skipped, again.head) == (True, first.head)
+    other, _ = quiet(jsonl_settings(tmp_path / "other", numbered(3), name, off))
+    assert "reasoning_tag" not in other.head.prompt
+    plain, _ = quiet(jsonl_settings(tmp_path / "plain", numbered(3)))
+    assert not {"reasoning_tag", "chat_template_kwargs"} & {*plain.head.prompt}  # as manifests of before
+
+
+def test_a_prompt_that_ends_in_an_open_mark_opens_reasoning_on_the_completions_endpoint_alone(tmp_path: Path) -> None:
+    template = "prompt.template='{context} {question}<think>'"
+    completions, _ = quiet(jsonl_settings(tmp_path, numbered(3), template, "prompt.endpoint=completions"))
+    assert completions.head.prompt["reasoning_tag"] == "<think>"
+    chat, _ = quiet(jsonl_settings(tmp_path, numbered(3), template))
+    assert "reasoning_tag" not in chat.head.prompt
+
+
+def test_what_the_chat_template_leaves_out_is_said(tmp_path: Path, byte_level: Path) -> None:
+    folder = tmp_path / "drops"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_bytes((byte_level / "tokenizer.json").read_bytes())
+    _, said = quiet(jsonl_settings(tmp_path / "a", numbered(3), f"tokenizer.name={folder}"))
+    assert "has no chat template" in said[0]
+    (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}")
+    _, said = quiet(jsonl_settings(tmp_path / "b", numbered(3), f"tokenizer.name={folder}", "prompt.system=hello"))
+    assert "leaves prompt.system out" in said[0]
+
+
 def test_earlier_turns_are_counted(tmp_path: Path) -> None:
     row = {**numbered(1)[0], "meta": {"turns": [["what is 7 ?", "100 101"]]}}
     without, _ = quiet(jsonl_settings(tmp_path, numbered(1)))

@@ -1,5 +1,6 @@
 """Counting: which tokenizer, what is counted, special tokens once, and the cut in the middle."""
 
+import json
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -123,17 +124,122 @@ def test_the_approximation_cuts_characters(tmp_path: Path) -> None:
     assert tokenizer.halves("a" * 16 + "b" * 17, 5) == ("a" * 8, "b" * 8)
 
 
+USER = [{"role": "user", "content": "<é>"}]
+
+
 def test_a_template_runs_in_a_sandbox_with_what_real_templates_use() -> None:
     source = (
         "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}"
         "{% generation %}{{ m.content | tojson }}{% endgeneration %}{% endfor %}{{ strftime_now('%Y') }}"
     )
     chat = ChatTemplate(source, {}, "here")
-    messages = [{"role": "system", "content": "no"}, {"role": "user", "content": "<é>"}]
-    assert chat.render(messages) == '"<é>"2024'
-    with pytest.raises(ConfigError, match="refuses this prompt"):
-        ChatTemplate("{{ ''.__class__.__mro__ }}", {}, "here").render(messages)
-    with pytest.raises(ConfigError, match="only user"):
-        ChatTemplate("{{ raise_exception('only user') }}", {}, "here").render(messages)
+    assert chat.render([{"role": "system", "content": "no"}, *USER]) == '"<é>"2024'
     with pytest.raises(ConfigError, match="not valid"):
         ChatTemplate("{% if %}", {}, "here")
+
+
+def test_tojson_takes_what_transformers_filter_takes() -> None:
+    for arguments, rendered in [
+        ("ensure_ascii=True", '{"b": "\\u00e9", "a": [1]}'),
+        ("sort_keys=True", '{"a": [1], "b": "é"}'),
+        ("separators=(',', ':')", '{"b":"é","a":[1]}'),
+        ("indent=1", '{\n "b": "é",\n "a": [\n  1\n ]\n}'),
+    ]:
+        source = "{{ {'b': 'é', 'a': [1]} | tojson(" + arguments + ") }}{{ messages[-1].content }}"
+        assert ChatTemplate(source, {}, "here").render([{"role": "user", "content": ""}]) == rendered
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ raise_exception('only user') }}", "only user"),
+        ("{{ 1 + 'a' }}", "TypeError"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{{ messages | tojson(colour='red') }}", "TypeError"),
+        ("{{ {}['x'].y }}", "has no attribute"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
+        ("{{ undefined_function() }}", "is undefined"),
+    ],
+)
+def test_whatever_goes_wrong_in_a_template_is_an_error_that_says_what_to_do(code: str, says: str) -> None:
+    with pytest.raises(ConfigError, match="refuses this prompt") as caught:
+        ChatTemplate(code + "{{ messages }}", {}, "here").render(USER)
+    assert says in str(caught.value)
+    assert "completions" in (caught.value.do or "")
+
+
+PARTS = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
+
+
+def beside(folder: Path, **files: object) -> Path:
+    """A folder with the packaged tokenizer and these files beside it; texts as they are, others as JSON."""
+    folder.mkdir()
+    with resources.as_file(resources.files("kvt_async.serve").joinpath("reference")) as packaged:
+        (folder / "tokenizer.json").write_bytes((packaged / "tokenizer.json").read_bytes())
+    for name, content in files.items():
+        path = folder / name.replace("__", ".")
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def test_a_template_that_reads_content_parts_gets_the_text_as_a_part(tmp_path: Path) -> None:
+    folder = beside(tmp_path / "parts", tokenizer_config__json={"chat_template": PARTS})
+    tokenizer = load_tokenizer(settings(tmp_path, f"tokenizer.name={folder}"))
+    assert tokenizer.chat
+    assert tokenizer.chat.render([{"role": "user", "content": "the cat"}]) == "the cat"
+    assert "content parts" in " ".join(tokenizer.notes)
+
+
+@pytest.mark.parametrize(
+    "source", ["hello", "{% for m in messages %}{{ m.role }}{% endfor %}", "{{ messages | length }}"]
+)
+def test_a_template_that_renders_nothing_of_the_prompt_is_refused(source: str) -> None:
+    with pytest.raises(ConfigError, match="renders nothing of a user's message") as caught:
+        ChatTemplate(source, {}, "here")
+    assert "completions" in (caught.value.do or "")
+
+
+def test_the_template_is_found_in_every_file_that_may_hold_it_and_its_absence_is_said(tmp_path: Path) -> None:
+    named = [{"name": "default", "template": "D{{ messages }}"}, {"name": "rag", "template": "R{{ messages }}"}]
+    for n, (files, begins) in enumerate(
+        [
+            ({"chat_template__json": {"chat_template": "J{{ messages }}"}}, "J"),
+            ({"chat_template__jinja": "X{{ messages }}", "chat_template__json": {"chat_template": "J"}}, "X"),
+            ({"tokenizer_config__json": {"chat_template": named}}, "D"),
+            ({"chat_template__json": {"chat_template": {"default": "O{{ messages }}"}}}, "O"),
+        ]
+    ):
+        tokenizer = load_tokenizer(settings(tmp_path, f"tokenizer.name={beside(tmp_path / f'a{n}', **files)}"))
+        assert tokenizer.chat
+        assert tokenizer.chat.render(USER).startswith(begins)
+        assert tokenizer.notes == ()
+    without = [({}, "has no chat template"), ({"tokenizer_config__json": {"chat_template": named[1:]}}, "(rag)")]
+    for n, (files, says) in enumerate(without):
+        tokenizer = load_tokenizer(settings(tmp_path, f"tokenizer.name={beside(tmp_path / f'b{n}', **files)}"))
+        assert tokenizer.chat is None
+        assert says in " ".join(tokenizer.notes)
+    for n, wrong in enumerate([{"chat_template": 7}, "not json"]):
+        with pytest.raises(ConfigError):
+            load_tokenizer(
+                settings(tmp_path, f"tokenizer.name={beside(tmp_path / f'c{n}', chat_template__json=wrong)}")
+            )
+
+
+def test_a_template_that_leaves_the_system_text_out_is_known() -> None:
+    keeps = "{% for m in messages %}{{ m.content | trim }}{% endfor %}"
+    assert not ChatTemplate(keeps, {}, "here").drops_system()
+    assert ChatTemplate("{{ messages[-1].content }}", {}, "here").drops_system()
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ messages }}"
+    assert not ChatTemplate(refuses, {}, "here").drops_system()  # it says so itself
+
+
+def test_a_template_tells_whether_it_opens_reasoning() -> None:
+    source = (
+        "Think between <think> and </think>.{{ messages[-1].content }}|"
+        "{% if not enable_thinking is defined or enable_thinking %}<think>\n{% else %}<think>\n\n</think>{% endif %}"
+    )
+    assert ChatTemplate(source, {}, "here").reasoning_tag({}) == "<think>"
+    assert ChatTemplate(source, {}, "here").reasoning_tag({"enable_thinking": False}) is None
+    assert ChatTemplate("<think>{{ messages[-1].content }}|", {}, "here").reasoning_tag({}) is None
+    assert ChatTemplate("{{ messages[-1].content }}[THINK]", {}, "here").reasoning_tag({}) == "[THINK]"

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import Environment
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.chat import ChatTemplate, Message, context_tokens
+from kvt_async.serve.kvpress_model import HubTemplate
 from kvt_async.serve.text import Detokenizer, StopWatch, Tokenizer
 from kvt_async.serve.weights import REFERENCE_DIR
 from tests.serve.support import GOLDEN, example
@@ -68,6 +70,60 @@ def test_a_context_longer_than_the_first_user_message_is_refused(template):
     with pytest.raises(ApiError) as refused:
         template.context_end(messages, rendered, 17)
     assert "17 is more than the 16 characters" in str(refused.value)
+
+
+def trimming(tmp_path, expression):
+    """The packaged model's chat template, with `expression` for a user's content."""
+    config = json.loads((REFERENCE_DIR / "tokenizer_config.json").read_text())
+    config["chat_template"] = config["chat_template"].replace(
+        "' <user> ' + message['content']", f"' <user> ' + ({expression})"
+    )
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    return ChatTemplate(tmp_path)
+
+
+@pytest.mark.parametrize("expression", ["message['content'] | trim", "message['content'].strip()"])
+@pytest.mark.parametrize(("lead", "trail"), [("", ""), ("\n\n", ""), ("", "\n"), (" \n", " \n\n")])
+def test_a_template_that_trims_leaves_the_context_where_it_is(tmp_path, engine, expression, lead, trail):
+    template, context = trimming(tmp_path, expression), lead + "the code of mira is anna ."
+    messages = [Message("user", f"{context} what is the code ?{trail}")]
+    rendered = template.render(messages)
+    end = template.context_end(messages, rendered, len(context))
+    assert rendered[:end].endswith("<user> the code of mira is anna .")
+    encoded = engine.tokenizer.encode(rendered, special=False)
+    assert context_tokens(encoded, end, len(context)) == 9  # <bos> <user> and seven words
+
+
+def test_a_template_that_trims_one_end_or_rewrites_the_text_is_told_apart(tmp_path):
+    messages = [Message("user", "  mira is anna . who ?  ")]
+    for expression, cut in (("message['content'].rstrip()", 0), ("message['content'].lstrip()", 2)):
+        template = trimming(tmp_path, expression)
+        rendered = template.render(messages)
+        assert template.context_end(messages, rendered, 16) == rendered.index("who") - 1, expression
+        assert template.context_end(messages, rendered, 1) == rendered.index("<user> ") + 7 + max(0, 1 - cut)
+    template = trimming(tmp_path, "message['content'] | upper")
+    with pytest.raises(ApiError, match="changes the first user message"):
+        template.context_end(messages, template.render(messages), 16)
+
+
+def test_the_kvpress_backend_renders_trims_and_parts_alike(tmp_path):
+    """transformers' own rendering stands behind it: any object with a chat_template and apply_chat_template."""
+
+    class Tokenizer:
+        def __init__(self, source):
+            self.chat_template, self._template = source, Environment(autoescape=False).from_string(source)
+
+        def apply_chat_template(self, messages, **_):
+            return self._template.render(messages=messages)
+
+    messages = [Message("user", "\nmira is anna . who ?\n")]
+    trims = HubTemplate(Tokenizer("<user> {{ messages[0].content | trim }}|"))
+    assert trims.context_end(messages, trims.render(messages), 15) == len("<user> mira is anna .")
+    parts = HubTemplate(Tokenizer("<user> {% for part in messages[0].content %}{{ part.text }}{% endfor %}|"))
+    assert parts.render(messages) == "<user> \nmira is anna . who ?\n|"
+    for source, says in (("hello", "renders nothing"), ("{{ 1 // 0 }}", "refuses these messages")):
+        with pytest.raises(ApiError, match=says):
+            HubTemplate(Tokenizer(source)).render(messages)
 
 
 @given(ids=st.lists(st.integers(0, 543), max_size=30))

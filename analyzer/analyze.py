@@ -218,14 +218,17 @@ def _check_complete(chosen: Sequence[Run], counts: Mapping[str, Progress], *, pa
     if pending and not partial:
         raise MissingPrerequisiteError(
             f"{pending} requests are still pending",
-            details=tuple(
-                f"{run.run_id}: {counts[run.run_id].pending} of {counts[run.run_id].planned}"
-                for run in chosen
-                if counts[run.run_id].pending
-            ),
-            do="Run `kvt sweep -c CONFIG` to finish them, or pass --partial to go on with what is there.",
+            details=tuple(_owed(run, counts[run.run_id]) for run in chosen if counts[run.run_id].pending),
+            do="Run `kvt sweep -c CONFIG` to finish them, or pass --partial to go on with what is there."
+            if not any(counts[run.run_id].refused for run in chosen)
+            else "Put the key or the quota right and run `kvt sweep -c CONFIG --retry-failed`, or pass --partial.",
         )
     return pending + max(0, unscored)
+
+
+def _owed(run: Run, count: Progress) -> str:
+    refused = f", {count.refused} of them refused for the key or the quota, which says nothing about them"
+    return f"{run.run_id}: {count.pending} of {count.planned}{refused if count.refused else ''}"
 
 
 def fingerprint_of(facts: sqlite3.Connection, question: Question) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from analyzer.tables import refused
 from kvt_async.contract.errors import StoreError
 
 Row = Mapping[str, Any]
@@ -120,7 +121,8 @@ def drop_scores(conn: sqlite3.Connection, run_ids: Sequence[str]) -> None:
 
 
 def drop_unfinished_scores(conn: sqlite3.Connection, run_id: str) -> None:
-    """Remove scores of requests that a new try series made pending again."""
+    """Remove scores of requests that are pending: a new try series was opened, or a refusal said nothing of them."""
+    unknown = [(request,) for request in refused(conn, run_id)]
 
     def work(c: sqlite3.Connection) -> None:
         c.execute(
@@ -131,6 +133,7 @@ def drop_unfinished_scores(conn: sqlite3.Connection, run_id: str) -> None:
             "WHERE r.run_id = ? AND p.request_id IS NULL AND f.request_id IS NULL)",
             (run_id,),
         )
+        c.executemany("DELETE FROM scores WHERE request_id = ?", unknown)
 
     in_transaction(conn, work)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from analyzer.tables import CHUNK_ROWS, Run, read_frame
+from analyzer.tables import CHUNK_ROWS, Run, read_frame, refused
 
 
 def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) -> Iterator[pl.DataFrame]:
@@ -39,8 +39,11 @@ def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) ->
         "SELECT request_id, example_id, NULL, NULL, NULL, NULL, 1, error_type, 0 FROM failures WHERE run_id = ?",
         (run.run_id,),
     )
+    unknown = refused(conn, run.run_id)
     for cursor in (answered, failed):
         while rows := cursor.fetchmany(CHUNK_ROWS):
+            if unknown and cursor is failed:
+                rows = [row for row in rows if row[0] not in unknown]
             frame = pl.DataFrame(rows, schema=schema, orient="row")
             yield frame.with_columns(pl.col("is_failure", "reasoned").cast(pl.Boolean))
 
@@ -122,6 +125,8 @@ def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
         "WHERE r.run_id = ? ORDER BY e.seq",
         (run.run_id,),
     )
+    for request in refused(conn, run.run_id):
+        failed.pop(request, None)
     while rows := cursor.fetchmany(CHUNK_ROWS):
         frame = pl.DataFrame(rows, schema=_EXPORT_COLUMNS, orient="row", strict=False)
         frame = frame.with_columns(

@@ -7,6 +7,7 @@ number of runs.
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from typing import Any
 
 import polars as pl
 
-from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.errors import ErrorType, MissingPrerequisiteError
 from kvt_async.contract.schema import connect_for_reading, missing_tables
 
 CHUNK_ROWS = 50_000
+_REFUSED_STATUS = (401, 402, 403, 407)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Progress:
     failures: int
     try_series: int
     scores: int
+    refused: int = 0  # of the pending: given up for a refusal that says nothing about the request
 
     @property
     def finished(self) -> int:
@@ -192,6 +195,7 @@ def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> di
     failed: dict[str, int] = dict(  # +: grouped after, not along the index of all requests: failures are few
         conn.execute("SELECT +run_id, count(*) FROM failures GROUP BY 1").fetchall()
     )
+    open_again = Counter(refused(conn).values()) if failed else Counter()
     tries: dict[str, int] = dict(
         conn.execute(
             "SELECT r.run_id, count(*) FROM try_series t JOIN requests r ON r.request_id = t.request_id GROUP BY 1"
@@ -204,11 +208,44 @@ def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> di
             planned.get(run.run_id, 0),
             requests,
             responses,
-            failed.get(run.run_id, 0),
+            failed.get(run.run_id, 0) - open_again[run.run_id],
             tries.get(run.run_id, 0),
             scores,
+            open_again[run.run_id],
         )
     return result
+
+
+def refused(conn: sqlite3.Connection, run_id: str | None = None) -> dict[str, str]:
+    """Requests (of one run) that were given up for a key, a quota or a right that was gone, with their run.
+
+    Such a refusal says nothing about the request, so it is pending and no failure, unless the server answered another
+    one of the same session that was sent later: then it was refused on its own account.
+    """
+    candidates = conn.execute(
+        "SELECT f.request_id, f.run_id, a.session_id, a.endpoint, max(a.started_at) FROM failures f "
+        "JOIN attempts a ON a.request_id = f.request_id "
+        f"WHERE (f.http_status IN ({_marks(_REFUSED_STATUS)}) OR f.error_type = ?) AND (? IS NULL OR f.run_id = ?) "
+        "GROUP BY f.request_id",
+        (*_REFUSED_STATUS, ErrorType.QUOTA, run_id, run_id),
+    ).fetchall()
+    if not candidates:
+        return {}
+    answered: dict[tuple[str, str], str] = {
+        (session, endpoint): started
+        for session, endpoint, started in conn.execute(
+            "SELECT session_id, endpoint, max(started_at) FROM attempts WHERE error_type IS NULL GROUP BY 1, 2"
+        )
+    }
+    return {
+        request: run
+        for request, run, session, endpoint, started in candidates
+        if answered.get((session, endpoint), "") <= started
+    }
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def counts(conn: sqlite3.Connection, run_id: str) -> tuple[int, int, int]:

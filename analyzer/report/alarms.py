@@ -43,6 +43,8 @@ def _partial(facts: Facts) -> Alarm | None:
     if not facts.partial:
         return None
     name, _, says = sentences.partial(facts.pending, facts.requests).partition(": ")
+    if refused := sum(p.refused for p in facts.progress.values()):
+        says += f" {refused:,} were refused for the key or the quota, which says nothing about them: not counted."
     return Alarm(name, says, f"{facts.pending:,} of {facts.requests:,} requests pending")
 
 

@@ -158,7 +158,7 @@ def read_facts(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
             conn, Comparison, f"FROM comparisons {mine} ORDER BY series_a, series_b, kv_budget DESC, bin_idx", here
         ),
         progress={
-            run_id: Progress(run_id, c.planned, c.requests, c.responses, c.failures)
+            run_id: Progress(run_id, c.planned, c.requests, c.responses, c.failures, c.refused)
             for run_id, c in tables.progress(conn, group, generation).items()
         },
         clients=_rows(

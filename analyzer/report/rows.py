@@ -221,6 +221,7 @@ class Progress:
     requests: int
     responses: int
     failures: int
+    refused: int = 0  # of the pending: for a key or a quota
 
     @property
     def total(self) -> int:

@@ -69,6 +69,9 @@ class Spec:
     prompt_truncated: bool = False
     reads: Callable[[int], int] | None = None  # prompt tokens as the server counts them, of those sent
     tokenizer: str = "reference"
+    refused_from: Mapping[float, int] = field(default_factory=dict)  # budget -> seq: given up from there on ...
+    refusal: tuple[str, int] = ("HttpError", 401)  # ... as this, sent at ...
+    refused_at: str = NOW
     context_words: int = 24
     round_to: int = 1
     hashes: bool = False
@@ -205,12 +208,25 @@ def _write_run(
         rows["requests"].append((request_id, run_id, ex.example_id, ex.prompt_sha256, NOW))
         if seq >= kept_rows:
             continue
+        if seq >= spec.refused_from.get(budget, len(examples)) and not full:
+            _refusal(spec, rows, request_id, ex)
+            continue
         draw = noise[seq, 1] if noise[seq, 0] < spec.flips else shared[seq]
         right = draw < _rate(spec.p_correct, series, budget, ex.bin_idx)
         near = spec.graded and not right and shared[seq] < 0.5 + noise[seq, 1] / 4
         _outcome(spec, rows, request_id, ex, series, budget, right, near, noise[seq])
     for table, width in tables.items():
         conn.executemany(f"INSERT INTO {table} VALUES ({','.join('?' * width)})", rows[table])
+
+
+def _refusal(spec: Spec, rows: dict[str, list[tuple[Any, ...]]], request_id: str, ex: _Example) -> None:
+    error, status = spec.refusal
+    rows["attempts"].append(
+        (request_id, 0, 0, _session(spec), spec.refused_at, "http://127.0.0.1:8000/v1", status, "http_error", error,
+         "no", None, None, 0.01)
+    )  # fmt: skip
+    rows["telemetry"].append(_marks(request_id, None, None, ex.token_len, None, None))
+    rows["give_ups"].append((request_id, 0, "not_retryable", spec.refused_at))
 
 
 def _outcome(

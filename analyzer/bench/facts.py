@@ -20,14 +20,15 @@ REQUESTS: dict[str, Any] = {
     "first_byte_ns": pl.Int64, "first_event_ns": pl.Int64, "first_text_ns": pl.Int64, "first_text_user_ns": pl.Int64,
     "coalesced": pl.Int64, "last_delta_ns": pl.Int64, "finish_ns": pl.Int64, "usage_ns": pl.Int64,
     "done_ns": pl.Int64, "end_ns": pl.Int64, "n_text_chunks": pl.Int64, "chunks": pl.Binary,
-    "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64, "cached_tokens": pl.Int64,
+    "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64, "cached_tokens": pl.Int64, "streamed_tokens": pl.Int64,
     "error_type": pl.String, "http_status": pl.Int64, "n_attempts": pl.Int64, "empty": pl.Int64,
 }  # fmt: skip
 """One row per request that was started: marks of its last attempt, `intended_ns` of its first in that session.
 
-`state`: response | failure | pending. `first_byte_ns` and `first_text_ns` end at the kernel's stamp where there is one,
-`first_text_user_ns` at ours. `empty`: 1 for a response without text, reasoning or tool call. `number` is its place in
-the schedule. All *_ns are of one session's monotonic clock.
+`state`: response | failure | pending. `first_byte_ns` and `first_text_ns` (of any output) end at the kernel's stamp
+where there is one, `first_text_user_ns` at ours. `streamed_tokens`: see the view attempt_metrics. `empty`: 1 for a
+response without text, reasoning or tool call. `number` is its place in the schedule. All *_ns are of one session's
+monotonic clock.
 """
 
 _REQUESTS_SQL = """
@@ -40,11 +41,10 @@ SELECT a.request_id, coalesce(t.session_id, a.session_id), a.phase,
         WHERE x.request_id = a.request_id AND x.session_id = t.session_id ORDER BY x.attempt_idx LIMIT 1),
        m.limits_ns, m.start_ns, m.conn_reused, m.conn_ready_ns, m.body_sent_ns,
        ifnull(m.first_byte_kernel_ns, m.first_byte_ns), m.first_event_ns,
-       coalesce(m.first_text_kernel_ns, min(ifnull(m.first_content_ns, m.first_reasoning_ns),
-                                            ifnull(m.first_reasoning_ns, m.first_content_ns))),
-       min(ifnull(m.first_content_ns, m.first_reasoning_ns), ifnull(m.first_reasoning_ns, m.first_content_ns)),
+       ifnull(m.first_text_kernel_ns, d.first_output_ns), d.first_output_ns,
        m.first_text_coalesced, m.last_delta_ns, m.finish_ns, m.usage_ns, m.done_ns, m.end_ns, m.n_text_chunks,
-       m.chunks, m.prompt_tokens, m.completion_tokens, m.cached_tokens, t.error_type, t.http_status,
+       m.chunks, m.prompt_tokens, m.completion_tokens, m.cached_tokens, d.streamed_tokens,
+       t.error_type, t.http_status,
        (SELECT count(*) FROM attempts n WHERE n.request_id = a.request_id),
        p.text = '' AND ifnull(p.reasoning, '') = '' AND m.first_tool_ns IS NULL
            AND ifnull(p.finish_reason, '') NOT IN ('tool_calls', 'function_call')
@@ -53,6 +53,7 @@ JOIN bench_arrivals a ON a.request_id = r.request_id
 JOIN attempts t ON t.request_id = a.request_id
      AND t.attempt_idx = (SELECT max(n.attempt_idx) FROM attempts n WHERE n.request_id = a.request_id)
 LEFT JOIN telemetry m ON m.request_id = t.request_id AND m.attempt_idx = t.attempt_idx
+LEFT JOIN attempt_metrics d ON d.request_id = t.request_id AND d.attempt_idx = t.attempt_idx
 LEFT JOIN responses p ON p.request_id = a.request_id
 LEFT JOIN give_ups g ON g.request_id = a.request_id
 WHERE r.run_id = ? ORDER BY 5

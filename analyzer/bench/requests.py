@@ -18,24 +18,26 @@ def with_metrics(frame: pl.DataFrame) -> pl.DataFrame:
 
     A reply without a token has no TTFT and no latency: it would be the fastest of all. `one_arrival`: several tokens
     came in one read, so that nobody saw how far apart the server made them: no TPOT, rather than 0.
-    `tokens`: completion tokens by usage, else the number of text chunks. `finished_ns`: the last text, else the end.
+    `tokens`: completion tokens by usage, else the number of chunks; `streamed`: those that were sent, which alone have
+    times. `finished_ns`: the last output, else the end.
     Requests that failed keep what marks they have; nobody may read a latency from them.
     """
     frame = frame.with_columns(
         finished_ns=pl.coalesce("last_delta_ns", "end_ns"),
         tokens=pl.coalesce("completion_tokens", "n_text_chunks"),
+        streamed=pl.coalesce("streamed_tokens", "n_text_chunks"),
         counted=pl.when(pl.col("completion_tokens").is_null()).then(pl.lit("chunks")).otherwise(pl.lit("usage")),
     )
     frame = frame.with_columns(
-        one_arrival=(pl.col("tokens") > 1) & (pl.col("last_delta_ns") <= pl.col("first_text_user_ns")),
+        one_arrival=(pl.col("streamed") > 1) & (pl.col("last_delta_ns") <= pl.col("first_text_user_ns")),
     )
     full = pl.col("empty").fill_null(0) == 0
     return frame.with_columns(
         ttfb_s=_seconds("first_byte_ns", "start_ns"),
         ttft_s=pl.when(full).then(_seconds("first_text_ns", "start_ns")),
         latency_s=pl.when(full).then(_seconds("finished_ns", "start_ns")),
-        tpot_s=pl.when(full & (pl.col("tokens") > 1) & ~pl.col("one_arrival")).then(
-            _seconds("last_delta_ns", "first_text_user_ns") / (pl.col("tokens") - 1)
+        tpot_s=pl.when(full & (pl.col("streamed") > 1) & ~pl.col("one_arrival")).then(
+            _seconds("last_delta_ns", "first_text_user_ns") / (pl.col("streamed") - 1)
         ),
         ttft_intended_s=pl.when(full).then(_seconds("first_text_ns", "intended_ns")),
         latency_intended_s=pl.when(full).then(_seconds("finished_ns", "intended_ns")),
@@ -74,7 +76,7 @@ def itl(frame: pl.DataFrame) -> tuple[Floats, Floats, Floats]:
     (tokens - 1) / (arrivals - 1) times and lasts that much less, so that the weighted mean is that of TPOT.
     """
     per_chunk, per_token, weights = [], [], []
-    for found, tokens in zip(gaps(frame), frame["tokens"].to_list(), strict=True):
+    for found, tokens in zip(gaps(frame), frame["streamed"].to_list(), strict=True):
         if len(found) == 0:
             continue
         share = max((tokens or 0) - 1, 1) / len(found)

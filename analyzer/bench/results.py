@@ -92,7 +92,7 @@ def result_of(conn: sqlite3.Connection, stage: facts.Stage, alpha: float) -> Res
     values, summaries, itl_weights = _metrics(answered, failed.height, n_empty, open_loop=stage.loop == "open")
     objectives = [slo.Objective.of(name, limit) for name, limit in stage.slo.items()]
     per_request = {**{name: values[name] for name in METRICS if name != "itl"}, "itl": _worst_gap(answered)}
-    one_token = (answered["tokens"].fill_null(0) == 1).to_numpy()
+    one_token = (answered["streamed"].fill_null(0) == 1).to_numpy()
     audit = schedule.audit(stage, frame)
     usage = [value for _, _, value in server_side.gauge(stage, server_side.KV_USAGE)]
     return Result(
@@ -150,7 +150,7 @@ def _worst_gap(answered: pl.DataFrame) -> Floats:
 def _unknown(answered: pl.DataFrame, per_request: Mapping[str, Floats]) -> dict[str, int]:
     """Replies that had something to show of a metric and did not: more than one token for TPOT and ITL, one else."""
     full = (answered["empty"].fill_null(0) == 0).to_numpy()
-    several = full & (answered["tokens"].fill_null(0) > 1).to_numpy()
+    several = full & (answered["streamed"].fill_null(0) > 1).to_numpy()
     return {
         name: int((np.isnan(values) & (several if name in ("tpot", "itl") else full)).sum())
         for name, values in per_request.items()

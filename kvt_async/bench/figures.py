@@ -19,18 +19,19 @@ EDGE = (
 )
 _SQL = """
 SELECT a.session_id AS session, p.request_id IS NOT NULL AS ok, t.start_ns, t.end_ns, t.last_delta_ns, t.first_byte_ns,
-       min(ifnull(t.first_content_ns, t.first_reasoning_ns),
-           ifnull(t.first_reasoning_ns, t.first_content_ns)) AS first_ns,
+       d.first_output_ns AS first_ns,
        (SELECT u.intended_ns FROM telemetry u JOIN attempts c USING (request_id, attempt_idx)
         WHERE u.request_id = r.request_id AND c.session_id = a.session_id AND u.intended_ns IS NOT NULL
         ORDER BY u.attempt_idx DESC LIMIT 1) AS intended_ns,
-       ifnull(t.completion_tokens, t.n_text_chunks) AS tokens, t.chunks
+       ifnull(t.completion_tokens, t.n_text_chunks) AS tokens, ifnull(d.streamed_tokens, t.n_text_chunks) AS streamed,
+       t.chunks
 FROM requests r JOIN bench_arrivals b USING (request_id)
 LEFT JOIN responses p USING (request_id)
 LEFT JOIN give_ups g USING (request_id)
 LEFT JOIN attempts a ON a.request_id = r.request_id
      AND a.attempt_idx = (SELECT max(m.attempt_idx) FROM attempts m WHERE m.request_id = r.request_id)
 LEFT JOIN telemetry t ON t.request_id = a.request_id AND t.attempt_idx = a.attempt_idx
+LEFT JOIN attempt_metrics d ON d.request_id = a.request_id AND d.attempt_idx = a.attempt_idx
 WHERE r.run_id = ? AND b.phase = 'measured' AND (p.request_id IS NOT NULL OR g.request_id IS NOT NULL)
 """
 
@@ -47,6 +48,7 @@ class Figures:
     first_byte_ns: NDArray[np.float64]
     end_ns: NDArray[np.float64]  # last text
     tokens: NDArray[np.float64]  # output
+    streamed: NDArray[np.float64]  # of them, those that were sent and so have times
     chunks: list[bytes | None]
 
     @property
@@ -92,14 +94,18 @@ class Figures:
     def _seconds(self, metric: str) -> NDArray[np.float64]:
         found: NDArray[np.float64]
         if metric == "itl":
-            gaps = [np.diff([offset for offset, _ in decode_chunks(blob)]) / 1e6 for blob in self.chunks if blob]
+            gaps = [np.diff(sorted({at for at, _ in decode_chunks(blob)})) / 1e6 for blob in self.chunks if blob]
             return np.concatenate([*gaps, np.full(int((~self.ok).sum()), np.inf)])
         with np.errstate(invalid="ignore", divide="ignore"):
             found = {
                 "ttft": (self.first_ns - self.begin_ns) / 1e9,
                 "ttfb": (self.first_byte_ns - self.begin_ns) / 1e9,
                 "latency": (self.end_ns - self.begin_ns) / 1e9,
-                "tpot": np.where(self.tokens > 1, (self.end_ns - self.first_ns) / 1e9 / (self.tokens - 1), np.nan),
+                "tpot": np.where(
+                    (self.streamed > 1) & (self.end_ns > self.first_ns),  # one arrival shows no gap
+                    (self.end_ns - self.first_ns) / 1e9 / (self.streamed - 1),
+                    np.nan,
+                ),
             }[metric]
         found = np.where(self.ok, found, np.inf)
         answer: NDArray[np.float64] = found[~np.isnan(found)]
@@ -136,5 +142,6 @@ def stage_figures(reader: Reader, run_id: str, rate_per_s: float | None) -> Figu
         first_byte_ns=column("first_byte_ns") - base,
         end_ns=np.where(np.isnan(last), end, last),
         tokens=column("tokens"),
+        streamed=column("streamed"),
         chunks=[row["chunks"] for row in rows],
     )

@@ -5,7 +5,9 @@ tables (and reads older schemas). Fact tables are guarded by triggers made here 
 """
 
 import os
+import re
 import sqlite3
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -91,6 +93,22 @@ def watch_derived(conn: sqlite3.Connection) -> None:
     conn.execute(_SCORES_WATCH)
 
 
+def views_of_today(conn: sqlite3.Connection) -> None:
+    """Definitions belong to the program, not to a database: where an older kvt made a view otherwise, ours takes its
+    place on this connection. Nothing is written."""
+    made = dict(conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
+    for name, text in _views().items():
+        if made.get(name) != f"CREATE VIEW {text}":
+            conn.execute(f"CREATE TEMP VIEW {text}")
+
+
+@cache
+def _views() -> dict[str, str]:
+    """Name -> `name AS SELECT ...`, as SQLite keeps it."""
+    found = re.findall(r"^CREATE VIEW IF NOT EXISTS (\w+)(.*?);$", schema_sql(), re.MULTILINE | re.DOTALL)
+    return {name: name + rest for name, rest in found}
+
+
 def connect_for_writing(db: Path) -> sqlite3.Connection:
     """Open (creating it and its folder) for the runner: WAL, synchronous=FULL, schema made and checked.
 
@@ -153,6 +171,7 @@ def connect_for_reading(
             conn.close()
             raise _other_version(db, version)
         _common_pragmas(conn)
+        views_of_today(conn)
         if write_derived:  # no wait for the disk at each commit: what a power cut takes is computed again
             conn.execute("PRAGMA synchronous=NORMAL")
         return conn

@@ -164,8 +164,8 @@ CREATE TABLE IF NOT EXISTS responses (          -- the one successful attempt of
     request_id       TEXT PRIMARY KEY REFERENCES requests,  -- the request
     attempt_idx      INTEGER NOT NULL,  -- which try
     text             TEXT NOT NULL,             -- content deltas joined; may be empty
-    reasoning        TEXT,                      -- reasoning deltas joined: stored, never scored
-    finish_reason    TEXT,  -- as the server said it
+    reasoning        TEXT,                      -- reasoning deltas joined, under all their names; never scored
+    finish_reason    TEXT,                      -- the word that ended it; NULL: only [DONE], or a whole body, did
     usage_json       TEXT,                      -- the server's usage object as sent; NULL: none came
     kv_evidence_json TEXT,                      -- {requested, effective, unit, source, ...}
     kv_effective     REAL,                      -- effective budget in the run's kv_unit; NULL: nothing shows it
@@ -190,22 +190,22 @@ CREATE TABLE IF NOT EXISTS telemetry (          -- marks of one attempt: monoton
     first_event_ns     INTEGER,                 -- first complete SSE event
     first_reasoning_ns INTEGER,                 -- first non-empty reasoning delta
     first_content_ns   INTEGER,                 -- first non-empty content delta
-    first_tool_ns      INTEGER,  -- first tool-call delta
-    last_delta_ns      INTEGER,                 -- last non-empty text delta
-    finish_ns          INTEGER,                 -- chunk with a finish_reason
+    first_tool_ns      INTEGER,  -- first tool-call or function-call delta
+    last_delta_ns      INTEGER,                 -- last non-empty delta: text, reasoning, tool call
+    finish_ns          INTEGER,                 -- chunk with a finish_reason that ends a reply
     usage_ns           INTEGER,                 -- chunk with usage
     done_ns            INTEGER,                 -- [DONE]
     end_ns             INTEGER,                 -- reply closed, or failure noticed
     stamp_source       TEXT    NOT NULL,        -- user | transport | kernel: who stamped arrivals
     first_byte_kernel_ns INTEGER,               -- kernel receive stamp of the first body byte, on our clock
-    first_text_kernel_ns INTEGER,               -- kernel receive stamp of the first text, on our clock
-    first_text_coalesced INTEGER,               -- 1: its read held more than one event, so its stamp is an upper bound
+    first_text_kernel_ns INTEGER,               -- kernel receive stamp of the first output, on our clock
+    first_text_coalesced INTEGER,               -- 1: its read held more output events, so its stamp is an upper bound
     n_events           INTEGER,  -- complete SSE events
-    n_text_chunks      INTEGER,  -- non-empty text deltas
+    n_text_chunks      INTEGER,                 -- non-empty deltas: text, reasoning, tool calls
     bytes_received     INTEGER,  -- of the reply's body
     chunks             BLOB,                    -- per text chunk: us since the one before, size in chars: contract/chunks.py
     prompt_tokens      INTEGER,                 -- from usage
-    completion_tokens  INTEGER,                 -- from usage
+    completion_tokens  INTEGER,                 -- from usage, reasoning included; NULL: unknown, or belied by the reply
     cached_tokens      INTEGER,                 -- from usage: prompt tokens served from a prefix cache
     PRIMARY KEY (request_id, attempt_idx),
     FOREIGN KEY (request_id, attempt_idx) REFERENCES attempts
@@ -374,22 +374,30 @@ FROM runs u;
 CREATE VIEW IF NOT EXISTS attempt_metrics AS    -- definitions: docs/MEASUREMENT.md; seconds; NULL where a mark is missing
 SELECT t.request_id, t.attempt_idx,
        (ifnull(t.first_byte_kernel_ns, t.first_byte_ns) - t.start_ns) / 1e9 AS ttfb_s,
-       (coalesce(t.first_text_kernel_ns,
-                 min(ifnull(t.first_content_ns, t.first_reasoning_ns), ifnull(t.first_reasoning_ns, t.first_content_ns)))
-           - t.start_ns) / 1e9 AS ttft_s,
+       (ifnull(t.first_text_kernel_ns, t.first_output_ns) - t.start_ns) / 1e9 AS ttft_s,
        (t.first_content_ns - t.start_ns) / 1e9 AS ttft_content_s,
        (t.first_reasoning_ns - t.start_ns) / 1e9 AS ttft_reasoning_s,
-       CASE WHEN t.completion_tokens > 1 THEN
-           (t.last_delta_ns - min(ifnull(t.first_content_ns, t.first_reasoning_ns),
-                                  ifnull(t.first_reasoning_ns, t.first_content_ns)))
-           / 1e9 / (t.completion_tokens - 1) END AS tpot_s,
+       CASE WHEN t.completion_tokens > 1 AND t.last_delta_ns > t.first_output_ns THEN
+           (t.last_delta_ns - t.first_output_ns) / 1e9 / nullif(max(t.streamed_tokens - 1, 0), 0) END AS tpot_s,
        (ifnull(t.last_delta_ns, t.end_ns) - t.start_ns) / 1e9 AS latency_s,
        (t.limits_ns - t.scheduled_ns) / 1e9 AS queue_wait_s,
        (t.conn_ready_ns - t.limits_ns) / 1e9 AS connect_s,
        (t.start_ns - t.intended_ns) / 1e9 AS send_lag_s,
-       t.prompt_tokens, t.completion_tokens, t.cached_tokens
-FROM telemetry t;
--- latency_s ends at the last text; a reply without text (empty output, no stream) ends at its end.
+       t.prompt_tokens, t.completion_tokens, t.cached_tokens, t.streamed_tokens, t.first_output_ns
+FROM (SELECT m.*,
+             nullif(min(ifnull(m.first_content_ns, 9223372036854775807),
+                        ifnull(m.first_reasoning_ns, 9223372036854775807),
+                        ifnull(m.first_tool_ns, 9223372036854775807)), 9223372036854775807) AS first_output_ns,
+             m.completion_tokens - CASE WHEN m.first_reasoning_ns IS NOT NULL THEN 0 ELSE ifnull(
+                 (SELECT CAST(coalesce(json_extract(p.usage_json, '$.completion_tokens_details.reasoning_tokens'),
+                                       json_extract(p.usage_json, '$.output_tokens_details.reasoning_tokens'),
+                                       json_extract(p.usage_json, '$.reasoning_tokens')) AS INTEGER)
+                  FROM responses p WHERE p.request_id = m.request_id AND p.attempt_idx = m.attempt_idx
+                       AND instr(p.usage_json, 'reasoning_tokens')), 0) END AS streamed_tokens
+      FROM telemetry m) t;
+-- Output is text, reasoning and tool calls alike: it begins with the first delta of any kind and ends with the last.
+-- streamed_tokens leaves out reasoning that was counted and never sent. tpot_s: NULL where all output came at one instant.
+-- latency_s ends at the last output; a reply without any (empty, not streamed) ends at its end.
 -- ttfb_s and ttft_s end at the kernel's receive stamp where there is one: it is never later than ours and does not wait
 -- for a busy loop. tpot_s has both its ends from our own clock.
 

@@ -18,7 +18,7 @@ def served(load: Load, latency_s: float = 0.1) -> Figures:
     end = np.maximum.accumulate(np.arange(n) / min(rate, CAPACITY) * 1e9) + latency_s * 1e9
     return Figures(
         load.rate_per_s, np.zeros(n, dtype=np.int64), np.ones(n, dtype=np.bool_), begin, end, end, end,
-        np.full(n, 10.0), [None] * n,
+        np.full(n, 10.0), np.full(n, 10.0), [None] * n,
     )  # fmt: skip
 
 

@@ -1,0 +1,97 @@
+"""The runner's own short table, the analyzer's frames and the stored view mean the same by the same words."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from aiohttp import web
+
+from analyzer.bench.facts import requests
+from analyzer.bench.requests import gaps, with_metrics
+from kvt_async.bench.figures import stage_figures
+from kvt_async.bench.run import Options, run
+from kvt_async.contract.paths import run_paths
+from kvt_async.contract.schema import connect_for_reading
+from kvt_async.store.reader import Reader
+from tests.bench.benching import on_loopback, settings_for
+from tests.runner.openai_server import FakeServer, Script
+
+GAP_S = 0.004
+Json = dict[str, Any]
+
+
+def said(**delta: Any) -> bytes:
+    return b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": delta}]}) + b"\n\n"
+
+
+def counted(completion: int, **more: Any) -> bytes:
+    usage = {"prompt_tokens": 10, "completion_tokens": completion, **more}
+    return b"data: " + orjson.dumps({"choices": [], "usage": usage}) + b"\n\n"
+
+
+TEXT = [said(content="a "), said(content="b "), said(content="c ")]
+ARGUMENTS = [said(tool_calls=[{"index": 0, "function": {"arguments": f"a{n}"}}]) for n in range(3)]
+HIDDEN = {"completion_tokens_details": {"reasoning_tokens": 100}}
+BESIDE = {"completion_tokens_details": {"reasoning_tokens": 1}}
+REPLIES: list[tuple[list[bytes], bytes]] = [
+    (TEXT, counted(3)),
+    (TEXT, counted(103, **HIDDEN)),
+    (
+        [said(reasoning_content="r "), *TEXT],
+        counted(3, total_tokens=14, completion_tokens_details={"reasoning_tokens": 1}),
+    ),
+    ([*TEXT, *ARGUMENTS], counted(6)),
+    (ARGUMENTS, counted(3)),
+    ([b"".join(TEXT)], counted(3)),
+    (TEXT, counted(0)),
+]
+
+
+class EveryShape(FakeServer):
+    """Each reply is of the next shape, an event every GAP_S."""
+
+    async def _answer(self, http: web.Request, body: Json, fault: str | None) -> web.StreamResponse:
+        pieces, usage = REPLIES[len(self.bodies) % len(REPLIES)]
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(http)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(GAP_S)
+        end = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+        await response.write(end + usage + b"data: [DONE]\n\n")
+        return response
+
+
+async def test_three_readings_of_one_stage_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    async with on_loopback(EveryShape(Script())) as url:
+        settings = settings_for(tmp_path, url, "bench.concurrency=2", "bench.requests=28")
+        report = await run(settings, Options(quiet=True))
+    assert report.exit_code == 0
+    run_id = report.stages[0]["run_id"]
+    db = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
+    conn = connect_for_reading(db)
+    view = conn.execute(
+        "SELECT m.ttft_s, m.tpot_s, m.latency_s, m.completion_tokens IS NOT NULL FROM attempt_metrics m "
+        "JOIN bench_arrivals b USING (request_id) WHERE b.phase = 'measured' ORDER BY request_id"
+    ).fetchall()
+    frame = with_metrics(requests(conn, run_id)).filter(phase="measured").sort("request_id")
+    reader = Reader(db)
+    figures = stage_figures(reader, run_id, None)
+    reader.close()
+    conn.close()
+    assert frame["ttft_s"].to_list() == pytest.approx([row[0] for row in view])
+    assert frame["latency_s"].to_list() == pytest.approx([row[2] for row in view])
+    by_usage = [(ours, row[1]) for ours, row in zip(frame["tpot_s"].to_list(), view, strict=True) if row[3]]
+    assert [ours for ours, _ in by_usage] == [pytest.approx(theirs) for _, theirs in by_usage]
+    shown = frame["tpot_s"].drop_nulls()
+    assert len(shown) == 24  # all but the four that came in one read
+    assert shown.min() > GAP_S * 0.9  # type: ignore[operator]
+    for metric in ("tpot", "ttft"):
+        mean_ms = {"tpot": shown.mean(), "ttft": (frame["first_text_user_ns"] - frame["start_ns"]).mean() / 1e9}[metric]  # type: ignore[operator]
+        assert figures.value(f"{metric}_mean_ms") == pytest.approx(mean_ms * 1000)  # type: ignore[operator]
+    assert figures.value("itl_mean_ms") == pytest.approx(np.concatenate(gaps(frame)).mean() * 1000)
+    assert sorted(frame["tokens"].to_list()) == sorted([3, 103, 4, 6, 3, 3, 3] * 4)

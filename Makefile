@@ -24,11 +24,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.core: $(STALE) | $(BIN)/python
-	$(PIP) -e .
+	@echo "Installing kvt and its libraries into $(VENV), once: about a minute."
+	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.dev: $(STALE) | $(BIN)/python
-	$(PIP) -e '.[dev]'
+	@echo "Installing kvt, its libraries and the tools for tests into $(VENV), once: a minute or two."
+	@$(PIP) -e '.[dev]'
 	@touch $(VENV)/.core $@
 
 $(VENV)/.setup: $(STALE) | $(BIN)/python
@@ -55,8 +57,8 @@ analyze: $(VENV)/.core ## Score, analyze and report CONFIG
 serve: $(VENV)/.core ## The reference server on port 8000
 	@$(KVT) serve $(ARGS)
 
-bench: $(VENV)/.dev ## kvt's own benchmarks: ratios against a baseline in the same run
-	@for script in scripts/bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+bench: $(VENV)/.dev ## kvt's own benchmarks, small: ratios in one run (ARGS='--only client --full')
+	@$(BIN)/python scripts/benchmarks.py $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy --strict
 	$(BIN)/ruff check .

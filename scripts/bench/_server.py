@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 def serving(*options: str) -> Iterator[str]:
     """Base URL of server.c (`options`: --ttft-ms, --itl-ms), pinned to the first core; we are pinned to the last.
 
-    Without a C compiler null_server.py stands in, which can't pace: SystemExit where options are given.
+    Without a C compiler _null_server.py stands in, which can't pace: SystemExit where options are given.
     """
     with tempfile.TemporaryDirectory() as folder:
         compiler = shutil.which("cc") or shutil.which("gcc")
@@ -27,7 +27,7 @@ def serving(*options: str) -> Iterator[str]:
         elif options:
             raise SystemExit("this measurement needs a C compiler (cc or gcc) for scripts/bench/server.c")
         else:
-            command = [sys.executable, str(HERE / "null_server.py")]
+            command = [sys.executable, str(HERE / "_null_server.py")]
         cores = sorted(os.sched_getaffinity(0))
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             try:

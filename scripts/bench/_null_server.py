@@ -1,6 +1,6 @@
 """A server that does nothing but answer: what a client can reach against it is the client's own ceiling.
 
-    python scripts/bench/null_server.py [--port N]
+    python scripts/bench/_null_server.py [--port N]
 
 Prints its port. `max_tokens` in the request's body says how many tokens to stream; they come unpaced, in one write.
 """

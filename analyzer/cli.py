@@ -118,7 +118,7 @@ def all_stages(
     run_id: RunIdOption = None,
     partial: PartialOption = False,
     recompute: RecomputeOption = False,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdict, and errors.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """score, analyze, report; then the verdict in a few lines.
@@ -128,7 +128,10 @@ def all_stages(
     from analyzer.pipeline import every_stage
 
     settings = settings_from(config, override, print_config, place)
-    _print(every_stage(settings, run_id=run_id, partial=partial, recompute=recompute), quiet, as_json)
+    facts = every_stage(settings, run_id=run_id, partial=partial, recompute=recompute)
+    if quiet:
+        facts["lines"] = facts["verdict"]
+    _print(facts, False, as_json)
 
 
 @app.command()

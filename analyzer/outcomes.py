@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.evidence import kept_tokens
 from analyzer.tables import CHUNK_ROWS, Run, read_frame, refused
 
 
@@ -106,7 +107,10 @@ _EXPORT_COLUMNS: dict[str, Any] = {
 
 
 def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
-    """Finished requests of one run in chunks, with level, bin, answer, scores (null: not scored) and metrics."""
+    """Finished requests of one run in chunks, with level, bin, answer, scores (null: not scored) and metrics.
+
+    kept_tokens as in the report: the server's figure, else from the effective budget; null without evidence.
+    """
     failed: dict[str, str] = dict(
         conn.execute("SELECT request_id, error_type FROM failures WHERE run_id = ?", (run.run_id,)).fetchall()
     )
@@ -131,6 +135,7 @@ def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
         frame = pl.DataFrame(rows, schema=_EXPORT_COLUMNS, orient="row", strict=False)
         frame = frame.with_columns(
             pl.col("is_failure").cast(pl.Boolean),
+            kept_tokens=kept_tokens(run.kv_unit),
             error_type=pl.col("request_id").replace_strict(failed, default=None, return_dtype=pl.String),
         )
         yield frame.filter(~pl.col("is_failure") | pl.col("request_id").is_in(list(failed)))

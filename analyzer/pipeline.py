@@ -168,7 +168,9 @@ def check_stage(settings: "Settings") -> Facts:
     from analyzer.report.facts import read_facts
 
     if not settings.check:
-        raise ConfigError("this config has no check: section", where="check", do="See configs/experiments/sanity.yaml.")
+        raise ConfigError(
+            "this config has no check: section", where="check", do="`kvt check -c sanity --print-config` shows one."
+        )
     with _open(settings) as (conn, _):
         results = check(conn, settings)
         standing = _standing(read_facts(conn, settings.experiment.exp_group_id))

@@ -1,13 +1,15 @@
 """`kvt`: parse, call one function, print. Analyzer verbs are handed over to analyzer.cli and loaded on use."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from analyzer.cli import app as analyzer_app
 from kvt_async.bench.cli import app as bench_app
+from kvt_async.contract.cli_help import Command, Sections
 from kvt_async.contract.cli_options import (
     ConfigOption,
     JsonOption,
@@ -19,11 +21,25 @@ from kvt_async.contract.cli_options import (
     settings_from,
 )
 
+
+class Commands(Sections):
+    """kvt's commands in the order in which they are used."""
+
+    headings: ClassVar[Mapping[str, Sequence[str]]] = {
+        "Start": ("demo", "serve"),
+        "Before a run": ("validate", "resolve", "tasks", "plan"),
+        "Run": ("sweep", "status", "prepare", "run"),
+        "Read": ("all", "score", "analyze", "report", "show", "export", "compare"),
+        "Make sure": ("check", "verify"),
+        "Throughput and latency": ("bench",),
+    }
+
+
 app = typer.Typer(
     name="kvt",
+    cls=Commands,
     help="How far may the KV cache shrink, at your context lengths, before quality breaks, and how sure are we?",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -69,11 +85,12 @@ def validate(
 
     Example: kvt validate -c configs/experiments/demo.yaml --deep
     """
+    from kvt_async.validate import valid_lines
     from kvt_async.validate import validate as check
 
     settings = settings_from(config, override, print_config)
     facts = check(settings, deep=deep)
-    _answer(facts, as_json, [] if quiet else [f"{config} is valid", *(f"  {k}: {v}" for k, v in facts.items())])
+    _answer(facts, as_json, [] if quiet else valid_lines(str(config), facts))
 
 
 @app.command()
@@ -98,17 +115,17 @@ def resolve(
 
 @app.command()
 def tasks(
-    name: Annotated[str, typer.Argument(help="longbench, longbench_e, ruler, kvtext or jsonl")] = "kvtext",
+    name: Annotated[str | None, typer.Argument(help="longbench, longbench_e, ruler, kvtext or jsonl")] = None,
     path: Annotated[str | None, typer.Option("--path", help="A local data.zip or folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List a dataset's tasks, with the exact keys that dataset.task takes.
+    """List a dataset's tasks, with the exact keys that dataset.task takes; without a name, the datasets.
 
     Example: kvt tasks longbench --path data.zip
     """
-    from kvt_async.validate import dataset_tasks
+    from kvt_async.validate import dataset_tasks, datasets
 
-    rows = dataset_tasks(name, path, report=lambda line: typer.echo(line, err=True))
+    rows = dataset_tasks(name, path, report=lambda line: typer.echo(line, err=True)) if name else datasets()
     _answer(dict(rows), as_json, [f"{key:24} {text}" for key, text in rows])
 
 
@@ -138,7 +155,7 @@ DeadKnobOption = Annotated[
     bool, typer.Option("--allow-dead-knob", help="Go on when the server ignores the budget: budgets become labels.")
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print requests, tokens, expected time and cost; send nothing.")
+    bool, typer.Option("--dry-run", help="Prepare, then print requests, tokens, expected time and cost; send nothing.")
 ]
 
 
@@ -237,6 +254,7 @@ def serve(
     """Serve the reference model, or one of yours: an OpenAI-compatible API with a KV cache that really evicts.
 
     Example: kvt serve --port 8000
+
     Example: kvt serve --backend kvpress --model meta-llama/Llama-3.1-8B-Instruct
     """
     from kvt_async.serve import chosen_backend, launch
@@ -278,3 +296,5 @@ def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:
 
 app.registered_commands += analyzer_app.registered_commands
 app.add_typer(bench_app, name="bench")
+for command in (*app.registered_commands, *bench_app.registered_commands):
+    command.cls = Command

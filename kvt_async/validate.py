@@ -8,6 +8,11 @@ from kvt_async.contract.model_config import token_bytes_of
 from kvt_async.contract.paths import data_path, manifest_path, run_paths
 from kvt_async.contract.settings import Settings
 
+NO_BASELINE = (
+    "without full cache there is nothing to compare with: no drop, no transition zone and no verdict can be told, only "
+    "accuracies. Add 1.0 to kv.budgets."
+)
+
 
 def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
     """Everything that can be checked before the first request; raises ConfigError, deep: GuardError on disparity."""
@@ -35,9 +40,22 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
     }
     if found.notes:
         facts["notes"] = list(found.notes)
+    if not any(level.is_full for level in levels):
+        facts["cannot_judge"] = NO_BASELINE
     if deep:
         facts["parity"] = _parity(settings, facts["dataset_id"])
     return facts
+
+
+def valid_lines(config: str, facts: dict[str, Any]) -> list[str]:
+    """What `validate` found, for people."""
+    lines = [f"{config} is valid" + (", but nothing in it can be judged" if "cannot_judge" in facts else "")]
+    for name, value in facts.items():
+        if name in ("notes", "cannot_judge"):
+            lines += [f"  note: {note}" for note in ([value] if isinstance(value, str) else value)]
+        else:
+            lines.append(f"  {name}: {', '.join(value) if isinstance(value, list) else value}")
+    return lines
 
 
 def resolved_paths(settings: Settings) -> dict[str, Any]:
@@ -55,6 +73,20 @@ def resolved_paths(settings: Settings) -> dict[str, Any]:
         "report_md": str(paths.report_md),
         "report_html": str(paths.report_html),
     }
+
+
+def datasets() -> list[tuple[str, str]]:
+    """(name, where its tasks come from and which they are) of every dataset; nothing is looked up."""
+    from kvt_async.data.sources import ruler
+    from kvt_async.data.sources.kvtext import TASKS
+
+    return [
+        ("kvtext", f"made here: {', '.join(TASKS)}"),
+        ("ruler", f"made here: {', '.join(ruler.TASKS)}"),
+        ("longbench", "from the hub, or a data.zip of yours: `kvt tasks longbench` lists them"),
+        ("longbench_e", "the same with evenly spread lengths: `kvt tasks longbench_e`"),
+        ("jsonl", "a file of your own; dataset.task is your label for it"),
+    ]
 
 
 def dataset_tasks(name: str, path: str | None, report: Callable[[str], None] = lambda _: None) -> list[tuple[str, str]]:

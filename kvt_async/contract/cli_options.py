@@ -53,7 +53,9 @@ def settings_from(
         settings = load_settings(find_config(config), override or [])
         text = dump_yaml(settings) if print_config else ""
     if print_config:
-        typer.echo(text, nl=False)
+        from kvt_async.contract.config_comments import commented
+
+        typer.echo(commented(text), nl=False)
         raise typer.Exit(0)
     return settings
 

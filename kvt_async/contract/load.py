@@ -19,6 +19,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Settings
 
 ENV_PREFIX = "KVT__"
+EVERY_KEY = "`kvt validate -c demo --print-config` shows every key with a comment."
 REPLACED = {("kv", key) for key in ("apply", "evidence", "levels", "policies", "budgets")} | {("check",)}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _SECRET_WORDS = re.compile(r"(api.?key|^key$|secret|password|authorization|cookie|access.?token)", re.IGNORECASE)
@@ -92,12 +93,16 @@ def _stored(text: str, where: str) -> dict[str, Any]:
 
 def plain_yaml(text: str, *, where: str) -> str:
     """A stored config as YAML for a terminal: values escaped, and hidden where they may be secrets."""
-    return yaml.safe_dump(redact(_stored(text, where)), sort_keys=False, allow_unicode=True)
+    return _dump(redact(_stored(text, where)))
 
 
 def dump_yaml(settings: Settings) -> str:
     """The whole config as YAML with secrets redacted: what --print-config shows and sessions store."""
-    return yaml.safe_dump(redact(settings.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    return _dump(redact(settings.model_dump(mode="json")))
+
+
+def _dump(config: dict[str, Any]) -> str:
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
 def redact(value: Any, key: str = "") -> Any:
@@ -147,7 +152,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError("a config is a mapping of sections", where=str(path), do="See configs/default.yaml.")
+        raise ConfigError("a config is a mapping of sections", where=str(path), do=EVERY_KEY)
     return data
 
 
@@ -156,7 +161,9 @@ def _nearby(path: Path) -> str:
     names = [str(f) for d in folders if d.is_dir() for f in d.glob("*.yaml")]
     close = difflib.get_close_matches(path.name, [Path(n).name for n in names], n=1)
     return (
-        f"Did you mean {next(n for n in names if Path(n).name == close[0])}?" if close else "See configs/experiments/."
+        f"Did you mean {next(n for n in names if Path(n).name == close[0])}?"
+        if close
+        else "Pass a file, or the name of a shipped experiment: -c demo."
     )
 
 
@@ -283,6 +290,4 @@ def _readable(error: ValidationError, origin: Mapping[str, str], file: str) -> C
         where = _source(key, origin, file)
         message = item["msg"].removeprefix("Value error, ")
         lines.append(f"{key}: {message}" + (f" (got {item['input']!r})" if not isinstance(item["input"], dict) else ""))
-    return ConfigError(
-        "the config is not valid", where=where, details=tuple(lines), do="See configs/default.yaml for every key."
-    )
+    return ConfigError("the config is not valid", where=where, details=tuple(lines), do=EVERY_KEY)

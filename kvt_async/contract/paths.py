@@ -62,6 +62,14 @@ def shipped_configs() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+def document(name: str) -> str:
+    """A page of the documentation as it can be opened here: in the checkout, or inside the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "docs" / name
+    page = inside if inside.is_file() else package.parent / "docs" / name
+    return str(page.relative_to(Path.cwd())) if page.is_relative_to(Path.cwd()) else str(page)
+
+
 def data_path(path: str) -> Path:
     """A data file named in a config: as given, or `shipped:data/NAME` for one that travels with kvt."""
     return shipped_configs() / path.removeprefix(SHIPPED) if path.startswith(SHIPPED) else Path(path)

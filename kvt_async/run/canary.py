@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from kvt_async.contract.errors import DeadKnobError
+from kvt_async.contract.paths import document
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.records import Attempt, Level
@@ -176,8 +177,9 @@ def check(canary: Canary, *, allow: bool, sent: Sequence[str] = ()) -> str | Non
                 "Either the server ignores what kv.apply sends it: many drop fields they don't know, some echo them.",
                 "Or no eviction can hurt this task: its answers don't need the context, or are one token long.",
             ),
-            do="First case: see docs/KV_BUDGETS.md for what this server needs in kv.apply. Second: choose a task whose "
-            "answers are several tokens from the context (dataset.name: ruler, kvtext), or a smaller lowest budget. "
+            do=f"First case: {document('KV_BUDGETS.md')} says what this server needs in kv.apply. Second: choose a "
+            "task whose answers are several tokens from the context (dataset.name: ruler, kvtext), or a smaller lowest "
+            "budget. "
             "--allow-dead-knob goes on with budgets as labels: every table, chart and verdict will say so.",
         )
     return f"dead knob allowed: {canary.reason}; budgets are labels and everything will say so"

@@ -69,7 +69,9 @@ def lines(plan: Json) -> list[str]:
     out.append(
         f"cost: at most {cost:,.2f} {plan['currency']}" if cost is not None else "cost: unknown (set analysis.prices)"
     )
-    return [*(f"note: {note}" for note in plan.get("notes", ())), *out, "dry run: nothing was sent"]
+    prepared = ", ".join(plan.get("prepared", ()))
+    kept = f"; prepared, and kept for the sweep: {prepared}" if prepared else ""
+    return [*(f"note: {note}" for note in plan.get("notes", ())), *out, f"dry run: nothing was sent{kept}"]
 
 
 def _lengths(reader: Reader, dataset_id: str) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from kvt_async.contract.load import secret
 from kvt_async.contract.paths import RunPaths, manifest_path, run_paths
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
+from kvt_async.data.identity import dataset_id
 from kvt_async.engine.kv_body import TRUNCATE, check_template
 from kvt_async.records import Json
 from kvt_async.run import dry_run, launch, server_evidence, truncate
@@ -39,8 +40,12 @@ MIN_SECRET = 6  # characters; a shorter header value hides nothing and would rid
 
 def execute(settings: Settings, options: Options) -> int:
     """Run it on a loop of its own, print the answer, return the exit code. Raises KvtError as `run` does."""
+    files = [manifest_path(settings.output.data_dir, dataset_id(settings)), _paths(settings).db]
+    missing = [file for file in files if not file.is_file()]
     with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
         report = runner.run(run(settings, options=options))
+    if report.plan is not None:
+        report.plan["prepared"] = [str(file) for file in missing if file.is_file()]
     if options.as_json:
         answer = report.plan if report.plan is not None else report.as_json()
         sys.stdout.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode() + "\n")

@@ -194,6 +194,19 @@ def test_export_writes_one_row_per_outcome(experiment, tmp_path, suffix):
     assert list(out.parent.iterdir()) == [out]
 
 
+def test_export_says_how_many_tokens_were_kept_as_the_report_does(experiment, tmp_path):
+    conn, settings = experiment(n_per_bin=6)
+    score(conn, "synthetic")
+    analyze(conn, settings)
+    export(conn, settings, tmp_path / "all.parquet")
+    medians = dict(
+        pl.read_parquet(tmp_path / "all.parquet").group_by("run_id").agg(pl.col("kept_tokens").median()).iter_rows()
+    )
+    stored = conn.execute("SELECT run_id, kept_tokens_p50 FROM bin_stats WHERE bin_idx = -1").fetchall()
+    assert all(row["kept_tokens_p50"] == pytest.approx(medians[row["run_id"]]) for row in stored)
+    assert stored
+
+
 def test_export_refuses_other_file_types(experiment, tmp_path):
     conn, settings = experiment(n_bins=1, n_per_bin=1)
     with pytest.raises(ConfigError, match="neither"):

@@ -88,6 +88,14 @@ def test_what_is_written_lands_beside_the_database(folder: Path, tmp_path: Path)
     assert {path.name for path in tmp_path.iterdir()} == {"unzipped"}
 
 
+def test_quiet_leaves_the_verdict(folder: Path) -> None:
+    loud, quiet = kvt("all", folder).output, kvt("all", folder, "-q").output
+    assert "analyzed" in loud
+    assert "analyzed" not in quiet
+    assert quiet.strip()
+    assert quiet.strip() in loud
+
+
 def test_the_users_own_overrides_hold(folder: Path) -> None:
     assert stored_settings(folder, ["analysis.margin=0.02"]).analysis.margin == 0.02
     with pytest.raises(ConfigError, match=r"db\.path=elsewhere has no meaning"):

@@ -343,7 +343,12 @@ def test_every_loop_and_transport_runs_a_sweep_and_the_session_says_which(
 def test_execute_prints_json_for_scripts(tmp_path: Path, capsys) -> None:
     settings = settings_for(tmp_path, "http://127.0.0.1:9/v1")
     assert execute(settings, Options(dry_run=True, as_json=True)) == 0
-    assert orjson.loads(capsys.readouterr().out)["requests"] == 48
+    plan = orjson.loads(capsys.readouterr().out)
+    assert plan["requests"] == 48
+    assert len(plan["prepared"]) == 2, "manifest and database, which stay"
+    assert all(Path(file).is_file() for file in plan["prepared"])
+    assert execute(settings, Options(dry_run=True)) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "dry run: nothing was sent", "nothing was made this time"
 
 
 async def test_a_sweep_whose_prompts_were_cut_never_ends_with_0_and_keeps_every_answer(tmp_path: Path, capsys) -> None:

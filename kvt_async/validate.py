@@ -27,10 +27,13 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
             where=f"dataset.path {settings.dataset.path}",
             do="Relative paths are from the working directory.",
         )
+    found = checked_levels(settings)
+    notes = list(found.notes)
     if settings.model.config is not None:
         serving = settings.analysis.serving
-        token_bytes_of(settings.model.config, bits=serving.cache_bits if serving else None)
-    found = checked_levels(settings)
+        told = token_bytes_of(settings.model.config, bits=serving.cache_bits if serving else None)
+        if told.value is None:
+            notes.append(f"{told.path}: bytes of a cached token unknown: {told.why}")
     levels = found.levels
     facts: dict[str, Any] = {
         "exp_group_id": settings.experiment.exp_group_id,
@@ -38,8 +41,8 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
         "levels": len(levels),
         "series": list(dict.fromkeys(level.series for level in levels)),
     }
-    if found.notes:
-        facts["notes"] = list(found.notes)
+    if notes:
+        facts["notes"] = notes
     if not any(level.is_full for level in levels):
         facts["cannot_judge"] = NO_BASELINE
     if deep:

@@ -39,7 +39,7 @@ class Load:
 
 
 def load_of(facts: Facts, settings: Settings) -> Load | None:
-    """The load to reckon; None without `analysis.serving` or where nobody says what a token takes.
+    """The load to reckon; None without `analysis.serving` or where nobody says what a token takes, or it is unknown.
 
     Raises ConfigError where model.config can't be read or doesn't say it.
     """
@@ -47,8 +47,11 @@ def load_of(facts: Facts, settings: Settings) -> Load | None:
     if serving is None:
         return None
     if settings.model.config is not None:
-        path, token_bytes = token_bytes_of(settings.model.config, bits=serving.cache_bits)
-        return Load(serving, token_bytes, f"from {path.name}")
+        told = token_bytes_of(settings.model.config, bits=serving.cache_bits)
+        if told.value is None:
+            return None
+        bound = ", an upper bound: some layers stop growing at their window" if told.windowed else ""
+        return Load(serving, told.value, f"from {told.path.name}{bound}")
     full = facts.stat(facts.full)
     if full is None or not full.kv_bytes_p50 or not full.prompt_tokens_p50:
         return None
@@ -79,7 +82,12 @@ def serving(facts: Facts, settings: Settings, run: Run) -> list[str]:
     """What the level saves at the user's load, whether that is real, and how far the tested lengths carry."""
     load = load_of(facts, settings)
     if load is None:
-        return [HOW] if settings.analysis.serving is None or settings.model.config is None else []
+        if settings.analysis.serving is None or settings.model.config is None:
+            return [HOW]
+        told = token_bytes_of(settings.model.config, bits=settings.analysis.serving.cache_bits)
+        return [
+            f"Memory at your load: bytes unknown. Of {told.path.name} can't be told what a token takes: {told.why}."
+        ]
     saved = saved_gib(facts, run, load)
     at = budget(run.kv_budget, run.kv_unit)
     batch = plural(load.serving.batch, "request")

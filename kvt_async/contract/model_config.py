@@ -2,28 +2,47 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kvt_async.contract.cache_layers import UnknownCacheError, cache_shape
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.kv_bytes import bytes_per_token
 
 
-def token_bytes_of(given: str, *, bits: float | None = None) -> tuple[Path, float]:
-    """The file, and the bytes that the keys and values of one token take; `bits` per element, None: the config's dtype.
+@dataclass(frozen=True, slots=True)
+class TokenBytes:
+    """Bytes that the keys and values of one token take. None: unknown, and `why` says so; `windowed`: an upper bound,
+    since some layers stop growing at their window.
+    """
 
-    Raises ConfigError where it can't be read or doesn't say it.
+    path: Path
+    value: float | None
+    why: str
+    windowed: bool
+
+
+def token_bytes_of(given: str, *, bits: float | None = None) -> TokenBytes:
+    """What a model's config says; `bits` per element, None: the config's dtype.
+
+    Raises ConfigError where it can't be read or lacks what is needed.
     """
     path = Path(given).expanduser()
     path = path / "config.json" if path.is_dir() else path
-    token_bytes = bytes_per_token(_read(path), bits=bits)
-    if token_bytes is None:
+    config = _read(path)
+    try:
+        shape = cache_shape(config)
+    except UnknownCacheError as error:
+        return TokenBytes(path, None, str(error), windowed=False)
+    value = bytes_per_token(config, bits=bits)
+    if value is None or shape is None:
         raise ConfigError(
             "model.config doesn't say how many bytes a cached token takes",
             where=str(path),
             do="It needs layers, KV heads, head size and a dtype (or set analysis.serving.cache_bits).",
         )
-    return path, token_bytes
+    return TokenBytes(path, value, "", shape.windowed)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -111,6 +111,22 @@ def test_a_config_json_that_does_not_tell_is_an_error_with_its_path(tmp_path: Pa
     assert "config.json" in str(refusal.value)
 
 
+def test_a_pattern_of_layers_that_is_not_understood_says_bytes_unknown_and_no_figure(tmp_path: Path) -> None:
+    settings, facts = asked(tmp_path, {**LLAMA, "hybrid_layer_pattern": [0, 1]}), facts_of(tmp_path)
+    text = said(facts, settings)
+    assert "bytes unknown" in text
+    assert "hybrid_layer_pattern" in text
+    assert "GiB" not in text
+    assert memory.load_of(facts, settings) is None
+    assert not any("Saved at" in name for name in pareto(facts, settings).head)
+
+
+def test_the_bytes_of_a_model_with_windows_are_said_to_be_an_upper_bound(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path)
+    assert "upper bound" in said(facts, asked(tmp_path, {**LLAMA, "sliding_window": 512}))
+    assert "upper bound" not in said(facts, asked(tmp_path))
+
+
 def test_a_missing_config_json_is_an_error_with_its_path(tmp_path: Path) -> None:
     settings = asked(tmp_path)
     gone = settings.model_copy(update={"model": replace_config(settings, tmp_path / "none.json")})

@@ -1,6 +1,7 @@
 """One algebra of budgets: every spelling converts into every other and back, and rounding is shown."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -91,3 +92,9 @@ def test_bytes_saved_are_the_bytes_that_are_not_kept(fraction, length, batch):
     kept = convert(fraction, "fraction", "bytes", length=length, token_bytes=per_token) * batch
     assert math.isclose(gib_saved(per_token, length, batch, fraction) * 1024**3, whole - kept, rel_tol=1e-9, abs_tol=1)
     assert kept_bytes(length, per_token, bits=8) == kept_bytes(length, per_token) / 2
+
+
+def test_the_documents_example_is_the_count_that_is_sent():
+    document = (Path(__file__).parents[2] / "docs/KV_BUDGETS.md").read_text(encoding="utf-8")
+    (row,) = [line for line in document.splitlines() if line.startswith("| `unit: fraction`, budget 0.2 |")]
+    assert f"{n_kept(1000, 0.2)} tokens kept (of 0.4: {n_kept(1000, 0.4)})" in row

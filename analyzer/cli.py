@@ -17,6 +17,7 @@ from kvt_async.contract.cli_options import (
     settings_from,
 )
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.visible import visible
 
 app = typer.Typer(
     name="analyzer",
@@ -259,6 +260,9 @@ def export(
     ],
     config: ConfigOption = None,
     override: OverrideOption = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="CSV: texts as they are, also those that a spreadsheet would compute.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write one row per outcome: keys, answer, score, metrics.
@@ -270,7 +274,7 @@ def export(
     from analyzer.pipeline import export_stage
 
     place, out = _place_and(words, "OUT", needed=True)
-    _print(export_stage(settings_from(config, override, place=place), Path(out or "")), False, as_json)
+    _print(export_stage(settings_from(config, override, place=place), Path(out or ""), exact=exact), False, as_json)
 
 
 def _place_and(words: list[str] | None, name: str, *, needed: bool = False) -> tuple[Path | None, str | None]:
@@ -307,6 +311,6 @@ def _print(facts: dict[str, Any], quiet: bool, as_json: bool) -> None:
         typer.echo(json.dumps(facts, indent=2, default=str))
     elif not quiet:
         for line in lines:
-            typer.echo(line)
+            typer.echo(visible(line))
     if facts.get("exit_code"):
         raise typer.Exit(facts["exit_code"])

@@ -246,13 +246,19 @@ def plan_stage(settings: "Settings", *, flip_rate: float | None = None, measured
     return plan(settings, flips=flips if flip_rate is None else Flips(flip_rate), version=version)
 
 
-def export_stage(settings: "Settings", out: Path) -> Facts:
+def export_stage(settings: "Settings", out: Path, *, exact: bool = False) -> Facts:
     """One row per outcome to Parquet or CSV."""
     from analyzer.export import export
 
     with _open(settings) as (conn, _):
-        rows = export(conn, settings, out)
-    return {"rows": rows, "file": str(out), "lines": [f"{rows} rows in {out}"]}
+        done = export(conn, settings, out, exact=exact)
+    lines = [f"{done.rows} rows in {out}"]
+    if done.guarded:
+        lines.append(
+            f"{done.guarded} texts that a spreadsheet would take for formulas begin with ' there; --exact and .parquet "
+            "keep them as they are"
+        )
+    return {"rows": done.rows, "guarded": done.guarded, "file": str(out), "lines": lines}
 
 
 def _is_benched(settings: "Settings") -> bool:

@@ -10,6 +10,7 @@ from analyzer.report.wording import budget, number
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.prompt import DEFAULT_TEMPLATE, render
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.visible import visible
 
 HEAD, TAIL = 700, 400  # characters shown of a long text, from its start and its end
 WIDTH = 100
@@ -161,7 +162,7 @@ def elided(text: str, head: int = HEAD, tail: int = TAIL) -> str:
 
 def _wrapped(text: str, indent: str, first: str | None = None) -> list[str]:
     lines: list[str] = []
-    for paragraph in text.split("\n"):
+    for paragraph in visible(text).split("\n"):
         start = first if first is not None and not lines else indent
         lines += textwrap.wrap(
             paragraph, max(WIDTH, len(indent) + 40), initial_indent=start, subsequent_indent=indent

@@ -17,7 +17,9 @@ from analyzer.report.wording import budget, listed, number
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.visible import visible
 
+_MARKS = (("<", "&lt;"), ("![", "!\\["), ("](", "]\\("), ("```", "` ` `"))
 ANALYZE = "Run `kvt analyze -c CONFIG` first."
 
 
@@ -231,12 +233,20 @@ def environment(kind: str) -> Any:
     )
     environment.filters["cell"] = _cell
     environment.filters["code"] = _code
+    environment.filters["prose"] = prose
     return environment
 
 
+def prose(text: str) -> str:
+    """A line of Markdown that holds names from outside: no tag, no picture, no link, no line break, no control."""
+    for mark, harmless in _MARKS:
+        text = text.replace(mark, harmless)
+    return " ".join(visible(text).split())
+
+
 def _cell(text: str) -> str:
-    """A Markdown table cell: no pipe, no line break, no tag."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+    """A Markdown table cell: prose without a pipe."""
+    return prose(text).replace("|", "\\|")
 
 
 def _code(text: str) -> Any:

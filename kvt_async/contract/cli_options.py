@@ -9,6 +9,7 @@ import typer
 
 from kvt_async.contract.errors import ConfigError, InterruptedByUserError, KvtError
 from kvt_async.contract.paths import shipped_configs
+from kvt_async.contract.visible import visible
 
 if TYPE_CHECKING:
     from kvt_async.contract.settings import Settings
@@ -86,7 +87,7 @@ def run_app(app: Callable[..., Any]) -> None:
     try:
         app()
     except KvtError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _interrupted()

@@ -18,6 +18,7 @@ from kvt_async.contract.load import secret
 from kvt_async.contract.paths import RunPaths, manifest_path, run_paths
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.visible import visible
 from kvt_async.data.identity import dataset_id
 from kvt_async.engine.kv_body import TRUNCATE, check_template
 from kvt_async.records import Json
@@ -50,7 +51,8 @@ def execute(settings: Settings, options: Options) -> int:
         answer = report.plan if report.plan is not None else report.as_json()
         sys.stdout.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode() + "\n")
     elif not options.quiet:
-        print("\n".join(dry_run.lines(report.plan) if report.plan is not None else report.lines()), flush=True)
+        lines = dry_run.lines(report.plan) if report.plan is not None else report.lines()
+        print(visible("\n".join(lines)), flush=True)
     return report.exit_code
 
 
@@ -162,6 +164,9 @@ def loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop] 
 
 def sayer(quiet: bool) -> Callable[[str], None]:
     """Prints a line for people; of a quiet run only warnings."""
-    if quiet:
-        return lambda line: print(line, file=sys.stderr, flush=True) if line.startswith("warning") else None
-    return lambda line: print(line, file=sys.stderr, flush=True)
+
+    def say(line: str) -> None:
+        if not quiet or line.startswith("warning"):
+            print(visible(line), file=sys.stderr, flush=True)
+
+    return say

@@ -69,6 +69,7 @@ class Spec:
     prompt_truncated: bool = False
     reads: Callable[[int], int] | None = None  # prompt tokens as the server counts them, of those sent
     tokenizer: str = "reference"
+    said: Sequence[str] = ()  # the first answers of every run, whatever is right
     refused_from: Mapping[float, int] = field(default_factory=dict)  # budget -> seq: given up from there on ...
     refusal: tuple[str, int] = ("HttpError", 401)  # ... as this, sent at ...
     refused_at: str = NOW
@@ -270,6 +271,8 @@ def _outcome(
     )
     wrong = f"{WORDS[::-1][WORDS.index(ex.gold.split()[0])]}x {WORDS[int(noise[3] * len(WORDS))]}y"
     text = ex.gold.title() + "." if right else f"{ex.gold.split()[0]} {wrong.split()[1]}" if near else wrong
+    seq = int(request_id.rpartition(":")[2])
+    text = spec.said[seq] if seq < len(spec.said) else text
     counted = ex.token_len - (50 if spec.prompt_truncated else 0)
     usage: dict[str, Any] = {"prompt_tokens": counted, "completion_tokens": 4, "total_tokens": counted + 4}
     effective, evidence = None, None

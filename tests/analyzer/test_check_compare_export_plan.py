@@ -185,7 +185,7 @@ def test_export_writes_one_row_per_outcome(experiment, tmp_path, suffix):
     conn, settings = experiment(n_per_bin=6, failures=0.2, partial=0.1)
     score(conn, "synthetic")
     out = tmp_path / "deep" / f"outcomes{suffix}"
-    rows = export(conn, settings, out)
+    rows = export(conn, settings, out).rows
     frame = pl.read_parquet(out) if suffix == ".parquet" else pl.read_csv(out)
     assert frame.height == rows == conn.execute("SELECT count(*) FROM scores").fetchone()[0]
     failed = frame.filter(pl.col("is_failure"))

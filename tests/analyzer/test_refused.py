@@ -75,4 +75,4 @@ def test_other_failures_stay_failures(experiment):
 def test_an_export_leaves_them_out(experiment, tmp_path: Path):
     conn, settings = experiment(**EXPIRED, budgets=(1.0, 0.5))
     score(conn, "synthetic")
-    assert export(conn, settings, tmp_path / "out.csv") == 60
+    assert export(conn, settings, tmp_path / "out.csv").rows == 60

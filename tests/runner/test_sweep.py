@@ -286,7 +286,7 @@ async def test_endpoint_levels_reach_their_own_servers(tmp_path: Path) -> None:
         report = await run(settings, options=replace(QUIET, allow_dead_knob=True))
     assert report.responses == 36
     assert query(settings, "SELECT endpoint, count(*) FROM attempts GROUP BY 1 ORDER BY 2") == [(b, 12), (a, 24)]
-    assert len(second.bodies) == 12 + 3 + 3  # the grid and two canaries
+    assert len(second.bodies) == 12 + 15 + 15  # the grid and two canaries: dead knobs are asked all there is
     assert len(first.bodies) == 24 + 6 + 6
 
 

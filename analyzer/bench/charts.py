@@ -98,7 +98,9 @@ def frontier(points: Sequence[Point], look: Look) -> Any:
         color=colour(series, look), opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1))
     )
     x = alt.X("out:Q", title="output tokens per second", scale=scale)
-    y = alt.Y("ms:Q", title="TTFT p99, ms", scale=alt.Scale(type="log", padding=12), axis=alt.Axis(tickCount=5))
+    edges = [frame["ms_low"].min() / 1.25, frame["ms_high"].max() * 1.25]  # type: ignore[operator]
+    y = alt.Y("ms:Q", title="TTFT p99, ms", scale=alt.Scale(type="log", domain=edges, nice=False),
+              axis=alt.Axis(tickCount=5))  # fmt: skip
     tips = [alt.Tooltip("load:N"), alt.Tooltip("out:Q", title="output tokens/s", format=",.1f"),
             alt.Tooltip("ms:Q", title="TTFT p99, ms", format=",.1f")]  # fmt: skip
     return layer(

@@ -17,8 +17,8 @@ def loads(points: Sequence[Point]) -> Table:
         started = f"{p.n_started - p.n_failed:,} of {p.n_started:,}"
         rows.append((
             words.name_of(p) + (" (partial)" if p.partial else ""), str(len(p.results)), started,
-            *(words.with_interval(p, f"{name}_per_s") for name in ("arrivals", "requests", "output_tokens",
-                                                                    "input_tokens", "total_tokens")),
+            *(words.with_interval(p, f"{name}_per_s") for name in ("arrivals", "requests", "output_tokens")),
+            *(plain(p.figures[f"{name}_per_s"].value) for name in ("input_tokens", "total_tokens")),
             plain(p.figures["goodput_per_s"].value), share(p.attainment),
         ))  # fmt: skip
     with_levels = any(p.budget is not None for p in points)
@@ -71,14 +71,14 @@ def _each(values: Sequence[float]) -> str:
 def objectives(points: Sequence[Point]) -> Table:
     unknown = any(f.n_unknown for p in points for f in p.findings)
     rows = tuple(
-        (words.name_of(p), words.limit_words(f), ms(f.value_s), f"{f.n_beyond:,} of {f.n:,}",
-         *([f"{f.n_unknown:,}"] if unknown else []), f.verdict,
+        (words.name_of(p), words.limit_words(f), f.verdict, ms(f.value_s), f"{f.n_beyond:,} of {f.n:,}",
+         *([f"{f.n_unknown:,}"] if unknown else []),
          f"{f.n_needed:,}" if f.n_needed and f.verdict == "cannot tell" else "")
         for p in points for f in p.findings
     )  # fmt: skip
     more = ["Replies that do not show it"] if unknown else []
-    head = ("Load", "Objective", "Seen, ms, failures = inf", "Beyond it", *more, "Verdict", "Would take")
-    return Table(head, rows, text_columns=2)
+    head = ("Load", "Objective", "Verdict", "Seen, ms, failures = inf", "Beyond it", *more, "Requests to tell")
+    return Table(head, rows, text_columns=3)
 
 
 def lengths(points: Sequence[Point]) -> Table:

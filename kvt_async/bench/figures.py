@@ -1,7 +1,7 @@
 """A stage's figures from its facts, as far as the runner itself needs them: stop rules, searches, a short table.
 
-Failures count: their latencies are infinite. In open loop times count from the intended start. Intervals, and
-everything a report says, are the analyzer's.
+To rules and searches failures count, and replies without a token: their latencies are infinite. In open loop times
+count from the intended start. Intervals, and everything a report says, are the analyzer's.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kvt_async.contract.bench_settings import slo_parts
 from kvt_async.contract.chunks import decode_chunks
+from kvt_async.contract.quantile import quantile
 from kvt_async.store.reader import Reader
 
 EDGE = (
@@ -24,7 +25,9 @@ SELECT a.session_id AS session, p.request_id IS NOT NULL AS ok, t.start_ns, t.en
         WHERE u.request_id = r.request_id AND c.session_id = a.session_id AND u.intended_ns IS NOT NULL
         ORDER BY u.attempt_idx DESC LIMIT 1) AS intended_ns,
        ifnull(t.completion_tokens, t.n_text_chunks) AS tokens, ifnull(d.streamed_tokens, t.n_text_chunks) AS streamed,
-       t.chunks
+       t.chunks,
+       p.text = '' AND ifnull(p.reasoning, '') = '' AND t.first_tool_ns IS NULL
+           AND ifnull(p.finish_reason, '') NOT IN ('tool_calls', 'function_call') AS empty
 FROM requests r JOIN bench_arrivals b USING (request_id)
 LEFT JOIN responses p USING (request_id)
 LEFT JOIN give_ups g USING (request_id)
@@ -50,6 +53,7 @@ class Figures:
     tokens: NDArray[np.float64]  # output
     streamed: NDArray[np.float64]  # of them, those that were sent and so have times
     chunks: list[bytes | None]
+    empty: NDArray[np.bool_] | None = None  # answered without a token; None: none was
 
     @property
     def n(self) -> int:
@@ -80,16 +84,17 @@ class Figures:
             seconds += float(np.nanmax(self.end_ns[mine]) - np.nanmin(self.begin_ns[mine])) / 1e9
         return tokens / seconds if seconds > 0 else 0.0
 
-    def value(self, objective: str) -> float:
-        """'ttft_p99_ms' -> that statistic in that unit; failures are infinite, NaN where nothing was measured."""
+    def value(self, objective: str, *, of_answered: bool = False) -> float:
+        """'ttft_p99_ms' -> that statistic in that unit, failures infinite or, with `of_answered`, left out; NaN where
+        nothing was measured."""
         metric, stat, unit = slo_parts(objective)
         seconds = self._seconds(metric)
+        seconds = seconds[np.isfinite(seconds)] if of_answered else seconds
         if not len(seconds):
             return float("nan")
         if stat in ("mean", "max"):
             return float(seconds.mean() if stat == "mean" else seconds.max()) * unit
-        rank = min(len(seconds) - 1, max(0, int(np.ceil(int(stat[1:]) / 100 * len(seconds))) - 1))
-        return float(np.sort(seconds)[rank]) * unit
+        return quantile(np.sort(seconds), int(stat[1:]) / 100) * unit
 
     def _seconds(self, metric: str) -> NDArray[np.float64]:
         found: NDArray[np.float64]
@@ -107,7 +112,8 @@ class Figures:
                     np.nan,
                 ),
             }[metric]
-        found = np.where(self.ok, found, np.inf)
+        full = self.ok if self.empty is None or metric == "ttfb" else self.ok & ~self.empty
+        found = np.where(full, found, np.inf)
         answer: NDArray[np.float64] = found[~np.isnan(found)]
         return answer
 
@@ -144,4 +150,5 @@ def stage_figures(reader: Reader, run_id: str, rate_per_s: float | None) -> Figu
         tokens=column("tokens"),
         streamed=column("streamed"),
         chunks=[row["chunks"] for row in rows],
+        empty=np.asarray([bool(row["empty"]) for row in rows], dtype=np.bool_),
     )

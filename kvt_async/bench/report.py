@@ -100,13 +100,13 @@ def stage_line(stage: Stage, left: Left | None, workload: Workload) -> str:
 
 
 def stage_summary(stage: Stage, figures: Figures) -> str:
-    """As a stage ends: plain percentiles, failures as infinite."""
+    """As a stage ends: its failures, and plain percentiles of what was answered."""
     parts = [f"{stage.name}: {int(figures.ok.sum())} answered, {int((~figures.ok).sum())} failed"]
     if (share := figures.achieved_share) is not None:
         parts.append(f"{share:.0%} of the planned rate achieved")
     parts.append(f"{figures.output_per_s:.0f} output tok/s")
     for metric in ("ttft", "tpot", "latency"):
-        p50, p99 = figures.value(f"{metric}_p50_ms"), figures.value(f"{metric}_p99_ms")
+        p50, p99 = (figures.value(f"{metric}_{stat}_ms", of_answered=True) for stat in ("p50", "p99"))
         if not math.isnan(p50):
             parts.append(f"{metric.upper() if metric != 'latency' else metric} p50 {p50:.1f} p99 {p99:.1f} ms")
     return ", ".join(parts)

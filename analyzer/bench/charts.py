@@ -82,9 +82,11 @@ def frontier(points: Sequence[Point], look: Look) -> Any:
     times = around([ttft.value for _, _, ttft in shown], log=True)
     outputs = around([out.value for _, out, _ in shown], log=False)
     rows = []
+    lowest, highest = math.inf, 0.0
     for point, out, ttft in shown:
         out_low, out_high = bar(out, outputs)
         ms_low, ms_high = bar(ttft, times)
+        lowest, highest = min(lowest, ms_low), max(highest, ms_high)
         rows.append({
             "series": level_of(point) or "loads", "load": point.load, "value": point.value, "out": out.value,
             "out_low": out_low, "out_high": out_high, "ms": ttft.value * 1000,
@@ -98,7 +100,7 @@ def frontier(points: Sequence[Point], look: Look) -> Any:
         color=colour(series, look), opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1))
     )
     x = alt.X("out:Q", title="output tokens per second", scale=scale)
-    edges = [frame["ms_low"].min() / 1.25, frame["ms_high"].max() * 1.25]  # type: ignore[operator]
+    edges = [lowest * 800, highest * 1250]  # ms, with a quarter of room
     y = alt.Y("ms:Q", title="TTFT p99, ms", scale=alt.Scale(type="log", domain=edges, nice=False),
               axis=alt.Axis(tickCount=5))  # fmt: skip
     tips = [alt.Tooltip("load:N"), alt.Tooltip("out:Q", title="output tokens/s", format=",.1f"),

@@ -1,8 +1,8 @@
 """A benched group -> derived rows, tables, verdict, reports: what `kvt bench` calls when its stages have ended."""
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-def bench_stages(settings: "Settings", *, as_tool: str | None = None) -> Json:
+def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Mapping[str, float] | None = None) -> Json:
     """Everything about the config's benched group; `lines` is for people, the rest is --json.
 
+    `asked`: objectives to judge by instead of those that the stages were planned with: no request has to be sent again
+    to ask another question of it.
     Raises MissingPrerequisiteError where nothing was benched, ConfigError for a tool that isn't known.
     """
     if as_tool is not None and as_tool not in FORMULAS:
@@ -39,9 +41,9 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None) -> Json:
     try:
         with snapshot(conn) as reader:
             generation = newest_generation(reader, group)
-            results = [
-                result_of(reader, stage, settings.analysis.alpha) for stage in facts.stages(reader, group, generation)
-            ]
+            planned = facts.stages(reader, group, generation)
+            stages = [replace(stage, slo=dict(asked)) for stage in planned] if asked else planned
+            results = [result_of(reader, stage, settings.analysis.alpha) for stage in stages]
             told = _as_tool(reader, results, as_tool) if as_tool else []
             commands = facts.commands(reader, group, generation)
         found = points([result for result in results if result.n_started], settings.analysis.alpha)
@@ -50,6 +52,8 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None) -> Json:
     finally:
         conn.close()
     lines = [*words.table(found), "", *words.verdict(found)] if found else ["nothing was measured yet"]
+    if asked and any(stage.slo != dict(asked) for stage in planned):
+        lines.append("(objectives are those of this command; some stages were sent under others, or none)")
     files: Json = {}
     if found:
         as_lines = words.as_table(told) if told else []

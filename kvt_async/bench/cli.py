@@ -86,7 +86,7 @@ def bench(
     code = report.exit_code
     if report.plan is None:
         try:
-            answer["analysis"] = found = _analysis(settings, as_tool)
+            answer["analysis"] = found = _analysis(settings, as_tool, settings.bench.slo)
             lines += found.pop("lines", [])
             if found["missed"] and code in (0, FailuresStandError.exit_code):
                 code = answer["exit_code"] = CheckFailedError.exit_code
@@ -173,11 +173,13 @@ def _check_tool(name: str | None) -> None:
         raise ConfigError(f"no formulas of {name!r} are known", where="--as", do=f"One of: {', '.join(TOOLS)}.")
 
 
-def _analysis(settings: Any, as_tool: str | None) -> dict[str, Any]:
-    """The analyzer's answer; it is loaded here, after everything has been sent."""
+def _analysis(settings: Any, as_tool: str | None, asked: dict[str, float] | None = None) -> dict[str, Any]:
+    """The analyzer's answer; it is loaded here, after everything has been sent. `asked`: objectives to judge by."""
     from importlib import import_module
 
-    stages: dict[str, Any] = import_module("analyzer.bench.pipeline").bench_stages(settings, as_tool=as_tool)
+    stages: dict[str, Any] = import_module("analyzer.bench.pipeline").bench_stages(
+        settings, as_tool=as_tool, asked=asked
+    )
     return stages
 
 

@@ -15,7 +15,7 @@ from kvt_async.engine.chat import PATHS
 from kvt_async.records import Json, Level
 from kvt_async.run import server
 from kvt_async.run.levels import label
-from kvt_async.run.probes import refuse
+from kvt_async.run.probes import patiently, refuse
 from kvt_async.store.reader import Reader
 
 
@@ -29,7 +29,7 @@ async def ready(live: BenchLive, endpoints: Sequence[str], levels: Sequence[Leve
     for level in levels:
         body = encode(live.settings, prompt, level)
         for endpoint in level.endpoints:
-            attempt = await live.sender.probe(endpoint, PATHS[live.settings.prompt.endpoint], body)
+            attempt = await patiently(live.sender.probe, endpoint, PATHS[live.settings.prompt.endpoint], body)
             refuse(attempt, label(level), live.settings)
             if attempt.reply is None:
                 raise ServerError(

@@ -231,3 +231,11 @@ def test_a_miss_counts_where_the_load_was_asked_for_and_of_a_search_at_its_lowes
             object.__setattr__(result.stage, "purpose", "search")
     assert missed(found) == []
     assert [row["load"] for row in missed(found[1:])] == ["rate 2/s"]
+
+
+def test_another_objective_is_asked_of_what_is_stored(tmp_path: Path) -> None:
+    settings = group(tmp_path, Load(steady(400, gap_ms=10), slo={"ttft_p50_ms": 500}))
+    assert bench_stages(settings)["missed"] == []
+    answer = bench_stages(settings, asked={"ttft_p50_ms": 50})
+    assert [row["objective"] for row in answer["missed"]] == ["ttft_p50_ms"]
+    assert any("objectives are those of this command" in line for line in answer["lines"])

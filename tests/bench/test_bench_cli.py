@@ -1,0 +1,63 @@
+"""`kvt bench` as a program: what it answers and with which exit code."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from kvt_async.bench.run import Options, run
+from tests.bench.benching import on_loopback, overrides_for, settings_for
+from tests.runner.openai_server import FakeServer, Script, serving
+
+QUIET = Options(quiet=True)
+
+
+async def kvt_bench(tmp_path: Path, url: str, *options: str) -> tuple[int, dict[str, Any], str]:
+    """(exit code, --json, stderr)."""
+    overrides = [word for one in overrides_for(tmp_path, url, "analysis.charts=false") for word in ("--override", one)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "kvt_async", "bench", "--json", *options, *overrides,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={"XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, orjson.loads(out) if out else {}, err.decode()
+
+
+async def test_an_objective_that_is_proven_missed_exits_1_and_one_that_is_met_exits_0(tmp_path: Path) -> None:
+    async with serving(Script()) as (server, url):
+        code, answer, _ = await kvt_bench(tmp_path, url, "--concurrency", "2", "--slo", "ttft_p50_ms=0.001")
+        assert (code, answer["exit_code"]) == (1, 1)
+        assert answer["analysis"]["points"][0]["objectives"][0]["verdict"] == "missed"
+        n = len(server.bodies)
+        code, answer, _ = await kvt_bench(tmp_path, url, "--concurrency", "2", "--slo", "ttft_p50_ms=60000")
+        assert (code, len(server.bodies)) == (0, n), "another question of the same stage sends nothing"
+        assert answer["analysis"]["points"][0]["objectives"][0]["verdict"] == "met"
+
+
+async def test_a_limit_that_is_not_finite_is_an_error_of_the_config(tmp_path: Path) -> None:
+    for option in (["--rate", "inf"], ["--rate", "nan"], ["--rate", "5", "--slo", "ttft_p99_ms=inf"],
+                   ["--rate", "5", "--duration", "inf"], ["--sweep-rate", "1,inf"]):  # fmt: skip
+        code, _, err = await kvt_bench(tmp_path, "http://127.0.0.1:9/v1", *option)
+        assert code == 2, (option, err)
+        assert "Traceback" not in err
+
+
+async def test_a_server_that_is_busy_for_the_first_request_is_waited_for(tmp_path: Path) -> None:
+    class Busy(FakeServer):
+        n_refused = 0
+
+        async def chat(self, http: web.Request) -> web.StreamResponse:
+            if self.n_refused < 2:
+                self.n_refused += 1
+                return web.json_response({"error": {"message": "busy"}}, status=(429, 503)[self.n_refused - 1],
+                                         headers={"Retry-After": "0"})  # fmt: skip
+            return await super().chat(http)
+
+    server = Busy(Script())
+    async with on_loopback(server) as url:
+        report = await run(settings_for(tmp_path, url, "bench.concurrency=2"), QUIET)
+    assert (report.exit_code, report.failed, server.n_refused) == (0, 0, 2)

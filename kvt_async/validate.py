@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from kvt_async.contract.errors import ConfigError, GuardError, MissingPrerequisiteError
+from kvt_async.contract.load import secret
 from kvt_async.contract.model_config import token_bytes_of
 from kvt_async.contract.paths import data_path, manifest_path, run_paths
-from kvt_async.contract.settings import Settings
+from kvt_async.contract.settings import Engine, Settings
 
 NO_BASELINE = (
     "without full cache there is nothing to compare with: no drop, no transition zone and no verdict can be told, only "
@@ -28,7 +30,7 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
             do="Relative paths are from the working directory.",
         )
     found = checked_levels(settings)
-    notes = list(found.notes)
+    notes = [*found.notes, *_about_the_key(settings.engine)]
     if settings.model.config is not None:
         serving = settings.analysis.serving
         told = token_bytes_of(settings.model.config, bits=serving.cache_bits if serving else None)
@@ -59,6 +61,15 @@ def valid_lines(config: str, facts: dict[str, Any]) -> list[str]:
         else:
             lines.append(f"  {name}: {', '.join(value) if isinstance(value, list) else value}")
     return lines
+
+
+def _about_the_key(engine: Engine) -> list[str]:
+    """A sentence where a key is named, or needed by any host that isn't this one, and there is none."""
+    is_named = engine.api_key_env != Engine.model_fields["api_key_env"].default
+    is_remote = (urlsplit(engine.base_url).hostname or "") not in ("127.0.0.1", "localhost", "::1")
+    if not (is_named or is_remote) or engine.headers or secret(engine.api_key_env) is not None:
+        return []
+    return [f"engine.api_key_env names {engine.api_key_env}, which is not set: no key will be sent"]
 
 
 def resolved_paths(settings: Settings) -> dict[str, Any]:

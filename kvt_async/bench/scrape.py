@@ -15,7 +15,7 @@ import orjson
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ServerError
-from kvt_async.contract.urls import public_url
+from kvt_async.contract.urls import public_url, server_root, url_under
 from kvt_async.records import Json
 
 _KNOWN = re.compile(r"^(?:# TYPE )?(?:vllm|sglang|llamacpp|kvt)[:_].*$", re.MULTILINE)
@@ -27,7 +27,7 @@ def metrics_urls(endpoints: Sequence[str], metrics_url: str | None) -> list[str]
     """One page per server."""
     if metrics_url is not None:
         return [metrics_url]
-    return list(dict.fromkeys(f"{endpoint.removesuffix('/v1')}/metrics" for endpoint in endpoints))
+    return list(dict.fromkeys(url_under(server_root(endpoint), "/metrics") for endpoint in endpoints))
 
 
 def parse_page(text: str) -> Json:

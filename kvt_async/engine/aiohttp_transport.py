@@ -9,7 +9,7 @@ from aiohttp import client_exceptions as broken
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.settings import Timeouts
 from kvt_async.engine.stamps import Broken, StampedBody, StampedConnector, StampedRequest
-from kvt_async.engine.transport import Target
+from kvt_async.engine.transport import Target, tls_text
 from kvt_async.engine.wire import Exchange
 
 
@@ -62,10 +62,7 @@ def _fault(error: Exception, exchange: Exchange) -> tuple[ErrorType, str]:
         return ErrorType.CONNECT_TIMEOUT, "no connection in time"
     if isinstance(error, (broken.ClientConnectorCertificateError, broken.ClientConnectorSSLError, ssl.SSLError)):
         cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-        return (
-            ErrorType.TLS,
-            f"TLS: {getattr(cause, 'verify_message', None) or getattr(cause, 'reason', None) or cause}",
-        )
+        return ErrorType.TLS, tls_text(cause)
     if isinstance(error, broken.ClientConnectorDNSError):
         return ErrorType.CONNECTION, f"the name {error.host} can't be resolved"
     if isinstance(error, broken.ClientConnectorError):

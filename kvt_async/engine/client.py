@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import time
+from typing import Any
 
 import aiohttp
 from msgspec import Struct
@@ -13,18 +14,20 @@ from yarl import URL
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, ErrorType
 from kvt_async.contract.settings import Engine
-from kvt_async.contract.urls import public_url
+from kvt_async.contract.urls import bare_url, public_url, query_values, url_under
 from kvt_async.engine.aiohttp_transport import AiohttpTransport
 from kvt_async.engine.faults import Cause
 from kvt_async.engine.hints import Hints, read_hints
 from kvt_async.engine.kv_body import read_evidence
-from kvt_async.engine.redact import SECRET_HEADER, Redactor, basic, url_credentials
+from kvt_async.engine.payload import json_or_none
+from kvt_async.engine.redact import SECRET_HEADER, SECRET_QUERY, Redactor, basic, url_credentials
 from kvt_async.engine.transport import Target, Transport
 from kvt_async.engine.verdict import Verdict, judge, reading_of
 from kvt_async.engine.wire import Exchange
 from kvt_async.records import Attempt, Json, Marks, Reply
 
 USER_AGENT = "kvt"
+LARGEST_ERROR = 65_536  # bytes of a refusal's body that is searched for a wait
 _NO_HINTS = Hints()
 
 
@@ -50,10 +53,11 @@ class Client:
             _check_header(key.get_secret_value(), f"the key in {engine.api_key_env}")
         self._targets: dict[tuple[str, str], Target] = {}
         self._secrets = [key.get_secret_value()] if key else []
+        self._private = list(engine.headers.values())
         for name, value in engine.headers.items():
             if SECRET_HEADER.search(name):
                 self._secrets += [value, value.rpartition(" ")[2]]
-        self.redactor = Redactor(self._secrets, engine.headers.values())
+        self.redactor = Redactor(self._secrets, self._private)
         self._tls = tls_context(engine.ca_file)
         self._transport = _transport(engine, self._tls)
 
@@ -75,6 +79,11 @@ class Client:
             self._learn(found[1], headers["Authorization"].rpartition(" ")[2])
         elif self._key is not None:
             headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
+        for name, value in query_values(base_url):
+            if SECRET_QUERY.search(name):
+                self._learn(value)
+            elif "version" not in name.lower():
+                self._learn(private=value)
         headers.update(self.engine.headers)
         return headers
 
@@ -117,7 +126,7 @@ class Client:
             raise
         if verdict.error is None:
             return Tried(self._answered(exchange, target, verdict, own, expects))
-        hints = read_hints(exchange.headers)
+        hints = read_hints(exchange.headers, body=_error_body(exchange, verdict))
         attempt = self._failed(exchange, target, verdict, hints.retry_after_s, own)
         return Tried(attempt, hints, exchange.stale, verdict.code, verdict.cause)
 
@@ -174,7 +183,7 @@ class Client:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=limit,
             ) as session,
-            session.get(URL(public_url(url)), headers=headers, allow_redirects=False) as reply,
+            session.get(URL(bare_url(url)), headers=headers, allow_redirects=False) as reply,
         ):
             hide = self.redactor.document
             shown = {k.lower(): hide(v.encode("utf-8", "surrogateescape")) for k, v in reply.headers.items()}
@@ -183,15 +192,24 @@ class Client:
 
     def _target(self, endpoint: str, path: str) -> Target:
         try:
-            url = URL(public_url(endpoint) + path)
+            url = URL(url_under(bare_url(endpoint), path))
         except ValueError as error:
             raise ConfigError(f"not a valid URL: {error}", where="engine.base_url or kv.apply.endpoints") from None
         found = self._targets[endpoint, path] = Target(url, self.headers(endpoint), public_url(endpoint))
         return found
 
-    def _learn(self, *secrets: str) -> None:
+    def _learn(self, *secrets: str, private: str = "") -> None:
         self._secrets.extend(secrets)
-        self.redactor = Redactor(self._secrets, self.engine.headers.values())
+        self._private.append(private)
+        self.redactor = Redactor(self._secrets, self._private)
+
+
+def _error_body(exchange: Exchange, verdict: Verdict) -> Any:
+    """What the server's error says, parsed; None: it says nothing that could name a wait."""
+    if verdict.transcript.error is not None:
+        return verdict.transcript.error
+    is_refusal = (exchange.status or 0) >= 400 and exchange.body_bytes <= LARGEST_ERROR
+    return json_or_none(exchange.raw_body()) if is_refusal else None
 
 
 class _Own(Struct, frozen=True, gc=False):

@@ -1,15 +1,39 @@
-"""What a reply's headers say about trying again."""
+"""What a reply says about trying again: in its headers, and in the body of an error."""
 
 import math
 import re
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 LONGEST_S = 7 * 24 * 3600  # a wait beyond a week is a broken header, not an answer
-_RESETS = re.compile(r"^(?:x-ratelimit-reset(?:-(requests|tokens))?|anthropic-ratelimit-([a-z-]+)-reset)$")
+EPOCH_S = 1e9  # a number of seconds beyond that is an instant (since 1970), not a duration
+MOST_NODES = 500  # of an error's body that are looked at
+_MS_NAMES = ("retry-after-ms", "x-retry-after-ms", "x-ms-retry-after-ms")
+_NAMES = ("retry-after", "x-retry-after")
+_RESETS = re.compile(r"^(?:(?:x-)?rate-?limit-reset(?:-(?:requests|tokens|after))?|anthropic-ratelimit-[a-z-]+-reset)$")
 _DURATION = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$")
+_WAITS = re.compile(r"^(?:retry|wait)(?:after|delay|in)?(?:s|sec|secs|seconds)?$")  # names in a body, letters alone
+_MS_WAITS = re.compile(r"^(?:retry|wait)(?:after|delay|in)?(?:ms|msec|millis|milliseconds)$")
+_SENTENCE = re.compile(
+    r"(?:try again|retry|wait)\D{0,20}?((?:\d+(?:\.\d+)?\s?(?:[dhms]|ms|[a-z]{3,12})(?![a-z]) ?)+)", re.I
+)
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s?([a-z]+)", re.I)
+_UNITS = {
+    "ms": 0.001,
+    "mil": 0.001,
+    "s": 1,
+    "sec": 1,
+    "m": 60,
+    "min": 60,
+    "h": 3600,
+    "hou": 3600,
+    "d": 86400,
+    "day": 86400,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +45,17 @@ class Hints:
     should_retry: bool | None = None
 
 
-def read_hints(headers: Mapping[str, str], now: datetime | None = None) -> Hints:
-    """Headers with names in lower case. What makes no sense (negative, infinite, unparsable) is not heard."""
-    if not any(name in headers for name in ("retry-after", "retry-after-ms", "x-should-retry")) and not any(
-        "ratelimit" in name for name in headers
-    ):
+def read_hints(headers: Mapping[str, str], now: datetime | None = None, *, body: Any = None) -> Hints:
+    """Headers with names in lower case; `body`: of an error, parsed, asked where the headers name no wait. What makes
+    no sense (negative, infinite, unparsable) is not heard."""
+    if body is None and not any("retry" in name or "limit" in name for name in headers):
         return Hints()
     now = now or datetime.now(UTC)
-    return Hints(_retry_after(headers, now), _reset(headers, now), _boolean(headers.get("x-should-retry")))
+    wait, reset = _retry_after(headers, now), _reset(headers, now)
+    if body is not None:
+        wait = _wait_of_body(body) if wait is None else wait
+        reset = _reset(_headers_of_body(body), now) if reset is None else reset
+    return Hints(wait, reset, _boolean(headers.get("x-should-retry")))
 
 
 def parse_duration(text: str) -> float | None:
@@ -44,12 +71,13 @@ def parse_duration(text: str) -> float | None:
 
 
 def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    ms = _number(headers.get("retry-after-ms", ""))
-    if ms is not None and (wait := _sane(ms / 1000)) is not None:
-        return wait
-    text = headers.get("retry-after", "").strip()
-    if (seconds := _number(text)) is not None:
-        return _sane(seconds)
+    for name in _MS_NAMES:
+        ms = _number(headers.get(name, ""))
+        if ms is not None and (wait := _sane(ms / 1000)) is not None:
+            return wait
+    text = next((headers[name].strip() for name in _NAMES if name in headers), "")
+    if (seconds := parse_duration(text)) is not None:
+        return _sane(_until(seconds, now))
     at = _date(text)
     if at is None:
         return None
@@ -69,11 +97,68 @@ def _reset(headers: Mapping[str, str], now: datetime) -> float | None:
         wait = parse_duration(value)
         if wait is None and (at := _iso(value)) is not None:
             wait = (at - now).total_seconds()
-        elif wait is not None and wait > 1e9:
-            wait -= now.timestamp()  # an epoch instead of a duration
+        elif wait is not None:
+            wait = _until(wait, now)
         if wait is not None and wait > 0 and _sane(wait) is not None:
             waits.append(wait)
     return max(waits, default=None)
+
+
+def _until(seconds: float, now: datetime) -> float:
+    """A duration as it is; of an instant, in seconds or finer since 1970, the time until then."""
+    if seconds < EPOCH_S:
+        return seconds
+    while seconds >= 100 * EPOCH_S:
+        seconds /= 1000  # milliseconds, microseconds, nanoseconds
+    return seconds - now.timestamp()
+
+
+def _wait_of_body(body: Any) -> float | None:
+    """The first wait that a field names, at whatever depth ({"retryDelay": "2s"}), else one in a sentence ("Please try
+    again in 6m0s")."""
+    said: float | None = None
+    for name, value in _fields(body):
+        plain = re.sub(r"[^a-z]", "", name.lower())
+        if _MS_WAITS.match(plain) and (ms := _seconds(value)) is not None:
+            return _sane(ms / 1000)
+        if _WAITS.match(plain) and (wait := _seconds(value)) is not None:
+            return _sane(wait)
+        if said is None and isinstance(value, str) and (sentence := _SENTENCE.search(value[:2000])):
+            amounts = _AMOUNT.findall(sentence[1])
+            units = [_UNITS.get(unit.lower(), _UNITS.get(unit.lower()[:3])) for _, unit in amounts]
+            if None not in units:
+                said = sum(float(number) * (unit or 0) for (number, _), unit in zip(amounts, units, strict=True))
+    return None if said is None else _sane(said)
+
+
+def _headers_of_body(body: Any) -> dict[str, str]:
+    """Headers of another server that a gateway passes on inside of its error."""
+    found: dict[str, str] = {}
+    for name, value in _fields(body):
+        if name == "headers" and isinstance(value, dict):
+            found |= {str(key).lower(): str(inner) for key, inner in value.items()}
+    return found
+
+
+def _fields(body: Any) -> Iterator[tuple[str, Any]]:
+    """(name, value) of all objects in a body, outermost first; a bare text has no name."""
+    waiting, seen = deque([("", body)]), 0
+    while waiting and (seen := seen + 1) <= MOST_NODES:
+        name, value = waiting.popleft()
+        yield name, value
+        if isinstance(value, dict):
+            waiting.extend((str(key), inner) for key, inner in value.items())
+        elif isinstance(value, list):
+            waiting.extend((name, inner) for inner in value)
+
+
+def _seconds(value: Any) -> float | None:
+    """Of a number, a duration, or protobuf's {seconds, nanos}."""
+    if isinstance(value, dict):
+        value = value.get("seconds")
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    return parse_duration(value) if isinstance(value, str) else float(value)
 
 
 def _number(text: str) -> float | None:

@@ -18,7 +18,7 @@ from kvt_async.contract.errors import ConfigError, ErrorType
 from kvt_async.contract.settings import Engine
 from kvt_async.engine.kernel_stamps import socket_factory
 from kvt_async.engine.lean_connection import LeanConnection, Outbox
-from kvt_async.engine.transport import KEEPALIVE_S, Target
+from kvt_async.engine.transport import KEEPALIVE_S, Target, tls_text
 from kvt_async.engine.wire import Exchange
 
 RESOLVED_S = 10.0  # how long a name's addresses are believed
@@ -91,8 +91,7 @@ class LeanTransport:
         except TimeoutError:
             exchange.broke(ErrorType.CONNECT_TIMEOUT, "no connection in time")
         except ssl.SSLError as error:
-            reason = getattr(error, "verify_message", None) or error.reason or error
-            exchange.broke(ErrorType.TLS, f"TLS: {reason}")
+            exchange.broke(ErrorType.TLS, tls_text(error))
         except socket.gaierror:
             exchange.broke(ErrorType.CONNECTION, f"the name {origin.host} can't be resolved")
         except OSError as error:

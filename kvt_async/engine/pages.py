@@ -7,9 +7,11 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from kvt_async.contract.errors import ServerError
-from kvt_async.contract.urls import public_url
+from kvt_async.contract.urls import public_url, server_root, url_under
+from kvt_async.engine.advice import TLS_ADVICE
 from kvt_async.engine.client import Client
 from kvt_async.engine.payload import UnreadableError, parse_json
+from kvt_async.engine.transport import tls_text
 
 PROBE_TIMEOUT_S = 2.0  # for a word of an endpoint that is set aside
 
@@ -42,7 +44,7 @@ class Pages:
     async def _answers(self, endpoint: str) -> bool:
         """Whether an endpoint that was set aside serves again: /health, whose 404 is an answer too; 503 is none yet."""
         try:
-            reply = await self._the_client.get(f"{endpoint.removesuffix('/v1')}/health", endpoint, PROBE_TIMEOUT_S)
+            reply = await self._the_client.get(url_under(server_root(endpoint), "/health"), endpoint, PROBE_TIMEOUT_S)
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
         return reply[0] < 500
@@ -54,6 +56,8 @@ class Pages:
             status, headers, body = await self._the_client.get(url, base, timeout_s)
         except TimeoutError:
             raise ServerError(f"no answer within {timeout_s:g} s", where=where) from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise ServerError(tls_text(error.certificate_error), where=where, do=TLS_ADVICE) from None
         except (aiohttp.ClientError, OSError) as error:
             reason = self._the_client.redactor.evidence(str(error) or type(error).__name__)
             raise ServerError(reason, where=where, do="Is the server running, and is the URL right?") from None

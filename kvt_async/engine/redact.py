@@ -12,6 +12,7 @@ from kvt_async.engine.wire import EVIDENCE_BYTES
 
 MIN_SECRET = 6  # shorter values ("EMPTY", "1") are no secrets, and hiding them would garble text
 SECRET_HEADER = re.compile(r"(?i)auth|key|token|secret|cookie|passw|credential")
+SECRET_QUERY = re.compile(SECRET_HEADER.pattern + "|sig|code|pwd")  # names in a URL's query
 _TELLING = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}|\bsk-[A-Za-z0-9_-]{12,}|(?<=://)[^/@\s]+(?=@)")
 
 

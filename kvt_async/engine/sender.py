@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.load import secret
 from kvt_async.contract.settings import Settings
+from kvt_async.engine.advice import key_advice
 from kvt_async.engine.aside import Aside
 from kvt_async.engine.breaker import LONGEST_NAP_S, Breaker
 from kvt_async.engine.client import Client, Tried
@@ -162,6 +163,8 @@ class Sender(Pages):
                 return ()
         newest = self._refusals.newest(endpoint)
         self.breaker.reason = sentence(newest)
+        if newest.cause == "key":
+            self.breaker.reason += f". {key_advice(self.settings.engine)}"
         self.breaker.ending = "refused" if newest.cause == "key" else "server"
         self.breaker.tripped.set()
         self.halt()

@@ -12,6 +12,13 @@ KEEPALIVE_S = 4.0  # below uvicorn's 5 s, so that we close an idle connection be
 LINGER_S = 1.0  # after [DONE] the body should end; a server that forgets to is not waited for longer
 
 
+def tls_text(error: BaseException) -> str:
+    """What is wrong with a TLS connection; of a certificate that isn't trusted also where to name one that is."""
+    verify = getattr(error, "verify_message", None)
+    reason = verify or getattr(error, "reason", None) or error
+    return f"TLS: {reason}" + ("; engine.ca_file names a certificate to trust" if verify else "")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
     """Where requests go, and what every one of them carries. One object per endpoint and path."""

@@ -12,6 +12,7 @@ from msgspec import structs
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, ErrorType, ServerError
 from kvt_async.contract.settings import Settings
+from kvt_async.engine.advice import field_advice, key_advice
 from kvt_async.engine.chat import PATHS
 from kvt_async.engine.kv_body import expectation, read_evidence
 from kvt_async.records import Attempt, Json, Level
@@ -82,7 +83,7 @@ class Probes:
         if attempt.http_status is None and reply is None:
             raise ServerError(
                 f"the server stopped answering during the canary: {attempt.error_message or attempt.error_type}",
-                where=endpoint,
+                where=attempt.endpoint,
                 do="Look at the server's log, start it again and run the same command.",
             )
         return attempt
@@ -133,9 +134,11 @@ def refuse(attempt: Attempt, level: str, settings: Settings) -> None:
             "kv.apply."
         )
         if status in KEY_REFUSED:
-            do = f"Put a key that may use this model into the environment variable {key} (or .env): engine.api_key_env."
+            do = key_advice(settings.engine)
         elif attempt.error_type is ErrorType.QUOTA or status == 402:
             do = f"The account behind the key in {key} has nothing left to spend."
+        elif (advice := field_advice(attempt.error_message)) is not None:
+            do = advice
         raise ConfigError(
             f"the server refuses what this config sends at level {level}: {attempt.error_message}",
             where=attempt.endpoint,

@@ -11,13 +11,14 @@ import orjson
 from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.server_identity import known
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.urls import public_url
+from kvt_async.contract.urls import public_url, server_root, url_under
+from kvt_async.engine.advice import key_advice
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json
 from kvt_async.run import metrics_page
 from kvt_async.store.reader import Reader
 
-TRIES, PAUSE_S = 3, 0.5
+PATIENCE_S, PAUSE_S = (5.0, 15.0, 30.0), 0.5  # with a list of models, try by try; between two tries
 # Where servers beside OpenAI's own routes say what they are, and the fields that do: llama.cpp, SGLang.
 SELF_DESCRIPTIONS = {
     "props": ("model_path", "build_info", "chat_template", "n_ctx"),
@@ -42,7 +43,7 @@ async def check_server(
             raise ConfigError(
                 "the server refuses the API key (HTTP 401)",
                 where=public_url(endpoint),
-                do=f"Put the key in the environment variable {settings.engine.api_key_env} (or .env).",
+                do=key_advice(settings.engine),
             )
         if status:
             listed = False
@@ -56,20 +57,20 @@ async def check_server(
 async def identity(sender: Sender, endpoint: str, model: str) -> Json:
     """What can be learnt about the server of `model` without asking it to generate. Missing parts are missing keys."""
     found: Json = {}
-    root = endpoint.removesuffix("/v1")
+    root, models = server_root(endpoint), url_under(endpoint, "/models")
     with contextlib.suppress(ServerError):
-        listed = await sender.get_json(f"{endpoint}/models")
+        listed = await sender.get_json(models)
         found["models"], found["entry"] = sorted(model_names(listed)), _entry(listed, model)
-        found["server"] = (await sender.get_headers(f"{endpoint}/models")).get("server")
+        found["server"] = (await sender.get_headers(models)).get("server")
     with contextlib.suppress(ServerError):
-        found["version"] = await sender.get_json(f"{root}/version")
+        found["version"] = await sender.get_json(url_under(root, "/version"))
     for path, fields in SELF_DESCRIPTIONS.items() if found else ():
         with contextlib.suppress(ServerError):
-            told = await sender.get_json(f"{root}/{path}")
+            told = await sender.get_json(url_under(root, f"/{path}"))
             if isinstance(told, dict):
                 found["model"] = found.get("model", {}) | {name: _brief(told[name]) for name in fields if name in told}
     with contextlib.suppress(ServerError):
-        page = metrics_page.read(await sender.get_text(f"{root}/metrics"))
+        page = metrics_page.read(await sender.get_text(url_under(root, "/metrics")))
         found["metrics"], found["cache_config"] = page.about_load(), page.cache_config()
     if not found:
         found["unreachable"] = True
@@ -123,22 +124,26 @@ def _entry(body: object, model: str) -> Json | None:
 async def _models(sender: Sender, endpoint: str) -> tuple[list[str], str]:
     """(ids, "") or ([], how the server refused). Raises ServerError when nobody answers, after a few tries."""
     reason = ""
-    for n in range(TRIES):
+    advice = (f"Start the server (the reference server: `kvt serve --port {urlsplit(endpoint).port or 8000}`), or "
+              "correct engine.base_url: --override engine.base_url=http://HOST:PORT/v1.")  # fmt: skip
+    for n, patience_s in enumerate(PATIENCE_S):
         try:
-            return model_names(await sender.get_json(f"{endpoint}/models")), ""
+            return model_names(await sender.get_json(url_under(endpoint, "/models"), timeout_s=patience_s)), ""
         except ServerError as error:
             reason = error.what
             if reason.startswith("HTTP "):
                 return [], reason[:8]
             if reason.startswith("the reply is"):  # somebody answers, in another tongue
                 return [], "something that is no JSON"
-            if n < TRIES - 1:
+            if reason.startswith("TLS: "):
+                advice = error.do
+                break
+            if n < len(PATIENCE_S) - 1:
                 await asyncio.sleep(PAUSE_S)
     raise ServerError(
         f"no server answers: {reason}",
         where=public_url(endpoint),
-        do=f"Start the server (the reference server: `kvt serve --port {urlsplit(endpoint).port or 8000}`), or correct "
-        "engine.base_url: --override engine.base_url=http://HOST:PORT/v1. Nothing was sent.",
+        do=f"{advice} Nothing was sent.",
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.settings import Evidence
+from kvt_async.contract.urls import server_root, url_under
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json, Level
 from kvt_async.run import metrics_page
@@ -92,7 +93,7 @@ def number_of(value: str | None) -> float | None:
 
 async def _page(sender: Sender, endpoint: str) -> str:
     try:
-        return await sender.get_text(f"{endpoint.removesuffix('/v1')}/metrics")
+        return await sender.get_text(url_under(server_root(endpoint), "/metrics"))
     except ServerError:
         return ""
 

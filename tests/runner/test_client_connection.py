@@ -135,6 +135,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_a_tls_error() -> None:
         got = await sender.probe(server.base_url, PATH, b"{}")
     assert (got.end_state, got.error_type) == (EndState.NOT_CONNECTED, ErrorType.TLS)
     assert "self-signed" in (got.error_message or "")
+    assert "engine.ca_file" in (got.error_message or "")
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])

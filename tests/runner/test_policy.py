@@ -169,6 +169,11 @@ def test_tries_are_bounded_in_number_and_in_time() -> None:
         ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
         ({"retry-after": format_datetime(NOW + timedelta(seconds=90), usegmt=True)}, 90.0),
         ({"retry-after": format_datetime(NOW - timedelta(seconds=90), usegmt=True)}, 0.0),
+        ({"retry-after": "2s"}, 2.0),
+        ({"retry-after": "500ms"}, 0.5),
+        ({"x-ms-retry-after-ms": "250"}, 0.25),
+        ({"retry-after": str(int(NOW.timestamp()) + 30)}, 30.0),
+        ({"retry-after": str((int(NOW.timestamp()) + 30) * 1000)}, 30.0),
         ({"retry-after": "inf"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "-1"}, None),
@@ -216,12 +221,50 @@ def test_durations_as_servers_write_them(text: str, seconds: float | None) -> No
         ({"x-ratelimit-reset-tokens": "0"}, None),
         ({"x-ratelimit-reset-tokens": "inf"}, None),
         ({"x-ratelimit-reset": str(int(NOW.timestamp()) + 30)}, 30),
+        ({"x-ratelimit-reset": str((int(NOW.timestamp()) + 30) * 1000)}, 30),
+        ({"x-ratelimit-reset": str((int(NOW.timestamp()) + 30) * 10**9)}, 30),
+        ({"ratelimit-reset": "30"}, 30),
+        ({"x-ratelimit-reset-after": "30"}, 30),
+        ({"x-ratelimit-reset": str((int(NOW.timestamp()) - 30) * 1000)}, None),
         ({"anthropic-ratelimit-tokens-reset": (NOW + timedelta(seconds=40)).isoformat()}, 40),
         ({"x-ratelimit-limit-tokens": "100"}, None),
     ],
 )
 def test_rate_limit_resets_are_read_and_checked_for_sense(headers: dict[str, str], wait: float | None) -> None:
     assert read_hints(headers, NOW).reset_s == wait
+
+
+@pytest.mark.parametrize(
+    ("body", "wait"),
+    [
+        ([{"error": {"code": 429, "details": [{"@type": "google.rpc.RetryInfo", "retryDelay": "2s"}]}}], 2.0),
+        ({"error": {"details": [{"retryDelay": {"seconds": "3", "nanos": 5}}]}}, 3.0),
+        ({"error": {"retry_after": 2}}, 2.0),
+        ({"retry_after_ms": 500}, 0.5),
+        ({"error": {"metadata": {"retryAfterSeconds": "7"}}}, 7.0),
+        ({"error": {"message": "Rate limit reached. Please try again in 6m0s. Visit us."}}, 360.0),
+        ({"error": {"message": "Please try again in 340ms."}}, 0.34),
+        ({"error": {"message": "Please retry after 6 seconds."}}, 6.0),
+        ({"message": "Wait for 1 minute 30 seconds, then retry"}, 90.0),
+        ("please retry in 2.5s", 2.5),
+        ({"error": {"message": "retry later"}}, None),
+        ({"error": {"message": "try again in 3 blocks"}}, None),
+        ({"retry_after": -1}, None),
+        ({"retry_after": True}, None),
+        ({"retry_after": 1e12}, None),
+        ({"n": list(range(10_000))}, None),
+    ],
+)
+def test_a_wait_in_an_errors_body_is_heard(body: Any, wait: float | None) -> None:
+    assert read_hints({}, NOW, body=body).retry_after_s == (None if wait is None else pytest.approx(wait))
+    assert read_hints({"retry-after": "9"}, NOW, body=body).retry_after_s == 9
+
+
+def test_headers_that_a_gateway_passes_on_in_its_error_are_heard() -> None:
+    reset_ms = str((int(NOW.timestamp()) + 30) * 1000)
+    body = {"error": {"metadata": {"headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset_ms}}}}
+    assert read_hints({}, NOW, body=body).reset_s == 30
+    assert read_hints({"x-ratelimit-reset": "5"}, NOW, body=body).reset_s == 5
 
 
 def test_x_should_retry_is_read() -> None:

@@ -41,6 +41,17 @@ async def test_retry_after_is_waited_for() -> None:
     assert 0.3 <= (server.seen[1].at_ns - server.seen[0].at_ns) / 1e9 < 0.5
 
 
+async def test_a_wait_said_in_the_errors_body_is_waited_for() -> None:
+    told = status(429, [{"error": {"details": [{"retryDelay": "0.3s"}]}}])
+    in_stream = status(200, {"error": {"code": 429, "message": "Please try again in 300ms"}})
+    for refusal in (told, in_stream):
+        async with against(refusal, answer("ok"), limits=FAST) as (server, sender):
+            recorder = Recorder()
+            await send_one(sender, server, recorder)
+        assert recorder.attempts[0].retry_after_s == pytest.approx(0.3)
+        assert 0.3 <= (server.seen[1].at_ns - server.seen[0].at_ns) / 1e9 < 0.6
+
+
 @pytest.mark.parametrize(
     ("step", "reason", "n_seen"),
     [

@@ -61,16 +61,14 @@ def _files(paths: RunPaths, generations: list[Checked], findings: Findings) -> N
     for file in (paths.report_md, paths.report_html):
         if file.is_file() and not any(file.name in files.contents for files in record.values()):
             findings.cannot_check(f"no record says what {file.name} was made from", 1)
-    if (report := record.get("report")) is None:
-        return
-    if report.rows is None:
-        findings.cannot_check("an older kvt made the report and recorded no rows", 1)
-        return
     contents = [one.content for one in generations if one.content is not None]
-    if contents and report.rows not in contents:
-        findings.add(
-            Difference("files", {"file": "report"}, "made from", "other rows than are stored now", "the stored rows")
-        )
+    for what in (name for name in ("report", "bench_report") if name in record):
+        rows = record[what].rows
+        if rows is None:
+            findings.cannot_check(f"an older kvt made the {what} and recorded no rows", 1)
+        elif contents and rows not in contents:
+            stored = "other rows than are stored now"
+            findings.add(Difference("files", {"file": what}, "made from", stored, "the stored rows"))
 
 
 def _json(findings: Findings) -> Json:

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from analyzer import derived, differences, parallel, score, tables
 from analyzer.aggregate import CiRule
 from analyzer.analyze import ANALYZER_VERSION, STAGE, Question, answer, fingerprint_of
+from analyzer.bench.verify import verify_bench
 from analyzer.differences import Difference, Findings
 from analyzer.integrity import check_drift, check_facts
 from analyzer.reading import RunData
@@ -101,7 +102,11 @@ def _generation(db: Database, facts: sqlite3.Connection, group: str, generation:
     checked = Checked(group, generation)
     findings = checked.findings
     runs = tables.runs(facts, group, generation)
-    if not runs or tables.benched(facts, group):
+    if not runs:
+        return checked
+    if tables.benched(facts, group):
+        progress(f"{group}: the stages of a bench")
+        checked.content = verify_bench(facts, group, generation, findings)
         return checked
     counts = tables.progress(facts, group, generation)
     stored = _analyses(facts, group, generation, findings)

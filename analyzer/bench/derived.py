@@ -10,30 +10,68 @@ from typing import Any
 from analyzer.bench.points import Point
 from analyzer.bench.results import Result
 from analyzer.bench.saturation import Zone, highest_within, knee
-from analyzer.derived import fingerprint, in_transaction, insert, replace_runs
+from analyzer.derived import fingerprint, in_transaction, replace_group, replace_runs, set_state
 
 Json = dict[str, Any]
 
 
-def write(conn: sqlite3.Connection, group: str, generation: int, points: Sequence[Point], results: Sequence[Result],
-          zones: Sequence[Json]) -> None:  # fmt: skip
-    """Replace what is stored of this group."""
-    rows = [point_row(group, generation, point) for point in points]
-    mark = fingerprint(rows)
+BENCH_VERSION = "1"  # raise it whenever a stored figure of a bench could change
+STAGE = "bench"
+TABLES = {
+    "bench_points": ("level", "load"),
+    "bench_zones": ("level", "kind"),
+    "bench_stats": ("run_id", "metric"),
+    "run_evidence": ("run_id",),
+}
+"""What is stored of a bench, with the columns that tell rows apart (of one generation)."""
+Rows = dict[str, list[Json]]  # by table
+
+
+def table_rows(
+    group: str, generation: int, points: Sequence[Point], results: Sequence[Result], zones: Sequence[Json]
+) -> Rows:
+    """Every derived row of a benched group, each with the fingerprint of them all."""
+    about = {"exp_group_id": group, "generation": generation}
+    loads = [point_row(group, generation, point) for point in points]
+    mark = {"fingerprint": fingerprint(loads)}
+    return {
+        "bench_points": [row | mark for row in loads],
+        "bench_zones": [about | zone | mark for zone in zones],
+        "bench_stats": [row | mark for result in results for row in stat_rows(result)],
+        "run_evidence": [result.budget.row | mark for result in results if result.budget is not None],
+    }
+
+
+def write(conn: sqlite3.Connection, group: str, generation: int, rows: Rows, made_under: Json) -> None:
+    """Replace what is stored of this group, and record how it was made: `made_under` holds alpha and, where they are
+    not the stages' own, the objectives."""
 
     def work(c: sqlite3.Connection) -> None:
         for table in ("bench_points", "bench_zones"):
-            c.execute(f"DELETE FROM {table} WHERE exp_group_id = ? AND generation = ?", (group, generation))
-        c.executemany("DELETE FROM bench_stats WHERE run_id = ?", [(r.stage.run_id,) for r in results])
-        insert(c, "bench_points", [{**row, "fingerprint": mark} for row in rows])
-        insert(c, "bench_zones", [
-            {"exp_group_id": group, "generation": generation, **zone, "fingerprint": mark} for zone in zones
-        ])  # fmt: skip
-        shown = [result.budget.row for result in results if result.budget is not None]
-        replace_runs(c, "run_evidence", [row["run_id"] for row in shown], [{**r, "fingerprint": mark} for r in shown])
-        insert(c, "bench_stats", [{**row, "fingerprint": mark} for result in results for row in stat_rows(result)])
+            replace_group(c, table, group, generation, rows[table])
+        runs = [row[0] for row in c.execute(_RUNS, (group, generation))]
+        for table in ("bench_stats", "run_evidence"):
+            replace_runs(c, table, runs, rows[table])
+        detail = made_under | {"analyzer_version": BENCH_VERSION, "outcomes": n_outcomes(c, group, generation)}
+        mark = rows["bench_points"][0]["fingerprint"] if rows["bench_points"] else ""
+        set_state(c, group, generation, STAGE, "*", mark, detail)
 
     in_transaction(conn, work)
+
+
+_RUNS = "SELECT run_id FROM runs WHERE exp_group_id = ? AND generation = ?"
+
+
+def n_outcomes(conn: sqlite3.Connection, group: str, generation: int) -> int:
+    """Responses and give-ups of a benched group: more of them, and what is stored is older than the facts."""
+    counts = [
+        conn.execute(
+            f"SELECT count(*) FROM {table} JOIN requests USING (request_id) WHERE run_id IN ({_RUNS})",
+            (group, generation),
+        ).fetchone()[0]
+        for table in ("responses", "give_ups")
+    ]
+    return sum(counts)
 
 
 def zone_rows(points: Sequence[Point]) -> list[Json]:

@@ -41,14 +41,13 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
     try:
         with snapshot(conn) as reader:
             generation = newest_generation(reader, group)
+            alpha = settings.analysis.alpha
             planned = facts.stages(reader, group, generation)
-            stages = [replace(stage, slo=dict(asked)) for stage in planned] if asked else planned
-            results = [result_of(reader, stage, settings.analysis.alpha) for stage in stages]
+            results, found, zones = measured(reader, planned, alpha, asked)
             told = _as_tool(reader, results, as_tool) if as_tool else []
             commands = facts.commands(reader, group, generation)
-        found = points([result for result in results if result.n_started], settings.analysis.alpha)
-        zones = derived.zone_rows(found)
-        derived.write(conn, group, generation, found, results, zones)
+        rows = derived.table_rows(group, generation, found, results, zones)
+        derived.write(conn, group, generation, rows, {"alpha": alpha, "slo": dict(asked) if asked else None})
     finally:
         conn.close()
     lines = [*words.table(found), "", *words.verdict(found)] if found else ["nothing was measured yet"]
@@ -58,6 +57,7 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
     if found:
         as_lines = words.as_table(told) if told else []
         extra = {"group": group, "commands": commands, "as_lines": as_lines, "charts": settings.analysis.charts}
+        extra["rows"] = rows["bench_points"][0]["fingerprint"]
         md, html = report.write(found, results, level_rows(found, settings.bench.quality), paths, extra)
         lines += ["", *as_lines, *([""] if as_lines else []), f"report: {html}", f"        {md}"]
         files = {"report_md": str(md), "report_html": str(html)}
@@ -81,6 +81,19 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
         **files,
         "lines": lines,
     }
+
+
+def measured(
+    reader: sqlite3.Connection,
+    planned: Sequence[facts.Stage],
+    alpha: float,
+    asked: Mapping[str, float] | None = None,
+) -> tuple[list[Result], list[Point], list[Json]]:
+    """Every stage, every load that anything was sent of, and the zones: all from the facts."""
+    stages = [replace(stage, slo=dict(asked)) for stage in planned] if asked else planned
+    results = [result_of(reader, stage, alpha) for stage in stages]
+    found = points([result for result in results if result.n_started], alpha)
+    return results, found, derived.zone_rows(found)
 
 
 def missed(found: Sequence[Point]) -> list[Json]:

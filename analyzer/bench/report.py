@@ -60,9 +60,12 @@ DEFINITIONS = (
 def write(points: Sequence[Point], results: Sequence[Result], levels: Sequence[LevelRow], paths: RunPaths,
           extra: dict[str, Any], now: datetime | None = None) -> tuple[Path, Path]:  # fmt: skip
     """Both reports beside the database and the pictures in plots/; nothing is drawn where they stand already, made
-    from the same. `extra`: group, command, as-table lines."""
+    from the same. `extra`: group, command, as-table lines, and the fingerprint of the stored rows that they show."""
     inputs = [told(list(points)), told(list(results)), told(list(levels)), extra]
-    made = once(paths.run_dir, "bench_report", inputs, lambda: _write(points, results, levels, paths, extra, now))
+    made = once(
+        paths.run_dir, "bench_report", inputs, lambda: _write(points, results, levels, paths, extra, now),
+        rows=extra["rows"],
+    )  # fmt: skip
     return made.files[0], made.files[1]
 
 

@@ -181,7 +181,7 @@ def _change(p: Point, q: Point, name: str, alpha: float) -> Estimate:
 def _each(point: Point, name: str) -> np.ndarray:
     """The figure of each repeat."""
     if name in PER_SECOND:
-        return np.array([RATES[name](result) for result in point.results])
+        return np.array([RATES[name](result.rates).value for result in point.results])
     return np.array(point.repeats[name])
 
 

@@ -155,6 +155,8 @@ def figure_json(point: Point, name: str) -> Json:
     found = point.figures[name]
     told: Json = {"value": finite(found.value), "low": finite(found.low), "high": finite(found.high),
                   "method": found.method}  # fmt: skip
+    if found.reason is not None:
+        told |= {"reason": found.reason, "n_needed": found.n_needed}
     if name in point.repeats:
         told["repeats"] = [finite(value) for value in point.repeats[name]]
     if name.endswith("_s") and not name.endswith("_per_s"):

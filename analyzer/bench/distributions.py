@@ -3,14 +3,14 @@
 Equal to scipy.stats on tests/analyzer/test_bench_statistics.py.
 """
 
-import math
-from collections.abc import Callable
 from functools import cache
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
+from kvt_async.contract.student import bisect, t_cdf, t_quantile
+
+__all__ = ["binomial_cdf", "binomial_quantile", "binomial_sf", "clopper_pearson", "t_cdf", "t_quantile"]
 Floats = npt.NDArray[np.float64]
 
 
@@ -39,30 +39,9 @@ def binomial_quantile(level: float, n: int, p: float) -> int:
 
 def clopper_pearson(hits: int, n: int, alpha: float) -> tuple[float, float]:
     """Exact two-sided interval of a share; (0, 1) for n = 0."""
-    low = _bisect(lambda p: binomial_sf(hits - 1, n, p) - alpha / 2, 0.0, 1.0) if hits else 0.0
-    high = _bisect(lambda p: alpha / 2 - binomial_cdf(hits, n, p), 0.0, 1.0) if hits < n else 1.0
+    low = bisect(lambda p: binomial_sf(hits - 1, n, p) - alpha / 2, 0.0, 1.0) if hits else 0.0
+    high = bisect(lambda p: alpha / 2 - binomial_cdf(hits, n, p), 0.0, 1.0) if hits < n else 1.0
     return low, high
-
-
-@cache
-def t_quantile(level: float, df: int) -> float:
-    """Quantile of Student's t, level in (0.5, 1)."""
-    if df > 1000:
-        return NormalDist().inv_cdf(level)
-    return _bisect(lambda t: t_cdf(t, df) - level, 0.0, 1e6)
-
-
-def t_cdf(t: float, df: int) -> float:
-    """For whole degrees of freedom, as a finite sum. Source: Abramowitz and Stegun, 26.7.3 and 26.7.4."""
-    angle = math.atan(t / math.sqrt(df))
-    cosine = math.cos(angle)
-    term = cosine if df % 2 else 1.0
-    total = term if df > 1 else 0.0
-    for j in range(3 if df % 2 else 2, df - 1, 2):
-        term *= cosine * cosine * (j - 1) / j
-        total += term
-    within = 2 / math.pi * (angle + math.sin(angle) * total) if df % 2 else math.sin(angle) * total
-    return 0.5 + within / 2
 
 
 @cache
@@ -81,13 +60,3 @@ def _log_masses(n: int, p: float) -> Floats:
         miss = np.where(k < n, (n - k) * np.log1p(-p) if p < 1 else -np.inf, 0.0)
     result: Floats = log_factorial[n] - log_factorial[k] - log_factorial[n - k] + hit + miss
     return result
-
-
-def _bisect(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a rising function crosses zero, to the last digit."""
-    for _ in range(200):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
-    return (low + high) / 2

@@ -13,18 +13,21 @@ from analyzer.bench.pooled import estimate
 from analyzer.bench.quantiles import LEVELS, Floats, Summary, summarise
 from analyzer.bench.results import BOUND, METRICS, UNKNOWN, Client, Result
 from analyzer.bench.slo import Finding, Objective, judge
-from analyzer.bench.spread import FEWEST_REPEATS, WITHIN, Estimate, over_repeats, t_interval
+from analyzer.bench.spread import FEWEST_REPEATS, OVER_REPEATS, WITHIN, Estimate, rate_over_repeats
+from kvt_async.contract.throughput import Rate, Throughput
 
-RATES: dict[str, Callable[[Result], float]] = {
-    "requests_per_s": lambda r: r.rates.requests,
-    "input_tokens_per_s": lambda r: r.rates.input_tokens,
-    "output_tokens_per_s": lambda r: r.rates.output_tokens,
-    "total_tokens_per_s": lambda r: r.rates.total_tokens,
-    "arrivals_per_s": lambda r: r.rates.arrivals,
-    "goodput_per_s": lambda r: r.goodput,
+RATES: dict[str, Callable[[Throughput], Rate]] = {
+    "requests_per_s": lambda t: t.requests,
+    "input_tokens_per_s": lambda t: t.input_tokens,
+    "output_tokens_per_s": lambda t: t.output_tokens,
+    "total_tokens_per_s": lambda t: t.total_tokens,
+    "arrivals_per_s": lambda t: t.arrivals,
 }
-_BATCH = {"requests_per_s": [0], "input_tokens_per_s": [1], "output_tokens_per_s": [2], "total_tokens_per_s": [1, 2],
-          "arrivals_per_s": [3]}  # fmt: skip
+BESIDE: dict[str, Callable[[Result], float]] = {  # without an interval
+    "goodput_per_s": lambda r: r.goodput,
+    "requests_by_share_per_s": lambda r: r.rates.by_share,
+    "output_tokens_by_arrival_per_s": lambda r: r.rates.by_arrival,
+}
 STATS = ("mean", *LEVELS, "max")
 HEADLINES = ("ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "latency_p50_s", "latency_p99_s")
 BOUND_SHARE = 0.05  # a client's error above this share of a figure makes the figure the client's
@@ -148,6 +151,7 @@ def points(results: Sequence[Result], alpha: float) -> list[Point]:
 def _point(results: list[Result], alpha: float) -> Point:
     stage = results[0].stage
     figures = {name: _rate(name, results, alpha) for name in RATES}
+    figures |= {name: _beside(name, results) for name in BESIDE}
     censored, repeats = {}, {}
     for metric in sorted({name for result in results for name in result.summaries}):
         for stat in STATS:
@@ -170,14 +174,24 @@ def _point(results: list[Result], alpha: float) -> Point:
     )
 
 
+def rate_of(name: str, results: Sequence[Result]) -> Rate:
+    """A rate of RATES over the repeats of a load; NaN where it can't be told."""
+    return rate_over_repeats([RATES[name](result.rates) for result in results])
+
+
 def _rate(name: str, results: list[Result], alpha: float) -> Estimate:
-    values = [RATES[name](result) for result in results]
-    if len(results) >= FEWEST_REPEATS:
-        return over_repeats(values, alpha)
-    if name not in _BATCH:
-        return Estimate(float(np.mean(values)), math.nan, math.nan, WITHIN)
-    batches = np.concatenate([result.rates.batches[:, _BATCH[name]].sum(axis=1) for result in results])
-    return Estimate(float(np.mean(values)), *t_interval(batches, alpha), WITHIN)
+    rate = rate_of(name, results)
+    known = [result for result in results if result.rates.reason is None]
+    method = OVER_REPEATS if len(known) >= FEWEST_REPEATS else WITHIN
+    if not known:
+        worst = max(results, key=lambda result: result.rates.n_needed or 0).rates
+        return Estimate(math.nan, math.nan, math.nan, method, worst.reason, worst.n_needed)
+    return Estimate(rate.value, *rate.interval(alpha), method)
+
+
+def _beside(name: str, results: list[Result]) -> Estimate:
+    values = [value for value in (BESIDE[name](result) for result in results) if not math.isnan(value)]
+    return Estimate(float(np.mean(values)) if values else math.nan, math.nan, math.nan, WITHIN)
 
 
 def _latency(metric: str, stat: str, results: list[Result], alpha: float) -> Estimate:
@@ -209,4 +223,4 @@ def _finding(name: str, limit: float, results: list[Result], alpha: float) -> Fi
     return judge(objective, _values(metric, results), n_beyond, alpha, units, n_unknown)
 
 
-__all__ = ["METRICS", "RATES", "STATS", "Point", "points"]
+__all__ = ["BESIDE", "METRICS", "RATES", "STATS", "Point", "points", "rate_of"]

@@ -33,7 +33,11 @@ DEFINITIONS = (
     ("ITL", "gap between two chunks of text; `per token` where a chunk carries several: a reply's gaps spread evenly "
      "over its tokens"),
     ("latency", "start to last text"),
-    ("done/s", "completions inside the steady part of the stage per second, warm-up requests among them"),
+    ("done/s", "answered requests per second. Closed loop: requests in flight / mean life (Little's law), over those "
+     "that began once every place had been used; open loop: arrivals per second, times the share that came out as fast "
+     "as it went in, times the share answered; of a server that fell behind, what came out"),
+    ("output tok/s", "closed loop: tokens by when they came; open loop: done/s times tokens of a reply, and tokens by "
+     "when they came of a server that fell behind. Where a window is too short for its latencies, no rate is told"),
     ("p50, p99, Max", "of the answered requests of a load, its repeats together, linear between order statistics; `p99 "
      "of each repeat` shows how runs differ"),
     ("p99, failures = inf", "the same with every failed request, and every reply without a token, as infinitely slow: "
@@ -44,8 +48,8 @@ DEFINITIONS = (
     ("in SLO", "attainment: requests that kept every limit, of all that were sent; goodput: such requests per second"),
     ("met, missed", "proven at 95% by counting the requests beyond the limit, an exact binomial test; else `cannot "
      "tell`. Replies that do not show the metric may lie on either side"),
-    ("knee", "open loop: highest rate of which the server completes at least 95%; closed loop: lowest concurrency that "
-     "gives 95% of the best output"),
+    ("knee", "open loop: highest rate of which the server keeps up with at least 95%; closed loop: lowest concurrency "
+     "of which it is proven that no higher one gave 5% more output, or grew by half of what the load did"),
     ("dispersion", "variance of arrivals per cell of time over their mean: 1 for Poisson, 0 for a constant rate"),
     ("cold, warm, mixed", "prompt tokens taken from a prefix cache: under 1%, at least 50%, between; by usage or by "
      "the server's counters"),

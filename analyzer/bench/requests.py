@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from kvt_async.contract.lives import chunk_offsets
+
 Floats = npt.NDArray[np.float64]
 TIMES = ("ttfb_s", "ttft_s", "tpot_s", "latency_s")
 INTENDED = {"ttft_s": "ttft_intended_s", "latency_s": "latency_intended_s"}
@@ -54,19 +56,9 @@ def gaps(frame: pl.DataFrame) -> list[Floats]:
 
 
 def chunk_times(blobs: Sequence[bytes | None]) -> list[Floats]:
-    """Per request the arrival of each text chunk, seconds from its start. Source: contract/chunks.py, vectorised."""
-    lengths = [len(blob or b"") for blob in blobs]
-    data = np.frombuffer(b"".join(blob or b"" for blob in blobs), dtype=np.uint8)
-    last = data < 0x80  # of its number
-    ends = np.flatnonzero(last)
-    number = np.zeros(len(data), dtype=np.int64)
-    number[1:] = np.cumsum(last)[:-1]
-    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
-    place = np.arange(len(data)) - starts[number] if len(data) else number
-    values = np.zeros(len(ends), dtype=np.int64)
-    np.add.at(values, number, (data & 0x7F).astype(np.int64) << (7 * place))
-    bounds = np.concatenate(([0], np.cumsum(last)))[np.cumsum([0, *lengths])]
-    return [np.cumsum(values[a:b:2]) / 1e6 for a, b in pairwise(bounds)]
+    """Per request the arrival of each text chunk, seconds from its start."""
+    offsets, bounds = chunk_offsets(blobs)
+    return [offsets[a:b] for a, b in pairwise(bounds)]
 
 
 def itl(frame: pl.DataFrame) -> tuple[Floats, Floats, Floats]:

@@ -15,6 +15,7 @@ from analyzer.bench.caches import CacheState, cache_state
 from analyzer.bench.lengths import Lengths, lengths_of
 from analyzer.bench.quantiles import Summary, summarise
 from analyzer.bench.timeline import timeline
+from kvt_async.contract.throughput import Throughput
 
 Floats = npt.NDArray[np.float64]
 METRICS = ("ttfb", "ttft", "tpot", "itl", "latency")
@@ -51,7 +52,7 @@ class Result:
     n_failed: int
     n_empty: int  # answered, without a token
     errors: dict[str, int]
-    rates: rates.Rates
+    rates: Throughput
     summaries: dict[str, Summary]
     values: dict[str, Floats]
     itl_weights: Floats  # of values["itl_token"]: tokens that each stands for
@@ -77,7 +78,8 @@ class Result:
     @property
     def goodput(self) -> float:
         """Requests per second that kept every limit."""
-        return self.rates.requests * self.n_good / self.n_answered if self.stage.slo and self.n_answered else math.nan
+        done = self.rates.requests.value
+        return done * self.n_good / self.n_answered if self.stage.slo and self.n_answered else math.nan
 
     @property
     def resumed(self) -> bool:
@@ -102,7 +104,7 @@ def result_of(conn: sqlite3.Connection, stage: facts.Stage, alpha: float) -> Res
         n_failed=failed.height,
         n_empty=n_empty,
         errors=_errors(failed),
-        rates=rates.rates(frame, rates.spans(stage, frame)),
+        rates=rates.throughput(stage, frame),
         summaries=summaries,
         values=values,
         itl_weights=itl_weights,

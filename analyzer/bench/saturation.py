@@ -1,17 +1,23 @@
 """Where more load stops giving more: the knee of a ladder, and the highest rate that keeps the objectives.
 
-Both are told as the transition zone of a budget is: proven up to here, proven broken from there, open in between.
+Both are told as the transition zone of a budget is: proven up to here, proven broken from there, open in between. What
+is said of a whole ladder is false in at most 2.5% of ladders: each comparison is made at its share of that.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analyzer.bench.points import Point
+from analyzer.bench.points import Point, rate_of
 from analyzer.bench.slo import MET, MISSED
+from analyzer.bench.spread import rate_over_repeats
+from kvt_async.contract.throughput import Rate, growth_bounds
 
-SUSTAINED_SHARE = 0.95  # completions per second over arrivals per second
-PLATEAU_SHARE = 0.95  # of the best output rate
+SUSTAINED_SHARE = 0.95  # of what arrived
+PLATEAU_SHARE = 0.95  # of the output that any higher load gave
+LEAST_SLOWING = 0.5  # on a plateau output grows by less than this power of the load
+LEAST_SPAN = 1.25  # of loads, for a plateau to be seen over
+FALSE_LADDERS = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +33,49 @@ class Zone:
 
 
 def knee(ladder: Sequence[Point]) -> Zone | None:
-    """Of one level's loads; None for fewer than two.
+    """Of one level's loads; None for fewer than two. Loads whose rates can't be told prove nothing.
 
-    Open loop: a rate is sustained when the server completes as much as arrives; proven when the interval of completed
-    per second lies above 95% of the arrivals, proven not when it lies below. `seen`: the highest sustained rate.
-    Closed loop: the best output rate is the plateau; a concurrency is short of it when its own output is proven below
-    95% of that. `seen`: the lowest concurrency on the plateau.
+    Open loop: a rate is sustained when requests come out as fast as they go in; proven when the share lies above 95%,
+    proven not when it lies below. `seen`: the highest sustained rate.
+    Closed loop: the plateau begins at the lowest load of which it is proven that no higher one gave 5% more output, nor
+    grew by half of what the load did. `high` and `seen` are that load, None where none is proven; `low` is the highest
+    load that is proven to be short: a higher one gave over 5% more.
     """
     ordered = sorted(ladder, key=lambda point: point.value)
     if len(ordered) < 2:
         return None
     if ordered[0].loop == "open":
-        shares = [sustained(point) for point in ordered]
+        shares, level = [kept_up(point) for point in ordered], 1 - FALSE_LADDERS / len(ordered)
         return _zone(
             ordered,
-            proven=[low >= SUSTAINED_SHARE for _, low, _ in shares],
-            broken=[high < SUSTAINED_SHARE for _, _, high in shares],
-            seen=[share >= SUSTAINED_SHARE for share, _, _ in shares],
+            proven=[share.bound(1 - level) >= SUSTAINED_SHARE for share in shares],
+            broken=[share.bound(level) < SUSTAINED_SHARE for share in shares],
+            seen=[share.value >= SUSTAINED_SHARE for share in shares],
         )
-    output = [point.figures["output_tokens_per_s"] for point in ordered]
-    plateau = PLATEAU_SHARE * max(estimate.value for estimate in output)
-    proven = [p.value for p, o in zip(ordered, output, strict=True) if o.low >= plateau]
-    reached = [p.value for p, o in zip(ordered, output, strict=True) if o.value >= plateau]
-    seen = min(reached, default=None)
-    short = [p.value for p, o in zip(ordered, output, strict=True) if o.high < plateau]
-    below = [load for load in short if seen is None or load < seen]  # beyond the plateau output may fall again
-    return Zone(max(below, default=None), min(proven, default=None), seen)
+    return plateau([(point.value, rate_of("output_tokens_per_s", point.results)) for point in ordered])
+
+
+def plateau(ladder: Sequence[tuple[float, Rate]]) -> Zone:
+    """The knee of a closed loop: (requests in flight, output per second) from the lowest load up."""
+    known = [(load, rate) for load, rate in ladder if rate.value > 0]
+    n = len(known)
+    top = known[-1][0] if known else 0.0
+    level, pairs = 1 - FALSE_LADDERS / max(n - 1, 1), 1 - FALSE_LADDERS / max(n * (n - 1) // 2, 1)
+
+    def flat(i: int) -> bool:
+        load, rate = known[i]
+        for higher, more in known[i + 1 :]:
+            most = min(-math.log(PLATEAU_SHARE), LEAST_SLOWING * math.log(higher / load))
+            if growth_bounds(rate, more, level)[1] > most:
+                return False
+        return top >= LEAST_SPAN * load
+
+    begins = next((known[i][0] for i in range(n) if flat(i)), None)
+    short = [
+        load for i, (load, rate) in enumerate(known) if (begins is None or load < begins)
+        and any(growth_bounds(rate, more, pairs)[0] > -math.log(PLATEAU_SHARE) for _, more in known[i + 1 :])
+    ]  # fmt: skip
+    return Zone(max(short, default=None), begins, begins)
 
 
 def highest_within(ladder: Sequence[Point]) -> Zone | None:
@@ -71,12 +94,20 @@ def highest_within(ladder: Sequence[Point]) -> Zone | None:
     )
 
 
+def kept_up(point: Point) -> Rate:
+    """Share of the arrivals that came out answered, as fast as they went in; NaN where it can't be told."""
+    shares = []
+    for result in point.results:
+        done, due = result.rates.requests, result.rates.arrivals
+        if due.value > 0:
+            shares.append(Rate(done.value / due.value, done.se, done.df, done.seconds * due.value))
+    return rate_over_repeats(shares)
+
+
 def sustained(point: Point) -> tuple[float, float, float]:
-    """(share, low, high): completed over arrived per second."""
-    done, due = point.figures["requests_per_s"], point.figures["arrivals_per_s"].value
-    if not due > 0:
-        return math.nan, math.nan, math.nan
-    return done.value / due, done.low / due, done.high / due
+    """(share, low, high): completed over arrived per second, 95%."""
+    share = kept_up(point)
+    return share.value, *share.interval(2 * FALSE_LADDERS)
 
 
 def _zone(ordered: list[Point], *, proven: list[bool], broken: list[bool], seen: list[bool]) -> Zone:

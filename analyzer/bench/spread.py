@@ -1,8 +1,9 @@
 """How sure: confidence intervals of a stage's figures, within one run and over repeats.
 
-With three repeats or more, the repeats themselves are the sample (Student's t): only they know how runs differ. With
-one or two, time inside the run is the sample: rates from batch means, percentiles from the order statistics of
-requests. Those intervals say nothing about another run on another day, and are labelled `within run`.
+With three repeats or more, the repeats themselves are the sample (Student's t on logarithms): only they know how runs
+differ. With one or two, time inside the run is the sample: rates as contract/throughput.py has them, times as pooled.py
+does. Those intervals say nothing about another run on another day, and are labelled `within run`. An interval of a rate
+never reaches below 0 and never has width 0: nothing is known better than to RESOLUTION.
 """
 
 import math
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.bench.distributions import binomial_quantile, t_quantile
+from kvt_async.contract.throughput import RESOLUTION, UNKNOWN, Rate
 
 Floats = npt.NDArray[np.float64]
 FEWEST_REPEATS = 3
@@ -21,18 +23,36 @@ OVER_REPEATS, WITHIN = "over repeats", "within run"
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its interval; NaN bounds where nothing can be said."""
+    """A figure with its interval; NaN where nothing can be said. `reason`: why a rate can't be told, `n_needed`: with
+    about how many requests it could be."""
 
     value: float
     low: float
     high: float
     method: str  # over repeats | within run
+    reason: str | None = None
+    n_needed: int | None = None
 
 
-def over_repeats(values: Sequence[float], alpha: float) -> Estimate:
-    """Mean of the repeats, Student's t interval."""
-    low, high = t_interval(np.asarray(values, dtype=np.float64), alpha)
-    return Estimate(float(np.mean(values)), low, high, OVER_REPEATS)
+def rate_over_repeats(rates: Sequence[Rate]) -> Rate:
+    """One rate of several repeats, NaN where none of them could be told.
+
+    Three or more that are above 0: their geometric mean, with the spread of the repeats; else their mean, with the
+    errors that they have within the run.
+    """
+    known = [rate for rate in rates if not math.isnan(rate.value)]
+    if not known:
+        return UNKNOWN
+    seconds = sum(rate.seconds for rate in known)
+    if len(known) >= FEWEST_REPEATS and all(rate.value > 0 for rate in known):
+        logs = np.log([rate.value for rate in known])
+        error = max(float(logs.std(ddof=1)) / math.sqrt(len(known)), RESOLUTION / 2)
+        return Rate(float(np.exp(logs.mean())), error, len(known) - 1, seconds)
+    total = sum(rate.value for rate in known)
+    if total <= 0:
+        return Rate(0.0, known[0].se, known[0].df, seconds)
+    error = math.hypot(*(rate.value / total * rate.se for rate in known))
+    return Rate(total / len(known), error, sum(rate.df for rate in known), seconds)
 
 
 def t_interval(values: Floats, alpha: float) -> tuple[float, float]:

@@ -29,8 +29,9 @@ def loads(points: Sequence[Point]) -> Table:
             "Output tok/s", "Input tok/s", "Total tok/s", "Goodput/s", "In SLO")  # fmt: skip
     methods = sorted({p.figures["requests_per_s"].method for p in points})
     note = "In brackets: 95% confidence interval, " + ", ".join(methods)
-    if not all(result.rates.steady for p in points for result in p.results):
-        note += ". Where the steady part held fewer than ten completions, rates are over the whole run with its ramp-up"
+    for p in points:
+        if reason := p.figures["requests_per_s"].reason:
+            note += f". {words.name_of(p)}: rates cannot be told, {reason}"
     return Table(head, tuple(rows), text_columns=3 if with_levels else 1, note=note + ".")
 
 

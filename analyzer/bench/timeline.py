@@ -14,7 +14,10 @@ LEAST_CELL_S = 0.25
 
 def timeline(stage: Stage, frame: pl.DataFrame) -> pl.DataFrame:
     """Columns t_s (middle of the cell, since the window's start), offered_per_s, achieved_per_s, in_flight (mean),
-    ttft_p50_s, kv_usage; null where a cell has none. The newest window; empty where it sent nothing."""
+    ttft_p50_s, kv_usage; null where a cell has none. The newest window; empty where it sent nothing.
+
+    A window begins with its first request where that went out before the instant in its row: a closed loop does not
+    wait for it."""
     if not stage.windows:
         return _empty()
     window = stage.windows[-1]
@@ -22,13 +25,15 @@ def timeline(stage: Stage, frame: pl.DataFrame) -> pl.DataFrame:
     ended = mine.select(pl.col("end_ns").max()).item()
     if mine.is_empty() or ended is None:
         return _empty()
-    length = (ended - window.start_ns) / 1e9
+    begun = mine.select(pl.min_horizontal("start_ns", "intended_ns").min()).item()
+    origin = min(window.start_ns, window.start_ns if begun is None else begun)
+    length = max((ended - origin) / 1e9, LEAST_CELL_S)
     n = int(max(2, min(CELLS, length / LEAST_CELL_S)))
     edges = np.linspace(0, length, n + 1)
     cell = length / n
 
     def since(column: str, rows: pl.DataFrame) -> np.ndarray:
-        return (rows[column].to_numpy() - window.start_ns) / 1e9
+        return (rows[column].to_numpy() - origin) / 1e9
 
     started = mine.filter(pl.col("start_ns").is_not_null())
     done = mine.filter((pl.col("state") == "response") & pl.col("finished_ns").is_not_null())
@@ -42,7 +47,7 @@ def timeline(stage: Stage, frame: pl.DataFrame) -> pl.DataFrame:
     where = np.clip(np.searchsorted(edges, since("start_ns", told), side="right") - 1, 0, n - 1)
     ttft = told["ttft_s"].to_numpy()
     usage = [
-        ((at_ns - window.start_ns) / 1e9, value)
+        ((at_ns - origin) / 1e9, value)
         for session, at_ns, value in server_side.gauge(stage, server_side.KV_USAGE)
         if session == window.session_id
     ]

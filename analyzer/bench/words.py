@@ -72,8 +72,7 @@ def verdict(points: Sequence[Point]) -> list[str]:
 def _what(points: Sequence[Point]) -> str:
     if len(points) == 1:
         point = points[0]
-        told = (f"At {name_of(point, level=False)} the server completed {with_interval(point, 'requests_per_s')} "
-                f"requests/s and {with_interval(point, 'output_tokens_per_s')} output tokens/s, "
+        told = (f"At {name_of(point, level=False)} the server completed {_done(point)}, "
                 f"TTFT p50 {times(point, 'ttft_p50_s')}, p99 {times(point, 'ttft_p99_s')}"
                 f"{with_failures(point)}")  # fmt: skip
         if point.loop == "open" and sustained(point)[2] < 0.95:
@@ -87,14 +86,33 @@ def _what(points: Sequence[Point]) -> str:
     return "; ".join(parts) + "."
 
 
+def _done(point: Point) -> str:
+    """'23.3 [23.2, 23.4] requests/s and 2,980 [2,970, 3,000] output tokens/s', or why nobody can tell."""
+    found = point.figures["requests_per_s"]
+    if found.reason is not None:
+        needs = f"; about {found.n_needed:,} requests would tell" if found.n_needed else ""
+        return f"requests at a rate that cannot be told ({found.reason}{needs})"
+    return (f"{with_interval(point, 'requests_per_s')} requests/s and {with_interval(point, 'output_tokens_per_s')} "
+            "output tokens/s")  # fmt: skip
+
+
 def _knee_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
-    best = max(points, key=lambda point: point.figures["output_tokens_per_s"].value)
+    known = [point for point in points if point.figures["output_tokens_per_s"].reason is None]
+    if not known:
+        return f"How much the server gave cannot be told: {points[0].figures['output_tokens_per_s'].reason}"
+    best = max(known, key=lambda point: point.figures["output_tokens_per_s"].value)
     top = f"at most {with_interval(best, 'output_tokens_per_s')} output tokens/s, at {name_of(best, level=False)}"
     if points[0].loop == "closed":
-        at = f"the plateau is reached at {zone.seen:g} {unit}" if zone.seen is not None else "no plateau in range"
+        loads = sorted(point.value for point in points)
+        grew = zone.low is not None and zone.low == loads[-2]
+        none = "no plateau in range: output still grew" if grew else "whether it levels off cannot be told"
+        at = f"the plateau is reached at {zone.seen:g} {unit}" if zone.seen is not None else none
         proven = f" (below it up to {zone.low:g}, proven)" if zone.low is not None else ""
         return f"The server gave {top}; {at}{proven}"
-    if zone.seen is None:
+    lowest = min(points, key=lambda point: point.value)
+    if zone.seen is None and math.isnan(sustained(lowest)[0]):
+        kept = f"whether the server kept up with {lowest.value:g} {unit} cannot be told"
+    elif zone.seen is None:
         kept = "the server kept up with none of these rates"
     elif zone.high is None and zone.seen == max(point.value for point in points):
         kept = f"the server kept up with every rate up to {zone.seen:g} {unit}: no knee in range"

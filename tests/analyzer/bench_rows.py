@@ -99,9 +99,11 @@ def _stage(conn: sqlite3.Connection, idx: int, load: Load) -> None:
         signal = f"loop lag p99 {load.error_ms} ms"
         client = {"verdict": "client-clean", "error_bound_ms": load.error_ms, "signal": signal}
         ends = [s.due_ms + s.late_ms + s.ttft_ms + s.itl_ms * (s.tokens - 1) for s in load.sent if not s.pending]
+        # closed loop: the first place that stays empty
+        until = measured[-1].due_ms if open_loop else sorted(ends)[-(load.concurrency or 1)]
         insert(conn, "bench_window_ends", run_id=run_id, session_id="s",
                measured_from_ns=START + int(measured[0].due_ms * MS),
-               measured_to_ns=START + int(measured[-1].due_ms * MS), drained_ns=START + int(max(ends) * MS),
+               measured_to_ns=START + int(until * MS), drained_ns=START + int(max(ends) * MS),
                n_sent=len(load.sent), n_measured=len(measured), n_late=0, late_max_ms=0.0, n_held=0,
                peak_in_flight=1, reason="finished", client_json=json.dumps(client), ended_at=WHEN)  # fmt: skip
     for phase, page in (("before", load.before), ("after", load.after)):

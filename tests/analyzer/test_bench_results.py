@@ -47,10 +47,10 @@ def test_every_metric_is_what_the_marks_say(tmp_path: Path) -> None:
     (point,) = measured(tmp_path, Load(steady(50, ttft_ms=200, itl_ms=20, tokens=11)))
     seen = {name: point.figures[f"{name}_p50_s"].value for name in ("ttfb", "ttft", "tpot", "itl", "latency")}
     assert seen == pytest.approx({"ttfb": 0.2, "ttft": 0.2, "tpot": 0.02, "itl": 0.02, "latency": 0.4})
-    # one request every 100 ms completes 11 tokens; 46 of 50 end inside the 4.9 s of steady state
-    assert point.figures["requests_per_s"].value == pytest.approx(46 / 4.9)
-    assert point.figures["output_tokens_per_s"].value == pytest.approx(46 * 11 / 4.9)
-    assert point.figures["input_tokens_per_s"].value == pytest.approx(46 * 50 / 4.9)
+    # one request every 100 ms completes 11 tokens, and each takes as long as the one before
+    assert point.figures["requests_per_s"].value == pytest.approx(10)
+    assert point.figures["output_tokens_per_s"].value == pytest.approx(110)
+    assert point.figures["input_tokens_per_s"].value == pytest.approx(500)
     assert "itl_token_p50_s" not in point.figures
 
 
@@ -91,14 +91,48 @@ def test_warm_up_requests_have_no_latency_and_load_the_server_all_the_same(tmp_p
     (point,) = measured(tmp_path, Load(sent))
     assert point.n_started == 30
     assert point.figures["ttft_max_s"].value == pytest.approx(0.1)
-    # 28 measured and the 3 of the warm-up end between the first and the last arrival
-    assert point.figures["requests_per_s"].value == pytest.approx((28 + 3) / 2.9)
+    # the three long lives of the warm-up end beside nine others, while the server is already full with five
+    assert point.figures["requests_by_share_per_s"].value > 10
 
 
-def test_too_short_a_steady_part_gives_way_to_the_whole_run_and_says_so(tmp_path: Path) -> None:
-    (point,) = measured(tmp_path, Load(steady(5)))
-    assert not point.results[0].rates.steady
-    assert point.figures["requests_per_s"].value == pytest.approx(5 / 0.604)
+def test_too_short_a_window_tells_no_rate_and_says_what_would(tmp_path: Path) -> None:
+    settings = group(tmp_path, Load(steady(5)))
+    answer = bench_stages(settings)
+    (point,) = answer["points"]
+    for name in ("requests_per_s", "output_tokens_per_s", "arrivals_per_s"):
+        figure = point["figures"][name]
+        assert (figure["value"], figure["low"], figure["high"], figure["n_needed"]) == (None, None, None, 100)
+        assert figure["reason"] == "the window holds 3 requests, fewer than 10"
+    assert "about 100 requests would tell" in answer["verdict"][0]
+
+
+def closed(n: int, concurrency: int, latency_ms: float, **kind: object) -> Load:
+    """Replies of one length to `n` requests, `concurrency` at a time; the first of each place is warm-up."""
+    sent = [
+        Sent((i // concurrency) * latency_ms, ttft_ms=latency_ms / 2, itl_ms=latency_ms / 20, tokens=11,
+             phase="warm_up" if i < concurrency else "measured", **kind)  # type: ignore[arg-type]
+        for i in range(n + concurrency)
+    ]  # fmt: skip
+    return Load(sent, label=f"concurrency {concurrency}", rate=None, concurrency=concurrency)
+
+
+@pytest.mark.parametrize("latency_ms", [60.0, 2740.0])
+@pytest.mark.parametrize("n", [64, 70, 100, 128])
+def test_equal_lives_in_a_closed_loop_give_places_over_latency_whatever_falls_on_the_edges(
+    tmp_path: Path, n: int, latency_ms: float
+) -> None:
+    (point,) = measured(tmp_path, closed(n, 16, latency_ms))
+    rate, tokens = point.figures["requests_per_s"], point.figures["output_tokens_per_s"]
+    assert rate.value == pytest.approx(16_000 / latency_ms, rel=0.005)
+    assert tokens.value == pytest.approx(11 * rate.value, rel=0.03)
+    assert 0 < rate.low < rate.value < rate.high < 1.05 * rate.value
+
+
+def test_two_latencies_of_a_closed_loop_tell_nothing(tmp_path: Path) -> None:
+    (point,) = measured(tmp_path, closed(32, 16, 500.0))
+    found = point.figures["requests_per_s"]
+    assert math.isnan(found.value)
+    assert found.n_needed == 12 * 16
 
 
 def test_a_killed_window_ends_with_its_last_outcome(tmp_path: Path) -> None:
@@ -107,7 +141,7 @@ def test_a_killed_window_ends_with_its_last_outcome(tmp_path: Path) -> None:
     assert point.partial
     assert point.results[0].stage.n_owed == 10
     assert point.results[0].client.verdict == "unknown"
-    assert point.figures["requests_per_s"].value == pytest.approx(40 / (3.9 + 0.204), rel=1e-3)
+    assert point.figures["requests_per_s"].value == pytest.approx(10)
 
 
 @pytest.mark.parametrize(

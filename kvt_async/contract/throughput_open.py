@@ -1,0 +1,145 @@
+"""The rate that a server kept up with in an open loop; the closed one and what both share: contract/throughput.py."""
+
+import math
+
+import numpy as np
+
+from kvt_async.contract.lives import Floats, Ints, Lives
+from kvt_async.contract.throughput import (
+    FEWEST_LATENCIES,
+    FEWEST_REQUESTS,
+    MOST_BATCHES,
+    WANTED_LATENCIES,
+    WANTED_REQUESTS,
+    Rate,
+    Throughput,
+    floor,
+    nothing,
+    too_short,
+    varying,
+    weights,
+)
+
+KEPT_UP = 0.95  # share of the arrivals that must come out, as fast as they go in
+LEVEL = 0.975  # one-sided, for calling a server behind
+FEWEST_CELLS = 8
+SLOW_MEMORY = 0.7  # how much of a random walk is in a queue near its server's capacity, by simulation
+
+
+def open_loop(lives: Lives, *, killed: bool = False) -> Throughput:
+    """Of one window: from a latency after its first request fell due, when the server was full, to its last due one.
+
+    Whether the server kept up is judged by its debt: requests that would be over by now, had each taken as long as
+    requests of its length took at the window's head, less those that are over. A constant latency of any length makes
+    no debt; a queue makes one that grows with every second. Share kept up with = 1 - growth of the debt / arrivals.
+    """
+    due, took = lives.begin, lives.finished - lives.begin
+    head = np.flatnonzero(lives.ok)[: max(FEWEST_REQUESTS, lives.n // 10)]
+    if not len(head):
+        return _nothing_answered(lives)
+    usual = _usual(lives, took, head)
+    latency = float(np.median(took[head]))
+    until = float((lives.end - took.max()).max()) if killed else math.inf
+    inside = lives.measured & (due >= due[0] + latency) & (due <= until)
+    n = int(inside.sum())
+    planned = due[lives.measured] if lives.measured.any() else due
+    span = float(planned[-1] - planned[0])
+    pace = (len(planned) - 1) / span if span > 0 else 0.0
+    wanted = max(WANTED_REQUESTS, math.ceil(WANTED_LATENCIES * latency * pace))
+    if n < 2:
+        return nothing("no request fell due after the server was full", wanted, latency=latency)
+    a, b = float(due[inside][0]), float(due[inside][-1])
+    seconds = b - a
+    if n < FEWEST_REQUESTS or seconds < FEWEST_LATENCIES * latency:
+        return nothing(too_short(n, seconds, latency), wanted if n < wanted else 2 * n, seconds, latency, n)
+    arrivals = Rate((n - 1) / seconds, floor(n), math.inf, seconds)
+    grid = np.linspace(a, b, max(FEWEST_CELLS, min(MOST_BATCHES, int(seconds / max(latency, 1e-9)))) + 1)
+    over, owed = _by(lives.finished, grid), _by(due + usual, grid)
+    df = float(len(grid) - 3)
+    kept = Rate(1 - float(np.diff((owed - over)[[0, -1]])[0]) / (n - 1), df=df, seconds=seconds)
+    strays = max(_wander(owed - over, grid), SLOW_MEMORY * _walk(owed - over))
+    error = max(strays / ((n - 1) * max(kept.value, 1 / n)), floor(n))
+    ok = lives.ok[inside].astype(float)
+    answered, answered_error = float(ok.mean()), _of_share(ok, due[inside], grid)
+    if answered == 0:
+        return _nothing_answered(lives)
+    behind = kept.value <= 0 or Rate(kept.value, error, df).bound(LEVEL) < KEPT_UP
+    if behind:  # then what came out is what the server can do, whatever went in
+        done = float(np.diff(over[[0, -1]])[0]) / seconds
+        error = max(_walk(over) / max(done * seconds, 1.0), floor(n))
+    else:
+        done = arrivals.value * kept.value
+    requests = Rate(done * answered, math.hypot(error, answered_error), df, seconds)
+    good = inside & lives.ok
+
+    def tokens(counts: Floats) -> Rate:
+        mean = float(counts[good].mean())
+        drawn = float(counts[good].std()) / math.sqrt(int(good.sum())) / mean if mean > 0 else 0.0
+        return Rate(requests.value * mean, math.hypot(requests.se, drawn), df, seconds)
+
+    came = np.histogram(lives.arrival_s, grid, weights=weights(lives))[0]
+    by_arrival = float(came.sum() / seconds)
+    fed, made = tokens(lives.input_tokens), tokens(lives.output_tokens)
+    if behind and by_arrival > 0:
+        noise = float(came.std(ddof=1) / came.mean()) / math.sqrt(len(came))
+        made = Rate(by_arrival, max(noise, floor(n)), len(came) - 1.0, seconds)
+    total = fed.value + made.value
+    joint = (fed.value * fed.se + made.value * made.se) / total if total > 0 else floor(n)
+    overlap = np.clip(np.minimum(lives.finished, b) - np.maximum(due, a), 0, None)
+    by_share = float((overlap / np.where(took > 0, took, 1.0))[lives.ok].sum() / seconds)
+    return Throughput(
+        seconds, latency, n, requests, fed, made, Rate(total, joint, min(fed.df, made.df), seconds), arrivals,
+        by_share, by_arrival, lives.spread,
+    )  # fmt: skip
+
+
+def _usual(lives: Lives, took: Floats, head: Ints) -> Floats:
+    """What requests of each one's length took at the head of the window, seconds [n]."""
+    median = float(np.median(took[head]))
+    sizes = np.stack((lives.input_tokens, lives.output_tokens), axis=1)
+    sizes = sizes[:, varying(sizes[head])]
+    if not sizes.shape[1]:
+        return np.full(lives.n, median)
+    design = np.column_stack((np.ones(lives.n), sizes))
+    fitted: Floats = design @ np.linalg.lstsq(design[head], took[head], rcond=None)[0]
+    return np.clip(fitted, 0, None)
+
+
+def _by(instants: Floats, grid: Floats) -> Floats:
+    """How many have come by each instant of the grid."""
+    return np.searchsorted(np.sort(instants), grid, side="right").astype(np.float64)
+
+
+def _wander(count: Floats, grid: Floats) -> float:
+    """Standard error of a count's rise over the grid, from how far it strays from a straight line."""
+    line = np.polyfit(grid - grid[0], count, 1)
+    rest = count - np.polyval(line, grid - grid[0])
+    return math.sqrt(2 * float((rest**2).sum()) / (len(grid) - 2))
+
+
+def _walk(count: Floats) -> float:
+    """The same, of a count whose rises in parts of the grid have nothing to do with each other."""
+    steps = np.diff(count)
+    return float(steps.std(ddof=1)) * math.sqrt(len(steps))
+
+
+def _of_share(ok: Floats, when: Floats, grid: Floats) -> float:
+    """Standard error of the logarithm of the share answered, by parts of the window: failures come in bursts."""
+    share = float(ok.mean())
+    if share in (0.0, 1.0):
+        return 0.0
+    cells = len(grid) - 1
+    cell = np.clip(np.searchsorted(grid, when, side="right") - 1, 0, cells - 1)
+    sums = np.bincount(cell, weights=ok - share, minlength=cells)
+    return math.sqrt(float((sums**2).sum()) * cells / (cells - 1)) / len(ok) / share
+
+
+def _nothing_answered(lives: Lives) -> Throughput:
+    """A rate of 0 where requests were due and none was answered."""
+    due = lives.begin[lives.measured]
+    if len(due) < FEWEST_REQUESTS or due[-1] <= due[0]:
+        return nothing("nothing was answered", WANTED_REQUESTS, n=len(due))
+    seconds = float(due[-1] - due[0])
+    zero = Rate(0.0, floor(len(due)), math.inf, seconds)
+    arrivals = Rate((len(due) - 1) / seconds, floor(len(due)), math.inf, seconds)
+    return Throughput(seconds, math.nan, len(due), zero, zero, zero, zero, arrivals, 0.0, 0.0, False)

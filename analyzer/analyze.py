@@ -20,6 +20,7 @@ from analyzer.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.evidence import CONTRADICTED, by_two_servers
 from analyzer.group import GroupRows, group_rows
 from analyzer.looks import look
+from analyzer.planned import Planned, plan_of
 from analyzer.reading import Asked, RunData, read_elsewhere, read_run
 from analyzer.score import SCORER_VERSION, score_fingerprint
 from analyzer.served import Answers, answers_beside_canary, group_drifts, refuse_drift, served
@@ -32,7 +33,7 @@ from kvt_async.contract.settings import Analysis, Settings
 
 Floats = npt.NDArray[np.float64]
 
-ANALYZER_VERSION = "6"  # raise it whenever any derived figure could change
+ANALYZER_VERSION = "7"  # raise it whenever any derived figure could change
 STAGE = "analyze"
 
 
@@ -61,6 +62,7 @@ class Question:
     drifts: Sequence[Drift]
     beside_canary: Answers | None
     whole: bool  # all runs of the generation: rows of the group are made too
+    planned: Planned
 
     @property
     def rule(self) -> CiRule:
@@ -109,7 +111,7 @@ def analyze(
         pending = _check_complete(chosen, counts, partial=partial)
         question = Question(
             chosen, counts, tables.dataset(facts, chosen[0].dataset_id), settings.analysis, pending, drifts,
-            answers_beside_canary(facts, group, gen), run_id is None,
+            answers_beside_canary(facts, group, gen), run_id is None, plan_of(facts, group, gen),
         )  # fmt: skip
         mark, scope = fingerprint_of(facts, question), run_id or "*"
         report = AnalyzeReport(group, gen, len(chosen), True, pending > 0, pending)
@@ -177,6 +179,8 @@ def answer(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -
         analysis,
         bins=bins,
         partial=question.pending > 0,
+        floors=next((data.floors for data in read if data.floors is not None), None),
+        planned=question.planned,
         look=look(question.dataset.strategy, question.dataset.version),
     )
     counts = {data.run.run_id: data.counts for data in read}
@@ -243,6 +247,7 @@ def fingerprint_of(facts: sqlite3.Connection, question: Question) -> str:
         # A canary, a look at the server or a drift since: analysed anew.
         [asdict(served(facts, run, question.analysis.alpha)) for run in question.runs],
         [asdict(drift) for drift in question.drifts],
+        asdict(question.planned),
     )
 
 

@@ -14,15 +14,18 @@ from analyzer.compare_series import comparisons
 from analyzer.control import Noise, noise
 from analyzer.decompose import Outcomes, decompose
 from analyzer.evidence import FULL, worst
+from analyzer.floor import CHANCE, OTHERS, Floors, headroom
 from analyzer.looks import ONLY_LOOK, Look
+from analyzer.planned import NOTHING, Planned
 from analyzer.series import FEWEST_CONTEXTS, SeriesBin, cliff, length_by_budget, summary_row
 from analyzer.tables import Run
-from analyzer.transition import BudgetTest, Claims, Grid, against_full, claims, holm_claims
+from analyzer.transition import BudgetTest, Claims, Grid, against_full, claims, holm_claims, without_safe
 from kvt_async.contract.settings import Analysis
 
 Floats = npt.NDArray[np.float64]
 Stats = Mapping[tuple[str, int], Mapping[str, Any]]
 
+_FLOORS = {OTHERS: "against the golds of other examples", CHANCE: "by chance"}
 CONFIRMATORY, HOLM, EXPLORATORY = "confirmatory", "holm", "exploratory"
 
 
@@ -46,6 +49,8 @@ def group_rows(
     *,
     bins: Sequence[int],
     partial: bool,
+    floors: Floors | None = None,
+    planned: Planned = NOTHING,
     look: Look = ONLY_LOOK,
 ) -> GroupRows:
     """Everything said about the group. The first series (in the config's order) over all bins is confirmatory, the
@@ -62,18 +67,24 @@ def group_rows(
     noises = {b: noise(found) for b, found in controls.items()}
     fewest = fewest_contexts(grid, full.run_id, bins) if full else 0
     summaries = [] if series or not full else [_only_full(full, b, stats, analysis, partial) for b in everywhere]
-    proven = _claims(series, tests, everywhere, analysis.alpha / 2 * look.share)
+    level = analysis.alpha / 2 * look.share
+    proven = _claims(series, tests, everywhere, level)
+    rooms = {}
+    if full and floors:
+        margin, alpha = analysis.margin, analysis.alpha
+        rooms = {b: headroom(grid, full.run_id, floors, b, margin=margin, alpha=alpha) for b in everywhere}
     for name, levels in series.items():
         by_bin: dict[int, SeriesBin] = {}
         for b in everywhere:
             chosen = [tests[run.run_id, b] for run in levels] if full else []
+            room = rooms.get(b)
             by_bin[b] = SeriesBin(
                 series=name,
                 bin_idx=b,
                 unit=levels[0].kv_unit,
                 role=EXPLORATORY if b != ALL_BINS else CONFIRMATORY if name == next(iter(series)) else HOLM,
                 tests=chosen,
-                claims=proven[name, b],
+                claims=proven[name, b] if room is None or room.shown(level) else without_safe(proven[name, b]),
                 acc_full=stats[full.run_id, b]["acc_mean"] if full else None,
                 acc=[_number(stats[run.run_id, b]["acc_mean"]) for run in levels],
                 kept=[stats[run.run_id, b]["kept_tokens_p50"] for run in levels],
@@ -81,6 +92,8 @@ def group_rows(
                 replicates=replicates[b][:, [column[run.run_id] for run in ([full, *levels] if full else levels)]],
                 noise=noises[b],
                 contexts=fewest if b == ALL_BINS else None,
+                headroom=room,
+                headroom_level=level,
             )
             by_bin[b].notes += look.note + notes(by_bin[b], analysis.alpha)
             by_bin[b].notes += same_effective([(run.kv_budget, stats[run.run_id, b]) for run in levels])
@@ -98,11 +111,14 @@ def group_rows(
                     "length_by_budget": length_by_budget(list(by_bin.values())),
                 }
             row["zone_json"]["gains"] = {
-                "level": analysis.alpha / 2 * look.share,
+                "level": level,
                 "p": {str(float(test.budget)): round(test.p_gain, 12) for test in by_bin[b].tests},
             }
             status = worst([evidence[run.run_id] for run in ([full, *levels] if full else levels)])
-            summaries.append(row | _about(levels[0], status, analysis, partial, look))
+            about = _about(levels[0], status, analysis, partial, look)
+            if other := planned.otherwise(analysis.margin, analysis.alpha, next(iter(series))):
+                about["method"] |= {"planned": other}
+            summaries.append(row | about)
     pairs = {name: {run.kv_budget: run.run_id for run in levels} for name, levels in series.items()}
     return GroupRows(
         _budget_rows(runs, full, tests, outcomes, grid, stats, noises, analysis, everywhere),
@@ -153,8 +169,14 @@ def notes(this: SeriesBin, alpha: float) -> list[str]:
     said = []
     if this.acc_full is not None and this.acc_full >= 1 - 1e-9:
         said.append("ceiling: full cache is always right here, so a smaller cache can only lose")
-    if this.acc and this.acc_full and min(this.acc) <= 0.02 and this.acc_full > 0.02:
+    base = this.headroom.floor if this.headroom else 0.0
+    if this.acc and this.acc_full and min(this.acc) <= base + 0.02 < this.acc_full:
         said.append("floor: at the smallest budgets nothing is left to lose")
+    if this.headroom and not this.has_something_to_lose:
+        said.append(
+            f"floor at full cache: its answers score {this.headroom.floor:.3f} {_FLOORS[this.headroom.kind]}, and that "
+            "it scores more than the margin above that is not proven, so no budget is called safe"
+        )
     if this.acc_full is not None and this.total_loss_proven and not this.resampled:
         said.append(
             f"resamples: a length bin holds {this.fewest} contexts, too few to say where half of the loss has "

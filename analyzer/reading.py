@@ -18,6 +18,7 @@ from analyzer import outcomes, tables
 from analyzer.aggregate import CiRule, bin_rows
 from analyzer.decompose import LABELS, Outcomes
 from analyzer.evidence import kept_fraction, kept_tokens, prompt_counts, run_evidence
+from analyzer.floor import Floors, floors
 from analyzer.served import served
 from analyzer.tables import Progress, Run
 from kvt_async.contract.prompt_counts import PromptCounts
@@ -34,6 +35,7 @@ class RunData:
     evidence: dict[str, Any]
     counts: PromptCounts
     stats: list[dict[str, Any]]
+    floors: Floors | None = None  # of full cache alone
 
 
 @dataclass(frozen=True)
@@ -80,4 +82,5 @@ def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, bins: S
     stats = bin_rows(
         found, run_id=run.run_id, dataset_id=run.dataset_id, bins=bins, rule=rule, is_baseline=run.is_baseline
     )
-    return RunData(run, found.height, Outcomes(score, failed, label), evidence, counts, stats)
+    below = floors(facts, run, entries) if run.is_baseline else None
+    return RunData(run, found.height, Outcomes(score, failed, label), evidence, counts, stats, below)

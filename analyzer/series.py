@@ -11,6 +11,7 @@ from analyzer.aggregate import ALL_BINS
 from analyzer.bootstrap import percentile_interval
 from analyzer.control import Noise
 from analyzer.curve import half_loss, monotone, zone_spread
+from analyzer.floor import Headroom
 from analyzer.transition import BudgetTest, Claims, pairs_needed, step_drop
 from analyzer.verdicts import CANNOT_TELL, NO_BASELINE, TRANSITION, verdict, zone
 
@@ -40,6 +41,8 @@ class SeriesBin:
     replicates: Floats  # [resamples, 1 + budgets], full cache first; no columns without a baseline
     noise: Noise | None
     contexts: int | None = None  # in the length bin that has fewest; None: this is one bin, and its tests know
+    headroom: Headroom | None = None  # None: not known, and then accuracy above the margin is all that is asked
+    headroom_level: float = 0.025
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -55,6 +58,10 @@ class SeriesBin:
     @property
     def total_loss_proven(self) -> bool:
         return bool(self.tests) and self.tests[-1].p_loss <= self.claims.level
+
+    @property
+    def has_something_to_lose(self) -> bool:
+        return self.headroom is None or self.headroom.shown(self.headroom_level)
 
     @property
     def resampled(self) -> bool:
@@ -84,9 +91,15 @@ def summary_row(
     this: SeriesBin, *, margin: float, alpha: float, drop_threshold: float, bin_means: Mapping[int, "SeriesBin"]
 ) -> dict[str, Any]:
     """A transition_summary row without keys of the group, evidence, partial, method and fingerprint."""
-    needed = pairs_needed(this.tests, this.claims, margin=margin)
+    needed = pairs_needed(this.tests, this.claims, margin=margin) if this.has_something_to_lose else None
     word, sentence = verdict(
-        this.tests, this.claims, acc_full=this.acc_full, margin=margin, unit=this.unit, needed=needed
+        this.tests,
+        this.claims,
+        acc_full=this.acc_full,
+        margin=margin,
+        unit=this.unit,
+        needed=needed,
+        floor=None if this.has_something_to_lose else this.headroom,
     )
     settled = zone(this.claims, this.unit)
     row: dict[str, Any] = {
@@ -116,6 +129,8 @@ def summary_row(
         first = this.tests[this.claims.n_safe]
         claim = "safe" if first.drop < margin else "beyond"
         detail["needed"] = {"budget": first.budget, "claim": claim, "drop": round(first.drop, 9)}
+    if this.headroom is not None:
+        detail["floor"] = this.headroom.as_json | {"shown": this.has_something_to_lose}
     if this.noise:
         detail["noise"] = {
             "repeats": this.noise.repeats,
@@ -207,11 +222,12 @@ def _described(b: SeriesBin, level: float) -> dict[str, Any]:
 def length_by_budget(bins: Sequence[SeriesBin]) -> list[dict[str, Any]]:
     """For each budget, the bins where it is proven safe, where a loss is proven, and beyond the margin. Exploratory."""
     real = [b for b in bins if b.bin_idx >= 0]
+    with_room = [b for b in real if b.has_something_to_lose]
     budgets = sorted({budget for b in real for budget in b.budgets}, reverse=True)
     return [
         {
             "budget": budget,
-            "safe": _bins_where(real, budget, lambda t, level: t.p_safe <= level),
+            "safe": _bins_where(with_room, budget, lambda t, level: t.p_safe <= level),
             "loss": _bins_where(real, budget, lambda t, level: t.p_loss <= level),
             "beyond_margin": _bins_where(real, budget, lambda t, level: t.p_collapse <= level),
         }

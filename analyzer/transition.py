@@ -147,6 +147,11 @@ def claims(tests: Sequence[BudgetTest], level: float) -> Claims:
     return Claims(safe, loss, collapse, level, n_safe, n_loss, n_collapse)
 
 
+def without_safe(done: Claims) -> Claims:
+    """The same, where nothing can be called safe: what is lost is still lost."""
+    return replace(done, safe=None, n_safe=0)
+
+
 def holm_claims(series: dict[str, Sequence[BudgetTest]], level: float) -> dict[str, Claims]:
     """Claims of several series together, each kind at familywise one-sided `level`: Holm over whole sequences.
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from analyzer.floor import Headroom
 from analyzer.transition import BudgetTest, Claims
 
 TRANSITION = "transition"
@@ -34,10 +35,12 @@ def verdict(
     margin: float,
     unit: str,
     needed: int | None,
+    floor: Headroom | None = None,
 ) -> tuple[str, str]:
     """(verdict, sentence) of one series in one bin.
 
-    `tests` hold the compressed budgets, highest first; none: full cache alone.
+    `tests` hold the compressed budgets, highest first; none: full cache alone. `floor`: what full cache has to lose,
+    where that is not proven to be more than the margin (`done` claims nothing safe then).
     """
     if acc_full is None:
         return NO_BASELINE, "Full cache was not run here, so nothing can be compared: add budget 1.0."
@@ -47,6 +50,11 @@ def verdict(
         return NOTHING_TO_LOSE, (
             f"Accuracy at full cache is {acc_full:.3f}: no budget can lose more than the margin of {margin:g}. "
             "Requests fail, the task is too hard for this model, or metric and task don't fit."
+        )
+    if floor is not None and floor.doubtful and done.collapse is None:
+        return NOTHING_TO_LOSE, (
+            f"Nothing to lose here: full cache scores {acc_full:.3f} and its floor is {floor.floor:.3f}. That it lies "
+            f"more than {margin:g} above it is not shown ({floor.mean:.3f} [{floor.low:.3f}, {floor.high:.3f}])."
         )
     lowest = min(test.budget for test in tests)
     if done.n_safe == len(tests):
@@ -65,6 +73,11 @@ def verdict(
         verb = "less" if first.drop < margin else "more"
         aim = f"to prove that {_budget(first.budget, unit)} loses {verb} than {margin:g}"
         more = f"; {aim}, about {needed} pairs are needed if it loses what it lost here" if needed else ""
+        if floor is not None:
+            return CANNOT_TELL, (
+                f"{safe} Full cache is not proven to stand more than {margin:g} above its floor "
+                f"({acc_full:.3f} against {floor.floor:.3f}), so nothing here can be called safe."
+            )
         return CANNOT_TELL, f"{safe} No loss is proven either: with {tests[0].n} pairs it can't be told{more}."
     lost = f"A real loss is proven at {_budget(done.loss, unit)} and everything below it"
     if done.collapse is None:

@@ -10,6 +10,7 @@ import numpy as np
 from simulated import ALPHA, MARGIN, Flips, Floats, Ints, Row, covered, error
 
 from analyzer.aggregate import accuracy_interval, bin_weights
+from analyzer.floor import Floors, headroom, partners
 from analyzer.transition import Grid, against_full
 
 
@@ -104,4 +105,41 @@ def pending(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
         yield error(f"n={n}", "false safe", hits / experiments, experiments)
 
 
-TABLES = (straddling, unequal, heavy, failures, pending)
+def floor(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """At a floor, and where the headroom is the margin: false safe of a budget that changes 5% of answers; and how
+    often `nothing to lose` is said, also where full cache stands 0.23 or 0.3 above its floor."""
+    popular = (0.7, 0.1, 0.1, 0.1)
+    cells = {
+        "4 choices, guessing": ((0.25,) * 4, 0.0),
+        "4 choices, one popular, guessing": (popular, 0.0),
+        "50 answers, guessing": ((0.02,) * 50, 0.0),
+        "4 choices, headroom 0.05": ((0.25,) * 4, MARGIN / 0.75),
+        "50 answers, headroom 0.05": ((0.02,) * 50, MARGIN / 0.98),
+        "4 choices, headroom 0.23": ((0.25,) * 4, 0.3),
+        "50 answers, headroom 0.3": ((0.02,) * 50, 0.306),
+    }
+    for n in (25, 100, 400):
+        for name, (law, skill) in cells.items():
+            rng, safe, nothing = np.random.default_rng([seed, n, len(law)]), 0, 0
+            bin_idx, cluster = np.arange(n) * 5 // n, rng.permutation(n)
+            partner, total = partners(bin_idx, cluster), max(40, experiments // 2)
+            for _ in range(total):
+                gold, guess, other = (rng.choice(len(law), n, p=law) for _ in range(3))
+                full = np.where(rng.random(n) < skill, gold, guess)
+                here = np.where(rng.random(n) < 0.05, other, full)
+                grid = Grid(
+                    {"full": (full == gold).astype(float), "b0": (here == gold).astype(float)}, bin_idx, cluster
+                )
+                below = Floors((full == gold[partner]).astype(float), np.full(n, np.nan))
+                room = headroom(grid, "full", below, -1, margin=MARGIN, alpha=ALPHA)
+                if room is None:
+                    continue
+                nothing += room.doubtful
+                if room.shown(ALPHA / 2):
+                    safe += _safe(grid.score, bin_idx, cluster)
+            if skill < 0.1:
+                yield error(f"n={n}, {name}", "false safe", safe / total, total)
+            yield f"n={n}, {name}", "nothing to lose", nothing / total, ""
+
+
+TABLES = (straddling, unequal, heavy, failures, pending, floor)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from analyzer.report.certainty import needed, needs, nothing_safe
 from analyzer.report.rows import Bin, BinStat, Comparison, Drop, Evidence, Verdict
@@ -23,6 +24,8 @@ def verdict(v: Verdict, unit: str, margin: float) -> str:
         return "No verdict: there is no full-cache run to compare with."
     if v.verdict == "unverified":
         return v.verdict_text
+    if v.verdict == "nothing_to_lose" and "floor" in v.detail:
+        return _nothing(v, v.detail["floor"], m)
     if v.verdict == "nothing_to_lose":
         return (
             f"No verdict: accuracy at full cache is {number(v.acc_full)}, so there is nothing to lose (a floor): no "
@@ -55,6 +58,21 @@ def short_verdict(v: Verdict, unit: str) -> str:
     return _REASONS.get(v.verdict, v.verdict)
 
 
+def _nothing(v: Verdict, floor: dict[str, Any], m: str) -> str:
+    """A task at its floor: what full cache scores it would score without reading, as far as these pairs tell."""
+    base = "by chance" if floor["kind"] == "chance" else "against the answers to other examples"
+    room = interval(floor["headroom"], floor["low"], floor["high"])
+    if floor["high"] <= float(m):
+        seen, so = "", f"so no budget can lose more than {m}"
+    else:
+        seen, so = f" that {plural(v.n, 'pair')} can show", f"not proven to be more than {m}: nothing is called safe"
+    return (
+        f"Nothing to lose here{seen}: full cache scores {number(v.acc_full)}, and its answers score "
+        f"{number(floor['floor'])} {base}. The difference is {room}, {so}. Requests fail, the task is too hard for this "
+        "model, or metric and task don't fit."
+    )
+
+
 def _cannot_tell(v: Verdict, unit: str, m: str) -> str:
     proven = "" if nothing_safe(v) else f"down to {budget(v.safe_budget, unit)} a loss below {m} is proven; "
     loss = (
@@ -66,6 +84,8 @@ def _cannot_tell(v: Verdict, unit: str, m: str) -> str:
 
 
 def _safe(v: Verdict, unit: str, m: str) -> str:
+    if nothing_safe(v) and not v.detail.get("floor", {}).get("shown", True):
+        return f"No budget is called safe, because full cache is not proven to have more than {m} to lose. "
     if nothing_safe(v):
         return f"No budget below full cache is proven to lose less than {m}. "
     return f"Safe down to {budget(v.safe_budget, unit)}: there and above, the loss is proven to be below {m}. "

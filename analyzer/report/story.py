@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from analyzer import planned
 from analyzer.report import certainty, costs, memory, sentences
 from analyzer.report.alarms import Alarm, alarms
 from analyzer.report.certainty import nothing_safe
@@ -71,7 +72,8 @@ def headline(facts: Facts, verdict: Verdict | None, margin: float) -> str:
         )
     sentence = sentences.verdict(verdict, facts.unit, margin)
     unsure = "Unverified, " if verdict.evidence == "unverified" and verdict.verdict != "unverified" else ""
-    return f"{unsure}{verdict.series}: {sentence[0].lower()}{sentence[1:]}"
+    other = planned.sentences(verdict.asked.get("planned", {}), margin, verdict.asked.get("alpha", 0.0), verdict.series)
+    return f"{unsure}{verdict.series}: {sentence[0].lower()}{sentence[1:]}{' ' if other else ''}{other}"
 
 
 def paired(facts: Facts, series: str, bin_idx: int = ALL) -> list[tuple[float, Drop]]:

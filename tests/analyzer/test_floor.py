@@ -1,0 +1,122 @@
+"""What full cache has to lose: its answers against the golds of other examples, or chance, and what that allows to say."""
+
+import json
+import sqlite3
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analyzer import tables
+from analyzer.analyze import analyze
+from analyzer.floor import Floors, Headroom, headroom, partners
+from analyzer.report.facts import read_facts
+from analyzer.report.story import story
+from analyzer.score import score
+from analyzer.transition import BudgetTest, Grid, claims
+from analyzer.verdicts import verdict
+
+PLACES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), min_size=1, max_size=40)  # (bin, context)
+
+
+@given(PLACES)
+def test_a_partner_lies_in_the_same_bin_and_in_another_context(places):
+    bins, contexts = (np.array(column) for column in zip(*places, strict=True))
+    found = partners(bins, contexts)
+    for i, j in enumerate(found):
+        others = {c for b, c in places if b == bins[i]} - {contexts[i]}
+        assert j < 0 or (bins[j] == bins[i] and contexts[j] != contexts[i])
+        if not others:
+            assert j < 0
+    lent = found[found >= 0]
+    assert len(lent) == len(set(lent))  # every example lends its golds once at most
+
+
+def test_all_have_a_partner_where_no_context_holds_half_of_a_bin():
+    assert (partners(np.repeat([0, 1], 8), np.arange(16) // 2) >= 0).all()
+
+
+def changed(conn: sqlite3.Connection, *statements: str) -> None:
+    """Facts as another server would have left them; the guards that keep facts from being changed are set aside."""
+    path = tables.path_of(conn)
+    with sqlite3.connect(path) as raw:
+        guards = raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for (name,) in guards:
+            raw.execute(f'DROP TRIGGER "{name}"')
+        for statement in statements:
+            raw.execute(statement)
+
+
+def judged(experiment, *statements, **asked):
+    conn, settings = experiment(**asked)
+    changed(conn, *statements)
+    score(conn, "synthetic")
+    analyze(conn, settings)
+    return conn, settings
+
+
+def row_of(conn, bin_idx=-1):
+    return conn.execute("SELECT * FROM transition_summary WHERE bin_idx = ?", (bin_idx,)).fetchone()
+
+
+ALWAYS_A = "UPDATE responses SET text = 'A'"
+LETTERS = "UPDATE examples SET answers_json = json_array(substr('ABCD', 1 + abs(random()) % 4, 1))"
+EVERY_A = "UPDATE examples SET answers_json = json_array('A')"
+
+
+def test_a_task_at_its_floor_has_nothing_to_lose_and_nothing_is_called_safe(experiment):
+    """The model always says A, one of four: no budget changes an answer, and that is no safety."""
+    conn, settings = judged(experiment, ALWAYS_A, LETTERS, n_per_bin=40)
+    row = row_of(conn)
+    assert row["verdict"] == "nothing_to_lose"
+    assert (row["safe_budget"], row["n_needed"]) == (1.0, None)
+    floor = json.loads(row["zone_json"])["floor"]
+    assert floor["floor"] == pytest.approx(row["acc_full"], abs=0.1)
+    headline = story(read_facts(conn, "synthetic"), settings).headline
+    assert "nothing to lose here that 200 pairs can show" in headline
+    assert "against the answers to other examples" in headline
+
+
+def test_where_everybodys_answer_is_the_same_reading_the_prompt_is_worth_nothing(experiment):
+    conn, settings = judged(experiment, ALWAYS_A, EVERY_A, n_per_bin=20)
+    assert row_of(conn)["acc_full"] == 1.0
+    assert row_of(conn)["verdict"] == "nothing_to_lose"
+    assert "so no budget can lose more than 0.05" in story(read_facts(conn, "synthetic"), settings).headline
+
+
+def test_answers_that_only_their_own_example_has_stand_on_a_floor_of_zero(experiment):
+    conn, _ = judged(experiment, n_per_bin=20, p_correct=0.9)
+    floor = json.loads(row_of(conn)["zone_json"])["floor"]
+    assert (floor["kind"], floor["shown"]) == ("other golds", True)
+    assert floor["floor"] < 0.1  # two words of twelve: some golds share one
+    assert row_of(conn)["verdict"] == "no_transition_in_range"
+
+
+def test_a_floor_by_chance_counts_where_it_is_the_higher_one():
+    n = 200
+    right = np.arange(n) % 2 == 0
+    grid = Grid({"full": right.astype(float)}, np.zeros(n, dtype=int), np.arange(n))
+    found = headroom(grid, "full", Floors(np.zeros(n), np.full(n, 0.5)), -1, margin=0.05, alpha=0.05)
+    assert found is not None
+    assert (found.kind, found.floor, found.mean) == ("chance", 0.5, 0.0)
+    assert not found.shown(0.025)
+    free = headroom(grid, "full", Floors(np.zeros(n), np.full(n, np.nan)), -1, margin=0.05, alpha=0.05)
+    assert free is not None
+    assert free.shown(0.025)
+
+
+def test_few_pairs_that_speak_for_something_to_lose_cannot_tell_and_prove_nothing_safe():
+    tests = [BudgetTest(0.5, "r", 9, 9, 0.0, -0.2, 0.2, 0.1, 0, 0, 0.3, 1.0, 1.0)]
+    open_ = Headroom("other golds", 0.1, 0.3, -0.05, 0.6, 0.08, doubtful=False)
+    word, sentence = verdict(
+        tests, claims(tests, 0.025), acc_full=0.4, margin=0.05, unit="fraction", needed=None, floor=open_
+    )
+    assert word == "cannot_tell"
+    assert "not proven to stand more than 0.05 above its floor (0.400 against 0.100)" in sentence
+    broken = [BudgetTest(0.5, "r", 9, 9, 0.5, 0.2, 0.8, 0.1, 6, 0, 0.99, 0.001, 0.001)]
+    at_floor = Headroom("chance", 0.5, 0.0, -0.2, 0.2, 0.6, doubtful=True)
+    word, _ = verdict(
+        broken, claims(broken, 0.025), acc_full=0.5, margin=0.05, unit="fraction", needed=None, floor=at_floor
+    )
+    assert word == "transition"  # what is proven lost beyond the margin was there

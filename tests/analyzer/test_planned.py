@@ -1,0 +1,78 @@
+"""The plan is fixed before the data: what the first session's config said is named where the analysis says otherwise."""
+
+import json
+import sqlite3
+
+import pytest
+
+from analyzer import tables
+from analyzer.analyze import analyze
+from analyzer.planned import Planned, plan_of
+from analyzer.report.build import verdict_lines
+from analyzer.score import score
+from tests.analyzer.test_floor import changed
+
+
+def group(experiment, margin, config="analysis: {margin: 0.05, alpha: 0.05}", **asked):
+    """A group whose first session had `config`, analysed with another margin."""
+    conn, settings = experiment(n_per_bin=10, **asked)
+    quoted = config.replace("'", "''")
+    changed(conn, f"UPDATE sessions SET config_yaml = '{quoted}'")
+    score(conn, "synthetic")
+    settings = settings.model_copy(update={"analysis": settings.analysis.model_copy(update={"margin": margin})})
+    analyze(conn, settings)
+    return conn, settings
+
+
+def planned(conn):
+    return json.loads(conn.execute("SELECT method FROM transition_summary WHERE bin_idx = -1").fetchone()[0]).get(
+        "planned"
+    )
+
+
+def test_a_margin_chosen_after_the_data_is_named_in_the_headline(experiment):
+    conn, settings = group(experiment, 0.1)
+    assert planned(conn) == {"margin": 0.05}
+    text = " ".join(" ".join(verdict_lines(conn, settings)).split())
+    assert "The margin of 0.1 was chosen after the data; the plan said 0.05." in text
+
+
+def test_a_plan_that_was_kept_is_not_spoken_of(experiment):
+    conn, settings = group(experiment, 0.05)
+    assert planned(conn) is None
+    assert "the plan said" not in " ".join(verdict_lines(conn, settings))
+
+
+@pytest.mark.parametrize("config", ["", "a: 1", "analysis: [1]", "analysis: {margin: yes}", "{", "- x"])
+def test_a_config_that_says_nothing_is_no_plan(experiment, config):
+    conn, _ = group(experiment, 0.1, config)
+    assert planned(conn) is None
+
+
+def test_the_first_series_of_the_first_session_is_the_primary_one(experiment):
+    """A second session whose config puts another series first: its claims would be the confirmatory ones."""
+    conn, settings = experiment(n_per_bin=10, series=("random", "snapkv/aware"))
+    changed(
+        conn,
+        "UPDATE runs SET created_at = '2026-03-01T00:00:00Z' WHERE series = 'random'",
+        "INSERT INTO sessions SELECT 'later', exp_group_id, generation, '2026-02-01T00:00:00Z', command, config_yaml, "
+        "config_sha256, kvt_version, git_commit, python, platform, engine_loop, concurrency, order_seed FROM sessions",
+    )
+    score(conn, "synthetic")
+    analyze(conn, settings)
+    assert planned(conn)["series"] == "snapkv/aware"
+    text = " ".join(" ".join(verdict_lines(conn, settings)).split())
+    assert "The first series random was chosen after the data; the plan said snapkv/aware." in text
+
+
+def test_without_a_session_nothing_was_planned():
+    assert Planned().otherwise(0.1, 0.05, "a") == {}
+    conn = sqlite3.connect(":memory:")
+    conn.execute("CREATE TABLE sessions (exp_group_id, generation, config_yaml, started_at)")
+    assert plan_of(conn, "g", 1) == Planned()
+
+
+def test_the_snapshot_of_an_analysis_sees_the_plan(experiment):
+    conn, _ = group(experiment, 0.05)
+    with tables.snapshot(conn) as facts:
+        assert plan_of(facts, "synthetic", 1) == Planned(0.05, 0.05, "snapkv/aware")

@@ -181,7 +181,7 @@ def forecast(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]
     drawn = max(40, experiments // 4)
     for parts in ((1,), (1, 1, 1, 1, 1), (10, 100, 100, 100, 100)):
         for flips, drop in ((0.0, 0.01), (0.02, 0.0), (0.05, 0.0), (0.1, 0.0), (0.0, 0.02), (0.05, 0.3)):
-            many = np.array(parts) * (40_000 // sum(parts))
+            many = np.array(parts) * (8_000 // sum(parts))
             seen = against_full(_pairs(many, flips, drop, None), "full", "b", 0.5, -1, margin=MARGIN, alpha=None)
             seen = replace(seen, p_safe=1.0, p_collapse=1.0)  # nothing is proven yet
             need = pairs_needed([seen], claims([seen], ALPHA / 2), margin=MARGIN) or 0

@@ -68,8 +68,8 @@ def _nothing(v: Verdict, floor: dict[str, Any], m: str) -> str:
         seen, so = f" that {plural(v.n, 'pair')} can show", f"not proven to be more than {m}: nothing is called safe"
     return (
         f"Nothing to lose here{seen}: full cache scores {number(v.acc_full)}, and its answers score "
-        f"{number(floor['floor'])} {base}. The difference is {room}, {so}. Requests fail, the task is too hard for this "
-        "model, or metric and task don't fit."
+        f"{number(floor['floor'])} {base}. The difference is {room}, {so}. Requests fail, the task is too hard for "
+        "this model, or metric and task don't fit."
     )
 
 

@@ -1,4 +1,4 @@
-"""The plan is fixed before the data: what the first session's config said is named where the analysis says otherwise."""
+"""The plan is fixed before the data: where an analysis says otherwise, the first session's config is named."""
 
 import json
 import sqlite3

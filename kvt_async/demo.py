@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kvt_async.contract import screen
 from kvt_async.contract.cli_options import find_config
 from kvt_async.contract.errors import ServerError
-from kvt_async.contract.load import load_settings
+from kvt_async.contract.load import known_secrets, load_settings
 from kvt_async.records import Json
 
 READY_S = 60
@@ -30,6 +31,7 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> tuple
     began = time.monotonic()
     path = find_config(config)
     settings = load_settings(path, overrides)
+    screen.hide(known_secrets(settings))
     say = (lambda _: None) if quiet else print
     if is_complete(settings):
         say(f"everything of {settings.experiment.exp_group_id} is answered already; analysing")

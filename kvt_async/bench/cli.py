@@ -185,10 +185,12 @@ def _analysis(settings: Any, as_tool: str | None, asked: dict[str, float] | None
 
 def _settings(config: str | None, overrides: list[str], print_config: bool) -> Any:
     """As every command's, but a bench needs no config: the defaults and a load will do."""
+    from kvt_async.contract import screen
     from kvt_async.contract.cli_options import find_config
-    from kvt_async.contract.load import dump_yaml, load_settings
+    from kvt_async.contract.load import dump_yaml, known_secrets, load_settings
 
     settings = load_settings(None if config is None else find_config(config), overrides)
+    screen.hide(known_secrets(settings))
     if print_config:
         typer.echo(dump_yaml(settings), nl=False)
         raise typer.Exit(0)

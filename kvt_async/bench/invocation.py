@@ -16,6 +16,7 @@ from kvt_async.bench.report import BenchReport, stage_line, stage_summary
 from kvt_async.bench.stage_run import BenchLive, run_stage
 from kvt_async.bench.stages import Left, Stage, make_stage, plan_json, what_is_left
 from kvt_async.bench.workload import Workload
+from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.sender import Sender
@@ -72,7 +73,7 @@ class BenchInvocation:
 
     async def _session(self) -> None:
         settings, report = self.settings, self.report
-        async with Writer(self.paths.db, settings.db.flush_interval_s) as store:
+        async with Writer(self.paths.db, settings.db.flush_interval_s, secrets=known_secrets(settings)) as store:
             await add_generation(store, self.reader, settings, self.contract, self.generation)
             report.session_id = await open_session(store, settings, self.generation, settings.bench.seed)
             self.log("session", session_id=report.session_id, command=command_line(settings))

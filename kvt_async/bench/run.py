@@ -16,6 +16,7 @@ from kvt_async.bench.report import BenchReport
 from kvt_async.bench.stages import bench_levels
 from kvt_async.bench.workload import Workload, load_workload
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
@@ -107,5 +108,5 @@ def contract(settings: Settings, workload: Workload) -> Json:
         "engine.stream": settings.engine.stream,
         **{f"decoding.{name}": value for name, value in decoding.items()},
     }
-    plain: Json = orjson.loads(orjson.dumps(found, option=orjson.OPT_SORT_KEYS))
+    plain: Json = known_secrets(settings).json(orjson.loads(orjson.dumps(found, option=orjson.OPT_SORT_KEYS)))
     return plain

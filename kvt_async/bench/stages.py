@@ -13,6 +13,8 @@ from kvt_async.bench.loads import Load
 from kvt_async.clock import utc_now
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.errors import ContractMismatchError
+from kvt_async.contract.load import known_secrets
+from kvt_async.contract.secrets import matches
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json, Level
 from kvt_async.run.levels import label, make_levels
@@ -119,8 +121,9 @@ def make_stage(settings: Settings, reader: Reader, generation: int, level: Level
     if not rows:
         return stage
     had = {name: rows[0][name] for name in COMPARED} | orjson.loads(stored[0]["apply_json"])
-    asked = {name: stage.row({}, {}, None, {})[name] for name in COMPARED} | level_identity(named)
-    if had != asked:
+    asked = {name: stage.row({}, {}, None, {})[name] for name in COMPARED}
+    asked |= level_identity(named, known_secrets(settings))
+    if not matches(asked, had):
         raise ContractMismatchError(
             f"stage {stage.name} is stored with another plan; nothing was sent",
             where=str(reader.db),
@@ -197,7 +200,7 @@ def plan_json(settings: Settings, share_of_ceiling: dict[str, Any] | None) -> Js
     bench = settings.bench
     return {
         "stop": bench.stop.model_dump(mode="json"),
-        "body": bench.body,
+        "body": known_secrets(settings).json(bench.body),
         "retries": bench.retries,
         "drain_s": bench.drain_s,
         "late_ms": bench.late_ms,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from kvt_async.contract import screen
 from kvt_async.contract.errors import ConfigError, InterruptedByUserError, KvtError
 from kvt_async.contract.paths import shipped_configs
 from kvt_async.contract.visible import visible
@@ -41,7 +42,7 @@ def settings_from(
     config: str | None, override: list[str] | None, print_config: bool = False, place: Path | None = None
 ) -> "Settings":
     """Load the config, or that of the run in `place`; with `print_config` print it and exit 0. Raises ConfigError."""
-    from kvt_async.contract.load import dump_yaml, load_settings, plain_yaml
+    from kvt_async.contract.load import dump_yaml, known_secrets, load_settings, plain_yaml
 
     if place is not None:
         if config is not None:
@@ -49,9 +50,11 @@ def settings_from(
         from kvt_async.contract.run_folder import stored_settings, stored_yaml
 
         settings = stored_settings(place, override or [])
+        screen.hide(known_secrets(settings))
         text = plain_yaml(stored_yaml(place), where=str(place)) if print_config else ""
     else:
         settings = load_settings(find_config(config), override or [])
+        screen.hide(known_secrets(settings))
         text = dump_yaml(settings) if print_config else ""
     if print_config:
         from kvt_async.contract.config_comments import commented
@@ -84,6 +87,7 @@ def find_config(config: str | None) -> Path | None:
 
 def run_app(app: Callable[..., Any]) -> None:
     """Run a typer app: a KvtError becomes its text on stderr and its exit code, never a traceback."""
+    screen.install()
     try:
         app()
     except KvtError as error:

@@ -16,7 +16,9 @@ KvtError                     what happened, where, what to do
 """
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from kvt_async.contract.secrets import Secrets
 
 
 class KvtError(Exception):
@@ -34,6 +36,12 @@ class KvtError(Exception):
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         return "\n".join([head, *(f"  {line}" for line in self.details), *([self.do] if self.do else [])])
+
+    def masked(self, secrets: Secrets) -> Self:
+        """The same error without a secret in any of its words."""
+        self.what, self.where, self.do = secrets.text(self.what), secrets.text(self.where), secrets.text(self.do)
+        self.details, self.args = tuple(map(secrets.text, self.details)), (self.what,)
+        return self
 
 
 class CheckFailedError(KvtError):

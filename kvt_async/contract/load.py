@@ -1,7 +1,7 @@
 """default.yaml <- experiment YAML (deep merge) <- environment KVT__a__b <- --override a.b=c -> Settings.
 
-`${VAR}` and `${VAR:-default}` are resolved after the merge. Secrets are never part of the config: `secret` reads one
-from the environment or `.env`, as a SecretStr.
+`${VAR}` and `${VAR:-default}` are resolved after the merge, and the settings know which of their values are secret.
+The API key is never part of the config: `secret` reads it from the environment or `.env`, as a SecretStr.
 """
 
 import difflib
@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,12 +17,13 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.secrets import Secrets
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.variables import Use, resolve, secrets_of, whatever_is_secret
 
 ENV_PREFIX = "KVT__"
 EVERY_KEY = "`kvt validate -c demo --print-config` shows every key with a comment."
 REPLACED = {("kv", key) for key in ("apply", "evidence", "levels", "policies", "budgets")} | {("check",)}
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _SECRET_WORDS = re.compile(r"(api.?key|^key$|secret|password|authorization|cookie|access.?token)", re.IGNORECASE)
 _NOT_SECRET = ("api_key_env",)
 
@@ -32,6 +34,14 @@ def load_settings(
     """Merge and validate. Raises ConfigError naming file and key for anything that isn't a valid config."""
     env = dict(os.environ if environ is None else environ)
     env = {**_dotenv(Path(".env")), **env}
+    uses: list[Use] = []
+    try:
+        return _load(config, overrides, env, uses)
+    except ConfigError as error:
+        raise error.masked(whatever_is_secret(uses, env)) from None
+
+
+def _load(config: Path | None, overrides: Sequence[str], env: Mapping[str, str], uses: list[Use]) -> Settings:
     merged: dict[str, Any] = Settings.model_construct().model_dump(mode="json")
     origin: dict[str, str] = {}
     for source, layer in (
@@ -41,12 +51,22 @@ def load_settings(
     ):
         _check_keys(layer, Settings, source, ())
         _merge(merged, layer, (), source, origin)
-    resolved = _resolve(merged, env, (), origin, str(config or "default.yaml"))
-    _check_finite(resolved, (), origin, str(config or "default.yaml"))
+    file = str(config or "default.yaml")
+    source_of = partial(_source, origin=origin, file=file)
+    resolved = resolve(merged, env, source_of, uses)
+    _check_finite(resolved, (), origin, file)
     try:
-        return Settings.model_validate(resolved)
+        settings = Settings.model_validate(resolved)
     except ValidationError as error:
-        raise _readable(error, origin, str(config or "default.yaml")) from None
+        raise _readable(error, origin, file) from None
+    plain = settings.model_dump(mode="json")
+    return settings.with_secrets(secrets_of(plain, uses, env, settings.engine.api_key_env, source_of))
+
+
+def known_secrets(settings: Settings) -> Secrets:
+    """The secrets of a config, and the API key as the environment holds it now."""
+    key = secret(settings.engine.api_key_env)
+    return settings.secrets.and_also(key.get_secret_value() if key else None)
 
 
 def settings_of_text(
@@ -98,7 +118,7 @@ def plain_yaml(text: str, *, where: str) -> str:
 
 def dump_yaml(settings: Settings) -> str:
     """The whole config as YAML with secrets redacted: what --print-config shows and sessions store."""
-    return _dump(redact(settings.model_dump(mode="json")))
+    return _dump(redact(known_secrets(settings).json(settings.model_dump(mode="json"))))
 
 
 def _dump(config: dict[str, Any]) -> str:
@@ -233,28 +253,6 @@ def _check_keys(layer: Any, model: type[BaseModel], source: str, at: tuple[str, 
                 if isinstance(value, list):
                     for item in value:
                         _check_keys(item, inner, source, (*at, str(key)))
-
-
-def _resolve(value: Any, env: Mapping[str, str], at: tuple[str, ...], origin: Mapping[str, str], file: str) -> Any:
-    if isinstance(value, dict):
-        return {k: _resolve(v, env, (*at, str(k)), origin, file) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_resolve(v, env, at, origin, file) for v in value]
-    if not isinstance(value, str) or "${" not in value:
-        return value
-
-    def one(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        found = env.get(name) or default
-        if found is None:
-            raise ConfigError(
-                f"{'.'.join(at)} needs the environment variable {name}, which is not set",
-                where=_source(".".join(at), origin, file),
-                do=f"export {name}=..., put it in .env, or write ${{{name}:-default}}.",
-            )
-        return found
-
-    return _VARIABLE.sub(one, value)
 
 
 def _check_finite(value: Any, at: tuple[str, ...], origin: Mapping[str, str], file: str) -> None:

@@ -6,10 +6,11 @@ Owners: `analysis` and `check` belong to the analyzer, everything else to the ru
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.secrets import Secrets
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -308,8 +309,20 @@ class Settings(BaseSettings):
     bench: Bench = Bench()
     analysis: Analysis = Analysis()
     check: list[Assertion] = []
+    _secrets: Secrets = PrivateAttr(default_factory=Secrets)
 
     @field_validator("check", mode="before")
     @classmethod
     def _null_is_none(cls, value: Any) -> Any:
         return [] if value is None else value
+
+    @property
+    def secrets(self) -> Secrets:
+        """Which values came from where only secrets come from; a copy of the settings knows them too."""
+        return self._secrets
+
+    def with_secrets(self, secrets: Secrets) -> "Settings":
+        """The same settings, which know these secrets."""
+        copy = self.model_copy()
+        copy._secrets = secrets
+        return copy

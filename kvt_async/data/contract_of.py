@@ -1,5 +1,6 @@
 """The group contract: what must stay equal for results to belong to one experiment group."""
 
+from kvt_async.contract.load import known_secrets
 from kvt_async.contract.settings import Settings
 from kvt_async.data.manifest import ManifestHead
 
@@ -25,5 +26,6 @@ def group_contract(settings: Settings, manifest: ManifestHead) -> dict[str, Plai
         "model.name": settings.model.name,
     }
     contract |= {f"selection.{key}": value for key, value in manifest.selection.items()}
-    contract |= {f"decoding.{key}": value for key, value in settings.decoding.model_dump(mode="json").items()}
+    decoding = known_secrets(settings).json(settings.decoding.model_dump(mode="json"))
+    contract |= {f"decoding.{key}": value for key, value in decoding.items()}
     return dict(sorted(contract.items()))

@@ -13,14 +13,16 @@ from yarl import URL
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, ErrorType
+from kvt_async.contract.secrets import NONE, Secrets
 from kvt_async.contract.settings import Engine
 from kvt_async.contract.urls import bare_url, public_url, query_values, url_under
+from kvt_async.contract.variables import TELLING_HEADER, TELLING_QUERY
 from kvt_async.engine.aiohttp_transport import AiohttpTransport
 from kvt_async.engine.faults import Cause
 from kvt_async.engine.hints import Hints, read_hints
 from kvt_async.engine.kv_body import read_evidence
 from kvt_async.engine.payload import json_or_none
-from kvt_async.engine.redact import SECRET_HEADER, SECRET_QUERY, Redactor, basic, url_credentials
+from kvt_async.engine.redact import Redactor, basic, url_credentials
 from kvt_async.engine.transport import Target, Transport
 from kvt_async.engine.verdict import Verdict, judge, reading_of
 from kvt_async.engine.wire import Exchange
@@ -44,19 +46,20 @@ class Tried(Struct, frozen=True, gc=False):
 class Client:
     """A transport, and what its exchanges mean. Use inside one running loop; close it."""
 
-    def __init__(self, engine: Engine, key: SecretStr | None) -> None:
-        """Raises ConfigError for a CA file, a header or a key that can't be used."""
+    def __init__(self, engine: Engine, key: SecretStr | None, secrets: Secrets = NONE) -> None:
+        """`secrets`: what must not be stored of a reply, beside the key and the credentials in headers and URLs.
+
+        Raises ConfigError for a CA file, a header or a key that can't be used."""
         self.engine, self._key = engine, key
         for name, value in engine.headers.items():
             _check_header(value, f"engine.headers.{name}")
         if key is not None:
             _check_header(key.get_secret_value(), f"the key in {engine.api_key_env}")
         self._targets: dict[tuple[str, str], Target] = {}
-        self._secrets = [key.get_secret_value()] if key else []
+        telling = [value for name, value in engine.headers.items() if TELLING_HEADER.search(name)]
+        words = (value.rpartition(" ")[2] for value in telling)
+        self._secrets = secrets.and_also(key.get_secret_value() if key else None, *telling, *words)
         self._private = list(engine.headers.values())
-        for name, value in engine.headers.items():
-            if SECRET_HEADER.search(name):
-                self._secrets += [value, value.rpartition(" ")[2]]
         self.redactor = Redactor(self._secrets, self._private)
         self._tls = tls_context(engine.ca_file)
         self._transport = _transport(engine, self._tls)
@@ -80,7 +83,7 @@ class Client:
         elif self._key is not None:
             headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
         for name, value in query_values(base_url):
-            if SECRET_QUERY.search(name):
+            if TELLING_QUERY.search(name):
                 self._learn(value)
             elif "version" not in name.lower():
                 self._learn(private=value)
@@ -138,11 +141,14 @@ class Client:
         if expects:
             evidence, effective = read_evidence(expects, usage, exchange.headers)
         text, reasoning = transcript.text, transcript.reasoning_text
-        if self.redactor.active and (self.redactor.hit(exchange.raw_body()) or self.redactor.hit(text.encode())):
-            text = self.redactor.text(text)
-            reasoning = self.redactor.text(reasoning) if reasoning else reasoning
-            usage, evidence = self.redactor.json(usage), self.redactor.json(evidence)
-        reply = Reply(text, reasoning, transcript.finish_reason, usage, evidence, effective)
+        finish_reason, redactor = transcript.finish_reason, self.redactor
+        if redactor.active and (
+            finish_reason == "length" or redactor.holds(text, reasoning, finish_reason, usage, evidence)
+        ):
+            text, reasoning = redactor.clipped(text), redactor.clipped(reasoning) if reasoning else reasoning
+            finish_reason = redactor.clipped(finish_reason) if finish_reason else finish_reason
+            usage, evidence = redactor.json(usage), redactor.json(evidence)
+        reply = Reply(text, reasoning, finish_reason, usage, evidence, effective)
         return Attempt(
             own.attempt_idx, own.series_idx, own.started_at, target.public, exchange.status, verdict.end_state,
             None, None, None, None, _latency_s(marks, own), marks, reply,
@@ -159,8 +165,8 @@ class Client:
             http_status=exchange.status,
             end_state=verdict.end_state,
             error_type=verdict.error,
-            error_message=verdict.message,
-            partial_text=self.redactor.text(verdict.transcript.text) or None,
+            error_message=self.redactor.text(verdict.message) if verdict.message else verdict.message,
+            partial_text=self.redactor.clipped(verdict.transcript.text) or None,
             retry_after_s=retry_after_s,
             latency_s=_latency_s(exchange.marks, own),
             marks=exchange.marks,
@@ -199,7 +205,7 @@ class Client:
         return found
 
     def _learn(self, *secrets: str, private: str = "") -> None:
-        self._secrets.extend(secrets)
+        self._secrets = self._secrets.and_also(*secrets)
         self._private.append(private)
         self.redactor = Redactor(self._secrets, self._private)
 

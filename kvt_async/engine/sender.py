@@ -59,7 +59,7 @@ class Sender(Pages):
     async def __aenter__(self) -> Self:
         """Raises ConfigError for a CA file that can't be used."""
         raise_file_limit()
-        self._client = Client(self.settings.engine, secret(self.settings.engine.api_key_env))
+        self._client = Client(self.settings.engine, secret(self.settings.engine.api_key_env), self.settings.secrets)
         return self
 
     async def __aexit__(

@@ -12,7 +12,7 @@ from kvt_async.engine.reading import Reading
 from kvt_async.engine.redact import Redactor
 from kvt_async.engine.token_counts import token_counts
 from kvt_async.engine.transcript import Transcript
-from kvt_async.engine.wire import EVIDENCE_BYTES, MAX_REPLY_BYTES, Exchange
+from kvt_async.engine.wire import MAX_REPLY_BYTES, Exchange
 
 _TIMEOUTS = (ErrorType.CONNECT_TIMEOUT, ErrorType.TTFB_TIMEOUT, ErrorType.IDLE_TIMEOUT, ErrorType.TOTAL_TIMEOUT)
 _FIELDS = (b"data:", b"event:", b"error:", b"id:", b"retry:", b":")  # of an event stream
@@ -135,7 +135,7 @@ def _stream(exchange: Exchange, reading: Reading, redactor: Redactor, store_chun
     what = "the stream ended with neither [DONE] nor a finish_reason that ends a reply"
     if transcript.last_word is not None:
         what += f" (the last was {redactor.evidence(transcript.last_word)!r})"
-    message = _with_evidence(what, _tail(exchange), redactor)
+    message = _with_evidence(what, exchange.raw_body(), redactor, last=True)
     return Verdict(EndState.EOF_NO_DONE, ErrorType.STREAM_CUT, message, transcript=transcript)
 
 
@@ -165,7 +165,7 @@ def _broken(exchange: Exchange, transcript: Transcript, redactor: Redactor) -> V
     if fault is ErrorType.MALFORMED:
         message = _with_evidence(text, exchange.raw_body(), redactor)
         return Verdict(EndState.MALFORMED, fault, message, transcript=transcript)
-    message = _with_evidence(f"the reply broke off ({text})", _tail(exchange), redactor)
+    message = _with_evidence(f"the reply broke off ({text})", exchange.raw_body(), redactor, last=True)
     return Verdict(EndState.CUT, ErrorType.STREAM_CUT, message, transcript=transcript)
 
 
@@ -212,11 +212,7 @@ def _decompress(exchange: Exchange) -> str | None:
     return None
 
 
-def _tail(exchange: Exchange) -> bytes:
-    """The last bytes before a break say more than the first."""
-    return b"".join(exchange.pieces[-8:])[-EVIDENCE_BYTES:]
-
-
-def _with_evidence(what: str, raw: bytes, redactor: Redactor) -> str:
-    evidence = redactor.evidence(raw)
+def _with_evidence(what: str, raw: bytes, redactor: Redactor, *, last: bool = False) -> str:
+    """`last`: the last bytes, which say more of a break than the first."""
+    evidence = redactor.evidence(raw, last=last)
     return f"{what}: {evidence}" if evidence else what

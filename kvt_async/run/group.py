@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from kvt_async.contract.errors import ContractMismatchError, KvtError, MissingPrerequisiteError
+from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import manifest_path, run_paths
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
@@ -87,22 +88,23 @@ def find_group(
     reader: Reader, settings: Settings, head: ManifestHead, levels: tuple[Level, ...], *, force: bool
 ) -> Group:
     """Compare contracts and level identities. Raises ContractMismatchError, unless `force` opens a new generation."""
-    group = settings.experiment.exp_group_id
+    group, secrets = settings.experiment.exp_group_id, known_secrets(settings)
     contract: Json = dict(group_contract(settings, head))
     generation = find_generation(reader, settings, contract, force=force)
     try:
-        runs = match_runs(reader, group, generation, levels)
+        runs = match_runs(reader, group, generation, levels, secrets)
     except ContractMismatchError:
         if not force:
             raise
         generation += 1
-        runs = match_runs(reader, group, generation, levels)
+        runs = match_runs(reader, group, generation, levels, secrets)
     return Group(contract, generation, str(head.prompt["template_version"]), runs)
 
 
 def next_generation(reader: Reader, settings: Settings, group: Group, levels: tuple[Level, ...]) -> Group:
     """The same contract, begun anew beside what is stored: for a server that became another one."""
-    runs = match_runs(reader, settings.experiment.exp_group_id, group.generation + 1, levels)
+    name, secrets = settings.experiment.exp_group_id, known_secrets(settings)
+    runs = match_runs(reader, name, group.generation + 1, levels, secrets)
     return replace(group, generation=group.generation + 1, runs=runs)
 
 

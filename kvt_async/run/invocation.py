@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from kvt_async.contract.errors import ServerError
+from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.sender import Sender
@@ -76,7 +77,7 @@ class Invocation:
 
     async def _session(self, done: Sequence[bytearray], planned: Sequence[int]) -> None:
         settings, group, report = self.settings, self.group, self.report
-        async with Writer(self.paths.db, settings.db.flush_interval_s) as store:
+        async with Writer(self.paths.db, settings.db.flush_interval_s, secrets=known_secrets(settings)) as store:
             seed = settings.sampling.seed if settings.limits.order == "interleaved" else None
             report.session_id = await open_session(store, settings, group.generation, seed)
             self.log("session", session_id=report.session_id, command=command_line(settings))

@@ -4,19 +4,20 @@ import hashlib
 import os
 import platform
 import re
-import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from secrets import token_hex
 
 import orjson
 import yaml
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ContractMismatchError
-from kvt_async.contract.load import dump_yaml, redact, secret
+from kvt_async.contract.load import dump_yaml, known_secrets, redact
+from kvt_async.contract.secrets import Secrets, matches
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
 from kvt_async.records import Json, Level
@@ -49,7 +50,7 @@ def find_generation(reader: Reader, settings: Settings, contract: Json, *, force
     asked = _flat(contract)
     newest = int(rows[0]["generation"])
     stored = _flat(orjson.loads(rows[0]["contract_json"]))
-    if stored == asked:
+    if matches(asked, stored):
         return newest
     if force:
         return newest + 1
@@ -63,12 +64,12 @@ def find_generation(reader: Reader, settings: Settings, contract: Json, *, force
 
 def difference(stored: Json, asked: Json) -> tuple[str, ...]:
     """Aligned lines, one per differing field."""
-    names = [n for n in sorted({*stored, *asked}) if stored.get(n) != asked.get(n)]
+    names = [n for n in sorted({*stored, *asked}) if not matches(asked.get(n), stored.get(n))]
     width = max((len(n) for n in names), default=0)
     return tuple(f"{n:{width}}   stored {_show(stored.get(n))}   asked {_show(asked.get(n))}" for n in names)
 
 
-def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Level]) -> list[Run]:
+def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Level], secrets: Secrets) -> list[Run]:
     """Levels with the run ids they have or will have.
 
     Raises ContractMismatchError where a stored run of the same name was served another way.
@@ -84,8 +85,8 @@ def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Lev
         if row is not None:
             had = {"policy": row["kv_policy"], "mode": row["kv_mode"], "params": orjson.loads(row["kv_params_json"])}
             asked = {"policy": level.policy, "mode": level.mode, "params": level.params}
-            had, asked = {**had, **orjson.loads(row["apply_json"])}, {**asked, **level_identity(level)}
-            if _flat(had) != _flat(asked):
+            had, asked = {**had, **orjson.loads(row["apply_json"])}, {**asked, **level_identity(level, secrets)}
+            if not matches(_flat(asked), _flat(had)):
                 raise ContractMismatchError(
                     f"level {label(level)} is stored with another identity; nothing was sent",
                     where=str(reader.db),
@@ -97,9 +98,10 @@ def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Lev
     return runs
 
 
-def level_identity(level: Level) -> Json:
-    """runs.apply_json: how the budget reaches the server and where its evidence is read."""
-    identity: Json = redact({"apply": level.apply, "evidence": level.evidence})
+def level_identity(level: Level, secrets: Secrets) -> Json:
+    """runs.apply_json: how the budget reaches the server and where its evidence is read. No secret is part of it: a
+    renewed key makes no other level."""
+    identity: Json = redact(secrets.json({"apply": level.apply, "evidence": level.evidence}))
     return identity
 
 
@@ -133,7 +135,7 @@ async def add_generation(store: Writer, reader: Reader, settings: Settings, cont
 async def open_session(store: Writer, settings: Settings, generation: int, order_seed: int | None) -> str:
     """Write the session's row and return its id."""
     group, now = settings.experiment.exp_group_id, utc_now()
-    session_id = f"{now[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(4)}"
+    session_id = f"{now[:19].replace('-', '').replace(':', '')}-{token_hex(4)}"
     config = dump_yaml(settings)
     await store.insert(
         "sessions",
@@ -168,7 +170,9 @@ async def add_runs(
     engine_name: str,
 ) -> None:
     """A row in `runs` for every level that has none."""
-    decoding = orjson.dumps(settings.decoding.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
+    secrets = known_secrets(settings)
+    plain = secrets.json(settings.decoding.model_dump(mode="json"))
+    decoding = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
     for run in runs:
         level = run.level
         if run.stored:
@@ -191,7 +195,7 @@ async def add_runs(
                 "is_full": int(level.is_full),
                 "kv_apply": level.apply_via,
                 "kv_params_json": orjson.dumps(level.params, option=orjson.OPT_SORT_KEYS).decode(),
-                "apply_json": orjson.dumps(level_identity(level), option=orjson.OPT_SORT_KEYS).decode(),
+                "apply_json": orjson.dumps(level_identity(level, secrets), option=orjson.OPT_SORT_KEYS).decode(),
                 "repeat_idx": level.repeat_idx,
                 "prompt_template_version": template_version,
                 "decoding_json": decoding,
@@ -202,12 +206,11 @@ async def add_runs(
 
 
 def command_line(settings: Settings | None = None) -> str:
-    """The arguments as typed, secrets redacted: telling names, header values, URL credentials, the API key itself."""
+    """The arguments as typed, secrets masked: known ones, and what may be one by its name."""
     name = os.path.basename(sys.argv[0])
     words = ["kvt" if name in ("kvt", "__main__.py") else name, *(_without_secrets(word) for word in sys.argv[1:])]
     text = " ".join(f"'{w}'" if re.search(r"[\s\[\]{}*?$]", w) else w for w in words)
-    key_value = secret(settings.engine.api_key_env) if settings else None
-    return text.replace(key_value.get_secret_value(), "***") if key_value else text
+    return known_secrets(settings).text(text) if settings else text
 
 
 def _without_secrets(word: str) -> str:

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import orjson
-from pydantic import SecretStr
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import DriftError, MissingPrerequisiteError
-from kvt_async.contract.load import secret
+from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths, manifest_path, run_paths
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
@@ -35,8 +34,6 @@ from kvt_async.store.lock import hold
 from kvt_async.store.reader import Reader
 
 __all__ = ["Options", "RunReport", "at_work", "checked_levels", "execute", "loop_factory", "prepare_group", "run"]
-
-MIN_SECRET = 6  # characters; a shorter header value hides nothing and would riddle the log with stars
 
 
 def execute(settings: Settings, options: Options) -> int:
@@ -125,12 +122,8 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
 @contextlib.contextmanager
 def at_work(settings: Settings, paths: RunPaths) -> Iterator[RunLog]:
     """The database is this process's while the block runs; the log knows which secrets to leave out."""
-    key = secret(settings.engine.api_key_env)
-    headers = [SecretStr(value) for value in settings.engine.headers.values() if len(value) >= MIN_SECRET]
-    with (
-        hold(paths.db, command_line(settings), utc_now()),
-        RunLog(paths.log, [*headers, *([key] if key else [])]) as log,
-    ):
+    secrets = known_secrets(settings).and_also(*settings.engine.headers.values())
+    with hold(paths.db, command_line(settings), utc_now()), RunLog(paths.log, secrets) as log:
         yield log
 
 

@@ -19,6 +19,7 @@ import aiosqlite
 
 from kvt_async.contract.errors import StoreError
 from kvt_async.contract.schema import FACT_TABLES, connect_for_writing, store_error
+from kvt_async.contract.secrets import NONE, Secrets
 from kvt_async.store.rows import COLUMNS, Row
 
 MAX_WAITING_ROWS = 4096  # then `submit` waits for the disk: that is the back-pressure
@@ -38,8 +39,16 @@ class Writer:
     Raises StoreError on entering (see contract.schema.connect_for_writing) and from every call after a failed commit.
     """
 
-    def __init__(self, db: Path, flush_interval_s: float = 0.05, *, max_waiting_rows: int = MAX_WAITING_ROWS) -> None:
-        self.db = db
+    def __init__(
+        self,
+        db: Path,
+        flush_interval_s: float = 0.05,
+        *,
+        max_waiting_rows: int = MAX_WAITING_ROWS,
+        secrets: Secrets = NONE,
+    ) -> None:
+        """`secrets` are kept out of what `insert` writes; replies come without any."""
+        self.db, self._secrets = db, secrets
         self.urgent: Callable[[], bool] = lambda: False  # does anybody wait for a commit right now?
         self.batch = MAX_WAITING_ROWS  # so many that want to be told are not kept waiting for others
         self.commits = 0
@@ -132,7 +141,9 @@ class Writer:
         """One row of any fact table, columns by name, NULL where none is given; return when committed."""
         if unknown := row.keys() - set(self._columns[table]):
             raise KeyError(f"{table} has no columns {sorted(unknown)}")
-        await self.save([(table, tuple(row.get(name) for name in self._columns[table]))])
+        mask = self._secrets.text
+        values = (row.get(name) for name in self._columns[table])
+        await self.save([(table, tuple(mask(value) if isinstance(value, str) else value for value in values))])
 
     def hurry(self) -> None:
         """Somebody waits for a commit: it begins within GATHER_S."""

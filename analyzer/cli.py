@@ -299,7 +299,7 @@ def _progress(quiet: bool) -> Callable[[str], None]:
 
     if quiet or not sys.stderr.isatty():
         return lambda _: None
-    return lambda what: typer.echo(f"\r\x1b[Kchecking {what}\r", nl=False, err=True)
+    return lambda what: typer.echo(f"\r\x1b[K{f'checking {what}' if what else ''}\r", nl=False, err=True)
 
 
 def _print(facts: dict[str, Any], quiet: bool, as_json: bool) -> None:

@@ -176,6 +176,29 @@ def content(conn: sqlite3.Connection, exp_group_id: str, generation: int, scope:
     return {"content": digest.hexdigest()}
 
 
+def analysed_before(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[tuple[int, dict[str, Any]]]:
+    """(generation, record) of the whole analyses of a group's earlier generations, oldest first."""
+    rows = conn.execute(
+        "SELECT generation, detail_json FROM analysis_state WHERE exp_group_id = ? AND generation < ? "
+        "AND stage = 'analyze' AND scope = '*' ORDER BY generation",
+        (exp_group_id, generation),
+    )
+    return [(earlier, json.loads(text)) for earlier, text in rows.fetchall()]
+
+
+def drop_unexplained(conn: sqlite3.Connection) -> None:
+    """Remove rows of groups and generations that were never run."""
+
+    def work(c: sqlite3.Connection) -> None:
+        for table in GROUP_TABLES:
+            c.execute(
+                f"DELETE FROM {table} WHERE (exp_group_id, generation) NOT IN "
+                "(SELECT exp_group_id, generation FROM experiments)"
+            )
+
+    in_transaction(conn, work)
+
+
 def scored_by(conn: sqlite3.Connection, exp_group_id: str, generation: int, run_id: str) -> str | None:
     """Version of the scorer that made a run's scores; None where nothing tells it."""
     row = conn.execute(

@@ -6,12 +6,15 @@ with two outcomes, a response without the try that gave it. Rows are streamed.
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from analyzer.differences import Difference, Findings
 from analyzer.served import group_drifts
+from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.prompt import DEFAULT_TEMPLATE, cluster_sha256, messages_sha256, render
 from kvt_async.contract.schema import FACT_TABLES
 
@@ -47,8 +50,10 @@ _CONTRADICTIONS = (
 )  # fmt: skip
 
 
-def check_facts(conn: sqlite3.Connection, progress: Callable[[str], None] = lambda _: None) -> Findings:
-    """Everything that stored facts can contradict in themselves, whole database."""
+def check_facts(
+    conn: sqlite3.Connection, data_dir: Path | None = None, progress: Callable[[str], None] = lambda _: None
+) -> Findings:
+    """Everything that stored facts can contradict in themselves, whole database; and the manifests in `data_dir`."""
     findings = Findings()
     progress("the file and its keys")
     problems = [str(row[0]) for row in conn.execute("PRAGMA integrity_check(20)")]
@@ -59,6 +64,8 @@ def check_facts(conn: sqlite3.Connection, progress: Callable[[str], None] = lamb
     _guards(conn, findings)
     progress("hashes")
     _hashes(conn, findings)
+    if data_dir is not None:
+        _manifests(conn, findings, data_dir)
     _prompts(conn, findings)
     progress("outcomes")
     for table, key, column, right, query in _CONTRADICTIONS:
@@ -102,6 +109,36 @@ def _hashes(conn: sqlite3.Connection, findings: Findings) -> None:
             "SELECT count(*) FROM manifest_entries WHERE dataset_id = ? AND version <= ?", (dataset, version)
         ).fetchone()
         _hash(findings, "manifests", {"dataset_id": dataset, "version": version}, "n_entries", n, have)
+
+
+def _manifests(conn: sqlite3.Connection, findings: Findings, data_dir: Path) -> None:
+    """Every manifest.json that is at hand is the one that was stored, unless it has grown since."""
+    for dataset, version, stored in conn.execute(
+        "SELECT dataset_id, max(version), sha256 FROM manifests GROUP BY dataset_id"
+    ):
+        name = re.sub(r"__g\d+$", "", dataset)
+        file = manifest_path(str(data_dir), name)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or not file.is_file():
+            continue
+        in_file, content = _manifest(file)
+        key = {"dataset_id": dataset, "version": version}
+        if in_file is not None and in_file > version:
+            findings.notes.append(f"{file} has grown to version {in_file} since; version {version} is stored")
+        else:
+            _hash(findings, "manifests", key, "sha256", stored, content)
+
+
+def _manifest(file: Path) -> tuple[int | None, str]:
+    """(its version, SHA-256 of all before the line that holds its own hash)."""
+    digest, version = hashlib.sha256(), None
+    with file.open("rb") as lines:
+        for line in lines:
+            if version is None and line.startswith(b'"version": '):
+                version = int(line[len(b'"version": ') :].strip(b",\n "))
+            if line.startswith(b'"sha256": '):
+                break
+            digest.update(line)
+    return version, digest.hexdigest()
 
 
 def _prompts(conn: sqlite3.Connection, findings: Findings) -> None:

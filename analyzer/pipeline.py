@@ -23,10 +23,12 @@ Facts = dict[str, Any]
 
 
 def score_stage(settings: "Settings", *, run_id: str | None = None, recompute: bool = False) -> Facts:
-    """Score what is finished and not scored yet; with `recompute` everything."""
+    """Score what is finished and not scored yet; with `recompute` everything, of earlier generations too."""
     from analyzer.score import score
 
     with _open(settings, write=True) as (conn, _):
+        for generation, *_ in _earlier(conn, settings) if recompute and run_id is None else ():
+            score(conn, settings.experiment.exp_group_id, generation=generation, recompute=True)
         done = score(conn, settings.experiment.exp_group_id, run_id=run_id, recompute=recompute)
     return {
         "scored": done.scored,
@@ -38,11 +40,13 @@ def score_stage(settings: "Settings", *, run_id: str | None = None, recompute: b
 def analyze_stage(
     settings: "Settings", *, run_id: str | None = None, partial: bool = False, recompute: bool = False
 ) -> Facts:
-    """Derived tables and charts."""
+    """Derived tables and charts; with `recompute` those of earlier generations too, under their own settings."""
     from analyzer.analyze import analyze
     from analyzer.report.facts import read_facts
 
     with _open(settings, write=True) as (conn, paths):
+        if recompute and run_id is None:
+            _mend_earlier(conn, settings)
         done = analyze(conn, settings, run_id=run_id, partial=partial, recompute=recompute)
         results = read_facts(conn, settings.experiment.exp_group_id)
         return _charts(conn, settings, paths, done, results, recompute=recompute) | _standing(results)
@@ -73,6 +77,8 @@ def every_stage(
         return _bench(settings)
     facts: Facts = {"score": score_stage(settings, run_id=run_id, recompute=recompute)}
     with _open(settings, write=True) as (conn, paths):
+        if recompute and run_id is None:
+            _mend_earlier(conn, settings)
         done = analyze(conn, settings, run_id=run_id, partial=partial, recompute=recompute)
         results = read_facts(conn, settings.experiment.exp_group_id, volumes=True)  # once for all: they are many rows
         facts["analyze"] = _charts(conn, settings, paths, done, results, recompute=recompute)
@@ -91,6 +97,31 @@ def _standing(results: "Results") -> Facts:
     found = alarms(results)
     code = FailuresStandError.exit_code if results.prompts.are_short else 0
     return {"alarms": [{"name": alarm.name, "says": alarm.says} for alarm in found], "exit_code": code}
+
+
+def _earlier(conn: sqlite3.Connection, settings: "Settings") -> list[tuple[int, "Settings", bool]]:
+    """(generation, the settings it was analysed under, partial) of a group's earlier generations."""
+    from analyzer import derived, tables
+    from kvt_async.contract.settings import Analysis
+
+    group = settings.experiment.exp_group_id
+    return [
+        (
+            generation,
+            settings.model_copy(update={"analysis": Analysis.model_validate(record["settings"])}),
+            bool(record["partial"]),
+        )
+        for generation, record in derived.analysed_before(conn, group, tables.newest_generation(conn, group))
+    ]
+
+
+def _mend_earlier(conn: sqlite3.Connection, settings: "Settings") -> None:
+    from analyzer import derived
+    from analyzer.analyze import analyze
+
+    derived.drop_unexplained(conn)
+    for generation, own, partial in _earlier(conn, settings):
+        analyze(conn, own, generation=generation, partial=partial, recompute=True)
 
 
 def _charts(
@@ -159,7 +190,7 @@ def verify_stage(settings: "Settings", progress: Callable[[str], None] = lambda 
     from analyzer.verified import verified
 
     paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    return verified(paths.db, progress)
+    return verified(paths.db, Path(settings.output.data_dir), progress)
 
 
 def check_stage(settings: "Settings") -> Facts:

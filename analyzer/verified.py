@@ -17,9 +17,10 @@ SHOWN = 12  # differences of one table that are printed; --json has more
 VERDICTS = ("verdict", "safe_budget", "collapse_budget", "collapse_margin_budget")
 
 
-def verified(db: Path, progress: Callable[[str], None] = lambda _: None) -> Json:
-    """Check a database and the report files in its folder: everything for --json, `lines` for people, `exit_code`."""
-    of_facts, generations = verify(db, progress)
+def verified(db: Path, data_dir: Path | None = None, progress: Callable[[str], None] = lambda _: None) -> Json:
+    """Check a database, its manifests where `data_dir` has them, and the report files in its folder: everything for
+    --json, `lines` for people, `exit_code`."""
+    of_facts, generations = verify(db, data_dir, progress)
     of_files = Findings()
     _files(RunPaths(db.parent, db), generations, of_files)
     total = Findings()

@@ -58,13 +58,15 @@ class Analysed:
     analysis: Analysis
 
 
-def verify(db: Path, progress: Report = lambda _: None) -> tuple[Findings, list[Checked]]:
+def verify(db: Path, data_dir: Path | None = None, progress: Report = lambda _: None) -> tuple[Findings, list[Checked]]:
     """Findings about the facts, and about the derived rows of every generation of every group.
+
+    `data_dir`: where the manifests lie, if they are at hand.
 
     Raises MissingPrerequisiteError where there is no database, GuardError where it was written to meanwhile.
     """
     with _still(db) as file, closing(tables.held(file.connect())) as facts:
-        of_facts = check_facts(facts, progress)
+        of_facts = check_facts(facts, data_dir, progress)
         found = [
             _generation(file, facts, group, generation, progress)
             for group, generation in facts.execute(
@@ -72,6 +74,7 @@ def verify(db: Path, progress: Report = lambda _: None) -> tuple[Findings, list[
             ).fetchall()
         ]
         _unexplained(facts, of_facts)
+    progress("")
     return of_facts, found
 
 
@@ -121,6 +124,10 @@ def _generation(db: Database, facts: sqlite3.Connection, group: str, generation:
         if (question := _question(facts, (group, generation), one, runs, counts, dataset, drifts, findings)) is not None
     }
     whole = next((one for one in stored if one.scope == "*"), None)
+    if whole is not None:
+        own = whole.analysis
+        made_under = f"alpha {own.alpha:g}, margin {own.margin:g}, {own.resamples:,} resamples, seed {own.seed}"
+        findings.notes.append(f"analysed by analyzer {whole.version} under {made_under}")
     findings.merge(check_drift(facts, group, generation, allowed=whole is not None and whole.analysis.allow_drift))
     jobs = _jobs(db, facts, (group, generation), runs, counts, questions)
     read = _read(facts, jobs, findings, progress)

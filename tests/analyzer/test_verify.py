@@ -1,5 +1,6 @@
 """`kvt verify` finds every stored number that the facts don't give, says what it can't judge, and writes nothing."""
 
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -241,6 +242,41 @@ def test_all_says_nothing_had_changed_only_where_nothing_had(folder: Path, edit:
     scored, _ = recomputed()
     assert 0 < scored < 24 * 6, "only the runs whose scores were changed"
     assert verified(folder)["exit_code"] == 0
+
+
+def test_an_earlier_generation_is_checked_and_mended_under_its_own_settings(
+    folder: Path, edit: Callable[[str], None]
+) -> None:
+    later = {"generation": 2, "name": "later", "series": ("snapkv/aware",), "hashes": True}
+    make_db(folder / "kv_transition.sqlite", n_bins=2, n_per_bin=12, **later)
+    pipeline.every_stage(settings(folder, "analysis.margin=0.02"))
+    assert [(g["generation"], g["n_differences"]) for g in verified(folder)["groups"]] == [(1, 0), (2, 0)]
+    edit("UPDATE budget_stats SET p_safe = 0 WHERE generation = 1")
+    edit("UPDATE scores SET score = 1 - score WHERE request_id LIKE '%-g1-%'")
+    edit("INSERT INTO comparisons SELECT 'invented', generation, series_a, series_b, kv_budget, bin_idx, n, diff_mean, "
+         "diff_ci_low, diff_ci_high, p, p_holm, fingerprint FROM comparisons LIMIT 1")  # fmt: skip
+    assert verified(folder)["exit_code"] == 1
+    pipeline.every_stage(settings(folder, "analysis.margin=0.02"), recompute=True)
+    assert verified(folder)["exit_code"] == 0
+
+
+def test_a_manifest_at_hand_is_the_one_that_was_stored(
+    folder: Path, tmp_path: Path, edit: Callable[[str], None]
+) -> None:
+    with closing(sqlite3.connect(folder / "kv_transition.sqlite")) as conn:
+        (dataset,) = conn.execute("SELECT dataset_id FROM datasets").fetchone()
+    manifest = tmp_path / "data" / "processed" / dataset / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    body = b'{\n"format": "kvt-manifest-1",\n"version": 1,\n"entries": [\n],\n"examples": [\n],\n'
+    manifest.write_bytes(body + b'"sha256": "anything"\n}\n')
+    edit("DROP TRIGGER manifests_no_update")
+    edit(f"UPDATE manifests SET sha256 = '{hashlib.sha256(body).hexdigest()}'")
+    own = settings(folder, f"output.data_dir={tmp_path / 'data'}")
+    assert named(pipeline.verify_stage(own)) == {("database", "guard")}
+    manifest.write_bytes(body.replace(b"[\n]", b"[\n{}\n]") + b'"sha256": "anything"\n}\n')
+    assert ("manifests", "sha256") in named(pipeline.verify_stage(own))
+    manifest.write_bytes(body.replace(b": 1,", b": 2,") + b'"sha256": "anything"\n}\n')
+    assert named(pipeline.verify_stage(own)) == {("database", "guard")}, "it has grown, which manifests may"
 
 
 def test_what_libraries_may_add_up_in_another_order_is_no_difference() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.cache_state import cache_state
 from analyzer.charts_axis import BudgetAxis, budget_axis, status
 from analyzer.report.alarms import alarms
 from analyzer.report.certainty import nothing_safe
-from analyzer.report.costs import cache_state
 from analyzer.report.facts import ALL, Facts
 from analyzer.report.rows import BinStat, Run, Verdict, columns
 from analyzer.report.wording import budget

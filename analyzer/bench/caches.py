@@ -6,9 +6,8 @@ import polars as pl
 
 from analyzer.bench.facts import Stage
 from analyzer.bench.server_side import counter_delta
+from analyzer.cache_state import cache_state as state_of
 from kvt_async.contract.cache_counters import CACHE_COUNTERS
-
-COLD_SHARE, WARM_SHARE = 0.01, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +34,4 @@ def cache_state(stage: Stage, frame: pl.DataFrame) -> CacheState:
 
 
 def _labelled(share: float, source: str) -> CacheState:
-    label = "cold" if share < COLD_SHARE else "warm" if share >= WARM_SHARE else "mixed"
-    return CacheState(label, share, source)
+    return CacheState(state_of(share), share, source)

@@ -51,7 +51,7 @@ DEFINITIONS = (
     ("knee", "open loop: highest rate of which the server keeps up with at least 95%; closed loop: lowest concurrency "
      "of which it is proven that no higher one gave 5% more output, or grew by half of what the load did"),
     ("dispersion", "variance of arrivals per cell of time over their mean: 1 for Poisson, 0 for a constant rate"),
-    ("cold, warm, mixed", "prompt tokens taken from a prefix cache: under 1%, at least 50%, between; by usage or by "
+    ("cold, warm, mixed", "prompt tokens taken from a prefix cache: at most 5%, at least 90%, between; by usage or by "
      "the server's counters"),
     ("verified, unverified, contradicted", "whether the server shows that it applied the level's budget, by what its "
      "replies, /metrics page or log say; a canary asks first whether the harshest budget changes any answer"),

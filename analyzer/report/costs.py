@@ -2,26 +2,57 @@
 
 from collections.abc import Sequence
 
+from analyzer.cache_state import cache_state
 from analyzer.report.rows import BinStat, Client, Volume
 from analyzer.report.wording import amount, budget, change, count, number, percent, seconds
 
-COLD, WARM = 0.05, 0.95
-
-
-def cache_state(cached_share: float | None) -> str:
-    """cold | warm | mixed | unknown: how much of the prompts came out of a prefix cache."""
-    if cached_share is None:
-        return "unknown"
-    return "cold" if cached_share <= COLD else "warm" if cached_share >= WARM else "mixed"
+CLIENT_BOUND = "CLIENT-BOUND"
+TOO_LARGE = 0.05  # the client's error over a figure, or over a difference that is claimed
 
 
 def client(rows: Sequence[Client]) -> str:
-    """`client-clean, ±0.42 ms`: what every latency figure carries."""
-    if not rows:
-        return "client not checked"
-    worst = max(r.error_bound_ms for r in rows)
-    name = "CLIENT-BOUND" if any(r.verdict != "client-clean" for r in rows) else "client-clean"
-    return f"{name}, ±{number(worst)} ms"
+    """`±0.42 ms`: the client's own error, beside every latency figure."""
+    return f"±{number(1000 * error_s(rows))} ms" if rows else "client's error not measured"
+
+
+def error_s(rows: Sequence[Client]) -> float:
+    """A bound on the error of one stamp; 0 where none was measured."""
+    return max((row.error_bound_ms for row in rows), default=0.0) / 1000
+
+
+def client_bound(full: BinStat | None, here: BinStat | None, clients: Sequence[Client]) -> str:
+    """Which of a level's latencies the client's own error makes too coarse, or which difference; empty where none."""
+    if here is None:
+        return ""
+    found = []
+    for name, new, old, error in _compared(full, here, clients):
+        if new is None:
+            continue
+        claimed = (
+            old is not None
+            and abs(new - old) > 2 * error
+            and cache_state(here.cached_share) == cache_state(full.cached_share if full else None)
+        )
+        if error > TOO_LARGE * new:
+            found.append(f"{name} {seconds(new)} ± {seconds(error)}")
+        elif claimed and old is not None and 2 * error > TOO_LARGE * abs(new - old):
+            found.append(f"the difference of {name}, {seconds(abs(new - old))} ± {seconds(2 * error)}")
+    if not found:
+        return ""
+    return f"{CLIENT_BOUND}: the client's own error is more than {percent(TOO_LARGE)} of {'; '.join(found)}."
+
+
+def _compared(
+    full: BinStat | None, here: BinStat, clients: Sequence[Client]
+) -> list[tuple[str, float | None, float | None, float]]:
+    """(name, here, at full cache, error) of the latencies that are compared; TPOT's error is spread over its tokens."""
+    error, tokens = error_s(clients), here.completion_tokens_p50 or 0
+    of_tpot = 2 * error / (tokens - 1) if tokens > 2 else error
+    return [
+        ("TTFT", here.ttft_p50_s, full.ttft_p50_s if full else None, error),
+        ("TPOT", here.tpot_p50_s, full.tpot_p50_s if full else None, of_tpot),
+        ("total", here.latency_p50_s, full.latency_p50_s if full else None, error),
+    ]
 
 
 def cache_sentence(stats: Sequence[BinStat]) -> str:
@@ -78,22 +109,17 @@ def latency(level: float, full: BinStat | None, here: BinStat | None, clients: S
         return f"Latency at {at} (p50, {b}; {stamp}): {own}. Not compared: full cache was measured {a}, this level {b}."
     state = f"{a} cache" if a != "unknown" else "cache state unknown"
     parts = [
-        f"{name} {_against(new, old, clients)}"
-        for name, new, old in (
-            ("TTFT", here.ttft_p50_s, full.ttft_p50_s),
-            ("TPOT", here.tpot_p50_s, full.tpot_p50_s),
-            ("total", here.latency_p50_s, full.latency_p50_s),
-        )
+        f"{name} {_against(new, old, error)}"
+        for name, new, old, error in _compared(full, here, clients)
         if new is not None
     ]
     return f"Latency at {at} against full cache (p50; {state}; {stamp}): {'; '.join(parts)}."
 
 
-def _against(new: float, old: float | None, clients: Sequence[Client]) -> str:
+def _against(new: float, old: float | None, error: float) -> str:
     if old is None:
         return seconds(new)
-    bound = max((c.error_bound_ms for c in clients), default=0.0) / 1000
-    if abs(new - old) <= 2 * bound:
+    if abs(new - old) <= 2 * error:
         return f"{seconds(new)} vs {seconds(old)} (no difference beyond the client's error)"
     return f"{seconds(new)} vs {seconds(old)} ({change(new, old)})"
 

@@ -10,7 +10,8 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
         ),
         (
             "Failure rate",
-            "Requests given up without any answer, of all finished requests. A wrong answer is no failure.",
+            "Requests given up without any answer, over all finished requests, whatever their length bin. A wrong "
+            "answer is no failure, and what was refused for a key or a quota is pending.",
         ),
         (
             "Loss",
@@ -80,7 +81,7 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
         ),
         (
             "Cache state",
-            "cold: at most 5% of the prompt tokens came from a prefix cache; warm: at least 95%; mixed: between. "
+            "cold: at most 5% of the prompt tokens came from a prefix cache; warm: at least 90%; mixed: between. "
             "Latencies of different states are not compared.",
         ),
         (
@@ -90,8 +91,40 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
         ),
         (
             "Evidence",
-            "verified: the server said what it kept, and it is what was asked. UNVERIFIED: the budget is a label; "
-            "nothing shows that the server applied it.",
+            "verified: the server said what it kept, and it is what was asked. UNVERIFIED: nothing shows that the "
+            "server applied the budget, or something speaks against it: an alarm says what.",
+        ),
+        (
+            "Series, /aware, /agnostic",
+            "A series is one policy in one mode. aware: the whole prompt is compressed, so the server may see the "
+            "question when it chooses what to keep. agnostic: only the context is, as where it is stored for questions "
+            "to come.",
+        ),
+        (
+            "Canary",
+            "Prompts asked before the sweep, at full cache twice and at the lowest budget. Alive: an answer changed. "
+            "Dead: none did, so the server may ignore the budget. Inconclusive: full cache did not repeat itself. It "
+            "is overruled where more answers of the sweep changed at that budget than in the A/A control (paired exact "
+            "test at half of alpha).",
+        ),
+        (
+            "A/A control",
+            "Full cache run again, last. What differs from the first time is the server's own noise: no budget did it.",
+        ),
+        (
+            "Shapley",
+            "How a loss is split into failed requests and wrong answers: each cause's effect, averaged over both "
+            "orders of counting it in, so that the parts add up to the loss.",
+        ),
+        (
+            "On the front",
+            "No other level has at least its accuracy with at most its memory, and is better in one of the two.",
+        ),
+        (
+            "± ms, CLIENT-BOUND",
+            "How late this client's own stamps were in 99% of instants: latencies are wrong by at most that. "
+            "CLIENT-BOUND is said of a figure, or of a claimed difference, of which that is more than 5%. It says "
+            "nothing about answers.",
         ),
     ]
 

@@ -1,6 +1,6 @@
 """What limits a figure beside the verdict, and what these numbers can't say. Pure."""
 
-from analyzer.report import certainty, costs
+from analyzer.report import certainty
 from analyzer.report.facts import Facts
 from analyzer.report.wording import number, plural
 from analyzer.served import Answers
@@ -14,8 +14,6 @@ def caveats(facts: Facts) -> list[str]:
     found = [facts.prompts.note] if facts.prompts.note else []
     if (answers := facts.overruling) is not None:
         found.append(overruled(answers))
-    if any(c.verdict != "client-clean" for c in facts.clients):
-        found.append(f"Latencies are not the server's alone: {costs.client(facts.clients)}.")
     return found
 
 

@@ -39,11 +39,11 @@ def sessions(facts: Facts) -> Table:
             (
                 s.started_at, s.command, s.reason or "killed", s.kvt_version, commit, s.python,
                 s.engine_loop or NOTHING, count(s.concurrency), s.config_sha256[:12],
-                f"{client.verdict}, ±{client.error_bound_ms:.2f} ms ({client.signal})" if client else NOTHING,
+                f"±{client.error_bound_ms:.2f} ms ({client.signal})" if client else NOTHING,
             )
         )  # fmt: skip
     head = ("Started (UTC)", "Command", "Ended", "kvt", "Commit", "Python", "Loop", "Concurrency", "Config SHA-256",
-            "Client")  # fmt: skip
+            "Client's error")  # fmt: skip
     return Table(head, tuple(rows), text_columns=10)
 
 

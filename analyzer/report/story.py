@@ -52,7 +52,7 @@ def story(facts: Facts, settings: Settings) -> Story:
                 ("What does a smaller budget buy?", _trade(facts, settings)),
                 ("Was the budget applied?", _evidence(facts)),
                 ("How sure is this?", _sure(facts, settings)),
-                ("What limits it?", limits(facts, settings)),
+                ("What limits it?", [*limits(facts, settings), _coarse(facts)]),
             )
             if any(lines)
         ),
@@ -201,6 +201,12 @@ def _trade(facts: Facts, settings: Settings) -> list[str]:
     ]
     measured = [s for r in facts.runs if (s := facts.stat(r)) and s.latency_p50_s is not None]
     return [*lines, costs.cache_sentence(measured) if measured else "", *memory.serving(facts, settings, run)]
+
+
+def _coarse(facts: Facts) -> str:
+    """Said once of the latencies that the first screen gives: their figure or their difference is too coarse."""
+    run = chosen_level(facts, facts.series[0]) if facts.series else None
+    return costs.client_bound(facts.stat(facts.full), facts.stat(run), facts.clients)
 
 
 def _evidence(facts: Facts) -> list[str]:

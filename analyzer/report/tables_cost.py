@@ -1,5 +1,6 @@
 """Tables of tokens, latency, throughput and cost. Pure."""
 
+from analyzer.cache_state import cache_state
 from analyzer.report import costs, memory, sentences
 from analyzer.report.facts import Facts
 from analyzer.report.rows import BinStat
@@ -85,7 +86,7 @@ def latencies(facts: Facts) -> Table:
             (
                 level_name(run), seconds(s.ttft_p50_s), seconds(s.ttft_p95_s), seconds(s.tpot_p50_s),
                 seconds(s.tpot_p95_s), seconds(s.latency_p50_s), seconds(s.latency_p95_s),
-                costs.cache_state(s.cached_share), percent(s.cached_share),
+                cache_state(s.cached_share), percent(s.cached_share),
             )
         )  # fmt: skip
     head = (

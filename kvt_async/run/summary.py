@@ -67,8 +67,8 @@ class RunReport:
                        f"{self.retries} retries")  # fmt: skip
         if self.client is not None:
             out.append(
-                f"  {self.client['verdict']}: our stamps are late by at most {self.client['error_bound_ms']:.1f} ms "
-                f"in 99% of instants ({self.client['signal']})"
+                f"  latencies: ±{self.client['error_bound_ms']:.1f} ms, the client's own error in 99% of instants "
+                f"({self.client['signal']})"
             )
         out += [f"  failed: {n} x {name}" for name, n in self.failures_by_type.items()]
         if self.reason == "interrupted":

@@ -63,6 +63,7 @@ class Rows:
     pending: int = 0
     cached: float | None = 0.98
     client: str = "client-clean"
+    error_bound_ms: float = 0.42
     full_acc: float = 0.996
     margin: float = 0.05
     fail_full: float = 0.0

@@ -50,8 +50,9 @@ def _facts(conn: sqlite3.Connection, rows: Rows) -> None:
     )  # fmt: skip
     insert(conn, "session_ends", session_id="s1", ended_at=WHEN, exit_code=0, reason="finished")
     insert(
-        conn, "client_health", session_id="s1", created_at=WHEN, verdict=rows.client, error_bound_ms=0.42,
-        signal="loop lag p99", loop_lag_p50_ms=0.05, loop_lag_p99_ms=0.42, loop_lag_max_ms=2.1, send_lag_p99_ms=0.2,
+        conn, "client_health", session_id="s1", created_at=WHEN, verdict=rows.client,
+        error_bound_ms=rows.error_bound_ms, signal="loop lag p99",
+        loop_lag_p50_ms=0.05, loop_lag_p99_ms=0.42, loop_lag_max_ms=2.1, send_lag_p99_ms=0.2,
         cpu_share=0.21, gc_pause_max_ms=0.6, detail_json="{}",
     )  # fmt: skip
     insert(

@@ -118,7 +118,7 @@ def test_provenance_gives_contract_invocations_and_the_commands_to_reproduce(rep
     assert "| model.name | reference |" in text
     assert "| decoding.max_tokens | 8 |" in text
     assert "kvt sweep -c configs/experiments/demo.yaml\nkvt all -c configs/experiments/demo.yaml" in text
-    assert "client-clean, ±0.42 ms (loop lag p99)" in text
+    assert "±0.42 ms (loop lag p99)" in text
 
 
 def test_names_from_outside_cannot_break_table_or_page(tmp_path: Path) -> None:

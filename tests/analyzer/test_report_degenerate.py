@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from analyzer.charts import CHARTS
 from analyzer.report.build import guard, markdown
 from analyzer.report.facts import Facts, read_facts
 from analyzer.report.story import story
@@ -110,10 +111,22 @@ def test_an_effect_within_the_controls_noise_is_said_to_be_so(tmp_path: Path) ->
     assert "The effects at 0.8 and 0.5 are no larger than the noise of the A/A control." in text
 
 
-def test_a_client_that_was_too_slow_is_an_alarm(tmp_path: Path) -> None:
-    told = story(facts_of(tmp_path, client="CLIENT-BOUND"), SETTINGS)
-    assert told.caveats == ("Latencies are not the server's alone: CLIENT-BOUND, ±0.42 ms.",)
-    assert told.alarms == ()  # the quality verdict stands first: slow clients give the same answers
+def test_a_client_that_was_too_slow_is_a_footnote_to_a_question_about_answers(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, client="CLIENT-BOUND", error_bound_ms=4.0)
+    told = story(facts, SETTINGS)
+    assert told.alarms == told.caveats == ()  # slow clients give the same answers
+    assert "CLIENT-BOUND" not in " ".join(kind.says(facts) for kind in CHARTS)
+    assert "±4.00 ms" in CHARTS[-1].says(facts)
+    text = markdown(facts, SETTINGS, NOON)
+    assert text.count("CLIENT-BOUND: ") == 1
+    (line,) = [line for a in told.answers if a.question == "What limits it?" for line in a.lines if "BOUND" in line]
+    assert line.startswith("CLIENT-BOUND: the client's own error is more than 5% of TTFT ")
+
+
+def test_a_client_whose_error_is_small_beside_every_figure_is_not_called_bound(tmp_path: Path) -> None:
+    text = markdown(facts_of(tmp_path, client="CLIENT-BOUND", error_bound_ms=0.01), SETTINGS, NOON)
+    assert "CLIENT-BOUND: " not in text
+    assert "±0.01 ms" in text
 
 
 def test_the_tiny_model_caveat_is_only_for_the_reference_model(tmp_path: Path) -> None:

@@ -215,11 +215,33 @@ def timed(share: float | None, **values: Any) -> BinStat:
 
 def test_every_latency_carries_cache_state_and_the_clients_error_bound() -> None:
     text = costs.latency(0.5, timed(0.99), timed(0.99, latency_p50_s=0.03, tpot_p50_s=0.0041), [CLEAN], "fraction")
-    assert text.startswith("Latency at 0.5 against full cache (p50; warm cache; client-clean, ±0.42 ms)")
+    assert text.startswith("Latency at 0.5 against full cache (p50; warm cache; ±0.42 ms)")
     assert "TPOT 4.1 ms vs 4.0 ms (no difference beyond the client's error)" in text
     assert "total 30.0 ms vs 50.0 ms (−40%)" in text
     bound = replace(CLEAN, verdict="CLIENT-BOUND", error_bound_ms=30)
-    assert "CLIENT-BOUND, ±30.00 ms" in costs.latency(0.5, timed(None), timed(None), [CLEAN, bound], "fraction")
+    text = costs.latency(0.5, timed(None), timed(None), [CLEAN, bound], "fraction")
+    assert "±30.00 ms" in text
+    assert "CLIENT-BOUND" not in text
+
+
+@pytest.mark.parametrize(
+    ("error_ms", "here", "says"),
+    [
+        (0.42, {}, ""),  # nothing that is claimed is too coarse
+        (2.0, {}, "of TTFT 30.0 ms ± 2.0 ms."),
+        (30.0, {}, "of TTFT 30.0 ms ± 30.0 ms; TPOT 4.0 ms ± 606 µs; total 50.0 ms ± 30.0 ms."),  # TPOT: over 99 gaps
+        (0.42, {"latency_p50_s": 0.055}, "of the difference of total, 5.0 ms ± 840 µs."),
+        (0.42, {"latency_p50_s": 0.0505}, ""),  # no difference is claimed
+        (0.42, {"latency_p50_s": 0.055, "cached_share": 0.0}, ""),  # nor across cache states
+    ],
+)
+def test_client_bound_is_said_of_a_figure_or_a_claimed_difference_that_is_too_coarse(
+    error_ms: float, here: dict[str, float], says: str
+) -> None:
+    clients = [replace(CLEAN, verdict="CLIENT-BOUND", error_bound_ms=error_ms)]
+    level = replace(timed(0.99, completion_tokens_p50=100.0), **here)
+    text = costs.client_bound(timed(0.99), level, clients)
+    assert text == (f"CLIENT-BOUND: the client's own error is more than 5% {says}" if says else "")
 
 
 def test_latencies_of_different_cache_states_are_not_compared() -> None:

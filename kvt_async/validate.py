@@ -33,9 +33,9 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
     notes = [*found.notes, *_about_the_key(settings.engine)]
     if settings.model.config is not None:
         serving = settings.analysis.serving
-        told = token_bytes_of(settings.model.config, bits=serving.cache_bits if serving else None)
-        if told.value is None:
-            notes.append(f"{told.path}: bytes of a cached token unknown: {told.why}")
+        token_bytes = token_bytes_of(settings.model.config, bits=serving.cache_bits if serving else None)
+        if token_bytes.value is None:
+            notes.append(f"{token_bytes.path}: bytes of a cached token unknown: {token_bytes.why}")
     levels = found.levels
     facts: dict[str, Any] = {
         "exp_group_id": settings.experiment.exp_group_id,

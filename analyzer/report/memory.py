@@ -47,11 +47,11 @@ def load_of(facts: Facts, settings: Settings) -> Load | None:
     if serving is None:
         return None
     if settings.model.config is not None:
-        told = token_bytes_of(settings.model.config, bits=serving.cache_bits)
-        if told.value is None:
+        token_bytes = token_bytes_of(settings.model.config, bits=serving.cache_bits)
+        if token_bytes.value is None:
             return None
-        bound = ", an upper bound: some layers stop growing at their window" if told.windowed else ""
-        return Load(serving, told.value, f"from {told.path.name}{bound}")
+        bound = ", an upper bound: some layers stop growing at their window" if token_bytes.windowed else ""
+        return Load(serving, token_bytes.value, f"from {token_bytes.path.name}{bound}")
     full = facts.stat(facts.full)
     if full is None or not full.kv_bytes_p50 or not full.prompt_tokens_p50:
         return None
@@ -84,10 +84,9 @@ def serving(facts: Facts, settings: Settings, run: Run) -> list[str]:
     if load is None:
         if settings.analysis.serving is None or settings.model.config is None:
             return [HOW]
-        told = token_bytes_of(settings.model.config, bits=settings.analysis.serving.cache_bits)
-        return [
-            f"Memory at your load: bytes unknown. Of {told.path.name} can't be told what a token takes: {told.why}."
-        ]
+        token_bytes = token_bytes_of(settings.model.config, bits=settings.analysis.serving.cache_bits)
+        name, why = token_bytes.path.name, token_bytes.why
+        return [f"Memory at your load: bytes unknown. {name} doesn't say what a token takes: {why}."]
     saved = saved_gib(facts, run, load)
     at = budget(run.kv_budget, run.kv_unit)
     batch = plural(load.serving.batch, "request")

@@ -7,7 +7,7 @@ manifest, and are written from there; only lengths, ids of chosen examples and o
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.data import bins
 from kvt_async.data.batches import batches
 from kvt_async.data.count import count_batch
+from kvt_async.data.golds import GoldCheck
 from kvt_async.data.manifest import Entry, ManifestHead, read_items, write_manifest
 from kvt_async.data.prompt import PromptRule
 from kvt_async.data.sources import Source
@@ -45,6 +46,7 @@ class Tally:
     no_context: int = 0
     no_answers: int = 0
     cut: int = 0
+    of_golds: list[str] = field(default_factory=list)
 
 
 def make_manifest(
@@ -52,11 +54,13 @@ def make_manifest(
 ) -> tuple[ManifestHead, Tally]:
     """Write version 1. `known` are the fields of the head that config and source settle before any row is read.
 
-    Raises ConfigError when there are no examples, or none within explicit edges.
+    Raises ConfigError when there are no examples, none within explicit edges, or golds that can't be scored.
     """
     binning, sampling, tally = settings.binning, settings.sampling, Tally()
+    golds = GoldCheck(ingredients.source.metric, ingredients.source.published)
     with _spool_beside(path) as spool:
-        _fill(spool, ingredients, tally)
+        _fill(spool, ingredients, tally, golds)
+        tally.of_golds = golds.remarks()
         if not tally.rows:
             where = settings.dataset.path or f"{settings.dataset.name} {settings.dataset.task}"
             raise ConfigError("the source holds no examples", where=where, do="Check dataset.path and dataset.task.")
@@ -101,7 +105,7 @@ def grow_manifest(
     added: list[tuple[str, int, int]] = []
     rows = [dict(row) for row in found.bins]
     with _spool_beside(path) as spool:
-        _fill(spool, ingredients, Tally())
+        _fill(spool, ingredients, Tally(), None)  # its golds were checked when version 1 was made
         spool.group()
         for row in rows:
             within = spool.candidates(row["lo_tokens"], row["hi_tokens"], without=have)
@@ -127,10 +131,12 @@ def grow_manifest(
         return replace(head, sha256=write_manifest(path, head, items()))
 
 
-def _fill(spool: Spool, ingredients: Ingredients, tally: Tally) -> None:
+def _fill(spool: Spool, ingredients: Ingredients, tally: Tally, golds: GoldCheck | None) -> None:
     for batch in batches(ingredients.source.rows(), lambda row: row.example):
         counted = count_batch(batch, ingredients.rule, ingredients.tokenizer)
         spool.add(counted)
+        if golds is not None:
+            golds.add(batch)
         tally.rows += len(batch)
         tally.no_context += sum(not row.example.context for row in batch)
         tally.no_answers += sum(not row.example.answers for row in batch)

@@ -234,11 +234,12 @@ def _keep_aside(path: Path, found: ManifestHead | None) -> Path | None:
 
 
 def _remarks(tally: Tally, head: ManifestHead) -> list[str]:
-    lines = []
+    lines = [*tally.of_golds]
     if tally.no_context:
         lines.append(f"{tally.no_context} of {tally.rows} examples have an empty context")
     if tally.no_answers:
-        scored = "only an empty answer is right" if head.metric in ("em", "f1") else "they can only score 0"
+        empty_is_right = head.metric in ("em", "f1", "squad_em", "squad_f1")
+        scored = "only an empty answer is right" if empty_is_right else "they can only score 0"
         lines.append(f"{tally.no_answers} of {tally.rows} examples have no answers: {scored}")
     if tally.cut:
         limit = head.prompt["max_context_tokens"]

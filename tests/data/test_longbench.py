@@ -183,7 +183,7 @@ def test_where_the_list_cannot_be_confirmed_that_is_said(tmp_path: Path, monkeyp
 
 
 def test_prepared_prompts_carry_what_scoring_needs(tmp_path: Path) -> None:
-    rows = [longbench_row(i, dataset="trec", all_classes=["A", "B"]) for i in range(4)]
+    rows = [longbench_row(i, dataset="trec", answers=["A"], all_classes=["A", "B"]) for i in range(4)]
     path = longbench_zip(tmp_path / "data.zip", {"trec": rows})
     said: list[str] = []
     prepared = prepare(settings(tmp_path, "dataset.task=trec", f"dataset.path={path}"), report=said.append)

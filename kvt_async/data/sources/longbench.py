@@ -67,6 +67,7 @@ def open_source(settings: Settings) -> Source:
         chat_template=task.chat_template,
         first_line_only=task.first_line_only,
         notes=tuple(notes),
+        published=True,
     )
 
 

@@ -91,6 +91,7 @@ def open_source(settings: Settings) -> Source:
         template=task.template,
         max_new_tokens=task.max_new_tokens,
         notes=tuple(notes),
+        published=True,
     )
 
 

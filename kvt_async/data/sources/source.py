@@ -35,6 +35,7 @@ class Source:
     chat_template: bool = True  # False: published without a chat template
     first_line_only: bool = False  # scored on the first line of the answer
     notes: tuple[str, ...] = ()
+    published: bool = False  # nobody can correct its rows
 
 
 def content_id(question: str, context: str, answers: Iterable[str], turns: object = None) -> str:

@@ -1,0 +1,39 @@
+"""One answer scored as `score_frame` scores a column of them, and no library of the analysis loaded: `kvt prepare` asks
+before anything is sent.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from analyzer.metrics import Meta, find
+from analyzer.metrics.normal import normalise, token_f1
+from kvt_async.contract.reasoning import has_reasoning, strip_reasoning
+
+Score = Callable[[str, Sequence[str], Meta], float]
+"""(answer, golds, the example's meta) -> score in [0, 1]."""
+
+
+def scorer(name: str) -> Score:
+    """How one answer scores under a metric. ConfigError for an unknown metric, or, in use, for a missing package."""
+    task = find(name)
+    if task is None:
+        return partial(_overlap, exact=name == "em")
+
+    def score(answer: str, golds: Sequence[str], meta: Meta) -> float:
+        said = strip_reasoning(answer) if has_reasoning(answer) else answer
+        if task.first_line:
+            said = said.lstrip("\n").split("\n", 1)[0]
+        return min(1.0, max(0.0, task.score(said, golds, meta)))
+
+    return score
+
+
+def has_form(name: str) -> bool:
+    """Whether the metric reads one thing out of an answer: a class, a number, a letter."""
+    task = find(name)
+    return task is not None and task.format_ok is not None
+
+
+def _overlap(answer: str, golds: Sequence[str], meta: Meta, *, exact: bool) -> float:
+    said, wanted = normalise(strip_reasoning(answer)), [normalise(gold) for gold in golds or ("",)]
+    return float(said in wanted) if exact else max(token_f1(said, gold) for gold in wanted)

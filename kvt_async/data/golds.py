@@ -1,0 +1,144 @@
+"""Golds that nothing can match, and golds that everything matches: found before the first request is sent.
+
+Each gold is scored against itself, which must give 1, and the empty answer against it, which must give 0, under the
+task's own metric. A row whose right answer is nothing says so: `answers: []`, or `meta.unanswerable: true` beside an
+empty gold; then only another answer must not be right. Scoring is the analyzer's, of which this loads pure functions.
+"""
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.data.sources.source import Row
+
+SHOWN = 5
+_OTHER = "kvt-probe"  # an answer that is nobody's
+_EXACT = 1e-6  # ROUGE of a text with itself is 1 - 5e-9
+_NOTHING = 'If nothing is the right answer, write "answers": [], or "meta": {"unanswerable": true} beside the gold.'
+
+
+@dataclass(slots=True)
+class GoldCheck:
+    """Rows are added as they come; the first few that fail are kept to be named.
+
+    `published`: nobody can correct the data, and official metrics have quirks: what fails is said and not refused,
+    but where a metric with a form (a class, a number, a letter) can't give any gold of a row a point.
+    """
+
+    metric: str
+    published: bool = False
+    rows: int = 0
+    n_refused: int = 0
+    refused: list[str] = field(default_factory=list)
+    n_said: int = 0
+    said: list[str] = field(default_factory=list)
+    n_lists: int = 0
+    lists: list[str] = field(default_factory=list)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._add(row)
+
+    def _add(self, row: Row) -> None:
+        self.rows += 1
+        answers, meta = row.example.answers, row.example.meta
+        if not answers:
+            return
+        classes = meta.get("all_classes")
+        names = tuple(map(str, classes)) if isinstance(classes, list) else None
+        unanswerable = meta.get("unanswerable") is True
+        faults = [f for gold in answers if (f := _fault(self.metric, gold, names, unanswerable))]
+        if faults:
+            line = f"{row.where} ({row.example.example_id}): {faults[0].words}"
+            lost = len(faults) == len(answers) and all(fault.own == 0 for fault in faults)
+            if not self.published or (lost and _has_form(self.metric)):
+                self.n_refused += 1
+                _keep(self.refused, line)
+            else:
+                self.n_said += 1
+                _keep(self.said, line)
+        if len(answers) == 1 and _is_list(answers[0]):
+            self.n_lists += 1
+            _keep(self.lists, f"{row.where}: {_short(answers[0])}")
+
+    def remarks(self) -> list[str]:
+        """What is worth saying of all rows. Raises ConfigError where rows must be corrected first."""
+        if self.n_refused:
+            more = [f"and {self.n_refused - SHOWN} more rows"] if self.n_refused > SHOWN else []
+            raise ConfigError(
+                f"{self.n_refused} of {self.rows} rows have a gold that can't be scored with the metric {self.metric}",
+                details=(*self.refused, *more),
+                do=f"Correct these rows, or choose another dataset.params.metric. {_NOTHING}",
+            )
+        lines = []
+        if self.n_said:
+            lines.append(
+                f"{self.n_said} of {self.rows} rows have a gold that the published metric {self.metric} can't score "
+                f"in full; they stay as published: {self.said[0]}"
+            )
+        if self.n_lists:
+            lines.append(
+                f"{self.n_lists} of {self.rows} rows have one gold that reads like a list ({self.lists[0]}): several "
+                "accepted answers are a JSON list of texts"
+            )
+        return lines
+
+
+def _keep(examples: list[str], line: str) -> None:
+    if len(examples) < SHOWN:
+        examples.append(line)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    own: float  # the gold's score against itself
+    words: str
+
+
+@lru_cache(maxsize=1 << 12)  # classes, numbers and letters come again
+def _fault(metric: str, gold: str, classes: tuple[str, ...] | None, unanswerable: bool) -> _Fault | None:
+    """What is wrong with one gold; None: nothing."""
+    score, meta = _scorer(metric), {"all_classes": list(classes)} if classes is not None else {}
+    own = score(gold, (gold,), meta)
+    if own < 1 - _EXACT:
+        why = ""
+        if metric.startswith("classification") and (classes is None or gold not in classes):
+            why = "; meta.all_classes lacks it" if classes is not None else "; the row has no meta.all_classes"
+        return _Fault(own, f"can't be matched: {_short(gold)} as an answer scores {own:g}{why}")
+    if not unanswerable and (empty := score("", (gold,), meta)) > 0:
+        return _Fault(own, f"needs no answer: for {_short(gold)} the empty answer scores {empty:g}")
+    if unanswerable and (other := score(_OTHER, (gold,), meta)) > 0:
+        return _Fault(own, f"needs no answer: for {_short(gold)} any other answer scores {other:g}")
+    return None
+
+
+@lru_cache(maxsize=4)
+def _scorer(metric: str) -> Any:
+    from analyzer.metrics.single import scorer
+
+    return scorer(metric)
+
+
+@lru_cache(maxsize=4)
+def _has_form(metric: str) -> bool:
+    from analyzer.metrics.single import has_form
+
+    return has_form(metric)
+
+
+def _is_list(gold: str) -> bool:
+    """A list of texts that was written as one text, in JSON's or Python's way."""
+    if not (gold.startswith("[") and gold.endswith("]")) or len(gold) > 10_000:
+        return False
+    try:
+        value = ast.literal_eval(gold)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+
+
+def _short(gold: str) -> str:
+    return repr(gold if len(gold) <= 60 else f"{gold[:59]}…")

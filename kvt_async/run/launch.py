@@ -18,13 +18,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import orjson
+
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, ServerError
+from kvt_async.contract.load import known_secrets
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Level
 from kvt_async.run.canary import Pair
+from kvt_async.run.keeper import SECRETS_VARIABLE
 from kvt_async.run.levels import FULL, label
 from kvt_async.run.session import Run
 
@@ -133,6 +137,8 @@ async def launched(
     """
     apply = settings.kv.apply
     health, env = health_of(settings, level), {**os.environ, **environment_of(settings, level)}
+    if secrets := known_secrets(settings):
+        env[SECRETS_VARIABLE] = orjson.dumps(secrets.values).decode()  # for the keeper alone, which takes it out
     await _nobody_there(level)
     log = log_file(folder, level)
     keeper = [sys.executable, "-m", "kvt_async.run.keeper", str(os.getpid()), str(apply.grace_s)]

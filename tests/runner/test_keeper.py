@@ -1,12 +1,18 @@
 """The keeper of a launched server: whatever dies and however children try to leave, nothing runs on."""
 
+import base64
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+from kvt_async.contract.secrets import Secrets
+from kvt_async.run.keeper import SECRETS_VARIABLE, pass_on
+
+SECRET = "sk-live-0123456789abcdef"
 KEEPER = [sys.executable, "-m", "kvt_async.run.keeper"]
 STRAYS = """
 import os, signal, subprocess, sys, time
@@ -106,3 +112,42 @@ def test_when_the_parent_dies_the_server_and_its_children_do_too(tmp_path: Path)
     parent.wait()
     until_none(str(tmp_path))
     parent.stdout.close()
+
+
+# ------------------------------------------------------------------ what a server prints
+
+
+def test_a_secret_that_a_server_prints_is_masked_in_its_log_and_the_list_of_secrets_is_not_the_servers(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import os, sys; print('key', sys.argv[1]); print('err', sys.argv[1], file=sys.stderr); "
+        f"print({SECRETS_VARIABLE!r} in os.environ); sys.stdout.write('no end ' + sys.argv[1])"
+    )
+    env = {**os.environ, SECRETS_VARIABLE: f'["{SECRET}"]'}
+    log = tmp_path / "server.log"
+    with log.open("ab") as out:
+        done = subprocess.run([*KEEPER, str(os.getpid()), "1", sys.executable, "-uc", code, SECRET], stdout=out,
+                              stderr=out, env=env, timeout=DEADLINE_S, check=False)  # fmt: skip
+    assert done.returncode == 0
+    assert log.read_text() == "key ***\nerr ***\nFalse\nno end ***"
+
+
+def test_a_secret_that_comes_in_pieces_is_masked_and_what_stands_before_it_is_not_held_back(tmp_path: Path) -> None:
+    source, end = os.pipe()
+    log = tmp_path / "log"
+    with log.open("wb") as sink:
+        thread = threading.Thread(target=pass_on, args=(source, sink.fileno(), Secrets([SECRET])))
+        thread.start()
+        os.write(end, f"ready: {SECRET[:9]}".encode())
+        deadline = time.monotonic() + DEADLINE_S
+        while log.read_bytes() != b"ready: " and time.monotonic() < deadline:
+            time.sleep(0.02)  # polling a file, bounded by the deadline
+        assert log.read_bytes() == b"ready: "
+        os.write(
+            end, f"{SECRET[9:]} \xff\n{base64.b64encode(SECRET.encode()).decode()}\n{SECRET[:12]}".encode("latin-1")
+        )
+        os.close(end)
+        thread.join(DEADLINE_S)
+    os.close(source)
+    assert log.read_bytes() == b"ready: *** \xff\n***\n***"

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analyzer import outcomes, tables
+from analyzer import derived, outcomes, tables
 from analyzer.bounds import Units
 from analyzer.compare_series import holm
 from analyzer.evidence import CONTRADICTED
 from analyzer.served import group_drifts, refuse_drift
 from kvt_async.contract.errors import ContractMismatchError, MissingPrerequisiteError
+from kvt_async.contract.prompt_counts import PromptCounts
 from kvt_async.contract.server_identity import Drift
 
 Facts = dict[str, Any]
@@ -38,6 +39,7 @@ class _Side:
     entries: pl.DataFrame
     evidence: dict[str, str]
     drifts: list[Drift]
+    prompts: PromptCounts
 
 
 def compare(a: sqlite3.Connection, b: sqlite3.Connection, *, allow_drift: bool = False) -> Facts:
@@ -69,8 +71,10 @@ def compare(a: sqlite3.Connection, b: sqlite3.Connection, *, allow_drift: bool =
         for side in (left, right)
     }
     drift = [f"{side.name}: {one.what}" for side in (left, right) for one in side.drifts]
+    short = [f"{side.name}: {side.prompts.sentence}" for side in (left, right) if side.prompts.are_short]
     found: Facts = {
         "a": left.name, "b": right.name, "differs": differs, "levels": rows, "only_in": only, "drift": drift,
+        "read_short": short,
     }  # fmt: skip
     return found | {"lines": _lines(found)}
 
@@ -89,7 +93,8 @@ def _read(conn: sqlite3.Connection) -> _Side:
         scores = {level: outcomes.outcomes(facts, run).select("example_id", "score") for level, run in keyed.items()}
         versions, status = tables.scorer_versions(facts), tables.evidence(facts)
         drifts = group_drifts(facts, group, gen)
-        return _Side(group, json.loads(contract), versions, keyed, scores, entries, status, drifts)
+        prompts = derived.prompt_counts(facts, group, gen)
+        return _Side(group, json.loads(contract), versions, keyed, scores, entries, status, drifts, prompts)
 
 
 def _refuse_unequal(left: _Side, right: _Side) -> None:
@@ -141,6 +146,7 @@ def _row(level: tuple[str, float], left: _Side, right: _Side) -> Facts:
 
 def _lines(found: Facts) -> list[str]:
     lines = [f"A = {found['a']}, B = {found['b']}"]
+    lines += [f"READ SHORT: {what}" for what in found["read_short"]]
     lines += [f"DRIFT: the server became another one while its group was sent: {what}" for what in found["drift"]]
     lines += [f"  compared: {key}: {a!r} in A, {b!r} in B" for key, (a, b) in found["differs"].items()]
     if not found["differs"]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from analyzer.tables import refused
 from kvt_async.contract.errors import StoreError
+from kvt_async.contract.prompt_counts import PromptCounts
 
 Row = Mapping[str, Any]
 
@@ -253,6 +254,16 @@ def analysed(
         args,
     )
     return _dicts(stats), _dicts(drops)
+
+
+def prompt_counts(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> PromptCounts:
+    """What the server's counts say of a generation's prompts, as its analysis left it; nothing before that."""
+    row = conn.execute(
+        "SELECT json_extract(zone_json, '$.prompts') FROM transition_summary WHERE exp_group_id = ? AND generation = ? "
+        "AND bin_idx = -1 LIMIT 1",
+        (exp_group_id, generation),
+    ).fetchone()
+    return PromptCounts(**json.loads(row[0])) if row and row[0] else PromptCounts()
 
 
 def control_flips(conn: sqlite3.Connection, exp_group_id: str) -> tuple[int, int]:

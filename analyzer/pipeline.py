@@ -72,6 +72,7 @@ def every_stage(
     from analyzer.analyze import analyze
     from analyzer.report.build import verdict_lines
     from analyzer.report.facts import read_facts
+    from analyzer.report.results import results as results_of
 
     if _is_benched(settings):
         return _bench(settings)
@@ -83,10 +84,11 @@ def every_stage(
         results = read_facts(conn, settings.experiment.exp_group_id, volumes=True)  # once for all: they are many rows
         facts["analyze"] = _charts(conn, settings, paths, done, results, recompute=recompute)
         facts["report"] = _report(conn, settings, paths, results, partial=partial, recompute=recompute)
-        verdict = verdict_lines(conn, settings, facts=results)
+        verdict, figures = verdict_lines(conn, settings, facts=results), results_of(results, settings)
     lines = [line for stage in facts.values() for line in stage.pop("lines")]
     return {
-        **facts, "verdict": verdict, **_standing(results), "lines": [*lines[:-2], "", *verdict, "", *lines[-2:]],
+        **facts, "verdict": verdict, "results": figures, **_standing(results),
+        "lines": [*lines[:-2], "", *verdict, "", *lines[-2:]],
     }  # fmt: skip
 
 

@@ -256,12 +256,13 @@ def plan_stage(settings: "Settings", *, flip_rate: float | None = None, measured
 
     group = settings.experiment.exp_group_id
     own = run_paths(settings.output.runs_dir, group, settings.db.path).db
-    flips, version = Flips(ASSUMED_FLIPS), 0
+    flips, version, layout = Flips(ASSUMED_FLIPS), 0, None
     if own.is_file():
         with _open(settings) as (conn, _):
             count, n = derived.control_flips(conn, group)
             flips = Flips.measured(count, n, group) if n else flips
             version = tables.analysed_version(conn, group)
+            layout = tables.layout(conn)
     if measured is not None:
         conn = connect_for_reading(measured / DB_NAME if measured.is_dir() else measured)
         try:
@@ -276,7 +277,7 @@ def plan_stage(settings: "Settings", *, flip_rate: float | None = None, measured
                 do="Run it with kv.control_repeats: 1 and `kvt all`, or give --flip-rate.",
             )
         flips = Flips.measured(count, n, group)
-    return plan(settings, flips=flips if flip_rate is None else Flips(flip_rate), version=version)
+    return plan(settings, flips=flips if flip_rate is None else Flips(flip_rate), version=version, layout=layout)
 
 
 def export_stage(settings: "Settings", out: Path, *, exact: bool = False) -> Facts:

@@ -2,21 +2,26 @@
 
 Pairs of 0/1 scores are drawn with the given flips and true drop and put through the very tests of the verdict
 (bounds.py), over all bins together; seeded, so the same config prints the same plan. Graded scores vary less than 0/1
-ones: for them the plan errs on the safe side.
+ones: for them the plan errs on the safe side. So it does where questions share a context: it takes them to flip
+together. Several budgets are run against one full cache, whose own flips they share.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from analyzer.bounds import Units, pairs_needed_without_loss
+from analyzer.bounds import Units
 from analyzer.intervals import wilson
+from analyzer.layout import Layout
 from analyzer.looks import Look, look
 from kvt_async.contract.settings import Settings
 
 Facts = dict[str, Any]
+Ints = npt.NDArray[np.int64]
 
 DRAWS = 1000
 POWER = 0.8
@@ -40,90 +45,137 @@ class Flips:
         return cls(flips / n, flips, n, source)
 
 
-def plan(settings: Settings, *, flips: Flips, version: int = 0) -> Facts:
+def plan(settings: Settings, *, flips: Flips, version: int = 0, layout: Layout | None = None) -> Facts:
     """Chances and sizes for the config's n_bins x n_per_bin examples; `lines` is what a person reads.
 
     version: of the manifest that was analysed last, 0 before the first; where a manifest grows, the next look counts.
+    layout: of the manifest, where there is one; else every example is taken to have a context of its own.
     """
     analysis, binning, flip_rate = settings.analysis, settings.binning, flips.rate
     bins = len(binning.edges) - 1 if binning.edges else binning.n_bins
     this = look(settings.sampling.strategy, version + 1)
     level, n = analysis.alpha / 2 * this.share, bins * binning.n_per_bin * this.number
+    chances = Chances(analysis.margin, level, analysis.seed)
+    whole = layout.grown(n) if layout else Layout.even(n, bins)
+    one_bin = whole.grown(n // bins)
+    budgets = _budgets(settings)
     found: Facts = {
         "n": n,
         "n_per_bin": n // bins,
+        "contexts": whole.contexts,
+        "budgets": budgets,
         "flip_rate": flip_rate,
         "flip_rate_source": flips.source or "assumed",
         "level": level,
         "margin": analysis.margin,
-        "pairs_without_loss": pairs_needed_without_loss(analysis.margin, level),
-        "chance_safe": chance_safe(n, flip_rate, analysis.margin, level, analysis.seed),
-        "chance_safe_in_a_bin": chance_safe(n // bins, flip_rate, analysis.margin, level, analysis.seed),
-        "smallest_detectable_drop": smallest_drop(n, flip_rate, level, analysis.seed),
-        "smallest_detectable_drop_in_a_bin": smallest_drop(n // bins, flip_rate, level, analysis.seed),
-        "n_needed": n_needed(flip_rate, analysis.margin, level, analysis.seed),
+        "pairs_without_loss": whole.least(analysis.margin, level),
+        "chance_safe": chances.safe(whole, flip_rate),
+        "chance_all_safe": chances.safe(whole, flip_rate, budgets),
+        "chance_safe_in_a_bin": chances.safe(one_bin, flip_rate),
+        "smallest_detectable_drop": chances.smallest_drop(whole, flip_rate),
+        "smallest_detectable_drop_in_a_bin": chances.smallest_drop(one_bin, flip_rate),
+        "n_needed": chances.needed(whole, flip_rate),
+        "n_needed_for_all": chances.needed(whole, flip_rate, budgets),
     }
     if flips.n:
         low, high = wilson(flips.rate, flips.n, analysis.alpha)
         found |= {"flip_rate_low": low, "flip_rate_high": high}
-        found["n_needed_at_high"] = n_needed(high, analysis.margin, level, analysis.seed)
+        found["n_needed_at_high"] = chances.needed(whole, high)
     return found | {"lines": _lines(found, bins, flips, this)}
 
 
-def chance_safe(n: int, flip_rate: float, margin: float, level: float, seed: int, draws: int = DRAWS) -> float:
-    """Chance that n pairs prove a budget without any true drop safe."""
-    return _share(n, flip_rate, 0.0, seed, lambda units: units.p_drop_at_least(margin) <= level, draws)
+def _budgets(settings: Settings) -> int:
+    """Budgets below full cache of the first series."""
+    if settings.kv.levels is None:
+        return max(1, sum(budget != 1.0 for budget in settings.kv.budgets))
+    below = [one for one in settings.kv.levels if one.budget != 1.0]
+    return max(1, sum((one.policy, one.params) == (below[0].policy, below[0].params) for one in below))
 
 
-def chance_loss(n: int, flip_rate: float, drop: float, level: float, seed: int) -> float:
-    """Chance that n pairs prove a loss where the true drop is `drop`."""
-    return _share(n, flip_rate, drop, seed, lambda units: units.p_drop_at_most(0.0) <= level)
+@dataclass(frozen=True)
+class Chances:
+    """Chances that experiments of a layout prove something at one-sided `level`, by simulation."""
 
+    margin: float
+    level: float
+    seed: int
+    draws: int = DRAWS
 
-def smallest_drop(n: int, flip_rate: float, level: float, seed: int) -> float | None:
-    """Smallest true drop, in steps of 0.01, that n pairs find with a chance of 80%; None: not even 0.9."""
-    low, high = 0, 90
-    if chance_loss(n, flip_rate, high / 100, level, seed) < POWER:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        if chance_loss(n, flip_rate, middle / 100, level, seed) >= POWER:
-            high = middle
-        else:
-            low = middle
-    return high / 100
+    def safe(self, layout: Layout, flip_rate: float, budgets: int = 1) -> float:
+        """That all of `budgets` budgets without any true drop are proven safe."""
+        if budgets == 1:
+            return self._share(layout, self._drawn(layout, flip_rate, 0.0), self._is_safe)
+        proven = np.ones(self.draws, dtype=bool)
+        for drawn in self._beside(layout, flip_rate, budgets):
+            proven &= self._proven(layout, drawn, self._is_safe)
+        return float(proven.mean())
 
+    def loss(self, layout: Layout, flip_rate: float, drop: float) -> float:
+        """That a loss is proven where the true drop is `drop`."""
+        return self._share(layout, self._drawn(layout, flip_rate, drop), lambda u: u.p_drop_at_most(0.0) <= self.level)
 
-def n_needed(flip_rate: float, margin: float, level: float, seed: int) -> int | None:
-    """Pairs that prove a budget without any true drop safe with a chance of 80%; None: more than 10,000."""
-    least = pairs_needed_without_loss(margin, level)
-    sizes = [least, *(n for n in _SIZES if n > least)]
-    return next((n for n in sizes if chance_safe(n, flip_rate, margin, level, seed) >= POWER), None)
+    def smallest_drop(self, layout: Layout, flip_rate: float) -> float | None:
+        """Smallest true drop, in steps of 0.01, that is found with a chance of 80%; None: not even 0.9."""
+        low, high = 0, 90
+        if self.loss(layout, flip_rate, high / 100) < POWER:
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.loss(layout, flip_rate, middle / 100) >= POWER:
+                high = middle
+            else:
+                low = middle
+        return high / 100
 
+    def needed(self, layout: Layout, flip_rate: float, budgets: int = 1) -> int | None:
+        """Examples that prove so many harmless budgets safe with a chance of 80%; None: more than 10,000."""
+        least = layout.least(self.margin, self.level)
+        sizes = [least, *(layout.rounded(n) for n in _SIZES if n > least)]
+        return next((n for n in sizes if self.safe(layout.grown(n), flip_rate, budgets) >= POWER), None)
 
-def _share(
-    n: int, flip_rate: float, drop: float, seed: int, proven: Callable[[Units], bool], draws: int = DRAWS
-) -> float:
-    """Share of `draws` experiments in which `proven` holds: worse and better pairs are multinomial."""
-    noise = flip_rate * (1 - drop) / 2
-    rng = np.random.default_rng([seed, n])
-    drawn = rng.multinomial(n, [drop + noise, noise, max(0.0, 1 - drop - 2 * noise)], size=draws)
-    outcomes, count = np.unique(drawn, axis=0, return_counts=True)
-    hits = sum(
-        int(c) for (worse, better, _), c in zip(outcomes, count, strict=True) if proven(_pairs(worse, better, n))
-    )
-    return hits / draws
+    def _is_safe(self, units: Units) -> bool:
+        return units.p_drop_at_least(self.margin) <= self.level
 
+    def _drawn(self, layout: Layout, flip_rate: float, drop: float) -> tuple[Ints, Ints]:
+        """Worse and better units of every draw and group: [draws, g] each; they are multinomial."""
+        noise = flip_rate * (1 - drop) / 2
+        rng = np.random.default_rng([self.seed, layout.examples])
+        chance = [drop + noise, noise, max(0.0, 1 - drop - 2 * noise)]
+        drawn = np.stack([rng.multinomial(n, chance, size=self.draws) for n in layout.count], axis=1)
+        return drawn[..., 0], drawn[..., 1]
 
-def _pairs(worse: int, better: int, n: int) -> Units:
-    drop = np.zeros(n)
-    drop[:worse] = 1.0
-    drop[worse : worse + better] = -1.0
-    return Units(drop, np.ones(n))
+    def _beside(self, layout: Layout, flip_rate: float, budgets: int) -> list[tuple[Ints, Ints]]:
+        """The same for budgets beside each other: each run flips answers of its own, and full cache's count for all."""
+        own = (1 - math.sqrt(max(0.0, 1 - 2 * flip_rate))) / 2  # of one run, so that two differ in flip_rate of answers
+        rng = np.random.default_rng([self.seed, layout.examples])
+        shape = (self.draws, len(layout.count))
+        # Answers of full cache: steady or flipped, right or wrong; any accuracy gives as many worse and better.
+        flipped = rng.binomial(layout.count, own, size=shape)
+        flipped_wrong = rng.binomial(flipped, 0.5)
+        steady_right = rng.binomial(layout.count - flipped, 0.5)
+        groups = (steady_right, flipped - flipped_wrong, layout.count - flipped - steady_right, flipped_wrong)
+        found = []
+        for _ in range(budgets):
+            right, lucky, wrong, unlucky = (
+                rng.binomial(n, p) for n, p in zip(groups, (own, 1 - own, own, 1 - own), strict=True)
+            )
+            found.append((right + lucky, wrong + unlucky))
+        return found
+
+    def _share(self, layout: Layout, drawn: tuple[Ints, Ints], proven: Callable[[Units], bool]) -> float:
+        return float(self._proven(layout, drawn, proven).mean())
+
+    def _proven(
+        self, layout: Layout, drawn: tuple[Ints, Ints], proven: Callable[[Units], bool]
+    ) -> npt.NDArray[np.bool_]:
+        """Of which draws `proven` holds: [draws]. Equal draws are tested once."""
+        g = len(layout.count)
+        outcomes, of = np.unique(np.concatenate(drawn, axis=1), axis=0, return_inverse=True)
+        return np.array([proven(layout.units(row[:g], row[g:])) for row in outcomes])[of.ravel()]
 
 
 def _about(n: int | None) -> str:
-    return f"about {n}" if n else "more than 10,000"
+    return f"about {n:,}" if n else "more than 10,000"
 
 
 def _lines(found: Facts, bins: int, flips: Flips, this: Look) -> list[str]:
@@ -138,13 +190,23 @@ def _lines(found: Facts, bins: int, flips: Flips, this: Look) -> list[str]:
             f"{flips.flips} of {flips.n} answers flipped by noise in the A/A control of {flips.source} "
             f"({flips.rate:.1%}; 95% interval {between}). If that holds:"
         ]
+    if found["contexts"] < found["n"]:
+        lines.append(
+            f"  {found['n']} examples share {found['contexts']} contexts, which count as one each "
+            "(their questions are taken to flip together)"
+        )
     for where, drop, chance in rows:
         seen = (
             f"a true drop of {drop:.2f} or more is found in 4 of 5 experiments" if drop else "no drop is found reliably"
         )
         lines.append(f"  {where}: {seen}; a budget that loses nothing is proven safe with a chance of {chance:.0%}")
+    if found["budgets"] > 1:
+        lines.append(
+            f"  all {found['budgets']} budgets, if none loses anything, are proven safe with a chance of "
+            f"{found['chance_all_safe']:.0%}; in 4 of 5 experiments with {_about(found['n_needed_for_all'])} examples"
+        )
     lines.append(
-        f"  proving 'safe' (less than {found['margin']:g} lost) in 4 of 5 experiments needs "
+        f"  proving 'safe' (less than {found['margin']:g} lost) of one budget in 4 of 5 experiments needs "
         f"{_about(found['n_needed'])} examples; {found['pairs_without_loss']} is the least, without a single flip"
     )
     if flips.n:

@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.layout import Layout
 from kvt_async.contract.errors import ErrorType, MissingPrerequisiteError
 from kvt_async.contract.schema import connect_for_reading, missing_tables
 
@@ -317,6 +318,15 @@ def entries(conn: sqlite3.Connection, dataset_id: str) -> pl.DataFrame:
         "context_tokens",
         cluster=(pl.col("context_sha256").rank("dense") - 1).cast(pl.Int64),
     )
+
+
+def layout(conn: sqlite3.Connection) -> Layout | None:
+    """How the examples of the manifest that was stored last lie in contexts and bins; None without one."""
+    row = conn.execute("SELECT dataset_id FROM manifests ORDER BY created_at DESC, rowid DESC LIMIT 1").fetchone()
+    if row is None:
+        return None
+    frame = entries(conn, row[0])
+    return Layout.of(frame["cluster"].to_numpy(), frame["bin_idx"].to_numpy()) if frame.height else None
 
 
 def golds(conn: sqlite3.Connection, dataset_id: str, *, with_classes: bool) -> pl.DataFrame:

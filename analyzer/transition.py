@@ -179,26 +179,35 @@ _WORST_CASE = 2.4  # units that the imagined one and skewness cost, in units of 
 def pairs_needed(tests: Sequence[BudgetTest], done: Claims, *, margin: float, power: float = 0.8) -> int | None:
     """Pairs that would settle the first budget not proven safe with a chance of `power`, were the drop seen true.
 
-    Every bin grows alike and contexts keep their number of questions. For "less than the margin" where the drop seen is
-    below it: never fewer than prove it without any loss. Else for "more than the margin", told only where a loss is
-    proven at all: a few pairs often show a drop where there is none. None too where the drop seen lies within a fifth
-    of the margin from it: the answer would be a guess.
+    For "less than the margin" where the drop seen is below it; else for "more than the margin", told only where a loss
+    is proven at all: a few pairs often show a drop where there is none. None too where the drop seen lies within a
+    fifth of the margin from it, or as many pairs as there are should have been enough: the answer would be a guess.
     """
     open_tests = sorted(tests, key=lambda t: -t.budget)[done.n_safe : len(tests) - done.n_collapse]
     if not open_tests or not open_tests[0].n:
         return None
     test = open_tests[0]
-    k, distance, below = test.n_clusters, abs(margin - test.drop), test.drop < margin
-    if distance < 0.2 * margin or (not below and test.p_loss > done.level):
+    if abs(margin - test.drop) < 0.2 * margin or (test.drop >= margin and test.p_loss > done.level):
         return None
-    z = NormalDist().inv_cdf(1 - done.level) + NormalDist().inv_cdf(power)
+    pairs = forecast(test, done.level, margin=margin, power=power)
+    return pairs if pairs > test.n else None
+
+
+def forecast(test: BudgetTest, level: float, *, margin: float, power: float = 0.8) -> int:
+    """Pairs that prove the claim that the drop seen speaks for, at one-sided `level`, with a chance of `power`.
+
+    Every bin grows alike and contexts keep their number of questions. For "less than the margin" never fewer than
+    prove it without any loss.
+    """
+    k, distance = test.n_clusters, abs(margin - test.drop)
+    z = NormalDist().inv_cdf(1 - level) + NormalDist().inv_cdf(power)
     # Half a unit more each way, since a few pairs without a flip are no proof of none; and what unequal weights add.
     seen = ((test.spread**2 + test.drop**2) * k + 1) / (k + 1) - test.drop**2
     spread = math.sqrt(max(0.0, seen) + (k / test.kish - 1) * distance**2)
     cost = 4 * distance * _WORST_CASE * test.heaviest
     units = ((z * spread + math.sqrt((z * spread) ** 2 + cost)) / (2 * distance)) ** 2
-    least = -math.log(done.level) / test.hidden * k if below else 0.0
-    return max(math.ceil(max(units, least) * test.n / k - 1e-9), test.n + 1)
+    least = -math.log(level) / test.hidden * k if test.drop < margin else 0.0
+    return math.ceil(max(units, least) * test.n / k - 1e-9)
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,21 @@ Tables of scripts/calibrate.py; each cell here once was outside of its bar.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from simulated import ALPHA, MARGIN, Flips, Floats, Ints, Row, covered, error
 
-from analyzer import plan
 from analyzer.analyze import resample
 from analyzer.bootstrap import Columns, resample_means
 from analyzer.compare_series import holm
 from analyzer.control import noise
 from analyzer.curve import half_loss
+from analyzer.layout import Layout
+from analyzer.plan import Chances
 from analyzer.series import SeriesBin, cliff, summary_row
 from analyzer.transition import Grid, against_full, claims, pairs_needed
+from analyzer.transition import forecast as forecast_of
 
 RESAMPLES = 400
 MANY = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -181,17 +183,16 @@ def forecast(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]
     drawn = max(40, experiments // 4)
     for parts in ((1,), (1, 1, 1, 1, 1), (10, 100, 100, 100, 100)):
         for flips, drop in ((0.0, 0.01), (0.02, 0.0), (0.05, 0.0), (0.1, 0.0), (0.0, 0.02), (0.05, 0.3)):
-            many = np.array(parts) * (8_000 // sum(parts))
+            many = np.array(parts) * (40_000 // sum(parts))
             seen = against_full(_pairs(many, flips, drop, None), "full", "b", 0.5, -1, margin=MARGIN, alpha=None)
-            seen = replace(seen, p_safe=1.0, p_collapse=1.0)  # nothing is proven yet
-            need = pairs_needed([seen], claims([seen], ALPHA / 2), margin=MARGIN) or 0
+            need = forecast_of(seen, ALPHA / 2, margin=MARGIN)
             rng, hits = np.random.default_rng([seed, need]), 0
             size = [round(need * part / sum(parts)) for part in parts]
             for _ in range(drawn):
                 t = against_full(_pairs(size, flips, drop, rng), "full", "b", 0.5, -1, margin=MARGIN, alpha=None)
                 hits += (t.p_safe if drop < MARGIN else t.p_collapse) <= ALPHA / 2
             where = f"bins {'/'.join(map(str, parts))}, flips={flips:g}, drop {drop:g}: {need} pairs"
-            yield covered(where, hits / drawn, drawn, 0.75)
+            yield covered(where, hits / drawn, drawn, 0.7)
 
 
 def _pairs(size: Sequence[int], flips: float, drop: float, rng: np.random.Generator | None) -> Grid:
@@ -219,9 +220,32 @@ def pilots(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
                 wrong += seen.drop > MARGIN
                 if seen.drop < MARGIN:
                     told += 1
-                    power += plan.chance_safe(need, flips, MARGIN, ALPHA / 2, int(rng.integers(2**31)), drawn)
+                    chances = Chances(MARGIN, ALPHA / 2, int(rng.integers(2**31)), drawn)
+                    power += chances.safe(Layout.even(need), flips)
             yield f"pilot of {n}, flips={flips:g}, told {told}", "chance", power / max(1, told), ""
             yield error(f"pilot of {n}, flips={flips:g}", "wrong claim", wrong / total, total)
 
 
-TABLES = (ratio, within_noise, gains, half_losses_unequal, forecast, pilots)
+def planned(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """`kvt plan` says "in 4 of 5 experiments": how often one budget, and all of three, are then proven safe."""
+    drawn = max(40, experiments // 8)
+    chances = Chances(MARGIN, ALPHA / 2, seed, 400)
+    for questions in (1, 5):
+        cluster = np.arange(500 * questions) // questions
+        layout = Layout.of(cluster, np.arange(len(cluster)) * 5 // len(cluster))
+        for share in (0.02, 0.05, 0.1):  # of answers that differ between two runs
+            flips = 1 - (1 - 2 * share) ** 0.5  # drawn anew at even odds, half of them show
+            for budgets in (1, 3):
+                n = chances.needed(layout, share, budgets) or 0
+                rng, hits, contexts = np.random.default_rng([seed, n]), 0, n // questions
+                for _ in range(drawn):
+                    run, of = Flips(rng, np.full(contexts, 0.5), flips), np.arange(n) // questions
+                    names = ["full", *(f"b{i}" for i in range(budgets))]
+                    grid = Grid({name: run.draw()[of] for name in names}, of * 5 // contexts, of)
+                    tests = [against_full(grid, "full", b, 0.5, -1, margin=MARGIN, alpha=None) for b in names[1:]]
+                    hits += all(test.p_safe <= ALPHA / 2 for test in tests)
+                where = f"{questions} a context, {share:.0%} flip, {budgets} budgets: n={n}"
+                yield covered(where, hits / drawn, drawn, 0.75)
+
+
+TABLES = (ratio, within_noise, gains, half_losses_unequal, forecast, pilots, planned)

@@ -76,7 +76,7 @@ def test_what_enters_the_tests_keeps_every_cell_within_its_bar(calibrate, table)
     assert [row for row in rows if row[3] not in ("ok", "")] == []
 
 
-@pytest.mark.parametrize("table", ["within_noise", "gains", "forecast"])
+@pytest.mark.parametrize("table", ["within_noise", "gains", "forecast", "planned"])
 def test_what_is_said_beside_a_verdict_keeps_every_cell_within_its_bar(calibrate, table):
     rows = list(calibrate.TABLES[table](80, 7, []))
     assert rows

@@ -2,16 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from analyzer.analyze import analyze
+from analyzer.bounds import Units
 from analyzer.check import GAIN, check, refuse_failed
 from analyzer.compare import compare
 from analyzer.export import export
+from analyzer.layout import Layout
 from analyzer.pipeline import plan_stage
-from analyzer.plan import Flips, chance_loss, chance_safe, n_needed, plan
+from analyzer.plan import Chances, Flips, plan
 from analyzer.score import score
 from kvt_async.contract.errors import (
     CheckFailedError,
@@ -214,11 +219,45 @@ def test_export_refuses_other_file_types(experiment, tmp_path):
 
 
 def test_plan_knows_the_sizes_that_theory_knows():
-    assert chance_safe(72, 0.0, 0.05, 0.025, 1) == 1.0
-    assert chance_safe(71, 0.0, 0.05, 0.025, 1) == 0.0
-    assert n_needed(0.0, 0.05, 0.025, 1) == 72
-    assert chance_loss(25, 0.0, 0.0, 0.025, 1) == 0.0
-    assert chance_loss(200, 0.1, 0.2, 0.025, 1) > 0.95
+    chances = Chances(0.05, 0.025, 1)
+    assert chances.safe(Layout.even(72), 0.0) == 1.0
+    assert chances.safe(Layout.even(71), 0.0) == 0.0
+    assert chances.needed(Layout.even(72), 0.0) == 72
+    assert chances.loss(Layout.even(25), 0.0, 0.0) == 0.0
+    assert chances.loss(Layout.even(200), 0.1, 0.2) > 0.95
+
+
+def test_plan_counts_contexts_and_whole_bins():
+    """Without a flip, 72 contexts prove safety; in five bins of equal size 75, and of five questions each 375."""
+    one_each = np.arange(100)
+    assert Layout.even(100, 5).least(0.05, 0.025) == 75
+    assert Layout.of(one_each // 5, np.zeros(100, dtype=int)).least(0.05, 0.025) == 360
+    assert Layout.of(one_each // 5, one_each // 20).least(0.05, 0.025) == 375
+    unequal = Layout.of(one_each, (one_each >= 10).astype(int))
+    assert unequal.least(0.05, 0.025) > 200  # 10 of 100 weigh half of all
+    chances = Chances(0.05, 0.025, 1)
+    contexts = Layout.of(np.arange(360) // 5, np.zeros(360, dtype=int))
+    assert chances.safe(contexts.grown(360), 0.0) == 1.0
+    assert chances.safe(contexts.grown(300), 0.0) == 0.0
+
+
+def test_all_budgets_are_harder_to_prove_than_one_and_easier_than_were_they_apart():
+    """They share full cache's own flips."""
+    chances, layout = Chances(0.05, 0.025, 1), Layout.even(150)
+    one, three = chances.safe(layout, 0.05), chances.safe(layout, 0.05, 3)
+    assert one**3 < three < one
+    assert chances.needed(layout, 0.05, 3) > chances.needed(layout, 0.05)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=1, max_size=80))
+def test_a_layout_keeps_the_number_of_contexts_and_the_heaviest_one(places):
+    bins, contexts = (np.array(column) for column in zip(*places, strict=True))
+    units = Units.of(np.zeros(len(bins)), contexts, bins)
+    found = Layout.of(contexts, bins)
+    assert found.contexts == len(units.weight)
+    assert found.weight.max() == pytest.approx(units.weight.max(), abs=1e-8)
+    assert float(found.weight @ found.count) / found.contexts == pytest.approx(1)
+    assert len(found.weight) <= 8
 
 
 def test_plan_tells_the_submission_profile_that_it_can_prove_little():
@@ -228,7 +267,10 @@ def test_plan_tells_the_submission_profile_that_it_can_prove_little():
     assert found["chance_safe"] < 0.05
     assert found["smallest_detectable_drop"] > 0.2
     assert found["smallest_detectable_drop_in_a_bin"] is None
-    assert any("72 is the least" in line for line in found["lines"])
+    assert any("75 is the least" in line for line in found["lines"])
+    assert found["budgets"] == 2
+    assert found["chance_all_safe"] <= found["chance_safe"]
+    assert any("all 2 budgets" in line for line in found["lines"])
 
 
 def analysed_group(experiment, tmp_path, **asked):
@@ -247,7 +289,7 @@ def test_plan_takes_the_flips_that_the_groups_own_control_measured(experiment, t
     assert found["flip_rate_low"] < found["flip_rate"] < found["flip_rate_high"]
     assert found["n_needed_at_high"] >= found["n_needed"]
     assert "A/A control of synthetic" in found["lines"][0]
-    assert plan_stage(settings, flip_rate=0.0)["n_needed"] == 72, "what is given by hand wins"
+    assert plan_stage(settings, flip_rate=0.0)["n_needed"] == 72, "what is given by hand wins: two bins of 36"
 
 
 def test_plan_takes_another_groups_flips_for_a_config_that_never_ran(experiment, tmp_path):
@@ -255,6 +297,14 @@ def test_plan_takes_another_groups_flips_for_a_config_that_never_ran(experiment,
     fresh = load_settings(None, [f"output.runs_dir={tmp_path}/runs"], environ={})
     assert plan_stage(fresh)["flip_rate_source"] == "assumed"
     assert plan_stage(fresh, measured=Path(path))["flip_rate"] == plan_stage(settings)["flip_rate"]
+
+
+def test_plan_takes_the_contexts_of_the_groups_manifest(experiment, tmp_path):
+    _, settings = analysed_group(experiment, tmp_path, cluster_size=5)
+    found = plan_stage(settings, flip_rate=0.0)
+    assert found["pairs_without_loss"] == 360  # 36 contexts in each of two bins
+    assert found["contexts"] * 5 == found["n"]
+    assert any(f"share {found['contexts']} contexts" in line for line in found["lines"])
 
 
 def test_plan_without_a_control_to_measure_says_so(experiment, tmp_path):

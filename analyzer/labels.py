@@ -7,6 +7,7 @@ the answer; it keeps its score. Flags are observations, not failures.
 import polars as pl
 
 from kvt_async.contract.errors import ErrorType, FailureLabel
+from kvt_async.contract.finish_reasons import CUT_OFF
 
 _TIMEOUTS = [ErrorType.CONNECT_TIMEOUT, ErrorType.TTFB_TIMEOUT, ErrorType.IDLE_TIMEOUT, ErrorType.TOTAL_TIMEOUT]
 _ENGINE = [
@@ -35,8 +36,8 @@ def failure_label() -> pl.Expr:
 
     Needs is_failure, error_type, answer (without reasoning), pred_norm, gold_norm, score, finish_reason, format_ok
     (null: the task defines no form), cut_reasoning (the reply ended at its length before its reasoning did). TRUNCATED
-    needs finish_reason=length and no correct answer: neither a full score nor the best gold inside the text. A reply
-    that was cut while reasoning is TRUNCATED rather than EMPTY_OUTPUT: more tokens would help.
+    needs a finish_reason about length and no correct answer: neither a full score nor the best gold inside the text. A
+    reply that was cut while reasoning is TRUNCATED rather than EMPTY_OUTPUT: more tokens would help.
     """
     failed, error = pl.col("is_failure"), pl.col("error_type").fill_null("")
     answered, wrong = ~failed, pl.col("score") < 1
@@ -56,9 +57,14 @@ def failure_label() -> pl.Expr:
             answered & (pl.col("score") == 0) & ~pl.col("format_ok").fill_null(True) & ~pl.col("cut_reasoning"),
             FailureLabel.FORMAT_ERROR,
         ),
-        (answered & wrong & ~has_gold & (pl.col("finish_reason") == "length"), FailureLabel.TRUNCATED),
+        (answered & wrong & ~has_gold & at_its_length(), FailureLabel.TRUNCATED),
     ]
     return pl.coalesce(pl.when(rule).then(pl.lit(str(label))) for rule, label in rules)
+
+
+def at_its_length() -> pl.Expr:
+    """Whether finish_reason says, in any server's word, that the reply became too long; null where there is none."""
+    return pl.col("finish_reason").str.to_lowercase().is_in(sorted(CUT_OFF))
 
 
 def flags(*, server_counts: bool) -> pl.Expr:

@@ -216,7 +216,7 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     scored: of a reply that was cut before reasoning ended nothing is left.
     """
     frame = frame.with_columns(pl.col("text").fill_null(""))
-    text, at_length = pl.col("text"), (pl.col("finish_reason") == "length").fill_null(False)
+    text, at_length = pl.col("text"), labels.at_its_length().fill_null(False)
     if rules.opened:
         inside = at_length & ~pl.col("reasoned") & ~closes_reasoning(text)
         frame = frame.with_columns(text=pl.when(inside).then(pl.lit("<think>") + text).otherwise(text))

@@ -165,12 +165,15 @@ def figure_json(point: Point, name: str) -> Json:
 
 
 def replies_json(point: Point) -> Json:
-    """What the replies were like: tokens asked and got, replies without a token, and those that came in one piece."""
+    """What the replies were like: tokens asked and got, replies without a token, those that came in one piece, first
+    tokens that came with others, and replies that [DONE] alone ended."""
     found = point.lengths
     return {
         "n_answered": point.n_answered,
         "n_empty": point.n_empty,
         "n_one_arrival": point.n_one_arrival,
+        "n_coalesced": point.n_coalesced,
+        "n_done_alone": point.n_done_alone,
         "input_tokens": {"n": found.n_input, "asked": found.input_asked, "got": found.input_got,
                          "share": finite(found.input_share), "estimated": found.estimated},
         "output_tokens": {"n": found.n_output, "asked": found.output_asked, "got": found.output_got,

@@ -84,6 +84,16 @@ class Point:
         return sum(result.n_one_arrival for result in self.results)
 
     @property
+    def n_coalesced(self) -> int:
+        """Replies whose first token came in a read with the next."""
+        return sum(result.n_coalesced for result in self.results)
+
+    @property
+    def n_done_alone(self) -> int:
+        """Replies that [DONE] ended, without a finish_reason."""
+        return sum(result.n_done_alone for result in self.results)
+
+    @property
     def lengths(self) -> Lengths:
         return together([result.lengths for result in self.results])
 

@@ -59,6 +59,8 @@ class Result:
     numbers: list[int]  # [n_answered] places in the schedule, in the order of values
     n_good: int
     n_one_arrival: int  # replies of several tokens that came in one read
+    n_coalesced: int  # of the others, those whose first token came in a read with the next: TTFT is an upper bound
+    n_done_alone: int  # replies that [DONE] ended, without a finish_reason
     n_unknown: dict[str, int]  # by metric: replies that do not show it, though they have several tokens
     audit: schedule.Audit | None
     cache: CacheState
@@ -111,6 +113,8 @@ def result_of(conn: sqlite3.Connection, stage: facts.Stage, alpha: float) -> Res
         numbers=answered["number"].to_list(),
         n_good=int(slo.good(per_request, objectives, one_token).sum()),
         n_one_arrival=int(answered["one_arrival"].fill_null(False).sum()),
+        n_coalesced=answered.filter(pl.col("coalesced") == 1, ~pl.col("one_arrival").fill_null(False)).height,
+        n_done_alone=answered.filter(pl.col("done_ns").is_not_null(), pl.col("finish_ns").is_null()).height,
         n_unknown=_unknown(answered, per_request),
         audit=audit,
         cache=cache_state(stage, frame),

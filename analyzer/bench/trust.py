@@ -57,6 +57,10 @@ def _answers(points: Sequence[Point]) -> list[str]:
         parts.append(f"{empty:,} of {answered:,} replies had no token: they are in no latency, and beyond every limit")
     if together := sum(point.n_one_arrival for point in points):
         parts.append(f"{together:,} of {answered:,} replies came in one piece: they have no TPOT and no ITL")
+    if coalesced := sum(point.n_coalesced for point in points):
+        parts.append(f"{coalesced:,} of {answered:,} first tokens came with others in one read: their TTFT may be less")
+    if alone := sum(point.n_done_alone for point in points):
+        parts.append(f"{alone:,} of {answered:,} replies ended with [DONE] and no finish_reason")
     return parts
 
 

@@ -55,6 +55,12 @@ def limits(facts: Facts, settings: Settings) -> list[str]:
     ]
     if empty:
         lines.append(f"No examples in {', '.join(empty)} tokens.")
+    if alone := sum(volume.n_done_alone for volume in facts.volumes):
+        answered = sum(volume.n for volume in facts.volumes)
+        lines.append(
+            f"{alone:,} of {plural(answered, 'answer')} ended with [DONE] and no finish_reason: whether one of them "
+            "was cut off at its length can't be told."
+        )
     planned = max((p.planned for p in facts.progress.values()), default=0)
     asked = max((p.requests for p in facts.progress.values()), default=0)
     if asked < planned:

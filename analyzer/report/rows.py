@@ -273,6 +273,7 @@ class Volume:
     wall_s: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    n_done_alone: int = 0  # replies that [DONE] ended, without a finish_reason
 
 
 def columns(row: type) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """HTTP/1.1 replies -> heads and body bytes, wherever the network cuts them. Pure: bytes in, bytes out.
 
-Strict where leniency would be a guess: lines end in CRLF, chunk sizes are hex digits, a reply has one framing. What it
-doesn't know it refuses by name.
+Strict where leniency would be a guess: chunk sizes are hex digits, a reply has one framing. Heads may end their lines
+in LF alone, and "chunked" may be said twice, as by two proxies. What it doesn't know it refuses by name.
 """
 
 import re
@@ -68,7 +68,7 @@ def read_head(head: bytes) -> Head:
     if coding is not None:
         if length is not None:
             raise NotHttpError("it has both a transfer encoding and a length")
-        if coding.strip().lower() != "chunked":
+        if {token.strip() for token in coding.lower().split(",")} != {"chunked"}:
             raise NotHttpError("its transfer encoding is not chunked")
     elif length is not None and not (length.isascii() and length.isdigit() and len(length) < 16):
         raise NotHttpError("its content length is no number")
@@ -83,7 +83,7 @@ def read_head(head: bytes) -> Head:
 
 def _check_repeated(fields: list[tuple[str, str]]) -> None:
     """Raises NotHttpError where lines that say how long a body is were sent twice, and not alike."""
-    if sum(name == "transfer-encoding" for name, _ in fields) > 1:
+    if len({value.lower() for name, value in fields if name == "transfer-encoding"}) > 1:
         raise NotHttpError("its transfer encoding is not chunked")
     if len({value for name, value in fields if name == "content-length"}) > 1:
         raise NotHttpError("its content length is no number")
@@ -165,6 +165,10 @@ class HeadReader:
             data = self._pending + data
         while True:
             end = data.find(b"\r\n\r\n")
+            loose = data.find(b"\n\n", 0, end if end >= 0 else len(data))
+            if loose >= 0 and data.startswith(_START):  # its lines end in LF alone
+                data = data[: loose + 2].replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + data[loose + 2 :]
+                end = data.find(b"\r\n\r\n")
             if end < 0:
                 if len(data) > MAX_HEAD or data[:7] != _START[: len(data)]:
                     raise NotHttpError("no HTTP/1.1 status line" if len(data) <= MAX_HEAD else "its head has no end")

@@ -4,6 +4,7 @@ Reading is lenient about what servers add and strict about what kvt needs: an ev
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from msgspec import Struct, field
@@ -109,6 +110,9 @@ class Transcript(Struct, gc=False):
         if self._others is not None:
             others, self._others = self._others, None
             self._settle_choices(others)
+        pieces = self.content
+        if len(pieces) > 2 and pieces[1].startswith(pieces[0]):
+            self._undo_repeats()
 
     def add_whole(self, body: Any) -> None:
         """A reply that was not streamed. Raises UnreadableError."""
@@ -231,6 +235,14 @@ class Transcript(Struct, gc=False):
         if self._others is None:
             self._others, self._others_from = [], len(self.chunk_ns)
         self._others.append(_Other(index, event, at_ns, after_end=self.finish_reason is not None))
+
+    def _undo_repeats(self) -> None:
+        """Some servers (DashScope's, unless told otherwise) repeat in every chunk all that came before. A reply of at
+        least three chunks, each of which begins with the whole one before it and goes on, is read like that."""
+        pieces = self.content
+        if len(pieces) == len(self.chunk_ns) and all(len(a) < len(b) and b.startswith(a) for a, b in pairwise(pieces)):
+            self.chunk_chars = [len(pieces[0]), *(len(b) - len(a) for a, b in pairwise(pieces))]
+            self.content = pieces[-1:]
 
     def _settle_choices(self, others: "Sequence[_Other]") -> None:
         indexes = [other.index for other in others]

@@ -9,8 +9,11 @@ import orjson
 import pytest
 from aiohttp import web
 
-from analyzer.bench.facts import requests
+from analyzer.bench.facts import requests, stages
+from analyzer.bench.points import points
 from analyzer.bench.requests import gaps, with_metrics
+from analyzer.bench.results import result_of
+from analyzer.bench.trust import trust
 from kvt_async.bench.figures import stage_figures
 from kvt_async.bench.run import Options, run
 from kvt_async.contract.paths import run_paths
@@ -95,3 +98,32 @@ async def test_three_readings_of_one_stage_agree(tmp_path: Path, monkeypatch: py
         assert figures.value(f"{metric}_mean_ms") == pytest.approx(mean_ms * 1000)  # type: ignore[operator]
     assert figures.value("itl_mean_ms") == pytest.approx(np.concatenate(gaps(frame)).mean() * 1000)
     assert sorted(frame["tokens"].to_list()) == sorted([3, 103, 4, 6, 3, 3, 3] * 4)
+
+
+async def test_replies_that_done_alone_ended_and_first_tokens_that_came_together_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    class Hasty(FakeServer):
+        """Its first two chunks share a write, and it never says why it stopped."""
+
+        async def _answer(self, http: web.Request, body: Json, fault: str | None) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(http)
+            await response.write(TEXT[0] + TEXT[1])
+            await asyncio.sleep(GAP_S)
+            await response.write(TEXT[2] + b"data: [DONE]\n\n")
+            return response
+
+    async with on_loopback(Hasty(Script())) as url:
+        settings = settings_for(tmp_path, url, "bench.concurrency=2")
+        await run(settings, Options(quiet=True))
+    db = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
+    conn = connect_for_reading(db)
+    (point,) = points([result_of(conn, stage, 0.05) for stage in stages(conn, "b")], 0.05)
+    conn.close()
+    assert (point.n_answered, point.n_done_alone, point.n_coalesced, point.n_one_arrival) == (20, 20, 20, 0)
+    verdict = trust([point])
+    assert "20 of 20 first tokens came with others in one read: their TTFT may be less" in verdict
+    assert "20 of 20 replies ended with [DONE] and no finish_reason" in verdict

@@ -152,3 +152,19 @@ def test_a_token_count_that_is_no_count_is_unknown(value: Any) -> None:
 @pytest.mark.parametrize("value", [7, 7.0, "7"])
 def test_a_token_count_is_read_from_whatever_type_holds_one(value: Any) -> None:
     assert as_count(value) == 7
+
+
+@pytest.mark.parametrize(
+    ("texts", "whole", "sizes"),
+    [
+        (["w0 ", "w0 w1 ", "w0 w1 w2"], "w0 w1 w2", [3, 3, 2]),
+        (["a", "ab"], "aab", [1, 2]),  # two chunks may be that by chance
+        (["ha", "ha", "ha"], "hahaha", [2, 2, 2]),
+        (["a", "ab", "abc", "d"], "aababcd", [1, 2, 3, 1]),
+        (["a", "b", "bc"], "abbc", [1, 1, 2]),
+    ],
+)
+def test_chunks_that_repeat_all_that_came_before_are_read_once(texts: list[str], whole: str, sizes: list[int]) -> None:
+    got = read(*map(delta, texts))
+    got.settle()
+    assert (got.text, got.chunk_chars, len(got.chunk_ns)) == (whole, sizes, len(texts))

@@ -299,3 +299,25 @@ async def test_usage_that_no_database_can_hold_is_not_believed() -> None:
     body = event(delta("a")) + event(usage(prompt=2**70, completion=-1)) + event("[DONE]")
     got = await try_once(stream(body))
     assert (text_of(got), got.marks.prompt_tokens, got.marks.completion_tokens) == ("a", None, None)
+
+
+@pytest.mark.parametrize("every", [None, 9])
+@pytest.mark.parametrize(
+    "odd_head",
+    [
+        head().replace(b"\r\n", b"\n"),
+        head(length=len(BODY)).replace(b"\r\n", b"\n"),
+        head(length=len(BODY)).replace(b"\r\n\r\n", b"\r\n\n"),
+    ],
+)
+async def test_a_head_whose_lines_end_in_lf_alone_is_a_head(odd_head: bytes, every: int | None) -> None:
+    assert text_of(await try_once(raw(odd_head + BODY, every=every))) == "Paris é\u2028!"
+
+
+@pytest.mark.parametrize(
+    "said_twice",
+    [{"Transfer-Encoding": "chunked, chunked"}, {"Transfer-Encoding": "chunked", "transfer-encoding": "chunked"}],
+)
+async def test_chunked_said_by_two_proxies_is_chunked(said_twice: dict[str, str]) -> None:
+    got = await try_once(raw(head(headers=said_twice) + chunk(BODY) + chunk(b""), then="keep"))
+    assert text_of(got) == "Paris é\u2028!"

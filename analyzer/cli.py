@@ -17,6 +17,7 @@ from kvt_async.contract.cli_options import (
     settings_from,
 )
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.run_folder import database_of
 from kvt_async.contract.visible import visible
 
 app = typer.Typer(
@@ -149,8 +150,13 @@ def verify(
     Example: kvt verify -c demo
     """
     from analyzer.pipeline import verify_stage
+    from analyzer.verified import verified
 
-    facts = verify_stage(settings_from(config, override, print_config, place), _progress(quiet or as_json))
+    say = _progress(quiet or as_json)
+    if place is not None and config is None and not print_config:  # what is checked needs no config
+        facts = verified(database_of(place), progress=say)
+    else:
+        facts = verify_stage(settings_from(config, override, print_config, place), say)
     _print(facts, quiet, as_json)
     raise typer.Exit(facts["exit_code"])
 

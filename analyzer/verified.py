@@ -43,7 +43,7 @@ def verified(db: Path, data_dir: Path | None = None, progress: Callable[[str], N
             *(line for one in generations for line in _of_group(one)),
             *_lines("report files", of_files),
             *_named(total),
-            _verdict(total),
+            _verdict(total, of_facts),
         ],
     }
 
@@ -116,7 +116,12 @@ def _is_verdict(one: Difference) -> bool:
     return one.table == "transition_summary" and one.column in VERDICTS
 
 
-def _verdict(total: Findings) -> str:
+def _verdict(total: Findings, of_facts: Findings) -> str:
+    if of_facts.n_differences:
+        return (
+            f"NOT VERIFIED: {total.n_differences:,} stored values don't fit, {of_facts.n_differences:,} of them facts, "
+            "which nothing can make again: go back to a copy of the database that is whole."
+        )
     if total.n_differences:
         return (
             f"NOT VERIFIED: {total.n_differences:,} stored values are not what the facts give. "

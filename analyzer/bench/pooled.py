@@ -4,9 +4,9 @@ independent.
 Three repeats or more: the logarithms of the repeats' own figures have Student's interval, and the pooled figure gets
 its width. Fewer: a percentile's interval is read off the order statistics (exact binomial) as if there were fewer
 requests than there are; what they are worth shows in how much the share below the percentile differs between G
-stretches of time. If the G shares deviate by s, the share is known to t(G - 1) s / sqrt(G), and n independent requests
-would know it to z sqrt(q (1 - q) / n): the n that makes both equal is taken, and never more than there are. A mean has
-Student's interval of its stretches, on a logarithmic scale.
+stretches of time, four to ten of a run, of 20 requests at least. If the G shares deviate by s, the share is known to
+t(G - 1) s / sqrt(G), and n independent requests would know it to z sqrt(q (1 - q) / n): the n that makes both equal is
+taken, and never more than there are. A mean has Student's interval of its stretches, on a logarithmic scale.
 
 No interval reaches below 0. There is none where all values are one, and none for a percentile of which even
 independent requests of that number could not tell both ends (p99: 368). Coverage: scripts/bench/pooled_intervals.py.
@@ -23,7 +23,7 @@ from analyzer.bench.quantiles import LEVELS, Floats, summarise
 from analyzer.bench.spread import FEWEST_REPEATS, OVER_REPEATS, WITHIN, Estimate
 
 STRETCHES = 10
-FEWEST_IN_STRETCH = 5
+FEWEST_IN_STRETCH, FEWEST_STRETCHES = 20, 4
 
 
 def estimate(stat: str, repeats: Sequence[Floats], alpha: float, *, independent: bool = True) -> Estimate:
@@ -39,6 +39,8 @@ def estimate(stat: str, repeats: Sequence[Floats], alpha: float, *, independent:
     if stat in LEVELS and not _can_tell(len(pooled), LEVELS[stat], alpha):
         return none
     groups = [values for values in (repeats if over else _stretches(repeats)) if len(values)]
+    if not over and len(groups) < FEWEST_STRETCHES:
+        return none
     if over or stat == "mean":
         low, high = _about(value, [summarise(values).stat(stat) for values in groups], alpha)
     else:

@@ -8,6 +8,7 @@ streams_is_least, ttft_floor_ms: {p50, p99}, measured_at, ...}.
 import hashlib
 import os
 import platform
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
 
 WARN, REFUSE = 0.5, 1.0
+OTHER_FILES = 40  # that a bench has open beside its connections: database, log, modules, sockets of its own
 
 
 def cache_file(settings: Settings) -> Path:
@@ -82,7 +84,16 @@ def guard(
     force: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Warn above half of the ceiling; raise GuardError above it, unless `force`."""
+    """Warn above half of the ceiling; raise GuardError above it, unless `force`, and for more connections at once than
+    this process may open, with which the client's own refusals would count as the server's."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = max((load.concurrency or 0 for load in loads), default=0)
+    if files != resource.RLIM_INFINITY and most + OTHER_FILES > files:
+        raise GuardError(
+            f"{most:,} requests in flight need as many connections, and this process may open {files:,} files",
+            where="bench",
+            do=f"Ask for at most {max(files - OTHER_FILES, 1):,} in flight, or raise the hard limit (ulimit -Hn).",
+        )
     if known is None:
         say("note: what this machine's client can do is not known; `kvt bench calibrate` measures it")
         return

@@ -331,12 +331,12 @@ def test_derived_rows_are_replaced_not_added(tmp_path: Path) -> None:
 def test_two_groups_are_paired_where_their_schedules_match(tmp_path: Path, ttft: float, verdict: str) -> None:
     for name, base in (("a", 100.0), ("b", ttft)):
         (tmp_path / name).mkdir()
-        jitter = [6 * ((i + (name == "b")) % 2) for i in range(60)]
-        sent = [Sent(i * 100, ttft_ms=base + jitter[i], tokens=1) for i in range(60)]
+        jitter = [6 * ((i + (name == "b")) % 2) for i in range(120)]
+        sent = [Sent(i * 100, ttft_ms=base + jitter[i], tokens=1) for i in range(120)]
         write_bench(tmp_path / name / "kv_transition.sqlite", [Load(sent)]).close()
     found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
     ttft_row = next(d for d in found["differences"] if d["figure"] == "TTFT p50")
-    assert (ttft_row["verdict"], ttft_row["n_pairs"]) == (verdict, 60)
+    assert (ttft_row["verdict"], ttft_row["n_pairs"]) == (verdict, 120)
     assert found["compared"] == []
 
 
@@ -346,3 +346,39 @@ def test_groups_without_a_common_load_are_refused(tmp_path: Path) -> None:
         write_bench(tmp_path / name / "kv_transition.sqlite", [Load(steady(12), label=label)]).close()
     with pytest.raises(MissingPrerequisiteError, match="no load in common"):
         compare(str(tmp_path / "a"), str(tmp_path / "b"))
+
+
+def test_better_and_worse_need_three_repeats_on_both_sides(tmp_path: Path) -> None:
+    """Repeats that differ by 5% from run to run; B is twice as slow."""
+    for name, slow, n in (("a", 1.0, 4), ("b", 2.0, 4), ("c", 2.0, 2)):
+        (tmp_path / name).mkdir()
+        loads = [
+            Load([Sent(i * 100, ttft_ms=slow * (100 + 5 * repeat + i % 7), itl_ms=10 + repeat % 2) for i in range(30)],
+                 repeat=repeat)
+            for repeat in range(n)
+        ]  # fmt: skip
+        write_bench(tmp_path / name / "kv_transition.sqlite", loads).close()
+
+    def verdict(a: str, b: str) -> str:
+        found = compare(str(tmp_path / a), str(tmp_path / b))
+        return next(d["verdict"] for d in found["differences"] if d["figure"] == "TTFT p50")
+
+    assert verdict("a", "b") == "B is worse"
+    assert verdict("b", "a") == "B is better"
+    assert verdict("a", "a") == "no detectable difference"
+    assert verdict("a", "c") in ("these two runs differ", "cannot tell")
+
+
+def test_a_difference_that_the_clients_could_have_made_is_not_claimed(tmp_path: Path) -> None:
+    for name, slow, error_ms in (("a", 1.0, 20), ("b", 2.0, 20), ("c", 2.0, 90)):
+        (tmp_path / name).mkdir()
+        loads = [
+            Load([Sent(i * 100, ttft_ms=slow * (100 + 3 * r + i % 7)) for i in range(30)], repeat=r, error_ms=error_ms)
+            for r in range(5)
+        ]
+        write_bench(tmp_path / name / "kv_transition.sqlite", loads).close()
+    for other, said in (("b", "B is worse (CLIENT-BOUND, ±40 ms)"), ("c", "cannot tell: CLIENT-BOUND, ±110 ms")):
+        found = compare(str(tmp_path / "a"), str(tmp_path / other))
+        assert next(d["verdict"] for d in found["differences"] if d["figure"] == "TTFT p50") == said
+        assert found["client"]["A"].startswith("CLIENT-BOUND")
+        assert any(line.startswith("A: CLIENT-BOUND") for line in found["lines"])

@@ -204,7 +204,7 @@ def test_no_chart_and_no_banner_carries_client_bound(tmp_path: Path) -> None:
 def test_the_same_counters_are_known_to_a_sweep_and_to_a_bench(tmp_path: Path) -> None:
     before, after = ({"sglang:cached_tokens_total": n * 16, "sglang:prompt_tokens_total": n * 20} for n in (1, 2))
     (point,) = measured(tmp_path, Load(steady(20, cached=None), before=before, after=after))
-    assert (point.cache, point.results[0].cache.source, point.results[0].cache.share) == ("warm", "counters", 0.8)
+    assert (point.cache, point.results[0].cache.source, point.results[0].cache.share) == ("mixed", "counters", 0.8)
 
 
 def test_a_cache_that_nobody_counts_is_unknown_and_says_what_follows(tmp_path: Path) -> None:

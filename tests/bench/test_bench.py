@@ -264,3 +264,14 @@ async def test_a_bench_whose_key_or_money_ends_counts_no_failure_and_goes_on(
         report = await run(settings, QUIET)
     assert (report.exit_code, report.failed, report.pending) == (0, 0, 0)
     assert report.stages[0]["answered"] == 20
+
+
+async def test_more_connections_than_files_are_refused_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration.resource, "getrlimit", lambda _: (70, 70))
+    async with serving(Script()) as (server, url):
+        with pytest.raises(GuardError, match="may open 70 files") as refused:
+            await run(settings_for(tmp_path, url, "bench.concurrency=80"), QUIET)
+        assert "at most 30 in flight" in str(refused.value)
+        assert server.bodies == []

@@ -93,7 +93,7 @@ PLAIN: dict[str, list[str]] = {
     "bench-objective-unknown": ["bench", *CONFIG, "--rate", "1", "--slo", "ttft_p42_ms=3"],
     "bench-objective-bad": ["bench", *CONFIG, "--rate", "1", "--slo", "ttft_p99_ms"],
     "bench-search-without-slo": ["bench", *CONFIG, "--search-rate"],
-    "bench-burstiness-misplaced": ["bench", *CONFIG, "--rate", "1", "--burstiness", "0.5"],
+    "bench-burstiness-misplaced": ["bench", *CONFIG, "--rate", "1", "--arrival", "poisson", "--burstiness", "0.5"],
     "bench-tool-unknown": ["bench", *CONFIG, "--rate", "1", "--as", "wrk"],
     "bench-workload-missing": [
         "bench",

@@ -256,18 +256,19 @@ def _check_keys(layer: Any, model: type[BaseModel], source: str, at: tuple[str, 
 
 
 def _check_finite(value: Any, at: tuple[str, ...], origin: Mapping[str, str], file: str) -> None:
-    """No key may be infinite or not a number, those of free mappings (extra_body, params) neither: JSON has no such
-    number, and no sum or wait can be made with one."""
+    """No key may be infinite, not a number or beyond 64 bits, those of free mappings (extra_body, params) neither: JSON
+    has no such number, no sum or wait can be made with one, and no database holds it."""
     if isinstance(value, dict):
         for key, inner in value.items():
             _check_finite(inner, (*at, str(key)), origin, file)
     elif isinstance(value, list):
         for inner in value:
             _check_finite(inner, at, origin, file)
-    elif isinstance(value, float) and not math.isfinite(value):
+    elif (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) >= 1 << 63):
         key = ".".join(at)
+        what = "no finite number" if isinstance(value, float) else "beyond 64 bits"
         raise ConfigError(
-            f"{key} is {value}, which is no finite number",
+            f"{key} is {value}, which is {what}",
             where=_source(key, origin, file),
             do="Give a number; where a limit may be absent, null switches it off.",
         )

@@ -47,7 +47,7 @@ def token_bytes_of(given: str, *, bits: float | None = None) -> TokenBytes:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no JSON"
         raise ConfigError(

@@ -1,5 +1,6 @@
 """Chat templates as Hugging Face tokenizers ship them: messages -> the text a server tokenises, in a jinja2 sandbox."""
 
+import codecs
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -120,7 +121,7 @@ def load_chat_template(files: Mapping[str, bytes], where: str) -> tuple[ChatTemp
     config = _object(files.get(CONFIG_NAME, b"{}"), CONFIG_NAME, where)
     source = config.get("chat_template")
     if TEMPLATE_NAME in files:
-        source = files[TEMPLATE_NAME].decode("utf-8", "replace")
+        source = files[TEMPLATE_NAME].decode("utf-8-sig", "replace")
     if not source and OLD_TEMPLATE_NAME in files:
         source = _object(files[OLD_TEMPLATE_NAME], OLD_TEMPLATE_NAME, where).get("chat_template")
     if isinstance(source, list):  # named templates
@@ -147,7 +148,7 @@ def files_beside(folder: Path) -> dict[str, bytes]:
 
 def _object(data: bytes, name: str, where: str) -> dict[str, Any]:
     try:
-        loaded = orjson.loads(data)
+        loaded = orjson.loads(data.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError as error:
         raise ConfigError(f"{name} is not valid JSON: {error.msg}", where=where) from None
     return loaded if isinstance(loaded, dict) else {}

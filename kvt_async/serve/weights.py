@@ -134,7 +134,7 @@ def _fuse(tensors: dict[str, F32], config: LlamaConfig) -> Weights:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(
             "no such file", where=str(path), do="Point --model-dir to a Hugging Face Llama folder."

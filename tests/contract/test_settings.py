@@ -170,6 +170,13 @@ def test_free_mappings_hold_no_number_that_json_cannot_say(key: str) -> None:
         load_settings(None, [f"{key}=.inf"], environ={})
 
 
+@pytest.mark.parametrize("key", ["sampling.seed", "decoding.seed", "binning.n_per_bin", "decoding.extra_body.x"])
+def test_a_whole_number_that_nothing_can_store_is_refused_by_its_key(key: str) -> None:
+    with pytest.raises(ConfigError, match="beyond 64 bits") as caught:
+        load_settings(None, [f"{key}=100000000000000000000"], environ={})
+    assert key in str(caught.value)
+
+
 def test_more_requests_than_can_be_planned_are_refused_before_they_are() -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(None, ["bench.rate=1e6", "bench.duration_s=1e6"], environ={})

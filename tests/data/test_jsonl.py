@@ -1,14 +1,17 @@
 """The jsonl source: its schema, and what it says when a line does not follow it."""
 
+import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.data.sources import open_source
-from kvt_async.data.sources.jsonl import read
+from kvt_async.data.sources.jsonl import parse, read
 from kvt_async.records import Example
 from tests.data.helpers import jsonl_settings, settings, write_lines
 
@@ -34,6 +37,47 @@ def test_blank_lines_and_a_byte_order_mark_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "bom.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"question":"q","context":"","answers":[]}\n\n  \r\n')
     assert [(row.example.context, row.where) for row in read(path)] == [("", f"{path}:1")]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"question": "q", "context": "c", "answers": ["a"], "question": "r"}', "the key 'question' comes twice"),
+        ('{"question": "q", "context": "c", "answers": ["a"], "meta": {"k": 1, "k": 2}}', "the key 'k' comes twice"),
+        ('{"question": "q\\"", "context": "c", "answers": [], "x": 1, "x": "\\u0022"}', "the key 'x' comes twice"),
+        ('{"question": "q", "context": "c", "answers": [], "n": 123456789012345678901234567890}', "beyond 64 bits"),
+        ('{"question": "q", "context": "c", "answers": [], "n": [-9223372036854775809]}', "beyond 64 bits"),
+        ('{"question": "q", "context": "c", "answers": [], "n": ' + "9" * 6000 + "}", "infinity"),
+        ('{"question": "q", "context": "c", "answers": [], "meta": ' + '{"a":' * 250 + "1" + "}" * 251, "levels deep"),
+        ('{"question": "q", "context": "c", "answers": [], "x": ' + "[" * 3000 + "]" * 3000 + "}", "levels deep"),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_kept_as_it_is_written_is_refused_by_its_line(tmp_path: Path, line: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        rows(tmp_path, GOOD, line)
+    assert "x.jsonl:2" in str(caught.value)
+
+
+def test_numbers_and_nesting_that_can_be_kept_are_kept(tmp_path: Path) -> None:
+    deep: dict[str, Any] = {"n": [18446744073709551615, -9223372036854775808, 0.1234567890123456789]}
+    for _ in range(150):
+        deep = {"in": deep}
+    line = {**GOOD, "question": 'a "quoted" \\ word', "meta": deep}
+    (example,) = rows(tmp_path, line)
+    assert (example.question, example.meta) == (line["question"], deep)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers(-9, 9) | st.text(max_size=5),
+        lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3),
+        max_leaves=12,
+    ),
+    st.booleans(),
+)
+def test_any_object_without_a_repeated_key_is_read_however_it_is_escaped(meta: Any, escaped: bool) -> None:
+    line = json.dumps({**GOOD, "meta": {"any": meta}}, ensure_ascii=escaped).encode()
+    assert parse(line, "here").meta == {"any": meta}
 
 
 def test_separators_inside_text_do_not_end_a_line(tmp_path: Path) -> None:

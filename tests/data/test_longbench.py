@@ -1,8 +1,10 @@
 """LongBench: published prompts to the letter, rows from a local archive or folder, exact task names."""
 
+import json
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,6 +182,28 @@ def test_where_the_list_cannot_be_confirmed_that_is_said(tmp_path: Path, monkeyp
     tasks = list_tasks("longbench", settings(tmp_path), report=said.append)
     assert [key for key, _ in tasks] == list(TASKS)
     assert "not confirmed" in said[0]
+
+
+def test_a_byte_order_mark_is_no_text_in_a_folder_either(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    line = json.dumps(longbench_row(0), ensure_ascii=False).encode()
+    (tmp_path / "data" / "hotpotqa.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\n\n" + line + b"\n")
+    source = open_source(
+        settings(tmp_path, "dataset.name=longbench", "dataset.task=hotpotqa", f"dataset.path={tmp_path}")
+    )
+    assert [row.where.rpartition(":")[2] for row in source.rows()] == ["1", "3"]
+
+
+@pytest.mark.parametrize("changes", [{"input": 3}, {"answers": 7}, {"context": None}])
+def test_a_row_that_does_not_fit_is_told_longbenchs_own_shape(tmp_path: Path, changes: dict[str, Any]) -> None:
+    archive = longbench_zip(tmp_path / "data.zip", {"hotpotqa": [longbench_row(0, **changes)]})
+    source = open_source(
+        settings(tmp_path, "dataset.name=longbench", "dataset.task=hotpotqa", f"dataset.path={archive}")
+    )
+    with pytest.raises(ConfigError) as caught:
+        list(source.rows())
+    assert '"input": "..."' in (caught.value.do or "")
+    assert '"question"' not in (caught.value.do or "")
 
 
 def test_prepared_prompts_carry_what_scoring_needs(tmp_path: Path) -> None:

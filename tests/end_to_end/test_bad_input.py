@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kvt_async.serve.weights import REFERENCE_DIR
 from tests.end_to_end.conftest import Kvt, overrides
 
 TABLE = Path(__file__).parents[2] / "docs/BAD_INPUT.md"
@@ -75,6 +76,10 @@ PLAIN: dict[str, list[str]] = {
     "jsonl-missing-field": jsonl("field.jsonl"),
     "jsonl-duplicate-id": jsonl("twice.jsonl"),
     "jsonl-line-too-long": [*jsonl("twice.jsonl"), *overrides("dataset.params.max_line_mb=0.00001")],
+    "jsonl-key-twice": jsonl("keys.jsonl"),
+    "gold-unscorable": [*jsonl("gold.jsonl"), *overrides("dataset.params.metric=string_match_part")],
+    "chat-template-fails": [*jsonl("gold.jsonl"), *overrides("tokenizer.name=fails")],
+    "chat-template-blank": [*jsonl("gold.jsonl"), *overrides("tokenizer.name=blank")],
     "template-incomplete": with_("validate", "prompt.template='all of {context}'"),
     "tokenizer-missing": with_("validate", "tokenizer.name=nosuch/tokenizer.json"),
     "tokenizer-not-in-folder": with_("validate", "tokenizer.name=."),
@@ -121,8 +126,14 @@ def folder(tmp_path: Path) -> Path:
         "bad.jsonl": line + "{oops\n",
         "field.jsonl": '{"example_id": "x1", "context": "c", "answers": ["a"]}\n',
         "twice.jsonl": line + line,
+        "keys.jsonl": '{"question": "q", "context": "c", "answers": ["a"], "answers": ["b"]}\n',
+        "gold.jsonl": line + '{"question": "q", "context": "c", "answers": ["", "b"]}\n',
     }.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
+    for name, template in {"fails": "{{ 1 // 0 }}", "blank": "hello"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_bytes((REFERENCE_DIR / "tokenizer.json").read_bytes())
+        (tmp_path / name / "chat_template.jinja").write_text(template)
     return tmp_path
 
 

@@ -11,21 +11,19 @@ read (default 64): an example is held whole, several times over.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import Any, BinaryIO
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.metrics import check_known
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
+from kvt_async.data.sources.json_rows import answer_list, json_object, numbered, text_field, wrong_type
 from kvt_async.data.sources.source import Row, Source, check_params, content_id, file_sha256, unreadable
 from kvt_async.records import Example
 
 FIELDS = ("example_id", "question", "context", "answers", "meta")
 DEFAULT_METRIC = "f1"
 MAX_LINE_MB = 64  # some 15 million tokens; a line takes about five times its size in memory
-_BOM = b"\xef\xbb\xbf"
 _SCHEMA = 'A line is {"example_id": optional, "question": "...", "context": "...", "answers": ["..."], "meta": {}}.'
 
 
@@ -64,83 +62,52 @@ def open_source(settings: Settings) -> Source:
 
 def read(path: Path, max_line_mb: float = MAX_LINE_MB) -> Iterator[Row]:
     """Stream a file. Raises ConfigError naming file:line and field at the first line that is no example or too long."""
-    most, number = int(max_line_mb * 1_000_000), 0
     with path.open("rb") as file:
-        while line := file.readline(most + 1):
-            number += 1
-            where = f"{path}:{number}"
-            if len(line) > most:
-                raise ConfigError(
-                    f"this line is longer than {max_line_mb:g} MB",
-                    where=where,
-                    do="One example a line, not one list of all. If this is one, raise dataset.params.max_line_mb: an "
-                    "example takes about five times its size in memory.",
-                )
-            text = line.removeprefix(_BOM) if number == 1 else line
-            if text.strip():
-                yield Row(parse(text, where), where)
+        for where, line in numbered(_lines(file, path, max_line_mb), str(path)):
+            yield Row(parse(line, where), where)
+
+
+def _lines(file: BinaryIO, path: Path, max_line_mb: float) -> Iterator[bytes]:
+    """The lines of a file, none longer than the limit held."""
+    most, number = int(max_line_mb * 1_000_000), 0
+    while line := file.readline(most + 1):
+        number += 1
+        if len(line) > most:
+            raise ConfigError(
+                f"this line is longer than {max_line_mb:g} MB",
+                where=f"{path}:{number}",
+                do="One example a line, not one list of all. If this is one, raise dataset.params.max_line_mb: an "
+                "example takes about five times its size in memory.",
+            )
+        yield line
 
 
 def parse(line: bytes, where: str) -> Example:
-    record = json_object(line, where)
+    record = json_object(line, where, _SCHEMA)
     for name in ("question", "context", "answers"):
         if name not in record:
             hint = _SCHEMA
             if name == "question" and "input" in record:
                 hint = "It looks like a LongBench row: set dataset.name: longbench. " + _SCHEMA
             raise ConfigError(f"the field {name!r} is missing", where=where, do=hint)
-    question, context = text_field(record, "question", where), text_field(record, "context", where)
-    answers = answer_list(record["answers"], where)
+    question, context = (text_field(record, name, where, _SCHEMA) for name in ("question", "context"))
+    answers = answer_list(record["answers"], where, _SCHEMA)
     meta = _meta(record, where)
     given = record.get("example_id")
     if given is not None and not (isinstance(given, str | int) and not isinstance(given, bool) and str(given).strip()):
-        raise wrong_type("example_id", "a non-empty string", given, where)
+        raise wrong_type("example_id", "a non-empty string", given, where, _SCHEMA)
     example_id = content_id(question, context, answers, meta.get("turns")) if given is None else str(given)
     return Example(example_id, question, context, answers, meta)
-
-
-def json_object(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise ConfigError(
-            f"not valid JSON: {error.msg} at column {error.colno}", where=where, do="One JSON object a line, UTF-8."
-        ) from None
-    if not isinstance(record, dict):
-        raise ConfigError(f"a line is a JSON object, not {_kind(record)}", where=where, do=_SCHEMA)
-    return record
-
-
-def text_field(record: dict[str, Any], name: str, where: str) -> str:
-    value = record[name]
-    if not isinstance(value, str):
-        raise wrong_type(name, "a string", value, where)
-    return value
-
-
-def answer_list(value: Any, where: str) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, list):
-        raise wrong_type("answers", "a string or a list of strings", value, where)
-    for idx, answer in enumerate(value):
-        if not isinstance(answer, str):
-            raise wrong_type(f"answers[{idx}]", "a string", answer, where)
-    return tuple(value)
-
-
-def wrong_type(field: str, wants: str, got: object, where: str) -> ConfigError:
-    return ConfigError(f"the field {field!r} must be {wants}, not {_kind(got)}", where=where, do=_SCHEMA)
 
 
 def _meta(record: dict[str, Any], where: str) -> dict[str, Any]:
     meta = record.get("meta")
     if meta is not None and not isinstance(meta, dict):
-        raise wrong_type("meta", "an object", meta, where)
+        raise wrong_type("meta", "an object", meta, where, _SCHEMA)
     whole = {**(meta or {}), **{k: v for k, v in record.items() if k not in FIELDS}}
     turns = whole.get("turns")
     if turns is not None and not _are_turns(turns):
-        raise wrong_type("meta.turns", "a list of [question, answer] pairs of strings", turns, where)
+        raise wrong_type("meta.turns", "a list of [question, answer] pairs of strings", turns, where, _SCHEMA)
     return whole
 
 
@@ -148,8 +115,3 @@ def _are_turns(value: object) -> bool:
     return isinstance(value, list) and all(
         isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn) for turn in value
     )
-
-
-def _kind(value: object) -> str:
-    names = {"dict": "an object", "list": "a list", "str": "a string", "NoneType": "null", "bool": "true/false"}
-    return names.get(type(value).__name__, f"a number ({value!r})")

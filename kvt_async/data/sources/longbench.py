@@ -13,12 +13,16 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.metrics import check_known
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
-from kvt_async.data.sources.jsonl import answer_list, json_object, text_field
+from kvt_async.data.sources.json_rows import answer_list, json_object, numbered, text_field
 from kvt_async.data.sources.longbench_archive import Member, find_member, hub_listing, hub_zip, local_listing
 from kvt_async.data.sources.longbench_tasks import E_TASKS, TASKS, Task
 from kvt_async.data.sources.source import Row, Source, check_params, content_id, did_you_mean
 from kvt_async.records import Example
 
+_SCHEMA = (
+    'A row of LongBench is {"input": "...", "context": "...", "answers": ["..."], "all_classes": null, "_id": "..."}. '
+    "Your own data: dataset.name: jsonl."
+)
 E_BUCKETS = ((4000, "0-4k"), (8000, "4-8k"))  # LongBench-E's own, by `length` in words; else 8k+
 
 
@@ -76,10 +80,7 @@ def read(member: Member, *, in_e: bool = False) -> Iterator[Row]:
     seen: dict[str, int] = {}
     try:
         with member.open() as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                where = f"{member.where}:{number}"
+            for where, line in numbered(file, member.where):
                 example = parse(line, where, in_e=in_e)
                 seen[example.example_id] = n = seen.get(example.example_id, 0) + 1
                 if n > 1:
@@ -92,14 +93,12 @@ def read(member: Member, *, in_e: bool = False) -> Iterator[Row]:
 
 
 def parse(line: bytes, where: str, *, in_e: bool = False) -> Example:
-    record = json_object(line, where)
+    record = json_object(line, where, _SCHEMA)
     for name in ("input", "context", "answers"):
         if name not in record:
-            raise ConfigError(
-                f"the field {name!r} is missing", where=where, do="These rows are not in LongBench's format."
-            )
-    question, context = text_field(record, "input", where), text_field(record, "context", where)
-    answers = answer_list(record["answers"], where)
+            raise ConfigError(f"the field {name!r} is missing", where=where, do=_SCHEMA)
+    question, context = (text_field(record, name, where, _SCHEMA) for name in ("input", "context"))
+    answers = answer_list(record["answers"], where, _SCHEMA)
     meta: dict[str, Any] = {k: v for k, v in record.items() if k not in ("input", "context", "answers")}
     if in_e and isinstance(length := record.get("length"), int):
         meta["length_bucket"] = next((label for bound, label in E_BUCKETS if length < bound), "8k+")

@@ -158,7 +158,7 @@ def _counter(settings: Settings, task: Task) -> Callable[[Example], int]:
 
 def _essay(path: Path) -> tuple[list[str], str]:
     try:
-        sentences, digest = list(sentences_of(path.read_text(encoding="utf-8"))), file_sha256(path)
+        sentences, digest = list(sentences_of(path.read_text(encoding="utf-8-sig"))), file_sha256(path)
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from None
     if not sentences:

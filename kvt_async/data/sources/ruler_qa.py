@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.data.sources.json_rows import BOM
 from kvt_async.data.sources.kvtext_text import Dice
 from kvt_async.data.sources.ruler_task import Item, Task
 from kvt_async.data.sources.source import file_sha256, unreadable
@@ -40,7 +41,7 @@ class Question:
 def load(key: str, path: Path) -> tuple[Task, str]:
     """The task over the passages of a file, and the file's SHA-256. Raises ConfigError where it is not that dataset."""
     try:
-        data, digest = orjson.loads(path.read_bytes()), file_sha256(path)
+        data, digest = orjson.loads(path.read_bytes().removeprefix(BOM)), file_sha256(path)
     except (OSError, orjson.JSONDecodeError) as error:
         raise unreadable(path, error) from None
     read: dict[str, Callable[[Any], tuple[list[str], list[Question]]]] = {"qa_1": _squad, "qa_2": _hotpot}

@@ -86,7 +86,7 @@ def _read(conn: sqlite3.Connection) -> _Side:
         counts = tables.progress(facts, group, gen)
         if not runs or any(counts[run.run_id].scores < counts[run.run_id].finished for run in runs):
             raise MissingPrerequisiteError(
-                f"{group} has requests without a score", do="Run `kvt score -c CONFIG` for this group first."
+                f"{group} has requests without a score", do="Run `kvt all` on its folder first."
             )
         entries = tables.entries(facts, runs[0].dataset_id)
         keyed = {(run.series, run.kv_budget): run for run in runs}

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -26,7 +27,10 @@ class Command(TyperCommand):
                 error.message = f"No such option: {option}. Did you mean --override {key}=VALUE?"  # type: ignore[attr-defined]
                 error.possibilities = None  # type: ignore[attr-defined]
             elif stray and self._takes(ctx, "--config"):
-                error.message = f"{message}. Did you mean -c {stray[1]}?"  # type: ignore[attr-defined]
+                hint = f"Did you mean -c {stray[1]}?"
+                if Path(stray[1]).is_dir() or stray[1].endswith(".sqlite"):
+                    hint = "A run's folder can be read, checked and exported; this command needs a config: -c FILE."
+                error.message = f"{message}. {hint}"  # type: ignore[attr-defined]
             raise
 
     def _takes(self, ctx: Any, option: str) -> bool:

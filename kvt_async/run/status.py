@@ -7,6 +7,7 @@ from collections.abc import Callable
 from kvt_async.contract.errors import KvtError, MissingPrerequisiteError
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.visible import visible
 from kvt_async.records import Json
 from kvt_async.store.lock import holder
 from kvt_async.store.reader import Reader
@@ -56,7 +57,7 @@ def show_status(settings: Settings, *, watch: bool = False, as_json: bool = Fals
 
             print(orjson.dumps(now, option=orjson.OPT_INDENT_2).decode(), flush=True)
         else:
-            print("\n".join(lines(now)), flush=True)
+            print("\n".join(map(visible, lines(now))), flush=True)
         if not watch or not now["running"] or not (now["pending"] or now["ahead"]):
             return 0 if now["invariants_hold"] else 1
         time.sleep(WATCH_S)

@@ -30,6 +30,7 @@ def kvt(*words: str, columns: int = 80) -> Result:
     [
         (("sweep", "my.yaml"), "Did you mean -c my.yaml?"),
         (("validate", "my.yaml"), "Did you mean -c my.yaml?"),
+        (("sweep", "."), "this command needs a config"),
         (("sweep", "--budgets", "0.5"), "Did you mean --override kv.budgets=VALUE?"),
         (("all", "--margin", "0.1"), "Did you mean --override analysis.margin=VALUE?"),
         (("sweep", "--model", "m"), "Did you mean --override model.name=VALUE?"),

@@ -102,7 +102,7 @@ def frontier(points: Sequence[Point], look: Look) -> Any:
     x = alt.X("out:Q", title="output tokens per second", scale=scale)
     edges = [lowest * 800, highest * 1250]  # ms, with a quarter of room
     y = alt.Y("ms:Q", title="TTFT p99, ms", scale=alt.Scale(type="log", domain=edges, nice=False),
-              axis=alt.Axis(tickCount=5))  # fmt: skip
+              axis=alt.Axis(values=log_ticks(*edges), format="~r"))  # fmt: skip
     tips = [alt.Tooltip("load:N"), alt.Tooltip("out:Q", title="output tokens/s", format=",.1f"),
             alt.Tooltip("ms:Q", title="TTFT p99, ms", format=",.1f")]  # fmt: skip
     return layer(
@@ -209,6 +209,18 @@ def around(values: Sequence[float], *, log: bool) -> tuple[float, float]:
     A decade to either side of a logarithmic axis; from 0 to twice the highest of a linear one.
     """
     return (min(values) / 10, max(values) * 10) if log else (0.0, 2 * max(values))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """At most eight round numbers of a logarithmic axis, at least two, wherever it lies: Vega labels powers of ten and
+    what is left of them, and may label nothing of an axis that has none."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), [n / 10 for n in range(10, 100)]):
+        ticks = [float(f"{step * 10.0**decade:.6g}") for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 4:
+            break
+    return ticks[:: -(-len(ticks) // 8)] if ticks else [float(f"{math.sqrt(low * high):.3g}")]
 
 
 def bar(found: Estimate, limits: tuple[float, float]) -> tuple[float, float]:

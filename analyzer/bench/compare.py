@@ -2,10 +2,11 @@
 
 A and B are the figures that each group's own report prints, `B - A` is B minus A. Whether the two servers differ is
 known only where runs of one configuration are known to differ: with three repeats or more on both sides, Welch's t over
-the repeats, at a level that holds for all figures together (Bonferroni). With fewer, an interval that excludes 0 says
-that these two runs differ, and no more. Nothing is claimed that this client's own error could have made, or that fewer
-requests sent than planned, and times of answered requests stand beside how many failed. `paired_median` is another
-figure: the median of the differences of requests at the same place of one schedule, where both groups drew the same.
+the logarithms of the repeats' figures, at a level that holds for all figures together (Bonferroni). With fewer, an
+interval that excludes 0 says that these two runs differ, and no more. Nothing is claimed that this client's own error
+could have made, or that fewer requests sent than planned, and times of answered requests stand beside how many failed.
+`paired_median` is another figure: the median of the differences of requests at the same place of one schedule, where
+both groups drew the same.
 """
 
 import math
@@ -32,6 +33,7 @@ from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import connect_for_reading
 
 ALPHA = 0.05
+MOST_LOG = 20.0  # of an interval on the scale of logarithms: beyond it nothing is known, and exp would overflow
 TIMES = ("ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "latency_p50_s", "latency_p99_s")
 PER_SECOND = {"requests_per_s": "done/s", "output_tokens_per_s": "output tok/s"}
 NONE = "no detectable difference"
@@ -168,9 +170,12 @@ def _differences(p: Point, q: Point, alpha: float) -> list[Difference]:
 def _change(p: Point, q: Point, name: str, alpha: float) -> Estimate:
     if min(len(p.results), len(q.results)) < FEWEST_REPEATS:
         return _apart(p.figures[name], q.figures[name], alpha)
-    half = welch(_each(p, name), _each(q, name), alpha)
-    value = q.figures[name].value - p.figures[name].value
-    return Estimate(value, value - half, value + half, OVER_REPEATS)
+    x, y = p.figures[name].value, q.figures[name].value
+    each = [_each(point, name) for point in (p, q)]
+    if min(x, y, *(values.min() for values in each)) <= 0:
+        return Estimate(y - x, math.nan, math.nan, OVER_REPEATS)
+    half = welch(np.log(each[0]), np.log(each[1]), alpha)
+    return Estimate(y - x, y * math.exp(-half) - x, y * math.exp(half) - x, OVER_REPEATS)
 
 
 def welch(x: np.ndarray, y: np.ndarray, alpha: float) -> float:
@@ -184,7 +189,7 @@ def welch(x: np.ndarray, y: np.ndarray, alpha: float) -> float:
         return math.nan
     freedom = spreads.sum() ** 2 / (spreads**2 / np.array([len(x) - 1, len(y) - 1])).sum()
     df = (int(freedom) + min(len(x), len(y)) - 1) // 2
-    return t_quantile(1 - alpha / 2, max(1, df)) * math.sqrt(spreads.sum())
+    return min(t_quantile(1 - alpha / 2, max(1, df)) * math.sqrt(spreads.sum()), MOST_LOG)
 
 
 def _each(point: Point, name: str) -> np.ndarray:
@@ -214,14 +219,15 @@ def _pairs(p: Point, q: Point, metric: str) -> np.ndarray:
 
 
 def _apart(x: Estimate, y: Estimate, alpha: float) -> Estimate:
-    """Two independent figures: variances add, read off their own 95% intervals and widened to `alpha`."""
+    """Two independent figures: variances of their logarithms add, read off their own 95% intervals and widened to
+    `alpha`."""
     change = y.value - x.value
-    if any(math.isnan(v) for v in (x.low, x.high, y.low, y.high)):
+    if not min(x.low, x.value, y.low, y.value) > 0 or math.isnan(x.high) or math.isnan(y.high):
         return Estimate(change, math.nan, math.nan, WITHIN)
     wider = NormalDist().inv_cdf(1 - alpha / 2) / NormalDist().inv_cdf(1 - ALPHA / 2)
-    down = wider * math.hypot(y.value - y.low, x.high - x.value)
-    up = wider * math.hypot(y.high - y.value, x.value - x.low)
-    return Estimate(change, change - down, change + up, WITHIN)
+    down = wider * math.hypot(math.log(y.value / y.low), math.log(x.high / x.value))
+    up = wider * math.hypot(math.log(y.high / y.value), math.log(x.value / x.low))
+    return Estimate(change, y.value * math.exp(-down) - x.value, y.value * math.exp(up) - x.value, WITHIN)
 
 
 def _lines(

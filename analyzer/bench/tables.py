@@ -7,7 +7,7 @@ from analyzer.bench.lengths import share as share_of
 from analyzer.bench.numbers import ms, plain, share
 from analyzer.bench.points import Point
 from analyzer.bench.results import BOUND
-from analyzer.bench.trust import figure_title
+from analyzer.bench.trust import bound_titles
 from analyzer.report.tables import Table
 
 
@@ -111,7 +111,7 @@ def trust(points: Sequence[Point]) -> Table:
     for p in points:
         audits = [r.audit for r in p.results if r.audit]
         client = p.client
-        of = ": " + ", ".join(figure_title(name) for name in p.client_bound)
+        of = ": " + ", ".join(bound_titles(p.client_bound))
         verdict = client.verdict + (of if client.verdict == BOUND and p.client_bound else "")
         caches = [r.cache for r in p.results]
         rows.append((

@@ -37,6 +37,11 @@ def figure_title(name: str) -> str:
     return f"{_TITLES.get(metric, metric)} {stat}"
 
 
+def bound_titles(names: Sequence[str]) -> list[str]:
+    """Of figures that are CLIENT-BOUND; all of them in two words."""
+    return ["every time"] if len(names) == len(HEADLINES) else [figure_title(name) for name in names]
+
+
 def _lengths(points: Sequence[Point]) -> list[str]:
     """One sentence for loads that agree on it."""
     said: dict[str, list[str]] = {}
@@ -77,8 +82,7 @@ def client_part(points: Sequence[Point]) -> str:
     hit = [point for point in known if point.client_bound]
     if not hit:
         return f"this client's own error is at most ±{plain(bound)} ms, under {BOUND_SHARE:.0%} of every time above"
-    names = list(dict.fromkeys(figure_title(name) for point in hit for name in point.client_bound))
-    names = ["every time above"] if len(names) == len(HEADLINES) else names
+    names = bound_titles(list(dict.fromkeys(name for point in hit for name in point.client_bound)))
     at = "" if len(hit) == len(points) else f" at {_and([point.load for point in hit])}"
     error = max(point.client.error_bound_ms for point in hit)
     return f"CLIENT-BOUND: {_and(names)}{at}, for this client's own error is up to ±{plain(error)} ms there"

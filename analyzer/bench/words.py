@@ -125,13 +125,15 @@ def _knee_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
 def _within_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
     """'TTFT p99 <= 500 ms: kept up to 8 requests/s by what was seen, proven up to 4, proven missed from 16 on'."""
     limits = " and ".join(limit_words(finding) for finding in points[0].findings)
+    missed = f"proven missed from {zone.high:g} {unit} on" if zone.high is not None else "proven missed at none"
+    if zone.seen is None and zone.low is None:
+        return f"{limits}: kept at no load that was tried, {missed}"
     seen = f"kept up to {zone.seen:g} {unit}" if zone.seen is not None else "kept at no load that was tried"
     if zone.low is not None:
         proven = f"proven up to {zone.low:g} {unit}"
     else:
         needs = [f.n_needed for p in points for f in p.findings if f.n_needed is not None]
         proven = "proven at no load" + (f" (about {min(needs):,} requests a load would do)" if needs else "")
-    missed = f"proven missed from {zone.high:g} on" if zone.high is not None else "proven missed at none"
     return f"{limits}: {seen} by what was seen, {proven}, {missed}"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.bench.charts import frontier
+from analyzer.bench.charts import frontier, log_ticks
 from analyzer.bench.facts import stages
 from analyzer.bench.lengths import Lengths, sentence
 from analyzer.bench.pipeline import bench_stages, missed
@@ -86,6 +86,13 @@ def test_an_interval_that_leaves_a_logarithmic_axis_empties_no_chart(tmp_path: P
     (rows,) = spec["datasets"].values()
     assert 0 < rows[0]["ms_low"] <= rows[0]["ms"] <= rows[0]["ms_high"] < math.inf
     assert 0 <= rows[0]["out_low"] <= rows[0]["out"] <= rows[0]["out_high"] < math.inf
+
+
+@given(st.floats(1e-3, 1e6), st.floats(1.5, 1e6))
+def test_a_logarithmic_axis_has_labels_wherever_it_lies(low: float, factor: float) -> None:
+    ticks = log_ticks(low, low * factor)
+    assert 2 <= len(ticks) <= 8
+    assert all(low <= tick <= low * factor for tick in ticks)
 
 
 # ---- lengths asked and got

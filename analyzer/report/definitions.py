@@ -46,8 +46,9 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
         (
             "Cannot tell, pairs needed",
             f"Too few pairs for a proof, which is no sign of safety. The number is what would settle the first open "
-            f"budget with a chance of 80%: to prove it safe where the loss seen is below {margin}, else to prove a "
-            "loss beyond it. Not given where the loss seen lies too near the margin.",
+            f"budget with a chance of 80%: to prove it safe where the loss seen is below {margin}, or a "
+            "loss beyond it where one is proven at all; were the loss seen the true one. Not given where it would be a "
+            "guess.",
         ),
         (
             "Confirmatory, Holm-adjusted, exploratory",
@@ -57,7 +58,8 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
         (
             "Ceiling, floor",
             "Ceiling: full cache is always right, so a smaller cache can only look worse. Floor: nothing is left to "
-            "lose, at the smallest budgets or (nothing to lose) already at full cache; a flat line there is no safety.",
+            "lose, at the smallest budgets or (nothing to lose) already at full cache, whose answers then score hardly "
+            "more than against the answers to other examples; a flat line there is no safety.",
         ),
         (
             "Look",
@@ -71,8 +73,8 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
         ),
         (
             "Half of the loss",
-            "The budget where half of the total loss has happened on a monotone curve through the means. Given only "
-            "where a total loss is proven.",
+            "The budget where half of what the smallest budget loses is lost, on a monotone curve through the means. "
+            "Given only where that loss is proven and every length bin holds 10 contexts.",
         ),
         (
             "TTFT, TPOT, latency",

@@ -488,14 +488,15 @@ CREATE TABLE IF NOT EXISTS budget_stats (       -- paired against full cache: pe
     drop_ci_high   REAL,  -- same interval
     n_worse        INTEGER,                     -- pairs that lost score
     n_better       INTEGER,                     -- pairs that gained score
-    p_safe         REAL,                        -- one-sided p of "drop >= margin": small = proven non-inferior
+    p_safe         REAL,                        -- one-sided p of "drop >= margin": small = proven non-inferior; pending = lost,
+                                                --   and the same of the pairs that full cache answered: the larger
     p_loss         REAL,                        -- one-sided p of "drop <= 0": small = a real loss
     p_collapse     REAL,                        -- one-sided p of "drop <= margin": small = worse beyond the margin
     test_method    TEXT,                        -- which test gave the p values
     drop_failures  REAL,                        -- Shapley share of the drop due to request failures
     drop_answers   REAL,                        -- and due to wrong answers
     drop_json      TEXT NOT NULL,               -- by label
-    within_noise   INTEGER,                     -- 1: no larger than the A/A control's own flips give; NULL: no control
+    within_noise   INTEGER,                     -- 1: nothing proven, and no larger than the A/A control's noise gives; NULL: no control
     fingerprint    TEXT NOT NULL,  -- of the inputs
     PRIMARY KEY (exp_group_id, generation, series, kv_budget, repeat_idx, bin_idx)
 ) STRICT;
@@ -522,6 +523,7 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and b
     half_loss_tokens       REAL,                -- half_loss_budget as kept tokens
     zone_json              TEXT NOT NULL,       -- spread: the zone over bootstrap resamples; noise: the A/A control;
                                                 --   notes: floors, ceilings; needed: what n_needed would settle;
+                                                --   floor: what full cache has to lose; gains: p of every budget;
                                                 --   bin -1 also cliff, length_by_budget; prompts: the server's counts;
                                                 --   canary: the answers beside one that doubted the budget
     verdict                TEXT NOT NULL,       -- transition | no_transition_in_range | cannot_tell | nothing_to_lose |

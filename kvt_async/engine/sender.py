@@ -16,10 +16,12 @@ from msgspec.structs import replace
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.load import secret
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.urls import public_url
 from kvt_async.engine.advice import key_advice
 from kvt_async.engine.aside import Aside
 from kvt_async.engine.breaker import LONGEST_NAP_S, Breaker
 from kvt_async.engine.client import Client, Tried
+from kvt_async.engine.faults import Cause
 from kvt_async.engine.limits import Dispatcher
 from kvt_async.engine.pages import Pages
 from kvt_async.engine.policy import CONNECTION_LEVEL, Decision, GiveUp, backoff_s, decide, with_retries
@@ -114,12 +116,16 @@ class Sender(Pages):
             raise
         if tried is None:
             return Outcome(request, None, decision.reason)
-        if tried.cause is not None and decision.reason is not None:
-            return await self._refused(request, tried, decision.reason)
+        if decision.reason is not None and (cause := self._cause(tried, decision.reason)) is not None:
+            return await self._refused(request, tried, decision.reason, cause)
         attempt = tried.attempt
         if not self._refusals.held or attempt.reply is None:
             return Outcome(request, attempt, decision.reason)
         return Outcome(request, attempt, None, self._refusals.answered(attempt.endpoint, sending.began_s))
+
+    def remember(self, endpoint: str, path: str, body: bytes) -> None:
+        """A request that an earlier session got an answer to: it is sent once more where others are refused."""
+        self._good.setdefault(public_url(endpoint), (endpoint, path, body))
 
     async def last_word(self) -> tuple[Outcome, ...]:
         """Once all that was to be sent has ended: requests refused since the last answer, if that was their own fault.
@@ -139,12 +145,18 @@ class Sender(Pages):
             self._good[tried.attempt.endpoint] = endpoint, path, body
         return tried.attempt
 
-    async def _refused(self, request: Request, tried: Tried, reason: GiveUp) -> Outcome:
+    def _cause(self, tried: Tried, reason: GiveUp) -> Cause | None:
+        """Why a refusal may have nothing to do with its request: what it says, or that nothing was ever answered here,
+        so that whatever is refused for good may be so of all."""
+        if tried.cause is None and reason == "not_retryable" and tried.attempt.error_type is ErrorType.HTTP:
+            return None if tried.attempt.endpoint in self._good else "host"
+        return tried.cause
+
+    async def _refused(self, request: Request, tried: Tried, reason: GiveUp, cause: Cause) -> Outcome:
         """A refusal that may not be about the request: its end is open until others tell."""
-        assert tried.cause is not None
         endpoint = tried.attempt.endpoint
         own = Outcome(request, tried.attempt, reason)
-        pending = self._refusals.hold(Refused(own, tried.cause, endpoint, time.perf_counter()))
+        pending = self._refusals.hold(Refused(own, cause, endpoint, time.perf_counter()))
         async with self._looking:
             if self._halted.is_set() or not self._refusals.are_alike(endpoint):
                 return pending

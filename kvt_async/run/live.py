@@ -159,6 +159,8 @@ class Live:
             lambda: self.sender.in_flight,
             self.log,
         )
+        for endpoint, body in await asyncio.to_thread(self._answered_before, builder):
+            self.sender.remember(endpoint, PATHS[self.settings.prompt.endpoint], body)
         feed = Feed(self.reader, self.store, self.dataset_id, self.runs, builder)
         limits = self.settings.limits
         order = steps(done, [run.level.repeat_idx > 0 for run in self.runs], limits.order, self.settings.sampling.seed)
@@ -186,6 +188,19 @@ class Live:
             self.interrupts.settle()
             health.stop()
             await self._keep_health(health.row(), progress)
+
+    def _answered_before(self, builder: Builder) -> list[tuple[str, bytes]]:
+        """Of each endpoint that earlier sessions had an answer from, a request that was answered."""
+        found: dict[str, bytes] = {}
+        for run in self.runs:
+            if run.stored and not found.keys() >= set(run.level.endpoints):
+                sql = "SELECT request_id FROM responses WHERE request_id > ? AND request_id < ? LIMIT 1"
+                request_id = self.reader.value(sql, f"{run.run_id}:", f"{run.run_id};")
+                if request_id is not None:
+                    seq = int(request_id.rpartition(":")[2])
+                    body = builder.body(self.reader.entries(self.dataset_id, [seq])[seq], run.level, self.settings)
+                    found = dict.fromkeys(run.level.endpoints, body) | found
+        return list(found.items())
 
     async def _keep_health(self, row: Json, progress: Progress) -> None:
         self.log("client", **row)

@@ -12,7 +12,7 @@ from kvt_async.engine.breaker import Breaker
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Attempt, Request
 from tests.runner.faults import FaultServer, answer, close, cut, delta, error, event, paced, reply, stall, status
-from tests.runner.sending import Recorder, against, request_to, send_one, settings_for, until
+from tests.runner.sending import PATH, Recorder, against, request_to, send_one, settings_for, until
 
 LINUX = sys.platform == "linux"
 FAST = {"retry": {"max_attempts": 4, "initial_s": 0.01, "max_wait_s": 0.1}}
@@ -64,6 +64,7 @@ async def test_a_wait_said_in_the_errors_body_is_waited_for() -> None:
 )
 async def test_a_request_is_given_up_for_a_reason(step, reason: str, n_seen: int) -> None:  # type: ignore[no-untyped-def]
     async with against(step, limits=FAST) as (server, sender):
+        sender.remember(server.base_url, PATH, b"what was answered before")
         recorder = Recorder()
         outcome = await send_one(sender, server, recorder)
     assert (outcome.give_up, len(server.seen), len(recorder.attempts)) == (reason, n_seen, n_seen - 1)

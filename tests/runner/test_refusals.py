@@ -1,6 +1,7 @@
 """What says nothing about a request never counts against it: an expired key, an empty purse, a host that isn't ours."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ async def test_once_everything_is_refused_the_run_stops_and_what_was_refused_sta
     assert sum(outcome.reply is not None for outcome in outcomes) == 10
     assert {outcome.give_up for outcome in outcomes} == {None}
     assert not any(outcome.settles for outcome in outcomes)
+
+
+async def test_a_host_that_never_answered_and_finds_every_request_bad_is_left_too() -> None:
+    async with against(error(400, "The plain HTTP request was sent to HTTPS port"), limits=FAST) as (server, sender):
+        outcomes = await send_all(sender, server, 20)
+        assert (sender.breaker.tripped.is_set(), sender.breaker.ending) == (True, "server")
+        assert len(server.seen) < 10
+    assert {outcome.give_up for outcome in outcomes} == {None}
+
+
+async def test_a_bad_request_to_a_host_that_answered_is_given_up_at_once() -> None:
+    async with against(answer("a"), error(400, "no"), limits=FAST) as (server, sender):
+        await send_one(sender, server, number=0)
+        assert (await send_one(sender, server, number=1)).give_up == "not_retryable"
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSALS if name != "a page"])  # which is tried again first
@@ -139,6 +154,18 @@ async def test_a_sweep_whose_key_or_money_ends_is_resumed_without_a_loss(
         report = await run(settings, options=QUIET)
     assert (report.exit_code, report.responses, report.pending) == (0, 48, 0)
     check_invariants(settings)
+
+
+async def test_failures_that_are_tried_again_alone_are_failures_again(tmp_path: Path) -> None:
+    """Nothing else is sent, so nothing is answered in that session: what an earlier one got an answer to is asked."""
+    async with serving(Script(refused_words="What is 1")) as (server, url):
+        settings = sweep_settings(tmp_path, url, "kv.budgets=[1.0]", "kv.control_repeats=0", "kv.apply={via: none}")
+        report = await run(settings, options=QUIET)
+        assert (report.exit_code, report.responses, report.failures, report.pending) == (4, 9, 3, 0)
+        sent = len(server.bodies)
+        report = await run(settings, options=replace(QUIET, retry_failed=True))
+        assert (report.exit_code, report.responses, report.failures, report.pending) == (4, 9, 3, 0)
+    assert len(server.bodies) == sent + 3 + 1
 
 
 async def test_the_last_prompt_of_a_sweep_that_a_filter_refuses_is_a_failure(tmp_path: Path) -> None:

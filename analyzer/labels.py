@@ -63,8 +63,9 @@ def failure_label() -> pl.Expr:
 
 
 def at_its_length() -> pl.Expr:
-    """Whether finish_reason says, in any server's word, that the reply became too long; null where there is none."""
-    return pl.col("finish_reason").str.to_lowercase().is_in(sorted(CUT_OFF))
+    """`is_cut_off` of the column: the reply became too long, in any server's word; null where there is none."""
+    word = pl.col("finish_reason").str.strip_chars().str.to_lowercase().str.replace(r"^.*\.", "")
+    return word.str.replace_all("-", "_", literal=True).is_in(sorted(CUT_OFF))
 
 
 def flags(*, server_counts: bool) -> pl.Expr:

@@ -8,6 +8,7 @@ own answers tell: most of those that were not cut close what they never opened.
 import json
 import sqlite3
 
+from kvt_async.contract.finish_reasons import is_cut_off
 from kvt_async.contract.reasoning import closes_what_it_never_opened
 
 _LOOKED_AT = 200  # answers of full cache
@@ -27,9 +28,9 @@ def opens_reasoning(conn: sqlite3.Connection, run_id: str, full_run_id: str | No
     ):
         return True
     texts = conn.execute(
-        "SELECT p.text FROM requests r JOIN responses p ON p.request_id = r.request_id "
-        "WHERE r.run_id = ? AND p.finish_reason IS NOT 'length' ORDER BY r.request_id LIMIT ?",
+        "SELECT p.text, p.finish_reason FROM requests r JOIN responses p ON p.request_id = r.request_id "
+        "WHERE r.run_id = ? ORDER BY r.request_id LIMIT ?",
         (full_run_id, _LOOKED_AT),
     ).fetchall()
-    closing = sum(closes_what_it_never_opened(text) for (text,) in texts)
-    return 2 * closing > len(texts)
+    closed = [closes_what_it_never_opened(text) for text, reason in texts if not is_cut_off(reason)]
+    return 2 * sum(closed) > len(closed)

@@ -1,6 +1,7 @@
 """Multiple choice: the letter that an answer settles on. docs/DATA.md lists the rules; in doubt there is none."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 from analyzer.metrics import Meta, metric
@@ -62,7 +63,8 @@ _GOLD = re.compile(
 
 def letter_of(answer: str) -> str | None:
     """The option that an answer names, as a capital; None where it names none, or several and settles on none."""
-    text = _LINES.sub("\n", _SPACES.sub(" ", _DECORATION.sub("", answer))).strip()
+    plain = unicodedata.normalize("NFKC", answer)  # （Ｂ） is (B)
+    text = _LINES.sub("\n", _SPACES.sub(" ", _DECORATION.sub("", plain))).strip()
     if whole := _WHOLE.match(text):
         return whole.group(1).upper()
     against = [found.group() for rule in (_REJECTED, _WRONG) for found in rule.finditer(text)]
@@ -78,7 +80,7 @@ def letter_of(answer: str) -> str | None:
 
 def gold_letter(gold: str) -> str | None:
     """The letter of a gold: `B`, `b`, `(B)`, `B.`, `B. Paris`, `B) Paris`; None for anything else."""
-    found = _GOLD.match(gold)
+    found = _GOLD.match(unicodedata.normalize("NFKC", gold))
     return _letter(found)[0].upper() if found else None
 
 

@@ -1,6 +1,7 @@
 """Question answering as LongBench and RULER score it."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -32,19 +33,24 @@ metric("qa_f1_zh")(best_of(qa_f1_zh_one))
 def string_match_all(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """Share of golds that occur in the answer, case ignored (RULER: retrieval and tracking)."""
     said = _printable(prediction)
-    return sum(gold.lower() in said for gold in golds) / len(golds) if golds else 0.0
+    return sum(_composed(gold) in said for gold in golds) / len(golds) if golds else 0.0
 
 
 @metric("string_match_part")
 def string_match_part(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """1.0 if any gold occurs in the answer, case ignored (RULER: question answering)."""
     said = _printable(prediction)
-    return float(any(gold.lower() in said for gold in golds))
+    return float(any(_composed(gold) in said for gold in golds))
 
 
 def _printable(prediction: str) -> str:
     """RULER's own: control characters become line breaks, so a gold that one interrupts is not found."""
-    return _CONTROL.sub("\n", prediction).strip().lower()
+    return _composed(_CONTROL.sub("\n", prediction).strip())
+
+
+def _composed(text: str) -> str:
+    """In lower case, and é one character however it came; RULER's own texts are ASCII."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text.lower())
 
 
 def _overlap(prediction: Sequence[str], gold: Sequence[str]) -> float:

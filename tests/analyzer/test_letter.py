@@ -1,6 +1,7 @@
 """Multiple choice: the letter an answer settles on, and none where it settles on none."""
 
 import string
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ OPTIONS = st.sampled_from("BCDEFGH")
         ("b", "B"), ("(b)", "B"), ("**B**", "B"), ("Answer: B", "B"), ("I", "I"), ("\\boxed{C}", "C"),
         ("$\\text{D}$", "D"), ("I think the answer is B.", "B"), ("The answer is (B) Paris.", "B"),
         ("the answer is a) Paris", "A"), ("The answer is A because it is longer", "A"), ("答案是B。", "B"),
+        ("（Ｂ）", "B"),
         ("A close reading shows that C is right.", "C"), ("A hard one. The answer is D.", "D"),
         ("It is not A but C.", "C"), ("It's neither A nor B; D.", "D"), ("A and C are wrong. So B", "B"),
         ("The answer is not B but C.", "C"), ("I don't think the answer is B. It is C", "C"),
@@ -53,7 +55,8 @@ def test_every_usual_way_of_saying_it_gives_the_letter(saying, letter, other):
 @given(st.text(max_size=60))
 def test_what_is_said_is_a_capital_that_stands_in_the_answer_or_nothing(answer):
     letter = letter_of(answer)
-    assert letter is None or (letter in string.ascii_uppercase and letter in answer.upper())
+    shown = unicodedata.normalize("NFKC", answer).upper()
+    assert letter is None or (letter in string.ascii_uppercase and letter in shown)
 
 
 @given(st.lists(st.sampled_from(["paris", "it is", "is the", "river", "of", "3", "."]), max_size=8).map(" ".join))

@@ -102,6 +102,8 @@ def test_qa_f1_is_the_harmonic_mean_of_precision_and_recall_without_articles(pre
         ("code_sim", "", ["x"], {}, 0.0),
         ("string_match_all", "one and TWO", ["one", "two", "three"], {}, 2 / 3),
         ("string_match_part", "one and two", ["three", "Two"], {}, 1.0),
+        ("string_match_part", "in Zu\u0308rich", ["Zürich"], {}, 1.0),  # composed or not
+        ("string_match_all", "한국, CAFÉ", ["\u1112\u1161\u11ab국", "cafe\u0301", "x"], {}, 2 / 3),
         ("choice_letter", "The answer is B.", ["B"], {}, 1.0),
         ("squad_f1", "The cat", ["a cat"], {}, 1.0),
         ("squad_f1", "3.5", ["35"], {}, 1.0),  # SQuAD's own: every mark goes

@@ -74,6 +74,12 @@ def test_a_failed_request_scores_zero_even_where_no_answer_would_be_right():
         ("<think>paris or", ["paris"], {"finish_reason": "length"}, "TRUNCATED"),  # cut while reasoning
         ("", ["paris"], {"finish_reason": "length", "reasoned": True}, "TRUNCATED"),  # in a field of its own
         ("paris or", ["paris"], {"finish_reason": "length", "opened": True}, "TRUNCATED"),  # opened by the template
+        (
+            "paris or",
+            ["paris"],
+            {"finish_reason": "FinishReason.MAX-TOKENS", "opened": True},
+            "TRUNCATED",
+        ),  # in another's word
         ("paris or</think>paris", ["paris"], {"finish_reason": "length", "opened": True}, None),
         ("paris", ["paris"], {"opened": True}, None),  # not cut: the server took the reasoning away
         ("", [], {}, None),  # nothing was the right answer

@@ -47,6 +47,15 @@ def test_no_runner_file_names_a_library_of_the_analysis(library):
         assert library not in {name.split(".")[0] for name in imported(path)}, path
 
 
+def test_below_the_command_line_the_runner_imports_one_module_of_the_analyzer_which_loads_no_polars():
+    above = {"cli.py", "demo.py"}
+    for path in files("kvt_async"):
+        wrong = {name for name in imported(path) if name.startswith("analyzer")}
+        single = {"analyzer.metrics.single", "analyzer.metrics.single.scorer", "analyzer.metrics.single.has_form"}
+        assert path.name in above or wrong <= single, f"{path}: {wrong}"
+    assert not loaded_after("import analyzer.metrics.single as s; s.scorer('rouge')") & {"polars", "numpy", "altair"}
+
+
 def test_the_contract_imports_neither_package():
     for path in files("kvt_async/contract"):
         wrong = {n for n in imported(path) if n.startswith(("kvt_async.", "analyzer")) and not n.startswith(SHARED)}

@@ -175,7 +175,7 @@ def replies_json(point: Point) -> Json:
         "n_coalesced": point.n_coalesced,
         "n_done_alone": point.n_done_alone,
         "input_tokens": {"n": found.n_input, "asked": found.input_asked, "got": found.input_got,
-                         "share": finite(found.input_share), "estimated": found.estimated},
+                         "share": finite(found.input_share), "estimated": found.estimated, "n_cut": found.n_cut},
         "output_tokens": {"n": found.n_output, "asked": found.output_asked, "got": found.output_got,
                           "share": finite(found.output_share)},
     }  # fmt: skip

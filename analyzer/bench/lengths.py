@@ -9,6 +9,8 @@ import polars as pl
 from analyzer.bench.facts import Stage
 
 OFF_SHARE, OFF_TOKENS = 0.02, 8.0  # a mean off by more than both is not the length that was asked for
+CUT_SHARE = 0.01  # of the prompts
+SPREAD = 1.1  # longest over shortest prompt from which on equal counts tell
 OFF_ESTIMATED = 0.1  # prompts counted by an estimate (approx:...) may be off by this share
 _APPROX = "approx:"
 
@@ -19,6 +21,8 @@ class Lengths:
 
     `input_got` is the server's count of prompt tokens, `output_got` that of generated ones (usage's:
     chunks are no tokens).
+    `n_cut`: prompts of which the server read less than was sent, by more than 8 tokens and 2%; `all_as`: the one count
+    that it has for prompts of different lengths (it cuts them there), None: its counts differ as they should.
     `estimated`: what was asked of prompts was counted by an estimate, not with the model's tokenizer.
     """
 
@@ -29,6 +33,8 @@ class Lengths:
     output_asked: int
     output_got: int
     estimated: bool
+    n_cut: int = 0
+    all_as: int | None = None
 
     @property
     def input_share(self) -> float:
@@ -42,6 +48,11 @@ class Lengths:
     @property
     def input_is_off(self) -> bool:
         return _is_off(self.input_share, self.input_asked, self.n_input, OFF_ESTIMATED if self.estimated else OFF_SHARE)
+
+    @property
+    def cuts(self) -> bool:
+        """More prompts were cut than chance or a template explains; not judged by an estimate."""
+        return not self.estimated and self.n_cut > CUT_SHARE * self.n_input
 
     @property
     def output_is_off(self) -> bool:
@@ -58,10 +69,14 @@ def lengths_of(answered: pl.DataFrame, stage: Stage) -> Lengths:
     prompts = answered.filter(pl.col("prompt_tokens").is_not_null() & pl.col("input_tokens").is_not_null())
     counted = (pl.col("counted") == "usage") & pl.col("tokens").is_not_null()  # a chunk may hold several tokens
     replies = answered.filter(counted & pl.col("output_tokens").is_not_null())
+    asked, got = prompts["input_tokens"], prompts["prompt_tokens"]
+    cut = (asked - got) > pl.Series([max(OFF_TOKENS, OFF_SHARE * n) for n in asked], dtype=pl.Float64)
+    varied = prompts.height > 2 and float(asked.max() or 0) > SPREAD * float(asked.min() or 0)  # type: ignore[arg-type]
+    one_count = int(got[0]) if varied and got.n_unique() == 1 else None
     return Lengths(
         prompts.height, int(prompts["input_tokens"].sum()), int(prompts["prompt_tokens"].sum()),
         replies.height, int(replies["output_tokens"].sum()), int(replies["tokens"].sum()),
-        str(stage.workload.get("tokenizer", "")).startswith(_APPROX),
+        str(stage.workload.get("tokenizer", "")).startswith(_APPROX), int(cut.sum()), one_count,
     )  # fmt: skip
 
 
@@ -75,6 +90,8 @@ def together(parts: Sequence[Lengths]) -> Lengths:
         output_asked=sum(part.output_asked for part in parts),
         output_got=sum(part.output_got for part in parts),
         estimated=any(part.estimated for part in parts),
+        n_cut=sum(part.n_cut for part in parts),
+        all_as=next(iter({part.all_as for part in parts})) if len({part.all_as for part in parts}) == 1 else None,
     )
 
 
@@ -93,10 +110,15 @@ def sentence(found: Lengths) -> str | None:
         head, of, unit = ("replies", "", "") if parts else ("replies were", " of the length asked for", " tokens")
         parts.append(f"{head} {share(found.output_share)}{of} ({got:,.3g}{unit} instead of {asked:,.3g})")
         shares.append(found.output_share)
+    cut = ""
+    if found.all_as is not None:
+        cut = f"the server counted {found.all_as:,} tokens for prompts of different lengths: it cuts them"
+    elif found.cuts and not found.input_is_off:
+        cut = f"{found.n_cut:,} of {found.n_input:,} prompts were read shorter than they were sent"
     if not parts:
-        return None
+        return cut or None
     how = "shorter than" if max(shares) < 1 else "longer than" if min(shares) > 1 else "other than"
-    return f"{', '.join(parts)}: {how} the load that was asked for"
+    return f"{', '.join(parts)}: {how} the load that was asked for" + (f" ({cut})" if cut else "")
 
 
 def share(value: float) -> str:

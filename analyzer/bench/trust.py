@@ -96,8 +96,8 @@ def _cache(points: Sequence[Point]) -> str:
     if "unknown" not in caches:
         return text
     salted = all(result.stage.salted for point in points for result in point.results)
-    why = "every prompt began with text of its own" if salted else "WARNING: some prompts may have come from it"
-    return f"{text} (the server does not count it; {why})"
+    why = "every prompt began with text of its own" if salted else "some prompts may have come from it"
+    return f"{text} (WARNING: the server does not count it; {why})"
 
 
 def _and(names: Sequence[str]) -> str:

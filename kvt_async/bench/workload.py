@@ -119,8 +119,16 @@ class FromFile:
         source = read(work.path, system)
         self._items, self._sha256 = source.items, source.sha256
         self.size: int | None = len(self._items)
-        left_out = f"{work.path}: {source.n_without_prompt:,} rows have no human turn and are left out"
-        self.notes: Sequence[str] = (left_out,) if source.n_without_prompt else ()
+        notes = []
+        if source.n_without_prompt:
+            notes.append(f"{work.path}: {source.n_without_prompt:,} rows have no human turn and are left out")
+        named = sum(item.output_tokens is not None for item in self._items)
+        if named and work.output_tokens is not None:
+            notes.append(
+                f"{work.path}: {named:,} rows name a length for their reply; bench.workload.output_tokens is asked for "
+                "instead (null: the file's)"
+            )
+        self.notes: Sequence[str] = notes
         self._default_output = settings.decoding.max_tokens
         self._maker = TextMaker(tokenizer, endpoint=settings.prompt.endpoint, system=system)
 

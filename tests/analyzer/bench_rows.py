@@ -31,7 +31,8 @@ class Sent:
     pending: bool = False  # planned, never sent
     empty: bool = False  # answered without a token
     one_piece: bool = False  # all tokens in one read
-    input_got: int = 50  # prompt tokens by the server's count; 50 are asked for
+    input_got: int = 50  # prompt tokens by the server's count
+    input_asked: int = 50
     output_asked: int | None = None  # None: as many as came
 
 
@@ -117,7 +118,7 @@ def _request(conn: sqlite3.Connection, request_id: str, run_id: str, sent: Sent,
            created_at=WHEN)  # fmt: skip
     due = START + int(sent.due_ms * MS)
     insert(conn, "bench_arrivals", request_id=request_id, session_id="s", phase=sent.phase,
-           offset_ns=due - START if open_loop else None, input_tokens=50,
+           offset_ns=due - START if open_loop else None, input_tokens=sent.input_asked,
            output_tokens=sent.tokens if sent.output_asked is None else sent.output_asked)  # fmt: skip
     if sent.pending:
         return

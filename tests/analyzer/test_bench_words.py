@@ -124,6 +124,18 @@ def test_lengths_are_off_beyond_what_counting_allows(got: int, estimated: bool, 
     assert (sentence(found) is not None) is said
 
 
+def test_a_few_prompts_that_the_server_cut_are_said_where_the_mean_hides_them(tmp_path: Path) -> None:
+    few = [Sent(i * 100, input_got=35 if i % 50 == 0 else 50) for i in range(100)]
+    (point,) = measured(tmp_path, Load(few))
+    assert sentence(point.lengths) == "2 of 100 prompts were read shorter than they were sent"
+
+
+def test_one_count_for_prompts_of_different_lengths_is_a_cut_however_they_were_counted(tmp_path: Path) -> None:
+    sent = [Sent(i * 100, input_asked=40 + i, input_got=50) for i in range(20)]
+    (point,) = measured(tmp_path, Load(sent))
+    assert sentence(point.lengths) == "the server counted 50 tokens for prompts of different lengths: it cuts them"
+
+
 def test_replies_as_long_as_asked_are_no_news(tmp_path: Path) -> None:
     (point,) = measured(tmp_path, Load(steady(20)))
     assert sentence(point.lengths) is None
@@ -217,7 +229,7 @@ def test_the_same_counters_are_known_to_a_sweep_and_to_a_bench(tmp_path: Path) -
 def test_a_cache_that_nobody_counts_is_unknown_and_says_what_follows(tmp_path: Path) -> None:
     (point,) = measured(tmp_path, Load(steady(20, cached=None)))
     assert (
-        "prefix cache unknown (the server does not count it; every prompt began with text of its own)"
+        "prefix cache unknown (WARNING: the server does not count it; every prompt began with text of its own)"
         in (verdict([point])[1])
     )
 

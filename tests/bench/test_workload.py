@@ -188,7 +188,7 @@ def test_sharegpt_is_read_as_it_is_published(tmp_path: Path) -> None:
     ]
     workload = from_file(tmp_path, b"\xef\xbb\xbf" + orjson.dumps(rows, option=orjson.OPT_INDENT_2), "sharegpt.json")
     assert workload.size == 1
-    assert workload.notes == (f"{tmp_path}/sharegpt.json: 2 rows have no human turn and are left out",)
+    assert workload.notes == [f"{tmp_path}/sharegpt.json: 2 rows have no human turn and are left out"]
     (prompt,) = workload.prompts([Place(0, None)])
     assert (prompt.messages[-1]["content"], prompt.output_tokens) == ("Hi", 10)
 
@@ -202,3 +202,11 @@ def test_content_parts_that_are_text_are_joined_and_a_picture_is_refused(tmp_pat
     assert prompt.messages[-1]["content"] == "ab"
     with pytest.raises(ConfigError, match="no prompt is found"):
         from_file(tmp_path, row(*text, {"type": "image_url", "image_url": {"url": "x"}}))
+
+
+def test_lengths_of_a_file_that_are_not_asked_for_are_mentioned(tmp_path: Path) -> None:
+    (tmp_path / "w.jsonl").write_bytes(b'{"prompt": "a", "output_tokens": 4}')
+    workload = load_workload(settings("approx:chars/4", "bench.workload.kind=jsonl",
+                                      f"bench.workload.path={tmp_path}/w.jsonl"))  # fmt: skip
+    (note,) = workload.notes
+    assert "1 rows name a length for their reply; bench.workload.output_tokens is asked for instead" in note

@@ -1,12 +1,12 @@
 """What full cache's answers are worth without what they answer: the floor below which nothing can be lost.
 
-Each answer of full cache is scored once more against the golds of another example of its bin, one that does not share
-its context. What it scores there it owes to the task (few possible answers, a popular one), not to having read the
+Each answer of full cache is scored once more against the golds of another example of its bin, of another context where
+that can be. What it scores there it owes to the task (few possible answers, a popular one), not to having read the
 prompt. Where the task names its choices, one over their number is a floor too; the higher of the two counts.
 
 Headroom = accuracy at full cache minus the floor, paired by example and tested as losses are (bounds.py). A budget can
 lose no more than that, so a loss below the margin means something only where the headroom is proven above the margin.
-An example that has no partner (all of its bin share one context) has a floor of 0.
+An example that is alone in its bin has a floor of 0.
 """
 
 import json
@@ -90,18 +90,18 @@ def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame) -> Floors
 
 
 def partners(bin_idx: Ints, cluster: Ints) -> Ints:
-    """Position of another example of the same bin and of another context, for each: [n]; -1 where there is none.
+    """Position of another example of the same bin, for each: [n]; -1 where it is alone there.
 
     One rotation: a bin's examples, context by context, each take the golds of the one as many places on as its largest
-    context has examples, so every example lends its golds once. Contexts are numbered by their hashes: at random.
+    context has examples, so every example lends its golds once, and to another context unless one holds over half of
+    the bin. Contexts are numbered by their hashes: at random.
     """
     found = np.full(len(bin_idx), -1, dtype=np.int64)
     order = np.lexsort((cluster, bin_idx))
     for members in np.split(order, np.flatnonzero(np.diff(bin_idx[order])) + 1):
-        shift = int(np.bincount(cluster[members]).max()) if len(members) else 0
-        lent = np.roll(members, -shift)
-        other = cluster[lent] != cluster[members]
-        found[members[other]] = lent[other]
+        if len(members) > 1:
+            largest = int(np.bincount(cluster[members]).max())
+            found[members] = np.roll(members, -largest if largest < len(members) else -1)
     return found
 
 

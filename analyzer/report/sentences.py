@@ -55,6 +55,9 @@ def short_verdict(v: Verdict, unit: str) -> str:
     if v.verdict == "cannot_tell":
         safe = "" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}; below: "
         return f"{safe}can't tell" + (f", needs {text.split(',')[0]}" if (text := needed(v, unit, "")) else "")
+    floor = v.detail.get("floor")
+    if v.verdict == "nothing_to_lose" and floor and floor["high"] > v.asked.get("margin", 1.0):
+        return "nothing to lose shown at full cache"
     return _REASONS.get(v.verdict, v.verdict)
 
 
@@ -168,7 +171,7 @@ def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) 
             safe = [v for _, v in rows if v.detail.get("needed", {"claim": "safe"})["claim"] == "safe"]
             pairs = max((v.n_needed or 0 for v in safe), default=0)
             short = pairs > max(v.n for _, v in rows)
-            need = f" (to prove one, about {plural(pairs, 'pair')} per bin are needed)" if short else ""
+            need = f" (to prove one in each, up to about {plural(pairs, 'pair')} per bin are needed)" if short else ""
             return f"{series}: no budget is proven safe in any length bin{need}."
         where = "any" if parts[0][0].startswith("no ") else "every"
         return f"{series}: {parts[0][0]} in {where} length bin."

@@ -79,7 +79,9 @@ def memory(
 ) -> str:
     """What the budget buys in cache bytes or, where no bytes are known, in kept tokens."""
     at = budget(level, unit)
-    if here is None or full is None or not verified:
+    if not verified:
+        return f"Memory of {series} at {at}: not known, because what the server kept is unverified."
+    if here is None or full is None:
         return f"Memory of {series} at {at}: not known, the server gives no evidence of what it kept."
     if here.kv_bytes_p50 is not None and full.kv_bytes_p50 is not None:
         kept = f", {count(here.kept_tokens_p50)} tokens kept" if here.kept_tokens_p50 is not None else ""

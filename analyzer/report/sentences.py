@@ -17,8 +17,8 @@ _REASONS = {
 }
 
 
-def verdict(v: Verdict, unit: str, margin: float) -> str:
-    """The verdict of one series in one sentence (two where the zone is open)."""
+def verdict(v: Verdict, unit: str, margin: float, lengths: str = "") -> str:
+    """The verdict of one series in one sentence (two where the zone is open); `lengths`: of `at_lengths`."""
     m = number(margin)
     if v.verdict == "no_baseline":
         return "No verdict: there is no full-cache run to compare with."
@@ -34,11 +34,11 @@ def verdict(v: Verdict, unit: str, margin: float) -> str:
     if v.verdict == "no_transition_in_range":
         return (
             f"No transition in the tested range: down to {budget(v.safe_budget, unit)}, every budget is proven to lose "
-            f"less than {m} ({plural(v.n, 'pair')})."
+            f"less than {m}{lengths} ({plural(v.n, 'pair')})."
         )
     if v.verdict == "cannot_tell":
-        return f"{_cannot_tell(v, unit, m)}{needs(v, unit, m)}"
-    return f"{_safe(v, unit, m)}{_zone(v, unit, m)}{needs(v, unit, m) if nothing_safe(v) else ''}"
+        return f"{_cannot_tell(v, unit, m, lengths)}{needs(v, unit, m)}"
+    return f"{_safe(v, unit, m, lengths)}{_zone(v, unit, m)}{needs(v, unit, m) if nothing_safe(v) else ''}"
 
 
 def short_verdict(v: Verdict, unit: str) -> str:
@@ -76,8 +76,8 @@ def _nothing(v: Verdict, floor: dict[str, Any], m: str) -> str:
     )
 
 
-def _cannot_tell(v: Verdict, unit: str, m: str) -> str:
-    proven = "" if nothing_safe(v) else f"down to {budget(v.safe_budget, unit)} a loss below {m} is proven; "
+def _cannot_tell(v: Verdict, unit: str, m: str, lengths: str) -> str:
+    proven = "" if nothing_safe(v) else f"down to {budget(v.safe_budget, unit)} a loss below {m} is proven{lengths}; "
     loss = (
         f"a real loss is proven from {budget(v.collapse_budget, unit)} down, but not one beyond {m}"
         if v.collapse_budget is not None
@@ -86,12 +86,12 @@ def _cannot_tell(v: Verdict, unit: str, m: str) -> str:
     return f"Cannot tell with {plural(v.n, 'pair')}: {proven}{loss}."
 
 
-def _safe(v: Verdict, unit: str, m: str) -> str:
+def _safe(v: Verdict, unit: str, m: str, lengths: str) -> str:
     if nothing_safe(v) and not v.detail.get("floor", {}).get("shown", True):
         return f"No budget is called safe, because full cache is not proven to have more than {m} to lose. "
     if nothing_safe(v):
         return f"No budget below full cache is proven to lose less than {m}. "
-    return f"Safe down to {budget(v.safe_budget, unit)}: there and above, the loss is proven to be below {m}. "
+    return f"Safe down to {budget(v.safe_budget, unit)}{lengths}: there and above, the loss is proven to be below {m}. "
 
 
 def _zone(v: Verdict, unit: str, m: str) -> str:
@@ -146,7 +146,10 @@ def ratio(value: float | None, full: float | None) -> float | None:
 
 
 def _moved(lowest: float, v: Verdict | None) -> str:
-    """What is proven of the smallest budget, at the level that the verdict's own claims spend."""
+    """What is proven of the smallest budget, at the level that the verdict's own claims spend; where claims were taken
+    back, how it looks, and no more."""
+    if v is not None and v.verdict == "unverified":
+        return "goes, as measured,"
     if v is not None and v.collapse_budget is not None:
         return "falls"
     gains = v.detail.get("gains") if v is not None else None
@@ -177,6 +180,29 @@ def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) 
         return f"{series}: {parts[0][0]} in {where} length bin."
     told = [f"{text} at {bins[0].lo_tokens:,}–{bins[-1].hi_tokens:,} tokens" for text, bins in parts]
     return f"{series}: {', '.join(told)}."
+
+
+def at_lengths(v: Verdict, rows: Sequence[tuple[Bin, Verdict]], unit: str) -> str:
+    """How far the safe budget of the mean holds in each length bin: ` at every length`, or on average and where it
+    is not proven. Empty where nothing is proven, or there is one length.
+
+    Every length: an intersection of the bins' own claims, so it needs no adjustment; no bin's claim reaches further
+    than its own order of tests.
+    """
+    known = [(b, one) for b, one in rows if one.n]
+    if nothing_safe(v) or len(known) < 2:
+        return ""
+    behind: dict[str, list[str]] = {}
+    for b, one in known:
+        if nothing_safe(one) or not one.judges:
+            behind.setdefault("at no budget", []).append(b.label)
+        elif (one.safe_budget or 0.0) > (v.safe_budget or 0.0):
+            behind.setdefault(f"only to {budget(one.safe_budget, unit)}", []).append(b.label)
+    if not behind:
+        return " at every length"
+    if len(behind.get("at no budget", [])) == len(known):
+        return " on average over lengths, at no single length"
+    return " on average over lengths" + "".join(f", at {listed(labels)} tokens {how}" for how, labels in behind.items())
 
 
 def safe_text(v: Verdict, unit: str) -> str:

@@ -70,7 +70,9 @@ def headline(facts: Facts, verdict: Verdict | None, margin: float) -> str:
             f"{verdict.series}: no verdict, because every request failed at full cache ({full.n:,} of {full.n:,}): "
             "there are no answers to compare. `kvt status` says why they failed."
         )
-    sentence = sentences.verdict(verdict, facts.unit, margin)
+    by_length = [(b, v) for b in facts.bins if (v := facts.verdict(verdict.series, b.bin_idx)) is not None]
+    lengths = sentences.at_lengths(verdict, by_length, facts.unit)
+    sentence = sentences.verdict(verdict, facts.unit, margin, lengths)
     unsure = "Unverified, " if verdict.evidence == "unverified" and verdict.verdict != "unverified" else ""
     other = planned.sentences(verdict.asked.get("planned", {}), margin, verdict.asked.get("alpha", 0.0), verdict.series)
     return f"{unsure}{verdict.series}: {sentence[0].lower()}{sentence[1:]}{' ' if other else ''}{other}"
@@ -237,7 +239,7 @@ def _sure(facts: Facts, settings: Settings) -> list[str]:
     for series in facts.series:
         if text := certainty.noise(paired(facts, series), facts.unit):
             lines.append(f"{series}: {text}")
-    if v is not None and v.n:
+    if v is not None and v.n and v.verdict != "unverified":
         level = certainty.level_text(certainty.chance(v, settings.analysis.alpha))
         lines.append(
             f"{plural(v.n, 'pair')} per budget over {plural(len(facts.bins), 'length bin')}; a wrong “safe” or a wrong "

@@ -85,7 +85,7 @@ class Progress:
         """Everything shown, as numbers."""
         rate, tokens = self.rates()
         left = sum(self.totals) - sum(self.done) - sum(self.failed)
-        ttft = sorted(self.health.ttft_ms)
+        ttft, client = sorted(self.health.ttft_ms), self.health.row()
         return {
             "done": sum(self.done),
             "failed": sum(self.failed),
@@ -100,7 +100,8 @@ class Progress:
             "errors": dict(self.errors),
             "eta_s": left / rate if rate > 0 else None,
             "elapsed_s": time.monotonic() - self._began,
-            "client": self.health.row()["verdict"],
+            "client": client["verdict"],
+            "client_error_ms": client["error_bound_ms"],
         }
 
     async def show(self, quiet: bool) -> None:
@@ -116,14 +117,13 @@ class Progress:
         parts = [f"{now['done']}/{now['total']} done", f"{now['in_flight']} in flight"]
         parts += [f"{now['requests_per_s']:.1f} req/s", f"{now['output_tokens_per_s']:.0f} tok/s"]
         if now["ttft_p50_ms"] is not None:
-            parts.append(f"TTFT p50 {now['ttft_p50_ms']:.0f} ms, p95 {now['ttft_p95_ms']:.0f} ms")
+            error = "" if now["client"] == CLEAN else f" (±{now['client_error_ms']:.0f} ms)"
+            parts.append(f"TTFT p50 {now['ttft_p50_ms']:.0f} ms, p95 {now['ttft_p95_ms']:.0f} ms{error}")
         if now["failed"]:
             parts.append(f"{now['failed']} failed ({_counts(now['failures'])})")
         if now["retries"]:
             parts.append(f"{now['retries']} retries")
         parts.append(f"ETA {_span(now['eta_s'])}")
-        if now["client"] != CLEAN:
-            parts.append(now["client"])
         return ", ".join(parts)
 
 

@@ -138,6 +138,8 @@ def test_no_claim_rests_on_prompts_that_were_cut(tmp_path: Path) -> None:
     first_screen = report.split("## Verdict by series")[0]
     assert first_screen.index("READ SHORT: 120 of 240") < first_screen.index("> **snapkv/aware: unverified: 120 of 240")
     assert "proven to" not in first_screen
+    assert "within its uncertainty" not in first_screen
+    assert "a wrong “safe”" not in first_screen
     assert "verified on every level" not in first_screen.replace("UNVERIFIED", "")
     page = Path(found["report"]["report_html"]).read_text("utf-8")
     assert '<p class="alarm">READ SHORT: 120 of 240 prompts' in page

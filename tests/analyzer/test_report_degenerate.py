@@ -88,7 +88,7 @@ def test_unverified_stands_above_the_verdict_and_in_every_table_of_levels(tmp_pa
     levels = text[text.index("## Levels") : text.index("## Series against")]
     assert levels.count("UNVERIFIED") == 2
     assert "Memory of snapkv aware at" in said(facts)
-    assert "gives no evidence of what it kept" in said(facts)
+    assert "not known, because what the server kept is unverified" in said(facts)
 
 
 def test_without_full_cache_nothing_is_claimed(tmp_path: Path) -> None:

@@ -21,6 +21,29 @@ def test_a_transition_names_safe_budget_zone_and_half_loss_with_its_interval() -
     )
 
 
+def lengths(overall: float | None, *of_bins: float | None) -> str:
+    bins = [Bin(i, 1000 * i + 1, 1000 * (i + 1)) for i in range(len(of_bins))]
+    rows = [
+        (b, verdict("transition", bin_idx=b.bin_idx, safe_budget=safe)) for b, safe in zip(bins, of_bins, strict=True)
+    ]
+    return sentences.at_lengths(verdict("transition", safe_budget=overall), rows, "fraction")
+
+
+def test_safe_at_every_length_leads_only_where_every_length_is_proven() -> None:
+    assert lengths(0.3, 0.3, 0.2, 0.3) == " at every length"
+    assert lengths(0.3, 0.4, 0.2, 0.4) == (" on average over lengths, at 1–1,000 and 2,001–3,000 tokens only to 0.4")
+    assert lengths(0.3, 1.0, 0.4, 0.3) == (
+        " on average over lengths, at 1–1,000 tokens at no budget, at 1,001–2,000 tokens only to 0.4"
+    )
+    assert lengths(0.3, 1.0, 1.0) == " on average over lengths, at no single length"
+    assert lengths(1.0, 0.3, 0.2) == ""  # the mean claims nothing
+    assert lengths(0.3, 0.4) == ""  # one length
+    v = verdict("transition", safe_budget=0.3, zone_high=0.3, zone_low=0.2)
+    assert sentences.verdict(v, "fraction", 0.05, lengths(0.3, 0.4, 0.2)).startswith(
+        "Safe down to 0.3 on average over lengths, at 1–1,000 tokens only to 0.4: there and above"
+    )
+
+
 def test_a_zone_that_is_open_above_or_below_says_so() -> None:
     above = replace(TRANSITION, safe_budget=1.0, zone_high=1.0, half_loss_budget=None)
     assert says(above).startswith(

@@ -22,7 +22,7 @@ def told(holder: Json) -> Any:
     for place in (holder, part(holder, "x_groq")):
         error = place.get("error")
         if not _is_well(error):
-            return error
+            return error if isinstance(error, (str, dict, list)) else holder  # `true` has its words beside it
     base = part(holder, "base_resp")
     if not _is_well(base.get("status_code")):
         return base

@@ -16,8 +16,10 @@ _MS_NAMES = ("retry-after-ms", "x-retry-after-ms", "x-ms-retry-after-ms")
 _NAMES = ("retry-after", "x-retry-after")
 _RESETS = re.compile(r"^(?:(?:x-)?rate-?limit-reset(?:-(?:requests|tokens|after))?|anthropic-ratelimit-[a-z-]+-reset)$")
 _DURATION = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$")
-_WAITS = re.compile(r"^(?:retry|wait)(?:after|delay|in)?(?:s|sec|secs|seconds)?$")  # names in a body, letters alone
-_MS_WAITS = re.compile(r"^(?:retry|wait)(?:after|delay|in)?(?:ms|msec|millis|milliseconds)$")
+_WAITS = re.compile(
+    r"^(?:retry|wait|reset)(?:after|delay|in|time)?(?:s|sec|secs|seconds)?$"
+)  # names in a body, letters alone
+_MS_WAITS = re.compile(r"^(?:retry|wait|reset)(?:after|delay|in)?(?:ms|msec|millis|milliseconds)$")
 _SENTENCE = re.compile(
     r"(?:try again|retry|wait)\D{0,20}?((?:\d+(?:\.\d+)?\s?(?:[dhms]|ms|[a-z]{3,12})(?![a-z]) ?)+)", re.I
 )
@@ -53,7 +55,7 @@ def read_hints(headers: Mapping[str, str], now: datetime | None = None, *, body:
     now = now or datetime.now(UTC)
     wait, reset = _retry_after(headers, now), _reset(headers, now)
     if body is not None:
-        wait = _wait_of_body(body) if wait is None else wait
+        wait = _wait_of_body(body, now) if wait is None else wait
         reset = _reset(_headers_of_body(body), now) if reset is None else reset
     return Hints(wait, reset, _boolean(headers.get("x-should-retry")))
 
@@ -113,7 +115,7 @@ def _until(seconds: float, now: datetime) -> float:
     return seconds - now.timestamp()
 
 
-def _wait_of_body(body: Any) -> float | None:
+def _wait_of_body(body: Any, now: datetime) -> float | None:
     """The first wait that a field names, at whatever depth ({"retryDelay": "2s"}), else one in a sentence ("Please try
     again in 6m0s")."""
     said: float | None = None
@@ -122,7 +124,7 @@ def _wait_of_body(body: Any) -> float | None:
         if _MS_WAITS.match(plain) and (ms := _seconds(value)) is not None:
             return _sane(ms / 1000)
         if _WAITS.match(plain) and (wait := _seconds(value)) is not None:
-            return _sane(wait)
+            return _sane(_until(wait, now))
         if said is None and isinstance(value, str) and (sentence := _SENTENCE.search(value[:2000])):
             amounts = _AMOUNT.findall(sentence[1])
             units = [_UNITS.get(unit.lower(), _UNITS.get(unit.lower()[:3])) for _, unit in amounts]

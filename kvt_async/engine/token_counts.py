@@ -29,11 +29,12 @@ def token_counts(transcript: Transcript) -> TokenCounts:
     usage = transcript.usage
     if usage is None:
         return None, None, None
-    completion = generated(usage)
+    is_streamed = bool(transcript.reasoning)
+    completion = generated(usage, reasoning_streamed=is_streamed)
     if completion is not None and completion <= len(transcript.chunk_ns) and _is_belied(completion, transcript):
         completion = None
         for earlier in reversed(transcript.earlier_usage or ()):
-            count = generated(earlier)
+            count = generated(earlier, reasoning_streamed=is_streamed)
             if count is not None and not _is_belied(count, transcript):
                 transcript.usage = usage = earlier
                 completion = count
@@ -43,14 +44,17 @@ def token_counts(transcript: Transcript) -> TokenCounts:
     return _first(usage, _PROMPT) or None, completion, _cached(usage, transcript.timings)
 
 
-def generated(usage: Json) -> int | None:
-    """Tokens that the server generated, reasoning included, in either dialect."""
+def generated(usage: Json, *, reasoning_streamed: bool = False) -> int | None:
+    """Tokens that the server generated, reasoning included, in either dialect. `reasoning_streamed`: some came, so
+    where none is counted apart and the total holds more than prompt and completion, the rest of it is reasoning."""
     completion = _first(usage, _COMPLETION)
     reasoning = reasoning_tokens(usage)
-    if completion is None or not reasoning:
+    if completion is None or not (reasoning or reasoning_streamed):
         return completion
     total, prompt = as_count(usage.get("total_tokens")), _first(usage, _PROMPT)
     rest = None if total is None or prompt is None else total - prompt
+    if not reasoning:
+        return completion if rest is None else max(completion, rest)
     is_beside = reasoning > completion if rest is None or rest == completion else rest == completion + reasoning
     return completion + reasoning if is_beside or reasoning > completion else completion
 

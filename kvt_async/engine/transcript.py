@@ -275,6 +275,8 @@ class _Other(Struct, frozen=True, gc=False):
 def _index(choice: Json) -> int:
     """Of a choice; 0 where it has none, or one that can't be read."""
     index = choice.get("index")
+    if isinstance(index, float) and index.is_integer():
+        return int(index)
     if isinstance(index, str) and index.isascii() and index.isdecimal() and len(index) < 10:
         return int(index)
     return index if type(index) is int else 0

@@ -40,7 +40,7 @@ async def test_an_index_that_counts_tokens_loses_none(first: int) -> None:
     assert (cut.reply, cut.partial_text) == (None, "w0 w1 w2 w3 ")
 
 
-@pytest.mark.parametrize("index", [0, "0", None, 1, "1", 7])
+@pytest.mark.parametrize("index", [0, "0", 0.0, None, 1, "1", 1.0, 7, -1, "a", True, [1]])
 async def test_the_only_choice_is_ours_whatever_its_index(index: Any) -> None:
     body = events(one(index, "a"), one(index, "b"), one(index, finish="stop"))
     assert await text_of(body) == "ab"

@@ -17,6 +17,8 @@ CHOICE = {"index": 0, "delta": {}, "finish_reason": None}
 OBJECTS: dict[str, dict[str, Any]] = {
     "error": {"error": {"message": "worker died"}},
     "a bare error": {"error": "worker died"},
+    "error: true": {"error": True, "message": "worker died"},
+    "a list of errors": {"error": [{"message": "worker died"}]},
     "object: error": {"object": "error", "message": "worker died"},
     "code and message": {"code": "InternalError", "message": "worker died"},
     "a numeric code": {"code": 500, "message": "worker died"},

@@ -241,6 +241,8 @@ def test_rate_limit_resets_are_read_and_checked_for_sense(headers: dict[str, str
         ({"error": {"details": [{"retryDelay": {"seconds": "3", "nanos": 5}}]}}, 3.0),
         ({"error": {"retry_after": 2}}, 2.0),
         ({"retry_after_ms": 500}, 0.5),
+        ({"error": {"reset_in_seconds": 4}}, 4.0),
+        ({"error": {"reset": (int(NOW.timestamp()) + 30) * 1000}}, 30.0),
         ({"error": {"metadata": {"retryAfterSeconds": "7"}}}, 7.0),
         ({"error": {"message": "Rate limit reached. Please try again in 6m0s. Visit us."}}, 360.0),
         ({"error": {"message": "Please try again in 340ms."}}, 0.34),

@@ -54,6 +54,12 @@ def test_reasoning_is_counted_once_whether_inside_or_beside(fields: Json, comple
     assert counts_of(*words(2), counted(**fields)).completion == completion
 
 
+def test_reasoning_that_came_and_is_counted_in_the_total_alone_is_counted() -> None:
+    usage = counted(prompt_tokens=20, completion_tokens=2, total_tokens=52)
+    assert counts_of(delta(reasoning_content="hm"), *words(2), usage).completion == 32
+    assert counts_of(*words(2), usage).completion == 2  # it never came: not of this stream
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -8,8 +8,8 @@ import polars as pl
 
 from analyzer.bench.facts import Stage, Window
 from kvt_async.contract.lives import Floats, Lives, lives_of
-from kvt_async.contract.throughput import Throughput, closed_loop, nothing, together
-from kvt_async.contract.throughput_open import open_loop
+from kvt_async.contract.throughput import Throughput, nothing, together
+from kvt_async.contract.throughput_open import WHOLE, of_window
 
 
 def throughput(stage: Stage, frame: pl.DataFrame) -> Throughput:
@@ -20,7 +20,10 @@ def throughput(stage: Stage, frame: pl.DataFrame) -> Throughput:
         mine = frame.filter((pl.col("session_id") == window.session_id) & (pl.col("state") != "pending"))
         lives = lives_in(mine, window, is_open=stage.loop == "open")
         if lives.n:
-            parts.append(_of_window(stage, window, lives))
+            whole = window.closed and window.reason in WHOLE
+            until = window.measured_to_ns
+            until_s = None if until is None else (until - window.start_ns) / 1e9
+            parts.append(of_window(lives, stage.concurrency, until_s, whole=whole))
     return together(parts) if parts else nothing("nothing was sent", None)
 
 
@@ -46,15 +49,3 @@ def lives_in(mine: pl.DataFrame, window: Window, *, is_open: bool) -> Lives:
     }  # fmt: skip
     return lives_of({name: np.array(column, dtype=np.float64) for name, column in columns.items()},
                     mine["chunks"].to_list())  # fmt: skip
-
-
-def _of_window(stage: Stage, window: Window, lives: Lives) -> Throughput:
-    whole = window.closed and window.reason in ("finished", "stop_rule")
-    if stage.loop == "open":
-        return open_loop(lives, killed=not whole)
-    measured = lives.begin[lives.measured]
-    if not len(measured):
-        return nothing("no measured request ended", None)
-    until = window.measured_to_ns if whole else None
-    end = None if until is None else (until - window.start_ns) / 1e9
-    return closed_loop(lives, stage.concurrency or 1, float(measured[0]), end)

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from analyzer.bench.points import Point, rate_of
 from analyzer.bench.slo import MET, MISSED
 from analyzer.bench.spread import rate_over_repeats
-from kvt_async.contract.throughput import Rate, growth_bounds
+from kvt_async.contract.throughput import FALSE_LADDERS, Rate, growth_bounds
 
 SUSTAINED_SHARE = 0.95  # of what arrived
 PLATEAU_SHARE = 0.95  # of the output that any higher load gave
 LEAST_SLOWING = 0.5  # on a plateau output grows by less than this power of the load
 LEAST_SPAN = 1.25  # of loads, for a plateau to be seen over
-FALSE_LADDERS = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +95,7 @@ def highest_within(ladder: Sequence[Point]) -> Zone | None:
 
 def kept_up(point: Point) -> Rate:
     """Share of the arrivals that came out answered, as fast as they went in; NaN where it can't be told."""
-    shares = []
-    for result in point.results:
-        done, due = result.rates.requests, result.rates.arrivals
-        if due.value > 0:
-            shares.append(Rate(done.value / due.value, done.se, done.df, done.seconds * due.value))
-    return rate_over_repeats(shares)
+    return rate_over_repeats([result.rates.kept_up for result in point.results])
 
 
 def sustained(point: Point) -> tuple[float, float, float]:

@@ -15,9 +15,6 @@ from kvt_async.contract.chunks import decode_chunks
 from kvt_async.contract.quantile import quantile
 from kvt_async.store.reader import Reader
 
-EDGE = (
-    0.05  # rates are taken between the 5th and the 95th percentile of the instants: ends of a stage are no steady state
-)
 _SQL = """
 SELECT a.session_id AS session, p.request_id IS NOT NULL AS ok, t.start_ns, t.end_ns, t.last_delta_ns, t.first_byte_ns,
        d.first_output_ns AS first_ns,
@@ -64,19 +61,9 @@ class Figures:
         return float(1 - self.ok.mean()) if self.n else 0.0
 
     @cached_property
-    def achieved_share(self) -> float | None:
-        """Of the planned rate: how much slower requests came out than they were to go in; failures came out never."""
-        if self.rate_per_s is None or not self.ok.any():
-            return None if self.rate_per_s is None else 0.0
-        due, out = self._spans(self.begin_ns), self._spans(self.end_ns)
-        return min(1.0, due / out if out > 0 else 1.0) * (1 - self.error_share)
-
-    @cached_property
     def output_per_s(self) -> float:
-        """Output tokens a second, from the first request's start to the last one's end; over windows, sums over sums.
-
-        Not between the edges: replies of one length end in waves, and a window that cuts a wave counts it wrongly.
-        """
+        """Output tokens a second from the first request's start to the last one's end: what the calibration of this
+        client goes by, whose null server is no slower at the edges. Of a server: bench/throughput.py."""
         tokens = seconds = 0.0
         for session in np.unique(self.session[self.ok]):
             mine = self.ok & (self.session == session)
@@ -116,17 +103,6 @@ class Figures:
         found = np.where(full, found, np.inf)
         answer: NDArray[np.float64] = found[~np.isnan(found)]
         return answer
-
-    def _spans(self, instants: NDArray[np.float64]) -> float:
-        """Length of the central part of the answered requests' instants, summed over sessions: each has its clock."""
-        total = 0.0
-        for session in np.unique(self.session[self.ok]):
-            mine = self.ok & (self.session == session) & ~np.isnan(instants)
-            edge = EDGE if mine.sum() >= 2 / EDGE else 0.0
-            if mine.sum() >= 2:
-                low, high = np.quantile(instants[mine], [edge, 1 - edge], method="inverted_cdf")
-                total += float(high - low)
-        return total
 
 
 def stage_figures(reader: Reader, run_id: str, rate_per_s: float | None) -> Figures:

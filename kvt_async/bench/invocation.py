@@ -1,6 +1,7 @@
 """One invocation of `kvt bench`, once its config has been checked: what is left, session, server, stages, end."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,16 +10,18 @@ from kvt_async.bench import calibration
 from kvt_async.bench.canary import harsh_second, questions, spread
 from kvt_async.bench.evidence import Looks
 from kvt_async.bench.figures import stage_figures
-from kvt_async.bench.ladder import Done, Next, broken_rule, next_stage, rung_below
+from kvt_async.bench.ladder import Done, Next, broken_rule, next_stage
 from kvt_async.bench.outage import Outage
 from kvt_async.bench.ready import add_workload, keep_identities, ready, workload_id
 from kvt_async.bench.report import BenchReport, stage_line, stage_summary
 from kvt_async.bench.stage_run import BenchLive, run_stage
-from kvt_async.bench.stages import Left, Stage, make_stage, plan_json, what_is_left
+from kvt_async.bench.stages import Left, Stage, make_stage, plan_json, wanted, what_is_left
+from kvt_async.bench.throughput import stage_throughput
 from kvt_async.bench.workload import Workload
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.throughput_open import WHOLE
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Json, Level
 from kvt_async.run import canary, launch
@@ -135,23 +138,25 @@ class BenchInvocation:
         while step is not None:
             if live.stop.is_set():
                 return self._ending(live)
-            stage, left = self._stage(level, step)
+            stage, left = self._stage(level, step, _latency_s(live, done))
             share = calibration.share(self.settings, step.load, self.workload.mean_output_tokens(), self.ceilings)
             if self._beyond_us(step, share):
                 break
-            self.say(stage_line(stage, left, self.workload))
+            self.say(stage_line(stage, left, self.workload, self._cut(stage, _latency_s(live, done))))
             head = [] if left is not None else await self._register(live, stage, engine_name, share)
             await evidence.keep(stage.run.run_id)
             end = await run_stage(live, stage, left, head, evidence.shown)
-            one = Done(step.load, step.repeat, stage_figures(self.reader, stage.run.run_id, step.load.rate_per_s))
-            if end.reason == "finished":
-                below = rung_below(one, done)
-                end.row["stop_rule"] = rule = broken_rule(bench, one.load, one.figures, below)
-                if rule is not None and step.purpose in ("auto", "list"):
+            one = self._done(stage, step, end.row)
+            whole = end.reason in WHOLE
+            if whole and (rule := broken_rule(bench, one, done)) is not None:
+                end.row["stop_rule"] = rule
+                if step.purpose in ("auto", "list"):
                     self.say(f"stop rule: {rule}")
+            if end.reason == "stop_rule":
+                self.say(f"{stage.name}: bench.max_s ({bench.max_s:g} s) was over before all its requests had begun")
             await live.store.insert("bench_window_ends", end.row)
-            self.say(stage_summary(stage, one.figures))
-            if end.reason != "finished":
+            self.say(stage_summary(stage, one))
+            if not whole:
                 return self._ending(live)
             done.append(one)
             step = next_stage(bench, done)
@@ -238,19 +243,38 @@ class BenchInvocation:
             stage, left = self._stage(level, step)
             if left is None or not left.is_done(stage):
                 break
-            done.append(
-                Done(step.load, step.repeat, stage_figures(self.reader, stage.run.run_id, step.load.rate_per_s))
-            )
+            done.append(self._done(stage, step))
         return done, step
 
-    def _stage(self, level: Level, step: Next) -> tuple[Stage, Left | None]:
+    def _done(self, stage: Stage, step: Next, end: Json | None = None) -> Done:
+        """What a stage has shown; `end`: of its last window, not yet stored."""
+        run_id, load = stage.run.run_id, step.load
+        figures = stage_figures(self.reader, run_id, load.rate_per_s)
+        return Done(load, step.repeat, figures, stage_throughput(self.reader, run_id, load, end))
+
+    def _cut(self, stage: Stage, latency_s: float | None) -> str | None:
+        """Where bench.max_s leaves an open loop's stage shorter than its rates need."""
+        bench, n = self.settings.bench, stage.n_measured
+        if bench.requests != "auto" or n is None or not stage.load.is_open:
+            return None
+        needed = wanted(bench.model_copy(update={"max_s": math.inf}), stage.load, latency_s)
+        return f"cut by bench.max_s ({bench.max_s:g} s) from {needed}" if n < needed else None
+
+    def _stage(self, level: Level, step: Next, latency_s: float | None = None) -> tuple[Stage, Left | None]:
         sql = "SELECT count(*) FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? AND generation = ?"
         n: int = self.reader.value(sql, self.settings.experiment.exp_group_id, self.generation)
-        stage = make_stage(self.settings, self.reader, self.generation, level, step, n)
+        stage = make_stage(self.settings, self.reader, self.generation, level, step, n, latency_s)
         return stage, what_is_left(self.reader, stage)
 
     def _summarise(self) -> None:
         self.report.read(self.reader)
+
+
+def _latency_s(live: BenchLive, done: Sequence[Done]) -> float | None:
+    """Of a request, as far as it is known before a stage: of the first request of all, or of the newest stage."""
+    newest = done[-1].rates.latency if done else math.nan
+    known = [value for value in (live.latency_s, newest) if value is not None and not math.isnan(value)]
+    return max(known, default=None)
 
 
 def for_sending(settings: Settings) -> Settings:

@@ -8,6 +8,7 @@ from typing import Literal
 from kvt_async.bench.figures import Figures
 from kvt_async.bench.loads import Load, load_of
 from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.throughput import FALSE_LADDERS, Throughput, growth_bounds
 
 Purpose = Literal["single", "list", "auto", "search"]
 
@@ -28,6 +29,7 @@ class Done:
     load: Load
     repeat: int
     figures: Figures
+    rates: Throughput
 
 
 def next_stage(bench: Bench, done: Sequence[Done]) -> Next | None:
@@ -55,21 +57,46 @@ def loads_in_sight(bench: Bench) -> list[Load]:
     return [load_of(bench, bench.rate or bench.concurrency or bench.auto.start, is_open=is_open)]
 
 
-def broken_rule(bench: Bench, load: Load, figures: Figures, before: Figures | None) -> str | None:
-    """The stop rule that this stage breaks, as a sentence. `before`: the same repeat at the next lower load."""
-    stop = bench.stop
-    share = figures.achieved_share
-    if stop.achieved_share is not None and share is not None and share < stop.achieved_share:
-        return f"{load.label}: {share:.0%} of the planned rate was achieved, below {stop.achieved_share:.0%}"
+def broken_rule(bench: Bench, one: Done, done: Sequence[Done]) -> str | None:
+    """The stop rule that this stage breaks, as a sentence. `done`: the stages before it.
+
+    A rate breaks a rule only where that is certain: over a whole ladder a rule is said to be broken without being so in
+    at most 2.5% of ladders. Where a rate can't be told the ladder goes on.
+    """
+    stop, load, figures = bench.stop, one.load, one.figures
+    level = 1 - FALSE_LADDERS / max(_n_rungs(bench), 1)
+    if load.is_open and stop.achieved_share is not None and one.rates.kept_up.bound(level) < stop.achieved_share:
+        share = f"{one.rates.kept_up.value:.0%} of the rate"
+        return f"{load.label}: the server kept up with {share}, proven to be below {stop.achieved_share:.0%}"
     if stop.error_share is not None and figures.error_share > stop.error_share:
         return f"{load.label}: {figures.error_share:.0%} failed, above {stop.error_share:.0%}"
     if stop.slo and (missed := missed_objectives(bench, figures)):
         return f"{load.label}: {missed[0]}"
-    if not load.is_open and stop.gain is not None and before is not None and before.output_per_s > 0:
-        gain = figures.output_per_s / before.output_per_s - 1
-        if gain < stop.gain:
-            return f"{load.label}: output grew by {gain:+.1%} over the rung below, less than {stop.gain:.0%}"
+    if load.is_open or stop.gain is None:
+        return None
+    return _no_gain(one, sorted(_lower(one, done), key=lambda d: d.load.size), stop.gain, level)
+
+
+def _no_gain(one: Done, lower: Sequence[Done], gain: float, level: float) -> str | None:
+    """Output grew by less than `gain` a rung: since the rung below, or in the mean since one further down."""
+    if not lower:
+        return None
+    rung = math.log(one.load.size / lower[-1].load.size)
+    for d in reversed(lower):
+        rungs = math.log(one.load.size / d.load.size) / rung
+        if growth_bounds(d.rates.output_tokens, one.rates.output_tokens, level)[1] < rungs * math.log1p(gain):
+            grew = one.rates.output_tokens.value / d.rates.output_tokens.value - 1
+            since = "over the rung below" if d is lower[-1] else f"since {d.load.label}"
+            return f"{one.load.label}: output grew by {grew:+.1%} {since}, proven to be less than {gain:.0%} a rung"
     return None
+
+
+def _n_rungs(bench: Bench) -> int:
+    """How many loads of a ladder a rule may be broken at."""
+    if bench.search_rate:
+        return bench.search.max_stages
+    asked = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
+    return len(asked) if isinstance(asked, list) else bench.auto.max_stages
 
 
 def missed_objectives(bench: Bench, figures: Figures) -> list[str]:
@@ -111,14 +138,13 @@ def _limit(bench: Bench, done: Sequence[Done]) -> float:
     """The lowest load at which a rule holds in every repeat so far: nothing above it is sent."""
     by_load: dict[Load, list[bool]] = {}
     for d in done:
-        by_load.setdefault(d.load, []).append(broken_rule(bench, d.load, d.figures, rung_below(d, done)) is not None)
+        by_load.setdefault(d.load, []).append(broken_rule(bench, d, done) is not None)
     return min((load.size for load, broken in by_load.items() if all(broken)), default=math.inf)
 
 
-def rung_below(one: Done, done: Sequence[Done]) -> Figures | None:
-    """The same repeat at the next lower load."""
-    lower = [d for d in done if d.load.size < one.load.size and d.repeat == one.repeat]
-    return max(lower, key=lambda d: d.load.size).figures if lower else None
+def _lower(one: Done, done: Sequence[Done]) -> list[Done]:
+    """The same repeat at lower loads."""
+    return [d for d in done if d.load.size < one.load.size and d.repeat == one.repeat]
 
 
 def _auto(bench: Bench, done: Sequence[Done], *, is_open: bool) -> Next | None:
@@ -139,8 +165,8 @@ def _holds(bench: Bench, stages: Sequence[Done]) -> bool:
     """Most repeats keep every objective, the planned rate and the share of errors."""
     kept = 0
     for d in stages:
-        share, stop = d.figures.achieved_share, bench.stop
-        late = stop.achieved_share is not None and share is not None and share < stop.achieved_share
+        stop = bench.stop
+        late = stop.achieved_share is not None and d.rates.kept_up.value < stop.achieved_share  # NaN: not used
         wrong = stop.error_share is not None and d.figures.error_share > stop.error_share
         kept += not (late or wrong or missed_objectives(bench, d.figures))
     return kept * 2 > len(stages)

@@ -20,7 +20,7 @@ from kvt_async.store.reader import Reader
 
 
 async def ready(live: BenchLive, endpoints: Sequence[str], levels: Sequence[Level]) -> list[Json]:
-    """One prompt of its own to every endpoint, and who answers.
+    """One prompt of its own to every endpoint, and who answers; how long the slowest took is kept for the plans.
 
     Raises ServerError where nobody does or the reply is a failure, ConfigError where the request or the key is refused.
     """
@@ -37,6 +37,8 @@ async def ready(live: BenchLive, endpoints: Sequence[str], levels: Sequence[Leve
                     where=attempt.endpoint,
                     do="Nothing of the bench was sent. Is the model loaded, and do the lengths fit its context?",
                 )
+            stretch = max(1.0, live.workload.mean_output_tokens() / max(prompt.output_tokens, 1))
+            live.latency_s = max(live.latency_s or 0.0, attempt.latency_s * stretch)
     found = await server.identities(live.sender, endpoints, live.settings.model.name)
     return [{**one, "engine_name": server.engine_name(one)} for one in found]
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from kvt_async.bench import calibration
-from kvt_async.bench.figures import Figures
-from kvt_async.bench.ladder import loads_in_sight
-from kvt_async.bench.stages import Left, Stage
+from kvt_async.bench.ladder import Done, loads_in_sight
+from kvt_async.bench.stages import Left, Stage, wanted
 from kvt_async.bench.workload import Workload
 from kvt_async.contract.errors import ConfigError, FailuresStandError, InterruptedByUserError, ServerError
 from kvt_async.contract.settings import Settings
@@ -21,6 +20,7 @@ SELECT u.run_id, s.stage_idx, s.load, s.level, u.repeat_idx, s.n_measured,
        count(*) FILTER (WHERE b.phase = 'measured' AND p.request_id IS NOT NULL) AS answered,
        count(*) FILTER (WHERE b.phase = 'measured' AND p.request_id IS NULL AND g.request_id IS NOT NULL) AS failed,
        (SELECT count(*) FROM bench_windows w WHERE w.run_id = u.run_id) AS windows,
+       EXISTS (SELECT 1 FROM bench_window_ends e WHERE e.run_id = u.run_id AND e.reason = 'stop_rule') AS cut,
        (SELECT e.stop_rule FROM bench_window_ends e WHERE e.run_id = u.run_id ORDER BY e.ended_at DESC LIMIT 1)
            AS stop_rule
 FROM bench_stages s JOIN runs u USING (run_id) JOIN requests r USING (run_id) JOIN bench_arrivals b USING (request_id)
@@ -53,7 +53,8 @@ class BenchReport:
 
     @property
     def pending(self) -> int:
-        return sum(stage["planned"] - stage["answered"] - stage["failed"] for stage in self.stages)
+        """Owed: what bench.max_s left out is not."""
+        return sum(stage["planned"] - stage["answered"] - stage["failed"] for stage in self.stages if not stage["cut"])
 
     @property
     def exit_code(self) -> int:
@@ -87,10 +88,10 @@ class BenchReport:
         return [*out, f"  {self.db}"]
 
 
-def stage_line(stage: Stage, left: Left | None, workload: Workload) -> str:
-    """As a stage begins."""
+def stage_line(stage: Stage, left: Left | None, workload: Workload, cut: str | None = None) -> str:
+    """As a stage begins; `cut`: why it has fewer requests than its rates need."""
     n = f"{stage.n_measured} requests" if stage.n_measured is not None else f"{stage.duration_s:g} s"
-    text = f"{stage.name}: {n}, {stage.n_warm_up} to warm up"
+    text = f"{stage.name}: {n}" + (f" ({cut})" if cut else "") + f", {stage.n_warm_up} to warm up"
     if left is not None:
         text += f"; resumed, {len(left.seqs)} are left of it: a window of its own, with its own warm-up"
     if workload.size is not None and (stage.n_measured or 0) + stage.n_warm_up > workload.size:
@@ -99,12 +100,17 @@ def stage_line(stage: Stage, left: Left | None, workload: Workload) -> str:
     return text
 
 
-def stage_summary(stage: Stage, figures: Figures) -> str:
-    """As a stage ends: its failures, and plain percentiles of what was answered."""
+def stage_summary(stage: Stage, one: Done) -> str:
+    """As a stage ends: its failures, its rates, and plain percentiles of what was answered."""
+    figures, rates = one.figures, one.rates
     parts = [f"{stage.name}: {int(figures.ok.sum())} answered, {int((~figures.ok).sum())} failed"]
-    if (share := figures.achieved_share) is not None:
-        parts.append(f"{share:.0%} of the planned rate achieved")
-    parts.append(f"{figures.output_per_s:.0f} output tok/s")
+    if rates.reason is not None:
+        needs = f"; about {rates.n_needed:,} requests would" if rates.n_needed else ""
+        parts.append(f"rates cannot be told ({rates.reason}{needs})")
+    else:
+        if stage.load.is_open:
+            parts.append(f"the server kept up with {min(rates.kept_up.value, 1):.0%}")
+        parts.append(f"{rates.requests.value:.3g} requests/s, {rates.output_tokens.value:.0f} output tok/s")
     for metric in ("ttft", "tpot", "latency"):
         p50, p99 = (figures.value(f"{metric}_{stat}_ms", of_answered=True) for stat in ("p50", "p99"))
         if not math.isnan(p50):
@@ -117,7 +123,7 @@ def estimate(settings: Settings, workload: Workload, levels: Sequence[Level], kn
     bench, out = settings.bench, workload.mean_output_tokens()
     stages = []
     for load in loads_in_sight(bench):
-        n: float = bench.requests
+        n: float = wanted(bench, load, None)
         if bench.duration_s is not None:
             n = load.rate_per_s * bench.duration_s if load.rate_per_s else math.nan
         seconds = bench.duration_s or (n / load.rate_per_s if load.rate_per_s else math.nan)

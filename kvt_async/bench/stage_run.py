@@ -27,7 +27,7 @@ from kvt_async.run.pipeline import first_error
 from kvt_async.store.rows import Row, rows_of_give_ups
 from kvt_async.store.writer import Writer
 
-LEAD_NS = 50_000_000  # between the window's row on disk and the first instant of its schedule
+LEAD_NS = 50_000_000  # open loop: between the window's row on disk and the first instant of its schedule
 
 
 @dataclass(slots=True)
@@ -44,6 +44,7 @@ class BenchLive:
     log: RunLog
     quiet: bool
     stop: asyncio.Event
+    latency_s: float | None = None  # of the longest first request, before any load
 
 
 @dataclass(slots=True)
@@ -97,7 +98,8 @@ async def run_stage(
                 if stage.load.is_open:
                     await window.open_loop(jobs, start_ns, stage.max_in_flight)
                 else:
-                    await window.closed_loop(jobs, stage.load.concurrency or 1, duration_s)
+                    most_s = bench.max_s if bench.requests == "auto" and duration_s is None else None
+                    await window.closed_loop(jobs, stage.load.concurrency or 1, duration_s, most_s)
         except BaseExceptionGroup as errors:
             raise first_error(errors) from errors
         except asyncio.CancelledError:
@@ -117,7 +119,8 @@ async def run_stage(
         for row in await asyncio.to_thread(sampler.rows, live.session_id, stage.run.run_id):
             await store.insert("server_samples", row)
         await _keep_health(live, stage, client, view)
-        return StageEnd(_reason(live), _end_row(live, stage, tally, drained_ns, client))
+        row = _end_row(live, stage, tally, drained_ns, client)
+        return StageEnd(row["reason"], row)
 
 
 async def _planned(maker: Maker, stage: Stage, left: Left | None) -> tuple[list[Planned], list[Planned], int]:
@@ -134,8 +137,8 @@ async def _planned(maker: Maker, stage: Stage, left: Left | None) -> tuple[list[
 async def _open(
     live: BenchLive, stage: Stage, left: Left | None, n_planned: int | None, duration_s: float | None
 ) -> int:
-    """Write the window's row; return its start."""
-    start_ns = time.perf_counter_ns() + LEAD_NS
+    """Write the window's row; return its start. A closed loop, which has no schedule to wait for, begins at once."""
+    start_ns = time.perf_counter_ns() + (LEAD_NS if stage.load.is_open else 0)
     await live.store.insert(
         "bench_windows",
         {
@@ -187,8 +190,8 @@ def _end_row(live: BenchLive, stage: Stage, tally: Tally, drained_ns: int, clien
         "late_max_ms": tally.late_max_ms,
         "n_held": tally.n_held,
         "peak_in_flight": tally.peak_in_flight,
-        "reason": _reason(live),
-        "stop_rule": None,
+        "reason": "stop_rule" if tally.cut and _reason(live) == "finished" else _reason(live),
+        "stop_rule": f"bench.max_s ({live.settings.bench.max_s:g} s) was over" if tally.cut else None,
         "client_json": orjson.dumps(client).decode(),
         "ended_at": utc_now(),
     }

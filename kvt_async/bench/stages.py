@@ -1,5 +1,6 @@
 """A stage: its plan, its place in the store, and what of it is still to be sent."""
 
+import math
 import secrets
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from kvt_async.contract.errors import ContractMismatchError
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.secrets import matches
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.throughput import WANTED_LATENCIES, WANTED_REQUESTS, WANTED_ROUNDS
 from kvt_async.records import Json, Level
 from kvt_async.run.levels import label, make_levels
 from kvt_async.run.session import Run, difference, level_identity, make_run_id
@@ -96,28 +98,32 @@ def bench_levels(settings: Settings) -> list[Level]:
     ]  # fmt: skip
 
 
-def make_stage(settings: Settings, reader: Reader, generation: int, level: Level, step: Next, stage_idx: int) -> Stage:
-    """The stage of a step, as it is stored or as it will be.
+def make_stage(
+    settings: Settings, reader: Reader, generation: int, level: Level, step: Next, stage_idx: int,
+    latency_s: float | None = None,
+) -> Stage:  # fmt: skip
+    """The stage of a step, as it is stored or as it will be; `latency_s`: of a request, as far as it is known by then.
 
-    Raises ContractMismatchError where one of its name was planned otherwise.
+    Raises ContractMismatchError where one of its name was planned otherwise. How many requests `auto` and a warm-up of
+    rate x latency come to is no plan of the config's: what is stored of them holds.
     """
     bench, load, group = settings.bench, step.load, settings.experiment.exp_group_id
     series = f"{level.series}, {load.label}" if bench.levels else load.label
     named = replace(level, series=series, repeat_idx=step.repeat, level_idx=stage_idx)
     run_id = make_run_id(group, generation, replace(named, is_full=named.is_full and not bench.levels))
     stored = reader.rows("SELECT run_id, apply_json FROM runs WHERE run_id = ?", run_id)
-    n_warm_up = _n_warm_up(bench, load)
-    by_time = bench.duration_s is not None
-    n_measured = None if by_time and not load.is_open else bench.requests
-    if by_time and load.is_open:
-        assert bench.duration_s is not None
-        n_measured = n_within(load, n_warm_up, bench.duration_s, (bench.seed, step.repeat))
+    n_warm_up = _n_warm_up(bench, load, latency_s)
+    rows = reader.rows("SELECT * FROM bench_stages WHERE run_id = ?", run_id)
+    if rows and load.is_open and rows[0]["n_warm_up"] >= bench.warm_up.requests > 0:
+        n_warm_up = rows[0]["n_warm_up"]
+    n_measured = _n_measured(bench, step, n_warm_up, latency_s)
+    if rows and bench.requests == "auto" and bench.duration_s is None and rows[0]["n_measured"] is not None:
+        n_measured = rows[0]["n_measured"]
     stage = Stage(
         Run(run_id, named, bool(stored)), label(level) if bench.levels else None, load, step.repeat, step.purpose,
         stage_idx, n_warm_up, n_measured, bench.duration_s, bench.seed,
         secrets.token_hex(6) if bench.salt else None, bench.max_in_flight if load.is_open else None,
     )  # fmt: skip
-    rows = reader.rows("SELECT * FROM bench_stages WHERE run_id = ?", run_id)
     if not rows:
         return stage
     had = {name: rows[0][name] for name in COMPARED} | orjson.loads(stored[0]["apply_json"])
@@ -133,10 +139,34 @@ def make_stage(settings: Settings, reader: Reader, generation: int, level: Level
     return replace(stage, salt=rows[0]["salt"], purpose=rows[0]["purpose"], stage_idx=rows[0]["stage_idx"])
 
 
-def _n_warm_up(bench: Bench, load: Load) -> int:
-    if load.is_open:
-        return bench.warm_up.requests
-    return max(bench.warm_up.requests, bench.warm_up.rounds * (load.concurrency or 0))
+def _n_warm_up(bench: Bench, load: Load, latency_s: float | None) -> int:
+    """Open loop: until as many are under way as the rate keeps under way."""
+    asked = bench.warm_up.requests
+    if load.rate_per_s is None:
+        return max(asked, bench.warm_up.rounds * (load.concurrency or 0))
+    if asked == 0 or latency_s is None:
+        return asked
+    return max(asked, math.ceil(bench.warm_up.latencies * load.rate_per_s * latency_s))
+
+
+def _n_measured(bench: Bench, step: Next, n_warm_up: int, latency_s: float | None) -> int | None:
+    """None: as many as go in bench.duration_s."""
+    if bench.duration_s is not None:
+        if step.load.is_open:
+            return n_within(step.load, n_warm_up, bench.duration_s, (bench.seed, step.repeat))
+        return None
+    return wanted(bench, step.load, latency_s)
+
+
+def wanted(bench: Bench, load: Load, latency_s: float | None) -> int:
+    """bench.requests; `auto`: 12 rounds of a closed loop, of an open one 6 latencies, and at least 100 of either. An
+    open loop's are cut where they would fall due beyond bench.max_s, a closed loop's as it runs."""
+    if bench.requests != "auto":
+        return bench.requests
+    if load.rate_per_s is None:
+        return max(WANTED_REQUESTS, WANTED_ROUNDS * (load.concurrency or 1))
+    n = max(WANTED_REQUESTS, math.ceil(WANTED_LATENCIES * load.rate_per_s * (latency_s or 0.0)) + 1)
+    return max(1, min(n, int(load.rate_per_s * bench.max_s)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +178,14 @@ class Left:
     n_windows: int
     attempts: dict[int, int]  # seq -> attempts stored
     measured_s: float  # closed loop by duration: measured so far
+    cut: bool = False  # by bench.max_s: what was not begun isn't owed
 
     def is_done(self, stage: Stage) -> bool:
         """Nothing of the stage is owed any more."""
         if stage.n_measured is None:
             assert stage.duration_s is not None
             return self.n_windows > 0 and not self.seqs and self.measured_s >= stage.duration_s * 0.999
-        return not self.seqs
+        return not self.seqs or self.cut
 
 
 def what_is_left(reader: Reader, stage: Stage) -> Left | None:
@@ -176,7 +207,8 @@ def what_is_left(reader: Reader, stage: Stage) -> Left | None:
     attempts = {row["seq"]: row["n_attempts"] for row in rows if row["n_attempts"]}
     n_windows = reader.value("SELECT count(*) FROM bench_windows WHERE run_id = ?", run_id)
     next_seq = max((row["seq"] for row in rows), default=-1) + 1
-    return Left(seqs, max(next_seq, stage.n_measured or 0), n_windows, attempts, _measured_s(reader, run_id))
+    cut = bool(reader.rows("SELECT 1 FROM bench_window_ends WHERE run_id = ? AND reason = 'stop_rule'", run_id))
+    return Left(seqs, max(next_seq, stage.n_measured or 0), n_windows, attempts, _measured_s(reader, run_id), cut)
 
 
 def _measured_s(reader: Reader, run_id: str) -> float:
@@ -205,6 +237,7 @@ def plan_json(settings: Settings, share_of_ceiling: dict[str, Any] | None) -> Js
         "drain_s": bench.drain_s,
         "late_ms": bench.late_ms,
         "repeats": bench.repeats,
+        **({"requests": "auto", "max_s": bench.max_s} if bench.requests == "auto" else {}),
         "stream": settings.engine.stream,
         "engine_loop": settings.engine.loop,
         "timeouts": settings.engine.timeouts.model_dump(mode="json"),

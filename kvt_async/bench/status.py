@@ -3,7 +3,8 @@
 from kvt_async.bench.figures import stage_figures
 from kvt_async.bench.ladder import Done, Next, ahead
 from kvt_async.bench.loads import Load
-from kvt_async.bench.stages import bench_levels
+from kvt_async.bench.stages import bench_levels, wanted
+from kvt_async.bench.throughput import stage_throughput
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.paths import run_paths
@@ -14,7 +15,8 @@ from kvt_async.run.levels import label
 from kvt_async.store.reader import Reader
 
 _STAGES = """
-SELECT s.*, u.repeat_idx, count(b.request_id) AS requests,
+SELECT s.*, EXISTS (SELECT 1 FROM bench_window_ends e WHERE e.run_id = s.run_id AND e.reason = 'stop_rule') AS cut,
+       u.repeat_idx, count(b.request_id) AS requests,
        count(p.request_id) AS responses, count(g.request_id) AS failures
 FROM bench_stages s JOIN runs u USING (run_id) JOIN requests r USING (run_id)
 LEFT JOIN bench_arrivals b ON b.request_id = r.request_id AND b.phase = 'measured'
@@ -38,6 +40,8 @@ def stages(reader: Reader, settings: Settings, generation: int) -> list[Json]:
     done: dict[str | None, list[Done]] = {}
     for row in rows:
         planned = max(row["n_measured"] or 0, row["requests"])
+        if row["cut"]:  # what bench.max_s left out is not owed
+            planned = row["responses"] + row["failures"]
         pending = planned - row["responses"] - row["failures"]
         found.append({
             "level": _name(row["level"], row["load"], row["repeat_idx"]), "run_id": row["run_id"], "planned": planned,
@@ -45,7 +49,8 @@ def stages(reader: Reader, settings: Settings, generation: int) -> list[Json]:
         })  # fmt: skip
         load = Load(row["rate_per_s"], row["concurrency"], row["arrival"] or "poisson", row["burstiness"] or 1.0)
         figures = stage_figures(reader, row["run_id"], row["rate_per_s"])
-        done.setdefault(row["level"], []).append(Done(load, row["repeat_idx"], figures))
+        rates = stage_throughput(reader, row["run_id"], load)
+        done.setdefault(row["level"], []).append(Done(load, row["repeat_idx"], figures, rates))
     return found + _to_come(settings, done)
 
 
@@ -62,7 +67,7 @@ def _to_come(settings: Settings, done: dict[str | None, list[Done]]) -> list[Jso
 
 
 def _not_begun(bench: Bench, level: str | None, step: Next) -> Json:
-    load, n = step.load, bench.requests
+    load, n = step.load, wanted(bench, step.load, None)
     if bench.duration_s is not None:
         n = round(load.rate_per_s * bench.duration_s) if load.rate_per_s is not None else 0
     counts = dict.fromkeys(("requests", "responses", "failures"), 0)

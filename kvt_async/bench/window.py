@@ -43,6 +43,7 @@ class Tally:
     n_held: int = 0
     in_flight: int = 0
     peak_in_flight: int = 0
+    cut: bool = False  # requests were left when `most_s` was over
 
 
 @dataclass(slots=True)
@@ -88,8 +89,11 @@ class Window:
                     self._keep(group.create_task(self._send(job, due_ns, slots)))
                 self._all_sent.set()
 
-    async def closed_loop(self, jobs: AsyncIterator[Job], concurrency: int, duration_s: float | None) -> None:
-        """Keep `concurrency` requests in flight until the jobs end, or `duration_s` after the first measured one."""
+    async def closed_loop(
+        self, jobs: AsyncIterator[Job], concurrency: int, duration_s: float | None, most_s: float | None = None
+    ) -> None:
+        """Keep `concurrency` requests in flight until the jobs end, or `duration_s` after the first measured one;
+        `most_s`: the same of a window whose jobs should have ended by then."""
         tally, turn = self.tally, asyncio.Lock()
 
         async def work() -> None:
@@ -99,7 +103,10 @@ class Window:
                 now, begun = time.perf_counter_ns(), tally.measured_from_ns
                 if self.stop.is_set():
                     return
-                if job is None or (duration_s is not None and begun is not None and now - begun > duration_s * 1e9):
+                passed_s = 0.0 if begun is None else (now - begun) / 1e9
+                if job is not None and most_s is not None and passed_s > most_s:
+                    tally.cut, job = True, None
+                if job is None or (duration_s is not None and passed_s > duration_s):
                     tally.measured_to_ns = tally.measured_to_ns or now  # from here on a slot stays empty
                     self._all_sent.set()
                     return

@@ -84,15 +84,16 @@ class Workload(Section):
 class WarmUp(Section):
     """Prompts outside of the measured set at the head of each stage, handed over without draining."""
 
-    requests: Annotated[int, Field(ge=0, le=MOST_REQUESTS)] = 10  # open loop: the first arrivals of the schedule
+    requests: Annotated[int, Field(ge=0, le=MOST_REQUESTS)] = 10  # open loop: at least; 0: none
+    latencies: Annotated[float, Field(ge=0, le=1000)] = 1.25  # open loop: at least rate x so many, unless requests is 0
     rounds: Annotated[int, Field(ge=0, le=1000)] = 1  # closed loop: at least so many times the concurrency
 
 
 class Stop(Section):
     """When a ladder of loads ends: no higher one is sent once a rule holds for every repeat. null switches one off."""
 
-    achieved_share: Share | None = 0.9  # open loop: fewer requests a second finished than this share of the planned
-    gain: Annotated[float, Field(ge=0)] | None = 0.03  # closed loop: output grew by less than this share over one rung
+    achieved_share: Share | None = 0.9  # open loop: proven to keep up with less of what arrives
+    gain: Annotated[float, Field(ge=0)] | None = 0.03  # closed loop: proven to give less more output a rung
     error_share: Share | None = 0.1  # more failures than this share
     slo: bool = False  # an objective of bench.slo is missed
 
@@ -132,7 +133,8 @@ class Bench(Section):
     search_rate: bool = False  # SLO search
     arrival: Literal["constant", "poisson", "gamma"] = "poisson"
     burstiness: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
-    requests: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = 100
+    requests: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] | Literal["auto"] = "auto"  # measured; see docs/BENCH.md
+    max_s: Seconds = 600  # requests: auto begins nothing later than this into the measured part
     duration_s: Seconds | None = None
     repeats: Annotated[int, Field(ge=1, le=10_000)] = 1
     seed: int = 1337

@@ -24,6 +24,7 @@ FEWEST_REQUESTS = 10
 WANTED_LATENCIES = 6.0  # open loop: what bench.requests: auto asks for
 WANTED_ROUNDS = 12  # closed loop: the same
 WANTED_REQUESTS = 100
+FALSE_LADDERS = 0.025  # of which something may be said that isn't so
 RESOLUTION = 0.001  # no rate is known better than this, nor than one request in n
 FEWEST_FOR_LENGTHS = 20  # requests with which the part of the lengths is told apart from the rest
 MOST_BATCHES = 20
@@ -73,6 +74,7 @@ class Throughput:
     output_tokens: Rate
     total_tokens: Rate
     arrivals: Rate
+    kept_up: Rate  # open: share of the arrivals that came out answered, as fast as they went in; closed: NaN
     by_share: float
     by_arrival: float
     spread: bool
@@ -126,7 +128,7 @@ def closed_loop(lives: Lives, concurrency: int, begin: float, end: float | None)
     if done.value > 0 and abs(math.log(max(by_share, 1e-300) / done.value)) > _edges(life[inside], n, concurrency):
         text = f"counted by their lives {by_share:.4g} requests/s were done, by Little's law {done.value:.4g}"
         return nothing(f"{text}: the load was not steady", 2 * n, seconds, mean, n)
-    return Throughput(seconds, mean, n, done, fed, made, total, begun, by_share, by_arrival, lives.spread)
+    return Throughput(seconds, mean, n, done, fed, made, total, begun, UNKNOWN, by_share, by_arrival, lives.spread)
 
 
 def together(parts: Sequence[Throughput]) -> Throughput:
@@ -141,8 +143,8 @@ def together(parts: Sequence[Throughput]) -> Throughput:
     def joint(name: str) -> Rate:
         rates: list[Rate] = [getattr(part, name) for part in told]
         value = sum(rate.value * rate.seconds for rate in rates) / seconds
-        if value <= 0:
-            return Rate(0.0, rates[0].se, rates[0].df, seconds)
+        if not value > 0:
+            return Rate(value, rates[0].se, rates[0].df, seconds)
         errors = [rate.value * rate.seconds / (value * seconds) * rate.se for rate in rates]
         return Rate(value, math.hypot(*errors), min(rate.df for rate in rates), seconds)
 
@@ -151,8 +153,8 @@ def together(parts: Sequence[Throughput]) -> Throughput:
 
     return Throughput(
         seconds, mean("latency"), sum(part.n for part in told), joint("requests"), joint("input_tokens"),
-        joint("output_tokens"), joint("total_tokens"), joint("arrivals"), mean("by_share"), mean("by_arrival"),
-        any(part.spread for part in told),
+        joint("output_tokens"), joint("total_tokens"), joint("arrivals"), joint("kept_up"), mean("by_share"),
+        mean("by_arrival"), any(part.spread for part in told),
     )  # fmt: skip
 
 
@@ -161,7 +163,7 @@ def nothing(
 ) -> Throughput:
     """Cannot tell."""
     no = UNKNOWN
-    return Throughput(seconds, latency, n, no, no, no, no, no, math.nan, math.nan, False, reason, n_needed)
+    return Throughput(seconds, latency, n, no, no, no, no, no, no, math.nan, math.nan, False, reason, n_needed)
 
 
 def growth_bounds(low: Rate, high: Rate, level: float) -> tuple[float, float]:

@@ -1,10 +1,12 @@
 """The rate that a server kept up with in an open loop; the closed one and what both share: contract/throughput.py."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from kvt_async.contract.lives import Floats, Ints, Lives
+from kvt_async.contract.student import t_quantile
 from kvt_async.contract.throughput import (
     FEWEST_LATENCIES,
     FEWEST_REQUESTS,
@@ -13,6 +15,7 @@ from kvt_async.contract.throughput import (
     WANTED_REQUESTS,
     Rate,
     Throughput,
+    closed_loop,
     floor,
     nothing,
     too_short,
@@ -20,10 +23,23 @@ from kvt_async.contract.throughput import (
     weights,
 )
 
+WHOLE = ("finished", "stop_rule")  # bench_window_ends.reason of windows in which nothing was broken off
 KEPT_UP = 0.95  # share of the arrivals that must come out, as fast as they go in
 LEVEL = 0.975  # one-sided, for calling a server behind
 FEWEST_CELLS = 8
+FIRST_FEW = 3
 SLOW_MEMORY = 0.7  # how much of a random walk is in a queue near its server's capacity, by simulation
+
+
+def of_window(lives: Lives, concurrency: int | None, until_s: float | None, *, whole: bool) -> Throughput:
+    """`concurrency` None: open loop. `until_s`: the first place stayed empty (closed); `whole` False: the window was
+    killed or interrupted, and what was under way is missing."""
+    if concurrency is None:
+        return open_loop(lives, killed=not whole)
+    measured = lives.begin[lives.measured]
+    if not len(measured):
+        return nothing("no measured request ended", None)
+    return closed_loop(lives, concurrency, float(measured[0]), until_s if whole else None)
 
 
 def open_loop(lives: Lives, *, killed: bool = False) -> Throughput:
@@ -32,14 +48,30 @@ def open_loop(lives: Lives, *, killed: bool = False) -> Throughput:
     Whether the server kept up is judged by its debt: requests that would be over by now, had each taken as long as
     requests of its length took at the window's head, less those that are over. A constant latency of any length makes
     no debt; a queue makes one that grows with every second. Share kept up with = 1 - growth of the debt / arrivals.
+
+    A server that is far behind from the first second on has no head to go by: its window is too short for the latency
+    that its queue makes. It is told where the fastest of the first few requests as the measure, and the second half of
+    the window alone, prove it.
     """
-    due, took = lives.begin, lives.finished - lives.begin
-    head = np.flatnonzero(lives.ok)[: max(FEWEST_REQUESTS, lives.n // 10)]
-    if not len(head):
+    answered = np.flatnonzero(lives.ok)
+    if not len(answered):
         return _nothing_answered(lives)
+    found, _ = _from_head(lives, answered[: max(FEWEST_REQUESTS, lives.n // 10)], killed=killed)
+    if found.reason is None:
+        return found
+    took = lives.finished - lives.begin
+    fastest = answered[:FIRST_FEW][[int(took[answered[:FIRST_FEW]].argmin())]]
+    later, behind = _from_head(lives, fastest, killed=killed, half=True)
+    return later if behind else found
+
+
+def _from_head(lives: Lives, head: Ints, *, killed: bool, half: bool = False) -> tuple[Throughput, bool]:
+    """(throughput, whether the server is proven to be behind). `head`: the requests that show what is usual; `half`:
+    look at the second half of the window alone."""
+    due, took = lives.begin, lives.finished - lives.begin
     usual = _usual(lives, took, head)
     latency = float(np.median(took[head]))
-    until = float((lives.end - took.max()).max()) if killed else math.inf
+    until = float(lives.end.max() - took.max()) if killed else math.inf
     inside = lives.measured & (due >= due[0] + latency) & (due <= until)
     n = int(inside.sum())
     planned = due[lives.measured] if lives.measured.any() else due
@@ -47,28 +79,35 @@ def open_loop(lives: Lives, *, killed: bool = False) -> Throughput:
     pace = (len(planned) - 1) / span if span > 0 else 0.0
     wanted = max(WANTED_REQUESTS, math.ceil(WANTED_LATENCIES * latency * pace))
     if n < 2:
-        return nothing("no request fell due after the server was full", wanted, latency=latency)
+        return nothing("no request fell due after the server was full", wanted, latency=latency), False
     a, b = float(due[inside][0]), float(due[inside][-1])
     seconds = b - a
     if n < FEWEST_REQUESTS or seconds < FEWEST_LATENCIES * latency:
-        return nothing(too_short(n, seconds, latency), wanted if n < wanted else 2 * n, seconds, latency, n)
+        needed = wanted if n < wanted else 2 * n
+        return nothing(too_short(n, seconds, latency), needed, seconds, latency, n), False
+    if half:
+        inside &= due >= (a + b) / 2
+        a, n = float(due[inside][0]), int(inside.sum())
+        seconds = b - a
     arrivals = Rate((n - 1) / seconds, floor(n), math.inf, seconds)
     grid = np.linspace(a, b, max(FEWEST_CELLS, min(MOST_BATCHES, int(seconds / max(latency, 1e-9)))) + 1)
     over, owed = _by(lives.finished, grid), _by(due + usual, grid)
     df = float(len(grid) - 3)
-    kept = Rate(1 - float(np.diff((owed - over)[[0, -1]])[0]) / (n - 1), df=df, seconds=seconds)
-    strays = max(_wander(owed - over, grid), SLOW_MEMORY * _walk(owed - over))
-    error = max(strays / ((n - 1) * max(kept.value, 1 / n)), floor(n))
+    kept = max(1 - float(np.diff((owed - over)[[0, -1]])[0]) / (n - 1), 1 / n)
+    strays = max(_wander(owed - over, grid), SLOW_MEMORY * _walk(owed - over)) / (n - 1)
+    t = t_quantile(LEVEL, int(df))
+    error = max(math.log1p(t * strays / kept) / t, floor(n))  # the share's error is no share of itself
     ok = lives.ok[inside].astype(float)
     answered, answered_error = float(ok.mean()), _of_share(ok, due[inside], grid)
     if answered == 0:
-        return _nothing_answered(lives)
-    behind = kept.value <= 0 or Rate(kept.value, error, df).bound(LEVEL) < KEPT_UP
+        return _nothing_answered(lives), False
+    kept_up = Rate(kept * answered, math.hypot(error, answered_error), df, n - 1.0)
+    behind = Rate(kept, error, df).bound(LEVEL) < KEPT_UP
     if behind:  # then what came out is what the server can do, whatever went in
         done = float(np.diff(over[[0, -1]])[0]) / seconds
         error = max(_walk(over) / max(done * seconds, 1.0), floor(n))
     else:
-        done = arrivals.value * kept.value
+        done = arrivals.value * kept
     requests = Rate(done * answered, math.hypot(error, answered_error), df, seconds)
     good = inside & lives.ok
 
@@ -88,9 +127,9 @@ def open_loop(lives: Lives, *, killed: bool = False) -> Throughput:
     overlap = np.clip(np.minimum(lives.finished, b) - np.maximum(due, a), 0, None)
     by_share = float((overlap / np.where(took > 0, took, 1.0))[lives.ok].sum() / seconds)
     return Throughput(
-        seconds, latency, n, requests, fed, made, Rate(total, joint, min(fed.df, made.df), seconds), arrivals,
+        seconds, latency, n, requests, fed, made, Rate(total, joint, min(fed.df, made.df), seconds), arrivals, kept_up,
         by_share, by_arrival, lives.spread,
-    )  # fmt: skip
+    ), behind  # fmt: skip
 
 
 def _usual(lives: Lives, took: Floats, head: Ints) -> Floats:
@@ -142,4 +181,17 @@ def _nothing_answered(lives: Lives) -> Throughput:
     seconds = float(due[-1] - due[0])
     zero = Rate(0.0, floor(len(due)), math.inf, seconds)
     arrivals = Rate((len(due) - 1) / seconds, floor(len(due)), math.inf, seconds)
-    return Throughput(seconds, math.nan, len(due), zero, zero, zero, zero, arrivals, 0.0, 0.0, False)
+    return Throughput(
+        seconds,
+        math.nan,
+        len(due),
+        zero,
+        zero,
+        zero,
+        zero,
+        arrivals,
+        replace(zero, seconds=len(due) - 1.0),
+        0.0,
+        0.0,
+        False,
+    )

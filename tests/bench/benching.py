@@ -56,7 +56,7 @@ def overrides_for(folder: Path, base_url: str, *overrides: str) -> list[str]:
     return [
         "experiment.exp_group_id=b", "tokenizer.name=approx:chars/4", "model.name=reference",
         f"engine.base_url={base_url}", f"output.runs_dir={folder}/runs", f"output.data_dir={folder}/data",
-        "bench.requests=20", "bench.warm_up.requests=4", "bench.workload.input_tokens.value=40",
+        "bench.requests=20", "bench.warm_up={requests: 4, latencies: 0}", "bench.workload.input_tokens.value=40",
         "bench.workload.output_tokens.value=6", "bench.scrape_interval_s=0.2", *overrides,
     ]  # fmt: skip
 

@@ -7,18 +7,16 @@ from collections.abc import Iterator, Sequence
 from analyzer.metrics import Meta, metric
 
 _DECORATION = re.compile(r"[*_`$]|\\(?:boxed|text|mathrm|textbf|mathbf)\b|\\[()\[\]]|(?<=\{)\s*(?=[A-Za-z]\s*\})")
-_SPACES, _LINES = (
-    re.compile(r"[^\S\n]+"),
-    re.compile(r"(?: ?\n)+ ?"),
-)  # long runs of white space would cost their square
-_BEFORE, _BEHIND = r"(?<![A-Za-z0-9'’.+#-])", r"(?![A-Za-z0-9'’+#]|-[A-Za-z]|\.[A-Za-z])"  # no I'm, X-ray, U.S., C++
-_OPEN, _CLOSE = r"[(\[{\"“]?\s*", r"\s*[)\]}\"”]?"
+_SPACES, _LINES = re.compile(r"[^\S\n]+"), re.compile(r"(?: ?\n)+ ?")  # a long run would cost its square
+_BEFORE = r"(?<![A-Za-z0-9.+#-])(?<![A-Za-z]['’])"  # a letter alone: no I'm, X-ray, U.S., C++
+_BEHIND = r"(?![A-Za-z0-9+#]|['’][A-Za-z]|-[A-Za-z]|\.[A-Za-z])"
+_OPEN, _CLOSE = r"[(\[{\"“'‘]?\s*", r"(?:\s*[)\]}\"”'’])?"
 _CAPITAL = rf"{_BEFORE}[A-Z]{_BEHIND}"
 _LETTER = rf"({_CAPITAL})"
 _AND = r"(?:\s*,\s*(?:(?:and|or|nor)\s+)?|\s+(?:and|or|nor|&)\s+|\s*/\s*)"
 _LIST = rf"({_OPEN}{_CAPITAL}{_CLOSE}(?:{_AND}{_OPEN}{_CAPITAL}{_CLOSE})*)"
 _NO_LIST = rf"(?!{_CLOSE}{_AND}{_OPEN}{_CAPITAL})"
-_SMALL = r"(?<![A-Za-z0-9'’])([a-z])(?=\s*(?:[.)\]}\"”](?![A-Za-z])|$))"
+_SMALL = r"(?<![A-Za-z0-9])(?<![A-Za-z]['’])([a-z])(?=\s*(?:[.)\]}\"”'’](?![A-Za-z])|$))"
 _SURELY = r"(?:(?:clearly|therefore|thus|definitely|most\s+likely|probably|indeed|also|the)\s+)*"
 _KIND = r"(?:(?:option|choice|letter|answer)\s+)?"
 
@@ -114,6 +112,8 @@ def _letter(found: re.Match[str]) -> tuple[str, int, int]:
 
 def _is_word(text: str, letter: str, start: int, end: int) -> bool:
     """The pronoun I before a verb, and A as the article that begins a sentence."""
-    if letter not in "AI" or not _GOES_ON.match(text, end) or _AFTER_LETTER.match(text, end):
+    if letter not in "AI" or not _GOES_ON.match(text, end):
         return False
-    return letter == "I" or _SENTENCE.search(text[:start]) is not None
+    if letter == "I":
+        return text[end:].split(maxsplit=1)[0] != "is"
+    return _SENTENCE.search(text, max(0, start - 80), start) is not None and not _AFTER_LETTER.match(text, end)

@@ -1,7 +1,7 @@
 """The normal form of a short answer, for `em` and `f1`. Pure, one text at a time; text.py has the same for columns.
 
 Lower case, composed Unicode, no punctuation, single spaces. Punctuation that carries the value stays: signs, decimal
-points, fractions, times, ranges, comparisons, units of money and per cent (as words of their own), the marks of `C++`,
+points, fractions, times, ranges, comparisons, per cent and money (`5 €` is `€5`), the marks of `C++`,
 `C#`, `.NET`, `A-`, `Na+`. Separators of thousands go. A text of marks alone stays as it is.
 """
 
@@ -52,21 +52,22 @@ _THOUSANDS = re.compile(
     r"(?<![0-9.,'])(?:[0-9]{1,3}([,'\xa0\u2009\u202f])[0-9]{3}(?:\1[0-9]{3})*|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3})"
     r"(?![0-9]|[,'][0-9])"
 )
-_MONEY_BEFORE = re.compile(rf"(-?)([{_MONEY}])(-?)(?=\.?[0-9])")
-_UNIT_BEHIND = re.compile(rf"(?<=[0-9]) ?([%{_MONEY}])")
+_MONEY_BEFORE = re.compile(rf"(-?)([{_MONEY}]) ?(-?\.?)(?=[0-9])")
+_MONEY_BEHIND = re.compile(rf"(-?\.?[0-9](?:[0-9.,]*[0-9])?) ?([{_MONEY}])(?! ?-?\.?[0-9])")
+_PER_CENT = re.compile(r"(?<=[0-9]) (?=%)")
 _LETTER = r"[^\W\d_]"
 _KEPT = re.compile(
     r"(?<=\d)(?:[.'-](?=\d)|[,:/*^](?=-?\d))"  # 3.5, 10:30, 1/2, 24-31, 2^3
     r"|(?<=\de)[-+](?=\d)"  # 1e-5
-    r"|(?<![^\s(\[\"'$+<>=-])\.(?=\w)"  # .5, .NET
-    r"|(?<![^\s(\[\"'$*<>=^:,])-(?=\.?\d)"  # -5
+    rf"|(?<![^\s(\[\"'+<>={_MONEY}-])\.(?=\w)"  # .5, .NET
+    rf"|(?<![^\s(\[\"'*<>=^:,{_MONEY}])-(?=\.?\d)"  # -5
     r"|(?<=\w)\+|(?<=\w\+)\+"  # C++, Na+, 18+
     rf"|(?<={_LETTER})\#(?!\w)"  # C#
     rf"|(?:(?<=^{_LETTER})|(?<=\W{_LETTER})|(?<=^{_LETTER}{_LETTER})|(?<=\W{_LETTER}{_LETTER}))-(?![\w-])"  # A-, Cl-
     r"|(?<![\w<>=])[<>](?==?[-$.]?\d)|(?<=[<>])=(?=[-$.]?\d)"  # <5, >=5
     r"|(?<=\w)[<>=^](?=[\w.-])"  # x=5
     r"|(?<=[\w)\]] )[+*/=^<>](?=[ =])|(?<= [<>=])=(?= )|(?<=\d )-(?= \d)"  # a + b
-    rf"|(?<!\S)[%{_MONEY}](?!\S)"  # as _MONEY_BEFORE and _UNIT_BEHIND set them apart
+    r"|(?<=\d)%|\$(?=-?\.?\d)"  # 50%, $5
 )
 
 
@@ -100,7 +101,8 @@ def _bare(text: str) -> str:
     """A text in lower case without the punctuation that carries nothing."""
     if _DIGIT.search(text):
         text = _THOUSANDS.sub(lambda number: re.sub(r"[^0-9]", "", number.group()), text)
-        text = _UNIT_BEHIND.sub(r" \1 ", _MONEY_BEFORE.sub(r" \2 \1\3", text))
+        text = _MONEY_BEHIND.sub(r"\2\1", _PER_CENT.sub("", text))  # 5 € is €5
+        text = _MONEY_BEFORE.sub(r" \2\1\3", text)
     return _marks(text).sub(lambda mark: mark.group() if _KEPT.match(text, mark.start()) else "", text)
 
 

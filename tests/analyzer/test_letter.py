@@ -28,6 +28,7 @@ OPTIONS = st.sampled_from("BCDEFGH")
         ("C seems right, but D is correct", "D"), ("B. Paris", "B"), ("b) Paris", "B"), ("C\nBecause A is wrong", "C"),
         ("B because C and D lack it", "B"), ("Correct answer: B) Paris\nA is wrong, since", "B"),
         ("I'd go with D.", "D"), ("I believe A fits, not B", "A"), ("An X-ray in the U.S. shows D", "D"),
+        ("I would eliminate A, C and D. B remains", "B"), ("The answer is 'B'.", "B"), ("A? No. B", None),
         # in doubt there is none
         ("B or C", None), ("The answer is B or C.", None), ("A and C are wrong.", None), ("I am not sure.", None),
         ("A dog", None), ("Answer: A dog", None), ("Between B and C, B fits better.", None), ("A) B) C) which?", None),

@@ -57,8 +57,9 @@ def test_a_mark_that_carries_the_value_makes_another_answer(one, other):
     ("one", "other"),
     [
         ("1,000", "1000"), ("1,234,567.50", "1234567.50"), ("12,34,567", "1234567"), ("1'000", "1000"),
-        ("1\u202f000", "1000"), ("(3.5)", "3.5"), ("3.5.", "3.5"), ("50%", "50 %"), ("$ 5", "$5"), ("5 €", "5€"),
+        ("1\u202f000", "1000"), ("(3.5)", "3.5"), ("3.5.", "3.5"), ("50%", "50 %"), ("$ 5", "$5"), ("5 €", "€5"),
         ("10–20", "10-20"), ("−5", "-5"), ("½", "1/2"), ("C++.", "c++"), ("it is -5!", "It is −5"), ("5 %.", "5%"),
+        ("5.50€", "€5.50"), ("-5€", "-€5"), ("US$5", "US $5"),
         ("cafe\u0301", "café"), ("ZU\u0308RICH", "Zürich"), ("\u1112\u1161\u11ab", "한"), ("３５", "35"),
         ("so\u00adlar", "solar"), ("a\u200bb", "ab"), ("Straße", "STRASSE"), ("İstanbul", "istanbul"), ("ΟΔΟΣ", "οδος"),
         ("it’s", "it's"), ("Ａ", "a"),
@@ -67,6 +68,13 @@ def test_a_mark_that_carries_the_value_makes_another_answer(one, other):
 def test_the_same_answer_in_another_spelling_is_the_same(one, other):
     assert normalise(one) == normalise(other)
     assert normalise(f"so {one}, then") == normalise(f"so {other}, then")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("3.5", "35"), ("-5", "5"), ("1/2", "12"), ("50%", "50"), ("$5", "€5"), ("C++", "C#"), ("+", "")]
+)
+def test_another_value_shares_no_word(one, other):
+    assert token_f1(normalise(one), normalise(other)) == 0
 
 
 @given(st.lists(TEXTS, max_size=5))

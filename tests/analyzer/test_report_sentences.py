@@ -142,7 +142,8 @@ def test_safe_budgets_by_length_join_bins_that_say_the_same() -> None:
     assert sentences.safe_by_length("snapkv", same, "fraction") == "snapkv: safe to 0.3 in every length bin."
     none = [(b, verdict("cannot_tell", n=5, safe_budget=1.0, n_needed=72)) for b in bins]
     assert sentences.safe_by_length("snapkv", none, "fraction") == (
-        "snapkv: no budget is proven safe in any length bin (to prove one in each, up to about 72 pairs per bin are needed)."
+        "snapkv: no budget is proven safe in any length bin (to prove one in each, up to about 72 pairs per bin are "
+        "needed)."
     )
     hole = [(bins[0], replace(TRANSITION, n=0)), (bins[1], TRANSITION)]
     assert "no examples at 128–240 tokens" in sentences.safe_by_length("snapkv", hole, "fraction")

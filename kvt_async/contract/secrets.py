@@ -15,6 +15,7 @@ from urllib.parse import quote, quote_plus, unquote
 MASK = "***"
 MIN_SECRET = 6  # characters; hiding a shorter value would hide ordinary text
 TELLING = re.compile(r"KEY|TOKEN(?!I[SZ])|SECRET|PASSWORD|CREDENTIAL|AUTH(?!ORS?(?:_|$))", re.IGNORECASE)
+PIECE = 8
 _ROUNDS = 3  # escapes of escapes
 _ESCAPE = re.compile(
     r"\\\\*u(?P<u>[0-9a-fA-F]{4})|\\\\*x(?P<x>[0-9a-fA-F]{2})|%(?P<percent>[0-9a-fA-F]{2})|&#(?P<d>\d{1,7});"
@@ -83,6 +84,22 @@ class Secrets:
         if _has_escapes(end) and any(self.begins_at(plain) < len(plain) for plain in _unescaped(end)):
             return text[: -self.margin] + MASK
         return text
+
+    def without_pieces(self, text: str) -> str:
+        """`clipped`, and no PIECE characters in a row of a secret: for what is evidence and no answer."""
+        text, spans = self.clipped(text), []
+        for value in (*self.values, *self._in_base64):
+            for n in range(len(value) - PIECE + 1):
+                at = text.find(value[n : n + PIECE])
+                while at >= 0:
+                    spans.append((at, at + PIECE))
+                    at = text.find(value[n : n + PIECE], at + 1)
+        clean, end = "", 0
+        for start, stop in sorted(spans):
+            if start > end or not clean + text[end:start]:
+                clean += text[end:start] + MASK
+            end = max(end, stop)
+        return clean + text[end:]
 
     def begins_at(self, text: str) -> int:
         """Where, at the end of the text, a secret begins that goes on behind it; the text's length: nowhere."""
@@ -230,7 +247,6 @@ def _spellings(char: str) -> str:
     code = ord(char)
     units = [code] if code < 0x10000 else [0xD7C0 + (code >> 10), 0xDC00 + (code & 0x3FF)]
     ways = [
-        r"\\*" + re.escape(char),
         "".join(rf"\\+u(?i:{unit:04x})" for unit in units),
         "".join(rf"%(?:25)*(?i:{byte:02x})" for byte in char.encode("utf-8", "surrogatepass")),
         rf"&(?:amp;)*#0*{code};",
@@ -242,4 +258,5 @@ def _spellings(char: str) -> str:
         ways.append(re.escape(_HTML[char]))
     if char == " ":
         ways.append(r"\+")
+    ways.append(r"\\*" + re.escape(char))
     return f"(?:{'|'.join(ways)})"

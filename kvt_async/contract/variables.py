@@ -36,6 +36,7 @@ _SENT = (
     ("kv", "apply", "command"),
 )
 _BODIES = (("kv", "apply", "body"), ("kv", "apply", "full_body"))
+PLACES = (*_URLS, *_SENT, *_BODIES)  # where a secret may stand
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class Redactor:
         if self.active:
             if self._is_scattered(text):
                 return MASK
-            text = self.clipped(text)
+            text = self.secrets.without_pieces(text)
             text = MASK + text[ends:] if (ends := self.secrets.ends_at(text)) else text
         text = self._private.text(_TELLING.sub(MASK, text))
         clean = "".join(c if c.isprintable() else " " for c in text).encode()

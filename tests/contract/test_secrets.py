@@ -1,12 +1,8 @@
 """Which values of a config are secret, and in which forms a secret is found again."""
 
-import base64
-import html
-import json
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +11,7 @@ from hypothesis import strategies as st
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.secrets import MASK, MIN_SECRET, Secrets, matches
+from tests.echoes import FORMS
 
 KEY, VALUE = "sk-live-0123456789abcdef", "value-of-a-plain-variable"
 ENV = {"OPENAI_API_KEY": KEY, "PLAIN": VALUE, "MY_TOKEN": "my-token-0123456789", "TOKENIZER": "approx:chars/4"}
@@ -148,26 +145,9 @@ def test_a_snapshot_shows_plain_values_and_masks_secret_ones() -> None:
 
 # ------------------------------------------------------------------ in which forms it is found
 
-FORMS = {
-    "as it is": lambda s: s,
-    "JSON, every character": lambda s: "".join(f"\\u{ord(c):04x}" for c in s),
-    "JSON in JSON": lambda s: "".join(f"\\\\u{ord(c):04X}" for c in s),
-    "JSON": lambda s: json.dumps(s)[1:-1],
-    "percent, what needs it": lambda s: quote(s, safe=""),
-    "percent, every byte": lambda s: "".join(f"%{byte:02x}" for byte in s.encode()),
-    "percent twice": lambda s: quote(quote(s, safe=""), safe=""),
-    "HTML": html.escape,
-    "HTML numbers": lambda s: "".join(f"&#{ord(c)};" for c in s),
-    "hexadecimal": lambda s: s.encode().hex(),
-    "Base64": lambda s: base64.b64encode(s.encode()).decode(),
-    "Base64 for URLs": lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
-    "Base64 of more": lambda s: base64.b64encode(f"user:{s}, and so on".encode()).decode(),
-    "mixed": lambda s: quote(s[:3]) + "".join(f"\\u{ord(c):04x}" for c in s[3:6]) + quote(s[6:]),
-}
-
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(secret=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=40))
 def test_a_secret_is_found_in_every_form(form: str, secret: str) -> None:
     spelled = FORMS[form](secret)

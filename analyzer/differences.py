@@ -34,9 +34,11 @@ class Difference:
         if not self.column:
             what = "the row is missing" if self.stored is None else "nothing gives this row"
             return f"{self.table} ({where}): {what}"
-        return (
-            f"{self.table} ({where}) {self.column}: stored {_short(self.stored)}, recomputed {_short(self.recomputed)}"
-        )
+        path, stored, recomputed = _leaf(self.stored, self.recomputed) if is_json(self.column) else ("", None, None)
+        if not path:
+            stored, recomputed = self.stored, self.recomputed
+        values = f"stored {_short(stored)}, recomputed {_short(recomputed)}"
+        return f"{self.table} ({where}) {self.column}{path}: {values}"
 
 
 @dataclass
@@ -102,16 +104,20 @@ def compare(
             if column in but or column in keys:
                 continue
             tolerance = DRAWN if column in BOOTSTRAP else EXACT
-            if not equal(row[column], value, tolerance, is_json=column.endswith("_json") or column == "method"):
+            if not equal(row[column], value, tolerance, json_text=is_json(column)):
                 findings.add(Difference(table, key, column, row[column], value))
     for lost in made:
         findings.add(Difference(table, dict(zip(keys, lost, strict=True)), "", None, "a row"))
     findings.count(table, n)
 
 
-def equal(stored: Any, recomputed: Any, tolerance: float = EXACT, *, is_json: bool = False) -> bool:
+def is_json(column: str) -> bool:
+    return column.endswith("_json") or column == "method"
+
+
+def equal(stored: Any, recomputed: Any, tolerance: float = EXACT, *, json_text: bool = False) -> bool:
     """Whether two stored values are the same; NULL only equals NULL."""
-    if is_json and isinstance(stored, str) and isinstance(recomputed, str):
+    if json_text and isinstance(stored, str) and isinstance(recomputed, str):
         try:
             return _same(json.loads(stored), json.loads(recomputed), tolerance)
         except ValueError:
@@ -136,6 +142,25 @@ def _same(a: Any, b: Any, tolerance: float) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(_same(x, y, tolerance) for x, y in zip(a, b, strict=True))
     return bool(a == b)
+
+
+def _leaf(stored: Any, recomputed: Any) -> tuple[str, Any, Any]:
+    """(path, stored, recomputed) of the first place where two JSON texts differ; path '' where that can't be told."""
+    try:
+        a, b, path = json.loads(stored), json.loads(recomputed), ""
+    except (TypeError, ValueError):
+        return "", None, None
+    while True:
+        if isinstance(a, dict) and isinstance(b, dict):
+            steps = {f".{name}": (a.get(name), b.get(name)) for name in sorted(a.keys() | b.keys())}
+        elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            steps = {f"[{i}]": pair for i, pair in enumerate(zip(a, b, strict=True))}
+        else:
+            return path, a, b
+        step = next((step for step, (x, y) in steps.items() if not _same(x, y, EXACT)), None)
+        if step is None:
+            return path, a, b
+        path, (a, b) = path + step, steps[step]
 
 
 def _key(row: Row, keys: Sequence[str]) -> Key:

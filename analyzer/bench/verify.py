@@ -7,9 +7,10 @@ from analyzer import derived as rows_of
 from analyzer.bench import derived
 from analyzer.bench.facts import stages
 from analyzer.bench.pipeline import measured
-from analyzer.differences import Findings, compare, rows
+from analyzer.differences import Difference, Findings, compare, rows
 
 _RUNS = "run_id IN (SELECT run_id FROM runs WHERE exp_group_id = ? AND generation = ?)"
+_MARK = ("fingerprint",)
 _GROUP = "exp_group_id = ? AND generation = ?"
 
 
@@ -20,7 +21,7 @@ def verify_bench(facts: sqlite3.Connection, group: str, generation: int, finding
     stored = {table: rows(facts.execute(f"SELECT * FROM {table} WHERE {own}", here)) for table, own in where.items()}
     n = sum(map(len, stored.values()))
     state = facts.execute(
-        f"SELECT detail_json FROM analysis_state WHERE {_GROUP} AND stage = ?", (*here, derived.STAGE)
+        f"SELECT detail_json, fingerprint FROM analysis_state WHERE {_GROUP} AND stage = ?", (*here, derived.STAGE)
     ).fetchone()
     if state is None:
         findings.cannot_check("no record says how these rows of a bench were made: run `kvt bench report`", n)
@@ -35,5 +36,10 @@ def verify_bench(facts: sqlite3.Connection, group: str, generation: int, finding
         results, points, zones = measured(facts, stages(facts, *here), detail["alpha"], detail["slo"])
         made = derived.table_rows(group, generation, points, results, zones)
         for table, keys in derived.TABLES.items():
-            compare(findings, table, keys, stored[table], [rows_of.plain(row) for row in made[table]])
+            # The fingerprint hashes unrounded figures, whose last bits belong to the machine that computed them.
+            compare(findings, table, keys, stored[table], [rows_of.plain(row) for row in made[table]], but=_MARK)
+            for row in stored[table]:
+                if row["fingerprint"] != state[1]:
+                    key = {name: row[name] for name in keys}
+                    findings.add(Difference(table, key, "fingerprint", row["fingerprint"], state[1]))
     return str(stored["bench_points"][0]["fingerprint"]) if stored["bench_points"] else None

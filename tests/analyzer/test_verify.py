@@ -13,7 +13,7 @@ import pytest
 
 from analyzer import analyze as analysis
 from analyzer import pipeline, score
-from analyzer.differences import equal
+from analyzer.differences import Difference, equal
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
@@ -282,7 +282,12 @@ def test_a_manifest_at_hand_is_the_one_that_was_stored(
 def test_what_libraries_may_add_up_in_another_order_is_no_difference() -> None:
     assert equal(0.1 + 0.2, 0.3)
     assert not equal(0.3, 0.3 + 1e-8)
-    assert equal('{"spread": [0.1, null]}', '{"spread": [0.1000001, null]}', 1e-6, is_json=True)
-    assert not equal('{"spread": [0.1, 0]}', '{"spread": [0.1, null]}', 1e-6, is_json=True)
+    assert equal('{"spread": [0.1, null]}', '{"spread": [0.1000001, null]}', 1e-6, json_text=True)
+    assert not equal('{"spread": [0.1, 0]}', '{"spread": [0.1, null]}', 1e-6, json_text=True)
     assert not equal(None, 0.0)
-    assert not equal(True, 1, is_json=False) or equal(1, 1)
+
+
+def test_a_difference_in_json_is_named_to_its_place() -> None:
+    stored, made = '{"spread": [0.1, {"low": 3}], "x": 1}', '{"spread": [0.1, {"low": 4}], "x": 1}'
+    text = str(Difference("transition_summary", {"bin_idx": -1}, "zone_json", stored, made))
+    assert text == "transition_summary (bin_idx=-1) zone_json.spread[1].low: stored 3, recomputed 4"

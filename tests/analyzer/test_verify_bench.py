@@ -61,6 +61,7 @@ def test_what_a_bench_stored_is_equal_to_the_last_row(folder: Path) -> None:
             ("bench_points", "figures_json"),
         ),
         ("UPDATE bench_stats SET p99_s = 0.001 WHERE metric = 'ttft'", ("bench_stats", "p99_s")),
+        ("UPDATE bench_stats SET fingerprint = 'other' WHERE metric = 'ttft'", ("bench_stats", "fingerprint")),
         ("DELETE FROM bench_stats WHERE metric = 'ttft'", ("bench_stats", "")),
     ],
 )

@@ -10,7 +10,8 @@ from kvt_async.contract.cli_options import ConfigOption, JsonOption, OverrideOpt
 from kvt_async.contract.errors import CheckFailedError, ConfigError, FailuresStandError, KvtError
 
 app = typer.Typer(
-    help="Measure throughput and latency of a server under a load of known shape, and say who was the bottleneck.",
+    help="Measure throughput and latency of a server under a load of known shape, and say who was the bottleneck.\n\n"
+    "Example: kvt bench -c bench --sweep-rate 1,2,4,8 --repeats 3 --slo ttft_p99_ms=500",
     invoke_without_command=True,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -53,6 +53,7 @@ class Finding:
     n_beyond: int
     n_needed: int | None  # requests, at this share beyond, after which `met` could be proven; None: no number helps
     n_unknown: int = 0
+    n_lost: int = 0  # of those beyond: failed, or answered without a token
 
     @property
     def holds(self) -> bool:
@@ -89,13 +90,15 @@ def judge(
         else:
             verdict = OPEN
         more = needed(objective, beyond + n_unknown, every, alpha)
-        return Finding(objective, value, verdict, n, beyond, more, n_unknown)
+        return Finding(objective, value, verdict, n, beyond, more, n_unknown, n_failed)
     value = float(seen.max() if objective.stat == "max" else seen.mean())
     if objective.stat == "max":  # of what was seen: no sample proves that nothing worse ever happens
-        return Finding(objective, value, MISSED if value > objective.limit_s else OPEN, n, beyond, None, n_unknown)
+        return Finding(
+            objective, value, MISSED if value > objective.limit_s else OPEN, n, beyond, None, n_unknown, n_failed
+        )
     low, high = t_interval(seen, alpha) if n_failed == 0 else (math.inf, math.inf)
     verdict = MET if high <= objective.limit_s else MISSED if low > objective.limit_s else OPEN
-    return Finding(objective, value, OPEN if n_unknown else verdict, n, beyond, None, n_unknown)
+    return Finding(objective, value, OPEN if n_unknown else verdict, n, beyond, None, n_unknown, n_failed)
 
 
 def needed(objective: Objective, beyond: int, n: int, alpha: float) -> int | None:

@@ -145,6 +145,8 @@ def objective(finding: Finding) -> str:
         needs = f", about {finding.n_needed:,} requests would tell" if finding.n_needed else ""
         return f"{limit_words(finding)}: cannot tell, {why}{needs}"
     seen = f"{_time(finding.value_s)} seen" + (" with failures = inf" if math.isinf(finding.value_s) else "")
+    if finding.n_lost:
+        seen += f"; {finding.n_lost:,} of {finding.n:,} failed or gave no token"
     if finding.n_unknown:
         seen += f" of {finding.n:,}; {finding.n_unknown:,} replies show no {metric}"
     if finding.verdict in (MET, MISSED):

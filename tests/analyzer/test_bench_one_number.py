@@ -176,5 +176,6 @@ def test_the_verdict_of_one_load_says_the_same_as_its_table(tmp_path: Path) -> N
     p99 = ms(point["figures"]["ttft_p99_s"]["value"])
     assert f"p99 {p99} ms" in found["verdict"][0]
     assert "(with failures = inf: p50" in found["verdict"][0]
-    assert "TTFT p99 <= 130 ms is missed (inf seen with failures = inf)" in found["verdict"][0]
+    lost = f"{point['n_failed']} of {point['n_started']} failed or gave no token"
+    assert f"TTFT p99 <= 130 ms is missed (inf seen with failures = inf; {lost})" in found["verdict"][0]
     assert terminal(found)["rate 4/s"][3] == p99

@@ -56,9 +56,12 @@ class Secrets:
 
     def hit(self, text: str) -> bool:
         """Whether a secret stands in the text, in any of its forms."""
-        return _any(self._needles, text) or (
-            _has_escapes(text) and any(_any(self._undone, plain) for plain in _unescaped(text))
-        )
+        for needle in self._needles:  # every reply passes here: `any` would cost as much as two searches
+            if needle in text:
+                return True
+        if "\\" not in text and "%" not in text and "&" not in text:
+            return False
+        return _has_escapes(text) and any(form in plain for plain in _unescaped(text) for form in self._undone)
 
     def text(self, text: str) -> str:
         """The text with each secret replaced by ***."""
@@ -185,13 +188,6 @@ def matches(asked: Any, stored: Any) -> bool:
     if isinstance(asked, list) and isinstance(stored, list):
         return len(asked) == len(stored) and all(map(matches, asked, stored))
     return bool(asked == stored)
-
-
-def _any(needles: tuple[str, ...], text: str) -> bool:
-    for needle in needles:  # noqa: SIM110 - every reply passes here, and `any` costs as much as two searches
-        if needle in text:
-            return True
-    return False
 
 
 def _has_escapes(text: str) -> bool:

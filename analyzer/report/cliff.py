@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analyzer.report.wording import count, listed
+from analyzer.report.wording import budget, count, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,17 @@ def cliff(series: str, zones: Sequence[BinZone], constant: str | None) -> str:
     inside = cliff_range(zones)
     where = f"between about {count(inside[0])} and {count(inside[1])}" if inside else "at about the same number of"
     return (
-        f"{series}: every length bin breaks {where} kept tokens, so at a fixed ratio the short bins break first: an "
-        "absolute number decides and not a ratio (exploratory)."
+        f"{series}: every length bin breaks {where} kept tokens, so at a fixed ratio the short bins break first"
+        f"{'' if inside else _safe(zones)}: an absolute number decides and not a ratio (exploratory)."
     )
+
+
+def _safe(zones: Sequence[BinZone]) -> str:
+    """Safe budgets at both ends, where the bins' zones have no count in common."""
+    if not zones:
+        return ""
+    ends = (f"to {budget(z.safe_budget)} at {z.label} tokens" for z in (zones[0], zones[-1]))
+    return f" (safe {', '.join(ends)})"
 
 
 def same_ratio(series: Sequence[str]) -> str:

@@ -219,7 +219,12 @@ def test_the_absolute_cliff_is_told_with_the_count_that_lies_in_every_closed_zon
         "first: an absolute number decides and not a ratio (exploratory)."
     )
     apart = [zone("short", 0.5, 90, 70), zone("long", 0.2, 300, 200)]
-    assert "breaks at about the same number of kept tokens, so" in cliff("snapkv", apart, "tokens")
+    assert cliff("snapkv", apart, "tokens") == (
+        "snapkv: every length bin breaks at about the same number of kept tokens, so at a fixed ratio the short bins "
+        "break first (safe to 0.5 at short tokens, to 0.2 at long tokens): an absolute number decides and not a ratio "
+        "(exploratory)."
+    )
+    assert "short bins break first: an absolute" in cliff("snapkv", [], "tokens")
     assert same_ratio(["random", "streaming"]).startswith("random and streaming break at about the same ratio")
 
 

@@ -13,6 +13,7 @@ from kvt_async.records import Json
 
 MAX_INT = 2**63 - 1  # of SQLite's INTEGER; a server may count in anything
 MOST_CHARS = 16  # of a token, on average over a whole reply: beyond that it isn't the count of that text
+_PLAIN = 3  # fields of a usage object that is prompt, completion and total
 _PROMPT = ("prompt_tokens", "input_tokens")
 _COMPLETION = ("completion_tokens", "output_tokens", "generated_tokens")
 _CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_prompt_tokens")
@@ -29,6 +30,12 @@ def token_counts(transcript: Transcript) -> TokenCounts:
     usage = transcript.usage
     if usage is None:
         return None, None, None
+    if len(usage) == _PLAIN and "total_tokens" in usage and not transcript.reasoning and transcript.timings is None:
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if type(prompt) is int and type(completion) is int and transcript.n_choices == 1:
+            least = max(len(transcript.chunk_ns), 1)
+            if 0 < prompt <= MAX_INT and least <= completion <= MAX_INT:
+                return prompt, completion, None  # what most servers send, in a third of the time
     is_streamed = bool(transcript.reasoning)
     completion = generated(usage, reasoning_streamed=is_streamed)
     if completion is not None and completion <= len(transcript.chunk_ns) and _is_belied(completion, transcript):

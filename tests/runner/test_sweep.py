@@ -287,7 +287,7 @@ async def test_endpoint_levels_reach_their_own_servers(tmp_path: Path) -> None:
     assert report.responses == 36
     assert query(settings, "SELECT endpoint, count(*) FROM attempts GROUP BY 1 ORDER BY 2") == [(b, 12), (a, 24)]
     assert len(second.bodies) == 12 + 15 + 15  # the grid and two canaries: dead knobs are asked all there is
-    assert len(first.bodies) == 24 + 6 + 6
+    assert len(first.bodies) == 24 + 30 + 30  # each of their prompts twice
 
 
 async def test_a_dry_run_prints_requests_tokens_time_and_cost_and_sends_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from analyzer.pipeline import every_stage
 from kvt_async.contract.errors import ContractMismatchError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
@@ -25,6 +26,7 @@ def settings_with(folder: Path, url: str, secret: str, *, in_the_clear: bool = F
             "tokenizer.name=approx:chars/4", "binning.n_bins=1", "binning.n_per_bin=4", "model.name=reference",
             f"engine.base_url={url}", f"output.runs_dir={folder}/runs", f"output.data_dir={folder}/data",
             "decoding.max_tokens=8", "kv.budgets=[1.0, 0.5]", "kv.control_repeats=0",
+            "analysis.charts=false", "analysis.resamples=200",
             f"decoding.extra_body={{trace: 'for {text}'}}",
             f"kv.apply={{via: body, body: {{kv: {{budget: '{{budget}}'}}, mark: '{text}{more}'}}}}",
         ],
@@ -46,6 +48,9 @@ async def test_a_renewed_secret_resumes_the_group_also_one_made_when_secrets_wer
     assert server.bodies[-1]["mark"] == "tok-0123456789"  # what is stored is masked, what is sent is not
     stored = str(query(first, "SELECT apply_json FROM runs") + query(first, "SELECT contract_json FROM experiments"))
     assert ("tok-" in stored) is (before == "in the clear")
+    every_stage(settings_with(tmp_path, url, "tok-0123456789"), partial=True)
+    reports = [path.read_text() for path in (tmp_path / "runs/g").glob("report.*")]
+    assert (len(reports), any("tok-0123456789" in text for text in reports)) == (2, False)
 
 
 async def test_another_level_is_another_level_although_a_mask_stands_in_it(tmp_path: Path) -> None:

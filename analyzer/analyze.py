@@ -23,7 +23,7 @@ from analyzer.looks import look
 from analyzer.planned import Planned, plan_of
 from analyzer.reading import Asked, RunData, read_elsewhere, read_run
 from analyzer.score import SCORER_VERSION, score_fingerprint
-from analyzer.served import Answers, answers_beside_canary, group_drifts, refuse_drift, served
+from analyzer.served import Answers, answers_beside_canary, group_drifts, level_differences, refuse_drift, served
 from analyzer.tables import Dataset, Progress, Run
 from analyzer.transition import Grid
 from analyzer.withdrawn import withdraw
@@ -60,6 +60,7 @@ class Question:
     analysis: Analysis
     pending: int
     drifts: Sequence[Drift]
+    differences: Sequence[Drift]  # between the servers of levels
     beside_canary: Answers | None
     whole: bool  # all runs of the generation: rows of the group are made too
     planned: Planned
@@ -111,6 +112,7 @@ def analyze(
         pending = _check_complete(chosen, counts, partial=partial)
         question = Question(
             chosen, counts, tables.dataset(facts, chosen[0].dataset_id), settings.analysis, pending, drifts,
+            level_differences(facts, group, gen),
             answers_beside_canary(facts, group, gen), run_id is None, plan_of(facts, group, gen),
         )  # fmt: skip
         mark, scope = fingerprint_of(facts, question), run_id or "*"
@@ -166,7 +168,7 @@ def answer(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -
         for i, data in enumerate(read)
         for row in data.stats
     ]
-    evidence = [by_two_servers(data.evidence, question.drifts) for data in read]
+    evidence = [by_two_servers(data.evidence, question.drifts, question.differences) for data in read]
     if not question.whole:
         return Answer(stats, evidence, None)
     group = group_rows(
@@ -246,7 +248,7 @@ def fingerprint_of(facts: sqlite3.Connection, question: Question) -> str:
         question.dataset.version,
         # A canary, a look at the server or a drift since: analysed anew.
         [asdict(served(facts, run, question.analysis.alpha)) for run in question.runs],
-        [asdict(drift) for drift in question.drifts],
+        [asdict(drift) for drift in (*question.drifts, *question.differences)],
         asdict(question.planned),
     )
 

@@ -90,11 +90,17 @@ def run_evidence(
     return row | {"status": status, "reason": reason}
 
 
-def by_two_servers(row: dict[str, Any], drifts: Sequence[Drift]) -> dict[str, Any]:
-    """The row where the server became another one meanwhile: what one of them showed says nothing of the other."""
-    if not drifts or row["status"] not in (VERIFIED, FULL):
+def by_two_servers(row: dict[str, Any], drifts: Sequence[Drift], differences: Sequence[Drift] = ()) -> dict[str, Any]:
+    """The row where the server became another one meanwhile, or levels had different ones: what one of them showed says
+    nothing of the other."""
+    if row["status"] not in (VERIFIED, FULL) or not (drifts or differences):
         return row
-    return row | {"status": UNVERIFIED, "reason": f"the server became another one meanwhile: {drifts[0].what}"}
+    reason = (
+        f"the server became another one meanwhile: {drifts[0].what}"
+        if drifts
+        else f"levels were served by different servers: {differences[0].what}"
+    )
+    return row | {"status": UNVERIFIED, "reason": reason}
 
 
 def worst(statuses: list[str]) -> str:

@@ -3,14 +3,14 @@ and after a run's requests, and whether it stayed one server."""
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any
 
 from analyzer.tables import Run
 from kvt_async.contract.errors import DriftError
-from kvt_async.contract.server_identity import Drift, Snapshot, drifts
+from kvt_async.contract.server_identity import Drift, Snapshot, between, drifts
 
 _WORST = ("dead", "inconclusive")
 # Texts at a level and at full cache's repeat, each against full cache, over the examples that all three answered.
@@ -146,13 +146,22 @@ def looks(conn: sqlite3.Connection, run: Run) -> tuple[Look, ...]:
 
 def group_drifts(conn: sqlite3.Connection, group: str, generation: int) -> list[Drift]:
     """Where a server became another one while this generation was sent."""
+    return drifts(_snapshots(conn, group, generation))
+
+
+def _snapshots(conn: sqlite3.Connection, group: str, generation: int) -> Iterator[Snapshot]:
     rows = conn.execute(
         "SELECT ifnull(n.run_id, n.endpoint), n.session_id, n.identity_json, ifnull((SELECT u.model_name FROM runs u "
         "WHERE u.exp_group_id = s.exp_group_id AND u.generation = s.generation LIMIT 1), '') FROM server_snapshots n "
         "JOIN sessions s USING (session_id) WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY n.snapshot_id",
         (group, generation),
     )
-    return drifts(Snapshot(row[0], row[1], json.loads(row[2]), row[3]) for row in rows)
+    return (Snapshot(row[0], row[1], json.loads(row[2]), row[3]) for row in rows)
+
+
+def level_differences(conn: sqlite3.Connection, group: str, generation: int) -> list[Drift]:
+    """Where levels that have a server each were served by different programs."""
+    return between(_snapshots(conn, group, generation))
 
 
 def refuse_drift(

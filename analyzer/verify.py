@@ -27,7 +27,7 @@ from analyzer.integrity import check_drift, check_facts
 from analyzer.planned import plan_of
 from analyzer.reading import RunData
 from analyzer.rescoring import Database, Job, check_run
-from analyzer.served import answers_beside_canary, group_drifts
+from analyzer.served import answers_beside_canary, group_drifts, level_differences
 from kvt_async.contract.errors import GuardError
 from kvt_async.contract.schema import has_wal
 from kvt_async.contract.server_identity import Drift
@@ -179,12 +179,22 @@ def _question(
     chosen = [run for run in runs if one.scope in ("*", run.run_id)]
     if not chosen:
         return None
+    of_levels = level_differences(facts, *here)
     beside_canary, planned = answers_beside_canary(facts, *here), plan_of(facts, *here)
     for scored in (counts, {run_id: _all_scored(count) for run_id, count in counts.items()}):
         pending = sum(scored[run.run_id].pending for run in chosen)
         unscored = sum(max(0, scored[run.run_id].finished - scored[run.run_id].scores) for run in chosen)
         question = Question(
-            chosen, scored, dataset, one.analysis, pending + unscored, drifts, beside_canary, one.scope == "*", planned
+            chosen,
+            scored,
+            dataset,
+            one.analysis,
+            pending + unscored,
+            drifts,
+            of_levels,
+            beside_canary,
+            one.scope == "*",
+            planned,
         )
         if fingerprint_of(facts, question) == one.fingerprint:
             return question

@@ -33,7 +33,7 @@ def alarms(facts: Facts) -> list[Alarm]:
         alarm
         for alarm in (
             _partial(facts), _read_short(facts), _unverified(facts), _dead_knob(facts), _drift(facts),
-            _failed_at_full(facts), _contradicted(facts),
+            _differences(facts), _failed_at_full(facts), _contradicted(facts),
         )
         if alarm is not None
     ]  # fmt: skip
@@ -90,6 +90,17 @@ def _drift(facts: Facts) -> Alarm | None:
         f"{DIFFERENT} in {seen} ({facts.drifts[0].what}). It was analysed all the same (analysis.allow_drift): a "
         "difference between budgets may be one between servers.",
         f"{DIFFERENT} meanwhile",
+    )
+
+
+def _differences(facts: Facts) -> Alarm | None:
+    if not facts.differences:
+        return None
+    return Alarm(
+        "DIFFERENT SERVERS",
+        f"levels were served by different servers ({facts.differences[0].what}): a difference between budgets may be "
+        "one between servers.",
+        "levels were served by different servers",
     )
 
 

@@ -21,7 +21,7 @@ from analyzer.report.rows import (
     Volume,
     columns,
 )
-from analyzer.served import Answers, group_drifts
+from analyzer.served import Answers, group_drifts, level_differences
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.prompt_counts import PromptCounts
 from kvt_async.contract.server_identity import Drift
@@ -52,6 +52,7 @@ class Facts:
     snapshots: list[dict[str, Any]]
     canaries: list[dict[str, Any]]
     drifts: list[Drift]
+    differences: list[Drift]
     volumes: list[Volume]
     scorer_versions: list[str]
 
@@ -188,6 +189,7 @@ def read_facts(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
             here,
         ),
         drifts=group_drifts(conn, group, generation),
+        differences=level_differences(conn, group, generation),
         volumes=_volumes(conn, here) if volumes else [],
         scorer_versions=[
             r[0]

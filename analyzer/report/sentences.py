@@ -10,6 +10,11 @@ from analyzer.report.wording import budget, interval, listed, number, percent, p
 
 NONE_PROVEN = "none proven"
 UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
+_TAKEN_BACK = (
+    "prompts were read shorter than sent",
+    "the server became another one meanwhile",
+    "levels were served by different servers",
+)
 _REASONS = {
     "nothing_to_lose": "nothing to lose at full cache",
     "no_baseline": "no full-cache baseline",
@@ -264,7 +269,7 @@ def evidence(rows: Sequence[Evidence]) -> str:
 
 def why_unverified(rows: Sequence[Evidence]) -> str:
     """What the rows have in common: a label, or evidence that something else takes back."""
-    for words in ("prompts were read shorter than sent", "the server became another one meanwhile"):
+    for words in _TAKEN_BACK:
         if all(words in row.reason for row in rows):
             return words
     return UNVERIFIED

@@ -10,7 +10,7 @@ KvtError                     what happened, where, what to do
 │   ├── ContradictedError        the server applied another budget than asked
 │   ├── DriftError               the server is not the one that served this group before
 │   └── StoreError               the database can't be opened, locked or written
-├── FailuresStandError  4    done, but failed requests stand
+├── FailuresStandError  4    done, but failed requests stand, or prompts were read shorter than sent
 ├── ServerError         5    server unreachable, never ready, or died
 └── InterruptedByUserError 130   everything finished so far is committed
 """

@@ -15,6 +15,7 @@ Identity = Mapping[str, Any]
 # `entry` is what the list says of it.
 STABLE = ("models", "entry", "model", "version", "server", "cache_config")
 # Inside them, what counts, ages or is sized by the memory that was free: it changes without changing answers.
+_OF_THE_PROGRAM = ("version", "build_info", "chat_template", "quantization")  # of `model`: the same at every level
 _VOLATILE = re.compile(
     r"(created|uptime|started|time|pid|requests?|_blocks(_override)?$|memory|bytes|utili[sz]ation|size_tokens|concurrency|"
     r"swap|permission)",
@@ -87,6 +88,33 @@ def drifts(snapshots: Iterable[Snapshot]) -> list[Drift]:
         found += [Drift(one.key, one.session_id, what) for what in drift(before, one.identity, one.model)]
         last[one.key] = before | dict(one.identity)
     return found
+
+
+def between(snapshots: Iterable[Snapshot]) -> list[Drift]:
+    """Where a level's server differs from the first one in more than the budget: its version, its build, its model.
+
+    Cache settings are left out, because they are how a level is made; paths are too, because hosts mount as they like.
+    """
+    seen: dict[str, list[Snapshot]] = {}
+    for one in snapshots:
+        seen.setdefault(one.key, []).append(one)
+    servers = [(key, some[-1], known(one.identity for one in some)) for key, some in seen.items()]
+    found = []
+    for key, last, identity in servers[1:]:
+        first_key, _, first = servers[0]
+        differences = drift(_program(first), _program(identity), last.model)
+        found += [
+            Drift(key, last.session_id, f"{what.replace('changed', 'differs')} ({first_key} and {key})")
+            for what in differences
+        ]
+    return found
+
+
+def _program(identity: Identity) -> dict[str, Any]:
+    """Who serves, without how a level is set up."""
+    kept = {key: identity[key] for key in ("models", "version", "server") if key in identity}
+    model = {key: value for key, value in (identity.get("model") or {}).items() if key in _OF_THE_PROGRAM}
+    return kept | ({"model": model} if model else {})
 
 
 def _lasting(value: Any) -> Any:

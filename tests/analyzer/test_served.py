@@ -296,6 +296,26 @@ def test_an_allowed_drift_is_on_the_report_the_charts_and_in_the_terminal(experi
     assert any(line.startswith("DRIFT") for line in verdict_lines(conn, settings))
 
 
+def test_levels_served_by_different_programs_are_unverified_and_said_to_be(experiment):
+    conn, settings = scored(experiment)
+    for endpoint, version in (("http://a/v1", "1.0"), ("http://b/v1", "2.0")):
+        insert(
+            conn,
+            "INSERT INTO server_snapshots (session_id, run_id, taken_at, phase, endpoint, identity_json) "
+            "VALUES (?, NULL, ?, 'start', ?, ?)",
+            session(conn), NOW, endpoint, json.dumps({"models": ["reference"], "version": {"version": version}}),
+        )  # fmt: skip
+    analyze(conn, settings)
+    assert {status for status, _ in evidence(conn).values()} == {"unverified"}
+    told = story(read_facts(conn, "synthetic"), settings)
+    (alarm,) = told.alarms
+    assert alarm.name == "DIFFERENT SERVERS"
+    assert "version=1.0 to version=2.0 (http://a/v1 and http://b/v1)" in alarm.says
+    assert told.headline.startswith("Unverified, snapkv/aware: ")
+    (line,) = [line for a in told.answers for line in a.lines if line.startswith("Evidence:")]
+    assert line == "Evidence: UNVERIFIED on every level: levels were served by different servers."
+
+
 def test_a_report_of_a_drifted_group_needs_the_same_leave(tmp_path):
     folder = tmp_path / "runs/synthetic"
     folder.mkdir(parents=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvt_async.contract.errors import DriftError
-from kvt_async.contract.server_identity import Snapshot, drift, drifts
+from kvt_async.contract.server_identity import Snapshot, between, drift, drifts
 from kvt_async.run.metrics_page import prefix_hits, read
 from kvt_async.run.sweep import Options, run
 from tests.runner.openai_server import Script, serving
@@ -80,6 +80,21 @@ def test_the_listed_model_that_serves_us_is_the_identity(before: list[str], now:
 def test_what_the_list_says_of_our_model_is_part_of_its_identity() -> None:
     found = drift({"entry": {"root": "/w/a"}}, {"entry": {"root": "/w/a2"}}, "a")
     assert found == ["the server's entry changed from root=/w/a to root=/w/a2"]
+
+
+def test_levels_that_have_a_server_each_must_be_served_by_one_program() -> None:
+    """A level is made by its cache's data type and paths differ from host to host: those are no difference."""
+
+    def server(level: str, version: str, **model: str) -> Snapshot:
+        identity = {"models": ["a"], "version": {"version": version}, "model": {"model_path": f"/{level}/a", **model}}
+        return Snapshot(level, "s", {**identity, "cache_config": {"cache_dtype": level}}, "a")
+
+    assert between([server("full", "1.0"), server("fp8", "1.0"), server("fp8", "1.0")]) == []
+    (found,) = between([server("full", "1.0"), server("fp8", "1.0"), server("int4", "2.0")])
+    assert (found.key, found.what) == (
+        "int4", "the server's version differs from version=1.0 to version=2.0 (full and int4)",
+    )  # fmt: skip
+    assert len(between([server("full", "1.0", chat_template="x"), server("fp8", "1.0", chat_template="y")])) == 1
 
 
 async def test_another_server_is_refused_before_anything_is_sent_to_it(tmp_path: Path) -> None:

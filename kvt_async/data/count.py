@@ -1,7 +1,9 @@
 """Rows -> counted examples, a batch at a time."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.prompt import messages_sha256
 from kvt_async.data.prompt import (
     PromptRule,
@@ -18,13 +20,15 @@ from kvt_async.data.tokens import Tokenizer
 def count_batch(batch: list[Row], rule: PromptRule, tokenizer: Tokenizer) -> list[Counted]:
     """Count a batch as it will be sent; overlong contexts are cut and marked.
 
-    `meta.context_tokens` is the whole context's own length, before any cut. Raises ConfigError from the cut.
+    `meta.context_tokens` is the whole context's own length, before any cut. Raises ConfigError from the cut and from
+    the chat template, naming the row.
     """
     whole = [row.example for row in batch]
     prompts = [rule.messages(example) for example in whole]
     special = not is_templated(rule, tokenizer)
     own = tokenizer.count([example.context for example in whole], special=False)
-    full = tokenizer.count([served_text(rule, tokenizer, messages) for messages in prompts], special=special)
+    served = [_served(row, rule, tokenizer, messages) for row, messages in zip(batch, prompts, strict=True)]
+    full = tokenizer.count(served, special=special)
     counted = []
     for row, messages, context_tokens, original in zip(batch, prompts, own, full, strict=True):
         cut = cut_context(rule, tokenizer, row.example, row.where)
@@ -47,3 +51,12 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: Tokenizer) -> lis
             )
         )
     return counted
+
+
+def _served(row: Row, rule: PromptRule, tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
+    try:
+        return served_text(rule, tokenizer, messages)
+    except ConfigError as error:
+        raise ConfigError(
+            error.what, where=error.where, do=error.do, details=(*error.details, f"rendering {row.where}")
+        ) from None

@@ -99,6 +99,17 @@ def test_a_prompt_that_ends_in_an_open_mark_opens_reasoning_on_the_completions_e
     assert "reasoning_tag" not in chat.head.prompt
 
 
+def test_a_template_that_fails_on_one_row_names_it(tmp_path: Path, byte_level: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_bytes((byte_level / "tokenizer.json").read_bytes())
+    (folder / "chat_template.jinja").write_text("{{ 1 // (messages | length - 3) }}{{ messages }}")  # of three messages
+    rows = [*numbered(1), {**numbered(2)[1], "meta": {"turns": [["q ?", "a"]]}}]
+    with pytest.raises(ConfigError, match="ZeroDivisionError") as caught:
+        quiet(jsonl_settings(tmp_path, rows, f"tokenizer.name={folder}"))
+    assert caught.value.details == (f"rendering {tmp_path / 'in.jsonl'}:2",)
+
+
 def test_what_the_chat_template_leaves_out_is_said(tmp_path: Path, byte_level: Path) -> None:
     folder = tmp_path / "drops"
     folder.mkdir()

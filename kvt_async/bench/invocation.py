@@ -15,7 +15,7 @@ from kvt_async.bench.outage import Outage
 from kvt_async.bench.ready import add_workload, keep_identities, ready, workload_id
 from kvt_async.bench.report import BenchReport, stage_line, stage_summary
 from kvt_async.bench.stage_run import BenchLive, run_stage
-from kvt_async.bench.stages import Left, Stage, make_stage, plan_json, wanted, what_is_left
+from kvt_async.bench.stages import Left, Stage, make_stage, needed, plan_json, what_is_left
 from kvt_async.bench.throughput import stage_throughput
 from kvt_async.bench.workload import Workload
 from kvt_async.contract.load import known_secrets
@@ -255,10 +255,10 @@ class BenchInvocation:
     def _cut(self, stage: Stage, latency_s: float | None) -> str | None:
         """Where bench.max_s leaves an open loop's stage shorter than its rates need."""
         bench, n = self.settings.bench, stage.n_measured
-        if bench.requests != "auto" or n is None or not stage.load.is_open:
+        if bench.requests != "auto" or bench.duration_s is not None or n is None or not stage.load.is_open:
             return None
-        needed = wanted(bench.model_copy(update={"max_s": math.inf}), stage.load, latency_s)
-        return f"cut by bench.max_s ({bench.max_s:g} s) from {needed}" if n < needed else None
+        enough = needed(stage.load, latency_s)
+        return f"cut by bench.max_s ({bench.max_s:g} s) from {enough}" if n < enough else None
 
     def _stage(self, level: Level, step: Next, latency_s: float | None = None) -> tuple[Stage, Left | None]:
         sql = "SELECT count(*) FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? AND generation = ?"

@@ -159,14 +159,19 @@ def _n_measured(bench: Bench, step: Next, n_warm_up: int, latency_s: float | Non
 
 
 def wanted(bench: Bench, load: Load, latency_s: float | None) -> int:
-    """bench.requests; `auto`: 12 rounds of a closed loop, of an open one 6 latencies, and at least 100 of either. An
-    open loop's are cut where they would fall due beyond bench.max_s, a closed loop's as it runs."""
+    """bench.requests; `auto`: what the rates need. An open loop's are cut where they would fall due beyond bench.max_s,
+    a closed loop's as it runs."""
     if bench.requests != "auto":
         return bench.requests
+    n = needed(load, latency_s)
+    return n if load.rate_per_s is None else max(1, min(n, int(load.rate_per_s * bench.max_s)))
+
+
+def needed(load: Load, latency_s: float | None) -> int:
+    """12 rounds of a closed loop, of an open one 6 latencies, and at least 100 of either."""
     if load.rate_per_s is None:
         return max(WANTED_REQUESTS, WANTED_ROUNDS * (load.concurrency or 1))
-    n = max(WANTED_REQUESTS, math.ceil(WANTED_LATENCIES * load.rate_per_s * (latency_s or 0.0)) + 1)
-    return max(1, min(n, int(load.rate_per_s * bench.max_s)))
+    return max(WANTED_REQUESTS, math.ceil(WANTED_LATENCIES * load.rate_per_s * (latency_s or 0.0)) + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,3 +276,20 @@ async def test_more_connections_than_files_are_refused_before_anything_is_sent(
             await run(settings_for(tmp_path, url, "bench.concurrency=80"), QUIET)
         assert "at most 30 in flight" in str(refused.value)
         assert server.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "n", "said"),
+    [
+        (["bench.requests=auto", "bench.duration_s=0.5"], range(10, 100), ""),
+        (["bench.requests=auto", "bench.max_s=0.4"], [20], "cut by bench.max_s (0.4 s) from 100"),
+    ],
+)
+async def test_an_open_loop_of_any_end_is_sent(tmp_path: Path, capsys, ends: list[str], n, said: str) -> None:
+    async with serving(Script()) as (_, url):
+        report = await run(settings_for(tmp_path, url, "bench.rate=50", *ends), Options())
+    assert (report.exit_code, report.pending) == (0, 0)
+    assert report.stages[0]["answered"] in n
+    err = capsys.readouterr().err
+    assert said in err
+    assert ("cut by" in err) is bool(said)

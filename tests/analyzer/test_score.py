@@ -249,6 +249,12 @@ def test_a_cut_answer_without_marks_is_reasoning_where_the_template_opened_it(ex
     assert cut_answers(conn, **given) == read_as
 
 
+@pytest.mark.parametrize(("says", "read_as"), [("", OUTSIDE), ("hm</think>", INSIDE)])
+def test_many_whole_answers_that_never_close_reasoning_overrule_the_template(experiment, says, read_as):
+    conn, _ = experiment(n_bins=1, n_per_bin=30, p_correct=1.0, budgets=(1.0, 0.5))
+    assert cut_answers(conn, says=says, prompt={"reasoning_tag": "<think>"}) == read_as
+
+
 def test_an_unknown_metric_stops_before_anything_is_written(experiment):
     conn, _ = experiment(n_bins=1, n_per_bin=2, metric="bleu")
     with pytest.raises(ConfigError, match="bleu"):

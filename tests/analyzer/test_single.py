@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyzer.metrics.single import scorer
@@ -18,6 +18,7 @@ ROWS = st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=2)), min_size=1, max_s
 
 
 @pytest.mark.parametrize("metric", [name for name, packages in NEEDS.items() if not packages])
+@settings(max_examples=25)  # of each metric
 @given(rows=ROWS)
 def test_a_score_is_the_same_alone_and_in_a_column(metric, rows):
     classes = ["Food", "cat", "3.5"]

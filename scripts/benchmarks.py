@@ -21,6 +21,7 @@ QUICK = {  # a script that isn't here is small by itself
     "scale": ["--rows", "5000", "10000"],
     "scoring": ["--n", "50000"],
     "sweep": ["--runs", "1", "--requests", "300", "--concurrency", "8"],
+    "throughput": ["--runs", "40"],
     "truth": ["--streams", "64", "--runs", "1", "--loop", "uvloop"],
 }
 

@@ -1,7 +1,8 @@
 """Where more load stops giving more: the knee of a ladder, and the highest rate that keeps the objectives.
 
 Both are told as the transition zone of a budget is: proven up to here, proven broken from there, open in between. What
-is said of a whole ladder is false in at most 2.5% of ladders: each comparison is made at its share of that.
+is said of a whole ladder is false in at most 2.5% of ladders: loads are tested in a fixed order, each at that level,
+until one test fails (a fixed sequence keeps the level of a single test).
 """
 
 import math
@@ -44,37 +45,51 @@ def knee(ladder: Sequence[Point]) -> Zone | None:
     if len(ordered) < 2:
         return None
     if ordered[0].loop == "open":
-        shares, level = [kept_up(point) for point in ordered], 1 - FALSE_LADDERS / len(ordered)
-        return _zone(
-            ordered,
-            proven=[share.bound(1 - level) >= SUSTAINED_SHARE for share in shares],
-            broken=[share.bound(level) < SUSTAINED_SHARE for share in shares],
-            seen=[share.value >= SUSTAINED_SHARE for share in shares],
-        )
+        return keeping_up([(point.value, kept_up(point)) for point in ordered])
     return plateau([(point.value, rate_of("output_tokens_per_s", point.results)) for point in ordered])
+
+
+def keeping_up(ladder: Sequence[tuple[float, Rate]]) -> Zone:
+    """The knee of an open loop: (arrivals per second, share kept up with) from the lowest load up.
+
+    Kept up with is proven from the lowest load up, fallen behind from the highest down; a load of which nothing can be
+    told proves neither, and is passed over on the way down.
+    """
+    loads = [load for load, _ in ladder]
+    behind = None
+    for load, share in reversed([(load, share) for load, share in ladder if not math.isnan(share.value)]):
+        if not share.bound(1 - FALSE_LADDERS) < SUSTAINED_SHARE:
+            break
+        behind = load
+    return Zone(
+        low=_last(loads, [share.bound(FALSE_LADDERS) >= SUSTAINED_SHARE for _, share in ladder]),
+        high=behind,
+        seen=_last(loads, [share.value >= SUSTAINED_SHARE for _, share in ladder]),
+    )
 
 
 def plateau(ladder: Sequence[tuple[float, Rate]]) -> Zone:
     """The knee of a closed loop: (requests in flight, output per second) from the lowest load up."""
     known = [(load, rate) for load, rate in ladder if rate.value > 0]
     n = len(known)
-    top = known[-1][0] if known else 0.0
-    level, pairs = 1 - FALSE_LADDERS / max(n - 1, 1), 1 - FALSE_LADDERS / max(n * (n - 1) // 2, 1)
-
-    def flat(i: int) -> bool:
+    begins = None
+    for i in reversed(range(n - 1)):
         load, rate = known[i]
-        for higher, more in known[i + 1 :]:
-            most = min(-math.log(PLATEAU_SHARE), LEAST_SLOWING * math.log(higher / load))
-            if growth_bounds(rate, more, level)[1] > most:
-                return False
-        return top >= LEAST_SPAN * load
-
-    begins = next((known[i][0] for i in range(n) if flat(i)), None)
+        if not all(_flat(load, rate, higher, more) for higher, more in known[i + 1 :]):
+            break
+        begins = load if known[-1][0] >= LEAST_SPAN * load else begins
+    level = 1 - FALSE_LADDERS / max(n * (n - 1) // 2, 1)
     short = [
         load for i, (load, rate) in enumerate(known) if (begins is None or load < begins)
-        and any(growth_bounds(rate, more, pairs)[0] > -math.log(PLATEAU_SHARE) for _, more in known[i + 1 :])
+        and any(growth_bounds(rate, more, level)[0] > -math.log(PLATEAU_SHARE) for _, more in known[i + 1 :])
     ]  # fmt: skip
     return Zone(max(short, default=None), begins, begins)
+
+
+def _flat(load: float, rate: Rate, higher: float, more: Rate) -> bool:
+    """It is proven that the higher load gave no 5% more, nor grew by half of what the load did."""
+    most = min(-math.log(PLATEAU_SHARE), LEAST_SLOWING * math.log(higher / load))
+    return growth_bounds(rate, more, 1 - FALSE_LADDERS)[1] <= most
 
 
 def highest_within(ladder: Sequence[Point]) -> Zone | None:
@@ -86,7 +101,7 @@ def highest_within(ladder: Sequence[Point]) -> Zone | None:
     if not ordered or not ordered[0].findings:
         return None
     return _zone(
-        ordered,
+        [point.value for point in ordered],
         proven=[all(finding.verdict == MET for finding in point.findings) for point in ordered],
         broken=[any(finding.verdict == MISSED for finding in point.findings) for point in ordered],
         seen=[all(finding.holds for finding in point.findings) for point in ordered],
@@ -104,9 +119,8 @@ def sustained(point: Point) -> tuple[float, float, float]:
     return share.value, *share.interval(2 * FALSE_LADDERS)
 
 
-def _zone(ordered: list[Point], *, proven: list[bool], broken: list[bool], seen: list[bool]) -> Zone:
+def _zone(loads: list[float], *, proven: list[bool], broken: list[bool], seen: list[bool]) -> Zone:
     """From the bottom up: a claim holds at a load only where it holds at every lower one."""
-    loads = [point.value for point in ordered]
     return Zone(
         low=_last(loads, proven),
         high=next((load for load, is_broken in zip(loads, broken, strict=True) if is_broken), None),

@@ -119,12 +119,10 @@ def closed_loop(lives: Lives, concurrency: int, begin: float, end: float | None)
     shares = np.where(lives.ok & (life > 0), overlap / np.where(life > 0, life, 1.0), 0.0)
     by_share = float(shares.sum() / seconds)
     by_arrival = float(_arrived(lives, a, b).sum() / seconds)
-    if made.value > 0 and by_arrival > 0:  # tokens are counted when they came; what lies across the edges is an error
-        apart = abs(math.log(by_arrival / made.value)) / 2
-        made, total = (
-            replace(rate, value=value, se=math.hypot(rate.se, apart))
-            for rate, value in ((made, by_arrival), (total, fed.value + by_arrival))
-        )
+    if made.value > 0 and by_arrival > 0:
+        made = _made(lives, (a, b), mean, made, by_arrival)
+        joint = (fed.value * fed.se + made.value * made.se) / (fed.value + made.value)
+        total = Rate(fed.value + made.value, joint, min(fed.df, made.df), seconds)
     if done.value > 0 and abs(math.log(max(by_share, 1e-300) / done.value)) > _edges(life[inside], n, concurrency):
         text = f"counted by their lives {by_share:.4g} requests/s were done, by Little's law {done.value:.4g}"
         return nothing(f"{text}: the load was not steady", 2 * n, seconds, mean, n)
@@ -171,7 +169,8 @@ def growth_bounds(low: Rate, high: Rate, level: float) -> tuple[float, float]:
     if not (low.value > 0 and high.value > 0):
         return -math.inf, math.inf
     se = math.hypot(low.se, high.se)
-    df = se**4 / (low.se**4 / low.df + high.se**4 / high.df) if se > 0 else 1.0
+    spread = low.se**4 / low.df + high.se**4 / high.df  # Welch's degrees of freedom
+    df = se**4 / spread if spread > 0 else math.inf
     reach = t_quantile(level, max(1, int(min(df, 1001)))) * se
     step = math.log(high.value / low.value)
     return step - reach, step + reach
@@ -209,6 +208,21 @@ def _edges(life: Floats, n: int, concurrency: int) -> float:
     """By how much the two ways of counting may differ because lives lie across the window's edges."""
     squared = float(life.var() / life.mean() ** 2)
     return (concurrency * squared + 4 * math.sqrt(concurrency * (1 + squared) / 3) + 1) / n + 0.01
+
+
+def _made(lives: Lives, window: tuple[float, float], latency: float, by_lives: Rate, value: float) -> Rate:
+    """Output tokens as they came, `value` a second. Its error is the smaller of two: that of the same rate by lives and
+    half of what the two differ by, which knows of equal lives in step; that of batches of the arrivals, which knows of
+    a server that gives all it can, whoever gets it."""
+    a, b = window
+    apart = abs(math.log(value / by_lives.value)) / 2
+    stepped = replace(by_lives, value=value, se=math.hypot(by_lives.se, apart))
+    batches = Batches(lives.begin, window, latency)
+    within = (lives.arrival_s > a) & (lives.arrival_s <= b)
+    came = np.histogram(lives.arrival_s[within], np.linspace(a, b, batches.n + 1), weights=_arrived(lives, a, b))[0]
+    noise = math.sqrt(float(came.var(ddof=1)) * batches.whole / batches.n) / float(came.mean())
+    steady = Rate(value, max(noise, floor(lives.n)), float(batches.df), by_lives.seconds)
+    return min(stepped, steady, key=lambda rate: rate.bound(0.975))
 
 
 def _arrived(lives: Lives, a: float, b: float) -> Floats:
@@ -250,11 +264,14 @@ def _log_errors(
     batches = Batches(when, window, latency)
     rest = batches.products(influence - explained, influence - explained)
     common = 2 * batches.products(influence - explained, explained)
+    deviation = influence.std(axis=0)
+    skewness = (influence**3).mean(axis=0) / np.where(deviation > 0, deviation, 1.0) ** 3
     errors = []
-    for drawn, other in zip(of_lengths, rest + np.maximum(common, 0), strict=True):
+    for drawn, other, skew in zip(of_lengths, rest + np.maximum(common, 0), skewness, strict=True):
         variance = float(drawn + other)
         spread = float(drawn**2 / max(n - 1 - columns, 1) + other**2 / batches.df)
-        errors.append((max(math.sqrt(variance), floor(n)), variance**2 / spread if spread > 0 else math.inf))
+        error = math.sqrt(variance) * (1 + float(skew) ** 2 / n)  # few draws of a long tail seldom have its end
+        errors.append((max(error, floor(n)), variance**2 / spread if spread > 0 else math.inf))
     return errors
 
 
@@ -272,13 +289,13 @@ class Batches:
         self.n = max(2 + used, int(min(MOST_BATCHES, fit, len(when) / 2)))
         self.df = self.n - used
         self._cell = np.clip(((when - a) / (b - a) * self.n).astype(np.int64), 0, self.n - 1)
-        self._whole = (1 + 1 / self.n) ** 2 / max(1 - latency * self.n / (b - a) / 3, 0.5)
+        self.whole = (1 + 1 / self.n) ** 2 / max(1 - latency * self.n / (b - a) / 3, 0.5)
 
     def products(self, left: Floats, right: Floats) -> Floats:
         """Covariance of the means of two values [n, m] a request, column by column."""
         sums = [np.stack([np.bincount(self._cell, weights=column, minlength=self.n) for column in values.T], axis=1)
                 for values in (left, right)]  # fmt: skip
-        found: Floats = (sums[0] * sums[1]).sum(axis=0) * self._whole * self.n / self.df / len(left) ** 2
+        found: Floats = (sums[0] * sums[1]).sum(axis=0) * self.whole * self.n / self.df / len(left) ** 2
         return found
 
 

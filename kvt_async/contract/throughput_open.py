@@ -94,7 +94,9 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, half: bool = False) ->
     over, owed = _by(lives.finished, grid), _by(due + usual, grid)
     df = float(len(grid) - 3)
     kept = max(1 - float(np.diff((owed - over)[[0, -1]])[0]) / (n - 1), 1 / n)
-    strays = max(_wander(owed - over, grid), SLOW_MEMORY * _walk(owed - over)) / (n - 1)
+    # of a server that is behind, what comes out is steadier than what goes in
+    of_debt = max(_wander(owed - over, grid), SLOW_MEMORY * _walk(owed - over)) / (n - 1)
+    strays = min(of_debt, kept * _walk(over) / max(float(over[-1] - over[0]), 1.0))
     t = t_quantile(LEVEL, int(df))
     error = max(math.log1p(t * strays / kept) / t, floor(n))  # the share's error is no share of itself
     ok = lives.ok[inside].astype(float)

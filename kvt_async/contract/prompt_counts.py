@@ -66,7 +66,7 @@ class PromptCounts:
 
 def judge(counts: Iterable[Count], *, exact: bool) -> PromptCounts:
     """What the responses of one run say. `exact`: both sides count with one tokenizer, as far as the config knows."""
-    known = [(read, sent, n) for read, sent, n in counts if n > 0]
+    known = [(read, sent, n) for read, sent, n in counts if n > 0 and read > 0]  # 0: the server didn't count
     total = sum(n for _, _, n in known)
     if not total:
         return PromptCounts()

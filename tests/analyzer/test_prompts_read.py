@@ -96,6 +96,13 @@ def test_equal_counts_say_nothing_against_anything(lengths: list[tuple[int, int]
 
 def test_nothing_counted_is_nothing_said() -> None:
     assert judge([], exact=True) == PromptCounts()
+    assert judge([(0, 4000, 50)], exact=True) == PromptCounts()
+
+
+def test_a_tokenizer_that_counts_steadily_less_is_an_alarm_and_named_as_what_it_may_be() -> None:
+    found = judge([(round(0.6 * n), n, 1) for n in range(200, 4000, 100)], exact=True)
+    assert found.are_short
+    assert "0.6 times the prompt tokens" in found.note
 
 
 # ---- what becomes of a group

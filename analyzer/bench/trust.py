@@ -8,6 +8,7 @@ from analyzer.bench.budget import UNPROVEN, of_all
 from analyzer.bench.numbers import plain
 from analyzer.bench.points import BOUND_SHARE, HEADLINES, Point
 from analyzer.bench.results import UNKNOWN
+from analyzer.bench.spread import FEWEST_REPEATS
 
 WARNING = " (WARNING: these are not figures of prompts that the server has not seen)"
 _TITLES = {"ttft": "TTFT", "tpot": "TPOT", "latency": "latency"}
@@ -24,8 +25,7 @@ def trust(points: Sequence[Point]) -> str:
         parts.append(f"the schedule was not achieved: {min(sent):.1%} of the planned rate was sent")
     failed, started = sum(p.n_failed for p in points), sum(p.n_started for p in points)
     parts.append(f"{failed:,} of {started:,} requests failed")
-    methods = {p.figures["requests_per_s"].method for p in points}
-    if "within run" in methods:
+    if any(len(p.results) < FEWEST_REPEATS for p in points):
         parts.append("intervals are within one run; three repeats would show how runs differ")
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "."

@@ -109,17 +109,22 @@ def _knee_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
         at = f"the plateau is reached at {zone.seen:g} {unit}" if zone.seen is not None else none
         proven = f" (below it up to {zone.low:g}, proven)" if zone.low is not None else ""
         return f"The server gave {top}; {at}{proven}"
-    lowest = min(points, key=lambda point: point.value)
-    if zone.seen is None and math.isnan(sustained(lowest)[0]):
-        kept = f"whether the server kept up with {lowest.value:g} {unit} cannot be told"
-    elif zone.seen is None:
-        kept = "the server kept up with none of these rates"
-    elif zone.high is None and zone.seen == max(point.value for point in points):
-        kept = f"the server kept up with every rate up to {zone.seen:g} {unit}: no knee in range"
-    else:
-        broken = f"proven not to at {zone.high:g}" if zone.high is not None else "nothing higher is proven"
-        kept = f"the server kept up with {zone.seen:g} {unit} ({broken})"
+    kept = _kept_words([point.value for point in points], zone, unit)
     return f"{kept[0].upper()}{kept[1:]}; {top}"
+
+
+def _kept_words(rates: Sequence[float], zone: Zone, unit: str) -> str:
+    """Which of these rates a server kept up with: what is proven, what was only seen, and what nobody can tell."""
+    if zone.high == min(rates):
+        return "the server kept up with none of these rates"
+    if zone.low == max(rates):
+        return f"the server kept up with every rate up to {zone.low:g} {unit}: no knee in range"
+    broken = f"proven not to at {zone.high:g}" if zone.high is not None else "proven not to at none"
+    if zone.seen is None:
+        return f"whether the server kept up with {min(rates):g} {unit} cannot be told ({broken})"
+    proven = f"proven up to {zone.low:g}" if zone.low is not None else "proven at none"
+    knee = ": no knee seen in range" if zone.seen == max(rates) else ""
+    return f"the server kept up with {zone.seen:g} {unit} by what was seen ({proven}, {broken}){knee}"
 
 
 def _within_words(points: Sequence[Point], zone: Zone, unit: str) -> str:

@@ -17,8 +17,9 @@ from analyzer.bench.points import Point, points
 from analyzer.bench.pooled import estimate
 from analyzer.bench.quantiles import summarise
 from analyzer.bench.results import result_of
+from analyzer.bench.saturation import Zone
 from analyzer.bench.spread import Estimate
-from analyzer.bench.words import verdict
+from analyzer.bench.words import _kept_words, verdict
 from analyzer.charts_style import PAGE, spec_of
 from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
 from tests.analyzer.test_bench_results import group
@@ -258,3 +259,23 @@ def test_another_objective_is_asked_of_what_is_stored(tmp_path: Path) -> None:
     answer = bench_stages(settings, asked={"ttft_p50_ms": 50})
     assert [row["objective"] for row in answer["missed"]] == ["ttft_p50_ms"]
     assert any("objectives are those of this command" in line for line in answer["lines"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "seen", "says"),
+    [
+        (8, None, 8, "the server kept up with every rate up to 8 requests/s: no knee in range"),
+        (
+            4,
+            None,
+            8,
+            "kept up with 8 requests/s by what was seen (proven up to 4, proven not to at none): no knee seen",
+        ),
+        (4, 8, 4, "kept up with 4 requests/s by what was seen (proven up to 4, proven not to at 8)"),
+        (None, 2, None, "the server kept up with none of these rates"),
+        (None, None, None, "whether the server kept up with 2 requests/s cannot be told (proven not to at none)"),
+        (None, 8, None, "whether the server kept up with 2 requests/s cannot be told (proven not to at 8)"),
+    ],
+)
+def test_a_rate_is_kept_up_with_as_far_as_it_is_proven_and_beyond_it_seen(low, high, seen, says: str) -> None:
+    assert says in _kept_words([2, 4, 8], Zone(low, high, seen), "requests/s")

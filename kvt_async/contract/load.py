@@ -145,6 +145,8 @@ def _hidden(url: re.Match[str]) -> str:
 
 def secret(name: str) -> SecretStr | None:
     """The API key named by engine.api_key_env, from the environment, else `.env`; None when not set or empty."""
+    if not name.isprintable():  # no variable has such a name, and not every text can be looked up
+        return None
     value = os.environ.get(name) or _dotenv(Path(".env")).get(name)
     return SecretStr(value) if value else None
 

@@ -20,7 +20,7 @@ TELLING_HEADER = re.compile(r"(?i)auth|key|token|secret|cookie|passw|credential"
 TELLING_QUERY = re.compile(TELLING_HEADER.pattern + "|sig|code|pwd")  # names in a URL's query
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")  # read by the hub's client, not by us
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:(?P<user>[^/?#\s]*)@)?[^?#\s]*(?:(?P<query>[?#].*))?", re.DOTALL)
+_URL = re.compile(r"https?://(?:(?P<user>[^/?#\s]*)@)?[^?#\s]*(?:(?P<query>[?#].*))?", re.DOTALL)
 _URLS = (
     ("engine", "base_url"),
     ("kv", "levels", "base_url"),
@@ -175,9 +175,9 @@ def _refused(key: str, variable: str, source: Callable[[str], str]) -> ConfigErr
     return ConfigError(
         f"{key} holds the value of {variable}, which is secret, and what stands there is written down",
         where=source(key),
-        do="A secret may stand in engine.headers, a URL's user or query, decoding.extra_body, kv.apply.body, "
-        "kv.apply.env and kv.apply.command. If this is no secret, use a variable without KEY, TOKEN, SECRET, PASSWORD, "
-        "CREDENTIAL and AUTH in its name.",
+        do="A secret may stand in engine.headers, a URL's user or query (percent-encoded there), decoding.extra_body, "
+        "kv.apply.body, kv.apply.env and kv.apply.command. If this is no secret, use a variable without KEY, TOKEN, "
+        "SECRET, PASSWORD, CREDENTIAL and AUTH in its name.",
     )
 
 

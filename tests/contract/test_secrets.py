@@ -226,3 +226,7 @@ raise ValueError("bug {KEY}")
     )
     assert KEY.encode() not in done.stdout + done.stderr
     assert (done.stdout.count(b"***"), done.stderr.count(b"***")) == (4, 2)
+
+
+def test_a_name_that_no_variable_can_have_is_that_of_no_key() -> None:
+    assert "api_key_env" in dump_yaml(load_settings(None, ['engine.api_key_env="\\ud800"'], environ={}))

@@ -115,11 +115,19 @@ class Point:
 
     def client_error_s(self, name: str) -> float:
         """How far this client's own lateness may have moved a time, in seconds; NaN: nobody could say. TPOT: the span's
-        error over the tokens that it is divided by."""
+        error over the tokens that it is divided by. From the intended start: what late sending made of it, too."""
         bound, found = self._latest.error_bound_ms / 1000, self.lengths
         if not name.startswith(("tpot", "itl_token")) or not found.n_output:
-            return bound
+            return bound + self._late_s(name)
         return bound / max(found.output_got / found.n_output - 1, 1.0)
+
+    def _late_s(self, name: str) -> float:
+        """What sending late has added to a time that counts from the intended start, where nothing held it back."""
+        metric, _, stat = name.partition("_")
+        sent = self.figures.get(f"{metric}_sent_{stat}")
+        if sent is None or any(r.audit is not None and r.audit.n_held for r in self.results):
+            return 0.0
+        return abs(self.figures[name].value - sent.value)
 
     @property
     def client_bound(self) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ DEFINITIONS = (
     ("verified, unverified, contradicted", "whether the server shows that it applied the level's budget, by what its "
      "replies, /metrics page or log say; a canary asks first whether the harshest budget changes any answer"),
     ("client's error", "how late this client may have stamped what came, in 99% of instants; TPOT: over the tokens of "
-     "a reply"),
+     "a reply. From the intended start: and what sending late has added"),
     ("CLIENT-BOUND", "said of a figure of which the client's error may be over 5%, and of a rate that was not sent"),
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from analyzer.bench import lengths
 from analyzer.bench.budget import UNPROVEN, of_all
-from analyzer.bench.numbers import plain
+from analyzer.bench.numbers import ms
 from analyzer.bench.points import BOUND_SHARE, HEADLINES, Point
 from analyzer.bench.results import UNKNOWN
 from analyzer.bench.spread import FEWEST_REPEATS
@@ -78,14 +78,15 @@ def client_part(points: Sequence[Point]) -> str:
     if short:
         worst = min(short, key=lambda point: point.client.sent_share or 0.0)
         return f"CLIENT-BOUND at {_and([point.load for point in short])}: {worst.client.signal}"
-    bound = max(point.client.error_bound_ms for point in known)
     hit = [point for point in known if point.client_bound]
     if not hit:
-        return f"this client's own error is at most ±{plain(bound)} ms, under {BOUND_SHARE:.0%} of every time above"
+        errors = [point.client_error_s(name) for point in known for name in HEADLINES if name in point.figures]
+        bound = max(errors, default=math.nan)
+        return f"this client's own error is at most ±{ms(bound)} ms, under {BOUND_SHARE:.0%} of every time above"
     names = bound_titles(list(dict.fromkeys(name for point in hit for name in point.client_bound)))
     at = "" if len(hit) == len(points) else f" at {_and([point.load for point in hit])}"
-    error = max(point.client.error_bound_ms for point in hit)
-    return f"CLIENT-BOUND: {_and(names)}{at}, for this client's own error is up to ±{plain(error)} ms there"
+    error = max(point.client_error_s(name) for point in hit for name in point.client_bound)
+    return f"CLIENT-BOUND: {_and(names)}{at}, for this client's own error is up to ±{ms(error)} ms there"
 
 
 def _cache(points: Sequence[Point]) -> str:

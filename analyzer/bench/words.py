@@ -132,8 +132,8 @@ def _within_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
     limits = " and ".join(limit_words(finding) for finding in points[0].findings)
     missed = f"proven missed from {zone.high:g} {unit} on" if zone.high is not None else "proven missed at none"
     if zone.seen is None and zone.low is None:
-        return f"{limits}: kept at no load that was tried, {missed}"
-    seen = f"kept up to {zone.seen:g} {unit}" if zone.seen is not None else "kept at no load that was tried"
+        return f"{limits}: not kept at {min(p.value for p in points):g} {unit} by what was seen, {missed}"
+    seen = f"kept up to {zone.seen:g} {unit}" if zone.seen is not None else "not kept at the lowest load"
     if zone.low is not None:
         proven = f"proven up to {zone.low:g} {unit}"
     else:

@@ -211,6 +211,16 @@ def test_client_bound_is_said_of_figures_that_the_clients_error_exceeds_by_a_twe
     assert verdict([point])[1].count("CLIENT-BOUND") == bool(bound)
 
 
+def test_what_sending_late_added_is_this_clients_error_of_times_from_the_intended_start(tmp_path: Path) -> None:
+    sent = [Sent(i * 100, ttft_ms=100, late_ms=50 if i == 15 else 0) for i in range(30)]
+    (point,) = measured(tmp_path, Load(sent, error_ms=1))
+    added = point.figures["ttft_p99_s"].value - point.figures["ttft_sent_p99_s"].value
+    assert added > 0.03
+    assert point.client_error_s("ttft_p99_s") == pytest.approx(0.001 + added)
+    assert point.client_error_s("ttft_p50_s") == point.client_error_s("ttft_sent_p99_s") == pytest.approx(0.001)
+    assert point.client_bound == ("ttft_p99_s", "latency_p99_s")
+
+
 def test_no_chart_and_no_banner_carries_client_bound(tmp_path: Path) -> None:
     answer = bench_stages(group(tmp_path, Load(steady(30), error_ms=30), charts=True))
     page = Path(answer["report_html"]).read_text(encoding="utf-8")

@@ -109,11 +109,11 @@ def _knee_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
         at = f"the plateau is reached at {zone.seen:g} {unit}" if zone.seen is not None else none
         proven = f" (below it up to {zone.low:g}, proven)" if zone.low is not None else ""
         return f"The server gave {top}; {at}{proven}"
-    kept = _kept_words([point.value for point in points], zone, unit)
+    kept = kept_words([point.value for point in points], zone, unit)
     return f"{kept[0].upper()}{kept[1:]}; {top}"
 
 
-def _kept_words(rates: Sequence[float], zone: Zone, unit: str) -> str:
+def kept_words(rates: Sequence[float], zone: Zone, unit: str) -> str:
     """Which of these rates a server kept up with: what is proven, what was only seen, and what nobody can tell."""
     if zone.high == min(rates):
         return "the server kept up with none of these rates"

@@ -19,7 +19,7 @@ from analyzer.bench.quantiles import summarise
 from analyzer.bench.results import result_of
 from analyzer.bench.saturation import Zone
 from analyzer.bench.spread import Estimate
-from analyzer.bench.words import _kept_words, verdict
+from analyzer.bench.words import kept_words, verdict
 from analyzer.charts_style import PAGE, spec_of
 from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
 from tests.analyzer.test_bench_results import group
@@ -288,4 +288,4 @@ def test_another_objective_is_asked_of_what_is_stored(tmp_path: Path) -> None:
     ],
 )
 def test_a_rate_is_kept_up_with_as_far_as_it_is_proven_and_beyond_it_seen(low, high, seen, says: str) -> None:
-    assert says in _kept_words([2, 4, 8], Zone(low, high, seen), "requests/s")
+    assert says in kept_words([2, 4, 8], Zone(low, high, seen), "requests/s")

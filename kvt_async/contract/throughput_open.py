@@ -93,7 +93,8 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, half: bool = False) ->
     grid = np.linspace(a, b, max(FEWEST_CELLS, min(MOST_BATCHES, int(seconds / max(latency, 1e-9)))) + 1)
     over, owed = _by(lives.finished, grid), _by(due + usual, grid)
     df = float(len(grid) - 3)
-    kept = max(1 - float(np.diff((owed - over)[[0, -1]])[0]) / (n - 1), 1 / n)
+    rise = float(np.diff((owed - over)[[0, -1]])[0])
+    kept = min(max(1 - rise / (n - 1), 1 / n), 1.0)  # nothing comes out for long that has not gone in
     # of a server that is behind, what comes out is steadier than what goes in
     of_debt = max(_wander(owed - over, grid), SLOW_MEMORY * _walk(owed - over)) / (n - 1)
     strays = min(of_debt, kept * _walk(over) / max(float(over[-1] - over[0]), 1.0))

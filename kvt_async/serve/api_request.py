@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.api_errors import ApiError, shown
 from kvt_async.serve.catalogue import Catalogue
 from kvt_async.serve.chat import Message
 from kvt_async.serve.kv_request import KvRequest, parse_kv
@@ -47,9 +47,10 @@ def parse_request(body: bytes, *, chat: bool, policies: Catalogue) -> ApiRequest
         raise ApiError(f"The body must be a JSON object, not {type(raw).__name__}")
     for name, harmless in NOT_IMPLEMENTED.items():
         if raw.get(name) not in harmless:
-            raise ApiError(f"{name} = {raw[name]!r} is not implemented by this server", param=name)
+            raise ApiError(f"{name} = {shown(raw[name])} is not implemented by this server", param=name)
     stream = _boolean(raw, "stream")
-    options = raw.get("stream_options") or {}
+    options = raw.get("stream_options")
+    options = {} if options is None else options
     if not isinstance(options, dict):
         raise ApiError("stream_options must be an object", param="stream_options")
     if options and not stream:
@@ -117,7 +118,7 @@ def _sampling(raw: Mapping[str, Any]) -> Sampling:
 
 
 def _stop(raw: object) -> tuple[str, ...]:
-    stops = [raw] if isinstance(raw, str) else raw or []
+    stops = [raw] if isinstance(raw, str) else [] if raw is None else raw
     if not isinstance(stops, list) or len(stops) > 16 or not all(isinstance(s, str) and s for s in stops):
         raise ApiError("stop must be a non-empty string or an array of up to 16 of them", param="stop")
     return tuple(stops)

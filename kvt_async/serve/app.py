@@ -1,9 +1,11 @@
 """The HTTP side: parse, queue, stream back. Nothing here computes; the model has its own thread."""
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.access import Access
+from kvt_async.serve.api_errors import ApiError, shown
 from kvt_async.serve.api_request import ApiRequest, parse_request
 from kvt_async.serve.backend import Backend
 from kvt_async.serve.chat import context_tokens, prompt_context_end
@@ -23,16 +26,27 @@ from kvt_async.serve.replies import Reply, error_event
 from kvt_async.serve.text import Encoded
 from kvt_async.serve.weights import REFERENCE_DIR
 from kvt_async.serve.work import Finished, Text, Work
-from kvt_async.serve.worker import Job, ModelThread, QueueFullError
+from kvt_async.serve.worker import BUG, Job, ModelThread, QueueFullError
 
-MAX_BODY_BYTES = 64 << 20
+LEAST_BODY_BYTES, MOST_BODY_BYTES = 8 << 20, 64 << 20  # that are read; between them 64 a token of the context window
+log = logging.getLogger(__name__)
 SSE_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a client may keep the server waiting, in seconds."""
+
+    body_s: float = 30  # from the head of a request to the end of its body
+    reader_s: float = 120  # until a client that reads nothing of its stream is left
 
 
 class Server:
     """The state behind the routes of one application."""
 
-    def __init__(self, engine: Backend, *, max_queue: int) -> None:
+    def __init__(self, engine: Backend, *, max_queue: int, patience: "Patience") -> None:
+        self.patience = patience
+        self.most_body = min(MOST_BODY_BYTES, max(LEAST_BODY_BYTES, 64 * engine.about.max_tokens))
         self.engine, self.template = engine, engine.template
         self.model_name = engine.about.model_name
         self.thread = ModelThread(engine.generate, max_queue=max_queue)
@@ -46,12 +60,9 @@ class Server:
         return await self._answer(http, chat=False)
 
     async def _answer(self, http: web.Request, *, chat: bool) -> web.StreamResponse:
-        request = parse_request(await http.read(), chat=chat, policies=self.engine.policies)
+        request = parse_request(await self._body(http), chat=chat, policies=self.engine.policies)
         if request.model is not None and request.model != self.model_name:
-            raise ApiError(
-                f"The model {request.model!r} does not exist; this server has {self.model_name!r}",
-                status=404, kind="NotFoundError", code="model_not_found", param="model",
-            )  # fmt: skip
+            raise self._no_such_model(request.model)
         job = Job(await self._work(request), each_token=request.stream)
         try:
             self.thread.submit(job)
@@ -68,14 +79,39 @@ class Server:
             self.metrics.cancelled.add()
             raise
 
+    async def _body(self, http: web.Request) -> bytes:
+        """Raises ApiError for a body that is too large, can't be decoded, or doesn't come in time."""
+        try:
+            async with asyncio.timeout(self.patience.body_s):
+                return await http.read()
+        except TimeoutError:
+            problem = ApiError(
+                f"The body did not come whole within {self.patience.body_s:g} s", status=408, code="body_timeout"
+            )
+        except web.HTTPRequestEntityTooLarge:
+            problem = ApiError(
+                f"The body is larger than {self.most_body} bytes, more than any prompt that this model can read",
+                status=413, code="body_too_large",
+            )  # fmt: skip
+        except web.RequestPayloadError as cause:
+            problem = ApiError(f"The body can't be read: {shown(str(cause))}", code="invalid_body")
+        raise problem
+
+    def _no_such_model(self, name: str) -> ApiError:
+        return ApiError(
+            f"The model {shown(name)} does not exist; this server has {self.model_name!r}",
+            status=404, kind="NotFoundError", code="model_not_found", param="model",
+        )  # fmt: skip
+
     async def _work(self, request: ApiRequest) -> Work:
         """The request in tokens; ApiError where it doesn't fit the model."""
         kv, context_end = request.kv, None
+        self._check_length(request)
         if isinstance(request.prompt, tuple):
             encoded = self._given_ids(request)
         else:
             rendered = self.template.render(request.messages) if request.messages else request.prompt
-            encoded = await self._encode(rendered, special=not request.messages)
+            encoded = await self._encode(rendered, request)
             if kv.mode == "question_agnostic" and kv.context_chars is not None:
                 if request.messages:
                     end_char = self.template.context_end(request.messages, rendered, kv.context_chars)
@@ -98,11 +134,33 @@ class Server:
             encoded.ids, max_tokens, kv, context_end, request.sampling, request.stop, ignore_eos=request.ignore_eos
         )
 
-    async def _encode(self, text: str, *, special: bool) -> Encoded:
-        known = self.engine.tokenizer.remembered(text, special=special)
+    def _check_length(self, request: ApiRequest) -> None:
+        """Refuse at once what can't fit, before a template or a tokenizer works on it."""
+        most, prompt = self.engine.about.max_tokens, request.prompt
+        if isinstance(prompt, tuple):
+            too_long = len(prompt) > most
+        else:
+            chars = len(prompt) + sum(len(message.content) for message in request.messages)
+            too_long = len(request.messages) > most or chars > most * self.engine.tokenizer.longest
+        if too_long:
+            raise self._too_long(request)
+
+    def _too_long(self, request: ApiRequest) -> ApiError:
+        limit = self.engine.about.max_tokens
+        return ApiError(
+            f"This model's maximum context length is {limit} tokens. However, your prompt has more than {limit} "
+            "tokens; how many was not counted.",
+            code="context_length_exceeded", param="messages" if request.messages else "prompt",
+        )  # fmt: skip
+
+    async def _encode(self, text: str, request: ApiRequest) -> Encoded:
+        tokenizer, special = self.engine.tokenizer, not request.messages
+        known = tokenizer.remembered(text, special=special)
         if known is not None:
             return known
-        return await asyncio.to_thread(self.engine.tokenizer.encode, text, special=special)
+        if not await asyncio.to_thread(tokenizer.fits, text, self.engine.about.max_tokens):
+            raise self._too_long(request)
+        return await asyncio.to_thread(tokenizer.encode, text, special=special)
 
     def _given_ids(self, request: ApiRequest) -> Encoded:
         if request.kv.mode == "question_agnostic":
@@ -133,7 +191,13 @@ class Server:
             opening = b""
             if not response.prepared:
                 await response.prepare(http)
-            await response.write(b"".join(out))
+            try:
+                async with asyncio.timeout(self.patience.reader_s):
+                    await response.write(b"".join(out))
+            except TimeoutError:
+                if http.transport is not None:
+                    http.transport.abort()
+                raise ConnectionError("the client reads nothing") from None
         with suppress(ConnectionError):
             await response.write_eof()
         return response
@@ -153,11 +217,19 @@ class Server:
         raise AssertionError("a job ends with Finished or Failed")
 
     async def models(self, _: web.Request) -> web.Response:
-        card = {
+        return _json({"object": "list", "data": [self._card()]})
+
+    async def model(self, http: web.Request) -> web.Response:
+        """One model; the name may hold slashes."""
+        if (name := http.match_info["id"]) != self.model_name:
+            raise self._no_such_model(name)
+        return _json(self._card())
+
+    def _card(self) -> dict[str, object]:
+        return {
             "id": self.model_name, "object": "model", "created": self.started_at, "owned_by": "kvt",
             "root": self.model_name, "parent": None, "max_model_len": self.engine.about.max_tokens,
         }  # fmt: skip
-        return _json({"object": "list", "data": [card]})
 
     async def health(self, _: web.Request) -> web.Response:
         return web.Response()
@@ -174,23 +246,27 @@ class Server:
 
 
 def make_app(
-    model_dir: Path | None = None, *, prefill_cache_mb: int = 1024, max_queue: int = 4096, model_name: str | None = None
-) -> web.Application:
+    model_dir: Path | None = None, *, prefill_cache_mb: int = 1024, max_queue: int = 4096,
+    model_name: str | None = None, names: Collection[str] = (), patience: Patience = Patience(),
+) -> web.Application:  # fmt: skip
     """The numpy engine behind the API.
 
     `model_dir` None: the reference model that ships with the package. Raises ConfigError for a folder it can't serve.
     """
-    return application(Engine(model_dir or REFERENCE_DIR, prefill_cache_mb << 20, model_name), max_queue=max_queue)
+    engine = Engine(model_dir or REFERENCE_DIR, prefill_cache_mb << 20, model_name)
+    return application(engine, max_queue=max_queue, names=names, patience=patience)
 
 
-def application(engine: Backend, *, max_queue: int = 4096) -> web.Application:
-    """Any engine behind the API; its thread lives from startup to cleanup."""
-    server = Server(engine, max_queue=max_queue)
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors(server)])
+def application(
+    engine: Backend, *, max_queue: int = 4096, names: Collection[str] = (), patience: Patience = Patience()
+) -> web.Application:
+    """Any engine behind the API; its thread lives from startup to cleanup. `names`: see Access."""
+    server = Server(engine, max_queue=max_queue, patience=patience)
+    app = web.Application(client_max_size=server.most_body, middlewares=[_errors(server, Access(names))])
     app.add_routes([
         web.post("/v1/chat/completions", server.chat), web.post("/v1/completions", server.completions),
-        web.get("/v1/models", server.models), web.get("/health", server.health), web.get("/version", server.version),
-        web.get("/metrics", server.prometheus),
+        web.get("/v1/models", server.models), web.get("/v1/models/{id:.+}", server.model),
+        web.get("/health", server.health), web.get("/version", server.version), web.get("/metrics", server.prometheus),
     ])  # fmt: skip
 
     async def model_thread(_: web.Application) -> AsyncIterator[None]:
@@ -205,23 +281,32 @@ def application(engine: Backend, *, max_queue: int = 4096) -> web.Application:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def _errors(server: Server) -> Any:
+def _errors(server: Server, access: Access) -> Any:
     @web.middleware
     async def middleware(http: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            access.check(http)
             return await handler(http)
         except ApiError as error:
             problem = error
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            message = f"{error.reason}: {http.method} {http.path}"
+            message = f"{error.reason}: {shown(http.method)} {shown(http.path)}"
             problem = ApiError(
                 message, status=error.status, kind="NotFoundError" if error.status == 404 else "invalid_request_error"
             )
             problem.headers.update({"Allow": error.headers["Allow"]} if "Allow" in error.headers else {})
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("the server failed on a request")
+            problem = ApiError(BUG, status=500, kind="internal_server_error")
         server.metrics.errors.add(label=str(problem.status))
-        return _json(problem.body(), problem.status, problem.headers)
+        response = _json(problem.body(), problem.status, problem.headers)
+        if problem.status in (408, 413):
+            response.force_close()  # what of the body is still to come is no request
+        return response
 
     return middleware
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from kvt_async.serve.api_errors import ApiError, one_of
+from kvt_async.serve.api_errors import ApiError, one_of, shown
 from kvt_async.serve.policies import POLICIES
 
 SMALLEST = {"window": 1, "kernel": 1, "sinks": 0, "protect_recent": 0, "seed": 0, "future": 1}
+LARGEST = {"kernel": 999, "future": 100_000}  # what costs work or memory of its own size; others may be anything
 
 
 class Catalogue(Protocol):
@@ -34,25 +35,27 @@ class ReferencePolicies:
         for param, value in params.items():
             if param not in POLICIES[name].defaults:
                 raise not_a_parameter(name, param, POLICIES[name].defaults)
-            integer(f"kv.params.{param}", value, SMALLEST[param])
+            integer(f"kv.params.{param}", value, SMALLEST[param], LARGEST.get(param))
             if param == "kernel" and value % 2 == 0:
                 raise wrong("kv.params.kernel", f"must be odd, not {value}: pooling is centred")
 
 
 def not_a_policy(name: object, names: Sequence[str]) -> ApiError:
-    return wrong("kv.policy", f"{name!r} is not a policy" + one_of(name, ["full", *names]))
+    return wrong("kv.policy", f"{shown(name)} is not a policy" + one_of(name, ["full", *names]))
 
 
 def not_a_parameter(policy: str, param: str, known: Mapping[str, Any]) -> ApiError:
     return wrong(f"kv.params.{param}", f"is not a parameter of {policy}" + one_of(param, known))
 
 
-def integer(param: str, value: object, smallest: int) -> None:
-    """Raise ApiError unless `value` is a whole number of at least `smallest`."""
+def integer(param: str, value: object, smallest: int, largest: int | None = None) -> None:
+    """Raise ApiError unless `value` is a whole number from `smallest` to `largest`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong(param, f"must be an integer, not {type(value).__name__}")
     if value < smallest:
         raise wrong(param, f"must be at least {smallest}, not {value}")
+    if largest is not None and value > largest:
+        raise wrong(param, f"must be at most {largest}, not {value}")
 
 
 def wrong(param: str, problem: str) -> ApiError:

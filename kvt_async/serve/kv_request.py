@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kvt_async.serve.api_errors import one_of
+from kvt_async.serve.api_errors import one_of, shown
 from kvt_async.serve.catalogue import Catalogue, ReferencePolicies, integer, not_a_policy, wrong
 from kvt_async.serve.policies import n_kept
 
@@ -46,8 +46,8 @@ def parse_kv(raw: object, policies: Catalogue = REFERENCE) -> KvRequest:
         if name not in FIELDS:
             raise wrong(f"kv.{name}", "is not a field" + one_of(name, FIELDS))
     mode = raw.get("mode", "question_aware")
-    if mode not in MODES:
-        raise wrong("kv.mode", f"{mode!r} is not a mode" + one_of(mode, MODES))
+    if not isinstance(mode, str) or mode not in MODES:
+        raise wrong("kv.mode", f"{shown(mode)} is not a mode" + one_of(mode, MODES))
     context_chars = raw.get("context_chars")
     if context_chars is not None:
         integer("kv.context_chars", context_chars, 0)  # 0: an empty context, which only aware mode can do
@@ -59,7 +59,7 @@ def parse_kv(raw: object, policies: Catalogue = REFERENCE) -> KvRequest:
         )
     first_token = raw.get("first_token")
     if first_token not in (None, "compressed", "full"):
-        raise wrong("kv.first_token", f"{first_token!r} is unknown" + one_of(first_token, ("compressed", "full")))
+        raise wrong("kv.first_token", f"{shown(first_token)} is unknown" + one_of(first_token, ("compressed", "full")))
     if first_token == "full" and mode == "question_agnostic":
         raise wrong("kv.first_token", "'full' fits question_aware only: here the question is read after compression")
     name, params = _policy(raw, policies)

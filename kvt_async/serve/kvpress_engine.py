@@ -102,7 +102,7 @@ class KvpressEngine:
         ids = torch.from_numpy(work.ids)[None].to(self._model.device)
         cache = transformers.DynamicCache()
         # Whatever a press draws, equal requests draw alike.
-        torch.manual_seed(_digest(work) + seed_of(kv.policy, kv.params))
+        torch.manual_seed((_digest(work) + seed_of(kv.policy, kv.params)) % 2**63)
         if keep == n:
             logits = self._read(cache, ids, 0)
             return Prompt(cache, logits, self._usage(work, n, held_bytes(cache)))

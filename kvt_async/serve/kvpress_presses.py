@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.serve.api_errors import ApiError, one_of
-from kvt_async.serve.catalogue import integer, not_a_parameter, wrong
+from kvt_async.serve.api_errors import ApiError, one_of, shown
+from kvt_async.serve.catalogue import LARGEST, integer, not_a_parameter, wrong
 from kvt_async.serve.policies import POLICIES
 
 SPELLED = {"StreamingLLM": "streaming_llm", "KeyDiff": "keydiff", "CriticalKV": "critical"}
@@ -26,6 +26,7 @@ NOT_SERVED = {
     "ScorerPress": "is the base of others",
 }
 NEEDS_ATTENTION = ("ObservedAttentionPress", "H2OPress", "KVComposePress")  # weights that only eager attention returns
+MOST_OF_TORCH = 2**31 - 1  # of a whole number that a press is given
 MOVES_KEYS = ("KeyRerotationPress",)  # kept entries get the positions 0, 1, 2, ...
 
 
@@ -104,7 +105,7 @@ class Presses:
         near = one_of(name, ["full", *self.plain, *combined, *self._classes]).split(" Known")[0]
         known = ", ".join(["full", *self.names()])
         around = ", ".join(f"{outer}_" for outer in sorted(self.wrappers))
-        raise wrong("kv.policy", f"{name!r} is not a policy{near} Known: {known}; around a scoring one: {around}")
+        raise wrong("kv.policy", f"{shown(name)} is not a policy{near} Known: {known}; around a scoring one: {around}")
 
 
 def seed_of(name: str, params: Mapping[str, Any]) -> int:
@@ -178,6 +179,8 @@ def _values(name: str, cls: type, params: dict[str, Any]) -> dict[str, Any]:
             raise wrong(f"kv.params.{field}", f"and {ours} are the same: send one")
         for key in given:
             values[field] = _typed(key, params.pop(key), kind)
+            if isinstance(values[field], int):
+                integer(f"kv.params.{key}", int(values[field]), -MOST_OF_TORCH, LARGEST.get(ours, MOST_OF_TORCH))
     return values
 
 
@@ -196,7 +199,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         fits = isinstance(value, str) and (str in kinds or value in choices)
     if not fits:
         wanted = ", ".join(getattr(k, "__name__", str(k)) for k in kinds if k is not type(None))
-        raise wrong(f"kv.params.{name}", f"must be {', '.join(map(repr, choices)) or wanted}, not {value!r}")
+        raise wrong(f"kv.params.{name}", f"must be {', '.join(map(repr, choices)) or wanted}, not {shown(value)}")
     return value
 
 

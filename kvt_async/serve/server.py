@@ -23,6 +23,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VEC
     os.environ.setdefault(_name, "1")
 
 STOP_GRACE_S = 1.0
+IDLE_S = 30.0  # a connection with no request under way, or with half of a head, is closed
 
 
 def serve(
@@ -53,8 +54,8 @@ def serve(
         from kvt_async.serve.app import application, make_app
 
         if kvpress is None:
-            return make_app(model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue)
-        return application(_kvpress_engine(kvpress), max_queue=max_queue)
+            return make_app(model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, names=[host])
+        return application(_kvpress_engine(kvpress), max_queue=max_queue, names=[host])
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(host, port, make, ready))
@@ -88,7 +89,9 @@ async def _serve(
         loop.add_signal_handler(signum, stop.set)
     app = make()
     # handler_cancellation: a client that leaves takes its queued work along.
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_GRACE_S)
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_GRACE_S, keepalive_timeout=IDLE_S
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

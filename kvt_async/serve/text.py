@@ -12,6 +12,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.weights import Ints
 
 REMEMBERED_CHARS = 32 << 20  # encoded prompts kept for their other budgets
+PROBED_CHARS = 16  # a token: where a text has more, its beginning is counted first. Prose has 4 or 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Tokenizer:
         self._lock = threading.Lock()
         self._remembered: OrderedDict[tuple[str, bool], Encoded] = OrderedDict()
         self._chars = 0
+        # Between two words stands a character that some tokenizers give no token.
+        self.longest = 1 + max(map(len, tokenizer.get_vocab(with_added_tokens=True)), default=1)
 
     def remembered(self, text: str, *, special: bool) -> Encoded | None:
         """What `encode` would give at once, or None where it has work to do."""
@@ -53,7 +56,8 @@ class Tokenizer:
         found = self._remembered.get((text, special))
         if found is not None:
             return found
-        encoding = self._tokenizer.encode(text, add_special_tokens=special)
+        # A batch of one: `encode` would hold the interpreter, and the event loop with it.
+        encoding = self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         encoded = Encoded(np.array(encoding.ids, dtype=np.int64), offsets[:, 1], offsets[:, 0])
         with self._lock:
@@ -64,6 +68,15 @@ class Tokenizer:
                 (oldest, _), _ = self._remembered.popitem(last=False)
                 self._chars -= len(oldest)
         return encoded
+
+    def fits(self, text: str, most: int) -> bool:
+        """False where a text is surely more than `most` tokens, at a price that its length doesn't matter to."""
+        if len(text) > most * self.longest:
+            return False
+        if len(text) <= most * PROBED_CHARS:
+            return True
+        words = text[: most * PROBED_CHARS].rsplit(None, 1)[0]  # of a word that is cut nobody knows the tokens
+        return len(self._tokenizer.encode_batch([words], add_special_tokens=False)[0].ids) <= most
 
     def decode(self, ids: list[int]) -> str:
         """Words joined as the tokenizer joins them; special tokens left out."""

@@ -1,5 +1,7 @@
 """Every request that can't be understood: its status, its code, and a message that says what to do."""
 
+import gzip
+
 import pytest
 
 from tests.serve.support import example
@@ -103,3 +105,62 @@ async def test_unknown_fields_outside_kv_are_ignored_and_standard_ones_accepted(
 async def test_a_completion_needs_one_prompt(api, prompt):
     status, reply = await api.post({"prompt": prompt}, "/v1/completions")
     assert (status, reply["error"]["param"]) == (400, "prompt")
+
+
+async def test_a_prompt_far_too_long_is_refused_before_a_template_or_a_tokenizer_reads_it(api, monkeypatch):
+    def too_late(*_: object, **__: object) -> None:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr("kvt_async.serve.chat.ChatTemplate.render", too_late)
+    monkeypatch.setattr("kvt_async.serve.text.Tokenizer.encode", too_late)
+    monkeypatch.setattr("kvt_async.serve.text.Tokenizer.fits", too_late)
+    words = "look " * 1_000_000
+    many = [{"role": "user", "content": "a"}] * 5000
+    for request, path in (
+        ({"messages": [{"role": "user", "content": words}]}, "/v1/chat/completions"),
+        ({"messages": many}, "/v1/chat/completions"),
+        ({"prompt": words}, "/v1/completions"),
+        ({"prompt": [1] * 5000}, "/v1/completions"),
+    ):
+        status, reply = await api.post(request, path)
+        assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
+        assert "maximum context length is 4096 tokens" in reply["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["tools", "n", "kv", "model", "temperature", "messages", "max_tokens", "seed"])
+@pytest.mark.parametrize(
+    "value", [b"[" * 1000 + b"]" * 1000, b'{"a":' * 900 + b"1" + b"}" * 900, b'"' + b"x" * 5_000_000 + b'"']
+)
+async def test_a_value_however_deep_or_long_is_a_short_400_of_the_api(api, name, value):
+    request = b'{"messages": [{"role": "user", "content": "a"}], "%s": %s}' % (name.encode(), value)
+    status, reply = await api.post(request)
+    assert status in (400, 404), reply
+    assert set(reply["error"]) == {"message", "type", "param", "code"}
+    assert len(str(reply)) < 3000
+
+
+@pytest.mark.parametrize(
+    ("policy", "params"),
+    [("snapkv", {"kernel": 2**40 + 1}), ("snapkv", {"kernel": 1001}), ("expected_attention", {"future": 2**40})],
+)
+async def test_a_parameter_that_costs_work_of_its_own_size_is_bounded(api, policy, params):
+    status, reply = await api.post(kv(policy=policy, budget=0.5, params=params))
+    assert (status, reply["error"]["code"]) == (400, "invalid_kv")
+    assert "at most" in reply["error"]["message"]
+
+
+@pytest.mark.parametrize("param", ["window", "sinks", "protect_recent", "seed"])
+async def test_a_parameter_that_costs_nothing_may_be_any_number(api, param):
+    policy = {"window": "snapkv", "sinks": "streaming_llm", "protect_recent": "knorm", "seed": "random"}[param]
+    status, _ = await api.post(kv(policy=policy, budget=0.5, params={param: 2**63}))
+    assert status == 200
+
+
+async def test_a_body_larger_than_any_prompt_is_413_and_one_that_cannot_be_decoded_400(api):
+    status, reply = await api.post(b" " * (8 << 20) + b"{}")
+    assert (status, reply["error"]["code"]) == (413, "body_too_large")
+    bomb = gzip.compress(b" " * (64 << 20))
+    for data, expected in ((bomb, (413, "body_too_large")), (b"no gzip", (400, "invalid_body"))):
+        headers = {"Content-Encoding": "gzip"}
+        async with api.session.post(f"{api.base}/v1/completions", data=data, headers=headers) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == expected

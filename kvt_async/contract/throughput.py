@@ -19,7 +19,8 @@ import numpy as np
 from kvt_async.contract.lives import Bools, Floats, Lives
 from kvt_async.contract.student import t_quantile
 
-FEWEST_LATENCIES = 3.0  # a shorter window tells nothing
+FEWEST_LATENCIES = 3.0  # open loop: a shorter window tells nothing
+FEWEST_ROUNDS = 3.5  # closed loop: three whole ones and some
 FEWEST_REQUESTS = 10
 WANTED_LATENCIES = 6.0  # open loop: what bench.requests: auto asks for
 WANTED_ROUNDS = 12  # closed loop: the same
@@ -100,8 +101,9 @@ def closed_loop(lives: Lives, concurrency: int, begin: float, end: float | None)
         return nothing("the window holds no whole request", needed)
     life = _undrained(lives, life, b)
     mean = float(life[inside].mean())
-    if n < FEWEST_REQUESTS or seconds < FEWEST_LATENCIES * mean:
-        return nothing(too_short(n, seconds, mean), needed if n < needed else 2 * n, seconds, mean, n)
+    if n < max(FEWEST_REQUESTS, FEWEST_ROUNDS * concurrency):  # a number that doesn't depend on how long they took
+        text = f"the window holds {n} requests, {n / concurrency:.2g} rounds of {concurrency}: too few"
+        return nothing(text, needed if n < needed else 2 * n, seconds, mean, n)
     overlap = np.clip(np.minimum(lives.end, b) - np.maximum(lives.begin, a), 0, None)
     in_flight = float(overlap.sum() / seconds)
     ok = lives.ok[inside].astype(float)

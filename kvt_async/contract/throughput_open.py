@@ -62,7 +62,7 @@ def open_loop(lives: Lives, *, killed: bool = False) -> Throughput:
     took = lives.finished - lives.begin
     fastest = answered[:FIRST_FEW][[int(took[answered[:FIRST_FEW]].argmin())]]
     later, behind = _from_head(lives, fastest, killed=killed, half=True)
-    return later if behind else found
+    return later if behind and later.requests.value > 0 else found
 
 
 def _from_head(lives: Lives, head: Ints, *, killed: bool, half: bool = False) -> tuple[Throughput, bool]:

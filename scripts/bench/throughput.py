@@ -62,7 +62,7 @@ class Cell:
         self.errors.append(rate.value / drawn - 1)
         self.long_run.append(rate.value / truth - 1)
         self.held.append(low <= truth <= high)
-        self.widths.append(high / rate.value - 1)
+        self.widths.append(high / rate.value - 1 if rate.value > 0 else math.inf)
 
     def row(self, *, exact: bool) -> tuple[list[str], bool]:
         """(cells of the table, whether its bars hold); `exact`: it has to be within 3% of what was drawn."""

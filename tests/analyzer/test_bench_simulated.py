@@ -26,7 +26,7 @@ def test_what_an_open_loop_keeps_up_with_is_right_and_its_interval_holds_the_tru
 
 
 def test_a_capacity_is_found_and_a_server_that_never_slows_shows_no_plateau(simulation: ModuleType) -> None:
-    assert simulation.ladders(RUNS, seed=1, every=False)
+    assert simulation.ladders(RUNS // 2, seed=1, every=False)
 
 
 def test_a_bar_is_missed_only_where_chance_does_not_explain_it(simulation: ModuleType) -> None:

@@ -18,6 +18,7 @@ import polars as pl
 
 from analyzer.charts_axis import BudgetAxis
 from analyzer.charts_compose import whole
+from kvt_async.contract.files import write_whole
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9E", "#4D4D4D")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
@@ -215,15 +216,14 @@ def save(spec: dict[str, Any], plots_dir: Path, name: str) -> list[Path]:
     """Write NAME.vl.json, NAME.svg and NAME.png; the bytes depend on the spec alone, so equal ones are left as is."""
     import vl_convert
 
-    plots_dir.mkdir(parents=True, exist_ok=True)
     text = json.dumps(spec, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     source, svg_file, png_file = (plots_dir / f"{name}{end}" for end in FILES)
     if svg_file.is_file() and png_file.is_file() and source.is_file() and source.read_text(encoding="utf-8") == text:
         return [source, svg_file, png_file]
     svg = _numbered_anew(vl_convert.vegalite_to_svg(spec, vl_version=vegalite_version()))
-    svg_file.write_text(svg, encoding="utf-8")
-    png_file.write_bytes(vl_convert.svg_to_png(svg, scale=PNG_SCALE))
-    source.write_text(text, encoding="utf-8")  # last: it says that the pictures beside it are of this spec
+    write_whole(svg_file, svg)
+    write_whole(png_file, vl_convert.svg_to_png(svg, scale=PNG_SCALE))
+    write_whole(source, text)  # last: it says that the pictures beside it are of this spec
     return [source, svg_file, png_file]
 
 

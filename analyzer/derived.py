@@ -8,14 +8,14 @@ import hashlib
 import json
 import math
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from analyzer.tables import refused
-from kvt_async.contract.errors import StoreError
+from analyzer.tables import path_of, refused
+from kvt_async.contract.local_faults import store_error
 from kvt_async.contract.prompt_counts import PromptCounts
+from kvt_async.contract.waiting import transaction
 
 Row = Mapping[str, Any]
 
@@ -27,7 +27,6 @@ GROUP_TABLES = {
 }
 """What the analysis writes, with the columns that tell rows apart (within a generation, for tables of groups)."""
 
-_BUSY_TRIES = 20
 _SCORES = (
     "INSERT OR REPLACE INTO scores (metric, scorer_version, request_id, em, f1, score, pred_norm, gold_norm, "
     "failure_label, flags) VALUES {}"
@@ -42,26 +41,13 @@ def fingerprint(*parts: Any) -> str:
 
 
 def in_transaction(conn: sqlite3.Connection, work: Callable[[sqlite3.Connection], None]) -> None:
-    """Run `work` in one immediate transaction; a busy database is tried again, StoreError when it stays busy."""
-    for attempt in range(_BUSY_TRIES):
-        try:
-            conn.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) and "busy" not in str(error):
-                raise StoreError(f"derived tables can't be written: {error}") from error
-            time.sleep(0.05 * (attempt + 1))
-            continue
-        try:
+    """Run `work` in one immediate transaction; a busy database is waited for. Raises StoreError: it stays busy, or the
+    disk is full or fails."""
+    try:
+        with transaction(conn, path_of(conn)):
             work(conn)
-            conn.execute("COMMIT")
-        except BaseException:
-            conn.execute("ROLLBACK")
-            raise
-        return
-    raise StoreError(
-        "derived tables can't be written: another program holds the database",
-        do="Wait for it or close it, then run the same command again.",
-    )
+    except sqlite3.OperationalError as error:
+        raise store_error(path_of(conn), error) from error
 
 
 def insert(conn: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from analyzer.derived import fingerprint
+from kvt_async.contract.files import write_whole
 
 NAME = ".made.json"
 _PACKAGES = ("analyzer", "kvt_async.contract")
@@ -62,7 +63,7 @@ def once(
     made = list(make())
     known[what] = Record(mark, rows, {f.relative_to(run_dir).as_posix(): sha256(f) for f in made})
     record = {name: {"from": one.mark, "rows": one.rows, "files": one.contents} for name, one in known.items()}
-    (run_dir / NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_whole(run_dir / NAME, json.dumps(record, indent=1) + "\n")
     return Made(made, True)
 
 

@@ -29,7 +29,7 @@ from analyzer.reading import RunData
 from analyzer.rescoring import Database, Job, check_run
 from analyzer.served import answers_beside_canary, group_drifts, level_differences
 from kvt_async.contract.errors import GuardError
-from kvt_async.contract.schema import has_wal
+from kvt_async.contract.ownership import has_wal
 from kvt_async.contract.server_identity import Drift
 from kvt_async.contract.settings import Analysis
 

@@ -22,6 +22,7 @@ from analyzer.report.build import environment
 from analyzer.report.provenance import flat
 from analyzer.report.tables import Table
 from analyzer.report.vega import vega
+from kvt_async.contract.files import write_whole
 from kvt_async.contract.paths import RunPaths
 
 DEFINITIONS = (
@@ -97,9 +98,9 @@ def _write(points: Sequence[Point], results: Sequence[Result], levels: Sequence[
     page = _page(points, results, levels, extra, now or datetime.now(UTC))
     page["charts"] = [{"name": k.name, "title": k.title, "says": k.says} for k in kinds]
     md, html = paths.run_dir / "bench_report.md", paths.run_dir / "bench_report.html"
-    md.write_text(environment("md").get_template("bench.md.jinja").render(page), encoding="utf-8")
+    write_whole(md, environment("md").get_template("bench.md.jinja").render(page))
     page |= {"specs": _specs(points, kinds), "script": vega()}
-    html.write_text(environment("html").get_template("bench.html.jinja").render(page), encoding="utf-8")
+    write_whole(html, environment("html").get_template("bench.html.jinja").render(page))
     return [md, html, *pictures]
 
 

@@ -15,6 +15,7 @@ from analyzer.report.story import OTHER_SERIES, story
 from analyzer.report.vega import vega
 from analyzer.report.wording import budget, listed, number
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
+from kvt_async.contract.files import write_whole
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
@@ -50,13 +51,12 @@ def build_report(
     if settings.analysis.charts:
         _pictures(conn, settings, paths.plots, facts)
     now = now or datetime.now(UTC)
-    paths.run_dir.mkdir(parents=True, exist_ok=True)
     out = ReportPaths(paths.report_md, paths.report_html)
     md, page, secrets = markdown(facts, settings, now), html(facts, settings, now), known_secrets(settings)
     if secrets.hit(md):  # a database of before may hold what is masked today
         md, page = secrets.text(md), secrets.text(page)
-    out.md.write_text(md, encoding="utf-8")
-    out.html.write_text(page, encoding="utf-8")
+    write_whole(out.md, md)
+    write_whole(out.html, page)
     return out
 
 

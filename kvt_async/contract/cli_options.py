@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kvt_async.contract import screen
-from kvt_async.contract.errors import ConfigError, InterruptedByUserError, KvtError
+from kvt_async.contract.errors import ConfigError, InterruptedByUserError, KvtError, StoreError
+from kvt_async.contract.local_faults import explained
 from kvt_async.contract.paths import shipped_configs
 from kvt_async.contract.visible import visible
 
@@ -31,6 +32,7 @@ PrintConfigOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
+UNREAD = "What was done is kept; run the same command again with room for its answer."
 
 PlaceArgument = Annotated[
     Path | None,
@@ -86,24 +88,34 @@ def find_config(config: str | None) -> Path | None:
 
 
 def run_app(app: Callable[..., Any]) -> None:
-    """Run a typer app: a KvtError becomes its text on stderr and its exit code, never a traceback."""
+    """Run a typer app and exit: a KvtError becomes its text on stderr and its exit code, never a traceback. So does
+    what this machine lacks. What can't be printed changes no exit code but that of an answer that nobody got: 3."""
     screen.install()
     try:
         app()
-    except KvtError as error:
-        print(visible(f"error: {error}"), file=sys.stderr)
-        sys.exit(error.exit_code)
+        code: object = 0
+    except SystemExit as end:
+        code = end.code
     except KeyboardInterrupt:
-        _interrupted()
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe left: nothing to tell anybody
-        sys.exit(0)
+        code = _interrupted()
     except Exception as error:
-        if "KeyboardInterrupt" not in str(error):
+        if "KeyboardInterrupt" in str(error):  # pydantic makes an error of its own of a Ctrl-C that meets it
+            code = _interrupted()
+        elif (known := explained(error)) is None:
             raise
-        _interrupted()  # pydantic makes an error of its own of a Ctrl-C that meets it building a model
+        else:
+            code = _refused(known)
+    if (lost := screen.unread()) is not None and not code:
+        code = _refused(StoreError(f"the answer can't be written: {lost.strerror}", where="stdout", do=UNREAD))
+    sys.stderr.flush()
+    sys.exit(code)  # type: ignore[arg-type]
 
 
-def _interrupted() -> NoReturn:
+def _refused(error: KvtError) -> int:
+    print(visible(f"error: {error}"), file=sys.stderr)
+    return error.exit_code
+
+
+def _interrupted() -> int:
     print("interrupted", file=sys.stderr)
-    sys.exit(InterruptedByUserError.exit_code)
+    return InterruptedByUserError.exit_code

@@ -7,15 +7,21 @@ tables (and reads older schemas). Fact tables are guarded by triggers made here 
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError, StoreError
+from kvt_async.contract.files import make_private
+from kvt_async.contract.local_faults import damaged, opened, store_error
+from kvt_async.contract.ownership import APPLICATION_ID, has_wal, refuse_others
+from kvt_async.contract.waiting import SLICE_MS, patiently, transaction
 
 SCHEMA_VERSION = 2
 MIN_SQLITE = (3, 37, 0)  # STRICT tables
-BUSY_TIMEOUT_MS = 30_000
+DAMAGE_LOOKED_FOR_BYTES = 32 << 20  # larger files are looked through by `kvt verify`, and when something fails
+READING_TIMEOUT_MS = 30_000  # readers of a WAL database hardly ever wait
 
 FACT_TABLES = (
     "experiments",
@@ -67,7 +73,6 @@ SINCE = {
 }
 
 
-APPLICATION_ID = 0x6B76742D  # "kvt-" in the file's header, for `file` and for people
 # Scores are many, so nothing hashes them: whoever changes one loses the record that vouches for its run's scores.
 # kvt itself replaces rows and never updates them.
 _SCORES_WATCH = (
@@ -81,11 +86,22 @@ def schema_sql() -> str:
 
 
 def create(conn: sqlite3.Connection) -> None:
-    """Create every table, view and guard that is missing; idempotent. One transaction."""
-    conn.executescript(
-        f"BEGIN IMMEDIATE;{schema_sql()}{_guards_sql()}{_SCORES_WATCH}"
-        f"PRAGMA user_version={SCHEMA_VERSION};PRAGMA application_id={APPLICATION_ID};COMMIT;"
-    )
+    """Create every table, view and guard that is missing; idempotent. One transaction, waited for."""
+    with transaction(conn, Path(conn.execute("PRAGMA database_list").fetchone()[2])):
+        for statement in _statements(f"{schema_sql()}\n{_guards_sql()}\n{_SCORES_WATCH}\n"):
+            conn.execute(statement)
+        conn.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        conn.execute(f"PRAGMA application_id={APPLICATION_ID}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one: executescript would commit first."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def watch_derived(conn: sqlite3.Connection) -> None:
@@ -117,23 +133,31 @@ def connect_for_writing(db: Path) -> sqlite3.Connection:
     check_sqlite()
     try:
         db.parent.mkdir(parents=True, exist_ok=True)
-        conn = sqlite3.connect(db, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
-        version = _version(conn)
-        if version not in (0, SCHEMA_VERSION):
+        make_private(db)
+        patiently(db, lambda: refuse_others(db, DAMAGE_LOOKED_FOR_BYTES))
+        conn = sqlite3.connect(db, timeout=SLICE_MS / 1000, isolation_level=None)
+        opened.add(db)
+        try:
+            version = patiently(db, lambda: _version(conn))
+            if version not in (0, SCHEMA_VERSION):
+                raise _other_version(db, version)
+            mode = patiently(db, lambda: conn.execute("PRAGMA journal_mode=WAL").fetchone()[0])
+            if mode != "wal":
+                raise StoreError(
+                    f"this file system can't hold a WAL database (journal mode stays {mode!r})",
+                    where=str(db),
+                    do="Put the run on a local disk: --override output.runs_dir=/local/path or "
+                    "db.path=/local/file.sqlite.",
+                )
+            conn.execute("PRAGMA synchronous=FULL")
+            _common_pragmas(conn, SLICE_MS)
+            if version == 0:
+                create(conn)
+            elif missing := missing_tables(conn):
+                raise damaged(db, missing, "these tables are gone")
+        except BaseException:
             conn.close()
-            raise _other_version(db, version)
-        mode = conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        if mode != "wal":
-            conn.close()
-            raise StoreError(
-                f"this file system can't hold a WAL database (journal mode stays {mode!r})",
-                where=str(db),
-                do="Put the run on a local disk: --override output.runs_dir=/local/path or db.path=/local/file.sqlite.",
-            )
-        conn.execute("PRAGMA synchronous=FULL")
-        _common_pragmas(conn)
-        if version == 0:
-            create(conn)
+            raise
         return conn
     except (sqlite3.Error, OSError) as error:
         raise store_error(db, error) from error
@@ -153,36 +177,30 @@ def connect_for_reading(
         raise MissingPrerequisiteError("there is no database yet", where=str(db), do="Run `kvt sweep -c CONFIG` first.")
     try:
         frozen = immutable or (not write_derived and not os.access(db.parent, os.W_OK) and not has_wal(db))
+        patiently(db, lambda: refuse_others(db, DAMAGE_LOOKED_FOR_BYTES, immutable=frozen))
         uri = f"{db.resolve().as_uri()}?mode={'rw' if write_derived else 'ro'}{'&immutable=1' if frozen else ''}"
         conn = sqlite3.connect(
-            uri,
-            uri=True,
-            timeout=BUSY_TIMEOUT_MS / 1000,
-            isolation_level=None,
-            check_same_thread=check_same_thread,
+            uri, uri=True, timeout=SLICE_MS / 1000, isolation_level=None, check_same_thread=check_same_thread
         )
-        version = _version(conn)
-        if version == 0:
+        opened.add(db)
+        try:
+            version = patiently(db, lambda: _version(conn))
+            if version == 0:
+                raise MissingPrerequisiteError(
+                    "this database holds no kvt tables", where=str(db), do="Run `kvt prepare -c CONFIG` first."
+                )
+            if version > SCHEMA_VERSION:
+                raise _other_version(db, version)
+            _common_pragmas(conn, SLICE_MS if write_derived else READING_TIMEOUT_MS)
+            views_of_today(conn)
+            if write_derived:  # no wait for the disk at each commit: what a power cut takes is computed again
+                conn.execute("PRAGMA synchronous=NORMAL")
+        except BaseException:
             conn.close()
-            raise MissingPrerequisiteError(
-                "this database holds no kvt tables", where=str(db), do="Run `kvt prepare -c CONFIG` first."
-            )
-        if version > SCHEMA_VERSION:
-            conn.close()
-            raise _other_version(db, version)
-        _common_pragmas(conn)
-        views_of_today(conn)
-        if write_derived:  # no wait for the disk at each commit: what a power cut takes is computed again
-            conn.execute("PRAGMA synchronous=NORMAL")
+            raise
         return conn
     except sqlite3.Error as error:
         raise store_error(db, error) from error
-
-
-def has_wal(db: Path) -> bool:
-    """Whether something was committed that the file itself doesn't hold yet: a writer is at work, or was killed."""
-    wal = db.with_name(f"{db.name}-wal")
-    return wal.is_file() and wal.stat().st_size > 0
 
 
 def missing_tables(conn: sqlite3.Connection) -> list[str]:
@@ -200,30 +218,14 @@ def check_sqlite() -> None:
         )
 
 
-def store_error(db: Path, error: Exception) -> StoreError:
-    """Turn an OS or SQLite error into advice."""
-    text = str(error)
-    if "disk is full" in text or "No space left" in text:
-        advice = "Free disk space and run the same command again: everything committed so far is kept."
-    elif "readonly" in text or "Permission" in text or "Read-only" in text or "unable to open" in text:
-        advice = "Make the folder writable, or choose another with --override output.runs_dir=DIR."
-    elif "locked" in text or "busy" in text:
-        advice = "Another program holds the database; wait for it or close it, then run the same command again."
-    elif "not a database" in text or "malformed" in text:
-        advice = "The file is damaged or not kvt's. Move it away, or restore it from a copy."
-    else:
-        advice = "Everything committed so far is kept; run the same command again once the cause is gone."
-    return StoreError(f"the database can't be used: {text}", where=str(db), do=advice)
-
-
 def _version(conn: sqlite3.Connection) -> int:
     return int(conn.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _common_pragmas(conn: sqlite3.Connection) -> None:
+def _common_pragmas(conn: sqlite3.Connection, timeout_ms: int) -> None:
     conn.execute("PRAGMA foreign_keys=ON")
     conn.execute("PRAGMA recursive_triggers=ON")  # REPLACE then fires the delete guards
-    conn.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    conn.execute(f"PRAGMA busy_timeout={timeout_ms}")
 
 
 def _other_version(db: Path, version: int) -> StoreError:

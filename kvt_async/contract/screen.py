@@ -1,5 +1,6 @@
 """stdout and stderr of a command: what is written there passes through here, tracebacks too, and holds no secret."""
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -13,11 +14,28 @@ class Screen:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.secrets = NONE
+        self.error: OSError | None = None  # why what was written lately can't be read anywhere
 
     def write(self, text: str) -> int:
         """Write it masked; the number of characters that were given."""
-        self._stream.write(self.secrets.text(text))
+        try:
+            self._stream.write(self.secrets.text(text))
+        except OSError as error:
+            self.lost(error)
         return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self.lost(error)
+
+    def lost(self, error: OSError) -> None:
+        """Nobody can read on: no reason to end work that is under way. The rest goes nowhere."""
+        self.error = error
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -38,19 +56,40 @@ class _Bytes:
         self._screen, self._stream = screen, stream
 
     def write(self, data: bytes) -> int:
-        self._stream.write(self._screen.secrets.page(bytes(data)))
+        try:
+            self._stream.write(self._screen.secrets.page(bytes(data)))
+        except OSError as error:
+            self._screen.lost(error)
         return len(data)
+
+    def flush(self) -> None:
+        self._screen.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 def install() -> None:
-    """From now on, what this process writes to its terminal passes through a Screen."""
-    for name in ("stdout", "stderr"):
+    """From now on, what this process writes to its terminal passes through a Screen. Streams that were closed before
+    we began lead nowhere; their numbers are taken, so that no file gets one and with it what others print."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
         stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, Screen):  # None: it was closed before we began
+        if stream is None:
+            stream = open(os.devnull, "r" if number == 0 else "w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+        if number and not isinstance(stream, Screen):
             setattr(sys, name, Screen(stream))
+
+
+def unread() -> OSError | None:
+    """Flush stdout; why the answer can't be read, where it can't. A reader that left is no such reason."""
+    sys.stdout.flush()
+    error = sys.stdout.error if isinstance(sys.stdout, Screen) else None
+    return None if isinstance(error, BrokenPipeError) else error
 
 
 def hide(secrets: Secrets) -> None:

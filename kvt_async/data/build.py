@@ -5,13 +5,16 @@ manifest, and are written from there; only lengths, ids of chosen examples and o
 """
 
 import contextlib
-import tempfile
+import errno
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.errors import ConfigError, StoreError
+from kvt_async.contract.files import scratch_folder
+from kvt_async.contract.local_faults import file_error
 from kvt_async.contract.settings import Settings
 from kvt_async.data import bins
 from kvt_async.data.batches import batches
@@ -150,14 +153,24 @@ def _spool_beside(path: Path) -> Iterator[Spool]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(prefix=".prepare-", dir=path.parent) as folder,
-            contextlib.closing(Spool(Path(folder) / "spool.sqlite")) as spool,
+            scratch_folder(path.parent, ".prepare-") as folder,
+            contextlib.closing(Spool(folder / "spool.sqlite")) as spool,
         ):
             yield spool
     except PermissionError as error:
         raise ConfigError(
             f"the manifest can't be written: {error.strerror}", where=str(path), do="Choose another output.data_dir."
         ) from None
+    except sqlite3.OperationalError as error:  # the spool's: its disk is full, or fails
+        raise StoreError(
+            f"the examples can't be kept beside the manifest: {error}",
+            where=str(path.parent),
+            do="Free disk space there or choose another output.data_dir, then run the same command again.",
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS):
+            raise  # reading the source has errors of its own
+        raise file_error(error, "the manifest can't be written", path) from error
     finally:
         with contextlib.suppress(OSError):
             path.parent.rmdir()

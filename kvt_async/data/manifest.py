@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from kvt_async.contract.errors import GuardError, MissingPrerequisiteError
+from kvt_async.contract.files import hold_scratch
 from kvt_async.records import Example
 
 FORMAT = "kvt-manifest-1"
@@ -74,6 +75,8 @@ def write_manifest(path: Path, head: ManifestHead, items: Iterable[tuple[Entry, 
     digest = hashlib.sha256()
     try:
         with whole.open("wb") as out, later.open("w+b") as examples:
+            for file in (out, examples):
+                hold_scratch(file.fileno())
 
             def put(data: bytes) -> None:
                 digest.update(data)

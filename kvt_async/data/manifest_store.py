@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from kvt_async.contract.errors import ContractMismatchError
+from kvt_async.contract.waiting import transaction
 from kvt_async.data.batches import batches
 from kvt_async.data.manifest import Entry, ManifestHead, read_head, read_items
 from kvt_async.records import Example
@@ -32,14 +33,9 @@ def store_manifest(conn: sqlite3.Connection, path: Path, *, dataset_id: str) -> 
     Raises ContractMismatchError, naming each field, where the database holds something else under this id.
     """
     head = read_head(path, verify=False)
-    conn.execute("BEGIN IMMEDIATE")
-    try:
-        inserted = _store(conn, path, head, dataset_id)
-        conn.execute("COMMIT")
-    except BaseException:
-        conn.execute("ROLLBACK")
-        raise
-    return inserted
+    db = Path(conn.execute("PRAGMA database_list").fetchone()[2])
+    with transaction(conn, db):
+        return _store(conn, path, head, dataset_id)
 
 
 def stored_id(conn: sqlite3.Connection, head: ManifestHead, generation: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
+from kvt_async.contract.files import sweep
 from kvt_async.contract.paths import manifest_path, run_paths
 from kvt_async.contract.prompt import check_template
 from kvt_async.contract.settings import Settings
@@ -78,6 +79,8 @@ def prepare(
     """
     name = dataset_id(settings)
     path = manifest_path(settings.output.data_dir, name)
+    for pattern in (".prepare-*", f".{path.name}.*"):  # of processes that were killed
+        sweep(path.parent, pattern)
     source, tokenizer = open_source(settings), load_tokenizer(settings)
     ingredients = Ingredients(source, prompt_rule(settings, source, tokenizer), tokenizer, progress)
     known = _known(settings, name, ingredients)

@@ -22,6 +22,7 @@ import orjson
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, ServerError
+from kvt_async.contract.files import append_to
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.kv_body import TRUNCATE
@@ -142,7 +143,7 @@ async def launched(
     await _nobody_there(level)
     log = log_file(folder, level)
     keeper = [sys.executable, "-m", "kvt_async.run.keeper", str(os.getpid()), str(apply.grace_s)]
-    with log.open("ab") as out:
+    with append_to(log) as out:
         out.write(f"--- launched by kvt at {utc_now()} for {label(level)}\n".encode())
         out.flush()
         began_at = out.tell()

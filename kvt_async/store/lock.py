@@ -12,7 +12,8 @@ from pathlib import Path
 import orjson
 
 from kvt_async.contract.errors import StoreError
-from kvt_async.contract.schema import store_error
+from kvt_async.contract.files import PRIVATE
+from kvt_async.contract.local_faults import store_error
 
 _TRIES, _PAUSE_S = 6, 0.05  # `kvt status` holds a shared lock for some microseconds when it looks
 
@@ -38,7 +39,7 @@ def hold(db: Path, command: str, since: str) -> Iterator[None]:
     """
     try:
         db.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(lock_path(db), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(lock_path(db), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
     except OSError as error:
         raise store_error(db, error) from error
     try:

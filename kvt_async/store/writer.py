@@ -18,8 +18,10 @@ from types import TracebackType
 import aiosqlite
 
 from kvt_async.contract.errors import StoreError
-from kvt_async.contract.schema import FACT_TABLES, connect_for_writing, store_error
+from kvt_async.contract.local_faults import store_error
+from kvt_async.contract.schema import FACT_TABLES, connect_for_writing
 from kvt_async.contract.secrets import NONE, Secrets
+from kvt_async.contract.waiting import transaction
 from kvt_async.store.rows import COLUMNS, Row
 
 MAX_WAITING_ROWS = 4096  # then `submit` waits for the disk: that is the back-pressure
@@ -207,17 +209,18 @@ class Writer:
     def _write(self, group: dict[str, list[tuple[object, ...]]]) -> None:
         """One transaction, on the connection's own thread."""
         conn = self._conn._conn
-        conn.execute("BEGIN IMMEDIATE")
-        for table in FACT_TABLES:  # parents before children
-            rows, at = group.get(table, ()), 0
-            for size in AT_ONCE:
-                while len(rows) - at >= size:
-                    conn.execute(self._insert_sql(table, size), [*chain.from_iterable(rows[at : at + size])])
-                    at += size
-        conn.execute("COMMIT")
+        with transaction(conn, self.db):
+            for table in FACT_TABLES:  # parents before children
+                rows, at = group.get(table, ()), 0
+                for size in AT_ONCE:
+                    while len(rows) - at >= size:
+                        conn.execute(self._insert_sql(table, size), [*chain.from_iterable(rows[at : at + size])])
+                        at += size
 
     def _fail(self, error: Exception, saved: "asyncio.Future[None]", told: Sequence[Told]) -> None:
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, StoreError):
+            self.broken = error
+        elif isinstance(error, FileNotFoundError):
             self.broken = StoreError(
                 "the database was moved or deleted while it was in use",
                 where=str(self.db),

@@ -114,7 +114,7 @@ def test_a_database_of_an_older_schema_is_read_and_owes_only_its_own_tables(tmp_
 def test_reading_needs_a_database_that_exists_and_holds_kvt_tables(tmp_path: Path) -> None:
     with pytest.raises(MissingPrerequisiteError, match="no database yet"):
         connect_for_reading(tmp_path / "none.sqlite")
-    sqlite3.connect(tmp_path / "empty.sqlite").executescript("CREATE TABLE t (x);")
+    sqlite3.connect(tmp_path / "empty.sqlite").executescript("VACUUM;")
     with pytest.raises(MissingPrerequisiteError, match="no kvt tables"):
         connect_for_reading(tmp_path / "empty.sqlite")
 

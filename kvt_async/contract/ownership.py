@@ -1,0 +1,71 @@
+"""Whose database a file is, learned without touching it: kvt's, nobody's yet, or another program's.
+
+The file's header tells first; SQLite itself looks at the tables of what is left, on a connection that can't write.
+"""
+
+import sqlite3
+import struct
+from functools import lru_cache
+from pathlib import Path
+
+from kvt_async.contract.errors import StoreError
+from kvt_async.contract.local_faults import damage, damaged
+
+APPLICATION_ID = 0x6B76742D  # "kvt-" in the file's header, for `file` and for people
+_MAGIC, _HEADER = b"SQLite format 3\0", 100
+_OURS = {"experiments", "sessions", "datasets", "manifests", "runs", "requests", "attempts", "responses"}
+_ELSEWHERE = "Choose another place: --override db.path=FILE or output.runs_dir=DIR."
+
+
+def refuse_others(db: Path, damage_below: int, *, immutable: bool = False) -> None:
+    """Raise StoreError where `db` is no database, another program's, or damaged; nothing is changed or made beside it.
+
+    An empty file is nobody's. Without kvt's application_id, which came late, the tables tell. Damage is looked for in
+    files of less than `damage_below` bytes. sqlite3.OperationalError: it is locked.
+    """
+    if not db.exists() or (db.is_file() and db.stat().st_size == 0):
+        return
+    if not db.is_file():
+        raise StoreError("the database can't be used: it is no file", where=str(db), do=_ELSEWHERE)
+    with db.open("rb") as file:
+        header = file.read(_HEADER)
+    if len(header) < _HEADER or not header.startswith(_MAGIC):
+        raise StoreError(
+            "the database can't be used: file is not a database", where=str(db),
+            do=f"It was damaged, or was never one. Move it away. {_ELSEWHERE}",
+        )  # fmt: skip
+    (application,) = struct.unpack(">I", header[68:72])
+    if application not in (0, APPLICATION_ID):
+        raise _foreign(db, f"its application_id is {application:#010x}")
+    status = db.stat()
+    _look(db, status.st_size, status.st_mtime_ns, application == APPLICATION_ID, damage_below, immutable)
+
+
+def has_wal(db: Path) -> bool:
+    """Whether something was committed that the file itself doesn't hold yet: a writer is at work, or was killed."""
+    wal = db.with_name(f"{db.name}-wal")
+    return wal.is_file() and wal.stat().st_size > 0
+
+
+@lru_cache(maxsize=64)  # a command opens its database a dozen times; what changed since is looked at again
+def _look(db: Path, size: int, _changed: int, marked: bool, damage_below: int, immutable: bool) -> None:
+    frozen = "&immutable=1" if immutable or not has_wal(db) else ""
+    conn = sqlite3.connect(f"{db.resolve().as_uri()}?mode=ro{frozen}", uri=True, timeout=0.5, isolation_level=None)
+    try:
+        tables = {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and not marked and not tables >= _OURS:
+            names = ", ".join(sorted(tables)[:3])
+            raise _foreign(db, f"it holds {len(tables)} {'table' if len(tables) == 1 else 'tables'} ({names})")
+        found = damage(db, conn) if size < damage_below else []
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if isinstance(error, sqlite3.OperationalError) and not isinstance(error, UnicodeDecodeError):
+            raise
+        found = ["its schema"]
+    finally:
+        conn.close()
+    if found:
+        raise damaged(db, found)
+
+
+def _foreign(db: Path, why: str) -> StoreError:
+    return StoreError(f"this is another program's database: {why}; nothing was changed", where=str(db), do=_ELSEWHERE)

@@ -1,0 +1,202 @@
+"""Files that kvt must not touch, databases that are held, damaged or full, and who may read what kvt writes."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from analyzer.derived import in_transaction
+from kvt_async.contract import waiting
+from kvt_async.contract.errors import KvtError, StoreError
+from kvt_async.contract.files import PRIVATE, append_to, scratch_folder, sweep, write_whole
+from kvt_async.contract.local_faults import explained, opened
+from kvt_async.contract.schema import connect_for_reading, connect_for_writing
+from kvt_async.contract.waiting import transaction
+
+Open = Callable[[Path], sqlite3.Connection]
+OPENINGS: tuple[Open, ...] = (
+    connect_for_writing,
+    connect_for_reading,
+    lambda db: connect_for_reading(db, write_derived=True),
+)
+HOLDER = """
+import sqlite3, sys
+conn = sqlite3.connect(sys.argv[1], isolation_level=None)
+conn.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """A database of ours with some hundred pages of examples."""
+    path = tmp_path / "kv.sqlite"
+    with closing(connect_for_writing(path)) as conn, transaction(conn, path):
+        conn.execute("INSERT INTO datasets VALUES ('d','jsonl','t','tok','sha',NULL,'f1','{}','{}')")
+        rows = [("d", f"e{i}", "q", "word " * 200, "[]", "{}", "0" * 64) for i in range(400)]
+        conn.executemany("INSERT INTO examples VALUES (?,?,?,?,?,?,?)", rows)
+    return path
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+@pytest.mark.parametrize(
+    "made_by",
+    [
+        "CREATE TABLE precious (x)",
+        "CREATE TABLE precious (x); PRAGMA user_version=2",
+        "CREATE TABLE runs (x); CREATE TABLE requests (x); PRAGMA user_version=2",
+        "PRAGMA application_id=7; PRAGMA user_version=2; CREATE TABLE precious (x)",
+        "PRAGMA journal_mode=WAL; CREATE TABLE precious (x)",
+    ],
+)
+def test_another_programs_database_is_refused_and_nothing_changes(tmp_path: Path, made_by: str, opening: Open) -> None:
+    with closing(sqlite3.connect(tmp_path / "precious.db")) as conn:
+        conn.executescript(made_by + ";")
+    before = contents(tmp_path)
+    with pytest.raises(StoreError, match="another program's database") as caught:
+        opening(tmp_path / "precious.db")
+    assert caught.value.exit_code == 3
+    assert "--override db.path" in caught.value.do
+    assert contents(tmp_path) == before
+
+
+def test_a_foreign_database_in_use_keeps_what_its_log_holds(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "precious.db", isolation_level=None)) as conn:
+        conn.executescript("PRAGMA journal_mode=WAL; CREATE TABLE precious (x); INSERT INTO precious VALUES (1);")
+        with pytest.raises(StoreError, match="another program's database"):
+            connect_for_writing(tmp_path / "precious.db")
+        assert conn.execute("SELECT x FROM precious").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_a_database_from_before_the_application_id_is_known_by_its_tables(db: Path, opening: Open) -> None:
+    with closing(sqlite3.connect(db)) as conn:
+        conn.execute("PRAGMA application_id=0")
+    with closing(opening(db)) as conn:
+        assert conn.execute("SELECT count(*) FROM examples").fetchone() == (400,)
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_a_damaged_database_is_refused_with_the_tables_that_suffered(db: Path, opening: Open) -> None:
+    with closing(sqlite3.connect(db)) as conn:
+        (leaf,) = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'examples'").fetchone()
+    overwrite(db, (leaf - 1) * 4096, b"\xff" * 4096)
+    before = contents(db.parent)
+    with pytest.raises(StoreError, match=r"damaged in examples") as caught:
+        opening(db)
+    assert "Restore it from a copy" in caught.value.do
+    assert contents(db.parent) == before
+
+
+def test_any_exception_upon_a_damaged_database_is_told_as_the_damage(db: Path) -> None:
+    opened.clear()
+    connect_for_reading(db).close()
+    assert not isinstance(explained(KeyError("a bug of ours")), KvtError)
+    overwrite(db, db.stat().st_size // 2, os.urandom(3 * 4096))
+    assert "the database is damaged in examples" in str(explained(KeyError("what the damage led to")))
+
+
+def test_who_holds_a_database_and_for_how_long_is_told_before_it_is_given_up(
+    db: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(waiting, "TELL_AFTER_S", 0.1)
+    monkeypatch.setattr(waiting, "LIMIT_S", 0.6)
+    command = [sys.executable, "-c", HOLDER, str(db)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        who = f"process {other.pid}" if Path("/proc/locks").exists() else "another program"
+        with closing(connect_for_reading(db, write_derived=True)) as conn, pytest.raises(StoreError) as caught:
+            in_transaction(conn, lambda _: None)
+        other.communicate("")
+    assert f"held by {who}" in str(caught.value)
+    assert "waited 1 s" in str(caught.value)
+    assert caught.value.exit_code == 3
+    assert f"is held by {who}" in capsys.readouterr().err
+    with closing(connect_for_writing(db)) as conn, transaction(conn, db):
+        pass  # the holder has gone
+
+
+def test_a_full_disk_is_the_reason_told_and_not_the_rollback_that_sqlite_did(db: Path) -> None:
+    with closing(connect_for_reading(db, write_derived=True)) as conn:
+        conn.execute("PRAGMA max_page_count=1")  # as many as there are now
+        with pytest.raises(StoreError, match="database or disk is full") as caught:
+            in_transaction(conn, lambda c: c.execute("CREATE TABLE more AS SELECT * FROM examples").fetchall())
+        assert not conn.in_transaction
+    assert "Free disk space" in caught.value.do
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_nobody_else_reads_databases_and_logs(tmp_path: Path) -> None:
+    with closing(connect_for_writing(tmp_path / "kv.sqlite")) as conn, append_to(tmp_path / "run.log"):
+        conn.execute("INSERT INTO datasets VALUES ('d','jsonl','t','tok','sha',NULL,'f1','{}','{}')")
+        names = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert names == dict.fromkeys(["kv.sqlite", "kv.sqlite-wal", "kv.sqlite-shm", "run.log"], PRIVATE)
+
+
+def test_a_file_is_written_whole_or_stays_what_it_was(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    write_whole(page, "one")
+    write_whole(page, b"two")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert page.read_text() == "two"
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        for write in (append_to, lambda path: write_whole(path, "three")):
+            with pytest.raises(StoreError, match="in the way"):
+                write(tmp_path / name)
+    with pytest.raises(StoreError, match="a file is in the way of a folder") as caught:
+        write_whole(page / "chart.svg", "three")
+    assert str(page) in str(caught.value)
+
+
+def test_scratch_of_the_killed_is_swept_and_that_of_the_living_stays(tmp_path: Path) -> None:
+    (tmp_path / ".prepare-dead").mkdir()
+    (tmp_path / ".prepare-dead/spool.sqlite").touch()
+    (tmp_path / ".manifest.json.1.new").touch()
+    with scratch_folder(tmp_path, ".prepare-") as living:
+        sweep(tmp_path, ".manifest.json.*")
+        sweep(tmp_path, ".prepare-*")
+        assert list(tmp_path.iterdir()) == [living]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "says"),
+    [
+        ("{kvt} tasks > /dev/full", 3, "the answer can't be written: No space left on device"),
+        ("{kvt} tasks ruler 2>&-", 0, ""),
+        ("{kvt} tasks nothing 2> /dev/full", 2, ""),
+        ("set -o pipefail; {kvt} tasks ruler 2>&1 | head -c 1 > /dev/null", 0, ""),
+        ("{kvt} tasks ruler >&-", 0, ""),
+    ],
+)
+def test_a_terminal_that_takes_nothing_ends_no_command_in_a_traceback(shell: str, code: int, says: str) -> None:
+    command = shell.format(kvt=f"{sys.executable} -m kvt_async")
+    ended = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, "Traceback" in ended.stderr, says in ended.stderr) == (code, False, True), ended.stderr
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def overwrite(file: Path, at: int, data: bytes) -> None:
+    with file.open("r+b") as out:
+        out.seek(at)
+        out.write(data)

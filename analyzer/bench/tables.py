@@ -94,8 +94,8 @@ def lengths(points: Sequence[Point]) -> Table:
             share_of(found.output_share),
             f"{p.n_empty:,} of {p.n_answered:,}", f"{p.n_one_arrival:,} of {n_full:,}",
         ))  # fmt: skip
-    head = ("Load", "Prompt asked", "Prompt got", "Of it", "Reply asked", "Reply got", "Of it", "Without a token",
-            "In one piece")  # fmt: skip
+    head = ("Load", "Prompt asked", "Prompt got", "Got / asked", "Reply asked", "Reply got", "Got / asked",
+            "Without a token", "In one piece")  # fmt: skip
     note = "Mean tokens of answered requests. Got: by the server's usage; '-': it does not count."
     if any(p.lengths.estimated for p in points):
         note += " Prompts were asked by an estimate of their tokens, not by the model's tokenizer."

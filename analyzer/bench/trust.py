@@ -38,8 +38,8 @@ def figure_title(name: str) -> str:
 
 
 def bound_titles(names: Sequence[str]) -> list[str]:
-    """Of figures that are CLIENT-BOUND; all of them in two words."""
-    return ["every time"] if len(names) == len(HEADLINES) else [figure_title(name) for name in names]
+    """Of figures that are CLIENT-BOUND; of all of them at once."""
+    return ["all times"] if len(names) == len(HEADLINES) else [figure_title(name) for name in names]
 
 
 def _lengths(points: Sequence[Point]) -> list[str]:

@@ -119,27 +119,31 @@ def kept_words(rates: Sequence[float], zone: Zone, unit: str) -> str:
         return "the server kept up with none of these rates"
     if zone.low == max(rates):
         return f"the server kept up with every rate up to {zone.low:g} {unit}: no knee in range"
-    broken = f"proven not to at {zone.high:g}" if zone.high is not None else "proven not to at none"
+    broken = f"proven not to keep up with {zone.high:g}" if zone.high is not None else ""
     if zone.seen is None:
-        return f"whether the server kept up with {min(rates):g} {unit} cannot be told ({broken})"
-    proven = f"proven up to {zone.low:g}" if zone.low is not None else "proven at none"
-    knee = ": no knee seen in range" if zone.seen == max(rates) else ""
-    return f"the server kept up with {zone.seen:g} {unit} by what was seen ({proven}, {broken}){knee}"
+        return f"whether the server kept up with {min(rates):g} {unit} cannot be told" + (broken and f" ({broken})")
+    proven = f"proven up to {zone.low:g}" if zone.low is not None else "proven for no rate"
+    proof = f"({proven}{broken and ', '}{broken})"
+    if zone.seen == max(rates):
+        return f"the server seemed to keep up with every rate up to {zone.seen:g} {unit} {proof}: no knee seen in range"
+    return f"the server seemed to keep up with {zone.seen:g} {unit} and with no higher rate {proof}"
 
 
 def _within_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
-    """'TTFT p99 <= 500 ms: kept up to 8 requests/s by what was seen, proven up to 4, proven missed from 16 on'."""
+    """'TTFT p99 <= 500 ms: seen to hold up to 8 requests/s, proven up to 4 requests/s, proven missed from 16 on'."""
     limits = " and ".join(limit_words(finding) for finding in points[0].findings)
-    missed = f"proven missed from {zone.high:g} {unit} on" if zone.high is not None else "proven missed at none"
+    missed = f"proven missed from {zone.high:g} {unit} on" if zone.high is not None else "proven missed at no load"
     if zone.seen is None and zone.low is None:
-        return f"{limits}: not kept at {min(p.value for p in points):g} {unit} by what was seen, {missed}"
-    seen = f"kept up to {zone.seen:g} {unit}" if zone.seen is not None else "not kept at the lowest load"
+        return f"{limits}: seen to be missed at the lowest load, {min(p.value for p in points):g} {unit}, {missed}"
+    seen = (
+        f"seen to hold up to {zone.seen:g} {unit}" if zone.seen is not None else "seen to be missed at the lowest load"
+    )
     if zone.low is not None:
         proven = f"proven up to {zone.low:g} {unit}"
     else:
         needs = [f.n_needed for p in points for f in p.findings if f.n_needed is not None]
-        proven = "proven at no load" + (f" (about {min(needs):,} requests a load would do)" if needs else "")
-    return f"{limits}: {seen} by what was seen, {proven}, {missed}"
+        proven = "proven at no load" + (f" (that takes about {min(needs):,} requests a load)" if needs else "")
+    return f"{limits}: {seen}, {proven}, {missed}"
 
 
 def objective(finding: Finding) -> str:

@@ -275,16 +275,17 @@ def test_another_objective_is_asked_of_what_is_stored(tmp_path: Path) -> None:
     ("low", "high", "seen", "says"),
     [
         (8, None, 8, "the server kept up with every rate up to 8 requests/s: no knee in range"),
+        (4, None, 8, "seemed to keep up with every rate up to 8 requests/s (proven up to 4): no knee seen in range"),
         (
-            4,
+            None,
             None,
             8,
-            "kept up with 8 requests/s by what was seen (proven up to 4, proven not to at none): no knee seen",
+            "seemed to keep up with every rate up to 8 requests/s (proven for no rate): no knee seen in range",
         ),
-        (4, 8, 4, "kept up with 4 requests/s by what was seen (proven up to 4, proven not to at 8)"),
+        (4, 8, 4, "with 4 requests/s and with no higher rate (proven up to 4, proven not to keep up with 8)"),
         (None, 2, None, "the server kept up with none of these rates"),
-        (None, None, None, "whether the server kept up with 2 requests/s cannot be told (proven not to at none)"),
-        (None, 8, None, "whether the server kept up with 2 requests/s cannot be told (proven not to at 8)"),
+        (None, None, None, "whether the server kept up with 2 requests/s cannot be told"),
+        (None, 8, None, "whether the server kept up with 2 requests/s cannot be told (proven not to keep up with 8)"),
     ],
 )
 def test_a_rate_is_kept_up_with_as_far_as_it_is_proven_and_beyond_it_seen(low, high, seen, says: str) -> None:

@@ -10,16 +10,12 @@ from kvt_async.contract.model_config import token_bytes_of
 from kvt_async.contract.paths import data_path, manifest_path, run_paths
 from kvt_async.contract.settings import Engine, Settings
 
-NO_BASELINE = (
-    "without full cache there is nothing to compare with: no drop, no transition zone and no verdict can be told, only "
-    "accuracies. Add 1.0 to kv.budgets."
-)
-
 
 def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
     """Everything that can be checked before the first request; raises ConfigError, deep: GuardError on disparity."""
     from kvt_async.data.identity import dataset_id as dataset_id_of
     from kvt_async.data.prepare import check_data
+    from kvt_async.run.levels import NO_BASELINE
     from kvt_async.run.sweep import checked_levels
 
     check_data(settings)
@@ -30,7 +26,7 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
             do="Relative paths are from the working directory.",
         )
     found = checked_levels(settings)
-    notes = [*found.notes, *_about_the_key(settings.engine)]
+    notes = [*(note for note in found.notes if note != NO_BASELINE), *_about_the_key(settings.engine)]
     if settings.model.config is not None:
         serving = settings.analysis.serving
         token_bytes = token_bytes_of(settings.model.config, bits=serving.cache_bits if serving else None)

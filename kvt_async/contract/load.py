@@ -170,7 +170,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"not valid YAML: {getattr(error, 'problem', error)}", where=at) from None
+        problem = str(getattr(error, "problem", error))
+        advice = "Indent with spaces: YAML takes no tabs." if "character '\\t'" in problem else ""
+        raise ConfigError(f"not valid YAML: {problem}", where=at, do=advice) from None
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -18,6 +18,10 @@ from kvt_async.engine.kv_body import TRUNCATE
 from kvt_async.records import Json, Level
 
 FULL = "full"
+NO_BASELINE = (
+    "without full cache there is nothing to compare with: no drop, no transition zone and no verdict can be told, only "
+    "accuracies. Add 1.0 to kv.budgets."
+)
 _MODES = {"question_aware": "aware", "question_agnostic": "agnostic"}
 
 
@@ -37,7 +41,7 @@ def make_levels(settings: Settings) -> Levels:
     if len(full) > 1 and settings.kv.levels is not None:
         notes.append(f"full cache is asked for {len(full)} times; it runs once and is every series' baseline")
     if not full:
-        notes.append("no level is full cache: the analysis will have no baseline to compare with")
+        notes.append(NO_BASELINE)
         if settings.kv.control_repeats:
             notes.append("kv.control_repeats is ignored: there is no full cache to repeat")
     kept = _distinct([*full[:1], *(level for level in specs if not level.is_full)], notes)

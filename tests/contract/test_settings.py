@@ -98,6 +98,7 @@ def test_a_missing_variable_is_an_error_that_names_key_and_file(tmp_path: Path) 
         ("experiment: {exp_group_id: ../up}", "experiment.exp_group_id"),
         ("binning: {edges: [5, 5]}", "rising"),
         ("a: [", "not valid YAML"),
+        ("kv:\n\tbudgets: [1.0]\n", "Indent with spaces: YAML takes no tabs."),
         ("- 1", "mapping of sections"),
     ],
 )

@@ -55,7 +55,7 @@ def test_explicit_levels_keep_their_order_behind_full_cache() -> None:
 def test_a_config_without_full_cache_is_allowed_and_says_that_there_is_no_baseline() -> None:
     made = levels("kv.budgets=[0.5, 0.2]")
     assert [label(level) for level in made.levels] == ["snapkv/aware 0.5", "snapkv/aware 0.2"]
-    assert "no baseline" in made.notes[0]
+    assert "without full cache there is nothing to compare with" in made.notes[0]
     assert "control_repeats is ignored" in made.notes[1]
 
 

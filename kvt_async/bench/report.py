@@ -109,7 +109,7 @@ def stage_summary(stage: Stage, one: Done) -> str:
         parts.append(f"rates cannot be told ({rates.reason}{needs})")
     else:
         if stage.load.is_open:
-            parts.append(f"the server kept up with {min(rates.kept_up.value, 1):.0%}")
+            parts.append(f"the server kept up with {min(rates.kept_up.value, 1):.0%} of the arrivals")
         parts.append(f"{rates.requests.value:.3g} requests/s, {rates.output_tokens.value:.0f} output tok/s")
     for metric in ("ttft", "tpot", "latency"):
         p50, p99 = (figures.value(f"{metric}_{stat}_ms", of_answered=True) for stat in ("p50", "p99"))

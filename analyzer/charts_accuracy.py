@@ -10,6 +10,7 @@ from analyzer.charts_compose import OWN_X, facet, layer, unit, vconcat
 from analyzer.charts_data import OPEN_ZONE, ZONE_PART, ChartData
 from analyzer.charts_style import ZONE, Look, budget_x, colour, dash, empty, records, shape, share_y
 from analyzer.charts_zone import OPEN_OPACITY, main_width, strips, zone_layers
+from analyzer.report.wording import rounded
 
 POINT = ("series", "bin", "budget", "x", "n", "acc_mean", "acc_ci_low", "acc_ci_high", "evidence")
 ACCURACY = "Accuracy (mean score, 0 to 1)"
@@ -168,10 +169,10 @@ def heatmap_budget_length(data: ChartData, look: Look) -> Any:
     short = {b: "full" if b == "full cache" else b.split(" ")[0] for b in order}
     frame = frame.with_columns(
         at=pl.col("budget").replace_strict(short),
-        shown=pl.col("acc_mean").round(2).map_elements(_dot if cell < 26 else _two, pl.String),
+        shown=pl.col("acc_mean").map_elements(_dot if cell < 26 else _two, pl.String),
         ci=pl.format(
-            "{}–{}", pl.col("acc_ci_low").round(2).map_elements(_dot, pl.String),
-            pl.col("acc_ci_high").round(2).map_elements(_dot, pl.String),
+            "{}–{}", pl.col("acc_ci_low").map_elements(_dot, pl.String),
+            pl.col("acc_ci_high").map_elements(_dot, pl.String),
         ),
         mark=pl.when(pl.col("state") == "safe").then(pl.lit("yes")).otherwise(pl.lit("no")),
     )  # fmt: skip
@@ -218,10 +219,10 @@ def heatmap_budget_length(data: ChartData, look: Look) -> Any:
 
 
 def _two(value: float) -> str:
-    return f"{value:.2f}"
+    return rounded(value, 2)
 
 
 def _dot(value: float) -> str:
     """0.98 → .98, to fit a cell."""
-    text = f"{value:.2f}"
+    text = _two(value)
     return text.removeprefix("0") if text.startswith("0.") else text

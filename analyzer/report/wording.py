@@ -1,6 +1,7 @@
 """How numbers are written, everywhere the same. Pure; None reads as an en dash in tables."""
 
 import math
+from decimal import ROUND_HALF_UP, Decimal
 
 NOTHING = "–"
 UNITS = {"fraction": "", "tokens": " tokens", "bits": " bits"}
@@ -10,8 +11,15 @@ def number(value: float | None, digits: int = 2) -> str:
     """Fixed digits, a real minus sign, and no minus zero."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    text = f"{value:.{digits}f}"
+    text = rounded(value, digits)
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def rounded(value: float, digits: int) -> str:
+    """A finite number with fixed digits, halves away from zero. Python rounds what a number is in binary, so that 0.085
+    became 0.09 and, as a share, 8%: two figures of one row that contradict each other. Twelve digits are looked at, for
+    what lies beyond them is noise of the sum that made the number."""
+    return f"{Decimal(f'{value:.12g}').quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -34,7 +42,7 @@ def percent(value: float | None, digits: int = 0) -> str:
         return NOTHING
     if value in (0, 1):
         return f"{100 * value:.0f}%"
-    text = f"{100 * value:.{digits}f}"
+    text = rounded(100 * value, digits)
     if float(text) == 0 and value > 0:
         return f"<{10**-digits:g}%"
     if float(text) == 100 and value < 1:

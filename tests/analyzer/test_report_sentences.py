@@ -297,6 +297,14 @@ def test_memory_is_told_in_bytes_else_in_tokens_else_as_unknown() -> None:
     assert "not known" in costs.memory("snapkv", 0.3, full, here, "fraction", verified=False)
 
 
+@pytest.mark.parametrize(("share", "in_two_digits", "in_percent"), [
+    (0.085, "0.09", "9%"), (0.415, "0.42", "42%"), (0.595, "0.60", "60%"), (83 / 200, "0.42", "42%"),
+    (0.4149, "0.41", "41%"),
+])  # fmt: skip
+def test_a_score_and_its_share_of_1_are_rounded_alike(share: float, in_two_digits: str, in_percent: str) -> None:
+    assert (number(share), percent(share), number(-share)) == (in_two_digits, in_percent, f"−{in_two_digits}")
+
+
 def test_numbers_read_the_same_everywhere() -> None:
     assert [number(-0.001), number(-0.25), signed(0.25), signed(0.001)] == ["0.00", "−0.25", "+0.25", "0.00"]
     assert [percent(0.0), percent(0.0004, 1), percent(0.9999), percent(1.0)] == ["0%", "<0.1%", ">99%", "100%"]

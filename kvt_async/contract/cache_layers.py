@@ -13,7 +13,15 @@ Config = Mapping[str, Any]
 
 _TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
-_KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads", "num_key_value_heads_per_layer")
+_KV_HEADS = (
+    "num_key_value_heads",
+    "num_kv_heads",
+    "n_head_kv",
+    "n_kv_heads",
+    "num_key_value_heads_per_layer",
+    "num_attention_groups",
+    "num_query_groups",
+)  # Step-3, Megatron's
 _HOLDS = ("full_attention", "attention", "global", "global_attention", "full", "hybrid", "*")
 _WINDOW = ("sliding_attention", "chunked_attention", "local", "local_attention", "sliding_window", "attention_sliding")
 _NONE = (
@@ -39,12 +47,23 @@ _PATTERN = re.compile(
     r"(?:\w*_)?(?:types?|patterns?|period|offset|interval|indices|idxs?|ids|map|reuse|shared?|sharing|every|freq|step|"
     r"layout|list|layers?|ratios?)$"
 )
-_HEADS = re.compile(r"(?:kv|key_value)\w*_?heads?$|heads?_(?:kv|key_value)")
+_HEADS = re.compile(
+    r"(?:kv|key_value)\w*_?heads?$|heads?_(?:kv|key_value)|(?:kv|key_value|attention|query)\w*_groups?$"
+)
 _UNRELATED = re.compile(
     r"moe|expert|mlp|dense|rope|norm|mtp|nextn|sparse|init|drop|quant|vision|audio|eagle|draft|encoder|position|softcap"
 )
-_RECURRENT = re.compile(r"^(?:mamba|ssm|rwkv|kda|linear_(?:key|value|num|conv)|conv_L|short_conv|lru)")
-_UNREAD = ("index_head_dim", "layer_group_size", "mb_per_layer", "compress_ratios", "kv_reuse_group")
+_RECURRENT = re.compile(r"^(?:mamba|ssm|rwkv|kda|linear_(?:key|value|num|conv)|conv_L|short_conv|lru)|^state_size$")
+_STATE_ONLY = re.compile(r"(?:falcon_|codestral_)?mamba2?$|rwkv|xlstm|retnet|hgrn|gla$|(?:gated_)?delta_?net")
+"""model_type of families without attention: they keep a state of fixed size."""
+_UNREAD = (
+    "index_head_dim",
+    "layer_group_size",
+    "mb_per_layer",
+    "compress_ratios",
+    "kv_reuse_group",
+    "num_self_decoder_layers",
+)
 """They change the cache in ways that aren't reckoned: sparse indexers, grouped linear attention, shared caches."""
 _UNREAD_MODELS = ("longcat_flash",)  # two attentions a layer
 
@@ -157,6 +176,8 @@ def _block_kind(block: Any) -> str:
 def _check_known(config: Config) -> None:
     if config.get("is_encoder_decoder") is True:
         raise UnknownCacheError("it is an encoder and a decoder, whose caches grow with different texts")
+    if _STATE_ONLY.match(str(config.get("model_type"))):
+        raise UnknownCacheError(f"{config['model_type']} keeps a state of fixed size instead of keys and values")
     if config.get("model_type") in _UNREAD_MODELS:
         raise UnknownCacheError(f"how {config['model_type']} lays out its attention isn't known")
     for name, value in config.items():

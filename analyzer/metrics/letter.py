@@ -8,8 +8,9 @@ from analyzer.metrics import Meta, metric
 
 _DECORATION = re.compile(r"[*_`$]|\\(?:boxed|text|mathrm|textbf|mathbf)\b|\\[()\[\]]|(?<=\{)\s*(?=[A-Za-z]\s*\})")
 _SPACES, _LINES = re.compile(r"[^\S\n]+"), re.compile(r"(?: ?\n)+ ?")  # a long run would cost its square
-_BEFORE = r"(?<![A-Za-z0-9.+#-])(?<![A-Za-z]['’])"  # a letter alone: no I'm, X-ray, U.S., C++
-_BEHIND = r"(?![A-Za-z0-9+#]|['’][A-Za-z]|-[A-Za-z]|\.[A-Za-z])"
+_LATIN = "A-Za-z\u00c0-\u024f"  # the É of État is no end of a word
+_BEFORE = rf"(?<![{_LATIN}0-9.+#-])(?<![A-Za-z]['’])"  # a letter alone: no I'm, X-ray, U.S., C++
+_BEHIND = rf"(?![{_LATIN}0-9+#]|['’][{_LATIN}]|-[{_LATIN}]|\.[{_LATIN}])"
 _OPEN, _CLOSE = r"[(\[{\"“'‘]?\s*", r"(?:\s*[)\]}\"”'’])?"
 _CAPITAL = rf"{_BEFORE}[A-Z]{_BEHIND}"
 _LETTER = rf"({_CAPITAL})"
@@ -20,9 +21,10 @@ _SMALL = r"(?<![A-Za-z0-9])(?<![A-Za-z]['’])([a-z])(?=\s*(?:[.)\]}\"”'’](?
 _SURELY = r"(?:(?:clearly|therefore|thus|definitely|most\s+likely|probably|indeed|also|the)\s+)*"
 _KIND = r"(?:(?:option|choice|letter|answer)\s+)?"
 
-_WHOLE = re.compile(r"(?i)^[\W_]*(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)[\s:]*)?([a-z])[\W_]*$")
+_WHOLE = re.compile(r"(?i)^[\W_]*(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)[\W_]*)?([a-z])[\W_]*$")
 _SAID = re.compile(
-    r"(?i:(?<!wrong )(?<!incorrect )\b(?:answer|choice|option)\b(?:\s+(?:here|to\s+(?:the|this)\s+question))?\s*"
+    r"(?i:(?<!wrong )(?<!incorrect )\b(?:answer|choice|option|(?:right|correct|best)\s+one)\b"
+    r"(?:\s+(?:here|to\s+(?:the|this)\s+question))?\s*"
     r"(?:(?:is|would\s+be|should\s+be|must\s+be|will\s+be)\b\s*:?|[:=]|->|→)\s*"
     rf"{_SURELY}{_KIND}|答案(?:是|为|選|选)?\s*[:：]?\s*){_OPEN}(?:{_LETTER}|{_SMALL}){_NO_LIST}"
 )
@@ -30,11 +32,16 @@ _CHOSEN = re.compile(
     r"(?i:(?<!not )(?<!n't )(?<!n’t )(?<!never )\b(?:choose|chose|pick|picked|select|selected|going\s+with|go\s+with|"
     rf"opt\s+for|settle\s+on)\s+{_KIND}){_OPEN}{_LETTER}{_NO_LIST}"
 )
+_CONCLUDED = re.compile(
+    r"(?i:\b(?:so|thus|therefore|hence)\b\s*,?\s*(?:it\s*(?:['’]s|(?:is|must\s+be|has\s+to\s+be|should\s+be)\b)\s*)?"
+    rf"{_SURELY}{_KIND}){_OPEN}{_LETTER}{_CLOSE}(?=\s*(?:[.!]?\s*$|\n))"
+)
+_HEAD = re.compile(rf"(?:^|\n|[.;!?] )[\W_]*({_CAPITAL})\s*[).\]:](?=\s)")
 _LEADS = re.compile(
     rf"^[\W_]*(?:([A-Za-z])\s*[)\].:](?![A-Za-z0-9]|\s*\(?[A-Z][).])|([A-HJ-Z]){_NO_LIST}\s*(?:[-–—;,]\s|\n))"
 )
 _HELD = re.compile(
-    rf"{_OPEN}{_LETTER}{_CLOSE}\s+(?i:(?:is|seems|must\s+be|would\s+be|looks)\s+{_SURELY}"
+    rf"(?:{_OPEN}{_LETTER}{_CLOSE}|(?i:\b(?:option|choice|letter)\s+){_OPEN}([a-z])\b{_CLOSE})\s+(?i:(?:is|seems|must\s+be|would\s+be|looks)\s+{_SURELY}"
     r"(?:only\s+|most\s+)?(?:right|correct|best|answer|true|accurate|appropriate)\b)"
 )
 _BEGINS = re.compile(rf"^[\W_]*([B-HJ-Z])(?=\s){_NO_LIST}")
@@ -68,7 +75,8 @@ def letter_of(answer: str) -> str | None:
     against = [found.group() for rule in (_REJECTED, _WRONG) for found in rule.finditer(text)]
     against += [found.group() for found in _SAID.finditer(text) if _is_doubted(text, found)]
     rejected = {letter for words in against for letter in _ANY.findall(words)}
-    for rule in (_SAID, _CHOSEN, _LEADS, _HELD, _BEGINS):
+    listed = len({found.group(1) for found in _HEAD.finditer(text)}) > 1  # A: no. B: yes.
+    for rule in (_SAID, _CHOSEN, _CONCLUDED, *(() if listed else (_LEADS,)), _HELD, _BEGINS):
         named = list(_named(rule, text, rejected))
         if named:
             return named[-1]  # an answer may correct itself

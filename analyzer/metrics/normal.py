@@ -35,13 +35,15 @@ _SAME = {
     **dict.fromkeys(map(ord, "‐‑‒–−"), "-"),
     **dict.fromkeys(map(ord, "⁄∕"), "/"),
     **{ord(sign): f" {value[0]}/{value[1]} " for sign, value in zip("½⅓⅔¼¾⅛⅜⅝⅞", _FRACTIONS, strict=True)},
+    ord("µ"): "μ",
     ord("ß"): "ss",
     ord("ς"): "σ",
 }
 _REWRITTEN = "".join(map(chr, _SAME)) + "\u0307"
 
 SPECIAL = (
-    rf"[{_REWRITTEN}]|[+#%^<>={_MONEY}]|[.,:/'*-][0-9]|-(?:[^0-9a-z-]|$)|(?:^|[^0-9a-z])\.[^{WHITE}.]| [*/] |"
+    rf"[{_REWRITTEN}]|[+#%‰°^<>≤≥={_MONEY}]|[.,:;/'*-][0-9]|-(?:[^0-9a-z-]|$)|(?:^|[^0-9a-z])(?:\.[^{WHITE}.]|-[a-z])|"
+    " [*/] |"
     "[0-9][\xa0\u2009\u202f][0-9]"
 )
 """A text in lower case without any match of this loses all of its punctuation; for any regular expression engine."""
@@ -54,20 +56,23 @@ _THOUSANDS = re.compile(
 )
 _MONEY_BEFORE = re.compile(rf"(-?)([{_MONEY}]) ?(-?\.?)(?=[0-9])")
 _MONEY_BEHIND = re.compile(rf"(-?\.?[0-9](?:[0-9.,]*[0-9])?) ?([{_MONEY}])(?! ?-?\.?[0-9])")
-_PER_CENT = re.compile(r"(?<=[0-9]) (?=%)")
+_OF_NUMBER = re.compile(r"(?<=[0-9]) (?=[%‰°])")
+_PLUS_OF_EXPONENT = re.compile(r"(?<=[0-9]e)\+(?=[0-9])")
+_COMPARED = re.compile(r"([<>≤≥]=?) (?=[-$.]?[0-9])")
 _LETTER = r"[^\W\d_]"
 _KEPT = re.compile(
-    r"(?<=\d)(?:[.'-](?=\d)|[,:/*^](?=-?\d))"  # 3.5, 10:30, 1/2, 24-31, 2^3
-    r"|(?<=\de)[-+](?=\d)"  # 1e-5
+    r"(?<=\d)(?:[.'-](?=\d)|[,:;/*^](?=-?\d)|\*(?=\*-?\d))|(?<=\d\*)\*(?=-?\d)"  # 3.5, 10:30, 1/2, 24-31, 2^3, 2**3
+    r"|(?<=\de)-(?=\d)"  # 1e-5
     rf"|(?<![^\s(\[\"'+<>={_MONEY}-])\.(?=\w)"  # .5, .NET
-    rf"|(?<![^\s(\[\"'*<>=^:,{_MONEY}])-(?=\.?\d)"  # -5
+    rf"|(?<![^\s(\[{{\"'`|*/<>=^:;,…~≈{_MONEY}])-(?=\.?\d|[∞√π]|[a-z](?![\w'-]))"  # -5, -∞, -x
     r"|(?<=\w)\+|(?<=\w\+)\+"  # C++, Na+, 18+
     rf"|(?<={_LETTER})\#(?!\w)"  # C#
     rf"|(?:(?<=^{_LETTER})|(?<=\W{_LETTER})|(?<=^{_LETTER}{_LETTER})|(?<=\W{_LETTER}{_LETTER}))-(?![\w-])"  # A-, Cl-
     r"|(?<![\w<>=])[<>](?==?[-$.]?\d)|(?<=[<>])=(?=[-$.]?\d)"  # <5, >=5
     r"|(?<=\w)[<>=^](?=[\w.-])"  # x=5
     r"|(?<=[\w)\]] )[+*/=^<>](?=[ =])|(?<= [<>=])=(?= )|(?<=\d )-(?= \d)"  # a + b
-    r"|(?<=\d)%|\$(?=-?\.?\d)"  # 50%, $5
+    r"|(?<=[a-z]\d)-(?![\w-])|(?<=[a-z]\d\d)-(?![\w-])"  # SO42-
+    r"|(?<=\d)[%‰]|\$(?=-?\.?\d)"  # 50%, $5
 )
 
 
@@ -101,7 +106,8 @@ def _bare(text: str) -> str:
     """A text in lower case without the punctuation that carries nothing."""
     if _DIGIT.search(text):
         text = _THOUSANDS.sub(lambda number: re.sub(r"[^0-9]", "", number.group()), text)
-        text = _MONEY_BEHIND.sub(r"\2\1", _PER_CENT.sub("", text))  # 5 € is €5
+        text = _COMPARED.sub(r"\1", _PLUS_OF_EXPONENT.sub("", text))  # < 5 is <5, 1e+5 is 1e5
+        text = _MONEY_BEHIND.sub(r"\2\1", _OF_NUMBER.sub("", text))  # 5 € is €5
         text = _MONEY_BEFORE.sub(r" \2\1\3", text)
     return _marks(text).sub(lambda mark: mark.group() if _KEPT.match(text, mark.start()) else "", text)
 

@@ -33,7 +33,7 @@ def _unreasoned(text: pl.Series) -> pl.Series:
     for pattern in (reasoning.UP_TO_FINAL, reasoning.AFTER_FINAL):
         bare = bare.str.replace(pattern, "")
     bare = pl.when(whole.str.contains(reasoning.CHANNEL, literal=True)).then(bare).otherwise(whole)
-    for pattern in (reasoning.BARE_CHANNELS, reasoning.PAIR, reasoning.UP_TO_CLOSING, reasoning.FROM_OPENING):
+    for pattern in reasoning.REST:
         bare = bare.str.replace_all(pattern, "")
     return text.to_frame("text").select(bare).to_series()
 

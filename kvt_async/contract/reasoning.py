@@ -7,15 +7,15 @@ and for the Rust engine behind Polars alike: no look-around, no back-references,
 
 import re
 
-_NAMES = "think|thinking|thoughts?|reasoning|(?:seed|mm):think|longcat_think"
+_NAMES = "think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis|(?:seed|mm):think|longcat_think"
 OPENING = (
-    rf"(?i:<[ \t\n]*(?:{_NAMES})[ \t\n]*>|\[THINK\]|◁think▷|"
-    r"<\|(?:begin_of_thought|start_thinking|inner_prefix)\|>|<\|channel>)"
+    rf"(?i:<[ \t\n]*(?:{_NAMES})[ \t\n]*>|\[THINK\]|◁think▷|<unused94>|"
+    r"<\|(?:begin_of_thought|start_thinking|inner_prefix|think(?:ing)?)\|>|<\|channel>)"
 )
 """Any opening mark; any of them may be closed by any of CLOSING, since models mix them up."""
 CLOSING = (
-    rf"(?i:<[ \t\n]*/[ \t\n]*(?:{_NAMES})[ \t\n]*>|\[/THINK\]|◁/think▷|"
-    r"<\|(?:end_of_thought|end_thinking|inner_suffix)\|>|<channel\|>)"
+    rf"(?i:<[ \t\n]*/[ \t\n]*(?:{_NAMES})[ \t\n]*>|\[/THINK\]|◁/think▷|<unused95>|"
+    r"<\|(?:end_of_thought|end_thinking|inner_suffix|/think(?:ing)?)\|>|<channel\|>)"
 )
 CHANNEL = "<|channel|>"
 """Harmony: each message names its channel; `final` is the answer, `analysis` and `commentary` are not."""
@@ -23,16 +23,23 @@ BARE_CHANNELS = r"(?s:^[ \t\n]*analysis.*assistantfinal)"
 """Harmony where the server dropped the marks and left the words between them."""
 UP_TO_FINAL = r"(?s:^.*<\|channel\|>)[ \t\n]*final[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
 AFTER_FINAL = r"(?s:<\|(?:channel|start|end|return|call)\|>.*)"
-PAIR = rf"(?s:{OPENING}.*?{CLOSING})"
+EMPTY = rf"(?i:<[ \t\n]*(?:{_NAMES})[ \t\n]*/[ \t\n]*>)"
+PAIR = rf"(?s:{OPENING}.*?{CLOSING})|{EMPTY}"
 UP_TO_CLOSING = rf"(?s:^.*{CLOSING})"
 FROM_OPENING = rf"(?s:{OPENING}.*)"
+_FRAMES = "answer|final_answer|response|output|solution"
+BEFORE_ANSWER = rf"^[ \t\n]*(?i:<(?:{_FRAMES})>|<\|(?:begin_of_(?:solution|answer)|start_(?:response|text|answer))\|>)"
+AFTER_ANSWER = rf"(?i:</(?:{_FRAMES})>|<\|(?:end_of_(?:solution|answer)|end_(?:response|text|answer))\|>)[ \t\n]*$"
+"""What frames the answer behind reasoning, as the models write it that frame their reasoning too."""
 HINT = r"[<\[◁]|^[ \t\n]*analysis"
 """Every text with a mark matches this; so do some without."""
-MARK = rf"{OPENING}|{CLOSING}|<\|channel\|>|{BARE_CHANNELS}"
+MARK = rf"{OPENING}|{CLOSING}|{EMPTY}|<\|channel\|>|{BARE_CHANNELS}"
 
 _HINT, _MARK = re.compile(HINT), re.compile(MARK)
 _CHANNELS = [re.compile(pattern) for pattern in (UP_TO_FINAL, AFTER_FINAL)]
-_REST = [re.compile(pattern) for pattern in (BARE_CHANNELS, PAIR, UP_TO_CLOSING, FROM_OPENING)]
+REST = (BARE_CHANNELS, PAIR, UP_TO_CLOSING, FROM_OPENING, BEFORE_ANSWER, AFTER_ANSWER)
+"""What is taken out of a text with a mark, in this order."""
+_REST = [re.compile(pattern) for pattern in REST]
 _OPENING, _CLOSING = re.compile(OPENING), re.compile(CLOSING)
 _WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
@@ -53,7 +60,7 @@ def strip_reasoning(text: str) -> str:
 
     Between an opening and the next closing mark, up to the last closing mark that none opened, and from an opening mark
     that none closes to the end, all is reasoning. With harmony channels the last `final` message is the answer, and
-    without one there is none.
+    without one there is none. Marks that frame the answer behind reasoning go with it.
     """
     if has_reasoning(text):
         for pattern in [*(_CHANNELS if CHANNEL in text else ()), *_REST]:

@@ -29,7 +29,12 @@ OPTIONS = st.sampled_from("BCDEFGH")
         ("B because C and D lack it", "B"), ("Correct answer: B) Paris\nA is wrong, since", "B"),
         ("I'd go with D.", "D"), ("I believe A fits, not B", "A"), ("An X-ray in the U.S. shows D", "D"),
         ("I would eliminate A, C and D. B remains", "B"), ("The answer is 'B'.", "B"), ("A? No. B", None),
+        ("Among A, B, C and D, the right one is C", "C"), ("Option A says x, option B y. So it's Option B.", "B"),
+        ("A: no. B: no. C: yes. Therefore C.", "C"), ("option (c)", "C"), ("I find choice c is correct", "C"),
+        ("Réponse : B", "B"), ("L'État paie, donc B", "B"), ("Für mich: D", "D"), ("So it is not A; C", "C"),
         # in doubt there is none
+        ("A: no. B: no. C: yes. D: no", None), ("A. wrong\nB. right", None), ("So A is wrong", None), ("État", None),
+        ("Zürich", None), ("option b is wrong", None),
         ("B or C", None), ("The answer is B or C.", None), ("A and C are wrong.", None), ("I am not sure.", None),
         ("A dog", None), ("Answer: A dog", None), ("Between B and C, B fits better.", None), ("A) B) C) which?", None),
         ("Paris", None), ("C++", "C"), ("e.g. something", None), ("", None), ("none", None),

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from analyzer.metrics.normal import WHITE, normalise, token_f1
 from analyzer.metrics.text import normalised
 
-LETTERS = "aAbBeEiİéÉßςΣＡ\u0301\u0307\u1100\u1161"
+LETTERS = "aAbBeEiİéÉßςΣＡµμ\u0301\u0307\u1100\u1161"
 SPACES = " \t\n\r\x1c\x85\u00a0\u202f\u2003\u3000\u200b\u00ad"
-MARKS = ".,!-_$%^~`'\"«»¿。、/:+#*<>=()€½−–’"
+MARKS = ".,;!-_$%‰°≤∞^~`'\"«»¿。、/:+#*<>=()€½−–’"
 TEXTS = st.text(alphabet=st.sampled_from(LETTERS + SPACES + MARKS + "012345３"), max_size=30)
 
 
@@ -46,6 +46,8 @@ def test_it_is_in_lower_case_without_marks_and_with_single_spaces(text, expected
         ("C++", "C#"), ("C++", "C"), ("C#", "C"), (".NET", "NET"),
         ("A-", "A+"), ("Na+", "Na"), ("Cl-", "Cl"), ("18+", "18"), ("a + b", "a * b"), ("3 - 2", "3 + 2"), ("+", "*"),
         ("+", ""), ("?", "!"), ("...", ""), ("é", "e"), ("10²", "102"),
+        ("2**3", "23"), ("1;2", "12"), ("5‰", "5"), ("5‰", "5%"), ("-∞", "∞"), ("-π", "π"), ("-x", "x"),
+        ("1/-2", "1/2"), ("-5…-3", "-5…3"), ("SO42-", "SO42"), ("< 5", "> 5"), ("≤ 5", "≥ 5"), ("|-5|", "|5|"),
     ],
 )  # fmt: skip
 def test_a_mark_that_carries_the_value_makes_another_answer(one, other):
@@ -62,7 +64,8 @@ def test_a_mark_that_carries_the_value_makes_another_answer(one, other):
         ("5.50€", "€5.50"), ("-5€", "-€5"), ("US$5", "US $5"),
         ("cafe\u0301", "café"), ("ZU\u0308RICH", "Zürich"), ("\u1112\u1161\u11ab", "한"), ("３５", "35"),
         ("so\u00adlar", "solar"), ("a\u200bb", "ab"), ("Straße", "STRASSE"), ("İstanbul", "istanbul"), ("ΟΔΟΣ", "οδος"),
-        ("it’s", "it's"), ("Ａ", "a"),
+        ("it’s", "it's"), ("Ａ", "a"), ("`-5`", "-5"), ("{-5}", "-5"), ("20 °C", "20°C"), ("1e+5", "1E5"),
+        ("< 5", "<5"), ("≥ 5", "≥5"), ("5 \N{MICRO SIGN}m", "5 \N{GREEK SMALL LETTER MU}m"), ("5 ‰", "5‰"),
     ],
 )  # fmt: skip
 def test_the_same_answer_in_another_spelling_is_the_same(one, other):

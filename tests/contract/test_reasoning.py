@@ -14,6 +14,8 @@ PAIRS = [
     ("<thought>", "</thought>"), ("< think >", "</ think>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"),
     ("<seed:think>", "</seed:think>"), ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"), ("<|channel>thought\n", "<channel|>"),
+    ("<scratchpad>", "</scratchpad>"), ("<reflection>", "</reflection>"), ("<analysis>", "</analysis>"),
+    ("<|thinking|>", "<|/thinking|>"), ("<unused94>thought\n", "<unused95>"),
 ]  # fmt: skip
 FINAL = "<|start|>assistant<|channel|>final<|message|>"
 
@@ -41,6 +43,13 @@ def test_every_known_pair_of_marks_holds_reasoning_closed_or_not(opening, closin
         ("<|channel|>analysis<|message|>6? 7?", ""),
         ("<|channel|>commentary to=functions.f<|message|>{}<|call|>", ""),
         ("analysisIs it 6? No.assistantfinal7", "7"),  # the same without its marks
+        ("<think/>7", "7"),
+        ("<think>6?</think>\n<answer>7</answer>", "7"),
+        ("6?</think><answer>\n7\n</answer>\n", "7"),
+        ("<think>an <answer>6</answer>?</think>7", "7"),
+        ("<|START_THINKING|>6?<|END_THINKING|><|START_RESPONSE|>7<|END_RESPONSE|>", "7"),
+        ("<|begin_of_thought|>6?<|end_of_thought|>\n\n<|begin_of_solution|>7<|end_of_solution|>", "7"),
+        ("<answer>7</answer>", "<answer>7</answer>"),  # no reasoning, no frame of ours
         ("an analysis gives 7", "an analysis gives 7"),
         ("if a < think and b > 7", "if a < think and b > 7"),
         ("  7\t", "7"),
@@ -53,7 +62,22 @@ def test_what_is_left_is_the_answer(text, answer):
 PIECES = st.sampled_from(
     [mark.strip() for pair in PAIRS for mark in pair]
     + ["<|channel|>", "final", "analysis", "<|message|>", "<|end|>", FINAL, "assistantfinal", "<|return|>"]
-    + ["7", "a b", "\n", " ", "<", "[", "\u212a", "\x1c", "\u2003"]
+    + [
+        "<think/>",
+        "<answer>",
+        "</answer>",
+        "<|START_RESPONSE|>",
+        "<|END_RESPONSE|>",
+        "7",
+        "a b",
+        "\n",
+        " ",
+        "<",
+        "[",
+        "\u212a",
+        "\x1c",
+        "\u2003",
+    ]
 )
 
 

@@ -198,15 +198,17 @@ def verify_stage(settings: "Settings", progress: Callable[[str], None] = lambda 
 def check_stage(settings: "Settings") -> Facts:
     """The config's assertions, each with its finding."""
     from analyzer.check import check
-    from analyzer.report.facts import read_facts
+    from analyzer.report.facts import read_facts, refuse_older
 
     if not settings.check:
         raise ConfigError(
             "this config has no check: section", where="check", do="`kvt check -c sanity --print-config` shows one."
         )
     with _open(settings) as (conn, _):
+        facts = read_facts(conn, settings.experiment.exp_group_id)
+        refuse_older(facts)
         results = check(conn, settings)
-        standing = _standing(read_facts(conn, settings.experiment.exp_group_id))
+        standing = _standing(facts)
     lines = [f"ALARM {alarm['name']}: {alarm['says']}" for alarm in standing["alarms"]]
     lines += [f"{'ok  ' if r.passed else 'FAIL'} {r.name}: {r.finding}" for r in results]
     passed = all(r.passed for r in results) and not standing["exit_code"]

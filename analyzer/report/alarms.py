@@ -52,7 +52,7 @@ def _read_short(facts: Facts) -> Alarm | None:
     counts = facts.prompts
     if not counts.are_short:
         return None
-    short = f"{counts.n_short:,} of {counts.n:,} prompts were read shorter than sent"
+    short = f"{counts.share} read shorter than sent"
     return Alarm(READ_SHORT, f"{counts.sentence}. Nothing is claimed of any of them.", short)
 
 

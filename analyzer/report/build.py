@@ -10,7 +10,7 @@ from typing import Any
 
 from analyzer.report import certainty, provenance, tables, tables_cost
 from analyzer.report.definitions import FAILURES, definitions
-from analyzer.report.facts import ALL, Facts, read_facts
+from analyzer.report.facts import ALL, Facts, read_facts, refuse_older
 from analyzer.report.story import OTHER_SERIES, story
 from analyzer.report.vega import vega
 from analyzer.report.wording import budget, listed, number
@@ -83,6 +83,7 @@ def guard(facts: Facts, *, partial: bool) -> None:
         raise MissingPrerequisiteError(
             "there is nothing to report: the results have not been analysed", where=facts.group, do=ANALYZE
         )
+    refuse_older(facts)
     bad = [(r, e) for r in facts.runs if (e := facts.evidence.get(r.run_id)) and e.status == "contradicted"]
     if bad:
         raise ContradictedError(

@@ -81,8 +81,10 @@ def memory(
     at = budget(level, unit)
     if not verified:
         return f"Memory of {series} at {at}: not known, because what the server kept is unverified."
+    if here is not None and full is None:
+        return f"Memory of {series} at {at}: not compared, because there is no full-cache run."
     if here is None or full is None:
-        return f"Memory of {series} at {at}: not known, the server gives no evidence of what it kept."
+        return f"Memory of {series} at {at}: not known, because nothing was measured there."
     if here.kv_bytes_p50 is not None and full.kv_bytes_p50 is not None:
         kept = f", {count(here.kept_tokens_p50)} tokens kept" if here.kept_tokens_p50 is not None else ""
         return (
@@ -94,7 +96,12 @@ def memory(
             f"Memory at {at}: {count(here.kept_tokens_p50)} of {count(full.prompt_tokens_p50)} prompt tokens kept "
             f"(median), {percent(here.kept_fraction_p50)}; bytes are not reported."
         )
-    return f"Memory of {series} at {at}: not known, the server gives no evidence of what it kept."
+    if here.kept_fraction_p50 is not None:
+        return (
+            f"Memory of {series} at {at}: {percent(here.kept_fraction_p50)} of the prompt's tokens kept (median), "
+            "as the server says; it reports neither bytes nor how many tokens that are."
+        )
+    return f"Memory of {series} at {at}: not known, because the server doesn't say what it kept."
 
 
 def latency(level: float, full: BinStat | None, here: BinStat | None, clients: Sequence[Client], unit: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyzer import tables
+from analyzer.analyze import ANALYZER_VERSION
 from analyzer.report.rows import (
     Bin,
     BinStat,
@@ -55,6 +56,7 @@ class Facts:
     differences: list[Drift]
     volumes: list[Volume]
     scorer_versions: list[str]
+    analyzer_version: str | None = None  # that made the analysis; None: not stored
 
     @property
     def series(self) -> list[str]:
@@ -200,7 +202,30 @@ def read_facts(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
                 here,
             )
         ],
+        analyzer_version=next(
+            (
+                version
+                for (version,) in conn.execute(
+                    f"SELECT json_extract(detail_json, '$.analyzer_version') FROM analysis_state {mine}"
+                    " AND stage='analyze' AND scope='*'",
+                    here,
+                )
+            ),
+            None,
+        ),
     )
+
+
+def refuse_older(facts: Facts) -> None:
+    """Raise MissingPrerequisiteError where another version of the analyzer made the analysis: sentences and alarms of
+    this one would stand on figures and rules of that one.
+    """
+    if facts.analyzer_version not in (None, ANALYZER_VERSION):
+        raise MissingPrerequisiteError(
+            f"analyzer {facts.analyzer_version} made the stored analysis, this is {ANALYZER_VERSION}",
+            where=facts.group,
+            do="Run `kvt all -c CONFIG`: it scores and analyses the stored answers again, and sends nothing.",
+        )
 
 
 def _volumes(conn: sqlite3.Connection, here: tuple[str, int]) -> list[Volume]:

@@ -10,11 +10,11 @@ from analyzer.report.wording import budget, interval, listed, number, percent, p
 
 NONE_PROVEN = "none proven"
 UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
-_TAKEN_BACK = (
-    "prompts were read shorter than sent",
-    "the server became another one meanwhile",
-    "levels were served by different servers",
-)
+_TAKEN_BACK = {  # what a stored reason holds: what it is called
+    "read shorter than sent": "prompts were read shorter than sent",
+    "the server became another one meanwhile": "the server became another one meanwhile",
+    "levels were served by different servers": "levels were served by different servers",
+}
 _REASONS = {
     "nothing_to_lose": "nothing to lose at full cache",
     "no_baseline": "no full-cache baseline",
@@ -268,11 +268,11 @@ def evidence(rows: Sequence[Evidence]) -> str:
 
 
 def why_unverified(rows: Sequence[Evidence]) -> str:
-    """What the rows have in common: a label, or evidence that something else takes back."""
-    for words in _TAKEN_BACK:
-        if all(words in row.reason for row in rows):
-            return words
-    return UNVERIFIED
+    """A label, or what takes the evidence of every row back."""
+    by_row = [[words for part, words in _TAKEN_BACK.items() if part in row.reason] for row in rows]
+    if not all(by_row):
+        return UNVERIFIED
+    return listed(list(dict.fromkeys(words for found in by_row for words in found)))
 
 
 def partial(pending: int, requests: int) -> str:

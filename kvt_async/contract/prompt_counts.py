@@ -31,11 +31,12 @@ class PromptCounts:
     by_window: bool = False  # told by equal counts, not by a count below ours
     factor: float | None = None  # the server's count over ours, where it is off and steady
     constant: int | None = None  # one count for prompts of every length: it says nothing
+    of_run: int | None = None  # of several runs: the responses of those that were cut, which are judged one by one
 
     @property
     def are_short(self) -> bool:
         """Whether more prompts were read shorter than sent than could be an accident."""
-        return self.n_short > SHORT_SHARE * self.n
+        return self.n_short > SHORT_SHARE * (self.n if self.of_run is None else self.of_run)
 
     @property
     def sentence(self) -> str:
@@ -44,9 +45,14 @@ class PromptCounts:
             return ""
         how = " (equal counts over different lengths)" if self.by_window else ""
         return (
-            f"{self.n_short:,} of {self.n:,} prompts were read shorter than sent ({self.sent:,} → {self.read:,}){how}: "
-            "the server cut them, so lengths and budgets are not those named"
+            f"{self.share} read shorter than sent ({self.sent:,} → {self.read:,}){how}: the server cut "
+            f"{'it' if self.n_short == 1 else 'them'}, so lengths and budgets are not those named"
         )
+
+    @property
+    def share(self) -> str:
+        """`12 of 240 prompts were`."""
+        return f"{self.n_short:,} of {self.n:,} prompts {'was' if self.n_short == 1 else 'were'}"
 
     @property
     def note(self) -> str:
@@ -99,6 +105,7 @@ def together(found: Iterable[PromptCounts]) -> PromptCounts:
         by_window=any(one.by_window for one in short),
         factor=None if factor is None else factor / 1000,
         constant=next((one.constant for one in every if one.constant is not None), None),
+        of_run=sum(one.n for one in short) if short else None,
     )
 
 

@@ -78,8 +78,9 @@ class RunReport:
         elif self.reason == "refused":
             out.append("the server refuses our key: nothing was given up; run the same command again with one it takes")
         elif self.read_short:
-            out.append("the verdict will claim nothing of them: serve a window that holds the longest prompt, or lower "
-                       "prompt.max_context_tokens, under a new experiment.exp_group_id")  # fmt: skip
+            out.append("prompts were read shorter than sent, and the verdict will claim nothing of them: serve a "
+                       "window that holds the longest prompt, or lower prompt.max_context_tokens, under a new "
+                       "experiment.exp_group_id")  # fmt: skip
         if self.failures and self.reason == "failures":
             out.append("failures stand: they score 0; --retry-failed tries them again")
         return [*out, f"  {self.db}"]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from analyzer.cli import app
-from analyzer.pipeline import check_stage, every_stage
+from analyzer.pipeline import check_stage, every_stage, report_stage
+from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.prompt_counts import PromptCounts, is_short, judge, together
 from kvt_async.contract.settings import Settings
@@ -51,6 +52,16 @@ def test_the_sentence_gives_both_numbers_and_both_lengths() -> None:
 def test_a_run_that_was_read_whole_is_not_counted_with_one_that_was_cut() -> None:
     whole, cut = judge([(1000, 1000, 50)], exact=True), judge([(500, 1000, 10), (1000, 1000, 40)], exact=True)
     assert (together([whole, cut]).n_short, together([whole, cut]).n) == (10, 100)
+
+
+def test_a_few_cut_prompts_of_one_run_are_few_of_many_and_are_said_all_the_same() -> None:
+    whole, cut = judge([(1000, 1000, 80)], exact=True), judge([(500, 1000, 1), (1000, 1000, 79)], exact=True)
+    assert cut.are_short
+    assert together([whole, whole, cut]).are_short
+    assert together([whole, whole, cut]).sentence.startswith(
+        "1 of 240 prompts was read shorter than sent (1,000 → 500)"
+    )
+    assert not together([whole, whole]).are_short
 
 
 @pytest.mark.parametrize(
@@ -158,6 +169,20 @@ def test_prompts_read_whole_keep_their_verdict(tmp_path: Path) -> None:
     assert (found["exit_code"], found["alarms"]) == (0, [])
     assert set(rows(settings, "SELECT evidence FROM transition_summary")) == {("verified",)}
     assert rows(settings, "SELECT verdict FROM transition_summary WHERE bin_idx = -1") == [("no_transition_in_range",)]
+
+
+def test_an_analysis_of_another_version_is_made_anew_before_it_is_reported_or_checked(tmp_path: Path) -> None:
+    """It may lack an alarm that this version would raise."""
+    settings = group(tmp_path, "check=[{name: answers, kind: min_accuracy, value: 0.1}]", reads=cut_at(500))
+    every_stage(settings)
+    db = sqlite3.connect(Path(settings.output.runs_dir) / "synthetic" / "kv_transition.sqlite")
+    with db:
+        db.execute("UPDATE analysis_state SET detail_json = json_set(detail_json, '$.analyzer_version', '4')")
+    for stage in (report_stage, check_stage):
+        with pytest.raises(MissingPrerequisiteError, match="analyzer 4 made the stored analysis"):
+            stage(settings)
+    every_stage(settings, recompute=True)
+    assert report_stage(settings)["alarms"][0]["name"] == "READ SHORT"
 
 
 def test_a_check_fails_whatever_it_asserts_where_prompts_were_cut(tmp_path: Path) -> None:

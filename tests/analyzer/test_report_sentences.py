@@ -183,6 +183,13 @@ def test_evidence_is_verified_with_its_count_or_a_label_or_contradicted_with_bot
     mixed = sentences.evidence([row("verified"), row("contradicted", effective_p50=1.0, n_off=100)])
     assert "CONTRADICTED on 1 level: 0.500 asked, 1.000 applied" in mixed
     assert "verified on 1 level" in mixed
+    one = row("unverified", reason="1 of 80 prompts was read shorter than sent (205 → 102): the server cut it")
+    assert sentences.why_unverified([one]) == "prompts were read shorter than sent"
+    other = row("unverified", reason="the server became another one meanwhile: build")
+    assert sentences.why_unverified([one, other]) == (
+        "prompts were read shorter than sent and the server became another one meanwhile"
+    )
+    assert sentences.why_unverified([one, other, row("unverified")]) == sentences.UNVERIFIED
     assert sentences.evidence([]) == "Evidence: none was evaluated."
 
 
@@ -295,6 +302,11 @@ def test_memory_is_told_in_bytes_else_in_tokens_else_as_unknown() -> None:
     tokens = costs.memory("snapkv", 0.3, full, replace(here, kv_bytes_p50=None), "fraction")
     assert "300 of 1,000 prompt tokens kept (median), 30%; bytes are not reported" in tokens
     assert "not known" in costs.memory("snapkv", 0.3, full, here, "fraction", verified=False)
+    assert "there is no full-cache run" in costs.memory("snapkv", 0.3, None, here, "fraction")
+    uncounted = replace(here, kv_bytes_p50=None, kept_tokens_p50=None)
+    assert "nor how many tokens" in costs.memory("snapkv", 0.3, full, uncounted, "fraction")
+    silent = replace(uncounted, kept_fraction_p50=None)
+    assert "the server doesn't say what it kept" in costs.memory("snapkv", 0.3, full, silent, "fraction")
 
 
 @pytest.mark.parametrize(("share", "in_two_digits", "in_percent"), [

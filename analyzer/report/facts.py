@@ -233,8 +233,9 @@ def _volumes(conn: sqlite3.Connection, here: tuple[str, int]) -> list[Volume]:
     return [
         Volume(*row)
         for row in conn.execute(
-            "SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9, sum(t.prompt_tokens),"
-            " sum(t.completion_tokens), sum(a.end_state = 'done' AND t.finish_ns IS NULL) FROM attempts a"
+            "SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9,"
+            " CAST(sum(t.prompt_tokens * 1.0) AS INTEGER), CAST(sum(t.completion_tokens * 1.0) AS INTEGER),"
+            " sum(a.end_state = 'done' AND t.finish_ns IS NULL) FROM attempts a"
             " JOIN telemetry t ON t.request_id = a.request_id AND t.attempt_idx = a.attempt_idx"
             " WHERE a.error_type IS NULL"  # that attempt gave the response
             " AND +a.session_id IN (SELECT session_id FROM sessions WHERE exp_group_id=? AND generation=?)"

@@ -11,7 +11,7 @@ from typing import Any
 from kvt_async.engine.transcript import Transcript
 from kvt_async.records import Json
 
-MAX_INT = 2**63 - 1  # of SQLite's INTEGER; a server may count in anything
+MAX_COUNT = 2**40  # tokens of one reply or prompt; what claims more counts nothing, and sums of it would overflow
 MOST_CHARS = 16  # of a token, on average over a whole reply: beyond that it isn't the count of that text
 _PLAIN = 3  # fields of a usage object that is prompt, completion and total
 _PROMPT = ("prompt_tokens", "input_tokens")
@@ -34,7 +34,7 @@ def token_counts(transcript: Transcript) -> TokenCounts:
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if type(prompt) is int and type(completion) is int and transcript.n_choices == 1:
             least = max(len(transcript.chunk_ns), 1)
-            if 0 < prompt <= MAX_INT and least <= completion <= MAX_INT:
+            if 0 < prompt <= MAX_COUNT and least <= completion <= MAX_COUNT:
                 return prompt, completion, None  # what most servers send, in a third of the time
     is_streamed = bool(transcript.reasoning)
     completion = generated(usage, reasoning_streamed=is_streamed)
@@ -76,7 +76,7 @@ def reasoning_tokens(usage: Json) -> int:
 def as_count(value: Any) -> int | None:
     """A token count of a usage object, also as a float or as digits; None for anything that isn't one."""
     if type(value) is int:
-        return value if 0 <= value <= MAX_INT else None
+        return value if 0 <= value <= MAX_COUNT else None
     is_text = type(value) is str and value.isascii() and value.isdecimal() and len(value) < 20
     if is_text or (type(value) is float and value.is_integer()):
         return as_count(int(value))

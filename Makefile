@@ -12,7 +12,7 @@ KVT  := $(BIN)/kvt
 STALE := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep analyze bench serve lint format test test-parity test-secrets test-slow test-wheel train clean
+.PHONY: help setup demo sweep analyze bench serve lint format test test-parity test-fuzz test-secrets test-slow test-wheel train clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ test-slow: $(VENV)/.dev ## Long runs: a million fuzzed streams, 200 times kill -
 	$(BIN)/python scripts/soak.py kills
 	$(BIN)/python scripts/soak.py faults
 	$(BIN)/python scripts/soak.py faults --transport lean
+
+test-fuzz: $(VENV)/.dev ## A million fuzzed replies through client, store, score and analyze: an hour or two
+	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/end_to_end/test_any_reply.py $(ARGS)
 
 test-secrets: $(VENV)/.dev ## A secret in every place, every command, both transports: two minutes
 	KVT_TEST_EVERY_COMMAND=1 $(BIN)/python -m pytest -q tests/end_to_end/test_secrets.py tests/runner/test_secrets_in_replies.py

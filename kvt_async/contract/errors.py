@@ -9,7 +9,8 @@ KvtError                     what happened, where, what to do
 │   ├── DeadKnobError            the server ignores the KV budget
 │   ├── ContradictedError        the server applied another budget than asked
 │   ├── DriftError               the server is not the one that served this group before
-│   └── StoreError               the database can't be opened, locked or written
+│   ├── StoreError               the database can't be opened, locked or written
+│   └── LocalError               this machine can't send: files, ports, memory, names
 ├── FailuresStandError  4    done, but failed requests stand, or prompts were read shorter than sent
 ├── ServerError         5    server unreachable, never ready, or died
 └── InterruptedByUserError 130   everything finished so far is committed
@@ -77,6 +78,10 @@ class DriftError(GuardError):
 
 
 class StoreError(GuardError):
+    pass
+
+
+class LocalError(GuardError):
     pass
 
 

@@ -3,6 +3,9 @@
 import asyncio
 import ssl
 import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -11,8 +14,9 @@ from multidict import CIMultiDict
 from pydantic import SecretStr
 from yarl import URL
 
+from kvt_async.bug_reports import BugReports
 from kvt_async.clock import utc_now
-from kvt_async.contract.errors import ConfigError, ErrorType
+from kvt_async.contract.errors import ConfigError, EndState, ErrorType, LocalError
 from kvt_async.contract.secrets import NONE, Secrets
 from kvt_async.contract.settings import Engine
 from kvt_async.contract.urls import bare_url, public_url, query_values, url_under
@@ -29,6 +33,7 @@ from kvt_async.engine.wire import Exchange
 from kvt_async.records import Attempt, Json, Marks, Reply
 
 USER_AGENT = "kvt"
+MOST_PAGE_BYTES = 8 * 1024 * 1024  # of what a server says of itself, inflated
 LARGEST_ERROR = 65_536  # bytes of a refusal's body that is searched for a wait
 _NO_HINTS = Hints()
 
@@ -46,8 +51,11 @@ class Tried(Struct, frozen=True, gc=False):
 class Client:
     """A transport, and what its exchanges mean. Use inside one running loop; close it."""
 
-    def __init__(self, engine: Engine, key: SecretStr | None, secrets: Secrets = NONE) -> None:
+    def __init__(
+        self, engine: Engine, key: SecretStr | None, secrets: Secrets = NONE, bugs: BugReports | None = None
+    ) -> None:
         """`secrets`: what must not be stored of a reply, beside the key and the credentials in headers and URLs.
+        `bugs`: where a reply that can't be read is reported; None: in the working directory.
 
         Raises ConfigError for a CA file, a header or a key that can't be used."""
         self.engine, self._key = engine, key
@@ -61,6 +69,8 @@ class Client:
         self._secrets = secrets.and_also(key.get_secret_value() if key else None, *telling, *words)
         self._private = list(engine.headers.values())
         self.redactor = Redactor(self._secrets, self._private)
+        self.bugs = bugs or BugReports(Path())
+        self.bugs.secrets = self._secrets
         self._tls = tls_context(engine.ca_file)
         self._transport = _transport(engine, self._tls)
 
@@ -121,17 +131,42 @@ class Client:
             while reading is not None and reading.goes_on():  # noqa: ASYNC110 - it reads; nobody else would
                 await asyncio.sleep(0)  # other streams get their turn
             verdict = judge(exchange, reading, self.redactor, store_chunks=self.engine.store_chunks)
+            if verdict.error is None:
+                return Tried(self._answered(exchange, target, verdict, own, expects))
+            hints = read_hints(exchange.headers, body=_error_body(exchange, verdict))
+            attempt = self._failed(exchange, target, verdict, hints.retry_after_s, own)
+            return Tried(attempt, hints, exchange.stale, verdict.code, verdict.cause)
         except asyncio.CancelledError:
             exchange.fault, exchange.fault_text = ErrorType.CANCELLED, "cancelled by us"
             if cancelled is not None and marks.start_ns is not None:
                 marks.end_ns = marks.end_ns or time.perf_counter_ns()
                 cancelled.append(self._failed(exchange, target, _cancelled(exchange, self.redactor), None, own))
             raise
-        if verdict.error is None:
-            return Tried(self._answered(exchange, target, verdict, own, expects))
-        hints = read_hints(exchange.headers, body=_error_body(exchange, verdict))
-        attempt = self._failed(exchange, target, verdict, hints.retry_after_s, own)
-        return Tried(attempt, hints, exchange.stale, verdict.code, verdict.cause)
+        except MemoryError:
+            raise LocalError(
+                "this machine has no memory left to read a reply with",
+                where=target.public,
+                do="What is finished is committed. Lower limits.concurrency, or give the process more memory, and run "
+                "the same command again.",
+            ) from None
+        except Exception as error:
+            return Tried(self._failed(exchange, target, self._unread(error, exchange), None, own))
+
+    def _unread(self, error: Exception, exchange: Exchange) -> Verdict:
+        """A reply that reading it did not survive costs its request, not the run."""
+        if isinstance(error, RecursionError):
+            return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, "the reply is nested too deeply to be read")
+        facts = [f"status {exchange.status}, {exchange.body_bytes} bytes in {len(exchange.pieces)} reads"]
+        with suppress(Exception):  # the reader of evidence may be what failed
+            facts += [
+                f"headers: {sorted(exchange.headers)!a:.1000}",
+                ascii(self.redactor.evidence(exchange.raw_body())),
+            ]
+        report = self.bugs(error, "a reply that could not be read", *facts)
+        message = (
+            f"kvt failed to read the reply ({type(error).__name__}; a bug of kvt: see {report} beside the database)"
+        )
+        return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, message)
 
     def _answered(
         self, exchange: Exchange, target: Target, verdict: Verdict, own: "_Own", expects: Json | None
@@ -175,11 +210,12 @@ class Client:
     async def get(self, url: str, known_as: str | None, timeout_s: float) -> tuple[int, dict[str, str], bytes]:
         """(status, headers in lower case, body) of a GET, secrets replaced.
 
-        Raises aiohttp.ClientError, OSError or TimeoutError.
+        Raises aiohttp.ClientError (for a page of over MOST_PAGE_BYTES too), OSError or TimeoutError.
 
         `known_as`: the base URL whose credentials go with it; None: none do.
         """
         headers = self.headers(known_as) if known_as else CIMultiDict[str]()
+        headers["Accept-Encoding"] = "identity"
         if (found := url_credentials(url)) is not None:
             headers["Authorization"] = basic(*found)
         limit = aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=1e9)
@@ -188,12 +224,13 @@ class Client:
                 connector=aiohttp.TCPConnector(ssl=self._tls, force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=limit,
+                auto_decompress=False,  # it knows no bound
             ) as session,
             session.get(URL(bare_url(url)), headers=headers, allow_redirects=False) as reply,
         ):
             hide = self.redactor.document
             shown = {k.lower(): hide(v.encode("utf-8", "surrogateescape")) for k, v in reply.headers.items()}
-            body = hide(await reply.read())
+            body = hide(await _page(reply))
             return reply.status, {k: v.decode("utf-8", "surrogateescape") for k, v in shown.items()}, body
 
     def _target(self, endpoint: str, path: str) -> Target:
@@ -207,7 +244,23 @@ class Client:
     def _learn(self, *secrets: str, private: str = "") -> None:
         self._secrets = self._secrets.and_also(*secrets)
         self._private.append(private)
+        self.bugs.secrets = self._secrets
         self.redactor = Redactor(self._secrets, self._private)
+
+
+async def _page(reply: aiohttp.ClientResponse) -> bytes:
+    """The body of a reply, inflated where it came deflated. Raises ClientPayloadError for one that is too long."""
+    encoding = reply.headers.get("Content-Encoding", "").strip().lower()
+    inflate = zlib.decompressobj(47) if encoding in ("gzip", "x-gzip", "deflate") else None
+    body = bytearray()
+    async for data in reply.content.iter_any():
+        try:
+            body += data if inflate is None else inflate.decompress(data, MOST_PAGE_BYTES - len(body) + 1)
+        except zlib.error as error:
+            raise aiohttp.ClientPayloadError(f"the reply is encoded as {encoding!r}, and broken: {error}") from None
+        if len(body) > MOST_PAGE_BYTES:
+            raise aiohttp.ClientPayloadError(f"the reply is longer than {MOST_PAGE_BYTES >> 20} MiB")
+    return bytes(body)
 
 
 def _error_body(exchange: Exchange, verdict: Verdict) -> Any:
@@ -266,7 +319,10 @@ def _check_header(value: str, where: str) -> None:
 
 def _cancelled(exchange: Exchange, redactor: Redactor) -> Verdict:
     """Judge what had come, without giving up the loop: we are being cancelled."""
-    reading = reading_of(exchange)
-    while reading is not None and reading.goes_on():
-        pass
-    return judge(exchange, reading, redactor, store_chunks=False)
+    try:
+        reading = reading_of(exchange)
+        while reading is not None and reading.goes_on():
+            pass
+        return judge(exchange, reading, redactor, store_chunks=False)
+    except Exception:  # what had come can't be read: it is thrown away, as the rest would have been
+        return Verdict(EndState.CANCELLED, ErrorType.CANCELLED, exchange.fault_text)

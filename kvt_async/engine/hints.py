@@ -69,7 +69,7 @@ def parse_duration(text: str) -> float | None:
     if match is None or not any(match.groups()):
         return None
     days, hours, minutes, seconds, ms = (float(g or 0) for g in match.groups())
-    return days * 86400 + hours * 3600 + minutes * 60 + seconds + ms / 1000
+    return _finite(days * 86400 + hours * 3600 + minutes * 60 + seconds + ms / 1000)
 
 
 def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -160,15 +160,22 @@ def _seconds(value: Any) -> float | None:
         value = value.get("seconds")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
-    return parse_duration(value) if isinstance(value, str) else float(value)
+    return parse_duration(value) if isinstance(value, str) else _finite(value)
 
 
 def _number(text: str) -> float | None:
     try:
-        value = float(text)
+        return _finite(float(text))
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+
+
+def _finite(value: float) -> float | None:
+    """The value as a float; None: infinite, or an integer beyond any float. No clock can be set by it."""
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _sane(seconds: float) -> float | None:
@@ -178,7 +185,7 @@ def _sane(seconds: float) -> float | None:
 def _date(text: str) -> datetime | None:
     try:
         at = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 

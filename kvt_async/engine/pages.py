@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from kvt_async.contract.errors import ServerError
+from kvt_async.contract.storable import header_text, storable
 from kvt_async.contract.urls import public_url, server_root, url_under
 from kvt_async.engine.advice import TLS_ADVICE
 from kvt_async.engine.client import Client
@@ -24,10 +25,10 @@ class Pages:
         self._client: Client | None = None
 
     async def get_json(self, url: str, *, timeout_s: float = 5.0) -> Any:
-        """A JSON document, e.g. /v1/models. Raises ServerError."""
+        """A JSON document, e.g. /v1/models, as it can be stored. Raises ServerError."""
         _, text = await self._get(url, timeout_s)
         try:
-            return parse_json(text)
+            return storable(parse_json(text))
         except UnreadableError as error:
             raise ServerError(f"the reply is {error}", where=f"GET {public_url(url)}") from None
 
@@ -39,7 +40,7 @@ class Pages:
     async def get_headers(self, url: str, *, timeout_s: float = 5.0) -> dict[str, str]:
         """Headers of a reply, names in lower case: the Server header says who answers. Raises ServerError."""
         headers, _ = await self._get(url, timeout_s)
-        return headers
+        return {name: header_text(value) for name, value in headers.items()}
 
     async def _answers(self, endpoint: str) -> bool:
         """Whether an endpoint that was set aside serves again: /health, whose 404 is an answer too; 503 is none yet."""

@@ -13,8 +13,10 @@ from typing import Self
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from kvt_async.bug_reports import BugReports
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.load import secret
+from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
 from kvt_async.engine.advice import key_advice
@@ -61,7 +63,10 @@ class Sender(Pages):
     async def __aenter__(self) -> Self:
         """Raises ConfigError for a CA file that can't be used."""
         raise_file_limit()
-        self._client = Client(self.settings.engine, secret(self.settings.engine.api_key_env), self.settings.secrets)
+        output, group = self.settings.output, self.settings.experiment.exp_group_id
+        folder = run_paths(output.runs_dir, group, self.settings.db.path).db.parent
+        key = secret(self.settings.engine.api_key_env)
+        self._client = Client(self.settings.engine, key, self.settings.secrets, BugReports(folder))
         return self
 
     async def __aexit__(

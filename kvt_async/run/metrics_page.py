@@ -55,7 +55,7 @@ def read(text: str) -> Page:
         return Page(
             [Sample(s.name, s.labels, float(s.value)) for f in text_string_to_metric_families(text) for s in f.samples]
         )
-    except (ValueError, KeyError, IndexError):  # what the parser raises for a page that is none
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):  # of a page that is none
         return Page([])
 
 

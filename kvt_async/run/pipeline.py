@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Protocol
 
-from kvt_async.contract.errors import KvtError
+from msgspec.structs import replace
+
+from kvt_async.contract.errors import ErrorType, KvtError
 from kvt_async.records import Attempt, Outcome, Request
 from kvt_async.run.line import Line
-from kvt_async.store.rows import rows_of_attempt, rows_of_outcome
+from kvt_async.store.rows import rows_of_attempt, rows_of_outcome, unstorable
 from kvt_async.store.writer import Writer
 
 WORKERS_PER_PLACE = 4  # a worker whose request waits between two tries has no place
@@ -120,9 +122,24 @@ class _Sending:
         self.leave()
 
     def committed(self, saved: bool) -> None:
+        if saved and self.pipe.store.refused:
+            error = self.pipe.store.refused.pop(self.request.request_id, None)
+            if error is not None and self._replaced(error):
+                return
+            saved = error is None
         self.leave()
         if saved:
             self.pipe.watcher.saved(self.outcome)
+
+    def _replaced(self, error: Exception) -> bool:
+        """Whether a failure is on its way to the disk in place of rows that could not be inserted."""
+        pipe, outcome = self.pipe, self.outcome
+        if outcome.last is None or outcome.last.error_type is ErrorType.MALFORMED:
+            return False
+        self.outcome = replace(outcome, last=unstorable(outcome.last, error), give_up="not_retryable")
+        return pipe.store.offer(
+            rows_of_outcome(self.outcome, pipe.session_id, pipe.now()), self.committed, at_once=True
+        )
 
     def leave(self) -> None:
         if self.has_place:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import orjson
 from msgspec.structs import astuple
 
+from kvt_async.contract.errors import EndState, ErrorType
+from kvt_async.contract.storable import storable_text
 from kvt_async.records import Attempt, Json, Marks, Outcome, Request
 
 Row = tuple[str, tuple[object, ...]]  # table, values in the order of COLUMNS[table]
@@ -34,18 +36,38 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
             (
                 request_id, attempt_idx, attempt.series_idx, session_id, attempt.started_at, attempt.endpoint,
                 attempt.http_status, str(attempt.end_state), None if error is None else str(error),
-                attempt.error_message, attempt.partial_text, attempt.retry_after_s, attempt.latency_s,
+                _storable(attempt.error_message), _storable(attempt.partial_text), attempt.retry_after_s,
+                attempt.latency_s,
             ),
         ),
         ("telemetry", (request_id, attempt_idx, *astuple(attempt.marks))),
     ]  # fmt: skip
     if reply is not None:
         row = (
-            request_id, attempt_idx, _storable(reply.text), _storable(reply.reasoning), reply.finish_reason,
+            request_id, attempt_idx, _storable(reply.text), _storable(reply.reasoning), _storable(reply.finish_reason),
             _json(reply.usage), _json(reply.kv_evidence), reply.kv_effective, now,
         )  # fmt: skip
         rows.append(("responses", row))
     return rows
+
+
+def unstorable(attempt: Attempt, error: Exception) -> Attempt:
+    """The failure that an attempt is whose own rows can't be inserted."""
+    return Attempt(
+        attempt_idx=attempt.attempt_idx,
+        series_idx=attempt.series_idx,
+        started_at=attempt.started_at,
+        endpoint=attempt.endpoint,
+        http_status=None,
+        end_state=EndState.MALFORMED,
+        error_type=ErrorType.MALFORMED,
+        error_message=f"kvt failed to store the reply ({type(error).__name__}; a bug of kvt: see bug-*.txt beside the "
+        "database)",
+        partial_text=None,
+        retry_after_s=None,
+        latency_s=attempt.latency_s,
+        marks=Marks(start_ns=attempt.marks.start_ns, end_ns=attempt.marks.end_ns),
+    )
 
 
 def rows_of_outcome(outcome: Outcome, session_id: str, now: str) -> list[Row]:
@@ -77,12 +99,16 @@ def _json(value: Json | None) -> str | None:
         return None
     try:
         return orjson.dumps(value).decode()
-    except TypeError:  # a number or a string that JSON can't hold for everybody
-        return orjson.dumps({"unreadable": ascii(value)[:200]}).decode()
+    except TypeError:  # a number or a string that JSON can't hold for everybody, or too deep
+        return orjson.dumps({"unreadable": _beginning(value)}).decode()
+
+
+def _beginning(value: Json) -> str:
+    try:
+        return ascii(value)[:200]
+    except (RecursionError, ValueError):  # ValueError: an integer of over 4,300 digits
+        return "nested too deeply, or a number that is too long"
 
 
 def _storable(text: str | None) -> str | None:
-    """SQLite takes no lone surrogates, which a JSON escape in a reply can make: they become U+FFFD."""
-    if text is None or text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text is None or text.isascii() else storable_text(text)

@@ -2,7 +2,8 @@
 
 Rows wait at most `flush_interval_s`, and GATHER_S when somebody waits for their commit: what ends meanwhile goes along,
 for a commit costs as much as the rows of ten requests. A commit that fails ends the writer: what was not committed was
-not done.
+not done. A row that can't be inserted fails no commit: it is left out with the other rows of its request, the rest of
+the group is committed, and `refused` says why.
 """
 
 import asyncio
@@ -17,10 +18,12 @@ from types import TracebackType
 
 import aiosqlite
 
+from kvt_async.bug_reports import BugReports
 from kvt_async.contract.errors import StoreError
 from kvt_async.contract.local_faults import store_error
 from kvt_async.contract.schema import FACT_TABLES, connect_for_writing
 from kvt_async.contract.secrets import NONE, Secrets
+from kvt_async.contract.storable import storable_text
 from kvt_async.contract.waiting import transaction
 from kvt_async.store.rows import COLUMNS, Row
 
@@ -32,7 +35,16 @@ Told = Callable[[bool], None]
 # store it. Told once, it need not ask. Both answers are the value itself: nobody else in the process sees a difference.
 sqlite3.register_adapter(type(None), lambda nothing: None)
 sqlite3.register_adapter(bytes, bytes)
+OF_REPLIES = frozenset({"attempts", "telemetry", "responses", "give_ups"})  # what a server's bytes end up in
+BAD_ROW = (  # what a value, and no disk, is to blame for
+    sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, UnicodeError,
+    OverflowError, TypeError, ValueError,
+)  # fmt: skip
 AT_ONCE = (32, 8, 1)  # rows of one statement: it runs without Python's lock, which each statement takes back
+
+
+class _FoundBadRowsError(Exception):
+    """Roll back and do without them."""
 
 
 class Writer:
@@ -50,7 +62,7 @@ class Writer:
         secrets: Secrets = NONE,
     ) -> None:
         """`secrets` are kept out of what `insert` writes; replies come without any."""
-        self.db, self._secrets = db, secrets
+        self.db, self._secrets, self._bugs = db, secrets, BugReports(db.parent, secrets)
         self.urgent: Callable[[], bool] = lambda: False  # does anybody wait for a commit right now?
         self.batch = MAX_WAITING_ROWS  # so many that want to be told are not kept waiting for others
         self.commits = 0
@@ -65,6 +77,7 @@ class Writer:
         self._wake, self._hurry, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._soon: asyncio.TimerHandle | None = None  # sets _hurry
         self.broken: Exception | None = None  # why nothing can be written any more
+        self.refused: dict[str, Exception] = {}  # by request: why its rows can't be inserted; its sender looks here
         self._closing = False
 
     async def __aenter__(self) -> "Writer":
@@ -114,9 +127,9 @@ class Writer:
             await self._room.wait()
         return self._saved
 
-    def offer(self, rows: Sequence[Row], told: Told | None = None) -> bool:
-        """The same without waiting, if that can be done."""
-        if self._n_waiting >= self._max_rows or self.broken is not None:
+    def offer(self, rows: Sequence[Row], told: Told | None = None, *, at_once: bool = False) -> bool:
+        """The same without waiting, if that can be done. `at_once`: however many wait."""
+        if (self._n_waiting >= self._max_rows and not at_once) or self.broken is not None:
             return False
         waiting = self._waiting
         for table, values in rows:
@@ -145,7 +158,8 @@ class Writer:
             raise KeyError(f"{table} has no columns {sorted(unknown)}")
         mask = self._secrets.text
         values = (row.get(name) for name in self._columns[table])
-        await self.save([(table, tuple(mask(value) if isinstance(value, str) else value for value in values))])
+        texts = (storable_text(mask(value)) if isinstance(value, str) else value for value in values)
+        await self.save([(table, tuple(texts))])
 
     def hurry(self) -> None:
         """Somebody waits for a commit: it begins within GATHER_S."""
@@ -209,13 +223,42 @@ class Writer:
     def _write(self, group: dict[str, list[tuple[object, ...]]]) -> None:
         """One transaction, on the connection's own thread."""
         conn = self._conn._conn
-        with transaction(conn, self.db):
-            for table in FACT_TABLES:  # parents before children
-                rows, at = group.get(table, ()), 0
-                for size in AT_ONCE:
-                    while len(rows) - at >= size:
-                        conn.execute(self._insert_sql(table, size), [*chain.from_iterable(rows[at : at + size])])
-                        at += size
+        try:
+            with transaction(conn, self.db):
+                for table in FACT_TABLES:  # parents before children
+                    rows, at = group.get(table, ()), 0
+                    for size in AT_ONCE:
+                        while len(rows) - at >= size:
+                            conn.execute(self._insert_sql(table, size), [*chain.from_iterable(rows[at : at + size])])
+                            at += size
+        except BAD_ROW:
+            self._write_without_bad_rows(conn, group)
+
+    def _write_without_bad_rows(self, conn: sqlite3.Connection, group: dict[str, list[tuple[object, ...]]]) -> None:
+        """The same, row by row, and all but the requests one of whose rows can't be inserted.
+
+        Raises what SQLite says of a row that is no reply's: that is a bug of ours, and nothing is committed.
+        """
+        bad: dict[object, Exception] = {}
+        n_bad = -1
+        while len(bad) > n_bad:  # the last round inserts the rest and commits
+            n_bad = len(bad)
+            with contextlib.suppress(_FoundBadRowsError), transaction(conn, self.db):
+                for table in FACT_TABLES:
+                    for values in group.get(table, ()):
+                        if table in OF_REPLIES and values[0] in bad:
+                            continue
+                        try:
+                            conn.execute(self._insert_sql(table, 1), values)
+                        except BAD_ROW as error:
+                            if table not in OF_REPLIES:
+                                raise
+                            bad[values[0]] = error
+                if len(bad) > n_bad:
+                    raise _FoundBadRowsError  # rows of a bad request went in before its bad one
+        for request_id, reason in bad.items():
+            self._bugs(reason, f"a row that could not be inserted, of {request_id}")
+        self.refused |= {str(request_id): reason for request_id, reason in bad.items()}
 
     def _fail(self, error: Exception, saved: "asyncio.Future[None]", told: Sequence[Told]) -> None:
         if isinstance(error, StoreError):

@@ -19,9 +19,8 @@ import numpy as np
 from kvt_async.contract.lives import Bools, Floats, Lives
 from kvt_async.contract.student import t_quantile
 
-FEWEST_LATENCIES = 3.0  # open loop: a shorter window tells nothing
-FEWEST_ROUNDS = 3.5  # closed loop: three whole ones and some
-FEWEST_REQUESTS = 10
+FEWEST_ROUNDS = 3.5  # less one request, which the window's edge may cost: fewer batches know too little of stalls
+FEWEST_REQUESTS = 6
 WANTED_LATENCIES = 6.0  # open loop: what bench.requests: auto asks for
 WANTED_ROUNDS = 12  # closed loop: the same
 WANTED_REQUESTS = 100
@@ -101,7 +100,7 @@ def closed_loop(lives: Lives, concurrency: int, begin: float, end: float | None)
         return nothing("the window holds no whole request", needed)
     life = _undrained(lives, life, b)
     mean = float(life[inside].mean())
-    if n < max(FEWEST_REQUESTS, FEWEST_ROUNDS * concurrency):  # a number that doesn't depend on how long they took
+    if n < max(FEWEST_REQUESTS, FEWEST_ROUNDS * concurrency - 1):  # a number that doesn't depend on how long they took
         text = f"the window holds {n} requests, {n / concurrency:.2g} rounds of {concurrency}: too few"
         return nothing(text, needed if n < needed else 2 * n, seconds, mean, n)
     overlap = np.clip(np.minimum(lives.end, b) - np.maximum(lives.begin, a), 0, None)
@@ -176,12 +175,6 @@ def growth_bounds(low: Rate, high: Rate, level: float) -> tuple[float, float]:
     reach = t_quantile(level, max(1, int(min(df, 1001)))) * se
     step = math.log(high.value / low.value)
     return step - reach, step + reach
-
-
-def too_short(n: int, seconds: float, latency: float) -> str:
-    if n < FEWEST_REQUESTS:
-        return f"the window holds {n} requests, fewer than {FEWEST_REQUESTS}"
-    return f"the window lasts {seconds / latency:.2g} latencies, less than {FEWEST_LATENCIES:g}"
 
 
 def _undrained(lives: Lives, life: Floats, b: float) -> Floats:

@@ -8,8 +8,6 @@ import numpy as np
 from kvt_async.contract.lives import Floats, Ints, Lives
 from kvt_async.contract.student import t_quantile
 from kvt_async.contract.throughput import (
-    FEWEST_LATENCIES,
-    FEWEST_REQUESTS,
     MOST_BATCHES,
     WANTED_LATENCIES,
     WANTED_REQUESTS,
@@ -18,7 +16,6 @@ from kvt_async.contract.throughput import (
     closed_loop,
     floor,
     nothing,
-    too_short,
     varying,
     weights,
 )
@@ -27,6 +24,8 @@ WHOLE = ("finished", "stop_rule")  # bench_window_ends.reason of windows in whic
 KEPT_UP = 0.95  # share of the arrivals that must come out, as fast as they go in
 LEVEL = 0.975  # one-sided, for calling a server behind
 FEWEST_CELLS = 8
+FEWEST_LATENCIES = 3.0  # a shorter window tells nothing
+FEWEST_REQUESTS = 10
 FIRST_FEW = 3
 SLOW_MEMORY = 0.7  # how much of a random walk is in a queue near its server's capacity, by simulation
 
@@ -84,7 +83,7 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, half: bool = False) ->
     seconds = b - a
     if n < FEWEST_REQUESTS or seconds < FEWEST_LATENCIES * latency:
         needed = wanted if n < wanted else 2 * n
-        return nothing(too_short(n, seconds, latency), needed, seconds, latency, n), False
+        return nothing(_too_short(n, seconds, latency), needed, seconds, latency, n), False
     if half:
         inside &= due >= (a + b) / 2
         a, n = float(due[inside][0]), int(inside.sum())
@@ -198,3 +197,9 @@ def _nothing_answered(lives: Lives) -> Throughput:
         0.0,
         False,
     )
+
+
+def _too_short(n: int, seconds: float, latency: float) -> str:
+    if n < FEWEST_REQUESTS:
+        return f"the window holds {n} requests, fewer than {FEWEST_REQUESTS}"
+    return f"the window lasts {seconds / latency:.2g} latencies, less than {FEWEST_LATENCIES:g}"

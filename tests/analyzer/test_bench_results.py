@@ -116,6 +116,15 @@ def closed(n: int, concurrency: int, latency_ms: float, **kind: object) -> Load:
     return Load(sent, label=f"concurrency {concurrency}", rate=None, concurrency=concurrency)
 
 
+def test_three_rounds_of_two_places_tell_a_rate_and_of_eight_places_they_do_not(tmp_path: Path) -> None:
+    (small,) = bench_stages(group(tmp_path / "small", closed(6, 2, 60.0)))["points"]
+    figure = small["figures"]["requests_per_s"]
+    assert figure["value"] == pytest.approx(2 / 0.060, rel=0.02)
+    assert figure["low"] < figure["value"] / 1.1 < figure["value"] * 1.1 < figure["high"]  # and little is known of it
+    (wide,) = bench_stages(group(tmp_path / "wide", closed(24, 8, 60.0)))["points"]
+    assert (wide["figures"]["requests_per_s"]["value"], wide["figures"]["requests_per_s"]["n_needed"]) == (None, 100)
+
+
 @pytest.mark.parametrize("latency_ms", [60.0, 2740.0])
 @pytest.mark.parametrize("n", [64, 70, 100, 128])
 def test_equal_lives_in_a_closed_loop_give_places_over_latency_whatever_falls_on_the_edges(

@@ -1,15 +1,16 @@
 """One row per outcome, for whoever analyses elsewhere: Parquet or CSV, written run by run in bounded memory."""
 
 import sqlite3
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from analyzer import outcomes, tables
+from analyzer import chunks, outcomes, tables
 from analyzer.served import group_drifts, refuse_drift
 from kvt_async.contract.errors import ConfigError, StoreError
+from kvt_async.contract.files import make_private, refuse_other_kinds, scratch_folder
+from kvt_async.contract.local_faults import file_error
 from kvt_async.contract.settings import Settings
 
 
@@ -37,29 +38,54 @@ def export(conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bo
         )
     group, rows, guarded = settings.experiment.exp_group_id, 0, 0
     guard = out.suffix == ".csv" and not exact
+    refuse_other_kinds(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tables.snapshot(conn) as facts, tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
+        with tables.snapshot(conn) as facts, scratch_folder(out.parent, ".export-") as scratch:
             gen = tables.newest_generation(facts, group)
             refuse_drift([] if settings.analysis.allow_drift else group_drifts(facts, group, gen))
-            parts = []
-            for i, run in enumerate(tables.runs(facts, group, gen)):
-                for j, frame in enumerate(outcomes.export_rows(facts, run)):
-                    parts.append(Path(scratch) / f"{i:05d}-{j:05d}.parquet")
+            target = scratch / f"all{out.suffix}"
+            make_private(target)
+            write = _append_csv if out.suffix == ".csv" else _add_part
+            for run in tables.runs(facts, group, gen):
+                for frame in outcomes.export_rows(facts, run):
                     texts = [name for name, kind in frame.schema.items() if guard and kind == pl.String]
                     guarded += sum(frame.select(_is_formula(name).sum() for name in texts).row(0)) if texts else 0
-                    frame.with_columns(_guarded(name) for name in texts).write_parquet(parts[-1])
+                    write(target, frame.with_columns(_guarded(name) for name in texts))
                     rows += frame.height
-            whole = pl.scan_parquet(parts) if parts else pl.DataFrame().lazy()
-            target = Path(scratch) / f"all{out.suffix}"
             if out.suffix == ".parquet":
-                whole.sink_parquet(target)
-            else:
-                whole.sink_csv(target)
+                _join_parts(target)
             target.replace(out)
     except OSError as error:
-        raise StoreError(f"the export can't be written: {error.strerror}", where=str(out)) from error
+        raise file_error(error, "the export can't be written", out) from error
+    except pl.exceptions.ComputeError as error:
+        raise StoreError(
+            f"the export can't be written: {error}", where=str(out), do="Free disk space there."
+        ) from error
     return Exported(rows, guarded)
+
+
+def _append_csv(target: Path, frame: pl.DataFrame) -> None:
+    with target.open("ab") as file:
+        frame.write_csv(file, include_header=file.tell() == 0)
+
+
+def _add_part(target: Path, frame: pl.DataFrame) -> None:
+    """In a file of its own, whose name tells its place and how many rows of such texts memory may hold at once."""
+    characters = frame["text"].str.len_chars().sum() or 0
+    together = frame.height * chunks.CHARACTERS // max(characters, 1)
+    place = len(list(target.parent.iterdir()))
+    frame.write_parquet(target.with_name(f"{place:06d}-{max(together, 1)}.part"))
+
+
+def _join_parts(target: Path) -> None:
+    """All parts in one file. Polars holds some row groups at a time: of long texts a group has few rows."""
+    parts = sorted(target.parent.glob("*.part"))
+    if not parts:
+        pl.DataFrame().write_parquet(target)
+        return
+    together = min(int(part.stem.partition("-")[2]) for part in parts)
+    pl.scan_parquet(parts).sink_parquet(target, row_group_size=min(together, chunks.ROWS))
 
 
 def _is_formula(name: str) -> pl.Expr:

@@ -30,7 +30,7 @@ def opens_reasoning(conn: sqlite3.Connection, run_id: str, full_run_id: str | No
         "SELECT p.text, p.finish_reason FROM requests r JOIN responses p ON p.request_id = r.request_id "
         "WHERE r.run_id = ? ORDER BY r.request_id LIMIT ?",
         (full_run_id, _LOOKED_AT),
-    ).fetchall()
+    )
     closing = [closes_what_it_never_opened(text) for text, reason in texts if not is_cut_off(reason)]
     if rendered.get("reasoning_tag") and same_arguments:
         return any(closing) or len(closing) < _ENOUGH

@@ -6,8 +6,9 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.chunks import portions
 from analyzer.evidence import kept_tokens
-from analyzer.tables import CHUNK_ROWS, Run, read_frame, refused
+from analyzer.tables import Run, read_frame, refused
 
 
 def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) -> Iterator[pl.DataFrame]:
@@ -42,10 +43,9 @@ def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) ->
     )
     unknown = refused(conn, run.run_id)
     for cursor in (answered, failed):
-        while rows := cursor.fetchmany(CHUNK_ROWS):
-            if unknown and cursor is failed:
-                rows = [row for row in rows if row[0] not in unknown]
-            frame = pl.DataFrame(rows, schema=schema, orient="row")
+        for rows in portions(cursor, text=2):
+            finished = [row for row in rows if row[0] not in unknown] if unknown and cursor is failed else rows
+            frame = pl.DataFrame(finished, schema=schema, orient="row")
             yield frame.with_columns(pl.col("is_failure", "reasoned").cast(pl.Boolean))
 
 
@@ -131,7 +131,7 @@ def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
     )
     for request in refused(conn, run.run_id):
         failed.pop(request, None)
-    while rows := cursor.fetchmany(CHUNK_ROWS):
+    for rows in portions(cursor, text=7):
         frame = pl.DataFrame(rows, schema=_EXPORT_COLUMNS, orient="row", strict=False)
         frame = frame.with_columns(
             pl.col("is_failure").cast(pl.Boolean),

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from analyzer import derived, labels, metrics, outcomes, parallel, tables
+from analyzer import chunks, derived, labels, metrics, outcomes, parallel, tables
 from analyzer.metrics.apply import task_scores
 from analyzer.metrics.text import answers, closes_reasoning, has_reasoning, normalised, overlap_scores
 from analyzer.opened import opens_reasoning
@@ -194,17 +194,20 @@ def write_scored(
     Few transactions, since others wait for their lock; rows in key order, so that the index grows at its end.
     """
 
-    def rows_of(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
+    def rows_of(frame: pl.DataFrame) -> tuple[list[tuple[Any, ...]], int]:
         scored = score_frame(frame, rules)
-        return scored.drop("metric", "scorer_version").sort("request_id").rows()
+        length = int(scored["pred_norm"].str.len_bytes().sum() or 0)
+        return scored.drop("metric", "scorer_version").sort("request_id").rows(), length
 
     write = partial(derived.write_scores, conn, metric=rules.metric, scorer_version=SCORER_VERSION)
     rows: list[tuple[Any, ...]] = []
-    for more in parallel.one_ahead(rows_of, frames):
-        if len(rows) + len(more) > tables.CHUNK_ROWS:
+    held = 0
+    for more, length in parallel.one_ahead(rows_of, frames):
+        if rows and (len(rows) + len(more) > chunks.ROWS or held + length > chunks.CHARACTERS):
             write(rows)
-            rows = []
+            rows, held = [], 0
         rows += more
+        held += length
     write(rows, finish)
 
 

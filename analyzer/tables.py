@@ -16,11 +16,11 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.chunks import ROWS
 from analyzer.layout import Layout
 from kvt_async.contract.errors import ErrorType, MissingPrerequisiteError
 from kvt_async.contract.schema import connect_for_reading, missing_tables
 
-CHUNK_ROWS = 50_000
 _REFUSED_STATUS = (401, 402, 403, 407)
 
 
@@ -346,6 +346,6 @@ def golds(conn: sqlite3.Connection, dataset_id: str, *, with_classes: bool) -> p
 
 def read_frame(cursor: sqlite3.Cursor, schema: dict[str, Any]) -> pl.DataFrame:
     parts = [pl.DataFrame(schema=schema)]
-    while rows := cursor.fetchmany(CHUNK_ROWS):
+    while rows := cursor.fetchmany(ROWS):
         parts.append(pl.DataFrame(rows, schema=schema, orient="row", strict=False))
     return pl.concat(parts)

@@ -18,10 +18,10 @@ from pathlib import Path
 import polars as pl
 from _loops import overlaps
 
+from analyzer.chunks import ROWS
 from analyzer.metrics.normal import normalise
 from analyzer.metrics.text import normalised, overlap_scores
 from analyzer.score import Rules, write_scored
-from analyzer.tables import CHUNK_ROWS
 from kvt_async.contract.schema import connect_for_reading, connect_for_writing
 
 _WORDS = "amber basil cedar dahlia ember fern garnet hazel iris juniper kelp linden the a of in 7 1987 Ada New York"
@@ -38,8 +38,8 @@ def answers(n: int, rng: random.Random) -> Iterator[tuple[str, str]]:
 
 def frames(pairs: list[tuple[str, str]]) -> Iterator[pl.DataFrame]:
     """Chunks as `kvt score` reads them."""
-    for at in range(0, len(pairs), CHUNK_ROWS):
-        part = pairs[at : at + CHUNK_ROWS]
+    for at in range(0, len(pairs), ROWS):
+        part = pairs[at : at + ROWS]
         golds = [[gold] for _, gold in part]
         yield pl.DataFrame(
             {

@@ -1,0 +1,24 @@
+"""Rows in portions that memory can hold: so many rows, or as many as their long texts allow."""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+ROWS = 50_000
+CHARACTERS = 8 << 20  # what is made of a text while it is scored takes some ten times its size
+
+
+def portions(cursor: sqlite3.Cursor, text: int) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of a cursor, in lists of up to ROWS rows whose column `text` (null: no length) holds up to CHARACTERS in
+    all, or of one row that has more. Rows are fetched one by one: no text is in memory before its portion."""
+    rows: list[tuple[Any, ...]] = []
+    held = 0
+    for row in cursor:
+        length = len(row[text] or "")
+        if rows and (held + length > CHARACTERS or len(rows) == ROWS):
+            yield rows
+            rows, held = [], 0
+        rows.append(row)
+        held += length
+    if rows:
+        yield rows

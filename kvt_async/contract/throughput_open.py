@@ -55,21 +55,21 @@ def open_loop(lives: Lives, *, killed: bool = False) -> Throughput:
     answered = np.flatnonzero(lives.ok)
     if not len(answered):
         return _nothing_answered(lives)
-    found, _ = _from_head(lives, answered[: max(FEWEST_REQUESTS, lives.n // 10)], killed=killed)
+    head = answered[: max(FEWEST_REQUESTS, lives.n // 10)]
+    found, _ = _from_head(lives, head, killed=killed)
     if found.reason is None:
         return found
     took = lives.finished - lives.begin
-    fastest = answered[:FIRST_FEW][[int(took[answered[:FIRST_FEW]].argmin())]]
-    later, behind = _from_head(lives, fastest, killed=killed, half=True)
+    later, behind = _from_head(lives, head, killed=killed, latency=float(took[answered[:FIRST_FEW]].min()))
     return later if behind and later.requests.value > 0 else found
 
 
-def _from_head(lives: Lives, head: Ints, *, killed: bool, half: bool = False) -> tuple[Throughput, bool]:
-    """(throughput, whether the server is proven to be behind). `head`: the requests that show what is usual; `half`:
-    look at the second half of the window alone."""
+def _from_head(lives: Lives, head: Ints, *, killed: bool, latency: float | None = None) -> tuple[Throughput, bool]:
+    """(throughput, whether the server is proven to be behind). `head`: the requests that show what is usual; `latency`:
+    another measure for the window, of which the second half alone is looked at then."""
     due, took = lives.begin, lives.finished - lives.begin
-    usual = _usual(lives, took, head)
-    latency = float(np.median(took[head]))
+    usual, half = _usual(lives, took, head), latency is not None
+    latency = float(np.median(took[head])) if latency is None else latency
     until = float(lives.end.max() - took.max()) if killed else math.inf
     inside = lives.measured & (due >= due[0] + latency) & (due <= until)
     n = int(inside.sum())
@@ -88,6 +88,8 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, half: bool = False) ->
         inside &= due >= (a + b) / 2
         a, n = float(due[inside][0]), int(inside.sum())
         seconds = b - a
+        if n < FEWEST_REQUESTS // 2 or seconds <= 0:
+            return nothing(_too_short(n, seconds, latency), wanted, seconds, latency, n), False
     arrivals = Rate((n - 1) / seconds, floor(n), math.inf, seconds)
     grid = np.linspace(a, b, max(FEWEST_CELLS, min(MOST_BATCHES, int(seconds / max(latency, 1e-9)))) + 1)
     over, owed = _by(lives.finished, grid), _by(due + usual, grid)

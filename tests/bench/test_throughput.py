@@ -1,17 +1,24 @@
 """Rates at the shipped defaults, against what a real server on loopback saw of the same requests."""
 
+import math
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analyzer.bench.pipeline import bench_stages
 from kvt_async.bench.loads import Load
 from kvt_async.bench.run import Options, run
 from kvt_async.bench.stages import wanted
 from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.chunks import encode_chunks
+from kvt_async.contract.lives import lives_of
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.throughput_open import of_window
 from tests.bench.benching import on_loopback, query, settings_for
 from tests.runner.openai_server import FakeServer, Script
 
@@ -104,3 +111,39 @@ def test_auto_asks_for_rounds_or_latencies(
     asked: dict[str, float], load: Load, latency_s: float | None, n: int
 ) -> None:
     assert wanted(Bench.model_validate(asked), load, latency_s) == n
+
+
+instant = st.integers(0, 30_000_000).map(lambda us: us / 1e6)
+request = st.tuples(
+    instant, instant, st.floats(0, 1), st.booleans(), st.booleans(), st.integers(0, 300),
+    st.lists(st.floats(0, 1), max_size=4),
+)  # fmt: skip
+
+
+@given(st.lists(request, max_size=80), st.one_of(st.none(), st.integers(1, 20)), instant, st.booleans())
+def test_whatever_a_window_held_a_rate_is_told_with_bounds_around_it_or_not_at_all(
+    requests: list[tuple[float, float, float, bool, bool, int, list[float]]],
+    concurrency: int | None,
+    until_s: float,
+    whole: bool,
+) -> None:
+    begin, took, share, ok, measured, tokens = (
+        np.array([one[i] for one in requests], dtype=np.float64) for i in range(6)
+    )
+    columns = {
+        "begin": begin, "start": begin, "end": begin + took, "finished": begin + took, "first": begin + took * share,
+        "last": begin + took, "ok": ok, "measured": measured, "input_tokens": np.full(len(begin), 50.0),
+        "output_tokens": tokens,
+    }  # fmt: skip
+    chunks = [encode_chunks(sorted((int(at * 1e6), 1) for at in one[6])) for one in requests]
+    lives = lives_of(columns, chunks)
+    if not lives.n:
+        return
+    found = of_window(lives, concurrency, until_s, whole=whole)
+    for rate in (found.requests, found.input_tokens, found.output_tokens, found.total_tokens, found.arrivals):
+        low, high = rate.interval(0.05)
+        if found.reason is not None:
+            assert math.isnan(rate.value)
+        else:
+            assert 0 <= low <= rate.value <= high
+            assert low < high

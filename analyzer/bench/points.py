@@ -199,17 +199,18 @@ def rate_of(name: str, results: Sequence[Result]) -> Rate:
 
 def _rate(name: str, results: list[Result], alpha: float) -> Estimate:
     rate = rate_of(name, results)
-    known = [result for result in results if result.rates.reason is None]
-    method = OVER_REPEATS if len(known) >= FEWEST_REPEATS else WITHIN
-    if not known:
-        worst = max(results, key=lambda result: result.rates.n_needed or 0).rates
-        return Estimate(math.nan, math.nan, math.nan, method, worst.reason, worst.n_needed)
+    method = OVER_REPEATS if len(results) >= FEWEST_REPEATS else WITHIN
+    untold = [result.rates for result in results if result.rates.reason is not None]
+    if untold:
+        worst = max(untold, key=lambda rates: rates.n_needed or 0)
+        where = f"in {len(untold)} of {len(results)} repeats " if len(results) > 1 else ""
+        return Estimate(math.nan, math.nan, math.nan, method, f"{where}{worst.reason}", worst.n_needed)
     return Estimate(rate.value, *rate.interval(alpha), method)
 
 
 def _beside(name: str, results: list[Result]) -> Estimate:
-    values = [value for value in (BESIDE[name](result) for result in results) if not math.isnan(value)]
-    return Estimate(float(np.mean(values)) if values else math.nan, math.nan, math.nan, WITHIN)
+    values = [BESIDE[name](result) for result in results]
+    return Estimate(float(np.mean(values)), math.nan, math.nan, WITHIN)
 
 
 def _latency(metric: str, stat: str, results: list[Result], alpha: float) -> Estimate:

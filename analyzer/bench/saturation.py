@@ -109,8 +109,10 @@ def highest_within(ladder: Sequence[Point]) -> Zone | None:
 
 
 def kept_up(point: Point) -> Rate:
-    """Share of the arrivals that came out answered, as fast as they went in; NaN where it can't be told."""
-    return rate_over_repeats([result.rates.kept_up for result in point.results])
+    """Share of the arrivals that came out answered, as fast as they went in, of the repeats in which it can be told;
+    NaN where it can be told in none. Unlike a rate it does not depend on how many requests fell into a repeat."""
+    told = [result.rates.kept_up for result in point.results if result.rates.reason is None]
+    return rate_over_repeats(told)
 
 
 def sustained(point: Point) -> tuple[float, float, float]:

@@ -35,24 +35,24 @@ class Estimate:
 
 
 def rate_over_repeats(rates: Sequence[Rate]) -> Rate:
-    """One rate of several repeats, NaN where none of them could be told.
+    """One rate of several repeats, NaN where one of them can't be told: the others are those in which more requests
+    happened to fall due, or whose load was steadier, and say too much.
 
     Three or more that are above 0: their geometric mean, with the spread of the repeats; else their mean, with the
     errors that they have within the run.
     """
-    known = [rate for rate in rates if not math.isnan(rate.value)]
-    if not known:
+    if not rates or any(math.isnan(rate.value) for rate in rates):
         return UNKNOWN
-    seconds = sum(rate.seconds for rate in known)
-    if len(known) >= FEWEST_REPEATS and all(rate.value > 0 for rate in known):
-        logs = np.log([rate.value for rate in known])
-        error = max(float(logs.std(ddof=1)) / math.sqrt(len(known)), RESOLUTION / 2)
-        return Rate(float(np.exp(logs.mean())), error, len(known) - 1, seconds)
-    total = sum(rate.value for rate in known)
+    seconds = sum(rate.seconds for rate in rates)
+    if len(rates) >= FEWEST_REPEATS and all(rate.value > 0 for rate in rates):
+        logs = np.log([rate.value for rate in rates])
+        error = max(float(logs.std(ddof=1)) / math.sqrt(len(rates)), RESOLUTION / 2)
+        return Rate(float(np.exp(logs.mean())), error, len(rates) - 1, seconds)
+    total = sum(rate.value for rate in rates)
     if total <= 0:
-        return Rate(0.0, known[0].se, known[0].df, seconds)
-    error = math.hypot(*(rate.value / total * rate.se for rate in known))
-    return Rate(total / len(known), error, sum(rate.df for rate in known), seconds)
+        return Rate(0.0, rates[0].se, rates[0].df, seconds)
+    error = math.hypot(*(rate.value / total * rate.se for rate in rates))
+    return Rate(total / len(rates), error, sum(rate.df for rate in rates), seconds)
 
 
 def t_interval(values: Floats, alpha: float) -> tuple[float, float]:

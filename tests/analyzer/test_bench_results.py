@@ -144,6 +144,19 @@ def test_two_latencies_of_a_closed_loop_tell_nothing(tmp_path: Path) -> None:
     assert found.n_needed == 12 * 16
 
 
+def test_a_rate_is_told_where_every_repeat_tells_it_for_the_others_have_more_requests_by_chance(tmp_path: Path) -> None:
+    counts = (15, 7, 9)  # of a schedule with 10 requests in 10 s on average
+    loads = [Load(steady(n, gap_ms=10_000 / n), repeat=i, slo={"ttft_p50_ms": 500}) for i, n in enumerate(counts)]
+    (point,) = measured(tmp_path, *loads)
+    assert not math.isnan(point.results[0].rates.requests.value)
+    found = point.figures["requests_per_s"]
+    assert math.isnan(found.value)
+    assert found.reason is not None
+    assert found.reason.startswith("in 2 of 3 repeats the window holds")
+    assert math.isnan(point.figures["goodput_per_s"].value)
+    assert found.n_needed == 100
+
+
 def test_a_killed_window_ends_with_its_last_outcome(tmp_path: Path) -> None:
     (point,) = measured(tmp_path, Load([*steady(40), *(Sent(4000 + i * 100, pending=True) for i in range(10))],
                                        killed=True))  # fmt: skip

@@ -243,9 +243,9 @@ def _lines(
     open_ones = [d for d in found if d.verdict.startswith(UNKNOWN)]
     summary = f"{len(claims)} of {len(found)} figures differ detectably." if claims else f"{NONE.capitalize()}."
     if len(open_ones) == len(found):
-        summary = "Of none of the figures can anybody tell."
+        summary = "Nothing can be told about any of these figures."
     elif open_ones:
-        summary += f" Of {len(open_ones)} nobody can tell."
+        summary += f" About {len(open_ones)} of {len(found)} figures nothing can be told."
     if any(d.change.method == WITHIN for d in found):
         summary += f" Whether the servers differ, {FEWEST_REPEATS} repeats of each load on both sides would tell."
     differs = [f"what differs besides: {', '.join(other)}"] if other else ["nothing else differs that was recorded"]

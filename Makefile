@@ -77,6 +77,7 @@ test-parity: $(PARITY)/.parity ## Against the live transformers and kvpress libr
 
 test-slow: $(VENV)/.dev ## Long runs: a million fuzzed streams, 200 times kill -9, 24,000 requests of which 30% fail
 	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/runner/test_sse_decoder.py tests/runner/test_lean_http.py tests/runner/test_reading.py
+	KVT_FUZZ_CASES=100000 KVT_FUZZ_COMMANDS=2000 $(BIN)/python -m pytest -q tests/contract/test_odd_configs.py
 	KVT_SOCKET_CASES=200000 $(BIN)/python -m pytest -q tests/runner/test_transports_agree.py
 	$(BIN)/python scripts/soak.py kills
 	$(BIN)/python scripts/soak.py faults

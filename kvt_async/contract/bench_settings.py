@@ -3,10 +3,12 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from kvt_async.contract.checked_text import valid_path, valid_url
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
 Count = Annotated[int, Field(ge=1)]
 MOST_TOKENS = 10_000_000  # of a prompt or a reply
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
@@ -65,7 +67,9 @@ class Workload(Section):
     """Where prompts come from."""
 
     kind: Literal["synthetic", "manifest", "jsonl"] = "synthetic"
-    path: str | None = None  # manifest: a manifest.json; jsonl: ShareGPT-like, OpenAI batch, or {prompt: ...}
+    path: Annotated[str, AfterValidator(valid_path)] | None = (
+        None  # manifest: a manifest.json; jsonl: ShareGPT-like, OpenAI batch, or {prompt: ...}
+    )
     input_tokens: Lengths = Lengths(kind="fixed", value=512)  # synthetic: of the whole rendered prompt
     output_tokens: Lengths | None = Lengths(kind="fixed", value=128)  # null: the file's, else decoding.max_tokens
     prefix: Prefix = Prefix()
@@ -151,9 +155,11 @@ class Bench(Section):
     stop: Stop = Stop()
     auto: Auto = Auto()
     search: Search = Search()
-    metrics_url: str | None = None
-    quality: str | None = None  # run directory or database of a sweep: its accuracy beside each level's throughput
-    scrape_interval_s: Annotated[float, Field(ge=0)] = 1.0
+    metrics_url: Annotated[str, AfterValidator(valid_url)] | None = None
+    quality: Annotated[str, AfterValidator(valid_path)] | None = (
+        None  # run directory or database of a sweep: its accuracy beside each level's throughput
+    )
+    scrape_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 1.0
 
     @field_validator("slo", mode="before")
     @classmethod

@@ -16,12 +16,14 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from kvt_async.contract.config_yaml import MOST_BYTES, TooMuchError, check_size, plain, read_yaml
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import Secrets
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.variables import Use, resolve, secrets_of, whatever_is_secret
 
 ENV_PREFIX = "KVT__"
+MOST_LINES = 20  # of what is wrong with one config
 EVERY_KEY = "`kvt validate -c demo --print-config` shows every key with a comment."
 REPLACED = {("kv", key) for key in ("apply", "evidence", "levels", "policies", "budgets")} | {("check",)}
 _SECRET_WORDS = re.compile(r"(api.?key|^key$|secret|password|authorization|cookie|access.?token)", re.IGNORECASE)
@@ -44,23 +46,24 @@ def load_settings(
 def _load(config: Path | None, overrides: Sequence[str], env: Mapping[str, str], uses: list[Use]) -> Settings:
     merged: dict[str, Any] = Settings.model_construct().model_dump(mode="json")
     origin: dict[str, str] = {}
-    for source, layer in (
+    for source, given in (
         (str(config), _read_yaml(config) if config else {}),
         ("environment", _from_env(env)),
         ("--override", _from_overrides(overrides)),
     ):
+        layer = plain(given, source)
         _check_keys(layer, Settings, source, ())
         _merge(merged, layer, (), source, origin)
     file = str(config or "default.yaml")
     source_of = partial(_source, origin=origin, file=file)
     resolved = resolve(merged, env, source_of, uses)
-    _check_finite(resolved, (), origin, file)
+    _check_values(resolved, (), origin, file)
     try:
         settings = Settings.model_validate(resolved)
     except ValidationError as error:
         raise _readable(error, origin, file) from None
-    plain = settings.model_dump(mode="json")
-    return settings.with_secrets(secrets_of(plain, uses, env, settings.engine.api_key_env, source_of))
+    values = settings.model_dump(mode="json")
+    return settings.with_secrets(secrets_of(values, uses, env, settings.engine.api_key_env, source_of))
 
 
 def known_secrets(settings: Settings) -> Secrets:
@@ -79,9 +82,11 @@ def settings_of_text(
     merged: dict[str, Any] = Settings.model_construct().model_dump(mode="json")
     origin: dict[str, str] = {}
     last = dict(at_last or {})
-    for source, layer in ((where, _stored(text, where)), ("--override", _from_overrides(overrides)), (where, last)):
+    overriding = plain(_from_overrides(overrides), "--override")
+    for source, layer in ((where, _stored(text, where)), ("--override", overriding), (where, last)):
         _check_keys(layer, Settings, source, ())
         _merge(merged, layer, (), source, origin)
+    _check_values(merged, (), origin, where)
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
@@ -156,17 +161,24 @@ def _dotenv(path: Path) -> dict[str, str]:
         return {}
     from dotenv import dotenv_values
 
-    return {k: v for k, v in dotenv_values(path).items() if v is not None}
+    try:
+        return {k: v for k, v in dotenv_values(path).items() if v is not None}
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"it can't be read: {reason}", where=str(path), do="Repair it or move it away.") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:  # a device never ends
+            content = file.read(MOST_BYTES + 1)
+        check_size(len(content))
+        data = read_yaml(content.decode("utf-8-sig"))
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"the config can't be read: {reason}", where=str(path), do=_nearby(path)) from None
-    try:
-        data = yaml.safe_load(text)
+    except TooMuchError as error:
+        raise ConfigError(f"this is no config: {error}", where=str(path), do=EVERY_KEY) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -195,7 +207,7 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
     layer: dict[str, Any] = {}
     for name, value in sorted(env.items()):
         if name.startswith(ENV_PREFIX):
-            _put(layer, name[len(ENV_PREFIX) :].split("__"), _scalar(value), name)
+            _put(layer, name[len(ENV_PREFIX) :].split("__"), _scalar(value, name), name)
     return layer
 
 
@@ -204,8 +216,11 @@ def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     for text in overrides:
         key, sep, value = text.partition("=")
         if not sep or not key.strip():
-            raise ConfigError(f"--override {text!r} is not key=value", do="Write --override kv.budgets='[1.0, 0.5]'.")
-        _put(layer, key.strip().split("."), _scalar(value), f"--override {text}")
+            raise ConfigError(
+                f"--override {text[:200]!r} is not key=value", do="Write --override kv.budgets='[1.0, 0.5]'."
+            )
+        source = f"--override {text}" if len(text) < 200 else f"--override {text[:200]}..."
+        _put(layer, key.strip().split("."), _scalar(value, source), source)
     return layer
 
 
@@ -214,13 +229,15 @@ def _put(layer: dict[str, Any], keys: list[str], value: Any, source: str) -> Non
     for key in keys[:-1]:
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"{'.'.join(keys)} lies under a plain value", where=source)
+            raise ConfigError(f"{'.'.join(keys)[:200]} lies under a plain value", where=source)
     node[keys[-1]] = value
 
 
-def _scalar(text: str) -> Any:
+def _scalar(text: str, source: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
+    except TooMuchError as error:
+        raise ConfigError(f"this is no value of a config: {error}", where=source, do=EVERY_KEY) from None
     except yaml.YAMLError:
         return text
 
@@ -247,7 +264,7 @@ def _check_keys(layer: Any, model: type[BaseModel], source: str, at: tuple[str, 
             close = difflib.get_close_matches(str(key), list(model.model_fields), n=1, cutoff=0.5)
             known = ", ".join(model.model_fields)
             raise ConfigError(
-                f"unknown key {'.'.join((*at, str(key)))}",
+                f"unknown key {'.'.join((*at, str(key)))[:200]}",
                 where=source,
                 do=f"Did you mean {'.'.join((*at, close[0]))}?" if close else f"Known here: {known}.",
             )
@@ -259,20 +276,27 @@ def _check_keys(layer: Any, model: type[BaseModel], source: str, at: tuple[str, 
                         _check_keys(item, inner, source, (*at, str(key)))
 
 
-def _check_finite(value: Any, at: tuple[str, ...], origin: Mapping[str, str], file: str) -> None:
+def _check_values(value: Any, at: tuple[str, ...], origin: Mapping[str, str], file: str) -> None:
     """No key may be infinite, not a number or beyond 64 bits, those of free mappings (extra_body, params) neither: JSON
-    has no such number, no sum or wait can be made with one, and no database holds it."""
+    has no such number, no sum or wait can be made with one, and no database holds it. No text may hold what no path and
+    no UTF-8 has."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            _check_finite(inner, (*at, str(key)), origin, file)
+            _check_values(key, at, origin, file)
+            _check_values(inner, (*at, key), origin, file)
     elif isinstance(value, list):
         for inner in value:
-            _check_finite(inner, at, origin, file)
+            _check_values(inner, at, origin, file)
+    elif isinstance(value, str):
+        if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            key = ".".join(at)
+            what = "a NUL character" if "\0" in value else "half a character, which is no UTF-8"
+            raise ConfigError(f"{key} holds {what}", where=_source(key, origin, file), do="Write it as plain text.")
     elif (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) >= 1 << 63):
         key = ".".join(at)
         what = "no finite number" if isinstance(value, float) else "beyond 64 bits"
         raise ConfigError(
-            f"{key} is {value}, which is {what}",
+            f"{key} is {what}" + (f": {value}" if isinstance(value, float) or abs(value) < 1 << 128 else ""),
             where=_source(key, origin, file),
             do="Give a number; where a limit may be absent, null switches it off.",
         )
@@ -288,9 +312,13 @@ def _source(key: str, origin: Mapping[str, str], file: str) -> str:
 
 def _readable(error: ValidationError, origin: Mapping[str, str], file: str) -> ConfigError:
     lines, where = [], file
-    for item in error.errors():
+    for item in error.errors(include_url=False)[:MOST_LINES]:
         key = ".".join(str(p) for p in item["loc"])
         where = _source(key, origin, file)
         message = item["msg"].removeprefix("Value error, ")
-        lines.append(f"{key}: {message}" + (f" (got {item['input']!r})" if not isinstance(item["input"], dict) else ""))
+        given = repr(item["input"])
+        given = given if len(given) <= 200 else given[:200] + "..."
+        lines.append(f"{key}: {message[:1000]}" + (f" (got {given})" if not isinstance(item["input"], dict) else ""))
+    if error.error_count() > MOST_LINES:
+        lines.append(f"and {error.error_count() - MOST_LINES} more")
     return ConfigError("the config is not valid", where=where, details=tuple(lines), do=EVERY_KEY)

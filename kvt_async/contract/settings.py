@@ -6,15 +6,30 @@ Owners: `analysis` and `check` belong to the analyzer, everything else to the ru
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.checked_text import valid_environment, valid_headers, valid_path, valid_url
 from kvt_async.contract.secrets import Secrets
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+Seconds = Annotated[float, Field(gt=0, le=365 * 86_400)]
+PerMinute = Annotated[float, Field(ge=0.001, le=1e12)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Seed = Annotated[int, Field(ge=0)]
+Url = Annotated[str, AfterValidator(valid_url)]
+PathText = Annotated[str, AfterValidator(valid_path)]
 Mode = Literal["question_aware", "question_agnostic"]
 Unit = Literal["fraction", "tokens", "bits"]
 EvidenceUnit = Literal["fraction", "tokens", "bits", "compression_ratio", "divisor"]
@@ -33,13 +48,13 @@ class Experiment(Section):
 class Dataset(Section):
     name: Literal["longbench", "longbench_e", "ruler", "kvtext", "jsonl"] = "longbench"
     task: str = "narrativeqa"
-    path: str | None = None
+    path: PathText | None = None
     revision: str | None = None
     params: dict[str, Any] = {}
 
 
 class Tokenizer(Section):
-    name: str | None = None
+    name: PathText | None = None
 
 
 class Prompt(Section):
@@ -50,8 +65,8 @@ class Prompt(Section):
 
 
 class Binning(Section):
-    n_bins: Count = 5
-    n_per_bin: Count = 5
+    n_bins: Annotated[int, Field(ge=1, le=1000)] = 5
+    n_per_bin: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     edges: list[int] | None = None
 
     @model_validator(mode="after")
@@ -70,25 +85,27 @@ class Sampling(Section):
 
 class Model(Section):
     name: str = Field("${MODEL_NAME:-reference}", min_length=1)
-    config: str | None = None  # config.json of the model, or its directory: what a cached token takes, for the report
+    config: PathText | None = (
+        None  # config.json of the model, or its directory: what a cached token takes, for the report
+    )
 
 
 class Timeouts(Section):
-    connect_s: Positive = 10
-    ttfb_s: Positive = 120
-    idle_s: Positive = 60
-    total_s: Positive = 600
+    connect_s: Seconds = 10
+    ttfb_s: Seconds = 120
+    idle_s: Seconds = 60
+    total_s: Seconds = 600
 
 
 class Engine(Section):
-    base_url: str = Field("http://127.0.0.1:8000/v1", pattern=r"^https?://[^\s]+$")
+    base_url: Url = "http://127.0.0.1:8000/v1"
     api_key_env: str = "OPENAI_API_KEY"
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], AfterValidator(valid_headers)] = {}
     stream: bool = True
     stream_usage: Literal["auto", "always", "never"] = "auto"
     loop: Literal["truth", "volume"] = "truth"
     transport: Literal["aiohttp", "lean"] = "aiohttp"
-    ca_file: str | None = None
+    ca_file: PathText | None = None
     warm_up: Literal["none", "prefill"] = "none"
     store_chunks: bool = True
     timeouts: Timeouts = Timeouts()
@@ -107,7 +124,7 @@ class LevelSpec(Section):
     unit: Unit | None = None
     mode: Mode | None = None
     params: dict[str, Any] = {}
-    base_url: str | list[str] | None = None
+    base_url: Url | list[Url] | None = None
 
 
 class Policy(Section):
@@ -124,12 +141,12 @@ class Apply(Section):
     via: Literal["body", "endpoint", "launch", "none"] = "none"
     body: dict[str, Any] | None = None  # body: merged into the request
     full_body: dict[str, Any] | None = None  # body: at full cache, where it must differ
-    endpoints: dict[str, str | list[str]] | None = None  # endpoint: budget or "policy budget" -> URL(s)
+    endpoints: dict[str, Url | list[Url]] | None = None  # endpoint: budget or "policy budget" -> URL(s)
     command: str | None = None  # launch: template
     health_url: str | None = None
-    ready_timeout_s: Positive = 300
-    grace_s: Positive = 10
-    env: dict[str, str] = {}
+    ready_timeout_s: Seconds = 300
+    grace_s: Seconds = 10
+    env: Annotated[dict[str, str], AfterValidator(valid_environment)] = {}
     round_to: Count = 1  # the server keeps whole blocks of so many tokens
     rounding: Literal["up", "down", "nearest"] = "up"
 
@@ -201,37 +218,37 @@ class Decoding(Section):
 
 
 class Retry(Section):
-    max_attempts: Count = 5
-    max_elapsed_s: Positive = 300
-    initial_s: Positive = 0.5
-    max_wait_s: Positive = 60
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 5
+    max_elapsed_s: Seconds = 300
+    initial_s: Seconds = 0.5
+    max_wait_s: Seconds = 60
 
 
 class Limits(Section):
-    concurrency: Count = 8
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] = 8
     adaptive: bool = False
-    requests_per_minute: Positive | None = None
-    tokens_per_minute: Positive | None = None
+    requests_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
     order: Literal["by_budget", "interleaved"] = "by_budget"
-    grace_s: Annotated[float, Field(ge=0)] = 10
+    grace_s: Annotated[float, Field(ge=0, le=365 * 86_400)] = 10
     retry: Retry = Retry()
 
 
 class Output(Section):
-    runs_dir: str = "runs"
-    data_dir: str = "data"
+    runs_dir: PathText = "runs"
+    data_dir: PathText = "data"
 
 
 class Db(Section):
-    path: str = "auto"
+    path: PathText = "auto"
     flush_interval_s: Annotated[float, Field(ge=0, le=10)] = 0.05
 
 
 class Prices(Section):
     """Cost per million tokens, in any one currency."""
 
-    prompt_per_mtok: Annotated[float, Field(ge=0)]
-    completion_per_mtok: Annotated[float, Field(ge=0)]
+    prompt_per_mtok: Annotated[float, Field(ge=0, le=1e12)]
+    completion_per_mtok: Annotated[float, Field(ge=0, le=1e12)]
     currency: str = "USD"
 
 
@@ -244,7 +261,7 @@ class Serving(Section):
 
 
 class Analysis(Section):
-    seed: int = 1337
+    seed: Seed = 1337
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     ci: Literal["auto", "wilson", "bootstrap"] = "auto"
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05

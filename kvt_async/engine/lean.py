@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohappyeyeballs import start_connection
 
-from kvt_async.contract.errors import ConfigError, ErrorType
+from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.settings import Engine
 from kvt_async.engine.kernel_stamps import socket_factory
 from kvt_async.engine.lean_connection import LeanConnection, Outbox
@@ -23,7 +23,6 @@ from kvt_async.engine.wire import Exchange
 
 RESOLVED_S = 10.0  # how long a name's addresses are believed
 NEXT_ADDRESS_S = 0.25  # before the next address of a name is tried beside the first
-_OURS = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer"})
 Address = tuple[Any, ...]
 
 
@@ -31,13 +30,6 @@ class LeanTransport:
     """A pool of LeanConnections. Use inside one running loop; close it."""
 
     def __init__(self, engine: Engine, tls: ssl.SSLContext | bool) -> None:
-        """Raises ConfigError for a header of engine.headers that would change the framing."""
-        if ours := sorted(name for name in engine.headers if name.lower() in _OURS):
-            raise ConfigError(
-                f"the lean transport doesn't send these headers: {', '.join(ours)}",
-                where="engine.headers",
-                do="Leave them out, or set engine.transport to aiohttp.",
-            )
         self._timeouts, self._tls = engine.timeouts, tls
         self._origins: dict[Target, _Origin] = {}
         self._loop = asyncio.get_running_loop()

@@ -229,4 +229,6 @@ raise ValueError("bug {KEY}")
 
 
 def test_a_name_that_no_variable_can_have_is_that_of_no_key() -> None:
-    assert "api_key_env" in dump_yaml(load_settings(None, ['engine.api_key_env="\\ud800"'], environ={}))
+    assert "A=B" in dump_yaml(load_settings(None, ["engine.api_key_env='A=B'"], environ={}))
+    with pytest.raises(ConfigError, match=r"engine.api_key_env holds half a character"):
+        load_settings(None, ['engine.api_key_env="\\ud800"'], environ={})

@@ -261,3 +261,19 @@ def test_the_documented_table_is_the_one_in_use() -> None:
     for key, task in TASKS.items():
         says = ["yes" if flag else "" for flag in (not task.chat_template, task.first_line_only, task.in_e)]
         assert f"| {key} | {task.scored_by} | {task.max_new_tokens} | {' | '.join(says)} |" in text
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_line_beyond_the_longest_allowed_is_named_before_it_is_held(tmp_path: Path, packed: bool) -> None:
+    rows = [longbench_row(0), longbench_row(1) | {"context": "long " * 400}]
+    if packed:
+        path = longbench_zip(tmp_path / "data.zip", {"qasper": rows})
+    else:
+        path = write_lines(tmp_path / "qasper.jsonl", rows).parent
+    named = ("dataset.name=longbench", "dataset.task=qasper", f"dataset.path={path}")
+    with pytest.raises(ConfigError, match=r"longer than 0\.002 MB") as caught:
+        list(open_source(settings(tmp_path, *named, "dataset.params.max_line_mb=0.002")).rows())
+    assert caught.value.where.endswith("qasper.jsonl:2")
+    assert len(list(open_source(settings(tmp_path, *named, "dataset.params.max_line_mb=0.003")).rows())) == 2
+    with pytest.raises(ConfigError, match="max_line_mb must be"):
+        check_data(settings(tmp_path, *named, "dataset.params.max_line_mb=-1"))

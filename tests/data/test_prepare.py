@@ -82,7 +82,7 @@ def test_a_template_that_opens_reasoning_is_known_from_the_manifest_and_is_no_pa
     first, _ = quiet(jsonl_settings(tmp_path, numbered(3), name))
     assert first.head.prompt["reasoning_tag"] == "<think>"
     assert "chat_template_kwargs" not in first.head.prompt
-    off = "decoding.extra_body={chat_template_kwargs: {off: true}}"
+    off = "decoding.extra_body={chat_template_kwargs: {'off': true}}"
     again, _ = quiet(jsonl_settings(tmp_path, numbered(3), name, off))  # shares the manifest and is not refused
     assert (again.skipped, again.head) == (True, first.head)
     other, _ = quiet(jsonl_settings(tmp_path / "other", numbered(3), name, off))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,25 @@ PLAIN: dict[str, list[str]] = {
     "config-unknown-name": ["validate", "-c", "demoo"],
     "config-not-yaml": ["validate", "-c", "broken.yaml"],
     "config-not-a-mapping": ["validate", "-c", "list.yaml"],
+    "config-too-large": ["validate", "-c", "large.yaml"],
+    "config-bomb": ["validate", "-c", "bomb.yaml"],
+    "config-in-itself": ["validate", "-c", "cycle.yaml"],
+    "config-deep": with_("validate", "decoding.extra_body=" + "[" * 20_000),
+    "config-other-type": with_("validate", "decoding.extra_body={a: !!binary aGk=}"),
     "unknown-command": ["swep", *CONFIG],
     "unknown-key": with_("validate", "limits.concurency=4"),
     "wrong-type": with_("validate", "limits.concurrency=many"),
     "out-of-range": with_("validate", "limits.concurrency=0"),
+    "too-large": with_("validate", "limits.concurrency=100000000"),
+    "not-finite": with_("validate", "limits.requests_per_minute=.inf"),
+    "beyond-bits": with_("validate", "decoding.max_tokens=99999999999999999999999"),
+    "nul-in-text": with_("validate", 'output.runs_dir="a\\0b"'),
+    "path-too-long": with_("validate", "output.runs_dir=" + "x" * 256),
+    "url-port": with_("validate", "engine.base_url=http://127.0.0.1:99999/v1"),
+    "url-broken": with_("validate", "engine.base_url='http://[::1'"),
+    "url-no-host": with_("validate", "bench.metrics_url=http://:80/metrics"),
+    "header-reserved": with_("validate", "engine.headers={Content-Length: '5'}"),
+    "header-line-break": with_("validate", 'engine.headers={X-A: "b\\r\\nX-B: c"}'),
     "override-not-pair": with_("validate", "kv.budgets"),
     "variable-missing": with_("validate", "model.name=${NOT_SET}"),
     "secret-in-a-name": with_("validate", "model.name=${A_TOKEN}"),
@@ -78,6 +94,10 @@ PLAIN: dict[str, list[str]] = {
     "jsonl-missing-field": jsonl("field.jsonl"),
     "jsonl-duplicate-id": jsonl("twice.jsonl"),
     "jsonl-line-too-long": [*jsonl("twice.jsonl"), *overrides("dataset.params.max_line_mb=0.00001")],
+    "longbench-line-too-long": [
+        *["prepare", "-c", "jsonl.yaml"],
+        *overrides("dataset={name: longbench, task: qasper, path: ., params: {max_line_mb: 0.00001}}"),
+    ],
     "jsonl-key-twice": jsonl("keys.jsonl"),
     "gold-unscorable": [*jsonl("gold.jsonl"), *overrides("dataset.params.metric=string_match_part")],
     "chat-template-fails": [*jsonl("gold.jsonl"), *overrides("tokenizer.name=fails")],
@@ -124,6 +144,11 @@ def folder(tmp_path: Path) -> Path:
         "broken.yaml": "a: [",
         ".env": "A_TOKEN=tok-0123456789\nA_SHORT=abc\n",
         "list.yaml": "- 1",
+        "large.yaml": "#" + " " * (256 << 10),
+        "bomb.yaml": "a: &a [x]\n"
+        + "".join(f"{y}: &{y} [{','.join([f'*{x}'] * 10)}]\n" for x, y in pairwise("abcdefghij")),
+        "cycle.yaml": "decoding: {extra_body: &a {b: *a}}",
+        "qasper.jsonl": '{"input": "q", "context": "c", "answers": ["a"]}\n',
         "empty.json": "{}",
         "empty.jsonl": "",
         "bad.jsonl": line + "{oops\n",

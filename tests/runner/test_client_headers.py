@@ -68,7 +68,7 @@ async def test_a_key_that_no_header_can_hold_is_a_config_error_that_does_not_sho
 
 
 async def test_a_url_that_is_none_is_a_config_error() -> None:
-    async with Sender(settings_for("http://127.0.0.1:99999/v1")) as sender:
+    async with Sender(settings_for("http://127.0.0.1:1/v1")) as sender:
         with pytest.raises(ConfigError, match="not a valid URL"):
             await sender.send(request_to("http://127.0.0.1:99999/v1"), Recorder())
 

@@ -3,22 +3,45 @@
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 import orjson
 
 from kvt_async.contract.errors import ConfigError
 
 BOM = codecs.BOM_UTF8
+MAX_LINE_MB = 64  # some 15 million tokens; a line takes about five times its size in memory
 DEEPEST = 200  # levels: the manifest, the database and SQLite's JSON functions all take more
 _MANY_DIGITS = re.compile(rb"[0-9]{19}")
 _LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 
 
-def numbered(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, bytes]]:
-    """(file:line, line) of all lines that are not blank. A byte order mark at the start of the file is no text."""
-    for number, line in enumerate(lines, start=1):
+def check_max_line(params: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a `max_line_mb` that is no length of a line."""
+    longest = params.get("max_line_mb", MAX_LINE_MB)
+    if not isinstance(longest, int | float) or isinstance(longest, bool) or not 0 < longest <= 1_000_000:
+        raise ConfigError(
+            f"max_line_mb must be a number above 0, not {longest!r}",
+            where="dataset.params.max_line_mb",
+            do=f"In MB; the default is {MAX_LINE_MB}.",
+        )
+
+
+def bounded_lines(file: IO[bytes], name: str, max_line_mb: float) -> Iterator[tuple[str, bytes]]:
+    """(file:line, line) of all lines that are not blank; a longer one than the limit is never held. A byte order mark
+    at the start of the file is no text. Raises ConfigError for a line that is longer.
+    """
+    most, number = int(max_line_mb * 1_000_000), 0
+    while line := file.readline(most + 1):
+        number += 1
+        if len(line) > most:
+            raise ConfigError(
+                f"this line is longer than {max_line_mb:g} MB",
+                where=f"{name}:{number}",
+                do="One example a line, not one list of all. If this is one, raise dataset.params.max_line_mb: an "
+                "example takes about five times its size in memory.",
+            )
         text = line.removeprefix(BOM) if number == 1 else line
         if text.strip():
             yield f"{name}:{number}", text

@@ -11,19 +11,26 @@ read (default 64): an example is held whole, several times over.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.metrics import check_known
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
-from kvt_async.data.sources.json_rows import answer_list, json_object, numbered, text_field, wrong_type
+from kvt_async.data.sources.json_rows import (
+    MAX_LINE_MB,
+    answer_list,
+    bounded_lines,
+    check_max_line,
+    json_object,
+    text_field,
+    wrong_type,
+)
 from kvt_async.data.sources.source import Row, Source, check_params, content_id, file_sha256, unreadable
 from kvt_async.records import Example
 
 FIELDS = ("example_id", "question", "context", "answers", "meta")
 DEFAULT_METRIC = "f1"
-MAX_LINE_MB = 64  # some 15 million tokens; a line takes about five times its size in memory
 _SCHEMA = 'A line is {"example_id": optional, "question": "...", "context": "...", "answers": ["..."], "meta": {}}.'
 
 
@@ -33,13 +40,7 @@ def check(settings: Settings) -> None:
         raise ConfigError("jsonl needs a file", where="dataset.path", do="Set dataset.path to a .jsonl file.")
     check_params(settings.dataset.params, ("metric", "max_line_mb"), "jsonl")
     check_known(metric_of(settings), "dataset.params.metric")
-    longest = settings.dataset.params.get("max_line_mb", MAX_LINE_MB)
-    if not isinstance(longest, int | float) or isinstance(longest, bool) or longest <= 0:
-        raise ConfigError(
-            f"max_line_mb must be a number above 0, not {longest!r}",
-            where="dataset.params.max_line_mb",
-            do=f"In MB; the default is {MAX_LINE_MB}.",
-        )
+    check_max_line(settings.dataset.params)
 
 
 def metric_of(settings: Settings) -> str:
@@ -63,23 +64,8 @@ def open_source(settings: Settings) -> Source:
 def read(path: Path, max_line_mb: float = MAX_LINE_MB) -> Iterator[Row]:
     """Stream a file. Raises ConfigError naming file:line and field at the first line that is no example or too long."""
     with path.open("rb") as file:
-        for where, line in numbered(_lines(file, path, max_line_mb), str(path)):
+        for where, line in bounded_lines(file, str(path), max_line_mb):
             yield Row(parse(line, where), where)
-
-
-def _lines(file: BinaryIO, path: Path, max_line_mb: float) -> Iterator[bytes]:
-    """The lines of a file, none longer than the limit held."""
-    most, number = int(max_line_mb * 1_000_000), 0
-    while line := file.readline(most + 1):
-        number += 1
-        if len(line) > most:
-            raise ConfigError(
-                f"this line is longer than {max_line_mb:g} MB",
-                where=f"{path}:{number}",
-                do="One example a line, not one list of all. If this is one, raise dataset.params.max_line_mb: an "
-                "example takes about five times its size in memory.",
-            )
-        yield line
 
 
 def parse(line: bytes, where: str) -> Example:

@@ -2,10 +2,10 @@
 
 Rows have input, context, answers, length (words), dataset, language, all_classes, _id. `input` becomes the question,
 `_id` the example_id; every field but input, context and answers stays in meta. `dataset.params.metric` scores with
-another metric than the task's own, for example classification_fixed.
+another metric than the task's own, for example classification_fixed; `dataset.params.max_line_mb` (64) is the longest
+line that is read, as with jsonl.
 """
 
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,8 +13,15 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.metrics import check_known
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
-from kvt_async.data.sources.json_rows import answer_list, json_object, numbered, text_field
-from kvt_async.data.sources.longbench_archive import Member, find_member, hub_listing, hub_zip, local_listing
+from kvt_async.data.sources.json_rows import (
+    MAX_LINE_MB,
+    answer_list,
+    bounded_lines,
+    check_max_line,
+    json_object,
+    text_field,
+)
+from kvt_async.data.sources.longbench_archive import BROKEN, Member, find_member, hub_listing, hub_zip, local_listing
 from kvt_async.data.sources.longbench_tasks import E_TASKS, TASKS, Task
 from kvt_async.data.sources.source import Row, Source, check_params, content_id, did_you_mean
 from kvt_async.records import Example
@@ -28,7 +35,8 @@ E_BUCKETS = ((4000, "0-4k"), (8000, "4-8k"))  # LongBench-E's own, by `length` i
 
 def check(settings: Settings) -> None:
     task_of(settings)
-    check_params(settings.dataset.params, ("metric",), settings.dataset.name)
+    check_params(settings.dataset.params, ("metric", "max_line_mb"), settings.dataset.name)
+    check_max_line(settings.dataset.params)
     check_known(metric_of(settings), "dataset.params.metric")
 
 
@@ -59,13 +67,14 @@ def open_source(settings: Settings) -> Source:
     else:
         archive, revision = hub_zip(settings)
         member, pinned = find_member(archive, file_name), f"{revision} "
+    max_line_mb = dataset.params.get("max_line_mb", MAX_LINE_MB)
     notes = []
     if not task.chat_template and settings.prompt.endpoint == "chat":
         notes.append(f"{task.key} is published without a chat template; prompt.endpoint: completions sends it that way")
     return Source(
         revision=f"{pinned}sha256:{member.sha256}",
         metric=metric_of(settings),
-        rows=lambda: read(member, in_e=dataset.name == "longbench_e"),
+        rows=lambda: read(member, in_e=dataset.name == "longbench_e", max_line_mb=max_line_mb),
         template=task.template,
         max_new_tokens=task.max_new_tokens,
         chat_template=task.chat_template,
@@ -75,12 +84,12 @@ def open_source(settings: Settings) -> Source:
     )
 
 
-def read(member: Member, *, in_e: bool = False) -> Iterator[Row]:
+def read(member: Member, *, in_e: bool = False, max_line_mb: float = MAX_LINE_MB) -> Iterator[Row]:
     """Stream one task's rows. A published `_id` that comes again gets #2, #3: nobody can correct the archive."""
     seen: dict[str, int] = {}
     try:
         with member.open() as file:
-            for where, line in numbered(file, member.where):
+            for where, line in bounded_lines(file, member.where, max_line_mb):
                 example = parse(line, where, in_e=in_e)
                 seen[example.example_id] = n = seen.get(example.example_id, 0) + 1
                 if n > 1:
@@ -88,7 +97,7 @@ def read(member: Member, *, in_e: bool = False) -> Iterator[Row]:
                     again = f"{example.example_id}#{n}"
                     example = Example(again, example.question, example.context, answers, meta)
                 yield Row(example, where)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except BROKEN as error:
         raise ConfigError(f"the archive is broken: {error}", where=member.where, do="Get it again.") from None
 
 

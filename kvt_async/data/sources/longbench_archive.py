@@ -1,11 +1,14 @@
 """Where LongBench's files lie: a data.zip, a folder, kvt's cache of the archive, or the hub."""
 
+import io
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import raw_dir
@@ -16,6 +19,8 @@ from kvt_async.data.sources.source import did_you_mean, file_sha256, unreadable
 REPO = "zai-org/LongBench"
 REVISION = "5e628be450b7e67fb7ae6e201bd6d8f7056f7672"
 ARCHIVE = "data.zip"
+# What reading a member raises: broken, cut, damaged, encrypted, or packed in a way that Python doesn't know.
+BROKEN = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError)
 _ADVICE = f"Set dataset.path to a copy of {ARCHIVE} from {REPO} (114 MB), or to a folder with data/TASK.jsonl."
 
 
@@ -38,7 +43,7 @@ class Member:
                 yield file
         else:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.inside) as packed:
-                yield packed
+                yield io.BufferedReader(cast(io.RawIOBase, packed))  # its own readline takes a limit, but slowly
 
 
 def find_member(path: Path, file_name: str) -> Member:

@@ -213,7 +213,7 @@ def _from_hub(name: str, key: str) -> Tokenizer:
                 f"no tokenizer {name!r}: it is no local path, and the Hugging Face hub did not give {wanted}",
                 where=key,
                 details=(reason[:300],),
-                do=f"If {name} is misspelt, correct it. {_ADVICE}",
+                do=f"If {name} is misspelt, correct it; otherwise {_ADVICE[0].lower()}{_ADVICE[1:]}",
             ) from None
     where = f"hub:{name}"
     return FileTokenizer(files.pop(FILE_NAME), name, files, where)

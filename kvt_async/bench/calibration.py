@@ -8,7 +8,6 @@ streams_is_least, ttft_floor_ms: {p50, p99}, measured_at, ...}.
 import hashlib
 import os
 import platform
-import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,10 +17,10 @@ from kvt_async.bench.loads import Load
 from kvt_async.contract.errors import GuardError
 from kvt_async.contract.paths import user_cache
 from kvt_async.contract.settings import Settings
+from kvt_async.engine.ours import check_files
 from kvt_async.records import Json
 
 WARN, REFUSE = 0.5, 1.0
-OTHER_FILES = 40  # that a bench has open beside its connections: database, log, modules, sockets of its own
 
 
 def cache_file(settings: Settings) -> Path:
@@ -86,14 +85,8 @@ def guard(
 ) -> None:
     """Warn above half of the ceiling; raise GuardError above it, unless `force`, and for more connections at once than
     this process may open, with which the client's own refusals would count as the server's."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = max((load.concurrency or 0 for load in loads), default=0)
-    if files != resource.RLIM_INFINITY and most + OTHER_FILES > files:
-        raise GuardError(
-            f"{most:,} requests in flight need as many connections, and this process may open {files:,} files",
-            where="bench",
-            do=f"Ask for at most {max(files - OTHER_FILES, 1):,} in flight, or raise the hard limit (ulimit -Hn).",
-        )
+    check_files(most, "bench", "Ask for at most {most} in flight")
     if known is None:
         say("note: what this machine's client can do is not known; `kvt bench calibrate` measures it")
         return

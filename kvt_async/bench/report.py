@@ -9,7 +9,7 @@ from kvt_async.bench import calibration
 from kvt_async.bench.ladder import Done, loads_in_sight
 from kvt_async.bench.stages import Left, Stage, wanted
 from kvt_async.bench.workload import Workload
-from kvt_async.contract.errors import ConfigError, FailuresStandError, InterruptedByUserError, ServerError
+from kvt_async.contract.errors import ConfigError, FailuresStandError, InterruptedByUserError, LocalError, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json, Level
 from kvt_async.store.reader import Reader
@@ -62,6 +62,7 @@ class BenchReport:
             "interrupted": InterruptedByUserError.exit_code,
             "server": ServerError.exit_code,
             "refused": ConfigError.exit_code,
+            "local": LocalError.exit_code,
         }
         return codes.get(self.reason, FailuresStandError.exit_code if self.failed else 0)
 

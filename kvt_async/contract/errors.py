@@ -9,10 +9,10 @@ KvtError                     what happened, where, what to do
 │   ├── DeadKnobError            the server ignores the KV budget
 │   ├── ContradictedError        the server applied another budget than asked
 │   ├── DriftError               the server is not the one that served this group before
-│   ├── StoreError               the database can't be opened, locked or written
-│   └── LocalError               this machine can't send: files, ports, memory, names
+│   └── StoreError               the database can't be opened, locked or written
 ├── FailuresStandError  4    done, but failed requests stand, or prompts were read shorter than sent
 ├── ServerError         5    server unreachable, never ready, or died
+│   └── LocalError      3    it can't be asked, for want of something here: files, ports, memory, names
 └── InterruptedByUserError 130   everything finished so far is committed
 """
 
@@ -81,16 +81,16 @@ class StoreError(GuardError):
     pass
 
 
-class LocalError(GuardError):
-    pass
-
-
 class FailuresStandError(KvtError):
     exit_code = 4
 
 
 class ServerError(KvtError):
     exit_code = 5
+
+
+class LocalError(ServerError):
+    exit_code = 3
 
 
 class InterruptedByUserError(KvtError):

@@ -8,6 +8,7 @@ from aiohttp import client_exceptions as broken
 
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.settings import Timeouts
+from kvt_async.engine.ours import cause_here
 from kvt_async.engine.stamps import Broken, StampedBody, StampedConnector, StampedRequest
 from kvt_async.engine.transport import Target, tls_text
 from kvt_async.engine.wire import Exchange
@@ -47,6 +48,8 @@ class AiohttpTransport:
             if exchange.fault is None and not exchange.done_seen:
                 exchange.broke(ErrorType.STREAM_CUT, str(error))
         except (aiohttp.ClientError, OSError) as error:
+            if exchange.marks.start_ns is None:
+                exchange.ours = cause_here(error)
             exchange.broke(*_fault(error, exchange))
         finally:
             exchange.marks.end_ns = exchange.arrived_ns if exchange.complete else perf_counter_ns()

@@ -22,9 +22,9 @@ class Breaker:
     def __init__(self, retry: Retry) -> None:
         self.tripped = asyncio.Event()
         self.reason = ""
-        self.ending: Literal["server", "refused"] = "server"  # why the session ends once it has tripped
+        self.ending: Literal["server", "refused", "local"] = "server"  # why the session ends once it has tripped
         self.last_success_began: float | None = None
-        self._outage_s = min(MARGIN * schedule_s(retry), retry.max_elapsed_s)
+        self.outage_s = min(MARGIN * schedule_s(retry), retry.max_elapsed_s)
         self._needed = retry.max_attempts
         self._failing_since: float | None = None
         self._failures = 0
@@ -49,7 +49,7 @@ class Breaker:
         if self._failing_since is None:
             self._failing_since = began_at
         lasted = now - self._failing_since
-        if (lasted >= self._outage_s and self._failures >= self._needed) or (final and self.last_success_began is None):
+        if (lasted >= self.outage_s and self._failures >= self._needed) or (final and self.last_success_began is None):
             self.reason = reason
             self.tripped.set()
 

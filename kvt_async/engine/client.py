@@ -46,6 +46,7 @@ class Tried(Struct, frozen=True, gc=False):
     stale: bool = False  # a pooled connection was found closed before anything of the reply came
     code: int | None = None  # status that an error object under 200 claims
     cause: Cause | None = None  # why its refusal says nothing about the request
+    ours: str | None = None  # what this machine lacked: nothing was sent
 
 
 class Client:
@@ -135,7 +136,7 @@ class Client:
                 return Tried(self._answered(exchange, target, verdict, own, expects))
             hints = read_hints(exchange.headers, body=_error_body(exchange, verdict))
             attempt = self._failed(exchange, target, verdict, hints.retry_after_s, own)
-            return Tried(attempt, hints, exchange.stale, verdict.code, verdict.cause)
+            return Tried(attempt, hints, exchange.stale, verdict.code, verdict.cause, exchange.ours)
         except asyncio.CancelledError:
             exchange.fault, exchange.fault_text = ErrorType.CANCELLED, "cancelled by us"
             if cancelled is not None and marks.start_ns is not None:
@@ -146,8 +147,7 @@ class Client:
             raise LocalError(
                 "this machine has no memory left to read a reply with",
                 where=target.public,
-                do="What is finished is committed. Lower limits.concurrency, or give the process more memory, and run "
-                "the same command again.",
+                do="Lower limits.concurrency, or give this process more memory, and run the same command again.",
             ) from None
         except Exception as error:
             return Tried(self._failed(exchange, target, self._unread(error, exchange), None, own))

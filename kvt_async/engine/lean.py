@@ -18,6 +18,7 @@ from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.settings import Engine
 from kvt_async.engine.kernel_stamps import socket_factory
 from kvt_async.engine.lean_connection import LeanConnection, Outbox
+from kvt_async.engine.ours import cause_here
 from kvt_async.engine.transport import KEEPALIVE_S, Target, tls_text
 from kvt_async.engine.wire import Exchange
 
@@ -84,9 +85,11 @@ class LeanTransport:
             exchange.broke(ErrorType.CONNECT_TIMEOUT, "no connection in time")
         except ssl.SSLError as error:
             exchange.broke(ErrorType.TLS, tls_text(error))
-        except socket.gaierror:
+        except socket.gaierror as error:
+            exchange.ours = cause_here(error)
             exchange.broke(ErrorType.CONNECTION, f"the name {origin.host} can't be resolved")
         except OSError as error:
+            exchange.ours = cause_here(error)
             exchange.broke(ErrorType.CONNECTION, f"can't connect to {where}: {error.strerror or error}")
         return None
 

@@ -1,5 +1,6 @@
 """What a server says of itself beside its replies: pages that are asked for once, outside of limits and retries."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,9 +12,11 @@ from kvt_async.contract.storable import header_text, storable
 from kvt_async.contract.urls import public_url, server_root, url_under
 from kvt_async.engine.advice import TLS_ADVICE
 from kvt_async.engine.client import Client
+from kvt_async.engine.ours import cause_here, local_error
 from kvt_async.engine.payload import UnreadableError, parse_json
 from kvt_async.engine.transport import tls_text
 
+NAPS_S = (0.1, 0.4, 1.0, None)  # between two tries that failed for want of something here
 PROBE_TIMEOUT_S = 2.0  # for a word of an endpoint that is set aside
 
 
@@ -54,7 +57,7 @@ class Pages:
         where = f"GET {public_url(url)}"
         base = next((known for known in self._known if _origin(known) == _origin(url)), None)
         try:
-            status, headers, body = await self._the_client.get(url, base, timeout_s)
+            status, headers, body = await self._patient_get(url, base, timeout_s)
         except TimeoutError:
             raise ServerError(f"no answer within {timeout_s:g} s", where=where) from None
         except aiohttp.ClientConnectorCertificateError as error:
@@ -66,6 +69,20 @@ class Pages:
             evidence = self._the_client.redactor.evidence(body)
             raise ServerError(f"HTTP {status}" + (f": {evidence}" if evidence else ""), where=where)
         return headers, body
+
+    async def _patient_get(self, url: str, base: str | None, timeout_s: float) -> tuple[int, dict[str, str], bytes]:
+        """Client.get, again while it is this machine that can't ask. Raises LocalError where that lasts."""
+        for nap_s in NAPS_S:
+            try:
+                return await self._the_client.get(url, base, timeout_s)
+            except (aiohttp.ClientError, OSError) as error:
+                reason = cause_here(error)
+                if reason is None:
+                    raise
+                if nap_s is None:
+                    raise local_error(reason, f"GET {public_url(url)}") from None
+                await asyncio.sleep(nap_s)
+        raise AssertionError("unreachable: the last nap is None")
 
     @property
     def _the_client(self) -> Client:

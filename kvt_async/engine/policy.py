@@ -14,6 +14,12 @@ from kvt_async.engine.client import Tried
 GiveUp = Literal["not_retryable", "attempts_exhausted", "time_exhausted", "retry_after_too_long"]
 
 CONNECTION_LEVEL = frozenset({ErrorType.CONNECTION, ErrorType.CONNECT_TIMEOUT, ErrorType.TLS})
+BROKEN_BY_PAUSES = frozenset(
+    {
+        *(ErrorType.CONNECT_TIMEOUT, ErrorType.TTFB_TIMEOUT, ErrorType.IDLE_TIMEOUT, ErrorType.TOTAL_TIMEOUT),
+        *(ErrorType.CONNECTION, ErrorType.STREAM_CUT),
+    }
+)  # what becomes of a request while this process is stopped
 NEVER = frozenset({ErrorType.QUOTA, ErrorType.CONTEXT_OVERFLOW, ErrorType.TLS, ErrorType.CANCELLED})
 RETRIED_STATUS = frozenset({408, 409, 429})
 LASTING_STATUS = frozenset({501, 505, 507, 511})  # not implemented, no room, log in first: as it will be the next time

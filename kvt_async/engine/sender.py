@@ -5,12 +5,11 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from msgspec import Struct, field
 from msgspec.structs import replace
 
 from kvt_async.bug_reports import BugReports
@@ -25,13 +24,21 @@ from kvt_async.engine.breaker import LONGEST_NAP_S, Breaker
 from kvt_async.engine.client import Client, Tried
 from kvt_async.engine.faults import Cause
 from kvt_async.engine.limits import Dispatcher
-from kvt_async.engine.pages import Pages
-from kvt_async.engine.policy import CONNECTION_LEVEL, Decision, GiveUp, backoff_s, decide, with_retries
+from kvt_async.engine.ours import PATIENCE_S, Room, local_error, raise_file_limit
+from kvt_async.engine.pages import NAPS_S, Pages
+from kvt_async.engine.pauses import Pauses
+from kvt_async.engine.policy import (
+    BROKEN_BY_PAUSES,
+    CONNECTION_LEVEL,
+    Decision,
+    GiveUp,
+    backoff_s,
+    decide,
+    with_retries,
+)
 from kvt_async.engine.refusals import Refusals, Refused, sentence
+from kvt_async.engine.sending import Again, Record, Sending
 from kvt_async.records import Attempt, Marks, Outcome, Request
-
-Record = Callable[[Request, Attempt], Awaitable[None]]
-Again = Callable[[], Awaitable[None]]
 
 _ENDED = Decision()  # no wait and no reason to give up: it succeeded, or the run stopped
 
@@ -58,6 +65,9 @@ class Sender(Pages):
         self._aside = Aside(self._answers)
         self._refusals = Refusals()
         self._looking = asyncio.Lock()  # at why requests are refused
+        self.room = Room()
+        self._unanswered_s = 0.0  # when a request that had been answered before was not, last
+        self._pauses = Pauses()
         self._good: dict[str, tuple[str, str, bytes]] = {}  # by endpoint as shown: what it answered last
 
     async def __aenter__(self) -> Self:
@@ -67,11 +77,13 @@ class Sender(Pages):
         folder = run_paths(output.runs_dir, group, self.settings.db.path).db.parent
         key = secret(self.settings.engine.api_key_env)
         self._client = Client(self.settings.engine, key, self.settings.secrets, BugReports(folder))
+        self._pauses.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._pauses.stop()
         await self._aside.close()
         if self._client is not None:
             await self._client.close()
@@ -108,7 +120,7 @@ class Sender(Pages):
         `again` is awaited before each try but the first. `scheduled_ns`: when the producer made the request;
         `intended_ns`: when an open-loop schedule wanted it sent.
         """
-        sending = _Sending(request, record, again, scheduled_ns, intended_ns, attempt_idx=request.attempts_before)
+        sending = Sending(request, record, again, scheduled_ns, intended_ns, attempt_idx=request.attempts_before)
         try:
             tried, decision = await self._try(sending)
             if decision.wait_s is not None:
@@ -142,8 +154,17 @@ class Sender(Pages):
         return tuple(settled)
 
     async def probe(self, endpoint: str, path: str, body: bytes) -> Attempt:
-        """One try outside of limits and retries: canary, warm-up. Its attempt is never stored as a request's."""
+        """One try outside of limits and retries: canary, warm-up. Its attempt is never stored as a request's.
+
+        Raises LocalError where this machine can't send it."""
         tried = await self._the_client.attempt(endpoint, path, body)
+        for nap_s in NAPS_S:
+            if tried.ours is None:
+                break
+            if nap_s is None:
+                raise local_error(tried.ours, public_url(endpoint))
+            await asyncio.sleep(nap_s)
+            tried = await self._the_client.attempt(endpoint, path, body)
         if tried.stale:
             tried = await self._the_client.attempt(endpoint, path, body, fresh=True)
         if tried.attempt.reply is not None:
@@ -187,12 +208,12 @@ class Sender(Pages):
         self.halt()
         return ()
 
-    async def _try_again(self, sending: "_Sending") -> tuple[Tried | None, Decision]:
+    async def _try_again(self, sending: Sending) -> tuple[Tried | None, Decision]:
         if sending.again is not None and not self._halted.is_set():
             await sending.again()
         return await self._try(sending)
 
-    async def _try(self, sending: "_Sending") -> tuple[Tried | None, Decision]:
+    async def _try(self, sending: Sending) -> tuple[Tried | None, Decision]:
         """One try, and what follows from it; one more at once where the first met a pooled connection that the server
         had closed."""
         if self._halted.is_set():
@@ -206,7 +227,11 @@ class Sender(Pages):
         self._flying[endpoint] += 1
         used: int | None = None
         try:
-            tried = await self._once(sending, endpoint, dequeued_ns)
+            tried = await self._vouched(sending, endpoint, dequeued_ns)
+            if tried.ours is not None:
+                tried = await self._once_there_is_room(sending, endpoint, tried)
+            if tried.ours is not None:
+                return None, _ENDED
             if tried.stale:
                 await sending.record(request, tried.attempt)
                 sending.next_attempt(due_s=0.0)
@@ -252,7 +277,7 @@ class Sender(Pages):
         return True
 
     def _once(
-        self, sending: "_Sending", endpoint: str, dequeued_ns: int | None, *, fresh: bool = False
+        self, sending: Sending, endpoint: str, dequeued_ns: int | None, *, fresh: bool = False
     ) -> Awaitable[Tried]:
         now = time.perf_counter_ns()
         if sending.first_ns is None:
@@ -270,7 +295,44 @@ class Sender(Pages):
             cancelled=sending.cancelled,
         )
 
-    def _failed(self, tried: Tried, sending: "_Sending", endpoint: str) -> Decision:
+    def _vouched(self, sending: Sending, endpoint: str, dequeued_ns: int | None) -> Awaitable[Tried]:
+        """One try. Where a request keeps losing its connection, and this try may be its last, one that the server has
+        answered before is sent first: answered again, the server is there, and what this request meets is its own."""
+        is_last = sending.failing_since is not None and sending.n_tries + 1 >= self.settings.limits.retry.max_attempts
+        if not is_last or self.breaker.may_give_up(sending.failing_since or 0.0):
+            return self._once(sending, endpoint, dequeued_ns)
+        return self._after_good(sending, endpoint, dequeued_ns)
+
+    async def _after_good(self, sending: Sending, endpoint: str, dequeued_ns: int | None) -> Tried:
+        asked_s = time.perf_counter()
+        async with self._looking:  # one at a time: such requests break the connections of others too
+            good = self._good.get(public_url(endpoint))
+            if good is not None and not self._halted.is_set() and self._unanswered_s < asked_s:
+                began_s = time.perf_counter()
+                if (await self._the_client.attempt(*good, fresh=True)).attempt.reply is not None:
+                    self.breaker.succeeded(began_s)
+                    return await self._once(sending, endpoint, dequeued_ns)
+                self._unanswered_s = time.perf_counter()
+        return await self._once(sending, endpoint, dequeued_ns)
+
+    async def _once_there_is_room(self, sending: Sending, endpoint: str, tried: Tried) -> Tried:
+        """The same try again, until this machine lets it out. No try of its own counts, and none is recorded: nothing
+        was sent. Where no request at all gets out for a while, the run stops."""
+        nap_s = 0.02
+        with self.room.starved():
+            while tried.ours is not None and not self._halted.is_set():
+                if self.room.is_hopeless(tried.ours, self.in_flight, min(PATIENCE_S, self.breaker.outage_s)):
+                    self.breaker.reason, self.breaker.ending = f"nothing can be sent: {tried.ours}", "local"
+                    self.breaker.tripped.set()
+                    self.halt()
+                    break
+                await self._nap(nap_s)
+                nap_s = min(2 * nap_s, 1.0)
+                sending.first_ns = None  # the wait is not the server's
+                tried = await self._once(sending, endpoint, None)
+        return tried
+
+    def _failed(self, tried: Tried, sending: Sending, endpoint: str) -> Decision:
         """What a failure means for the endpoint, the limits, the breaker, and the request."""
         attempt, retry, now = tried.attempt, self.settings.limits.retry, time.perf_counter()
         connection_level = attempt.error_type in CONNECTION_LEVEL
@@ -288,6 +350,9 @@ class Sender(Pages):
             self.breaker.failed(sending.request.request_id, began, now, reason, final=final)
             if self.breaker.tripped.is_set():
                 self.halt()
+        if attempt.error_type in BROKEN_BY_PAUSES and self._pauses.since(now - attempt.latency_s):
+            sending.n_tries -= 1  # it was us who did not listen
+            return _ENDED if self._halted.is_set() else Decision(wait_s=backoff_s(retry, 1, self._rng))
         decision = decide(tried, retry, sending.n_tries, now - (sending.first_ns or 0) / 1e9, self._rng)
         if not connection_level:
             sending.failing_since = None
@@ -311,36 +376,3 @@ class Sender(Pages):
         start = next(self._turn)
         turned = [endpoints[(start + n) % len(endpoints)] for n in range(len(endpoints))]
         return min(turned, key=lambda url: (url in self._aside, self._flying[url]))
-
-
-class _Sending(Struct, gc=False):
-    """Where one request stands."""
-
-    request: Request
-    record: Record
-    again: Again | None
-    scheduled_ns: int | None  # when its next try is due; the first: when the producer made it
-    intended_ns: int | None
-    attempt_idx: int
-    n_tries: int = 0  # an immediate second send over a fresh connection belongs to the same try
-    began_s: float = 0.0  # when the try that was answered began, monotonic
-    first_ns: int | None = None  # when its first try passed the limits
-    failing_since: float | None = None  # since when its tries fail at connection level, monotonic seconds
-    cancelled: list[Attempt] = field(default_factory=list)
-
-    def next_attempt(self, due_s: float) -> None:
-        self.attempt_idx += 1
-        self.scheduled_ns = time.perf_counter_ns() + int(due_s * 1e9)
-        self.intended_ns = None
-
-
-def raise_file_limit() -> None:
-    """One socket a stream: the usual soft limit of 1,024 files is too low for a big run, and ours to raise."""
-    try:
-        import resource
-    except ImportError:  # not on this platform
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

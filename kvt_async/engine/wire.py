@@ -41,6 +41,7 @@ class Exchange(Struct, gc=False):
     fault: ErrorType | None = None  # what broke the exchange; None: nothing did
     fault_text: str = ""
     joined: bytes | None = None  # by raw_body, once the exchange is over
+    ours: str | None = None  # what this machine lacked, where that broke it: no server's fault
     undecodable: str | None = None  # why the body's content encoding can't be undone
 
     def received(self, now_ns: int, n_bytes: int) -> None:

@@ -101,7 +101,7 @@ class Invocation:
             if not ask and sum(pending(todo)) + (self.report.failures if self.options.retry_failed else 0) == 0:
                 continue
             reason = await self._one_server(store, interrupts, some, todo, planned, spread)
-            if reason in ("server", "refused", "interrupted"):
+            if reason in ("server", "refused", "local", "interrupted"):
                 return reason
         return self._finished()
 
@@ -187,6 +187,9 @@ class Invocation:
                 report.sent += sum(live.progress.done) + sum(live.progress.failed)
                 report.retries += live.progress.retries
                 report.client = live.progress.health.row()
+        for reason, n in live.sender.room.lacking.items():
+            report.notes.append(f"{n:,} times a connection could not be opened: {reason}")
+            self.say(f"warning: {report.notes[-1]}")
         for sentence in await live.meeting.part(start, shown):
             self.say(f"warning: {sentence}")
             report.notes.append(sentence)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from kvt_async.contract.errors import ConfigError, ServerError
+from kvt_async.contract.errors import ConfigError, LocalError, ServerError
 from kvt_async.contract.server_identity import known
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url, server_root, url_under
@@ -129,6 +129,8 @@ async def _models(sender: Sender, endpoint: str) -> tuple[list[str], str]:
     for n, patience_s in enumerate(PATIENCE_S):
         try:
             return model_names(await sender.get_json(url_under(endpoint, "/models"), timeout_s=patience_s)), ""
+        except LocalError:
+            raise
         except ServerError as error:
             reason = error.what
             if reason.startswith("HTTP "):

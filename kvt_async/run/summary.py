@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from kvt_async.contract.errors import ConfigError, FailuresStandError, InterruptedByUserError, KvtError, ServerError
+from kvt_async.contract.errors import (
+    ConfigError,
+    FailuresStandError,
+    InterruptedByUserError,
+    KvtError,
+    LocalError,
+    ServerError,
+)
 from kvt_async.records import Json
 from kvt_async.run.levels import label
 from kvt_async.run.session import Run
@@ -18,7 +25,7 @@ class RunReport:
     generation: int
     db: str
     session_id: str | None = None  # None: there was nothing to send
-    reason: str = "finished"  # finished | failures | interrupted | server | refused
+    reason: str = "finished"  # finished | failures | interrupted | server | refused | local
     planned: int = 0
     responses: int = 0
     failures: int = 0
@@ -48,6 +55,7 @@ class RunReport:
             "interrupted": InterruptedByUserError,
             "server": ServerError,
             "refused": ConfigError,
+            "local": LocalError,
             "failures": FailuresStandError,
         }
         return codes[self.reason].exit_code if self.reason in codes else 0
@@ -75,6 +83,8 @@ class RunReport:
             out.append("interrupted: everything finished so far is committed; run the same command again to resume")
         elif self.reason == "server":
             out.append("the server went away: nothing was given up; run the same command again once it is back")
+        elif self.reason == "local":
+            out.append("this machine could not send: nothing was given up; run the same command again once it can")
         elif self.reason == "refused":
             out.append("the server refuses our key: nothing was given up; run the same command again with one it takes")
         elif self.read_short:

@@ -20,6 +20,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
 from kvt_async.data.identity import dataset_id
 from kvt_async.engine.kv_body import TRUNCATE, check_template
+from kvt_async.engine.ours import check_files
 from kvt_async.records import Json
 from kvt_async.run import dry_run, launch, server_evidence, truncate
 from kvt_async.run.collapse import distinct
@@ -84,6 +85,8 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
     """
     settings = launch.with_port(settings)
     levels = checked_levels(settings)
+    if not options.dry_run:
+        check_files(settings.limits.concurrency, "limits.concurrency", "Set it to at most {most}")
     paths, say = _paths(settings), sayer(options.quiet or options.as_json)
     if not options.prepare_first and not paths.db.is_file():
         raise MissingPrerequisiteError(

@@ -175,7 +175,7 @@ async def test_a_server_that_is_down_ends_the_run_and_gives_nothing_up() -> None
 
 async def test_at_default_settings_a_server_that_is_down_ends_the_run_within_twenty_seconds() -> None:
     async with Sender(settings_for("http://127.0.0.1:1/v1", {"retry": {}})) as sender:
-        assert 10 <= sender.breaker._outage_s <= 15
+        assert 10 <= sender.breaker.outage_s <= 15
 
 
 async def test_a_server_that_dies_in_the_middle_leaves_its_requests_pending() -> None:

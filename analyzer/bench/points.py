@@ -203,7 +203,8 @@ def _rate(name: str, results: list[Result], alpha: float) -> Estimate:
     untold = [result.rates for result in results if result.rates.reason is not None]
     if untold:
         worst = max(untold, key=lambda rates: rates.n_needed or 0)
-        where = f"in {len(untold)} of {len(results)} repeats " if len(results) > 1 else ""
+        also = "; in one of them" if len(untold) > 1 else ""
+        where = f"in {len(untold)} of {len(results)} repeats{also} " if len(results) > 1 else ""
         return Estimate(math.nan, math.nan, math.nan, method, f"{where}{worst.reason}", worst.n_needed)
     return Estimate(rate.value, *rate.interval(alpha), method)
 

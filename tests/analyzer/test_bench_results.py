@@ -152,7 +152,7 @@ def test_a_rate_is_told_where_every_repeat_tells_it_for_the_others_have_more_req
     found = point.figures["requests_per_s"]
     assert math.isnan(found.value)
     assert found.reason is not None
-    assert found.reason.startswith("in 2 of 3 repeats the window holds")
+    assert found.reason.startswith("in 2 of 3 repeats; in one of them the window holds")
     assert math.isnan(point.figures["goodput_per_s"].value)
     assert found.n_needed == 100
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,14 +43,17 @@ _OTHERS = {  # SQLite's codes for what lies outside of the program
     sqlite3.SQLITE_NOLFS,
 }
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_LEAST_BYTES = 1 << 16  # with less, not even a -shm can be made
 _NAMED = 8  # damaged tables that are named
-opened: set[Path] = set()
-"""Databases that this process opened: what went wrong in one is looked for there."""
+opened: dict[Path, tuple[int, int]] = {}
+"""Databases that this process opened (and their device and inode): what went wrong in one is looked for there."""
 
 
 def store_error(db: Path, error: Exception) -> StoreError:
     """Turn an OS or SQLite error into advice."""
-    text = str(error)
+    text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    if "disk I/O error" in text and _is_full(db):  # SQLite's word where its -shm finds no room
+        text += ", since its disk is full"
     if isinstance(error, sqlite3.Error) and _code(error) in _DAMAGED:
         return damaged(db, damage(db), text)
     if "disk is full" in text or "No space left" in text:
@@ -148,6 +152,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.append(one)
         yield one
         todo += [*getattr(one, "exceptions", ()), one.__cause__, None if one.__suppress_context__ else one.__context__]
+
+
+def _is_full(db: Path) -> bool:
+    try:
+        return shutil.disk_usage(db.parent).free < _LEAST_BYTES
+    except OSError:
+        return False
 
 
 def _code(error: sqlite3.Error) -> int:

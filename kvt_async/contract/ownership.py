@@ -5,7 +5,6 @@ The file's header tells first; SQLite itself looks at the tables of what is left
 
 import sqlite3
 import struct
-from functools import lru_cache
 from pathlib import Path
 
 from kvt_async.contract.errors import StoreError
@@ -21,7 +20,8 @@ def refuse_others(db: Path, damage_below: int, *, immutable: bool = False) -> No
     """Raise StoreError where `db` is no database, another program's, or damaged; nothing is changed or made beside it.
 
     An empty file is nobody's. Without kvt's application_id, which came late, the tables tell. Damage is looked for in
-    files of less than `damage_below` bytes. sqlite3.OperationalError: it is locked.
+    files of less than `damage_below` bytes. sqlite3.OperationalError: it is locked. No connection of this process may
+    be open on the file: its locks would be lost when this closes its own handles.
     """
     if not db.exists() or (db.is_file() and db.stat().st_size == 0):
         return
@@ -37,8 +37,7 @@ def refuse_others(db: Path, damage_below: int, *, immutable: bool = False) -> No
     (application,) = struct.unpack(">I", header[68:72])
     if application not in (0, APPLICATION_ID):
         raise _foreign(db, f"its application_id is {application:#010x}")
-    status = db.stat()
-    _look(db, status.st_size, status.st_mtime_ns, application == APPLICATION_ID, damage_below, immutable)
+    _look(db, application == APPLICATION_ID, damage_below, immutable)
 
 
 def has_wal(db: Path) -> bool:
@@ -47,8 +46,7 @@ def has_wal(db: Path) -> bool:
     return wal.is_file() and wal.stat().st_size > 0
 
 
-@lru_cache(maxsize=64)  # a command opens its database a dozen times; what changed since is looked at again
-def _look(db: Path, size: int, _changed: int, marked: bool, damage_below: int, immutable: bool) -> None:
+def _look(db: Path, marked: bool, damage_below: int, immutable: bool) -> None:
     frozen = "&immutable=1" if immutable or not has_wal(db) else ""
     conn = sqlite3.connect(f"{db.resolve().as_uri()}?mode=ro{frozen}", uri=True, timeout=0.5, isolation_level=None)
     try:
@@ -56,7 +54,7 @@ def _look(db: Path, size: int, _changed: int, marked: bool, damage_below: int, i
         if tables and not marked and not tables >= _OURS:
             names = ", ".join(sorted(tables)[:3])
             raise _foreign(db, f"it holds {len(tables)} {'table' if len(tables) == 1 else 'tables'} ({names})")
-        found = damage(db, conn) if size < damage_below else []
+        found = damage(db, conn) if db.stat().st_size < damage_below else []
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.OperationalError) and not isinstance(error, UnicodeDecodeError):
             raise

@@ -134,9 +134,9 @@ def connect_for_writing(db: Path) -> sqlite3.Connection:
     try:
         db.parent.mkdir(parents=True, exist_ok=True)
         make_private(db)
-        patiently(db, lambda: refuse_others(db, DAMAGE_LOOKED_FOR_BYTES))
+        _look_first(db)
         conn = sqlite3.connect(db, timeout=SLICE_MS / 1000, isolation_level=None)
-        opened.add(db)
+        opened[db] = _identity(db)
         try:
             version = patiently(db, lambda: _version(conn))
             if version not in (0, SCHEMA_VERSION):
@@ -177,12 +177,12 @@ def connect_for_reading(
         raise MissingPrerequisiteError("there is no database yet", where=str(db), do="Run `kvt sweep -c CONFIG` first.")
     try:
         frozen = immutable or (not write_derived and not os.access(db.parent, os.W_OK) and not has_wal(db))
-        patiently(db, lambda: refuse_others(db, DAMAGE_LOOKED_FOR_BYTES, immutable=frozen))
+        _look_first(db, immutable=frozen)
         uri = f"{db.resolve().as_uri()}?mode={'rw' if write_derived else 'ro'}{'&immutable=1' if frozen else ''}"
         conn = sqlite3.connect(
             uri, uri=True, timeout=SLICE_MS / 1000, isolation_level=None, check_same_thread=check_same_thread
         )
-        opened.add(db)
+        opened[db] = _identity(db)
         try:
             version = patiently(db, lambda: _version(conn))
             if version == 0:
@@ -216,6 +216,18 @@ def check_sqlite() -> None:
             f"SQLite {sqlite3.sqlite_version} is too old: STRICT tables need 3.37",
             do="Use a Python built with a newer SQLite (any python.org or distribution build since 2022).",
         )
+
+
+def _look_first(db: Path, *, immutable: bool = False) -> None:
+    """Refuse what isn't ours. Only before this process has a connection to the file, and never later: POSIX drops every
+    lock that a process has on a file when it closes any handle on it, SQLite's among them."""
+    if db not in opened or opened[db] != _identity(db):
+        patiently(db, lambda: refuse_others(db, DAMAGE_LOOKED_FOR_BYTES, immutable=immutable))
+
+
+def _identity(db: Path) -> tuple[int, int]:
+    status = db.stat()
+    return status.st_dev, status.st_ino
 
 
 def _version(conn: sqlite3.Connection) -> int:

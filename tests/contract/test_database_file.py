@@ -15,7 +15,7 @@ from analyzer.derived import in_transaction
 from kvt_async.contract import waiting
 from kvt_async.contract.errors import KvtError, StoreError
 from kvt_async.contract.files import PRIVATE, append_to, scratch_folder, sweep, write_whole
-from kvt_async.contract.local_faults import explained, opened
+from kvt_async.contract.local_faults import damage, explained, opened
 from kvt_async.contract.schema import connect_for_reading, connect_for_writing
 from kvt_async.contract.waiting import transaction
 
@@ -34,6 +34,12 @@ sys.stdin.read()
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_opened_yet() -> None:
+    """Each test as if in a process of its own."""
+    opened.clear()
+
+
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     """A database of ours with some hundred pages of examples."""
@@ -42,6 +48,7 @@ def db(tmp_path: Path) -> Path:
         conn.execute("INSERT INTO datasets VALUES ('d','jsonl','t','tok','sha',NULL,'f1','{}','{}')")
         rows = [("d", f"e{i}", "q", "word " * 200, "[]", "{}", "0" * 64) for i in range(400)]
         conn.executemany("INSERT INTO examples VALUES (?,?,?,?,?,?,?)", rows)
+    opened.clear()
     return path
 
 
@@ -81,6 +88,22 @@ def test_a_database_from_before_the_application_id_is_known_by_its_tables(db: Pa
         conn.execute("PRAGMA application_id=0")
     with closing(opening(db)) as conn:
         assert conn.execute("SELECT count(*) FROM examples").fetchone() == (400,)
+
+
+def test_opening_a_database_again_drops_no_lock_of_its_first_connection(db: Path) -> None:
+    """Without the locks another process takes itself for the last one, and its close deletes the log in use."""
+    elsewhere = [sys.executable, "-c", "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
+                 "c.execute('SELECT count(*) FROM runs').fetchone(); c.close()", str(db)]  # fmt: skip
+    with closing(connect_for_writing(db)) as first:
+        first.execute("INSERT INTO datasets VALUES ('e','jsonl','t','tok','sha',NULL,'f1','{}','{}')")
+        for opening in OPENINGS:
+            opening(db).close()
+        subprocess.run(elsewhere, check=True)
+        assert db.with_name(f"{db.name}-wal").exists()
+        first.execute("INSERT INTO datasets VALUES ('f','jsonl','t','tok','sha',NULL,'f1','{}','{}')")
+    with closing(connect_for_reading(db)) as conn:
+        assert conn.execute("SELECT count(*) FROM datasets").fetchone() == (3,)
+        assert damage(db) == []
 
 
 @pytest.mark.parametrize("opening", OPENINGS)

@@ -109,7 +109,8 @@ class ChatTemplate:
         if role != "user":
             messages.append({"role": "user", "content": "x"})
         try:
-            return _PROBE in self.rendered(messages).lower()
+            text = self.rendered(messages).lower()
+            return _PROBE in text and not (self.in_parts and "'type': 'text'" in text)  # Python's writing of the parts
         except TemplateRefusal:
             return True
 

@@ -192,7 +192,13 @@ def test_a_template_that_reads_content_parts_gets_the_text_as_a_part(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "source", ["hello", "{% for m in messages %}{{ m.role }}{% endfor %}", "{{ messages | length }}"]
+    "source",
+    [
+        "hello",
+        "{% for m in messages %}{{ m.role }}{% endfor %}",
+        "{{ messages | length }}",
+        "{{ messages[0].content[:3] }}",  # of parts it would show Python's writing
+    ],
 )
 def test_a_template_that_renders_nothing_of_the_prompt_is_refused(source: str) -> None:
     with pytest.raises(ConfigError, match="renders nothing of a user's message") as caught:

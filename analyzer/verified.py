@@ -7,6 +7,7 @@ from typing import Any
 
 from analyzer import made
 from analyzer.differences import Difference, Findings
+from analyzer.report.wording import plural
 from analyzer.verify import Checked, verify
 from kvt_async.contract.paths import RunPaths
 
@@ -95,7 +96,7 @@ def _lines(name: str, findings: Findings) -> list[str]:
     different = f"{findings.n_differences:,} DIFFER" if findings.n_differences else "all equal"
     return [
         f"  {name}: {f'rows checked: {checked}; {different}' if checked else 'nothing could be checked'}",
-        *(f"    {rows:,} rows: {why}" for why, rows in findings.not_checkable.items()),
+        *(f"    {plural(rows, 'row')}: {why}" for why, rows in findings.not_checkable.items()),
         *(f"    {note}" for note in findings.notes),
     ]
 
@@ -119,15 +120,16 @@ def _is_verdict(one: Difference) -> bool:
 def _verdict(total: Findings, of_facts: Findings) -> str:
     if of_facts.n_differences:
         return (
-            f"NOT VERIFIED: {total.n_differences:,} stored values don't fit, {of_facts.n_differences:,} of them facts, "
-            "which nothing can make again: go back to a copy of the database that is whole."
+            f"NOT VERIFIED: of what is stored, {plural(total.n_differences, 'value')} can't be right, "
+            f"{of_facts.n_differences:,} of them in the facts, which nothing can make again: go back to a copy of the "
+            "database that is whole."
         )
     if total.n_differences:
         return (
-            f"NOT VERIFIED: {total.n_differences:,} stored values are not what the facts give. "
+            f"NOT VERIFIED: the facts don't give {plural(total.n_differences, 'stored value')}. "
             "`kvt all --recompute` makes derived rows and report again."
         )
     if total.not_checkable:
         rows = sum(total.not_checkable.values())
-        return f"not all of it can be checked: {rows:,} rows, see above; everything else is equal"
+        return f"not all of it can be checked: {plural(rows, 'row')}, see above; everything else is equal"
     return "verified: every derived number follows from the stored facts"

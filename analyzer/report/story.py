@@ -254,7 +254,11 @@ def _roles(facts: Facts, first: Verdict) -> str:
     holm = [s for s in facts.series if (v := facts.verdict(s)) and v.role == "holm"]
     parts = [f"The overall verdict of {first.series} is confirmatory"]
     if holm:
-        parts.append(f"those of {listed(holm)} are Holm-adjusted among themselves")
+        parts.append(
+            f"those of {listed(holm)} are Holm-adjusted among themselves"
+            if len(holm) > 1
+            else f"that of {holm[0]} is Holm-adjusted"
+        )
     if len(facts.bins) > 1:
         parts.append("single length bins are exploratory (unadjusted: one in many may be wrong)")
     return f"{'; '.join(parts)}."

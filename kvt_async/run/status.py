@@ -84,7 +84,9 @@ def lines(now: Json) -> list[str]:
     last = now["sessions"][-1] if now["sessions"] else None
     if last is not None and not now["running"]:
         ended = f"{last['reason']} (exit {last['exit_code']})" if last["ended_at"] else "killed"
-        out.append(f"{len(now['sessions'])} sessions, the last {ended}; client: {last['client'] or 'not measured'}")
+        n, error = len(now["sessions"]), last["client_error_ms"]
+        times = "the client's own error was not measured" if error is None else f"latencies: ±{error:.1f} ms"
+        out.append(f"{n} session{'' if n == 1 else 's, the last'} {ended}; {times}")
     out += [f"INVARIANT BROKEN: {text}" for text in now["broken"]]
     return out
 
@@ -157,5 +159,7 @@ _FAILURES = """SELECT ifnull(f.error_type, f.reason), count(*) FROM failures f J
     WHERE u.exp_group_id = ? AND u.generation = ? GROUP BY 1 ORDER BY 2 DESC"""
 _SESSIONS = """SELECT s.session_id, s.started_at, s.command, s.concurrency, e.ended_at, e.exit_code, e.reason,
     (SELECT h.verdict FROM client_health h WHERE h.session_id = s.session_id ORDER BY h.created_at DESC LIMIT 1)
-    AS client FROM sessions s LEFT JOIN session_ends e USING (session_id)
+    AS client,
+    (SELECT h.error_bound_ms FROM client_health h WHERE h.session_id = s.session_id ORDER BY h.created_at DESC LIMIT 1)
+    AS client_error_ms FROM sessions s LEFT JOIN session_ends e USING (session_id)
     WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY s.started_at"""

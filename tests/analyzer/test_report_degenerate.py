@@ -176,7 +176,7 @@ def test_loss_is_told_absolute_and_relative_to_full_cache(tmp_path: Path) -> Non
 
 def test_series_beyond_the_first_and_single_bins_carry_their_role(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, series=(SNAPKV, Series("random", lambda b, t: b)))
-    assert "confirmatory; those of random are Holm-adjusted among themselves; single length bins are exp" in said(facts)
+    assert "confirmatory; that of random is Holm-adjusted; single length bins are exp" in said(facts)
     text = markdown(facts, SETTINGS, NOON)
     assert "| Holm-adjusted |" in text
     assert "Exploratory: bins are not adjusted for being many." in text

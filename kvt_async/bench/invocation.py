@@ -129,6 +129,8 @@ class BenchInvocation:
                     await evidence.last_look()
                     if reason != "finished":
                         break
+            for lacking, n in sender.room.lacking.items():
+                self.say(f"warning: {n:,} times a connection could not be opened: {lacking}")
             await keep_identities(live, "end", endpoints, None)
             return reason
 

@@ -12,7 +12,7 @@ class Outage(Breaker):
 
     def __init__(self, retry: Retry) -> None:
         super().__init__(retry)
-        self._outage_s, self._needed = OUTAGE_S, FAILURES
+        self.outage_s, self._needed = OUTAGE_S, FAILURES
 
     def may_give_up(self, first_failed_at: float) -> bool:
         return True

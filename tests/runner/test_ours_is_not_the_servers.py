@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kvt_async.bench.outage import OUTAGE_S, Outage
 from kvt_async.contract.errors import ErrorType, GuardError, LocalError
+from kvt_async.contract.settings import Retry
 from kvt_async.engine import pauses
 from kvt_async.engine.ours import OTHER_FILES, cause_here, check_files
 from kvt_async.records import Json
@@ -112,6 +114,10 @@ def test_a_name_service_that_gives_no_answer_is_ours_and_a_name_that_is_none_is_
 def test_what_another_host_does_is_not_ours(code: int) -> None:
     assert cause_here(OSError(code, os.strerror(code))) is None
     assert cause_here(ValueError("x")) is None
+
+
+def test_a_bench_waits_as_long_for_a_server_that_is_gone_as_it_says() -> None:
+    assert Outage(Retry(max_attempts=5)).outage_s == OUTAGE_S
 
 
 def test_more_in_flight_than_files_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

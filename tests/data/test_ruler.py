@@ -166,3 +166,17 @@ def test_question_answering_names_the_file_that_it_needs(tmp_path: Path) -> None
 
 def test_all_13_tasks_are_listed(tmp_path: Path) -> None:
     assert len(list_tasks("ruler", settings(tmp_path))) == 13
+
+
+@pytest.mark.parametrize(
+    ("dataset", "key"),
+    [
+        ("{name: kvtext, task: single, params: {contexts: 1000000000000}}", "contexts"),
+        ("{name: kvtext, task: single, params: {max_tokens: 1000000000000}}", "max_tokens"),
+        ("{name: ruler, task: niah_single_1, params: {lengths: [4096, 1000000000000]}}", "lengths"),
+        ("{name: ruler, task: niah_single_1, params: {per_length: 1000000000000}}", "per_length"),
+    ],
+)
+def test_more_than_any_data_set_has_is_refused_before_it_is_made(tmp_path: Path, dataset: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} must be at most 10,000,000"):
+        check_data(settings(tmp_path, f"dataset={dataset}"))

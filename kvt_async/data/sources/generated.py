@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.metrics import check_known
 from kvt_async.contract.settings import Settings
-from kvt_async.data.sources.source import Row, Source, check_params, did_you_mean
+from kvt_async.data.sources.source import Row, Source, check_most, check_params, did_you_mean
 
 KVTEXT_REVISION = "kvtext-1"  # raise it when generate() makes other text from the same arguments
 KVTEXT_METRIC = "em"  # two-token answers: either right or wrong
@@ -37,6 +37,8 @@ def check_kvtext(settings: Settings) -> None:
         if not is_number or (key in _INTEGERS and not isinstance(value, int)):
             wants = "a whole number" if key in _INTEGERS else "a number"
             raise ConfigError(f"{key} must be {wants}, not {value!r}", where=f"dataset.params.{key}")
+        if key != "seed":
+            check_most(key, value)
 
 
 def open_kvtext(settings: Settings) -> Source:

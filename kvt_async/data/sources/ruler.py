@@ -21,7 +21,7 @@ from kvt_async.data.sources import ruler_qa
 from kvt_async.data.sources.ruler_task import Item, Task
 from kvt_async.data.sources.ruler_tasks import TASKS as GENERATED
 from kvt_async.data.sources.ruler_text import sentences_of
-from kvt_async.data.sources.source import Row, Source, check_params, did_you_mean, file_sha256, unreadable
+from kvt_async.data.sources.source import Row, Source, check_most, check_params, did_you_mean, file_sha256, unreadable
 from kvt_async.records import Example
 
 REVISION = "ruler-1"  # raise it when the same arguments make other text
@@ -49,6 +49,8 @@ def check(settings: Settings) -> None:
     for key in ("per_length", "seed", "reserve"):
         if key in params and not _is_count(params[key]):
             raise ConfigError(f"{key} must be a whole number above 0", where=f"dataset.params.{key}")
+    for key, value in (("lengths", max(lengths)), *((key, params.get(key, 1)) for key in ("per_length", "reserve"))):
+        check_most(key, value)
     if "essay" in params and not isinstance(params["essay"], str):
         raise ConfigError("essay must be the path of a text file", where="dataset.params.essay")
 

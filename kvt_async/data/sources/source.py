@@ -13,6 +13,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.records import Example
 
 HASH_BLOCK = 1 << 20
+MOST = 10_000_000  # contexts, tokens or questions of generated data: more could be neither held nor sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,16 @@ def check_params(params: Mapping[str, Any], known: Collection[str], name: str) -
                 where=f"dataset.params.{key}",
                 do=did_you_mean(str(key), known) if known else f"{name} takes no parameters.",
             )
+
+
+def check_most(key: str, value: float) -> None:
+    """Raises ConfigError for a number in dataset.params that no data set has."""
+    if value > MOST:
+        raise ConfigError(
+            f"{key} must be at most {MOST:,}, not {value}",
+            where=f"dataset.params.{key}",
+            do="Write contexts, tokens or examples as a whole number.",
+        )
 
 
 def unreadable(path: Path, error: Exception) -> ConfigError:

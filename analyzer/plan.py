@@ -179,10 +179,11 @@ def _about(n: int | None) -> str:
 
 
 def _lines(found: Facts, bins: int, flips: Flips, this: Look) -> list[str]:
-    rows = (
-        (f"all {bins} bins, n={found['n']}", found["smallest_detectable_drop"], found["chance_safe"]),
-        (f"one bin, n={found['n_per_bin']}", found["smallest_detectable_drop_in_a_bin"], found["chance_safe_in_a_bin"]),
-    )
+    rows = [
+        (f"one bin, n={found['n_per_bin']}", found["smallest_detectable_drop_in_a_bin"], found["chance_safe_in_a_bin"])
+    ]
+    if bins > 1:
+        rows.insert(0, (f"all {bins} bins, n={found['n']}", found["smallest_detectable_drop"], found["chance_safe"]))
     lines = [f"If {flips.rate:.0%} of answers flip by noise (assumed; the A/A control of a first run measures it):"]
     if flips.n:
         between = f"{found['flip_rate_low']:.0%} to {found['flip_rate_high']:.0%}"

@@ -241,8 +241,12 @@ def failures_or_answers(
     return f"{head} {number(d.drop_answers)} is wrong answers and {number(d.drop_failures)} failed requests ({failed})."
 
 
-def evidence(rows: Sequence[Evidence]) -> str:
-    """Was the budget applied? One sentence for one series."""
+def evidence(rows: Sequence[Evidence], full: Evidence | None = None) -> str:
+    """Was the budget applied? One sentence for one series; `full`: what is known of full cache.
+
+    Levels that are compared with a full cache that isn't what it is called are not said to be verified, nor are those
+    beside a level whose evidence is taken back.
+    """
     if not rows:
         return "Evidence: none was evaluated."
     groups: dict[str, list[Evidence]] = {}
@@ -255,6 +259,9 @@ def evidence(rows: Sequence[Evidence]) -> str:
         bad = groups["contradicted"]
         shown = listed([f"{number(e.requested, 3)} asked, {number(e.effective_p50, 3)} applied" for e in bad[:4]])
         parts.append(f"CONTRADICTED on {plural(len(bad), 'level')}: {shown}")
+    full_unverified = full is not None and full.status == "unverified"
+    if full is not None and full_unverified and "verified" in groups:
+        parts.append(f"UNVERIFIED at full cache: {why_unverified([full])}")
     if "unverified" in groups:
         some = "every level" if set(groups) <= {"unverified", "full"} else plural(len(groups["unverified"]), "level")
         parts.append(f"UNVERIFIED on {some}: {why_unverified(groups['unverified'])}")
@@ -263,7 +270,9 @@ def evidence(rows: Sequence[Evidence]) -> str:
         n, off = sum(e.n for e in good), sum(e.n_off for e in good)
         sources = listed(sorted({e.source for e in good}))
         some = "every level" if set(groups) <= {"verified", "full"} else plural(len(good), "level")
-        parts.append(f"verified on {some} ({sources}): {off:,} of {n:,} responses off")
+        beside = full_unverified or ("unverified" in groups and why_unverified(groups["unverified"]) != UNVERIFIED)
+        applied = "the budget was applied as asked" if beside else "verified"
+        parts.append(f"{applied} on {some} ({sources}): {off:,} of {n:,} responses off")
     return f"Evidence: {'; '.join(parts)}."
 
 

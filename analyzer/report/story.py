@@ -214,12 +214,13 @@ def _coarse(facts: Facts) -> str:
 def _evidence(facts: Facts) -> list[str]:
     if not facts.series:
         return []
+    full = facts.evidence.get(facts.full.run_id) if facts.full else None
     alike: dict[frozenset[tuple[str, str]], list[str]] = {}
     for series in facts.series:
         alike.setdefault(frozenset((e.status, e.source) for e in facts.statuses(series)), []).append(series)
     lines = []
     for names in alike.values():
-        text = sentences.evidence([e for s in names for e in facts.statuses(s)])
+        text = sentences.evidence([e for s in names for e in facts.statuses(s)], full)
         lines.append(f"{listed(names)}: {text}" if len(alike) > 1 else text)
     if facts.canaries:
         verdicts = sorted({str(c["verdict"]) for c in facts.canaries})

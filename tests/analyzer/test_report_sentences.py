@@ -190,6 +190,10 @@ def test_evidence_is_verified_with_its_count_or_a_label_or_contradicted_with_bot
         "prompts were read shorter than sent and the server became another one meanwhile"
     )
     assert sentences.why_unverified([one, other, row("unverified")]) == sentences.UNVERIFIED
+    for said in (sentences.evidence([row("verified")], one), sentences.evidence([row("verified"), one])):
+        assert "UNVERIFIED" in said
+        assert "prompts were read shorter than sent; the budget was applied as asked on" in said
+        assert "verified on" not in said.replace("UNVERIFIED on", "")
     assert sentences.evidence([]) == "Evidence: none was evaluated."
 
 

@@ -64,8 +64,9 @@ def failure_label() -> pl.Expr:
 
 def at_its_length() -> pl.Expr:
     """`is_cut_off` of the column: the reply became too long, in any server's word; null where there is none."""
-    word = pl.col("finish_reason").str.strip_chars().str.to_lowercase().str.replace(r"^.*\.", "")
-    return word.str.replace_all("-", "_", literal=True).is_in(sorted(CUT_OFF))
+    word = pl.col("finish_reason").str.strip_chars().str.replace(r"^.*\.", "")
+    word = word.str.replace_all("([a-z])([A-Z])", "${1}_${2}").str.to_lowercase().str.replace_all("[- ]", "_")
+    return word.str.strip_prefix("finish_reason_").is_in(sorted(CUT_OFF))
 
 
 def flags(*, server_counts: bool) -> pl.Expr:

@@ -108,7 +108,7 @@ def sentence(found: Lengths) -> str | None:
     if found.output_is_off:
         got, asked = found.output_got / found.n_output, found.output_asked / found.n_output
         head, of, unit = ("replies", "", "") if parts else ("replies were", " of the length asked for", " tokens")
-        parts.append(f"{head} {share(found.output_share)}{of} ({got:,.3g}{unit} instead of {asked:,.3g})")
+        parts.append(f"{head} {share(found.output_share)}{of} ({_tokens(got)}{unit} instead of {_tokens(asked)})")
         shares.append(found.output_share)
     cut = ""
     if found.all_as is not None:
@@ -119,6 +119,10 @@ def sentence(found: Lengths) -> str | None:
         return cut or None
     how = "shorter than" if max(shares) < 1 else "longer than" if min(shares) > 1 else "other than"
     return f"{', '.join(parts)}: {how} the load that was asked for" + (f" ({cut})" if cut else "")
+
+
+def _tokens(mean: float) -> str:
+    return f"{mean:,.0f}" if mean >= 100 else f"{mean:.3g}"
 
 
 def share(value: float) -> str:

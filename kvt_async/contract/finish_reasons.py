@@ -7,6 +7,7 @@ TensorRT-LLM, Dynamo, LMDeploy, MLC, Ollama, Mistral, Cohere, DeepSeek, Zhipu, B
 words of Anthropic, Google and Amazon, which gateways pass on.
 """
 
+import re
 from functools import lru_cache
 from typing import Literal
 
@@ -15,6 +16,7 @@ Meaning = Literal["final", "failed", "nothing"]
 CUT_OFF = frozenset(
     {
         *("length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "model_length", "limit"),
+        *("max_completion_tokens", "max_tokens_reached", "token_limit", "length_limit"),
         *("model_context_window_exceeded", "context_length", "context_length_reached"),
     }
 )
@@ -29,6 +31,7 @@ FINAL = (
     frozenset(
         {
             *("stop", "eos", "eos_token", "stop_sequence", "stop_token", "stop_string", "stop_word", "word"),
+            *("stop_str", "stop_token_id", "stop_sequences", "matched_stop"),
             *("end", "end_turn", "end_of_text", "end_of_sequence", "endoftext", "pause_turn", "repetition"),
             *("tool_calls", "tool_call", "tool_use", "function_call", "malformed_function_call"),
             *("complete", "completed", "finished", "done", "normal"),
@@ -43,15 +46,20 @@ FAILED = frozenset(
         *("timeout", "timed_out", "disconnect", "disconnected", "overloaded", "unavailable", "shutdown"),
         *("insufficient_system_resource", "insufficient_resources", "out_of_memory", "oom", "failed", "failure"),
         *("context_length_exceeded", "context_window_exceeded", "rate_limit", "rate_limited", "quota_exceeded"),
+        *("server_shutdown", "shutting_down", "evicted", "interrupted", "terminated", "worker_lost"),
     }
 )
 _FAILURES = ("error", "exception")  # inside of a word: network_error, server_error, ERROR_LIMIT
 
 
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # "endTurn"
+
+
 @lru_cache(256)
 def meaning(word: str) -> Meaning:
-    """Of a finish_reason: upper and lower case, dashes and an enum's name before it ("FinishReason.STOP") are alike."""
-    plain = word.strip().lower().rpartition(".")[2].replace("-", "_").replace(" ", "_")
+    """Of a finish_reason: upper and lower case, dashes, humps and an enum's name before it are alike ("endTurn",
+    "FinishReason.STOP", "FINISH_REASON_STOP")."""
+    plain = _plain(word)
     if plain in FINAL:
         return "final"
     failed = plain in FAILED or any(part in word.lower() for part in _FAILURES)
@@ -60,4 +68,9 @@ def meaning(word: str) -> Meaning:
 
 def is_cut_off(word: str | None) -> bool:
     """Whether a final word says that the reply became too long."""
-    return word is not None and word.strip().lower().rpartition(".")[2].replace("-", "_") in CUT_OFF
+    return word is not None and _plain(word) in CUT_OFF
+
+
+def _plain(word: str) -> str:
+    plain = _HUMP.sub("_", word.strip().rpartition(".")[2]).lower().replace("-", "_").replace(" ", "_")
+    return plain.removeprefix("finish_reason_")

@@ -10,11 +10,12 @@ from typing import Any
 
 from kvt_async.records import Json
 
-_FAILED = re.compile(r"error|exception|fail|abort|cancel|fault", re.IGNORECASE)
+_FAILED = re.compile(r"error|exception|fail|abort|cancel|fault|traceback|^err(?:no|msg|code|[^a-z]|$)", re.IGNORECASE)
 _WELL = frozenset({"", "0", "200", "ok", "success", "succeeded", "none", "null", "false"})
-_CODES = ("code", "status_code", "statusCode", "status")
-_WORDS = ("type", "object", "status", "event")
-_SENTENCES = ("message", "msg", "detail", "details")
+_CODES = ("code", "status_code", "statusCode", "status", "http_status", "httpStatus", "http_code")
+_WORDS = ("type", "object", "status", "event", "state", "result")
+_SENTENCES = ("message", "Message", "msg", "detail", "details", "reason")
+_ENVELOPES = ("response", "data", "output", "result", "body")
 
 
 def told(holder: Json) -> Any:
@@ -41,7 +42,10 @@ def complaint(event: Json) -> Any:
     if event.get("success") is False or event.get("ok") is False or not all(map(_is_well, codes)):
         return event
     is_sentence = any(event.get(name) and isinstance(event[name], (str, list)) for name in _SENTENCES)
-    return event if is_sentence and not codes else None
+    if is_sentence and not codes:
+        return event
+    inner = [*(part(event, name) for name in _ENVELOPES), part(event, "detail")]
+    return event if any(told(held) or ("choices" not in held and complaint(held)) for held in inner if held) else None
 
 
 def part(holder: Json, name: str) -> Json:

@@ -13,17 +13,20 @@ LONGEST_S = 7 * 24 * 3600  # a wait beyond a week is a broken header, not an ans
 EPOCH_S = 1e9  # a number of seconds beyond that is an instant (since 1970), not a duration
 MOST_NODES = 500  # of an error's body that are looked at
 _MS_NAMES = ("retry-after-ms", "x-retry-after-ms", "x-ms-retry-after-ms")
-_NAMES = ("retry-after", "x-retry-after")
+_NAMES = ("retry-after", "x-retry-after", "retry-after-seconds", "x-retry-after-seconds", "x-ratelimit-retry-after")
 _RESETS = re.compile(r"^(?:(?:x-)?rate-?limit-reset(?:-(?:requests|tokens|after))?|anthropic-ratelimit-[a-z-]+-reset)$")
-_DURATION = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$")
 _WAITS = re.compile(
-    r"^(?:retry|wait|reset)(?:after|delay|in|time)?(?:s|sec|secs|seconds)?$"
+    r"^(?:(?:retry|wait|resets?|backoff)(?:after|delay|in|time|at)?|retryat|nextretry(?:at|in)?)(?:s|sec|secs|seconds)?$"
 )  # names in a body, letters alone
-_MS_WAITS = re.compile(r"^(?:retry|wait|reset)(?:after|delay|in)?(?:ms|msec|millis|milliseconds)$")
+_MS_WAITS = re.compile(r"^(?:retry|wait|resets?|backoff)(?:after|delay|in)?(?:ms|msec|millis|milliseconds)$")
 _SENTENCE = re.compile(
-    r"(?:try again|retry|wait)\D{0,20}?((?:\d+(?:\.\d+)?\s?(?:[dhms]|ms|[a-z]{3,12})(?![a-z]) ?)+)", re.I
+    r"(?:try again|retry|wait)\D{0,20}?((?:\d+(?:\.\d+)?\s?(?:[dhms]|ms|[a-z]{3,12})(?![a-z])(?:,? and |, | )?)+)", re.I
 )
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s?([a-z]+)", re.I)
+_AMOUNTS = re.compile(r"(?:in )?((?:\d+(?:\.\d+)?\s?[a-z]+(?:,? and |, | )?)+)")
+_ISO_DURATION = re.compile(r"p(?:(\d+)d)?(?:t(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?)?")
+_WINDOW = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*(\d+)")  # of IETF's RateLimit header, both of its drafts
+_SPENT = re.compile(r"(?:^|[;,\s])(?:r|remaining)\s*=\s*0(?:$|[;,\s])")
 _UNITS = {
     "ms": 0.001,
     "mil": 0.001,
@@ -61,15 +64,26 @@ def read_hints(headers: Mapping[str, str], now: datetime | None = None, *, body:
 
 
 def parse_duration(text: str) -> float | None:
-    """Seconds of `6m0s`, `500ms`, `1h2m`, `1.5`; None for anything else."""
-    text = text.strip().lower()
+    """Seconds of `6m0s`, `500ms`, `1h 2m`, `2 seconds`, `PT2.5S`, `1.5`; None for anything else."""
+    text = text.strip().strip('"').lower()
     if (plain := _number(text)) is not None:
         return plain
-    match = _DURATION.match(text) if text else None
-    if match is None or not any(match.groups()):
-        return None
-    days, hours, minutes, seconds, ms = (float(g or 0) for g in match.groups())
-    return _finite(days * 86400 + hours * 3600 + minutes * 60 + seconds + ms / 1000)
+    if (match := _ISO_DURATION.fullmatch(text)) and any(match.groups()):
+        days, hours, minutes, seconds = (float(group or 0) for group in match.groups())
+        return _finite(days * 86400 + hours * 3600 + minutes * 60 + seconds)
+    match = _AMOUNTS.fullmatch(text)
+    return None if match is None else _sum_of(match[1])
+
+
+def _sum_of(amounts: str) -> float | None:
+    """Seconds of numbers, each with its unit; None where a unit isn't known."""
+    total = 0.0
+    for number, unit in _AMOUNT.findall(amounts):
+        seconds = _UNITS.get(unit.lower(), _UNITS.get(unit.lower()[:3]))
+        if seconds is None:
+            return None
+        total += float(number) * seconds
+    return _finite(total)
 
 
 def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -80,7 +94,7 @@ def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     text = next((headers[name].strip() for name in _NAMES if name in headers), "")
     if (seconds := parse_duration(text)) is not None:
         return _sane(_until(seconds, now))
-    at = _date(text)
+    at = _instant(text)
     if at is None:
         return None
     here = _date(headers.get("date", "")) or now  # by the server's own clock, if it shows it
@@ -89,6 +103,9 @@ def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def _reset(headers: Mapping[str, str], now: datetime) -> float | None:
     waits = []
+    window = headers.get("ratelimit", "").lower()
+    if _SPENT.search(window) and (spent := _WINDOW.search(window)) and (wait := _sane(float(spent[1]))):
+        waits.append(wait)
     for name, value in headers.items():
         match = _RESETS.match(name)
         if match is None:
@@ -125,11 +142,10 @@ def _wait_of_body(body: Any, now: datetime) -> float | None:
             return _sane(ms / 1000)
         if _WAITS.match(plain) and (wait := _seconds(value)) is not None:
             return _sane(_until(wait, now))
+        if _WAITS.match(plain) and isinstance(value, str) and (at := _instant(value[:100])) is not None:
+            return _sane(max(0.0, (at - now).total_seconds()))
         if said is None and isinstance(value, str) and (sentence := _SENTENCE.search(value[:2000])):
-            amounts = _AMOUNT.findall(sentence[1])
-            units = [_UNITS.get(unit.lower(), _UNITS.get(unit.lower()[:3])) for _, unit in amounts]
-            if None not in units:
-                said = sum(float(number) * (unit or 0) for (number, _), unit in zip(amounts, units, strict=True))
+            said = _sum_of(sentence[1])
     return None if said is None else _sane(said)
 
 
@@ -188,6 +204,10 @@ def _date(text: str) -> datetime | None:
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _instant(text: str) -> datetime | None:
+    return _date(text) or _iso(text)
 
 
 def _iso(text: str) -> datetime | None:

@@ -14,9 +14,15 @@ from kvt_async.records import Json
 MAX_COUNT = 2**40  # tokens of one reply or prompt; what claims more counts nothing, and sums of it would overflow
 MOST_CHARS = 16  # of a token, on average over a whole reply: beyond that it isn't the count of that text
 _PLAIN = 3  # fields of a usage object that is prompt, completion and total
-_PROMPT = ("prompt_tokens", "input_tokens")
-_COMPLETION = ("completion_tokens", "output_tokens", "generated_tokens")
-_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_prompt_tokens")
+_PROMPT = ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "promptTokenCount", "prompt_eval_count")
+_COMPLETION = (
+    *("completion_tokens", "output_tokens", "generated_tokens", "completionTokens", "outputTokens"),
+    *("candidatesTokenCount", "eval_count"),
+)
+_CACHED = (
+    *("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_prompt_tokens"),
+    *("num_cached_tokens", "cachedTokens", "cacheReadInputTokens", "cachedContentTokenCount"),
+)
 
 
 TokenCounts = tuple[int | None, int | None, int | None]

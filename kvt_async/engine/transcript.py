@@ -15,6 +15,8 @@ from kvt_async.engine.deltas import reasoning_of, split_content, tool_calls_of, 
 from kvt_async.engine.payload import UnreadableError, as_evidence
 from kvt_async.records import Json
 
+_LONGEST_TOKEN = 16  # bytes without a space in them: few tokens of words, and none of digits, are longer
+
 
 class Transcript(Struct, gc=False):
     """What the events of one reply said, in order, with the instants of what first came when.
@@ -86,6 +88,8 @@ class Transcript(Struct, gc=False):
                         raise UnreadableError("`delta` is not an object", as_evidence(choice))
                     elif text := choice.get("text"):
                         self._content(text, at_ns)
+                    elif type(message := choice.get("message")) is dict:
+                        self._message(message, at_ns)
                     reason = choice.get("finish_reason")
                     if reason:
                         self._finish(reason, at_ns)
@@ -95,7 +99,7 @@ class Transcript(Struct, gc=False):
                         usage = choice["usage"]
                 else:
                     self._other(choice, at_ns)
-            elif usage is None:
+            else:
                 self.error = self.error or failures.told(event)
                 self.complaint = self.complaint or failures.complaint(event)
             if "x_groq" in event or "error" in event or "base_resp" in event or "timings" in event:
@@ -129,7 +133,7 @@ class Transcript(Struct, gc=False):
             raise UnreadableError("the reply has no `choices`")
         choice = choices[0] if len(choices) == 1 else self._ours(choices) or choices[0]
         self.error = failures.told(choice)
-        message = choice.get("message")
+        message = next((value for name in ("message", "delta") if (value := choice.get(name)) is not None), None)
         if message is None:
             message = {"content": choice.get("text")}
         if type(message) is not dict:
@@ -141,6 +145,8 @@ class Transcript(Struct, gc=False):
         self.tools.extend(tool_calls_of(message))
         if reason := choice.get("finish_reason"):
             self._finish(reason, None)
+        elif not (text or self.reasoning or self.tools):
+            raise UnreadableError("no text and no finish_reason", as_evidence(choice))
         usage = body.get("usage") or choice.get("usage") or failures.part(body, "x_groq").get("usage")
         if type(usage) is dict:
             self.usage = usage
@@ -171,6 +177,12 @@ class Transcript(Struct, gc=False):
         self.content.append(text)
         self.chunk_ns.append(at_ns)
         self.chunk_chars.append(len(text))
+
+    def _message(self, message: Json, at_ns: int) -> None:
+        """What some servers send in place of a delta. With the last event it may be the whole reply once more."""
+        if (text := message.get("content")) and text != "".join(self.content):
+            self._content(text, at_ns)
+        self._rarer(message, at_ns)
 
     def _thought(self, text: str, at_ns: int) -> None:
         if self.first_reasoning_ns is None:
@@ -237,11 +249,23 @@ class Transcript(Struct, gc=False):
         self._others.append(_Other(index, event, at_ns, after_end=self.finish_reason is not None))
 
     def _undo_repeats(self) -> None:
-        """Some servers (DashScope's, unless told otherwise) repeat in every chunk all that came before. A reply of at
-        least three chunks, each of which begins with the whole one before it and goes on, is read like that."""
+        """Some servers (DashScope's, unless told otherwise) repeat in every chunk all that came before. A reply is read
+        like that where each of at least three chunks begins with the whole one before it, and no true reply would:
+        tokens do so by chance ("-", "--", "---", "1", "12", "123", indentation), and lines that grow do. So the whole
+        must be more than one token could hold, what was added must differ, and no chunk begins a line of its own."""
         pieces = self.content
-        if len(pieces) == len(self.chunk_ns) and all(len(a) < len(b) and b.startswith(a) for a, b in pairwise(pieces)):
-            self.chunk_chars = [len(pieces[0]), *(len(b) - len(a) for a, b in pairwise(pieces))]
+        if len(pieces) != len(self.chunk_ns) or not all(b.startswith(a) for a, b in pairwise(pieces)):
+            return
+        added = [b[len(a) :] for a, b in pairwise(pieces)]
+        first, whole = pieces[0].strip(), pieces[-1].strip()
+        is_beyond_a_token = len(whole.encode()) > _LONGEST_TOKEN or len(whole.split()) > 1
+        if (
+            first
+            and pieces[0][0] != "\n"
+            and is_beyond_a_token
+            and len({part.strip() for part in added} - {"", first}) > 1
+        ):
+            self.chunk_chars = [len(pieces[0]), *map(len, added)]
             self.content = pieces[-1:]
 
     def _settle_choices(self, others: "Sequence[_Other]") -> None:

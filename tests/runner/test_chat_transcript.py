@@ -36,6 +36,23 @@ def test_text_completions_and_tool_calls_are_read() -> None:
     assert (got.text, got.tools, got.first_tool_ns) == ("a", [{"id": "t"}], 1)
 
 
+def test_text_in_a_message_instead_of_a_delta_is_read_and_only_once() -> None:
+    messages = [{"choices": [{"index": 0, "message": {"content": text}}]} for text in ("a", "b", "ab")]
+    assert read(*messages).text == "ab"
+    assert read(delta("a"), delta("b"), messages[2]).text == "ab"
+
+
+@pytest.mark.parametrize(
+    "choice", [{}, {"index": 0}, {"message": {"content": None}}, {"message": {}, "finish_reason": ""}]
+)
+def test_a_whole_reply_that_holds_nothing_and_does_not_say_that_it_ended_is_no_answer(choice: Any) -> None:
+    with pytest.raises(UnreadableError, match="no text"):
+        Transcript().add_whole({"choices": [choice]})
+    ended = Transcript()
+    ended.add_whole({"choices": [{**choice, "finish_reason": "stop"}]})
+    assert ended.text == ""
+
+
 def test_a_refusal_is_an_answer() -> None:
     assert read(delta(refusal="I can't")).text == "I can't"
 
@@ -158,6 +175,12 @@ def test_a_token_count_is_read_from_whatever_type_holds_one(value: Any) -> None:
     ("texts", "whole", "sizes"),
     [
         (["w0 ", "w0 w1 ", "w0 w1 w2"], "w0 w1 w2", [3, 3, 2]),
+        (["你", "你好", "你好吗", "你好吗我很好"], "你好吗我很好", [1, 1, 1, 3]),
+        (["-", "--", "---"], "------", [1, 2, 3]),
+        (["1", "12", "123"], "112123", [1, 2, 3]),
+        (["  ", "    ", "        "], " " * 14, [2, 4, 8]),
+        (["* ", "* * ", "* * * "], "* * * * * * ", [2, 4, 6]),
+        (["\n1", "\n1 2", "\n1 2 3"], "\n1\n1 2\n1 2 3", [2, 4, 6]),
         (["a", "ab"], "aab", [1, 2]),  # two chunks may be that by chance
         (["ha", "ha", "ha"], "hahaha", [2, 2, 2]),
         (["a", "ab", "abc", "d"], "aababcd", [1, 2, 3, 1]),

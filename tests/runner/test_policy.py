@@ -198,7 +198,33 @@ def test_a_date_is_read_by_the_servers_own_clock() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("6m0s", 360), ("500ms", 0.5), ("1.5s", 1.5), ("1h2m3s", 3723), ("1d", 86400), ("7", 7), ("", None), ("x", None)],
+    [
+        *(
+            ("2 seconds", 2),
+            ("in 2 s", 2),
+            ("1 minute", 60),
+            ("1h 2m", 3720),
+            ("1500 ms", 1.5),
+            ("2 min and 3 sec", 123),
+        ),
+        *(
+            ("PT2.5S", 2.5),
+            ("pt1m", 60),
+            ("P1DT1H", 90000),
+            ('"2"', 2),
+            ("PT", None),
+            ("2 blocks", None),
+            ("1 2", None),
+        ),
+        ("6m0s", 360),
+        ("500ms", 0.5),
+        ("1.5s", 1.5),
+        ("1h2m3s", 3723),
+        ("1d", 86400),
+        ("7", 7),
+        ("", None),
+        ("x", None),
+    ],
 )
 def test_durations_as_servers_write_them(text: str, seconds: float | None) -> None:
     assert parse_duration(text) == seconds
@@ -224,6 +250,9 @@ def test_durations_as_servers_write_them(text: str, seconds: float | None) -> No
         ({"x-ratelimit-reset": str((int(NOW.timestamp()) + 30) * 1000)}, 30),
         ({"x-ratelimit-reset": str((int(NOW.timestamp()) + 30) * 10**9)}, 30),
         ({"ratelimit-reset": "30"}, 30),
+        ({"ratelimit": "limit=10, remaining=0, reset=30"}, 30),
+        ({"ratelimit": '"default";r=0;t=30'}, 30),
+        ({"ratelimit": '"default";r=5;t=30'}, None),
         ({"x-ratelimit-reset-after": "30"}, 30),
         ({"x-ratelimit-reset": str((int(NOW.timestamp()) - 30) * 1000)}, None),
         ({"anthropic-ratelimit-tokens-reset": (NOW + timedelta(seconds=40)).isoformat()}, 40),
@@ -241,6 +270,12 @@ def test_rate_limit_resets_are_read_and_checked_for_sense(headers: dict[str, str
         ({"error": {"details": [{"retryDelay": {"seconds": "3", "nanos": 5}}]}}, 3.0),
         ({"error": {"retry_after": 2}}, 2.0),
         ({"retry_after_ms": 500}, 0.5),
+        ({"retry_after": "2 seconds"}, 2.0),
+        ({"retryDelay": "PT2S"}, 2.0),
+        ({"retry_at": (NOW + timedelta(seconds=40)).isoformat()}, 40.0),
+        ({"error": {"resets_at": int(NOW.timestamp()) + 30}}, 30.0),
+        ({"backoff_seconds": 2}, 2.0),
+        ({"message": "try again in 2 minutes and 3 seconds"}, 123.0),
         ({"error": {"reset_in_seconds": 4}}, 4.0),
         ({"error": {"reset": (int(NOW.timestamp()) + 30) * 1000}}, 30.0),
         ({"error": {"metadata": {"retryAfterSeconds": "7"}}}, 7.0),

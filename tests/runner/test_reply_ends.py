@@ -4,8 +4,10 @@ import random
 from itertools import pairwise
 from typing import Any
 
+import polars as pl
 import pytest
 
+from analyzer.labels import at_its_length
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.finish_reasons import is_cut_off, meaning
 from kvt_async.engine.sender import Sender
@@ -38,6 +40,15 @@ def test_a_word_that_says_nothing_or_that_nobody_knows_ends_nothing(word: str) -
 
 def test_only_words_about_length_say_that_a_reply_was_cut_off() -> None:
     assert [is_cut_off(word) for word in ("length", "MAX_TOKENS", "stop", None)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "word", ["maxTokens", "FINISH_REASON_MAX_TOKENS", "FinishReason.LENGTH", "max-tokens", "Length "]
+)
+def test_runner_and_analyzer_read_a_word_about_length_alike(word: str) -> None:
+    words = pl.DataFrame({"finish_reason": [word, "endTurn", "FINISH_REASON_STOP"]})
+    assert words.select(at_its_length()).to_series().to_list() == [True, False, False]
+    assert [is_cut_off(word), meaning("endTurn"), meaning("FINISH_REASON_STOP")] == [True, "final", "final"]
 
 
 # ------------------------------------------------------------------ on the wire

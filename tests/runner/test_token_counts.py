@@ -67,6 +67,9 @@ def test_reasoning_that_came_and_is_counted_in_the_total_alone_is_counted() -> N
         {"prompt_tokens": 20.0, "completion_tokens": 8.0},
         {"prompt_tokens": "20", "completion_tokens": "8"},
         {"input_tokens": 20, "output_tokens": 8},
+        {"inputTokens": 20, "outputTokens": 8, "totalTokens": 28},
+        {"promptTokenCount": 20, "candidatesTokenCount": 8},
+        {"prompt_eval_count": 20, "eval_count": 8},
     ],
 )
 def test_counts_are_read_under_their_names_and_types(fields: Json) -> None:
@@ -85,6 +88,7 @@ def test_counts_are_read_under_their_names_and_types(fields: Json) -> None:
         {"cached_tokens": 16},
         {"prompt_cache_hit_tokens": 16, "prompt_cache_miss_tokens": 4},
         {"cache_read_input_tokens": 16},
+        {"num_cached_tokens": 16},
     ],
 )
 def test_cached_tokens_are_read_under_their_names(fields: Json) -> None:

@@ -69,7 +69,7 @@ def resolve(
     if not isinstance(value, str) or "${" not in value:
         return value
     text, given, end = "", [], 0
-    for match in _VARIABLE.finditer(value):
+    for match in _VARIABLE.finditer(value, 0, value.rfind("}") + 1):  # one without an end would be sought to the end
         name, default = match.groups()
         text += value[end : match.start()]
         end = match.end()

@@ -233,6 +233,14 @@ def test_what_people_write_stays_a_config(tmp_path: Path) -> None:
     assert settings.bench.body == {"top_k": 3, "day": "2024-01-01", "min_p": 0.1}
 
 
+def test_variables_without_an_end_are_text_and_cost_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text("prompt: {system: '" + "${A:-" * 50_000 + "'}")
+    began = time.perf_counter()
+    assert load_settings(file, environ={"A": "b"}).prompt.system == "${A:-" * 50_000
+    assert time.perf_counter() - began < LONGEST_S
+
+
 def test_a_device_and_an_env_file_that_is_no_text_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="larger than 256 KiB"):
         load_settings(Path("/dev/zero"), environ={})

@@ -5,6 +5,7 @@ The file's header tells first; SQLite itself looks at the tables of what is left
 
 import sqlite3
 import struct
+import time
 from pathlib import Path
 
 from kvt_async.contract.errors import StoreError
@@ -13,6 +14,7 @@ from kvt_async.contract.local_faults import damage, damaged
 APPLICATION_ID = 0x6B76742D  # "kvt-" in the file's header, for `file` and for people
 _MAGIC, _HEADER = b"SQLite format 3\0", 100
 _OURS = {"experiments", "sessions", "datasets", "manifests", "runs", "requests", "attempts", "responses"}
+_LOOKS, _PAUSE_S = 20, 0.05
 _ELSEWHERE = "Choose another place: --override db.path=FILE or output.runs_dir=DIR."
 
 
@@ -37,7 +39,20 @@ def refuse_others(db: Path, damage_below: int, *, immutable: bool = False) -> No
     (application,) = struct.unpack(">I", header[68:72])
     if application not in (0, APPLICATION_ID):
         raise _foreign(db, f"its application_id is {application:#010x}")
-    _look(db, application == APPLICATION_ID, damage_below, immutable)
+    for _ in range(_LOOKS):
+        before = _stamp(db)
+        try:
+            return _look(db, application == APPLICATION_ID, damage_below, immutable)
+        except (StoreError, sqlite3.DatabaseError):
+            if _stamp(db) == before:
+                raise
+            time.sleep(_PAUSE_S)  # somebody wrote meanwhile, and a look without locks saw half of it
+    return _look(db, application == APPLICATION_ID, damage_below, immutable)
+
+
+def _stamp(db: Path) -> tuple[int, int, bool]:
+    status = db.stat()
+    return status.st_mtime_ns, status.st_size, has_wal(db)
 
 
 def has_wal(db: Path) -> bool:

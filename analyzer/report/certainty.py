@@ -38,7 +38,8 @@ def needs(v: Verdict, unit: str, m: str) -> str:
     seen = v.detail.get("needed", {}).get("drop")
     if seen is None:
         return f"{head}, {pairs} are needed ({v.n:,} here)."
-    return f"{head}, {pairs} are needed if it loses what it lost here ({number(seen, 3)} over {v.n:,} pairs)."
+    over = "" if v.partial else f" over {plural(v.n, 'pair')}"  # a level may have more pairs than the least one has
+    return f"{head}, {pairs} are needed if it loses what it lost here ({number(seen, 3)}{over})."
 
 
 def chance(v: Verdict, alpha: float) -> float:

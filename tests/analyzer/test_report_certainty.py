@@ -23,6 +23,8 @@ def test_the_pairs_needed_say_which_claim_at_which_budget_they_would_settle() ->
     assert says(verdict("cannot_tell", n=25, safe_budget=1.0, n_needed=310, zone_json=seen)).endswith(
         "about 310 pairs are needed if it loses what it lost here (0.012 over 25 pairs)."
     )
+    unfinished = verdict("cannot_tell", n=0, safe_budget=1.0, n_needed=310, zone_json=seen, partial=1)
+    assert says(unfinished).endswith("if it loses what it lost here (0.012)."), "n is the least of all levels"
     assert sentences.short_verdict(open_at(0.8, "safe"), "fraction") == "can't tell, needs about 310 pairs"
     enough = replace(open_at(0.8, "safe"), n=400)
     assert "needed" not in says(enough), "no number where there are already as many"

@@ -136,7 +136,7 @@ async def _models(sender: Sender, endpoint: str) -> tuple[list[str], str]:
             if reason.startswith("HTTP "):
                 return [], reason[:8]
             if reason.startswith("the reply is"):  # somebody answers, in another tongue
-                return [], reason.replace("the reply is", "something that is", 1)[:60]
+                return [], "something that is " + ("no JSON" if "JSON" in reason else reason[len("the reply is ") :])
             if reason.startswith("TLS: "):
                 advice = error.do
                 break

@@ -53,9 +53,9 @@ class Refusals:
         self.held = [refused for refused in self.held if refused not in freed]
         return tuple(refused.outcome for refused in freed)
 
-    def newest(self, endpoint: str) -> Refused:
-        """The last one that it refused; there is one."""
-        return next(refused for refused in reversed(self.held) if refused.endpoint == endpoint)
+    def newest(self, endpoint: str) -> Refused | None:
+        """The last one that it refused; None: another answer has settled them all."""
+        return next((refused for refused in reversed(self.held) if refused.endpoint == endpoint), None)
 
 
 def sentence(refused: Refused) -> str:

@@ -200,6 +200,8 @@ class Sender(Pages):
             if tried.cause is None and not for_good:
                 return ()
         newest = self._refusals.newest(endpoint)
+        if newest is None:  # answered while we asked: it is there, and their end is known
+            return ()
         self.breaker.reason = sentence(newest)
         if newest.cause == "key":
             self.breaker.reason += f". {key_advice(self.settings.engine)}"

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from kvt_async.engine.refusals import ALIKE
 from kvt_async.engine.sender import Sender
 from kvt_async.records import Outcome
 from kvt_async.run.sweep import Options, run
 from tests.runner.faults import FaultServer, Seen, Step, Wire, answer, error, status
 from tests.runner.openai_server import Script, serving
-from tests.runner.sending import Recorder, against, request_to, send_one, settings_for
+from tests.runner.sending import Recorder, against, request_to, send_one, settings_for, until
 from tests.runner.sweeping import check_invariants, query, states
 from tests.runner.sweeping import settings_for as sweep_settings
 
@@ -175,3 +176,34 @@ async def test_the_last_prompt_of_a_sweep_that_a_filter_refuses_is_a_failure(tmp
     assert (report.exit_code, report.responses, report.failures, report.pending) == (4, 11, 1, 0)
     assert query(settings, "SELECT reason FROM give_ups") == [("not_retryable",)]
     assert report.failures_by_type == {"HttpError": 1}
+
+
+async def test_refusals_that_another_answer_settles_while_it_is_asked_about_them_stop_nothing() -> None:
+    asked = 0
+
+    async def step(wire: Wire, request: Seen) -> None:
+        nonlocal asked
+        if request.body == b"bad":
+            await status(404)(wire, request)
+        elif request.body == b"late":
+            await answer("b")(wire, request)
+        elif (asked := asked + 1) == 1:
+            await answer("a")(wire, request)
+        else:  # the one that is sent once more is refused, too, but later than `late` is answered
+            await until(lambda: late is not None and late.done())
+            await status(404)(wire, request)
+
+    late: asyncio.Task[Outcome] | None = None
+    async with against(step) as (server, sender):
+        await sender.send(request_to(server.base_url, body=b"good"), Recorder())
+        bad = [
+            asyncio.create_task(sender.send(request_to(server.base_url, number=n, body=b"bad"), Recorder()))
+            for n in range(ALIKE)
+        ]
+        await until(lambda: asked == 2)
+        late = asyncio.create_task(sender.send(request_to(server.base_url, number=9, body=b"late"), Recorder()))
+        outcomes = await asyncio.gather(*bad)
+        settled = (await late).settles
+    assert [outcome.give_up for outcome in outcomes] == [None] * ALIKE
+    assert {outcome.request.request_id for outcome in settled} == {f"run:{n}" for n in range(ALIKE)}
+    assert not sender.breaker.tripped.is_set()

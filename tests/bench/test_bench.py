@@ -1,6 +1,7 @@
 """Whole benches against real servers on loopback: schedules, stalls, kills, guards."""
 
 import asyncio
+import resource
 import signal
 import subprocess
 import sys
@@ -270,7 +271,7 @@ async def test_a_bench_whose_key_or_money_ends_counts_no_failure_and_goes_on(
 async def test_more_connections_than_files_are_refused_before_anything_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration.resource, "getrlimit", lambda _: (70, 70))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (70, 70))
     async with serving(Script()) as (server, url):
         with pytest.raises(GuardError, match="may open 70 files") as refused:
             await run(settings_for(tmp_path, url, "bench.concurrency=80"), QUIET)

@@ -16,8 +16,9 @@ from kvt_async.contract.quantile import quantile
 from kvt_async.store.reader import Reader
 
 _SQL = """
-SELECT a.session_id AS session, p.request_id IS NOT NULL AS ok, t.start_ns, t.end_ns, t.last_delta_ns, t.first_byte_ns,
-       d.first_output_ns AS first_ns,
+SELECT a.session_id AS session, p.request_id IS NOT NULL AS ok, t.start_ns, t.end_ns, t.last_delta_ns,
+       ifnull(t.first_byte_kernel_ns, t.first_byte_ns) AS first_byte_ns,
+       ifnull(t.first_text_kernel_ns, d.first_output_ns) AS first_ns, d.first_output_ns AS first_user_ns,
        (SELECT u.intended_ns FROM telemetry u JOIN attempts c USING (request_id, attempt_idx)
         WHERE u.request_id = r.request_id AND c.session_id = a.session_id AND u.intended_ns IS NOT NULL
         ORDER BY u.attempt_idx DESC LIMIT 1) AS intended_ns,
@@ -44,12 +45,15 @@ class Figures:
     session: NDArray[np.int64]
     ok: NDArray[np.bool_]
     begin_ns: NDArray[np.float64]  # intended in open loop, else started
-    first_ns: NDArray[np.float64]
+    first_ns: NDArray[np.float64]  # by the kernel's stamp where there is one, as in every report
     first_byte_ns: NDArray[np.float64]
     end_ns: NDArray[np.float64]  # last text
     tokens: NDArray[np.float64]  # output
     streamed: NDArray[np.float64]  # of them, those that were sent and so have times
     chunks: list[bytes | None]
+    first_user_ns: NDArray[np.float64] | None = (
+        None  # `first_ns` by our own stamp, as the last token has; None: the same
+    )
     empty: NDArray[np.bool_] | None = None  # answered without a token; None: none was
 
     @property
@@ -88,14 +92,15 @@ class Figures:
         if metric == "itl":
             gaps = [np.diff(sorted({at for at, _ in decode_chunks(blob)})) / 1e6 for blob in self.chunks if blob]
             return np.concatenate([*gaps, np.full(int((~self.ok).sum()), np.inf)])
+        first_ns = self.first_ns if self.first_user_ns is None else self.first_user_ns
         with np.errstate(invalid="ignore", divide="ignore"):
             found = {
                 "ttft": (self.first_ns - self.begin_ns) / 1e9,
                 "ttfb": (self.first_byte_ns - self.begin_ns) / 1e9,
                 "latency": (self.end_ns - self.begin_ns) / 1e9,
                 "tpot": np.where(
-                    (self.streamed > 1) & (self.end_ns > self.first_ns),  # one arrival shows no gap
-                    (self.end_ns - self.first_ns) / 1e9 / (self.streamed - 1),
+                    (self.streamed > 1) & (self.end_ns > first_ns),  # one arrival shows no gap
+                    (self.end_ns - first_ns) / 1e9 / (self.streamed - 1),
                     np.nan,
                 ),
             }[metric]
@@ -121,6 +126,7 @@ def stage_figures(reader: Reader, run_id: str, rate_per_s: float | None) -> Figu
         ok=np.asarray([bool(row["ok"]) for row in rows], dtype=np.bool_),
         begin_ns=np.where(np.isnan(intended), start, intended),
         first_ns=column("first_ns") - base,
+        first_user_ns=column("first_user_ns") - base,
         first_byte_ns=column("first_byte_ns") - base,
         end_ns=np.where(np.isnan(last), end, last),
         tokens=column("tokens"),

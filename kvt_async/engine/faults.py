@@ -19,7 +19,7 @@ _QUOTA = frozenset(
 )
 _EMPTY_PURSE = re.compile(
     r"insufficient[_ -](quota|balance|credits?|funds)|credit balance is too low|billing hard limit|payment required"
-    r"|out of credits|billing is not active|account .{0,20}(overdue|arrears)",
+    r"|out of credits|spend(ing)? limit|余额不足|欠费|billing is not active|account .{0,20}(overdue|arrears)",
     re.IGNORECASE,
 )
 _PURSE_STATUS = (400, 403, 429)
@@ -29,7 +29,14 @@ _KEY = frozenset(
         *("permission_denied", "permission_error", "access_denied", "token_expired", "expired_token", "invalid_token"),
     }
 )
-_BAD_KEY = re.compile(r"api[_ -]?key[^.]{0,30}(not valid|invalid|expired|revoked)|API_KEY_INVALID", re.IGNORECASE)
+_KEY_STATUS = (401, 403, 407, 419, 440, 498)  # 419, 440, 498: a session or a token that expired, by custom
+_BAD_KEY = re.compile(
+    r"api[_ -]?key[^.]{0,30}(not valid|invalid|expired|revoked|incorrect|missing)|API_KEY_INVALID|\bunauthori[sz]ed\b"
+    r"|(invalid|incorrect|expired|revoked|missing)[_ -](api[_ -]?key|(access[_ -]|auth[_ -])?token|credentials?)\b"
+    r"|token (is |has )?(expired|been revoked)|authentication (failed|required|timeout)",
+    re.IGNORECASE,
+)
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # "AccessDenied"
 _OVERFLOW = re.compile(
     r"context[_ ]?(length|size|window)|maximum context|max_model_len|max_seq_len|max_input_len"
     r"|prompt is too long|input is too long|prompt .{0,80}longer than|input .{0,80}longer than"
@@ -74,7 +81,7 @@ def cause_of(kind: ErrorType, code: int | None, body: Any, text: str) -> Cause |
         return "purse"
     if kind not in (ErrorType.HTTP, ErrorType.STREAM_ERROR):
         return None
-    if code in (401, 403, 407) or (code in (None, 400) and (_names(body) & _KEY or _BAD_KEY.search(text))):
+    if code in _KEY_STATUS or (code in (None, 400, 500) and (_names(body) & _KEY or _BAD_KEY.search(text))):
         return "key"
     return "host" if code in _HOST_STATUS or (code is not None and 300 <= code < 400) else None
 
@@ -118,4 +125,5 @@ def _nested(body: Any) -> Iterator[Json]:
 
 def _names(body: Any) -> set[str]:
     keys = ("code", "type", "status", "reason")
-    return {holder[k].lower() for holder in _nested(body) for k in keys if isinstance(holder.get(k), str)}
+    names = {holder[k] for holder in _nested(body) for k in keys if isinstance(holder.get(k), str)}
+    return {_HUMP.sub("_", name).replace("-", "_").lower() for name in names}

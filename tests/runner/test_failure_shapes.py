@@ -1,12 +1,13 @@
 """A failure is a failure in whatever shape a server tells it: field, event, code, reason; streamed or not."""
 
+import json
 from typing import Any
 
 import pytest
 
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.engine.failures import complaint
-from kvt_async.engine.faults import code_of, message_of, of_event, of_status
+from kvt_async.engine.faults import cause_of, code_of, message_of, of_event, of_status
 from tests.runner.faults import delta, event, raw, reply, status, stream, usage
 from tests.runner.sending import try_once
 
@@ -162,6 +163,30 @@ def test_an_empty_purse_is_one_under_whichever_status(code: int, body: Any, text
     assert of_status(code, body, text) is kind
     if code != 500:
         assert of_event({"error": {"code": code, **((body or {}).get("error") or body or {})}}, text) is kind
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "cause"),
+    [
+        (498, {}, "key"),
+        (440, {}, "key"),
+        (400, {"detail": "Unauthorized"}, "key"),
+        (400, {"error": {"message": "Incorrect API key provided"}}, "key"),
+        (400, {"error": {"message": "The token has expired"}}, "key"),
+        (400, {"error": {"code": "AccessDenied"}}, "key"),
+        (None, {"error": {"message": "Invalid API key"}}, "key"),
+        (None, {"message": "Authentication failed"}, "key"),
+        (429, {"error": {"message": "Monthly spending limit reached"}}, "purse"),
+        (403, {"error": {"message": "You have run out of credits"}}, "purse"),
+        (400, {"error": {"code": "1113", "message": "账户余额不足"}}, "purse"),
+        (400, {"error": {"message": "max_tokens must be positive"}}, None),
+        (500, {"error": {"message": "worker died"}}, None),
+    ],
+)
+def test_why_a_refusal_says_nothing_about_its_request(code: int | None, body: Any, cause: str | None) -> None:
+    text = json.dumps(body, ensure_ascii=False)
+    kind = of_event(body, text) if code is None else of_status(code, body, text)
+    assert cause_of(kind, code, body, text) == cause
 
 
 @pytest.mark.parametrize("deep", [{"a": "\ud83d"}, "[" * 5])

@@ -42,7 +42,7 @@ def complaint(event: Json) -> Any:
     if event.get("success") is False or event.get("ok") is False or not all(map(_is_well, codes)):
         return event
     is_sentence = any(event.get(name) and isinstance(event[name], (str, list)) for name in _SENTENCES)
-    if is_sentence and not codes:
+    if is_sentence and not codes and not event.get("usage"):
         return event
     inner = [*(part(event, name) for name in _ENVELOPES), part(event, "detail")]
     return event if any(told(held) or ("choices" not in held and complaint(held)) for held in inner if held) else None

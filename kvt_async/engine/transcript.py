@@ -180,7 +180,10 @@ class Transcript(Struct, gc=False):
 
     def _message(self, message: Json, at_ns: int) -> None:
         """What some servers send in place of a delta. With the last event it may be the whole reply once more."""
-        if (text := message.get("content")) and text != "".join(self.content):
+        text = message.get("content")
+        if self.chunk_ns and (text or "") == "".join(self.content):
+            return
+        if text:
             self._content(text, at_ns)
         self._rarer(message, at_ns)
 

@@ -40,6 +40,8 @@ def test_text_in_a_message_instead_of_a_delta_is_read_and_only_once() -> None:
     messages = [{"choices": [{"index": 0, "message": {"content": text}}]} for text in ("a", "b", "ab")]
     assert read(*messages).text == "ab"
     assert read(delta("a"), delta("b"), messages[2]).text == "ab"
+    whole = {"choices": [{"index": 0, "message": {"content": "a", "reasoning_content": "r"}}]}
+    assert read(delta(reasoning_content="r"), delta("a"), whole).reasoning_text == "r"
 
 
 @pytest.mark.parametrize(

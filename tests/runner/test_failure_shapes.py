@@ -112,6 +112,7 @@ async def test_an_over_long_context_is_one_in_every_shape(body: bytes) -> None:
         {"type": "ping"},
         {"status": "in_progress"},
         {"data": {"status": "ok"}},
+        {"usage": {"prompt_tokens": 9, "completion_tokens": 2}, "reason": "eos", "details": "cached"},
         {"response": {"code": 200, "message": "ok"}, "result": "success"},
         {"code": 0, "message": "ok"},
         {"code": 200, "message": "success"},

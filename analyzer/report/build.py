@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from analyzer.report.definitions import FAILURES, definitions
 from analyzer.report.facts import ALL, Facts, read_facts, refuse_older
 from analyzer.report.story import OTHER_SERIES, story
 from analyzer.report.vega import vega
-from analyzer.report.wording import budget, listed, number
+from analyzer.report.wording import budget, listed, number, plural
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
 from kvt_async.contract.files import write_whole
 from kvt_async.contract.load import known_secrets
@@ -42,11 +43,15 @@ def build_report(
 ) -> ReportPaths:
     """Write both reports beside the database, drawing pictures that are missing. `facts`: where they were read already.
 
-    Raises MissingPrerequisiteError when nothing was analysed or the analysis is older than the results,
-    ContradictedError when a server applied another budget than asked.
+    Raises MissingPrerequisiteError when nothing was analysed or the analysis is older than the results (where no report
+    stands yet, report.md then says so), ContradictedError when a server applied another budget than asked.
     """
     facts = facts or read_facts(conn, settings.experiment.exp_group_id, volumes=True)
-    guard(facts, partial=partial)
+    try:
+        guard(facts, partial=partial)
+    except MissingPrerequisiteError as refusal:
+        _say_why_no_verdict(facts, paths, refusal)
+        raise
     same_question(facts, settings)
     if settings.analysis.charts:
         _pictures(conn, settings, paths.plots, facts)
@@ -58,6 +63,20 @@ def build_report(
     write_whole(out.md, md)
     write_whole(out.html, page)
     return out
+
+
+def _say_why_no_verdict(facts: Facts, paths: RunPaths, refusal: MissingPrerequisiteError) -> None:
+    """A report.md that claims nothing, for whoever looks into the folder of a run that stopped. A report that stands is
+    never replaced by it."""
+    if paths.report_md.exists() or paths.report_html.exists():
+        return
+    finished = sum(p.responses + p.failures for p in facts.progress.values())
+    counts = (
+        f"{finished:,} of {plural(finished + facts.pending, 'request')} have an outcome, {facts.pending:,} are pending."
+    )
+    page = f"# {prose(facts.group)}\n\n**No verdict yet.** {counts}\n\n{prose(refusal.what)}. {refusal.do}\n"
+    with suppress(OSError):  # a folder that can't be written to has the refusal on the screen
+        write_whole(paths.report_md, page)
 
 
 def markdown(facts: Facts, settings: Settings, now: datetime) -> str:

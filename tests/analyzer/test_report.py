@@ -19,7 +19,7 @@ from analyzer.report.story import story
 from analyzer.score import score
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
 from kvt_async.contract.load import load_settings
-from kvt_async.contract.paths import RunPaths
+from kvt_async.contract.paths import RunPaths, run_paths
 from kvt_async.contract.schema import connect_for_reading
 from tests.analyzer.report_cases import GROUP, SMALL, SNAPKV, Rows, Series, cliff
 from tests.analyzer.report_page import NOON, SETTINGS, SLIPS, demo_report
@@ -167,6 +167,24 @@ def test_without_analysis_the_report_names_the_command_to_run(tmp_path: Path) ->
     facts = replace(facts_of(tmp_path), stats={}, verdicts=[])
     with pytest.raises(MissingPrerequisiteError, match="kvt analyze -c CONFIG"):
         guard(facts, partial=True)
+
+
+def test_a_run_without_a_verdict_leaves_a_page_that_claims_nothing_and_replaces_no_report(
+    demo: sqlite3.Connection, tmp_path: Path
+) -> None:
+    paths = run_paths(str(tmp_path), GROUP)
+    paths.run_dir.mkdir()
+    unanalysed = replace(read_facts(demo, GROUP), stats={}, verdicts=[])
+    with pytest.raises(MissingPrerequisiteError):
+        build_report(demo, SETTINGS, paths, facts=unanalysed)
+    page = paths.report_md.read_text()
+    assert "**No verdict yet.**" in page
+    assert "Run `kvt analyze" in page
+    assert "safe" not in page
+    paths.report_md.write_text("an earlier report")
+    with pytest.raises(MissingPrerequisiteError):
+        build_report(demo, SETTINGS, paths, facts=unanalysed)
+    assert paths.report_md.read_text() == "an earlier report"
 
 
 def test_pending_requests_need_partial(tmp_path: Path) -> None:

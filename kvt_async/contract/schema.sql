@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS session_ends (       -- a session without a row here 
     session_id TEXT PRIMARY KEY REFERENCES sessions,  -- the invocation
     ended_at   TEXT NOT NULL,  -- UTC
     exit_code  INTEGER NOT NULL,  -- 0..5 or 130
-    reason     TEXT NOT NULL                    -- finished | interrupted | server | failures | refused | bug
+    reason     TEXT NOT NULL                    -- finished | interrupted | server | failures | refused | local | bug
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS datasets (           -- what was sampled, counted and asked

@@ -334,7 +334,7 @@ def test_analysis_waits_for_a_writer_that_holds_the_database(experiment, monkeyp
         if len(waits) == 3:
             writer.execute("ROLLBACK")
 
-    monkeypatch.setattr("analyzer.derived.time.sleep", release_on_the_third_wait)
+    monkeypatch.setattr("kvt_async.contract.waiting.time.sleep", release_on_the_third_wait)
     assert analyze(conn, settings).recomputed
     assert len(waits) == 3
     writer.close()

@@ -206,7 +206,7 @@ def test_a_sweep_with_few_file_descriptors_gives_nothing_up(tmp_path: Path, file
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
-    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(48)]
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(58)]
     try:
         with served(killer(delay_s=0.05)) as url:
             settings = settings_for(

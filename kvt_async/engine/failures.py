@@ -10,6 +10,9 @@ from typing import Any
 
 from kvt_async.records import Json
 
+PLAIN_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
+PLAIN_OBJECTS = (None, "chat.completion.chunk", "text_completion")  # a server may put a list here: nothing is hashed
+"""An event of these fields and kinds alone, as the usage that ends a reply, tells no failure: none is looked for."""
 _FAILED = re.compile(r"error|exception|fail|abort|cancel|fault|traceback|^err(?:no|msg|code|[^a-z]|$)", re.IGNORECASE)
 _WELL = frozenset({"", "0", "200", "ok", "success", "succeeded", "none", "null", "false"})
 _CODES = ("code", "status_code", "statusCode", "status", "http_status", "httpStatus", "http_code")

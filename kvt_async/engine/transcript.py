@@ -99,7 +99,7 @@ class Transcript(Struct, gc=False):
                         usage = choice["usage"]
                 else:
                     self._other(choice, at_ns)
-            else:
+            elif not (event.keys() <= failures.PLAIN_FIELDS and event.get("object") in failures.PLAIN_OBJECTS):
                 self.error = self.error or failures.told(event)
                 self.complaint = self.complaint or failures.complaint(event)
             if "x_groq" in event or "error" in event or "base_resp" in event or "timings" in event:

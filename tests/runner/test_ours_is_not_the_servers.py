@@ -223,8 +223,9 @@ def test_a_sweep_with_few_file_descriptors_gives_nothing_up(tmp_path: Path, file
         for descriptor in held:
             os.close(descriptor)
     assert "Traceback" not in ended.stderr
-    assert f"{files} files" in ended.stderr
-    assert "ulimit" in ended.stderr
+    if ended.returncode == 3:
+        assert f"{files} files" in ended.stderr
+        assert "ulimit" in ended.stderr
     if files == 64:
         assert ended.returncode == 3
     else:

@@ -46,7 +46,8 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LEAST_BYTES = 1 << 16  # with less, not even a -shm can be made
 _NAMED = 8  # damaged tables that are named
 opened: dict[Path, tuple[int, int]] = {}
-"""Databases that this process opened (and their device and inode): what went wrong in one is looked for there."""
+"""Databases that this process opened, by their path without links, with device and inode: what went wrong in one is
+looked for there."""
 
 
 def store_error(db: Path, error: Exception) -> StoreError:

@@ -136,7 +136,7 @@ def connect_for_writing(db: Path) -> sqlite3.Connection:
         make_private(db)
         _look_first(db)
         conn = sqlite3.connect(db, timeout=SLICE_MS / 1000, isolation_level=None)
-        opened[db] = _identity(db)
+        opened[db.resolve()] = _identity(db)
         try:
             version = patiently(db, lambda: _version(conn))
             if version not in (0, SCHEMA_VERSION):
@@ -182,7 +182,7 @@ def connect_for_reading(
         conn = sqlite3.connect(
             uri, uri=True, timeout=SLICE_MS / 1000, isolation_level=None, check_same_thread=check_same_thread
         )
-        opened[db] = _identity(db)
+        opened[db.resolve()] = _identity(db)
         try:
             version = patiently(db, lambda: _version(conn))
             if version == 0:
@@ -219,9 +219,10 @@ def check_sqlite() -> None:
 
 
 def _look_first(db: Path, *, immutable: bool = False) -> None:
-    """Refuse what isn't ours. Only before this process has a connection to the file, and never later: POSIX drops every
-    lock that a process has on a file when it closes any handle on it, SQLite's among them."""
-    if db not in opened or opened[db] != _identity(db):
+    """Refuse what isn't ours. Only before this process has a connection to the file, and never later, whatever path
+    names it: POSIX drops every lock that a process has on a file when it closes any handle on it, SQLite's among them,
+    and another program that closes the database then removes the WAL under our writer."""
+    if opened.get(db.resolve()) != _identity(db):
         patiently(db, lambda: refuse_others(db, DAMAGE_LOOKED_FOR_BYTES, immutable=immutable))
 
 

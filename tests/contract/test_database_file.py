@@ -90,11 +90,17 @@ def test_a_database_from_before_the_application_id_is_known_by_its_tables(db: Pa
         assert conn.execute("SELECT count(*) FROM examples").fetchone() == (400,)
 
 
-def test_opening_a_database_again_drops_no_lock_of_its_first_connection(db: Path) -> None:
+@pytest.mark.parametrize("first_named", ["absolute", "relative", "link"])
+def test_opening_a_database_again_drops_no_lock_of_its_first_connection(
+    db: Path, first_named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the locks another process takes itself for the last one, and its close deletes the log in use."""
+    monkeypatch.chdir(db.parent)
+    (db.parent / "linked").symlink_to(db.parent, target_is_directory=True)
+    names = {"absolute": db, "relative": Path(db.name), "link": db.parent / "linked" / db.name}
     elsewhere = [sys.executable, "-c", "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
                  "c.execute('SELECT count(*) FROM runs').fetchone(); c.close()", str(db)]  # fmt: skip
-    with closing(connect_for_writing(db)) as first:
+    with closing(connect_for_writing(names[first_named])) as first:
         first.execute("INSERT INTO datasets VALUES ('e','jsonl','t','tok','sha',NULL,'f1','{}','{}')")
         for opening in OPENINGS:
             opening(db).close()

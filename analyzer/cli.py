@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kvt_async.contract.cli_options import (
+from kvt_async.contract.command_line.options import (
     ConfigOption,
     JsonOption,
     OverrideOption,
@@ -16,8 +16,8 @@ from kvt_async.contract.cli_options import (
     run_app,
     settings_from,
 )
+from kvt_async.contract.command_line.run_folder import database_of
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.run_folder import database_of
 from kvt_async.contract.visible import visible
 
 app = typer.Typer(
@@ -59,7 +59,7 @@ def score(
 
     Example: kvt score -c demo
     """
-    from analyzer.pipeline import score_stage
+    from analyzer.stages import score_stage
 
     settings = settings_from(config, override, print_config, place)
     _print(score_stage(settings, run_id=run_id, recompute=recompute), quiet, as_json)
@@ -81,7 +81,7 @@ def analyze(
 
     Example: kvt analyze -c demo
     """
-    from analyzer.pipeline import analyze_stage
+    from analyzer.stages import analyze_stage
 
     settings = settings_from(config, override, print_config, place)
     _print(analyze_stage(settings, run_id=run_id, partial=partial, recompute=recompute), quiet, as_json)
@@ -102,7 +102,7 @@ def report(
 
     Example: kvt report -c demo
     """
-    from analyzer.pipeline import report_stage
+    from analyzer.stages import report_stage
 
     _print(
         report_stage(settings_from(config, override, print_config, place), partial=partial, recompute=recompute),
@@ -127,7 +127,7 @@ def all_stages(
 
     Example: kvt all -c demo
     """
-    from analyzer.pipeline import every_stage
+    from analyzer.stages import every_stage
 
     settings = settings_from(config, override, print_config, place)
     facts = every_stage(settings, run_id=run_id, partial=partial, recompute=recompute)
@@ -149,8 +149,8 @@ def verify(
 
     Example: kvt verify -c demo
     """
-    from analyzer.pipeline import verify_stage
-    from analyzer.verified import verified
+    from analyzer.stages import verify_stage
+    from analyzer.verify.findings import verified
 
     say = _progress(quiet or as_json)
     if place is not None and config is None and not print_config:  # what is checked needs no config
@@ -174,7 +174,7 @@ def check(
 
     Example: kvt check -c sanity
     """
-    from analyzer.pipeline import check_stage
+    from analyzer.stages import check_stage
 
     facts = check_stage(settings_from(config, override, print_config, place))
     _print(facts, quiet, as_json)
@@ -202,7 +202,7 @@ def show(
 
     Example: kvt show runs/demo retrieval-00042
     """
-    from analyzer.pipeline import show_stage
+    from analyzer.stages import show_stage
 
     place, example_id = _place_and(words, "EXAMPLE_ID")
     facts = show_stage(
@@ -224,7 +224,7 @@ def compare(
 
     Example: kvt compare runs/model_a runs/model_b
     """
-    from analyzer.pipeline import compare_stage
+    from analyzer.stages import compare_stage
 
     _print(compare_stage(group_a, group_b, allow_drift=allow_drift), False, as_json)
 
@@ -250,7 +250,7 @@ def plan(
 
     Example: kvt plan -c submission --measured runs/demo
     """
-    from analyzer.pipeline import plan_stage
+    from analyzer.stages import plan_stage
 
     settings = settings_from(config, override, print_config, place)
     _print(plan_stage(settings, flip_rate=flip_rate, measured=measured), False, as_json)
@@ -277,7 +277,7 @@ def export(
 
     Example: kvt export runs/demo outcomes.csv
     """
-    from analyzer.pipeline import export_stage
+    from analyzer.stages import export_stage
 
     place, out = _place_and(words, "OUT", needed=True)
     _print(export_stage(settings_from(config, override, place=place), Path(out or ""), exact=exact), False, as_json)

@@ -9,8 +9,8 @@ import typer
 
 from analyzer.cli import app as analyzer_app
 from kvt_async.bench.cli import app as bench_app
-from kvt_async.contract.cli_help import Command, Sections
-from kvt_async.contract.cli_options import (
+from kvt_async.contract.command_line.help_order import Command, Sections
+from kvt_async.contract.command_line.options import (
     ConfigOption,
     JsonOption,
     OverrideOption,
@@ -142,7 +142,7 @@ def prepare(
 
     Example: kvt prepare -c configs/experiments/sanity.yaml
     """
-    from kvt_async.run.sweep import prepare_group
+    from kvt_async.sweep.sweep import prepare_group
 
     settings = settings_from(config, override, print_config)
     facts = prepare_group(settings, force=force, quiet=quiet or as_json)
@@ -200,7 +200,7 @@ def sweep(
 
 
 def _sweep(args: dict[str, Any], *, prepare_first: bool) -> None:
-    from kvt_async.run.sweep import Options, execute
+    from kvt_async.sweep.sweep import Options, execute
 
     settings = settings_from(args["config"], args["override"], args["print_config"])
     names = ("limit", "retry_failed", "force", "allow_dead_knob", "dry_run", "quiet", "as_json")
@@ -223,7 +223,7 @@ def status(
 
     Example: kvt status -c demo --watch
     """
-    from kvt_async.bench.status import show_status
+    from kvt_async.bench.bench_status import show_status
 
     raise typer.Exit(show_status(settings_from(config, override, print_config, place), watch=watch, as_json=as_json))
 

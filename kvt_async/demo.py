@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kvt_async.contract import screen
-from kvt_async.contract.cli_options import find_config
+from kvt_async.contract.command_line import masked_output
+from kvt_async.contract.command_line.options import find_config
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.load import known_secrets, load_settings
 from kvt_async.records import Json
@@ -24,14 +24,14 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> tuple
     The answer is empty when the sweep stopped early. Run again, it sends nothing that is answered already, and starts
     no server when nothing is left to send.
     """
-    from analyzer.pipeline import every_stage
-    from kvt_async.run.status import is_complete, status
-    from kvt_async.run.sweep import Options, execute
+    from analyzer.stages import every_stage
+    from kvt_async.sweep.group_status import is_complete, status
+    from kvt_async.sweep.sweep import Options, execute
 
     began = time.monotonic()
     path = find_config(config)
     settings = load_settings(path, overrides)
-    screen.hide(known_secrets(settings))
+    masked_output.hide(known_secrets(settings))
     say = (lambda _: None) if quiet else print
     if is_complete(settings):
         say(f"everything of {settings.experiment.exp_group_id} is answered already; analysing")

@@ -5,8 +5,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kvt_async.contract.errors import ConfigError, GuardError, MissingPrerequisiteError
+from kvt_async.contract.formulas.model_config import token_bytes_of
 from kvt_async.contract.load import secret
-from kvt_async.contract.model_config import token_bytes_of
 from kvt_async.contract.paths import data_path, manifest_path, run_paths
 from kvt_async.contract.settings import Engine, Settings
 
@@ -15,8 +15,8 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
     """Everything that can be checked before the first request; raises ConfigError, deep: GuardError on disparity."""
     from kvt_async.data.identity import dataset_id as dataset_id_of
     from kvt_async.data.prepare import check_data
-    from kvt_async.run.levels import NO_BASELINE
-    from kvt_async.run.sweep import checked_levels
+    from kvt_async.sweep.sweep import checked_levels
+    from kvt_async.ways.levels import NO_BASELINE
 
     check_data(settings)
     if settings.dataset.path is not None and not data_path(settings.dataset.path).exists():

@@ -19,11 +19,11 @@ import calibrate_units
 import numpy as np
 from simulated import ALPHA, MARGIN, Row, Truth, answers, error, rate_of, simulate
 
-from analyzer.aggregate import accuracy_interval, bin_weights
-from analyzer.bootstrap import Columns, percentile_interval, resample_means
-from analyzer.curve import half_loss
-from analyzer.looks import FOCUS, look
-from analyzer.transition import BudgetTest, Claims, Grid, against_full, claims
+from analyzer.stats.bootstrap import Columns, percentile_interval, resample_means
+from analyzer.stats.half_loss import half_loss
+from analyzer.stats.interim import FOCUS, look
+from analyzer.stats.transition import BudgetTest, Claims, Grid, against_full, claims
+from analyzer.summarise.bin_stats import accuracy_interval, bin_weights
 from kvt_async.data.focus import BinState, allot, spread_of, together
 
 

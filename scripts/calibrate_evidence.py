@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.bounds import Units
-from analyzer.served import sign_p
+from analyzer.read.drift import sign_p
+from analyzer.stats.paired_tests import Units
 
 MARGIN, LEVEL, SEED = 0.05, 0.025, 7
 BUDGETS = (0.8, 0.5)

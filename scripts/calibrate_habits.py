@@ -10,8 +10,8 @@ import argparse
 import numpy as np
 from simulated import MARGIN, Truth, answers, simulate
 
-from analyzer.bootstrap import Columns, percentile_interval, resample_means
-from analyzer.transition import step_drop
+from analyzer.stats.bootstrap import Columns, percentile_interval, resample_means
+from analyzer.stats.transition import step_drop
 
 RESAMPLES = 1000
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from simulated import ALPHA, MARGIN, Flips, Floats, Ints, Row, covered, error
 
-from analyzer.analyze import resample
-from analyzer.bootstrap import Columns, resample_means
-from analyzer.compare_series import holm
-from analyzer.control import noise
-from analyzer.curve import half_loss
-from analyzer.layout import Layout
-from analyzer.plan import Chances
-from analyzer.series import SeriesBin, cliff, summary_row
-from analyzer.transition import Grid, against_full, claims, pairs_needed
-from analyzer.transition import forecast as forecast_of
+from analyzer.stats.bootstrap import Columns, resample_means
+from analyzer.stats.compare_series import holm
+from analyzer.stats.half_loss import half_loss
+from analyzer.stats.noise import noise
+from analyzer.stats.sample_layout import Layout
+from analyzer.stats.transition import Grid, against_full, claims, pairs_needed
+from analyzer.stats.transition import forecast as forecast_of
+from analyzer.summarise.analyze import resample
+from analyzer.summarise.series_summary import SeriesBin, cliff, summary_row
+from analyzer.verbs.power import Chances
 
 RESAMPLES = 400
 MANY = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)

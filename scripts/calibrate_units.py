@@ -9,9 +9,9 @@ from statistics import NormalDist
 import numpy as np
 from simulated import ALPHA, MARGIN, Flips, Floats, Ints, Row, covered, error
 
-from analyzer.aggregate import accuracy_interval, bin_weights
-from analyzer.floor import Floors, headroom, partners
-from analyzer.transition import Grid, against_full
+from analyzer.stats.transition import Grid, against_full
+from analyzer.summarise.bin_stats import accuracy_interval, bin_weights
+from analyzer.summarise.guessing_floor import Floors, headroom, partners
 
 
 def _safe(score: dict[str, Floats], bin_idx: Ints, cluster: Ints, failed: dict[str, np.ndarray] | None = None) -> bool:

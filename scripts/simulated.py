@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.transition import Grid
+from analyzer.stats.transition import Grid
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

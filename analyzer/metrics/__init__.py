@@ -1,6 +1,6 @@
 """Metrics by name. A metric is a pure function (prediction, golds, example) -> score in [0, 1], or a column rule.
 
-`em` and `f1` are computed for every outcome over whole columns (text.py) and need no function call per row; the
+`em` and `f1` are computed for every outcome over whole columns (fast/overlap.py) and need no function call per row; the
 others here score one answer against its golds, best over golds where the task's official script does so.
 `format_ok` of a metric says whether an answer has the form the task asks for (a number, a class name, ...); metrics
 without a form have none, and then no answer is a FORMAT_ERROR.
@@ -52,7 +52,7 @@ def metric(
 
 def find(name: str) -> Metric | None:
     """The metric of that name; None for `em` and `f1`, which are column rules. ConfigError for an unknown name."""
-    from analyzer.metrics import choice, code, letter, qa, squad, summary  # noqa: F401  (importing registers)
+    from analyzer.metrics import choice, code, letter, qa, rouge, squad  # noqa: F401  (importing registers)
 
     if name in COLUMN_METRICS:
         return None

@@ -1,4 +1,4 @@
-"""The normal form of a short answer, for `em` and `f1`. Pure, one text at a time; text.py has the same for columns.
+"""The normal form of a short answer, for `em` and `f1`. Pure, one text at a time; overlap.py has the same for columns.
 
 Lower case, composed Unicode, no punctuation, single spaces. Punctuation that carries the value stays: signs, decimal
 points, fractions, times, ranges, comparisons, per cent and money (`5 €` is `€5`), the marks of `C++`,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from analyzer.metrics import Meta, best_of, metric
-from analyzer.metrics.words import chinese_tokens, english_tokens
+from analyzer.metrics.word_lists import chinese_tokens, english_tokens
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from analyzer.metrics import Meta, find
 from analyzer.metrics.normal import normalise, token_f1
-from kvt_async.contract.reasoning import has_reasoning, strip_reasoning
+from kvt_async.contract.formulas.reasoning import has_reasoning, strip_reasoning
 
 Score = Callable[[str, Sequence[str], Meta], float]
 """(answer, golds, the example's meta) -> score in [0, 1]."""

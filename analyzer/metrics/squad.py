@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from analyzer.metrics import Meta, metric
 from analyzer.metrics.normal import token_f1
-from analyzer.metrics.words import english_tokens
+from analyzer.metrics.word_lists import english_tokens
 
 
 @metric("squad_em")

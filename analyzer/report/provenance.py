@@ -4,9 +4,9 @@ import json
 from itertools import pairwise
 from typing import Any
 
-from analyzer.report.facts import Facts
-from analyzer.report.tables import Table
-from analyzer.report.wording import NOTHING, count
+from analyzer.report.report_tables import Table
+from analyzer.results.number_format import NOTHING, count
+from analyzer.results.results import Facts
 
 
 def contract(facts: Facts) -> Table:

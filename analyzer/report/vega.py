@@ -16,7 +16,7 @@ def vega() -> str:
     """
     import vl_convert
 
-    from analyzer.charts_style import vegalite_version
+    from analyzer.charts.style import vegalite_version
 
     kept = user_cache() / f"vega-{vegalite_version()}-{metadata.version('vl-convert-python')}.js"
     with suppress(OSError, UnicodeDecodeError):

@@ -8,7 +8,7 @@ rates, or two servers, meet the same bursts.
 import numpy as np
 from numpy.typing import NDArray
 
-from kvt_async.bench.loads import Load
+from kvt_async.bench.load_steps import Load
 
 _BLOCK = 4096
 

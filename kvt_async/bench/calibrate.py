@@ -4,15 +4,15 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from kvt_async.bench import calibration
-from kvt_async.bench.figures import Figures, stage_figures
+from kvt_async.bench import client_ceiling
+from kvt_async.bench.bench import Options, execute
 from kvt_async.bench.null_server import null_server
-from kvt_async.bench.run import Options, execute
+from kvt_async.bench.stage_figures import Figures, stage_figures
 from kvt_async.clock import utc_now
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
-from kvt_async.run.health import CLEAN
+from kvt_async.session.client_health import CLEAN
 from kvt_async.store.reader import Reader
 
 GAP_MS = 20  # between the events of a stream: 50 tokens a second
@@ -62,7 +62,7 @@ def calibrate(settings: Settings, say: Callable[[str], None], *, seconds: float 
         "loop": settings.engine.loop,
         "measured_at": utc_now(),
     }
-    say(f"kept in {calibration.keep(settings, ceilings)}")
+    say(f"kept in {client_ceiling.keep(settings, ceilings)}")
     return ceilings
 
 

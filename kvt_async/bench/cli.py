@@ -5,8 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from kvt_async.bench import rivals
-from kvt_async.contract.cli_options import ConfigOption, JsonOption, OverrideOption, PrintConfigOption, QuietOption
+from kvt_async.bench import rival_keys
+from kvt_async.contract.command_line.options import (
+    ConfigOption,
+    JsonOption,
+    OverrideOption,
+    PrintConfigOption,
+    QuietOption,
+)
 from kvt_async.contract.errors import CheckFailedError, ConfigError, FailuresStandError, KvtError
 
 app = typer.Typer(
@@ -77,10 +83,10 @@ def bench(
               levels=levels or None),
         *(_objective(text) for text in slo or []),
     ]  # fmt: skip
-    settings = _settings(config, rivals.settled([*(override or []), *options]), print_config)
+    settings = _settings(config, rival_keys.settled([*(override or []), *options]), print_config)
     if requests is not None and duration is not None and not quiet:
         typer.echo("warning: --duration says when a stage ends; --requests is not used beside it", err=True)
-    from kvt_async.bench.run import Options, execute
+    from kvt_async.bench.bench import Options, execute
 
     report = execute(settings, Options(force, allow_dead_knob, dry_run, quiet, as_json))
     answer, lines = report.as_json(), report.lines()
@@ -112,11 +118,11 @@ def calibrate(
 
     Example: kvt bench calibrate --fresh
     """
-    from kvt_async.bench import calibration
+    from kvt_async.bench import client_ceiling
     from kvt_async.bench.calibrate import calibrate as measure
 
     settings = _settings(config, override or [], False)
-    known = None if fresh else calibration.cached(settings)
+    known = None if fresh else client_ceiling.cached(settings)
     say = (lambda _: None) if quiet or as_json else (lambda line: typer.echo(line, err=True))
     found = known if known is not None else measure(settings, say)
     floor = found["ttft_floor_ms"]
@@ -161,7 +167,7 @@ def compare(
     """
     from importlib import import_module
 
-    found: dict[str, Any] = import_module("analyzer.bench.compare").compare(a, b)
+    found: dict[str, Any] = import_module("analyzer.bench.comparison").compare(a, b)
     lines = found.pop("lines", [])
     _answer(found, as_json, lines)
 
@@ -178,7 +184,7 @@ def _analysis(settings: Any, as_tool: str | None, asked: dict[str, float] | None
     """The analyzer's answer; it is loaded here, after everything has been sent. `asked`: objectives to judge by."""
     from importlib import import_module
 
-    stages: dict[str, Any] = import_module("analyzer.bench.pipeline").bench_stages(
+    stages: dict[str, Any] = import_module("analyzer.bench.bench_analysis").bench_stages(
         settings, as_tool=as_tool, asked=asked
     )
     return stages
@@ -186,12 +192,12 @@ def _analysis(settings: Any, as_tool: str | None, asked: dict[str, float] | None
 
 def _settings(config: str | None, overrides: list[str], print_config: bool) -> Any:
     """As every command's, but a bench needs no config: the defaults and a load will do."""
-    from kvt_async.contract import screen
-    from kvt_async.contract.cli_options import find_config
+    from kvt_async.contract.command_line import masked_output
+    from kvt_async.contract.command_line.options import find_config
     from kvt_async.contract.load import dump_yaml, known_secrets, load_settings
 
     settings = load_settings(None if config is None else find_config(config), overrides)
-    screen.hide(known_secrets(settings))
+    masked_output.hide(known_secrets(settings))
     if print_config:
         typer.echo(dump_yaml(settings), nl=False)
         raise typer.Exit(0)

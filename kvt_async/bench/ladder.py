@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kvt_async.bench.figures import Figures
-from kvt_async.bench.loads import Load, load_of
+from kvt_async.bench.load_steps import Load, load_of
+from kvt_async.bench.stage_figures import Figures
 from kvt_async.contract.bench_settings import Bench
-from kvt_async.contract.throughput import FALSE_LADDERS, Throughput, growth_bounds
+from kvt_async.contract.formulas.throughput import FALSE_LADDERS, Throughput, growth_bounds
 
 Purpose = Literal["single", "list", "auto", "search"]
 

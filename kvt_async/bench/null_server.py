@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A server that does nothing but answer.")
     parser.add_argument("--port", type=int, default=0)
     arguments = parser.parse_args()
-    from kvt_async.engine.ours import raise_file_limit
+    from kvt_async.engine.transport.local_lacks import raise_file_limit
 
     raise_file_limit()
     asyncio.run(serve(arguments.port))

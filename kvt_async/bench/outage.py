@@ -1,7 +1,7 @@
 """When a bench stops because the server is gone. A failure is an outcome: nothing is tried again behind its back."""
 
 from kvt_async.contract.settings import Retry
-from kvt_async.engine.breaker import Breaker
+from kvt_async.engine.send.breaker import Breaker
 
 OUTAGE_S = 3.0
 FAILURES = 5

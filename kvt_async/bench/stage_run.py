@@ -9,23 +9,23 @@ from itertools import chain
 
 import orjson
 
-from kvt_async.bench.jobs import BLOCK, Bodies, Maker, Planned
+from kvt_async.bench.bench_progress import View
+from kvt_async.bench.prepared_requests import BLOCK, Bodies, Maker, Planned
 from kvt_async.bench.scrape import Sampler, metrics_urls
-from kvt_async.bench.stages import Left, Stage
-from kvt_async.bench.view import View
-from kvt_async.bench.window import Job, Tally, Window
+from kvt_async.bench.sending_window import Job, Tally, Window
+from kvt_async.bench.stage import Left, Stage
 from kvt_async.bench.workload import Workload
 from kvt_async.clock import utc_now
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json
-from kvt_async.run.health import Health
-from kvt_async.run.interrupts import Interrupts
-from kvt_async.run.live import beside
-from kvt_async.run.log import RunLog
-from kvt_async.run.pipeline import first_error
-from kvt_async.store.rows import Row, rows_of_give_ups
+from kvt_async.session.client_health import Health
+from kvt_async.session.interrupts import Interrupts
+from kvt_async.session.run_log import RunLog
+from kvt_async.store.columns import Row, rows_of_give_ups
 from kvt_async.store.writer import Writer
+from kvt_async.sweep.pipeline import first_error
+from kvt_async.sweep.server_session import beside
 
 LEAD_NS = 50_000_000  # open loop: between the window's row on disk and the first instant of its schedule
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kvt_async.bench import lengths
-from kvt_async.bench.sources import Item, read_jsonl, read_manifest
-from kvt_async.bench.texts import TextMaker
+from kvt_async.bench import length_draws
+from kvt_async.bench.exact_texts import TextMaker
+from kvt_async.bench.prompt_files import Item, read_jsonl, read_manifest
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.settings import Settings
 from kvt_async.data.tokens import Tokenizer, load_tokenizer
@@ -80,7 +80,7 @@ class Synthetic:
     def mean_output_tokens(self) -> float:
         output = self._bench.workload.output_tokens
         assert output is not None
-        return lengths.mean(output)
+        return length_draws.mean(output)
 
     def prompts(self, places: Sequence[Place]) -> list[Prompt]:
         bench, work = self._bench, self._bench.workload
@@ -93,9 +93,9 @@ class Synthetic:
             if groups is not None:
                 head = self._prefix(root, place.seq % groups)
             key = (bench.seed, place.repeat, place.seq)
-            tokens = lengths.draw(work.input_tokens, (*key, _INPUT)) + work.prefix.tokens
+            tokens = length_draws.draw(work.input_tokens, (*key, _INPUT)) + work.prefix.tokens
             wanted.append((head, tokens, f"{root}:{place.seq}"))
-            outputs.append(lengths.draw(work.output_tokens, (*key, _OUTPUT)))
+            outputs.append(length_draws.draw(work.output_tokens, (*key, _OUTPUT)))
         texts = self._maker.exact(wanted)
         return [
             Prompt(self._maker.messages(text), ask[1], out, place.seq % groups if groups is not None else None)
@@ -137,7 +137,7 @@ class FromFile:
 
     def mean_output_tokens(self) -> float:
         if self._bench.workload.output_tokens is not None:
-            return lengths.mean(self._bench.workload.output_tokens)
+            return length_draws.mean(self._bench.workload.output_tokens)
         return float(np.mean([self._own_output(item) for item in self._items[:1000]]))
 
     def prompts(self, places: Sequence[Place]) -> list[Prompt]:
@@ -148,7 +148,7 @@ class FromFile:
         for item, n, place in zip(items, counts, places, strict=True):
             asked = bench.workload.output_tokens
             key = (bench.seed, place.repeat, place.seq, _OUTPUT)
-            out = lengths.draw(asked, key) if asked is not None else self._own_output(item)
+            out = length_draws.draw(asked, key) if asked is not None else self._own_output(item)
             found.append(Prompt(item.messages, n, out, None, item.context_chars))
         return found
 

@@ -203,7 +203,7 @@ CREATE TABLE IF NOT EXISTS telemetry (          -- marks of one attempt: monoton
     n_events           INTEGER,  -- complete SSE events
     n_text_chunks      INTEGER,                 -- non-empty deltas: text, reasoning, tool calls
     bytes_received     INTEGER,  -- of the reply's body
-    chunks             BLOB,                    -- per text chunk: us since the one before, size in chars: contract/chunks.py
+    chunks             BLOB,                    -- per text chunk: us since the one before, size in chars: formulas/chunk_encoding.py
     prompt_tokens      INTEGER,                 -- from usage
     completion_tokens  INTEGER,                 -- from usage, reasoning included; NULL: unknown, or belied by the reply
     cached_tokens      INTEGER,                 -- from usage: prompt tokens served from a prefix cache
@@ -279,7 +279,7 @@ CREATE TABLE IF NOT EXISTS bench_stages (       -- what a stage was to do; writt
     salt             TEXT,                      -- head of every prompt's own salt; NULL: prompts are equal over stages
     workload_json    TEXT NOT NULL,             -- bench.workload as used: kind, lengths, prefixes, source and its SHA-256
     slo_json         TEXT NOT NULL,             -- {ttft_p99_ms: 500, ...}; {}: none
-    calibration_json TEXT,                      -- the client's ceilings as known then: see kvt_async/bench/calibration.py
+    calibration_json TEXT,                      -- the client's ceilings as known then: see kvt_async/bench/client_ceiling.py
     plan_json        TEXT NOT NULL,             -- everything else of the plan: stop rules, body fields, transport, share of ceiling
     created_at       TEXT NOT NULL  -- when written, UTC
 ) STRICT;

@@ -15,7 +15,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.reasoning import left_open
+from kvt_async.contract.formulas.reasoning import left_open
 
 CONFIG_NAME = "tokenizer_config.json"
 TEMPLATE_NAME = "chat_template.jinja"

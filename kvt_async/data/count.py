@@ -4,14 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.prompt import messages_sha256
-from kvt_async.data.prompt import (
-    PromptRule,
-    context_sha256,
-    cut_context,
-    is_templated,
-    served_text,
-)
+from kvt_async.contract.formulas.prompt_text import messages_sha256
+from kvt_async.data.example_prompt import PromptRule, context_sha256, cut_context, is_templated, served_text
 from kvt_async.data.sources.source import Row
 from kvt_async.data.spool import Counted
 from kvt_async.data.tokens import Tokenizer

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.files import sweep
+from kvt_async.contract.formulas.prompt_text import check_template
 from kvt_async.contract.paths import manifest_path, run_paths
-from kvt_async.contract.prompt import check_template
 from kvt_async.contract.settings import Settings
-from kvt_async.data.build import Ingredients, Progress, Tally, grow_manifest, make_manifest
+from kvt_async.data.example_prompt import NOT_CONTRACT, prompt_rule
 from kvt_async.data.focus import BinState, allot, read_look
 from kvt_async.data.identity import dataset_id, selection_rule
 from kvt_async.data.manifest import ManifestHead, read_head
-from kvt_async.data.prompt import NOT_CONTRACT, prompt_rule
+from kvt_async.data.manifest_builder import Ingredients, Progress, Tally, grow_manifest, make_manifest
 from kvt_async.data.sources import check_metric, check_source, open_source
 from kvt_async.data.tokens import Tokenizer, check_tokenizer, load_tokenizer
 

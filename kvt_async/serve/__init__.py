@@ -52,6 +52,6 @@ def launch(
 
     Raises ConfigError, and MissingPrerequisiteError where the kvpress backend's libraries aren't installed.
     """
-    from kvt_async.serve.server import serve
+    from kvt_async.serve.process import serve
 
     serve(host, port, model_dir=model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, kvpress=kvpress)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kvt_async.contract.errors import KvtError
 from kvt_async.serve import chosen_backend
-from kvt_async.serve.server import serve
+from kvt_async.serve.process import serve
 
 
 def main() -> int:

@@ -12,8 +12,8 @@ import orjson
 
 from kvt_async.serve.api_errors import ApiError, shown
 from kvt_async.serve.catalogue import Catalogue
-from kvt_async.serve.chat import Message
 from kvt_async.serve.kv_request import KvRequest, parse_kv
+from kvt_async.serve.prompt_format import Message
 from kvt_async.serve.sampling import Sampling
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for /v1/completions; chat goes on to the end of the context window

@@ -18,12 +18,12 @@ from kvt_async.serve.access import Access
 from kvt_async.serve.api_errors import ApiError, shown
 from kvt_async.serve.api_request import ApiRequest, parse_request
 from kvt_async.serve.backend import Backend
-from kvt_async.serve.chat import context_tokens, prompt_context_end
 from kvt_async.serve.engine import Engine
-from kvt_async.serve.metrics import CONTENT_TYPE
 from kvt_async.serve.observed import ServerMetrics
+from kvt_async.serve.prometheus import CONTENT_TYPE
+from kvt_async.serve.prompt_format import context_tokens, prompt_context_end
 from kvt_async.serve.replies import Reply, error_event
-from kvt_async.serve.text import Encoded
+from kvt_async.serve.tokenizer import Encoded
 from kvt_async.serve.weights import REFERENCE_DIR
 from kvt_async.serve.work import Finished, Text, Work
 from kvt_async.serve.worker import BUG, Job, ModelThread, QueueFullError

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from kvt_async.serve.cache import PrefillStore
 from kvt_async.serve.catalogue import Catalogue
-from kvt_async.serve.chat import Message
-from kvt_async.serve.text import Tokenizer
+from kvt_async.serve.prompt_format import Message
+from kvt_async.serve.tokenizer import Tokenizer
 from kvt_async.serve.work import Finished, Text, Work
 
 

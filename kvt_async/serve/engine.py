@@ -9,11 +9,11 @@ from pathlib import Path
 from kvt_async.serve.backend import About
 from kvt_async.serve.cache import KVCache, Prefill, PrefillStore
 from kvt_async.serve.catalogue import Catalogue
-from kvt_async.serve.chat import ChatTemplate
 from kvt_async.serve.kv_request import REFERENCE
 from kvt_async.serve.model import Llama
 from kvt_async.serve.policies import POLICIES, Choice, View
-from kvt_async.serve.text import Tokenizer
+from kvt_async.serve.prompt_format import ChatTemplate
+from kvt_async.serve.tokenizer import Tokenizer
 from kvt_async.serve.weights import F32, Ints
 from kvt_async.serve.work import Finished, Text, Usage, Work, answer
 

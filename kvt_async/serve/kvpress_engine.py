@@ -25,7 +25,7 @@ from kvt_async.serve.catalogue import Catalogue, wrong
 from kvt_async.serve.kvpress_cache import drop_last, even, held_bytes, kept_tokens, last_keys
 from kvt_async.serve.kvpress_model import HubTemplate, HubTokenizer, Loaded, restored
 from kvt_async.serve.kvpress_presses import Presses, moves_keys, needs_attention, seed_of, shortest_prompt
-from kvt_async.serve.text import Tokenizer
+from kvt_async.serve.tokenizer import Tokenizer
 from kvt_async.serve.weights import F32
 from kvt_async.serve.work import Finished, Text, Usage, Work, answer
 

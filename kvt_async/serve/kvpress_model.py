@@ -15,8 +15,8 @@ from typing import Any
 
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.serve.api_errors import ApiError
-from kvt_async.serve.chat import MARK, ChatTemplate, Message
-from kvt_async.serve.text import Tokenizer
+from kvt_async.serve.prompt_format import MARK, ChatTemplate, Message
+from kvt_async.serve.tokenizer import Tokenizer
 
 EXTRA = ("torch", "transformers", "kvpress")
 INSTALL = "pip install 'kvt[kvpress]'   (in a checkout: pip install -e '.[kvpress]')"

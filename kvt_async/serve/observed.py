@@ -3,16 +3,7 @@
 from itertools import pairwise
 
 from kvt_async.serve.backend import Backend
-from kvt_async.serve.metrics import (
-    E2E_BUCKETS,
-    ITL_BUCKETS,
-    TTFT_BUCKETS,
-    Counter,
-    Family,
-    Histogram,
-    Reading,
-    page,
-)
+from kvt_async.serve.prometheus import E2E_BUCKETS, ITL_BUCKETS, TTFT_BUCKETS, Counter, Family, Histogram, Reading, page
 from kvt_async.serve.work import Finished, Usage
 from kvt_async.serve.worker import Job, ModelThread
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from kvt_async.serve.kv_request import KvRequest
 from kvt_async.serve.sampling import Sampling, sampler
-from kvt_async.serve.text import Detokenizer, StopWatch, Tokenizer
+from kvt_async.serve.tokenizer import Detokenizer, StopWatch, Tokenizer
 from kvt_async.serve.weights import F32, Ints
 
 Reason = Literal["stop", "length"]

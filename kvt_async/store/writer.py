@@ -25,7 +25,7 @@ from kvt_async.contract.schema import FACT_TABLES, connect_for_writing
 from kvt_async.contract.secrets import NONE, Secrets
 from kvt_async.contract.storable import storable_text
 from kvt_async.contract.waiting import transaction
-from kvt_async.store.rows import COLUMNS, Row
+from kvt_async.store.columns import COLUMNS, Row
 
 MAX_WAITING_ROWS = 4096  # then `submit` waits for the disk: that is the back-pressure
 WAL_LIMIT_BYTES = 64 * 1024 * 1024

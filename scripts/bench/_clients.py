@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt, Request
 
 Send = Callable[[str, bytes], Awaitable[int]]

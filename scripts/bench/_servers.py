@@ -1,7 +1,7 @@
 """Servers of known speed and the loads of a bench, as arithmetic: many runs at once, none of them takes any time.
 
 Every function works on arrays [runs, requests]. Lengths are in tokens of mean 1, so a request of mean length takes
-`LATENCY` seconds alone. What comes out are `Lives`, the input of kvt_async.contract.throughput.
+`LATENCY` seconds alone. What comes out are `Lives`, the input of kvt_async.contract.formulas.throughput.
 """
 
 import heapq
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kvt_async.contract.lives import Lives
+from kvt_async.contract.formulas.request_lives import Lives
 
 Floats = npt.NDArray[np.float64]
 LATENCY = 2.0

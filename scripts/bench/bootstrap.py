@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from analyzer.analyze import resample
-from analyzer.bootstrap import percentile_interval
-from analyzer.transition import Grid
+from analyzer.stats.bootstrap import percentile_interval
+from analyzer.stats.transition import Grid
+from analyzer.summarise.analyze import resample
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from analyzer.bench.compare import ALPHA, PER_SECOND, TIMES, welch
+from analyzer.bench.comparison import ALPHA, PER_SECOND, TIMES, welch
 
 NOISE = {"10%": (0.1, 0.1), "5% and 30%": (0.05, 0.3), "30%": (0.3, 0.3), "5%": (0.05, 0.05)}
 SKEWED = "gamma 4"

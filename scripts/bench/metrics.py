@@ -27,8 +27,9 @@ import polars as pl
 from _answers import ANSWERS, Answer, chinese_dictionary
 from _loops import LOOPS, Loop
 
-from analyzer.metrics import code, rows, segment, summary, words
-from analyzer.metrics.apply import task_scores
+from analyzer.metrics import chinese_segmenter, code, rouge, word_lists
+from analyzer.metrics.fast import row_scorer
+from analyzer.metrics.fast.task_metric import task_scores
 
 OFFICIAL = {
     "classification_first_line": "classification_score",
@@ -47,8 +48,14 @@ SIZE = 20_000  # examples; each is answered at 3 budgets
 BUDGETS = 3
 METRIC_OF = {"classification_zh": "classification_first_line"}  # the same metric on other classes
 CACHES: tuple[Any, ...] = (
-    *(words.english_tokens, words.chinese_words, words.chinese_tokens),
-    *(words._bare_word, segment._segmenter, summary._sentences, rows._meta, code.matching_characters),
+    *(word_lists.english_tokens, word_lists.chinese_words, word_lists.chinese_tokens),
+    *(
+        word_lists._bare_word,
+        chinese_segmenter._segmenter,
+        rouge._sentences,
+        row_scorer._meta,
+        code.matching_characters,
+    ),
 )
 
 
@@ -91,7 +98,7 @@ def frames(runs: list[list[Answer]]) -> list[pl.DataFrame]:
 def by_kvt(metric: str, given: list[pl.DataFrame], worth_it_s: float) -> Taken:
     for cached in CACHES:
         cached.cache_clear()
-    rows.WORTH_IT_S = worth_it_s
+    row_scorer.WORTH_IT_S = worth_it_s
     return timed(lambda: pl.concat([task_scores(frame, metric)["score"] for frame in given]))
 
 
@@ -132,9 +139,9 @@ def beside(name: str, n: int, official: Path | None) -> None:
     metric, rng = METRIC_OF.get(name, name), random.Random(7)
     examples = [ANSWERS[name](rng) for _ in range(n)]
     runs = [[make() for make in examples] for _ in range(BUDGETS)]
-    given, default = frames(runs), rows.WORTH_IT_S
+    given, default = frames(runs), row_scorer.WORTH_IT_S
     one, several = (least(lambda w=w: by_kvt(metric, given, w)) for w in (inf, default))
-    rows.WORTH_IT_S = default
+    row_scorer.WORTH_IT_S = default
     loop = official_loop(official, name) if official and name in OFFICIAL else LOOPS[name]
     plain = least(lambda: by_loop(loop, runs))
     worst = max(float((taken.scores - plain.scores).abs().max() or 0.0) for taken in (one, several))  # type: ignore[arg-type]
@@ -155,7 +162,7 @@ def main() -> None:
     chinese_dictionary()
     by_kvt("count", frames([[ANSWERS["count"](random.Random(1))()]]), inf)  # threads start once
     what = "official script's function" if asked.official else "plain loop"
-    print(f"{rows.cores()} cores; reference: {what}")
+    print(f"{row_scorer.cores()} cores; reference: {what}")
     print("| metric | answers | reference, µs | kvt, µs | ratio, 1 process | ratio by the clock | max difference |")
     print("|---|---|---|---|---|---|---|")
     for name in asked.only:

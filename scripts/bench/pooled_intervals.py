@@ -1,4 +1,4 @@
-"""How often the interval of a latency (analyzer/bench/pooled.py) holds the true figure, under known truths.
+"""How often the interval of a latency (analyzer/bench/figures/pooled.py) holds the true figure, under known truths.
 
     python scripts/bench/pooled_intervals.py --runs 2000
 
@@ -12,8 +12,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from analyzer.bench.pooled import estimate
-from analyzer.bench.quantiles import LEVELS
+from analyzer.bench.figures.pooled import estimate
+from analyzer.bench.figures.quantiles import LEVELS
 
 SIGMA = 0.5  # of log latency
 TRUTHS = {"independent": (0.0, 0.0), "a queue": (0.9, 0.0), "runs differ": (0.0, 0.1), "both": (0.9, 0.1)}

@@ -128,8 +128,8 @@ def make_database(path: Path, rows: int, *, interleaved: bool) -> None:
 
 
 def stages(folder: Path, names: Sequence[str]) -> None:
-    """The measured process: stages of analyzer/pipeline.py, each with a line of JSON when it is done."""
-    from analyzer import pipeline
+    """The measured process: stages of analyzer/stages.py, each with a line of JSON when it is done."""
+    from analyzer import stages as pipeline
 
     # Nothing but names is set: the experiment's defaults, 10,000 resamples among them.
     given = [f"experiment.exp_group_id={GROUP}", f"output.runs_dir={folder}"]

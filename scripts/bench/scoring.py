@@ -18,10 +18,10 @@ from pathlib import Path
 import polars as pl
 from _loops import overlaps
 
-from analyzer.chunks import ROWS
+from analyzer.metrics.fast.overlap import normalised, overlap_scores
 from analyzer.metrics.normal import normalise
-from analyzer.metrics.text import normalised, overlap_scores
-from analyzer.score import Rules, write_scored
+from analyzer.read.row_portions import ROWS
+from analyzer.scoring.score import Rules, write_scored
 from kvt_async.contract.schema import connect_for_reading, connect_for_writing
 
 _WORDS = "amber basil cedar dahlia ember fern garnet hazel iris juniper kelp linden the a of in 7 1987 Ada New York"

@@ -22,14 +22,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 from _servers import LATENCY, TOKENS, Server, closed_runs, open_runs
 
-from analyzer.bench.distributions import binomial_cdf
-from analyzer.bench.saturation import Zone, keeping_up, plateau
+from analyzer.bench.figures.distributions import binomial_cdf
+from analyzer.bench.figures.saturation import Zone, keeping_up, plateau
 from kvt_async.bench.ladder import Done, broken_rule
-from kvt_async.bench.loads import Load
-from kvt_async.bench.stages import wanted
+from kvt_async.bench.load_steps import Load
+from kvt_async.bench.stage import wanted
 from kvt_async.contract.bench_settings import Bench
-from kvt_async.contract.throughput import Rate, Throughput, closed_loop
-from kvt_async.contract.throughput_open import open_loop
+from kvt_async.contract.formulas.open_loop_throughput import open_loop
+from kvt_async.contract.formulas.throughput import Rate, Throughput, closed_loop
 
 WITHIN, IN_TIME, COVERAGE, FALSE, FOUND = 0.03, 0.99, 0.93, 0.025, 0.90
 ALPHA = 0.05

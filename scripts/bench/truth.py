@@ -20,10 +20,10 @@ from itertools import pairwise
 from _clients import loops, settings_of
 from _server import prompt, serving
 
-from kvt_async.contract.chunks import decode_chunks
-from kvt_async.engine.sender import Sender
+from kvt_async.contract.formulas.chunk_encoding import decode_chunks
+from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt, Marks, Request
-from kvt_async.run.health import Health
+from kvt_async.session.client_health import Health
 
 TTFT_MS = 200
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvt_async.contract.chunks import encode_chunks
+from kvt_async.contract.formulas.chunk_encoding import encode_chunks
 from kvt_async.contract.schema import connect_for_writing
 from tests.analyzer.report_derived import insert
 

@@ -3,8 +3,8 @@
 from dataclasses import fields
 from typing import Any
 
-from analyzer.report import sentences
-from analyzer.report.rows import BinStat, Drop, Verdict
+from analyzer.results import sentences
+from analyzer.results.rows import BinStat, Drop, Verdict
 
 MARGIN = 0.05
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kvt_async.contract.prompt import cluster_sha256, messages_sha256, render
+from kvt_async.contract.formulas.prompt_text import cluster_sha256, messages_sha256, render
 from kvt_async.contract.schema import connect_for_writing
 
 Rate = float | Callable[[str, float, int], float]  # (series, budget, bin_idx) -> probability

@@ -6,10 +6,10 @@ import statistics
 
 import pytest
 
-from analyzer.analyze import analyze
-from analyzer.report.facts import read_facts
-from analyzer.report.story import story
-from analyzer.score import score
+from analyzer.report.answers import story
+from analyzer.results.results import read_facts
+from analyzer.scoring.score import score
+from analyzer.summarise.analyze import analyze
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.schema import DERIVED_TABLES
 

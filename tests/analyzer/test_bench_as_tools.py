@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analyzer.bench.as_tools import as_tool
-from analyzer.bench.facts import REQUESTS
-from analyzer.bench.requests import with_metrics
-from kvt_async.contract.chunks import encode_chunks
+from analyzer.bench.read.request_metrics import with_metrics
+from analyzer.bench.read.stage_facts import REQUESTS
+from analyzer.bench.report.as_tools import as_tool
+from kvt_async.contract.formulas.chunk_encoding import encode_chunks
 
 US = 1000
 PROMPT = 64

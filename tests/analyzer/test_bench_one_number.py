@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from analyzer.bench.compare import compare
-from analyzer.bench.numbers import ms, plain
-from analyzer.bench.pipeline import bench_stages
-from kvt_async.bench.figures import stage_figures
+from analyzer.bench.bench_analysis import bench_stages
+from analyzer.bench.comparison import compare
+from analyzer.bench.report.numbers import ms, plain
+from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.store.reader import Reader
 from tests.analyzer.bench_rows import GROUP, Load, Sent

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.bench.pipeline import bench_stages
+from analyzer.bench.bench_analysis import bench_stages
 from kvt_async.contract.load import load_settings
 from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
 from tests.analyzer.browser import Browser

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analyzer.bench.as_tools import FORMULAS, as_tool
-from analyzer.bench.compare import compare
-from analyzer.bench.facts import requests, stages
-from analyzer.bench.pipeline import bench_stages
-from analyzer.bench.points import Point, points
-from analyzer.bench.requests import with_metrics
-from analyzer.bench.results import result_of
-from analyzer.bench.saturation import highest_within, knee
-from analyzer.made import NAME as MADE
+from analyzer.bench.bench_analysis import bench_stages
+from analyzer.bench.comparison import compare
+from analyzer.bench.figures.points import Point, points
+from analyzer.bench.figures.saturation import highest_within, knee
+from analyzer.bench.figures.stage_results import result_of
+from analyzer.bench.read.request_metrics import with_metrics
+from analyzer.bench.read.stage_facts import requests, stages
+from analyzer.bench.report.as_tools import FORMULAS, as_tool
+from analyzer.store.artifacts import NAME as MADE
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading

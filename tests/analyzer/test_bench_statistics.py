@@ -8,13 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analyzer.bench.distributions import binomial_cdf, binomial_quantile, binomial_sf, clopper_pearson, t_quantile
-from analyzer.bench.quantiles import summarise
-from analyzer.bench.requests import chunk_times
-from analyzer.bench.schedule import dispersion
-from analyzer.bench.slo import MET, MISSED, OPEN, Objective, judge
-from analyzer.bench.spread import quantile_interval, t_interval
-from kvt_async.contract.chunks import encode_chunks
+from analyzer.bench.figures.distributions import (
+    binomial_cdf,
+    binomial_quantile,
+    binomial_sf,
+    clopper_pearson,
+    t_quantile,
+)
+from analyzer.bench.figures.quantiles import summarise
+from analyzer.bench.figures.schedule import dispersion
+from analyzer.bench.figures.slo import MET, MISSED, OPEN, Objective, judge
+from analyzer.bench.figures.spread import quantile_interval, t_interval
+from analyzer.bench.read.request_metrics import chunk_times
+from kvt_async.contract.formulas.chunk_encoding import encode_chunks
 
 
 @given(st.integers(1, 3000), st.floats(0.001, 0.999), st.data())

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.bench.charts import frontier, log_ticks
-from analyzer.bench.facts import stages
-from analyzer.bench.lengths import Lengths, sentence
-from analyzer.bench.pipeline import bench_stages, missed
-from analyzer.bench.points import Point, points
-from analyzer.bench.pooled import estimate
-from analyzer.bench.quantiles import summarise
-from analyzer.bench.results import result_of
-from analyzer.bench.saturation import Zone
-from analyzer.bench.spread import Estimate
-from analyzer.bench.words import kept_words, verdict
-from analyzer.charts_style import PAGE, spec_of
+from analyzer.bench.bench_analysis import bench_stages, missed
+from analyzer.bench.figures.points import Point, points
+from analyzer.bench.figures.pooled import estimate
+from analyzer.bench.figures.quantiles import summarise
+from analyzer.bench.figures.saturation import Zone
+from analyzer.bench.figures.spread import Estimate
+from analyzer.bench.figures.stage_results import result_of
+from analyzer.bench.read.length_check import Lengths, sentence
+from analyzer.bench.read.stage_facts import stages
+from analyzer.bench.report.bench_charts import frontier, log_ticks
+from analyzer.bench.report.verdict_text import kept_words, verdict
+from analyzer.charts.style import PAGE, spec_of
 from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
 from tests.analyzer.test_bench_results import group
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.score import score
+from analyzer.scoring.score import score
 from kvt_async.contract.schema import connect_for_reading
 from tests.analyzer.synthetic import make_db
 
@@ -17,8 +17,8 @@ ANALYZE_AND_REPORT = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from analyzer.analyze import analyze
-from analyzer.report.build import build_report
+from analyzer.summarise.analyze import analyze
+from analyzer.report.page import build_report
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.schema import DERIVED_TABLES, connect_for_reading

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analyzer.bootstrap import Columns, draw_counts, mean_of_bins, percentile_interval, resample_means
+from analyzer.stats.bootstrap import Columns, draw_counts, mean_of_bins, percentile_interval, resample_means
 
 RNG = np.random.default_rng(11)
 
@@ -76,7 +76,7 @@ def test_bins_weigh_equally_and_an_empty_bin_is_left_out():
 
 def test_the_number_of_blas_threads_changes_no_digit():
     code = (
-        "import numpy as np, hashlib; from analyzer.bootstrap import Columns, resample_means;"
+        "import numpy as np, hashlib; from analyzer.stats.bootstrap import Columns, resample_means;"
         "r = np.random.default_rng(3); v = r.random((700, 12));"
         "m = resample_means(Columns(v, np.arange(700)), 800, 1337, 0);"
         "print(hashlib.sha256(np.round(m, 9).tobytes()).hexdigest())"

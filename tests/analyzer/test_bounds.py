@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analyzer.bounds import Units, pairs_needed_without_loss, weighted_exponentials_positive
+from analyzer.stats.paired_tests import Units, pairs_needed_without_loss, weighted_exponentials_positive
 
 DROPS = st.lists(st.sampled_from([-1.0, -0.5, -0.2, 0.0, 0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=40)
 

@@ -14,11 +14,11 @@ import altair as alt
 import pytest
 from altair.utils.schemapi import validate_jsonschema
 
-from analyzer.charts import CHARTS, draw, draw_all
-from analyzer.charts_axis import LABEL_PX, budget_axis
-from analyzer.charts_data import chart_data
-from analyzer.charts_style import DASHES, NARROW, PALETTE, SHAPES, save
-from analyzer.report.facts import Facts, read_facts
+from analyzer.charts.axis import LABEL_PX, budget_axis
+from analyzer.charts.draw import CHARTS, draw, draw_all
+from analyzer.charts.frames import chart_data
+from analyzer.charts.style import DASHES, NARROW, PALETTE, SHAPES, save
+from analyzer.results.results import Facts, read_facts
 from kvt_async.contract.load import load_settings
 from tests.analyzer.report_cases import DEGENERATE, GROUP, SMALL, Rows
 from tests.analyzer.report_rows import write

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from analyzer.analyze import analyze
-from analyzer.bounds import Units
-from analyzer.check import GAIN, check, refuse_failed
-from analyzer.compare import compare
-from analyzer.export import export
-from analyzer.layout import Layout
-from analyzer.pipeline import plan_stage
-from analyzer.plan import Chances, Flips, plan
-from analyzer.score import score
+from analyzer.scoring.score import score
+from analyzer.stages import plan_stage
+from analyzer.stats.paired_tests import Units
+from analyzer.stats.sample_layout import Layout
+from analyzer.summarise.analyze import analyze
+from analyzer.verbs.check import GAIN, check, refuse_failed
+from analyzer.verbs.compare import compare
+from analyzer.verbs.export import export
+from analyzer.verbs.power import Chances, Flips, plan
 from kvt_async.contract.errors import (
     CheckFailedError,
     ConfigError,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.decompose import LABELS, Outcomes, decompose
+from analyzer.stats.decompose import LABELS, Outcomes, decompose
 
 WRONG = LABELS.index("WRONG_ANSWER")
 TIMEOUT = LABELS.index("TIMEOUT")

@@ -5,8 +5,8 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from analyzer.evidence import run_evidence, worst
-from analyzer.tables import Run
+from analyzer.read.budget_evidence import run_evidence, worst
+from analyzer.read.runs import Run
 
 RUN = Run("r", "d", "snapkv", "snapkv", 0.5, "fraction", "question_aware", "body", False, 0, 0)
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer import tables
-from analyzer.analyze import analyze
-from analyzer.floor import Floors, Headroom, headroom, partners
-from analyzer.report.facts import read_facts
-from analyzer.report.story import story
-from analyzer.score import score
-from analyzer.transition import BudgetTest, Grid, claims
-from analyzer.verdicts import verdict
+from analyzer.read import runs
+from analyzer.report.answers import story
+from analyzer.results.results import read_facts
+from analyzer.scoring.score import score
+from analyzer.stats.transition import BudgetTest, Grid, claims
+from analyzer.summarise.analyze import analyze
+from analyzer.summarise.guessing_floor import Floors, Headroom, headroom, partners
+from analyzer.summarise.verdicts import verdict
 
 PLACES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), min_size=1, max_size=40)  # (bin, context)
 
@@ -43,7 +43,7 @@ def test_a_partner_has_another_context_unless_one_holds_over_half_of_the_bin(pla
 
 def changed(conn: sqlite3.Connection, *statements: str) -> None:
     """Facts as another server would have left them; the guards that keep facts from being changed are set aside."""
-    path = tables.path_of(conn)
+    path = runs.path_of(conn)
     with sqlite3.connect(path) as raw:
         guards = raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for (name,) in guards:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from analyzer import pipeline
-from analyzer.made import NAME, once
+from analyzer import stages
+from analyzer.store.artifacts import NAME, once
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
 from tests.analyzer.synthetic import make_db
@@ -79,15 +79,15 @@ def test_a_second_all_writes_nothing_and_a_deleted_plot_comes_back(tmp_path: Pat
     folder = tmp_path / "synthetic"
     make_db(folder / "kv_transition.sqlite", n_bins=2, n_per_bin=10)
     settings = _settings(tmp_path)
-    pipeline.every_stage(settings)
+    stages.every_stage(settings)
     before = _stamps(folder)
     assert {folder / "report.md", folder / "report.html", folder / "plots" / "pareto.png"} <= set(before)
-    assert pipeline.every_stage(settings)["analyze"]["recomputed"] is False
+    assert stages.every_stage(settings)["analyze"]["recomputed"] is False
     assert _stamps(folder) == before
     plot = folder / "plots" / "pareto.svg"
     bytes_before = plot.read_bytes()
     plot.unlink()
-    pipeline.analyze_stage(settings)
+    stages.analyze_stage(settings)
     assert plot.read_bytes() == bytes_before
 
 

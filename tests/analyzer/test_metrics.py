@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.metrics import find, segment, words
-from analyzer.metrics.apply import task_scores
+from analyzer.metrics import chinese_segmenter, find, word_lists
 from analyzer.metrics.code import common_subsequence
+from analyzer.metrics.fast.overlap import overlap_scores
+from analyzer.metrics.fast.task_metric import task_scores
 from analyzer.metrics.normal import normalise, token_f1
-from analyzer.metrics.text import overlap_scores
 from kvt_async.contract.errors import ConfigError
 
 TEXTS = st.text(alphabet=st.sampled_from("aAbB éÉß.,!-_$%^~`'«»¿。、 \t\n\u00a0123"), max_size=40)
@@ -146,7 +146,11 @@ def test_an_unknown_metric_is_a_config_error_that_lists_the_known_ones():
 
 def test_a_metric_whose_package_is_missing_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jieba", None)
-    for cached in (segment._segmenter, words.chinese_words, words.chinese_tokens):  # other tests may have loaded it
+    for cached in (
+        chinese_segmenter._segmenter,
+        word_lists.chinese_words,
+        word_lists.chinese_tokens,
+    ):  # other tests may have loaded it
         cached.cache_clear()
     with pytest.raises(ConfigError, match="jieba") as caught:
         find("qa_f1_zh").score("没有", ["有"], {})

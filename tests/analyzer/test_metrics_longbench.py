@@ -18,13 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer import metrics
-from analyzer.metrics import find, rows
-from analyzer.metrics.apply import task_scores
+from analyzer.metrics import find
+from analyzer.metrics.chinese_segmenter import cut
 from analyzer.metrics.code import matching_characters
-from analyzer.metrics.segment import cut
-from analyzer.metrics.summary import common_words
-from analyzer.metrics.words import english_tokens
-from kvt_async.contract.metrics import NEEDS
+from analyzer.metrics.fast import row_scorer
+from analyzer.metrics.fast.task_metric import task_scores
+from analyzer.metrics.rouge import common_words
+from analyzer.metrics.word_lists import english_tokens
+from kvt_async.contract.formulas.metric_needs import NEEDS
 
 GOLDEN = [
     json.loads(line)
@@ -251,12 +252,12 @@ def test_reasoning_is_cut_but_line_breaks_and_indentation_reach_the_metric():
 
 
 def test_answers_on_several_processes_score_as_on_one(monkeypatch):
-    monkeypatch.setattr(rows, "WORTH_IT_S", 0.0)
-    monkeypatch.setattr(rows, "cores", lambda: 2)
-    answers = [(f"{i} of {i % 7}", (str(i),), "") for i in range(rows.TRIAL + 700)] * 2
-    assert rows.score_rows("count", answers) == rows.score_slice("count", answers)
-    rows._pool().shutdown()
-    rows._pool.cache_clear()
+    monkeypatch.setattr(row_scorer, "WORTH_IT_S", 0.0)
+    monkeypatch.setattr(row_scorer, "cores", lambda: 2)
+    answers = [(f"{i} of {i % 7}", (str(i),), "") for i in range(row_scorer.TRIAL + 700)] * 2
+    assert row_scorer.score_rows("count", answers) == row_scorer.score_slice("count", answers)
+    row_scorer._pool().shutdown()
+    row_scorer._pool.cache_clear()
 
 
 def test_control_characters_are_line_breaks_for_string_match():

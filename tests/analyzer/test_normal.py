@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analyzer.metrics.fast.overlap import normalised
 from analyzer.metrics.normal import WHITE, normalise, token_f1
-from analyzer.metrics.text import normalised
 
 LETTERS = "aAbBeEiİéÉßςΣＡµμ\u0301\u0307\u1100\u1161"
 SPACES = " \t\n\r\x1c\x85\u00a0\u202f\u2003\u3000\u200b\u00ad"

@@ -2,13 +2,13 @@
 
 import re
 
-from analyzer.analyze import analyze
-from analyzer.cache_state import cache_state
-from analyzer.check import check
-from analyzer.report.build import markdown
-from analyzer.report.facts import read_facts
-from analyzer.report.tables import error_budget, levels, run_bins
-from analyzer.score import score
+from analyzer.report.page import markdown
+from analyzer.report.report_tables import error_budget, levels, run_bins
+from analyzer.results.cache_state import cache_state
+from analyzer.results.results import read_facts
+from analyzer.scoring.score import score
+from analyzer.summarise.analyze import analyze
+from analyzer.verbs.check import check
 from tests.analyzer.test_report import NOON
 
 

@@ -5,11 +5,11 @@ import sqlite3
 
 import pytest
 
-from analyzer import tables
-from analyzer.analyze import analyze
-from analyzer.planned import Planned, plan_of
-from analyzer.report.build import verdict_lines
-from analyzer.score import score
+from analyzer.read import runs
+from analyzer.read.declared_plan import Planned, plan_of
+from analyzer.report.page import verdict_lines
+from analyzer.scoring.score import score
+from analyzer.summarise.analyze import analyze
 from tests.analyzer.test_floor import changed
 
 
@@ -74,5 +74,5 @@ def test_without_a_session_nothing_was_planned():
 
 def test_the_snapshot_of_an_analysis_sees_the_plan(experiment):
     conn, _ = group(experiment, 0.05)
-    with tables.snapshot(conn) as facts:
+    with runs.snapshot(conn) as facts:
         assert plan_of(facts, "synthetic", 1) == Planned(0.05, 0.05, "snapkv/aware")

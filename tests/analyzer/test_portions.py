@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer import chunks
-from analyzer.chunks import portions
-from analyzer.export import export
-from analyzer.score import score
+from analyzer.read import row_portions
+from analyzer.read.row_portions import portions
+from analyzer.scoring.score import score
+from analyzer.verbs.export import export
 from kvt_async.contract.errors import StoreError
 
 SCORES = "SELECT * FROM scores ORDER BY request_id"
@@ -24,8 +24,8 @@ def test_a_portion_has_so_many_rows_and_so_much_text_or_is_one_row(lengths, rows
     conn.execute("CREATE TABLE answers (text TEXT)")
     conn.executemany("INSERT INTO answers VALUES (?)", [(None if n is None else "x" * n,) for n in lengths])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "ROWS", rows)
-        patch.setattr(chunks, "CHARACTERS", characters)
+        patch.setattr(row_portions, "ROWS", rows)
+        patch.setattr(row_portions, "CHARACTERS", characters)
         found = list(portions(conn.execute("SELECT rowid, text FROM answers ORDER BY rowid"), text=1))
     assert [row[0] for part in found for row in part] == list(range(1, len(lengths) + 1))
     held = [sum(len(text or "") for _, text in part) for part in found]
@@ -40,7 +40,7 @@ def test_scores_and_exports_are_the_same_in_any_portions(experiment, tmp_path, m
     scores = conn.execute(SCORES).fetchall()
     for name in ("whole.parquet", "whole.csv"):
         export(conn, settings, tmp_path / name)
-    monkeypatch.setattr(chunks, "CHARACTERS", 50)
+    monkeypatch.setattr(row_portions, "CHARACTERS", 50)
     score(conn, "synthetic", recompute=True)
     assert conn.execute(SCORES).fetchall() == scores
     for name in ("parts.parquet", "parts.csv"):

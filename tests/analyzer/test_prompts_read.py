@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from analyzer.cli import app
-from analyzer.pipeline import check_stage, every_stage, report_stage
+from analyzer.stages import check_stage, every_stage, report_stage
 from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.formulas.prompt_counts import PromptCounts, is_short, judge, together
 from kvt_async.contract.load import dump_yaml, load_settings
-from kvt_async.contract.prompt_counts import PromptCounts, is_short, judge, together
 from kvt_async.contract.settings import Settings
 from tests.analyzer.synthetic import make_db
 

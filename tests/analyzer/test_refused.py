@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from analyzer import tables
-from analyzer.analyze import analyze
-from analyzer.export import export
-from analyzer.report.facts import read_facts
-from analyzer.report.story import story
-from analyzer.score import score
+from analyzer.read import runs
+from analyzer.report.answers import story
+from analyzer.results.results import read_facts
+from analyzer.scoring.score import score
+from analyzer.summarise.analyze import analyze
+from analyzer.verbs.export import export
 from kvt_async.contract.errors import MissingPrerequisiteError
 
 EXPIRED = {"n_bins": 1, "n_per_bin": 50, "p_correct": 1.0, "refused_from": {0.5: 10}, "control_repeats": 0}
@@ -24,7 +24,7 @@ REFUSALS = [
 
 
 def failed(conn: sqlite3.Connection) -> int:
-    return sum(count.failures for count in tables.progress(conn, "synthetic", 1).values())
+    return sum(count.failures for count in runs.progress(conn, "synthetic", 1).values())
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
@@ -62,7 +62,7 @@ def test_one_that_was_refused_while_later_ones_were_answered_was_refused_on_its_
     score(conn, "synthetic")
     analyze(conn, settings)
     assert failed(conn) == 40
-    assert tables.refused(conn) == {}
+    assert runs.refused(conn) == {}
 
 
 def test_other_failures_stay_failures(experiment):

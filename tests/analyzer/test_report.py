@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from analyzer.analyze import analyze
-from analyzer.report.build import ReportPaths, build_report, guard, markdown, verdict_lines
-from analyzer.report.facts import Facts, read_facts
-from analyzer.report.story import story
-from analyzer.score import score
+from analyzer.report.answers import story
+from analyzer.report.page import ReportPaths, build_report, guard, markdown, verdict_lines
+from analyzer.results.results import Facts, read_facts
+from analyzer.scoring.score import score
+from analyzer.summarise.analyze import analyze
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import RunPaths, run_paths

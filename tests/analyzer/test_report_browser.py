@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.report.build import html
-from analyzer.report.facts import read_facts
+from analyzer.report.page import html
+from analyzer.results.results import read_facts
 from tests.analyzer.browser import Browser
 from tests.analyzer.report_cases import DEGENERATE, GROUP, Rows
 from tests.analyzer.report_page import NOON, SETTINGS, demo_report

@@ -3,8 +3,8 @@
 import json
 from dataclasses import replace
 
-from analyzer.report import certainty, sentences
-from analyzer.report.rows import Verdict
+from analyzer.results import confidence, sentences
+from analyzer.results.rows import Verdict
 from tests.analyzer.report_blank import TRANSITION, drop, says, verdict
 
 
@@ -40,40 +40,40 @@ def test_notes_name_floor_ceiling_and_look_once_with_the_series_they_are_about()
     def noted(series: str, *notes: str) -> Verdict:
         return replace(verdict("transition", zone_json=json.dumps({"notes": notes})), series=series)
 
-    assert certainty.notes([noted("a", "ceiling: full cache is always right", "look 2: half of alpha is spent"),
+    assert confidence.notes([noted("a", "ceiling: full cache is always right", "look 2: half of alpha is spent"),
                             noted("b", "look 2: half of alpha is spent")]) == [
         "Ceiling: full cache is always right (a).", "Look 2: half of alpha is spent.",
     ]  # fmt: skip
-    assert certainty.ceiling_or_floor(noted("a", "ceiling: x", "floor: y", "noise: z")) == "ceiling, floor"
-    assert certainty.ceiling_or_floor(None) == ""
+    assert confidence.ceiling_or_floor(noted("a", "ceiling: x", "floor: y", "noise: z")) == "ceiling, floor"
+    assert confidence.ceiling_or_floor(None) == ""
 
 
 def test_the_zones_bootstrap_distribution_is_told_with_its_shares() -> None:
     spread = {"budgets": [0.5, 0.2, 0.1], "first_beyond": [0.001, 0.54, 0.4], "never": 0.06}
     v = verdict("transition", zone_json=json.dumps({"spread": spread}))
-    assert certainty.spread(v, "fraction", "0.05") == (
+    assert confidence.spread(v, "fraction", "0.05") == (
         "With other examples (bootstrap of snapkv), the loss would first exceed 0.05 at 0.2 in 54%, 0.1 in 40%, "
         "nowhere in 6% of resamples."
     )
-    assert certainty.spread(verdict("transition"), "fraction", "0.05") == ""
+    assert confidence.spread(verdict("transition"), "fraction", "0.05") == ""
     flat = verdict("cannot_tell", zone_json=json.dumps({"spread": {**spread, "first_beyond": [0, 0, 0], "never": 1.0}}))
-    assert certainty.spread(flat, "fraction", "0.05") == (
+    assert confidence.spread(flat, "fraction", "0.05") == (
         "With other examples (bootstrap of snapkv), the loss would exceed 0.05 nowhere in 100% of resamples."
     )
 
 
 def test_a_later_look_has_a_smaller_chance_of_error_and_says_it() -> None:
-    assert certainty.level_text(certainty.chance(verdict("transition"), 0.05)) == "2.5%"
+    assert confidence.level_text(confidence.chance(verdict("transition"), 0.05)) == "2.5%"
     second = verdict("transition", zone_json=json.dumps({"level": 0.025 / 4}))
-    assert certainty.level_text(certainty.chance(second, 0.05)) == "0.625%"
+    assert confidence.level_text(confidence.chance(second, 0.05)) == "0.625%"
 
 
 def test_the_control_tells_flips_and_which_effects_are_within_its_noise() -> None:
     control = drop(0.0, -0.02, 0.02, n_worse=6, n_better=6)
-    assert certainty.control([control]) == (
+    assert confidence.control([control]) == (
         "A/A control (full cache run again): 12 of 400 answers changed score, mean difference 0.00 [−0.02, 0.02]."
     )
     levels = [(0.8, drop(0.01, -0.01, 0.03, within_noise=1)), (0.5, drop(0.3, 0.25, 0.35, within_noise=0))]
-    assert certainty.noise(levels, "fraction") == ("The effect at 0.8 is no larger than the noise of the A/A control.")
-    assert certainty.noise([(0.8, drop(0.01, -0.01, 0.03))], "fraction") == "", "no control, no word on noise"
-    assert "the server's own noise is not known" in certainty.control([])
+    assert confidence.noise(levels, "fraction") == ("The effect at 0.8 is no larger than the noise of the A/A control.")
+    assert confidence.noise([(0.8, drop(0.01, -0.01, 0.03))], "fraction") == "", "no control, no word on noise"
+    assert "the server's own noise is not known" in confidence.control([])

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from analyzer.charts import CHARTS
-from analyzer.report.build import guard, markdown
-from analyzer.report.facts import Facts, read_facts
-from analyzer.report.story import story
+from analyzer.charts.draw import CHARTS
+from analyzer.report.answers import story
+from analyzer.report.page import guard, markdown
+from analyzer.results.results import Facts, read_facts
 from tests.analyzer.report_cases import DEGENERATE, GROUP, SMALL, SNAPKV, Rows, Series
 from tests.analyzer.report_page import NOON, SETTINGS, SLIPS
 from tests.analyzer.report_rows import write

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from analyzer.report import memory
-from analyzer.report.facts import Facts, read_facts
-from analyzer.report.tables_cost import pareto
+from analyzer.report.cost_tables import pareto
+from analyzer.results import memory
+from analyzer.results.results import Facts, read_facts
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from analyzer.report import costs, sentences
-from analyzer.report.cliff import BinZone, cliff, same_ratio
-from analyzer.report.rows import Bin, BinStat, Client, Comparison, Evidence, Verdict
-from analyzer.report.wording import amount, budget, change, interval, listed, number, percent, seconds, signed
+from analyzer.results import costs, sentences
+from analyzer.results.cliff import BinZone, cliff, same_ratio
+from analyzer.results.number_format import amount, budget, change, interval, listed, number, percent, seconds, signed
+from analyzer.results.rows import Bin, BinStat, Client, Comparison, Evidence, Verdict
 from tests.analyzer.report_blank import TRANSITION, drop, says, stat, verdict
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from analyzer import pipeline
+from analyzer import stages
 from kvt_async.cli import app
+from kvt_async.contract.command_line.run_folder import stored_settings
 from kvt_async.contract.errors import ConfigError, GuardError, KvtError
 from kvt_async.contract.load import load_settings
-from kvt_async.contract.run_folder import stored_settings
 from tests.analyzer.synthetic import make_db
 
 CONFIG = """
@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     db = make_db(folder / "kv_transition.sqlite", n_bins=2, n_per_bin=6)
     config(db, CONFIG)
-    pipeline.every_stage(stored_settings(folder))
+    stages.every_stage(stored_settings(folder))
     return folder
 
 

@@ -5,9 +5,9 @@ import json
 import polars as pl
 import pytest
 
-from analyzer import derived
-from analyzer.labels import FLAGS
-from analyzer.score import SCORER_VERSION, Rules, score, score_frame
+from analyzer.scoring.labels import FLAGS
+from analyzer.scoring.score import SCORER_VERSION, Rules, score, score_frame
+from analyzer.store import derived_rows
 from kvt_async.contract.errors import ConfigError, ErrorType, MissingPrerequisiteError
 
 
@@ -189,7 +189,7 @@ def test_a_retried_failure_loses_its_zero_until_it_is_finished_again(experiment)
 def test_scores_of_another_scorer_version_are_made_anew(experiment, monkeypatch):
     conn, _ = experiment(n_bins=1, n_per_bin=3)
     score(conn, "synthetic")
-    monkeypatch.setattr("analyzer.score.SCORER_VERSION", SCORER_VERSION + "-next")
+    monkeypatch.setattr("analyzer.scoring.score.SCORER_VERSION", SCORER_VERSION + "-next")
     assert score(conn, "synthetic").scored > 0
     assert {row[0] for row in conn.execute("SELECT scorer_version FROM scores")} == {SCORER_VERSION + "-next"}
 
@@ -267,5 +267,5 @@ def test_a_metric_named_by_a_user_cannot_end_the_statement_that_writes_it(experi
     conn.execute("DELETE FROM scores")
     (request_id,) = conn.execute("SELECT request_id FROM requests LIMIT 1").fetchone()
     row = (request_id, 1.0, 1.0, 1.0, "it's", None, None, "")
-    derived.write_scores(conn, [row], metric="o'f1", scorer_version="2")
+    derived_rows.write_scores(conn, [row], metric="o'f1", scorer_version="2")
     assert [tuple(row) for row in conn.execute("SELECT metric, pred_norm FROM scores")] == [("o'f1", "it's")]

@@ -9,20 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from analyzer import tables
-from analyzer.analyze import analyze
-from analyzer.charts_data import note
-from analyzer.check import check
-from analyzer.compare import compare
-from analyzer.evidence import run_evidence
-from analyzer.export import export
-from analyzer.pipeline import every_stage, report_stage
-from analyzer.report.build import verdict_lines
-from analyzer.report.facts import read_facts
-from analyzer.report.story import headline, story
-from analyzer.score import score
-from analyzer.served import Served, answers_beside_canary, round_to, sign_p
-from analyzer.tables import Run
+from analyzer.charts.frames import note
+from analyzer.read import runs
+from analyzer.read.budget_evidence import run_evidence
+from analyzer.read.drift import Served, answers_beside_canary, round_to, sign_p
+from analyzer.read.runs import Run
+from analyzer.report.answers import headline, story
+from analyzer.report.page import verdict_lines
+from analyzer.results.results import read_facts
+from analyzer.scoring.score import score
+from analyzer.stages import every_stage, report_stage
+from analyzer.summarise.analyze import analyze
+from analyzer.verbs.check import check
+from analyzer.verbs.compare import compare
+from analyzer.verbs.export import export
 from kvt_async.contract.errors import ContradictedError, DriftError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_writing
@@ -36,7 +36,7 @@ NOW = "2026-01-02T03:04:06Z"
 
 def insert(conn: sqlite3.Connection, sql: str, *values: Any) -> None:
     """Facts, as the runner would add them; who holds the analyzer's connection can't."""
-    writer = connect_for_writing(tables.path_of(conn))
+    writer = connect_for_writing(runs.path_of(conn))
     try:
         writer.execute(sql, values)
     finally:
@@ -193,7 +193,7 @@ def test_a_server_that_keeps_whole_blocks_may_be_off_by_one_of_them(experiment):
     ]:
         assert run_evidence(half, answers([told] * 20, prompt=320), Served(block))["status"] == status
     conn, _ = experiment(n_bins=1, n_per_bin=4, round_to=16)
-    assert {round_to(conn, run) for run in tables.runs(conn, "synthetic", 1)} == {16}
+    assert {round_to(conn, run) for run in runs.runs(conn, "synthetic", 1)} == {16}
 
 
 # ---- looks at /metrics before and after

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.show import elided, show
+from analyzer.verbs.show import elided, show
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.load import load_settings
 from tests.analyzer.report_cases import GROUP, Rows, Series, cliff

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyzer.metrics.fast.overlap import normalised
 from analyzer.metrics.single import scorer
-from analyzer.metrics.text import normalised
-from analyzer.score import Rules, score_frame
-from kvt_async.contract.metrics import NEEDS
+from analyzer.scoring.score import Rules, score_frame
+from kvt_async.contract.formulas.metric_needs import NEEDS
 
 WORDS = ["7", "3.5", "The", "cat", "B", "(b)", "Food", "x = 1", "<think>", "</think>", ".", "-", "é", "\n"]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.compare_series import holm
-from analyzer.curve import half_loss, monotone, zone_spread
-from analyzer.transition import BudgetTest, Grid, against_full, claims, holm_claims, pairs_needed, step_drop
-from analyzer.verdicts import verdict, zone
+from analyzer.stats.compare_series import holm
+from analyzer.stats.half_loss import half_loss, monotone, zone_spread
+from analyzer.stats.transition import BudgetTest, Grid, against_full, claims, holm_claims, pairs_needed, step_drop
+from analyzer.summarise.verdicts import verdict, zone
 
 
 def level(budget: float, safe: float, loss: float, collapse: float) -> BudgetTest:

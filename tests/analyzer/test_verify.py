@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from analyzer import analyze as analysis
-from analyzer import pipeline, score
-from analyzer.differences import Difference, equal
+from analyzer import stages
+from analyzer.scoring import score
+from analyzer.summarise import analyze as analysis
+from analyzer.verify.differences import Difference, equal
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
@@ -43,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "kv_transition.sqlite", n_bins=2, n_per_bin=12, series=("snapkv/aware", "random/aware"),
         failures=0.05, hashes=True,
     )  # fmt: skip
-    pipeline.every_stage(settings(folder))
+    stages.every_stage(settings(folder))
     return folder
 
 
@@ -58,7 +59,7 @@ def settings(folder: Path, *overrides: str) -> Settings:
 
 
 def verified(folder: Path) -> dict[str, Any]:
-    return pipeline.verify_stage(settings(folder))
+    return stages.verify_stage(settings(folder))
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_an_edited_value_is_named_and_recompute_mends_it(
     assert found["exit_code"] == 1
     assert named(found) - {("files", "made from")} == {(table, column)}
     assert any(column in line and "recomputed" in line for line in found["lines"])
-    pipeline.every_stage(settings(folder), recompute=True)
+    stages.every_stage(settings(folder), recompute=True)
     assert verified(folder)["exit_code"] == 0
 
 
@@ -183,7 +184,7 @@ def test_rows_of_another_version_are_not_judged(
 def test_an_analysis_of_another_version_is_not_judged_and_an_edited_score_still_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], None]
 ) -> None:
-    monkeypatch.setattr("analyzer.verify.ANALYZER_VERSION", "99")
+    monkeypatch.setattr("analyzer.verify.verification.ANALYZER_VERSION", "99")
     assert verified(folder)["exit_code"] == 3
     edit("UPDATE scores SET score = 1 - score")
     assert verified(folder)["exit_code"] == 1
@@ -232,7 +233,7 @@ def test_what_a_killed_writer_left_in_its_log_is_read_without_touching_it(folder
 
 def test_all_says_nothing_had_changed_only_where_nothing_had(folder: Path, edit: Callable[[str], None]) -> None:
     def recomputed() -> tuple[int, bool]:
-        facts = pipeline.every_stage(settings(folder))
+        facts = stages.every_stage(settings(folder))
         return facts["score"]["scored"], facts["analyze"]["recomputed"]
 
     assert recomputed() == (0, False)
@@ -249,14 +250,14 @@ def test_an_earlier_generation_is_checked_and_mended_under_its_own_settings(
 ) -> None:
     later = {"generation": 2, "name": "later", "series": ("snapkv/aware",), "hashes": True}
     make_db(folder / "kv_transition.sqlite", n_bins=2, n_per_bin=12, **later)
-    pipeline.every_stage(settings(folder, "analysis.margin=0.02"))
+    stages.every_stage(settings(folder, "analysis.margin=0.02"))
     assert [(g["generation"], g["n_differences"]) for g in verified(folder)["groups"]] == [(1, 0), (2, 0)]
     edit("UPDATE budget_stats SET p_safe = 0 WHERE generation = 1")
     edit("UPDATE scores SET score = 1 - score WHERE request_id LIKE '%-g1-%'")
     edit("INSERT INTO comparisons SELECT 'invented', generation, series_a, series_b, kv_budget, bin_idx, n, diff_mean, "
          "diff_ci_low, diff_ci_high, p, p_holm, fingerprint FROM comparisons LIMIT 1")  # fmt: skip
     assert verified(folder)["exit_code"] == 1
-    pipeline.every_stage(settings(folder, "analysis.margin=0.02"), recompute=True)
+    stages.every_stage(settings(folder, "analysis.margin=0.02"), recompute=True)
     assert verified(folder)["exit_code"] == 0
 
 
@@ -272,11 +273,11 @@ def test_a_manifest_at_hand_is_the_one_that_was_stored(
     edit("DROP TRIGGER manifests_no_update")
     edit(f"UPDATE manifests SET sha256 = '{hashlib.sha256(body).hexdigest()}'")
     own = settings(folder, f"output.data_dir={tmp_path / 'data'}")
-    assert named(pipeline.verify_stage(own)) == {("database", "guard")}
+    assert named(stages.verify_stage(own)) == {("database", "guard")}
     manifest.write_bytes(body.replace(b"[\n]", b"[\n{}\n]") + b'"sha256": "anything"\n}\n')
-    assert ("manifests", "sha256") in named(pipeline.verify_stage(own))
+    assert ("manifests", "sha256") in named(stages.verify_stage(own))
     manifest.write_bytes(body.replace(b": 1,", b": 2,") + b'"sha256": "anything"\n}\n')
-    assert named(pipeline.verify_stage(own)) == {("database", "guard")}, "it has grown, which manifests may"
+    assert named(stages.verify_stage(own)) == {("database", "guard")}, "it has grown, which manifests may"
 
 
 def test_what_libraries_may_add_up_in_another_order_is_no_difference() -> None:

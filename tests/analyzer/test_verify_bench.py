@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from analyzer.bench import derived
-from analyzer.bench.pipeline import bench_stages
-from analyzer.verified import verified
+from analyzer.bench import stored_figures
+from analyzer.bench.bench_analysis import bench_stages
+from analyzer.verify.findings import verified
 from kvt_async.contract.load import load_settings
 from tests.analyzer.bench_rows import GROUP, Load, steady, write_bench
 
@@ -82,7 +82,7 @@ def test_rows_of_another_version_and_rows_without_a_record_are_not_judged(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(derived, "BENCH_VERSION", "99")
+        patch.setattr(stored_figures, "BENCH_VERSION", "99")
         assert any("made by bench analyzer" in line for line in verified(folder / DB)["lines"])
     edit(folder, "DELETE FROM analysis_state")
     found = verified(folder / DB)

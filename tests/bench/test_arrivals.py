@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kvt_async.bench.arrivals import n_within, offsets_ns, unit_gaps
-from kvt_async.bench.loads import Load
+from kvt_async.bench.load_steps import Load
 
 POISSON = Load(rate_per_s=50.0)
 

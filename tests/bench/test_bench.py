@@ -12,9 +12,9 @@ import orjson
 import pytest
 from aiohttp import web
 
-from kvt_async.bench import calibration
+from kvt_async.bench import client_ceiling
+from kvt_async.bench.bench import Options, run
 from kvt_async.bench.null_server import null_server
-from kvt_async.bench.run import Options, run
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.settings import Settings
 from tests.bench.benching import Counting, FailingAfterTheFirst, on_loopback, overrides_for, query, settings_for
@@ -126,7 +126,7 @@ async def test_a_ladder_stops_where_the_server_cannot_follow_and_says_why(tmp_pa
 
 def started(folder: Path, url: str, *overrides: str) -> subprocess.Popen[bytes]:
     words = [word for item in overrides_for(folder, url, *overrides) for word in ("--override", item)]
-    code = "import sys; from kvt_async.contract.load import load_settings; from kvt_async.bench.run import *; " \
+    code = "import sys; from kvt_async.contract.load import load_settings; from kvt_async.bench.bench import *; " \
            "sys.exit(execute(load_settings(None, sys.argv[2::2]), Options(quiet=True)).exit_code)"  # fmt: skip
     return subprocess.Popen([sys.executable, "-c", code, *words], cwd=ROOT, stderr=subprocess.DEVNULL)
 
@@ -224,12 +224,12 @@ async def test_a_plan_beyond_the_clients_ceiling_is_refused_and_half_of_it_warne
     async with serving(Script()) as (server, url):
         settings = settings_for(tmp_path, url, "bench.rate=100")
         ceilings = {"requests_per_s": 5000.0, "output_events_per_s": 500.0, "streams": 64}
-        calibration.keep(settings, ceilings)  # 100 requests/s of 6 tokens are 600 events/s
+        client_ceiling.keep(settings, ceilings)  # 100 requests/s of 6 tokens are 600 events/s
         with pytest.raises(GuardError, match="would measure this client") as caught:
             await run(settings, QUIET)
         assert caught.value.exit_code == 3
         assert server.bodies == []
-        calibration.keep(settings, ceilings | {"output_events_per_s": 1000.0})
+        client_ceiling.keep(settings, ceilings | {"output_events_per_s": 1000.0})
         await run(settings, QUIET)
     assert "look at the client's verdict" in capsys.readouterr().err
     ((kept,),) = query(settings, "SELECT calibration_json FROM bench_stages")

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from kvt_async.bench.run import Options, run
+from kvt_async.bench.bench import Options, run
 from tests.bench.benching import on_loopback, overrides_for, settings_for
 from tests.runner.openai_server import FakeServer, Script, serving
 

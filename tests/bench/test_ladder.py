@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kvt_async.bench.figures import Figures
 from kvt_async.bench.ladder import Done, bracket, next_stage
-from kvt_async.bench.loads import Load
+from kvt_async.bench.load_steps import Load
+from kvt_async.bench.stage_figures import Figures
 from kvt_async.contract.bench_settings import Bench
-from kvt_async.contract.lives import lives_of
-from kvt_async.contract.throughput_open import of_window
+from kvt_async.contract.formulas.open_loop_throughput import of_window
+from kvt_async.contract.formulas.request_lives import lives_of
 
 CAPACITY = 37.0  # requests a second of the imagined server
 

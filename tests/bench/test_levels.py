@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from analyzer.bench.pipeline import bench_stages
-from kvt_async.bench.run import Options, run
+from analyzer.bench.bench_analysis import bench_stages
+from kvt_async.bench.bench import Options, run
 from kvt_async.contract.errors import DeadKnobError
 from kvt_async.contract.settings import Settings
 from tests.bench.benching import page_of, query, settings_for

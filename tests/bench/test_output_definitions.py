@@ -9,13 +9,13 @@ import orjson
 import pytest
 from aiohttp import web
 
-from analyzer.bench.facts import requests, stages
-from analyzer.bench.points import points
-from analyzer.bench.requests import gaps, with_metrics
-from analyzer.bench.results import result_of
-from analyzer.bench.trust import trust
-from kvt_async.bench.figures import stage_figures
-from kvt_async.bench.run import Options, run
+from analyzer.bench.figures.points import points
+from analyzer.bench.figures.stage_results import result_of
+from analyzer.bench.read.request_metrics import gaps, with_metrics
+from analyzer.bench.read.stage_facts import requests, stages
+from analyzer.bench.report.trust import trust
+from kvt_async.bench.bench import Options, run
+from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.store.reader import Reader

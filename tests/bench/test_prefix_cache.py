@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.bench.pipeline import bench_stages
-from kvt_async.bench.run import Options, run
+from analyzer.bench.bench_analysis import bench_stages
+from kvt_async.bench.bench import Options, run
 from tests.bench.benching import on_loopback, page_of, settings_for
 from tests.runner.openai_server import FakeServer, Script
 

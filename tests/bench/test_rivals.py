@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kvt_async.bench.rivals import settled
+from kvt_async.bench.rival_keys import settled
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import orjson
 
-from kvt_async.bench.run import Options, run
-from kvt_async.bench.status import show_status, stages
-from kvt_async.run.status import lines, status
+from kvt_async.bench.bench import Options, run
+from kvt_async.bench.bench_status import show_status, stages
+from kvt_async.sweep.group_status import lines, status
 from tests.bench.benching import FailingAfterTheFirst, on_loopback, settings_for
 from tests.runner.openai_server import Script, serving
 

@@ -10,15 +10,15 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.bench.pipeline import bench_stages
-from kvt_async.bench.loads import Load
-from kvt_async.bench.run import Options, run
-from kvt_async.bench.stages import wanted
+from analyzer.bench.bench_analysis import bench_stages
+from kvt_async.bench.bench import Options, run
+from kvt_async.bench.load_steps import Load
+from kvt_async.bench.stage import wanted
 from kvt_async.contract.bench_settings import Bench
-from kvt_async.contract.chunks import encode_chunks
-from kvt_async.contract.lives import lives_of
+from kvt_async.contract.formulas.chunk_encoding import encode_chunks
+from kvt_async.contract.formulas.open_loop_throughput import of_window
+from kvt_async.contract.formulas.request_lives import lives_of
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.throughput_open import of_window
 from tests.bench.benching import on_loopback, query, settings_for
 from tests.runner.openai_server import FakeServer, Script
 

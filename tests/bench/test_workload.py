@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from kvt_async.bench import lengths
+from kvt_async.bench import length_draws
 from kvt_async.bench.workload import Place, Prompt, load_workload
 from kvt_async.contract.bench_settings import Lengths
 from kvt_async.contract.errors import ConfigError
@@ -98,7 +98,7 @@ def test_a_prompt_too_short_for_its_template_is_refused_before_anything_is_sent(
 def test_lengths_follow_their_distribution_and_stay_within_bounds() -> None:
     def drawn(**fields: object) -> np.ndarray:
         spec = Lengths.model_validate(fields)
-        return np.array([lengths.draw(spec, (1, 0, n)) for n in range(2000)])
+        return np.array([length_draws.draw(spec, (1, 0, n)) for n in range(2000)])
 
     normal = drawn(kind="normal", value=200, std=40, low=100, high=300)
     assert normal.mean() == pytest.approx(200, abs=4)

@@ -12,8 +12,8 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from kvt_async.cli import app
-from kvt_async.contract.cli_help import config_key
-from kvt_async.contract.config_comments import commented
+from kvt_async.contract.command_line.config_comments import commented
+from kvt_async.contract.command_line.help_order import config_key
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.paths import document
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.derived import in_transaction
+from analyzer.store.derived_rows import in_transaction
 from kvt_async.contract import waiting
 from kvt_async.contract.errors import KvtError, StoreError
 from kvt_async.contract.files import PRIVATE, append_to, scratch_folder, sweep, write_whole

@@ -59,7 +59,7 @@ def test_below_the_command_line_the_runner_imports_one_module_of_the_analyzer_wh
 def test_the_contract_imports_neither_package():
     for path in files("kvt_async/contract"):
         wrong = {n for n in imported(path) if n.startswith(("kvt_async.", "analyzer")) and not n.startswith(SHARED)}
-        assert not wrong or path.name == "cli_options.py", f"{path}: {wrong}"
+        assert not wrong or path.name == "options.py", f"{path}: {wrong}"
 
 
 def loaded_after(code: str) -> set[str]:
@@ -74,7 +74,9 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_running_the_analysis_loads_no_network_library():
-    modules = loaded_after("import analyzer.score, analyzer.analyze, analyzer.check, analyzer.metrics.qa")
+    modules = loaded_after(
+        "import analyzer.scoring.score, analyzer.summarise.analyze, analyzer.verbs.check, analyzer.metrics.qa"
+    )
     assert "polars" in modules
     assert not modules & {"aiohttp", "aiosqlite", "uvloop", "altair"}
 

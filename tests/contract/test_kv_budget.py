@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kvt_async.contract.kv_budget import convert, in_blocks, kept_bytes, n_kept, tokens_kept
-from kvt_async.contract.kv_bytes import bytes_per_token, gib_saved
+from kvt_async.contract.formulas.kv_budget import convert, in_blocks, kept_bytes, n_kept, tokens_kept
+from kvt_async.contract.formulas.kv_bytes import bytes_per_token, gib_saved
 
 UNITS = ("fraction", "compression_ratio", "divisor", "tokens", "bits", "bytes")
 fractions = st.floats(0.001, 1.0)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from kvt_async.contract.cache_layers import UnknownCacheError, cache_shape
-from kvt_async.contract.kv_bytes import bytes_per_token, gib_saved
+from kvt_async.contract.formulas.cache_layers import UnknownCacheError, cache_shape
+from kvt_async.contract.formulas.kv_bytes import bytes_per_token, gib_saved
 from kvt_async.serve.engine import Engine, Finished, Work
 from kvt_async.serve.weights import REFERENCE_DIR
 

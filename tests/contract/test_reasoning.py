@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.metrics.text import answers, has_reasoning
-from kvt_async.contract import reasoning
-from kvt_async.contract.reasoning import closes_what_it_never_opened, left_open, strip_reasoning
+from analyzer.metrics.fast.overlap import answers, has_reasoning
+from kvt_async.contract.formulas import reasoning
+from kvt_async.contract.formulas.reasoning import closes_what_it_never_opened, left_open, strip_reasoning
 
 PAIRS = [
     ("<think>", "</think>"), ("<THINK>", "</THINK>"), ("<thinking>", "</thinking>"), ("<reasoning>", "</reasoning>"),

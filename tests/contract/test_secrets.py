@@ -213,10 +213,10 @@ def test_a_mask_stands_for_one_word_of_what_was_stored(asked: object, stored: ob
 def test_what_a_command_prints_and_a_traceback_of_it_hold_no_secret(encoding: str) -> None:
     code = f"""
 import sys, typer
-from kvt_async.contract import screen
+from kvt_async.contract.command_line import masked_output
 from kvt_async.contract.secrets import Secrets
-screen.install()
-screen.hide(Secrets([{KEY!r}]))
+masked_output.install()
+masked_output.hide(Secrets([{KEY!r}]))
 print("print", {KEY!r}); print("stderr", {KEY!r}, file=sys.stderr); typer.echo("echo {KEY}"); typer.echo("é {KEY}")
 sys.stdout.writelines(["lines {KEY}"])
 raise ValueError("bug {KEY}")

@@ -9,7 +9,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings, secret
 from kvt_async.contract.settings import Apply, Evidence, Settings
 from kvt_async.contract.urls import public_url
-from kvt_async.run.levels import make_levels
+from kvt_async.ways.levels import make_levels
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "configs/experiments").glob("*.yaml"))

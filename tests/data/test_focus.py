@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.analyze import analyze
-from analyzer.score import score
+from analyzer.scoring.score import score
+from analyzer.summarise.analyze import analyze
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.data.focus import BinState, allot, read_look

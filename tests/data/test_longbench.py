@@ -10,7 +10,7 @@ import pytest
 
 from analyzer import metrics
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.prompt import render
+from kvt_async.contract.formulas.prompt_text import render
 from kvt_async.data.manifest import read_items
 from kvt_async.data.prepare import check_data, prepare
 from kvt_async.data.sources import list_tasks, open_source

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
-from kvt_async.contract.prompt import messages_sha256, render
+from kvt_async.contract.formulas.prompt_text import messages_sha256, render
 from kvt_async.contract.settings import Settings
 from kvt_async.data.contract_of import group_contract
 from kvt_async.data.identity import dataset_id

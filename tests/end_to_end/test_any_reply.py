@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.pipeline import every_stage, score_stage
+from analyzer.stages import every_stage, score_stage
 from kvt_async.contract.errors import ContradictedError, KvtError
-from kvt_async.run.sweep import Options, run
+from kvt_async.sweep.sweep import Options, run
 from tests.runner.faults import FaultServer, Seen, Wire
 from tests.runner.odd_replies import any_page, any_reply
 from tests.runner.sweeping import check_invariants, db_of, query, settings_for, states

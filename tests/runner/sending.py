@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt, Json, Outcome, Request
 from tests.runner.faults import FaultServer, Step
 

@@ -8,10 +8,10 @@ import pytest
 
 from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.settings import Engine
-from kvt_async.engine.advice import field_advice, key_advice
-from kvt_async.engine.sender import Sender
-from kvt_async.run import server
-from kvt_async.run.sweep import Options, run
+from kvt_async.engine.send.advice import field_advice, key_advice
+from kvt_async.engine.send.sender import Sender
+from kvt_async.session import handshake
+from kvt_async.sweep.sweep import Options, run
 from kvt_async.validate import validate
 from tests.runner.faults import FaultServer, Seen, Wire, answer, error, status
 from tests.runner.openai_server import Script, serving
@@ -63,14 +63,14 @@ async def test_a_certificate_that_nobody_vouches_for_sends_to_the_ca_file() -> N
     context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
     async with FaultServer(answer("a"), tls=context) as https, Sender(settings_for(https.base_url)) as sender:
         with pytest.raises(ServerError, match="self-signed") as caught:
-            await server.check_server(sender, sender.settings, [https.base_url], print)
+            await handshake.check_server(sender, sender.settings, [https.base_url], print)
     assert "engine.ca_file" in caught.value.do
     assert "Start the server" not in caught.value.do
 
 
 async def test_a_list_of_models_that_comes_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PATIENCE_S", (0.05, 5.0))
-    monkeypatch.setattr(server, "PAUSE_S", 0.0)
+    monkeypatch.setattr(handshake, "PATIENCE_S", (0.05, 5.0))
+    monkeypatch.setattr(handshake, "PAUSE_S", 0.0)
     listed = status(200, {"data": [{"id": "m"}]})
 
     async def late(wire: Wire, request: Seen) -> None:
@@ -81,7 +81,7 @@ async def test_a_list_of_models_that_comes_late_is_waited_for(monkeypatch: pytes
     asyncio.get_running_loop().call_later(0.1, answer_late.set)
     async with FaultServer(late) as slow, Sender(settings_for(slow.base_url)) as sender:
         settings = sender.settings.model_copy(update={"model": sender.settings.model.model_copy(update={"name": "m"})})
-        assert await server.check_server(sender, settings, [slow.base_url], print)
+        assert await handshake.check_server(sender, settings, [slow.base_url], print)
 
 
 async def test_a_refused_stream_option_says_how_to_leave_it_out(tmp_path: Path) -> None:

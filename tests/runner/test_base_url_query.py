@@ -7,8 +7,8 @@ from aiohttp import web
 
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.urls import bare_url, public_url, server_root, url_under
-from kvt_async.engine.sender import Sender
-from kvt_async.run.sweep import Options, run
+from kvt_async.engine.send.sender import Sender
+from kvt_async.sweep.sweep import Options, run
 from tests.bench.benching import on_loopback
 from tests.runner.faults import FaultServer, answer, error, status
 from tests.runner.openai_server import FakeServer, Script

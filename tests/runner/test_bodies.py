@@ -6,11 +6,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvt_async.contract.prompt import render
+from kvt_async.contract.formulas.prompt_text import render
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.bodies import Bodies
-from kvt_async.engine.chat import build_body
-from kvt_async.engine.kv_body import NAMES, PromptSize
+from kvt_async.engine.request.chat_body import build_body
+from kvt_async.engine.request.encoded_bodies import Bodies
+from kvt_async.engine.request.kv_body import NAMES, PromptSize
 from kvt_async.records import Json, Level
 from tests.runner.test_chat_body import FULL, level
 

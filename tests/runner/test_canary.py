@@ -11,10 +11,10 @@ import orjson
 import pytest
 
 from kvt_async.contract.errors import ConfigError, DeadKnobError, KvtError, ServerError
-from kvt_async.run.canary import pair
-from kvt_async.run.canary_prompts import DEPTHS, FIRST, MOST, lookups
-from kvt_async.run.levels import make_levels
-from kvt_async.run.sweep import Options, run
+from kvt_async.session.canary import pair
+from kvt_async.session.canary_prompts import DEPTHS, FIRST, MOST, lookups
+from kvt_async.sweep.sweep import Options, run
+from kvt_async.ways.levels import make_levels
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import query, settings_for, write_examples
 

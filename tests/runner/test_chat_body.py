@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.kv_budget import n_kept
+from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.contract.settings import Apply, Settings
-from kvt_async.engine.chat import build_body
-from kvt_async.engine.kv_body import PromptSize, check_template, expectation, kv_fields, read_evidence
+from kvt_async.engine.request.chat_body import build_body
+from kvt_async.engine.request.kv_body import PromptSize, check_template, expectation, kv_fields, read_evidence
 from kvt_async.records import Json, Level
 
 MESSAGES = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]

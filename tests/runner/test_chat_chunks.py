@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvt_async.contract.chunks import decode_chunks, encode_chunks
+from kvt_async.contract.formulas.chunk_encoding import decode_chunks, encode_chunks
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**24)), max_size=50))

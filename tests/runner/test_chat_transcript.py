@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from kvt_async.engine.payload import UnreadableError, parse_json
-from kvt_async.engine.shape import learn, texts_of
-from kvt_async.engine.token_counts import as_count
-from kvt_async.engine.transcript import Transcript
+from kvt_async.engine.reply.event_template import learn, texts_of
+from kvt_async.engine.reply.payload import UnreadableError, parse_json
+from kvt_async.engine.reply.token_counts import as_count
+from kvt_async.engine.reply.transcript import Transcript
 from tests.runner.faults import delta, usage
 
 

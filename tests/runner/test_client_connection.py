@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.errors import ConfigError, EndState, ErrorType
-from kvt_async.engine.aside import Aside
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.send.quarantine import Aside
+from kvt_async.engine.send.sender import Sender
 from tests.runner.faults import FaultServer, answer, chunk, close, event, head, paced, raw, reply, reset
 from tests.runner.faults import status as http_status
 from tests.runner.sending import PATH, Recorder, against, free_port, request_to, send_one, settings_for, try_once, until

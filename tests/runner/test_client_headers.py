@@ -3,7 +3,7 @@
 import pytest
 
 from kvt_async.contract.errors import ConfigError, EndState, ServerError
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.send.sender import Sender
 from tests.runner.faults import FaultServer, answer, close, delta, event, head, raw, reply, stall
 from tests.runner.faults import status as http_status
 from tests.runner.sending import PATH, Recorder, against, free_port, request_to, send_one, settings_for, try_once

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from kvt_async.contract.errors import EndState, ErrorType
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.send.sender import Sender
 from tests.runner.faults import delta, event, head, paced, raw, reply, stall
 from tests.runner.sending import PATH, settings_for, try_once
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.load import load_settings
-from kvt_async.run.dry_run import lines
-from kvt_async.run.levels import label, make_levels
-from kvt_async.run.sweep import Options, run
+from kvt_async.sweep.dry_run import lines
+from kvt_async.sweep.sweep import Options, run
 from kvt_async.validate import validate
+from kvt_async.ways.levels import label, make_levels
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import query, settings_for
 
@@ -107,7 +107,7 @@ async def test_a_cap_that_keeps_the_short_bins_whole_is_named_with_them(tmp_path
 
 @pytest.mark.parametrize(("rounding", "kept"), [("up", 256), ("down", 240), ("nearest", 256)])
 def test_what_is_sent_is_whole_blocks(rounding: str, kept: int) -> None:
-    from kvt_async.engine.kv_body import PromptSize, expectation, kv_fields, read_evidence
+    from kvt_async.engine.request.kv_body import PromptSize, expectation, kv_fields, read_evidence
 
     level = made("kv.unit=tokens", "kv.budgets=[250]", "kv.evidence={configured: true}", "kv.control_repeats=0",
                  BLOCKS.replace("round_to: 16", f"round_to: 16, rounding: {rounding}")).levels[0]  # fmt: skip

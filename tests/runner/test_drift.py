@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvt_async.contract.errors import DriftError
-from kvt_async.contract.server_identity import Snapshot, between, drift, drifts
-from kvt_async.run.metrics_page import prefix_hits, read
-from kvt_async.run.sweep import Options, run
+from kvt_async.contract.formulas.server_identity import Snapshot, between, drift, drifts
+from kvt_async.session.metrics_page import prefix_hits, read
+from kvt_async.sweep.sweep import Options, run
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import check_invariants, query, settings_for
 

@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.engine.kv_body import read_evidence
-from kvt_async.run.server_evidence import from_log, from_metrics, number_of
-from kvt_async.run.sweep import Options, run
+from kvt_async.engine.request.kv_body import read_evidence
+from kvt_async.session.server_evidence import from_log, from_metrics, number_of
+from kvt_async.sweep.sweep import Options, run
 from tests.runner.sweeping import query, settings_for
 
 PAGE = """# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from kvt_async.contract.errors import EndState, ErrorType
-from kvt_async.engine.failures import complaint
-from kvt_async.engine.faults import cause_of, code_of, message_of, of_event, of_status
+from kvt_async.engine.reply.error_types import cause_of, code_of, message_of, of_event, of_status
+from kvt_async.engine.reply.failure_shapes import complaint
 from tests.runner.faults import delta, event, raw, reply, status, stream, usage
 from tests.runner.sending import try_once
 

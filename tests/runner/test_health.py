@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from kvt_async.records import Marks
-from kvt_async.run.health import BOUND, Health, Histogram
+from kvt_async.session.client_health import BOUND, Health, Histogram
 from tests.runner.group_db import attempt
 
 

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 from kvt_async.contract.secrets import Secrets
-from kvt_async.run.keeper import SECRETS_VARIABLE, pass_on
+from kvt_async.ways.launch_guard import SECRETS_VARIABLE, pass_on
 
 SECRET = "sk-live-0123456789abcdef"
-KEEPER = [sys.executable, "-m", "kvt_async.run.keeper"]
+KEEPER = [sys.executable, "-m", "kvt_async.ways.launch_guard"]
 STRAYS = """
 import os, signal, subprocess, sys, time
 for grandchild in ([], ["leave"]):  # one stays in the group, one leads a session of its own
@@ -101,8 +101,8 @@ def test_when_the_parent_dies_the_server_and_its_children_do_too(tmp_path: Path)
     server = STRAYS.replace("ENDING", "time.sleep(300)")
     code = (
         "import os, subprocess, sys, time\n"
-        "subprocess.Popen([sys.executable, '-m', 'kvt_async.run.keeper', str(os.getpid()), '0.2', sys.executable, "
-        "'-c', sys.argv[1], sys.argv[2]])\ntime.sleep(300)\n"
+        "subprocess.Popen([sys.executable, '-m', 'kvt_async.ways.launch_guard', str(os.getpid()), '0.2', "
+        "sys.executable, '-c', sys.argv[1], sys.argv[2]])\ntime.sleep(300)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, server, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

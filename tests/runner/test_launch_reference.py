@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from kvt_async.run.launch import environment_of, groups, with_port
-from kvt_async.run.levels import make_levels
-from kvt_async.run.session import Run
-from kvt_async.run.sweep import Options, run
+from kvt_async.session.experiment_rows import Run
+from kvt_async.sweep.sweep import Options, run
+from kvt_async.ways.launch import environment_of, groups, with_port
+from kvt_async.ways.levels import make_levels
 from tests.runner.sweeping import check_invariants, db_of, query, settings_for, states
 from tests.runner.test_kill_and_stop import config_of, kvt, wait_for
 from tests.runner.test_sweep_launch import alive

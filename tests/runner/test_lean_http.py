@@ -5,7 +5,15 @@ import random
 
 import pytest
 
-from kvt_async.engine.lean_http import _FIELDS, _REMEMBERED, HeadReader, NotHttpError, at_once, body_of, read_head
+from kvt_async.engine.transport.lean_http import (
+    _FIELDS,
+    _REMEMBERED,
+    HeadReader,
+    NotHttpError,
+    at_once,
+    body_of,
+    read_head,
+)
 from tests.runner.faults import chunk, head, reply
 
 SSE = reply("Par", "is é", "\u2028!")

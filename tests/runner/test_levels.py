@@ -4,8 +4,8 @@ import pytest
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
-from kvt_async.run.levels import label, make_levels
-from kvt_async.run.session import make_run_id
+from kvt_async.session.experiment_rows import make_run_id
+from kvt_async.ways.levels import label, make_levels
 
 
 def levels(*overrides: str):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kvt_async.contract.settings import Limits
-from kvt_async.engine.limits import Dispatcher
-from kvt_async.engine.slots import COOL_DOWN_S, Slots
+from kvt_async.engine.send.adaptive_concurrency import COOL_DOWN_S, Slots
+from kvt_async.engine.send.rate_limits import Dispatcher
 from tests.runner.fake_time import in_fake_time
 
 Sent = list[tuple[float, int, int]]  # (when, who, tokens)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from kvt_async.run.line import Line, Scheduled
 from kvt_async.store.writer import Writer
+from kvt_async.sweep.places import Line, Scheduled
 from tests.runner.group_db import request
 
 

@@ -19,10 +19,10 @@ import yaml
 from kvt_async.bench.outage import OUTAGE_S, Outage
 from kvt_async.contract.errors import ErrorType, GuardError, LocalError
 from kvt_async.contract.settings import Retry
-from kvt_async.engine import pauses
-from kvt_async.engine.ours import OTHER_FILES, cause_here, check_files
+from kvt_async.engine.send import pauses
+from kvt_async.engine.transport.local_lacks import OTHER_FILES, cause_here, check_files
 from kvt_async.records import Json
-from kvt_async.run.sweep import Options, run
+from kvt_async.sweep.sweep import Options, run
 from tests.runner.faults import FaultServer, Seen, Step, Wire, answer, reply, stall, status, stream
 from tests.runner.sending import Recorder, against, send_one, until
 from tests.runner.sweeping import query, settings_for, states

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kvt_async.engine.transcript import Transcript
+from kvt_async.engine.reply.transcript import Transcript
 from tests.runner.faults import delta, event, paced, status, stream
 from tests.runner.sending import try_once
 

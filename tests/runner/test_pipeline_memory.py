@@ -7,9 +7,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from kvt_async.records import Attempt, Outcome, Request
-from kvt_async.run.line import Line
-from kvt_async.run.pipeline import Pipeline, send_all
 from kvt_async.store.writer import Writer
+from kvt_async.sweep.pipeline import Pipeline, send_all
+from kvt_async.sweep.places import Line
 from tests.runner.group_db import NOW, SESSION, attempt, make_group, request, request_row
 
 N, SIZE, CONCURRENCY, AHEAD = 60, 1000, 2, 4

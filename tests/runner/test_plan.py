@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import KV, Apply, Limits, Settings
-from kvt_async.run.plan import check_order, only, pending, steps
+from kvt_async.store.columns import rows_of_outcome
 from kvt_async.store.reader import Past, Reader
-from kvt_async.store.rows import rows_of_outcome
 from kvt_async.store.writer import Writer
+from kvt_async.sweep.plan import check_order, only, pending, steps
 from tests.runner.group_db import (
     DATASET,
     NOW,

@@ -8,8 +8,8 @@ import pytest
 
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.settings import Retry
-from kvt_async.engine.breaker import Breaker
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.send.breaker import Breaker
+from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt, Request
 from tests.runner.faults import FaultServer, answer, close, cut, delta, error, event, paced, reply, stall, status
 from tests.runner.sending import PATH, Recorder, against, request_to, send_one, settings_for, until

@@ -4,9 +4,9 @@ import itertools
 import os
 import random
 
-from kvt_async.engine.payload import UnreadableError
-from kvt_async.engine.reading import Reading
-from kvt_async.engine.wire import Exchange
+from kvt_async.engine.reply.payload import UnreadableError
+from kvt_async.engine.reply.stream_reader import Reading
+from kvt_async.engine.transport.exchange import Exchange
 from tests.runner.faults import delta, event, usage
 
 PLAIN = [event(delta(text)) for text in ("a", 'q"\\', "\u2028", "é", " 😀", "\n", '","content":"x', "long " * 40)]

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.load import load_settings
-from kvt_async.engine.kv_body import PromptSize, kv_fields
-from kvt_async.run.launch import command_of
-from kvt_async.run.levels import label, make_levels
+from kvt_async.engine.request.kv_body import PromptSize, kv_fields
 from kvt_async.validate import validate
+from kvt_async.ways.launch import command_of
+from kvt_async.ways.levels import label, make_levels
 
 CONFIGS = Path(__file__).parents[2] / "configs/experiments"
 RECIPES = sorted(CONFIGS.glob("recipe-*.yaml"))

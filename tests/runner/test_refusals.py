@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kvt_async.engine.refusals import ALIKE
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.reply.refusals import ALIKE
+from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Outcome
-from kvt_async.run.sweep import Options, run
+from kvt_async.sweep.sweep import Options, run
 from tests.runner.faults import FaultServer, Seen, Step, Wire, answer, error, status
 from tests.runner.openai_server import Script, serving
 from tests.runner.sending import Recorder, against, request_to, send_one, settings_for, until

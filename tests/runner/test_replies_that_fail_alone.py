@@ -12,14 +12,14 @@ from msgspec.structs import replace
 from kvt_async.contract.errors import EndState, ErrorType, ServerError
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.secrets import Secrets
-from kvt_async.engine import client
-from kvt_async.engine.client import MOST_PAGE_BYTES
-from kvt_async.engine.hints import read_hints
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.reply.retry_headers import read_hints
+from kvt_async.engine.send import attempt
+from kvt_async.engine.send.attempt import MOST_PAGE_BYTES
+from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Reply
-from kvt_async.run.sweep import Options, run
-from kvt_async.store.rows import rows_of_outcome
+from kvt_async.store.columns import rows_of_outcome
 from kvt_async.store.writer import Writer
+from kvt_async.sweep.sweep import Options, run
 from tests.runner.faults import FaultServer, Seen, Wire, delta, event, head, reply, status, stream, usage
 from tests.runner.group_db import NOW, SESSION, make_group, outcome, request_row
 from tests.runner.odd_replies import dump, nested
@@ -60,7 +60,7 @@ async def test_a_row_that_cannot_be_inserted_is_left_out_and_its_group_is_commit
 async def test_a_reply_whose_rows_cannot_be_inserted_is_a_failure_and_the_sweep_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvt_async.engine.token_counts.MAX_COUNT", 2**80)  # as if counts were not looked at
+    monkeypatch.setattr("kvt_async.engine.reply.token_counts.MAX_COUNT", 2**80)  # as if counts were not looked at
 
     async def step(wire: Wire, request: Seen) -> None:
         odd = b"Fact 3:" in request.body
@@ -80,14 +80,14 @@ async def test_a_reply_whose_rows_cannot_be_inserted_is_a_failure_and_the_sweep_
 async def test_an_exception_nobody_expected_costs_its_request_and_leaves_a_report_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = client.judge
+    judge = attempt.judge
 
     def judging(exchange: Any, *rest: Any, **more: Any) -> Any:
         if b"PLANTED" in exchange.raw_body():
             raise KeyError(f"a bug beside {KEY}")
         return judge(exchange, *rest, **more)
 
-    monkeypatch.setattr(client, "judge", judging)
+    monkeypatch.setattr(attempt, "judge", judging)
     monkeypatch.setenv("PLANTED_KEY", KEY)
 
     async def step(wire: Wire, request: Seen) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from analyzer.labels import at_its_length
+from analyzer.scoring.labels import at_its_length
 from kvt_async.contract.errors import EndState, ErrorType
-from kvt_async.contract.finish_reasons import is_cut_off, meaning
-from kvt_async.engine.sender import Sender
+from kvt_async.contract.formulas.finish_reasons import is_cut_off, meaning
+from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt
 from tests.runner.faults import FaultServer, Step, chunk, cut, delta, event, head, raw, status, stream, usage
 from tests.runner.sending import settings_for, try_once

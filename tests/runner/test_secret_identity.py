@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.pipeline import every_stage
+from analyzer.stages import every_stage
 from kvt_async.contract.errors import ContractMismatchError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
-from kvt_async.run.sweep import Options, run
+from kvt_async.sweep.sweep import Options, run
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import query, settings_for
 

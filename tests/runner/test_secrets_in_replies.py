@@ -3,10 +3,10 @@
 import pytest
 
 from kvt_async.contract.secrets import Secrets
-from kvt_async.engine.redact import Redactor
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.reply.redact import Redactor
+from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt, Request
-from kvt_async.store.rows import rows_of_attempt
+from kvt_async.store.columns import rows_of_attempt
 from tests.echoes import FORMS, echoes, traces
 from tests.runner.faults import FaultServer, Seen, Step, Wire
 from tests.runner.sending import Recorder, request_to, settings_for

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic_core import SchemaValidator, core_schema
 
-from kvt_async.contract.cli_options import run_app
+from kvt_async.contract.command_line.options import run_app
 
 PRESSING = """
 import os, signal, sys
@@ -22,7 +22,7 @@ sys.meta_path.insert(0, Finder)
 """
 
 
-@pytest.mark.parametrize("module", ["typer", "kvt_async.contract.settings", "kvt_async.run.sweep"])
+@pytest.mark.parametrize("module", ["typer", "kvt_async.contract.settings", "kvt_async.sweep.sweep"])
 def test_while_a_module_loads(tmp_path: Path, module: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(PRESSING)
     environ = os.environ | {"PYTHONPATH": str(tmp_path), "CTRL_C_AT": module}

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from kvt_async.contract.settings import Settings
-from kvt_async.run.sweep import Options, prepare_group, run
+from kvt_async.sweep.sweep import Options, prepare_group, run
 from tests.runner.faults import head
 from tests.runner.stages import (
     CONNECT,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvt_async.engine.sse import Event, SseDecoder
+from kvt_async.engine.reply.sse import Event, SseDecoder
 
 RECORDED = (
     b'\xef\xbb\xbf: ping\n\ndata: {"a":"h\xc3\xa9llo \xe2\x80\xa8 w\xc3\xb6rld"}\r\n\r\n'

@@ -7,8 +7,8 @@ import pytest
 
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.schema import connect_for_writing
-from kvt_async.run.status import is_complete, lines, show_status, status
-from kvt_async.run.sweep import Options, prepare_group, run
+from kvt_async.sweep.group_status import is_complete, lines, show_status, status
+from kvt_async.sweep.sweep import Options, prepare_group, run
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import db_of, settings_for
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from kvt_async.contract.errors import StoreError
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.records import Marks
-from kvt_async.store.rows import rows_of_outcome
+from kvt_async.store.columns import rows_of_outcome
 from kvt_async.store.writer import Writer
 from tests.runner.group_db import NOW, RUN, SESSION, gave_up, make_group, outcome, request_row
 

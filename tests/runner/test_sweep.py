@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, MissingPrerequisiteError, ServerError
-from kvt_async.run.session import command_line
-from kvt_async.run.sweep import Options, execute, loop_factory, prepare_group, run
+from kvt_async.session.experiment_rows import command_line
+from kvt_async.sweep.sweep import Options, execute, loop_factory, prepare_group, run
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import check_invariants, db_of, query, settings_for, states
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.errors import ConfigError, DeadKnobError, ServerError
-from kvt_async.run.launch import command_of, groups
-from kvt_async.run.levels import make_levels
-from kvt_async.run.session import Run
-from kvt_async.run.sweep import Options, run
+from kvt_async.session.experiment_rows import Run
+from kvt_async.sweep.sweep import Options, run
+from kvt_async.ways.launch import command_of, groups
+from kvt_async.ways.levels import make_levels
 from tests.runner.sweeping import check_invariants, query, settings_for, states
 from tests.runner.test_kill_and_stop import config_of, kvt, wait_for
 

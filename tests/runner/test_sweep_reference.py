@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.load import load_settings
-from kvt_async.run.sweep import Options, run
+from kvt_async.sweep.sweep import Options, run
 from tests.runner.sweeping import check_invariants, query
 
 

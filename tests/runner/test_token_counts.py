@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kvt_async.engine.token_counts import token_counts
-from kvt_async.engine.transcript import Transcript
+from kvt_async.engine.reply.token_counts import token_counts
+from kvt_async.engine.reply.transcript import Transcript
 from kvt_async.records import Json
 from tests.runner.faults import delta, event, stream, usage
 from tests.runner.sending import try_once

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from pydantic import ValidationError
 
-from kvt_async.engine import lean_connection, stamps
-from kvt_async.engine.sender import Sender
+from kvt_async.engine.send.sender import Sender
+from kvt_async.engine.transport import aiohttp_stamps, lean_connection
 from kvt_async.records import Attempt
 from tests.runner.faults import FaultServer, Step, chunk, delta, event, head, raw, reply
 from tests.runner.sending import PATH, settings_for
@@ -71,7 +71,10 @@ async def compare(seed: int, n_cases: int) -> None:
     steps = [any_step(rng) for _ in range(n_cases)]
     attempts: dict[str, list[Attempt]] = {}
     with pytest.MonkeyPatch.context() as patch:
-        for module in (stamps, lean_connection):  # a busy machine that stops for a second is no server that does
+        for module in (
+            aiohttp_stamps,
+            lean_connection,
+        ):  # a busy machine that stops for a second is no server that does
             patch.setattr(module, "LINGER_S", 60.0)
         for transport in ("aiohttp", "lean"):
             settings = settings_for("http://127.0.0.1/v1", transport=transport)

@@ -6,14 +6,14 @@ import orjson
 import pytest
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.kv_budget import n_kept
-from kvt_async.data.prompt import PromptRule
+from kvt_async.contract.formulas.kv_budget import n_kept
+from kvt_async.data.example_prompt import PromptRule
 from kvt_async.data.tokens import load_tokenizer
-from kvt_async.engine.kv_body import read_evidence
+from kvt_async.engine.request.kv_body import read_evidence
 from kvt_async.records import Example
-from kvt_async.run.levels import make_levels
-from kvt_async.run.sweep import Options, run
-from kvt_async.run.truncate import Cutter
+from kvt_async.sweep.sweep import Options, run
+from kvt_async.ways.levels import make_levels
+from kvt_async.ways.truncate import Cutter
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import check_invariants, query, settings_for, states
 from tests.serve.support import example as kvtext_example

@@ -111,9 +111,9 @@ async def test_a_prompt_far_too_long_is_refused_before_a_template_or_a_tokenizer
     def too_late(*_: object, **__: object) -> None:
         raise AssertionError("it was read")
 
-    monkeypatch.setattr("kvt_async.serve.chat.ChatTemplate.render", too_late)
-    monkeypatch.setattr("kvt_async.serve.text.Tokenizer.encode", too_late)
-    monkeypatch.setattr("kvt_async.serve.text.Tokenizer.fits", too_late)
+    monkeypatch.setattr("kvt_async.serve.prompt_format.ChatTemplate.render", too_late)
+    monkeypatch.setattr("kvt_async.serve.tokenizer.Tokenizer.encode", too_late)
+    monkeypatch.setattr("kvt_async.serve.tokenizer.Tokenizer.fits", too_late)
     words = "look " * 1_000_000
     many = [{"role": "user", "content": "a"}] * 5000
     for request, path in (

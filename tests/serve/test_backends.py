@@ -16,10 +16,10 @@ from kvt_async.serve import KvpressOptions, chosen_backend
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.app import application
 from kvt_async.serve.catalogue import not_a_policy
-from kvt_async.serve.chat import context_tokens
 from kvt_async.serve.engine import Engine
 from kvt_async.serve.kv_request import parse_kv
-from kvt_async.serve.text import Encoded
+from kvt_async.serve.prompt_format import context_tokens
+from kvt_async.serve.tokenizer import Encoded
 from kvt_async.serve.weights import REFERENCE_DIR
 from kvt_async.serve.work import Finished, Text, Work
 from tests.serve.support import Api, body, example, start

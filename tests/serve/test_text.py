@@ -10,9 +10,9 @@ from jinja2 import Environment
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.api_errors import ApiError
-from kvt_async.serve.chat import ChatTemplate, Message, context_tokens
 from kvt_async.serve.kvpress_model import HubTemplate
-from kvt_async.serve.text import Detokenizer, StopWatch, Tokenizer
+from kvt_async.serve.prompt_format import ChatTemplate, Message, context_tokens
+from kvt_async.serve.tokenizer import Detokenizer, StopWatch, Tokenizer
 from kvt_async.serve.weights import REFERENCE_DIR
 from tests.serve.support import GOLDEN, example
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.metrics import check_installed
+from kvt_async.contract.formulas.metric_needs import check_installed
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources import generated, jsonl, longbench, ruler
 from kvt_async.data.sources.source import Row, Source, did_you_mean

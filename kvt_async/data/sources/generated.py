@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.metrics import check_known
+from kvt_async.contract.formulas.metric_needs import check_known
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.source import Row, Source, check_most, check_params, did_you_mean
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.metrics import check_known
+from kvt_async.contract.formulas.metric_needs import check_known
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.json_rows import (

@@ -145,7 +145,7 @@ class Fit:
 
 def _counter(settings: Settings, task: Task) -> Callable[[Example], int]:
     """Tokens of an example's prompt exactly as `prepare` counts them."""
-    from kvt_async.data.prompt import is_templated, prompt_rule, served_text
+    from kvt_async.data.example_prompt import is_templated, prompt_rule, served_text
     from kvt_async.data.tokens import load_tokenizer
 
     tokenizer = load_tokenizer(settings)

@@ -1,0 +1,1 @@
+"""Frames of a bench -> its figures, each with an interval."""

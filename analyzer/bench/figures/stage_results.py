@@ -1,0 +1,189 @@
+"""One stage -> everything that is said about it. Requests are read once, summarised, and let go."""
+
+import math
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from analyzer.bench.figures import rates, schedule, slo
+from analyzer.bench.figures.quantiles import Summary, summarise
+from analyzer.bench.read import request_metrics, server_side, stage_facts
+from analyzer.bench.read.applied_budget import Budget, budget_of
+from analyzer.bench.read.length_check import Lengths, lengths_of
+from analyzer.bench.read.prefix_cache import CacheState, cache_state
+from analyzer.bench.read.timeline import timeline
+from kvt_async.contract.formulas.throughput import Throughput
+
+Floats = npt.NDArray[np.float64]
+METRICS = ("ttfb", "ttft", "tpot", "itl", "latency")
+CLEAN, BOUND, UNKNOWN = "client-clean", "CLIENT-BOUND", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """This client's own part in a stage, or in a load: the worst of its windows.
+
+    `error_bound_ms`: no instant was stamped later than that in 99% of the time; NaN: nobody could say. `verdict`:
+    CLIENT-BOUND where that is over 5% of a figure, or where the rate was not sent that was planned (`sent_share`).
+    """
+
+    verdict: str
+    error_bound_ms: float
+    signal: str
+    sent_share: float | None = None  # of the planned rate, where it is the client's failing that less was sent
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Of one stage (a load at a level and repeat). Times in seconds.
+
+    summaries: by metric, `ttft` and `latency` from the intended start in an open loop (the headline) with
+    `ttft_sent`, `latency_sent` from the first byte beside; `itl` per chunk, `itl_token` per token where they differ.
+    values: [n_answered] of the same metrics, NaN where a reply does not show one; itl, itl_token: gaps. Failures are
+    not among them.
+    """
+
+    stage: stage_facts.Stage
+    n_started: int
+    n_answered: int
+    n_failed: int
+    n_empty: int  # answered, without a token
+    errors: dict[str, int]
+    rates: Throughput
+    summaries: dict[str, Summary]
+    values: dict[str, Floats]
+    itl_weights: Floats  # of values["itl_token"]: tokens that each stands for
+    numbers: list[int]  # [n_answered] places in the schedule, in the order of values
+    n_good: int
+    n_one_arrival: int  # replies of several tokens that came in one read
+    n_coalesced: int  # of the others, those whose first token came in a read with the next: TTFT is an upper bound
+    n_done_alone: int  # replies that [DONE] ended, without a finish_reason
+    n_unknown: dict[str, int]  # by metric: replies that do not show it, though they have several tokens
+    audit: schedule.Audit | None
+    cache: CacheState
+    breakdown: server_side.Breakdown | None
+    kv_usage: Summary | None
+    client: Client
+    budget: Budget | None  # None: levels aren't benched
+    token_source: str  # usage | chunks | mixed | none
+    lengths: Lengths
+    timeline: pl.DataFrame  # see timeline.py
+
+    @property
+    def attainment(self) -> float:
+        """Share of the requests that were sent and kept every limit; NaN without limits."""
+        return self.n_good / self.n_started if self.stage.slo and self.n_started else math.nan
+
+    @property
+    def goodput(self) -> float:
+        """Requests per second that kept every limit."""
+        done = self.rates.requests.value
+        return done * self.n_good / self.n_answered if self.stage.slo and self.n_answered else math.nan
+
+    @property
+    def resumed(self) -> bool:
+        return len(self.stage.windows) > 1
+
+
+def result_of(conn: sqlite3.Connection, stage: stage_facts.Stage, alpha: float) -> Result:
+    frame = request_metrics.with_metrics(stage_facts.requests(conn, stage.run_id))
+    measured = frame.filter((pl.col("phase") == "measured") & (pl.col("state") != "pending"))
+    answered, failed = measured.filter(pl.col("state") == "response"), measured.filter(pl.col("state") == "failure")
+    n_empty = int(answered["empty"].sum())
+    values, summaries, itl_weights = _metrics(answered, failed.height, n_empty, open_loop=stage.loop == "open")
+    objectives = [slo.Objective.of(name, limit) for name, limit in stage.slo.items()]
+    per_request = {**{name: values[name] for name in METRICS if name != "itl"}, "itl": _worst_gap(answered)}
+    one_token = (answered["streamed"].fill_null(0) == 1).to_numpy()
+    audit = schedule.audit(stage, frame)
+    usage = [value for _, _, value in server_side.gauge(stage, server_side.KV_USAGE)]
+    return Result(
+        stage=stage,
+        n_started=measured.height,
+        n_answered=answered.height,
+        n_failed=failed.height,
+        n_empty=n_empty,
+        errors=_errors(failed),
+        rates=rates.throughput(stage, frame),
+        summaries=summaries,
+        values=values,
+        itl_weights=itl_weights,
+        numbers=answered["number"].to_list(),
+        n_good=int(slo.good(per_request, objectives, one_token).sum()),
+        n_one_arrival=int(answered["one_arrival"].fill_null(False).sum()),
+        n_coalesced=answered.filter(pl.col("coalesced") == 1, ~pl.col("one_arrival").fill_null(False)).height,
+        n_done_alone=answered.filter(pl.col("done_ns").is_not_null(), pl.col("finish_ns").is_null()).height,
+        n_unknown=_unknown(answered, per_request),
+        audit=audit,
+        cache=cache_state(stage, frame),
+        breakdown=server_side.breakdown(stage, frame),
+        kv_usage=summarise(np.array(usage)) if usage else None,
+        client=_client(stage, audit),
+        budget=budget_of(conn, stage),
+        token_source=_token_source(answered),
+        lengths=lengths_of(answered, stage),
+        timeline=timeline(stage, frame),
+    )
+
+
+def _metrics(
+    answered: pl.DataFrame, n_failed: int, n_empty: int, *, open_loop: bool
+) -> tuple[dict[str, Floats], dict[str, Summary], Floats]:
+    """(values, summaries, weights of itl_token). A reply without a token has no metric but TTFB, and counts with the
+    failures."""
+    values = {name.removesuffix("_s"): answered[name].cast(pl.Float64).to_numpy() for name in request_metrics.TIMES}
+    if open_loop:
+        for name, intended in request_metrics.INTENDED.items():
+            metric = name.removesuffix("_s")
+            values[f"{metric}_sent"] = values[metric]
+            values[metric] = answered[intended].cast(pl.Float64).to_numpy()
+    per_chunk, per_token, weights = request_metrics.itl(answered)
+    values["itl"], values["itl_token"] = per_chunk, per_token
+    beyond = {"itl": 0, "ttfb": n_failed}
+    summaries = {name: summarise(found, beyond.get(name, n_failed + n_empty)) for name, found in values.items()
+                 if name != "itl_token"}  # fmt: skip
+    if len(weights) and not np.allclose(weights, 1.0):
+        summaries["itl_token"] = summarise(per_token, 0, weights)
+    return values, summaries, weights
+
+
+def _worst_gap(answered: pl.DataFrame) -> Floats:
+    return np.array([found.max() if len(found) else math.nan for found in request_metrics.gaps(answered)])
+
+
+def _unknown(answered: pl.DataFrame, per_request: Mapping[str, Floats]) -> dict[str, int]:
+    """Replies that had something to show of a metric and did not: more than one token for TPOT and ITL, one else."""
+    full = (answered["empty"].fill_null(0) == 0).to_numpy()
+    several = full & (answered["streamed"].fill_null(0) > 1).to_numpy()
+    return {
+        name: int((np.isnan(values) & (several if name in ("tpot", "itl") else full)).sum())
+        for name, values in per_request.items()
+    }
+
+
+def _errors(failed: pl.DataFrame) -> dict[str, int]:
+    counts = failed.group_by(pl.col("error_type").fill_null("unknown")).len().sort("len", "error_type", descending=True)
+    return {str(name): int(n) for name, n in counts.iter_rows()}
+
+
+def _client(stage: stage_facts.Stage, audit: schedule.Audit | None) -> Client:
+    """The stage's worst window; a rate that was not sent, though nothing was asked to hold it back, is the client's
+    failing whatever else it says of itself."""
+    told: list[Mapping[str, object]] = [window.client for window in stage.windows if window.client]
+    short = audit is not None and audit.sent_share < schedule.SENT_SHARE and not audit.n_held
+    sent_share = audit.sent_share if audit is not None and short else None
+    if not told:
+        return Client(UNKNOWN, math.nan, "every window was killed before it could say", sent_share)
+    worst = max(told, key=lambda row: float(str(row["error_bound_ms"])))
+    bound = float(str(worst["error_bound_ms"]))
+    if sent_share is not None:
+        return Client(BOUND, bound, f"only {sent_share:.1%} of the planned rate was sent", sent_share)
+    return Client(CLEAN, bound, str(worst["signal"]))
+
+
+def _token_source(answered: pl.DataFrame) -> str:
+    found = answered["counted"].unique().to_list()
+    return "none" if not found else str(found[0]) if len(found) == 1 else "mixed"

@@ -1,0 +1,55 @@
+"""Was the level's budget applied while it was benched? The verdict of a sweep's runs, from a stage's own replies."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analyzer.bench.read import stage_facts
+from analyzer.read.budget_evidence import CONTRADICTED, UNVERIFIED, run_evidence, worst
+from analyzer.read.drift import served
+
+UNPROVEN = (UNVERIFIED, CONTRADICTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """`row`: of run_evidence, without its fingerprint. `kv_bytes`: median of the kept cache; None: nobody says."""
+
+    row: dict[str, Any]
+    unit: str
+    kv_bytes: float | None
+
+    @property
+    def status(self) -> str:
+        """verified | unverified | contradicted | full"""
+        return str(self.row["status"])
+
+    @property
+    def reason(self) -> str:
+        return str(self.row["reason"])
+
+    @property
+    def reading(self) -> str:
+        """'0.5 fraction (echoed)', as the evidence shows it; '-': nothing does."""
+        effective = self.row["effective_p50"]
+        return "-" if effective is None else f"{effective:.4g} {self.unit} ({self.row['source']})"
+
+
+def budget_of(conn: sqlite3.Connection, stage: stage_facts.Stage) -> Budget | None:
+    """Of a stage's measured replies; None where levels aren't benched."""
+    if stage.level is None:
+        return None
+    run, replies = stage_facts.run_of(conn, stage.run_id), stage_facts.replies(conn, stage.run_id)
+    kept = replies["kv_bytes"].median()
+    size = float(kept) if isinstance(kept, (int, float)) else None
+    return Budget(run_evidence(run, replies, served(conn, run)), run.kv_unit, size)
+
+
+def of_all(budgets: Sequence[Budget | None]) -> Budget | None:
+    """The worst of the stages of one level; None where there is none."""
+    found = [budget for budget in budgets if budget is not None]
+    if not found:
+        return None
+    status = worst([budget.status for budget in found])
+    return next(budget for budget in found if budget.status == status)

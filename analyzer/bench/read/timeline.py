@@ -1,0 +1,75 @@
+"""A stage over time: offered and achieved rate, requests in flight, TTFT, KV cache usage, in equal cells of time."""
+
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+
+from analyzer.bench.read import server_side
+from analyzer.bench.read.stage_facts import Stage
+
+CELLS = 60
+LEAST_CELL_S = 0.25
+
+
+def timeline(stage: Stage, frame: pl.DataFrame) -> pl.DataFrame:
+    """Columns t_s (middle of the cell, since the window's start), offered_per_s, achieved_per_s, in_flight (mean),
+    ttft_p50_s, kv_usage; null where a cell has none. The newest window; empty where it sent nothing.
+
+    A window begins with its first request where that went out before the instant in its row: a closed loop does not
+    wait for it."""
+    if not stage.windows:
+        return _empty()
+    window = stage.windows[-1]
+    mine = frame.filter(pl.col("session_id") == window.session_id)
+    ended = mine.select(pl.col("end_ns").max()).item()
+    if mine.is_empty() or ended is None:
+        return _empty()
+    begun = mine.select(pl.min_horizontal("start_ns", "intended_ns").min()).item()
+    origin = min(window.start_ns, window.start_ns if begun is None else begun)
+    length = max((ended - origin) / 1e9, LEAST_CELL_S)
+    n = int(max(2, min(CELLS, length / LEAST_CELL_S)))
+    edges = np.linspace(0, length, n + 1)
+    cell = length / n
+
+    def since(column: str, rows: pl.DataFrame) -> np.ndarray:
+        return (rows[column].to_numpy() - origin) / 1e9
+
+    started = mine.filter(pl.col("start_ns").is_not_null())
+    done = mine.filter((pl.col("state") == "response") & pl.col("finished_ns").is_not_null())
+    due = mine.with_columns(due=pl.coalesce("intended_ns", "start_ns")).filter(pl.col("due").is_not_null())
+    begins, ends = since("start_ns", started), since("end_ns", started.with_columns(pl.col("end_ns").fill_null(ended)))
+    busy = np.array([
+        np.clip(np.minimum(ends, high) - np.maximum(begins, low), 0, None).sum() / cell
+        for low, high in pairwise(edges)
+    ])  # fmt: skip
+    told = done.filter(pl.col("ttft_s").is_not_null())
+    where = np.clip(np.searchsorted(edges, since("start_ns", told), side="right") - 1, 0, n - 1)
+    ttft = told["ttft_s"].to_numpy()
+    usage = [
+        ((at_ns - origin) / 1e9, value)
+        for session, at_ns, value in server_side.gauge(stage, server_side.KV_USAGE)
+        if session == window.session_id
+    ]
+    return pl.DataFrame(
+        {
+            "t_s": (edges[:-1] + edges[1:]) / 2,
+            "offered_per_s": np.histogram(since("due", due), edges)[0] / cell,
+            "achieved_per_s": np.histogram(since("finished_ns", done), edges)[0] / cell,
+            "in_flight": busy,
+            "ttft_p50_s": [_median(ttft[where == i]) for i in range(n)],
+            "kv_usage": [_median(np.array([v for t, v in usage if low <= t < high])) for low, high in pairwise(edges)],
+        },
+        schema=_SCHEMA,
+    )
+
+
+_SCHEMA = dict.fromkeys(("t_s", "offered_per_s", "achieved_per_s", "in_flight", "ttft_p50_s", "kv_usage"), pl.Float64)
+
+
+def _empty() -> pl.DataFrame:
+    return pl.DataFrame(schema=_SCHEMA)
+
+
+def _median(values: np.ndarray) -> float | None:
+    return float(np.median(values)) if len(values) else None

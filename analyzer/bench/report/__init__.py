@@ -1,0 +1,1 @@
+"""Figures of a bench -> verdict, tables, charts and pages."""

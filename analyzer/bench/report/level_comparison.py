@@ -1,0 +1,159 @@
+"""Levels of a KV budget side by side: what each gives in throughput, and what it costs in accuracy."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from analyzer.bench.figures.points import Point
+from analyzer.bench.figures.spread import Estimate
+from analyzer.bench.report.bench_charts import rate_scale
+from analyzer.bench.report.numbers import ms, plain
+from analyzer.bench.report.verdict_text import level_of
+from analyzer.charts.compose import layer
+from analyzer.charts.style import Look, colour, empty, records, shape
+from analyzer.read.runs import newest_group
+from analyzer.report.report_tables import Table
+from kvt_async.contract.paths import DB_NAME
+from kvt_async.contract.schema import connect_for_reading
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Of a level, from an analysed sweep: accuracy with its interval, median bytes of KV cache per request."""
+
+    accuracy: float
+    low: float
+    high: float
+    kv_bytes: float | None
+    status: str  # of the evidence: verified | unverified | full
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRow:
+    """A level at the load where it gave most output; `quality` None: no sweep, or not this level in it."""
+
+    level: str
+    best: Point
+    output: Estimate
+    ttft_p99: Estimate
+    quality: Quality | None
+
+
+def level_rows(points: Sequence[Point], quality: str | None) -> list[LevelRow]:
+    """Empty where levels are not benched. Raises MissingPrerequisiteError where `quality` names no database."""
+    labels = list(dict.fromkeys(point.level for point in points if point.level))
+    if not labels:
+        return []
+    known = accuracy_of(Path(quality)) if quality else {}
+    rows = []
+    for label in labels:
+        mine = [point for point in points if point.level == label]
+        best = max(mine, key=lambda point: _or_zero(point.figures["output_tokens_per_s"].value))
+        output, ttft = best.figures["output_tokens_per_s"], best.figures["ttft_p99_s"]
+        rows.append(LevelRow(label, best, output, ttft, known.get(label)))
+    return rows
+
+
+def accuracy_of(where: Path) -> dict[str, Quality]:
+    """By the level's label ('full', 'snapkv/aware 0.5') from the newest group of a run directory or database."""
+    conn = connect_for_reading(where / DB_NAME if where.is_dir() else where)
+    try:
+        group, generation, _ = newest_group(conn)
+        rows = conn.execute(
+            "SELECT u.series, u.is_full, u.kv_budget, u.kv_unit, s.acc_mean, s.acc_ci_low, s.acc_ci_high, "
+            "s.kv_bytes_p50, e.status FROM runs u JOIN bin_stats s ON s.run_id = u.run_id AND s.bin_idx = -1 "
+            "LEFT JOIN run_evidence e ON e.run_id = u.run_id "
+            "WHERE u.exp_group_id = ? AND u.generation = ? AND u.repeat_idx = 0",
+            (group, generation),
+        ).fetchall()
+    finally:
+        conn.close()
+    return {
+        _label(series, full, budget, unit): Quality(acc, low, high, size, status or "unverified")
+        for series, full, budget, unit, acc, low, high, size, status in rows
+        if acc is not None
+    }
+
+
+def level_table(rows: Sequence[LevelRow]) -> Table:
+    lines = []
+    for row in rows:
+        q = row.quality
+        lines.append((
+            level_of(row.best), *_budget(row.best), row.best.load, _with(row.output, plain), _with(row.ttft_p99, ms),
+            f"{q.accuracy:.3f} [{q.low:.3f}, {q.high:.3f}]" if q else "-",
+            _gib(row),
+        ))  # fmt: skip
+    head = ("Level", "Budget", "Evidence", "Best load", "Output tok/s", "TTFT p99, ms", "Accuracy",
+            "KV GiB per request")  # fmt: skip
+    note = (
+        "Accuracy: from the sweep in bench.quality. Memory: from this bench's replies, else from that sweep's. Budget: "
+    )
+    return Table(head, tuple(lines), text_columns=4, note=note + "what this bench's own replies and server show of it.")
+
+
+def _gib(row: LevelRow) -> str:
+    """Median KV cache of a request."""
+    size = row.best.budget.kv_bytes if row.best.budget is not None else None
+    if size is None and row.quality is not None:
+        size = row.quality.kv_bytes
+    return "-" if size is None else f"{size / GIB:.4g}"
+
+
+def _budget(point: Point) -> tuple[str, str]:
+    """(status, what the evidence reads) of the level while it was benched."""
+    budget = point.budget
+    return ("-", "-") if budget is None else (budget.status, budget.reading)
+
+
+def pareto(rows: Sequence[LevelRow], look: Look) -> Any:
+    """Accuracy against output tokens per second, with both intervals."""
+    told = [
+        {"series": row.level.rpartition(" ")[0] or row.level, "level": level_of(row.best), "out": row.output.value,
+         "out_low": _or(row.output.low, row.output.value), "out_high": _or(row.output.high, row.output.value),
+         "acc": row.quality.accuracy, "acc_low": row.quality.low, "acc_high": row.quality.high}
+        for row in rows if row.quality is not None
+    ]  # fmt: skip
+    if not told:
+        return empty("No accuracy is known of these levels: name the sweep's run directory in bench.quality.", look)
+    frame = pl.DataFrame(told)
+    series = frame["series"].unique(maintain_order=True).to_list()
+    base = alt.Chart(records(frame, *frame.columns)).encode(color=colour(series, look))
+    scale = rate_scale(frame["out_low"].to_list(), frame["out_high"].to_list())
+    x = alt.X("out:Q", title="output tokens per second", scale=scale)
+    y = alt.Y("acc:Q", title="Accuracy", scale=alt.Scale(domain=[0, 1]))
+    tips = [alt.Tooltip("level:N"), alt.Tooltip("out:Q", format=",.1f"), alt.Tooltip("acc:Q", format=".3f")]
+    return layer(
+        base.mark_rule(strokeOpacity=0.5).encode(x="out_low:Q", x2="out_high:Q", y=y),
+        base.mark_rule(strokeOpacity=0.5).encode(x=x, y="acc_low:Q", y2="acc_high:Q"),
+        base.mark_point(filled=True, size=70, fillOpacity=1).encode(x=x, y=y, shape=shape(series), tooltip=tips),
+        base.mark_text(align="left", dx=8, dy=-8, fontSize=11).encode(x=x, y=y, text="level:N"),
+        width=look.width,
+        height=260,
+    )
+
+
+def _label(series: str, full: int, budget: float, unit: str) -> str:
+    """As ways/levels.py names a level."""
+    return "full" if full else f"{series} {budget:g}" + ("" if unit == "fraction" else f" {unit}")
+
+
+def _with(estimate: Estimate, show: Any) -> str:
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return str(show(estimate.value))
+    return f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
+
+
+def _or(value: float, other: float) -> float:
+    return other if math.isnan(value) else value
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else value

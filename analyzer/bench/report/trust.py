@@ -1,0 +1,105 @@
+"""How far the figures of a bench can be believed: the second sentence of its verdict."""
+
+import math
+from collections.abc import Sequence
+
+from analyzer.bench.figures.points import BOUND_SHARE, HEADLINES, Point
+from analyzer.bench.figures.spread import FEWEST_REPEATS
+from analyzer.bench.figures.stage_results import UNKNOWN
+from analyzer.bench.read import length_check
+from analyzer.bench.read.applied_budget import UNPROVEN, of_all
+from analyzer.bench.report.numbers import ms
+
+WARNING = " (WARNING: these are not figures of prompts that the server has not seen)"
+_TITLES = {"ttft": "TTFT", "tpot": "TPOT", "latency": "latency"}
+
+
+def trust(points: Sequence[Point]) -> str:
+    """Of the loads of one level: what was other than asked, the client's own part, the cache, what failed."""
+    parts = [*_lengths(points), *_answers(points), client_part(points), _cache(points)]
+    budget = of_all([point.budget for point in points])
+    if budget is not None and budget.status in UNPROVEN:
+        parts.append(f"NOT shown to be at this budget: {budget.reason}")
+    sent = [r.audit.sent_share for p in points for r in p.results if r.audit and not math.isnan(r.audit.sent_share)]
+    if sent and min(sent) < 0.99:
+        parts.append(f"the schedule was not achieved: {min(sent):.1%} of the planned rate was sent")
+    failed, started = sum(p.n_failed for p in points), sum(p.n_started for p in points)
+    parts.append(f"{failed:,} of {started:,} requests failed")
+    if any(len(p.results) < FEWEST_REPEATS for p in points):
+        parts.append("intervals are within one run; three repeats would show how runs differ")
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."
+
+
+def figure_title(name: str) -> str:
+    """'ttft_p99_s' -> 'TTFT p99'."""
+    metric, stat, _ = name.rsplit("_", 2)
+    return f"{_TITLES.get(metric, metric)} {stat}"
+
+
+def bound_titles(names: Sequence[str]) -> list[str]:
+    """Of figures that are CLIENT-BOUND; of all of them at once."""
+    return ["all times"] if len(names) == len(HEADLINES) else [figure_title(name) for name in names]
+
+
+def _lengths(points: Sequence[Point]) -> list[str]:
+    """One sentence for loads that agree on it."""
+    said: dict[str, list[str]] = {}
+    for point in points:
+        if (sentence := length_check.sentence(point.lengths)) is not None:
+            said.setdefault(sentence, []).append(point.load)
+    if not said:
+        return []
+    if len(said) == 1 and len(next(iter(said.values()))) == len(points):
+        return list(said)
+    return [f"at {_and(loads)} {sentence}" for sentence, loads in said.items()]
+
+
+def _answers(points: Sequence[Point]) -> list[str]:
+    """Replies that say less than they seem to."""
+    answered, parts = sum(point.n_answered for point in points), []
+    if empty := sum(point.n_empty for point in points):
+        parts.append(f"{empty:,} of {answered:,} replies had no token: they are in no latency, and beyond every limit")
+    if together := sum(point.n_one_arrival for point in points):
+        parts.append(f"{together:,} of {answered:,} replies came in one piece: they have no TPOT and no ITL")
+    if coalesced := sum(point.n_coalesced for point in points):
+        parts.append(f"{coalesced:,} of {answered:,} first tokens came with others in one read: their TTFT may be less")
+    if alone := sum(point.n_done_alone for point in points):
+        parts.append(f"{alone:,} of {answered:,} replies ended with [DONE] and no finish_reason")
+    return parts
+
+
+def client_part(points: Sequence[Point]) -> str:
+    """CLIENT-BOUND of the figures that it is true of, once; else the bound alone."""
+    known = [point for point in points if point.client.verdict != UNKNOWN]
+    if not known:
+        return "the client could not say whether it kept up"
+    short = [point for point in known if point.client.sent_share is not None]
+    if short:
+        worst = min(short, key=lambda point: point.client.sent_share or 0.0)
+        return f"CLIENT-BOUND at {_and([point.load for point in short])}: {worst.client.signal}"
+    hit = [point for point in known if point.client_bound]
+    if not hit:
+        errors = [point.client_error_s(name) for point in known for name in HEADLINES if name in point.figures]
+        bound = max(errors, default=math.nan)
+        return f"this client's own error is at most ±{ms(bound)} ms, under {BOUND_SHARE:.0%} of every time above"
+    names = bound_titles(list(dict.fromkeys(name for point in hit for name in point.client_bound)))
+    at = "" if len(hit) == len(points) else f" at {_and([point.load for point in hit])}"
+    error = max(point.client_error_s(name) for point in hit for name in point.client_bound)
+    return f"CLIENT-BOUND: {_and(names)}{at}, for this client's own error is up to ±{ms(error)} ms there"
+
+
+def _cache(points: Sequence[Point]) -> str:
+    caches = sorted({point.cache for point in points})
+    text = "prefix cache " + "/".join(caches)
+    if {"warm", "mixed"} & set(caches):
+        return text + WARNING
+    if "unknown" not in caches:
+        return text
+    salted = all(result.stage.salted for point in points for result in point.results)
+    why = "every prompt began with text of its own" if salted else "some prompts may have come from it"
+    return f"{text} (WARNING: the server does not count it; {why})"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,205 @@
+"""Derived rows of a bench -> SQLite, whole groups at a time."""
+
+import json
+import math
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from analyzer.bench.figures.points import Point
+from analyzer.bench.figures.saturation import Zone, highest_within, knee
+from analyzer.bench.figures.stage_results import Result
+from analyzer.store.derived_rows import fingerprint, in_transaction, replace_group, replace_runs, set_state
+
+Json = dict[str, Any]
+
+
+BENCH_VERSION = "1"  # raise it whenever a stored figure of a bench could change
+STAGE = "bench"
+TABLES = {
+    "bench_points": ("level", "load"),
+    "bench_zones": ("level", "kind"),
+    "bench_stats": ("run_id", "metric"),
+    "run_evidence": ("run_id",),
+}
+"""What is stored of a bench, with the columns that tell rows apart (of one generation)."""
+Rows = dict[str, list[Json]]  # by table
+
+
+def table_rows(
+    group: str, generation: int, points: Sequence[Point], results: Sequence[Result], zones: Sequence[Json]
+) -> Rows:
+    """Every derived row of a benched group, each with the fingerprint of them all."""
+    about = {"exp_group_id": group, "generation": generation}
+    loads = [point_row(group, generation, point) for point in points]
+    mark = {"fingerprint": fingerprint(loads)}
+    return {
+        "bench_points": [row | mark for row in loads],
+        "bench_zones": [about | zone | mark for zone in zones],
+        "bench_stats": [row | mark for result in results for row in stat_rows(result)],
+        "run_evidence": [result.budget.row | mark for result in results if result.budget is not None],
+    }
+
+
+def write(conn: sqlite3.Connection, group: str, generation: int, rows: Rows, made_under: Json) -> None:
+    """Replace what is stored of this group, and record how it was made: `made_under` holds alpha and, where they are
+    not the stages' own, the objectives."""
+
+    def work(c: sqlite3.Connection) -> None:
+        for table in ("bench_points", "bench_zones"):
+            replace_group(c, table, group, generation, rows[table])
+        runs = [row[0] for row in c.execute(_RUNS, (group, generation))]
+        for table in ("bench_stats", "run_evidence"):
+            replace_runs(c, table, runs, rows[table])
+        detail = made_under | {"analyzer_version": BENCH_VERSION, "outcomes": n_outcomes(c, group, generation)}
+        mark = rows["bench_points"][0]["fingerprint"] if rows["bench_points"] else ""
+        set_state(c, group, generation, STAGE, "*", mark, detail)
+
+    in_transaction(conn, work)
+
+
+_RUNS = "SELECT run_id FROM runs WHERE exp_group_id = ? AND generation = ?"
+
+
+def n_outcomes(conn: sqlite3.Connection, group: str, generation: int) -> int:
+    """Responses and give-ups of a benched group: more of them, and what is stored is older than the facts."""
+    counts = [
+        conn.execute(
+            f"SELECT count(*) FROM {table} JOIN requests USING (request_id) WHERE run_id IN ({_RUNS})",
+            (group, generation),
+        ).fetchone()[0]
+        for table in ("responses", "give_ups")
+    ]
+    return sum(counts)
+
+
+def zone_rows(points: Sequence[Point]) -> list[Json]:
+    """knee and objectives of every level that has them."""
+    rows: list[Json] = []
+    for level in dict.fromkeys(point.level for point in points):
+        mine = [point for point in points if point.level == level]
+        found: dict[str, Zone | None] = {"knee": knee(mine), "objectives": highest_within(mine)}
+        for kind, zone in found.items():
+            if zone is not None:
+                rows.append({"level": level or "", "kind": kind, "loop": mine[0].loop, **asdict(zone)})
+    return rows
+
+
+def point_row(group: str, generation: int, point: Point) -> Json:
+    """Columns of bench_points, without the fingerprint."""
+    audits = [result.audit for result in point.results if result.audit is not None]
+    shares = [result.cache.share for result in point.results if result.cache.share is not None]
+    sent = [a.sent_share for a in audits if not math.isnan(a.sent_share)]
+    spread = [a.sent_dispersion for a in audits if not math.isnan(a.sent_dispersion)]
+    sources = {result.token_source for result in point.results}
+    return {
+        "exp_group_id": group,
+        "generation": generation,
+        "level": point.level or "",
+        "load": point.load,
+        "loop": point.loop,
+        "value": point.value,
+        "n_repeats": len(point.results),
+        "n_started": point.n_started,
+        "n_failed": point.n_failed,
+        "n_owed": sum(result.stage.n_owed for result in point.results if result.stage.partial),
+        "attainment": None if math.isnan(point.attainment) else point.attainment,
+        "sent_share": min(sent, default=None),
+        "dispersion": sum(spread) / len(spread) if spread else None,
+        "cache": point.cache,
+        "cached_share": sum(shares) / len(shares) if shares else None,
+        "client": point.client.verdict,
+        "error_bound_ms": finite(point.client.error_bound_ms),
+        "token_source": sources.pop() if len(sources) == 1 else "mixed",
+        "figures_json": dumps({
+            name: figure_json(point, name) for name in point.figures
+        }),
+        "with_failures_json": dumps({name: finite(value) for name, value in point.censored.items()}),
+        "objectives_json": dumps([
+            {"name": f.objective.name, "limit_s": f.objective.limit_s, "seen_s": finite(f.value_s),
+             "verdict": f.verdict, "n": f.n, "n_beyond": f.n_beyond, "n_needed": f.n_needed, "n_unknown": f.n_unknown}
+            for f in point.findings
+        ]),
+        "server_json": dumps(_server(point)),
+    }  # fmt: skip
+
+
+def stat_rows(result: Result) -> list[Json]:
+    """bench_stats of one stage."""
+    return [
+        {
+            "run_id": result.stage.run_id,
+            "metric": metric,
+            "n": found.n,
+            "n_failed": found.n_failed,
+            "mean_s": found.mean,
+            **{f"{name}_s": value for name, value in found.quantiles.items()},
+            "max_s": found.maximum,
+            **{f"{name}_with_failures_s": value for name, value in found.censored.items()},
+        }
+        for metric, found in result.summaries.items()
+    ]
+
+
+def budget_json(point: Point) -> Json | None:
+    """What --json says of a level's budget."""
+    if (budget := point.budget) is None:
+        return None
+    names = ("status", "source", "reason", "n", "n_off", "requested", "effective_p50")
+    return {**{name: budget.row[name] for name in names}, "unit": budget.unit, "kv_bytes_p50": budget.kv_bytes}
+
+
+def figure_json(point: Point, name: str) -> Json:
+    """A figure with its interval; a time with each repeat's own and with this client's error."""
+    found = point.figures[name]
+    told: Json = {"value": finite(found.value), "low": finite(found.low), "high": finite(found.high),
+                  "method": found.method}  # fmt: skip
+    if found.reason is not None:
+        told |= {"reason": found.reason, "n_needed": found.n_needed}
+    if name in point.repeats:
+        told["repeats"] = [finite(value) for value in point.repeats[name]]
+    if name.endswith("_s") and not name.endswith("_per_s"):
+        told["client_error"] = finite(point.client_error_s(name))
+    return told
+
+
+def replies_json(point: Point) -> Json:
+    """What the replies were like: tokens asked and got, replies without a token, those that came in one piece, first
+    tokens that came with others, and replies that [DONE] alone ended."""
+    found = point.lengths
+    return {
+        "n_answered": point.n_answered,
+        "n_empty": point.n_empty,
+        "n_one_arrival": point.n_one_arrival,
+        "n_coalesced": point.n_coalesced,
+        "n_done_alone": point.n_done_alone,
+        "input_tokens": {"n": found.n_input, "asked": found.input_asked, "got": found.input_got,
+                         "share": finite(found.input_share), "estimated": found.estimated, "n_cut": found.n_cut},
+        "output_tokens": {"n": found.n_output, "asked": found.output_asked, "got": found.output_got,
+                          "share": finite(found.output_share)},
+    }  # fmt: skip
+
+
+def finite(value: float | None) -> float | None:
+    """None for what JSON has no number for."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def dumps(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _server(point: Point) -> Json:
+    parts = [result.breakdown for result in point.results if result.breakdown is not None]
+    usage = [result.kv_usage for result in point.results if result.kv_usage is not None]
+    told: Json = {"replies": replies_json(point)}
+    if parts:
+        told["ttft_parts_s"] = {
+            name: finite(sum(getattr(part, name) for part in parts) / len(parts))
+            for name in ("client", "server", "queue", "prefill", "other", "beyond")
+        }
+    if usage:
+        told["kv_cache_usage_mean"] = finite(sum(u.mean for u in usage) / len(usage))
+        told["kv_cache_usage_max"] = finite(max(u.maximum for u in usage))
+    return told

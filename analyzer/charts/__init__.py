@@ -1,0 +1,1 @@
+"""Results -> charts. They draw and never compute."""

@@ -1,0 +1,228 @@
+"""Charts of accuracy by budget and by length. Frames in, charts out."""
+
+import textwrap
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from analyzer.charts.compose import OWN_X, facet, layer, unit, vconcat
+from analyzer.charts.frames import OPEN_ZONE, ZONE_PART, ChartData
+from analyzer.charts.style import ZONE, Look, budget_x, colour, dash, empty, records, shape, share_y
+from analyzer.charts.zone import OPEN_OPACITY, main_width, strips, zone_layers
+from analyzer.results.number_format import rounded
+
+POINT = ("series", "bin", "budget", "x", "n", "acc_mean", "acc_ci_low", "acc_ci_high", "evidence")
+ACCURACY = "Accuracy (mean score, 0 to 1)"
+LEAST_FULL = 0.02  # below this at full cache, a share of it says nothing
+
+
+def point_tips(*more: alt.Tooltip) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("series:N", title="series"),
+        alt.Tooltip("budget:N", title="budget"),
+        alt.Tooltip("bin:N", title="prompt tokens"),
+        alt.Tooltip("acc_mean:Q", title="accuracy", format=".3f"),
+        alt.Tooltip("acc_ci_low:Q", title="95% CI from", format=".3f"),
+        alt.Tooltip("acc_ci_high:Q", title="95% CI to", format=".3f"),
+        alt.Tooltip("n:Q", title="examples"),
+        alt.Tooltip("evidence:N", title="evidence"),
+        *more,
+    ]
+
+
+def by_series(name: str) -> tuple[alt.Parameter, Any]:
+    """Click a series in the legend to set it off; the rest fades.
+
+    The parameter belongs to a chart's first layer: Vega-Lite takes the legend's reaction to clicks from there.
+    """
+    picked = alt.selection_point(name=name, fields=["series"], bind="legend")
+    return picked, alt.condition(picked, alt.value(1.0), alt.value(0.12))
+
+
+def acc_by_budget(data: ChartData, look: Look) -> Any:
+    """Accuracy of all lengths against the budget, CI bands, the headline's zone; below, every series' verdict.
+
+    Left axis: accuracy; right axis: the same relative to full cache, where that has any.
+    """
+    frame = data.levels.filter((pl.col("bin_idx") == -1) & pl.col("acc_mean").is_not_null())
+    if frame.is_empty():
+        return empty("No accuracy to draw: nothing has been answered and scored.", look)
+    height = 260 if look.narrow else 330
+    width = main_width(look)
+    full = frame.filter(pl.col("is_full"))["acc_mean"].max()
+    relative = isinstance(full, float) and full >= LEAST_FULL
+    picked, faded = by_series("series_of_budget")
+    base = alt.Chart(records(frame, *POINT)).encode(
+        x=budget_x(data.axis, width, applied=True), color=colour(data.series, look), opacity=faded
+    )
+    band = base.mark_area(fillOpacity=0.14, strokeOpacity=0).encode(
+        y=share_y("acc_ci_low", ACCURACY), y2=alt.Y2("acc_ci_high:Q")
+    )
+    bars = base.mark_rule(strokeWidth=1.4, strokeOpacity=0.75).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q")
+    line = base.mark_line(strokeWidth=2.2).encode(y="acc_mean:Q", strokeDash=dash(data.series))
+    points = base.mark_point(filled=True, size=62, fillOpacity=1).encode(
+        y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
+    )
+    layers = [*zone_layers(data, width), unit(band, picked), bars, line, points]
+    if not look.narrow and len(data.series) > 1:
+        layers.append(_end_labels(frame, data, look, height, 66 if relative else 8))
+    apart = None
+    if relative and isinstance(full, float):
+        layers, apart = [layer(*layers), _relative_axis(full, look)], {"scale": {"y": "independent"}}
+    curves = layer(*layers, resolve=apart, width=width, height=height)
+    verdicts = strips(data, look)
+    if verdicts is None:
+        return curves
+    return vconcat(curves, verdicts, resolve={"scale": dict.fromkeys(("color", "shape", "strokeDash"), "independent")})
+
+
+def _relative_axis(full: float, look: Look) -> Any:
+    """The right axis: accuracy as a share of full cache's; an invisible mark carries it."""
+    axis = alt.Axis(
+        orient="right", format=".0%", values=[0, 0.25, 0.5, 0.75, 1], grid=False,
+        title=None if look.narrow else "relative to full cache", titleAngle=90, titlePadding=6,
+    )  # fmt: skip
+    return (
+        alt.Chart(alt.InlineData(values='[{"relative": 1}]'))
+        .mark_rule(opacity=0)
+        .encode(y=alt.Y("relative:Q", scale=alt.Scale(domain=[0, 1 / full], nice=False), axis=axis))
+    )
+
+
+def _end_labels(frame: pl.DataFrame, data: ChartData, look: Look, height: int, dx: int) -> Any:
+    """Series names right of their last points, moved apart where they would overlap."""
+    last = frame.sort("x", descending=not data.axis.reverse).group_by("series", maintain_order=True).first()
+    gap = 15 / height
+    ends = sorted((row["acc_mean"], row["series"]) for row in last.to_dicts())
+    placed: list[float] = []
+    for acc, _ in ends:
+        placed.append(max(acc, placed[-1] + gap) if placed else max(acc, 0.02))
+    for i, y in enumerate(placed):
+        placed[i] = min(y, 0.99 - gap * (len(placed) - 1 - i))
+    edge = data.axis.edges[1]
+    rows = pl.DataFrame({"series": [s for _, s in ends], "y": placed, "x": [edge] * len(ends)})
+    return (
+        alt.Chart(records(rows, "series", "x", "y"))
+        .mark_text(align="left", dx=dx, fontSize=12, fontWeight="bold", clip=False, limit=126)
+        .encode(x="x:Q", y=alt.Y("y:Q"), text="series:N", color=colour(data.series, look))
+    )
+
+
+def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
+    """Small multiples: accuracy against the budget in each length bin, the headline's zone of that bin shaded."""
+    frame = data.levels.filter((pl.col("bin_idx") >= 0) & pl.col("acc_mean").is_not_null())
+    if frame.is_empty():
+        return empty("No length bin has answers yet.", look)
+    zones = data.zones.filter(
+        (pl.col("series") == data.series[0]) & (pl.col("bin_idx") >= 0) & pl.col("part").is_in([ZONE_PART, OPEN_ZONE])
+    ).join(frame.select("bin_idx", "bin").unique(), on="bin_idx", maintain_order="left")
+    both = pl.concat(
+        [
+            frame.select(*POINT).with_columns(kind=pl.lit("level")),
+            zones.select("bin", "x", "x2", "says", "part").with_columns(kind=pl.lit("zone")),
+        ],
+        how="diagonal",
+    )
+    picked, faded = by_series("series_of_bins")
+    bins = [b for b in data.bins if b in frame["bin"].to_list()]
+    x = budget_x(data.axis, look.panel(len(bins)))
+    base = (
+        alt.Chart()
+        .transform_filter("datum.kind == 'level'")
+        .encode(x=x, color=colour(data.series, look), opacity=faded)
+    )
+    layers = [
+        alt.Chart()
+        .transform_filter("datum.kind == 'zone'")
+        .mark_rect(color=ZONE)
+        .encode(
+            x="x:Q",
+            x2="x2:Q",
+            opacity=alt.condition(f"datum.part == '{ZONE_PART}'", alt.value(0.42), alt.value(OPEN_OPACITY)),
+            tooltip=alt.Tooltip("says:N", title="zone"),
+        ),
+        unit(base.mark_area(fillOpacity=0.12, strokeOpacity=0).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"), picked),
+        base.mark_rule(strokeOpacity=0.7).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"),
+        base.mark_line(strokeWidth=1.8).encode(y=share_y("acc_mean", "Accuracy"), strokeDash=dash(data.series)),
+        base.mark_point(filled=True, size=36, fillOpacity=1).encode(
+            y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
+        ),
+    ]
+    panel = layer(*layers, data=records(both, *both.columns), width=look.panel(len(bins)), height=170)
+    return facet(
+        panel, alt.Facet("bin:N", sort=bins, title=None, header=_tokens_header()), columns=look.columns, resolve=OWN_X
+    )
+
+
+def _tokens_header() -> alt.Header:
+    return alt.Header(labelExpr="datum.value + ' prompt tokens'")
+
+
+def heatmap_budget_length(data: ChartData, look: Look) -> Any:
+    """Accuracy in every cell of budget x length, a heatmap per series; proven-safe cells are framed."""
+    frame = data.levels.filter((pl.col("bin_idx") >= 0) & pl.col("acc_mean").is_not_null())
+    if frame.is_empty():
+        return empty("No length bin has answers yet.", look)
+    order = frame.sort("x", descending=data.axis.reverse)["budget"].unique(maintain_order=True).to_list()
+    cell = (look.width - 100) / max(len(order), 3) if not look.narrow else look.width / max(len(order), 3)
+    short = {b: "full" if b == "full cache" else b.split(" ")[0] for b in order}
+    frame = frame.with_columns(
+        at=pl.col("budget").replace_strict(short),
+        shown=pl.col("acc_mean").map_elements(_dot if cell < 26 else _two, pl.String),
+        ci=pl.format(
+            "{}–{}", pl.col("acc_ci_low").map_elements(_dot, pl.String),
+            pl.col("acc_ci_high").map_elements(_dot, pl.String),
+        ),
+        mark=pl.when(pl.col("state") == "safe").then(pl.lit("yes")).otherwise(pl.lit("no")),
+    )  # fmt: skip
+    wide_cells = cell >= 52
+    base = alt.Chart().encode(
+        x=alt.X(
+            "at:N",
+            sort=list(short.values()),
+            title=textwrap.wrap(
+                data.axis.title.removesuffix(" (evenly spaced)"), max(24, int(cell * len(order) / 5.6))
+            ),
+            axis=alt.Axis(labelAngle=0 if cell >= 30 else -90, domain=False, ticks=False),
+            scale=alt.Scale(paddingInner=0.06, paddingOuter=0.03),
+        ),
+        y=alt.Y(
+            "bin:N",
+            sort=list(data.bins),
+            title="Prompt tokens",
+            axis=alt.Axis(domain=False, ticks=False),
+            scale=alt.Scale(paddingInner=0.1, paddingOuter=0.04),
+        ),
+    )
+    cells = base.mark_rect().encode(
+        color=alt.Color(
+            "acc_mean:Q",
+            scale=alt.Scale(scheme="cividis", domain=[0, 1]),
+            legend=alt.Legend(title="Accuracy", format=".1f", gradientLength=min(240, look.width - 40)),
+        ),
+        stroke=alt.condition("datum.mark == 'yes'", alt.value("#D55E00"), alt.value("transparent")),
+        strokeWidth=alt.condition("datum.mark == 'yes'", alt.value(2.6), alt.value(0)),
+        tooltip=point_tips(alt.Tooltip("state:N", title="verdict here")),
+    )
+    ink = alt.condition("datum.acc_mean > 0.55", alt.value("#000000"), alt.value("#ffffff"))
+    value = base.mark_text(fontSize=12 if wide_cells else 9, fontWeight="bold", dy=-5 if wide_cells else 0).encode(
+        text="shown:N", color=ink
+    )
+    layers = [cells, value]
+    if wide_cells:
+        layers.append(base.mark_text(fontSize=9, dy=8).encode(text="ci:N", color=ink))
+    columns = (*POINT, "at", "ci", "shown", "mark", "state")
+    rows = alt.Step(34 if wide_cells else 26)
+    panel = layer(*layers, data=records(frame, *columns), width=cell * len(order), height=rows)
+    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=1)
+
+
+def _two(value: float) -> str:
+    return rounded(value, 2)
+
+
+def _dot(value: float) -> str:
+    """0.98 → .98, to fit a cell."""
+    text = _two(value)
+    return text.removeprefix("0") if text.startswith("0.") else text

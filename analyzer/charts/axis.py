@@ -1,0 +1,136 @@
+"""The budget axis that charts share: what stands where, what was asked and what was applied.
+
+`x` is the position: the budget itself where fractions lie far enough apart, on a linear or logarithmic scale; else the
+rank from full cache down, evenly spaced, as for token caps and bit widths, which have no common scale with full cache.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log10
+
+from analyzer.results.number_format import number, percent
+from analyzer.results.results import Facts
+from analyzer.results.rows import Run
+
+LOG_BELOW = 0.03  # fractions under this would pile up at the end of a linear axis
+CLOSEST = 0.03  # of the axis: two budgets nearer than this can't be told apart, so all are spaced evenly
+SAME = 0.005  # an applied fraction within this of the one asked is the same
+LABEL_PX = 6.3  # width of a digit at 11 px
+
+
+@dataclass(frozen=True)
+class BudgetAxis:
+    """Positions (from full cache down), what stands at them, and how they are scaled."""
+
+    values: tuple[float, ...]
+    labels: tuple[str, ...]
+    scale: str  # linear | log | rank
+    title: str
+    applied: tuple[str, ...] = ()  # below each label: what the server applied, where it isn't what was asked
+    applied_title: str = ""
+
+    @property
+    def reverse(self) -> bool:
+        return self.scale != "rank"
+
+    def at(self, value: float, *, is_full: bool = False) -> float:
+        if self.scale != "rank":
+            return value
+        name = f"{value:,.6g}"
+        return 0.0 if is_full or name not in self.labels else float(self.labels.index(name))
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        low, high = min(self.values), max(self.values)
+        if self.scale == "log":
+            return low / 1.12, high * 1.04
+        pad = 0.025 * (high - low) if high > low else 0.5
+        return low - pad, high + pad
+
+    def share(self, x: float) -> float:
+        """Where a position lies between the axis' left end (0) and its right end (1)."""
+        left, right = self.edges
+        if self.scale == "log":
+            left, right, x = log10(left), log10(right), log10(x)
+        return (x - left) / (right - left)
+
+    def labelled(self, width: float) -> list[int]:
+        """Which labels fit side by side on `width` pixels: both ends, then what lies furthest from its neighbours."""
+        at = [self.share(v) * width for v in self.values]
+        half = [
+            max(len(a), len(b)) * LABEL_PX / 2 for a, b in zip(self.labels, self.applied or self.labels, strict=True)
+        ]
+
+        def room(i: int, others: list[int]) -> float:
+            return min(abs(at[i] - at[k]) - half[i] - half[k] for k in others)
+
+        shown = [0] if len(at) == 1 else [0, len(at) - 1]
+        rest = [i for i in range(len(at)) if i not in shown]
+        while rest:
+            best = max(rest, key=lambda i: (room(i, shown), -i))
+            if room(best, shown) < 4:
+                break
+            shown.append(best)
+            rest.remove(best)
+        return sorted(shown)
+
+    @property
+    def edges(self) -> tuple[float, float]:
+        """Left and right end of the axis: full cache stands left."""
+        low, high = self.domain
+        return (high, low) if self.reverse else (low, high)
+
+
+def budget_axis(facts: Facts) -> BudgetAxis:
+    below = sorted({r.kv_budget for r in facts.runs if not r.is_full}, reverse=True)
+    if facts.unit != "fraction":
+        labels = ("full", *(f"{b:,.6g}" for b in below))
+        name = {"tokens": "kept tokens (cap)", "bits": "bits per element"}.get(facts.unit, facts.unit)
+        return BudgetAxis(tuple(map(float, range(len(labels)))), labels, "rank", f"KV budget asked, {name}",
+                          *_applied(facts, ["full", *below]))  # fmt: skip
+    values = (1.0, *(b for b in below if b < 1)) if facts.full or not below else tuple(below)
+    labels = tuple("full" if v == 1 else f"{v:.6g}" for v in values)
+    scale = "log" if min(values) < LOG_BELOW else "linear"
+    title = "KV budget asked, fraction of the prompt's cache kept"
+    applied = _applied(facts, ["full" if v == 1 else v for v in values])
+    at = [log10(v) for v in values] if scale == "log" else list(values)
+    if any(a - b < CLOSEST * (at[0] - at[-1]) for a, b in pairwise(at)):
+        return BudgetAxis(tuple(map(float, range(len(labels)))), labels, "rank", f"{title} (evenly spaced)", *applied)
+    return BudgetAxis(values, labels, scale, title, *applied)
+
+
+def _applied(facts: Facts, asked: list[float | str]) -> tuple[tuple[str, ...], str]:
+    """What stands below each label, empty where it is what was asked, and the words for the axis title.
+
+    Fractions: the effective one, median; caps in tokens: the share kept. Several series: from the least to the most.
+    """
+    found = [_shown(facts, b) if isinstance(b, float | int) else [] for b in asked]
+    known = [shares for b, shares in zip(asked, found, strict=True) if b != "full"]
+    if not any(known):
+        return ("",) * len(asked), "applied: not known" if known else ""
+    if facts.unit == "fraction":
+        same = [
+            all(abs(s - float(b)) <= SAME for s in shares) for b, shares in zip(asked, found, strict=True) if shares
+        ]
+        if all(same):
+            where = "the same" if all(known) else "the same where it is known"
+            return ("",) * len(asked), f"applied (median): {where}, within {SAME:g}"
+        return tuple(_range([number(s) for s in shares]) for shares in found), "below: applied, median"
+    return tuple(_range([percent(s) for s in shares]) for shares in found), "below: share of the prompt kept, median"
+
+
+def _shown(facts: Facts, asked: float) -> list[float]:
+    """Shares kept at one budget, lowest first, of the series whose server shows them."""
+    stats = [
+        facts.stat(r) for r in facts.runs if r.kv_budget == asked and not r.is_full and status(facts, r) == "verified"
+    ]
+    return sorted(s.kept_fraction_p50 for s in stats if s and s.kept_fraction_p50 is not None)
+
+
+def _range(texts: list[str]) -> str:
+    return "" if not texts else texts[0] if texts[0] == texts[-1] else f"{texts[0]}–{texts[-1]}"
+
+
+def status(facts: Facts, run: Run) -> str:
+    row = facts.evidence.get(run.run_id)
+    return row.status if row else "full" if run.is_full else "unverified"

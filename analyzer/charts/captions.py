@@ -1,0 +1,148 @@
+"""Chart titles that say the message, and one line each on how to read the marks. Pure."""
+
+from analyzer.report.answers import bin_zones, constant
+from analyzer.results.cliff import cliff_range
+from analyzer.results.confidence import nothing_safe
+from analyzer.results.costs import cache_sentence, client
+from analyzer.results.number_format import budget, count, percent
+from analyzer.results.results import ALL, Facts
+from analyzer.results.rows import BinStat
+from analyzer.results.sentences import short_verdict
+
+
+def by_budget(facts: Facts) -> str:
+    v = facts.verdict(facts.series[0]) if facts.series else None
+    if v is None:
+        return "Accuracy at full cache" if not facts.series else "Accuracy by KV budget"
+    return f"{v.series}: {short_verdict(v, facts.unit)}"
+
+
+def by_budget_says(facts: Facts) -> str:
+    head = _yellow(facts, [ALL], "")
+    full = facts.stat(facts.full)
+    scale = " Right axis: relative to full cache." if full and full.acc_mean else ""
+    return f"{head}Points: mean over all lengths, equal weight per length bin; bands and bars: 95% CI.{scale}"
+
+
+def by_budget_bins(facts: Facts) -> str:
+    if not facts.series:
+        return "Accuracy in each length bin"
+    rows = [(b, facts.verdict(facts.series[0], b.bin_idx)) for b in facts.bins]
+    known = [(b, v) for b, v in rows if v and v.n and v.judges]
+    if len(known) < 2:
+        return "Accuracy by KV budget in each length bin"
+    (short, first), (long, last) = known[0], known[-1]
+    ends = [
+        "none proven safe" if nothing_safe(v) else f"safe to {budget(v.safe_budget, facts.unit)}" for v in (first, last)
+    ]
+    if ends[0] == ends[1]:
+        return f"{facts.series[0]}: {ends[0]} in the shortest and in the longest prompts"
+    return f"{facts.series[0]}: {ends[0]} at {short.label} tokens, {ends[1]} at {long.label}"
+
+
+def bins_says(facts: Facts) -> str:
+    zone = _yellow(facts, [b.bin_idx for b in facts.bins], " in that bin")
+    return f"{zone}Bands and bars: 95% CI of one bin. Bins are exploratory beside the overall verdict."
+
+
+def heatmap(facts: Facts) -> str:
+    return "Which budgets hold at which prompt length"
+
+
+def heatmap_says(facts: Facts) -> str:
+    return "Cells: accuracy and its 95% CI. Framed: proven safe in that bin. No frame: broken, or not proven."
+
+
+def kept(facts: Facts) -> str:
+    for name in facts.series:
+        inside = cliff_range(bin_zones(facts, name))
+        if inside and constant(facts, name) == "tokens":
+            return (
+                f"{name}: the cliff lies at {count(inside[0])} to {count(inside[1])} kept tokens, whatever the length"
+            )
+    return "Accuracy by number of kept tokens"
+
+
+def kept_says(facts: Facts) -> str:
+    return "Where the lines of all bins fall at the same place, an absolute number of kept tokens decides, not a ratio."
+
+
+def drops(facts: Facts) -> str:
+    proven = {v.series: v.collapse_budget for v in facts.verdicts if v.bin_idx == ALL and v.collapse_budget is not None}
+    whole = [d for d in facts.drops if d.bin_idx == ALL and d.repeat_idx == 0 and d.drop_failures is not None]
+    lost = [d for d in whole if d.series in proven and d.kv_budget <= proven[d.series]]
+    if not lost:
+        return "No loss is proven at any budget"
+    if all(abs(d.drop_failures or 0) < 0.005 for d in lost):
+        return "The losses are wrong answers; no request failures are in them"
+    if all(abs(d.drop_answers or 0) < 0.005 for d in lost):
+        return "The losses are failed requests, not wrong answers"
+    return "The losses are partly failed requests and partly wrong answers"
+
+
+def drops_says(facts: Facts) -> str:
+    return "Bars: loss of mean score against full cache, split by cause (Shapley). Lines: 95% CI of the whole loss."
+
+
+def pareto(facts: Facts) -> str:
+    return "What quality costs in cache memory"
+
+
+def pareto_says(facts: Facts) -> str:
+    return "Upper left is better. Bars: 95% CI of accuracy. Area of a point: median latency. " + _stamp(facts)
+
+
+def latency(facts: Facts) -> str:
+    return "Latency by KV budget"
+
+
+def latency_says(facts: Facts) -> str:
+    return "Points: p50; bars reach to p95. " + _stamp(facts)
+
+
+def by_bin(facts: Facts) -> str:
+    return "Accuracy by prompt length"
+
+
+def by_bin_says(facts: Facts) -> str:
+    return "Bars: 95% CI. Within a bin, budgets stand side by side from full cache down."
+
+
+def failures(facts: Facts) -> str:
+    stats = [s for s in _whole(facts) if s.fail_rate is not None]
+    failed = sum(s.n_failures for s in stats)
+    n = sum(s.n for s in stats)
+    if not failed:
+        return f"No request failed (0 of {n:,})"
+    worst = max(s.fail_rate or 0 for s in stats)
+    return f"{failed:,} of {n:,} requests failed; {percent(worst, 1)} at the worst level"
+
+
+def failures_says(facts: Facts) -> str:
+    return "Bars: 95% Wilson intervals. A failed request scores 0 and has no answer."
+
+
+def latency_bins(facts: Facts) -> str:
+    return "Latency by prompt length"
+
+
+def latency_bins_says(facts: Facts) -> str:
+    return "Points: p50; bars reach to p95. " + _stamp(facts)
+
+
+def _yellow(facts: Facts, bins: list[int], where: str) -> str:
+    """What the yellow of the headline series means in these bins; empty where no zone is drawn."""
+    found = [v for b in bins if facts.series and (v := facts.verdict(facts.series[0], b)) and v.zone_low is not None]
+    if not found:
+        return ""
+    pale = " (pale: open above, because no budget is proven safe)" if any(nothing_safe(v) for v in found) else ""
+    return f"Yellow: the transition zone of {facts.series[0]}{where}{pale}. "
+
+
+def _stamp(facts: Facts) -> str:
+    stats = [s for s in _whole(facts) if s.latency_p50_s is not None]
+    return f"{cache_sentence(stats)} Every latency: {client(facts.clients)}." if stats else ""
+
+
+def _whole(facts: Facts) -> list[BinStat]:
+    return [s for run in facts.runs if (s := facts.stat(run)) is not None]

@@ -1,0 +1,203 @@
+"""Persisted rows → the frames that charts draw, and the budget axis they share.
+
+Every series starts at the one full-cache run, so that row appears once per series. `x` is the position on the budget
+axis: the budget itself for fractions, the rank from full cache down for token caps and bit widths, which have no
+common scale with full cache.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from analyzer.charts.axis import BudgetAxis, budget_axis, status
+from analyzer.results.alarms import alarms
+from analyzer.results.cache_state import cache_state
+from analyzer.results.confidence import nothing_safe
+from analyzer.results.number_format import budget
+from analyzer.results.results import ALL, Facts
+from analyzer.results.rows import BinStat, Run, Verdict, columns
+
+FAILURE = "failed requests"
+ANSWERS = "wrong answers"
+ZONE_PART = "transition zone"
+OPEN_ZONE = "zone open above"  # nothing is proven safe, so the zone reaches up to full cache
+NOT_PROVEN = "not proven"
+LEVEL_SCHEMA: dict[str, Any] = {
+    "series": pl.String,
+    "x": pl.Float64,
+    "budget": pl.String,
+    "is_full": pl.Boolean,
+    "evidence": pl.String,
+    "bin_idx": pl.Int64,
+    "bin": pl.String,
+    "cache": pl.String,
+    "state": pl.String,
+} | {
+    c: pl.Int64 if c in ("n", "n_clusters", "n_failures") else pl.Float64
+    for c in columns(BinStat)
+    if c not in ("run_id", "bin_idx", "acc_ci_method", "label_counts_json", "flag_counts_json")
+}
+ZONE_SCHEMA: dict[str, Any] = {
+    "series": pl.String,
+    "bin_idx": pl.Int64,
+    "part": pl.String,
+    "x": pl.Float64,
+    "x2": pl.Float64,
+    "says": pl.String,
+}
+DROP_SCHEMA: dict[str, Any] = {
+    "series": pl.String,
+    "x": pl.Float64,
+    "budget": pl.String,
+    "cause": pl.String,
+    "share": pl.Float64,
+    "drop_mean": pl.Float64,
+    "drop_ci_low": pl.Float64,
+    "drop_ci_high": pl.Float64,
+}
+COST_SCHEMA: dict[str, Any] = {
+    "series": pl.String,
+    "x": pl.Float64,
+    "budget": pl.String,
+    "cache": pl.String,
+    "metric": pl.String,
+    "p50": pl.Float64,
+    "p95": pl.Float64,
+}
+
+
+@dataclass(frozen=True)
+class ChartData:
+    """Frames for every chart. `note` (PARTIAL, UNVERIFIED, ...) stands under each title."""
+
+    levels: pl.DataFrame
+    zones: pl.DataFrame
+    drops: pl.DataFrame
+    costs: pl.DataFrame
+    axis: BudgetAxis
+    series: tuple[str, ...]
+    bins: tuple[str, ...]
+    note: str
+
+
+def chart_data(facts: Facts) -> ChartData:
+    series = tuple(facts.series) or ("full",)
+    axis = budget_axis(facts)
+    levels = _levels(facts, axis, series)
+    return ChartData(
+        levels=levels,
+        zones=_zones(facts, axis),
+        drops=_drops(facts, axis),
+        costs=_costs(levels),
+        axis=axis,
+        series=series,
+        bins=tuple(b.label for b in facts.bins),
+        note=note(facts),
+    )
+
+
+def note(facts: Facts) -> str:
+    """What every chart must carry: the alarms in a few words, and that there is no baseline."""
+    parts = [alarm.stamp for alarm in alarms(facts)]
+    if not facts.full:
+        parts.append("no full-cache run to compare with")
+    return " · ".join(parts)
+
+
+def state(run: Run, verdict: Verdict | None) -> str:
+    """Where a level lies in its series' verdict: full | safe | between | broken | unknown."""
+    if run.is_full:
+        return "full"
+    if verdict is None or not verdict.judges:
+        return "unknown"
+    if not nothing_safe(verdict) and run.kv_budget >= (verdict.safe_budget or 0.0):
+        return "safe"
+    return "broken" if verdict.zone_low is not None and run.kv_budget <= verdict.zone_low else "between"
+
+
+def _levels(facts: Facts, axis: BudgetAxis, series: tuple[str, ...]) -> pl.DataFrame:
+    rows = []
+    names = {b.bin_idx: b.label for b in facts.bins} | {ALL: "all lengths"}
+    for name in series:
+        for run in ([facts.full] if facts.full else []) + facts.levels(name):
+            for bin_idx, label in names.items():
+                stat = facts.stat(run, bin_idx)
+                if stat is None:
+                    continue
+                rows.append(
+                    {
+                        "series": name,
+                        "x": axis.at(run.kv_budget, is_full=bool(run.is_full)),
+                        "budget": "full cache" if run.is_full else budget(run.kv_budget, run.kv_unit),
+                        "is_full": bool(run.is_full),
+                        "evidence": status(facts, run),
+                        "bin": label,
+                        "cache": cache_state(stat.cached_share),
+                        "state": state(run, facts.verdict(name, bin_idx)),
+                        **{c: getattr(stat, c) for c in LEVEL_SCHEMA if hasattr(stat, c)},
+                    }
+                )
+    return pl.DataFrame(rows, schema=LEVEL_SCHEMA, orient="row")
+
+
+def _zones(facts: Facts, axis: BudgetAxis) -> pl.DataFrame:
+    """Safe, transition and broken spans of each verdict, from full cache down, to the edges of the axis."""
+    rows: list[dict[str, Any]] = []
+    top, bottom = axis.edges
+    for v in facts.verdicts:
+        if not v.judges or v.n == 0:
+            continue
+        open_top = nothing_safe(v)
+        high = axis.values[0] if open_top else axis.at(v.zone_high or v.safe_budget or 0.0)
+        low = bottom if v.zone_low is None else axis.at(v.zone_low)
+        spans = [] if open_top else [("safe", top, bottom if v.verdict == "no_transition_in_range" else high)]
+        if v.verdict != "no_transition_in_range":
+            spans.append((NOT_PROVEN if v.zone_low is None else OPEN_ZONE if open_top else ZONE_PART, high, low))
+        if v.zone_low is not None:
+            spans.append(("broken", low, bottom))
+        for part, x, x2 in spans:
+            rows.append(
+                {"series": v.series, "bin_idx": v.bin_idx, "part": part, "x": x, "x2": x2, "says": v.verdict_text}
+            )
+    return pl.DataFrame(rows, schema=ZONE_SCHEMA, orient="row")
+
+
+def _drops(facts: Facts, axis: BudgetAxis) -> pl.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for name in facts.series:
+        for run in facts.levels(name):
+            d = facts.drop(run)
+            if d is None or d.drop_mean is None:
+                continue
+            for cause, share in ((ANSWERS, d.drop_answers), (FAILURE, d.drop_failures)):
+                rows.append(
+                    {
+                        "series": name,
+                        "x": axis.at(run.kv_budget),
+                        "budget": budget(run.kv_budget, run.kv_unit),
+                        "cause": cause,
+                        "share": share,
+                        "drop_mean": d.drop_mean,
+                        "drop_ci_low": d.drop_ci_low,
+                        "drop_ci_high": d.drop_ci_high,
+                    }
+                )
+    return pl.DataFrame(rows, schema=DROP_SCHEMA, orient="row")
+
+
+def _costs(levels: pl.DataFrame) -> pl.DataFrame:
+    """TTFT and TPOT of all lengths together, long; milliseconds."""
+    parts = [
+        levels.filter(pl.col("bin_idx") == ALL).select(
+            "series",
+            "x",
+            "budget",
+            "cache",
+            metric=pl.lit(name),
+            p50=pl.col(f"{column}_p50_s") * 1000,
+            p95=pl.col(f"{column}_p95_s") * 1000,
+        )
+        for name, column in (("TTFT", "ttft"), ("TPOT", "tpot"))
+    ]
+    return pl.concat(parts).select(*COST_SCHEMA).cast(pl.Schema(COST_SCHEMA))

@@ -1,0 +1,242 @@
+"""One look for every chart: palette, shapes and dashes by series, fonts, titles, budget axis, saving.
+
+Colours are Okabe and Ito's, told apart with any colour vision; shape and dash say the same once more. The font is one
+that vl-convert carries itself, so the same rows give the same bytes on every machine.
+"""
+
+import json
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from analyzer.charts.axis import BudgetAxis
+from analyzer.charts.compose import whole
+from kvt_async.contract.files import write_whole
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9E", "#4D4D4D")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
+DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [5, 2], [1, 3], [12, 3], [4, 1, 1, 1])
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+INK, MUTED, GRID = "#1a1a1a", "#5c5c5c", "#e3e3e3"
+ZONE, BROKEN, SAFE, UNPROVEN = "#FFC93C", "#8C6D8C", "#9AD1C0", "#D9D9D9"
+ALARM = "#9C1C00"
+OPEN = "#FFE9AD"
+PART_NAMES = ("safe", "transition zone", "zone open above", "not proven", "broken")
+PART_COLOURS = (SAFE, ZONE, OPEN, UNPROVEN, BROKEN)
+PART_INKS = ("#1C6450", "#7A5200", "#7A5200", "#4D4D4D", "#5B3C5B")
+STEPS = alt.SchemeParams(name="viridis", extent=[0.0, 0.9])
+PNG_SCALE = 2
+FILES = (".vl.json", ".svg", ".png")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How wide a chart may be: WIDE for files, PAGE for the HTML report, NARROW for phones."""
+
+    width: int = 680
+    narrow: bool = False
+
+    @property
+    def columns(self) -> int:
+        return 1 if self.narrow else 2
+
+    def panel(self, n: int) -> int:
+        """Width of each of n small multiples."""
+        return self.width if self.narrow else self.width - 80 if n == 1 else (self.width - 60) // 2
+
+    @property
+    def padding(self) -> int:
+        return 2 if self.narrow else 12
+
+
+WIDE, PAGE, NARROW = Look(), Look(width=820), Look(width=236, narrow=True)
+
+
+def records(frame: pl.DataFrame, *columns: str) -> alt.InlineData:
+    """Rows inside the spec, only the columns drawn, six digits: the same rows give the same text.
+
+    As one JSON string, which spec_of opens again: Altair copies its data deeply at every step.
+    """
+    picked = frame.select(*columns).with_columns(pl.selectors.float().round(6))
+    return alt.InlineData(
+        values=json.dumps([{k: v for k, v in row.items() if v is not None} for row in picked.to_dicts()])
+    )
+
+
+def colour(series: Sequence[str], look: Look) -> alt.Color:
+    """Colour by series with the one series legend; every layer must use it, or Vega-Lite splits or drops the legend."""
+    return alt.Color(
+        "series:N",
+        scale=alt.Scale(domain=list(series), range=cycle(PALETTE, series)),
+        title=None,
+        legend=alt.Legend(columns=2 if look.narrow else 4),
+    )
+
+
+def shape(series: Sequence[str]) -> alt.Shape:
+    return alt.Shape("series:N", scale=alt.Scale(domain=list(series), range=cycle(SHAPES, series)), title=None)
+
+
+def dash(series: Sequence[str]) -> alt.StrokeDash:
+    scale = alt.Scale(domain=list(series), range=cycle(DASHES, series))
+    return alt.StrokeDash("series:N", scale=scale, title=None)
+
+
+def cycle(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    return [values[i % len(values)] for i in range(len(names))]
+
+
+def budget_x(
+    axis: BudgetAxis, width: float, *, title: str | None = None, labels: bool = True, applied: bool = False
+) -> alt.X:
+    """The budget axis, `width` pixels wide: full cache left, a tick for every tested budget, a label where one fits.
+
+    `applied`: say in the title, and below the labels where it differs, which budget the server applied.
+    """
+    low, high = axis.domain
+    scale = alt.Scale(
+        domain=[low, high],
+        type="log" if axis.scale == "log" else "linear",
+        reverse=axis.reverse,
+        nice=False,
+        zero=False,
+    )
+    below = axis.applied if applied and any(axis.applied) else ("",) * len(axis.labels)
+    names = {
+        f"{axis.values[i]:.6g}": [axis.labels[i], below[i]] if any(below) else axis.labels[i]
+        for i in axis.labelled(width)
+    }
+    words = [title] if title is not None else [axis.title, axis.applied_title] if applied else [axis.title]
+    return alt.X(
+        "x:Q",
+        scale=scale,
+        title=[w for line in words if line for w in textwrap.wrap(line, max(24, int(width / 5.6)))],
+        axis=alt.Axis(
+            values=list(axis.values),
+            tickCount=len(axis.values) + 1,  # or Vega leaves out every other value of a narrow axis
+            labelExpr=f"{json.dumps(names, ensure_ascii=False)}[format(datum.value, '.6~g')] || ''",
+            labelOverlap=False,
+            labels=labels,
+            ticks=labels,
+            grid=False,
+        ),
+    )
+
+
+def share_y(field: str, title: str) -> alt.Y:
+    return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(domain=[0, 1], nice=False), axis=alt.Axis(tickCount=6))
+
+
+def title_lines(title: str, says: Sequence[str], note: str, look: Look) -> dict[str, Any]:
+    """Title (the message), the note that no chart may go without, and what is drawn, wrapped to the width."""
+    chars = max(28, int((look.width + 60) / 6.9))
+    small = [line for text in says if text for line in textwrap.wrap(text, int(chars * 1.24))]
+    warn = textwrap.wrap(note, chars) if note else []
+    return {
+        "text": textwrap.wrap(title, int(chars * 0.86)) or [""],
+        "subtitle": [*warn, *small],
+        "subtitleColor": ALARM if warn else MUTED,
+        "anchor": "start",
+        "frame": "bounds",
+        "offset": 14,
+    }
+
+
+def config(look: Look) -> dict[str, Any]:
+    """The shared Vega-Lite configuration."""
+    return {
+        "font": FONT,
+        "background": "white",
+        "padding": look.padding,
+        "title": {"fontSize": 15, "fontWeight": "bold", "color": INK, "subtitleFontSize": 12, "subtitleLineHeight": 16},
+        "axis": {
+            "labelFontSize": 11,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "labelColor": INK,
+            "titleColor": INK,
+            "gridColor": GRID,
+            "domainColor": MUTED,
+            "tickColor": MUTED,
+            "titlePadding": 8,
+        },
+        "view": {"stroke": None},
+        "header": {
+            "labelFontSize": 12,
+            "labelFontWeight": "bold",
+            "labelColor": INK,
+            "labelAnchor": "start",
+            "labelPadding": 4,
+        },
+        "legend": {
+            "orient": "bottom",
+            "direction": "horizontal",
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "symbolSize": 90,
+            "symbolStrokeWidth": 0,
+            "labelLimit": 240,
+            "columnPadding": 16,
+            "rowPadding": 4,
+            "titleLimit": 260,
+        },
+        "concat": {"spacing": 10},
+        "facet": {"spacing": 26},
+    }
+
+
+def empty(message: str, look: Look) -> Any:
+    """A chart that says why there is nothing to draw."""
+    lines = textwrap.wrap(message, max(30, look.width // 7))
+    return (
+        alt.Chart(alt.InlineData(values=json.dumps([{"text": message}])))
+        .mark_text(text=lines, fontSize=13, color=MUTED, align="center", lineHeight=18)
+        .properties(width=look.width, height=120)
+    )
+
+
+def spec_of(chart: Any, look: Look, title: dict[str, Any] | None) -> dict[str, Any]:
+    """Vega-Lite JSON of a chart with title, configuration and what drew it."""
+    spec = whole(chart)
+    rows = {name: json.loads(v) if isinstance(v, str) else v for name, v in spec.get("datasets", {}).items()}
+    drawn_with = f"altair {alt.__version__}, vl-convert {metadata.version('vl-convert-python')}"
+    head = {"title": title} if title else {}
+    return {**spec, **head, "config": config(look), "datasets": rows, "usermeta": {"drawn_with": drawn_with}}
+
+
+def save(spec: dict[str, Any], plots_dir: Path, name: str) -> list[Path]:
+    """Write NAME.vl.json, NAME.svg and NAME.png; the bytes depend on the spec alone, so equal ones are left as is."""
+    import vl_convert
+
+    text = json.dumps(spec, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    source, svg_file, png_file = (plots_dir / f"{name}{end}" for end in FILES)
+    if svg_file.is_file() and png_file.is_file() and source.is_file() and source.read_text(encoding="utf-8") == text:
+        return [source, svg_file, png_file]
+    svg = _numbered_anew(vl_convert.vegalite_to_svg(spec, vl_version=vegalite_version()))
+    write_whole(svg_file, svg)
+    write_whole(png_file, vl_convert.svg_to_png(svg, scale=PNG_SCALE))
+    write_whole(source, text)  # last: it says that the pictures beside it are of this spec
+    return [source, svg_file, png_file]
+
+
+def _numbered_anew(svg: str) -> str:
+    """Vega numbers gradients and clips through the life of a process; here they count from 0 in each picture."""
+    seen: dict[str, str] = {}
+
+    def rename(match: re.Match[str]) -> str:
+        return seen.setdefault(match[0], f"{match[1]}{len(seen)}")
+
+    return re.sub(r"\b(gradient_|clip)\d+\b", rename, svg)
+
+
+def vegalite_version() -> str:
+    """The Vega-Lite that Altair writes for, as vl-convert names it."""
+    return str(alt.SCHEMA_VERSION.lstrip("v").rsplit(".", 1)[0])

@@ -1,0 +1,1 @@
+"""Facts in SQLite -> frames: runs, outcomes, evidence and drift of the server."""

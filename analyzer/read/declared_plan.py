@@ -1,0 +1,76 @@
+"""The plan of an experiment: margin, alpha and first series as its first session had them, before there was any data.
+
+A margin that is chosen after the data is no margin: whoever may move it can prove any budget safe. Other values are
+allowed at analysis, and named beside the verdict.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from kvt_async.contract.command_line.run_folder import MOST_YAML
+
+_FIRST_TWO = (
+    "SELECT config_yaml, started_at FROM sessions WHERE exp_group_id = ? AND generation = ? "
+    "ORDER BY started_at, rowid LIMIT 2"
+)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """None: the first session's config doesn't say."""
+
+    margin: float | None = None
+    alpha: float | None = None
+    series: str | None = None
+
+    def otherwise(self, margin: float, alpha: float, series: str | None) -> dict[str, float | str]:
+        """What the plan said where the analysis says something else, by name."""
+        said = {"margin": self.margin, "alpha": self.alpha, "series": self.series}
+        used = {"margin": margin, "alpha": alpha, "series": series}
+        return {name: value for name, value in said.items() if value is not None and value != used[name]}
+
+
+NOTHING = Planned()
+
+
+def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> Planned:
+    """What the first session of a generation planned; the first series is the first of the runs that it created."""
+    sessions = facts.execute(_FIRST_TWO, (exp_group_id, generation)).fetchall()
+    if not sessions:
+        return NOTHING
+    before = sessions[1][1] if len(sessions) > 1 else "~"  # later than any time
+    row = facts.execute(
+        "SELECT series FROM runs WHERE exp_group_id = ? AND generation = ? AND NOT is_full AND created_at < ? "
+        "ORDER BY repeat_idx, level_idx, series, kv_budget DESC LIMIT 1",
+        (exp_group_id, generation, before),
+    ).fetchone()
+    analysis = _analysis(sessions[0][0])
+    return Planned(_number(analysis.get("margin")), _number(analysis.get("alpha")), row[0] if row else None)
+
+
+def sentences(planned: dict[str, Any], margin: float, alpha: float, series: str) -> str:
+    """`Planned.otherwise` in words, each as a sentence of its own; empty where the plan was kept."""
+    used = {"margin": f"{margin:g}", "alpha": f"{alpha:g}", "series": series}
+    what = {"margin": "The margin of", "alpha": "The alpha of", "series": "The first series"}
+    return " ".join(
+        f"{what[name]} {used[name]} was chosen after the data; the plan said "
+        f"{value if isinstance(value, str) else f'{value:g}'}."
+        for name, value in planned.items()
+    )
+
+
+def _analysis(text: str) -> dict[str, Any]:
+    """The config's section; {} where the stored text is no config."""
+    try:
+        loaded = yaml.safe_load(text) if len(text) <= MOST_YAML else None
+    except yaml.YAMLError:
+        return {}
+    section = loaded.get("analysis") if isinstance(loaded, dict) else None
+    return section if isinstance(section, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

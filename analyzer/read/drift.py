@@ -1,0 +1,183 @@
+"""What stored facts say of the server: blocks it rounds to, the canary's verdict, what it said of its budgets before
+and after a run's requests, and whether it stayed one server."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Any
+
+from analyzer.read.runs import Run
+from kvt_async.contract.errors import DriftError
+from kvt_async.contract.formulas.server_identity import Drift, Snapshot, between, drifts
+
+_WORST = ("dead", "inconclusive")
+# Texts at a level and at full cache's repeat, each against full cache, over the examples that all three answered.
+_CHANGED = """
+SELECT count(*), ifnull(sum(here), 0), ifnull(sum(again), 0), ifnull(sum(here > again), 0), ifnull(sum(again > here), 0)
+FROM (SELECT p.text <> f.text AS here, a.text <> f.text AS again
+      FROM requests r JOIN responses p ON p.request_id = r.request_id
+      JOIN requests rf ON rf.run_id = ? AND rf.example_id = r.example_id
+      JOIN responses f ON f.request_id = rf.request_id
+      JOIN requests ra ON ra.run_id = ? AND ra.example_id = r.example_id
+      JOIN responses a ON a.request_id = ra.request_id
+      WHERE r.run_id = ?)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a server said of a run's budget on its metrics page or in its log; `value` None: nothing was found there.
+
+    `unit`: of `value`; `phase`: start (before the requests) or end.
+    """
+
+    phase: str
+    read_from: str
+    raw: str
+    value: float | None
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """All that is known of the server of one run, beside its replies."""
+
+    round_to: int = 1  # tokens of a block that it keeps whole
+    canary: str | None = None  # the worst verdict: dead | inconclusive; None: nothing against it
+    looks: tuple[Look, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The sweep's own answers beside the canary's verdict: how many of `n` pairs changed at the level that it judged,
+    and how many when full cache was run again. `p`: exact and one-sided, over the examples where the two differ."""
+
+    verdict: str  # the canary's: dead | inconclusive
+    level: str
+    n: int
+    changed: int
+    changed_again: int
+    p: float
+
+    def overrule(self, alpha: float) -> bool:
+        """Whether more answers changed with the budget than without it."""
+        return self.p <= alpha / 2
+
+
+def served(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> Served:
+    """What the facts say of the run's server."""
+    return Served(round_to(conn, run), canary(conn, run, alpha), looks(conn, run))
+
+
+def round_to(conn: sqlite3.Connection, run: Run) -> int:
+    """Tokens of the blocks that the run's server keeps whole; 1: none are known."""
+    return int(_asked(conn, run).get("apply", {}).get("round_to", 1))
+
+
+def canary(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> str | None:
+    """The worst verdict of the sessions that sent the run: dead | inconclusive; None: nothing against it, or overruled
+    by the answers of the sweep."""
+    rows = conn.execute(
+        "SELECT DISTINCT p.verdict, p.session_id FROM runs u JOIN sessions s USING (exp_group_id, generation) "
+        "JOIN probes p USING (session_id) WHERE u.run_id = ? AND p.kind = 'canary' AND p.verdict IN (?, ?)",
+        (run.run_id, *_WORST),
+    ).fetchall()
+    sent = "SELECT 1 FROM requests r JOIN attempts a USING (request_id) WHERE r.run_id = ? AND a.session_id = ? LIMIT 1"
+    found = {verdict for verdict, session in rows if conn.execute(sent, (run.run_id, session)).fetchone()}
+    verdict = next((verdict for verdict in _WORST if verdict in found), None)
+    if verdict is None:
+        return None
+    group, generation = conn.execute(
+        "SELECT exp_group_id, generation FROM runs WHERE run_id = ?", (run.run_id,)
+    ).fetchone()
+    answers = answers_beside_canary(conn, group, generation)
+    return None if answers is not None and answers.overrule(alpha) else verdict
+
+
+def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int) -> Answers | None:
+    """What became of the level that a dead or inconclusive canary judged; None: no such canary, no A/A control, or
+    nothing answered."""
+    row = conn.execute(
+        "SELECT p.verdict, p.level FROM probes p JOIN sessions s USING (session_id) WHERE s.exp_group_id = ? AND "
+        "s.generation = ? AND p.kind = 'canary' AND p.verdict IN (?, ?) ORDER BY p.probe_id DESC LIMIT 1",
+        (group, generation, *_WORST),
+    ).fetchone()
+    if row is None:
+        return None
+    here = (group, generation)
+    levels = conn.execute(
+        "SELECT run_id, series, kv_budget, kv_unit, is_full, repeat_idx FROM runs WHERE exp_group_id = ? AND "
+        "generation = ? ORDER BY repeat_idx",
+        here,
+    ).fetchall()
+    full = next((r[0] for r in levels if r[4] and not r[5]), None)
+    again = next((r[0] for r in levels if r[4] and r[5]), None)
+    judged = next((r[0] for r in levels if not r[4] and _label(r[1], r[2], r[3]) == row[1]), None)
+    n, changed, changed_again, more, less = conn.execute(_CHANGED, (full, again, judged)).fetchone()
+    return Answers(row[0], row[1], n, changed, changed_again, sign_p(more, less)) if n else None
+
+
+def sign_p(more: int, less: int) -> float:
+    """One-sided exact sign test: the chance of `more` or above among more + less fair coins; 1 where there is none."""
+    n = more + less
+    return float(sum(comb(n, k) for k in range(more, n + 1)) / 2**n) if n else 1.0
+
+
+def _label(series: str, budget: float, unit: str) -> str:
+    """How the canary's rows name a level below full cache."""
+    return f"{series} {budget:g}{ {'fraction': '', 'tokens': ' tokens', 'bits': ' bits'}[unit] }"
+
+
+def looks(conn: sqlite3.Connection, run: Run) -> tuple[Look, ...]:
+    """Every look at the run's server, in the order they were taken; one at a server that was gone says nothing."""
+    rows = conn.execute(
+        "SELECT phase, json_extract(identity_json, '$.evidence') FROM server_snapshots "
+        "JOIN sessions USING (session_id) JOIN runs u USING (exp_group_id, generation) "
+        "WHERE u.run_id = ? AND instr(identity_json, u.run_id) "
+        "AND json_extract(identity_json, '$.unreachable') IS NULL ORDER BY snapshot_id",
+        (run.run_id,),
+    ).fetchall()
+    unit = _asked(conn, run).get("evidence", {}).get("unit") or run.kv_unit if rows else ""
+    said = [(phase, json.loads(text or "{}").get(run.run_id)) for phase, text in rows]
+    return tuple(Look(phase, s["read_from"], str(s["raw"]), s["value"], unit) for phase, s in said if s is not None)
+
+
+def group_drifts(conn: sqlite3.Connection, group: str, generation: int) -> list[Drift]:
+    """Where a server became another one while this generation was sent."""
+    return drifts(_snapshots(conn, group, generation))
+
+
+def _snapshots(conn: sqlite3.Connection, group: str, generation: int) -> Iterator[Snapshot]:
+    rows = conn.execute(
+        "SELECT ifnull(n.run_id, n.endpoint), n.session_id, n.identity_json, ifnull((SELECT u.model_name FROM runs u "
+        "WHERE u.exp_group_id = s.exp_group_id AND u.generation = s.generation LIMIT 1), '') FROM server_snapshots n "
+        "JOIN sessions s USING (session_id) WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY n.snapshot_id",
+        (group, generation),
+    )
+    return (Snapshot(row[0], row[1], json.loads(row[2]), row[3]) for row in rows)
+
+
+def level_differences(conn: sqlite3.Connection, group: str, generation: int) -> list[Drift]:
+    """Where levels that have a server each were served by different programs."""
+    return between(_snapshots(conn, group, generation))
+
+
+def refuse_drift(
+    found: Sequence[Drift], *, group: str = "this group", leave: str = "--override analysis.allow_drift=true"
+) -> None:
+    """Raises DriftError where there is any; `leave`: what the user says to go on all the same."""
+    if found:
+        raise DriftError(
+            f"the server became another one while {group} was sent; its answers can't be analysed as one server's",
+            details=tuple(f"{one.key}, session {one.session_id}: {one.what}" for one in found),
+            do=f"Sweep again under a new experiment.exp_group_id, or go on all the same with {leave}.",
+        )
+
+
+def _asked(conn: sqlite3.Connection, run: Run) -> dict[str, Any]:
+    """What the level asked of its server: {apply, evidence, ...}."""
+    row = conn.execute("SELECT apply_json FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()
+    found: dict[str, Any] = json.loads(row[0]) if row else {}
+    return found

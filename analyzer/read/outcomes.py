@@ -1,0 +1,141 @@
+"""Facts -> frames: the requests of one run, in chunks, as scoring, analysis and export read them."""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from analyzer.read.budget_evidence import kept_tokens
+from analyzer.read.row_portions import portions
+from analyzer.read.runs import Run, read_frame, refused
+
+
+def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) -> Iterator[pl.DataFrame]:
+    """Finished requests of one run, in chunks: what scoring reads.
+
+    request_id, example_id, is_failure, error_type, text, finish_reason, prompt_tokens (as the server counted),
+    identical (1: same text as at full cache, null there and where it isn't known), reasoned (the reply held reasoning
+    in a field of its own).
+    """
+    schema: dict[str, Any] = {
+        "request_id": pl.String,
+        "example_id": pl.String,
+        "text": pl.String,
+        "finish_reason": pl.String,
+        "prompt_tokens": pl.Int64,
+        "identical": pl.Int64,
+        "is_failure": pl.Int64,
+        "error_type": pl.String,
+        "reasoned": pl.Int64,
+    }
+    answered = conn.execute(
+        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, p.text = pf.text, 0, NULL, "
+        "ifnull(p.reasoning, '') != '' FROM requests r JOIN responses p ON p.request_id = r.request_id "
+        "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
+        "LEFT JOIN requests f ON f.run_id = ? AND f.example_id = r.example_id "
+        "LEFT JOIN responses pf ON pf.request_id = f.request_id WHERE r.run_id = ?",
+        (None if full_run_id == run.run_id else full_run_id, run.run_id),
+    )
+    failed = conn.execute(
+        "SELECT request_id, example_id, NULL, NULL, NULL, NULL, 1, error_type, 0 FROM failures WHERE run_id = ?",
+        (run.run_id,),
+    )
+    unknown = refused(conn, run.run_id)
+    for cursor in (answered, failed):
+        for rows in portions(cursor, text=2):
+            finished = [row for row in rows if row[0] not in unknown] if unknown and cursor is failed else rows
+            frame = pl.DataFrame(finished, schema=schema, orient="row")
+            yield frame.with_columns(pl.col("is_failure", "reasoned").cast(pl.Boolean))
+
+
+# Tokens kept: the server's figure, or of a prompt that was cut before it was sent, its length.
+_KEPT = "ifnull(json_extract(p.usage_json, '$.kv.kept_tokens'), json_extract(p.kv_evidence_json, '$.kept_tokens'))"
+
+_OUTCOME_COLUMNS: dict[str, Any] = {
+    "example_id": pl.String,
+    "score": pl.Float64,
+    "em": pl.Float64,
+    "f1": pl.Float64,
+    "failure_label": pl.String,
+    "flags": pl.String,
+    "is_failure": pl.Int64,
+    "latency_s": pl.Float64,
+    "ttft_s": pl.Float64,
+    "ttfb_s": pl.Float64,
+    "tpot_s": pl.Float64,
+    "prompt_tokens": pl.Int64,
+    "completion_tokens": pl.Int64,
+    "cached_tokens": pl.Int64,
+    "kv_effective": pl.Float64,
+    "source": pl.String,
+    "kept_tokens": pl.Float64,
+    "kv_bytes": pl.Float64,
+    "compressible_tokens": pl.Int64,
+}
+
+
+def outcomes(conn: sqlite3.Connection, run: Run) -> pl.DataFrame:
+    """Finished and scored requests of one run with latencies, tokens and evidence: columns as _OUTCOME_COLUMNS."""
+    cursor = conn.execute(
+        "SELECT r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, p.request_id IS NULL, m.latency_s, "
+        "m.ttft_s, m.ttfb_s, m.tpot_s, m.prompt_tokens, m.completion_tokens, m.cached_tokens, p.kv_effective, "
+        "json_extract(p.kv_evidence_json, '$.source'), " + _KEPT + ", json_extract(p.usage_json, '$.kv.bytes'), "
+        "json_extract(p.usage_json, '$.kv.compressible_tokens') "
+        "FROM requests r JOIN scores s ON s.request_id = r.request_id "
+        "LEFT JOIN responses p ON p.request_id = r.request_id "
+        "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
+        "WHERE r.run_id = ?",
+        (run.run_id,),
+    )
+    return read_frame(cursor, _OUTCOME_COLUMNS).with_columns(pl.col("is_failure").cast(pl.Boolean))
+
+
+_EXPORT_COLUMNS: dict[str, Any] = {
+    "run_id": pl.String,
+    "series": pl.String,
+    "kv_budget": pl.Float64,
+    "repeat_idx": pl.Int64,
+    "request_id": pl.String,
+    "bin_idx": pl.Int64,
+    "token_len": pl.Int64,
+    "text": pl.String,
+    "finish_reason": pl.String,
+    "metric": pl.String,
+    "error_type": pl.String,
+} | _OUTCOME_COLUMNS
+
+
+def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
+    """Finished requests of one run in chunks, with level, bin, answer, scores (null: not scored) and metrics.
+
+    kept_tokens as in the report: the server's figure, else from the effective budget; null without evidence.
+    """
+    failed: dict[str, str] = dict(
+        conn.execute("SELECT request_id, error_type FROM failures WHERE run_id = ?", (run.run_id,)).fetchall()
+    )
+    cursor = conn.execute(
+        "SELECT u.run_id, u.series, u.kv_budget, u.repeat_idx, r.request_id, e.bin_idx, e.token_len, p.text, "
+        "p.finish_reason, s.metric, NULL, r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, "
+        "p.request_id IS NULL, m.latency_s, m.ttft_s, m.ttfb_s, m.tpot_s, m.prompt_tokens, m.completion_tokens, "
+        "m.cached_tokens, p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), "
+        + _KEPT
+        + ", json_extract(p.usage_json, '$.kv.bytes'), "
+        "json_extract(p.usage_json, '$.kv.compressible_tokens') "
+        "FROM requests r JOIN runs u ON u.run_id = r.run_id "
+        "JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id "
+        "LEFT JOIN responses p ON p.request_id = r.request_id LEFT JOIN scores s ON s.request_id = r.request_id "
+        "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
+        "WHERE r.run_id = ? ORDER BY e.seq",
+        (run.run_id,),
+    )
+    for request in refused(conn, run.run_id):
+        failed.pop(request, None)
+    for rows in portions(cursor, text=7):
+        frame = pl.DataFrame(rows, schema=_EXPORT_COLUMNS, orient="row", strict=False)
+        frame = frame.with_columns(
+            pl.col("is_failure").cast(pl.Boolean),
+            kept_tokens=kept_tokens(run.kv_unit),
+            error_type=pl.col("request_id").replace_strict(failed, default=None, return_dtype=pl.String),
+        )
+        yield frame.filter(~pl.col("is_failure") | pl.col("request_id").is_in(list(failed)))

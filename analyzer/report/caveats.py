@@ -1,0 +1,68 @@
+"""What limits a figure beside the verdict, and what these numbers can't say. Pure."""
+
+from analyzer.read.drift import Answers
+from analyzer.results import confidence
+from analyzer.results.number_format import number, plural
+from analyzer.results.results import Facts
+from kvt_async.contract.settings import Settings
+
+REFERENCE = "reference"  # the model that ships with kvt
+
+
+def caveats(facts: Facts) -> list[str]:
+    """What doesn't touch the verdict, but a figure beside it."""
+    found = [facts.prompts.note] if facts.prompts.note else []
+    if (answers := facts.overruling) is not None:
+        found.append(overruled(answers))
+    return found
+
+
+def overruled(answers: Answers) -> str:
+    """That the sweep's own answers say more than the canary before it."""
+    seen = {
+        "dead": "the canary's prompts were answered as at full cache",
+        "inconclusive": "the canary could not tell, because full cache did not repeat itself",
+    }[answers.verdict]
+    p = f"p = {answers.p:.2g}" if answers.p >= 0.001 else "p < 0.001"
+    return (
+        f"Canary overruled: before the sweep {seen}, but in the sweep {answers.changed:,} of {answers.n:,} answers "
+        f"changed at {answers.level}, and {answers.changed_again:,} when full cache was run again ({p}, paired and "
+        "exact): the budget does change answers."
+    )
+
+
+def limits(facts: Facts, settings: Settings) -> list[str]:
+    """What these numbers can't say."""
+    lines = []
+    models = {r.model_name for r in facts.runs}
+    if REFERENCE in models:
+        lines.append(
+            "The reference model is tiny: it has no attention redundancy, so its curves are steeper than a large "
+            "model's. It shows the method, not the budget of your model."
+        )
+    tasks = ", ".join(f"{d['name']} / {d['task']}" for d in facts.datasets)
+    if tasks:
+        lines.append(f"One task ({tasks}): another task may break elsewhere.")
+    whole = [v for series in facts.series if (v := facts.verdict(series)) is not None]
+    lines += confidence.notes(whole)
+    full = facts.stat(facts.full)
+    if full is None:
+        lines.append("Without a full-cache run there is no baseline, so no loss can be told.")
+    elif full.acc_mean is not None and full.acc_mean <= settings.analysis.margin:
+        lines.append(f"Floor: accuracy at full cache is {number(full.acc_mean)}, so nothing can be lost from it.")
+    empty = [
+        b.label for b in facts.bins if all((s := facts.stat(r, b.bin_idx)) is None or s.n == 0 for r in facts.runs)
+    ]
+    if empty:
+        lines.append(f"No examples in {', '.join(empty)} tokens.")
+    if alone := sum(volume.n_done_alone for volume in facts.volumes):
+        answered = sum(volume.n for volume in facts.volumes)
+        lines.append(
+            f"{alone:,} of {plural(answered, 'answer')} ended with [DONE] and no finish_reason: whether one of them "
+            "was cut off at its length can't be told."
+        )
+    planned = max((p.planned for p in facts.progress.values()), default=0)
+    asked = max((p.requests for p in facts.progress.values()), default=0)
+    if asked < planned:
+        lines.append(f"{asked:,} of {plural(planned, 'manifest example')} were asked per level.")
+    return lines

@@ -1,0 +1,118 @@
+"""Tables of tokens, latency, throughput and cost. Pure."""
+
+from analyzer.report.report_tables import Table, level_name
+from analyzer.results import costs, memory, sentences
+from analyzer.results.cache_state import cache_state
+from analyzer.results.number_format import NOTHING, amount, count, gib, interval, number, percent, seconds
+from analyzer.results.results import Facts
+from analyzer.results.rows import BinStat
+from kvt_async.contract.settings import Settings
+
+
+def tokens(facts: Facts) -> Table:
+    """Prompt, completion and template tokens by length bin, at full cache (else at the first level)."""
+    run = facts.full or (facts.runs[0] if facts.runs else None)
+    rows = []
+    for b in facts.bins:
+        s = facts.stat(run, b.bin_idx)
+        if s is None or s.n == 0:
+            rows.append((b.label, "0", *([NOTHING] * 6)))
+            continue
+        overhead = (
+            None if s.token_len_p50 is None or s.context_tokens_p50 is None else s.token_len_p50 - s.context_tokens_p50
+        )
+        rows.append(
+            (
+                b.label, count(s.n), count(s.prompt_tokens_p50), count(s.prompt_tokens_p95), count(s.token_len_p50),
+                count(overhead), count(s.completion_tokens_p50), count(s.completion_tokens_p95),
+            )
+        )  # fmt: skip
+    head = (
+        "Prompt tokens", "Examples", "Prompt p50", "Prompt p95", "Own count p50", "Question and template p50",
+        "Completion p50", "Completion p95",
+    )  # fmt: skip
+    note = (
+        f"At {level_name(run)}; prompt and completion as the server counts, own count by our tokenizer." if run else ""
+    )
+    return Table(head, tuple(rows), note=note)
+
+
+def pareto(facts: Facts, settings: Settings) -> Table:
+    """Quality, memory and latency of every level side by side; marked where no other level is better in both."""
+    load = memory.load_of(facts, settings)
+    full = facts.stat(facts.full)
+    measured = [(run, s) for run in facts.runs if not run.repeat_idx and (s := facts.stat(run)) and s.n]
+    rows = []
+    for run, s in measured:
+        saved = [] if load is None else [gib(memory.saved_gib(facts, run, load))]
+        best = "" if s.kv_bytes_p50 is None else "yes" if _undominated(s, [o for _, o in measured]) else "no"
+        rows.append(
+            (
+                level_name(run), interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
+                percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)), percent(s.kept_fraction_p50),
+                amount(s.kv_bytes_p50), *saved, seconds(s.latency_p50_s), best or NOTHING,
+            )
+        )  # fmt: skip
+    saves = [] if load is None else [f"Saved at {load.label}"]
+    head = ("Level", "Accuracy [95% CI]", "Of full cache", "Cache kept p50", "KV bytes per request p50", *saves,
+            "Latency p50", "On the front")  # fmt: skip
+    note = "On the front: no level has a higher mean accuracy in a smaller cache (means, whatever their uncertainty)."
+    if load is None:
+        note = f"{note} {memory.HOW}"
+    elif any(e.status == "unverified" for e in facts.evidence.values()):
+        note = f"{note} GiB of unverified levels are arithmetic: nothing shows that the server applied the budget."
+    return Table(head, tuple(rows), note=note)
+
+
+def _undominated(one: BinStat, others: list[BinStat]) -> bool:
+    acc, size = one.acc_mean or 0.0, one.kv_bytes_p50 or 0.0
+    return not any(
+        o.kv_bytes_p50 is not None
+        and o.acc_mean is not None
+        and o.acc_mean >= acc
+        and o.kv_bytes_p50 <= size
+        and (o.acc_mean > acc or o.kv_bytes_p50 < size)
+        for o in others
+    )
+
+
+def latencies(facts: Facts) -> Table:
+    rows = []
+    for run in facts.runs:
+        s = facts.stat(run)
+        if s is None or s.latency_p50_s is None:
+            continue
+        rows.append(
+            (
+                level_name(run), seconds(s.ttft_p50_s), seconds(s.ttft_p95_s), seconds(s.tpot_p50_s),
+                seconds(s.tpot_p95_s), seconds(s.latency_p50_s), seconds(s.latency_p95_s),
+                cache_state(s.cached_share), percent(s.cached_share),
+            )
+        )  # fmt: skip
+    head = (
+        "Level", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95", "Latency p50", "Latency p95", "Cache state",
+        "Cached prompt tokens",
+    )  # fmt: skip
+    note = f"Every latency: {costs.client(facts.clients)}. Compare levels within one cache state only."
+    return Table(head, tuple(rows), note=note)
+
+
+def volumes(facts: Facts, settings: Settings) -> Table:
+    """Effective throughput and cost of each invocation that got responses."""
+    prices = settings.analysis.prices
+    rows = []
+    for v in facts.volumes:
+        cost = NOTHING
+        if prices is not None and v.prompt_tokens is not None:
+            value = v.prompt_tokens * prices.prompt_per_mtok + (v.completion_tokens or 0) * prices.completion_per_mtok
+            cost = f"{number(value / 1e6, 4)} {prices.currency}"
+        rows.append(
+            (
+                v.session_id, count(v.n), count(v.prompt_tokens), count(v.completion_tokens), seconds(v.wall_s),
+                costs.throughput(v), cost,
+            )
+        )  # fmt: skip
+    head = ("Invocation", "Responses", "Prompt tokens", "Completion tokens", "First start to last end",
+            "Effective throughput", "Cost")  # fmt: skip
+    note = "" if prices else "Cost: set analysis.prices to see it."
+    return Table(head, tuple(rows), note=note)

@@ -1,0 +1,74 @@
+"""The report's figures as JSON-able values, by the names of their columns: what a script reads of a verdict. Pure."""
+
+from dataclasses import asdict
+from typing import Any
+
+from analyzer.report.answers import story
+from analyzer.results.results import ALL, Facts
+from analyzer.results.rows import Run
+from kvt_async.contract.settings import Settings
+
+_VERDICT = (
+    "verdict", "verdict_text", "role", "evidence", "n", "n_needed", "acc_full", "safe_budget", "collapse_budget",
+    "collapse_margin_budget", "zone_low", "zone_high", "half_loss_budget", "half_loss_ci_low", "half_loss_ci_high",
+)  # fmt: skip
+_STAT = (
+    "n", "acc_mean", "acc_ci_low", "acc_ci_high", "acc_answered", "n_failures", "fail_rate", "identical_to_full",
+    "kept_fraction_p50", "kept_tokens_p50", "latency_p50_s", "ttft_p50_s", "tpot_p50_s", "cached_share",
+)  # fmt: skip
+_DROP = (
+    "drop_mean", "drop_ci_low", "drop_ci_high", "n_worse", "n_better", "p_safe", "p_loss", "p_collapse",
+    "drop_failures", "drop_answers", "within_noise",
+)  # fmt: skip
+
+
+def results(facts: Facts, settings: Settings) -> dict[str, Any]:
+    """Headline, alarms, the verdict of every series (and of its length bins), and every level's figures.
+
+    Over all lengths unless named otherwise; None where a figure is not known. Budgets are in `unit`.
+    """
+    told = story(facts, settings)
+    return {
+        "headline": told.headline,
+        "caveats": list(told.caveats),
+        "unit": facts.unit,
+        "margin": settings.analysis.margin,
+        "alpha": settings.analysis.alpha,
+        "partial": facts.partial,
+        "pending": facts.pending,
+        "prompts": asdict(facts.prompts) | {"read_short": facts.prompts.are_short},
+        "series": [
+            {
+                "series": series,
+                **_picked(facts.verdict(series), _VERDICT),
+                "by_length": [
+                    {"bin_idx": b.bin_idx, "lo_tokens": b.lo_tokens, "hi_tokens": b.hi_tokens}
+                    | _picked(facts.verdict(series, b.bin_idx), _VERDICT)
+                    for b in facts.bins
+                ],
+            }
+            for series in facts.series
+        ],
+        "levels": [_level(facts, run) for run in facts.runs],
+    }
+
+
+def _level(facts: Facts, run: Run) -> dict[str, Any]:
+    evidence = facts.evidence.get(run.run_id)
+    return {
+        "run_id": run.run_id,
+        "series": run.series,
+        "kv_budget": run.kv_budget,
+        "kv_unit": run.kv_unit,
+        "is_full": bool(run.is_full),
+        "repeat_idx": run.repeat_idx,
+        **_picked(facts.stat(run, ALL), _STAT),
+        **_picked(facts.drop(run, ALL), _DROP),
+        "evidence": evidence.status if evidence else None,
+        "evidence_reason": evidence.reason if evidence else None,
+    }
+
+
+def _picked(row: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The named columns of a row, None for each where there is no row; a column without a value says so as well."""
+    return {name: getattr(row, name) if row is not None else None for name in names}

@@ -1,0 +1,271 @@
+"""The report's tables as text cells: persisted rows, formatted. Pure."""
+
+from dataclasses import dataclass
+
+from analyzer.report.answers import controls
+from analyzer.results import sentences
+from analyzer.results.confidence import ROLES, ceiling_or_floor, nothing_safe
+from analyzer.results.number_format import NOTHING, budget, count, interval, number, percent, seconds, signed
+from analyzer.results.results import ALL, Facts
+from analyzer.results.rows import Bin, BinStat, Evidence, Run
+from kvt_async.contract.errors import FailureLabel
+
+WHOLE = Bin(ALL, 0, 0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """`text_columns`: how many columns from the left hold text, not figures. `folded`: closed at first in HTML."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: int = 1
+    note: str = ""
+    folded: str = ""
+
+
+def verdicts(facts: Facts) -> Table:
+    rows = []
+    for series in facts.series:
+        v = facts.verdict(series)
+        if v is None:
+            continue
+        half = (
+            interval(v.half_loss_budget, v.half_loss_ci_low, v.half_loss_ci_high)
+            if v.half_loss_budget is not None
+            else NOTHING
+        )
+        zone = (
+            f"{budget(v.zone_high, facts.unit)} … {budget(v.zone_low, facts.unit)}"
+            if v.zone_low is not None
+            else {"transition": "open below", "cannot_tell": "not proven"}.get(v.verdict, NOTHING)
+        )
+        safe = "none proven" if nothing_safe(v) else budget(v.safe_budget, facts.unit)
+        rows.append(
+            (
+                series,
+                sentences.short_verdict(v, facts.unit),
+                safe,
+                zone,
+                budget(v.collapse_budget, facts.unit),
+                half,
+                count(v.n),
+                v.evidence.upper() if v.evidence in ("unverified", "contradicted") else v.evidence,
+                ROLES.get(v.role, v.role),
+                ceiling_or_floor(v) or NOTHING,
+            )
+        )
+    head = (
+        "Series", "Verdict", "Safe budget", "Transition zone", "Real loss from", "Half of the loss at [95% CI]",
+        "Pairs", "Evidence", "Role", "Limit",
+    )  # fmt: skip
+    note = (
+        "Pairs: examples answered at full cache and at the budget. Holm-adjusted: tested more strictly, because there "
+        "are several series. Ceiling: full cache is always right; floor: at the smallest budgets nothing is left."
+    )
+    return Table(head, tuple(rows), text_columns=2, note=note if rows else "")
+
+
+def safe_by_length(facts: Facts) -> Table:
+    """Series x length bins: safe budget, and from where it is broken."""
+    rows = []
+    for series in facts.series:
+        cells = []
+        for b in facts.bins:
+            v = facts.verdict(series, b.bin_idx)
+            if v is None or v.n == 0:
+                cells.append("no examples")
+            elif not v.judges:
+                cells.append("no verdict")
+            else:
+                safe = "none" if nothing_safe(v) else budget(v.safe_budget, facts.unit)
+                cells.append(f"{safe} / {budget(v.zone_low, facts.unit)}")
+        rows.append((series, *cells))
+    note = (
+        "Safe budget / broken from, within each bin. “none”: no budget is proven safe there; –: none is proven broken. "
+        "Exploratory: bins are not adjusted for being many."
+    )
+    return Table(("Prompt tokens", *(b.label for b in facts.bins)), tuple(rows), note=note)
+
+
+def levels(facts: Facts) -> Table:
+    """Every level over all lengths: accuracy, paired loss, what was kept, was it applied."""
+    rows = []
+    full = facts.stat(facts.full)
+    for run in facts.runs:
+        s, d, e = facts.stat(run), facts.drop(run), facts.evidence.get(run.run_id)
+        if s is None:
+            continue
+        rows.append(
+            (
+                run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
+                budget(run.kv_budget, run.kv_unit),
+                interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
+                percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)),
+                interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high) if d else NOTHING,
+                f"{d.n_worse or 0} / {d.n_better or 0}" if d and d.n else NOTHING,
+                percent(s.fail_rate, 1),
+                percent(s.identical_to_full),
+                applied(run, s, e),
+                count(s.kept_tokens_p50),
+                _evidence(facts, run, e.status if e else None),
+            )
+        )
+    head = (
+        "Series", "Budget asked", "Accuracy [95% CI]", "Of full cache", "Loss against full [95% CI]",
+        "Worse / better pairs", "Failed", "Same text as full", "Budget applied", "Kept tokens p50", "Evidence",
+    )  # fmt: skip
+    note = (
+        "Of full cache: accuracy relative to full cache's. Budget applied: the effective one, as the server shows it "
+        "(median); –: nothing shows it."
+    )
+    return Table(head, tuple(rows), note=note)
+
+
+def applied(run: Run, stat: BinStat, evidence: Evidence | None) -> str:
+    """The effective budget: what evidence shows, and as a share where the budget is a cap in tokens."""
+    if run.is_full:
+        return "all"
+    if evidence is None or evidence.effective_p50 is None:
+        return NOTHING
+    text = budget(float(f"{evidence.effective_p50:.3g}"), run.kv_unit)
+    share = stat.kept_fraction_p50
+    return text if run.kv_unit == "fraction" or share is None else f"{text} ({percent(share)} kept)"
+
+
+def _evidence(facts: Facts, run: Run, status: str | None) -> str:
+    return {None: NOTHING, "unverified": "UNVERIFIED", "contradicted": "CONTRADICTED"}.get(status, status or "")
+
+
+def comparisons(facts: Facts, alpha: float) -> Table:
+    """Pairs of series x budgets: difference of accuracy; a star where it is certain after Holm."""
+    budgets = sorted({c.kv_budget for c in facts.comparisons if c.bin_idx == ALL}, reverse=True)
+    cells: dict[tuple[str, str], dict[float, str]] = {}
+    for c in facts.comparisons:
+        if c.bin_idx == ALL and c.diff_mean is not None:
+            star = " *" if c.p_holm is not None and c.p_holm < alpha else ""
+            text = f"{signed(c.diff_mean)} [{number(c.diff_ci_low)}, {number(c.diff_ci_high)}]{star}"
+            cells.setdefault((c.series_a, c.series_b), {})[c.kv_budget] = text
+    rows = [(f"{a} − {b}", *(row.get(k, NOTHING) for k in budgets)) for (a, b), row in cells.items()]
+    note = f"Paired difference of accuracy [95% CI]; * certain at {number(alpha)} after Holm's adjustment."
+    return Table(("Series", *(budget(b, facts.unit) for b in budgets)), tuple(rows), note=note)
+
+
+def error_budget(facts: Facts) -> Table:
+    """Where answers went wrong in form: a rate per label of a level's finished requests; clean levels are counted."""
+    rows, clean = [], 0
+    total = dict.fromkeys(FailureLabel, 0)
+    everything, failed_in_all = 0, 0
+    for run in facts.runs:
+        stats = _bins(facts, run)
+        n, failed = sum(s.n for s in stats), sum(s.n_failures for s in stats)
+        labels = {k: sum(s.labels.get(k, 0) for s in stats) for k in FailureLabel}
+        everything, failed_in_all = everything + n, failed_in_all + failed
+        total = {k: total[k] + labels[k] for k in FailureLabel}
+        if n and (failed or any(labels.values())):
+            rows.append((level_name(run), count(n), _rate(failed, n), *(_rate(labels[k], n) for k in FailureLabel)))
+        elif n:
+            clean += 1
+    if everything:
+        cells = [_rate(total[k], everything) for k in FailureLabel]
+        rows.insert(0, ("all levels", count(everything), _rate(failed_in_all, everything), *cells))
+    names = {
+        "EMPTY_OUTPUT": "Empty", "REFUSAL": "Refusal", "ENGINE_ERROR": "Engine", "TIMEOUT": "Timeout",
+        "FORMAT_ERROR": "Format", "TRUNCATED": "Truncated", "CONTEXT_OVERFLOW": "Overflow",
+        "UNKNOWN_FAILURE": "Unknown",
+    }  # fmt: skip
+    note = "A label may also mark an answered request, which keeps its score; only “failed” requests have no answer."
+    if clean:
+        note = f"Levels without any failure or label, not listed: {clean}. {note}"
+    return Table(("Level", "Finished", "Failed", *(names[k] for k in FailureLabel)), tuple(rows), note=note)
+
+
+def flags(facts: Facts) -> Table:
+    """Flags that are no failures."""
+    names = sorted({f for s in facts.stats.values() for f in s.flags})
+    rows = []
+    for run in facts.runs:
+        stats = _bins(facts, run)
+        n = sum(s.n for s in stats)
+        if n and names:
+            rows.append((level_name(run), *(_rate(sum(s.flags.get(f, 0) for s in stats), n) for f in names)))
+    return Table(("Level", *(f.replace("_", " ") for f in names)), tuple(rows))
+
+
+def control(facts: Facts) -> Table:
+    rows = []
+    for b in [*facts.bins, WHOLE]:
+        for d in controls(facts, b.bin_idx):
+            if d.n:
+                flips = (d.n_worse or 0) + (d.n_better or 0)
+                run = next(r for r in facts.runs if r.run_id == d.run_id)
+                same = facts.stat(run, b.bin_idx)
+                rows.append(
+                    (
+                        b.label, str(d.repeat_idx), count(d.n), f"{flips} ({percent(flips / d.n, 1)})",
+                        f"{d.n_worse or 0} / {d.n_better or 0}",
+                        interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high),
+                        percent(same.identical_to_full) if same else NOTHING,
+                    )
+                )  # fmt: skip
+    head = ("Prompt tokens", "Repeat", "Pairs", "Score flips", "Worse / better", "Difference [95% CI]",
+            "Same text")  # fmt: skip
+    return Table(head, tuple(rows))
+
+
+def run_bins(facts: Facts) -> Table:
+    rows = []
+    for run in facts.runs:
+        for b in [*facts.bins, WHOLE]:
+            s, base = facts.stat(run, b.bin_idx), facts.stat(facts.full, b.bin_idx)
+            if s is None:
+                continue
+            rows.append(
+                (
+                    run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
+                    budget(run.kv_budget, run.kv_unit), b.label, count(s.n), count(s.n_clusters),
+                    interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high), number(s.em_mean), number(s.f1_mean),
+                    percent(sentences.ratio(s.acc_mean, base.acc_mean if base else None)), number(s.acc_answered),
+                    count(s.kept_tokens_p50), interval(s.fail_rate, s.fail_ci_low, s.fail_ci_high, 3),
+                    seconds(s.latency_p50_s), seconds(s.latency_p95_s), seconds(s.ttft_p50_s), seconds(s.tpot_p50_s),
+                )
+            )  # fmt: skip
+    head = ("Series", "Budget", "Prompt tokens", "n", "Contexts", "Accuracy [95% CI]", "EM", "F1", "Of full cache",
+            "Accuracy, answered", "Kept tokens p50", "Failure rate [95% CI]",
+            "Latency p50", "Latency p95", "TTFT p50", "TPOT p50")  # fmt: skip
+    return Table(head, tuple(rows), text_columns=3, folded=f"All {len(rows)} rows, run by run and bin by bin")
+
+
+def step_rule(facts: Facts) -> Table:
+    """The blueprint's rule, beside the headline."""
+    rows = []
+    for series in facts.series:
+        v = facts.verdict(series)
+        if v is None:
+            continue
+        where = next((b.label for b in facts.bins if b.bin_idx == v.transition_bin_idx), NOTHING)
+        none = v.transition_budget is None
+        rows.append(
+            (
+                series,
+                "none" if none else f"{budget(v.pre_budget, facts.unit)} → {budget(v.transition_budget, facts.unit)}",
+                NOTHING if none else f"{number(v.acc_pre)} → {number(v.acc_post)}",
+                NOTHING if none else number(v.drop),
+                NOTHING if none else where,
+            )
+        )
+    return Table(("Series", "Step", "Accuracy", "Drop", "Largest in bin"), tuple(rows))
+
+
+def _bins(facts: Facts, run: Run) -> list[BinStat]:
+    return [s for b in facts.bins if (s := facts.stat(run, b.bin_idx)) is not None]
+
+
+def level_name(run: Run) -> str:
+    if run.is_full:
+        return "full cache" + (f" (A/A {run.repeat_idx})" if run.repeat_idx else "")
+    return f"{run.series} {budget(run.kv_budget, run.kv_unit)}"
+
+
+def _rate(k: int, n: int) -> str:
+    return "0" if k == 0 else f"{k:,} ({percent(k / n, 1)})"

@@ -1,0 +1,1 @@
+"""Derived rows read back, typed, and what is said of them in words."""

@@ -1,0 +1,113 @@
+"""How sure a verdict is, in words: what more pairs would settle, the server's own noise, floors, ceilings, looks. Pure.
+
+The figures are persisted ones: nothing is tested again here.
+"""
+
+from collections.abc import Sequence
+
+from analyzer.results.number_format import budget, interval, listed, number, percent, plural
+from analyzer.results.rows import Drop, Verdict
+
+ROLES = {"confirmatory": "confirmatory", "holm": "Holm-adjusted", "exploratory": "exploratory"}
+
+
+def nothing_safe(v: Verdict) -> bool:
+    """Safe budget 1.0 (or none) says that nothing below full cache is proven safe."""
+    return v.safe_budget is None or v.safe_budget == 1.0
+
+
+def needed(v: Verdict, unit: str, m: str) -> str:
+    """`about 72 pairs, to prove that 0.5 loses less than 0.05`; empty where more pairs are not known to help."""
+    pairs = v.n_needed or 0
+    if pairs <= v.n:
+        return ""
+    what = v.detail.get("needed")
+    if what is None:
+        return f"about {plural(pairs, 'pair')}"
+    verb = "loses less than" if what["claim"] == "safe" else "loses more than"
+    return f"about {plural(pairs, 'pair')}, to prove that {budget(what['budget'], unit)} {verb} {m}"
+
+
+def needs(v: Verdict, unit: str, m: str) -> str:
+    """The sentence that follows a verdict which more pairs would settle; empty where none would."""
+    text = needed(v, unit, m)
+    if not text:
+        return ""
+    pairs, _, aim = text.partition(", ")
+    head = f" {aim[0].upper()}{aim[1:]}" if aim else " To tell"
+    seen = v.detail.get("needed", {}).get("drop")
+    if seen is None:
+        return f"{head}, {pairs} are needed ({v.n:,} here)."
+    over = "" if v.partial else f" over {plural(v.n, 'pair')}"  # a level may have more pairs than the least one has
+    return f"{head}, {pairs} are needed if it loses what it lost here ({number(seen, 3)}{over})."
+
+
+def chance(v: Verdict, alpha: float) -> float:
+    """The chance that one claim of this row is wrong: its one-sided level, smaller where looks or series share it."""
+    return float(v.detail.get("level", alpha / 2))
+
+
+def notes(rows: Sequence[Verdict]) -> list[str]:
+    """Floors, ceilings, noise, looks, budgets applied as one: each note once, with the series that it is about."""
+    names: dict[str, list[str]] = {}
+    for v in rows:
+        for note in v.notes:
+            names.setdefault(note, []).append(v.series)
+    everyone = len({v.series for v in rows})
+    lines = []
+    for note, who in names.items():
+        about = "" if len(who) == everyone else f" ({listed(who)})"
+        lines.append(f"{note[0].upper()}{note[1:]}{about}.")
+    return lines
+
+
+def spread(v: Verdict, unit: str, m: str) -> str:
+    """How the zone would move with other examples, from the bootstrap's distribution; empty without one."""
+    found = v.detail.get("spread")
+    if not found:
+        return ""
+    parts = [
+        f"{budget(b, unit)} in {percent(share)}"
+        for b, share in zip(found["budgets"], found["first_beyond"], strict=True)
+        if share >= 0.005
+    ]
+    start = f"With other examples (bootstrap of {v.series}), the loss would"
+    if found["never"] >= 0.005:
+        never = f"nowhere in {percent(found['never'])}"
+        if not parts:
+            return f"{start} exceed {m} {never} of resamples."
+        parts.append(never)
+    return f"{start} first exceed {m} at {', '.join(parts)} of resamples." if parts else ""
+
+
+def control(rows: Sequence[Drop]) -> str:
+    """The server's own noise: full cache against full cache."""
+    known = [d for d in rows if d.n]
+    if not known:
+        return "A/A control: not run, so the server's own noise is not known (kv.control_repeats)."
+    parts = []
+    for d in known:
+        flips = (d.n_worse or 0) + (d.n_better or 0)
+        drop = interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high)
+        parts.append(f"{flips:,} of {plural(d.n, 'answer')} changed score, mean difference {drop}")
+    return f"A/A control (full cache run again): {'; again: '.join(parts)}."
+
+
+def noise(levels: Sequence[tuple[float, Drop]], unit: str) -> str:
+    """Names the budgets whose drop the control's flips alone could make; empty when there are none, or no flips."""
+    inside = [budget(b, unit) for b, d in levels if d.within_noise]
+    if not inside:
+        return ""
+    verb, s = ("is", "") if len(inside) == 1 else ("are", "s")
+    return f"The effect{s} at {listed(inside)} {verb} no larger than the noise of the A/A control."
+
+
+def ceiling_or_floor(v: Verdict | None) -> str:
+    """`ceiling`, `floor` or both, for a table; empty where neither limits the row."""
+    found = [n.split(":")[0] for n in v.notes if n.startswith(("ceiling", "floor"))] if v else []
+    return ", ".join(found)
+
+
+def level_text(value: float) -> str:
+    """A level as a percentage with as many digits as it needs: 2.5%, 0.625%."""
+    return f"{number(100 * value, 3).rstrip('0').rstrip('.')}%"

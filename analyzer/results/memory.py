@@ -1,0 +1,128 @@
+"""GiB of KV cache that a budget saves at the user's own load, from config.json or from what the server showed.
+
+`analysis.serving` gives prompt length and batch; `model.config` gives the bytes of a token. Whether a server really
+frees them is another question, and the sentences say what is known about it.
+"""
+
+from dataclasses import dataclass
+
+from analyzer.results.confidence import nothing_safe
+from analyzer.results.number_format import budget, count, gib, plural
+from analyzer.results.results import Facts
+from analyzer.results.rows import Run
+from kvt_async.contract.formulas.kv_bytes import gib_saved
+from kvt_async.contract.formulas.model_config import token_bytes_of
+from kvt_async.contract.settings import Serving, Settings
+
+HOW = "Set analysis.serving {context_tokens, batch} and model.config to see the GiB saved at your own load."
+PAGED = (
+    "A server with a paged cache (vLLM, SGLang) takes its memory at start: there a saving shows as room for more or "
+    "longer requests, not as free memory, and only where whole pages become empty."
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """The load that is reckoned, and the bytes of one cached token with where they come from."""
+
+    serving: Serving
+    token_bytes: float
+    source: str
+
+    @property
+    def full_gib(self) -> float:
+        return gib_saved(self.token_bytes, self.serving.context_tokens, self.serving.batch, 0.0)
+
+    @property
+    def label(self) -> str:
+        return f"{count(self.serving.context_tokens)} tokens × {count(self.serving.batch)}"
+
+
+def load_of(facts: Facts, settings: Settings) -> Load | None:
+    """The load to reckon; None without `analysis.serving` or where nobody says what a token takes, or it is unknown.
+
+    Raises ConfigError where model.config can't be read or doesn't say it.
+    """
+    serving = settings.analysis.serving
+    if serving is None:
+        return None
+    if settings.model.config is not None:
+        token_bytes = token_bytes_of(settings.model.config, bits=serving.cache_bits)
+        if token_bytes.value is None:
+            return None
+        bound = ", an upper bound: some layers stop growing at their window" if token_bytes.windowed else ""
+        return Load(serving, token_bytes.value, f"from {token_bytes.path.name}{bound}")
+    full = facts.stat(facts.full)
+    if full is None or not full.kv_bytes_p50 or not full.prompt_tokens_p50:
+        return None
+    return Load(serving, full.kv_bytes_p50 / full.prompt_tokens_p50, "as the server reports for full cache")
+
+
+def kept_share(facts: Facts, run: Run, load: Load) -> float | None:
+    """Share of full cache's bytes that a level keeps at the load's prompt length; as asked where nothing was shown."""
+    if run.is_full:
+        return 1.0
+    stat, evidence = facts.stat(run), facts.evidence.get(run.run_id)
+    if run.kv_unit == "tokens":
+        return min(1.0, run.kv_budget / load.serving.context_tokens)
+    if run.kv_unit != "fraction":
+        return None  # a level in bits has no common scale with the dtype of full cache here
+    shown = stat.kept_fraction_p50 if stat and evidence and evidence.status == "verified" else None
+    return run.kv_budget if shown is None else shown
+
+
+def saved_gib(facts: Facts, run: Run, load: Load | None) -> float | None:
+    share = None if load is None else kept_share(facts, run, load)
+    if load is None or share is None:
+        return None
+    return gib_saved(load.token_bytes, load.serving.context_tokens, load.serving.batch, share)
+
+
+def serving(facts: Facts, settings: Settings, run: Run) -> list[str]:
+    """What the level saves at the user's load, whether that is real, and how far the tested lengths carry."""
+    load = load_of(facts, settings)
+    if load is None:
+        if settings.analysis.serving is None or settings.model.config is None:
+            return [HOW]
+        token_bytes = token_bytes_of(settings.model.config, bits=settings.analysis.serving.cache_bits)
+        name, why = token_bytes.path.name, token_bytes.why
+        return [f"Memory at your load: bytes unknown. {name} doesn't say what a token takes: {why}."]
+    saved = saved_gib(facts, run, load)
+    at = budget(run.kv_budget, run.kv_unit)
+    batch = plural(load.serving.batch, "request")
+    verb = "takes" if load.serving.batch == 1 else "take"
+    head = (
+        f"Memory at your load: {batch} of {count(load.serving.context_tokens)} tokens {verb} {gib(load.full_gib)} at "
+        f"full cache ({count(load.token_bytes)} bytes a token, {load.source})"
+    )
+    if saved is None:
+        return [f"{head}; what {at} saves of it can't be reckoned from its unit."]
+    v = facts.verdict(run.series)
+    proven = v is not None and not nothing_safe(v)
+    safe = "the safe budget" if proven else "which is not proven safe,"
+    return [
+        f"{head}; at {at}, {safe} {gib(load.full_gib - saved)}: {gib(saved)} saved.",
+        f"{_real(facts, run)} {PAGED}",
+        _beyond(facts, load),
+    ]
+
+
+def _real(facts: Facts, run: Run) -> str:
+    if run.kv_policy == "truncate_prompt":
+        return "Is it real? Yes: the prompt itself was shorter, so its cache is."
+    evidence = facts.evidence.get(run.run_id)
+    if evidence is None or evidence.status != "verified":
+        return "Is it real? Not shown: nothing says that the server applied the budget, so this is arithmetic."
+    stat = facts.stat(run)
+    what = "it keeps that share in bytes" if stat and stat.kv_bytes_p50 else "it keeps that share of the tokens"
+    return f"Is it real? The server says ({evidence.source}) that {what}; free memory itself was not measured."
+
+
+def _beyond(facts: Facts, load: Load) -> str:
+    longest = max((b.hi_tokens for b in facts.bins), default=0)
+    if load.serving.context_tokens <= longest:
+        return ""
+    return (
+        f"Prompts of {count(load.serving.context_tokens)} tokens were not tested (longest bin: to {count(longest)}): "
+        "that the budget is safe there is not shown."
+    )

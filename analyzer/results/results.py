@@ -1,0 +1,256 @@
+"""Everything that charts and report say, read once from one database snapshot."""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from analyzer.read import runs as tables
+from analyzer.read.drift import Answers, group_drifts, level_differences
+from analyzer.results.rows import (
+    Bin,
+    BinStat,
+    Client,
+    Comparison,
+    Drop,
+    Evidence,
+    Progress,
+    Row,
+    Run,
+    Session,
+    Verdict,
+    Volume,
+    columns,
+)
+from analyzer.summarise.analyze import ANALYZER_VERSION
+from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.formulas.prompt_counts import PromptCounts
+from kvt_async.contract.formulas.server_identity import Drift
+
+ALL = -1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Persisted results of one generation of an experiment group, in stable order."""
+
+    group: str
+    generation: int
+    n_generations: int
+    contract: dict[str, Any]
+    contract_sha256: str
+    datasets: list[dict[str, Any]]
+    bins: list[Bin]
+    runs: list[Run]
+    stats: dict[tuple[str, int], BinStat]
+    evidence: dict[str, Evidence]
+    drops: list[Drop]
+    verdicts: list[Verdict]
+    comparisons: list[Comparison]
+    progress: dict[str, Progress]
+    clients: list[Client]
+    sessions: list[Session]
+    snapshots: list[dict[str, Any]]
+    canaries: list[dict[str, Any]]
+    drifts: list[Drift]
+    differences: list[Drift]
+    volumes: list[Volume]
+    scorer_versions: list[str]
+    analyzer_version: str | None = None  # that made the analysis; None: not stored
+
+    @property
+    def series(self) -> list[str]:
+        """Series below full cache in the order of the config; the first is the headline."""
+        seen = dict.fromkeys(r.series for r in self.runs if not r.is_full)
+        roles = {v.series: v.role for v in self.verdicts if v.bin_idx == ALL}
+        return sorted(seen, key=lambda s: roles.get(s) != "confirmatory")
+
+    @property
+    def full(self) -> Run | None:
+        return next((r for r in self.runs if r.is_full and r.repeat_idx == 0), None)
+
+    @property
+    def controls(self) -> list[Run]:
+        return [r for r in self.runs if r.is_full and r.repeat_idx > 0]
+
+    @property
+    def unit(self) -> str:
+        """Unit of the budgets below full cache."""
+        return next((r.kv_unit for r in self.runs if not r.is_full), "fraction")
+
+    @property
+    def pending(self) -> int:
+        return sum(p.pending for p in self.progress.values())
+
+    @property
+    def requests(self) -> int:
+        return sum(p.total for p in self.progress.values())
+
+    @property
+    def partial(self) -> bool:
+        return self.pending > 0 or any(v.partial for v in self.verdicts)
+
+    @property
+    def prompts(self) -> PromptCounts:
+        """What the server's counts say of all prompts; nothing where the analysis is older than the question."""
+        return next((found for v in self.verdicts if (found := v.prompts)), PromptCounts())
+
+    @property
+    def overruling(self) -> Answers | None:
+        """The sweep's answers, where they overrule a canary that doubted the budget."""
+        for v in self.verdicts:
+            if (found := v.beside_canary) is not None:
+                return found if found.overrule(v.asked.get("alpha", 0.05)) else None
+        return None
+
+    def levels(self, series: str) -> list[Run]:
+        """Runs of a series, largest budget first."""
+        return sorted(
+            (r for r in self.runs if r.series == series and not r.is_full and r.repeat_idx == 0),
+            key=lambda r: -r.kv_budget,
+        )
+
+    def stat(self, run: Run | None, bin_idx: int = ALL) -> BinStat | None:
+        return self.stats.get((run.run_id, bin_idx)) if run else None
+
+    def verdict(self, series: str, bin_idx: int = ALL) -> Verdict | None:
+        return next((v for v in self.verdicts if v.series == series and v.bin_idx == bin_idx), None)
+
+    def drop(self, run: Run, bin_idx: int = ALL) -> Drop | None:
+        return next((d for d in self.drops if d.run_id == run.run_id and d.bin_idx == bin_idx), None)
+
+    def statuses(self, series: str) -> list[Evidence]:
+        ids = [r.run_id for r in self.levels(series)]
+        return [self.evidence[i] for i in ids if i in self.evidence]
+
+
+def read_facts(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -> Facts:
+    """Read the newest generation of `group`. Raises MissingPrerequisiteError where there is none.
+
+    `volumes` (throughput and cost) reads every response: only the report needs it.
+    """
+    generations = conn.execute(
+        "SELECT generation, contract_json, contract_sha256 FROM experiments WHERE exp_group_id=? ORDER BY generation",
+        (group,),
+    ).fetchall()
+    if not generations:
+        raise MissingPrerequisiteError(
+            f"the database holds no experiment group {group!r}", do="Run `kvt sweep -c CONFIG` first."
+        )
+    generation, contract, sha = generations[-1]
+    here = (group, generation)
+    mine = "WHERE exp_group_id=? AND generation=?"
+    my_runs = f"WHERE run_id IN (SELECT run_id FROM runs {mine})"
+    my_sessions = f"WHERE session_id IN (SELECT session_id FROM sessions {mine})"
+    runs = _rows(conn, Run, f"FROM runs {mine} ORDER BY level_idx, repeat_idx, series, kv_budget DESC, run_id", here)
+    dataset_ids = sorted({r.dataset_id for r in runs})
+    return Facts(
+        group=group,
+        generation=generation,
+        n_generations=len(generations),
+        contract=json.loads(contract),
+        contract_sha256=sha,
+        datasets=[d for i in dataset_ids for d in _dicts(conn, "SELECT * FROM datasets WHERE dataset_id=?", (i,))],
+        bins=_rows(conn, Bin, "FROM bins WHERE dataset_id=? ORDER BY bin_idx", (dataset_ids[0],)) if runs else [],
+        runs=runs,
+        stats={(s.run_id, s.bin_idx): s for s in _rows(conn, BinStat, f"FROM bin_stats {my_runs}", here)},
+        evidence={e.run_id: e for e in _rows(conn, Evidence, f"FROM run_evidence {my_runs}", here)},
+        drops=_rows(conn, Drop, f"FROM budget_stats {mine} ORDER BY series, kv_budget DESC, repeat_idx, bin_idx", here),
+        verdicts=_rows(conn, Verdict, f"FROM transition_summary {mine} ORDER BY series, bin_idx", here),
+        comparisons=_rows(
+            conn, Comparison, f"FROM comparisons {mine} ORDER BY series_a, series_b, kv_budget DESC, bin_idx", here
+        ),
+        progress={
+            run_id: Progress(run_id, c.planned, c.requests, c.responses, c.failures, c.refused)
+            for run_id, c in tables.progress(conn, group, generation).items()
+        },
+        clients=_rows(
+            conn,
+            Client,
+            f"FROM client_health h {my_sessions} AND created_at = (SELECT max(created_at) FROM client_health i"
+            " WHERE i.session_id = h.session_id) ORDER BY created_at, session_id",
+            here,
+        ),
+        sessions=_rows(
+            conn,
+            Session,
+            "FROM (SELECT s.*, e.ended_at, e.reason FROM sessions s LEFT JOIN session_ends e USING (session_id))"
+            f" {mine} ORDER BY started_at, session_id",
+            here,
+        ),
+        snapshots=_dicts(
+            conn,
+            "SELECT DISTINCT phase, endpoint, identity_json FROM server_snapshots"
+            f" {my_sessions} ORDER BY endpoint, phase DESC, identity_json",
+            here,
+        ),
+        canaries=_dicts(
+            conn,
+            f"SELECT level, verdict FROM probes {my_sessions} AND kind='canary' AND verdict IS NOT NULL"
+            " ORDER BY probe_id",
+            here,
+        ),
+        drifts=group_drifts(conn, group, generation),
+        differences=level_differences(conn, group, generation),
+        volumes=_volumes(conn, here) if volumes else [],
+        scorer_versions=[
+            r[0]
+            for r in conn.execute(  # of one score per run: a run is scored by one scorer
+                "SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs u JOIN scores s ON s.request_id ="
+                " (SELECT q.request_id FROM requests q JOIN scores t USING (request_id) WHERE q.run_id = u.run_id"
+                f" LIMIT 1) {mine} ORDER BY 1",
+                here,
+            )
+        ],
+        analyzer_version=next(
+            (
+                version
+                for (version,) in conn.execute(
+                    f"SELECT json_extract(detail_json, '$.analyzer_version') FROM analysis_state {mine}"
+                    " AND stage='analyze' AND scope='*'",
+                    here,
+                )
+            ),
+            None,
+        ),
+    )
+
+
+def refuse_older(facts: Facts) -> None:
+    """Raise MissingPrerequisiteError where another version of the analyzer made the analysis: sentences and alarms of
+    this one would stand on figures and rules of that one.
+    """
+    if facts.analyzer_version not in (None, ANALYZER_VERSION):
+        raise MissingPrerequisiteError(
+            f"analyzer {facts.analyzer_version} made the stored analysis, this is {ANALYZER_VERSION}",
+            where=facts.group,
+            do="Run `kvt all -c CONFIG`: it scores and analyses the stored answers again, and sends nothing.",
+        )
+
+
+def _volumes(conn: sqlite3.Connection, here: tuple[str, int]) -> list[Volume]:
+    """One monotonic clock per session, so spans are taken within a session only."""
+    return [
+        Volume(*row)
+        for row in conn.execute(
+            "SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9,"
+            " CAST(sum(t.prompt_tokens * 1.0) AS INTEGER), CAST(sum(t.completion_tokens * 1.0) AS INTEGER),"
+            " sum(a.end_state = 'done' AND t.finish_ns IS NULL) FROM attempts a"
+            " JOIN telemetry t ON t.request_id = a.request_id AND t.attempt_idx = a.attempt_idx"
+            " WHERE a.error_type IS NULL"  # that attempt gave the response
+            " AND +a.session_id IN (SELECT session_id FROM sessions WHERE exp_group_id=? AND generation=?)"
+            " GROUP BY a.session_id ORDER BY min(a.started_at), a.session_id",
+            here,
+        )
+    ]
+
+
+def _rows(conn: sqlite3.Connection, row: type[Row], source: str, values: tuple[Any, ...]) -> list[Row]:
+    names = ", ".join(f'"{name}"' for name in columns(row))
+    return [row(*values_) for values_ in conn.execute(f"SELECT {names} {source}", values)]
+
+
+def _dicts(conn: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+    cursor = conn.execute(sql, values)
+    names = [c[0] for c in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -1,0 +1,1 @@
+"""Answers -> scores, failure labels and flags."""

@@ -1,0 +1,254 @@
+"""Responses -> scores. Best over golds happens here, once; a request failure scores 0; what is pending has no row.
+
+A run is scored again only when its fingerprint changes: the scorer's version, the metric, how many requests are
+answered, failed or were retried, and the same of full cache (for `identical_to_full`). Facts are append-only, so
+equal counts are equal facts. Whoever changes a stored score loses the record of that run (a trigger), and it is scored
+again.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from analyzer import metrics, parallel
+from analyzer.metrics.fast.overlap import answers, closes_reasoning, has_reasoning, normalised, overlap_scores
+from analyzer.metrics.fast.task_metric import task_scores
+from analyzer.read import outcomes, row_portions, runs
+from analyzer.scoring import labels
+from analyzer.scoring.opened_reasoning import opens_reasoning
+from analyzer.store import derived_rows
+from kvt_async.contract.schema import connect_for_reading, watch_derived
+
+SCORER_VERSION = "3"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What `score` did: counts over the runs asked for. `scored` rows were written now, `skipped` stood already."""
+
+    exp_group_id: str
+    generation: int
+    scored: int
+    skipped: int
+    failures: int
+    pending: int
+    runs_scored: tuple[str, ...]
+    runs_kept: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be scored: `mark` is the fingerprint of what its `rows` scores depend on."""
+
+    db: Path
+    exp_group_id: str
+    generation: int
+    run: runs.Run
+    full_run_id: str | None
+    dataset: runs.Dataset
+    mark: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the answers of one run are read."""
+
+    metric: str
+    server_counts: bool  # the server's count of prompt tokens and ours are of the same text in the same vocabulary
+    opened: bool = False  # the chat template opens reasoning before the answer
+
+
+def score(
+    conn: sqlite3.Connection,
+    exp_group_id: str,
+    *,
+    run_id: str | None = None,
+    generation: int | None = None,
+    recompute: bool = False,
+) -> ScoreReport:
+    """Write one scores row per finished request of the newest generation (or the one given), or of one run of it.
+
+    With `recompute` every stored row of these runs is dropped and made again.
+
+    `conn` must allow writing derived tables. Raises MissingPrerequisiteError without runs, ConfigError for an unknown
+    metric or one whose package is not installed.
+    """
+    with runs.snapshot(conn) as facts:
+        gen = runs.newest_generation(facts, exp_group_id, generation)
+        all_runs = runs.runs(facts, exp_group_id, gen)
+        chosen = [runs.find_run(all_runs, run_id)] if run_id else all_runs
+        counts = runs.progress(facts, exp_group_id, gen)
+        full_of = {run.dataset_id: run.run_id for run in all_runs if run.is_baseline}
+        path, todo, kept = runs.path_of(conn), [], []
+        for run in chosen:
+            dataset = runs.dataset(facts, run.dataset_id)
+            full = full_of.get(run.dataset_id)
+            mark = score_fingerprint(dataset.metric, counts[run.run_id], counts[full] if full else None)
+            standing = derived_rows.state(facts, exp_group_id, gen, "score", run.run_id)
+            if standing == mark and counts[run.run_id].scores == counts[run.run_id].finished and not recompute:
+                kept.append(run.run_id)
+            else:
+                todo.append(Job(path, exp_group_id, gen, run, full, dataset, mark, counts[run.run_id].finished))
+        if todo:
+            derived_rows.in_transaction(conn, watch_derived)
+        if recompute:
+            derived_rows.drop_scores(conn, [run.run_id for run in chosen])
+        elsewhere = parallel.results(_score_elsewhere, todo, rows=sum(job.rows for job in todo))
+        golds: dict[str, pl.DataFrame] = {}
+        for job, done in zip(todo, elsewhere, strict=True):
+            if done:
+                continue
+            if job.dataset.dataset_id not in golds:
+                golds[job.dataset.dataset_id] = prepared_golds(facts, job.dataset)
+            _score_run(conn, facts, job, golds[job.dataset.dataset_id])
+        return ScoreReport(
+            exp_group_id,
+            gen,
+            scored=sum(job.rows for job in todo),
+            skipped=sum(counts[r].finished for r in kept),
+            failures=sum(counts[r.run_id].failures for r in chosen),
+            pending=sum(counts[r.run_id].pending for r in chosen),
+            runs_scored=tuple(job.run.run_id for job in todo),
+            runs_kept=tuple(kept),
+        )
+
+
+def score_fingerprint(metric: str, run: runs.Progress, full: runs.Progress | None) -> str:
+    """What a run's scores depend on."""
+    of_full = (full.responses, full.try_series) if full else None
+    return derived_rows.fingerprint(SCORER_VERSION, metric, run.responses, run.failures, run.try_series, of_full)
+
+
+def _score_elsewhere(job: Job) -> bool:
+    """_score_run in a process of its own. If it sees newer facts than `mark` tells of, the next `score` redoes it."""
+    with closing(connect_for_reading(job.db, write_derived=True)) as conn, runs.snapshot(conn) as facts:
+        _score_run(conn, facts, job, _golds_elsewhere(job.db, job.dataset.dataset_id))
+    return True
+
+
+@cache  # only in processes that end with the stage
+def _golds_elsewhere(db: Path, dataset_id: str) -> pl.DataFrame:
+    with closing(connect_for_reading(db)) as conn:
+        return prepared_golds(conn, runs.dataset(conn, dataset_id))
+
+
+def prepared_golds(facts: sqlite3.Connection, dataset: runs.Dataset) -> pl.DataFrame:
+    """example_id, token_len, golds, golds_norm and, where the metric wants it, classes_json."""
+    task = metrics.find(dataset.metric)
+    frame = runs.golds(facts, dataset.dataset_id, with_classes=task is not None and task.needs_classes)
+    lists = (
+        frame.lazy()
+        .with_row_index("row")
+        .select("row", gold=pl.col("golds"))
+        .explode("gold")
+        .drop_nulls()
+        .with_columns(gold=normalised(pl.col("gold")))
+        .group_by("row", maintain_order=True)
+        .agg(golds_norm=pl.col("gold"))
+        .collect()
+    )
+    return (
+        frame.with_row_index("row")
+        .join(lists, on="row", how="left", maintain_order="left")
+        .drop("row")
+        .with_columns(pl.col("golds_norm").fill_null(pl.lit([], dtype=pl.List(pl.String))))
+    )
+
+
+def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, job: Job, golds: pl.DataFrame) -> None:
+    run, metric = job.run, job.dataset.metric
+    derived_rows.drop_unfinished_scores(conn, run.run_id)
+    detail = {"scorer_version": SCORER_VERSION, "metric": metric, "rows": job.rows}
+    state = (job.exp_group_id, job.generation, "score", run.run_id, job.mark, detail)
+    frames = with_golds(facts, run, job.full_run_id, golds)
+    rules = rules_of(facts, run, job.full_run_id, job.dataset)
+    write_scored(conn, frames, rules, lambda c: derived_rows.set_state(c, *state))
+
+
+def with_golds(
+    facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, golds: pl.DataFrame
+) -> Iterator[pl.DataFrame]:
+    """`score_frame`'s input: the finished requests of a run in chunks, each with its golds."""
+    for chunk in outcomes.score_inputs(facts, run, full_run_id):
+        yield chunk.join(golds, on="example_id", how="left", maintain_order="left")
+
+
+def rules_of(facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, dataset: runs.Dataset) -> Rules:
+    """How the answers of a run are read."""
+    same_text = not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
+    return Rules(dataset.metric, server_counts=same_text, opened=opens_reasoning(facts, run.run_id, full_run_id))
+
+
+def write_scored(
+    conn: sqlite3.Connection,
+    frames: Iterable[pl.DataFrame],
+    rules: Rules,
+    finish: Callable[[sqlite3.Connection], None] = lambda _: None,
+) -> None:
+    """Score chunks of `score_frame`'s input and write them, the next scored while one is written; `finish` at the end.
+
+    Few transactions, since others wait for their lock; rows in key order, so that the index grows at its end.
+    """
+
+    def rows_of(frame: pl.DataFrame) -> tuple[list[tuple[Any, ...]], int]:
+        scored = score_frame(frame, rules)
+        length = int(scored["pred_norm"].str.len_bytes().sum() or 0)
+        return scored.drop("metric", "scorer_version").sort("request_id").rows(), length
+
+    write = partial(derived_rows.write_scores, conn, metric=rules.metric, scorer_version=SCORER_VERSION)
+    rows: list[tuple[Any, ...]] = []
+    held = 0
+    for more, length in parallel.one_ahead(rows_of, frames):
+        if rows and (len(rows) + len(more) > row_portions.ROWS or held + length > row_portions.CHARACTERS):
+            write(rows)
+            rows, held = [], 0
+        rows += more
+        held += length
+    write(rows, finish)
+
+
+def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+    """The columns of table `scores`, in order, for a chunk of `outcomes.score_inputs` joined with its golds.
+
+    EM, F1 and labels look at the trimmed answer; the task's metric at the text as it came, since line breaks and
+    indentation count in the official scripts (where reasoning was removed, the rest is trimmed). Reasoning is never
+    scored: of a reply that was cut before reasoning ended nothing is left.
+    """
+    frame = frame.with_columns(pl.col("text").fill_null(""))
+    text, at_length = pl.col("text"), labels.at_its_length().fill_null(False)
+    if rules.opened:
+        inside = at_length & ~pl.col("reasoned") & ~closes_reasoning(text)
+        frame = frame.with_columns(text=pl.when(inside).then(pl.lit("<think>") + text).otherwise(text))
+    frame = frame.with_columns(marked=has_reasoning(text))
+    frame = frame.with_columns(answers(frame["text"], frame["marked"]).alias("answer"))
+    frame = frame.with_columns(
+        said=pl.when("marked").then("answer").otherwise(text),
+        cut_reasoning=at_length & (pl.col("answer") == "") & (pl.col("reasoned") | pl.col("marked")),
+    )
+    frame = overlap_scores(frame.with_columns(pred_norm=normalised(pl.col("answer"))))
+    frame = task_scores(frame, rules.metric)
+    zero = pl.when(pl.col("is_failure") | pl.col("cut_reasoning")).then(0.0)  # cut short is no way to say nothing
+    frame = frame.with_columns(
+        em=zero.otherwise("em"),
+        f1=zero.otherwise("f1"),
+        score=zero.otherwise("score"),
+    )
+    return frame.select(
+        "request_id",
+        "em",
+        "f1",
+        "score",
+        metric=pl.lit(rules.metric),
+        pred_norm=pl.when(~pl.col("is_failure")).then("pred_norm"),
+        gold_norm="gold_norm",
+        failure_label=labels.failure_label(),
+        flags=labels.flags(server_counts=rules.server_counts),
+        scorer_version=pl.lit(SCORER_VERSION),
+    )

@@ -1,0 +1,1 @@
+"""Numbers only: tests, intervals, bootstrap. No SQL, and no words for a reader."""

@@ -1,0 +1,1 @@
+"""Derived rows and files, each with the fingerprint of what it was made from."""

@@ -1,0 +1,287 @@
+"""Derived rows <-> SQLite: short transactions, each with the fingerprint of what its rows came from.
+
+Written beside a running sweep: a busy database is waited for and tried again. Rows of a scope are replaced whole, so
+that rebuilding them can't leave old ones behind.
+"""
+
+import hashlib
+import json
+import math
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from analyzer.read.runs import path_of, refused
+from kvt_async.contract.formulas.prompt_counts import PromptCounts
+from kvt_async.contract.local_faults import store_error
+from kvt_async.contract.waiting import transaction
+
+Row = Mapping[str, Any]
+
+RUN_TABLES = {"bin_stats": ("run_id", "bin_idx"), "run_evidence": ("run_id",)}
+GROUP_TABLES = {
+    "budget_stats": ("series", "kv_budget", "repeat_idx", "bin_idx"),
+    "transition_summary": ("series", "bin_idx"),
+    "comparisons": ("series_a", "series_b", "kv_budget", "bin_idx"),
+}
+"""What the analysis writes, with the columns that tell rows apart (within a generation, for tables of groups)."""
+
+_SCORES = (
+    "INSERT OR REPLACE INTO scores (metric, scorer_version, request_id, em, f1, score, pred_norm, gold_norm, "
+    "failure_label, flags) VALUES {}"
+)
+_SCORE = "({},{},?,?,?,?,?,?,?,?)"
+_AT_ONCE = 50  # rows to a statement: half the time of one by one
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 of JSON-serialisable parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def in_transaction(conn: sqlite3.Connection, work: Callable[[sqlite3.Connection], None]) -> None:
+    """Run `work` in one immediate transaction; a busy database is waited for. Raises StoreError: it stays busy, or the
+    disk is full or fails."""
+    try:
+        with transaction(conn, path_of(conn)):
+            work(conn)
+    except sqlite3.OperationalError as error:
+        raise store_error(path_of(conn), error) from error
+
+
+def insert(conn: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
+    """INSERT OR REPLACE rows given by column name; NaN becomes NULL."""
+    if not rows:
+        return
+    names = list(rows[0])
+    marks = ",".join("?" * len(names))
+    quoted = ",".join(f'"{name}"' for name in names)
+    conn.executemany(
+        f"INSERT OR REPLACE INTO {table} ({quoted}) VALUES ({marks})",
+        ([_plain(row[name]) for name in names] for row in rows),
+    )
+
+
+def plain(row: Row) -> Row:
+    """The row as SQLite gives it back: NaN is NULL, structures are JSON, numbers have 12 decimals."""
+    return {name: _plain(value) for name, value in row.items()}
+
+
+def write_scores(
+    conn: sqlite3.Connection,
+    rows: Sequence[tuple[Any, ...]],
+    finish: Callable[[sqlite3.Connection], None] = lambda _: None,
+    *,
+    metric: str,
+    scorer_version: str,
+) -> None:
+    """One short transaction of scores rows and of what `finish` writes.
+
+    A row holds the values of request_id, em, f1, score, pred_norm, gold_norm, failure_label and flags. What all rows
+    share stands in the statement: to bind a text a million times takes longer than to compute most scores.
+    """
+    row = _SCORE.format(_quoted(metric), _quoted(scorer_version))
+    whole = len(rows) - len(rows) % _AT_ONCE
+    together = (list(chain.from_iterable(rows[at : at + _AT_ONCE])) for at in range(0, whole, _AT_ONCE))
+
+    def work(c: sqlite3.Connection) -> None:
+        c.executemany(_SCORES.format(",".join([row] * _AT_ONCE)), together)
+        c.executemany(_SCORES.format(row), rows[whole:])
+        finish(c)
+
+    in_transaction(conn, work)
+
+
+def drop_scores(conn: sqlite3.Connection, run_ids: Sequence[str]) -> None:
+    """Remove every score of these runs, and scores of requests that there aren't; their records go along."""
+
+    def work(c: sqlite3.Connection) -> None:
+        c.execute("DELETE FROM scores WHERE request_id NOT IN (SELECT request_id FROM requests)")
+        for run_id in run_ids:
+            c.execute(
+                "DELETE FROM scores WHERE request_id IN (SELECT request_id FROM requests WHERE run_id = ?)", (run_id,)
+            )
+            c.execute("DELETE FROM analysis_state WHERE stage = 'score' AND scope = ?", (run_id,))
+
+    in_transaction(conn, work)
+
+
+def drop_unfinished_scores(conn: sqlite3.Connection, run_id: str) -> None:
+    """Remove scores of requests that are pending: a new try series was opened, or a refusal said nothing of them."""
+    unknown = [(request,) for request in refused(conn, run_id)]
+
+    def work(c: sqlite3.Connection) -> None:
+        c.execute(
+            "DELETE FROM scores WHERE request_id IN (SELECT r.request_id FROM requests r "
+            "JOIN try_series t ON t.request_id = r.request_id "
+            "LEFT JOIN responses p ON p.request_id = r.request_id "
+            "LEFT JOIN failures f ON f.request_id = r.request_id "
+            "WHERE r.run_id = ? AND p.request_id IS NULL AND f.request_id IS NULL)",
+            (run_id,),
+        )
+        c.executemany("DELETE FROM scores WHERE request_id = ?", unknown)
+
+    in_transaction(conn, work)
+
+
+def state(conn: sqlite3.Connection, exp_group_id: str, generation: int, stage: str, scope: str) -> str | None:
+    """Fingerprint that a stage last stored for this scope."""
+    row = conn.execute(
+        "SELECT fingerprint FROM analysis_state WHERE exp_group_id = ? AND generation = ? AND stage = ? AND scope = ?",
+        (exp_group_id, generation, stage, scope),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def stands(conn: sqlite3.Connection, exp_group_id: str, generation: int, stage: str, scope: str, mark: str) -> bool:
+    """Whether a stage's rows were made from what `mark` tells of, and are still the rows that it wrote."""
+    row = conn.execute(
+        "SELECT fingerprint, json_extract(detail_json, '$.content') FROM analysis_state "
+        "WHERE exp_group_id = ? AND generation = ? AND stage = ? AND scope = ?",
+        (exp_group_id, generation, stage, scope),
+    ).fetchone()
+    return row is not None and row[0] == mark and row[1] == content(conn, exp_group_id, generation, scope)["content"]
+
+
+def content(conn: sqlite3.Connection, exp_group_id: str, generation: int, scope: str) -> dict[str, str]:
+    """{"content": SHA-256 of what the analysis' tables hold of a generation, or of the one run that `scope` names}."""
+    here = (exp_group_id, generation)
+    digest = hashlib.sha256()
+    for table in RUN_TABLES:
+        own = "u.run_id = ?" if scope != "*" else "u.exp_group_id = ? AND u.generation = ?"
+        rows = conn.execute(
+            f"SELECT d.* FROM {table} d JOIN runs u ON u.run_id = d.run_id WHERE {own} ORDER BY {_key(table, 'd.')}",
+            (scope,) if scope != "*" else here,
+        )
+        for row in rows:
+            digest.update(repr(tuple(row)).encode())
+    for table in GROUP_TABLES if scope == "*" else ():
+        query = f"SELECT * FROM {table} WHERE exp_group_id = ? AND generation = ? ORDER BY {_key(table)}"
+        for row in conn.execute(query, here):
+            digest.update(repr(tuple(row)).encode())
+    return {"content": digest.hexdigest()}
+
+
+def analysed_before(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[tuple[int, dict[str, Any]]]:
+    """(generation, record) of the whole analyses of a group's earlier generations, oldest first."""
+    rows = conn.execute(
+        "SELECT generation, detail_json FROM analysis_state WHERE exp_group_id = ? AND generation < ? "
+        "AND stage = 'analyze' AND scope = '*' ORDER BY generation",
+        (exp_group_id, generation),
+    )
+    return [(earlier, json.loads(text)) for earlier, text in rows.fetchall()]
+
+
+def drop_unexplained(conn: sqlite3.Connection) -> None:
+    """Remove rows of groups and generations that were never run."""
+
+    def work(c: sqlite3.Connection) -> None:
+        for table in GROUP_TABLES:
+            c.execute(
+                f"DELETE FROM {table} WHERE (exp_group_id, generation) NOT IN "
+                "(SELECT exp_group_id, generation FROM experiments)"
+            )
+
+    in_transaction(conn, work)
+
+
+def scored_by(conn: sqlite3.Connection, exp_group_id: str, generation: int, run_id: str) -> str | None:
+    """Version of the scorer that made a run's scores; None where nothing tells it."""
+    row = conn.execute(
+        "SELECT json_extract(detail_json, '$.scorer_version') FROM analysis_state "
+        "WHERE exp_group_id = ? AND generation = ? AND stage = 'score' AND scope = ?",
+        (exp_group_id, generation, run_id),
+    ).fetchone()
+    return None if row is None or row[0] is None else str(row[0])
+
+
+def set_state(
+    conn: sqlite3.Connection, exp_group_id: str, generation: int, stage: str, scope: str, mark: str, detail: Any
+) -> None:
+    conn.execute(
+        "INSERT OR REPLACE INTO analysis_state VALUES (?,?,?,?,?,?)",
+        (exp_group_id, generation, stage, scope, mark, json.dumps(detail, sort_keys=True)),
+    )
+
+
+def replace_group(
+    conn: sqlite3.Connection, table: str, exp_group_id: str, generation: int, rows: Sequence[Row]
+) -> None:
+    """Replace all rows that a group-level table holds of this generation."""
+    conn.execute(f"DELETE FROM {table} WHERE exp_group_id = ? AND generation = ?", (exp_group_id, generation))
+    insert(conn, table, rows)
+
+
+def replace_runs(conn: sqlite3.Connection, table: str, run_ids: Iterable[str], rows: Sequence[Row]) -> None:
+    """Replace all rows that a run-level table holds of these runs."""
+    conn.executemany(f"DELETE FROM {table} WHERE run_id = ?", [(run_id,) for run_id in run_ids])
+    insert(conn, table, rows)
+
+
+def analysed(
+    conn: sqlite3.Connection, exp_group_id: str, generation: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """bin_stats rows with their run's series and budget, and budget_stats rows without the A/A control.
+
+    `gains` of the latter: JSON text, {level, p: {budget: one-sided p of "the drop is 0 or more"}} of their series.
+    """
+    args = (exp_group_id, generation)
+    stats = conn.execute(
+        "SELECT u.series, u.kv_budget, u.kv_unit, u.is_full, u.repeat_idx, b.* FROM bin_stats b "
+        "JOIN runs u ON u.run_id = b.run_id WHERE u.exp_group_id = ? AND u.generation = ? "
+        "ORDER BY u.level_idx, u.repeat_idx, b.bin_idx",
+        args,
+    )
+    drops = conn.execute(
+        "SELECT b.*, json_extract(t.zone_json, '$.gains') AS gains FROM budget_stats b "
+        "LEFT JOIN transition_summary t USING (exp_group_id, generation, series, bin_idx) "
+        "WHERE b.exp_group_id = ? AND b.generation = ? AND b.repeat_idx = 0 ORDER BY series, kv_budget DESC, bin_idx",
+        args,
+    )
+    return _dicts(stats), _dicts(drops)
+
+
+def prompt_counts(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> PromptCounts:
+    """What the server's counts say of a generation's prompts, as its analysis left it; nothing before that."""
+    row = conn.execute(
+        "SELECT json_extract(zone_json, '$.prompts') FROM transition_summary WHERE exp_group_id = ? AND generation = ? "
+        "AND bin_idx = -1 LIMIT 1",
+        (exp_group_id, generation),
+    ).fetchone()
+    return PromptCounts(**json.loads(row[0])) if row and row[0] else PromptCounts()
+
+
+def control_flips(conn: sqlite3.Connection, exp_group_id: str) -> tuple[int, int]:
+    """(pairs whose score changed, pairs) between full cache and its repeats, in the newest generation analysed."""
+    row = conn.execute(
+        "SELECT sum(n_worse + n_better), sum(n) FROM budget_stats WHERE exp_group_id = ? AND repeat_idx > 0 "
+        "AND bin_idx = -1 AND generation = (SELECT max(generation) FROM budget_stats WHERE exp_group_id = ?)",
+        (exp_group_id, exp_group_id),
+    ).fetchone()
+    return row[0] or 0, row[1] or 0
+
+
+def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _key(table: str, prefix: str = "") -> str:
+    return ", ".join(prefix + name for name in (RUN_TABLES | GROUP_TABLES)[table])
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 12)
+    if isinstance(value, bool):
+        return int(value)
+    if value is None or isinstance(value, (int, str)):
+        return value
+    if isinstance(value, (dict, list, tuple)):
+        return json.dumps(value, sort_keys=True)
+    return _plain(value.item())  # numpy scalars

@@ -1,0 +1,1 @@
+"""Scores -> derived rows: bins, budgets, series, verdicts."""

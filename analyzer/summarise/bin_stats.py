@@ -1,0 +1,171 @@
+"""Scores -> bin_stats: what one run did in each bin, and over all bins (bin_idx -1).
+
+Bin -1 weighs bins equally for everything that is a mean of scores (accuracy, EM, F1, share of identical texts). Counts
+are sums, a failure rate is failures over requests, and latency and token percentiles are taken over all responses
+together. A bin without finished requests is a row with n = 0 and NULL means.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from analyzer.scoring.labels import FLAGS
+from analyzer.stats.bootstrap import percentile_interval
+from analyzer.stats.intervals import effective_n, is_binary, wilson
+from analyzer.stats.paired_tests import Units
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+ALL_BINS = -1
+
+_PERCENTILES = {
+    "latency_p50_s": ("latency_s", 0.5),
+    "latency_p95_s": ("latency_s", 0.95),
+    "ttft_p50_s": ("ttft_s", 0.5),
+    "ttft_p95_s": ("ttft_s", 0.95),
+    "ttfb_p50_s": ("ttfb_s", 0.5),
+    "tpot_p50_s": ("tpot_s", 0.5),
+    "tpot_p95_s": ("tpot_s", 0.95),
+    "prompt_tokens_p50": ("prompt_tokens", 0.5),
+    "prompt_tokens_p95": ("prompt_tokens", 0.95),
+    "completion_tokens_p50": ("completion_tokens", 0.5),
+    "completion_tokens_p95": ("completion_tokens", 0.95),
+    "token_len_p50": ("token_len", 0.5),
+    "context_tokens_p50": ("context_tokens", 0.5),
+    "kept_fraction_p50": ("kept_fraction", 0.5),
+    "kept_tokens_p50": ("kept_tokens", 0.5),
+    "kv_bytes_p50": ("kv_bytes", 0.5),
+}
+
+
+@dataclass(frozen=True)
+class CiRule:
+    """How accuracy's interval is made: settings.analysis.ci and alpha."""
+
+    ci: str
+    alpha: float
+
+
+def bin_rows(
+    outcomes: pl.DataFrame,
+    *,
+    run_id: str,
+    dataset_id: str,
+    bins: Sequence[int],
+    rule: CiRule,
+    is_baseline: bool,
+) -> list[dict[str, Any]]:
+    """bin_stats rows (without fingerprint) of one run: every bin of the dataset, then -1.
+
+    outcomes: `outcomes.outcomes` joined with entries, plus kept_fraction. Where the rule asks for bootstrap intervals,
+    with_bootstrap puts them in later.
+    """
+    parts = {key[0]: part for key, part in outcomes.group_by("bin_idx")}
+    means = {b: _means(parts[b]) for b in bins if b in parts}
+    means[ALL_BINS] = _mean_of_means([means[b] for b in bins if b in parts])
+    rows = []
+    for b in [*bins, ALL_BINS]:
+        part = outcomes if b == ALL_BINS else parts.get(b, outcomes.clear())
+        row: dict[str, Any] = {"run_id": run_id, "dataset_id": dataset_id, "bin_idx": b, "n": part.height}
+        row |= means.get(b, _mean_of_means([]))
+        row |= _spread(part, rule)
+        row |= _counts(part, rule.alpha)
+        row |= _percentiles(part)
+        rows.append(row | ({"identical_to_full": None} if is_baseline else {}))
+    return rows
+
+
+def with_bootstrap(row: Mapping[str, Any], rule: CiRule, replicates: Floats) -> dict[str, Any]:
+    """A bin_stats row with the interval that the rule asks for; replicates [resamples] of the row's mean."""
+    if rule.ci != "bootstrap" or not row["n"]:
+        return dict(row)
+    low, high = percentile_interval(replicates, rule.alpha)
+    return {**row, "acc_ci_low": low, "acc_ci_high": high, "acc_ci_method": "percentile_bootstrap"}
+
+
+_MEANS = ("acc_mean", "acc_answered", "em_mean", "f1_mean", "identical_to_full")
+
+
+def _means(part: pl.DataFrame) -> dict[str, float | None]:
+    """_MEANS of one bin's outcomes; summed by numpy, in their order, so that no number of threads shows in a digit."""
+    answered = ~part["is_failure"].to_numpy()
+    score = part["score"].to_numpy()
+    same = part["flags"].str.contains("identical_to_full", literal=True).cast(pl.Float64).to_numpy()
+    values = (score, score[answered], part["em"].to_numpy(), part["f1"].to_numpy(), same[answered])
+    return {name: float(np.mean(v)) if len(v) else None for name, v in zip(_MEANS, values, strict=True)}
+
+
+def _mean_of_means(bins: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Equal-weight means over bins, without those that have none; None without any."""
+    known = {name: [v for one in bins if (v := one[name]) is not None] for name in _MEANS}
+    return {name: float(np.mean(values)) if values else None for name, values in known.items()}
+
+
+def _spread(part: pl.DataFrame, rule: CiRule) -> dict[str, Any]:
+    score, cluster, bin_idx = (part[name].to_numpy() for name in ("score", "cluster", "bin_idx"))
+    low, high, method = accuracy_interval(score, bin_weights(bin_idx), cluster, rule.alpha, bin_idx)
+    return {
+        "n_clusters": int(np.count_nonzero(np.bincount(cluster))) if len(cluster) else 0,
+        "acc_std": float(np.std(score)) if len(score) else None,
+        "acc_ci_low": low,
+        "acc_ci_high": high,
+        "acc_ci_method": method,
+    }
+
+
+def accuracy_interval(
+    score: Floats, weight: Floats, cluster: Ints, alpha: float, bin_idx: Ints | None = None
+) -> tuple[float | None, float | None, str | None]:
+    """(low, high, method) of the weighted mean of scores [n] in [0, 1]; all None without scores.
+
+    cluster [n] numbers contexts, bin_idx [n] the bins that weight [n] makes equal (None: one bin). Where each context
+    has one example: Wilson's interval at the effective number of observations, which for 0/1 scores of one bin is their
+    number. Where contexts have several: the bound of the paired tests, on scores in place of differences.
+    """
+    if not len(score):
+        return None, None, None
+    if int(np.bincount(cluster).max()) > 1:
+        # A score s in [0, 1] is a difference 2s - 1 in [-1, 1]: the same test, the same worst cases at both ends.
+        low, high = Units.weighted(2 * score - 1, cluster, weight).interval(alpha)
+        return (low + 1) / 2, (high + 1) / 2, "exact_bound"
+    strata = np.zeros(len(score), dtype=np.int64) if bin_idx is None else bin_idx
+    low, high = wilson(float(np.sum(weight * score)), effective_n(score, weight, strata), alpha)
+    return low, high, "wilson" if np.ptp(strata) == 0 and is_binary(score) else "wilson_effective_n"
+
+
+def bin_weights(bin_idx: npt.NDArray[np.int64]) -> Floats:
+    """Weight of each example in the equal-weight mean of bins: [n], sums to 1."""
+    if not len(bin_idx):
+        return np.empty(0)
+    count = np.bincount(bin_idx)
+    return np.asarray(1.0 / (np.count_nonzero(count) * count[bin_idx]), dtype=np.float64)
+
+
+def _counts(part: pl.DataFrame, alpha: float) -> dict[str, Any]:
+    n, n_failures = part.height, int(part["is_failure"].sum())
+    low, high = wilson(n_failures / n if n else float("nan"), n, alpha)
+    told = pl.col("cached_tokens").is_not_null()
+    counts = part.select(
+        **{name: pl.col("flags").str.contains(name, literal=True).sum() for name in FLAGS},
+        cached=pl.col("cached_tokens").sum(),
+        prompt=pl.col("prompt_tokens").filter(told).sum(),
+    ).row(0, named=True)
+    labels = part["failure_label"].drop_nulls().value_counts().sort("failure_label")
+    return {
+        "n_failures": n_failures,
+        "fail_rate": n_failures / n if n else float("nan"),
+        "fail_ci_low": low,
+        "fail_ci_high": high,
+        "label_counts_json": dict(labels.iter_rows()),
+        "flag_counts_json": {name: int(counts[name]) for name in FLAGS if counts[name]},
+        "cached_share": counts["cached"] / counts["prompt"] if counts["prompt"] else None,
+    }
+
+
+def _percentiles(part: pl.DataFrame) -> dict[str, Any]:
+    wanted = part.select(**{name: pl.col(column).quantile(q, "linear") for name, (column, q) in _PERCENTILES.items()})
+    return dict(wanted.row(0, named=True))

@@ -1,0 +1,86 @@
+"""One run, read: its bin_stats rows, its evidence and its outcomes in the order of the dataset's entries.
+
+Only what later steps need is kept of a run (25 bytes an outcome), so memory holds one run's details at a time.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from analyzer.read import outcomes, runs
+from analyzer.read.budget_evidence import kept_fraction, kept_tokens, prompt_counts, run_evidence
+from analyzer.read.drift import served
+from analyzer.read.runs import Progress, Run
+from analyzer.stats.decompose import LABELS, Outcomes
+from analyzer.summarise.bin_stats import CiRule, bin_rows
+from analyzer.summarise.guessing_floor import Floors, floors
+from kvt_async.contract.formulas.prompt_counts import PromptCounts
+from kvt_async.contract.schema import connect_for_reading
+
+
+@dataclass(frozen=True)
+class RunData:
+    """`aligned` runs over the entries: score NaN where nothing is scored. `n`: scored outcomes that have an entry."""
+
+    run: Run
+    n: int
+    aligned: Outcomes
+    evidence: dict[str, Any]
+    counts: PromptCounts
+    stats: list[dict[str, Any]]
+    floors: Floors | None = None  # of full cache alone
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run to be read from the database at `db`, where its counts are still those."""
+
+    db: Path
+    run: Run
+    counts: Progress
+    bins: tuple[int, ...]
+    rule: CiRule
+
+
+def read_elsewhere(asked: Asked) -> RunData | None:
+    """read_run in a process of its own; None where the run has changed since it was counted."""
+    with closing(connect_for_reading(asked.db)) as conn, runs.snapshot(conn) as facts:
+        now = runs.counts(facts, asked.run.run_id)
+        if now != (asked.counts.requests, asked.counts.responses, asked.counts.scores):
+            return None
+        return read_run(facts, asked.run, _entries(asked.db, asked.run.dataset_id), asked.bins, asked.rule)
+
+
+@cache  # only in processes that end with the stage
+def _entries(db: Path, dataset_id: str) -> pl.DataFrame:
+    with closing(connect_for_reading(db)) as conn:
+        return runs.entries(conn, dataset_id)
+
+
+def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, bins: Sequence[int], rule: CiRule) -> RunData:
+    found = outcomes.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
+    counts = prompt_counts(run, found, exact=runs.has_own_tokenizer(facts, run.dataset_id))
+    evidence = run_evidence(run, found, served(facts, run, rule.alpha), counts)
+    found = found.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
+    code = pl.col("failure_label").replace_strict(
+        {name: i for i, name in enumerate(LABELS)}, default=len(LABELS) - 1, return_dtype=pl.Int64
+    )
+    score = np.full(entries.height, np.nan)
+    failed = np.zeros(entries.height, dtype=bool)
+    label = np.full(entries.height, len(LABELS) - 1, dtype=np.int64)
+    at = found["entry"].to_numpy()
+    score[at] = found["score"].to_numpy()
+    failed[at] = found["is_failure"].to_numpy()
+    label[at] = found.select(code.alias("code"))["code"].to_numpy()
+    stats = bin_rows(
+        found, run_id=run.run_id, dataset_id=run.dataset_id, bins=bins, rule=rule, is_baseline=run.is_baseline
+    )
+    below = floors(facts, run, entries) if run.is_baseline else None
+    return RunData(run, found.height, Outcomes(score, failed, label), evidence, counts, stats, below)

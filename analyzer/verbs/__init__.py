@@ -1,0 +1,1 @@
+"""The verbs that answer one question each: check, compare, show, plan, export."""

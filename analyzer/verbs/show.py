@@ -1,0 +1,170 @@
+"""`kvt show`: one example as it was sent, its golds, and what every level answered."""
+
+import json
+import random
+import sqlite3
+import textwrap
+from typing import Any
+
+from analyzer.results.number_format import budget, number
+from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
+from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, render
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.visible import visible
+
+HEAD, TAIL = 700, 400  # characters shown of a long text, from its start and its end
+WIDTH = 100
+ANSWERS = """
+SELECT u.run_id, u.series, u.kv_budget, u.kv_unit, u.is_full, u.repeat_idx, o.state, p.text, p.reasoning,
+       p.finish_reason, p.kv_effective, s.score, s.em, s.metric, s.failure_label, s.flags, f.error_type, f.reason
+FROM runs u
+JOIN requests r ON r.run_id = u.run_id AND r.example_id = ?
+JOIN outcomes o ON o.request_id = r.request_id
+LEFT JOIN responses p ON p.request_id = r.request_id
+LEFT JOIN failures f ON f.request_id = r.request_id
+LEFT JOIN scores s ON s.request_id = r.request_id
+WHERE u.exp_group_id = ? AND u.generation = ? AND u.dataset_id = ? AND (? IS NULL OR u.run_id = ? OR u.is_full)
+ORDER BY u.level_idx, u.repeat_idx, u.series, u.kv_budget DESC
+"""
+
+
+def show(
+    conn: sqlite3.Connection,
+    settings: Settings,
+    example_id: str | None,
+    *,
+    sample: int | None = None,
+    run_id: str | None = None,
+    full: bool = False,
+) -> dict[str, Any]:
+    """Examples with every answer: {"examples": [...], "lines": [...]}.
+
+    `run_id` leaves full cache and that run. A sample is seeded with analysis.seed, so it is the same every time.
+    Raises ConfigError for an example or run that the group does not have.
+    """
+    group = settings.experiment.exp_group_id
+    row = conn.execute("SELECT max(generation) FROM experiments WHERE exp_group_id=?", (group,)).fetchone()
+    if row[0] is None:
+        raise MissingPrerequisiteError(f"the database holds no group {group!r}", do="Run `kvt sweep -c CONFIG` first.")
+    here = (group, int(row[0]))
+    _check_run(conn, here, run_id)
+    ids = [example_id] if example_id is not None else _sample(conn, here, sample or 0, settings.analysis.seed)
+    examples = [_example(conn, here, i, run_id) for i in ids]
+    lines = [line for e in examples for line in [*_lines(e, full=full), ""]]
+    return {"examples": examples, "lines": lines[:-1]}
+
+
+def _check_run(conn: sqlite3.Connection, here: tuple[str, int], run_id: str | None) -> None:
+    if run_id is None:
+        return
+    known = [r[0] for r in conn.execute("SELECT run_id FROM runs WHERE exp_group_id=? AND generation=?", here)]
+    if run_id not in known:
+        raise ConfigError(
+            f"there is no run {run_id!r} in {here[0]}", where="--run-id", do=f"Its runs: {', '.join(sorted(known))}."
+        )
+
+
+def _sample(conn: sqlite3.Connection, here: tuple[str, int], n: int, seed: int) -> list[str]:
+    """n example ids in manifest order, drawn with `seed`."""
+    ids = [
+        r[0]
+        for r in conn.execute(
+            "SELECT DISTINCT e.example_id, e.seq FROM manifest_entries e JOIN runs u ON u.dataset_id = e.dataset_id"
+            " WHERE u.exp_group_id=? AND u.generation=? ORDER BY e.seq",
+            here,
+        )
+    ]
+    chosen = set(random.Random(seed).sample(ids, min(n, len(ids))))
+    return [i for i in ids if i in chosen]
+
+
+def _example(conn: sqlite3.Connection, here: tuple[str, int], example_id: str, run_id: str | None) -> dict[str, Any]:
+    found = conn.execute(
+        "SELECT x.dataset_id, x.question, x.context, x.answers_json, x.meta_json, d.prompt_json, m.bin_idx,"
+        " m.token_len, m.prompt_truncated FROM examples x JOIN datasets d USING (dataset_id)"
+        " LEFT JOIN manifest_entries m ON m.dataset_id = x.dataset_id AND m.example_id = x.example_id"
+        " WHERE x.example_id=? AND x.dataset_id IN"
+        " (SELECT dataset_id FROM runs WHERE exp_group_id=? AND generation=?) ORDER BY x.dataset_id",
+        (example_id, *here),
+    ).fetchone()
+    if found is None:
+        raise ConfigError(
+            f"there is no example {example_id!r} in {here[0]}",
+            where="kvt show",
+            do="Pass an example_id of manifest.json, or --sample 10.",
+        )
+    dataset_id, question, context, answers, meta, prompt, bin_idx, token_len, cut = found
+    asked = json.loads(prompt)
+    messages, _ = render(
+        asked.get("template") or DEFAULT_TEMPLATE,
+        context,
+        question,
+        json.loads(meta).get("turns") or (),
+        asked.get("system"),
+    )
+    cursor = conn.execute(ANSWERS, (example_id, *here, dataset_id, run_id, run_id))
+    names = [c[0] for c in cursor.description]
+    return {
+        "example_id": example_id,
+        "dataset_id": dataset_id,
+        "bin_idx": bin_idx,
+        "token_len": token_len,
+        "prompt_truncated": bool(cut),
+        "messages": messages,
+        "answers": json.loads(answers),
+        "levels": [dict(zip(names, r, strict=True)) for r in cursor],
+    }
+
+
+def _lines(example: dict[str, Any], *, full: bool) -> list[str]:
+    facts = f"bin {example['bin_idx']}, {example['token_len']} tokens" if example["bin_idx"] is not None else ""
+    cut = ", context cut in the middle" if example["prompt_truncated"] else ""
+    lines = [f"example {example['example_id']} ({example['dataset_id']}; {facts}{cut})"]
+    for message in example["messages"]:
+        lines.append(f"  {message['role']}:")
+        lines += _wrapped(message["content"] if full else elided(message["content"]), "    ")
+    lines.append(f"  golds: {' | '.join(example['answers']) or '(none)'}")
+    width = max((len(_name(level)) for level in example["levels"]), default=0)
+    if not example["levels"]:
+        lines.append("  no level has asked it yet")
+    for level in example["levels"]:
+        lines += _level(level, width, full=full)
+    return lines
+
+
+def _level(level: dict[str, Any], width: int, *, full: bool) -> list[str]:
+    score = "not scored" if level["score"] is None else f"{level['metric']} {number(level['score'])}"
+    marks = " ".join(x for x in (level["failure_label"], level["flags"]) if x)
+    head = f"  {_name(level):<{width}}  {score:<14} "
+    if level["state"] == "pending":
+        return [f"{head.rstrip()}  (no outcome yet)"]
+    if level["state"] == "failure":
+        return [f"{head}FAILED: {level['error_type']} ({level['reason']}) {marks}".rstrip()]
+    text = (level["text"] if full else elided(level["text"], 160, 80)) or "(empty)"
+    tail = f"  [{marks}]" if marks else ""
+    return _wrapped(text + tail, " " * len(head), head)
+
+
+def _name(level: dict[str, Any]) -> str:
+    again = f" (A/A {level['repeat_idx']})" if level["repeat_idx"] else ""
+    if level["is_full"]:
+        return f"full cache{again}"
+    return f"{level['series']} {budget(level['kv_budget'], level['kv_unit'])}{again}"
+
+
+def elided(text: str, head: int = HEAD, tail: int = TAIL) -> str:
+    """The middle of a long text replaced by how much it was."""
+    left_out = len(text) - head - tail
+    if left_out <= 60:
+        return text
+    return f"{text[:head]} … [{left_out:,} characters left out; --full shows them] … {text[-tail:]}"
+
+
+def _wrapped(text: str, indent: str, first: str | None = None) -> list[str]:
+    lines: list[str] = []
+    for paragraph in visible(text).split("\n"):
+        start = first if first is not None and not lines else indent
+        lines += textwrap.wrap(
+            paragraph, max(WIDTH, len(indent) + 40), initial_indent=start, subsequent_indent=indent
+        ) or [start.rstrip()]
+    return lines

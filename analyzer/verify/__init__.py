@@ -1,0 +1,1 @@
+"""`kvt verify`: facts and derived rows, made again and compared."""

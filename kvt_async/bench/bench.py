@@ -1,0 +1,112 @@
+"""`kvt bench`: from settings to every stage of the ladder measured, or a clear reason why not.
+
+check -> lock -> contract -> what is left -> guard -> session -> ready -> stages -> what came of it.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+
+import orjson
+
+from kvt_async.bench import client_ceiling, messages
+from kvt_async.bench.bench_invocation import BenchInvocation, Options
+from kvt_async.bench.ladder import loads_in_sight
+from kvt_async.bench.messages import BenchReport
+from kvt_async.bench.stage import bench_levels
+from kvt_async.bench.workload import Workload, load_workload
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.load import known_secrets
+from kvt_async.contract.paths import run_paths
+from kvt_async.contract.schema import connect_for_writing
+from kvt_async.contract.settings import Settings
+from kvt_async.engine.request.kv_body import TRUNCATE, check_template
+from kvt_async.records import Json
+from kvt_async.session.experiment_rows import find_generation
+from kvt_async.store.reader import Reader
+from kvt_async.sweep.sweep import at_work, loop_factory, sayer
+from kvt_async.ways import launch
+
+__all__ = ["Options", "execute", "run"]
+
+
+def execute(settings: Settings, options: Options) -> BenchReport:
+    """Run it on a loop of its own. Raises KvtError as `run` does."""
+    with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
+        return runner.run(run(settings, options))
+
+
+async def run(settings: Settings, options: Options) -> BenchReport:
+    """Send every stage that is left of the ladder, at every level.
+
+    Raises ConfigError, ContractMismatchError, StoreError, GuardError before anything is sent; ServerError when nobody
+    answers at the start. A server that dies later, Ctrl-C and failures are no exceptions: the report says so.
+    """
+    settings = launch.with_port(with_a_load(settings))
+    levels = bench_levels(settings)
+    for level in levels:
+        if level.policy == TRUNCATE:
+            raise ConfigError(
+                f"{TRUNCATE} is a control of answers, not a server's way of serving",
+                where="kv",
+                do="Leave it out, or set bench.levels: false.",
+            )
+        check_template(settings.kv.apply, level)
+        if level.apply_via == "launch":
+            launch.check(settings, level)
+    say = sayer(options.quiet or options.as_json)
+    workload = await asyncio.to_thread(load_workload, settings)
+    for note in workload.notes:
+        say(f"warning: {note}")
+    known = client_ceiling.cached(settings)
+    if options.dry_run:
+        return BenchReport(
+            settings.experiment.exp_group_id, "", plan=messages.estimate(settings, workload, levels, known)
+        )
+    if options.guarded:
+        loads = loads_in_sight(settings.bench)
+        client_ceiling.guard(settings, workload.mean_output_tokens(), loads, known, options.force, say)
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    with at_work(settings, paths) as log, contextlib.ExitStack() as stack:
+        connect_for_writing(paths.db).close()  # makes the schema where there is none
+        reader = Reader(paths.db)
+        stack.callback(reader.close)
+        asked = contract(settings, workload)
+        generation = find_generation(reader, settings, asked, force=options.force)
+        return await BenchInvocation(
+            settings, options, paths, reader, generation, asked, workload, levels, known, say, log
+        ).go()
+
+
+def with_a_load(settings: Settings) -> Settings:
+    """The settings with a load to put on the server. Raises ConfigError where there is none."""
+    bench = settings.bench
+    if bench.search_rate or any(
+        getattr(bench, name) is not None for name in ("rate", "concurrency", "sweep_rate", "sweep_concurrency")
+    ):
+        return settings
+    raise ConfigError(
+        "there is no load to send",
+        where="bench",
+        do="Give one: --rate 4, --concurrency 16, --sweep-rate 1,2,4 (or auto), --sweep-concurrency 1,8,64 (or auto), "
+        "or --search-rate with --slo.",
+    )
+
+
+def contract(settings: Settings, workload: Workload) -> Json:
+    """What must stay equal for stages to belong to one group; loads and repeats extend it."""
+    bench, system = settings.bench, settings.prompt.system
+    decoding = settings.decoding.model_dump(mode="json")
+    del decoding["max_tokens"]  # the workload's
+    found = {
+        "bench.workload": workload.describe(),
+        "bench.body": bench.body,
+        "bench.retries": bench.retries,
+        "model.name": settings.model.name,
+        "prompt.endpoint": settings.prompt.endpoint,
+        "prompt.system_sha256": hashlib.sha256(system.encode()).hexdigest() if system else None,
+        "engine.stream": settings.engine.stream,
+        **{f"decoding.{name}": value for name, value in decoding.items()},
+    }
+    plain: Json = known_secrets(settings).json(orjson.loads(orjson.dumps(found, option=orjson.OPT_SORT_KEYS)))
+    return plain

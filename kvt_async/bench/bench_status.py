@@ -1,0 +1,98 @@
+"""`kvt status` of a benched group: its stages, and those of the config that have not begun."""
+
+from kvt_async.bench.ladder import Done, Next, ahead
+from kvt_async.bench.load_steps import Load
+from kvt_async.bench.stage import bench_levels, wanted
+from kvt_async.bench.stage_figures import stage_figures
+from kvt_async.bench.stage_throughput import stage_throughput
+from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.paths import run_paths
+from kvt_async.contract.settings import Settings
+from kvt_async.records import Json, Level
+from kvt_async.store.reader import Reader
+from kvt_async.sweep import group_status as of_sweeps
+from kvt_async.ways.levels import label
+
+_STAGES = """
+SELECT s.*, EXISTS (SELECT 1 FROM bench_window_ends e WHERE e.run_id = s.run_id AND e.reason = 'stop_rule') AS cut,
+       u.repeat_idx, count(b.request_id) AS requests,
+       count(p.request_id) AS responses, count(g.request_id) AS failures
+FROM bench_stages s JOIN runs u USING (run_id) JOIN requests r USING (run_id)
+LEFT JOIN bench_arrivals b ON b.request_id = r.request_id AND b.phase = 'measured'
+LEFT JOIN responses p ON p.request_id = b.request_id
+LEFT JOIN (SELECT DISTINCT request_id FROM give_ups) g ON g.request_id = b.request_id AND p.request_id IS NULL
+WHERE u.exp_group_id = ? AND u.generation = ? GROUP BY s.run_id ORDER BY s.stage_idx
+"""
+
+
+def show_status(settings: Settings, *, watch: bool = False, as_json: bool = False) -> int:
+    """Print it for the group of a config, benched or swept; the exit code."""
+    levels = stages if _is_benched(settings) else None
+    return of_sweeps.show_status(settings, watch=watch, as_json=as_json, levels=levels)
+
+
+def stages(reader: Reader, settings: Settings, generation: int) -> list[Json]:
+    """Counts of measured requests by stage; behind them what the config's ladder has still to send, as far as it is
+    known: a list to its end, of an automatic ladder or a search the next load."""
+    rows = reader.rows(_STAGES, settings.experiment.exp_group_id, generation)
+    found: list[Json] = []
+    done: dict[str | None, list[Done]] = {}
+    for row in rows:
+        planned = max(row["n_measured"] or 0, row["requests"])
+        if row["cut"]:  # what bench.max_s left out is not owed
+            planned = row["responses"] + row["failures"]
+        pending = planned - row["responses"] - row["failures"]
+        found.append({
+            "level": _name(row["level"], row["load"], row["repeat_idx"]), "run_id": row["run_id"], "planned": planned,
+            **{key: row[key] for key in ("requests", "responses", "failures")}, "pending": pending,
+        })  # fmt: skip
+        load = Load(row["rate_per_s"], row["concurrency"], row["arrival"] or "poisson", row["burstiness"] or 1.0)
+        figures = stage_figures(reader, row["run_id"], row["rate_per_s"])
+        rates = stage_throughput(reader, row["run_id"], load)
+        done.setdefault(row["level"], []).append(Done(load, row["repeat_idx"], figures, rates))
+    return found + _to_come(settings, done)
+
+
+def _to_come(settings: Settings, done: dict[str | None, list[Done]]) -> list[Json]:
+    """Empty where the config names no load: it was given on the command line of `kvt bench`."""
+    bench = settings.bench
+    asked = (bench.rate, bench.concurrency, bench.sweep_rate, bench.sweep_concurrency)
+    if not bench.search_rate and all(load is None for load in asked):
+        return []
+    names = {_level_name(bench, level): level for level in bench_levels(settings)}
+    return [
+        _not_begun(bench, name, step) for name in names for step in ahead(bench, done.get(name, ()))
+    ]  # fmt: skip
+
+
+def _not_begun(bench: Bench, level: str | None, step: Next) -> Json:
+    load, n = step.load, wanted(bench, step.load, None)
+    if bench.duration_s is not None:
+        n = round(load.rate_per_s * bench.duration_s) if load.rate_per_s is not None else 0
+    counts = dict.fromkeys(("requests", "responses", "failures"), 0)
+    name = _name(level, load.label, step.repeat)
+    return {"level": name, "run_id": None, "planned": n, **counts, "pending": n, "begun": False}
+
+
+def _name(level: str | None, load: str, repeat: int) -> str:
+    return (f"{level}, {load}" if level else load) + (f" (repeat {repeat})" if repeat else "")
+
+
+def _level_name(bench: Bench, level: Level) -> str | None:
+    return label(level) if bench.levels else None
+
+
+def _is_benched(settings: Settings) -> bool:
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    try:
+        reader = Reader(paths.db)
+    except MissingPrerequisiteError:
+        return False  # the sweep's status says what is missing
+    try:
+        group = settings.experiment.exp_group_id
+        return bool(
+            reader.value("SELECT 1 FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? LIMIT 1", group)
+        )
+    finally:
+        reader.close()

@@ -1,0 +1,140 @@
+"""Places of a workload -> requests with their bodies encoded before any clock starts; bodies wait in a file.
+
+Flat memory in the number of requests, and nothing is tokenised while replies are being timed.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from kvt_async.bench.stage import Stage
+from kvt_async.bench.workload import Place, Prompt, Workload
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.prompt_text import messages_sha256
+from kvt_async.contract.settings import Settings
+from kvt_async.engine.request.chat_body import PATHS, build_body
+from kvt_async.engine.request.kv_body import PromptSize, expectation
+from kvt_async.records import Json, Level, Request
+from kvt_async.store.columns import Row
+
+BLOCK = 256  # prompts tokenised together
+_NAMES = ("{input_tokens}", "{output_tokens}")
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A request of the schedule; its body lies at `at` in the file."""
+
+    seq: int
+    measured: bool
+    input_tokens: int
+    output_tokens: int
+    group_idx: int | None
+    prompt_sha256: str
+    at: int
+    size: int
+
+
+class Bodies:
+    """A temporary file of request bodies, gone with the process."""
+
+    def __enter__(self) -> "Bodies":
+        self._file = tempfile.TemporaryFile(prefix="kvt-bench-")
+        self._end = 0
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.close()
+
+    def put(self, body: bytes) -> int:
+        at, self._end = self._end, self._end + len(body)
+        os.pwrite(self._file.fileno(), body, at)
+        return at
+
+    def get(self, planned: Planned) -> bytes:
+        return os.pread(self._file.fileno(), planned.size, planned.at)
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes the requests of one stage."""
+
+    settings: Settings
+    workload: Workload
+    stage: Stage
+    bodies: Bodies
+    shown: Json | None = None  # what the server says of its budget: see run.server_evidence
+
+    def plan(self, seqs: Sequence[int], *, measured: bool) -> list[Planned]:
+        """Tokenise, encode and put away; in blocks. Takes a while: call it in a thread."""
+        planned = []
+        for at in range(0, len(seqs), BLOCK):
+            block = seqs[at : at + BLOCK]
+            places = [Place(seq, self.stage.salt, self.stage.repeat) for seq in block]
+            for seq, prompt in zip(block, self.workload.prompts(places), strict=True):
+                body = encode(self.settings, prompt, self.stage.run.level)
+                planned.append(
+                    Planned(
+                        seq, measured, prompt.input_tokens, prompt.output_tokens, prompt.group_idx,
+                        messages_sha256(prompt.messages), self.bodies.put(body), len(body),
+                    )
+                )  # fmt: skip
+        return planned
+
+    def request(self, planned: Planned, attempts_before: int = 0) -> Request:
+        level, run_id = self.stage.run.level, self.stage.run.run_id
+        expects: Json = expectation(level, planned.input_tokens) if self.stage.level is not None else {}
+        if expects and self.shown is not None:
+            expects["server"] = self.shown
+        return Request(
+            request_id=f"{run_id}:{planned.seq}",
+            run_id=run_id,
+            example_id=f"p{planned.seq}",
+            endpoints=level.endpoints,
+            path=PATHS[self.settings.prompt.endpoint],
+            body=self.bodies.get(planned),
+            stream=self.settings.engine.stream,
+            prompt_tokens=planned.input_tokens,
+            max_tokens=planned.output_tokens,
+            attempts_before=attempts_before,
+            expects=expects,
+        )
+
+    def rows(self, planned: Planned, offset_ns: int | None, session_id: str, now: str) -> Iterator[Row]:
+        """Its places in `requests` and `bench_arrivals`."""
+        run_id = self.stage.run.run_id
+        request_id, phase = f"{run_id}:{planned.seq}", "measured" if planned.measured else "warm_up"
+        yield "requests", (request_id, run_id, f"p{planned.seq}", planned.prompt_sha256, now)
+        yield (
+            "bench_arrivals",
+            (
+                *(request_id, session_id, phase, offset_ns),
+                *(planned.input_tokens, planned.output_tokens, planned.group_idx),
+            ),
+        )
+
+
+def encode(settings: Settings, prompt: Prompt, level: Level) -> bytes:
+    """The body: the sweep's, with this prompt's output length and the fields of bench.body; a null leaves one out,
+    whoever put it there."""
+    values = dict(zip(_NAMES, (prompt.input_tokens, prompt.output_tokens), strict=True))
+    extra = {**settings.decoding.extra_body, **fill(settings.bench.body, values)}
+    decoding = settings.decoding.model_copy(update={"max_tokens": prompt.output_tokens, "extra_body": extra})
+    size = PromptSize(prompt.input_tokens, None, prompt.context_chars)
+    return build_body(settings.model_copy(update={"decoding": decoding}), prompt.messages, level, size)
+
+
+def fill(node: Any, values: dict[str, int]) -> Any:
+    """Placeholders replaced by numbers. Raises ConfigError for one that there isn't."""
+    if isinstance(node, dict):
+        return {key: fill(value, values) for key, value in node.items()}
+    if isinstance(node, list):
+        return [fill(value, values) for value in node]
+    if isinstance(node, str) and node.startswith("{") and node.endswith("}"):
+        if node not in values:
+            raise ConfigError(f"there is no placeholder {node}", where="bench.body", do=f"Known: {', '.join(_NAMES)}.")
+        return values[node]
+    return node

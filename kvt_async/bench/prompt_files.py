@@ -1,0 +1,183 @@
+"""Prompts that come from a file: a kvt manifest, or JSON lines in one of the shapes people have."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kvt_async.contract.bench_settings import MOST_TOKENS
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.prompt_text import render
+from kvt_async.data.manifest import read_head, read_items
+
+WHERE = "bench.workload.path"
+BOM = b"\xef\xbb\xbf"
+LENGTH_KEYS = ("output_tokens", "max_completion_tokens", "max_tokens", "output_len")
+_SHAPES = (
+    'ShareGPT: {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}',
+    'OpenAI batch: {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [...]}}',
+    'plain: {"prompt": "...", "output_tokens": 128} or {"messages": [...]}',
+)
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    messages: list[dict[str, str]]
+    output_tokens: int | None = None  # what the file asks for
+    answer: str | None = None  # a recorded reply: its length is what to ask for
+    context_chars: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a file gave: its prompts in order, its SHA-256, and how many of its rows have no prompt to send."""
+
+    items: list[Item]
+    sha256: str
+    n_without_prompt: int = 0
+
+
+def read_manifest(path: str, system: str | None) -> Source:
+    """The prompts of a manifest, rendered as a sweep sends them, and its SHA-256. Raises KvtError."""
+    file = _existing(path)
+    head = read_head(file)
+    items = []
+    for _, example in read_items(file):
+        messages, chars = render(
+            head.prompt["template"], example.context, example.question, example.meta.get("turns") or (),
+            head.prompt["system"],
+        )  # fmt: skip
+        items.append(Item(messages, None, None, chars))
+    if not items:
+        raise ConfigError("this manifest has no entries", where=str(file))
+    return Source(items, head.sha256)
+
+
+def read_jsonl(path: str, system: str | None) -> Source:
+    """One prompt a line, or one JSON array of them as ShareGPT is published. Raises ConfigError that names file and
+    line (of an array: entry)."""
+    file = _existing(path)
+    digest, items, n_without = hashlib.sha256(), [], 0
+    for row, where in _rows(file, digest):
+        item = _item(row, where, system)
+        if item is None:
+            n_without += 1
+        else:
+            items.append(item)
+    if not items:
+        raise ConfigError("this file has no prompts", where=str(file), details=_SHAPES)
+    return Source(items, digest.hexdigest(), n_without)
+
+
+def _rows(file: Path, digest: "hashlib._Hash") -> Iterator[tuple[Any, str]]:
+    """(row, where it stands); `digest` has seen every byte at the end."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            digest.update(line)
+            text = line.removeprefix(BOM) if number == 1 else line
+            if number == 1 and text.lstrip().startswith(b"["):
+                rest = lines.read()
+                digest.update(rest)
+                rows = _json(text + rest, str(file))
+                yield from ((row, f"{file}: entry {n}") for n, row in enumerate(rows, 1))
+            elif text.strip():
+                yield _json(text, f"{file}:{number}"), f"{file}:{number}"
+
+
+def _json(text: bytes, where: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"not JSON: {error.msg}", where=where, do="One JSON object a line.") from None
+
+
+def _existing(path: str) -> Path:
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"there is no file {path!r}", where=WHERE, do="Give a manifest.json or a .jsonl file.")
+    return file
+
+
+def _item(row: Any, where: str, system: str | None) -> Item | None:
+    """None: a conversation in which no human says anything. Raises ConfigError for what has no prompt that we know."""
+    body = row.get("body") if isinstance(row, dict) else None
+    if isinstance(row, dict) and isinstance(turns := row.get("conversations") or row.get("conversation"), list):
+        found = _conversation(turns)
+        if found is None:
+            return None
+    elif isinstance(row, dict) and row.get("conversations") == []:
+        return None
+    else:
+        found = _plain(body if isinstance(body, dict) else row, where) if isinstance(row, dict) else None
+    if found is None:
+        raise ConfigError("no prompt is found in this line", where=where, details=_SHAPES)
+    if system and all(message["role"] != "system" for message in found.messages):
+        return replace(found, messages=[{"role": "system", "content": system}, *found.messages])
+    return found
+
+
+def _conversation(turns: Sequence[Any]) -> Item | None:
+    """The first human turn; the reply that follows gives the length."""
+    said = [
+        (_ROLES.get(str(turn.get("from") or turn.get("role"))), _text(turn.get("value") or turn.get("content")))
+        for turn in turns
+        if isinstance(turn, dict)
+    ]
+    for at, (role, text) in enumerate(said):
+        if role == "user" and text:
+            after = said[at + 1] if at + 1 < len(said) else (None, None)
+            return Item([{"role": "user", "content": text}], None, after[1] if after[0] == "assistant" else None)
+    return None
+
+
+def _plain(row: dict[str, Any], where: str) -> Item | None:
+    key = next((key for key in LENGTH_KEYS if row.get(key) is not None), None)
+    tokens = None if key is None else _length(row[key], key, where)
+    messages = row.get("messages")
+    if isinstance(messages, list) and messages:
+        kept = [
+            {"role": str(m["role"]), "content": text}
+            for m in messages
+            if isinstance(m, dict) and (text := _text(m.get("content"))) is not None and "role" in m
+        ]
+        whole = len(kept) == len(messages) and any(m["role"] != "system" for m in kept)
+        return Item(kept, tokens) if whole else None
+    prompt = _text(row.get("prompt"))
+    return Item([{"role": "user", "content": prompt}], tokens) if prompt else None
+
+
+def _length(value: Any, key: str, where: str) -> int:
+    """Tokens to ask for: 4, 4.0 and "4" are 4. Raises ConfigError: what is there and can't be used is no default."""
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 1 <= number <= MOST_TOKENS or number % 1:
+        raise ConfigError(
+            f"{key} is {value!r}, which is no length: a whole number from 1 to {MOST_TOKENS:,}",
+            where=where,
+            do=f"Correct it, or leave {key} out: bench.workload.output_tokens, else decoding.max_tokens is asked for.",
+        )
+    return int(number)
+
+
+def _text(value: Any) -> str | None:
+    """Of a string or of content parts that are all text; None for anything else (a picture can't be sent as text)."""
+    if isinstance(value, str):
+        return value
+    if (
+        isinstance(value, list)
+        and value
+        and all(
+            isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
+            for part in value
+        )
+    ):
+        return "".join(part["text"] for part in value)
+    return None

@@ -1,0 +1,250 @@
+"""A stage: its plan, its place in the store, and what of it is still to be sent."""
+
+import math
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import orjson
+
+from kvt_async.bench.arrivals import n_within, offsets_ns
+from kvt_async.bench.ladder import Next
+from kvt_async.bench.load_steps import Load
+from kvt_async.clock import utc_now
+from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.errors import ContractMismatchError
+from kvt_async.contract.formulas.throughput import WANTED_LATENCIES, WANTED_REQUESTS, WANTED_ROUNDS
+from kvt_async.contract.load import known_secrets
+from kvt_async.contract.secrets import matches
+from kvt_async.contract.settings import Settings
+from kvt_async.records import Json, Level
+from kvt_async.session.experiment_rows import Run, difference, level_identity, make_run_id
+from kvt_async.store.reader import Reader
+from kvt_async.ways.levels import label, make_levels
+
+COMPARED = (
+    *("load", "level", "loop", "arrival", "rate_per_s", "burstiness", "concurrency", "max_in_flight"),
+    *("n_warm_up", "n_measured", "duration_s", "seed"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One load at one level and repeat."""
+
+    run: Run
+    level: str | None  # label of the KV level; None: levels aren't benched
+    load: Load
+    repeat: int
+    purpose: str
+    stage_idx: int
+    n_warm_up: int
+    n_measured: int | None  # None: closed loop for duration_s
+    duration_s: float | None
+    seed: int
+    salt: str | None
+    max_in_flight: int | None
+
+    @property
+    def name(self) -> str:
+        """'rate 4/s', 'snapkv/aware 0.5, rate 4/s (repeat 1)': how it is called on screen."""
+        head = f"{self.level}, {self.load.label}" if self.level else self.load.label
+        return head + (f" (repeat {self.repeat})" if self.repeat else "")
+
+    def row(self, workload: Json, slo: Json, calibration: Json | None, plan: Json) -> Json:
+        """bench_stages."""
+        load = self.load
+        return {
+            "run_id": self.run.run_id,
+            "stage_idx": self.stage_idx,
+            "purpose": self.purpose,
+            "load": load.label,
+            "level": self.level,
+            "loop": "open" if load.is_open else "closed",
+            "arrival": load.arrival if load.is_open else None,
+            "rate_per_s": load.rate_per_s,
+            "burstiness": load.burstiness if load.arrival == "gamma" and load.is_open else None,
+            "concurrency": load.concurrency,
+            "max_in_flight": self.max_in_flight,
+            "n_warm_up": self.n_warm_up,
+            "n_measured": self.n_measured,
+            "duration_s": self.duration_s,
+            "seed": self.seed,
+            "salt": self.salt,
+            "workload_json": orjson.dumps(workload, option=orjson.OPT_SORT_KEYS).decode(),
+            "slo_json": orjson.dumps(slo, option=orjson.OPT_SORT_KEYS).decode(),
+            "calibration_json": None if calibration is None else orjson.dumps(calibration).decode(),
+            "plan_json": orjson.dumps(plan, option=orjson.OPT_SORT_KEYS).decode(),
+            "created_at": utc_now(),
+        }
+
+    def offsets_ns(self, n: int) -> list[int | None]:
+        """Due times of the first `n` arrivals of its schedule; None in closed loop."""
+        if not self.load.is_open:
+            return [None] * n
+        return [int(ns) for ns in offsets_ns(self.load, n, (self.seed, self.repeat))]
+
+
+def bench_levels(settings: Settings) -> list[Level]:
+    """The levels to bench: those of kv where bench.levels, without A/A repeats, else the server as it is."""
+    if settings.bench.levels:
+        return [level for level in make_levels(settings).levels if level.repeat_idx == 0]
+    return [
+        Level(
+            series="full", policy="full", budget=1.0, unit="fraction", mode="question_aware", params={}, is_full=True,
+            apply_via="none", apply={"via": "none"}, evidence={}, endpoints=(settings.engine.base_url,),
+        )
+    ]  # fmt: skip
+
+
+def make_stage(
+    settings: Settings, reader: Reader, generation: int, level: Level, step: Next, stage_idx: int,
+    latency_s: float | None = None,
+) -> Stage:  # fmt: skip
+    """The stage of a step, as it is stored or as it will be; `latency_s`: of a request, as far as it is known by then.
+
+    Raises ContractMismatchError where one of its name was planned otherwise. How many requests `auto` and a warm-up of
+    rate x latency come to is no plan of the config's: what is stored of them holds.
+    """
+    bench, load, group = settings.bench, step.load, settings.experiment.exp_group_id
+    series = f"{level.series}, {load.label}" if bench.levels else load.label
+    named = replace(level, series=series, repeat_idx=step.repeat, level_idx=stage_idx)
+    run_id = make_run_id(group, generation, replace(named, is_full=named.is_full and not bench.levels))
+    stored = reader.rows("SELECT run_id, apply_json FROM runs WHERE run_id = ?", run_id)
+    n_warm_up = _n_warm_up(bench, load, latency_s)
+    rows = reader.rows("SELECT * FROM bench_stages WHERE run_id = ?", run_id)
+    if rows and load.is_open and rows[0]["n_warm_up"] >= bench.warm_up.requests > 0:
+        n_warm_up = rows[0]["n_warm_up"]
+    n_measured = _n_measured(bench, step, n_warm_up, latency_s)
+    if rows and bench.requests == "auto" and bench.duration_s is None and rows[0]["n_measured"] is not None:
+        n_measured = rows[0]["n_measured"]
+    stage = Stage(
+        Run(run_id, named, bool(stored)), label(level) if bench.levels else None, load, step.repeat, step.purpose,
+        stage_idx, n_warm_up, n_measured, bench.duration_s, bench.seed,
+        secrets.token_hex(6) if bench.salt else None, bench.max_in_flight if load.is_open else None,
+    )  # fmt: skip
+    if not rows:
+        return stage
+    had = {name: rows[0][name] for name in COMPARED} | orjson.loads(stored[0]["apply_json"])
+    asked = {name: stage.row({}, {}, None, {})[name] for name in COMPARED}
+    asked |= level_identity(named, known_secrets(settings))
+    if not matches(asked, had):
+        raise ContractMismatchError(
+            f"stage {stage.name} is stored with another plan; nothing was sent",
+            where=str(reader.db),
+            details=difference(had, asked),
+            do="Choose a new experiment.exp_group_id, or pass --force to start a new generation beside the old one.",
+        )
+    return replace(stage, salt=rows[0]["salt"], purpose=rows[0]["purpose"], stage_idx=rows[0]["stage_idx"])
+
+
+def _n_warm_up(bench: Bench, load: Load, latency_s: float | None) -> int:
+    """Open loop: until as many are under way as the rate keeps under way."""
+    asked = bench.warm_up.requests
+    if load.rate_per_s is None:
+        return max(asked, bench.warm_up.rounds * (load.concurrency or 0))
+    if asked == 0 or latency_s is None:
+        return asked
+    return max(asked, math.ceil(bench.warm_up.latencies * load.rate_per_s * latency_s))
+
+
+def _n_measured(bench: Bench, step: Next, n_warm_up: int, latency_s: float | None) -> int | None:
+    """None: as many as go in bench.duration_s."""
+    if bench.duration_s is not None:
+        if step.load.is_open:
+            return n_within(step.load, n_warm_up, bench.duration_s, (bench.seed, step.repeat))
+        return None
+    return wanted(bench, step.load, latency_s)
+
+
+def wanted(bench: Bench, load: Load, latency_s: float | None) -> int:
+    """bench.requests; `auto`: what the rates need. An open loop's are cut where they would fall due beyond bench.max_s,
+    a closed loop's as it runs."""
+    if bench.requests != "auto":
+        return bench.requests
+    n = needed(load, latency_s)
+    return n if load.rate_per_s is None else max(1, min(n, int(load.rate_per_s * bench.max_s)))
+
+
+def needed(load: Load, latency_s: float | None) -> int:
+    """12 rounds of a closed loop, of an open one 6 latencies, and at least 100 of either."""
+    if load.rate_per_s is None:
+        return max(WANTED_REQUESTS, WANTED_ROUNDS * (load.concurrency or 1))
+    return max(WANTED_REQUESTS, math.ceil(WANTED_LATENCIES * load.rate_per_s * (latency_s or 0.0)) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What of a stored stage is still to do."""
+
+    seqs: list[int]  # measured places without an outcome, in order
+    next_seq: int  # the first place nobody has
+    n_windows: int
+    attempts: dict[int, int]  # seq -> attempts stored
+    measured_s: float  # closed loop by duration: measured so far
+    cut: bool = False  # by bench.max_s: what was not begun isn't owed
+
+    def is_done(self, stage: Stage) -> bool:
+        """Nothing of the stage is owed any more."""
+        if stage.n_measured is None:
+            assert stage.duration_s is not None
+            return self.n_windows > 0 and not self.seqs and self.measured_s >= stage.duration_s * 0.999
+        return not self.seqs or self.cut
+
+
+def what_is_left(reader: Reader, stage: Stage) -> Left | None:
+    """None: the stage was never stored."""
+    run_id = stage.run.run_id
+    if not reader.rows("SELECT 1 FROM bench_stages WHERE run_id = ?", run_id):
+        return None
+    cut = len(run_id) + 2
+    rows = reader.rows(
+        """SELECT CAST(substr(r.request_id, ?) AS INTEGER) AS seq, b.phase,
+           EXISTS (SELECT 1 FROM responses p WHERE p.request_id = r.request_id)
+           OR EXISTS (SELECT 1 FROM give_ups g WHERE g.request_id = r.request_id) AS settled,
+           (SELECT max(a.attempt_idx) + 1 FROM attempts a WHERE a.request_id = r.request_id) AS n_attempts
+           FROM requests r JOIN bench_arrivals b USING (request_id) WHERE r.run_id = ? ORDER BY 1""",
+        cut,
+        run_id,
+    )
+    seqs = [row["seq"] for row in rows if row["phase"] == "measured" and not row["settled"]]
+    attempts = {row["seq"]: row["n_attempts"] for row in rows if row["n_attempts"]}
+    n_windows = reader.value("SELECT count(*) FROM bench_windows WHERE run_id = ?", run_id)
+    next_seq = max((row["seq"] for row in rows), default=-1) + 1
+    cut = bool(reader.rows("SELECT 1 FROM bench_window_ends WHERE run_id = ? AND reason = 'stop_rule'", run_id))
+    return Left(seqs, max(next_seq, stage.n_measured or 0), n_windows, attempts, _measured_s(reader, run_id), cut)
+
+
+def _measured_s(reader: Reader, run_id: str) -> float:
+    """Closed loop: steady state so far, in seconds; a killed window's lasts to its last outcome."""
+    rows = reader.rows(
+        """SELECT w.session_id, (SELECT measured_to_ns - measured_from_ns FROM bench_window_ends e
+              WHERE e.run_id = w.run_id AND e.session_id = w.session_id) AS closed_ns,
+           (SELECT max(t.end_ns) - min(t.start_ns) FROM requests r JOIN bench_arrivals b USING (request_id)
+              JOIN attempts a USING (request_id) JOIN telemetry t USING (request_id, attempt_idx)
+              WHERE r.run_id = w.run_id AND a.session_id = w.session_id AND b.phase = 'measured') AS seen_ns,
+           EXISTS (SELECT 1 FROM bench_window_ends e WHERE e.run_id = w.run_id AND e.session_id = w.session_id) AS ended
+           FROM bench_windows w WHERE w.run_id = ?""",
+        run_id,
+    )
+    spans = [(row["closed_ns"] if row["ended"] else row["seen_ns"]) or 0 for row in rows]
+    return float(np.sum(spans)) / 1e9
+
+
+def plan_json(settings: Settings, share_of_ceiling: dict[str, Any] | None) -> Json:
+    """bench_stages.plan_json."""
+    bench = settings.bench
+    return {
+        "stop": bench.stop.model_dump(mode="json"),
+        "body": known_secrets(settings).json(bench.body),
+        "retries": bench.retries,
+        "drain_s": bench.drain_s,
+        "late_ms": bench.late_ms,
+        "repeats": bench.repeats,
+        **({"requests": "auto", "max_s": bench.max_s} if bench.requests == "auto" else {}),
+        "stream": settings.engine.stream,
+        "engine_loop": settings.engine.loop,
+        "timeouts": settings.engine.timeouts.model_dump(mode="json"),
+        "ceiling": share_of_ceiling,
+    }

@@ -1,0 +1,1 @@
+"""Command-line pieces that both programs use."""

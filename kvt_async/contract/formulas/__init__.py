@@ -1,0 +1,1 @@
+"""What runner and analyzer both compute with. Pure."""

@@ -1,0 +1,89 @@
+"""One algebra of KV budgets. Pure numbers: every spelling of a budget goes through the fraction kept.
+
+    fraction kept      f        0.2    of the compressible tokens' cache (of its bytes, for bit widths)
+    compression ratio  1 - f    0.8    the fraction REMOVED: kvpress, papers
+    divisor            1 / f    5      "5x": vllm-kvcompress's experiments, KV compression papers
+    tokens kept        n        200    of a prompt of 1,000; rounded as the server rounds
+    bits per element   b        8      of 16: half the bytes, all the tokens
+    bytes              B               tokens kept x bytes per token (kv_bytes.py)
+
+A server that keeps whole blocks rounds tokens to `round_to`; the budget that results is the effective one.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+Rounding = Literal["up", "down", "nearest"]
+FULL_BITS = 16.0  # bits per element of an uncompressed cache, where nothing else is said
+
+
+def n_kept(length: int, fraction: float) -> int:
+    """Tokens kept of `length`, before blocks: max(1, int(L * (1 - (1 - f)))), as kvpress and our server write it, so
+    that one budget is one count on both sides."""
+    return max(1, int(length * (1 - (1 - fraction))))
+
+
+def in_blocks(tokens: int, round_to: int = 1, rounding: Rounding = "up") -> int:
+    """`tokens` (at least 1) as whole blocks of `round_to`: at least one block."""
+    exact = tokens / round_to
+    blocks = math.ceil(exact) if rounding == "up" else math.floor(exact if rounding == "down" else exact + 0.5)
+    return max(1, blocks) * round_to
+
+
+def tokens_kept(budget: float, unit: str, length: int, *, round_to: int = 1, rounding: Rounding = "up") -> int:
+    """Tokens kept of `length` compressible ones at a budget in `unit` (fraction | tokens | bits), rounding applied.
+
+    Never more than `length`; a bit width keeps every token.
+    """
+    if unit == "bits":
+        return length
+    wanted = n_kept(length, budget) if unit == "fraction" else max(1, int(budget))
+    return min(length, in_blocks(wanted, round_to, rounding)) if wanted < length else length
+
+
+def convert(
+    value: float, unit: str, wanted: str, *, length: float | None = None, full_bits: float = FULL_BITS,
+    token_bytes: float | None = None,
+) -> float | None:  # fmt: skip
+    """A budget in another unit; None where that takes what isn't known (`length` in tokens, `token_bytes`) or where the
+    value is no budget (a divisor of 0, more removed than there is).
+
+    Units: fraction, compression_ratio, divisor, tokens, bits, bytes. Not rounded, and not cut at 1: what a server
+    reports is shown as it is.
+    """
+    if unit == wanted:
+        return value
+    fraction = _to_fraction(value, unit, length, full_bits, token_bytes)
+    if fraction is None or fraction < 0:
+        return None
+    return _from_fraction(fraction, wanted, length, full_bits, token_bytes)
+
+
+def kept_bytes(tokens: int, token_bytes: float, *, bits: float = FULL_BITS, full_bits: float = FULL_BITS) -> float:
+    """Bytes of a cache of `tokens`, of `token_bytes` each at `full_bits` per element."""
+    return tokens * token_bytes * bits / full_bits
+
+
+def _to_fraction(value: float, unit: str, length: float | None, bits: float, token_bytes: float | None) -> float | None:
+    known: Mapping[str, Callable[[], float | None]] = {
+        "fraction": lambda: value,
+        "compression_ratio": lambda: 1 - value,
+        "divisor": lambda: 1 / value if value > 0 else None,
+        "tokens": lambda: value / length if length else None,
+        "bits": lambda: value / bits,
+        "bytes": lambda: value / (length * token_bytes) if length and token_bytes else None,
+    }
+    return known[unit]()
+
+
+def _from_fraction(f: float, unit: str, length: float | None, bits: float, token_bytes: float | None) -> float | None:
+    known: Mapping[str, Callable[[], float | None]] = {
+        "fraction": lambda: f,
+        "compression_ratio": lambda: float(f"{1 - f:.12g}"),
+        "divisor": lambda: 1 / f if f > 0 else None,
+        "tokens": lambda: f * length if length else None,
+        "bits": lambda: f * bits,
+        "bytes": lambda: f * length * token_bytes if length and token_bytes else None,
+    }
+    return known[unit]()

@@ -1,0 +1,122 @@
+"""Example -> messages, the text that is counted, and the hash of what is sent; and the cut of overlong prompts."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.prompt_text import (
+    DEFAULT_TEMPLATE,
+    check_template,
+    cluster_sha256,
+    plain,
+    render,
+    template_version,
+)
+from kvt_async.contract.formulas.reasoning import left_open
+from kvt_async.contract.settings import Settings
+from kvt_async.data.sources.source import Source
+from kvt_async.data.tokens import Tokenizer
+from kvt_async.records import Example
+
+NOT_CONTRACT = ("reasoning_tag", "chat_template_kwargs")
+"""Keys of the rule that only say how answers are read: manifests of before lack them, and two groups that share a
+manifest may differ in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRule:
+    """How examples of one dataset become prompts: `datasets.prompt_json`. What has a default changes nothing that is
+    sent: three fields are the task's, for scoring and for the reader, and the last two say how answers begin.
+    """
+
+    template: str
+    system: str | None
+    endpoint: str  # chat | completions
+    max_context_tokens: int | None
+    template_version: str  # SHA-256 of template, system and endpoint
+    chat_template_sha256: str | None  # of the tokenizer's chat template, where it was counted in
+    first_line_only: bool = False
+    task_max_new_tokens: int | None = None
+    task_chat_template: bool = True  # False: the task is published without a chat template
+    reasoning_tag: str | None = None  # the mark of reasoning that the prompt leaves open before the answer; None: none
+    chat_template_kwargs: dict[str, Any] | None = None  # that it was rendered with to know so
+
+    def as_json(self) -> dict[str, Any]:
+        """What is None of the last two is left out: they are no part of the contract."""
+        return {k: v for k, v in asdict(self).items() if v is not None or k not in NOT_CONTRACT}
+
+    def messages(self, example: Example) -> list[dict[str, str]]:
+        return render(self.template, example.context, example.question, example.meta.get("turns") or (), self.system)[0]
+
+
+def prompt_rule(settings: Settings, source: Source, tokenizer: Tokenizer) -> PromptRule:
+    """prompt.template, else the task's own, else the default. Raises ConfigError for a template that lacks a part.
+
+    A task's own template may lack {question}: summaries ask nothing.
+    """
+    asked = settings.prompt
+    if asked.template is not None:
+        check_template(asked.template)
+    template = asked.template or source.template or DEFAULT_TEMPLATE
+    counted = tokenizer.chat if asked.endpoint == "chat" else None
+    arguments = settings.decoding.extra_body.get("chat_template_kwargs") or {}
+    if asked.endpoint == "chat":
+        opened = counted.reasoning_tag(arguments) if counted and isinstance(arguments, dict) else None
+    else:
+        opened = left_open(template.rpartition("{question}")[2])
+    return PromptRule(
+        template=template,
+        system=asked.system,
+        endpoint=asked.endpoint,
+        max_context_tokens=asked.max_context_tokens,
+        template_version=template_version(template, asked.system, asked.endpoint),
+        chat_template_sha256=counted.sha256 if counted else None,
+        first_line_only=source.first_line_only,
+        task_max_new_tokens=source.max_new_tokens,
+        task_chat_template=source.chat_template,
+        reasoning_tag=opened,
+        chat_template_kwargs=(arguments or None) if opened and counted else None,
+    )
+
+
+def served_text(rule: PromptRule, tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
+    """What the server tokenises: chat template included where the tokenizer has one, else the plain prompt."""
+    return tokenizer.chat.render(messages) if tokenizer.chat and rule.endpoint == "chat" else plain(messages)
+
+
+def is_templated(rule: PromptRule, tokenizer: Tokenizer) -> bool:
+    return rule.endpoint == "chat" and tokenizer.chat is not None
+
+
+def cut_context(rule: PromptRule, tokenizer: Tokenizer, example: Example, where: str) -> Example | None:
+    """The example with its context cut in the middle; None when its prompt fits prompt.max_context_tokens.
+
+    The limit holds for the plain prompt, as in LongBench's script: template, context and question, with earlier turns
+    but without system text and chat template. Half of the limit's tokens stay at either end.
+
+    Raises ConfigError when those halves do not reach over the parts around the context.
+    """
+    limit = rule.max_context_tokens
+    if limit is None:
+        return None
+    text = plain(replace(rule, system=None).messages(example))
+    kept = tokenizer.halves(text, limit)
+    if kept is None:
+        return None
+    head = rule.template.split("{context}")[0]
+    tail = text[len(head) + len(example.context) :]
+    first, last = kept
+    if not (first.startswith(head) and last.endswith(tail)):
+        raise ConfigError(
+            f"max_context_tokens {limit} leaves no room for the context of {example.example_id}: "
+            "template and question alone fill a half of it",
+            where=f"prompt.max_context_tokens ({where})",
+            do="Raise prompt.max_context_tokens.",
+        )
+    return replace(example, context=first[len(head) :] + last[: len(last) - len(tail)])
+
+
+def context_sha256(example: Example) -> str:
+    """The cluster an example belongs to: its context before any cut. An empty context is shared with nobody."""
+    return cluster_sha256(example.context, example.example_id)

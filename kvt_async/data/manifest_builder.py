@@ -1,0 +1,176 @@
+"""Making a manifest from a source, and growing one: count, bin, choose, write.
+
+Memory is flat in the number of examples: they are counted in batches, wait in a temporary SQLite file beside the
+manifest, and are written from there; only lengths, ids of chosen examples and one batch are held.
+"""
+
+import contextlib
+import errno
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kvt_async.contract.errors import ConfigError, StoreError
+from kvt_async.contract.files import scratch_folder
+from kvt_async.contract.local_faults import file_error
+from kvt_async.contract.settings import Settings
+from kvt_async.data import bins
+from kvt_async.data.batches import batches
+from kvt_async.data.count import count_batch
+from kvt_async.data.example_prompt import PromptRule
+from kvt_async.data.golds import GoldCheck
+from kvt_async.data.manifest import Entry, ManifestHead, read_items, write_manifest
+from kvt_async.data.sources import Source
+from kvt_async.data.spool import Spool
+from kvt_async.data.tokens import Tokenizer
+from kvt_async.records import Example
+
+Progress = Callable[[int], None]
+"""Called with the number of rows counted so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What turns rows into counted examples."""
+
+    source: Source
+    rule: PromptRule
+    tokenizer: Tokenizer
+    progress: Progress
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is worth saying about the rows once they are counted."""
+
+    rows: int = 0
+    no_context: int = 0
+    no_answers: int = 0
+    cut: int = 0
+    of_golds: list[str] = field(default_factory=list)
+
+
+def make_manifest(
+    path: Path, known: Mapping[str, Any], settings: Settings, ingredients: Ingredients
+) -> tuple[ManifestHead, Tally]:
+    """Write version 1. `known` are the fields of the head that config and source settle before any row is read.
+
+    Raises ConfigError when there are no examples, none within explicit edges, or golds that can't be scored.
+    """
+    binning, sampling, tally = settings.binning, settings.sampling, Tally()
+    golds = GoldCheck(ingredients.source.metric, ingredients.source.published)
+    with _spool_beside(path) as spool:
+        _fill(spool, ingredients, tally, golds)
+        tally.of_golds = golds.remarks()
+        if not tally.rows:
+            where = settings.dataset.path or f"{settings.dataset.name} {settings.dataset.task}"
+            raise ConfigError("the source holds no examples", where=where, do="Check dataset.path and dataset.task.")
+        histogram = spool.group()
+        edges = binning.edges or bins.quantile_edges(histogram, binning.n_bins)
+        available = bins.counts(histogram, edges)
+        chosen: list[tuple[str, int, int]] = []
+        rows = []
+        for row in bins.bins_of(edges):
+            within = spool.candidates(row.lo_tokens, row.hi_tokens)
+            taken = bins.choose(within, binning.n_per_bin, sampling.strategy, sampling.seed)
+            chosen += [(c.example_id, row.bin_idx, 1) for c in taken]
+            rows.append({**asdict(row), "n": len(taken), "n_available": available[row.bin_idx]})
+        if not chosen:
+            raise ConfigError(
+                f"none of {tally.rows} examples has a length within the edges {edges}",
+                where="binning.edges",
+                details=(f"their prompts have {min(histogram)} to {max(histogram)} tokens",),
+                do="Change binning.edges, or set it to null.",
+            )
+        head = ManifestHead(
+            **known,
+            n_bins=len(rows),
+            n_per_bin=binning.n_per_bin,
+            bin_edges=list(edges),
+            bins=rows,
+            n_source=tally.rows,
+            n_entries=len(chosen),
+        )
+        return replace(head, sha256=write_manifest(path, head, spool.items(chosen))), tally
+
+
+def grow_manifest(
+    path: Path, found: ManifestHead, more: Mapping[int, int], ingredients: Ingredients
+) -> ManifestHead | None:
+    """Write the next version: every old entry, then up to `more[bin_idx]` new ones of each bin. None: none were left.
+
+    dataset_id and edges stay. New entries continue the seeded order that the first ones were taken in.
+    """
+    version, seed = found.version + 1, int(found.selection["seed"])
+    have = [entry.example_id for entry, _ in read_items(path)]
+    added: list[tuple[str, int, int]] = []
+    rows = [dict(row) for row in found.bins]
+    with _spool_beside(path) as spool:
+        _fill(spool, ingredients, Tally(), None)  # its golds were checked when version 1 was made
+        spool.group()
+        for row in rows:
+            within = spool.candidates(row["lo_tokens"], row["hi_tokens"], without=have)
+            taken = bins.choose(within, more.get(row["bin_idx"], 0), "focus_transition", seed)
+            added += [(c.example_id, row["bin_idx"], version) for c in taken]
+            row["n"] += len(taken)
+        if not added:
+            return None
+        before = {"version": found.version, "n_entries": found.n_entries, "sha256": found.sha256}
+        head = replace(
+            found,
+            bins=rows,
+            n_entries=found.n_entries + len(added),
+            version=version,
+            earlier=[*found.earlier, before],
+            sha256="",
+        )
+
+        def items() -> Iterator[tuple[Entry, Example]]:
+            yield from read_items(path)
+            yield from spool.items(added)
+
+        return replace(head, sha256=write_manifest(path, head, items()))
+
+
+def _fill(spool: Spool, ingredients: Ingredients, tally: Tally, golds: GoldCheck | None) -> None:
+    for batch in batches(ingredients.source.rows(), lambda row: row.example):
+        counted = count_batch(batch, ingredients.rule, ingredients.tokenizer)
+        spool.add(counted)
+        if golds is not None:
+            golds.add(batch)
+        tally.rows += len(batch)
+        tally.no_context += sum(not row.example.context for row in batch)
+        tally.no_answers += sum(not row.example.answers for row in batch)
+        tally.cut += sum(c.truncated for c in counted)
+        ingredients.progress(tally.rows)
+
+
+@contextlib.contextmanager
+def _spool_beside(path: Path) -> Iterator[Spool]:
+    """On the manifest's own disk, which must hold the data anyway; a failure leaves no empty folder behind."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            scratch_folder(path.parent, ".prepare-") as folder,
+            contextlib.closing(Spool(folder / "spool.sqlite")) as spool,
+        ):
+            yield spool
+    except PermissionError as error:
+        raise ConfigError(
+            f"the manifest can't be written: {error.strerror}", where=str(path), do="Choose another output.data_dir."
+        ) from None
+    except sqlite3.OperationalError as error:  # the spool's: its disk is full, or fails
+        raise StoreError(
+            f"the examples can't be kept beside the manifest: {error}",
+            where=str(path.parent),
+            do="Free disk space there or choose another output.data_dir, then run the same command again.",
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS):
+            raise  # reading the source has errors of its own
+        raise file_error(error, "the manifest can't be written", path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()

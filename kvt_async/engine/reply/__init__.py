@@ -1,0 +1,1 @@
+"""The bytes of a reply -> text, marks, and how it ended."""

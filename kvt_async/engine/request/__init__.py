@@ -1,0 +1,1 @@
+"""A prompt at a level -> the bytes of a request."""

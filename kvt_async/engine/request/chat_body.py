@@ -1,0 +1,88 @@
+"""The request body of chat and text completions."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from kvt_async.contract.formulas.prompt_text import plain
+from kvt_async.contract.settings import Settings
+from kvt_async.engine.request.kv_body import PromptSize, kv_fields
+from kvt_async.records import Json, Level
+
+PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+
+
+def build_body(settings: Settings, messages: Sequence[Mapping[str, str]], level: Level, size: PromptSize) -> bytes:
+    """One request, encoded. `extra_body` is merged over our fields, the level's KV fields over both; a null in
+    `extra_body` takes the field out."""
+    if settings.prompt.endpoint == "chat":
+        said: Json = {"messages": list(messages)}
+    else:
+        said = {"prompt": plain([dict(m) for m in messages])}
+    return orjson.dumps(assemble(settings, said, level, kv_fields(level, size)))
+
+
+def assemble(settings: Settings, said: Json, level: Level, kv: Json) -> Json:
+    """The fields of a request. `said`: what its prompt adds, under the endpoint's name for it."""
+    decoding, engine = settings.decoding, settings.engine
+    body: Json = {"model": settings.model.name, **said}
+    if decoding.temperature is not None:
+        body["temperature"] = decoding.temperature
+    body[max_tokens_field(settings, level)] = decoding.max_tokens
+    if decoding.seed is not None:
+        body["seed"] = decoding.seed
+    if decoding.stop is not None:
+        body["stop"] = decoding.stop
+    body["stream"] = engine.stream
+    if engine.stream and engine.stream_usage != "never":
+        body["stream_options"] = {"include_usage": True}
+    patch(body, decoding.extra_body)
+    merge(body, kv)
+    return body
+
+
+def max_tokens_field(settings: Settings, level: Level) -> str:
+    """auto: `max_tokens`, which every server knows; `max_completion_tokens` on api.openai.com, which refuses the former
+    for its reasoning models. Never a second try with the other name: what was sent is what the config says."""
+    field = settings.decoding.max_tokens_field
+    if field != "auto":
+        return field
+    if settings.prompt.endpoint != "chat":
+        return "max_tokens"
+    return "max_completion_tokens" if _openai(level.endpoints or (settings.engine.base_url,)) else "max_tokens"
+
+
+@cache
+def _openai(urls: tuple[str, ...]) -> bool:
+    return any(urlsplit(url).hostname == "api.openai.com" for url in urls)
+
+
+def patch(base: Json, layer: Mapping[str, Any]) -> None:
+    """`merge`, and what is null in `layer` goes (JSON merge patch, RFC 7396): a server that refuses a field can be
+    asked without it, whoever put it there."""
+    for key, value in layer.items():
+        if value is None:
+            base.pop(key, None)
+        elif isinstance(value, dict):
+            inner = base.get(key)
+            if not isinstance(inner, dict):
+                inner = base[key] = {}
+            patch(inner, value)
+        else:
+            base[key] = value
+
+
+def merge(base: Json, layer: Mapping[str, Any]) -> None:
+    """Deep: objects merge, everything else replaces. Objects of `layer` are copied, so that merging into `base` later
+    doesn't change them."""
+    for key, value in layer.items():
+        if isinstance(value, dict):
+            inner = base.get(key)
+            if not isinstance(inner, dict):
+                inner = base[key] = {}
+            merge(inner, value)
+        else:
+            base[key] = value

@@ -1,0 +1,1 @@
+"""When a request is sent, and again: limits, tries, retries, breaker."""

@@ -1,0 +1,380 @@
+"""One request -> one outcome: its turn in the line, its tries, and what each of them was. What everyone else calls."""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from msgspec.structs import replace
+
+from kvt_async.bug_reports import BugReports
+from kvt_async.contract.errors import ErrorType
+from kvt_async.contract.load import secret
+from kvt_async.contract.paths import run_paths
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.urls import public_url
+from kvt_async.engine.reply.error_types import Cause
+from kvt_async.engine.reply.refusals import Refusals, Refused, sentence
+from kvt_async.engine.send.advice import key_advice
+from kvt_async.engine.send.attempt import Client, Tried
+from kvt_async.engine.send.breaker import LONGEST_NAP_S, Breaker
+from kvt_async.engine.send.pauses import Pauses
+from kvt_async.engine.send.policy import (
+    BROKEN_BY_PAUSES,
+    CONNECTION_LEVEL,
+    Decision,
+    GiveUp,
+    backoff_s,
+    decide,
+    with_retries,
+)
+from kvt_async.engine.send.quarantine import Aside
+from kvt_async.engine.send.rate_limits import Dispatcher
+from kvt_async.engine.send.request_state import Again, Record, Sending
+from kvt_async.engine.send.server_pages import NAPS_S, Pages
+from kvt_async.engine.transport.local_lacks import PATIENCE_S, Room, local_error, raise_file_limit
+from kvt_async.records import Attempt, Marks, Outcome, Request
+
+_ENDED = Decision()  # no wait and no reason to give up: it succeeded, or the run stopped
+
+
+class Sender(Pages):
+    """Async context manager around one HTTP client, its limits, retries and breaker; one running loop, one at a time.
+
+    `breaker.tripped` is set when the server is gone, or refuses everything: every `send` then returns at once, its
+    request still pending.
+    """
+
+    def __init__(self, settings: Settings, *, endpoints: Iterable[str] = (), rng: random.Random | None = None) -> None:
+        """`endpoints`: base URLs beside engine.base_url that may be told our credentials by `get_json`, `get_text`."""
+        super().__init__([settings.engine.base_url, *endpoints])
+        self.settings = settings
+        self.breaker = Breaker(settings.limits.retry)
+        self.dispatcher = Dispatcher(settings.limits)
+        self.retries = 0  # tries after a first one, so far
+        self._rng = rng or random.Random()
+        self._halted = asyncio.Event()
+        self._in_line: set[asyncio.Timeout] = set()
+        self._flying: Counter[str] = Counter()
+        self._turn = itertools.count()
+        self._aside = Aside(self._answers)
+        self._refusals = Refusals()
+        self._looking = asyncio.Lock()  # at why requests are refused
+        self.room = Room()
+        self._unanswered_s = 0.0  # when a request that had been answered before was not, last
+        self._pauses = Pauses()
+        self._good: dict[str, tuple[str, str, bytes]] = {}  # by endpoint as shown: what it answered last
+
+    async def __aenter__(self) -> Self:
+        """Raises ConfigError for a CA file that can't be used."""
+        raise_file_limit()
+        output, group = self.settings.output, self.settings.experiment.exp_group_id
+        folder = run_paths(output.runs_dir, group, self.settings.db.path).db.parent
+        key = secret(self.settings.engine.api_key_env)
+        self._client = Client(self.settings.engine, key, self.settings.secrets, BugReports(folder))
+        self._pauses.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pauses.stop()
+        await self._aside.close()
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    @property
+    def in_flight(self) -> int:
+        return self._flying.total()
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line for a slot or a rate limit; those that sleep between two tries are not."""
+        return self.dispatcher.waiting
+
+    def halt(self) -> None:
+        """Start nothing more: who sleeps or stands in line returns at once, still pending; what is in flight ends."""
+        self._halted.set()
+        now = asyncio.get_running_loop().time()
+        for line in self._in_line:
+            if not line.expired():
+                line.reschedule(now)
+
+    async def send(
+        self,
+        request: Request,
+        record: Record,
+        *,
+        again: Again | None = None,
+        scheduled_ns: int | None = None,
+        intended_ns: int | None = None,
+    ) -> Outcome:
+        """Try until it is answered, given up, or the run stops; `record` gets every attempt but the last.
+
+        `again` is awaited before each try but the first. `scheduled_ns`: when the producer made the request;
+        `intended_ns`: when an open-loop schedule wanted it sent.
+        """
+        sending = Sending(request, record, again, scheduled_ns, intended_ns, attempt_idx=request.attempts_before)
+        try:
+            tried, decision = await self._try(sending)
+            if decision.wait_s is not None:
+                tried, decision = await with_retries((tried, decision), lambda: self._try_again(sending), self._nap)
+        except asyncio.CancelledError:
+            for attempt in sending.cancelled:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await record(request, attempt)
+            raise
+        if tried is None:
+            return Outcome(request, None, decision.reason)
+        if decision.reason is not None and (cause := self._cause(tried, decision.reason)) is not None:
+            return await self._refused(request, tried, decision.reason, cause)
+        attempt = tried.attempt
+        if not self._refusals.held or attempt.reply is None:
+            return Outcome(request, attempt, decision.reason)
+        return Outcome(request, attempt, None, self._refusals.answered(attempt.endpoint, sending.began_s))
+
+    def remember(self, endpoint: str, path: str, body: bytes) -> None:
+        """A request that an earlier session got an answer to: it is sent once more where others are refused."""
+        self._good.setdefault(public_url(endpoint), (endpoint, path, body))
+
+    async def last_word(self) -> tuple[Outcome, ...]:
+        """Once all that was to be sent has ended: requests refused since the last answer, if that was their own fault.
+        If it wasn't, or can't be found out, the breaker trips and they stay pending."""
+        settled: list[Outcome] = []
+        for endpoint in {refused.endpoint for refused in self._refusals.held}:
+            if not self._halted.is_set():
+                settled += await self._look_again(endpoint, for_good=True)
+        return tuple(settled)
+
+    async def probe(self, endpoint: str, path: str, body: bytes) -> Attempt:
+        """One try outside of limits and retries: canary, warm-up. Its attempt is never stored as a request's.
+
+        Raises LocalError where this machine can't send it."""
+        tried = await self._the_client.attempt(endpoint, path, body)
+        for nap_s in NAPS_S:
+            if tried.ours is None:
+                break
+            if nap_s is None:
+                raise local_error(tried.ours, public_url(endpoint))
+            await asyncio.sleep(nap_s)
+            tried = await self._the_client.attempt(endpoint, path, body)
+        if tried.stale:
+            tried = await self._the_client.attempt(endpoint, path, body, fresh=True)
+        if tried.attempt.reply is not None:
+            self._good[tried.attempt.endpoint] = endpoint, path, body
+        return tried.attempt
+
+    def _cause(self, tried: Tried, reason: GiveUp) -> Cause | None:
+        """Why a refusal may have nothing to do with its request: what it says, or that nothing was ever answered here,
+        so that whatever is refused for good may be so of all."""
+        if tried.cause is None and reason == "not_retryable" and tried.attempt.error_type is ErrorType.HTTP:
+            return None if tried.attempt.endpoint in self._good else "host"
+        return tried.cause
+
+    async def _refused(self, request: Request, tried: Tried, reason: GiveUp, cause: Cause) -> Outcome:
+        """A refusal that may not be about the request: its end is open until others tell."""
+        endpoint = tried.attempt.endpoint
+        own = Outcome(request, tried.attempt, reason)
+        pending = self._refusals.hold(Refused(own, cause, endpoint, time.perf_counter()))
+        async with self._looking:
+            if self._halted.is_set() or not self._refusals.are_alike(endpoint):
+                return pending
+            return replace(pending, settles=await self._look_again(endpoint))
+
+    async def _look_again(self, endpoint: str, *, for_good: bool = False) -> tuple[Outcome, ...]:
+        """Send what this endpoint answered before once more. Answered again: what it refused was refused on its own
+        account. Refused too, or nothing was ever answered: the run stops. Neither: it can't be told yet, `for_good`
+        never."""
+        if (good := self._good.get(endpoint)) is not None:
+            began_s = time.perf_counter()
+            tried = await self._the_client.attempt(*good)
+            if tried.attempt.reply is not None:
+                return self._refusals.answered(endpoint, began_s)
+            if tried.cause is None and not for_good:
+                return ()
+        newest = self._refusals.newest(endpoint)
+        if newest is None:  # answered while we asked: it is there, and their end is known
+            return ()
+        self.breaker.reason = sentence(newest)
+        if newest.cause == "key":
+            self.breaker.reason += f". {key_advice(self.settings.engine)}"
+        self.breaker.ending = "refused" if newest.cause == "key" else "server"
+        self.breaker.tripped.set()
+        self.halt()
+        return ()
+
+    async def _try_again(self, sending: Sending) -> tuple[Tried | None, Decision]:
+        if sending.again is not None and not self._halted.is_set():
+            await sending.again()
+        return await self._try(sending)
+
+    async def _try(self, sending: Sending) -> tuple[Tried | None, Decision]:
+        """One try, and what follows from it; one more at once where the first met a pooled connection that the server
+        had closed."""
+        if self._halted.is_set():
+            return None, _ENDED
+        request, dispatcher = sending.request, self.dispatcher
+        estimate = request.prompt_tokens + request.max_tokens
+        dequeued_ns = time.perf_counter_ns()
+        if not dispatcher.enter_at_once() and not await self._stand_in_line(estimate):
+            return None, _ENDED
+        endpoint = self._pick(request.endpoints) if len(request.endpoints) > 1 else request.endpoints[0]
+        self._flying[endpoint] += 1
+        used: int | None = None
+        try:
+            tried = await self._vouched(sending, endpoint, dequeued_ns)
+            if tried.ours is not None:
+                tried = await self._once_there_is_room(sending, endpoint, tried)
+            if tried.ours is not None:
+                return None, _ENDED
+            if tried.stale:
+                await sending.record(request, tried.attempt)
+                sending.next_attempt(due_s=0.0)
+                dispatcher.owed_requests += 1
+                self.retries += 1
+                tried = await self._once(sending, endpoint, None, fresh=True)
+            marks = tried.attempt.marks
+            if marks.prompt_tokens is not None and marks.completion_tokens is not None:
+                used = marks.prompt_tokens + marks.completion_tokens
+        finally:
+            self._flying[endpoint] -= 1
+            dispatcher.leave(estimate, used)
+        sending.n_tries += 1
+        if tried.attempt.error_type is None:
+            self._aside.take_back(endpoint)
+            sending.began_s = (marks.start_ns or dequeued_ns) / 1e9
+            self.breaker.succeeded(sending.began_s)
+            self._good[tried.attempt.endpoint] = endpoint, request.path, request.body
+            if sending.n_tries == 1:
+                dispatcher.slots.succeeded()
+            return tried, _ENDED
+        decision = self._failed(tried, sending, endpoint)
+        if decision.wait_s is not None:
+            self.retries += 1
+            await sending.record(request, tried.attempt)
+            sending.next_attempt(due_s=decision.wait_s)
+        return tried, decision
+
+    async def _stand_in_line(self, estimate: int) -> bool:
+        """False: the run stopped meanwhile, and nothing is held."""
+        try:
+            async with asyncio.timeout(None) as line:
+                self._in_line.add(line)
+                try:
+                    await self.dispatcher.enter(estimate)
+                finally:
+                    self._in_line.discard(line)
+        except TimeoutError:
+            return False
+        if self._halted.is_set():
+            self.dispatcher.leave(estimate, None)
+            return False
+        return True
+
+    def _once(
+        self, sending: Sending, endpoint: str, dequeued_ns: int | None, *, fresh: bool = False
+    ) -> Awaitable[Tried]:
+        now = time.perf_counter_ns()
+        if sending.first_ns is None:
+            sending.first_ns = now
+        request, due_ns = sending.request, sending.scheduled_ns
+        return self._the_client.attempt(
+            endpoint,
+            request.path,
+            request.body,
+            marks=Marks(sending.intended_ns, due_ns or dequeued_ns, dequeued_ns or due_ns, now),
+            attempt_idx=sending.attempt_idx,
+            series_idx=request.series_idx,
+            expects=request.expects,
+            fresh=fresh,
+            cancelled=sending.cancelled,
+        )
+
+    def _vouched(self, sending: Sending, endpoint: str, dequeued_ns: int | None) -> Awaitable[Tried]:
+        """One try. Where a request keeps losing its connection, and this try may be its last, one that the server has
+        answered before is sent first: answered again, the server is there, and what this request meets is its own."""
+        is_last = sending.failing_since is not None and sending.n_tries + 1 >= self.settings.limits.retry.max_attempts
+        if not is_last or self.breaker.may_give_up(sending.failing_since or 0.0):
+            return self._once(sending, endpoint, dequeued_ns)
+        return self._after_good(sending, endpoint, dequeued_ns)
+
+    async def _after_good(self, sending: Sending, endpoint: str, dequeued_ns: int | None) -> Tried:
+        asked_s = time.perf_counter()
+        async with self._looking:  # one at a time: such requests break the connections of others too
+            good = self._good.get(public_url(endpoint))
+            if good is not None and not self._halted.is_set() and self._unanswered_s < asked_s:
+                began_s = time.perf_counter()
+                if (await self._the_client.attempt(*good, fresh=True)).attempt.reply is not None:
+                    self.breaker.succeeded(began_s)
+                    return await self._once(sending, endpoint, dequeued_ns)
+                self._unanswered_s = time.perf_counter()
+        return await self._once(sending, endpoint, dequeued_ns)
+
+    async def _once_there_is_room(self, sending: Sending, endpoint: str, tried: Tried) -> Tried:
+        """The same try again, until this machine lets it out. No try of its own counts, and none is recorded: nothing
+        was sent. Where no request at all gets out for a while, the run stops."""
+        nap_s = 0.02
+        with self.room.starved():
+            while tried.ours is not None and not self._halted.is_set():
+                if self.room.is_hopeless(tried.ours, self.in_flight, min(PATIENCE_S, self.breaker.outage_s)):
+                    self.breaker.reason, self.breaker.ending = f"nothing can be sent: {tried.ours}", "local"
+                    self.breaker.tripped.set()
+                    self.halt()
+                    break
+                await self._nap(nap_s)
+                nap_s = min(2 * nap_s, 1.0)
+                sending.first_ns = None  # the wait is not the server's
+                tried = await self._once(sending, endpoint, None)
+        return tried
+
+    def _failed(self, tried: Tried, sending: Sending, endpoint: str) -> Decision:
+        """What a failure means for the endpoint, the limits, the breaker, and the request."""
+        attempt, retry, now = tried.attempt, self.settings.limits.retry, time.perf_counter()
+        connection_level = attempt.error_type in CONNECTION_LEVEL
+        if not connection_level:
+            self._aside.take_back(endpoint)
+        elif len(sending.request.endpoints) > 1:
+            self._aside.put(endpoint)
+        if attempt.http_status is not None:
+            self.breaker.answered()
+            if attempt.http_status in (429, 503):
+                self.dispatcher.slots.refused()
+        elif connection_level:
+            reason = f"{attempt.endpoint}: {attempt.error_message}"
+            final, began = attempt.error_type is ErrorType.TLS, now - attempt.latency_s
+            self.breaker.failed(sending.request.request_id, began, now, reason, final=final)
+            if self.breaker.tripped.is_set():
+                self.halt()
+        if attempt.error_type in BROKEN_BY_PAUSES and self._pauses.since(now - attempt.latency_s):
+            sending.n_tries -= 1  # it was us who did not listen
+            return _ENDED if self._halted.is_set() else Decision(wait_s=backoff_s(retry, 1, self._rng))
+        decision = decide(tried, retry, sending.n_tries, now - (sending.first_ns or 0) / 1e9, self._rng)
+        if not connection_level:
+            sending.failing_since = None
+        else:
+            began = now - attempt.latency_s
+            sending.failing_since = began if sending.failing_since is None else sending.failing_since
+            if decision.reason is not None and not self.breaker.may_give_up(sending.failing_since):
+                wait = backoff_s(retry, sending.n_tries, self._rng)
+                decision = Decision(wait_s=min(wait, LONGEST_NAP_S))
+        if self._halted.is_set() and (decision.wait_s is not None or connection_level or tried.cause is not None):
+            return _ENDED  # it failed, but not for good: pending
+        return decision
+
+    async def _nap(self, seconds: float) -> None:
+        """Sleep between two tries: holds no permit and no slot, and ends early when the run stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._halted.wait()
+
+    def _pick(self, endpoints: tuple[str, ...]) -> str:
+        start = next(self._turn)
+        turned = [endpoints[(start + n) % len(endpoints)] for n in range(len(endpoints))]
+        return min(turned, key=lambda url: (url in self._aside, self._flying[url]))

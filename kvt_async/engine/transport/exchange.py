@@ -1,0 +1,110 @@
+"""What one exchange of a request and its reply was on the wire: bytes, instants, and what broke. No JSON here.
+
+A transport fills an Exchange; `verdict` reads it afterwards, off the hot path. Whatever transport is used, equal wire
+behaviour gives an equal Exchange and so an equal attempt.
+"""
+
+import re
+from array import array
+from collections.abc import Mapping
+from functools import partial
+
+from msgspec import Struct, field
+
+from kvt_async.contract.errors import ErrorType
+from kvt_async.engine.transport.kernel_stamps import StampedSocket
+from kvt_async.records import Marks
+
+MAX_REPLY_BYTES = 64 * 1024 * 1024  # a reply beyond this is a fault of the server, not an answer
+EVIDENCE_BYTES = 200
+_DONE_WITHIN = 256  # bytes of a read's end that are searched: a long read costs no more than a short one
+_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)"\s*:\s*"[^"]')
+_BEFORE_DONE = tuple(end + data for end in (b"\n", b"\r") for data in (b"data: ", b"data:"))
+
+
+class Exchange(Struct, gc=False):
+    """Filled as it happens. Of every read the body bytes and, stamped in the transport's read callback, its arrival:
+    a number in an array, not an object, for a thousand streams keep hundreds of them each until they are over."""
+
+    marks: Marks = field(default_factory=Marks)
+    arrivals: "array[int]" = field(default_factory=partial(array, "q"))  # ns
+    pieces: list[bytes] = field(default_factory=list)
+    kernel_ns: dict[int, int] = field(default_factory=dict)  # arrival -> the kernel's stamp, up to the first text
+    arrived_ns: int = 0  # the newest read
+    bytes_received: int = 0  # all bytes of the reply, head included
+    body_bytes: int = 0
+    head: bytes = b""  # first bytes of the reply, while there is no status line: evidence for what isn't HTTP
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
+    done_seen: bool = False  # a `data: [DONE]` line came
+    complete: bool = False  # the body's own end came: last chunk, content-length, or a clean close that may end it
+    fault: ErrorType | None = None  # what broke the exchange; None: nothing did
+    fault_text: str = ""
+    joined: bytes | None = None  # by raw_body, once the exchange is over
+    ours: str | None = None  # what this machine lacked, where that broke it: no server's fault
+    undecodable: str | None = None  # why the body's content encoding can't be undone
+
+    def received(self, now_ns: int, n_bytes: int) -> None:
+        self.arrived_ns = now_ns
+        self.bytes_received += n_bytes
+
+    def whole(self, now_ns: int, data: bytes, source: StampedSocket | None) -> None:
+        """All of the body, which came in the read that brought the status line too."""
+        marks = self.marks
+        marks.status_ns = marks.first_byte_ns = now_ns
+        if source is not None and source.stamp_ns is not None:
+            self.kernel_ns[now_ns] = marks.first_byte_kernel_ns = source.stamp_ns
+        self.arrivals.append(now_ns)
+        self.pieces.append(data)
+        self.body_bytes = len(data)
+
+    def body(self, now_ns: int, data: bytes, source: StampedSocket | None = None) -> None:
+        """Body bytes of a read. Raises OverflowError when the reply outgrows MAX_REPLY_BYTES.
+
+        `source` may know when the kernel had them; nobody asks it any more once text has come.
+        """
+        if source is not None and source.watched:
+            if source.stamp_ns is not None:
+                self.kernel_ns[now_ns] = source.stamp_ns
+            source.watched = _TEXT.search(data) is None
+        if not self.body_bytes:
+            self.marks.first_byte_ns = now_ns
+            if self.kernel_ns:
+                self.marks.first_byte_kernel_ns = self.kernel_ns.get(now_ns)
+        self.arrivals.append(now_ns)
+        self.pieces.append(data)
+        self.body_bytes += len(data)
+        if not self.done_seen and data[-3:] != b"}\n\n":  # as reads of one whole event end
+            at = data.rfind(b"[DONE]", -_DONE_WITHIN)
+            if at >= 0 and (data.endswith(_BEFORE_DONE, 0, at) or data[:at] in (b"data: ", b"data:")):
+                self.done_seen = True
+        if self.body_bytes > MAX_REPLY_BYTES:
+            raise OverflowError
+
+    def broke(self, fault: ErrorType, text: str) -> None:
+        """The first thing that broke is what broke the exchange."""
+        if self.fault is None:
+            self.fault, self.fault_text = fault, text
+
+    def lost_before_status(self, error: BaseException | None) -> tuple[ErrorType, str]:
+        """What a connection that ended before a status line came is."""
+        where = "inside the reply's head" if self.bytes_received else "before the first byte of a reply"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "closed by the server"
+        return ErrorType.CONNECTION, f"the connection was lost {where}: {reason}"
+
+    @property
+    def stale(self) -> bool:
+        """A pooled connection was closed by the server before anything of the reply came: send again at once."""
+        return (
+            self.fault is ErrorType.CONNECTION
+            and bool(self.marks.conn_reused)
+            and self.bytes_received == 0
+            and self.status is None
+        )
+
+    def raw_body(self) -> bytes:
+        """All body bytes so far."""
+        joined = self.joined
+        if joined is None or len(joined) != self.body_bytes:
+            self.joined = joined = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        return joined

@@ -1,0 +1,98 @@
+"""Messages to the prompt text the model was trained on, and where in it the context ends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.data.chat_template import TemplateRefusal, files_beside, load_chat_template
+from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.tokenizer import Encoded
+
+MARK = "\ue000context\ue001"  # private-use characters: stands where the first user message's content goes
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: str
+    content: str
+
+
+class ChatTemplate:
+    """The chat template of a model folder, rendered as `kvt prepare` renders it to count prompts."""
+
+    def __init__(self, folder: Path) -> None:
+        where = str(folder / "tokenizer_config.json")
+        template, notes = load_chat_template(files_beside(folder), where)
+        if template is None:
+            raise ConfigError(
+                "no chat_template can be read",
+                where=where,
+                details=notes,
+                do="Use a model folder with a chat template.",
+            )
+        self._template = template
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt up to where the assistant answers. Raises ApiError where the template refuses the messages."""
+        try:
+            return self._template.rendered([{"role": m.role, "content": m.content} for m in messages])
+        except TemplateRefusal as refusal:
+            raise ApiError(f"The chat template refuses these messages: {refusal}", param="messages") from None
+
+    def context_end(self, messages: Sequence[Message], rendered: str, context_chars: int) -> int:
+        """The character of `rendered` where the first `context_chars` characters of the first user message end.
+
+        A template may trim the message (Llama 3, Gemma): what it cut at the start is not counted.
+        """
+        first = next((i for i, message in enumerate(messages) if message.role == "user"), None)
+        if first is None:
+            raise ApiError("kv.context_chars needs a user message: its start is the context", param="kv.context_chars")
+        content = messages[first].content
+        if context_chars > len(content):
+            raise _beyond(context_chars, len(content), "first user message")
+        start = self.render([*messages[:first], Message("user", MARK), *messages[first + 1 :]]).find(MARK)
+        for kept in (content, content.rstrip(), content.lstrip(), content.strip()) if start >= 0 else ():
+            if rendered.startswith(kept, start):
+                cut = len(content) - len(content.lstrip()) if kept[:1] != content[:1] else 0
+                return start + min(max(0, context_chars - cut), len(kept))
+        raise ApiError(
+            "The chat template changes the first user message, so kv.context_chars can't be placed in it",
+            param="kv.context_chars",
+        )
+
+
+def context_tokens(encoded: Encoded, end_char: int, context_chars: int, *, may_split: bool = False) -> int:
+    """How many tokens lie before `end_char`; ApiError where that is none, cuts a token or leaves no question.
+
+    With `may_split` a token that the end cuts belongs to what follows: byte-pair tokenizers join the last word's full
+    stop with the empty line after it.
+    """
+    count = int(np.searchsorted(encoded.ends, end_char, side="right"))
+    if not may_split and count < len(encoded.ids) and encoded.starts[count] < end_char:
+        raise ApiError(
+            f"kv.context_chars = {context_chars} ends inside a token ({end_char - encoded.starts[count]} after its "
+            f"start, {encoded.ends[count] - end_char} before its end): end the context between two words",
+            param="kv.context_chars",
+        )
+    if count == 0:
+        raise ApiError(f"kv.context_chars = {context_chars} covers no token", param="kv.context_chars")
+    if count >= len(encoded.ids):
+        raise ApiError("kv.context_chars leaves nothing to read after the context", param="kv.context_chars")
+    return count
+
+
+def prompt_context_end(prompt: str, context_chars: int) -> int:
+    """The same for a plain prompt, where characters need no mapping."""
+    if context_chars > len(prompt):
+        raise _beyond(context_chars, len(prompt), "prompt")
+    return context_chars
+
+
+def _beyond(context_chars: int, length: int, what: str) -> ApiError:
+    return ApiError(
+        f"kv.context_chars = {context_chars} is more than the {length} characters of the {what}",
+        param="kv.context_chars",
+    )

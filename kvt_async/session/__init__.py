@@ -1,0 +1,1 @@
+"""One session with a server: who serves, canary, health, interrupts, end."""

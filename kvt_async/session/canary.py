@@ -1,0 +1,249 @@
+"""Does the server apply the budget at all? Asked before a sweep.
+
+Servers drop request fields they don't know, silently; a sweep over such a knob measures a flat line. So prompts of the
+manifest, a long, a short and a middle one, are sent at full cache twice and at the config's harshest budget once, with
+answers of several tokens (eviction after prefill can't change the first one of a question-aware prompt). Where nothing
+changes, a budget that destroys is asked too; where that changes nothing either, more prompts are, and lookups of our
+own, whose answers always need their context. Equal to full, twice, on all of them: a dead knob. The sweep's own answers
+may still overrule it.
+
+Launched levels have a server each, one after the other: `Spread` asks the first two of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import orjson
+
+from kvt_async.contract.errors import DeadKnobError
+from kvt_async.contract.paths import document
+from kvt_async.contract.settings import Settings
+from kvt_async.engine.request.kv_body import TRUNCATE
+from kvt_async.records import Attempt, Level
+from kvt_async.session.canary_prompts import FIRST
+from kvt_async.session.probes import Asking, Probes, refuse_all_failed
+from kvt_async.store.reader import Entry, Reader
+from kvt_async.ways.levels import label
+
+COMMON_TOKENS = 2000
+HARSHEST = {"fraction": 0.02, "tokens": 16.0}  # asked next, where the config's own harshest level changes nothing
+ALIVE, DEAD, INCONCLUSIVE = "alive", "dead", "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    verdict: str
+    reason: str
+    asked_in: str | None = None  # the session that asked, where it was an earlier one
+    counts: tuple[tuple[int, int], ...] = ()  # prompt tokens as the server read them, and as we counted them
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The mildest level, and the one to hold against it."""
+
+    mild: Level
+    harsh: Level
+
+
+def pair(levels: Sequence[Level]) -> Pair | None:
+    """What a canary compares; None: at most one eviction budget, bit widths or labels, which rest on evidence alone."""
+    evicting = [level for level in levels if level.unit != "bits" and level.policy != TRUNCATE and not level.repeat_idx]
+    if not evicting or evicting[0].apply_via == "none" or len({(one.budget, one.unit) for one in evicting}) < 2:
+        return None
+    return Pair(
+        next((level for level in evicting if level.is_full), max(evicting, key=_kept)),
+        min(
+            (level for level in evicting if not level.is_full),
+            key=lambda level: (_kept(level), level.mode != "question_agnostic"),
+        ),
+    )
+
+
+def _kept(level: Level) -> float:
+    """What a level keeps of a prompt of common length: only to tell which is the harsher."""
+    return level.budget if level.unit == "fraction" else level.budget / COMMON_TOKENS
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One prompt's answers: at full cache, again there, and at levels below it."""
+
+    entry: Entry
+    full: Attempt
+    again: Attempt | None = None
+    below: list[tuple[Level, Attempt]] = field(default_factory=list)
+
+
+async def run_canary(settings: Settings, levels: Pair, entries: Sequence[Entry], asking: Asking) -> Canary:
+    """Ask, store every answer in `probes`, return the verdict.
+
+    `entries`: the first few are asked at once, the others where those show nothing. Raises ServerError where the server
+    dies under it or answers no prompt, ConfigError where it will refuse the grid as well.
+    """
+    probes, harsh = Probes(settings, asking), levels.harsh
+    asked: list[_Asked] = []
+    for entry in entries[:FIRST]:
+        asked.append(await _ask(probes, levels, entry, [harsh]))
+    refuse_all_failed([one.full for one in asked])
+    canary, floor = _judge(levels, asked), HARSHEST.get(harsh.unit, 0.0)
+    destructive = replace(harsh, budget=floor) if harsh.apply_via == "body" and harsh.budget > floor else None
+    if canary.verdict == DEAD and destructive is not None:
+        for one in asked:
+            one.below.append((destructive, await probes(destructive, one.entry, ours=True)))
+        canary = _judge(levels, asked)
+    for entry in entries[FIRST:]:
+        if canary.verdict != DEAD:
+            break
+        asked.append(await _ask(probes, levels, entry, [harsh, *([destructive] if destructive else [])]))
+        canary = _judge(levels, asked)
+    canary = replace(canary, counts=_counts(asked))
+    await _conclude(probes, canary, harsh)
+    return canary
+
+
+class Spread:
+    """A canary over launched servers: full cache is asked where it is served, the harsh level on its own server."""
+
+    def __init__(self, levels: Pair, known: Canary | None = None) -> None:
+        """`known`: the verdict of an earlier session on these levels."""
+        self.pair, self.known = levels, known
+        self.verdict: Canary | None = None
+        self._asked: list[_Asked] | None = None
+
+    def needs(self, levels: Sequence[Level]) -> bool:
+        """Whether a server of these levels must be asked before it is sent anything."""
+        if self.known is not None or self.verdict is not None:
+            return False
+        return self.pair.harsh in levels or (self._asked is None and self.pair.mild in levels)
+
+    async def visit(
+        self, settings: Settings, levels: Sequence[Level], entries: Sequence[Entry], asking: Asking
+    ) -> Canary | None:
+        """Ask the server that is up now; the verdict once both were asked. Raises as `run_canary` does.
+
+        Each server is up once, so no prompt can be added later: the first few are asked, and lookups of our own.
+        """
+        probes, harsh = Probes(settings, asking), self.pair.harsh
+        if self.known is not None and self.verdict is None:
+            self.verdict = self.known
+            await _conclude(probes, self.known, harsh)
+        if not self.needs(levels):
+            return None
+        if self._asked is None and self.pair.mild in levels:
+            chosen = [*entries[:FIRST], *(entry for entry in entries[FIRST:] if entry.seq < 0)]
+            self._asked = [await _ask(probes, self.pair, entry, []) for entry in chosen]
+            refuse_all_failed([one.full for one in self._asked])
+        if self._asked is None or harsh not in levels:
+            return None
+        for one in self._asked:
+            one.below.append((harsh, await probes(harsh, one.entry, ours=one.entry.seq < 0)))
+        self.verdict = replace(_judge(self.pair, self._asked), counts=_counts(self._asked))
+        await _conclude(probes, self.verdict, harsh)
+        return self.verdict
+
+
+def known_verdict(reader: Reader, group: str, generation: int, harsh: Level) -> Canary | None:
+    """What an earlier session found out about these levels: a dead knob is asked again, it may have been mended."""
+    rows = reader.rows(
+        "SELECT p.verdict, p.detail_json, p.session_id FROM probes p JOIN sessions s USING (session_id) "
+        "WHERE s.exp_group_id = ? AND s.generation = ? AND p.kind = 'canary' AND p.verdict IS NOT NULL AND p.level = ? "
+        "ORDER BY p.probe_id DESC LIMIT 1",
+        group,
+        generation,
+        label(harsh),
+    )
+    if not rows or rows[0][0] == DEAD:
+        return None
+    detail = orjson.loads(rows[0][1])
+    asked_in = detail.get("asked_in", rows[0][2])
+    return Canary(rows[0][0], detail["reason"], asked_in)
+
+
+def check(canary: Canary, *, allow: bool, sent: Sequence[str] = ()) -> str | None:
+    """A sentence to print, None where all is well. Raises DeadKnobError for a dead knob unless `allow`.
+
+    `sent`: levels whose requests were sent before the verdict (launched ones: full cache).
+    """
+    if canary.verdict == ALIVE:
+        return None
+    if canary.verdict == INCONCLUSIVE:
+        return f"canary inconclusive: {canary.reason}; whether budgets are applied can't be told: unverified"
+    if not allow:
+        raise DeadKnobError(
+            f"the KV budget changes nothing; {_stopped(sent)}",
+            details=(
+                canary.reason,
+                "Either the server ignores what kv.apply sends it: many drop fields they don't know, some echo them.",
+                "Or no eviction can hurt this task: its answers don't need the context, or are one token long.",
+            ),
+            do=f"First case: {document('KV_BUDGETS.md')} says what this server needs in kv.apply. Second: choose a "
+            "task whose answers are several tokens from the context (dataset.name: ruler, kvtext), or a smaller lowest "
+            "budget. "
+            "--allow-dead-knob goes on with budgets as labels: every table, chart and verdict will say so.",
+        )
+    return f"dead knob allowed: {canary.reason}; budgets are labels and everything will say so"
+
+
+def _stopped(sent: Sequence[str]) -> str:
+    if not sent:
+        return "nothing was started, no request was sent"
+    return f"stopped: {', '.join(sent)} was sent and is kept, nothing of any other level was"
+
+
+async def _ask(probes: Probes, levels: Pair, entry: Entry, below: Sequence[Level]) -> _Asked:
+    """Full cache twice, then the levels below; nothing more once full cache gave no answer."""
+    ours = entry.seq < 0
+    one = _Asked(entry, await probes(levels.mild, entry, ours=ours))
+    if one.full.reply is None:
+        return one
+    one.again = await probes(levels.mild, entry, ours=ours)
+    for level in below:
+        one.below.append((level, await probes(level, entry, ours=ours or level.budget != levels.harsh.budget)))
+    return one
+
+
+def _judge(levels: Pair, asked: Sequence[_Asked]) -> Canary:
+    """From the prompts whose answers came: those that failed tell nothing."""
+    mild = label(levels.mild)
+    told = [
+        (one, one.full.reply.text, one.again.reply.text)
+        for one in asked
+        if one.full.reply is not None and one.again is not None and one.again.reply is not None
+    ]
+    unlike = sum(full != again for _, full, again in told)
+    if unlike:
+        return Canary(INCONCLUSIVE, f"{mild} twice gave different answers to {unlike} of {len(told)} prompts")
+    below = [
+        (level, full, attempt.reply)
+        for one, full, _ in told
+        for level, attempt in one.below
+        if attempt.reply is not None
+    ]
+    if not below:
+        attempts = [a for one in asked for a in (one.full, one.again, *(attempt for _, attempt in one.below))]
+        failed = next((attempt for attempt in attempts if attempt is not None and attempt.reply is None), None)
+        reason = (failed.error_message or failed.error_type) if failed else "nothing was asked"
+        return Canary(INCONCLUSIVE, f"a probe failed: {reason}")
+    names = list(dict.fromkeys(label(level) for level, _, _ in below))
+    for name in names:
+        changed = [reply.text != full for level, full, reply in below if label(level) == name]
+        if any(changed):
+            return Canary(ALIVE, f"{sum(changed)} of {len(changed)} answers changed between {mild} and {name}")
+    kept = [reply.kv_effective for _, _, reply in below if reply.kv_effective is not None]
+    echo = f", although the server reports {min(kept):g} kept" if kept else ""
+    return Canary(DEAD, f"{' and '.join([mild, *names])} gave the same answer to all {len(told)} prompts{echo}")
+
+
+def _counts(asked: Sequence[_Asked]) -> tuple[tuple[int, int], ...]:
+    """Of the manifest's prompts: tokens as the server read them, and as we counted them."""
+    return tuple(
+        (one.full.marks.prompt_tokens, one.entry.token_len)
+        for one in asked
+        if one.entry.seq >= 0 and one.full.reply is not None and one.full.marks.prompt_tokens is not None
+    )
+
+
+async def _conclude(probes: Probes, canary: Canary, harsh: Level) -> None:
+    detail = {"reason": canary.reason} | ({"asked_in": canary.asked_in} if canary.asked_in else {})
+    await probes.keep(label(harsh), "", None, canary.verdict, detail)

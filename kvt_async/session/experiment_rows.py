@@ -1,0 +1,259 @@
+"""One invocation: who asked what, under which contract, for which runs. Everything is checked before it is written."""
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from secrets import token_hex
+
+import orjson
+import yaml
+
+from kvt_async.clock import utc_now
+from kvt_async.contract.errors import ContractMismatchError
+from kvt_async.contract.load import dump_yaml, known_secrets, redact
+from kvt_async.contract.secrets import Secrets, matches
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.urls import public_url
+from kvt_async.records import Json, Level
+from kvt_async.store.reader import Reader
+from kvt_async.store.writer import Writer
+from kvt_async.ways.levels import label
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A level with its row in `runs`."""
+
+    run_id: str
+    level: Level
+    stored: bool  # was there before this session
+
+
+def find_generation(reader: Reader, settings: Settings, contract: Json, *, force: bool) -> int:
+    """The generation to extend, or to open.
+
+    Raises ContractMismatchError that names every field stored and asked differently, unless `force`.
+    """
+    group = settings.experiment.exp_group_id
+    rows = reader.rows(
+        "SELECT generation, contract_json FROM experiments WHERE exp_group_id = ? ORDER BY generation DESC LIMIT 1",
+        group,
+    )
+    if not rows:
+        return 1
+    asked = _flat(contract)
+    newest = int(rows[0]["generation"])
+    stored = _flat(orjson.loads(rows[0]["contract_json"]))
+    if matches(asked, stored):
+        return newest
+    if force:
+        return newest + 1
+    raise ContractMismatchError(
+        f"{group} was made under another contract; nothing was sent",
+        where=str(reader.db),
+        details=difference(stored, asked),
+        do="Choose a new experiment.exp_group_id, or pass --force to start a new generation beside the old one.",
+    )
+
+
+def difference(stored: Json, asked: Json) -> tuple[str, ...]:
+    """Aligned lines, one per differing field."""
+    names = [n for n in sorted({*stored, *asked}) if not matches(asked.get(n), stored.get(n))]
+    width = max((len(n) for n in names), default=0)
+    return tuple(f"{n:{width}}   stored {_show(stored.get(n))}   asked {_show(asked.get(n))}" for n in names)
+
+
+def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Level], secrets: Secrets) -> list[Run]:
+    """Levels with the run ids they have or will have.
+
+    Raises ContractMismatchError where a stored run of the same name was served another way.
+    """
+    sql = """SELECT run_id, series, kv_budget, kv_unit, repeat_idx, kv_policy, kv_mode, kv_params_json, apply_json
+             FROM runs WHERE exp_group_id = ? AND generation = ?"""
+    stored = {
+        (r["series"], r["kv_budget"], r["kv_unit"], r["repeat_idx"]): r for r in reader.rows(sql, group, generation)
+    }
+    runs = []
+    for level in levels:
+        row = stored.get((level.series, level.budget, level.unit, level.repeat_idx))
+        if row is not None:
+            had = {"policy": row["kv_policy"], "mode": row["kv_mode"], "params": orjson.loads(row["kv_params_json"])}
+            asked = {"policy": level.policy, "mode": level.mode, "params": level.params}
+            had, asked = {**had, **orjson.loads(row["apply_json"])}, {**asked, **level_identity(level, secrets)}
+            if not matches(_flat(asked), _flat(had)):
+                raise ContractMismatchError(
+                    f"level {label(level)} is stored with another identity; nothing was sent",
+                    where=str(reader.db),
+                    details=difference(_flat(had), _flat(asked)),
+                    do="Give the level a telling entry in params, choose a new exp_group_id, or pass --force.",
+                )
+        run_id = row["run_id"] if row is not None else make_run_id(group, generation, level)
+        runs.append(Run(run_id, level, row is not None))
+    return runs
+
+
+def level_identity(level: Level, secrets: Secrets) -> Json:
+    """runs.apply_json: how the budget reaches the server and where its evidence is read. No secret is part of it: a
+    renewed key makes no other level."""
+    identity: Json = redact(secrets.json({"apply": level.apply, "evidence": level.evidence}))
+    return identity
+
+
+def make_run_id(group: str, generation: int, level: Level) -> str:
+    """Readable, and unique over groups and generations: full-3f9a01c2, snapkv-aware-0.5-81c24d07."""
+    key = (group, generation, level.series, level.budget, level.unit, level.repeat_idx)
+    digest = hashlib.sha256(orjson.dumps(key)).hexdigest()[:8]
+    name = level.series if level.is_full else f"{level.series}-{level.budget:g}"
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", name + (f"-r{level.repeat_idx}" if level.repeat_idx else ""))
+    return f"{slug[:60]}-{digest}"
+
+
+async def add_generation(store: Writer, reader: Reader, settings: Settings, contract: Json, generation: int) -> None:
+    """Write the generation's row in `experiments` unless it is there."""
+    group = settings.experiment.exp_group_id
+    if reader.value("SELECT 1 FROM experiments WHERE exp_group_id = ? AND generation = ?", group, generation):
+        return
+    text = orjson.dumps(contract, option=orjson.OPT_SORT_KEYS).decode()
+    await store.insert(
+        "experiments",
+        {
+            "exp_group_id": group,
+            "generation": generation,
+            "created_at": utc_now(),
+            "contract_json": text,
+            "contract_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        },
+    )
+
+
+async def open_session(store: Writer, settings: Settings, generation: int, order_seed: int | None) -> str:
+    """Write the session's row and return its id."""
+    group, now = settings.experiment.exp_group_id, utc_now()
+    session_id = f"{now[:19].replace('-', '').replace(':', '')}-{token_hex(4)}"
+    config = dump_yaml(settings)
+    await store.insert(
+        "sessions",
+        {
+            "session_id": session_id,
+            "exp_group_id": group,
+            "generation": generation,
+            "started_at": now,
+            "command": command_line(settings),
+            "config_yaml": config,
+            "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+            "kvt_version": metadata.version("kvt"),
+            "git_commit": git_commit(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "engine_loop": settings.engine.loop + ("+lean" if settings.engine.transport == "lean" else ""),
+            "concurrency": settings.limits.concurrency,
+            "order_seed": order_seed,
+        },
+    )
+    return session_id
+
+
+async def add_runs(
+    store: Writer,
+    settings: Settings,
+    runs: Sequence[Run],
+    *,
+    dataset_id: str,
+    generation: int,
+    template_version: str,
+    engine_name: str,
+) -> None:
+    """A row in `runs` for every level that has none."""
+    secrets = known_secrets(settings)
+    plain = secrets.json(settings.decoding.model_dump(mode="json"))
+    decoding = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
+    for run in runs:
+        level = run.level
+        if run.stored:
+            continue
+        await store.insert(
+            "runs",
+            {
+                "run_id": run.run_id,
+                "exp_group_id": settings.experiment.exp_group_id,
+                "generation": generation,
+                "dataset_id": dataset_id,
+                "model_name": settings.model.name,
+                "base_url": public_url(level.endpoints[0]),
+                "engine_name": engine_name,
+                "series": level.series,
+                "kv_policy": level.policy,
+                "kv_budget": level.budget,
+                "kv_unit": level.unit,
+                "kv_mode": level.mode,
+                "is_full": int(level.is_full),
+                "kv_apply": level.apply_via,
+                "kv_params_json": orjson.dumps(level.params, option=orjson.OPT_SORT_KEYS).decode(),
+                "apply_json": orjson.dumps(level_identity(level, secrets), option=orjson.OPT_SORT_KEYS).decode(),
+                "repeat_idx": level.repeat_idx,
+                "prompt_template_version": template_version,
+                "decoding_json": decoding,
+                "level_idx": level.level_idx,
+                "created_at": utc_now(),
+            },
+        )
+
+
+def command_line(settings: Settings | None = None) -> str:
+    """The arguments as typed, secrets masked: known ones, and what may be one by its name."""
+    name = os.path.basename(sys.argv[0])
+    words = ["kvt" if name in ("kvt", "__main__.py") else name, *(_without_secrets(word) for word in sys.argv[1:])]
+    text = " ".join(f"'{w}'" if re.search(r"[\s\[\]{}*?$]", w) else w for w in words)
+    return known_secrets(settings).text(text) if settings else text
+
+
+def _without_secrets(word: str) -> str:
+    option, key = ("--override=", word[11:]) if word.startswith("--override=") else ("", word)
+    key, sep, text = key.partition("=")
+    if not sep:
+        return option + str(redact(key))
+    hidden = "secret" if "headers" in key else key.rpartition(".")[2]
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if isinstance(value, dict | list) and (shown := redact(value, hidden)) != value:
+        text = orjson.dumps(shown, default=str).decode()  # a secret may lie deeper: engine={headers: {...}}
+    return f"{option}{key}={redact(text, hidden)}"
+
+
+def git_commit() -> str | None:
+    """Commit of the working directory where it is a checkout, '-dirty' appended if it has changes."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None
+
+
+def _flat(value: Json, at: str = "") -> Json:
+    flat: Json = {}
+    for key, inner in value.items():
+        name = f"{at}.{key}" if at else str(key)
+        if isinstance(inner, dict) and inner:
+            flat.update(_flat(inner, name))
+        else:
+            flat[name] = inner
+    return flat
+
+
+def _show(value: object) -> str:
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return text if len(text) <= 80 else text[:40] + "..." + text[-20:]

@@ -1,0 +1,69 @@
+"""A server's /metrics page: Prometheus text, read by the official client library's parser."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kvt_async.contract.formulas.cache_counters import CACHE_COUNTERS, grown
+
+_TELLING = re.compile(r"(cache|prefix|config_info|requests|tokens)", re.IGNORECASE)
+MAX_SAMPLES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+    @property
+    def text(self) -> str:
+        """As the page writes it: name{label="value"}."""
+        inner = ",".join(f'{key}="{value}"' for key, value in self.labels.items())
+        return self.name + (f"{{{inner}}}" if inner else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    samples: Sequence[Sample]
+
+    def find(self, name: str, labels: Mapping[str, str]) -> Sample | None:
+        """The first sample of that name that has all of `labels`."""
+        return next((s for s in self.samples if s.name == name and labels.items() <= s.labels.items()), None)
+
+    def about_load(self) -> dict[str, float]:
+        """Samples that tell about caches and load, histograms left out."""
+        telling = [
+            s for s in self.samples
+            if _TELLING.search(s.name) and not s.name.endswith(("_bucket", "_created")) and "config_info" not in s.name
+        ]  # fmt: skip
+        telling.sort(key=lambda s: "prefix" not in s.name and "cache" not in s.name)  # first what flags need
+        return {sample.text: sample.value for sample in telling[:MAX_SAMPLES]}
+
+    def cache_config(self) -> dict[str, str]:
+        """The labels of vllm:cache_config_info or its like."""
+        found = next((s for s in self.samples if s.name.endswith("cache_config_info")), None)
+        return dict(found.labels) if found else {}
+
+
+def read(text: str) -> Page:
+    """The page's samples; none where it isn't one."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        return Page(
+            [Sample(s.name, s.labels, float(s.value)) for f in text_string_to_metric_families(text) for s in f.samples]
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):  # of a page that is none
+        return Page([])
+
+
+def prefix_hits(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float] | None:
+    """What a server's prefix cache answered between two `about_load`: {hits, queries}; None: it counts nothing."""
+    found = [(grown(before, after, names.hits), names.queries) for names in CACHE_COUNTERS]
+    counted = [(hits, queries) for hits, queries in found if hits is not None]
+    if not counted:
+        return None
+    looked_up = [grown(before, after, queries) or 0.0 for _, queries in counted if queries is not None]
+    return {"hits": sum(hits for hits, _ in counted), "queries": sum(looked_up)}

@@ -1,0 +1,157 @@
+"""What a person watching sees: a live table on a terminal, plain lines when piped, nothing when quiet.
+
+Counts rise only when an outcome is committed.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from kvt_async.records import Attempt, Json, Level, Outcome, Request
+from kvt_async.session.client_health import CLEAN, Health
+from kvt_async.session.live_screen import keep_showing
+from kvt_async.ways.levels import label
+
+WINDOW_S = 15.0
+
+
+class Progress:
+    """Counts what the pipeline tells it, per level. `totals` are requests of this session, by level."""
+
+    def __init__(
+        self, levels: Sequence[Level], run_ids: Sequence[str], totals: Sequence[int], health: Health,
+        in_flight: Callable[[], int], log: Callable[..., None] = lambda event, **fields: None,
+    ) -> None:  # fmt: skip
+        self.levels, self.totals, self.health, self._in_flight = levels, totals, health, in_flight
+        self._log = log
+        self._level_of = {run_id: n for n, run_id in enumerate(run_ids)}
+        self.done, self.failed = [0] * len(levels), [0] * len(levels)
+        self.retries = self.attempts = self.output_tokens = 0
+        self.failures: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self._began = time.monotonic()
+        self._recent: deque[tuple[float, int, int]] = deque([(self._began, 0, 0)])
+
+    def attempted(self, request: Request, attempt: Attempt) -> None:
+        self.attempts += 1
+        self.health.saw(attempt)
+        if attempt.error_type is not None:
+            self.errors[str(attempt.error_type)] += 1
+            self._log(
+                "attempt_failed", request_id=request.request_id, attempt_idx=attempt.attempt_idx,
+                endpoint=attempt.endpoint, error=str(attempt.error_type), http_status=attempt.http_status,
+                message=attempt.error_message,
+            )  # fmt: skip
+        elif attempt.marks.completion_tokens is not None:
+            self.output_tokens += attempt.marks.completion_tokens
+        else:
+            self.output_tokens += attempt.marks.n_text_chunks or 0
+
+    def saved(self, outcome: Outcome) -> None:
+        request, last = outcome.request, outcome.last
+        level = self._level_of[request.run_id]
+        self.settled(outcome.settles)
+        if last is not None:
+            self.retries += last.attempt_idx - request.attempts_before
+            if last.reply is not None:
+                self.done[level] += 1
+                return
+        if outcome.give_up is not None:
+            self._gave_up(outcome, outcome.give_up)
+
+    def settled(self, given_up: Iterable[Outcome]) -> None:
+        """Requests whose end was open, and is known now."""
+        for outcome in given_up:
+            self._gave_up(outcome, outcome.give_up or "not_retryable")
+
+    def _gave_up(self, outcome: Outcome, reason: str) -> None:
+        request, last = outcome.request, outcome.last
+        self.failed[self._level_of[request.run_id]] += 1
+        self._log("gave_up", request_id=request.request_id, reason=reason)
+        self.failures[str(last.error_type) if last and last.error_type else reason] += 1
+
+    def rates(self) -> tuple[float, float]:
+        """Requests and output tokens per second over the last seconds."""
+        now, finished = time.monotonic(), sum(self.done) + sum(self.failed)
+        self._recent.append((now, finished, self.output_tokens))
+        while len(self._recent) > 2 and now - self._recent[0][0] > WINDOW_S:
+            self._recent.popleft()
+        then, n, tokens = self._recent[0]
+        span = max(now - then, 1e-9)
+        return (finished - n) / span, (self.output_tokens - tokens) / span
+
+    def figures(self) -> Json:
+        """Everything shown, as numbers."""
+        rate, tokens = self.rates()
+        left = sum(self.totals) - sum(self.done) - sum(self.failed)
+        ttft, client = sorted(self.health.ttft_ms), self.health.row()
+        return {
+            "done": sum(self.done),
+            "failed": sum(self.failed),
+            "total": sum(self.totals),
+            "in_flight": self._in_flight(),
+            "requests_per_s": rate,
+            "output_tokens_per_s": tokens,
+            "ttft_p50_ms": ttft[len(ttft) // 2] if ttft else None,
+            "ttft_p95_ms": ttft[int(len(ttft) * 0.95)] if ttft else None,
+            "retries": self.retries,
+            "failures": dict(self.failures),
+            "errors": dict(self.errors),
+            "eta_s": left / rate if rate > 0 else None,
+            "elapsed_s": time.monotonic() - self._began,
+            "client": client["verdict"],
+            "client_error_ms": client["error_bound_ms"],
+        }
+
+    async def show(self, quiet: bool) -> None:
+        """Draw until cancelled."""
+        await keep_showing(self.line, self._drawing, quiet=quiet)
+
+    def _drawing(self) -> Any:
+        return _table(self.line(), list(zip(self.levels, self.totals, self.done, self.failed, strict=True)))
+
+    def line(self) -> str:
+        """One plain line: '120/900 done, 2 failed, 8 in flight, 14.2 req/s, ...'."""
+        now = self.figures()
+        parts = [f"{now['done']}/{now['total']} done", f"{now['in_flight']} in flight"]
+        parts += [f"{now['requests_per_s']:.1f} req/s", f"{now['output_tokens_per_s']:.0f} tok/s"]
+        if now["ttft_p50_ms"] is not None:
+            error = "" if now["client"] == CLEAN else f" (±{now['client_error_ms']:.0f} ms)"
+            parts.append(f"TTFT p50 {now['ttft_p50_ms']:.0f} ms, p95 {now['ttft_p95_ms']:.0f} ms{error}")
+        if now["failed"]:
+            parts.append(f"{now['failed']} failed ({_counts(now['failures'])})")
+        if now["retries"]:
+            parts.append(f"{now['retries']} retries")
+        parts.append(f"ETA {_span(now['eta_s'])}")
+        return ", ".join(parts)
+
+
+def _table(line: str, rows: Sequence[tuple[Level, int, int, int]]) -> Any:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 1))
+    for level, total, done, failed in rows:
+        if total and (done + failed < total):
+            note = f"{failed} failed" if failed else ""
+            bar = ProgressBar(total=total, completed=done + failed, width=30)
+            table.add_row(label(level), bar, f"{done + failed}/{total}", note)
+            if table.row_count >= 12:
+                table.add_row("...", "", "", "")
+                break
+    return Group(table, Text(line))
+
+
+def _counts(of: dict[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in sorted(of.items(), key=lambda item: -item[1]))
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

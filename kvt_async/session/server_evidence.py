@@ -1,0 +1,108 @@
+"""Evidence that is the server's, not a reply's: a sample of its /metrics page, or a line of the log of its launch.
+
+kv.evidence.metric is a sample, `name` or `name{label="value"}`; `name.label` reads a label's value instead, as in
+`vllm:cache_config_info.cache_dtype`. kv.evidence.log is a regular expression whose first group holds the value; the
+last match counts, since a log is continued when a server is started again. A name of a dtype reads as its bits.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+
+from kvt_async.contract.errors import ConfigError, ServerError
+from kvt_async.contract.settings import Evidence
+from kvt_async.contract.urls import server_root, url_under
+from kvt_async.engine.send.sender import Sender
+from kvt_async.records import Json, Level
+from kvt_async.session import metrics_page
+
+_METRIC = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?(?:\.(?P<read>[A-Za-z_]\w*))?")
+_LABEL = re.compile(r'\s*([A-Za-z_]\w*)="([^"]*)"\s*,?')
+_BITS = {  # payload bits per element; what scales and offsets add is not counted, but for llama.cpp's block formats
+    "float32": 32, "f32": 32, "float16": 16, "f16": 16, "bfloat16": 16, "bf16": 16, "half": 16,
+    "fp8": 8, "fp8_e4m3": 8, "fp8_e5m2": 8, "fp8_inc": 8, "int8": 8, "u8": 8, "int8_per_token_head": 8,
+    "fp8_per_token_head": 8, "nvfp4": 4, "fp4_e2m1": 4, "int4_per_token_head": 4,
+    "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5, "iq4_nl": 4.5,
+}  # fmt: skip
+
+
+def check(evidence: Evidence) -> None:
+    """Raises ConfigError for a metric or a pattern that can't be read."""
+    if evidence.metric is not None and not _METRIC.fullmatch(evidence.metric):
+        raise ConfigError(
+            f"{evidence.metric!r} is no sample of a metrics page", where="kv.evidence.metric",
+            do='Write name, name{label="value"}, or name.label for a label\'s value.',
+        )  # fmt: skip
+    if evidence.log is not None:
+        try:
+            groups = re.compile(evidence.log).groups
+        except re.error as error:
+            raise ConfigError(f"no regular expression: {error}", where="kv.evidence.log") from None
+        if groups != 1:
+            raise ConfigError(
+                f"the pattern has {groups} groups", where="kv.evidence.log", do="Put the value into the only (...)."
+            )
+
+
+async def shown(sender: Sender, level: Level, output: Callable[[], str] | None) -> Json | None:
+    """What the servers of a level say of themselves; None where kv.evidence asks nothing of the kind.
+
+    {source, read_from, raw, value}: value None where it was not found, or where several endpoints differ. `output`
+    reads what a launched server has printed.
+    """
+    evidence: Mapping[str, str] = level.evidence
+    if pattern := evidence.get("log"):
+        text = await asyncio.to_thread(output) if output is not None else ""
+        return _found("log", f"log {pattern}", [from_log(text, pattern)])
+    if metric := evidence.get("metric"):
+        pages = [await _page(sender, endpoint) for endpoint in level.endpoints]
+        return _found("metric", f"metric {metric}", [from_metrics(page, metric) for page in pages])
+    return None
+
+
+def from_metrics(page: str, metric: str) -> str | None:
+    """The sample's value, or its label's, as text; None where the page has no such sample or isn't one."""
+    asked = _METRIC.fullmatch(metric)
+    assert asked is not None
+    sample = metrics_page.read(page).find(asked["name"], dict(_LABEL.findall(asked["labels"] or "")))
+    if sample is None:
+        return None
+    return sample.labels.get(asked["read"]) if asked["read"] else repr(sample.value)
+
+
+def from_log(text: str, pattern: str) -> str | None:
+    """The first group of the last match."""
+    found = None
+    for match in re.finditer(pattern, text):
+        found = match.group(1)
+    return found
+
+
+def number_of(value: str | None) -> float | None:
+    """A number, or the bits of a dtype's name (`torch.bfloat16`, `q8_0`); None for anything else, `auto` included."""
+    if value is None:
+        return None
+    name = value.strip().lower().removeprefix("torch.")
+    if name in _BITS:
+        return float(_BITS[name])
+    try:
+        return float(name)
+    except ValueError:
+        return None
+
+
+async def _page(sender: Sender, endpoint: str) -> str:
+    try:
+        return await sender.get_text(url_under(server_root(endpoint), "/metrics"))
+    except ServerError:
+        return ""
+
+
+def _found(source: str, read_from: str, values: list[str | None]) -> Json:
+    same = len(set(values)) == 1
+    return {
+        "source": source,
+        "read_from": read_from,
+        "raw": values[0] if same else values,
+        "value": number_of(values[0]) if same else None,
+    }

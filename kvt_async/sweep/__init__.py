@@ -1,0 +1,1 @@
+"""A manifest at every level: plan, requests, places, pipeline."""

@@ -1,0 +1,102 @@
+"""What a sweep would do and cost, before anything is sent."""
+
+from collections.abc import Sequence
+
+from kvt_async.contract.settings import Settings
+from kvt_async.records import Json
+from kvt_async.session.experiment_rows import Run
+from kvt_async.store.reader import Reader
+from kvt_async.ways.levels import label
+
+ASSUMED_PREFILL_TOKENS_PER_S, ASSUMED_DECODE_TOKENS_PER_S = 5000.0, 30.0
+
+
+def estimate(
+    reader: Reader, settings: Settings, runs: Sequence[Run], done: Sequence[bytearray], planned: Sequence[int],
+    dataset_id: str,
+) -> Json:  # fmt: skip
+    """Requests and tokens of what is pending, per level and in all; seconds and cost.
+
+    Time comes from this group's own attempts where there are some (`rates: measured`), else from assumed rates of one
+    stream; output tokens are at most max_tokens each.
+    """
+    lens = _lengths(reader, dataset_id)
+    levels: list[Json] = []
+    for run, mask, wanted in zip(runs, done, planned, strict=True):
+        n = mask.count(0)
+        prompt = sum(tokens for seq, tokens in lens if not mask[seq]) if n else 0
+        levels.append(
+            {
+                "level": label(run.level),
+                "requests": n,
+                "settled": wanted - n,
+                "prompt_tokens": prompt,
+                "max_output_tokens": n * settings.decoding.max_tokens,
+            }
+        )
+    total = {
+        key: sum(int(level[key]) for level in levels) for key in ("requests", "prompt_tokens", "max_output_tokens")
+    }
+    seconds, rates = _seconds(reader, settings, total)
+    prices = settings.analysis.prices
+    cost = None
+    if prices is not None:
+        cost = (total["prompt_tokens"] * prices.prompt_per_mtok
+                + total["max_output_tokens"] * prices.completion_per_mtok) / 1e6  # fmt: skip
+    return {
+        "levels": levels,
+        **total,
+        "expected_s": seconds,
+        "rates": rates,
+        "cost_at_most": cost,
+        "currency": prices.currency if prices else None,
+    }
+
+
+def lines(plan: Json) -> list[str]:
+    """The estimate for people."""
+    width = max((len(level["level"]) for level in plan["levels"]), default=5)
+    out = [f"  {'level':{width}} {'requests':>9} {'settled':>9} {'prompt tokens':>14} {'output tokens':>14}"]
+    for level in plan["levels"]:
+        out.append(
+            f"  {level['level']:{width}} {level['requests']:>9} {level['settled']:>9} {level['prompt_tokens']:>14,} "
+            f"{'<= ' + format(level['max_output_tokens'], ','):>14}"
+        )
+    out.append(f"{plan['requests']} requests, {plan['prompt_tokens']:,} prompt tokens, "
+               f"at most {plan['max_output_tokens']:,} output tokens")  # fmt: skip
+    out.append(f"expected time: about {_time(plan['expected_s'])} ({plan['rates']})")
+    cost = plan["cost_at_most"]
+    out.append(
+        f"cost: at most {cost:,.2f} {plan['currency']}" if cost is not None else "cost: unknown (set analysis.prices)"
+    )
+    prepared = ", ".join(plan.get("prepared", ()))
+    kept = f"; prepared, and kept for the sweep: {prepared}" if prepared else ""
+    return [*(f"note: {note}" for note in plan.get("notes", ())), *out, f"dry run: nothing was sent{kept}"]
+
+
+def _lengths(reader: Reader, dataset_id: str) -> list[tuple[int, int]]:
+    """(seq, token_len) of every entry."""
+    rows = reader.rows("SELECT seq, token_len FROM manifest_entries WHERE dataset_id = ?", dataset_id)
+    return [(row[0], row[1]) for row in rows]
+
+
+def _seconds(reader: Reader, settings: Settings, total: dict[str, int]) -> tuple[float, str]:
+    at_once = settings.limits.concurrency
+    row = reader.rows(
+        """SELECT avg(a.latency_s), count(*) FROM (SELECT latency_s FROM attempts a JOIN sessions s USING (session_id)
+           WHERE s.exp_group_id = ? AND a.error_type IS NULL ORDER BY a.started_at DESC LIMIT 500) a""",
+        settings.experiment.exp_group_id,
+    )[0]
+    if row[1] >= 5:
+        return total["requests"] * row[0] / at_once, f"measured over {row[1]} of this group's requests"
+    one_stream = (
+        total["prompt_tokens"] / ASSUMED_PREFILL_TOKENS_PER_S + total["max_output_tokens"] / ASSUMED_DECODE_TOKENS_PER_S
+    )
+    words = f"assumed: {ASSUMED_PREFILL_TOKENS_PER_S:,.0f} prompt and {ASSUMED_DECODE_TOKENS_PER_S:.0f} output tokens/s"
+    return one_stream / at_once, f"{words} a stream, {at_once} streams, every answer at full length"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

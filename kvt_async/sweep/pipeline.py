@@ -1,0 +1,160 @@
+"""Producer -> workers -> store, bounded at every step: one task group, two bounded queues, no loose tasks.
+
+The first queue is the line (places.py), which gives a place to every request that leaves it; the second is the
+store's own group of rows waiting for their commit, which gives the place back.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from kvt_async.contract.errors import ErrorType, KvtError
+from kvt_async.records import Attempt, Outcome, Request
+from kvt_async.store.columns import rows_of_attempt, rows_of_outcome, unstorable
+from kvt_async.store.writer import Writer
+from kvt_async.sweep.places import Line
+
+WORKERS_PER_PLACE = 4  # a worker whose request waits between two tries has no place
+Record = Callable[[Request, Attempt], Awaitable[None]]
+Again = Callable[[], Awaitable[None]]
+
+
+class Send(Protocol):
+    """Send a request to its end; await `again` before each try but the first, hand every attempt but the last to
+    `record`.
+
+    Failures are outcomes, not exceptions.
+    """
+
+    async def __call__(self, request: Request, record: Record, *, again: Again, scheduled_ns: int) -> Outcome: ...
+
+
+class Watcher(Protocol):
+    """Told what happened, on the event loop; must return at once."""
+
+    def attempted(self, request: Request, attempt: Attempt) -> None: ...
+    def saved(self, outcome: Outcome) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What the steps share."""
+
+    send: Send
+    store: Writer
+    line: Line
+    watcher: Watcher
+    stop: asyncio.Event
+    session_id: str
+    now: Callable[[], str]
+
+
+async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, workers: int) -> None:
+    """Send every request and save every outcome; return when all are saved.
+
+    Memory is bounded by the queues. Setting `pipe.stop` ends production: what is in flight finishes and is saved. A bug
+    anywhere cancels everything; a request without a saved outcome was not done: the next run sends it.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_produce(requests, pipe), name="produce")
+            for n in range(workers):
+                group.create_task(_work(pipe), name=f"work-{n}")
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from errors
+    await pipe.store.flush()
+
+
+async def _produce(requests: AsyncIterator[Request], pipe: Pipeline) -> None:
+    async for request in requests:
+        if pipe.stop.is_set():
+            break
+        await pipe.line.put(request, perf_counter_ns())
+    pipe.line.end()
+
+
+async def _work(pipe: Pipeline) -> None:
+    while (item := await pipe.line.take()) is not None:
+        if pipe.stop.is_set():  # it was queued and not started: it stays pending
+            pipe.line.leave()
+        else:
+            await _Sending(item[0], pipe).run(item[1])
+
+
+class _Sending:
+    """One request on its way, and whether it has a place."""
+
+    __slots__ = ("has_place", "outcome", "pipe", "request")
+
+    def __init__(self, request: Request, pipe: Pipeline) -> None:
+        self.request, self.pipe, self.has_place = request, pipe, True
+        self.outcome: Outcome
+
+    async def run(self, scheduled_ns: int) -> None:
+        pipe, request = self.pipe, self.request
+        try:
+            self.outcome = outcome = await pipe.send(request, self.record, again=self.again, scheduled_ns=scheduled_ns)
+        except BaseException:
+            self.leave()
+            raise
+        if outcome.last is None:
+            self.leave()  # nothing was sent in its last turn
+        else:
+            pipe.watcher.attempted(request, outcome.last)
+        rows = rows_of_outcome(outcome, pipe.session_id, pipe.now())
+        if rows and not pipe.store.offer(rows, self.committed):
+            await pipe.store.submit(rows, self.committed)
+
+    async def again(self) -> None:
+        """Before another try: wait until so few are sent and unsaved that one more may be."""
+        await self.pipe.line.again()
+        self.has_place = True
+
+    async def record(self, request: Request, attempt: Attempt) -> None:
+        """An attempt that was not the last."""
+        self.pipe.watcher.attempted(request, attempt)
+        rows = rows_of_attempt(request, attempt, self.pipe.session_id, self.pipe.now())
+        await self.pipe.store.save(rows, gather=True)
+        self.leave()
+
+    def committed(self, saved: bool) -> None:
+        if saved and self.pipe.store.refused:
+            error = self.pipe.store.refused.pop(self.request.request_id, None)
+            if error is not None and self._replaced(error):
+                return
+            saved = error is None
+        self.leave()
+        if saved:
+            self.pipe.watcher.saved(self.outcome)
+
+    def _replaced(self, error: Exception) -> bool:
+        """Whether a failure is on its way to the disk in place of rows that could not be inserted."""
+        pipe, outcome = self.pipe, self.outcome
+        if outcome.last is None or outcome.last.error_type is ErrorType.MALFORMED:
+            return False
+        self.outcome = replace(outcome, last=unstorable(outcome.last, error), give_up="not_retryable")
+        return pipe.store.offer(
+            rows_of_outcome(self.outcome, pipe.session_id, pipe.now()), self.committed, at_once=True
+        )
+
+    def leave(self) -> None:
+        if self.has_place:
+            self.has_place = False
+            self.pipe.line.leave()
+
+
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error a user should see: one of ours if there is one, else the first."""
+    flat: list[BaseException] = []
+    stack: list[BaseException] = [errors]
+    while stack:
+        error = stack.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            stack = [*error.exceptions, *stack]
+        else:
+            flat.append(error)
+    return next((e for e in flat if isinstance(e, KvtError)), flat[0])

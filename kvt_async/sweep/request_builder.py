@@ -1,0 +1,88 @@
+"""A manifest entry at a level -> the request, its body encoded before any clock starts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from kvt_async.contract.formulas.prompt_text import render
+from kvt_async.contract.settings import Settings
+from kvt_async.data.example_prompt import PromptRule
+from kvt_async.engine.request.chat_body import PATHS, build_body
+from kvt_async.engine.request.encoded_bodies import Bodies
+from kvt_async.engine.request.kv_body import TRUNCATE, PromptSize, expectations
+from kvt_async.records import Json, Level, Request
+from kvt_async.session.experiment_rows import Run
+from kvt_async.store.reader import Entry, Past, Reader
+from kvt_async.ways.levels import make_levels
+from kvt_async.ways.truncate import Cut, Cutter
+
+Make = Callable[[Entry, str, Past, int], Request]  # entry, request_id, past, try series
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Makes requests and bodies. Template and system text are those the manifest was prepared with."""
+
+    settings: Settings
+    template: str
+    system: str | None
+    cutter: Cutter | None = None  # where a level is truncate_prompt
+    shown: Mapping[str, Json] = field(default_factory=dict)  # run_id -> what its server says of itself
+
+    @classmethod
+    def of_dataset(cls, settings: Settings, reader: Reader, dataset_id: str) -> "Builder":
+        stored = orjson.loads(reader.value("SELECT prompt_json FROM datasets WHERE dataset_id = ?", dataset_id))
+        needs_cuts = any(level.policy == TRUNCATE for level in make_levels(settings).levels)
+        cutter = Cutter.of_settings(settings, PromptRule(**stored)) if needs_cuts else None
+        return cls(settings, stored["template"], stored["system"], cutter)
+
+    def __call__(self, run: Run) -> Make:
+        """Makes the requests of one run; what they share is worked out here, once."""
+        level, settings, cutter = run.level, self.settings, self._cutter(run.level)
+        bodies, expecting = Bodies(settings, level, self.template, self.system), expectations(level)
+        path, stream, max_tokens = PATHS[settings.prompt.endpoint], settings.engine.stream, settings.decoding.max_tokens
+        shown = self.shown.get(run.run_id)
+
+        def make(entry: Entry, request_id: str, past: Past, series_idx: int) -> Request:
+            _, tokens, context_tokens, _, example_id, question, context, _, _ = entry
+            expects, sha256 = expecting(tokens, context_tokens), None
+            if cutter is not None:
+                cut = cutter.cut(entry.example, tokens, level)
+                expects["cut"] = cutter.expectation(cut, tokens)
+                body, tokens, sha256 = _of_cut(settings, cut, level), cut.tokens, cut.prompt_sha256
+            else:
+                body = bodies(context, question, entry.turns, prompt_tokens=tokens, context_tokens=context_tokens)
+                if shown is not None:
+                    expects["server"] = shown
+            return Request(
+                request_id=request_id,
+                run_id=run.run_id,
+                example_id=example_id,
+                endpoints=level.endpoints,
+                path=path,
+                body=body,
+                stream=stream,
+                prompt_tokens=tokens,
+                max_tokens=max_tokens,
+                series_idx=series_idx,
+                attempts_before=past.attempts,
+                expects=expects,
+                prompt_sha256=sha256,
+            )
+
+        return make
+
+    def body(self, entry: Entry, level: Level, settings: Settings) -> bytes:
+        """The encoded body of an entry at a level; `settings` may differ from the sweep's in decoding (probes)."""
+        if (cutter := self._cutter(level)) is not None:
+            return _of_cut(settings, cutter.cut(entry.example, entry.token_len, level), level)
+        messages, chars = render(self.template, entry.context, entry.question, entry.turns, self.system)
+        return build_body(settings, messages, level, PromptSize(entry.token_len, entry.context_tokens, chars))
+
+    def _cutter(self, level: Level) -> Cutter | None:
+        return self.cutter if level.policy == TRUNCATE else None
+
+
+def _of_cut(settings: Settings, cut: Cut, level: Level) -> bytes:
+    return build_body(settings, cut.messages, level, PromptSize(cut.tokens, cut.context_tokens, cut.context_chars))

@@ -1,0 +1,72 @@
+"""Steps of the plan -> requests with their bodies, a chunk at a time, each queued in the store before it is sent.
+
+Reading and building happen in a worker thread: the event loop has streams to time.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from itertools import islice
+
+from kvt_async.clock import utc_now
+from kvt_async.records import Request
+from kvt_async.session.experiment_rows import Run
+from kvt_async.store.columns import rows_of_requests
+from kvt_async.store.reader import NEW, Reader
+from kvt_async.store.writer import Writer
+from kvt_async.sweep.plan import Step
+from kvt_async.sweep.request_builder import Make
+
+FIRST, CHUNK = 8, 256  # prompts read at once: the first ones quickly, then in full chunks
+CHUNK_BYTES = 4 * 1024 * 1024  # of bodies, about: long prompts are read in smaller chunks
+
+
+class Feed:
+    """Requests for one session, in the plan's order."""
+
+    def __init__(
+        self, reader: Reader, store: Writer, dataset_id: str, runs: Sequence[Run], of_run: Callable[[Run], Make]
+    ) -> None:
+        self._reader, self._store, self._dataset_id = reader, store, dataset_id
+        self._runs, self._makers = runs, [of_run(run) for run in runs]
+
+    async def requests(self, steps: Iterator[Step]) -> AsyncGenerator[Request, None]:
+        """Each request once its row is committed; meanwhile the next ones are made."""
+        size, chunk = FIRST, list(islice(steps, FIRST))
+        making = asyncio.create_task(asyncio.to_thread(self._make, chunk)) if chunk else None
+        try:
+            while making is not None:
+                made, new = await making
+                mean = sum(len(request.body) for request in made) // len(made)
+                size = max(FIRST, min(CHUNK, CHUNK_BYTES // max(mean, 1)))
+                chunk = list(islice(steps, size))
+                making = asyncio.create_task(asyncio.to_thread(self._make, chunk)) if chunk else None
+                if new:
+                    await self._store.save(rows_of_requests(new, utc_now()), gather=True)
+                for request in made:
+                    yield request
+        finally:
+            if making is not None:
+                await asyncio.wait([making])  # a thread can't be cancelled; the reader must outlive it
+
+    def _make(self, chunk: Sequence[Step]) -> tuple[list[Request], list[tuple[str, str, str, str]]]:
+        """The requests of a chunk in its order, and the rows of those that have none."""
+        ids = [f"{self._runs[level].run_id}:{seq}" for level, seq in chunk]
+        old = [request_id for request_id, (level, _) in zip(ids, chunk, strict=True) if self._runs[level].stored]
+        past = self._reader.past(old) if old else {}
+        series = self._reader.series_idx(list(past)) if past else {}
+        at: dict[int, list[int]] = {}  # seq -> its places in the chunk: levels of one entry may be neighbours
+        for n, (_, seq) in enumerate(chunk):
+            at.setdefault(seq, []).append(n)
+        made: dict[int, Request] = {}
+        new = []
+        with self._reader.reading(self._dataset_id, list(at)) as entries:
+            for entry in entries:
+                for n in at[entry.seq]:
+                    request_id, run = ids[n], self._runs[chunk[n][0]]
+                    before = past.get(request_id, NEW)
+                    request = self._makers[chunk[n][0]](entry, request_id, before, series.get(request_id, 0))
+                    made[n] = request
+                    if not before.exists:
+                        sha256 = request.prompt_sha256 or entry.prompt_sha256
+                        new.append((request_id, run.run_id, entry.example_id, sha256))
+        return [made[n] for n in range(len(chunk))], new

@@ -1,0 +1,1 @@
+"""How a budget reaches the server."""

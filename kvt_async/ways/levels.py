@@ -1,0 +1,226 @@
+"""Settings -> the levels to run, in order: full cache once, then each series from the mildest budget to the harshest.
+
+A series is (policy, mode, params) under a readable, unique label that depends on nothing but these, so that a level
+added to a config later never renames the ones that are stored. Of bit widths it is (policy, mode): their params name
+the width in the server's words (`dtype: q8_0`), and widths of one policy are one curve.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.kv_budget import in_blocks
+from kvt_async.contract.settings import Apply, LevelSpec, Policy, Settings
+from kvt_async.engine.request.kv_body import TRUNCATE
+from kvt_async.records import Json, Level
+
+FULL = "full"
+NO_BASELINE = (
+    "without full cache there is nothing to compare with: no drop, no transition zone and no verdict can be told, only "
+    "accuracies. Add 1.0 to kv.budgets."
+)
+_MODES = {"question_aware": "aware", "question_agnostic": "agnostic"}
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Levels in the order they run (repeats of full cache last), and sentences about what was merged or is missing."""
+
+    levels: tuple[Level, ...]
+    notes: tuple[str, ...]
+
+
+def make_levels(settings: Settings) -> Levels:
+    """Raises ConfigError where two levels can't be told apart or a level has no endpoint."""
+    notes: list[str] = []
+    specs = list(_specs(settings))
+    full = [level for level in specs if level.is_full]
+    if len(full) > 1 and settings.kv.levels is not None:
+        notes.append(f"full cache is asked for {len(full)} times; it runs once and is every series' baseline")
+    if not full:
+        notes.append(NO_BASELINE)
+        if settings.kv.control_repeats:
+            notes.append("kv.control_repeats is ignored: there is no full cache to repeat")
+    kept = _distinct([*full[:1], *(level for level in specs if not level.is_full)], notes)
+    if full:
+        kept += [replace(kept[0], repeat_idx=n + 1) for n in range(settings.kv.control_repeats)]
+    return Levels(tuple(replace(level, level_idx=n) for n, level in enumerate(kept)), tuple(notes))
+
+
+def label(level: Level) -> str:
+    """'snapkv/aware 0.5', 'full (repeat 1)': how a level is called on screen and in errors."""
+    if level.is_full:
+        return FULL + (f" (repeat {level.repeat_idx})" if level.repeat_idx else "")
+    unit = {"fraction": "", "tokens": " tokens", "bits": " bits"}[level.unit]
+    return f"{level.series} {level.budget:g}{unit}"
+
+
+def series_label(policy: str, mode: str, params: Json, via: str) -> str:
+    """`snapkv/aware`, `snapkv/agnostic window=32`.
+
+    Launched or labelled levels name a mode only if it isn't the default one.
+    """
+    if policy == TRUNCATE:
+        return f"{policy}/{params.get('mode', 'middle')}"
+    named = via in ("body", "endpoint") or mode != "question_aware"
+    head = f"{policy}/{_MODES[mode]}" if named else policy
+    return " ".join([head, *(f"{key}={_plain(params[key])}" for key in sorted(params))])
+
+
+def _specs(settings: Settings) -> Iterator[Level]:
+    kv = settings.kv
+    if kv.levels is not None:
+        for spec in kv.levels:
+            params = {**kv.params, **spec.params}
+            yield _level(settings, spec.policy or kv.policy, spec.mode or kv.mode, params, spec)
+        return
+    for entry in kv.policies if kv.policies is not None else [kv.policy]:
+        policy = Policy(policy=entry) if isinstance(entry, str) else entry
+        for budget in sorted(kv.budgets, reverse=True):
+            params = {**kv.params, **policy.params}
+            yield _level(settings, policy.policy, policy.mode or kv.mode, params, LevelSpec(budget=budget))
+
+
+def _level(settings: Settings, policy: str, mode: str, params: Json, spec: LevelSpec) -> Level:
+    kv = settings.kv
+    unit, budget = spec.unit or kv.unit, float(f"{spec.budget:.12g}")
+    if unit == "fraction" and budget > 1:
+        raise ConfigError(
+            f"a fraction kept of {budget:g} is more than all", where="kv.levels", do="Give a budget in (0, 1]."
+        )
+    is_full = policy == FULL or (unit == "fraction" and budget == 1.0)
+    via = kv.apply.via
+    if is_full:
+        policy, mode, unit, budget = FULL, "question_aware", "fraction", 1.0
+        params = params if via == "launch" else {}  # its command has parameters too, the dtype of a full cache say
+    cuts = policy == TRUNCATE  # the server serves it as it serves full cache
+    if cuts:
+        mode, params = "question_aware", {"mode": params.get("mode", "middle")}
+    return Level(
+        series=FULL if is_full else series_label(policy, mode, {} if unit == "bits" else params, via),
+        policy=policy,
+        budget=budget,
+        unit=unit,
+        mode=mode,
+        params=params,
+        is_full=is_full,
+        apply_via=via,
+        apply=_identity(kv.apply, is_full or cuts),
+        evidence={"usage": "prompt_tokens"} if cuts else _set(kv.evidence.model_dump(mode="json")),
+        endpoints=_endpoints(settings, FULL if cuts else policy, 1.0 if cuts else budget, is_full or cuts, spec),
+    )
+
+
+def _set(values: Json) -> Json:
+    return {key: value for key, value in values.items() if value not in (None, False)}
+
+
+def _identity(apply: Apply, is_full: bool) -> Json:
+    """What makes a level another level: how its budget reaches the server, but not where the server lives."""
+    found: Json = {"via": apply.via}
+    if apply.via == "body":
+        found["body"] = apply.full_body if is_full and apply.full_body is not None else apply.body
+    if apply.via == "launch":
+        found["command"] = apply.command
+    if apply.round_to > 1 and not is_full:
+        found |= {"round_to": apply.round_to, "rounding": apply.rounding}
+    return found
+
+
+def _endpoints(settings: Settings, policy: str, budget: float, is_full: bool, spec: LevelSpec) -> tuple[str, ...]:
+    found: str | list[str] | None = spec.base_url
+    if found is None and settings.kv.apply.via == "endpoint":
+        table = settings.kv.apply.endpoints or {}
+        found = _lookup(table, policy, budget, is_full)
+        if found is None:
+            raise ConfigError(
+                f"no endpoint is given for {policy} at {budget:g}",
+                where="kv.apply.endpoints",
+                details=tuple(f"{key}: {url}" for key, url in table.items()),
+                do=f'Add "{policy} {budget:g}": URL (or "{budget:g}": URL for every policy).',
+            )
+    urls = [found] if isinstance(found, str) else found or [settings.engine.base_url]
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"{url!r} is not an http(s) URL", where="kv.apply.endpoints")
+    return tuple(url.rstrip("/") for url in urls)
+
+
+def _lookup(table: dict[str, str | list[str]], policy: str, budget: float, is_full: bool) -> str | list[str] | None:
+    general = None
+    for key, urls in table.items():
+        words = key.split()
+        number = _number(words[-1]) if words else None
+        same = number is not None and abs(number - budget) < 1e-9
+        if (len(words) == 2 and words[0] == policy and same) or (is_full and key.strip() == FULL):
+            return urls
+        if len(words) == 1 and same:
+            general = urls
+    return general
+
+
+def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
+    kept: dict[tuple[str, str], list[Level]] = {}
+    for level in levels:
+        alike = kept.setdefault((level.series, level.unit), [])
+        at = next((n for n, other in enumerate(alike) if _same(other, level)), None)
+        if at is None:
+            alike.append(level)
+            continue
+        if _served(alike[at]) != _served(level):
+            raise ConfigError(
+                f"{label(alike[at])} and {label(level)} are one level but are served differently",
+                where="kv.levels",
+                do="Give one of them another policy, so that they are two series."
+                if level.unit == "bits"
+                else "Give one of them a telling entry in params, so that they are two series.",
+            )
+        if alike[at].budget == level.budget:
+            notes.append(f"{label(level)} is asked for twice; it runs once")
+            continue
+        stays, goes = sorted((alike[at], level), key=lambda one: abs(one.budget - _effective(one)))
+        alike[at] = stays
+        notes.append(
+            f"{label(goes)} and {label(stays)} are one level: the server keeps {_effective(stays):g} tokens for both; "
+            f"it runs once, as {label(stays)}"
+        )
+    chosen = {id(level) for alike in kept.values() for level in alike}
+    return [level for level in levels if id(level) in chosen]
+
+
+def _same(one: Level, other: Level) -> bool:
+    """Whether a server applies one budget for both. Raises ConfigError for budgets that no prompt could tell apart."""
+    if one.budget == other.budget or (one.unit == "tokens" and _effective(one) == _effective(other)):
+        return True
+    if abs(one.budget - other.budget) <= 1e-4 * max(one.budget, other.budget):
+        raise ConfigError(
+            f"budgets {one.budget!r} and {other.budget!r} of {one.series} are nearly the same",
+            where="kv.levels" if one.params else "kv.budgets",
+            do="Keep one of them: no prompt is long enough to tell them apart.",
+        )
+    return False
+
+
+def _served(level: Level) -> tuple[Json, tuple[str, ...], Json]:
+    return level.apply, level.endpoints, {} if level.is_full else level.params
+
+
+def _effective(level: Level) -> float:
+    """The budget that is left of a cap in tokens once the server has rounded it; another unit's depends on lengths."""
+    if level.unit != "tokens":
+        return level.budget
+    return float(in_blocks(int(level.budget), level.apply.get("round_to", 1), level.apply.get("rounding", "up")))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

@@ -1,0 +1,101 @@
+"""The control `truncate_prompt`: the prompt itself is cut to as many tokens as an eviction policy would keep.
+
+It needs nothing of a server, and answers the question that any eviction policy must: is it better than sending less?
+The context goes first; the question is touched only where the budget is smaller than it, and then from its front.
+`middle` keeps both ends of the context (as LongBench cuts overlong prompts), `left` keeps its end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.kv_budget import n_kept
+from kvt_async.contract.formulas.prompt_text import messages_sha256, render
+from kvt_async.contract.settings import Settings
+from kvt_async.data.example_prompt import PromptRule, is_templated, served_text
+from kvt_async.data.tokens import APPROX, Tokenizer, load_tokenizer
+from kvt_async.engine.request.kv_body import TRUNCATE
+from kvt_async.records import Example, Json, Level
+
+MODES = ("middle", "left")
+TRIES = 4  # a cut changes how the text at its edges is tokenised: counted again, corrected by the difference
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A shorter prompt. `tokens` counts it as the manifest counts prompts: chat template included."""
+
+    messages: list[dict[str, str]]
+    context_chars: int  # of the first user message
+    context_tokens: int
+    tokens: int
+
+    @property
+    def prompt_sha256(self) -> str:
+        return messages_sha256(self.messages)
+
+
+def mode_of(level: Level) -> str:
+    """Raises ConfigError for a mode that there isn't, and for a budget that is no number of tokens."""
+    mode = level.params.get("mode", MODES[0])
+    if mode not in MODES:
+        raise ConfigError(f"{TRUNCATE} has no mode {mode!r}", where="kv.params.mode", do=f"Known: {', '.join(MODES)}.")
+    if level.unit == "bits":
+        raise ConfigError(f"{TRUNCATE} cuts tokens, not bits", where="kv.unit", do="Use unit: fraction or tokens.")
+    return str(mode)
+
+
+class Cutter:
+    """Cuts the prompts of one dataset with the tokenizer that counted them."""
+
+    def __init__(self, rule: PromptRule, tokenizer: Tokenizer) -> None:
+        self._rule, self._tokenizer = rule, tokenizer
+        self._special = not is_templated(rule, tokenizer)
+        self.exact = tokenizer.name != APPROX  # else the server's count is another language than ours
+
+    @classmethod
+    def of_settings(cls, settings: Settings, rule: PromptRule) -> "Cutter":
+        """Raises ConfigError where the tokenizer isn't there."""
+        return cls(rule, load_tokenizer(settings))
+
+    def cut(self, example: Example, token_len: int, level: Level) -> Cut:
+        """The example's prompt at the level's budget; whole where it is within it already."""
+        turns = example.meta.get("turns") or ()
+        messages, context_chars = render(
+            self._rule.template, example.context, example.question, turns, self._rule.system
+        )
+        first = next(n for n, message in enumerate(messages) if message["role"] == "user")
+        text = messages[first]["content"]
+        goal = min(int(level.budget), token_len) if level.unit == "tokens" else n_kept(token_len, level.budget)
+        spans = self._tokenizer.spans(text)
+        n_context = sum(1 for start, _ in spans if start < context_chars)
+        keep, tokens, chars = len(spans) - (token_len - goal), token_len, context_chars
+        for _ in range(TRIES if goal < token_len else 0):
+            keep = min(max(keep, 1), len(spans))
+            kept, chars = _shorter(text, spans, n_context, context_chars, keep, mode_of(level))
+            messages[first] = {"role": "user", "content": kept}
+            served = served_text(self._rule, self._tokenizer, messages)
+            (tokens,) = self._tokenizer.count([served], special=self._special)
+            if tokens == goal or (tokens > goal and keep == 1):
+                break
+            keep -= tokens - goal
+        left = max(0, n_context - max(0, token_len - tokens))
+        return Cut(messages, chars, left, tokens)
+
+    def expectation(self, found: Cut, token_len: int) -> Json:
+        """For engine.kv_body.read_evidence: what was cut, to be set beside the server's own count of the prompt."""
+        return {"full_tokens": token_len, "sent_tokens": found.tokens, "exact": self.exact}
+
+
+def _shorter(
+    text: str, spans: Sequence[tuple[int, int]], n_context: int, context_chars: int, keep: int, mode: str
+) -> tuple[str, int]:
+    """`keep` tokens of `text`, and how many characters of the result are context."""
+    of_context = keep - (len(spans) - n_context)
+    if of_context <= 0:
+        return text[spans[-keep][0] :], 0
+    head = (of_context + 1) // 2 if mode == "middle" else 0
+    tail = of_context - head
+    first = text[: spans[head - 1][1]] if head else ""
+    rest_at = spans[n_context - tail][0] if tail else context_chars
+    return first + text[rest_at:], len(first) + context_chars - rest_at

@@ -3,61 +3,56 @@
     python scripts/soak.py kills [--kills 200] [--requests 2000]
     python scripts/soak.py faults [--requests 24000] [--share 0.3]
     (either with --transport lean)
-    python scripts/soak.py stages [--kills 60] [--requests 400]
+    python scripts/soak.py stages [--kills 200] [--requests 400]
+    python scripts/soak.py disks [--disks 10] [--requests 400]
 
-`stages` kills prepare, score, analyze, report and verify; after a rerun manifest, derived rows and report are those of
-an experiment that nobody killed, and nothing is left behind.
+`stages` kills prepare, sweep, score, analyze, report and verify; after a rerun manifest, derived rows and report are
+those of an experiment that nobody killed, and nothing is left behind. `disks` gives each stage, export and bench too, a
+disk with too little room, then room: the same (Linux).
 
-All run `kvt sweep` as a user does, against the scripted server of the tests in a process of its own, and end with
-exit code 1 when an invariant broke. `make test-slow` runs them.
+All run `kvt` as a user does, against the scripted server of the tests in a process of its own, and end with exit code 1
+when an invariant broke. `make test-slow` runs them.
 """
 
 import argparse
 import json
+import os
 import random
-import re
-import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
-import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import soak_stages
+from soak_ground import CONCURRENCY, broken, experiment, server
 
 from kvt_async.contract.errors import KvtError
-from kvt_async.contract.paths import DB_NAME
-from kvt_async.contract.schema import DERIVED_TABLES
 from kvt_async.contract.settings import Settings
-from tests.runner.sweeping import check_invariants, query, settings_for, states
+from tests.runner.sweeping import check_invariants, query, states
 
-CONCURRENCY = 8
-ANALYSIS = ("score", "analyze", "report")
-_MADE_AT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)? UTC")
 FAULTS = ("http_429", "http_500", "cut", "stall", "garbage")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["kills", "faults", "stages"])
-    parser.add_argument("--kills", type=int, help="default: 200, 60 for stages")
-    parser.add_argument("--requests", type=int, help="default: 2,000 for kills, 24,000 for faults, 400 for stages")
+    parser.add_argument("what", choices=["kills", "faults", "stages", "disks"])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--disks", type=int, default=10, help="of each stage")
+    parser.add_argument("--requests", type=int, help="default: 2,000 for kills, 24,000 for faults, else 400")
     parser.add_argument("--share", type=float, help="of the tries that fail; default: 0.1 for kills, 0.3 for faults")
     parser.add_argument("--transport", choices=["aiohttp", "lean"], default="aiohttp")
     parser.add_argument("--seed", type=int, default=1337)
     args = parser.parse_args()
+    if args.what == "disks" and os.geteuid() != 0:
+        os.execvp("unshare", ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv])
     with tempfile.TemporaryDirectory() as name:
         if args.what == "kills":
-            return kills(
-                Path(name), args.kills or 200, args.requests or 2000, args.share or 0.1, args.seed, args.transport
-            )
+            return kills(Path(name), args.kills, args.requests or 2000, args.share or 0.1, args.seed, args.transport)
         if args.what == "stages":
-            return stages(Path(name), args.kills or 60, args.requests or 400, args.seed)
+            return soak_stages.kills(Path(name), args.kills, args.requests or 400, args.seed)
+        if args.what == "disks":
+            return soak_stages.disks(Path(name), args.disks, args.requests or 400, args.seed)
         return faults(Path(name), args.requests or 24000, args.share or 0.3, args.transport)
 
 
@@ -142,114 +137,9 @@ def faults(folder: Path, n_requests: int, share: float, transport: str) -> int:
     return 0
 
 
-def stages(folder: Path, n_kills: int, n_requests: int, seed: int) -> int:
-    """kill -9 at random instants of every stage but the sweep, then run it again."""
-    dice, began = random.Random(seed), time.monotonic()
-    whole, killed = folder / "whole", folder / "killed"
-    with server() as url:
-        _, config = experiment(folder, url, n_requests, "analysis.resamples=2000", "analysis.charts=false")
-        taken = {}
-        for stage in ("prepare", "sweep", *ANALYSIS, "verify"):
-            start = time.monotonic()
-            finish(whole, config, stage)
-            taken[stage] = time.monotonic() - start
-    expected = made(whole)
-    hit = 0
-    for nth in range(n_kills):
-        stage = ("prepare", *ANALYSIS, "verify")[nth % 5]
-        shutil.rmtree(killed, ignore_errors=True)
-        before = {"prepare": ()}.get(stage, ANALYSIS[: ANALYSIS.index(stage)] if stage in ANALYSIS else ANALYSIS)
-        shutil.copytree(whole, killed)
-        if stage == "prepare":
-            shutil.rmtree(killed / "data")
-        forget(killed)
-        for earlier in before:
-            finish(killed, config, earlier)
-        process = command(killed, config, stage)
-        time.sleep(dice.uniform(0.2, 1.0) * taken[stage])
-        hit += process.poll() is None
-        process.kill()
-        process.communicate()
-        for again in ("prepare", *ANALYSIS, "verify"):
-            finish(killed, config, again)
-        if (now := made(killed)) != expected:
-            return broken(f"kill {nth} in {stage}: {[name for name in expected if now.get(name) != expected[name]]}")
-        if left := [str(path) for path in killed.rglob(".*") if path.name != ".made.json"]:
-            return broken(f"kill {nth} in {stage} left {left}")
-        if nth % 10 == 9:
-            print(f"  {nth + 1} kills, {hit} while a stage ran, {time.monotonic() - began:.0f} s", flush=True)
-    print(f"{n_kills} kills, {hit} while a stage ran: manifest, derived rows and report as if nothing had happened")
-    return 0
-
-
-def command(folder: Path, config: Path, stage: str) -> subprocess.Popen[str]:
-    places = ["--override", f"output.runs_dir={folder / 'runs'}", "--override", f"output.data_dir={folder / 'data'}"]
-    words = [sys.executable, "-m", "kvt_async", stage, "-c", str(config), *places]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(folder: Path, config: Path, stage: str) -> None:
-    process = command(folder, config, stage)
-    out, err = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{stage} ended with exit code {process.returncode}\n{out}\n{err}")
-
-
-def databases(folder: Path) -> Path:
-    return next((folder / "runs").rglob(DB_NAME))
-
-
-def forget(folder: Path) -> None:
-    """As if nothing had been scored yet."""
-    db = databases(folder)
-    with closing(sqlite3.connect(db)) as conn:
-        for table in DERIVED_TABLES:
-            conn.execute(f"DELETE FROM {table}")
-        conn.commit()
-    for path in (*db.parent.glob("report.*"), db.parent / ".made.json"):
-        path.unlink(missing_ok=True)
-
-
-def made(folder: Path) -> dict[str, object]:
-    """Everything that stages make, but for the minute at which a report was made."""
-    db = databases(folder)
-    with closing(sqlite3.connect(db)) as conn:
-        found: dict[str, object] = {
-            table: sorted(map(repr, conn.execute(f"SELECT * FROM {table}"))) for table in DERIVED_TABLES
-        }
-    found["manifest"] = next((folder / "data").rglob("manifest.json")).read_bytes()
-    for path in db.parent.glob("report.*"):
-        text = _MADE_AT.sub("", path.read_text())
-        found[path.name] = text.replace(str(folder), "").replace(str(folder.with_name("whole")), "")
-    return found
-
-
-def experiment(folder: Path, url: str, n_requests: int, *overrides: str) -> tuple[Settings, Path]:
-    """Four levels as labels over a quarter of the requests each."""
-    settings = settings_for(
-        folder, url, f"limits.concurrency={CONCURRENCY}", "kv.apply={via: none}", "kv.policy=label",
-        "limits.retry={max_attempts: 6, initial_s: 0.02, max_elapsed_s: 60}", *overrides, n=n_requests // 4,
-    )  # fmt: skip
-    config = folder / "experiment.yaml"
-    config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-    return settings, config
-
-
 def sweep(config: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "kvt_async", "sweep", "-c", str(config)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@contextmanager
-def server(*args: str) -> Iterator[str]:
-    command = [sys.executable, "-m", "tests.runner.openai_server", *args]
-    root, quiet = Path(__file__).parents[1], subprocess.DEVNULL  # it would tell of every client that was killed
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True, cwd=root) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
 
 
 def mix(share: float) -> dict[str, float]:
@@ -284,11 +174,6 @@ def resident_mib(pid: int) -> float:
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0.0)
-
-
-def broken(what: str) -> int:
-    print(f"BROKEN: {what}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

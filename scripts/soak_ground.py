@@ -1,0 +1,44 @@
+"""What all soaks stand on: the scripted server of the tests in a process of its own, an experiment, and a verdict."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kvt_async.contract.settings import Settings
+from tests.runner.sweeping import settings_for
+
+CONCURRENCY = 8
+
+
+def experiment(folder: Path, url: str, n_requests: int, *overrides: str) -> tuple[Settings, Path]:
+    """Four levels as labels over a quarter of the requests each."""
+    settings = settings_for(
+        folder, url, f"limits.concurrency={CONCURRENCY}", "kv.apply={via: none}", "kv.policy=label",
+        "limits.retry={max_attempts: 6, initial_s: 0.02, max_elapsed_s: 60}", *overrides, n=n_requests // 4,
+    )  # fmt: skip
+    config = folder / "experiment.yaml"
+    config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    return settings, config
+
+
+@contextmanager
+def server(*args: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "tests.runner.openai_server", *args]
+    root, quiet = Path(__file__).parents[1], subprocess.DEVNULL  # it would tell of every client that was killed
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def broken(what: str) -> int:
+    print(f"BROKEN: {what}", file=sys.stderr)
+    return 1

@@ -15,7 +15,7 @@ from kvt_async.contract.paths import DB_NAME, RunPaths, run_paths
 from kvt_async.contract.schema import connect_for_reading
 
 if TYPE_CHECKING:
-    from analyzer.results.results import Facts as Results
+    from analyzer.results.results import Results
     from analyzer.summarise.analyze import AnalyzeReport
     from kvt_async.contract.settings import Settings
 
@@ -41,26 +41,26 @@ def analyze_stage(
     settings: "Settings", *, run_id: str | None = None, partial: bool = False, recompute: bool = False
 ) -> Facts:
     """Derived tables and charts; with `recompute` those of earlier generations too, under their own settings."""
-    from analyzer.results.results import read_facts
+    from analyzer.results.results import read_results
     from analyzer.summarise.analyze import analyze
 
     with _open(settings, write=True) as (conn, paths):
         if recompute and run_id is None:
             _mend_earlier(conn, settings)
         done = analyze(conn, settings, run_id=run_id, partial=partial, recompute=recompute)
-        results = read_facts(conn, settings.experiment.exp_group_id)
+        results = read_results(conn, settings.experiment.exp_group_id)
         return _charts(conn, settings, paths, done, results, recompute=recompute) | _standing(results)
 
 
 def report_stage(settings: "Settings", *, partial: bool = False, recompute: bool = False) -> Facts:
     """report.md and report.html from persisted results; of a bench, from its stages."""
     from analyzer.read.drift import refuse_drift
-    from analyzer.results.results import read_facts
+    from analyzer.results.results import read_results
 
     if _is_benched(settings):
         return _bench(settings)
     with _open(settings) as (conn, paths):
-        facts = read_facts(conn, settings.experiment.exp_group_id, volumes=True)
+        facts = read_results(conn, settings.experiment.exp_group_id, volumes=True)
         refuse_drift([] if settings.analysis.allow_drift else facts.drifts)
         return _report(conn, settings, paths, facts, partial=partial, recompute=recompute) | _standing(facts)
 
@@ -71,7 +71,7 @@ def every_stage(
     """score, analyze, report, then the verdict; of a bench, what `kvt bench report` says."""
     from analyzer.report.figures_json import results as results_of
     from analyzer.report.page import verdict_lines
-    from analyzer.results.results import read_facts
+    from analyzer.results.results import read_results
     from analyzer.summarise.analyze import analyze
 
     if _is_benched(settings):
@@ -81,7 +81,7 @@ def every_stage(
         if recompute and run_id is None:
             _mend_earlier(conn, settings)
         done = analyze(conn, settings, run_id=run_id, partial=partial, recompute=recompute)
-        results = read_facts(conn, settings.experiment.exp_group_id, volumes=True)  # once for all: they are many rows
+        results = read_results(conn, settings.experiment.exp_group_id, volumes=True)  # once for all: they are many rows
         facts["analyze"] = _charts(conn, settings, paths, done, results, recompute=recompute)
         facts["report"] = _report(conn, settings, paths, results, partial=partial, recompute=recompute)
         verdict, figures = verdict_lines(conn, settings, facts=results), results_of(results, settings)
@@ -198,7 +198,7 @@ def verify_stage(settings: "Settings", progress: Callable[[str], None] = lambda 
 
 def check_stage(settings: "Settings") -> Facts:
     """The config's assertions, each with its finding."""
-    from analyzer.results.results import read_facts, refuse_older
+    from analyzer.results.results import read_results, refuse_older
     from analyzer.verbs.check import check
 
     if not settings.check:
@@ -206,7 +206,7 @@ def check_stage(settings: "Settings") -> Facts:
             "this config has no check: section", where="check", do="`kvt check -c sanity --print-config` shows one."
         )
     with _open(settings) as (conn, _):
-        facts = read_facts(conn, settings.experiment.exp_group_id)
+        facts = read_results(conn, settings.experiment.exp_group_id)
         refuse_older(facts)
         results = check(conn, settings)
         standing = _standing(facts)

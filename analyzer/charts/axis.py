@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import log10
 
 from analyzer.results.number_format import number, percent
-from analyzer.results.results import Facts
+from analyzer.results.results import Results
 from analyzer.results.rows import Run
 
 LOG_BELOW = 0.03  # fractions under this would pile up at the end of a linear axis
@@ -81,7 +81,7 @@ class BudgetAxis:
         return (high, low) if self.reverse else (low, high)
 
 
-def budget_axis(facts: Facts) -> BudgetAxis:
+def budget_axis(facts: Results) -> BudgetAxis:
     below = sorted({r.kv_budget for r in facts.runs if not r.is_full}, reverse=True)
     if facts.unit != "fraction":
         labels = ("full", *(f"{b:,.6g}" for b in below))
@@ -99,7 +99,7 @@ def budget_axis(facts: Facts) -> BudgetAxis:
     return BudgetAxis(values, labels, scale, title, *applied)
 
 
-def _applied(facts: Facts, asked: list[float | str]) -> tuple[tuple[str, ...], str]:
+def _applied(facts: Results, asked: list[float | str]) -> tuple[tuple[str, ...], str]:
     """What stands below each label, empty where it is what was asked, and the words for the axis title.
 
     Fractions: the effective one, median; caps in tokens: the share kept. Several series: from the least to the most.
@@ -119,7 +119,7 @@ def _applied(facts: Facts, asked: list[float | str]) -> tuple[tuple[str, ...], s
     return tuple(_range([percent(s) for s in shares]) for shares in found), "below: share of the prompt kept, median"
 
 
-def _shown(facts: Facts, asked: float) -> list[float]:
+def _shown(facts: Results, asked: float) -> list[float]:
     """Shares kept at one budget, lowest first, of the series whose server shows them."""
     stats = [
         facts.stat(r) for r in facts.runs if r.kv_budget == asked and not r.is_full and status(facts, r) == "verified"
@@ -131,6 +131,6 @@ def _range(texts: list[str]) -> str:
     return "" if not texts else texts[0] if texts[0] == texts[-1] else f"{texts[0]}–{texts[-1]}"
 
 
-def status(facts: Facts, run: Run) -> str:
+def status(facts: Results, run: Run) -> str:
     row = facts.evidence.get(run.run_id)
     return row.status if row else "full" if run.is_full else "unverified"

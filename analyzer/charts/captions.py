@@ -5,26 +5,26 @@ from analyzer.results.cliff import cliff_range
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.costs import cache_sentence, client
 from analyzer.results.number_format import budget, count, percent
-from analyzer.results.results import ALL, Facts
+from analyzer.results.results import ALL, Results
 from analyzer.results.rows import BinStat
 from analyzer.results.sentences import short_verdict
 
 
-def by_budget(facts: Facts) -> str:
+def by_budget(facts: Results) -> str:
     v = facts.verdict(facts.series[0]) if facts.series else None
     if v is None:
         return "Accuracy at full cache" if not facts.series else "Accuracy by KV budget"
     return f"{v.series}: {short_verdict(v, facts.unit)}"
 
 
-def by_budget_says(facts: Facts) -> str:
+def by_budget_says(facts: Results) -> str:
     head = _yellow(facts, [ALL], "")
     full = facts.stat(facts.full)
     scale = " Right axis: relative to full cache." if full and full.acc_mean else ""
     return f"{head}Points: mean over all lengths, equal weight per length bin; bands and bars: 95% CI.{scale}"
 
 
-def by_budget_bins(facts: Facts) -> str:
+def by_budget_bins(facts: Results) -> str:
     if not facts.series:
         return "Accuracy in each length bin"
     rows = [(b, facts.verdict(facts.series[0], b.bin_idx)) for b in facts.bins]
@@ -40,20 +40,20 @@ def by_budget_bins(facts: Facts) -> str:
     return f"{facts.series[0]}: {ends[0]} at {short.label} tokens, {ends[1]} at {long.label}"
 
 
-def bins_says(facts: Facts) -> str:
+def bins_says(facts: Results) -> str:
     zone = _yellow(facts, [b.bin_idx for b in facts.bins], " in that bin")
     return f"{zone}Bands and bars: 95% CI of one bin. Bins are exploratory beside the overall verdict."
 
 
-def heatmap(facts: Facts) -> str:
+def heatmap(facts: Results) -> str:
     return "Which budgets hold at which prompt length"
 
 
-def heatmap_says(facts: Facts) -> str:
+def heatmap_says(facts: Results) -> str:
     return "Cells: accuracy and its 95% CI. Framed: proven safe in that bin. No frame: broken, or not proven."
 
 
-def kept(facts: Facts) -> str:
+def kept(facts: Results) -> str:
     for name in facts.series:
         inside = cliff_range(bin_zones(facts, name))
         if inside and constant(facts, name) == "tokens":
@@ -63,11 +63,11 @@ def kept(facts: Facts) -> str:
     return "Accuracy by number of kept tokens"
 
 
-def kept_says(facts: Facts) -> str:
+def kept_says(facts: Results) -> str:
     return "Where the lines of all bins fall at the same place, an absolute number of kept tokens decides, not a ratio."
 
 
-def drops(facts: Facts) -> str:
+def drops(facts: Results) -> str:
     proven = {v.series: v.collapse_budget for v in facts.verdicts if v.bin_idx == ALL and v.collapse_budget is not None}
     whole = [d for d in facts.drops if d.bin_idx == ALL and d.repeat_idx == 0 and d.drop_failures is not None]
     lost = [d for d in whole if d.series in proven and d.kv_budget <= proven[d.series]]
@@ -80,35 +80,35 @@ def drops(facts: Facts) -> str:
     return "The losses are partly failed requests and partly wrong answers"
 
 
-def drops_says(facts: Facts) -> str:
+def drops_says(facts: Results) -> str:
     return "Bars: loss of mean score against full cache, split by cause (Shapley). Lines: 95% CI of the whole loss."
 
 
-def pareto(facts: Facts) -> str:
+def pareto(facts: Results) -> str:
     return "What quality costs in cache memory"
 
 
-def pareto_says(facts: Facts) -> str:
+def pareto_says(facts: Results) -> str:
     return "Upper left is better. Bars: 95% CI of accuracy. Area of a point: median latency. " + _stamp(facts)
 
 
-def latency(facts: Facts) -> str:
+def latency(facts: Results) -> str:
     return "Latency by KV budget"
 
 
-def latency_says(facts: Facts) -> str:
+def latency_says(facts: Results) -> str:
     return "Points: p50; bars reach to p95. " + _stamp(facts)
 
 
-def by_bin(facts: Facts) -> str:
+def by_bin(facts: Results) -> str:
     return "Accuracy by prompt length"
 
 
-def by_bin_says(facts: Facts) -> str:
+def by_bin_says(facts: Results) -> str:
     return "Bars: 95% CI. Within a bin, budgets stand side by side from full cache down."
 
 
-def failures(facts: Facts) -> str:
+def failures(facts: Results) -> str:
     stats = [s for s in _whole(facts) if s.fail_rate is not None]
     failed = sum(s.n_failures for s in stats)
     n = sum(s.n for s in stats)
@@ -118,19 +118,19 @@ def failures(facts: Facts) -> str:
     return f"{failed:,} of {n:,} requests failed; {percent(worst, 1)} at the worst level"
 
 
-def failures_says(facts: Facts) -> str:
+def failures_says(facts: Results) -> str:
     return "Bars: 95% Wilson intervals. A failed request scores 0 and has no answer."
 
 
-def latency_bins(facts: Facts) -> str:
+def latency_bins(facts: Results) -> str:
     return "Latency by prompt length"
 
 
-def latency_bins_says(facts: Facts) -> str:
+def latency_bins_says(facts: Results) -> str:
     return "Points: p50; bars reach to p95. " + _stamp(facts)
 
 
-def _yellow(facts: Facts, bins: list[int], where: str) -> str:
+def _yellow(facts: Results, bins: list[int], where: str) -> str:
     """What the yellow of the headline series means in these bins; empty where no zone is drawn."""
     found = [v for b in bins if facts.series and (v := facts.verdict(facts.series[0], b)) and v.zone_low is not None]
     if not found:
@@ -139,10 +139,10 @@ def _yellow(facts: Facts, bins: list[int], where: str) -> str:
     return f"Yellow: the transition zone of {facts.series[0]}{where}{pale}. "
 
 
-def _stamp(facts: Facts) -> str:
+def _stamp(facts: Results) -> str:
     stats = [s for s in _whole(facts) if s.latency_p50_s is not None]
     return f"{cache_sentence(stats)} Every latency: {client(facts.clients)}." if stats else ""
 
 
-def _whole(facts: Facts) -> list[BinStat]:
+def _whole(facts: Results) -> list[BinStat]:
     return [s for run in facts.runs if (s := facts.stat(run)) is not None]

@@ -14,7 +14,7 @@ from analyzer.charts.cost import acc_by_bin, fail_by_bin, latency_p50_by_bin, pa
 from analyzer.charts.frames import ChartData, chart_data
 from analyzer.charts.loss import acc_by_kept_tokens, drop_decomposition
 from analyzer.charts.style import FILES, WIDE, Look, save, spec_of, title_lines
-from analyzer.results.results import Facts, read_facts
+from analyzer.results.results import Results, read_results
 from kvt_async.contract.settings import Settings
 
 
@@ -24,8 +24,8 @@ class ChartKind:
 
     name: str
     draw: Callable[[ChartData, Look], Any]
-    message: Callable[[Facts], str]
-    says: Callable[[Facts], str]
+    message: Callable[[Results], str]
+    says: Callable[[Results], str]
 
 
 CHARTS = (
@@ -42,7 +42,7 @@ CHARTS = (
 )
 
 
-def draw(kind: ChartKind, facts: Facts, data: ChartData, look: Look = WIDE, *, title: bool = True) -> dict[str, Any]:
+def draw(kind: ChartKind, facts: Results, data: ChartData, look: Look = WIDE, *, title: bool = True) -> dict[str, Any]:
     """One chart as Vega-Lite JSON. Without `title` the page around it must carry message and note."""
     with debug_mode(
         False
@@ -52,9 +52,9 @@ def draw(kind: ChartKind, facts: Facts, data: ChartData, look: Look = WIDE, *, t
     return spec_of(chart, look, head)
 
 
-def draw_all(conn: sqlite3.Connection, settings: Settings, plots_dir: Path, facts: Facts | None = None) -> list[Path]:
+def draw_all(conn: sqlite3.Connection, settings: Settings, plots_dir: Path, facts: Results | None = None) -> list[Path]:
     """Draw every chart from persisted rows as PNG, SVG and Vega-Lite JSON; returns the files, in chart order."""
-    facts = facts or read_facts(conn, settings.experiment.exp_group_id)
+    facts = facts or read_results(conn, settings.experiment.exp_group_id)
     data = chart_data(facts)
     return [file for kind in CHARTS for file in save(draw(kind, facts, data), plots_dir, kind.name)]
 

@@ -15,7 +15,7 @@ from analyzer.results.alarms import alarms
 from analyzer.results.cache_state import cache_state
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import budget
-from analyzer.results.results import ALL, Facts
+from analyzer.results.results import ALL, Results
 from analyzer.results.rows import BinStat, Run, Verdict, columns
 
 FAILURE = "failed requests"
@@ -81,7 +81,7 @@ class ChartData:
     note: str
 
 
-def chart_data(facts: Facts) -> ChartData:
+def chart_data(facts: Results) -> ChartData:
     series = tuple(facts.series) or ("full",)
     axis = budget_axis(facts)
     levels = _levels(facts, axis, series)
@@ -97,7 +97,7 @@ def chart_data(facts: Facts) -> ChartData:
     )
 
 
-def note(facts: Facts) -> str:
+def note(facts: Results) -> str:
     """What every chart must carry: the alarms in a few words, and that there is no baseline."""
     parts = [alarm.stamp for alarm in alarms(facts)]
     if not facts.full:
@@ -116,7 +116,7 @@ def state(run: Run, verdict: Verdict | None) -> str:
     return "broken" if verdict.zone_low is not None and run.kv_budget <= verdict.zone_low else "between"
 
 
-def _levels(facts: Facts, axis: BudgetAxis, series: tuple[str, ...]) -> pl.DataFrame:
+def _levels(facts: Results, axis: BudgetAxis, series: tuple[str, ...]) -> pl.DataFrame:
     rows = []
     names = {b.bin_idx: b.label for b in facts.bins} | {ALL: "all lengths"}
     for name in series:
@@ -141,7 +141,7 @@ def _levels(facts: Facts, axis: BudgetAxis, series: tuple[str, ...]) -> pl.DataF
     return pl.DataFrame(rows, schema=LEVEL_SCHEMA, orient="row")
 
 
-def _zones(facts: Facts, axis: BudgetAxis) -> pl.DataFrame:
+def _zones(facts: Results, axis: BudgetAxis) -> pl.DataFrame:
     """Safe, transition and broken spans of each verdict, from full cache down, to the edges of the axis."""
     rows: list[dict[str, Any]] = []
     top, bottom = axis.edges
@@ -163,7 +163,7 @@ def _zones(facts: Facts, axis: BudgetAxis) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=ZONE_SCHEMA, orient="row")
 
 
-def _drops(facts: Facts, axis: BudgetAxis) -> pl.DataFrame:
+def _drops(facts: Results, axis: BudgetAxis) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     for name in facts.series:
         for run in facts.levels(name):

@@ -9,7 +9,7 @@ from analyzer.results.alarms import Alarm, alarms
 from analyzer.results.cliff import BinZone, cliff, same_ratio
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import listed, number, percent, plural
-from analyzer.results.results import ALL, Facts
+from analyzer.results.results import ALL, Results
 from analyzer.results.rows import BinStat, Drop, Run, Verdict
 from kvt_async.contract.settings import Settings
 
@@ -32,7 +32,7 @@ class Story:
     answers: tuple[Answer, ...]
 
 
-def story(facts: Facts, settings: Settings) -> Story:
+def story(facts: Results, settings: Settings) -> Story:
     """Everything the first screen says, headline series first."""
     margin = settings.analysis.margin
     series = facts.series
@@ -59,7 +59,7 @@ def story(facts: Facts, settings: Settings) -> Story:
     )
 
 
-def headline(facts: Facts, verdict: Verdict | None, margin: float) -> str:
+def headline(facts: Results, verdict: Verdict | None, margin: float) -> str:
     if not facts.series:
         return "Only full cache was run: there is no smaller budget to judge."
     if verdict is None:
@@ -80,17 +80,17 @@ def headline(facts: Facts, verdict: Verdict | None, margin: float) -> str:
     return f"{unsure}{verdict.series}: {sentence[0].lower()}{sentence[1:]}{' ' if other else ''}{other}"
 
 
-def paired(facts: Facts, series: str, bin_idx: int = ALL) -> list[tuple[float, Drop]]:
+def paired(facts: Results, series: str, bin_idx: int = ALL) -> list[tuple[float, Drop]]:
     rows = ((run.kv_budget, facts.drop(run, bin_idx)) for run in facts.levels(series))
     return [(b, d) for b, d in rows if d is not None]
 
 
-def controls(facts: Facts, bin_idx: int = ALL) -> list[Drop]:
+def controls(facts: Results, bin_idx: int = ALL) -> list[Drop]:
     ids = {r.run_id for r in facts.controls}
     return [d for d in facts.drops if d.run_id in ids and d.bin_idx == bin_idx]
 
 
-def bin_zones(facts: Facts, series: str) -> list[BinZone]:
+def bin_zones(facts: Results, series: str) -> list[BinZone]:
     """Zones of the length bins in kept tokens, short to long; empty where budgets are no ratios."""
     levels = {run.kv_budget: run for run in facts.levels(series)}
     zones = []
@@ -115,14 +115,14 @@ def _kept(stat: BinStat | None) -> float | None:
     return stat.kept_tokens_p50 if stat else None
 
 
-def constant(facts: Facts, series: str) -> str | None:
+def constant(facts: Results, series: str) -> str | None:
     """What resampling says stays the same over lengths: tokens | fraction | unclear; None where it was not asked."""
     v = facts.verdict(series)
     found = v.detail.get("cliff") if v else None
     return found["constant"] if found else None
 
 
-def _changed(facts: Facts, alpha: float) -> list[str]:
+def _changed(facts: Results, alpha: float) -> list[str]:
     full = facts.stat(facts.full)
     if not facts.series:
         return []
@@ -131,7 +131,7 @@ def _changed(facts: Facts, alpha: float) -> list[str]:
     ] + [sentences.series_compared(facts.comparisons, alpha, facts.unit)]
 
 
-def _where(facts: Facts, m: str) -> list[str]:
+def _where(facts: Results, m: str) -> list[str]:
     alike: dict[str, list[str]] = {}
     for series in facts.series[1:]:
         if (v := facts.verdict(series)) is not None:
@@ -147,7 +147,7 @@ def _where(facts: Facts, m: str) -> list[str]:
     ]
 
 
-def _lengths(facts: Facts) -> list[str]:
+def _lengths(facts: Results) -> list[str]:
     """One line a series; series that say the same share it."""
     if len(facts.bins) < 2:
         return []
@@ -160,12 +160,12 @@ def _lengths(facts: Facts) -> list[str]:
     return [f"{'every series' if every else listed(names)}{text}" for text, names in by_text.items()]
 
 
-def _smallest(facts: Facts, series: str) -> Run | None:
+def _smallest(facts: Results, series: str) -> Run | None:
     levels = facts.levels(series)
     return levels[-1] if levels else None
 
 
-def _failures(facts: Facts) -> list[str]:
+def _failures(facts: Results) -> list[str]:
     lines = []
     for series in facts.series[:1]:
         if run := _smallest(facts, series):
@@ -179,7 +179,7 @@ def _failures(facts: Facts) -> list[str]:
     return lines
 
 
-def chosen_level(facts: Facts, series: str) -> Run | None:
+def chosen_level(facts: Results, series: str) -> Run | None:
     """The level whose trade is told: the safe budget, else the largest one below full cache."""
     levels = facts.levels(series)
     v = facts.verdict(series)
@@ -188,7 +188,7 @@ def chosen_level(facts: Facts, series: str) -> Run | None:
     return levels[0] if levels else None
 
 
-def _trade(facts: Facts, settings: Settings) -> list[str]:
+def _trade(facts: Results, settings: Settings) -> list[str]:
     if not facts.series:
         return []
     series = facts.series[0]
@@ -207,13 +207,13 @@ def _trade(facts: Facts, settings: Settings) -> list[str]:
     return [*lines, costs.cache_sentence(measured) if measured else "", *memory.serving(facts, settings, run)]
 
 
-def _coarse(facts: Facts) -> str:
+def _coarse(facts: Results) -> str:
     """Said once of the latencies that the first screen gives: their figure or their difference is too coarse."""
     run = chosen_level(facts, facts.series[0]) if facts.series else None
     return costs.client_bound(facts.stat(facts.full), facts.stat(run), facts.clients)
 
 
-def _evidence(facts: Facts) -> list[str]:
+def _evidence(facts: Results) -> list[str]:
     if not facts.series:
         return []
     full = facts.evidence.get(facts.full.run_id) if facts.full else None
@@ -236,7 +236,7 @@ def _evidence(facts: Facts) -> list[str]:
     return lines
 
 
-def _sure(facts: Facts, settings: Settings) -> list[str]:
+def _sure(facts: Results, settings: Settings) -> list[str]:
     v = facts.verdict(facts.series[0]) if facts.series else None
     lines = [confidence.control(controls(facts))]
     for series in facts.series:
@@ -252,7 +252,7 @@ def _sure(facts: Facts, settings: Settings) -> list[str]:
     return lines
 
 
-def _roles(facts: Facts, first: Verdict) -> str:
+def _roles(facts: Results, first: Verdict) -> str:
     """Which verdicts keep the promised chance of error, and how."""
     holm = [s for s in facts.series if (v := facts.verdict(s)) and v.role == "holm"]
     parts = [f"The overall verdict of {first.series} is confirmatory"]

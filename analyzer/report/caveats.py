@@ -3,13 +3,13 @@
 from analyzer.read.drift import Answers
 from analyzer.results import confidence
 from analyzer.results.number_format import number, plural
-from analyzer.results.results import Facts
+from analyzer.results.results import Results
 from kvt_async.contract.settings import Settings
 
 REFERENCE = "reference"  # the model that ships with kvt
 
 
-def caveats(facts: Facts) -> list[str]:
+def caveats(facts: Results) -> list[str]:
     """What doesn't touch the verdict, but a figure beside it."""
     found = [facts.prompts.note] if facts.prompts.note else []
     if (answers := facts.overruling) is not None:
@@ -31,7 +31,7 @@ def overruled(answers: Answers) -> str:
     )
 
 
-def limits(facts: Facts, settings: Settings) -> list[str]:
+def limits(facts: Results, settings: Settings) -> list[str]:
     """What these numbers can't say."""
     lines = []
     models = {r.model_name for r in facts.runs}

@@ -4,12 +4,12 @@ from analyzer.report.report_tables import Table, level_name
 from analyzer.results import costs, memory, sentences
 from analyzer.results.cache_state import cache_state
 from analyzer.results.number_format import NOTHING, amount, count, gib, interval, number, percent, seconds
-from analyzer.results.results import Facts
+from analyzer.results.results import Results
 from analyzer.results.rows import BinStat
 from kvt_async.contract.settings import Settings
 
 
-def tokens(facts: Facts) -> Table:
+def tokens(facts: Results) -> Table:
     """Prompt, completion and template tokens by length bin, at full cache (else at the first level)."""
     run = facts.full or (facts.runs[0] if facts.runs else None)
     rows = []
@@ -37,7 +37,7 @@ def tokens(facts: Facts) -> Table:
     return Table(head, tuple(rows), note=note)
 
 
-def pareto(facts: Facts, settings: Settings) -> Table:
+def pareto(facts: Results, settings: Settings) -> Table:
     """Quality, memory and latency of every level side by side; marked where no other level is better in both."""
     load = memory.load_of(facts, settings)
     full = facts.stat(facts.full)
@@ -76,7 +76,7 @@ def _undominated(one: BinStat, others: list[BinStat]) -> bool:
     )
 
 
-def latencies(facts: Facts) -> Table:
+def latencies(facts: Results) -> Table:
     rows = []
     for run in facts.runs:
         s = facts.stat(run)
@@ -97,7 +97,7 @@ def latencies(facts: Facts) -> Table:
     return Table(head, tuple(rows), note=note)
 
 
-def volumes(facts: Facts, settings: Settings) -> Table:
+def volumes(facts: Results, settings: Settings) -> Table:
     """Effective throughput and cost of each invocation that got responses."""
     prices = settings.analysis.prices
     rows = []

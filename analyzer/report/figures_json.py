@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from analyzer.report.answers import story
-from analyzer.results.results import ALL, Facts
+from analyzer.results.results import ALL, Results
 from analyzer.results.rows import Run
 from kvt_async.contract.settings import Settings
 
@@ -22,7 +22,7 @@ _DROP = (
 )  # fmt: skip
 
 
-def results(facts: Facts, settings: Settings) -> dict[str, Any]:
+def results(facts: Results, settings: Settings) -> dict[str, Any]:
     """Headline, alarms, the verdict of every series (and of its length bins), and every level's figures.
 
     Over all lengths unless named otherwise; None where a figure is not known. Budgets are in `unit`.
@@ -53,7 +53,7 @@ def results(facts: Facts, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _level(facts: Facts, run: Run) -> dict[str, Any]:
+def _level(facts: Results, run: Run) -> dict[str, Any]:
     evidence = facts.evidence.get(run.run_id)
     return {
         "run_id": run.run_id,

@@ -15,7 +15,7 @@ from analyzer.report.definitions import FAILURES, definitions
 from analyzer.report.vega import vega
 from analyzer.results import confidence
 from analyzer.results.number_format import budget, listed, number, plural
-from analyzer.results.results import ALL, Facts, read_facts, refuse_older
+from analyzer.results.results import ALL, Results, read_results, refuse_older
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
 from kvt_async.contract.files import write_whole
 from kvt_async.contract.load import known_secrets
@@ -40,14 +40,14 @@ def build_report(
     *,
     partial: bool = False,
     now: datetime | None = None,
-    facts: Facts | None = None,
+    facts: Results | None = None,
 ) -> ReportPaths:
     """Write both reports beside the database, drawing pictures that are missing. `facts`: where they were read already.
 
     Raises MissingPrerequisiteError when nothing was analysed or the analysis is older than the results (where no report
     stands yet, report.md then says so), ContradictedError when a server applied another budget than asked.
     """
-    facts = facts or read_facts(conn, settings.experiment.exp_group_id, volumes=True)
+    facts = facts or read_results(conn, settings.experiment.exp_group_id, volumes=True)
     try:
         guard(facts, partial=partial)
     except MissingPrerequisiteError as refusal:
@@ -66,7 +66,7 @@ def build_report(
     return out
 
 
-def _say_why_no_verdict(facts: Facts, paths: RunPaths, refusal: MissingPrerequisiteError) -> None:
+def _say_why_no_verdict(facts: Results, paths: RunPaths, refusal: MissingPrerequisiteError) -> None:
     """A report.md that claims nothing, for whoever looks into the folder of a run that stopped. A report that stands is
     never replaced by it."""
     if paths.report_md.exists() or paths.report_html.exists():
@@ -80,13 +80,13 @@ def _say_why_no_verdict(facts: Facts, paths: RunPaths, refusal: MissingPrerequis
         write_whole(paths.report_md, page)
 
 
-def markdown(facts: Facts, settings: Settings, now: datetime) -> str:
+def markdown(facts: Results, settings: Settings, now: datetime) -> str:
     """report.md: pictures are referenced from plots/ beside it."""
     text: str = environment("md").get_template("report.md.jinja").render(_page(facts, settings, now))
     return text
 
 
-def html(facts: Facts, settings: Settings, now: datetime) -> str:
+def html(facts: Results, settings: Settings, now: datetime) -> str:
     """report.html: one file that holds its charts, their data and what draws them."""
     page = _page(facts, settings, now) | {"specs": "{}", "script": ""}
     if settings.analysis.charts:
@@ -97,7 +97,7 @@ def html(facts: Facts, settings: Settings, now: datetime) -> str:
     return text
 
 
-def guard(facts: Facts, *, partial: bool) -> None:
+def guard(facts: Results, *, partial: bool) -> None:
     """Refuse what would be wrong or stale."""
     if not facts.stats or (facts.series and not facts.verdicts):
         raise MissingPrerequisiteError(
@@ -126,7 +126,7 @@ def guard(facts: Facts, *, partial: bool) -> None:
         _fresh(facts)
 
 
-def same_question(facts: Facts, settings: Settings) -> None:
+def same_question(facts: Results, settings: Settings) -> None:
     """The margin and alpha of the sentences must be those that the stored verdicts were made with."""
     for name, asked in (("margin", settings.analysis.margin), ("alpha", settings.analysis.alpha)):
         stored = {v.asked[name] for v in facts.verdicts if name in v.asked}
@@ -139,7 +139,7 @@ def same_question(facts: Facts, settings: Settings) -> None:
             )
 
 
-def _fresh(facts: Facts) -> None:
+def _fresh(facts: Results) -> None:
     """Every finished request must be in the analysis."""
     for run in facts.runs:
         done = facts.progress[run.run_id]
@@ -154,12 +154,12 @@ def _fresh(facts: Facts) -> None:
 
 
 def verdict_lines(
-    conn: sqlite3.Connection, settings: Settings, *, width: int = 100, facts: Facts | None = None
+    conn: sqlite3.Connection, settings: Settings, *, width: int = 100, facts: Results | None = None
 ) -> list[str]:
     """The verdict for a terminal: at most 12 lines of at most `width` columns."""
     import textwrap
 
-    facts = facts or read_facts(conn, settings.experiment.exp_group_id)
+    facts = facts or read_results(conn, settings.experiment.exp_group_id)
     told = story(facts, settings)
     paragraphs = [*(alarm.line for alarm in told.alarms), told.headline]
     paragraphs += [line for a in told.answers for line in a.lines if line.startswith(OTHER_SERIES)]
@@ -170,7 +170,7 @@ def verdict_lines(
     return lines if len(lines) <= 12 else [*lines[:11], "  … the rest is in the report."]
 
 
-def _pictures(conn: sqlite3.Connection, settings: Settings, plots: Path, facts: Facts) -> None:
+def _pictures(conn: sqlite3.Connection, settings: Settings, plots: Path, facts: Results) -> None:
     from analyzer.charts.draw import CHARTS, draw_all
     from analyzer.charts.style import FILES
 
@@ -178,7 +178,7 @@ def _pictures(conn: sqlite3.Connection, settings: Settings, plots: Path, facts: 
         draw_all(conn, settings, plots, facts)
 
 
-def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:
+def _page(facts: Results, settings: Settings, now: datetime) -> dict[str, Any]:
     """Everything the templates print."""
     run = facts.full or (facts.runs[0] if facts.runs else None)
     failed = sum(p.failures for p in facts.progress.values())
@@ -223,14 +223,14 @@ def _page(facts: Facts, settings: Settings, now: datetime) -> dict[str, Any]:
     }
 
 
-def _captions(facts: Facts) -> list[dict[str, str]]:
+def _captions(facts: Results) -> list[dict[str, str]]:
     from analyzer.charts.draw import CHARTS
     from analyzer.charts.frames import note
 
     return [{"name": k.name, "title": k.message(facts), "says": k.says(facts), "note": note(facts)} for k in CHARTS]
 
 
-def _level(facts: Facts, settings: Settings) -> float:
+def _level(facts: Results, settings: Settings) -> float:
     """One-sided level of the confirmatory verdict."""
     first = next((v for v in facts.verdicts if v.role == "confirmatory"), None)
     return confidence.chance(first, settings.analysis.alpha) if first else settings.analysis.alpha / 2
@@ -282,7 +282,7 @@ def _code(text: str) -> Any:
     return Markup("").join(parts)
 
 
-def _specs(facts: Facts) -> str:
+def _specs(facts: Results) -> str:
     """Every chart twice, for desktops and phones, as JSON that is safe inside a script element."""
     from analyzer.charts.draw import CHARTS, draw
     from analyzer.charts.frames import chart_data

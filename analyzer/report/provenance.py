@@ -6,10 +6,10 @@ from typing import Any
 
 from analyzer.report.report_tables import Table
 from analyzer.results.number_format import NOTHING, count
-from analyzer.results.results import Facts
+from analyzer.results.results import Results
 
 
-def contract(facts: Facts) -> Table:
+def contract(facts: Results) -> Table:
     rows = [
         ("experiment group", facts.group),
         ("generation", f"{facts.generation} of {facts.n_generations}"),
@@ -30,7 +30,7 @@ def flat(value: Any, at: str = "") -> list[tuple[str, str]]:
     return [(at, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
 
 
-def sessions(facts: Facts) -> Table:
+def sessions(facts: Results) -> Table:
     rows = []
     for s in facts.sessions:
         commit = s.git_commit[:12] if s.git_commit else NOTHING
@@ -47,7 +47,7 @@ def sessions(facts: Facts) -> Table:
     return Table(head, tuple(rows), text_columns=10)
 
 
-def servers(facts: Facts) -> Table:
+def servers(facts: Results) -> Table:
     rows = [
         (s["endpoint"], s["phase"], "; ".join(f"{k}: {v}" for k, v in flat(json.loads(s["identity_json"])) if _who(k)))
         for s in facts.snapshots
@@ -61,7 +61,7 @@ def _who(key: str) -> bool:
     return not key.startswith("metrics.") or "config" in key or "_info" in key
 
 
-def commands(facts: Facts) -> list[str]:
+def commands(facts: Results) -> list[str]:
     """What reproduces this: the commands as typed, without repeats, then the analysis."""
     typed = list(dict.fromkeys(s.command for s in facts.sessions))
     words = [w for command in typed for w in command.split()]

@@ -6,7 +6,7 @@ from analyzer.report.answers import controls
 from analyzer.results import sentences
 from analyzer.results.confidence import ROLES, ceiling_or_floor, nothing_safe
 from analyzer.results.number_format import NOTHING, budget, count, interval, number, percent, seconds, signed
-from analyzer.results.results import ALL, Facts
+from analyzer.results.results import ALL, Results
 from analyzer.results.rows import Bin, BinStat, Evidence, Run
 from kvt_async.contract.errors import FailureLabel
 
@@ -24,7 +24,7 @@ class Table:
     folded: str = ""
 
 
-def verdicts(facts: Facts) -> Table:
+def verdicts(facts: Results) -> Table:
     rows = []
     for series in facts.series:
         v = facts.verdict(series)
@@ -66,7 +66,7 @@ def verdicts(facts: Facts) -> Table:
     return Table(head, tuple(rows), text_columns=2, note=note if rows else "")
 
 
-def safe_by_length(facts: Facts) -> Table:
+def safe_by_length(facts: Results) -> Table:
     """Series x length bins: safe budget, and from where it is broken."""
     rows = []
     for series in facts.series:
@@ -88,7 +88,7 @@ def safe_by_length(facts: Facts) -> Table:
     return Table(("Prompt tokens", *(b.label for b in facts.bins)), tuple(rows), note=note)
 
 
-def levels(facts: Facts) -> Table:
+def levels(facts: Results) -> Table:
     """Every level over all lengths: accuracy, paired loss, what was kept, was it applied."""
     rows = []
     full = facts.stat(facts.full)
@@ -133,11 +133,11 @@ def applied(run: Run, stat: BinStat, evidence: Evidence | None) -> str:
     return text if run.kv_unit == "fraction" or share is None else f"{text} ({percent(share)} kept)"
 
 
-def _evidence(facts: Facts, run: Run, status: str | None) -> str:
+def _evidence(facts: Results, run: Run, status: str | None) -> str:
     return {None: NOTHING, "unverified": "UNVERIFIED", "contradicted": "CONTRADICTED"}.get(status, status or "")
 
 
-def comparisons(facts: Facts, alpha: float) -> Table:
+def comparisons(facts: Results, alpha: float) -> Table:
     """Pairs of series x budgets: difference of accuracy; a star where it is certain after Holm."""
     budgets = sorted({c.kv_budget for c in facts.comparisons if c.bin_idx == ALL}, reverse=True)
     cells: dict[tuple[str, str], dict[float, str]] = {}
@@ -151,7 +151,7 @@ def comparisons(facts: Facts, alpha: float) -> Table:
     return Table(("Series", *(budget(b, facts.unit) for b in budgets)), tuple(rows), note=note)
 
 
-def error_budget(facts: Facts) -> Table:
+def error_budget(facts: Results) -> Table:
     """Where answers went wrong in form: a rate per label of a level's finished requests; clean levels are counted."""
     rows, clean = [], 0
     total = dict.fromkeys(FailureLabel, 0)
@@ -180,7 +180,7 @@ def error_budget(facts: Facts) -> Table:
     return Table(("Level", "Finished", "Failed", *(names[k] for k in FailureLabel)), tuple(rows), note=note)
 
 
-def flags(facts: Facts) -> Table:
+def flags(facts: Results) -> Table:
     """Flags that are no failures."""
     names = sorted({f for s in facts.stats.values() for f in s.flags})
     rows = []
@@ -192,7 +192,7 @@ def flags(facts: Facts) -> Table:
     return Table(("Level", *(f.replace("_", " ") for f in names)), tuple(rows))
 
 
-def control(facts: Facts) -> Table:
+def control(facts: Results) -> Table:
     rows = []
     for b in [*facts.bins, WHOLE]:
         for d in controls(facts, b.bin_idx):
@@ -213,7 +213,7 @@ def control(facts: Facts) -> Table:
     return Table(head, tuple(rows))
 
 
-def run_bins(facts: Facts) -> Table:
+def run_bins(facts: Results) -> Table:
     rows = []
     for run in facts.runs:
         for b in [*facts.bins, WHOLE]:
@@ -236,7 +236,7 @@ def run_bins(facts: Facts) -> Table:
     return Table(head, tuple(rows), text_columns=3, folded=f"All {len(rows)} rows, run by run and bin by bin")
 
 
-def step_rule(facts: Facts) -> Table:
+def step_rule(facts: Results) -> Table:
     """The blueprint's rule, beside the headline."""
     rows = []
     for series in facts.series:
@@ -257,7 +257,7 @@ def step_rule(facts: Facts) -> Table:
     return Table(("Series", "Step", "Accuracy", "Drop", "Largest in bin"), tuple(rows))
 
 
-def _bins(facts: Facts, run: Run) -> list[BinStat]:
+def _bins(facts: Results, run: Run) -> list[BinStat]:
     return [s for b in facts.bins if (s := facts.stat(run, b.bin_idx)) is not None]
 
 

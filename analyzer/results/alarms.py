@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from analyzer.results import sentences
 from analyzer.results.number_format import percent, plural
-from analyzer.results.results import Facts
+from analyzer.results.results import Results
 
 READ_SHORT, DIFFERENT = "READ SHORT", "the server became another one"
 
@@ -27,7 +27,7 @@ class Alarm:
         return f"{self.name}: {self.short}"
 
 
-def alarms(facts: Facts) -> list[Alarm]:
+def alarms(facts: Results) -> list[Alarm]:
     """In the order of their weight; none where nothing speaks against the verdict."""
     return [
         alarm
@@ -39,7 +39,7 @@ def alarms(facts: Facts) -> list[Alarm]:
     ]  # fmt: skip
 
 
-def _partial(facts: Facts) -> Alarm | None:
+def _partial(facts: Results) -> Alarm | None:
     if not facts.partial:
         return None
     name, _, says = sentences.partial(facts.pending, facts.requests).partition(": ")
@@ -48,7 +48,7 @@ def _partial(facts: Facts) -> Alarm | None:
     return Alarm(name, says, f"{facts.pending:,} of {facts.requests:,} requests pending")
 
 
-def _read_short(facts: Facts) -> Alarm | None:
+def _read_short(facts: Results) -> Alarm | None:
     counts = facts.prompts
     if not counts.are_short:
         return None
@@ -56,7 +56,7 @@ def _read_short(facts: Facts) -> Alarm | None:
     return Alarm(READ_SHORT, f"{counts.sentence}. Nothing is claimed of any of them.", short)
 
 
-def _unverified(facts: Facts) -> Alarm | None:
+def _unverified(facts: Results) -> Alarm | None:
     """Series whose budget is a label; what prompts read short or a second server take back is said by another alarm."""
     labels = [
         series
@@ -70,7 +70,7 @@ def _unverified(facts: Facts) -> Alarm | None:
     return Alarm(f"UNVERIFIED{which}", f"{sentences.UNVERIFIED}.", sentences.UNVERIFIED.replace(";", ","))
 
 
-def _dead_knob(facts: Facts) -> Alarm | None:
+def _dead_knob(facts: Results) -> Alarm | None:
     if facts.overruling is not None or not any(c["verdict"] == "dead" for c in facts.canaries):
         return None
     return Alarm(
@@ -81,7 +81,7 @@ def _dead_knob(facts: Facts) -> Alarm | None:
     )
 
 
-def _drift(facts: Facts) -> Alarm | None:
+def _drift(facts: Results) -> Alarm | None:
     if not facts.drifts:
         return None
     seen = plural(len({one.session_id for one in facts.drifts}), "session")
@@ -93,7 +93,7 @@ def _drift(facts: Facts) -> Alarm | None:
     )
 
 
-def _differences(facts: Facts) -> Alarm | None:
+def _differences(facts: Results) -> Alarm | None:
     if not facts.differences:
         return None
     return Alarm(
@@ -104,7 +104,7 @@ def _differences(facts: Facts) -> Alarm | None:
     )
 
 
-def _failed_at_full(facts: Facts) -> Alarm | None:
+def _failed_at_full(facts: Results) -> Alarm | None:
     full, margin = (
         facts.stat(facts.full),
         next((v.asked["margin"] for v in facts.verdicts if "margin" in v.asked), None),
@@ -120,7 +120,7 @@ def _failed_at_full(facts: Facts) -> Alarm | None:
     )
 
 
-def _contradicted(facts: Facts) -> Alarm | None:
+def _contradicted(facts: Results) -> Alarm | None:
     wrong = [s for s in facts.series if any(e.status == "contradicted" for e in facts.statuses(s))]
     if not wrong:
         return None

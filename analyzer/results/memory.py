@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import budget, count, gib, plural
-from analyzer.results.results import Facts
+from analyzer.results.results import Results
 from analyzer.results.rows import Run
 from kvt_async.contract.formulas.kv_bytes import gib_saved
 from kvt_async.contract.formulas.model_config import token_bytes_of
@@ -38,7 +38,7 @@ class Load:
         return f"{count(self.serving.context_tokens)} tokens × {count(self.serving.batch)}"
 
 
-def load_of(facts: Facts, settings: Settings) -> Load | None:
+def load_of(facts: Results, settings: Settings) -> Load | None:
     """The load to reckon; None without `analysis.serving` or where nobody says what a token takes, or it is unknown.
 
     Raises ConfigError where model.config can't be read or doesn't say it.
@@ -58,7 +58,7 @@ def load_of(facts: Facts, settings: Settings) -> Load | None:
     return Load(serving, full.kv_bytes_p50 / full.prompt_tokens_p50, "as the server reports for full cache")
 
 
-def kept_share(facts: Facts, run: Run, load: Load) -> float | None:
+def kept_share(facts: Results, run: Run, load: Load) -> float | None:
     """Share of full cache's bytes that a level keeps at the load's prompt length; as asked where nothing was shown."""
     if run.is_full:
         return 1.0
@@ -71,14 +71,14 @@ def kept_share(facts: Facts, run: Run, load: Load) -> float | None:
     return run.kv_budget if shown is None else shown
 
 
-def saved_gib(facts: Facts, run: Run, load: Load | None) -> float | None:
+def saved_gib(facts: Results, run: Run, load: Load | None) -> float | None:
     share = None if load is None else kept_share(facts, run, load)
     if load is None or share is None:
         return None
     return gib_saved(load.token_bytes, load.serving.context_tokens, load.serving.batch, share)
 
 
-def serving(facts: Facts, settings: Settings, run: Run) -> list[str]:
+def serving(facts: Results, settings: Settings, run: Run) -> list[str]:
     """What the level saves at the user's load, whether that is real, and how far the tested lengths carry."""
     load = load_of(facts, settings)
     if load is None:
@@ -107,7 +107,7 @@ def serving(facts: Facts, settings: Settings, run: Run) -> list[str]:
     ]
 
 
-def _real(facts: Facts, run: Run) -> str:
+def _real(facts: Results, run: Run) -> str:
     if run.kv_policy == "truncate_prompt":
         return "Is it real? Yes: the prompt itself was shorter, so its cache is."
     evidence = facts.evidence.get(run.run_id)
@@ -118,7 +118,7 @@ def _real(facts: Facts, run: Run) -> str:
     return f"Is it real? The server says ({evidence.source}) that {what}; free memory itself was not measured."
 
 
-def _beyond(facts: Facts, load: Load) -> str:
+def _beyond(facts: Results, load: Load) -> str:
     longest = max((b.hi_tokens for b in facts.bins), default=0)
     if load.serving.context_tokens <= longest:
         return ""

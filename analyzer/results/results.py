@@ -31,7 +31,7 @@ ALL = -1
 
 
 @dataclass(frozen=True)
-class Facts:
+class Results:
     """Persisted results of one generation of an experiment group, in stable order."""
 
     group: str
@@ -124,7 +124,7 @@ class Facts:
         return [self.evidence[i] for i in ids if i in self.evidence]
 
 
-def read_facts(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -> Facts:
+def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -> Results:
     """Read the newest generation of `group`. Raises MissingPrerequisiteError where there is none.
 
     `volumes` (throughput and cost) reads every response: only the report needs it.
@@ -144,7 +144,7 @@ def read_facts(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
     my_sessions = f"WHERE session_id IN (SELECT session_id FROM sessions {mine})"
     runs = _rows(conn, Run, f"FROM runs {mine} ORDER BY level_idx, repeat_idx, series, kv_budget DESC, run_id", here)
     dataset_ids = sorted({r.dataset_id for r in runs})
-    return Facts(
+    return Results(
         group=group,
         generation=generation,
         n_generations=len(generations),
@@ -216,7 +216,7 @@ def read_facts(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
     )
 
 
-def refuse_older(facts: Facts) -> None:
+def refuse_older(facts: Results) -> None:
     """Raise MissingPrerequisiteError where another version of the analyzer made the analysis: sentences and alarms of
     this one would stand on figures and rules of that one.
     """

@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from analyzer.report.answers import story
-from analyzer.results.results import read_facts
+from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
@@ -106,10 +106,10 @@ def test_requests_that_fail_at_full_cache_are_an_alarm_and_keep_a_budget_from_be
     assert drop["drop_ci_high"] < 0.05
     assert drop["p_safe"] > 0.025
     assert overall(conn)["safe_budget"] == 1.0
-    alarms = story(read_facts(conn, "synthetic"), config).alarms
+    alarms = story(read_results(conn, "synthetic"), config).alarms
     assert [one for one in alarms if one.name == "FAILED AT FULL CACHE" and " of 500 requests" in one.says]
     calm, config = analysed(experiment, failures=0.0, **asked)
-    assert not story(read_facts(calm, "synthetic"), config).alarms
+    assert not story(read_results(calm, "synthetic"), config).alarms
 
 
 def test_an_accuracy_of_questions_that_share_contexts_is_bounded_as_its_losses_are(experiment):
@@ -175,7 +175,7 @@ def test_budgets_that_the_server_rounds_to_one_are_said_to_be_one(experiment):
     )
     notes = json.loads(overall(conn)["zone_json"])["notes"]
     assert any("0.051 and 0.05 were applied as the same budget" in note for note in notes)
-    told = story(read_facts(conn, "synthetic"), settings)
+    told = story(read_results(conn, "synthetic"), settings)
     (limits,) = [answer.lines for answer in told.answers if answer.question == "What limits it?"]
     assert "0.051 and 0.05 were applied as the same budget (1 tokens kept)." in limits
 

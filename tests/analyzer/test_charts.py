@@ -18,7 +18,7 @@ from analyzer.charts.axis import LABEL_PX, budget_axis
 from analyzer.charts.draw import CHARTS, draw, draw_all
 from analyzer.charts.frames import chart_data
 from analyzer.charts.style import DASHES, NARROW, PALETTE, SHAPES, save
-from analyzer.results.results import Facts, read_facts
+from analyzer.results.results import Results, read_results
 from kvt_async.contract.load import load_settings
 from tests.analyzer.report_cases import DEGENERATE, GROUP, SMALL, Rows
 from tests.analyzer.report_rows import write
@@ -40,13 +40,13 @@ def plots(demo: sqlite3.Connection, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
-def facts_of(tmp_path: Path, **changes: Any) -> Facts:
+def facts_of(tmp_path: Path, **changes: Any) -> Results:
     tmp_path.mkdir(exist_ok=True)
     with closing(write(tmp_path / "facts.sqlite", Rows(**{**SMALL, **changes}))) as conn:
-        return read_facts(conn, GROUP)
+        return read_results(conn, GROUP)
 
 
-def drawn(facts: Facts, name: str) -> dict[str, Any]:
+def drawn(facts: Results, name: str) -> dict[str, Any]:
     return draw(KINDS[name], facts, chart_data(facts))
 
 
@@ -71,14 +71,14 @@ def test_every_chart_is_three_files(plots: Path) -> None:
 
 
 def test_every_chart_is_valid_vega_lite(demo: sqlite3.Connection) -> None:
-    facts = read_facts(demo, GROUP)
+    facts = read_results(demo, GROUP)
     data, schema = chart_data(facts), alt.load_schema()
     for kind in CHARTS:
         validate_jsonschema(draw(kind, facts, data), schema)
 
 
 def test_the_same_rows_give_the_same_bytes_in_any_order(demo: sqlite3.Connection, plots: Path, tmp_path: Path) -> None:
-    facts = read_facts(demo, GROUP)
+    facts = read_results(demo, GROUP)
     for name in ("latency_p50_by_bin", "heatmap_budget_length", "acc_by_budget"):
         for file in save(drawn(facts, name), tmp_path, name):
             assert file.read_bytes() == (plots / file.name).read_bytes(), file.name
@@ -100,7 +100,7 @@ def test_only_pictures_of_changed_or_missing_charts_are_drawn_anew(
 )
 def test_every_chart_can_be_drawn_from_little(case: str, tmp_path: Path) -> None:
     with closing(write(tmp_path / "facts.sqlite", Rows(**DEGENERATE[case]))) as conn:
-        facts = read_facts(conn, GROUP)
+        facts = read_results(conn, GROUP)
     data = chart_data(facts)
     for kind in CHARTS:
         spec = draw(kind, facts, data)
@@ -121,7 +121,7 @@ def test_memory_charts_say_when_no_evidence_was_given(tmp_path: Path) -> None:
 
 
 def test_every_accuracy_point_carries_its_interval(demo: sqlite3.Connection) -> None:
-    facts = read_facts(demo, GROUP)
+    facts = read_results(demo, GROUP)
     for name in (
         "acc_by_budget",
         "acc_by_budget_bins",
@@ -234,7 +234,7 @@ def test_series_differ_by_colour_shape_and_dash() -> None:
 
 
 def test_narrow_charts_have_one_column_and_leave_the_message_to_the_page(demo: sqlite3.Connection) -> None:
-    facts = read_facts(demo, GROUP)
+    facts = read_results(demo, GROUP)
     spec = draw(KINDS["acc_by_bin"], facts, chart_data(facts), NARROW, title=False)
     assert "title" not in spec
     assert spec["columns"] == 1

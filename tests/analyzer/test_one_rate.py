@@ -5,7 +5,7 @@ import re
 from analyzer.report.page import markdown
 from analyzer.report.report_tables import error_budget, levels, run_bins
 from analyzer.results.cache_state import cache_state
-from analyzer.results.results import read_facts
+from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from analyzer.verbs.check import check
@@ -24,7 +24,7 @@ def test_a_failure_in_a_small_bin_counts_once_in_every_table_and_in_check(experi
     )  # fmt: skip
     score(conn, "synthetic")
     analyze(conn, settings)
-    facts = read_facts(conn, "synthetic")
+    facts = read_results(conn, "synthetic")
     run = next(run for run in facts.runs if run.kv_budget == 0.5)
     stat = facts.stat(run)
     assert stat is not None

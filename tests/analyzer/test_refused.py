@@ -7,7 +7,7 @@ import pytest
 
 from analyzer.read import runs
 from analyzer.report.answers import story
-from analyzer.results.results import read_facts
+from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from analyzer.verbs.export import export
@@ -37,7 +37,7 @@ def test_no_loss_is_proven_from_a_key_that_expired(experiment, refusal):
     assert "40 of 50, 40 of them refused for the key or the quota" in str(caught.value)
     assert "--retry-failed" in str(caught.value)
     analyze(conn, settings, partial=True)
-    facts = read_facts(conn, "synthetic")
+    facts = read_results(conn, "synthetic")
     verdict, drop = facts.verdict("snapkv/aware"), facts.drops[0]
     assert verdict is not None
     assert (verdict.collapse_budget, verdict.zone_low) == (None, None)

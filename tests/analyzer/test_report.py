@@ -14,7 +14,7 @@ import pytest
 
 from analyzer.report.answers import story
 from analyzer.report.page import ReportPaths, build_report, guard, markdown, verdict_lines
-from analyzer.results.results import Facts, read_facts
+from analyzer.results.results import Results, read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
@@ -41,12 +41,12 @@ def report() -> ReportPaths:
     return demo_report()[1]
 
 
-def facts_of(tmp_path: Path, **changes: Any) -> Facts:
+def facts_of(tmp_path: Path, **changes: Any) -> Results:
     with closing(write(tmp_path / "facts.sqlite", Rows(**{**SMALL, **changes}))) as conn:
-        return read_facts(conn, GROUP, volumes=True)
+        return read_results(conn, GROUP, volumes=True)
 
 
-def said(facts: Facts) -> str:
+def said(facts: Results) -> str:
     told = story(facts, SETTINGS)
     return "\n".join(
         [
@@ -152,7 +152,7 @@ def test_the_analyzers_own_rows_give_a_whole_report(tmp_path: Path) -> None:
     with closing(connect_for_reading(db, write_derived=True)) as conn:
         score(conn, "synthetic")
         analyze(conn, settings)
-        facts = read_facts(conn, "synthetic", volumes=True)
+        facts = read_results(conn, "synthetic", volumes=True)
     guard(facts, partial=False)
     text = markdown(facts, settings, NOON)
     assert text.count("\n## ") == 12
@@ -174,7 +174,7 @@ def test_a_run_without_a_verdict_leaves_a_page_that_claims_nothing_and_replaces_
 ) -> None:
     paths = run_paths(str(tmp_path), GROUP)
     paths.run_dir.mkdir()
-    unanalysed = replace(read_facts(demo, GROUP), stats={}, verdicts=[])
+    unanalysed = replace(read_results(demo, GROUP), stats={}, verdicts=[])
     with pytest.raises(MissingPrerequisiteError):
         build_report(demo, SETTINGS, paths, facts=unanalysed)
     page = paths.report_md.read_text()
@@ -224,4 +224,4 @@ def test_sentences_never_quote_another_margin_or_alpha_than_the_verdicts_were_ma
 
 def test_an_unknown_group_is_refused(demo: sqlite3.Connection) -> None:
     with pytest.raises(MissingPrerequisiteError, match="kvt sweep"):
-        read_facts(demo, "nothing")
+        read_results(demo, "nothing")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analyzer.report.page import html
-from analyzer.results.results import read_facts
+from analyzer.results.results import read_results
 from tests.analyzer.browser import Browser
 from tests.analyzer.report_cases import DEGENERATE, GROUP, Rows
 from tests.analyzer.report_page import NOON, SETTINGS, demo_report
@@ -60,7 +60,7 @@ def case_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """The page of one degenerate case, its pictures left out."""
     folder = tmp_path_factory.mktemp("case")
     with closing(write(folder / "facts.sqlite", Rows(**DEGENERATE[request.param]))) as conn:
-        text = html(read_facts(conn, GROUP, volumes=True), SETTINGS, NOON)
+        text = html(read_results(conn, GROUP, volumes=True), SETTINGS, NOON)
     file = folder / "report.html"
     file.write_text(text, encoding="utf-8")
     return file

@@ -10,18 +10,18 @@ import pytest
 from analyzer.charts.draw import CHARTS
 from analyzer.report.answers import story
 from analyzer.report.page import guard, markdown
-from analyzer.results.results import Facts, read_facts
+from analyzer.results.results import Results, read_results
 from tests.analyzer.report_cases import DEGENERATE, GROUP, SMALL, SNAPKV, Rows, Series
 from tests.analyzer.report_page import NOON, SETTINGS, SLIPS
 from tests.analyzer.report_rows import write
 
 
-def facts_of(tmp_path: Path, name: str = "facts", **changes: Any) -> Facts:
+def facts_of(tmp_path: Path, name: str = "facts", **changes: Any) -> Results:
     with closing(write(tmp_path / f"{name}.sqlite", Rows(**{**SMALL, **changes}))) as conn:
-        return read_facts(conn, GROUP)
+        return read_results(conn, GROUP)
 
 
-def said(facts: Facts) -> str:
+def said(facts: Results) -> str:
     told = story(facts, SETTINGS)
     return "\n".join(
         [
@@ -36,7 +36,7 @@ def said(facts: Facts) -> str:
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_a_degenerate_case_still_gives_a_whole_report(case: str, tmp_path: Path) -> None:
     with closing(write(tmp_path / "facts.sqlite", Rows(**DEGENERATE[case]))) as conn:
-        facts = read_facts(conn, GROUP)
+        facts = read_results(conn, GROUP)
     guard(facts, partial=case == "partial")
     text = markdown(facts, SETTINGS, NOON)
     assert text.count("\n## ") == 12

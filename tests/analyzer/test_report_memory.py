@@ -10,7 +10,7 @@ import pytest
 
 from analyzer.report.cost_tables import pareto
 from analyzer.results import memory
-from analyzer.results.results import Facts, read_facts
+from analyzer.results.results import Results, read_results
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
@@ -21,9 +21,9 @@ LLAMA = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_head
          "torch_dtype": "bfloat16"}  # fmt: skip
 
 
-def facts_of(tmp_path: Path, **changes: Any) -> Facts:
+def facts_of(tmp_path: Path, **changes: Any) -> Results:
     with closing(write(tmp_path / "facts.sqlite", Rows(**{**SMALL, "n": 80, **changes}))) as conn:
-        return read_facts(conn, GROUP)
+        return read_results(conn, GROUP)
 
 
 def asked(tmp_path: Path, config: Any = LLAMA, **serving: Any) -> Settings:
@@ -34,7 +34,7 @@ def asked(tmp_path: Path, config: Any = LLAMA, **serving: Any) -> Settings:
     return load_settings(None, overrides, environ={})
 
 
-def said(facts: Facts, settings: Settings, level: int = 0) -> str:
+def said(facts: Results, settings: Settings, level: int = 0) -> str:
     return " ".join(memory.serving(facts, settings, facts.levels(facts.series[0])[level]))
 
 

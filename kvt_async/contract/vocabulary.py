@@ -1,0 +1,101 @@
+"""The closed vocabularies of the database and the config: every word that one module writes and another compares.
+
+Each member is the stored text, byte for byte; text read back from a database compares equal to it. Why an attempt
+failed and how it ended stand in errors.py.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+FULL: Final = "full"  # series and policy of full cache, the baseline of every series
+TRUNCATE_PROMPT: Final = "truncate_prompt"  # the control policy whose prompt is cut before it is sent
+
+
+class Via(StrEnum):
+    """How a budget reaches the server: `kv.apply.via`, `runs.kv_apply`."""
+
+    BODY = "body"  # fields of each request's body
+    ENDPOINT = "endpoint"  # a server of its own for each level, already running
+    LAUNCH = "launch"  # a server of its own for each level, started by kvt
+    NONE = "none"  # a label alone: nothing is sent
+
+
+class Unit(StrEnum):
+    """What a budget counts: `kv.unit`, `runs.kv_unit`."""
+
+    FRACTION = "fraction"  # of the compressible prompt kept
+    TOKENS = "tokens"  # kept
+    BITS = "bits"  # per element
+
+
+class Mode(StrEnum):
+    """What the policy sees before it evicts: `kv.mode`, `runs.kv_mode`."""
+
+    AWARE = "question_aware"  # the whole prompt, question included
+    AGNOSTIC = "question_agnostic"  # the context alone
+
+
+class CanaryVerdict(StrEnum):
+    """Does a destructive budget change the answers? `probes.verdict` on a canary's last row."""
+
+    ALIVE = "alive"  # it does
+    DEAD = "dead"  # it changes nothing
+    INCONCLUSIVE = "inconclusive"  # full cache did not repeat itself, so it can't be told
+
+
+class ClientVerdict(StrEnum):
+    """Whose slowness was measured: `client_health.verdict`, `bench_points.client`."""
+
+    CLEAN = "client-clean"  # the server's
+    BOUND = "CLIENT-BOUND"  # the client's own
+    UNKNOWN = "unknown"  # nothing was measured
+
+
+class EvidenceStatus(StrEnum):
+    """Was the budget applied? `run_evidence.status`, `transition_summary.evidence`."""
+
+    VERIFIED = "verified"
+    UNVERIFIED = "unverified"
+    CONTRADICTED = "contradicted"
+    FULL = "full"  # full cache: nothing to prove
+
+
+class SeriesVerdict(StrEnum):
+    """The verdict on one series in one bin: `transition_summary.verdict`."""
+
+    TRANSITION = "transition"
+    NO_TRANSITION = "no_transition_in_range"
+    CANNOT_TELL = "cannot_tell"
+    NOTHING_TO_LOSE = "nothing_to_lose"
+    NO_BASELINE = "no_baseline"
+    UNVERIFIED = "unverified"  # prompts were read shorter than sent
+
+
+class Role(StrEnum):
+    """How a series' p values count: `transition_summary.role`."""
+
+    CONFIRMATORY = "confirmatory"  # the one declared question
+    HOLM = "holm"  # several declared questions, adjusted for their number
+    EXPLORATORY = "exploratory"  # not declared
+
+
+class EndReason(StrEnum):
+    """Why a session or a bench's window ended: `session_ends.reason`, `bench_window_ends.reason`."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"  # Ctrl-C
+    SERVER = "server"  # it is gone, or never got ready
+    FAILURES = "failures"  # all was sent, and failed requests stand
+    REFUSED = "refused"  # by us or by the server: going on would help nobody
+    LOCAL = "local"  # this machine lacks something: files, ports, memory, names
+    BUG = "bug"
+    STOP_RULE = "stop_rule"  # a window alone: the requests that it left unsent aren't owed
+
+
+class CacheState(StrEnum):
+    """Where the prompts came from: `bench_points.cache` and the report's cost tables. Bounds: cache_state.py."""
+
+    COLD = "cold"  # prefilled
+    WARM = "warm"  # out of the prefix cache
+    MIXED = "mixed"
+    UNKNOWN = "unknown"  # the server says nothing

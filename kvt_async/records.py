@@ -45,6 +45,15 @@ class Level:
     endpoints: tuple[str, ...] = ()  # base URLs that serve this level
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A level with its row in `runs`."""
+
+    run_id: str
+    level: Level
+    stored: bool  # was there before this session
+
+
 class Request(Struct, frozen=True, gc=False):
     """One prompt to send at one level. `body` is complete and encoded before any clock starts."""
 

@@ -7,11 +7,10 @@ from kvt_async.bench.prepared_requests import encode
 from kvt_async.bench.workload import Place, Prompt, Workload
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.settings import Settings
-from kvt_async.records import Level
+from kvt_async.records import Level, Run
 from kvt_async.session import canary
 from kvt_async.session.canary_prompts import MOST
 from kvt_async.store.reader import Entry, Reader
-from kvt_async.ways import launch
 
 SALT = "canary"  # prompts of their own: the measured ones stay unseen
 
@@ -52,5 +51,4 @@ def harsh_second(levels: Sequence[Level], found: canary.Spread | None) -> list[L
     """The same levels with the harshest behind the first one: a dead knob is then known early."""
     if found is None:
         return list(levels)
-    at = next((n for n, level in enumerate(levels) if level == found.pair.harsh), 0)
-    return launch.second(list(levels), at)
+    return [runs[0].level for runs in found.early([[Run("", level, stored=False)] for level in levels])]

@@ -18,8 +18,8 @@ from kvt_async.contract.formulas.throughput import WANTED_LATENCIES, WANTED_REQU
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.secrets import matches
 from kvt_async.contract.settings import Settings
-from kvt_async.records import Json, Level
-from kvt_async.session.experiment_rows import Run, difference, level_identity, make_run_id
+from kvt_async.records import Json, Level, Run
+from kvt_async.session.experiment_rows import difference, level_identity, make_run_id
 from kvt_async.store.reader import Reader
 from kvt_async.ways.levels import label, make_levels
 

@@ -19,7 +19,7 @@ from kvt_async.contract.errors import DeadKnobError
 from kvt_async.contract.paths import document
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.kv_body import TRUNCATE
-from kvt_async.records import Attempt, Level
+from kvt_async.records import Attempt, Level, Run
 from kvt_async.session.canary_prompts import FIRST
 from kvt_async.session.probes import Asking, Probes, refuse_all_failed
 from kvt_async.store.reader import Entry, Reader
@@ -110,6 +110,12 @@ class Spread:
         self.pair, self.known = levels, known
         self.verdict: Canary | None = None
         self._asked: list[_Asked] | None = None
+
+    def early(self, servers: list[list[Run]]) -> list[list[Run]]:
+        """The same servers, each with the runs it serves, the harshest level's behind the first one: a dead knob is
+        then known early."""
+        at = next((n for n, runs in enumerate(servers) if any(run.level == self.pair.harsh for run in runs)), 0)
+        return [*servers[:1], servers[at], *servers[1:at], *servers[at + 1 :]] if at > 1 else servers
 
     def needs(self, levels: Sequence[Level]) -> bool:
         """Whether a server of these levels must be asked before it is sent anything."""

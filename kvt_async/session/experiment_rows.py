@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from secrets import token_hex
 
@@ -20,19 +19,10 @@ from kvt_async.contract.load import dump_yaml, known_secrets, redact
 from kvt_async.contract.secrets import Secrets, matches
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
-from kvt_async.records import Json, Level
+from kvt_async.records import Json, Level, Run
 from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer
 from kvt_async.ways.levels import label
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A level with its row in `runs`."""
-
-    run_id: str
-    level: Level
-    stored: bool  # was there before this session
 
 
 def find_generation(reader: Reader, settings: Settings, contract: Json, *, force: bool) -> int:

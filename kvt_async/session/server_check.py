@@ -13,9 +13,8 @@ from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
 from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.engine.send.sender import Sender
-from kvt_async.records import Json
+from kvt_async.records import Json, Run
 from kvt_async.session import handshake, metrics_page
-from kvt_async.session.experiment_rows import Run
 from kvt_async.session.run_log import RunLog
 from kvt_async.session.server_evidence import shown
 from kvt_async.store.reader import Reader

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from kvt_async.contract.settings import Settings
-from kvt_async.records import Json
-from kvt_async.session.experiment_rows import Run
+from kvt_async.records import Json, Run
 from kvt_async.store.reader import Reader
 from kvt_async.ways.levels import label
 

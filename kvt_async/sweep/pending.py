@@ -19,8 +19,8 @@ from kvt_async.data.identity import dataset_id
 from kvt_async.data.manifest import ManifestHead, read_head
 from kvt_async.data.manifest_store import store_manifest, stored_id
 from kvt_async.data.prepare import prepare
-from kvt_async.records import Json, Level
-from kvt_async.session.experiment_rows import Run, find_generation, match_runs
+from kvt_async.records import Json, Level, Run
+from kvt_async.session.experiment_rows import find_generation, match_runs
 from kvt_async.store.reader import Reader
 from kvt_async.sweep.plan import only
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, judge, together
 from kvt_async.data.tokens import APPROX
 from kvt_async.engine.request.kv_body import TRUNCATE
-from kvt_async.session.experiment_rows import Run
+from kvt_async.records import Run
 from kvt_async.store.reader import Reader
 
 _COUNTS = """

@@ -11,8 +11,7 @@ from kvt_async.data.example_prompt import PromptRule
 from kvt_async.engine.request.chat_body import PATHS, build_body
 from kvt_async.engine.request.encoded_bodies import Bodies
 from kvt_async.engine.request.kv_body import TRUNCATE, PromptSize, expectations
-from kvt_async.records import Json, Level, Request
-from kvt_async.session.experiment_rows import Run
+from kvt_async.records import Json, Level, Request, Run
 from kvt_async.store.reader import Entry, Past, Reader
 from kvt_async.ways.levels import make_levels
 from kvt_async.ways.truncate import Cut, Cutter

@@ -8,8 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import islice
 
 from kvt_async.clock import utc_now
-from kvt_async.records import Request
-from kvt_async.session.experiment_rows import Run
+from kvt_async.records import Request, Run
 from kvt_async.store.columns import rows_of_requests
 from kvt_async.store.reader import NEW, Reader
 from kvt_async.store.writer import Writer

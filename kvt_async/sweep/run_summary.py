@@ -11,8 +11,7 @@ from kvt_async.contract.errors import (
     LocalError,
     ServerError,
 )
-from kvt_async.records import Json
-from kvt_async.session.experiment_rows import Run
+from kvt_async.records import Json, Run
 from kvt_async.store.reader import Reader
 from kvt_async.ways.levels import label
 

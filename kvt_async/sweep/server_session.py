@@ -13,12 +13,12 @@ from kvt_async.contract.formulas.prompt_counts import is_short
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.chat_body import PATHS
 from kvt_async.engine.send.sender import Sender
-from kvt_async.records import Json
+from kvt_async.records import Json, Run
 from kvt_async.session import canary as canaries
 from kvt_async.session import handshake
 from kvt_async.session.canary_prompts import choose, lookups, shortest
 from kvt_async.session.client_health import Health
-from kvt_async.session.experiment_rows import Run, add_generation, add_runs
+from kvt_async.session.experiment_rows import add_generation, add_runs
 from kvt_async.session.interrupts import Interrupts
 from kvt_async.session.probes import Asking, patiently, refuse, refuse_all_failed
 from kvt_async.session.progress import Progress

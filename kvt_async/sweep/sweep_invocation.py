@@ -9,9 +9,10 @@ from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.send.sender import Sender
+from kvt_async.records import Run
 from kvt_async.session import canary as canaries
 from kvt_async.session.close import Invoked, run_session
-from kvt_async.session.experiment_rows import Run, command_line, open_session
+from kvt_async.session.experiment_rows import command_line, open_session
 from kvt_async.session.interrupts import Interrupts
 from kvt_async.session.run_log import RunLog
 from kvt_async.store.reader import Reader
@@ -96,7 +97,8 @@ class Invocation:
         masks = {run.run_id: mask for run, mask in zip(runs, done, strict=True)}
         pair = canaries.pair([run.level for run in runs])
         spread = self._spread(pair, runs, masks)
-        for some in launch.canary_second(launch.groups(self.settings, runs), pair if spread else None):
+        servers = launch.groups(self.settings, runs)
+        for some in spread.early(servers) if spread is not None else servers:
             todo = [masks[run.run_id] for run in some]
             ask = spread is not None and spread.needs([run.level for run in some])
             if not ask and sum(pending(todo)) + (self.report.failures if self.options.retry_failed else 0) == 0:

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -27,13 +27,10 @@ from kvt_async.contract.load import known_secrets
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.engine.send.sender import Sender
-from kvt_async.records import Level
-from kvt_async.session.canary import Pair
-from kvt_async.session.experiment_rows import Run
+from kvt_async.records import Level, Run
 from kvt_async.ways.launch_guard import SECRETS_VARIABLE
 from kvt_async.ways.levels import FULL, label
 
-T = TypeVar("T")
 RESTARTS = 2  # of a server that dies under a level
 POLL_S = 0.25
 LEAVING_S = 3.0  # a port may be held that long by a server that is going
@@ -80,19 +77,6 @@ def groups(settings: Settings, runs: Sequence[Run]) -> list[list[Run]]:
         else:
             found.append([run])
     return found
-
-
-def canary_second(found: list[list[Run]], canaries: Pair | None) -> list[list[Run]]:
-    """The same groups with the harshest level's server behind the first one: a dead knob is then known early."""
-    if canaries is None:
-        return found
-    harsh = next((n for n, some in enumerate(found) if any(run.level == canaries.harsh for run in some)), 0)
-    return second(found, harsh)
-
-
-def second(found: list[T], at: int) -> list[T]:
-    """The same things with the one at `at` behind the first."""
-    return [*found[:1], found[at], *found[1:at], *found[at + 1 :]] if at > 1 else found
 
 
 def check(settings: Settings, level: Level) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from kvt_async.session.experiment_rows import Run
+from kvt_async.records import Run
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.ways.launch import environment_of, groups, with_port
 from kvt_async.ways.levels import make_levels

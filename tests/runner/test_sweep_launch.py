@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.errors import ConfigError, DeadKnobError, ServerError
-from kvt_async.session.experiment_rows import Run
+from kvt_async.records import Run
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.ways.launch import command_of, groups
 from kvt_async.ways.levels import make_levels

@@ -60,10 +60,11 @@ serve: $(VENV)/.core ## The reference server on port 8000
 bench: $(VENV)/.dev ## kvt's own benchmarks, small: ratios in one run (ARGS='--only client --full')
 	@$(BIN)/python scripts/benchmarks.py $(ARGS)
 
-lint: $(VENV)/.dev ## ruff and mypy --strict
+lint: $(VENV)/.dev ## ruff, mypy --strict, and the figures of scripts/house.py against their bars
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/house.py
 
 format: $(VENV)/.dev ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

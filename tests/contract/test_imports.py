@@ -1,14 +1,96 @@
-"""The two packages share kvt_async.contract and nothing else; heavy libraries stay on their side."""
+"""Which room may import which: one table, and every import followed, those inside functions too.
+
+The two packages share kvt_async.contract and nothing else; heavy libraries stay on their side.
+"""
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 SHARED = "kvt_async.contract"
+PACKAGES = ("kvt_async", "analyzer")
+
+# A room is a folder or a top-level module; a module belongs to the longest name that fits it. Each row: a room, and the
+# rooms that it may import. They stand above the row, so the table reads bottom-up and no arrow can run back up. A name
+# without its package is of the package that the block is headed by; the contract is everybody's.
+ROOMS = """
+kvt_async:
+contract
+contract.formulas      contract
+contract.command_line  contract
+
+analyzer:
+parallel
+stats                  contract contract.formulas
+metrics                contract contract.formulas parallel
+read                   contract contract.formulas contract.command_line stats
+store                  contract contract.formulas read
+scoring                contract contract.formulas parallel read store metrics
+summarise              contract contract.formulas parallel read store stats scoring
+results                contract contract.formulas read stats summarise
+charts                 contract contract.formulas read stats results
+report                 contract contract.formulas contract.command_line read store stats results charts
+verbs                  contract contract.formulas read store stats results
+bench.read             contract contract.formulas read results
+bench.figures          contract contract.formulas read stats results bench.read
+bench.report           contract contract.formulas read store results charts report bench.read bench.figures
+bench                  contract contract.formulas parallel read store bench.read bench.figures bench.report
+verify                 contract contract.formulas parallel read store scoring summarise results bench.read bench
+stages                 contract contract.formulas read store scoring summarise results charts report verbs verify bench
+cli                    contract contract.formulas contract.command_line stages verbs verify bench
+__main__               cli
+
+kvt_async:
+clock
+records                contract
+bug_reports            contract clock
+engine.transport       contract records
+engine.reply           contract contract.formulas records engine.transport
+engine.request         contract contract.formulas records
+engine.send            contract contract.formulas records clock bug_reports engine.transport engine.reply engine.request
+data                   contract contract.formulas records analyzer.metrics
+store                  contract records bug_reports
+ways                   contract contract.formulas records clock engine.request engine.reply engine.send data
+session                contract contract.formulas contract.command_line records clock engine.transport engine.reply \
+                       engine.request engine.send data store ways
+sweep                  contract contract.formulas contract.command_line records clock bug_reports engine.transport \
+                       engine.reply engine.request engine.send data store ways session
+bench                  contract contract.formulas contract.command_line records clock bug_reports engine.transport \
+                       engine.reply engine.request engine.send data store ways session
+serve                  contract contract.formulas contract.command_line data
+validate               contract contract.formulas contract.command_line data ways session sweep bench
+demo                   contract contract.command_line records data serve sweep analyzer.stages
+cli                    contract contract.command_line data sweep bench serve validate demo analyzer.cli
+__main__               cli
+"""
+
+
+@cache
+def rooms() -> dict[str, frozenset[str]]:
+    """Each room of both packages and what it may import, itself included; bottom-up."""
+    table: dict[str, frozenset[str]] = {}
+    package = ""
+    for row in ROOMS.replace("\\\n", "").split("\n"):
+        room, *below = row.split() or [""]
+        if room.endswith(":"):
+            package = room.removesuffix(":")
+        elif room:
+            homes = {"contract": "kvt_async.", "analyzer": ""}
+            allowed = {homes.get(name.split(".")[0], f"{package}.") + name for name in [*below, room]}
+            table[f"{package}.{room}"] = frozenset(allowed)
+    return table
+
+
+def room_of(module: str) -> str:
+    """The room that a module belongs to; a module of no room is its own."""
+    parts = module.split(".")
+    names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    return next((name for name in names if name in rooms()), module)
 
 
 def imported(path: Path) -> set[str]:
@@ -24,9 +106,55 @@ def imported(path: Path) -> set[str]:
 
 
 def files(package: str) -> list[Path]:
-    found = sorted((ROOT / package).rglob("*.py"))
-    assert found, package
-    return found
+    paths = sorted((ROOT / package).rglob("*.py"))
+    assert paths, package
+    return paths
+
+
+def module_name(path: Path) -> str:
+    """The dotted name under which a file of the repository is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def arrows() -> list[tuple[str, str]]:
+    """(importing module, imported module) for every import of ours in either package."""
+    own = {module_name(path): path for package in PACKAGES for path in files(package)}
+    pairs = {
+        # `from room import module` names both; the module alone is the arrow
+        (name, target)
+        for name, path in own.items()
+        for names in [imported(path) & own.keys()]
+        for target in names
+        if target != name and not any(other.startswith(f"{target}.") for other in names)
+    }
+    return sorted(pairs)
+
+
+BEING_MENDED = 8  # bench leans on sweep, ways on session, charts on report
+
+
+def arrows_outside_the_table() -> list[str]:
+    """Every import that its room's row does not allow: `importing module -> imported module`."""
+    return [f"{name} -> {target}" for name, target in arrows() if room_of(target) not in rooms().get(room_of(name), ())]
+
+
+def test_each_room_may_import_only_rooms_that_stand_above_its_row():
+    above: set[str] = set()
+    for room, allowed in rooms().items():
+        assert allowed - {room} <= above, f"{room}: {sorted(allowed - above - {room})}"
+        above.add(room)
+
+
+def test_every_module_belongs_to_a_room_and_a_folder_of_rooms_holds_none():
+    names = {module_name(path): path for package in PACKAGES for path in files(package)}
+    folders = {room.rsplit(".", n)[0] for room in rooms() for n in range(1, room.count(".") + 1)}
+    for name, path in names.items():
+        assert room_of(name) in rooms() or name in folders, name
+        assert name not in folders - rooms().keys() or not imported(path), name
+
+
+def test_every_import_runs_to_a_room_that_the_table_allows():
+    assert len(arrows_outside_the_table()) <= BEING_MENDED, arrows_outside_the_table()
 
 
 def test_the_analyzer_imports_only_the_contract_from_the_runner():

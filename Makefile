@@ -1,4 +1,4 @@
-# Every target sets up .venv by itself when it is missing or stale (pyproject.toml or constraints.txt changed).
+# Every target sets up .venv by itself when it is missing or stale (pyproject.toml, constraints.txt or hashes changed).
 PYTHON ?= python3
 CONFIG ?= configs/experiments/demo.yaml
 ARGS   ?=
@@ -7,9 +7,14 @@ JOBS   ?= 2
 VENV := .venv
 PARITY := .venv-parity
 BIN  := $(VENV)/bin
-PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PINNED := $(PIP) -c constraints.txt --no-build-isolation -e
 KVT  := $(BIN)/kvt
-STALE := pyproject.toml constraints.txt
+STALE := pyproject.toml constraints.txt hashes/core.txt hashes/dev.txt
+# Each package is the file that its hash tells, or nothing is installed; then kvt itself, which is built with the
+# setuptools among them. What is built from source (jieba alone) is built with that, too.
+CORE := $(PIP) --no-deps --require-hashes -r hashes/core.txt
+DEV  := $(PIP) --no-deps --require-hashes --no-build-isolation -r hashes/dev.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo sweep analyze bench serve lint format test test-parity test-fuzz test-secrets test-slow test-wheel train clean
@@ -25,16 +30,21 @@ $(BIN)/python:
 
 $(VENV)/.core: $(STALE) | $(BIN)/python
 	@echo "Installing kvt and its libraries into $(VENV), once: about a minute."
-	@$(PIP) -e .
+	@$(CORE)
+	@$(PINNED) .
 	@touch $@
 
 $(VENV)/.dev: $(STALE) | $(BIN)/python
 	@echo "Installing kvt, its libraries and the tools for tests into $(VENV), once: a minute or two."
-	@$(PIP) -e '.[dev]'
+	@$(CORE)
+	@$(DEV)
+	@$(PINNED) '.[dev]'
 	@touch $(VENV)/.core $@
 
 $(VENV)/.setup: $(STALE) | $(BIN)/python
-	$(PIP) -e '.[dev,longbench]'
+	$(CORE)
+	$(DEV)
+	$(PINNED) '.[dev,longbench]'
 	@touch $(VENV)/.core $(VENV)/.dev $@
 
 # kvpress asks for older libraries than the rest of kvt has: a venv and pins of their own.
@@ -96,7 +106,8 @@ test-wheel: $(VENV)/.dev ## Build the wheel, install it into a clean environment
 	@scripts/test_wheel.sh $(PYTHON)
 
 train: $(STALE) | $(BIN)/python ## Train the reference model from nothing (torch; under 20 minutes)
-	$(PIP) -e '.[train]'
+	$(CORE)
+	$(PINNED) '.[train]'
 	$(BIN)/python scripts/train_reference.py $(ARGS)
 
 clean: ## Remove .venv and caches; runs/ and data/ stay

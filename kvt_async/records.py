@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec import field as struct_field
 
 from kvt_async.contract.errors import EndState, ErrorType
+from kvt_async.contract.vocabulary import Mode, Unit
 
 Json = dict[str, Any]
 
@@ -33,8 +34,8 @@ class Level:
     series: str  # readable unique label; "full" at full cache
     policy: str
     budget: float
-    unit: str  # fraction | tokens | bits
-    mode: str  # question_aware | question_agnostic
+    unit: Unit
+    mode: Mode
     params: Json
     is_full: bool
     apply_via: str  # body | endpoint | launch | none

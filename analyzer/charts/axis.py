@@ -11,6 +11,7 @@ from math import log10
 from analyzer.results.number_format import number, percent
 from analyzer.results.results import Results
 from analyzer.results.rows import Run
+from kvt_async.contract.vocabulary import Unit
 
 LOG_BELOW = 0.03  # fractions under this would pile up at the end of a linear axis
 CLOSEST = 0.03  # of the axis: two budgets nearer than this can't be told apart, so all are spaced evenly
@@ -83,9 +84,9 @@ class BudgetAxis:
 
 def budget_axis(facts: Results) -> BudgetAxis:
     below = sorted({r.kv_budget for r in facts.runs if not r.is_full}, reverse=True)
-    if facts.unit != "fraction":
+    if facts.unit != Unit.FRACTION:
         labels = ("full", *(f"{b:,.6g}" for b in below))
-        name = {"tokens": "kept tokens (cap)", "bits": "bits per element"}.get(facts.unit, facts.unit)
+        name = "kept tokens (cap)" if facts.unit == Unit.TOKENS else "bits per element"
         return BudgetAxis(tuple(map(float, range(len(labels)))), labels, "rank", f"KV budget asked, {name}",
                           *_applied(facts, ["full", *below]))  # fmt: skip
     values = (1.0, *(b for b in below if b < 1)) if facts.full or not below else tuple(below)
@@ -108,7 +109,7 @@ def _applied(facts: Results, asked: list[float | str]) -> tuple[tuple[str, ...],
     known = [shares for b, shares in zip(asked, found, strict=True) if b != "full"]
     if not any(known):
         return ("",) * len(asked), "applied: not known" if known else ""
-    if facts.unit == "fraction":
+    if facts.unit == Unit.FRACTION:
         same = [
             all(abs(s - float(b)) <= SAME for s in shares) for b, shares in zip(asked, found, strict=True) if shares
         ]

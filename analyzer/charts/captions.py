@@ -8,6 +8,7 @@ from analyzer.results.number_format import budget, count, percent
 from analyzer.results.results import ALL, Results
 from analyzer.results.rows import BinStat
 from analyzer.results.sentences import short_verdict
+from kvt_async.contract.vocabulary import Unit
 
 
 def by_budget(facts: Results) -> str:
@@ -56,7 +57,7 @@ def heatmap_says(facts: Results) -> str:
 def kept(facts: Results) -> str:
     for name in facts.series:
         inside = cliff_range(bin_zones(facts, name))
-        if inside and constant(facts, name) == "tokens":
+        if inside and constant(facts, name) == Unit.TOKENS:
             return (
                 f"{name}: the cliff lies at {count(inside[0])} to {count(inside[1])} kept tokens, whatever the length"
             )

@@ -15,6 +15,7 @@ from analyzer.read.runs import Run
 from kvt_async.contract.formulas.kv_budget import convert
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, judge
 from kvt_async.contract.formulas.server_identity import Drift
+from kvt_async.contract.vocabulary import Mode, Unit
 
 TOLERANCE = 0.01
 OFF_SHARE = 0.01
@@ -32,18 +33,18 @@ _ORDER = (FULL, VERIFIED, UNVERIFIED, CONTRADICTED)
 def kept_fraction(unit: str) -> pl.Expr:
     """Effective budget as a fraction of the prompt; null without evidence and for bit widths."""
     effective, length = pl.col("kv_effective"), pl.col("prompt_tokens").fill_null(pl.col("token_len"))
-    if unit == "tokens":
+    if unit == Unit.TOKENS:
         return pl.min_horizontal(effective / length, pl.lit(1.0))
-    return effective if unit == "fraction" else pl.lit(None, dtype=pl.Float64)
+    return effective if unit == Unit.FRACTION else pl.lit(None, dtype=pl.Float64)
 
 
 def kept_tokens(unit: str) -> pl.Expr:
     """Tokens kept: as the server counted them, else from the effective budget; null without evidence."""
     length = pl.col("prompt_tokens").fill_null(pl.col("token_len"))
     effective = pl.col("kv_effective")
-    if unit == "fraction":
+    if unit == Unit.FRACTION:
         return pl.coalesce("kept_tokens", effective * length)
-    return pl.coalesce("kept_tokens", effective if unit == "tokens" else pl.lit(None, dtype=pl.Float64))
+    return pl.coalesce("kept_tokens", effective if unit == Unit.TOKENS else pl.lit(None, dtype=pl.Float64))
 
 
 def prompt_counts(run: Run, outcomes: pl.DataFrame, *, exact: bool) -> PromptCounts:
@@ -81,7 +82,7 @@ def run_evidence(
         "effective_p50": told["kv_effective"].median(),
     }
     status, reason = _verdict(run, answered.height, told.height, off, row["source"], row["effective_p50"])
-    if status == VERIFIED and server.canary in _CANARY and not (run.kv_unit == "bits" or run.kv_policy == _CUT):
+    if status == VERIFIED and server.canary in _CANARY and not (run.kv_unit == Unit.BITS or run.kv_policy == _CUT):
         status, reason = UNVERIFIED, _CANARY[server.canary]
     if status in (VERIFIED, FULL):
         status, reason = _looked_at(run, answered, server) or (status, reason)
@@ -131,7 +132,7 @@ def _as_told(run: Run, answered: pl.DataFrame, look: Look) -> pl.DataFrame:
 
 def _compressible(mode: str) -> pl.Expr:
     """Tokens that the budget is about: as the server says, else the context where only it is compressed."""
-    prompt = pl.col("context_tokens") if mode == "question_agnostic" else pl.col("prompt_tokens")
+    prompt = pl.col("context_tokens") if mode == Mode.AGNOSTIC else pl.col("prompt_tokens")
     return pl.coalesce("compressible_tokens", prompt, "token_len")
 
 
@@ -144,10 +145,10 @@ def _off(run: Run, round_to: int) -> pl.Expr:
     difference = pl.col("kv_effective") - run.kv_budget
     if run.is_full:
         return difference < -TOLERANCE
-    if run.kv_unit == "bits":
+    if run.kv_unit == Unit.BITS:
         return difference.abs() > TOLERANCE
     allowed = pl.max_horizontal(pl.lit(TOLERANCE), round_to / length) + 1e-9
-    if run.kv_unit == "fraction":
+    if run.kv_unit == Unit.FRACTION:
         return difference.abs() > allowed
     fits = length >= run.kv_budget  # a cap above the prompt's length keeps everything
     return (

@@ -12,6 +12,7 @@ from analyzer.results.number_format import listed, number, percent, plural
 from analyzer.results.results import ALL, Results
 from analyzer.results.rows import BinStat, Drop, Run, Verdict
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import Unit
 
 OTHER_SERIES = "Other series."
 
@@ -94,7 +95,7 @@ def bin_zones(facts: Results, series: str) -> list[BinZone]:
     """Zones of the length bins in kept tokens, short to long; empty where budgets are no ratios."""
     levels = {run.kv_budget: run for run in facts.levels(series)}
     zones = []
-    for b in facts.bins if facts.unit == "fraction" else []:
+    for b in facts.bins if facts.unit == Unit.FRACTION else []:
         v = facts.verdict(series, b.bin_idx)
         if v is None or v.n == 0 or not v.judges:
             continue
@@ -142,7 +143,7 @@ def _where(facts: Results, m: str) -> list[str]:
     return [
         confidence.needs(open_zone, facts.unit, m).strip() if open_zone else "",
         *(cliff(s, bin_zones(facts, s), constant(facts, s)) for s in facts.series),
-        same_ratio([s for s in facts.series if constant(facts, s) == "fraction"]),
+        same_ratio([s for s in facts.series if constant(facts, s) == Unit.FRACTION]),
         f"{OTHER_SERIES} {'; '.join(others)}." if others else "",
     ]
 

@@ -9,6 +9,7 @@ from analyzer.results.number_format import NOTHING, budget, count, interval, num
 from analyzer.results.results import ALL, Results
 from analyzer.results.rows import Bin, BinStat, Evidence, Run
 from kvt_async.contract.errors import FailureLabel
+from kvt_async.contract.vocabulary import Unit
 
 WHOLE = Bin(ALL, 0, 0)
 
@@ -130,7 +131,7 @@ def applied(run: Run, stat: BinStat, evidence: Evidence | None) -> str:
         return NOTHING
     text = budget(float(f"{evidence.effective_p50:.3g}"), run.kv_unit)
     share = stat.kept_fraction_p50
-    return text if run.kv_unit == "fraction" or share is None else f"{text} ({percent(share)} kept)"
+    return text if run.kv_unit == Unit.FRACTION or share is None else f"{text} ({percent(share)} kept)"
 
 
 def _evidence(facts: Results, run: Run, status: str | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyzer.results.number_format import budget, count, listed
+from kvt_async.contract.vocabulary import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def cliff(series: str, zones: Sequence[BinZone], constant: str | None) -> str:
     constant: tokens | fraction | unclear; None: not asked. Safe budgets alone show nothing: of two bins that break at
     one ratio, the one with fewer examples is proven safe less far down.
     """
-    if constant != "tokens":
+    if constant != Unit.TOKENS:
         return ""
     inside = cliff_range(zones)
     where = f"between about {count(inside[0])} and {count(inside[1])}" if inside else "at about the same number of"

@@ -13,6 +13,7 @@ from analyzer.results.rows import Run
 from kvt_async.contract.formulas.kv_bytes import gib_saved
 from kvt_async.contract.formulas.model_config import token_bytes_of
 from kvt_async.contract.settings import Serving, Settings
+from kvt_async.contract.vocabulary import Unit
 
 HOW = "Set analysis.serving {context_tokens, batch} and model.config to see the GiB saved at your own load."
 PAGED = (
@@ -63,9 +64,9 @@ def kept_share(facts: Results, run: Run, load: Load) -> float | None:
     if run.is_full:
         return 1.0
     stat, evidence = facts.stat(run), facts.evidence.get(run.run_id)
-    if run.kv_unit == "tokens":
+    if run.kv_unit == Unit.TOKENS:
         return min(1.0, run.kv_budget / load.serving.context_tokens)
-    if run.kv_unit != "fraction":
+    if run.kv_unit != Unit.FRACTION:
         return None  # a level in bits has no common scale with the dtype of full cache here
     shown = stat.kept_fraction_p50 if stat and evidence and evidence.status == "verified" else None
     return run.kv_budget if shown is None else shown

@@ -3,8 +3,10 @@
 import math
 from decimal import ROUND_HALF_UP, Decimal
 
+from kvt_async.contract.vocabulary import Unit
+
 NOTHING = "–"
-UNITS = {"fraction": "", "tokens": " tokens", "bits": " bits"}
+UNITS: dict[str, str] = {Unit.FRACTION: "", Unit.TOKENS: " tokens", Unit.BITS: " bits"}
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -83,11 +85,11 @@ def count(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}"
 
 
-def budget(value: float | None, unit: str = "fraction") -> str:
+def budget(value: float | None, unit: str = Unit.FRACTION) -> str:
     """A budget as people write it: 0.3, 256 tokens, 4 bits, full cache."""
     if value is None:
         return NOTHING
-    if unit == "fraction" and value == 1:
+    if unit == Unit.FRACTION and value == 1:
         return "full cache"
     return f"{value:,.6g}{UNITS.get(unit, f' {unit}')}"
 

@@ -26,6 +26,7 @@ from analyzer.summarise.analyze import ANALYZER_VERSION
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.formulas.server_identity import Drift
+from kvt_async.contract.vocabulary import Unit
 
 ALL = -1
 
@@ -76,7 +77,7 @@ class Results:
     @property
     def unit(self) -> str:
         """Unit of the budgets below full cache."""
-        return next((r.kv_unit for r in self.runs if not r.is_full), "fraction")
+        return next((r.kv_unit for r in self.runs if not r.is_full), Unit.FRACTION)
 
     @property
     def pending(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from analyzer.results.confidence import needed, needs, nothing_safe
 from analyzer.results.number_format import budget, interval, listed, number, percent, plural
 from analyzer.results.rows import Bin, BinStat, Comparison, Drop, Evidence, Verdict
+from kvt_async.contract.vocabulary import Unit
 
 NONE_PROVEN = "none proven"
 UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
@@ -110,7 +111,7 @@ def _zone(v: Verdict, unit: str, m: str) -> str:
     top = "full cache" if nothing_safe(v) else budget(v.zone_high, unit)
     half = ""
     if v.half_loss_budget is not None:
-        digits = 2 if unit == "fraction" else 0
+        digits = 2 if unit == Unit.FRACTION else 0
         at = interval(v.half_loss_budget, v.half_loss_ci_low, v.half_loss_ci_high, digits)
         half = f"; half of what the smallest budget loses is lost at {at}"
     return (

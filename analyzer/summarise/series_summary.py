@@ -14,6 +14,7 @@ from analyzer.stats.transition import BudgetTest, Claims, pairs_needed, step_dro
 from analyzer.summarise.bin_stats import ALL_BINS
 from analyzer.summarise.guessing_floor import Headroom
 from analyzer.summarise.verdicts import CANNOT_TELL, NO_BASELINE, TRANSITION, verdict, zone
+from kvt_async.contract.vocabulary import Unit
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,7 +22,8 @@ FEWEST_CONTEXTS = 10  # of a bin: with fewer, intervals of the half-loss budget 
 SURE = 0.975  # share of resamples in which bins lie closer in one than in the other
 AGREE = 0.2  # and at least this share in which they agree in it; a truth between the two leaves a gap in both
 _NOTHING = 1e-9  # kept where the level isn't reached at any budget tested: it lies somewhere down to here
-TOP = {"bits": 16.0}  # full cache on the budget axis, where it isn't 1.0 (fraction) or the prompt itself (tokens)
+# Full cache on the budget axis, where it isn't 1.0 (fraction) or the prompt itself (tokens).
+TOP: dict[str, float] = {Unit.BITS: 16.0}
 
 
 @dataclass
@@ -52,7 +54,9 @@ class SeriesBin:
     @property
     def axis(self) -> Floats:
         """Budgets with full cache first."""
-        top = self.kept_full or 2 * max(self.budgets, default=1.0) if self.unit == "tokens" else TOP.get(self.unit, 1.0)
+        top = TOP.get(self.unit, 1.0)
+        if self.unit == Unit.TOKENS:
+            top = self.kept_full or 2 * max(self.budgets, default=1.0)
         return np.array([max(top, *self.budgets) if self.budgets else top, *self.budgets])
 
     @property
@@ -168,9 +172,9 @@ def cliff(bins: Sequence[SeriesBin], margin: float = 0.0) -> dict[str, Any] | No
     share_tokens, share_fraction = float(np.mean(in_tokens < in_fraction)), float(np.mean(in_fraction < in_tokens))
     constant = "unclear"
     if share_tokens >= SURE and np.mean(in_tokens == 0) >= AGREE:
-        constant = "tokens"
+        constant = Unit.TOKENS
     elif share_fraction >= SURE and np.mean(in_fraction == 0) >= AGREE:
-        constant = "fraction"
+        constant = Unit.FRACTION
     return {
         "constant": constant,
         "share_tokens": round(share_tokens, 4),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from analyzer.stats.transition import BudgetTest, Claims
 from analyzer.summarise.guessing_floor import Headroom
+from kvt_async.contract.vocabulary import Unit
 
 TRANSITION = "transition"
 NO_TRANSITION = "no_transition_in_range"
@@ -24,7 +25,7 @@ class Zone:
 
 def zone(done: Claims, unit: str) -> Zone:
     """zone_high is full cache (1.0) when no smaller fraction is proven safe; for tokens and bits it is then open."""
-    return Zone(done.collapse, done.safe if done.safe is not None else 1.0 if unit == "fraction" else None)
+    return Zone(done.collapse, done.safe if done.safe is not None else 1.0 if unit == Unit.FRACTION else None)
 
 
 def verdict(
@@ -88,4 +89,4 @@ def verdict(
 
 
 def _budget(value: float, unit: str) -> str:
-    return f"{value:g}" if unit == "fraction" else f"{value:g} {unit}"
+    return f"{value:g}" if unit == Unit.FRACTION else f"{value:g} {unit}"

@@ -18,6 +18,7 @@ from kvt_async.contract.formulas.throughput import WANTED_LATENCIES, WANTED_REQU
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.secrets import matches
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.records import Json, Level, Run
 from kvt_async.session.experiment_rows import difference, level_identity, make_run_id
 from kvt_async.store.reader import Reader
@@ -92,7 +93,7 @@ def bench_levels(settings: Settings) -> list[Level]:
         return [level for level in make_levels(settings).levels if level.repeat_idx == 0]
     return [
         Level(
-            series="full", policy="full", budget=1.0, unit="fraction", mode="question_aware", params={}, is_full=True,
+            series="full", policy="full", budget=1.0, unit=Unit.FRACTION, mode=Mode.AWARE, params={}, is_full=True,
             apply_via="none", apply={"via": "none"}, evidence={}, endpoints=(settings.engine.base_url,),
         )
     ]  # fmt: skip

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.checked_text import valid_environment, valid_headers, valid_path, valid_url
 from kvt_async.contract.secrets import Secrets
+from kvt_async.contract.vocabulary import Mode, Unit
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
@@ -30,8 +31,6 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Seed = Annotated[int, Field(ge=0)]
 Url = Annotated[str, AfterValidator(valid_url)]
 PathText = Annotated[str, AfterValidator(valid_path)]
-Mode = Literal["question_aware", "question_agnostic"]
-Unit = Literal["fraction", "tokens", "bits"]
 EvidenceUnit = Literal["fraction", "tokens", "bits", "compression_ratio", "divisor"]
 
 
@@ -177,8 +176,8 @@ class Evidence(Section):
 class KV(Section):
     policy: str = "snapkv"
     budgets: list[Positive] = [1.0, 0.5, 0.2]
-    unit: Unit = "fraction"
-    mode: Mode = "question_aware"
+    unit: Unit = Unit.FRACTION
+    mode: Mode = Mode.AWARE
     params: dict[str, Any] = {}
     policies: list[str | Policy] | None = None
     levels: list[LevelSpec] | None = None
@@ -199,7 +198,7 @@ class KV(Section):
     def _sane_budgets(self) -> "KV":
         if not self.budgets and not self.levels:
             raise ValueError("budgets is empty: give at least one")
-        if self.unit == "fraction" and any(b > 1 for b in self.budgets):
+        if self.unit == Unit.FRACTION and any(b > 1 for b in self.budgets):
             raise ValueError(
                 f"budgets are fractions kept, in (0, 1]; got {self.budgets}. For token caps set unit: tokens"
             )

@@ -72,11 +72,11 @@ class SeriesVerdict(StrEnum):
 
 
 class Role(StrEnum):
-    """How a series' p values count: `transition_summary.role`."""
+    """What a verdict may be used for: `transition_summary.role`."""
 
-    CONFIRMATORY = "confirmatory"  # the one declared question
-    HOLM = "holm"  # several declared questions, adjusted for their number
-    EXPLORATORY = "exploratory"  # not declared
+    CONFIRMATORY = "confirmatory"  # the first series, all bins together
+    HOLM = "holm"  # the other series, all bins together: adjusted for their number
+    EXPLORATORY = "exploratory"  # one bin
 
 
 class EndReason(StrEnum):

@@ -18,6 +18,7 @@ import orjson
 from kvt_async.contract.errors import DeadKnobError
 from kvt_async.contract.paths import document
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.records import Attempt, Level, Run
 from kvt_async.session.canary_prompts import FIRST
@@ -26,7 +27,8 @@ from kvt_async.store.reader import Entry, Reader
 from kvt_async.ways.levels import label
 
 COMMON_TOKENS = 2000
-HARSHEST = {"fraction": 0.02, "tokens": 16.0}  # asked next, where the config's own harshest level changes nothing
+# The budget asked next, where the config's own harshest level changes nothing.
+HARSHEST: dict[str, float] = {Unit.FRACTION: 0.02, Unit.TOKENS: 16.0}
 ALIVE, DEAD, INCONCLUSIVE = "alive", "dead", "inconclusive"
 
 
@@ -48,21 +50,22 @@ class Pair:
 
 def pair(levels: Sequence[Level]) -> Pair | None:
     """What a canary compares; None: at most one eviction budget, bit widths or labels, which rest on evidence alone."""
-    evicting = [level for level in levels if level.unit != "bits" and level.policy != TRUNCATE and not level.repeat_idx]
+    tried = [level for level in levels if not level.repeat_idx]
+    evicting = [level for level in tried if level.unit != Unit.BITS and level.policy != TRUNCATE]
     if not evicting or evicting[0].apply_via == "none" or len({(one.budget, one.unit) for one in evicting}) < 2:
         return None
     return Pair(
         next((level for level in evicting if level.is_full), max(evicting, key=_kept)),
         min(
             (level for level in evicting if not level.is_full),
-            key=lambda level: (_kept(level), level.mode != "question_agnostic"),
+            key=lambda level: (_kept(level), level.mode != Mode.AGNOSTIC),
         ),
     )
 
 
 def _kept(level: Level) -> float:
     """What a level keeps of a prompt of common length: only to tell which is the harsher."""
-    return level.budget if level.unit == "fraction" else level.budget / COMMON_TOKENS
+    return level.budget if level.unit == Unit.FRACTION else level.budget / COMMON_TOKENS
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvt_async.contract.formulas.kv_budget import tokens_kept
+from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.data.tokens import APPROX
 from kvt_async.engine.request.kv_body import rounding_of
 from kvt_async.records import Level, Run
@@ -58,9 +59,9 @@ def distinct(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> Distinct:
 
 def _one_level(reader: Reader, dataset_id: str, one: Level, other: Level, longest: Sequence[Sequence[int]]) -> bool:
     """`one` stands before `other`: full cache, or a level of the same series."""
-    if other.is_full or other.unit == "bits" or (one.series != other.series and not one.is_full):
+    if other.is_full or other.unit == Unit.BITS or (one.series != other.series and not one.is_full):
         return False
-    column = 2 if other.mode == "question_agnostic" else 1
+    column = 2 if other.mode == Mode.AGNOSTIC else 1
     at_most = max(row[column] for row in longest)
     if _kept(one, at_most) != _kept(other, at_most):
         return False  # the longest prompt tells them apart: no need to look at all
@@ -78,9 +79,9 @@ def _kept(level: Level, length: int) -> int:
 
 def _whole_bins(level: Level, longest: Sequence[Sequence[int]]) -> list[str]:
     """A cap above every prompt of some bins is full cache there: said, since their rows then show no effect."""
-    if level.is_full or level.unit != "tokens":
+    if level.is_full or level.unit != Unit.TOKENS:
         return []
-    column = 2 if level.mode == "question_agnostic" else 1
+    column = 2 if level.mode == Mode.AGNOSTIC else 1
     whole = [row[0] for row in longest if row[column] is not None and _kept(level, row[column]) == row[column]]
     if not whole:
         return []

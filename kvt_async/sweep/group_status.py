@@ -8,6 +8,7 @@ from kvt_async.contract.errors import KvtError, MissingPrerequisiteError
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
+from kvt_async.contract.vocabulary import Unit
 from kvt_async.records import Json
 from kvt_async.store.lock import holder
 from kvt_async.store.reader import Reader
@@ -102,7 +103,7 @@ def _swept(reader: Reader, settings: Settings, generation: int) -> list[Json]:
         planned = reader.value("SELECT count(*) FROM manifest_entries WHERE dataset_id = ?", run["dataset_id"])
         counts = reader.counts(run["run_id"])
         name = run["series"] + ("" if run["is_full"] else f" {run['kv_budget']:g}")
-        name += " tokens" if run["kv_unit"] == "tokens" else " bits" if run["kv_unit"] == "bits" else ""
+        name += " tokens" if run["kv_unit"] == Unit.TOKENS else " bits" if run["kv_unit"] == Unit.BITS else ""
         name += f" (repeat {run['repeat_idx']})" if run["repeat_idx"] else ""
         settled = counts["responses"] + counts["failures"]
         pending = planned - settled

@@ -25,6 +25,7 @@ from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.files import append_to
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import Unit
 from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Level, Run
@@ -203,11 +204,12 @@ def _values(settings: Settings, level: Level) -> dict[str, Any]:
     base = level.endpoints[0]
     parts = urlsplit(base)
     whole = level.is_full or level.policy == TRUNCATE  # a cut prompt is served at full cache
+    removed = 0.0 if whole else float(f"{1 - level.budget:.12g}")
     return {
         "policy": FULL if whole else level.policy,
         "budget": 1.0 if whole else level.budget,
-        "compression_ratio": 0.0 if whole else float(f"{1 - level.budget:.12g}") if level.unit == "fraction" else None,
-        "keep_tokens": int(level.budget) if level.unit == "tokens" and not whole else None,
+        "compression_ratio": removed if whole or level.unit == Unit.FRACTION else None,
+        "keep_tokens": int(level.budget) if level.unit == Unit.TOKENS and not whole else None,
         "mode": level.mode,
         "model": settings.model.name,
         "base_url": base,

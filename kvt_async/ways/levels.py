@@ -14,6 +14,7 @@ import orjson
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import in_blocks
 from kvt_async.contract.settings import Apply, LevelSpec, Policy, Settings
+from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.records import Json, Level
 
@@ -22,7 +23,7 @@ NO_BASELINE = (
     "without full cache there is nothing to compare with: no drop, no transition zone and no verdict can be told, only "
     "accuracies. Add 1.0 to kv.budgets."
 )
-_MODES = {"question_aware": "aware", "question_agnostic": "agnostic"}
+_MODES = {Mode.AWARE: "aware", Mode.AGNOSTIC: "agnostic"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +55,18 @@ def label(level: Level) -> str:
     """'snapkv/aware 0.5', 'full (repeat 1)': how a level is called on screen and in errors."""
     if level.is_full:
         return FULL + (f" (repeat {level.repeat_idx})" if level.repeat_idx else "")
-    unit = {"fraction": "", "tokens": " tokens", "bits": " bits"}[level.unit]
+    unit = {Unit.FRACTION: "", Unit.TOKENS: " tokens", Unit.BITS: " bits"}[level.unit]
     return f"{level.series} {level.budget:g}{unit}"
 
 
-def series_label(policy: str, mode: str, params: Json, via: str) -> str:
+def series_label(policy: str, mode: Mode, params: Json, via: str) -> str:
     """`snapkv/aware`, `snapkv/agnostic window=32`.
 
     Launched or labelled levels name a mode only if it isn't the default one.
     """
     if policy == TRUNCATE:
         return f"{policy}/{params.get('mode', 'middle')}"
-    named = via in ("body", "endpoint") or mode != "question_aware"
+    named = via in ("body", "endpoint") or mode != Mode.AWARE
     head = f"{policy}/{_MODES[mode]}" if named else policy
     return " ".join([head, *(f"{key}={_plain(params[key])}" for key in sorted(params))])
 
@@ -84,23 +85,23 @@ def _specs(settings: Settings) -> Iterator[Level]:
             yield _level(settings, policy.policy, policy.mode or kv.mode, params, LevelSpec(budget=budget))
 
 
-def _level(settings: Settings, policy: str, mode: str, params: Json, spec: LevelSpec) -> Level:
+def _level(settings: Settings, policy: str, mode: Mode, params: Json, spec: LevelSpec) -> Level:
     kv = settings.kv
     unit, budget = spec.unit or kv.unit, float(f"{spec.budget:.12g}")
-    if unit == "fraction" and budget > 1:
+    if unit == Unit.FRACTION and budget > 1:
         raise ConfigError(
             f"a fraction kept of {budget:g} is more than all", where="kv.levels", do="Give a budget in (0, 1]."
         )
-    is_full = policy == FULL or (unit == "fraction" and budget == 1.0)
+    is_full = policy == FULL or (unit == Unit.FRACTION and budget == 1.0)
     via = kv.apply.via
     if is_full:
-        policy, mode, unit, budget = FULL, "question_aware", "fraction", 1.0
+        policy, mode, unit, budget = FULL, Mode.AWARE, Unit.FRACTION, 1.0
         params = params if via == "launch" else {}  # its command has parameters too, the dtype of a full cache say
     cuts = policy == TRUNCATE  # the server serves it as it serves full cache
     if cuts:
-        mode, params = "question_aware", {"mode": params.get("mode", "middle")}
+        mode, params = Mode.AWARE, {"mode": params.get("mode", "middle")}
     return Level(
-        series=FULL if is_full else series_label(policy, mode, {} if unit == "bits" else params, via),
+        series=FULL if is_full else series_label(policy, mode, {} if unit == Unit.BITS else params, via),
         policy=policy,
         budget=budget,
         unit=unit,
@@ -175,7 +176,7 @@ def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
                 f"{label(alike[at])} and {label(level)} are one level but are served differently",
                 where="kv.levels",
                 do="Give one of them another policy, so that they are two series."
-                if level.unit == "bits"
+                if level.unit == Unit.BITS
                 else "Give one of them a telling entry in params, so that they are two series.",
             )
         if alike[at].budget == level.budget:
@@ -193,7 +194,7 @@ def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
 
 def _same(one: Level, other: Level) -> bool:
     """Whether a server applies one budget for both. Raises ConfigError for budgets that no prompt could tell apart."""
-    if one.budget == other.budget or (one.unit == "tokens" and _effective(one) == _effective(other)):
+    if one.budget == other.budget or (one.unit == Unit.TOKENS and _effective(one) == _effective(other)):
         return True
     if abs(one.budget - other.budget) <= 1e-4 * max(one.budget, other.budget):
         raise ConfigError(
@@ -210,7 +211,7 @@ def _served(level: Level) -> tuple[Json, tuple[str, ...], Json]:
 
 def _effective(level: Level) -> float:
     """The budget that is left of a cap in tokens once the server has rounded it; another unit's depends on lengths."""
-    if level.unit != "tokens":
+    if level.unit != Unit.TOKENS:
         return level.budget
     return float(in_blocks(int(level.budget), level.apply.get("round_to", 1), level.apply.get("rounding", "up")))
 

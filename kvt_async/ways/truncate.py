@@ -12,6 +12,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.contract.formulas.prompt_text import messages_sha256, render
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import Unit
 from kvt_async.data.example_prompt import PromptRule, is_templated, served_text
 from kvt_async.data.tokens import APPROX, Tokenizer, load_tokenizer
 from kvt_async.engine.request.kv_body import TRUNCATE
@@ -40,7 +41,7 @@ def mode_of(level: Level) -> str:
     mode = level.params.get("mode", MODES[0])
     if mode not in MODES:
         raise ConfigError(f"{TRUNCATE} has no mode {mode!r}", where="kv.params.mode", do=f"Known: {', '.join(MODES)}.")
-    if level.unit == "bits":
+    if level.unit == Unit.BITS:
         raise ConfigError(f"{TRUNCATE} cuts tokens, not bits", where="kv.unit", do="Use unit: fraction or tokens.")
     return str(mode)
 
@@ -66,7 +67,7 @@ class Cutter:
         )
         first = next(n for n, message in enumerate(messages) if message["role"] == "user")
         text = messages[first]["content"]
-        goal = min(int(level.budget), token_len) if level.unit == "tokens" else n_kept(token_len, level.budget)
+        goal = min(int(level.budget), token_len) if level.unit == Unit.TOKENS else n_kept(token_len, level.budget)
         spans = self._tokenizer.spans(text)
         n_context = sum(1 for start, _ in spans if start < context_chars)
         keep, tokens, chars = len(spans) - (token_len - goal), token_len, context_chars

@@ -20,6 +20,7 @@ from analyzer.read.runs import newest_group
 from analyzer.report.report_tables import Table
 from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import connect_for_reading
+from kvt_async.contract.vocabulary import Unit
 
 GIB = 1024**3
 
@@ -142,7 +143,7 @@ def pareto(rows: Sequence[LevelRow], look: Look) -> Any:
 
 def _label(series: str, full: int, budget: float, unit: str) -> str:
     """As ways/levels.py names a level."""
-    return "full" if full else f"{series} {budget:g}" + ("" if unit == "fraction" else f" {unit}")
+    return "full" if full else f"{series} {budget:g}" + ("" if unit == Unit.FRACTION else f" {unit}")
 
 
 def _with(estimate: Estimate, show: Any) -> str:

@@ -14,6 +14,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from kvt_async.contract.vocabulary import Unit
+
 Rounding = Literal["up", "down", "nearest"]
 FULL_BITS = 16.0  # bits per element of an uncompressed cache, where nothing else is said
 
@@ -36,9 +38,9 @@ def tokens_kept(budget: float, unit: str, length: int, *, round_to: int = 1, rou
 
     Never more than `length`; a bit width keeps every token.
     """
-    if unit == "bits":
+    if unit == Unit.BITS:
         return length
-    wanted = n_kept(length, budget) if unit == "fraction" else max(1, int(budget))
+    wanted = n_kept(length, budget) if unit == Unit.FRACTION else max(1, int(budget))
     return min(length, in_blocks(wanted, round_to, rounding)) if wanted < length else length
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import Rounding, convert, in_blocks, tokens_kept
 from kvt_async.contract.settings import Apply
+from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.records import Json, Level
 
 TRUNCATE = "truncate_prompt"  # the control whose prompt is cut before it is sent
@@ -63,7 +64,7 @@ def fields_of(level: Level, values: Mapping[str, Any]) -> Json:
 
 def sized_names(level: Level) -> frozenset[str] | None:
     """The placeholders that the level fills differently from prompt to prompt; None: one stands inside other text."""
-    names = _SIZED | _SIZED_IN_TOKENS if level.unit == "tokens" else _SIZED
+    names = _SIZED | _SIZED_IN_TOKENS if level.unit == Unit.TOKENS else _SIZED
     found = [(name, whole) for name, whole in _names(_template(level)) if name in names]
     return frozenset(name for name, _ in found) if all(whole for _, whole in found) else None
 
@@ -83,9 +84,9 @@ def expectation(level: Level, prompt_tokens: int | None, context_tokens: int | N
 
 def expectations(level: Level) -> Callable[[int | None, int | None], Json]:
     """`expectation` of one level's prompts: what they share is worked out once. Every call gives a dict of its own."""
-    agnostic = level.mode == "question_agnostic"
+    agnostic = level.mode == Mode.AGNOSTIC
     round_to, rounding = rounding_of(level)
-    rounds = round_to > 1 and level.unit != "bits" and not level.is_full
+    rounds = round_to > 1 and level.unit != Unit.BITS and not level.is_full
     same: Json = {
         "requested": level.budget,
         "unit": level.unit,
@@ -102,7 +103,7 @@ def expectations(level: Level) -> Callable[[int | None, int | None], Json]:
             compressible = found["compressible"] = context_tokens
         if rounds and compressible:
             kept = tokens_kept(level.budget, level.unit, compressible, round_to=round_to, rounding=rounding)
-            found["rounded"] = float(kept) if level.unit == "tokens" else kept / compressible
+            found["rounded"] = float(kept) if level.unit == Unit.TOKENS else kept / compressible
         return found
 
     return of
@@ -164,7 +165,7 @@ def read_evidence(
 def _of_cut(found: Json, cut: Mapping[str, Any], served: float | None) -> tuple[Json, float | None]:
     """A cut prompt: the server's own count of it, beside ours of the whole one. Ours alone proves nothing."""
     tokens, source = (served, "echoed") if served is not None and cut["exact"] else (cut["sent_tokens"], "configured")
-    effective = float(tokens) if found["unit"] == "tokens" else tokens / cut["full_tokens"]
+    effective = float(tokens) if found["unit"] == Unit.TOKENS else tokens / cut["full_tokens"]
     read_from = "usage.prompt_tokens" if source == "echoed" else "our own count"
     tokens_too = {"kept_tokens": tokens, "full_tokens": cut["full_tokens"]}
     return {**found, "effective": effective, "source": source, "read_from": read_from, **tokens_too}, effective
@@ -172,7 +173,7 @@ def _of_cut(found: Json, cut: Mapping[str, Any], served: float | None) -> tuple[
 
 def values_of(level: Level, size: PromptSize) -> dict[str, Any]:
     """What each of NAMES stands for; None: it has no value here."""
-    compressible = size.context_tokens if level.mode == "question_agnostic" else size.prompt_tokens
+    compressible = size.context_tokens if level.mode == Mode.AGNOSTIC else size.prompt_tokens
     round_to, rounding = rounding_of(level)
     keep: int | None = None
     kept: float | None = None  # fraction
@@ -180,19 +181,19 @@ def values_of(level: Level, size: PromptSize) -> dict[str, Any]:
     budget: float = level.budget
     if level.is_full or level.policy == TRUNCATE:  # a cut prompt's own cache stays whole
         policy, budget, keep, kept = "full", 1.0, compressible, 1.0
-    elif level.unit == "fraction":
+    elif level.unit == Unit.FRACTION:
         kept = level.budget
         if compressible:
-            keep = tokens_kept(level.budget, "fraction", compressible, round_to=round_to, rounding=rounding)
-    elif level.unit == "tokens":
+            keep = tokens_kept(level.budget, Unit.FRACTION, compressible, round_to=round_to, rounding=rounding)
+    elif level.unit == Unit.TOKENS:
         budget, keep = int(level.budget), in_blocks(int(level.budget), round_to, rounding)
         kept = min(1.0, keep / compressible) if compressible else None
     return {
         "policy": policy,
         "budget": budget,
         "keep_tokens": keep,
-        "compression_ratio": None if kept is None else convert(kept, "fraction", "compression_ratio"),
-        "divisor": None if kept is None else convert(kept, "fraction", "divisor"),
+        "compression_ratio": None if kept is None else convert(kept, Unit.FRACTION, "compression_ratio"),
+        "divisor": None if kept is None else convert(kept, Unit.FRACTION, "divisor"),
         "mode": level.mode,
         "context_chars": size.context_chars,
         "params": None if level.policy == TRUNCATE else level.params or None,

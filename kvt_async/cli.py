@@ -223,7 +223,7 @@ def status(
 
     Example: kvt status -c demo --watch
     """
-    from kvt_async.bench.bench_status import show_status
+    from kvt_async.status import show_status
 
     raise typer.Exit(show_status(settings_from(config, override, print_config, place), watch=watch, as_json=as_json))
 

@@ -25,7 +25,8 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> tuple
     no server when nothing is left to send.
     """
     from analyzer.stages import every_stage
-    from kvt_async.sweep.group_status import is_complete, status
+    from kvt_async.status import status
+    from kvt_async.sweep.pending import is_complete
     from kvt_async.sweep.sweep import Options, execute
 
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""`kvt status` of a benched group: its stages, and those of the config that have not begun."""
+"""How far the stages of a bench are, and which of the config have not begun."""
 
 from kvt_async.bench.ladder import Done, Next, ahead
 from kvt_async.bench.load_steps import Load
@@ -6,12 +6,9 @@ from kvt_async.bench.stage import bench_levels, wanted
 from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.bench.stage_throughput import stage_throughput
 from kvt_async.contract.bench_settings import Bench
-from kvt_async.contract.errors import MissingPrerequisiteError
-from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json, Level
 from kvt_async.store.reader import Reader
-from kvt_async.sweep import group_status as of_sweeps
 from kvt_async.ways.levels import label
 
 _STAGES = """
@@ -26,13 +23,13 @@ WHERE u.exp_group_id = ? AND u.generation = ? GROUP BY s.run_id ORDER BY s.stage
 """
 
 
-def show_status(settings: Settings, *, watch: bool = False, as_json: bool = False) -> int:
-    """Print it for the group of a config, benched or swept; the exit code."""
-    levels = stages if _is_benched(settings) else None
-    return of_sweeps.show_status(settings, watch=watch, as_json=as_json, levels=levels)
+def is_benched(reader: Reader, settings: Settings) -> bool:
+    """Whether the group has stages of a bench, rather than levels of a sweep."""
+    sql = "SELECT 1 FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? LIMIT 1"
+    return bool(reader.rows(sql, settings.experiment.exp_group_id))
 
 
-def stages(reader: Reader, settings: Settings, generation: int) -> list[Json]:
+def stage_status(reader: Reader, settings: Settings, generation: int) -> list[Json]:
     """Counts of measured requests by stage; behind them what the config's ladder has still to send, as far as it is
     known: a list to its end, of an automatic ladder or a search the next load."""
     rows = reader.rows(_STAGES, settings.experiment.exp_group_id, generation)
@@ -81,18 +78,3 @@ def _name(level: str | None, load: str, repeat: int) -> str:
 
 def _level_name(bench: Bench, level: Level) -> str | None:
     return label(level) if bench.levels else None
-
-
-def _is_benched(settings: Settings) -> bool:
-    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    try:
-        reader = Reader(paths.db)
-    except MissingPrerequisiteError:
-        return False  # the sweep's status says what is missing
-    try:
-        group = settings.experiment.exp_group_id
-        return bool(
-            reader.value("SELECT 1 FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? LIMIT 1", group)
-        )
-    finally:
-        reader.close()

@@ -5,6 +5,7 @@ Nothing here talks to a server, and nothing about the group is written before ev
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,8 @@ from kvt_async.data.prepare import prepare
 from kvt_async.records import Json, Level, Run
 from kvt_async.session.experiment_rows import find_generation, match_runs
 from kvt_async.store.reader import Reader
-from kvt_async.sweep.plan import only
+from kvt_async.sweep.plan import only, pending
+from kvt_async.ways.levels import make_levels
 
 SAY_EVERY_S = 3.0
 
@@ -133,3 +135,16 @@ def unsettled(
     if chosen is None:
         return done, [n] * len(runs)
     return [only(mask, chosen) for mask in done], [len(chosen)] * len(runs)
+
+
+def is_complete(settings: Settings) -> bool:
+    """Whether a sweep of this config would send nothing: every level settled. False where it would be refused."""
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    try:
+        head = prepared_head(settings, prepare_first=False, force=False, say=lambda _: None)
+        with closing(Reader(paths.db)) as reader:
+            group = find_group(reader, settings, head, make_levels(settings).levels, force=False)
+            done, _ = unsettled(reader, group.runs, stored_dataset(reader, head, group.generation), None)
+    except KvtError:
+        return False
+    return sum(pending(done)) == 0

@@ -5,8 +5,8 @@ from pathlib import Path
 import orjson
 
 from kvt_async.bench.bench import Options, run
-from kvt_async.bench.bench_status import show_status, stages
-from kvt_async.sweep.group_status import lines, status
+from kvt_async.session.group_status import lines
+from kvt_async.status import show_status, status
 from tests.bench.benching import FailingAfterTheFirst, on_loopback, settings_for
 from tests.runner.openai_server import Script, serving
 
@@ -18,7 +18,7 @@ async def test_it_counts_measured_requests_of_each_stage_and_adds_up(tmp_path: P
     async with on_loopback(FailingAfterTheFirst(Script(faults={"http_500": 0.05}))) as url:
         settings = settings_for(tmp_path, url, "bench.rate=100", "bench.repeats=2")
         report = await run(settings, QUIET)
-    now = status(settings, stages)
+    now = status(settings)
     assert (now["invariants_hold"], now["ahead"], now["pending"], now["planned"]) == (True, 0, 0, 40)
     assert [level["level"] for level in now["levels"]] == ["rate 100/s", "rate 100/s (repeat 1)"]
     assert now["failures"] == report.failed
@@ -28,7 +28,7 @@ async def test_it_counts_measured_requests_of_each_stage_and_adds_up(tmp_path: P
 async def test_stages_of_the_config_that_have_not_begun_are_still_planned(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
         await run(settings_for(tmp_path, url, "bench.rate=50"), QUIET)
-    now = status(settings_for(tmp_path, url, *LIST), stages)
+    now = status(settings_for(tmp_path, url, *LIST))
     assert (now["planned"], now["responses"], now["pending"], now["ahead"]) == (120, 20, 100, 5)
     assert [level["level"] for level in now["levels"] if not level["begun"]] == [
         "rate 100/s", "rate 200/s", "rate 50/s (repeat 1)", "rate 100/s (repeat 1)", "rate 200/s (repeat 1)",

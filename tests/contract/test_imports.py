@@ -64,8 +64,9 @@ bench                  contract contract.formulas contract.command_line records 
                        engine.reply engine.request engine.send data store ways session
 serve                  contract contract.formulas contract.command_line data
 validate               contract contract.formulas contract.command_line data ways session sweep bench
-demo                   contract contract.command_line records data serve sweep analyzer.stages
-cli                    contract contract.command_line data sweep bench serve validate demo analyzer.cli
+status                 contract records store session sweep bench
+demo                   contract contract.command_line records data serve sweep status analyzer.stages
+cli                    contract contract.command_line data sweep bench serve validate status demo analyzer.cli
 __main__               cli
 """
 

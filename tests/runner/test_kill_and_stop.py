@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from kvt_async.contract.errors import MissingPrerequisiteError, StoreError
+from kvt_async.status import status
 from kvt_async.store.lock import hold
-from kvt_async.sweep.group_status import status
 from kvt_async.sweep.sweep import Options, run
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import check_invariants, db_of, query, settings_for, states

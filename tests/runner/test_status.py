@@ -7,7 +7,9 @@ import pytest
 
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.schema import connect_for_writing
-from kvt_async.sweep.group_status import is_complete, lines, show_status, status
+from kvt_async.session.group_status import lines
+from kvt_async.status import show_status, status
+from kvt_async.sweep.pending import is_complete
 from kvt_async.sweep.sweep import Options, prepare_group, run
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import db_of, settings_for

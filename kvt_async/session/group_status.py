@@ -1,69 +1,16 @@
 """How far a group is, from any process, also while a runner works: counts, invariants, sessions, who holds the lock."""
 
-import sys
-import time
 from collections.abc import Callable
 
-from kvt_async.contract.errors import KvtError, MissingPrerequisiteError
-from kvt_async.contract.paths import run_paths
+from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.visible import visible
-from kvt_async.contract.vocabulary import Unit
 from kvt_async.records import Json
 from kvt_async.store.lock import holder
 from kvt_async.store.reader import Reader
 
-WATCH_S = 2.0
-Levels = Callable[[Reader, Settings, int], list[Json]]
-"""(reader, settings, generation) -> {level, planned, requests, responses, failures, pending, begun} of each."""
-
-
-def status(settings: Settings, levels: Levels | None = None) -> Json:
-    """One look; `levels` counts what a group consists of, a sweep's levels where it is None. Raises
-    MissingPrerequisiteError where nothing was run yet."""
-    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    reader = Reader(paths.db)
-    try:
-        return _look(reader, settings, levels or _swept)
-    finally:
-        reader.close()
-
-
-def is_complete(settings: Settings) -> bool:
-    """Whether a sweep of this config would send nothing: every level settled. False where it would be refused."""
-    from kvt_async.sweep.pending import find_group, prepared_head, stored_dataset, unsettled
-    from kvt_async.sweep.plan import pending
-    from kvt_async.ways.levels import make_levels
-
-    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    try:
-        head = prepared_head(settings, prepare_first=False, force=False, say=lambda _: None)
-        reader = Reader(paths.db)
-        try:
-            group = find_group(reader, settings, head, make_levels(settings).levels, force=False)
-            done, _ = unsettled(reader, group.runs, stored_dataset(reader, head, group.generation), None)
-        finally:
-            reader.close()
-    except KvtError:
-        return False
-    return sum(pending(done)) == 0
-
-
-def show_status(settings: Settings, *, watch: bool = False, as_json: bool = False, levels: Levels | None = None) -> int:
-    """Print it; with `watch` until nothing is pending or nobody runs. Exit code 1: the counts don't add up."""
-    while True:
-        now = status(settings, levels)
-        if as_json:
-            import orjson
-
-            print(orjson.dumps(now, option=orjson.OPT_INDENT_2).decode(), flush=True)
-        else:
-            print("\n".join(map(visible, lines(now))), flush=True)
-        if not watch or not now["running"] or not (now["pending"] or now["ahead"]):
-            return 0 if now["invariants_hold"] else 1
-        time.sleep(WATCH_S)
-        if not as_json and sys.stdout.isatty():
-            print()
+Parts = Callable[[Reader, Settings, int], list[Json]]
+"""(reader, settings, generation) -> {level, planned, requests, responses, failures, pending} of each level of a sweep
+or stage of a bench; `begun` False: the config names it, and nothing of it is stored."""
 
 
 def lines(now: Json) -> list[str]:
@@ -92,33 +39,15 @@ def lines(now: Json) -> list[str]:
     return out
 
 
-def _swept(reader: Reader, settings: Settings, generation: int) -> list[Json]:
-    levels = []
-    for run in reader.rows(
-        """SELECT run_id, series, kv_budget, kv_unit, is_full, repeat_idx, dataset_id FROM runs
-           WHERE exp_group_id = ? AND generation = ? ORDER BY repeat_idx, level_idx, created_at""",
-        settings.experiment.exp_group_id,
-        generation,
-    ):
-        planned = reader.value("SELECT count(*) FROM manifest_entries WHERE dataset_id = ?", run["dataset_id"])
-        counts = reader.counts(run["run_id"])
-        name = run["series"] + ("" if run["is_full"] else f" {run['kv_budget']:g}")
-        name += " tokens" if run["kv_unit"] == Unit.TOKENS else " bits" if run["kv_unit"] == Unit.BITS else ""
-        name += f" (repeat {run['repeat_idx']})" if run["repeat_idx"] else ""
-        settled = counts["responses"] + counts["failures"]
-        pending = planned - settled
-        levels.append({"level": name, "run_id": run["run_id"], "planned": planned, **counts, "pending": pending})
-    return levels
-
-
-def _look(reader: Reader, settings: Settings, levels_of: Levels) -> Json:
+def group_status(reader: Reader, settings: Settings, parts: Parts) -> Json:
+    """What `kvt status` answers. Raises MissingPrerequisiteError where nothing was run yet."""
     group = settings.experiment.exp_group_id
     generation = reader.value("SELECT max(generation) FROM experiments WHERE exp_group_id = ?", group)
     if generation is None:
         raise MissingPrerequisiteError(
             f"nothing of {group} was run yet", where=str(reader.db), do="Run `kvt sweep -c CONFIG` first."
         )
-    levels = [{"begun": True, **level} for level in levels_of(reader, settings, generation)]
+    levels = [{"begun": True, **level} for level in parts(reader, settings, generation)]
     broken = []
     for level in levels:
         settled = level["responses"] + level["failures"]

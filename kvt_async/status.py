@@ -1,0 +1,41 @@
+"""`kvt status`: how far a group is, swept or benched, from any process, also while a runner works on it."""
+
+import sys
+import time
+from contextlib import closing
+
+import orjson
+
+from kvt_async.bench.bench_status import is_benched, stage_status
+from kvt_async.contract.paths import run_paths
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.visible import visible
+from kvt_async.records import Json
+from kvt_async.session.group_status import group_status, lines
+from kvt_async.store.reader import Reader
+from kvt_async.sweep.level_status import level_status
+
+WATCH_S = 2.0
+
+
+def status(settings: Settings) -> Json:
+    """The group of a config as it is now. Raises MissingPrerequisiteError where nothing was run yet."""
+    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    with closing(Reader(paths.db)) as reader:
+        parts = stage_status if is_benched(reader, settings) else level_status
+        return group_status(reader, settings, parts)
+
+
+def show_status(settings: Settings, *, watch: bool = False, as_json: bool = False) -> int:
+    """Print it; with `watch` until nothing is pending or nobody runs. Exit code 1: the counts don't add up."""
+    while True:
+        now = status(settings)
+        if as_json:
+            print(orjson.dumps(now, option=orjson.OPT_INDENT_2).decode(), flush=True)
+        else:
+            print("\n".join(map(visible, lines(now))), flush=True)
+        if not watch or not now["running"] or not (now["pending"] or now["ahead"]):
+            return 0 if now["invariants_hold"] else 1
+        time.sleep(WATCH_S)
+        if not as_json and sys.stdout.isatty():
+            print()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import log10
 
+from analyzer.read.runs import Run
 from analyzer.results.number_format import number, percent
 from analyzer.results.results import Results
-from analyzer.results.rows import Run
 from kvt_async.contract.vocabulary import Unit
 
 LOG_BELOW = 0.03  # fractions under this would pile up at the end of a linear axis

@@ -6,8 +6,8 @@ from analyzer.results.confidence import nothing_safe
 from analyzer.results.costs import cache_sentence, client
 from analyzer.results.number_format import budget, count, percent
 from analyzer.results.results import ALL, Results
-from analyzer.results.rows import BinStat
 from analyzer.results.sentences import short_verdict
+from analyzer.store.tables import BinStat
 from kvt_async.contract.vocabulary import Unit
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import polars as pl
 
 from analyzer.charts.axis import BudgetAxis, budget_axis, status
+from analyzer.read.runs import Run
 from analyzer.results.alarms import alarms
 from analyzer.results.cache_state import cache_state
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import budget
 from analyzer.results.results import ALL, Results
-from analyzer.results.rows import BinStat, Run, Verdict, columns
+from analyzer.store.tables import BinStat, Verdict, columns
 
 FAILURE = "failed requests"
 ANSWERS = "wrong answers"
@@ -36,7 +37,7 @@ LEVEL_SCHEMA: dict[str, Any] = {
 } | {
     c: pl.Int64 if c in ("n", "n_clusters", "n_failures") else pl.Float64
     for c in columns(BinStat)
-    if c not in ("run_id", "bin_idx", "acc_ci_method", "label_counts_json", "flag_counts_json")
+    if c not in ("run_id", "dataset_id", "bin_idx", "acc_ci_method", "label_counts_json", "flag_counts_json")
 }
 ZONE_SCHEMA: dict[str, Any] = {
     "series": pl.String,

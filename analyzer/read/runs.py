@@ -10,7 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ class Run:
     is_full: bool
     repeat_idx: int
     level_idx: int
+    model_name: str = ""
+    base_url: str = ""
+    engine_name: str = ""
+    kv_params_json: str = "{}"
 
     @property
     def is_baseline(self) -> bool:
@@ -46,7 +50,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunCounts:
     """Counts of one run; pending = planned but neither answered nor failed."""
 
     planned: int
@@ -62,8 +66,13 @@ class Progress:
         return self.responses + self.failures
 
     @property
+    def total(self) -> int:
+        """Requests of the run, those not queued yet among them."""
+        return max(self.planned, self.requests)
+
+    @property
     def pending(self) -> int:
-        return max(self.planned, self.requests) - self.finished
+        return self.total - self.finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +166,11 @@ def newest_generation(conn: sqlite3.Connection, exp_group_id: str, generation: i
 def runs(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[Run]:
     """All runs of one generation, in the order of the config, repeats last."""
     rows = conn.execute(
-        "SELECT run_id, dataset_id, series, kv_policy, kv_budget, kv_unit, kv_mode, kv_apply, is_full, repeat_idx, "
-        "level_idx FROM runs WHERE exp_group_id = ? AND generation = ? "
+        f"SELECT {', '.join(field.name for field in fields(Run))} FROM runs WHERE exp_group_id = ? AND generation = ? "
         "ORDER BY repeat_idx, level_idx, series, kv_budget DESC, run_id",
         (exp_group_id, generation),
     )
-    return [Run(*row) for row in ((*r[:8], bool(r[8]), *r[9:]) for r in rows)]
+    return [replace(run, is_full=bool(run.is_full)) for run in (Run(*row) for row in rows)]
 
 
 def benched(conn: sqlite3.Connection, exp_group_id: str) -> bool:
@@ -181,7 +189,7 @@ def find_run(all_runs: Sequence[Run], run_id: str) -> Run:
     )
 
 
-def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> dict[str, Progress]:
+def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> dict[str, RunCounts]:
     """Counts of every run of one generation, by run_id."""
     where = "WHERE u.exp_group_id = ? AND u.generation = ?"
     args = (exp_group_id, generation)
@@ -205,7 +213,7 @@ def progress(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> di
     result = {}
     for run in runs(conn, exp_group_id, generation):
         requests, responses, scores = counts(conn, run.run_id)
-        result[run.run_id] = Progress(
+        result[run.run_id] = RunCounts(
             planned.get(run.run_id, 0),
             requests,
             responses,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from analyzer.read import declared_plan
+from analyzer.read.runs import Run
 from analyzer.report.caveats import caveats, limits
 from analyzer.results import confidence, costs, memory, sentences
 from analyzer.results.alarms import Alarm, alarms
@@ -10,7 +11,7 @@ from analyzer.results.cliff import BinZone, cliff, same_ratio
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import listed, number, percent, plural
 from analyzer.results.results import ALL, Results
-from analyzer.results.rows import BinStat, Drop, Run, Verdict
+from analyzer.store.tables import BinStat, Drop, Verdict
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import Unit
 

@@ -5,7 +5,7 @@ from analyzer.results import costs, memory, sentences
 from analyzer.results.cache_state import cache_state
 from analyzer.results.number_format import NOTHING, amount, count, gib, interval, number, percent, seconds
 from analyzer.results.results import Results
-from analyzer.results.rows import BinStat
+from analyzer.store.tables import BinStat
 from kvt_async.contract.settings import Settings
 
 

@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
+from analyzer.read.runs import Run
 from analyzer.report.answers import story
 from analyzer.results.results import ALL, Results
-from analyzer.results.rows import Run
 from kvt_async.contract.settings import Settings
 
 _VERDICT = (

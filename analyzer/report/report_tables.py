@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+from analyzer.read.runs import Run
 from analyzer.report.answers import controls
 from analyzer.results import sentences
 from analyzer.results.confidence import ROLES, ceiling_or_floor, nothing_safe
 from analyzer.results.number_format import NOTHING, budget, count, interval, number, percent, seconds, signed
 from analyzer.results.results import ALL, Results
-from analyzer.results.rows import Bin, BinStat, Evidence, Run
+from analyzer.results.rows import Bin
+from analyzer.store.tables import BinStat, Evidence
 from kvt_async.contract.errors import FailureLabel
 from kvt_async.contract.vocabulary import Unit
 

@@ -6,7 +6,7 @@ The figures are persisted ones: nothing is tested again here.
 from collections.abc import Sequence
 
 from analyzer.results.number_format import budget, interval, listed, number, percent, plural
-from analyzer.results.rows import Drop, Verdict
+from analyzer.store.tables import Drop, Verdict
 
 ROLES = {"confirmatory": "confirmatory", "holm": "Holm-adjusted", "exploratory": "exploratory"}
 

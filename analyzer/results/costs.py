@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from analyzer.results.cache_state import cache_state
 from analyzer.results.number_format import amount, budget, change, count, number, percent, seconds
-from analyzer.results.rows import BinStat, Client, Volume
+from analyzer.results.rows import Client, Volume
+from analyzer.store.tables import BinStat
 
 CLIENT_BOUND = "CLIENT-BOUND"
 TOO_LARGE = 0.05  # the client's error over a figure, or over a difference that is claimed

@@ -6,10 +6,10 @@ frees them is another question, and the sentences say what is known about it.
 
 from dataclasses import dataclass
 
+from analyzer.read.runs import Run
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import budget, count, gib, plural
 from analyzer.results.results import Results
-from analyzer.results.rows import Run
 from kvt_async.contract.formulas.kv_bytes import gib_saved
 from kvt_async.contract.formulas.model_config import token_bytes_of
 from kvt_async.contract.settings import Serving, Settings

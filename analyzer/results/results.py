@@ -3,30 +3,20 @@
 import json
 import sqlite3
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from analyzer.read import runs as tables
 from analyzer.read.drift import Answers, group_drifts, level_differences
-from analyzer.results.rows import (
-    Bin,
-    BinStat,
-    Client,
-    Comparison,
-    Drop,
-    Evidence,
-    Progress,
-    Row,
-    Run,
-    Session,
-    Verdict,
-    Volume,
-    columns,
-)
+from analyzer.read.runs import Run, RunCounts
+from analyzer.results.rows import Bin, Client, Session, Volume
+from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict, columns
 from analyzer.summarise.analyze import ANALYZER_VERSION
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.formulas.server_identity import Drift
 from kvt_async.contract.vocabulary import Unit
+
+Row = TypeVar("Row")
 
 ALL = -1
 
@@ -48,7 +38,7 @@ class Results:
     drops: list[Drop]
     verdicts: list[Verdict]
     comparisons: list[Comparison]
-    progress: dict[str, Progress]
+    progress: dict[str, RunCounts]
     clients: list[Client]
     sessions: list[Session]
     snapshots: list[dict[str, Any]]
@@ -143,7 +133,10 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
     mine = "WHERE exp_group_id=? AND generation=?"
     my_runs = f"WHERE run_id IN (SELECT run_id FROM runs {mine})"
     my_sessions = f"WHERE session_id IN (SELECT session_id FROM sessions {mine})"
-    runs = _rows(conn, Run, f"FROM runs {mine} ORDER BY level_idx, repeat_idx, series, kv_budget DESC, run_id", here)
+    runs = sorted(
+        tables.runs(conn, group, generation),
+        key=lambda run: (run.level_idx, run.repeat_idx, run.series, -run.kv_budget, run.run_id),
+    )
     dataset_ids = sorted({r.dataset_id for r in runs})
     return Results(
         group=group,
@@ -161,10 +154,7 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
         comparisons=_rows(
             conn, Comparison, f"FROM comparisons {mine} ORDER BY series_a, series_b, kv_budget DESC, bin_idx", here
         ),
-        progress={
-            run_id: Progress(run_id, c.planned, c.requests, c.responses, c.failures, c.refused)
-            for run_id, c in tables.progress(conn, group, generation).items()
-        },
+        progress=tables.progress(conn, group, generation),
         clients=_rows(
             conn,
             Client,

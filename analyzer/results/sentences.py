@@ -6,7 +6,8 @@ from typing import Any
 
 from analyzer.results.confidence import needed, needs, nothing_safe
 from analyzer.results.number_format import budget, interval, listed, number, percent, plural
-from analyzer.results.rows import Bin, BinStat, Comparison, Drop, Evidence, Verdict
+from analyzer.results.rows import Bin
+from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
 from kvt_async.contract.vocabulary import Unit
 
 NONE_PROVEN = "none proven"

@@ -120,7 +120,7 @@ def score(
         )
 
 
-def score_fingerprint(metric: str, run: runs.Progress, full: runs.Progress | None) -> str:
+def score_fingerprint(metric: str, run: runs.RunCounts, full: runs.RunCounts | None) -> str:
     """What a run's scores depend on."""
     of_full = (full.responses, full.try_series) if full else None
     return derived_rows.fingerprint(SCORER_VERSION, metric, run.responses, run.failures, run.try_series, of_full)

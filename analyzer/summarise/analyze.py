@@ -19,7 +19,7 @@ from analyzer.read import runs as tables
 from analyzer.read.budget_evidence import CONTRADICTED, by_two_servers
 from analyzer.read.declared_plan import Planned, plan_of
 from analyzer.read.drift import Answers, answers_beside_canary, group_drifts, level_differences, refuse_drift, served
-from analyzer.read.runs import Dataset, Progress, Run
+from analyzer.read.runs import Dataset, Run, RunCounts
 from analyzer.scoring.score import SCORER_VERSION, score_fingerprint
 from analyzer.stats.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.stats.interim import look
@@ -57,7 +57,7 @@ class Question:
     is known of the server beside its replies."""
 
     runs: list[Run]
-    counts: Mapping[str, Progress]
+    counts: Mapping[str, RunCounts]
     dataset: Dataset
     analysis: Analysis
     pending: int
@@ -216,7 +216,7 @@ def _check_scored(facts: sqlite3.Connection, group: str, generation: int, chosen
         )
 
 
-def _check_complete(chosen: Sequence[Run], counts: Mapping[str, Progress], *, partial: bool) -> int:
+def _check_complete(chosen: Sequence[Run], counts: Mapping[str, RunCounts], *, partial: bool) -> int:
     unscored = sum(counts[run.run_id].finished - counts[run.run_id].scores for run in chosen)
     if unscored > 0 and (not partial or not any(counts[run.run_id].scores for run in chosen)):
         raise MissingPrerequisiteError(
@@ -234,7 +234,7 @@ def _check_complete(chosen: Sequence[Run], counts: Mapping[str, Progress], *, pa
     return pending + max(0, unscored)
 
 
-def _owed(run: Run, count: Progress) -> str:
+def _owed(run: Run, count: RunCounts) -> str:
     refused = f", {count.refused} of them refused for the key or the quota, which says nothing about them"
     return f"{run.run_id}: {count.pending} of {count.planned}{refused if count.refused else ''}"
 
@@ -255,7 +255,7 @@ def fingerprint_of(facts: sqlite3.Connection, question: Question) -> str:
     )
 
 
-def _check_invariants(read: Sequence[RunData], counts: Mapping[str, Progress]) -> None:
+def _check_invariants(read: Sequence[RunData], counts: Mapping[str, RunCounts]) -> None:
     for data in read:
         count = counts[data.run.run_id]
         scores = data.aligned.score

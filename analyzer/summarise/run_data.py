@@ -17,7 +17,7 @@ import polars as pl
 from analyzer.read import outcomes, runs
 from analyzer.read.budget_evidence import kept_fraction, kept_tokens, prompt_counts, run_evidence
 from analyzer.read.drift import served
-from analyzer.read.runs import Progress, Run
+from analyzer.read.runs import Run, RunCounts
 from analyzer.stats.decompose import LABELS, Outcomes
 from analyzer.summarise.bin_stats import CiRule, bin_rows
 from analyzer.summarise.guessing_floor import Floors, floors
@@ -44,7 +44,7 @@ class Asked:
 
     db: Path
     run: Run
-    counts: Progress
+    counts: RunCounts
     bins: tuple[int, ...]
     rule: CiRule
 

@@ -170,7 +170,7 @@ def _question(
     here: tuple[str, int],
     one: Analysed,
     runs: Sequence[tables.Run],
-    counts: Mapping[str, tables.Progress],
+    counts: Mapping[str, tables.RunCounts],
     dataset: tables.Dataset,
     drifts: Sequence[Drift],
     findings: Findings,
@@ -206,8 +206,8 @@ def _question(
     return None
 
 
-def _all_scored(count: tables.Progress) -> tables.Progress:
-    return tables.Progress(
+def _all_scored(count: tables.RunCounts) -> tables.RunCounts:
+    return tables.RunCounts(
         count.planned, count.requests, count.responses, count.failures, count.try_series, count.finished
     )
 
@@ -217,7 +217,7 @@ def _jobs(
     facts: sqlite3.Connection,
     here: tuple[str, int],
     runs: Sequence[tables.Run],
-    counts: Mapping[str, tables.Progress],
+    counts: Mapping[str, tables.RunCounts],
     questions: Mapping[str, Question],
 ) -> list[Job]:
     full_of = {run.dataset_id: run.run_id for run in runs if run.is_baseline}

@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from analyzer.results import sentences
-from analyzer.results.rows import BinStat, Drop, Verdict
+from analyzer.store.tables import BinStat, Drop, Verdict
 
 MARGIN = 0.05
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from analyzer.results import confidence, sentences
-from analyzer.results.rows import Verdict
+from analyzer.store.tables import Verdict
 from tests.analyzer.report_blank import TRANSITION, drop, says, verdict
 
 

@@ -9,7 +9,8 @@ import pytest
 from analyzer.results import costs, sentences
 from analyzer.results.cliff import BinZone, cliff, same_ratio
 from analyzer.results.number_format import amount, budget, change, interval, listed, number, percent, seconds, signed
-from analyzer.results.rows import Bin, BinStat, Client, Comparison, Evidence, Verdict
+from analyzer.results.rows import Bin, Client
+from analyzer.store.tables import BinStat, Comparison, Evidence, Verdict
 from tests.analyzer.report_blank import TRANSITION, drop, says, stat, verdict
 
 

@@ -32,8 +32,8 @@ read                   contract contract.formulas contract.command_line stats
 store                  contract contract.formulas read
 scoring                contract contract.formulas parallel read store metrics
 summarise              contract contract.formulas parallel read store stats scoring
-results                contract contract.formulas read stats summarise
-charts                 contract contract.formulas read stats results
+results                contract contract.formulas read store stats summarise
+charts                 contract contract.formulas read store stats results
 report                 contract contract.formulas contract.command_line read store stats results charts
 verbs                  contract contract.formulas read store stats results
 bench.read             contract contract.formulas read results

@@ -1,0 +1,224 @@
+"""The derived tables, one frozen class each: who writes a row and who reads it see the same fields.
+
+A field is the column of its name in schema.sql. Three columns are no fields, since the database adds them to every row:
+exp_group_id and generation of the tables of a group, and the fingerprint of what the rows were made from. A JSON column
+holds its text, and a property reads it.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from analyzer.read.drift import Answers
+from kvt_async.contract.formulas.prompt_counts import PromptCounts
+from kvt_async.contract.vocabulary import SeriesVerdict
+
+_NO_JUDGEMENT = (SeriesVerdict.NO_BASELINE, SeriesVerdict.NOTHING_TO_LOSE, SeriesVerdict.UNVERIFIED)
+
+
+@dataclass(frozen=True, slots=True)
+class BinStat:
+    """What one run did in one bin, and in all bins together (bin_idx -1, where every bin weighs as much)."""
+
+    TABLE: ClassVar[str] = "bin_stats"
+    KEY: ClassVar[tuple[str, ...]] = ("run_id", "bin_idx")
+
+    run_id: str
+    dataset_id: str
+    bin_idx: int
+    n: int
+    n_clusters: int
+    acc_mean: float | None
+    acc_std: float | None
+    acc_ci_low: float | None
+    acc_ci_high: float | None
+    acc_ci_method: str | None
+    acc_answered: float | None
+    em_mean: float | None
+    f1_mean: float | None
+    n_failures: int
+    fail_rate: float | None
+    fail_ci_low: float | None
+    fail_ci_high: float | None
+    label_counts_json: str
+    flag_counts_json: str
+    identical_to_full: float | None
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+    ttft_p50_s: float | None
+    ttft_p95_s: float | None
+    ttfb_p50_s: float | None
+    tpot_p50_s: float | None
+    tpot_p95_s: float | None
+    prompt_tokens_p50: float | None
+    prompt_tokens_p95: float | None
+    completion_tokens_p50: float | None
+    completion_tokens_p95: float | None
+    token_len_p50: float | None
+    context_tokens_p50: float | None
+    cached_share: float | None
+    kept_fraction_p50: float | None
+    kept_tokens_p50: float | None
+    kv_bytes_p50: float | None
+
+    @property
+    def labels(self) -> dict[str, int]:
+        return counts(self.label_counts_json)
+
+    @property
+    def flags(self) -> dict[str, int]:
+        return counts(self.flag_counts_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Whether the server applied the budget of one run, from what its replies and its pages say."""
+
+    TABLE: ClassVar[str] = "run_evidence"
+    KEY: ClassVar[tuple[str, ...]] = ("run_id",)
+
+    run_id: str
+    status: str
+    source: str
+    reason: str
+    n: int
+    n_off: int
+    requested: float | None
+    effective_p50: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """One level against full cache in one bin (-1: all), paired by example."""
+
+    TABLE: ClassVar[str] = "budget_stats"
+    KEY: ClassVar[tuple[str, ...]] = ("series", "kv_budget", "repeat_idx", "bin_idx")
+
+    series: str
+    kv_budget: float
+    repeat_idx: int
+    bin_idx: int
+    run_id: str
+    n: int
+    n_clusters: int
+    acc_mean: float | None
+    acc_ci_low: float | None
+    acc_ci_high: float | None
+    drop_mean: float | None
+    drop_ci_low: float | None
+    drop_ci_high: float | None
+    n_worse: int | None
+    n_better: int | None
+    p_safe: float | None
+    p_loss: float | None
+    p_collapse: float | None
+    test_method: str | None
+    drop_failures: float | None
+    drop_answers: float | None
+    drop_json: str
+    within_noise: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the tests of one series allow to be said in one bin (-1: all)."""
+
+    TABLE: ClassVar[str] = "transition_summary"
+    KEY: ClassVar[tuple[str, ...]] = ("series", "bin_idx")
+
+    series: str
+    kv_policy: str
+    kv_mode: str
+    bin_idx: int
+    n: int
+    acc_full: float | None
+    safe_budget: float | None
+    collapse_budget: float | None
+    collapse_margin_budget: float | None
+    zone_low: float | None
+    zone_high: float | None
+    half_loss_budget: float | None
+    half_loss_ci_low: float | None
+    half_loss_ci_high: float | None
+    zone_low_tokens: float | None
+    zone_high_tokens: float | None
+    half_loss_tokens: float | None
+    zone_json: str
+    verdict: str
+    verdict_text: str
+    n_needed: int | None
+    role: str
+    evidence: str
+    partial: int
+    method: str
+    pre_budget: float | None
+    transition_budget: float | None
+    acc_pre: float | None
+    acc_post: float | None
+    drop: float | None
+    transition_bin_idx: int | None
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """What zone_json holds: level, notes, needed, spread, noise, cliff, length_by_budget; {} where it is empty."""
+        loaded: dict[str, Any] = json.loads(self.zone_json or "{}")
+        return loaded
+
+    @property
+    def judges(self) -> bool:
+        """Whether this is a verdict about budgets, rather than the reason why there is none."""
+        return self.verdict not in _NO_JUDGEMENT
+
+    @property
+    def prompts(self) -> PromptCounts | None:
+        """What the server's counts say of the group's prompts; None where this row doesn't hold it."""
+        stored = self.detail.get("prompts")
+        return PromptCounts(**stored) if stored else None
+
+    @property
+    def beside_canary(self) -> Answers | None:
+        """The sweep's answers beside a canary that doubted the budget; None: none did, or this row doesn't hold it."""
+        stored = self.detail.get("canary")
+        return Answers(**stored) if stored else None
+
+    @property
+    def notes(self) -> list[str]:
+        return [str(n) for n in self.detail.get("notes", [])]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the analysis was asked for: alpha, margin, resamples, seed; {} where the method is no JSON."""
+        try:
+            loaded = json.loads(self.method)
+        except json.JSONDecodeError:
+            return {}
+        return loaded if isinstance(loaded, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two series at the same budget in one bin (-1: all), paired by example."""
+
+    TABLE: ClassVar[str] = "comparisons"
+    KEY: ClassVar[tuple[str, ...]] = ("series_a", "series_b", "kv_budget", "bin_idx")
+
+    series_a: str
+    series_b: str
+    kv_budget: float
+    bin_idx: int
+    n: int
+    diff_mean: float | None
+    diff_ci_low: float | None
+    diff_ci_high: float | None
+    p: float | None
+    p_holm: float | None
+
+
+def columns(row: type) -> tuple[str, ...]:
+    """The columns of a row's class, in the order of its fields."""
+    return tuple(field.name for field in fields(row))
+
+
+def counts(text: str) -> dict[str, int]:
+    loaded: dict[str, Any] = json.loads(text or "{}")
+    return {str(k): int(v) for k, v in loaded.items()}

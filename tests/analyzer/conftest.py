@@ -20,6 +20,7 @@ hypothesis_settings.register_profile("analyzer", deadline=None, max_examples=60,
 hypothesis_settings.load_profile("analyzer")
 
 Opened = tuple[sqlite3.Connection, Settings]
+Experiment = Callable[..., Opened]
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +55,7 @@ def _lacks(what: str) -> None:
 
 
 @pytest.fixture
-def experiment(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+def experiment(tmp_path: Path) -> Iterator[Experiment]:
     """Make a database with `make_db`'s parameters; give a connection that may write derived tables, and settings."""
     opened: list[sqlite3.Connection] = []
 

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import statistics
+from typing import Any
 
 import pytest
 
@@ -12,11 +13,12 @@ from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.schema import DERIVED_TABLES
+from tests.analyzer.conftest import Experiment, Opened
 
 CLIFF = {1.0: 0.95, 0.8: 0.95, 0.5: 0.95, 0.2: 0.4, 0.05: 0.02}
 
 
-def analysed(experiment, **asked):
+def analysed(experiment: Experiment, **asked: Any) -> Opened:
     partial = asked.pop("go_partial", False)
     conn, settings = experiment(**asked)
     score(conn, "synthetic")
@@ -24,7 +26,7 @@ def analysed(experiment, **asked):
     return conn, settings
 
 
-def overall(conn, series="snapkv/aware", bin_idx=-1):
+def overall(conn: sqlite3.Connection, series: str = "snapkv/aware", bin_idx: int = -1) -> Any:
     return conn.execute(
         "SELECT * FROM transition_summary WHERE series = ? AND bin_idx = ?", (series, bin_idx)
     ).fetchone()
@@ -37,7 +39,7 @@ def contents(conn: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
     }
 
 
-def test_a_cliff_is_found_where_it_is(experiment):
+def test_a_cliff_is_found_where_it_is(experiment: Experiment) -> None:
     conn, _ = analysed(experiment, n_per_bin=40, budgets=tuple(CLIFF), p_correct=CLIFF)
     row = overall(conn)
     assert (row["verdict"], row["zone_low"], row["zone_high"]) == ("transition", 0.2, 0.5)
@@ -50,7 +52,9 @@ def test_a_cliff_is_found_where_it_is(experiment):
     assert "Safe down to 0.5" in row["verdict_text"]
 
 
-def test_no_loss_anywhere_is_proven_when_there_are_enough_pairs_and_not_told_when_there_are_few(experiment):
+def test_no_loss_anywhere_is_proven_when_there_are_enough_pairs_and_not_told_when_there_are_few(
+    experiment: Experiment,
+) -> None:
     many, _ = analysed(experiment, n_per_bin=20, p_correct=0.9)
     assert overall(many)["verdict"] == "no_transition_in_range"
     assert overall(many)["safe_budget"] == 0.2
@@ -64,7 +68,7 @@ def test_no_loss_anywhere_is_proven_when_there_are_enough_pairs_and_not_told_whe
     )
 
 
-def test_every_run_and_bin_has_a_row_also_an_empty_bin(experiment):
+def test_every_run_and_bin_has_a_row_also_an_empty_bin(experiment: Experiment) -> None:
     conn, _ = analysed(experiment, bin_sizes=(6, 0, 9), failures=0.2)
     runs = conn.execute("SELECT count(*) FROM runs").fetchone()[0]
     assert conn.execute("SELECT count(*) FROM bin_stats").fetchone()[0] == runs * 4
@@ -72,7 +76,7 @@ def test_every_run_and_bin_has_a_row_also_an_empty_bin(experiment):
     assert {tuple(row) for row in empty} == {(0, None, None, None)}
 
 
-def test_bin_means_are_means_with_failures_as_zero_and_overall_weighs_bins_equally(experiment):
+def test_bin_means_are_means_with_failures_as_zero_and_overall_weighs_bins_equally(experiment: Experiment) -> None:
     conn, _ = analysed(experiment, bin_sizes=(4, 40), failures=0.3, n_bins=2)
     for run in conn.execute("SELECT run_id FROM runs").fetchall():
         per_bin = conn.execute(
@@ -98,7 +102,9 @@ def test_bin_means_are_means_with_failures_as_zero_and_overall_weighs_bins_equal
         )  # a failure rate is failures over requests, however the bins lie
 
 
-def test_requests_that_fail_at_full_cache_are_an_alarm_and_keep_a_budget_from_being_safe(experiment):
+def test_requests_that_fail_at_full_cache_are_an_alarm_and_keep_a_budget_from_being_safe(
+    experiment: Experiment,
+) -> None:
     """Full cache fails 15% of 0.9; 0.5 answers them and gets 8% of the others wrong: on average it loses nothing."""
     asked = {"n_per_bin": 100, "p_correct": {1.0: 0.9, 0.5: 0.82, 0.2: 0.1}, "control_repeats": 0}
     conn, config = analysed(experiment, failures=lambda series, budget, b: 0.15 * (budget == 1), **asked)
@@ -112,7 +118,7 @@ def test_requests_that_fail_at_full_cache_are_an_alarm_and_keep_a_budget_from_be
     assert not story(read_results(calm, "synthetic"), config).alarms
 
 
-def test_an_accuracy_of_questions_that_share_contexts_is_bounded_as_its_losses_are(experiment):
+def test_an_accuracy_of_questions_that_share_contexts_is_bounded_as_its_losses_are(experiment: Experiment) -> None:
     conn, _ = analysed(experiment, n_per_bin=40, cluster_size=5)
     assert {row[0] for row in conn.execute("SELECT DISTINCT acc_ci_method FROM bin_stats")} == {"exact_bound"}
     conn, _ = analysed(experiment, n_per_bin=20)
@@ -120,7 +126,7 @@ def test_an_accuracy_of_questions_that_share_contexts_is_bounded_as_its_losses_a
     assert [tuple(row) for row in methods] == [(0, "wilson"), (1, "wilson_effective_n")]
 
 
-def test_shares_of_failures_and_wrong_answers_add_up_to_the_drop(experiment):
+def test_shares_of_failures_and_wrong_answers_add_up_to_the_drop(experiment: Experiment) -> None:
     conn, _ = analysed(experiment, failures=lambda series, budget, b: 0.0 if budget == 1 else 0.3, flips=0.1)
     rows = conn.execute("SELECT * FROM budget_stats WHERE repeat_idx = 0").fetchall()
     assert len(rows) == 2 * 6
@@ -132,7 +138,7 @@ def test_shares_of_failures_and_wrong_answers_add_up_to_the_drop(experiment):
     assert labels & {"TIMEOUT", "ENGINE_ERROR", "CONTEXT_OVERFLOW"}
 
 
-def test_verdict_and_interval_agree(experiment):
+def test_verdict_and_interval_agree(experiment: Experiment) -> None:
     conn, settings = analysed(experiment, n_per_bin=30, flips=0.1, budgets=tuple(CLIFF), p_correct=CLIFF)
     for row in conn.execute("SELECT * FROM budget_stats").fetchall():
         margin, level = settings.analysis.margin, settings.analysis.alpha / 2
@@ -141,7 +147,7 @@ def test_verdict_and_interval_agree(experiment):
         assert (row["p_collapse"] <= level) == (row["drop_ci_low"] > margin)
 
 
-def test_the_control_measures_the_servers_own_noise(experiment):
+def test_the_control_measures_the_servers_own_noise(experiment: Experiment) -> None:
     quiet, _ = analysed(experiment)
     row = quiet.execute("SELECT * FROM budget_stats WHERE series = 'full' AND bin_idx = -1").fetchone()
     assert (row["repeat_idx"], row["n_worse"], row["n_better"], row["drop_mean"]) == (1, 0, 0, 0.0)
@@ -152,7 +158,7 @@ def test_the_control_measures_the_servers_own_noise(experiment):
     assert any(row[0] for row in inside)
 
 
-def test_series_are_compared_on_the_same_examples_with_holm(experiment):
+def test_series_are_compared_on_the_same_examples_with_holm(experiment: Experiment) -> None:
     conn, _ = analysed(
         experiment,
         n_per_bin=40,
@@ -169,7 +175,7 @@ def test_series_are_compared_on_the_same_examples_with_holm(experiment):
         assert row["p"] <= row["p_holm"] < 0.001
 
 
-def test_budgets_that_the_server_rounds_to_one_are_said_to_be_one(experiment):
+def test_budgets_that_the_server_rounds_to_one_are_said_to_be_one(experiment: Experiment) -> None:
     conn, settings = analysed(
         experiment, n_bins=1, n_per_bin=12, lengths=(20,), budgets=(1.0, 0.5, 0.051, 0.05), p_correct=0.9
     )
@@ -180,7 +186,7 @@ def test_budgets_that_the_server_rounds_to_one_are_said_to_be_one(experiment):
     assert "0.051 and 0.05 were applied as the same budget (1 tokens kept)." in limits
 
 
-def test_the_first_series_is_confirmatory_the_others_holm_and_bins_exploratory(experiment):
+def test_the_first_series_is_confirmatory_the_others_holm_and_bins_exploratory(experiment: Experiment) -> None:
     conn, _ = analysed(experiment, series=("snapkv/aware", "random", "streaming_llm"))
     roles = conn.execute("SELECT series, bin_idx < 0, role FROM transition_summary GROUP BY 1, 2, 3").fetchall()
     assert {(r[0], r[1]): r[2] for r in roles} == {
@@ -193,10 +199,10 @@ def test_the_first_series_is_confirmatory_the_others_holm_and_bins_exploratory(e
     }
 
 
-def test_a_cliff_at_one_number_of_kept_tokens_is_recognised_in_bins_of_different_length(experiment):
+def test_a_cliff_at_one_number_of_kept_tokens_is_recognised_in_bins_of_different_length(experiment: Experiment) -> None:
     lengths = (200, 400, 800, 1600)
 
-    def by_tokens(series, budget, b):
+    def by_tokens(series: str, budget: float, b: int) -> float:
         return 0.95 if budget * lengths[b] >= 110 else 0.05
 
     budgets = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -211,7 +217,7 @@ def test_a_cliff_at_one_number_of_kept_tokens_is_recognised_in_bins_of_different
     assert 0 not in safe_at[0.4]
 
 
-def test_a_second_analysis_does_nothing_and_the_same_facts_give_the_same_rows(experiment):
+def test_a_second_analysis_does_nothing_and_the_same_facts_give_the_same_rows(experiment: Experiment) -> None:
     conn, settings = analysed(experiment, flips=0.1, n_per_bin=8)
     before = contents(conn)
     assert not analyze(conn, settings).recomputed
@@ -220,14 +226,14 @@ def test_a_second_analysis_does_nothing_and_the_same_facts_give_the_same_rows(ex
     assert contents(conn) == before
 
 
-def test_other_settings_are_another_analysis(experiment):
+def test_other_settings_are_another_analysis(experiment: Experiment) -> None:
     conn, settings = analysed(experiment, n_per_bin=8)
     wider = settings.model_copy(update={"analysis": settings.analysis.model_copy(update={"margin": 0.2})})
     assert analyze(conn, wider).recomputed
     assert json.loads(overall(conn)["method"])["margin"] == 0.2
 
 
-def test_pending_requests_need_partial_and_are_then_marked(experiment):
+def test_pending_requests_need_partial_and_are_then_marked(experiment: Experiment) -> None:
     conn, settings = experiment(partial=0.1)
     score(conn, "synthetic")
     with pytest.raises(MissingPrerequisiteError, match="pending") as caught:
@@ -239,14 +245,14 @@ def test_pending_requests_need_partial_and_are_then_marked(experiment):
     assert conn.execute("SELECT min(n) FROM budget_stats WHERE bin_idx = -1").fetchone()[0] == 90
 
 
-def test_without_scores_analysis_is_refused_with_the_command_to_run(experiment):
+def test_without_scores_analysis_is_refused_with_the_command_to_run(experiment: Experiment) -> None:
     conn, settings = experiment(n_per_bin=2)
     with pytest.raises(MissingPrerequisiteError) as caught:
         analyze(conn, settings)
     assert "kvt score" in caught.value.do
 
 
-def test_contradicted_runs_are_refused_and_the_evidence_is_kept(experiment):
+def test_contradicted_runs_are_refused_and_the_evidence_is_kept(experiment: Experiment) -> None:
     conn, settings = experiment(evidence="contradicted")
     score(conn, "synthetic")
     with pytest.raises(ContradictedError) as caught:
@@ -258,7 +264,7 @@ def test_contradicted_runs_are_refused_and_the_evidence_is_kept(experiment):
     assert conn.execute("SELECT count(*) FROM transition_summary").fetchone()[0] == 0
 
 
-def test_without_evidence_every_row_says_unverified(experiment):
+def test_without_evidence_every_row_says_unverified(experiment: Experiment) -> None:
     conn, _ = analysed(experiment, evidence="unverified", n_per_bin=4)
     assert {row[0] for row in conn.execute("SELECT evidence FROM transition_summary")} == {"unverified"}
     reason = conn.execute("SELECT reason FROM run_evidence WHERE status = 'unverified'").fetchone()[0]
@@ -266,7 +272,7 @@ def test_without_evidence_every_row_says_unverified(experiment):
     assert conn.execute("SELECT max(kept_fraction_p50) FROM bin_stats").fetchone()[0] is None
 
 
-def test_budgets_in_tokens_are_verified_and_ordered_as_tokens(experiment):
+def test_budgets_in_tokens_are_verified_and_ordered_as_tokens(experiment: Experiment) -> None:
     conn, _ = analysed(
         experiment,
         unit="tokens",
@@ -290,12 +296,14 @@ def test_budgets_in_tokens_are_verified_and_ordered_as_tokens(experiment):
         ({"n_bins": 1, "n_per_bin": 80, "p_correct": CLIFF}, "snapkv/aware", "transition"),
     ],
 )
-def test_degenerate_experiments_get_a_verdict_of_their_own(experiment, asked, series, verdict):
+def test_degenerate_experiments_get_a_verdict_of_their_own(
+    experiment: Experiment, asked: dict[str, Any], series: str, verdict: str
+) -> None:
     conn, _ = analysed(experiment, **({"n_per_bin": 10} | asked))
     assert overall(conn, series)["verdict"] == verdict
 
 
-def test_one_run_alone_updates_its_own_rows_only(experiment):
+def test_one_run_alone_updates_its_own_rows_only(experiment: Experiment) -> None:
     conn, settings = experiment(n_per_bin=4)
     score(conn, "synthetic")
     run_id = conn.execute("SELECT run_id FROM runs WHERE kv_budget = 0.5").fetchone()[0]
@@ -304,14 +312,14 @@ def test_one_run_alone_updates_its_own_rows_only(experiment):
     assert conn.execute("SELECT count(*) FROM transition_summary").fetchone()[0] == 0
 
 
-def test_the_newest_generation_is_analysed_unless_told(experiment):
+def test_the_newest_generation_is_analysed_unless_told(experiment: Experiment) -> None:
     conn, settings = analysed(experiment, n_per_bin=4)
     assert analyze(conn, settings, generation=1).generation == 1
     with pytest.raises(MissingPrerequisiteError, match="no generation 7"):
         analyze(conn, settings, generation=7)
 
 
-def test_facts_that_break_an_invariant_stop_the_analysis(experiment):
+def test_facts_that_break_an_invariant_stop_the_analysis(experiment: Experiment) -> None:
     conn, settings = experiment(n_per_bin=4)
     score(conn, "synthetic")
     conn.execute("DROP TRIGGER scores_changed")  # an edit is noticed before any figure is looked at
@@ -320,7 +328,9 @@ def test_facts_that_break_an_invariant_stop_the_analysis(experiment):
         analyze(conn, settings)
 
 
-def test_analysis_waits_for_a_writer_that_holds_the_database(experiment, monkeypatch):
+def test_analysis_waits_for_a_writer_that_holds_the_database(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     conn, settings = experiment(n_per_bin=4)
     score(conn, "synthetic")
     conn.execute("PRAGMA busy_timeout=0")

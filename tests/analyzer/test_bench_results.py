@@ -4,6 +4,7 @@ import json
 import math
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from analyzer.store.artifacts import NAME as MADE
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
+from kvt_async.contract.settings import Settings
 from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
 
 ALPHA = 0.05
@@ -30,14 +32,14 @@ def measured(tmp_path: Path, *loads: Load) -> list[Point]:
         return points([result_of(conn, stage, ALPHA) for stage in stages(conn, GROUP)], ALPHA)
 
 
-def settings_of(folder: Path, *overrides: str):
+def settings_of(folder: Path, *overrides: str) -> Settings:
     return load_settings(None, [
         f"experiment.exp_group_id={GROUP}", "dataset.name=jsonl", "dataset.task=t", "dataset.path=x.jsonl",
         f"output.runs_dir={folder}/runs", *overrides,
     ], environ={})  # fmt: skip
 
 
-def group(folder: Path, *loads: Load, charts: bool = False):
+def group(folder: Path, *loads: Load, charts: bool = False) -> Settings:
     (folder / f"runs/{GROUP}").mkdir(parents=True)
     write_bench(folder / f"runs/{GROUP}/kv_transition.sqlite", loads).close()
     return settings_of(folder, f"analysis.charts={str(charts).lower()}")
@@ -177,7 +179,9 @@ def test_a_killed_window_ends_with_its_last_outcome(tmp_path: Path) -> None:
         (None, {"vllm:prefix_cache_hits_total": 0, "vllm:prefix_cache_queries_total": 100}, "cold", "counters"),
     ],
 )
-def test_the_prefix_cache_is_labelled_by_what_the_server_tells(tmp_path, cached, page, label, source) -> None:
+def test_the_prefix_cache_is_labelled_by_what_the_server_tells(
+    tmp_path: Path, cached: int | None, page: dict[str, Any], label: str, source: str
+) -> None:
     before = dict.fromkeys(page, 0)
     (point,) = measured(tmp_path, Load(steady(20, cached=cached), before=before, after=page))
     assert (point.cache, point.results[0].cache.source) == (label, source)

@@ -24,7 +24,7 @@ from kvt_async.contract.formulas.chunk_encoding import encode_chunks
 
 
 @given(st.integers(1, 3000), st.floats(0.001, 0.999), st.data())
-def test_binomial_tails_are_scipys(n: int, p: float, data) -> None:
+def test_binomial_tails_are_scipys(n: int, p: float, data: st.DataObject) -> None:
     k = data.draw(st.integers(0, n))
     assert binomial_cdf(k, n, p) == pytest.approx(stats.binom.cdf(k, n, p), abs=1e-9)
     assert binomial_sf(k, n, p) == pytest.approx(stats.binom.sf(k, n, p), abs=1e-9)

@@ -288,5 +288,7 @@ def test_another_objective_is_asked_of_what_is_stored(tmp_path: Path) -> None:
         (None, 8, None, "whether the server kept up with 2 requests/s cannot be told (proven not to keep up with 8)"),
     ],
 )
-def test_a_rate_is_kept_up_with_as_far_as_it_is_proven_and_beyond_it_seen(low, high, seen, says: str) -> None:
+def test_a_rate_is_kept_up_with_as_far_as_it_is_proven_and_beyond_it_seen(
+    low: int | None, high: int | None, seen: int | None, says: str
+) -> None:
     assert says in kept_words([2, 4, 8], Zone(low, high, seen), "requests/s")

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,20 +31,26 @@ def allowed(calibrate: ModuleType) -> Callable[[float, int], float]:
 
 @pytest.mark.parametrize("kind", ["binary", "graded"])
 @pytest.mark.parametrize("n", [25, 80])
-def test_a_true_loss_of_the_margin_is_hardly_ever_called_safe_nor_beyond_it(calibrate, allowed, kind, n):
+def test_a_true_loss_of_the_margin_is_hardly_ever_called_safe_nor_beyond_it(
+    calibrate: ModuleType, allowed: Callable[[float, int], float], kind: str, n: int
+) -> None:
     truth = calibrate.Truth(n, (calibrate.MARGIN / 0.6,) * 2, kind, flips=0.1)
     for event in (lambda c: c.safe is not None, lambda c: c.collapse is not None):
         assert calibrate.share(truth, EXPERIMENTS, 7, event) <= allowed(0.025, EXPERIMENTS)
 
 
 @pytest.mark.parametrize("budgets", [1, 8])
-def test_noise_alone_is_hardly_ever_called_a_loss(calibrate, allowed, budgets):
+def test_noise_alone_is_hardly_ever_called_a_loss(
+    calibrate: ModuleType, allowed: Callable[[float, int], float], budgets: int
+) -> None:
     truth = calibrate.Truth(25, (0.0,) * budgets, flips=0.3)
     found = calibrate.share(truth, EXPERIMENTS, 7, lambda c: c.loss is not None)
     assert found <= allowed(0.025, EXPERIMENTS)
 
 
-def test_looking_again_with_more_examples_keeps_the_promise_over_all_looks(calibrate, allowed):
+def test_looking_again_with_more_examples_keeps_the_promise_over_all_looks(
+    calibrate: ModuleType, allowed: Callable[[float, int], float]
+) -> None:
     """Three looks, examples added where the zone was open; were each look to spend all of alpha, more would lie."""
     there = calibrate.Truth(25, (calibrate.MARGIN / 0.6,) * 2, flips=0.3)
     found = calibrate._any_look(there, LOOKED, 7)
@@ -57,19 +64,19 @@ def test_looking_again_with_more_examples_keeps_the_promise_over_all_looks(calib
     [(25, (0.0, 0.0, 0.0, 0.0, 0.1, 0.4, 0.8)), (50, tuple(0.5 * (i + 1) / 7 for i in range(7)))],
     ids=["a cliff with 25 examples", "an even decline with 50 examples"],
 )
-def test_a_real_loss_is_found(calibrate, n, loss):
+def test_a_real_loss_is_found(calibrate: ModuleType, n: int, loss: Any) -> None:
     found = calibrate.share(calibrate.Truth(n, loss, flips=0.1), EXPERIMENTS, 7, lambda c: c.loss is not None)
     assert found >= 0.93
 
 
-def test_the_cells_of_every_table_name_their_bar(calibrate):
+def test_the_cells_of_every_table_name_their_bar(calibrate: ModuleType) -> None:
     rows = list(calibrate.coverage(60, 7, [5]))
     assert len(rows) == 40
     assert all(0 <= rate <= 1 and verdict for _, _, rate, verdict in rows)
 
 
 @pytest.mark.parametrize("table", ["straddling", "unequal", "heavy", "failures", "pending", "floor"])
-def test_what_enters_the_tests_keeps_every_cell_within_its_bar(calibrate, table):
+def test_what_enters_the_tests_keeps_every_cell_within_its_bar(calibrate: ModuleType, table: str) -> None:
     """Contexts across bins, bins of unequal size, heavy contexts, failures at full cache, pending requests."""
     rows = list(calibrate.TABLES[table](120, 7, []))
     assert rows
@@ -77,7 +84,7 @@ def test_what_enters_the_tests_keeps_every_cell_within_its_bar(calibrate, table)
 
 
 @pytest.mark.parametrize("table", ["within_noise", "gains", "forecast", "planned"])
-def test_what_is_said_beside_a_verdict_keeps_every_cell_within_its_bar(calibrate, table):
+def test_what_is_said_beside_a_verdict_keeps_every_cell_within_its_bar(calibrate: ModuleType, table: str) -> None:
     rows = list(calibrate.TABLES[table](80, 7, []))
     assert rows
     assert [row for row in rows if row[3] != "ok"] == []
@@ -92,7 +99,9 @@ def test_what_is_said_beside_a_verdict_keeps_every_cell_within_its_bar(calibrate
         (12, 0.5, (0.8, 0.5, 0.3, 0.2, 0.1, 0.05), 100, "unclear"),  # neither
     ],
 )
-def test_ratio_or_tokens_are_named_where_they_decide(calibrate, at, power, budgets, n, right):
+def test_ratio_or_tokens_are_named_where_they_decide(
+    calibrate: ModuleType, at: float, power: float, budgets: tuple[float, ...], n: int, right: str
+) -> None:
     from calibrate_sentences import Cliff, said
 
     truth = Cliff(at, power, (n,) * 5, budgets=budgets)

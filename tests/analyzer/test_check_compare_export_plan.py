@@ -1,6 +1,9 @@
 """The smaller verbs on experiments with a known truth: check, compare, export, plan."""
 
+import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,10 +28,11 @@ from kvt_async.contract.errors import (
     MissingPrerequisiteError,
 )
 from kvt_async.contract.load import load_settings
-from kvt_async.contract.settings import Assertion
+from kvt_async.contract.settings import Assertion, Settings
+from tests.analyzer.conftest import Experiment
 
 
-def checked(experiment, assertions, **asked):
+def checked(experiment: Experiment, assertions: Sequence[dict[str, Any]], **asked: Any) -> Any:
     conn, settings = experiment(**asked)
     score(conn, "synthetic")
     analyze(conn, settings)
@@ -44,13 +48,13 @@ ALL = [
 ]
 
 
-def test_a_sound_experiment_passes_every_assertion(experiment):
+def test_a_sound_experiment_passes_every_assertion(experiment: Experiment) -> None:
     results = checked(experiment, ALL, n_per_bin=20)
     assert [r.passed for r in results] == [True] * 5
     refuse_failed(results)
 
 
-def test_a_real_gain_from_a_smaller_cache_is_flagged_as_mismatch_or_leakage(experiment):
+def test_a_real_gain_from_a_smaller_cache_is_flagged_as_mismatch_or_leakage(experiment: Experiment) -> None:
     results = checked(experiment, ALL, n_per_bin=20, p_correct={1.0: 0.3, 0.5: 0.3, 0.2: 0.9})
     failed = [r for r in results if not r.passed]
     assert {r.kind for r in failed} == {"not_better_than_full", "min_accuracy", "flag_gains"}
@@ -60,12 +64,12 @@ def test_a_real_gain_from_a_smaller_cache_is_flagged_as_mismatch_or_leakage(expe
     assert (caught.value.exit_code, len(caught.value.details)) == (1, 3)
 
 
-def test_a_gain_within_noise_is_not_flagged(experiment):
+def test_a_gain_within_noise_is_not_flagged(experiment: Experiment) -> None:
     results = checked(experiment, ALL[:1], n_per_bin=4, p_correct={1.0: 0.6, 0.5: 0.6, 0.2: 0.7})
     assert results[0].passed
 
 
-def test_gains_are_adjusted_for_all_budgets_and_bins_that_an_assertion_looks_at(experiment):
+def test_gains_are_adjusted_for_all_budgets_and_bins_that_an_assertion_looks_at(experiment: Experiment) -> None:
     """Answers drawn anew, nothing else: one interval of 25 lies below zero, as one of 40 does by chance."""
     asked = {"n_per_bin": 40, "p_correct": 0.6, "flips": 0.4, "seed": 8, "budgets": (1.0, 0.8, 0.6, 0.5, 0.4, 0.2)}
     conn, settings = experiment(**asked)
@@ -76,7 +80,7 @@ def test_gains_are_adjusted_for_all_budgets_and_bins_that_an_assertion_looks_at(
     assert found.passed
 
 
-def test_failures_are_found_where_they_are(experiment):
+def test_failures_are_found_where_they_are(experiment: Experiment) -> None:
     results = checked(experiment, ALL[1:4], failures=lambda series, budget, b: 0.5 if b == 0 else 0.0)
     assert [r.passed for r in results] == [False, True, False]
     assert "TIMEOUT" in results[0].finding or "ENGINE_ERROR" in results[0].finding
@@ -85,14 +89,16 @@ def test_failures_are_found_where_they_are(experiment):
 BASELINE = {"name": "as published", "kind": "baseline", "value": 0.9, "high": 1.0}
 
 
-def test_full_cache_within_the_expected_range_passes_the_baseline_gate(experiment):
+def test_full_cache_within_the_expected_range_passes_the_baseline_gate(experiment: Experiment) -> None:
     (result,) = checked(experiment, [BASELINE], n_per_bin=20, p_correct={1.0: 0.95, 0.5: 0.2, 0.2: 0.1})
     assert result.passed
     assert "full cache 0.9" in result.finding
 
 
 @pytest.mark.parametrize(("accuracy", "low", "high"), [(0.3, 0.9, 1.0), (1.0, 0.2, 0.6)])
-def test_full_cache_beyond_the_expected_range_points_at_the_prompt(experiment, accuracy, low, high):
+def test_full_cache_beyond_the_expected_range_points_at_the_prompt(
+    experiment: Experiment, accuracy: float, low: float, high: float
+) -> None:
     gate = BASELINE | {"value": low, "high": high}
     (result,) = checked(experiment, [gate], n_per_bin=20, p_correct=accuracy)
     assert not result.passed
@@ -100,7 +106,7 @@ def test_full_cache_beyond_the_expected_range_points_at_the_prompt(experiment, a
     assert "kvt show" in result.finding
 
 
-def test_a_range_that_the_interval_still_reaches_is_no_evidence_against_the_prompt(experiment):
+def test_a_range_that_the_interval_still_reaches_is_no_evidence_against_the_prompt(experiment: Experiment) -> None:
     gate = BASELINE | {"value": 0.6, "high": 0.9}
     (result,) = checked(experiment, [gate], n_per_bin=3, p_correct={1.0: 0.6, 0.5: 0.6, 0.2: 0.6})
     assert result.passed
@@ -109,7 +115,9 @@ def test_a_range_that_the_interval_still_reaches_is_no_evidence_against_the_prom
 @pytest.mark.parametrize(
     ("key", "other", "own"), [("model", "llama", "reference"), ("task", "hotpotqa", "narrativeqa")]
 )
-def test_a_baseline_of_another_model_or_task_says_that_it_was_not_checked(experiment, key, other, own):
+def test_a_baseline_of_another_model_or_task_says_that_it_was_not_checked(
+    experiment: Experiment, key: str, other: str, own: str
+) -> None:
     (result,) = checked(experiment, [BASELINE | {key: other}], n_per_bin=4, p_correct=0.0)
     assert result.passed
     assert f"not checked: it is about {other}, this is {own}" in result.finding
@@ -128,26 +136,26 @@ def test_a_baseline_of_another_model_or_task_says_that_it_was_not_checked(experi
         {"series": "random"},
     ],
 )
-def test_a_baseline_without_a_range_is_refused(wrong):
+def test_a_baseline_without_a_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="baseline"):
         Assertion(**(BASELINE | wrong))
 
 
-def test_an_assertion_about_nothing_that_was_run_is_a_config_error(experiment):
+def test_an_assertion_about_nothing_that_was_run_is_a_config_error(experiment: Experiment) -> None:
     with pytest.raises(ConfigError, match="nothing that was run"):
         checked(experiment, [ALL[0] | {"budget": 0.33}], n_per_bin=2)
     with pytest.raises(ConfigError, match="needs a value"):
         checked(experiment, [{"name": "x", "kind": "min_accuracy"}], n_per_bin=2)
 
 
-def test_check_before_analyze_says_what_to_run(experiment):
+def test_check_before_analyze_says_what_to_run(experiment: Experiment) -> None:
     conn, settings = experiment(n_per_bin=2)
     with pytest.raises(MissingPrerequisiteError) as caught:
         check(conn, settings)
     assert "kvt analyze" in caught.value.do
 
 
-def two_groups(experiment, **b):
+def two_groups(experiment: Experiment, **b: Any) -> list[sqlite3.Connection]:
     opened = []
     for asked in ({}, b):
         conn, _ = experiment(**({"n_per_bin": 20} | asked))
@@ -156,14 +164,14 @@ def two_groups(experiment, **b):
     return opened
 
 
-def test_a_group_against_itself_differs_nowhere(experiment):
+def test_a_group_against_itself_differs_nowhere(experiment: Experiment) -> None:
     found = compare(*two_groups(experiment))
     assert found["differs"] == {}
     assert [row["diff"] for row in found["levels"]] == [0.0] * 3
     assert found["levels"][0]["n"] == 100
 
 
-def test_a_better_group_is_found_better_level_by_level(experiment):
+def test_a_better_group_is_found_better_level_by_level(experiment: Experiment) -> None:
     found = compare(*two_groups(experiment, p_correct=0.2))
     at = {row["kv_budget"]: row for row in found["levels"]}
     assert at[1.0]["diff_ci_low"] > 0.5
@@ -171,13 +179,13 @@ def test_a_better_group_is_found_better_level_by_level(experiment):
     assert any("A - B +0." in line for line in found["lines"])
 
 
-def test_levels_of_one_side_only_are_listed(experiment):
+def test_levels_of_one_side_only_are_listed(experiment: Experiment) -> None:
     found = compare(*two_groups(experiment, budgets=(1.0, 0.5, 0.1)))
     assert [row["kv_budget"] for row in found["levels"]] == [1.0, 0.5]
     assert found["only_in"]["synthetic"] == ["snapkv/aware 0.1"]
 
 
-def test_groups_whose_scores_mean_different_things_are_refused(experiment):
+def test_groups_whose_scores_mean_different_things_are_refused(experiment: Experiment) -> None:
     a, b = two_groups(experiment)
     b.execute("UPDATE scores SET scorer_version = 'other'")
     with pytest.raises(ContractMismatchError, match="can't be compared") as caught:
@@ -186,7 +194,7 @@ def test_groups_whose_scores_mean_different_things_are_refused(experiment):
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_export_writes_one_row_per_outcome(experiment, tmp_path, suffix):
+def test_export_writes_one_row_per_outcome(experiment: Experiment, tmp_path: Path, suffix: str) -> None:
     conn, settings = experiment(n_per_bin=6, failures=0.2, partial=0.1)
     score(conn, "synthetic")
     out = tmp_path / "deep" / f"outcomes{suffix}"
@@ -199,7 +207,7 @@ def test_export_writes_one_row_per_outcome(experiment, tmp_path, suffix):
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_export_says_how_many_tokens_were_kept_as_the_report_does(experiment, tmp_path):
+def test_export_says_how_many_tokens_were_kept_as_the_report_does(experiment: Experiment, tmp_path: Path) -> None:
     conn, settings = experiment(n_per_bin=6)
     score(conn, "synthetic")
     analyze(conn, settings)
@@ -212,13 +220,13 @@ def test_export_says_how_many_tokens_were_kept_as_the_report_does(experiment, tm
     assert stored
 
 
-def test_export_refuses_other_file_types(experiment, tmp_path):
+def test_export_refuses_other_file_types(experiment: Experiment, tmp_path: Path) -> None:
     conn, settings = experiment(n_bins=1, n_per_bin=1)
     with pytest.raises(ConfigError, match="neither"):
         export(conn, settings, tmp_path / "x.xlsx")
 
 
-def test_plan_knows_the_sizes_that_theory_knows():
+def test_plan_knows_the_sizes_that_theory_knows() -> None:
     chances = Chances(0.05, 0.025, 1)
     assert chances.safe(Layout.even(72), 0.0) == 1.0
     assert chances.safe(Layout.even(71), 0.0) == 0.0
@@ -227,7 +235,7 @@ def test_plan_knows_the_sizes_that_theory_knows():
     assert chances.loss(Layout.even(200), 0.1, 0.2) > 0.95
 
 
-def test_plan_counts_contexts_and_whole_bins():
+def test_plan_counts_contexts_and_whole_bins() -> None:
     """Without a flip, 72 contexts prove safety; in five bins of equal size 75, and of five questions each 375."""
     one_each = np.arange(100)
     assert Layout.even(100, 5).least(0.05, 0.025) == 75
@@ -241,7 +249,7 @@ def test_plan_counts_contexts_and_whole_bins():
     assert chances.safe(contexts.grown(300), 0.0) == 0.0
 
 
-def test_all_budgets_are_harder_to_prove_than_one_and_easier_than_were_they_apart():
+def test_all_budgets_are_harder_to_prove_than_one_and_easier_than_were_they_apart() -> None:
     """They share full cache's own flips."""
     chances, layout = Chances(0.05, 0.025, 1), Layout.even(150)
     one, three = chances.safe(layout, 0.05), chances.safe(layout, 0.05, 3)
@@ -250,7 +258,7 @@ def test_all_budgets_are_harder_to_prove_than_one_and_easier_than_were_they_apar
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=1, max_size=80))
-def test_a_layout_keeps_the_number_of_contexts_and_the_heaviest_one(places):
+def test_a_layout_keeps_the_number_of_contexts_and_the_heaviest_one(places: list[tuple[int, int]]) -> None:
     bins, contexts = (np.array(column) for column in zip(*places, strict=True))
     units = Units.of(np.zeros(len(bins)), contexts, bins)
     found = Layout.of(contexts, bins)
@@ -260,7 +268,7 @@ def test_a_layout_keeps_the_number_of_contexts_and_the_heaviest_one(places):
     assert len(found.weight) <= 8
 
 
-def test_plan_tells_the_submission_profile_that_it_can_prove_little():
+def test_plan_tells_the_submission_profile_that_it_can_prove_little() -> None:
     settings = load_settings(None, ["binning.n_bins=5", "binning.n_per_bin=5"], environ={})
     found = plan(settings, flips=Flips(0.1))
     assert found["n"] == 25
@@ -273,7 +281,7 @@ def test_plan_tells_the_submission_profile_that_it_can_prove_little():
     assert any("all 2 budgets" in line for line in found["lines"])
 
 
-def analysed_group(experiment, tmp_path, **asked):
+def analysed_group(experiment: Experiment, tmp_path: Path, **asked: Any) -> tuple[str, Settings]:
     """A group analysed under runs/synthetic, and a config's overrides that find it."""
     conn, settings = experiment(n_bins=2, n_per_bin=100, flips=0.2, p_correct=0.5, budgets=(1.0, 0.5), **asked)
     score(conn, "synthetic")
@@ -282,7 +290,7 @@ def analysed_group(experiment, tmp_path, **asked):
     return path, load_settings(None, ["experiment.exp_group_id=synthetic", f"db.path={path}"], environ={})
 
 
-def test_plan_takes_the_flips_that_the_groups_own_control_measured(experiment, tmp_path):
+def test_plan_takes_the_flips_that_the_groups_own_control_measured(experiment: Experiment, tmp_path: Path) -> None:
     _, settings = analysed_group(experiment, tmp_path)
     found = plan_stage(settings)
     assert found["flip_rate"] == pytest.approx(0.18, abs=0.08)  # two runs, each drawing 20% anew: 2 x 0.1 x 0.9
@@ -292,14 +300,14 @@ def test_plan_takes_the_flips_that_the_groups_own_control_measured(experiment, t
     assert plan_stage(settings, flip_rate=0.0)["n_needed"] == 72, "what is given by hand wins: two bins of 36"
 
 
-def test_plan_takes_another_groups_flips_for_a_config_that_never_ran(experiment, tmp_path):
+def test_plan_takes_another_groups_flips_for_a_config_that_never_ran(experiment: Experiment, tmp_path: Path) -> None:
     path, settings = analysed_group(experiment, tmp_path)
     fresh = load_settings(None, [f"output.runs_dir={tmp_path}/runs"], environ={})
     assert plan_stage(fresh)["flip_rate_source"] == "assumed"
     assert plan_stage(fresh, measured=Path(path))["flip_rate"] == plan_stage(settings)["flip_rate"]
 
 
-def test_plan_takes_the_contexts_of_the_groups_manifest(experiment, tmp_path):
+def test_plan_takes_the_contexts_of_the_groups_manifest(experiment: Experiment, tmp_path: Path) -> None:
     _, settings = analysed_group(experiment, tmp_path, cluster_size=5)
     found = plan_stage(settings, flip_rate=0.0)
     assert found["pairs_without_loss"] == 360  # 36 contexts in each of two bins
@@ -307,13 +315,13 @@ def test_plan_takes_the_contexts_of_the_groups_manifest(experiment, tmp_path):
     assert any(f"share {found['contexts']} contexts" in line for line in found["lines"])
 
 
-def test_plan_without_a_control_to_measure_says_so(experiment, tmp_path):
+def test_plan_without_a_control_to_measure_says_so(experiment: Experiment, tmp_path: Path) -> None:
     path, _ = analysed_group(experiment, tmp_path, control_repeats=0)
     with pytest.raises(MissingPrerequisiteError, match="no analysed A/A control"):
         plan_stage(load_settings(None, [f"output.runs_dir={tmp_path}/runs"], environ={}), measured=Path(path))
 
 
-def test_plan_knows_that_a_growing_manifest_pays_for_its_looks():
+def test_plan_knows_that_a_growing_manifest_pays_for_its_looks() -> None:
     settings = load_settings(None, ["sampling.strategy=focus_transition"], environ={})
     first, second = (plan(settings, flips=Flips(0.0), version=version) for version in (0, 1))
     assert (first["level"], second["level"]) == (0.0125, 0.00625)

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ from analyzer.stats.transition import BudgetTest, Grid, claims
 from analyzer.summarise.analyze import analyze
 from analyzer.summarise.guessing_floor import Floors, Headroom, headroom, partners
 from analyzer.summarise.verdicts import verdict
+from tests.analyzer.conftest import Experiment, Opened
 
 PLACES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), min_size=1, max_size=40)  # (bin, context)
 
 
 @given(PLACES)
-def test_a_partner_is_another_example_of_the_same_bin_and_lends_its_golds_once(places):
+def test_a_partner_is_another_example_of_the_same_bin_and_lends_its_golds_once(places: list[tuple[int, int]]) -> None:
     bins, contexts = (np.array(column) for column in zip(*places, strict=True))
     found = partners(bins, contexts)
     for i, j in enumerate(found):
@@ -32,7 +34,7 @@ def test_a_partner_is_another_example_of_the_same_bin_and_lends_its_golds_once(p
 
 
 @given(PLACES)
-def test_a_partner_has_another_context_unless_one_holds_over_half_of_the_bin(places):
+def test_a_partner_has_another_context_unless_one_holds_over_half_of_the_bin(places: list[tuple[int, int]]) -> None:
     bins, contexts = (np.array(column) for column in zip(*places, strict=True))
     found = partners(bins, contexts)
     for b in set(bins):
@@ -52,7 +54,7 @@ def changed(conn: sqlite3.Connection, *statements: str) -> None:
             raw.execute(statement)
 
 
-def judged(experiment, *statements, **asked):
+def judged(experiment: Experiment, *statements: str, **asked: Any) -> Opened:
     conn, settings = experiment(**asked)
     changed(conn, *statements)
     score(conn, "synthetic")
@@ -60,7 +62,7 @@ def judged(experiment, *statements, **asked):
     return conn, settings
 
 
-def row_of(conn, bin_idx=-1):
+def row_of(conn: sqlite3.Connection, bin_idx: int = -1) -> Any:
     return conn.execute("SELECT * FROM transition_summary WHERE bin_idx = ?", (bin_idx,)).fetchone()
 
 
@@ -69,7 +71,7 @@ LETTERS = "UPDATE examples SET answers_json = json_array(substr('ABCD', 1 + (row
 EVERY_A = "UPDATE examples SET answers_json = json_array('A')"
 
 
-def test_a_task_at_its_floor_has_nothing_to_lose_and_nothing_is_called_safe(experiment):
+def test_a_task_at_its_floor_has_nothing_to_lose_and_nothing_is_called_safe(experiment: Experiment) -> None:
     """The model always says A, one of four: no budget changes an answer, and that is no safety."""
     conn, settings = judged(experiment, ALWAYS_A, LETTERS, n_per_bin=40)
     row = row_of(conn)
@@ -82,14 +84,14 @@ def test_a_task_at_its_floor_has_nothing_to_lose_and_nothing_is_called_safe(expe
     assert "against the answers to other examples" in headline
 
 
-def test_where_everybodys_answer_is_the_same_reading_the_prompt_is_worth_nothing(experiment):
+def test_where_everybodys_answer_is_the_same_reading_the_prompt_is_worth_nothing(experiment: Experiment) -> None:
     conn, settings = judged(experiment, ALWAYS_A, EVERY_A, n_per_bin=20)
     assert row_of(conn)["acc_full"] == 1.0
     assert row_of(conn)["verdict"] == "nothing_to_lose"
     assert "so no budget can lose more than 0.05" in story(read_results(conn, "synthetic"), settings).headline
 
 
-def test_answers_that_only_their_own_example_has_stand_on_a_floor_of_zero(experiment):
+def test_answers_that_only_their_own_example_has_stand_on_a_floor_of_zero(experiment: Experiment) -> None:
     conn, _ = judged(experiment, n_per_bin=20, p_correct=0.9)
     floor = json.loads(row_of(conn)["zone_json"])["floor"]
     assert (floor["kind"], floor["shown"]) == ("other golds", True)
@@ -97,7 +99,7 @@ def test_answers_that_only_their_own_example_has_stand_on_a_floor_of_zero(experi
     assert row_of(conn)["verdict"] == "no_transition_in_range"
 
 
-def test_a_floor_by_chance_counts_where_it_is_the_higher_one():
+def test_a_floor_by_chance_counts_where_it_is_the_higher_one() -> None:
     n = 200
     right = np.arange(n) % 2 == 0
     grid = Grid({"full": right.astype(float)}, np.zeros(n, dtype=int), np.arange(n))
@@ -110,7 +112,7 @@ def test_a_floor_by_chance_counts_where_it_is_the_higher_one():
     assert free.shown(0.025)
 
 
-def test_few_pairs_that_speak_for_something_to_lose_cannot_tell_and_prove_nothing_safe():
+def test_few_pairs_that_speak_for_something_to_lose_cannot_tell_and_prove_nothing_safe() -> None:
     tests = [BudgetTest(0.5, "r", 9, 9, 0.0, -0.2, 0.2, 0.1, 0, 0, 0.3, 1.0, 1.0)]
     open_ = Headroom("other golds", 0.1, 0.3, -0.05, 0.6, 0.08, doubtful=False)
     word, sentence = verdict(

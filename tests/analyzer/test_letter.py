@@ -40,7 +40,7 @@ OPTIONS = st.sampled_from("BCDEFGH")
         ("Paris", None), ("C++", "C"), ("e.g. something", None), ("", None), ("none", None),
     ],
 )  # fmt: skip
-def test_the_letter_is_what_the_answer_settles_on(answer, letter):
+def test_the_letter_is_what_the_answer_settles_on(answer: str, letter: str | None) -> None:
     assert letter_of(answer) == letter
 
 
@@ -53,29 +53,29 @@ SAYINGS = (
 
 
 @given(st.sampled_from(SAYINGS), OPTIONS, OPTIONS)
-def test_every_usual_way_of_saying_it_gives_the_letter(saying, letter, other):
+def test_every_usual_way_of_saying_it_gives_the_letter(saying: str, letter: str, other: str) -> None:
     if letter != other:
         assert letter_of(saying.format(letter, other=other)) == letter
 
 
 @given(st.text(max_size=60))
-def test_what_is_said_is_a_capital_that_stands_in_the_answer_or_nothing(answer):
+def test_what_is_said_is_a_capital_that_stands_in_the_answer_or_nothing(answer: str) -> None:
     letter = letter_of(answer)
     shown = unicodedata.normalize("NFKC", answer).upper()
     assert letter is None or (letter in string.ascii_uppercase and letter in shown)
 
 
 @given(st.lists(st.sampled_from(["paris", "it is", "is the", "river", "of", "3", "."]), max_size=8).map(" ".join))
-def test_an_answer_without_any_lone_letter_names_none(answer):
+def test_an_answer_without_any_lone_letter_names_none(answer: str) -> None:
     assert letter_of(answer) is None
 
 
-def test_a_long_run_of_white_space_is_read_in_no_time():
+def test_a_long_run_of_white_space_is_read_in_no_time() -> None:
     assert letter_of("B" + " " * 200_000 + "x C" + "\n" * 200_000 + "is correct") == "C"
 
 
 @given(LETTERS, st.sampled_from(["{}", " {} ", "({})", "{}.", "{}. Paris", "{}) Paris", "({}) Paris", "{}: Paris"]))
-def test_a_gold_may_be_written_in_any_usual_way_and_scores_itself(letter, shape):
+def test_a_gold_may_be_written_in_any_usual_way_and_scores_itself(letter: str, shape: str) -> None:
     for gold in (shape.format(letter), shape.format(letter.lower())):
         assert gold_letter(gold) == letter
         assert find("choice_letter").score(gold, [gold], {}) == 1
@@ -83,6 +83,6 @@ def test_a_gold_may_be_written_in_any_usual_way_and_scores_itself(letter, shape)
 
 
 @pytest.mark.parametrize("gold", ["Paris", "A dog", "", "12", "U.S.", "AB"])
-def test_a_gold_that_names_no_letter_matches_nothing(gold):
+def test_a_gold_that_names_no_letter_matches_nothing(gold: str) -> None:
     assert gold_letter(gold) is None
     assert find("choice_letter").score(gold or "A", [gold], {}) == 0

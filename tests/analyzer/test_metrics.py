@@ -4,6 +4,7 @@ import re
 import string
 import sys
 from collections import Counter
+from typing import Any
 
 import polars as pl
 import pytest
@@ -44,13 +45,13 @@ def scored(pred: str, golds: list[str]) -> dict[str, object]:
         ("", [], 1, 1, None),
     ],
 )
-def test_em_and_f1_against_known_answers(pred, golds, em, f1, gold):
+def test_em_and_f1_against_known_answers(pred: str, golds: list[Any], em: int, f1: float, gold: str | None) -> None:
     row = scored(pred, golds)
     assert (row["em"], row["f1"], row["gold_norm"]) == (em, pytest.approx(f1), gold)
 
 
 @given(st.lists(st.tuples(WORDS, st.lists(WORDS, max_size=3)), min_size=1, max_size=12))
-def test_the_vectorised_f1_is_the_plain_one_row_by_row_and_keeps_the_rows(rows):
+def test_the_vectorised_f1_is_the_plain_one_row_by_row_and_keeps_the_rows(rows: list[tuple[Any, list[Any]]]) -> None:
     frame = pl.DataFrame(
         {"pred_norm": [p for p, _ in rows], "golds_norm": [g for _, g in rows]},
         schema={"pred_norm": pl.String, "golds_norm": pl.List(pl.String)},
@@ -75,7 +76,7 @@ def official_qa_f1(prediction: str, gold: str) -> float:
 
 
 @given(TEXTS, TEXTS)
-def test_qa_f1_is_the_harmonic_mean_of_precision_and_recall_without_articles(prediction, gold):
+def test_qa_f1_is_the_harmonic_mean_of_precision_and_recall_without_articles(prediction: str, gold: str) -> None:
     assert find("qa_f1").score(prediction, [gold], {}) == pytest.approx(official_qa_f1(prediction, gold), abs=1e-9)
 
 
@@ -114,12 +115,14 @@ def test_qa_f1_is_the_harmonic_mean_of_precision_and_recall_without_articles(pre
         ("squad_em", "red cat", ["cat"], {}, 0.0),
     ],
 )
-def test_task_metrics_against_known_answers(metric, prediction, golds, meta, expected):
+def test_task_metrics_against_known_answers(
+    metric: str, prediction: str, golds: list[Any], meta: dict[str, Any], expected: float
+) -> None:
     assert find(metric).score(prediction, golds, meta) == pytest.approx(expected)
 
 
 @given(st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=2)), min_size=1, max_size=6))
-def test_squads_column_rules_are_the_rules_for_one_answer(rows):
+def test_squads_column_rules_are_the_rules_for_one_answer(rows: list[tuple[Any, list[Any]]]) -> None:
     frame = pl.DataFrame(
         {"said": [said for said, _ in rows], "golds": [golds for _, golds in rows]},
         schema={"said": pl.String, "golds": pl.List(pl.String)},
@@ -130,7 +133,7 @@ def test_squads_column_rules_are_the_rules_for_one_answer(rows):
 
 
 @given(st.text(alphabet="abc", max_size=12), st.text(alphabet="abc", max_size=12))
-def test_the_bit_parallel_common_subsequence_is_the_textbook_one(a, b):
+def test_the_bit_parallel_common_subsequence_is_the_textbook_one(a: str, b: str) -> None:
     table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
     for i, x in enumerate(a):
         for j, y in enumerate(b):
@@ -138,13 +141,13 @@ def test_the_bit_parallel_common_subsequence_is_the_textbook_one(a, b):
     assert common_subsequence(a, b) == table[-1][-1]
 
 
-def test_an_unknown_metric_is_a_config_error_that_lists_the_known_ones():
+def test_an_unknown_metric_is_a_config_error_that_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError) as caught:
         find("bleu")
     assert "qa_f1" in caught.value.do
 
 
-def test_a_metric_whose_package_is_missing_says_how_to_install_it(monkeypatch):
+def test_a_metric_whose_package_is_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jieba", None)
     for cached in (
         chinese_segmenter._segmenter,

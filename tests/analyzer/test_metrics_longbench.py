@@ -10,6 +10,7 @@ from collections import Counter
 from difflib import SequenceMatcher
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import orjson
 import polars as pl
@@ -71,7 +72,7 @@ def as_frame(answers: list[dict]) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("task", METRIC_OF)
-def test_a_task_scores_every_answer_as_the_official_script_does(task):
+def test_a_task_scores_every_answer_as_the_official_script_does(task: str) -> None:
     if any(find_spec(package) is None for package in NEEDS[METRIC_OF[task]]):
         pytest.skip("needs the extra longbench")
     answers = [row for row in GOLDEN if row["task"] == task]
@@ -80,7 +81,7 @@ def test_a_task_scores_every_answer_as_the_official_script_does(task):
         assert score == pytest.approx(row["score"], abs=1e-6), (row["prediction"], row["answers"])
 
 
-def test_the_golden_answers_are_many_and_cover_partial_scores_of_every_task():
+def test_the_golden_answers_are_many_and_cover_partial_scores_of_every_task() -> None:
     assert len(GOLDEN) >= 400
     for task in METRIC_OF:
         scores = [row["score"] for row in GOLDEN if row["task"] == task]
@@ -88,7 +89,7 @@ def test_the_golden_answers_are_many_and_cover_partial_scores_of_every_task():
         assert 0 in scores, task
 
 
-def test_the_runner_knows_exactly_the_metrics_that_the_analyzer_registers():
+def test_the_runner_knows_exactly_the_metrics_that_the_analyzer_registers() -> None:
     find("qa_f1")
     assert set(NEEDS) == {*metrics._REGISTRY, *metrics.COLUMN_METRICS}
 
@@ -96,7 +97,7 @@ def test_the_runner_knows_exactly_the_metrics_that_the_analyzer_registers():
 CLASSES = ["r", "number", "Other", "Other number"]
 
 
-def test_the_corrected_classification_drops_every_part_of_the_gold_name():
+def test_the_corrected_classification_drops_every_part_of_the_gold_name() -> None:
     said, gold, meta = "Other number", ["Other number"], {"all_classes": CLASSES}
     assert find("classification").score(said, gold, meta) == pytest.approx(1 / 2)  # as published: one is skipped
     assert find("classification_fixed").score(said, gold, meta) == 1
@@ -104,7 +105,7 @@ def test_the_corrected_classification_drops_every_part_of_the_gold_name():
     assert find("classification_fixed").score("Date", gold, {"all_classes": [*CLASSES, "Date"]}) == 0
 
 
-def test_sentences_beyond_the_packages_recursion_score_zero_and_the_corrected_variant_scores_them():
+def test_sentences_beyond_the_packages_recursion_score_zero_and_the_corrected_variant_scores_them() -> None:
     text = " ".join(f"w{i % 300}" for i in range(1100))
     other = " ".join(f"w{i % 290}" for i in range(1100))
     assert find("rouge").score(text, [other], {}) == 0
@@ -114,27 +115,27 @@ def test_sentences_beyond_the_packages_recursion_score_zero_and_the_corrected_va
     )
 
 
-def test_code_similarity_with_the_optional_c_library_has_a_name_of_its_own():
+def test_code_similarity_with_the_optional_c_library_has_a_name_of_its_own() -> None:
     said, gold = "a1b2c3XYZ", "XYZa1-b2-c3"  # difflib takes XYZ and has nothing left of it; the subsequence has six
     assert find("code_sim").score(said, [gold], {}) == 0.3
     assert find("code_sim_indel").score(said, [gold], {}) == 0.6
 
 
 @given(st.text(alphabet="ab c=", max_size=30), st.text(alphabet="ab c=", max_size=30))
-def test_matching_characters_are_those_of_difflibs_blocks(a, b):
+def test_matching_characters_are_those_of_difflibs_blocks(a: str, b: str) -> None:
     expected = sum(block.size for block in SequenceMatcher(None, a, b).get_matching_blocks())
     assert matching_characters(a, b) == expected
 
 
 @pytest.mark.parametrize("size", [199, 200, 600])
-def test_long_texts_follow_difflibs_rule_for_frequent_characters(size):
+def test_long_texts_follow_difflibs_rule_for_frequent_characters(size: int) -> None:
     rng = random.Random(size)
     a, b = ("".join(rng.choices("abcdefgh  ", k=size)) for _ in range(2))
     assert matching_characters(a, b) == sum(x.size for x in SequenceMatcher(None, a, b).get_matching_blocks())
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=9), st.lists(st.sampled_from("abc"), max_size=9))
-def test_the_words_taken_are_those_of_the_table_walked_back_as_the_package_walks_it(a, b):
+def test_the_words_taken_are_those_of_the_table_walked_back_as_the_package_walks_it(a: list[str], b: list[str]) -> None:
     table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
     for i, x in enumerate(a):
         for j, y in enumerate(b):
@@ -156,7 +157,7 @@ TEXTS = st.text(alphabet=st.sampled_from("atheAn ,.-_'<>\\]^\t\n\x1f\x0bé\u0301
 
 
 @given(st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=3)), min_size=1, max_size=12))
-def test_token_overlap_over_columns_is_the_rule_for_one_answer(pairs):
+def test_token_overlap_over_columns_is_the_rule_for_one_answer(pairs: list[tuple[Any, list[Any]]]) -> None:
     def f1(a: tuple[str, ...], b: tuple[str, ...]) -> float:
         same = sum((Counter(a) & Counter(b)).values())
         return 2 * same / (len(a) + len(b)) if same else 0.0
@@ -171,7 +172,7 @@ GOLD = st.sampled_from(["3", "12", "Paragraph 3", "Paragraph 12", "段落3", "�
 
 
 @given(st.lists(st.tuples(SAID, st.lists(GOLD, max_size=3)), min_size=1, max_size=12))
-def test_numbers_over_columns_are_the_rule_for_one_answer(pairs):
+def test_numbers_over_columns_are_the_rule_for_one_answer(pairs: list[tuple[Any, list[Any]]]) -> None:
     frame = as_frame([{"prediction": said, "answers": golds} for said, golds in pairs])
     for name in ("count", "retrieval", "retrieval_zh"):
         scored = task_scores(frame, name)
@@ -193,7 +194,7 @@ CLASS_ANSWERS = st.tuples(
 
 
 @given(st.lists(CLASS_ANSWERS, min_size=1, max_size=12))
-def test_classes_over_columns_are_the_rule_for_one_answer(answers):
+def test_classes_over_columns_are_the_rule_for_one_answer(answers: list[Any]) -> None:
     said_golds_meta = [(said, golds, {"all_classes": classes}) for said, golds, classes in answers]
     texts = [orjson.dumps(classes).decode() if classes is not None else None for _, _, classes in answers]
     frame = pl.DataFrame(
@@ -210,7 +211,7 @@ NEEDLE_TEXTS = st.text(alphabet=st.sampled_from("7aA \n\x00\x1f\x1c\x7fİß,"), 
 
 
 @given(st.lists(st.tuples(NEEDLE_TEXTS, st.lists(NEEDLE_TEXTS, max_size=3)), min_size=1, max_size=12))
-def test_needles_over_columns_are_the_rule_for_one_answer(pairs):
+def test_needles_over_columns_are_the_rule_for_one_answer(pairs: list[tuple[Any, list[Any]]]) -> None:
     frame = as_frame([{"prediction": said, "answers": golds} for said, golds in pairs])
     for name in ("string_match_all", "string_match_part"):
         scored = task_scores(frame, name)
@@ -229,12 +230,12 @@ CHINESE = st.text(
 
 
 @given(CHINESE)
-def test_chinese_text_is_cut_as_jieba_cuts_it(text):
+def test_chinese_text_is_cut_as_jieba_cuts_it(text: str) -> None:
     jieba = pytest.importorskip("jieba")
     assert list(cut(text)) == list(jieba.cut(text, cut_all=False))
 
 
-def test_words_that_the_dictionary_lacks_are_cut_as_jieba_cuts_them():
+def test_words_that_the_dictionary_lacks_are_cut_as_jieba_cuts_them() -> None:
     jieba = pytest.importorskip("jieba")
     jieba.initialize()
     rng, known = random.Random(5), list(jieba.dt.FREQ)
@@ -245,13 +246,13 @@ def test_words_that_the_dictionary_lacks_are_cut_as_jieba_cuts_them():
             assert list(cut(text)) == list(jieba.cut(text, cut_all=False)), text
 
 
-def test_reasoning_is_cut_but_line_breaks_and_indentation_reach_the_metric():
+def test_reasoning_is_cut_but_line_breaks_and_indentation_reach_the_metric() -> None:
     code = find("code_sim")
     assert code.score("    x", ["    x"], {}) == 1
     assert code.score("x", ["    x"], {}) < 1
 
 
-def test_answers_on_several_processes_score_as_on_one(monkeypatch):
+def test_answers_on_several_processes_score_as_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_scorer, "WORTH_IT_S", 0.0)
     monkeypatch.setattr(row_scorer, "cores", lambda: 2)
     answers = [(f"{i} of {i % 7}", (str(i),), "") for i in range(row_scorer.TRIAL + 700)] * 2
@@ -260,6 +261,6 @@ def test_answers_on_several_processes_score_as_on_one(monkeypatch):
     row_scorer._pool.cache_clear()
 
 
-def test_control_characters_are_line_breaks_for_string_match():
+def test_control_characters_are_line_breaks_for_string_match() -> None:
     assert find("string_match_all").score("71\x0045", ["7145"], {}) == 0
     assert find("string_match_all").score("\x017145\x02", ["7145"], {}) == 1

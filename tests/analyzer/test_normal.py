@@ -1,6 +1,7 @@
 """The normal form of short answers: what is the same answer and what is another."""
 
 import re
+from typing import Any
 
 import polars as pl
 import pytest
@@ -32,7 +33,7 @@ TEXTS = st.text(alphabet=st.sampled_from(LETTERS + SPACES + MARKS + "012345３")
         (" \n", ""),
     ],
 )
-def test_it_is_in_lower_case_without_marks_and_with_single_spaces(text, expected):
+def test_it_is_in_lower_case_without_marks_and_with_single_spaces(text: str, expected: str) -> None:
     assert normalise(text) == expected
 
 
@@ -50,7 +51,7 @@ def test_it_is_in_lower_case_without_marks_and_with_single_spaces(text, expected
         ("1/-2", "1/2"), ("-5…-3", "-5…3"), ("SO42-", "SO42"), ("< 5", "> 5"), ("≤ 5", "≥ 5"), ("|-5|", "|5|"),
     ],
 )  # fmt: skip
-def test_a_mark_that_carries_the_value_makes_another_answer(one, other):
+def test_a_mark_that_carries_the_value_makes_another_answer(one: str, other: str) -> None:
     assert normalise(one) != normalise(other)
     assert normalise(f"It is {one}.") != normalise(f"It is {other}.") or not one.strip(".?!+")
 
@@ -68,7 +69,7 @@ def test_a_mark_that_carries_the_value_makes_another_answer(one, other):
         ("< 5", "<5"), ("≥ 5", "≥5"), ("5 \N{MICRO SIGN}m", "5 \N{GREEK SMALL LETTER MU}m"), ("5 ‰", "5‰"),
     ],
 )  # fmt: skip
-def test_the_same_answer_in_another_spelling_is_the_same(one, other):
+def test_the_same_answer_in_another_spelling_is_the_same(one: str, other: str) -> None:
     assert normalise(one) == normalise(other)
     assert normalise(f"so {one}, then") == normalise(f"so {other}, then")
 
@@ -76,18 +77,18 @@ def test_the_same_answer_in_another_spelling_is_the_same(one, other):
 @pytest.mark.parametrize(
     ("one", "other"), [("3.5", "35"), ("-5", "5"), ("1/2", "12"), ("50%", "50"), ("$5", "€5"), ("C++", "C#"), ("+", "")]
 )
-def test_another_value_shares_no_word(one, other):
+def test_another_value_shares_no_word(one: str, other: str) -> None:
     assert token_f1(normalise(one), normalise(other)) == 0
 
 
 @given(st.lists(TEXTS, max_size=5))
-def test_the_column_rule_is_the_rule_for_one_text(texts):
+def test_the_column_rule_is_the_rule_for_one_text(texts: list[Any]) -> None:
     column = pl.DataFrame({"text": texts}, schema={"text": pl.String}).select(normalised(pl.col("text")))
     assert column.to_series().to_list() == [normalise(text) for text in texts]
 
 
 @given(TEXTS)
-def test_a_normal_form_is_empty_only_for_white_space_and_what_cannot_be_seen(text):
+def test_a_normal_form_is_empty_only_for_white_space_and_what_cannot_be_seen(text: str) -> None:
     once = normalise(text)
     assert once == " ".join(once.split(" "))
     assert bool(once) == bool(re.search(f"[^{WHITE}\u200b\u00ad]", text))
@@ -95,5 +96,5 @@ def test_a_normal_form_is_empty_only_for_white_space_and_what_cannot_be_seen(tex
 
 
 @given(st.decimals(min_value=0, max_value=10**9, allow_nan=False, places=2), st.sampled_from(["", "-"]))
-def test_two_numbers_are_one_answer_exactly_where_they_are_one_number(value, sign):
+def test_two_numbers_are_one_answer_exactly_where_they_are_one_number(value: Any, sign: str) -> None:
     assert normalise(f"{sign}{value:,}") == normalise(f"({sign}{value})") == f"{sign}{value}"

@@ -9,10 +9,11 @@ from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from analyzer.verbs.check import check
+from tests.analyzer.conftest import Experiment
 from tests.analyzer.test_report import NOON
 
 
-def test_a_failure_in_a_small_bin_counts_once_in_every_table_and_in_check(experiment) -> None:
+def test_a_failure_in_a_small_bin_counts_once_in_every_table_and_in_check(experiment: Experiment) -> None:
     """One of two short requests fails and none of eighteen long ones: 5%, not the 25% of equal bins."""
 
     def fails(series: str, budget: float, bin_idx: int) -> float:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,12 +15,15 @@ from analyzer.read.row_portions import portions
 from analyzer.scoring.score import score
 from analyzer.verbs.export import export
 from kvt_async.contract.errors import StoreError
+from tests.analyzer.conftest import Experiment
 
 SCORES = "SELECT * FROM scores ORDER BY request_id"
 
 
 @given(lengths=st.lists(st.none() | st.integers(0, 40)), rows=st.integers(1, 9), characters=st.integers(1, 60))
-def test_a_portion_has_so_many_rows_and_so_much_text_or_is_one_row(lengths, rows, characters):
+def test_a_portion_has_so_many_rows_and_so_much_text_or_is_one_row(
+    lengths: list[int | None], rows: int, characters: int
+) -> None:
     conn = sqlite3.connect(":memory:")
     conn.execute("CREATE TABLE answers (text TEXT)")
     conn.executemany("INSERT INTO answers VALUES (?)", [(None if n is None else "x" * n,) for n in lengths])
@@ -34,7 +38,9 @@ def test_a_portion_has_so_many_rows_and_so_much_text_or_is_one_row(lengths, rows
         assert len(part) == rows or n + len(after[0][1] or "") > characters
 
 
-def test_scores_and_exports_are_the_same_in_any_portions(experiment, tmp_path, monkeypatch):
+def test_scores_and_exports_are_the_same_in_any_portions(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     conn, settings = experiment(n_per_bin=10, failures=0.1)
     score(conn, "synthetic")
     scores = conn.execute(SCORES).fetchall()
@@ -49,7 +55,7 @@ def test_scores_and_exports_are_the_same_in_any_portions(experiment, tmp_path, m
     assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_an_export_is_its_owners_alone_and_leaves_nothing_beside_it(experiment, tmp_path):
+def test_an_export_is_its_owners_alone_and_leaves_nothing_beside_it(experiment: Experiment, tmp_path: Path) -> None:
     conn, settings = experiment(n_per_bin=5)
     place = tmp_path / "out"
     place.mkdir()

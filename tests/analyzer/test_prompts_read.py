@@ -2,7 +2,9 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ from tests.analyzer.synthetic import make_db
 LONG_AND_SHORT = {"n_bins": 2, "lengths": (204, 4004), "n_per_bin": 40, "p_correct": 1.0, "control_repeats": 0}
 
 
-def cut_at(window: int):
+def cut_at(window: int) -> Callable[[int], int]:
     return lambda sent: min(sent, window)
 
 
@@ -119,7 +121,7 @@ def test_a_tokenizer_that_counts_steadily_less_is_an_alarm_and_named_as_what_it_
 # ---- what becomes of a group
 
 
-def group(tmp_path: Path, *overrides: str, **asked) -> Settings:
+def group(tmp_path: Path, *overrides: str, **asked: Any) -> Settings:
     run_dir = tmp_path / "runs" / "synthetic"
     run_dir.mkdir(parents=True)
     make_db(run_dir / "kv_transition.sqlite", **LONG_AND_SHORT, **asked)

@@ -12,6 +12,7 @@ from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from analyzer.verbs.export import export
 from kvt_async.contract.errors import MissingPrerequisiteError
+from tests.analyzer.conftest import Experiment
 
 EXPIRED = {"n_bins": 1, "n_per_bin": 50, "p_correct": 1.0, "refused_from": {0.5: 10}, "control_repeats": 0}
 REFUSALS = [
@@ -28,7 +29,7 @@ def failed(conn: sqlite3.Connection) -> int:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_no_loss_is_proven_from_a_key_that_expired(experiment, refusal):
+def test_no_loss_is_proven_from_a_key_that_expired(experiment: Experiment, refusal: tuple[str, int]) -> None:
     """40 of 50 answers at the budget are missing; counted as wrong they would prove a loss beyond any margin."""
     conn, settings = experiment(**EXPIRED, budgets=(1.0, 0.5), refusal=refusal)
     score(conn, "synthetic")
@@ -48,7 +49,7 @@ def test_no_loss_is_proven_from_a_key_that_expired(experiment, refusal):
     assert failed(conn) == 0
 
 
-def test_scores_that_they_were_given_before_are_taken_away(experiment):
+def test_scores_that_they_were_given_before_are_taken_away(experiment: Experiment) -> None:
     conn, _ = experiment(**EXPIRED, budgets=(1.0, 0.5))
     conn.execute(
         "INSERT INTO scores SELECT request_id, 0, 0, 0, 'f1', NULL, NULL, 'ENGINE_ERROR', '', '2' FROM failures"
@@ -57,7 +58,9 @@ def test_scores_that_they_were_given_before_are_taken_away(experiment):
     assert conn.execute("SELECT count(*) FROM scores JOIN failures USING (request_id)").fetchone()[0] == 0
 
 
-def test_one_that_was_refused_while_later_ones_were_answered_was_refused_on_its_own_account(experiment):
+def test_one_that_was_refused_while_later_ones_were_answered_was_refused_on_its_own_account(
+    experiment: Experiment,
+) -> None:
     conn, settings = experiment(**EXPIRED, budgets=(1.0, 0.5), refused_at="2026-01-02T03:04:00Z")
     score(conn, "synthetic")
     analyze(conn, settings)
@@ -65,14 +68,14 @@ def test_one_that_was_refused_while_later_ones_were_answered_was_refused_on_its_
     assert runs.refused(conn) == {}
 
 
-def test_other_failures_stay_failures(experiment):
+def test_other_failures_stay_failures(experiment: Experiment) -> None:
     conn, settings = experiment(**EXPIRED, budgets=(1.0, 0.5), refusal=("HttpError", 500))
     score(conn, "synthetic")
     analyze(conn, settings)
     assert failed(conn) == 40
 
 
-def test_an_export_leaves_them_out(experiment, tmp_path: Path):
+def test_an_export_leaves_them_out(experiment: Experiment, tmp_path: Path) -> None:
     conn, settings = experiment(**EXPIRED, budgets=(1.0, 0.5))
     score(conn, "synthetic")
     assert export(conn, settings, tmp_path / "out.csv").rows == 60

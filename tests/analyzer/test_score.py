@@ -1,6 +1,8 @@
 """Scoring a facts database: one row per finished request, labels and flags, and nothing done twice."""
 
 import json
+import sqlite3
+from typing import Any
 
 import polars as pl
 import pytest
@@ -9,9 +11,10 @@ from analyzer.scoring.labels import FLAGS
 from analyzer.scoring.score import SCORER_VERSION, Rules, score, score_frame
 from analyzer.store import derived_rows
 from kvt_async.contract.errors import ConfigError, ErrorType, MissingPrerequisiteError
+from tests.analyzer.conftest import Experiment
 
 
-def one(text: str | None, golds: list[str], *, metric: str = "f1", **given):
+def one(text: str | None, golds: list[str], *, metric: str = "f1", **given: Any) -> dict[str, Any]:
     """Score a single made-up outcome."""
     meta, opened = given.pop("meta", {}), given.pop("opened", False)
     row = {
@@ -54,12 +57,12 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given):
         ("SomethingNew", "UNKNOWN_FAILURE"),
     ],
 )
-def test_a_request_without_a_response_scores_zero_and_its_label_says_why(error, label):
+def test_a_request_without_a_response_scores_zero_and_its_label_says_why(error: Any, label: str) -> None:
     row = one(None, ["x"], error_type=error)
     assert (row["em"], row["f1"], row["score"], row["pred_norm"], row["failure_label"]) == (0, 0, 0, None, label)
 
 
-def test_a_failed_request_scores_zero_even_where_no_answer_would_be_right():
+def test_a_failed_request_scores_zero_even_where_no_answer_would_be_right() -> None:
     assert one(None, [], error_type=ErrorType.HTTP)["score"] == 0
 
 
@@ -95,13 +98,17 @@ def test_a_failed_request_scores_zero_even_where_no_answer_would_be_right():
         ("none of these", ["Food"], {"metric": "classification", "meta": {"all_classes": ["Food"]}}, "FORMAT_ERROR"),
     ],
 )
-def test_labels_of_answers_are_conservative(text, golds, given, label):
+def test_labels_of_answers_are_conservative(
+    text: str, golds: list[Any], given: dict[str, Any], label: str | None
+) -> None:
     assert one(text, golds, **given)["failure_label"] == label
 
 
 @pytest.mark.parametrize("metric", ["f1", "string_match_all", "qa_f1", "code_sim", "squad_f1"])
 @pytest.mark.parametrize("golds", [["42"], []])
-def test_a_reply_that_was_cut_while_reasoning_scores_nothing_even_where_nothing_is_right(metric, golds):
+def test_a_reply_that_was_cut_while_reasoning_scores_nothing_even_where_nothing_is_right(
+    metric: str, golds: list[Any]
+) -> None:
     cut = "The text says 42 for mira, but the question is about"
     row = one(cut, golds, metric=metric, opened=True, finish_reason="length")
     assert (row["score"], row["em"], row["f1"], row["failure_label"]) == (0, 0, 0, "TRUNCATED")
@@ -110,12 +117,12 @@ def test_a_reply_that_was_cut_while_reasoning_scores_nothing_even_where_nothing_
     assert field["score"] == 1  # the server told reasoning and text apart
 
 
-def test_a_label_leaves_an_answers_score_alone():
+def test_a_label_leaves_an_answers_score_alone() -> None:
     row = one("I cannot answer", ["I will not"])
     assert row["failure_label"] == "REFUSAL" or row["score"] > 0
 
 
-def test_flags_are_observations_not_failures():
+def test_flags_are_observations_not_failures() -> None:
     loop = one("and so " * 30, ["x"])
     assert (loop["flags"], loop["failure_label"]) == ("repetition_loop", None)
     assert one("x", ["x"], identical=1)["flags"] == "identical_to_full"
@@ -124,12 +131,12 @@ def test_flags_are_observations_not_failures():
     assert set(FLAGS) == {"repetition_loop", "identical_to_full", "prompt_truncated"}
 
 
-def test_only_the_first_line_counts_where_the_task_says_so():
+def test_only_the_first_line_counts_where_the_task_says_so() -> None:
     assert one("\nparis\nlondon", ["paris"], metric="qa_f1_first_line")["score"] == 1
     assert one("paris\nlondon", ["paris"], metric="qa_f1")["score"] < 1
 
 
-def test_every_finished_request_gets_one_row_and_pending_ones_none(experiment):
+def test_every_finished_request_gets_one_row_and_pending_ones_none(experiment: Experiment) -> None:
     conn, _ = experiment(n_per_bin=10, failures=0.1, partial=0.2)
     report = score(conn, "synthetic")
     finished = conn.execute("SELECT count(*) FROM outcomes WHERE state != 'pending'").fetchone()[0]
@@ -139,7 +146,7 @@ def test_every_finished_request_gets_one_row_and_pending_ones_none(experiment):
     assert tuple(failed) == (report.failures, 0.0)
 
 
-def test_answers_made_right_score_one_and_wrong_ones_less(experiment):
+def test_answers_made_right_score_one_and_wrong_ones_less(experiment: Experiment) -> None:
     conn, _ = experiment(p_correct={1.0: 1.0, 0.5: 1.0, 0.2: 0.0})
     score(conn, "synthetic")
     rows = conn.execute(
@@ -149,7 +156,7 @@ def test_answers_made_right_score_one_and_wrong_ones_less(experiment):
     assert [tuple(row) for row in rows] == [(0.2, 0.0, 0.0), (0.5, 1.0, 1.0), (1.0, 1.0, 1.0)]
 
 
-def test_identical_answers_are_flagged_against_full_cache_but_never_at_full_cache(experiment):
+def test_identical_answers_are_flagged_against_full_cache_but_never_at_full_cache(experiment: Experiment) -> None:
     conn, _ = experiment(p_correct=1.0)
     score(conn, "synthetic")
     rows = conn.execute(
@@ -159,7 +166,7 @@ def test_identical_answers_are_flagged_against_full_cache_but_never_at_full_cach
     assert {(row[0], row[1]) for row in rows} == {(1, 0), (0, 1)}
 
 
-def test_a_second_scoring_does_nothing_and_a_new_fact_scores_its_run_again(experiment):
+def test_a_second_scoring_does_nothing_and_a_new_fact_scores_its_run_again(experiment: Experiment) -> None:
     conn, _ = experiment(n_per_bin=4, partial=0.25)
     first = score(conn, "synthetic")
     assert score(conn, "synthetic").scored == 0
@@ -176,7 +183,7 @@ def test_a_second_scoring_does_nothing_and_a_new_fact_scores_its_run_again(exper
     assert again.skipped == first.scored - again.scored + 1
 
 
-def test_a_retried_failure_loses_its_zero_until_it_is_finished_again(experiment):
+def test_a_retried_failure_loses_its_zero_until_it_is_finished_again(experiment: Experiment) -> None:
     conn, _ = experiment(n_per_bin=4, failures=0.3, n_bins=2)
     score(conn, "synthetic")
     request_id = conn.execute("SELECT request_id FROM failures LIMIT 1").fetchone()[0]
@@ -186,7 +193,9 @@ def test_a_retried_failure_loses_its_zero_until_it_is_finished_again(experiment)
     assert conn.execute("SELECT count(*) FROM scores WHERE request_id = ?", (request_id,)).fetchone()[0] == 0
 
 
-def test_scores_of_another_scorer_version_are_made_anew(experiment, monkeypatch):
+def test_scores_of_another_scorer_version_are_made_anew(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     conn, _ = experiment(n_bins=1, n_per_bin=3)
     score(conn, "synthetic")
     monkeypatch.setattr("analyzer.scoring.score.SCORER_VERSION", SCORER_VERSION + "-next")
@@ -194,7 +203,7 @@ def test_scores_of_another_scorer_version_are_made_anew(experiment, monkeypatch)
     assert {row[0] for row in conn.execute("SELECT scorer_version FROM scores")} == {SCORER_VERSION + "-next"}
 
 
-def test_one_run_alone_can_be_scored(experiment):
+def test_one_run_alone_can_be_scored(experiment: Experiment) -> None:
     conn, _ = experiment(n_per_bin=4)
     run_id = conn.execute("SELECT run_id FROM runs WHERE kv_budget = 0.5").fetchone()[0]
     assert score(conn, "synthetic", run_id=run_id).runs_scored == (run_id,)
@@ -202,14 +211,16 @@ def test_one_run_alone_can_be_scored(experiment):
         score(conn, "synthetic", run_id="nope")
 
 
-def test_a_group_that_was_never_run_is_refused_with_the_groups_there_are(experiment):
+def test_a_group_that_was_never_run_is_refused_with_the_groups_there_are(experiment: Experiment) -> None:
     conn, _ = experiment(n_bins=1, n_per_bin=2)
     with pytest.raises(MissingPrerequisiteError, match="holds synthetic") as caught:
         score(conn, "other")
     assert "kvt sweep" in caught.value.do
 
 
-def cut_answers(conn, *, says: str, prompt: dict | None = None, sent: dict | None = None) -> set[tuple]:
+def cut_answers(
+    conn: sqlite3.Connection, *, says: str, prompt: dict | None = None, sent: dict | None = None
+) -> set[tuple]:
     """(budget, score) of cut answers that hold the gold and no mark; full cache's others begin with `says`."""
     for table in ("responses", "datasets", "experiments"):
         conn.execute(f"DROP TRIGGER {table}_no_update")
@@ -244,25 +255,29 @@ OUTSIDE = {(1.0, 1.0, None), (0.5, 1.0, None)}
          INSIDE),
     ],
 )  # fmt: skip
-def test_a_cut_answer_without_marks_is_reasoning_where_the_template_opened_it(experiment, given, read_as):
+def test_a_cut_answer_without_marks_is_reasoning_where_the_template_opened_it(
+    experiment: Experiment, given: dict[str, Any], read_as: Any
+) -> None:
     conn, _ = experiment(n_bins=1, n_per_bin=6, p_correct=1.0, budgets=(1.0, 0.5))
     assert cut_answers(conn, **given) == read_as
 
 
 @pytest.mark.parametrize(("says", "read_as"), [("", OUTSIDE), ("hm</think>", INSIDE)])
-def test_many_whole_answers_that_never_close_reasoning_overrule_the_template(experiment, says, read_as):
+def test_many_whole_answers_that_never_close_reasoning_overrule_the_template(
+    experiment: Experiment, says: str, read_as: Any
+) -> None:
     conn, _ = experiment(n_bins=1, n_per_bin=30, p_correct=1.0, budgets=(1.0, 0.5))
     assert cut_answers(conn, says=says, prompt={"reasoning_tag": "<think>"}) == read_as
 
 
-def test_an_unknown_metric_stops_before_anything_is_written(experiment):
+def test_an_unknown_metric_stops_before_anything_is_written(experiment: Experiment) -> None:
     conn, _ = experiment(n_bins=1, n_per_bin=2, metric="bleu")
     with pytest.raises(ConfigError, match="bleu"):
         score(conn, "synthetic")
     assert conn.execute("SELECT count(*) FROM scores").fetchone()[0] == 0
 
 
-def test_a_metric_named_by_a_user_cannot_end_the_statement_that_writes_it(experiment):
+def test_a_metric_named_by_a_user_cannot_end_the_statement_that_writes_it(experiment: Experiment) -> None:
     conn, _ = experiment(n_bins=1, n_per_bin=2, budgets=(1.0, 0.5))
     conn.execute("DELETE FROM scores")
     (request_id,) = conn.execute("SELECT request_id FROM requests LIMIT 1").fetchone()

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from analyzer.verbs.export import export
 from kvt_async.contract.errors import ContradictedError, DriftError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_writing
+from tests.analyzer.conftest import Experiment, Opened
 from tests.analyzer.synthetic import make_db
 from tests.analyzer.test_evidence import answers
 
@@ -65,12 +67,14 @@ def snapshot(conn: sqlite3.Connection, phase: str, **identity: Any) -> None:
     )  # fmt: skip
 
 
-def look(conn: sqlite3.Connection, phase: str, raw: Any, value: float | None, *, budget: str = "0.5", **more: Any):
+def look(
+    conn: sqlite3.Connection, phase: str, raw: Any, value: float | None, *, budget: str = "0.5", **more: Any
+) -> None:
     said = {RUN.format(budget): {"source": "metric", "read_from": "metric kept", "raw": raw, "value": value}}
     snapshot(conn, phase, models=["a"], evidence=said, **more)
 
 
-def scored(experiment, *overrides: str, **asked: Any):
+def scored(experiment: Experiment, *overrides: str, **asked: Any) -> Opened:
     conn, settings = experiment(overrides=overrides, n_bins=2, n_per_bin=8, **asked)
     score(conn, "synthetic")
     return conn, settings
@@ -88,7 +92,9 @@ def evidence(conn: sqlite3.Connection) -> dict[float, tuple[str, str]]:
 
 @pytest.mark.parametrize(("verdict", "status"), [("alive", "verified"), ("dead", "unverified"),
                                                  ("inconclusive", "unverified")])  # fmt: skip
-def test_a_canary_that_is_not_alive_leaves_echoed_budgets_unverified(experiment, verdict, status):
+def test_a_canary_that_is_not_alive_leaves_echoed_budgets_unverified(
+    experiment: Experiment, verdict: str, status: str
+) -> None:
     conn, settings = scored(experiment, p_correct=1.0)
     probe(conn, verdict)
     analyze(conn, settings)
@@ -99,7 +105,9 @@ def test_a_canary_that_is_not_alive_leaves_echoed_budgets_unverified(experiment,
     assert [tuple(row) for row in summary] == [(status,)]
 
 
-def test_a_canary_never_lifts_a_contradiction_and_says_nothing_of_sessions_that_sent_nothing(experiment):
+def test_a_canary_never_lifts_a_contradiction_and_says_nothing_of_sessions_that_sent_nothing(
+    experiment: Experiment,
+) -> None:
     conn, settings = scored(experiment, evidence="contradicted")
     probe(conn, "dead")
     with pytest.raises(ContradictedError):
@@ -116,7 +124,7 @@ def test_a_canary_never_lifts_a_contradiction_and_says_nothing_of_sessions_that_
     assert evidence(quiet)[0.5][0] == "verified"
 
 
-def test_a_group_analysed_before_is_analysed_anew_when_the_canary_says_otherwise(experiment):
+def test_a_group_analysed_before_is_analysed_anew_when_the_canary_says_otherwise(experiment: Experiment) -> None:
     conn, settings = scored(experiment, p_correct=1.0)
     assert analyze(conn, settings).recomputed
     assert not analyze(conn, settings).recomputed
@@ -126,7 +134,7 @@ def test_a_group_analysed_before_is_analysed_anew_when_the_canary_says_otherwise
     assert not analyze(conn, settings).recomputed
 
 
-def test_a_dead_knob_is_on_the_report_the_charts_and_in_the_terminal(experiment):
+def test_a_dead_knob_is_on_the_report_the_charts_and_in_the_terminal(experiment: Experiment) -> None:
     conn, settings = scored(experiment, p_correct=1.0)
     probe(conn, "dead")
     analyze(conn, settings)
@@ -137,7 +145,9 @@ def test_a_dead_knob_is_on_the_report_the_charts_and_in_the_terminal(experiment)
 
 
 @pytest.mark.parametrize("verdict", ["dead", "inconclusive"])
-def test_a_canary_is_overruled_by_answers_that_changed_more_than_when_full_cache_was_run_again(experiment, verdict):
+def test_a_canary_is_overruled_by_answers_that_changed_more_than_when_full_cache_was_run_again(
+    experiment: Experiment, verdict: str
+) -> None:
     conn, settings = scored(experiment)
     probe(conn, verdict)
     analyze(conn, settings)
@@ -155,7 +165,7 @@ def test_a_canary_is_overruled_by_answers_that_changed_more_than_when_full_cache
     assert line.endswith("overruled by the sweep's own answers.")
 
 
-def test_answers_that_change_as_much_without_the_budget_overrule_nothing(experiment):
+def test_answers_that_change_as_much_without_the_budget_overrule_nothing(experiment: Experiment) -> None:
     conn, settings = scored(experiment, p_correct=0.5, flips=1.0)
     probe(conn, "dead")
     analyze(conn, settings)
@@ -166,7 +176,7 @@ def test_answers_that_change_as_much_without_the_budget_overrule_nothing(experim
     ]
 
 
-def test_without_a_control_there_is_nothing_to_overrule_a_canary_with(experiment):
+def test_without_a_control_there_is_nothing_to_overrule_a_canary_with(experiment: Experiment) -> None:
     conn, settings = scored(experiment, control_repeats=0)
     probe(conn, "dead")
     analyze(conn, settings)
@@ -182,7 +192,7 @@ def test_the_sign_test_is_the_binomial_tail(more: int, less: int) -> None:
 # ---- blocks of tokens
 
 
-def test_a_server_that_keeps_whole_blocks_may_be_off_by_one_of_them(experiment):
+def test_a_server_that_keeps_whole_blocks_may_be_off_by_one_of_them(experiment: Experiment) -> None:
     """A block of 16 is 0.05 of 320 tokens, far beyond the 0.01 that holds elsewhere."""
     half = Run("r", "d", "snapkv", "snapkv", 0.5, "fraction", "question_aware", "body", False, 0, 0)
     for told, block, status in [
@@ -207,7 +217,9 @@ def test_a_server_that_keeps_whole_blocks_may_be_off_by_one_of_them(experiment):
         ("None", None, "unverified", "metric kept said 0.5 before its requests and None after them"),
     ],
 )
-def test_a_second_look_that_shows_nothing_leaves_a_budget_unverified(experiment, raw, value, status, words):
+def test_a_second_look_that_shows_nothing_leaves_a_budget_unverified(
+    experiment: Experiment, raw: str, value: float | None, status: str, words: str
+) -> None:
     conn, settings = scored(experiment)
     look(conn, "start", "0.5", 0.5)
     look(conn, "end", raw, value)
@@ -217,7 +229,9 @@ def test_a_second_look_that_shows_nothing_leaves_a_budget_unverified(experiment,
     assert evidence(conn)[0.2][0] == "verified"
 
 
-def test_a_second_look_that_shows_another_budget_contradicts_it_also_in_a_group_analysed_before(experiment):
+def test_a_second_look_that_shows_another_budget_contradicts_it_also_in_a_group_analysed_before(
+    experiment: Experiment,
+) -> None:
     conn, settings = scored(experiment)
     look(conn, "start", "0.5", 0.5)
     analyze(conn, settings)
@@ -227,7 +241,7 @@ def test_a_second_look_that_shows_another_budget_contradicts_it_also_in_a_group_
     assert evidence(conn)[0.5][0] == "contradicted"
 
 
-def test_a_server_that_was_gone_at_the_second_look_contradicts_nothing(experiment):
+def test_a_server_that_was_gone_at_the_second_look_contradicts_nothing(experiment: Experiment) -> None:
     conn, settings = scored(experiment)
     look(conn, "start", "0.5", 0.5)
     look(conn, "end", "None", None, unreachable=True)
@@ -238,14 +252,14 @@ def test_a_server_that_was_gone_at_the_second_look_contradicts_nothing(experimen
 # ---- drift
 
 
-def drifted(experiment, *overrides: str):
+def drifted(experiment: Experiment, *overrides: str) -> Opened:
     conn, settings = scored(experiment, *overrides)
     snapshot(conn, "start", models=["a"], version={"version": "1.0"})
     snapshot(conn, "end", models=["a"], version={"version": "2.0"})
     return conn, settings
 
 
-def test_a_group_whose_server_became_another_one_is_refused(experiment):
+def test_a_group_whose_server_became_another_one_is_refused(experiment: Experiment) -> None:
     conn, settings = drifted(experiment)
     with pytest.raises(DriftError, match=r"from version=1\.0 to version=2\.0") as caught:
         analyze(conn, settings)
@@ -254,7 +268,9 @@ def test_a_group_whose_server_became_another_one_is_refused(experiment):
     assert conn.execute("SELECT count(*) FROM transition_summary").fetchone()[0] == 0
 
 
-def test_a_drift_seen_after_the_analysis_is_refused_too_and_one_allowed_is_analysed_anew(experiment):
+def test_a_drift_seen_after_the_analysis_is_refused_too_and_one_allowed_is_analysed_anew(
+    experiment: Experiment,
+) -> None:
     conn, settings = scored(experiment, ALLOW)
     snapshot(conn, "start", models=["a"])
     assert analyze(conn, settings).recomputed
@@ -266,7 +282,7 @@ def test_a_drift_seen_after_the_analysis_is_refused_too_and_one_allowed_is_analy
 
 
 @pytest.mark.parametrize("verb", ["check", "export", "compare"])
-def test_check_export_and_compare_need_the_same_leave(experiment, tmp_path, verb):
+def test_check_export_and_compare_need_the_same_leave(experiment: Experiment, tmp_path: Path, verb: str) -> None:
     conn, allowed = drifted(experiment, ALLOW)
     analyze(conn, allowed)
     strict = allowed.model_copy(update={"analysis": allowed.analysis.model_copy(update={"allow_drift": False})})
@@ -284,7 +300,7 @@ def test_check_export_and_compare_need_the_same_leave(experiment, tmp_path, verb
         assert any(line.startswith("DRIFT") and "version=2.0" in line for line in found["lines"])
 
 
-def test_an_allowed_drift_is_on_the_report_the_charts_and_in_the_terminal(experiment):
+def test_an_allowed_drift_is_on_the_report_the_charts_and_in_the_terminal(experiment: Experiment) -> None:
     conn, settings = drifted(experiment, ALLOW)
     analyze(conn, settings)
     facts = read_results(conn, "synthetic")
@@ -296,7 +312,7 @@ def test_an_allowed_drift_is_on_the_report_the_charts_and_in_the_terminal(experi
     assert any(line.startswith("DRIFT") for line in verdict_lines(conn, settings))
 
 
-def test_levels_served_by_different_programs_are_unverified_and_said_to_be(experiment):
+def test_levels_served_by_different_programs_are_unverified_and_said_to_be(experiment: Experiment) -> None:
     conn, settings = scored(experiment)
     for endpoint, version in (("http://a/v1", "1.0"), ("http://b/v1", "2.0")):
         insert(
@@ -316,7 +332,7 @@ def test_levels_served_by_different_programs_are_unverified_and_said_to_be(exper
     assert line == "Evidence: UNVERIFIED on every level: levels were served by different servers."
 
 
-def test_a_report_of_a_drifted_group_needs_the_same_leave(tmp_path):
+def test_a_report_of_a_drifted_group_needs_the_same_leave(tmp_path: Path) -> None:
     folder = tmp_path / "runs/synthetic"
     folder.mkdir(parents=True)
     db = make_db(folder / "kv_transition.sqlite", n_bins=2, n_per_bin=8)

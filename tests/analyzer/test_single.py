@@ -1,6 +1,7 @@
 """One answer scored alone scores as in a column of them."""
 
 import json
+from typing import Any
 
 import polars as pl
 import pytest
@@ -20,7 +21,7 @@ ROWS = st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=2)), min_size=1, max_s
 @pytest.mark.parametrize("metric", [name for name, packages in NEEDS.items() if not packages])
 @settings(max_examples=25)  # of each metric
 @given(rows=ROWS)
-def test_a_score_is_the_same_alone_and_in_a_column(metric, rows):
+def test_a_score_is_the_same_alone_and_in_a_column(metric: Any, rows: Any) -> None:
     classes = ["Food", "cat", "3.5"]
     frame = pl.DataFrame(
         {

@@ -1,5 +1,6 @@
 """The page's JavaScript is put together once a user, and does without a cache folder."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from analyzer.report.vega import vega
 
 
 @pytest.fixture(autouse=True)
-def forgotten():
+def forgotten() -> Iterator[None]:
     vega.cache_clear()
     yield
     vega.cache_clear()

@@ -286,7 +286,9 @@ async def test_more_connections_than_files_are_refused_before_anything_is_sent(
         (["bench.requests=auto", "bench.max_s=0.4"], [20], "cut by bench.max_s (0.4 s) from 100"),
     ],
 )
-async def test_an_open_loop_of_any_end_is_sent(tmp_path: Path, capsys, ends: list[str], n, said: str) -> None:
+async def test_an_open_loop_of_any_end_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ends: list[str], n: int, said: str
+) -> None:
     async with serving(Script()) as (_, url):
         report = await run(settings_for(tmp_path, url, "bench.rate=50", *ends), Options())
     assert (report.exit_code, report.pending) == (0, 0)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import orjson
+import pytest
 
 from kvt_async.bench.bench import Options, run
 from kvt_async.session.group_status import lines
@@ -36,7 +37,9 @@ async def test_stages_of_the_config_that_have_not_begun_are_still_planned(tmp_pa
     assert "b, generation 1: 20 answered, 0 failed, 100 pending of 120" in lines(now)[0]
 
 
-async def test_a_load_given_on_the_command_line_alone_leaves_nothing_to_come(tmp_path: Path, capsys) -> None:
+async def test_a_load_given_on_the_command_line_alone_leaves_nothing_to_come(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with serving(Script()) as (_, url):
         await run(settings_for(tmp_path, url, "bench.rate=50"), QUIET)
     assert show_status(settings_for(tmp_path, url), as_json=True) == 0

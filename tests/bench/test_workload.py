@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from kvt_async.bench import length_draws
-from kvt_async.bench.workload import Place, Prompt, load_workload
+from kvt_async.bench.workload import Place, Prompt, Workload, load_workload
 from kvt_async.contract.bench_settings import Lengths
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
@@ -150,7 +150,7 @@ def test_a_file_that_is_no_workload_is_refused_with_its_line(tmp_path: Path, con
     assert "w.jsonl" in caught.value.where
 
 
-def from_file(tmp_path: Path, content: bytes, name: str = "w.jsonl"):
+def from_file(tmp_path: Path, content: bytes, name: str = "w.jsonl") -> Workload:
     (tmp_path / name).write_bytes(content)
     return load_workload(settings("approx:chars/4", "bench.workload.kind=jsonl",
                                   f"bench.workload.path={tmp_path / name}", "bench.workload.output_tokens=null",

@@ -139,14 +139,14 @@ def arrows_outside_the_table() -> list[str]:
     return [f"{name} -> {target}" for name, target in arrows() if room_of(target) not in rooms().get(room_of(name), ())]
 
 
-def test_each_room_may_import_only_rooms_that_stand_above_its_row():
+def test_each_room_may_import_only_rooms_that_stand_above_its_row() -> None:
     above: set[str] = set()
     for room, allowed in rooms().items():
         assert allowed - {room} <= above, f"{room}: {sorted(allowed - above - {room})}"
         above.add(room)
 
 
-def test_every_module_belongs_to_a_room_and_a_folder_of_rooms_holds_none():
+def test_every_module_belongs_to_a_room_and_a_folder_of_rooms_holds_none() -> None:
     names = {module_name(path): path for package in PACKAGES for path in files(package)}
     folders = {room.rsplit(".", n)[0] for room in rooms() for n in range(1, room.count(".") + 1)}
     for name, path in names.items():
@@ -154,29 +154,29 @@ def test_every_module_belongs_to_a_room_and_a_folder_of_rooms_holds_none():
         assert name not in folders - rooms().keys() or not imported(path), name
 
 
-def test_every_import_runs_to_a_room_that_the_table_allows():
+def test_every_import_runs_to_a_room_that_the_table_allows() -> None:
     assert len(arrows_outside_the_table()) <= BEING_MENDED, arrows_outside_the_table()
 
 
-def test_the_analyzer_imports_only_the_contract_from_the_runner():
+def test_the_analyzer_imports_only_the_contract_from_the_runner() -> None:
     for path in files("analyzer"):
         wrong = {name for name in imported(path) if name.startswith("kvt_async.") and not name.startswith(SHARED)}
         assert not wrong, f"{path}: {wrong}"
 
 
 @pytest.mark.parametrize("library", ["aiohttp", "asyncio", "aiosqlite", "tenacity", "uvloop"])
-def test_no_analyzer_file_names_a_library_of_the_network(library):
+def test_no_analyzer_file_names_a_library_of_the_network(library: str) -> None:
     for path in files("analyzer"):
         assert library not in {name.split(".")[0] for name in imported(path)}, path
 
 
 @pytest.mark.parametrize("library", ["polars", "altair", "vl_convert", "scipy"])
-def test_no_runner_file_names_a_library_of_the_analysis(library):
+def test_no_runner_file_names_a_library_of_the_analysis(library: str) -> None:
     for path in files("kvt_async"):
         assert library not in {name.split(".")[0] for name in imported(path)}, path
 
 
-def test_below_the_command_line_the_runner_imports_one_module_of_the_analyzer_which_loads_no_polars():
+def test_below_the_command_line_the_runner_imports_one_module_of_the_analyzer_which_loads_no_polars() -> None:
     above = {"cli.py", "demo.py"}
     for path in files("kvt_async"):
         wrong = {name for name in imported(path) if name.startswith("analyzer")}
@@ -185,7 +185,7 @@ def test_below_the_command_line_the_runner_imports_one_module_of_the_analyzer_wh
     assert not loaded_after("import analyzer.metrics.single as s; s.scorer('rouge')") & {"polars", "numpy", "altair"}
 
 
-def test_the_contract_imports_neither_package():
+def test_the_contract_imports_neither_package() -> None:
     for path in files("kvt_async/contract"):
         wrong = {n for n in imported(path) if n.startswith(("kvt_async.", "analyzer")) and not n.startswith(SHARED)}
         assert not wrong or path.name == "options.py", f"{path}: {wrong}"
@@ -202,7 +202,7 @@ def loaded_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-def test_running_the_analysis_loads_no_network_library():
+def test_running_the_analysis_loads_no_network_library() -> None:
     modules = loaded_after(
         "import analyzer.scoring.score, analyzer.summarise.analyze, analyzer.verbs.check, analyzer.metrics.qa"
     )
@@ -210,6 +210,6 @@ def test_running_the_analysis_loads_no_network_library():
     assert not modules & {"aiohttp", "aiosqlite", "uvloop", "altair"}
 
 
-def test_the_contract_loads_neither_polars_nor_aiohttp():
+def test_the_contract_loads_neither_polars_nor_aiohttp() -> None:
     modules = loaded_after("import kvt_async.contract.schema, kvt_async.contract.load")
     assert not modules & {"aiohttp", "polars", "numpy", "altair"}

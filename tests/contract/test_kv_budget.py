@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -22,12 +23,12 @@ roundings = st.sampled_from(["up", "down", "nearest"])
     [("fraction", 0.2), ("compression_ratio", 0.8), ("divisor", 5.0), ("tokens", 200.0), ("bits", 3.2),
      ("bytes", 200 * 1024.0)],
 )  # fmt: skip
-def test_a_fifth_of_a_thousand_tokens_in_every_spelling(unit, value):
+def test_a_fifth_of_a_thousand_tokens_in_every_spelling(unit: str, value: Any) -> None:
     assert convert(0.2, "fraction", unit, length=1000, token_bytes=1024) == pytest.approx(value)
 
 
 @given(fractions, lengths, st.sampled_from(UNITS), st.sampled_from(UNITS))
-def test_every_spelling_converts_into_every_other_and_back(fraction, length, unit, other):
+def test_every_spelling_converts_into_every_other_and_back(fraction: float, length: int, unit: str, other: str) -> None:
     known = {"length": length, "token_bytes": 131072.0}
     value = convert(fraction, "fraction", unit, **known)
     there = convert(value, unit, other, **known)
@@ -36,14 +37,14 @@ def test_every_spelling_converts_into_every_other_and_back(fraction, length, uni
 
 
 @given(fractions, fractions)
-def test_a_harsher_budget_is_harsher_in_every_spelling(a, b):
+def test_a_harsher_budget_is_harsher_in_every_spelling(a: float, b: float) -> None:
     assume(a < b)
     for unit, up in (("compression_ratio", False), ("divisor", False), ("tokens", True), ("bits", True)):
         x, y = (convert(f, "fraction", unit, length=1000) for f in (a, b))
         assert (x <= y) if up else (x >= y)
 
 
-def test_what_is_not_known_or_is_no_budget_gives_nothing():
+def test_what_is_not_known_or_is_no_budget_gives_nothing() -> None:
     assert convert(200, "tokens", "fraction") is None
     assert convert(0.5, "fraction", "bytes", length=100) is None
     assert convert(0, "divisor", "fraction") is None
@@ -52,7 +53,7 @@ def test_what_is_not_known_or_is_no_budget_gives_nothing():
 
 
 @given(st.integers(1, 10**7), blocks, roundings)
-def test_whole_blocks_are_less_than_one_block_away_and_never_none(tokens, block, rounding):
+def test_whole_blocks_are_less_than_one_block_away_and_never_none(tokens: int, block: int, rounding: str) -> None:
     kept = in_blocks(tokens, block, rounding)
     assert kept % block == 0
     assert kept >= block
@@ -61,7 +62,9 @@ def test_whole_blocks_are_less_than_one_block_away_and_never_none(tokens, block,
 
 
 @given(fractions, lengths, blocks, roundings)
-def test_tokens_kept_lie_between_one_and_all_and_within_one_block_of_what_was_asked(fraction, length, block, rounding):
+def test_tokens_kept_lie_between_one_and_all_and_within_one_block_of_what_was_asked(
+    fraction: float, length: int, block: int, rounding: str
+) -> None:
     kept = tokens_kept(fraction, "fraction", length, round_to=block, rounding=rounding)
     assert 1 <= kept <= length
     assert abs(kept - n_kept(length, fraction)) < block
@@ -69,12 +72,12 @@ def test_tokens_kept_lie_between_one_and_all_and_within_one_block_of_what_was_as
 
 
 @given(lengths, blocks, st.lists(fractions, min_size=2, max_size=6))
-def test_more_budget_never_keeps_fewer_tokens(length, block, budgets):
+def test_more_budget_never_keeps_fewer_tokens(length: int, block: int, budgets: list[Any]) -> None:
     kept = [tokens_kept(b, "fraction", length, round_to=block) for b in sorted(budgets)]
     assert kept == sorted(kept)
 
 
-def test_a_cap_above_the_prompt_keeps_the_prompt_and_bits_keep_every_token():
+def test_a_cap_above_the_prompt_keeps_the_prompt_and_bits_keep_every_token() -> None:
     assert tokens_kept(512, "tokens", 400, round_to=16) == 400
     assert tokens_kept(250, "tokens", 400, round_to=16) == 256
     assert tokens_kept(250, "tokens", 400, round_to=16, rounding="down") == 240
@@ -82,7 +85,7 @@ def test_a_cap_above_the_prompt_keeps_the_prompt_and_bits_keep_every_token():
 
 
 @given(fractions, st.integers(1, 100_000), st.integers(1, 64))
-def test_bytes_saved_are_the_bytes_that_are_not_kept(fraction, length, batch):
+def test_bytes_saved_are_the_bytes_that_are_not_kept(fraction: float, length: int, batch: int) -> None:
     per_token = bytes_per_token(
         {"num_hidden_layers": 32, "num_key_value_heads": 8, "num_attention_heads": 32, "hidden_size": 4096,
          "torch_dtype": "bfloat16"}
@@ -94,7 +97,7 @@ def test_bytes_saved_are_the_bytes_that_are_not_kept(fraction, length, batch):
     assert kept_bytes(length, per_token, bits=8) == kept_bytes(length, per_token) / 2
 
 
-def test_the_documents_example_is_the_count_that_is_sent():
+def test_the_documents_example_is_the_count_that_is_sent() -> None:
     document = (Path(__file__).parents[2] / "docs/KV_BUDGETS.md").read_text(encoding="utf-8")
     (row,) = [line for line in document.splitlines() if line.startswith("| `unit: fraction`, budget 0.2 |")]
     assert f"{n_kept(1000, 0.2)} tokens kept (of 0.4: {n_kept(1000, 0.4)})" in row

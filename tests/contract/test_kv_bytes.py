@@ -1,6 +1,7 @@
 """Bytes per token from config.json, against figures that anybody can work out by hand."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,9 @@ LLAMA_8B = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_h
         ({**LLAMA_8B, "torch_dtype": "auto"}, None, None),
     ],
 )
-def test_layers_times_heads_times_width_times_two_or_nothing_where_the_config_does_not_say(config, bits, expected):
+def test_layers_times_heads_times_width_times_two_or_nothing_where_the_config_does_not_say(
+    config: dict[str, Any], bits: int | None, expected: int | None
+) -> None:
     assert bytes_per_token(config, bits=bits) == expected
 
 
@@ -104,7 +107,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("family", SHAPES)
-def test_only_layers_that_hold_a_cache_count_under_whatever_name(family):
+def test_only_layers_that_hold_a_cache_count_under_whatever_name(family: dict[str, Any]) -> None:
     config, elements = SHAPES[family]
     assert bytes_per_token({**config, "dtype": "bfloat16"}) == elements * 2
 
@@ -135,7 +138,7 @@ def test_only_layers_that_hold_a_cache_count_under_whatever_name(family):
         ({"block_configs": [{}, {}]}, "block_configs"),
     ],
 )
-def test_a_pattern_that_is_not_understood_is_unknown_and_never_guessed(changes, names):
+def test_a_pattern_that_is_not_understood_is_unknown_and_never_guessed(changes: Any, names: str) -> None:
     with pytest.raises(UnknownCacheError, match=names):
         bytes_per_token({**WIDE, "num_hidden_layers": 2, "dtype": "bfloat16", **changes})
 
@@ -151,13 +154,13 @@ def test_a_pattern_that_is_not_understood_is_unknown_and_never_guessed(changes, 
         ({"attention_chunk_size": 8192}, True),
     ],
 )
-def test_windows_are_told_since_they_make_the_figure_an_upper_bound(changes, windowed):
+def test_windows_are_told_since_they_make_the_figure_an_upper_bound(changes: dict[str, Any], windowed: bool) -> None:
     shape = cache_shape({**WIDE, "num_hidden_layers": 2, **changes})
     assert shape is not None
     assert (shape.windowed, shape.elements) == (windowed, 2 * 2 * 8 * 128)
 
 
-def test_the_reference_server_holds_as_many_bytes_as_its_config_says():
+def test_the_reference_server_holds_as_many_bytes_as_its_config_says() -> None:
     config = json.loads((REFERENCE_DIR / "config.json").read_text())
     engine = Engine(REFERENCE_DIR, 1 << 20)
     ids = engine.tokenizer.encode("what is the code of mira ?", special=False).ids
@@ -166,5 +169,5 @@ def test_the_reference_server_holds_as_many_bytes_as_its_config_says():
     assert bytes_per_token(config, bits=32) == end.usage.bytes / len(ids)
 
 
-def test_gib_saved_at_a_context_length_and_batch():
+def test_gib_saved_at_a_context_length_and_batch() -> None:
     assert gib_saved(131_072, 8192, 4, 0.25) == 3.0

@@ -1,5 +1,7 @@
 """What of an answer is reasoning, whatever marks it and whoever opened it."""
 
+from typing import Any
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ FINAL = "<|start|>assistant<|channel|>final<|message|>"
 
 
 @pytest.mark.parametrize(("opening", "closing"), PAIRS)
-def test_every_known_pair_of_marks_holds_reasoning_closed_or_not(opening, closing):
+def test_every_known_pair_of_marks_holds_reasoning_closed_or_not(opening: str, closing: str) -> None:
     assert strip_reasoning(f"{opening}is it 6?{closing} 7\n") == "7"
     assert strip_reasoning(f"is it 6?\n{closing}\n\n7") == "7"  # opened by the chat template
     assert strip_reasoning(f"7 {opening}or is it") == "7"
@@ -55,7 +57,7 @@ def test_every_known_pair_of_marks_holds_reasoning_closed_or_not(opening, closin
         ("  7\t", "7"),
     ],
 )
-def test_what_is_left_is_the_answer(text, answer):
+def test_what_is_left_is_the_answer(text: str, answer: str) -> None:
     assert strip_reasoning(text) == answer
 
 
@@ -82,7 +84,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(st.lists(PIECES, max_size=9).map("".join), max_size=4))
-def test_the_column_rule_is_the_rule_for_one_text(texts):
+def test_the_column_rule_is_the_rule_for_one_text(texts: list[Any]) -> None:
     column = pl.Series("text", texts, dtype=pl.String)
     marked = column.to_frame().select(has_reasoning(pl.col("text"))).to_series()
     assert marked.to_list() == [reasoning.has_reasoning(text) for text in texts]
@@ -90,19 +92,19 @@ def test_the_column_rule_is_the_rule_for_one_text(texts):
 
 
 @given(st.lists(PIECES, max_size=9).map("".join))
-def test_nothing_before_the_last_closing_mark_that_none_opened_is_scored(before):
+def test_nothing_before_the_last_closing_mark_that_none_opened_is_scored(before: str) -> None:
     unopened = before.translate(dict.fromkeys(map(ord, "<[◁"), "("))
     assert strip_reasoning(f"secret {unopened}</think> 7") == "7"
 
 
-def test_a_prompt_tells_whether_it_leaves_reasoning_open():
+def test_a_prompt_tells_whether_it_leaves_reasoning_open() -> None:
     assert left_open("<assistant>\n<think>\n") == "<think>"
     assert left_open("<assistant>[THINK]") == "[THINK]"
     assert left_open("<assistant>\n<think>\n\n</think>\n\n") is None
     assert left_open("<assistant>\n") is None
 
 
-def test_only_a_text_that_goes_on_from_an_open_mark_closes_what_it_never_opened():
+def test_only_a_text_that_goes_on_from_an_open_mark_closes_what_it_never_opened() -> None:
     assert closes_what_it_never_opened("so it is 7</think>7")
     assert closes_what_it_never_opened("so</think>7<think>or</think>")
     assert not closes_what_it_never_opened("<think>so</think>7</think>")

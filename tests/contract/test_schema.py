@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ DATASET = "INSERT INTO datasets VALUES ('d','jsonl','t','tok','sha',NULL,'f1','{
 
 
 @pytest.fixture
-def conn(tmp_path: Path):
+def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     connection = connect_for_writing(tmp_path / "new/folder/db.sqlite")
     yield connection
     connection.close()

@@ -75,7 +75,9 @@ def test_budgets_between_safe_and_lost_are_open(analysed: Path) -> None:
     [(2, "of another version", {0: 15, 1: 15}), (1, "of another file", {0: 15, 1: 15}), (1, None, {0: 15, 1: 16})],
     ids=["not run yet", "another manifest", "entries that were not analysed"],
 )
-def test_an_analysis_of_something_else_is_no_look(analysed: Path, version, sha256, entries) -> None:
+def test_an_analysis_of_something_else_is_no_look(
+    analysed: Path, version: int, sha256: str | None, entries: dict[int, int]
+) -> None:
     assert read_look(analysed, "synthetic", version, sha256 or stored_sha(analysed), entries) is None
 
 

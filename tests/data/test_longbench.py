@@ -239,7 +239,9 @@ def test_a_corrected_metric_is_chosen_by_name_and_stands_in_the_manifest(tmp_pat
         ("dataset.name=jsonl", "dataset.path=x.jsonl", "dataset.params={metric: classification_fixd}"),
     ],
 )
-def test_an_unknown_metric_is_refused_by_validate_with_the_nearest_name(tmp_path: Path, overrides) -> None:
+def test_an_unknown_metric_is_refused_by_validate_with_the_nearest_name(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
     with pytest.raises(ConfigError, match="classification_fixd") as caught:
         check_data(settings(tmp_path, *overrides))
     assert "Did you mean classification_fixed?" in caught.value.do

@@ -4,6 +4,7 @@ import json
 import re
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,7 +130,9 @@ def hotpot(path: Path, n: int = 8) -> Path:
 
 @pytest.mark.parametrize(("task", "write"), [("qa_1", squad), ("qa_2", hotpot)])
 @pytest.mark.parametrize("lengths", ["[300]", "[400, 1200]"])
-def test_a_question_is_answered_by_one_passage_among_distractors(tmp_path: Path, task: str, write, lengths) -> None:
+def test_a_question_is_answered_by_one_passage_among_distractors(
+    tmp_path: Path, task: str, write: Any, lengths: str
+) -> None:
     path = write(tmp_path / "questions.json")
     for example in items(tmp_path, task, f"dataset.path={path}", lengths=lengths, n=5):
         documents = re.split(r"(?:^|\n\n)Document \d+:\n", example.context)[1:]

@@ -238,7 +238,9 @@ def test_a_server_must_stay_the_one_it_was(kvt: Kvt, folder: Path) -> None:
         verify("server-drifted", kvt(*with_("all", url, "experiment.exp_group_id=late")))
 
 
-def test_a_report_tells_of_the_analysis_that_was_made_and_of_files_that_are_there(kvt: Kvt, swept) -> None:
+def test_a_report_tells_of_the_analysis_that_was_made_and_of_files_that_are_there(
+    kvt: Kvt, swept: Callable[..., list[str]]
+) -> None:
     assert kvt(*swept("all")).returncode == 0
     verify("report-other-margin", kvt(*swept("report", pairs=["analysis.margin=0.2"])))
     verify("model-config-missing", kvt(*swept("report", pairs=["model.config=none.json", SERVING])))
@@ -253,7 +255,7 @@ def swept(kvt: Kvt, folder: Path, server_url: str) -> Callable[..., list[str]]:
     return lambda *args, pairs=(): [*args, *CONFIG, *base, *overrides(*pairs)]
 
 
-def test_stages_refuse_until_the_stage_before_them_has_run(kvt: Kvt, swept) -> None:
+def test_stages_refuse_until_the_stage_before_them_has_run(kvt: Kvt, swept: Callable[..., list[str]]) -> None:
     verify("analyze-unscored", kvt(*swept("analyze")))
     assert kvt(*swept("score")).returncode == 0
     verify("report-unanalyzed", kvt(*swept("report")))
@@ -262,7 +264,7 @@ def test_stages_refuse_until_the_stage_before_them_has_run(kvt: Kvt, swept) -> N
     verify("export-suffix", kvt(*swept("export", "out.txt")))
 
 
-def test_guards_name_what_differs(kvt: Kvt, swept, folder: Path) -> None:
+def test_guards_name_what_differs(kvt: Kvt, swept: Callable[..., list[str]], folder: Path) -> None:
     verify("contract-changed", kvt(*swept("sweep", pairs=["decoding.max_tokens=5"])))
     (manifest,) = (folder / "data").rglob("manifest.json")
     manifest.write_text(manifest.read_text("utf-8").replace('"token_len":1', '"token_len":9'), encoding="utf-8")

@@ -56,7 +56,7 @@ def on(kvt: Kvt, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[st
 
 
 def test_a_dead_knob_is_refused_before_the_grid_and_where_it_is_allowed_everything_says_so(
-    serve: Serve, on, tmp_path: Path
+    serve: Serve, on: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     url = serve("--knob", "dead")
     refused = on("sweep", url)
@@ -77,7 +77,9 @@ def test_a_dead_knob_is_refused_before_the_grid_and_where_it_is_allowed_everythi
         assert "UNVERIFIED" in text
 
 
-def test_a_server_that_applies_another_budget_than_asked_is_contradicted_and_not_analysed(serve: Serve, on) -> None:
+def test_a_server_that_applies_another_budget_than_asked_is_contradicted_and_not_analysed(
+    serve: Serve, on: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     url = serve("--knob", "half")
     assert on("sweep", url).returncode == 0
     refused = on("all", url)
@@ -87,7 +89,7 @@ def test_a_server_that_applies_another_budget_than_asked_is_contradicted_and_not
 
 
 def test_a_server_that_is_unlike_itself_is_inconclusive_and_its_budgets_stay_unverified(
-    serve: Serve, on, tmp_path: Path
+    serve: Serve, on: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     url = serve("--knob", "random")
     swept = on("sweep", url)
@@ -100,7 +102,7 @@ def test_a_server_that_is_unlike_itself_is_inconclusive_and_its_budgets_stay_unv
 
 
 def test_a_server_that_becomes_another_one_is_refused_by_analyze_unless_that_is_allowed(
-    serve: Serve, on, tmp_path: Path
+    serve: Serve, on: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     url = serve("--renamed-after", "20")
     swept = on("sweep", url)
@@ -116,7 +118,9 @@ def test_a_server_that_becomes_another_one_is_refused_by_analyze_unless_that_is_
     assert "DRIFT" in (tmp_path / "runs/proof/report.md").read_text("utf-8")
 
 
-def test_a_metric_that_shows_another_budget_after_the_requests_contradicts_them(on) -> None:
+def test_a_metric_that_shows_another_budget_after_the_requests_contradicts_them(
+    on: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     command = f"{sys.executable} -m tests.runner.openai_server --port {{port}} --kept {{budget}} --renamed-after 10"
     launched = (f"kv.apply={{via: launch, command: '{command}', grace_s: 2}}", "kv.evidence={metric: kv_kept}",
                 "kv.budgets=[1.0, 0.5]")  # fmt: skip

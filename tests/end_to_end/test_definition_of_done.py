@@ -3,6 +3,7 @@
 import json
 import re
 import sqlite3
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def rows(db: Path, sql: str) -> list[tuple]:
         conn.close()
 
 
-def ok(done) -> str:
+def ok(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

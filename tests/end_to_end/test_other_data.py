@@ -7,6 +7,7 @@ archive to the report, with the source's provenance in every record.
 import hashlib
 import json
 import sqlite3
+import subprocess
 from pathlib import Path
 
 from kvt_async.contract.load import load_settings
@@ -21,7 +22,7 @@ GRID = (
 )
 
 
-def ok(done) -> str:
+def ok(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -70,7 +70,7 @@ def state_of(model: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("tokens", "seed"), [(128, 1), (300, 2), (700, 3), (1500, 4)])
-def test_full_cache_answers_are_transformers_generate(engine, tokens, seed):
+def test_full_cache_answers_are_transformers_generate(engine: KvpressEngine, tokens: int, seed: int) -> None:
     ids = ids_of(engine, tokens, seed)
     events = engine.generate(Work(ids, 8, ignore_eos=True))
     text = "".join(event.text for event in events if isinstance(event, Text))
@@ -80,7 +80,9 @@ def test_full_cache_answers_are_transformers_generate(engine, tokens, seed):
     assert text == engine.tokenizer.decode(made[0, len(ids) :].tolist())
 
 
-async def test_answers_and_evidence_equal_the_numpy_servers_on_at_least_95_percent_of_demo_like_requests(engine):
+async def test_answers_and_evidence_equal_the_numpy_servers_on_at_least_95_percent_of_demo_like_requests(
+    engine: KvpressEngine,
+) -> None:
     """Every shared policy, both modes and both first-token conventions over the demo's budgets and lengths.
 
     What differs are ties: kvpress keeps any of the entries that score alike (within SnapKV's window when fewer than the
@@ -108,12 +110,12 @@ async def test_answers_and_evidence_equal_the_numpy_servers_on_at_least_95_perce
     assert sum(differing.values()) <= 0.05 * len(requests), differing
 
 
-def test_a_budget_in_tokens_keeps_that_many(engine):
+def test_a_budget_in_tokens_keeps_that_many(engine: KvpressEngine) -> None:
     for keep in (40, 77, 199):
         assert ask(engine, {"policy": "snapkv", "keep_tokens": keep})[1].kept_tokens == keep
 
 
-def test_random_repeats_itself_and_another_seed_draws_otherwise(engine):
+def test_random_repeats_itself_and_another_seed_draws_otherwise(engine: KvpressEngine) -> None:
     kv = {"policy": "random", "budget": 0.5}
     first = [ask(engine, kv, tokens)[0] for tokens in (200, 300, 400)]
     assert [ask(engine, kv, tokens)[0] for tokens in (200, 300, 400)] == first
@@ -128,14 +130,18 @@ def test_random_repeats_itself_and_another_seed_draws_otherwise(engine):
               "critical_adakv_expected_attention", "SnapKVPress"],
 )  # fmt: skip
 @pytest.mark.parametrize("how", [{}, {"first_token": "full"}])
-def test_a_press_of_kvpress_is_applied_and_its_evidence_is_read_from_the_cache(engine, press, how):
+def test_a_press_of_kvpress_is_applied_and_its_evidence_is_read_from_the_cache(
+    engine: KvpressEngine, press: str, how: dict[str, Any]
+) -> None:
     _, usage = ask(engine, {"policy": press, "budget": 0.4, **how}, tokens=400)
     assert usage.kept_fraction == pytest.approx(0.4, abs=0.005)
     masks = press in ("kvzip", "adakv_snapkv", "critical_adakv_expected_attention")
     assert usage.bytes == 2048 * (400 if masks else usage.kept_tokens)  # what is masked still takes memory
 
 
-def test_a_press_that_moves_keys_wants_the_first_token_full_and_then_goes_on_from_its_own_positions(engine):
+def test_a_press_that_moves_keys_wants_the_first_token_full_and_then_goes_on_from_its_own_positions(
+    engine: KvpressEngine,
+) -> None:
     with pytest.raises(ApiError, match="must be 'full' with key_rerotation_snapkv"):
         ask(engine, {"policy": "key_rerotation_snapkv", "budget": 0.5})
     text, usage = ask(engine, {"policy": "key_rerotation_snapkv", "budget": 0.9, "first_token": "full"})
@@ -147,7 +153,7 @@ def test_a_press_that_moves_keys_wants_the_first_token_full_and_then_goes_on_fro
 
 
 @pytest.mark.parametrize("policy", ["snapkv", "observed_attention", "adakv_snapkv", "kvzip", "kvgrad", "kvcompose"])
-def test_the_model_is_the_same_after_a_request(engine, policy):
+def test_the_model_is_the_same_after_a_request(engine: KvpressEngine, policy: str) -> None:
     before, alone = state_of(engine._model), ask(engine, None)
     ask(engine, {"policy": policy, "budget": 0.5})
     assert state_of(engine._model) == before
@@ -155,7 +161,7 @@ def test_the_model_is_the_same_after_a_request(engine, policy):
 
 
 @pytest.mark.parametrize("policy", ["qfilter", "lukv", "adakv_observed_attention"])
-def test_the_model_is_the_same_after_a_press_that_fails_on_it(engine, policy):
+def test_the_model_is_the_same_after_a_press_that_fails_on_it(engine: KvpressEngine, policy: str) -> None:
     before, alone = state_of(engine._model), ask(engine, None)
     with pytest.raises(ApiError, match=f"{policy} can't be used with reference") as refused:
         ask(engine, {"policy": policy, "budget": 0.5})
@@ -164,7 +170,7 @@ def test_the_model_is_the_same_after_a_press_that_fails_on_it(engine, policy):
     assert ask(engine, None) == alone
 
 
-def test_the_model_is_the_same_after_a_client_that_left_in_the_middle(engine):
+def test_the_model_is_the_same_after_a_client_that_left_in_the_middle(engine: KvpressEngine) -> None:
     before = state_of(engine._model)
     kv = parse_kv({"policy": "adakv_snapkv", "budget": 0.5}, engine.policies)
     events = engine.generate(Work(ids_of(engine, 200), 6, kv, ignore_eos=True))
@@ -192,7 +198,7 @@ def test_the_model_is_the_same_after_a_client_that_left_in_the_middle(engine):
         ({"budget": 0.5}, "kv.policy", "is needed"),
     ],
 )  # fmt: skip
-async def test_a_refusal_names_what_is_wrong(engine, kv, param, words):
+async def test_a_refusal_names_what_is_wrong(engine: KvpressEngine, kv: dict[str, Any], param: str, words: str) -> None:
     async with served(engine) as api:
         status, reply = await api.post(body(example(200), kv))
     assert status == 400
@@ -200,7 +206,7 @@ async def test_a_refusal_names_what_is_wrong(engine, kv, param, words):
     assert words in reply["error"]["message"]
 
 
-async def test_press_is_the_policy_of_requests_that_name_none():
+async def test_press_is_the_policy_of_requests_that_name_none() -> None:
     async with served(kvpress_engine("knorm")) as api:
         _, budget_only = await api.post(body(example(200), {"budget": 0.5}))
         _, other = await api.post(body(example(200), {"policy": "tova", "budget": 0.5}))
@@ -208,7 +214,7 @@ async def test_press_is_the_policy_of_requests_that_name_none():
     assert [reply["usage"]["kv"]["policy"] for reply in (budget_only, other, nothing)] == ["knorm", "tova", "full"]
 
 
-def test_a_wrong_press_model_or_device_is_said_before_anything_is_served(tmp_path):
+def test_a_wrong_press_model_or_device_is_said_before_anything_is_served(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'snapkv'"):
         Presses("snapk")
     with pytest.raises(ConfigError, match="no such folder"):
@@ -220,7 +226,7 @@ def test_a_wrong_press_model_or_device_is_said_before_anything_is_served(tmp_pat
 # ---- over HTTP
 
 
-async def test_a_stream_equals_the_whole_reply_and_ends_with_the_evidence(engine):
+async def test_a_stream_equals_the_whole_reply_and_ends_with_the_evidence(engine: KvpressEngine) -> None:
     request = body(example(200), {"policy": "snapkv", "budget": 0.5}, ignore_eos=True)
     async with served(engine) as api:
         *chunks, usage, done = await api.stream(request | {"stream_options": {"include_usage": True}})
@@ -236,7 +242,9 @@ async def test_a_stream_equals_the_whole_reply_and_ends_with_the_evidence(engine
     }  # fmt: skip
 
 
-async def test_sampling_with_a_seed_repeats_and_requests_beside_each_other_change_nothing(engine):
+async def test_sampling_with_a_seed_repeats_and_requests_beside_each_other_change_nothing(
+    engine: KvpressEngine,
+) -> None:
     requests = [
         body(example(180, seed), {"policy": "random", "budget": 0.5}, temperature=2.0, seed=3) for seed in (1, 2, 3)
     ]
@@ -248,7 +256,7 @@ async def test_sampling_with_a_seed_repeats_and_requests_beside_each_other_chang
     assert other != alone[0]
 
 
-async def test_version_and_metrics_say_what_serves(engine):
+async def test_version_and_metrics_say_what_serves(engine: KvpressEngine) -> None:
     async with served(engine) as api:
         version, metrics = (await api.get("/version"))[1], (await api.get("/metrics"))[1]
     assert '"backend":"kvpress"' in version
@@ -265,7 +273,7 @@ def grow_at_most(pid: int, more: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit and /proc")
-async def test_out_of_memory_is_a_507_and_the_server_answers_the_next_request():
+async def test_out_of_memory_is_a_507_and_the_server_answers_the_next_request() -> None:
     """A real process whose memory really ends: eager attention over a long prompt needs a matrix of its square."""
     command = [
         sys.executable,

@@ -66,7 +66,9 @@ def prompt(ours: Engine) -> Callable[[int, int], Ints]:
 
 
 @pytest.mark.parametrize("length", [128, 300, 1024, 2048])
-def test_logits_equal_transformers(script, theirs, ours, prompt, length):
+def test_logits_equal_transformers(
+    script: ModuleType, theirs: Any, ours: Engine, prompt: Callable[[int, int], Ints], length: int
+) -> None:
     ids = prompt(length, SEEDS[0])
     expected, found = script.logits(theirs, ids), ours.model.logits(ids)
     assert np.abs(expected - found).max() < 2e-3
@@ -75,7 +77,9 @@ def test_logits_equal_transformers(script, theirs, ours, prompt, length):
 
 @pytest.mark.parametrize("policy", PRESSES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_kept_sets_equal_kvpress_ties_within_1e_5_aside(script, theirs, ours, prompt, policy, seed):
+def test_kept_sets_equal_kvpress_ties_within_1e_5_aside(
+    script: ModuleType, theirs: Any, ours: Engine, prompt: Callable[[int, int], Ints], policy: Any, seed: int
+) -> None:
     length = 400
     ids = prompt(length, seed)
     prefill, _ = ours.prefill(ids)
@@ -93,8 +97,8 @@ def test_kept_sets_equal_kvpress_ties_within_1e_5_aside(script, theirs, ours, pr
 @pytest.mark.parametrize("policy", ["snapkv", "streaming_llm", "tova"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_greedy_answers_on_the_compressed_cache_equal_kvpress_with_the_first_token_full(
-    script, theirs, ours, prompt, policy, seed
-):
+    script: ModuleType, theirs: Any, ours: Engine, prompt: Callable[[int, int], Ints], policy: str, seed: int
+) -> None:
     """The whole path at once: eviction in the cache, positions after it, decoding on it."""
     ids = prompt(400, seed)
     for ratio in (0.3, 0.6, 0.9):
@@ -124,7 +128,7 @@ def greedy(model: Any, ids: Ints, count: int) -> list[int]:
     return tokens
 
 
-def test_the_chat_template_and_the_tokenizer_equal_transformers(ours):
+def test_the_chat_template_and_the_tokenizer_equal_transformers(ours: Engine) -> None:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(REFERENCE_DIR)
@@ -141,7 +145,7 @@ def test_the_chat_template_and_the_tokenizer_equal_transformers(ours):
     )
 
 
-def test_the_stored_values_are_what_the_libraries_give_today(script, theirs):
+def test_the_stored_values_are_what_the_libraries_give_today(script: ModuleType, theirs: Any) -> None:
     stored = np.load(script.GOLDEN / "parity.npz")
     ids = stored["512/ids"].astype(np.int64)
     assert np.abs(script.logits(theirs, ids)[stored["512/rows"]] - stored["512/logits"]).max() < 1e-3

@@ -1,5 +1,6 @@
 """A query of engine.base_url goes with every request and page, and is stored and shown nowhere."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,9 @@ async def test_a_sweep_over_such_a_url_leaves_no_trace_of_it(
             self.app.middlewares.append(self.note)
 
         @web.middleware
-        async def note(self, http: web.Request, handler) -> web.StreamResponse:  # type: ignore[no-untyped-def]
+        async def note(
+            self, http: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
             asked.add((http.path, http.query_string))
             return await handler(http)
 

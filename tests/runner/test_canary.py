@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from kvt_async.contract.errors import ConfigError, DeadKnobError, KvtError, ServerError
+from kvt_async.contract.settings import Settings
 from kvt_async.session.canary import pair
 from kvt_async.session.canary_prompts import DEPTHS, FIRST, MOST, lookups
 from kvt_async.sweep.sweep import Options, run
@@ -21,7 +22,7 @@ from tests.runner.sweeping import query, settings_for, write_examples
 QUIET = Options(quiet=True)
 
 
-def verdicts(settings) -> list[tuple[str, str]]:
+def verdicts(settings: Settings) -> list[tuple[str, str]]:
     sql = "SELECT verdict, level FROM probes WHERE kind = 'canary' AND verdict IS NOT NULL"
     return query(settings, sql)  # type: ignore[return-value]
 
@@ -39,7 +40,7 @@ async def test_a_server_that_ignores_the_budget_is_refused_before_the_grid(tmp_p
     assert 0.02 in {body["kv"]["budget"] for body in server.bodies}  # asked the harshest before saying so
 
 
-async def test_a_dead_knob_may_be_allowed_and_is_recorded(tmp_path: Path, capsys) -> None:
+async def test_a_dead_knob_may_be_allowed_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script(knob="dead")) as (_, url):
         settings = settings_for(tmp_path, url)
         report = await run(settings, options=replace(QUIET, allow_dead_knob=True))
@@ -48,7 +49,9 @@ async def test_a_dead_knob_may_be_allowed_and_is_recorded(tmp_path: Path, capsys
     assert "budgets are labels" in capsys.readouterr().err
 
 
-async def test_a_server_unlike_itself_at_full_cache_is_inconclusive(tmp_path: Path, capsys) -> None:
+async def test_a_server_unlike_itself_at_full_cache_is_inconclusive(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with serving(Script(knob="random")) as (_, url):
         settings = settings_for(tmp_path, url, n=4)
         report = await run(settings, options=QUIET)

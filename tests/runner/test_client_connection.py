@@ -9,7 +9,7 @@ import pytest
 from kvt_async.contract.errors import ConfigError, EndState, ErrorType
 from kvt_async.engine.send.quarantine import Aside
 from kvt_async.engine.send.sender import Sender
-from tests.runner.faults import FaultServer, answer, chunk, close, event, head, paced, raw, reply, reset
+from tests.runner.faults import FaultServer, Step, answer, chunk, close, event, head, paced, raw, reply, reset
 from tests.runner.faults import status as http_status
 from tests.runner.sending import PATH, Recorder, against, free_port, request_to, send_one, settings_for, try_once, until
 
@@ -33,7 +33,7 @@ async def test_a_name_that_does_not_exist_is_a_connection_error() -> None:
 
 
 @pytest.mark.parametrize("step", [close(), reset()])
-async def test_a_connection_lost_before_the_first_byte_is_a_connection_error(step) -> None:  # type: ignore[no-untyped-def]
+async def test_a_connection_lost_before_the_first_byte_is_a_connection_error(step: Step) -> None:
     got = await try_once(step)
     assert (got.error_type, got.http_status) == (ErrorType.CONNECTION, None)
     assert "before the first byte" in (got.error_message or "")

@@ -4,7 +4,7 @@ import pytest
 
 from kvt_async.contract.errors import ConfigError, EndState, ServerError
 from kvt_async.engine.send.sender import Sender
-from tests.runner.faults import FaultServer, answer, close, delta, event, head, raw, reply, stall
+from tests.runner.faults import FaultServer, Step, answer, close, delta, event, head, raw, reply, stall
 from tests.runner.faults import status as http_status
 from tests.runner.sending import PATH, Recorder, against, free_port, request_to, send_one, settings_for, try_once
 
@@ -101,7 +101,7 @@ async def test_documents_are_fetched_with_the_key_only_from_known_servers(monkey
         (close(), "GET http://"),
     ],
 )
-async def test_a_document_that_cannot_be_had_is_a_server_error(step, says: str) -> None:  # type: ignore[no-untyped-def]
+async def test_a_document_that_cannot_be_had_is_a_server_error(step: Step, says: str) -> None:
     async with against(step) as (server, sender):
         with pytest.raises(ServerError) as caught:
             await sender.get_json(server.base_url + "/models", timeout_s=0.2)

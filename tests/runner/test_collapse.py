@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.load import load_settings
+from kvt_async.contract.settings import Settings
 from kvt_async.sweep.dry_run import lines
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.validate import validate
-from kvt_async.ways.levels import label, make_levels
+from kvt_async.ways.levels import Levels, label, make_levels
 from tests.runner.openai_server import Script, serving
 from tests.runner.sweeping import query, settings_for
 
@@ -16,7 +17,7 @@ QUIET = Options(quiet=True)
 BLOCKS = "kv.apply={via: body, body: {kv: {budget: '{keep_tokens}'}}, round_to: 16}"
 
 
-def made(*overrides: str):
+def made(*overrides: str) -> Levels:
     return make_levels(load_settings(None, list(overrides), environ={}))
 
 
@@ -45,12 +46,12 @@ def test_the_rounding_of_a_server_is_part_of_a_levels_identity_and_only_where_it
     assert "round_to" not in blocks[0].apply  # full cache keeps everything, in blocks or not
 
 
-def counted(folder: Path, url: str, *overrides: str):
+def counted(folder: Path, url: str, *overrides: str) -> Settings:
     """An experiment whose tokens are counted, not estimated: prompts of 40 to 45 tokens in 2 bins."""
     return settings_for(folder, url, "tokenizer.name=reference", *overrides, n=6)
 
 
-async def dry(settings) -> tuple[list[str], list[str], list[str]]:
+async def dry(settings: Settings) -> tuple[list[str], list[str], list[str]]:
     report = await run(settings, options=Options(quiet=True, dry_run=True))
     assert report.plan is not None
     return [level["level"] for level in report.plan["levels"]], report.plan["notes"], lines(report.plan)

@@ -126,7 +126,9 @@ async def test_the_same_server_at_another_address_is_the_same_server_and_another
         assert (await run(settings_for(tmp_path, url), options=QUIET)).exit_code == 0
 
 
-async def test_force_starts_a_new_generation_beside_the_old_one(tmp_path: Path, capsys) -> None:
+async def test_force_starts_a_new_generation_beside_the_old_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     script = Script()
     async with serving(script) as (_, url):
         settings = settings_for(tmp_path, url)
@@ -141,7 +143,9 @@ async def test_force_starts_a_new_generation_beside_the_old_one(tmp_path: Path, 
     check_invariants(settings)
 
 
-async def test_a_server_that_becomes_another_one_during_a_session_is_said_and_stored(tmp_path: Path, capsys) -> None:
+async def test_a_server_that_becomes_another_one_during_a_session_is_said_and_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with serving(Script(renamed_after=(20, "2.0"))) as (_, url):
         settings = settings_for(tmp_path, url)
         report = await run(settings, options=QUIET)
@@ -154,7 +158,9 @@ async def test_a_server_that_becomes_another_one_during_a_session_is_said_and_st
     assert [one.session_id for one in found] == [report.session_id]
 
 
-async def test_replicas_of_a_level_that_are_not_one_server_are_said(tmp_path: Path, capsys) -> None:
+async def test_replicas_of_a_level_that_are_not_one_server_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with serving(Script()) as (_, a), serving(Script(version="2.0")) as (_, b):
         both = f"kv.apply={{via: endpoint, endpoints: {{full: ['{a}', '{b}']}}}}"
         settings = settings_for(tmp_path, a, both, "kv.budgets=[1.0]", "kv.evidence={}")
@@ -165,7 +171,9 @@ async def test_replicas_of_a_level_that_are_not_one_server_are_said(tmp_path: Pa
 # ---- prefix cache
 
 
-async def test_hits_of_a_prefix_cache_between_start_and_end_are_flagged(tmp_path: Path, capsys) -> None:
+async def test_hits_of_a_prefix_cache_between_start_and_end_are_flagged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = (
         'vllm:prefix_cache_queries_total{engine="0"} N_REQUESTS0\nvllm:prefix_cache_hits_total{engine="0"} N_REQUESTS\n'
     )

@@ -7,11 +7,12 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable
 
 import pytest
 from msgspec.structs import replace
 
-from kvt_async.records import Marks
+from kvt_async.records import Attempt, Marks
 from kvt_async.session.client_health import BOUND, Health, Histogram
 from tests.runner.group_db import attempt
 
@@ -28,7 +29,7 @@ def test_a_quantile_is_right_to_a_tenth_and_never_above_the_maximum() -> None:
     assert Histogram().quantile_ms(0.99) == 0
 
 
-async def watched(work, *, ttft_ms: float | None = None) -> dict:
+async def watched(work: Awaitable[object], *, ttft_ms: float | None = None) -> dict:
     health = Health()
     if ttft_ms is not None:
         health.saw(late(0, reused=1, ttft_ms=ttft_ms))
@@ -55,7 +56,7 @@ async def test_a_blocked_loop_is_client_bound_with_a_bound_that_covers_the_block
     assert row["loop_lag_max_ms"] >= row["loop_lag_p99_ms"] >= row["loop_lag_p50_ms"]
 
 
-def late(ms: float, reused: int, ttft_ms: float = 50.0):
+def late(ms: float, reused: int, ttft_ms: float = 50.0) -> Attempt:
     limits = 1_000_000
     start = limits + int(ms * 1e6)
     marks = Marks(limits_ns=limits, start_ns=start, conn_reused=reused, first_content_ns=start + int(ttft_ms * 1e6),

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from kvt_async.contract.errors import MissingPrerequisiteError, StoreError
+from kvt_async.contract.settings import Settings
 from kvt_async.status import status
 from kvt_async.store.lock import hold
 from kvt_async.sweep.sweep import Options, run
@@ -54,7 +55,7 @@ def server(log: Path) -> Iterator[Server]:
     one.kill()
 
 
-def config_of(settings, folder: Path) -> Path:
+def config_of(settings: Settings, folder: Path) -> Path:
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
     return path
@@ -65,7 +66,7 @@ def kvt(config: Path, *args: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(settings, n: int, process: subprocess.Popen, *, patience_s: float = 60.0) -> None:
+def wait_for(settings: Settings, n: int, process: subprocess.Popen, *, patience_s: float = 60.0) -> None:
     """Until `n` responses are committed."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
@@ -77,7 +78,7 @@ def wait_for(settings, n: int, process: subprocess.Popen, *, patience_s: float =
     raise AssertionError(f"never saw {n} responses")
 
 
-def sweep_settings(tmp_path: Path, url: str, *overrides: str):
+def sweep_settings(tmp_path: Path, url: str, *overrides: str) -> Settings:
     fast_retry = ("limits.retry.max_attempts=3", "limits.retry.initial_s=0.02", "limits.retry.max_elapsed_s=5")
     return settings_for(
         tmp_path, url, f"limits.concurrency={CONCURRENCY}", "kv.apply={via: none}", "kv.policy=label", *fast_retry,

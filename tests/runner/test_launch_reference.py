@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from kvt_async.contract.settings import Settings
 from kvt_async.records import Run
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.ways.launch import environment_of, groups, with_port
@@ -20,7 +21,7 @@ QUIET = Options(quiet=True)
 SERVER = f"{sys.executable} -m kvt_async.serve --port {{port}} --prefill-cache-mb {{params.mb}}"
 
 
-def launching(folder: Path, *overrides: str, command: str = SERVER, port: int = 0, n: int = 6):
+def launching(folder: Path, *overrides: str, command: str = SERVER, port: int = 0, n: int = 6) -> Settings:
     """Four levels, each its own server: what differs is the memory for prefills."""
     levels = ", ".join(
         f"{{policy: kept, budget: {bits}, unit: bits, params: {{mb: {bits}}}}}" for bits in (16, 8, 4, 2)

@@ -5,10 +5,10 @@ import pytest
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
 from kvt_async.session.experiment_rows import make_run_id
-from kvt_async.ways.levels import label, make_levels
+from kvt_async.ways.levels import Levels, label, make_levels
 
 
-def levels(*overrides: str):
+def levels(*overrides: str) -> Levels:
     return make_levels(load_settings(None, list(overrides), environ={}))
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ with hold(Path(sys.argv[1]), "kvt sweep -c x.yaml", "2026-01-01T00:00:00Z"):
 
 
 @pytest.fixture
-def other_runner(tmp_path: Path):
+def other_runner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "k.sqlite")], stdout=subprocess.PIPE, text=True
     )
@@ -34,7 +35,9 @@ def other_runner(tmp_path: Path):
     process.stdout.close()
 
 
-def test_a_second_runner_is_refused_with_who_holds_the_database(tmp_path: Path, other_runner) -> None:
+def test_a_second_runner_is_refused_with_who_holds_the_database(
+    tmp_path: Path, other_runner: subprocess.Popen[str]
+) -> None:
     with pytest.raises(StoreError) as caught, hold(tmp_path / "k.sqlite", "kvt run", "now"):
         pass
     text = str(caught.value)
@@ -44,7 +47,7 @@ def test_a_second_runner_is_refused_with_who_holds_the_database(tmp_path: Path, 
     assert caught.value.exit_code == 3
 
 
-def test_the_lock_dies_with_its_owner(tmp_path: Path, other_runner) -> None:
+def test_the_lock_dies_with_its_owner(tmp_path: Path, other_runner: subprocess.Popen[str]) -> None:
     os.kill(other_runner.pid, signal.SIGKILL)
     other_runner.wait()
     with hold(tmp_path / "k.sqlite", "kvt run", "now"):
@@ -53,7 +56,7 @@ def test_the_lock_dies_with_its_owner(tmp_path: Path, other_runner) -> None:
         assert found.pid == os.getpid()
 
 
-def test_anybody_can_see_who_holds_it_without_disturbing(tmp_path: Path, other_runner) -> None:
+def test_anybody_can_see_who_holds_it_without_disturbing(tmp_path: Path, other_runner: subprocess.Popen[str]) -> None:
     found = holder(tmp_path / "k.sqlite")
     assert found is not None
     assert (found.pid, found.command) == (other_runner.pid, "kvt sweep -c x.yaml")

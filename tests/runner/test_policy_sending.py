@@ -11,7 +11,22 @@ from kvt_async.contract.settings import Retry
 from kvt_async.engine.send.breaker import Breaker
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt, Request
-from tests.runner.faults import FaultServer, answer, close, cut, delta, error, event, paced, reply, stall, status
+from tests.runner.faults import (
+    FaultServer,
+    Seen,
+    Step,
+    Wire,
+    answer,
+    close,
+    cut,
+    delta,
+    error,
+    event,
+    paced,
+    reply,
+    stall,
+    status,
+)
 from tests.runner.sending import PATH, Recorder, against, request_to, send_one, settings_for, until
 
 LINUX = sys.platform == "linux"
@@ -62,7 +77,7 @@ async def test_a_wait_said_in_the_errors_body_is_waited_for() -> None:
         (error(500, "x", headers={"x-should-retry": "false"}), "not_retryable", 1),
     ],
 )
-async def test_a_request_is_given_up_for_a_reason(step, reason: str, n_seen: int) -> None:  # type: ignore[no-untyped-def]
+async def test_a_request_is_given_up_for_a_reason(step: Step, reason: str, n_seen: int) -> None:
     async with against(step, limits=FAST) as (server, sender):
         sender.remember(server.base_url, PATH, b"what was answered before")
         recorder = Recorder()
@@ -227,7 +242,7 @@ def test_a_request_that_does_not_fail_alone_is_not_given_up() -> None:
 
 
 async def test_one_request_whose_connection_is_always_cut_is_given_up_while_others_succeed() -> None:
-    async def picky(wire, request) -> None:  # type: ignore[no-untyped-def]
+    async def picky(wire: Wire, request: Seen) -> None:
         await (close() if request.body == b"poison" else answer("a", delay_s=0.01))(wire, request)
 
     async with against(picky, limits={"concurrency": 4} | FAST) as (server, sender):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.load import load_settings
+from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.kv_body import PromptSize, kv_fields
 from kvt_async.validate import validate
 from kvt_async.ways.launch import command_of
@@ -14,7 +15,7 @@ CONFIGS = Path(__file__).parents[2] / "configs/experiments"
 RECIPES = sorted(CONFIGS.glob("recipe-*.yaml"))
 
 
-def recipe(name: str):
+def recipe(name: str) -> Settings:
     return load_settings(CONFIGS / f"recipe-{name}.yaml", environ={})
 
 

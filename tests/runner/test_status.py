@@ -32,7 +32,7 @@ async def test_it_counts_each_level_and_names_the_failures(tmp_path: Path) -> No
     assert "label 0.5" in text
 
 
-async def test_json_is_for_scripts(tmp_path: Path, capsys) -> None:
+async def test_json_is_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script()) as (_, url):
         settings = settings_for(tmp_path, url, n=4)
         await run(settings, options=Options(quiet=True))
@@ -41,7 +41,9 @@ async def test_json_is_for_scripts(tmp_path: Path, capsys) -> None:
     assert orjson.loads(capsys.readouterr().out)["responses"] == 16
 
 
-async def test_counts_that_do_not_add_up_are_said_and_exit_1(tmp_path: Path, capsys) -> None:
+async def test_counts_that_do_not_add_up_are_said_and_exit_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with serving(Script()) as (_, url):
         settings = settings_for(tmp_path, url, n=4)
         await run(settings, options=Options(quiet=True))

@@ -10,13 +10,13 @@ import pytest
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, MissingPrerequisiteError, ServerError
 from kvt_async.session.experiment_rows import command_line
 from kvt_async.sweep.sweep import Options, execute, loop_factory, prepare_group, run
-from tests.runner.openai_server import Script, serving
+from tests.runner.openai_server import FakeServer, Script, serving
 from tests.runner.sweeping import check_invariants, db_of, query, settings_for, states
 
 QUIET = Options(quiet=True)
 
 
-def grid_bodies(server) -> list[dict]:
+def grid_bodies(server: FakeServer) -> list[dict]:
     """Request bodies of the grid, without the canary's (which asks for other answer lengths)."""
     return [body for body in server.bodies if body["max_tokens"] == 7]
 
@@ -43,7 +43,9 @@ async def test_every_example_is_answered_once_at_every_level_and_full_cache_once
     assert query(settings, "SELECT count(*) FROM client_health") == [(1,)]
 
 
-async def test_a_second_run_sends_nothing_and_writes_nothing(tmp_path: Path, capsys) -> None:
+async def test_a_second_run_sends_nothing_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with serving(Script()) as (server, url):
         settings = settings_for(tmp_path, url)
         await run(settings, options=QUIET)
@@ -224,14 +226,16 @@ async def test_a_server_that_refuses_the_model_is_said_before_the_grid_and_gives
     assert query(settings, "SELECT count(*) FROM requests") == [(0,)]
 
 
-async def test_a_server_that_lists_another_name_but_takes_ours_is_only_warned_about(tmp_path: Path, capsys) -> None:
+async def test_a_server_that_lists_another_name_but_takes_ours_is_only_warned_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with serving(Script(model="other")) as (_, url):
         report = await run(settings_for(tmp_path, url, n=4), options=QUIET)
     assert report.exit_code == 0
     assert "lists other, not model.name 'reference'" in capsys.readouterr().err
 
 
-async def test_the_key_reaches_the_server_and_nothing_on_disk(tmp_path: Path, monkeypatch) -> None:
+async def test_the_key_reaches_the_server_and_nothing_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-value")
     monkeypatch.setattr(
         "sys.argv", ["kvt", "sweep", "--override", "engine.headers.X-Token=abcdef", "sk-very-secret-value"]
@@ -251,14 +255,16 @@ async def test_the_key_reaches_the_server_and_nothing_on_disk(tmp_path: Path, mo
         (["--override=engine.base_url=http://me:abcdef@host/v1"], "--override=engine.base_url=http://***@host/v1"),
     ],
 )
-def test_a_secret_in_an_override_is_not_part_of_the_stored_command(monkeypatch, typed: list[str], kept: str) -> None:
+def test_a_secret_in_an_override_is_not_part_of_the_stored_command(
+    monkeypatch: pytest.MonkeyPatch, typed: list[str], kept: str
+) -> None:
     monkeypatch.setattr("sys.argv", ["kvt", "sweep", *typed])
     assert kept in command_line()
     assert "abcdef" not in command_line()
 
 
 async def test_a_server_that_echoes_our_credentials_in_its_identity_does_not_bring_them_to_disk(
-    tmp_path: Path, monkeypatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-value")
     script = Script(key="sk-very-secret-value", version="for Bearer sk-very-secret-value, X-Token abcdef")
@@ -324,7 +330,7 @@ async def test_warm_up_sends_each_prompt_once_and_short_before_the_levels(tmp_pa
     [("truth", "aiohttp", "truth"), ("volume", "aiohttp", "volume"), ("volume", "lean", "volume+lean")],
 )
 def test_every_loop_and_transport_runs_a_sweep_and_the_session_says_which(
-    tmp_path: Path, loop: str, transport: str, recorded: str, capsys
+    tmp_path: Path, loop: str, transport: str, recorded: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = (f"engine.loop={loop}", f"engine.transport={transport}")
     settings = settings_for(tmp_path, "http://127.0.0.1:1/v1", *chosen, n=4)
@@ -340,7 +346,7 @@ def test_every_loop_and_transport_runs_a_sweep_and_the_session_says_which(
     assert query(settings, "SELECT engine_loop FROM sessions") == [(recorded,)]
 
 
-def test_execute_prints_json_for_scripts(tmp_path: Path, capsys) -> None:
+def test_execute_prints_json_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = settings_for(tmp_path, "http://127.0.0.1:9/v1")
     assert execute(settings, Options(dry_run=True, as_json=True)) == 0
     plan = orjson.loads(capsys.readouterr().out)
@@ -351,7 +357,9 @@ def test_execute_prints_json_for_scripts(tmp_path: Path, capsys) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == "dry run: nothing was sent", "nothing was made this time"
 
 
-async def test_a_sweep_whose_prompts_were_cut_never_ends_with_0_and_keeps_every_answer(tmp_path: Path, capsys) -> None:
+async def test_a_sweep_whose_prompts_were_cut_never_ends_with_0_and_keeps_every_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "examples.jsonl"
     rows = (
         {"example_id": f"e{i}", "context": f"Fact {i}: " + "word " * (80 * i), "question": "What?", "answers": ["a"]}

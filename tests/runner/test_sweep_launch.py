@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.errors import ConfigError, DeadKnobError, ServerError
+from kvt_async.contract.settings import Settings
 from kvt_async.records import Run
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.ways.launch import command_of, groups
@@ -25,7 +26,7 @@ SERVER = (
 )
 
 
-def launching(folder: Path, port: int, *overrides: str, command: str = SERVER, n: int = 6):
+def launching(folder: Path, port: int, *overrides: str, command: str = SERVER, n: int = 6) -> Settings:
     return settings_for(
         folder, f"http://127.0.0.1:{port}/v1", f"kv.apply={{via: launch, command: '{command}', grace_s: 2}}",
         "kv.policy=kv", "kv.evidence={configured: true}", *overrides, n=n,
@@ -42,7 +43,7 @@ def alive(marker: str) -> list[str]:
 
 
 async def test_every_level_has_its_own_server_and_none_is_left_running(
-    tmp_path: Path, unused_tcp_port: int, capsys
+    tmp_path: Path, unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = launching(tmp_path, unused_tcp_port)
     report = await run(settings, options=QUIET)
@@ -60,7 +61,7 @@ async def test_every_level_has_its_own_server_and_none_is_left_running(
 
 
 async def test_a_server_that_dies_under_its_level_is_started_again(
-    tmp_path: Path, unused_tcp_port: int, capsys
+    tmp_path: Path, unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fast = ("limits.retry.max_attempts=2", "limits.retry.max_elapsed_s=2")
     command = f"{SERVER} --die-after 9"
@@ -112,7 +113,7 @@ def test_kill_9_of_kvt_leaves_no_server_behind(tmp_path: Path, unused_tcp_port: 
 DEAD = f"{SERVER} --knob dead"
 
 
-def by_level(settings) -> dict[str, int]:
+def by_level(settings: Settings) -> dict[str, int]:
     return dict(query(settings, "SELECT series || ' ' || kv_budget, count(*) FROM responses "
                                 "JOIN requests USING (request_id) JOIN runs USING (run_id) GROUP BY 1"))  # fmt: skip
 
@@ -191,7 +192,7 @@ def test_a_placeholder_without_a_value_is_a_config_error() -> None:
         command_of(settings, make_levels(settings).levels[0])
 
 
-def _settings(command: str):
+def _settings(command: str) -> Settings:
     from kvt_async.contract.load import load_settings
 
     apply = f"kv.apply={{via: launch, command: '{command}'}}"

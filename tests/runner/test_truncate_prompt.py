@@ -1,6 +1,7 @@
 """The control truncate_prompt: the prompt is cut before it is sent, to as many tokens as a budget keeps."""
 
 import hashlib
+from pathlib import Path
 
 import orjson
 import pytest
@@ -10,7 +11,7 @@ from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.data.example_prompt import PromptRule
 from kvt_async.data.tokens import load_tokenizer
 from kvt_async.engine.request.kv_body import read_evidence
-from kvt_async.records import Example
+from kvt_async.records import Example, Level
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.ways.levels import make_levels
 from kvt_async.ways.truncate import Cutter
@@ -23,13 +24,13 @@ POLICY = "kv.policies=[{{policy: truncate_prompt, params: {{mode: {}}}}}]"
 
 
 @pytest.fixture
-def cutter(tmp_path) -> Cutter:
+def cutter(tmp_path: Path) -> Cutter:
     settings = settings_for(tmp_path, "http://127.0.0.1:1/v1", "tokenizer.name=reference")
     rule = PromptRule("{context} {question}", None, "chat", None, "v", None)
     return Cutter(rule, load_tokenizer(settings))
 
 
-def level(tmp_path, mode: str, budget: float, *overrides: str):
+def level(tmp_path: Path, mode: str, budget: float, *overrides: str) -> Level:
     kv = (POLICY.format(mode), f"kv.budgets=[1.0, {budget}]")
     levels = make_levels(settings_for(tmp_path, "http://127.0.0.1:1/v1", *kv, *overrides)).levels
     return next(found for found in levels if found.budget == budget)
@@ -37,13 +38,17 @@ def level(tmp_path, mode: str, budget: float, *overrides: str):
 
 @pytest.mark.parametrize("mode", ["middle", "left"])
 @pytest.mark.parametrize("budget", [0.9, 0.5, 0.2, 0.05])
-def test_what_is_sent_has_as_many_tokens_as_an_eviction_policy_would_keep(cutter, tmp_path, mode, budget):
+def test_what_is_sent_has_as_many_tokens_as_an_eviction_policy_would_keep(
+    cutter: Cutter, tmp_path: Path, mode: str, budget: float
+) -> None:
     example = kvtext_example(400)
     cut = cutter.cut(example, 400, level(tmp_path, mode, budget))
     assert cut.tokens == n_kept(400, budget)
 
 
-def test_the_question_survives_while_there_is_room_and_middle_keeps_both_ends_of_the_context(cutter, tmp_path):
+def test_the_question_survives_while_there_is_room_and_middle_keeps_both_ends_of_the_context(
+    cutter: Cutter, tmp_path: Path
+) -> None:
     example = kvtext_example(400)
     middle = cutter.cut(example, 400, level(tmp_path, "middle", 0.3)).messages[0]["content"]
     left = cutter.cut(example, 400, level(tmp_path, "left", 0.3)).messages[0]["content"]
@@ -55,13 +60,13 @@ def test_the_question_survives_while_there_is_room_and_middle_keeps_both_ends_of
     assert example.question.endswith(tiny)
 
 
-def test_a_prompt_within_the_budget_is_sent_whole(cutter, tmp_path):
+def test_a_prompt_within_the_budget_is_sent_whole(cutter: Cutter, tmp_path: Path) -> None:
     example = kvtext_example(300)
     cut = cutter.cut(example, 300, level(tmp_path, "left", 500, "kv.unit=tokens"))
     assert (cut.tokens, cut.messages[0]["content"]) == (300, f"{example.context} {example.question}")
 
 
-def test_earlier_turns_are_kept_and_the_first_message_is_cut(cutter, tmp_path):
+def test_earlier_turns_are_kept_and_the_first_message_is_cut(cutter: Cutter, tmp_path: Path) -> None:
     base = kvtext_example(300)
     example = Example("t", "what else ?", base.context, ("a",), {"turns": [[base.question, "112"]]})
     cut = cutter.cut(example, 320, level(tmp_path, "left", 0.5))
@@ -70,7 +75,7 @@ def test_earlier_turns_are_kept_and_the_first_message_is_cut(cutter, tmp_path):
     assert cut.messages[2]["content"] == "what else ?"
 
 
-def test_the_servers_own_count_of_the_prompt_is_the_evidence_and_ours_alone_is_none():
+def test_the_servers_own_count_of_the_prompt_is_the_evidence_and_ours_alone_is_none() -> None:
     expects = {"requested": 0.5, "unit": "fraction", "cut": {"full_tokens": 200, "sent_tokens": 100, "exact": True}}
     found, effective = read_evidence(expects, {"prompt_tokens": 100}, {})
     assert (found["source"], effective, found["kept_tokens"]) == ("echoed", 0.5, 100)
@@ -83,7 +88,7 @@ def test_the_servers_own_count_of_the_prompt_is_the_evidence_and_ours_alone_is_n
 
 
 @pytest.mark.parametrize("via", ["none", "body", "endpoint"])
-async def test_a_sweep_sends_shorter_prompts_through_any_server_and_stores_their_hash(tmp_path, via):
+async def test_a_sweep_sends_shorter_prompts_through_any_server_and_stores_their_hash(tmp_path: Path, via: str) -> None:
     async with serving(Script(knob="dead")) as (server, url):
         settings = settings_for(
             tmp_path, url, POLICY.format("left"), "kv.control_repeats=0", "kv.params={window: 4}",
@@ -116,6 +121,8 @@ async def test_a_sweep_sends_shorter_prompts_through_any_server_and_stores_their
         ([POLICY.format("left"), "kv.unit=bits", "kv.budgets=[16, 8]"], "not bits"),
     ],
 )
-async def test_a_mode_or_unit_that_there_is_not_is_refused_before_anything_is_sent(tmp_path, words, match):
+async def test_a_mode_or_unit_that_there_is_not_is_refused_before_anything_is_sent(
+    tmp_path: Path, words: tuple[str, ...], match: str
+) -> None:
     with pytest.raises(ConfigError, match=match):
         await run(settings_for(tmp_path, "http://127.0.0.1:1/v1", *words), options=QUIET)

@@ -16,7 +16,7 @@ from kvt_async.records import Example
 from kvt_async.serve.app import make_app
 from kvt_async.serve.engine import Engine
 from kvt_async.serve.weights import REFERENCE_DIR, Ints
-from tests.serve.support import GOLDEN, Api, start
+from tests.serve.support import GOLDEN, Api, Encode, start
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def encode(engine: Engine) -> Any:
+def encode(engine: Engine) -> Encode:
     def ids(ex: Example) -> Ints:
         return engine.tokenizer.encode(" ".join(chat(ex)), special=False).ids
 

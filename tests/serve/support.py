@@ -1,6 +1,7 @@
 """Prompts in the reference model's language, request bodies, and a client of a server on a real socket."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from aiohttp import web
 
 from kvt_async.data.sources.kvtext import generate
 from kvt_async.records import Example
+from kvt_async.serve.weights import Ints
 
+Encode = Callable[[Example], Ints]
 GOLDEN = Path(__file__).parent / "golden"
 
 

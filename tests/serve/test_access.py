@@ -53,18 +53,20 @@ def _address(base: str) -> tuple[str, int]:
         ("X-None: 1", 400),
     ],
 )
-async def test_on_a_loopback_address_only_names_of_this_machine_may_be_asked_for(api, host, status):
+async def test_on_a_loopback_address_only_names_of_this_machine_may_be_asked_for(
+    api: Api, host: str, status: int
+) -> None:
     answer = await say(api.base, HEALTH.format(host.format(port=_address(api.base)[1])).encode())
     assert answer.split()[1] == str(status).encode()
     if status == 403:
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "host_not_allowed"
 
 
-async def test_an_old_client_that_names_no_host_is_answered(api):
+async def test_an_old_client_that_names_no_host_is_answered(api: Api) -> None:
     assert (await say(api.base, b"GET /health HTTP/1.0\r\n\r\n")).split()[1] == b"200"
 
 
-async def test_the_name_that_the_server_was_started_with_may_be_asked_for():
+async def test_the_name_that_the_server_was_started_with_may_be_asked_for() -> None:
     async with serving(make_app(prefill_cache_mb=0, names=["models.example"])) as base:
         assert (await say(base, HEALTH.format("Host: Models.Example:8000").encode())).split()[1] == b"200"
 
@@ -80,7 +82,7 @@ async def test_the_name_that_the_server_was_started_with_may_be_asked_for():
         ("file://{host}", 403),
     ],
 )
-async def test_a_web_page_of_another_origin_is_not_answered(api, origin, status):
+async def test_a_web_page_of_another_origin_is_not_answered(api: Api, origin: str, status: int) -> None:
     headers = {"Origin": origin.format(host=api.base.removeprefix("http://")), "Content-Type": "text/plain"}
     url = f"{api.base}/v1/chat/completions"
     async with api.session.post(url, json=body(example(150)), headers=headers) as reply:
@@ -90,7 +92,7 @@ async def test_a_web_page_of_another_origin_is_not_answered(api, origin, status)
             assert (await reply.json())["error"]["code"] == "origin_not_allowed"
 
 
-async def test_one_model_is_found_by_its_id_slashes_and_all():
+async def test_one_model_is_found_by_its_id_slashes_and_all() -> None:
     async with serving(make_app(prefill_cache_mb=0, model_name="org/a b")) as base, aiohttp.ClientSession() as session:
         api = Api(base, session)
         listed = json.loads((await api.get("/v1/models"))[1])["data"][0]
@@ -115,12 +117,12 @@ async def serving(app: web.Application, **options: Any) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/compl", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: "])
-async def test_a_connection_that_sends_nothing_or_half_of_a_head_is_closed(sent):
+async def test_a_connection_that_sends_nothing_or_half_of_a_head_is_closed(sent: bytes) -> None:
     async with serving(make_app(prefill_cache_mb=0), keepalive_timeout=0.2) as base:
         assert await say(base, sent) == b""
 
 
-async def test_a_body_that_does_not_come_is_408_and_the_connection_closes():
+async def test_a_body_that_does_not_come_is_408_and_the_connection_closes() -> None:
     patience = Patience(body_s=0.2)
     async with serving(make_app(prefill_cache_mb=0, patience=patience), lingering_time=0.2) as base:
         head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
@@ -129,7 +131,7 @@ async def test_a_body_that_does_not_come_is_408_and_the_connection_closes():
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "body_timeout"
 
 
-async def test_a_client_that_reads_nothing_of_its_stream_is_left_and_its_work_stopped():
+async def test_a_client_that_reads_nothing_of_its_stream_is_left_and_its_work_stopped() -> None:
     app = make_app(prefill_cache_mb=0, patience=Patience(reader_s=0.2))
     async with serving(app) as base, aiohttp.ClientSession() as session:
         request = json.dumps(body(example(150), max_tokens=3900, ignore_eos=True, stream=True)).encode()

@@ -2,15 +2,16 @@
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 
-from tests.serve.support import body, example
+from tests.serve.support import Api, Encode, body, example
 
 AGNOSTIC = "question_agnostic"
 
 
-async def test_a_chat_stream_is_role_then_a_chunk_per_token_then_finish_usage_and_done(api):
+async def test_a_chat_stream_is_role_then_a_chunk_per_token_then_finish_usage_and_done(api: Api) -> None:
     request = body(example(200), max_tokens=4, ignore_eos=True, stream_options={"include_usage": True})
     *chunks, done = await api.stream(request)
     assert done == "[DONE]"
@@ -26,7 +27,7 @@ async def test_a_chat_stream_is_role_then_a_chunk_per_token_then_finish_usage_an
     assert all(chunk["usage"] is None for chunk in (role, *texts, finish))
 
 
-async def test_a_completion_stream_has_text_and_no_role_and_usage_only_if_asked(api):
+async def test_a_completion_stream_has_text_and_no_role_and_usage_only_if_asked(api: Api) -> None:
     *chunks, done = await api.stream({"prompt": "<bos> <user> look", "temperature": 0}, "/v1/completions")
     assert done == "[DONE]"
     assert {chunk["object"] for chunk in chunks} == {"text_completion"}
@@ -35,7 +36,7 @@ async def test_a_completion_stream_has_text_and_no_role_and_usage_only_if_asked(
 
 
 @pytest.mark.parametrize("kv", [None, {"policy": "snapkv", "budget": 0.3}, {"policy": "random", "keep_tokens": 20}])
-async def test_streamed_text_equals_the_whole_reply(api, kv):
+async def test_streamed_text_equals_the_whole_reply(api: Api, kv: dict[str, Any] | None) -> None:
     request = body(example(200), kv, ignore_eos=True)
     chunks = await api.stream(request)
     streamed = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1])
@@ -45,7 +46,7 @@ async def test_streamed_text_equals_the_whole_reply(api, kv):
     assert whole["object"] == "chat.completion"
 
 
-async def test_a_completion_of_the_rendered_text_or_its_ids_is_the_chat_reply(api, encode):
+async def test_a_completion_of_the_rendered_text_or_its_ids_is_the_chat_reply(api: Api, encode: Encode) -> None:
     ex = example(200)
     _, chat = await api.post(body(ex))
     rendered = f"<bos> <user> {ex.context} {ex.question} <assistant>"
@@ -54,7 +55,7 @@ async def test_a_completion_of_the_rendered_text_or_its_ids_is_the_chat_reply(ap
         assert plain["choices"][0]["text"] == chat["choices"][0]["message"]["content"]
 
 
-async def test_usage_carries_the_evidence_of_what_was_evicted(api):
+async def test_usage_carries_the_evidence_of_what_was_evicted(api: Api) -> None:
     ex = example(200)
     _, first = await api.post(body(ex, {"policy": "snapkv", "budget": 0.25}))
     assert first["usage"]["kv"] == {
@@ -73,7 +74,7 @@ async def test_usage_carries_the_evidence_of_what_was_evicted(api):
     assert second["usage"]["prompt_tokens_details"] == {"cached_tokens": 200}
 
 
-async def test_one_token_warms_the_prefill_for_every_later_budget_and_mode(api):
+async def test_one_token_warms_the_prefill_for_every_later_budget_and_mode(api: Api) -> None:
     ex = example(300)
     await api.post(body(ex, {"policy": "full"}, max_tokens=1))
     agnostic = {"policy": "snapkv", "budget": 0.5, "mode": AGNOSTIC, "context_chars": len(ex.context)}
@@ -82,7 +83,7 @@ async def test_one_token_warms_the_prefill_for_every_later_budget_and_mode(api):
         assert reply["usage"]["kv"]["prefill_cached"] is True
 
 
-async def test_the_context_of_a_plain_prompt_is_counted_in_its_own_characters(api):
+async def test_the_context_of_a_plain_prompt_is_counted_in_its_own_characters(api: Api) -> None:
     ex = example(200)
     context = f"<bos> <user> {ex.context}"
     kv = {"policy": "streaming_llm", "budget": 0.5, "mode": AGNOSTIC, "context_chars": len(context)}
@@ -92,7 +93,7 @@ async def test_the_context_of_a_plain_prompt_is_counted_in_its_own_characters(ap
     assert reply["usage"]["kv"]["compressible_tokens"] == len(context.split())
 
 
-async def test_a_reply_does_not_depend_on_what_runs_beside_it(api):
+async def test_a_reply_does_not_depend_on_what_runs_beside_it(api: Api) -> None:
     requests = [
         body(example(180, seed), {"policy": policy, "budget": 0.4}, ignore_eos=True)
         for seed in (1, 2, 3)
@@ -104,7 +105,7 @@ async def test_a_reply_does_not_depend_on_what_runs_beside_it(api):
         assert [reply["choices"] for _, reply in together] == alone
 
 
-async def test_sampling_with_a_seed_repeats(api):
+async def test_sampling_with_a_seed_repeats(api: Api) -> None:
     request = body(example(200), temperature=2.0, seed=3, ignore_eos=True)
     replies = [(await api.post(request))[1]["choices"][0]["message"]["content"] for _ in range(2)]
     assert replies[0] == replies[1]
@@ -112,7 +113,7 @@ async def test_sampling_with_a_seed_repeats(api):
     assert other != replies[0]
 
 
-async def test_models_health_and_version(api):
+async def test_models_health_and_version(api: Api) -> None:
     status, models = await api.get("/v1/models")
     assert status == 200
     assert '"id":"reference"' in models
@@ -138,7 +139,7 @@ def parse_metrics(page: str) -> dict[str, float]:
     return samples
 
 
-async def test_metrics_are_prometheus_text_that_counts_what_was_done(api):
+async def test_metrics_are_prometheus_text_that_counts_what_was_done(api: Api) -> None:
     ex = example(200)
     for budget in (1.0, 0.5):
         await api.post(body(ex, {"policy": "snapkv", "budget": budget}, max_tokens=3, ignore_eos=True))

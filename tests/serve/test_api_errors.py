@@ -1,10 +1,11 @@
 """Every request that can't be understood: its status, its code, and a message that says what to do."""
 
 import gzip
+from typing import Any
 
 import pytest
 
-from tests.serve.support import example
+from tests.serve.support import Api, example
 
 EX = example(150)
 CHAT = {"messages": [{"role": "user", "content": f"{EX.context} {EX.question}"}], "temperature": 0, "max_tokens": 2}
@@ -63,7 +64,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-async def test_a_wrong_request_is_a_400_in_openais_shape_that_says_what_to_do(api, case):
+async def test_a_wrong_request_is_a_400_in_openais_shape_that_says_what_to_do(api: Api, case: Any) -> None:
     request, says = WRONG[case]
     status, reply = await api.post(request)
     assert status == 400
@@ -74,27 +75,27 @@ async def test_a_wrong_request_is_a_400_in_openais_shape_that_says_what_to_do(ap
     assert "Traceback" not in reply["error"]["message"]
 
 
-async def test_a_prompt_and_answer_longer_than_the_model_is_context_length_exceeded(api):
+async def test_a_prompt_and_answer_longer_than_the_model_is_context_length_exceeded(api: Api) -> None:
     status, reply = await api.post(CHAT | {"max_tokens": 4000})
     assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
     assert "4096 tokens" in reply["error"]["message"]
     assert "150 in the prompt" in reply["error"]["message"]
 
 
-async def test_another_model_is_model_not_found(api):
+async def test_another_model_is_model_not_found(api: Api) -> None:
     status, reply = await api.post(CHAT | {"model": "gpt-4"})
     assert (status, reply["error"]["code"], reply["error"]["param"]) == (404, "model_not_found", "model")
     assert "'reference'" in reply["error"]["message"]
 
 
-async def test_unknown_paths_and_methods_are_errors_in_the_same_shape(api):
+async def test_unknown_paths_and_methods_are_errors_in_the_same_shape(api: Api) -> None:
     assert (await api.post(CHAT, "/v1/embeddings"))[1]["error"]["type"] == "NotFoundError"
     status, text = await api.get("/v1/chat/completions")
     assert status == 405
     assert '"error"' in text
 
 
-async def test_unknown_fields_outside_kv_are_ignored_and_standard_ones_accepted(api):
+async def test_unknown_fields_outside_kv_are_ignored_and_standard_ones_accepted(api: Api) -> None:
     extra = {"banana": 1, "user": "me", "n": 1, "top_p": 0.9, "seed": 1, "stop": None, "frequency_penalty": 0}
     status, reply = await api.post(CHAT | extra | {"max_completion_tokens": 3, "max_tokens": 1, "ignore_eos": True})
     assert status == 200
@@ -102,12 +103,14 @@ async def test_unknown_fields_outside_kv_are_ignored_and_standard_ones_accepted(
 
 
 @pytest.mark.parametrize("prompt", [None, [], ["a", "b"], [-1], [99999], [10**18], {"a": 1}, ""])
-async def test_a_completion_needs_one_prompt(api, prompt):
+async def test_a_completion_needs_one_prompt(api: Api, prompt: Any) -> None:
     status, reply = await api.post({"prompt": prompt}, "/v1/completions")
     assert (status, reply["error"]["param"]) == (400, "prompt")
 
 
-async def test_a_prompt_far_too_long_is_refused_before_a_template_or_a_tokenizer_reads_it(api, monkeypatch):
+async def test_a_prompt_far_too_long_is_refused_before_a_template_or_a_tokenizer_reads_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def too_late(*_: object, **__: object) -> None:
         raise AssertionError("it was read")
 
@@ -131,7 +134,7 @@ async def test_a_prompt_far_too_long_is_refused_before_a_template_or_a_tokenizer
 @pytest.mark.parametrize(
     "value", [b"[" * 1000 + b"]" * 1000, b'{"a":' * 900 + b"1" + b"}" * 900, b'"' + b"x" * 5_000_000 + b'"']
 )
-async def test_a_value_however_deep_or_long_is_a_short_400_of_the_api(api, name, value):
+async def test_a_value_however_deep_or_long_is_a_short_400_of_the_api(api: Api, name: str, value: Any) -> None:
     request = b'{"messages": [{"role": "user", "content": "a"}], "%s": %s}' % (name.encode(), value)
     status, reply = await api.post(request)
     assert status in (400, 404), reply
@@ -143,20 +146,20 @@ async def test_a_value_however_deep_or_long_is_a_short_400_of_the_api(api, name,
     ("policy", "params"),
     [("snapkv", {"kernel": 2**40 + 1}), ("snapkv", {"kernel": 1001}), ("expected_attention", {"future": 2**40})],
 )
-async def test_a_parameter_that_costs_work_of_its_own_size_is_bounded(api, policy, params):
+async def test_a_parameter_that_costs_work_of_its_own_size_is_bounded(api: Api, policy: str, params: Any) -> None:
     status, reply = await api.post(kv(policy=policy, budget=0.5, params=params))
     assert (status, reply["error"]["code"]) == (400, "invalid_kv")
     assert "at most" in reply["error"]["message"]
 
 
 @pytest.mark.parametrize("param", ["window", "sinks", "protect_recent", "seed"])
-async def test_a_parameter_that_costs_nothing_may_be_any_number(api, param):
+async def test_a_parameter_that_costs_nothing_may_be_any_number(api: Api, param: str) -> None:
     policy = {"window": "snapkv", "sinks": "streaming_llm", "protect_recent": "knorm", "seed": "random"}[param]
     status, _ = await api.post(kv(policy=policy, budget=0.5, params={param: 2**63}))
     assert status == 200
 
 
-async def test_a_body_larger_than_any_prompt_is_413_and_one_that_cannot_be_decoded_400(api):
+async def test_a_body_larger_than_any_prompt_is_413_and_one_that_cannot_be_decoded_400(api: Api) -> None:
     status, reply = await api.post(b" " * (8 << 20) + b"{}")
     assert (status, reply["error"]["code"]) == (413, "body_too_large")
     bomb = gzip.compress(b" " * (64 << 20))

@@ -54,7 +54,7 @@ class Cramped(Engine):
             yield event
 
 
-def test_a_backends_default_policy_serves_requests_that_give_a_budget_and_name_none():
+def test_a_backends_default_policy_serves_requests_that_give_a_budget_and_name_none() -> None:
     assert parse_kv({"budget": 0.5}, OnePress()).policy == "squeeze"
     assert parse_kv({"keep_tokens": 3, "params": {"a": 1}}, OnePress()).params == {"a": 1}
     for nothing in (None, {}, {"policy": "full"}):
@@ -62,13 +62,13 @@ def test_a_backends_default_policy_serves_requests_that_give_a_budget_and_name_n
 
 
 @pytest.mark.parametrize("name", ["snapkv", "squeez"])
-def test_a_policy_is_looked_for_among_the_backends_own(name):
+def test_a_policy_is_looked_for_among_the_backends_own(name: str) -> None:
     with pytest.raises(ApiError, match=f"'{name}' is not a policy.*squeeze") as refused:
         parse_kv({"policy": name, "budget": 0.5}, OnePress())
     assert refused.value.param == "kv.policy"
 
 
-def test_a_token_that_the_end_of_the_context_cuts_is_refused_or_belongs_to_the_question():
+def test_a_token_that_the_end_of_the_context_cuts_is_refused_or_belongs_to_the_question() -> None:
     starts, ends = np.array([0, 4, 8]), np.array([4, 8, 12])
     encoded = Encoded(np.arange(3), ends, starts)
     assert context_tokens(encoded, 8, 8) == context_tokens(encoded, 8, 8, may_split=True) == 2
@@ -77,7 +77,7 @@ def test_a_token_that_the_end_of_the_context_cuts_is_refused_or_belongs_to_the_q
     assert context_tokens(encoded, 6, 6, may_split=True) == 1
 
 
-async def test_a_request_that_the_engine_refuses_has_its_own_status_and_the_server_lives_on():
+async def test_a_request_that_the_engine_refuses_has_its_own_status_and_the_server_lives_on() -> None:
     runner, base = await start(application(Cramped(REFERENCE_DIR, 64 << 20)))
     async with aiohttp.ClientSession() as session:
         api = Api(base, session)
@@ -98,7 +98,7 @@ async def test_a_request_that_the_engine_refuses_has_its_own_status_and_the_serv
     await runner.cleanup()
 
 
-def test_the_backends_options_are_kept_apart(tmp_path):
+def test_the_backends_options_are_kept_apart(tmp_path: Path) -> None:
     assert chosen_backend("numpy", None, None, None, None, tmp_path) is None
     assert chosen_backend("kvpress", "m", "snapkv", None, "float16", None) == KvpressOptions(
         "m", "snapkv", "auto", "float16"
@@ -116,14 +116,14 @@ def test_the_backends_options_are_kept_apart(tmp_path):
         (("numpy", None, None, "cuda", None, None), "--device belongs to the kvpress backend"),
     ],
 )
-def test_options_that_do_not_fit_together_are_refused(arguments, words):
+def test_options_that_do_not_fit_together_are_refused(arguments: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         chosen_backend(*arguments)
 
 
 @NO_EXTRA
 @pytest.mark.parametrize("program", ["kvt_async", "kvt_async.serve"])
-def test_without_the_extra_the_kvpress_backend_is_exit_3_with_the_command_that_installs_it(program):
+def test_without_the_extra_the_kvpress_backend_is_exit_3_with_the_command_that_installs_it(program: str) -> None:
     command = [sys.executable, "-m", program, *(["serve"] if program == "kvt_async" else [])]
     command += ["--port", "0", "--backend", "kvpress", "--model", str(REFERENCE_DIR)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -133,7 +133,7 @@ def test_without_the_extra_the_kvpress_backend_is_exit_3_with_the_command_that_i
     assert "Traceback" not in done.stderr
 
 
-def test_the_numpy_server_never_loads_torch_transformers_or_kvpress():
+def test_the_numpy_server_never_loads_torch_transformers_or_kvpress() -> None:
     code = (
         "import sys; from kvt_async.serve.app import make_app; make_app(); import kvt_async.cli; "
         "print([m for m in ('torch', 'transformers', 'kvpress') if m in sys.modules])"

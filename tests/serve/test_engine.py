@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from kvt_async.serve.engine import Engine, Finished, Text, Usage, Work
 from kvt_async.serve.kv_request import KvRequest, parse_kv
 from kvt_async.serve.policies import POLICIES, Choice, View
 from kvt_async.serve.sampling import Sampling, sampler
-from kvt_async.serve.weights import REFERENCE_DIR
-from tests.serve.support import example
+from kvt_async.serve.weights import REFERENCE_DIR, Ints
+from tests.serve.support import Encode, example
 
 EVERY_POLICY = [*POLICIES]
 
@@ -38,7 +39,7 @@ def logits_of(engine: Engine, work: Work, steps: int = 3) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def prompt(encode):
+def prompt(encode: Encode) -> tuple[Ints, int]:
     ex = example(400)
     ids = encode(ex)
     context_tokens = ex.meta["context_tokens"] + 2  # <bos> <user>
@@ -47,7 +48,9 @@ def prompt(encode):
 
 @pytest.mark.parametrize("policy", EVERY_POLICY)
 @pytest.mark.parametrize("mode", ["question_aware", "question_agnostic"])
-def test_full_and_a_budget_that_keeps_all_are_bit_for_bit_the_model_without_any_eviction(engine, prompt, policy, mode):
+def test_full_and_a_budget_that_keeps_all_are_bit_for_bit_the_model_without_any_eviction(
+    engine: Engine, prompt: tuple[Ints, int], policy: str, mode: str
+) -> None:
     ids, context = prompt
     cache = KVCache.empty(engine.model.config, len(ids) + 3)
     plain = [engine.model.extend(cache, ids, 0)]
@@ -60,7 +63,9 @@ def test_full_and_a_budget_that_keeps_all_are_bit_for_bit_the_model_without_any_
 
 
 @pytest.mark.parametrize("policy", EVERY_POLICY)
-def test_budgets_in_any_order_and_a_fresh_server_give_the_same_bytes(engine, prompt, policy):
+def test_budgets_in_any_order_and_a_fresh_server_give_the_same_bytes(
+    engine: Engine, prompt: tuple[Ints, int], policy: str
+) -> None:
     ids, _ = prompt
     works = {budget: Work(ids, 4, kv(policy, budget)) for budget in (1.0, 0.5, 0.1)}
     fresh = {}
@@ -72,7 +77,7 @@ def test_budgets_in_any_order_and_a_fresh_server_give_the_same_bytes(engine, pro
             assert all((a == b).all() for a, b in zip(logits_of(engine, works[budget]), fresh[budget], strict=True))
 
 
-def test_eviction_never_touches_the_kept_prefill(engine, prompt):
+def test_eviction_never_touches_the_kept_prefill(engine: Engine, prompt: tuple[Ints, int]) -> None:
     ids, context = prompt
     prefill, _ = engine.prefill(ids)
     before = prefill.cache.keys.copy(), prefill.cache.values.copy(), prefill.logits.copy()
@@ -83,7 +88,9 @@ def test_eviction_never_touches_the_kept_prefill(engine, prompt):
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
-def test_question_aware_reads_the_last_token_again_on_exactly_n_entries(engine, prompt):
+def test_question_aware_reads_the_last_token_again_on_exactly_n_entries(
+    engine: Engine, prompt: tuple[Ints, int]
+) -> None:
     ids, _ = prompt
     work = Work(ids, 4, kv("streaming_llm", None, keep_tokens=50))
     _, usage = engine._prepare(work)
@@ -96,7 +103,9 @@ def test_question_aware_reads_the_last_token_again_on_exactly_n_entries(engine, 
     assert not np.allclose(engine._cache.keys[-1, :, 49], prefill.cache.keys[-1, :, -1], atol=1e-4)
 
 
-def test_first_token_full_takes_the_first_token_from_before_the_eviction_as_kvpress_does(engine, prompt):
+def test_first_token_full_takes_the_first_token_from_before_the_eviction_as_kvpress_does(
+    engine: Engine, prompt: tuple[Ints, int]
+) -> None:
     ids, _ = prompt
     prefill, _ = engine.prefill(ids)
     free, _ = engine._prepare(Work(ids, 4, kv("random", 0.05, first_token="full")))
@@ -105,7 +114,9 @@ def test_first_token_full_takes_the_first_token_from_before_the_eviction_as_kvpr
     assert not np.allclose(seen, prefill.logits, atol=0.1)
 
 
-def test_question_agnostic_compresses_the_context_alone_and_reads_the_question_on_what_is_left(engine, prompt):
+def test_question_agnostic_compresses_the_context_alone_and_reads_the_question_on_what_is_left(
+    engine: Engine, prompt: tuple[Ints, int]
+) -> None:
     ids, context = prompt
     request = kv("snapkv", 0.25, mode="question_agnostic", context_chars=1)
     logits, usage = engine._prepare(Work(ids, 4, request, context))
@@ -121,7 +132,7 @@ def test_question_agnostic_compresses_the_context_alone_and_reads_the_question_o
     assert (engine.model.extend(by_hand, ids[context:], context) == logits).all()
 
 
-def test_the_context_is_ranked_without_a_look_at_the_question(engine, prompt):
+def test_the_context_is_ranked_without_a_look_at_the_question(engine: Engine, prompt: tuple[Ints, int]) -> None:
     ids, context = prompt
     other = ids.copy()
     other[context:] = other[context:][::-1]
@@ -133,7 +144,7 @@ def test_the_context_is_ranked_without_a_look_at_the_question(engine, prompt):
         assert agreement >= 0.99 * (context // 4)  # the last bits of a sum may differ, nothing else
 
 
-def test_usage_says_what_was_held(engine, prompt):
+def test_usage_says_what_was_held(engine: Engine, prompt: tuple[Ints, int]) -> None:
     ids, _ = prompt
     engine.store = PrefillStore(256 << 20)
     _, first, _ = run(engine, Work(ids, 4, kv("snapkv", 0.5)))
@@ -143,7 +154,7 @@ def test_usage_says_what_was_held(engine, prompt):
     assert (again.policy, again.kept_tokens, again.kept_fraction, again.prefill_cached) == ("full", 400, 1.0, True)
 
 
-def test_generation_ends_at_max_tokens_at_eos_and_at_a_stop_string(engine, prompt):
+def test_generation_ends_at_max_tokens_at_eos_and_at_a_stop_string(engine: Engine, prompt: tuple[Ints, int]) -> None:
     ids, _ = prompt
     work = Work(ids, 5, ignore_eos=True)
     text, usage, reason = run(engine, work)
@@ -155,7 +166,7 @@ def test_generation_ends_at_max_tokens_at_eos_and_at_a_stop_string(engine, promp
     assert (stopped, used.completion_tokens, reason) == (" ".join(words[:2]), 2, "length")
 
 
-def test_sampling_is_repeatable_by_seed_and_follows_the_tempered_probabilities():
+def test_sampling_is_repeatable_by_seed_and_follows_the_tempered_probabilities() -> None:
     logits = np.log(np.array([0.6, 0.3, 0.1], np.float32))
     draw = sampler(Sampling(temperature=1.0, seed=5))
     counts = Counter(draw(logits) for _ in range(3000))
@@ -167,7 +178,7 @@ def test_sampling_is_repeatable_by_seed_and_follows_the_tempered_probabilities()
     assert sampler(Sampling())(np.array([1.0, 3.0, 3.0], np.float32)) == 1
 
 
-def test_the_prefill_store_stays_within_its_bytes_and_lets_the_least_recently_used_go(engine):
+def test_the_prefill_store_stays_within_its_bytes_and_lets_the_least_recently_used_go(engine: Engine) -> None:
     def prefill(ids: np.ndarray) -> Prefill:
         return Prefill(ids, KVCache.empty(engine.model.config, 100), np.zeros(544, np.float32))
 
@@ -184,6 +195,8 @@ def test_the_prefill_store_stays_within_its_bytes_and_lets_the_least_recently_us
     assert (len(nothing), nothing.used_bytes) == (0, 0)
 
 
-def test_a_model_that_ships_with_the_package_is_found_from_anywhere(tmp_path, monkeypatch):
+def test_a_model_that_ships_with_the_package_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert Engine(REFERENCE_DIR, 0).about.max_tokens >= 2048 + 256

@@ -2,12 +2,15 @@
 
 import json
 from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.cache import KVCache
+from kvt_async.serve.engine import Engine
 from kvt_async.serve.model import Llama
 from kvt_async.serve.weights import REFERENCE_DIR
 from tests.serve.support import GOLDEN
@@ -15,27 +18,29 @@ from tests.serve.support import GOLDEN
 LENGTHS = (128, 512, 2048)
 
 
-def test_the_stored_reference_values_are_of_the_weights_that_ship():
+def test_the_stored_reference_values_are_of_the_weights_that_ship() -> None:
     stored = json.loads((GOLDEN / "parity.json").read_text())["weights_sha256"]
     shipped = sha256((REFERENCE_DIR / "model.safetensors").read_bytes()).hexdigest()
     assert stored == shipped, "the weights changed: run scripts/make_parity_golden.py"
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_logits_equal_transformers_within_2e_3_with_the_same_argmax_at_every_position(engine, golden, length):
+def test_logits_equal_transformers_within_2e_3_with_the_same_argmax_at_every_position(
+    engine: Engine, golden: Any, length: int
+) -> None:
     logits = engine.model.logits(golden[f"{length}/ids"].astype(np.int64))
     assert np.abs(logits[golden[f"{length}/rows"]] - golden[f"{length}/logits"]).max() < 2e-3
     assert (logits.argmax(axis=1) == golden[f"{length}/argmax"]).all()
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_prefill_skips_work_but_ends_in_the_same_logits(engine, golden, length):
+def test_prefill_skips_work_but_ends_in_the_same_logits(engine: Engine, golden: Any, length: int) -> None:
     ids = golden[f"{length}/ids"].astype(np.int64)
     prefill, _ = engine.prefill(ids)
     assert np.abs(prefill.logits - golden[f"{length}/logits"][-1]).max() < 2e-3
 
 
-def test_one_token_at_a_time_gives_the_logits_of_reading_all_at_once(engine, golden):
+def test_one_token_at_a_time_gives_the_logits_of_reading_all_at_once(engine: Engine, golden: Any) -> None:
     model: Llama = engine.model
     ids = golden["512/ids"].astype(np.int64)[:300]
     cache = KVCache.empty(model.config, 300)
@@ -44,7 +49,9 @@ def test_one_token_at_a_time_gives_the_logits_of_reading_all_at_once(engine, gol
     assert np.abs(stepped - model.logits(ids)[290:]).max() < 1e-3
 
 
-def test_the_same_prompt_gives_the_same_bytes_however_its_tokens_are_split_into_calls_at_block_ends(engine, golden):
+def test_the_same_prompt_gives_the_same_bytes_however_its_tokens_are_split_into_calls_at_block_ends(
+    engine: Engine, golden: Any
+) -> None:
     model: Llama = engine.model
     ids = golden["512/ids"].astype(np.int64)
     whole, parts = KVCache.empty(model.config, 512), KVCache.empty(model.config, 512)
@@ -56,8 +63,8 @@ def test_the_same_prompt_gives_the_same_bytes_however_its_tokens_are_split_into_
 
 
 def test_observed_attention_rows_are_distributions_over_what_each_query_can_see_and_leave_the_cache_alone(
-    engine, golden
-):
+    engine: Engine, golden: Any
+) -> None:
     ids = golden["512/ids"].astype(np.int64)
     prefill, _ = engine.prefill(ids)
     before = prefill.cache.keys.copy()
@@ -71,7 +78,7 @@ def test_observed_attention_rows_are_distributions_over_what_each_query_can_see_
     assert (prefill.cache.keys == before).all()
 
 
-def test_a_folder_that_is_no_llama_is_named_with_what_to_do(tmp_path):
+def test_a_folder_that_is_no_llama_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as missing:
         Llama(tmp_path)
     assert "config.json" in str(missing.value)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -45,7 +46,7 @@ async def process() -> AsyncIterator[str]:
         assert await server.wait() == 0
 
 
-async def test_health_answers_within_50_ms_while_the_model_reads_long_prompts_and_many_wait(process):
+async def test_health_answers_within_50_ms_while_the_model_reads_long_prompts_and_many_wait(process: str) -> None:
     async with aiohttp.ClientSession() as session:
         api = Api(process, session)
         requests = [body(example(2000, seed), {"policy": "snapkv", "budget": 0.5}) for seed in range(8)]
@@ -64,7 +65,7 @@ async def test_health_answers_within_50_ms_while_the_model_reads_long_prompts_an
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_in_the_middle_of_work_stops_it_with_exit_0_and_says_nothing(signum):
+async def test_a_signal_in_the_middle_of_work_stops_it_with_exit_0_and_says_nothing(signum: signal.Signals) -> None:
     command = [sys.executable, "-m", "kvt_async.serve", "--port", "0"]
     server = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert server.stdout is not None
@@ -85,7 +86,7 @@ async def test_a_signal_in_the_middle_of_work_stops_it_with_exit_0_and_says_noth
         await asyncio.gather(*streams, return_exceptions=True)
 
 
-async def test_a_client_that_leaves_takes_its_queued_work_along(api):
+async def test_a_client_that_leaves_takes_its_queued_work_along(api: Api) -> None:
     long = body(example(1500), max_tokens=2500, ignore_eos=True)
     running = asyncio.create_task(api.post(long))
     await until(api, "vllm:num_requests_running", 1)
@@ -100,7 +101,7 @@ async def test_a_client_that_leaves_takes_its_queued_work_along(api):
     assert await metric(api, "vllm:e2e_request_latency_seconds_count") == 0
 
 
-async def test_a_full_queue_is_a_429_that_says_when_to_come_back():
+async def test_a_full_queue_is_a_429_that_says_when_to_come_back() -> None:
     runner, base = await start(make_app(prefill_cache_mb=16, max_queue=2))
     async with aiohttp.ClientSession() as session:
         api = Api(base, session)
@@ -117,7 +118,7 @@ async def test_a_full_queue_is_a_429_that_says_when_to_come_back():
     await runner.cleanup()
 
 
-async def test_first_come_first_served(api):
+async def test_first_come_first_served(api: Api) -> None:
     order: list[int] = []
 
     async def ask(i: int) -> None:
@@ -135,7 +136,7 @@ async def test_first_come_first_served(api):
     assert order == [0, 1, 2, 3]
 
 
-def test_a_port_in_use_is_said_in_one_line_with_exit_2():
+def test_a_port_in_use_is_said_in_one_line_with_exit_2() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -148,7 +149,7 @@ def test_a_port_in_use_is_said_in_one_line_with_exit_2():
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_model_folder_is_exit_2(tmp_path):
+def test_a_missing_model_folder_is_exit_2(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kvt_async.serve", "--port", "0", "--model-dir", str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2

@@ -1,6 +1,8 @@
 """Prompt text in, answer text out: the chat template, where the context ends, streaming text, stop strings."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from jinja2 import Environment
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.engine import Engine
 from kvt_async.serve.kvpress_model import HubTemplate
 from kvt_async.serve.prompt_format import ChatTemplate, Message, context_tokens
 from kvt_async.serve.tokenizer import Detokenizer, StopWatch, Tokenizer
@@ -18,29 +21,29 @@ from tests.serve.support import GOLDEN, example
 
 
 @pytest.fixture(scope="module")
-def template():
+def template() -> ChatTemplate:
     return ChatTemplate(REFERENCE_DIR)
 
 
-def test_the_chat_template_renders_what_transformers_renders(template):
+def test_the_chat_template_renders_what_transformers_renders(template: ChatTemplate) -> None:
     stored = json.loads((GOLDEN / "parity.json").read_text())["chat"]
     messages = [Message(**message) for message in stored["messages"]]
     assert template.render(messages) == stored["rendered"]
 
 
-def test_a_message_that_the_template_refuses_is_the_clients_error(template):
+def test_a_message_that_the_template_refuses_is_the_clients_error(template: ChatTemplate) -> None:
     with pytest.raises(ApiError) as refused:
         template.render([Message("tool", "x")])
     assert refused.value.status == 400
     assert "system, user and assistant" in str(refused.value)
 
 
-def test_a_folder_without_a_template_is_refused(tmp_path):
+def test_a_folder_without_a_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         ChatTemplate(tmp_path)
 
 
-def test_context_characters_become_the_context_tokens(engine, template):
+def test_context_characters_become_the_context_tokens(engine: Engine, template: ChatTemplate) -> None:
     ex = example(200)
     messages = [Message("system", "look at"), Message("user", f"{ex.context} {ex.question}")]
     rendered = template.render(messages)
@@ -56,7 +59,7 @@ def test_context_characters_become_the_context_tokens(engine, template):
 @pytest.mark.parametrize(
     ("chars", "says"), [(5, "inside a token"), (16, "nothing to read after"), (0, "covers no token")]
 )
-def test_a_context_that_cuts_a_token_or_leaves_no_question_is_refused(engine, chars, says):
+def test_a_context_that_cuts_a_token_or_leaves_no_question_is_refused(engine: Engine, chars: int, says: str) -> None:
     encoded = engine.tokenizer.encode("the code of mira", special=False)
     with pytest.raises(ApiError) as refused:
         context_tokens(encoded, chars, chars)
@@ -64,7 +67,7 @@ def test_a_context_that_cuts_a_token_or_leaves_no_question_is_refused(engine, ch
     assert refused.value.param == "kv.context_chars"
 
 
-def test_a_context_longer_than_the_first_user_message_is_refused(template):
+def test_a_context_longer_than_the_first_user_message_is_refused(template: ChatTemplate) -> None:
     messages = [Message("user", "the code of mira"), Message("assistant", "100"), Message("user", "longer than that")]
     rendered = template.render(messages)
     with pytest.raises(ApiError) as refused:
@@ -72,7 +75,7 @@ def test_a_context_longer_than_the_first_user_message_is_refused(template):
     assert "17 is more than the 16 characters" in str(refused.value)
 
 
-def trimming(tmp_path, expression):
+def trimming(tmp_path: Path, expression: str) -> ChatTemplate:
     """The packaged model's chat template, with `expression` for a user's content."""
     config = json.loads((REFERENCE_DIR / "tokenizer_config.json").read_text())
     config["chat_template"] = config["chat_template"].replace(
@@ -84,7 +87,9 @@ def trimming(tmp_path, expression):
 
 @pytest.mark.parametrize("expression", ["message['content'] | trim", "message['content'].strip()"])
 @pytest.mark.parametrize(("lead", "trail"), [("", ""), ("\n\n", ""), ("", "\n"), (" \n", " \n\n")])
-def test_a_template_that_trims_leaves_the_context_where_it_is(tmp_path, engine, expression, lead, trail):
+def test_a_template_that_trims_leaves_the_context_where_it_is(
+    tmp_path: Path, engine: Engine, expression: str, lead: str, trail: str
+) -> None:
     template, context = trimming(tmp_path, expression), lead + "the code of mira is anna ."
     messages = [Message("user", f"{context} what is the code ?{trail}")]
     rendered = template.render(messages)
@@ -94,7 +99,7 @@ def test_a_template_that_trims_leaves_the_context_where_it_is(tmp_path, engine, 
     assert context_tokens(encoded, end, len(context)) == 9  # <bos> <user> and seven words
 
 
-def test_a_template_that_trims_one_end_or_rewrites_the_text_is_told_apart(tmp_path):
+def test_a_template_that_trims_one_end_or_rewrites_the_text_is_told_apart(tmp_path: Path) -> None:
     messages = [Message("user", "  mira is anna . who ?  ")]
     for expression, cut in (("message['content'].rstrip()", 0), ("message['content'].lstrip()", 2)):
         template = trimming(tmp_path, expression)
@@ -106,14 +111,14 @@ def test_a_template_that_trims_one_end_or_rewrites_the_text_is_told_apart(tmp_pa
         template.context_end(messages, template.render(messages), 16)
 
 
-def test_the_kvpress_backend_renders_trims_and_parts_alike(tmp_path):
+def test_the_kvpress_backend_renders_trims_and_parts_alike(tmp_path: Path) -> None:
     """transformers' own rendering stands behind it: any object with a chat_template and apply_chat_template."""
 
     class Tokenizer:
-        def __init__(self, source):
+        def __init__(self, source: str) -> None:
             self.chat_template, self._template = source, Environment(autoescape=False).from_string(source)
 
-        def apply_chat_template(self, messages, **_):
+        def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
             return self._template.render(messages=messages)
 
     messages = [Message("user", "\nmira is anna . who ?\n")]
@@ -127,7 +132,7 @@ def test_the_kvpress_backend_renders_trims_and_parts_alike(tmp_path):
 
 
 @given(ids=st.lists(st.integers(0, 543), max_size=30))
-def test_streamed_pieces_add_up_to_the_decoded_text(ids):
+def test_streamed_pieces_add_up_to_the_decoded_text(ids: list[int]) -> None:
     tokenizer = Tokenizer(REFERENCE_DIR)
     one_by_one = Detokenizer(tokenizer)
     pieces = [one_by_one.feed(token) for token in ids] + [one_by_one.flush()]
@@ -136,7 +141,7 @@ def test_streamed_pieces_add_up_to_the_decoded_text(ids):
 
 
 @given(st.lists(st.text("ab ", min_size=1, max_size=3), max_size=12), st.lists(st.text("ab ", min_size=1), max_size=3))
-def test_a_stop_string_cuts_the_stream_where_it_would_cut_the_whole_text(pieces, stops):
+def test_a_stop_string_cuts_the_stream_where_it_would_cut_the_whole_text(pieces: list[str], stops: list[str]) -> None:
     whole = "".join(pieces)
     watch, shown = StopWatch(tuple(stops)), ""
     for piece in pieces:
@@ -157,7 +162,7 @@ def test_a_stop_string_cuts_the_stream_where_it_would_cut_the_whole_text(pieces,
         assert shown == whole
 
 
-def test_encoding_is_remembered_and_equal(engine):
+def test_encoding_is_remembered_and_equal(engine: Engine) -> None:
     text = "<bos> <user> the code of mira is 112 140 . <assistant>"
     first = engine.tokenizer.encode(text, special=False)
     assert engine.tokenizer.encode(text, special=False) is first

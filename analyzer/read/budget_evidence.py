@@ -15,14 +15,15 @@ from analyzer.read.runs import Run
 from kvt_async.contract.formulas.kv_budget import convert
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, judge
 from kvt_async.contract.formulas.server_identity import Drift
-from kvt_async.contract.vocabulary import Mode, Unit
+from kvt_async.contract.vocabulary import CanaryVerdict, Mode, Unit
 
 TOLERANCE = 0.01
 OFF_SHARE = 0.01
 VERIFIED, UNVERIFIED, CONTRADICTED, FULL = "verified", "unverified", "contradicted", "full"
-_CANARY = {
-    "dead": "the server reports the budget, but the canary found that a destructive one changes no answer",
-    "inconclusive": "the server reports the budget, but the canary could not tell: full cache did not repeat itself",
+_CANARY: dict[str, str] = {
+    CanaryVerdict.DEAD: "the server reports the budget, but the canary found that a destructive one changes no answer",
+    CanaryVerdict.INCONCLUSIVE: "the server reports the budget, but the canary could not tell: full cache did not "
+    "repeat itself",
 }
 _WHEN = {"start": "before its requests", "end": "after them"}
 _CUT = "truncate_prompt"  # cut before it is sent: nothing for a canary to judge

@@ -11,8 +11,9 @@ from typing import Any
 from analyzer.read.runs import Run
 from kvt_async.contract.errors import DriftError
 from kvt_async.contract.formulas.server_identity import Drift, Snapshot, between, drifts
+from kvt_async.contract.vocabulary import CanaryVerdict
 
-_WORST = ("dead", "inconclusive")
+_WORST = (CanaryVerdict.DEAD, CanaryVerdict.INCONCLUSIVE)
 # Texts at a level and at full cache's repeat, each against full cache, over the examples that all three answered.
 _CHANGED = """
 SELECT count(*), ifnull(sum(here), 0), ifnull(sum(again), 0), ifnull(sum(here > again), 0), ifnull(sum(again > here), 0)
@@ -45,7 +46,7 @@ class Served:
     """All that is known of the server of one run, beside its replies."""
 
     round_to: int = 1  # tokens of a block that it keeps whole
-    canary: str | None = None  # the worst verdict: dead | inconclusive; None: nothing against it
+    canary: CanaryVerdict | None = None  # the worst one, DEAD or INCONCLUSIVE; None: nothing against it
     looks: tuple[Look, ...] = ()
 
 
@@ -54,7 +55,7 @@ class Answers:
     """The sweep's own answers beside the canary's verdict: how many of `n` pairs changed at the level that it judged,
     and how many when full cache was run again. `p`: exact and one-sided, over the examples where the two differ."""
 
-    verdict: str  # the canary's: dead | inconclusive
+    verdict: CanaryVerdict  # DEAD or INCONCLUSIVE
     level: str
     n: int
     changed: int
@@ -76,8 +77,8 @@ def round_to(conn: sqlite3.Connection, run: Run) -> int:
     return int(_asked(conn, run).get("apply", {}).get("round_to", 1))
 
 
-def canary(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> str | None:
-    """The worst verdict of the sessions that sent the run: dead | inconclusive; None: nothing against it, or overruled
+def canary(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> CanaryVerdict | None:
+    """The worst verdict of the sessions that sent the run, DEAD or INCONCLUSIVE; None: nothing against it, or overruled
     by the answers of the sweep."""
     rows = conn.execute(
         "SELECT DISTINCT p.verdict, p.session_id FROM runs u JOIN sessions s USING (exp_group_id, generation) "
@@ -116,7 +117,7 @@ def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int)
     again = next((r[0] for r in levels if r[4] and r[5]), None)
     judged = next((r[0] for r in levels if not r[4] and _label(r[1], r[2], r[3]) == row[1]), None)
     n, changed, changed_again, more, less = conn.execute(_CHANGED, (full, again, judged)).fetchone()
-    return Answers(row[0], row[1], n, changed, changed_again, sign_p(more, less)) if n else None
+    return Answers(CanaryVerdict(row[0]), row[1], n, changed, changed_again, sign_p(more, less)) if n else None
 
 
 def sign_p(more: int, less: int) -> float:

@@ -13,7 +13,7 @@ from analyzer.results.number_format import listed, number, percent, plural
 from analyzer.results.results import ALL, Results
 from analyzer.store.tables import BinStat, Drop, Verdict
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import Unit
+from kvt_async.contract.vocabulary import CanaryVerdict, Unit
 
 OTHER_SERIES = "Other series."
 
@@ -228,10 +228,10 @@ def _evidence(facts: Results) -> list[str]:
         lines.append(f"{listed(names)}: {text}" if len(alike) > 1 else text)
     if facts.canaries:
         verdicts = sorted({str(c["verdict"]) for c in facts.canaries})
-        meaning = {
-            "alive": "alive (a destructive budget changed the answers)",
-            "dead": "dead (a destructive budget changed nothing)",
-            "inconclusive": "inconclusive (full cache did not repeat itself)",
+        meaning: dict[str, str] = {
+            CanaryVerdict.ALIVE: "alive (a destructive budget changed the answers)",
+            CanaryVerdict.DEAD: "dead (a destructive budget changed nothing)",
+            CanaryVerdict.INCONCLUSIVE: "inconclusive (full cache did not repeat itself)",
         }
         overruled = "; overruled by the sweep's own answers" if facts.overruling is not None else ""
         lines.append(f"Canary before the sweep: {', '.join(meaning.get(v, v) for v in verdicts)}{overruled}.")

@@ -5,6 +5,7 @@ from analyzer.results import confidence
 from analyzer.results.number_format import number, plural
 from analyzer.results.results import Results
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import CanaryVerdict
 
 REFERENCE = "reference"  # the model that ships with kvt
 
@@ -19,13 +20,13 @@ def caveats(facts: Results) -> list[str]:
 
 def overruled(answers: Answers) -> str:
     """That the sweep's own answers say more than the canary before it."""
-    seen = {
-        "dead": "the canary's prompts were answered as at full cache",
-        "inconclusive": "the canary could not tell, because full cache did not repeat itself",
+    verdict = {
+        CanaryVerdict.DEAD: "the canary's prompts were answered as at full cache",
+        CanaryVerdict.INCONCLUSIVE: "the canary could not tell, because full cache did not repeat itself",
     }[answers.verdict]
     p = f"p = {answers.p:.2g}" if answers.p >= 0.001 else "p < 0.001"
     return (
-        f"Canary overruled: before the sweep {seen}, but in the sweep {answers.changed:,} of {answers.n:,} answers "
+        f"Canary overruled: before the sweep {verdict}, but in the sweep {answers.changed:,} of {answers.n:,} answers "
         f"changed at {answers.level}, and {answers.changed_again:,} when full cache was run again ({p}, paired and "
         "exact): the budget does change answers."
     )

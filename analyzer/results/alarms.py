@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from analyzer.results import sentences
 from analyzer.results.number_format import percent, plural
 from analyzer.results.results import Results
+from kvt_async.contract.vocabulary import CanaryVerdict
 
 READ_SHORT, DIFFERENT = "READ SHORT", "the server became another one"
 
@@ -71,7 +72,7 @@ def _unverified(facts: Results) -> Alarm | None:
 
 
 def _dead_knob(facts: Results) -> Alarm | None:
-    if facts.overruling is not None or not any(c["verdict"] == "dead" for c in facts.canaries):
+    if facts.overruling is not None or not any(c["verdict"] == CanaryVerdict.DEAD for c in facts.canaries):
         return None
     return Alarm(
         "DEAD KNOB",

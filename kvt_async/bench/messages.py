@@ -11,6 +11,7 @@ from kvt_async.bench.stage import Left, Stage, wanted
 from kvt_async.bench.workload import Workload
 from kvt_async.contract.errors import ConfigError, FailuresStandError, InterruptedByUserError, LocalError, ServerError
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import CanaryVerdict
 from kvt_async.records import Json, Level
 from kvt_async.store.reader import Reader
 
@@ -41,7 +42,7 @@ class BenchReport:
     reason: str = "finished"  # finished | interrupted | server
     stages: list[Json] = field(default_factory=list)
     plan: Json | None = None  # of a dry run
-    canary: str | None = None  # alive | dead | inconclusive; None: nothing to ask
+    canary: CanaryVerdict | None = None  # None: nothing to ask
 
     def read(self, reader: Reader) -> None:
         """Take the counts from the database."""

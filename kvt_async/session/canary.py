@@ -18,7 +18,7 @@ import orjson
 from kvt_async.contract.errors import DeadKnobError
 from kvt_async.contract.paths import document
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import Mode, Unit
+from kvt_async.contract.vocabulary import CanaryVerdict, Mode, Unit
 from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.records import Attempt, Level, Run
 from kvt_async.session.canary_prompts import FIRST
@@ -29,12 +29,11 @@ from kvt_async.ways.levels import label
 COMMON_TOKENS = 2000
 # The budget asked next, where the config's own harshest level changes nothing.
 HARSHEST: dict[str, float] = {Unit.FRACTION: 0.02, Unit.TOKENS: 16.0}
-ALIVE, DEAD, INCONCLUSIVE = "alive", "dead", "inconclusive"
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    verdict: str
+    verdict: CanaryVerdict
     reason: str
     asked_in: str | None = None  # the session that asked, where it was an earlier one
     counts: tuple[tuple[int, int], ...] = ()  # prompt tokens as the server read them, and as we counted them
@@ -91,12 +90,12 @@ async def run_canary(settings: Settings, levels: Pair, entries: Sequence[Entry],
     refuse_all_failed([one.full for one in asked])
     canary, floor = _judge(levels, asked), HARSHEST.get(harsh.unit, 0.0)
     destructive = replace(harsh, budget=floor) if harsh.apply_via == "body" and harsh.budget > floor else None
-    if canary.verdict == DEAD and destructive is not None:
+    if canary.verdict == CanaryVerdict.DEAD and destructive is not None:
         for one in asked:
             one.below.append((destructive, await probes(destructive, one.entry, ours=True)))
         canary = _judge(levels, asked)
     for entry in entries[FIRST:]:
-        if canary.verdict != DEAD:
+        if canary.verdict != CanaryVerdict.DEAD:
             break
         asked.append(await _ask(probes, levels, entry, [harsh, *([destructive] if destructive else [])]))
         canary = _judge(levels, asked)
@@ -162,11 +161,11 @@ def known_verdict(reader: Reader, group: str, generation: int, harsh: Level) -> 
         generation,
         label(harsh),
     )
-    if not rows or rows[0][0] == DEAD:
+    if not rows or rows[0][0] == CanaryVerdict.DEAD:
         return None
     detail = orjson.loads(rows[0][1])
     asked_in = detail.get("asked_in", rows[0][2])
-    return Canary(rows[0][0], detail["reason"], asked_in)
+    return Canary(CanaryVerdict(rows[0][0]), detail["reason"], asked_in)
 
 
 def check(canary: Canary, *, allow: bool, sent: Sequence[str] = ()) -> str | None:
@@ -174,9 +173,9 @@ def check(canary: Canary, *, allow: bool, sent: Sequence[str] = ()) -> str | Non
 
     `sent`: levels whose requests were sent before the verdict (launched ones: full cache).
     """
-    if canary.verdict == ALIVE:
+    if canary.verdict == CanaryVerdict.ALIVE:
         return None
-    if canary.verdict == INCONCLUSIVE:
+    if canary.verdict == CanaryVerdict.INCONCLUSIVE:
         return f"canary inconclusive: {canary.reason}; whether budgets are applied can't be told: unverified"
     if not allow:
         raise DeadKnobError(
@@ -222,7 +221,8 @@ def _judge(levels: Pair, asked: Sequence[_Asked]) -> Canary:
     ]
     unlike = sum(full != again for _, full, again in told)
     if unlike:
-        return Canary(INCONCLUSIVE, f"{mild} twice gave different answers to {unlike} of {len(told)} prompts")
+        reason = f"{mild} twice gave different answers to {unlike} of {len(told)} prompts"
+        return Canary(CanaryVerdict.INCONCLUSIVE, reason)
     below = [
         (level, full, attempt.reply)
         for one, full, _ in told
@@ -232,16 +232,18 @@ def _judge(levels: Pair, asked: Sequence[_Asked]) -> Canary:
     if not below:
         attempts = [a for one in asked for a in (one.full, one.again, *(attempt for _, attempt in one.below))]
         failed = next((attempt for attempt in attempts if attempt is not None and attempt.reply is None), None)
-        reason = (failed.error_message or failed.error_type) if failed else "nothing was asked"
-        return Canary(INCONCLUSIVE, f"a probe failed: {reason}")
+        fault = (failed.error_message or failed.error_type) if failed else "nothing was asked"
+        return Canary(CanaryVerdict.INCONCLUSIVE, f"a probe failed: {fault}")
     names = list(dict.fromkeys(label(level) for level, _, _ in below))
     for name in names:
         changed = [reply.text != full for level, full, reply in below if label(level) == name]
         if any(changed):
-            return Canary(ALIVE, f"{sum(changed)} of {len(changed)} answers changed between {mild} and {name}")
+            reason = f"{sum(changed)} of {len(changed)} answers changed between {mild} and {name}"
+            return Canary(CanaryVerdict.ALIVE, reason)
     kept = [reply.kv_effective for _, _, reply in below if reply.kv_effective is not None]
     echo = f", although the server reports {min(kept):g} kept" if kept else ""
-    return Canary(DEAD, f"{' and '.join([mild, *names])} gave the same answer to all {len(told)} prompts{echo}")
+    reason = f"{' and '.join([mild, *names])} gave the same answer to all {len(told)} prompts{echo}"
+    return Canary(CanaryVerdict.DEAD, reason)
 
 
 def _counts(asked: Sequence[_Asked]) -> tuple[tuple[int, int], ...]:

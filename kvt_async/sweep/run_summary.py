@@ -11,6 +11,7 @@ from kvt_async.contract.errors import (
     LocalError,
     ServerError,
 )
+from kvt_async.contract.vocabulary import CanaryVerdict
 from kvt_async.records import Json, Run
 from kvt_async.store.reader import Reader
 from kvt_async.ways.levels import label
@@ -35,7 +36,7 @@ class RunReport:
     failures_by_type: dict[str, int] = field(default_factory=dict)
     client: Json | None = None
     read_short: str = ""  # what the server did not read of the prompts, as a sentence
-    canary: str | None = None  # alive | dead | inconclusive; None: not run
+    canary: CanaryVerdict | None = None  # None: not run
     notes: list[str] = field(default_factory=list)
     plan: Json | None = None  # of a dry run
 

@@ -11,6 +11,7 @@ import orjson
 from kvt_async.clock import utc_now
 from kvt_async.contract.formulas.prompt_counts import is_short
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import CanaryVerdict
 from kvt_async.engine.request.chat_body import PATHS
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Run
@@ -102,7 +103,7 @@ class Live:
 
     async def canary(
         self, builder: Builder, *, allow_dead_knob: bool, spread: canaries.Spread | None, sent: Sequence[str]
-    ) -> str | None:
+    ) -> CanaryVerdict | None:
         """The verdict; None: none yet, or the levels are not of the kind it can judge. Raises DeadKnobError.
 
         `spread`: of launched levels; `sent`: labels of levels that have answers already.

@@ -6,8 +6,8 @@ from analyzer.results.cache_state import cache_state
 from analyzer.results.number_format import amount, budget, change, count, number, percent, seconds
 from analyzer.results.rows import Client, Volume
 from analyzer.store.tables import BinStat
+from kvt_async.contract.vocabulary import ClientVerdict
 
-CLIENT_BOUND = "CLIENT-BOUND"
 TOO_LARGE = 0.05  # the client's error over a figure, or over a difference that is claimed
 
 
@@ -40,7 +40,7 @@ def client_bound(full: BinStat | None, here: BinStat | None, clients: Sequence[C
             found.append(f"the difference of {name}, {seconds(abs(new - old))} ± {seconds(2 * error)}")
     if not found:
         return ""
-    return f"{CLIENT_BOUND}: the client's own error is more than {percent(TOO_LARGE)} of {'; '.join(found)}."
+    return f"{ClientVerdict.BOUND}: the client's own error is more than {percent(TOO_LARGE)} of {'; '.join(found)}."
 
 
 def _compared(

@@ -7,8 +7,9 @@ from typing import Any
 
 from kvt_async.bench.sending_window import Tally
 from kvt_async.bench.stage import Stage
+from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Attempt, Outcome, Request
-from kvt_async.session.client_health import CLEAN, Health
+from kvt_async.session.client_health import Health
 from kvt_async.session.live_screen import keep_showing
 
 WINDOW_S = 10.0
@@ -60,7 +61,7 @@ class View:
             parts.append(f"{tally.n_late} sent late")
         if tally.n_held:
             parts.append(f"{tally.n_held} held by max_in_flight")
-        if (verdict := self._health.row()["verdict"]) != CLEAN:
+        if (verdict := self._health.row()["verdict"]) != ClientVerdict.CLEAN:
             parts.append(verdict)
         return ", ".join(parts)
 

@@ -11,8 +11,8 @@ from kvt_async.bench.stage_figures import Figures, stage_figures
 from kvt_async.clock import utc_now
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Json
-from kvt_async.session.client_health import CLEAN
 from kvt_async.store.reader import Reader
 
 GAP_MS = 20  # between the events of a stream: 50 tokens a second
@@ -46,7 +46,7 @@ def calibrate(settings: Settings, say: Callable[[str], None], *, seconds: float 
                 f"{client['verdict']} ({client['signal']})")  # fmt: skip
             events = max(events, found.output_per_s)
             streams = n if kept else streams
-            clean = n if kept and client["verdict"] == CLEAN else clean
+            clean = n if kept and client["verdict"] == ClientVerdict.CLEAN else clean
             if found.output_per_s < 0.8 * asked:
                 break
     ceilings = {

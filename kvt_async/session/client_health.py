@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import Any
 
+from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Attempt, Json
 
 TICK_S = 0.01
@@ -20,7 +21,6 @@ MAX_GC_SHARE = 0.05
 SHARE_OF_TTFT = 0.015  # measured: at 4% of TTFT medians still hold, but p99 is off by several percent
 MAX_CPU_SHARE = 0.9
 GC_THRESHOLDS = (20_000, 20, 20)  # a reply makes hundreds of objects and no cycles: Python's 700 is a look every few
-CLEAN, BOUND = "client-clean", "CLIENT-BOUND"
 
 
 class Histogram:
@@ -119,7 +119,7 @@ class Health:
         ]
         worst, signal = max(signals)
         return {
-            "verdict": BOUND if worst > 1 else CLEAN,
+            "verdict": ClientVerdict.BOUND if worst > 1 else ClientVerdict.CLEAN,
             "error_bound_ms": p99,  # holds for 99% of instants; the maximum stands beside it
             "signal": signal,
             "loop_lag_p50_ms": self.lag.quantile_ms(0.5),

@@ -8,8 +8,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Attempt, Json, Level, Outcome, Request
-from kvt_async.session.client_health import CLEAN, Health
+from kvt_async.session.client_health import Health
 from kvt_async.session.live_screen import keep_showing
 from kvt_async.ways.levels import label
 
@@ -117,7 +118,7 @@ class Progress:
         parts = [f"{now['done']}/{now['total']} done", f"{now['in_flight']} in flight"]
         parts += [f"{now['requests_per_s']:.1f} req/s", f"{now['output_tokens_per_s']:.0f} tok/s"]
         if now["ttft_p50_ms"] is not None:
-            error = "" if now["client"] == CLEAN else f" (±{now['client_error_ms']:.0f} ms)"
+            error = "" if now["client"] == ClientVerdict.CLEAN else f" (±{now['client_error_ms']:.0f} ms)"
             parts.append(f"TTFT p50 {now['ttft_p50_ms']:.0f} ms, p95 {now['ttft_p95_ms']:.0f} ms{error}")
         if now["failed"]:
             parts.append(f"{now['failed']} failed ({_counts(now['failures'])})")

@@ -12,8 +12,9 @@ from collections.abc import Awaitable
 import pytest
 from msgspec.structs import replace
 
+from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Attempt, Marks
-from kvt_async.session.client_health import BOUND, Health, Histogram
+from kvt_async.session.client_health import Health, Histogram
 from tests.runner.group_db import attempt
 
 
@@ -50,7 +51,7 @@ async def block(ms: float, times: int) -> None:
 
 async def test_a_blocked_loop_is_client_bound_with_a_bound_that_covers_the_block() -> None:
     row = await watched(block(40, 8))
-    assert row["verdict"] == BOUND
+    assert row["verdict"] == ClientVerdict.BOUND
     assert "loop lag" in row["signal"]
     assert row["error_bound_ms"] >= 25
     assert row["loop_lag_max_ms"] >= row["loop_lag_p99_ms"] >= row["loop_lag_p50_ms"]
@@ -72,7 +73,7 @@ def test_requests_written_late_are_client_bound_but_connecting_is_not_lateness()
     for _ in range(200):
         health.saw(late(30, reused=1))
     row = health.row()
-    assert row["verdict"] == BOUND
+    assert row["verdict"] == ClientVerdict.BOUND
     assert row["send_lag_p99_ms"] == pytest.approx(30, rel=0.1)
 
 
@@ -84,7 +85,7 @@ def test_the_same_lag_is_nothing_beside_a_slow_first_token() -> None:
         slow.lag.add(8)
         slow.saw(late(0, reused=1, ttft_ms=2000))
     quick._began = slow._began = (time.perf_counter_ns() - 10**12, time.process_time(), time.thread_time())
-    assert quick.row()["verdict"] == BOUND
+    assert quick.row()["verdict"] == ClientVerdict.BOUND
     assert slow.row()["verdict"] == "client-clean"
     assert slow.row()["error_bound_ms"] == 8
 
@@ -102,7 +103,7 @@ async def serve_streams(seconds: float) -> None:
 async def test_a_core_that_is_shared_on_purpose_is_client_bound_and_a_free_one_is_clean() -> None:
     """The same loop, the same work; on a machine that others use, too, one clean window of many is all one can ask."""
     alone = [await watched(serve_streams(0.25), ttft_ms=1000)]
-    while alone[-1]["verdict"] == BOUND and len(alone) < 40:
+    while alone[-1]["verdict"] == ClientVerdict.BOUND and len(alone) < 40:
         alone.append(await watched(serve_streams(0.25), ttft_ms=1000))
     assert alone[-1]["verdict"] == "client-clean"
 
@@ -112,14 +113,14 @@ async def test_a_core_that_is_shared_on_purpose_is_client_bound_and_a_free_one_i
     try:
         os.sched_setaffinity(0, {min(cores)})
         shared = [await watched(serve_streams(0.5), ttft_ms=100)]
-        while shared[-1]["verdict"] != BOUND and len(shared) < 10:
+        while shared[-1]["verdict"] != ClientVerdict.BOUND and len(shared) < 10:
             shared.append(await watched(serve_streams(0.5), ttft_ms=100))
     finally:
         os.sched_setaffinity(0, cores)
         for other in others:
             other.kill()
             other.wait()
-    assert shared[-1]["verdict"] == BOUND
+    assert shared[-1]["verdict"] == ClientVerdict.BOUND
     assert "loop lag" in shared[-1]["signal"]
 
 

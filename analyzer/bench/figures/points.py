@@ -11,10 +11,11 @@ from analyzer.bench.figures.pooled import estimate
 from analyzer.bench.figures.quantiles import LEVELS, Floats, Summary, summarise
 from analyzer.bench.figures.slo import Finding, Objective, judge
 from analyzer.bench.figures.spread import FEWEST_REPEATS, OVER_REPEATS, WITHIN, Estimate, rate_over_repeats
-from analyzer.bench.figures.stage_results import BOUND, METRICS, UNKNOWN, Client, Result
+from analyzer.bench.figures.stage_results import METRICS, Client, Result
 from analyzer.bench.read.applied_budget import Budget, of_all
 from analyzer.bench.read.length_check import Lengths, together
 from kvt_async.contract.formulas.throughput import Rate, Throughput
+from kvt_async.contract.vocabulary import ClientVerdict
 
 RATES: dict[str, Callable[[Throughput], Rate]] = {
     "requests_per_s": lambda t: t.requests,
@@ -104,9 +105,9 @@ class Point:
         short = [client for client in clients if client.sent_share is not None]
         if short:
             return min(short, key=lambda client: client.sent_share or 0.0)
-        if unknown := [client for client in clients if client.verdict == UNKNOWN]:
+        if unknown := [client for client in clients if client.verdict == ClientVerdict.UNKNOWN]:
             return unknown[0]
-        return replace(self._latest, verdict=BOUND) if self.client_bound else self._latest
+        return replace(self._latest, verdict=ClientVerdict.BOUND) if self.client_bound else self._latest
 
     @property
     def _latest(self) -> Client:

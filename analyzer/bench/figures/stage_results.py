@@ -17,10 +17,10 @@ from analyzer.bench.read.length_check import Lengths, lengths_of
 from analyzer.bench.read.prefix_cache import CacheState, cache_state
 from analyzer.bench.read.timeline import timeline
 from kvt_async.contract.formulas.throughput import Throughput
+from kvt_async.contract.vocabulary import ClientVerdict
 
 Floats = npt.NDArray[np.float64]
 METRICS = ("ttfb", "ttft", "tpot", "itl", "latency")
-CLEAN, BOUND, UNKNOWN = "client-clean", "CLIENT-BOUND", "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +176,12 @@ def _client(stage: stage_facts.Stage, audit: schedule.Audit | None) -> Client:
     short = audit is not None and audit.sent_share < schedule.SENT_SHARE and not audit.n_held
     sent_share = audit.sent_share if audit is not None and short else None
     if not told:
-        return Client(UNKNOWN, math.nan, "every window was killed before it could say", sent_share)
+        return Client(ClientVerdict.UNKNOWN, math.nan, "every window was killed before it could say", sent_share)
     worst = max(told, key=lambda row: float(str(row["error_bound_ms"])))
     bound = float(str(worst["error_bound_ms"]))
     if sent_share is not None:
-        return Client(BOUND, bound, f"only {sent_share:.1%} of the planned rate was sent", sent_share)
-    return Client(CLEAN, bound, str(worst["signal"]))
+        return Client(ClientVerdict.BOUND, bound, f"only {sent_share:.1%} of the planned rate was sent", sent_share)
+    return Client(ClientVerdict.CLEAN, bound, str(worst["signal"]))
 
 
 def _token_source(answered: pl.DataFrame) -> str:

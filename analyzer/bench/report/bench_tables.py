@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from analyzer.bench.figures.points import Point
-from analyzer.bench.figures.stage_results import BOUND
 from analyzer.bench.read.length_check import share as share_of
 from analyzer.bench.report import verdict_text
 from analyzer.bench.report.numbers import ms, plain, share
 from analyzer.bench.report.trust import bound_titles
 from analyzer.report.report_tables import Table
+from kvt_async.contract.vocabulary import ClientVerdict
 
 
 def loads(points: Sequence[Point]) -> Table:
@@ -112,7 +112,7 @@ def trust(points: Sequence[Point]) -> Table:
         audits = [r.audit for r in p.results if r.audit]
         client = p.client
         of = ": " + ", ".join(bound_titles(p.client_bound))
-        verdict = client.verdict + (of if client.verdict == BOUND and p.client_bound else "")
+        verdict = client.verdict + (of if client.verdict == ClientVerdict.BOUND and p.client_bound else "")
         caches = [r.cache for r in p.results]
         rows.append((
             verdict_text.name_of(p), verdict, f"±{plain(client.error_bound_ms)}", client.signal,

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from analyzer.bench.figures.points import BOUND_SHARE, HEADLINES, Point
 from analyzer.bench.figures.spread import FEWEST_REPEATS
-from analyzer.bench.figures.stage_results import UNKNOWN
 from analyzer.bench.read import length_check
 from analyzer.bench.read.applied_budget import UNPROVEN, of_all
 from analyzer.bench.report.numbers import ms
+from kvt_async.contract.vocabulary import ClientVerdict
 
 WARNING = " (WARNING: these are not figures of prompts that the server has not seen)"
 _TITLES = {"ttft": "TTFT", "tpot": "TPOT", "latency": "latency"}
@@ -71,7 +71,7 @@ def _answers(points: Sequence[Point]) -> list[str]:
 
 def client_part(points: Sequence[Point]) -> str:
     """CLIENT-BOUND of the figures that it is true of, once; else the bound alone."""
-    known = [point for point in points if point.client.verdict != UNKNOWN]
+    known = [point for point in points if point.client.verdict != ClientVerdict.UNKNOWN]
     if not known:
         return "the client could not say whether it kept up"
     short = [point for point in known if point.client.sent_share is not None]

@@ -11,7 +11,7 @@ from math import log10
 from analyzer.read.runs import Run
 from analyzer.results.number_format import number, percent
 from analyzer.results.results import Results
-from kvt_async.contract.vocabulary import Unit
+from kvt_async.contract.vocabulary import EvidenceStatus, Unit
 
 LOG_BELOW = 0.03  # fractions under this would pile up at the end of a linear axis
 CLOSEST = 0.03  # of the axis: two budgets nearer than this can't be told apart, so all are spaced evenly
@@ -123,7 +123,9 @@ def _applied(facts: Results, asked: list[float | str]) -> tuple[tuple[str, ...],
 def _shown(facts: Results, asked: float) -> list[float]:
     """Shares kept at one budget, lowest first, of the series whose server shows them."""
     stats = [
-        facts.stat(r) for r in facts.runs if r.kv_budget == asked and not r.is_full and status(facts, r) == "verified"
+        facts.stat(run)
+        for run in facts.runs
+        if run.kv_budget == asked and not run.is_full and status(facts, run) == EvidenceStatus.VERIFIED
     ]
     return sorted(s.kept_fraction_p50 for s in stats if s and s.kept_fraction_p50 is not None)
 
@@ -134,4 +136,4 @@ def _range(texts: list[str]) -> str:
 
 def status(facts: Results, run: Run) -> str:
     row = facts.evidence.get(run.run_id)
-    return row.status if row else "full" if run.is_full else "unverified"
+    return row.status if row else EvidenceStatus.FULL if run.is_full else EvidenceStatus.UNVERIFIED

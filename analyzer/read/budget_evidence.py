@@ -16,10 +16,10 @@ from kvt_async.contract.formulas.kv_budget import convert
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, judge
 from kvt_async.contract.formulas.server_identity import Drift
 from kvt_async.contract.vocabulary import CanaryVerdict, Mode, Unit
+from kvt_async.contract.vocabulary import EvidenceStatus as Status
 
 TOLERANCE = 0.01
 OFF_SHARE = 0.01
-VERIFIED, UNVERIFIED, CONTRADICTED, FULL = "verified", "unverified", "contradicted", "full"
 _CANARY: dict[str, str] = {
     CanaryVerdict.DEAD: "the server reports the budget, but the canary found that a destructive one changes no answer",
     CanaryVerdict.INCONCLUSIVE: "the server reports the budget, but the canary could not tell: full cache did not "
@@ -28,7 +28,7 @@ _CANARY: dict[str, str] = {
 _WHEN = {"start": "before its requests", "end": "after them"}
 _CUT = "truncate_prompt"  # cut before it is sent: nothing for a canary to judge
 _SILENT, _UNCOUNTED = Served(), PromptCounts()
-_ORDER = (FULL, VERIFIED, UNVERIFIED, CONTRADICTED)
+_ORDER = (Status.FULL, Status.VERIFIED, Status.UNVERIFIED, Status.CONTRADICTED)
 
 
 def kept_fraction(unit: str) -> pl.Expr:
@@ -83,31 +83,32 @@ def run_evidence(
         "effective_p50": told["kv_effective"].median(),
     }
     status, reason = _verdict(run, answered.height, told.height, off, row["source"], row["effective_p50"])
-    if status == VERIFIED and server.canary in _CANARY and not (run.kv_unit == Unit.BITS or run.kv_policy == _CUT):
-        status, reason = UNVERIFIED, _CANARY[server.canary]
-    if status in (VERIFIED, FULL):
+    judged = run.kv_unit != Unit.BITS and run.kv_policy != _CUT  # by a canary
+    if judged and status == Status.VERIFIED and server.canary in _CANARY:
+        status, reason = Status.UNVERIFIED, _CANARY[server.canary]
+    if status in (Status.VERIFIED, Status.FULL):
         status, reason = _looked_at(run, answered, server) or (status, reason)
-    if status in (VERIFIED, FULL) and counts.are_short:
-        status, reason = UNVERIFIED, counts.sentence
+    if status in (Status.VERIFIED, Status.FULL) and counts.are_short:
+        status, reason = Status.UNVERIFIED, counts.sentence
     return row | {"status": status, "reason": reason}
 
 
 def by_two_servers(row: dict[str, Any], drifts: Sequence[Drift], differences: Sequence[Drift] = ()) -> dict[str, Any]:
     """The row where the server became another one meanwhile, or levels had different ones: what one of them showed says
     nothing of the other."""
-    if row["status"] not in (VERIFIED, FULL) or not (drifts or differences):
+    if row["status"] not in (Status.VERIFIED, Status.FULL) or not (drifts or differences):
         return row
     reason = (
         f"the server became another one meanwhile: {drifts[0].what}"
         if drifts
         else f"levels were served by different servers: {differences[0].what}"
     )
-    return row | {"status": UNVERIFIED, "reason": reason}
+    return row | {"status": Status.UNVERIFIED, "reason": reason}
 
 
 def worst(statuses: list[str]) -> str:
     """The worst of several statuses; `full` when there is none."""
-    return max(statuses, key=_ORDER.index, default=FULL)
+    return max(statuses, key=_ORDER.index, default=Status.FULL)
 
 
 def _looked_at(run: Run, answered: pl.DataFrame, server: Served) -> tuple[str, str] | None:
@@ -118,9 +119,9 @@ def _looked_at(run: Run, answered: pl.DataFrame, server: Served) -> tuple[str, s
         return None
     words = f"{first.read_from} said {first.raw} {_WHEN[first.phase]} and {other.raw} {_WHEN[other.phase]}"
     if other.value is None:
-        return UNVERIFIED, f"{words}: nothing shows that the budget stayed applied"
+        return Status.UNVERIFIED, f"{words}: nothing shows that the budget stayed applied"
     if _n_off(run, _as_told(run, answered, other), server.round_to) > OFF_SHARE * answered.height:
-        return CONTRADICTED, f"{words}: another budget than asked was applied to some of the responses"
+        return Status.CONTRADICTED, f"{words}: another budget than asked was applied to some of the responses"
     return None
 
 
@@ -161,18 +162,18 @@ def _off(run: Run, round_to: int) -> pl.Expr:
 
 def _verdict(run: Run, n: int, told: int, off: int, source: str, effective: float | None) -> tuple[str, str]:
     if told and off > OFF_SHARE * told:
-        return CONTRADICTED, (
+        return Status.CONTRADICTED, (
             f"{off} of {told} responses say that another budget was applied: asked {run.kv_budget:g} "
             f"{run.kv_unit}, median answer {effective:g}"
         )
     if run.is_full:
-        return FULL, "full cache: nothing to evict"
+        return Status.FULL, "full cache: nothing to evict"
     if run.kv_apply == "none" and run.kv_policy != _CUT:
-        return UNVERIFIED, "the budget is a label; nothing shows that the server applied it"
+        return Status.UNVERIFIED, "the budget is a label; nothing shows that the server applied it"
     if not told:
-        return UNVERIFIED, "no response says which budget was applied; nothing shows that the server applied it"
+        return Status.UNVERIFIED, "no response says which budget was applied; nothing shows that the server applied it"
     if source == "configured":
-        return UNVERIFIED, "the budget was only configured; nothing shows that the server applied it"
+        return Status.UNVERIFIED, "the budget was only configured; nothing shows that the server applied it"
     if told < (1 - OFF_SHARE) * n:
-        return UNVERIFIED, f"only {told} of {n} responses say which budget was applied"
-    return VERIFIED, f"{told} responses say that {effective:g} {run.kv_unit} was applied, as asked ({source})"
+        return Status.UNVERIFIED, f"only {told} of {n} responses say which budget was applied"
+    return Status.VERIFIED, f"{told} responses say that {effective:g} {run.kv_unit} was applied, as asked ({source})"

@@ -13,7 +13,7 @@ from analyzer.results.number_format import listed, number, percent, plural
 from analyzer.results.results import ALL, Results
 from analyzer.store.tables import BinStat, Drop, Verdict
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import CanaryVerdict, Unit
+from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus, SeriesVerdict, Unit
 
 OTHER_SERIES = "Other series."
 
@@ -75,7 +75,8 @@ def headline(facts: Results, verdict: Verdict | None, margin: float) -> str:
     by_length = [(b, v) for b in facts.bins if (v := facts.verdict(verdict.series, b.bin_idx)) is not None]
     lengths = sentences.at_lengths(verdict, by_length, facts.unit)
     sentence = sentences.verdict(verdict, facts.unit, margin, lengths)
-    unsure = "Unverified, " if verdict.evidence == "unverified" and verdict.verdict != "unverified" else ""
+    doubted = verdict.evidence == EvidenceStatus.UNVERIFIED and verdict.verdict != SeriesVerdict.UNVERIFIED
+    unsure = "Unverified, " if doubted else ""
     other = declared_plan.sentences(
         verdict.asked.get("planned", {}), margin, verdict.asked.get("alpha", 0.0), verdict.series
     )
@@ -198,11 +199,10 @@ def _trade(facts: Results, settings: Settings) -> list[str]:
     if run is None:
         return []
     full, here = facts.stat(facts.full), facts.stat(run)
-    status = facts.evidence.get(run.run_id)
+    proof = facts.evidence.get(run.run_id)
+    verified = proof is None or proof.status == EvidenceStatus.VERIFIED
     lines = [
-        costs.memory(
-            series, run.kv_budget, full, here, facts.unit, verified=status is None or status.status == "verified"
-        ),
+        costs.memory(series, run.kv_budget, full, here, facts.unit, verified=verified),
         costs.latency(run.kv_budget, full, here, facts.clients, facts.unit),
     ]
     measured = [s for r in facts.runs if (s := facts.stat(r)) and s.latency_p50_s is not None]

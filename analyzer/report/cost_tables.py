@@ -7,6 +7,7 @@ from analyzer.results.number_format import NOTHING, amount, count, gib, interval
 from analyzer.results.results import Results
 from analyzer.store.tables import BinStat
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import EvidenceStatus
 
 
 def tokens(facts: Results) -> Table:
@@ -59,7 +60,7 @@ def pareto(facts: Results, settings: Settings) -> Table:
     note = "On the front: no level has a higher mean accuracy in a smaller cache (means, whatever their uncertainty)."
     if load is None:
         note = f"{note} {memory.HOW}"
-    elif any(e.status == "unverified" for e in facts.evidence.values()):
+    elif any(e.status == EvidenceStatus.UNVERIFIED for e in facts.evidence.values()):
         note = f"{note} GiB of unverified levels are arithmetic: nothing shows that the server applied the budget."
     return Table(head, tuple(rows), note=note)
 

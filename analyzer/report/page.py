@@ -22,6 +22,7 @@ from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
+from kvt_async.contract.vocabulary import EvidenceStatus
 
 _MARKS = (("<", "&lt;"), ("![", "!\\["), ("](", "]\\("), ("```", "` ` `"))
 ANALYZE = "Run `kvt analyze -c CONFIG` first."
@@ -104,7 +105,8 @@ def guard(facts: Results, *, partial: bool) -> None:
             "there is nothing to report: the results have not been analysed", where=facts.group, do=ANALYZE
         )
     refuse_older(facts)
-    bad = [(r, e) for r in facts.runs if (e := facts.evidence.get(r.run_id)) and e.status == "contradicted"]
+    proofs = [(run, facts.evidence.get(run.run_id)) for run in facts.runs]
+    bad = [(run, proof) for run, proof in proofs if proof and proof.status == EvidenceStatus.CONTRADICTED]
     if bad:
         raise ContradictedError(
             "the server applied another KV budget than asked, so no report is written",

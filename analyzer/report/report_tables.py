@@ -11,7 +11,7 @@ from analyzer.results.results import ALL, Results
 from analyzer.results.rows import Bin
 from analyzer.store.tables import BinStat, Evidence
 from kvt_async.contract.errors import FailureLabel
-from kvt_async.contract.vocabulary import Unit
+from kvt_async.contract.vocabulary import EvidenceStatus, Unit
 
 WHOLE = Bin(ALL, 0, 0)
 
@@ -53,7 +53,7 @@ def verdicts(facts: Results) -> Table:
                 budget(v.collapse_budget, facts.unit),
                 half,
                 count(v.n),
-                v.evidence.upper() if v.evidence in ("unverified", "contradicted") else v.evidence,
+                _evidence(v.evidence),
                 ROLES.get(v.role, v.role),
                 ceiling_or_floor(v) or NOTHING,
             )
@@ -111,7 +111,7 @@ def levels(facts: Results) -> Table:
                 percent(s.identical_to_full),
                 applied(run, s, e),
                 count(s.kept_tokens_p50),
-                _evidence(facts, run, e.status if e else None),
+                _evidence(e.status) if e else NOTHING,
             )
         )
     head = (
@@ -136,8 +136,9 @@ def applied(run: Run, stat: BinStat, evidence: Evidence | None) -> str:
     return text if run.kv_unit == Unit.FRACTION or share is None else f"{text} ({percent(share)} kept)"
 
 
-def _evidence(facts: Results, run: Run, status: str | None) -> str:
-    return {None: NOTHING, "unverified": "UNVERIFIED", "contradicted": "CONTRADICTED"}.get(status, status or "")
+def _evidence(status: str) -> str:
+    """A status of the evidence as a table shows it: in capitals where the budget is not proven."""
+    return status.upper() if status in (EvidenceStatus.UNVERIFIED, EvidenceStatus.CONTRADICTED) else status
 
 
 def comparisons(facts: Results, alpha: float) -> Table:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from analyzer.results import sentences
 from analyzer.results.number_format import percent, plural
 from analyzer.results.results import Results
-from kvt_async.contract.vocabulary import CanaryVerdict
+from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus
 
 READ_SHORT, DIFFERENT = "READ SHORT", "the server became another one"
 
@@ -62,7 +62,7 @@ def _unverified(facts: Results) -> Alarm | None:
     labels = [
         series
         for series in facts.series
-        if (rows := [e for e in facts.statuses(series) if e.status == "unverified"])
+        if (rows := [e for e in facts.statuses(series) if e.status == EvidenceStatus.UNVERIFIED])
         and sentences.why_unverified(rows) == sentences.UNVERIFIED
     ]
     if not labels:
@@ -122,7 +122,7 @@ def _failed_at_full(facts: Results) -> Alarm | None:
 
 
 def _contradicted(facts: Results) -> Alarm | None:
-    wrong = [s for s in facts.series if any(e.status == "contradicted" for e in facts.statuses(s))]
+    wrong = [s for s in facts.series if any(e.status == EvidenceStatus.CONTRADICTED for e in facts.statuses(s))]
     if not wrong:
         return None
     short = "the server applied another budget than asked"

@@ -13,7 +13,7 @@ from analyzer.results.results import Results
 from kvt_async.contract.formulas.kv_bytes import gib_saved
 from kvt_async.contract.formulas.model_config import token_bytes_of
 from kvt_async.contract.settings import Serving, Settings
-from kvt_async.contract.vocabulary import Unit
+from kvt_async.contract.vocabulary import EvidenceStatus, Unit
 
 HOW = "Set analysis.serving {context_tokens, batch} and model.config to see the GiB saved at your own load."
 PAGED = (
@@ -68,7 +68,7 @@ def kept_share(facts: Results, run: Run, load: Load) -> float | None:
         return min(1.0, run.kv_budget / load.serving.context_tokens)
     if run.kv_unit != Unit.FRACTION:
         return None  # a level in bits has no common scale with the dtype of full cache here
-    shown = stat.kept_fraction_p50 if stat and evidence and evidence.status == "verified" else None
+    shown = stat.kept_fraction_p50 if stat and evidence and evidence.status == EvidenceStatus.VERIFIED else None
     return run.kv_budget if shown is None else shown
 
 
@@ -112,7 +112,7 @@ def _real(facts: Results, run: Run) -> str:
     if run.kv_policy == "truncate_prompt":
         return "Is it real? Yes: the prompt itself was shorter, so its cache is."
     evidence = facts.evidence.get(run.run_id)
-    if evidence is None or evidence.status != "verified":
+    if evidence is None or evidence.status != EvidenceStatus.VERIFIED:
         return "Is it real? Not shown: nothing says that the server applied the budget, so this is arithmetic."
     stat = facts.stat(run)
     what = "it keeps that share in bytes" if stat and stat.kv_bytes_p50 else "it keeps that share of the tokens"

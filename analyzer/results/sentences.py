@@ -8,6 +8,7 @@ from analyzer.results.confidence import needed, needs, nothing_safe
 from analyzer.results.number_format import budget, interval, listed, number, percent, plural
 from analyzer.results.rows import Bin
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
+from kvt_async.contract.vocabulary import EvidenceStatus as Status
 from kvt_async.contract.vocabulary import Unit
 
 NONE_PROVEN = "none proven"
@@ -254,25 +255,27 @@ def evidence(rows: Sequence[Evidence], full: Evidence | None = None) -> str:
     groups: dict[str, list[Evidence]] = {}
     for row in rows:
         groups.setdefault(row.status, []).append(row)
-    if set(groups) == {"full"}:
+    if set(groups) == {Status.FULL}:
         return "Evidence: only full cache was run."
     parts = []
-    if "contradicted" in groups:
-        bad = groups["contradicted"]
+    if Status.CONTRADICTED in groups:
+        bad = groups[Status.CONTRADICTED]
         shown = listed([f"{number(e.requested, 3)} asked, {number(e.effective_p50, 3)} applied" for e in bad[:4]])
         parts.append(f"CONTRADICTED on {plural(len(bad), 'level')}: {shown}")
-    full_unverified = full is not None and full.status == "unverified"
-    if full is not None and full_unverified and "verified" in groups:
+    full_unverified = full is not None and full.status == Status.UNVERIFIED
+    if full is not None and full_unverified and Status.VERIFIED in groups:
         parts.append(f"UNVERIFIED at full cache: {why_unverified([full])}")
-    if "unverified" in groups:
-        some = "every level" if set(groups) <= {"unverified", "full"} else plural(len(groups["unverified"]), "level")
-        parts.append(f"UNVERIFIED on {some}: {why_unverified(groups['unverified'])}")
-    if "verified" in groups:
-        good = groups["verified"]
+    if Status.UNVERIFIED in groups:
+        bad = groups[Status.UNVERIFIED]
+        some = "every level" if set(groups) <= {Status.UNVERIFIED, Status.FULL} else plural(len(bad), "level")
+        parts.append(f"UNVERIFIED on {some}: {why_unverified(bad)}")
+    if Status.VERIFIED in groups:
+        good = groups[Status.VERIFIED]
         n, off = sum(e.n for e in good), sum(e.n_off for e in good)
         sources = listed(sorted({e.source for e in good}))
-        some = "every level" if set(groups) <= {"verified", "full"} else plural(len(good), "level")
-        beside = full_unverified or ("unverified" in groups and why_unverified(groups["unverified"]) != UNVERIFIED)
+        some = "every level" if set(groups) <= {Status.VERIFIED, Status.FULL} else plural(len(good), "level")
+        unproven = groups.get(Status.UNVERIFIED)
+        beside = full_unverified or (unproven is not None and why_unverified(unproven) != UNVERIFIED)
         applied = "the budget was applied as asked" if beside else "verified"
         parts.append(f"{applied} on {some} ({sources}): {off:,} of {n:,} responses off")
     return f"Evidence: {'; '.join(parts)}."

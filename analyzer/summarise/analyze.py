@@ -16,7 +16,7 @@ import polars as pl
 
 from analyzer import parallel
 from analyzer.read import runs as tables
-from analyzer.read.budget_evidence import CONTRADICTED, by_two_servers
+from analyzer.read.budget_evidence import by_two_servers
 from analyzer.read.declared_plan import Planned, plan_of
 from analyzer.read.drift import Answers, answers_beside_canary, group_drifts, level_differences, refuse_drift, served
 from analyzer.read.runs import Dataset, Run, RunCounts
@@ -32,6 +32,7 @@ from analyzer.summarise.withdrawn import withdraw
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.formulas.server_identity import Drift
 from kvt_async.contract.settings import Analysis, Settings
+from kvt_async.contract.vocabulary import EvidenceStatus
 
 Floats = npt.NDArray[np.float64]
 
@@ -275,7 +276,7 @@ def _check_invariants(read: Sequence[RunData], counts: Mapping[str, RunCounts]) 
 
 
 def _refuse_contradicted(conn: sqlite3.Connection, evidence: Sequence[dict[str, Any]]) -> None:
-    wrong = [row for row in evidence if row["status"] == CONTRADICTED]
+    wrong = [row for row in evidence if row["status"] == EvidenceStatus.CONTRADICTED]
     if not wrong:
         return
     derived_rows.in_transaction(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.read.budget_evidence import FULL, worst
+from analyzer.read.budget_evidence import worst
 from analyzer.read.declared_plan import NOTHING, Planned
 from analyzer.read.runs import Run
 from analyzer.stats import paired_tests
@@ -21,6 +21,7 @@ from analyzer.summarise.bin_stats import ALL_BINS, bin_weights
 from analyzer.summarise.guessing_floor import CHANCE, OTHERS, Floors, headroom
 from analyzer.summarise.series_summary import FEWEST_CONTEXTS, SeriesBin, cliff, length_by_budget, summary_row
 from kvt_async.contract.settings import Analysis
+from kvt_async.contract.vocabulary import EvidenceStatus
 
 Floats = npt.NDArray[np.float64]
 Stats = Mapping[tuple[str, int], Mapping[str, Any]]
@@ -135,7 +136,7 @@ def _only_full(full: Run, bin_idx: int, stats: Stats, analysis: Analysis, partia
     empty = np.empty((0, 1))
     this = SeriesBin("full", bin_idx, full.kv_unit, role, [], nothing, stat["acc_mean"], [], [], None, empty, None)
     row = summary_row(this, margin=analysis.margin, alpha=analysis.alpha, drop_threshold=1.0, bin_means={})
-    return row | {"n": stat["n"]} | _about(full, FULL, analysis, partial)
+    return row | {"n": stat["n"]} | _about(full, EvidenceStatus.FULL, analysis, partial)
 
 
 def _about(level: Run, status: str, analysis: Analysis, partial: bool, look: Look = ONLY_LOOK) -> dict[str, Any]:

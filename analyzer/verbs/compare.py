@@ -14,7 +14,6 @@ import polars as pl
 
 from analyzer.read import outcomes
 from analyzer.read import runs as tables
-from analyzer.read.budget_evidence import CONTRADICTED
 from analyzer.read.drift import group_drifts, refuse_drift
 from analyzer.stats.compare_series import holm
 from analyzer.stats.paired_tests import Units
@@ -22,6 +21,7 @@ from analyzer.store import derived_rows
 from kvt_async.contract.errors import ContractMismatchError, MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.formulas.server_identity import Drift
+from kvt_async.contract.vocabulary import EvidenceStatus
 
 Facts = dict[str, Any]
 
@@ -108,7 +108,7 @@ def _refuse_unequal(left: _Side, right: _Side) -> None:
     ]
     if left.scorer != right.scorer:
         wrong.append(f"scorer: {sorted(left.scorer)} and {sorted(right.scorer)}")
-    contradicted = [side.name for side in (left, right) if CONTRADICTED in side.evidence.values()]
+    contradicted = [side.name for side in (left, right) if EvidenceStatus.CONTRADICTED in side.evidence.values()]
     if contradicted:
         wrong.append(f"a server applied another budget than asked in {', '.join(contradicted)}")
     if wrong:

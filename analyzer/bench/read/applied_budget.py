@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyzer.bench.read import stage_facts
-from analyzer.read.budget_evidence import CONTRADICTED, UNVERIFIED, run_evidence, worst
+from analyzer.read.budget_evidence import run_evidence, worst
 from analyzer.read.drift import served
+from kvt_async.contract.vocabulary import EvidenceStatus
 
-UNPROVEN = (UNVERIFIED, CONTRADICTED)
+UNPROVEN = (EvidenceStatus.UNVERIFIED, EvidenceStatus.CONTRADICTED)
 
 
 @dataclass(frozen=True, slots=True)

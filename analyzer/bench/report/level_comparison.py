@@ -20,7 +20,7 @@ from analyzer.read.runs import newest_group
 from analyzer.report.report_tables import Table
 from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import connect_for_reading
-from kvt_async.contract.vocabulary import Unit
+from kvt_async.contract.vocabulary import EvidenceStatus, Unit
 
 GIB = 1024**3
 
@@ -77,7 +77,7 @@ def accuracy_of(where: Path) -> dict[str, Quality]:
     finally:
         conn.close()
     return {
-        _label(series, full, budget, unit): Quality(acc, low, high, size, status or "unverified")
+        _label(series, full, budget, unit): Quality(acc, low, high, size, status or EvidenceStatus.UNVERIFIED)
         for series, full, budget, unit, acc, low, high, size, status in rows
         if acc is not None
     }

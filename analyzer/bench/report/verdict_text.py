@@ -11,7 +11,7 @@ from analyzer.bench.read.applied_budget import UNPROVEN, of_all
 from analyzer.bench.report.as_tools import AsTool
 from analyzer.bench.report.numbers import ms, plain, share
 from analyzer.bench.report.trust import trust
-from analyzer.read.budget_evidence import FULL, VERIFIED
+from kvt_async.contract.vocabulary import EvidenceStatus
 
 WIDTH = 100
 
@@ -53,9 +53,9 @@ def table(points: Sequence[Point]) -> list[str]:
 def level_line(points: Sequence[Point]) -> str:
     """'snapkv/aware 0.5: budget verified, 40 replies show 0.5 fraction (echoed)'."""
     level, budget = points[0].level or "", of_all([point.budget for point in points])
-    if budget is None or budget.status == FULL:
+    if budget is None or budget.status == EvidenceStatus.FULL:
         return f"{level}:"
-    if budget.status == VERIFIED:
+    if budget.status == EvidenceStatus.VERIFIED:
         return f"{level}: budget verified, {budget.row['n']:,} replies show {budget.reading}"
     return f"{level}: budget {budget.status.upper()}, {budget.reason}"
 

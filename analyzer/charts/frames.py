@@ -18,6 +18,7 @@ from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import budget
 from analyzer.results.results import ALL, Results
 from analyzer.store.tables import BinStat, Verdict, columns
+from kvt_async.contract.vocabulary import SeriesVerdict
 
 FAILURE = "failed requests"
 ANSWERS = "wrong answers"
@@ -152,8 +153,8 @@ def _zones(facts: Results, axis: BudgetAxis) -> pl.DataFrame:
         open_top = nothing_safe(v)
         high = axis.values[0] if open_top else axis.at(v.zone_high or v.safe_budget or 0.0)
         low = bottom if v.zone_low is None else axis.at(v.zone_low)
-        spans = [] if open_top else [("safe", top, bottom if v.verdict == "no_transition_in_range" else high)]
-        if v.verdict != "no_transition_in_range":
+        spans = [] if open_top else [("safe", top, bottom if v.verdict == SeriesVerdict.NO_TRANSITION else high)]
+        if v.verdict != SeriesVerdict.NO_TRANSITION:
             spans.append((NOT_PROVEN if v.zone_low is None else OPEN_ZONE if open_top else ZONE_PART, high, low))
         if v.zone_low is not None:
             spans.append(("broken", low, bottom))

@@ -13,7 +13,7 @@ from analyzer.results.number_format import listed, number, percent, plural
 from analyzer.results.results import ALL, Results
 from analyzer.store.tables import BinStat, Drop, Verdict
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus, SeriesVerdict, Unit
+from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus, Role, SeriesVerdict, Unit
 
 OTHER_SERIES = "Other series."
 
@@ -141,7 +141,7 @@ def _where(facts: Results, m: str) -> list[str]:
             alike.setdefault(sentences.short_verdict(v, facts.unit), []).append(series)
     others = [f"{listed(names)}: {text}" for text, names in alike.items()]
     first = facts.verdict(facts.series[0]) if facts.series else None
-    open_zone = first if first and first.verdict == "transition" and not nothing_safe(first) else None
+    open_zone = first if first and first.verdict == SeriesVerdict.TRANSITION and not nothing_safe(first) else None
     return [
         confidence.needs(open_zone, facts.unit, m).strip() if open_zone else "",
         *(cliff(s, bin_zones(facts, s), constant(facts, s)) for s in facts.series),
@@ -244,7 +244,7 @@ def _sure(facts: Results, settings: Settings) -> list[str]:
     for series in facts.series:
         if text := confidence.noise(paired(facts, series), facts.unit):
             lines.append(f"{series}: {text}")
-    if v is not None and v.n and v.verdict != "unverified":
+    if v is not None and v.n and v.verdict != SeriesVerdict.UNVERIFIED:
         level = confidence.level_text(confidence.chance(v, settings.analysis.alpha))
         lines.append(
             f"{plural(v.n, 'pair')} per budget over {plural(len(facts.bins), 'length bin')}; a wrong “safe” or a wrong "
@@ -256,7 +256,7 @@ def _sure(facts: Results, settings: Settings) -> list[str]:
 
 def _roles(facts: Results, first: Verdict) -> str:
     """Which verdicts keep the promised chance of error, and how."""
-    holm = [s for s in facts.series if (v := facts.verdict(s)) and v.role == "holm"]
+    holm = [s for s in facts.series if (v := facts.verdict(s)) and v.role == Role.HOLM]
     parts = [f"The overall verdict of {first.series} is confirmatory"]
     if holm:
         parts.append(

@@ -22,7 +22,7 @@ from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
-from kvt_async.contract.vocabulary import EvidenceStatus
+from kvt_async.contract.vocabulary import EvidenceStatus, Role
 
 _MARKS = (("<", "&lt;"), ("![", "!\\["), ("](", "]\\("), ("```", "` ` `"))
 ANALYZE = "Run `kvt analyze -c CONFIG` first."
@@ -234,7 +234,7 @@ def _captions(facts: Results) -> list[dict[str, str]]:
 
 def _level(facts: Results, settings: Settings) -> float:
     """One-sided level of the confirmatory verdict."""
-    first = next((v for v in facts.verdicts if v.role == "confirmatory"), None)
+    first = next((v for v in facts.verdicts if v.role == Role.CONFIRMATORY), None)
     return confidence.chance(first, settings.analysis.alpha) if first else settings.analysis.alpha / 2
 
 

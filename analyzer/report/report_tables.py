@@ -11,9 +11,10 @@ from analyzer.results.results import ALL, Results
 from analyzer.results.rows import Bin
 from analyzer.store.tables import BinStat, Evidence
 from kvt_async.contract.errors import FailureLabel
-from kvt_async.contract.vocabulary import EvidenceStatus, Unit
+from kvt_async.contract.vocabulary import EvidenceStatus, SeriesVerdict, Unit
 
 WHOLE = Bin(ALL, 0, 0)
+_NO_ZONE: dict[str, str] = {SeriesVerdict.TRANSITION: "open below", SeriesVerdict.CANNOT_TELL: "not proven"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def verdicts(facts: Results) -> Table:
         zone = (
             f"{budget(v.zone_high, facts.unit)} … {budget(v.zone_low, facts.unit)}"
             if v.zone_low is not None
-            else {"transition": "open below", "cannot_tell": "not proven"}.get(v.verdict, NOTHING)
+            else _NO_ZONE.get(v.verdict, NOTHING)
         )
         safe = "none proven" if nothing_safe(v) else budget(v.safe_budget, facts.unit)
         rows.append(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from analyzer.results.number_format import budget, interval, listed, number, percent, plural
 from analyzer.store.tables import Drop, Verdict
+from kvt_async.contract.vocabulary import Role
 
-ROLES = {"confirmatory": "confirmatory", "holm": "Holm-adjusted", "exploratory": "exploratory"}
+ROLES: dict[str, str] = {Role.CONFIRMATORY: "confirmatory", Role.HOLM: "Holm-adjusted", Role.EXPLORATORY: "exploratory"}
 
 
 def nothing_safe(v: Verdict) -> bool:

@@ -14,7 +14,7 @@ from analyzer.summarise.analyze import ANALYZER_VERSION
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.formulas.server_identity import Drift
-from kvt_async.contract.vocabulary import Unit
+from kvt_async.contract.vocabulary import Role, Unit
 
 Row = TypeVar("Row")
 
@@ -54,7 +54,7 @@ class Results:
         """Series below full cache in the order of the config; the first is the headline."""
         seen = dict.fromkeys(r.series for r in self.runs if not r.is_full)
         roles = {v.series: v.role for v in self.verdicts if v.bin_idx == ALL}
-        return sorted(seen, key=lambda s: roles.get(s) != "confirmatory")
+        return sorted(seen, key=lambda s: roles.get(s) != Role.CONFIRMATORY)
 
     @property
     def full(self) -> Run | None:

@@ -9,7 +9,7 @@ from analyzer.results.number_format import budget, interval, listed, number, per
 from analyzer.results.rows import Bin
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
 from kvt_async.contract.vocabulary import EvidenceStatus as Status
-from kvt_async.contract.vocabulary import Unit
+from kvt_async.contract.vocabulary import SeriesVerdict, Unit
 
 NONE_PROVEN = "none proven"
 UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
@@ -18,53 +18,53 @@ _TAKEN_BACK = {  # what a stored reason holds: what it is called
     "the server became another one meanwhile": "the server became another one meanwhile",
     "levels were served by different servers": "levels were served by different servers",
 }
-_REASONS = {
-    "nothing_to_lose": "nothing to lose at full cache",
-    "no_baseline": "no full-cache baseline",
-    "unverified": "unverified: prompts were read shorter than sent",
+_REASONS: dict[str, str] = {
+    SeriesVerdict.NOTHING_TO_LOSE: "nothing to lose at full cache",
+    SeriesVerdict.NO_BASELINE: "no full-cache baseline",
+    SeriesVerdict.UNVERIFIED: "unverified: prompts were read shorter than sent",
 }
 
 
 def verdict(v: Verdict, unit: str, margin: float, lengths: str = "") -> str:
     """The verdict of one series in one sentence (two where the zone is open); `lengths`: of `at_lengths`."""
     m = number(margin)
-    if v.verdict == "no_baseline":
+    if v.verdict == SeriesVerdict.NO_BASELINE:
         return "No verdict: there is no full-cache run to compare with."
-    if v.verdict == "unverified":
+    if v.verdict == SeriesVerdict.UNVERIFIED:
         return v.verdict_text
-    if v.verdict == "nothing_to_lose" and "floor" in v.detail:
+    if v.verdict == SeriesVerdict.NOTHING_TO_LOSE and "floor" in v.detail:
         return _nothing(v, v.detail["floor"], m)
-    if v.verdict == "nothing_to_lose":
+    if v.verdict == SeriesVerdict.NOTHING_TO_LOSE:
         return (
             f"No verdict: accuracy at full cache is {number(v.acc_full)}, so there is nothing to lose (a floor): no "
             f"budget can lose more than {m}. Requests fail, the task is too hard, or metric and task don't fit."
         )
-    if v.verdict == "no_transition_in_range":
+    if v.verdict == SeriesVerdict.NO_TRANSITION:
         return (
             f"No transition in the tested range: down to {budget(v.safe_budget, unit)}, every budget is proven to lose "
             f"less than {m}{lengths} ({plural(v.n, 'pair')})."
         )
-    if v.verdict == "cannot_tell":
+    if v.verdict == SeriesVerdict.CANNOT_TELL:
         return f"{_cannot_tell(v, unit, m, lengths)}{needs(v, unit, m)}"
     return f"{_safe(v, unit, m, lengths)}{_zone(v, unit, m)}{needs(v, unit, m) if nothing_safe(v) else ''}"
 
 
 def short_verdict(v: Verdict, unit: str) -> str:
     """A few words for tables and chart titles."""
-    if v.verdict == "transition":
+    if v.verdict == SeriesVerdict.TRANSITION:
         head = "no budget proven safe" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
         if v.zone_low is not None:
             return f"{head}, broken from {budget(v.zone_low, unit)} down"
         if v.collapse_budget is not None:
             return f"{head}, some loss from {budget(v.collapse_budget, unit)} down"
         return f"{head}, zone open below"
-    if v.verdict == "no_transition_in_range":
+    if v.verdict == SeriesVerdict.NO_TRANSITION:
         return f"safe down to {budget(v.safe_budget, unit)}, the smallest tested"
-    if v.verdict == "cannot_tell":
+    if v.verdict == SeriesVerdict.CANNOT_TELL:
         safe = "" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}; below: "
         return f"{safe}can't tell" + (f", needs {text.split(',')[0]}" if (text := needed(v, unit, "")) else "")
     floor = v.detail.get("floor")
-    if v.verdict == "nothing_to_lose" and floor and floor["high"] > v.asked.get("margin", 1.0):
+    if v.verdict == SeriesVerdict.NOTHING_TO_LOSE and floor and floor["high"] > v.asked.get("margin", 1.0):
         return "nothing to lose shown at full cache"
     return _REASONS.get(v.verdict, v.verdict)
 
@@ -156,7 +156,7 @@ def ratio(value: float | None, full: float | None) -> float | None:
 def _moved(lowest: float, v: Verdict | None) -> str:
     """What is proven of the smallest budget, at the level that the verdict's own claims spend; where claims were taken
     back, how it looks, and no more."""
-    if v is not None and v.verdict == "unverified":
+    if v is not None and v.verdict == SeriesVerdict.UNVERIFIED:
         return "goes, as measured,"
     if v is not None and v.collapse_budget is not None:
         return "falls"

@@ -13,8 +13,8 @@ from analyzer.stats.noise import Noise
 from analyzer.stats.transition import BudgetTest, Claims, pairs_needed, step_drop
 from analyzer.summarise.bin_stats import ALL_BINS
 from analyzer.summarise.guessing_floor import Headroom
-from analyzer.summarise.verdicts import CANNOT_TELL, NO_BASELINE, TRANSITION, verdict, zone
-from kvt_async.contract.vocabulary import Unit
+from analyzer.summarise.verdicts import verdict, zone
+from kvt_async.contract.vocabulary import SeriesVerdict, Unit
 
 Floats = npt.NDArray[np.float64]
 
@@ -118,10 +118,10 @@ def summary_row(
         "zone_high": settled.high,
         "verdict": word,
         "verdict_text": sentence,
-        "n_needed": needed if word in (CANNOT_TELL, TRANSITION) else None,
+        "n_needed": needed if word in (SeriesVerdict.CANNOT_TELL, SeriesVerdict.TRANSITION) else None,
         "role": this.role,
     }
-    if word == NO_BASELINE:
+    if word == SeriesVerdict.NO_BASELINE:
         row |= dict.fromkeys(("safe_budget", "zone_high"))
     row |= _half_loss_columns(this, alpha)
     row |= _token_columns(this, row)

@@ -21,13 +21,12 @@ from analyzer.summarise.bin_stats import ALL_BINS, bin_weights
 from analyzer.summarise.guessing_floor import CHANCE, OTHERS, Floors, headroom
 from analyzer.summarise.series_summary import FEWEST_CONTEXTS, SeriesBin, cliff, length_by_budget, summary_row
 from kvt_async.contract.settings import Analysis
-from kvt_async.contract.vocabulary import EvidenceStatus
+from kvt_async.contract.vocabulary import EvidenceStatus, Role
 
 Floats = npt.NDArray[np.float64]
 Stats = Mapping[tuple[str, int], Mapping[str, Any]]
 
 _FLOORS = {OTHERS: "against the golds of other examples", CHANCE: "by chance"}
-CONFIRMATORY, HOLM, EXPLORATORY = "confirmatory", "holm", "exploratory"
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def group_rows(
                 series=name,
                 bin_idx=b,
                 unit=levels[0].kv_unit,
-                role=EXPLORATORY if b != ALL_BINS else CONFIRMATORY if name == next(iter(series)) else HOLM,
+                role=_role(b, is_first=name == next(iter(series))),
                 tests=chosen,
                 claims=proven[name, b] if room is None or room.shown(level) else without_safe(proven[name, b]),
                 acc_full=stats[full.run_id, b]["acc_mean"] if full else None,
@@ -128,11 +127,18 @@ def group_rows(
     )
 
 
+def _role(bin_idx: int, *, is_first: bool) -> Role:
+    """The first series is the question that was asked in advance, all bins together; single bins explore."""
+    if bin_idx != ALL_BINS:
+        return Role.EXPLORATORY
+    return Role.CONFIRMATORY if is_first else Role.HOLM
+
+
 def _only_full(full: Run, bin_idx: int, stats: Stats, analysis: Analysis, partial: bool) -> dict[str, Any]:
     """The verdict row of an experiment without any compressed budget."""
     stat = stats[full.run_id, bin_idx]
     nothing = Claims(None, None, None, analysis.alpha / 2)
-    role = CONFIRMATORY if bin_idx == ALL_BINS else EXPLORATORY
+    role = _role(bin_idx, is_first=True)
     empty = np.empty((0, 1))
     this = SeriesBin("full", bin_idx, full.kv_unit, role, [], nothing, stat["acc_mean"], [], [], None, empty, None)
     row = summary_row(this, margin=analysis.margin, alpha=analysis.alpha, drop_threshold=1.0, bin_means={})

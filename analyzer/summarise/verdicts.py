@@ -5,14 +5,7 @@ from dataclasses import dataclass
 
 from analyzer.stats.transition import BudgetTest, Claims
 from analyzer.summarise.guessing_floor import Headroom
-from kvt_async.contract.vocabulary import Unit
-
-TRANSITION = "transition"
-NO_TRANSITION = "no_transition_in_range"
-CANNOT_TELL = "cannot_tell"
-NOTHING_TO_LOSE = "nothing_to_lose"
-NO_BASELINE = "no_baseline"
-UNVERIFIED = "unverified"  # the facts contradict what its budgets and lengths are called: see withdrawn.py
+from kvt_async.contract.vocabulary import SeriesVerdict, Unit
 
 
 @dataclass(frozen=True)
@@ -37,30 +30,30 @@ def verdict(
     unit: str,
     needed: int | None,
     floor: Headroom | None = None,
-) -> tuple[str, str]:
+) -> tuple[SeriesVerdict, str]:
     """(verdict, sentence) of one series in one bin.
 
     `tests` hold the compressed budgets, highest first; none: full cache alone. `floor`: what full cache has to lose,
     where that is not proven to be more than the margin (`done` claims nothing safe then).
     """
     if acc_full is None:
-        return NO_BASELINE, "Full cache was not run here, so nothing can be compared: add budget 1.0."
+        return SeriesVerdict.NO_BASELINE, "Full cache was not run here, so nothing can be compared: add budget 1.0."
     if not tests:
-        return CANNOT_TELL, "Only full cache was run: there is nothing to compare it with."
+        return SeriesVerdict.CANNOT_TELL, "Only full cache was run: there is nothing to compare it with."
     if acc_full <= margin:
-        return NOTHING_TO_LOSE, (
+        return SeriesVerdict.NOTHING_TO_LOSE, (
             f"Accuracy at full cache is {acc_full:.3f}: no budget can lose more than the margin of {margin:g}. "
             "Requests fail, the task is too hard for this model, or metric and task don't fit."
         )
     if floor is not None and floor.doubtful and done.collapse is None:
-        return NOTHING_TO_LOSE, (
+        return SeriesVerdict.NOTHING_TO_LOSE, (
             f"Nothing to lose here: full cache scores {acc_full:.3f} and its floor is {floor.floor:.3f}. That it lies "
             f"more than {margin:g} above it is not shown ({floor.mean:.3f} [{floor.low:.3f}, {floor.high:.3f}])."
         )
     lowest = min(test.budget for test in tests)
     if done.n_safe == len(tests):
         real = " A real loss is proven there, but it stays below the margin." if done.loss is not None else ""
-        return NO_TRANSITION, (
+        return SeriesVerdict.NO_TRANSITION, (
             f"Every budget down to {_budget(lowest, unit)} is proven to lose less than {margin:g}: "
             f"no transition in the range tested.{real}"
         )
@@ -75,17 +68,19 @@ def verdict(
         aim = f"to prove that {_budget(first.budget, unit)} loses {verb} than {margin:g}"
         more = f"; {aim}, about {needed} pairs are needed if it loses what it lost here" if needed else ""
         if floor is not None:
-            return CANNOT_TELL, (
+            return SeriesVerdict.CANNOT_TELL, (
                 f"{safe} Full cache is not proven to stand more than {margin:g} above its floor "
                 f"({acc_full:.3f} against {floor.floor:.3f}), so nothing here can be called safe."
             )
-        return CANNOT_TELL, f"{safe} No loss is proven either: with {tests[0].n} pairs it can't be told{more}."
+        unproven = f"No loss is proven either: with {tests[0].n} pairs it can't be told{more}."
+        return SeriesVerdict.CANNOT_TELL, f"{safe} {unproven}"
     lost = f"A real loss is proven at {_budget(done.loss, unit)} and everything below it"
     if done.collapse is None:
-        return TRANSITION, f"{safe} {lost}; that it exceeds {margin:g} is not proven."
+        return SeriesVerdict.TRANSITION, f"{safe} {lost}; that it exceeds {margin:g} is not proven."
     if done.collapse == done.loss:
-        return TRANSITION, f"{safe} {lost}, of more than {margin:g}."
-    return TRANSITION, f"{safe} {lost}, of more than {margin:g} at {_budget(done.collapse, unit)} and below."
+        return SeriesVerdict.TRANSITION, f"{safe} {lost}, of more than {margin:g}."
+    broken = f"of more than {margin:g} at {_budget(done.collapse, unit)} and below"
+    return SeriesVerdict.TRANSITION, f"{safe} {lost}, {broken}."
 
 
 def _budget(value: float, unit: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from analyzer.read.drift import Answers
 from analyzer.summarise.bin_stats import ALL_BINS
 from analyzer.summarise.summaries import GroupRows
-from analyzer.summarise.verdicts import UNVERIFIED
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, together
+from kvt_async.contract.vocabulary import SeriesVerdict
 
 _CLAIMS = (
     "safe_budget", "collapse_budget", "collapse_margin_budget", "zone_low", "zone_high", "half_loss_budget",
@@ -36,7 +36,8 @@ def _row(row: dict[str, Any], short: set[str], whole: PromptCounts, about: dict[
     detail = row["zone_json"]
     if row["series"] in short:
         detail = {key: value for key, value in detail.items() if key not in _DETAILS}
-        row = row | dict.fromkeys(_CLAIMS) | {"verdict": UNVERIFIED, "verdict_text": f"Unverified: {whole.sentence}."}
+        told = {"verdict": SeriesVerdict.UNVERIFIED, "verdict_text": f"Unverified: {whole.sentence}."}
+        row = row | dict.fromkeys(_CLAIMS) | told
     if row["bin_idx"] == ALL_BINS:
         detail = detail | about
     return row | {"zone_json": detail}

@@ -70,6 +70,11 @@ class SeriesVerdict(StrEnum):
     NO_BASELINE = "no_baseline"
     UNVERIFIED = "unverified"  # prompts were read shorter than sent
 
+    @property
+    def judges(self) -> bool:
+        """Whether this is a verdict about budgets, rather than the reason why there is none."""
+        return self in (SeriesVerdict.TRANSITION, SeriesVerdict.NO_TRANSITION, SeriesVerdict.CANNOT_TELL)
+
 
 class Role(StrEnum):
     """What a verdict may be used for: `transition_summary.role`."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.schema import connect_for_reading, missing_tables
+from kvt_async.contract.vocabulary import SeriesVerdict
 
 ALL_BINS = -1
 _Z = 1.96
@@ -104,11 +105,11 @@ def _look(conn: sqlite3.Connection, exp_group_id: str) -> Look:
         "SELECT s.kv_budget, s.bin_idx, s.n, s.drop_ci_low, s.drop_ci_high FROM budget_stats s "
         "JOIN transition_summary t USING (exp_group_id, generation, series) "
         "WHERE s.exp_group_id = ? AND t.bin_idx = ? AND s.repeat_idx = 0 AND s.bin_idx >= 0 "
-        "AND t.verdict NOT IN ('nothing_to_lose', 'no_baseline', 'unverified') "
+        "AND t.verdict IN (?, ?, ?) "
         "AND s.generation = (SELECT max(generation) FROM runs WHERE exp_group_id = s.exp_group_id) "
         "AND (t.safe_budget IS NULL OR s.kv_budget < t.safe_budget) "
         "AND (t.collapse_margin_budget IS NULL OR s.kv_budget > t.collapse_margin_budget)",
-        (exp_group_id, ALL_BINS),
+        (exp_group_id, ALL_BINS, *(verdict for verdict in SeriesVerdict if verdict.judges)),
     ).fetchall()
     seen: dict[int, list[float]] = {}
     for _, b, n, low, high in rows:

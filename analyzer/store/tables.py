@@ -13,8 +13,6 @@ from analyzer.read.drift import Answers
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.vocabulary import SeriesVerdict
 
-_NO_JUDGEMENT = (SeriesVerdict.NO_BASELINE, SeriesVerdict.NOTHING_TO_LOSE, SeriesVerdict.UNVERIFIED)
-
 
 @dataclass(frozen=True, slots=True)
 class BinStat:
@@ -167,7 +165,7 @@ class Verdict:
     @property
     def judges(self) -> bool:
         """Whether this is a verdict about budgets, rather than the reason why there is none."""
-        return self.verdict not in _NO_JUDGEMENT
+        return SeriesVerdict(self.verdict).judges
 
     @property
     def prompts(self) -> PromptCounts | None:

@@ -38,7 +38,7 @@ MANY_PARAMETERS, LONG_MODULE = 8, 350
 WAYS = frozenset({"body", "endpoint", "launch", "none", "header"})
 HOLDERS = frozenset({"via", "apply_via", "kv_apply"})
 CUT_PROMPT = frozenset({"TRUNCATE", "TRUNCATE_PROMPT"})
-HOMES_OF_WAYS = ("kvt_async/ways/", "kvt_async/contract/settings.py")
+HOMES_OF_WAYS = ("kvt_async/ways/", "kvt_async/contract/settings.py", "kvt_async/contract/settings_kv.py")
 
 
 @dataclass(frozen=True)

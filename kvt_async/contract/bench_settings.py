@@ -3,9 +3,10 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from kvt_async.contract.checked_text import valid_path, valid_url
+from kvt_async.contract.config_section import Section
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
@@ -20,10 +21,6 @@ SLO_METRICS = ("ttft", "ttfb", "tpot", "itl", "latency")
 TOOLS = ("vllm", "aiperf", "guidellm", "sglang", "evalscope")  # whose formulas --as knows
 SLO_STATS = ("mean", "p50", "p90", "p95", "p99", "max")
 _SLO = re.compile(rf"({'|'.join(SLO_METRICS)})_({'|'.join(SLO_STATS)})_(ms|s)")
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Lengths(Section):

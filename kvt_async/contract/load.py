@@ -20,6 +20,7 @@ from kvt_async.contract.config_yaml import MOST_BYTES, TooMuchError, check_size,
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import Secrets
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.settings_kv import Apply, added_keys
 from kvt_async.contract.variables import Use, resolve, secrets_of, whatever_is_secret
 
 ENV_PREFIX = "KVT__"
@@ -258,11 +259,14 @@ def _check_keys(layer: Any, model: type[BaseModel], source: str, at: tuple[str, 
     """Unknown keys are errors with a near miss, before types are looked at."""
     if not isinstance(layer, dict):
         return
+    added = added_keys() if model is Apply else ()
     for key, value in layer.items():
         field = model.model_fields.get(str(key))
+        if field is None and key in added:
+            continue
         if field is None:
-            close = difflib.get_close_matches(str(key), list(model.model_fields), n=1, cutoff=0.5)
-            known = ", ".join(model.model_fields)
+            close = difflib.get_close_matches(str(key), [*model.model_fields, *added], n=1, cutoff=0.5)
+            known = ", ".join([*model.model_fields, *added])
             raise ConfigError(
                 f"unknown key {'.'.join((*at, str(key)))[:200]}",
                 where=source,

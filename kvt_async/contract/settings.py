@@ -8,34 +8,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kvt_async.contract.bench_settings import Bench
-from kvt_async.contract.checked_text import valid_environment, valid_headers, valid_path, valid_url
+from kvt_async.contract.checked_text import valid_headers
+from kvt_async.contract.config_section import Count, PathText, Positive, Seconds, Section, Url
 from kvt_async.contract.secrets import Secrets
-from kvt_async.contract.vocabulary import Mode, Unit
+from kvt_async.contract.settings_kv import KV
 
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0, le=1e9)]
-Seconds = Annotated[float, Field(gt=0, le=365 * 86_400)]
 PerMinute = Annotated[float, Field(ge=0.001, le=1e12)]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Seed = Annotated[int, Field(ge=0)]
-Url = Annotated[str, AfterValidator(valid_url)]
-PathText = Annotated[str, AfterValidator(valid_path)]
-EvidenceUnit = Literal["fraction", "tokens", "bits", "compression_ratio", "divisor"]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Experiment(Section):
@@ -113,98 +100,6 @@ class Engine(Section):
     @classmethod
     def _no_trailing_slash(cls, url: str) -> str:
         return url.rstrip("/")
-
-
-class LevelSpec(Section):
-    """One entry of kv.levels."""
-
-    policy: str | None = None
-    budget: Positive = 1.0
-    unit: Unit | None = None
-    mode: Mode | None = None
-    params: dict[str, Any] = {}
-    base_url: Url | list[Url] | None = None
-
-
-class Policy(Section):
-    """One entry of kv.policies; a bare string is a policy with defaults."""
-
-    policy: str
-    mode: Mode | None = None
-    params: dict[str, Any] = {}
-
-
-class Apply(Section):
-    """How a level reaches the server. Fields of the other ways than `via` are refused."""
-
-    via: Literal["body", "endpoint", "launch", "none"] = "none"
-    body: dict[str, Any] | None = None  # body: merged into the request
-    full_body: dict[str, Any] | None = None  # body: at full cache, where it must differ
-    endpoints: dict[str, Url | list[Url]] | None = None  # endpoint: budget or "policy budget" -> URL(s)
-    command: str | None = None  # launch: template
-    health_url: str | None = None
-    ready_timeout_s: Seconds = 300
-    grace_s: Seconds = 10
-    env: Annotated[dict[str, str], AfterValidator(valid_environment)] = {}
-    round_to: Count = 1  # the server keeps whole blocks of so many tokens
-    rounding: Literal["up", "down", "nearest"] = "up"
-
-    @model_validator(mode="after")
-    def _fits_its_way(self) -> "Apply":
-        needs = {"body": "body", "endpoint": "endpoints", "launch": "command"}
-        for way, field in needs.items():
-            if self.via == way and getattr(self, field) is None and not (way == "endpoint"):
-                raise ValueError(f"via: {way} needs {field}")
-            if self.via != way and getattr(self, field) is not None:
-                raise ValueError(f"{field} is given, but via is {self.via}")
-        if self.full_body is not None and self.via != "body":
-            raise ValueError(f"full_body is given, but via is {self.via}")
-        return self
-
-
-class Evidence(Section):
-    """Where the effective budget can be read. At most one; none: the budget stays unverified."""
-
-    usage: str | None = None  # dotted path in the usage object, e.g. kv.kept_fraction
-    header: str | None = None
-    metric: str | None = None
-    log: str | None = None
-    configured: bool = False
-    unit: EvidenceUnit | None = None  # unit of what is read; null: kv.unit
-
-
-class KV(Section):
-    policy: str = "snapkv"
-    budgets: list[Positive] = [1.0, 0.5, 0.2]
-    unit: Unit = Unit.FRACTION
-    mode: Mode = Mode.AWARE
-    params: dict[str, Any] = {}
-    policies: list[str | Policy] | None = None
-    levels: list[LevelSpec] | None = None
-    control_repeats: Annotated[int, Field(ge=0, le=20)] = 1
-    apply: Apply = Apply(
-        via="body",
-        body={"kv": {"policy": "{policy}", "budget": "{budget}", "mode": "{mode}", "context_chars": "{context_chars}"}},
-    )
-    evidence: Evidence = Evidence(usage="kv.kept_fraction")
-
-    @field_validator("apply", "evidence", "budgets", mode="before")
-    @classmethod
-    def _null_is_none(cls, value: Any, info: ValidationInfo) -> Any:
-        """null leaves the default out: no way of applying, no evidence, no short form of levels."""
-        return value if value is not None else [] if info.field_name == "budgets" else {}
-
-    @model_validator(mode="after")
-    def _sane_budgets(self) -> "KV":
-        if not self.budgets and not self.levels:
-            raise ValueError("budgets is empty: give at least one")
-        if self.unit == Unit.FRACTION and any(b > 1 for b in self.budgets):
-            raise ValueError(
-                f"budgets are fractions kept, in (0, 1]; got {self.budgets}. For token caps set unit: tokens"
-            )
-        if len(set(self.budgets)) != len(self.budgets):
-            raise ValueError(f"budgets has duplicates: {self.budgets}")
-        return self
 
 
 class Decoding(Section):

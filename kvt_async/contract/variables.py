@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import MIN_SECRET, TELLING, Secrets
+from kvt_async.contract.settings_kv import added_keys
 
 PLACEHOLDER_KEY = "EMPTY"  # what servers that want no key are commonly given: everybody knows it
 TELLING_HEADER = re.compile(r"(?i)auth|key|token|secret|cookie|passw|credential")
@@ -36,7 +37,7 @@ _SENT = (
     ("kv", "apply", "command"),
 )
 _BODIES = (("kv", "apply", "body"), ("kv", "apply", "full_body"))
-PLACES = (*_URLS, *_SENT, *_BODIES)  # where a secret may stand
+PLACES = (*_URLS, *_SENT, *_BODIES)  # where a secret may stand, beside the keys of ways that were added
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def _is_count(use: Use, config: Mapping[str, Any]) -> bool:
 
 def _check_place(use: Use, source: Callable[[str], str]) -> None:
     keys = _without_indexes(use.at)
-    if _under(keys, _SENT) or _under(keys, _BODIES):
+    if _under(keys, _SENT) or _under(keys, _bodies()):
         return
     if _under(keys, _URLS) and _secret_parts(use) == [use.value]:
         return
@@ -222,7 +223,7 @@ def _plain_texts(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], s
 
 def _texts(node: Any, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     keys = _without_indexes(at)
-    if _under(keys, _SENT) or _under(keys, _BODIES):
+    if _under(keys, _SENT) or _under(keys, _bodies()):
         return
     if isinstance(node, dict):
         for key, value in node.items():
@@ -246,6 +247,10 @@ def _outside(url: re.Match[str], length: int) -> Iterator[tuple[int, int]]:
 
 def _stands_in_plain(value: str, config: Mapping[str, Any]) -> bool:
     return any(value in text for _, text in _plain_texts(config))
+
+
+def _bodies() -> tuple[tuple[str, ...], ...]:
+    return (*_BODIES, *(("kv", "apply", key) for key in added_keys()))
 
 
 def _without_indexes(at: tuple[str, ...]) -> tuple[str, ...]:

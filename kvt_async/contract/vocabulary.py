@@ -1,23 +1,13 @@
 """The closed vocabularies of the database and the config: every word that one module writes and another compares.
 
 Each member is the stored text, byte for byte; text read back from a database compares equal to it. Why an attempt
-failed and how it ended stand in errors.py.
+failed and how it ended stand in errors.py; how a budget reaches the server, in settings_kv.py.
 """
 
 from enum import StrEnum
 from typing import Final
 
 FULL: Final = "full"  # series and policy of full cache, the baseline of every series
-TRUNCATE_PROMPT: Final = "truncate_prompt"  # the control policy whose prompt is cut before it is sent
-
-
-class Via(StrEnum):
-    """How a budget reaches the server: `kv.apply.via`, `runs.kv_apply`."""
-
-    BODY = "body"  # fields of each request's body
-    ENDPOINT = "endpoint"  # a server of its own for each level, already running
-    LAUNCH = "launch"  # a server of its own for each level, started by kvt
-    NONE = "none"  # a label alone: nothing is sent
 
 
 class Unit(StrEnum):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from kvt_async.contract.errors import ConfigError, ServerError
-from kvt_async.contract.settings import Evidence
+from kvt_async.contract.settings_kv import Evidence
 from kvt_async.contract.urls import server_root, url_under
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Level

@@ -13,7 +13,8 @@ import orjson
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import in_blocks
-from kvt_async.contract.settings import Apply, LevelSpec, Policy, Settings
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.settings_kv import Apply, LevelSpec, Policy
 from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.records import Json, Level

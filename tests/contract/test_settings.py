@@ -7,7 +7,8 @@ import yaml
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings, secret
-from kvt_async.contract.settings import Apply, Evidence, Settings
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.settings_kv import Apply, Evidence
 from kvt_async.contract.urls import public_url
 from kvt_async.ways.levels import make_levels
 

@@ -7,7 +7,8 @@ import pytest
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import n_kept
-from kvt_async.contract.settings import Apply, Settings
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.settings_kv import Apply
 from kvt_async.engine.request.chat_body import build_body
 from kvt_async.engine.request.kv_body import PromptSize, check_template, expectation, kv_fields, read_evidence
 from kvt_async.records import Json, Level

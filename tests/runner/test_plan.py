@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.schema import connect_for_writing
-from kvt_async.contract.settings import KV, Apply, Limits, Settings
+from kvt_async.contract.settings import Limits, Settings
+from kvt_async.contract.settings_kv import KV, Apply
 from kvt_async.store.columns import rows_of_outcome
 from kvt_async.store.reader import Past, Reader
 from kvt_async.store.writer import Writer

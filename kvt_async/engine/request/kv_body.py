@@ -12,7 +12,7 @@ from typing import Any
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import Rounding, convert, in_blocks, tokens_kept
-from kvt_async.contract.settings import Apply
+from kvt_async.contract.settings_kv import Apply
 from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.records import Json, Level
 

@@ -1,0 +1,180 @@
+"""The `kv` section of the config: which budgets, at which levels, and how they reach the server.
+
+A way of applying a budget is known here by its name and by the keys of kv.apply that it alone reads; what it does is
+kvt_async/ways. The database keeps the name in `runs.kv_apply`, and in `runs.apply_json` what makes a level that level.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from kvt_async.contract.checked_text import valid_environment
+from kvt_async.contract.config_section import Count, Positive, Seconds, Section, Url
+from kvt_async.contract.vocabulary import Mode, Unit
+
+EvidenceUnit = Literal["fraction", "tokens", "bits", "compression_ratio", "divisor"]
+TRUNCATE_PROMPT: Final = "truncate_prompt"  # the control policy whose prompt is cut before it is sent
+
+
+class Via(StrEnum):
+    """How a budget reaches the server: the names of kvt's own ways, `kv.apply.via` and `runs.kv_apply`."""
+
+    BODY = "body"  # fields of each request's body
+    ENDPOINT = "endpoint"  # a server of its own for each level, already running
+    LAUNCH = "launch"  # a server of its own for each level, started by kvt
+    NONE = "none"  # a label alone: nothing is sent
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyKeys:
+    """Keys of kv.apply that one way alone reads: those it can't do without, and others."""
+
+    needed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+APPLY_KEYS: dict[str, ApplyKeys] = {
+    Via.BODY: ApplyKeys(needed=("body",), optional=("full_body",)),
+    Via.ENDPOINT: ApplyKeys(optional=("endpoints",)),
+    Via.LAUNCH: ApplyKeys(needed=("command",)),
+    Via.NONE: ApplyKeys(),
+}
+
+
+def add_way(name: str, keys: ApplyKeys) -> None:
+    """Let kv.apply.via be `name`, and kv.apply hold its keys. Raises ValueError where name or key is taken.
+
+    The value of such a key may hold secrets, and is checked by the way itself.
+    """
+    taken = [key for key in (*keys.needed, *keys.optional) if key in Apply.model_fields or key in added_keys()]
+    if name in APPLY_KEYS or taken:
+        raise ValueError(f"kv.apply has {'the key ' + taken[0] if taken else 'the way ' + name} already")
+    APPLY_KEYS[name] = keys
+
+
+def remove_way(name: str) -> None:
+    """Undo `add_way`."""
+    del APPLY_KEYS[name]
+
+
+def added_keys() -> tuple[str, ...]:
+    """Keys of kv.apply that only ways read that were added."""
+    keys = (key for way in APPLY_KEYS.values() for key in (*way.needed, *way.optional))
+    return tuple(key for key in keys if key not in Apply.model_fields)
+
+
+def cuts_prompts(policy: str) -> bool:
+    """Whether levels of this policy cut the prompt itself, so that the server serves it as it serves full cache."""
+    return policy == TRUNCATE_PROMPT
+
+
+def is_label(via: str) -> bool:
+    """Whether a budget applied this way is a label alone, of which the server is told nothing."""
+    return via == Via.NONE
+
+
+class LevelSpec(Section):
+    """One entry of kv.levels."""
+
+    policy: str | None = None
+    budget: Positive = 1.0
+    unit: Unit | None = None
+    mode: Mode | None = None
+    params: dict[str, Any] = {}
+    base_url: Url | list[Url] | None = None
+
+
+class Policy(Section):
+    """One entry of kv.policies; a bare string is a policy with defaults."""
+
+    policy: str
+    mode: Mode | None = None
+    params: dict[str, Any] = {}
+
+
+class Apply(Section):
+    """How a level reaches the server. Keys of the other ways than `via` are refused."""
+
+    model_config = ConfigDict(extra="allow")  # the keys of ways that were added; `_fits_its_way` refuses all others
+
+    via: str = Via.NONE.value  # a way of APPLY_KEYS
+    body: dict[str, Any] | None = None  # body: merged into the request
+    full_body: dict[str, Any] | None = None  # body: at full cache, where it must differ
+    endpoints: dict[str, Url | list[Url]] | None = None  # endpoint: budget or "policy budget" -> URL(s)
+    command: str | None = None  # launch: template
+    health_url: str | None = None
+    ready_timeout_s: Seconds = 300
+    grace_s: Seconds = 10
+    env: Annotated[dict[str, str], AfterValidator(valid_environment)] = {}
+    round_to: Count = 1  # the server keeps whole blocks of so many tokens
+    rounding: Literal["up", "down", "nearest"] = "up"
+
+    @field_validator("via", mode="before")
+    @classmethod
+    def _is_a_way(cls, value: Any) -> Any:
+        if value not in [*APPLY_KEYS]:
+            names = [repr(str(name)) for name in APPLY_KEYS]
+            expected = f"{', '.join(names[:-1])} or {names[-1]}"
+            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+        return value
+
+    @model_validator(mode="after")
+    def _fits_its_way(self) -> "Apply":
+        if strange := [key for key in self.model_extra or {} if key not in added_keys()]:
+            raise ValueError(f"there is no key {strange[0]}")
+        for way, keys in APPLY_KEYS.items():
+            for key in (*keys.needed, *keys.optional):
+                is_given = getattr(self, key, None) is not None
+                if self.via == way and key in keys.needed and not is_given:
+                    raise ValueError(f"via: {way} needs {key}")
+                if self.via != way and is_given:
+                    raise ValueError(f"{key} is given, but via is {self.via}")
+        return self
+
+
+class Evidence(Section):
+    """Where the effective budget can be read. At most one; none: the budget stays unverified."""
+
+    usage: str | None = None  # dotted path in the usage object, e.g. kv.kept_fraction
+    header: str | None = None
+    metric: str | None = None
+    log: str | None = None
+    configured: bool = False
+    unit: EvidenceUnit | None = None  # unit of what is read; null: kv.unit
+
+
+class KV(Section):
+    policy: str = "snapkv"
+    budgets: list[Positive] = [1.0, 0.5, 0.2]
+    unit: Unit = Unit.FRACTION
+    mode: Mode = Mode.AWARE
+    params: dict[str, Any] = {}
+    policies: list[str | Policy] | None = None
+    levels: list[LevelSpec] | None = None
+    control_repeats: Annotated[int, Field(ge=0, le=20)] = 1
+    apply: Apply = Apply(
+        via=Via.BODY.value,
+        body={"kv": {"policy": "{policy}", "budget": "{budget}", "mode": "{mode}", "context_chars": "{context_chars}"}},
+    )
+    evidence: Evidence = Evidence(usage="kv.kept_fraction")
+
+    @field_validator("apply", "evidence", "budgets", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any, info: ValidationInfo) -> Any:
+        """null leaves the default out: no way of applying, no evidence, no short form of levels."""
+        return value if value is not None else [] if info.field_name == "budgets" else {}
+
+    @model_validator(mode="after")
+    def _sane_budgets(self) -> "KV":
+        if not self.budgets and not self.levels:
+            raise ValueError("budgets is empty: give at least one")
+        if self.unit == Unit.FRACTION and any(b > 1 for b in self.budgets):
+            raise ValueError(
+                f"budgets are fractions kept, in (0, 1]; got {self.budgets}. For token caps set unit: tokens"
+            )
+        if len(set(self.budgets)) != len(self.budgets):
+            raise ValueError(f"budgets has duplicates: {self.budgets}")
+        return self

@@ -60,7 +60,7 @@ def errors(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
                         judged(there, rng) for rng in [np.random.default_rng([seed, n])] for _ in range(experiments)
                     ]
                     yield error(where, "false safe", rate_of(found, lambda c: c.safe is not None), experiments)
-                    yield error(where, "false collapse", rate_of(found, lambda c: c.collapse is not None), experiments)
+                    yield error(where, "false broken", rate_of(found, lambda c: c.broken is not None), experiments)
 
 
 def clustered(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
@@ -157,7 +157,7 @@ def second_look(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[R
             there = _any_look(Truth(n, (at_margin,) * 2, kind, flips=flips, uneven=uneven), experiments, seed)
             lies = f"{where}, all in one bin" if uneven else where
             yield error(lies, "false safe", _rate_any(there, lambda c: c.safe is not None), experiments)
-            yield error(lies, "false collapse", _rate_any(there, lambda c: c.collapse is not None), experiments)
+            yield error(lies, "false broken", _rate_any(there, lambda c: c.broken is not None), experiments)
     unpaid = _any_look(Truth(50, (0.0,) * 2, flips=0.3), experiments, seed, paid=False)
     rate = _rate_any(unpaid, lambda c: c.loss is not None)
     yield "binary n=50 at first, flips=0.3, were looks free", "false loss", rate, ""
@@ -186,7 +186,7 @@ def _looks(truth: Truth, rng: np.random.Generator, *, paid: bool) -> Iterator[Cl
             name
             for name in names
             if (found.safe is None or budget[name] < found.safe)
-            and (found.collapse is None or budget[name] > found.collapse)
+            and (found.broken is None or budget[name] > found.broken)
         ]
         if number == 3 or not left:
             return

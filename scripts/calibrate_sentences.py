@@ -190,7 +190,7 @@ def forecast(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]
             size = [round(need * part / sum(parts)) for part in parts]
             for _ in range(drawn):
                 t = against_full(_pairs(size, flips, drop, rng), "full", "b", 0.5, -1, margin=MARGIN, alpha=None)
-                hits += (t.p_safe if drop < MARGIN else t.p_collapse) <= ALPHA / 2
+                hits += (t.p_safe if drop < MARGIN else t.p_broken) <= ALPHA / 2
             where = f"bins {'/'.join(map(str, parts))}, flips={flips:g}, drop {drop:g}: {need} pairs"
             yield covered(where, hits / drawn, drawn, 0.7)
 

@@ -69,7 +69,7 @@ def kept_says(facts: Results) -> str:
 
 
 def drops(facts: Results) -> str:
-    proven = {v.series: v.collapse_budget for v in facts.verdicts if v.bin_idx == ALL and v.collapse_budget is not None}
+    proven = {v.series: v.loss for v in facts.verdicts if v.bin_idx == ALL and v.loss is not None}
     whole = [d for d in facts.drops if d.bin_idx == ALL and d.repeat_idx == 0 and d.drop_failures is not None]
     lost = [d for d in whole if d.series in proven and d.kv_budget <= proven[d.series]]
     if not lost:

@@ -115,7 +115,7 @@ def state(run: Run, verdict: Verdict | None) -> str:
         return "unknown"
     if not nothing_safe(verdict) and run.kv_budget >= (verdict.safe_budget or 0.0):
         return "safe"
-    return "broken" if verdict.zone_low is not None and run.kv_budget <= verdict.zone_low else "between"
+    return "broken" if verdict.broken is not None and run.kv_budget <= verdict.broken else "between"
 
 
 def _levels(facts: Results, axis: BudgetAxis, series: tuple[str, ...]) -> pl.DataFrame:

@@ -102,7 +102,7 @@ def bin_zones(facts: Results, series: str) -> list[BinZone]:
         if v is None or v.n == 0 or not v.judges:
             continue
         safe = facts.full if nothing_safe(v) else levels.get(v.safe_budget or 0.0)
-        broken = levels.get(v.zone_low) if v.zone_low is not None else None
+        broken = levels.get(v.broken) if v.broken is not None else None
         zones.append(
             BinZone(
                 b.label,
@@ -173,7 +173,7 @@ def _failures(facts: Results) -> list[str]:
     for series in facts.series[:1]:
         if run := _smallest(facts, series):
             drop, stat, v = facts.drop(run), facts.stat(run), facts.verdict(series)
-            proven = v is not None and v.collapse_budget is not None
+            proven = v is not None and v.loss is not None
             lines.append(sentences.failures_or_answers(series, run.kv_budget, drop, stat, facts.unit, proven=proven))
     total = [s for r in facts.runs if (s := facts.stat(r))]
     failed, n = sum(s.n_failures for s in total), sum(s.n for s in total)

@@ -51,7 +51,7 @@ def verdicts(facts: Results) -> Table:
                 sentences.short_verdict(v, facts.unit),
                 safe,
                 zone,
-                budget(v.collapse_budget, facts.unit),
+                budget(v.loss, facts.unit),
                 half,
                 count(v.n),
                 _evidence(v.evidence),

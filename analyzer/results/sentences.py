@@ -53,10 +53,10 @@ def short_verdict(v: Verdict, unit: str) -> str:
     """A few words for tables and chart titles."""
     if v.verdict == SeriesVerdict.TRANSITION:
         head = "no budget proven safe" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
-        if v.zone_low is not None:
-            return f"{head}, broken from {budget(v.zone_low, unit)} down"
-        if v.collapse_budget is not None:
-            return f"{head}, some loss from {budget(v.collapse_budget, unit)} down"
+        if v.broken is not None:
+            return f"{head}, broken from {budget(v.broken, unit)} down"
+        if v.loss is not None:
+            return f"{head}, some loss from {budget(v.loss, unit)} down"
         return f"{head}, zone open below"
     if v.verdict == SeriesVerdict.NO_TRANSITION:
         return f"safe down to {budget(v.safe_budget, unit)}, the smallest tested"
@@ -87,8 +87,8 @@ def _nothing(v: Verdict, floor: dict[str, Any], m: str) -> str:
 def _cannot_tell(v: Verdict, unit: str, m: str, lengths: str) -> str:
     proven = "" if nothing_safe(v) else f"down to {budget(v.safe_budget, unit)} a loss below {m} is proven{lengths}; "
     loss = (
-        f"a real loss is proven from {budget(v.collapse_budget, unit)} down, but not one beyond {m}"
-        if v.collapse_budget is not None
+        f"a real loss is proven from {budget(v.loss, unit)} down, but not one beyond {m}"
+        if v.loss is not None
         else f"{'below that ' if proven else ''}neither safety nor a loss beyond {m} is proven"
     )
     return f"Cannot tell with {plural(v.n, 'pair')}: {proven}{loss}."
@@ -105,8 +105,8 @@ def _safe(v: Verdict, unit: str, m: str, lengths: str) -> str:
 def _zone(v: Verdict, unit: str, m: str) -> str:
     if v.zone_low is None:
         real = (
-            f"a real loss is proven from {budget(v.collapse_budget, unit)} down, but not that it is beyond {m}"
-            if v.collapse_budget is not None
+            f"a real loss is proven from {budget(v.loss, unit)} down, but not that it is beyond {m}"
+            if v.loss is not None
             else f"no loss beyond {m} is proven down to the smallest budget"
         )
         return f"The transition zone is open below: {real}."
@@ -158,7 +158,7 @@ def _moved(lowest: float, v: Verdict | None) -> str:
     back, how it looks, and no more."""
     if v is not None and v.verdict == SeriesVerdict.UNVERIFIED:
         return "goes, as measured,"
-    if v is not None and v.collapse_budget is not None:
+    if v is not None and v.loss is not None:
         return "falls"
     gains = v.detail.get("gains") if v is not None else None
     if v is not None and gains and gains["p"].get(str(float(lowest)), 1.0) <= v.detail.get("level", 0.0):

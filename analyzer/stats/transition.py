@@ -55,7 +55,7 @@ class BudgetTest:
     n_better: int
     p_safe: float
     p_loss: float
-    p_collapse: float
+    p_broken: float
     p_gain: float = 1.0  # of "the drop is 0 or more"; 1 where no gain was seen
     square: float = 0.0  # mean square of one unit's drop, however it weighs
     kish: float = 0.0  # equally weighted units that the units are worth
@@ -65,15 +65,15 @@ class BudgetTest:
 
 @dataclass(frozen=True)
 class Claims:
-    """What one series' tests prove in one bin; None: nothing on that side. `level` is the one-sided level used."""
+    """What one series' tests prove in one bin; None: nothing on that side. `alpha` is the one-sided level used."""
 
-    safe: float | None
-    loss: float | None
-    collapse: float | None
-    level: float
+    safe: float | None  # the smallest budget such that it and all above lose less than the margin
+    loss: float | None  # the largest budget such that it and all below lose something
+    broken: float | None  # the largest budget such that it and all below lose more than the margin
+    alpha: float
     n_safe: int = 0
     n_loss: int = 0
-    n_collapse: int = 0
+    n_broken: int = 0
 
 
 def pair(grid: Grid, full: str, run_id: str, bin_idx: int) -> tuple[Units, Floats]:
@@ -107,7 +107,7 @@ def against_full(
         n_better=int(np.sum(difference < -1e-12)),
         p_safe=_p_safe(grid, full, run_id, bin_idx, margin),
         p_loss=units.p_drop_at_most(0.0),
-        p_collapse=units.p_drop_at_most(margin),
+        p_broken=units.p_drop_at_most(margin),
         p_gain=units.p_drop_at_least(0.0) if units.mean < 0 else 1.0,
         square=float(np.mean(units.drop**2)) if len(units.drop) else float("nan"),
         kish=units.kish,
@@ -137,14 +137,14 @@ def _p_safe(grid: Grid, full: str, run_id: str, bin_idx: int, margin: float) -> 
     return max(p(there), p(there & ~failed[rows]))
 
 
-def claims(tests: Sequence[BudgetTest], level: float) -> Claims:
-    """Fixed sequences over one series' tests, given from the highest budget down, each at one-sided `level`."""
+def claims(tests: Sequence[BudgetTest], alpha: float) -> Claims:
+    """Fixed sequences over one series' tests, given from the highest budget down, each at one-sided `alpha`."""
     falling = sorted(tests, key=lambda t: -t.budget)
     rising = falling[::-1]
-    safe, n_safe = _while_proven([(t.budget, t.p_safe) for t in falling], level)
-    loss, n_loss = _while_proven([(t.budget, t.p_loss) for t in rising], level)
-    collapse, n_collapse = _while_proven([(t.budget, t.p_collapse) for t in rising], level)
-    return Claims(safe, loss, collapse, level, n_safe, n_loss, n_collapse)
+    safe, n_safe = _while_proven([(t.budget, t.p_safe) for t in falling], alpha)
+    loss, n_loss = _while_proven([(t.budget, t.p_loss) for t in rising], alpha)
+    broken, n_broken = _while_proven([(t.budget, t.p_broken) for t in rising], alpha)
+    return Claims(safe, loss, broken, alpha, n_safe, n_loss, n_broken)
 
 
 def without_safe(done: Claims) -> Claims:
@@ -152,23 +152,23 @@ def without_safe(done: Claims) -> Claims:
     return replace(done, safe=None, n_safe=0)
 
 
-def holm_claims(series: dict[str, Sequence[BudgetTest]], level: float) -> dict[str, Claims]:
-    """Claims of several series together, each kind at familywise one-sided `level`: Holm over whole sequences.
+def holm_claims(series: dict[str, Sequence[BudgetTest]], alpha: float) -> dict[str, Claims]:
+    """Claims of several series together, each kind at familywise one-sided `alpha`: Holm over whole sequences.
 
     Every series starts with an equal share; the share of one whose sequence is proven to its end goes to the others
-    (Bretz et al. 2009). Kinds (safe, loss, collapse) are separate families, as for a single series.
+    (Bretz et al. 2009). Kinds (safe, loss, broken) are separate families, as for a single series.
     """
     found = {}
-    by_kind = {kind: _holm_levels(series, level, kind) for kind in ("n_safe", "n_loss", "n_collapse")}
+    by_kind = {kind: _holm_alphas(series, alpha, kind) for kind in ("n_safe", "n_loss", "n_broken")}
     for name, tests in series.items():
         at = {kind: claims(tests, by_kind[kind][name]) for kind in by_kind}
         found[name] = replace(
             at["n_safe"],
             loss=at["n_loss"].loss,
             n_loss=at["n_loss"].n_loss,
-            collapse=at["n_collapse"].collapse,
-            n_collapse=at["n_collapse"].n_collapse,
-            level=level / len(series),
+            broken=at["n_broken"].broken,
+            n_broken=at["n_broken"].n_broken,
+            alpha=alpha / len(series),
         )
     return found
 
@@ -183,36 +183,36 @@ def pairs_needed(tests: Sequence[BudgetTest], done: Claims, *, margin: float, po
     is proven at all: a few pairs often show a drop where there is none. None too where the drop seen lies within a
     fifth of the margin from it, or as many pairs as there are should have been enough: the answer would be a guess.
     """
-    open_tests = sorted(tests, key=lambda t: -t.budget)[done.n_safe : len(tests) - done.n_collapse]
+    open_tests = sorted(tests, key=lambda t: -t.budget)[done.n_safe : len(tests) - done.n_broken]
     if not open_tests or not open_tests[0].n:
         return None
     test = open_tests[0]
-    if abs(margin - test.drop) < 0.2 * margin or (test.drop >= margin and test.p_loss > done.level):
+    if abs(margin - test.drop) < 0.2 * margin or (test.drop >= margin and test.p_loss > done.alpha):
         return None
-    pairs = forecast(test, done.level, margin=margin, power=power)
+    pairs = forecast(test, done.alpha, margin=margin, power=power)
     return pairs if pairs > test.n else None
 
 
-def forecast(test: BudgetTest, level: float, *, margin: float, power: float = 0.8) -> int:
-    """Pairs that prove the claim that the drop seen speaks for, at one-sided `level`, with a chance of `power`.
+def forecast(test: BudgetTest, alpha: float, *, margin: float, power: float = 0.8) -> int:
+    """Pairs that prove the claim that the drop seen speaks for, at one-sided `alpha`, with a chance of `power`.
 
     Every bin grows alike and contexts keep their number of questions. For "less than the margin" never fewer than
     prove it without any loss.
     """
     k, distance = test.n_clusters, abs(margin - test.drop)
-    z = NormalDist().inv_cdf(1 - level) + NormalDist().inv_cdf(power)
+    z = NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(power)
     # Half a unit more each way, since a few pairs without a flip are no proof of none; and what unequal weights add.
     seen = ((test.spread**2 + test.drop**2) * k + 1) / (k + 1) - test.drop**2
     spread = math.sqrt(max(0.0, seen) + (k / test.kish - 1) * distance**2)
     cost = 4 * distance * _WORST_CASE * test.heaviest
     units = ((z * spread + math.sqrt((z * spread) ** 2 + cost)) / (2 * distance)) ** 2
-    least = -math.log(level) / test.hidden * k if test.drop < margin else 0.0
+    least = -math.log(alpha) / test.hidden * k if test.drop < margin else 0.0
     return math.ceil(max(units, least) * test.n / k - 1e-9)
 
 
 @dataclass(frozen=True)
 class Step:
-    """The blueprint's rule, kept by name: the first budget whose mean falls by a threshold against the one above."""
+    """The step rule (docs/STATISTICS.md): the first budget whose mean falls by a threshold against the one above."""
 
     pre_budget: float
     transition_budget: float
@@ -232,10 +232,10 @@ def step_drop(curve: Sequence[tuple[float, float]], threshold: float) -> Step | 
     return None
 
 
-def _holm_levels(series: dict[str, Sequence[BudgetTest]], level: float, kind: str) -> dict[str, float]:
+def _holm_alphas(series: dict[str, Sequence[BudgetTest]], alpha: float, kind: str) -> dict[str, float]:
     finished: set[str] = set()
     while True:
-        share = level / max(1, len(series) - len(finished))
+        share = alpha / max(1, len(series) - len(finished))
         newly = {
             name
             for name, tests in series.items()
@@ -246,11 +246,11 @@ def _holm_levels(series: dict[str, Sequence[BudgetTest]], level: float, kind: st
         finished |= newly
 
 
-def _while_proven(sequence: Sequence[tuple[float, float]], level: float) -> tuple[float | None, int]:
+def _while_proven(sequence: Sequence[tuple[float, float]], alpha: float) -> tuple[float | None, int]:
     """The last budget of the proven beginning of a sequence, and its length."""
     last, count = None, 0
     for budget, p in sequence:
-        if not p <= level:
+        if not p <= alpha:
             break
         last, count = budget, count + 1
     return last, count

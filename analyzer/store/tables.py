@@ -163,6 +163,16 @@ class Verdict:
         return loaded
 
     @property
+    def loss(self) -> float | None:
+        """The claim called loss: the largest budget such that it and all below are proven to lose something."""
+        return self.collapse_budget
+
+    @property
+    def broken(self) -> float | None:
+        """The claim called broken: the largest budget such that it and all below lose more than the margin."""
+        return self.zone_low
+
+    @property
     def judges(self) -> bool:
         """Whether this is a verdict about budgets, rather than the reason why there is none."""
         return SeriesVerdict(self.verdict).judges

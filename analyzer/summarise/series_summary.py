@@ -61,7 +61,7 @@ class SeriesBin:
 
     @property
     def total_loss_proven(self) -> bool:
-        return bool(self.tests) and self.tests[-1].p_loss <= self.claims.level
+        return bool(self.tests) and self.tests[-1].p_loss <= self.claims.alpha
 
     @property
     def has_something_to_lose(self) -> bool:
@@ -126,7 +126,7 @@ def summary_row(
     row |= _half_loss_columns(this, alpha)
     row |= _token_columns(this, row)
     row |= _step_columns(this, drop_threshold, bin_means)
-    detail: dict[str, Any] = {"level": this.claims.level, "notes": this.notes}
+    detail: dict[str, Any] = {"level": this.claims.alpha, "notes": this.notes}
     if this.acc_full is not None and this.tests and this.resampled:
         detail["spread"] = zone_spread(this.replicates, this.axis, margin)
     if row["n_needed"] is not None:  # for the first budget not proven safe: which of the two claims it would settle
@@ -231,16 +231,16 @@ def length_by_budget(bins: Sequence[SeriesBin]) -> list[dict[str, Any]]:
     return [
         {
             "budget": budget,
-            "safe": _bins_where(with_room, budget, lambda t, level: t.p_safe <= level),
-            "loss": _bins_where(real, budget, lambda t, level: t.p_loss <= level),
-            "beyond_margin": _bins_where(real, budget, lambda t, level: t.p_collapse <= level),
+            "safe": _bins_where(with_room, budget, lambda t, alpha: t.p_safe <= alpha),
+            "loss": _bins_where(real, budget, lambda t, alpha: t.p_loss <= alpha),
+            "beyond_margin": _bins_where(real, budget, lambda t, alpha: t.p_broken <= alpha),
         }
         for budget in budgets
     ]
 
 
 def _bins_where(bins: Sequence[SeriesBin], budget: float, proven: Any) -> list[int]:
-    return [b.bin_idx for b in bins if any(t.budget == budget and proven(t, b.claims.level) for t in b.tests)]
+    return [b.bin_idx for b in bins if any(t.budget == budget and proven(t, b.claims.alpha) for t in b.tests)]
 
 
 def _half_loss_columns(this: SeriesBin, alpha: float) -> dict[str, Any]:

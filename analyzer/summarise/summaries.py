@@ -206,14 +206,14 @@ def same_effective(levels: Sequence[tuple[float, Mapping[str, Any]]]) -> list[st
 
 
 def _claims(
-    series: Mapping[str, Sequence[Run]], tests: Mapping[tuple[str, int], BudgetTest], bins: Sequence[int], level: float
+    series: Mapping[str, Sequence[Run]], tests: Mapping[tuple[str, int], BudgetTest], bins: Sequence[int], alpha: float
 ) -> dict[tuple[str, int], Claims]:
     def of(name: str, b: int) -> list[BudgetTest]:
         return [tests[run.run_id, b] for run in series[name] if (run.run_id, b) in tests]
 
-    result = {(name, b): claims(of(name, b), level) for name in series for b in bins}
+    result = {(name, b): claims(of(name, b), alpha) for name in series for b in bins}
     further = list(series)[1:]
-    adjusted = holm_claims({name: of(name, ALL_BINS) for name in further}, level)
+    adjusted = holm_claims({name: of(name, ALL_BINS) for name in further}, alpha)
     return result | {(name, ALL_BINS): found for name, found in adjusted.items()}
 
 
@@ -303,7 +303,7 @@ def _tested(test: BudgetTest, control: Noise | None, alpha: float) -> dict[str, 
         "n_better": test.n_better,
         "p_safe": test.p_safe if seen else None,
         "p_loss": test.p_loss if seen else None,
-        "p_collapse": test.p_collapse if seen else None,
+        "p_collapse": test.p_broken if seen else None,
         "test_method": paired_tests.METHOD if seen else None,
         "within_noise": int(not proven and control.explains(test, alpha)) if control and seen else None,
     }

@@ -18,7 +18,7 @@ class Zone:
 
 def zone(done: Claims, unit: str) -> Zone:
     """zone_high is full cache (1.0) when no smaller fraction is proven safe; for tokens and bits it is then open."""
-    return Zone(done.collapse, done.safe if done.safe is not None else 1.0 if unit == Unit.FRACTION else None)
+    return Zone(done.broken, done.safe if done.safe is not None else 1.0 if unit == Unit.FRACTION else None)
 
 
 def verdict(
@@ -45,7 +45,7 @@ def verdict(
             f"Accuracy at full cache is {acc_full:.3f}: no budget can lose more than the margin of {margin:g}. "
             "Requests fail, the task is too hard for this model, or metric and task don't fit."
         )
-    if floor is not None and floor.doubtful and done.collapse is None:
+    if floor is not None and floor.doubtful and done.broken is None:
         return SeriesVerdict.NOTHING_TO_LOSE, (
             f"Nothing to lose here: full cache scores {acc_full:.3f} and its floor is {floor.floor:.3f}. That it lies "
             f"more than {margin:g} above it is not shown ({floor.mean:.3f} [{floor.low:.3f}, {floor.high:.3f}])."
@@ -75,12 +75,12 @@ def verdict(
         unproven = f"No loss is proven either: with {tests[0].n} pairs it can't be told{more}."
         return SeriesVerdict.CANNOT_TELL, f"{safe} {unproven}"
     lost = f"A real loss is proven at {_budget(done.loss, unit)} and everything below it"
-    if done.collapse is None:
+    if done.broken is None:
         return SeriesVerdict.TRANSITION, f"{safe} {lost}; that it exceeds {margin:g} is not proven."
-    if done.collapse == done.loss:
+    if done.broken == done.loss:
         return SeriesVerdict.TRANSITION, f"{safe} {lost}, of more than {margin:g}."
-    broken = f"of more than {margin:g} at {_budget(done.collapse, unit)} and below"
-    return SeriesVerdict.TRANSITION, f"{safe} {lost}, {broken}."
+    beyond = f"of more than {margin:g} at {_budget(done.broken, unit)} and below"
+    return SeriesVerdict.TRANSITION, f"{safe} {lost}, {beyond}."
 
 
 def _budget(value: float, unit: str) -> str:

@@ -35,7 +35,7 @@ def test_a_true_loss_of_the_margin_is_hardly_ever_called_safe_nor_beyond_it(
     calibrate: ModuleType, allowed: Callable[[float, int], float], kind: str, n: int
 ) -> None:
     truth = calibrate.Truth(n, (calibrate.MARGIN / 0.6,) * 2, kind, flips=0.1)
-    for event in (lambda c: c.safe is not None, lambda c: c.collapse is not None):
+    for event in (lambda c: c.safe is not None, lambda c: c.broken is not None):
         assert calibrate.share(truth, EXPERIMENTS, 7, event) <= allowed(0.025, EXPERIMENTS)
 
 
@@ -55,7 +55,7 @@ def test_looking_again_with_more_examples_keeps_the_promise_over_all_looks(
     there = calibrate.Truth(25, (calibrate.MARGIN / 0.6,) * 2, flips=0.3)
     found = calibrate._any_look(there, LOOKED, 7)
     assert max(map(len, found)) == 3
-    for event in (lambda c: c.safe is not None, lambda c: c.collapse is not None):
+    for event in (lambda c: c.safe is not None, lambda c: c.broken is not None):
         assert calibrate._rate_any(found, event) <= allowed(0.025, LOOKED)
 
 

@@ -14,8 +14,8 @@ from analyzer.stats.transition import BudgetTest, Grid, against_full, claims, ho
 from analyzer.summarise.verdicts import verdict, zone
 
 
-def level(budget: float, safe: float, loss: float, collapse: float) -> BudgetTest:
-    return BudgetTest(budget, f"r{budget:g}", 100, 100, 0.0, 0.0, 0.0, 0.3, 0, 0, safe, loss, collapse)
+def level(budget: float, safe: float, loss: float, broken: float) -> BudgetTest:
+    return BudgetTest(budget, f"r{budget:g}", 100, 100, 0.0, 0.0, 0.0, 0.3, 0, 0, safe, loss, broken)
 
 
 SAFE, LOST, BROKEN, OPEN = (0.001, 0.9, 0.99), (0.9, 0.001, 0.4), (0.99, 0.001, 0.001), (0.5, 0.5, 0.9)
@@ -23,12 +23,12 @@ SAFE, LOST, BROKEN, OPEN = (0.001, 0.9, 0.99), (0.9, 0.001, 0.4), (0.99, 0.001, 
 
 def test_safe_is_proven_from_the_top_and_losses_from_the_bottom() -> None:
     found = claims([level(0.8, *SAFE), level(0.5, *SAFE), level(0.3, *LOST), level(0.1, *BROKEN)], 0.025)
-    assert (found.safe, found.loss, found.collapse) == (0.5, 0.3, 0.1)
+    assert (found.safe, found.loss, found.broken) == (0.5, 0.3, 0.1)
 
 
 def test_a_sequence_stops_at_the_first_budget_that_is_not_proven() -> None:
     found = claims([level(0.8, *OPEN), level(0.5, *SAFE), level(0.3, *BROKEN), level(0.1, *OPEN)], 0.025)
-    assert (found.safe, found.loss, found.collapse) == (None, None, None)
+    assert (found.safe, found.loss, found.broken) == (None, None, None)
 
 
 P = st.floats(0, 1)

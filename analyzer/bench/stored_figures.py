@@ -11,6 +11,7 @@ from analyzer.bench.figures.points import Point
 from analyzer.bench.figures.saturation import Zone, highest_within, knee
 from analyzer.bench.figures.stage_results import Result
 from analyzer.store.derived_rows import fingerprint, in_transaction, replace_group, replace_runs, set_state
+from analyzer.store.tables import as_columns
 
 Json = dict[str, Any]
 
@@ -38,7 +39,7 @@ def table_rows(
         "bench_points": [row | mark for row in loads],
         "bench_zones": [about | zone | mark for zone in zones],
         "bench_stats": [row | mark for result in results for row in stat_rows(result)],
-        "run_evidence": [result.budget.row | mark for result in results if result.budget is not None],
+        "run_evidence": [as_columns(result.budget.row, **mark) for result in results if result.budget is not None],
     }
 
 
@@ -147,7 +148,7 @@ def budget_json(point: Point) -> Json | None:
     if (budget := point.budget) is None:
         return None
     names = ("status", "source", "reason", "n", "n_off", "requested", "effective_p50")
-    return {**{name: budget.row[name] for name in names}, "unit": budget.unit, "kv_bytes_p50": budget.kv_bytes}
+    return {**{name: getattr(budget.row, name) for name in names}, "unit": budget.unit, "kv_bytes_p50": budget.kv_bytes}
 
 
 def figure_json(point: Point, name: str) -> Json:

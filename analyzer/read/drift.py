@@ -4,7 +4,7 @@ and after a run's requests, and whether it stayed one server."""
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import comb
 from typing import Any
 
@@ -28,7 +28,7 @@ FROM (SELECT p.text <> f.text AS here, a.text <> f.text AS again
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class BudgetReading:
     """What a server said of a run's budget on its metrics page or in its log; `value` None: nothing was found there.
 
     `unit`: of `value`; `phase`: start (before the requests) or end.
@@ -47,7 +47,12 @@ class Served:
 
     round_to: int = 1  # tokens of a block that it keeps whole
     canary: CanaryVerdict | None = None  # the worst one, DEAD or INCONCLUSIVE; None: nothing against it
-    looks: tuple[Look, ...] = ()
+    readings: tuple[BudgetReading, ...] = ()
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """What an analysis' fingerprint holds of it; its names are stored by their hash, so they stay."""
+        return {"round_to": self.round_to, "canary": self.canary, "looks": [asdict(one) for one in self.readings]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Answers:
 
 def served(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> Served:
     """What the facts say of the run's server."""
-    return Served(round_to(conn, run), canary(conn, run, alpha), looks(conn, run))
+    return Served(round_to(conn, run), canary(conn, run, alpha), budget_readings(conn, run))
 
 
 def round_to(conn: sqlite3.Connection, run: Run) -> int:
@@ -131,8 +136,8 @@ def _label(series: str, budget: float, unit: str) -> str:
     return f"{series} {budget:g}{ {'fraction': '', 'tokens': ' tokens', 'bits': ' bits'}[unit] }"
 
 
-def looks(conn: sqlite3.Connection, run: Run) -> tuple[Look, ...]:
-    """Every look at the run's server, in the order they were taken; one at a server that was gone says nothing."""
+def budget_readings(conn: sqlite3.Connection, run: Run) -> tuple[BudgetReading, ...]:
+    """Every reading of the run's server, in the order they were taken, but those of a server that was gone."""
     rows = conn.execute(
         "SELECT phase, json_extract(identity_json, '$.evidence') FROM server_snapshots "
         "JOIN sessions USING (session_id) JOIN runs u USING (exp_group_id, generation) "
@@ -141,8 +146,12 @@ def looks(conn: sqlite3.Connection, run: Run) -> tuple[Look, ...]:
         (run.run_id,),
     ).fetchall()
     unit = _asked(conn, run).get("evidence", {}).get("unit") or run.kv_unit if rows else ""
-    said = [(phase, json.loads(text or "{}").get(run.run_id)) for phase, text in rows]
-    return tuple(Look(phase, s["read_from"], str(s["raw"]), s["value"], unit) for phase, s in said if s is not None)
+    stored = [(phase, json.loads(text or "{}").get(run.run_id)) for phase, text in rows]
+    return tuple(
+        BudgetReading(phase, reading["read_from"], str(reading["raw"]), reading["value"], unit)
+        for phase, reading in stored
+        if reading is not None
+    )
 
 
 def group_drifts(conn: sqlite3.Connection, group: str, generation: int) -> list[Drift]:

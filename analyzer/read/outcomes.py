@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from analyzer.read.budget_evidence import kept_tokens
 from analyzer.read.row_portions import portions
 from analyzer.read.runs import Run, read_frame, refused
+from kvt_async.contract.vocabulary import Unit
 
 
 def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) -> Iterator[pl.DataFrame]:
@@ -139,3 +139,20 @@ def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
             error_type=pl.col("request_id").replace_strict(failed, default=None, return_dtype=pl.String),
         )
         yield frame.filter(~pl.col("is_failure") | pl.col("request_id").is_in(list(failed)))
+
+
+def kept_fraction(unit: str) -> pl.Expr:
+    """Effective budget as a fraction of the prompt; null without evidence and for bit widths."""
+    effective, length = pl.col("kv_effective"), pl.col("prompt_tokens").fill_null(pl.col("token_len"))
+    if unit == Unit.TOKENS:
+        return pl.min_horizontal(effective / length, pl.lit(1.0))
+    return effective if unit == Unit.FRACTION else pl.lit(None, dtype=pl.Float64)
+
+
+def kept_tokens(unit: str) -> pl.Expr:
+    """Tokens kept: as the server counted them, else from the effective budget; null without evidence."""
+    length = pl.col("prompt_tokens").fill_null(pl.col("token_len"))
+    effective = pl.col("kv_effective")
+    if unit == Unit.FRACTION:
+        return pl.coalesce("kept_tokens", effective * length)
+    return pl.coalesce("kept_tokens", effective if unit == Unit.TOKENS else pl.lit(None, dtype=pl.Float64))

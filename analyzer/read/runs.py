@@ -48,6 +48,16 @@ class Run:
     def is_baseline(self) -> bool:
         return self.is_full and self.repeat_idx == 0
 
+    @property
+    def cuts_prompts(self) -> bool:
+        """Whether its prompts were cut before they were sent, in place of a cache."""
+        return cuts_prompts(self.kv_policy)
+
+    @property
+    def is_label(self) -> bool:
+        """Whether the server was told nothing of its budget, which is a label alone."""
+        return self.kv_apply == "none" and not self.cuts_prompts
+
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
@@ -85,6 +95,11 @@ class Dataset:
     bins: dict[int, tuple[int, int]]  # bin_idx -> (lo_tokens, hi_tokens)
     strategy: str  # how examples were selected
     version: int  # of the manifest
+
+
+def cuts_prompts(policy: str) -> bool:
+    """Whether levels of this policy cut the prompt itself, in place of a cache."""
+    return policy == "truncate_prompt"
 
 
 @contextmanager

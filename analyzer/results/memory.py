@@ -109,7 +109,7 @@ def serving(facts: Results, settings: Settings, run: Run) -> list[str]:
 
 
 def _real(facts: Results, run: Run) -> str:
-    if run.kv_policy == "truncate_prompt":
+    if run.cuts_prompts:
         return "Is it real? Yes: the prompt itself was shorter, so its cache is."
     evidence = facts.evidence.get(run.run_id)
     if evidence is None or evidence.status != EvidenceStatus.VERIFIED:

@@ -182,7 +182,7 @@ def with_golds(
 
 def rules_of(facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, dataset: runs.Dataset) -> Rules:
     """How the answers of a run are read."""
-    same_text = not dataset.tokenizer_name.startswith("approx:") and run.kv_policy != "truncate_prompt"
+    same_text = not dataset.tokenizer_name.startswith("approx:") and not run.cuts_prompts
     return Rules(dataset.metric, server_counts=same_text, opened=opens_reasoning(facts, run.run_id, full_run_id))
 
 

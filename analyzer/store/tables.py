@@ -222,6 +222,11 @@ class Comparison:
     p_holm: float | None
 
 
+def as_columns(row: Any, **more: Any) -> dict[str, Any]:
+    """A row of a derived table by column, with `more` columns that are no fields of it."""
+    return {name: getattr(row, name) for name in columns(type(row))} | more
+
+
 def columns(row: type) -> tuple[str, ...]:
     """The columns of a row's class, in the order of its fields."""
     return tuple(field.name for field in fields(row))

@@ -16,7 +16,6 @@ import polars as pl
 
 from analyzer import parallel
 from analyzer.read import runs as tables
-from analyzer.read.budget_evidence import by_two_servers
 from analyzer.read.declared_plan import Planned, plan_of
 from analyzer.read.drift import Answers, answers_beside_canary, group_drifts, level_differences, refuse_drift, served
 from analyzer.read.runs import Dataset, Run, RunCounts
@@ -25,7 +24,9 @@ from analyzer.stats.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.stats.interim import look
 from analyzer.stats.transition import Grid
 from analyzer.store import derived_rows
+from analyzer.store.tables import Evidence, as_columns
 from analyzer.summarise.bin_stats import CiRule, with_bootstrap
+from analyzer.summarise.budget_evidence import by_two_servers
 from analyzer.summarise.run_data import Asked, RunData, read_elsewhere, read_run
 from analyzer.summarise.summaries import GroupRows, group_rows
 from analyzer.summarise.withdrawn import withdraw
@@ -82,7 +83,7 @@ class Answer:
     """Rows of every derived table, without fingerprint; `group` None where only single runs were analysed."""
 
     bin_stats: list[dict[str, Any]]
-    run_evidence: list[dict[str, Any]]
+    run_evidence: list[Evidence]
     group: GroupRows | None
 
 
@@ -134,7 +135,7 @@ def analyze(
             for data, run in zip(elsewhere, chosen, strict=True)
         ]
     _check_invariants(read, counts)
-    _refuse_contradicted(conn, [data.evidence | {"fingerprint": mark} for data in read])
+    _refuse_contradicted(conn, [data.evidence for data in read], mark)
     rows = answer(question, read, entries)
     detail = {
         "analyzer_version": ANALYZER_VERSION,
@@ -145,7 +146,8 @@ def analyze(
     }
 
     def write(c: sqlite3.Connection) -> None:
-        for table, content in (("bin_stats", rows.bin_stats), ("run_evidence", rows.run_evidence)):
+        of_runs = (("bin_stats", rows.bin_stats), ("run_evidence", [as_columns(row) for row in rows.run_evidence]))
+        for table, content in of_runs:
             marked = [row | {"fingerprint": mark} for row in content]
             derived_rows.replace_runs(c, table, [run.run_id for run in chosen], marked)
         if rows.group is not None:
@@ -180,7 +182,7 @@ def answer(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -
         {data.run.run_id: data.aligned for data in read},
         replicates,
         stats,
-        {e["run_id"]: e["status"] for e in evidence},
+        {row.run_id: row.status for row in evidence},
         analysis,
         bins=bins,
         partial=question.pending > 0,
@@ -250,7 +252,7 @@ def fingerprint_of(facts: sqlite3.Connection, question: Question) -> str:
         [count.planned for _, count in counts],
         question.dataset.version,
         # A canary, a look at the server or a drift since: analysed anew.
-        [asdict(served(facts, run, question.analysis.alpha)) for run in question.runs],
+        [served(facts, run, question.analysis.alpha).as_json for run in question.runs],
         [asdict(drift) for drift in (*question.drifts, *question.differences)],
         asdict(question.planned),
     )
@@ -275,16 +277,16 @@ def _check_invariants(read: Sequence[RunData], counts: Mapping[str, RunCounts]) 
             )
 
 
-def _refuse_contradicted(conn: sqlite3.Connection, evidence: Sequence[dict[str, Any]]) -> None:
-    wrong = [row for row in evidence if row["status"] == EvidenceStatus.CONTRADICTED]
+def _refuse_contradicted(conn: sqlite3.Connection, evidence: Sequence[Evidence], mark: str) -> None:
+    wrong = [row for row in evidence if row.status == EvidenceStatus.CONTRADICTED]
     if not wrong:
         return
-    derived_rows.in_transaction(
-        conn, lambda c: derived_rows.replace_runs(c, "run_evidence", [row["run_id"] for row in evidence], evidence)
-    )
+    run_ids = [row.run_id for row in evidence]
+    rows = [as_columns(row, fingerprint=mark) for row in evidence]
+    derived_rows.in_transaction(conn, lambda c: derived_rows.replace_runs(c, Evidence.TABLE, run_ids, rows))
     raise ContradictedError(
         "the server applied another budget than asked; these runs can't be analysed",
-        details=tuple(f"{row['run_id']}: {row['reason']}" for row in wrong),
+        details=tuple(f"{row.run_id}: {row.reason}" for row in wrong),
         do="Correct kv.apply or kv.evidence, then run the levels again under a new experiment.exp_group_id.",
     )
 

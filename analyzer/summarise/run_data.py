@@ -15,11 +15,13 @@ import numpy as np
 import polars as pl
 
 from analyzer.read import outcomes, runs
-from analyzer.read.budget_evidence import kept_fraction, kept_tokens, prompt_counts, run_evidence
 from analyzer.read.drift import served
+from analyzer.read.outcomes import kept_fraction, kept_tokens
 from analyzer.read.runs import Run, RunCounts
 from analyzer.stats.decompose import LABELS, Outcomes
+from analyzer.store.tables import Evidence
 from analyzer.summarise.bin_stats import CiRule, bin_rows
+from analyzer.summarise.budget_evidence import prompt_counts, run_evidence
 from analyzer.summarise.guessing_floor import Floors, floors
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.schema import connect_for_reading
@@ -32,7 +34,7 @@ class RunData:
     run: Run
     n: int
     aligned: Outcomes
-    evidence: dict[str, Any]
+    evidence: Evidence
     counts: PromptCounts
     stats: list[dict[str, Any]]
     floors: Floors | None = None  # of full cache alone

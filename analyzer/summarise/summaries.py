@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.read.budget_evidence import worst
 from analyzer.read.declared_plan import NOTHING, Planned
 from analyzer.read.runs import Run
 from analyzer.stats import paired_tests
@@ -18,6 +17,7 @@ from analyzer.stats.interim import ONLY_LOOK, Look
 from analyzer.stats.noise import Noise, noise
 from analyzer.stats.transition import BudgetTest, Claims, Grid, against_full, claims, holm_claims, without_safe
 from analyzer.summarise.bin_stats import ALL_BINS, bin_weights
+from analyzer.summarise.budget_evidence import worst
 from analyzer.summarise.guessing_floor import CHANCE, OTHERS, Floors, headroom
 from analyzer.summarise.series_summary import FEWEST_CONTEXTS, SeriesBin, cliff, length_by_budget, summary_row
 from kvt_async.contract.settings import Analysis

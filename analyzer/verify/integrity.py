@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from analyzer.read.drift import group_drifts
+from analyzer.read.runs import cuts_prompts
 from analyzer.verify.differences import Difference, Findings
 from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, cluster_sha256, messages_sha256, render
 from kvt_async.contract.paths import manifest_path
@@ -24,9 +25,9 @@ FROM manifest_entries e JOIN examples x ON x.dataset_id = e.dataset_id AND x.exa
 WHERE e.dataset_id = ? ORDER BY e.seq
 """
 _OTHER_PROMPT = """
-SELECT r.request_id, r.prompt_sha256, e.prompt_sha256 FROM runs u JOIN requests r ON r.run_id = u.run_id
+SELECT u.kv_policy, r.request_id, r.prompt_sha256, e.prompt_sha256 FROM runs u JOIN requests r ON r.run_id = u.run_id
 JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id
-WHERE u.kv_policy <> 'truncate_prompt' AND r.prompt_sha256 <> e.prompt_sha256
+WHERE r.prompt_sha256 <> e.prompt_sha256
 """
 # (table, column, what is wrong, query giving the key's value and what is stored)
 _CONTRADICTIONS = (
@@ -155,8 +156,9 @@ def _prompts(conn: sqlite3.Connection, findings: Findings) -> None:
             if not cut:
                 known = cluster_sha256(context, example)
                 _hash(findings, "examples", key, "context_sha256", context_sha256, known)
-    for request, stored, right in conn.execute(_OTHER_PROMPT):
-        findings.add(Difference("requests", {"request_id": request}, "prompt_sha256", stored, right))
+    for policy, request, stored, right in conn.execute(_OTHER_PROMPT):
+        if not cuts_prompts(policy):
+            findings.add(Difference("requests", {"request_id": request}, "prompt_sha256", stored, right))
 
 
 def _account(conn: sqlite3.Connection, findings: Findings) -> None:

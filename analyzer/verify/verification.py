@@ -24,6 +24,7 @@ from analyzer.read.declared_plan import plan_of
 from analyzer.read.drift import answers_beside_canary, group_drifts, level_differences
 from analyzer.scoring import score
 from analyzer.store import derived_rows
+from analyzer.store.tables import as_columns
 from analyzer.summarise.analyze import ANALYZER_VERSION, STAGE, Question, answer, fingerprint_of
 from analyzer.summarise.bin_stats import CiRule
 from analyzer.summarise.run_data import RunData
@@ -262,7 +263,10 @@ def _compare(
     """The rows that carry this analysis' fingerprint against the same analysis made again."""
     made = answer(question, read, entries)
     mark = {"fingerprint": one.fingerprint}
-    for table, of_runs in (("bin_stats", made.bin_stats), ("run_evidence", made.run_evidence)):
+    for table, of_runs in (
+        ("bin_stats", made.bin_stats),
+        ("run_evidence", [as_columns(row) for row in made.run_evidence]),
+    ):
         ids = [run.run_id for run in question.runs]
         stored = [row for run_id in ids for row in _stored(facts, table, "run_id = ?", run_id)]
         # A run that was analysed alone since is compared with that.

@@ -6,8 +6,8 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from analyzer.read.budget_evidence import run_evidence, worst
 from analyzer.read.runs import Run
+from analyzer.summarise.budget_evidence import run_evidence, worst
 
 RUN = Run("r", "d", "snapkv", "snapkv", 0.5, "fraction", "question_aware", "body", False, 0, 0)
 
@@ -36,7 +36,7 @@ def answers(
 
 
 def status(run: Run, frame: pl.DataFrame) -> str:
-    return str(run_evidence(run, frame)["status"])
+    return run_evidence(run, frame).status
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_full_cache_has_nothing_to_prove_unless_it_evicted() -> None:
 def test_labels_and_configured_budgets_are_never_verified() -> None:
     assert status(replace(RUN, kv_apply="none"), answers([0.5] * 5)) == "unverified"
     row = run_evidence(RUN, answers([0.5] * 5, source="configured"))
-    assert (row["status"], row["source"]) == ("unverified", "configured")
-    assert "nothing shows" in row["reason"]
+    assert (row.status, row.source) == ("unverified", "configured")
+    assert "nothing shows" in row.reason
 
 
 def test_bit_widths_are_compared_as_they_are() -> None:

@@ -36,7 +36,7 @@ results                contract contract.formulas read store stats summarise
 charts                 contract contract.formulas read store stats results
 report                 contract contract.formulas contract.command_line read store stats results charts
 verbs                  contract contract.formulas read store stats results
-bench.read             contract contract.formulas read results
+bench.read             contract contract.formulas read store summarise results
 bench.figures          contract contract.formulas read stats results bench.read
 bench.report           contract contract.formulas read store results charts report bench.read bench.figures
 bench                  contract contract.formulas parallel read store bench.read bench.figures bench.report

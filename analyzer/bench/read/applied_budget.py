@@ -3,11 +3,11 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from analyzer.bench.read import stage_facts
-from analyzer.read.budget_evidence import run_evidence, worst
 from analyzer.read.drift import served
+from analyzer.store.tables import Evidence
+from analyzer.summarise.budget_evidence import run_evidence, worst
 from kvt_async.contract.vocabulary import EvidenceStatus
 
 UNPROVEN = (EvidenceStatus.UNVERIFIED, EvidenceStatus.CONTRADICTED)
@@ -17,24 +17,24 @@ UNPROVEN = (EvidenceStatus.UNVERIFIED, EvidenceStatus.CONTRADICTED)
 class Budget:
     """`row`: of run_evidence, without its fingerprint. `kv_bytes`: median of the kept cache; None: nobody says."""
 
-    row: dict[str, Any]
+    row: Evidence
     unit: str
     kv_bytes: float | None
 
     @property
     def status(self) -> str:
         """verified | unverified | contradicted | full"""
-        return str(self.row["status"])
+        return self.row.status
 
     @property
     def reason(self) -> str:
-        return str(self.row["reason"])
+        return self.row.reason
 
     @property
     def reading(self) -> str:
         """'0.5 fraction (echoed)', as the evidence shows it; '-': nothing does."""
-        effective = self.row["effective_p50"]
-        return "-" if effective is None else f"{effective:.4g} {self.unit} ({self.row['source']})"
+        effective = self.row.effective_p50
+        return "-" if effective is None else f"{effective:.4g} {self.unit} ({self.row.source})"
 
 
 def budget_of(conn: sqlite3.Connection, stage: stage_facts.Stage) -> Budget | None:

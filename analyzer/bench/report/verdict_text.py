@@ -56,7 +56,7 @@ def level_line(points: Sequence[Point]) -> str:
     if budget is None or budget.status == EvidenceStatus.FULL:
         return f"{level}:"
     if budget.status == EvidenceStatus.VERIFIED:
-        return f"{level}: budget verified, {budget.row['n']:,} replies show {budget.reading}"
+        return f"{level}: budget verified, {budget.row.n:,} replies show {budget.reading}"
     return f"{level}: budget {budget.status.upper()}, {budget.reason}"
 
 

@@ -1,0 +1,177 @@
+"""Was the budget applied? One verdict per run, from what each response, its server and its prompts say about it.
+
+The tolerance of one response is max(0.01, one rounding unit / compressible tokens), as a fraction; a run is
+contradicted when more than 1% of its responses are off by more. Full cache has nothing to prove, unless it says that
+it evicted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from analyzer.read.drift import BudgetReading, Served
+from analyzer.read.runs import Run
+from analyzer.store.tables import Evidence
+from kvt_async.contract.formulas.kv_budget import convert
+from kvt_async.contract.formulas.prompt_counts import PromptCounts, judge
+from kvt_async.contract.formulas.server_identity import Drift
+from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus, Mode, Unit
+
+TOLERANCE = 0.01
+OFF_SHARE = 0.01
+_CANARY: dict[str, str] = {
+    CanaryVerdict.DEAD: "the server reports the budget, but the canary found that a destructive one changes no answer",
+    CanaryVerdict.INCONCLUSIVE: (
+        "the server reports the budget, but the canary could not tell: full cache did not repeat itself"
+    ),
+}
+_WHEN = {"start": "before its requests", "end": "after them"}
+_NOTHING_AGAINST = (EvidenceStatus.VERIFIED, EvidenceStatus.FULL)
+_FROM_BEST = (EvidenceStatus.FULL, EvidenceStatus.VERIFIED, EvidenceStatus.UNVERIFIED, EvidenceStatus.CONTRADICTED)
+_SILENT, _UNCOUNTED = Served(), PromptCounts()
+
+
+def prompt_counts(run: Run, outcomes: pl.DataFrame, *, exact: bool) -> PromptCounts:
+    """What the server's counts of a run's prompts say, from `outcomes.outcomes` joined with entries.
+
+    `exact`: prompts were counted with the server's tokenizer. Nothing is said of prompts that were cut before they were
+    sent: the manifest's lengths are not theirs.
+    """
+    if run.cuts_prompts:
+        return PromptCounts()
+    pairs = (
+        outcomes.filter(~pl.col("is_failure") & pl.col("prompt_tokens").is_not_null())
+        .group_by("prompt_tokens", "token_len")
+        .len()
+        .sort("prompt_tokens", "token_len")
+    )
+    return judge(pairs.iter_rows(), exact=exact)
+
+
+def run_evidence(
+    run: Run, outcomes: pl.DataFrame, server: Served = _SILENT, counts: PromptCounts = _UNCOUNTED
+) -> Evidence:
+    """The verdict on one run, from `outcomes.outcomes` joined with entries, from what is known of its server, and from
+    what the server's counts say of its prompts."""
+    answered = outcomes.filter(~pl.col("is_failure"))
+    telling = answered.filter(pl.col("kv_effective").is_not_null())  # the responses that say what was applied
+    sources = sorted(telling["source"].drop_nulls().unique().to_list())
+    median = telling["kv_effective"].median()
+    evidence = _by_responses(
+        run,
+        n_telling=telling.height,
+        evidence=Evidence(
+            run_id=run.run_id,
+            status=EvidenceStatus.UNVERIFIED,
+            source=sources[0] if len(sources) == 1 else "mixed" if sources else "none",
+            reason="",
+            n=answered.height,
+            n_off=_n_off(run, telling, server.round_to),
+            requested=run.kv_budget,
+            effective_p50=median if isinstance(median, float) else None,
+        ),
+    )
+    judged = not (run.kv_unit == Unit.BITS or run.cuts_prompts)  # by a canary
+    if evidence.status == EvidenceStatus.VERIFIED and judged and server.canary in _CANARY:
+        evidence = _unverified(evidence, _CANARY[server.canary])
+    if evidence.status in _NOTHING_AGAINST:
+        evidence = _by_readings(run, evidence, answered, server)
+    if evidence.status in _NOTHING_AGAINST and counts.are_short:
+        evidence = _unverified(evidence, counts.sentence)
+    return evidence
+
+
+def by_two_servers(evidence: Evidence, drifts: Sequence[Drift], differences: Sequence[Drift] = ()) -> Evidence:
+    """The verdict where the server became another one meanwhile, or levels had different ones: what one of them showed
+    says nothing of the other."""
+    if evidence.status not in _NOTHING_AGAINST or not (drifts or differences):
+        return evidence
+    if drifts:
+        return _unverified(evidence, f"the server became another one meanwhile: {drifts[0].what}")
+    return _unverified(evidence, f"levels were served by different servers: {differences[0].what}")
+
+
+def worst(statuses: Sequence[str]) -> str:
+    """The worst of several statuses; `full` when there is none."""
+    return max(map(EvidenceStatus, statuses), key=_FROM_BEST.index, default=EvidenceStatus.FULL)
+
+
+def _unverified(evidence: Evidence, reason: str) -> Evidence:
+    return replace(evidence, status=EvidenceStatus.UNVERIFIED, reason=reason)
+
+
+def _by_readings(run: Run, evidence: Evidence, answered: pl.DataFrame, server: Served) -> Evidence:
+    """The verdict where the server said something else of its budget before the run's requests than after them."""
+    first = next((reading for reading in server.readings if reading.value is not None), None)
+    other = next((reading for reading in server.readings if first is not None and reading.value != first.value), None)
+    if first is None or other is None or not answered.height:
+        return evidence
+    words = f"{first.read_from} said {first.raw} {_WHEN[first.phase]} and {other.raw} {_WHEN[other.phase]}"
+    if other.value is None:
+        return _unverified(evidence, f"{words}: nothing shows that the budget stayed applied")
+    if _n_off(run, _as_read(run, answered, other), server.round_to) > OFF_SHARE * answered.height:
+        reason = f"{words}: another budget than asked was applied to some of the responses"
+        return replace(evidence, status=EvidenceStatus.CONTRADICTED, reason=reason)
+    return evidence
+
+
+def _as_read(run: Run, answered: pl.DataFrame, reading: BudgetReading) -> pl.DataFrame:
+    """The responses as if each of them had said what the reading shows."""
+    lengths = answered.select(_compressible(run.kv_mode)).to_series().to_list()
+    effective = [convert(reading.value or 0.0, reading.unit, run.kv_unit, length=length) for length in lengths]
+    return answered.with_columns(pl.Series("kv_effective", effective, dtype=pl.Float64))
+
+
+def _compressible(mode: str) -> pl.Expr:
+    """Tokens that the budget is about: as the server says, else the context where only it is compressed."""
+    prompt = pl.col("context_tokens") if mode == Mode.AGNOSTIC else pl.col("prompt_tokens")
+    return pl.coalesce("compressible_tokens", prompt, "token_len")
+
+
+def _n_off(run: Run, telling: pl.DataFrame, round_to: int) -> int:
+    return int(telling.select(_off(run, round_to).sum()).item() or 0)
+
+
+def _off(run: Run, round_to: int) -> pl.Expr:
+    """Whether a response says that more or less was kept than the tolerance allows."""
+    length = _compressible(run.kv_mode).cast(pl.Float64)
+    difference = pl.col("kv_effective") - run.kv_budget
+    if run.is_full:
+        return difference < -TOLERANCE
+    if run.kv_unit == Unit.BITS:
+        return difference.abs() > TOLERANCE
+    allowed = pl.max_horizontal(pl.lit(TOLERANCE), round_to / length) + 1e-9
+    if run.kv_unit == Unit.FRACTION:
+        return difference.abs() > allowed
+    fits = length >= run.kv_budget  # a cap above the prompt's length keeps everything
+    return (
+        pl.when(fits)
+        .then(difference.abs() / length > allowed)
+        .otherwise((pl.col("kv_effective") - length).abs() / length > allowed)
+    )
+
+
+def _by_responses(run: Run, evidence: Evidence, n_telling: int) -> Evidence:
+    """The verdict from the responses alone, `n_telling` of which say which budget was applied."""
+    effective = evidence.effective_p50
+    if n_telling and evidence.n_off > OFF_SHARE * n_telling:
+        reason = (
+            f"{evidence.n_off} of {n_telling} responses say that another budget was applied: asked {run.kv_budget:g} "
+            f"{run.kv_unit}, median answer {effective:g}"
+        )
+        return replace(evidence, status=EvidenceStatus.CONTRADICTED, reason=reason)
+    if run.is_full:
+        return replace(evidence, status=EvidenceStatus.FULL, reason="full cache: nothing to evict")
+    if run.is_label:
+        return _unverified(evidence, "the budget is a label; nothing shows that the server applied it")
+    if not n_telling:
+        return _unverified(
+            evidence, "no response says which budget was applied; nothing shows that the server applied it"
+        )
+    if evidence.source == "configured":
+        return _unverified(evidence, "the budget was only configured; nothing shows that the server applied it")
+    if n_telling < (1 - OFF_SHARE) * evidence.n:
+        return _unverified(evidence, f"only {n_telling} of {evidence.n} responses say which budget was applied")
+    reason = f"{n_telling} responses say that {effective:g} {run.kv_unit} was applied, as asked ({evidence.source})"
+    return replace(evidence, status=EvidenceStatus.VERIFIED, reason=reason)

@@ -5,10 +5,12 @@
     (either with --transport lean)
     python scripts/soak.py stages [--kills 200] [--requests 400]
     python scripts/soak.py disks [--disks 10] [--requests 400]
+    python scripts/soak.py damage [--files 200] [--requests 400]
 
 `stages` kills prepare, sweep, score, analyze, report and verify; after a rerun manifest, derived rows and report are
 those of an experiment that nobody killed, and nothing is left behind. `disks` gives each stage, export and bench too, a
-disk with too little room, then room: the same (Linux).
+disk with too little room, then room: the same (Linux). `damage` spoils databases in eight ways, and gives them to every
+command that reads one.
 
 All run `kvt` as a user does, against the scripted server of the tests in a process of its own, and end with exit code 1
 when an invariant broke. `make test-slow` runs them.
@@ -24,6 +26,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import soak_damage
 import soak_stages
 from soak_ground import CONCURRENCY, broken, experiment, server
 
@@ -36,9 +39,10 @@ FAULTS = ("http_429", "http_500", "cut", "stall", "garbage")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["kills", "faults", "stages", "disks"])
+    parser.add_argument("what", choices=["kills", "faults", "stages", "disks", "damage"])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--disks", type=int, default=10, help="of each stage")
+    parser.add_argument("--files", type=int, default=200, help="databases with damage")
     parser.add_argument("--requests", type=int, help="default: 2,000 for kills, 24,000 for faults, else 400")
     parser.add_argument("--share", type=float, help="of the tries that fail; default: 0.1 for kills, 0.3 for faults")
     parser.add_argument("--transport", choices=["aiohttp", "lean"], default="aiohttp")
@@ -53,6 +57,8 @@ def main() -> int:
             return soak_stages.kills(Path(name), args.kills, args.requests or 400, args.seed)
         if args.what == "disks":
             return soak_stages.disks(Path(name), args.disks, args.requests or 400, args.seed)
+        if args.what == "damage":
+            return soak_damage.damage(Path(name), args.files, args.requests or 400, args.seed)
         return faults(Path(name), args.requests or 24000, args.share or 0.3, args.transport)
 
 

@@ -33,9 +33,9 @@ from analyzer.verify.bench_rows import verify_bench
 from analyzer.verify.differences import Difference, Findings
 from analyzer.verify.integrity import check_drift, check_facts
 from analyzer.verify.rescoring import Database, Job, check_run
+from kvt_async.contract.damage import has_wal
 from kvt_async.contract.errors import GuardError
 from kvt_async.contract.formulas.server_identity import Drift
-from kvt_async.contract.ownership import has_wal
 from kvt_async.contract.settings import Analysis
 
 Report = Callable[[str], None]
@@ -90,16 +90,24 @@ def _still(db: Path) -> Iterator[Database]:
         before = _stamp(db)
         yield Database(db, frozen=True)
         if _stamp(db) != before or has_wal(db):
-            raise GuardError(
-                "the database was written to while it was checked", where=str(db), do="Run the same command again."
-            )
+            raise _written_meanwhile(db)
     elif db.with_name(f"{db.name}-shm").exists():
         yield Database(db, frozen=False)  # somebody writes: what readers share is there already
     else:
         with tempfile.TemporaryDirectory(prefix="kvt-verify-") as folder:
-            for suffix in ("", "-wal"):
-                shutil.copyfile(f"{db}{suffix}", Path(folder) / f"{db.name}{suffix}")
+            log = db.with_name(f"{db.name}-wal")
+            copied = _stamp(db), _stamp(log)
+            for file in (db, log):
+                shutil.copyfile(file, Path(folder) / file.name)
+            if (_stamp(db), _stamp(log)) != copied:
+                raise _written_meanwhile(db)
             yield Database(Path(folder) / db.name, frozen=False)
+
+
+def _written_meanwhile(db: Path) -> GuardError:
+    return GuardError(
+        "the database was written to while it was checked", where=str(db), do="Run the same command again."
+    )
 
 
 def _stamp(db: Path) -> tuple[int, int]:

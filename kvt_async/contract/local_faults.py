@@ -1,12 +1,13 @@
 """What this machine may lack while kvt works (room, rights, a whole database), said with what to do about it."""
 
 import errno
-import json
+import resource
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from kvt_async.contract.damage import DAMAGED, OUTSIDE, code_of, damage
 from kvt_async.contract.errors import KvtError, StoreError
 
 KEPT = "everything committed so far is kept"
@@ -30,19 +31,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "Choose a shorter name or place.",
     errno.ELOOP: "Remove the link that leads in a circle.",
 }
-_OTHERS = {  # SQLite's codes for what lies outside of the program
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_NOLFS,
-}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_SHM_BYTES = 1 << 15  # by which a -shm grows: the most that any of SQLite's files grows at once
 _LEAST_BYTES = 1 << 16  # with less, not even a -shm can be made
 _NAMED = 8  # damaged tables that are named
 opened: dict[Path, tuple[int, int]] = {}
@@ -55,10 +44,14 @@ def store_error(db: Path, error: Exception) -> StoreError:
     text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
     if "disk I/O error" in text and _is_full(db):  # SQLite's word where its -shm finds no room
         text += ", since its disk is full"
-    if isinstance(error, sqlite3.Error) and _code(error) in _DAMAGED:
+    elif "disk I/O error" in text and (most := _size_limit(db)):
+        text += f", since files may have {most:,} bytes here"
+    if isinstance(error, sqlite3.Error) and code_of(error) in DAMAGED:
         return damaged(db, damage(db), text)
     if "disk is full" in text or "No space left" in text:
         advice = _FREE_SPACE
+    elif "files may have" in text or (isinstance(error, OSError) and error.errno == errno.EFBIG):
+        advice = _ADVICE[errno.EFBIG]
     elif "readonly" in text or "Permission" in text or "Read-only" in text or "unable to open" in text:
         advice = "Make the folder writable, or choose another with --override output.runs_dir=DIR."
     elif "locked" in text or "busy" in text:
@@ -87,22 +80,6 @@ def damaged(db: Path, tables: list[str], text: str = "") -> StoreError:
     )
 
 
-def damage(db: Path, conn: sqlite3.Connection | None = None) -> list[str]:
-    """What SQLite's quick_check finds wrong: tables by name, 'its schema', 'its free pages'; empty: nothing."""
-    own = None
-    try:
-        conn = conn or (own := sqlite3.connect(f"{db.resolve().as_uri()}?mode=ro", uri=True, timeout=1))
-        if _quick_check(conn) == "ok":
-            return []
-        tables = [row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")]
-        return [name for name in tables if _quick_check(conn, name) != "ok"] or ["its free pages"]
-    except (sqlite3.DatabaseError, UnicodeDecodeError):
-        return ["its schema"]
-    finally:
-        if own is not None:
-            own.close()
-
-
 def explained(error: BaseException) -> KvtError | None:
     """What a user is told where `error` would end kvt; None: it is a bug of ours, and its traceback is of use."""
     for one in _chain(error):
@@ -114,32 +91,28 @@ def explained(error: BaseException) -> KvtError | None:
             return file_error(one)
         if isinstance(one, MemoryError):
             return StoreError("there is not enough memory", do=_ADVICE[errno.ENOMEM])
-        if isinstance(one, sqlite3.Error) and _code(one) in _OTHERS | _DAMAGED:
-            return store_error(_which(), one)
+        if isinstance(one, sqlite3.Error) and code_of(one) in OUTSIDE | DAMAGED:
+            return store_error(_suspect(code_of(one) in DAMAGED), one)
         if type(one).__module__.startswith("polars") and "(os error " in str(one):
             code = int(str(one).partition("(os error ")[2].partition(")")[0])
             return file_error(OSError(code, str(one)))
-    return _damage_behind(error)
+    return _damage_behind()
 
 
-def _damage_behind(error: BaseException) -> StoreError | None:
+def _damage_behind() -> StoreError | None:
     """The damage of a database that was open, if there is some: it can make any exception."""
+    from kvt_async.contract.contents import strange_contents
+
     for db in opened:
-        if db.is_file() and (tables := damage(db)):
+        if db.is_file() and (tables := damage(db) or strange_contents(db)):
             return damaged(db, tables)
-    for one in _chain(error):
-        if isinstance(one, UnicodeDecodeError) or (isinstance(one, sqlite3.Error) and "decode to UTF-8" in str(one)):
-            return damaged(_which(), [], "it holds text that is no UTF-8") if opened else None
-        if isinstance(one, json.JSONDecodeError) and opened:
-            return damaged(_which(), [], f"it holds JSON that is none ({one})")
-        if isinstance(one, sqlite3.OperationalError) and str(one).startswith("no such ") and opened:
-            return damaged(_which(), ["its schema"], str(one))
     return None
 
 
-def _which() -> Path:
-    """The database that was opened, where it was one."""
-    return next(iter(opened)) if len(opened) == 1 else Path()
+def _suspect(damaged_one: bool) -> Path:
+    """The database that an error of SQLite is about: the damaged one, or else the one that was opened last."""
+    several = damaged_one and len(opened) > 1
+    return next((db for db in opened if several and damage(db)), next(reversed(opened), Path()))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -162,16 +135,9 @@ def _is_full(db: Path) -> bool:
         return False
 
 
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0: the module itself raised it."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-
-
-def _quick_check(conn: sqlite3.Connection, table: str | None = None) -> str:
-    quoted = '"' + table.replace('"', '""') + '"' if table else "1"
-    try:
-        return str(conn.execute(f"PRAGMA quick_check({quoted})").fetchone()[0])
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        if isinstance(error, sqlite3.Error) and _code(error) not in _DAMAGED:
-            raise
-        return str(error)
+def _size_limit(db: Path) -> int | None:
+    """The limit of file sizes, in bytes, where the database or a file of its reaches it; None: it doesn't."""
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    files = [db, *(db.with_name(f"{db.name}-{end}") for end in ("wal", "shm", "journal"))]
+    largest = max((file.stat().st_size for file in files if file.is_file()), default=0)
+    return None if most == resource.RLIM_INFINITY or largest + _SHM_BYTES < most else most

@@ -8,8 +8,9 @@ import struct
 import time
 from pathlib import Path
 
+from kvt_async.contract.damage import damage, has_wal
 from kvt_async.contract.errors import StoreError
-from kvt_async.contract.local_faults import damage, damaged
+from kvt_async.contract.local_faults import damaged
 
 APPLICATION_ID = 0x6B76742D  # "kvt-" in the file's header, for `file` and for people
 _MAGIC, _HEADER = b"SQLite format 3\0", 100
@@ -53,12 +54,6 @@ def refuse_others(db: Path, damage_below: int, *, immutable: bool = False) -> No
 def _stamp(db: Path) -> tuple[int, int, bool]:
     status = db.stat()
     return status.st_mtime_ns, status.st_size, has_wal(db)
-
-
-def has_wal(db: Path) -> bool:
-    """Whether something was committed that the file itself doesn't hold yet: a writer is at work, or was killed."""
-    wal = db.with_name(f"{db.name}-wal")
-    return wal.is_file() and wal.stat().st_size > 0
 
 
 def _look(db: Path, marked: bool, damage_below: int, immutable: bool) -> None:

@@ -12,10 +12,11 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from kvt_async.contract.damage import has_wal
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError, StoreError
 from kvt_async.contract.files import make_private
 from kvt_async.contract.local_faults import damaged, opened, store_error
-from kvt_async.contract.ownership import APPLICATION_ID, has_wal, refuse_others
+from kvt_async.contract.ownership import APPLICATION_ID, refuse_others
 from kvt_async.contract.waiting import SLICE_MS, patiently, transaction
 
 SCHEMA_VERSION = 2

@@ -1,5 +1,7 @@
 """Files that kvt must not touch, databases that are held, damaged or full, and who may read what kvt writes."""
 
+import hashlib
+import json
 import os
 import sqlite3
 import stat
@@ -13,9 +15,10 @@ import pytest
 
 from analyzer.store.derived_rows import in_transaction
 from kvt_async.contract import waiting
-from kvt_async.contract.errors import KvtError, StoreError
+from kvt_async.contract.damage import damage
+from kvt_async.contract.errors import StoreError
 from kvt_async.contract.files import PRIVATE, append_to, scratch_folder, sweep, write_whole
-from kvt_async.contract.local_faults import damage, explained, opened
+from kvt_async.contract.local_faults import explained, opened
 from kvt_async.contract.schema import connect_for_reading, connect_for_writing
 from kvt_async.contract.waiting import transaction
 
@@ -124,10 +127,76 @@ def test_a_damaged_database_is_refused_with_the_tables_that_suffered(db: Path, o
     assert contents(db.parent) == before
 
 
-def test_any_exception_upon_a_damaged_database_is_told_as_the_damage(db: Path) -> None:
-    opened.clear()
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_an_index_that_lost_its_rows_is_damage(db: Path, opening: Open) -> None:
+    """A lookup in it finds nothing: fewer rows would be analysed, and nothing said."""
+    with closing(sqlite3.connect(db)) as conn:
+        (index,) = conn.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_examples_1'"
+        ).fetchone()
+        (other,) = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_runs_1'").fetchone()
+    with db.open("rb") as file:
+        file.seek((other - 1) * 4096)
+        empty = file.read(4096)
+    overwrite(db, (index - 1) * 4096, empty)
+    with pytest.raises(StoreError, match=r"damaged in examples"):
+        opening(db)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        (b"word word", b"word \xff\xff\xff\xff", "examples"),
+        (b'["the gold"]', b'["the gold"}', "examples"),
+        (b"answers_json   ", b"answers_jsom   ", "its schema"),
+        (b"of the contract", b"of the kontrakt", "experiments"),
+    ],
+)
+def test_what_kvt_never_wrote_is_the_damage_behind_any_exception(
+    db: Path, before: bytes, after: bytes, named: str
+) -> None:
+    """SQLite's own check finds nothing there."""
+    with closing(connect_for_writing(db)) as conn:
+        conn.execute("INSERT INTO examples VALUES ('d', 'x', 'q', 'c', '[\"the gold\"]', '{}', 's')")
+        text = '"of the contract"'
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        conn.execute("INSERT INTO experiments VALUES ('g', 1, 'now', ?, ?)", (text, digest))
+    assert explained(json.JSONDecodeError("a server's page", "", 0)) is None
+    data = db.read_bytes()
+    assert before in data
+    db.write_bytes(data.replace(before, after, 1))
+    assert damage(db) == []
+    assert f"the database is damaged in {named}" in str(explained(KeyError("what it led to")))
+
+
+def test_of_two_databases_the_damaged_one_is_named(db: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.sqlite"
+    connect_for_writing(whole).close()
     connect_for_reading(db).close()
-    assert not isinstance(explained(KeyError("a bug of ours")), KvtError)
+    connect_for_reading(whole).close()
+    overwrite(db, db.stat().st_size // 2, os.urandom(3 * 4096))
+    with closing(sqlite3.connect(db)) as conn, pytest.raises(sqlite3.DatabaseError) as caught:
+        conn.execute("SELECT sum(length(context)) FROM examples").fetchone()
+    assert str(db) in str(explained(caught.value))
+
+
+def test_a_limit_of_file_sizes_is_named_with_how_to_raise_it(db: Path) -> None:
+    program = (
+        "import resource, sys; from pathlib import Path; from kvt_async.contract.schema import connect_for_writing\n"
+        "db = Path(sys.argv[1]); most = db.stat().st_size + 50_000; conn = connect_for_writing(db)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))\n"
+        "from kvt_async.contract.command_line.options import run_app\n"
+        "run_app(lambda: conn.execute(\"INSERT INTO datasets VALUES ('e', hex(zeroblob(3000000)),'t','t','s',NULL,'f',"
+        "'{}','{}')\"))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(db)], check=False, capture_output=True, text=True)
+    assert ended.returncode == 3, ended.stderr
+    assert "ulimit -f" in ended.stderr
+
+
+def test_any_exception_upon_a_damaged_database_is_told_as_the_damage(db: Path) -> None:
+    connect_for_reading(db).close()
+    assert explained(KeyError("a bug of ours")) is None
     overwrite(db, db.stat().st_size // 2, os.urandom(3 * 4096))
     assert "the database is damaged in examples" in str(explained(KeyError("what the damage led to")))
 

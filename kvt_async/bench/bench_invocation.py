@@ -22,6 +22,7 @@ from kvt_async.contract.formulas.open_loop_throughput import WHOLE
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Level
 from kvt_async.session import canary
@@ -86,13 +87,13 @@ class BenchInvocation:
                 lambda interrupts: self._counted(store, interrupts),
             )  # fmt: skip
 
-    async def _counted(self, store: Writer, interrupts: Interrupts) -> str:
+    async def _counted(self, store: Writer, interrupts: Interrupts) -> EndReason:
         """The session's reason to end; the report has its counts by then, for they decide the exit code."""
         reason = await self._served(store, interrupts)
         self._summarise()
         return reason
 
-    async def _served(self, store: Writer, interrupts: Interrupts) -> str:
+    async def _served(self, store: Writer, interrupts: Interrupts) -> EndReason:
         if self.settings.kv.apply.via != "launch" or not self.settings.bench.levels:
             return await self._with_server(store, interrupts, self.levels, None)
         for level in self.levels:
@@ -102,13 +103,13 @@ class BenchInvocation:
             folder = self.paths.run_dir / "launch"
             async with launch.launched(self.settings, level, folder, self.say) as launched:
                 reason = await self._with_server(store, interrupts, [level], launched.output)
-            if reason != "finished":
+            if reason != EndReason.FINISHED:
                 return reason
-        return "finished"
+        return EndReason.FINISHED
 
     async def _with_server(
         self, store: Writer, interrupts: Interrupts, levels: Sequence[Level], output: Callable[[], str] | None
-    ) -> str:
+    ) -> EndReason:
         settings = for_sending(self.settings)
         endpoints = list(dict.fromkeys(url for level in levels for url in level.endpoints))
         stop = asyncio.Event()
@@ -128,14 +129,14 @@ class BenchInvocation:
                     evidence = await self._evidence(live, level, dict(zip(endpoints, found, strict=True)), output)
                     reason = await self._ladder(live, level, str(found[0]["engine_name"]), evidence)
                     await evidence.last_look()
-                    if reason != "finished":
+                    if reason != EndReason.FINISHED:
                         break
             for lacking, n in sender.room.lacking.items():
                 self.say(f"warning: {n:,} times a connection could not be opened: {lacking}")
             await keep_identities(live, "end", endpoints, None)
             return reason
 
-    async def _ladder(self, live: BenchLive, level: Level, engine_name: str, evidence: Looks) -> str:
+    async def _ladder(self, live: BenchLive, level: Level, engine_name: str, evidence: Looks) -> EndReason:
         bench = self.settings.bench
         done, step = self._so_far(level)
         while step is not None:
@@ -155,7 +156,7 @@ class BenchInvocation:
                 end.row["stop_rule"] = rule
                 if step.purpose in ("auto", "list"):
                     self.say(f"stop rule: {rule}")
-            if end.reason == "stop_rule":
+            if end.reason == EndReason.STOP_RULE:
                 self.say(f"{stage.name}: bench.max_s ({bench.max_s:g} s) was over before all its requests had begun")
             await live.store.insert("bench_window_ends", end.row)
             self.say(stage_summary(stage, one))
@@ -163,11 +164,11 @@ class BenchInvocation:
                 return self._ending(live)
             done.append(one)
             step = next_stage(bench, done)
-        return "finished"
+        return EndReason.FINISHED
 
-    def _ending(self, live: BenchLive) -> str:
+    def _ending(self, live: BenchLive) -> EndReason:
         """Why the session ends before its stages do."""
-        return "interrupted" if live.interrupts.hit else live.sender.breaker.ending
+        return EndReason.INTERRUPTED if live.interrupts.hit else live.sender.breaker.ending
 
     async def _canary(self, live: BenchLive, levels: Sequence[Level]) -> None:
         """Raises DeadKnobError where no budget changes an answer, unless that is allowed."""

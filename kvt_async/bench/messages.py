@@ -11,7 +11,7 @@ from kvt_async.bench.stage import Left, Stage, wanted
 from kvt_async.bench.workload import Workload
 from kvt_async.contract.errors import ConfigError, FailuresStandError, InterruptedByUserError, LocalError, ServerError
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import CanaryVerdict
+from kvt_async.contract.vocabulary import CanaryVerdict, EndReason
 from kvt_async.records import Json, Level
 from kvt_async.store.reader import Reader
 
@@ -39,7 +39,7 @@ class BenchReport:
     db: str
     generation: int = 1
     session_id: str | None = None  # None: there was nothing to send
-    reason: str = "finished"  # finished | interrupted | server
+    reason: EndReason = EndReason.FINISHED
     stages: list[Json] = field(default_factory=list)
     plan: Json | None = None  # of a dry run
     canary: CanaryVerdict | None = None  # None: nothing to ask
@@ -60,10 +60,10 @@ class BenchReport:
     @property
     def exit_code(self) -> int:
         codes = {
-            "interrupted": InterruptedByUserError.exit_code,
-            "server": ServerError.exit_code,
-            "refused": ConfigError.exit_code,
-            "local": LocalError.exit_code,
+            EndReason.INTERRUPTED: InterruptedByUserError.exit_code,
+            EndReason.SERVER: ServerError.exit_code,
+            EndReason.REFUSED: ConfigError.exit_code,
+            EndReason.LOCAL: LocalError.exit_code,
         }
         return codes.get(self.reason, FailuresStandError.exit_code if self.failed else 0)
 
@@ -81,11 +81,11 @@ class BenchReport:
             f"{self.exp_group_id}: {len(self.stages)} stages, {answered} measured requests answered, {self.failed} "
             f"failed, {self.pending} pending"
         ]
-        if self.reason == "interrupted":
+        if self.reason == EndReason.INTERRUPTED:
             out.append("interrupted: everything finished so far is committed; run the same command again to resume")
-        elif self.reason == "server":
+        elif self.reason == EndReason.SERVER:
             out.append("the server went away; run the same command again once it is back")
-        elif self.reason == "refused":
+        elif self.reason == EndReason.REFUSED:
             out.append("the server refuses our key; run the same command again with one it takes")
         return [*out, f"  {self.db}"]
 

@@ -17,6 +17,7 @@ from kvt_async.bench.stage import Left, Stage
 from kvt_async.bench.workload import Workload
 from kvt_async.clock import utc_now
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json
 from kvt_async.session.client_health import Health
@@ -51,7 +52,7 @@ class BenchLive:
 class StageEnd:
     """How a window ended; the caller adds the stop rule and writes it."""
 
-    reason: str
+    reason: EndReason
     row: Json
 
 
@@ -190,17 +191,17 @@ def _end_row(live: BenchLive, stage: Stage, tally: Tally, drained_ns: int, clien
         "late_max_ms": tally.late_max_ms,
         "n_held": tally.n_held,
         "peak_in_flight": tally.peak_in_flight,
-        "reason": "stop_rule" if tally.cut and _reason(live) == "finished" else _reason(live),
+        "reason": EndReason.STOP_RULE if tally.cut and _reason(live) == EndReason.FINISHED else _reason(live),
         "stop_rule": f"bench.max_s ({live.settings.bench.max_s:g} s) was over" if tally.cut else None,
         "client_json": orjson.dumps(client).decode(),
         "ended_at": utc_now(),
     }
 
 
-def _reason(live: BenchLive) -> str:
+def _reason(live: BenchLive) -> EndReason:
     if live.interrupts.hit:
-        return "interrupted"
-    return "server" if live.sender.breaker.tripped.is_set() else "finished"
+        return EndReason.INTERRUPTED
+    return EndReason.SERVER if live.sender.breaker.tripped.is_set() else EndReason.FINISHED
 
 
 async def _keep_health(live: BenchLive, stage: Stage, client: Json, view: View) -> None:

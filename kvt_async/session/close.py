@@ -7,6 +7,7 @@ from typing import Protocol
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import KvtError, ServerError
+from kvt_async.contract.vocabulary import EndReason
 from kvt_async.session.interrupts import Interrupts
 from kvt_async.session.run_log import RunLog
 from kvt_async.store.writer import Writer
@@ -27,7 +28,7 @@ class Report(Protocol):
     """What came of a session."""
 
     session_id: str | None
-    reason: str
+    reason: EndReason
 
     @property
     def exit_code(self) -> int: ...
@@ -35,20 +36,21 @@ class Report(Protocol):
 
 async def run_session(
     store: Writer, log: RunLog, report: Report, grace_s: float, say: Callable[[str], None],
-    work: Callable[[Interrupts], Awaitable[str]],
+    work: Callable[[Interrupts], Awaitable[EndReason]],
 ) -> None:  # fmt: skip
     """Do `work`, which returns the session's reason to end; put it into the report, the log and the store.
 
     Raises what `work` raises, but a cancellation by Ctrl-C: that is a reason.
     """
-    reason, code = "bug", 1
+    reason, code = EndReason.BUG, 1
     try:
         with Interrupts(grace_s, say) as interrupts:
             reason = await _interruptible(work, interrupts)
         report.reason = reason
         code = report.exit_code
     except KvtError as error:
-        reason, code = ("server" if error.exit_code == ServerError.exit_code else "refused"), error.exit_code
+        code = error.exit_code
+        reason = EndReason.SERVER if code == ServerError.exit_code else EndReason.REFUSED
         log("error", what=str(error))
         raise
     except Exception as error:
@@ -61,7 +63,7 @@ async def run_session(
             await store.insert("session_ends", end)
 
 
-async def _interruptible(work: Callable[[Interrupts], Awaitable[str]], interrupts: Interrupts) -> str:
+async def _interruptible(work: Callable[[Interrupts], Awaitable[EndReason]], interrupts: Interrupts) -> EndReason:
     task = asyncio.current_task()
     assert task is not None
     try:
@@ -70,4 +72,4 @@ async def _interruptible(work: Callable[[Interrupts], Awaitable[str]], interrupt
         if not interrupts.hit:
             raise
         task.uncancel()
-        return "interrupted"
+        return EndReason.INTERRUPTED

@@ -11,7 +11,7 @@ from kvt_async.contract.errors import (
     LocalError,
     ServerError,
 )
-from kvt_async.contract.vocabulary import CanaryVerdict
+from kvt_async.contract.vocabulary import CanaryVerdict, EndReason
 from kvt_async.records import Json, Run
 from kvt_async.store.reader import Reader
 from kvt_async.ways.levels import label
@@ -25,7 +25,7 @@ class RunReport:
     generation: int
     db: str
     session_id: str | None = None  # None: there was nothing to send
-    reason: str = "finished"  # finished | failures | interrupted | server | refused | local
+    reason: EndReason = EndReason.FINISHED
     planned: int = 0
     responses: int = 0
     failures: int = 0
@@ -51,12 +51,12 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        codes: dict[str, type[KvtError]] = {
-            "interrupted": InterruptedByUserError,
-            "server": ServerError,
-            "refused": ConfigError,
-            "local": LocalError,
-            "failures": FailuresStandError,
+        codes: dict[EndReason, type[KvtError]] = {
+            EndReason.INTERRUPTED: InterruptedByUserError,
+            EndReason.SERVER: ServerError,
+            EndReason.REFUSED: ConfigError,
+            EndReason.LOCAL: LocalError,
+            EndReason.FAILURES: FailuresStandError,
         }
         return codes[self.reason].exit_code if self.reason in codes else 0
 
@@ -79,19 +79,19 @@ class RunReport:
                 f"({self.client['signal']})"
             )
         out += [f"  failed: {n} x {name}" for name, n in self.failures_by_type.items()]
-        if self.reason == "interrupted":
+        if self.reason == EndReason.INTERRUPTED:
             out.append("interrupted: everything finished so far is committed; run the same command again to resume")
-        elif self.reason == "server":
+        elif self.reason == EndReason.SERVER:
             out.append("the server went away: nothing was given up; run the same command again once it is back")
-        elif self.reason == "local":
+        elif self.reason == EndReason.LOCAL:
             out.append("this machine could not send: nothing was given up; run the same command again once it can")
-        elif self.reason == "refused":
+        elif self.reason == EndReason.REFUSED:
             out.append("the server refuses our key: nothing was given up; run the same command again with one it takes")
         elif self.read_short:
             out.append("prompts were read shorter than sent, and the verdict will claim nothing of them: serve a "
                        "window that holds the longest prompt, or lower prompt.max_context_tokens, under a new "
                        "experiment.exp_group_id")  # fmt: skip
-        if self.failures and self.reason == "failures":
+        if self.failures and self.reason == EndReason.FAILURES:
             out.append("failures stand: they score 0; --retry-failed tries them again")
         return [*out, f"  {self.db}"]
 

@@ -8,6 +8,7 @@ from kvt_async.contract.errors import ServerError
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Run
 from kvt_async.session import canary as canaries
@@ -92,7 +93,7 @@ class Invocation:
     async def _launched(
         self, store: Writer, interrupts: Interrupts, runs: Sequence[Run], done: Sequence[bytearray],
         planned: Sequence[int],
-    ) -> str:  # fmt: skip
+    ) -> EndReason:  # fmt: skip
         """A server for each group of levels, started anew a few times if it dies under them."""
         masks = {run.run_id: mask for run, mask in zip(runs, done, strict=True)}
         pair = canaries.pair([run.level for run in runs])
@@ -104,7 +105,7 @@ class Invocation:
             if not ask and sum(pending(todo)) + (self.report.failures if self.options.retry_failed else 0) == 0:
                 continue
             reason = await self._one_server(store, interrupts, some, todo, planned, spread)
-            if reason in ("server", "refused", "local", "interrupted"):
+            if reason in (EndReason.SERVER, EndReason.REFUSED, EndReason.LOCAL, EndReason.INTERRUPTED):
                 return reason
         return self._finished()
 
@@ -120,11 +121,11 @@ class Invocation:
     async def _one_server(
         self, store: Writer, interrupts: Interrupts, some: Sequence[Run], todo: Sequence[bytearray],
         planned: Sequence[int], spread: canaries.Spread | None,
-    ) -> str:  # fmt: skip
+    ) -> EndReason:  # fmt: skip
         """The session's reason to end, after at most launch.RESTARTS new starts of a server that died."""
         folder = self.paths.run_dir / "launch"
         for restart in range(launch.RESTARTS + 1):
-            reason, died = "server", False
+            reason, died = EndReason.SERVER, False
             try:
                 async with launch.launched(self.settings, some[0].level, folder, self.say) as process:
                     self.log("launched", level=label(some[0].level), restart=restart, log=str(process.log))
@@ -135,7 +136,7 @@ class Invocation:
             except ServerError:
                 if not died or restart == launch.RESTARTS:
                     raise
-            if reason != "server" or restart == launch.RESTARTS:
+            if reason != EndReason.SERVER or restart == launch.RESTARTS:
                 return reason
             self.say(f"the launched server died; starting it again ({restart + 1} of {launch.RESTARTS})")
             some = self._stored(some)
@@ -151,7 +152,7 @@ class Invocation:
     async def _served(
         self, store: Writer, interrupts: Interrupts, runs: Sequence[Run], done: Sequence[bytearray],
         planned: Sequence[int], launched: launch.Launched | None = None, spread: canaries.Spread | None = None,
-    ) -> str:  # fmt: skip
+    ) -> EndReason:  # fmt: skip
         assert self.report.session_id is not None
         async with Sender(self.settings, endpoints=[url for run in runs for url in run.level.endpoints]) as sender:
             live = Live(
@@ -162,7 +163,7 @@ class Invocation:
 
     async def _with_server(
         self, live: Live, done: Sequence[bytearray], planned: Sequence[int], spread: canaries.Spread | None = None
-    ) -> str:
+    ) -> EndReason:
         """The session's reason to end."""
         options, group, report = self.options, self.group, self.report
         builder = Builder.of_dataset(self.settings, self.reader, self.dataset_id)
@@ -197,21 +198,21 @@ class Invocation:
             self.say(f"warning: {sentence}")
             report.notes.append(sentence)
         if live.interrupts.hit:
-            return "interrupted"
+            return EndReason.INTERRUPTED
         if live.sender.breaker.tripped.is_set():
             return live.sender.breaker.ending
         count(report, self.reader, group.runs, planned)
         if live.launched is not None:  # more servers may follow
-            return "failures" if report.failures else "finished"
+            return EndReason.FAILURES if report.failures else EndReason.FINISHED
         return self._finished()
 
-    def _finished(self) -> str:
+    def _finished(self) -> EndReason:
         """The reason to end of a session that sent all it should: what stands as failed, or was not read, says so."""
         counts = prompts_read(self.reader, self.dataset_id, self.group.runs)
         self.report.read_short = counts.sentence
         if self.report.read_short:
             self.say(f"warning: {self.report.read_short}")
-        return "failures" if self.report.failures or self.report.read_short else "finished"
+        return EndReason.FAILURES if self.report.failures or self.report.read_short else EndReason.FINISHED
 
     def _plan(self) -> tuple[list[bytearray], list[int]]:
         return unsettled(self.reader, self.group.runs, self.dataset_id, self._limited())

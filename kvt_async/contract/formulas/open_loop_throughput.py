@@ -19,8 +19,9 @@ from kvt_async.contract.formulas.throughput import (
     varying,
     weights,
 )
+from kvt_async.contract.vocabulary import EndReason
 
-WHOLE = ("finished", "stop_rule")  # bench_window_ends.reason of windows in which nothing was broken off
+WHOLE = (EndReason.FINISHED, EndReason.STOP_RULE)  # bench_window_ends.reason of windows in which nothing was broken off
 KEPT_UP = 0.95  # share of the arrivals that must come out, as fast as they go in
 LEVEL = 0.975  # one-sided, for calling a server behind
 FEWEST_CELLS = 8

@@ -7,9 +7,9 @@ request for what is no request's fault (reply/refusals.py).
 """
 
 import asyncio
-from typing import Literal
 
 from kvt_async.contract.settings import Retry
+from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.send.policy import schedule_s
 
 MARGIN = 1.5  # of the longest retry schedule: an outage shorter than that is survived
@@ -22,7 +22,7 @@ class Breaker:
     def __init__(self, retry: Retry) -> None:
         self.tripped = asyncio.Event()
         self.reason = ""
-        self.ending: Literal["server", "refused", "local"] = "server"  # why the session ends once it has tripped
+        self.ending = EndReason.SERVER  # why the session ends once it has tripped: SERVER, REFUSED or LOCAL
         self.last_success_began: float | None = None
         self.outage_s = min(MARGIN * schedule_s(retry), retry.max_elapsed_s)
         self._needed = retry.max_attempts

@@ -18,6 +18,7 @@ from kvt_async.contract.load import secret
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
+from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.reply.error_types import Cause
 from kvt_async.engine.reply.refusals import Refusals, Refused, sentence
 from kvt_async.engine.send.advice import key_advice
@@ -205,7 +206,7 @@ class Sender(Pages):
         self.breaker.reason = sentence(newest)
         if newest.cause == "key":
             self.breaker.reason += f". {key_advice(self.settings.engine)}"
-        self.breaker.ending = "refused" if newest.cause == "key" else "server"
+        self.breaker.ending = EndReason.REFUSED if newest.cause == "key" else EndReason.SERVER
         self.breaker.tripped.set()
         self.halt()
         return ()
@@ -324,7 +325,7 @@ class Sender(Pages):
         with self.room.starved():
             while tried.ours is not None and not self._halted.is_set():
                 if self.room.is_hopeless(tried.ours, self.in_flight, min(PATIENCE_S, self.breaker.outage_s)):
-                    self.breaker.reason, self.breaker.ending = f"nothing can be sent: {tried.ours}", "local"
+                    self.breaker.reason, self.breaker.ending = f"nothing can be sent: {tried.ours}", EndReason.LOCAL
                     self.breaker.tripped.set()
                     self.halt()
                     break

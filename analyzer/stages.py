@@ -69,8 +69,8 @@ def every_stage(
     settings: "Settings", *, run_id: str | None = None, partial: bool = False, recompute: bool = False
 ) -> Facts:
     """score, analyze, report, then the verdict; of a bench, what `kvt bench report` says."""
-    from analyzer.report.figures_json import results as results_of
-    from analyzer.report.page import verdict_lines
+    from analyzer.report.figures_json import figures
+    from analyzer.report.terminal_verdict import verdict_lines
     from analyzer.results.results import read_results
     from analyzer.summarise.analyze import analyze
 
@@ -84,10 +84,10 @@ def every_stage(
         results = read_results(conn, settings.experiment.exp_group_id, volumes=True)  # once for all: they are many rows
         facts["analyze"] = _charts(conn, settings, paths, done, results, recompute=recompute)
         facts["report"] = _report(conn, settings, paths, results, partial=partial, recompute=recompute)
-        verdict, figures = verdict_lines(conn, settings, facts=results), results_of(results, settings)
+        verdict, numbers = verdict_lines(results, settings), figures(results, settings)
     lines = [line for stage in facts.values() for line in stage.pop("lines")]
     return {
-        **facts, "verdict": verdict, "results": figures, **_standing(results),
+        **facts, "verdict": verdict, "results": numbers, **_standing(results),
         "lines": [*lines[:-2], "", *verdict, "", *lines[-2:]],
     }  # fmt: skip
 
@@ -167,7 +167,7 @@ def _report(
     partial: bool,
     recompute: bool,
 ) -> Facts:
-    from analyzer.report.page import build_report
+    from analyzer.report.build import build_report
     from analyzer.results.memory import load_of
     from analyzer.store import derived_rows
     from analyzer.store.artifacts import once
@@ -175,7 +175,7 @@ def _report(
     def build() -> list[Path]:
         from analyzer.charts.draw import files
 
-        built = build_report(conn, settings, paths, partial=partial, facts=results)
+        built = build_report(conn, settings, paths, partial=partial, results=results)
         return [built.md, built.html, *(files(paths.plots) if settings.analysis.charts else [])]
 
     inputs = [results, settings, partial, load_of(results, settings)]

@@ -1,12 +1,11 @@
 """Chart titles that say the message, and one line each on how to read the marks. Pure."""
 
-from analyzer.report.answers import bin_zones, constant
-from analyzer.results.cliff import cliff_range
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.costs import cache_sentence, client
 from analyzer.results.number_format import budget, count, percent
 from analyzer.results.results import ALL, Results
-from analyzer.results.sentences import short_verdict
+from analyzer.results.verdict_sentence import in_few_words
+from analyzer.results.zones import bin_zones, common_tokens, constant
 from analyzer.store.tables import BinStat
 from kvt_async.contract.vocabulary import Unit
 
@@ -15,7 +14,7 @@ def by_budget(facts: Results) -> str:
     v = facts.verdict(facts.series[0]) if facts.series else None
     if v is None:
         return "Accuracy at full cache" if not facts.series else "Accuracy by KV budget"
-    return f"{v.series}: {short_verdict(v, facts.unit)}"
+    return f"{v.series}: {in_few_words(v, facts.unit)}"
 
 
 def by_budget_says(facts: Results) -> str:
@@ -56,7 +55,7 @@ def heatmap_says(facts: Results) -> str:
 
 def kept(facts: Results) -> str:
     for name in facts.series:
-        inside = cliff_range(bin_zones(facts, name))
+        inside = common_tokens(bin_zones(facts, name))
         if inside and constant(facts, name) == Unit.TOKENS:
             return (
                 f"{name}: the cliff lies at {count(inside[0])} to {count(inside[1])} kept tokens, whatever the length"
@@ -133,7 +132,7 @@ def latency_bins_says(facts: Results) -> str:
 
 def _yellow(facts: Results, bins: list[int], where: str) -> str:
     """What the yellow of the headline series means in these bins; empty where no zone is drawn."""
-    found = [v for b in bins if facts.series and (v := facts.verdict(facts.series[0], b)) and v.zone_low is not None]
+    found = [v for b in bins if facts.series and (v := facts.verdict(facts.series[0], b)) and v.broken is not None]
     if not found:
         return ""
     pale = " (pale: open above, because no budget is proven safe)" if any(nothing_safe(v) for v in found) else ""

@@ -10,10 +10,10 @@ from kvt_async.contract.vocabulary import CanaryVerdict
 REFERENCE = "reference"  # the model that ships with kvt
 
 
-def caveats(facts: Results) -> list[str]:
+def caveats(results: Results) -> list[str]:
     """What doesn't touch the verdict, but a figure beside it."""
-    found = [facts.prompts.note] if facts.prompts.note else []
-    if (answers := facts.overruling) is not None:
+    found = [results.prompts.note] if results.prompts.note else []
+    if (answers := results.overruling) is not None:
         found.append(overruled(answers))
     return found
 
@@ -32,38 +32,40 @@ def overruled(answers: Answers) -> str:
     )
 
 
-def limits(facts: Results, settings: Settings) -> list[str]:
+def limits(results: Results, settings: Settings) -> list[str]:
     """What these numbers can't say."""
     lines = []
-    models = {r.model_name for r in facts.runs}
+    models = {r.model_name for r in results.runs}
     if REFERENCE in models:
         lines.append(
             "The reference model is tiny: it has no attention redundancy, so its curves are steeper than a large "
             "model's. It shows the method, not the budget of your model."
         )
-    tasks = ", ".join(f"{d['name']} / {d['task']}" for d in facts.datasets)
+    tasks = ", ".join(f"{d['name']} / {d['task']}" for d in results.datasets)
     if tasks:
         lines.append(f"One task ({tasks}): another task may break elsewhere.")
-    whole = [v for series in facts.series if (v := facts.verdict(series)) is not None]
+    whole = [v for series in results.series if (v := results.verdict(series)) is not None]
     lines += confidence.notes(whole)
-    full = facts.stat(facts.full)
+    full = results.stat(results.full)
     if full is None:
         lines.append("Without a full-cache run there is no baseline, so no loss can be told.")
     elif full.acc_mean is not None and full.acc_mean <= settings.analysis.margin:
         lines.append(f"Floor: accuracy at full cache is {number(full.acc_mean)}, so nothing can be lost from it.")
     empty = [
-        b.label for b in facts.bins if all((s := facts.stat(r, b.bin_idx)) is None or s.n == 0 for r in facts.runs)
+        b.label
+        for b in results.bins
+        if all((s := results.stat(r, b.bin_idx)) is None or s.n == 0 for r in results.runs)
     ]
     if empty:
         lines.append(f"No examples in {', '.join(empty)} tokens.")
-    if alone := sum(volume.n_done_alone for volume in facts.volumes):
-        answered = sum(volume.n for volume in facts.volumes)
+    if alone := sum(volume.n_done_alone for volume in results.volumes):
+        answered = sum(volume.n for volume in results.volumes)
         lines.append(
             f"{alone:,} of {plural(answered, 'answer')} ended with [DONE] and no finish_reason: whether one of them "
             "was cut off at its length can't be told."
         )
-    planned = max((p.planned for p in facts.progress.values()), default=0)
-    asked = max((p.requests for p in facts.progress.values()), default=0)
+    planned = max((p.planned for p in results.progress.values()), default=0)
+    asked = max((p.requests for p in results.progress.values()), default=0)
     if asked < planned:
         lines.append(f"{asked:,} of {plural(planned, 'manifest example')} were asked per level.")
     return lines

@@ -1,21 +1,22 @@
 """Tables of tokens, latency, throughput and cost. Pure."""
 
-from analyzer.report.report_tables import Table, level_name
+from analyzer.report.report_tables import level_name
 from analyzer.results import costs, memory, sentences
 from analyzer.results.cache_state import cache_state
 from analyzer.results.number_format import NOTHING, amount, count, gib, interval, number, percent, seconds
 from analyzer.results.results import Results
+from analyzer.results.text_table import Table
 from analyzer.store.tables import BinStat
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EvidenceStatus
 
 
-def tokens(facts: Results) -> Table:
+def tokens(results: Results) -> Table:
     """Prompt, completion and template tokens by length bin, at full cache (else at the first level)."""
-    run = facts.full or (facts.runs[0] if facts.runs else None)
+    run = results.full or (results.runs[0] if results.runs else None)
     rows = []
-    for b in facts.bins:
-        s = facts.stat(run, b.bin_idx)
+    for b in results.bins:
+        s = results.stat(run, b.bin_idx)
         if s is None or s.n == 0:
             rows.append((b.label, "0", *([NOTHING] * 6)))
             continue
@@ -38,14 +39,14 @@ def tokens(facts: Results) -> Table:
     return Table(head, tuple(rows), note=note)
 
 
-def pareto(facts: Results, settings: Settings) -> Table:
+def pareto(results: Results, settings: Settings) -> Table:
     """Quality, memory and latency of every level side by side; marked where no other level is better in both."""
-    load = memory.load_of(facts, settings)
-    full = facts.stat(facts.full)
-    measured = [(run, s) for run in facts.runs if not run.repeat_idx and (s := facts.stat(run)) and s.n]
+    load = memory.load_of(results, settings)
+    full = results.stat(results.full)
+    measured = [(run, s) for run in results.runs if not run.repeat_idx and (s := results.stat(run)) and s.n]
     rows = []
     for run, s in measured:
-        saved = [] if load is None else [gib(memory.saved_gib(facts, run, load))]
+        saved = [] if load is None else [gib(memory.saved_gib(results, run, load))]
         best = "" if s.kv_bytes_p50 is None else "yes" if _undominated(s, [o for _, o in measured]) else "no"
         rows.append(
             (
@@ -60,7 +61,7 @@ def pareto(facts: Results, settings: Settings) -> Table:
     note = "On the front: no level has a higher mean accuracy in a smaller cache (means, whatever their uncertainty)."
     if load is None:
         note = f"{note} {memory.HOW}"
-    elif any(e.status == EvidenceStatus.UNVERIFIED for e in facts.evidence.values()):
+    elif any(e.status == EvidenceStatus.UNVERIFIED for e in results.evidence.values()):
         note = f"{note} GiB of unverified levels are arithmetic: nothing shows that the server applied the budget."
     return Table(head, tuple(rows), note=note)
 
@@ -77,10 +78,10 @@ def _undominated(one: BinStat, others: list[BinStat]) -> bool:
     )
 
 
-def latencies(facts: Results) -> Table:
+def latencies(results: Results) -> Table:
     rows = []
-    for run in facts.runs:
-        s = facts.stat(run)
+    for run in results.runs:
+        s = results.stat(run)
         if s is None or s.latency_p50_s is None:
             continue
         rows.append(
@@ -94,15 +95,15 @@ def latencies(facts: Results) -> Table:
         "Level", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95", "Latency p50", "Latency p95", "Cache state",
         "Cached prompt tokens",
     )  # fmt: skip
-    note = f"Every latency: {costs.client(facts.clients)}. Compare levels within one cache state only."
+    note = f"Every latency: {costs.client(results.clients)}. Compare levels within one cache state only."
     return Table(head, tuple(rows), note=note)
 
 
-def volumes(facts: Results, settings: Settings) -> Table:
+def volumes(results: Results, settings: Settings) -> Table:
     """Effective throughput and cost of each invocation that got responses."""
     prices = settings.analysis.prices
     rows = []
-    for v in facts.volumes:
+    for v in results.volumes:
         cost = NOTHING
         if prices is not None and v.prompt_tokens is not None:
             value = v.prompt_tokens * prices.prompt_per_mtok + (v.completion_tokens or 0) * prices.completion_per_mtok

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from analyzer.read.runs import Run
-from analyzer.report.answers import story
+from analyzer.report.answers import first_screen
 from analyzer.results.results import ALL, Results
 from kvt_async.contract.settings import Settings
 
@@ -22,39 +22,39 @@ _DROP = (
 )  # fmt: skip
 
 
-def results(facts: Results, settings: Settings) -> dict[str, Any]:
+def figures(results: Results, settings: Settings) -> dict[str, Any]:
     """Headline, alarms, the verdict of every series (and of its length bins), and every level's figures.
 
     Over all lengths unless named otherwise; None where a figure is not known. Budgets are in `unit`.
     """
-    told = story(facts, settings)
+    screen = first_screen(results, settings)
     return {
-        "headline": told.headline,
-        "caveats": list(told.caveats),
-        "unit": facts.unit,
+        "headline": screen.headline,
+        "caveats": list(screen.caveats),
+        "unit": results.unit,
         "margin": settings.analysis.margin,
         "alpha": settings.analysis.alpha,
-        "partial": facts.partial,
-        "pending": facts.pending,
-        "prompts": asdict(facts.prompts) | {"read_short": facts.prompts.are_short},
+        "partial": results.partial,
+        "pending": results.pending,
+        "prompts": asdict(results.prompts) | {"read_short": results.prompts.are_short},
         "series": [
             {
                 "series": series,
-                **_picked(facts.verdict(series), _VERDICT),
+                **_picked(results.verdict(series), _VERDICT),
                 "by_length": [
                     {"bin_idx": b.bin_idx, "lo_tokens": b.lo_tokens, "hi_tokens": b.hi_tokens}
-                    | _picked(facts.verdict(series, b.bin_idx), _VERDICT)
-                    for b in facts.bins
+                    | _picked(results.verdict(series, b.bin_idx), _VERDICT)
+                    for b in results.bins
                 ],
             }
-            for series in facts.series
+            for series in results.series
         ],
-        "levels": [_level(facts, run) for run in facts.runs],
+        "levels": [_level(results, run) for run in results.runs],
     }
 
 
-def _level(facts: Results, run: Run) -> dict[str, Any]:
-    evidence = facts.evidence.get(run.run_id)
+def _level(results: Results, run: Run) -> dict[str, Any]:
+    evidence = results.evidence.get(run.run_id)
     return {
         "run_id": run.run_id,
         "series": run.series,
@@ -62,8 +62,8 @@ def _level(facts: Results, run: Run) -> dict[str, Any]:
         "kv_unit": run.kv_unit,
         "is_full": bool(run.is_full),
         "repeat_idx": run.repeat_idx,
-        **_picked(facts.stat(run, ALL), _STAT),
-        **_picked(facts.drop(run, ALL), _DROP),
+        **_picked(results.stat(run, ALL), _STAT),
+        **_picked(results.drop(run, ALL), _DROP),
         "evidence": evidence.status if evidence else None,
         "evidence_reason": evidence.reason if evidence else None,
     }

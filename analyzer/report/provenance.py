@@ -2,39 +2,31 @@
 
 import json
 from itertools import pairwise
-from typing import Any
 
-from analyzer.report.report_tables import Table
 from analyzer.results.number_format import NOTHING, count
 from analyzer.results.results import Results
+from analyzer.results.text_table import Table, flat
 
 
-def contract(facts: Results) -> Table:
+def contract(results: Results) -> Table:
     rows = [
-        ("experiment group", facts.group),
-        ("generation", f"{facts.generation} of {facts.n_generations}"),
-        *flat(facts.contract),
+        ("experiment group", results.group),
+        ("generation", f"{results.generation} of {results.n_generations}"),
+        *flat(results.contract),
     ]
-    for d in facts.datasets:
+    for d in results.datasets:
         rows += [("metric of score", d["metric"]), ("source revision", d["source_revision"] or NOTHING)]
-    rows += [("scorer", v) for v in facts.scorer_versions]
-    rows.append(("contract SHA-256", facts.contract_sha256))
+    rows += [("scorer", v) for v in results.scorer_versions]
+    rows.append(("contract SHA-256", results.contract_sha256))
     known = tuple((k, str(v)) for k, v in rows if v != "null")
     return Table(("Field", "Value"), known, text_columns=2, note="Fields that are null are left out.")
 
 
-def flat(value: Any, at: str = "") -> list[tuple[str, str]]:
-    """Nested mappings as dotted keys, in their own order."""
-    if isinstance(value, dict) and value:
-        return [pair for k, v in value.items() for pair in flat(v, f"{at}.{k}" if at else str(k))]
-    return [(at, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
-
-
-def sessions(facts: Results) -> Table:
+def sessions(results: Results) -> Table:
     rows = []
-    for s in facts.sessions:
+    for s in results.sessions:
         commit = s.git_commit[:12] if s.git_commit else NOTHING
-        client = next((c for c in facts.clients if c.session_id == s.session_id), None)
+        client = next((c for c in results.clients if c.session_id == s.session_id), None)
         rows.append(
             (
                 s.started_at, s.command, s.reason or "killed", s.kvt_version, commit, s.python,
@@ -47,10 +39,10 @@ def sessions(facts: Results) -> Table:
     return Table(head, tuple(rows), text_columns=10)
 
 
-def servers(facts: Results) -> Table:
+def servers(results: Results) -> Table:
     rows = [
         (s["endpoint"], s["phase"], "; ".join(f"{k}: {v}" for k, v in flat(json.loads(s["identity_json"])) if _who(k)))
-        for s in facts.snapshots
+        for s in results.snapshots
     ]
     note = "Counters of /metrics are in server_snapshots of the database."
     return Table(("Endpoint", "At", "Identity"), tuple(dict.fromkeys(rows)), text_columns=3, note=note)
@@ -61,9 +53,9 @@ def _who(key: str) -> bool:
     return not key.startswith("metrics.") or "config" in key or "_info" in key
 
 
-def commands(facts: Results) -> list[str]:
+def commands(results: Results) -> list[str]:
     """What reproduces this: the commands as typed, without repeats, then the analysis."""
-    typed = list(dict.fromkeys(s.command for s in facts.sessions))
+    typed = list(dict.fromkeys(s.command for s in results.sessions))
     words = [w for command in typed for w in command.split()]
     config = next((b for a, b in pairwise(words) if a in ("-c", "--config")), "CONFIG")
     return [*typed, f"kvt all -c {config}"]

@@ -1,14 +1,12 @@
 """The report's tables as text cells: persisted rows, formatted. Pure."""
 
-from dataclasses import dataclass
-
 from analyzer.read.runs import Run
-from analyzer.report.answers import controls
-from analyzer.results import sentences
+from analyzer.results import sentences, verdict_sentence
 from analyzer.results.confidence import ROLES, ceiling_or_floor, nothing_safe
 from analyzer.results.number_format import NOTHING, budget, count, interval, number, percent, seconds, signed
 from analyzer.results.results import ALL, Results
 from analyzer.results.rows import Bin
+from analyzer.results.text_table import Table
 from analyzer.store.tables import BinStat, Evidence
 from kvt_async.contract.errors import FailureLabel
 from kvt_async.contract.vocabulary import EvidenceStatus, SeriesVerdict, Unit
@@ -17,21 +15,10 @@ WHOLE = Bin(ALL, 0, 0)
 _NO_ZONE: dict[str, str] = {SeriesVerdict.TRANSITION: "open below", SeriesVerdict.CANNOT_TELL: "not proven"}
 
 
-@dataclass(frozen=True)
-class Table:
-    """`text_columns`: how many columns from the left hold text, not figures. `folded`: closed at first in HTML."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    text_columns: int = 1
-    note: str = ""
-    folded: str = ""
-
-
-def verdicts(facts: Results) -> Table:
+def verdicts(results: Results) -> Table:
     rows = []
-    for series in facts.series:
-        v = facts.verdict(series)
+    for series in results.series:
+        v = results.verdict(series)
         if v is None:
             continue
         half = (
@@ -40,18 +27,18 @@ def verdicts(facts: Results) -> Table:
             else NOTHING
         )
         zone = (
-            f"{budget(v.zone_high, facts.unit)} … {budget(v.zone_low, facts.unit)}"
-            if v.zone_low is not None
+            f"{budget(v.zone_high, results.unit)} … {budget(v.broken, results.unit)}"
+            if v.broken is not None
             else _NO_ZONE.get(v.verdict, NOTHING)
         )
-        safe = "none proven" if nothing_safe(v) else budget(v.safe_budget, facts.unit)
+        safe = "none proven" if nothing_safe(v) else budget(v.safe_budget, results.unit)
         rows.append(
             (
                 series,
-                sentences.short_verdict(v, facts.unit),
+                verdict_sentence.in_few_words(v, results.unit),
                 safe,
                 zone,
-                budget(v.loss, facts.unit),
+                budget(v.loss, results.unit),
                 half,
                 count(v.n),
                 _evidence(v.evidence),
@@ -70,34 +57,34 @@ def verdicts(facts: Results) -> Table:
     return Table(head, tuple(rows), text_columns=2, note=note if rows else "")
 
 
-def safe_by_length(facts: Results) -> Table:
+def safe_by_length(results: Results) -> Table:
     """Series x length bins: safe budget, and from where it is broken."""
     rows = []
-    for series in facts.series:
+    for series in results.series:
         cells = []
-        for b in facts.bins:
-            v = facts.verdict(series, b.bin_idx)
+        for b in results.bins:
+            v = results.verdict(series, b.bin_idx)
             if v is None or v.n == 0:
                 cells.append("no examples")
             elif not v.judges:
                 cells.append("no verdict")
             else:
-                safe = "none" if nothing_safe(v) else budget(v.safe_budget, facts.unit)
-                cells.append(f"{safe} / {budget(v.zone_low, facts.unit)}")
+                safe = "none" if nothing_safe(v) else budget(v.safe_budget, results.unit)
+                cells.append(f"{safe} / {budget(v.broken, results.unit)}")
         rows.append((series, *cells))
     note = (
         "Safe budget / broken from, within each bin. “none”: no budget is proven safe there; –: none is proven broken. "
         "Exploratory: bins are not adjusted for being many."
     )
-    return Table(("Prompt tokens", *(b.label for b in facts.bins)), tuple(rows), note=note)
+    return Table(("Prompt tokens", *(b.label for b in results.bins)), tuple(rows), note=note)
 
 
-def levels(facts: Results) -> Table:
+def levels(results: Results) -> Table:
     """Every level over all lengths: accuracy, paired loss, what was kept, was it applied."""
     rows = []
-    full = facts.stat(facts.full)
-    for run in facts.runs:
-        s, d, e = facts.stat(run), facts.drop(run), facts.evidence.get(run.run_id)
+    full = results.stat(results.full)
+    for run in results.runs:
+        s, d, e = results.stat(run), results.drop(run), results.evidence.get(run.run_id)
         if s is None:
             continue
         rows.append(
@@ -142,27 +129,27 @@ def _evidence(status: str) -> str:
     return status.upper() if status in (EvidenceStatus.UNVERIFIED, EvidenceStatus.CONTRADICTED) else status
 
 
-def comparisons(facts: Results, alpha: float) -> Table:
+def comparisons(results: Results, alpha: float) -> Table:
     """Pairs of series x budgets: difference of accuracy; a star where it is certain after Holm."""
-    budgets = sorted({c.kv_budget for c in facts.comparisons if c.bin_idx == ALL}, reverse=True)
+    budgets = sorted({c.kv_budget for c in results.comparisons if c.bin_idx == ALL}, reverse=True)
     cells: dict[tuple[str, str], dict[float, str]] = {}
-    for c in facts.comparisons:
+    for c in results.comparisons:
         if c.bin_idx == ALL and c.diff_mean is not None:
             star = " *" if c.p_holm is not None and c.p_holm < alpha else ""
             text = f"{signed(c.diff_mean)} [{number(c.diff_ci_low)}, {number(c.diff_ci_high)}]{star}"
             cells.setdefault((c.series_a, c.series_b), {})[c.kv_budget] = text
     rows = [(f"{a} − {b}", *(row.get(k, NOTHING) for k in budgets)) for (a, b), row in cells.items()]
     note = f"Paired difference of accuracy [95% CI]; * certain at {number(alpha)} after Holm's adjustment."
-    return Table(("Series", *(budget(b, facts.unit) for b in budgets)), tuple(rows), note=note)
+    return Table(("Series", *(budget(b, results.unit) for b in budgets)), tuple(rows), note=note)
 
 
-def error_budget(facts: Results) -> Table:
+def error_budget(results: Results) -> Table:
     """Where answers went wrong in form: a rate per label of a level's finished requests; clean levels are counted."""
     rows, clean = [], 0
     total = dict.fromkeys(FailureLabel, 0)
     everything, failed_in_all = 0, 0
-    for run in facts.runs:
-        stats = _bins(facts, run)
+    for run in results.runs:
+        stats = _bins(results, run)
         n, failed = sum(s.n for s in stats), sum(s.n_failures for s in stats)
         labels = {k: sum(s.labels.get(k, 0) for s in stats) for k in FailureLabel}
         everything, failed_in_all = everything + n, failed_in_all + failed
@@ -185,26 +172,26 @@ def error_budget(facts: Results) -> Table:
     return Table(("Level", "Finished", "Failed", *(names[k] for k in FailureLabel)), tuple(rows), note=note)
 
 
-def flags(facts: Results) -> Table:
+def flags(results: Results) -> Table:
     """Flags that are no failures."""
-    names = sorted({f for s in facts.stats.values() for f in s.flags})
+    names = sorted({f for s in results.stats.values() for f in s.flags})
     rows = []
-    for run in facts.runs:
-        stats = _bins(facts, run)
+    for run in results.runs:
+        stats = _bins(results, run)
         n = sum(s.n for s in stats)
         if n and names:
             rows.append((level_name(run), *(_rate(sum(s.flags.get(f, 0) for s in stats), n) for f in names)))
     return Table(("Level", *(f.replace("_", " ") for f in names)), tuple(rows))
 
 
-def control(facts: Results) -> Table:
+def control(results: Results) -> Table:
     rows = []
-    for b in [*facts.bins, WHOLE]:
-        for d in controls(facts, b.bin_idx):
+    for b in [*results.bins, WHOLE]:
+        for d in results.control_drops(b.bin_idx):
             if d.n:
                 flips = (d.n_worse or 0) + (d.n_better or 0)
-                run = next(r for r in facts.runs if r.run_id == d.run_id)
-                same = facts.stat(run, b.bin_idx)
+                run = next(r for r in results.runs if r.run_id == d.run_id)
+                same = results.stat(run, b.bin_idx)
                 rows.append(
                     (
                         b.label, str(d.repeat_idx), count(d.n), f"{flips} ({percent(flips / d.n, 1)})",
@@ -218,11 +205,11 @@ def control(facts: Results) -> Table:
     return Table(head, tuple(rows))
 
 
-def run_bins(facts: Results) -> Table:
+def run_bins(results: Results) -> Table:
     rows = []
-    for run in facts.runs:
-        for b in [*facts.bins, WHOLE]:
-            s, base = facts.stat(run, b.bin_idx), facts.stat(facts.full, b.bin_idx)
+    for run in results.runs:
+        for b in [*results.bins, WHOLE]:
+            s, base = results.stat(run, b.bin_idx), results.stat(results.full, b.bin_idx)
             if s is None:
                 continue
             rows.append(
@@ -241,19 +228,21 @@ def run_bins(facts: Results) -> Table:
     return Table(head, tuple(rows), text_columns=3, folded=f"All {len(rows)} rows, run by run and bin by bin")
 
 
-def step_rule(facts: Results) -> Table:
+def step_rule(results: Results) -> Table:
     """The blueprint's rule, beside the headline."""
     rows = []
-    for series in facts.series:
-        v = facts.verdict(series)
+    for series in results.series:
+        v = results.verdict(series)
         if v is None:
             continue
-        where = next((b.label for b in facts.bins if b.bin_idx == v.transition_bin_idx), NOTHING)
+        where = next((b.label for b in results.bins if b.bin_idx == v.transition_bin_idx), NOTHING)
         none = v.transition_budget is None
         rows.append(
             (
                 series,
-                "none" if none else f"{budget(v.pre_budget, facts.unit)} → {budget(v.transition_budget, facts.unit)}",
+                "none"
+                if none
+                else f"{budget(v.pre_budget, results.unit)} → {budget(v.transition_budget, results.unit)}",
                 NOTHING if none else f"{number(v.acc_pre)} → {number(v.acc_post)}",
                 NOTHING if none else number(v.drop),
                 NOTHING if none else where,
@@ -262,8 +251,8 @@ def step_rule(facts: Results) -> Table:
     return Table(("Series", "Step", "Accuracy", "Drop", "Largest in bin"), tuple(rows))
 
 
-def _bins(facts: Results, run: Run) -> list[BinStat]:
-    return [s for b in facts.bins if (s := facts.stat(run, b.bin_idx)) is not None]
+def _bins(results: Results, run: Run) -> list[BinStat]:
+    return [s for b in results.bins if (s := results.stat(run, b.bin_idx)) is not None]
 
 
 def level_name(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""How sure a verdict is, in words: what more pairs would settle, the server's own noise, floors, ceilings, looks. Pure.
+"""How sure a claim is: the pairs that would settle it, its chance of error, noise, floors, ceilings, looks. Pure.
 
 The figures are persisted ones: nothing is tested again here.
 """
@@ -46,6 +46,25 @@ def needs(v: Verdict, unit: str, m: str) -> str:
 def chance(v: Verdict, alpha: float) -> float:
     """The chance that one claim of this row is wrong: its one-sided level, smaller where looks or series share it."""
     return float(v.detail.get("level", alpha / 2))
+
+
+def promise(v: Verdict, alpha: float, n_bins: int, holm: list[str]) -> str:
+    """Over how many pairs the headline verdict is made, how often it may be wrong, and which verdicts share that
+    promise; `holm`: series that are adjusted among themselves."""
+    level = level_text(chance(v, alpha))
+    parts = [f"The overall verdict of {v.series} is confirmatory"]
+    if holm:
+        parts.append(
+            f"those of {listed(holm)} are Holm-adjusted among themselves"
+            if len(holm) > 1
+            else f"that of {holm[0]} is Holm-adjusted"
+        )
+    if n_bins > 1:
+        parts.append("single length bins are exploratory (unadjusted: one in many may be wrong)")
+    return (
+        f"{plural(v.n, 'pair')} per budget over {plural(n_bins, 'length bin')}; a wrong “safe” or a wrong “broken” has "
+        f"a chance of at most {level} each. {'; '.join(parts)}."
+    )
 
 
 def notes(rows: Sequence[Verdict]) -> list[str]:

@@ -110,6 +110,16 @@ class Results:
     def drop(self, run: Run, bin_idx: int = ALL) -> Drop | None:
         return next((d for d in self.drops if d.run_id == run.run_id and d.bin_idx == bin_idx), None)
 
+    def paired(self, series: str) -> list[tuple[float, Drop]]:
+        """(budget, paired loss over all lengths) of a series, largest budget first."""
+        drops = ((run.kv_budget, self.drop(run)) for run in self.levels(series))
+        return [(budget, drop) for budget, drop in drops if drop is not None]
+
+    def control_drops(self, bin_idx: int = ALL) -> list[Drop]:
+        """Full cache against full cache, run again."""
+        ids = {run.run_id for run in self.controls}
+        return [d for d in self.drops if d.run_id in ids and d.bin_idx == bin_idx]
+
     def statuses(self, series: str) -> list[Evidence]:
         ids = [r.run_id for r in self.levels(series)]
         return [self.evidence[i] for i in ids if i in self.evidence]

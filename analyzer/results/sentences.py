@@ -1,135 +1,36 @@
-"""Verdicts in words: pure functions of persisted rows. Every number comes with its uncertainty or its count."""
+"""What persisted rows say of change, lengths, failures, evidence and series: a sentence a claim. Pure.
+
+Every number comes with its uncertainty or its count. The verdict's own sentence is in verdict_sentence.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-from analyzer.results.confidence import needed, needs, nothing_safe
-from analyzer.results.number_format import budget, interval, listed, number, percent, plural
+from analyzer.results.number_format import budget, count, interval, listed, number, percent, plural
 from analyzer.results.rows import Bin
+from analyzer.results.verdict_sentence import NONE_PROVEN, safe_text
+from analyzer.results.zones import BinZone, common_tokens
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
+from kvt_async.contract.vocabulary import CanaryVerdict, SeriesVerdict, Unit
 from kvt_async.contract.vocabulary import EvidenceStatus as Status
-from kvt_async.contract.vocabulary import SeriesVerdict, Unit
 
-NONE_PROVEN = "none proven"
 UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
 _TAKEN_BACK = {  # what a stored reason holds: what it is called
     "read shorter than sent": "prompts were read shorter than sent",
     "the server became another one meanwhile": "the server became another one meanwhile",
     "levels were served by different servers": "levels were served by different servers",
 }
-_REASONS: dict[str, str] = {
-    SeriesVerdict.NOTHING_TO_LOSE: "nothing to lose at full cache",
-    SeriesVerdict.NO_BASELINE: "no full-cache baseline",
-    SeriesVerdict.UNVERIFIED: "unverified: prompts were read shorter than sent",
-}
-
-
-def verdict(v: Verdict, unit: str, margin: float, lengths: str = "") -> str:
-    """The verdict of one series in one sentence (two where the zone is open); `lengths`: of `at_lengths`."""
-    m = number(margin)
-    if v.verdict == SeriesVerdict.NO_BASELINE:
-        return "No verdict: there is no full-cache run to compare with."
-    if v.verdict == SeriesVerdict.UNVERIFIED:
-        return v.verdict_text
-    if v.verdict == SeriesVerdict.NOTHING_TO_LOSE and "floor" in v.detail:
-        return _nothing(v, v.detail["floor"], m)
-    if v.verdict == SeriesVerdict.NOTHING_TO_LOSE:
-        return (
-            f"No verdict: accuracy at full cache is {number(v.acc_full)}, so there is nothing to lose (a floor): no "
-            f"budget can lose more than {m}. Requests fail, the task is too hard, or metric and task don't fit."
-        )
-    if v.verdict == SeriesVerdict.NO_TRANSITION:
-        return (
-            f"No transition in the tested range: down to {budget(v.safe_budget, unit)}, every budget is proven to lose "
-            f"less than {m}{lengths} ({plural(v.n, 'pair')})."
-        )
-    if v.verdict == SeriesVerdict.CANNOT_TELL:
-        return f"{_cannot_tell(v, unit, m, lengths)}{needs(v, unit, m)}"
-    return f"{_safe(v, unit, m, lengths)}{_zone(v, unit, m)}{needs(v, unit, m) if nothing_safe(v) else ''}"
-
-
-def short_verdict(v: Verdict, unit: str) -> str:
-    """A few words for tables and chart titles."""
-    if v.verdict == SeriesVerdict.TRANSITION:
-        head = "no budget proven safe" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
-        if v.broken is not None:
-            return f"{head}, broken from {budget(v.broken, unit)} down"
-        if v.loss is not None:
-            return f"{head}, some loss from {budget(v.loss, unit)} down"
-        return f"{head}, zone open below"
-    if v.verdict == SeriesVerdict.NO_TRANSITION:
-        return f"safe down to {budget(v.safe_budget, unit)}, the smallest tested"
-    if v.verdict == SeriesVerdict.CANNOT_TELL:
-        safe = "" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}; below: "
-        return f"{safe}can't tell" + (f", needs {text.split(',')[0]}" if (text := needed(v, unit, "")) else "")
-    floor = v.detail.get("floor")
-    if v.verdict == SeriesVerdict.NOTHING_TO_LOSE and floor and floor["high"] > v.asked.get("margin", 1.0):
-        return "nothing to lose shown at full cache"
-    return _REASONS.get(v.verdict, v.verdict)
-
-
-def _nothing(v: Verdict, floor: dict[str, Any], m: str) -> str:
-    """A task at its floor: what full cache scores it would score without reading, as far as these pairs tell."""
-    base = "by chance" if floor["kind"] == "chance" else "against the answers to other examples"
-    room = interval(floor["headroom"], floor["low"], floor["high"])
-    if floor["high"] <= float(m):
-        seen, so = "", f"so no budget can lose more than {m}"
-    else:
-        seen, so = f" that {plural(v.n, 'pair')} can show", f"not proven to be more than {m}: nothing is called safe"
-    return (
-        f"Nothing to lose here{seen}: full cache scores {number(v.acc_full)}, and its answers score "
-        f"{number(floor['floor'])} {base}. The difference is {room}, {so}. Requests fail, the task is too hard for "
-        "this model, or metric and task don't fit."
-    )
-
-
-def _cannot_tell(v: Verdict, unit: str, m: str, lengths: str) -> str:
-    proven = "" if nothing_safe(v) else f"down to {budget(v.safe_budget, unit)} a loss below {m} is proven{lengths}; "
-    loss = (
-        f"a real loss is proven from {budget(v.loss, unit)} down, but not one beyond {m}"
-        if v.loss is not None
-        else f"{'below that ' if proven else ''}neither safety nor a loss beyond {m} is proven"
-    )
-    return f"Cannot tell with {plural(v.n, 'pair')}: {proven}{loss}."
-
-
-def _safe(v: Verdict, unit: str, m: str, lengths: str) -> str:
-    if nothing_safe(v) and not v.detail.get("floor", {}).get("shown", True):
-        return f"No budget is called safe, because full cache is not proven to have more than {m} to lose. "
-    if nothing_safe(v):
-        return f"No budget below full cache is proven to lose less than {m}. "
-    return f"Safe down to {budget(v.safe_budget, unit)}{lengths}: there and above, the loss is proven to be below {m}. "
-
-
-def _zone(v: Verdict, unit: str, m: str) -> str:
-    if v.zone_low is None:
-        real = (
-            f"a real loss is proven from {budget(v.loss, unit)} down, but not that it is beyond {m}"
-            if v.loss is not None
-            else f"no loss beyond {m} is proven down to the smallest budget"
-        )
-        return f"The transition zone is open below: {real}."
-    top = "full cache" if nothing_safe(v) else budget(v.zone_high, unit)
-    half = ""
-    if v.half_loss_budget is not None:
-        digits = 2 if unit == Unit.FRACTION else 0
-        at = interval(v.half_loss_budget, v.half_loss_ci_low, v.half_loss_ci_high, digits)
-        half = f"; half of what the smallest budget loses is lost at {at}"
-    return (
-        f"Transition zone: between {top} and {budget(v.zone_low, unit)}{half}. "
-        f"From {budget(v.zone_low, unit)} down, the loss is proven to be beyond {m}."
-    )
 
 
 def what_changed(
     series: str, full: BinStat | None, levels: Sequence[tuple[float, Drop]], unit: str, v: Verdict | None
 ) -> str:
     """First and last point of the curve, and the largest step between neighbours."""
-    known = [(b, d) for b, d in levels if d.acc_mean is not None]
-    if full is None or full.acc_mean is None or not known:
+    paired = [(b, d) for b, d in levels if d.acc_mean is not None]
+    if full is None or full.acc_mean is None or not paired:
         return f"{series}: nothing to compare, because there are no paired answers at full cache and below it."
-    low, last = known[-1]
+    low, last = paired[-1]
     start = interval(full.acc_mean, full.acc_ci_low, full.acc_ci_high)
     end = interval(last.acc_mean, last.acc_ci_low, last.acc_ci_high)
     loss = interval(last.drop_mean, last.drop_ci_low, last.drop_ci_high)
@@ -139,7 +40,7 @@ def what_changed(
         f"Accuracy of {series} {moved} from {start} at full cache to {end} at {budget(low, unit)}{of_full}: "
         f"a paired loss of {loss} over {plural(last.n, 'pair')}."
     )
-    points = [(1.0, full.acc_mean), *((b, d.acc_mean or 0.0) for b, d in known)]
+    points = [(1.0, full.acc_mean), *((b, d.acc_mean or 0.0) for b, d in paired)]
     steps = [(a - b, x, y) for (x, a), (y, b) in pairwise(points)]
     size, x, y = max(steps)
     if len(steps) > 1 and size > 0 and moved == "falls":
@@ -186,52 +87,31 @@ def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) 
             return f"{series}: no budget is proven safe in any length bin{need}."
         where = "any" if parts[0][0].startswith("no ") else "every"
         return f"{series}: {parts[0][0]} in {where} length bin."
-    told = [f"{text} at {bins[0].lo_tokens:,}–{bins[-1].hi_tokens:,} tokens" for text, bins in parts]
-    return f"{series}: {', '.join(told)}."
+    ranges = [f"{text} at {bins[0].lo_tokens:,}–{bins[-1].hi_tokens:,} tokens" for text, bins in parts]
+    return f"{series}: {', '.join(ranges)}."
 
 
-def at_lengths(v: Verdict, rows: Sequence[tuple[Bin, Verdict]], unit: str) -> str:
-    """How far the safe budget of the mean holds in each length bin: ` at every length`, or on average and where it
-    is not proven. Empty where nothing is proven, or there is one length.
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a series at one budget, `level`; `proven`: that there is one."""
 
-    Every length: an intersection of the bins' own claims, so it needs no adjustment; no bin's claim reaches further
-    than its own order of tests.
-    """
-    known = [(b, one) for b, one in rows if one.n]
-    if nothing_safe(v) or len(known) < 2:
-        return ""
-    behind: dict[str, list[str]] = {}
-    for b, one in known:
-        if nothing_safe(one) or not one.judges:
-            behind.setdefault("at no budget", []).append(b.label)
-        elif (one.safe_budget or 0.0) > (v.safe_budget or 0.0):
-            behind.setdefault(f"only to {budget(one.safe_budget, unit)}", []).append(b.label)
-    if not behind:
-        return " at every length"
-    if len(behind.get("at no budget", [])) == len(known):
-        return " on average over lengths, at no single length"
-    return " on average over lengths" + "".join(f", at {listed(labels)} tokens {how}" for how, labels in behind.items())
+    series: str
+    level: float
+    drop: Drop | None
+    stat: BinStat | None
+    proven: bool
 
 
-def safe_text(v: Verdict, unit: str) -> str:
-    if not v.judges:
-        return "no verdict"
-    if v.n == 0:
-        return "no examples"
-    return NONE_PROVEN if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
-
-
-def failures_or_answers(
-    series: str, level: float, d: Drop | None, stat: BinStat | None, unit: str, *, proven: bool
-) -> str:
-    """Whether the loss at one budget is wrong answers or failed requests; `proven`: that there is one."""
-    at = budget(level, unit)
+def failures_or_answers(loss: Loss, unit: str) -> str:
+    """Whether the loss at one budget is wrong answers or failed requests."""
+    d, stat = loss.drop, loss.stat
+    at = f"{loss.series} at {budget(loss.level, unit)}"
     if d is None or d.drop_mean is None or d.drop_failures is None or d.drop_answers is None or stat is None:
-        return f"{series} at {at}: not known, because there is nothing to compare with."
+        return f"{at}: not known, because there is nothing to compare with."
     failed = f"{plural(stat.n_failures, 'failed request')} of {stat.n:,}"
-    if not proven:
-        return f"{series} at {at}: no loss is proven; {failed}."
-    head = f"Of the loss of {number(d.drop_mean)} of {series} at {at},"
+    if not loss.proven:
+        return f"{at}: no loss is proven; {failed}."
+    head = f"Of the loss of {number(d.drop_mean)} of {at},"
     if abs(d.drop_failures) < 0.005:
         return f"{head} all is wrong answers; none comes from failed requests ({failed})."
     if d.drop_failures < 0:
@@ -242,6 +122,23 @@ def failures_or_answers(
     if abs(d.drop_answers) < 0.005:
         return f"{head} all comes from failed requests ({failed}), none from wrong answers."
     return f"{head} {number(d.drop_answers)} is wrong answers and {number(d.drop_failures)} failed requests ({failed})."
+
+
+def failed_requests(stats: Sequence[BinStat]) -> str:
+    """How many requests of all levels failed; empty where none has finished."""
+    failed, n = sum(s.n_failures for s in stats), sum(s.n for s in stats)
+    return f"Over all levels, {failed:,} of {plural(n, 'request')} failed ({percent(failed / n, 1)})." if n else ""
+
+
+def canary(verdicts: Sequence[str], *, overruled: bool) -> str:
+    """What the canary before the sweep showed; `overruled`: the sweep's own answers say otherwise."""
+    meaning: dict[str, str] = {
+        CanaryVerdict.ALIVE: "alive (a destructive budget changed the answers)",
+        CanaryVerdict.DEAD: "dead (a destructive budget changed nothing)",
+        CanaryVerdict.INCONCLUSIVE: "inconclusive (full cache did not repeat itself)",
+    }
+    but = "; overruled by the sweep's own answers" if overruled else ""
+    return f"Canary before the sweep: {', '.join(meaning.get(v, v) for v in verdicts)}{but}."
 
 
 def evidence(rows: Sequence[Evidence], full: Evidence | None = None) -> str:
@@ -267,17 +164,17 @@ def evidence(rows: Sequence[Evidence], full: Evidence | None = None) -> str:
         parts.append(f"UNVERIFIED at full cache: {why_unverified([full])}")
     if Status.UNVERIFIED in groups:
         bad = groups[Status.UNVERIFIED]
-        some = "every level" if set(groups) <= {Status.UNVERIFIED, Status.FULL} else plural(len(bad), "level")
-        parts.append(f"UNVERIFIED on {some}: {why_unverified(bad)}")
+        which = "every level" if set(groups) <= {Status.UNVERIFIED, Status.FULL} else plural(len(bad), "level")
+        parts.append(f"UNVERIFIED on {which}: {why_unverified(bad)}")
     if Status.VERIFIED in groups:
         good = groups[Status.VERIFIED]
         n, off = sum(e.n for e in good), sum(e.n_off for e in good)
         sources = listed(sorted({e.source for e in good}))
-        some = "every level" if set(groups) <= {Status.VERIFIED, Status.FULL} else plural(len(good), "level")
+        which = "every level" if set(groups) <= {Status.VERIFIED, Status.FULL} else plural(len(good), "level")
         unproven = groups.get(Status.UNVERIFIED)
         beside = full_unverified or (unproven is not None and why_unverified(unproven) != UNVERIFIED)
         applied = "the budget was applied as asked" if beside else "verified"
-        parts.append(f"{applied} on {some} ({sources}): {off:,} of {n:,} responses off")
+        parts.append(f"{applied} on {which} ({sources}): {off:,} of {n:,} responses off")
     return f"Evidence: {'; '.join(parts)}."
 
 
@@ -286,7 +183,7 @@ def why_unverified(rows: Sequence[Evidence]) -> str:
     by_row = [[words for part, words in _TAKEN_BACK.items() if part in row.reason] for row in rows]
     if not all(by_row):
         return UNVERIFIED
-    return listed(list(dict.fromkeys(words for found in by_row for words in found)))
+    return listed(list(dict.fromkeys(text for row in by_row for text in row)))
 
 
 def partial(pending: int, requests: int) -> str:
@@ -310,15 +207,15 @@ def series_compared(rows: Sequence[Comparison], alpha: float, unit: str) -> str:
     tested = sorted({c.kv_budget for c in whole})
     middle = (len(tested) - 1) / 2
     at = max(tested, key=lambda b: (sum(c.kv_budget == b for c in sure), -abs(tested.index(b) - middle), b))
-    here = {(c.series_a, c.series_b): c for c in whole if c.kv_budget == at}
+    by_pair = {(c.series_a, c.series_b): c for c in whole if c.kv_budget == at}
     lead: dict[str, float] = {}
-    for (a, b), c in here.items():
+    for (a, b), c in by_pair.items():
         lead[a] = lead.get(a, 0.0) + (c.diff_mean or 0.0)
         lead[b] = lead.get(b, 0.0) - (c.diff_mean or 0.0)
     ranking = sorted(lead, key=lambda s: (-lead[s], s))
     parts = []
     for upper, lower in pairwise(ranking):
-        row = here.get((upper, lower)) or here.get((lower, upper))
+        row = by_pair.get((upper, lower)) or by_pair.get((lower, upper))
         if row is None:
             continue
         up = row.series_a == upper
@@ -332,3 +229,38 @@ def series_compared(rows: Sequence[Comparison], alpha: float, unit: str) -> str:
 
 def _negative(value: float | None) -> float | None:
     return None if value is None else -value
+
+
+def breaks_at_tokens(series: str, zones: Sequence[BinZone], constant: str | None) -> str:
+    """One sentence where resampling found that the number of kept tokens decides, else none.
+
+    constant: tokens | fraction | unclear; None: not asked. Safe budgets alone show nothing: of two bins that break at
+    one ratio, the one with fewer examples is proven safe less far down.
+    """
+    if constant != Unit.TOKENS:
+        return ""
+    inside = common_tokens(zones)
+    where = f"between about {count(inside[0])} and {count(inside[1])}" if inside else "at about the same number of"
+    return (
+        f"{series}: every length bin breaks {where} kept tokens, so at a fixed ratio the short bins break first"
+        f"{'' if inside else _safe_at_ends(zones)}: an absolute number decides and not a ratio (exploratory)."
+    )
+
+
+def _safe_at_ends(zones: Sequence[BinZone]) -> str:
+    """Safe budgets at both ends, where the bins' zones have no count in common."""
+    if not zones:
+        return ""
+    ends = (f"to {budget(z.safe_budget)} at {z.label} tokens" for z in (zones[0], zones[-1]))
+    return f" (safe {', '.join(ends)})"
+
+
+def breaks_at_ratio(series: Sequence[str]) -> str:
+    """One sentence for the series whose length bins agree as ratios; empty for none."""
+    if not series:
+        return ""
+    verb = "breaks" if len(series) == 1 else "break"
+    return (
+        f"{listed(list(series))} {verb} at about the same ratio in every length bin: the ratio decides, not a number "
+        "of tokens (exploratory)."
+    )

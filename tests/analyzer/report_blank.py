@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from analyzer.results import sentences
+from analyzer.results import verdict_sentence
 from analyzer.store.tables import BinStat, Drop, Verdict
 
 MARGIN = 0.05
@@ -32,7 +32,7 @@ def stat(**values: Any) -> BinStat:
 
 
 def says(v: Verdict, unit: str = "fraction") -> str:
-    return sentences.verdict(v, unit, MARGIN)
+    return verdict_sentence.verdict(v, unit, MARGIN)
 
 
 TRANSITION = verdict(

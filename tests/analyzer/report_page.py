@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from analyzer.report.page import ReportPaths, build_report
+from analyzer.report.build import ReportPaths, build_report
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.schema import connect_for_reading

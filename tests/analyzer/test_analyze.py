@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from analyzer.report.answers import story
+from analyzer.report.answers import Question, first_screen
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
@@ -112,10 +112,10 @@ def test_requests_that_fail_at_full_cache_are_an_alarm_and_keep_a_budget_from_be
     assert drop["drop_ci_high"] < 0.05
     assert drop["p_safe"] > 0.025
     assert overall(conn)["safe_budget"] == 1.0
-    alarms = story(read_results(conn, "synthetic"), config).alarms
+    alarms = first_screen(read_results(conn, "synthetic"), config).alarms
     assert [one for one in alarms if one.name == "FAILED AT FULL CACHE" and " of 500 requests" in one.says]
     calm, config = analysed(experiment, failures=0.0, **asked)
-    assert not story(read_results(calm, "synthetic"), config).alarms
+    assert not first_screen(read_results(calm, "synthetic"), config).alarms
 
 
 def test_an_accuracy_of_questions_that_share_contexts_is_bounded_as_its_losses_are(experiment: Experiment) -> None:
@@ -181,8 +181,8 @@ def test_budgets_that_the_server_rounds_to_one_are_said_to_be_one(experiment: Ex
     )
     notes = json.loads(overall(conn)["zone_json"])["notes"]
     assert any("0.051 and 0.05 were applied as the same budget" in note for note in notes)
-    told = story(read_results(conn, "synthetic"), settings)
-    (limits,) = [answer.lines for answer in told.answers if answer.question == "What limits it?"]
+    told = first_screen(read_results(conn, "synthetic"), settings)
+    (limits,) = [answer.lines for answer in told.answers if answer.key == Question.LIMITS]
     assert "0.051 and 0.05 were applied as the same budget (1 tokens kept)." in limits
 
 

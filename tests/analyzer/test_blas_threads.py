@@ -18,7 +18,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from analyzer.summarise.analyze import analyze
-from analyzer.report.page import build_report
+from analyzer.report.build import build_report
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import RunPaths
 from kvt_async.contract.schema import DERIVED_TABLES, connect_for_reading

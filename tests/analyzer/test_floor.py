@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.read import runs
-from analyzer.report.answers import story
+from analyzer.report.answers import first_screen
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.stats.transition import BudgetTest, Grid, claims
@@ -79,7 +79,7 @@ def test_a_task_at_its_floor_has_nothing_to_lose_and_nothing_is_called_safe(expe
     assert (row["safe_budget"], row["n_needed"]) == (1.0, None)
     floor = json.loads(row["zone_json"])["floor"]
     assert floor["floor"] == pytest.approx(row["acc_full"], abs=0.1)
-    headline = story(read_results(conn, "synthetic"), settings).headline
+    headline = first_screen(read_results(conn, "synthetic"), settings).headline
     assert "nothing to lose here that 200 pairs can show" in headline
     assert "against the answers to other examples" in headline
 
@@ -88,7 +88,7 @@ def test_where_everybodys_answer_is_the_same_reading_the_prompt_is_worth_nothing
     conn, settings = judged(experiment, ALWAYS_A, EVERY_A, n_per_bin=20)
     assert row_of(conn)["acc_full"] == 1.0
     assert row_of(conn)["verdict"] == "nothing_to_lose"
-    assert "so no budget can lose more than 0.05" in story(read_results(conn, "synthetic"), settings).headline
+    assert "so no budget can lose more than 0.05" in first_screen(read_results(conn, "synthetic"), settings).headline
 
 
 def test_answers_that_only_their_own_example_has_stand_on_a_floor_of_zero(experiment: Experiment) -> None:

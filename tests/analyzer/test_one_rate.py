@@ -2,7 +2,7 @@
 
 import re
 
-from analyzer.report.page import markdown
+from analyzer.report.build import markdown
 from analyzer.report.report_tables import error_budget, levels, run_bins
 from analyzer.results.cache_state import cache_state
 from analyzer.results.results import read_results

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from analyzer.cli import app
-from analyzer.report.page import markdown, prose
+from analyzer.report.build import markdown
+from analyzer.report.html import prose
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.visible import visible
 from tests.analyzer.report_cases import Series, cliff

@@ -8,7 +8,8 @@ import pytest
 
 from analyzer.read import runs
 from analyzer.read.declared_plan import Planned, plan_of
-from analyzer.report.page import verdict_lines
+from analyzer.report.terminal_verdict import verdict_lines
+from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from tests.analyzer.conftest import Experiment, Opened
@@ -37,14 +38,14 @@ def planned(conn: sqlite3.Connection) -> Any:
 def test_a_margin_chosen_after_the_data_is_named_in_the_headline(experiment: Experiment) -> None:
     conn, settings = group(experiment, 0.1)
     assert planned(conn) == {"margin": 0.05}
-    text = " ".join(" ".join(verdict_lines(conn, settings)).split())
+    text = " ".join(" ".join(verdict_lines(read_results(conn, "synthetic"), settings)).split())
     assert "The margin of 0.1 was chosen after the data; the plan said 0.05." in text
 
 
 def test_a_plan_that_was_kept_is_not_spoken_of(experiment: Experiment) -> None:
     conn, settings = group(experiment, 0.05)
     assert planned(conn) is None
-    assert "the plan said" not in " ".join(verdict_lines(conn, settings))
+    assert "the plan said" not in " ".join(verdict_lines(read_results(conn, "synthetic"), settings))
 
 
 @pytest.mark.parametrize("config", ["", "a: 1", "analysis: [1]", "analysis: {margin: yes}", "{", "- x"])
@@ -65,7 +66,7 @@ def test_the_first_series_of_the_first_session_is_the_primary_one(experiment: Ex
     score(conn, "synthetic")
     analyze(conn, settings)
     assert planned(conn)["series"] == "snapkv/aware"
-    text = " ".join(" ".join(verdict_lines(conn, settings)).split())
+    text = " ".join(" ".join(verdict_lines(read_results(conn, "synthetic"), settings)).split())
     assert "The first series random was chosen after the data; the plan said snapkv/aware." in text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analyzer.read import runs
-from analyzer.report.answers import story
+from analyzer.report.answers import first_screen
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
@@ -43,7 +43,7 @@ def test_no_loss_is_proven_from_a_key_that_expired(experiment: Experiment, refus
     assert verdict is not None
     assert (verdict.collapse_budget, verdict.zone_low) == (None, None)
     assert (drop.n, drop.drop_mean, drop.n_worse) == (10, 0.0, 0)
-    (alarm,) = story(facts, settings).alarms
+    (alarm,) = first_screen(facts, settings).alarms
     assert alarm.name == "PARTIAL"
     assert "40 were refused for the key or the quota, which says nothing about them" in alarm.says
     assert failed(conn) == 0

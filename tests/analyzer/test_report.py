@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from analyzer.report.answers import story
-from analyzer.report.page import ReportPaths, build_report, guard, markdown, verdict_lines
+from analyzer.report.answers import first_screen
+from analyzer.report.build import ReportPaths, build_report, markdown
+from analyzer.report.guards import guard
+from analyzer.report.terminal_verdict import verdict_lines
 from analyzer.results.results import Results, read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
@@ -47,7 +49,7 @@ def facts_of(tmp_path: Path, **changes: Any) -> Results:
 
 
 def said(facts: Results) -> str:
-    told = story(facts, SETTINGS)
+    told = first_screen(facts, SETTINGS)
     return "\n".join(
         [
             *(alarm.line for alarm in told.alarms),
@@ -139,7 +141,7 @@ def test_prices_give_the_cost_and_their_absence_is_said(tmp_path: Path) -> None:
 
 
 def test_the_terminal_verdict_fits_twelve_lines_of_a_hundred_columns(demo: sqlite3.Connection) -> None:
-    lines = verdict_lines(demo, SETTINGS)
+    lines = verdict_lines(read_results(demo, GROUP), SETTINGS)
     assert len(lines) <= 12
     assert max(map(len, lines)) <= 100
     assert lines[0].startswith("snapkv aware: ")
@@ -176,14 +178,14 @@ def test_a_run_without_a_verdict_leaves_a_page_that_claims_nothing_and_replaces_
     paths.run_dir.mkdir()
     unanalysed = replace(read_results(demo, GROUP), stats={}, verdicts=[])
     with pytest.raises(MissingPrerequisiteError):
-        build_report(demo, SETTINGS, paths, facts=unanalysed)
+        build_report(demo, SETTINGS, paths, results=unanalysed)
     page = paths.report_md.read_text()
     assert "**No verdict yet.**" in page
     assert "Run `kvt analyze" in page
     assert "safe" not in page
     paths.report_md.write_text("an earlier report")
     with pytest.raises(MissingPrerequisiteError):
-        build_report(demo, SETTINGS, paths, facts=unanalysed)
+        build_report(demo, SETTINGS, paths, results=unanalysed)
     assert paths.report_md.read_text() == "an earlier report"
 
 

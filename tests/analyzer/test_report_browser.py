@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.report.page import html
+from analyzer.report.build import html
 from analyzer.results.results import read_results
 from tests.analyzer.browser import Browser
 from tests.analyzer.report_cases import DEGENERATE, GROUP, Rows

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from analyzer.results import confidence, sentences
+from analyzer.results import confidence, verdict_sentence
 from analyzer.store.tables import Verdict
 from tests.analyzer.report_blank import TRANSITION, drop, says, verdict
 
@@ -25,7 +25,7 @@ def test_the_pairs_needed_say_which_claim_at_which_budget_they_would_settle() ->
     )
     unfinished = verdict("cannot_tell", n=0, safe_budget=1.0, n_needed=310, zone_json=seen, partial=1)
     assert says(unfinished).endswith("if it loses what it lost here (0.012)."), "n is the least of all levels"
-    assert sentences.short_verdict(open_at(0.8, "safe"), "fraction") == "can't tell, needs about 310 pairs"
+    assert verdict_sentence.in_few_words(open_at(0.8, "safe"), "fraction") == "can't tell, needs about 310 pairs"
     enough = replace(open_at(0.8, "safe"), n=400)
     assert "needed" not in says(enough), "no number where there are already as many"
 

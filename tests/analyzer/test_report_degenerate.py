@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from analyzer.charts.draw import CHARTS
-from analyzer.report.answers import story
-from analyzer.report.page import guard, markdown
+from analyzer.report.answers import Question, first_screen
+from analyzer.report.build import markdown
+from analyzer.report.guards import guard
 from analyzer.results.results import Results, read_results
 from tests.analyzer.report_cases import DEGENERATE, GROUP, SMALL, SNAPKV, Rows, Series
 from tests.analyzer.report_page import NOON, SETTINGS, SLIPS
@@ -22,7 +23,7 @@ def facts_of(tmp_path: Path, name: str = "facts", **changes: Any) -> Results:
 
 
 def said(facts: Results) -> str:
-    told = story(facts, SETTINGS)
+    told = first_screen(facts, SETTINGS)
     return "\n".join(
         [
             *(alarm.line for alarm in told.alarms),
@@ -113,13 +114,13 @@ def test_an_effect_within_the_controls_noise_is_said_to_be_so(tmp_path: Path) ->
 
 def test_a_client_that_was_too_slow_is_a_footnote_to_a_question_about_answers(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, client="CLIENT-BOUND", error_bound_ms=4.0)
-    told = story(facts, SETTINGS)
+    told = first_screen(facts, SETTINGS)
     assert told.alarms == told.caveats == ()  # slow clients give the same answers
     assert "CLIENT-BOUND" not in " ".join(kind.says(facts) for kind in CHARTS)
     assert "±4.00 ms" in CHARTS[-1].says(facts)
     text = markdown(facts, SETTINGS, NOON)
     assert text.count("CLIENT-BOUND: ") == 1
-    (line,) = [line for a in told.answers if a.question == "What limits it?" for line in a.lines if "BOUND" in line]
+    (line,) = [line for a in told.answers if a.key == Question.LIMITS for line in a.lines if "BOUND" in line]
     assert line.startswith("CLIENT-BOUND: the client's own error is more than 5% of TTFT ")
 
 
@@ -138,7 +139,7 @@ def test_the_tiny_model_caveat_is_only_for_the_reference_model(tmp_path: Path) -
 
 def test_a_dead_knob_that_was_allowed_stands_above_everything(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, **DEGENERATE["dead_knob"])
-    told = story(facts, SETTINGS)
+    told = first_screen(facts, SETTINGS)
     assert any(a.name == "DEAD KNOB" and "--allow-dead-knob" in a.says for a in told.alarms)
     assert any(alarm.name == "UNVERIFIED" for alarm in told.alarms)
     assert "dead (a destructive budget changed nothing)" in said(facts)

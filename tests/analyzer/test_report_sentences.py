@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from analyzer.results import costs, sentences
-from analyzer.results.cliff import BinZone, cliff, same_ratio
+from analyzer.results import costs, sentences, verdict_sentence
 from analyzer.results.number_format import amount, budget, change, interval, listed, number, percent, seconds, signed
 from analyzer.results.rows import Bin, Client
+from analyzer.results.zones import BinZone
 from analyzer.store.tables import BinStat, Comparison, Evidence, Verdict
 from tests.analyzer.report_blank import TRANSITION, drop, says, stat, verdict
 
@@ -27,7 +27,7 @@ def lengths(overall: float | None, *of_bins: float | None) -> str:
     rows = [
         (b, verdict("transition", bin_idx=b.bin_idx, safe_budget=safe)) for b, safe in zip(bins, of_bins, strict=True)
     ]
-    return sentences.at_lengths(verdict("transition", safe_budget=overall), rows, "fraction")
+    return verdict_sentence.at_lengths(verdict("transition", safe_budget=overall), rows, "fraction")
 
 
 def test_safe_at_every_length_leads_only_where_every_length_is_proven() -> None:
@@ -40,7 +40,7 @@ def test_safe_at_every_length_leads_only_where_every_length_is_proven() -> None:
     assert lengths(1.0, 0.3, 0.2) == ""  # the mean claims nothing
     assert lengths(0.3, 0.4) == ""  # one length
     v = verdict("transition", safe_budget=0.3, zone_high=0.3, zone_low=0.2)
-    assert sentences.verdict(v, "fraction", 0.05, lengths(0.3, 0.4, 0.2)).startswith(
+    assert verdict_sentence.verdict(v, "fraction", 0.05, lengths(0.3, 0.4, 0.2)).startswith(
         "Safe down to 0.3 on average over lengths, at 1–1,000 tokens only to 0.4: there and above"
     )
 
@@ -95,7 +95,7 @@ def test_without_baseline_or_with_nothing_to_lose_there_is_no_verdict() -> None:
     ],
 )
 def test_short_verdicts_for_titles_and_tables(v: Verdict, expected: str) -> None:
-    assert sentences.short_verdict(v, "fraction") == expected
+    assert verdict_sentence.in_few_words(v, "fraction") == expected
 
 
 def test_budgets_in_tokens_are_named_as_tokens() -> None:
@@ -162,12 +162,13 @@ def test_safe_budgets_by_length_join_bins_that_say_the_same() -> None:
 def test_a_loss_is_split_into_failures_and_wrong_answers(failures: float, answers: float, expected: str) -> None:
     d = drop(0.5, 0.45, 0.55, drop_failures=failures, drop_answers=answers)
     failed = stat(n_failures=200 if failures > 0 else 0)
-    assert expected in sentences.failures_or_answers("snapkv", 0.2, d, failed, "fraction", proven=True)
+    assert expected in sentences.failures_or_answers(sentences.Loss("snapkv", 0.2, d, failed, proven=True), "fraction")
 
 
 def test_no_proven_loss_is_not_split() -> None:
     d = drop(0.01, -0.02, 0.04, drop_failures=0.0, drop_answers=0.01)
-    assert "no loss is proven" in sentences.failures_or_answers("snapkv", 0.2, d, stat(), "fraction", proven=False)
+    loss = sentences.Loss("snapkv", 0.2, d, stat(), proven=False)
+    assert "no loss is proven" in sentences.failures_or_answers(loss, "fraction")
 
 
 def test_evidence_is_verified_with_its_count_or_a_label_or_contradicted_with_both_values() -> None:
@@ -226,24 +227,28 @@ def zone(label: str, safe: float | None, safe_tokens: float | None, broken_token
 
 def test_the_absolute_cliff_is_told_with_the_count_that_lies_in_every_closed_zone() -> None:
     zones = [zone("128–240", 0.4, 74, 55), zone("241–480", 0.2, 72, 36), zone("481–860", 0.1, 67, 34)]
-    assert cliff("snapkv", zones, "tokens") == (
+    assert sentences.breaks_at_tokens("snapkv", zones, "tokens") == (
         "snapkv: every length bin breaks between about 55 and 67 kept tokens, so at a fixed ratio the short bins break "
         "first: an absolute number decides and not a ratio (exploratory)."
     )
     apart = [zone("short", 0.5, 90, 70), zone("long", 0.2, 300, 200)]
-    assert cliff("snapkv", apart, "tokens") == (
+    assert sentences.breaks_at_tokens("snapkv", apart, "tokens") == (
         "snapkv: every length bin breaks at about the same number of kept tokens, so at a fixed ratio the short bins "
         "break first (safe to 0.5 at short tokens, to 0.2 at long tokens): an absolute number decides and not a ratio "
         "(exploratory)."
     )
-    assert "short bins break first: an absolute" in cliff("snapkv", [], "tokens")
-    assert same_ratio(["random", "streaming"]).startswith("random and streaming break at about the same ratio")
+    assert "short bins break first: an absolute" in sentences.breaks_at_tokens("snapkv", [], "tokens")
+    assert sentences.breaks_at_ratio(["random", "streaming"]).startswith(
+        "random and streaming break at about the same ratio"
+    )
 
 
 @pytest.mark.parametrize("constant", ["unclear", "fraction", None])
 def test_safe_budgets_that_differ_between_bins_alone_say_nothing_about_tokens(constant: str | None) -> None:
     """A bin with more examples is proven safe further down, whatever decides."""
-    assert cliff("snapkv", [zone("short", 0.5, 90, 70), zone("long", 0.2, 300, 200)], constant) == ""
+    assert (
+        sentences.breaks_at_tokens("snapkv", [zone("short", 0.5, 90, 70), zone("long", 0.2, 300, 200)], constant) == ""
+    )
 
 
 CLEAN = Client("s", "client-clean", 0.42, "loop lag p99", 0.4, 1.0, 0.2, 0.5)

@@ -14,8 +14,8 @@ from analyzer.charts.frames import note
 from analyzer.read import runs
 from analyzer.read.drift import Served, answers_beside_canary, round_to, sign_p
 from analyzer.read.runs import Run
-from analyzer.report.answers import headline, story
-from analyzer.report.page import verdict_lines
+from analyzer.report.answers import first_screen, headline
+from analyzer.report.terminal_verdict import verdict_lines
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.stages import every_stage, report_stage
@@ -139,9 +139,9 @@ def test_a_dead_knob_is_on_the_report_the_charts_and_in_the_terminal(experiment:
     probe(conn, "dead")
     analyze(conn, settings)
     facts = read_results(conn, "synthetic")
-    assert [alarm.name for alarm in story(facts, settings).alarms] == ["UNVERIFIED", "DEAD KNOB"]
+    assert [alarm.name for alarm in first_screen(facts, settings).alarms] == ["UNVERIFIED", "DEAD KNOB"]
     assert "DEAD KNOB" in note(facts)
-    assert any(line.startswith("DEAD KNOB") for line in verdict_lines(conn, settings))
+    assert any(line.startswith("DEAD KNOB") for line in verdict_lines(read_results(conn, "synthetic"), settings))
 
 
 @pytest.mark.parametrize("verdict", ["dead", "inconclusive"])
@@ -153,7 +153,7 @@ def test_a_canary_is_overruled_by_answers_that_changed_more_than_when_full_cache
     analyze(conn, settings)
     assert {b: s for b, (s, _) in evidence(conn).items()} == {1.0: "full", 0.5: "verified", 0.2: "verified"}
     facts = read_results(conn, "synthetic")
-    told = story(facts, settings)
+    told = first_screen(facts, settings)
     assert told.alarms == ()
     assert note(facts) == ""
     (caveat,) = [line for line in told.caveats if line.startswith("Canary overruled")]
@@ -170,7 +170,7 @@ def test_answers_that_change_as_much_without_the_budget_overrule_nothing(experim
     probe(conn, "dead")
     analyze(conn, settings)
     assert evidence(conn)[0.2][0] == "unverified"
-    assert [alarm.name for alarm in story(read_results(conn, "synthetic"), settings).alarms] == [
+    assert [alarm.name for alarm in first_screen(read_results(conn, "synthetic"), settings).alarms] == [
         "UNVERIFIED",
         "DEAD KNOB",
     ]
@@ -304,12 +304,12 @@ def test_an_allowed_drift_is_on_the_report_the_charts_and_in_the_terminal(experi
     conn, settings = drifted(experiment, ALLOW)
     analyze(conn, settings)
     facts = read_results(conn, "synthetic")
-    (alarm,) = [a for a in story(facts, settings).alarms if a.name == "DRIFT"]
+    (alarm,) = [a for a in first_screen(facts, settings).alarms if a.name == "DRIFT"]
     assert "from version=1.0 to version=2.0" in alarm.says
     assert headline(facts, facts.verdict("snapkv/aware"), 0.05).startswith("Unverified, snapkv/aware: ")
     assert {status for status, _ in evidence(conn).values()} == {"unverified"}
     assert "DRIFT" in note(facts)
-    assert any(line.startswith("DRIFT") for line in verdict_lines(conn, settings))
+    assert any(line.startswith("DRIFT") for line in verdict_lines(read_results(conn, "synthetic"), settings))
 
 
 def test_levels_served_by_different_programs_are_unverified_and_said_to_be(experiment: Experiment) -> None:
@@ -323,7 +323,7 @@ def test_levels_served_by_different_programs_are_unverified_and_said_to_be(exper
         )  # fmt: skip
     analyze(conn, settings)
     assert {status for status, _ in evidence(conn).values()} == {"unverified"}
-    told = story(read_results(conn, "synthetic"), settings)
+    told = first_screen(read_results(conn, "synthetic"), settings)
     (alarm,) = told.alarms
     assert alarm.name == "DIFFERENT SERVERS"
     assert "version=1.0 to version=2.0 (http://a/v1 and http://b/v1)" in alarm.says

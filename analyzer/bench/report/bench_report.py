@@ -1,7 +1,6 @@
 """bench_report.md and bench_report.html: the verdict first, then tables, charts, what was asked, definitions."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
@@ -17,10 +16,9 @@ from analyzer.bench.read.applied_budget import UNPROVEN
 from analyzer.bench.report import bench_charts, bench_tables, verdict_text
 from analyzer.bench.report.level_comparison import LevelRow, level_table
 from analyzer.charts.style import NARROW, PAGE, WIDE, save, spec_of, title_lines
-from analyzer.report.page import environment
-from analyzer.report.provenance import flat
-from analyzer.report.report_tables import Table
+from analyzer.report.html import environment, in_script
 from analyzer.report.vega import vega
+from analyzer.results.text_table import Table, flat
 from analyzer.store.artifacts import once
 from kvt_async.contract.files import write_whole
 from kvt_async.contract.paths import RunPaths
@@ -99,7 +97,7 @@ def _write(points: Sequence[Point], results: Sequence[Result], levels: Sequence[
     page["charts"] = [{"name": k.name, "title": k.title, "says": k.says} for k in kinds]
     md, html = paths.run_dir / "bench_report.md", paths.run_dir / "bench_report.html"
     write_whole(md, environment("md").get_template("bench.md.jinja").render(page))
-    page |= {"specs": _specs(points, kinds), "script": vega()}
+    page |= {"specs": in_script(_specs(points, kinds)), "script": vega()}
     write_whole(html, environment("html").get_template("bench.html.jinja").render(page))
     return [md, html, *pictures]
 
@@ -158,12 +156,11 @@ def charts_levels(levels: Sequence[LevelRow]) -> bench_charts.Kind:
     )  # fmt: skip
 
 
-def _specs(points: Sequence[Point], kinds: Sequence[bench_charts.Kind]) -> str:
-    specs = {
+def _specs(points: Sequence[Point], kinds: Sequence[bench_charts.Kind]) -> dict[str, Any]:
+    """Every chart twice, for desktops and phones."""
+    return {
         kind.name: {
             name: spec_of(kind.draw(points, look), look, None) for name, look in (("wide", PAGE), ("narrow", NARROW))
         }
         for kind in kinds
     }
-    text = json.dumps(specs, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -7,7 +7,7 @@ from analyzer.bench.read.length_check import share as share_of
 from analyzer.bench.report import verdict_text
 from analyzer.bench.report.numbers import ms, plain, share
 from analyzer.bench.report.trust import bound_titles
-from analyzer.report.report_tables import Table
+from analyzer.results.text_table import Table
 from kvt_async.contract.vocabulary import ClientVerdict
 
 

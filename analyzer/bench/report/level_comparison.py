@@ -17,7 +17,7 @@ from analyzer.bench.report.verdict_text import level_of
 from analyzer.charts.compose import layer
 from analyzer.charts.style import Look, colour, empty, records, shape
 from analyzer.read.runs import newest_group
-from analyzer.report.report_tables import Table
+from analyzer.results.text_table import Table
 from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.vocabulary import EvidenceStatus, Unit

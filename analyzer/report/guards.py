@@ -1,0 +1,66 @@
+"""What a report refuses to be made of: results that are not analysed, stale, contradicted, or of another question."""
+
+from analyzer.results.number_format import budget, listed, number
+from analyzer.results.results import Results, refuse_older
+from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteError
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import EvidenceStatus
+
+ANALYZE = "Run `kvt analyze -c CONFIG` first."
+
+
+def guard(results: Results, *, partial: bool) -> None:
+    """Refuse what would be wrong or stale."""
+    if not results.stats or (results.series and not results.verdicts):
+        raise MissingPrerequisiteError(
+            "there is nothing to report: the results have not been analysed", where=results.group, do=ANALYZE
+        )
+    refuse_older(results)
+    rows = [(run, results.evidence.get(run.run_id)) for run in results.runs]
+    bad = [(run, row) for run, row in rows if row and row.status == EvidenceStatus.CONTRADICTED]
+    if bad:
+        raise ContradictedError(
+            "the server applied another KV budget than asked, so no report is written",
+            where=results.group,
+            details=tuple(
+                f"{r.series} {budget(r.kv_budget, r.kv_unit)}: asked {number(e.requested, 3)}, applied "
+                f"{number(e.effective_p50, 3)} (median; {e.n_off} of {e.n} responses off)"
+                for r, e in bad
+            ),
+            do="Fix how the budget reaches the server (kv.apply) or how it is read (kv.evidence), then sweep anew.",
+        )
+    if results.pending and not partial:
+        raise MissingPrerequisiteError(
+            f"{results.pending:,} requests have no outcome yet",
+            where=results.group,
+            do="Run `kvt sweep -c CONFIG` to finish them, or pass --partial.",
+        )
+    if not partial:
+        _fresh(results)
+
+
+def same_question(results: Results, settings: Settings) -> None:
+    """The margin and alpha of the sentences must be those that the stored verdicts were made with."""
+    for name, asked in (("margin", settings.analysis.margin), ("alpha", settings.analysis.alpha)):
+        stored = {v.asked[name] for v in results.verdicts if name in v.asked}
+        if stored - {asked}:
+            raise MissingPrerequisiteError(
+                f"the stored verdicts were made with analysis.{name} {listed([f'{s:g}' for s in sorted(stored)])}, the "
+                f"config says {asked:g}",
+                where=results.group,
+                do="Run `kvt analyze -c CONFIG` first, or set it back.",
+            )
+
+
+def _fresh(results: Results) -> None:
+    """Every finished request must be in the analysis."""
+    for run in results.runs:
+        done = results.progress[run.run_id]
+        counted = sum(s.n for b in results.bins if (s := results.stat(run, b.bin_idx)))
+        if counted != done.responses + done.failures:
+            raise MissingPrerequisiteError(
+                f"the analysis is older than the results: {run.series} {budget(run.kv_budget, run.kv_unit)} has "
+                f"{done.responses + done.failures:,} outcomes, {counted:,} were analysed",
+                where=results.group,
+                do=ANALYZE,
+            )

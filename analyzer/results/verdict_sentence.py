@@ -1,0 +1,158 @@
+"""The verdict of one series in words: the one place that says it, for the stored `verdict_text`, the report, the
+terminal, charts and --json.
+
+Pure functions of one row of transition_summary.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from analyzer.results.confidence import needed, needs, nothing_safe
+from analyzer.results.number_format import budget, interval, listed, number, plural
+from analyzer.results.rows import Bin
+from analyzer.store.tables import Verdict
+from kvt_async.contract.vocabulary import SeriesVerdict, Unit
+
+NONE_PROVEN = "none proven"
+ONLY_FULL = "Only full cache was run: there is no smaller budget to judge."
+_REASONS: dict[str, str] = {
+    SeriesVerdict.NOTHING_TO_LOSE: "nothing to lose at full cache",
+    SeriesVerdict.NO_BASELINE: "no full-cache baseline",
+    SeriesVerdict.UNVERIFIED: "unverified: prompts were read shorter than sent",
+}
+
+
+def verdict(v: Verdict, unit: str, margin: float, lengths: str = "") -> str:
+    """The verdict of one series in one sentence (two where the zone is open); `lengths`: of `at_lengths`."""
+    m = number(margin)
+    if v.verdict == SeriesVerdict.NO_BASELINE:
+        return "No verdict: there is no full-cache run to compare with."
+    if v.verdict == SeriesVerdict.UNVERIFIED:
+        return v.verdict_text
+    if v.verdict == SeriesVerdict.NOTHING_TO_LOSE and "floor" in v.detail:
+        return _nothing(v, v.detail["floor"], m)
+    if v.verdict == SeriesVerdict.NOTHING_TO_LOSE:
+        return (
+            f"No verdict: accuracy at full cache is {number(v.acc_full)}, so there is nothing to lose (a floor): no "
+            f"budget can lose more than {m}. Requests fail, the task is too hard, or metric and task don't fit."
+        )
+    if v.verdict == SeriesVerdict.NO_TRANSITION:
+        return (
+            f"No transition in the tested range: down to {budget(v.safe_budget, unit)}, every budget is proven to lose "
+            f"less than {m}{lengths} ({plural(v.n, 'pair')})."
+        )
+    if v.verdict == SeriesVerdict.CANNOT_TELL:
+        return f"{_cannot_tell(v, unit, m, lengths)}{needs(v, unit, m)}"
+    return f"{_safe(v, unit, m, lengths)}{_zone(v, unit, m)}{needs(v, unit, m) if nothing_safe(v) else ''}"
+
+
+def all_failed(series: str, n: int) -> str:
+    """There are no answers at full cache, so whatever was computed of them is no verdict."""
+    return (
+        f"{series}: no verdict, because every request failed at full cache ({n:,} of {n:,}): "
+        "there are no answers to compare. `kvt status` says why they failed."
+    )
+
+
+def in_few_words(v: Verdict, unit: str) -> str:
+    """The verdict for a cell of a table or a chart's title."""
+    if v.verdict == SeriesVerdict.TRANSITION:
+        head = "no budget proven safe" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
+        if v.broken is not None:
+            return f"{head}, broken from {budget(v.broken, unit)} down"
+        if v.loss is not None:
+            return f"{head}, some loss from {budget(v.loss, unit)} down"
+        return f"{head}, zone open below"
+    if v.verdict == SeriesVerdict.NO_TRANSITION:
+        return f"safe down to {budget(v.safe_budget, unit)}, the smallest tested"
+    if v.verdict == SeriesVerdict.CANNOT_TELL:
+        safe = "" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}; below: "
+        return f"{safe}can't tell" + (f", needs {text.split(',')[0]}" if (text := needed(v, unit, "")) else "")
+    floor = v.detail.get("floor")
+    if v.verdict == SeriesVerdict.NOTHING_TO_LOSE and floor and floor["high"] > v.asked.get("margin", 1.0):
+        return "nothing to lose shown at full cache"
+    return _REASONS.get(v.verdict, v.verdict)
+
+
+def _nothing(v: Verdict, floor: dict[str, Any], m: str) -> str:
+    """A task at its floor: what full cache scores it would score without reading, as far as these pairs tell."""
+    base = "by chance" if floor["kind"] == "chance" else "against the answers to other examples"
+    room = interval(floor["headroom"], floor["low"], floor["high"])
+    if floor["high"] <= float(m):
+        seen, so = "", f"so no budget can lose more than {m}"
+    else:
+        seen, so = f" that {plural(v.n, 'pair')} can show", f"not proven to be more than {m}: nothing is called safe"
+    return (
+        f"Nothing to lose here{seen}: full cache scores {number(v.acc_full)}, and its answers score "
+        f"{number(floor['floor'])} {base}. The difference is {room}, {so}. Requests fail, the task is too hard for "
+        "this model, or metric and task don't fit."
+    )
+
+
+def _cannot_tell(v: Verdict, unit: str, m: str, lengths: str) -> str:
+    proven = "" if nothing_safe(v) else f"down to {budget(v.safe_budget, unit)} a loss below {m} is proven{lengths}; "
+    loss = (
+        f"a real loss is proven from {budget(v.loss, unit)} down, but not one beyond {m}"
+        if v.loss is not None
+        else f"{'below that ' if proven else ''}neither safety nor a loss beyond {m} is proven"
+    )
+    return f"Cannot tell with {plural(v.n, 'pair')}: {proven}{loss}."
+
+
+def _safe(v: Verdict, unit: str, m: str, lengths: str) -> str:
+    if nothing_safe(v) and not v.detail.get("floor", {}).get("shown", True):
+        return f"No budget is called safe, because full cache is not proven to have more than {m} to lose. "
+    if nothing_safe(v):
+        return f"No budget below full cache is proven to lose less than {m}. "
+    return f"Safe down to {budget(v.safe_budget, unit)}{lengths}: there and above, the loss is proven to be below {m}. "
+
+
+def _zone(v: Verdict, unit: str, m: str) -> str:
+    if v.broken is None:
+        real = (
+            f"a real loss is proven from {budget(v.loss, unit)} down, but not that it is beyond {m}"
+            if v.loss is not None
+            else f"no loss beyond {m} is proven down to the smallest budget"
+        )
+        return f"The transition zone is open below: {real}."
+    top = "full cache" if nothing_safe(v) else budget(v.zone_high, unit)
+    half = ""
+    if v.half_loss_budget is not None:
+        digits = 2 if unit == Unit.FRACTION else 0
+        at = interval(v.half_loss_budget, v.half_loss_ci_low, v.half_loss_ci_high, digits)
+        half = f"; half of what the smallest budget loses is lost at {at}"
+    return (
+        f"Transition zone: between {top} and {budget(v.broken, unit)}{half}. "
+        f"From {budget(v.broken, unit)} down, the loss is proven to be beyond {m}."
+    )
+
+
+def at_lengths(v: Verdict, rows: Sequence[tuple[Bin, Verdict]], unit: str) -> str:
+    """How far the safe budget of the mean holds in each length bin: ` at every length`, or on average and where it
+    is not proven. Empty where nothing is proven, or there is one length.
+
+    Every length: an intersection of the bins' own claims, so it needs no adjustment; no bin's claim reaches further
+    than its own order of tests.
+    """
+    known = [(b, one) for b, one in rows if one.n]
+    if nothing_safe(v) or len(known) < 2:
+        return ""
+    behind: dict[str, list[str]] = {}
+    for b, one in known:
+        if nothing_safe(one) or not one.judges:
+            behind.setdefault("at no budget", []).append(b.label)
+        elif (one.safe_budget or 0.0) > (v.safe_budget or 0.0):
+            behind.setdefault(f"only to {budget(one.safe_budget, unit)}", []).append(b.label)
+    if not behind:
+        return " at every length"
+    if len(behind.get("at no budget", [])) == len(known):
+        return " on average over lengths, at no single length"
+    return " on average over lengths" + "".join(f", at {listed(labels)} tokens {how}" for how, labels in behind.items())
+
+
+def safe_text(v: Verdict, unit: str) -> str:
+    if not v.judges:
+        return "no verdict"
+    if v.n == 0:
+        return "no examples"
+    return NONE_PROVEN if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"

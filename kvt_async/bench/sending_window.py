@@ -14,7 +14,7 @@ from typing import Any
 from kvt_async.bench.timer import Alarm
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt, Outcome, Request
-from kvt_async.store.columns import Row, rows_of_attempt, rows_of_outcome
+from kvt_async.store.columns import Row, rows_of_attempt, rows_of_outcome, unstorable
 from kvt_async.store.writer import Writer
 
 CATCH_UP = 16  # overdue requests started in one turn of the loop: replies are read between two such bursts
@@ -157,8 +157,13 @@ class Window:
         await self.store.submit(rows_of_attempt(request, attempt, self.session_id, self.now()))
 
     def _committed(self, future: "asyncio.Future[None]", outcome: Outcome) -> None:
-        if not future.cancelled() and future.exception() is None:
-            self.saved(outcome)
+        if future.cancelled() or future.exception() is not None:
+            return
+        error = self.store.refused.pop(outcome.request.request_id, None)
+        failure = unstorable(outcome, error) if error is not None else None
+        if failure is not None:
+            self.store.offer(rows_of_outcome(failure, self.session_id, self.now()), at_once=True)
+        self.saved(failure or outcome)
 
     async def _until(self, alarm: Alarm, due_ns: int) -> None:
         if due_ns - time.perf_counter_ns() > 50_000_000:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 import orjson
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.storable import storable_text
@@ -51,13 +51,16 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
     return rows
 
 
-def unstorable(attempt: Attempt, error: Exception) -> Attempt:
-    """The failure that an attempt is whose own rows can't be inserted."""
-    return Attempt(
-        attempt_idx=attempt.attempt_idx,
-        series_idx=attempt.series_idx,
-        started_at=attempt.started_at,
-        endpoint=attempt.endpoint,
+def unstorable(outcome: Outcome, error: Exception) -> Outcome | None:
+    """The failure that an outcome becomes whose rows can't be inserted; None: it was that failure already."""
+    last = outcome.last
+    if last is None or last.error_type is ErrorType.MALFORMED:
+        return None
+    failure = Attempt(
+        attempt_idx=last.attempt_idx,
+        series_idx=last.series_idx,
+        started_at=last.started_at,
+        endpoint=last.endpoint,
         http_status=None,
         end_state=EndState.MALFORMED,
         error_type=ErrorType.MALFORMED,
@@ -65,9 +68,11 @@ def unstorable(attempt: Attempt, error: Exception) -> Attempt:
         "database)",
         partial_text=None,
         retry_after_s=None,
-        latency_s=attempt.latency_s,
-        marks=Marks(start_ns=attempt.marks.start_ns, end_ns=attempt.marks.end_ns),
+        latency_s=last.latency_s,
+        marks=Marks(start_ns=last.marks.start_ns, end_ns=last.marks.end_ns),
     )
+    failed: Outcome = replace(outcome, last=failure, give_up="not_retryable")
+    return failed
 
 
 def rows_of_outcome(outcome: Outcome, session_id: str, now: str) -> list[Row]:

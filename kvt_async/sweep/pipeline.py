@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Protocol
 
-from msgspec.structs import replace
-
-from kvt_async.contract.errors import ErrorType, KvtError
+from kvt_async.contract.errors import KvtError
 from kvt_async.records import Attempt, Outcome, Request
 from kvt_async.store.columns import rows_of_attempt, rows_of_outcome, unstorable
 from kvt_async.store.writer import Writer
@@ -133,13 +131,11 @@ class _Sending:
 
     def _replaced(self, error: Exception) -> bool:
         """Whether a failure is on its way to the disk in place of rows that could not be inserted."""
-        pipe, outcome = self.pipe, self.outcome
-        if outcome.last is None or outcome.last.error_type is ErrorType.MALFORMED:
+        pipe, failure = self.pipe, unstorable(self.outcome, error)
+        if failure is None:
             return False
-        self.outcome = replace(outcome, last=unstorable(outcome.last, error), give_up="not_retryable")
-        return pipe.store.offer(
-            rows_of_outcome(self.outcome, pipe.session_id, pipe.now()), self.committed, at_once=True
-        )
+        self.outcome = failure
+        return pipe.store.offer(rows_of_outcome(failure, pipe.session_id, pipe.now()), self.committed, at_once=True)
 
     def leave(self) -> None:
         if self.has_place:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from kvt_async.bench import bench
 from kvt_async.contract.errors import EndState, ErrorType, ServerError
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.secrets import Secrets
@@ -20,6 +21,7 @@ from kvt_async.records import Reply
 from kvt_async.store.columns import rows_of_outcome
 from kvt_async.store.writer import Writer
 from kvt_async.sweep.sweep import Options, run
+from tests.bench import benching
 from tests.runner.faults import FaultServer, Seen, Wire, delta, event, head, reply, status, stream, usage
 from tests.runner.group_db import NOW, SESSION, make_group, outcome, request_row
 from tests.runner.odd_replies import dump, nested
@@ -75,6 +77,27 @@ async def test_a_reply_whose_rows_cannot_be_inserted_is_a_failure_and_the_sweep_
     assert [kind for kind, _ in told] == ["MalformedResponse"]
     assert "bug of kvt" in told[0][1]
     check_invariants(settings)
+
+
+async def test_a_reply_of_a_bench_whose_rows_cannot_be_inserted_is_a_failure_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvt_async.engine.reply.token_counts.MAX_COUNT", 2**80)
+    seen = 0
+
+    async def step(wire: Wire, request: Seen) -> None:
+        nonlocal seen
+        seen += request.method == "POST"
+        count = 2**70 if seen in (8, 12) else 7
+        await _answer(wire, request, event(delta("x", finish="stop")) + event(usage(prompt=count)))
+
+    async with FaultServer(step) as server:
+        settings = benching.settings_for(tmp_path, server.base_url, "bench.concurrency=2")
+        report = await bench.run(settings, bench.Options(quiet=True))
+    assert report.pending == 0
+    assert dict(benching.query(settings, "SELECT state, count(*) FROM outcomes GROUP BY 1")) == {
+        "failure": 2, "response": 22,
+    }  # fmt: skip
 
 
 async def test_an_exception_nobody_expected_costs_its_request_and_leaves_a_report_without_secrets(

@@ -111,16 +111,16 @@ async def test_a_ladder_stops_where_the_server_cannot_follow_and_says_why(tmp_pa
             self.turn = asyncio.Semaphore(1)
 
         async def chat(self, http: web.Request) -> web.StreamResponse:
-            async with self.turn:  # 33 requests a second at most, on a busy machine too
-                await asyncio.sleep(0.03)
+            async with self.turn:  # 16 requests a second at most, on a busy machine too
+                await asyncio.sleep(0.06)
                 return await super().chat(http)
 
     async with on_loopback(Slow(Script())) as url:
-        rates = ("bench.sweep_rate=[8, 66, 130]", "bench.arrival=constant")
-        settings = settings_for(tmp_path, url, *rates, "bench.duration_s=2")
+        rates = ("bench.sweep_rate=[4, 33, 66]", "bench.arrival=constant")
+        settings = settings_for(tmp_path, url, *rates, "bench.duration_s=3")
         await run(settings, QUIET)
     rows = query(settings, "SELECT load, stop_rule FROM bench_stages JOIN bench_window_ends USING (run_id)")
-    assert [load for load, _ in rows] == ["rate 8/s constant", "rate 66/s constant"]
+    assert [load for load, _ in rows] == ["rate 4/s constant", "rate 33/s constant"]
     assert "proven to be below 90%" in rows[1][1]
 
 

@@ -143,7 +143,7 @@ def _what_differs(a: Result, b: Result) -> list[str]:
         "server": (a.stage.engine_name, b.stage.engine_name),
         "workload": (a.stage.workload, b.stage.workload),
         "seed": (a.stage.seed, b.stage.seed),
-        "prefix cache": (a.cache.label, b.cache.label),
+        "prefix cache": (a.cache.state, b.cache.state),
     }
     return [f"{name}: {x} / {y}" for name, (x, y) in pairs.items() if x != y]
 

@@ -13,11 +13,11 @@ import polars as pl
 from analyzer.charts.axis import BudgetAxis, budget_axis, status
 from analyzer.read.runs import Run
 from analyzer.results.alarms import alarms
-from analyzer.results.cache_state import cache_state
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import budget
 from analyzer.results.results import ALL, Results
 from analyzer.store.tables import BinStat, Verdict, columns
+from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.vocabulary import SeriesVerdict
 
 FAILURE = "failed requests"

@@ -2,11 +2,11 @@
 
 from analyzer.report.report_tables import level_name
 from analyzer.results import costs, memory, sentences
-from analyzer.results.cache_state import cache_state
 from analyzer.results.number_format import NOTHING, amount, count, gib, interval, number, percent, seconds
 from analyzer.results.results import Results
 from analyzer.results.text_table import Table
 from analyzer.store.tables import BinStat
+from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EvidenceStatus
 

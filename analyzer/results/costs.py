@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from analyzer.results.cache_state import cache_state
 from analyzer.results.number_format import amount, budget, change, count, number, percent, seconds
 from analyzer.results.rows import Client, Volume
 from analyzer.store.tables import BinStat
-from kvt_async.contract.vocabulary import ClientVerdict
+from kvt_async.contract.cache_state import cache_state
+from kvt_async.contract.vocabulary import CacheState, ClientVerdict
 
 TOO_LARGE = 0.05  # the client's error over a figure, or over a difference that is claimed
 
@@ -59,14 +59,14 @@ def _compared(
 def cache_sentence(stats: Sequence[BinStat]) -> str:
     """The cache state of the latencies shown."""
     states = {cache_state(s.cached_share) for s in stats}
-    if states == {"unknown"}:
+    if states == {CacheState.UNKNOWN}:
         return "Cache state of the latencies: unknown, the server reports no cached tokens."
     if len(states) == 1:
         state = states.pop()
         meaning = {
-            "cold": "prompts were prefilled",
-            "warm": "prompts came from the prefix cache, so TTFT holds no prefill",
-            "mixed": "some prompts were prefilled and some came from the prefix cache",
+            CacheState.COLD: "prompts were prefilled",
+            CacheState.WARM: "prompts came from the prefix cache, so TTFT holds no prefill",
+            CacheState.MIXED: "some prompts were prefilled and some came from the prefix cache",
         }[state]
         return f"Cache state of the latencies: {state} ({meaning})."
     return (
@@ -117,7 +117,7 @@ def latency(level: float, full: BinStat | None, here: BinStat | None, clients: S
     a, b = cache_state(full.cached_share), cache_state(here.cached_share)
     if a != b:
         return f"Latency at {at} (p50, {b}; {stamp}): {own}. Not compared: full cache was measured {a}, this level {b}."
-    state = f"{a} cache" if a != "unknown" else "cache state unknown"
+    state = f"{a} cache" if a != CacheState.UNKNOWN else "cache state unknown"
     parts = [
         f"{name} {_against(new, old, error)}"
         for name, new, old, error in _compared(full, here, clients)

@@ -4,11 +4,11 @@ import re
 
 from analyzer.report.build import markdown
 from analyzer.report.report_tables import error_budget, levels, run_bins
-from analyzer.results.cache_state import cache_state
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from analyzer.verbs.check import check
+from kvt_async.contract.cache_state import cache_state
 from tests.analyzer.conftest import Experiment
 from tests.analyzer.test_report import NOON
 

@@ -15,7 +15,7 @@ from analyzer.bench.figures.stage_results import METRICS, Client, Result
 from analyzer.bench.read.applied_budget import Budget, of_all
 from analyzer.bench.read.length_check import Lengths, together
 from kvt_async.contract.formulas.throughput import Rate, Throughput
-from kvt_async.contract.vocabulary import ClientVerdict
+from kvt_async.contract.vocabulary import CacheState, ClientVerdict
 
 RATES: dict[str, Callable[[Throughput], Rate]] = {
     "requests_per_s": lambda t: t.requests,
@@ -144,10 +144,10 @@ class Point:
         return of_all([result.budget for result in self.results])
 
     @property
-    def cache(self) -> str:
-        """cold | warm | mixed | unknown; repeats that differ are mixed."""
-        labels = {result.cache.label for result in self.results}
-        return labels.pop() if len(labels) == 1 else "mixed"
+    def cache(self) -> CacheState:
+        """Where the prompts came from; repeats that differ are mixed."""
+        states = {result.cache.state for result in self.results}
+        return states.pop() if len(states) == 1 else CacheState.MIXED
 
     @property
     def _has_slo(self) -> bool:

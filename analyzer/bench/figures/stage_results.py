@@ -14,7 +14,7 @@ from analyzer.bench.figures.quantiles import Summary, summarise
 from analyzer.bench.read import request_metrics, server_side, stage_facts
 from analyzer.bench.read.applied_budget import Budget, budget_of
 from analyzer.bench.read.length_check import Lengths, lengths_of
-from analyzer.bench.read.prefix_cache import CacheState, cache_state
+from analyzer.bench.read.prefix_cache import PrefixCache, prefix_cache
 from analyzer.bench.read.timeline import timeline
 from kvt_async.contract.formulas.throughput import Throughput
 from kvt_async.contract.vocabulary import ClientVerdict
@@ -64,7 +64,7 @@ class Result:
     n_done_alone: int  # replies that [DONE] ended, without a finish_reason
     n_unknown: dict[str, int]  # by metric: replies that do not show it, though they have several tokens
     audit: schedule.Audit | None
-    cache: CacheState
+    cache: PrefixCache
     breakdown: server_side.Breakdown | None
     kv_usage: Summary | None
     client: Client
@@ -118,7 +118,7 @@ def result_of(conn: sqlite3.Connection, stage: stage_facts.Stage, alpha: float) 
         n_done_alone=answered.filter(pl.col("done_ns").is_not_null(), pl.col("finish_ns").is_null()).height,
         n_unknown=_unknown(answered, per_request),
         audit=audit,
-        cache=cache_state(stage, frame),
+        cache=prefix_cache(stage, frame),
         breakdown=server_side.breakdown(stage, frame),
         kv_usage=summarise(np.array(usage)) if usage else None,
         client=_client(stage, audit),

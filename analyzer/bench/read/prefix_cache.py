@@ -6,32 +6,30 @@ import polars as pl
 
 from analyzer.bench.read.server_side import counter_delta
 from analyzer.bench.read.stage_facts import Stage
-from analyzer.results.cache_state import cache_state as state_of
+from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.formulas.cache_counters import CACHE_COUNTERS
+from kvt_async.contract.vocabulary import CacheState
 
 
 @dataclass(frozen=True, slots=True)
-class CacheState:
-    """`label`: cold | warm | mixed | unknown; `share` of prompt tokens; `source`: usage | counters | none."""
+class PrefixCache:
+    """What a stage's prompts took from it. `share`: of prompt tokens; `source`: usage | counters | none."""
 
-    label: str
+    state: CacheState
     share: float | None
     source: str
 
 
-def cache_state(stage: Stage, frame: pl.DataFrame) -> CacheState:
+def prefix_cache(stage: Stage, frame: pl.DataFrame) -> PrefixCache:
     """By `cached_tokens` of the measured replies, else by the server's counters over the stage, else unknown."""
-    told = frame.filter((pl.col("phase") == "measured") & pl.col("cached_tokens").is_not_null())
-    prompts = told["prompt_tokens"].sum()
-    if told.height and prompts:
-        return _labelled(float(told["cached_tokens"].sum()) / float(prompts), "usage")
+    counted = frame.filter((pl.col("phase") == "measured") & pl.col("cached_tokens").is_not_null())
+    prompts = counted["prompt_tokens"].sum()
+    if counted.height and prompts:
+        share = float(counted["cached_tokens"].sum()) / float(prompts)
+        return PrefixCache(cache_state(share), share, "usage")
     for names in CACHE_COUNTERS:
         hits = counter_delta(stage, names.hits)
         looked_up = counter_delta(stage, names.queries) if names.queries else None
         if hits is not None and looked_up:
-            return _labelled(hits / looked_up, "counters")
-    return CacheState("unknown", None, "none")
-
-
-def _labelled(share: float, source: str) -> CacheState:
-    return CacheState(state_of(share), share, source)
+            return PrefixCache(cache_state(hits / looked_up), hits / looked_up, "counters")
+    return PrefixCache(CacheState.UNKNOWN, None, "none")

@@ -22,6 +22,7 @@ from analyzer.results.text_table import Table, flat
 from analyzer.store.artifacts import once
 from kvt_async.contract.files import write_whole
 from kvt_async.contract.paths import RunPaths
+from kvt_async.contract.vocabulary import CacheState
 
 DEFINITIONS = (
     ("TTFT", "first byte of the request written to first text received, content or reasoning; an early event without "
@@ -134,7 +135,7 @@ def _alarm(points: Sequence[Point]) -> str:
     found = []
     if any(point.partial for point in points):
         found.append("PARTIAL: requests are still to be sent.")
-    if any(point.cache in ("warm", "mixed") for point in points):
+    if any(point.cache in (CacheState.WARM, CacheState.MIXED) for point in points):
         found.append("Prompts came in part from the server's prefix cache.")
     by_status: dict[str, list[str]] = {}
     for point in points:

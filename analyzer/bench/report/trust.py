@@ -8,7 +8,7 @@ from analyzer.bench.figures.spread import FEWEST_REPEATS
 from analyzer.bench.read import length_check
 from analyzer.bench.read.applied_budget import UNPROVEN, of_all
 from analyzer.bench.report.numbers import ms
-from kvt_async.contract.vocabulary import ClientVerdict
+from kvt_async.contract.vocabulary import CacheState, ClientVerdict
 
 WARNING = " (WARNING: these are not figures of prompts that the server has not seen)"
 _TITLES = {"ttft": "TTFT", "tpot": "TPOT", "latency": "latency"}
@@ -92,9 +92,9 @@ def client_part(points: Sequence[Point]) -> str:
 def _cache(points: Sequence[Point]) -> str:
     caches = sorted({point.cache for point in points})
     text = "prefix cache " + "/".join(caches)
-    if {"warm", "mixed"} & set(caches):
+    if {CacheState.WARM, CacheState.MIXED} & set(caches):
         return text + WARNING
-    if "unknown" not in caches:
+    if CacheState.UNKNOWN not in caches:
         return text
     salted = all(result.stage.salted for point in points for result in point.results)
     why = "every prompt began with text of its own" if salted else "some prompts may have come from it"

@@ -61,9 +61,7 @@ def read(text: str) -> Page:
 
 def prefix_hits(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float] | None:
     """What a server's prefix cache answered between two `about_load`: {hits, queries}; None: it counts nothing."""
-    found = [(grown(before, after, names.hits), names.queries) for names in CACHE_COUNTERS]
-    counted = [(hits, queries) for hits, queries in found if hits is not None]
-    if not counted:
+    hits = {names.queries: n for names in CACHE_COUNTERS if (n := grown(before, after, names.hits)) is not None}
+    if not hits:
         return None
-    looked_up = [grown(before, after, queries) or 0.0 for _, queries in counted if queries is not None]
-    return {"hits": sum(hits for hits, _ in counted), "queries": sum(looked_up)}
+    return {"hits": sum(hits.values()), "queries": sum(grown(before, after, queries) or 0.0 for queries in hits)}

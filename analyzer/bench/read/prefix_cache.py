@@ -28,8 +28,7 @@ def prefix_cache(stage: Stage, frame: pl.DataFrame) -> PrefixCache:
         share = float(counted["cached_tokens"].sum()) / float(prompts)
         return PrefixCache(cache_state(share), share, "usage")
     for names in CACHE_COUNTERS:
-        hits = counter_delta(stage, names.hits)
-        looked_up = counter_delta(stage, names.queries) if names.queries else None
+        hits, looked_up = counter_delta(stage, names.hits), counter_delta(stage, names.queries)
         if hits is not None and looked_up:
             return PrefixCache(cache_state(hits / looked_up), hits / looked_up, "counters")
     return PrefixCache(CacheState.UNKNOWN, None, "none")

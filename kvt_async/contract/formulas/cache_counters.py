@@ -12,18 +12,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class CacheCounters:
-    """`hits`: prompt tokens found in the cache; `queries`: of so many that were looked up, where the server says it."""
+    """`hits`: prompt tokens found in the cache; `queries`: of so many that were looked up."""
 
     hits: str
-    queries: str | None = None
+    queries: str
 
 
-CACHE_COUNTERS = (
+CACHE_COUNTERS = (  # kvt's own server counts under vLLM's names
     CacheCounters("vllm:prefix_cache_hits", "vllm:prefix_cache_queries"),
     CacheCounters("vllm:gpu_prefix_cache_hits", "vllm:gpu_prefix_cache_queries"),  # vLLM before 0.10
     CacheCounters("sglang:cached_tokens", "sglang:prompt_tokens"),
-    CacheCounters("kvt:prefix_cache_hits", "kvt:prefix_cache_queries"),
-    CacheCounters("kvt:prefill_cache_hits"),
 )
 
 

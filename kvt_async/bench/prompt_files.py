@@ -15,6 +15,8 @@ from kvt_async.data.manifest import read_head, read_items
 
 WHERE = "bench.workload.path"
 BOM = b"\xef\xbb\xbf"
+MOST_LINE_BYTES = 64 << 20
+MOST_ARRAY_BYTES = 1 << 30  # ShareGPT as published has 0.7 of it; it takes about five times its size in memory
 LENGTH_KEYS = ("output_tokens", "max_completion_tokens", "max_tokens", "output_len")
 _SHAPES = (
     'ShareGPT: {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}',
@@ -75,17 +77,27 @@ def read_jsonl(path: str, system: str | None) -> Source:
 
 def _rows(file: Path, digest: "hashlib._Hash") -> Iterator[tuple[Any, str]]:
     """(row, where it stands); `digest` has seen every byte at the end."""
+    number = 0
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        while line := lines.readline(MOST_LINE_BYTES + 1):
+            number += 1
             digest.update(line)
             text = line.removeprefix(BOM) if number == 1 else line
             if number == 1 and text.lstrip().startswith(b"["):
-                rest = lines.read()
+                rest = lines.read(MOST_ARRAY_BYTES + 1)
                 digest.update(rest)
+                if len(text) + len(rest) > MOST_ARRAY_BYTES:
+                    raise _too_long("this array", MOST_ARRAY_BYTES, str(file))
                 rows = _json(text + rest, str(file))
                 yield from ((row, f"{file}: entry {n}") for n, row in enumerate(rows, 1))
+            elif len(line) > MOST_LINE_BYTES:
+                raise _too_long("this line", MOST_LINE_BYTES, f"{file}:{number}")
             elif text.strip():
                 yield _json(text, f"{file}:{number}"), f"{file}:{number}"
+
+
+def _too_long(what: str, most: int, where: str) -> ConfigError:
+    return ConfigError(f"{what} is longer than {most >> 20:,} MiB", where=where, do="Write one JSON object a line.")
 
 
 def _json(text: bytes, where: str) -> Any:

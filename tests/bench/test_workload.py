@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from kvt_async.bench import length_draws
+from kvt_async.bench import length_draws, prompt_files
 from kvt_async.bench.workload import Place, Prompt, Workload, load_workload
 from kvt_async.contract.bench_settings import Lengths
 from kvt_async.contract.errors import ConfigError
@@ -191,6 +191,20 @@ def test_sharegpt_is_read_as_it_is_published(tmp_path: Path) -> None:
     assert workload.notes == [f"{tmp_path}/sharegpt.json: 2 rows have no human turn and are left out"]
     (prompt,) = workload.prompts([Place(0, None)])
     assert (prompt.messages[-1]["content"], prompt.output_tokens) == ("Hi", 10)
+
+
+def test_a_line_and_an_array_are_never_read_beyond_their_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_files, "MOST_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(prompt_files, "MOST_ARRAY_BYTES", 2 << 20)
+    row = b'{"prompt": "%s"}'
+    assert from_file(tmp_path, row % (b"a" * 1_000_000)).size == 1
+    assert from_file(tmp_path, b"[" + row % (b"a" * 2_000_000) + b"]").size == 1
+    with pytest.raises(ConfigError, match=r":2: this line is longer than 1 MiB"):
+        from_file(tmp_path, row % b"a" + b"\n" + row % (b"a" * 1_100_000))
+    with pytest.raises(ConfigError, match="this array is longer than 2 MiB"):
+        from_file(tmp_path, b"[" + row % (b"a" * 2_200_000) + b"]")
 
 
 def test_content_parts_that_are_text_are_joined_and_a_picture_is_refused(tmp_path: Path) -> None:

@@ -38,10 +38,13 @@ def token_counts(transcript: Transcript) -> TokenCounts:
         return None, None, None
     if len(usage) == _PLAIN and "total_tokens" in usage and not transcript.reasoning and transcript.timings is None:
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if type(prompt) is int and type(completion) is int and transcript.n_choices == 1:
-            least = max(len(transcript.chunk_ns), 1)
-            if 0 < prompt <= MAX_COUNT and least <= completion <= MAX_COUNT:
-                return prompt, completion, None  # what most servers send, in a third of the time
+        if (
+            (type(prompt) is int and 0 < prompt <= MAX_COUNT)
+            and (type(completion) is int and 0 < completion <= MAX_COUNT)
+            and len(transcript.chunk_ns) <= completion
+            and transcript.n_choices == 1
+        ):
+            return prompt, completion, None  # what most servers send, in a third of the time
     is_streamed = bool(transcript.reasoning)
     completion = generated(usage, reasoning_streamed=is_streamed)
     if completion is not None and completion <= len(transcript.chunk_ns) and _is_belied(completion, transcript):

@@ -100,7 +100,7 @@ class Transcript(Struct, gc=False):
                 else:
                     self._other(choice, at_ns)
             elif not (
-                event.keys() <= failure_shapes.PLAIN_FIELDS and event.get("object") in failure_shapes.PLAIN_OBJECTS
+                failure_shapes.PLAIN_FIELDS.issuperset(event) and event.get("object") in failure_shapes.PLAIN_OBJECTS
             ):
                 self.error = self.error or failure_shapes.told(event)
                 self.complaint = self.complaint or failure_shapes.complaint(event)
@@ -117,7 +117,7 @@ class Transcript(Struct, gc=False):
             others, self._others = self._others, None
             self._settle_choices(others)
         pieces = self.content
-        if len(pieces) > 2 and pieces[1].startswith(pieces[0]):
+        if len(pieces) > 2 and len(pieces[-1]) > len(pieces[0]) and pieces[1].startswith(pieces[0]):
             self._undo_repeats()
 
     def add_whole(self, body: Any) -> None:

@@ -230,11 +230,14 @@ class Sender(Pages):
         self._flying[endpoint] += 1
         used: int | None = None
         try:
-            tried = await self._vouched(sending, endpoint, dequeued_ns)
+            if sending.failing_since is None:
+                tried = await self._once(sending, endpoint, dequeued_ns)
+            else:
+                tried = await self._vouched(sending, sending.failing_since, endpoint, dequeued_ns)
             if tried.ours is not None:
                 tried = await self._once_there_is_room(sending, endpoint, tried)
-            if tried.ours is not None:
-                return None, _ENDED
+                if tried.ours is not None:
+                    return None, _ENDED
             if tried.stale:
                 await sending.record(request, tried.attempt)
                 sending.next_attempt(due_s=0.0)
@@ -298,11 +301,13 @@ class Sender(Pages):
             cancelled=sending.cancelled,
         )
 
-    def _vouched(self, sending: Sending, endpoint: str, dequeued_ns: int | None) -> Awaitable[Tried]:
-        """One try. Where a request keeps losing its connection, and this try may be its last, one that the server has
+    def _vouched(
+        self, sending: Sending, failing_since: float, endpoint: str, dequeued_ns: int | None
+    ) -> Awaitable[Tried]:
+        """One try of a request that keeps losing its connection. Where it may be the last, one that the server has
         answered before is sent first: answered again, the server is there, and what this request meets is its own."""
-        is_last = sending.failing_since is not None and sending.n_tries + 1 >= self.settings.limits.retry.max_attempts
-        if not is_last or self.breaker.may_give_up(sending.failing_since or 0.0):
+        is_last = sending.n_tries + 1 >= self.settings.limits.retry.max_attempts
+        if not is_last or self.breaker.may_give_up(failing_since):
             return self._once(sending, endpoint, dequeued_ns)
         return self._after_good(sending, endpoint, dequeued_ns)
 

@@ -68,7 +68,7 @@ def read_head(head: bytes) -> Head:
     if coding is not None:
         if length is not None:
             raise NotHttpError("it has both a transfer encoding and a length")
-        if {token.strip() for token in coding.lower().split(",")} != {"chunked"}:
+        if coding != "chunked" and {token.strip() for token in coding.lower().split(",")} != {"chunked"}:
             raise NotHttpError("its transfer encoding is not chunked")
     elif length is not None and not (length.isascii() and length.isdigit() and len(length) < 16):
         raise NotHttpError("its content length is no number")

@@ -52,7 +52,8 @@ class Progress:
     def saved(self, outcome: Outcome) -> None:
         request, last = outcome.request, outcome.last
         level = self._level_of[request.run_id]
-        self.settled(outcome.settles)
+        if outcome.settles:
+            self.settled(outcome.settles)
         if last is not None:
             self.retries += last.attempt_idx - request.attempts_before
             if last.reply is not None:

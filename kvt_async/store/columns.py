@@ -36,15 +36,17 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
             (
                 request_id, attempt_idx, attempt.series_idx, session_id, attempt.started_at, attempt.endpoint,
                 attempt.http_status, str(attempt.end_state), None if error is None else str(error),
-                _storable(attempt.error_message), _storable(attempt.partial_text), attempt.retry_after_s,
-                attempt.latency_s,
+                attempt.error_message and _storable(attempt.error_message),
+                attempt.partial_text and _storable(attempt.partial_text),
+                attempt.retry_after_s, attempt.latency_s,
             ),
         ),
         ("telemetry", (request_id, attempt_idx, *astuple(attempt.marks))),
     ]  # fmt: skip
     if reply is not None:
         row = (
-            request_id, attempt_idx, _storable(reply.text), _storable(reply.reasoning), _storable(reply.finish_reason),
+            request_id, attempt_idx, _storable(reply.text),
+            reply.reasoning and _storable(reply.reasoning), reply.finish_reason and _storable(reply.finish_reason),
             _json(reply.usage), _json(reply.kv_evidence), reply.kv_effective, now,
         )  # fmt: skip
         rows.append(("responses", row))
@@ -115,5 +117,5 @@ def _beginning(value: Json) -> str:
         return "nested too deeply, or a number that is too long"
 
 
-def _storable(text: str | None) -> str | None:
-    return text if text is None or text.isascii() else storable_text(text)
+def _storable(text: str) -> str:
+    return text if text.isascii() else storable_text(text)

@@ -9,23 +9,27 @@ from kvt_async.records import Run
 from kvt_async.store.reader import Reader
 
 _COUNTS = """
-SELECT t.prompt_tokens, e.token_len, count(*) FROM requests r JOIN responses p ON p.request_id = r.request_id
-JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx
-JOIN manifest_entries e ON e.dataset_id = ? AND e.example_id = r.example_id
-WHERE r.run_id = ? AND t.prompt_tokens IS NOT NULL GROUP BY 1, 2
-"""
+SELECT t.prompt_tokens, e.token_len, count(*) FROM telemetry t
+JOIN manifest_entries e ON e.dataset_id = ? AND e.seq = CAST(substr(t.request_id, ?) AS INTEGER)
+WHERE t.request_id > ? AND t.request_id < ? AND t.prompt_tokens IS NOT NULL GROUP BY 1, 2
+"""  # only an attempt that was answered has a count; its request_id holds the run and the entry, in the index's order
 
 
 def prompts_read(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> PromptCounts:
     """What the server's counts say of these runs' answered prompts; those that were cut before sending are left out."""
     return together(
         judge(
-            ((row[0], row[1], row[2]) for row in reader.rows(_COUNTS, dataset_id, run.run_id)),
+            ((row[0], row[1], row[2]) for row in reader.rows(_COUNTS, dataset_id, len(run.run_id) + 2, *_ids(run))),
             exact=has_own_tokenizer(reader, dataset_id),
         )
         for run in runs
         if run.level.policy != TRUNCATE
     )
+
+
+def _ids(run: Run) -> tuple[str, str]:
+    """Bounds of its request_ids."""
+    return f"{run.run_id}:", f"{run.run_id};"
 
 
 def has_own_tokenizer(reader: Reader, dataset_id: str) -> bool:

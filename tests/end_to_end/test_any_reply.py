@@ -5,6 +5,7 @@ import asyncio
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +37,7 @@ def any_server(rng: random.Random, odd_pages: float) -> Callable[[Wire, Seen], A
     return step
 
 
-async def sweep_under_fire(folder: Path, seed: int, n: int, transport: str, *overrides: str) -> dict[str, int]:
+async def sweep_under_fire(folder: Path, seed: int, n: int, transport: str, *overrides: str) -> Counter[str]:
     """`n` examples at BUDGETS levels, each reply odd; odd pages are asked for first, and may refuse the start."""
     rng = random.Random(seed)
     async with FaultServer(any_server(rng, 0.0)) as server:
@@ -65,21 +66,26 @@ async def sweep_under_fire(folder: Path, seed: int, n: int, transport: str, *ove
     assert not list(db_of(settings).parent.glob("bug-*.txt")), [
         p.read_text() for p in db_of(settings).parent.glob("bug-*")
     ]
-    stored = states(settings)
+    stored = Counter(states(settings))
+    stored["tries"] = query(settings, "SELECT count(*) FROM attempts")[0][0]
     requests = query(settings, "SELECT count(*) FROM requests")[0][0]
-    assert sum(stored.values()) == requests
+    assert stored["response"] + stored["failure"] + stored["pending"] == requests
     return stored
 
 
 @pytest.mark.parametrize("transport", ["aiohttp", "lean"])
 async def test_every_reply_of_a_hostile_server_is_an_answer_or_a_failure_of_its_own(
-    tmp_path: Path, transport: str
+    tmp_path: Path, transport: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     share = CASES // 2  # of the two transports
+    stored = Counter[str]()
     for seed, at in enumerate(range(0, share, BATCH)):
         n = max(1, min(BATCH, share - at) // BUDGETS)
         evidence = ("kv.evidence.usage=kv.kept_fraction",) if seed % 2 else ()
         folder = tmp_path / str(seed)
         folder.mkdir()
-        await sweep_under_fire(folder, 7_000 * seed + len(transport), n, transport, *evidence)
+        stored += await sweep_under_fire(folder, 7_000 * seed + len(transport), n, transport, *evidence)
         shutil.rmtree(folder)
+        if CASES > BATCH:  # a long run: who waits for it is told how far it is
+            with capsys.disabled():
+                print(f"{transport}: {at + n * BUDGETS:,} of {share:,} cases, {dict(stored)}", flush=True)

@@ -9,8 +9,8 @@ from analyzer.read import runs as tables
 from analyzer.read.drift import Answers, group_drifts, level_differences
 from analyzer.read.runs import Run, RunCounts
 from analyzer.results.rows import Bin, Client, Session, Volume
+from analyzer.store.derived_rows import ANALYZER_VERSION
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict, columns
-from analyzer.summarise.analyze import ANALYZER_VERSION
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.formulas.server_identity import Drift

@@ -11,7 +11,8 @@ from analyzer.results.confidence import needed, needs, nothing_safe
 from analyzer.results.number_format import budget, interval, listed, number, plural
 from analyzer.results.rows import Bin
 from analyzer.store.tables import Verdict
-from kvt_async.contract.vocabulary import SeriesVerdict, Unit
+from kvt_async.contract.formulas.prompt_counts import PromptCounts
+from kvt_async.contract.vocabulary import FULL, SeriesVerdict, Unit
 
 NONE_PROVEN = "none proven"
 ONLY_FULL = "Only full cache was run: there is no smaller budget to judge."
@@ -25,10 +26,12 @@ _REASONS: dict[str, str] = {
 def verdict(v: Verdict, unit: str, margin: float, lengths: str = "") -> str:
     """The verdict of one series in one sentence (two where the zone is open); `lengths`: of `at_lengths`."""
     m = number(margin)
+    if v.series == FULL:
+        return ONLY_FULL
     if v.verdict == SeriesVerdict.NO_BASELINE:
-        return "No verdict: there is no full-cache run to compare with."
+        return "No verdict: there is no full-cache run to compare with (add budget 1.0)."
     if v.verdict == SeriesVerdict.UNVERIFIED:
-        return v.verdict_text
+        return v.verdict_text  # of `unverified`, which the row alone can't tell
     if v.verdict == SeriesVerdict.NOTHING_TO_LOSE and "floor" in v.detail:
         return _nothing(v, v.detail["floor"], m)
     if v.verdict == SeriesVerdict.NOTHING_TO_LOSE:
@@ -39,11 +42,16 @@ def verdict(v: Verdict, unit: str, margin: float, lengths: str = "") -> str:
     if v.verdict == SeriesVerdict.NO_TRANSITION:
         return (
             f"No transition in the tested range: down to {budget(v.safe_budget, unit)}, every budget is proven to lose "
-            f"less than {m}{lengths} ({plural(v.n, 'pair')})."
+            f"less than {m}{lengths} ({plural(v.n, 'pair')}).{_below_margin(v, unit, m)}"
         )
     if v.verdict == SeriesVerdict.CANNOT_TELL:
         return f"{_cannot_tell(v, unit, m, lengths)}{needs(v, unit, m)}"
     return f"{_safe(v, unit, m, lengths)}{_zone(v, unit, m)}{needs(v, unit, m) if nothing_safe(v) else ''}"
+
+
+def unverified(counts: PromptCounts) -> str:
+    """What is said where claims were taken back because prompts were read shorter than sent."""
+    return f"Unverified: {counts.sentence}."
 
 
 def all_failed(series: str, n: int) -> str:
@@ -89,6 +97,13 @@ def _nothing(v: Verdict, floor: dict[str, Any], m: str) -> str:
     )
 
 
+def _below_margin(v: Verdict, unit: str, m: str) -> str:
+    """That a loss is real and still smaller than the margin; empty where none is proven."""
+    if v.loss is None:
+        return ""
+    return f" A real loss is proven from {budget(v.loss, unit)} down, and it is below {m}."
+
+
 def _cannot_tell(v: Verdict, unit: str, m: str, lengths: str) -> str:
     proven = "" if nothing_safe(v) else f"down to {budget(v.safe_budget, unit)} a loss below {m} is proven{lengths}; "
     loss = (
@@ -96,7 +111,12 @@ def _cannot_tell(v: Verdict, unit: str, m: str, lengths: str) -> str:
         if v.loss is not None
         else f"{'below that ' if proven else ''}neither safety nor a loss beyond {m} is proven"
     )
-    return f"Cannot tell with {plural(v.n, 'pair')}: {proven}{loss}."
+    floor = v.detail.get("floor", {"shown": True})
+    room = ""
+    if not floor["shown"]:
+        scores = f"{number(v.acc_full)} against a floor of {number(floor['floor'])}"
+        room = f" Full cache is not proven to have more than {m} to lose ({scores}), so no budget is called safe."
+    return f"Cannot tell with {plural(v.n, 'pair')}: {proven}{loss}.{room}"
 
 
 def _safe(v: Verdict, unit: str, m: str, lengths: str) -> str:

@@ -19,6 +19,8 @@ from kvt_async.contract.waiting import transaction
 
 Row = Mapping[str, Any]
 
+ANALYZER_VERSION = "8"  # raise it whenever a figure or a sentence of the derived tables could change
+
 RUN_TABLES = {"bin_stats": ("run_id", "bin_idx"), "run_evidence": ("run_id",)}
 GROUP_TABLES = {
     "budget_stats": ("series", "kv_budget", "repeat_idx", "bin_idx"),

@@ -24,20 +24,21 @@ from analyzer.stats.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.stats.interim import look
 from analyzer.stats.transition import Grid
 from analyzer.store import derived_rows
+from analyzer.store.derived_rows import ANALYZER_VERSION
 from analyzer.store.tables import Evidence, as_columns
 from analyzer.summarise.bin_stats import CiRule, with_bootstrap
 from analyzer.summarise.budget_evidence import by_two_servers
 from analyzer.summarise.run_data import Asked, RunData, read_elsewhere, read_run
+from analyzer.summarise.stored_sentences import with_sentences
 from analyzer.summarise.summaries import GroupRows, group_rows
 from analyzer.summarise.withdrawn import withdraw
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.formulas.server_identity import Drift
 from kvt_async.contract.settings import Analysis, Settings
-from kvt_async.contract.vocabulary import EvidenceStatus
+from kvt_async.contract.vocabulary import EvidenceStatus, Unit
 
 Floats = npt.NDArray[np.float64]
 
-ANALYZER_VERSION = "7"  # raise it whenever any derived figure could change
 STAGE = "analyze"
 
 
@@ -191,7 +192,9 @@ def answer(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -
         look=look(question.dataset.strategy, question.dataset.version),
     )
     counts = {data.run.run_id: data.counts for data in read}
-    return Answer(stats, evidence, withdraw(group, counts, question.beside_canary))
+    kept = withdraw(group, counts, question.beside_canary)
+    unit = next((run.kv_unit for run in question.runs if not run.is_full), str(Unit.FRACTION))
+    return Answer(stats, evidence, with_sentences(kept, unit, analysis.margin))
 
 
 def resample(grid: Grid, bins: Sequence[int], resamples: int, seed: int) -> dict[int, Floats]:

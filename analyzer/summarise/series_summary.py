@@ -94,17 +94,10 @@ class SeriesBin:
 def summary_row(
     this: SeriesBin, *, margin: float, alpha: float, drop_threshold: float, bin_means: Mapping[int, "SeriesBin"]
 ) -> dict[str, Any]:
-    """A transition_summary row without keys of the group, evidence, partial, method and fingerprint."""
+    """A transition_summary row without keys of the group, evidence, partial, method, sentence and fingerprint."""
     needed = pairs_needed(this.tests, this.claims, margin=margin) if this.has_something_to_lose else None
-    word, sentence = verdict(
-        this.tests,
-        this.claims,
-        acc_full=this.acc_full,
-        margin=margin,
-        unit=this.unit,
-        needed=needed,
-        floor=None if this.has_something_to_lose else this.headroom,
-    )
+    floor = None if this.has_something_to_lose else this.headroom
+    word = verdict(this.tests, this.claims, acc_full=this.acc_full, margin=margin, floor=floor)
     settled = zone(this.claims, this.unit)
     row: dict[str, Any] = {
         "series": this.series,
@@ -117,7 +110,6 @@ def summary_row(
         "zone_low": settled.low,
         "zone_high": settled.high,
         "verdict": word,
-        "verdict_text": sentence,
         "n_needed": needed if word in (SeriesVerdict.CANNOT_TELL, SeriesVerdict.TRANSITION) else None,
         "role": this.role,
     }

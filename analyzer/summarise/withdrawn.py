@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from analyzer.read.drift import Answers
+from analyzer.results import verdict_sentence
 from analyzer.summarise.bin_stats import ALL_BINS
 from analyzer.summarise.summaries import GroupRows
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, together
@@ -36,7 +37,7 @@ def _row(row: dict[str, Any], short: set[str], whole: PromptCounts, about: dict[
     detail = row["zone_json"]
     if row["series"] in short:
         detail = {key: value for key, value in detail.items() if key not in _DETAILS}
-        told = {"verdict": SeriesVerdict.UNVERIFIED, "verdict_text": f"Unverified: {whole.sentence}."}
+        told = {"verdict": SeriesVerdict.UNVERIFIED, "verdict_text": verdict_sentence.unverified(whole)}
         row = row | dict.fromkeys(_CLAIMS) | told
     if row["bin_idx"] == ALL_BINS:
         detail = detail | about

@@ -24,8 +24,9 @@ from analyzer.read.declared_plan import plan_of
 from analyzer.read.drift import answers_beside_canary, group_drifts, level_differences
 from analyzer.scoring import score
 from analyzer.store import derived_rows
+from analyzer.store.derived_rows import ANALYZER_VERSION
 from analyzer.store.tables import as_columns
-from analyzer.summarise.analyze import ANALYZER_VERSION, STAGE, Question, answer, fingerprint_of
+from analyzer.summarise.analyze import STAGE, Question, answer, fingerprint_of
 from analyzer.summarise.bin_stats import CiRule
 from analyzer.summarise.run_data import RunData
 from analyzer.verify import differences

@@ -115,14 +115,8 @@ def test_a_floor_by_chance_counts_where_it_is_the_higher_one() -> None:
 def test_few_pairs_that_speak_for_something_to_lose_cannot_tell_and_prove_nothing_safe() -> None:
     tests = [BudgetTest(0.5, "r", 9, 9, 0.0, -0.2, 0.2, 0.1, 0, 0, 0.3, 1.0, 1.0)]
     open_ = Headroom("other golds", 0.1, 0.3, -0.05, 0.6, 0.08, doubtful=False)
-    word, sentence = verdict(
-        tests, claims(tests, 0.025), acc_full=0.4, margin=0.05, unit="fraction", needed=None, floor=open_
-    )
-    assert word == "cannot_tell"
-    assert "not proven to stand more than 0.05 above its floor (0.400 against 0.100)" in sentence
+    assert verdict(tests, claims(tests, 0.025), acc_full=0.4, margin=0.05, floor=open_) == "cannot_tell"
     broken = [BudgetTest(0.5, "r", 9, 9, 0.5, 0.2, 0.8, 0.1, 6, 0, 0.99, 0.001, 0.001)]
     at_floor = Headroom("chance", 0.5, 0.0, -0.2, 0.2, 0.6, doubtful=True)
-    word, _ = verdict(
-        broken, claims(broken, 0.025), acc_full=0.5, margin=0.05, unit="fraction", needed=None, floor=at_floor
-    )
+    word = verdict(broken, claims(broken, 0.025), acc_full=0.5, margin=0.05, floor=at_floor)
     assert word == "transition"  # what is proven lost beyond the margin was there

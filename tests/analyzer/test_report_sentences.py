@@ -56,6 +56,16 @@ def test_a_zone_that_is_open_above_or_below_says_so() -> None:
     assert "no loss beyond 0.05 is proven" in says(replace(below, collapse_budget=None))
 
 
+def test_a_proven_loss_below_the_margin_and_a_floor_that_hides_one_are_in_the_sentence() -> None:
+    whole = verdict("no_transition_in_range", safe_budget=0.2, collapse_budget=0.2)
+    assert says(whole).endswith("A real loss is proven from 0.2 down, and it is below 0.05.")
+    floor = json.dumps({"floor": {"kind": "other golds", "floor": 0.125, "high": 0.9, "shown": False}})
+    assert (
+        "not proven to have more than 0.05 to lose (0.99 against a floor of 0.13), so no budget is called safe."
+        in says(verdict("cannot_tell", n=4, acc_full=0.99, safe_budget=1.0, zone_json=floor))
+    )
+
+
 def test_no_transition_in_range_is_a_result_with_its_range() -> None:
     assert says(verdict("no_transition_in_range", safe_budget=0.2)) == (
         "No transition in the tested range: down to 0.2, every budget is proven to lose less than 0.05 (400 pairs)."

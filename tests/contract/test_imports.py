@@ -31,8 +31,8 @@ metrics                contract contract.formulas parallel
 read                   contract contract.formulas contract.command_line stats
 store                  contract contract.formulas read
 scoring                contract contract.formulas parallel read store metrics
-summarise              contract contract.formulas parallel read store stats scoring
-results                contract contract.formulas read store stats summarise
+results                contract contract.formulas read store stats
+summarise              contract contract.formulas parallel read store stats scoring results
 charts                 contract contract.formulas read store stats results
 report                 contract contract.formulas contract.command_line read store stats results charts
 verbs                  contract contract.formulas read store stats results

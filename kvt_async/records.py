@@ -11,7 +11,8 @@ from msgspec import Struct
 from msgspec import field as struct_field
 
 from kvt_async.contract.errors import EndState, ErrorType
-from kvt_async.contract.vocabulary import Mode, Unit
+from kvt_async.contract.settings_kv import cuts_prompts
+from kvt_async.contract.vocabulary import FULL, Mode, Unit
 
 Json = dict[str, Any]
 
@@ -38,12 +39,29 @@ class Level:
     mode: Mode
     params: Json
     is_full: bool
-    apply_via: str  # body | endpoint | launch | none
+    apply_via: str  # name of a way: kvt_async/ways
     apply: Json  # kv.apply for this level, without URLs and commands' ports: part of the identity
     evidence: Json
     repeat_idx: int = 0
     level_idx: int = 0
     endpoints: tuple[str, ...] = ()  # base URLs that serve this level
+
+    @property
+    def label(self) -> str:
+        """'snapkv/aware 0.5', 'full (repeat 1)': how it is called on screen and in errors."""
+        if self.is_full:
+            return FULL + (f" (repeat {self.repeat_idx})" if self.repeat_idx else "")
+        return f"{self.series} {self.budget:g}" + ("" if self.unit == Unit.FRACTION else f" {self.unit}")
+
+    @property
+    def cuts_prompt(self) -> bool:
+        """Whether its prompts are cut before they are sent: a control, which any server serves."""
+        return cuts_prompts(self.policy)
+
+    @property
+    def serves_full(self) -> bool:
+        """Whether the server is to keep the whole cache: at full cache, and of prompts that were cut."""
+        return self.is_full or self.cuts_prompt
 
 
 @dataclass(frozen=True, slots=True)

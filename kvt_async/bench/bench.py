@@ -20,12 +20,11 @@ from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.request.kv_body import TRUNCATE, check_template
 from kvt_async.records import Json
 from kvt_async.session.experiment_rows import find_generation
 from kvt_async.store.reader import Reader
 from kvt_async.sweep.sweep import at_work, loop_factory, sayer
-from kvt_async.ways import launch
+from kvt_async.ways.registry import check_level, way_of
 
 __all__ = ["Options", "execute", "run"]
 
@@ -42,18 +41,16 @@ async def run(settings: Settings, options: Options) -> BenchReport:
     Raises ConfigError, ContractMismatchError, StoreError, GuardError before anything is sent; ServerError when nobody
     answers at the start. A server that dies later, Ctrl-C and failures are no exceptions: the report says so.
     """
-    settings = launch.with_port(with_a_load(settings))
+    settings = way_of(settings.kv.apply.via).with_port(with_a_load(settings))
     levels = bench_levels(settings)
     for level in levels:
-        if level.policy == TRUNCATE:
+        if level.cuts_prompt:
             raise ConfigError(
-                f"{TRUNCATE} is a control of answers, not a server's way of serving",
+                f"{level.policy} is a control of answers, not a server's way of serving",
                 where="kv",
                 do="Leave it out, or set bench.levels: false.",
             )
-        check_template(settings.kv.apply, level)
-        if level.apply_via == "launch":
-            launch.check(settings, level)
+        check_level(settings, level)
     say = sayer(options.quiet or options.as_json)
     workload = await asyncio.to_thread(load_workload, settings)
     for note in workload.notes:

@@ -11,6 +11,7 @@ from kvt_async.records import Level, Run
 from kvt_async.session import canary
 from kvt_async.session.canary_prompts import MOST
 from kvt_async.store.reader import Entry, Reader
+from kvt_async.ways.registry import way_of
 
 SALT = "canary"  # prompts of their own: the measured ones stay unseen
 
@@ -40,7 +41,7 @@ def questions(workload: Workload) -> Questions:
 
 def spread(reader: Reader, settings: Settings, generation: int, levels: Sequence[Level]) -> canary.Spread | None:
     """The canary of launched levels, which have a server each; None: there is nothing to compare."""
-    pair = canary.pair(levels) if settings.bench.levels and settings.kv.apply.via == "launch" else None
+    pair = canary.pair(levels) if settings.bench.levels and way_of(settings.kv.apply.via).canary == "across" else None
     if pair is None:
         return None
     group = settings.experiment.exp_group_id

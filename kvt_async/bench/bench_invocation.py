@@ -36,8 +36,8 @@ from kvt_async.store.columns import Row
 from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer
 from kvt_async.sweep.server_session import beside
-from kvt_async.ways import launch
 from kvt_async.ways.levels import label
+from kvt_async.ways.registry import way_of
 
 NO_LIMIT = 1_000_000  # slots of a Sender whose load is bounded elsewhere: by slots of the closed loop, or by nothing
 
@@ -94,15 +94,16 @@ class BenchInvocation:
         return reason
 
     async def _served(self, store: Writer, interrupts: Interrupts) -> EndReason:
-        if self.settings.kv.apply.via != "launch" or not self.settings.bench.levels:
+        way = way_of(self.levels[0].apply_via)
+        if way.canary != "across":
             return await self._with_server(store, interrupts, self.levels, None)
         for level in self.levels:
             ask = self._canary_is_owed() and self.spread is not None and self.spread.needs([level])
             if self._so_far(level)[1] is None and not ask:
                 continue
             folder = self.paths.run_dir / "launch"
-            async with launch.launched(self.settings, level, folder, self.say) as launched:
-                reason = await self._with_server(store, interrupts, [level], launched.output)
+            async with way.serve(self.settings, level, folder, self.say) as server:
+                reason = await self._with_server(store, interrupts, [level], server.output if server else None)
             if reason != EndReason.FINISHED:
                 return reason
         return EndReason.FINISHED
@@ -179,7 +180,7 @@ class BenchInvocation:
         if self.spread is not None:
             found = await self.spread.visit(self.settings, levels, asked.entries, asking)
         else:
-            pair = canary.pair(levels) if levels[0].apply_via != "launch" else None
+            pair = canary.pair(levels) if way_of(levels[0].apply_via).canary == "within" else None
             found = await canary.run_canary(self.settings, pair, asked.entries, asking) if pair is not None else None
         if found is None:
             return

@@ -16,7 +16,8 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.chat_body import PATHS, build_body
-from kvt_async.engine.request.kv_body import PromptSize, expectation
+from kvt_async.engine.request.kv_evidence import expectation
+from kvt_async.engine.request.kv_fields import PromptSize
 from kvt_async.records import Json, Level, Request
 from kvt_async.store.columns import Row
 

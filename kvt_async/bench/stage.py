@@ -18,10 +18,10 @@ from kvt_async.contract.formulas.throughput import WANTED_LATENCIES, WANTED_REQU
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.secrets import matches
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.records import Json, Level, Run
 from kvt_async.session.experiment_rows import difference, level_identity, make_run_id
 from kvt_async.store.reader import Reader
+from kvt_async.ways.budget_label import server_as_it_is
 from kvt_async.ways.levels import label, make_levels
 
 COMPARED = (
@@ -91,12 +91,7 @@ def bench_levels(settings: Settings) -> list[Level]:
     """The levels to bench: those of kv where bench.levels, without A/A repeats, else the server as it is."""
     if settings.bench.levels:
         return [level for level in make_levels(settings).levels if level.repeat_idx == 0]
-    return [
-        Level(
-            series="full", policy="full", budget=1.0, unit=Unit.FRACTION, mode=Mode.AWARE, params={}, is_full=True,
-            apply_via="none", apply={"via": "none"}, evidence={}, endpoints=(settings.engine.base_url,),
-        )
-    ]  # fmt: skip
+    return [server_as_it_is(settings)]
 
 
 def make_stage(

@@ -19,12 +19,12 @@ from kvt_async.contract.errors import DeadKnobError
 from kvt_async.contract.paths import document
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import CanaryVerdict, Mode, Unit
-from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.records import Attempt, Level, Run
 from kvt_async.session.canary_prompts import FIRST
 from kvt_async.session.probes import Asking, Probes, refuse_all_failed
 from kvt_async.store.reader import Entry, Reader
 from kvt_async.ways.levels import label
+from kvt_async.ways.registry import way_of
 
 COMMON_TOKENS = 2000
 # The budget asked next, where the config's own harshest level changes nothing.
@@ -50,8 +50,10 @@ class Pair:
 def pair(levels: Sequence[Level]) -> Pair | None:
     """What a canary compares; None: at most one eviction budget, bit widths or labels, which rest on evidence alone."""
     tried = [level for level in levels if not level.repeat_idx]
-    evicting = [level for level in tried if level.unit != Unit.BITS and level.policy != TRUNCATE]
-    if not evicting or evicting[0].apply_via == "none" or len({(one.budget, one.unit) for one in evicting}) < 2:
+    evicting = [level for level in tried if level.unit != Unit.BITS and not level.cuts_prompt]
+    if not evicting or way_of(evicting[0].apply_via).canary == "none":
+        return None
+    if len({(level.budget, level.unit) for level in evicting}) < 2:
         return None
     return Pair(
         next((level for level in evicting if level.is_full), max(evicting, key=_kept)),
@@ -89,7 +91,8 @@ async def run_canary(settings: Settings, levels: Pair, entries: Sequence[Entry],
         asked.append(await _ask(probes, levels, entry, [harsh]))
     refuse_all_failed([one.full for one in asked])
     canary, floor = _judge(levels, asked), HARSHEST.get(harsh.unit, 0.0)
-    destructive = replace(harsh, budget=floor) if harsh.apply_via == "body" and harsh.budget > floor else None
+    can_go_below = way_of(harsh.apply_via).takes_any_budget and harsh.budget > floor
+    destructive = replace(harsh, budget=floor) if can_go_below else None
     if canary.verdict == CanaryVerdict.DEAD and destructive is not None:
         for one in asked:
             one.below.append((destructive, await probes(destructive, one.entry, ours=True)))

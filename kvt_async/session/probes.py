@@ -13,7 +13,7 @@ from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, ErrorType, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.chat_body import PATHS
-from kvt_async.engine.request.kv_body import expectation, read_evidence
+from kvt_async.engine.request.kv_evidence import expectation, read_evidence
 from kvt_async.engine.send.advice import field_advice, key_advice
 from kvt_async.records import Attempt, Json, Level
 from kvt_async.store.reader import Entry

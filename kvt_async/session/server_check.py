@@ -11,7 +11,6 @@ from kvt_async.contract.errors import DriftError
 from kvt_async.contract.formulas.server_identity import drift, known
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
-from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Run
 from kvt_async.session import handshake, metrics_page
@@ -19,8 +18,9 @@ from kvt_async.session.run_log import RunLog
 from kvt_async.session.server_evidence import shown
 from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer
-from kvt_async.ways.launch import Launched
 from kvt_async.ways.levels import label
+from kvt_async.ways.registry import way_of
+from kvt_async.ways.way import StartedServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Meeting:
     runs: Sequence[Run]
     say: Callable[[str], None]
     log: RunLog
-    launched: Launched | None = None
+    launched: StartedServer | None = None
 
     @property
     def endpoints(self) -> list[str]:
@@ -46,7 +46,7 @@ class Meeting:
         """Every endpoint's identity. Raises DriftError where it is not the server of this generation so far."""
         found = await self._identities()
         before = handshake.last_identities(self.reader, self.settings.experiment.exp_group_id, generation)
-        one_server = self.settings.kv.apply.via in ("body", "none")  # wherever it lives by now
+        one_server = way_of(self.settings.kv.apply.via).one_server  # wherever it lives by now
         anywhere = known(before.values()) if one_server else {}
         changed = [
             (public_url(endpoint), sentence)
@@ -124,7 +124,7 @@ class Meeting:
     @property
     def _launched_for(self) -> str | None:
         """The level this server was launched for: another level's server may well be another."""
-        return self.runs[0].run_id if self.runs[0].level.apply_via == "launch" else None
+        return self.runs[0].run_id if self.launched is not None else None
 
     @property
     def _model(self) -> str:
@@ -136,7 +136,7 @@ class Meeting:
     async def _shown(self) -> dict[str, Json]:
         output = self.launched.output if self.launched is not None else None
         found = {
-            run.run_id: await shown(self.sender, run.level, output) for run in self.runs if run.level.policy != TRUNCATE
+            run.run_id: await shown(self.sender, run.level, output) for run in self.runs if not run.level.cuts_prompt
         }
         return {run_id: one for run_id, one in found.items() if one is not None}
 

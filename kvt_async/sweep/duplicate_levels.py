@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kvt_async.contract.formulas.kv_budget import tokens_kept
 from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.data.tokens import APPROX
-from kvt_async.engine.request.kv_body import rounding_of
+from kvt_async.engine.request.kv_fields import rounding_of
 from kvt_async.records import Level, Run
 from kvt_async.store.reader import Reader
 from kvt_async.ways.levels import label

@@ -7,9 +7,6 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.settings import Settings
-
 Order = Literal["by_budget", "interleaved"]
 Step = tuple[int, int]  # index of the level, seq of the manifest entry
 
@@ -46,16 +43,6 @@ def only(done: bytearray, seqs: Sequence[int]) -> bytearray:
     for seq in seqs:
         limited[seq] = done[seq]
     return limited
-
-
-def check_order(settings: Settings) -> None:
-    """Raises ConfigError for an order that can't be had."""
-    if settings.limits.order == "interleaved" and settings.kv.apply.via == "launch":
-        raise ConfigError(
-            "interleaved can't be had with kv.apply.via launch: it runs one level's server after the other",
-            where="limits.order",
-            do="Use limits.order: by_budget, or start the servers yourself and use kv.apply.via: endpoint.",
-        )
 
 
 def _zeros(done: bytearray) -> Iterator[int]:

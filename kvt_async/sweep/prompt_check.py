@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, judge, together
 from kvt_async.data.tokens import APPROX
-from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.records import Run
 from kvt_async.store.reader import Reader
 
@@ -23,7 +22,7 @@ def prompts_read(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> Prompt
             exact=has_own_tokenizer(reader, dataset_id),
         )
         for run in runs
-        if run.level.policy != TRUNCATE
+        if not run.level.cuts_prompt
     )
 
 

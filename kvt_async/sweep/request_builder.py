@@ -10,7 +10,8 @@ from kvt_async.contract.settings import Settings
 from kvt_async.data.example_prompt import PromptRule
 from kvt_async.engine.request.chat_body import PATHS, build_body
 from kvt_async.engine.request.encoded_bodies import Bodies
-from kvt_async.engine.request.kv_body import TRUNCATE, PromptSize, expectations
+from kvt_async.engine.request.kv_evidence import expectations
+from kvt_async.engine.request.kv_fields import PromptSize
 from kvt_async.records import Json, Level, Request, Run
 from kvt_async.store.reader import Entry, Past, Reader
 from kvt_async.ways.levels import make_levels
@@ -32,7 +33,7 @@ class Builder:
     @classmethod
     def of_dataset(cls, settings: Settings, reader: Reader, dataset_id: str) -> "Builder":
         stored = orjson.loads(reader.value("SELECT prompt_json FROM datasets WHERE dataset_id = ?", dataset_id))
-        needs_cuts = any(level.policy == TRUNCATE for level in make_levels(settings).levels)
+        needs_cuts = any(level.cuts_prompt for level in make_levels(settings).levels)
         cutter = Cutter.of_settings(settings, PromptRule(**stored)) if needs_cuts else None
         return cls(settings, stored["template"], stored["system"], cutter)
 
@@ -80,7 +81,7 @@ class Builder:
         return build_body(settings, messages, level, PromptSize(entry.token_len, entry.context_tokens, chars))
 
     def _cutter(self, level: Level) -> Cutter | None:
-        return self.cutter if level.policy == TRUNCATE else None
+        return self.cutter if level.cuts_prompt else None
 
 
 def _of_cut(settings: Settings, cut: Cut, level: Level) -> bytes:

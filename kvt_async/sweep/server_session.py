@@ -36,8 +36,9 @@ from kvt_async.sweep.prompt_check import has_own_tokenizer
 from kvt_async.sweep.request_builder import Builder
 from kvt_async.sweep.request_source import Feed
 from kvt_async.sweep.warm_up import warm_up
-from kvt_async.ways.launch import Launched
 from kvt_async.ways.levels import label
+from kvt_async.ways.registry import way_of
+from kvt_async.ways.way import StartedServer
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class Live:
     say: Callable[[str], None]
     log: RunLog
     quiet: bool = False
-    launched: Launched | None = None  # the server of these levels, where kvt started it
+    launched: StartedServer | None = None  # the server of these levels, where kvt started it
     progress: Progress | None = None  # once sending has begun
     stop: asyncio.Event = field(default_factory=asyncio.Event)  # of this server's requests: the breaker, or Ctrl-C
 
@@ -114,7 +115,7 @@ class Live:
         if spread is not None:
             found = await spread.visit(self.settings, levels, entries, asking)
         else:
-            pair = canaries.pair(levels) if levels[0].apply_via != "launch" else None
+            pair = canaries.pair(levels) if way_of(levels[0].apply_via).canary == "within" else None
             found = await canaries.run_canary(self.settings, pair, entries, asking) if pair is not None else None
         if found is None:
             return None

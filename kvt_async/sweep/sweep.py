@@ -19,7 +19,6 @@ from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
 from kvt_async.data.identity import dataset_id
-from kvt_async.engine.request.kv_body import TRUNCATE, check_template
 from kvt_async.engine.transport.local_lacks import check_files
 from kvt_async.records import Json
 from kvt_async.session import server_evidence
@@ -30,11 +29,10 @@ from kvt_async.store.reader import Reader
 from kvt_async.sweep import dry_run
 from kvt_async.sweep.duplicate_levels import distinct
 from kvt_async.sweep.pending import Group, find_group, into_database, next_generation, prepared_head, stored_dataset
-from kvt_async.sweep.plan import check_order
 from kvt_async.sweep.run_summary import RunReport
 from kvt_async.sweep.sweep_invocation import Invocation, Options
-from kvt_async.ways import launch, truncate
 from kvt_async.ways.levels import Levels, make_levels
+from kvt_async.ways.registry import check_level, way_of
 
 __all__ = ["Options", "RunReport", "at_work", "checked_levels", "execute", "loop_factory", "prepare_group", "run"]
 
@@ -85,7 +83,7 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
     DeadKnobError after the canary; ServerError when nobody answers at the start. A server that dies later, Ctrl-C and
     failures are no exceptions: the report says so and carries the exit code.
     """
-    settings = launch.with_port(settings)
+    settings = way_of(settings.kv.apply.via).with_port(settings)
     levels = checked_levels(settings)
     if not options.dry_run:
         check_files(settings.limits.concurrency, "limits.concurrency", "Set it to at most {most}")
@@ -134,15 +132,11 @@ def at_work(settings: Settings, paths: RunPaths) -> Iterator[RunLog]:
 
 def checked_levels(settings: Settings) -> Levels:
     """The levels, with all that can be said against them before anything is sent. Raises ConfigError."""
-    check_order(settings)
+    way_of(settings.kv.apply.via).check_order(settings.limits.order)
     server_evidence.check(settings.kv.evidence)
     levels = make_levels(settings)
     for level in levels.levels:
-        check_template(settings.kv.apply, level)
-        if level.policy == TRUNCATE:
-            truncate.mode_of(level)
-        if settings.kv.apply.via == "launch":
-            launch.check(settings, level)
+        check_level(settings, level)
     return levels
 
 

@@ -25,8 +25,9 @@ from kvt_async.sweep.prompt_check import prompts_read
 from kvt_async.sweep.request_builder import Builder
 from kvt_async.sweep.run_summary import RunReport, count, resume_lines
 from kvt_async.sweep.server_session import Live
-from kvt_async.ways import launch
 from kvt_async.ways.levels import Levels, label
+from kvt_async.ways.registry import way_of
+from kvt_async.ways.way import StartedServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Invocation:
             seed = settings.sampling.seed if settings.limits.order == "interleaved" else None
             report.session_id = await open_session(store, settings, group.generation, seed)
             self.log("session", session_id=report.session_id, command=command_line(settings))
-            work = self._launched if settings.kv.apply.via == "launch" else self._served
+            work = self._launched if way_of(settings.kv.apply.via).restarts else self._served
             await run_session(
                 store, self.log, report, settings.limits.grace_s, self.say,
                 lambda interrupts: work(store, interrupts, group.runs, done, planned),
@@ -98,7 +99,7 @@ class Invocation:
         masks = {run.run_id: mask for run, mask in zip(runs, done, strict=True)}
         pair = canaries.pair([run.level for run in runs])
         spread = self._spread(pair, runs, masks)
-        servers = launch.groups(self.settings, runs)
+        servers = way_of(self.settings.kv.apply.via).groups(self.settings, runs)
         for some in spread.early(servers) if spread is not None else servers:
             todo = [masks[run.run_id] for run in some]
             ask = spread is not None and spread.needs([run.level for run in some])
@@ -122,23 +123,25 @@ class Invocation:
         self, store: Writer, interrupts: Interrupts, some: Sequence[Run], todo: Sequence[bytearray],
         planned: Sequence[int], spread: canaries.Spread | None,
     ) -> EndReason:  # fmt: skip
-        """The session's reason to end, after at most launch.RESTARTS new starts of a server that died."""
+        """The session's reason to end, after a few new starts of a server that died."""
         folder = self.paths.run_dir / "launch"
-        for restart in range(launch.RESTARTS + 1):
+        way = way_of(self.settings.kv.apply.via)
+        for restart in range(way.restarts + 1):
             reason, died = EndReason.SERVER, False
             try:
-                async with launch.launched(self.settings, some[0].level, folder, self.say) as process:
+                async with way.serve(self.settings, some[0].level, folder, self.say) as process:
+                    assert process is not None
                     self.log("launched", level=label(some[0].level), restart=restart, log=str(process.log))
                     try:
                         reason = await self._served(store, interrupts, some, todo, planned, process, spread)
                     finally:
                         died = process.died
             except ServerError:
-                if not died or restart == launch.RESTARTS:
+                if not died or restart == way.restarts:
                     raise
-            if reason != EndReason.SERVER or restart == launch.RESTARTS:
+            if reason != EndReason.SERVER or restart == way.restarts:
                 return reason
-            self.say(f"the launched server died; starting it again ({restart + 1} of {launch.RESTARTS})")
+            self.say(f"the launched server died; starting it again ({restart + 1} of {way.restarts})")
             some = self._stored(some)
             todo = unsettled(self.reader, some, self.dataset_id, self._limited())[0]
         raise AssertionError("unreachable: the last start returns or raises")
@@ -151,7 +154,7 @@ class Invocation:
 
     async def _served(
         self, store: Writer, interrupts: Interrupts, runs: Sequence[Run], done: Sequence[bytearray],
-        planned: Sequence[int], launched: launch.Launched | None = None, spread: canaries.Spread | None = None,
+        planned: Sequence[int], launched: StartedServer | None = None, spread: canaries.Spread | None = None,
     ) -> EndReason:  # fmt: skip
         assert self.report.session_id is not None
         async with Sender(self.settings, endpoints=[url for run in runs for url in run.level.endpoints]) as sender:

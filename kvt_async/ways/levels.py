@@ -14,12 +14,12 @@ import orjson
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import in_blocks
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.settings_kv import Apply, LevelSpec, Policy
-from kvt_async.contract.vocabulary import Mode, Unit
-from kvt_async.engine.request.kv_body import TRUNCATE
+from kvt_async.contract.settings_kv import Apply, LevelSpec, Policy, cuts_prompts
+from kvt_async.contract.vocabulary import FULL, Mode, Unit
 from kvt_async.records import Json, Level
+from kvt_async.ways.registry import way_of
+from kvt_async.ways.way import Way
 
-FULL = "full"
 NO_BASELINE = (
     "without full cache there is nothing to compare with: no drop, no transition zone and no verdict can be told, only "
     "accuracies. Add 1.0 to kv.budgets."
@@ -54,21 +54,14 @@ def make_levels(settings: Settings) -> Levels:
 
 def label(level: Level) -> str:
     """'snapkv/aware 0.5', 'full (repeat 1)': how a level is called on screen and in errors."""
-    if level.is_full:
-        return FULL + (f" (repeat {level.repeat_idx})" if level.repeat_idx else "")
-    unit = {Unit.FRACTION: "", Unit.TOKENS: " tokens", Unit.BITS: " bits"}[level.unit]
-    return f"{level.series} {level.budget:g}{unit}"
+    return level.label
 
 
-def series_label(policy: str, mode: Mode, params: Json, via: str) -> str:
-    """`snapkv/aware`, `snapkv/agnostic window=32`.
-
-    Launched or labelled levels name a mode only if it isn't the default one.
-    """
-    if policy == TRUNCATE:
+def series_label(policy: str, mode: Mode, params: Json, *, names_mode: bool) -> str:
+    """`snapkv/aware`, `snapkv/agnostic window=32`; `names_mode`: name the default mode too."""
+    if cuts_prompts(policy):
         return f"{policy}/{params.get('mode', 'middle')}"
-    named = via in ("body", "endpoint") or mode != Mode.AWARE
-    head = f"{policy}/{_MODES[mode]}" if named else policy
+    head = f"{policy}/{_MODES[mode]}" if names_mode or mode != Mode.AWARE else policy
     return " ".join([head, *(f"{key}={_plain(params[key])}" for key in sorted(params))])
 
 
@@ -94,25 +87,26 @@ def _level(settings: Settings, policy: str, mode: Mode, params: Json, spec: Leve
             f"a fraction kept of {budget:g} is more than all", where="kv.levels", do="Give a budget in (0, 1]."
         )
     is_full = policy == FULL or (unit == Unit.FRACTION and budget == 1.0)
-    via = kv.apply.via
+    way = way_of(kv.apply.via)
     if is_full:
         policy, mode, unit, budget = FULL, Mode.AWARE, Unit.FRACTION, 1.0
-        params = params if via == "launch" else {}  # its command has parameters too, the dtype of a full cache say
-    cuts = policy == TRUNCATE  # the server serves it as it serves full cache
+        params = params if way.full_has_params else {}
+    cuts = cuts_prompts(policy)  # the server serves it as it serves full cache
     if cuts:
         mode, params = Mode.AWARE, {"mode": params.get("mode", "middle")}
+    named_params = {} if unit == Unit.BITS else params
     return Level(
-        series=FULL if is_full else series_label(policy, mode, {} if unit == Unit.BITS else params, via),
+        series=FULL if is_full else series_label(policy, mode, named_params, names_mode=way.names_mode),
         policy=policy,
         budget=budget,
         unit=unit,
         mode=mode,
         params=params,
         is_full=is_full,
-        apply_via=via,
-        apply=_identity(kv.apply, is_full or cuts),
+        apply_via=way.name,
+        apply=_identity(kv.apply, way, serves_full=is_full or cuts),
         evidence={"usage": "prompt_tokens"} if cuts else _set(kv.evidence.model_dump(mode="json")),
-        endpoints=_endpoints(settings, FULL if cuts else policy, 1.0 if cuts else budget, is_full or cuts, spec),
+        endpoints=_endpoints(settings, spec, *((FULL, 1.0) if cuts else (policy, budget)), is_full=is_full or cuts),
     )
 
 
@@ -120,48 +114,23 @@ def _set(values: Json) -> Json:
     return {key: value for key, value in values.items() if value not in (None, False)}
 
 
-def _identity(apply: Apply, is_full: bool) -> Json:
+def _identity(apply: Apply, way: Way, *, serves_full: bool) -> Json:
     """What makes a level another level: how its budget reaches the server, but not where the server lives."""
-    found: Json = {"via": apply.via}
-    if apply.via == "body":
-        found["body"] = apply.full_body if is_full and apply.full_body is not None else apply.body
-    if apply.via == "launch":
-        found["command"] = apply.command
-    if apply.round_to > 1 and not is_full:
-        found |= {"round_to": apply.round_to, "rounding": apply.rounding}
-    return found
+    rounds = apply.round_to > 1 and not serves_full
+    rounding = {"round_to": apply.round_to, "rounding": apply.rounding} if rounds else {}
+    return {"via": way.name, **way.identity(apply, serves_full=serves_full), **rounding}
 
 
-def _endpoints(settings: Settings, policy: str, budget: float, is_full: bool, spec: LevelSpec) -> tuple[str, ...]:
-    found: str | list[str] | None = spec.base_url
-    if found is None and settings.kv.apply.via == "endpoint":
-        table = settings.kv.apply.endpoints or {}
-        found = _lookup(table, policy, budget, is_full)
-        if found is None:
-            raise ConfigError(
-                f"no endpoint is given for {policy} at {budget:g}",
-                where="kv.apply.endpoints",
-                details=tuple(f"{key}: {url}" for key, url in table.items()),
-                do=f'Add "{policy} {budget:g}": URL (or "{budget:g}": URL for every policy).',
-            )
-    urls = [found] if isinstance(found, str) else found or [settings.engine.base_url]
+def _endpoints(settings: Settings, spec: LevelSpec, policy: str, budget: float, *, is_full: bool) -> tuple[str, ...]:
+    apply = settings.kv.apply
+    urls = spec.base_url
+    if urls is None:
+        urls = way_of(apply.via).endpoints(apply, policy, budget, is_full=is_full)
+    urls = [urls] if isinstance(urls, str) else urls or [settings.engine.base_url]
     for url in urls:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"{url!r} is not an http(s) URL", where="kv.apply.endpoints")
     return tuple(url.rstrip("/") for url in urls)
-
-
-def _lookup(table: dict[str, str | list[str]], policy: str, budget: float, is_full: bool) -> str | list[str] | None:
-    general = None
-    for key, urls in table.items():
-        words = key.split()
-        number = _number(words[-1]) if words else None
-        same = number is not None and abs(number - budget) < 1e-9
-        if (len(words) == 2 and words[0] == policy and same) or (is_full and key.strip() == FULL):
-            return urls
-        if len(words) == 1 and same:
-            general = urls
-    return general
 
 
 def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
@@ -215,13 +184,6 @@ def _effective(level: Level) -> float:
     if level.unit != Unit.TOKENS:
         return level.budget
     return float(in_blocks(int(level.budget), level.apply.get("round_to", 1), level.apply.get("rounding", "up")))
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _plain(value: Any) -> str:

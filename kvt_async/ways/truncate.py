@@ -15,7 +15,6 @@ from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import Unit
 from kvt_async.data.example_prompt import PromptRule, is_templated, served_text
 from kvt_async.data.tokens import APPROX, Tokenizer, load_tokenizer
-from kvt_async.engine.request.kv_body import TRUNCATE
 from kvt_async.records import Example, Json, Level
 
 MODES = ("middle", "left")
@@ -40,9 +39,11 @@ def mode_of(level: Level) -> str:
     """Raises ConfigError for a mode that there isn't, and for a budget that is no number of tokens."""
     mode = level.params.get("mode", MODES[0])
     if mode not in MODES:
-        raise ConfigError(f"{TRUNCATE} has no mode {mode!r}", where="kv.params.mode", do=f"Known: {', '.join(MODES)}.")
+        raise ConfigError(
+            f"{level.policy} has no mode {mode!r}", where="kv.params.mode", do=f"Known: {', '.join(MODES)}."
+        )
     if level.unit == Unit.BITS:
-        raise ConfigError(f"{TRUNCATE} cuts tokens, not bits", where="kv.unit", do="Use unit: fraction or tokens.")
+        raise ConfigError(f"{level.policy} cuts tokens, not bits", where="kv.unit", do="Use unit: fraction or tokens.")
     return str(mode)
 
 
@@ -84,7 +85,7 @@ class Cutter:
         return Cut(messages, chars, left, tokens)
 
     def expectation(self, found: Cut, token_len: int) -> Json:
-        """For engine.kv_body.read_evidence: what was cut, to be set beside the server's own count of the prompt."""
+        """For kv_evidence.read_evidence: what was cut, to be set beside the server's own count of the prompt."""
         return {"full_tokens": token_len, "sent_tokens": found.tokens, "exact": self.exact}
 
 

@@ -10,7 +10,7 @@ from kvt_async.contract.formulas.prompt_text import render
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.chat_body import build_body
 from kvt_async.engine.request.encoded_bodies import Bodies
-from kvt_async.engine.request.kv_body import NAMES, PromptSize
+from kvt_async.engine.request.kv_fields import NAMES, PromptSize
 from kvt_async.records import Json, Level
 from tests.runner.test_chat_body import FULL, level
 

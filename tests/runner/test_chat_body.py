@@ -10,7 +10,8 @@ from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.settings_kv import Apply
 from kvt_async.engine.request.chat_body import build_body
-from kvt_async.engine.request.kv_body import PromptSize, check_template, expectation, kv_fields, read_evidence
+from kvt_async.engine.request.kv_evidence import expectation, read_evidence
+from kvt_async.engine.request.kv_fields import PromptSize, check_template, kv_fields
 from kvt_async.records import Json, Level
 
 MESSAGES = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
@@ -146,7 +147,7 @@ def test_rounding_of_tokens_kept_is_the_servers() -> None:
 def test_an_unknown_placeholder_names_its_key() -> None:
     apply = Apply(via="body", body={"kv": {"policy": "{polcy}"}})
     with pytest.raises(ConfigError) as caught:
-        check_template(apply, level(apply.body))
+        check_template(apply.body, "kv.apply.body", level(apply.body))
     assert "kv.apply.body.kv.policy" in str(caught.value)
     assert "{polcy}" in str(caught.value)
 
@@ -154,10 +155,11 @@ def test_an_unknown_placeholder_names_its_key() -> None:
 def test_a_parameter_that_the_level_lacks_names_key_and_level() -> None:
     apply = Apply(via="body", body={"list": [{"w": "{params.sinks}"}]})
     with pytest.raises(ConfigError) as caught:
-        check_template(apply, level(apply.body))
+        check_template(apply.body, "kv.apply.body", level(apply.body))
     assert "kv.apply.body.list[0].w" in str(caught.value)
     assert "snapkv/aware 0.2" in str(caught.value)
-    check_template(apply, level(apply.body, **FULL))  # full cache has no parameters: the key is dropped
+    # Full cache has no parameters: the key is dropped.
+    check_template(apply.body, "kv.apply.body", level(apply.body, **FULL))
 
 
 # ------------------------------------------------------------------ evidence

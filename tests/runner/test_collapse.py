@@ -108,7 +108,8 @@ async def test_a_cap_that_keeps_the_short_bins_whole_is_named_with_them(tmp_path
 
 @pytest.mark.parametrize(("rounding", "kept"), [("up", 256), ("down", 240), ("nearest", 256)])
 def test_what_is_sent_is_whole_blocks(rounding: str, kept: int) -> None:
-    from kvt_async.engine.request.kv_body import PromptSize, expectation, kv_fields, read_evidence
+    from kvt_async.engine.request.kv_evidence import expectation, read_evidence
+    from kvt_async.engine.request.kv_fields import PromptSize, kv_fields
 
     level = made("kv.unit=tokens", "kv.budgets=[250]", "kv.evidence={configured: true}", "kv.control_repeats=0",
                  BLOCKS.replace("round_to: 16", f"round_to: 16, rounding: {rounding}")).levels[0]  # fmt: skip

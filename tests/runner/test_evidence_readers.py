@@ -8,7 +8,7 @@ import pytest
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.request.kv_body import read_evidence
+from kvt_async.engine.request.kv_evidence import read_evidence
 from kvt_async.session.server_evidence import from_log, from_metrics, number_of
 from kvt_async.sweep.sweep import Options, run
 from tests.runner.sweeping import query, settings_for

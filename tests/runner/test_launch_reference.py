@@ -11,7 +11,8 @@ from pathlib import Path
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Run
 from kvt_async.sweep.sweep import Options, run
-from kvt_async.ways.launch import environment_of, groups, with_port
+from kvt_async.ways.launch import Launch
+from kvt_async.ways.launch_command import LaunchCommand
 from kvt_async.ways.levels import make_levels
 from tests.runner.sweeping import check_invariants, db_of, query, settings_for, states
 from tests.runner.test_kill_and_stop import config_of, kvt, wait_for
@@ -113,7 +114,8 @@ def test_a_server_that_is_killed_under_its_level_is_started_again_and_everything
 
 def test_levels_share_a_server_only_where_command_and_environment_are_equal(tmp_path: Path) -> None:
     same = f"{sys.executable} -m kvt_async.serve --port {{port}}"
-    settings = with_port(launching(tmp_path, command=same))
+    settings = Launch().with_port(launching(tmp_path, command=same))
     levels = make_levels(settings).levels
-    assert environment_of(settings, levels[0]) == {"KVT_LEVEL": "16.0"}
-    assert [len(group) for group in groups(settings, [Run("r", level, False) for level in levels])] == [1, 1, 1, 1]
+    assert LaunchCommand.of_level(settings, levels[0]).environment == {"KVT_LEVEL": "16.0"}
+    servers = Launch().groups(settings, [Run("r", level, False) for level in levels])
+    assert [len(runs) for runs in servers] == [1, 1, 1, 1]

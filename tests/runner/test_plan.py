@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.schema import connect_for_writing
-from kvt_async.contract.settings import Limits, Settings
-from kvt_async.contract.settings_kv import KV, Apply
 from kvt_async.store.columns import rows_of_outcome
 from kvt_async.store.reader import Past, Reader
 from kvt_async.store.writer import Writer
-from kvt_async.sweep.plan import check_order, only, pending, steps
+from kvt_async.sweep.plan import only, pending, steps
+from kvt_async.ways.registry import way_of
 from tests.runner.group_db import (
     DATASET,
     NOW,
@@ -72,10 +71,9 @@ def test_an_order_of_an_interrupted_plan_is_that_of_the_whole_one() -> None:
 
 
 def test_interleaved_with_servers_that_are_launched_one_by_one_is_a_config_error() -> None:
-    launch = KV(apply=Apply(via="launch", command="serve"))
-    check_order(Settings.model_construct(limits=Limits(order="by_budget"), kv=launch))
+    way_of("launch").check_order("by_budget")
     with pytest.raises(ConfigError, match="interleaved"):
-        check_order(Settings.model_construct(limits=Limits(order="interleaved"), kv=launch))
+        way_of("launch").check_order("interleaved")
 
 
 def test_limit_leaves_only_the_chosen_entries() -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.request.kv_body import PromptSize, kv_fields
+from kvt_async.engine.request.kv_fields import PromptSize, kv_fields
 from kvt_async.validate import validate
-from kvt_async.ways.launch import command_of
+from kvt_async.ways.launch_command import LaunchCommand
 from kvt_async.ways.levels import label, make_levels
 
 CONFIGS = Path(__file__).parents[2] / "configs/experiments"
@@ -47,7 +47,7 @@ def test_llama_cpp_levels_are_one_curve_and_every_command_names_its_data_type() 
     assert [label(level) for level in levels] == [
         "full", "kv_dtype 8.5 bits", "kv_dtype 5.5 bits", "kv_dtype 4.5 bits", "full (repeat 1)",
     ]  # fmt: skip
-    commands = [" ".join(command_of(settings, level)) for level in levels]
+    commands = [" ".join(LaunchCommand.of_level(settings, level).words) for level in levels]
     named = [command.partition("-ctk ")[2].partition(" ")[0] for command in commands]
     assert named == ["f16", "q8_0", "q5_0", "q4_0", "f16"]
 

@@ -15,7 +15,8 @@ from kvt_async.contract.errors import ConfigError, DeadKnobError, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Run
 from kvt_async.sweep.sweep import Options, run
-from kvt_async.ways.launch import command_of, groups
+from kvt_async.ways.launch import Launch
+from kvt_async.ways.launch_command import LaunchCommand
 from kvt_async.ways.levels import make_levels
 from tests.runner.sweeping import check_invariants, query, settings_for, states
 from tests.runner.test_kill_and_stop import config_of, kvt, wait_for
@@ -180,16 +181,18 @@ async def test_a_port_that_something_else_listens_on_is_refused_before_anything_
 def test_levels_with_equal_commands_share_a_server_and_ports_names_and_params_are_filled_in() -> None:
     settings = _settings("serve {model} --port {port} --host {host}")
     levels = make_levels(settings).levels
-    assert command_of(settings, levels[0]) == ["serve", "reference", "--port", "7001", "--host", "127.0.0.1"]
-    assert [len(group) for group in groups(settings, [Run("r", level, False) for level in levels])] == [4]
+    words = LaunchCommand.of_level(settings, levels[0]).words
+    assert words == ("serve", "reference", "--port", "7001", "--host", "127.0.0.1")
+    assert [len(group) for group in Launch().groups(settings, [Run("r", level, False) for level in levels])] == [4]
     own = _settings("serve --budget {budget}")
-    assert [len(g) for g in groups(own, [Run("r", level, False) for level in make_levels(own).levels])] == [1, 1, 1, 1]
+    runs = [Run("r", level, False) for level in make_levels(own).levels]
+    assert [len(group) for group in Launch().groups(own, runs)] == [1, 1, 1, 1]
 
 
 def test_a_placeholder_without_a_value_is_a_config_error() -> None:
     settings = _settings("serve {params.dtype}")
     with pytest.raises(ConfigError, match=r"\{params.dtype\} has no value at level full"):
-        command_of(settings, make_levels(settings).levels[0])
+        LaunchCommand.of_level(settings, make_levels(settings).levels[0])
 
 
 def _settings(command: str) -> Settings:

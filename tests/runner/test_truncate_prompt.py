@@ -10,7 +10,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.data.example_prompt import PromptRule
 from kvt_async.data.tokens import load_tokenizer
-from kvt_async.engine.request.kv_body import read_evidence
+from kvt_async.engine.request.kv_evidence import read_evidence
 from kvt_async.records import Example, Level
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.ways.levels import make_levels

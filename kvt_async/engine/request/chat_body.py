@@ -9,7 +9,7 @@ import orjson
 
 from kvt_async.contract.formulas.prompt_text import plain
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.request.kv_body import PromptSize, kv_fields
+from kvt_async.engine.request.kv_fields import PromptSize, kv_fields
 from kvt_async.records import Json, Level
 
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}

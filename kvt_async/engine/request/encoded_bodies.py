@@ -12,7 +12,7 @@ import orjson
 from kvt_async.contract.formulas.prompt_text import halves, plain, render
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.chat_body import assemble, build_body
-from kvt_async.engine.request.kv_body import PromptSize, fields_of, sized_names, values_of
+from kvt_async.engine.request.kv_fields import PromptSize, fields_of, sized_names, values_of
 from kvt_async.records import Json, Level
 
 _CONTEXT, _QUESTION, _CHARS = "context", "question", "context_chars"

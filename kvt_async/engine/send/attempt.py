@@ -26,7 +26,7 @@ from kvt_async.engine.reply.error_types import Cause
 from kvt_async.engine.reply.payload import json_or_none
 from kvt_async.engine.reply.redact import Redactor, basic, url_credentials
 from kvt_async.engine.reply.retry_headers import Hints, read_hints
-from kvt_async.engine.request.kv_body import read_evidence
+from kvt_async.engine.request.kv_evidence import read_evidence
 from kvt_async.engine.transport.aiohttp_transport import AiohttpTransport
 from kvt_async.engine.transport.exchange import Exchange
 from kvt_async.engine.transport.protocol import Target, Transport

@@ -1,0 +1,119 @@
+"""What a reply says of the KV budget that was applied, set beside the budget that was asked for."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kvt_async.contract.formulas.kv_budget import convert, tokens_kept
+from kvt_async.contract.vocabulary import Mode, Unit
+from kvt_async.engine.request.kv_fields import rounding_of
+from kvt_async.engine.request.template import value_at
+from kvt_async.records import Json, Level
+
+_SHOWING = frozenset({"rounded", "cut", "server"})  # what beside kv.evidence says something of the applied budget
+
+
+def expectation(level: Level, prompt_tokens: int | None, context_tokens: int | None = None) -> Json:
+    """What `Request.expects` holds: the budget asked for, to be set beside what the server says it did.
+
+    `rounded`: what the server's blocks make of it, in the level's unit; only where it rounds and lengths are known.
+    """
+    return expectations(level)(prompt_tokens, context_tokens)
+
+
+def expectations(level: Level) -> Callable[[int | None, int | None], Json]:
+    """`expectation` of one level's prompts: what they share is worked out once. Every call gives a dict of its own."""
+    agnostic = level.mode == Mode.AGNOSTIC
+    round_to, rounding = rounding_of(level)
+    rounds = round_to > 1 and level.unit != Unit.BITS and not level.is_full
+    same: Json = {
+        "requested": level.budget,
+        "unit": level.unit,
+        "is_full": level.is_full,
+        "prompt_tokens": None,
+        "compressible": None,
+        "evidence": level.evidence,
+    }
+
+    def of(prompt_tokens: int | None, context_tokens: int | None) -> Json:
+        found = {**same, "prompt_tokens": prompt_tokens}
+        compressible = prompt_tokens
+        if agnostic:
+            compressible = found["compressible"] = context_tokens
+        if rounds and compressible:
+            kept = tokens_kept(level.budget, level.unit, compressible, round_to=round_to, rounding=rounding)
+            found["rounded"] = float(kept) if level.unit == Unit.TOKENS else kept / compressible
+        return found
+
+    return of
+
+
+def read_evidence(
+    expects: Mapping[str, Any], usage: Mapping[str, Any] | None, headers: Mapping[str, str]
+) -> tuple[Json, float | None]:
+    """({requested, effective, unit, source, ...}, effective budget in the level's unit or None: nothing shows it).
+
+    `expects` is what `expectation` made, its `evidence` a validated kv.evidence. `source`: echoed (usage field or
+    header), metric or log (what the server said before the first request, in `expects["server"]`), configured, or
+    none; `pending` names what nobody read, `missing` what was looked for and not found.
+    """
+    evidence: Mapping[str, Any] = expects.get("evidence") or {}
+    unit = expects["unit"]
+    found: Json = {"requested": expects["requested"], "effective": None, "unit": unit, "source": "none"}
+    if not evidence and _SHOWING.isdisjoint(expects):
+        return found, None
+    if (rounded := expects.get("rounded")) is not None:
+        found["rounded"] = rounded
+    if cut := expects.get("cut"):
+        return _of_cut(found, cut, _number((usage or {}).get("prompt_tokens")))
+    raw: Any = None
+    source = "echoed"
+    if path := evidence.get("usage"):
+        found["read_from"], (head, _, last) = "usage." + path, path.rpartition(".")
+        echo = value_at(usage, head) if head else usage
+        if type(echo) is dict:
+            raw = echo.get(last)
+            if head:
+                found["echo"] = echo
+    elif name := evidence.get("header"):
+        found["read_from"], raw = f"header {name}", headers.get(name.lower())
+    elif evidence.get("configured"):
+        known = expects.get("rounded", expects.get("requested"))
+        return {**found, "source": "configured", "effective": known}, _number(known)
+    elif (shown := expects.get("server")) is not None:
+        found |= {"read_from": shown["read_from"], "said": shown["raw"]}
+        source, raw = shown["source"], shown["value"]
+    elif pending := next((way for way in ("metric", "log") if evidence.get(way)), None):
+        found["pending"] = pending
+        return found, None
+    else:
+        return found, None
+    number = _number(raw)
+    if number is None:
+        found["missing"] = found["read_from"]
+        return found, None
+    counted = _number((usage or {}).get("prompt_tokens")) or _number(expects.get("prompt_tokens"))
+    length = _number(expects.get("compressible")) or counted  # of the context, where only it is compressed
+    effective = convert(number, evidence.get("unit") or unit, unit, length=length)
+    found |= {"source": source, "effective": effective}
+    if effective is None or effective != number:
+        found |= {"raw": number, "raw_unit": evidence.get("unit") or unit}
+    return found, effective
+
+
+def _of_cut(found: Json, cut: Mapping[str, Any], served: float | None) -> tuple[Json, float | None]:
+    """A cut prompt: the server's own count of it, beside ours of the whole one. Ours alone proves nothing."""
+    tokens, source = (served, "echoed") if served is not None and cut["exact"] else (cut["sent_tokens"], "configured")
+    effective = float(tokens) if found["unit"] == Unit.TOKENS else tokens / cut["full_tokens"]
+    read_from = "usage.prompt_tokens" if source == "echoed" else "our own count"
+    tokens_too = {"kept_tokens": tokens, "full_tokens": cut["full_tokens"]}
+    return {**found, "effective": effective, "source": source, "read_from": read_from, **tokens_too}, effective
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):  # an integer of 400 digits is no float
+        return None
+    return number if abs(number) < 1e300 else None

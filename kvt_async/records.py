@@ -54,14 +54,14 @@ class Level:
         return f"{self.series} {self.budget:g}" + ("" if self.unit == Unit.FRACTION else f" {self.unit}")
 
     @property
-    def cuts_prompt(self) -> bool:
+    def cuts_prompts(self) -> bool:
         """Whether its prompts are cut before they are sent: a control, which any server serves."""
         return cuts_prompts(self.policy)
 
     @property
     def serves_full(self) -> bool:
         """Whether the server is to keep the whole cache: at full cache, and of prompts that were cut."""
-        return self.is_full or self.cuts_prompt
+        return self.is_full or self.cuts_prompts
 
 
 @dataclass(frozen=True, slots=True)

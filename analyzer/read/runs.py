@@ -20,6 +20,7 @@ from analyzer.read.row_portions import ROWS
 from analyzer.stats.sample_layout import Layout
 from kvt_async.contract.errors import ErrorType, MissingPrerequisiteError
 from kvt_async.contract.schema import connect_for_reading, missing_tables
+from kvt_async.contract.settings_kv import cuts_prompts, is_label
 
 _REFUSED_STATUS = (401, 402, 403, 407)
 
@@ -56,7 +57,7 @@ class Run:
     @property
     def is_label(self) -> bool:
         """Whether the server was told nothing of its budget, which is a label alone."""
-        return self.kv_apply == "none" and not self.cuts_prompts
+        return is_label(self.kv_apply) and not self.cuts_prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,6 @@ class Dataset:
     bins: dict[int, tuple[int, int]]  # bin_idx -> (lo_tokens, hi_tokens)
     strategy: str  # how examples were selected
     version: int  # of the manifest
-
-
-def cuts_prompts(policy: str) -> bool:
-    """Whether levels of this policy cut the prompt itself, in place of a cache."""
-    return policy == "truncate_prompt"
 
 
 @contextmanager

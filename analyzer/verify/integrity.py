@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from analyzer.read.drift import group_drifts
-from analyzer.read.runs import cuts_prompts
 from analyzer.verify.differences import Difference, Findings
 from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, cluster_sha256, messages_sha256, render
 from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.schema import FACT_TABLES
+from kvt_async.contract.settings_kv import cuts_prompts
 
 _PROMPTS = """
 SELECT e.example_id, e.prompt_sha256, e.prompt_truncated, x.context_sha256, x.question, x.context, x.meta_json

@@ -44,7 +44,7 @@ async def run(settings: Settings, options: Options) -> BenchReport:
     settings = way_of(settings.kv.apply.via).with_port(with_a_load(settings))
     levels = bench_levels(settings)
     for level in levels:
-        if level.cuts_prompt:
+        if level.cuts_prompts:
             raise ConfigError(
                 f"{level.policy} is a control of answers, not a server's way of serving",
                 where="kv",

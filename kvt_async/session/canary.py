@@ -50,7 +50,7 @@ class Pair:
 def pair(levels: Sequence[Level]) -> Pair | None:
     """What a canary compares; None: at most one eviction budget, bit widths or labels, which rest on evidence alone."""
     tried = [level for level in levels if not level.repeat_idx]
-    evicting = [level for level in tried if level.unit != Unit.BITS and not level.cuts_prompt]
+    evicting = [level for level in tried if level.unit != Unit.BITS and not level.cuts_prompts]
     if not evicting or way_of(evicting[0].apply_via).canary == "none":
         return None
     if len({(level.budget, level.unit) for level in evicting}) < 2:

@@ -136,7 +136,7 @@ class Meeting:
     async def _shown(self) -> dict[str, Json]:
         output = self.launched.output if self.launched is not None else None
         found = {
-            run.run_id: await shown(self.sender, run.level, output) for run in self.runs if not run.level.cuts_prompt
+            run.run_id: await shown(self.sender, run.level, output) for run in self.runs if not run.level.cuts_prompts
         }
         return {run_id: one for run_id, one in found.items() if one is not None}
 

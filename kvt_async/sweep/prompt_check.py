@@ -22,7 +22,7 @@ def prompts_read(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> Prompt
             exact=has_own_tokenizer(reader, dataset_id),
         )
         for run in runs
-        if not run.level.cuts_prompt
+        if not run.level.cuts_prompts
     )
 
 

@@ -33,7 +33,7 @@ class Builder:
     @classmethod
     def of_dataset(cls, settings: Settings, reader: Reader, dataset_id: str) -> "Builder":
         stored = orjson.loads(reader.value("SELECT prompt_json FROM datasets WHERE dataset_id = ?", dataset_id))
-        needs_cuts = any(level.cuts_prompt for level in make_levels(settings).levels)
+        needs_cuts = any(level.cuts_prompts for level in make_levels(settings).levels)
         cutter = Cutter.of_settings(settings, PromptRule(**stored)) if needs_cuts else None
         return cls(settings, stored["template"], stored["system"], cutter)
 
@@ -81,7 +81,7 @@ class Builder:
         return build_body(settings, messages, level, PromptSize(entry.token_len, entry.context_tokens, chars))
 
     def _cutter(self, level: Level) -> Cutter | None:
-        return self.cutter if level.cuts_prompt else None
+        return self.cutter if level.cuts_prompts else None
 
 
 def _of_cut(settings: Settings, cut: Cut, level: Level) -> bytes:

@@ -37,5 +37,5 @@ def way_of(via: str) -> Way:
 def check_level(settings: Settings, level: Level) -> None:
     """Raises ConfigError for a level that can't be applied. Called before anything is sent."""
     way_of(level.apply_via).check(settings, level)
-    if level.cuts_prompt:
+    if level.cuts_prompts:
         truncate.mode_of(level)

@@ -101,5 +101,5 @@ def values_of(level: Level, size: PromptSize) -> dict[str, Any]:
         "divisor": None if kept is None else convert(kept, Unit.FRACTION, "divisor"),
         "mode": level.mode,
         "context_chars": size.context_chars,
-        "params": None if level.cuts_prompt else level.params or None,
+        "params": None if level.cuts_prompts else level.params or None,
     }

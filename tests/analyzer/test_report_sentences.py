@@ -83,7 +83,7 @@ def test_cannot_tell_says_how_many_pairs_would_be_needed() -> None:
 
 
 def test_without_baseline_or_with_nothing_to_lose_there_is_no_verdict() -> None:
-    assert says(verdict("no_baseline")) == "No verdict: there is no full-cache run to compare with."
+    assert says(verdict("no_baseline")) == ("No verdict: there is no full-cache run to compare with (add budget 1.0).")
     assert "accuracy at full cache is 0.02, so there is nothing to lose (a floor)" in says(
         verdict("nothing_to_lose", acc_full=0.02)
     )

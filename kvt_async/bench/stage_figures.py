@@ -18,7 +18,7 @@ from kvt_async.store.reader import Reader
 _SQL = """
 SELECT a.session_id AS session, p.request_id IS NOT NULL AS ok, t.start_ns, t.end_ns, t.last_delta_ns,
        ifnull(t.first_byte_kernel_ns, t.first_byte_ns) AS first_byte_ns,
-       ifnull(t.first_text_kernel_ns, d.first_output_ns) AS first_ns, d.first_output_ns AS first_user_ns,
+       d.first_text_ns AS first_ns, d.first_text_user_ns AS first_user_ns,
        (SELECT u.intended_ns FROM telemetry u JOIN attempts c USING (request_id, attempt_idx)
         WHERE u.request_id = r.request_id AND c.session_id = a.session_id AND u.intended_ns IS NOT NULL
         ORDER BY u.attempt_idx DESC LIMIT 1) AS intended_ns,
@@ -51,9 +51,7 @@ class Figures:
     tokens: NDArray[np.float64]  # output
     streamed: NDArray[np.float64]  # of them, those that were sent and so have times
     chunks: list[bytes | None]
-    first_user_ns: NDArray[np.float64] | None = (
-        None  # `first_ns` by our own stamp, as the last token has; None: the same
-    )
+    first_user_ns: NDArray[np.float64] | None = None  # by our own stamp, as the last token has; None: the same
     empty: NDArray[np.bool_] | None = None  # answered without a token; None: none was
 
     @property

@@ -21,7 +21,7 @@ SELECT b.phase = 'measured' AS measured, p.request_id IS NOT NULL AS ok,
        (SELECT u.intended_ns FROM attempts c JOIN telemetry u USING (request_id, attempt_idx)
         WHERE c.request_id = r.request_id AND c.session_id = a.session_id ORDER BY c.attempt_idx LIMIT 1) AS intended,
        t.start_ns AS start, t.end_ns AS "end", ifnull(t.last_delta_ns, t.end_ns) AS finished,
-       d.first_output_ns AS first, t.last_delta_ns AS last,
+       d.first_text_user_ns AS first, t.last_delta_ns AS last,
        ifnull(t.prompt_tokens, b.input_tokens) AS input_tokens,
        CASE WHEN p.request_id IS NULL THEN b.output_tokens
             ELSE coalesce(t.completion_tokens, t.n_text_chunks, b.output_tokens) END AS output_tokens, t.chunks
@@ -29,7 +29,7 @@ FROM requests r JOIN bench_arrivals b USING (request_id)
 JOIN attempts a ON a.request_id = r.request_id
      AND a.attempt_idx = (SELECT max(m.attempt_idx) FROM attempts m WHERE m.request_id = r.request_id)
 JOIN telemetry t ON t.request_id = a.request_id AND t.attempt_idx = a.attempt_idx
-LEFT JOIN attempt_metrics d ON d.request_id = a.request_id AND d.attempt_idx = a.attempt_idx
+LEFT JOIN first_text d ON d.request_id = a.request_id AND d.attempt_idx = a.attempt_idx
 LEFT JOIN responses p ON p.request_id = r.request_id
 WHERE r.run_id = ? AND a.session_id = ?
       AND (p.request_id IS NOT NULL OR EXISTS (SELECT 1 FROM give_ups g WHERE g.request_id = r.request_id))

@@ -374,32 +374,41 @@ FROM runs u;
 CREATE VIEW IF NOT EXISTS attempt_metrics AS    -- definitions: docs/MEASUREMENT.md; seconds; NULL where a mark is missing
 SELECT t.request_id, t.attempt_idx,
        (ifnull(t.first_byte_kernel_ns, t.first_byte_ns) - t.start_ns) / 1e9 AS ttfb_s,
-       (ifnull(t.first_text_kernel_ns, t.first_output_ns) - t.start_ns) / 1e9 AS ttft_s,
+       (t.first_text_ns - t.start_ns) / 1e9 AS ttft_s,
        (t.first_content_ns - t.start_ns) / 1e9 AS ttft_content_s,
        (t.first_reasoning_ns - t.start_ns) / 1e9 AS ttft_reasoning_s,
-       CASE WHEN t.completion_tokens > 1 AND t.last_delta_ns > t.first_output_ns THEN
-           (t.last_delta_ns - t.first_output_ns) / 1e9 / nullif(max(t.streamed_tokens - 1, 0), 0) END AS tpot_s,
+       CASE WHEN t.completion_tokens > 1 AND t.last_delta_ns > t.first_text_user_ns THEN
+           (t.last_delta_ns - t.first_text_user_ns) / 1e9 / nullif(max(t.streamed_tokens - 1, 0), 0) END AS tpot_s,
        (ifnull(t.last_delta_ns, t.end_ns) - t.start_ns) / 1e9 AS latency_s,
        (t.limits_ns - t.scheduled_ns) / 1e9 AS queue_wait_s,
        (t.conn_ready_ns - t.limits_ns) / 1e9 AS connect_s,
        (t.start_ns - t.intended_ns) / 1e9 AS send_lag_s,
-       t.prompt_tokens, t.completion_tokens, t.cached_tokens, t.streamed_tokens, t.first_output_ns
-FROM (SELECT m.*,
-             nullif(min(ifnull(m.first_content_ns, 9223372036854775807),
-                        ifnull(m.first_reasoning_ns, 9223372036854775807),
-                        ifnull(m.first_tool_ns, 9223372036854775807)), 9223372036854775807) AS first_output_ns,
-             m.completion_tokens - CASE WHEN m.first_reasoning_ns IS NOT NULL THEN 0 ELSE ifnull(
-                 (SELECT CAST(coalesce(json_extract(p.usage_json, '$.completion_tokens_details.reasoning_tokens'),
-                                       json_extract(p.usage_json, '$.output_tokens_details.reasoning_tokens'),
-                                       json_extract(p.usage_json, '$.reasoning_tokens')) AS INTEGER)
-                  FROM responses p WHERE p.request_id = m.request_id AND p.attempt_idx = m.attempt_idx
-                       AND instr(p.usage_json, 'reasoning_tokens')), 0) END AS streamed_tokens
-      FROM telemetry m) t;
+       t.prompt_tokens, t.completion_tokens, t.cached_tokens, t.streamed_tokens, t.first_text_ns, t.first_text_user_ns
+FROM (
+    SELECT n.*, ifnull(n.first_text_kernel_ns, n.first_text_user_ns) AS first_text_ns,
+           n.completion_tokens - CASE WHEN n.first_reasoning_ns IS NOT NULL THEN 0 ELSE ifnull(
+               (SELECT CAST(coalesce(json_extract(p.usage_json, '$.completion_tokens_details.reasoning_tokens'),
+                                     json_extract(p.usage_json, '$.output_tokens_details.reasoning_tokens'),
+                                     json_extract(p.usage_json, '$.reasoning_tokens')) AS INTEGER)
+                FROM responses p WHERE p.request_id = n.request_id AND p.attempt_idx = n.attempt_idx
+                     AND instr(p.usage_json, 'reasoning_tokens')), 0) END AS streamed_tokens
+    FROM (
+        SELECT m.*, nullif(min(ifnull(m.first_content_ns, 9223372036854775807),
+                               ifnull(m.first_reasoning_ns, 9223372036854775807),
+                               ifnull(m.first_tool_ns, 9223372036854775807)), 9223372036854775807) AS first_text_user_ns
+        FROM telemetry m
+    ) n
+) t;
 -- Output is text, reasoning and tool calls alike: it begins with the first delta of any kind and ends with the last.
 -- streamed_tokens leaves out reasoning that was counted and never sent. tpot_s: NULL where all output came at one instant.
 -- latency_s ends at the last output; a reply without any (empty, not streamed) ends at its end.
 -- ttfb_s and ttft_s end at the kernel's receive stamp where there is one: it is never later than ours and does not wait
 -- for a busy loop. tpot_s has both its ends from our own clock.
+
+CREATE VIEW IF NOT EXISTS first_text AS         -- when an attempt's output began
+SELECT request_id, attempt_idx, first_text_ns, first_text_user_ns FROM attempt_metrics;
+-- first_text_ns is what a time to first token ends at; first_text_user_ns is our own stamp, for spans up to other
+-- instants of our own clock, as tpot_s has them.
 
 -- ============================================================ DERIVED: written by the analyzer, rebuilt at will
 

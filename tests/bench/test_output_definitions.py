@@ -78,7 +78,8 @@ async def test_three_readings_of_one_stage_agree(tmp_path: Path, monkeypatch: py
     db = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
     conn = connect_for_reading(db)
     view = conn.execute(
-        "SELECT m.ttft_s, m.tpot_s, m.latency_s, m.completion_tokens IS NOT NULL, t.last_delta_ns > m.first_output_ns "
+        "SELECT m.ttft_s, m.tpot_s, m.latency_s, m.completion_tokens IS NOT NULL, "
+        "t.last_delta_ns > m.first_text_user_ns "
         "FROM attempt_metrics m JOIN telemetry t USING (request_id, attempt_idx) JOIN bench_arrivals b "
         "USING (request_id) WHERE b.phase = 'measured' ORDER BY request_id"
     ).fetchall()

@@ -78,17 +78,37 @@ def test_output_of_every_kind_begins_and_ends_a_reply(marks: Any, ttft_ms: float
     assert found["latency_s"] == pytest.approx(latency_ms / 1000)
 
 
+@pytest.mark.parametrize(
+    ("marks", "best_ms", "ours_ms"),
+    [
+        (SPAN, 100, 100),
+        ({**SPAN, "first_text_kernel_ns": 90 * MS}, 90, 100),
+        ({**SPAN, "first_reasoning_ns": 30 * MS, "first_text_kernel_ns": 20 * MS}, 20, 30),
+        ({"first_tool_ns": 60 * MS}, 60, 60),
+        ({}, None, None),
+    ],
+)
+def test_the_first_text_has_the_best_stamp_and_our_own(marks: Any, best_ms: int | None, ours_ms: int | None) -> None:
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    create(conn)
+    insert(conn, {}, **marks)
+    (row,) = conn.execute("SELECT * FROM first_text").fetchall()
+    assert row == ("r:0", 0, *(None if ms is None else ms * MS for ms in (best_ms, ours_ms)))
+
+
 def test_a_database_of_before_is_read_by_the_definitions_of_today(tmp_path: Path) -> None:
     db = tmp_path / "old.sqlite"
     conn = connect_for_writing(db)
     insert(conn, HIDDEN, **SPAN, completion_tokens=108)
     conn.execute("DROP VIEW attempt_metrics")
     conn.execute("CREATE VIEW attempt_metrics AS SELECT request_id, attempt_idx, 0.0013 AS tpot_s FROM telemetry")
-    conn.execute("DROP VIEW outcomes")
+    for view in ("outcomes", "first_text"):
+        conn.execute(f"DROP VIEW {view}")
     conn.close()
     before = db.read_bytes()
     reader = connect_for_reading(db)
     assert reader.execute("SELECT tpot_s FROM attempt_metrics").fetchall() == [(pytest.approx(0.02),)]
     assert reader.execute("SELECT count(*) FROM outcomes").fetchone() == (0,)
+    assert reader.execute("SELECT first_text_ns FROM first_text").fetchall() == [(100 * MS,)]
     reader.close()
     assert db.read_bytes() == before

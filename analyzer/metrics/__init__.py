@@ -1,19 +1,21 @@
 """Metrics by name. A metric is a pure function (prediction, golds, example) -> score in [0, 1], or a column rule.
 
 `em` and `f1` are computed for every outcome over whole columns (fast/overlap.py) and need no function call per row; the
-others here score one answer against its golds, best over golds where the task's official script does so.
+others here score one answer against its golds. fast/ says which of them also have a rule for whole columns.
 `format_ok` of a metric says whether an answer has the form the task asks for (a number, a class name, ...); metrics
 without a form have none, and then no answer is a FORMAT_ERROR.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal, overload
 
 from kvt_async.contract.errors import ConfigError
 
 Meta = Mapping[str, Any]
 Score = Callable[[str, Sequence[str], Meta], float]
+GoldScore = Callable[[str, str, Meta], float]
 FormatOk = Callable[[str, Meta], bool]
 
 COLUMN_METRICS = ("em", "f1")  # computed in Polars for every outcome
@@ -33,18 +35,42 @@ class Metric:
 _REGISTRY: dict[str, Metric] = {}
 
 
+@overload
+def metric(
+    name: str,
+    *,
+    each_gold: Literal[True],
+    format_ok: FormatOk | None = None,
+    first_line: bool = False,
+    needs_classes: bool = False,
+) -> Callable[[GoldScore], GoldScore]: ...
+
+
+@overload
 def metric(
     name: str, *, format_ok: FormatOk | None = None, first_line: bool = False, needs_classes: bool = False
-) -> Callable[[Score], Score]:
-    """Register the decorated function under `name`; a duplicate is an error.
+) -> Callable[[Score], Score]: ...
 
-    first_line: only the answer's first line is scored. needs_classes: meta holds the example's all_classes, else {}.
+
+def metric(
+    name: str,
+    *,
+    each_gold: bool = False,
+    format_ok: FormatOk | None = None,
+    first_line: bool = False,
+    needs_classes: bool = False,
+) -> Callable[[Any], Any]:
+    """Register the decorated function under `name` and leave it as it is; a duplicate name is an error.
+
+    each_gold: the function scores against one gold, and the best over golds counts. first_line: only the answer's
+    first line is scored. needs_classes: meta holds the example's all_classes, else {}.
     """
 
-    def register(function: Score) -> Score:
+    def register(function: Any) -> Any:
         if name in _REGISTRY or name in COLUMN_METRICS:
             raise ValueError(f"metric {name!r} is registered twice")
-        _REGISTRY[name] = Metric(name, function, format_ok, first_line, needs_classes)
+        score = partial(_best_over_golds, function) if each_gold else function
+        _REGISTRY[name] = Metric(name, score, format_ok, first_line, needs_classes)
         return function
 
     return register
@@ -64,10 +90,6 @@ def find(name: str) -> Metric | None:
     return _REGISTRY[name]
 
 
-def best_of(score: Callable[[str, str, Meta], float]) -> Score:
-    """Lift a score against one gold to the best over golds; 0.0 without golds."""
-
-    def best(prediction: str, golds: Sequence[str], meta: Meta) -> float:
-        return max((score(prediction, gold, meta) for gold in golds), default=0.0)
-
-    return best
+def _best_over_golds(score: GoldScore, prediction: str, golds: Sequence[str], meta: Meta) -> float:
+    """0.0 without golds."""
+    return max((score(prediction, gold, meta) for gold in golds), default=0.0)

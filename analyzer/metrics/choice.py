@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 
-from analyzer.metrics import Meta, best_of, metric
+from analyzer.metrics import Meta, metric
 
 _NUMBER = re.compile(r"\d+")
-
+_ENGLISH, _CHINESE = re.compile(r"Paragraph (\d+)"), re.compile(r"段落(\d+)")
 
 NamedScore = Callable[[list[str], str], float]
 """Class names found in an answer, in the order of the task's list, and the gold class -> score."""
@@ -30,20 +31,6 @@ def named_fixed_score(named: list[str], gold: str) -> float:
     return 1.0 / len(kept) if gold in kept else 0.0
 
 
-def classification_one(prediction: str, gold: str, meta: Meta) -> float:
-    """`named_score` of the classes that occur in the answer; meta needs `all_classes`."""
-    return named_score(_named(prediction, meta), gold)
-
-
-def classification_fixed_one(prediction: str, gold: str, meta: Meta) -> float:
-    """`named_fixed_score` of the same."""
-    return named_fixed_score(_named(prediction, meta), gold)
-
-
-def _named(prediction: str, meta: Meta) -> list[str]:
-    return [name for name in map(str, meta.get("all_classes") or ()) if name in prediction]
-
-
 def _names_a_class(prediction: str, meta: Meta) -> bool:
     classes = meta.get("all_classes") or ()
     return not classes or any(str(name) in prediction for name in classes)
@@ -53,35 +40,47 @@ def _has_number(prediction: str, meta: Meta) -> bool:
     return _NUMBER.search(prediction) is not None
 
 
-def count_one(prediction: str, gold: str, meta: Meta) -> float:
+_of_classes = partial(metric, each_gold=True, format_ok=_names_a_class, needs_classes=True)
+_of_numbers = partial(metric, each_gold=True, format_ok=_has_number)
+
+
+@_of_classes("classification")
+@_of_classes("classification_first_line", first_line=True)
+def classification(prediction: str, gold: str, meta: Meta) -> float:
+    """`named_score` of the classes that occur in the answer; meta needs `all_classes`."""
+    return named_score(_named(prediction, meta), gold)
+
+
+@_of_classes("classification_fixed")
+@_of_classes("classification_fixed_first_line", first_line=True)
+def classification_fixed(prediction: str, gold: str, meta: Meta) -> float:
+    """`named_fixed_score` of the same."""
+    return named_fixed_score(_named(prediction, meta), gold)
+
+
+def _named(prediction: str, meta: Meta) -> list[str]:
+    return [name for name in map(str, meta.get("all_classes") or ()) if name in prediction]
+
+
+@_of_numbers("count")
+def count(prediction: str, gold: str, meta: Meta) -> float:
     """Share of the numbers in the answer that equal the gold number; 0.0 without a number."""
     numbers = _NUMBER.findall(prediction)
     return sum(number == gold for number in numbers) / len(numbers) if numbers else 0.0
 
 
-def _retrieval(pattern: str) -> "_Retrieval":
-    return _Retrieval(re.compile(pattern))
-
-
-class _Retrieval:
+@_of_numbers("retrieval")
+def retrieval(prediction: str, gold: str, meta: Meta) -> float:
     """Share of the numbers in the answer that equal the gold paragraph's number; 0.0 without a number."""
-
-    def __init__(self, pattern: re.Pattern[str]) -> None:
-        self.pattern = pattern
-
-    def __call__(self, prediction: str, gold: str, meta: Meta) -> float:
-        found = self.pattern.search(gold)
-        return count_one(prediction, found.group(1) if found else gold, meta)
+    return count(prediction, _paragraph(_ENGLISH, gold), meta)
 
 
-metric("classification", format_ok=_names_a_class, needs_classes=True)(best_of(classification_one))
-metric("classification_first_line", format_ok=_names_a_class, needs_classes=True, first_line=True)(
-    best_of(classification_one)
-)
-metric("classification_fixed", format_ok=_names_a_class, needs_classes=True)(best_of(classification_fixed_one))
-metric("classification_fixed_first_line", format_ok=_names_a_class, needs_classes=True, first_line=True)(
-    best_of(classification_fixed_one)
-)
-metric("count", format_ok=_has_number)(best_of(count_one))
-metric("retrieval", format_ok=_has_number)(best_of(_retrieval(r"Paragraph (\d+)")))
-metric("retrieval_zh", format_ok=_has_number)(best_of(_retrieval(r"段落(\d+)")))
+@_of_numbers("retrieval_zh")
+def retrieval_zh(prediction: str, gold: str, meta: Meta) -> float:
+    """The same of Chinese paragraphs."""
+    return count(prediction, _paragraph(_CHINESE, gold), meta)
+
+
+def _paragraph(pattern: re.Pattern[str], gold: str) -> str:
+    match = pattern.search(gold)
+    return match.group(1) if match else gold

@@ -3,13 +3,14 @@
 from difflib import SequenceMatcher
 from functools import lru_cache
 
-from analyzer.metrics import Meta, best_of, metric
+from analyzer.metrics import Meta, metric
 
 _NOT_CODE = ("`", "#", "//")
 _AUTOJUNK_LENGTH = 200  # from here on difflib leaves frequent characters out of its search
 
 
-def code_sim_one(prediction: str, gold: str, meta: Meta) -> float:
+@metric("code_sim", each_gold=True)
+def code_sim(prediction: str, gold: str, meta: Meta) -> float:
     """Similarity in whole percent of the answer's first line of code and the gold, as the official script computes it:
     fuzzywuzzy without its optional C library, that is difflib's ratio (Ratcliff and Obershelp 1988).
 
@@ -24,7 +25,8 @@ def code_sim_one(prediction: str, gold: str, meta: Meta) -> float:
     return round(100 * (2.0 * matching_characters(line, gold) / (len(line) + len(gold)))) / 100
 
 
-def code_sim_indel_one(prediction: str, gold: str, meta: Meta) -> float:
+@metric("code_sim_indel", each_gold=True)
+def code_sim_indel(prediction: str, gold: str, meta: Meta) -> float:
     """The same with the optional C library installed: Indel similarity (2 LCS / total length) in whole percent."""
     line = first_code_line(prediction)
     if line == gold:
@@ -84,7 +86,3 @@ def common_subsequence(a: str, b: str) -> int:
         match = row & where.get(c, 0)
         row = ((row + match) | (row - match)) & full
     return len(a) - row.bit_count()
-
-
-metric("code_sim")(best_of(code_sim_one))
-metric("code_sim_indel")(best_of(code_sim_indel_one))

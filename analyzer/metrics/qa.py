@@ -5,13 +5,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from analyzer.metrics import Meta, best_of, metric
+from analyzer.metrics import Meta, metric
 from analyzer.metrics.word_lists import chinese_tokens, english_tokens
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
-def qa_f1_one(prediction: str, gold: str, meta: Meta) -> float:
+@metric("qa_f1", each_gold=True)
+@metric("qa_f1_first_line", each_gold=True, first_line=True)  # triviaqa: only the answer's first line counts
+def qa_f1(prediction: str, gold: str, meta: Meta) -> float:
     """Token-overlap F1 after LongBench's normalisation (lower, no ASCII punctuation, no articles); 0.0 if none shared.
 
     Source: LongBench (Bai et al., 2024). Quirk kept: two empty answers share nothing and score 0.
@@ -19,28 +21,24 @@ def qa_f1_one(prediction: str, gold: str, meta: Meta) -> float:
     return _overlap(english_tokens(prediction), english_tokens(gold))
 
 
-def qa_f1_zh_one(prediction: str, gold: str, meta: Meta) -> float:
+@metric("qa_f1_zh", each_gold=True)
+def qa_f1_zh(prediction: str, gold: str, meta: Meta) -> float:
     """The same on jieba's words for Chinese; needs the `longbench` extra."""
     return _overlap(chinese_tokens(prediction), chinese_tokens(gold))
-
-
-metric("qa_f1")(best_of(qa_f1_one))
-metric("qa_f1_first_line", first_line=True)(best_of(qa_f1_one))  # triviaqa: only the answer's first line counts
-metric("qa_f1_zh")(best_of(qa_f1_zh_one))
 
 
 @metric("string_match_all")
 def string_match_all(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """Share of golds that occur in the answer, case ignored (RULER: retrieval and tracking)."""
-    said = _printable(prediction)
-    return sum(_composed(gold) in said for gold in golds) / len(golds) if golds else 0.0
+    answer = _printable(prediction)
+    return sum(_composed(gold) in answer for gold in golds) / len(golds) if golds else 0.0
 
 
 @metric("string_match_part")
 def string_match_part(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """1.0 if any gold occurs in the answer, case ignored (RULER: question answering)."""
-    said = _printable(prediction)
-    return float(any(_composed(gold) in said for gold in golds))
+    answer = _printable(prediction)
+    return float(any(_composed(gold) in answer for gold in golds))
 
 
 def _printable(prediction: str) -> str:

@@ -8,14 +8,16 @@ number is divided by the number of distinct words of either text.
 from collections.abc import Sequence
 from functools import lru_cache
 
-from analyzer.metrics import Meta, best_of, metric
+from analyzer.metrics import Meta, metric
 from analyzer.metrics.word_lists import chinese_words
 
 _STEPS = 991  # so deep can the package recurse from the official script at Python's default limit of 1,000 frames
 _SMOOTH = 1e-8  # the package's guard against a division by zero
 
 
-def rouge_one(prediction: str, gold: str, meta: Meta) -> float:
+@metric("rouge", each_gold=True)
+@metric("rouge_first_line", each_gold=True, first_line=True)  # samsum: only the answer's first line counts
+def rouge(prediction: str, gold: str, meta: Meta) -> float:
     """ROUGE-L F1; 0.0 where either text holds nothing but full stops. Source: LongBench, package `rouge`.
 
     Quirk kept: where two sentences together are so long (some 500 words each) that the package's recursion would
@@ -24,14 +26,16 @@ def rouge_one(prediction: str, gold: str, meta: Meta) -> float:
     return _rouge(prediction, gold, _STEPS)
 
 
-def rouge_fixed_one(prediction: str, gold: str, meta: Meta) -> float:
+@metric("rouge_fixed", each_gold=True)
+def rouge_fixed(prediction: str, gold: str, meta: Meta) -> float:
     """The same for sentences of any length."""
     return _rouge(prediction, gold, None)
 
 
-def rouge_zh_one(prediction: str, gold: str, meta: Meta) -> float:
+@metric("rouge_zh", each_gold=True)
+def rouge_zh(prediction: str, gold: str, meta: Meta) -> float:
     """ROUGE-L F1 over jieba's words; needs the `longbench` extra. The Chinese full stop ends no sentence here."""
-    return rouge_one(" ".join(chinese_words(prediction)), " ".join(chinese_words(gold)), meta)
+    return rouge(" ".join(chinese_words(prediction)), " ".join(chinese_words(gold)), meta)
 
 
 def _rouge(prediction: str, gold: str, steps: int | None) -> float:
@@ -88,9 +92,3 @@ def common_words(a: Sequence[str], b: Sequence[str]) -> tuple[set[str], int]:
             i -= 1
         steps += 1
     return taken, steps
-
-
-metric("rouge")(best_of(rouge_one))
-metric("rouge_first_line", first_line=True)(best_of(rouge_one))  # samsum: only the answer's first line counts
-metric("rouge_zh")(best_of(rouge_zh_one))
-metric("rouge_fixed")(best_of(rouge_fixed_one))

@@ -60,7 +60,7 @@ def joined(parts: list[tuple[pl.Series, pl.DataFrame]]) -> pl.DataFrame:
 
 
 def _numbers(frame: pl.DataFrame, pattern: str | None) -> pl.DataFrame:
-    """Share of the answer's numbers that equal the gold's, best over golds (choice.count_one); format: has a number."""
+    """Share of the answer's numbers that equal the gold's, best over golds (choice.count); format: has a number."""
     gold = pl.col("golds")
     if pattern is not None:
         gold = gold.list.eval(pl.coalesce(pl.element().str.extract(pattern), pl.element()))

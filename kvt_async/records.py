@@ -15,6 +15,7 @@ from kvt_async.contract.settings_kv import cuts_prompts
 from kvt_async.contract.vocabulary import FULL, Mode, Unit
 
 Json = dict[str, Any]
+Headers = tuple[tuple[str, str], ...]  # (name, value) of what one request carries beside the headers of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Request(Struct, frozen=True, gc=False):
     series_idx: int = 0  # try series (0 unless --retry-failed)
     attempts_before: int = 0  # attempts stored by earlier sessions: the next attempt_idx
     expects: Json = struct_field(default_factory=dict)  # requested budget, for the evidence
+    headers: Headers = ()
     prompt_sha256: str | None = None  # of the messages where they aren't the manifest's (truncate_prompt)
 
 

@@ -25,6 +25,19 @@ async def test_the_headers_of_a_request() -> None:
     assert "cookie" not in seen.headers
 
 
+async def test_a_requests_own_headers_go_with_it_alone_and_over_those_of_all_on_one_connection() -> None:
+    steps = (answer("a"), answer("b"), answer("c"))
+    async with against(*steps, headers={"X-Team": "red"}) as (server, sender):
+        await send_one(sender, server, headers=(("X-KV-Budget", "0.5"), ("x-team", "blue")))
+        await sender.probe(server.base_url, PATH, b"{}", (("X-KV-Budget", "0.2"),))
+        await send_one(sender, server)
+    names = ("x-kv-budget", "x-team")
+    assert [tuple(seen.headers.get(name) for name in names) for seen in server.seen] == [
+        ("0.5", "blue"), ("0.2", "red"), (None, "red")
+    ]  # fmt: skip
+    assert len({seen.connection for seen in server.seen}) == 1
+
+
 async def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVT_TEST_KEY", KEY)
     echo = {"error": {"message": f"bad key {KEY}, header Authorization: Bearer {KEY}"}}

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import Rounding, convert, in_blocks, tokens_kept
 from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.engine.request.template import fill, placeholders, value_at
-from kvt_async.records import Json, Level
+from kvt_async.records import Headers, Json, Level
 
 NAMES = ("policy", "budget", "keep_tokens", "compression_ratio", "divisor", "mode", "context_chars", "params")
 _SIZED, _SIZED_IN_TOKENS = frozenset({"keep_tokens", "context_chars"}), frozenset({"compression_ratio", "divisor"})
@@ -61,6 +63,17 @@ def fields_of(level: Level, values: Mapping[str, Any]) -> Json:
     """`kv_fields` of values that are known already."""
     filled = fill(level.apply.get("body"), values)
     return filled if isinstance(filled, dict) else {}
+
+
+def kv_headers(level: Level, size: PromptSize) -> Headers:
+    """The request's own headers: `level.apply["header"]` with its placeholders filled; one without a value is left
+    out. What is no text is written as JSON."""
+    if not level.apply.get("header"):
+        return ()
+    filled = fill(level.apply["header"], values_of(level, size))
+    return tuple(
+        (name, value if isinstance(value, str) else orjson.dumps(value).decode()) for name, value in filled.items()
+    )
 
 
 def sized_names(level: Level) -> frozenset[str] | None:

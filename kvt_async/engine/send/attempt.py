@@ -30,7 +30,7 @@ from kvt_async.engine.request.kv_evidence import read_evidence
 from kvt_async.engine.transport.aiohttp_transport import AiohttpTransport
 from kvt_async.engine.transport.exchange import Exchange
 from kvt_async.engine.transport.protocol import Target, Transport
-from kvt_async.records import Attempt, Json, Marks, Reply
+from kvt_async.records import Attempt, Headers, Json, Marks, Reply
 
 USER_AGENT = "kvt"
 MOST_PAGE_BYTES = 8 * 1024 * 1024  # of what a server says of itself, inflated
@@ -106,6 +106,7 @@ class Client:
         endpoint: str,
         path: str,
         body: bytes,
+        headers: Headers = (),
         *,
         marks: Marks | None = None,
         attempt_idx: int = 0,
@@ -116,6 +117,7 @@ class Client:
     ) -> Tried:
         """Send once and read to the end. Raises nothing but bugs and CancelledError: failures are attempts.
 
+        `headers`: the request's own, beside those that every request to this server carries.
         `fresh`: not over a pooled connection. A cancelled attempt that had reached the wire is left in `cancelled`.
         """
         marks = marks or Marks()
@@ -124,7 +126,7 @@ class Client:
         own = _Own(attempt_idx, series_idx, utc_now(), time.perf_counter_ns())
         try:
             try:
-                await self._transport.exchange(exchange, target, body, fresh=fresh)
+                await self._transport.exchange(exchange, target, body, fresh=fresh, headers=headers)
             finally:
                 marks.bytes_received = exchange.bytes_received
                 marks.stamp_source = "kernel" if exchange.kernel_ns else "transport"

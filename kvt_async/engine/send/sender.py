@@ -39,7 +39,7 @@ from kvt_async.engine.send.rate_limits import Dispatcher
 from kvt_async.engine.send.request_state import Again, Record, Sending
 from kvt_async.engine.send.server_pages import NAPS_S, Pages
 from kvt_async.engine.transport.local_lacks import PATIENCE_S, Room, local_error, raise_file_limit
-from kvt_async.records import Attempt, Marks, Outcome, Request
+from kvt_async.records import Attempt, Headers, Marks, Outcome, Request
 
 _ENDED = Decision()  # no wait and no reason to give up: it succeeded, or the run stopped
 
@@ -69,7 +69,7 @@ class Sender(Pages):
         self.room = Room()
         self._unanswered_s = 0.0  # when a request that had been answered before was not, last
         self._pauses = Pauses()
-        self._good: dict[str, tuple[str, str, bytes]] = {}  # by endpoint as shown: what it answered last
+        self._good: dict[str, tuple[str, str, bytes, Headers]] = {}  # by endpoint as shown: what it answered last
 
     async def __aenter__(self) -> Self:
         """Raises ConfigError for a CA file that can't be used."""
@@ -141,9 +141,9 @@ class Sender(Pages):
             return Outcome(request, attempt, decision.reason)
         return Outcome(request, attempt, None, self._refusals.answered(attempt.endpoint, sending.began_s))
 
-    def remember(self, endpoint: str, path: str, body: bytes) -> None:
+    def remember(self, endpoint: str, path: str, body: bytes, headers: Headers = ()) -> None:
         """A request that an earlier session got an answer to: it is sent once more where others are refused."""
-        self._good.setdefault(public_url(endpoint), (endpoint, path, body))
+        self._good.setdefault(public_url(endpoint), (endpoint, path, body, headers))
 
     async def last_word(self) -> tuple[Outcome, ...]:
         """Once all that was to be sent has ended: requests refused since the last answer, if that was their own fault.
@@ -154,22 +154,22 @@ class Sender(Pages):
                 settled += await self._look_again(endpoint, for_good=True)
         return tuple(settled)
 
-    async def probe(self, endpoint: str, path: str, body: bytes) -> Attempt:
+    async def probe(self, endpoint: str, path: str, body: bytes, headers: Headers = ()) -> Attempt:
         """One try outside of limits and retries: canary, warm-up. Its attempt is never stored as a request's.
 
         Raises LocalError where this machine can't send it."""
-        tried = await self._the_client.attempt(endpoint, path, body)
+        tried = await self._the_client.attempt(endpoint, path, body, headers)
         for nap_s in NAPS_S:
             if tried.ours is None:
                 break
             if nap_s is None:
                 raise local_error(tried.ours, public_url(endpoint))
             await asyncio.sleep(nap_s)
-            tried = await self._the_client.attempt(endpoint, path, body)
+            tried = await self._the_client.attempt(endpoint, path, body, headers)
         if tried.stale:
-            tried = await self._the_client.attempt(endpoint, path, body, fresh=True)
+            tried = await self._the_client.attempt(endpoint, path, body, headers, fresh=True)
         if tried.attempt.reply is not None:
-            self._good[tried.attempt.endpoint] = endpoint, path, body
+            self._good[tried.attempt.endpoint] = endpoint, path, body, headers
         return tried.attempt
 
     def _cause(self, tried: Tried, reason: GiveUp) -> Cause | None:
@@ -255,7 +255,7 @@ class Sender(Pages):
             self._aside.take_back(endpoint)
             sending.began_s = (marks.start_ns or dequeued_ns) / 1e9
             self.breaker.succeeded(sending.began_s)
-            self._good[tried.attempt.endpoint] = endpoint, request.path, request.body
+            self._good[tried.attempt.endpoint] = endpoint, request.path, request.body, request.headers
             if sending.n_tries == 1:
                 dispatcher.slots.succeeded()
             return tried, _ENDED
@@ -293,6 +293,7 @@ class Sender(Pages):
             endpoint,
             request.path,
             request.body,
+            request.headers,
             marks=Marks(sending.intended_ns, due_ns or dequeued_ns, dequeued_ns or due_ns, now),
             attempt_idx=sending.attempt_idx,
             series_idx=request.series_idx,

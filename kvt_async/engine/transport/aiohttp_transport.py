@@ -12,6 +12,7 @@ from kvt_async.engine.transport.aiohttp_stamps import Broken, StampedBody, Stamp
 from kvt_async.engine.transport.exchange import Exchange
 from kvt_async.engine.transport.local_lacks import cause_here
 from kvt_async.engine.transport.protocol import Target, tls_text
+from kvt_async.records import Headers
 
 
 class AiohttpTransport:
@@ -31,11 +32,14 @@ class AiohttpTransport:
     async def close(self) -> None:
         await self._session.close()
 
-    async def exchange(self, exchange: Exchange, target: Target, body: bytes, *, fresh: bool) -> None:
+    async def exchange(
+        self, exchange: Exchange, target: Target, body: bytes, *, fresh: bool, headers: Headers = ()
+    ) -> None:
         payload = StampedBody(body, exchange, self._timeouts, fresh=fresh)
         reply: aiohttp.ClientResponse | None = None
         try:
-            reply = await self._session.post(target.url, data=payload, headers=target.headers, allow_redirects=False)
+            sent = target.with_headers(headers)
+            reply = await self._session.post(target.url, data=payload, headers=sent, allow_redirects=False)
             exchange.status = reply.status
             exchange.headers = {name.lower(): value for name, value in reply.headers.items()}
             content = reply.content

@@ -21,6 +21,7 @@ from kvt_async.engine.transport.kernel_stamps import socket_factory
 from kvt_async.engine.transport.lean_connection import LeanConnection, Outbox
 from kvt_async.engine.transport.local_lacks import cause_here
 from kvt_async.engine.transport.protocol import KEEPALIVE_S, Target, tls_text
+from kvt_async.records import Headers
 
 RESOLVED_S = 10.0  # how long a name's addresses are believed
 NEXT_ADDRESS_S = 0.25  # before the next address of a name is tried beside the first
@@ -36,7 +37,9 @@ class LeanTransport:
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(self._loop)
 
-    async def exchange(self, exchange: Exchange, target: Target, body: bytes, *, fresh: bool) -> None:
+    async def exchange(
+        self, exchange: Exchange, target: Target, body: bytes, *, fresh: bool, headers: Headers = ()
+    ) -> None:
         origin = self._origins.get(target)
         if origin is None:
             origin = self._origins[target] = _Origin(target, self._loop)
@@ -48,7 +51,7 @@ class LeanTransport:
                 connection = await self._connect(origin, exchange)
             if connection is not None:
                 try:
-                    await connection.begin(exchange, origin.head(len(body)), body)
+                    await connection.begin(exchange, origin.head(len(body), headers), body)
                 finally:
                     connection.release()
                 if connection.reusable:
@@ -110,14 +113,21 @@ class _Origin:
         self._loop = loop
         self._resolved: asyncio.Task[list[Address]] | None = None
         self._resolved_at = 0.0
+        self._target = target
+        self._head = self._encoded(())
+
+    def head(self, length: int, headers: Headers) -> bytes:
+        """Of a request whose body has `length` bytes, with headers of its own."""
+        return b"%b%d\r\n\r\n" % (self._encoded(headers) if headers else self._head, length)
+
+    def _encoded(self, own: Headers) -> bytes:
+        url = self._target.url
         headers = {"Host": url.host_port_subcomponent or self.host} | {
-            name.title() if name.lower() == "host" else name: value for name, value in target.headers.items()
+            name.title() if name.lower() == "host" else name: value
+            for name, value in self._target.with_headers(own).items()
         }
         lines = [f"POST {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        self._head = ("\r\n".join(lines) + "\r\nContent-Length: ").encode()
-
-    def head(self, length: int) -> bytes:
-        return b"%b%d\r\n\r\n" % (self._head, length)
+        return ("\r\n".join(lines) + "\r\nContent-Length: ").encode()
 
     def take(self) -> LeanConnection | None:
         """The idle connection that was used last: the others may go stale in peace."""

@@ -7,6 +7,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from kvt_async.engine.transport.exchange import Exchange
+from kvt_async.records import Headers
 
 KEEPALIVE_S = 4.0  # below uvicorn's 5 s, so that we close an idle connection before the server does
 LINGER_S = 1.0  # after [DONE] the body should end; a server that forgets to is not waited for longer
@@ -27,12 +28,23 @@ class Target:
     headers: CIMultiDict[str]
     public: str  # the endpoint as it may be stored
 
+    def with_headers(self, own: Headers) -> CIMultiDict[str]:
+        """What a request with headers of its own carries: one of a name that is here already takes its place."""
+        if not own:
+            return self.headers
+        headers = self.headers.copy()
+        headers.update(own)
+        return headers
+
 
 class Transport(Protocol):
     """Fills exchanges. `aiohttp_transport` is the reference; `lean` must give the same attempts."""
 
-    async def exchange(self, exchange: Exchange, target: Target, body: bytes, *, fresh: bool) -> None:
-        """Send `body` and read the reply to its end, over a new connection if `fresh`.
+    async def exchange(
+        self, exchange: Exchange, target: Target, body: bytes, *, fresh: bool, headers: Headers = ()
+    ) -> None:
+        """Send `body`, under the target's headers and the request's own, and read the reply to its end; over a new
+        connection if `fresh`.
 
         Raises nothing but bugs and CancelledError: what broke stands in the exchange.
         """

@@ -5,6 +5,7 @@ Tables of scripts/calibrate.py; each cell here once was outside of its bar.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from simulated import ALPHA, MARGIN, Flips, Floats, Ints, Row, covered, error
@@ -46,7 +47,7 @@ class Cliff:
 
 def said(truth: Cliff, rng: np.random.Generator) -> str:
     """tokens | fraction | unclear of one experiment; unclear too where it isn't asked."""
-    bins = []
+    bins: list[SeriesBin] = []
     for length, n, base in zip(truth.lengths, truth.n, truth.base, strict=False):
         run, luck = Flips(rng, np.full(n, base), truth.flips), rng.random(n)
         score = {"full": run.draw()}
@@ -69,7 +70,7 @@ def said(truth: Cliff, rng: np.random.Generator) -> str:
 def ratio(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
     """The ratio named where tokens decide, or tokens where the ratio does; and how often the right one is named."""
     n = max(10, experiments // 10)
-    two = {"n": (75, 400), "base": (0.8, 0.8)}
+    two: dict[str, Any] = {"n": (75, 400), "base": (0.8, 0.8)}
     cells = {
         "ratio .25, 8 budgets, n 50": Cliff(0.25, 0, (50,) * 5),
         "ratio .25, budgets .75 .5 .25, n 100": Cliff(0.25, 0, (100,) * 5, budgets=(0.75, 0.5, 0.25)),
@@ -92,7 +93,7 @@ def ratio(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
         found = [said(truth, rng) for _ in range(n)]
         for what in ("tokens", "fraction"):
             share = found.count(what) / n
-            right = {0: "fraction", 1: "tokens"}.get(truth.power)
+            right = {0.0: "fraction", 1.0: "tokens"}.get(truth.power)
             yield (name, what, share, "") if right == what else error(name, what, share, n)
 
 
@@ -183,7 +184,7 @@ def forecast(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]
     drawn = max(40, experiments // 4)
     for parts in ((1,), (1, 1, 1, 1, 1), (10, 100, 100, 100, 100)):
         for flips, drop in ((0.0, 0.01), (0.02, 0.0), (0.05, 0.0), (0.1, 0.0), (0.0, 0.02), (0.05, 0.3)):
-            many = np.array(parts) * (40_000 // sum(parts))
+            many = [part * (40_000 // sum(parts)) for part in parts]
             seen = against_full(_pairs(many, flips, drop, None), "full", "b", 0.5, -1, margin=MARGIN, alpha=None)
             need = forecast_of(seen, ALPHA / 2, margin=MARGIN)
             rng, hits = np.random.default_rng([seed, need]), 0

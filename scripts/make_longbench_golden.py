@@ -101,8 +101,8 @@ def pairs(rng: random.Random) -> Iterator[tuple[str, str, list[str], list[str] |
     ):
         for _ in range(12):
             n = rng.randint(1, 30)
-            said = [form.format(rng.choice((n, n + 1, n * 10))) for _ in range(rng.randint(0, 4))]
-            yield task, ", ".join(said) + rng.choice(("", ".", " of 30", " 007", " ٣")), [form.format(n)], None
+            numbers = [form.format(rng.choice((n, n + 1, n * 10))) for _ in range(rng.randint(0, 4))]
+            yield task, ", ".join(numbers) + rng.choice(("", ".", " of 30", " 007", " ٣")), [form.format(n)], None
         yield task, "", [form.format(3)], None
         yield task, "3.0", [form.format(3)], None
     for task in ("lcc", "repobench-p"):
@@ -171,8 +171,8 @@ def main() -> None:
         for task, prediction, answers, classes in pairs(random.Random(20)):
             said = prediction.lstrip("\n").split("\n")[0] if task in FIRST_LINE else prediction
             scores = [float(metric_of[task](said, gold, all_classes=classes)) for gold in answers]
-            row = {"task": task, "prediction": prediction, "answers": answers, "all_classes": classes}
-            row["score"] = max([0.0, *scores])
+            pair = {"task": task, "prediction": prediction, "answers": answers, "all_classes": classes}
+            row = {**pair, "score": max([0.0, *scores])}
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             n += 1
     print(f"{n} pairs of {len(metric_of)} tasks: {OUT}")

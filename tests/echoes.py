@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.parse import quote
 
 from tests.runner.faults import chunk, delta, event, head, reply, usage
@@ -47,13 +48,13 @@ def echoes(secret: str) -> dict[str, bytes]:
     end = event(delta(finish="stop")) + event("[DONE]")
     sse, plain = head(), head(200, "text/plain")
 
-    def stream(*parts: bytes | dict, ending: bytes = end) -> bytes:
+    def stream(*parts: bytes | dict[str, Any], ending: bytes = end) -> bytes:
         return sse + b"".join(part if isinstance(part, bytes) else event(part) for part in parts) + ending
 
-    def tool(arguments: str) -> dict:
+    def tool(arguments: str) -> dict[str, Any]:
         return delta(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": arguments}}])
 
-    def text(value: object) -> dict:
+    def text(value: object) -> dict[str, Any]:
         return {"choices": [{"index": 0, "delta": {"content": value}}]}
 
     def error(status: int, body: object, content_type: str = "application/json") -> bytes:

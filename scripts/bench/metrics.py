@@ -19,6 +19,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from _loops import LOOPS, Loop
 from analyzer.metrics import chinese_segmenter, code, rouge, word_lists
 from analyzer.metrics.fast import row_scorer
 from analyzer.metrics.fast.task_metric import task_scores
+from analyzer.parallel import cores
 
 OFFICIAL = {
     "classification_first_line": "classification_score",
@@ -140,7 +142,7 @@ def beside(name: str, n: int, official: Path | None) -> None:
     examples = [ANSWERS[name](rng) for _ in range(n)]
     runs = [[make() for make in examples] for _ in range(BUDGETS)]
     given, default = frames(runs), row_scorer.WORTH_IT_S
-    one, several = (least(lambda w=w: by_kvt(metric, given, w)) for w in (inf, default))
+    one, several = (least(partial(by_kvt, metric, given, worth_it_s)) for worth_it_s in (inf, default))
     row_scorer.WORTH_IT_S = default
     loop = official_loop(official, name) if official and name in OFFICIAL else LOOPS[name]
     plain = least(lambda: by_loop(loop, runs))
@@ -162,7 +164,7 @@ def main() -> None:
     chinese_dictionary()
     by_kvt("count", frames([[ANSWERS["count"](random.Random(1))()]]), inf)  # threads start once
     what = "official script's function" if asked.official else "plain loop"
-    print(f"{row_scorer.cores()} cores; reference: {what}")
+    print(f"{cores()} cores; reference: {what}")
     print("| metric | answers | reference, µs | kvt, µs | ratio, 1 process | ratio by the clock | max difference |")
     print("|---|---|---|---|---|---|---|")
     for name in asked.only:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -267,7 +268,7 @@ class _NoFigures:
     error_share = 0.0
 
 
-NO_FIGURES: object = _NoFigures()
+NO_FIGURES: Any = _NoFigures()
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,8 +48,8 @@ class Load:
     level: str | None = None
     slo: dict[str, float] = field(default_factory=dict)
     error_ms: float = 0.5  # this client's own error
-    before: dict[str, object] = field(default_factory=dict)  # the metrics page
-    after: dict[str, object] = field(default_factory=dict)
+    before: Mapping[str, object] = field(default_factory=dict)  # the metrics page
+    after: Mapping[str, object] = field(default_factory=dict)
     killed: bool = False  # its window has no end
     seed: int = 1
 

@@ -3,9 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +16,8 @@ from analyzer.stats.bootstrap import Columns, draw_counts, mean_of_bins, percent
 RNG = np.random.default_rng(11)
 
 
-def columns(value: Sequence[float], cluster: Sequence[int] | None = None) -> Columns:
-    value = np.asarray(value, dtype=float)
+def columns(values: npt.ArrayLike, cluster: npt.ArrayLike | None = None) -> Columns:
+    value = np.asarray(values, dtype=float)
     return Columns(value, np.arange(len(value)) if cluster is None else np.asarray(cluster))
 
 

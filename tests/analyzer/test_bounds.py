@@ -1,10 +1,10 @@
 """The small-sample tests against scipy's exact ones, and properties that any honest test has."""
 
-from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +15,11 @@ from analyzer.stats.paired_tests import Units, pairs_needed_without_loss, weight
 DROPS = st.lists(st.sampled_from([-1.0, -0.5, -0.2, 0.0, 0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=40)
 
 
-def units(drops: Sequence[float], cluster: Sequence[int] | None = None, bins: Sequence[int] | None = None) -> Units:
-    n = len(drops)
+def units(drops: npt.ArrayLike, cluster: npt.ArrayLike | None = None, bins: npt.ArrayLike | None = None) -> Units:
+    values = np.array(drops, dtype=float)
+    n = len(values)
     return Units.of(
-        np.array(drops, dtype=float),
+        values,
         np.arange(n) if cluster is None else np.array(cluster),
         np.zeros(n, dtype=int) if bins is None else np.array(bins),
     )

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.metrics import find
 from analyzer.metrics.letter import gold_letter, letter_of
+from tests.worlds import metric_of
 
 LETTERS = st.sampled_from(string.ascii_uppercase)
 OPTIONS = st.sampled_from("BCDEFGH")
@@ -78,11 +78,11 @@ def test_a_long_run_of_white_space_is_read_in_no_time() -> None:
 def test_a_gold_may_be_written_in_any_usual_way_and_scores_itself(letter: str, shape: str) -> None:
     for gold in (shape.format(letter), shape.format(letter.lower())):
         assert gold_letter(gold) == letter
-        assert find("choice_letter").score(gold, [gold], {}) == 1
-        assert find("choice_letter").score(f"The answer is {letter}.", [gold], {}) == 1
+        assert metric_of("choice_letter").score(gold, [gold], {}) == 1
+        assert metric_of("choice_letter").score(f"The answer is {letter}.", [gold], {}) == 1
 
 
 @pytest.mark.parametrize("gold", ["Paris", "A dog", "", "12", "U.S.", "AB"])
 def test_a_gold_that_names_no_letter_matches_nothing(gold: str) -> None:
     assert gold_letter(gold) is None
-    assert find("choice_letter").score(gold or "A", [gold], {}) == 0
+    assert metric_of("choice_letter").score(gold or "A", [gold], {}) == 0

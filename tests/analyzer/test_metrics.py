@@ -17,6 +17,7 @@ from analyzer.metrics.fast.overlap import overlap_scores
 from analyzer.metrics.fast.task_metric import task_scores
 from analyzer.metrics.normal import normalise, token_f1
 from kvt_async.contract.errors import ConfigError
+from tests.worlds import metric_of
 
 TEXTS = st.text(alphabet=st.sampled_from("aAbB éÉß.,!-_$%^~`'«»¿。、 \t\n\u00a0123"), max_size=40)
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=8).map(" ".join)
@@ -77,7 +78,7 @@ def official_qa_f1(prediction: str, gold: str) -> float:
 
 @given(TEXTS, TEXTS)
 def test_qa_f1_is_the_harmonic_mean_of_precision_and_recall_without_articles(prediction: str, gold: str) -> None:
-    assert find("qa_f1").score(prediction, [gold], {}) == pytest.approx(official_qa_f1(prediction, gold), abs=1e-9)
+    assert metric_of("qa_f1").score(prediction, [gold], {}) == pytest.approx(official_qa_f1(prediction, gold), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_qa_f1_is_the_harmonic_mean_of_precision_and_recall_without_articles(pre
 def test_task_metrics_against_known_answers(
     metric: str, prediction: str, golds: list[Any], meta: dict[str, Any], expected: float
 ) -> None:
-    assert find(metric).score(prediction, golds, meta) == pytest.approx(expected)
+    assert metric_of(metric).score(prediction, golds, meta) == pytest.approx(expected)
 
 
 @given(st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=2)), min_size=1, max_size=6))
@@ -128,7 +129,7 @@ def test_squads_column_rules_are_the_rules_for_one_answer(rows: list[tuple[Any, 
         schema={"said": pl.String, "golds": pl.List(pl.String)},
     )
     for name in ("squad_em", "squad_f1"):
-        expected = [find(name).score(said, golds, {}) for said, golds in rows]
+        expected = [metric_of(name).score(said, golds, {}) for said, golds in rows]
         assert task_scores(frame, name)["score"].to_list() == pytest.approx(expected), name
 
 
@@ -156,5 +157,5 @@ def test_a_metric_whose_package_is_missing_says_how_to_install_it(monkeypatch: p
     ):  # other tests may have loaded it
         cached.cache_clear()
     with pytest.raises(ConfigError, match="jieba") as caught:
-        find("qa_f1_zh").score("没有", ["有"], {})
+        metric_of("qa_f1_zh").score("没有", ["有"], {})
     assert "kvt[longbench]" in caught.value.do

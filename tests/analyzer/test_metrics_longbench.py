@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer import metrics
-from analyzer.metrics import find
+from analyzer.metrics import Metric, find
 from analyzer.metrics.chinese_segmenter import cut
 from analyzer.metrics.code import matching_characters
 from analyzer.metrics.fast import row_scorer
@@ -27,6 +27,7 @@ from analyzer.metrics.fast.task_metric import task_scores
 from analyzer.metrics.rouge import common_words
 from analyzer.metrics.word_lists import english_tokens
 from kvt_async.contract.formulas.metric_needs import NEEDS
+from tests.worlds import metric_of
 
 GOLDEN = [
     json.loads(line)
@@ -57,10 +58,20 @@ METRIC_OF = {
 }
 
 
-ANSWERED = {"said": pl.String, "golds": pl.List(pl.String), "classes_json": pl.Categorical}
+ANSWERED: dict[str, Any] = {
+    "said": pl.String,
+    "golds": pl.List(pl.String),
+    "classes_json": pl.Categorical,
+}
 
 
-def as_frame(answers: list[dict]) -> pl.DataFrame:
+def has_form(metric: Metric, text: str, meta: dict[str, Any]) -> bool:
+    """Whether an answer has the form that the metric's task asks for, which this one does define."""
+    assert metric.format_ok is not None
+    return metric.format_ok(text, meta)
+
+
+def as_frame(answers: list[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "said": [a["prediction"] for a in answers],
@@ -99,26 +110,29 @@ CLASSES = ["r", "number", "Other", "Other number"]
 
 def test_the_corrected_classification_drops_every_part_of_the_gold_name() -> None:
     said, gold, meta = "Other number", ["Other number"], {"all_classes": CLASSES}
-    assert find("classification").score(said, gold, meta) == pytest.approx(1 / 2)  # as published: one is skipped
-    assert find("classification_fixed").score(said, gold, meta) == 1
-    assert find("classification_fixed").score("Other number, Date", gold, {"all_classes": [*CLASSES, "Date"]}) == 1 / 2
-    assert find("classification_fixed").score("Date", gold, {"all_classes": [*CLASSES, "Date"]}) == 0
+    assert metric_of("classification").score(said, gold, meta) == pytest.approx(1 / 2)  # as published: one is skipped
+    assert metric_of("classification_fixed").score(said, gold, meta) == 1
+    assert (
+        metric_of("classification_fixed").score("Other number, Date", gold, {"all_classes": [*CLASSES, "Date"]})
+        == 1 / 2
+    )
+    assert metric_of("classification_fixed").score("Date", gold, {"all_classes": [*CLASSES, "Date"]}) == 0
 
 
 def test_sentences_beyond_the_packages_recursion_score_zero_and_the_corrected_variant_scores_them() -> None:
     text = " ".join(f"w{i % 300}" for i in range(1100))
     other = " ".join(f"w{i % 290}" for i in range(1100))
-    assert find("rouge").score(text, [other], {}) == 0
-    assert find("rouge_fixed").score(text, [other], {}) > 0.5
-    assert find("rouge_fixed").score("the cat. sat", ["the cat"], {}) == find("rouge").score(
+    assert metric_of("rouge").score(text, [other], {}) == 0
+    assert metric_of("rouge_fixed").score(text, [other], {}) > 0.5
+    assert metric_of("rouge_fixed").score("the cat. sat", ["the cat"], {}) == metric_of("rouge").score(
         "the cat. sat", ["the cat"], {}
     )
 
 
 def test_code_similarity_with_the_optional_c_library_has_a_name_of_its_own() -> None:
     said, gold = "a1b2c3XYZ", "XYZa1-b2-c3"  # difflib takes XYZ and has nothing left of it; the subsequence has six
-    assert find("code_sim").score(said, [gold], {}) == 0.3
-    assert find("code_sim_indel").score(said, [gold], {}) == 0.6
+    assert metric_of("code_sim").score(said, [gold], {}) == 0.3
+    assert metric_of("code_sim_indel").score(said, [gold], {}) == 0.6
 
 
 @given(st.text(alphabet="ab c=", max_size=30), st.text(alphabet="ab c=", max_size=30))
@@ -176,9 +190,9 @@ def test_numbers_over_columns_are_the_rule_for_one_answer(pairs: list[tuple[Any,
     frame = as_frame([{"prediction": said, "answers": golds} for said, golds in pairs])
     for name in ("count", "retrieval", "retrieval_zh"):
         scored = task_scores(frame, name)
-        expected = [find(name).score(said, golds, {}) for said, golds in pairs]
+        expected = [metric_of(name).score(said, golds, {}) for said, golds in pairs]
         assert scored["score"].to_list() == pytest.approx(expected, abs=1e-9)
-        assert scored["format_ok"].to_list() == [find(name).format_ok(said, {}) for said, _ in pairs]
+        assert scored["format_ok"].to_list() == [has_form(metric_of(name), said, {}) for said, _ in pairs]
 
 
 NAMES = ["r", "number", "Other", "Other number", "Date", "te", "体育", "体"]
@@ -202,9 +216,9 @@ def test_classes_over_columns_are_the_rule_for_one_answer(answers: list[Any]) ->
         schema=ANSWERED,
     )
     for name in ("classification", "classification_fixed"):
-        scored, task = task_scores(frame, name), find(name)
+        scored, task = task_scores(frame, name), metric_of(name)
         assert scored["score"].to_list() == [task.score(*given) for given in said_golds_meta]
-        assert scored["format_ok"].to_list() == [task.format_ok(said, meta) for said, _, meta in said_golds_meta]
+        assert scored["format_ok"].to_list() == [has_form(task, said, meta) for said, _, meta in said_golds_meta]
 
 
 NEEDLE_TEXTS = st.text(alphabet=st.sampled_from("7aA \n\x00\x1f\x1c\x7fİß,"), max_size=12)
@@ -215,7 +229,7 @@ def test_needles_over_columns_are_the_rule_for_one_answer(pairs: list[tuple[Any,
     frame = as_frame([{"prediction": said, "answers": golds} for said, golds in pairs])
     for name in ("string_match_all", "string_match_part"):
         scored = task_scores(frame, name)
-        assert scored["score"].to_list() == [find(name).score(said, golds, {}) for said, golds in pairs]
+        assert scored["score"].to_list() == [metric_of(name).score(said, golds, {}) for said, golds in pairs]
         assert scored["format_ok"].to_list() == [None] * len(pairs)
 
 
@@ -247,7 +261,7 @@ def test_words_that_the_dictionary_lacks_are_cut_as_jieba_cuts_them() -> None:
 
 
 def test_reasoning_is_cut_but_line_breaks_and_indentation_reach_the_metric() -> None:
-    code = find("code_sim")
+    code = metric_of("code_sim")
     assert code.score("    x", ["    x"], {}) == 1
     assert code.score("x", ["    x"], {}) < 1
 
@@ -262,5 +276,5 @@ def test_answers_on_several_processes_score_as_on_one(monkeypatch: pytest.Monkey
 
 
 def test_control_characters_are_line_breaks_for_string_match() -> None:
-    assert find("string_match_all").score("71\x0045", ["7145"], {}) == 0
-    assert find("string_match_all").score("\x017145\x02", ["7145"], {}) == 1
+    assert metric_of("string_match_all").score("71\x0045", ["7145"], {}) == 0
+    assert metric_of("string_match_all").score("\x017145\x02", ["7145"], {}) == 1

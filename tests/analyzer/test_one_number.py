@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -60,7 +61,7 @@ def markdown_table(text: str, first: str) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Everything that each place says of one sweep with two series, failures and bins of unequal size."""
     folder = tmp_path_factory.mktemp("one_number")
     run_dir = folder / "runs" / "synthetic"
@@ -101,11 +102,11 @@ def printed(value: float | None) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def levels(said: dict) -> list[dict]:
-    return said["json"]["results"]["levels"]
+def levels(said: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(said["json"]["results"]["levels"])
 
 
-def test_every_level_has_the_same_figures_in_both_reports_and_in_json(said: dict) -> None:
+def test_every_level_has_the_same_figures_in_both_reports_and_in_json(said: dict[str, Any]) -> None:
     md, html = markdown_table(said["md"], "Series | Budget asked"), said["html"]["Every level over all lengths"]
     assert md == html
     head = md[0]
@@ -122,7 +123,7 @@ def test_every_level_has_the_same_figures_in_both_reports_and_in_json(said: dict
         assert cells["Evidence"] == level["evidence"]
 
 
-def test_the_verdict_is_one_in_terminal_reports_and_json(said: dict) -> None:
+def test_the_verdict_is_one_in_terminal_reports_and_json(said: dict[str, Any]) -> None:
     headline = said["json"]["results"]["headline"]
     assert " ".join(headline.split()) in " ".join(said["terminal"].split())
     assert headline in said["md"]
@@ -145,7 +146,7 @@ def test_the_verdict_is_one_in_terminal_reports_and_json(said: dict) -> None:
     assert f"{first['zone_low']:g}" in headline
 
 
-def test_compare_gives_the_accuracies_of_the_report(said: dict) -> None:
+def test_compare_gives_the_accuracies_of_the_report(said: dict[str, Any]) -> None:
     by_level = {(one["series"], one["kv_budget"]): one for one in levels(said) if not one["repeat_idx"]}
     assert len(said["compare"]["levels"]) == len(by_level)
     for row in said["compare"]["levels"]:
@@ -157,7 +158,7 @@ def test_compare_gives_the_accuracies_of_the_report(said: dict) -> None:
         assert line in said["compare_lines"]
 
 
-def test_check_judges_by_the_figures_of_the_report(said: dict) -> None:
+def test_check_judges_by_the_figures_of_the_report(said: dict[str, Any]) -> None:
     (level,) = [one for one in levels(said) if (one["series"], one["kv_budget"]) == ("snapkv/aware", 0.2)]
     assert level["n_failures"] > 0
     assert level["fail_rate"] == pytest.approx(level["n_failures"] / level["n"])
@@ -165,7 +166,7 @@ def test_check_judges_by_the_figures_of_the_report(said: dict) -> None:
     assert f"lowest accuracy {level['acc_mean']:.3f} " in said["check"]
 
 
-def test_failures_are_counted_once_everywhere(said: dict) -> None:
+def test_failures_are_counted_once_everywhere(said: dict[str, Any]) -> None:
     failed = sum(one["n_failures"] for one in levels(said))
     n = sum(one["n"] for one in levels(said))
     assert f"{failed:,} of {n:,} requests failed" in said["md"]

@@ -10,7 +10,7 @@ from analyzer.summarise.analyze import analyze
 from analyzer.verbs.check import check
 from kvt_async.contract.cache_state import cache_state
 from tests.analyzer.conftest import Experiment
-from tests.analyzer.test_report import NOON
+from tests.analyzer.report_page import NOON
 
 
 def test_a_failure_in_a_small_bin_counts_once_in_every_table_and_in_check(experiment: Experiment) -> None:

@@ -16,8 +16,9 @@ from analyzer.report.html import prose
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.visible import visible
 from tests.analyzer.report_cases import Series, cliff
+from tests.analyzer.report_page import NOON, SETTINGS
 from tests.analyzer.synthetic import make_db
-from tests.analyzer.test_report import NOON, SETTINGS, facts_of
+from tests.analyzer.test_report import facts_of
 
 CLEAR_AND_TITLE = "\x1b[2J\x1b]0;title\x07 red"
 NASTY = "x <img src=http://h/a.png> ![t](http://h/b.png) [l](http://h) \n# head\x1b[2J"

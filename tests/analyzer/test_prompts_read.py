@@ -135,7 +135,7 @@ def group(tmp_path: Path, *overrides: str, **asked: Any) -> Settings:
     )  # fmt: skip
 
 
-def rows(settings: Settings, sql: str) -> list[tuple]:
+def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
     return (
         sqlite3.connect(Path(settings.output.runs_dir) / "synthetic" / "kv_transition.sqlite").execute(sql).fetchall()
     )

@@ -114,13 +114,13 @@ def test_an_effect_within_the_controls_noise_is_said_to_be_so(tmp_path: Path) ->
 
 def test_a_client_that_was_too_slow_is_a_footnote_to_a_question_about_answers(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, client="CLIENT-BOUND", error_bound_ms=4.0)
-    told = first_screen(facts, SETTINGS)
-    assert told.alarms == told.caveats == ()  # slow clients give the same answers
+    screen = first_screen(facts, SETTINGS)
+    assert (screen.alarms, screen.caveats) == ((), ())  # slow clients give the same answers
     assert "CLIENT-BOUND" not in " ".join(kind.says(facts) for kind in CHARTS)
     assert "±4.00 ms" in CHARTS[-1].says(facts)
     text = markdown(facts, SETTINGS, NOON)
     assert text.count("CLIENT-BOUND: ") == 1
-    (line,) = [line for a in told.answers if a.key == Question.LIMITS for line in a.lines if "BOUND" in line]
+    (line,) = [line for a in screen.answers if a.key == Question.LIMITS for line in a.lines if "BOUND" in line]
     assert line.startswith("CLIENT-BOUND: the client's own error is more than 5% of TTFT ")
 
 

@@ -11,6 +11,7 @@ from analyzer.results.number_format import amount, budget, change, interval, lis
 from analyzer.results.rows import Bin, Client
 from analyzer.results.zones import BinZone
 from analyzer.store.tables import BinStat, Comparison, Evidence, Verdict
+from kvt_async.contract.cache_state import cache_state
 from tests.analyzer.report_blank import TRANSITION, drop, says, stat, verdict
 
 
@@ -135,7 +136,7 @@ def test_an_accuracy_falls_or_rises_in_words_only_at_the_level_of_the_verdicts_o
     """Intervals stay at 95% where series or looks share alpha: an interval without 0 is not yet a proof there."""
     full = stat(acc_mean=0.97, acc_ci_low=0.95, acc_ci_high=0.99)
     lost = [(0.5, drop(0.05, 0.01, 0.09, acc_mean=0.92, acc_ci_low=0.90, acc_ci_high=0.95))]
-    detail = {"level": 0.0125, "gains": {"level": 0.0125, "p": {"0.5": 0.02}}}
+    detail: dict[str, Any] = {"level": 0.0125, "gains": {"level": 0.0125, "p": {"0.5": 0.02}}}
     unproven = verdict("cannot_tell", zone_json=json.dumps(detail))
     assert "goes, within its uncertainty," in sentences.what_changed("snapkv", full, lost, "fraction", unproven)
     detail["gains"]["p"]["0.5"] = 0.001
@@ -292,7 +293,7 @@ def test_every_latency_carries_cache_state_and_the_clients_error_bound() -> None
     ],
 )
 def test_client_bound_is_said_of_a_figure_or_a_claimed_difference_that_is_too_coarse(
-    error_ms: float, here: dict[str, float], says: str
+    error_ms: float, here: dict[str, Any], says: str
 ) -> None:
     clients = [replace(CLEAN, verdict="CLIENT-BOUND", error_bound_ms=error_ms)]
     level = replace(timed(0.99, completion_tokens_p50=100.0), **here)
@@ -310,7 +311,7 @@ def test_latencies_of_different_cache_states_are_not_compared() -> None:
 
 @pytest.mark.parametrize(("share", "state"), [(None, "unknown"), (0.0, "cold"), (0.5, "mixed"), (0.99, "warm")])
 def test_cache_states(share: float | None, state: str) -> None:
-    assert costs.cache_state(share) == state
+    assert cache_state(share) == state
 
 
 def test_memory_is_told_in_bytes_else_in_tokens_else_as_unknown() -> None:

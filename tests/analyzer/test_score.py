@@ -32,7 +32,7 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given: Any)
         "golds_norm": [g.lower() for g in golds],
         "classes_json": json.dumps(meta.get("all_classes")),
     } | given
-    types = {
+    types: dict[str, pl.DataType | type[pl.DataType]] = {
         "text": pl.String,
         "golds": pl.List(pl.String),
         "golds_norm": pl.List(pl.String),
@@ -219,8 +219,8 @@ def test_a_group_that_was_never_run_is_refused_with_the_groups_there_are(experim
 
 
 def cut_answers(
-    conn: sqlite3.Connection, *, says: str, prompt: dict | None = None, sent: dict | None = None
-) -> set[tuple]:
+    conn: sqlite3.Connection, *, says: str, prompt: dict[str, Any] | None = None, sent: dict[str, Any] | None = None
+) -> set[tuple[Any, ...]]:
     """(budget, score) of cut answers that hold the gold and no mark; full cache's others begin with `says`."""
     for table in ("responses", "datasets", "experiments"):
         conn.execute(f"DROP TRIGGER {table}_no_update")

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,7 @@ def test_check_export_and_compare_need_the_same_leave(experiment: Experiment, tm
     analyze(conn, allowed)
     strict = allowed.model_copy(update={"analysis": allowed.analysis.model_copy(update={"allow_drift": False})})
     out = tmp_path / "rows.csv"
-    asked = {
+    asked: Callable[[bool], Any] = {
         "check": lambda allow: check(conn, allowed if allow else strict),
         "export": lambda allow: export(conn, allowed if allow else strict, out),
         "compare": lambda allow: compare(conn, conn, allow_drift=allow),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
@@ -287,7 +288,7 @@ async def test_more_connections_than_files_are_refused_before_anything_is_sent(
     ],
 )
 async def test_an_open_loop_of_any_end_is_sent(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], ends: list[str], n: int, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ends: list[str], n: Sequence[int], said: str
 ) -> None:
     async with serving(Script()) as (_, url):
         report = await run(settings_for(tmp_path, url, "bench.rate=50", *ends), Options())

@@ -1,6 +1,7 @@
 """Which load comes next: lists, automatic ladders, and the search for the highest rate within objectives."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,10 @@ CAPACITY = 37.0  # requests a second of the imagined server
 def served(load: Load, latency_s: float = 0.1, *, failing: int = 0, n: int = 100) -> Done:
     """`n` requests at a server that gives its latency up to its capacity, beyond which everybody waits for their turn;
     every `failing`-th fails. A closed loop has one more round before, as a warm-up."""
-    ok = np.ones(n, dtype=np.bool_) if not failing else np.arange(n) % failing != 0
+    begin: Any  # arrays of numbers, as are `end` and `measured`
+    end: Any
+    measured: Any
+    ok: Any = np.ones(n, dtype=np.bool_) if not failing else np.arange(n) % failing != 0
     if load.rate_per_s is not None:
         begin = np.arange(n) / load.rate_per_s
         end = np.arange(n) / min(load.rate_per_s, CAPACITY) + latency_s

@@ -1,6 +1,7 @@
 """Prompts that a server has seen: warm, and said so; salted ones are cold. Against a server with a prefix cache."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ class Caching(FakeServer):
         super().__init__(Script())
         self.blocks: set[str] = set()
 
-    def usage(self, prompt: str, n: int) -> dict:
+    def usage(self, prompt: str, n: int) -> dict[str, Any]:
         cached = 0
         for end in range(BLOCK, len(prompt) + 1, BLOCK):
             cached = end if prompt[:end] in self.blocks and cached == end - BLOCK else cached

@@ -1,6 +1,7 @@
 """An option of `kvt bench` takes the place of what a config says in its stead."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def bench(tmp_path: Path, config: str, *options: str) -> Bench:
         ("{duration_s: 10, sweep_rate: [1]}", ["bench.repeats=3"], {"duration_s": 10, "sweep_rate": [1], "repeats": 3}),
     ],
 )  # fmt: skip
-def test_the_command_line_decides(tmp_path: Path, config: str, options: list[str], seen: dict) -> None:
+def test_the_command_line_decides(tmp_path: Path, config: str, options: list[str], seen: dict[str, Any]) -> None:
     found = bench(tmp_path, config, *options)
     assert {name: getattr(found, name) for name in seen} == seen
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -208,7 +209,7 @@ def test_a_line_and_an_array_are_never_read_beyond_their_bounds(
 
 
 def test_content_parts_that_are_text_are_joined_and_a_picture_is_refused(tmp_path: Path) -> None:
-    def row(*parts: dict) -> bytes:
+    def row(*parts: dict[str, Any]) -> bytes:
         return orjson.dumps({"body": {"messages": [{"role": "user", "content": list(parts)}]}})
 
     text = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]

@@ -226,7 +226,7 @@ def test_a_full_disk_is_the_reason_told_and_not_the_rollback_that_sqlite_did(db:
     with closing(connect_for_reading(db, write_derived=True)) as conn:
         conn.execute("PRAGMA max_page_count=1")  # as many as there are now
         with pytest.raises(StoreError, match="database or disk is full") as caught:
-            in_transaction(conn, lambda c: c.execute("CREATE TABLE more AS SELECT * FROM examples").fetchall())
+            in_transaction(conn, lambda c: c.executescript("CREATE TABLE more AS SELECT * FROM examples").close())
         assert not conn.in_transaction
     assert "Free disk space" in caught.value.do
 

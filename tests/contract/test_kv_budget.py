@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kvt_async.contract.formulas.kv_budget import convert, in_blocks, kept_bytes, n_kept, tokens_kept
+from kvt_async.contract.formulas.kv_budget import Rounding, convert, in_blocks, kept_bytes, n_kept, tokens_kept
 from kvt_async.contract.formulas.kv_bytes import bytes_per_token, gib_saved
 
 UNITS = ("fraction", "compression_ratio", "divisor", "tokens", "bits", "bytes")
@@ -16,6 +16,13 @@ fractions = st.floats(0.001, 1.0)
 lengths = st.integers(1, 2_000_000)
 blocks = st.integers(1, 256)
 roundings = st.sampled_from(["up", "down", "nearest"])
+
+
+def known_budget(value: float, unit: str, other: str, **known: float) -> float:
+    """`convert` where everything is known that it needs."""
+    budget = convert(value, unit, other, **known)
+    assert budget is not None
+    return budget
 
 
 @pytest.mark.parametrize(
@@ -29,9 +36,9 @@ def test_a_fifth_of_a_thousand_tokens_in_every_spelling(unit: str, value: Any) -
 
 @given(fractions, lengths, st.sampled_from(UNITS), st.sampled_from(UNITS))
 def test_every_spelling_converts_into_every_other_and_back(fraction: float, length: int, unit: str, other: str) -> None:
-    known = {"length": length, "token_bytes": 131072.0}
-    value = convert(fraction, "fraction", unit, **known)
-    there = convert(value, unit, other, **known)
+    known: dict[str, float] = {"length": length, "token_bytes": 131072.0}
+    value = known_budget(fraction, "fraction", unit, **known)
+    there = known_budget(value, unit, other, **known)
     assert convert(there, other, unit, **known) == pytest.approx(value, rel=1e-9, abs=1e-11)
     assert convert(there, other, "fraction", **known) == pytest.approx(fraction, rel=1e-9, abs=1e-11)
 
@@ -40,7 +47,7 @@ def test_every_spelling_converts_into_every_other_and_back(fraction: float, leng
 def test_a_harsher_budget_is_harsher_in_every_spelling(a: float, b: float) -> None:
     assume(a < b)
     for unit, up in (("compression_ratio", False), ("divisor", False), ("tokens", True), ("bits", True)):
-        x, y = (convert(f, "fraction", unit, length=1000) for f in (a, b))
+        x, y = (known_budget(f, "fraction", unit, length=1000) for f in (a, b))
         assert (x <= y) if up else (x >= y)
 
 
@@ -53,7 +60,7 @@ def test_what_is_not_known_or_is_no_budget_gives_nothing() -> None:
 
 
 @given(st.integers(1, 10**7), blocks, roundings)
-def test_whole_blocks_are_less_than_one_block_away_and_never_none(tokens: int, block: int, rounding: str) -> None:
+def test_whole_blocks_are_less_than_one_block_away_and_never_none(tokens: int, block: int, rounding: Rounding) -> None:
     kept = in_blocks(tokens, block, rounding)
     assert kept % block == 0
     assert kept >= block
@@ -63,7 +70,7 @@ def test_whole_blocks_are_less_than_one_block_away_and_never_none(tokens: int, b
 
 @given(fractions, lengths, blocks, roundings)
 def test_tokens_kept_lie_between_one_and_all_and_within_one_block_of_what_was_asked(
-    fraction: float, length: int, block: int, rounding: str
+    fraction: float, length: int, block: int, rounding: Rounding
 ) -> None:
     kept = tokens_kept(fraction, "fraction", length, round_to=block, rounding=rounding)
     assert 1 <= kept <= length
@@ -92,7 +99,7 @@ def test_bytes_saved_are_the_bytes_that_are_not_kept(fraction: float, length: in
     )  # fmt: skip
     assert per_token == 131072
     whole = kept_bytes(length, per_token) * batch
-    kept = convert(fraction, "fraction", "bytes", length=length, token_bytes=per_token) * batch
+    kept = known_budget(fraction, "fraction", "bytes", length=length, token_bytes=per_token) * batch
     assert math.isclose(gib_saved(per_token, length, batch, fraction) * 1024**3, whole - kept, rel_tol=1e-9, abs_tol=1)
     assert kept_bytes(length, per_token, bits=8) == kept_bytes(length, per_token) / 2
 

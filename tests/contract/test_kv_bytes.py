@@ -7,8 +7,9 @@ import pytest
 
 from kvt_async.contract.formulas.cache_layers import UnknownCacheError, cache_shape
 from kvt_async.contract.formulas.kv_bytes import bytes_per_token, gib_saved
-from kvt_async.serve.engine import Engine, Finished, Work
+from kvt_async.serve.engine import Engine
 from kvt_async.serve.weights import REFERENCE_DIR
+from kvt_async.serve.work import Finished, Work
 
 LLAMA_8B = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096,
             "torch_dtype": "bfloat16"}  # fmt: skip
@@ -42,7 +43,7 @@ THREE_OF_FOUR = ["linear_attention"] * 3 + ["full_attention"]
 
 
 # model family: (config, layers that hold a cache x numbers kept of a token in each)
-SHAPES = {
+SHAPES: dict[str, tuple[dict[str, Any], int]] = {
     "Qwen3-Next": ({**ATTENTION, **LINEAR, "num_hidden_layers": 48, "layer_types": THREE_OF_FOUR * 12},
                    12 * 2 * 2 * 256),
     "Qwen3-Next, an interval": ({**ATTENTION, **LINEAR, "num_hidden_layers": 8, "full_attention_interval": 4},
@@ -107,7 +108,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("family", SHAPES)
-def test_only_layers_that_hold_a_cache_count_under_whatever_name(family: dict[str, Any]) -> None:
+def test_only_layers_that_hold_a_cache_count_under_whatever_name(family: str) -> None:
     config, elements = SHAPES[family]
     assert bytes_per_token({**config, "dtype": "bfloat16"}) == elements * 2
 

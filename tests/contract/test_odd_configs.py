@@ -116,7 +116,7 @@ def test_the_loader_takes_or_refuses_any_value_of_any_key(tmp_path: Path) -> Non
                 file.write_bytes(str(odd).encode("utf-8", "surrogatepass"))
                 load_settings(file, environ={})
             else:
-                load_settings(None, odd, environ={})  # type: ignore[arg-type]
+                load_settings(None, odd, environ={})
             taken += 1
         except ConfigError as error:
             longest = max(longest, len(str(error)))

@@ -105,7 +105,7 @@ def test_a_length_too_short_for_the_task_says_what_it_takes(tmp_path: Path) -> N
 def squad(path: Path, articles: int = 3, paragraphs: int = 6) -> Path:
     """A file in SQuAD 2.0's form: paragraph (a, p) alone says what the colour of box a-p is."""
 
-    def paragraph(a: int, p: int) -> dict:
+    def paragraph(a: int, p: int) -> dict[str, Any]:
         asked = {"question": f"What colour has box {a}-{p}?", "answers": [{"text": f"colour{a}x{p}"}] * 2}
         odd = {"question": "Who?", "answers": [], "is_impossible": True}
         return {"context": f"In article {a}, box {a}-{p} has colour{a}x{p}. It rained. ", "qas": [asked, odd]}

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import pi
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,9 @@ NIAH = {  # published configuration: haystack, form of keys and of values, keys 
 }
 
 
-def prompts(tmp_path: Path, task: str, *, lengths: Sequence[int], n: int, path: Path | None = None) -> Iterator[tuple]:
+def prompts(
+    tmp_path: Path, task: str, *, lengths: Sequence[int], n: int, path: Path | None = None
+) -> Iterator[tuple[Any, ...]]:
     """Rendered prompts as they are sent, each with its example."""
     params = f"dataset.params={{lengths: {list(lengths)}, per_length: {n}}}"
     file = [f"dataset.path={path}"] if path else []
@@ -55,7 +58,8 @@ def test_needles_are_found_by_their_keys_at_the_stated_depths_and_nowhere_else(t
     for prompt, example in prompts(tmp_path, task, lengths=[512, 1024], n=20):
         _, *body, question = prompt.split("\n")
         text = "\n".join(body)
-        asked = re.split(r", and |, ", re.fullmatch(r"What .* for (.+) mentioned in the provided text\?", question)[1])
+        (named,) = re.findall(r"\AWhat .* for (.+) mentioned in the provided text\?\Z", question)
+        asked = re.split(r", and |, ", named)
         values = {key: [v for _, k, v in NEEDLE.findall(text) if k == key] for key in asked}
         assert len(asked) == n_asked
         assert sorted(value for key in asked for value in values[key]) == sorted(example.answers)
@@ -153,7 +157,9 @@ def test_a_squad_question_is_answered_by_its_own_passage_alone(tmp_path: Path) -
     path = tmp_path / "dev.json"
     path.write_text(json.dumps({"data": data}), encoding="utf-8")
     for prompt, example in prompts(tmp_path, "qa_1", lengths=[320], n=6, path=path):
-        a, p = map(int, re.search(r"Question: What is in box (\d)-(\d)\?", prompt).groups())
+        ((a, p),) = (
+            (int(box), int(place)) for box, place in re.findall(r"Question: What is in box (\d)-(\d)\?", prompt)
+        )
         passages = documents(prompt)
         assert example.answers == (asked[a, p],)
         assert [passage for passage in passages if asked[a, p] in passage] == [box.format(a, p, asked[a, p])]
@@ -161,7 +167,7 @@ def test_a_squad_question_is_answered_by_its_own_passage_alone(tmp_path: Path) -
 
 
 def test_a_hotpot_question_has_all_its_passages_among_others(tmp_path: Path) -> None:
-    def passage(i: int, kind: str) -> list:
+    def passage(i: int, kind: str) -> list[Any]:
         said = f"{kind}{i} lies by river{i}. " if kind == "town" else f"{kind}{i} flows to sea{i}. "
         return [f"{kind}{i}", [said]]
 
@@ -173,7 +179,7 @@ def test_a_hotpot_question_has_all_its_passages_among_others(tmp_path: Path) -> 
     path = tmp_path / "hotpot.json"
     path.write_text(json.dumps(records), encoding="utf-8")
     for prompt, example in prompts(tmp_path, "qa_2", lengths=[300], n=6, path=path):
-        (i,) = re.search(r"river of town(\d+)\?", prompt).groups()
+        (i,) = re.findall(r"river of town(\d+)\?", prompt)
         passages = documents(prompt)
         assert example.answers == (f"sea{i}",)
         assert [p for p in passages if re.search(rf"\bsea{i}\b", p)] == [f"river{i}\nriver{i} flows to sea{i}. "]

@@ -4,6 +4,7 @@ import json
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -208,14 +209,13 @@ def test_a_template_that_renders_nothing_of_the_prompt_is_refused(source: str) -
 
 def test_the_template_is_found_in_every_file_that_may_hold_it_and_its_absence_is_said(tmp_path: Path) -> None:
     named = [{"name": "default", "template": "D{{ messages }}"}, {"name": "rag", "template": "R{{ messages }}"}]
-    for n, (files, begins) in enumerate(
-        [
-            ({"chat_template__json": {"chat_template": "J{{ messages }}"}}, "J"),
-            ({"chat_template__jinja": "X{{ messages }}", "chat_template__json": {"chat_template": "J"}}, "X"),
-            ({"tokenizer_config__json": {"chat_template": named}}, "D"),
-            ({"chat_template__json": {"chat_template": {"default": "O{{ messages }}"}}}, "O"),
-        ]
-    ):
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"chat_template__json": {"chat_template": "J{{ messages }}"}}, "J"),
+        ({"chat_template__jinja": "X{{ messages }}", "chat_template__json": {"chat_template": "J"}}, "X"),
+        ({"tokenizer_config__json": {"chat_template": named}}, "D"),
+        ({"chat_template__json": {"chat_template": {"default": "O{{ messages }}"}}}, "O"),
+    ]
+    for n, (files, begins) in enumerate(cases):
         tokenizer = load_tokenizer(settings(tmp_path, f"tokenizer.name={beside(tmp_path / f'a{n}', **files)}"))
         assert tokenizer.chat
         assert tokenizer.chat.render(USER).startswith(begins)

@@ -50,7 +50,7 @@ async def sweep_under_fire(folder: Path, seed: int, n: int, transport: str, *ove
         )  # fmt: skip
         report = None
         for again in range(20):
-            server.steps = (any_server(rng, 0.1 if again < 3 else 0.0),)
+            server.steps = [any_server(rng, 0.1 if again < 3 else 0.0)]
             with suppress(KvtError):  # the server is refused at the start, in words
                 report = await run(settings, options=Options(quiet=True, force=True))
             if report is None:

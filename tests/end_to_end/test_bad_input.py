@@ -315,7 +315,7 @@ def test_a_second_runner_is_told_who_holds_the_database(kvt: Kvt, folder: Path, 
 def _sessions(db: Path) -> int:
     conn = sqlite3.connect(db)
     try:
-        return conn.execute("SELECT count(*) FROM sessions").fetchone()[0]
+        return int(conn.execute("SELECT count(*) FROM sessions").fetchone()[0])
     except sqlite3.OperationalError:
         return 0  # the schema is being made
     finally:

@@ -32,8 +32,10 @@ def serve() -> Iterator[Serve]:
 
     def start(*args: str) -> str:
         command = [sys.executable, "-m", "tests.runner.openai_server", "--port", "0", *args]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        return str(processes[-1].stdout.readline()).strip()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout is not None
+        return process.stdout.readline().strip()
 
     yield start
     for process in processes:

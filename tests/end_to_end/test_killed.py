@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from kvt_async.contract.paths import DB_NAME
@@ -40,7 +41,7 @@ def test_a_killed_analysis_is_finished_by_the_next_one_with_the_same_rows(kvt: K
         )
         (tmp_path / "default.yaml").write_text("analysis: {resamples: 2000}\n")
         if name == "killed":
-            killed_when(lambda db=db: bool(rows(db)["scores"]), tmp_path, *command)
+            killed_when(partial(has_scores, db), tmp_path, *command)
         done = kvt(*command)
         assert done.returncode == 0, done.stderr
         found.append(rows(db))
@@ -59,6 +60,10 @@ def killed_when(begun: Callable[[], bool], folder: Path, *words: str) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.001)  # polling another process, bounded by the deadline
         process.kill()
+
+
+def has_scores(db: Path) -> bool:
+    return bool(rows(db)["scores"])
 
 
 def rows(db: Path) -> dict[str, list[str]]:

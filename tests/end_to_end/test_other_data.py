@@ -9,6 +9,7 @@ import json
 import sqlite3
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from kvt_async.contract.load import load_settings
 from kvt_async.data.sources import open_source
@@ -27,7 +28,7 @@ def ok(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def query(db: Path, sql: str) -> list[tuple]:
+def query(db: Path, sql: str) -> list[tuple[Any, ...]]:
     conn = sqlite3.connect(db)
     try:
         return conn.execute(sql).fetchall()
@@ -35,7 +36,7 @@ def query(db: Path, sql: str) -> list[tuple]:
         conn.close()
 
 
-def whole_job(kvt: Kvt, args: list[str], tmp_path: Path) -> tuple[Path, dict]:
+def whole_job(kvt: Kvt, args: list[str], tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """sweep and all; the database and the manifest."""
     paths = {k: tmp_path / v for k, v in json.loads(ok(kvt("resolve", *args, "--json"))).items()}
     ok(kvt("sweep", *args, "-q"))

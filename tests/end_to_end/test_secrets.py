@@ -11,6 +11,7 @@ import typing
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -28,7 +29,7 @@ KEY, TOKEN = "sk-live-0123456789abcdef+/?&", "tok-9876543210-zyxwvu"
 
 # ------------------------------------------------------------------ every key of the config
 
-COMPANIONS = {  # what a key needs beside it to be valid
+COMPANIONS: dict[str, dict[str, Any]] = {  # what a key needs beside it to be valid
     "kv.apply.command": {"via": "launch"},
     "kv.apply.env": {"via": "launch", "command": "serve"},
     "kv.apply.health_url": {"via": "launch", "command": "serve"},
@@ -66,13 +67,13 @@ def override_of(keys: tuple[str, ...], text: str) -> str:
     """--override for that key; where a list or a mapping of the user's begins, the whole of it."""
     dotted = ".".join(key for key in keys if key not in ("[]", "x"))
     companions = next((more for key, more in COMPANIONS.items() if dotted.startswith(key)), {})
-    value: object = text
+    value: Any = text
     head = keys[:2] if keys[0] != "check" else keys[:1]
     for key in reversed(keys[len(head) :]):
         value = [value] if key == "[]" else {key: value}
     if companions:
-        inner = value[0] if isinstance(value, list) else value
-        inner = {**companions, **inner} if isinstance(inner, dict) else inner
+        inner: Any = value[0] if isinstance(value, list) else value
+        inner = companions | inner if isinstance(inner, dict) else inner
         value = [inner] if isinstance(value, list) else inner
     return f"{'.'.join(head)}={json.dumps(value)}"
 
@@ -104,7 +105,7 @@ def test_a_secret_in_a_key_of_the_config_is_refused_or_masked(keys: tuple[str, .
 
 # ------------------------------------------------------------------ every command, every reply
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "experiment": {"exp_group_id": "g"},
     "dataset": {"name": "jsonl", "task": "qa", "path": "d.jsonl"},
     "tokenizer": {"name": "approx:chars/4"},
@@ -166,7 +167,7 @@ class Watcher:
             self.found |= {f"{path.name}: {mark!r}" for mark in self.marks if mark in data}
 
 
-def at_work(folder: Path, config: dict, *commands: list[str]) -> dict[str, int]:
+def at_work(folder: Path, config: dict[str, Any], *commands: list[str]) -> dict[str, int]:
     """Exit codes of the commands, run in `folder`. No file there and nothing they print holds a trace of a secret."""
     (folder / "tmp").mkdir(exist_ok=True)
     (folder / "c.yaml").write_text(json.dumps(config), encoding="utf-8")

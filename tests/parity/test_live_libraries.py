@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from kvt_async.data.sources.kvtext import chat, generate
-from kvt_async.serve.engine import Engine, Text, Work
+from kvt_async.serve.engine import Engine
 from kvt_async.serve.kv_request import parse_kv
 from kvt_async.serve.policies import POLICIES, Choice, View, n_kept
 from kvt_async.serve.prompt_format import ChatTemplate, Message
 from kvt_async.serve.weights import REFERENCE_DIR, Ints
+from kvt_async.serve.work import Text, Work
 
 pytestmark = pytest.mark.parity
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -52,7 +53,8 @@ class FakeServer:
     """Counts what it was asked; `bodies` holds every request body in order."""
 
     def __init__(self, script: Script) -> None:
-        self.script, self.bodies, self.in_flight, self.most_in_flight = script, [], 0, 0
+        self.script, self.in_flight, self.most_in_flight = script, 0, 0
+        self.bodies: list[dict[str, Any]] = []
         self.tries: Counter[str] = Counter()
         self.app = web.Application(client_max_size=1 << 26)
         self.app.add_routes([
@@ -108,11 +110,11 @@ class FakeServer:
             return web.Response(text="<html>oops</html>", content_type="text/html")
         return await self._answer(http, body, fault)
 
-    def usage(self, prompt: str, n: int) -> dict:
+    def usage(self, prompt: str, n: int) -> dict[str, Any]:
         """What the reply says of its tokens."""
         return {"prompt_tokens": min(len(prompt) // 4, self.script.window), "completion_tokens": n}
 
-    async def _answer(self, http: web.Request, body: dict, fault: str | None) -> web.StreamResponse:
+    async def _answer(self, http: web.Request, body: dict[str, Any], fault: str | None) -> web.StreamResponse:
         prompt = "".join(message["content"] for message in body["messages"])
         kv, script = body.get("kv") or {}, self.script
         seen = kv.get("budget", script.kept) if script.knob in ("works", "random", "half") else 1.0
@@ -130,7 +132,7 @@ class FakeServer:
             return web.json_response({"choices": [choice], "usage": usage})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(http)
-        chunks = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
+        chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
         if fault in ("cut", "stall"):
             await response.write(b"data: " + orjson.dumps(chunks[0]) + b"\n\n")
             if fault == "stall":

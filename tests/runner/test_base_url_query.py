@@ -1,10 +1,10 @@
 """A query of engine.base_url goes with every request and page, and is stored and shown nowhere."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.urls import bare_url, public_url, server_root, url_under
@@ -70,11 +70,9 @@ async def test_a_sweep_over_such_a_url_leaves_no_trace_of_it(
             self.app.middlewares.append(self.note)
 
         @web.middleware
-        async def note(
-            self, http: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-        ) -> web.StreamResponse:
-            asked.add((http.path, http.query_string))
-            return await handler(http)
+        async def note(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+            asked.add((request.path, request.query_string))
+            return await handler(request)
 
     async with on_loopback(Noting(Script())) as url:
         settings = sweep_settings(tmp_path, url + QUERY, "kv.budgets=[1.0]", "kv.control_repeats=0", n=4)

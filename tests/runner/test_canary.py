@@ -24,7 +24,7 @@ QUIET = Options(quiet=True)
 
 def verdicts(settings: Settings) -> list[tuple[str, str]]:
     sql = "SELECT verdict, level FROM probes WHERE kind = 'canary' AND verdict IS NOT NULL"
-    return query(settings, sql)  # type: ignore[return-value]
+    return query(settings, sql)
 
 
 async def test_a_server_that_ignores_the_budget_is_refused_before_the_grid(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 import asyncio
 import sys
 import time
+from typing import Any
 
 import pytest
 import uvloop
 
+from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Marks
 from tests.runner.faults import FaultServer, Seen, Wire, answer, chunk, delta, event, head
-from tests.runner.sending import PATH, Sender, settings_for
+from tests.runner.sending import PATH, settings_for
 from tests.runner.test_client_connection import CERTIFICATE, served_with_tls
 
 pytestmark = [
@@ -30,7 +32,8 @@ async def told(wire: Wire, request: Seen) -> None:
 async def measured(*, block_s: float = 0.0, tls: bool = False) -> tuple[Marks, int]:
     """Marks of a reply from a server in another thread, while our loop is blocked for `block_s` at a time; and when, by
     the server's own watch, its text was written."""
-    ready, stop, box = asyncio.Event(), asyncio.Event(), {}
+    ready, stop = asyncio.Event(), asyncio.Event()
+    box: dict[str, Any] = {}
     here = asyncio.get_running_loop()
 
     def elsewhere() -> None:

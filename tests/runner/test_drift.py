@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -47,13 +48,13 @@ def test_another_version_model_or_cache_is_a_drift_and_named_with_both_values() 
         {"models": ["a"], "version": {"uptime_s": 0.0, "version": "1.0"}},
     ],
 )
-def test_what_counts_ages_or_is_sized_by_free_memory_is_no_drift(parts: dict) -> None:
+def test_what_counts_ages_or_is_sized_by_free_memory_is_no_drift(parts: dict[str, Any]) -> None:
     assert changed(**parts) == []
 
 
 def test_what_one_side_does_not_know_is_no_drift_but_is_not_forgotten() -> None:
     assert drift(IDENTITY, {"unreachable": True}, "a") == []
-    taken = [IDENTITY, {"unreachable": True}, {**IDENTITY, "models": ["b"]}]
+    taken: list[dict[str, Any]] = [IDENTITY, {"unreachable": True}, {**IDENTITY, "models": ["b"]}]
     found = drifts(Snapshot("k", f"s{n}", one, "a") for n, one in enumerate(taken))
     assert [(one.session_id, one.key) for one in found] == [("s2", "k")]
 

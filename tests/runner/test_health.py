@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -30,7 +31,7 @@ def test_a_quantile_is_right_to_a_tenth_and_never_above_the_maximum() -> None:
     assert Histogram().quantile_ms(0.99) == 0
 
 
-async def watched(work: Awaitable[object], *, ttft_ms: float | None = None) -> dict:
+async def watched(work: Awaitable[object], *, ttft_ms: float | None = None) -> dict[str, Any]:
     health = Health()
     if ttft_ms is not None:
         health.saw(late(0, reused=1, ttft_ms=ttft_ms))

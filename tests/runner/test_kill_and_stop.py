@@ -61,12 +61,12 @@ def config_of(settings: Settings, folder: Path) -> Path:
     return path
 
 
-def kvt(config: Path, *args: str) -> subprocess.Popen:
+def kvt(config: Path, *args: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "kvt_async", "sweep", "-c", str(config), *args]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(settings: Settings, n: int, process: subprocess.Popen, *, patience_s: float = 60.0) -> None:
+def wait_for(settings: Settings, n: int, process: subprocess.Popen[str], *, patience_s: float = 60.0) -> None:
     """Until `n` responses are committed."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:

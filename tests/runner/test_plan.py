@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,7 @@ masks = st.lists(st.lists(st.sampled_from([0, 1]), min_size=5, max_size=5).map(b
 
 @given(masks, st.sampled_from(["by_budget", "interleaved"]), st.integers(0, 3), st.data())
 def test_every_open_step_comes_once_and_no_settled_one_comes(
-    done: list[bytearray], order: str, seed: int, data: st.DataObject
+    done: list[bytearray], order: Literal["by_budget", "interleaved"], seed: int, data: st.DataObject
 ) -> None:
     repeats = data.draw(st.lists(st.booleans(), min_size=len(done), max_size=len(done)))
     made = list(steps(done, repeats, order, seed))

@@ -1,6 +1,7 @@
 """The shipped recipes, one per server: valid to the last placeholder, honest about what shows their budgets."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def recipe(name: str) -> Settings:
     return load_settings(CONFIGS / f"recipe-{name}.yaml", environ={})
 
 
-def sent(name: str) -> list[dict]:
+def sent(name: str) -> list[dict[str, Any]]:
     size = PromptSize(prompt_tokens=3000, context_tokens=2900)
     return [kv_fields(level, size) for level in make_levels(recipe(name)).levels]
 

@@ -13,6 +13,7 @@ from kvt_async.bench import bench
 from kvt_async.contract.errors import EndState, ErrorType, ServerError
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.secrets import Secrets
+from kvt_async.engine.reply import classify
 from kvt_async.engine.reply.retry_headers import read_hints
 from kvt_async.engine.send import attempt
 from kvt_async.engine.send.attempt import MOST_PAGE_BYTES
@@ -103,7 +104,7 @@ async def test_a_reply_of_a_bench_whose_rows_cannot_be_inserted_is_a_failure_too
 async def test_an_exception_nobody_expected_costs_its_request_and_leaves_a_report_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = attempt.judge
+    judge = classify.judge
 
     def judging(exchange: Any, *rest: Any, **more: Any) -> Any:
         if b"PLANTED" in exchange.raw_body():

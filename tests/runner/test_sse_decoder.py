@@ -33,7 +33,9 @@ def decode(*reads: bytes, flush: bool = False) -> list[Event]:
 def by_the_standard(data: bytes) -> list[Event]:
     """The grammar of the HTML standard, written for clarity: what the decoder must agree with."""
     text = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    events, lines, name = [], [], b""
+    events: list[Event] = []
+    lines: list[bytes] = []
+    name = b""
     for line in text.split(b"\n")[:-1]:
         if not line:
             if lines:

@@ -5,16 +5,17 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from kvt_async.contract.errors import StoreError
 from kvt_async.contract.schema import connect_for_reading
-from kvt_async.records import Marks
+from kvt_async.records import Marks, Outcome
 from kvt_async.store.columns import rows_of_outcome
 from kvt_async.store.writer import Writer
-from tests.runner.group_db import NOW, RUN, SESSION, gave_up, make_group, outcome, request_row
+from tests.runner.group_db import NOW, RUN, SESSION, attempt, gave_up, make_group, outcome, request, request_row
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def db(tmp_path: Path) -> Path:
     return tmp_path / "k.sqlite"
 
 
-def stored(db: Path, sql: str) -> list[tuple]:
+def stored(db: Path, sql: str) -> list[tuple[Any, ...]]:
     conn = connect_for_reading(db)
     try:
         return conn.execute(sql).fetchall()
@@ -32,7 +33,7 @@ def stored(db: Path, sql: str) -> list[tuple]:
 
 
 def count(db: Path, table: str) -> int:
-    return stored(db, f"SELECT count(*) FROM {table}")[0][0]
+    return int(stored(db, f"SELECT count(*) FROM {table}")[0][0])
 
 
 async def test_a_future_resolves_only_when_its_rows_can_be_read_by_another_connection(db: Path) -> None:
@@ -88,8 +89,8 @@ async def test_ttfb_and_ttft_end_at_the_kernels_stamp_where_there_is_one(db: Pat
     async with Writer(db) as store:
         for seq, marks in enumerate((late, early)):
             await store.save([request_row(seq)])
-            one = outcome(seq)
-            await store.save(rows_of_outcome(replace(one, last=replace(one.last, marks=marks)), SESSION, NOW))
+            stamped = Outcome(request(seq), replace(attempt(), marks=marks))
+            await store.save(rows_of_outcome(stamped, SESSION, NOW))
     metrics = stored(db, "SELECT ttfb_s, ttft_s, ttft_content_s FROM attempt_metrics ORDER BY request_id")
     assert metrics == [(0.009, 0.02, 0.04), (0.005, 0.01, 0.04)]
 

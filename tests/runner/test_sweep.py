@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -16,7 +17,7 @@ from tests.runner.sweeping import check_invariants, db_of, query, settings_for, 
 QUIET = Options(quiet=True)
 
 
-def grid_bodies(server: FakeServer) -> list[dict]:
+def grid_bodies(server: FakeServer) -> list[dict[str, Any]]:
     """Request bodies of the grid, without the canary's (which asks for other answer lengths)."""
     return [body for body in server.bodies if body["max_tokens"] == 7]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -76,7 +77,11 @@ def test_earlier_turns_are_kept_and_the_first_message_is_cut(cutter: Cutter, tmp
 
 
 def test_the_servers_own_count_of_the_prompt_is_the_evidence_and_ours_alone_is_none() -> None:
-    expects = {"requested": 0.5, "unit": "fraction", "cut": {"full_tokens": 200, "sent_tokens": 100, "exact": True}}
+    expects: dict[str, Any] = {
+        "requested": 0.5,
+        "unit": "fraction",
+        "cut": {"full_tokens": 200, "sent_tokens": 100, "exact": True},
+    }
     found, effective = read_evidence(expects, {"prompt_tokens": 100}, {})
     assert (found["source"], effective, found["kept_tokens"]) == ("echoed", 0.5, 100)
     found, effective = read_evidence(expects, {"prompt_tokens": 200}, {})

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 from kvt_async.serve.cache import KVCache, Prefill, PrefillStore
-from kvt_async.serve.engine import Engine, Finished, Text, Usage, Work
+from kvt_async.serve.engine import Engine
 from kvt_async.serve.kv_request import KvRequest, parse_kv
 from kvt_async.serve.policies import POLICIES, Choice, View
 from kvt_async.serve.sampling import Sampling, sampler
 from kvt_async.serve.weights import REFERENCE_DIR, Ints
+from kvt_async.serve.work import Finished, Text, Usage, Work
 from tests.serve.support import Encode, example
 
 EVERY_POLICY = [*POLICIES]
@@ -125,7 +127,7 @@ def test_question_agnostic_compresses_the_context_alone_and_reads_the_question_o
     assert engine._cache.length == usage.kept_tokens + question
     prefill, _ = engine.prefill(ids)
     kept = Choice(POLICIES[request.policy], request.params).kept(
-        View(engine.model, prefill, context), usage.kept_tokens
+        View(engine.model, prefill, context), int(usage.kept_tokens)
     )
     by_hand = KVCache.empty(engine.model.config, len(ids))
     by_hand.load(prefill.cache, kept, context)
@@ -185,10 +187,10 @@ def test_the_prefill_store_stays_within_its_bytes_and_lets_the_least_recently_us
     prompts = [np.arange(100) + i for i in range(4)]
     store = PrefillStore(3 * prefill(prompts[0]).nbytes)
     for ids in (*prompts[:3], prompts[0], prompts[3]):  # 0 was used again, so 1 is the oldest
-        store.get(ids, lambda ids=ids: prefill(ids))
+        store.get(ids, partial(prefill, ids))
     assert len(store) == 3
     assert store.used_bytes <= store.limit_bytes
-    assert [store.get(ids, lambda ids=ids: prefill(ids))[1] for ids in (prompts[0], prompts[1])] == [True, False]
+    assert [store.get(ids, partial(prefill, ids))[1] for ids in (prompts[0], prompts[1])] == [True, False]
     assert (store.queried_tokens, store.hit_tokens) == (700, 200)
     nothing = PrefillStore(0)
     assert nothing.get(prompts[0], lambda: prefill(prompts[0]))[1] is False

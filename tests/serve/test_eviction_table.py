@@ -10,8 +10,9 @@ from functools import cache
 import pytest
 
 from kvt_async.data.sources.kvtext import generate
-from kvt_async.serve.engine import Engine, Text, Work
+from kvt_async.serve.engine import Engine
 from kvt_async.serve.kv_request import parse_kv
+from kvt_async.serve.work import Text, Work
 from tests.serve.support import Encode
 
 LENGTHS = (512, 1024)

@@ -11,8 +11,9 @@ from msgspec import Struct
 from msgspec import field as struct_field
 
 from kvt_async.contract.errors import EndState, ErrorType
+from kvt_async.contract.labels import level_label
 from kvt_async.contract.settings_kv import cuts_prompts
-from kvt_async.contract.vocabulary import FULL, Mode, Unit
+from kvt_async.contract.vocabulary import Mode, Unit
 
 Json = dict[str, Any]
 Headers = tuple[tuple[str, str], ...]  # (name, value) of what one request carries beside the headers of all
@@ -49,10 +50,8 @@ class Level:
 
     @property
     def label(self) -> str:
-        """'snapkv/aware 0.5', 'full (repeat 1)': how it is called on screen and in errors."""
-        if self.is_full:
-            return FULL + (f" (repeat {self.repeat_idx})" if self.repeat_idx else "")
-        return f"{self.series} {self.budget:g}" + ("" if self.unit == Unit.FRACTION else f" {self.unit}")
+        """How it is called on screen and in errors."""
+        return level_label(self.series, self.budget, self.unit, is_full=self.is_full, repeat_idx=self.repeat_idx)
 
     @property
     def cuts_prompts(self) -> bool:

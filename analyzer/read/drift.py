@@ -11,6 +11,7 @@ from typing import Any
 from analyzer.read.runs import Run
 from kvt_async.contract.errors import DriftError
 from kvt_async.contract.formulas.server_identity import Drift, Snapshot, between, drifts
+from kvt_async.contract.labels import level_label
 from kvt_async.contract.vocabulary import CanaryVerdict
 
 _WORST = (CanaryVerdict.DEAD, CanaryVerdict.INCONCLUSIVE)
@@ -120,7 +121,7 @@ def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int)
     ).fetchall()
     full = next((r[0] for r in levels if r[4] and not r[5]), None)
     again = next((r[0] for r in levels if r[4] and r[5]), None)
-    judged = next((r[0] for r in levels if not r[4] and _label(r[1], r[2], r[3]) == row[1]), None)
+    judged = next((r[0] for r in levels if not r[4] and level_label(r[1], r[2], r[3], is_full=False) == row[1]), None)
     n, changed, changed_again, more, less = conn.execute(_CHANGED, (full, again, judged)).fetchone()
     return Answers(CanaryVerdict(row[0]), row[1], n, changed, changed_again, sign_p(more, less)) if n else None
 
@@ -129,11 +130,6 @@ def sign_p(more: int, less: int) -> float:
     """One-sided exact sign test: the chance of `more` or above among more + less fair coins; 1 where there is none."""
     n = more + less
     return float(sum(comb(n, k) for k in range(more, n + 1)) / 2**n) if n else 1.0
-
-
-def _label(series: str, budget: float, unit: str) -> str:
-    """How the canary's rows name a level below full cache."""
-    return f"{series} {budget:g}{ {'fraction': '', 'tokens': ' tokens', 'bits': ' bits'}[unit] }"
 
 
 def budget_readings(conn: sqlite3.Connection, run: Run) -> tuple[BudgetReading, ...]:

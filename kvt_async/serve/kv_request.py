@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.serve.api_errors import one_of, shown
 from kvt_async.serve.catalogue import Catalogue, ReferencePolicies, integer, not_a_policy, wrong
-from kvt_async.serve.policies import n_kept
 
 Mode = Literal["question_aware", "question_agnostic"]
 MODES: tuple[Mode, ...] = ("question_aware", "question_agnostic")

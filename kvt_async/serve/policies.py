@@ -126,11 +126,6 @@ class Choice:
         return np.sort(rank[..., : n - again], axis=2)
 
 
-def n_kept(length: int, budget: float) -> int:
-    """Entries kept of `length`: kvpress' expression, whose float rounding can give one less than length * budget."""
-    return max(1, int(length * (1 - (1 - budget))))
-
-
 @policy("streaming_llm", sinks=4)
 def streaming_llm(view: View, params: Params) -> F32:
     """The first `sinks` entries and the newest (Xiao et al., 2023), original positions kept."""

@@ -1,7 +1,7 @@
 """How far the levels of a sweep are."""
 
+from kvt_async.contract.labels import level_label
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import Unit
 from kvt_async.records import Json
 from kvt_async.store.reader import Reader
 
@@ -15,9 +15,8 @@ def level_status(reader: Reader, settings: Settings, generation: int) -> list[Js
     for run in reader.rows(_LEVELS, settings.experiment.exp_group_id, generation):
         planned = reader.value("SELECT count(*) FROM manifest_entries WHERE dataset_id = ?", run["dataset_id"])
         counts = reader.counts(run["run_id"])
-        name = run["series"] + ("" if run["is_full"] else f" {run['kv_budget']:g}")
-        name += " tokens" if run["kv_unit"] == Unit.TOKENS else " bits" if run["kv_unit"] == Unit.BITS else ""
-        name += f" (repeat {run['repeat_idx']})" if run["repeat_idx"] else ""
+        is_full, nth = bool(run["is_full"]), run["repeat_idx"]
+        name = level_label(run["series"], run["kv_budget"], run["kv_unit"], is_full=is_full, repeat_idx=nth)
         pending = planned - counts["responses"] - counts["failures"]
         levels.append({"level": name, "run_id": run["run_id"], "planned": planned, **counts, "pending": pending})
     return levels

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.data.sources.kvtext import chat, generate
 from kvt_async.serve.engine import Engine
 from kvt_async.serve.kv_request import parse_kv
-from kvt_async.serve.policies import POLICIES, Choice, View, n_kept
+from kvt_async.serve.policies import POLICIES, Choice, View
 from kvt_async.serve.prompt_format import ChatTemplate, Message
 from kvt_async.serve.weights import REFERENCE_DIR, Ints
 from kvt_async.serve.work import Text, Work

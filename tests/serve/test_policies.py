@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.serve.engine import Engine
-from kvt_async.serve.policies import POLICIES, Choice, Policy, View, n_kept
+from kvt_async.serve.policies import POLICIES, Choice, Policy, View
 
 LENGTHS = (128, 512, 2048)
 RATIOS = ("0.25", "0.5", "0.9")

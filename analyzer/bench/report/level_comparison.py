@@ -18,9 +18,10 @@ from analyzer.charts.compose import layer
 from analyzer.charts.style import Look, colour, empty, records, shape
 from analyzer.read.runs import newest_group
 from analyzer.results.text_table import Table
+from kvt_async.contract.labels import level_label
 from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import connect_for_reading
-from kvt_async.contract.vocabulary import EvidenceStatus, Unit
+from kvt_async.contract.vocabulary import EvidenceStatus
 
 GIB = 1024**3
 
@@ -76,11 +77,12 @@ def accuracy_of(where: Path) -> dict[str, Quality]:
         ).fetchall()
     finally:
         conn.close()
-    return {
-        _label(series, full, budget, unit): Quality(acc, low, high, size, status or EvidenceStatus.UNVERIFIED)
-        for series, full, budget, unit, acc, low, high, size, status in rows
-        if acc is not None
-    }
+    qualities = {}
+    for series, full, budget, unit, acc, low, high, size, status in rows:
+        if acc is not None:
+            quality = Quality(acc, low, high, size, status or EvidenceStatus.UNVERIFIED)
+            qualities[level_label(series, budget, unit, is_full=bool(full))] = quality
+    return qualities
 
 
 def level_table(rows: Sequence[LevelRow]) -> Table:
@@ -139,11 +141,6 @@ def pareto(rows: Sequence[LevelRow], look: Look) -> Any:
         width=look.width,
         height=260,
     )
-
-
-def _label(series: str, full: int, budget: float, unit: str) -> str:
-    """As ways/levels.py names a level."""
-    return "full" if full else f"{series} {budget:g}" + ("" if unit == Unit.FRACTION else f" {unit}")
 
 
 def _with(estimate: Estimate, show: Any) -> str:

@@ -21,8 +21,10 @@ FULL_BITS = 16.0  # bits per element of an uncompressed cache, where nothing els
 
 
 def n_kept(length: int, fraction: float) -> int:
-    """Tokens kept of `length`, before blocks: max(1, int(L * (1 - (1 - f)))), as kvpress and our server write it, so
-    that one budget is one count on both sides."""
+    """Tokens kept of `length`, before blocks: kvpress' expression, whose float rounding can give one less than L * f.
+
+    Runner and server count by it, so that one budget is one count on both sides.
+    """
     return max(1, int(length * (1 - (1 - fraction))))
 
 

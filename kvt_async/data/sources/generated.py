@@ -10,9 +10,8 @@ from kvt_async.data.sources.source import Row, Source, check_most, check_params,
 
 KVTEXT_REVISION = "kvtext-1"  # raise it when generate() makes other text from the same arguments
 KVTEXT_METRIC = "em"  # two-token answers: either right or wrong
-_INTEGERS = (
-    "contexts", "min_tokens", "max_tokens", "questions_per_context", "seed", "earlier_turns", "keys", "value_tokens"
-)  # fmt: skip
+_COUNTS = ("contexts", "questions_per_context", "earlier_turns", "keys", "value_tokens")
+_INTEGERS = (*_COUNTS, "min_tokens", "max_tokens", "seed")
 KVTEXT_PARAMS = (*_INTEGERS, "density", "metric")
 
 

@@ -8,6 +8,8 @@ distance is what the reference model's attention heads are built on, and the tes
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.data.sources import kvtext_words as words
@@ -34,80 +36,74 @@ DENSITY = 0.35  # share of a multikey context's tokens that belong to facts
 EARLIER_TURNS = 2
 
 
-def generate(
-    task: str,
-    *,
-    contexts: int,
-    min_tokens: int = 128,
-    max_tokens: int = 2048,
-    questions_per_context: int = 1,
-    seed: int = 1337,
-    density: float = DENSITY,
-    earlier_turns: int = EARLIER_TURNS,
-    keys: int | None = None,
-    value_tokens: int = VALUE_TOKENS,
-) -> Iterator[Example]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Which examples to make. Raises ConfigError for an unknown task or for sizes that no context can have.
+
+    `min_tokens` and `max_tokens` bound the rendered prompt, chat template included. `keys` facts are in every context,
+    few needles at any length; None: as many as `density` gives. An answer has `value_tokens` values; the shipped model
+    was trained on two.
+    """
+
+    task: str
+    contexts: int
+    min_tokens: int = 128
+    max_tokens: int = 2048
+    questions_per_context: int = 1
+    seed: int = 1337
+    density: float = DENSITY
+    earlier_turns: int = EARLIER_TURNS
+    keys: int | None = None
+    value_tokens: int = VALUE_TOKENS
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def dice(self, index: int) -> Dice:
+        """What decides the context of this index."""
+        form = "" if (self.keys, self.value_tokens) == (None, VALUE_TOKENS) else f" {self.keys} {self.value_tokens}"
+        sizes = f"{self.contexts} {self.min_tokens} {self.max_tokens} {self.density}"
+        return Dice(f"kvtext {self.task} {self.seed} {sizes} {index}{form}")
+
+
+def generate(task: str, **parameters: Any) -> Iterator[Example]:
     """Yield contexts * questions_per_context examples; the questions of one context follow each other.
 
-    `min_tokens` and `max_tokens` bound the rendered prompt, chat template included. Lengths are stratified over
-    log(length) and depths follow a golden-ratio sequence along the lengths, so every length bin sees every depth.
-    `keys` facts stand in every context, few needles at any length; None: as many as `density` gives. An answer has
-    `value_tokens` values; the shipped model was trained on two.
+    `parameters`: fields of Recipe. Lengths are stratified over log(length) and depths follow a golden-ratio sequence
+    along the lengths, so every length bin sees every depth.
     `meta` has task, name, keys, depth in [0, 1] of the asked fact, answer_token (word index of its first value in the
     context), context_tokens, prompt_tokens, context_id, and for multiturn `turns`, the earlier [question, answer]s.
 
-    Raises ConfigError for an unknown task or for sizes that no context can have.
+    Raises ConfigError as Recipe does, once the first example is asked for.
     """
-    _check(
-        task,
-        contexts=contexts,
-        min_tokens=min_tokens,
-        max_tokens=max_tokens,
-        questions=questions_per_context,
-        density=density,
-        earlier_turns=earlier_turns,
-        keys=keys,
-        value_tokens=value_tokens,
-    )
-    order = Dice(f"kvtext order {seed}").sample(range(contexts), contexts)
-    offset = Dice(f"kvtext depth {seed}").unit()
+    recipe = Recipe(task=task, **parameters)
+    contexts, questions = recipe.contexts, recipe.questions_per_context
+    order = Dice(f"kvtext order {recipe.seed}").sample(range(contexts), contexts)
+    offset = Dice(f"kvtext depth {recipe.seed}").unit()
     for index in order:
-        kind = KINDS[index % len(KINDS)] if task == "mixed" else task
-        form = "" if (keys, value_tokens) == (None, VALUE_TOKENS) else f" {keys} {value_tokens}"
-        dice = Dice(f"kvtext {task} {seed} {contexts} {min_tokens} {max_tokens} {density} {index}{form}")
+        dice = recipe.dice(index)
         stratum = (index + dice.unit()) / contexts
-        target = min(max_tokens, round(min_tokens * (max_tokens / min_tokens) ** stratum))
-        first = index * questions_per_context
-        depths = [(offset + (first + q) * 0.6180339887498949) % 1.0 for q in range(questions_per_context)]
-        yield from _examples(
-            kind,
-            f"{task}-{index:05d}",
-            dice,
-            prompt_tokens=target,
-            depths=depths,
-            density=density,
-            earlier=earlier_turns,
-            keys=keys,
-            n_values=value_tokens,
-        )
+        target = min(recipe.max_tokens, round(recipe.min_tokens * (recipe.max_tokens / recipe.min_tokens) ** stratum))
+        depths = [(offset + (index * questions + q) * 0.6180339887498949) % 1.0 for q in range(questions)]
+        yield from _examples(recipe, index, dice, target, depths)
 
 
-def _examples(
-    kind: str, context_name: str, dice: Dice, *, prompt_tokens: int, depths: list[float], density: float, earlier: int,
-    keys: int | None, n_values: int,
-) -> Iterator[Example]:  # fmt: skip
+def _examples(recipe: Recipe, index: int, dice: Dice, prompt_tokens: int, depths: Sequence[float]) -> Iterator[Example]:
     """One context of exactly the length that makes every one of its rendered prompts `prompt_tokens` long."""
-    n_turns = earlier + 1 if kind == "multiturn" else 1
+    kind = KINDS[index % len(KINDS)] if recipe.task == "mixed" else recipe.task
+    n_values, context_name = recipe.value_tokens, f"{recipe.task}-{index:05d}"
+    n_turns = recipe.earlier_turns + 1 if kind == "multiturn" else 1
     forms = [dice.pick(QUESTION_FORMS) for _ in range(n_turns)]
     context_tokens = prompt_tokens - _overhead(forms, n_values)
-    n_facts = 1 if kind == "single" else max(len(depths), n_turns, keys or _n_facts(context_tokens, density, n_values))
+    n_keys = recipe.keys or _n_facts(context_tokens, recipe.density, n_values)
+    n_facts = 1 if kind == "single" else max(len(depths), n_turns, n_keys)
     passage = compose(dice, context_tokens, n_facts, depths, n_values)
     context = " ".join(passage.words)
     context_id = f"{context_name}-{_digest(context)}"
     for q, fact in enumerate(passage.facts[: len(depths)]):
         others = [other for other in passage.facts if other is not fact]
-        asked = dice.sample(others, n_turns - 1)
-        turns = [[ask(form, turn.name), turn.answer] for form, turn in zip(forms, asked, strict=False)]
+        earlier = dice.sample(others, n_turns - 1)
+        turns = [[ask(form, turn.name), turn.answer] for form, turn in zip(forms, earlier, strict=False)]
         meta = {
             "task": kind,
             "name": fact.name,
@@ -152,10 +148,11 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _check(
-    task: str, *, contexts: int, min_tokens: int, max_tokens: int, questions: int, density: float, earlier_turns: int,
-    keys: int | None, value_tokens: int,
-) -> None:  # fmt: skip
+def _check(recipe: Recipe) -> None:
+    task, questions, earlier_turns = recipe.task, recipe.questions_per_context, recipe.earlier_turns
+    contexts, density = recipe.contexts, recipe.density
+    min_tokens, max_tokens = recipe.min_tokens, recipe.max_tokens
+    keys, value_tokens = recipe.keys, recipe.value_tokens
     if task not in TASKS:
         raise ConfigError(
             f"kvtext has no task {task!r}", where="dataset.task", do=f"Choose one of: {', '.join(TASKS)}."

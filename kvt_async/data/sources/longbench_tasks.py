@@ -13,11 +13,11 @@ class Task:
     key: str  # exact, case-sensitive: the file in the archive is data/KEY.jsonl
     metric: str  # name in the analyzer's registry
     max_new_tokens: int  # published answer length
-    chat_template: bool  # False: published without a chat template, since it continues a list of examples or code
-    first_line_only: bool  # scored on the first line of the answer
-    in_e: bool  # also part of LongBench-E (data/KEY_e.jsonl), balanced by length
     about: str
     template: str
+    chat_template: bool = True  # False: published without one, since it continues a list of examples or code
+    first_line_only: bool = False  # scored on the first line of the answer
+    in_e: bool = False  # also part of LongBench-E (data/KEY_e.jsonl), balanced by length
 
     @property
     def scored_by(self) -> str:
@@ -25,22 +25,8 @@ class Task:
         return f"{self.metric}_first_line" if self.first_line_only else self.metric
 
 
-def _task(
-    key: str,
-    metric: str,
-    max_new_tokens: int,
-    about: str,
-    template: str,
-    *,
-    chat: bool = True,
-    first_line: bool = False,
-    e: bool = False,
-) -> Task:
-    return Task(key, metric, max_new_tokens, chat, first_line, e, about, template)
-
-
 _ROWS = (
-    _task(
+    Task(
         "narrativeqa",
         "qa_f1",
         128,
@@ -54,7 +40,7 @@ _ROWS = (
         "Question: {question}\n\n"
         "Answer:",
     ),
-    _task(
+    Task(
         "qasper",
         "qa_f1",
         128,
@@ -70,9 +56,9 @@ _ROWS = (
         '"unanswerable". Do not provide any explanation.\n\n'
         "Question: {question}\n\n"
         "Answer:",
-        e=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "multifieldqa_en",
         "qa_f1",
         64,
@@ -83,9 +69,9 @@ _ROWS = (
         "output any other words.\n\n"
         "Question: {question}\n"
         "Answer:",
-        e=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "multifieldqa_zh",
         "qa_f1_zh",
         64,
@@ -96,7 +82,7 @@ _ROWS = (
         "问题：{question}\n"
         "回答：",
     ),
-    _task(
+    Task(
         "hotpotqa",
         "qa_f1",
         32,
@@ -109,9 +95,9 @@ _ROWS = (
         "other words.\n\n"
         "Question: {question}\n"
         "Answer:",
-        e=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "2wikimqa",
         "qa_f1",
         32,
@@ -124,9 +110,9 @@ _ROWS = (
         "other words.\n\n"
         "Question: {question}\n"
         "Answer:",
-        e=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "musique",
         "qa_f1",
         32,
@@ -140,7 +126,7 @@ _ROWS = (
         "Question: {question}\n"
         "Answer:",
     ),
-    _task(
+    Task(
         "dureader",
         "rouge_zh",
         128,
@@ -151,7 +137,7 @@ _ROWS = (
         "问题：{question}\n"
         "回答：",
     ),
-    _task(
+    Task(
         "gov_report",
         "rouge",
         512,
@@ -161,9 +147,9 @@ _ROWS = (
         "{context}\n\n"
         "Now, write a one-page summary of the report.\n\n"
         "Summary:",
-        e=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "qmsum",
         "rouge",
         512,
@@ -176,7 +162,7 @@ _ROWS = (
         "Query: {question}\n"
         "Answer:",
     ),
-    _task(
+    Task(
         "multi_news",
         "rouge",
         512,
@@ -186,16 +172,16 @@ _ROWS = (
         "{context}\n\n"
         "Now, write a one-page summary of all the news.\n\n"
         "Summary:",
-        e=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "vcsum",
         "rouge_zh",
         512,
         "summary of a meeting, Chinese",
         "下面有一段会议记录，请你阅读后，写一段总结，总结会议的内容。\n会议记录：\n{context}\n\n会议总结：",
     ),
-    _task(
+    Task(
         "trec",
         "classification",
         64,
@@ -203,11 +189,11 @@ _ROWS = (
         "Please determine the type of the question below. Here are some examples of questions.\n\n"
         "{context}\n"
         "{question}",
-        chat=False,
-        first_line=True,
-        e=True,
+        chat_template=False,
+        first_line_only=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "triviaqa",
         "qa_f1",
         32,
@@ -216,11 +202,11 @@ _ROWS = (
         "other words. The following are some examples.\n\n"
         "{context}\n\n"
         "{question}",
-        chat=False,
-        first_line=True,
-        e=True,
+        chat_template=False,
+        first_line_only=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "samsum",
         "rouge",
         128,
@@ -228,20 +214,20 @@ _ROWS = (
         "Summarize the dialogue into a few short sentences. The following are some examples.\n\n"
         "{context}\n\n"
         "{question}",
-        chat=False,
-        first_line=True,
-        e=True,
+        chat_template=False,
+        first_line_only=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "lsht",
         "classification",
         64,
         "news category, few-shot, Chinese",
         "请判断给定新闻的类别，下面是一些例子。\n\n{context}\n{question}",
-        chat=False,
-        first_line=True,
+        chat_template=False,
+        first_line_only=True,
     ),
-    _task(
+    Task(
         "passage_count",
         "count",
         32,
@@ -253,9 +239,9 @@ _ROWS = (
         "Please enter the final count of unique paragraphs after removing duplicates. The output format "
         "should only contain the number, such as 1, 2, 3, and so on.\n\n"
         "The final answer is: ",
-        e=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "passage_retrieval_en",
         "retrieval",
         32,
@@ -268,9 +254,9 @@ _ROWS = (
         "Please enter the number of the paragraph that the abstract is from. The answer format must be "
         'like "Paragraph 1", "Paragraph 2", etc.\n\n'
         "The answer is: ",
-        e=True,
+        in_e=True,
     ),
-    _task(
+    Task(
         "passage_retrieval_zh",
         "retrieval_zh",
         32,
@@ -282,23 +268,23 @@ _ROWS = (
         '请输入摘要所属段落的编号。答案格式必须是"段落1"，"段落2"等格式\n\n'
         "答案是：",
     ),
-    _task(
+    Task(
         "lcc",
         "code_sim",
         64,
         "next line of code in a file",
         "Please complete the code given below. \n{context}Next line of code:\n",
-        chat=False,
-        e=True,
+        chat_template=False,
+        in_e=True,
     ),
-    _task(
+    Task(
         "repobench-p",
         "code_sim",
         64,
         "next line of code in a repository",
         "Please complete the code given below. \n{context}{question}Next line of code:\n",
-        chat=False,
-        e=True,
+        chat_template=False,
+        in_e=True,
     ),
 )
 

@@ -27,10 +27,8 @@ def vt(seed: str, index: int, length: int, essay: Sequence[str] | None) -> Item:
     """One chain of 4 hops in noise, after one worked example whose size grows with the asked length."""
     shown, shown_value, shown_text = _chain(Dice(f"{seed} example"), letters=3)
     sample_lines = max(2, min(12, length // 256))
-    example = (
-        _VT_HEAD + shown_text(sample_lines) + _VT_ASK.format(value=shown_value)
-        + _VT_PREFIX.format(n=HOPS + 1, value=shown_value) + " " + " ".join(shown) + "\n\n"
-    )  # fmt: skip
+    question, prefix = _VT_ASK.format(value=shown_value), _VT_PREFIX.format(n=HOPS + 1, value=shown_value)
+    example = f"{_VT_HEAD}{shown_text(sample_lines)}{question}{prefix} {' '.join(shown)}\n\n"
     names, value, lines = _chain(Dice(seed), letters=5)
     return Item(
         question=_VT_ASK.format(value=value),
@@ -94,15 +92,15 @@ def cwe(seed: str, index: int, length: int, essay: Sequence[str] | None) -> Item
 def _words(seed: str, n: int) -> list[str]:
     """n different words. The first ten are the common ones; no other word contains one of them."""
     dice, real = Dice(f"{seed} words"), (*text.ADJECTIVES, *text.NOUNS)
-    found: dict[str, None] = {}
+    pool: dict[str, None] = {}
     common: list[str] = []
-    while len(found) < n:
-        new = dice.pick(real) if len(found) < len(real) // 2 else text.word(dice)
-        if len(found) <= COMMON:
-            common = list(found)
-        if not any(word in new or (len(found) < COMMON and new in word) for word in common):
-            found[new] = None
-    return list(found)
+    while len(pool) < n:
+        new = dice.pick(real) if len(pool) < len(real) // 2 else text.word(dice)
+        if len(pool) <= COMMON:
+            common = list(pool)
+        if not any(word in new or (len(pool) < COMMON and new in word) for word in common):
+            pool[new] = None
+    return list(pool)
 
 
 def _repeated(seed: str, words: list[str], often: int, seldom: int) -> list[str]:

@@ -22,10 +22,10 @@ class _Segmenter:
     """Needs jieba's tokenizer `dt` and its cutter of unknown text."""
 
     def __init__(self, jieba: Any) -> None:
-        jieba.setLogLevel(30)  # it announces its dictionary on stderr
-        jieba.initialize()
-        self._counts: dict[str, int] = jieba.dt.FREQ  # beginnings of words too, with 0
-        self._log_total = log(jieba.dt.total)
+        # jieba.initialize() would read them from a file of a fixed name in /tmp, which anybody may have put there.
+        counts, total = jieba.dt.gen_pfdict(jieba.dt.get_dict_file())
+        self._counts: dict[str, int] = counts  # beginnings of words too, with 0
+        self._log_total = log(total)
         self._unknown = _Unknown(jieba.finalseg)
         self._weights: dict[str, float | None] = {}
 

@@ -5,6 +5,7 @@ scripts/make_longbench_golden.py.
 """
 
 import json
+import marshal
 import random
 from collections import Counter
 from difflib import SequenceMatcher
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer import metrics
-from analyzer.metrics import Metric, find
+from analyzer.metrics import Metric, chinese_segmenter, find
 from analyzer.metrics.chinese_segmenter import cut
 from analyzer.metrics.code import matching_characters
 from analyzer.metrics.fast import row_scorer
@@ -247,6 +248,17 @@ CHINESE = st.text(
 def test_chinese_text_is_cut_as_jieba_cuts_it(text: str) -> None:
     jieba = pytest.importorskip("jieba")
     assert list(cut(text)) == list(jieba.cut(text, cut_all=False))
+
+
+def test_a_dictionary_that_others_left_in_the_temporary_folder_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jieba = pytest.importorskip("jieba")
+    monkeypatch.setattr(jieba.dt, "tmp_dir", str(tmp_path))
+    monkeypatch.setattr(jieba.dt, "initialized", False)
+    (tmp_path / "jieba.cache").write_bytes(marshal.dumps(({"大学": 5}, 5)))
+    chinese_segmenter._segmenter.cache_clear()
+    assert list(cut("我来到北京清华大学")) == ["我", "来到", "北京", "清华大学"]
 
 
 def test_words_that_the_dictionary_lacks_are_cut_as_jieba_cuts_them() -> None:

@@ -17,6 +17,7 @@ from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.urls import public_url, server_root, url_under
 from kvt_async.records import Json
+from kvt_async.session.metrics_page import families
 
 _KNOWN = re.compile(r"^(?:# TYPE )?(?:vllm|sglang|llamacpp|kvt)[:_].*$", re.MULTILINE)
 _AT_MOST = re.compile(r"(_perc|_usage|usage_ratio|_ratio)$")  # shares: the maximum of several, not their sum
@@ -36,10 +37,8 @@ def parse_page(text: str) -> Json:
     Counters, gauges and histograms are summed over label sets; shares (`..._perc`, `..._usage`, `..._ratio`) are not:
     the largest stands. Raises ValueError for what is no metrics page.
     """
-    from prometheus_client.parser import text_string_to_metric_families
-
     found: dict[str, Any] = {}
-    for family in text_string_to_metric_families(text):
+    for family in families(text):
         for sample in family.samples:
             if sample.name.endswith("_created"):
                 continue

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvt_async.contract.formulas.cache_counters import CACHE_COUNTERS, grown
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 _TELLING = re.compile(r"(cache|prefix|config_info|requests|tokens)", re.IGNORECASE)
 MAX_SAMPLES = 60
@@ -47,15 +50,21 @@ class Page:
         return dict(found.labels) if found else {}
 
 
-def read(text: str) -> Page:
-    """The page's samples; none where it isn't one."""
+def families(text: str) -> "list[Metric]":
+    """What a page holds, as the official parser reads it. Raises ValueError for what is no metrics page."""
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
-        return Page(
-            [Sample(s.name, s.labels, float(s.value)) for f in text_string_to_metric_families(text) for s in f.samples]
-        )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):  # of a page that is none
+        return list(text_string_to_metric_families(text))
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:  # the parser's own, on odd text
+        raise ValueError(str(error)) from error
+
+
+def read(text: str) -> Page:
+    """The page's samples; none where it isn't one."""
+    try:
+        return Page([Sample(s.name, s.labels, float(s.value)) for family in families(text) for s in family.samples])
+    except (ValueError, TypeError, OverflowError):
         return Page([])
 
 

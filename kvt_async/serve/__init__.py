@@ -25,17 +25,19 @@ def chosen_backend(
         for option, value in own.items():
             if value is not None:
                 raise ConfigError(
-                    f"{option} belongs to the kvpress backend", where=f"{option} {value}",
+                    f"{option} belongs to the kvpress backend",
+                    where=f"{option} {value}",
                     do="Add --backend kvpress; the numpy backend takes --model-dir.",
-                )  # fmt: skip
+                )
         return None
     if backend != "kvpress":
         raise ConfigError(f"there is no backend {backend!r}", where="--backend", do="Choose numpy or kvpress.")
     if model is None or model_dir is not None:
         raise ConfigError(
             "the kvpress backend needs --model" if model is None else "--model-dir belongs to the numpy backend",
-            where="--backend kvpress", do="For example --model meta-llama/Llama-3.1-8B-Instruct, or a folder.",
-        )  # fmt: skip
+            where="--backend kvpress",
+            do="For example --model meta-llama/Llama-3.1-8B-Instruct, or a folder.",
+        )
     return KvpressOptions(model, press, device or "auto", dtype or "auto")
 
 

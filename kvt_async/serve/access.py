@@ -33,14 +33,18 @@ class Access:
             raise ApiError(
                 f"The Host {shown(host)} is not this server's; ask for 127.0.0.1 or localhost, or start the server "
                 "with --host NAME",
-                status=403, kind="permission_error", code="host_not_allowed",
-            )  # fmt: skip
+                status=403,
+                kind="permission_error",
+                code="host_not_allowed",
+            )
         for origin in http.headers.getall("Origin", []):
             if not host or _authority(origin) != host.lower():
                 raise ApiError(
                     f"The Origin {shown(origin)} may not use this server: web pages are not answered",
-                    status=403, kind="permission_error", code="origin_not_allowed",
-                )  # fmt: skip
+                    status=403,
+                    kind="permission_error",
+                    code="origin_not_allowed",
+                )
 
     def _is_ours(self, name: str) -> bool:
         if name in self._names or name == "localhost" or name.endswith(".localhost"):

@@ -13,9 +13,15 @@ class ApiError(Exception):
     """Answered as {"error": {message, type, param, code}} with `status`."""
 
     def __init__(
-        self, message: str, *, status: int = 400, kind: str = "invalid_request_error", code: str | None = None,
-        param: str | None = None, headers: dict[str, str] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status, self.kind, self.code, self.param, self.headers = status, kind, code, param, headers or {}
 

@@ -18,9 +18,16 @@ from kvt_async.serve.sampling import Sampling
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for /v1/completions; chat goes on to the end of the context window
 NOT_IMPLEMENTED = {
-    "logprobs": (None, False), "top_logprobs": (None, 0), "echo": (None, False), "best_of": (None, 1), "n": (None, 1),
-    "tools": (None, []), "functions": (None, []), "suffix": (None, ""), "logit_bias": (None, {}),
-}  # fmt: skip
+    "logprobs": (None, False),
+    "top_logprobs": (None, 0),
+    "echo": (None, False),
+    "best_of": (None, 1),
+    "n": (None, 1),
+    "tools": (None, []),
+    "functions": (None, []),
+    "suffix": (None, ""),
+    "logit_bias": (None, {}),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,9 +68,12 @@ class Server:
             self.thread.submit(job)
         except QueueFullError:
             raise ApiError(
-                f"{self.thread.waiting} requests wait already; try again later", status=429, kind="rate_limit_error",
-                code="queue_full", headers={"Retry-After": "1"},
-            ) from None  # fmt: skip
+                f"{self.thread.waiting} requests wait already; try again later",
+                status=429,
+                kind="rate_limit_error",
+                code="queue_full",
+                headers={"Retry-After": "1"},
+            ) from None
         reply = Reply(request, self.model_name)
         try:
             return await (self._stream if request.stream else self._whole)(http, job, reply)
@@ -91,8 +94,9 @@ class Server:
         except web.HTTPRequestEntityTooLarge:
             problem = ApiError(
                 f"The body is larger than {self.most_body} bytes, more than any prompt that this model can read",
-                status=413, code="body_too_large",
-            )  # fmt: skip
+                status=413,
+                code="body_too_large",
+            )
         except web.RequestPayloadError as cause:
             problem = ApiError(f"The body can't be read: {shown(str(cause))}", code="invalid_body")
         raise problem
@@ -100,8 +104,11 @@ class Server:
     def _no_such_model(self, name: str) -> ApiError:
         return ApiError(
             f"The model {shown(name)} does not exist; this server has {self.model_name!r}",
-            status=404, kind="NotFoundError", code="model_not_found", param="model",
-        )  # fmt: skip
+            status=404,
+            kind="NotFoundError",
+            code="model_not_found",
+            param="model",
+        )
 
     async def _work(self, request: ApiRequest) -> Work:
         """The request in tokens; ApiError where it doesn't fit the model."""
@@ -128,8 +135,9 @@ class Server:
             raise ApiError(
                 f"This model's maximum context length is {limit} tokens. However, you requested "
                 f"{prompt_tokens + max_tokens} tokens ({prompt_tokens} in the prompt, {max_tokens} in the completion).",
-                code="context_length_exceeded", param="messages" if request.messages else "prompt",
-            )  # fmt: skip
+                code="context_length_exceeded",
+                param="messages" if request.messages else "prompt",
+            )
         return Work(
             encoded.ids, max_tokens, kv, context_end, request.sampling, request.stop, ignore_eos=request.ignore_eos
         )
@@ -150,8 +158,9 @@ class Server:
         return ApiError(
             f"This model's maximum context length is {limit} tokens. However, your prompt has more than {limit} "
             "tokens; how many was not counted.",
-            code="context_length_exceeded", param="messages" if request.messages else "prompt",
-        )  # fmt: skip
+            code="context_length_exceeded",
+            param="messages" if request.messages else "prompt",
+        )
 
     async def _encode(self, text: str, request: ApiRequest) -> Encoded:
         tokenizer, special = self.engine.tokenizer, not request.messages
@@ -227,9 +236,14 @@ class Server:
 
     def _card(self) -> dict[str, object]:
         return {
-            "id": self.model_name, "object": "model", "created": self.started_at, "owned_by": "kvt",
-            "root": self.model_name, "parent": None, "max_model_len": self.engine.about.max_tokens,
-        }  # fmt: skip
+            "id": self.model_name,
+            "object": "model",
+            "created": self.started_at,
+            "owned_by": "kvt",
+            "root": self.model_name,
+            "parent": None,
+            "max_model_len": self.engine.about.max_tokens,
+        }
 
     async def health(self, _: web.Request) -> web.Response:
         return web.Response()
@@ -246,9 +260,14 @@ class Server:
 
 
 def make_app(
-    model_dir: Path | None = None, *, prefill_cache_mb: int = 1024, max_queue: int = 4096,
-    model_name: str | None = None, names: Collection[str] = (), patience: Patience = Patience(),
-) -> web.Application:  # fmt: skip
+    model_dir: Path | None = None,
+    *,
+    prefill_cache_mb: int = 1024,
+    max_queue: int = 4096,
+    model_name: str | None = None,
+    names: Collection[str] = (),
+    patience: Patience = Patience(),
+) -> web.Application:
     """The numpy engine behind the API.
 
     `model_dir` None: the reference model that ships with the package. Raises ConfigError for a folder it can't serve.
@@ -263,11 +282,17 @@ def application(
     """Any engine behind the API; its thread lives from startup to cleanup. `names`: see Access."""
     server = Server(engine, max_queue=max_queue, patience=patience)
     app = web.Application(client_max_size=server.most_body, middlewares=[_errors(server, Access(names))])
-    app.add_routes([
-        web.post("/v1/chat/completions", server.chat), web.post("/v1/completions", server.completions),
-        web.get("/v1/models", server.models), web.get("/v1/models/{id:.+}", server.model),
-        web.get("/health", server.health), web.get("/version", server.version), web.get("/metrics", server.prometheus),
-    ])  # fmt: skip
+    app.add_routes(
+        [
+            web.post("/v1/chat/completions", server.chat),
+            web.post("/v1/completions", server.completions),
+            web.get("/v1/models", server.models),
+            web.get("/v1/models/{id:.+}", server.model),
+            web.get("/health", server.health),
+            web.get("/version", server.version),
+            web.get("/metrics", server.prometheus),
+        ]
+    )
 
     async def model_thread(_: web.Application) -> AsyncIterator[None]:
         server.thread.start()

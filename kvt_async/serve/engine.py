@@ -29,9 +29,12 @@ class Engine:
         self.store = PrefillStore(prefill_cache_bytes)
         c = self.model.config
         self.about = About(
-            model_name or folder.resolve().name, c.max_positions, c.vocab_size, "float32",
+            model_name or folder.resolve().name,
+            c.max_positions,
+            c.vocab_size,
+            "float32",
             c.n_layers * c.n_kv_heads * c.head_dim * 2 * 4,
-        )  # fmt: skip
+        )
         self._folder = folder
         self._cache = KVCache.empty(c, c.max_positions)  # every request's working copy, in turn
 

@@ -57,14 +57,21 @@ class KvpressEngine:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.about = About(
-            loaded.name, int(config.max_position_embeddings), int(config.vocab_size),
+            loaded.name,
+            int(config.max_position_embeddings),
+            int(config.vocab_size),
             str(loaded.model.dtype).removeprefix("torch."),
-            len(loaded.attentions) * heads * width * 2 * loaded.model.dtype.itemsize, splits_tokens=True,
+            len(loaded.attentions) * heads * width * 2 * loaded.model.dtype.itemsize,
+            splits_tokens=True,
             version={
-                "backend": "kvpress", "kvpress": _version("kvpress"), "transformers": transformers.__version__,
-                "torch": torch.__version__, "device": str(loaded.device), "dtype": str(loaded.model.dtype),
+                "backend": "kvpress",
+                "kvpress": _version("kvpress"),
+                "transformers": transformers.__version__,
+                "torch": torch.__version__,
+                "device": str(loaded.device),
+                "dtype": str(loaded.model.dtype),
             },
-        )  # fmt: skip
+        )
         eos = loaded.model.generation_config.eos_token_id
         self._eos = frozenset(() if eos is None else [eos] if isinstance(eos, int) else eos)
 
@@ -112,15 +119,17 @@ class KvpressEngine:
         read_again = kv.mode == "question_aware" and kv.read_again
         if read_again and moves_keys(press):
             raise wrong(
-                "kv.first_token", f"must be 'full' with {kv.policy}: it moves the entries, and the last prompt token's "
+                "kv.first_token",
+                f"must be 'full' with {kv.policy}: it moves the entries, and the last prompt token's "
                 "own can't be found to read that token again",
-            )  # fmt: skip
+            )
         least, param = shortest_prompt(press)
         if n < least:
             raise ApiError(
                 f"{kv.policy} with {param} = {least - 1} needs at least {least} tokens to compress; these are {n}",
-                code="prompt_too_short", param=f"kv.params.{param}",
-            )  # fmt: skip
+                code="prompt_too_short",
+                param=f"kv.params.{param}",
+            )
         logits, keys = self._compress(work, press, cache, ids[:, :n])
         shift = cache.get_seq_length() - n if moves_keys(press) else 0
         if read_again:
@@ -192,8 +201,10 @@ def _is_out_of_memory(problem: BaseException) -> bool:
 def _no_memory(work: Work) -> ApiError:
     return ApiError(
         f"Out of memory with a prompt of {len(work.ids)} tokens under policy {work.kv.policy!r}; the server goes on",
-        status=507, kind="insufficient_storage", code="out_of_memory",
-    )  # fmt: skip
+        status=507,
+        kind="insufficient_storage",
+        code="out_of_memory",
+    )
 
 
 def _version(package: str) -> str:

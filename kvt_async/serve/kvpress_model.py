@@ -43,8 +43,9 @@ def require_extra() -> None:
     if missing:
         raise MissingPrerequisiteError(
             f"the kvpress backend needs {', '.join(EXTRA)}; missing here: {', '.join(missing)}",
-            where="--backend kvpress", do=INSTALL,
-        )  # fmt: skip
+            where="--backend kvpress",
+            do=INSTALL,
+        )
 
 
 def load(name: str, *, device: str, dtype: str) -> Loaded:
@@ -76,14 +77,16 @@ def load(name: str, *, device: str, dtype: str) -> Loaded:
         model = model.to(place).eval().requires_grad_(False)
     except torch.OutOfMemoryError:
         raise ConfigError(
-            f"{name} does not fit into the memory of {place}", where="--model",
+            f"{name} does not fit into the memory of {place}",
+            where="--model",
             do="Choose a smaller model, --dtype bfloat16, or another --device.",
-        ) from None  # fmt: skip
+        ) from None
     except (OSError, ValueError, ImportError, KeyError) as problem:
         raise ConfigError(
-            f"{name} can't be loaded: {_first_line(problem)}", where="--model",
+            f"{name} can't be loaded: {_first_line(problem)}",
+            where="--model",
             do="Name a folder or a hub model with config.json, weights and tokenizer.json.",
-        ) from None  # fmt: skip
+        ) from None
     if not isinstance(model, kvpress.presses.base_press.SUPPORTED_MODELS):
         print(f"warning: kvpress was not tested with {type(model).__name__}", file=sys.stderr)
     if not tokenizer.is_fast:
@@ -113,8 +116,9 @@ def _attentions(model: Any, name: str) -> list[Any]:
     if not found or None in found or not hasattr(body, "rotary_emb"):
         raise ConfigError(
             f"{type(model).__name__} has no model.layers[*].self_attn with rotary positions, which kvpress hooks",
-            where=f"--model {name}", do="Use a Llama, Mistral, Phi-3, Qwen2, Qwen3 or Gemma-3 style model.",
-        )  # fmt: skip
+            where=f"--model {name}",
+            do="Use a Llama, Mistral, Phi-3, Qwen2, Qwen3 or Gemma-3 style model.",
+        )
     return found
 
 

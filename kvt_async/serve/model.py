@@ -84,9 +84,16 @@ class Llama:
             yield from seen
 
     def _block(
-        self, cache: KVCache, ids: Ints, position: int, *, append: bool = True, only_last_row: bool = False,
-        need_output: bool = True, observed: list[Observation] | None = None,
-    ) -> F32:  # fmt: skip
+        self,
+        cache: KVCache,
+        ids: Ints,
+        position: int,
+        *,
+        append: bool = True,
+        only_last_row: bool = False,
+        need_output: bool = True,
+        observed: list[Observation] | None = None,
+    ) -> F32:
         """Hidden states of a block before the final norm, [rows, d_model]; only its last row if that is all we need.
 
         In the last layer, keys and values are needed of every row, the rest of the layer only where it is read.

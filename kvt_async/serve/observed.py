@@ -48,16 +48,24 @@ class ServerMetrics:
             Reading("vllm:num_requests_running", "Requests the model works on.", labels, lambda: thread.running),
             Reading("vllm:num_requests_waiting", "Requests that wait for the model.", labels, lambda: thread.waiting),
             Reading(
-                "vllm:kv_cache_usage_perc", "Share of the prefill cache in use, 0 to 1.", labels,
+                "vllm:kv_cache_usage_perc",
+                "Share of the prefill cache in use, 0 to 1.",
+                labels,
                 lambda: store.used_bytes / store.limit_bytes if store.limit_bytes else 0.0,
             ),
             Reading(
-                "vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefill cache.", labels,
-                lambda: store.queried_tokens, "counter",
+                "vllm:prefix_cache_queries_total",
+                "Prompt tokens looked up in the prefill cache.",
+                labels,
+                lambda: store.queried_tokens,
+                "counter",
             ),
             Reading(
-                "vllm:prefix_cache_hits_total", "Prompt tokens found there (whole prompts only).", labels,
-                lambda: store.hit_tokens, "counter",
+                "vllm:prefix_cache_hits_total",
+                "Prompt tokens found there (whole prompts only).",
+                labels,
+                lambda: store.hit_tokens,
+                "counter",
             ),
             Reading("vllm:cache_config_info", "Cache settings, as labels.", cache_config, lambda: 1.0),
             Reading("kvt:prefill_cache_bytes", "Bytes of kept prefills.", labels, lambda: store.used_bytes),
@@ -65,9 +73,20 @@ class ServerMetrics:
             Reading(
                 "kvt:model_busy_seconds_total", "Time the model has worked.", labels, lambda: thread.busy_s, "counter"
             ),
-            self.prompt_tokens, self.generation_tokens, self.success, self.ttft, self.itl, self.e2e, self.queue_time,
-            self.prefill_time, self.decode_time, self.errors, self.cancelled, self.kept, self.compressible,
-        )  # fmt: skip
+            self.prompt_tokens,
+            self.generation_tokens,
+            self.success,
+            self.ttft,
+            self.itl,
+            self.e2e,
+            self.queue_time,
+            self.prefill_time,
+            self.decode_time,
+            self.errors,
+            self.cancelled,
+            self.kept,
+            self.compressible,
+        )
 
     def page(self) -> str:
         return page(self._families)

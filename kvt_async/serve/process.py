@@ -99,9 +99,10 @@ async def _serve(
             await site.start()
         except OSError as problem:
             raise ConfigError(
-                f"can't listen: {problem.strerror or problem}", where=f"{host}:{port}",
+                f"can't listen: {problem.strerror or problem}",
+                where=f"{host}:{port}",
                 do="Stop what uses the port, choose another --port, or --port 0 for any free one.",
-            ) from None  # fmt: skip
+            ) from None
         url = f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}/v1"
         print(f"listening on {url}", flush=True)
         if ready is not None:

@@ -37,15 +37,17 @@ class LlamaConfig:
         where = str(folder / "config.json")
         if raw.get("model_type") != "llama":
             raise ConfigError(
-                f"model_type is {raw.get('model_type')!r}; this server runs 'llama' only", where=where,
+                f"model_type is {raw.get('model_type')!r}; this server runs 'llama' only",
+                where=where,
                 do="Use a Llama-format folder, or --backend kvpress for other architectures.",
-            )  # fmt: skip
+            )
         rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
         if rope.get("rope_type", "default") != "default" or raw.get("attention_bias") or raw.get("mlp_bias"):
             raise ConfigError(
-                "scaled RoPE and biases are not implemented", where=where,
+                "scaled RoPE and biases are not implemented",
+                where=where,
                 do="Use a plain Llama folder, or --backend kvpress.",
-            )  # fmt: skip
+            )
         eos = raw.get("eos_token_id")
         try:
             return cls(

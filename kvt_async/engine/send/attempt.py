@@ -187,9 +187,20 @@ class Client:
             usage, evidence = redactor.json(usage), redactor.json(evidence)
         reply = Reply(text, reasoning, finish_reason, usage, evidence, effective)
         return Attempt(
-            own.attempt_idx, own.series_idx, own.started_at, target.public, exchange.status, verdict.end_state,
-            None, None, None, None, _latency_s(marks, own), marks, reply,
-        )  # fmt: skip
+            own.attempt_idx,
+            own.series_idx,
+            own.started_at,
+            target.public,
+            exchange.status,
+            verdict.end_state,
+            None,
+            None,
+            None,
+            None,
+            _latency_s(marks, own),
+            marks,
+            reply,
+        )
 
     def _failed(
         self, exchange: Exchange, target: Target, verdict: Verdict, retry_after_s: float | None, own: "_Own"

@@ -58,8 +58,8 @@ def reference_server(*arguments: str) -> Iterator[str]:
         output = process.stdout
         assert output is not None
         try:
-            found = _LISTENING.search(output.readline())
-            if found is None:
+            match = _LISTENING.search(output.readline())
+            if match is None:
                 process.wait(READY_S)
                 log.seek(0)
                 raise ServerError(
@@ -67,7 +67,7 @@ def reference_server(*arguments: str) -> Iterator[str]:
                     where=" ".join(command[1:]),
                     details=tuple(log.read().splitlines()[-5:]),
                 )
-            yield found.group(1)
+            yield match.group(1)
         finally:
             process.terminate()
             try:

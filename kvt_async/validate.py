@@ -25,14 +25,14 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
             where=f"dataset.path {settings.dataset.path}",
             do="Relative paths are from the working directory.",
         )
-    found = checked_levels(settings)
-    notes = [*(note for note in found.notes if note != NO_BASELINE), *_about_the_key(settings.engine)]
+    checked = checked_levels(settings)
+    notes = [*(note for note in checked.notes if note != NO_BASELINE), *_about_the_key(settings.engine)]
     if settings.model.config is not None:
         serving = settings.analysis.serving
         token_bytes = token_bytes_of(settings.model.config, bits=serving.cache_bits if serving else None)
         if token_bytes.value is None:
             notes.append(f"{token_bytes.path}: bytes of a cached token unknown: {token_bytes.why}")
-    levels = found.levels
+    levels = checked.levels
     facts: dict[str, Any] = {
         "exp_group_id": settings.experiment.exp_group_id,
         "dataset_id": dataset_id_of(settings),

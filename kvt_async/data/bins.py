@@ -62,11 +62,11 @@ def bin_of(length: int, edges: Sequence[int]) -> int | None:
 
 def counts(histogram: Mapping[int, int], edges: Sequence[int]) -> list[int]:
     """Examples in each bin."""
-    found = [0] * (len(edges) - 1)
+    n_in_bin = [0] * (len(edges) - 1)
     for length, n in histogram.items():
         if (idx := bin_of(length, edges)) is not None:
-            found[idx] += n
-    return found
+            n_in_bin[idx] += n
+    return n_in_bin
 
 
 def choose(candidates: Iterable[Candidate], n: int, strategy: str, seed: int) -> list[Candidate]:

@@ -55,22 +55,22 @@ def prompt_rule(settings: Settings, source: Source, tokenizer: Tokenizer) -> Pro
 
     A task's own template may lack {question}: summaries ask nothing.
     """
-    asked = settings.prompt
-    if asked.template is not None:
-        check_template(asked.template)
-    template = asked.template or source.template or DEFAULT_TEMPLATE
-    counted = tokenizer.chat if asked.endpoint == "chat" else None
+    prompt = settings.prompt
+    if prompt.template is not None:
+        check_template(prompt.template)
+    template = prompt.template or source.template or DEFAULT_TEMPLATE
+    counted = tokenizer.chat if prompt.endpoint == "chat" else None
     arguments = settings.decoding.extra_body.get("chat_template_kwargs") or {}
-    if asked.endpoint == "chat":
+    if prompt.endpoint == "chat":
         opened = counted.reasoning_tag(arguments) if counted and isinstance(arguments, dict) else None
     else:
         opened = left_open(template.rpartition("{question}")[2])
     return PromptRule(
         template=template,
-        system=asked.system,
-        endpoint=asked.endpoint,
-        max_context_tokens=asked.max_context_tokens,
-        template_version=template_version(template, asked.system, asked.endpoint),
+        system=prompt.system,
+        endpoint=prompt.endpoint,
+        max_context_tokens=prompt.max_context_tokens,
+        template_version=template_version(template, prompt.system, prompt.endpoint),
         chat_template_sha256=counted.sha256 if counted else None,
         first_line_only=source.first_line_only,
         task_max_new_tokens=source.max_new_tokens,

@@ -32,14 +32,16 @@ class BinState:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class OpenZone:
     """What the analysis of one manifest version left open; `spread` by bin_idx, at the open budgets."""
 
     open_budgets: tuple[float, ...]
     spread: Mapping[int, float]
 
 
-def read_look(db: Path, exp_group_id: str, version: int, sha256: str, n_in_bin: Mapping[int, int]) -> Look | None:
+def read_open_zone(
+    db: Path, exp_group_id: str, version: int, sha256: str, n_in_bin: Mapping[int, int]
+) -> OpenZone | None:
     """The newest generation's analysis, if it covers every entry of this manifest version; else None."""
     if not db.is_file():
         return None
@@ -53,7 +55,7 @@ def read_look(db: Path, exp_group_id: str, version: int, sha256: str, n_in_bin: 
         conn.execute("BEGIN")
         if not _covers(conn, exp_group_id, version, sha256, n_in_bin):
             return None
-        return _look(conn, exp_group_id)
+        return _open_zone(conn, exp_group_id)
     finally:
         conn.close()
 
@@ -99,7 +101,7 @@ def _covers(
     return partial == 0 and {b: n for b, n in rows if n} == {b: n for b, n in n_in_bin.items() if n}
 
 
-def _look(conn: sqlite3.Connection, exp_group_id: str) -> Look:
+def _open_zone(conn: sqlite3.Connection, exp_group_id: str) -> OpenZone:
     """Open = below every budget proven safe and above every one proven lost beyond the margin, over all bins."""
     rows = conn.execute(
         "SELECT s.kv_budget, s.bin_idx, s.n, s.drop_ci_low, s.drop_ci_high FROM budget_stats s "
@@ -113,10 +115,10 @@ def _look(conn: sqlite3.Connection, exp_group_id: str) -> Look:
     ).fetchall()
     seen: dict[int, list[float]] = {}
     for _, b, n, low, high in rows:
-        known = n > 0 and low is not None and high is not None
-        seen.setdefault(b, []).append(spread_of(low, high, n) if known else 1.0)
+        has_interval = n > 0 and low is not None and high is not None
+        seen.setdefault(b, []).append(spread_of(low, high, n) if has_interval else 1.0)
     budgets = tuple(sorted({row[0] for row in rows}, reverse=True))
-    return Look(budgets, {b: together(found) for b, found in seen.items()})
+    return OpenZone(budgets, {b: together(spreads) for b, spreads in seen.items()})
 
 
 def _filled(bins: Mapping[int, BinState], left: Mapping[int, int], total: int, floor: int) -> dict[int, int] | None:

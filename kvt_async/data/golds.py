@@ -33,8 +33,8 @@ class GoldCheck:
     rows: int = 0
     n_refused: int = 0
     refused: list[str] = field(default_factory=list)
-    n_said: int = 0
-    said: list[str] = field(default_factory=list)
+    n_noted: int = 0
+    noted: list[str] = field(default_factory=list)
     n_lists: int = 0
     lists: list[str] = field(default_factory=list)
 
@@ -58,8 +58,8 @@ class GoldCheck:
                 self.n_refused += 1
                 _keep(self.refused, line)
             else:
-                self.n_said += 1
-                _keep(self.said, line)
+                self.n_noted += 1
+                _keep(self.noted, line)
         if len(answers) == 1 and _is_list(answers[0]):
             self.n_lists += 1
             _keep(self.lists, f"{row.where}: {_short(answers[0])}")
@@ -74,10 +74,10 @@ class GoldCheck:
                 do=f"Correct these rows, or choose another dataset.params.metric. {_NOTHING}",
             )
         lines = []
-        if self.n_said:
+        if self.n_noted:
             lines.append(
-                f"{self.n_said} of {self.rows} rows have a gold that the published metric {self.metric} can't score "
-                f"in full; they stay as published: {self.said[0]}"
+                f"{self.n_noted} of {self.rows} rows have a gold that the published metric {self.metric} can't score "
+                f"in full; they stay as published: {self.noted[0]}"
             )
         if self.n_lists:
             lines.append(

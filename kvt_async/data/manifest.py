@@ -112,15 +112,15 @@ def read_head(path: Path, *, verify: bool = True) -> ManifestHead:
     try:
         with path.open("rb") as file:
             keys = _head_keys(file, path)
-        found = _stored_sha256(path)
-        if verify and found != _actual_sha256(path):
+        sha256 = _stored_sha256(path)
+        if verify and sha256 != _actual_sha256(path):
             raise _damaged(path, "its content does not match its sha256")
     except FileNotFoundError:
         raise MissingPrerequisiteError(
             "this dataset is not prepared", where=str(path), do="Run `kvt prepare -c CONFIG` first."
         ) from None
     try:
-        return ManifestHead(**keys, sha256=found)
+        return ManifestHead(**keys, sha256=sha256)
     except TypeError:
         raise _damaged(path, "keys are missing or unknown") from None
 

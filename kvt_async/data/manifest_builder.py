@@ -53,9 +53,9 @@ class Tally:
 
 
 def make_manifest(
-    path: Path, known: Mapping[str, Any], settings: Settings, ingredients: Ingredients
+    path: Path, settled: Mapping[str, Any], settings: Settings, ingredients: Ingredients
 ) -> tuple[ManifestHead, Tally]:
-    """Write version 1. `known` are the fields of the head that config and source settle before any row is read.
+    """Write version 1. `settled` are the fields of the head that config and source settle before any row is read.
 
     Raises ConfigError when there are no examples, none within explicit edges, or golds that can't be scored.
     """
@@ -85,7 +85,7 @@ def make_manifest(
                 do="Change binning.edges, or set it to null.",
             )
         head = ManifestHead(
-            **known,
+            **settled,
             n_bins=len(rows),
             n_per_bin=binning.n_per_bin,
             bin_edges=list(edges),
@@ -97,16 +97,16 @@ def make_manifest(
 
 
 def grow_manifest(
-    path: Path, found: ManifestHead, more: Mapping[int, int], ingredients: Ingredients
+    path: Path, earlier: ManifestHead, more: Mapping[int, int], ingredients: Ingredients
 ) -> ManifestHead | None:
     """Write the next version: every old entry, then up to `more[bin_idx]` new ones of each bin. None: none were left.
 
     dataset_id and edges stay. New entries continue the seeded order that the first ones were taken in.
     """
-    version, seed = found.version + 1, int(found.selection["seed"])
+    version, seed = earlier.version + 1, int(earlier.selection["seed"])
     have = [entry.example_id for entry, _ in read_items(path)]
     added: list[tuple[str, int, int]] = []
-    rows = [dict(row) for row in found.bins]
+    rows = [dict(row) for row in earlier.bins]
     with _spool_beside(path) as spool:
         _fill(spool, ingredients, Tally(), None)  # its golds were checked when version 1 was made
         spool.group()
@@ -117,13 +117,13 @@ def grow_manifest(
             row["n"] += len(taken)
         if not added:
             return None
-        before = {"version": found.version, "n_entries": found.n_entries, "sha256": found.sha256}
+        before = {"version": earlier.version, "n_entries": earlier.n_entries, "sha256": earlier.sha256}
         head = replace(
-            found,
+            earlier,
             bins=rows,
-            n_entries=found.n_entries + len(added),
+            n_entries=earlier.n_entries + len(added),
             version=version,
-            earlier=[*found.earlier, before],
+            earlier=[*earlier.earlier, before],
             sha256="",
         )
 

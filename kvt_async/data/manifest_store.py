@@ -54,16 +54,17 @@ def verify_parity(conn: sqlite3.Connection, path: Path, *, dataset_id: str | Non
     version = _stored_version(conn, name)
     if version is None:
         return [f"the database holds no dataset {name}"]
-    found = _differences(conn, head, name)
+    differences = _differences(conn, head, name)
     if version != head.version:
-        found.append(f"manifest version: file {head.version}, database {version}")
+        differences.append(f"manifest version: file {head.version}, database {version}")
     stored = _stored_items(conn, name)
     for seq, (entry, example) in enumerate(read_items(path)):
-        found += _compare(seq, (*_example_row(name, entry, example), *_entry_row(name, seq, entry)), next(stored, None))
-        if len(found) >= MAX_DIFFERENCES:
-            return [*found, "and more"]
+        wanted = (*_example_row(name, entry, example), *_entry_row(name, seq, entry))
+        differences += _compare(seq, wanted, next(stored, None))
+        if len(differences) >= MAX_DIFFERENCES:
+            return [*differences, "and more"]
     surplus = sum(1 for _ in stored)
-    return [*found, f"{surplus} entries are in the database only"] if surplus else found
+    return [*differences, f"{surplus} entries are in the database only"] if surplus else differences
 
 
 def _store(conn: sqlite3.Connection, path: Path, head: ManifestHead, name: str) -> int:
@@ -120,23 +121,23 @@ def _holder(conn: sqlite3.Connection, head: ManifestHead) -> str:
 def _differences(conn: sqlite3.Connection, head: ManifestHead, name: str) -> list[str]:
     """Fields of the dataset, and hashes of the versions both know."""
     row = conn.execute(f"SELECT {_DATASET_COLUMNS} FROM datasets WHERE dataset_id = ?", (name,)).fetchone()
-    found = [
-        f"{column}   stored {stored}   asked {asked}"
-        for column, stored, asked in zip(_DATASET_COLUMNS.split(", "), row, _dataset_row(head, name), strict=True)
-        if stored != asked
+    differences = [
+        f"{column}   stored {stored}   asked {wanted}"
+        for column, stored, wanted in zip(_DATASET_COLUMNS.split(", "), row, _dataset_row(head, name), strict=True)
+        if stored != wanted
     ]
-    known = {v["version"]: v["sha256"] for v in head.earlier} | {head.version: head.sha256}
+    hashes = {v["version"]: v["sha256"] for v in head.earlier} | {head.version: head.sha256}
     stored_hashes = conn.execute("SELECT version, sha256 FROM manifests WHERE dataset_id = ?", (name,)).fetchall()
-    found += [
-        f"manifest.sha256 (version {version})   stored {sha256}   asked {known[version]}"
+    differences += [
+        f"manifest.sha256 (version {version})   stored {sha256}   asked {hashes[version]}"
         for version, sha256 in stored_hashes
-        if version in known and known[version] != sha256
+        if version in hashes and hashes[version] != sha256
     ]
     bins = conn.execute("SELECT bin_idx, lo_tokens, hi_tokens FROM bins WHERE dataset_id = ? ORDER BY 1", (name,))
     asked_bins = [(row["bin_idx"], row["lo_tokens"], row["hi_tokens"]) for row in head.bins]
     if (stored_bins := bins.fetchall()) != asked_bins:
-        found.append(f"bins   stored {stored_bins}   asked {asked_bins}")
-    return found
+        differences.append(f"bins   stored {stored_bins}   asked {asked_bins}")
+    return differences
 
 
 def _stored_items(conn: sqlite3.Connection, name: str) -> Iterator[tuple[object, ...]]:
@@ -148,13 +149,13 @@ def _stored_items(conn: sqlite3.Connection, name: str) -> Iterator[tuple[object,
     )
 
 
-def _compare(seq: int, asked: tuple[object, ...], stored: tuple[object, ...] | None) -> list[str]:
+def _compare(seq: int, wanted: tuple[object, ...], stored: tuple[object, ...] | None) -> list[str]:
     if stored is None:
-        return [f"entry {seq} ({asked[1]}) is in the file only"]
+        return [f"entry {seq} ({wanted[1]}) is in the file only"]
     columns = (*_EXAMPLE_COLUMNS.split(", "), *_ENTRY_COLUMNS.split(", "))
     return [
-        f"entry {seq} ({asked[1]}): {column} differs"
-        for column, a, b in zip(columns, asked, stored, strict=True)
+        f"entry {seq} ({wanted[1]}): {column} differs"
+        for column, a, b in zip(columns, wanted, stored, strict=True)
         if a != b
     ]
 

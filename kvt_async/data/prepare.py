@@ -14,7 +14,7 @@ from kvt_async.contract.formulas.prompt_text import check_template
 from kvt_async.contract.paths import manifest_path, run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.data.example_prompt import NOT_CONTRACT, prompt_rule
-from kvt_async.data.focus import BinState, allot, read_look
+from kvt_async.data.focus import BinState, allot, read_open_zone
 from kvt_async.data.identity import dataset_id, selection_rule
 from kvt_async.data.manifest import ManifestHead, read_head
 from kvt_async.data.manifest_builder import Ingredients, Progress, Tally, grow_manifest, make_manifest
@@ -83,12 +83,12 @@ def prepare(
         sweep(path.parent, pattern)
     source, tokenizer = open_source(settings), load_tokenizer(settings)
     ingredients = Ingredients(source, prompt_rule(settings, source, tokenizer), tokenizer, progress)
-    known = _known(settings, name, ingredients)
+    settled = _settled_fields(settings, name, ingredients)
     grows = grow is not None or settings.sampling.strategy == "focus_transition"  # from what the file holds
-    found = _existing(path, (lambda _: False) if grows else taken, force=force)
-    differences = _differences(found, known) if found else ()
-    if found and not differences:
-        return _stands(settings, path, found, ingredients, grow, report)
+    existing = _existing(path, (lambda _: False) if grows else taken, force=force)
+    differences = _differences(existing, settled) if existing else ()
+    if existing and not differences:
+        return _stands(settings, path, existing, ingredients, grow, report)
     if differences and not force:
         raise ContractMismatchError(
             f"{name} was prepared under another contract; nothing was changed",
@@ -98,8 +98,8 @@ def prepare(
         )
     for note in (*source.notes, *_template_notes(settings, tokenizer)):
         report(note)
-    kept = _keep_aside(path, found)
-    head, tally = make_manifest(path, known, settings, ingredients)
+    kept = _kept_copy(path, existing)
+    head, tally = make_manifest(path, settled, settings, ingredients)
     for line in [*_remarks(tally, head), *_summary(head, path), *([f"the earlier one: {kept}"] if kept else [])]:
         report(line)
     return Prepared(name, path, head, skipped=False, kept=kept)
@@ -115,11 +115,11 @@ def _template_notes(settings: Settings, tokenizer: Tokenizer) -> tuple[str, ...]
 
 
 def _stands(
-    settings: Settings, path: Path, found: ManifestHead, ingredients: Ingredients, grow: Grow | None, report: Report
+    settings: Settings, path: Path, existing: ManifestHead, ingredients: Ingredients, grow: Grow | None, report: Report
 ) -> Prepared:
-    name, more = found.dataset_id, {}
+    name, more = existing.dataset_id, {}
     if grow is None and settings.sampling.strategy == "focus_transition":
-        more = _focused(settings, found, report)
+        more = _focused(settings, existing, report)
     elif grow is not None:
         if settings.sampling.strategy != "focus_transition":
             raise ConfigError(
@@ -127,43 +127,43 @@ def _stands(
                 where="sampling.strategy",
                 do="Set sampling.strategy: focus_transition under a new experiment.exp_group_id.",
             )
-        more = {idx: n for idx, n in grow(found).items() if n > 0}
+        more = {idx: n for idx, n in grow(existing).items() if n > 0}
     if not more:
-        report(f"{name}: already prepared, {found.n_entries} entries; nothing was tokenised ({path})")
-        return Prepared(name, path, found, skipped=True)
-    head = grow_manifest(path, found, more, ingredients)
+        report(f"{name}: already prepared, {existing.n_entries} entries; nothing was tokenised ({path})")
+        return Prepared(name, path, existing, skipped=True)
+    head = grow_manifest(path, existing, more, ingredients)
     if head is None:
         report(f"{name}: no examples are left in the bins that should grow ({path})")
-        return Prepared(name, path, found, skipped=True)
-    report(f"{name}: version {head.version}, {head.n_entries - found.n_entries} entries added ({path})")
+        return Prepared(name, path, existing, skipped=True)
+    report(f"{name}: version {head.version}, {head.n_entries - existing.n_entries} entries added ({path})")
     return Prepared(name, path, head, skipped=False)
 
 
-def _focused(settings: Settings, found: ManifestHead, report: Report) -> dict[int, int]:
+def _focused(settings: Settings, existing: ManifestHead, report: Report) -> dict[int, int]:
     """Where the group's last analysis wants more examples; none before it, and none twice for one analysis."""
     paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    in_bin = {row["bin_idx"]: row["n"] for row in found.bins}
-    look = read_look(paths.db, settings.experiment.exp_group_id, found.version, found.sha256, in_bin)
-    if look is None:
+    in_bin = {row["bin_idx"]: row["n"] for row in existing.bins}
+    zone = read_open_zone(paths.db, settings.experiment.exp_group_id, existing.version, existing.sha256, in_bin)
+    if zone is None:
         return {}
-    if not look.open_budgets:
-        report(f"{found.dataset_id}: the zone over all bins is settled; more examples would not narrow it")
+    if not zone.open_budgets:
+        report(f"{existing.dataset_id}: the zone over all bins is settled; more examples would not narrow it")
         return {}
     states = {
-        row["bin_idx"]: BinState(row["n"], row["n_available"], look.spread.get(row["bin_idx"], 1.0))
-        for row in found.bins
+        row["bin_idx"]: BinState(row["n"], row["n_available"], zone.spread.get(row["bin_idx"], 1.0))
+        for row in existing.bins
     }
-    more = allot(states, found.n_bins * found.n_per_bin)
+    more = allot(states, existing.n_bins * existing.n_per_bin)
     if not more:
-        report(f"{found.dataset_id}: the source has no more examples")
+        report(f"{existing.dataset_id}: the source has no more examples")
         return {}
-    at = ", ".join(f"{budget:g}" for budget in look.open_budgets)
+    at = ", ".join(f"{budget:g}" for budget in zone.open_budgets)
     grown = ", ".join(f"bin {b} +{n}" for b, n in more.items())
-    report(f"{found.dataset_id}: the zone is open at {at}; look {found.version + 1}: {grown}")
+    report(f"{existing.dataset_id}: the zone is open at {at}; look {existing.version + 1}: {grown}")
     return more
 
 
-def _known(settings: Settings, name: str, ingredients: Ingredients) -> dict[str, object]:
+def _settled_fields(settings: Settings, name: str, ingredients: Ingredients) -> dict[str, object]:
     """The part of the head that is settled before any row is read: equal = the manifest stands."""
     return {
         "dataset_id": name,
@@ -190,14 +190,14 @@ def _existing(path: Path, taken: Callable[[str], bool], *, force: bool) -> Manif
         raise
 
 
-def _differences(found: ManifestHead, known: Mapping[str, object]) -> tuple[str, ...]:
-    stored, asked = _flat({key: getattr(found, key) for key in known}), _flat(known)
+def _differences(existing: ManifestHead, settled: Mapping[str, object]) -> tuple[str, ...]:
+    stored, wanted = _flat({key: getattr(existing, key) for key in settled}), _flat(settled)
     for key in NOT_CONTRACT:
-        stored.pop(f"prompt.{key}", None), asked.pop(f"prompt.{key}", None)
+        stored.pop(f"prompt.{key}", None), wanted.pop(f"prompt.{key}", None)
     return tuple(
-        f"{key}   stored {_short(stored.get(key))}   asked {_short(asked.get(key))}"
-        for key in sorted({*stored, *asked})
-        if stored.get(key) != asked.get(key)
+        f"{key}   stored {_short(stored.get(key))}   asked {_short(wanted.get(key))}"
+        for key in sorted({*stored, *wanted})
+        if stored.get(key) != wanted.get(key)
     )
 
 
@@ -216,12 +216,12 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:60]}...{text[-12:]}"
 
 
-def _keep_aside(path: Path, found: ManifestHead | None) -> Path | None:
+def _kept_copy(path: Path, existing: ManifestHead | None) -> Path | None:
     """A second name for the file that is about to be replaced; it never goes missing in between."""
     if not path.exists():
         return None
-    if found is not None:
-        sha256 = found.sha256
+    if existing is not None:
+        sha256 = existing.sha256
     else:  # damaged: what it says of itself can't be trusted
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

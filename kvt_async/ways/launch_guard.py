@@ -31,8 +31,8 @@ LONGEST_LINE = 65536  # bytes that are kept waiting for their line's end
 
 def keep(parent: int, grace_s: float, command: list[str]) -> int:
     """Run `command` to its end, or until this process is told to stop."""
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda signum, _: asked.append(signum))
+    stop_signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda signum, _: stop_signals.append(signum))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is kvt's to answer
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -50,17 +50,17 @@ def keep(parent: int, grace_s: float, command: list[str]) -> int:
         print(f"{secrets.text(command[0])} can't be started: {error.strerror}", file=sys.stderr, flush=True)
         return 127
     if server.stdout is None:
-        return _until_the_end(server, parent, grace_s, asked)
+        return _until_the_end(server, parent, grace_s, stop_signals)
     masked = threading.Thread(target=pass_on, args=(server.stdout.fileno(), sys.stdout.fileno(), secrets), daemon=True)
     masked.start()
-    code = _until_the_end(server, parent, grace_s, asked)
+    code = _until_the_end(server, parent, grace_s, stop_signals)
     masked.join(grace_s + 1)  # nobody holds the other end any more
     return code
 
 
-def _until_the_end(server: "subprocess.Popen[bytes]", parent: int, grace_s: float, asked: list[int]) -> int:
+def _until_the_end(server: "subprocess.Popen[bytes]", parent: int, grace_s: float, stop_signals: list[int]) -> int:
     while server.poll() is None:
-        if asked or os.getppid() != parent:
+        if stop_signals or os.getppid() != parent:
             return stop(server, grace_s)
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(0.05)
@@ -133,13 +133,13 @@ def _signal(server: "subprocess.Popen[bytes]", signum: int) -> None:
 
 def _children() -> list[int]:
     """Processes of this one: the server, and on Linux whatever it left behind."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             after_name = path.read_text().rpartition(")")[2].split()  # the name may hold blanks and brackets
             if int(after_name[1]) == os.getpid():
-                found.append(int(path.parent.name))
-    return found
+                pids.append(int(path.parent.name))
+    return pids
 
 
 def _die_with_keeper() -> None:

@@ -162,14 +162,14 @@ def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
     return [level for level in levels if id(level) in chosen]
 
 
-def _same(one: Level, other: Level) -> bool:
+def _same(level: Level, other: Level) -> bool:
     """Whether a server applies one budget for both. Raises ConfigError for budgets that no prompt could tell apart."""
-    if one.budget == other.budget or (one.unit == Unit.TOKENS and _effective(one) == _effective(other)):
+    if level.budget == other.budget or (level.unit == Unit.TOKENS and _effective(level) == _effective(other)):
         return True
-    if abs(one.budget - other.budget) <= 1e-4 * max(one.budget, other.budget):
+    if abs(level.budget - other.budget) <= 1e-4 * max(level.budget, other.budget):
         raise ConfigError(
-            f"budgets {one.budget!r} and {other.budget!r} of {one.series} are nearly the same",
-            where="kv.levels" if one.params else "kv.budgets",
+            f"budgets {level.budget!r} and {other.budget!r} of {level.series} are nearly the same",
+            where="kv.levels" if level.params else "kv.budgets",
             do="Keep one of them: no prompt is long enough to tell them apart.",
         )
     return False

@@ -84,9 +84,9 @@ class Cutter:
         left = max(0, n_context - max(0, token_len - tokens))
         return Cut(messages, chars, left, tokens)
 
-    def expectation(self, found: Cut, token_len: int) -> Json:
+    def expectation(self, cut: Cut, token_len: int) -> Json:
         """For kv_evidence.read_evidence: what was cut, to be set beside the server's own count of the prompt."""
-        return {"full_tokens": token_len, "sent_tokens": found.tokens, "exact": self.exact}
+        return {"full_tokens": token_len, "sent_tokens": cut.tokens, "exact": self.exact}
 
 
 def _shorter(

@@ -9,7 +9,7 @@ from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
-from kvt_async.data.focus import BinState, allot, read_look
+from kvt_async.data.focus import BinState, allot, read_open_zone
 from tests.analyzer.synthetic import make_db
 
 KNOWN = {1.0: 0.95, 0.5: 0.9, 0.1: 0.1}  # chance of a right answer by budget
@@ -63,7 +63,7 @@ def stored_sha(db: Path) -> str:
 
 
 def test_budgets_between_safe_and_lost_are_open(analysed: Path) -> None:
-    look = read_look(analysed, "synthetic", 1, stored_sha(analysed), {0: 15, 1: 15})
+    look = read_open_zone(analysed, "synthetic", 1, stored_sha(analysed), {0: 15, 1: 15})
     assert look is not None
     assert look.open_budgets == (0.5,), "0.1 is proven lost beyond the margin"
     assert set(look.spread) == {0, 1}
@@ -78,8 +78,8 @@ def test_budgets_between_safe_and_lost_are_open(analysed: Path) -> None:
 def test_an_analysis_of_something_else_is_no_look(
     analysed: Path, version: int, sha256: str | None, entries: dict[int, int]
 ) -> None:
-    assert read_look(analysed, "synthetic", version, sha256 or stored_sha(analysed), entries) is None
+    assert read_open_zone(analysed, "synthetic", version, sha256 or stored_sha(analysed), entries) is None
 
 
 def test_without_a_database_there_is_no_look(tmp_path: Path) -> None:
-    assert read_look(tmp_path / "none.sqlite", "g", 1, "", {}) is None
+    assert read_open_zone(tmp_path / "none.sqlite", "g", 1, "", {}) is None

@@ -62,5 +62,5 @@ def list_tasks(
     if name == "jsonl":
         report("jsonl has one task per file: dataset.task is your own label for it.")
         return [(settings.dataset.task, settings.dataset.path or "dataset.path is not set")]
-    known = ("longbench", "longbench_e", "ruler", "kvtext", "jsonl")
-    raise ConfigError(f"there is no dataset {name!r}", where="dataset.name", do=did_you_mean(name, known))
+    names = ("longbench", "longbench_e", "ruler", "kvtext", "jsonl")
+    raise ConfigError(f"there is no dataset {name!r}", where="dataset.name", do=did_you_mean(name, names))

@@ -32,12 +32,12 @@ def fetch(repo: str, name: str, revision: str, folder: Path, advice: str) -> Pat
         raise _broken_off(error, repo, name, revision, advice) from None
     except Exception as error:
         raise _broken_off(error, repo, name, revision, advice) from None
-    if announced is not None and len(announced) == 64 and (found := file_sha256(path)) != announced:
+    if announced is not None and len(announced) == 64 and (arrived := file_sha256(path)) != announced:
         path.unlink()
         raise ServerError(
             f"what arrived is not the {name} that the hub announced, and was removed",
             where=f"{repo}@{revision[:12]}",
-            details=(f"sha256   announced {announced}", f"         arrived   {found}"),
+            details=(f"sha256   announced {announced}", f"         arrived   {arrived}"),
             do=f"Try again. {advice}",
         )
     return path

@@ -124,8 +124,8 @@ def compose(
     facts: list[Fact | None] = [None] * n_facts
     pairs = list(answers)
     for gap in range(len(starts)):
-        here = at.get(gap, ())
-        for n in dice.sample(here, len(here)):
+        at_gap = at.get(gap, ())
+        for n in dice.sample(at_gap, len(at_gap)):
             form = dice.pick(FACT_FORMS).split()
             filled = {"NAME": (names[n],), "V1": pairs[n], "V2": ()}
             facts[n] = Fact(names[n], pairs[n], len(text), len(text) + form.index("V1"))

@@ -48,10 +48,10 @@ def metric_of(settings: Settings) -> str:
 def task_of(settings: Settings) -> Task:
     """Raises ConfigError for a key that is not exactly one of the tasks."""
     name, key = settings.dataset.name, settings.dataset.task
-    known = E_TASKS if name == "longbench_e" else TASKS
-    if key in known:
-        return known[key]
-    advice = did_you_mean(key.removesuffix("_e"), tuple(known))
+    tasks = E_TASKS if name == "longbench_e" else TASKS
+    if key in tasks:
+        return tasks[key]
+    advice = did_you_mean(key.removesuffix("_e"), tuple(tasks))
     if name == "longbench_e" and key in TASKS:
         advice = f"LongBench-E does not include it; dataset.name: longbench does. {advice}"
     raise ConfigError(f"{name} has no task {key!r}", where="dataset.task", do=f"{advice} See `kvt tasks {name}`.")
@@ -117,7 +117,7 @@ def parse(line: bytes, where: str, *, in_e: bool = False) -> Example:
 
 def list_tasks(name: str, settings: Settings, report: Callable[[str], None]) -> list[tuple[str, str]]:
     """The archive's own list where one is at hand or the hub answers; else the published one, and `report` says so."""
-    known = E_TASKS if name == "longbench_e" else TASKS
+    tasks = E_TASKS if name == "longbench_e" else TASKS
     configured = settings.dataset.path if settings.dataset.name in ("longbench", "longbench_e") else None
     if configured is not None:
         names, source = local_listing(data_path(configured)), configured
@@ -125,16 +125,16 @@ def list_tasks(name: str, settings: Settings, report: Callable[[str], None]) -> 
         names, source = hub_listing(settings)
     if names is None:
         report(f"{source}; this is the published list, not confirmed")
-        keys = list(known)
+        keys = list(tasks)
     else:
         report(f"from {source}")
         suffix = "_e.jsonl" if name == "longbench_e" else ".jsonl"
         keys = sorted(
-            n.removesuffix(suffix) for n in names if n.endswith(suffix) and (suffix != ".jsonl" or n[:-6] in known)
+            n.removesuffix(suffix) for n in names if n.endswith(suffix) and (suffix != ".jsonl" or n[:-6] in tasks)
         )
     rows = []
     for key in keys:
-        task = known.get(key)
+        task = tasks.get(key)
         says = f"{task.about}; {task.scored_by}, {task.max_new_tokens} tokens" if task else "not known to this kvt"
         rows.append((key, says))
     return rows

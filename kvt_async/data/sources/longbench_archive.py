@@ -65,8 +65,8 @@ def find_member(path: Path, file_name: str) -> Member:
         raise ConfigError("this is neither a folder nor a zip archive", where=str(path), do=_ADVICE) from None
     except OSError as error:
         raise unreadable(path, error) from None
-    here = sorted(local_listing(path) or ())
-    advice = did_you_mean(file_name, here) if here else _ADVICE
+    names = sorted(local_listing(path) or ())
+    advice = did_you_mean(file_name, names) if names else _ADVICE
     raise ConfigError(f"it holds no data/{file_name}", where=str(path), do=advice)
 
 

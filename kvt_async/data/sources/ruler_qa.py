@@ -98,13 +98,13 @@ def _squad(data: Any) -> tuple[list[str], list[Question]]:
     number = _numbered(paragraph["context"] for paragraphs in articles for paragraph in paragraphs)
     questions = []
     for paragraphs in articles:
-        here = [number[paragraph["context"]] for paragraph in paragraphs]
-        for own, paragraph in zip(here, paragraphs, strict=True):
-            near = tuple(dict.fromkeys(i for i in here if i != own))
-            for asked in paragraph["qas"]:
-                answers = tuple(dict.fromkeys(answer["text"] for answer in asked["answers"]))
-                if answers and not asked.get("is_impossible", False):
-                    questions.append(Question(asked["question"], answers, (own,), near))
+        places = [number[paragraph["context"]] for paragraph in paragraphs]
+        for own, paragraph in zip(places, paragraphs, strict=True):
+            near = tuple(dict.fromkeys(i for i in places if i != own))
+            for item in paragraph["qas"]:
+                answers = tuple(dict.fromkeys(answer["text"] for answer in item["answers"]))
+                if answers and not item.get("is_impossible", False):
+                    questions.append(Question(item["question"], answers, (own,), near))
     return list(number), questions
 
 

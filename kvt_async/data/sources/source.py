@@ -53,23 +53,23 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def did_you_mean(asked: str, known: Collection[str]) -> str:
+def did_you_mean(wrong: str, names: Collection[str]) -> str:
     """'Did you mean X?' for a near miss (case included), else the whole list."""
-    folded = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(asked.lower(), list(folded), n=1, cutoff=0.6)
+    folded = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(wrong.lower(), list(folded), n=1, cutoff=0.6)
     if close:
         return f"Did you mean {folded[close[0]]}?"
-    return f"Known: {', '.join(known)}."
+    return f"Known: {', '.join(names)}."
 
 
-def check_params(params: Mapping[str, Any], known: Collection[str], name: str) -> None:
+def check_params(params: Mapping[str, Any], names: Collection[str], name: str) -> None:
     """Raises ConfigError for a key of dataset.params that this source does not know."""
     for key in params:
-        if key not in known:
+        if key not in names:
             raise ConfigError(
                 f"{name} has no parameter {key!r}",
                 where=f"dataset.params.{key}",
-                do=did_you_mean(str(key), known) if known else f"{name} takes no parameters.",
+                do=did_you_mean(str(key), names) if names else f"{name} takes no parameters.",
             )
 
 

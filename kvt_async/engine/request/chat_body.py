@@ -19,16 +19,16 @@ def build_body(settings: Settings, messages: Sequence[Mapping[str, str]], level:
     """One request, encoded. `extra_body` is merged over our fields, the level's KV fields over both; a null in
     `extra_body` takes the field out."""
     if settings.prompt.endpoint == "chat":
-        said: Json = {"messages": list(messages)}
+        prompt_fields: Json = {"messages": list(messages)}
     else:
-        said = {"prompt": plain([dict(m) for m in messages])}
-    return orjson.dumps(assemble(settings, said, level, kv_fields(level, size)))
+        prompt_fields = {"prompt": plain([dict(m) for m in messages])}
+    return orjson.dumps(assemble(settings, prompt_fields, level, kv_fields(level, size)))
 
 
-def assemble(settings: Settings, said: Json, level: Level, kv: Json) -> Json:
-    """The fields of a request. `said`: what its prompt adds, under the endpoint's name for it."""
+def assemble(settings: Settings, prompt_fields: Json, level: Level, kv: Json) -> Json:
+    """The fields of a request. `prompt_fields`: what its prompt adds, under the endpoint's name for it."""
     decoding, engine = settings.decoding, settings.engine
-    body: Json = {"model": settings.model.name, **said}
+    body: Json = {"model": settings.model.name, **prompt_fields}
     if decoding.temperature is not None:
         body["temperature"] = decoding.temperature
     body[max_tokens_field(settings, level)] = decoding.max_tokens

@@ -70,12 +70,12 @@ def _pieces(settings: Settings, level: Level, template: str, system: str | None,
     messages, _ = render(template, "{context}", "{question}", (), system)  # its own text stands for the user's
     if settings.prompt.endpoint == "chat":
         content = orjson.Fragment(b'"' + user + b'"')
-        said: Json = {"messages": [*messages[:-1], {**messages[-1], "content": content}]}
+        prompt_fields: Json = {"messages": [*messages[:-1], {**messages[-1], "content": content}]}
     else:
         lead = plain(messages).removesuffix(template)
-        said = {"prompt": orjson.Fragment(b'"' + _escaped(lead) + user + b'"')}
+        prompt_fields = {"prompt": orjson.Fragment(b'"' + _escaped(lead) + user + b'"')}
     values = values_of(level, PromptSize()) | {name: orjson.Fragment(_mark(name)) for name in sized}
-    return orjson.dumps(assemble(settings, said, level, fields_of(level, values))).split(b"\0")
+    return orjson.dumps(assemble(settings, prompt_fields, level, fields_of(level, values))).split(b"\0")
 
 
 def _escaped(text: str) -> bytes:

@@ -35,14 +35,14 @@ def expectations(level: Level) -> Callable[[int | None, int | None], Json]:
     }
 
     def of(prompt_tokens: int | None, context_tokens: int | None) -> Json:
-        found = {**same, "prompt_tokens": prompt_tokens}
+        expected = {**same, "prompt_tokens": prompt_tokens}
         compressible = prompt_tokens
         if agnostic:
-            compressible = found["compressible"] = context_tokens
+            compressible = expected["compressible"] = context_tokens
         if rounds and compressible:
             kept = tokens_kept(level.budget, level.unit, compressible, round_to=round_to, rounding=rounding)
-            found["rounded"] = float(kept) if level.unit == Unit.TOKENS else kept / compressible
-        return found
+            expected["rounded"] = float(kept) if level.unit == Unit.TOKENS else kept / compressible
+        return expected
 
     return of
 
@@ -58,55 +58,55 @@ def read_evidence(
     """
     evidence: Mapping[str, Any] = expects.get("evidence") or {}
     unit = expects["unit"]
-    found: Json = {"requested": expects["requested"], "effective": None, "unit": unit, "source": "none"}
+    record: Json = {"requested": expects["requested"], "effective": None, "unit": unit, "source": "none"}
     if not evidence and _SHOWING.isdisjoint(expects):
-        return found, None
+        return record, None
     if (rounded := expects.get("rounded")) is not None:
-        found["rounded"] = rounded
+        record["rounded"] = rounded
     if cut := expects.get("cut"):
-        return _of_cut(found, cut, _number((usage or {}).get("prompt_tokens")))
+        return _of_cut(record, cut, _number((usage or {}).get("prompt_tokens")))
     raw: Any = None
     source = "echoed"
     if path := evidence.get("usage"):
-        found["read_from"], (head, _, last) = "usage." + path, path.rpartition(".")
+        record["read_from"], (head, _, last) = "usage." + path, path.rpartition(".")
         echo = value_at(usage, head) if head else usage
         if type(echo) is dict:
             raw = echo.get(last)
             if head:
-                found["echo"] = echo
+                record["echo"] = echo
     elif name := evidence.get("header"):
-        found["read_from"], raw = f"header {name}", headers.get(name.lower())
+        record["read_from"], raw = f"header {name}", headers.get(name.lower())
     elif evidence.get("configured"):
-        known = expects.get("rounded", expects.get("requested"))
-        return {**found, "source": "configured", "effective": known}, _number(known)
+        configured = expects.get("rounded", expects.get("requested"))
+        return {**record, "source": "configured", "effective": configured}, _number(configured)
     elif (shown := expects.get("server")) is not None:
-        found |= {"read_from": shown["read_from"], "said": shown["raw"]}
+        record |= {"read_from": shown["read_from"], "said": shown["raw"]}
         source, raw = shown["source"], shown["value"]
     elif pending := next((way for way in ("metric", "log") if evidence.get(way)), None):
-        found["pending"] = pending
-        return found, None
+        record["pending"] = pending
+        return record, None
     else:
-        return found, None
+        return record, None
     number = _number(raw)
     if number is None:
-        found["missing"] = found["read_from"]
-        return found, None
+        record["missing"] = record["read_from"]
+        return record, None
     counted = _number((usage or {}).get("prompt_tokens")) or _number(expects.get("prompt_tokens"))
     length = _number(expects.get("compressible")) or counted  # of the context, where only it is compressed
     effective = convert(number, evidence.get("unit") or unit, unit, length=length)
-    found |= {"source": source, "effective": effective}
+    record |= {"source": source, "effective": effective}
     if effective is None or effective != number:
-        found |= {"raw": number, "raw_unit": evidence.get("unit") or unit}
-    return found, effective
+        record |= {"raw": number, "raw_unit": evidence.get("unit") or unit}
+    return record, effective
 
 
-def _of_cut(found: Json, cut: Mapping[str, Any], served: float | None) -> tuple[Json, float | None]:
+def _of_cut(record: Json, cut: Mapping[str, Any], served: float | None) -> tuple[Json, float | None]:
     """A cut prompt: the server's own count of it, beside ours of the whole one. Ours alone proves nothing."""
     tokens, source = (served, "echoed") if served is not None and cut["exact"] else (cut["sent_tokens"], "configured")
-    effective = float(tokens) if found["unit"] == Unit.TOKENS else tokens / cut["full_tokens"]
+    effective = float(tokens) if record["unit"] == Unit.TOKENS else tokens / cut["full_tokens"]
     read_from = "usage.prompt_tokens" if source == "echoed" else "our own count"
     tokens_too = {"kept_tokens": tokens, "full_tokens": cut["full_tokens"]}
-    return {**found, "effective": effective, "source": source, "read_from": read_from, **tokens_too}, effective
+    return {**record, "effective": effective, "source": source, "read_from": read_from, **tokens_too}, effective
 
 
 def _number(value: Any) -> float | None:

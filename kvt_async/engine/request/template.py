@@ -61,7 +61,7 @@ def _fill(node: Any, values: Mapping[str, Any]) -> Any:
         return _DROP if value is None else value
     missing = False
 
-    def one(match: re.Match[str]) -> str:
+    def value_of(match: re.Match[str]) -> str:
         nonlocal missing
         name = match.group(1)
         if name is None:
@@ -70,7 +70,7 @@ def _fill(node: Any, values: Mapping[str, Any]) -> Any:
         missing |= value is None
         return str(value)
 
-    text = _PLACEHOLDER.sub(one, node)
+    text = _PLACEHOLDER.sub(value_of, node)
     return _DROP if missing else text
 
 

@@ -3,50 +3,65 @@
 -- FACTS are written by kvt_async, once: triggers refuse UPDATE, DELETE and re-INSERT of an existing key (which closes
 -- the REPLACE route, since REPLACE skips delete triggers unless recursive_triggers is on). DERIVED tables are written
 -- by the analyzer, carry the fingerprint of what they came from, and can be dropped and rebuilt.
--- Times of day are UTC, ISO 8601, for people; no duration is computed from them. *_ns are one process's monotonic
--- clock in nanoseconds: only differences within a row mean anything. *_s are seconds. NULL means "not known".
+-- Times of day (*_at) are UTC, ISO 8601, for people; no duration is computed from them. *_ns are one process's
+-- monotonic clock in nanoseconds: only differences within a row mean anything. *_s are seconds. NULL means "not known".
+--
+-- What these columns hold is said here, once for all tables:
+--   exp_group_id, generation   the experiment group, and which of its contracts: a row of experiments
+--   *_id                       key of the table of that name
+--   series*, kv_budget         label of a series, and a budget as asked, in the kv_unit of its run
+--   bin_idx                    length bin, 0 = shortest; in derived tables -1 = all bins
+--   series_idx, attempt_idx    which series of tries of a request, and which try over all of them
+--   endpoint                   a URL, credentials removed
+--   *_sha256                   SHA-256 of the text or file that the name begins with
+--   *p50*, *p90*, *p95*, *p99* percentiles
+--   *_ci_low, *_ci_high        interval of the figure before them; 95% unless analysis.alpha says otherwise
+--   fingerprint                SHA-256 of what a derived row was computed from
+--
+-- Schema version 1: sweeps: what was asked, what happened, what follows from it.
+-- Schema version 2: benches (the tables bench_* and server_samples); nothing of version 1 changed.
 
 -- ============================================================ FACTS: what was asked
 
 CREATE TABLE IF NOT EXISTS experiments (        -- one row per generation of an experiment group
-    exp_group_id    TEXT NOT NULL,  -- experiment.exp_group_id
+    exp_group_id    TEXT NOT NULL,
     generation      INTEGER NOT NULL,           -- 1, 2, ...: --force under a changed contract starts the next one
-    created_at      TEXT NOT NULL,  -- when written, UTC
-    contract_json   TEXT NOT NULL,              -- the group contract: dataset, selection, tokenizer, template, model, decoding
-    contract_sha256 TEXT NOT NULL,  -- of contract_json
+    created_at      TEXT NOT NULL,
+    contract_json   TEXT NOT NULL,              -- dataset, selection, tokenizer, template, model, decoding
+    contract_sha256 TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS sessions (           -- one row per invocation that writes facts
-    session_id    TEXT PRIMARY KEY,  -- the invocation
-    exp_group_id  TEXT NOT NULL,  -- experiment.exp_group_id
-    generation    INTEGER NOT NULL,  -- of the group's contract
-    started_at    TEXT NOT NULL,  -- UTC
+    session_id    TEXT PRIMARY KEY,
+    exp_group_id  TEXT NOT NULL,
+    generation    INTEGER NOT NULL,
+    started_at    TEXT NOT NULL,
     command       TEXT NOT NULL,                -- arguments as typed, secrets redacted
     config_yaml   TEXT NOT NULL,                -- the merged config, secrets redacted
-    config_sha256 TEXT NOT NULL,  -- of config_yaml
-    kvt_version   TEXT NOT NULL,  -- of the program
+    config_sha256 TEXT NOT NULL,
+    kvt_version   TEXT NOT NULL,                -- of the program
     git_commit    TEXT,                         -- of the working directory, where it is a checkout
-    python        TEXT NOT NULL,  -- version
-    platform      TEXT NOT NULL,  -- operating system and machine
+    python        TEXT NOT NULL,                -- its version
+    platform      TEXT NOT NULL,                -- operating system and machine
     engine_loop   TEXT,                         -- truth (asyncio) | volume (uvloop); '+lean': engine.transport lean
     concurrency   INTEGER,                      -- the bound on requests in flight
     order_seed    INTEGER                       -- seed of an interleaved order
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS session_ends (       -- a session without a row here was killed
-    session_id TEXT PRIMARY KEY REFERENCES sessions,  -- the invocation
-    ended_at   TEXT NOT NULL,  -- UTC
-    exit_code  INTEGER NOT NULL,  -- 0..5 or 130
+    session_id TEXT PRIMARY KEY REFERENCES sessions,
+    ended_at   TEXT NOT NULL,
+    exit_code  INTEGER NOT NULL,                -- 0..5 or 130
     reason     TEXT NOT NULL                    -- finished | interrupted | server | failures | refused | local | bug
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS datasets (           -- what was sampled, counted and asked
-    dataset_id       TEXT PRIMARY KEY,  -- the dataset
+    dataset_id       TEXT PRIMARY KEY,
     name             TEXT NOT NULL,             -- longbench | longbench_e | ruler | kvtext | jsonl
     task             TEXT NOT NULL,             -- exact, case-sensitive
-    tokenizer_name   TEXT NOT NULL,  -- as resolved
-    tokenizer_sha256 TEXT NOT NULL,  -- of its file
+    tokenizer_name   TEXT NOT NULL,             -- as resolved
+    tokenizer_sha256 TEXT NOT NULL,
     source_revision  TEXT,                      -- pinned revision or SHA-256 of the source file
     metric           TEXT NOT NULL,             -- name in the analyzer's registry of the task's own metric
     prompt_json      TEXT NOT NULL,             -- template, system, endpoint, max_context_tokens, as used
@@ -54,18 +69,18 @@ CREATE TABLE IF NOT EXISTS datasets (           -- what was sampled, counted and
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS manifests (          -- a manifest only grows; each version is recorded
-    dataset_id TEXT NOT NULL REFERENCES datasets,  -- the dataset
+    dataset_id TEXT NOT NULL REFERENCES datasets,
     version    INTEGER NOT NULL,                -- 1, 2, ...
     sha256     TEXT NOT NULL,                   -- of manifest.json's content
-    created_at TEXT NOT NULL,  -- when written, UTC
+    created_at TEXT NOT NULL,
     n_entries  INTEGER NOT NULL,                -- entries in total at this version
     PRIMARY KEY (dataset_id, version)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS examples (           -- canonical examples, as sent
-    dataset_id     TEXT NOT NULL REFERENCES datasets,  -- the dataset
+    dataset_id     TEXT NOT NULL REFERENCES datasets,
     example_id     TEXT NOT NULL,               -- the given id, else a content hash
-    question       TEXT NOT NULL,  -- the question alone
+    question       TEXT NOT NULL,               -- without the context
     context        TEXT NOT NULL,               -- as sent: already cut where it was over prompt.max_context_tokens
     answers_json   TEXT NOT NULL,               -- list of accepted answers; may be empty
     meta_json      TEXT NOT NULL,               -- the source's own fields; `turns` = earlier chat turns [[q, a], ...]
@@ -74,7 +89,7 @@ CREATE TABLE IF NOT EXISTS examples (           -- canonical examples, as sent
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS bins (               -- length bins of a dataset; an empty one still has its row
-    dataset_id TEXT NOT NULL REFERENCES datasets,  -- the dataset
+    dataset_id TEXT NOT NULL REFERENCES datasets,
     bin_idx    INTEGER NOT NULL,                -- 0 = shortest
     lo_tokens  INTEGER NOT NULL,                -- inclusive
     hi_tokens  INTEGER NOT NULL,                -- inclusive
@@ -82,11 +97,11 @@ CREATE TABLE IF NOT EXISTS bins (               -- length bins of a dataset; an 
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS manifest_entries (   -- what is sent at every level
-    dataset_id       TEXT NOT NULL,  -- the dataset
-    example_id       TEXT NOT NULL,  -- the example
+    dataset_id       TEXT NOT NULL,
+    example_id       TEXT NOT NULL,
     seq              INTEGER NOT NULL,          -- 0, 1, ... in manifest order; new entries go to the end
     version          INTEGER NOT NULL,          -- the manifest version that brought the entry
-    bin_idx          INTEGER NOT NULL,  -- length bin; -1 = all bins
+    bin_idx          INTEGER NOT NULL,
     token_len        INTEGER NOT NULL,          -- tokens of the rendered prompt, chat template included
     context_tokens   INTEGER NOT NULL,          -- tokens of the context alone, as sent
     original_tokens  INTEGER NOT NULL,          -- tokens of the rendered prompt before cutting; = token_len if not cut
@@ -99,15 +114,15 @@ CREATE TABLE IF NOT EXISTS manifest_entries (   -- what is sent at every level
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS runs (               -- one level (a series at one budget) and repeat
-    run_id                  TEXT PRIMARY KEY,  -- the run
-    exp_group_id            TEXT NOT NULL,  -- experiment.exp_group_id
-    generation              INTEGER NOT NULL,  -- of the group's contract
-    dataset_id              TEXT NOT NULL REFERENCES datasets,  -- the dataset
-    model_name              TEXT NOT NULL,  -- asked for
+    run_id                  TEXT PRIMARY KEY,
+    exp_group_id            TEXT NOT NULL,
+    generation              INTEGER NOT NULL,
+    dataset_id              TEXT NOT NULL REFERENCES datasets,
+    model_name              TEXT NOT NULL,      -- asked for
     base_url                TEXT NOT NULL,      -- at creation, credentials removed; attempts.endpoint says who served
     engine_name             TEXT NOT NULL,      -- what the server calls itself, or openai-compatible
-    series                  TEXT NOT NULL,      -- readable unique label of (policy, mode, params); 'full' for full cache
-    kv_policy               TEXT NOT NULL,  -- of the level
+    series                  TEXT NOT NULL,      -- unique label of policy, mode and params; 'full' for full cache
+    kv_policy               TEXT NOT NULL,      -- as the server names it; kvt's own: full, truncate_prompt
     kv_budget               REAL NOT NULL,      -- in kv_unit; 1.0 of fraction = full cache
     kv_unit                 TEXT NOT NULL,      -- fraction (of the compressible prompt kept) | tokens | bits
     kv_mode                 TEXT NOT NULL,      -- question_aware | question_agnostic
@@ -117,143 +132,144 @@ CREATE TABLE IF NOT EXISTS runs (               -- one level (a series at one bu
     apply_json              TEXT NOT NULL,      -- kv.apply and kv.evidence as configured: part of the level's identity
     repeat_idx              INTEGER NOT NULL,   -- 0; 1, 2, ... = A/A repeats of full cache
     prompt_template_version TEXT NOT NULL,      -- SHA-256 of template and system text
-    decoding_json           TEXT NOT NULL,  -- temperature, max_tokens, ... as sent
+    decoding_json           TEXT NOT NULL,      -- temperature, max_tokens, ... as sent
     level_idx               INTEGER NOT NULL,   -- order in the config that created it
-    created_at              TEXT NOT NULL,  -- when written, UTC
+    created_at              TEXT NOT NULL,
     FOREIGN KEY (exp_group_id, generation) REFERENCES experiments,
     UNIQUE (exp_group_id, generation, series, kv_budget, kv_unit, repeat_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS requests (           -- one per (run, example); exists from when it is queued
     request_id    TEXT PRIMARY KEY,             -- run_id : seq
-    run_id        TEXT NOT NULL REFERENCES runs,  -- the run
-    example_id    TEXT NOT NULL,  -- the example
+    run_id        TEXT NOT NULL REFERENCES runs,
+    example_id    TEXT NOT NULL,
     prompt_sha256 TEXT NOT NULL,                -- of the messages as sent (truncate_prompt sends shorter ones)
-    created_at    TEXT NOT NULL,  -- when written, UTC
+    created_at    TEXT NOT NULL,
     UNIQUE (run_id, example_id)
 ) STRICT;
 
 -- ============================================================ FACTS: what happened
 
 CREATE TABLE IF NOT EXISTS try_series (         -- --retry-failed opens series 1, 2, ...; series 0 is implicit
-    request_id TEXT NOT NULL REFERENCES requests,  -- the request
-    series_idx INTEGER NOT NULL,  -- which try series
-    session_id TEXT NOT NULL REFERENCES sessions,  -- the invocation
-    created_at TEXT NOT NULL,  -- when written, UTC
+    request_id TEXT NOT NULL REFERENCES requests,
+    series_idx INTEGER NOT NULL,
+    session_id TEXT NOT NULL REFERENCES sessions,
+    created_at TEXT NOT NULL,
     PRIMARY KEY (request_id, series_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS attempts (           -- one HTTP try; a retry is a new row, so no latency hides a wait
-    request_id    TEXT    NOT NULL REFERENCES requests,  -- the request
+    request_id    TEXT NOT NULL REFERENCES requests,
     attempt_idx   INTEGER NOT NULL,             -- 0, 1, 2, ... in the order sent, over all series
-    series_idx    INTEGER NOT NULL,  -- which try series
-    session_id    TEXT    NOT NULL REFERENCES sessions,  -- the invocation
-    started_at    TEXT    NOT NULL,  -- UTC
-    endpoint      TEXT    NOT NULL,             -- base URL that served it, credentials removed
+    series_idx    INTEGER NOT NULL,
+    session_id    TEXT NOT NULL REFERENCES sessions,
+    started_at    TEXT NOT NULL,
+    endpoint      TEXT NOT NULL,                -- base URL that served it, credentials removed
     http_status   INTEGER,                      -- NULL: no status line arrived
-    end_state     TEXT    NOT NULL,             -- EndState: how it ended on the wire
+    end_state     TEXT NOT NULL,                -- EndState: how it ended on the wire
     error_type    TEXT,                         -- ErrorType; NULL: this try gave the response
     error_message TEXT,                         -- first 200 bytes of evidence, secrets redacted
     partial_text  TEXT,                         -- text received before a failure
     retry_after_s REAL,                         -- what the server asked us to wait
-    latency_s     REAL    NOT NULL,             -- the whole try: start to last byte, or to the failure
+    latency_s     REAL NOT NULL,                -- the whole try: start to last byte, or to the failure
     PRIMARY KEY (request_id, attempt_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS responses (          -- the one successful attempt of a request
-    request_id       TEXT PRIMARY KEY REFERENCES requests,  -- the request
-    attempt_idx      INTEGER NOT NULL,  -- which try
+    request_id       TEXT PRIMARY KEY REFERENCES requests,
+    attempt_idx      INTEGER NOT NULL,
     text             TEXT NOT NULL,             -- content deltas joined; may be empty
     reasoning        TEXT,                      -- reasoning deltas joined, under all their names; never scored
     finish_reason    TEXT,                      -- the word that ended it; NULL: only [DONE], or a whole body, did
     usage_json       TEXT,                      -- the server's usage object as sent; NULL: none came
     kv_evidence_json TEXT,                      -- {requested, effective, unit, source, ...}
     kv_effective     REAL,                      -- effective budget in the run's kv_unit; NULL: nothing shows it
-    created_at       TEXT NOT NULL,  -- when written, UTC
+    created_at       TEXT NOT NULL,
     FOREIGN KEY (request_id, attempt_idx) REFERENCES attempts
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS telemetry (          -- marks of one attempt: monotonic ns; NULL: it didn't happen
-    request_id         TEXT    NOT NULL,  -- the request
-    attempt_idx        INTEGER NOT NULL,  -- which try
-    intended_ns        INTEGER,                 -- open loop: when the schedule wanted it sent
-    scheduled_ns       INTEGER,                 -- the producer made it
-    dequeued_ns        INTEGER,                 -- a worker took it
-    limits_ns          INTEGER,                 -- rate limits and slot passed
-    conn_ready_ns      INTEGER,                 -- a connection was ready
-    conn_reused        INTEGER,                 -- 1: from the pool
-    start_ns           INTEGER,                 -- START of every latency: write of the request's first byte
-    headers_sent_ns    INTEGER,  -- request headers written
-    body_sent_ns       INTEGER,  -- request body written
-    status_ns          INTEGER,                 -- status line and headers parsed
-    first_byte_ns      INTEGER,                 -- first body byte
-    first_event_ns     INTEGER,                 -- first complete SSE event
-    first_reasoning_ns INTEGER,                 -- first non-empty reasoning delta
-    first_content_ns   INTEGER,                 -- first non-empty content delta
-    first_tool_ns      INTEGER,  -- first tool-call or function-call delta
-    last_delta_ns      INTEGER,                 -- last non-empty delta: text, reasoning, tool call
-    finish_ns          INTEGER,                 -- chunk with a finish_reason that ends a reply
-    usage_ns           INTEGER,                 -- chunk with usage
-    done_ns            INTEGER,                 -- [DONE]
-    end_ns             INTEGER,                 -- reply closed, or failure noticed
-    stamp_source       TEXT    NOT NULL,        -- user | transport | kernel: who stamped arrivals
+    request_id           TEXT NOT NULL,
+    attempt_idx          INTEGER NOT NULL,
+    intended_ns          INTEGER,               -- open loop: when the schedule wanted it sent
+    scheduled_ns         INTEGER,               -- the producer made it
+    dequeued_ns          INTEGER,               -- a worker took it
+    limits_ns            INTEGER,               -- rate limits and slot passed
+    conn_ready_ns        INTEGER,               -- a connection was ready
+    conn_reused          INTEGER,               -- 1: from the pool
+    start_ns             INTEGER,               -- START of every latency: write of the request's first byte
+    headers_sent_ns      INTEGER,
+    body_sent_ns         INTEGER,
+    status_ns            INTEGER,               -- status line and headers parsed
+    first_byte_ns        INTEGER,               -- first body byte
+    first_event_ns       INTEGER,               -- first complete SSE event
+    first_reasoning_ns   INTEGER,               -- first non-empty reasoning delta
+    first_content_ns     INTEGER,               -- first non-empty content delta
+    first_tool_ns        INTEGER,               -- first tool-call or function-call delta
+    last_delta_ns        INTEGER,               -- last non-empty delta: text, reasoning, tool call
+    finish_ns            INTEGER,               -- chunk with a finish_reason that ends a reply
+    usage_ns             INTEGER,               -- chunk with usage
+    done_ns              INTEGER,               -- [DONE]
+    end_ns               INTEGER,               -- reply closed, or failure noticed
+    stamp_source         TEXT NOT NULL,         -- user | transport | kernel: who stamped arrivals
     first_byte_kernel_ns INTEGER,               -- kernel receive stamp of the first body byte, on our clock
     first_text_kernel_ns INTEGER,               -- kernel receive stamp of the first output, on our clock
-    first_text_coalesced INTEGER,               -- 1: its read held more output events, so its stamp is an upper bound
-    n_events           INTEGER,  -- complete SSE events
-    n_text_chunks      INTEGER,                 -- non-empty deltas: text, reasoning, tool calls
-    bytes_received     INTEGER,  -- of the reply's body
-    chunks             BLOB,                    -- per text chunk: us since the one before, size in chars: formulas/chunk_encoding.py
-    prompt_tokens      INTEGER,                 -- from usage
-    completion_tokens  INTEGER,                 -- from usage, reasoning included; NULL: unknown, or belied by the reply
-    cached_tokens      INTEGER,                 -- from usage: prompt tokens served from a prefix cache
+    first_text_coalesced INTEGER,               -- 1: its read held more output events: its stamp is an upper bound
+    n_events             INTEGER,               -- complete SSE events
+    n_text_chunks        INTEGER,               -- non-empty deltas: text, reasoning, tool calls
+    bytes_received       INTEGER,               -- of the whole reply, head included
+    chunks               BLOB,                  -- arrivals and lengths of text chunks: formulas/chunk_encoding.py
+    prompt_tokens        INTEGER,               -- from usage
+    completion_tokens    INTEGER,               -- from usage, reasoning included; NULL: unknown, or belied by the reply
+    cached_tokens        INTEGER,               -- from usage: prompt tokens served from a prefix cache
     PRIMARY KEY (request_id, attempt_idx),
     FOREIGN KEY (request_id, attempt_idx) REFERENCES attempts
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS give_ups (           -- tries exhausted, or an error that no retry helps
-    request_id TEXT NOT NULL REFERENCES requests,  -- the request
-    series_idx INTEGER NOT NULL,  -- which try series
-    reason     TEXT NOT NULL,                   -- not_retryable | attempts_exhausted | time_exhausted | retry_after_too_long
-    created_at TEXT NOT NULL,  -- when written, UTC
+    request_id TEXT NOT NULL REFERENCES requests,
+    series_idx INTEGER NOT NULL,
+    reason     TEXT NOT NULL,                   -- not_retryable | attempts_exhausted | time_exhausted |
+                                                --   retry_after_too_long
+    created_at TEXT NOT NULL,
     PRIMARY KEY (request_id, series_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS server_snapshots (   -- who served: at a session's start and end
-    snapshot_id   INTEGER PRIMARY KEY,  -- counts up
-    session_id    TEXT NOT NULL REFERENCES sessions,  -- the invocation
+    snapshot_id   INTEGER PRIMARY KEY,
+    session_id    TEXT NOT NULL REFERENCES sessions,
     run_id        TEXT REFERENCES runs,         -- launch: the level it served; else NULL
-    taken_at      TEXT NOT NULL,  -- UTC
+    taken_at      TEXT NOT NULL,
     phase         TEXT NOT NULL,                -- start | end
-    endpoint      TEXT NOT NULL,  -- base URL, credentials removed
+    endpoint      TEXT NOT NULL,
     identity_json TEXT NOT NULL                 -- models, version, Server header, cache config, counters
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS probes (             -- canary requests and warm-ups: never mixed with requests
-    probe_id      INTEGER PRIMARY KEY,  -- counts up
-    session_id    TEXT NOT NULL REFERENCES sessions,  -- the invocation
+    probe_id      INTEGER PRIMARY KEY,
+    session_id    TEXT NOT NULL REFERENCES sessions,
     kind          TEXT NOT NULL,                -- canary | warm_up | health
     level         TEXT NOT NULL,                -- what was asked, e.g. 'full', 'snapkv/aware 0.05'
-    prompt_sha256 TEXT NOT NULL,  -- of the rendered messages
-    answer        TEXT,  -- its text; NULL: it failed
+    prompt_sha256 TEXT NOT NULL,                -- of the rendered messages
+    answer        TEXT,                         -- its text; NULL: it failed
     verdict       TEXT,                         -- of the whole canary, on its last row: alive | dead | inconclusive
-    detail_json   TEXT NOT NULL,  -- everything else, by name
-    created_at    TEXT NOT NULL  -- when written, UTC
+    detail_json   TEXT NOT NULL,
+    created_at    TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS client_health (      -- was it the server or the client?
-    session_id      TEXT NOT NULL REFERENCES sessions,  -- the invocation
-    created_at      TEXT NOT NULL,  -- when written, UTC
+    session_id      TEXT NOT NULL REFERENCES sessions,
+    created_at      TEXT NOT NULL,
     verdict         TEXT NOT NULL,              -- client-clean | CLIENT-BOUND
     error_bound_ms  REAL NOT NULL,              -- measured bound on the error of a latency figure
     signal          TEXT NOT NULL,              -- which measurement gave verdict and bound
-    loop_lag_p50_ms REAL NOT NULL,  -- event loop woke late by, median
-    loop_lag_p99_ms REAL NOT NULL,  -- 99th percentile
-    loop_lag_max_ms REAL NOT NULL,  -- worst
+    loop_lag_p50_ms REAL NOT NULL,              -- the event loop woke late by so much: median
+    loop_lag_p99_ms REAL NOT NULL,              -- 99th percentile
+    loop_lag_max_ms REAL NOT NULL,              -- worst
     send_lag_p99_ms REAL,                       -- permit granted to first byte written
     cpu_share       REAL NOT NULL,              -- of one core, while requests were in flight
-    gc_pause_max_ms REAL NOT NULL,  -- worst garbage-collection pause
-    detail_json     TEXT NOT NULL,  -- everything else, by name
+    gc_pause_max_ms REAL NOT NULL,              -- worst garbage-collection pause
+    detail_json     TEXT NOT NULL,
     PRIMARY KEY (session_id, created_at)
 ) STRICT;
 
@@ -261,11 +277,11 @@ CREATE TABLE IF NOT EXISTS client_health (      -- was it the server or the clie
 -- A stage of `kvt bench` is a row of `runs`: one load at one level and repeat. What is below is about such runs only.
 
 CREATE TABLE IF NOT EXISTS bench_stages (       -- what a stage was to do; written before anything of it is sent
-    run_id           TEXT PRIMARY KEY REFERENCES runs,  -- the stage; runs.repeat_idx is its repeat
+    run_id           TEXT PRIMARY KEY REFERENCES runs, -- runs.repeat_idx is the stage's repeat
     stage_idx        INTEGER NOT NULL,          -- 0, 1, ... in the order the group's stages were planned
     purpose          TEXT NOT NULL,             -- single | list | auto | search: who chose this load
-    load             TEXT NOT NULL,             -- label of the load: 'rate 4/s', 'concurrency 16'; equal over repeats and levels
-    level            TEXT,                      -- label of the level: 'full', 'snapkv/aware 0.5'; NULL: levels are not benched
+    load             TEXT NOT NULL,             -- 'rate 4/s', 'concurrency 16': equal over repeats and levels
+    level            TEXT,                      -- 'full', 'snapkv/aware 0.5'; NULL: levels are not benched
     loop             TEXT NOT NULL,             -- open: sent by a schedule | closed: sent when a slot is free
     arrival          TEXT,                      -- open: constant | poisson | gamma
     rate_per_s       REAL,                      -- open: requests per second, planned
@@ -274,42 +290,44 @@ CREATE TABLE IF NOT EXISTS bench_stages (       -- what a stage was to do; writt
     max_in_flight    INTEGER,                   -- open: a cap that was asked for; NULL: none
     n_warm_up        INTEGER NOT NULL,          -- warm-up requests at the head of each window
     n_measured       INTEGER,                   -- measured requests; NULL: closed loop for duration_s, as many as go
-    duration_s       REAL,                      -- length of the measured part where that was asked; NULL: n_measured was
+    duration_s       REAL,                      -- length of the measured part; NULL: n_measured says it
     seed             INTEGER NOT NULL,          -- of arrivals and lengths
     salt             TEXT,                      -- head of every prompt's own salt; NULL: prompts are equal over stages
-    workload_json    TEXT NOT NULL,             -- bench.workload as used: kind, lengths, prefixes, source and its SHA-256
+    workload_json    TEXT NOT NULL,             -- bench.workload as used: kind, lengths, prefixes, hash of its source
     slo_json         TEXT NOT NULL,             -- {ttft_p99_ms: 500, ...}; {}: none
-    calibration_json TEXT,                      -- the client's ceilings as known then: see kvt_async/bench/client_ceiling.py
-    plan_json        TEXT NOT NULL,             -- everything else of the plan: stop rules, body fields, transport, share of ceiling
-    created_at       TEXT NOT NULL  -- when written, UTC
+    calibration_json TEXT,                      -- the client's ceilings as known then: bench/client_ceiling.py
+    plan_json        TEXT NOT NULL,             -- the rest of the plan: stop rules, body, transport, share of ceiling
+    created_at       TEXT NOT NULL
 ) STRICT;
 
-CREATE TABLE IF NOT EXISTS bench_arrivals (     -- the schedule, computed once from the seed and stored before it is sent
-    request_id    TEXT PRIMARY KEY REFERENCES requests,  -- the request; its number is its place in the schedule
-    session_id    TEXT NOT NULL REFERENCES sessions,  -- who planned it: each window brings warm-up requests of its own
+CREATE TABLE IF NOT EXISTS bench_arrivals (     -- the schedule, made from the seed and stored before it is sent
+    request_id    TEXT PRIMARY KEY REFERENCES requests, -- its number is its place in the schedule
+    session_id    TEXT NOT NULL REFERENCES sessions, -- who planned it: each window brings warm-up requests of its own
     phase         TEXT NOT NULL,                -- warm_up | measured: only measured requests have metrics
     offset_ns     INTEGER,                      -- open: when to send, from the stage's start; NULL in closed loop
-    input_tokens  INTEGER NOT NULL,             -- of the prompt, by our tokenizer, chat template included where it has one
+    input_tokens  INTEGER NOT NULL,             -- of the prompt, by our tokenizer, chat template included if any
     output_tokens INTEGER NOT NULL,             -- asked for: max_tokens
     group_idx     INTEGER                       -- shared-prefix group; NULL: no prefix shared
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS bench_windows (      -- a session began to work on a stage; a resumed stage has several
-    run_id         TEXT NOT NULL REFERENCES runs,  -- the stage
-    session_id     TEXT NOT NULL REFERENCES sessions,  -- the invocation: its monotonic clock is the one of all *_ns here
-    window_idx     INTEGER NOT NULL,            -- 0, 1, ... of this stage
-    start_ns       INTEGER NOT NULL,            -- the stage's start: offset 0 of the schedule
-    started_at     TEXT NOT NULL,               -- the same instant, UTC
-    n_planned      INTEGER,                     -- measured requests that were left to send; NULL: as many as go in duration_s
-    duration_s     REAL,                        -- what was left of it, where a duration was asked
+    run_id     TEXT NOT NULL REFERENCES runs,
+    session_id TEXT NOT NULL REFERENCES sessions, -- its monotonic clock is the one of all *_ns
+    window_idx INTEGER NOT NULL,                -- 0, 1, ... of this stage
+    start_ns   INTEGER NOT NULL,                -- the stage's start: offset 0 of the schedule
+    started_at TEXT NOT NULL,                   -- the same instant, UTC
+    n_planned  INTEGER,                         -- measured requests left to send; NULL: as many as go in duration_s
+    duration_s REAL,                            -- what was left of it, where a duration was asked
     PRIMARY KEY (run_id, session_id)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS bench_window_ends (  -- a window without a row here was killed: its last outcome is its end
-    run_id           TEXT NOT NULL,  -- the stage
-    session_id       TEXT NOT NULL,  -- the invocation
-    measured_from_ns INTEGER,                   -- steady state: first measured request due (open) or started (closed); NULL: none
-    measured_to_ns   INTEGER,                   -- last measured request due (open), or the first slot left empty after it (closed)
+    run_id           TEXT NOT NULL,
+    session_id       TEXT NOT NULL,
+    measured_from_ns INTEGER,                   -- steady state: first measured request due (open) or started (closed);
+                                                --   NULL: none
+    measured_to_ns   INTEGER,                   -- last measured request due (open), or the first slot left empty after
+                                                --   it (closed)
     drained_ns       INTEGER NOT NULL,          -- the last request of the window had ended
     n_sent           INTEGER NOT NULL,          -- requests started, warm-up included
     n_measured       INTEGER NOT NULL,          -- of them, measured
@@ -317,25 +335,25 @@ CREATE TABLE IF NOT EXISTS bench_window_ends (  -- a window without a row here w
     late_max_ms      REAL NOT NULL,             -- open: the latest start; 0 in closed loop
     n_held           INTEGER NOT NULL,          -- open: had to wait because max_in_flight bound
     peak_in_flight   INTEGER NOT NULL,          -- most requests in flight at once
-    reason           TEXT NOT NULL,             -- finished | interrupted | server | stop_rule (its unsent requests aren't owed)
+    reason           TEXT NOT NULL,             -- finished | interrupted | server | stop_rule (the rest isn't owed)
     stop_rule        TEXT,                      -- the rule that ended the ladder here, as a sentence; NULL: none
     client_json      TEXT NOT NULL,             -- client_health's columns for this window alone, verdict first
-    ended_at         TEXT NOT NULL,  -- UTC
+    ended_at         TEXT NOT NULL,
     PRIMARY KEY (run_id, session_id),
     FOREIGN KEY (run_id, session_id) REFERENCES bench_windows
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS server_samples (     -- the server's own metrics page before, during and after a stage
-    sample_id    INTEGER PRIMARY KEY,  -- counts up
-    session_id   TEXT NOT NULL REFERENCES sessions,  -- the invocation
-    run_id       TEXT NOT NULL REFERENCES runs,  -- the stage
+    sample_id    INTEGER PRIMARY KEY,
+    session_id   TEXT NOT NULL REFERENCES sessions,
+    run_id       TEXT NOT NULL REFERENCES runs,
     phase        TEXT NOT NULL,                 -- before | during | after (drained)
     at_ns        INTEGER NOT NULL,              -- reply received, on the session's monotonic clock
     took_ms      REAL NOT NULL,                 -- the scrape itself
-    taken_at     TEXT NOT NULL,  -- UTC
+    taken_at     TEXT NOT NULL,
     endpoint     TEXT NOT NULL,                 -- URL of the page, credentials removed
-    metrics_json TEXT,                          -- {name: number | {count, sum, buckets: {le: count}}}, label sets joined; NULL: failed
-    error        TEXT  -- why the scrape failed; NULL: it didn't
+    metrics_json TEXT,                          -- {name: number | {count, sum, buckets: {le: count}}}; NULL: failed
+    error        TEXT                           -- why the scrape failed; NULL: it didn't
 ) STRICT;
 
 CREATE INDEX IF NOT EXISTS runs_by_group ON runs (exp_group_id, generation);
@@ -371,7 +389,7 @@ SELECT u.run_id, u.exp_group_id, u.generation, u.series, u.kv_budget, u.repeat_i
        (SELECT count(*) FROM failures f WHERE f.run_id = u.run_id) AS failures
 FROM runs u;
 
-CREATE VIEW IF NOT EXISTS attempt_metrics AS    -- definitions: docs/MEASUREMENT.md; seconds; NULL where a mark is missing
+CREATE VIEW IF NOT EXISTS attempt_metrics AS    -- docs/MEASUREMENT.md defines them; NULL: a mark is missing
 SELECT t.request_id, t.attempt_idx,
        (ifnull(t.first_byte_kernel_ns, t.first_byte_ns) - t.start_ns) / 1e9 AS ttfb_s,
        (t.first_text_ns - t.start_ns) / 1e9 AS ttft_s,
@@ -400,7 +418,7 @@ FROM (
     ) n
 ) t;
 -- Output is text, reasoning and tool calls alike: it begins with the first delta of any kind and ends with the last.
--- streamed_tokens leaves out reasoning that was counted and never sent. tpot_s: NULL where all output came at one instant.
+-- streamed_tokens leaves out reasoning that was counted and never sent. tpot_s is NULL where all output came at once.
 -- latency_s ends at the last output; a reply without any (empty, not streamed) ends at its end.
 -- ttfb_s and ttft_s end at the kernel's receive stamp where there is one: it is never later than ours and does not wait
 -- for a busy loop. tpot_s has both its ends from our own clock.
@@ -413,7 +431,7 @@ SELECT request_id, attempt_idx, first_text_ns, first_text_user_ns FROM attempt_m
 -- ============================================================ DERIVED: written by the analyzer, rebuilt at will
 
 CREATE TABLE IF NOT EXISTS scores (             -- one row per finished request; a failure scores 0
-    request_id     TEXT PRIMARY KEY REFERENCES requests,  -- the request
+    request_id     TEXT PRIMARY KEY REFERENCES requests,
     em             REAL NOT NULL,               -- exact match, 0 or 1
     f1             REAL NOT NULL,               -- token-overlap F1 in [0, 1]
     score          REAL NOT NULL,               -- the task's own metric in [0, 1]; its mean is "accuracy"
@@ -422,111 +440,114 @@ CREATE TABLE IF NOT EXISTS scores (             -- one row per finished request;
     gold_norm      TEXT,                        -- the normalised gold that scored best; NULL: no gold
     failure_label  TEXT,                        -- FailureLabel; NULL: a normal answer
     flags          TEXT NOT NULL,               -- comma-separated: repetition_loop, identical_to_full, prompt_truncated
-    scorer_version TEXT NOT NULL  -- of the scoring code
+    scorer_version TEXT NOT NULL                -- of the scoring code
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS bin_stats (          -- per run and bin; bin_idx -1 = equal-weight mean of the bins
-    run_id                TEXT NOT NULL REFERENCES runs,  -- the run
-    dataset_id            TEXT NOT NULL,  -- the dataset
-    bin_idx               INTEGER NOT NULL,  -- length bin; -1 = all bins
+    run_id                TEXT NOT NULL REFERENCES runs,
+    dataset_id            TEXT NOT NULL,
+    bin_idx               INTEGER NOT NULL,
     n                     INTEGER NOT NULL,     -- finished requests; 0: an empty bin, its means are NULL
     n_clusters            INTEGER NOT NULL,     -- distinct contexts
     acc_mean              REAL,                 -- mean score, failures 0
     acc_std               REAL,                 -- population
-    acc_ci_low            REAL,  -- 95% by default
-    acc_ci_high           REAL,  -- 95% by default
+    acc_ci_low            REAL,
+    acc_ci_high           REAL,
     acc_ci_method         TEXT,                 -- wilson | wilson_effective_n | exact_bound | percentile_bootstrap
     acc_answered          REAL,                 -- mean score without failures
-    em_mean               REAL,  -- mean exact match
-    f1_mean               REAL,  -- mean token F1
-    n_failures            INTEGER NOT NULL,  -- request failures
-    fail_rate             REAL,                 -- request failures / n
-    fail_ci_low           REAL,                 -- Wilson
-    fail_ci_high          REAL,  -- Wilson
+    em_mean               REAL,                 -- exact match
+    f1_mean               REAL,                 -- token F1
+    n_failures            INTEGER NOT NULL,     -- requests that failed
+    fail_rate             REAL,                 -- n_failures / n
+    fail_ci_low           REAL,                 -- Wilson, as fail_ci_high
+    fail_ci_high          REAL,
     label_counts_json     TEXT NOT NULL,        -- {label: count}, request failures and answered ones alike
-    flag_counts_json      TEXT NOT NULL,  -- {flag: count}
+    flag_counts_json      TEXT NOT NULL,
     identical_to_full     REAL,                 -- share of outputs equal to full cache; NULL at full cache itself
-    latency_p50_s         REAL,  -- answered requests
-    latency_p95_s         REAL,  -- 95th percentile
-    ttft_p50_s            REAL,  -- median
-    ttft_p95_s            REAL,  -- 95th percentile
-    ttfb_p50_s            REAL,  -- median
-    tpot_p50_s            REAL,  -- median
-    tpot_p95_s            REAL,  -- 95th percentile
-    prompt_tokens_p50     REAL,  -- server's count
-    prompt_tokens_p95     REAL,  -- 95th percentile
-    completion_tokens_p50 REAL,  -- server's count
-    completion_tokens_p95 REAL,  -- 95th percentile
+    latency_p50_s         REAL,                 -- latencies and tokens: of all answered requests
+    latency_p95_s         REAL,
+    ttft_p50_s            REAL,
+    ttft_p95_s            REAL,
+    ttfb_p50_s            REAL,
+    tpot_p50_s            REAL,
+    tpot_p95_s            REAL,
+    prompt_tokens_p50     REAL,                 -- server's count, as of the completion
+    prompt_tokens_p95     REAL,
+    completion_tokens_p50 REAL,
+    completion_tokens_p95 REAL,
     token_len_p50         REAL,                 -- our own count of the same prompts
     context_tokens_p50    REAL,                 -- prompt minus this = template overhead
-    cached_share          REAL,                 -- cached prompt tokens / prompt tokens: the cache state of the latencies
+    cached_share          REAL,                 -- cached / all prompt tokens: the cache state of the latencies
     kept_fraction_p50     REAL,                 -- effective budget as a fraction; NULL without evidence
     kept_tokens_p50       REAL,                 -- NULL without evidence
     kv_bytes_p50          REAL,                 -- bytes of the kept cache per request; NULL without evidence
-    fingerprint           TEXT NOT NULL,  -- of the inputs
+    fingerprint           TEXT NOT NULL,
     PRIMARY KEY (run_id, bin_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS run_evidence (       -- was the budget applied?
-    run_id       TEXT PRIMARY KEY REFERENCES runs,  -- the run
-    status       TEXT NOT NULL,                 -- verified | unverified | contradicted | full (cache: nothing to prove)
-    source       TEXT NOT NULL,                 -- echoed | metric | log | configured | none | mixed
-    reason       TEXT NOT NULL,                 -- a sentence
-    n            INTEGER NOT NULL,              -- responses looked at
-    n_off        INTEGER NOT NULL,              -- of them, effective off by more than the tolerance
-    requested    REAL,  -- budget asked, in kv_unit
-    effective_p50 REAL,  -- median of what evidence shows
-    fingerprint  TEXT NOT NULL  -- of the inputs
+    run_id        TEXT PRIMARY KEY REFERENCES runs,
+    status        TEXT NOT NULL,                -- verified | unverified | contradicted | full (cache: nothing to prove)
+    source        TEXT NOT NULL,                -- echoed | metric | log | configured | none | mixed
+    reason        TEXT NOT NULL,                -- a sentence
+    n             INTEGER NOT NULL,             -- responses looked at
+    n_off         INTEGER NOT NULL,             -- of them, effective off by more than the tolerance
+    requested     REAL,                         -- budget asked, in kv_unit
+    effective_p50 REAL,                         -- median of what the evidence shows
+    fingerprint   TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS budget_stats (       -- paired against full cache: per series, budget and bin (-1 = all bins)
-    exp_group_id   TEXT NOT NULL,  -- experiment.exp_group_id
-    generation     INTEGER NOT NULL,  -- of the group's contract
-    series         TEXT NOT NULL,  -- label of the series
-    kv_budget      REAL NOT NULL,  -- nominal, in kv_unit
-    repeat_idx     INTEGER NOT NULL,            -- 0; > 0 with series 'full' = the A/A control
-    bin_idx        INTEGER NOT NULL,  -- length bin; -1 = all bins
-    run_id         TEXT NOT NULL,  -- the run
-    n              INTEGER NOT NULL,            -- pairs (same example at full cache and here)
-    n_clusters     INTEGER NOT NULL,  -- distinct contexts
-    acc_mean       REAL,  -- mean score, failures 0
-    acc_ci_low     REAL,  -- 95% by default
-    acc_ci_high    REAL,  -- 95% by default
-    drop_mean      REAL,                        -- accuracy at full cache minus here, in score units
-    drop_ci_low    REAL,  -- same interval
-    drop_ci_high   REAL,  -- same interval
-    n_worse        INTEGER,                     -- pairs that lost score
-    n_better       INTEGER,                     -- pairs that gained score
-    p_safe         REAL,                        -- one-sided p of "drop >= margin": small = proven non-inferior; pending = lost,
-                                                --   and the same of the pairs that full cache answered: the larger
-    p_loss         REAL,                        -- one-sided p of "drop <= 0": small = a real loss
-    p_collapse     REAL,                        -- one-sided p of "drop <= margin": small = worse beyond the margin
-    test_method    TEXT,                        -- which test gave the p values
-    drop_failures  REAL,                        -- Shapley share of the drop due to request failures
-    drop_answers   REAL,                        -- and due to wrong answers
-    drop_json      TEXT NOT NULL,               -- by label
-    within_noise   INTEGER,                     -- 1: nothing proven, and no larger than the A/A control's noise gives; NULL: no control
-    fingerprint    TEXT NOT NULL,  -- of the inputs
+    exp_group_id  TEXT NOT NULL,
+    generation    INTEGER NOT NULL,
+    series        TEXT NOT NULL,
+    kv_budget     REAL NOT NULL,
+    repeat_idx    INTEGER NOT NULL,             -- 0; > 0 with series 'full' = the A/A control
+    bin_idx       INTEGER NOT NULL,
+    run_id        TEXT NOT NULL,
+    n             INTEGER NOT NULL,             -- pairs (same example at full cache and here)
+    n_clusters    INTEGER NOT NULL,             -- distinct contexts
+    acc_mean      REAL,                         -- over the pairs; failures score 0
+    acc_ci_low    REAL,
+    acc_ci_high   REAL,
+    drop_mean     REAL,                         -- accuracy at full cache minus here, in score units
+    drop_ci_low   REAL,
+    drop_ci_high  REAL,
+    n_worse       INTEGER,                      -- pairs that lost score
+    n_better      INTEGER,                      -- pairs that gained score
+    p_safe        REAL,                         -- one-sided p of "drop >= margin": small = proven non-inferior.
+                                                --   Pairs without an outcome count as lost; where requests failed at
+                                                --   full cache, the larger p with that of the pairs it answered
+    p_loss        REAL,                         -- one-sided p of "drop <= 0": small = a real loss
+    p_collapse    REAL,                         -- one-sided p of "drop <= margin": small = worse beyond the margin
+    test_method   TEXT,                         -- which test gave the p values
+    drop_failures REAL,                         -- Shapley share of the drop due to request failures
+    drop_answers  REAL,                         -- and due to wrong answers
+    drop_json     TEXT NOT NULL,                -- by label
+    within_noise  INTEGER,                      -- 1: no more than the A/A control's noise gives; NULL: no control
+    fingerprint   TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation, series, kv_budget, repeat_idx, bin_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and bin (-1 = all bins)
-    exp_group_id           TEXT NOT NULL,  -- experiment.exp_group_id
-    generation             INTEGER NOT NULL,  -- of the group's contract
-    series                 TEXT NOT NULL,  -- label of the series
-    kv_policy              TEXT NOT NULL,  -- of the level
-    kv_mode                TEXT NOT NULL,  -- of the series
-    bin_idx                INTEGER NOT NULL,  -- length bin; -1 = all bins
-    n                      INTEGER NOT NULL,  -- outcomes counted
-    acc_full               REAL,  -- accuracy at full cache
-    safe_budget            REAL,                -- smallest budget such that it and all above are proven non-inferior
-    collapse_budget        REAL,                -- largest budget such that it and all below are proven worse than full
-    collapse_margin_budget REAL,                -- the same, worse by more than the margin
+    exp_group_id           TEXT NOT NULL,
+    generation             INTEGER NOT NULL,
+    series                 TEXT NOT NULL,
+    kv_policy              TEXT NOT NULL,       -- of the series
+    kv_mode                TEXT NOT NULL,       -- of the series
+    bin_idx                INTEGER NOT NULL,
+    n                      INTEGER NOT NULL,    -- pairs at the budget that has fewest
+    acc_full               REAL,                -- accuracy at full cache
+    safe_budget            REAL,                -- claim safe: the smallest budget such that it and all above are
+                                                --   proven non-inferior
+    collapse_budget        REAL,                -- claim loss: the largest budget such that it and all below are
+                                                --   proven worse than full cache
+    collapse_margin_budget REAL,                -- claim broken: the same, worse by more than the margin
     zone_low               REAL,                -- = collapse_margin_budget; NULL: open below
     zone_high              REAL,                -- = safe_budget; NULL: open above
     half_loss_budget       REAL,                -- where half of the total loss has happened on the isotonic curve
-    half_loss_ci_low       REAL,  -- 95%
-    half_loss_ci_high      REAL,  -- 95%
+    half_loss_ci_low       REAL,
+    half_loss_ci_high      REAL,
     zone_low_tokens        REAL,                -- zone_low as kept tokens (median prompt); NULL without evidence
     zone_high_tokens       REAL,                -- zone_high as kept tokens
     half_loss_tokens       REAL,                -- half_loss_budget as kept tokens
@@ -543,98 +564,98 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and b
     evidence               TEXT NOT NULL,       -- worst evidence status among the series' runs
     partial                INTEGER NOT NULL,    -- 1: computed while requests were missing
     method                 TEXT NOT NULL,       -- tests, alpha, margin, resamples, seed
-    pre_budget             REAL,                -- the blueprint's step rule (not the headline): last budget before the step
+    pre_budget             REAL,                -- the step rule of docs/STATISTICS.md: last budget before the step
     transition_budget      REAL,                -- first budget whose mean falls by >= drop_threshold; NULL: none
-    acc_pre                REAL,  -- accuracy at pre_budget
-    acc_post               REAL,  -- accuracy at transition_budget
-    "drop"                 REAL,  -- acc_pre - acc_post
+    acc_pre                REAL,                -- accuracy at pre_budget
+    acc_post               REAL,                -- accuracy at transition_budget
+    "drop"                 REAL,                -- acc_pre - acc_post
     transition_bin_idx     INTEGER,             -- bin with the largest drop over the step
-    fingerprint            TEXT NOT NULL,  -- of the inputs
+    fingerprint            TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation, series, bin_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS comparisons (        -- series against series at one budget, paired, Holm-adjusted
-    exp_group_id TEXT NOT NULL,  -- experiment.exp_group_id
-    generation   INTEGER NOT NULL,  -- of the group's contract
-    series_a     TEXT NOT NULL,  -- first series
-    series_b     TEXT NOT NULL,  -- second series
-    kv_budget    REAL NOT NULL,  -- nominal, in kv_unit
-    bin_idx      INTEGER NOT NULL,  -- length bin; -1 = all bins
-    n            INTEGER NOT NULL,  -- outcomes counted
+    exp_group_id TEXT NOT NULL,
+    generation   INTEGER NOT NULL,
+    series_a     TEXT NOT NULL,
+    series_b     TEXT NOT NULL,
+    kv_budget    REAL NOT NULL,
+    bin_idx      INTEGER NOT NULL,
+    n            INTEGER NOT NULL,              -- pairs
     diff_mean    REAL,                          -- accuracy of a minus accuracy of b
-    diff_ci_low  REAL,  -- 95%
-    diff_ci_high REAL,  -- 95%
+    diff_ci_low  REAL,
+    diff_ci_high REAL,
     p            REAL,                          -- two-sided
-    p_holm       REAL,  -- adjusted over all pairs and budgets
-    fingerprint  TEXT NOT NULL,  -- of the inputs
+    p_holm       REAL,                          -- adjusted over all pairs and budgets
+    fingerprint  TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation, series_a, series_b, kv_budget, bin_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS bench_stats (        -- bench: a metric of one stage (a load at a level and repeat); seconds
-    run_id     TEXT NOT NULL REFERENCES runs,  -- the stage
-    metric     TEXT NOT NULL,                   -- ttfb | ttft | tpot | itl (per chunk) | itl_token | latency | *_sent
-    n          INTEGER NOT NULL,                -- requests that have it; itl: gaps
-    n_failed   INTEGER NOT NULL,                -- measured requests that failed, +inf in the with_failures columns
-    mean_s     REAL,  -- of those that were answered
-    p50_s      REAL,  -- median
-    p90_s      REAL,  -- 90th percentile
-    p95_s      REAL,  -- 95th percentile
-    p99_s      REAL,  -- 99th percentile
-    max_s      REAL,  -- worst
-    p50_with_failures_s REAL,                   -- Infinity: the percentile lies among the failures
-    p90_with_failures_s REAL,                   -- same
-    p95_with_failures_s REAL,                   -- same
-    p99_with_failures_s REAL,                   -- same
-    fingerprint TEXT NOT NULL,  -- of the inputs
+    run_id              TEXT NOT NULL REFERENCES runs,
+    metric              TEXT NOT NULL,          -- ttfb | ttft | tpot | itl (per chunk) | itl_token | latency | *_sent
+    n                   INTEGER NOT NULL,       -- requests that have it; itl: gaps
+    n_failed            INTEGER NOT NULL,       -- measured requests that failed, +inf in the with_failures columns
+    mean_s              REAL,                   -- of those that were answered, as the percentiles
+    p50_s               REAL,
+    p90_s               REAL,
+    p95_s               REAL,
+    p99_s               REAL,
+    max_s               REAL,
+    p50_with_failures_s REAL,                   -- Infinity, here and below: the percentile lies among the failures
+    p90_with_failures_s REAL,
+    p95_with_failures_s REAL,
+    p99_with_failures_s REAL,
+    fingerprint         TEXT NOT NULL,
     PRIMARY KEY (run_id, metric)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS bench_points (       -- bench: one load at one level, its repeats together
-    exp_group_id   TEXT NOT NULL,  -- experiment.exp_group_id
-    generation     INTEGER NOT NULL,  -- of the group's contract
-    level          TEXT NOT NULL,               -- label of the level; '': levels are not benched
-    load           TEXT NOT NULL,               -- label of the load
-    loop           TEXT NOT NULL,               -- open | closed
-    value          REAL NOT NULL,               -- requests per second, or requests in flight
-    n_repeats      INTEGER NOT NULL,  -- stages put together
-    n_started      INTEGER NOT NULL,            -- measured requests that were sent
-    n_failed       INTEGER NOT NULL,            -- of them, failed
-    n_owed         INTEGER NOT NULL,            -- planned and still without an outcome; > 0: PARTIAL
-    attainment     REAL,                        -- share of the sent requests that kept every limit; NULL: no limits
-    sent_share     REAL,                        -- open: rate of sending over planned rate, worst repeat
-    dispersion     REAL,                        -- open: index of dispersion of the sending times, mean of the repeats
-    cache          TEXT NOT NULL,               -- cold | warm | mixed | unknown
-    cached_share   REAL,                        -- prompt tokens from the prefix cache / prompt tokens
-    client         TEXT NOT NULL,               -- client-clean | CLIENT-BOUND | unknown, worst repeat
-    error_bound_ms REAL,                        -- of that verdict
-    token_source   TEXT NOT NULL,               -- usage | chunks | mixed | none
-    figures_json   TEXT NOT NULL,               -- {name: {value, low, high, method}}: *_per_s, METRIC_STAT_s
+    exp_group_id       TEXT NOT NULL,
+    generation         INTEGER NOT NULL,
+    level              TEXT NOT NULL,           -- label of the level; '': levels are not benched
+    load               TEXT NOT NULL,           -- label of the load
+    loop               TEXT NOT NULL,           -- open | closed
+    value              REAL NOT NULL,           -- requests per second, or requests in flight
+    n_repeats          INTEGER NOT NULL,        -- stages put together
+    n_started          INTEGER NOT NULL,        -- measured requests that were sent
+    n_failed           INTEGER NOT NULL,        -- of them, failed
+    n_owed             INTEGER NOT NULL,        -- planned and still without an outcome; > 0: PARTIAL
+    attainment         REAL,                    -- share of the sent requests that kept every limit; NULL: no limits
+    sent_share         REAL,                    -- open: rate of sending over planned rate, worst repeat
+    dispersion         REAL,                    -- open: index of dispersion of the sending times, mean of the repeats
+    cache              TEXT NOT NULL,           -- cold | warm | mixed | unknown
+    cached_share       REAL,                    -- prompt tokens from the prefix cache / prompt tokens
+    client             TEXT NOT NULL,           -- client-clean | CLIENT-BOUND | unknown, worst repeat
+    error_bound_ms     REAL,                    -- of that verdict
+    token_source       TEXT NOT NULL,           -- usage | chunks | mixed | none
+    figures_json       TEXT NOT NULL,           -- {name: {value, low, high, method}}: *_per_s, METRIC_STAT_s
     with_failures_json TEXT NOT NULL,           -- {METRIC_STAT_s: seconds, null = beyond every measured value}
-    objectives_json TEXT NOT NULL,              -- [{name, limit_s, seen_s, verdict, n, n_beyond, n_needed}]
-    server_json    TEXT NOT NULL,               -- the server's own figures: TTFT in parts, KV cache usage
-    fingerprint    TEXT NOT NULL,  -- of the inputs
+    objectives_json    TEXT NOT NULL,           -- [{name, limit_s, seen_s, verdict, n, n_beyond, n_needed}]
+    server_json        TEXT NOT NULL,           -- the server's own figures: TTFT in parts, KV cache usage
+    fingerprint        TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation, level, load)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS bench_zones (        -- bench: knee of a ladder, highest load within the objectives
-    exp_group_id TEXT NOT NULL,  -- experiment.exp_group_id
-    generation   INTEGER NOT NULL,  -- of the group's contract
+    exp_group_id TEXT NOT NULL,
+    generation   INTEGER NOT NULL,
     level        TEXT NOT NULL,                 -- label of the level; '': levels are not benched
     kind         TEXT NOT NULL,                 -- knee | objectives
     loop         TEXT NOT NULL,                 -- open: loads are requests/s | closed: requests in flight
     low          REAL,                          -- highest load proven to lie on the near side; NULL: none
     high         REAL,                          -- lowest load proven to lie beyond; NULL: none
     seen         REAL,                          -- by the point estimates alone; NULL: no load that was tried
-    fingerprint  TEXT NOT NULL,  -- of the inputs
+    fingerprint  TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation, level, kind)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS analysis_state (     -- what a derived stage was computed from; equal = nothing to do
-    exp_group_id TEXT NOT NULL,  -- experiment.exp_group_id
-    generation   INTEGER NOT NULL,  -- of the group's contract
+    exp_group_id TEXT NOT NULL,
+    generation   INTEGER NOT NULL,
     stage        TEXT NOT NULL,                 -- score | analyze | charts
     scope        TEXT NOT NULL,                 -- a run_id, or '*'
-    fingerprint  TEXT NOT NULL,  -- of the inputs
+    fingerprint  TEXT NOT NULL,
     detail_json  TEXT NOT NULL,                 -- settings used, counts, PARTIAL
     PRIMARY KEY (exp_group_id, generation, stage, scope)
 ) STRICT;

@@ -4,26 +4,22 @@ check -> lock -> contract -> what is left -> guard -> session -> ready -> stages
 """
 
 import asyncio
-import contextlib
 import hashlib
 
 import orjson
 
 from kvt_async.bench import client_ceiling, messages
-from kvt_async.bench.bench_invocation import BenchInvocation, Options
+from kvt_async.bench.bench_invocation import BenchInvocation, Options, Plan
 from kvt_async.bench.ladder import loads_in_sight
 from kvt_async.bench.messages import BenchReport
 from kvt_async.bench.stage import bench_levels
 from kvt_async.bench.workload import Workload, load_workload
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import known_secrets
-from kvt_async.contract.paths import run_paths
-from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
 from kvt_async.session.experiment_rows import find_generation
-from kvt_async.store.reader import Reader
-from kvt_async.sweep.sweep import at_work, loop_factory, sayer
+from kvt_async.session.invocation import at_work, loop_factory, opened, sayer
 from kvt_async.ways.registry import check_level, way_of
 
 __all__ = ["Options", "execute", "run"]
@@ -51,28 +47,22 @@ async def run(settings: Settings, options: Options) -> BenchReport:
                 do="Leave it out, or set bench.levels: false.",
             )
         check_level(settings, level)
-    say = sayer(options.quiet or options.as_json)
+    say = sayer(options.shows_nothing)
     workload = await asyncio.to_thread(load_workload, settings)
     for note in workload.notes:
         say(f"warning: {note}")
-    known = client_ceiling.cached(settings)
+    ceilings = client_ceiling.cached(settings)
     if options.dry_run:
         return BenchReport(
-            settings.experiment.exp_group_id, "", plan=messages.estimate(settings, workload, levels, known)
+            settings.experiment.exp_group_id, "", plan=messages.estimate(settings, workload, levels, ceilings)
         )
     if options.guarded:
         loads = loads_in_sight(settings.bench)
-        client_ceiling.guard(settings, workload.mean_output_tokens(), loads, known, options.force, say)
-    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    with at_work(settings, paths) as log, contextlib.ExitStack() as stack:
-        connect_for_writing(paths.db).close()  # makes the schema where there is none
-        reader = Reader(paths.db)
-        stack.callback(reader.close)
-        asked = contract(settings, workload)
-        generation = find_generation(reader, settings, asked, force=options.force)
-        return await BenchInvocation(
-            settings, options, paths, reader, generation, asked, workload, levels, known, say, log
-        ).go()
+        client_ceiling.guard(settings, workload.mean_output_tokens(), loads, ceilings, options.force, say)
+    with at_work(settings) as log, opened(settings, options, log) as invocation:
+        facts = contract(settings, workload)
+        generation = find_generation(invocation.reader, settings, facts, force=options.force)
+        return await BenchInvocation(invocation, Plan(generation, facts, workload, levels, ceilings)).go()
 
 
 def with_a_load(settings: Settings) -> Settings:
@@ -95,7 +85,7 @@ def contract(settings: Settings, workload: Workload) -> Json:
     bench, system = settings.bench, settings.prompt.system
     decoding = settings.decoding.model_dump(mode="json")
     del decoding["max_tokens"]  # the workload's
-    found = {
+    facts = {
         "bench.workload": workload.describe(),
         "bench.body": bench.body,
         "bench.retries": bench.retries,
@@ -105,5 +95,5 @@ def contract(settings: Settings, workload: Workload) -> Json:
         "engine.stream": settings.engine.stream,
         **{f"decoding.{name}": value for name, value in decoding.items()},
     }
-    plain: Json = known_secrets(settings).json(orjson.loads(orjson.dumps(found, option=orjson.OPT_SORT_KEYS)))
+    plain: Json = known_secrets(settings).json(orjson.loads(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)))
     return plain

@@ -2,58 +2,49 @@
 request, and after the last one. Replies that echo their budget need none of this: it is in their own rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import orjson
-
-from kvt_async.bench.stage_run import BenchLive
-from kvt_async.clock import utc_now
-from kvt_async.contract.urls import public_url
 from kvt_async.records import Json, Level
-from kvt_async.session.server_evidence import shown
+from kvt_async.session import handshake
+from kvt_async.session.server_check import changed, keep_snapshot, level_evidence, shown_by
+from kvt_async.session.session import ServerSession
 
 
 @dataclass(slots=True)
-class Looks:
-    """`shown`: the first look; None: kv.evidence asks nothing of the kind. `found`: who its
-    endpoints are, in their order."""
+class LevelEvidence:
+    """Kept beside every stage of a level. `identities`: who its endpoints are; `before`: what was said before the first
+    request; None: kv.evidence asks nothing of the kind."""
 
-    live: BenchLive
+    server: ServerSession
     level: Level
-    found: Sequence[Json]
-    output: Callable[[], str] | None  # what a launched server has printed
-    shown: Json | None
+    identities: Mapping[str, Json]
+    engine_name: str
+    before: Json | None
     _run_ids: list[str] = field(default_factory=list)
+
+    @classmethod
+    async def of_level(cls, server: ServerSession, level: Level, identities: Mapping[str, Json]) -> "LevelEvidence":
+        before = await level_evidence(server, level) if server.settings.bench.levels else None
+        name = handshake.engine_name(next(iter(identities.values())))
+        return cls(server, level, {url: identities[url] for url in level.endpoints}, name, before)
 
     async def keep(self, run_id: str) -> None:
         """Of a stage that is about to be sent."""
-        if self.shown is not None:
+        if self.before is not None:
             self._run_ids.append(run_id)
-            await self._keep("start", self.shown, [run_id])
+            await self._keep("start", {run_id: self.before})
 
-    async def last_look(self) -> None:
-        """Once more, for every stage of the level."""
-        if self.shown is None or not self._run_ids:
+    async def look_again(self) -> None:
+        """After the last request, for every stage of the level."""
+        if self.before is None or not self._run_ids:
             return
-        now = await shown(self.live.sender, self.level, self.output)
-        if now is not None:
-            await self._keep("end", now, self._run_ids)
-            if now["value"] not in (None, self.shown["value"]):
-                said = f"said {self.shown['raw']} before its requests and {now['raw']} after them"
-                self.live.say(f"warning: {now['read_from']} {said}")
+        after = await shown_by(self.server, self.level)
+        if after is not None:
+            await self._keep("end", dict.fromkeys(self._run_ids, after))
+            if (sentence := changed(self.before, after)) is not None:
+                self.server.say(f"warning: {sentence}")
 
-    async def _keep(self, phase: str, said: Json, run_ids: Sequence[str]) -> None:
-        for endpoint, one in zip(self.level.endpoints, self.found, strict=True):
-            identity = {key: value for key, value in one.items() if key != "engine_name"}
-            await self.live.store.insert(
-                "server_snapshots",
-                {
-                    "session_id": self.live.session_id,
-                    "run_id": None,
-                    "taken_at": utc_now(),
-                    "phase": phase,
-                    "endpoint": public_url(endpoint),
-                    "identity_json": orjson.dumps({**identity, "evidence": dict.fromkeys(run_ids, said)}).decode(),
-                },
-            )
+    async def _keep(self, phase: str, evidence: Mapping[str, Json]) -> None:
+        for endpoint, identity in self.identities.items():
+            await keep_snapshot(self.server, phase, endpoint, identity, evidence, None)

@@ -1,245 +1,197 @@
-"""One invocation of `kvt bench`, once its config has been checked: what is left, session, server, stages, end."""
+"""One invocation of `kvt bench`, once its config has been checked: what is left, session, servers, stages, end."""
 
-import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kvt_async.bench import client_ceiling
-from kvt_async.bench.bench_canary import harsh_second, questions, spread
-from kvt_async.bench.bench_evidence import Looks
+from kvt_async.bench.bench_canary import questions
+from kvt_async.bench.bench_evidence import LevelEvidence
 from kvt_async.bench.ladder import Done, Next, broken_rule, next_stage
+from kvt_async.bench.load_sender import load_sender
 from kvt_async.bench.messages import BenchReport, stage_line, stage_summary
-from kvt_async.bench.outage import Outage
-from kvt_async.bench.readiness import add_workload, keep_identities, ready, workload_id
+from kvt_async.bench.readiness import add_workload, ready, workload_id
 from kvt_async.bench.stage import Left, Stage, make_stage, needed, plan_json, what_is_left
 from kvt_async.bench.stage_figures import stage_figures
-from kvt_async.bench.stage_run import BenchLive, run_stage
+from kvt_async.bench.stage_run import run_stage
 from kvt_async.bench.stage_throughput import stage_throughput
 from kvt_async.bench.workload import Workload
 from kvt_async.contract.formulas.open_loop_throughput import WHOLE
 from kvt_async.contract.load import known_secrets
-from kvt_async.contract.paths import RunPaths
-from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.send.sender import Sender
-from kvt_async.records import Json, Level
-from kvt_async.session import canary
-from kvt_async.session.close import Invoked, run_session
-from kvt_async.session.experiment_rows import add_generation, add_runs, command_line, open_session
-from kvt_async.session.interrupts import Interrupts
-from kvt_async.session.probes import Asking
-from kvt_async.session.run_log import RunLog
-from kvt_async.session.server_evidence import shown
+from kvt_async.records import Json, Level, Run
+from kvt_async.session import handshake
+from kvt_async.session.canary import Spread, visit
+from kvt_async.session.experiment_rows import add_generation, add_runs, make_run_id
+from kvt_async.session.invocation import CommandOptions, Invocation
+from kvt_async.session.server_check import keep_snapshot, lacks
+from kvt_async.session.servers import on_servers, watched
+from kvt_async.session.session import ServerSession, Session, next_session, run_session
 from kvt_async.store.columns import Row
-from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer
-from kvt_async.sweep.server_session import beside
 from kvt_async.ways.levels import label
 from kvt_async.ways.registry import way_of
 
-NO_LIMIT = 1_000_000  # slots of a Sender whose load is bounded elsewhere: by slots of the closed loop, or by nothing
-
 
 @dataclass(frozen=True, slots=True)
-class Options(Invoked):
+class Options(CommandOptions):
     """Of a bench."""
 
     guarded: bool = True  # False: the calibration itself
 
 
-class BenchInvocation:
-    """`go` sends what is to be sent and says what came of it."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a bench will measure: a workload at levels, each under the loads of its ladder."""
 
-    def __init__(
-        self, settings: Settings, options: Options, paths: RunPaths, reader: Reader, generation: int, contract: Json,
-        workload: Workload, levels: Sequence[Level], ceilings: Json | None, say: Callable[[str], None], log: RunLog,
-    ) -> None:  # fmt: skip
-        self.settings, self.options, self.paths, self.reader = settings, options, paths, reader
-        self.generation, self.contract, self.workload, self.levels = generation, contract, workload, levels
-        self.ceilings, self.say, self.log = ceilings, say, log
-        self.report = BenchReport(settings.experiment.exp_group_id, str(paths.db), generation)
-        self.spread = spread(reader, settings, generation, levels)
-        self.levels = harsh_second(levels, self.spread)
+    generation: int
+    contract: Json
+    workload: Workload
+    levels: Sequence[Level]
+    ceilings: Json | None  # of this client; None: not known
+
+
+class BenchInvocation:
+    """`go` sends what is to be sent and says what came of it; the rest is what its session does on its servers."""
+
+    def __init__(self, invocation: Invocation, plan: Plan) -> None:
+        self.invocation, self.plan = invocation, plan
+        self.settings, self.reader, self.say = invocation.settings, invocation.reader, invocation.say
+        self.report = BenchReport(invocation.group, str(invocation.paths.db), plan.generation)
+        # A level has no row in `runs`, its stages have: these runs only say which levels a server serves.
+        runs = [Run(make_run_id(invocation.group, plan.generation, one), one, stored=False) for one in plan.levels]
+        self._servers, self._spread = [runs], None
+        if way_of(plan.levels[0].apply_via).canary == "across":
+            self._servers = [[run] for run in runs]
+            self._spread = Spread.over(invocation, plan.generation, plan.levels)
+        if self._spread is not None:
+            self._servers = self._spread.early(self._servers)
+        self._dataset_id = workload_id(plan.workload.describe())
 
     async def go(self) -> BenchReport:
         """Raises KvtError for what stops it before its end; Ctrl-C and a dead server are reasons in the report."""
-        found = [self._so_far(level) for level in self.levels]
-        skipped = sum(len(done) for done, _ in found)
+        ladders = [self._so_far(level) for level in self.plan.levels]
+        skipped = sum(len(done) for done, _ in ladders)
         if skipped:
             self.say(f"resuming: {skipped} stages are complete and skipped")
-        if all(step is None for _, step in found):
+        if all(step is None for _, step in ladders):
             self.say("nothing to send")
         else:
-            await self._session()
-        self._summarise()
+            settings = self.settings
+            writer = Writer(self.invocation.paths.db, settings.db.flush_interval_s, secrets=known_secrets(settings))
+            await run_session(self.invocation, writer, self.report, self._on_servers, order_seed=settings.bench.seed)
+        self.report.read(self.reader)
         return self.report
 
-    async def _session(self) -> None:
-        settings, report = self.settings, self.report
-        async with Writer(self.paths.db, settings.db.flush_interval_s, secrets=known_secrets(settings)) as store:
-            await add_generation(store, self.reader, settings, self.contract, self.generation)
-            report.session_id = await open_session(store, settings, self.generation, settings.bench.seed)
-            self.log("session", session_id=report.session_id, command=command_line(settings))
-            await run_session(
-                store, self.log, report, settings.limits.grace_s, self.say,
-                lambda interrupts: self._counted(store, interrupts),
-            )  # fmt: skip
-
-    async def _counted(self, store: Writer, interrupts: Interrupts) -> EndReason:
+    async def _on_servers(self, session: Session) -> EndReason:
         """The session's reason to end; the report has its counts by then, for they decide the exit code."""
-        reason = await self._served(store, interrupts)
-        self._summarise()
+        plan = self.plan
+        await add_generation(session.store, self.reader, self.settings, plan.contract, plan.generation)
+        reason = await on_servers(session, self._servers, self)
+        self.report.read(self.reader)
         return reason
 
-    async def _served(self, store: Writer, interrupts: Interrupts) -> EndReason:
-        way = way_of(self.levels[0].apply_via)
-        if way.canary != "across":
-            return await self._with_server(store, interrupts, self.levels, None)
-        for level in self.levels:
-            ask = self._canary_is_owed() and self.spread is not None and self.spread.needs([level])
-            if self._so_far(level)[1] is None and not ask:
-                continue
-            folder = self.paths.run_dir / "launch"
-            async with way.serve(self.settings, level, folder, self.say) as server:
-                reason = await self._with_server(store, interrupts, [level], server.output if server else None)
-            if reason != EndReason.FINISHED:
-                return reason
-        return EndReason.FINISHED
+    def owes(self, runs: Sequence[Run]) -> bool:
+        """A stage of these levels is still to be sent, or the canary has to ask this server."""
+        levels = [run.level for run in runs]
+        asks = self._spread is not None and self._spread.needs(levels) and self._owes_a_canary()
+        return asks or any(self._so_far(level)[1] is not None for level in levels)
 
-    async def _with_server(
-        self, store: Writer, interrupts: Interrupts, levels: Sequence[Level], output: Callable[[], str] | None
-    ) -> EndReason:
-        settings = for_sending(self.settings)
-        endpoints = list(dict.fromkeys(url for level in levels for url in level.endpoints))
-        stop = asyncio.Event()
-        async with Sender(settings, endpoints=endpoints) as sender:
-            sender.breaker = Outage(settings.limits.retry)
-            assert self.report.session_id is not None
-            live = BenchLive(
-                settings, self.workload, store, sender, interrupts, self.report.session_id, self.say, self.log,
-                self.options.quiet or self.options.as_json, stop,
-            )  # fmt: skip
-            found = await ready(live, endpoints, levels)
-            await add_workload(live, self.reader, self.dataset_id)
-            await self._canary(live, levels)
-            await keep_identities(live, "start", endpoints, found)
-            async with beside(self._watch_interrupts(live), self._watch_breaker(live)):
-                for level in levels:
-                    evidence = await self._evidence(live, level, dict(zip(endpoints, found, strict=True)), output)
-                    reason = await self._ladder(live, level, str(found[0]["engine_name"]), evidence)
-                    await evidence.last_look()
-                    if reason != EndReason.FINISHED:
-                        break
-            for lacking, n in sender.room.lacking.items():
-                self.say(f"warning: {n:,} times a connection could not be opened: {lacking}")
-            await keep_identities(live, "end", endpoints, None)
-            return reason
+    def sender(self, endpoints: Sequence[str]) -> Sender:
+        return load_sender(self.settings, endpoints)
 
-    async def _ladder(self, live: BenchLive, level: Level, engine_name: str, evidence: Looks) -> EndReason:
+    async def restarted(self, session: Session, runs: Sequence[Run]) -> tuple[Session, Sequence[Run]]:
+        """Another session: what is left of a stage is a window of its own, and a stage has one window a session."""
+        return await next_session(session, self.report, order_seed=self.settings.bench.seed), runs
+
+    async def serve(self, server: ServerSession) -> EndReason:
+        latency_s = await ready(server, self.plan.workload)
+        model = self.settings.model.name
+        identities = await handshake.identities(server.sender, server.endpoints, model)
+        await add_workload(server, self.plan.workload)
+        if self.settings.bench.levels and self._owes_a_canary():
+            sent = [label(level) for level in self.plan.levels if self._so_far(level)[0]]
+            verdict = await visit(server, self._spread, questions(self.plan.workload), sent)
+            self.report.canary = verdict or self.report.canary
+        for endpoint, identity in identities.items():
+            await keep_snapshot(server, "start", endpoint, identity, {}, None)
+        reason = EndReason.FINISHED
+        async with watched(server):
+            for level in server.levels:
+                evidence = await LevelEvidence.of_level(server, level, identities)
+                reason = await self._climb(server, level, evidence, latency_s)
+                await evidence.look_again()
+                if reason != EndReason.FINISHED:
+                    break
+        for sentence in lacks(server):
+            self.say(f"warning: {sentence}")
+        for endpoint, identity in (await handshake.identities(server.sender, server.endpoints, model)).items():
+            await keep_snapshot(server, "end", endpoint, identity, {}, None)
+        return reason
+
+    def _owes_a_canary(self) -> bool:
+        """Some level with a budget is still to be sent."""
+        return any(not level.is_full and self._so_far(level)[1] is not None for level in self.plan.levels)
+
+    async def _climb(self, server: ServerSession, level: Level, evidence: LevelEvidence, first_s: float) -> EndReason:
+        """Send the stages that are left of a level's ladder; why that ended. `first_s`: seconds of a first request."""
         bench = self.settings.bench
         done, step = self._so_far(level)
         while step is not None:
-            if live.stop.is_set():
-                return self._ending(live)
-            stage, left = self._stage(level, step, _latency_s(live, done))
-            share = client_ceiling.share(self.settings, step.load, self.workload.mean_output_tokens(), self.ceilings)
+            if server.stop.is_set():
+                return server.ending
+            latency_s = _latency_s(first_s, done)
+            stage, left = self._stage(level, step, latency_s)
+            share = client_ceiling.share(
+                self.settings, step.load, self.plan.workload.mean_output_tokens(), self.plan.ceilings
+            )
             if self._beyond_us(step, share):
                 break
-            self.say(stage_line(stage, left, self.workload, self._cut(stage, _latency_s(live, done))))
-            head = [] if left is not None else await self._register(live, stage, engine_name, share)
+            self.say(stage_line(stage, left, self.plan.workload, self._cut(stage, latency_s)))
+            head = [] if left is not None else await self._register(server, stage, evidence, share)
             await evidence.keep(stage.run.run_id)
-            end = await run_stage(live, stage, left, head, evidence.shown)
-            one = self._done(stage, step, end.row)
-            whole = end.reason in WHOLE
+            end = await run_stage(server, self.plan.workload, stage, left, head, evidence.before)
+            one = self._done(stage, step, end)
+            whole = end["reason"] in WHOLE
             if whole and (rule := broken_rule(bench, one, done)) is not None:
-                end.row["stop_rule"] = rule
+                end["stop_rule"] = rule
                 if step.purpose in ("auto", "list"):
                     self.say(f"stop rule: {rule}")
-            if end.reason == EndReason.STOP_RULE:
+            if end["reason"] == EndReason.STOP_RULE:
                 self.say(f"{stage.name}: bench.max_s ({bench.max_s:g} s) was over before all its requests had begun")
-            await live.store.insert("bench_window_ends", end.row)
+            await server.store.insert("bench_window_ends", end)
             self.say(stage_summary(stage, one))
             if not whole:
-                return self._ending(live)
+                return server.ending
             done.append(one)
             step = next_stage(bench, done)
         return EndReason.FINISHED
 
-    def _ending(self, live: BenchLive) -> EndReason:
-        """Why the session ends before its stages do."""
-        return EndReason.INTERRUPTED if live.interrupts.hit else live.sender.breaker.ending
-
-    async def _canary(self, live: BenchLive, levels: Sequence[Level]) -> None:
-        """Raises DeadKnobError where no budget changes an answer, unless that is allowed."""
-        if not self.settings.bench.levels or not self._canary_is_owed():
-            return
-        asked = questions(self.workload)
-        asking = Asking(asked, live.sender.probe, live.store, live.session_id)
-        if self.spread is not None:
-            found = await self.spread.visit(self.settings, levels, asked.entries, asking)
-        else:
-            pair = canary.pair(levels) if way_of(levels[0].apply_via).canary == "within" else None
-            found = await canary.run_canary(self.settings, pair, asked.entries, asking) if pair is not None else None
-        if found is None:
-            return
-        self.report.canary = found.verdict
-        self.log("canary", verdict=found.verdict, reason=found.reason)
-        sent = [label(level) for level in self.levels if self._so_far(level)[0]]
-        sentence = canary.check(found, allow=self.options.allow_dead_knob, sent=sent)
-        if sentence is not None:
-            self.say(f"warning: {sentence}")
-
-    def _canary_is_owed(self) -> bool:
-        """Some level with a budget is still to be sent."""
-        return any(not level.is_full and self._so_far(level)[1] is not None for level in self.levels)
-
-    async def _evidence(
-        self, live: BenchLive, level: Level, who: Mapping[str, Json], output: Callable[[], str] | None
-    ) -> Looks:
-        """What the level's server says of its budget before the first request."""
-        said = await shown(live.sender, level, output) if self.settings.bench.levels else None
-        if said is not None and said["value"] is None:
-            self.say(f"warning: {label(level)}: {said['read_from']} shows no budget: it stays unverified")
-        return Looks(live, level, [who[url] for url in level.endpoints], output, said)
-
     def _beyond_us(self, step: Next, share: Json | None) -> bool:
         """An automatic ladder ends where this client does; a list was guarded before anything was sent."""
-        if share is None or share["share"] <= 1 or self.options.force or step.purpose not in ("auto", "search"):
+        is_guarded = step.purpose in ("auto", "search") and not self.invocation.options.force
+        if share is None or share["share"] <= 1 or not is_guarded:
             return False
         self.say(f"warning: the ladder ends before {step.load.label}: {share['sentence']} (--force goes on)")
         return True
 
-    async def _register(self, live: BenchLive, stage: Stage, engine_name: str, share: Json | None) -> list[Row]:
+    async def _register(
+        self, server: ServerSession, stage: Stage, evidence: LevelEvidence, share: Json | None
+    ) -> list[Row]:
         """The stage's row in `runs`, and those to be stored together with its requests."""
         await add_runs(
-            live.store,
+            server.store,
             self.settings,
             [stage.run],
-            dataset_id=self.dataset_id,
-            generation=self.generation,
-            template_version=self.dataset_id,
-            engine_name=engine_name,
+            dataset_id=self._dataset_id,
+            generation=self.plan.generation,
+            template_version=self._dataset_id,
+            engine_name=evidence.engine_name,
         )
-        row = stage.row(
-            self.workload.describe(), self.settings.bench.slo, self.ceilings, plan_json(self.settings, share)
-        )
+        plan = plan_json(self.settings, share)
+        row = stage.row(self.plan.workload.describe(), self.settings.bench.slo, self.plan.ceilings, plan)
         return [("bench_stages", tuple(row.values()))]
-
-    async def _watch_interrupts(self, live: BenchLive) -> None:
-        await live.interrupts.stop.wait()
-        live.stop.set()
-        live.sender.halt()
-
-    async def _watch_breaker(self, live: BenchLive) -> None:
-        await live.sender.breaker.tripped.wait()
-        self.say(f"stopping: {live.sender.breaker.reason}")
-        live.stop.set()
-
-    @property
-    def dataset_id(self) -> str:
-        return workload_id(self.workload.describe())
 
     def _so_far(self, level: Level) -> tuple[list[Done], Next | None]:
         """The level's complete stages, in the order of its ladder, and the stage that comes next."""
@@ -266,30 +218,11 @@ class BenchInvocation:
         return f"cut by bench.max_s ({bench.max_s:g} s) from {enough}" if n < enough else None
 
     def _stage(self, level: Level, step: Next, latency_s: float | None = None) -> tuple[Stage, Left | None]:
-        sql = "SELECT count(*) FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? AND generation = ?"
-        n: int = self.reader.value(sql, self.settings.experiment.exp_group_id, self.generation)
-        stage = make_stage(self.settings, self.reader, self.generation, level, step, n, latency_s)
+        stage = make_stage(self.invocation, self.plan.generation, level, step, latency_s)
         return stage, what_is_left(self.reader, stage)
 
-    def _summarise(self) -> None:
-        self.report.read(self.reader)
 
-
-def _latency_s(live: BenchLive, done: Sequence[Done]) -> float | None:
+def _latency_s(first_s: float, done: Sequence[Done]) -> float:
     """Of a request, as far as it is known before a stage: of the first request of all, or of the newest stage."""
     newest = done[-1].rates.latency if done else math.nan
-    known = [value for value in (live.latency_s, newest) if value is not None and not math.isnan(value)]
-    return max(known, default=None)
-
-
-def for_sending(settings: Settings) -> Settings:
-    """Settings of a Sender that neither bounds, paces nor repeats: the load is the bench's alone."""
-    limits: dict[str, Any] = {
-        "concurrency": NO_LIMIT,
-        "adaptive": False,
-        "requests_per_minute": None,
-        "tokens_per_minute": None,
-    }
-    if not settings.bench.retries:
-        limits["retry"] = settings.limits.retry.model_copy(update={"max_attempts": 1})
-    return settings.model_copy(update={"limits": settings.limits.model_copy(update=limits)})
+    return first_s if math.isnan(newest) else max(first_s, newest)

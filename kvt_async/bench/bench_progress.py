@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from kvt_async.bench.sending_window import Tally
-from kvt_async.bench.stage import Stage
 from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Attempt, Outcome, Request
 from kvt_async.session.client_health import Health
@@ -18,8 +17,9 @@ WINDOW_S = 10.0
 class View:
     """Counts what a window tells it; `log` writes failures for machines."""
 
-    def __init__(self, stage: Stage, n: int | None, tally: Tally, health: Health, log: Callable[..., None]) -> None:
-        self._stage, self._n, self._tally, self._health, self._log = stage, n, tally, health, log
+    def __init__(self, name: str, n: int | None, tally: Tally, health: Health, log: Callable[..., None]) -> None:
+        """`name`: the stage's; `n`: its requests, warm-up included; None: as many as go."""
+        self._name, self._n, self._tally, self._health, self._log = name, n, tally, health, log
         self.done = self.failed = self.output_tokens = 0
         self.errors: Counter[str] = Counter()
         self._began = time.monotonic()
@@ -32,9 +32,13 @@ class View:
             return
         self.errors[str(attempt.error_type)] += 1
         self._log(
-            "attempt_failed", request_id=request.request_id, endpoint=attempt.endpoint, error=str(attempt.error_type),
-            http_status=attempt.http_status, message=attempt.error_message,
-        )  # fmt: skip
+            "attempt_failed",
+            request_id=request.request_id,
+            endpoint=attempt.endpoint,
+            error=str(attempt.error_type),
+            http_status=attempt.http_status,
+            message=attempt.error_message,
+        )
 
     def saved(self, outcome: Outcome) -> None:
         self.done += outcome.reply is not None
@@ -50,7 +54,7 @@ class View:
         then = self._recent[0]
         span = max(now[0] - then[0], 1e-9)
         sent, done, tokens = ((now[i] - then[i]) / span for i in (1, 2, 3))
-        parts = [f"{self._stage.name}: {ended}" + (f"/{self._n}" if self._n else ""), f"{tally.in_flight} in flight"]
+        parts = [f"{self._name}: {ended}" + (f"/{self._n}" if self._n else ""), f"{tally.in_flight} in flight"]
         parts += [f"sent {sent:.1f}/s", f"done {done:.1f}/s", f"{tokens:.0f} tok/s"]
         if self._health.ttft_ms:
             ttft = sorted(self._health.ttft_ms)

@@ -6,16 +6,17 @@ is as busy as the load keeps it.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from kvt_async.bench.timer import Alarm
-from kvt_async.engine.send.sender import Sender
+from kvt_async.clock import utc_now
 from kvt_async.records import Attempt, Outcome, Request
+from kvt_async.session.progress import Watcher
+from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import Row, rows_of_attempt, rows_of_outcome, unstorable
-from kvt_async.store.writer import Writer
 
 CATCH_UP = 16  # overdue requests started in one turn of the loop: replies are read between two such bursts
 
@@ -50,16 +51,9 @@ class Tally:
 class Window:
     """`open_loop` or `closed_loop` sends; both return when every request they started has ended or been given up."""
 
-    sender: Sender
-    store: Writer
-    stop: asyncio.Event  # set: start nothing more
-    session_id: str
-    now: Callable[[], str]
-    attempted: Callable[[Request, Attempt], None]
-    saved: Callable[[Outcome], None]
-    late_ms: float = 10.0
-    drain_s: float | None = None
-    tally: Tally = field(default_factory=Tally)
+    server: ServerSession
+    watcher: Watcher
+    tally: Tally
     _draining: bool = False
     _all_sent: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -80,12 +74,12 @@ class Window:
                     if slots is not None:
                         tally.n_held += slots.locked()
                         await self._unless_stopped(slots.acquire())
-                    if self.stop.is_set():
+                    if self.server.stop.is_set():
                         break
                     self._note(job, due_ns)
                     late_ms = (time.perf_counter_ns() - due_ns) / 1e6
                     tally.late_max_ms = max(tally.late_max_ms, late_ms)
-                    tally.n_late += late_ms > self.late_ms
+                    tally.n_late += late_ms > self.server.settings.bench.late_ms
                     self._keep(group.create_task(self._send(job, due_ns, slots)))
                 self._all_sent.set()
 
@@ -97,11 +91,11 @@ class Window:
         tally, turn = self.tally, asyncio.Lock()
 
         async def work() -> None:
-            while not self.stop.is_set():
+            while not self.server.stop.is_set():
                 async with turn:
                     job = await anext(jobs, None)
                 now, begun = time.perf_counter_ns(), tally.measured_from_ns
-                if self.stop.is_set():
+                if self.server.stop.is_set():
                     return
                 passed_s = 0.0 if begun is None else (now - begun) / 1e9
                 if job is not None and most_s is not None and passed_s > most_s:
@@ -129,17 +123,17 @@ class Window:
     async def _send(self, job: Job, due_ns: int | None, slots: asyncio.Semaphore | None) -> None:
         request, tally = job.request, self.tally
         if job.rows:
-            await self.store.submit(job.rows)
+            await self.server.store.submit(job.rows)
         tally.in_flight += 1
         tally.peak_in_flight = max(tally.peak_in_flight, tally.in_flight)
         try:
-            outcome = await self.sender.send(
+            outcome = await self.server.sender.send(
                 request, self._record, scheduled_ns=due_ns or time.perf_counter_ns(), intended_ns=due_ns
             )
         except asyncio.CancelledError:
             if self._draining:  # its time was up: an outcome, unlike an interruption
-                row: Row = ("give_ups", (request.request_id, request.series_idx, "time_exhausted", self.now()))
-                await self.store.submit([row])
+                row: Row = ("give_ups", (request.request_id, request.series_idx, "time_exhausted", utc_now()))
+                await self.server.store.submit([row])
                 return
             raise
         finally:
@@ -147,23 +141,24 @@ class Window:
             if slots is not None:
                 slots.release()
         if outcome.last is not None:
-            self.attempted(request, outcome.last)
-        if rows := rows_of_outcome(outcome, self.session_id, self.now()):
-            committed = await self.store.submit(rows)
+            self.watcher.attempted(request, outcome.last)
+        if rows := rows_of_outcome(outcome, self.server.session_id, utc_now()):
+            committed = await self.server.store.submit(rows)
             committed.add_done_callback(lambda future: self._committed(future, outcome))
 
     async def _record(self, request: Request, attempt: Attempt) -> None:
-        self.attempted(request, attempt)
-        await self.store.submit(rows_of_attempt(request, attempt, self.session_id, self.now()))
+        self.watcher.attempted(request, attempt)
+        await self.server.store.submit(rows_of_attempt(request, attempt, self.server.session_id, utc_now()))
 
     def _committed(self, future: "asyncio.Future[None]", outcome: Outcome) -> None:
         if future.cancelled() or future.exception() is not None:
             return
-        error = self.store.refused.pop(outcome.request.request_id, None)
+        server = self.server
+        error = server.store.refused.pop(outcome.request.request_id, None)
         failure = unstorable(outcome, error) if error is not None else None
         if failure is not None:
-            self.store.offer(rows_of_outcome(failure, self.session_id, self.now()), at_once=True)
-        self.saved(failure or outcome)
+            server.store.offer(rows_of_outcome(failure, server.session_id, utc_now()), at_once=True)
+        self.watcher.saved(failure or outcome)
 
     async def _until(self, alarm: Alarm, due_ns: int) -> None:
         if due_ns - time.perf_counter_ns() > 50_000_000:
@@ -173,7 +168,7 @@ class Window:
 
     async def _unless_stopped(self, waiting: Coroutine[Any, Any, object]) -> None:
         """Wait, but not beyond a stop."""
-        tasks = {asyncio.create_task(waiting), asyncio.create_task(self.stop.wait())}
+        tasks = {asyncio.create_task(waiting), asyncio.create_task(self.server.stop.wait())}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -186,7 +181,7 @@ class Window:
 
     @asynccontextmanager
     async def _limited_drain(self) -> AsyncIterator[None]:
-        """While the block runs: `drain_s` after the last request was sent, those still open are ended."""
+        """While the block runs: bench.drain_s after the last request was sent, those still open are ended."""
 
         async def limit(seconds: float) -> None:
             await self._all_sent.wait()
@@ -195,7 +190,8 @@ class Window:
             for task in list(self._tasks):
                 task.cancel()
 
-        limiting = asyncio.create_task(limit(self.drain_s)) if self.drain_s is not None else None
+        drain_s = self.server.settings.bench.drain_s
+        limiting = asyncio.create_task(limit(drain_s)) if drain_s is not None else None
         try:
             yield
         finally:

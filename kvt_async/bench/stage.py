@@ -20,6 +20,7 @@ from kvt_async.contract.secrets import matches
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json, Level, Run
 from kvt_async.session.experiment_rows import difference, level_identity, make_run_id
+from kvt_async.session.invocation import Invocation
 from kvt_async.store.reader import Reader
 from kvt_async.ways.budget_label import server_as_it_is
 from kvt_async.ways.levels import label, make_levels
@@ -95,15 +96,17 @@ def bench_levels(settings: Settings) -> list[Level]:
 
 
 def make_stage(
-    settings: Settings, reader: Reader, generation: int, level: Level, step: Next, stage_idx: int,
-    latency_s: float | None = None,
-) -> Stage:  # fmt: skip
+    invocation: Invocation, generation: int, level: Level, step: Next, latency_s: float | None = None
+) -> Stage:
     """The stage of a step, as it is stored or as it will be; `latency_s`: of a request, as far as it is known by then.
 
     Raises ContractMismatchError where one of its name was planned otherwise. How many requests `auto` and a warm-up of
     rate x latency come to is no plan of the config's: what is stored of them holds.
     """
-    bench, load, group = settings.bench, step.load, settings.experiment.exp_group_id
+    settings, reader, group = invocation.settings, invocation.reader, invocation.group
+    bench, load = settings.bench, step.load
+    sql = "SELECT count(*) FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? AND generation = ?"
+    stage_idx: int = reader.value(sql, group, generation)
     series = f"{level.series}, {load.label}" if bench.levels else load.label
     named = replace(level, series=series, repeat_idx=step.repeat, level_idx=stage_idx)
     run_id = make_run_id(group, generation, replace(named, is_full=named.is_full and not bench.levels))
@@ -116,10 +119,19 @@ def make_stage(
     if rows and bench.requests == "auto" and bench.duration_s is None and rows[0]["n_measured"] is not None:
         n_measured = rows[0]["n_measured"]
     stage = Stage(
-        Run(run_id, named, bool(stored)), label(level) if bench.levels else None, load, step.repeat, step.purpose,
-        stage_idx, n_warm_up, n_measured, bench.duration_s, bench.seed,
-        secrets.token_hex(6) if bench.salt else None, bench.max_in_flight if load.is_open else None,
-    )  # fmt: skip
+        run=Run(run_id, named, bool(stored)),
+        level=label(level) if bench.levels else None,
+        load=load,
+        repeat=step.repeat,
+        purpose=step.purpose,
+        stage_idx=stage_idx,
+        n_warm_up=n_warm_up,
+        n_measured=n_measured,
+        duration_s=bench.duration_s,
+        seed=bench.seed,
+        salt=secrets.token_hex(6) if bench.salt else None,
+        max_in_flight=bench.max_in_flight if load.is_open else None,
+    )
     if not rows:
         return stage
     had = {name: rows[0][name] for name in COMPARED} | orjson.loads(stored[0]["apply_json"])

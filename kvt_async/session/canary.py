@@ -16,12 +16,15 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from kvt_async.contract.errors import DeadKnobError
+from kvt_async.contract.formulas.prompt_counts import is_short
 from kvt_async.contract.paths import document
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import CanaryVerdict, Mode, Unit
 from kvt_async.records import Attempt, Level, Run
 from kvt_async.session.canary_prompts import FIRST
-from kvt_async.session.probes import Asking, Probes, refuse_all_failed
+from kvt_async.session.invocation import Invocation
+from kvt_async.session.probes import Asking, Builder, Probes, refuse_all_failed
+from kvt_async.session.session import ServerSession
 from kvt_async.store.reader import Entry, Reader
 from kvt_async.ways.levels import label
 from kvt_async.ways.registry import way_of
@@ -116,6 +119,14 @@ class Spread:
         self.verdict: Canary | None = None
         self._asked: list[_Asked] | None = None
 
+    @classmethod
+    def over(cls, invocation: Invocation, generation: int, levels: Sequence[Level]) -> "Spread | None":
+        """The canary of these launched levels, with what an earlier session found; None: nothing for it to judge."""
+        two = pair(levels)
+        if two is None:
+            return None
+        return cls(two, known_verdict(invocation.reader, invocation.group, generation, two.harsh))
+
     def early(self, servers: list[list[Run]]) -> list[list[Run]]:
         """The same servers, each with the runs it serves, the harshest level's behind the first one: a dead knob is
         then known early."""
@@ -152,6 +163,40 @@ class Spread:
         self.verdict = replace(_judge(self.pair, self._asked), counts=_counts(self._asked))
         await _conclude(probes, self.verdict, harsh)
         return self.verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What a canary asks: prompts, the first few at once, and who makes their bodies."""
+
+    builder: Builder
+    entries: Sequence[Entry]
+    are_counted: bool = False  # by the served model's own tokenizer: a server that reads fewer tokens cuts prompts
+
+
+async def visit(
+    server: ServerSession, spread: Spread | None, questions: Questions, sent: Sequence[str]
+) -> CanaryVerdict | None:
+    """The canary's verdict at a server, warned of where it isn't alive; None: none yet, or the levels are not of the
+    kind it can judge. Raises DeadKnobError unless --allow-dead-knob.
+
+    `spread`: of launched levels; `sent`: labels of levels that have answers already.
+    """
+    asking = Asking(questions.builder, server.sender.probe, server.store, server.session_id)
+    if spread is not None:
+        canary = await spread.visit(server.settings, server.levels, questions.entries, asking)
+    else:
+        two = pair(server.levels) if way_of(server.levels[0].apply_via).canary == "within" else None
+        canary = None if two is None else await run_canary(server.settings, two, questions.entries, asking)
+    if canary is None:
+        return None
+    server.log("canary", verdict=canary.verdict, reason=canary.reason)
+    cut = next((count for count in canary.counts if is_short(*count)), None)
+    if cut is not None and questions.are_counted:
+        server.say(f"warning: the server read {cut[0]:,} tokens of a prompt of {cut[1]:,}: it cuts prompts")
+    if (sentence := check(canary, allow=server.options.allow_dead_knob, sent=sent)) is not None:
+        server.say(f"warning: {sentence}")
+    return canary.verdict
 
 
 def known_verdict(reader: Reader, group: str, generation: int, harsh: Level) -> Canary | None:

@@ -11,8 +11,12 @@ import time
 from collections import deque
 from typing import Any
 
+import orjson
+
+from kvt_async.clock import utc_now
 from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Attempt, Json
+from kvt_async.session.session import Session
 
 TICK_S = 0.01
 MAX_LAG_MS = 2.0  # below this a client is clean whatever it measures
@@ -148,6 +152,21 @@ class Health:
         self.gc_runs += 1
         self.gc_total_ms += took_ms
         self.gc_max_ms = max(self.gc_max_ms, took_ms)
+
+
+async def keep_health(session: Session, health: Json, detail: Json, **logged: str) -> None:
+    """A line in the log and a row in `client_health`. `health`: Health.row(); `detail` adds what was sent meanwhile, as
+    far as the session counts it; `logged`: what the log names beside it."""
+    session.log("client", **logged, **health)
+    if session.store.broken is None:
+        row = {
+            "session_id": session.session_id,
+            "created_at": utc_now(),
+            **health,
+            "detail_json": orjson.dumps({**health["detail"], **detail}).decode(),
+        }
+        del row["detail"]
+        await session.store.insert("client_health", row)
 
 
 def _clocks() -> tuple[int, float, float]:

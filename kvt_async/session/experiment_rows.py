@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from secrets import token_hex
 
@@ -88,6 +89,12 @@ def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Lev
     return runs
 
 
+def marked_stored(reader: Reader, group: str, runs: Sequence[Run]) -> list[Run]:
+    """The same runs, those marked that have their row by now."""
+    stored = {row[0] for row in reader.rows("SELECT run_id FROM runs WHERE exp_group_id = ?", group)}
+    return [replace(run, stored=run.run_id in stored) for run in runs]
+
+
 def level_identity(level: Level, secrets: Secrets) -> Json:
     """runs.apply_json: how the budget reaches the server and where its evidence is read. No secret is part of it: a
     renewed key makes no other level."""
@@ -122,7 +129,7 @@ async def add_generation(store: Writer, reader: Reader, settings: Settings, cont
     )
 
 
-async def open_session(store: Writer, settings: Settings, generation: int, order_seed: int | None) -> str:
+async def add_session(store: Writer, settings: Settings, generation: int, order_seed: int | None) -> str:
     """Write the session's row and return its id."""
     group, now = settings.experiment.exp_group_id, utc_now()
     session_id = f"{now[:19].replace('-', '').replace(':', '')}-{token_hex(4)}"

@@ -77,9 +77,10 @@ async def identity(sender: Sender, endpoint: str, model: str) -> Json:
     return {key: value for key, value in found.items() if value not in (None, {}, [])}
 
 
-async def identities(sender: Sender, endpoints: Sequence[str], model: str) -> list[Json]:
+async def identities(sender: Sender, endpoints: Sequence[str], model: str) -> dict[str, Json]:
     """Every endpoint's identity, in order."""
-    return list(await asyncio.gather(*(identity(sender, endpoint, model) for endpoint in endpoints)))
+    found = await asyncio.gather(*(identity(sender, endpoint, model) for endpoint in endpoints))
+    return dict(zip(endpoints, found, strict=True))
 
 
 def last_identities(reader: Reader, group: str, generation: int) -> Mapping[str, Json]:

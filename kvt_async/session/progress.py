@@ -5,29 +5,34 @@ Counts rise only when an outcome is committed.
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Attempt, Json, Level, Outcome, Request
 from kvt_async.session.client_health import Health
 from kvt_async.session.live_screen import keep_showing
+from kvt_async.session.session import ServerSession
 from kvt_async.ways.levels import label
 
 WINDOW_S = 15.0
 
 
+class Watcher(Protocol):
+    """Told what happened, on the event loop; must return at once."""
+
+    def attempted(self, request: Request, attempt: Attempt) -> None: ...
+    def saved(self, outcome: Outcome) -> None: ...
+
+
 class Progress:
     """Counts what the pipeline tells it, per level. `totals` are requests of this session, by level."""
 
-    def __init__(
-        self, levels: Sequence[Level], run_ids: Sequence[str], totals: Sequence[int], health: Health,
-        in_flight: Callable[[], int], log: Callable[..., None] = lambda event, **fields: None,
-    ) -> None:  # fmt: skip
-        self.levels, self.totals, self.health, self._in_flight = levels, totals, health, in_flight
-        self._log = log
-        self._level_of = {run_id: n for n, run_id in enumerate(run_ids)}
-        self.done, self.failed = [0] * len(levels), [0] * len(levels)
+    def __init__(self, server: ServerSession, totals: Sequence[int]) -> None:
+        self.levels, self.totals, self.health = server.levels, totals, Health()
+        self._sender, self._log = server.sender, server.log
+        self._level_of = {run.run_id: n for n, run in enumerate(server.runs)}
+        self.done, self.failed = [0] * len(totals), [0] * len(totals)
         self.retries = self.attempts = self.output_tokens = 0
         self.failures: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -40,10 +45,14 @@ class Progress:
         if attempt.error_type is not None:
             self.errors[str(attempt.error_type)] += 1
             self._log(
-                "attempt_failed", request_id=request.request_id, attempt_idx=attempt.attempt_idx,
-                endpoint=attempt.endpoint, error=str(attempt.error_type), http_status=attempt.http_status,
+                "attempt_failed",
+                request_id=request.request_id,
+                attempt_idx=attempt.attempt_idx,
+                endpoint=attempt.endpoint,
+                error=str(attempt.error_type),
+                http_status=attempt.http_status,
                 message=attempt.error_message,
-            )  # fmt: skip
+            )
         elif attempt.marks.completion_tokens is not None:
             self.output_tokens += attempt.marks.completion_tokens
         else:
@@ -92,7 +101,7 @@ class Progress:
             "done": sum(self.done),
             "failed": sum(self.failed),
             "total": sum(self.totals),
-            "in_flight": self._in_flight(),
+            "in_flight": self._sender.in_flight,
             "requests_per_s": rate,
             "output_tokens_per_s": tokens,
             "ttft_p50_ms": ttft[len(ttft) // 2] if ttft else None,

@@ -1,149 +1,148 @@
 """A session's server, before its first request and after its last: is it the one that served this group so far, what
 does it say about the budgets it applies, and what of that changed meanwhile."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import orjson
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import DriftError
 from kvt_async.contract.formulas.server_identity import drift, known
-from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
-from kvt_async.engine.send.sender import Sender
-from kvt_async.records import Json, Run
+from kvt_async.records import Json, Level
 from kvt_async.session import handshake, metrics_page
-from kvt_async.session.run_log import RunLog
 from kvt_async.session.server_evidence import shown
-from kvt_async.store.reader import Reader
-from kvt_async.store.writer import Writer
+from kvt_async.session.session import ServerSession
 from kvt_async.ways.levels import label
 from kvt_async.ways.registry import way_of
-from kvt_async.ways.way import StartedServer
 
 
-@dataclass(frozen=True, slots=True)
-class Meeting:
-    """`say` prints a line for people, `log` writes one for machines; `launched`: the server where kvt started it."""
+async def identify(server: ServerSession, generation: int) -> dict[str, Json]:
+    """Every endpoint's identity. Raises DriftError where it is not the server of this generation so far."""
+    model = server.settings.model.name
+    identities = await handshake.identities(server.sender, server.endpoints, model)
+    before = handshake.last_identities(server.reader, server.group, generation)
+    one_server = way_of(server.settings.kv.apply.via).one_server  # wherever it lives by now
+    anywhere = known(before.values()) if one_server else {}
+    changes = [
+        (public_url(endpoint), sentence)
+        for endpoint, now in identities.items()
+        for sentence in drift(before.get(handshake.identity_key(endpoint, launched_for(server)), anywhere), now, model)
+    ]
+    _compare_replicas(server, identities)
+    for endpoint, sentence in changes:
+        server.log("drift", endpoint=endpoint, what=sentence)
+    if changes:
+        raise DriftError(
+            "the server is not the one that served this group before; nothing was sent to it",
+            where=changes[0][0],
+            details=tuple(sentence for _, sentence in changes),
+            do="Bring the old server back, choose a new experiment.exp_group_id, or pass --force to start a new "
+            "generation beside the old one: answers of two servers are never mixed.",
+        )
+    return identities
 
-    settings: Settings
-    reader: Reader
-    store: Writer
-    sender: Sender
-    session_id: str
-    runs: Sequence[Run]
-    say: Callable[[str], None]
-    log: RunLog
-    launched: StartedServer | None = None
 
-    @property
-    def endpoints(self) -> list[str]:
-        """Every base URL of the levels, once."""
-        return list(dict.fromkeys(url for run in self.runs for url in run.level.endpoints))
+def launched_for(server: ServerSession) -> str | None:
+    """The run this server was launched for: another level's server may well be another."""
+    return server.runs[0].run_id if server.launched is not None else None
 
-    async def who(self, generation: int) -> list[Json]:
-        """Every endpoint's identity. Raises DriftError where it is not the server of this generation so far."""
-        found = await self._identities()
-        before = handshake.last_identities(self.reader, self.settings.experiment.exp_group_id, generation)
-        one_server = way_of(self.settings.kv.apply.via).one_server  # wherever it lives by now
-        anywhere = known(before.values()) if one_server else {}
-        changed = [
-            (public_url(endpoint), sentence)
-            for endpoint, now in zip(self.endpoints, found, strict=True)
-            for sentence in drift(
-                before.get(handshake.identity_key(endpoint, self._launched_for), anywhere), now, self._model
+
+async def show_evidence(server: ServerSession) -> dict[str, Json]:
+    """By run: what its server says of itself where kv.evidence reads a metric or the launch log."""
+    evidence = {run.run_id: await level_evidence(server, run.level) for run in server.runs}
+    return {run_id: found for run_id, found in evidence.items() if found is not None}
+
+
+async def level_evidence(server: ServerSession, level: Level) -> Json | None:
+    """What the server of a level says of it before its first request, warned of where that is nothing; None: it isn't
+    asked."""
+    evidence = await shown_by(server, level)
+    if evidence is not None and evidence["value"] is None:
+        server.say(f"warning: {label(level)}: {evidence['read_from']} shows no budget: it stays unverified")
+    return evidence
+
+
+async def shown_by(server: ServerSession, level: Level) -> Json | None:
+    """What the server of a level says of it now; None: kv.evidence asks nothing of the kind."""
+    if level.cuts_prompts:  # a cut prompt is served as full cache is
+        return None
+    return await shown(server.sender, level, server.output)
+
+
+def changed(before: Json, after: Json) -> str | None:
+    """A sentence about evidence that reads otherwise after the requests than it did before them."""
+    if after["value"] in (None, before["value"]):
+        return None
+    return f"{after['read_from']} said {before['raw']} before its requests and {after['raw']} after them"
+
+
+async def keep_snapshot(
+    server: ServerSession, phase: str, endpoint: str, identity: Json, evidence: Mapping[str, Json], run_id: str | None
+) -> None:
+    """A row in `server_snapshots`: who an endpoint is and, by run, the evidence it gives. `run_id`: the stored run that
+    it was launched for."""
+    await server.store.insert(
+        "server_snapshots",
+        {
+            "session_id": server.session_id,
+            "run_id": run_id,
+            "taken_at": utc_now(),
+            "phase": phase,
+            "endpoint": public_url(endpoint),
+            "identity_json": orjson.dumps(identity | ({"evidence": dict(evidence)} if evidence else {})).decode(),
+        },
+    )
+
+
+async def keep_snapshots(
+    server: ServerSession, phase: str, identities: Mapping[str, Json], evidence: Mapping[str, Json]
+) -> None:
+    """The rows of every endpoint, each with the evidence of the runs that it serves."""
+    for endpoint, identity in identities.items():
+        served = (run.run_id for run in server.runs if endpoint in run.level.endpoints)
+        of_endpoint = {run_id: evidence[run_id] for run_id in served if run_id in evidence}
+        await keep_snapshot(server, phase, endpoint, identity, of_endpoint, launched_for(server))
+
+
+async def part(server: ServerSession, start: Mapping[str, Json], evidence: Mapping[str, Json]) -> list[str]:
+    """Keep who it is at the end; what should be known of the meantime, as sentences. `start` and `evidence` are what it
+    was and showed before."""
+    model = server.settings.model.name
+    identities = await handshake.identities(server.sender, server.endpoints, model)
+    after = {run.run_id: await shown_by(server, run.level) for run in server.runs}
+    await keep_snapshots(server, "end", identities, {key: value for key, value in after.items() if value is not None})
+    sentences = []
+    for endpoint, then in start.items():
+        for sentence in drift(then, identities[endpoint], model):
+            sentences.append(f"{sentence} during the session: analyze will refuse what was sent in it")
+            server.log("drift", endpoint=endpoint, what=sentence)
+        hits = metrics_page.prefix_hits(then.get("metrics", {}), identities[endpoint].get("metrics", {}))
+        if hits is not None and hits["hits"] > 0:
+            of = f" of {hits['queries']:,.0f}" if hits["queries"] else ""
+            sentences.append(
+                f"{hits['hits']:,.0f}{of} prompt tokens came from the prefix cache of {public_url(endpoint)}: "
+                "compare latencies within one cache state only"
             )
-        ]
-        self._compare_replicas(dict(zip(self.endpoints, found, strict=True)))
-        for endpoint, sentence in changed:
-            self.log("drift", endpoint=endpoint, what=sentence)
-        if changed:
-            raise DriftError(
-                "the server is not the one that served this group before; nothing was sent to it",
-                where=changed[0][0],
-                details=tuple(sentence for _, sentence in changed),
-                do="Bring the old server back, choose a new experiment.exp_group_id, or pass --force to start a new "
-                "generation beside the old one: answers of two servers are never mixed.",
-            )
-        return found
+            server.log("prefix_cache", endpoint=endpoint, **hits)
+    for run in server.runs:
+        first, last = evidence.get(run.run_id), after.get(run.run_id)
+        change = None if first is None or last is None else changed(first, last)
+        if change is not None:
+            sentences.append(f"{label(run.level)}: {change}")
+    return sentences
 
-    async def evidence(self) -> dict[str, Json]:
-        """By run: what its server says of itself where kv.evidence reads a metric or the launch log."""
-        found = await self._shown()
-        for run in self.runs:
-            one = found.get(run.run_id)
-            if one is not None and one["value"] is None:
-                self.say(f"warning: {label(run.level)}: {one['read_from']} shows no budget: it stays unverified")
-        return found
 
-    async def keep(self, phase: str, found: Sequence[Json], said: Mapping[str, Json]) -> None:
-        """A row in `server_snapshots` for every endpoint: who it is and, by run, the evidence it gives."""
-        for endpoint, one in zip(self.endpoints, found, strict=True):
-            of = {
-                run.run_id: said[run.run_id]
-                for run in self.runs
-                if run.run_id in said and endpoint in run.level.endpoints
-            }
-            await self.store.insert(
-                "server_snapshots",
-                {
-                    "session_id": self.session_id,
-                    "run_id": self._launched_for,
-                    "taken_at": utc_now(),
-                    "phase": phase,
-                    "endpoint": public_url(endpoint),
-                    "identity_json": orjson.dumps(one | ({"evidence": of} if of else {})).decode(),
-                },
-            )
+def lacks(server: ServerSession) -> list[str]:
+    """What this machine lacked for a connection while it sent, as sentences."""
+    lacking = server.sender.room.lacking
+    return [f"{n:,} times a connection could not be opened: {reason}" for reason, n in lacking.items()]
 
-    async def part(self, start: Sequence[Json], before: Mapping[str, Json]) -> list[str]:
-        """Keep who it is at the end; what should be known of the meantime, as sentences."""
-        found, after = await self._identities(), await self._shown()
-        await self.keep("end", found, after)
-        said = []
-        for endpoint, then, now in zip(self.endpoints, start, found, strict=True):
-            for sentence in drift(then, now, self._model):
-                said.append(f"{sentence} during the session: analyze will refuse what was sent in it")
-                self.log("drift", endpoint=endpoint, what=sentence)
-            hits = metrics_page.prefix_hits(then.get("metrics", {}), now.get("metrics", {}))
-            if hits is not None and hits["hits"] > 0:
-                of = f" of {hits['queries']:,.0f}" if hits["queries"] else ""
-                said.append(
-                    f"{hits['hits']:,.0f}{of} prompt tokens came from the prefix cache of {public_url(endpoint)}: "
-                    "compare latencies within one cache state only"
-                )
-                self.log("prefix_cache", endpoint=endpoint, **hits)
-        for run in self.runs:
-            one, other = before.get(run.run_id), after.get(run.run_id)
-            if one is not None and other is not None and other["value"] not in (None, one["value"]):
-                words = f"said {one['raw']} before its requests and {other['raw']} after them"
-                said.append(f"{label(run.level)}: {one['read_from']} {words}")
-        return said
 
-    @property
-    def _launched_for(self) -> str | None:
-        """The level this server was launched for: another level's server may well be another."""
-        return self.runs[0].run_id if self.launched is not None else None
-
-    @property
-    def _model(self) -> str:
-        return self.settings.model.name
-
-    async def _identities(self) -> list[Json]:
-        return await handshake.identities(self.sender, self.endpoints, self._model)
-
-    async def _shown(self) -> dict[str, Json]:
-        output = self.launched.output if self.launched is not None else None
-        found = {
-            run.run_id: await shown(self.sender, run.level, output) for run in self.runs if not run.level.cuts_prompts
-        }
-        return {run_id: one for run_id, one in found.items() if one is not None}
-
-    def _compare_replicas(self, found: Mapping[str, Json]) -> None:
-        """The URLs of one level must be one server many times over."""
-        for urls in dict.fromkeys(run.level.endpoints for run in self.runs):
-            for url in urls[1:]:
-                for sentence in drift(found[urls[0]], found[url], self._model):
-                    pair = f"{public_url(url)} beside {public_url(urls[0])}"
-                    self.say(f"warning: {pair}: {sentence}; one level is served by two servers")
+def _compare_replicas(server: ServerSession, identities: Mapping[str, Json]) -> None:
+    """The URLs of one level must be one server many times over."""
+    for urls in dict.fromkeys(level.endpoints for level in server.levels):
+        for url in urls[1:]:
+            for sentence in drift(identities[urls[0]], identities[url], server.settings.model.name):
+                pair = f"{public_url(url)} beside {public_url(urls[0])}"
+                server.say(f"warning: {pair}: {sentence}; one level is served by two servers")

@@ -3,25 +3,25 @@
 from collections.abc import Sequence
 
 from kvt_async.contract.settings import Settings
-from kvt_async.records import Json, Run
+from kvt_async.records import Json
+from kvt_async.session.invocation import Invocation
 from kvt_async.store.reader import Reader
+from kvt_async.sweep.pending import Group
 from kvt_async.ways.levels import label
 
 ASSUMED_PREFILL_TOKENS_PER_S, ASSUMED_DECODE_TOKENS_PER_S = 5000.0, 30.0
 
 
-def estimate(
-    reader: Reader, settings: Settings, runs: Sequence[Run], done: Sequence[bytearray], planned: Sequence[int],
-    dataset_id: str,
-) -> Json:  # fmt: skip
+def estimate(invocation: Invocation, group: Group, done: Sequence[bytearray], planned: Sequence[int]) -> Json:
     """Requests and tokens of what is pending, per level and in all; seconds and cost.
 
     Time comes from this group's own attempts where there are some (`rates: measured`), else from assumed rates of one
     stream; output tokens are at most max_tokens each.
     """
-    lens = _lengths(reader, dataset_id)
+    reader, settings = invocation.reader, invocation.settings
+    lens = _lengths(reader, group.dataset_id)
     levels: list[Json] = []
-    for run, mask, wanted in zip(runs, done, planned, strict=True):
+    for run, mask, wanted in zip(group.runs, done, planned, strict=True):
         n = mask.count(0)
         prompt = sum(tokens for seq, tokens in lens if not mask[seq]) if n else 0
         levels.append(
@@ -40,8 +40,8 @@ def estimate(
     prices = settings.analysis.prices
     cost = None
     if prices is not None:
-        cost = (total["prompt_tokens"] * prices.prompt_per_mtok
-                + total["max_output_tokens"] * prices.completion_per_mtok) / 1e6  # fmt: skip
+        of_prompts = total["prompt_tokens"] * prices.prompt_per_mtok
+        cost = (of_prompts + total["max_output_tokens"] * prices.completion_per_mtok) / 1e6
     return {
         "levels": levels,
         **total,
@@ -61,8 +61,10 @@ def lines(plan: Json) -> list[str]:
             f"  {level['level']:{width}} {level['requests']:>9} {level['settled']:>9} {level['prompt_tokens']:>14,} "
             f"{'<= ' + format(level['max_output_tokens'], ','):>14}"
         )
-    out.append(f"{plan['requests']} requests, {plan['prompt_tokens']:,} prompt tokens, "
-               f"at most {plan['max_output_tokens']:,} output tokens")  # fmt: skip
+    out.append(
+        f"{plan['requests']} requests, {plan['prompt_tokens']:,} prompt tokens, "
+        f"at most {plan['max_output_tokens']:,} output tokens"
+    )
     out.append(f"expected time: about {_time(plan['expected_s'])} ({plan['rates']})")
     cost = plan["cost_at_most"]
     out.append(

@@ -37,6 +37,8 @@ class Group:
     generation: int
     template_version: str
     runs: list[Run]
+    dataset_id: str = ""  # of its manifest, once that is in the database
+    notes: tuple[str, ...] = ()  # sentences about what was merged or is missing
 
 
 def prepared_head(settings: Settings, *, prepare_first: bool, force: bool, say: Callable[[str], None]) -> ManifestHead:

@@ -5,20 +5,20 @@ store's own group of rows waiting for their commit, which gives the place back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Protocol
 
-from kvt_async.contract.errors import KvtError
+from kvt_async.engine.send.request_state import Again, Record
 from kvt_async.records import Attempt, Outcome, Request
+from kvt_async.session.progress import Watcher
+from kvt_async.session.servers import first_error
 from kvt_async.store.columns import rows_of_attempt, rows_of_outcome, unstorable
 from kvt_async.store.writer import Writer
 from kvt_async.sweep.places import Line
 
 WORKERS_PER_PLACE = 4  # a worker whose request waits between two tries has no place
-Record = Callable[[Request, Attempt], Awaitable[None]]
-Again = Callable[[], Awaitable[None]]
 
 
 class Send(Protocol):
@@ -29,13 +29,6 @@ class Send(Protocol):
     """
 
     async def __call__(self, request: Request, record: Record, *, again: Again, scheduled_ns: int) -> Outcome: ...
-
-
-class Watcher(Protocol):
-    """Told what happened, on the event loop; must return at once."""
-
-    def attempted(self, request: Request, attempt: Attempt) -> None: ...
-    def saved(self, outcome: Outcome) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +134,3 @@ class _Sending:
         if self.has_place:
             self.has_place = False
             self.pipe.line.leave()
-
-
-def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error a user should see: one of ours if there is one, else the first."""
-    flat: list[BaseException] = []
-    stack: list[BaseException] = [errors]
-    while stack:
-        error = stack.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            stack = [*error.exceptions, *stack]
-        else:
-            flat.append(error)
-    return next((e for e in flat if isinstance(e, KvtError)), flat[0])

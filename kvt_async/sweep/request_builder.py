@@ -25,6 +25,7 @@ class Builder:
     """Makes requests and bodies. Template and system text are those the manifest was prepared with."""
 
     settings: Settings
+    dataset_id: str
     template: str
     system: str | None
     cutter: Cutter | None = None  # where a level is truncate_prompt
@@ -35,7 +36,7 @@ class Builder:
         stored = orjson.loads(reader.value("SELECT prompt_json FROM datasets WHERE dataset_id = ?", dataset_id))
         needs_cuts = any(level.cuts_prompts for level in make_levels(settings).levels)
         cutter = Cutter.of_settings(settings, PromptRule(**stored)) if needs_cuts else None
-        return cls(settings, stored["template"], stored["system"], cutter)
+        return cls(settings, dataset_id, stored["template"], stored["system"], cutter)
 
     def __call__(self, run: Run) -> Make:
         """Makes the requests of one run; what they share is worked out here, once."""

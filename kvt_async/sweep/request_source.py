@@ -4,16 +4,16 @@ Reading and building happen in a worker thread: the event loop has streams to ti
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from itertools import islice
 
 from kvt_async.clock import utc_now
-from kvt_async.records import Request, Run
+from kvt_async.records import Request
+from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import rows_of_requests
-from kvt_async.store.reader import NEW, Reader
-from kvt_async.store.writer import Writer
+from kvt_async.store.reader import NEW
 from kvt_async.sweep.plan import Step
-from kvt_async.sweep.request_builder import Make
+from kvt_async.sweep.request_builder import Builder
 
 FIRST, CHUNK = 8, 256  # prompts read at once: the first ones quickly, then in full chunks
 CHUNK_BYTES = 4 * 1024 * 1024  # of bodies, about: long prompts are read in smaller chunks
@@ -22,11 +22,9 @@ CHUNK_BYTES = 4 * 1024 * 1024  # of bodies, about: long prompts are read in smal
 class Feed:
     """Requests for one session, in the plan's order."""
 
-    def __init__(
-        self, reader: Reader, store: Writer, dataset_id: str, runs: Sequence[Run], of_run: Callable[[Run], Make]
-    ) -> None:
-        self._reader, self._store, self._dataset_id = reader, store, dataset_id
-        self._runs, self._makers = runs, [of_run(run) for run in runs]
+    def __init__(self, server: ServerSession, builder: Builder) -> None:
+        self._reader, self._store, self._dataset_id = server.reader, server.store, builder.dataset_id
+        self._runs, self._makers = server.runs, [builder(run) for run in server.runs]
 
     async def requests(self, steps: Iterator[Step]) -> AsyncGenerator[Request, None]:
         """Each request once its row is committed; meanwhile the next ones are made."""

@@ -1,37 +1,35 @@
-"""One invocation of `kvt run` or `kvt sweep`, once its config has been checked: resume, session, server, end."""
+"""One invocation of `kvt run` or `kvt sweep`, once its config has been checked: resume, session, servers, end."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kvt_async.contract.errors import ServerError
 from kvt_async.contract.load import known_secrets
-from kvt_async.contract.paths import RunPaths
-from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Run
-from kvt_async.session import canary as canaries
-from kvt_async.session.close import Invoked, run_session
-from kvt_async.session.experiment_rows import command_line, open_session
-from kvt_async.session.interrupts import Interrupts
-from kvt_async.session.run_log import RunLog
-from kvt_async.store.reader import Reader
+from kvt_async.session.canary import Questions, Spread, visit
+from kvt_async.session.canary_prompts import choose, lookups
+from kvt_async.session.experiment_rows import marked_stored
+from kvt_async.session.invocation import CommandOptions, Invocation
+from kvt_async.session.progress import Progress
+from kvt_async.session.server_check import lacks, part, show_evidence
+from kvt_async.session.servers import on_servers
+from kvt_async.session.session import ServerSession, Session, run_session
 from kvt_async.store.writer import Writer
 from kvt_async.sweep import dry_run
 from kvt_async.sweep.pending import Group, unsettled
 from kvt_async.sweep.plan import pending
-from kvt_async.sweep.prompt_check import prompts_read
+from kvt_async.sweep.prompt_check import has_own_tokenizer, prompts_read
 from kvt_async.sweep.request_builder import Builder
 from kvt_async.sweep.run_summary import RunReport, count, resume_lines
-from kvt_async.sweep.server_session import Live
-from kvt_async.ways.levels import Levels, label
+from kvt_async.sweep.sending import meet_server, open_try_series, register, send
+from kvt_async.sweep.warm_up import warm_up
 from kvt_async.ways.registry import way_of
-from kvt_async.ways.way import StartedServer
 
 
 @dataclass(frozen=True, slots=True)
-class Options(Invoked):
+class Options(CommandOptions):
     """Of a sweep."""
 
     prepare_first: bool = True
@@ -40,187 +38,130 @@ class Options(Invoked):
     retry_failed: bool = False
 
 
-class Invocation:
-    """`go` sends what is to be sent and says what came of it."""
+class SweepInvocation:
+    """`go` sends what is to be sent and says what came of it; the rest is what its session does on its servers."""
 
-    def __init__(
-        self, settings: Settings, options: Options, paths: RunPaths, levels: Levels, reader: Reader, group: Group,
-        dataset_id: str, say: Callable[[str], None], log: RunLog,
-    ) -> None:  # fmt: skip
-        self.settings, self.options, self.paths, self.levels = settings, options, paths, levels
-        self.reader, self.group, self.dataset_id, self.say, self.log = reader, group, dataset_id, say, log
-        self.report = RunReport(settings.experiment.exp_group_id, group.generation, str(paths.db))
-        self.report.notes = list(levels.notes)
-        for note in () if options.dry_run else levels.notes:
-            say(f"note: {note}")
+    def __init__(self, invocation: Invocation, options: Options, group: Group) -> None:
+        self.invocation, self.options, self.group = invocation, options, group
+        self.settings, self.reader, self.say = invocation.settings, invocation.reader, invocation.say
+        self.report = RunReport(invocation.group, group.generation, str(invocation.paths.db))
+        self.report.notes = list(group.notes)
+        for note in () if options.dry_run else group.notes:
+            self.say(f"note: {note}")
+        limit = options.limit
+        self._chosen = None if limit is None else self.reader.first_of_each_bin(group.dataset_id, limit)
+        self._done: dict[str, bytearray] = {}  # by run: 1 for each entry of which nothing is to be sent
+        self._planned = self._read(group.runs)
+        self._spread: Spread | None = None
 
     async def go(self) -> RunReport:
-        done, planned = self._plan()
         report, runs = self.report, self.group.runs
         if self.options.dry_run:
-            plan = dry_run.estimate(self.reader, self.settings, runs, done, planned, self.dataset_id)
+            plan = dry_run.estimate(self.invocation, self.group, self._pending(runs), self._planned)
             report.plan = {**plan, "notes": report.notes}
             return report
-        count(report, self.reader, runs, planned)
-        todo = sum(pending(done))
-        again = report.failures if self.options.retry_failed else 0
-        killed = self.reader.killed_sessions(self.settings.experiment.exp_group_id)
+        self._count()
+        todo = sum(pending(self._pending(runs))) + self._tried_again
+        killed = self.reader.killed_sessions(self.invocation.group)
         for line in resume_lines(
-            report.responses, report.failures, todo + again, killed, retry_failed=self.options.retry_failed
+            report.responses, report.failures, todo, killed, retry_failed=self.options.retry_failed
         ):
             self.say(line)
-        if todo + again == 0:
+        if todo == 0:
             self.say("nothing to send")
             report.reason = self._finished()
             return report
+        settings = self.settings
+        seed = settings.sampling.seed if settings.limits.order == "interleaved" else None
+        writer = Writer(self.invocation.paths.db, settings.db.flush_interval_s, secrets=known_secrets(settings))
         try:
-            await self._session(done, planned)
+            await run_session(self.invocation, writer, report, self._on_servers, order_seed=seed)
         finally:
-            count(report, self.reader, runs, planned)
+            self._count()
         return report
 
-    async def _session(self, done: Sequence[bytearray], planned: Sequence[int]) -> None:
-        settings, group, report = self.settings, self.group, self.report
-        async with Writer(self.paths.db, settings.db.flush_interval_s, secrets=known_secrets(settings)) as store:
-            seed = settings.sampling.seed if settings.limits.order == "interleaved" else None
-            report.session_id = await open_session(store, settings, group.generation, seed)
-            self.log("session", session_id=report.session_id, command=command_line(settings))
-            work = self._launched if way_of(settings.kv.apply.via).restarts else self._served
-            await run_session(
-                store, self.log, report, settings.limits.grace_s, self.say,
-                lambda interrupts: work(store, interrupts, group.runs, done, planned),
-            )  # fmt: skip
-
-    async def _launched(
-        self, store: Writer, interrupts: Interrupts, runs: Sequence[Run], done: Sequence[bytearray],
-        planned: Sequence[int],
-    ) -> EndReason:  # fmt: skip
-        """A server for each group of levels, started anew a few times if it dies under them."""
-        masks = {run.run_id: mask for run, mask in zip(runs, done, strict=True)}
-        pair = canaries.pair([run.level for run in runs])
-        spread = self._spread(pair, runs, masks)
-        servers = way_of(self.settings.kv.apply.via).groups(self.settings, runs)
-        for some in spread.early(servers) if spread is not None else servers:
-            todo = [masks[run.run_id] for run in some]
-            ask = spread is not None and spread.needs([run.level for run in some])
-            if not ask and sum(pending(todo)) + (self.report.failures if self.options.retry_failed else 0) == 0:
-                continue
-            reason = await self._one_server(store, interrupts, some, todo, planned, spread)
-            if reason in (EndReason.SERVER, EndReason.REFUSED, EndReason.LOCAL, EndReason.INTERRUPTED):
-                return reason
-        return self._finished()
-
-    def _spread(
-        self, pair: canaries.Pair | None, runs: Sequence[Run], masks: dict[str, bytearray]
-    ) -> canaries.Spread | None:
-        """The canary of launched levels; None: nothing for it to judge is still to be sent."""
-        if pair is None or not any(0 in masks[run.run_id] for run in runs if not run.level.is_full):
-            return None
-        group = self.settings.experiment.exp_group_id
-        return canaries.Spread(pair, canaries.known_verdict(self.reader, group, self.group.generation, pair.harsh))
-
-    async def _one_server(
-        self, store: Writer, interrupts: Interrupts, some: Sequence[Run], todo: Sequence[bytearray],
-        planned: Sequence[int], spread: canaries.Spread | None,
-    ) -> EndReason:  # fmt: skip
-        """The session's reason to end, after a few new starts of a server that died."""
-        folder = self.paths.run_dir / "launch"
-        way = way_of(self.settings.kv.apply.via)
-        for restart in range(way.restarts + 1):
-            reason, died = EndReason.SERVER, False
-            try:
-                async with way.serve(self.settings, some[0].level, folder, self.say) as process:
-                    assert process is not None
-                    self.log("launched", level=label(some[0].level), restart=restart, log=str(process.log))
-                    try:
-                        reason = await self._served(store, interrupts, some, todo, planned, process, spread)
-                    finally:
-                        died = process.died
-            except ServerError:
-                if not died or restart == way.restarts:
-                    raise
-            if reason != EndReason.SERVER or restart == way.restarts:
-                return reason
-            self.say(f"the launched server died; starting it again ({restart + 1} of {way.restarts})")
-            some = self._stored(some)
-            todo = unsettled(self.reader, some, self.dataset_id, self._limited())[0]
-        raise AssertionError("unreachable: the last start returns or raises")
-
-    def _stored(self, runs: Sequence[Run]) -> list[Run]:
-        """The same runs, those marked that have their row by now."""
-        rows = self.reader.rows("SELECT run_id FROM runs WHERE exp_group_id = ?", self.settings.experiment.exp_group_id)
-        there = {row[0] for row in rows}
-        return [replace(run, stored=run.run_id in there) for run in runs]
-
-    async def _served(
-        self, store: Writer, interrupts: Interrupts, runs: Sequence[Run], done: Sequence[bytearray],
-        planned: Sequence[int], launched: StartedServer | None = None, spread: canaries.Spread | None = None,
-    ) -> EndReason:  # fmt: skip
-        assert self.report.session_id is not None
-        async with Sender(self.settings, endpoints=[url for run in runs for url in run.level.endpoints]) as sender:
-            live = Live(
-                self.settings, self.reader, store, sender, interrupts, self.report.session_id, self.dataset_id,
-                runs, self.say, self.log, self.options.quiet or self.options.as_json, launched,
-            )  # fmt: skip
-            return await self._with_server(live, done, planned, spread)
-
-    async def _with_server(
-        self, live: Live, done: Sequence[bytearray], planned: Sequence[int], spread: canaries.Spread | None = None
-    ) -> EndReason:
+    async def _on_servers(self, session: Session) -> EndReason:
         """The session's reason to end."""
-        options, group, report = self.options, self.group, self.report
-        builder = Builder.of_dataset(self.settings, self.reader, self.dataset_id)
-        start = await live.meet_server(builder, group.generation)
-        shown = await live.meeting.evidence()
-        builder = replace(builder, shown=shown)
-        if options.retry_failed:
-            await live.open_try_series(self._limited())
-            done, _ = unsettled(self.reader, live.runs, self.dataset_id, self._limited())
-        if spread is not None:
-            count(report, self.reader, group.runs, planned)
-        verdict = await live.canary(
-            builder, allow_dead_knob=options.allow_dead_knob, spread=spread, sent=report.answered_levels
-        )
-        if verdict is not None:
-            report.canary = verdict
-        await live.register(start, shown, group)
-        await live.warm(builder, done)
-        began = time.monotonic()
+        runs, way = self.group.runs, way_of(self.settings.kv.apply.via)
+        servers = way.groups(self.settings, runs)
+        if way.canary == "across" and any(0 in self._done[run.run_id] for run in runs if not run.level.is_full):
+            self._spread = Spread.over(self.invocation, self.group.generation, [run.level for run in runs])
+        if self._spread is not None:
+            servers = self._spread.early(servers)
+        reason = await on_servers(session, servers, self)
+        return self._finished() if reason == EndReason.FINISHED else reason
+
+    def owes(self, runs: Sequence[Run]) -> bool:
+        """Requests are pending, failures are tried again, or the canary has to ask this server."""
+        asks = self._spread is not None and self._spread.needs([run.level for run in runs])
+        return asks or sum(pending(self._pending(runs))) + self._tried_again > 0
+
+    def sender(self, endpoints: Sequence[str]) -> Sender:
+        return Sender(self.settings, endpoints=endpoints)
+
+    async def restarted(self, session: Session, runs: Sequence[Run]) -> tuple[Session, Sequence[Run]]:
+        """The same session; what was saved before the server died is not sent again."""
+        runs = marked_stored(self.reader, self.invocation.group, runs)
+        self._read(runs)
+        return session, runs
+
+    async def serve(self, server: ServerSession) -> EndReason:
+        group, report = self.group, self.report
+        builder = Builder.of_dataset(self.settings, self.reader, group.dataset_id)
+        identities = await meet_server(server, builder, group.generation)
+        evidence = await show_evidence(server)
+        builder = replace(builder, shown=evidence)
+        if self.options.retry_failed:
+            await open_try_series(server, self._chosen)
+            self._read(server.runs)
+        if self._spread is not None:
+            self._count()
+        entries = [*choose(self.reader, group.dataset_id), *lookups()]
+        questions = Questions(builder, entries, are_counted=has_own_tokenizer(self.reader, group.dataset_id))
+        report.canary = await visit(server, self._spread, questions, report.answered_levels) or report.canary
+        await register(server, group, identities, evidence)
+        await self._send(server, builder)
+        for sentence in (*lacks(server), *await part(server, identities, evidence)):
+            report.notes.append(sentence)
+            self.say(f"warning: {sentence}")
+        if server.ending == EndReason.FINISHED:
+            self._count()
+        return server.ending
+
+    async def _send(self, server: ServerSession, builder: Builder) -> None:
+        done, report = self._pending(server.runs), self.report
+        if self.settings.engine.warm_up == "prefill":
+            seqs = [seq for seq in range(len(done[0])) if any(not mask[seq] for mask in done)]
+            await warm_up(server, builder, seqs)
+        progress, began = Progress(server, pending(done)), time.monotonic()
         try:
-            await live.send(builder, done)
+            await send(server, builder, done, progress)
         finally:
             report.elapsed_s += time.monotonic() - began
-            if live.progress is not None:
-                report.sent += sum(live.progress.done) + sum(live.progress.failed)
-                report.retries += live.progress.retries
-                report.client = live.progress.health.row()
-        for reason, n in live.sender.room.lacking.items():
-            report.notes.append(f"{n:,} times a connection could not be opened: {reason}")
-            self.say(f"warning: {report.notes[-1]}")
-        for sentence in await live.meeting.part(start, shown):
-            self.say(f"warning: {sentence}")
-            report.notes.append(sentence)
-        if live.interrupts.hit:
-            return EndReason.INTERRUPTED
-        if live.sender.breaker.tripped.is_set():
-            return live.sender.breaker.ending
-        count(report, self.reader, group.runs, planned)
-        if live.launched is not None:  # more servers may follow
-            return EndReason.FAILURES if report.failures else EndReason.FINISHED
-        return self._finished()
+            report.sent += sum(progress.done) + sum(progress.failed)
+            report.retries += progress.retries
+            report.client = progress.health.row()
 
     def _finished(self) -> EndReason:
         """The reason to end of a session that sent all it should: what stands as failed, or was not read, says so."""
-        counts = prompts_read(self.reader, self.dataset_id, self.group.runs)
+        counts = prompts_read(self.reader, self.group.dataset_id, self.group.runs)
         self.report.read_short = counts.sentence
         if self.report.read_short:
             self.say(f"warning: {self.report.read_short}")
         return EndReason.FAILURES if self.report.failures or self.report.read_short else EndReason.FINISHED
 
-    def _plan(self) -> tuple[list[bytearray], list[int]]:
-        return unsettled(self.reader, self.group.runs, self.dataset_id, self._limited())
+    def _read(self, runs: Sequence[Run]) -> list[int]:
+        """Read what is settled of these runs; how many entries each has in this plan."""
+        done, planned = unsettled(self.reader, runs, self.group.dataset_id, self._chosen)
+        self._done |= {run.run_id: mask for run, mask in zip(runs, done, strict=True)}
+        return planned
 
-    def _limited(self) -> list[int] | None:
-        """seqs that --limit leaves; None: all."""
-        limit = self.options.limit
-        return None if limit is None else self.reader.first_of_each_bin(self.dataset_id, limit)
+    def _pending(self, runs: Sequence[Run]) -> list[bytearray]:
+        return [self._done[run.run_id] for run in runs]
+
+    @property
+    def _tried_again(self) -> int:
+        return self.report.failures if self.options.retry_failed else 0
+
+    def _count(self) -> None:
+        count(self.report, self.reader, self.group.runs, self._planned)

@@ -21,7 +21,8 @@ from _server import serving
 
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
-from kvt_async.sweep.sweep import Options, loop_factory, prepare_group, run
+from kvt_async.session.invocation import loop_factory
+from kvt_async.sweep.sweep import Options, prepare_group, run
 
 
 def experiment(

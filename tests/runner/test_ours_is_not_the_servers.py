@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kvt_async.bench.outage import OUTAGE_S, Outage
+from kvt_async.bench.load_sender import OUTAGE_S, load_breaker
 from kvt_async.contract.errors import ErrorType, GuardError, LocalError
 from kvt_async.contract.settings import Retry
 from kvt_async.engine.send import pauses
@@ -117,7 +117,7 @@ def test_what_another_host_does_is_not_ours(code: int) -> None:
 
 
 def test_a_bench_waits_as_long_for_a_server_that_is_gone_as_it_says() -> None:
-    assert Outage(Retry(max_attempts=5)).outage_s == OUTAGE_S
+    assert load_breaker(Retry(max_attempts=5)).outage_s == OUTAGE_S
 
 
 def test_more_in_flight_than_files_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

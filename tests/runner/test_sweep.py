@@ -10,7 +10,8 @@ import pytest
 
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, MissingPrerequisiteError, ServerError
 from kvt_async.session.experiment_rows import command_line
-from kvt_async.sweep.sweep import Options, execute, loop_factory, prepare_group, run
+from kvt_async.session.invocation import loop_factory
+from kvt_async.sweep.sweep import Options, execute, prepare_group, run
 from tests.runner.openai_server import FakeServer, Script, serving
 from tests.runner.sweeping import check_invariants, db_of, query, settings_for, states
 

@@ -19,13 +19,25 @@ LONGEST_NAP_S = 2.0  # between two looks at a server that seems gone
 class Breaker:
     """`now` arguments are seconds of one monotonic clock."""
 
-    def __init__(self, retry: Retry) -> None:
+    def __init__(
+        self,
+        retry: Retry,
+        *,
+        outage_s: float | None = None,
+        needed: int | None = None,
+        failures_are_outcomes: bool = False,
+    ) -> None:
+        """It trips after `needed` failures over `outage_s`; None: as many and as long as the retry schedule lasts.
+
+        `failures_are_outcomes`: a request may always be given up for its own failures, whatever others meet.
+        """
         self.tripped = asyncio.Event()
         self.reason = ""
         self.ending = EndReason.SERVER  # why the session ends once it has tripped: SERVER, REFUSED or LOCAL
         self.last_success_began: float | None = None
-        self.outage_s = min(MARGIN * schedule_s(retry), retry.max_elapsed_s)
-        self._needed = retry.max_attempts
+        self.outage_s = min(MARGIN * schedule_s(retry), retry.max_elapsed_s) if outage_s is None else outage_s
+        self._needed = retry.max_attempts if needed is None else needed
+        self._failures_are_outcomes = failures_are_outcomes
         self._failing_since: float | None = None
         self._failures = 0
         self._failing: set[str] = set()  # requests, since the server last answered
@@ -56,5 +68,7 @@ class Breaker:
     def may_give_up(self, first_failed_at: float) -> bool:
         """Whether a request failed on its own account: the server took and answered another one after its first try
         that failed (which began at `first_failed_at`), and no other request fails with it now."""
+        if self._failures_are_outcomes:
+            return True
         answered_since = self.last_success_began is not None and self.last_success_began > first_failed_at
         return answered_since and len(self._failing) <= 1

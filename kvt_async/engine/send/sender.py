@@ -51,11 +51,19 @@ class Sender(Pages):
     request still pending.
     """
 
-    def __init__(self, settings: Settings, *, endpoints: Iterable[str] = (), rng: random.Random | None = None) -> None:
-        """`endpoints`: base URLs beside engine.base_url that may be told our credentials by `get_json`, `get_text`."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        endpoints: Iterable[str] = (),
+        breaker: Breaker | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`endpoints`: base URLs beside engine.base_url that may be told our credentials by `get_json`, `get_text`;
+        `breaker`: None: one of limits.retry."""
         super().__init__([settings.engine.base_url, *endpoints])
         self.settings = settings
-        self.breaker = Breaker(settings.limits.retry)
+        self.breaker = Breaker(settings.limits.retry) if breaker is None else breaker
         self.dispatcher = Dispatcher(settings.limits)
         self.retries = 0  # tries after a first one, so far
         self._rng = rng or random.Random()

@@ -1,0 +1,125 @@
+"""What a sweep does with one server: meet it, write down what it owes, warm it up, send, save.
+
+The order of these steps, and what is said of their outcome, is `sweep_invocation.py`'s.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+
+from kvt_async.clock import utc_now
+from kvt_async.engine.request.chat_body import PATHS
+from kvt_async.records import Json
+from kvt_async.session import handshake
+from kvt_async.session.canary_prompts import shortest
+from kvt_async.session.client_health import keep_health
+from kvt_async.session.experiment_rows import add_generation, add_runs
+from kvt_async.session.probes import patiently, refuse, refuse_all_failed
+from kvt_async.session.progress import Progress
+from kvt_async.session.server_check import identify, keep_snapshots
+from kvt_async.session.servers import watched
+from kvt_async.session.session import ServerSession
+from kvt_async.store.columns import Row, rows_of_give_ups
+from kvt_async.sweep.pending import Group
+from kvt_async.sweep.pipeline import WORKERS_PER_PLACE, Pipeline, send_all
+from kvt_async.sweep.places import Line
+from kvt_async.sweep.plan import steps
+from kvt_async.sweep.request_builder import Builder
+from kvt_async.sweep.request_source import Feed
+from kvt_async.ways.levels import label
+
+
+async def meet_server(server: ServerSession, builder: Builder, generation: int) -> dict[str, Json]:
+    """Reach it and learn who it is, by endpoint. Raises ServerError, ConfigError, DriftError."""
+    if not await handshake.check_server(server.sender, server.settings, server.endpoints, server.say):
+        await _ask_once(server, builder)
+    return await identify(server, generation)
+
+
+async def _ask_once(server: ServerSession, builder: Builder) -> None:
+    """A server that lists other models, or none, may take any name, or be none: does it answer the shortest prompt?
+
+    Raises ConfigError when it refuses it, ServerError when it doesn't answer.
+    """
+    settings, level = server.settings, server.runs[0].level
+    decoding = settings.decoding.model_copy(update={"max_tokens": 1})
+    entry = shortest(server.reader, builder.dataset_id)
+    body = builder.body(entry, level, settings.model_copy(update={"decoding": decoding}))
+    attempt = await patiently(server.sender.probe, level.endpoints[0], PATHS[settings.prompt.endpoint], body)
+    refuse(attempt, label(level), settings)
+    refuse_all_failed([attempt])
+
+
+async def register(
+    server: ServerSession, group: Group, identities: Mapping[str, Json], evidence: Mapping[str, Json]
+) -> None:
+    """Write the generation, the missing rows of `runs`, who serves them and what it says of its budgets: now the group
+    owes these levels."""
+    await add_generation(server.store, server.reader, server.settings, group.contract, group.generation)
+    await add_runs(
+        server.store,
+        server.settings,
+        server.runs,
+        dataset_id=group.dataset_id,
+        generation=group.generation,
+        template_version=group.template_version,
+        engine_name=handshake.engine_name(next(iter(identities.values()))),
+    )
+    await keep_snapshots(server, "start", identities, evidence)
+
+
+async def open_try_series(server: ServerSession, chosen: Sequence[int] | None) -> None:
+    """--retry-failed: a new try series for every failure, or those among `chosen` entries."""
+    wanted = None if chosen is None else {str(seq) for seq in chosen}
+    for run in server.runs:
+        failures = server.reader.failed(run.run_id) if run.stored else []
+        rows: list[Row] = [
+            ("try_series", (request_id, series_idx + 1, server.session_id, utc_now()))
+            for request_id, series_idx in failures
+            if wanted is None or request_id.rpartition(":")[2] in wanted
+        ]
+        if rows:
+            await server.store.save(rows)
+
+
+async def send(server: ServerSession, builder: Builder, done: Sequence[bytearray], progress: Progress) -> None:
+    """Send what is pending. Returns when all is saved, or sending has stopped: see `watched`."""
+    settings, sender, health = server.settings, server.sender, progress.health
+    for endpoint, body in await asyncio.to_thread(_answered_before, server, builder):
+        sender.remember(endpoint, PATHS[settings.prompt.endpoint], body)
+    feed = Feed(server, builder)
+    is_repeat = [level.repeat_idx > 0 for level in server.levels]
+    order = steps(done, is_repeat, settings.limits.order, settings.sampling.seed)
+    workers = settings.limits.concurrency * WORKERS_PER_PLACE
+    line = Line(settings.limits.concurrency, workers, server.store)
+    pipe = Pipeline(sender.send, server.store, line, progress, server.stop, server.session_id, utc_now)
+    health.start()
+    server.interrupts.draining = True
+    try:
+        async with (
+            watched(server, health.watch(), progress.show(server.options.shows_nothing)),
+            aclosing(feed.requests(order)) as requests,
+        ):
+            await send_all(requests, pipe, workers=workers)
+            if settled := await sender.last_word():
+                await server.store.save(rows_of_give_ups(settled, utc_now()))
+                progress.settled(settled)
+    finally:
+        server.interrupts.settle()
+        health.stop()
+        await keep_health(server, health.row(), progress.figures())
+
+
+def _answered_before(server: ServerSession, builder: Builder) -> list[tuple[str, bytes]]:
+    """Of each endpoint that earlier sessions had an answer from, a request that was answered."""
+    bodies: dict[str, bytes] = {}
+    for run in server.runs:
+        if run.stored and not bodies.keys() >= set(run.level.endpoints):
+            sql = "SELECT request_id FROM responses WHERE request_id > ? AND request_id < ? LIMIT 1"
+            request_id = server.reader.value(sql, f"{run.run_id}:", f"{run.run_id};")
+            if request_id is not None:
+                seq = int(request_id.rpartition(":")[2])
+                entry = server.reader.entries(builder.dataset_id, [seq])[seq]
+                body = builder.body(entry, run.level, server.settings)
+                bodies = dict.fromkeys(run.level.endpoints, body) | bodies
+    return list(bodies.items())

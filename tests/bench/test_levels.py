@@ -104,8 +104,8 @@ async def test_the_canary_is_not_asked_again_when_no_level_is_left(tmp_path: Pat
     assert query(settings, "SELECT count(*) FROM probes WHERE answer IS NOT NULL") == [(9,)]
 
 
-def launched(folder: Path, port: int, *, knob: str) -> Settings:
-    command = f"{sys.executable} -m tests.runner.openai_server --port {{port}} --knob {knob} --kept {{budget}}"
+def launched(folder: Path, port: int, *, knob: str, more: str = "") -> Settings:
+    command = f"{sys.executable} -m tests.runner.openai_server --port {{port}} --knob {knob} --kept {{budget}} {more}"
     apply = f"kv.apply={{via: launch, command: '{command}', grace_s: 2}}"
     levels = "kv.levels=[{budget: 1.0}, {budget: 0.5}, {budget: 0.2}]"
     return leveled(folder, f"http://127.0.0.1:{port}/v1", apply, levels)
@@ -131,3 +131,24 @@ async def test_a_dead_launched_knob_keeps_full_cache_and_sends_nothing_else(
     with pytest.raises(DeadKnobError, match="full was sent and is kept, nothing of any other level was"):
         await run(settings, QUIET)
     assert query(settings, "SELECT level FROM bench_stages") == [("full",)]
+
+
+async def test_a_launched_server_that_dies_under_a_stage_is_started_again_and_the_rest_is_another_window(
+    tmp_path: Path, unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = launched(tmp_path, unused_tcp_port, knob="works", more="--die-after 18")
+    settings = settings.model_copy(
+        update={"bench": settings.bench.model_copy(update={"requests": 12, "retries": True})}
+    )
+    report = await run(settings, Options(allow_dead_knob=True))
+    printed = capsys.readouterr().err
+    assert "stopping: the launched server ended with exit code" in printed
+    assert "starting it again (1 of 2)" in printed
+    assert (report.exit_code, report.failed, report.pending) == (0, 0, 0)
+    windows = query(settings, "SELECT count(DISTINCT session_id), group_concat(DISTINCT reason) FROM bench_window_ends "
+                              "GROUP BY run_id ORDER BY 1 DESC")  # fmt: skip
+    assert windows[0] == (2, "server,finished")
+    ends = query(settings, "SELECT reason, count(*) FROM session_ends GROUP BY 1 ORDER BY 1")
+    assert ends[0] == ("finished", 1)
+    assert ends[1][0] == "server"
+    assert query(settings, "SELECT session_id FROM session_ends WHERE reason = 'finished'") == [(report.session_id,)]

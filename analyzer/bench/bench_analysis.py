@@ -1,5 +1,6 @@
 """A benched group -> derived rows, tables, verdict, reports: what `kvt bench` calls when its stages have ended."""
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,10 +12,10 @@ from analyzer.bench import stored_figures
 from analyzer.bench.figures.points import Point, points
 from analyzer.bench.figures.quantiles import Summary
 from analyzer.bench.figures.slo import MISSED
-from analyzer.bench.figures.stage_results import Result, result_of
+from analyzer.bench.figures.stage_results import StageResult, result_of
 from analyzer.bench.read import stage_facts
 from analyzer.bench.read.request_metrics import with_metrics
-from analyzer.bench.report import bench_report, verdict_text
+from analyzer.bench.report import bench_report, bench_verdict
 from analyzer.bench.report.as_tools import FORMULAS, AsTool, as_tool
 from analyzer.bench.report.level_comparison import level_rows
 from analyzer.read.runs import newest_generation, snapshot
@@ -45,22 +46,30 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
             generation = newest_generation(reader, group)
             alpha = settings.analysis.alpha
             planned = stage_facts.stages(reader, group, generation)
-            results, found, zones = measured(reader, planned, alpha, asked)
-            told = _as_tool(reader, results, as_tool) if as_tool else []
+            results, loads, zones = measured(reader, planned, alpha, asked)
+            as_figures = _as_tool(reader, results, as_tool) if as_tool else []
             commands = stage_facts.commands(reader, group, generation)
-        rows = stored_figures.table_rows(group, generation, found, results, zones)
+        rows = stored_figures.table_rows(group, generation, loads, results, zones)
         stored_figures.write(conn, group, generation, rows, {"alpha": alpha, "slo": dict(asked) if asked else None})
     finally:
         conn.close()
-    lines = [*verdict_text.table(found), "", *verdict_text.verdict(found)] if found else ["nothing was measured yet"]
+    lines = [*bench_verdict.table(loads), "", *bench_verdict.verdict(loads)] if loads else ["nothing was measured yet"]
     if asked and any(stage.slo != dict(asked) for stage in planned):
         lines.append("(objectives are those of this command; some stages were sent under others, or none)")
     files: Json = {}
-    if found:
-        as_lines = verdict_text.as_table(told) if told else []
-        extra = {"group": group, "commands": commands, "as_lines": as_lines, "charts": settings.analysis.charts}
-        extra["rows"] = rows["bench_points"][0]["fingerprint"]
-        md, html = bench_report.write(found, results, level_rows(found, settings.bench.quality), paths, extra)
+    if loads:
+        as_lines = bench_verdict.as_table(as_figures) if as_figures else []
+        benched = bench_report.Benched(
+            group=group,
+            commands=commands,
+            points=loads,
+            results=results,
+            levels=level_rows(loads, settings.bench.quality),
+            as_lines=as_lines,
+            charts=settings.analysis.charts,
+            rows=rows["bench_points"][0]["fingerprint"],
+        )
+        md, html = bench_report.write(benched, paths)
         lines += ["", *as_lines, *([""] if as_lines else []), f"report: {html}", f"        {md}"]
         files = {"report_md": str(md), "report_html": str(html)}
     return {
@@ -74,12 +83,12 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
                 "replies": stored_figures.replies_json(point),
                 "client_bound": list(point.client_bound),
             }
-            for point in found
+            for point in loads
         ],
         "zones": zones,
-        "missed": missed(found),
-        "verdict": verdict_text.verdict(found) if found else [],
-        **({"as": as_tool, "as_figures": [_as_json(load, one) for load, one in told]} if as_tool else {}),
+        "missed": missed(loads),
+        "verdict": bench_verdict.verdict(loads) if loads else [],
+        **({"as": as_tool, "as_figures": [_as_json(load, figures) for load, figures in as_figures]} if as_tool else {}),
         **files,
         "lines": lines,
     }
@@ -87,23 +96,23 @@ def bench_stages(settings: "Settings", *, as_tool: str | None = None, asked: Map
 
 def measured(
     reader: sqlite3.Connection,
-    planned: Sequence[stage_facts.Stage],
+    planned: Sequence[stage_facts.StageFacts],
     alpha: float,
     asked: Mapping[str, float] | None = None,
-) -> tuple[list[Result], list[Point], list[Json]]:
+) -> tuple[list[StageResult], list[Point], list[Json]]:
     """Every stage, every load that anything was sent of, and the zones: all from the facts."""
     stages = [replace(stage, slo=dict(asked)) for stage in planned] if asked else planned
     results = [result_of(reader, stage, alpha) for stage in stages]
-    found = points([result for result in results if result.n_started], alpha)
-    return results, found, stored_figures.zone_rows(found)
+    loads = points([result for result in results if result.n_started], alpha)
+    return results, loads, stored_figures.zone_rows(loads)
 
 
-def missed(found: Sequence[Point]) -> list[Json]:
+def missed(loads: Sequence[Point]) -> list[Json]:
     """Objectives that are proven missed, of loads that somebody asked for. Loads that a search or an automatic ladder
     chose count where the lowest of them misses: above it, a miss is how they end."""
     rows: list[Json] = []
-    for level in dict.fromkeys(point.level for point in found):
-        mine = sorted((point for point in found if point.level == level), key=lambda point: point.value)
+    for level in dict.fromkeys(point.level for point in loads):
+        mine = sorted((point for point in loads if point.level == level), key=lambda point: point.value)
         chosen = mine[0].results[0].stage.purpose in ("auto", "search")
         rows += [
             {"level": level or "", "load": point.load, "objective": finding.objective.name}
@@ -114,32 +123,30 @@ def missed(found: Sequence[Point]) -> list[Json]:
     return rows
 
 
-def _as_tool(conn: sqlite3.Connection, results: Sequence[Result], tool: str) -> list[tuple[str, AsTool]]:
+def _as_tool(conn: sqlite3.Connection, results: Sequence[StageResult], tool: str) -> list[tuple[str, AsTool]]:
     """(load, figures) of every stage that answered anything."""
-    told = []
+    as_figures = []
     for result in results:
         frame = with_metrics(stage_facts.requests(conn, result.stage.run_id))
         answered = frame.filter((pl.col("phase") == "measured") & (pl.col("state") == "response"))
         if answered.height:
             repeat = f" (repeat {result.stage.repeat_idx})" if result.stage.repeat_idx else ""
-            told.append((result.stage.series + repeat, as_tool(tool, answered)))
-    return told
+            as_figures.append((result.stage.series + repeat, as_tool(tool, answered)))
+    return as_figures
 
 
 def _public(row: Json) -> Json:
     """A row of bench_points as --json has it: its JSON columns are objects."""
-    import json
-
     names = {key.removesuffix("_json"): value for key, value in row.items()}
     return {name: json.loads(value) if f"{name}_json" in row else value for name, value in names.items()}
 
 
-def _as_json(load: str, one: AsTool) -> Json:
-    told = asdict(one)
-    for name, value in told.items():
-        if isinstance(getattr(one, name), Summary):
-            told[name] = {"mean": value["mean"], **value["quantiles"], "max": value["maximum"], "n": value["n"]}
-    return {"load": load, **told}
+def _as_json(load: str, figures: AsTool) -> Json:
+    row = asdict(figures)
+    for name, value in row.items():
+        if isinstance(getattr(figures, name), Summary):
+            row[name] = {"mean": value["mean"], **value["quantiles"], "max": value["maximum"], "n": value["n"]}
+    return {"load": load, **row}
 
 
 __all__ = ["Point", "bench_stages"]

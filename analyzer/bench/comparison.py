@@ -22,11 +22,11 @@ import numpy as np
 from analyzer.bench.figures.distributions import t_quantile
 from analyzer.bench.figures.points import BOUND_SHARE, RATES, Point, points
 from analyzer.bench.figures.spread import FEWEST_REPEATS, OVER_REPEATS, WITHIN, Estimate
-from analyzer.bench.figures.stage_results import Result, result_of
+from analyzer.bench.figures.stage_results import StageResult, result_of
 from analyzer.bench.read import stage_facts
+from analyzer.bench.report.bench_verdict import columns, name_of
 from analyzer.bench.report.numbers import ms, plain
 from analyzer.bench.report.trust import client_part, figure_title
-from analyzer.bench.report.verdict_text import columns, name_of
 from analyzer.read.runs import newest_group, snapshot
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.paths import DB_NAME
@@ -41,7 +41,7 @@ UNKNOWN = "cannot tell"
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FigureDifference:
     """B minus A: seconds, or per second. `client_s`: how much of it the clients' own errors may have made."""
 
     load: str
@@ -83,11 +83,20 @@ class Difference:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "load": self.load, "figure": self.title, "name": self.name, "a": _json(self.a), "b": _json(self.b),
-            "change": _json(self.change.value), "low": _json(self.change.low), "high": _json(self.change.high),
-            "method": self.change.method, "client_error": _json(self.client_s) if self.is_time else None,
-            "n_pairs": self.n_pairs, "paired_median": _json(self.paired_median), "verdict": self.verdict,
-        }  # fmt: skip
+            "load": self.load,
+            "figure": self.title,
+            "name": self.name,
+            "a": _json(self.a),
+            "b": _json(self.b),
+            "change": _json(self.change.value),
+            "low": _json(self.change.low),
+            "high": _json(self.change.high),
+            "method": self.change.method,
+            "client_error": _json(self.client_s) if self.is_time else None,
+            "n_pairs": self.n_pairs,
+            "paired_median": _json(self.paired_median),
+            "verdict": self.verdict,
+        }
 
 
 def compare(a: str, b: str) -> dict[str, Any]:
@@ -106,8 +115,9 @@ def compare(a: str, b: str) -> dict[str, Any]:
     clients = {"A": client_part([p for p, _ in common]), "B": client_part([q for _, q in common])}
     failed = [
         {"load": name_of(p), "a": [p.n_failed, p.n_started], "b": [q.n_failed, q.n_started]}
-        for p, q in common if p.n_failed or q.n_failed
-    ]  # fmt: skip
+        for p, q in common
+        if p.n_failed or q.n_failed
+    ]
     return {
         "a": a,
         "b": b,
@@ -131,12 +141,12 @@ def _read(name: str) -> list[Point]:
         conn.close()
 
 
-def _results(conn: sqlite3.Connection) -> list[Result]:
+def _results(conn: sqlite3.Connection) -> list[StageResult]:
     group, generation, _ = newest_group(conn)
     return [result_of(conn, stage, ALPHA) for stage in stage_facts.stages(conn, group, generation)]
 
 
-def _what_differs(a: Result, b: Result) -> list[str]:
+def _what_differs(a: StageResult, b: StageResult) -> list[str]:
     """Everything but the loads that isn't the same: what the comparison is about, or what spoils it."""
     pairs = {
         "model": (a.stage.model_name, b.stage.model_name),
@@ -148,7 +158,7 @@ def _what_differs(a: Result, b: Result) -> list[str]:
     return [f"{name}: {x} / {y}" for name, (x, y) in pairs.items() if x != y]
 
 
-def _differences(p: Point, q: Point, alpha: float) -> list[Difference]:
+def _differences(p: Point, q: Point, alpha: float) -> list[FigureDifference]:
     """`alpha` of each figure, small enough that all of them together claim falsely in 5% of comparisons at most."""
     found, paired = [], _pairable(p, q)
     sent = p.client.sent_share is None and q.client.sent_share is None
@@ -158,12 +168,12 @@ def _differences(p: Point, q: Point, alpha: float) -> list[Difference]:
             continue
         change = _change(p, q, name, alpha)
         if name in PER_SECOND:
-            found.append(Difference(name_of(p), name, x.value, y.value, change, 0.0, sent))
+            found.append(FigureDifference(name_of(p), name, x.value, y.value, change, 0.0, sent))
             continue
         client_s = p.client_error_s(name) + q.client_error_s(name)
         pairs = _pairs(p, q, name.split("_")[0]) if paired else np.empty(0)
         middle = float(np.median(pairs)) if len(pairs) else math.nan
-        found.append(Difference(name_of(p), name, x.value, y.value, change, client_s, sent, len(pairs), middle))
+        found.append(FigureDifference(name_of(p), name, x.value, y.value, change, client_s, sent, len(pairs), middle))
     return found
 
 
@@ -231,9 +241,13 @@ def _apart(x: Estimate, y: Estimate, alpha: float) -> Estimate:
 
 
 def _lines(
-    a: str, b: str, other: Sequence[str], clients: dict[str, str], failed: Sequence[dict[str, Any]],
-    found: Sequence[Difference],
-) -> list[str]:  # fmt: skip
+    a: str,
+    b: str,
+    other: Sequence[str],
+    clients: dict[str, str],
+    failed: Sequence[dict[str, Any]],
+    found: Sequence[FigureDifference],
+) -> list[str]:
     rows = [["load", "figure", "A", "B", "B - A", "interval", ""]]
     for d in found:
         show = ms if d.is_time else plain

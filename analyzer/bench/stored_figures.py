@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from analyzer.bench.figures.points import Point
-from analyzer.bench.figures.saturation import Zone, highest_within, knee
-from analyzer.bench.figures.stage_results import Result
+from analyzer.bench.figures.saturation import LoadZone, highest_within, knee
+from analyzer.bench.figures.stage_results import StageResult
 from analyzer.store.derived_rows import fingerprint, in_transaction, replace_group, replace_runs, set_state
 from analyzer.store.tables import as_columns
 
@@ -29,7 +29,7 @@ Rows = dict[str, list[Json]]  # by table
 
 
 def table_rows(
-    group: str, generation: int, points: Sequence[Point], results: Sequence[Result], zones: Sequence[Json]
+    group: str, generation: int, points: Sequence[Point], results: Sequence[StageResult], zones: Sequence[Json]
 ) -> Rows:
     """Every derived row of a benched group, each with the fingerprint of them all."""
     about = {"exp_group_id": group, "generation": generation}
@@ -80,7 +80,7 @@ def zone_rows(points: Sequence[Point]) -> list[Json]:
     rows: list[Json] = []
     for level in dict.fromkeys(point.level for point in points):
         mine = [point for point in points if point.level == level]
-        found: dict[str, Zone | None] = {"knee": knee(mine), "objectives": highest_within(mine)}
+        found: dict[str, LoadZone | None] = {"knee": knee(mine), "objectives": highest_within(mine)}
         for kind, zone in found.items():
             if zone is not None:
                 rows.append({"level": level or "", "kind": kind, "loop": mine[0].loop, **asdict(zone)})
@@ -113,20 +113,28 @@ def point_row(group: str, generation: int, point: Point) -> Json:
         "client": point.client.verdict,
         "error_bound_ms": finite(point.client.error_bound_ms),
         "token_source": sources.pop() if len(sources) == 1 else "mixed",
-        "figures_json": dumps({
-            name: figure_json(point, name) for name in point.figures
-        }),
+        "figures_json": dumps({name: figure_json(point, name) for name in point.figures}),
         "with_failures_json": dumps({name: finite(value) for name, value in point.censored.items()}),
-        "objectives_json": dumps([
-            {"name": f.objective.name, "limit_s": f.objective.limit_s, "seen_s": finite(f.value_s),
-             "verdict": f.verdict, "n": f.n, "n_beyond": f.n_beyond, "n_needed": f.n_needed, "n_unknown": f.n_unknown}
-            for f in point.findings
-        ]),
+        "objectives_json": dumps(
+            [
+                {
+                    "name": f.objective.name,
+                    "limit_s": f.objective.limit_s,
+                    "seen_s": finite(f.value_s),
+                    "verdict": f.verdict,
+                    "n": f.n,
+                    "n_beyond": f.n_beyond,
+                    "n_needed": f.n_needed,
+                    "n_unknown": f.n_unknown,
+                }
+                for f in point.findings
+            ]
+        ),
         "server_json": dumps(_server(point)),
-    }  # fmt: skip
+    }
 
 
-def stat_rows(result: Result) -> list[Json]:
+def stat_rows(result: StageResult) -> list[Json]:
     """bench_stats of one stage."""
     return [
         {
@@ -154,8 +162,12 @@ def budget_json(point: Point) -> Json | None:
 def figure_json(point: Point, name: str) -> Json:
     """A figure with its interval; a time with each repeat's own and with this client's error."""
     found = point.figures[name]
-    told: Json = {"value": finite(found.value), "low": finite(found.low), "high": finite(found.high),
-                  "method": found.method}  # fmt: skip
+    told: Json = {
+        "value": finite(found.value),
+        "low": finite(found.low),
+        "high": finite(found.high),
+        "method": found.method,
+    }
     if found.reason is not None:
         told |= {"reason": found.reason, "n_needed": found.n_needed}
     if name in point.repeats:
@@ -175,11 +187,21 @@ def replies_json(point: Point) -> Json:
         "n_one_arrival": point.n_one_arrival,
         "n_coalesced": point.n_coalesced,
         "n_done_alone": point.n_done_alone,
-        "input_tokens": {"n": found.n_input, "asked": found.input_asked, "got": found.input_got,
-                         "share": finite(found.input_share), "estimated": found.estimated, "n_cut": found.n_cut},
-        "output_tokens": {"n": found.n_output, "asked": found.output_asked, "got": found.output_got,
-                          "share": finite(found.output_share)},
-    }  # fmt: skip
+        "input_tokens": {
+            "n": found.n_input,
+            "asked": found.input_asked,
+            "got": found.input_got,
+            "share": finite(found.input_share),
+            "estimated": found.estimated,
+            "n_cut": found.n_cut,
+        },
+        "output_tokens": {
+            "n": found.n_output,
+            "asked": found.output_asked,
+            "got": found.output_got,
+            "share": finite(found.output_share),
+        },
+    }
 
 
 def finite(value: float | None) -> float | None:

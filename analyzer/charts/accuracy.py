@@ -8,7 +8,7 @@ import polars as pl
 
 from analyzer.charts.compose import OWN_X, facet, layer, unit, vconcat
 from analyzer.charts.frames import OPEN_ZONE, ZONE_PART, ChartData
-from analyzer.charts.style import ZONE, Look, budget_x, colour, dash, empty, records, shape, share_y
+from analyzer.charts.style import ZONE, ChartSize, budget_x, colour, dash, empty, records, shape, share_y
 from analyzer.charts.zone import OPEN_OPACITY, main_width, strips, zone_layers
 from analyzer.results.number_format import rounded
 
@@ -40,21 +40,21 @@ def by_series(name: str) -> tuple[alt.Parameter, Any]:
     return picked, alt.condition(picked, alt.value(1.0), alt.value(0.12))
 
 
-def acc_by_budget(data: ChartData, look: Look) -> Any:
+def acc_by_budget(data: ChartData, size: ChartSize) -> Any:
     """Accuracy of all lengths against the budget, CI bands, the headline's zone; below, every series' verdict.
 
     Left axis: accuracy; right axis: the same relative to full cache, where that has any.
     """
     frame = data.levels.filter((pl.col("bin_idx") == -1) & pl.col("acc_mean").is_not_null())
     if frame.is_empty():
-        return empty("No accuracy to draw: nothing has been answered and scored.", look)
-    height = 260 if look.narrow else 330
-    width = main_width(look)
+        return empty("No accuracy to draw: nothing has been answered and scored.", size)
+    height = 260 if size.narrow else 330
+    width = main_width(size)
     full = frame.filter(pl.col("is_full"))["acc_mean"].max()
     relative = isinstance(full, float) and full >= LEAST_FULL
     picked, faded = by_series("series_of_budget")
     base = alt.Chart(records(frame, *POINT)).encode(
-        x=budget_x(data.axis, width, applied=True), color=colour(data.series, look), opacity=faded
+        x=budget_x(data.axis, width, applied=True), color=colour(data.series, size), opacity=faded
     )
     band = base.mark_area(fillOpacity=0.14, strokeOpacity=0).encode(
         y=share_y("acc_ci_low", ACCURACY), y2=alt.Y2("acc_ci_high:Q")
@@ -65,24 +65,29 @@ def acc_by_budget(data: ChartData, look: Look) -> Any:
         y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
     )
     layers = [*zone_layers(data, width), unit(band, picked), bars, line, points]
-    if not look.narrow and len(data.series) > 1:
-        layers.append(_end_labels(frame, data, look, height, 66 if relative else 8))
+    if not size.narrow and len(data.series) > 1:
+        layers.append(_end_labels(frame, data, size, height, 66 if relative else 8))
     apart = None
     if relative and isinstance(full, float):
-        layers, apart = [layer(*layers), _relative_axis(full, look)], {"scale": {"y": "independent"}}
+        layers, apart = [layer(*layers), _relative_axis(full, size)], {"scale": {"y": "independent"}}
     curves = layer(*layers, resolve=apart, width=width, height=height)
-    verdicts = strips(data, look)
+    verdicts = strips(data, size)
     if verdicts is None:
         return curves
     return vconcat(curves, verdicts, resolve={"scale": dict.fromkeys(("color", "shape", "strokeDash"), "independent")})
 
 
-def _relative_axis(full: float, look: Look) -> Any:
+def _relative_axis(full: float, size: ChartSize) -> Any:
     """The right axis: accuracy as a share of full cache's; an invisible mark carries it."""
     axis = alt.Axis(
-        orient="right", format=".0%", values=[0, 0.25, 0.5, 0.75, 1], grid=False,
-        title=None if look.narrow else "relative to full cache", titleAngle=90, titlePadding=6,
-    )  # fmt: skip
+        orient="right",
+        format=".0%",
+        values=[0, 0.25, 0.5, 0.75, 1],
+        grid=False,
+        title=None if size.narrow else "relative to full cache",
+        titleAngle=90,
+        titlePadding=6,
+    )
     return (
         alt.Chart(alt.InlineData(values='[{"relative": 1}]'))
         .mark_rule(opacity=0)
@@ -90,7 +95,7 @@ def _relative_axis(full: float, look: Look) -> Any:
     )
 
 
-def _end_labels(frame: pl.DataFrame, data: ChartData, look: Look, height: int, dx: int) -> Any:
+def _end_labels(frame: pl.DataFrame, data: ChartData, size: ChartSize, height: int, dx: int) -> Any:
     """Series names right of their last points, moved apart where they would overlap."""
     last = frame.sort("x", descending=not data.axis.reverse).group_by("series", maintain_order=True).first()
     gap = 15 / height
@@ -105,15 +110,15 @@ def _end_labels(frame: pl.DataFrame, data: ChartData, look: Look, height: int, d
     return (
         alt.Chart(records(rows, "series", "x", "y"))
         .mark_text(align="left", dx=dx, fontSize=12, fontWeight="bold", clip=False, limit=126)
-        .encode(x="x:Q", y=alt.Y("y:Q"), text="series:N", color=colour(data.series, look))
+        .encode(x="x:Q", y=alt.Y("y:Q"), text="series:N", color=colour(data.series, size))
     )
 
 
-def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
+def acc_by_budget_bins(data: ChartData, size: ChartSize) -> Any:
     """Small multiples: accuracy against the budget in each length bin, the headline's zone of that bin shaded."""
     frame = data.levels.filter((pl.col("bin_idx") >= 0) & pl.col("acc_mean").is_not_null())
     if frame.is_empty():
-        return empty("No length bin has answers yet.", look)
+        return empty("No length bin has answers yet.", size)
     zones = data.zones.filter(
         (pl.col("series") == data.series[0]) & (pl.col("bin_idx") >= 0) & pl.col("part").is_in([ZONE_PART, OPEN_ZONE])
     ).join(frame.select("bin_idx", "bin").unique(), on="bin_idx", maintain_order="left")
@@ -126,11 +131,11 @@ def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
     )
     picked, faded = by_series("series_of_bins")
     bins = [b for b in data.bins if b in frame["bin"].to_list()]
-    x = budget_x(data.axis, look.panel(len(bins)))
+    x = budget_x(data.axis, size.panel(len(bins)))
     base = (
         alt.Chart()
         .transform_filter("datum.kind == 'level'")
-        .encode(x=x, color=colour(data.series, look), opacity=faded)
+        .encode(x=x, color=colour(data.series, size), opacity=faded)
     )
     layers = [
         alt.Chart()
@@ -149,9 +154,9 @@ def acc_by_budget_bins(data: ChartData, look: Look) -> Any:
             y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
         ),
     ]
-    panel = layer(*layers, data=records(both, *both.columns), width=look.panel(len(bins)), height=170)
+    panel = layer(*layers, data=records(both, *both.columns), width=size.panel(len(bins)), height=170)
     return facet(
-        panel, alt.Facet("bin:N", sort=bins, title=None, header=_tokens_header()), columns=look.columns, resolve=OWN_X
+        panel, alt.Facet("bin:N", sort=bins, title=None, header=_tokens_header()), columns=size.columns, resolve=OWN_X
     )
 
 
@@ -159,23 +164,24 @@ def _tokens_header() -> alt.Header:
     return alt.Header(labelExpr="datum.value + ' prompt tokens'")
 
 
-def heatmap_budget_length(data: ChartData, look: Look) -> Any:
+def heatmap_budget_length(data: ChartData, size: ChartSize) -> Any:
     """Accuracy in every cell of budget x length, a heatmap per series; proven-safe cells are framed."""
     frame = data.levels.filter((pl.col("bin_idx") >= 0) & pl.col("acc_mean").is_not_null())
     if frame.is_empty():
-        return empty("No length bin has answers yet.", look)
+        return empty("No length bin has answers yet.", size)
     order = frame.sort("x", descending=data.axis.reverse)["budget"].unique(maintain_order=True).to_list()
-    cell = (look.width - 100) / max(len(order), 3) if not look.narrow else look.width / max(len(order), 3)
+    cell = (size.width - 100) / max(len(order), 3) if not size.narrow else size.width / max(len(order), 3)
     short = {b: "full" if b == "full cache" else b.split(" ")[0] for b in order}
     frame = frame.with_columns(
         at=pl.col("budget").replace_strict(short),
         shown=pl.col("acc_mean").map_elements(_dot if cell < 26 else _two, pl.String),
         ci=pl.format(
-            "{}–{}", pl.col("acc_ci_low").map_elements(_dot, pl.String),
+            "{}–{}",
+            pl.col("acc_ci_low").map_elements(_dot, pl.String),
             pl.col("acc_ci_high").map_elements(_dot, pl.String),
         ),
         mark=pl.when(pl.col("state") == "safe").then(pl.lit("yes")).otherwise(pl.lit("no")),
-    )  # fmt: skip
+    )
     wide_cells = cell >= 52
     base = alt.Chart().encode(
         x=alt.X(
@@ -199,7 +205,7 @@ def heatmap_budget_length(data: ChartData, look: Look) -> Any:
         color=alt.Color(
             "acc_mean:Q",
             scale=alt.Scale(scheme="cividis", domain=[0, 1]),
-            legend=alt.Legend(title="Accuracy", format=".1f", gradientLength=min(240, look.width - 40)),
+            legend=alt.Legend(title="Accuracy", format=".1f", gradientLength=min(240, size.width - 40)),
         ),
         stroke=alt.condition("datum.mark == 'yes'", alt.value("#D55E00"), alt.value("transparent")),
         strokeWidth=alt.condition("datum.mark == 'yes'", alt.value(2.6), alt.value(0)),

@@ -87,8 +87,13 @@ def budget_axis(facts: Results) -> BudgetAxis:
     if facts.unit != Unit.FRACTION:
         labels = ("full", *(f"{b:,.6g}" for b in below))
         name = "kept tokens (cap)" if facts.unit == Unit.TOKENS else "bits per element"
-        return BudgetAxis(tuple(map(float, range(len(labels)))), labels, "rank", f"KV budget asked, {name}",
-                          *_applied(facts, ["full", *below]))  # fmt: skip
+        return BudgetAxis(
+            tuple(map(float, range(len(labels)))),
+            labels,
+            "rank",
+            f"KV budget asked, {name}",
+            *_applied(facts, ["full", *below]),
+        )
     values = (1.0, *(b for b in below if b < 1)) if facts.full or not below else tuple(below)
     labels = tuple("full" if v == 1 else f"{v:.6g}" for v in values)
     scale = "log" if min(values) < LOG_BELOW else "linear"

@@ -8,23 +8,23 @@ import polars as pl
 from analyzer.charts.accuracy import POINT, by_series, point_tips
 from analyzer.charts.compose import OWN_X, facet, layer, unit
 from analyzer.charts.frames import ChartData
-from analyzer.charts.style import STEPS, Look, budget_x, colour, dash, empty, records, shape, share_y
+from analyzer.charts.style import STEPS, ChartSize, budget_x, colour, dash, empty, records, shape, share_y
 
 
-def acc_by_bin(data: ChartData, look: Look) -> Any:
+def acc_by_bin(data: ChartData, size: ChartSize) -> Any:
     """Accuracy in each length bin, a line per budget, a panel per series; bars are 95% CIs."""
     frame = _binned(data, "acc_mean")
     if frame.is_empty():
-        return empty("No length bin has answers yet.", look)
+        return empty("No length bin has answers yet.", size)
     y = share_y("acc_mean", "Accuracy")
-    return _by_bin(frame, data, look, y, "acc_ci_low", "acc_ci_high", POINT, point_tips(), "acc_by_bin")
+    return _by_bin(frame, data, size, y, "acc_ci_low", "acc_ci_high", POINT, point_tips(), "acc_by_bin")
 
 
-def fail_by_bin(data: ChartData, look: Look) -> Any:
+def fail_by_bin(data: ChartData, size: ChartSize) -> Any:
     """Share of failed requests in each length bin; bars are 95% Wilson intervals."""
     frame = _binned(data, "fail_rate")
     if frame.is_empty():
-        return empty("No length bin has finished requests yet.", look)
+        return empty("No length bin has finished requests yet.", size)
     columns = ("series", "bin", "budget", "n", "n_failures", "fail_rate", "fail_ci_low", "fail_ci_high")
     tips = [
         alt.Tooltip("series:N"),
@@ -41,16 +41,16 @@ def fail_by_bin(data: ChartData, look: Look) -> Any:
         scale=alt.Scale(domain=[0, top], nice=True),
         axis=alt.Axis(format="%", tickCount=5),
     )
-    return _by_bin(frame, data, look, y, "fail_ci_low", "fail_ci_high", columns, tips, "fail_by_bin")
+    return _by_bin(frame, data, size, y, "fail_ci_low", "fail_ci_high", columns, tips, "fail_by_bin")
 
 
-def latency_p50_by_bin(data: ChartData, look: Look) -> Any:
+def latency_p50_by_bin(data: ChartData, size: ChartSize) -> Any:
     """Median latency in each length bin; the bar above each point reaches to p95."""
     frame = _binned(data, "latency_p50_s").with_columns(
         p50=pl.col("latency_p50_s") * 1000, p95=pl.col("latency_p95_s") * 1000
     )
     if frame.is_empty():
-        return empty("No latency was measured: no request has been answered.", look)
+        return empty("No latency was measured: no request has been answered.", size)
     tips = [
         alt.Tooltip("series:N"),
         alt.Tooltip("budget:N"),
@@ -62,7 +62,7 @@ def latency_p50_by_bin(data: ChartData, look: Look) -> Any:
     ]
     y = alt.Y("p50:Q", title="Latency, p50 to p95 (ms)", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
     columns = ("series", "bin", "budget", "n", "p50", "p95", "cache")
-    return _by_bin(frame, data, look, y, "p50", "p95", columns, tips, "latency_p50_by_bin")
+    return _by_bin(frame, data, size, y, "p50", "p95", columns, tips, "latency_p50_by_bin")
 
 
 def _binned(data: ChartData, field: str) -> pl.DataFrame:
@@ -70,23 +70,30 @@ def _binned(data: ChartData, field: str) -> pl.DataFrame:
 
 
 def _by_bin(
-    frame: pl.DataFrame, data: ChartData, look: Look, y: alt.Y, low: str, high: str, columns: tuple[str, ...],
-    tips: list[alt.Tooltip], name: str,
-) -> Any:  # fmt: skip
+    frame: pl.DataFrame,
+    data: ChartData,
+    size: ChartSize,
+    y: alt.Y,
+    low: str,
+    high: str,
+    columns: tuple[str, ...],
+    tips: list[alt.Tooltip],
+    name: str,
+) -> Any:
     """A panel per series, bins left to right, budgets side by side within a bin."""
     budgets = frame.sort("x", descending=data.axis.reverse)["budget"].unique(maintain_order=True).to_list()
     picked = alt.selection_point(name=f"budget_of_{name}", fields=["budget"], bind="legend")
     scale = (
         alt.Scale(domain=budgets, scheme=STEPS) if len(budgets) > 1 else alt.Scale(domain=budgets, range=["#0072B2"])
     )
-    legend = alt.Legend(title="KV budget", columns=3 if look.narrow else 9, symbolType="circle")
+    legend = alt.Legend(title="KV budget", columns=3 if size.narrow else 9, symbolType="circle")
     bins = [b for b in data.bins if b in frame["bin"].to_list()]
     base = alt.Chart().encode(
         x=alt.X(
             "bin:N",
             sort=bins,
             title="Prompt tokens",
-            axis=alt.Axis(labelAngle=-35 if look.narrow or len(bins) > 5 else -20, grid=False),
+            axis=alt.Axis(labelAngle=-35 if size.narrow or len(bins) > 5 else -20, grid=False),
             scale=alt.Scale(paddingInner=0.25, paddingOuter=0.12),
         ),
         xOffset=alt.XOffset("budget:N", sort=budgets, scale=alt.Scale(domain=budgets)),
@@ -99,20 +106,20 @@ def _by_bin(
         base.mark_line(strokeWidth=1.1, strokeOpacity=0.55).encode(y=y),
         base.mark_point(filled=True, size=32, fillOpacity=1, shape="circle").encode(y=f"{field}:Q", tooltip=tips),
     ]
-    panel = layer(*layers, data=records(frame, *columns), width=look.panel(len(data.series)), height=180)
-    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns, resolve=OWN_X)
+    panel = layer(*layers, data=records(frame, *columns), width=size.panel(len(data.series)), height=180)
+    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=size.columns, resolve=OWN_X)
 
 
-def ttft_tpot_by_budget(data: ChartData, look: Look) -> Any:
+def ttft_tpot_by_budget(data: ChartData, size: ChartSize) -> Any:
     """Time to first token and time per output token against the budget: median, with a bar up to p95."""
     frame = data.costs.filter(pl.col("p50").is_not_null())
     if frame.is_empty():
-        return empty("No latency was measured: no request has been answered.", look)
+        return empty("No latency was measured: no request has been answered.", size)
     picked, faded = by_series("series_of_latency")
     names = {"TTFT": "time to first token, TTFT", "TPOT": "time per output token, TPOT"}
     frame = frame.with_columns(metric=pl.col("metric").replace(names))
     base = alt.Chart().encode(
-        x=budget_x(data.axis, look.panel(2), title="KV budget asked"), color=colour(data.series, look), opacity=faded
+        x=budget_x(data.axis, size.panel(2), title="KV budget asked"), color=colour(data.series, size), opacity=faded
     )
     layers = [
         unit(base.mark_rule(strokeOpacity=0.35, strokeWidth=1.4).encode(y="p50:Q", y2="p95:Q"), picked),
@@ -132,21 +139,21 @@ def ttft_tpot_by_budget(data: ChartData, look: Look) -> Any:
             ],
         ),
     ]
-    panel = layer(*layers, data=records(frame, *frame.columns), width=look.panel(2), height=200)
+    panel = layer(*layers, data=records(frame, *frame.columns), width=size.panel(2), height=200)
     return facet(
         panel,
         alt.Facet("metric:N", sort=list(names.values()), title=None),
-        columns=look.columns,
+        columns=size.columns,
         resolve={**OWN_X, "scale": {"y": "independent"}},
     )
 
 
-def pareto(data: ChartData, look: Look) -> Any:
+def pareto(data: ChartData, size: ChartSize) -> Any:
     """Quality against cache bytes; the area of a point is its median latency. Upper left is better."""
     whole = data.levels.filter((pl.col("bin_idx") == -1) & pl.col("acc_mean").is_not_null())
     known = whole.filter(pl.col("kv_bytes_p50") > 0)
     if known.is_empty():
-        return empty("Memory is not known: the server reports no bytes of what it kept.", look)
+        return empty("Memory is not known: the server reports no bytes of what it kept.", size)
     measure, scale = next((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0)) if _fits(known, s))
     frame = known.with_columns(memory=pl.col("kv_bytes_p50") / scale, latency=pl.col("latency_p50_s") * 1000)
     picked, faded = by_series("series_of_pareto")
@@ -155,9 +162,9 @@ def pareto(data: ChartData, look: Look) -> Any:
             "memory:Q",
             title=f"KV cache per request, median ({measure})",
             scale=alt.Scale(zero=True),
-            axis=alt.Axis(tickCount=4 if look.narrow else 8),
+            axis=alt.Axis(tickCount=4 if size.narrow else 8),
         ),
-        color=colour(data.series, look),
+        color=colour(data.series, size),
         opacity=faded,
     )
     tips = point_tips(
@@ -170,7 +177,7 @@ def pareto(data: ChartData, look: Look) -> Any:
         title="Latency p50 (ms)",
         scale=alt.Scale(range=[20, 190], zero=True),
         legend=None
-        if look.narrow
+        if size.narrow
         else alt.Legend(symbolFillColor="#888888", symbolStrokeColor="#888888", values=_sizes(frame), format=",.3~g"),
     )
     return layer(
@@ -181,8 +188,8 @@ def pareto(data: ChartData, look: Look) -> Any:
         base.mark_point(filled=True, fillOpacity=0.9).encode(
             y="acc_mean:Q", shape=shape(data.series), size=sizes, tooltip=tips
         ),
-        width=look.width,
-        height=260 if look.narrow else 320,
+        width=size.width,
+        height=260 if size.narrow else 320,
     )
 
 

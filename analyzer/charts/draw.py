@@ -13,7 +13,7 @@ from analyzer.charts.accuracy import acc_by_budget, acc_by_budget_bins, heatmap_
 from analyzer.charts.cost import acc_by_bin, fail_by_bin, latency_p50_by_bin, pareto, ttft_tpot_by_budget
 from analyzer.charts.frames import ChartData, chart_data
 from analyzer.charts.loss import acc_by_kept_tokens, drop_decomposition
-from analyzer.charts.style import FILES, WIDE, Look, save, spec_of, title_lines
+from analyzer.charts.style import FILES, WIDE, ChartSize, save, spec_of, title_lines
 from analyzer.results.results import Results, read_results
 from kvt_async.contract.settings import Settings
 
@@ -23,7 +23,7 @@ class ChartKind:
     """`message` says in words what the rows show and becomes the title; `says` explains the marks."""
 
     name: str
-    draw: Callable[[ChartData, Look], Any]
+    draw: Callable[[ChartData, ChartSize], Any]
     message: Callable[[Results], str]
     says: Callable[[Results], str]
 
@@ -42,14 +42,16 @@ CHARTS = (
 )
 
 
-def draw(kind: ChartKind, facts: Results, data: ChartData, look: Look = WIDE, *, title: bool = True) -> dict[str, Any]:
+def draw(
+    kind: ChartKind, facts: Results, data: ChartData, size: ChartSize = WIDE, *, title: bool = True
+) -> dict[str, Any]:
     """One chart as Vega-Lite JSON. Without `title` the page around it must carry message and note."""
     with debug_mode(
         False
     ):  # the tests hold the whole against the schema; checking every part costs as much as making it
-        chart = kind.draw(data, look)
-    head = title_lines(kind.message(facts), [kind.says(facts)], data.note, look) if title else None
-    return spec_of(chart, look, head)
+        chart = kind.draw(data, size)
+    head = title_lines(kind.message(facts), [kind.says(facts)], data.note, size) if title else None
+    return spec_of(chart, size, head)
 
 
 def draw_all(conn: sqlite3.Connection, settings: Settings, plots_dir: Path, facts: Results | None = None) -> list[Path]:

@@ -9,18 +9,18 @@ import polars as pl
 from analyzer.charts.accuracy import POINT, point_tips
 from analyzer.charts.compose import OWN_X, facet, layer, unit
 from analyzer.charts.frames import ANSWERS, FAILURE, ChartData
-from analyzer.charts.style import ALARM, INK, MUTED, SHAPES, STEPS, Look, cycle, empty, records, share_y
+from analyzer.charts.style import ALARM, INK, MUTED, SHAPES, STEPS, ChartSize, cycle, empty, records, share_y
 
 
-def drop_decomposition(data: ChartData, look: Look) -> Any:
+def drop_decomposition(data: ChartData, size: ChartSize) -> Any:
     """Each loss against full cache split into wrong answers and failed requests; the bar is its 95% CI."""
     if data.drops.is_empty():
-        return empty("No loss to split: there is no full-cache run to compare with, or nothing below it.", look)
+        return empty("No loss to split: there is no full-cache run to compare with, or nothing below it.", size)
     frame = data.drops
     order = frame.sort("x", descending=data.axis.reverse)["budget"].unique(maintain_order=True).to_list()
     frame = frame.with_columns(at=pl.col("budget").str.split(" ").list.first())
     names = [b.split(" ")[0] for b in order]
-    width = look.panel(len(data.series))
+    width = size.panel(len(data.series))
     title = textwrap.wrap(data.axis.title.removesuffix(" (evenly spaced)"), max(24, int(width / 5.6)))
     angle = 0 if width / max(1, len(names)) >= 30 else -90
     base = alt.Chart().encode(
@@ -44,33 +44,42 @@ def drop_decomposition(data: ChartData, look: Look) -> Any:
     )
     zero = base.mark_rule(color=MUTED, strokeWidth=0.6).encode(y=alt.datum(0), x=alt.value(0), x2=alt.value("width"))
     panel = layer(bars, zero, ci, data=records(frame, *frame.columns), width=width, height=170)
-    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns, resolve=OWN_X)
+    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=size.columns, resolve=OWN_X)
 
 
-def acc_by_kept_tokens(data: ChartData, look: Look) -> Any:
+def acc_by_kept_tokens(data: ChartData, size: ChartSize) -> Any:
     """Accuracy against kept tokens, a line per length bin: a cliff at one count shows as one fall for all bins."""
     frame = data.levels.filter(
         (pl.col("bin_idx") >= 0) & pl.col("acc_mean").is_not_null() & (pl.col("kept_tokens_p50") > 0)
     )
     if frame.is_empty():
-        return empty("Kept tokens are not known: the server gives no evidence of what it kept.", look)
+        return empty("Kept tokens are not known: the server gives no evidence of what it kept.", size)
     bins = [b for b in data.bins if b in frame["bin"].to_list()]
     picked = alt.selection_point(name="bin_of_kept", fields=["bin"], bind="legend")
-    tint = alt.Color("bin:N", sort=bins, scale=alt.Scale(domain=bins, scheme=STEPS), title="Prompt tokens",
-                     legend=alt.Legend(columns=2 if look.narrow else 5))  # fmt: skip
+    tint = alt.Color(
+        "bin:N",
+        sort=bins,
+        scale=alt.Scale(domain=bins, scheme=STEPS),
+        title="Prompt tokens",
+        legend=alt.Legend(columns=2 if size.narrow else 5),
+    )
     base = alt.Chart().encode(
         x=alt.X(
             "kept_tokens_p50:Q",
             title="Tokens kept in the cache (median, log scale)",
             scale=alt.Scale(type="log", nice=False, reverse=True, padding=8),
-            axis=alt.Axis(values=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000],
-                          format=",.0f", grid=True, labelOverlap=True),
+            axis=alt.Axis(
+                values=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000],
+                format=",.0f",
+                grid=True,
+                labelOverlap=True,
+            ),
         ),
         color=tint,
         opacity=alt.condition(picked, alt.value(1.0), alt.value(0.12)),
-    )  # fmt: skip
+    )
     symbols = alt.Scale(domain=bins, range=cycle(SHAPES, bins))
-    names = alt.Shape("bin:N", scale=symbols, title="Prompt tokens", legend=alt.Legend(columns=2 if look.narrow else 5))
+    names = alt.Shape("bin:N", scale=symbols, title="Prompt tokens", legend=alt.Legend(columns=2 if size.narrow else 5))
     layers = [
         unit(base.mark_rule(strokeOpacity=0.6).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"), picked),
         base.mark_line(strokeWidth=2).encode(y=share_y("acc_mean", "Accuracy")),
@@ -81,5 +90,5 @@ def acc_by_kept_tokens(data: ChartData, look: Look) -> Any:
         ),
     ]
     rows = records(frame, *POINT, "kept_tokens_p50")
-    panel = layer(*layers, data=rows, width=look.panel(len(data.series)), height=190)
-    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=look.columns, resolve=OWN_X)
+    panel = layer(*layers, data=rows, width=size.panel(len(data.series)), height=190)
+    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=size.columns, resolve=OWN_X)

@@ -1,4 +1,4 @@
-"""One look for every chart: palette, shapes and dashes by series, fonts, titles, budget axis, saving.
+"""One size for every chart: palette, shapes and dashes by series, fonts, titles, budget axis, saving.
 
 Colours are Okabe and Ito's, told apart with any colour vision; shape and dash say the same once more. The font is one
 that vl-convert carries itself, so the same rows give the same bytes on every machine.
@@ -37,7 +37,7 @@ FILES = (".vl.json", ".svg", ".png")
 
 
 @dataclass(frozen=True)
-class Look:
+class ChartSize:
     """How wide a chart may be: WIDE for files, PAGE for the HTML report, NARROW for phones."""
 
     width: int = 680
@@ -56,7 +56,7 @@ class Look:
         return 2 if self.narrow else 12
 
 
-WIDE, PAGE, NARROW = Look(), Look(width=820), Look(width=236, narrow=True)
+WIDE, PAGE, NARROW = ChartSize(), ChartSize(width=820), ChartSize(width=236, narrow=True)
 
 
 def records(frame: pl.DataFrame, *columns: str) -> alt.InlineData:
@@ -70,13 +70,13 @@ def records(frame: pl.DataFrame, *columns: str) -> alt.InlineData:
     )
 
 
-def colour(series: Sequence[str], look: Look) -> alt.Color:
+def colour(series: Sequence[str], size: ChartSize) -> alt.Color:
     """Colour by series with the one series legend; every layer must use it, or Vega-Lite splits or drops the legend."""
     return alt.Color(
         "series:N",
         scale=alt.Scale(domain=list(series), range=cycle(PALETTE, series)),
         title=None,
-        legend=alt.Legend(columns=2 if look.narrow else 4),
+        legend=alt.Legend(columns=2 if size.narrow else 4),
     )
 
 
@@ -134,9 +134,9 @@ def share_y(field: str, title: str) -> alt.Y:
     return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(domain=[0, 1], nice=False), axis=alt.Axis(tickCount=6))
 
 
-def title_lines(title: str, says: Sequence[str], note: str, look: Look) -> dict[str, Any]:
+def title_lines(title: str, says: Sequence[str], note: str, size: ChartSize) -> dict[str, Any]:
     """Title (the message), the note that no chart may go without, and what is drawn, wrapped to the width."""
-    chars = max(28, int((look.width + 60) / 6.9))
+    chars = max(28, int((size.width + 60) / 6.9))
     small = [line for text in says if text for line in textwrap.wrap(text, int(chars * 1.24))]
     warn = textwrap.wrap(note, chars) if note else []
     return {
@@ -149,12 +149,12 @@ def title_lines(title: str, says: Sequence[str], note: str, look: Look) -> dict[
     }
 
 
-def config(look: Look) -> dict[str, Any]:
+def config(size: ChartSize) -> dict[str, Any]:
     """The shared Vega-Lite configuration."""
     return {
         "font": FONT,
         "background": "white",
-        "padding": look.padding,
+        "padding": size.padding,
         "title": {"fontSize": 15, "fontWeight": "bold", "color": INK, "subtitleFontSize": 12, "subtitleLineHeight": 16},
         "axis": {
             "labelFontSize": 11,
@@ -193,23 +193,23 @@ def config(look: Look) -> dict[str, Any]:
     }
 
 
-def empty(message: str, look: Look) -> Any:
+def empty(message: str, size: ChartSize) -> Any:
     """A chart that says why there is nothing to draw."""
-    lines = textwrap.wrap(message, max(30, look.width // 7))
+    lines = textwrap.wrap(message, max(30, size.width // 7))
     return (
         alt.Chart(alt.InlineData(values=json.dumps([{"text": message}])))
         .mark_text(text=lines, fontSize=13, color=MUTED, align="center", lineHeight=18)
-        .properties(width=look.width, height=120)
+        .properties(width=size.width, height=120)
     )
 
 
-def spec_of(chart: Any, look: Look, title: dict[str, Any] | None) -> dict[str, Any]:
+def spec_of(chart: Any, size: ChartSize, title: dict[str, Any] | None) -> dict[str, Any]:
     """Vega-Lite JSON of a chart with title, configuration and what drew it."""
     spec = whole(chart)
     rows = {name: json.loads(v) if isinstance(v, str) else v for name, v in spec.get("datasets", {}).items()}
     drawn_with = f"altair {alt.__version__}, vl-convert {metadata.version('vl-convert-python')}"
     head = {"title": title} if title else {}
-    return {**spec, **head, "config": config(look), "datasets": rows, "usermeta": {"drawn_with": drawn_with}}
+    return {**spec, **head, "config": config(size), "datasets": rows, "usermeta": {"drawn_with": drawn_with}}
 
 
 def save(spec: dict[str, Any], plots_dir: Path, name: str) -> list[Path]:

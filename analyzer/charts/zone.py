@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from analyzer.charts.frames import NOT_PROVEN, OPEN_ZONE, ZONE_PART, ChartData
-from analyzer.charts.style import BROKEN, PART_COLOURS, PART_INKS, PART_NAMES, ZONE, Look, budget_x, records
+from analyzer.charts.style import BROKEN, PART_COLOURS, PART_INKS, PART_NAMES, ZONE, ChartSize, budget_x, records
 
 OPEN_OPACITY = 0.16  # a zone that reaches up to full cache may fill the plot: the curves must stay in front
 EDGE = "#B57F00"
@@ -21,9 +21,9 @@ NAMES = {
 SHORT = {OPEN_ZONE: "nothing proven safe", NOT_PROVEN: "not proven", ZONE_PART: "zone"}
 
 
-def main_width(look: Look) -> int:
+def main_width(size: ChartSize) -> int:
     """Width of the main chart's plot: room for the right axis and the names at the curves' ends."""
-    return look.width - (28 if look.narrow else 190)
+    return size.width - (28 if size.narrow else 190)
 
 
 def zone_layers(data: ChartData, width: float) -> list[Any]:
@@ -66,12 +66,12 @@ def _names(zones: pl.DataFrame, data: ChartData, width: float) -> list[Any]:
     return layers
 
 
-def strips(data: ChartData, look: Look) -> Any | None:
+def strips(data: ChartData, size: ChartSize) -> Any | None:
     """One strip a series: safe, transition zone, broken. The verdict at a glance, on the same axis."""
     rows = data.zones.filter(pl.col("bin_idx") == -1)
     if rows.is_empty():
         return None
-    width = main_width(look)
+    width = main_width(size)
     order = [s for s in data.series if s in rows["series"].to_list()]
     parts = [p for p in PART_NAMES if p in rows["part"].to_list()]
     colours = [dict(zip(PART_NAMES, PART_COLOURS, strict=True))[p] for p in parts]
@@ -88,15 +88,15 @@ def strips(data: ChartData, look: Look) -> Any | None:
                 axis=alt.Axis(
                     ticks=False,
                     domain=False,
-                    labelLimit=84 if look.narrow else 120,
-                    labelFontSize=10 if look.narrow else 11,
+                    labelLimit=84 if size.narrow else 120,
+                    labelFontSize=10 if size.narrow else 11,
                 ),
             ),
             color=alt.Color(
                 "part:N",
                 scale=alt.Scale(domain=parts, range=colours),
                 title=None,
-                legend=alt.Legend(symbolType="square", columns=2 if look.narrow else 4),
+                legend=alt.Legend(symbolType="square", columns=2 if size.narrow else 4),
             ),
             tooltip=[
                 alt.Tooltip("series:N"),

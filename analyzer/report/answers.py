@@ -21,7 +21,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EvidenceStatus, Role, SeriesVerdict, Unit
 
 
-class Question(StrEnum):
+class AnswerKey(StrEnum):
     """What a reader asks of a report, in the order of the first screen."""
 
     CHANGED = "what changed with the KV budget"
@@ -39,7 +39,7 @@ class Question(StrEnum):
 class Answer:
     """`claim` answers the question; `details` explain it or go on."""
 
-    key: Question
+    key: AnswerKey
     claim: str
     details: tuple[str, ...] = ()
 
@@ -57,7 +57,7 @@ class FirstScreen:
     caveats: tuple[str, ...]  # what limits other figures: below it
     answers: tuple[Answer, ...]
 
-    def claims(self, *keys: Question) -> list[str]:
+    def claims(self, *keys: AnswerKey) -> list[str]:
         return [answer.claim for answer in self.answers if answer.key in keys]
 
 
@@ -66,15 +66,15 @@ def first_screen(results: Results, settings: Settings) -> FirstScreen:
     margin, alpha = settings.analysis.margin, settings.analysis.alpha
     verdict = results.verdict(results.series[0]) if results.series else None
     lines = {
-        Question.CHANGED: _changed(results, alpha),
-        Question.BREAKS: _breaks(results, number(margin)),
-        Question.OTHER_SERIES: _other_series(results),
-        Question.LENGTHS: _lengths(results),
-        Question.CAUSES: _causes(results),
-        Question.BUYS: _buys(results, settings),
-        Question.APPLIED: _applied(results),
-        Question.CERTAINTY: _certainty(results, settings),
-        Question.LIMITS: [*limits(results, settings), _coarse(results)],
+        AnswerKey.CHANGED: _changed(results, alpha),
+        AnswerKey.BREAKS: _breaks(results, number(margin)),
+        AnswerKey.OTHER_SERIES: _other_series(results),
+        AnswerKey.LENGTHS: _lengths(results),
+        AnswerKey.CAUSES: _causes(results),
+        AnswerKey.BUYS: _buys(results, settings),
+        AnswerKey.APPLIED: _applied(results),
+        AnswerKey.CERTAINTY: _certainty(results, settings),
+        AnswerKey.LIMITS: [*limits(results, settings), _coarse(results)],
     }
     said = {key: [text for text in texts if text] for key, texts in lines.items()}
     return FirstScreen(

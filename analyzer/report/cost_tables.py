@@ -25,14 +25,26 @@ def tokens(results: Results) -> Table:
         )
         rows.append(
             (
-                b.label, count(s.n), count(s.prompt_tokens_p50), count(s.prompt_tokens_p95), count(s.token_len_p50),
-                count(overhead), count(s.completion_tokens_p50), count(s.completion_tokens_p95),
+                b.label,
+                count(s.n),
+                count(s.prompt_tokens_p50),
+                count(s.prompt_tokens_p95),
+                count(s.token_len_p50),
+                count(overhead),
+                count(s.completion_tokens_p50),
+                count(s.completion_tokens_p95),
             )
-        )  # fmt: skip
+        )
     head = (
-        "Prompt tokens", "Examples", "Prompt p50", "Prompt p95", "Own count p50", "Question and template p50",
-        "Completion p50", "Completion p95",
-    )  # fmt: skip
+        "Prompt tokens",
+        "Examples",
+        "Prompt p50",
+        "Prompt p95",
+        "Own count p50",
+        "Question and template p50",
+        "Completion p50",
+        "Completion p95",
+    )
     note = (
         f"At {level_name(run)}; prompt and completion as the server counts, own count by our tokenizer." if run else ""
     )
@@ -50,14 +62,27 @@ def pareto(results: Results, settings: Settings) -> Table:
         best = "" if s.kv_bytes_p50 is None else "yes" if _undominated(s, [o for _, o in measured]) else "no"
         rows.append(
             (
-                level_name(run), interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
-                percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)), percent(s.kept_fraction_p50),
-                amount(s.kv_bytes_p50), *saved, seconds(s.latency_p50_s), best or NOTHING,
+                level_name(run),
+                interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
+                percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)),
+                percent(s.kept_fraction_p50),
+                amount(s.kv_bytes_p50),
+                *saved,
+                seconds(s.latency_p50_s),
+                best or NOTHING,
             )
-        )  # fmt: skip
+        )
     saves = [] if load is None else [f"Saved at {load.label}"]
-    head = ("Level", "Accuracy [95% CI]", "Of full cache", "Cache kept p50", "KV bytes per request p50", *saves,
-            "Latency p50", "On the front")  # fmt: skip
+    head = (
+        "Level",
+        "Accuracy [95% CI]",
+        "Of full cache",
+        "Cache kept p50",
+        "KV bytes per request p50",
+        *saves,
+        "Latency p50",
+        "On the front",
+    )
     note = "On the front: no level has a higher mean accuracy in a smaller cache (means, whatever their uncertainty)."
     if load is None:
         note = f"{note} {memory.HOW}"
@@ -86,15 +111,28 @@ def latencies(results: Results) -> Table:
             continue
         rows.append(
             (
-                level_name(run), seconds(s.ttft_p50_s), seconds(s.ttft_p95_s), seconds(s.tpot_p50_s),
-                seconds(s.tpot_p95_s), seconds(s.latency_p50_s), seconds(s.latency_p95_s),
-                cache_state(s.cached_share), percent(s.cached_share),
+                level_name(run),
+                seconds(s.ttft_p50_s),
+                seconds(s.ttft_p95_s),
+                seconds(s.tpot_p50_s),
+                seconds(s.tpot_p95_s),
+                seconds(s.latency_p50_s),
+                seconds(s.latency_p95_s),
+                cache_state(s.cached_share),
+                percent(s.cached_share),
             )
-        )  # fmt: skip
+        )
     head = (
-        "Level", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95", "Latency p50", "Latency p95", "Cache state",
+        "Level",
+        "TTFT p50",
+        "TTFT p95",
+        "TPOT p50",
+        "TPOT p95",
+        "Latency p50",
+        "Latency p95",
+        "Cache state",
         "Cached prompt tokens",
-    )  # fmt: skip
+    )
     note = f"Every latency: {costs.client(results.clients)}. Compare levels within one cache state only."
     return Table(head, tuple(rows), note=note)
 
@@ -110,11 +148,23 @@ def volumes(results: Results, settings: Settings) -> Table:
             cost = f"{number(value / 1e6, 4)} {prices.currency}"
         rows.append(
             (
-                v.session_id, count(v.n), count(v.prompt_tokens), count(v.completion_tokens), seconds(v.wall_s),
-                costs.throughput(v), cost,
+                v.session_id,
+                count(v.n),
+                count(v.prompt_tokens),
+                count(v.completion_tokens),
+                seconds(v.wall_s),
+                costs.throughput(v),
+                cost,
             )
-        )  # fmt: skip
-    head = ("Invocation", "Responses", "Prompt tokens", "Completion tokens", "First start to last end",
-            "Effective throughput", "Cost")  # fmt: skip
+        )
+    head = (
+        "Invocation",
+        "Responses",
+        "Prompt tokens",
+        "Completion tokens",
+        "First start to last end",
+        "Effective throughput",
+        "Cost",
+    )
     note = "" if prices else "Cost: set analysis.prices to see it."
     return Table(head, tuple(rows), note=note)

@@ -132,13 +132,21 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
 
 
 FAILURES = [
-    ("TIMEOUT, ENGINE_ERROR", "The server or the way to it. Look at `kvt status` and the server's log; retry with "
-     "`--retry-failed`. A loss made of these says nothing about quality."),
+    (
+        "TIMEOUT, ENGINE_ERROR",
+        "The server or the way to it. Look at `kvt status` and the server's log; retry with "
+        "`--retry-failed`. A loss made of these says nothing about quality.",
+    ),
     ("CONTEXT_OVERFLOW", "The prompt did not fit. Lower `prompt.max_context_tokens` or serve a longer context."),
-    ("EMPTY_OUTPUT, REFUSAL", "The model answered nothing or declined. If this grows as the budget shrinks, it is part "
-     "of the collapse."),
+    (
+        "EMPTY_OUTPUT, REFUSAL",
+        "The model answered nothing or declined. If this grows as the budget shrinks, it is part of the collapse.",
+    ),
     ("FORMAT_ERROR", "An answer that the metric cannot read. Look at some with `kvt show --sample 10`."),
     ("TRUNCATED", "Cut at `decoding.max_tokens` before a correct answer. Raise it before you blame the cache."),
-    ("repetition loop, identical to full", "Flags, not failures: text that repeats itself, and the share of answers "
-     "equal to full cache. Equal everywhere at a small budget suggests that the budget was not applied."),
-]  # fmt: skip
+    (
+        "repetition loop, identical to full",
+        "Flags, not failures: text that repeats itself, and the share of answers "
+        "equal to full cache. Equal everywhere at a small budget suggests that the budget was not applied.",
+    ),
+]

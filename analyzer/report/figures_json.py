@@ -9,17 +9,51 @@ from analyzer.results.results import ALL, Results
 from kvt_async.contract.settings import Settings
 
 _VERDICT = (
-    "verdict", "verdict_text", "role", "evidence", "n", "n_needed", "acc_full", "safe_budget", "collapse_budget",
-    "collapse_margin_budget", "zone_low", "zone_high", "half_loss_budget", "half_loss_ci_low", "half_loss_ci_high",
-)  # fmt: skip
+    "verdict",
+    "verdict_text",
+    "role",
+    "evidence",
+    "n",
+    "n_needed",
+    "acc_full",
+    "safe_budget",
+    "collapse_budget",
+    "collapse_margin_budget",
+    "zone_low",
+    "zone_high",
+    "half_loss_budget",
+    "half_loss_ci_low",
+    "half_loss_ci_high",
+)
 _STAT = (
-    "n", "acc_mean", "acc_ci_low", "acc_ci_high", "acc_answered", "n_failures", "fail_rate", "identical_to_full",
-    "kept_fraction_p50", "kept_tokens_p50", "latency_p50_s", "ttft_p50_s", "tpot_p50_s", "cached_share",
-)  # fmt: skip
+    "n",
+    "acc_mean",
+    "acc_ci_low",
+    "acc_ci_high",
+    "acc_answered",
+    "n_failures",
+    "fail_rate",
+    "identical_to_full",
+    "kept_fraction_p50",
+    "kept_tokens_p50",
+    "latency_p50_s",
+    "ttft_p50_s",
+    "tpot_p50_s",
+    "cached_share",
+)
 _DROP = (
-    "drop_mean", "drop_ci_low", "drop_ci_high", "n_worse", "n_better", "p_safe", "p_loss", "p_collapse",
-    "drop_failures", "drop_answers", "within_noise",
-)  # fmt: skip
+    "drop_mean",
+    "drop_ci_low",
+    "drop_ci_high",
+    "n_worse",
+    "n_better",
+    "p_safe",
+    "p_loss",
+    "p_collapse",
+    "drop_failures",
+    "drop_answers",
+    "within_noise",
+)
 
 
 def figures(results: Results, settings: Settings) -> dict[str, Any]:

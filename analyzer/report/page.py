@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from analyzer.report import cost_tables, provenance, report_tables
-from analyzer.report.answers import FirstScreen, Question, first_screen
+from analyzer.report.answers import AnswerKey, FirstScreen, first_screen
 from analyzer.report.definitions import FAILURES, definitions
 from analyzer.results import confidence
 from analyzer.results.number_format import number
@@ -16,14 +16,14 @@ from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import Role
 
 HEADINGS = {
-    "What changed with the KV budget?": (Question.CHANGED,),
-    "Where does it break?": (Question.BREAKS, Question.OTHER_SERIES),
-    "Which budget is safe at which length?": (Question.LENGTHS,),
-    "Wrong answers or failures?": (Question.CAUSES,),
-    "What does a smaller budget buy?": (Question.BUYS,),
-    "Was the budget applied?": (Question.APPLIED,),
-    "How sure is this?": (Question.CERTAINTY,),
-    "What limits it?": (Question.LIMITS,),
+    "What changed with the KV budget?": (AnswerKey.CHANGED,),
+    "Where does it break?": (AnswerKey.BREAKS, AnswerKey.OTHER_SERIES),
+    "Which budget is safe at which length?": (AnswerKey.LENGTHS,),
+    "Wrong answers or failures?": (AnswerKey.CAUSES,),
+    "What does a smaller budget buy?": (AnswerKey.BUYS,),
+    "Was the budget applied?": (AnswerKey.APPLIED,),
+    "How sure is this?": (AnswerKey.CERTAINTY,),
+    "What limits it?": (AnswerKey.LIMITS,),
 }
 
 

@@ -28,7 +28,7 @@ def specs(results: Results) -> dict[str, Any]:
     data = chart_data(results)
     return {
         kind.name: {
-            name: draw(kind, results, data, look, title=False) for name, look in (("wide", PAGE), ("narrow", NARROW))
+            name: draw(kind, results, data, size, title=False) for name, size in (("wide", PAGE), ("narrow", NARROW))
         }
         for kind in CHARTS
     }

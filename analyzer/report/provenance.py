@@ -29,13 +29,30 @@ def sessions(results: Results) -> Table:
         client = next((c for c in results.clients if c.session_id == s.session_id), None)
         rows.append(
             (
-                s.started_at, s.command, s.reason or "killed", s.kvt_version, commit, s.python,
-                s.engine_loop or NOTHING, count(s.concurrency), s.config_sha256[:12],
+                s.started_at,
+                s.command,
+                s.reason or "killed",
+                s.kvt_version,
+                commit,
+                s.python,
+                s.engine_loop or NOTHING,
+                count(s.concurrency),
+                s.config_sha256[:12],
                 f"±{client.error_bound_ms:.2f} ms ({client.signal})" if client else NOTHING,
             )
-        )  # fmt: skip
-    head = ("Started (UTC)", "Command", "Ended", "kvt", "Commit", "Python", "Loop", "Concurrency", "Config SHA-256",
-            "Client's error")  # fmt: skip
+        )
+    head = (
+        "Started (UTC)",
+        "Command",
+        "Ended",
+        "kvt",
+        "Commit",
+        "Python",
+        "Loop",
+        "Concurrency",
+        "Config SHA-256",
+        "Client's error",
+    )
     return Table(head, tuple(rows), text_columns=10)
 
 

@@ -47,9 +47,17 @@ def verdicts(results: Results) -> Table:
             )
         )
     head = (
-        "Series", "Verdict", "Safe budget", "Transition zone", "Real loss from", "Half of the loss at [95% CI]",
-        "Pairs", "Evidence", "Role", "Limit",
-    )  # fmt: skip
+        "Series",
+        "Verdict",
+        "Safe budget",
+        "Transition zone",
+        "Real loss from",
+        "Half of the loss at [95% CI]",
+        "Pairs",
+        "Evidence",
+        "Role",
+        "Limit",
+    )
     note = (
         "Pairs: examples answered at full cache and at the budget. Holm-adjusted: tested more strictly, because there "
         "are several series. Ceiling: full cache is always right; floor: at the smallest budgets nothing is left."
@@ -103,9 +111,18 @@ def levels(results: Results) -> Table:
             )
         )
     head = (
-        "Series", "Budget asked", "Accuracy [95% CI]", "Of full cache", "Loss against full [95% CI]",
-        "Worse / better pairs", "Failed", "Same text as full", "Budget applied", "Kept tokens p50", "Evidence",
-    )  # fmt: skip
+        "Series",
+        "Budget asked",
+        "Accuracy [95% CI]",
+        "Of full cache",
+        "Loss against full [95% CI]",
+        "Worse / better pairs",
+        "Failed",
+        "Same text as full",
+        "Budget applied",
+        "Kept tokens p50",
+        "Evidence",
+    )
     note = (
         "Of full cache: accuracy relative to full cache's. Budget applied: the effective one, as the server shows it "
         "(median); –: nothing shows it."
@@ -162,10 +179,15 @@ def error_budget(results: Results) -> Table:
         cells = [_rate(total[k], everything) for k in FailureLabel]
         rows.insert(0, ("all levels", count(everything), _rate(failed_in_all, everything), *cells))
     names = {
-        "EMPTY_OUTPUT": "Empty", "REFUSAL": "Refusal", "ENGINE_ERROR": "Engine", "TIMEOUT": "Timeout",
-        "FORMAT_ERROR": "Format", "TRUNCATED": "Truncated", "CONTEXT_OVERFLOW": "Overflow",
+        "EMPTY_OUTPUT": "Empty",
+        "REFUSAL": "Refusal",
+        "ENGINE_ERROR": "Engine",
+        "TIMEOUT": "Timeout",
+        "FORMAT_ERROR": "Format",
+        "TRUNCATED": "Truncated",
+        "CONTEXT_OVERFLOW": "Overflow",
         "UNKNOWN_FAILURE": "Unknown",
-    }  # fmt: skip
+    }
     note = "A label may also mark an answered request, which keeps its score; only “failed” requests have no answer."
     if clean:
         note = f"Levels without any failure or label, not listed: {clean}. {note}"
@@ -194,14 +216,16 @@ def control(results: Results) -> Table:
                 same = results.stat(run, b.bin_idx)
                 rows.append(
                     (
-                        b.label, str(d.repeat_idx), count(d.n), f"{flips} ({percent(flips / d.n, 1)})",
+                        b.label,
+                        str(d.repeat_idx),
+                        count(d.n),
+                        f"{flips} ({percent(flips / d.n, 1)})",
                         f"{d.n_worse or 0} / {d.n_better or 0}",
                         interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high),
                         percent(same.identical_to_full) if same else NOTHING,
                     )
-                )  # fmt: skip
-    head = ("Prompt tokens", "Repeat", "Pairs", "Score flips", "Worse / better", "Difference [95% CI]",
-            "Same text")  # fmt: skip
+                )
+    head = ("Prompt tokens", "Repeat", "Pairs", "Score flips", "Worse / better", "Difference [95% CI]", "Same text")
     return Table(head, tuple(rows))
 
 
@@ -215,16 +239,41 @@ def run_bins(results: Results) -> Table:
             rows.append(
                 (
                     run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
-                    budget(run.kv_budget, run.kv_unit), b.label, count(s.n), count(s.n_clusters),
-                    interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high), number(s.em_mean), number(s.f1_mean),
-                    percent(sentences.ratio(s.acc_mean, base.acc_mean if base else None)), number(s.acc_answered),
-                    count(s.kept_tokens_p50), interval(s.fail_rate, s.fail_ci_low, s.fail_ci_high, 3),
-                    seconds(s.latency_p50_s), seconds(s.latency_p95_s), seconds(s.ttft_p50_s), seconds(s.tpot_p50_s),
+                    budget(run.kv_budget, run.kv_unit),
+                    b.label,
+                    count(s.n),
+                    count(s.n_clusters),
+                    interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
+                    number(s.em_mean),
+                    number(s.f1_mean),
+                    percent(sentences.ratio(s.acc_mean, base.acc_mean if base else None)),
+                    number(s.acc_answered),
+                    count(s.kept_tokens_p50),
+                    interval(s.fail_rate, s.fail_ci_low, s.fail_ci_high, 3),
+                    seconds(s.latency_p50_s),
+                    seconds(s.latency_p95_s),
+                    seconds(s.ttft_p50_s),
+                    seconds(s.tpot_p50_s),
                 )
-            )  # fmt: skip
-    head = ("Series", "Budget", "Prompt tokens", "n", "Contexts", "Accuracy [95% CI]", "EM", "F1", "Of full cache",
-            "Accuracy, answered", "Kept tokens p50", "Failure rate [95% CI]",
-            "Latency p50", "Latency p95", "TTFT p50", "TPOT p50")  # fmt: skip
+            )
+    head = (
+        "Series",
+        "Budget",
+        "Prompt tokens",
+        "n",
+        "Contexts",
+        "Accuracy [95% CI]",
+        "EM",
+        "F1",
+        "Of full cache",
+        "Accuracy, answered",
+        "Kept tokens p50",
+        "Failure rate [95% CI]",
+        "Latency p50",
+        "Latency p95",
+        "TTFT p50",
+        "TPOT p50",
+    )
     return Table(head, tuple(rows), text_columns=3, folded=f"All {len(rows)} rows, run by run and bin by bin")
 
 

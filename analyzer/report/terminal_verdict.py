@@ -2,7 +2,7 @@
 
 import textwrap
 
-from analyzer.report.answers import Question, first_screen
+from analyzer.report.answers import AnswerKey, first_screen
 from analyzer.results.results import Results
 from kvt_async.contract.settings import Settings
 
@@ -15,8 +15,8 @@ def verdict_lines(results: Results, settings: Settings, *, width: int = 100) -> 
     paragraphs = [
         *(alarm.line for alarm in screen.alarms),
         screen.headline,
-        *screen.claims(Question.OTHER_SERIES),
-        *screen.claims(Question.BUYS, Question.APPLIED, Question.CERTAINTY),
+        *screen.claims(AnswerKey.OTHER_SERIES),
+        *screen.claims(AnswerKey.BUYS, AnswerKey.APPLIED, AnswerKey.CERTAINTY),
         *screen.caveats,
     ]
     lines = [line for p in paragraphs for line in textwrap.wrap(p, width, subsequent_indent="  ")]

@@ -33,11 +33,17 @@ def alarms(facts: Results) -> list[Alarm]:
     return [
         alarm
         for alarm in (
-            _partial(facts), _read_short(facts), _unverified(facts), _dead_knob(facts), _drift(facts),
-            _differences(facts), _failed_at_full(facts), _contradicted(facts),
+            _partial(facts),
+            _read_short(facts),
+            _unverified(facts),
+            _dead_knob(facts),
+            _drift(facts),
+            _differences(facts),
+            _failed_at_full(facts),
+            _contradicted(facts),
         )
         if alarm is not None
-    ]  # fmt: skip
+    ]
 
 
 def _partial(facts: Results) -> Alarm | None:

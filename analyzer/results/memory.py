@@ -23,7 +23,7 @@ PAGED = (
 
 
 @dataclass(frozen=True)
-class Load:
+class ServingLoad:
     """The load that is reckoned, and the bytes of one cached token with where they come from."""
 
     serving: Serving
@@ -39,7 +39,7 @@ class Load:
         return f"{count(self.serving.context_tokens)} tokens × {count(self.serving.batch)}"
 
 
-def load_of(facts: Results, settings: Settings) -> Load | None:
+def load_of(facts: Results, settings: Settings) -> ServingLoad | None:
     """The load to reckon; None without `analysis.serving` or where nobody says what a token takes, or it is unknown.
 
     Raises ConfigError where model.config can't be read or doesn't say it.
@@ -52,14 +52,14 @@ def load_of(facts: Results, settings: Settings) -> Load | None:
         if token_bytes.value is None:
             return None
         bound = ", an upper bound: some layers stop growing at their window" if token_bytes.windowed else ""
-        return Load(serving, token_bytes.value, f"from {token_bytes.path.name}{bound}")
+        return ServingLoad(serving, token_bytes.value, f"from {token_bytes.path.name}{bound}")
     full = facts.stat(facts.full)
     if full is None or not full.kv_bytes_p50 or not full.prompt_tokens_p50:
         return None
-    return Load(serving, full.kv_bytes_p50 / full.prompt_tokens_p50, "as the server reports for full cache")
+    return ServingLoad(serving, full.kv_bytes_p50 / full.prompt_tokens_p50, "as the server reports for full cache")
 
 
-def kept_share(facts: Results, run: Run, load: Load) -> float | None:
+def kept_share(facts: Results, run: Run, load: ServingLoad) -> float | None:
     """Share of full cache's bytes that a level keeps at the load's prompt length; as asked where nothing was shown."""
     if run.is_full:
         return 1.0
@@ -72,7 +72,7 @@ def kept_share(facts: Results, run: Run, load: Load) -> float | None:
     return run.kv_budget if shown is None else shown
 
 
-def saved_gib(facts: Results, run: Run, load: Load | None) -> float | None:
+def saved_gib(facts: Results, run: Run, load: ServingLoad | None) -> float | None:
     share = None if load is None else kept_share(facts, run, load)
     if load is None or share is None:
         return None
@@ -119,7 +119,7 @@ def _real(facts: Results, run: Run) -> str:
     return f"Is it real? The server says ({evidence.source}) that {what}; free memory itself was not measured."
 
 
-def _beyond(facts: Results, load: Load) -> str:
+def _beyond(facts: Results, load: ServingLoad) -> str:
     longest = max((b.hi_tokens for b in facts.bins), default=0)
     if load.serving.context_tokens <= longest:
         return ""

@@ -24,7 +24,7 @@ import numpy as np
 from _servers import LATENCY, TOKENS, Server, closed_runs, open_runs
 
 from analyzer.bench.figures.distributions import binomial_cdf
-from analyzer.bench.figures.saturation import Zone, keeping_up, plateau
+from analyzer.bench.figures.saturation import LoadZone, keeping_up, plateau
 from kvt_async.bench.ladder import Done, broken_rule
 from kvt_async.bench.load_steps import Load
 from kvt_async.bench.stage import wanted
@@ -215,7 +215,7 @@ def _stops_early(loads: Sequence[int], ladder: Sequence[Throughput], server: Ser
 
 
 def _closed_ladder_row(label: str, server: Server, loads: Sequence[int], rungs: Sequence[Sequence[Throughput]],
-                       found: Sequence[Zone], early: Sequence[bool]) -> bool:  # fmt: skip
+                       found: Sequence[LoadZone], early: Sequence[bool]) -> bool:  # fmt: skip
     n, claimed = len(found), sum(zone.seen is not None for zone in found)
     if server.kind == "free":
         false, right, near = claimed, 0, 0

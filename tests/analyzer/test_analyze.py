@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from analyzer.report.answers import Question, first_screen
+from analyzer.report.answers import AnswerKey, first_screen
 from analyzer.results import verdict_sentence
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
@@ -190,7 +190,7 @@ def test_budgets_that_the_server_rounds_to_one_are_said_to_be_one(experiment: Ex
     notes = json.loads(overall(conn)["zone_json"])["notes"]
     assert any("0.051 and 0.05 were applied as the same budget" in note for note in notes)
     told = first_screen(read_results(conn, "synthetic"), settings)
-    (limits,) = [answer.lines for answer in told.answers if answer.key == Question.LIMITS]
+    (limits,) = [answer.lines for answer in told.answers if answer.key == AnswerKey.LIMITS]
     assert "0.051 and 0.05 were applied as the same budget (1 tokens kept)." in limits
 
 

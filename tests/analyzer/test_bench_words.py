@@ -13,13 +13,13 @@ from analyzer.bench.bench_analysis import bench_stages, missed
 from analyzer.bench.figures.points import Point, points
 from analyzer.bench.figures.pooled import estimate
 from analyzer.bench.figures.quantiles import summarise
-from analyzer.bench.figures.saturation import Zone
+from analyzer.bench.figures.saturation import LoadZone
 from analyzer.bench.figures.spread import Estimate
 from analyzer.bench.figures.stage_results import result_of
-from analyzer.bench.read.length_check import Lengths, sentence
+from analyzer.bench.read.length_check import LengthCheck, sentence
 from analyzer.bench.read.stage_facts import stages
 from analyzer.bench.report.bench_charts import frontier, log_ticks
-from analyzer.bench.report.verdict_text import kept_words, verdict
+from analyzer.bench.report.bench_verdict import kept_words, verdict
 from analyzer.charts.style import PAGE, spec_of
 from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
 from tests.analyzer.test_bench_results import group
@@ -121,7 +121,7 @@ def test_a_load_of_shorter_prompts_and_replies_than_asked_is_called_so(tmp_path:
 )
 def test_lengths_are_off_beyond_what_counting_allows(got: int, estimated: bool, said: bool) -> None:
     asked = 1000 if got > 100 else 10_000
-    found = Lengths(10, asked * 10, got * 10, 0, 0, 0, estimated)
+    found = LengthCheck(10, asked * 10, got * 10, 0, 0, 0, estimated)
     assert (sentence(found) is not None) is said
 
 
@@ -291,4 +291,4 @@ def test_another_objective_is_asked_of_what_is_stored(tmp_path: Path) -> None:
 def test_a_rate_is_kept_up_with_as_far_as_it_is_proven_and_beyond_it_seen(
     low: int | None, high: int | None, seen: int | None, says: str
 ) -> None:
-    assert says in kept_words([2, 4, 8], Zone(low, high, seen), "requests/s")
+    assert says in kept_words([2, 4, 8], LoadZone(low, high, seen), "requests/s")

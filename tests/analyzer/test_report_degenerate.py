@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from analyzer.charts.draw import CHARTS
-from analyzer.report.answers import Question, first_screen
+from analyzer.report.answers import AnswerKey, first_screen
 from analyzer.report.build import markdown
 from analyzer.report.guards import guard
 from analyzer.results.results import Results, read_results
@@ -120,7 +120,7 @@ def test_a_client_that_was_too_slow_is_a_footnote_to_a_question_about_answers(tm
     assert "±4.00 ms" in CHARTS[-1].says(facts)
     text = markdown(facts, SETTINGS, NOON)
     assert text.count("CLIENT-BOUND: ") == 1
-    (line,) = [line for a in screen.answers if a.key == Question.LIMITS for line in a.lines if "BOUND" in line]
+    (line,) = [line for a in screen.answers if a.key == AnswerKey.LIMITS for line in a.lines if "BOUND" in line]
     assert line.startswith("CLIENT-BOUND: the client's own error is more than 5% of TTFT ")
 
 

@@ -11,9 +11,9 @@ from analyzer.bench.figures.pooled import estimate
 from analyzer.bench.figures.quantiles import LEVELS, Floats, Summary, summarise
 from analyzer.bench.figures.slo import Finding, Objective, judge
 from analyzer.bench.figures.spread import FEWEST_REPEATS, OVER_REPEATS, WITHIN, Estimate, rate_over_repeats
-from analyzer.bench.figures.stage_results import METRICS, Client, Result
-from analyzer.bench.read.applied_budget import Budget, of_all
-from analyzer.bench.read.length_check import Lengths, together
+from analyzer.bench.figures.stage_results import METRICS, ClientPart, StageResult
+from analyzer.bench.read.applied_budget import AppliedBudget, of_all
+from analyzer.bench.read.length_check import LengthCheck, together
 from kvt_async.contract.formulas.throughput import Rate, Throughput
 from kvt_async.contract.vocabulary import CacheState, ClientVerdict
 
@@ -24,7 +24,7 @@ RATES: dict[str, Callable[[Throughput], Rate]] = {
     "total_tokens_per_s": lambda t: t.total_tokens,
     "arrivals_per_s": lambda t: t.arrivals,
 }
-BESIDE: dict[str, Callable[[Result], float]] = {  # without an interval
+BESIDE: dict[str, Callable[[StageResult], float]] = {  # without an interval
     "goodput_per_s": lambda r: r.goodput,
     "requests_by_share_per_s": lambda r: r.rates.by_share,
     "output_tokens_by_arrival_per_s": lambda r: r.rates.by_arrival,
@@ -48,7 +48,7 @@ class Point:
     loop: str
     value: float  # requests per second, or requests in flight
     stage_idx: int
-    results: tuple[Result, ...]
+    results: tuple[StageResult, ...]
     figures: dict[str, Estimate]
     repeats: dict[str, tuple[float, ...]]
     censored: dict[str, float]
@@ -95,11 +95,11 @@ class Point:
         return sum(result.n_done_alone for result in self.results)
 
     @property
-    def lengths(self) -> Lengths:
+    def lengths(self) -> LengthCheck:
         return together([result.lengths for result in self.results])
 
     @property
-    def client(self) -> Client:
+    def client(self) -> ClientPart:
         """This client's part in the figures: the worst of the repeats."""
         clients = [result.client for result in self.results]
         short = [client for client in clients if client.sent_share is not None]
@@ -110,7 +110,7 @@ class Point:
         return replace(self._latest, verdict=ClientVerdict.BOUND) if self.client_bound else self._latest
 
     @property
-    def _latest(self) -> Client:
+    def _latest(self) -> ClientPart:
         clients = [result.client for result in self.results]
         return max(clients, key=lambda client: -1.0 if math.isnan(client.error_bound_ms) else client.error_bound_ms)
 
@@ -134,12 +134,13 @@ class Point:
     def client_bound(self) -> tuple[str, ...]:
         """Headline figures of which this client's own error may be over 5%."""
         return tuple(
-            name for name in HEADLINES
+            name
+            for name in HEADLINES
             if name in self.figures and self.client_error_s(name) > BOUND_SHARE * self.figures[name].value
-        )  # fmt: skip
+        )
 
     @property
-    def budget(self) -> Budget | None:
+    def budget(self) -> AppliedBudget | None:
         """What shows that the level's budget was applied, the worst of the repeats; None: levels aren't benched."""
         return of_all([result.budget for result in self.results])
 
@@ -154,10 +155,10 @@ class Point:
         return bool(self.results[0].stage.slo)
 
 
-def points(results: Sequence[Result], alpha: float) -> list[Point]:
+def points(results: Sequence[StageResult], alpha: float) -> list[Point]:
     """In the order in which the stages were planned."""
 
-    def key(result: Result) -> tuple[int, str, str]:
+    def key(result: StageResult) -> tuple[int, str, str]:
         return first[result.stage.level, result.stage.load], result.stage.level or "", result.stage.load
 
     first: dict[tuple[str | None, str], int] = {}
@@ -167,7 +168,7 @@ def points(results: Sequence[Result], alpha: float) -> list[Point]:
     return [_point(list(group), alpha) for _, group in groupby(sorted(results, key=key), key)]
 
 
-def _point(results: list[Result], alpha: float) -> Point:
+def _point(results: list[StageResult], alpha: float) -> Point:
     stage = results[0].stage
     figures = {name: _rate(name, results, alpha) for name in RATES}
     figures |= {name: _beside(name, results) for name in BESIDE}
@@ -193,12 +194,12 @@ def _point(results: list[Result], alpha: float) -> Point:
     )
 
 
-def rate_of(name: str, results: Sequence[Result]) -> Rate:
+def rate_of(name: str, results: Sequence[StageResult]) -> Rate:
     """A rate of RATES over the repeats of a load; NaN where it can't be told."""
     return rate_over_repeats([RATES[name](result.rates) for result in results])
 
 
-def _rate(name: str, results: list[Result], alpha: float) -> Estimate:
+def _rate(name: str, results: list[StageResult], alpha: float) -> Estimate:
     rate = rate_of(name, results)
     method = OVER_REPEATS if len(results) >= FEWEST_REPEATS else WITHIN
     untold = [result.rates for result in results if result.rates.reason is not None]
@@ -210,32 +211,32 @@ def _rate(name: str, results: list[Result], alpha: float) -> Estimate:
     return Estimate(rate.value, *rate.interval(alpha), method)
 
 
-def _beside(name: str, results: list[Result]) -> Estimate:
+def _beside(name: str, results: list[StageResult]) -> Estimate:
     values = [BESIDE[name](result) for result in results]
     return Estimate(float(np.mean(values)), math.nan, math.nan, WITHIN)
 
 
-def _latency(metric: str, stat: str, results: list[Result], alpha: float) -> Estimate:
+def _latency(metric: str, stat: str, results: list[StageResult], alpha: float) -> Estimate:
     if metric == "itl_token":  # weighted: each gap stands for the tokens of its arrival, and what that is worth is open
         return Estimate(_pooled(metric, results).stat(stat), math.nan, math.nan, WITHIN)
     values = [_values(metric, [result]) for result in results]
     return estimate(stat, values, alpha, independent=metric != "itl")
 
 
-def _pooled(metric: str, results: list[Result]) -> Summary:
+def _pooled(metric: str, results: list[StageResult]) -> Summary:
     if metric == "itl_token":
         return summarise(_values(metric, results), 0, np.concatenate([r.itl_weights for r in results]))
     n_beyond = 0 if metric == "itl" else sum(r.summaries[metric].n_failed for r in results if metric in r.summaries)
     return summarise(_values(metric, results), n_beyond)
 
 
-def _values(metric: str, results: list[Result]) -> Floats:
+def _values(metric: str, results: list[StageResult]) -> Floats:
     found = np.concatenate([np.empty(0), *(result.values[metric] for result in results)])
     kept: Floats = found[~np.isnan(found)]
     return kept
 
 
-def _finding(name: str, limit: float, results: list[Result], alpha: float) -> Finding:
+def _finding(name: str, limit: float, results: list[StageResult], alpha: float) -> Finding:
     objective = Objective.of(name, limit)
     metric = objective.metric
     units = sum(r.n_answered - r.n_empty - r.n_unknown[metric] for r in results) if metric == "itl" else None

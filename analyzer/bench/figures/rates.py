@@ -6,13 +6,13 @@ What is computed, and why, stands in contract/formulas/throughput.py: the runner
 import numpy as np
 import polars as pl
 
-from analyzer.bench.read.stage_facts import Stage, Window
+from analyzer.bench.read.stage_facts import StageFacts, WindowFacts
 from kvt_async.contract.formulas.open_loop_throughput import WHOLE, of_window
 from kvt_async.contract.formulas.request_lives import Floats, Lives, lives_of
 from kvt_async.contract.formulas.throughput import Throughput, nothing, together
 
 
-def throughput(stage: Stage, frame: pl.DataFrame) -> Throughput:
+def throughput(stage: StageFacts, frame: pl.DataFrame) -> Throughput:
     """Of all windows of the stage. `frame` has requests.with_metrics' columns; warm-up requests count, for they load
     the server like any other."""
     parts = []
@@ -27,7 +27,7 @@ def throughput(stage: Stage, frame: pl.DataFrame) -> Throughput:
     return together(parts) if parts else nothing("nothing was sent", None)
 
 
-def lives_in(mine: pl.DataFrame, window: Window, *, is_open: bool) -> Lives:
+def lives_in(mine: pl.DataFrame, window: WindowFacts, *, is_open: bool) -> Lives:
     """The requests of one window, in seconds from its start."""
 
     def seconds(expr: pl.Expr) -> Floats:
@@ -39,13 +39,19 @@ def lives_in(mine: pl.DataFrame, window: Window, *, is_open: bool) -> Lives:
     answered = pl.col("state") == "response"
     begin = pl.coalesce("intended_ns", "start_ns") if is_open else pl.col("start_ns")
     columns = {
-        "begin": seconds(begin), "start": seconds(pl.col("start_ns")), "end": seconds(pl.col("end_ns")),
-        "finished": seconds(pl.col("finished_ns")), "first": seconds(pl.col("first_text_user_ns")),
-        "last": seconds(pl.col("last_delta_ns")), "ok": number(answered),
+        "begin": seconds(begin),
+        "start": seconds(pl.col("start_ns")),
+        "end": seconds(pl.col("end_ns")),
+        "finished": seconds(pl.col("finished_ns")),
+        "first": seconds(pl.col("first_text_user_ns")),
+        "last": seconds(pl.col("last_delta_ns")),
+        "ok": number(answered),
         "measured": number(pl.col("phase") == "measured"),
         "input_tokens": number(pl.coalesce("prompt_tokens", "input_tokens")),
-        "output_tokens": number(pl.when(answered).then(pl.coalesce("tokens", "output_tokens"))
-                                .otherwise(pl.col("output_tokens"))),
-    }  # fmt: skip
-    return lives_of({name: np.array(column, dtype=np.float64) for name, column in columns.items()},
-                    mine["chunks"].to_list())  # fmt: skip
+        "output_tokens": number(
+            pl.when(answered).then(pl.coalesce("tokens", "output_tokens")).otherwise(pl.col("output_tokens"))
+        ),
+    }
+    return lives_of(
+        {name: np.array(column, dtype=np.float64) for name, column in columns.items()}, mine["chunks"].to_list()
+    )

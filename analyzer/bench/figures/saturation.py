@@ -21,7 +21,7 @@ LEAST_SPAN = 1.25  # of loads, for a plateau to be seen over
 
 
 @dataclass(frozen=True, slots=True)
-class Zone:
+class LoadZone:
     """`low`: the highest load that is proven to lie on the near side; `high`: the lowest proven to lie beyond.
 
     `seen`: the answer by the point estimates alone. None: no load that was tried.
@@ -32,7 +32,7 @@ class Zone:
     seen: float | None
 
 
-def knee(ladder: Sequence[Point]) -> Zone | None:
+def knee(ladder: Sequence[Point]) -> LoadZone | None:
     """Of one level's loads; None for fewer than two. Loads whose rates can't be told prove nothing.
 
     Open loop: a rate is sustained when requests come out as fast as they go in; proven when the share lies above 95%,
@@ -49,7 +49,7 @@ def knee(ladder: Sequence[Point]) -> Zone | None:
     return plateau([(point.value, rate_of("output_tokens_per_s", point.results)) for point in ordered])
 
 
-def keeping_up(ladder: Sequence[tuple[float, Rate]]) -> Zone:
+def keeping_up(ladder: Sequence[tuple[float, Rate]]) -> LoadZone:
     """The knee of an open loop: (arrivals per second, share kept up with) from the lowest load up.
 
     Kept up with is proven from the lowest load up, fallen behind from the highest down; a load of which nothing can be
@@ -61,14 +61,14 @@ def keeping_up(ladder: Sequence[tuple[float, Rate]]) -> Zone:
         if not share.bound(1 - FALSE_LADDERS) < SUSTAINED_SHARE:
             break
         behind = load
-    return Zone(
+    return LoadZone(
         low=_last(loads, [share.bound(FALSE_LADDERS) >= SUSTAINED_SHARE for _, share in ladder]),
         high=behind,
         seen=_last(loads, [share.value >= SUSTAINED_SHARE for _, share in ladder]),
     )
 
 
-def plateau(ladder: Sequence[tuple[float, Rate]]) -> Zone:
+def plateau(ladder: Sequence[tuple[float, Rate]]) -> LoadZone:
     """The knee of a closed loop: (requests in flight, output per second) from the lowest load up."""
     known = [(load, rate) for load, rate in ladder if rate.value > 0]
     n = len(known)
@@ -80,10 +80,12 @@ def plateau(ladder: Sequence[tuple[float, Rate]]) -> Zone:
         begins = load if known[-1][0] >= LEAST_SPAN * load else begins
     level = 1 - FALSE_LADDERS / max(n * (n - 1) // 2, 1)
     short = [
-        load for i, (load, rate) in enumerate(known) if (begins is None or load < begins)
+        load
+        for i, (load, rate) in enumerate(known)
+        if (begins is None or load < begins)
         and any(growth_bounds(rate, more, level)[0] > -math.log(PLATEAU_SHARE) for _, more in known[i + 1 :])
-    ]  # fmt: skip
-    return Zone(max(short, default=None), begins, begins)
+    ]
+    return LoadZone(max(short, default=None), begins, begins)
 
 
 def _flat(load: float, rate: Rate, higher: float, more: Rate) -> bool:
@@ -92,7 +94,7 @@ def _flat(load: float, rate: Rate, higher: float, more: Rate) -> bool:
     return growth_bounds(rate, more, 1 - FALSE_LADDERS)[1] <= most
 
 
-def highest_within(ladder: Sequence[Point]) -> Zone | None:
+def highest_within(ladder: Sequence[Point]) -> LoadZone | None:
     """The highest load that keeps every objective of bench.slo; None without objectives.
 
     `low`: every load up to it is proven to; `high`: the lowest that is proven not to.
@@ -121,9 +123,9 @@ def sustained(point: Point) -> tuple[float, float, float]:
     return share.value, *share.interval(2 * FALSE_LADDERS)
 
 
-def _zone(loads: list[float], *, proven: list[bool], broken: list[bool], seen: list[bool]) -> Zone:
+def _zone(loads: list[float], *, proven: list[bool], broken: list[bool], seen: list[bool]) -> LoadZone:
     """From the bottom up: a claim holds at a load only where it holds at every lower one."""
-    return Zone(
+    return LoadZone(
         low=_last(loads, proven),
         high=next((load for load, is_broken in zip(loads, broken, strict=True) if is_broken), None),
         seen=_last(loads, seen),

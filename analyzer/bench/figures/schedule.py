@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from analyzer.bench.figures.quantiles import Summary, summarise
-from analyzer.bench.read.stage_facts import Stage
+from analyzer.bench.read.stage_facts import StageFacts
 
 FEWEST_CELLS = 20
 PER_CELL = 4.0  # planned arrivals a cell of time
@@ -39,7 +39,7 @@ class Audit:
         return self.sent_share >= SENT_SHARE
 
 
-def audit(stage: Stage, frame: pl.DataFrame) -> Audit | None:
+def audit(stage: StageFacts, frame: pl.DataFrame) -> Audit | None:
     """None for a closed loop, which has no schedule."""
     if stage.loop != "open":
         return None

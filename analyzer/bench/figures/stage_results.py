@@ -12,8 +12,8 @@ import polars as pl
 from analyzer.bench.figures import rates, schedule, slo
 from analyzer.bench.figures.quantiles import Summary, summarise
 from analyzer.bench.read import request_metrics, server_side, stage_facts
-from analyzer.bench.read.applied_budget import Budget, budget_of
-from analyzer.bench.read.length_check import Lengths, lengths_of
+from analyzer.bench.read.applied_budget import AppliedBudget, budget_of
+from analyzer.bench.read.length_check import LengthCheck, lengths_of
 from analyzer.bench.read.prefix_cache import PrefixCache, prefix_cache
 from analyzer.bench.read.timeline import timeline
 from kvt_async.contract.formulas.throughput import Throughput
@@ -24,7 +24,7 @@ METRICS = ("ttfb", "ttft", "tpot", "itl", "latency")
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientPart:
     """This client's own part in a stage, or in a load: the worst of its windows.
 
     `error_bound_ms`: no instant was stamped later than that in 99% of the time; NaN: nobody could say. `verdict`:
@@ -38,7 +38,7 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class StageResult:
     """Of one stage (a load at a level and repeat). Times in seconds.
 
     summaries: by metric, `ttft` and `latency` from the intended start in an open loop (the headline) with
@@ -47,7 +47,7 @@ class Result:
     not among them.
     """
 
-    stage: stage_facts.Stage
+    stage: stage_facts.StageFacts
     n_started: int
     n_answered: int
     n_failed: int
@@ -67,10 +67,10 @@ class Result:
     cache: PrefixCache
     breakdown: server_side.Breakdown | None
     kv_usage: Summary | None
-    client: Client
-    budget: Budget | None  # None: levels aren't benched
+    client: ClientPart
+    budget: AppliedBudget | None  # None: levels aren't benched
     token_source: str  # usage | chunks | mixed | none
-    lengths: Lengths
+    lengths: LengthCheck
     timeline: pl.DataFrame  # see timeline.py
 
     @property
@@ -89,7 +89,7 @@ class Result:
         return len(self.stage.windows) > 1
 
 
-def result_of(conn: sqlite3.Connection, stage: stage_facts.Stage, alpha: float) -> Result:
+def result_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts, alpha: float) -> StageResult:
     frame = request_metrics.with_metrics(stage_facts.requests(conn, stage.run_id))
     measured = frame.filter((pl.col("phase") == "measured") & (pl.col("state") != "pending"))
     answered, failed = measured.filter(pl.col("state") == "response"), measured.filter(pl.col("state") == "failure")
@@ -100,7 +100,7 @@ def result_of(conn: sqlite3.Connection, stage: stage_facts.Stage, alpha: float) 
     one_token = (answered["streamed"].fill_null(0) == 1).to_numpy()
     audit = schedule.audit(stage, frame)
     usage = [value for _, _, value in server_side.gauge(stage, server_side.KV_USAGE)]
-    return Result(
+    return StageResult(
         stage=stage,
         n_started=measured.height,
         n_answered=answered.height,
@@ -143,8 +143,11 @@ def _metrics(
     per_chunk, per_token, weights = request_metrics.itl(answered)
     values["itl"], values["itl_token"] = per_chunk, per_token
     beyond = {"itl": 0, "ttfb": n_failed}
-    summaries = {name: summarise(found, beyond.get(name, n_failed + n_empty)) for name, found in values.items()
-                 if name != "itl_token"}  # fmt: skip
+    summaries = {
+        name: summarise(found, beyond.get(name, n_failed + n_empty))
+        for name, found in values.items()
+        if name != "itl_token"
+    }
     if len(weights) and not np.allclose(weights, 1.0):
         summaries["itl_token"] = summarise(per_token, 0, weights)
     return values, summaries, weights
@@ -169,19 +172,19 @@ def _errors(failed: pl.DataFrame) -> dict[str, int]:
     return {str(name): int(n) for name, n in counts.iter_rows()}
 
 
-def _client(stage: stage_facts.Stage, audit: schedule.Audit | None) -> Client:
+def _client(stage: stage_facts.StageFacts, audit: schedule.Audit | None) -> ClientPart:
     """The stage's worst window; a rate that was not sent, though nothing was asked to hold it back, is the client's
     failing whatever else it says of itself."""
     told: list[Mapping[str, object]] = [window.client for window in stage.windows if window.client]
     short = audit is not None and audit.sent_share < schedule.SENT_SHARE and not audit.n_held
     sent_share = audit.sent_share if audit is not None and short else None
     if not told:
-        return Client(ClientVerdict.UNKNOWN, math.nan, "every window was killed before it could say", sent_share)
+        return ClientPart(ClientVerdict.UNKNOWN, math.nan, "every window was killed before it could say", sent_share)
     worst = max(told, key=lambda row: float(str(row["error_bound_ms"])))
     bound = float(str(worst["error_bound_ms"]))
     if sent_share is not None:
-        return Client(ClientVerdict.BOUND, bound, f"only {sent_share:.1%} of the planned rate was sent", sent_share)
-    return Client(ClientVerdict.CLEAN, bound, str(worst["signal"]))
+        return ClientPart(ClientVerdict.BOUND, bound, f"only {sent_share:.1%} of the planned rate was sent", sent_share)
+    return ClientPart(ClientVerdict.CLEAN, bound, str(worst["signal"]))
 
 
 def _token_source(answered: pl.DataFrame) -> str:

@@ -14,7 +14,7 @@ UNPROVEN = (EvidenceStatus.UNVERIFIED, EvidenceStatus.CONTRADICTED)
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class AppliedBudget:
     """`row`: of run_evidence, without its fingerprint. `kv_bytes`: median of the kept cache; None: nobody says."""
 
     row: Evidence
@@ -37,17 +37,17 @@ class Budget:
         return "-" if effective is None else f"{effective:.4g} {self.unit} ({self.row.source})"
 
 
-def budget_of(conn: sqlite3.Connection, stage: stage_facts.Stage) -> Budget | None:
+def budget_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts) -> AppliedBudget | None:
     """Of a stage's measured replies; None where levels aren't benched."""
     if stage.level is None:
         return None
     run, replies = stage_facts.run_of(conn, stage.run_id), stage_facts.replies(conn, stage.run_id)
     kept = replies["kv_bytes"].median()
     size = float(kept) if isinstance(kept, (int, float)) else None
-    return Budget(run_evidence(run, replies, served(conn, run)), run.kv_unit, size)
+    return AppliedBudget(run_evidence(run, replies, served(conn, run)), run.kv_unit, size)
 
 
-def of_all(budgets: Sequence[Budget | None]) -> Budget | None:
+def of_all(budgets: Sequence[AppliedBudget | None]) -> AppliedBudget | None:
     """The worst of the stages of one level; None where there is none."""
     found = [budget for budget in budgets if budget is not None]
     if not found:

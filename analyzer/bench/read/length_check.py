@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analyzer.bench.read.stage_facts import Stage
+from analyzer.bench.read.stage_facts import StageFacts
 
 OFF_SHARE, OFF_TOKENS = 0.02, 8.0  # a mean off by more than both is not the length that was asked for
 CUT_SHARE = 0.01  # of the prompts
@@ -16,7 +16,7 @@ _APPROX = "approx:"
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class LengthCheck:
     """Sums over the answered replies of which both are known, in tokens; `n_*` of how many.
 
     `input_got` is the server's count of prompt tokens, `output_got` that of generated ones (usage's:
@@ -64,7 +64,7 @@ def _is_off(share: float, asked: int, n: int, allowed: float) -> bool:
     return not math.isnan(share) and abs(share - 1) > allowed and abs(share - 1) * asked / n > OFF_TOKENS
 
 
-def lengths_of(answered: pl.DataFrame, stage: Stage) -> Lengths:
+def lengths_of(answered: pl.DataFrame, stage: StageFacts) -> LengthCheck:
     """Of the measured replies of a stage."""
     prompts = answered.filter(pl.col("prompt_tokens").is_not_null() & pl.col("input_tokens").is_not_null())
     counted = (pl.col("counted") == "usage") & pl.col("tokens").is_not_null()  # a chunk may hold several tokens
@@ -73,16 +73,22 @@ def lengths_of(answered: pl.DataFrame, stage: Stage) -> Lengths:
     cut = (asked - got) > pl.Series([max(OFF_TOKENS, OFF_SHARE * n) for n in asked], dtype=pl.Float64)
     varied = prompts.height > 2 and float(asked.max() or 0) > SPREAD * float(asked.min() or 0)  # type: ignore[arg-type]
     one_count = int(got[0]) if varied and got.n_unique() == 1 else None
-    return Lengths(
-        prompts.height, int(prompts["input_tokens"].sum()), int(prompts["prompt_tokens"].sum()),
-        replies.height, int(replies["output_tokens"].sum()), int(replies["tokens"].sum()),
-        str(stage.workload.get("tokenizer", "")).startswith(_APPROX), int(cut.sum()), one_count,
-    )  # fmt: skip
+    return LengthCheck(
+        prompts.height,
+        int(prompts["input_tokens"].sum()),
+        int(prompts["prompt_tokens"].sum()),
+        replies.height,
+        int(replies["output_tokens"].sum()),
+        int(replies["tokens"].sum()),
+        str(stage.workload.get("tokenizer", "")).startswith(_APPROX),
+        int(cut.sum()),
+        one_count,
+    )
 
 
-def together(parts: Sequence[Lengths]) -> Lengths:
+def together(parts: Sequence[LengthCheck]) -> LengthCheck:
     """Of several repeats."""
-    return Lengths(
+    return LengthCheck(
         n_input=sum(part.n_input for part in parts),
         input_asked=sum(part.input_asked for part in parts),
         input_got=sum(part.input_got for part in parts),
@@ -95,15 +101,17 @@ def together(parts: Sequence[Lengths]) -> Lengths:
     )
 
 
-def sentence(found: Lengths) -> str | None:
+def sentence(found: LengthCheck) -> str | None:
     """'prompts were 5% of the length asked for (200 tokens instead of 4,096), replies 25% (2 instead of 8): shorter
     than the load that was asked for'; None: both are as asked."""
     parts, shares = [], []
     if found.input_is_off:
         got, asked = found.input_got / found.n_input, found.input_asked / found.n_input
         estimate = ", an estimate" if found.estimated else ""
-        parts.append(f"prompts were {share(found.input_share)} of the length asked for ({got:,.0f} tokens instead of "
-                     f"{asked:,.0f}{estimate})")  # fmt: skip
+        parts.append(
+            f"prompts were {share(found.input_share)} of the length asked for ({got:,.0f} tokens instead of "
+            f"{asked:,.0f}{estimate})"
+        )
         shares.append(found.input_share)
     if found.output_is_off:
         got, asked = found.output_got / found.n_output, found.output_asked / found.n_output

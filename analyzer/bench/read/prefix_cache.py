@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from analyzer.bench.read.server_side import counter_delta
-from analyzer.bench.read.stage_facts import Stage
+from analyzer.bench.read.stage_facts import StageFacts
 from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.formulas.cache_counters import CACHE_COUNTERS
 from kvt_async.contract.vocabulary import CacheState
@@ -20,7 +20,7 @@ class PrefixCache:
     source: str
 
 
-def prefix_cache(stage: Stage, frame: pl.DataFrame) -> PrefixCache:
+def prefix_cache(stage: StageFacts, frame: pl.DataFrame) -> PrefixCache:
     """By `cached_tokens` of the measured replies, else by the server's counters over the stage, else unknown."""
     counted = frame.filter((pl.col("phase") == "measured") & pl.col("cached_tokens").is_not_null())
     prompts = counted["prompt_tokens"].sum()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analyzer.bench.read.stage_facts import Json, Sample, Stage
+from analyzer.bench.read.stage_facts import Json, PageReading, StageFacts
 from kvt_async.contract.formulas.cache_counters import grown
 
 TTFT = ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds")
@@ -28,7 +28,7 @@ WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:reque
 
 
 @dataclass(frozen=True, slots=True)
-class Histogram:
+class ServerHistogram:
     """Of one stage: count, mean seconds, and quantiles read off the buckets (upper edge exact, inside linear)."""
 
     name: str
@@ -57,7 +57,7 @@ class Breakdown:
         return self.server - self.queue - self.prefill
 
 
-def histogram(stage: Stage, names: tuple[str, ...]) -> Histogram | None:
+def histogram(stage: StageFacts, names: tuple[str, ...]) -> ServerHistogram | None:
     """The first of these names that the server has; None where it has none or nothing was observed."""
     for name in names:
         pairs = [(before.get(name), after.get(name)) for before, after in _outer(stage)]
@@ -69,17 +69,17 @@ def histogram(stage: Stage, names: tuple[str, ...]) -> Histogram | None:
                 for edge, n in delta["buckets"].items():
                     buckets[float(edge)] = buckets.get(float(edge), 0.0) + n
             mean = sum(delta["sum"] for delta in deltas) / count
-            return Histogram(name, count, mean, _quantile(buckets, 0.5), _quantile(buckets, 0.99))
+            return ServerHistogram(name, count, mean, _quantile(buckets, 0.5), _quantile(buckets, 0.99))
     return None
 
 
-def counter_delta(stage: Stage, name: str) -> float | None:
+def counter_delta(stage: StageFacts, name: str) -> float | None:
     """How much a counter grew over the stage, `_total` left off its name; None where the server has no such counter."""
     deltas = [delta for before, after in _outer(stage) if (delta := grown(before, after, name)) is not None]
     return sum(deltas) if deltas else None
 
 
-def gauge(stage: Stage, names: tuple[str, ...]) -> list[tuple[str, int, float]]:
+def gauge(stage: StageFacts, names: tuple[str, ...]) -> list[tuple[str, int, float]]:
     """(session_id, ns, value) of every reading of the first of these gauges that the server has."""
     for name in names:
         found = [(s.session_id, s.at_ns, float(s.metrics[name])) for s in stage.samples if name in s.metrics]
@@ -88,7 +88,7 @@ def gauge(stage: Stage, names: tuple[str, ...]) -> list[tuple[str, int, float]]:
     return []
 
 
-def breakdown(stage: Stage, frame: pl.DataFrame) -> Breakdown | None:
+def breakdown(stage: StageFacts, frame: pl.DataFrame) -> Breakdown | None:
     """None where the server has no histogram of its own time to first token."""
     served = histogram(stage, TTFT)
     seen = frame.filter(pl.col("state") == "response")["ttft_s"].mean()
@@ -105,9 +105,9 @@ def breakdown(stage: Stage, frame: pl.DataFrame) -> Breakdown | None:
     )
 
 
-def _outer(stage: Stage) -> list[tuple[Json, Json]]:
+def _outer(stage: StageFacts) -> list[tuple[Json, Json]]:
     """(before, after) of every window and endpoint; the last page during it stands in for a missing one after."""
-    pairs: dict[tuple[str, str], list[Sample]] = {}
+    pairs: dict[tuple[str, str], list[PageReading]] = {}
     for sample in stage.samples:
         if sample.metrics:
             pairs.setdefault((sample.session_id, sample.endpoint), []).append(sample)

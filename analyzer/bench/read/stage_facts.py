@@ -13,16 +13,42 @@ from kvt_async.contract.errors import MissingPrerequisiteError
 Json = dict[str, Any]
 
 REQUESTS: dict[str, Any] = {
-    "request_id": pl.String, "session_id": pl.String, "phase": pl.String, "state": pl.String,
-    "number": pl.Int64, "offset_ns": pl.Int64, "input_tokens": pl.Int64, "output_tokens": pl.Int64,
-    "group_idx": pl.Int64, "intended_ns": pl.Int64, "limits_ns": pl.Int64, "start_ns": pl.Int64,
-    "conn_reused": pl.Int64, "conn_ready_ns": pl.Int64, "body_sent_ns": pl.Int64,
-    "first_byte_ns": pl.Int64, "first_event_ns": pl.Int64, "first_text_ns": pl.Int64, "first_text_user_ns": pl.Int64,
-    "coalesced": pl.Int64, "last_delta_ns": pl.Int64, "finish_ns": pl.Int64, "usage_ns": pl.Int64,
-    "done_ns": pl.Int64, "end_ns": pl.Int64, "n_text_chunks": pl.Int64, "chunks": pl.Binary,
-    "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64, "cached_tokens": pl.Int64, "streamed_tokens": pl.Int64,
-    "error_type": pl.String, "http_status": pl.Int64, "n_attempts": pl.Int64, "empty": pl.Int64,
-}  # fmt: skip
+    "request_id": pl.String,
+    "session_id": pl.String,
+    "phase": pl.String,
+    "state": pl.String,
+    "number": pl.Int64,
+    "offset_ns": pl.Int64,
+    "input_tokens": pl.Int64,
+    "output_tokens": pl.Int64,
+    "group_idx": pl.Int64,
+    "intended_ns": pl.Int64,
+    "limits_ns": pl.Int64,
+    "start_ns": pl.Int64,
+    "conn_reused": pl.Int64,
+    "conn_ready_ns": pl.Int64,
+    "body_sent_ns": pl.Int64,
+    "first_byte_ns": pl.Int64,
+    "first_event_ns": pl.Int64,
+    "first_text_ns": pl.Int64,
+    "first_text_user_ns": pl.Int64,
+    "coalesced": pl.Int64,
+    "last_delta_ns": pl.Int64,
+    "finish_ns": pl.Int64,
+    "usage_ns": pl.Int64,
+    "done_ns": pl.Int64,
+    "end_ns": pl.Int64,
+    "n_text_chunks": pl.Int64,
+    "chunks": pl.Binary,
+    "prompt_tokens": pl.Int64,
+    "completion_tokens": pl.Int64,
+    "cached_tokens": pl.Int64,
+    "streamed_tokens": pl.Int64,
+    "error_type": pl.String,
+    "http_status": pl.Int64,
+    "n_attempts": pl.Int64,
+    "empty": pl.Int64,
+}
 """One row per request that was started: marks of its last attempt, `intended_ns` of its first in that session.
 
 `state`: response | failure | pending. `first_byte_ns` and `first_text_ns` (of any output) end at the kernel's stamp
@@ -60,9 +86,14 @@ WHERE r.run_id = ? ORDER BY 5
 """
 
 REPLIES: dict[str, Any] = {
-    "kv_effective": pl.Float64, "source": pl.String, "prompt_tokens": pl.Int64, "token_len": pl.Int64,
-    "context_tokens": pl.Int64, "compressible_tokens": pl.Int64, "kv_bytes": pl.Float64,
-}  # fmt: skip
+    "kv_effective": pl.Float64,
+    "source": pl.String,
+    "prompt_tokens": pl.Int64,
+    "token_len": pl.Int64,
+    "context_tokens": pl.Int64,
+    "compressible_tokens": pl.Int64,
+    "kv_bytes": pl.Float64,
+}
 _REPLIES_SQL = """
 SELECT p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), m.prompt_tokens, a.input_tokens, NULL,
        json_extract(p.usage_json, '$.kv.compressible_tokens'), json_extract(p.usage_json, '$.kv.bytes')
@@ -75,7 +106,7 @@ WHERE r.run_id = ?
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class WindowFacts:
     """A session's work on a stage. Without an end (`closed` False) it was killed. *_ns: the session's own clock."""
 
     session_id: str
@@ -96,7 +127,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class PageReading:
     """One reading of the server's metrics page; `metrics` is empty where the reading failed."""
 
     session_id: str
@@ -108,7 +139,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageFacts:
     """One load at one level and repeat: what was planned, and what its windows were."""
 
     run_id: str
@@ -137,8 +168,8 @@ class Stage:
     kv_budget: float
     is_full: bool
     n_owed: int  # measured requests that were planned and have no outcome
-    windows: tuple[Window, ...]
-    samples: tuple[Sample, ...]
+    windows: tuple[WindowFacts, ...]
+    samples: tuple[PageReading, ...]
 
     @property
     def value(self) -> float:
@@ -152,7 +183,7 @@ class Stage:
         return (self.n_owed > 0 and not excused) or not self.windows
 
 
-def stages(conn: sqlite3.Connection, exp_group_id: str, generation: int | None = None) -> list[Stage]:
+def stages(conn: sqlite3.Connection, exp_group_id: str, generation: int | None = None) -> list[StageFacts]:
     """Every stage of a group's newest generation, as planned. MissingPrerequisiteError: nothing was benched."""
     generation = newest_generation(conn, exp_group_id, generation)
     rows = conn.execute(
@@ -199,12 +230,30 @@ def commands(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> li
     return list(dict.fromkeys(row[0] for row in rows))
 
 
-def _stage(conn: sqlite3.Connection, row: Json) -> Stage:
+def _stage(conn: sqlite3.Connection, row: Json) -> StageFacts:
     run_id = row["run_id"]
-    same = ("run_id", "series", "stage_idx", "repeat_idx", "purpose", "load", "level", "loop", "arrival", "rate_per_s",
-            "burstiness", "concurrency", "max_in_flight", "n_measured", "duration_s", "seed", "model_name",
-            "engine_name", "kv_budget")  # fmt: skip
-    return Stage(
+    same = (
+        "run_id",
+        "series",
+        "stage_idx",
+        "repeat_idx",
+        "purpose",
+        "load",
+        "level",
+        "loop",
+        "arrival",
+        "rate_per_s",
+        "burstiness",
+        "concurrency",
+        "max_in_flight",
+        "n_measured",
+        "duration_s",
+        "seed",
+        "model_name",
+        "engine_name",
+        "kv_budget",
+    )
+    return StageFacts(
         **{name: row[name] for name in same},
         salted=row["salt"] is not None,
         workload=json.loads(row["workload_json"]),
@@ -218,7 +267,7 @@ def _stage(conn: sqlite3.Connection, row: Json) -> Stage:
     )
 
 
-def _windows(conn: sqlite3.Connection, run_id: str) -> tuple[Window, ...]:
+def _windows(conn: sqlite3.Connection, run_id: str) -> tuple[WindowFacts, ...]:
     rows = conn.execute(
         "SELECT w.session_id, w.start_ns, w.started_at, e.drained_ns IS NOT NULL, e.measured_from_ns, "
         "e.measured_to_ns, e.drained_ns, ifnull(e.n_sent, 0), ifnull(e.n_late, 0), ifnull(e.late_max_ms, 0.0), "
@@ -227,13 +276,13 @@ def _windows(conn: sqlite3.Connection, run_id: str) -> tuple[Window, ...]:
         "WHERE w.run_id = ? ORDER BY w.window_idx",
         (run_id,),
     )
-    return tuple(Window(*(*row[:3], bool(row[3]), *row[4:14], json.loads(row[14] or "{}"))) for row in rows)
+    return tuple(WindowFacts(*(*row[:3], bool(row[3]), *row[4:14], json.loads(row[14] or "{}"))) for row in rows)
 
 
-def _samples(conn: sqlite3.Connection, run_id: str) -> tuple[Sample, ...]:
+def _samples(conn: sqlite3.Connection, run_id: str) -> tuple[PageReading, ...]:
     rows = conn.execute(
         "SELECT session_id, phase, at_ns, endpoint, metrics_json, error FROM server_samples WHERE run_id = ? "
         "ORDER BY sample_id",
         (run_id,),
     )
-    return tuple(Sample(*(*row[:4], json.loads(row[4] or "{}"), row[5])) for row in rows)
+    return tuple(PageReading(*(*row[:4], json.loads(row[4] or "{}"), row[5])) for row in rows)

@@ -6,13 +6,13 @@ import numpy as np
 import polars as pl
 
 from analyzer.bench.read import server_side
-from analyzer.bench.read.stage_facts import Stage
+from analyzer.bench.read.stage_facts import StageFacts
 
 CELLS = 60
 LEAST_CELL_S = 0.25
 
 
-def timeline(stage: Stage, frame: pl.DataFrame) -> pl.DataFrame:
+def timeline(stage: StageFacts, frame: pl.DataFrame) -> pl.DataFrame:
     """Columns t_s (middle of the cell, since the window's start), offered_per_s, achieved_per_s, in_flight (mean),
     ttft_p50_s, kv_usage; null where a cell has none. The newest window; empty where it sent nothing.
 
@@ -39,10 +39,12 @@ def timeline(stage: Stage, frame: pl.DataFrame) -> pl.DataFrame:
     done = mine.filter((pl.col("state") == "response") & pl.col("finished_ns").is_not_null())
     due = mine.with_columns(due=pl.coalesce("intended_ns", "start_ns")).filter(pl.col("due").is_not_null())
     begins, ends = since("start_ns", started), since("end_ns", started.with_columns(pl.col("end_ns").fill_null(ended)))
-    busy = np.array([
-        np.clip(np.minimum(ends, high) - np.maximum(begins, low), 0, None).sum() / cell
-        for low, high in pairwise(edges)
-    ])  # fmt: skip
+    busy = np.array(
+        [
+            np.clip(np.minimum(ends, high) - np.maximum(begins, low), 0, None).sum() / cell
+            for low, high in pairwise(edges)
+        ]
+    )
     told = done.filter(pl.col("ttft_s").is_not_null())
     where = np.clip(np.searchsorted(edges, since("start_ns", told), side="right") - 1, 0, n - 1)
     ttft = told["ttft_s"].to_numpy()

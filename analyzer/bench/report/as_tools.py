@@ -51,27 +51,52 @@ def _all_of_it(_latency: pl.Expr, _ttft: pl.Expr, tokens: pl.Expr) -> pl.Expr:
 
 FORMULAS: Mapping[str, Formulas] = {
     "vllm": Formulas(
-        _POSTED, pl.col("first_event_ns"), _LAST_EVENT, pl.col("end_ns"), "chunks", _after_first,
+        _POSTED,
+        pl.col("first_event_ns"),
+        _LAST_EVENT,
+        pl.col("end_ns"),
+        "chunks",
+        _after_first,
         "TTFT ends at the first event with choices, also one without text; connection set-up is inside it; its run "
         "begins one gap before the first request, which ours doesn't",
     ),
     "aiperf": Formulas(
-        _POSTED, _TEXT, pl.col("last_delta_ns"), pl.col("last_delta_ns"), "request", _after_first,
+        _POSTED,
+        _TEXT,
+        pl.col("last_delta_ns"),
+        pl.col("last_delta_ns"),
+        "request",
+        _after_first,
         "ITL is one mean per request, (latency - TTFT) / (tokens - 1); connection set-up is inside TTFT",
     ),
     "guidellm": Formulas(
-        pl.col("start_ns"), _TEXT, pl.col("end_ns"), pl.col("end_ns"), "request", _all_of_it,
+        pl.col("start_ns"),
+        _TEXT,
+        pl.col("end_ns"),
+        pl.col("end_ns"),
+        "request",
+        _all_of_it,
         "TPOT is (last text - start) / tokens, TTFT included; ITL is a mean per request; latency ends with the stream",
     ),
     "sglang": Formulas(
-        _POSTED, _TEXT, _LAST_LINE, _LAST_LINE, "chunks", _after_first,
+        _POSTED,
+        _TEXT,
+        _LAST_LINE,
+        _LAST_LINE,
+        "chunks",
+        _after_first,
         "latency ends at the last line, [DONE] or usage; it opens a connection per request, which ours didn't",
     ),
     "evalscope": Formulas(
-        _POSTED, _TEXT, _LAST_JSON, _LAST_JSON, "chunks", _after_first,
+        _POSTED,
+        _TEXT,
+        _LAST_JSON,
+        _LAST_JSON,
+        "chunks",
+        _after_first,
         "latency ends at the last JSON event, usage included; connection set-up is inside TTFT",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +120,20 @@ def as_tool(tool: str, frame: pl.DataFrame) -> AsTool:
     end, ramp-up and drain included, as all of them do it."""
     formulas = FORMULAS[tool]
     told = frame.select(
-        "chunks", "tokens", start=formulas.starts, over=formulas.over, text_start="start_ns",
-        first_event="first_event_ns", finish="finish_ns", last_delta="last_delta_ns", first_text="first_text_user_ns",
+        "chunks",
+        "tokens",
+        start=formulas.starts,
+        over=formulas.over,
+        text_start="start_ns",
+        first_event="first_event_ns",
+        finish="finish_ns",
+        last_delta="last_delta_ns",
+        first_text="first_text_user_ns",
         prompt=pl.coalesce("prompt_tokens", "input_tokens"),
-        latency=(formulas.ends - formulas.starts) / 1e9, ttft=(formulas.first - formulas.starts) / 1e9,
+        latency=(formulas.ends - formulas.starts) / 1e9,
+        ttft=(formulas.first - formulas.starts) / 1e9,
         session="session_id",
-    )  # fmt: skip
+    )
     told = told.with_columns(tpot=formulas.tpot(pl.col("latency"), pl.col("ttft"), pl.col("tokens")))
     spans = told.group_by("session").agg(began=pl.col("start").min(), ended=pl.col("over").max())
     duration = float((spans["ended"] - spans["began"]).sum()) / 1e9

@@ -11,9 +11,9 @@ import polars as pl
 
 from analyzer.bench.figures.points import Point
 from analyzer.bench.figures.spread import Estimate
-from analyzer.bench.report.verdict_text import level_of, name_of
+from analyzer.bench.report.bench_verdict import level_of, name_of
 from analyzer.charts.compose import facet, layer, unit
-from analyzer.charts.style import PALETTE, STEPS, Look, colour, empty, records, shape
+from analyzer.charts.style import PALETTE, STEPS, ChartSize, colour, empty, records, shape
 
 CDF_POINTS = 80
 MOST_LINES = 12  # loads in one chart; more can't be told apart
@@ -22,16 +22,16 @@ _METRICS = {"ttft": "TTFT", "tpot": "TPOT", "latency": "latency"}
 
 
 @dataclass(frozen=True)
-class Kind:
+class BenchChart:
     """`says` explains the marks."""
 
     name: str
     title: str
     says: str
-    draw: Callable[[Sequence[Point], Look], Any]
+    draw: Callable[[Sequence[Point], ChartSize], Any]
 
 
-def latency_cdf(points: Sequence[Point], look: Look) -> Any:
+def latency_cdf(points: Sequence[Point], size: ChartSize) -> Any:
     """Share of the requests that were sent which had their first token, or end, within x; failures never do."""
     rows = []
     for point in _some(points):
@@ -43,10 +43,16 @@ def latency_cdf(points: Sequence[Point], look: Look) -> Any:
                 continue
             for q in np.linspace(0, 1, min(CDF_POINTS, len(values))):
                 at = min(int(q * len(values)), len(values) - 1)
-                rows.append({"load": name_of(point), "metric": title, "ms": values[at] * 1000,
-                             "share": (at + 1) / (len(values) + failed)})  # fmt: skip
+                rows.append(
+                    {
+                        "load": name_of(point),
+                        "metric": title,
+                        "ms": values[at] * 1000,
+                        "share": (at + 1) / (len(values) + failed),
+                    }
+                )
     if not rows:
-        return empty("No request was answered.", look)
+        return empty("No request was answered.", size)
     names = [name_of(point) for point in _some(points)]
     tips = [alt.Tooltip("load:N"), alt.Tooltip("ms:Q", format=",.1f"), alt.Tooltip("share:Q", format=".1%")]
     picked = alt.selection_point(name="load_of_cdf", fields=["load"], bind="legend")
@@ -61,24 +67,24 @@ def latency_cdf(points: Sequence[Point], look: Look) -> Any:
                 axis=alt.Axis(tickCount=4, labelSeparation=10),
             ),
             y=alt.Y("share:Q", title="of the requests sent", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")),
-            color=_by_load(names, look),
+            color=_by_load(names, size),
             opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1)),
             tooltip=tips,
         )
-        .properties(width=look.width if look.narrow else (look.width - 90) // 3, height=200)
+        .properties(width=size.width if size.narrow else (size.width - 90) // 3, height=200)
     )
     panels = alt.Facet("metric:N", sort=list(_METRICS.values()), title=None)
     own = {"scale": {"x": "independent"}}
-    return facet(unit(lines, picked), panels, columns=1 if look.narrow else 3, resolve=own)
+    return facet(unit(lines, picked), panels, columns=1 if size.narrow else 3, resolve=own)
 
 
-def frontier(points: Sequence[Point], look: Look) -> Any:
+def frontier(points: Sequence[Point], size: ChartSize) -> Any:
     """Output tokens per second against p99 TTFT, a point a load, joined in the order of the load; bars are CIs."""
     both = [(point, point.figures["output_tokens_per_s"], point.figures.get("ttft_p99_s")) for point in points]
     shown = [(point, out, ttft) for point, out, ttft in both if ttft is not None and ttft.value > 0 and out.value >= 0]
     shown = [(point, out, ttft) for point, out, ttft in shown if math.isfinite(ttft.value) and math.isfinite(out.value)]
     if not shown:
-        return empty("No load was measured.", look)
+        return empty("No load was measured.", size)
     times = around([ttft.value for _, _, ttft in shown], log=True)
     outputs = around([out.value for _, out, _ in shown], log=False)
     rows = []
@@ -87,75 +93,106 @@ def frontier(points: Sequence[Point], look: Look) -> Any:
         out_low, out_high = bar(out, outputs)
         ms_low, ms_high = bar(ttft, times)
         lowest, highest = min(lowest, ms_low), max(highest, ms_high)
-        rows.append({
-            "series": level_of(point) or "loads", "load": point.load, "value": point.value, "out": out.value,
-            "out_low": out_low, "out_high": out_high, "ms": ttft.value * 1000,
-            "ms_low": ms_low * 1000, "ms_high": ms_high * 1000,
-        })  # fmt: skip
+        rows.append(
+            {
+                "series": level_of(point) or "loads",
+                "load": point.load,
+                "value": point.value,
+                "out": out.value,
+                "out_low": out_low,
+                "out_high": out_high,
+                "ms": ttft.value * 1000,
+                "ms_low": ms_low * 1000,
+                "ms_high": ms_high * 1000,
+            }
+        )
     frame = pl.DataFrame(rows)
     scale = rate_scale(frame["out_low"].to_list(), frame["out_high"].to_list())
     series = frame["series"].unique(maintain_order=True).to_list()
     picked = alt.selection_point(name="series_of_frontier", fields=["series"], bind="legend")
     base = alt.Chart(records(frame, *frame.columns)).encode(
-        color=colour(series, look), opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1))
+        color=colour(series, size), opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1))
     )
     x = alt.X("out:Q", title="output tokens per second", scale=scale)
     edges = [lowest * 800, highest * 1250]  # ms, with a quarter of room
-    y = alt.Y("ms:Q", title="TTFT p99, ms", scale=alt.Scale(type="log", domain=edges, nice=False),
-              axis=alt.Axis(values=log_ticks(*edges), format="~r"))  # fmt: skip
-    tips = [alt.Tooltip("load:N"), alt.Tooltip("out:Q", title="output tokens/s", format=",.1f"),
-            alt.Tooltip("ms:Q", title="TTFT p99, ms", format=",.1f")]  # fmt: skip
+    y = alt.Y(
+        "ms:Q",
+        title="TTFT p99, ms",
+        scale=alt.Scale(type="log", domain=edges, nice=False),
+        axis=alt.Axis(values=log_ticks(*edges), format="~r"),
+    )
+    tips = [
+        alt.Tooltip("load:N"),
+        alt.Tooltip("out:Q", title="output tokens/s", format=",.1f"),
+        alt.Tooltip("ms:Q", title="TTFT p99, ms", format=",.1f"),
+    ]
     return layer(
         unit(base.mark_rule(strokeOpacity=0.5).encode(x="out_low:Q", x2="out_high:Q", y=y), picked),
         base.mark_rule(strokeOpacity=0.5).encode(x=x, y="ms_low:Q", y2="ms_high:Q"),
         base.mark_line(strokeWidth=1.6).encode(x=x, y=y, order="value:Q"),
         base.mark_point(filled=True, size=60, fillOpacity=1).encode(x=x, y=y, shape=shape(series), tooltip=tips),
         base.mark_text(align="left", dx=7, dy=-7, fontSize=11).encode(x=x, y=y, text="load:N"),
-        width=look.width,
+        width=size.width,
         height=260,
     )
 
 
-def over_time(points: Sequence[Point], look: Look) -> Any:
+def over_time(points: Sequence[Point], size: ChartSize) -> Any:
     """First repeat of each load: arrivals (dashed) and completions per second, in flight, TTFT, KV cache usage."""
-    titles = {"achieved_per_s": "requests/s", "offered_per_s": "requests/s", "in_flight": "in flight",
-              "ttft_p50_s": "TTFT p50, ms", "kv_usage": "KV cache used, %"}  # fmt: skip
+    titles = {
+        "achieved_per_s": "requests/s",
+        "offered_per_s": "requests/s",
+        "in_flight": "in flight",
+        "ttft_p50_s": "TTFT p50, ms",
+        "kv_usage": "KV cache used, %",
+    }
     scale = {"ttft_p50_s": 1000.0, "kv_usage": 100.0}
     rows = []
     for point in _some(points):
         frame = point.results[0].timeline
         for column, title in titles.items():
             for t, value in frame.select("t_s", column).drop_nulls().iter_rows():
-                rows.append({"load": name_of(point), "panel": title, "t": t, "y": value * scale.get(column, 1.0),
-                             "line": "offered" if column == "offered_per_s" else "measured"})  # fmt: skip
+                rows.append(
+                    {
+                        "load": name_of(point),
+                        "panel": title,
+                        "t": t,
+                        "y": value * scale.get(column, 1.0),
+                        "line": "offered" if column == "offered_per_s" else "measured",
+                    }
+                )
     if not rows:
-        return empty("Nothing was measured over time.", look)
+        return empty("Nothing was measured over time.", size)
     names = [name_of(point) for point in _some(points)]
     picked = alt.selection_point(name="load_of_time", fields=["load"], bind="legend")
     dashes = alt.Scale(domain=["measured", "offered"], range=[[1, 0], [3, 3]])
     shown = [title for title in dict.fromkeys(titles.values()) if any(row["panel"] == title for row in rows)]
-    in_a_row = 3 if len(shown) == 3 and not look.narrow else look.columns  # a hole in the last row would be an axis
+    in_a_row = 3 if len(shown) == 3 and not size.narrow else size.columns  # a hole in the last row would be an axis
     lines = (
         alt.Chart(records(pl.DataFrame(rows), "load", "panel", "line", "t", "y"))
         .mark_line(strokeWidth=1.5)
         .encode(
             x=alt.X("t:Q", title="seconds since the stage's start"),
             y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4)),
-            color=_by_load(names, look),
+            color=_by_load(names, size),
             strokeDash=alt.StrokeDash(
                 "line:N", scale=dashes, title=None, legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=2)
             ),
             opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1)),
-            tooltip=[alt.Tooltip("load:N"), alt.Tooltip("panel:N"), alt.Tooltip("t:Q", format=".1f"),
-                     alt.Tooltip("y:Q", format=",.1f")],
+            tooltip=[
+                alt.Tooltip("load:N"),
+                alt.Tooltip("panel:N"),
+                alt.Tooltip("t:Q", format=".1f"),
+                alt.Tooltip("y:Q", format=",.1f"),
+            ],
         )
-        .properties(width=look.panel(2) if in_a_row == look.columns else (look.width - 110) // 3, height=120)
-    )  # fmt: skip
+        .properties(width=size.panel(2) if in_a_row == size.columns else (size.width - 110) // 3, height=120)
+    )
     panels = alt.Facet("panel:N", sort=shown, title=None)
     return facet(unit(lines, picked), panels, columns=in_a_row, resolve={"scale": {"y": "independent"}})
 
 
-def ttft_parts(points: Sequence[Point], look: Look) -> Any:
+def ttft_parts(points: Sequence[Point], size: ChartSize) -> Any:
     """Mean TTFT of each load in the server's own parts, and what lies beyond the server's own clock."""
     rows = []
     for point in points:
@@ -166,7 +203,7 @@ def ttft_parts(points: Sequence[Point], look: Look) -> Any:
             if not math.isnan(value):
                 rows.append({"load": name_of(point), "part": title, "order": order, "ms": max(value, 0.0) * 1000})
     if not rows:
-        return empty("The server told nothing of its own time to first token on its metrics page.", look)
+        return empty("The server told nothing of its own time to first token on its metrics page.", size)
     names = [name_of(point) for point in points]
     colours = alt.Scale(domain=list(PARTS.values()), range=list(PALETTE[: len(PARTS)]))
     return (
@@ -175,24 +212,44 @@ def ttft_parts(points: Sequence[Point], look: Look) -> Any:
         .encode(
             y=alt.Y("load:N", sort=names, title=None, axis=alt.Axis(labelLimit=160)),
             x=alt.X("ms:Q", title="mean TTFT, ms", stack="zero"),
-            color=alt.Color("part:N", scale=colours, title=None, legend=alt.Legend(columns=2 if look.narrow else 4)),
+            color=alt.Color("part:N", scale=colours, title=None, legend=alt.Legend(columns=2 if size.narrow else 4)),
             order="order:Q",
             tooltip=[alt.Tooltip("load:N"), alt.Tooltip("part:N"), alt.Tooltip("ms:Q", format=",.1f")],
         )
-        .properties(width=look.width, height=max(60, 28 * len(names)))
+        .properties(width=size.width, height=max(60, 28 * len(names)))
     )
 
 
 KINDS = (
-    Kind("bench_frontier", "Throughput against time to first token", "A point a load, joined in the order of the load; "
-         "to the right and low is better. Bars are confidence intervals.", frontier),
-    Kind("bench_latency_cdf", "How many requests had their answer within x", "Share of all requests that were sent: "
-         "a failure never gets there, so a line that ends below 100% shows the failures.", latency_cdf),
-    Kind("bench_over_time", "Over time", "First repeat of each load. Dashed: arrivals; solid: completions. In-flight "
-         "requests that keep growing mean that the server does not keep up.", over_time),
-    Kind("bench_ttft_parts", "Where the time to first token went", "Means by the server's own histograms; what lies "
-         "beyond them is network, the server's HTTP side and this client.", ttft_parts),
-)  # fmt: skip
+    BenchChart(
+        "bench_frontier",
+        "Throughput against time to first token",
+        "A point a load, joined in the order of the load; "
+        "to the right and low is better. Bars are confidence intervals.",
+        frontier,
+    ),
+    BenchChart(
+        "bench_latency_cdf",
+        "How many requests had their answer within x",
+        "Share of all requests that were sent: "
+        "a failure never gets there, so a line that ends below 100% shows the failures.",
+        latency_cdf,
+    ),
+    BenchChart(
+        "bench_over_time",
+        "Over time",
+        "First repeat of each load. Dashed: arrivals; solid: completions. In-flight "
+        "requests that keep growing mean that the server does not keep up.",
+        over_time,
+    ),
+    BenchChart(
+        "bench_ttft_parts",
+        "Where the time to first token went",
+        "Means by the server's own histograms; what lies "
+        "beyond them is network, the server's HTTP side and this client.",
+        ttft_parts,
+    ),
+)
 
 
 def rate_scale(lows: Sequence[float], highs: Sequence[float]) -> alt.Scale:
@@ -229,9 +286,9 @@ def bar(found: Estimate, limits: tuple[float, float]) -> tuple[float, float]:
     return max(low, limits[0]), min(high, limits[1])
 
 
-def _by_load(names: Sequence[str], look: Look) -> alt.Color:
-    columns = max(1, int(look.width / (30 + 6.5 * max(len(name) for name in names))))
-    legend = alt.Legend(columns=min(6, columns), symbolType="stroke", symbolStrokeWidth=3, labelLimit=look.width - 30)
+def _by_load(names: Sequence[str], size: ChartSize) -> alt.Color:
+    columns = max(1, int(size.width / (30 + 6.5 * max(len(name) for name in names))))
+    legend = alt.Legend(columns=min(6, columns), symbolType="stroke", symbolStrokeWidth=3, labelLimit=size.width - 30)
     scale = alt.Scale(domain=list(names), scheme=STEPS) if len(names) > 1 else alt.Scale(range=[PALETTE[0]])
     return alt.Color("load:N", sort=list(names), scale=scale, title=None, legend=legend)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from analyzer.bench.figures.points import Point
 from analyzer.bench.read.length_check import share as share_of
-from analyzer.bench.report import verdict_text
+from analyzer.bench.report import bench_verdict
 from analyzer.bench.report.numbers import ms, plain, share
 from analyzer.bench.report.trust import bound_titles
 from analyzer.results.text_table import Table
@@ -15,29 +15,58 @@ def loads(points: Sequence[Point]) -> Table:
     rows = []
     for p in points:
         started = f"{p.n_started - p.n_failed:,} of {p.n_started:,}"
-        rows.append((
-            verdict_text.name_of(p) + (" (partial)" if p.partial else ""), str(len(p.results)), started,
-            *(verdict_text.with_interval(p, f"{name}_per_s") for name in ("arrivals", "requests", "output_tokens")),
-            *(plain(p.figures[f"{name}_per_s"].value) for name in ("input_tokens", "total_tokens")),
-            plain(p.figures["goodput_per_s"].value), share(p.attainment),
-        ))  # fmt: skip
+        rows.append(
+            (
+                bench_verdict.name_of(p) + (" (partial)" if p.partial else ""),
+                str(len(p.results)),
+                started,
+                *(
+                    bench_verdict.with_interval(p, f"{name}_per_s")
+                    for name in ("arrivals", "requests", "output_tokens")
+                ),
+                *(plain(p.figures[f"{name}_per_s"].value) for name in ("input_tokens", "total_tokens")),
+                plain(p.figures["goodput_per_s"].value),
+                share(p.attainment),
+            )
+        )
     with_levels = any(p.budget is not None for p in points)
     if with_levels:
-        rows = [(row[0], p.budget.status if p.budget else "-", p.budget.reading if p.budget else "-", *row[1:])
-                for row, p in zip(rows, points, strict=True)]  # fmt: skip
-    head = ("Load", *(("Budget", "Evidence") if with_levels else ()), "Repeats", "Answered", "Arrivals/s", "Done/s",
-            "Output tok/s", "Input tok/s", "Total tok/s", "Goodput/s", "In SLO")  # fmt: skip
+        rows = [
+            (row[0], p.budget.status if p.budget else "-", p.budget.reading if p.budget else "-", *row[1:])
+            for row, p in zip(rows, points, strict=True)
+        ]
+    head = (
+        "Load",
+        *(("Budget", "Evidence") if with_levels else ()),
+        "Repeats",
+        "Answered",
+        "Arrivals/s",
+        "Done/s",
+        "Output tok/s",
+        "Input tok/s",
+        "Total tok/s",
+        "Goodput/s",
+        "In SLO",
+    )
     methods = sorted({p.figures["requests_per_s"].method for p in points})
     note = "In brackets: 95% confidence interval, " + ", ".join(methods)
     for p in points:
         if reason := p.figures["requests_per_s"].reason:
-            note += f". {verdict_text.name_of(p)}: rates cannot be told, {reason}"
+            note += f". {bench_verdict.name_of(p)}: rates cannot be told, {reason}"
     return Table(head, tuple(rows), text_columns=3 if with_levels else 1, note=note + ".")
 
 
 def latencies(points: Sequence[Point]) -> Table:
-    names = {"ttft": "TTFT", "ttft_sent": "TTFT, sent", "ttfb": "TTFB", "tpot": "TPOT", "itl": "ITL",
-             "itl_token": "ITL per token", "latency": "latency", "latency_sent": "latency, sent"}  # fmt: skip
+    names = {
+        "ttft": "TTFT",
+        "ttft_sent": "TTFT, sent",
+        "ttfb": "TTFB",
+        "tpot": "TPOT",
+        "itl": "ITL",
+        "itl_token": "ITL per token",
+        "latency": "latency",
+        "latency_sent": "latency, sent",
+    }
     repeated = any(len(p.results) > 1 for p in points)
     failed = any(p.n_failed or p.n_empty for p in points)
     rows = []
@@ -47,14 +76,31 @@ def latencies(points: Sequence[Point]) -> Table:
             if f"{metric}_p50_s" not in p.figures:
                 continue
             low_stats = [ms(p.figures[f"{metric}_{stat}_s"].value) for stat in ("mean", "p50", "p90", "p95")]
-            rows.append((
-                verdict_text.name_of(p), title, *low_stats,
-                verdict_text.with_interval(p, name, ms), *([_each(p.repeats.get(name, ()))] if repeated else []),
-                ms(p.figures[f"{metric}_max_s"].value), *([ms(p.censored[name])] if failed else []),
-                f"±{ms(p.client_error_s(name))}",
-            ))  # fmt: skip
-    head = ("Load", "Metric", "Mean", "p50", "p90", "p95", "p99", *(["p99 of each repeat"] if repeated else []), "Max",
-            *(["p99, failures = inf"] if failed else []), "Client's error")  # fmt: skip
+            rows.append(
+                (
+                    bench_verdict.name_of(p),
+                    title,
+                    *low_stats,
+                    bench_verdict.with_interval(p, name, ms),
+                    *([_each(p.repeats.get(name, ()))] if repeated else []),
+                    ms(p.figures[f"{metric}_max_s"].value),
+                    *([ms(p.censored[name])] if failed else []),
+                    f"±{ms(p.client_error_s(name))}",
+                )
+            )
+    head = (
+        "Load",
+        "Metric",
+        "Mean",
+        "p50",
+        "p90",
+        "p95",
+        "p99",
+        *(["p99 of each repeat"] if repeated else []),
+        "Max",
+        *(["p99, failures = inf"] if failed else []),
+        "Client's error",
+    )
     clock = "from the intended start" if points[0].loop == "open" else "from the first byte sent"
     together = ", the repeats of a load together" if repeated else ""
     note = (
@@ -72,11 +118,18 @@ def _each(values: Sequence[float]) -> str:
 def objectives(points: Sequence[Point]) -> Table:
     unknown = any(f.n_unknown for p in points for f in p.findings)
     rows = tuple(
-        (verdict_text.name_of(p), verdict_text.limit_words(f), f.verdict, ms(f.value_s), f"{f.n_beyond:,} of {f.n:,}",
-         *([f"{f.n_unknown:,}"] if unknown else []),
-         f"{f.n_needed:,}" if f.n_needed and f.verdict == "cannot tell" else "")
-        for p in points for f in p.findings
-    )  # fmt: skip
+        (
+            bench_verdict.name_of(p),
+            bench_verdict.limit_words(f),
+            f.verdict,
+            ms(f.value_s),
+            f"{f.n_beyond:,} of {f.n:,}",
+            *([f"{f.n_unknown:,}"] if unknown else []),
+            f"{f.n_needed:,}" if f.n_needed and f.verdict == "cannot tell" else "",
+        )
+        for p in points
+        for f in p.findings
+    )
     more = ["Replies that do not show it"] if unknown else []
     head = ("Load", "Objective", "Verdict", "Seen, ms, failures = inf", "Beyond it", *more, "Requests to tell")
     return Table(head, rows, text_columns=3)
@@ -86,16 +139,30 @@ def lengths(points: Sequence[Point]) -> Table:
     rows = []
     for p in points:
         found, n_full = p.lengths, p.n_answered - p.n_empty
-        rows.append((
-            verdict_text.name_of(p),
-            _mean(found.input_asked, found.n_input), _mean(found.input_got, found.n_input),
-            share_of(found.input_share),
-            _mean(found.output_asked, found.n_output), _mean(found.output_got, found.n_output),
-            share_of(found.output_share),
-            f"{p.n_empty:,} of {p.n_answered:,}", f"{p.n_one_arrival:,} of {n_full:,}",
-        ))  # fmt: skip
-    head = ("Load", "Prompt asked", "Prompt got", "Got / asked", "Reply asked", "Reply got", "Got / asked",
-            "Without a token", "In one piece")  # fmt: skip
+        rows.append(
+            (
+                bench_verdict.name_of(p),
+                _mean(found.input_asked, found.n_input),
+                _mean(found.input_got, found.n_input),
+                share_of(found.input_share),
+                _mean(found.output_asked, found.n_output),
+                _mean(found.output_got, found.n_output),
+                share_of(found.output_share),
+                f"{p.n_empty:,} of {p.n_answered:,}",
+                f"{p.n_one_arrival:,} of {n_full:,}",
+            )
+        )
+    head = (
+        "Load",
+        "Prompt asked",
+        "Prompt got",
+        "Got / asked",
+        "Reply asked",
+        "Reply got",
+        "Got / asked",
+        "Without a token",
+        "In one piece",
+    )
     note = "Mean tokens of answered requests. Got: by the server's usage; '-': it does not count."
     if any(p.lengths.estimated for p in points):
         note += " Prompts were asked by an estimate of their tokens, not by the model's tokenizer."
@@ -114,17 +181,32 @@ def trust(points: Sequence[Point]) -> Table:
         of = ": " + ", ".join(bound_titles(p.client_bound))
         verdict = client.verdict + (of if client.verdict == ClientVerdict.BOUND and p.client_bound else "")
         caches = [r.cache for r in p.results]
-        rows.append((
-            verdict_text.name_of(p), verdict, f"±{plain(client.error_bound_ms)}", client.signal,
-            share(min((a.sent_share for a in audits), default=float("nan"))),
-            plain(sum(a.sent_dispersion for a in audits) / len(audits) if audits else float("nan")),
-            ms(max((a.send_lag_s.quantiles["p99"] for a in audits), default=None)),
-            p.cache + (f" ({caches[0].share:.1%}, {caches[0].source})" if caches[0].share is not None else ""),
-            "/".join(sorted({r.token_source for r in p.results})),
-            "yes" if any(r.resumed for r in p.results) else "no",
-        ))  # fmt: skip
-    head = ("Load", "Client", "Client's error, ms", "Signal", "Rate sent of planned", "Dispersion", "Send lag p99, ms",
-            "Prefix cache", "Tokens by", "Resumed")  # fmt: skip
+        rows.append(
+            (
+                bench_verdict.name_of(p),
+                verdict,
+                f"±{plain(client.error_bound_ms)}",
+                client.signal,
+                share(min((a.sent_share for a in audits), default=float("nan"))),
+                plain(sum(a.sent_dispersion for a in audits) / len(audits) if audits else float("nan")),
+                ms(max((a.send_lag_s.quantiles["p99"] for a in audits), default=None)),
+                p.cache + (f" ({caches[0].share:.1%}, {caches[0].source})" if caches[0].share is not None else ""),
+                "/".join(sorted({r.token_source for r in p.results})),
+                "yes" if any(r.resumed for r in p.results) else "no",
+            )
+        )
+    head = (
+        "Load",
+        "Client",
+        "Client's error, ms",
+        "Signal",
+        "Rate sent of planned",
+        "Dispersion",
+        "Send lag p99, ms",
+        "Prefix cache",
+        "Tokens by",
+        "Resumed",
+    )
     return Table(head, tuple(rows), text_columns=4)
 
 
@@ -136,9 +218,17 @@ def server(points: Sequence[Point]) -> Table:
                 continue
             usage = f"{r.kv_usage.maximum:.0%}" if r.kv_usage else "-"
             parts = (b.client, b.server, b.queue, b.prefill, b.other, b.beyond)
-            rows.append((verdict_text.name_of(p), *(ms(part) for part in parts), usage))
-    head = ("Load", "TTFT here", "TTFT at the server", "Queue", "Prefill", "Other server time", "Network and client",
-            "KV cache used, max")  # fmt: skip
+            rows.append((bench_verdict.name_of(p), *(ms(part) for part in parts), usage))
+    head = (
+        "Load",
+        "TTFT here",
+        "TTFT at the server",
+        "Queue",
+        "Prefill",
+        "Other server time",
+        "Network and client",
+        "KV cache used, max",
+    )
     return Table(head, tuple(rows), note="Means in ms of all requests of a stage, warm-up included.")
 
 
@@ -149,5 +239,5 @@ def errors(points: Sequence[Point]) -> Table:
         for r in p.results:
             for name, n in r.errors.items():
                 counts[name] = counts.get(name, 0) + n
-        rows += [(verdict_text.name_of(p), name, f"{n:,}") for name, n in counts.items()]
+        rows += [(bench_verdict.name_of(p), name, f"{n:,}") for name, n in counts.items()]
     return Table(("Load", "Error", "Requests"), tuple(rows), text_columns=2)

@@ -12,10 +12,10 @@ import polars as pl
 from analyzer.bench.figures.points import Point
 from analyzer.bench.figures.spread import Estimate
 from analyzer.bench.report.bench_charts import rate_scale
+from analyzer.bench.report.bench_verdict import level_of
 from analyzer.bench.report.numbers import ms, plain
-from analyzer.bench.report.verdict_text import level_of
 from analyzer.charts.compose import layer
-from analyzer.charts.style import Look, colour, empty, records, shape
+from analyzer.charts.style import ChartSize, colour, empty, records, shape
 from analyzer.read.runs import newest_group
 from analyzer.results.text_table import Table
 from kvt_async.contract.labels import level_label
@@ -89,13 +89,27 @@ def level_table(rows: Sequence[LevelRow]) -> Table:
     lines = []
     for row in rows:
         q = row.quality
-        lines.append((
-            level_of(row.best), *_budget(row.best), row.best.load, _with(row.output, plain), _with(row.ttft_p99, ms),
-            f"{q.accuracy:.3f} [{q.low:.3f}, {q.high:.3f}]" if q else "-",
-            _gib(row),
-        ))  # fmt: skip
-    head = ("Level", "Budget", "Evidence", "Best load", "Output tok/s", "TTFT p99, ms", "Accuracy",
-            "KV GiB per request")  # fmt: skip
+        lines.append(
+            (
+                level_of(row.best),
+                *_budget(row.best),
+                row.best.load,
+                _with(row.output, plain),
+                _with(row.ttft_p99, ms),
+                f"{q.accuracy:.3f} [{q.low:.3f}, {q.high:.3f}]" if q else "-",
+                _gib(row),
+            )
+        )
+    head = (
+        "Level",
+        "Budget",
+        "Evidence",
+        "Best load",
+        "Output tok/s",
+        "TTFT p99, ms",
+        "Accuracy",
+        "KV GiB per request",
+    )
     note = (
         "Accuracy: from the sweep in bench.quality. Memory: from this bench's replies, else from that sweep's. Budget: "
     )
@@ -116,19 +130,27 @@ def _budget(point: Point) -> tuple[str, str]:
     return ("-", "-") if budget is None else (budget.status, budget.reading)
 
 
-def pareto(rows: Sequence[LevelRow], look: Look) -> Any:
+def pareto(rows: Sequence[LevelRow], size: ChartSize) -> Any:
     """Accuracy against output tokens per second, with both intervals."""
     told = [
-        {"series": row.level.rpartition(" ")[0] or row.level, "level": level_of(row.best), "out": row.output.value,
-         "out_low": _or(row.output.low, row.output.value), "out_high": _or(row.output.high, row.output.value),
-         "acc": row.quality.accuracy, "acc_low": row.quality.low, "acc_high": row.quality.high}
-        for row in rows if row.quality is not None
-    ]  # fmt: skip
+        {
+            "series": row.level.rpartition(" ")[0] or row.level,
+            "level": level_of(row.best),
+            "out": row.output.value,
+            "out_low": _or(row.output.low, row.output.value),
+            "out_high": _or(row.output.high, row.output.value),
+            "acc": row.quality.accuracy,
+            "acc_low": row.quality.low,
+            "acc_high": row.quality.high,
+        }
+        for row in rows
+        if row.quality is not None
+    ]
     if not told:
-        return empty("No accuracy is known of these levels: name the sweep's run directory in bench.quality.", look)
+        return empty("No accuracy is known of these levels: name the sweep's run directory in bench.quality.", size)
     frame = pl.DataFrame(told)
     series = frame["series"].unique(maintain_order=True).to_list()
-    base = alt.Chart(records(frame, *frame.columns)).encode(color=colour(series, look))
+    base = alt.Chart(records(frame, *frame.columns)).encode(color=colour(series, size))
     scale = rate_scale(frame["out_low"].to_list(), frame["out_high"].to_list())
     x = alt.X("out:Q", title="output tokens per second", scale=scale)
     y = alt.Y("acc:Q", title="Accuracy", scale=alt.Scale(domain=[0, 1]))
@@ -138,7 +160,7 @@ def pareto(rows: Sequence[LevelRow], look: Look) -> Any:
         base.mark_rule(strokeOpacity=0.5).encode(x=x, y="acc_low:Q", y2="acc_high:Q"),
         base.mark_point(filled=True, size=70, fillOpacity=1).encode(x=x, y=y, shape=shape(series), tooltip=tips),
         base.mark_text(align="left", dx=8, dy=-8, fontSize=11).encode(x=x, y=y, text="level:N"),
-        width=look.width,
+        width=size.width,
         height=260,
     )
 

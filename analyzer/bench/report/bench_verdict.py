@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from analyzer.bench.figures.points import Point
-from analyzer.bench.figures.saturation import Zone, highest_within, knee, sustained
+from analyzer.bench.figures.saturation import LoadZone, highest_within, knee, sustained
 from analyzer.bench.figures.slo import MET, MISSED, Finding
 from analyzer.bench.figures.spread import Estimate
 from analyzer.bench.read.applied_budget import UNPROVEN, of_all
@@ -30,10 +30,13 @@ def table(points: Sequence[Point]) -> list[str]:
             (" " if point.level else "") + name_of(point, level=False) + ("*" if point.partial else ""),
             plain(point.figures["requests_per_s"].value),
             plain(point.figures["output_tokens_per_s"].value),
-            *(ms(point.figures[f"{metric}_{stat}_s"].value) for metric in ("ttft", "tpot", "latency")
-              for stat in ("p50", "p99")),
+            *(
+                ms(point.figures[f"{metric}_{stat}_s"].value)
+                for metric in ("ttft", "tpot", "latency")
+                for stat in ("p50", "p99")
+            ),
             f"{point.n_failed}/{point.n_started}",
-        ]  # fmt: skip
+        ]
         rows.append(cells + ([share(point.attainment)] if slo else []))
     clock = ", from the intended start" if points[0].loop == "open" else ""
     pooled = ", repeats together" if any(len(point.results) > 1 for point in points) else ""
@@ -72,9 +75,11 @@ def verdict(points: Sequence[Point]) -> list[str]:
 def _what(points: Sequence[Point]) -> str:
     if len(points) == 1:
         point = points[0]
-        told = (f"At {name_of(point, level=False)} the server completed {_done(point)}, "
-                f"TTFT p50 {times(point, 'ttft_p50_s')}, p99 {times(point, 'ttft_p99_s')}"
-                f"{with_failures(point)}")  # fmt: skip
+        told = (
+            f"At {name_of(point, level=False)} the server completed {_done(point)}, "
+            f"TTFT p50 {times(point, 'ttft_p50_s')}, p99 {times(point, 'ttft_p99_s')}"
+            f"{with_failures(point)}"
+        )
         if point.loop == "open" and sustained(point)[2] < 0.95:
             told += f"; it did not keep up with {plain(point.figures['arrivals_per_s'].value)} arrivals/s"
         return told + "".join(f"; {objective(finding)}" for finding in point.findings) + "."
@@ -92,11 +97,13 @@ def _done(point: Point) -> str:
     if found.reason is not None:
         needs = f"; about {found.n_needed:,} requests would tell" if found.n_needed else ""
         return f"requests at a rate that cannot be told ({found.reason}{needs})"
-    return (f"{with_interval(point, 'requests_per_s')} requests/s and {with_interval(point, 'output_tokens_per_s')} "
-            "output tokens/s")  # fmt: skip
+    return (
+        f"{with_interval(point, 'requests_per_s')} requests/s and {with_interval(point, 'output_tokens_per_s')} "
+        "output tokens/s"
+    )
 
 
-def _knee_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
+def _knee_words(points: Sequence[Point], zone: LoadZone, unit: str) -> str:
     known = [point for point in points if point.figures["output_tokens_per_s"].reason is None]
     if not known:
         return f"How much the server gave cannot be told: {points[0].figures['output_tokens_per_s'].reason}"
@@ -113,7 +120,7 @@ def _knee_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
     return f"{kept[0].upper()}{kept[1:]}; {top}"
 
 
-def kept_words(rates: Sequence[float], zone: Zone, unit: str) -> str:
+def kept_words(rates: Sequence[float], zone: LoadZone, unit: str) -> str:
     """Which of these rates a server kept up with: what is proven, what was only seen, and what nobody can tell."""
     if zone.high == min(rates):
         return "the server kept up with none of these rates"
@@ -129,7 +136,7 @@ def kept_words(rates: Sequence[float], zone: Zone, unit: str) -> str:
     return f"the server seemed to keep up with {zone.seen:g} {unit} and with no higher rate {proof}"
 
 
-def _within_words(points: Sequence[Point], zone: Zone, unit: str) -> str:
+def _within_words(points: Sequence[Point], zone: LoadZone, unit: str) -> str:
     """'TTFT p99 <= 500 ms: seen to hold up to 8 requests/s, proven up to 4 requests/s, proven missed from 16 on'."""
     limits = " and ".join(limit_words(finding) for finding in points[0].findings)
     missed = f"proven missed from {zone.high:g} {unit} on" if zone.high is not None else "proven missed at no load"
@@ -198,9 +205,11 @@ def with_failures(point: Point) -> str:
     """' (with failures = inf: p50 210 ms, p99 inf)' of TTFT, where something failed."""
     if not point.n_failed and not point.n_empty:
         return ""
-    return " (with failures = inf: " + ", ".join(
-        f"{stat} {_time(point.censored[f'ttft_{stat}_s'])}" for stat in ("p50", "p99")
-    ) + ")"  # fmt: skip
+    return (
+        " (with failures = inf: "
+        + ", ".join(f"{stat} {_time(point.censored[f'ttft_{stat}_s'])}" for stat in ("p50", "p99"))
+        + ")"
+    )
 
 
 def left_out(points: Sequence[Point]) -> list[str]:
@@ -235,11 +244,20 @@ def as_table(told: Sequence[tuple[str, AsTool]]) -> list[str]:
     heads = [f"as {tool}", "req/s", "out tok/s", "TTFT mean", "p50", "p99", "TPOT mean", "ITL mean", "p99", "latency"]
     rows = [heads]
     for load, one in told:
-        rows.append([
-            load, plain(one.requests_per_s), plain(one.output_tokens_per_s), ms(one.ttft.mean),
-            ms(one.ttft.quantiles["p50"]), ms(one.ttft.quantiles["p99"]), ms(one.tpot.mean), ms(one.itl.mean),
-            ms(one.itl.quantiles["p99"]), ms(one.latency.mean),
-        ])  # fmt: skip
+        rows.append(
+            [
+                load,
+                plain(one.requests_per_s),
+                plain(one.output_tokens_per_s),
+                ms(one.ttft.mean),
+                ms(one.ttft.quantiles["p50"]),
+                ms(one.ttft.quantiles["p99"]),
+                ms(one.tpot.mean),
+                ms(one.itl.mean),
+                ms(one.itl.quantiles["p99"]),
+                ms(one.latency.mean),
+            ]
+        )
     return [*columns(rows), f"({told[0][1].notes})"]
 
 

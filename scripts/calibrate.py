@@ -21,7 +21,7 @@ from simulated import ALPHA, MARGIN, Row, Truth, answers, error, rate_of, simula
 
 from analyzer.stats.bootstrap import Columns, percentile_interval, resample_means
 from analyzer.stats.half_loss import half_loss
-from analyzer.stats.interim import FOCUS, look
+from analyzer.stats.interim import FOCUS, look_of
 from analyzer.stats.transition import BudgetTest, Claims, Grid, against_full, claims
 from analyzer.summarise.bin_stats import accuracy_interval, bin_weights
 from kvt_async.data.focus import BinState, allot, spread_of, together
@@ -179,7 +179,7 @@ def _looks(truth: Truth, rng: np.random.Generator, *, paid: bool) -> Iterator[Cl
         grid = Grid({k: v[taken] for k, v in whole.score.items()}, whole.bin_idx[taken], whole.cluster[taken])
         names = [name for name in grid.score if name != "full"]
         budget = {name: 1 - (i + 1) / (len(names) + 1) for i, name in enumerate(names)}
-        share = look(FOCUS, number).share if paid else 1.0
+        share = look_of(FOCUS, number).share if paid else 1.0
         found = claims([_tested(grid, name, budget[name], -1, None) for name in names], ALPHA / 2 * share)
         yield found
         left = [

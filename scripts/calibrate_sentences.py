@@ -10,18 +10,23 @@ from typing import Any
 import numpy as np
 from simulated import ALPHA, MARGIN, Flips, Floats, Ints, Row, covered, error
 
+from analyzer.read.runs import Run
 from analyzer.stats.bootstrap import Columns, resample_means
-from analyzer.stats.compare_series import holm
 from analyzer.stats.half_loss import half_loss
+from analyzer.stats.holm import holm
 from analyzer.stats.noise import noise
 from analyzer.stats.sample_layout import Layout
 from analyzer.stats.transition import Grid, against_full, claims, pairs_needed
 from analyzer.stats.transition import forecast as forecast_of
 from analyzer.summarise.analyze import resample
-from analyzer.summarise.series_summary import SeriesBin, cliff, summary_row
+from analyzer.summarise.length_dependence import constant_at_break
+from analyzer.summarise.series_bin import SeriesBin
+from analyzer.summarise.series_summary import half_loss_of
 from analyzer.verbs.power import Chances
+from kvt_async.contract.vocabulary import EvidenceStatus, Role
 
 RESAMPLES = 400
+LEVEL = Run("r", "d", "s", "s", 0.5, "fraction", "question_aware", "body", False, 0, 0)
 MANY = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 LENGTHS = (500, 1000, 2000, 4000, 8000)
 
@@ -59,12 +64,22 @@ def said(truth: Cliff, rng: np.random.Generator) -> str:
         means = table.mean(axis=0)
         bins.append(
             SeriesBin(
-                "s", len(bins), "fraction", "exploratory", tests, claims(tests, ALPHA / 2), float(means[0]),
-                means[1:].tolist(), [b * length for b in truth.budgets], float(length), replicates, None,
+                level=LEVEL,
+                bin_idx=len(bins),
+                role=Role.EXPLORATORY,
+                tests=tests,
+                claims=claims(tests, ALPHA / 2),
+                acc_full=float(means[0]),
+                acc=means[1:].tolist(),
+                kept=[b * length for b in truth.budgets],
+                kept_full=float(length),
+                replicates=replicates,
+                noise=None,
+                evidence=EvidenceStatus.VERIFIED,
             )
-        )  # fmt: skip
-    found = cliff(bins, MARGIN)
-    return str(found["constant"]) if found else "unclear"
+        )
+    constant = constant_at_break(bins, MARGIN)
+    return str(constant["constant"]) if constant else "unclear"
 
 
 def ratio(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
@@ -167,14 +182,25 @@ def half_losses_unequal(experiments: int, seed: int, sizes: Sequence[int]) -> It
                 tests = [against_full(grid, "full", f"{b:g}", b, -1, margin=MARGIN, alpha=None) for b in budgets[1:]]
                 replicates = resample(grid, range(5), 1000, int(rng.integers(2**31)))[-1]
                 means = [float(np.mean([s[bin_idx == b].mean() for b in range(5)])) for s in score.values()]
-                one = SeriesBin(
-                    "s", -1, "fraction", "confirmatory", tests, claims(tests, ALPHA / 2), means[0], means[1:],
-                    [None] * 7, None, replicates, None, min(size),
-                )  # fmt: skip
-                row = summary_row(one, margin=MARGIN, alpha=ALPHA, drop_threshold=0.1, bin_means={})
-                if row["half_loss_budget"] is not None:
+                summary = SeriesBin(
+                    level=LEVEL,
+                    bin_idx=-1,
+                    role=Role.CONFIRMATORY,
+                    tests=tests,
+                    claims=claims(tests, ALPHA / 2),
+                    acc_full=means[0],
+                    acc=means[1:],
+                    kept=[None] * 7,
+                    kept_full=None,
+                    replicates=replicates,
+                    noise=None,
+                    evidence=EvidenceStatus.VERIFIED,
+                    contexts=min(size),
+                )
+                half = half_loss_of(summary, ALPHA)
+                if half.low is not None and half.high is not None:
                     told += 1
-                    hit += row["half_loss_ci_low"] - 1e-9 <= exact <= row["half_loss_ci_high"] + 1e-9
+                    hit += half.low - 1e-9 <= exact <= half.high + 1e-9
             where = f"bins {'/'.join(map(str, size))}, {name} (half loss at {exact:.3f}, told {told})"
             yield covered(where, hit / max(1, told), told, 0.9)
 

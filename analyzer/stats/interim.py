@@ -10,7 +10,7 @@ FOCUS = "focus_transition"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class InterimLook:
     """Which look this is (the manifest's version), and the share of alpha that its claims may spend."""
 
     number: int = 1
@@ -27,9 +27,9 @@ class Look:
         ]
 
 
-ONLY_LOOK = Look()
+ONLY_LOOK = InterimLook()
 
 
-def look(strategy: str, version: int) -> Look:
+def look_of(strategy: str, version: int) -> InterimLook:
     """The look that an analysis of this manifest version is."""
-    return Look(version, 0.5**version) if strategy == FOCUS else ONLY_LOOK
+    return InterimLook(version, 0.5**version) if strategy == FOCUS else ONLY_LOOK

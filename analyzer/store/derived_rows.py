@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from analyzer.read.runs import path_of, refused
+from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.local_faults import store_error
 from kvt_async.contract.waiting import transaction
@@ -21,12 +22,8 @@ Row = Mapping[str, Any]
 
 ANALYZER_VERSION = "8"  # raise it whenever a figure or a sentence of the derived tables could change
 
-RUN_TABLES = {"bin_stats": ("run_id", "bin_idx"), "run_evidence": ("run_id",)}
-GROUP_TABLES = {
-    "budget_stats": ("series", "kv_budget", "repeat_idx", "bin_idx"),
-    "transition_summary": ("series", "bin_idx"),
-    "comparisons": ("series_a", "series_b", "kv_budget", "bin_idx"),
-}
+RUN_TABLES = {row.TABLE: row.KEY for row in (BinStat, Evidence)}
+GROUP_TABLES = {row.TABLE: row.KEY for row in (Drop, Verdict, Comparison)}
 """What the analysis writes, with the columns that tell rows apart (within a generation, for tables of groups)."""
 
 _SCORES = (

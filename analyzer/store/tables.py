@@ -227,6 +227,11 @@ def as_columns(row: Any, **more: Any) -> dict[str, Any]:
     return {name: getattr(row, name) for name in columns(type(row))} | more
 
 
+def json_text(value: Any) -> str:
+    """The text of a JSON column."""
+    return json.dumps(value, sort_keys=True)
+
+
 def columns(row: type) -> tuple[str, ...]:
     """The columns of a row's class, in the order of its fields."""
     return tuple(field.name for field in fields(row))

@@ -6,17 +6,19 @@ together. A bin without finished requests is a row with n = 0 and NULL means.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from analyzer.read.runs import Run
 from analyzer.scoring.labels import FLAGS
 from analyzer.stats.bootstrap import percentile_interval
 from analyzer.stats.intervals import effective_n, is_binary, wilson
 from analyzer.stats.paired_tests import Units
+from analyzer.store.tables import BinStat, json_text
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -50,16 +52,8 @@ class CiRule:
     alpha: float
 
 
-def bin_rows(
-    outcomes: pl.DataFrame,
-    *,
-    run_id: str,
-    dataset_id: str,
-    bins: Sequence[int],
-    rule: CiRule,
-    is_baseline: bool,
-) -> list[dict[str, Any]]:
-    """bin_stats rows (without fingerprint) of one run: every bin of the dataset, then -1.
+def bin_rows(run: Run, outcomes: pl.DataFrame, bins: Sequence[int], rule: CiRule) -> list[BinStat]:
+    """bin_stats rows of one run: every bin of the dataset, then -1.
 
     outcomes: `outcomes.outcomes` joined with entries, plus kept_fraction. Where the rule asks for bootstrap intervals,
     with_bootstrap puts them in later.
@@ -70,21 +64,20 @@ def bin_rows(
     rows = []
     for b in [*bins, ALL_BINS]:
         part = outcomes if b == ALL_BINS else parts.get(b, outcomes.clear())
-        row: dict[str, Any] = {"run_id": run_id, "dataset_id": dataset_id, "bin_idx": b, "n": part.height}
-        row |= means.get(b, _mean_of_means([]))
-        row |= _spread(part, rule)
-        row |= _counts(part, rule.alpha)
-        row |= _percentiles(part)
-        rows.append(row | ({"identical_to_full": None} if is_baseline else {}))
+        figures: dict[str, Any] = means.get(b, _mean_of_means([])) | _spread(part, rule)
+        figures |= _counts(part, rule.alpha) | _percentiles(part)
+        if run.is_baseline:
+            figures["identical_to_full"] = None
+        rows.append(BinStat(run_id=run.run_id, dataset_id=run.dataset_id, bin_idx=b, n=part.height, **figures))
     return rows
 
 
-def with_bootstrap(row: Mapping[str, Any], rule: CiRule, replicates: Floats) -> dict[str, Any]:
-    """A bin_stats row with the interval that the rule asks for; replicates [resamples] of the row's mean."""
-    if rule.ci != "bootstrap" or not row["n"]:
-        return dict(row)
+def with_bootstrap(row: BinStat, rule: CiRule, replicates: Floats) -> BinStat:
+    """The row with the interval that the rule asks for; replicates [resamples] of the row's mean."""
+    if rule.ci != "bootstrap" or not row.n:
+        return row
     low, high = percentile_interval(replicates, rule.alpha)
-    return {**row, "acc_ci_low": low, "acc_ci_high": high, "acc_ci_method": "percentile_bootstrap"}
+    return replace(row, acc_ci_low=low, acc_ci_high=high, acc_ci_method="percentile_bootstrap")
 
 
 _MEANS = ("acc_mean", "acc_answered", "em_mean", "f1_mean", "identical_to_full")
@@ -101,8 +94,8 @@ def _means(part: pl.DataFrame) -> dict[str, float | None]:
 
 def _mean_of_means(bins: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Equal-weight means over bins, without those that have none; None without any."""
-    known = {name: [v for one in bins if (v := one[name]) is not None] for name in _MEANS}
-    return {name: float(np.mean(values)) if values else None for name, values in known.items()}
+    present = {name: [v for means in bins if (v := means[name]) is not None] for name in _MEANS}
+    return {name: float(np.mean(values)) if values else None for name, values in present.items()}
 
 
 def _spread(part: pl.DataFrame, rule: CiRule) -> dict[str, Any]:
@@ -148,11 +141,11 @@ def bin_weights(bin_idx: npt.NDArray[np.int64]) -> Floats:
 def _counts(part: pl.DataFrame, alpha: float) -> dict[str, Any]:
     n, n_failures = part.height, int(part["is_failure"].sum())
     low, high = wilson(n_failures / n if n else float("nan"), n, alpha)
-    told = pl.col("cached_tokens").is_not_null()
+    counted = pl.col("cached_tokens").is_not_null()
     counts = part.select(
         **{name: pl.col("flags").str.contains(name, literal=True).sum() for name in FLAGS},
         cached=pl.col("cached_tokens").sum(),
-        prompt=pl.col("prompt_tokens").filter(told).sum(),
+        prompt=pl.col("prompt_tokens").filter(counted).sum(),
     ).row(0, named=True)
     labels = part["failure_label"].drop_nulls().value_counts().sort("failure_label")
     return {
@@ -160,8 +153,8 @@ def _counts(part: pl.DataFrame, alpha: float) -> dict[str, Any]:
         "fail_rate": n_failures / n if n else float("nan"),
         "fail_ci_low": low,
         "fail_ci_high": high,
-        "label_counts_json": dict(labels.iter_rows()),
-        "flag_counts_json": {name: int(counts[name]) for name in FLAGS if counts[name]},
+        "label_counts_json": json_text(dict(labels.iter_rows())),
+        "flag_counts_json": json_text({name: int(counts[name]) for name in FLAGS if counts[name]}),
         "cached_share": counts["cached"] / counts["prompt"] if counts["prompt"] else None,
     }
 

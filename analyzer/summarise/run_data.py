@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +18,7 @@ from analyzer.read.drift import served
 from analyzer.read.outcomes import kept_fraction, kept_tokens
 from analyzer.read.runs import Run, RunCounts
 from analyzer.stats.decompose import LABELS, Outcomes
-from analyzer.store.tables import Evidence
+from analyzer.store.tables import BinStat, Evidence
 from analyzer.summarise.bin_stats import CiRule, bin_rows
 from analyzer.summarise.budget_evidence import prompt_counts, run_evidence
 from analyzer.summarise.guessing_floor import Floors, floors
@@ -36,12 +35,12 @@ class RunData:
     aligned: Outcomes
     evidence: Evidence
     counts: PromptCounts
-    stats: list[dict[str, Any]]
+    stats: list[BinStat]
     floors: Floors | None = None  # of full cache alone
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunToRead:
     """A run to be read from the database at `db`, where its counts are still those."""
 
     db: Path
@@ -51,13 +50,13 @@ class Asked:
     rule: CiRule
 
 
-def read_elsewhere(asked: Asked) -> RunData | None:
+def read_elsewhere(task: RunToRead) -> RunData | None:
     """read_run in a process of its own; None where the run has changed since it was counted."""
-    with closing(connect_for_reading(asked.db)) as conn, runs.snapshot(conn) as facts:
-        now = runs.counts(facts, asked.run.run_id)
-        if now != (asked.counts.requests, asked.counts.responses, asked.counts.scores):
+    with closing(connect_for_reading(task.db)) as conn, runs.snapshot(conn) as facts:
+        now = runs.counts(facts, task.run.run_id)
+        if now != (task.counts.requests, task.counts.responses, task.counts.scores):
             return None
-        return read_run(facts, asked.run, _entries(asked.db, asked.run.dataset_id), asked.bins, asked.rule)
+        return read_run(facts, task.run, _entries(task.db, task.run.dataset_id), task.bins, task.rule)
 
 
 @cache  # only in processes that end with the stage
@@ -67,22 +66,21 @@ def _entries(db: Path, dataset_id: str) -> pl.DataFrame:
 
 
 def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, bins: Sequence[int], rule: CiRule) -> RunData:
-    found = outcomes.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
-    counts = prompt_counts(run, found, exact=runs.has_own_tokenizer(facts, run.dataset_id))
-    evidence = run_evidence(run, found, served(facts, run, rule.alpha), counts)
-    found = found.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
+    """One run of a dataset whose manifest holds `entries`; its intervals are made by `rule`."""
+    frame = outcomes.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
+    counts = prompt_counts(run, frame, exact=runs.has_own_tokenizer(facts, run.dataset_id))
+    evidence = run_evidence(run, frame, served(facts, run, rule.alpha), counts)
+    frame = frame.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
     code = pl.col("failure_label").replace_strict(
         {name: i for i, name in enumerate(LABELS)}, default=len(LABELS) - 1, return_dtype=pl.Int64
     )
     score = np.full(entries.height, np.nan)
     failed = np.zeros(entries.height, dtype=bool)
     label = np.full(entries.height, len(LABELS) - 1, dtype=np.int64)
-    at = found["entry"].to_numpy()
-    score[at] = found["score"].to_numpy()
-    failed[at] = found["is_failure"].to_numpy()
-    label[at] = found.select(code.alias("code"))["code"].to_numpy()
-    stats = bin_rows(
-        found, run_id=run.run_id, dataset_id=run.dataset_id, bins=bins, rule=rule, is_baseline=run.is_baseline
-    )
-    below = floors(facts, run, entries) if run.is_baseline else None
-    return RunData(run, found.height, Outcomes(score, failed, label), evidence, counts, stats, below)
+    at = frame["entry"].to_numpy()
+    score[at] = frame["score"].to_numpy()
+    failed[at] = frame["is_failure"].to_numpy()
+    label[at] = frame.select(code.alias("code"))["code"].to_numpy()
+    stats = bin_rows(run, frame, bins, rule)
+    own_floors = floors(facts, run, entries) if run.is_baseline else None
+    return RunData(run, frame.height, Outcomes(score, failed, label), evidence, counts, stats, own_floors)

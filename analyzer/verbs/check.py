@@ -16,7 +16,7 @@ from typing import Any
 
 from analyzer.read import runs
 from analyzer.read.drift import group_drifts, refuse_drift
-from analyzer.stats.compare_series import holm
+from analyzer.stats.holm import holm
 from analyzer.store import derived_rows
 from kvt_async.contract.errors import CheckFailedError, ConfigError, MissingPrerequisiteError
 from kvt_async.contract.settings import Assertion, Settings

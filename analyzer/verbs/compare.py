@@ -15,7 +15,7 @@ import polars as pl
 from analyzer.read import outcomes
 from analyzer.read import runs as tables
 from analyzer.read.drift import group_drifts, refuse_drift
-from analyzer.stats.compare_series import holm
+from analyzer.stats.holm import holm
 from analyzer.stats.paired_tests import Units
 from analyzer.store import derived_rows
 from kvt_async.contract.errors import ContractMismatchError, MissingPrerequisiteError

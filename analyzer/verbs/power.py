@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.stats.interim import Look, look
+from analyzer.stats.interim import InterimLook, look_of
 from analyzer.stats.intervals import wilson
 from analyzer.stats.paired_tests import Units
 from analyzer.stats.sample_layout import Layout
@@ -53,7 +53,7 @@ def plan(settings: Settings, *, flips: Flips, version: int = 0, layout: Layout |
     """
     analysis, binning, flip_rate = settings.analysis, settings.binning, flips.rate
     bins = len(binning.edges) - 1 if binning.edges else binning.n_bins
-    this = look(settings.sampling.strategy, version + 1)
+    this = look_of(settings.sampling.strategy, version + 1)
     level, n = analysis.alpha / 2 * this.share, bins * binning.n_per_bin * this.number
     chances = Chances(analysis.margin, level, analysis.seed)
     whole = layout.grown(n) if layout else Layout.even(n, bins)
@@ -178,7 +178,7 @@ def _about(n: int | None) -> str:
     return f"about {n:,}" if n else "more than 10,000"
 
 
-def _lines(found: Facts, bins: int, flips: Flips, this: Look) -> list[str]:
+def _lines(found: Facts, bins: int, flips: Flips, this: InterimLook) -> list[str]:
     rows = [
         (f"one bin, n={found['n_per_bin']}", found["smallest_detectable_drop_in_a_bin"], found["chance_safe_in_a_bin"])
     ]

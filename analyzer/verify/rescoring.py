@@ -44,7 +44,7 @@ class Database:
 
 
 @dataclass(frozen=True)
-class Job:
+class RunToCheck:
     """A run whose scores are recomputed; `bins` None: it has no analysis that could be repeated."""
 
     db: Database
@@ -56,20 +56,20 @@ class Job:
     complete: bool  # its scores were all made from the facts that are there now
 
 
-def check_run(job: Job) -> tuple[Findings, RunData | None]:
+def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
     """Recompute and compare the scores of one run, then read it as the analysis does, from the recomputed scores."""
     findings = Findings()
-    with closing(runs.held(job.db.connect())) as facts:
+    with closing(runs.held(task.db.connect())) as facts:
         facts.execute(_OVER)
-        rules = score.rules_of(facts, job.run, job.full_run_id, job.dataset)
-        for frame in score.with_golds(facts, job.run, job.full_run_id, _golds(job.db, job.dataset.dataset_id)):
+        rules = score.rules_of(facts, task.run, task.full_run_id, task.dataset)
+        for frame in score.with_golds(facts, task.run, task.full_run_id, _golds(task.db, task.dataset.dataset_id)):
             made = score.score_frame(frame, rules)
             for part in made.iter_slices(_AT_ONCE):
                 facts.executemany("INSERT INTO temp.scores VALUES (?,?,?,?,?,?,?,?,?,?)", part.rows())
-        _compare_scores(facts, job, findings)
-        if job.bins is None:
+        _compare_scores(facts, task, findings)
+        if task.bins is None:
             return findings, None
-        return findings, read_run(facts, job.run, _entries(job.db, job.run.dataset_id), job.bins, job.rule)
+        return findings, read_run(facts, task.run, _entries(task.db, task.run.dataset_id), task.bins, task.rule)
 
 
 @cache
@@ -84,8 +84,8 @@ def _entries(db: Database, dataset_id: str) -> pl.DataFrame:
         return runs.entries(conn, dataset_id)
 
 
-def _compare_scores(facts: sqlite3.Connection, job: Job, findings: Findings) -> None:
-    run_id, version = job.run.run_id, score.SCORER_VERSION
+def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findings) -> None:
+    run_id, version = task.run.run_id, score.SCORER_VERSION
     versions = facts.execute(
         "SELECT m.scorer_version, count(*) FROM main.requests r JOIN main.scores m ON m.request_id = r.request_id "
         "WHERE r.run_id = ? GROUP BY 1",
@@ -110,7 +110,7 @@ def _compare_scores(facts: sqlite3.Connection, job: Job, findings: Findings) -> 
         "SELECT t.request_id FROM temp.scores t LEFT JOIN main.scores m USING (request_id) "
         "WHERE m.request_id IS NULL ORDER BY 1"
     ).fetchall()
-    if lost and job.complete:
+    if lost and task.complete:
         for i, (request,) in enumerate(lost[:_NAMED]):
             more = len(lost) - _NAMED + 1 if i == _NAMED - 1 else 1
             findings.add(Difference("scores", {"request_id": request}, "", None, "a row"), more)

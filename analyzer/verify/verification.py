@@ -11,32 +11,31 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from pydantic import ValidationError
 
 from analyzer import parallel
 from analyzer.read import runs as tables
-from analyzer.read.declared_plan import plan_of
-from analyzer.read.drift import answers_beside_canary, group_drifts, level_differences
+from analyzer.read.declared_plan import Planned, plan_of
 from analyzer.scoring import score
 from analyzer.store import derived_rows
 from analyzer.store.derived_rows import ANALYZER_VERSION
 from analyzer.store.tables import as_columns
-from analyzer.summarise.analyze import STAGE, Question, answer, fingerprint_of
+from analyzer.summarise.analyze import Derived, derive
 from analyzer.summarise.bin_stats import CiRule
+from analyzer.summarise.question import STAGE, Question, ServerHistory, fingerprint_of
 from analyzer.summarise.run_data import RunData
 from analyzer.verify import differences
 from analyzer.verify.bench_rows import verify_bench
 from analyzer.verify.differences import Difference, Findings
 from analyzer.verify.integrity import check_drift, check_facts
-from analyzer.verify.rescoring import Database, Job, check_run
+from analyzer.verify.rescoring import Database, RunToCheck, check_run
 from kvt_async.contract.damage import has_wal
 from kvt_async.contract.errors import GuardError
-from kvt_async.contract.formulas.server_identity import Drift
 from kvt_async.contract.settings import Analysis
 
 Report = Callable[[str], None]
@@ -73,15 +72,15 @@ def verify(db: Path, data_dir: Path | None = None, progress: Report = lambda _: 
     """
     with _still(db) as file, closing(tables.held(file.connect())) as facts:
         of_facts = check_facts(facts, data_dir, progress)
-        found = [
-            _generation(file, facts, group, generation, progress)
+        generations = [
+            _checked(file, facts, group, generation, progress)
             for group, generation in facts.execute(
                 "SELECT exp_group_id, generation FROM experiments ORDER BY exp_group_id, generation"
             ).fetchall()
         ]
         _unexplained(facts, of_facts)
     progress("")
-    return of_facts, found
+    return of_facts, generations
 
 
 @contextmanager
@@ -116,7 +115,84 @@ def _stamp(db: Path) -> tuple[int, int]:
     return (stat.st_mtime_ns, stat.st_size) if stat else (0, 0)
 
 
-def _generation(db: Database, facts: sqlite3.Connection, group: str, generation: int, progress: Report) -> Checked:
+@dataclass(frozen=True)
+class Generation:
+    """One generation of a group with everything that is stored of it, and the findings that its check adds to."""
+
+    db: Database
+    facts: sqlite3.Connection
+    exp_group_id: str
+    generation: int
+    runs: Sequence[tables.Run]
+    counts: Mapping[str, tables.RunCounts]
+    analyses: Sequence[Analysed]
+    findings: Findings
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.exp_group_id, self.generation
+
+    @cached_property
+    def dataset(self) -> tables.Dataset:
+        return tables.dataset(self.facts, self.runs[0].dataset_id)
+
+    @cached_property
+    def server(self) -> ServerHistory:
+        return ServerHistory.of(self.facts, *self.key)
+
+    @cached_property
+    def planned(self) -> Planned:
+        return plan_of(self.facts, *self.key)
+
+    @cached_property
+    def whole(self) -> Analysed | None:
+        """The analysis of all its runs; None: none is recorded."""
+        return next((analysed for analysed in self.analyses if analysed.scope == "*"), None)
+
+    @cached_property
+    def questions(self) -> dict[str, Question]:
+        """What was analysed, by scope, of the analyses that can be repeated now: same version, same facts."""
+        questions = ((analysed.scope, self._question(analysed)) for analysed in self.analyses)
+        return {scope: question for scope, question in questions if question is not None}
+
+    def _question(self, analysed: Analysed) -> Question | None:
+        n = sum(
+            _count(self.facts, f"SELECT count(*) FROM {table} WHERE fingerprint = ?", analysed.fingerprint)
+            for table in ANALYSED
+        )
+        if analysed.version != ANALYZER_VERSION:
+            made_by = f"made by analyzer {analysed.version}, this is {ANALYZER_VERSION}: can't be checked"
+            self.findings.cannot_check(made_by, n)
+            return None
+        chosen = [run for run in self.runs if analysed.scope in ("*", run.run_id)]
+        if not chosen:
+            return None
+        all_scored = {run_id: replace(count, scores=count.finished, refused=0) for run_id, count in self.counts.items()}
+        for counts in (self.counts, all_scored):
+            question = Question(
+                exp_group_id=self.exp_group_id,
+                generation=self.generation,
+                runs=chosen,
+                counts=counts,
+                dataset=self.dataset,
+                analysis=analysed.analysis,
+                server=self.server,
+                planned=self.planned,
+                whole=analysed.scope == "*",
+            )
+            if fingerprint_of(self.facts, question) == analysed.fingerprint:
+                return question
+        self.findings.cannot_check(
+            "made before the newest facts or under other settings than recorded: run `kvt all`", n
+        )
+        return None
+
+    def stored(self, table: str) -> list[dict[str, Any]]:
+        """The rows that a table of groups holds of this generation."""
+        return _stored(self.facts, table, "exp_group_id = ? AND generation = ?", *self.key)
+
+
+def _checked(db: Database, facts: sqlite3.Connection, group: str, generation: int, progress: Report) -> Checked:
     checked = Checked(group, generation)
     findings = checked.findings
     runs = tables.runs(facts, group, generation)
@@ -127,33 +203,26 @@ def _generation(db: Database, facts: sqlite3.Connection, group: str, generation:
         checked.content = verify_bench(facts, group, generation, findings)
         return checked
     counts = tables.progress(facts, group, generation)
-    stored = _analyses(facts, group, generation, findings)
-    if stored:
+    analyses = _analyses(facts, group, generation, findings)
+    if analyses:
         checked.content = derived_rows.content(facts, group, generation, "*")["content"]
-    drifts = group_drifts(facts, group, generation)
-    dataset = tables.dataset(facts, runs[0].dataset_id)
-    questions = {
-        one.scope: question
-        for one in stored
-        if (question := _question(facts, (group, generation), one, runs, counts, dataset, drifts, findings)) is not None
-    }
-    whole = next((one for one in stored if one.scope == "*"), None)
-    if whole is not None:
-        own = whole.analysis
+    here = Generation(db, facts, group, generation, runs, counts, analyses, findings)
+    questions = here.questions
+    if here.whole is not None:
+        own = here.whole.analysis
         made_under = f"alpha {own.alpha:g}, margin {own.margin:g}, {own.resamples:,} resamples, seed {own.seed}"
-        findings.notes.append(f"analysed by analyzer {whole.version} under {made_under}")
-    findings.merge(check_drift(facts, group, generation, allowed=whole is not None and whole.analysis.allow_drift))
-    jobs = _jobs(db, facts, (group, generation), runs, counts, questions)
-    read = _read(facts, jobs, findings, progress)
-    entries = tables.entries(facts, dataset.dataset_id)
-    for one in stored:
-        if (question := questions.get(one.scope)) is None:
-            continue
-        progress(f"{group}: the analysis of {len(question.runs)} runs")
-        data = [read[run.run_id] for run in question.runs]
-        _compare(facts, (group, generation), one, question, data, entries, findings)
+        findings.notes.append(f"analysed by analyzer {here.whole.version} under {made_under}")
+    allowed = here.whole is not None and here.whole.analysis.allow_drift
+    findings.merge(check_drift(facts, group, generation, allowed=allowed))
+    read = _rescored(here, progress)
+    entries = tables.entries(facts, here.dataset.dataset_id)
+    for analysed in analyses:
+        if (question := questions.get(analysed.scope)) is not None:
+            progress(f"{group}: the analysis of {len(question.runs)} runs")
+            data = [read[run.run_id] for run in question.runs]
+            _compare(here, analysed, question, derive(question, data, entries))
     if "*" not in questions:  # else every row was compared with that analysis
-        _unjudged(facts, (group, generation), {one.fingerprint for one in stored}, findings)
+        _unjudged(here)
     return checked
 
 
@@ -163,146 +232,79 @@ def _analyses(facts: sqlite3.Connection, group: str, generation: int, findings: 
         "WHERE exp_group_id = ? AND generation = ? AND stage = ? ORDER BY scope",
         (group, generation, STAGE),
     )
-    found = []
+    analyses = []
     for scope, mark, text in rows.fetchall():
         try:
             detail = json.loads(text)
-            found.append(
+            analyses.append(
                 Analysed(scope, mark, str(detail["analyzer_version"]), Analysis.model_validate(detail["settings"]))
             )
         except (ValueError, KeyError, TypeError, ValidationError):
             findings.cannot_check(f"the record of how {scope!r} was analysed can't be read", 1)
-    return found
+    return analyses
 
 
-def _question(
-    facts: sqlite3.Connection,
-    here: tuple[str, int],
-    one: Analysed,
-    runs: Sequence[tables.Run],
-    counts: Mapping[str, tables.RunCounts],
-    dataset: tables.Dataset,
-    drifts: Sequence[Drift],
-    findings: Findings,
-) -> Question | None:
-    """What was analysed then, where it can be repeated now: same version, same facts."""
-    n = _rows_of(facts, one.fingerprint)
-    if one.version != ANALYZER_VERSION:
-        findings.cannot_check(f"made by analyzer {one.version}, this is {ANALYZER_VERSION}: can't be checked", n)
-        return None
-    chosen = [run for run in runs if one.scope in ("*", run.run_id)]
-    if not chosen:
-        return None
-    of_levels = level_differences(facts, *here)
-    beside_canary, planned = answers_beside_canary(facts, *here), plan_of(facts, *here)
-    for scored in (counts, {run_id: _all_scored(count) for run_id, count in counts.items()}):
-        pending = sum(scored[run.run_id].pending for run in chosen)
-        unscored = sum(max(0, scored[run.run_id].finished - scored[run.run_id].scores) for run in chosen)
-        question = Question(
-            chosen,
-            scored,
-            dataset,
-            one.analysis,
-            pending + unscored,
-            drifts,
-            of_levels,
-            beside_canary,
-            one.scope == "*",
-            planned,
-        )
-        if fingerprint_of(facts, question) == one.fingerprint:
-            return question
-    findings.cannot_check("made before the newest facts or under other settings than recorded: run `kvt all`", n)
-    return None
-
-
-def _all_scored(count: tables.RunCounts) -> tables.RunCounts:
-    return tables.RunCounts(
-        count.planned, count.requests, count.responses, count.failures, count.try_series, count.finished
-    )
-
-
-def _jobs(
-    db: Database,
-    facts: sqlite3.Connection,
-    here: tuple[str, int],
-    runs: Sequence[tables.Run],
-    counts: Mapping[str, tables.RunCounts],
-    questions: Mapping[str, Question],
-) -> list[Job]:
-    full_of = {run.dataset_id: run.run_id for run in runs if run.is_baseline}
-    jobs = []
-    for run in runs:
-        dataset, full = tables.dataset(facts, run.dataset_id), full_of.get(run.dataset_id)
-        mark = score.score_fingerprint(dataset.metric, counts[run.run_id], counts[full] if full else None)
-        complete = derived_rows.state(facts, *here, "score", run.run_id) == mark
-        question = questions.get("*") or questions.get(run.run_id)
-        rule = question.rule if question else CiRule("auto", 0.05)
-        jobs.append(Job(db, run, full, dataset, question.bins if question else None, rule, complete))
-    return jobs
-
-
-def _read(facts: sqlite3.Connection, jobs: Sequence[Job], findings: Findings, progress: Report) -> dict[str, RunData]:
-    rows = sum(_one(facts, "SELECT count(*) FROM requests WHERE run_id = ?", job.run.run_id) for job in jobs)
+def _rescored(here: Generation, progress: Report) -> dict[str, RunData]:
+    """Every run scored again and read from those scores; a run without an analysis to repeat is only scored."""
+    tasks = list(_tasks(here))
+    rows = sum(_count(here.facts, "SELECT count(*) FROM requests WHERE run_id = ?", task.run.run_id) for task in tasks)
 
     def say(done: int) -> None:
-        progress(f"scores of run {done} of {len(jobs)}")
+        progress(f"scores of run {done} of {len(tasks)}")
 
-    elsewhere = parallel.results(check_run, jobs, rows=rows, progress=say)
+    elsewhere = parallel.results(check_run, tasks, rows=rows, progress=say)
     read: dict[str, RunData] = {}
-    for i, (job, done) in enumerate(zip(jobs, elsewhere, strict=True)):
-        found, data = done or check_run(job)
+    for i, (task, done) in enumerate(zip(tasks, elsewhere, strict=True)):
+        findings, data = done or check_run(task)
         if done is None:
             say(i + 1)
-        findings.merge(found)
+        here.findings.merge(findings)
         if data is not None:
-            read[job.run.run_id] = data
+            read[task.run.run_id] = data
     return read
 
 
-def _compare(
-    facts: sqlite3.Connection,
-    here: tuple[str, int],
-    one: Analysed,
-    question: Question,
-    read: Sequence[RunData],
-    entries: pl.DataFrame,
-    findings: Findings,
-) -> None:
+def _tasks(here: Generation) -> Iterator[RunToCheck]:
+    full_of = {run.dataset_id: run.run_id for run in here.runs if run.is_baseline}
+    for run in here.runs:
+        dataset, full = tables.dataset(here.facts, run.dataset_id), full_of.get(run.dataset_id)
+        mark = score.score_fingerprint(dataset.metric, here.counts[run.run_id], here.counts[full] if full else None)
+        complete = derived_rows.state(here.facts, *here.key, "score", run.run_id) == mark
+        question = here.questions.get("*") or here.questions.get(run.run_id)
+        rule, bins = (question.rule, question.bins) if question else (CiRule("auto", 0.05), None)
+        yield RunToCheck(here.db, run, full, dataset, bins, rule, complete)
+
+
+def _compare(here: Generation, analysed: Analysed, question: Question, made: Derived) -> None:
     """The rows that carry this analysis' fingerprint against the same analysis made again."""
-    made = answer(question, read, entries)
-    mark = {"fingerprint": one.fingerprint}
-    for table, of_runs in (
-        ("bin_stats", made.bin_stats),
-        ("run_evidence", [as_columns(row) for row in made.run_evidence]),
-    ):
-        ids = [run.run_id for run in question.runs]
-        stored = [row for run_id in ids for row in _stored(facts, table, "run_id = ?", run_id)]
+    findings, mark = here.findings, analysed.fingerprint
+    for table, rows in made.of_runs.items():
+        stored = [row for run in question.runs for row in _stored(here.facts, table, "run_id = ?", run.run_id)]
         # A run that was analysed alone since is compared with that.
-        alone = {row["run_id"] for row in stored if one.scope == "*" and _alone(facts, here, row)}
+        alone = {row["run_id"] for row in stored if question.whole and _is_analysed_alone(here, row)}
         stored = [row for row in stored if row["run_id"] not in alone]
-        rows = [derived_rows.plain(row | mark) for row in of_runs if row["run_id"] not in alone]
-        differences.compare(findings, table, derived_rows.RUN_TABLES[table], stored, rows)
-    if made.group is None:
-        return
-    for table, keys in derived_rows.GROUP_TABLES.items():
-        stored = _stored(facts, table, "exp_group_id = ? AND generation = ?", *here)
-        rows = getattr(made.group, table)
-        differences.compare(findings, table, keys, stored, [derived_rows.plain(row | mark) for row in rows])
+        plain = [derived_rows.plain(as_columns(row, fingerprint=mark)) for row in rows if row.run_id not in alone]
+        differences.compare(findings, table, derived_rows.RUN_TABLES[table], stored, plain)
+    for table, rows in made.of_group.items():
+        plain = [derived_rows.plain(as_columns(row, fingerprint=mark)) for row in rows]
+        differences.compare(findings, table, derived_rows.GROUP_TABLES[table], here.stored(table), plain)
 
 
-def _alone(facts: sqlite3.Connection, here: tuple[str, int], row: Mapping[str, Any]) -> bool:
-    return derived_rows.state(facts, *here, STAGE, str(row["run_id"])) == str(row["fingerprint"])
+def _is_analysed_alone(here: Generation, row: Mapping[str, Any]) -> bool:
+    return derived_rows.state(here.facts, *here.key, STAGE, str(row["run_id"])) == str(row["fingerprint"])
 
 
-def _unjudged(facts: sqlite3.Connection, here: tuple[str, int], known: set[str], findings: Findings) -> None:
+def _unjudged(here: Generation) -> None:
     """Rows whose fingerprint no record names: nothing says how they were made."""
+    recorded = {analysed.fingerprint for analysed in here.analyses}
     for table in ANALYSED:
-        own = "run_id IN (SELECT run_id FROM runs WHERE exp_group_id = ? AND generation = ?)"
-        where = own if table in derived_rows.RUN_TABLES else "exp_group_id = ? AND generation = ?"
-        marks = facts.execute(f"SELECT fingerprint, count(*) FROM {table} WHERE {where} GROUP BY 1", here).fetchall()
-        n = sum(rows for mark, rows in marks if mark not in known)
-        findings.cannot_check(f"{table}: no record says how these rows were made", n)
+        of_runs = "run_id IN (SELECT run_id FROM runs WHERE exp_group_id = ? AND generation = ?)"
+        where = of_runs if table in derived_rows.RUN_TABLES else "exp_group_id = ? AND generation = ?"
+        counts = here.facts.execute(
+            f"SELECT fingerprint, count(*) FROM {table} WHERE {where} GROUP BY 1", here.key
+        ).fetchall()
+        n = sum(rows for mark, rows in counts if mark not in recorded)
+        here.findings.cannot_check(f"{table}: no record says how these rows were made", n)
 
 
 def _unexplained(facts: sqlite3.Connection, findings: Findings) -> None:
@@ -314,13 +316,9 @@ def _unexplained(facts: sqlite3.Connection, findings: Findings) -> None:
             findings.add(Difference(table, key, "", "a row", None))
 
 
-def _rows_of(facts: sqlite3.Connection, mark: str) -> int:
-    return sum(_one(facts, f"SELECT count(*) FROM {table} WHERE fingerprint = ?", mark) for table in ANALYSED)
-
-
 def _stored(facts: sqlite3.Connection, table: str, where: str, *values: Any) -> list[dict[str, Any]]:
     return differences.rows(facts.execute(f"SELECT * FROM {table} WHERE {where}", values))
 
 
-def _one(facts: sqlite3.Connection, sql: str, *values: Any) -> int:
+def _count(facts: sqlite3.Connection, sql: str, *values: Any) -> int:
     return int(facts.execute(sql, values).fetchone()[0])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.stats.compare_series import holm
 from analyzer.stats.half_loss import half_loss, monotone, zone_spread
+from analyzer.stats.holm import holm
 from analyzer.stats.transition import BudgetTest, Grid, against_full, claims, holm_claims, pairs_needed, step_drop
 from analyzer.summarise.verdicts import verdict, zone
 

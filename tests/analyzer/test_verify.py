@@ -13,7 +13,8 @@ import pytest
 
 from analyzer import stages
 from analyzer.scoring import score
-from analyzer.summarise import analyze as analysis
+from analyzer.summarise import question
+from analyzer.summarise.analyze import analyze
 from analyzer.verify.differences import Difference, equal
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
@@ -121,7 +122,7 @@ def test_edited_scores_do_not_vouch_for_the_means_that_were_made_of_them(
     edit("DROP TRIGGER scores_changed")
     edit("UPDATE scores SET score = 1")
     with closing(connect_for_reading(folder / "kv_transition.sqlite", write_derived=True)) as conn:
-        analysis.analyze(conn, settings(folder), recompute=True)
+        analyze(conn, settings(folder), recompute=True)
     assert {("scores", "score"), ("bin_stats", "acc_mean")} <= named(verified(folder))
 
 
@@ -175,7 +176,7 @@ def test_rows_of_another_version_are_not_judged(
     folder: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], None]
 ) -> None:
     monkeypatch.setattr(score, "SCORER_VERSION", "99")
-    monkeypatch.setattr(analysis, "SCORER_VERSION", "99")
+    monkeypatch.setattr(question, "SCORER_VERSION", "99")
     found = verified(folder)
     assert (found["exit_code"], found["n_differences"]) == (3, 0)
     assert any("made by scorer" in line and "can't be checked" in line for line in found["lines"])

@@ -1,0 +1,91 @@
+"""All runs of one generation, read: what every row of the group is made from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from analyzer.read.declared_plan import NOTHING, Planned
+from analyzer.read.runs import Run
+from analyzer.stats.decompose import Outcomes
+from analyzer.stats.interim import ONLY_LOOK, InterimLook
+from analyzer.stats.transition import Grid
+from analyzer.store.tables import BinStat
+from analyzer.summarise.bin_stats import ALL_BINS
+from analyzer.summarise.guessing_floor import Floors
+from kvt_async.contract.settings import Analysis
+from kvt_async.contract.vocabulary import Unit
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One generation of an experiment group.
+
+    runs: in the config's order, repeats last. grid: their scores. outcomes: by run, aligned with the grid's rows.
+    replicates: bin (-1: all) -> bootstrap means [resamples, runs], columns as in the grid. stats: by run and bin.
+    evidence: status by run. floors: of full cache's answers; None: it has no run.
+    """
+
+    runs: Sequence[Run]
+    grid: Grid
+    outcomes: Mapping[str, Outcomes]
+    replicates: Mapping[int, Floats]
+    stats: Mapping[tuple[str, int], BinStat]
+    evidence: Mapping[str, str]
+    analysis: Analysis
+    bins: tuple[int, ...]  # single ones
+    partial: bool = False
+    floors: Floors | None = None
+    planned: Planned = NOTHING
+    look: InterimLook = ONLY_LOOK
+
+    @property
+    def alpha(self) -> float:
+        """The one-sided level of every claim: half of the analysis' alpha, or this look's share of it."""
+        return self.analysis.alpha / 2 * self.look.share
+
+    @property
+    def unit(self) -> str:
+        """Unit of the budgets below full cache."""
+        return next((run.kv_unit for run in self.runs if not run.is_full), Unit.FRACTION)
+
+    @property
+    def everywhere(self) -> tuple[int, ...]:
+        """All bins together, then each."""
+        return (ALL_BINS, *self.bins)
+
+    @cached_property
+    def full(self) -> Run | None:
+        """Full cache, which everything is compared with; None: it was not run."""
+        return next((run for run in self.runs if run.is_baseline), None)
+
+    @cached_property
+    def series(self) -> dict[str, list[Run]]:
+        """Compressed levels by series, in the config's order, each from the highest budget down."""
+        levels: dict[str, list[Run]] = {}
+        for run in self.runs:
+            if not run.is_full and run.repeat_idx == 0:
+                levels.setdefault(run.series, []).append(run)
+        return {name: sorted(runs, key=lambda run: -run.kv_budget) for name, runs in levels.items()}
+
+    @cached_property
+    def fewest_contexts(self) -> int:
+        """Contexts that full cache has scores of in the bin that has fewest, empty bins left out."""
+        if self.full is None:
+            return 0
+        scored = ~np.isnan(self.grid.score[self.full.run_id])
+        counts = [np.count_nonzero(np.bincount(self.grid.cluster[self.grid.rows(b) & scored])) for b in self.bins]
+        return min((int(n) for n in counts if n), default=0)
+
+    def with_full(self, levels: Sequence[Run]) -> list[Run]:
+        """Full cache, where it was run, and then the levels."""
+        return [self.full, *levels] if self.full else list(levels)
+
+    def replicates_of(self, runs: Sequence[Run], bin_idx: int) -> Floats:
+        """Bootstrap means of these runs, a column each: [resamples, runs]."""
+        column = {run_id: i for i, run_id in enumerate(self.grid.score)}
+        return self.replicates[bin_idx][:, [column[run.run_id] for run in runs]]

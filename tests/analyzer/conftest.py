@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from playwright.sync_api import Playwright, sync_playwright
 
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
-from tests.analyzer.browser import MISSING, Browser, find, folder_of
+from tests.analyzer.browser import MISSING, Browser, find, folder_of, launched
 from tests.analyzer.synthetic import make_db
 
 # No deadlines: on a shared machine a slow second says nothing about the code.
@@ -23,28 +24,30 @@ Opened = tuple[sqlite3.Connection, Settings]
 Experiment = Callable[..., Opened]
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """One Chromium for all tests that need one; without it they are skipped, and fail where CI asks for them."""
-    _needs_one()
-    with Browser() as chromium:
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    """What drives the browsers. Without one their tests are skipped, and fail where CI asks for everything."""
+    if find() is None:
+        _lacks(MISSING)
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """A Chromium with this machine's fonts."""
+    with launched(playwright) as chromium:
         yield chromium
 
 
-@pytest.fixture(scope="session", params=["no fonts", "DejaVu"])
-def dressed(request: pytest.FixtureRequest) -> Iterator[Browser]:
+@pytest.fixture(scope="module", params=["no fonts", "DejaVu"])
+def dressed(request: pytest.FixtureRequest, playwright: Playwright) -> Iterator[Browser]:
     """One without a font and one with those that are widest: no layout may depend on how wide a label's letters are."""
-    _needs_one()
     folder = folder_of("DejaVuSans.ttf") if request.param == "DejaVu" else None
     if request.param == "DejaVu" and folder is None:
         _lacks("no DejaVu fonts on this machine: install Debian's fonts-dejavu-core")
-    with Browser(fonts=[folder] if folder is not None else []) as chromium:
+    with launched(playwright, [folder] if folder is not None else []) as chromium:
         yield chromium
-
-
-def _needs_one() -> None:
-    if find() is None:
-        _lacks(MISSING)
 
 
 def _lacks(what: str) -> None:

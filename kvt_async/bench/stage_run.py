@@ -46,7 +46,7 @@ async def run_stage(
         schedule = await _schedule(maker, left)
         await store.save([*head, *schedule.rows(maker, server.session_id)])
         urls = metrics_urls(stage.run.level.endpoints, bench.metrics_url)
-        sampler = Sampler(server.sender.get_text, urls, bench.scrape_interval_s)
+        sampler = Sampler(server.sender.pages.get_text, urls, bench.scrape_interval_s)
         await sampler.take("before")
         tally, health = Tally(), Health()
         n = len(schedule.planned) if stage.n_measured is not None else None
@@ -78,7 +78,7 @@ async def run_stage(
             drained_ns = time.perf_counter_ns()
             server.interrupts.draining = False
             health.stop()
-        if settled := await server.sender.last_word():
+        if settled := await server.sender.witness.last_word():
             await store.save(rows_of_give_ups(settled, utc_now()))
         await store.flush()
         await sampler.take("after")

@@ -59,18 +59,18 @@ async def identity(sender: Sender, endpoint: str, model: str) -> Json:
     found: Json = {}
     root, models = server_root(endpoint), url_under(endpoint, "/models")
     with contextlib.suppress(ServerError):
-        listed = await sender.get_json(models)
+        listed = await sender.pages.get_json(models)
         found["models"], found["entry"] = sorted(model_names(listed)), _entry(listed, model)
-        found["server"] = (await sender.get_headers(models)).get("server")
+        found["server"] = (await sender.pages.get_headers(models)).get("server")
     with contextlib.suppress(ServerError):
-        found["version"] = await sender.get_json(url_under(root, "/version"))
+        found["version"] = await sender.pages.get_json(url_under(root, "/version"))
     for path, fields in SELF_DESCRIPTIONS.items() if found else ():
         with contextlib.suppress(ServerError):
-            told = await sender.get_json(url_under(root, f"/{path}"))
+            told = await sender.pages.get_json(url_under(root, f"/{path}"))
             if isinstance(told, dict):
                 found["model"] = found.get("model", {}) | {name: _brief(told[name]) for name in fields if name in told}
     with contextlib.suppress(ServerError):
-        page = metrics_page.read(await sender.get_text(url_under(root, "/metrics")))
+        page = metrics_page.read(await sender.pages.get_text(url_under(root, "/metrics")))
         found["metrics"], found["cache_config"] = page.about_load(), page.cache_config()
     if not found:
         found["unreachable"] = True
@@ -129,7 +129,7 @@ async def _models(sender: Sender, endpoint: str) -> tuple[list[str], str]:
               "correct engine.base_url: --override engine.base_url=http://HOST:PORT/v1.")  # fmt: skip
     for n, patience_s in enumerate(PATIENCE_S):
         try:
-            return model_names(await sender.get_json(url_under(endpoint, "/models"), timeout_s=patience_s)), ""
+            return model_names(await sender.pages.get_json(url_under(endpoint, "/models"), timeout_s=patience_s)), ""
         except LocalError:
             raise
         except ServerError as error:

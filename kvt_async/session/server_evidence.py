@@ -93,7 +93,7 @@ def number_of(value: str | None) -> float | None:
 
 async def _page(sender: Sender, endpoint: str) -> str:
     try:
-        return await sender.get_text(url_under(server_root(endpoint), "/metrics"))
+        return await sender.pages.get_text(url_under(server_root(endpoint), "/metrics"))
     except ServerError:
         return ""
 

@@ -86,7 +86,7 @@ async def send(server: ServerSession, builder: Builder, done: Sequence[bytearray
     """Send what is pending. Returns when all is saved, or sending has stopped: see `watched`."""
     settings, sender, health = server.settings, server.sender, progress.health
     for endpoint, body in await asyncio.to_thread(_answered_before, server, builder):
-        sender.remember(endpoint, PATHS[settings.prompt.endpoint], body)
+        sender.witness.remember(endpoint, PATHS[settings.prompt.endpoint], body)
     feed = Feed(server, builder)
     is_repeat = [level.repeat_idx > 0 for level in server.levels]
     order = steps(done, is_repeat, settings.limits.order, settings.sampling.seed)
@@ -101,7 +101,7 @@ async def send(server: ServerSession, builder: Builder, done: Sequence[bytearray
             aclosing(feed.requests(order)) as requests,
         ):
             await send_all(requests, pipe, workers=workers)
-            if settled := await sender.last_word():
+            if settled := await sender.witness.last_word():
                 await server.store.save(rows_of_give_ups(settled, utc_now()))
                 progress.settled(settled)
     finally:

@@ -123,7 +123,7 @@ async def _ready(settings: Settings, server: LaunchedServer, health_url: str) ->
                     do="Correct kv.apply.command; the log says more.",
                 )
             try:
-                await sender.get_text(health_url, timeout_s=2.0)
+                await sender.pages.get_text(health_url, timeout_s=2.0)
                 return
             except ServerError as error:
                 if time.monotonic() > until:

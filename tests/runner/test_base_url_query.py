@@ -46,10 +46,10 @@ async def test_the_query_is_sent_with_replies_and_pages_and_hidden_in_what_comes
         base = server.base_url + QUERY
         async with Sender(settings_for(base)) as sender:
             good = await sender.probe(base, PATH, b"{}")
-            await sender.get_json(url_under(base, "/models"))
+            await sender.pages.get_json(url_under(base, "/models"))
             bad = await sender.probe(base, PATH, b"{}")
             with pytest.raises(ServerError) as refused:
-                await sender.get_json(url_under(base, "/models"))
+                await sender.pages.get_json(url_under(base, "/models"))
         paths = [seen.path for seen in server.seen]
     assert paths[0].startswith("/v1/chat/completions?api-version=2024-10-21&code=hunter22")
     assert paths[1].startswith("/v1/models?api-version=2024-10-21&code=hunter22")

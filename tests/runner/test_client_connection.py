@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.errors import ConfigError, EndState, ErrorType
-from kvt_async.engine.send.quarantine import Aside
 from kvt_async.engine.send.sender import Sender
 from tests.runner.faults import FaultServer, Step, answer, chunk, close, event, head, paced, raw, reply, reset
 from tests.runner.faults import status as http_status
@@ -193,14 +192,14 @@ async def test_an_endpoint_set_aside_is_asked_on_its_health_page_and_serves_agai
     dead = f"http://127.0.0.1:{port}/v1"
     retry = {"retry": {"max_attempts": 3, "initial_s": 0.001}}
     async with FaultServer(answer("a")) as one, Sender(settings_for(one.base_url, retry)) as sender:
-        sender._aside = Aside(sender._answers, every_s=0.01)
+        sender._open.quarantine._every_s = 0.01
         recorder, urls = Recorder(), (dead, one.base_url)
         outcomes = [await sender.send(request_to(*urls, number=n), recorder) for n in range(6)]
         assert [o.last.endpoint for o in outcomes if o.last] == [one.base_url] * 6
         assert [(a.endpoint, a.error_type) for a in recorder.attempts] == [(dead, ErrorType.CONNECTION)]
         loading = http_status(503)
         async with FaultServer(loading, loading, answer("b"), port=port) as back:
-            await until(lambda: dead not in sender._aside)
+            await until(lambda: dead not in sender._open.quarantine)
             assert [seen.path for seen in back.seen] == ["/health"] * 3  # not a request among them
             served = [await sender.send(request_to(*urls, number=n), recorder) for n in range(6, 10)]
         assert {o.last.endpoint for o in served if o.last} == {dead, one.base_url}
@@ -214,9 +213,9 @@ async def test_where_every_endpoint_is_set_aside_requests_find_out_themselves() 
     async with Sender(settings_for(urls[0], retry)) as sender:
         recorder = Recorder()
         sending = asyncio.create_task(sender.send(request_to(*urls), recorder))
-        await until(lambda: all(url in sender._aside for url in urls))
+        await until(lambda: all(url in sender._open.quarantine for url in urls))
         async with FaultServer(answer("b"), port=ports[1]):
             outcome = await sending
         assert outcome.last is not None
         assert outcome.last.endpoint == urls[1]
-        assert urls[1] not in sender._aside
+        assert urls[1] not in sender._open.quarantine

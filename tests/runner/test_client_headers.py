@@ -98,9 +98,9 @@ async def test_documents_are_fetched_with_the_key_only_from_known_servers(monkey
     monkeypatch.setenv("KVT_TEST_KEY", KEY)
     models = http_status(200, {"data": [{"id": "m"}]}, headers={"Server": "vllm"})
     async with FaultServer(models) as other, against(models, api_key_env="KVT_TEST_KEY") as (server, sender):
-        assert await sender.get_json(server.base_url + "/models") == {"data": [{"id": "m"}]}
-        assert (await sender.get_headers(server.base_url + "/models"))["server"] == "vllm"
-        assert '"id"' in await sender.get_text(other.base_url + "/metrics")
+        assert await sender.pages.get_json(server.base_url + "/models") == {"data": [{"id": "m"}]}
+        assert (await sender.pages.get_headers(server.base_url + "/models"))["server"] == "vllm"
+        assert '"id"' in await sender.pages.get_text(other.base_url + "/metrics")
     assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
     assert "authorization" not in other.seen[0].headers
 
@@ -117,6 +117,6 @@ async def test_documents_are_fetched_with_the_key_only_from_known_servers(monkey
 async def test_a_document_that_cannot_be_had_is_a_server_error(step: Step, says: str) -> None:
     async with against(step) as (server, sender):
         with pytest.raises(ServerError) as caught:
-            await sender.get_json(server.base_url + "/models", timeout_s=0.2)
+            await sender.pages.get_json(server.base_url + "/models", timeout_s=0.2)
     assert says in str(caught.value)
     assert "/v1/models" in str(caught.value)

@@ -89,7 +89,7 @@ async def test_a_page_and_a_probe_say_the_same(every_transport: str) -> None:
     async with against(answer("Paris")) as (server, sender):
         with Descriptors(0):
             with pytest.raises(LocalError, match="files"):
-                await sender.get_json(f"{server.base_url}/models")
+                await sender.pages.get_json(f"{server.base_url}/models")
             with pytest.raises(LocalError, match="files"):
                 await sender.probe(server.base_url, "/chat/completions", b"{}")
     assert LocalError.exit_code == GuardError.exit_code == 3

@@ -79,7 +79,7 @@ async def test_a_wait_said_in_the_errors_body_is_waited_for() -> None:
 )
 async def test_a_request_is_given_up_for_a_reason(step: Step, reason: str, n_seen: int) -> None:
     async with against(step, limits=FAST) as (server, sender):
-        sender.remember(server.base_url, PATH, b"what was answered before")
+        sender.witness.remember(server.base_url, PATH, b"what was answered before")
         recorder = Recorder()
         outcome = await send_one(sender, server, recorder)
     assert (outcome.give_up, len(server.seen), len(recorder.attempts)) == (reason, n_seen, n_seen - 1)

@@ -56,7 +56,7 @@ async def test_once_everything_is_refused_the_run_stops_and_what_was_refused_sta
         outcomes = await send_all(sender, server, 40)
         assert (sender.breaker.tripped.is_set(), sender.breaker.ending) == (True, ending)
         assert server.base_url in sender.breaker.reason
-        assert await sender.last_word() == ()
+        assert await sender.witness.last_word() == ()
     assert sum(outcome.reply is not None for outcome in outcomes) == 10
     assert {outcome.give_up for outcome in outcomes} == {None}
     assert not any(outcome.settles for outcome in outcomes)
@@ -107,7 +107,7 @@ async def test_requests_refused_in_a_row_are_their_own_fault_where_an_older_one_
         await send_one(sender, server, body=b"good")
         outcomes = [await send_one(sender, server, number=number, body=b"poison") for number in range(1, 8)]
         assert not sender.breaker.tripped.is_set()
-        late = await sender.last_word()
+        late = await sender.witness.last_word()
     settled = [other.request.request_id for outcome in outcomes for other in outcome.settles]
     assert sorted([*settled, *(other.request.request_id for other in late)]) == [f"run:{n}" for n in range(1, 8)]
     assert [seen.body for seen in server.seen].count(b"good") == 4  # asked again for 1-3, 4-6, and at the end
@@ -118,7 +118,7 @@ async def test_the_last_requests_of_a_run_are_settled_at_its_end() -> None:
         async with against(answer("a"), KEY, last, limits=FAST) as (server, sender):
             await send_one(sender, server, number=0)
             outcome = await send_one(sender, server, number=1)
-            settled = await sender.last_word()
+            settled = await sender.witness.last_word()
             assert (outcome.give_up, sender.breaker.tripped.is_set()) == (None, tripped)
         assert [other.give_up for other in settled] == ([] if tripped else ["not_retryable"])
 

@@ -157,7 +157,7 @@ async def test_evidence_of_400_digits_is_no_number_and_the_answer_stands() -> No
     body = event(delta("x", finish="stop")) + event(kept)
     asked = {"requested": 0.5, "unit": "fraction", "is_full": False, "evidence": {"usage": "kv.kept"}}
     async with FaultServer(stream(body)) as server, Sender(engine_settings(server.base_url)) as sender:
-        tried = await sender._the_client.attempt(server.base_url, "/chat/completions", b"{}", expects=asked)
+        tried = await sender._open.client.attempt(server.base_url, "/chat/completions", b"{}", expects=asked)
     assert isinstance(tried.attempt.reply, Reply)
     assert tried.attempt.reply.kv_effective is None
 
@@ -210,7 +210,7 @@ async def test_a_page_is_read_up_to_a_bound_inflated_or_endless() -> None:
     for step in (endless, bomb):
         async with FaultServer(step) as server, Sender(engine_settings(server.base_url)) as sender:
             with pytest.raises(ServerError, match="longer than 8 MiB"):
-                await sender.get_json(f"{server.base_url}/models")
+                await sender.pages.get_json(f"{server.base_url}/models")
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown_mib < 100
     assert MOST_PAGE_BYTES == 8 << 20
@@ -219,7 +219,7 @@ async def test_a_page_is_read_up_to_a_bound_inflated_or_endless() -> None:
 async def test_a_compressed_page_of_ordinary_length_is_read() -> None:
     step = status(200, gzip.compress(b'{"data": []}'), headers={"Content-Encoding": "gzip"})
     async with FaultServer(step) as server, Sender(engine_settings(server.base_url)) as sender:
-        assert await sender.get_json(f"{server.base_url}/models") == {"data": []}
+        assert await sender.pages.get_json(f"{server.base_url}/models") == {"data": []}
 
 
 def reports_in(folder: Path) -> list[Path]:

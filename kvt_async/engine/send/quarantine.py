@@ -8,7 +8,7 @@ Ask = Callable[[str], Awaitable[bool]]  # base URL -> whether it answers
 PROBE_S = 1.0  # between two questions to an endpoint that is set aside
 
 
-class Aside:
+class Quarantine:
     """Which endpoints are set aside: requests go to the others, while there are any, and none pays for finding out."""
 
     def __init__(self, ask: Ask, every_s: float = PROBE_S) -> None:
@@ -19,11 +19,11 @@ class Aside:
         return endpoint in self._asking
 
     def put(self, endpoint: str) -> None:
-        """Until it answers, or `take_back`."""
+        """Until it answers, or `release`."""
         if endpoint not in self._asking:
             self._asking[endpoint] = asyncio.create_task(self._until_it_answers(endpoint), name=f"probe {endpoint}")
 
-    def take_back(self, endpoint: str) -> None:
+    def release(self, endpoint: str) -> None:
         """It has answered a request; nothing to do where it was never set aside."""
         if (task := self._asking.pop(endpoint, None)) is not None:
             task.cancel()

@@ -7,10 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-
-from msgspec.structs import replace
 
 from kvt_async.bug_reports import BugReports
 from kvt_async.contract.errors import ErrorType
@@ -19,9 +18,6 @@ from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
 from kvt_async.contract.vocabulary import EndReason
-from kvt_async.engine.reply.error_types import Cause
-from kvt_async.engine.reply.refusals import Refusals, Refused, sentence
-from kvt_async.engine.send.advice import key_advice
 from kvt_async.engine.send.attempt import Client, Tried
 from kvt_async.engine.send.breaker import LONGEST_NAP_S, Breaker
 from kvt_async.engine.send.pauses import Pauses
@@ -29,22 +25,33 @@ from kvt_async.engine.send.policy import (
     BROKEN_BY_PAUSES,
     CONNECTION_LEVEL,
     Decision,
-    GiveUp,
     backoff_s,
     decide,
     with_retries,
 )
-from kvt_async.engine.send.quarantine import Aside
+from kvt_async.engine.send.quarantine import Quarantine
 from kvt_async.engine.send.rate_limits import Dispatcher
 from kvt_async.engine.send.request_state import Again, Record, Sending
-from kvt_async.engine.send.server_pages import NAPS_S, Pages
+from kvt_async.engine.send.server_pages import NAPS_S, ServerPages
+from kvt_async.engine.send.witness import Witness
 from kvt_async.engine.transport.local_lacks import PATIENCE_S, Room, local_error, raise_file_limit
 from kvt_async.records import Attempt, Headers, Marks, Outcome, Request
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What a Sender has inside of `async with`."""
+
+    client: Client
+    pages: ServerPages
+    witness: Witness
+    quarantine: Quarantine
+
 
 _ENDED = Decision()  # no wait and no reason to give up: it succeeded, or the run stopped
 
 
-class Sender(Pages):
+class Sender:
     """Async context manager around one HTTP client, its limits, retries and breaker; one running loop, one at a time.
 
     `breaker.tripped` is set when the server is gone, or refuses everything: every `send` then returns at once, its
@@ -61,8 +68,8 @@ class Sender(Pages):
     ) -> None:
         """`endpoints`: base URLs beside engine.base_url that may be told our credentials by `get_json`, `get_text`;
         `breaker`: None: one of limits.retry."""
-        super().__init__([settings.engine.base_url, *endpoints])
         self.settings = settings
+        self._known = [settings.engine.base_url, *endpoints]
         self.breaker = Breaker(settings.limits.retry) if breaker is None else breaker
         self.dispatcher = Dispatcher(settings.limits)
         self.retries = 0  # tries after a first one, so far
@@ -71,13 +78,9 @@ class Sender(Pages):
         self._in_line: set[asyncio.Timeout] = set()
         self._flying: Counter[str] = Counter()
         self._turn = itertools.count()
-        self._aside = Aside(self._answers)
-        self._refusals = Refusals()
-        self._looking = asyncio.Lock()  # at why requests are refused
         self.room = Room()
-        self._unanswered_s = 0.0  # when a request that had been answered before was not, last
         self._pauses = Pauses()
-        self._good: dict[str, tuple[str, str, bytes, Headers]] = {}  # by endpoint as shown: what it answered last
+        self._opened: _Opened | None = None
 
     async def __aenter__(self) -> Self:
         """Raises ConfigError for a CA file that can't be used."""
@@ -85,7 +88,10 @@ class Sender(Pages):
         output, group = self.settings.output, self.settings.experiment.exp_group_id
         folder = run_paths(output.runs_dir, group, self.settings.db.path).db.parent
         key = secret(self.settings.engine.api_key_env)
-        self._client = Client(self.settings.engine, key, self.settings.secrets, BugReports(folder))
+        client = Client(self.settings.engine, key, self.settings.secrets, BugReports(folder))
+        pages = ServerPages(client, self._known)
+        witness = Witness(client, self.breaker, self.settings.engine, self._halted, self.halt)
+        self._opened = _Opened(client, pages, witness, Quarantine(pages.answers))
         self._pauses.start()
         return self
 
@@ -93,10 +99,26 @@ class Sender(Pages):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pauses.stop()
-        await self._aside.close()
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        if self._opened is not None:
+            await self._opened.quarantine.close()
+            await self._opened.client.close()
+            self._opened = None
+
+    @property
+    def _open(self) -> "_Opened":
+        if self._opened is None:
+            raise RuntimeError("a Sender is used inside `async with`")
+        return self._opened
+
+    @property
+    def pages(self) -> ServerPages:
+        """What the servers say of themselves."""
+        return self._open.pages
+
+    @property
+    def witness(self) -> Witness:
+        """Requests that were answered, and those whose refusal is not settled yet."""
+        return self._open.witness
 
     @property
     def in_flight(self) -> int:
@@ -142,82 +164,31 @@ class Sender(Pages):
             raise
         if tried is None:
             return Outcome(request, None, decision.reason)
-        if decision.reason is not None and (cause := self._cause(tried, decision.reason)) is not None:
-            return await self._refused(request, tried, decision.reason, cause)
-        attempt = tried.attempt
-        if not self._refusals.held or attempt.reply is None:
+        attempt, witness = tried.attempt, self._open.witness
+        if decision.reason is not None and (cause := witness.cause(tried, decision.reason)) is not None:
+            return await witness.refused(Outcome(request, attempt, decision.reason), cause)
+        if not witness.refusals.held or attempt.reply is None:
             return Outcome(request, attempt, decision.reason)
-        return Outcome(request, attempt, None, self._refusals.answered(attempt.endpoint, sending.began_s))
-
-    def remember(self, endpoint: str, path: str, body: bytes, headers: Headers = ()) -> None:
-        """A request that an earlier session got an answer to: it is sent once more where others are refused."""
-        self._good.setdefault(public_url(endpoint), (endpoint, path, body, headers))
-
-    async def last_word(self) -> tuple[Outcome, ...]:
-        """Once all that was to be sent has ended: requests refused since the last answer, if that was their own fault.
-        If it wasn't, or can't be found out, the breaker trips and they stay pending."""
-        settled: list[Outcome] = []
-        for endpoint in {refused.endpoint for refused in self._refusals.held}:
-            if not self._halted.is_set():
-                settled += await self._look_again(endpoint, for_good=True)
-        return tuple(settled)
+        return Outcome(request, attempt, None, witness.refusals.answered(attempt.endpoint, sending.began_s))
 
     async def probe(self, endpoint: str, path: str, body: bytes, headers: Headers = ()) -> Attempt:
         """One try outside of limits and retries: canary, warm-up. Its attempt is never stored as a request's.
 
         Raises LocalError where this machine can't send it."""
-        tried = await self._the_client.attempt(endpoint, path, body, headers)
+        client, witness = self._open.client, self._open.witness
+        tried = await client.attempt(endpoint, path, body, headers)
         for nap_s in NAPS_S:
             if tried.ours is None:
                 break
             if nap_s is None:
                 raise local_error(tried.ours, public_url(endpoint))
             await asyncio.sleep(nap_s)
-            tried = await self._the_client.attempt(endpoint, path, body, headers)
+            tried = await client.attempt(endpoint, path, body, headers)
         if tried.stale:
-            tried = await self._the_client.attempt(endpoint, path, body, headers, fresh=True)
+            tried = await client.attempt(endpoint, path, body, headers, fresh=True)
         if tried.attempt.reply is not None:
-            self._good[tried.attempt.endpoint] = endpoint, path, body, headers
+            witness.good[tried.attempt.endpoint] = endpoint, path, body, headers
         return tried.attempt
-
-    def _cause(self, tried: Tried, reason: GiveUp) -> Cause | None:
-        """Why a refusal may have nothing to do with its request: what it says, or that nothing was ever answered here,
-        so that whatever is refused for good may be so of all."""
-        if tried.cause is None and reason == "not_retryable" and tried.attempt.error_type is ErrorType.HTTP:
-            return None if tried.attempt.endpoint in self._good else "host"
-        return tried.cause
-
-    async def _refused(self, request: Request, tried: Tried, reason: GiveUp, cause: Cause) -> Outcome:
-        """A refusal that may not be about the request: its end is open until others tell."""
-        endpoint = tried.attempt.endpoint
-        own = Outcome(request, tried.attempt, reason)
-        pending = self._refusals.hold(Refused(own, cause, endpoint, time.perf_counter()))
-        async with self._looking:
-            if self._halted.is_set() or not self._refusals.are_alike(endpoint):
-                return pending
-            return replace(pending, settles=await self._look_again(endpoint))
-
-    async def _look_again(self, endpoint: str, *, for_good: bool = False) -> tuple[Outcome, ...]:
-        """Send what this endpoint answered before once more. Answered again: what it refused was refused on its own
-        account. Refused too, or nothing was ever answered: the run stops. Neither: it can't be told yet, `for_good`
-        never."""
-        if (good := self._good.get(endpoint)) is not None:
-            began_s = time.perf_counter()
-            tried = await self._the_client.attempt(*good)
-            if tried.attempt.reply is not None:
-                return self._refusals.answered(endpoint, began_s)
-            if tried.cause is None and not for_good:
-                return ()
-        newest = self._refusals.newest(endpoint)
-        if newest is None:  # answered while we asked: it is there, and their end is known
-            return ()
-        self.breaker.reason = sentence(newest)
-        if newest.cause == "key":
-            self.breaker.reason += f". {key_advice(self.settings.engine)}"
-        self.breaker.ending = EndReason.REFUSED if newest.cause == "key" else EndReason.SERVER
-        self.breaker.tripped.set()
-        self.halt()
-        return ()
 
     async def _try_again(self, sending: Sending) -> tuple[Tried | None, Decision]:
         if sending.again is not None and not self._halted.is_set():
@@ -229,7 +200,7 @@ class Sender(Pages):
         had closed."""
         if self._halted.is_set():
             return None, _ENDED
-        request, dispatcher = sending.request, self.dispatcher
+        request, dispatcher, opened = sending.request, self.dispatcher, self._open
         estimate = request.prompt_tokens + request.max_tokens
         dequeued_ns = time.perf_counter_ns()
         if not dispatcher.enter_at_once() and not await self._stand_in_line(estimate):
@@ -260,10 +231,10 @@ class Sender(Pages):
             dispatcher.leave(estimate, used)
         sending.n_tries += 1
         if tried.attempt.error_type is None:
-            self._aside.take_back(endpoint)
+            opened.quarantine.release(endpoint)
             sending.began_s = (marks.start_ns or dequeued_ns) / 1e9
             self.breaker.succeeded(sending.began_s)
-            self._good[tried.attempt.endpoint] = endpoint, request.path, request.body, request.headers
+            opened.witness.good[tried.attempt.endpoint] = endpoint, request.path, request.body, request.headers
             if sending.n_tries == 1:
                 dispatcher.slots.succeeded()
             return tried, _ENDED
@@ -297,7 +268,7 @@ class Sender(Pages):
         if sending.first_ns is None:
             sending.first_ns = now
         request, due_ns = sending.request, sending.scheduled_ns
-        return self._the_client.attempt(
+        return self._open.client.attempt(
             endpoint,
             request.path,
             request.body,
@@ -310,26 +281,13 @@ class Sender(Pages):
             cancelled=sending.cancelled,
         )
 
-    def _vouched(
-        self, sending: Sending, failing_since: float, endpoint: str, dequeued_ns: int | None
-    ) -> Awaitable[Tried]:
+    async def _vouched(self, sending: Sending, failing_since: float, endpoint: str, dequeued_ns: int | None) -> Tried:
         """One try of a request that keeps losing its connection. Where it may be the last, one that the server has
         answered before is sent first: answered again, the server is there, and what this request meets is its own."""
         is_last = sending.n_tries + 1 >= self.settings.limits.retry.max_attempts
-        if not is_last or self.breaker.may_give_up(failing_since):
-            return self._once(sending, endpoint, dequeued_ns)
-        return self._after_good(sending, endpoint, dequeued_ns)
-
-    async def _after_good(self, sending: Sending, endpoint: str, dequeued_ns: int | None) -> Tried:
-        asked_s = time.perf_counter()
-        async with self._looking:  # one at a time: such requests break the connections of others too
-            good = self._good.get(public_url(endpoint))
-            if good is not None and not self._halted.is_set() and self._unanswered_s < asked_s:
-                began_s = time.perf_counter()
-                if (await self._the_client.attempt(*good, fresh=True)).attempt.reply is not None:
-                    self.breaker.succeeded(began_s)
-                    return await self._once(sending, endpoint, dequeued_ns)
-                self._unanswered_s = time.perf_counter()
+        if is_last and not self.breaker.may_give_up(failing_since):
+            async with self._open.witness.heard(endpoint):
+                return await self._once(sending, endpoint, dequeued_ns)
         return await self._once(sending, endpoint, dequeued_ns)
 
     async def _once_there_is_room(self, sending: Sending, endpoint: str, tried: Tried) -> Tried:
@@ -352,11 +310,11 @@ class Sender(Pages):
     def _failed(self, tried: Tried, sending: Sending, endpoint: str) -> Decision:
         """What a failure means for the endpoint, the limits, the breaker, and the request."""
         attempt, retry, now = tried.attempt, self.settings.limits.retry, time.perf_counter()
-        connection_level = attempt.error_type in CONNECTION_LEVEL
+        connection_level, quarantine = attempt.error_type in CONNECTION_LEVEL, self._open.quarantine
         if not connection_level:
-            self._aside.take_back(endpoint)
+            quarantine.release(endpoint)
         elif len(sending.request.endpoints) > 1:
-            self._aside.put(endpoint)
+            quarantine.put(endpoint)
         if attempt.http_status is not None:
             self.breaker.answered()
             if attempt.http_status in (429, 503):
@@ -390,6 +348,6 @@ class Sender(Pages):
                 await self._halted.wait()
 
     def _pick(self, endpoints: tuple[str, ...]) -> str:
-        start = next(self._turn)
+        start, quarantine = next(self._turn), self._open.quarantine
         turned = [endpoints[(start + n) % len(endpoints)] for n in range(len(endpoints))]
-        return min(turned, key=lambda url: (url in self._aside, self._flying[url]))
+        return min(turned, key=lambda url: (url in quarantine, self._flying[url]))

@@ -20,12 +20,11 @@ NAPS_S = (0.1, 0.4, 1.0, None)  # between two tries that failed for want of some
 PROBE_TIMEOUT_S = 2.0  # for a word of an endpoint that is set aside
 
 
-class Pages:
+class ServerPages:
     """Asks with the credentials of the base URL that a page belongs to; `known`: those that may be told ours."""
 
-    def __init__(self, known: Sequence[str]) -> None:
-        self._known = list(known)
-        self._client: Client | None = None
+    def __init__(self, client: Client, known: Sequence[str]) -> None:
+        self._client, self._known = client, list(known)
 
     async def get_json(self, url: str, *, timeout_s: float = 5.0) -> Any:
         """A JSON document, e.g. /v1/models, as it can be stored. Raises ServerError."""
@@ -45,10 +44,10 @@ class Pages:
         headers, _ = await self._get(url, timeout_s)
         return {name: header_text(value) for name, value in headers.items()}
 
-    async def _answers(self, endpoint: str) -> bool:
+    async def answers(self, endpoint: str) -> bool:
         """Whether an endpoint that was set aside serves again: /health, whose 404 is an answer too; 503 is none yet."""
         try:
-            reply = await self._the_client.get(url_under(server_root(endpoint), "/health"), endpoint, PROBE_TIMEOUT_S)
+            reply = await self._client.get(url_under(server_root(endpoint), "/health"), endpoint, PROBE_TIMEOUT_S)
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
         return reply[0] < 500
@@ -63,10 +62,10 @@ class Pages:
         except aiohttp.ClientConnectorCertificateError as error:
             raise ServerError(tls_text(error.certificate_error), where=where, do=TLS_ADVICE) from None
         except (aiohttp.ClientError, OSError) as error:
-            reason = self._the_client.redactor.evidence(str(error) or type(error).__name__)
+            reason = self._client.redactor.evidence(str(error) or type(error).__name__)
             raise ServerError(reason, where=where, do="Is the server running, and is the URL right?") from None
         if status >= 300:
-            evidence = self._the_client.redactor.evidence(body)
+            evidence = self._client.redactor.evidence(body)
             raise ServerError(f"HTTP {status}" + (f": {evidence}" if evidence else ""), where=where)
         return headers, body
 
@@ -74,7 +73,7 @@ class Pages:
         """Client.get, again while it is this machine that can't ask. Raises LocalError where that lasts."""
         for nap_s in NAPS_S:
             try:
-                return await self._the_client.get(url, base, timeout_s)
+                return await self._client.get(url, base, timeout_s)
             except (aiohttp.ClientError, OSError) as error:
                 reason = cause_here(error)
                 if reason is None:
@@ -83,12 +82,6 @@ class Pages:
                     raise local_error(reason, f"GET {public_url(url)}") from None
                 await asyncio.sleep(nap_s)
         raise AssertionError("unreachable: the last nap is None")
-
-    @property
-    def _the_client(self) -> Client:
-        if self._client is None:
-            raise RuntimeError("a Sender is used inside `async with`")
-        return self._client
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -8,6 +8,7 @@ import polars as pl
 
 from analyzer.read.row_portions import portions
 from analyzer.read.runs import Run, read_frame, refused
+from kvt_async.contract.schema import columns_of
 from kvt_async.contract.vocabulary import Unit
 
 
@@ -52,6 +53,9 @@ def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) ->
 # Tokens kept: the server's figure, or of a prompt that was cut before it was sent, its length.
 _KEPT = "ifnull(json_extract(p.usage_json, '$.kv.kept_tokens'), json_extract(p.kv_evidence_json, '$.kept_tokens'))"
 
+# Latencies of one request, as attempt_metrics names them: those of which bin_stats has the median.
+LATENCIES = tuple(f"{name.removesuffix('_p50_s')}_s" for name in columns_of("bin_stats") if name.endswith("_p50_s"))
+
 _OUTCOME_COLUMNS: dict[str, Any] = {
     "example_id": pl.String,
     "score": pl.Float64,
@@ -60,10 +64,7 @@ _OUTCOME_COLUMNS: dict[str, Any] = {
     "failure_label": pl.String,
     "flags": pl.String,
     "is_failure": pl.Int64,
-    "latency_s": pl.Float64,
-    "ttft_s": pl.Float64,
-    "ttfb_s": pl.Float64,
-    "tpot_s": pl.Float64,
+    **dict.fromkeys(LATENCIES, pl.Float64),
     "prompt_tokens": pl.Int64,
     "completion_tokens": pl.Int64,
     "cached_tokens": pl.Int64,
@@ -73,16 +74,17 @@ _OUTCOME_COLUMNS: dict[str, Any] = {
     "kv_bytes": pl.Float64,
     "compressible_tokens": pl.Int64,
 }
+# Of a request r, its response p, its scores s and the metrics m of the attempt that answered.
+_OUTCOME_SQL = f"""r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, p.request_id IS NULL,
+    {", ".join(f"m.{name}" for name in LATENCIES)}, m.prompt_tokens, m.completion_tokens, m.cached_tokens,
+    p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), {_KEPT}, json_extract(p.usage_json, '$.kv.bytes'),
+    json_extract(p.usage_json, '$.kv.compressible_tokens')"""
 
 
 def outcomes(conn: sqlite3.Connection, run: Run) -> pl.DataFrame:
     """Finished and scored requests of one run with latencies, tokens and evidence: columns as _OUTCOME_COLUMNS."""
     cursor = conn.execute(
-        "SELECT r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, p.request_id IS NULL, m.latency_s, "
-        "m.ttft_s, m.ttfb_s, m.tpot_s, m.prompt_tokens, m.completion_tokens, m.cached_tokens, p.kv_effective, "
-        "json_extract(p.kv_evidence_json, '$.source'), " + _KEPT + ", json_extract(p.usage_json, '$.kv.bytes'), "
-        "json_extract(p.usage_json, '$.kv.compressible_tokens') "
-        "FROM requests r JOIN scores s ON s.request_id = r.request_id "
+        f"SELECT {_OUTCOME_SQL} FROM requests r JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id "
         "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
         "WHERE r.run_id = ?",
@@ -116,13 +118,7 @@ def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
     )
     cursor = conn.execute(
         "SELECT u.run_id, u.series, u.kv_budget, u.repeat_idx, r.request_id, e.bin_idx, e.token_len, p.text, "
-        "p.finish_reason, s.metric, NULL, r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, "
-        "p.request_id IS NULL, m.latency_s, m.ttft_s, m.ttfb_s, m.tpot_s, m.prompt_tokens, m.completion_tokens, "
-        "m.cached_tokens, p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), "
-        + _KEPT
-        + ", json_extract(p.usage_json, '$.kv.bytes'), "
-        "json_extract(p.usage_json, '$.kv.compressible_tokens') "
-        "FROM requests r JOIN runs u ON u.run_id = r.run_id "
+        f"p.finish_reason, s.metric, NULL, {_OUTCOME_SQL} FROM requests r JOIN runs u ON u.run_id = r.run_id "
         "JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id LEFT JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "

@@ -5,7 +5,7 @@ from analyzer.results import costs, memory, sentences
 from analyzer.results.number_format import NOTHING, amount, count, gib, interval, number, percent, seconds
 from analyzer.results.results import Results
 from analyzer.results.text_table import Table
-from analyzer.store.tables import BinStat
+from analyzer.store.tables import BinStat, columns
 from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EvidenceStatus
@@ -104,35 +104,19 @@ def _undominated(one: BinStat, others: list[BinStat]) -> bool:
 
 
 def latencies(results: Results) -> Table:
+    """Median and 95th percentile of every time that bin_stats has both of, the whole request last."""
+    tailed = [name.removesuffix("_p95_s") for name in columns(BinStat) if name.endswith("_p95_s")]
+    names = sorted(tailed, key=lambda name: name == "latency")
     rows = []
     for run in results.runs:
         s = results.stat(run)
         if s is None or s.latency_p50_s is None:
             continue
-        rows.append(
-            (
-                level_name(run),
-                seconds(s.ttft_p50_s),
-                seconds(s.ttft_p95_s),
-                seconds(s.tpot_p50_s),
-                seconds(s.tpot_p95_s),
-                seconds(s.latency_p50_s),
-                seconds(s.latency_p95_s),
-                cache_state(s.cached_share),
-                percent(s.cached_share),
-            )
-        )
-    head = (
-        "Level",
-        "TTFT p50",
-        "TTFT p95",
-        "TPOT p50",
-        "TPOT p95",
-        "Latency p50",
-        "Latency p95",
-        "Cache state",
-        "Cached prompt tokens",
-    )
+        figures = [seconds(getattr(s, f"{name}_{stat}_s")) for name in names for stat in ("p50", "p95")]
+        rows.append((level_name(run), *figures, cache_state(s.cached_share), percent(s.cached_share)))
+    titles = {name: "Latency" if name == "latency" else name.upper() for name in names}
+    shown = [f"{titles[name]} {stat}" for name in names for stat in ("p50", "p95")]
+    head = ("Level", *shown, "Cache state", "Cached prompt tokens")
     note = f"Every latency: {costs.client(results.clients)}. Compare levels within one cache state only."
     return Table(head, tuple(rows), note=note)
 

@@ -5,6 +5,7 @@ are sums, a failure rate is failures over requests, and latency and token percen
 together. A bin without finished requests is a row with n = 0 and NULL means.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,29 +19,17 @@ from analyzer.scoring.labels import FLAGS
 from analyzer.stats.bootstrap import percentile_interval
 from analyzer.stats.intervals import effective_n, is_binary, wilson
 from analyzer.stats.paired_tests import Units
-from analyzer.store.tables import BinStat, json_text
+from analyzer.store.tables import BinStat, columns, json_text
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 ALL_BINS = -1
 
+# Column of bin_stats -> the column of the outcomes that it is a percentile of, and which: ttft_p95_s -> (ttft_s, 0.95).
 _PERCENTILES = {
-    "latency_p50_s": ("latency_s", 0.5),
-    "latency_p95_s": ("latency_s", 0.95),
-    "ttft_p50_s": ("ttft_s", 0.5),
-    "ttft_p95_s": ("ttft_s", 0.95),
-    "ttfb_p50_s": ("ttfb_s", 0.5),
-    "tpot_p50_s": ("tpot_s", 0.5),
-    "tpot_p95_s": ("tpot_s", 0.95),
-    "prompt_tokens_p50": ("prompt_tokens", 0.5),
-    "prompt_tokens_p95": ("prompt_tokens", 0.95),
-    "completion_tokens_p50": ("completion_tokens", 0.5),
-    "completion_tokens_p95": ("completion_tokens", 0.95),
-    "token_len_p50": ("token_len", 0.5),
-    "context_tokens_p50": ("context_tokens", 0.5),
-    "kept_fraction_p50": ("kept_fraction", 0.5),
-    "kept_tokens_p50": ("kept_tokens", 0.5),
-    "kv_bytes_p50": ("kv_bytes", 0.5),
+    name: (f"{found[1]}{found[3]}", int(found[2]) / 100)
+    for name in columns(BinStat)
+    if (found := re.fullmatch(r"(\w+)_p(\d\d)(_s|)", name))
 }
 
 

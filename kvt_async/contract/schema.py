@@ -86,6 +86,14 @@ def schema_sql() -> str:
     return resources.files("kvt_async.contract").joinpath("schema.sql").read_text(encoding="utf-8")
 
 
+@cache
+def columns_of(table: str) -> tuple[str, ...]:
+    """Names of a table's columns by today's schema, in their order."""
+    _, _, rest = schema_sql().partition(f"CREATE TABLE IF NOT EXISTS {table} (")
+    text, _, _ = rest.partition("\n) STRICT;")
+    return tuple(re.findall(r'^    "?(\w+)"? +(?:TEXT|INTEGER|REAL|BLOB)\b', text, re.MULTILINE))
+
+
 def create(conn: sqlite3.Connection) -> None:
     """Create every table, view and guard that is missing; idempotent. One transaction, waited for."""
     with transaction(conn, Path(conn.execute("PRAGMA database_list").fetchone()[2])):

@@ -14,6 +14,7 @@ from kvt_async.contract.schema import (
     FACT_TABLES,
     SCHEMA_VERSION,
     SINCE,
+    columns_of,
     connect_for_reading,
     connect_for_writing,
     create,
@@ -49,6 +50,11 @@ def test_the_page_says_what_its_names_do_not() -> None:
     bare = [name for name, rest in columns if "--" not in rest and "REFERENCES" not in rest]
     assert len(columns) > 300
     assert [name for name in bare if not any(fnmatch(name, pattern) for pattern in told)] == []
+
+
+def test_the_columns_of_a_table_are_those_of_the_database(conn: sqlite3.Connection) -> None:
+    for table in (*FACT_TABLES, *DERIVED_TABLES):
+        assert columns_of(table) == tuple(row[1] for row in conn.execute(f"PRAGMA table_info({table})"))
 
 
 def test_the_page_has_a_line_for_every_version_of_the_schema() -> None:

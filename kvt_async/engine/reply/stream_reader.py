@@ -16,6 +16,7 @@ from kvt_async.engine.reply.payload import UnreadableError, json_or_none, parse_
 from kvt_async.engine.reply.sse import SseDecoder
 from kvt_async.engine.reply.transcript import Transcript
 from kvt_async.engine.transport.exchange import Exchange
+from kvt_async.records import Marks
 
 SLICE_NS = 300_000  # of reading, before other streams get their turn
 SLICE_BYTES = 65_536  # of events of the known shape, read together: about as long
@@ -30,6 +31,7 @@ _BETWEEN = b"\n\n" + _START
 _LAST_LINE = b"data: [DONE]"
 _DONE = _LAST_LINE + b"\n\n"
 _ENDING = [_LAST_LINE, b"", b""]
+_TRANSCRIBED = tuple(name for name in Marks.__struct_fields__ if hasattr(Transcript, name))  # marks that it takes
 
 
 class Reading:
@@ -86,11 +88,8 @@ class Reading:
         marks.n_events, marks.done_ns = len(events), self.done_ns
         if events:
             marks.first_event_ns = events[0]
-        marks.first_reasoning_ns = transcript.first_reasoning_ns
-        marks.first_content_ns = transcript.first_content_ns
-        marks.first_tool_ns = transcript.first_tool_ns
-        marks.last_delta_ns = transcript.last_delta_ns
-        marks.finish_ns, marks.usage_ns = transcript.finish_ns, transcript.usage_ns
+        for name in _TRANSCRIBED:
+            setattr(marks, name, getattr(transcript, name))
         arrivals = transcript.chunk_ns
         marks.n_text_chunks = len(arrivals)
         if arrivals:

@@ -112,11 +112,11 @@ def missed(loads: Sequence[Point]) -> list[Json]:
     chose count where the lowest of them misses: above it, a miss is how they end."""
     rows: list[Json] = []
     for level in dict.fromkeys(point.level for point in loads):
-        mine = sorted((point for point in loads if point.level == level), key=lambda point: point.value)
-        chosen = mine[0].results[0].stage.purpose in ("auto", "search")
+        of_level = sorted((point for point in loads if point.level == level), key=lambda point: point.value)
+        chosen = of_level[0].results[0].stage.purpose in ("auto", "search")
         rows += [
             {"level": level or "", "load": point.load, "objective": finding.objective.name}
-            for point in (mine[:1] if chosen else mine)
+            for point in (of_level[:1] if chosen else of_level)
             for finding in point.findings
             if finding.verdict == MISSED
         ]

@@ -111,7 +111,7 @@ def compare(a: str, b: str) -> dict[str, Any]:
         )
     other = _what_differs(left[0].results[0], right[0].results[0])
     alpha = ALPHA / (len(common) * (len(PER_SECOND) + len(TIMES)))
-    found = [difference for p, q in common for difference in _differences(p, q, alpha)]
+    differences = [difference for p, q in common for difference in _differences(p, q, alpha)]
     clients = {"A": client_part([p for p, _ in common]), "B": client_part([q for _, q in common])}
     failed = [
         {"load": name_of(p), "a": [p.n_failed, p.n_started], "b": [q.n_failed, q.n_started]}
@@ -124,8 +124,8 @@ def compare(a: str, b: str) -> dict[str, Any]:
         "compared": other,
         "client": clients,
         "failed": failed,
-        "differences": [difference.as_json() for difference in found],
-        "lines": _lines(a, b, other, clients, failed, found),
+        "differences": [difference.as_json() for difference in differences],
+        "lines": _lines(a, b, other, clients, failed, differences),
     }
 
 
@@ -160,7 +160,7 @@ def _what_differs(a: StageResult, b: StageResult) -> list[str]:
 
 def _differences(p: Point, q: Point, alpha: float) -> list[FigureDifference]:
     """`alpha` of each figure, small enough that all of them together claim falsely in 5% of comparisons at most."""
-    found, paired = [], _pairable(p, q)
+    differences, paired = [], _pairable(p, q)
     sent = p.client.sent_share is None and q.client.sent_share is None
     for name in (*PER_SECOND, *TIMES):
         x, y = p.figures.get(name), q.figures.get(name)
@@ -168,13 +168,15 @@ def _differences(p: Point, q: Point, alpha: float) -> list[FigureDifference]:
             continue
         change = _change(p, q, name, alpha)
         if name in PER_SECOND:
-            found.append(FigureDifference(name_of(p), name, x.value, y.value, change, 0.0, sent))
+            differences.append(FigureDifference(name_of(p), name, x.value, y.value, change, 0.0, sent))
             continue
         client_s = p.client_error_s(name) + q.client_error_s(name)
         pairs = _pairs(p, q, name.split("_")[0]) if paired else np.empty(0)
         middle = float(np.median(pairs)) if len(pairs) else math.nan
-        found.append(FigureDifference(name_of(p), name, x.value, y.value, change, client_s, sent, len(pairs), middle))
-    return found
+        differences.append(
+            FigureDifference(name_of(p), name, x.value, y.value, change, client_s, sent, len(pairs), middle)
+        )
+    return differences
 
 
 def _change(p: Point, q: Point, name: str, alpha: float) -> Estimate:
@@ -224,8 +226,8 @@ def _pairs(p: Point, q: Point, metric: str) -> np.ndarray:
         theirs = dict(zip(b.numbers, b.values[metric], strict=True))
         mine = zip(a.numbers, a.values[metric], strict=True)
         parts.append(np.array([theirs[number] - value for number, value in mine if number in theirs]))
-    found = np.concatenate(parts)
-    return found[~np.isnan(found)]
+    gaps = np.concatenate(parts)
+    return gaps[~np.isnan(gaps)]
 
 
 def _apart(x: Estimate, y: Estimate, alpha: float) -> Estimate:
@@ -246,21 +248,21 @@ def _lines(
     other: Sequence[str],
     clients: dict[str, str],
     failed: Sequence[dict[str, Any]],
-    found: Sequence[FigureDifference],
+    differences: Sequence[FigureDifference],
 ) -> list[str]:
     rows = [["load", "figure", "A", "B", "B - A", "interval", ""]]
-    for d in found:
+    for d in differences:
         show = ms if d.is_time else plain
         interval = "-" if math.isnan(d.change.low) else f"[{show(d.change.low)}, {show(d.change.high)}]"
         rows.append([d.load, d.title, show(d.a), show(d.b), show(d.change.value), interval, d.verdict])
-    claims = [d for d in found if d.verdict.startswith(("B is", "these"))]
-    open_ones = [d for d in found if d.verdict.startswith(UNKNOWN)]
-    summary = f"{len(claims)} of {len(found)} figures differ detectably." if claims else f"{NONE.capitalize()}."
-    if len(open_ones) == len(found):
+    claims = [d for d in differences if d.verdict.startswith(("B is", "these"))]
+    open_ones = [d for d in differences if d.verdict.startswith(UNKNOWN)]
+    summary = f"{len(claims)} of {len(differences)} figures differ detectably." if claims else f"{NONE.capitalize()}."
+    if len(open_ones) == len(differences):
         summary = "Nothing can be told about any of these figures."
     elif open_ones:
-        summary += f" About {len(open_ones)} of {len(found)} figures nothing can be told."
-    if any(d.change.method == WITHIN for d in found):
+        summary += f" About {len(open_ones)} of {len(differences)} figures nothing can be told."
+    if any(d.change.method == WITHIN for d in differences):
         summary += f" Whether the servers differ, {FEWEST_REPEATS} repeats of each load on both sides would tell."
     differs = [f"what differs besides: {', '.join(other)}"] if other else ["nothing else differs that was recorded"]
     return [

@@ -79,11 +79,11 @@ def zone_rows(points: Sequence[Point]) -> list[Json]:
     """knee and objectives of every level that has them."""
     rows: list[Json] = []
     for level in dict.fromkeys(point.level for point in points):
-        mine = [point for point in points if point.level == level]
-        found: dict[str, LoadZone | None] = {"knee": knee(mine), "objectives": highest_within(mine)}
-        for kind, zone in found.items():
+        of_level = [point for point in points if point.level == level]
+        zones: dict[str, LoadZone | None] = {"knee": knee(of_level), "objectives": highest_within(of_level)}
+        for kind, zone in zones.items():
             if zone is not None:
-                rows.append({"level": level or "", "kind": kind, "loop": mine[0].loop, **asdict(zone)})
+                rows.append({"level": level or "", "kind": kind, "loop": of_level[0].loop, **asdict(zone)})
     return rows
 
 
@@ -140,14 +140,14 @@ def stat_rows(result: StageResult) -> list[Json]:
         {
             "run_id": result.stage.run_id,
             "metric": metric,
-            "n": found.n,
-            "n_failed": found.n_failed,
-            "mean_s": found.mean,
-            **{f"{name}_s": value for name, value in found.quantiles.items()},
-            "max_s": found.maximum,
-            **{f"{name}_with_failures_s": value for name, value in found.censored.items()},
+            "n": summary.n,
+            "n_failed": summary.n_failed,
+            "mean_s": summary.mean,
+            **{f"{name}_s": value for name, value in summary.quantiles.items()},
+            "max_s": summary.maximum,
+            **{f"{name}_with_failures_s": value for name, value in summary.censored.items()},
         }
-        for metric, found in result.summaries.items()
+        for metric, summary in result.summaries.items()
     ]
 
 
@@ -161,26 +161,26 @@ def budget_json(point: Point) -> Json | None:
 
 def figure_json(point: Point, name: str) -> Json:
     """A figure with its interval; a time with each repeat's own and with this client's error."""
-    found = point.figures[name]
-    told: Json = {
-        "value": finite(found.value),
-        "low": finite(found.low),
-        "high": finite(found.high),
-        "method": found.method,
+    estimate = point.figures[name]
+    figure: Json = {
+        "value": finite(estimate.value),
+        "low": finite(estimate.low),
+        "high": finite(estimate.high),
+        "method": estimate.method,
     }
-    if found.reason is not None:
-        told |= {"reason": found.reason, "n_needed": found.n_needed}
+    if estimate.reason is not None:
+        figure |= {"reason": estimate.reason, "n_needed": estimate.n_needed}
     if name in point.repeats:
-        told["repeats"] = [finite(value) for value in point.repeats[name]]
+        figure["repeats"] = [finite(value) for value in point.repeats[name]]
     if name.endswith("_s") and not name.endswith("_per_s"):
-        told["client_error"] = finite(point.client_error_s(name))
-    return told
+        figure["client_error"] = finite(point.client_error_s(name))
+    return figure
 
 
 def replies_json(point: Point) -> Json:
     """What the replies were like: tokens asked and got, replies without a token, those that came in one piece, first
     tokens that came with others, and replies that [DONE] alone ended."""
-    found = point.lengths
+    lengths = point.lengths
     return {
         "n_answered": point.n_answered,
         "n_empty": point.n_empty,
@@ -188,18 +188,18 @@ def replies_json(point: Point) -> Json:
         "n_coalesced": point.n_coalesced,
         "n_done_alone": point.n_done_alone,
         "input_tokens": {
-            "n": found.n_input,
-            "asked": found.input_asked,
-            "got": found.input_got,
-            "share": finite(found.input_share),
-            "estimated": found.estimated,
-            "n_cut": found.n_cut,
+            "n": lengths.n_input,
+            "asked": lengths.input_asked,
+            "got": lengths.input_got,
+            "share": finite(lengths.input_share),
+            "estimated": lengths.estimated,
+            "n_cut": lengths.n_cut,
         },
         "output_tokens": {
-            "n": found.n_output,
-            "asked": found.output_asked,
-            "got": found.output_got,
-            "share": finite(found.output_share),
+            "n": lengths.n_output,
+            "asked": lengths.output_asked,
+            "got": lengths.output_got,
+            "share": finite(lengths.output_share),
         },
     }
 
@@ -216,13 +216,13 @@ def dumps(value: object) -> str:
 def _server(point: Point) -> Json:
     parts = [result.breakdown for result in point.results if result.breakdown is not None]
     usage = [result.kv_usage for result in point.results if result.kv_usage is not None]
-    told: Json = {"replies": replies_json(point)}
+    row: Json = {"replies": replies_json(point)}
     if parts:
-        told["ttft_parts_s"] = {
+        row["ttft_parts_s"] = {
             name: finite(sum(getattr(part, name) for part in parts) / len(parts))
             for name in ("client", "server", "queue", "prefill", "other", "beyond")
         }
     if usage:
-        told["kv_cache_usage_mean"] = finite(sum(u.mean for u in usage) / len(usage))
-        told["kv_cache_usage_max"] = finite(max(u.maximum for u in usage))
-    return told
+        row["kv_cache_usage_mean"] = finite(sum(u.mean for u in usage) / len(usage))
+        row["kv_cache_usage_max"] = finite(max(u.maximum for u in usage))
+    return row

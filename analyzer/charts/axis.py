@@ -82,55 +82,55 @@ class BudgetAxis:
         return (high, low) if self.reverse else (low, high)
 
 
-def budget_axis(facts: Results) -> BudgetAxis:
-    below = sorted({r.kv_budget for r in facts.runs if not r.is_full}, reverse=True)
-    if facts.unit != Unit.FRACTION:
+def budget_axis(results: Results) -> BudgetAxis:
+    below = sorted({r.kv_budget for r in results.runs if not r.is_full}, reverse=True)
+    if results.unit != Unit.FRACTION:
         labels = ("full", *(f"{b:,.6g}" for b in below))
-        name = "kept tokens (cap)" if facts.unit == Unit.TOKENS else "bits per element"
+        name = "kept tokens (cap)" if results.unit == Unit.TOKENS else "bits per element"
         return BudgetAxis(
             tuple(map(float, range(len(labels)))),
             labels,
             "rank",
             f"KV budget asked, {name}",
-            *_applied(facts, ["full", *below]),
+            *_applied(results, ["full", *below]),
         )
-    values = (1.0, *(b for b in below if b < 1)) if facts.full or not below else tuple(below)
+    values = (1.0, *(b for b in below if b < 1)) if results.full or not below else tuple(below)
     labels = tuple("full" if v == 1 else f"{v:.6g}" for v in values)
     scale = "log" if min(values) < LOG_BELOW else "linear"
     title = "KV budget asked, fraction of the prompt's cache kept"
-    applied = _applied(facts, ["full" if v == 1 else v for v in values])
+    applied = _applied(results, ["full" if v == 1 else v for v in values])
     at = [log10(v) for v in values] if scale == "log" else list(values)
     if any(a - b < CLOSEST * (at[0] - at[-1]) for a, b in pairwise(at)):
         return BudgetAxis(tuple(map(float, range(len(labels)))), labels, "rank", f"{title} (evenly spaced)", *applied)
     return BudgetAxis(values, labels, scale, title, *applied)
 
 
-def _applied(facts: Results, asked: list[float | str]) -> tuple[tuple[str, ...], str]:
+def _applied(results: Results, asked: list[float | str]) -> tuple[tuple[str, ...], str]:
     """What stands below each label, empty where it is what was asked, and the words for the axis title.
 
     Fractions: the effective one, median; caps in tokens: the share kept. Several series: from the least to the most.
     """
-    found = [_shown(facts, b) if isinstance(b, float | int) else [] for b in asked]
-    known = [shares for b, shares in zip(asked, found, strict=True) if b != "full"]
-    if not any(known):
-        return ("",) * len(asked), "applied: not known" if known else ""
-    if facts.unit == Unit.FRACTION:
+    applied = [_shown(results, b) if isinstance(b, float | int) else [] for b in asked]
+    below = [shares for b, shares in zip(asked, applied, strict=True) if b != "full"]
+    if not any(below):
+        return ("",) * len(asked), "applied: not known" if below else ""
+    if results.unit == Unit.FRACTION:
         same = [
-            all(abs(s - float(b)) <= SAME for s in shares) for b, shares in zip(asked, found, strict=True) if shares
+            all(abs(s - float(b)) <= SAME for s in shares) for b, shares in zip(asked, applied, strict=True) if shares
         ]
         if all(same):
-            where = "the same" if all(known) else "the same where it is known"
+            where = "the same" if all(below) else "the same where it is known"
             return ("",) * len(asked), f"applied (median): {where}, within {SAME:g}"
-        return tuple(_range([number(s) for s in shares]) for shares in found), "below: applied, median"
-    return tuple(_range([percent(s) for s in shares]) for shares in found), "below: share of the prompt kept, median"
+        return tuple(_range([number(s) for s in shares]) for shares in applied), "below: applied, median"
+    return tuple(_range([percent(s) for s in shares]) for shares in applied), "below: share of the prompt kept, median"
 
 
-def _shown(facts: Results, asked: float) -> list[float]:
+def _shown(results: Results, asked: float) -> list[float]:
     """Shares kept at one budget, lowest first, of the series whose server shows them."""
     stats = [
-        facts.stat(run)
-        for run in facts.runs
-        if run.kv_budget == asked and not run.is_full and status(facts, run) == EvidenceStatus.VERIFIED
+        results.stat(run)
+        for run in results.runs
+        if run.kv_budget == asked and not run.is_full and status(results, run) == EvidenceStatus.VERIFIED
     ]
     return sorted(s.kept_fraction_p50 for s in stats if s and s.kept_fraction_p50 is not None)
 
@@ -139,6 +139,6 @@ def _range(texts: list[str]) -> str:
     return "" if not texts else texts[0] if texts[0] == texts[-1] else f"{texts[0]}–{texts[-1]}"
 
 
-def status(facts: Results, run: Run) -> str:
-    row = facts.evidence.get(run.run_id)
+def status(results: Results, run: Run) -> str:
+    row = results.evidence.get(run.run_id)
     return row.status if row else EvidenceStatus.FULL if run.is_full else EvidenceStatus.UNVERIFIED

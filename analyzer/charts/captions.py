@@ -10,66 +10,67 @@ from analyzer.store.tables import BinStat
 from kvt_async.contract.vocabulary import Unit
 
 
-def by_budget(facts: Results) -> str:
-    v = facts.verdict(facts.series[0]) if facts.series else None
+def by_budget(results: Results) -> str:
+    v = results.verdict(results.series[0]) if results.series else None
     if v is None:
-        return "Accuracy at full cache" if not facts.series else "Accuracy by KV budget"
-    return f"{v.series}: {in_few_words(v, facts.unit)}"
+        return "Accuracy at full cache" if not results.series else "Accuracy by KV budget"
+    return f"{v.series}: {in_few_words(v, results.unit)}"
 
 
-def by_budget_says(facts: Results) -> str:
-    head = _yellow(facts, [ALL], "")
-    full = facts.stat(facts.full)
+def by_budget_says(results: Results) -> str:
+    head = _yellow(results, [ALL], "")
+    full = results.stat(results.full)
     scale = " Right axis: relative to full cache." if full and full.acc_mean else ""
     return f"{head}Points: mean over all lengths, equal weight per length bin; bands and bars: 95% CI.{scale}"
 
 
-def by_budget_bins(facts: Results) -> str:
-    if not facts.series:
+def by_budget_bins(results: Results) -> str:
+    if not results.series:
         return "Accuracy in each length bin"
-    rows = [(b, facts.verdict(facts.series[0], b.bin_idx)) for b in facts.bins]
-    known = [(b, v) for b, v in rows if v and v.n and v.judges]
-    if len(known) < 2:
+    rows = [(b, results.verdict(results.series[0], b.bin_idx)) for b in results.bins]
+    judged = [(b, v) for b, v in rows if v and v.n and v.judges]
+    if len(judged) < 2:
         return "Accuracy by KV budget in each length bin"
-    (short, first), (long, last) = known[0], known[-1]
+    (short, first), (long, last) = judged[0], judged[-1]
     ends = [
-        "none proven safe" if nothing_safe(v) else f"safe to {budget(v.safe_budget, facts.unit)}" for v in (first, last)
+        "none proven safe" if nothing_safe(v) else f"safe to {budget(v.safe_budget, results.unit)}"
+        for v in (first, last)
     ]
     if ends[0] == ends[1]:
-        return f"{facts.series[0]}: {ends[0]} in the shortest and in the longest prompts"
-    return f"{facts.series[0]}: {ends[0]} at {short.label} tokens, {ends[1]} at {long.label}"
+        return f"{results.series[0]}: {ends[0]} in the shortest and in the longest prompts"
+    return f"{results.series[0]}: {ends[0]} at {short.label} tokens, {ends[1]} at {long.label}"
 
 
-def bins_says(facts: Results) -> str:
-    zone = _yellow(facts, [b.bin_idx for b in facts.bins], " in that bin")
+def bins_says(results: Results) -> str:
+    zone = _yellow(results, [b.bin_idx for b in results.bins], " in that bin")
     return f"{zone}Bands and bars: 95% CI of one bin. Bins are exploratory beside the overall verdict."
 
 
-def heatmap(facts: Results) -> str:
+def heatmap(results: Results) -> str:
     return "Which budgets hold at which prompt length"
 
 
-def heatmap_says(facts: Results) -> str:
+def heatmap_says(results: Results) -> str:
     return "Cells: accuracy and its 95% CI. Framed: proven safe in that bin. No frame: broken, or not proven."
 
 
-def kept(facts: Results) -> str:
-    for name in facts.series:
-        inside = common_tokens(bin_zones(facts, name))
-        if inside and constant(facts, name) == Unit.TOKENS:
+def kept(results: Results) -> str:
+    for name in results.series:
+        inside = common_tokens(bin_zones(results, name))
+        if inside and constant(results, name) == Unit.TOKENS:
             return (
                 f"{name}: the cliff lies at {count(inside[0])} to {count(inside[1])} kept tokens, whatever the length"
             )
     return "Accuracy by number of kept tokens"
 
 
-def kept_says(facts: Results) -> str:
+def kept_says(results: Results) -> str:
     return "Where the lines of all bins fall at the same place, an absolute number of kept tokens decides, not a ratio."
 
 
-def drops(facts: Results) -> str:
-    proven = {v.series: v.loss for v in facts.verdicts if v.bin_idx == ALL and v.loss is not None}
-    whole = [d for d in facts.drops if d.bin_idx == ALL and d.repeat_idx == 0 and d.drop_failures is not None]
+def drops(results: Results) -> str:
+    proven = {v.series: v.loss for v in results.verdicts if v.bin_idx == ALL and v.loss is not None}
+    whole = [d for d in results.drops if d.bin_idx == ALL and d.repeat_idx == 0 and d.drop_failures is not None]
     lost = [d for d in whole if d.series in proven and d.kv_budget <= proven[d.series]]
     if not lost:
         return "No loss is proven at any budget"
@@ -80,36 +81,36 @@ def drops(facts: Results) -> str:
     return "The losses are partly failed requests and partly wrong answers"
 
 
-def drops_says(facts: Results) -> str:
+def drops_says(results: Results) -> str:
     return "Bars: loss of mean score against full cache, split by cause (Shapley). Lines: 95% CI of the whole loss."
 
 
-def pareto(facts: Results) -> str:
+def pareto(results: Results) -> str:
     return "What quality costs in cache memory"
 
 
-def pareto_says(facts: Results) -> str:
-    return "Upper left is better. Bars: 95% CI of accuracy. Area of a point: median latency. " + _stamp(facts)
+def pareto_says(results: Results) -> str:
+    return "Upper left is better. Bars: 95% CI of accuracy. Area of a point: median latency. " + _stamp(results)
 
 
-def latency(facts: Results) -> str:
+def latency(results: Results) -> str:
     return "Latency by KV budget"
 
 
-def latency_says(facts: Results) -> str:
-    return "Points: p50; bars reach to p95. " + _stamp(facts)
+def latency_says(results: Results) -> str:
+    return "Points: p50; bars reach to p95. " + _stamp(results)
 
 
-def by_bin(facts: Results) -> str:
+def by_bin(results: Results) -> str:
     return "Accuracy by prompt length"
 
 
-def by_bin_says(facts: Results) -> str:
+def by_bin_says(results: Results) -> str:
     return "Bars: 95% CI. Within a bin, budgets stand side by side from full cache down."
 
 
-def failures(facts: Results) -> str:
-    stats = [s for s in _whole(facts) if s.fail_rate is not None]
+def failures(results: Results) -> str:
+    stats = [s for s in _whole(results) if s.fail_rate is not None]
     failed = sum(s.n_failures for s in stats)
     n = sum(s.n for s in stats)
     if not failed:
@@ -118,31 +119,33 @@ def failures(facts: Results) -> str:
     return f"{failed:,} of {n:,} requests failed; {percent(worst, 1)} at the worst level"
 
 
-def failures_says(facts: Results) -> str:
+def failures_says(results: Results) -> str:
     return "Bars: 95% Wilson intervals. A failed request scores 0 and has no answer."
 
 
-def latency_bins(facts: Results) -> str:
+def latency_bins(results: Results) -> str:
     return "Latency by prompt length"
 
 
-def latency_bins_says(facts: Results) -> str:
-    return "Points: p50; bars reach to p95. " + _stamp(facts)
+def latency_bins_says(results: Results) -> str:
+    return "Points: p50; bars reach to p95. " + _stamp(results)
 
 
-def _yellow(facts: Results, bins: list[int], where: str) -> str:
+def _yellow(results: Results, bins: list[int], where: str) -> str:
     """What the yellow of the headline series means in these bins; empty where no zone is drawn."""
-    found = [v for b in bins if facts.series and (v := facts.verdict(facts.series[0], b)) and v.broken is not None]
-    if not found:
+    zones = [
+        v for b in bins if results.series and (v := results.verdict(results.series[0], b)) and v.broken is not None
+    ]
+    if not zones:
         return ""
-    pale = " (pale: open above, because no budget is proven safe)" if any(nothing_safe(v) for v in found) else ""
-    return f"Yellow: the transition zone of {facts.series[0]}{where}{pale}. "
+    pale = " (pale: open above, because no budget is proven safe)" if any(nothing_safe(v) for v in zones) else ""
+    return f"Yellow: the transition zone of {results.series[0]}{where}{pale}. "
 
 
-def _stamp(facts: Results) -> str:
-    stats = [s for s in _whole(facts) if s.latency_p50_s is not None]
-    return f"{cache_sentence(stats)} Every latency: {client(facts.clients)}." if stats else ""
+def _stamp(results: Results) -> str:
+    stats = [s for s in _whole(results) if s.latency_p50_s is not None]
+    return f"{cache_sentence(stats)} Every latency: {client(results.clients)}." if stats else ""
 
 
-def _whole(facts: Results) -> list[BinStat]:
-    return [s for run in facts.runs if (s := facts.stat(run)) is not None]
+def _whole(results: Results) -> list[BinStat]:
+    return [s for run in results.runs if (s := results.stat(run)) is not None]

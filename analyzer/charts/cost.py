@@ -1,5 +1,6 @@
 """Charts by length bin (accuracy, failures, latency) and of what a budget buys. Frames in, charts out."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -11,13 +12,26 @@ from analyzer.charts.frames import ChartData
 from analyzer.charts.style import STEPS, ChartSize, budget_x, colour, dash, empty, records, shape, share_y
 
 
+@dataclass(frozen=True)
+class Panel:
+    """What one chart by length bin shows: its figure, the ends of the bar through it, its columns and tooltips."""
+
+    name: str
+    y: alt.Y
+    low: str
+    high: str
+    columns: tuple[str, ...]
+    tips: list[alt.Tooltip]
+
+
 def acc_by_bin(data: ChartData, size: ChartSize) -> Any:
     """Accuracy in each length bin, a line per budget, a panel per series; bars are 95% CIs."""
     frame = _binned(data, "acc_mean")
     if frame.is_empty():
         return empty("No length bin has answers yet.", size)
     y = share_y("acc_mean", "Accuracy")
-    return _by_bin(frame, data, size, y, "acc_ci_low", "acc_ci_high", POINT, point_tips(), "acc_by_bin")
+    panel = Panel("acc_by_bin", y, "acc_ci_low", "acc_ci_high", POINT, point_tips())
+    return _by_bin(panel, frame, data, size)
 
 
 def fail_by_bin(data: ChartData, size: ChartSize) -> Any:
@@ -41,7 +55,8 @@ def fail_by_bin(data: ChartData, size: ChartSize) -> Any:
         scale=alt.Scale(domain=[0, top], nice=True),
         axis=alt.Axis(format="%", tickCount=5),
     )
-    return _by_bin(frame, data, size, y, "fail_ci_low", "fail_ci_high", columns, tips, "fail_by_bin")
+    panel = Panel("fail_by_bin", y, "fail_ci_low", "fail_ci_high", columns, tips)
+    return _by_bin(panel, frame, data, size)
 
 
 def latency_p50_by_bin(data: ChartData, size: ChartSize) -> Any:
@@ -62,27 +77,17 @@ def latency_p50_by_bin(data: ChartData, size: ChartSize) -> Any:
     ]
     y = alt.Y("p50:Q", title="Latency, p50 to p95 (ms)", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
     columns = ("series", "bin", "budget", "n", "p50", "p95", "cache")
-    return _by_bin(frame, data, size, y, "p50", "p95", columns, tips, "latency_p50_by_bin")
+    return _by_bin(Panel("latency_p50_by_bin", y, "p50", "p95", columns, tips), frame, data, size)
 
 
 def _binned(data: ChartData, field: str) -> pl.DataFrame:
     return data.levels.filter((pl.col("bin_idx") >= 0) & pl.col(field).is_not_null())
 
 
-def _by_bin(
-    frame: pl.DataFrame,
-    data: ChartData,
-    size: ChartSize,
-    y: alt.Y,
-    low: str,
-    high: str,
-    columns: tuple[str, ...],
-    tips: list[alt.Tooltip],
-    name: str,
-) -> Any:
+def _by_bin(panel: Panel, frame: pl.DataFrame, data: ChartData, size: ChartSize) -> Any:
     """A panel per series, bins left to right, budgets side by side within a bin."""
     budgets = frame.sort("x", descending=data.axis.reverse)["budget"].unique(maintain_order=True).to_list()
-    picked = alt.selection_point(name=f"budget_of_{name}", fields=["budget"], bind="legend")
+    picked = alt.selection_point(name=f"budget_of_{panel.name}", fields=["budget"], bind="legend")
     scale = (
         alt.Scale(domain=budgets, scheme=STEPS) if len(budgets) > 1 else alt.Scale(domain=budgets, range=["#0072B2"])
     )
@@ -100,14 +105,18 @@ def _by_bin(
         color=alt.Color("budget:N", sort=budgets, scale=scale, legend=legend),
         opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1)),
     )
-    field = str(y.shorthand).split(":")[0]
+    field = str(panel.y.shorthand).split(":")[0]
     layers = [
-        unit(base.mark_rule(strokeWidth=1.6, strokeOpacity=0.65).encode(y=f"{low}:Q", y2=f"{high}:Q"), picked),
-        base.mark_line(strokeWidth=1.1, strokeOpacity=0.55).encode(y=y),
-        base.mark_point(filled=True, size=32, fillOpacity=1, shape="circle").encode(y=f"{field}:Q", tooltip=tips),
+        unit(
+            base.mark_rule(strokeWidth=1.6, strokeOpacity=0.65).encode(y=f"{panel.low}:Q", y2=f"{panel.high}:Q"), picked
+        ),
+        base.mark_line(strokeWidth=1.1, strokeOpacity=0.55).encode(y=panel.y),
+        base.mark_point(filled=True, size=32, fillOpacity=1, shape="circle").encode(y=f"{field}:Q", tooltip=panel.tips),
     ]
-    panel = layer(*layers, data=records(frame, *columns), width=size.panel(len(data.series)), height=180)
-    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=size.columns, resolve=OWN_X)
+    drawing = layer(*layers, data=records(frame, *panel.columns), width=size.panel(len(data.series)), height=180)
+    return facet(
+        drawing, alt.Facet("series:N", sort=list(data.series), title=None), columns=size.columns, resolve=OWN_X
+    )
 
 
 def ttft_tpot_by_budget(data: ChartData, size: ChartSize) -> Any:
@@ -151,11 +160,13 @@ def ttft_tpot_by_budget(data: ChartData, size: ChartSize) -> Any:
 def pareto(data: ChartData, size: ChartSize) -> Any:
     """Quality against cache bytes; the area of a point is its median latency. Upper left is better."""
     whole = data.levels.filter((pl.col("bin_idx") == -1) & pl.col("acc_mean").is_not_null())
-    known = whole.filter(pl.col("kv_bytes_p50") > 0)
-    if known.is_empty():
+    measured = whole.filter(pl.col("kv_bytes_p50") > 0)
+    if measured.is_empty():
         return empty("Memory is not known: the server reports no bytes of what it kept.", size)
-    measure, scale = next((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0)) if _fits(known, s))
-    frame = known.with_columns(memory=pl.col("kv_bytes_p50") / scale, latency=pl.col("latency_p50_s") * 1000)
+    measure, scale = next(
+        (u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0)) if _fits(measured, s)
+    )
+    frame = measured.with_columns(memory=pl.col("kv_bytes_p50") / scale, latency=pl.col("latency_p50_s") * 1000)
     picked, faded = by_series("series_of_pareto")
     base = alt.Chart(records(frame, *POINT, "memory", "latency", "cache")).encode(
         x=alt.X(

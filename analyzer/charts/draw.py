@@ -43,22 +43,23 @@ CHARTS = (
 
 
 def draw(
-    kind: ChartKind, facts: Results, data: ChartData, size: ChartSize = WIDE, *, title: bool = True
+    kind: ChartKind, results: Results, data: ChartData, size: ChartSize = WIDE, *, title: bool = True
 ) -> dict[str, Any]:
     """One chart as Vega-Lite JSON. Without `title` the page around it must carry message and note."""
-    with debug_mode(
-        False
-    ):  # the tests hold the whole against the schema; checking every part costs as much as making it
+    # The tests hold the whole against the schema; checking every part here costs as much as making it.
+    with debug_mode(False):
         chart = kind.draw(data, size)
-    head = title_lines(kind.message(facts), [kind.says(facts)], data.note, size) if title else None
+    head = title_lines(kind.message(results), [kind.says(results)], data.note, size) if title else None
     return spec_of(chart, size, head)
 
 
-def draw_all(conn: sqlite3.Connection, settings: Settings, plots_dir: Path, facts: Results | None = None) -> list[Path]:
+def draw_all(
+    conn: sqlite3.Connection, settings: Settings, plots_dir: Path, results: Results | None = None
+) -> list[Path]:
     """Draw every chart from persisted rows as PNG, SVG and Vega-Lite JSON; returns the files, in chart order."""
-    facts = facts or read_results(conn, settings.experiment.exp_group_id)
-    data = chart_data(facts)
-    return [file for kind in CHARTS for file in save(draw(kind, facts, data), plots_dir, kind.name)]
+    results = results or read_results(conn, settings.experiment.exp_group_id)
+    data = chart_data(results)
+    return [file for kind in CHARTS for file in save(draw(kind, results, data), plots_dir, kind.name)]
 
 
 def files(plots_dir: Path) -> list[Path]:

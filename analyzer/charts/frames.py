@@ -83,26 +83,26 @@ class ChartData:
     note: str
 
 
-def chart_data(facts: Results) -> ChartData:
-    series = tuple(facts.series) or ("full",)
-    axis = budget_axis(facts)
-    levels = _levels(facts, axis, series)
+def chart_data(results: Results) -> ChartData:
+    series = tuple(results.series) or ("full",)
+    axis = budget_axis(results)
+    levels = _levels(results, axis, series)
     return ChartData(
         levels=levels,
-        zones=_zones(facts, axis),
-        drops=_drops(facts, axis),
+        zones=_zones(results, axis),
+        drops=_drops(results, axis),
         costs=_costs(levels),
         axis=axis,
         series=series,
-        bins=tuple(b.label for b in facts.bins),
-        note=note(facts),
+        bins=tuple(b.label for b in results.bins),
+        note=note(results),
     )
 
 
-def note(facts: Results) -> str:
+def note(results: Results) -> str:
     """What every chart must carry: the alarms in a few words, and that there is no baseline."""
-    parts = [alarm.stamp for alarm in alarms(facts)]
-    if not facts.full:
+    parts = [alarm.stamp for alarm in alarms(results)]
+    if not results.full:
         parts.append("no full-cache run to compare with")
     return " · ".join(parts)
 
@@ -118,13 +118,13 @@ def state(run: Run, verdict: Verdict | None) -> str:
     return "broken" if verdict.broken is not None and run.kv_budget <= verdict.broken else "between"
 
 
-def _levels(facts: Results, axis: BudgetAxis, series: tuple[str, ...]) -> pl.DataFrame:
+def _levels(results: Results, axis: BudgetAxis, series: tuple[str, ...]) -> pl.DataFrame:
     rows = []
-    names = {b.bin_idx: b.label for b in facts.bins} | {ALL: "all lengths"}
+    names = {b.bin_idx: b.label for b in results.bins} | {ALL: "all lengths"}
     for name in series:
-        for run in ([facts.full] if facts.full else []) + facts.levels(name):
+        for run in ([results.full] if results.full else []) + results.levels(name):
             for bin_idx, label in names.items():
-                stat = facts.stat(run, bin_idx)
+                stat = results.stat(run, bin_idx)
                 if stat is None:
                     continue
                 rows.append(
@@ -133,21 +133,21 @@ def _levels(facts: Results, axis: BudgetAxis, series: tuple[str, ...]) -> pl.Dat
                         "x": axis.at(run.kv_budget, is_full=bool(run.is_full)),
                         "budget": "full cache" if run.is_full else budget(run.kv_budget, run.kv_unit),
                         "is_full": bool(run.is_full),
-                        "evidence": status(facts, run),
+                        "evidence": status(results, run),
                         "bin": label,
                         "cache": cache_state(stat.cached_share),
-                        "state": state(run, facts.verdict(name, bin_idx)),
+                        "state": state(run, results.verdict(name, bin_idx)),
                         **{c: getattr(stat, c) for c in LEVEL_SCHEMA if hasattr(stat, c)},
                     }
                 )
     return pl.DataFrame(rows, schema=LEVEL_SCHEMA, orient="row")
 
 
-def _zones(facts: Results, axis: BudgetAxis) -> pl.DataFrame:
+def _zones(results: Results, axis: BudgetAxis) -> pl.DataFrame:
     """Safe, transition and broken spans of each verdict, from full cache down, to the edges of the axis."""
     rows: list[dict[str, Any]] = []
     top, bottom = axis.edges
-    for v in facts.verdicts:
+    for v in results.verdicts:
         if not v.judges or v.n == 0:
             continue
         open_top = nothing_safe(v)
@@ -165,11 +165,11 @@ def _zones(facts: Results, axis: BudgetAxis) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=ZONE_SCHEMA, orient="row")
 
 
-def _drops(facts: Results, axis: BudgetAxis) -> pl.DataFrame:
+def _drops(results: Results, axis: BudgetAxis) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
-    for name in facts.series:
-        for run in facts.levels(name):
-            d = facts.drop(run)
+    for name in results.series:
+        for run in results.levels(name):
+            d = results.drop(run)
             if d is None or d.drop_mean is None:
                 continue
             for cause, share in ((ANSWERS, d.drop_answers), (FAILURE, d.drop_failures)):

@@ -76,12 +76,12 @@ def first_screen(results: Results, settings: Settings) -> FirstScreen:
         AnswerKey.CERTAINTY: _certainty(results, settings),
         AnswerKey.LIMITS: [*limits(results, settings), _coarse(results)],
     }
-    said = {key: [text for text in texts if text] for key, texts in lines.items()}
+    sentences_of = {key: [text for text in texts if text] for key, texts in lines.items()}
     return FirstScreen(
         headline=headline(results, verdict, margin),
         alarms=tuple(alarms(results)),
         caveats=tuple(caveats(results)),
-        answers=tuple(Answer(key, texts[0], tuple(texts[1:])) for key, texts in said.items() if texts),
+        answers=tuple(Answer(key, texts[0], tuple(texts[1:])) for key, texts in sentences_of.items() if texts),
     )
 
 

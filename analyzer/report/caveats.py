@@ -12,10 +12,10 @@ REFERENCE = "reference"  # the model that ships with kvt
 
 def caveats(results: Results) -> list[str]:
     """What doesn't touch the verdict, but a figure beside it."""
-    found = [results.prompts.note] if results.prompts.note else []
+    lines = [results.prompts.note] if results.prompts.note else []
     if (answers := results.overruling) is not None:
-        found.append(overruled(answers))
-    return found
+        lines.append(overruled(answers))
+    return lines
 
 
 def overruled(answers: Answers) -> str:

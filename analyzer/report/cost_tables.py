@@ -91,8 +91,8 @@ def pareto(results: Results, settings: Settings) -> Table:
     return Table(head, tuple(rows), note=note)
 
 
-def _undominated(one: BinStat, others: list[BinStat]) -> bool:
-    acc, size = one.acc_mean or 0.0, one.kv_bytes_p50 or 0.0
+def _undominated(level: BinStat, others: list[BinStat]) -> bool:
+    acc, size = level.acc_mean or 0.0, level.kv_bytes_p50 or 0.0
     return not any(
         o.kv_bytes_p50 is not None
         and o.acc_mean is not None

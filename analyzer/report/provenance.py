@@ -18,8 +18,8 @@ def contract(results: Results) -> Table:
         rows += [("metric of score", d["metric"]), ("source revision", d["source_revision"] or NOTHING)]
     rows += [("scorer", v) for v in results.scorer_versions]
     rows.append(("contract SHA-256", results.contract_sha256))
-    known = tuple((k, str(v)) for k, v in rows if v != "null")
-    return Table(("Field", "Value"), known, text_columns=2, note="Fields that are null are left out.")
+    fields = tuple((k, str(v)) for k, v in rows if v != "null")
+    return Table(("Field", "Value"), fields, text_columns=2, note="Fields that are null are left out.")
 
 
 def sessions(results: Results) -> Table:

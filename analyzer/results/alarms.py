@@ -28,57 +28,57 @@ class Alarm:
         return f"{self.name}: {self.short}"
 
 
-def alarms(facts: Results) -> list[Alarm]:
+def alarms(results: Results) -> list[Alarm]:
     """In the order of their weight; none where nothing speaks against the verdict."""
     return [
         alarm
         for alarm in (
-            _partial(facts),
-            _read_short(facts),
-            _unverified(facts),
-            _dead_knob(facts),
-            _drift(facts),
-            _differences(facts),
-            _failed_at_full(facts),
-            _contradicted(facts),
+            _partial(results),
+            _read_short(results),
+            _unverified(results),
+            _dead_knob(results),
+            _drift(results),
+            _differences(results),
+            _failed_at_full(results),
+            _contradicted(results),
         )
         if alarm is not None
     ]
 
 
-def _partial(facts: Results) -> Alarm | None:
-    if not facts.partial:
+def _partial(results: Results) -> Alarm | None:
+    if not results.partial:
         return None
-    name, _, says = sentences.partial(facts.pending, facts.requests).partition(": ")
-    if refused := sum(p.refused for p in facts.progress.values()):
+    name, _, says = sentences.partial(results.pending, results.requests).partition(": ")
+    if refused := sum(p.refused for p in results.progress.values()):
         says += f" {refused:,} were refused for the key or the quota, which says nothing about them: not counted."
-    return Alarm(name, says, f"{facts.pending:,} of {facts.requests:,} requests pending")
+    return Alarm(name, says, f"{results.pending:,} of {results.requests:,} requests pending")
 
 
-def _read_short(facts: Results) -> Alarm | None:
-    counts = facts.prompts
+def _read_short(results: Results) -> Alarm | None:
+    counts = results.prompts
     if not counts.are_short:
         return None
     short = f"{counts.share} read shorter than sent"
     return Alarm(READ_SHORT, f"{counts.sentence}. Nothing is claimed of any of them.", short)
 
 
-def _unverified(facts: Results) -> Alarm | None:
+def _unverified(results: Results) -> Alarm | None:
     """Series whose budget is a label; what prompts read short or a second server take back is said by another alarm."""
     labels = [
         series
-        for series in facts.series
-        if (rows := [e for e in facts.statuses(series) if e.status == EvidenceStatus.UNVERIFIED])
+        for series in results.series
+        if (rows := [e for e in results.statuses(series) if e.status == EvidenceStatus.UNVERIFIED])
         and sentences.why_unverified(rows) == sentences.UNVERIFIED
     ]
     if not labels:
         return None
-    which = "" if labels == facts.series else f" ({', '.join(labels)})"
+    which = "" if labels == results.series else f" ({', '.join(labels)})"
     return Alarm(f"UNVERIFIED{which}", f"{sentences.UNVERIFIED}.", sentences.UNVERIFIED.replace(";", ","))
 
 
-def _dead_knob(facts: Results) -> Alarm | None:
-    if facts.overruling is not None or not any(c["verdict"] == CanaryVerdict.DEAD for c in facts.canaries):
+def _dead_knob(results: Results) -> Alarm | None:
+    if results.overruling is not None or not any(c["verdict"] == CanaryVerdict.DEAD for c in results.canaries):
         return None
     return Alarm(
         "DEAD KNOB",
@@ -88,33 +88,33 @@ def _dead_knob(facts: Results) -> Alarm | None:
     )
 
 
-def _drift(facts: Results) -> Alarm | None:
-    if not facts.drifts:
+def _drift(results: Results) -> Alarm | None:
+    if not results.drifts:
         return None
-    seen = plural(len({one.session_id for one in facts.drifts}), "session")
+    seen = plural(len({one.session_id for one in results.drifts}), "session")
     return Alarm(
         "DRIFT",
-        f"{DIFFERENT} in {seen} ({facts.drifts[0].what}). It was analysed all the same (analysis.allow_drift): a "
+        f"{DIFFERENT} in {seen} ({results.drifts[0].what}). It was analysed all the same (analysis.allow_drift): a "
         "difference between budgets may be one between servers.",
         f"{DIFFERENT} meanwhile",
     )
 
 
-def _differences(facts: Results) -> Alarm | None:
-    if not facts.differences:
+def _differences(results: Results) -> Alarm | None:
+    if not results.differences:
         return None
     return Alarm(
         "DIFFERENT SERVERS",
-        f"levels were served by different servers ({facts.differences[0].what}): a difference between budgets may be "
+        f"levels were served by different servers ({results.differences[0].what}): a difference between budgets may be "
         "one between servers.",
         "levels were served by different servers",
     )
 
 
-def _failed_at_full(facts: Results) -> Alarm | None:
+def _failed_at_full(results: Results) -> Alarm | None:
     full, margin = (
-        facts.stat(facts.full),
-        next((v.asked["margin"] for v in facts.verdicts if "margin" in v.asked), None),
+        results.stat(results.full),
+        next((v.asked["margin"] for v in results.verdicts if "margin" in v.asked), None),
     )
     if full is None or margin is None or full.n_failures <= margin / 2 * full.n:
         return None
@@ -127,8 +127,8 @@ def _failed_at_full(facts: Results) -> Alarm | None:
     )
 
 
-def _contradicted(facts: Results) -> Alarm | None:
-    wrong = [s for s in facts.series if any(e.status == EvidenceStatus.CONTRADICTED for e in facts.statuses(s))]
+def _contradicted(results: Results) -> Alarm | None:
+    wrong = [s for s in results.series if any(e.status == EvidenceStatus.CONTRADICTED for e in results.statuses(s))]
     if not wrong:
         return None
     short = "the server applied another budget than asked"

@@ -83,17 +83,17 @@ def notes(rows: Sequence[Verdict]) -> list[str]:
 
 def spread(v: Verdict, unit: str, m: str) -> str:
     """How the zone would move with other examples, from the bootstrap's distribution; empty without one."""
-    found = v.detail.get("spread")
-    if not found:
+    resampled = v.detail.get("spread")
+    if not resampled:
         return ""
     parts = [
         f"{budget(b, unit)} in {percent(share)}"
-        for b, share in zip(found["budgets"], found["first_beyond"], strict=True)
+        for b, share in zip(resampled["budgets"], resampled["first_beyond"], strict=True)
         if share >= 0.005
     ]
     start = f"With other examples (bootstrap of {v.series}), the loss would"
-    if found["never"] >= 0.005:
-        never = f"nowhere in {percent(found['never'])}"
+    if resampled["never"] >= 0.005:
+        never = f"nowhere in {percent(resampled['never'])}"
         if not parts:
             return f"{start} exceed {m} {never} of resamples."
         parts.append(never)
@@ -102,11 +102,11 @@ def spread(v: Verdict, unit: str, m: str) -> str:
 
 def control(rows: Sequence[Drop]) -> str:
     """The server's own noise: full cache against full cache."""
-    known = [d for d in rows if d.n]
-    if not known:
+    repeats = [d for d in rows if d.n]
+    if not repeats:
         return "A/A control: not run, so the server's own noise is not known (kv.control_repeats)."
     parts = []
-    for d in known:
+    for d in repeats:
         flips = (d.n_worse or 0) + (d.n_better or 0)
         drop = interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high)
         parts.append(f"{flips:,} of {plural(d.n, 'answer')} changed score, mean difference {drop}")
@@ -124,8 +124,8 @@ def noise(levels: Sequence[tuple[float, Drop]], unit: str) -> str:
 
 def ceiling_or_floor(v: Verdict | None) -> str:
     """`ceiling`, `floor` or both, for a table; empty where neither limits the row."""
-    found = [n.split(":")[0] for n in v.notes if n.startswith(("ceiling", "floor"))] if v else []
-    return ", ".join(found)
+    limits = [n.split(":")[0] for n in v.notes if n.startswith(("ceiling", "floor"))] if v else []
+    return ", ".join(limits)
 
 
 def level_text(value: float) -> str:

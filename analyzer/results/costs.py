@@ -21,38 +21,38 @@ def error_s(rows: Sequence[Client]) -> float:
     return max((row.error_bound_ms for row in rows), default=0.0) / 1000
 
 
-def client_bound(full: BinStat | None, here: BinStat | None, clients: Sequence[Client]) -> str:
+def client_bound(full: BinStat | None, stat: BinStat | None, clients: Sequence[Client]) -> str:
     """Which of a level's latencies the client's own error makes too coarse, or which difference; empty where none."""
-    if here is None:
+    if stat is None:
         return ""
-    found = []
-    for name, new, old, error in _compared(full, here, clients):
+    coarse = []
+    for name, new, old, error in _compared(full, stat, clients):
         if new is None:
             continue
         claimed = (
             old is not None
             and abs(new - old) > 2 * error
-            and cache_state(here.cached_share) == cache_state(full.cached_share if full else None)
+            and cache_state(stat.cached_share) == cache_state(full.cached_share if full else None)
         )
         if error > TOO_LARGE * new:
-            found.append(f"{name} {seconds(new)} ± {seconds(error)}")
+            coarse.append(f"{name} {seconds(new)} ± {seconds(error)}")
         elif claimed and old is not None and 2 * error > TOO_LARGE * abs(new - old):
-            found.append(f"the difference of {name}, {seconds(abs(new - old))} ± {seconds(2 * error)}")
-    if not found:
+            coarse.append(f"the difference of {name}, {seconds(abs(new - old))} ± {seconds(2 * error)}")
+    if not coarse:
         return ""
-    return f"{ClientVerdict.BOUND}: the client's own error is more than {percent(TOO_LARGE)} of {'; '.join(found)}."
+    return f"{ClientVerdict.BOUND}: the client's own error is more than {percent(TOO_LARGE)} of {'; '.join(coarse)}."
 
 
 def _compared(
-    full: BinStat | None, here: BinStat, clients: Sequence[Client]
+    full: BinStat | None, stat: BinStat, clients: Sequence[Client]
 ) -> list[tuple[str, float | None, float | None, float]]:
     """(name, here, at full cache, error) of the latencies that are compared; TPOT's error is spread over its tokens."""
-    error, tokens = error_s(clients), here.completion_tokens_p50 or 0
+    error, tokens = error_s(clients), stat.completion_tokens_p50 or 0
     of_tpot = 2 * error / (tokens - 1) if tokens > 2 else error
     return [
-        ("TTFT", here.ttft_p50_s, full.ttft_p50_s if full else None, error),
-        ("TPOT", here.tpot_p50_s, full.tpot_p50_s if full else None, of_tpot),
-        ("total", here.latency_p50_s, full.latency_p50_s if full else None, error),
+        ("TTFT", stat.ttft_p50_s, full.ttft_p50_s if full else None, error),
+        ("TPOT", stat.tpot_p50_s, full.tpot_p50_s if full else None, of_tpot),
+        ("total", stat.latency_p50_s, full.latency_p50_s if full else None, error),
     ]
 
 
@@ -76,51 +76,51 @@ def cache_sentence(stats: Sequence[BinStat]) -> str:
 
 
 def memory(
-    series: str, level: float, full: BinStat | None, here: BinStat | None, unit: str, *, verified: bool = True
+    series: str, level: float, full: BinStat | None, stat: BinStat | None, unit: str, *, verified: bool = True
 ) -> str:
     """What the budget buys in cache bytes or, where no bytes are known, in kept tokens."""
     at = budget(level, unit)
     if not verified:
         return f"Memory of {series} at {at}: not known, because what the server kept is unverified."
-    if here is not None and full is None:
+    if stat is not None and full is None:
         return f"Memory of {series} at {at}: not compared, because there is no full-cache run."
-    if here is None or full is None:
+    if stat is None or full is None:
         return f"Memory of {series} at {at}: not known, because nothing was measured there."
-    if here.kv_bytes_p50 is not None and full.kv_bytes_p50 is not None:
-        kept = f", {count(here.kept_tokens_p50)} tokens kept" if here.kept_tokens_p50 is not None else ""
+    if stat.kv_bytes_p50 is not None and full.kv_bytes_p50 is not None:
+        kept = f", {count(stat.kept_tokens_p50)} tokens kept" if stat.kept_tokens_p50 is not None else ""
         return (
-            f"Memory at {at}: {amount(here.kv_bytes_p50)} of KV cache per request (median{kept}) instead of "
-            f"{amount(full.kv_bytes_p50)}, {change(here.kv_bytes_p50, full.kv_bytes_p50)}."
+            f"Memory at {at}: {amount(stat.kv_bytes_p50)} of KV cache per request (median{kept}) instead of "
+            f"{amount(full.kv_bytes_p50)}, {change(stat.kv_bytes_p50, full.kv_bytes_p50)}."
         )
-    if here.kept_tokens_p50 is not None and full.prompt_tokens_p50 is not None:
+    if stat.kept_tokens_p50 is not None and full.prompt_tokens_p50 is not None:
         return (
-            f"Memory at {at}: {count(here.kept_tokens_p50)} of {count(full.prompt_tokens_p50)} prompt tokens kept "
-            f"(median), {percent(here.kept_fraction_p50)}; bytes are not reported."
+            f"Memory at {at}: {count(stat.kept_tokens_p50)} of {count(full.prompt_tokens_p50)} prompt tokens kept "
+            f"(median), {percent(stat.kept_fraction_p50)}; bytes are not reported."
         )
-    if here.kept_fraction_p50 is not None:
+    if stat.kept_fraction_p50 is not None:
         return (
-            f"Memory of {series} at {at}: {percent(here.kept_fraction_p50)} of the prompt's tokens kept (median), "
+            f"Memory of {series} at {at}: {percent(stat.kept_fraction_p50)} of the prompt's tokens kept (median), "
             "as the server says; it reports neither bytes nor how many tokens that are."
         )
     return f"Memory of {series} at {at}: not known, because the server doesn't say what it kept."
 
 
-def latency(level: float, full: BinStat | None, here: BinStat | None, clients: Sequence[Client], unit: str) -> str:
+def latency(level: float, full: BinStat | None, stat: BinStat | None, clients: Sequence[Client], unit: str) -> str:
     """p50 latencies at one budget against full cache; none across cache states or within the client's error."""
     at = budget(level, unit)
-    if here is None or here.latency_p50_s is None:
+    if stat is None or stat.latency_p50_s is None:
         return f"Latency at {at}: none was measured."
-    own = f"TTFT {seconds(here.ttft_p50_s)}, TPOT {seconds(here.tpot_p50_s)}, total {seconds(here.latency_p50_s)}"
+    own = f"TTFT {seconds(stat.ttft_p50_s)}, TPOT {seconds(stat.tpot_p50_s)}, total {seconds(stat.latency_p50_s)}"
     stamp = client(clients)
     if full is None or full.latency_p50_s is None:
         return f"Latency at {at} (p50; {stamp}): {own}; there is no full cache to compare with."
-    a, b = cache_state(full.cached_share), cache_state(here.cached_share)
+    a, b = cache_state(full.cached_share), cache_state(stat.cached_share)
     if a != b:
         return f"Latency at {at} (p50, {b}; {stamp}): {own}. Not compared: full cache was measured {a}, this level {b}."
     state = f"{a} cache" if a != CacheState.UNKNOWN else "cache state unknown"
     parts = [
         f"{name} {_against(new, old, error)}"
-        for name, new, old, error in _compared(full, here, clients)
+        for name, new, old, error in _compared(full, stat, clients)
         if new is not None
     ]
     return f"Latency at {at} against full cache (p50; {state}; {stamp}): {'; '.join(parts)}."

@@ -39,7 +39,7 @@ class ServingLoad:
         return f"{count(self.serving.context_tokens)} tokens × {count(self.serving.batch)}"
 
 
-def load_of(facts: Results, settings: Settings) -> ServingLoad | None:
+def load_of(results: Results, settings: Settings) -> ServingLoad | None:
     """The load to reckon; None without `analysis.serving` or where nobody says what a token takes, or it is unknown.
 
     Raises ConfigError where model.config can't be read or doesn't say it.
@@ -53,17 +53,17 @@ def load_of(facts: Results, settings: Settings) -> ServingLoad | None:
             return None
         bound = ", an upper bound: some layers stop growing at their window" if token_bytes.windowed else ""
         return ServingLoad(serving, token_bytes.value, f"from {token_bytes.path.name}{bound}")
-    full = facts.stat(facts.full)
+    full = results.stat(results.full)
     if full is None or not full.kv_bytes_p50 or not full.prompt_tokens_p50:
         return None
     return ServingLoad(serving, full.kv_bytes_p50 / full.prompt_tokens_p50, "as the server reports for full cache")
 
 
-def kept_share(facts: Results, run: Run, load: ServingLoad) -> float | None:
+def kept_share(results: Results, run: Run, load: ServingLoad) -> float | None:
     """Share of full cache's bytes that a level keeps at the load's prompt length; as asked where nothing was shown."""
     if run.is_full:
         return 1.0
-    stat, evidence = facts.stat(run), facts.evidence.get(run.run_id)
+    stat, evidence = results.stat(run), results.evidence.get(run.run_id)
     if run.kv_unit == Unit.TOKENS:
         return min(1.0, run.kv_budget / load.serving.context_tokens)
     if run.kv_unit != Unit.FRACTION:
@@ -72,23 +72,23 @@ def kept_share(facts: Results, run: Run, load: ServingLoad) -> float | None:
     return run.kv_budget if shown is None else shown
 
 
-def saved_gib(facts: Results, run: Run, load: ServingLoad | None) -> float | None:
-    share = None if load is None else kept_share(facts, run, load)
+def saved_gib(results: Results, run: Run, load: ServingLoad | None) -> float | None:
+    share = None if load is None else kept_share(results, run, load)
     if load is None or share is None:
         return None
     return gib_saved(load.token_bytes, load.serving.context_tokens, load.serving.batch, share)
 
 
-def serving(facts: Results, settings: Settings, run: Run) -> list[str]:
+def serving(results: Results, settings: Settings, run: Run) -> list[str]:
     """What the level saves at the user's load, whether that is real, and how far the tested lengths carry."""
-    load = load_of(facts, settings)
+    load = load_of(results, settings)
     if load is None:
         if settings.analysis.serving is None or settings.model.config is None:
             return [HOW]
         token_bytes = token_bytes_of(settings.model.config, bits=settings.analysis.serving.cache_bits)
         name, why = token_bytes.path.name, token_bytes.why
         return [f"Memory at your load: bytes unknown. {name} doesn't say what a token takes: {why}."]
-    saved = saved_gib(facts, run, load)
+    saved = saved_gib(results, run, load)
     at = budget(run.kv_budget, run.kv_unit)
     batch = plural(load.serving.batch, "request")
     verb = "takes" if load.serving.batch == 1 else "take"
@@ -98,29 +98,29 @@ def serving(facts: Results, settings: Settings, run: Run) -> list[str]:
     )
     if saved is None:
         return [f"{head}; what {at} saves of it can't be reckoned from its unit."]
-    v = facts.verdict(run.series)
+    v = results.verdict(run.series)
     proven = v is not None and not nothing_safe(v)
     safe = "the safe budget" if proven else "which is not proven safe,"
     return [
         f"{head}; at {at}, {safe} {gib(load.full_gib - saved)}: {gib(saved)} saved.",
-        f"{_real(facts, run)} {PAGED}",
-        _beyond(facts, load),
+        f"{_real(results, run)} {PAGED}",
+        _beyond(results, load),
     ]
 
 
-def _real(facts: Results, run: Run) -> str:
+def _real(results: Results, run: Run) -> str:
     if run.cuts_prompts:
         return "Is it real? Yes: the prompt itself was shorter, so its cache is."
-    evidence = facts.evidence.get(run.run_id)
+    evidence = results.evidence.get(run.run_id)
     if evidence is None or evidence.status != EvidenceStatus.VERIFIED:
         return "Is it real? Not shown: nothing says that the server applied the budget, so this is arithmetic."
-    stat = facts.stat(run)
+    stat = results.stat(run)
     what = "it keeps that share in bytes" if stat and stat.kv_bytes_p50 else "it keeps that share of the tokens"
     return f"Is it real? The server says ({evidence.source}) that {what}; free memory itself was not measured."
 
 
-def _beyond(facts: Results, load: ServingLoad) -> str:
-    longest = max((b.hi_tokens for b in facts.bins), default=0)
+def _beyond(results: Results, load: ServingLoad) -> str:
+    longest = max((b.hi_tokens for b in results.bins), default=0)
     if load.serving.context_tokens <= longest:
         return ""
     return (

@@ -84,14 +84,14 @@ class Results:
     @property
     def prompts(self) -> PromptCounts:
         """What the server's counts say of all prompts; nothing where the analysis is older than the question."""
-        return next((found for v in self.verdicts if (found := v.prompts)), PromptCounts())
+        return next((counts for v in self.verdicts if (counts := v.prompts)), PromptCounts())
 
     @property
     def overruling(self) -> Answers | None:
         """The sweep's answers, where they overrule a canary that doubted the budget."""
         for v in self.verdicts:
-            if (found := v.beside_canary) is not None:
-                return found if found.overrule(v.asked.get("alpha", 0.05)) else None
+            if (answers := v.beside_canary) is not None:
+                return answers if answers.overrule(v.asked.get("alpha", 0.05)) else None
         return None
 
     def levels(self, series: str) -> list[Run]:
@@ -139,10 +139,10 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
             f"the database holds no experiment group {group!r}", do="Run `kvt sweep -c CONFIG` first."
         )
     generation, contract, sha = generations[-1]
-    here = (group, generation)
-    mine = "WHERE exp_group_id=? AND generation=?"
-    my_runs = f"WHERE run_id IN (SELECT run_id FROM runs {mine})"
-    my_sessions = f"WHERE session_id IN (SELECT session_id FROM sessions {mine})"
+    key = (group, generation)
+    of_group = "WHERE exp_group_id=? AND generation=?"
+    my_runs = f"WHERE run_id IN (SELECT run_id FROM runs {of_group})"
+    my_sessions = f"WHERE session_id IN (SELECT session_id FROM sessions {of_group})"
     runs = sorted(
         tables.runs(conn, group, generation),
         key=lambda run: (run.level_idx, run.repeat_idx, run.series, -run.kv_budget, run.run_id),
@@ -157,12 +157,14 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
         datasets=[d for i in dataset_ids for d in _dicts(conn, "SELECT * FROM datasets WHERE dataset_id=?", (i,))],
         bins=_rows(conn, Bin, "FROM bins WHERE dataset_id=? ORDER BY bin_idx", (dataset_ids[0],)) if runs else [],
         runs=runs,
-        stats={(s.run_id, s.bin_idx): s for s in _rows(conn, BinStat, f"FROM bin_stats {my_runs}", here)},
-        evidence={e.run_id: e for e in _rows(conn, Evidence, f"FROM run_evidence {my_runs}", here)},
-        drops=_rows(conn, Drop, f"FROM budget_stats {mine} ORDER BY series, kv_budget DESC, repeat_idx, bin_idx", here),
-        verdicts=_rows(conn, Verdict, f"FROM transition_summary {mine} ORDER BY series, bin_idx", here),
+        stats={(s.run_id, s.bin_idx): s for s in _rows(conn, BinStat, f"FROM bin_stats {my_runs}", key)},
+        evidence={e.run_id: e for e in _rows(conn, Evidence, f"FROM run_evidence {my_runs}", key)},
+        drops=_rows(
+            conn, Drop, f"FROM budget_stats {of_group} ORDER BY series, kv_budget DESC, repeat_idx, bin_idx", key
+        ),
+        verdicts=_rows(conn, Verdict, f"FROM transition_summary {of_group} ORDER BY series, bin_idx", key),
         comparisons=_rows(
-            conn, Comparison, f"FROM comparisons {mine} ORDER BY series_a, series_b, kv_budget DESC, bin_idx", here
+            conn, Comparison, f"FROM comparisons {of_group} ORDER BY series_a, series_b, kv_budget DESC, bin_idx", key
         ),
         progress=tables.progress(conn, group, generation),
         clients=_rows(
@@ -170,46 +172,46 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
             Client,
             f"FROM client_health h {my_sessions} AND created_at = (SELECT max(created_at) FROM client_health i"
             " WHERE i.session_id = h.session_id) ORDER BY created_at, session_id",
-            here,
+            key,
         ),
         sessions=_rows(
             conn,
             Session,
             "FROM (SELECT s.*, e.ended_at, e.reason FROM sessions s LEFT JOIN session_ends e USING (session_id))"
-            f" {mine} ORDER BY started_at, session_id",
-            here,
+            f" {of_group} ORDER BY started_at, session_id",
+            key,
         ),
         snapshots=_dicts(
             conn,
             "SELECT DISTINCT phase, endpoint, identity_json FROM server_snapshots"
             f" {my_sessions} ORDER BY endpoint, phase DESC, identity_json",
-            here,
+            key,
         ),
         canaries=_dicts(
             conn,
             f"SELECT level, verdict FROM probes {my_sessions} AND kind='canary' AND verdict IS NOT NULL"
             " ORDER BY probe_id",
-            here,
+            key,
         ),
         drifts=group_drifts(conn, group, generation),
         differences=level_differences(conn, group, generation),
-        volumes=_volumes(conn, here) if volumes else [],
+        volumes=_volumes(conn, key) if volumes else [],
         scorer_versions=[
             r[0]
             for r in conn.execute(  # of one score per run: a run is scored by one scorer
                 "SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs u JOIN scores s ON s.request_id ="
                 " (SELECT q.request_id FROM requests q JOIN scores t USING (request_id) WHERE q.run_id = u.run_id"
-                f" LIMIT 1) {mine} ORDER BY 1",
-                here,
+                f" LIMIT 1) {of_group} ORDER BY 1",
+                key,
             )
         ],
         analyzer_version=next(
             (
                 version
                 for (version,) in conn.execute(
-                    f"SELECT json_extract(detail_json, '$.analyzer_version') FROM analysis_state {mine}"
+                    f"SELECT json_extract(detail_json, '$.analyzer_version') FROM analysis_state {of_group}"
                     " AND stage='analyze' AND scope='*'",
-                    here,
+                    key,
                 )
             ),
             None,
@@ -217,19 +219,19 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
     )
 
 
-def refuse_older(facts: Results) -> None:
+def refuse_older(results: Results) -> None:
     """Raise MissingPrerequisiteError where another version of the analyzer made the analysis: sentences and alarms of
     this one would stand on figures and rules of that one.
     """
-    if facts.analyzer_version not in (None, ANALYZER_VERSION):
+    if results.analyzer_version not in (None, ANALYZER_VERSION):
         raise MissingPrerequisiteError(
-            f"analyzer {facts.analyzer_version} made the stored analysis, this is {ANALYZER_VERSION}",
-            where=facts.group,
+            f"analyzer {results.analyzer_version} made the stored analysis, this is {ANALYZER_VERSION}",
+            where=results.group,
             do="Run `kvt all -c CONFIG`: it scores and analyses the stored answers again, and sends nothing.",
         )
 
 
-def _volumes(conn: sqlite3.Connection, here: tuple[str, int]) -> list[Volume]:
+def _volumes(conn: sqlite3.Connection, key: tuple[str, int]) -> list[Volume]:
     """One monotonic clock per session, so spans are taken within a session only."""
     return [
         Volume(*row)
@@ -241,7 +243,7 @@ def _volumes(conn: sqlite3.Connection, here: tuple[str, int]) -> list[Volume]:
             " WHERE a.error_type IS NULL"  # that attempt gave the response
             " AND +a.session_id IN (SELECT session_id FROM sessions WHERE exp_group_id=? AND generation=?)"
             " GROUP BY a.session_id ORDER BY min(a.started_at), a.session_id",
-            here,
+            key,
         )
     ]
 

@@ -154,18 +154,18 @@ def at_lengths(v: Verdict, rows: Sequence[tuple[Bin, Verdict]], unit: str) -> st
     Every length: an intersection of the bins' own claims, so it needs no adjustment; no bin's claim reaches further
     than its own order of tests.
     """
-    known = [(b, one) for b, one in rows if one.n]
-    if nothing_safe(v) or len(known) < 2:
+    judged = [(b, of_bin) for b, of_bin in rows if of_bin.n]
+    if nothing_safe(v) or len(judged) < 2:
         return ""
     behind: dict[str, list[str]] = {}
-    for b, one in known:
-        if nothing_safe(one) or not one.judges:
+    for b, of_bin in judged:
+        if nothing_safe(of_bin) or not of_bin.judges:
             behind.setdefault("at no budget", []).append(b.label)
-        elif (one.safe_budget or 0.0) > (v.safe_budget or 0.0):
-            behind.setdefault(f"only to {budget(one.safe_budget, unit)}", []).append(b.label)
+        elif (of_bin.safe_budget or 0.0) > (v.safe_budget or 0.0):
+            behind.setdefault(f"only to {budget(of_bin.safe_budget, unit)}", []).append(b.label)
     if not behind:
         return " at every length"
-    if len(behind.get("at no budget", [])) == len(known):
+    if len(behind.get("at no budget", [])) == len(judged):
         return " on average over lengths, at no single length"
     return " on average over lengths" + "".join(f", at {listed(labels)} tokens {how}" for how, labels in behind.items())
 

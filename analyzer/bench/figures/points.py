@@ -117,10 +117,10 @@ class Point:
     def client_error_s(self, name: str) -> float:
         """How far this client's own lateness may have moved a time, in seconds; NaN: nobody could say. TPOT: the span's
         error over the tokens that it is divided by. From the intended start: what late sending made of it, too."""
-        bound, found = self._latest.error_bound_ms / 1000, self.lengths
-        if not name.startswith(("tpot", "itl_token")) or not found.n_output:
+        bound, lengths = self._latest.error_bound_ms / 1000, self.lengths
+        if not name.startswith(("tpot", "itl_token")) or not lengths.n_output:
             return bound + self._late_s(name)
-        return bound / max(found.output_got / found.n_output - 1, 1.0)
+        return bound / max(lengths.output_got / lengths.n_output - 1, 1.0)
 
     def _late_s(self, name: str) -> float:
         """What sending late has added to a time that counts from the intended start, where nothing held it back."""
@@ -231,8 +231,8 @@ def _pooled(metric: str, results: list[StageResult]) -> Summary:
 
 
 def _values(metric: str, results: list[StageResult]) -> Floats:
-    found = np.concatenate([np.empty(0), *(result.values[metric] for result in results)])
-    kept: Floats = found[~np.isnan(found)]
+    values = np.concatenate([np.empty(0), *(result.values[metric] for result in results)])
+    kept: Floats = values[~np.isnan(values)]
     return kept
 
 

@@ -54,11 +54,11 @@ def _can_tell(n: int, q: float, alpha: float) -> bool:
 
 
 def _stretches(repeats: Sequence[Floats]) -> list[Floats]:
-    found: list[Floats] = []
+    stretches: list[Floats] = []
     for values in repeats:
         n = max(1, min(STRETCHES, len(values) // FEWEST_IN_STRETCH))
-        found += np.array_split(values, n)
-    return found
+        stretches += np.array_split(values, n)
+    return stretches
 
 
 def _about(value: float, figures: Sequence[float], alpha: float) -> tuple[float, float]:

@@ -17,8 +17,8 @@ def throughput(stage: StageFacts, frame: pl.DataFrame) -> Throughput:
     the server like any other."""
     parts = []
     for window in stage.windows:
-        mine = frame.filter((pl.col("session_id") == window.session_id) & (pl.col("state") != "pending"))
-        lives = lives_in(mine, window, is_open=stage.loop == "open")
+        requests = frame.filter((pl.col("session_id") == window.session_id) & (pl.col("state") != "pending"))
+        lives = lives_in(requests, window, is_open=stage.loop == "open")
         if lives.n:
             whole = window.closed and window.reason in WHOLE
             until = window.measured_to_ns
@@ -27,14 +27,14 @@ def throughput(stage: StageFacts, frame: pl.DataFrame) -> Throughput:
     return together(parts) if parts else nothing("nothing was sent", None)
 
 
-def lives_in(mine: pl.DataFrame, window: WindowFacts, *, is_open: bool) -> Lives:
+def lives_in(requests: pl.DataFrame, window: WindowFacts, *, is_open: bool) -> Lives:
     """The requests of one window, in seconds from its start."""
 
     def seconds(expr: pl.Expr) -> Floats:
-        return mine.select((expr - window.start_ns) / 1e9).to_series().cast(pl.Float64).to_numpy()
+        return requests.select((expr - window.start_ns) / 1e9).to_series().cast(pl.Float64).to_numpy()
 
     def number(expr: pl.Expr) -> Floats:
-        return mine.select(expr.cast(pl.Float64)).to_series().to_numpy()
+        return requests.select(expr.cast(pl.Float64)).to_series().to_numpy()
 
     answered = pl.col("state") == "response"
     begin = pl.coalesce("intended_ns", "start_ns") if is_open else pl.col("start_ns")
@@ -53,5 +53,5 @@ def lives_in(mine: pl.DataFrame, window: WindowFacts, *, is_open: bool) -> Lives
         ),
     }
     return lives_of(
-        {name: np.array(column, dtype=np.float64) for name, column in columns.items()}, mine["chunks"].to_list()
+        {name: np.array(column, dtype=np.float64) for name, column in columns.items()}, requests["chunks"].to_list()
     )

@@ -70,20 +70,20 @@ def keeping_up(ladder: Sequence[tuple[float, Rate]]) -> LoadZone:
 
 def plateau(ladder: Sequence[tuple[float, Rate]]) -> LoadZone:
     """The knee of a closed loop: (requests in flight, output per second) from the lowest load up."""
-    known = [(load, rate) for load, rate in ladder if rate.value > 0]
-    n = len(known)
+    rated = [(load, rate) for load, rate in ladder if rate.value > 0]
+    n = len(rated)
     begins = None
     for i in reversed(range(n - 1)):
-        load, rate = known[i]
-        if not all(_flat(load, rate, higher, more) for higher, more in known[i + 1 :]):
+        load, rate = rated[i]
+        if not all(_flat(load, rate, higher, more) for higher, more in rated[i + 1 :]):
             break
-        begins = load if known[-1][0] >= LEAST_SPAN * load else begins
+        begins = load if rated[-1][0] >= LEAST_SPAN * load else begins
     level = 1 - FALSE_LADDERS / max(n * (n - 1) // 2, 1)
     short = [
         load
-        for i, (load, rate) in enumerate(known)
+        for i, (load, rate) in enumerate(rated)
         if (begins is None or load < begins)
-        and any(growth_bounds(rate, more, level)[0] > -math.log(PLATEAU_SHARE) for _, more in known[i + 1 :])
+        and any(growth_bounds(rate, more, level)[0] > -math.log(PLATEAU_SHARE) for _, more in rated[i + 1 :])
     ]
     return LoadZone(max(short, default=None), begins, begins)
 
@@ -113,8 +113,8 @@ def highest_within(ladder: Sequence[Point]) -> LoadZone | None:
 def kept_up(point: Point) -> Rate:
     """Share of the arrivals that came out answered, as fast as they went in, of the repeats in which it can be told;
     NaN where it can be told in none. Unlike a rate it does not depend on how many requests fell into a repeat."""
-    told = [result.rates.kept_up for result in point.results if result.rates.reason is None]
-    return rate_over_repeats(told)
+    shares = [result.rates.kept_up for result in point.results if result.rates.reason is None]
+    return rate_over_repeats(shares)
 
 
 def sustained(point: Point) -> tuple[float, float, float]:
@@ -133,9 +133,9 @@ def _zone(loads: list[float], *, proven: list[bool], broken: list[bool], seen: l
 
 
 def _last(loads: list[float], holds: list[bool]) -> float | None:
-    found = None
+    last = None
     for load, it_does in zip(loads, holds, strict=True):
         if not it_does:
             break
-        found = load
-    return found
+        last = load
+    return last

@@ -46,9 +46,9 @@ def audit(stage: StageFacts, frame: pl.DataFrame) -> Audit | None:
     lag = summarise(frame.filter(pl.col("phase") == "measured")["send_lag_s"].to_numpy())
     planned, sent, seconds_planned, seconds_sent, dispersions = 0, 0, 0.0, 0.0, []
     for window in stage.windows:
-        mine = frame.filter((pl.col("session_id") == window.session_id) & pl.col("intended_ns").is_not_null())
-        wanted = np.sort(mine["intended_ns"].to_numpy())
-        started = np.sort(mine["start_ns"].drop_nulls().to_numpy())
+        requests = frame.filter((pl.col("session_id") == window.session_id) & pl.col("intended_ns").is_not_null())
+        wanted = np.sort(requests["intended_ns"].to_numpy())
+        started = np.sort(requests["start_ns"].drop_nulls().to_numpy())
         if len(wanted) < 2:
             continue
         # n arrivals make n - 1 gaps; the same count over how long it really took to send them

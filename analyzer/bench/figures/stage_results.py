@@ -144,8 +144,8 @@ def _metrics(
     values["itl"], values["itl_token"] = per_chunk, per_token
     beyond = {"itl": 0, "ttfb": n_failed}
     summaries = {
-        name: summarise(found, beyond.get(name, n_failed + n_empty))
-        for name, found in values.items()
+        name: summarise(column, beyond.get(name, n_failed + n_empty))
+        for name, column in values.items()
         if name != "itl_token"
     }
     if len(weights) and not np.allclose(weights, 1.0):
@@ -154,7 +154,7 @@ def _metrics(
 
 
 def _worst_gap(answered: pl.DataFrame) -> Floats:
-    return np.array([found.max() if len(found) else math.nan for found in request_metrics.gaps(answered)])
+    return np.array([gaps.max() if len(gaps) else math.nan for gaps in request_metrics.gaps(answered)])
 
 
 def _unknown(answered: pl.DataFrame, per_request: Mapping[str, Floats]) -> dict[str, int]:
@@ -175,12 +175,12 @@ def _errors(failed: pl.DataFrame) -> dict[str, int]:
 def _client(stage: stage_facts.StageFacts, audit: schedule.Audit | None) -> ClientPart:
     """The stage's worst window; a rate that was not sent, though nothing was asked to hold it back, is the client's
     failing whatever else it says of itself."""
-    told: list[Mapping[str, object]] = [window.client for window in stage.windows if window.client]
+    rows: list[Mapping[str, object]] = [window.client for window in stage.windows if window.client]
     short = audit is not None and audit.sent_share < schedule.SENT_SHARE and not audit.n_held
     sent_share = audit.sent_share if audit is not None and short else None
-    if not told:
+    if not rows:
         return ClientPart(ClientVerdict.UNKNOWN, math.nan, "every window was killed before it could say", sent_share)
-    worst = max(told, key=lambda row: float(str(row["error_bound_ms"])))
+    worst = max(rows, key=lambda row: float(str(row["error_bound_ms"])))
     bound = float(str(worst["error_bound_ms"]))
     if sent_share is not None:
         return ClientPart(ClientVerdict.BOUND, bound, f"only {sent_share:.1%} of the planned rate was sent", sent_share)
@@ -188,5 +188,5 @@ def _client(stage: stage_facts.StageFacts, audit: schedule.Audit | None) -> Clie
 
 
 def _token_source(answered: pl.DataFrame) -> str:
-    found = answered["counted"].unique().to_list()
-    return "none" if not found else str(found[0]) if len(found) == 1 else "mixed"
+    sources = answered["counted"].unique().to_list()
+    return "none" if not sources else str(sources[0]) if len(sources) == 1 else "mixed"

@@ -49,8 +49,8 @@ def budget_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts) -> Applie
 
 def of_all(budgets: Sequence[AppliedBudget | None]) -> AppliedBudget | None:
     """The worst of the stages of one level; None where there is none."""
-    found = [budget for budget in budgets if budget is not None]
-    if not found:
+    stages = [budget for budget in budgets if budget is not None]
+    if not stages:
         return None
-    status = worst([budget.status for budget in found])
-    return next(budget for budget in found if budget.status == status)
+    status = worst([budget.status for budget in stages])
+    return next(budget for budget in stages if budget.status == status)

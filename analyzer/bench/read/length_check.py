@@ -101,28 +101,28 @@ def together(parts: Sequence[LengthCheck]) -> LengthCheck:
     )
 
 
-def sentence(found: LengthCheck) -> str | None:
+def sentence(lengths: LengthCheck) -> str | None:
     """'prompts were 5% of the length asked for (200 tokens instead of 4,096), replies 25% (2 instead of 8): shorter
     than the load that was asked for'; None: both are as asked."""
     parts, shares = [], []
-    if found.input_is_off:
-        got, asked = found.input_got / found.n_input, found.input_asked / found.n_input
-        estimate = ", an estimate" if found.estimated else ""
+    if lengths.input_is_off:
+        got, asked = lengths.input_got / lengths.n_input, lengths.input_asked / lengths.n_input
+        estimate = ", an estimate" if lengths.estimated else ""
         parts.append(
-            f"prompts were {share(found.input_share)} of the length asked for ({got:,.0f} tokens instead of "
+            f"prompts were {share(lengths.input_share)} of the length asked for ({got:,.0f} tokens instead of "
             f"{asked:,.0f}{estimate})"
         )
-        shares.append(found.input_share)
-    if found.output_is_off:
-        got, asked = found.output_got / found.n_output, found.output_asked / found.n_output
+        shares.append(lengths.input_share)
+    if lengths.output_is_off:
+        got, asked = lengths.output_got / lengths.n_output, lengths.output_asked / lengths.n_output
         head, of, unit = ("replies", "", "") if parts else ("replies were", " of the length asked for", " tokens")
-        parts.append(f"{head} {share(found.output_share)}{of} ({_tokens(got)}{unit} instead of {_tokens(asked)})")
-        shares.append(found.output_share)
+        parts.append(f"{head} {share(lengths.output_share)}{of} ({_tokens(got)}{unit} instead of {_tokens(asked)})")
+        shares.append(lengths.output_share)
     cut = ""
-    if found.all_as is not None:
-        cut = f"the server counted {found.all_as:,} tokens for prompts of different lengths: it cuts them"
-    elif found.cuts and not found.input_is_off:
-        cut = f"{found.n_cut:,} of {found.n_input:,} prompts were read shorter than they were sent"
+    if lengths.all_as is not None:
+        cut = f"the server counted {lengths.all_as:,} tokens for prompts of different lengths: it cuts them"
+    elif lengths.cuts and not lengths.input_is_off:
+        cut = f"{lengths.n_cut:,} of {lengths.n_input:,} prompts were read shorter than they were sent"
     if not parts:
         return cut or None
     how = "shorter than" if max(shares) < 1 else "longer than" if min(shares) > 1 else "other than"

@@ -68,13 +68,13 @@ def itl(frame: pl.DataFrame) -> tuple[Floats, Floats, Floats]:
     (tokens - 1) / (arrivals - 1) times and lasts that much less, so that the weighted mean is that of TPOT.
     """
     per_chunk, per_token, weights = [], [], []
-    for found, tokens in zip(gaps(frame), frame["streamed"].to_list(), strict=True):
-        if len(found) == 0:
+    for times, tokens in zip(gaps(frame), frame["streamed"].to_list(), strict=True):
+        if len(times) == 0:
             continue
-        share = max((tokens or 0) - 1, 1) / len(found)
-        per_chunk.append(found)
-        per_token.append(found / share)
-        weights.append(np.full(len(found), share))
+        share = max((tokens or 0) - 1, 1) / len(times)
+        per_chunk.append(times)
+        per_token.append(times / share)
+        weights.append(np.full(len(times), share))
     if not per_chunk:
         return np.empty(0), np.empty(0), np.empty(0)
     return np.concatenate(per_chunk), np.concatenate(per_token), np.concatenate(weights)

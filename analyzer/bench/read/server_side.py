@@ -82,9 +82,9 @@ def counter_delta(stage: StageFacts, name: str) -> float | None:
 def gauge(stage: StageFacts, names: tuple[str, ...]) -> list[tuple[str, int, float]]:
     """(session_id, ns, value) of every reading of the first of these gauges that the server has."""
     for name in names:
-        found = [(s.session_id, s.at_ns, float(s.metrics[name])) for s in stage.samples if name in s.metrics]
-        if found:
-            return found
+        readings = [(s.session_id, s.at_ns, float(s.metrics[name])) for s in stage.samples if name in s.metrics]
+        if readings:
+            return readings
     return []
 
 

@@ -196,12 +196,12 @@ def stages(conn: sqlite3.Connection, exp_group_id: str, generation: int | None =
         (exp_group_id, generation),
     )
     names = [column[0] for column in rows.description]
-    found = [dict(zip(names, row, strict=True)) for row in rows]
-    if not found:
+    stage_rows = [dict(zip(names, row, strict=True)) for row in rows]
+    if not stage_rows:
         raise MissingPrerequisiteError(
             f"nothing was benched in group {exp_group_id!r}", do="Run `kvt bench -c CONFIG --rate 4` first."
         )
-    return [_stage(conn, row) for row in found]
+    return [_stage(conn, row) for row in stage_rows]
 
 
 def requests(conn: sqlite3.Connection, run_id: str) -> pl.DataFrame:

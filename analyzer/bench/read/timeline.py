@@ -21,11 +21,11 @@ def timeline(stage: StageFacts, frame: pl.DataFrame) -> pl.DataFrame:
     if not stage.windows:
         return _empty()
     window = stage.windows[-1]
-    mine = frame.filter(pl.col("session_id") == window.session_id)
-    ended = mine.select(pl.col("end_ns").max()).item()
-    if mine.is_empty() or ended is None:
+    requests = frame.filter(pl.col("session_id") == window.session_id)
+    ended = requests.select(pl.col("end_ns").max()).item()
+    if requests.is_empty() or ended is None:
         return _empty()
-    begun = mine.select(pl.min_horizontal("start_ns", "intended_ns").min()).item()
+    begun = requests.select(pl.min_horizontal("start_ns", "intended_ns").min()).item()
     origin = min(window.start_ns, window.start_ns if begun is None else begun)
     length = max((ended - origin) / 1e9, LEAST_CELL_S)
     n = int(max(2, min(CELLS, length / LEAST_CELL_S)))
@@ -35,9 +35,9 @@ def timeline(stage: StageFacts, frame: pl.DataFrame) -> pl.DataFrame:
     def since(column: str, rows: pl.DataFrame) -> np.ndarray:
         return (rows[column].to_numpy() - origin) / 1e9
 
-    started = mine.filter(pl.col("start_ns").is_not_null())
-    done = mine.filter((pl.col("state") == "response") & pl.col("finished_ns").is_not_null())
-    due = mine.with_columns(due=pl.coalesce("intended_ns", "start_ns")).filter(pl.col("due").is_not_null())
+    started = requests.filter(pl.col("start_ns").is_not_null())
+    done = requests.filter((pl.col("state") == "response") & pl.col("finished_ns").is_not_null())
+    due = requests.with_columns(due=pl.coalesce("intended_ns", "start_ns")).filter(pl.col("due").is_not_null())
     begins, ends = since("start_ns", started), since("end_ns", started.with_columns(pl.col("end_ns").fill_null(ended)))
     busy = np.array(
         [
@@ -45,9 +45,9 @@ def timeline(stage: StageFacts, frame: pl.DataFrame) -> pl.DataFrame:
             for low, high in pairwise(edges)
         ]
     )
-    told = done.filter(pl.col("ttft_s").is_not_null())
-    where = np.clip(np.searchsorted(edges, since("start_ns", told), side="right") - 1, 0, n - 1)
-    ttft = told["ttft_s"].to_numpy()
+    timed = done.filter(pl.col("ttft_s").is_not_null())
+    where = np.clip(np.searchsorted(edges, since("start_ns", timed), side="right") - 1, 0, n - 1)
+    ttft = timed["ttft_s"].to_numpy()
     usage = [
         ((at_ns - origin) / 1e9, value)
         for session, at_ns, value in server_side.gauge(stage, server_side.KV_USAGE)

@@ -119,7 +119,7 @@ def as_tool(tool: str, frame: pl.DataFrame) -> AsTool:
     """`frame`: requests.with_metrics of a stage's measured, answered requests. Throughput is over first start to last
     end, ramp-up and drain included, as all of them do it."""
     formulas = FORMULAS[tool]
-    told = frame.select(
+    replies = frame.select(
         "chunks",
         "tokens",
         start=formulas.starts,
@@ -134,41 +134,41 @@ def as_tool(tool: str, frame: pl.DataFrame) -> AsTool:
         ttft=(formulas.first - formulas.starts) / 1e9,
         session="session_id",
     )
-    told = told.with_columns(tpot=formulas.tpot(pl.col("latency"), pl.col("ttft"), pl.col("tokens")))
-    spans = told.group_by("session").agg(began=pl.col("start").min(), ended=pl.col("over").max())
+    replies = replies.with_columns(tpot=formulas.tpot(pl.col("latency"), pl.col("ttft"), pl.col("tokens")))
+    spans = replies.group_by("session").agg(began=pl.col("start").min(), ended=pl.col("over").max())
     duration = float((spans["ended"] - spans["began"]).sum()) / 1e9
-    output, prompts = float(told["tokens"].sum()), float(told["prompt"].sum())
+    output, prompts = float(replies["tokens"].sum()), float(replies["prompt"].sum())
     return AsTool(
         tool=tool,
         duration_s=duration,
-        requests_per_s=told.height / duration if duration else float("nan"),
+        requests_per_s=replies.height / duration if duration else float("nan"),
         output_tokens_per_s=output / duration if duration else float("nan"),
         total_tokens_per_s=(output + prompts) / duration if duration else float("nan"),
-        ttft=summarise(_column(told, "ttft")),
-        tpot=summarise(_column(told, "tpot")),
-        itl=summarise(_itl(tool, told)),
-        latency=summarise(_column(told, "latency")),
+        ttft=summarise(_column(replies, "ttft")),
+        tpot=summarise(_column(replies, "tpot")),
+        itl=summarise(_itl(tool, replies)),
+        latency=summarise(_column(replies, "latency")),
         notes=formulas.notes,
     )
 
 
-def _itl(tool: str, told: pl.DataFrame) -> Floats:
+def _itl(tool: str, replies: pl.DataFrame) -> Floats:
     if FORMULAS[tool].itl == "request":
         spread = (pl.col("last_delta") - pl.col("first_text")) / 1e9 / (pl.col("tokens") - 1)
         if tool == "aiperf":
             spread = (pl.col("latency") - pl.col("ttft")) / (pl.col("tokens") - 1)
-        return _column(told.select(itl=pl.when(pl.col("tokens") > 1).then(spread)), "itl")
-    found = []
+        return _column(replies.select(itl=pl.when(pl.col("tokens") > 1).then(spread)), "itl")
+    gaps = []
     # vLLM's samples are gaps between events with choices: an early role event and the finish event are two of them.
-    ends = told.select(
+    ends = replies.select(
         early=(pl.col("first_text") - pl.col("first_event")) / 1e9,
         late=(pl.col("finish") - pl.col("last_delta")) / 1e9,
     )
-    for times, (early, late) in zip(chunk_times(told["chunks"].to_list()), ends.iter_rows(), strict=True):
-        found.append(np.diff(times))
+    for times, (early, late) in zip(chunk_times(replies["chunks"].to_list()), ends.iter_rows(), strict=True):
+        gaps.append(np.diff(times))
         if tool == "vllm":
-            found.append(np.array([gap for gap in (early, late) if gap]))
-    return np.concatenate(found) if found else np.empty(0)
+            gaps.append(np.array([gap for gap in (early, late) if gap]))
+    return np.concatenate(gaps) if gaps else np.empty(0)
 
 
 def _column(frame: pl.DataFrame, name: str) -> Floats:

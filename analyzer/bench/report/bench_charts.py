@@ -280,9 +280,9 @@ def log_ticks(low: float, high: float) -> list[float]:
     return ticks[:: -(-len(ticks) // 8)] if ticks else [float(f"{math.sqrt(low * high):.3g}")]
 
 
-def bar(found: Estimate, limits: tuple[float, float]) -> tuple[float, float]:
+def bar(estimate: Estimate, limits: tuple[float, float]) -> tuple[float, float]:
     """Both ends of an interval, cut where the axis ends; the value itself where there is none."""
-    low, high = _or(found.low, found.value), _or(found.high, found.value)
+    low, high = _or(estimate.low, estimate.value), _or(estimate.high, estimate.value)
     return max(low, limits[0]), min(high, limits[1])
 
 

@@ -138,16 +138,16 @@ def objectives(points: Sequence[Point]) -> Table:
 def lengths(points: Sequence[Point]) -> Table:
     rows = []
     for p in points:
-        found, n_full = p.lengths, p.n_answered - p.n_empty
+        check, n_full = p.lengths, p.n_answered - p.n_empty
         rows.append(
             (
                 bench_verdict.name_of(p),
-                _mean(found.input_asked, found.n_input),
-                _mean(found.input_got, found.n_input),
-                share_of(found.input_share),
-                _mean(found.output_asked, found.n_output),
-                _mean(found.output_got, found.n_output),
-                share_of(found.output_share),
+                _mean(check.input_asked, check.n_input),
+                _mean(check.input_got, check.n_input),
+                share_of(check.input_share),
+                _mean(check.output_asked, check.n_output),
+                _mean(check.output_got, check.n_output),
+                share_of(check.output_share),
                 f"{p.n_empty:,} of {p.n_answered:,}",
                 f"{p.n_one_arrival:,} of {n_full:,}",
             )

@@ -67,25 +67,25 @@ def verdict(points: Sequence[Point]) -> list[str]:
     """Two sentences a level: what the server gave, and how far to believe it."""
     result = []
     for level in dict.fromkeys(point.level for point in points):
-        mine = [point for point in points if point.level == level]
-        result += [(f"{level_of(mine[0])}: " if level else "") + _what(mine), trust(mine)]
+        of_level = [point for point in points if point.level == level]
+        result += [(f"{level_of(of_level[0])}: " if level else "") + _what(of_level), trust(of_level)]
     return result
 
 
 def _what(points: Sequence[Point]) -> str:
     if len(points) == 1:
         point = points[0]
-        told = (
+        text = (
             f"At {name_of(point, level=False)} the server completed {_done(point)}, "
             f"TTFT p50 {times(point, 'ttft_p50_s')}, p99 {times(point, 'ttft_p99_s')}"
             f"{with_failures(point)}"
         )
         if point.loop == "open" and sustained(point)[2] < 0.95:
-            told += f"; it did not keep up with {plain(point.figures['arrivals_per_s'].value)} arrivals/s"
-        return told + "".join(f"; {objective(finding)}" for finding in point.findings) + "."
-    found = knee(points)
+            text += f"; it did not keep up with {plain(point.figures['arrivals_per_s'].value)} arrivals/s"
+        return text + "".join(f"; {objective(finding)}" for finding in point.findings) + "."
+    begins = knee(points)
     unit = "requests/s" if points[0].loop == "open" else "in flight"
-    parts = [_knee_words(points, found, unit)] if found else []
+    parts = [_knee_words(points, begins, unit)] if begins else []
     if (within := highest_within(points)) is not None:
         parts.append(_within_words(points, within, unit))
     return "; ".join(parts) + "."
@@ -93,10 +93,10 @@ def _what(points: Sequence[Point]) -> str:
 
 def _done(point: Point) -> str:
     """'23.3 [23.2, 23.4] requests/s and 2,980 [2,970, 3,000] output tokens/s', or why nobody can tell."""
-    found = point.figures["requests_per_s"]
-    if found.reason is not None:
-        needs = f"; about {found.n_needed:,} requests would tell" if found.n_needed else ""
-        return f"requests at a rate that cannot be told ({found.reason}{needs})"
+    rate = point.figures["requests_per_s"]
+    if rate.reason is not None:
+        needs = f"; about {rate.n_needed:,} requests would tell" if rate.n_needed else ""
+        return f"requests at a rate that cannot be told ({rate.reason}{needs})"
     return (
         f"{with_interval(point, 'requests_per_s')} requests/s and {with_interval(point, 'output_tokens_per_s')} "
         "output tokens/s"
@@ -104,10 +104,10 @@ def _done(point: Point) -> str:
 
 
 def _knee_words(points: Sequence[Point], zone: LoadZone, unit: str) -> str:
-    known = [point for point in points if point.figures["output_tokens_per_s"].reason is None]
-    if not known:
+    measured = [point for point in points if point.figures["output_tokens_per_s"].reason is None]
+    if not measured:
         return f"How much the server gave cannot be told: {points[0].figures['output_tokens_per_s'].reason}"
-    best = max(known, key=lambda point: point.figures["output_tokens_per_s"].value)
+    best = max(measured, key=lambda point: point.figures["output_tokens_per_s"].value)
     top = f"at most {with_interval(best, 'output_tokens_per_s')} output tokens/s, at {name_of(best, level=False)}"
     if points[0].loop == "closed":
         loads = sorted(point.value for point in points)
@@ -192,8 +192,8 @@ def level_of(point: Point) -> str:
 
 def with_interval(point: Point, name: str, show: Callable[[float], str] | None = None) -> str:
     """'7.9 [7.6, 8.2]'."""
-    found, show = point.figures[name], show or plain
-    return show(found.value) + _interval(found, show)
+    estimate, show = point.figures[name], show or plain
+    return show(estimate.value) + _interval(estimate, show)
 
 
 def times(point: Point, name: str) -> str:
@@ -214,51 +214,51 @@ def with_failures(point: Point) -> str:
 
 def left_out(points: Sequence[Point]) -> list[str]:
     """What is in no figure of the table, a sentence a load."""
-    found = []
+    lines = []
     for point in points:
         if point.n_failed or point.n_empty:
             names = {"TTFT": "ttft_p99_s", "latency": "latency_p99_s"}
             inf = ", ".join(f"{title} p99 {_time(point.censored[name])}" for title, name in names.items())
             empty = f" and {point.n_empty:,} without a token" if point.n_empty else ""
-            found.append(f"{name_of(point)}, with failures = inf ({point.n_failed:,} failed{empty}): {inf}")
-    return found
+            lines.append(f"{name_of(point)}, with failures = inf ({point.n_failed:,} failed{empty}): {inf}")
+    return lines
 
 
 def _time(value: float) -> str:
     return ms(value) + ("" if math.isinf(value) or math.isnan(value) else " ms")
 
 
-def _interval(found: Estimate, show: Callable[[float], str]) -> str:
-    if math.isnan(found.low) or math.isnan(found.high):
+def _interval(estimate: Estimate, show: Callable[[float], str]) -> str:
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
         return ""
-    return f" [{show(found.low)}, {show(found.high)}]"
+    return f" [{show(estimate.low)}, {show(estimate.high)}]"
 
 
 def _cut(text: str, width: int) -> str:
     return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"
 
 
-def as_table(told: Sequence[tuple[str, AsTool]]) -> list[str]:
+def as_table(stages: Sequence[tuple[str, AsTool]]) -> list[str]:
     """Another tool's figures for each stage, under its own formulas."""
-    tool = told[0][1].tool
+    tool = stages[0][1].tool
     heads = [f"as {tool}", "req/s", "out tok/s", "TTFT mean", "p50", "p99", "TPOT mean", "ITL mean", "p99", "latency"]
     rows = [heads]
-    for load, one in told:
+    for load, figures in stages:
         rows.append(
             [
                 load,
-                plain(one.requests_per_s),
-                plain(one.output_tokens_per_s),
-                ms(one.ttft.mean),
-                ms(one.ttft.quantiles["p50"]),
-                ms(one.ttft.quantiles["p99"]),
-                ms(one.tpot.mean),
-                ms(one.itl.mean),
-                ms(one.itl.quantiles["p99"]),
-                ms(one.latency.mean),
+                plain(figures.requests_per_s),
+                plain(figures.output_tokens_per_s),
+                ms(figures.ttft.mean),
+                ms(figures.ttft.quantiles["p50"]),
+                ms(figures.ttft.quantiles["p99"]),
+                ms(figures.tpot.mean),
+                ms(figures.itl.mean),
+                ms(figures.itl.quantiles["p99"]),
+                ms(figures.latency.mean),
             ]
         )
-    return [*columns(rows), f"({told[0][1].notes})"]
+    return [*columns(rows), f"({stages[0][1].notes})"]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

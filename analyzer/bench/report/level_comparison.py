@@ -53,13 +53,13 @@ def level_rows(points: Sequence[Point], quality: str | None) -> list[LevelRow]:
     labels = list(dict.fromkeys(point.level for point in points if point.level))
     if not labels:
         return []
-    known = accuracy_of(Path(quality)) if quality else {}
+    quality_of = accuracy_of(Path(quality)) if quality else {}
     rows = []
     for label in labels:
-        mine = [point for point in points if point.level == label]
-        best = max(mine, key=lambda point: _or_zero(point.figures["output_tokens_per_s"].value))
+        of_level = [point for point in points if point.level == label]
+        best = max(of_level, key=lambda point: _or_zero(point.figures["output_tokens_per_s"].value))
         output, ttft = best.figures["output_tokens_per_s"], best.figures["ttft_p99_s"]
-        rows.append(LevelRow(label, best, output, ttft, known.get(label)))
+        rows.append(LevelRow(label, best, output, ttft, quality_of.get(label)))
     return rows
 
 
@@ -132,7 +132,7 @@ def _budget(point: Point) -> tuple[str, str]:
 
 def pareto(rows: Sequence[LevelRow], size: ChartSize) -> Any:
     """Accuracy against output tokens per second, with both intervals."""
-    told = [
+    points = [
         {
             "series": row.level.rpartition(" ")[0] or row.level,
             "level": level_of(row.best),
@@ -146,9 +146,9 @@ def pareto(rows: Sequence[LevelRow], size: ChartSize) -> Any:
         for row in rows
         if row.quality is not None
     ]
-    if not told:
+    if not points:
         return empty("No accuracy is known of these levels: name the sweep's run directory in bench.quality.", size)
-    frame = pl.DataFrame(told)
+    frame = pl.DataFrame(points)
     series = frame["series"].unique(maintain_order=True).to_list()
     base = alt.Chart(records(frame, *frame.columns)).encode(color=colour(series, size))
     scale = rate_scale(frame["out_low"].to_list(), frame["out_high"].to_list())

@@ -44,15 +44,15 @@ def bound_titles(names: Sequence[str]) -> list[str]:
 
 def _lengths(points: Sequence[Point]) -> list[str]:
     """One sentence for loads that agree on it."""
-    said: dict[str, list[str]] = {}
+    loads_of: dict[str, list[str]] = {}
     for point in points:
         if (sentence := length_check.sentence(point.lengths)) is not None:
-            said.setdefault(sentence, []).append(point.load)
-    if not said:
+            loads_of.setdefault(sentence, []).append(point.load)
+    if not loads_of:
         return []
-    if len(said) == 1 and len(next(iter(said.values()))) == len(points):
-        return list(said)
-    return [f"at {_and(loads)} {sentence}" for sentence, loads in said.items()]
+    if len(loads_of) == 1 and len(next(iter(loads_of.values()))) == len(points):
+        return list(loads_of)
+    return [f"at {_and(loads)} {sentence}" for sentence, loads in loads_of.items()]
 
 
 def _answers(points: Sequence[Point]) -> list[str]:
@@ -71,16 +71,16 @@ def _answers(points: Sequence[Point]) -> list[str]:
 
 def client_part(points: Sequence[Point]) -> str:
     """CLIENT-BOUND of the figures that it is true of, once; else the bound alone."""
-    known = [point for point in points if point.client.verdict != ClientVerdict.UNKNOWN]
-    if not known:
+    judged = [point for point in points if point.client.verdict != ClientVerdict.UNKNOWN]
+    if not judged:
         return "the client could not say whether it kept up"
-    short = [point for point in known if point.client.sent_share is not None]
+    short = [point for point in judged if point.client.sent_share is not None]
     if short:
         worst = min(short, key=lambda point: point.client.sent_share or 0.0)
         return f"CLIENT-BOUND at {_and([point.load for point in short])}: {worst.client.signal}"
-    hit = [point for point in known if point.client_bound]
+    hit = [point for point in judged if point.client_bound]
     if not hit:
-        errors = [point.client_error_s(name) for point in known for name in HEADLINES if name in point.figures]
+        errors = [point.client_error_s(name) for point in judged for name in HEADLINES if name in point.figures]
         bound = max(errors, default=math.nan)
         return f"this client's own error is at most ±{ms(bound)} ms, under {BOUND_SHARE:.0%} of every time above"
     names = bound_titles(list(dict.fromkeys(name for point in hit for name in point.client_bound)))

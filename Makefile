@@ -87,9 +87,9 @@ test-parity: $(PARITY)/.parity ## Against the live transformers and kvpress libr
 	$(PARITY)/bin/python -m pytest -m parity $(ARGS)
 
 test-slow: $(VENV)/.dev ## Long runs: a million fuzzed streams, 400 times kill -9, 70 full disks, 24,000 requests of which 30% fail
-	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/runner/test_sse_decoder.py tests/runner/test_lean_http.py tests/runner/test_reading.py
+	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/engine/test_sse.py tests/engine/test_lean_http.py tests/engine/test_stream_reader.py
 	KVT_FUZZ_CASES=100000 KVT_FUZZ_COMMANDS=2000 $(BIN)/python -m pytest -q tests/contract/test_odd_configs.py
-	KVT_SOCKET_CASES=200000 $(BIN)/python -m pytest -q tests/runner/test_transports_agree.py
+	KVT_SOCKET_CASES=200000 $(BIN)/python -m pytest -q tests/engine/test_transports_agree.py
 	$(BIN)/python scripts/soak.py kills
 	$(BIN)/python scripts/soak.py stages
 	$(BIN)/python scripts/soak.py disks
@@ -100,7 +100,7 @@ test-fuzz: $(VENV)/.dev ## A million fuzzed replies through client, store, score
 	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/end_to_end/test_any_reply.py $(ARGS)
 
 test-secrets: $(VENV)/.dev ## A secret in every place, every command, both transports: two minutes
-	KVT_TEST_EVERY_COMMAND=1 $(BIN)/python -m pytest -q tests/end_to_end/test_secrets.py tests/runner/test_secrets_in_replies.py
+	KVT_TEST_EVERY_COMMAND=1 $(BIN)/python -m pytest -q tests/end_to_end/test_secrets.py tests/engine/test_secrets_in_replies.py
 
 test-wheel: $(VENV)/.dev ## Build the wheel, install it into a clean environment, run the demo there
 	@scripts/test_wheel.sh $(PYTHON)

@@ -11,7 +11,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kvt_async.contract.settings import Settings
-from tests.runner.sweeping import settings_for
+from tests.sweeping import settings_for
 
 CONCURRENCY = 8
 
@@ -29,7 +29,7 @@ def experiment(folder: Path, url: str, n_requests: int, *overrides: str) -> tupl
 
 @contextmanager
 def server(*args: str) -> Iterator[str]:
-    command = [sys.executable, "-m", "tests.runner.openai_server", *args]
+    command = [sys.executable, "-m", "tests.servers.openai_server", *args]
     root, quiet = Path(__file__).parents[1], subprocess.DEVNULL  # it would tell of every client that was killed
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True, cwd=root) as process:
         assert process.stdout is not None

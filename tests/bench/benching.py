@@ -12,7 +12,7 @@ from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
-from tests.runner.openai_server import FakeServer, Script
+from tests.servers.openai_server import FakeServer, Script
 
 
 class Counting(FakeServer):

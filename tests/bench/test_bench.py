@@ -19,7 +19,7 @@ from kvt_async.bench.null_server import null_server
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.settings import Settings
 from tests.bench.benching import Counting, FailingAfterTheFirst, on_loopback, overrides_for, query, settings_for
-from tests.runner.openai_server import FakeServer, Script, serving
+from tests.servers.openai_server import FakeServer, Script, serving
 
 QUIET = Options(quiet=True)
 ROOT = Path(__file__).parents[2]

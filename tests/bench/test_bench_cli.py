@@ -10,7 +10,7 @@ from aiohttp import web
 
 from kvt_async.bench.bench import Options, run
 from tests.bench.benching import on_loopback, overrides_for, settings_for
-from tests.runner.openai_server import FakeServer, Script, serving
+from tests.servers.openai_server import FakeServer, Script, serving
 
 QUIET = Options(quiet=True)
 

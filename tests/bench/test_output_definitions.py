@@ -20,7 +20,7 @@ from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.store.reader import Reader
 from tests.bench.benching import on_loopback, settings_for
-from tests.runner.openai_server import FakeServer, Script
+from tests.servers.openai_server import FakeServer, Script
 
 GAP_S = 0.004
 Json = dict[str, Any]

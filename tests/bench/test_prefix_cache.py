@@ -8,7 +8,7 @@ import pytest
 from analyzer.bench.bench_analysis import bench_stages
 from kvt_async.bench.bench import Options, run
 from tests.bench.benching import on_loopback, page_of, settings_for
-from tests.runner.openai_server import FakeServer, Script
+from tests.servers.openai_server import FakeServer, Script
 
 BLOCK = 16  # characters; a cache keeps whole blocks
 

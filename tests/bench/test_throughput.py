@@ -20,7 +20,7 @@ from kvt_async.contract.formulas.open_loop_throughput import of_window
 from kvt_async.contract.formulas.request_lives import lives_of
 from kvt_async.contract.settings import Settings
 from tests.bench.benching import on_loopback, query, settings_for
-from tests.runner.openai_server import FakeServer, Script
+from tests.servers.openai_server import FakeServer, Script
 
 QUIET = Options(quiet=True)
 DEFAULTS = ("bench.requests=auto", "bench.warm_up={requests: 10, latencies: 1.25}", "analysis.charts=false")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.secrets import MASK, MIN_SECRET, Secrets, matches
-from tests.echoes import FORMS
+from tests.servers.echoes import FORMS
 
 KEY, VALUE = "sk-live-0123456789abcdef", "value-of-a-plain-variable"
 ENV = {"OPENAI_API_KEY": KEY, "PLAIN": VALUE, "MY_TOKEN": "my-token-0123456789", "TOKENIZER": "approx:chars/4"}

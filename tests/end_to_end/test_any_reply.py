@@ -15,9 +15,9 @@ import pytest
 from analyzer.stages import every_stage, score_stage
 from kvt_async.contract.errors import ContradictedError, KvtError
 from kvt_async.sweep.sweep import Options, run
-from tests.runner.faults import FaultServer, Seen, Wire
-from tests.runner.odd_replies import any_page, any_reply
-from tests.runner.sweeping import check_invariants, db_of, query, settings_for, states
+from tests.servers.fault_server import FaultServer, Seen, Wire
+from tests.servers.odd_replies import any_page, any_reply
+from tests.sweeping import check_invariants, db_of, query, settings_for, states
 
 CASES = int(os.environ.get("KVT_FUZZ_CASES", "600"))
 BATCH = 6_000  # requests of a sweep

@@ -200,7 +200,7 @@ def test_a_taken_port_is_said_to_be_taken(kvt: Kvt) -> None:
 
 
 SERVING = "analysis.serving={context_tokens: 1000, batch: 1}"
-LAUNCH = f"{sys.executable} -m tests.runner.openai_server --port {{port}} --kept {{budget}} --knob dead"
+LAUNCH = f"{sys.executable} -m tests.servers.openai_server --port {{port}} --kept {{budget}} --knob dead"
 
 
 def launching(port: int) -> list[str]:
@@ -218,7 +218,7 @@ def test_launched_servers_need_a_free_port_and_a_live_knob(kvt: Kvt, folder: Pat
 @contextlib.contextmanager
 def scripted(*args: str) -> Iterator[str]:
     """A server of the runner's tests as a process; its URL."""
-    command = [sys.executable, "-m", "tests.runner.openai_server", *args]
+    command = [sys.executable, "-m", "tests.servers.openai_server", *args]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import CHARTS, Kvt, overrides
-from tests.runner.sweeping import write_examples
+from tests.sweeping import write_examples
 
 CONFIG = """
 experiment: {exp_group_id: proof}
@@ -31,7 +31,7 @@ def serve() -> Iterator[Serve]:
     processes = []
 
     def start(*args: str) -> str:
-        command = [sys.executable, "-m", "tests.runner.openai_server", "--port", "0", *args]
+        command = [sys.executable, "-m", "tests.servers.openai_server", "--port", "0", *args]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None
@@ -123,7 +123,7 @@ def test_a_server_that_becomes_another_one_is_refused_by_analyze_unless_that_is_
 def test_a_metric_that_shows_another_budget_after_the_requests_contradicts_them(
     on: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    command = f"{sys.executable} -m tests.runner.openai_server --port {{port}} --kept {{budget}} --renamed-after 10"
+    command = f"{sys.executable} -m tests.servers.openai_server --port {{port}} --kept {{budget}} --renamed-after 10"
     launched = (f"kv.apply={{via: launch, command: '{command}', grace_s: 2}}", "kv.evidence={metric: kv_kept}",
                 "kv.budgets=[1.0, 0.5]")  # fmt: skip
     env = {"PYTHONPATH": str(Path(__file__).parents[2])}

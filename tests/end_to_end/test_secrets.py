@@ -20,9 +20,9 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.variables import PLACES
-from tests.echoes import echo_server, echoes, traces
-from tests.runner.sending import free_port
-from tests.runner.sweeping import write_examples
+from tests.sending import free_port
+from tests.servers.echoes import echo_server, echoes, traces
+from tests.sweeping import write_examples
 
 ROOT = Path(__file__).parents[2]
 KEY, TOKEN = "sk-live-0123456789abcdef+/?&", "tok-9876543210-zyxwvu"
@@ -232,7 +232,7 @@ def test_a_launched_server_that_prints_what_it_was_started_with_leaves_no_trace(
     write_examples(tmp_path / "d.jsonl", 4)
     apply = {
         "via": "launch",
-        "command": f"{sys.executable} -m tests.echoes {{port}} '${{OPENAI_API_KEY}}' ${{TOK}}",
+        "command": f"{sys.executable} -m tests.servers.echoes {{port}} '${{OPENAI_API_KEY}}' ${{TOK}}",
         "health_url": "http://u:${TOK}@127.0.0.1:{port}/v1/models",
         "env": {"A_TOKEN": "${TOK}", "B": "x ${OPENAI_API_KEY}"},
     }

@@ -1,6 +1,6 @@
 """Binomial and Student's t, exact and without a library: two tails and two quantiles is all that a bench needs.
 
-Equal to scipy.stats on tests/analyzer/test_bench_statistics.py.
+Equal to scipy.stats on tests/analyzer/bench/test_figures.py.
 """
 
 from functools import cache

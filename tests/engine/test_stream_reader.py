@@ -1,0 +1,94 @@
+"""A stream's events are read many at a time; what they say and when is what one at a time would give."""
+
+import itertools
+import os
+import random
+
+from kvt_async.engine.reply.payload import UnreadableError
+from kvt_async.engine.reply.stream_reader import Reading
+from kvt_async.engine.transport.exchange import Exchange
+from tests.servers.fault_server import delta, event, usage
+
+PLAIN = [event(delta(text)) for text in ("a", 'q"\\', "\u2028", "é", " 😀", "\n", '","content":"x', "long " * 40)]
+ODD = [
+    event(delta("", role="assistant")),
+    event(delta("")),
+    event(delta(reasoning_content="hm")),
+    event(delta("b", logprobs=None)),
+    event(delta(finish="stop")),
+    event(usage()),
+    event("{}"),
+    event("[DONE]"),
+    event("{not json"),
+    event(b'{"choices":[{"index":0,"delta":{"content":"\\ud83d"},"finish_reason":null}]}'),
+    event(""),
+    event(" [DONE]"),
+    b": ping\n\n",
+    b"\n",
+    b"id: 7\n" + event(delta("id")),
+    b"event: error\ndata: {}\n\n",
+    event(delta("cr"), eol=b"\r\n"),
+    b"data:" + event(delta("nospace"))[6:],
+    b"data: {\ndata: }\n\n",
+    b"data: [DONE]",
+    event(delta("cut"))[:40],
+]
+
+
+def exchange_of(body: bytes, cuts: list[int]) -> Exchange:
+    exchange, edges = Exchange(), [0, *sorted(cuts), len(body)]
+    exchange.marks.start_ns = 0
+    for nth, (start, end) in enumerate(itertools.pairwise(edges)):
+        if end > start:
+            exchange.received((nth + 1) * 1_000_000, end - start)
+            exchange.body(exchange.arrived_ns, body[start:end])
+    exchange.complete = True
+    return exchange
+
+
+def said(exchange: Exchange, *, one_by_one: bool) -> tuple[object, ...]:
+    """Everything a reading finds: texts, instants, and the marks made of them."""
+    reading, unreadable = Reading(exchange), ""
+    if one_by_one:
+        try:
+            list(reading.decode())
+        except UnreadableError as error:
+            unreadable = str(error)
+    else:
+        while reading.goes_on():
+            pass
+        unreadable = str(reading.unreadable or "")
+    reading.fill(store_chunks=True)
+    transcript, marks = reading.transcript, exchange.marks
+    named = {name: getattr(transcript, name) for name in transcript.__struct_fields__}
+    broke = bool(unreadable)
+    return (
+        named,
+        unreadable,
+        marks.chunks,
+        marks.done_ns,
+        None if broke else (marks.n_events, marks.first_text_coalesced),
+    )
+
+
+def test_a_seeded_fuzzer_finds_no_difference_between_many_at_a_time_and_one_by_one() -> None:
+    rng = random.Random(1337)
+    for _ in range(min(100_000, int(os.environ.get("KVT_FUZZ_CASES", "600")))):
+        parts: list[bytes] = []
+        while len(parts) < rng.randrange(1, 40):
+            odd = rng.random() < 0.15
+            parts += [rng.choice(ODD)] if odd else rng.choices(PLAIN, k=rng.randrange(1, 12))
+        body = b"".join(parts)
+        cuts = [rng.randrange(len(body)) for _ in range(rng.choice((0, 0, 3, 60)))]
+        many, one = exchange_of(body, cuts), exchange_of(body, cuts)
+        assert said(many, one_by_one=False) == said(one, one_by_one=True), body
+
+
+def test_a_long_reply_is_read_whole() -> None:
+    texts = [f" word{n}" for n in range(20_000)]
+    body = b"".join(event(delta(text)) for text in texts) + event(delta(finish="stop")) + event("[DONE]")
+    exchange = exchange_of(body, list(range(0, len(body), 65_536)))
+    named = said(exchange, one_by_one=False)[0]
+    assert isinstance(named, dict)
+    assert named["content"] == texts
+    assert exchange.marks.n_text_chunks == len(texts)

@@ -1,0 +1,50 @@
+"""The sweep against the reference server: a real model whose cache really evicts, with evidence of every budget."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvt_async.contract.load import load_settings
+from kvt_async.sweep.sweep import Options, run
+from tests.sweeping import check_invariants, query
+
+
+@pytest.fixture(scope="module")
+def reference_url() -> Iterator[str]:
+    command = [sys.executable, "-m", "kvt_async.serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield re.search(r"http://\S+", process.stdout.readline()).group(0)  # type: ignore[union-attr]
+        process.terminate()
+
+
+async def test_each_budget_is_applied_and_echoed_and_full_cache_repeats_itself(
+    tmp_path: Path, reference_url: str
+) -> None:
+    settings = load_settings(
+        None,
+        [
+            "experiment.exp_group_id=g", "dataset.name=kvtext", "dataset.task=multikey",
+            "dataset.params={contexts: 12, min_tokens: 128, max_tokens: 512}", "binning.n_bins=2",
+            "binning.n_per_bin=6", "model.name=reference", f"engine.base_url={reference_url}",
+            f"output.runs_dir={tmp_path}/runs", f"output.data_dir={tmp_path}/data", "decoding.max_tokens=8",
+            "kv.policies=[snapkv, {policy: snapkv, mode: question_agnostic}, streaming_llm]",
+            "kv.budgets=[1.0, 0.5, 0.1]", "engine.warm_up=prefill",
+        ],
+        environ={},
+    )  # fmt: skip
+    report = await run(settings, options=Options(quiet=True))
+    assert (report.exit_code, report.responses, report.canary) == (0, 8 * 12, "alive")
+    check_invariants(settings)
+    rows = query(settings, "SELECT kv_budget, kv_effective, token_len FROM responses JOIN requests USING (request_id) "
+                           "JOIN runs USING (run_id) JOIN manifest_entries USING (dataset_id, example_id)")  # fmt: skip
+    assert all(abs(effective - budget) <= max(0.01, 2 / length) for budget, effective, length in rows)
+    by_run = "SELECT example_id, text FROM responses JOIN requests USING (request_id) JOIN runs USING (run_id) WHERE "
+    full = dict(query(settings, by_run + "is_full = 1 AND repeat_idx = 0"))
+    assert dict(query(settings, by_run + "repeat_idx = 1")) == full
+    assert dict(query(settings, by_run + "series = 'streaming_llm/aware' AND kv_budget = 0.1")) != full
+    assert query(settings, "SELECT DISTINCT engine_name LIKE 'kvt %' FROM runs") == [(1,)]

@@ -1,1 +1,17 @@
-"""kvt's analyzer: reads facts, writes the verdict. No asyncio, no network. Imports nothing on purpose."""
+"""kvt's analyzer: reads facts, writes the verdict. No asyncio, no network. `open_group` alone loads Polars, on use."""
+
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["Results", "open_group"]
+
+if TYPE_CHECKING:
+    from analyzer.api import Results, open_group
+else:
+
+    def __getattr__(name: str) -> Any:
+        """The public names, loaded on use: whoever imports one module of the analyzer pays for that one alone."""
+        if name in __all__:
+            from analyzer import api
+
+            return getattr(api, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,6 +32,7 @@ read                   contract contract.formulas contract.command_line stats
 store                  contract contract.formulas read
 scoring                contract contract.formulas parallel read store metrics
 results                contract contract.formulas read store stats
+api                    contract contract.command_line read results
 summarise              contract contract.formulas parallel read store stats scoring results
 charts                 contract contract.formulas read store stats results
 report                 contract contract.formulas contract.command_line read store stats results charts
@@ -131,12 +132,19 @@ def arrows() -> list[tuple[str, str]]:
     return sorted(pairs)
 
 
+DOORS = {"analyzer": "analyzer.api"}  # what a package's own name gives on use: the module above all that it needs
+
+
 BEING_MENDED = 8  # bench leans on sweep, ways on session, charts on report
 
 
 def arrows_outside_the_table() -> list[str]:
     """Every import that its room's row does not allow: `importing module -> imported module`."""
-    return [f"{name} -> {target}" for name, target in arrows() if room_of(target) not in rooms().get(room_of(name), ())]
+    return [
+        f"{name} -> {target}"
+        for name, target in arrows()
+        if room_of(target) not in rooms().get(room_of(name), ()) and DOORS.get(name) != target
+    ]
 
 
 def test_each_room_may_import_only_rooms_that_stand_above_its_row() -> None:
@@ -151,7 +159,7 @@ def test_every_module_belongs_to_a_room_and_a_folder_of_rooms_holds_none() -> No
     folders = {room.rsplit(".", n)[0] for room in rooms() for n in range(1, room.count(".") + 1)}
     for name, path in names.items():
         assert room_of(name) in rooms() or name in folders, name
-        assert name not in folders - rooms().keys() or not imported(path), name
+        assert name not in folders - rooms().keys() or name in DOORS or not imported(path), name
 
 
 def test_every_import_runs_to_a_room_that_the_table_allows() -> None:

@@ -1,0 +1,129 @@
+"""`analyzer.open_group`: what a notebook gets of a run's folder, as typed as a type checker sees it, and cheap to
+import."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import assert_type
+
+import pytest
+
+import analyzer
+from analyzer import Results, open_group, stages
+from analyzer.read.runs import Run, RunCounts
+from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
+from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
+from kvt_async.contract.load import load_settings
+from tests.analyzer.bench_rows import Load, steady, write_bench
+from tests.analyzer.synthetic import make_db
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "API.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a group that was analysed."""
+    place = tmp_path_factory.mktemp("api") / "runs" / "demo"
+    make_db(place / "kv_transition.sqlite", n_bins=2, n_per_bin=12, exp_group_id="demo", series=("a", "b"))
+    given = ("experiment.exp_group_id=demo", f"output.runs_dir={place.parent}", "analysis.resamples=200")
+    settings = load_settings(None, (*given, "analysis.charts=false"), environ={})
+    stages.score_stage(settings)
+    stages.analyze_stage(settings)
+    return place
+
+
+@pytest.fixture
+def beside(folder: Path) -> Iterator[Path]:
+    """The working directory of somebody whose runs/ holds that folder."""
+    before = Path.cwd()
+    os.chdir(folder.parents[1])
+    yield folder
+    os.chdir(before)
+
+
+def test_a_folder_gives_the_rows_that_its_analysis_stored(folder: Path) -> None:
+    results = open_group(folder)
+    assert results.group == "demo"
+    assert {row.series for row in results.verdicts} == {"a", "b"}
+    assert len(results.drops) == 3 * (2 * 2 + 1), "in two bins and all: two budgets of two series, and the A/A control"
+    assert results.partial is False
+
+
+def test_the_database_itself_is_as_good_as_its_folder(folder: Path) -> None:
+    assert open_group(str(folder / "kv_transition.sqlite"), "demo") == open_group(folder)
+
+
+def test_without_an_analysis_there_are_runs_and_no_verdicts(tmp_path: Path) -> None:
+    results = open_group(make_db(tmp_path / "kv_transition.sqlite", n_bins=1, n_per_bin=2))
+    assert results.runs
+    assert not results.verdicts
+
+
+def test_nothing_is_written(folder: Path) -> None:
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in folder.iterdir() if not path.name.endswith("-shm")}  # SQLite's own
+
+    before = contents()
+    open_group(folder, volumes=True)
+    assert contents() == before
+
+
+def test_a_place_without_a_run_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no folder"):
+        open_group(tmp_path / "nowhere")
+    with pytest.raises(MissingPrerequisiteError, match="holds no run"):
+        open_group(tmp_path)
+    with pytest.raises(MissingPrerequisiteError, match="no experiment group 'other'"):
+        open_group(folder, "other")
+
+
+def test_a_bench_has_no_verdicts_to_open(tmp_path: Path) -> None:
+    db = tmp_path / "kv_transition.sqlite"
+    write_bench(db, [Load(steady(4))]).close()
+    with pytest.raises(ConfigError, match="was benched"):
+        open_group(db)
+
+
+def test_what_a_type_checker_knows_of_it(folder: Path) -> None:
+    """mypy reads this as strictly as the product; at run time each of these is the value itself."""
+    results = assert_type(open_group(folder), Results)
+    run = results.runs[0]
+    assert_type(results.runs, list[Run])
+    assert_type(results.full, Run | None)
+    assert_type(results.progress, dict[str, RunCounts])
+    assert_type(results.stat(run), BinStat | None)
+    assert_type(results.drop(run), Drop | None)
+    assert_type(results.verdict("a"), Verdict | None)
+    assert_type(results.paired("a"), list[tuple[float, Drop]])
+    assert_type(results.comparisons, list[Comparison])
+    assert_type(results.evidence, dict[str, Evidence])
+    assert_type(results.verdicts[0].safe_budget, float | None)
+
+
+@pytest.mark.usefixtures("beside")
+def test_the_examples_of_the_page_run_as_they_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    examples = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(examples) == 2
+    names: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, "API.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "drop +" in printed
+    assert "kv_budget" in printed
+
+
+def test_the_page_names_every_class_of_rows() -> None:
+    for row in (Run, RunCounts, BinStat, Drop, Verdict, Comparison, Evidence):
+        assert f"`{row.__name__}`" in PAGE
+
+
+def test_importing_the_package_loads_no_library_until_the_door_is_opened() -> None:
+    code = "import sys, analyzer; print('polars' in sys.modules); analyzer.open_group; print('polars' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", "True"]
+    with pytest.raises(AttributeError, match="no attribute 'open_groups'"):
+        getattr(analyzer, "open_groups")  # noqa: B009 - mypy knows that there is none

@@ -86,13 +86,14 @@ test: $(VENV)/.dev ## The test suite, in JOBS processes
 test-parity: $(PARITY)/.parity ## Against the live transformers and kvpress libraries (torch; minutes)
 	$(PARITY)/bin/python -m pytest -m parity $(ARGS)
 
-test-slow: $(VENV)/.dev ## Long runs: a million fuzzed streams, 400 times kill -9, 70 full disks, 24,000 requests of which 30% fail
+test-slow: $(VENV)/.dev ## Long runs: a million fuzzed streams, 400 times kill -9, 70 full disks, 200 damaged files, 24,000 requests of which 30% fail
 	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/engine/test_sse.py tests/engine/test_lean_http.py tests/engine/test_stream_reader.py
 	KVT_FUZZ_CASES=100000 KVT_FUZZ_COMMANDS=2000 $(BIN)/python -m pytest -q tests/contract/test_odd_configs.py
 	KVT_SOCKET_CASES=200000 $(BIN)/python -m pytest -q tests/engine/test_transports_agree.py
 	$(BIN)/python scripts/soak.py kills
 	$(BIN)/python scripts/soak.py stages
 	$(BIN)/python scripts/soak.py disks
+	$(BIN)/python scripts/soak.py damage
 	$(BIN)/python scripts/soak.py faults
 	$(BIN)/python scripts/soak.py faults --transport lean
 

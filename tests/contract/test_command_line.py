@@ -119,3 +119,10 @@ def test_benchmarks_end_and_name_what_failed_last(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-2:] == ["FAILED a_broken.py: exit 3", "FAILED b_endless.py: not done after 1 s"]
     assert "1.00" in done.stdout
     assert benchmarks(tmp_path, "--only", "good").stdout.splitlines()[-1] == "1 benchmarks ran"
+
+
+def test_a_python_without_docstrings_is_refused_in_words() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-OO", "-m", "kvt_async", "tasks"], check=False, capture_output=True, text=True
+    )
+    assert (ended.returncode, "without -OO" in ended.stderr, "Traceback" in ended.stderr) == (2, True, False)

@@ -91,6 +91,8 @@ def run_app(app: Callable[..., Any]) -> None:
     """Run a typer app and exit: a KvtError becomes its text on stderr and its exit code, never a traceback. So does
     what this machine lacks. What can't be printed changes no exit code but that of an answer that nobody got: 3."""
     masked_output.install()
+    if sys.flags.optimize > 1:  # the charts' library makes its classes from docstrings
+        sys.exit(_refused(ConfigError("kvt needs docstrings, which -OO removes", do="Run it without -OO.")))
     try:
         app()
         code: object = 0

@@ -59,14 +59,16 @@ class Writer:
         flush_interval_s: float = 0.05,
         *,
         max_waiting_rows: int = MAX_WAITING_ROWS,
+        urgent: Callable[[], bool] = lambda: False,
+        batch: int = MAX_WAITING_ROWS,
         secrets: Secrets = NONE,
     ) -> None:
-        """`secrets` are kept out of what `insert` writes; replies come without any."""
+        """`urgent`: whether anybody waits for a commit right now; `batch`: so many that want to be told of theirs are
+        not kept waiting for others. `secrets` are kept out of what `insert` writes; replies come without any."""
         self.db, self._secrets, self._bugs = db, secrets, BugReports(db.parent, secrets)
-        self.urgent: Callable[[], bool] = lambda: False  # does anybody wait for a commit right now?
-        self.batch = MAX_WAITING_ROWS  # so many that want to be told are not kept waiting for others
         self.commits = 0
         self._interval_s, self._max_rows = flush_interval_s, max_waiting_rows
+        self._urgent, self._batch = urgent, batch
         self._columns: dict[str, tuple[str, ...]] = dict(COLUMNS)
         self._inserts: dict[tuple[str, int], str] = {}
         self._waiting: dict[str, list[tuple[object, ...]]] = defaultdict(list)
@@ -137,7 +139,7 @@ class Writer:
         self._n_waiting += len(rows)
         if told is not None:
             self._told.append(told)
-            if len(self._told) == self.batch:
+            if len(self._told) == self._batch:
                 self._hurry.set()
         if not self._wake.is_set():
             self._wake.set()
@@ -180,7 +182,7 @@ class Writer:
     async def _commit_forever(self) -> None:
         while True:
             await self._wake.wait()
-            if self._n_waiting and len(self._told) < self.batch and not self._closing:
+            if self._n_waiting and len(self._told) < self._batch and not self._closing:
                 await self._gather()
             self._hurry.clear()
             self._wake.clear()
@@ -207,7 +209,7 @@ class Writer:
 
     async def _gather(self) -> None:
         """Wait for rows to go along."""
-        if self.urgent():
+        if self._urgent():
             self.hurry()
         timer = self._loop.call_later(self._interval_s, self._hurry.set)
         await self._hurry.wait()

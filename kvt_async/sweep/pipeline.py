@@ -1,22 +1,29 @@
 """Producer -> workers -> store, bounded at every step: one task group, two bounded queues, no loose tasks.
 
-The first queue is the line (places.py), which gives a place to every request that leaves it; the second is the
-store's own group of rows waiting for their commit, which gives the place back.
+    requests --> RequestQueue --> worker: takes a place --> send --> store --> commit: gives the place back
+                                      ^                      |
+                                      '--- another try: -----'
+                                           without a place until it begins
+
+The first queue is `request_queue.py`, the second the store's own group of rows that wait for their commit; how many
+requests may be between the two is what `places.py` counts.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Protocol
 
+from kvt_async.clock import utc_now
 from kvt_async.engine.send.request_state import Again, Record
 from kvt_async.records import Attempt, Outcome, Request
 from kvt_async.session.progress import Watcher
 from kvt_async.session.servers import first_error
 from kvt_async.store.columns import rows_of_attempt, rows_of_outcome, unstorable
 from kvt_async.store.writer import Writer
-from kvt_async.sweep.places import Line
+from kvt_async.sweep.places import Places
+from kvt_async.sweep.request_queue import RequestQueue
 
 WORKERS_PER_PLACE = 4  # a worker whose request waits between two tries has no place
 
@@ -37,11 +44,17 @@ class Pipeline:
 
     send: Send
     store: Writer
-    line: Line
+    queue: RequestQueue
+    places: Places
     watcher: Watcher
     stop: asyncio.Event
     session_id: str
-    now: Callable[[], str]
+
+    async def take_place(self, *, again: bool = False) -> None:
+        """Wait until so few are sent and unsaved that one more may be."""
+        if not self.places.take_at_once():
+            self.store.hurry()
+            await self.places.take(again=again)
 
 
 async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, workers: int) -> None:
@@ -64,16 +77,19 @@ async def _produce(requests: AsyncIterator[Request], pipe: Pipeline) -> None:
     async for request in requests:
         if pipe.stop.is_set():
             break
-        await pipe.line.put(request, perf_counter_ns())
-    pipe.line.end()
+        await pipe.queue.put(request, perf_counter_ns())
+    pipe.queue.end()
 
 
 async def _work(pipe: Pipeline) -> None:
-    while (item := await pipe.line.take()) is not None:
+    while (item := await pipe.queue.get()) is not None:
+        request, scheduled_ns = item
+        await pipe.take_place()
+        pipe.queue.begun(request)
         if pipe.stop.is_set():  # it was queued and not started: it stays pending
-            pipe.line.leave()
+            pipe.places.leave()
         else:
-            await _Sending(item[0], pipe).run(item[1])
+            await _Sending(request, pipe).run(scheduled_ns)
 
 
 class _Sending:
@@ -96,19 +112,19 @@ class _Sending:
             self.leave()  # nothing was sent in its last turn
         else:
             pipe.watcher.attempted(request, outcome.last)
-        rows = rows_of_outcome(outcome, pipe.session_id, pipe.now())
+        rows = rows_of_outcome(outcome, pipe.session_id, utc_now())
         if rows and not pipe.store.offer(rows, self.committed):
             await pipe.store.submit(rows, self.committed)
 
     async def again(self) -> None:
-        """Before another try: wait until so few are sent and unsaved that one more may be."""
-        await self.pipe.line.again()
+        """Before another try."""
+        await self.pipe.take_place(again=True)
         self.has_place = True
 
     async def record(self, request: Request, attempt: Attempt) -> None:
         """An attempt that was not the last."""
         self.pipe.watcher.attempted(request, attempt)
-        rows = rows_of_attempt(request, attempt, self.pipe.session_id, self.pipe.now())
+        rows = rows_of_attempt(request, attempt, self.pipe.session_id, utc_now())
         await self.pipe.store.save(rows, gather=True)
         self.leave()
 
@@ -128,9 +144,9 @@ class _Sending:
         if failure is None:
             return False
         self.outcome = failure
-        return pipe.store.offer(rows_of_outcome(failure, pipe.session_id, pipe.now()), self.committed, at_once=True)
+        return pipe.store.offer(rows_of_outcome(failure, pipe.session_id, utc_now()), self.committed, at_once=True)
 
     def leave(self) -> None:
         if self.has_place:
             self.has_place = False
-            self.pipe.line.leave()
+            self.pipe.places.leave()

@@ -22,9 +22,10 @@ from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import Row, rows_of_give_ups
 from kvt_async.sweep.pending import Group
 from kvt_async.sweep.pipeline import WORKERS_PER_PLACE, Pipeline, send_all
-from kvt_async.sweep.places import Line
+from kvt_async.sweep.places import Places
 from kvt_async.sweep.plan import steps
 from kvt_async.sweep.request_builder import Builder
+from kvt_async.sweep.request_queue import RequestQueue
 from kvt_async.sweep.request_source import Feed
 from kvt_async.ways.levels import label
 
@@ -82,7 +83,9 @@ async def open_try_series(server: ServerSession, chosen: Sequence[int] | None) -
             await server.store.save(rows)
 
 
-async def send(server: ServerSession, builder: Builder, done: Sequence[bytearray], progress: Progress) -> None:
+async def send(
+    server: ServerSession, builder: Builder, places: Places, done: Sequence[bytearray], progress: Progress
+) -> None:
     """Send what is pending. Returns when all is saved, or sending has stopped: see `watched`."""
     settings, sender, health = server.settings, server.sender, progress.health
     for endpoint, body in await asyncio.to_thread(_answered_before, server, builder):
@@ -90,9 +93,9 @@ async def send(server: ServerSession, builder: Builder, done: Sequence[bytearray
     feed = Feed(server, builder)
     is_repeat = [level.repeat_idx > 0 for level in server.levels]
     order = steps(done, is_repeat, settings.limits.order, settings.sampling.seed)
-    workers = settings.limits.concurrency * WORKERS_PER_PLACE
-    line = Line(settings.limits.concurrency, workers, server.store)
-    pipe = Pipeline(sender.send, server.store, line, progress, server.stop, server.session_id, utc_now)
+    workers = places.n * WORKERS_PER_PLACE
+    queue = RequestQueue(workers)
+    pipe = Pipeline(sender.send, server.store, queue, places, progress, server.stop, server.session_id)
     health.start()
     server.interrupts.draining = True
     try:

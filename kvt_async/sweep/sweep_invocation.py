@@ -19,6 +19,7 @@ from kvt_async.session.session import ServerSession, Session, run_session
 from kvt_async.store.writer import Writer
 from kvt_async.sweep import dry_run
 from kvt_async.sweep.pending import Group, unsettled
+from kvt_async.sweep.places import Places
 from kvt_async.sweep.plan import pending
 from kvt_async.sweep.prompt_check import has_own_tokenizer, prompts_read
 from kvt_async.sweep.request_builder import Builder
@@ -53,6 +54,7 @@ class SweepInvocation:
         self._done: dict[str, bytearray] = {}  # by run: 1 for each entry of which nothing is to be sent
         self._planned = self._read(group.runs)
         self._spread: Spread | None = None
+        self._places = Places(self.settings.limits.concurrency)
 
     async def go(self) -> RunReport:
         report, runs = self.report, self.group.runs
@@ -73,7 +75,13 @@ class SweepInvocation:
             return report
         settings = self.settings
         seed = settings.sampling.seed if settings.limits.order == "interleaved" else None
-        writer = Writer(self.invocation.paths.db, settings.db.flush_interval_s, secrets=known_secrets(settings))
+        writer = Writer(
+            self.invocation.paths.db,
+            settings.db.flush_interval_s,
+            urgent=self._places.are_wanted,
+            batch=max(1, self._places.n // 2),  # while one half is saved the other is under way
+            secrets=known_secrets(settings),
+        )
         try:
             await run_session(self.invocation, writer, report, self._on_servers, order_seed=seed)
         finally:
@@ -135,7 +143,7 @@ class SweepInvocation:
             await warm_up(server, builder, seqs)
         progress, began = Progress(server, pending(done)), time.monotonic()
         try:
-            await send(server, builder, done, progress)
+            await send(server, builder, self._places, done, progress)
         finally:
             report.elapsed_s += time.monotonic() - began
             report.sent += sum(progress.done) + sum(progress.failed)

@@ -55,8 +55,7 @@ async def test_rows_wait_no_longer_than_the_flush_interval_and_are_committed_tog
 
 
 async def test_nobody_who_waits_for_a_commit_waits_for_the_interval(db: Path) -> None:
-    async with Writer(db, 10) as store:
-        store.urgent = lambda: True
+    async with Writer(db, 10, urgent=lambda: True) as store:
         async with asyncio.timeout(5):
             await (await store.submit([request_row(0)]))
     async with Writer(db, 10) as store:

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from kvt_async.records import Attempt, Outcome, Request
 from kvt_async.store.writer import Writer
 from kvt_async.sweep.pipeline import Pipeline, send_all
-from kvt_async.sweep.places import Line
-from tests.group_db import NOW, SESSION, attempt, make_group, request, request_row
+from kvt_async.sweep.places import Places
+from kvt_async.sweep.request_queue import RequestQueue
+from tests.group_db import SESSION, attempt, make_group, request, request_row
 
 N, SIZE, CONCURRENCY, AHEAD = 60, 1000, 2, 4
 
@@ -43,12 +44,13 @@ async def run(db: Path, stop_after: int | None = None) -> Seen:
             stop.set()
         return Outcome(request, attempt())
 
-    async with Writer(db, 0.001) as store:
-        line = Line(CONCURRENCY, N, store, ahead_bytes=AHEAD * SIZE)
-        pipe = Pipeline(send, store, line, seen, stop, SESSION, lambda: NOW)
+    places = Places(CONCURRENCY)
+    async with Writer(db, 0.001, urgent=places.are_wanted, batch=1) as store:
+        queue = RequestQueue(N, ahead_bytes=AHEAD * SIZE)
+        pipe = Pipeline(send, store, queue, places, seen, stop, SESSION)
         async with asyncio.timeout(20):
             await send_all(requests(store), pipe, workers=4 * CONCURRENCY)
-        assert line.waiting_bytes == 0
+        assert queue.waiting_bytes == 0
     return seen
 
 
@@ -63,3 +65,22 @@ async def test_a_stop_while_the_producer_waits_for_room_ends_the_run(tmp_path: P
     make_group(tmp_path / "k.sqlite", N)
     seen = await run(tmp_path / "k.sqlite", stop_after=5)
     assert 5 <= seen.saved_n < N
+
+
+async def test_a_request_that_waits_for_a_place_does_not_wait_for_the_flush_interval(tmp_path: Path) -> None:
+    make_group(tmp_path / "k.sqlite", N)
+    seen, places = Seen(), Places(1)
+
+    async def requests() -> AsyncGenerator[Request, None]:
+        for seq in range(4):
+            yield request(seq)
+
+    async def send(request: Request, record: object, *, again: object, scheduled_ns: int) -> Outcome:
+        return Outcome(request, attempt())
+
+    async with Writer(tmp_path / "k.sqlite", 10, urgent=places.are_wanted) as store:
+        await store.save([request_row(seq) for seq in range(4)])
+        pipe = Pipeline(send, store, RequestQueue(N), places, seen, asyncio.Event(), SESSION)
+        async with asyncio.timeout(9):
+            await send_all(requests(), pipe, workers=4)
+    assert seen.saved_n == 4

@@ -1,7 +1,8 @@
-"""The nouns, frozen. Fields named like columns mean what contract/schema.sql says.
+"""The nouns of the runner. Fields named like columns mean what contract/schema.sql says.
 
-What every request makes anew is a msgspec Struct: made in a third of a dataclass's time, and frozen at no cost. None of
-them can be part of a cycle, so the garbage collector need not look at them (`gc=False`).
+All are frozen but Marks, which an attempt fills field by field while it lives. What every request makes anew is a
+msgspec Struct: made in a third of a dataclass's time, and frozen at no cost. None of them can be part of a cycle, so
+the garbage collector need not look at them (`gc=False`).
 """
 
 from dataclasses import dataclass, field
@@ -32,7 +33,8 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One series at one budget. `identity` keys a stored run: what differs there is another level"""
+    """One series at one budget. A stored run of that series, budget, unit and repeat has to agree with it in policy,
+    mode, params, apply and evidence: session/experiment_rows.py."""
 
     series: str  # readable unique label; "full" at full cache
     policy: str
@@ -93,7 +95,8 @@ class Request(Struct, frozen=True, gc=False):
 
 
 class Marks(Struct, gc=False):
-    """Instants of one attempt, monotonic ns; None: it didn't happen. Columns of `telemetry`."""
+    """Instants of one attempt, monotonic ns; None: it didn't happen. Columns of `telemetry`. Not frozen: the transport,
+    the reader of the reply and the sender each write what they see."""
 
     intended_ns: int | None = None
     scheduled_ns: int | None = None

@@ -196,7 +196,7 @@ def test_below_the_command_line_the_runner_imports_one_module_of_the_analyzer_wh
 def test_the_contract_imports_neither_package() -> None:
     for path in files("kvt_async/contract"):
         wrong = {n for n in imported(path) if n.startswith(("kvt_async.", "analyzer")) and not n.startswith(SHARED)}
-        assert not wrong or path.name == "options.py", f"{path}: {wrong}"
+        assert not wrong, f"{path}: {wrong}"
 
 
 def loaded_after(code: str) -> set[str]:
@@ -216,6 +216,12 @@ def test_running_the_analysis_loads_no_network_library() -> None:
     )
     assert "polars" in modules
     assert not modules & {"aiohttp", "aiosqlite", "uvloop", "altair"}
+
+
+def test_the_policy_of_retries_loads_no_transport() -> None:
+    modules = loaded_after("import kvt_async.engine.send.policy")
+    assert "tenacity" in modules
+    assert "aiohttp" not in modules
 
 
 def test_the_contract_loads_neither_polars_nor_aiohttp() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.settings import Retry
 from kvt_async.engine.reply.retry_headers import Hints, parse_duration, read_hints
-from kvt_async.engine.send.attempt import Tried
 from kvt_async.engine.send.policy import Decision, backoff_s, decide, is_retryable, schedule_s
+from kvt_async.engine.send.tried import Tried
 from kvt_async.records import Attempt, Marks
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -22,11 +22,11 @@ from kvt_async.contract.settings import Engine
 from kvt_async.contract.urls import bare_url, public_url, query_values, url_under
 from kvt_async.contract.variables import TELLING_HEADER, TELLING_QUERY
 from kvt_async.engine.reply.classify import Verdict, judge, reading_of
-from kvt_async.engine.reply.error_types import Cause
 from kvt_async.engine.reply.payload import json_or_none
 from kvt_async.engine.reply.redact import Redactor, basic, url_credentials
-from kvt_async.engine.reply.retry_headers import Hints, read_hints
+from kvt_async.engine.reply.retry_headers import read_hints
 from kvt_async.engine.request.kv_evidence import read_evidence
+from kvt_async.engine.send.tried import Tried
 from kvt_async.engine.transport.aiohttp_transport import AiohttpTransport
 from kvt_async.engine.transport.exchange import Exchange
 from kvt_async.engine.transport.protocol import Target, Transport
@@ -35,18 +35,6 @@ from kvt_async.records import Attempt, Headers, Json, Marks, Reply
 USER_AGENT = "kvt"
 MOST_PAGE_BYTES = 8 * 1024 * 1024  # of what a server says of itself, inflated
 LARGEST_ERROR = 65_536  # bytes of a refusal's body that is searched for a wait
-_NO_HINTS = Hints()
-
-
-class Tried(Struct, frozen=True, gc=False):
-    """An attempt and what the policy wants to know about it beyond what is stored."""
-
-    attempt: Attempt
-    hints: Hints = _NO_HINTS
-    stale: bool = False  # a pooled connection was found closed before anything of the reply came
-    code: int | None = None  # status that an error object under 200 claims
-    cause: Cause | None = None  # why its refusal says nothing about the request
-    ours: str | None = None  # what this machine lacked: nothing was sent
 
 
 class Client:

@@ -9,7 +9,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.settings import Retry
-from kvt_async.engine.send.attempt import Tried
+from kvt_async.engine.send.tried import Tried
 
 GiveUp = Literal["not_retryable", "attempts_exhausted", "time_exhausted", "retry_after_too_long"]
 

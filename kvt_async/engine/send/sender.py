@@ -18,7 +18,7 @@ from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
 from kvt_async.contract.vocabulary import EndReason
-from kvt_async.engine.send.attempt import Client, Tried
+from kvt_async.engine.send.attempt import Client
 from kvt_async.engine.send.breaker import LONGEST_NAP_S, Breaker
 from kvt_async.engine.send.pauses import Pauses
 from kvt_async.engine.send.policy import (
@@ -33,6 +33,7 @@ from kvt_async.engine.send.quarantine import Quarantine
 from kvt_async.engine.send.rate_limits import Dispatcher
 from kvt_async.engine.send.request_state import Again, Record, Sending
 from kvt_async.engine.send.server_pages import NAPS_S, ServerPages
+from kvt_async.engine.send.tried import Tried
 from kvt_async.engine.send.witness import Witness
 from kvt_async.engine.transport.local_lacks import PATIENCE_S, Room, local_error, raise_file_limit
 from kvt_async.records import Attempt, Headers, Marks, Outcome, Request

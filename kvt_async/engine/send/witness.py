@@ -18,9 +18,10 @@ from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.reply.error_types import Cause
 from kvt_async.engine.reply.refusals import Refusals, Refused, sentence
 from kvt_async.engine.send.advice import key_advice
-from kvt_async.engine.send.attempt import Client, Tried
+from kvt_async.engine.send.attempt import Client
 from kvt_async.engine.send.breaker import Breaker
 from kvt_async.engine.send.policy import GiveUp
+from kvt_async.engine.send.tried import Tried
 from kvt_async.records import Headers, Outcome
 
 Asked = tuple[str, str, bytes, Headers]  # endpoint, path, body, headers

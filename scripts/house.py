@@ -22,13 +22,13 @@ from tests.contract.test_imports import PACKAGES, arrows_outside_the_table  # no
 # The highest number that passes. Lower one when work has brought a figure down; raising one takes a reason in a commit.
 BARS = {
     "module names used twice or more": 8,
-    "class names used twice or more": 41,
-    "`# fmt:` markers": 184,
+    "class names used twice or more": 34,
+    "`# fmt:` markers": 39,
     "`# type: ignore`": 12,
-    "functions with 8 parameters or more": 14,
+    "functions with 8 parameters or more": 3,
     "modules of more than 350 lines": 2,
     "modules at the analyzer's top level": 7,
-    "arrows that the table of rooms does not have": 8,
+    "arrows that the table of rooms does not have": 0,
     "files that name a way of applying a budget": 0,
 }
 MANY_PARAMETERS, LONG_MODULE = 8, 350

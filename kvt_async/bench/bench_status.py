@@ -40,10 +40,15 @@ def stage_status(reader: Reader, settings: Settings, generation: int) -> list[Js
         if row["cut"]:  # what bench.max_s left out is not owed
             planned = row["responses"] + row["failures"]
         pending = planned - row["responses"] - row["failures"]
-        found.append({
-            "level": _name(row["level"], row["load"], row["repeat_idx"]), "run_id": row["run_id"], "planned": planned,
-            **{key: row[key] for key in ("requests", "responses", "failures")}, "pending": pending,
-        })  # fmt: skip
+        found.append(
+            {
+                "level": _name(row["level"], row["load"], row["repeat_idx"]),
+                "run_id": row["run_id"],
+                "planned": planned,
+                **{key: row[key] for key in ("requests", "responses", "failures")},
+                "pending": pending,
+            }
+        )
         load = Load(row["rate_per_s"], row["concurrency"], row["arrival"] or "poisson", row["burstiness"] or 1.0)
         figures = stage_figures(reader, row["run_id"], row["rate_per_s"])
         rates = stage_throughput(reader, row["run_id"], load)
@@ -58,9 +63,7 @@ def _to_come(settings: Settings, done: dict[str | None, list[Done]]) -> list[Jso
     if not bench.search_rate and all(load is None for load in asked):
         return []
     names = {_level_name(bench, level): level for level in bench_levels(settings)}
-    return [
-        _not_begun(bench, name, step) for name in names for step in ahead(bench, done.get(name, ()))
-    ]  # fmt: skip
+    return [_not_begun(bench, name, step) for name in names for step in ahead(bench, done.get(name, ()))]
 
 
 def _not_begun(bench: Bench, level: str | None, step: Next) -> Json:

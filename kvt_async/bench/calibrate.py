@@ -2,6 +2,8 @@
 
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from kvt_async.bench import client_ceiling
@@ -23,10 +25,7 @@ STREAMS = (16, 64, 256, 1024)
 def calibrate(settings: Settings, say: Callable[[str], None], *, seconds: float = 2.0) -> Json:
     """Measure and keep; takes about six times `seconds`. Raises ServerError when the null server doesn't start."""
     with null_server() as url, tempfile.TemporaryDirectory(prefix="kvt-calibrate-") as folder:
-
-        def bench(name: str, concurrency: int, tokens: int, gap_ms: float, **load: Any) -> tuple[Figures, Json]:
-            return _bench(settings, url, folder, name, concurrency, tokens, gap_ms, load)
-
+        bench = NullBench(settings, url, folder)
         floor, _ = bench("floor", 1, 4, 0, requests=100)
         say(f"TTFT floor: p50 {floor.value('ttft_p50_ms'):.2f} ms, p99 {floor.value('ttft_p99_ms'):.2f} ms")
         many, _ = bench("requests", 64, 1, 0, duration_s=seconds)
@@ -37,17 +36,26 @@ def calibrate(settings: Settings, say: Callable[[str], None], *, seconds: float 
         steps = []
         for n in STREAMS:
             # whole rounds, not seconds: a window that ends within a round counts the slots that began one more as slow
-            found, client = bench(f"streams-{n}", n, TOKENS, GAP_MS, requests=n * rounds)
+            figures, client = bench(f"streams-{n}", n, TOKENS, GAP_MS, requests=n * rounds)
             asked = n * 1000 / GAP_MS
-            kept = found.output_per_s > 0.9 * asked
-            steps.append({"streams": n, "events_per_s": found.output_per_s, "asked": asked,
-                          "verdict": client["verdict"], "signal": client["signal"]})  # fmt: skip
-            say(f"{n} streams at {1000 / GAP_MS:.0f} events/s each: {found.output_per_s:.0f} events/s of {asked:.0f}, "
-                f"{client['verdict']} ({client['signal']})")  # fmt: skip
-            events = max(events, found.output_per_s)
+            kept = figures.output_per_s > 0.9 * asked
+            steps.append(
+                {
+                    "streams": n,
+                    "events_per_s": figures.output_per_s,
+                    "asked": asked,
+                    "verdict": client["verdict"],
+                    "signal": client["signal"],
+                }
+            )
+            say(
+                f"{n} streams at {1000 / GAP_MS:.0f} events/s each: {figures.output_per_s:.0f} events/s of "
+                f"{asked:.0f}, {client['verdict']} ({client['signal']})"
+            )
+            events = max(events, figures.output_per_s)
             streams = n if kept else streams
             clean = n if kept and client["verdict"] == ClientVerdict.CLEAN else clean
-            if found.output_per_s < 0.8 * asked:
+            if figures.output_per_s < 0.8 * asked:
                 break
     ceilings = {
         "requests_per_s": per_s,
@@ -66,36 +74,39 @@ def calibrate(settings: Settings, say: Callable[[str], None], *, seconds: float 
     return ceilings
 
 
-def _bench(
-    settings: Settings, url: str, folder: str, name: str, concurrency: int, tokens: int, gap_ms: float,
-    load: dict[str, Any],
-) -> tuple[Figures, Json]:  # fmt: skip
-    """One stage in a group of its own; its figures and what the client says of itself."""
-    lengths = {"kind": "fixed", "std": 0, "low": 1, "high": 1_000_000, "values": None, "weights": None}
-    bench: dict[str, Any] = {
-        "concurrency": concurrency,
-        **load,
-        "workload": {
-            "kind": "synthetic",
-            "input_tokens": {**lengths, "value": 32},
-            "output_tokens": {**lengths, "value": tokens},
-        },
-        "body": {"pace": {"gap_ms": gap_ms}},
-        "scrape_interval_s": 0,
-    }
-    data = Settings.model_construct().model_dump(mode="json") | {
-        "experiment": {"exp_group_id": name},
-        "tokenizer": {"name": "approx:chars/4"},
-        "model": {"name": "null-server"},
-        "engine": settings.engine.model_dump(mode="json") | {"base_url": url, "headers": {}, "stream": True},
-        "output": {"runs_dir": folder, "data_dir": folder},
-        "bench": bench,
-    }
-    ours = Settings.model_validate(data)
-    report = execute(ours, Options(force=True, guarded=False, quiet=True))
-    reader = Reader(run_paths(folder, name).db)
-    try:
-        client = reader.rows("SELECT * FROM client_health ORDER BY created_at DESC LIMIT 1")[0]
-        return stage_figures(reader, report.stages[0]["run_id"], None), dict(client)
-    finally:
-        reader.close()
+@dataclass(frozen=True, slots=True)
+class NullBench:
+    """Benches of the null server at `url`, each a stage in a group of its own under `folder`."""
+
+    settings: Settings
+    url: str
+    folder: str
+
+    def __call__(self, name: str, concurrency: int, tokens: int, gap_ms: float, **until: float) -> tuple[Figures, Json]:
+        """The stage's figures and what the client says of itself. `tokens` a reply, `gap_ms` between them; `until`:
+        `requests` or `duration_s` of bench."""
+        lengths = {"kind": "fixed", "std": 0, "low": 1, "high": 1_000_000, "values": None, "weights": None}
+        bench: dict[str, Any] = {
+            "concurrency": concurrency,
+            **until,
+            "workload": {
+                "kind": "synthetic",
+                "input_tokens": {**lengths, "value": 32},
+                "output_tokens": {**lengths, "value": tokens},
+            },
+            "body": {"pace": {"gap_ms": gap_ms}},
+            "scrape_interval_s": 0,
+        }
+        engine = self.settings.engine.model_dump(mode="json")
+        data = Settings.model_construct().model_dump(mode="json") | {
+            "experiment": {"exp_group_id": name},
+            "tokenizer": {"name": "approx:chars/4"},
+            "model": {"name": "null-server"},
+            "engine": engine | {"base_url": self.url, "headers": {}, "stream": True},
+            "output": {"runs_dir": self.folder, "data_dir": self.folder},
+            "bench": bench,
+        }
+        report = execute(Settings.model_validate(data), Options(force=True, guarded=False, quiet=True))
+        with closing(Reader(run_paths(self.folder, name).db)) as reader:
+            client = reader.rows("SELECT * FROM client_health ORDER BY created_at DESC LIMIT 1")[0]
+            return stage_figures(reader, report.stages[0]["run_id"], None), dict(client)

@@ -23,9 +23,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 AsOption = Annotated[
-    str | None, typer.Option("--as", metavar="TOOL", help="Also under its formulas: vllm, aiperf, guidellm, sglang, "
-                             "evalscope.")
-]  # fmt: skip
+    str | None,
+    typer.Option("--as", metavar="TOOL", help="Also under its formulas: vllm, aiperf, guidellm, sglang, evalscope."),
+]
 
 
 @app.callback()
@@ -77,12 +77,21 @@ def bench(
         raise typer.Exit(2)
     _check_tool(as_tool)
     options = [
-        *_set(rate=rate, concurrency=concurrency, sweep_rate=_list(sweep_rate, "--sweep-rate"),
-              sweep_concurrency=_list(sweep_concurrency, "--sweep-concurrency"), search_rate=search_rate or None,
-              requests=requests, duration_s=duration, repeats=repeats, arrival=arrival, burstiness=burstiness,
-              levels=levels or None),
+        *_set(
+            rate=rate,
+            concurrency=concurrency,
+            sweep_rate=_list(sweep_rate, "--sweep-rate"),
+            sweep_concurrency=_list(sweep_concurrency, "--sweep-concurrency"),
+            search_rate=search_rate or None,
+            requests=requests,
+            duration_s=duration,
+            repeats=repeats,
+            arrival=arrival,
+            burstiness=burstiness,
+            levels=levels or None,
+        ),
         *(_objective(text) for text in slo or []),
-    ]  # fmt: skip
+    ]
     settings = _settings(config, rival_keys.settled([*(override or []), *options]), print_config)
     if requests is not None and duration is not None and not quiet:
         typer.echo("warning: --duration says when a stage ends; --requests is not used beside it", err=True)
@@ -93,9 +102,9 @@ def bench(
     code = report.exit_code
     if report.plan is None:
         try:
-            answer["analysis"] = found = _analysis(settings, as_tool, settings.bench.slo)
-            lines += found.pop("lines", [])
-            if found["missed"] and code in (0, FailuresStandError.exit_code):
+            answer["analysis"] = analysis = _analysis(settings, as_tool, settings.bench.slo)
+            lines += analysis.pop("lines", [])
+            if analysis["missed"] and code in (0, FailuresStandError.exit_code):
                 code = answer["exit_code"] = CheckFailedError.exit_code
         except KvtError as error:
             if report.exit_code not in (0, 4):  # stopped before anything could be analysed: that is the news
@@ -124,16 +133,18 @@ def calibrate(
     settings = _settings(config, override or [], False)
     known = None if fresh else client_ceiling.cached(settings)
     say = (lambda _: None) if quiet or as_json else (lambda line: typer.echo(line, err=True))
-    found = known if known is not None else measure(settings, say)
-    floor = found["ttft_floor_ms"]
-    _answer(found, as_json, [] if quiet else [
-        f"client ceiling here (measured {found['measured_at']}, {found['transport']}, {found['loop']} loop):",
-        f"  {found['requests_per_s']:.0f} requests/s, {found['output_events_per_s']:.0f} events/s, "
-        f"{found['streams']} streams{' or more' if found['streams_is_least'] else ''} at "
-        f"{found['events_per_stream_s']:.0f} events/s each",
+    ceilings = known if known is not None else measure(settings, say)
+    floor, is_least = ceilings["ttft_floor_ms"], ceilings["streams_is_least"]
+    measured = f"measured {ceilings['measured_at']}, {ceilings['transport']}, {ceilings['loop']} loop"
+    lines = [
+        f"client ceiling here ({measured}):",
+        f"  {ceilings['requests_per_s']:.0f} requests/s, {ceilings['output_events_per_s']:.0f} events/s, "
+        f"{ceilings['streams']} streams{' or more' if is_least else ''} at "
+        f"{ceilings['events_per_stream_s']:.0f} events/s each",
         f"  TTFT floor {floor['p50']:.2f} ms (p99 {floor['p99']:.2f} ms)",
         "  above half of it kvt bench warns, above it refuses",
-    ])  # fmt: skip
+    ]
+    _answer(ceilings, as_json, [] if quiet else lines)
 
 
 @app.command()
@@ -148,9 +159,9 @@ def report(
 
     Example: kvt bench report -c bench --as vllm
     """
-    found = _analysis(_settings(config, override or [], False), as_tool)
-    lines = found.pop("lines", [])
-    _answer(found, as_json, [] if quiet else lines)
+    analysis = _analysis(_settings(config, override or [], False), as_tool)
+    lines = analysis.pop("lines", [])
+    _answer(analysis, as_json, [] if quiet else lines)
 
 
 @app.command()
@@ -167,9 +178,9 @@ def compare(
     """
     from importlib import import_module
 
-    found: dict[str, Any] = import_module("analyzer.bench.comparison").compare(a, b)
-    lines = found.pop("lines", [])
-    _answer(found, as_json, lines)
+    comparison: dict[str, Any] = import_module("analyzer.bench.comparison").compare(a, b)
+    lines = comparison.pop("lines", [])
+    _answer(comparison, as_json, lines)
 
 
 def _check_tool(name: str | None) -> None:

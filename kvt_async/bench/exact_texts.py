@@ -40,8 +40,10 @@ class TextMaker:
         self._templated = endpoint == "chat" and tokenizer.chat is not None
 
     def messages(self, text: str) -> list[dict[str, str]]:
-        return [*([{"role": "system", "content": self._system}] if self._system else []),
-                {"role": "user", "content": text}]  # fmt: skip
+        return [
+            *([{"role": "system", "content": self._system}] if self._system else []),
+            {"role": "user", "content": text},
+        ]
 
     def count(self, prompts: Sequence[Sequence[dict[str, str]]]) -> list[int]:
         """Tokens of each prompt as the server will count it."""

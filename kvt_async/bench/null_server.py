@@ -30,10 +30,14 @@ def _event(payload: dict[str, Any]) -> bytes:
     return _chunk(b"data: " + json.dumps(payload).encode() + b"\n\n")
 
 
-_WORD = {True: _event({"choices": [{"index": 0, "delta": {"content": " word"}}]}),
-         False: _event({"choices": [{"index": 0, "text": " word"}]})}  # fmt: skip
-_FINISH = {True: _event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}),
-           False: _event({"choices": [{"index": 0, "text": "", "finish_reason": "length"}]})}  # fmt: skip
+_WORD = {
+    True: _event({"choices": [{"index": 0, "delta": {"content": " word"}}]}),
+    False: _event({"choices": [{"index": 0, "text": " word"}]}),
+}
+_FINISH = {
+    True: _event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}),
+    False: _event({"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}),
+}
 
 
 class NullProtocol(asyncio.Protocol):

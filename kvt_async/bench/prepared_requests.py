@@ -79,10 +79,16 @@ class Maker:
                 body = encode(self.settings, prompt, self.stage.run.level)
                 planned.append(
                     Planned(
-                        seq, measured, prompt.input_tokens, prompt.output_tokens, prompt.group_idx,
-                        messages_sha256(prompt.messages), self.bodies.put(body), len(body),
+                        seq,
+                        measured,
+                        prompt.input_tokens,
+                        prompt.output_tokens,
+                        prompt.group_idx,
+                        messages_sha256(prompt.messages),
+                        self.bodies.put(body),
+                        len(body),
                     )
-                )  # fmt: skip
+                )
         return planned
 
     def request(self, planned: Planned, attempts_before: int = 0) -> Request:

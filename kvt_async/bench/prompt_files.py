@@ -50,9 +50,12 @@ def read_manifest(path: str, system: str | None) -> Source:
     items = []
     for _, example in read_items(file):
         messages, chars = render(
-            head.prompt["template"], example.context, example.question, example.meta.get("turns") or (),
+            head.prompt["template"],
+            example.context,
+            example.question,
+            example.meta.get("turns") or (),
             head.prompt["system"],
-        )  # fmt: skip
+        )
         items.append(Item(messages, None, None, chars))
     if not items:
         raise ConfigError("this manifest has no entries", where=str(file))

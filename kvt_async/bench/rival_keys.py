@@ -2,8 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
-LOADS = {"rate": "null", "concurrency": "null", "sweep_rate": "null", "sweep_concurrency": "null",
-         "search_rate": "false"}  # fmt: skip
+LOADS = {
+    "rate": "null",
+    "concurrency": "null",
+    "sweep_rate": "null",
+    "sweep_concurrency": "null",
+    "search_rate": "false",
+}
 ENDS = {"requests": None, "duration_s": "null"}  # None: has no value that means "not given"
 _OFF = ("null", "false", "~", "")
 

@@ -15,8 +15,10 @@ or stage of a bench; `begun` False: the config names it, and nothing of it is st
 
 def lines(now: Json) -> list[str]:
     """The answer for people."""
-    out = [f"{now['exp_group_id']}, generation {now['generation']}: {now['responses']} answered, "
-           f"{now['failures']} failed, {now['pending']} pending of {now['planned']}"]  # fmt: skip
+    out = [
+        f"{now['exp_group_id']}, generation {now['generation']}: {now['responses']} answered, "
+        f"{now['failures']} failed, {now['pending']} pending of {now['planned']}"
+    ]
     width = max((len(level["level"]) for level in now["levels"]), default=5)
     head = f"  {'level':{width}} {'planned':>8} {'queued':>8} {'answered':>8} {'failed':>7} {'pending':>8}"
     out += [head, "  " + "-" * (len(head) - 2)]

@@ -125,8 +125,10 @@ def _entry(body: object, model: str) -> Json | None:
 async def _models(sender: Sender, endpoint: str) -> tuple[list[str], str]:
     """(ids, "") or ([], how the server refused). Raises ServerError when nobody answers, after a few tries."""
     reason = ""
-    advice = (f"Start the server (the reference server: `kvt serve --port {urlsplit(endpoint).port or 8000}`), or "
-              "correct engine.base_url: --override engine.base_url=http://HOST:PORT/v1.")  # fmt: skip
+    advice = (
+        f"Start the server (the reference server: `kvt serve --port {urlsplit(endpoint).port or 8000}`), or "
+        "correct engine.base_url: --override engine.base_url=http://HOST:PORT/v1."
+    )
     for n, patience_s in enumerate(PATIENCE_S):
         try:
             return model_names(await sender.pages.get_json(url_under(endpoint, "/models"), timeout_s=patience_s)), ""

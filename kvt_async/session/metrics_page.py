@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 _TELLING = re.compile(r"(cache|prefix|config_info|requests|tokens)", re.IGNORECASE)
+_SILENT = re.compile(r"config_info|_bucket$|_created$")
 MAX_SAMPLES = 60
 
 
@@ -37,10 +38,7 @@ class Page:
 
     def about_load(self) -> dict[str, float]:
         """Samples that tell about caches and load, histograms left out."""
-        telling = [
-            s for s in self.samples
-            if _TELLING.search(s.name) and not s.name.endswith(("_bucket", "_created")) and "config_info" not in s.name
-        ]  # fmt: skip
+        telling = [s for s in self.samples if _TELLING.search(s.name) and not _SILENT.search(s.name)]
         telling.sort(key=lambda s: "prefix" not in s.name and "cache" not in s.name)  # first what flags need
         return {sample.text: sample.value for sample in telling[:MAX_SAMPLES]}
 

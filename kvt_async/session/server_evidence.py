@@ -18,21 +18,28 @@ from kvt_async.session import metrics_page
 
 _METRIC = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?(?:\.(?P<read>[A-Za-z_]\w*))?")
 _LABEL = re.compile(r'\s*([A-Za-z_]\w*)="([^"]*)"\s*,?')
-_BITS = {  # payload bits per element; what scales and offsets add is not counted, but for llama.cpp's block formats
-    "float32": 32, "f32": 32, "float16": 16, "f16": 16, "bfloat16": 16, "bf16": 16, "half": 16,
-    "fp8": 8, "fp8_e4m3": 8, "fp8_e5m2": 8, "fp8_inc": 8, "int8": 8, "u8": 8, "int8_per_token_head": 8,
-    "fp8_per_token_head": 8, "nvfp4": 4, "fp4_e2m1": 4, "int4_per_token_head": 4,
-    "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5, "iq4_nl": 4.5,
-}  # fmt: skip
+_NAMES_OF_BITS = {  # payload bits per element; scales and offsets aren't counted, but for llama.cpp's block formats
+    32: "float32 f32",
+    16: "float16 f16 bfloat16 bf16 half",
+    8: "fp8 fp8_e4m3 fp8_e5m2 fp8_inc int8 u8 int8_per_token_head fp8_per_token_head",
+    4: "nvfp4 fp4_e2m1 int4_per_token_head",
+    8.5: "q8_0",
+    6: "q5_1",
+    5.5: "q5_0",
+    5: "q4_1",
+    4.5: "q4_0 iq4_nl",
+}
+_BITS = {name: bits for bits, names in _NAMES_OF_BITS.items() for name in names.split()}
 
 
 def check(evidence: Evidence) -> None:
     """Raises ConfigError for a metric or a pattern that can't be read."""
     if evidence.metric is not None and not _METRIC.fullmatch(evidence.metric):
         raise ConfigError(
-            f"{evidence.metric!r} is no sample of a metrics page", where="kv.evidence.metric",
+            f"{evidence.metric!r} is no sample of a metrics page",
+            where="kv.evidence.metric",
             do='Write name, name{label="value"}, or name.label for a label\'s value.',
-        )  # fmt: skip
+        )
     if evidence.log is not None:
         try:
             groups = re.compile(evidence.log).groups

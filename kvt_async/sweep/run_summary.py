@@ -71,8 +71,9 @@ class RunReport:
         ]
         if self.session_id is not None:
             rate = self.sent / self.elapsed_s if self.elapsed_s > 0 else 0.0
-            out.append(f"  this session: {self.sent} requests in {self.elapsed_s:.1f} s ({rate:.1f}/s), "
-                       f"{self.retries} retries")  # fmt: skip
+            out.append(
+                f"  this session: {self.sent} requests in {self.elapsed_s:.1f} s ({rate:.1f}/s), {self.retries} retries"
+            )
         if self.client is not None:
             out.append(
                 f"  latencies: ±{self.client['error_bound_ms']:.1f} ms, the client's own error in 99% of instants "
@@ -88,9 +89,11 @@ class RunReport:
         elif self.reason == EndReason.REFUSED:
             out.append("the server refuses our key: nothing was given up; run the same command again with one it takes")
         elif self.read_short:
-            out.append("prompts were read shorter than sent, and the verdict will claim nothing of them: serve a "
-                       "window that holds the longest prompt, or lower prompt.max_context_tokens, under a new "
-                       "experiment.exp_group_id")  # fmt: skip
+            out.append(
+                "prompts were read shorter than sent, and the verdict will claim nothing of them: serve a "
+                "window that holds the longest prompt, or lower prompt.max_context_tokens, under a new "
+                "experiment.exp_group_id"
+            )
         if self.failures and self.reason == EndReason.FAILURES:
             out.append("failures stand: they score 0; --retry-failed tries them again")
         return [*out, f"  {self.db}"]

@@ -75,6 +75,14 @@ class Run:
     stored: bool  # was there before this session
 
 
+class Payload(Struct, frozen=True, gc=False):
+    """What a server is sent for one prompt at one level. `body` is complete and encoded."""
+
+    path: str  # /chat/completions | /completions
+    body: bytes
+    headers: Headers = ()
+
+
 class Request(Struct, frozen=True, gc=False):
     """One prompt to send at one level. `body` is complete and encoded before any clock starts."""
 

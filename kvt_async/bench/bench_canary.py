@@ -6,7 +6,7 @@ from kvt_async.bench.prepared_requests import encode
 from kvt_async.bench.workload import Place, Prompt, Workload
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.settings import Settings
-from kvt_async.records import Level
+from kvt_async.records import Level, Payload
 from kvt_async.session.canary import Questions
 from kvt_async.session.canary_prompts import MOST
 from kvt_async.store.reader import Entry
@@ -16,11 +16,11 @@ SALT = "canary"  # prompts of their own: the measured ones stay unseen
 
 @dataclass(frozen=True, slots=True)
 class PromptBuilder:
-    """Bodies of prompts of a workload, by their place among the canary's."""
+    """Payloads of prompts of a workload, by their place among the canary's."""
 
     prompts: tuple[Prompt, ...]
 
-    def body(self, entry: Entry, level: Level, settings: Settings) -> bytes:
+    def payload(self, entry: Entry, level: Level, settings: Settings) -> Payload:
         """`settings` say how many tokens to answer."""
         prompt = replace(self.prompts[entry.seq], output_tokens=settings.decoding.max_tokens)
         return encode(settings, prompt, level)

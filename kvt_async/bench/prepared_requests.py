@@ -15,10 +15,10 @@ from kvt_async.bench.workload import Place, Prompt, Workload
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.request.chat_body import PATHS, build_body
+from kvt_async.engine.request.chat_body import PATHS, build_payload
 from kvt_async.engine.request.kv_evidence import expectation
 from kvt_async.engine.request.kv_fields import PromptSize
-from kvt_async.records import Json, Level, Request
+from kvt_async.records import Headers, Json, Level, Payload, Request
 from kvt_async.store.columns import Row
 
 BLOCK = 256  # prompts tokenised together
@@ -37,12 +37,13 @@ class Planned:
     prompt_sha256: str
     at: int
     size: int
+    headers: Headers = ()
 
 
-class Bodies:
+class BodyFile:
     """A temporary file of request bodies, gone with the process."""
 
-    def __enter__(self) -> "Bodies":
+    def __enter__(self) -> "BodyFile":
         self._file = tempfile.TemporaryFile(prefix="kvt-bench-")
         self._end = 0
         return self
@@ -66,7 +67,7 @@ class Maker:
     settings: Settings
     workload: Workload
     stage: Stage
-    bodies: Bodies
+    bodies: BodyFile
     shown: Json | None = None  # what the server says of its budget: see run.server_evidence
 
     def plan(self, seqs: Sequence[int], *, measured: bool) -> list[Planned]:
@@ -76,17 +77,18 @@ class Maker:
             block = seqs[at : at + BLOCK]
             places = [Place(seq, self.stage.salt, self.stage.repeat) for seq in block]
             for seq, prompt in zip(block, self.workload.prompts(places), strict=True):
-                body = encode(self.settings, prompt, self.stage.run.level)
+                payload = encode(self.settings, prompt, self.stage.run.level)
                 planned.append(
                     Planned(
-                        seq,
-                        measured,
-                        prompt.input_tokens,
-                        prompt.output_tokens,
-                        prompt.group_idx,
-                        messages_sha256(prompt.messages),
-                        self.bodies.put(body),
-                        len(body),
+                        seq=seq,
+                        measured=measured,
+                        input_tokens=prompt.input_tokens,
+                        output_tokens=prompt.output_tokens,
+                        group_idx=prompt.group_idx,
+                        prompt_sha256=messages_sha256(prompt.messages),
+                        at=self.bodies.put(payload.body),
+                        size=len(payload.body),
+                        headers=payload.headers,
                     )
                 )
         return planned
@@ -103,6 +105,7 @@ class Maker:
             endpoints=level.endpoints,
             path=PATHS[self.settings.prompt.endpoint],
             body=self.bodies.get(planned),
+            headers=planned.headers,
             stream=self.settings.engine.stream,
             prompt_tokens=planned.input_tokens,
             max_tokens=planned.output_tokens,
@@ -124,14 +127,14 @@ class Maker:
         )
 
 
-def encode(settings: Settings, prompt: Prompt, level: Level) -> bytes:
-    """The body: the sweep's, with this prompt's output length and the fields of bench.body; a null leaves one out,
-    whoever put it there."""
+def encode(settings: Settings, prompt: Prompt, level: Level) -> Payload:
+    """What is sent: the sweep's payload, with this prompt's output length and the fields of bench.body; a null leaves
+    one out, whoever put it there."""
     values = dict(zip(_NAMES, (prompt.input_tokens, prompt.output_tokens), strict=True))
     extra = {**settings.decoding.extra_body, **fill(settings.bench.body, values)}
     decoding = settings.decoding.model_copy(update={"max_tokens": prompt.output_tokens, "extra_body": extra})
     size = PromptSize(prompt.input_tokens, None, prompt.context_chars)
-    return build_body(settings.model_copy(update={"decoding": decoding}), prompt.messages, level, size)
+    return build_payload(settings.model_copy(update={"decoding": decoding}), prompt.messages, level, size)
 
 
 def fill(node: Any, values: dict[str, int]) -> Any:

@@ -7,7 +7,6 @@ import orjson
 from kvt_async.bench.prepared_requests import encode
 from kvt_async.bench.workload import Place, Workload
 from kvt_async.contract.errors import ServerError
-from kvt_async.engine.request.chat_body import PATHS
 from kvt_async.records import Json
 from kvt_async.session import handshake
 from kvt_async.session.probes import patiently, refuse
@@ -26,9 +25,9 @@ async def ready(server: ServerSession, workload: Workload) -> float:
     (prompt,) = workload.prompts([Place(0, "ready" + server.session_id)])  # no measured prompt is warmed by it
     stretch = max(1.0, workload.mean_output_tokens() / max(prompt.output_tokens, 1))
     for level in server.levels:
-        body = encode(settings, prompt, level)
+        payload = encode(settings, prompt, level)
         for endpoint in level.endpoints:
-            attempt = await patiently(server.sender.probe, endpoint, PATHS[settings.prompt.endpoint], body)
+            attempt = await patiently(server.sender.probe, endpoint, payload)
             refuse(attempt, label(level), settings)
             if attempt.reply is None:
                 raise ServerError(

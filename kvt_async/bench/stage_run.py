@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from kvt_async.bench.bench_progress import View
-from kvt_async.bench.prepared_requests import BLOCK, Bodies, Maker, Planned
+from kvt_async.bench.prepared_requests import BLOCK, BodyFile, Maker, Planned
 from kvt_async.bench.scrape import Sampler, metrics_urls
 from kvt_async.bench.sending_window import Job, Tally, Window
 from kvt_async.bench.stage import Left, Stage
@@ -41,7 +41,7 @@ async def run_stage(
     facts.
     """
     bench, store = server.settings.bench, server.store
-    with Bodies() as bodies:
+    with BodyFile() as bodies:
         maker = Maker(server.settings, workload, stage, bodies, shown)
         schedule = await _schedule(maker, left)
         await store.save([*head, *schedule.rows(maker, server.session_id)])

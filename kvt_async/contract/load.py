@@ -20,7 +20,7 @@ from kvt_async.contract.config_yaml import MOST_BYTES, TooMuchError, check_size,
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import Secrets
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.settings_kv import Apply, added_keys
+from kvt_async.contract.settings_kv import APPLY_KEYS, AS_DATA, Apply, StoredSection, added_keys
 from kvt_async.contract.variables import Use, resolve, secrets_of, whatever_is_secret
 
 ENV_PREFIX = "KVT__"
@@ -85,11 +85,12 @@ def settings_of_text(
     last = dict(at_last or {})
     overriding = plain(_from_overrides(overrides), "--override")
     for source, layer in ((where, _stored(text, where)), ("--override", overriding), (where, last)):
-        _check_keys(layer, Settings, source, ())
+        _check_keys(layer, Settings, source, (), as_data=True)
         _merge(merged, layer, (), source, origin)
     _check_values(merged, (), origin, where)
     try:
-        return Settings.model_validate(merged)
+        kv = StoredSection.model_validate({"kv": merged["kv"]}, context=AS_DATA).kv
+        return Settings.model_validate({**merged, "kv": kv})
     except ValidationError as error:
         raise _readable(error, origin, where) from None
 
@@ -255,9 +256,10 @@ def _merge(
             base[key] = value
 
 
-def _check_keys(layer: Any, model: type[BaseModel], source: str, at: tuple[str, ...]) -> None:
-    """Unknown keys are errors with a near miss, before types are looked at."""
-    if not isinstance(layer, dict):
+def _check_keys(layer: Any, model: type[BaseModel], source: str, at: tuple[str, ...], *, as_data: bool = False) -> None:
+    """Unknown keys are errors with a near miss, before types are looked at. `as_data`: a way that isn't known here may
+    have keys that aren't."""
+    if not isinstance(layer, dict) or (as_data and model is Apply and layer.get("via") not in APPLY_KEYS):
         return
     added = added_keys() if model is Apply else ()
     for key, value in layer.items():
@@ -274,10 +276,10 @@ def _check_keys(layer: Any, model: type[BaseModel], source: str, at: tuple[str, 
             )
         for inner in (field.annotation, *get_args(field.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                _check_keys(value, inner, source, (*at, str(key)))
+                _check_keys(value, inner, source, (*at, str(key)), as_data=as_data)
                 if isinstance(value, list):
                     for item in value:
-                        _check_keys(item, inner, source, (*at, str(key)))
+                        _check_keys(item, inner, source, (*at, str(key)), as_data=as_data)
 
 
 def _check_values(value: Any, at: tuple[str, ...], origin: Mapping[str, str], file: str) -> None:

@@ -16,6 +16,7 @@ from kvt_async.contract.config_section import Count, Positive, Seconds, Section,
 from kvt_async.contract.vocabulary import Mode, Unit
 
 EvidenceUnit = Literal["fraction", "tokens", "bits", "compression_ratio", "divisor"]
+AS_DATA: Final = "as data"  # validation context of a stored config: it may name a way that nobody added here
 TRUNCATE_PROMPT: Final = "truncate_prompt"  # the control policy whose prompt is cut before it is sent
 
 
@@ -114,8 +115,8 @@ class Apply(Section):
 
     @field_validator("via", mode="before")
     @classmethod
-    def _is_a_way(cls, value: Any) -> Any:
-        if value not in [*APPLY_KEYS]:
+    def _is_a_way(cls, value: Any, info: ValidationInfo) -> Any:
+        if value not in [*APPLY_KEYS] and not (info.context == AS_DATA and isinstance(value, str)):
             names = [repr(str(name)) for name in APPLY_KEYS]
             expected = f"{', '.join(names[:-1])} or {names[-1]}"
             raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
@@ -123,6 +124,8 @@ class Apply(Section):
 
     @model_validator(mode="after")
     def _fits_its_way(self) -> "Apply":
+        if self.via not in APPLY_KEYS:
+            return self
         if strange := [key for key in self.model_extra or {} if key not in added_keys()]:
             raise ValueError(f"there is no key {strange[0]}")
         for way, keys in APPLY_KEYS.items():
@@ -178,3 +181,9 @@ class KV(Section):
         if len(set(self.budgets)) != len(self.budgets):
             raise ValueError(f"budgets has duplicates: {self.budgets}")
         return self
+
+
+class StoredSection(Section):
+    """The section of a config that is read as data: Settings hand no context on to what they hold."""
+
+    kv: KV

@@ -12,10 +12,9 @@ from msgspec import structs
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, ErrorType, ServerError
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.request.chat_body import PATHS
 from kvt_async.engine.request.kv_evidence import expectation, read_evidence
 from kvt_async.engine.send.advice import field_advice, key_advice
-from kvt_async.records import Attempt, Json, Level
+from kvt_async.records import Attempt, Headers, Json, Level, Payload
 from kvt_async.store.reader import Entry
 from kvt_async.store.writer import Writer
 from kvt_async.ways.levels import label
@@ -24,13 +23,13 @@ MAX_TOKENS = 32
 TRIES, PAUSE_S, MAX_PAUSE_S = 4, 0.5, 10.0
 LASTING = (501, 505)  # of the refusals above 500: the server will never know this method or protocol
 KEY_REFUSED = (401, 403)
-Probe = Callable[[str, str, bytes], Awaitable[Attempt]]  # endpoint, path, body
+Probe = Callable[[str, str, bytes, Headers], Awaitable[Attempt]]  # endpoint, path, body, headers
 
 
 class Builder(Protocol):
-    """Makes the body of a prompt at a level; `settings` say how many tokens to answer."""
+    """Makes what is sent for a prompt at a level; `settings` say how many tokens to answer."""
 
-    def body(self, entry: Entry, level: Level, settings: Settings) -> bytes: ...
+    def payload(self, entry: Entry, level: Level, settings: Settings) -> Payload: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +59,8 @@ class Probes:
         config's; ServerError where it stopped answering.
         """
         asking = self._asking
-        body = asking.builder.body(entry, level, self.settings)
-        endpoint, path = level.endpoints[0], PATHS[self.settings.prompt.endpoint]
-        attempt = await patiently(asking.probe, endpoint, path, body)
+        payload = asking.builder.payload(entry, level, self.settings)
+        attempt = await patiently(asking.probe, level.endpoints[0], payload)
         reply, evidence = attempt.reply, None
         if reply is not None:
             asked = expectation(level, entry.token_len, entry.context_tokens)
@@ -77,7 +75,8 @@ class Probes:
             "kv_evidence": evidence,
             "latency_s": attempt.latency_s,
         }
-        await self.keep(label(level), hashlib.sha256(body).hexdigest(), reply.text if reply else None, None, detail)
+        answer, sha256 = reply.text if reply else None, hashlib.sha256(payload.body).hexdigest()
+        await self.keep(label(level), sha256, answer, None, detail)
         if not ours:
             refuse(attempt, label(level), self.settings)
         if attempt.http_status is None and reply is None:
@@ -105,9 +104,9 @@ class Probes:
         )
 
 
-async def patiently(probe: Probe, endpoint: str, path: str, body: bytes) -> Attempt:
+async def patiently(probe: Probe, endpoint: str, payload: Payload) -> Attempt:
     """A busy server says nothing about itself: a refusal that may pass is asked again."""
-    attempt = await probe(endpoint, path, body)
+    attempt = await probe(endpoint, payload.path, payload.body, payload.headers)
     for n in range(1, TRIES):
         status = attempt.http_status
         if (
@@ -117,7 +116,7 @@ async def patiently(probe: Probe, endpoint: str, path: str, body: bytes) -> Atte
         ):
             break
         await asyncio.sleep(min(attempt.retry_after_s or PAUSE_S * n, MAX_PAUSE_S))
-        attempt = await probe(endpoint, path, body)
+        attempt = await probe(endpoint, payload.path, payload.body, payload.headers)
     return attempt
 
 

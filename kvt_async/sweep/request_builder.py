@@ -1,4 +1,4 @@
-"""A manifest entry at a level -> the request, its body encoded before any clock starts."""
+"""A manifest entry at a level -> the request, encoded before any clock starts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,11 @@ import orjson
 from kvt_async.contract.formulas.prompt_text import render
 from kvt_async.contract.settings import Settings
 from kvt_async.data.example_prompt import PromptRule
-from kvt_async.engine.request.chat_body import PATHS, build_body
-from kvt_async.engine.request.encoded_bodies import Bodies
+from kvt_async.engine.request.chat_body import build_payload
+from kvt_async.engine.request.encoded_bodies import LevelPayloads
 from kvt_async.engine.request.kv_evidence import expectations
 from kvt_async.engine.request.kv_fields import PromptSize
-from kvt_async.records import Json, Level, Request, Run
+from kvt_async.records import Json, Level, Payload, Request, Run
 from kvt_async.store.reader import Entry, Past, Reader
 from kvt_async.ways.levels import make_levels
 from kvt_async.ways.truncate import Cut, Cutter
@@ -22,7 +22,7 @@ Make = Callable[[Entry, str, Past, int], Request]  # entry, request_id, past, tr
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Makes requests and bodies. Template and system text are those the manifest was prepared with."""
+    """Makes requests and payloads. Template and system text are those the manifest was prepared with."""
 
     settings: Settings
     dataset_id: str
@@ -41,8 +41,8 @@ class Builder:
     def __call__(self, run: Run) -> Make:
         """Makes the requests of one run; what they share is worked out here, once."""
         level, settings, cutter = run.level, self.settings, self._cutter(run.level)
-        bodies, expecting = Bodies(settings, level, self.template, self.system), expectations(level)
-        path, stream, max_tokens = PATHS[settings.prompt.endpoint], settings.engine.stream, settings.decoding.max_tokens
+        payloads = LevelPayloads(settings, level, self.template, self.system)
+        expecting, stream, max_tokens = expectations(level), settings.engine.stream, settings.decoding.max_tokens
         shown = self.shown.get(run.run_id)
 
         def make(entry: Entry, request_id: str, past: Past, series_idx: int) -> Request:
@@ -51,9 +51,9 @@ class Builder:
             if cutter is not None:
                 cut = cutter.cut(entry.example, tokens, level)
                 expects["cut"] = cutter.expectation(cut, tokens)
-                body, tokens, sha256 = _of_cut(settings, cut, level), cut.tokens, cut.prompt_sha256
+                payload, tokens, sha256 = _of_cut(settings, cut, level), cut.tokens, cut.prompt_sha256
             else:
-                body = bodies(context, question, entry.turns, prompt_tokens=tokens, context_tokens=context_tokens)
+                payload = payloads(context, question, entry.turns, prompt_tokens=tokens, context_tokens=context_tokens)
                 if shown is not None:
                     expects["server"] = shown
             return Request(
@@ -61,8 +61,9 @@ class Builder:
                 run_id=run.run_id,
                 example_id=example_id,
                 endpoints=level.endpoints,
-                path=path,
-                body=body,
+                path=payload.path,
+                body=payload.body,
+                headers=payload.headers,
                 stream=stream,
                 prompt_tokens=tokens,
                 max_tokens=max_tokens,
@@ -74,16 +75,16 @@ class Builder:
 
         return make
 
-    def body(self, entry: Entry, level: Level, settings: Settings) -> bytes:
-        """The encoded body of an entry at a level; `settings` may differ from the sweep's in decoding (probes)."""
+    def payload(self, entry: Entry, level: Level, settings: Settings) -> Payload:
+        """What is sent for an entry at a level; `settings` may differ from the sweep's in decoding (probes)."""
         if (cutter := self._cutter(level)) is not None:
             return _of_cut(settings, cutter.cut(entry.example, entry.token_len, level), level)
         messages, chars = render(self.template, entry.context, entry.question, entry.turns, self.system)
-        return build_body(settings, messages, level, PromptSize(entry.token_len, entry.context_tokens, chars))
+        return build_payload(settings, messages, level, PromptSize(entry.token_len, entry.context_tokens, chars))
 
     def _cutter(self, level: Level) -> Cutter | None:
         return self.cutter if level.cuts_prompts else None
 
 
-def _of_cut(settings: Settings, cut: Cut, level: Level) -> bytes:
-    return build_body(settings, cut.messages, level, PromptSize(cut.tokens, cut.context_tokens, cut.context_chars))
+def _of_cut(settings: Settings, cut: Cut, level: Level) -> Payload:
+    return build_payload(settings, cut.messages, level, PromptSize(cut.tokens, cut.context_tokens, cut.context_chars))

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 from kvt_async.clock import utc_now
-from kvt_async.engine.request.chat_body import PATHS
-from kvt_async.records import Json
+from kvt_async.records import Json, Payload
 from kvt_async.session import handshake
 from kvt_async.session.canary_prompts import shortest
 from kvt_async.session.client_health import keep_health
@@ -45,8 +44,8 @@ async def _ask_once(server: ServerSession, builder: Builder) -> None:
     settings, level = server.settings, server.runs[0].level
     decoding = settings.decoding.model_copy(update={"max_tokens": 1})
     entry = shortest(server.reader, builder.dataset_id)
-    body = builder.body(entry, level, settings.model_copy(update={"decoding": decoding}))
-    attempt = await patiently(server.sender.probe, level.endpoints[0], PATHS[settings.prompt.endpoint], body)
+    payload = builder.payload(entry, level, settings.model_copy(update={"decoding": decoding}))
+    attempt = await patiently(server.sender.probe, level.endpoints[0], payload)
     refuse(attempt, label(level), settings)
     refuse_all_failed([attempt])
 
@@ -88,8 +87,8 @@ async def send(
 ) -> None:
     """Send what is pending. Returns when all is saved, or sending has stopped: see `watched`."""
     settings, sender, health = server.settings, server.sender, progress.health
-    for endpoint, body in await asyncio.to_thread(_answered_before, server, builder):
-        sender.witness.remember(endpoint, PATHS[settings.prompt.endpoint], body)
+    for endpoint, payload in await asyncio.to_thread(_answered_before, server, builder):
+        sender.witness.remember(endpoint, payload.path, payload.body, payload.headers)
     feed = Feed(server, builder)
     is_repeat = [level.repeat_idx > 0 for level in server.levels]
     order = steps(done, is_repeat, settings.limits.order, settings.sampling.seed)
@@ -113,16 +112,16 @@ async def send(
         await keep_health(server, health.row(), progress.figures())
 
 
-def _answered_before(server: ServerSession, builder: Builder) -> list[tuple[str, bytes]]:
+def _answered_before(server: ServerSession, builder: Builder) -> list[tuple[str, Payload]]:
     """Of each endpoint that earlier sessions had an answer from, a request that was answered."""
-    bodies: dict[str, bytes] = {}
+    payloads: dict[str, Payload] = {}
     for run in server.runs:
-        if run.stored and not bodies.keys() >= set(run.level.endpoints):
+        if run.stored and not payloads.keys() >= set(run.level.endpoints):
             sql = "SELECT request_id FROM responses WHERE request_id > ? AND request_id < ? LIMIT 1"
             request_id = server.reader.value(sql, f"{run.run_id}:", f"{run.run_id};")
             if request_id is not None:
                 seq = int(request_id.rpartition(":")[2])
                 entry = server.reader.entries(builder.dataset_id, [seq])[seq]
-                body = builder.body(entry, run.level, server.settings)
-                bodies = dict.fromkeys(run.level.endpoints, body) | bodies
-    return list(bodies.items())
+                payload = builder.payload(entry, run.level, server.settings)
+                payloads = dict.fromkeys(run.level.endpoints, payload) | payloads
+    return list(payloads.items())

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import orjson
 
 from kvt_async.clock import utc_now
-from kvt_async.engine.request.chat_body import PATHS
-from kvt_async.records import Level
+from kvt_async.records import Level, Payload
 from kvt_async.session.session import ServerSession
 from kvt_async.sweep.request_builder import Builder
 from kvt_async.ways.levels import label
@@ -21,13 +20,13 @@ SAY_EVERY_S = 10
 async def warm_up(server: ServerSession, builder: Builder, seqs: Sequence[int]) -> None:
     """Send the prompts of `seqs` to every endpoint at its mildest level; failures are counted, never fatal."""
     settings = server.settings
-    concurrency, path = settings.limits.concurrency, PATHS[settings.prompt.endpoint]
+    concurrency = settings.limits.concurrency
     short = settings.model_copy(update={"decoding": settings.decoding.model_copy(update={"max_tokens": 1})})
     targets: dict[str, Level] = {}
     for level in sorted(server.levels, key=lambda level: not level.is_full):
         for url in level.endpoints:
             targets.setdefault(url, level)
-    todo: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(maxsize=concurrency)
+    todo: asyncio.Queue[tuple[str, Payload] | None] = asyncio.Queue(maxsize=concurrency)
     sent = failed = 0
     began = last = time.monotonic()
 
@@ -38,14 +37,15 @@ async def warm_up(server: ServerSession, builder: Builder, seqs: Sequence[int]) 
                 for entry in entries.values():
                     if server.interrupts.stop.is_set():
                         break
-                    await todo.put((url, builder.body(entry, level, short)))
+                    await todo.put((url, builder.payload(entry, level, short)))
         for _ in range(concurrency):
             await todo.put(None)
 
     async def work() -> None:
         nonlocal sent, failed, last
         while (item := await todo.get()) is not None:
-            attempt = await server.sender.probe(item[0], path, item[1])
+            url, payload = item
+            attempt = await server.sender.probe(url, payload.path, payload.body, payload.headers)
             sent += 1
             failed += attempt.reply is None
             if time.monotonic() - last > SAY_EVERY_S:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kvt_async.contract.formulas.prompt_text import render
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.chat_body import build_body
-from kvt_async.engine.request.encoded_bodies import Bodies
+from kvt_async.engine.request.encoded_bodies import LevelPayloads
 from kvt_async.engine.request.kv_fields import NAMES, PromptSize
 from kvt_async.records import Json, Level
 from tests.engine.test_chat_body import FULL, level
@@ -48,26 +48,26 @@ def test_a_body_is_byte_for_byte_what_it_would_be_alone(
     before, between, after = (part.replace("{context}", "").replace("{question}", "") for part in template)
     whole = f"{before}{{context}}{between}{{question}}{after}"
     settings = Settings.model_validate({"prompt": {"endpoint": endpoint}, "decoding": {"extra_body": extra}})
-    bodies = Bodies(settings, level, whole, system)
+    bodies = LevelPayloads(settings, level, whole, system)
     for context, question, prompt_tokens, context_tokens in prompts:
         for earlier in ([], turns):
             messages, chars = render(whole, context, question, earlier, system)
             alone = build_body(settings, messages, level, PromptSize(prompt_tokens, context_tokens, chars))
             made = bodies(context, question, earlier, prompt_tokens=prompt_tokens, context_tokens=context_tokens)
-            assert made == alone
+            assert made.body == alone
 
 
 def test_a_level_leaves_nothing_behind_in_the_settings_it_was_made_from() -> None:
     settings = Settings.model_validate({"decoding": {"extra_body": {"kv": {"a": 1}}}})
-    bodies = Bodies(settings, level({"kv": {"policy": "{policy}"}}), "{context} {question}", None)
-    assert b'"kv":{"a":1,"policy":"snapkv"}' in bodies("c", "q")
+    bodies = LevelPayloads(settings, level({"kv": {"policy": "{policy}"}}), "{context} {question}", None)
+    assert b'"kv":{"a":1,"policy":"snapkv"}' in bodies("c", "q").body
     assert settings.decoding.extra_body == {"kv": {"a": 1}}
 
 
 def test_a_value_that_one_prompt_lacks_drops_its_key_there_alone() -> None:
-    bodies = Bodies(
+    bodies = LevelPayloads(
         Settings(), level({"kv": {"k": "{keep_tokens}", "c": "{context_chars}"}}), "{context} {question}", None
     )
-    assert json.loads(bodies("c", "q", prompt_tokens=1000))["kv"] == {"k": 199, "c": 1}
-    assert json.loads(bodies("cc", "q"))["kv"] == {"c": 2}
-    assert json.loads(bodies("ccc", "q", prompt_tokens=500))["kv"] == {"k": 99, "c": 3}
+    assert json.loads(bodies("c", "q", prompt_tokens=1000).body)["kv"] == {"k": 199, "c": 1}
+    assert json.loads(bodies("cc", "q").body)["kv"] == {"c": 2}
+    assert json.loads(bodies("ccc", "q", prompt_tokens=500).body)["kv"] == {"k": 99, "c": 3}

@@ -1,4 +1,4 @@
-"""The request body of chat and text completions."""
+"""What a prompt at a level is sent as: the body of a chat or text completion, and the level's own headers."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -9,10 +9,16 @@ import orjson
 
 from kvt_async.contract.formulas.prompt_text import plain
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.request.kv_fields import PromptSize, kv_fields
-from kvt_async.records import Json, Level
+from kvt_async.engine.request.kv_fields import PromptSize, kv_fields, kv_headers
+from kvt_async.records import Json, Level, Payload
 
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+
+
+def build_payload(settings: Settings, messages: Sequence[Mapping[str, str]], level: Level, size: PromptSize) -> Payload:
+    """One prompt at a level, as it is sent."""
+    body = build_body(settings, messages, level, size)
+    return Payload(PATHS[settings.prompt.endpoint], body, kv_headers(level, size))
 
 
 def build_body(settings: Settings, messages: Sequence[Mapping[str, str]], level: Level, size: PromptSize) -> bytes:

@@ -1,4 +1,4 @@
-"""The bodies of one level's prompts, byte for byte those of `build_body`, with what they share encoded once.
+"""The payloads of one level's prompts, byte for byte those of `build_payload`, with what they share encoded once.
 
 A body is made with marks in the places of what differs from prompt to prompt, encoded, and cut at the marks. A mark is
 a name between NUL bytes; JSON text holds no other NUL, so the cuts can't be wrong. What is left to do for a prompt is
@@ -11,21 +11,22 @@ import orjson
 
 from kvt_async.contract.formulas.prompt_text import halves, plain, render
 from kvt_async.contract.settings import Settings
-from kvt_async.engine.request.chat_body import assemble, build_body
-from kvt_async.engine.request.kv_fields import PromptSize, fields_of, sized_names, values_of
-from kvt_async.records import Json, Level
+from kvt_async.engine.request.chat_body import PATHS, assemble, build_payload
+from kvt_async.engine.request.kv_fields import PromptSize, fields_of, kv_headers, sized_names, values_of
+from kvt_async.records import Json, Level, Payload
 
 _CONTEXT, _QUESTION, _CHARS = "context", "question", "context_chars"
 
 
-class Bodies:
-    """The bodies of a dataset's examples at one level."""
+class LevelPayloads:
+    """The payloads of a dataset's examples at one level."""
 
     def __init__(self, settings: Settings, level: Level, template: str, system: str | None) -> None:
         self._settings, self._level, self._template, self._system = settings, level, template, system
         self._head_chars = len(halves(template)[0])
         self._sized = sized_names(level)  # None: a value is part of a text, where no mark can stand
         self._pieces = None if self._sized is None else _pieces(settings, level, template, system, self._sized)
+        self._path = PATHS[settings.prompt.endpoint]
         self._places = [(at, name.decode()) for at, name in enumerate(self._pieces or ()) if at % 2]
 
     def __call__(
@@ -36,20 +37,20 @@ class Bodies:
         *,
         prompt_tokens: int | None = None,
         context_tokens: int | None = None,
-    ) -> bytes:
-        """The body of one example; lengths in tokens, None: nobody counted."""
+    ) -> Payload:
+        """Of one example; lengths in tokens, None: nobody counted."""
         size = PromptSize(prompt_tokens, context_tokens, self._head_chars + len(context))
         constant = None if turns else self._pieces
         values = None if constant is None else self._sizes(size)
         if constant is None or values is None:
             messages, _ = render(self._template, context, question, turns, self._system)
-            return build_body(self._settings, messages, self._level, size)
+            return build_payload(self._settings, messages, self._level, size)
         values[_CONTEXT] = memoryview(orjson.dumps(context))[1:-1]  # without its quotes, and not copied: it may be long
         values[_QUESTION] = orjson.dumps(question)[1:-1]
         pieces: list[bytes | memoryview] = [*constant]
         for at, name in self._places:
             pieces[at] = values[name]
-        return b"".join(pieces)
+        return Payload(self._path, b"".join(pieces), kv_headers(self._level, size))
 
     def _sizes(self, size: PromptSize) -> dict[str, bytes | memoryview] | None:
         """What the level's fields say of a prompt's size; None: something has no value, and its key must go."""

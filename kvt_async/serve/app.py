@@ -164,9 +164,9 @@ class Server:
 
     async def _encode(self, text: str, request: ApiRequest) -> Encoded:
         tokenizer, special = self.engine.tokenizer, not request.messages
-        known = tokenizer.remembered(text, special=special)
-        if known is not None:
-            return known
+        remembered = tokenizer.remembered(text, special=special)
+        if remembered is not None:
+            return remembered
         if not await asyncio.to_thread(tokenizer.fits, text, self.engine.about.max_tokens):
             raise self._too_long(request)
         return await asyncio.to_thread(tokenizer.encode, text, special=special)

@@ -83,11 +83,11 @@ class PrefillStore:
         """The prefill of these ids and whether it was kept from before."""
         key = ids.tobytes()
         self.queried_tokens += len(ids)
-        found = self._kept.get(key)
-        if found is not None:
+        prefill = self._kept.get(key)
+        if prefill is not None:
             self._kept.move_to_end(key)
             self.hit_tokens += len(ids)
-            return found, True
+            return prefill, True
         made = compute()
         self._kept[key] = made
         self.resize(made)

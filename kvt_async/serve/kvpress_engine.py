@@ -153,8 +153,8 @@ class KvpressEngine:
             if _is_out_of_memory(failed):
                 raise
             log.debug("%s failed", work.kv.policy, exc_info=True)
-            said = (str(failed).strip() or type(failed).__name__).splitlines()[0]
-            problem = f"{work.kv.policy} can't be used with {self.about.model_name} on this prompt: {said}"
+            reason = (str(failed).strip() or type(failed).__name__).splitlines()[0]
+            problem = f"{work.kv.policy} can't be used with {self.about.model_name} on this prompt: {reason}"
         raise ApiError(problem, code="press_not_usable", param="kv.policy")
 
     def _read(self, cache: Any, ids: Any, position: int) -> F32:

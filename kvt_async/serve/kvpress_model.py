@@ -112,14 +112,14 @@ def _device(torch: Any, device: str) -> Any:
 def _attentions(model: Any, name: str) -> list[Any]:
     """The modules that kvpress hooks; ConfigError for an architecture that is built otherwise."""
     body = getattr(getattr(model, "model", None), "language_model", None) or getattr(model, "model", None)
-    found = [getattr(layer, "self_attn", None) for layer in getattr(body, "layers", [])]
-    if not found or None in found or not hasattr(body, "rotary_emb"):
+    attentions = [getattr(layer, "self_attn", None) for layer in getattr(body, "layers", [])]
+    if not attentions or None in attentions or not hasattr(body, "rotary_emb"):
         raise ConfigError(
             f"{type(model).__name__} has no model.layers[*].self_attn with rotary positions, which kvpress hooks",
             where=f"--model {name}",
             do="Use a Llama, Mistral, Phi-3, Qwen2, Qwen3 or Gemma-3 style model.",
         )
-    return found
+    return attentions
 
 
 def _first_line(problem: BaseException) -> str:
@@ -157,12 +157,12 @@ class HubTemplate(ChatTemplate):
         raise ApiError("The chat template renders nothing of a user's message", param="messages")
 
     def _rendered(self, messages: Sequence[Message], *, in_parts: bool) -> str:
-        said = [
+        turns = [
             {"role": m.role, "content": [{"type": "text", "text": m.content}] if in_parts else m.content}
             for m in messages
         ]
         try:
-            return str(self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         except Exception as problem:  # a template is a program of somebody else's: it may fail in any way
             raise ApiError(f"The chat template refuses these messages: {problem}", param="messages") from None
 

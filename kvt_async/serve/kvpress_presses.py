@@ -75,8 +75,8 @@ class Presses:
         inner_values = _values(name, inner, left)
         wrapper_values = _values(name, wrapper, left) if wrapper else {}
         if left:
-            known = [*_settable(inner), *(_settable(wrapper) if wrapper else ()), "protect_recent"]
-            raise not_a_parameter(name, next(iter(left)), dict.fromkeys(known))
+            parameters = [*_settable(inner), *(_settable(wrapper) if wrapper else ()), "protect_recent"]
+            raise not_a_parameter(name, next(iter(left)), dict.fromkeys(parameters))
         press = inner(**inner_values)
         press.compression_ratio = ratio
         if protected is not None:
@@ -103,9 +103,9 @@ class Presses:
             raise wrong("kv.policy", f"{name!r} is not served: {cls.__name__} {why}")
         combined = [f"{outer}_{inner}" for outer in self.wrappers for inner in self.plain]
         near = one_of(name, ["full", *self.plain, *combined, *self._classes]).split(" Known")[0]
-        known = ", ".join(["full", *self.names()])
+        names = ", ".join(["full", *self.names()])
         around = ", ".join(f"{outer}_" for outer in sorted(self.wrappers))
-        raise wrong("kv.policy", f"{shown(name)} is not a policy{near} Known: {known}; around a scoring one: {around}")
+        raise wrong("kv.policy", f"{shown(name)} is not a policy{near} Known: {names}; around a scoring one: {around}")
 
 
 def seed_of(name: str, params: Mapping[str, Any]) -> int:

@@ -53,9 +53,9 @@ class Tokenizer:
 
     def encode(self, text: str, *, special: bool) -> Encoded:
         """Token ids and offsets. `special`: add what the tokenizer puts around a plain text, as completions do."""
-        found = self._remembered.get((text, special))
-        if found is not None:
-            return found
+        remembered = self._remembered.get((text, special))
+        if remembered is not None:
+            return remembered
         # A batch of one: `encode` would hold the interpreter, and the event loop with it.
         encoding = self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
@@ -122,10 +122,10 @@ class StopWatch:
         if not self._stops:
             return piece, False
         text = self._held + piece
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
-        if found:
+        places = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        if places:
             self.stopped = True
-            return text[: min(found)], True
+            return text[: min(places)], True
         held = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False

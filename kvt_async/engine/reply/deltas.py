@@ -47,9 +47,9 @@ def reasoning_of(delta: Json) -> str:
 def tool_calls_of(delta: Json) -> list[Json]:
     """Its tool calls, or pieces of them; the older `function_call` as one of them."""
     calls = delta.get("tool_calls")
-    found = [call for call in (calls if isinstance(calls, list) else [calls]) if isinstance(call, dict)]
+    objects = [call for call in (calls if isinstance(calls, list) else [calls]) if isinstance(call, dict)]
     older = delta.get("function_call")
-    return [*found, {"function": older}] if isinstance(older, dict) else found
+    return [*objects, {"function": older}] if isinstance(older, dict) else objects
 
 
 def written_chars(call: Json) -> int:

@@ -50,8 +50,8 @@ def learn(payload: bytes, event: Any) -> Shape | None:
     if not _only_content(event):
         return None
     for key in _KEYS:
-        for found in key.finditer(payload):
-            string = _STRING.match(payload, found.end())
+        for match in key.finditer(payload):
+            string = _STRING.match(payload, match.end())
             if string is None or string.end() == len(payload):
                 continue
             shape = Shape(payload[: string.start()], payload[string.end() :])

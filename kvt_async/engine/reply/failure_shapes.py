@@ -53,8 +53,8 @@ def complaint(event: Json) -> Any:
 
 def part(holder: Json, name: str) -> Json:
     """An object inside of an object; empty where there is none."""
-    found = holder.get(name)
-    return found if type(found) is dict else {}
+    value = holder.get(name)
+    return value if type(value) is dict else {}
 
 
 def unwrapped(body: Any) -> Any:

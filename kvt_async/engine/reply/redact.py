@@ -61,8 +61,8 @@ class Redactor:
         """The first or last bytes of what a server sent, on one line; masked before it is cut, so that no part of a
         secret stays. Nothing where a secret is scattered over the events that would be shown."""
         reach = limit + 4096 + self.secrets.margin
-        some = data[-reach:] if last else data[:reach]
-        text = some.decode("utf-8", "replace") if isinstance(some, bytes) else some
+        edge = data[-reach:] if last else data[:reach]
+        text = edge.decode("utf-8", "replace") if isinstance(edge, bytes) else edge
         if self.active:
             if self._is_scattered(text):
                 return MASK
@@ -79,9 +79,9 @@ class Redactor:
         texts: dict[str, str] = {}
         unended = _UNENDED.search(stream)
         for line in stream.splitlines():
-            _, found, data = line.partition("data:")
+            _, separator, data = line.partition("data:")
             try:
-                event = orjson.loads(data) if found else None
+                event = orjson.loads(data) if separator else None
             except orjson.JSONDecodeError:
                 continue
             _collect(event, "", texts)

@@ -61,5 +61,5 @@ class Refusals:
 def sentence(refused: Refused) -> str:
     """Why the run stops, with the server's own words."""
     last = refused.outcome.last
-    said = f" ({last.error_message})" if last is not None and last.error_message else ""
-    return f"{refused.endpoint}: {_WHY[refused.cause]}{said}; no request is given up for that"
+    message = f" ({last.error_message})" if last is not None and last.error_message else ""
+    return f"{refused.endpoint}: {_WHY[refused.cause]}{message}; no request is given up for that"

@@ -97,8 +97,8 @@ def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     at = _instant(text)
     if at is None:
         return None
-    here = _date(headers.get("date", "")) or now  # by the server's own clock, if it shows it
-    return _sane(max(0.0, (at - here).total_seconds()))
+    server_now = _date(headers.get("date", "")) or now  # by the server's own clock, if it shows it
+    return _sane(max(0.0, (at - server_now).total_seconds()))
 
 
 def _reset(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -135,7 +135,7 @@ def _until(seconds: float, now: datetime) -> float:
 def _wait_of_body(body: Any, now: datetime) -> float | None:
     """The first wait that a field names, at whatever depth ({"retryDelay": "2s"}), else one in a sentence ("Please try
     again in 6m0s")."""
-    said: float | None = None
+    wait_s: float | None = None
     for name, value in _fields(body):
         plain = re.sub(r"[^a-z]", "", name.lower())
         if _MS_WAITS.match(plain) and (ms := _seconds(value)) is not None:
@@ -144,9 +144,9 @@ def _wait_of_body(body: Any, now: datetime) -> float | None:
             return _sane(_until(wait, now))
         if _WAITS.match(plain) and isinstance(value, str) and (at := _instant(value[:100])) is not None:
             return _sane(max(0.0, (at - now).total_seconds()))
-        if said is None and isinstance(value, str) and (sentence := _SENTENCE.search(value[:2000])):
-            said = _sum_of(sentence[1])
-    return None if said is None else _sane(said)
+        if wait_s is None and isinstance(value, str) and (sentence := _SENTENCE.search(value[:2000])):
+            wait_s = _sum_of(sentence[1])
+    return None if wait_s is None else _sane(wait_s)
 
 
 def _headers_of_body(body: Any) -> dict[str, str]:

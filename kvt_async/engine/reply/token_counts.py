@@ -108,8 +108,8 @@ def _cached(usage: Json, timings: Json | None) -> int | None:
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     if type(details) is dict and (count := as_count(details.get("cached_tokens"))) is not None:
         return count
-    found = _first(usage, _CACHED)
-    return as_count(timings.get("cache_n")) if found is None and timings else found
+    cached = _first(usage, _CACHED)
+    return as_count(timings.get("cache_n")) if cached is None and timings else cached
 
 
 def _first(usage: Json, names: Sequence[str]) -> int | None:

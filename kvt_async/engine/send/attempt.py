@@ -76,9 +76,9 @@ class Client:
                 "User-Agent": USER_AGENT,
             }
         )
-        if (found := url_credentials(base_url)) is not None:
-            headers["Authorization"] = basic(*found)
-            self._learn(found[1], headers["Authorization"].rpartition(" ")[2])
+        if (credentials := url_credentials(base_url)) is not None:
+            headers["Authorization"] = basic(*credentials)
+            self._learn(credentials[1], headers["Authorization"].rpartition(" ")[2])
         elif self._key is not None:
             headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
         for name, value in query_values(base_url):
@@ -217,8 +217,8 @@ class Client:
         """
         headers = self.headers(known_as) if known_as else CIMultiDict[str]()
         headers["Accept-Encoding"] = "identity"
-        if (found := url_credentials(url)) is not None:
-            headers["Authorization"] = basic(*found)
+        if (credentials := url_credentials(url)) is not None:
+            headers["Authorization"] = basic(*credentials)
         limit = aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=1e9)
         async with (
             aiohttp.ClientSession(
@@ -239,8 +239,8 @@ class Client:
             url = URL(url_under(bare_url(endpoint), path))
         except ValueError as error:
             raise ConfigError(f"not a valid URL: {error}", where="engine.base_url or kv.apply.endpoints") from None
-        found = self._targets[endpoint, path] = Target(url, self.headers(endpoint), public_url(endpoint))
-        return found
+        target = self._targets[endpoint, path] = Target(url, self.headers(endpoint), public_url(endpoint))
+        return target
 
     def _learn(self, *secrets: str, private: str = "") -> None:
         self._secrets = self._secrets.and_also(*secrets)

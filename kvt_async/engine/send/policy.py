@@ -68,11 +68,12 @@ def decide(tried: Tried, retry: Retry, n_tries: int, elapsed_s: float, rng: rand
     if n_tries >= retry.max_attempts:
         return Decision(reason="attempts_exhausted")
     left = retry.max_elapsed_s - elapsed_s
-    wait, asked = backoff_s(retry, n_tries, rng), tried.hints.retry_after_s
-    if asked is not None:
-        if asked > left:
+    wait, retry_after_s = backoff_s(retry, n_tries, rng), tried.hints.retry_after_s
+    if retry_after_s is not None:
+        if retry_after_s > left:
             return Decision(reason="retry_after_too_long")
-        wait = max(wait, asked + rng.uniform(0.0, min(retry.initial_s, left - asked)))  # all were told the same instant
+        # Every request was told the same instant.
+        wait = max(wait, retry_after_s + rng.uniform(0.0, min(retry.initial_s, left - retry_after_s)))
     elif tried.hints.reset_s is not None and tried.attempt.error_type is ErrorType.RATE_LIMITED:
         wait = max(wait, min(tried.hints.reset_s, retry.max_wait_s))
     return Decision(reason="time_exhausted") if wait > left else Decision(wait_s=wait)
@@ -88,7 +89,7 @@ async def with_retries(
     Exceptions (CancelledError, bugs) pass through, never retried. Setting up tenacity costs as much as a whole request,
     and few need it.
     """
-    known = [first]
+    made = [first]
 
     def wait(state: RetryCallState) -> float:
         assert state.outcome is not None
@@ -96,7 +97,7 @@ async def with_retries(
         return decision.wait_s or 0.0
 
     async def once() -> tuple[Tried | None, Decision]:
-        return known.pop() if known else await attempt()
+        return made.pop() if made else await attempt()
 
     async def doze(seconds: int | float) -> None:
         await sleep(float(seconds))

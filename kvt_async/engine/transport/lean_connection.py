@@ -130,10 +130,10 @@ class LeanConnection(asyncio.Protocol):
                     exchange.whole(now, data, self._socket)
                     self._finish(exchange, reusable=head.keep_alive and not self._writing_paused)
                     return
-                found = self._take_head(exchange, data, now)
-                if found is None:
+                begun = self._take_head(exchange, data, now)
+                if begun is None:
                     return
-                body, data = found
+                body, data = begun
             if data:
                 data = body.feed(data)
             if data:
@@ -156,14 +156,14 @@ class LeanConnection(asyncio.Protocol):
         if self._head is None:
             self._head = HeadReader()
         try:
-            found = self._head.feed(data)
+            taken = self._head.feed(data)
         except NotHttpError:
             exchange.head += data[:EVIDENCE_BYTES]
             raise
-        if found is None:
+        if taken is None:
             exchange.head += data[:EVIDENCE_BYTES]
             return None
-        head, data = found
+        head, data = taken
         exchange.marks.status_ns = now_ns
         exchange.status, exchange.headers = head.status, head.headers
         self._keep_alive = head.keep_alive

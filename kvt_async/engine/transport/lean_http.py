@@ -36,12 +36,12 @@ class _Memory(dict[bytes, _V]):
         self._read = read
 
     def __missing__(self, line: bytes) -> _V:
-        found = self._read(line)
+        read = self._read(line)
         if len(self) >= _REMEMBERED:
             self.clear()
         if len(line) <= 256:
-            self[line] = found
-        return found
+            self[line] = read
+        return read
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -91,20 +91,20 @@ def _check_repeated(fields: list[tuple[str, str]]) -> None:
 
 def _status(line: bytes) -> tuple[int, int]:
     """Minor version and status."""
-    found = _STATUS_LINE.fullmatch(line)
-    if found is None or len(line) > MAX_LINE:
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None or len(line) > MAX_LINE:
         raise NotHttpError("no HTTP/1.1 status line")
-    if found[2] == b"101":
+    if match[2] == b"101":
         raise NotHttpError("it switches to a protocol that nobody asked for")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def _field(line: bytes) -> tuple[str, str]:
     """Name in lower case, and value."""
-    found = _FIELD.fullmatch(line)
-    if found is None or len(line) > MAX_LINE:
+    match = _FIELD.fullmatch(line)
+    if match is None or len(line) > MAX_LINE:
         raise NotHttpError("a header line is none, or longer than 8,190 bytes")
-    name, value = found.groups()
+    name, value = match.groups()
     return name.decode("ascii").lower(), value.rstrip(b" \t").decode("utf-8", "surrogateescape")
 
 
@@ -133,8 +133,8 @@ def at_once(data: bytes) -> tuple[Head, bytes] | None:
         head = read_head(data[:end])
     except NotHttpError:
         return None  # said by whoever reads it byte by byte
-    found = _whole_chunks(data[end + 4 :]) if head.chunked and head.status >= 200 else None
-    return (head, found[0]) if found is not None and found[0] and found[1] else None
+    body = _whole_chunks(data[end + 4 :]) if head.chunked and head.status >= 200 else None
+    return (head, body[0]) if body is not None and body[0] and body[1] else None
 
 
 def _whole_chunks(data: bytes) -> tuple[bytes, bool] | None:
@@ -290,7 +290,7 @@ class Chunked:
 
 
 def _size(line: bytes) -> int:
-    found = _SIZE.fullmatch(line)
-    if found is None:
+    match = _SIZE.fullmatch(line)
+    if match is None:
         raise NotHttpError("a chunk's size is no hex number")
-    return int(found[1], 16)
+    return int(match[1], 16)

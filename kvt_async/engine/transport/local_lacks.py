@@ -57,12 +57,12 @@ class Room:
 
 def cause_here(error: BaseException | None) -> str | None:
     """What this machine lacked where a connection failed, and what to do about it; None: it was not ours."""
-    for one in _chain(error):
-        code = one.errno
-        if code == errno.EMFILE or (isinstance(one, socket.gaierror) and not _can_open()):
+    for cause in _chain(error):
+        code = cause.errno
+        if code == errno.EMFILE or (isinstance(cause, socket.gaierror) and not _can_open()):
             limit = f"this process may open {file_limit() or 0:,} files and has no more"
             return f"{limit}; raise that (ulimit -n), or lower limits.concurrency"
-        if isinstance(one, socket.gaierror):
+        if isinstance(cause, socket.gaierror):
             if code in _NAMES_HERE:
                 return "the name service of this machine gives no answer; look at its network"
         elif code in _HERE:

@@ -30,7 +30,6 @@ from kvt_async.session.servers import on_servers, watched
 from kvt_async.session.session import ServerSession, Session, next_session, run_session
 from kvt_async.store.columns import Row
 from kvt_async.store.writer import Writer
-from kvt_async.ways.levels import label
 from kvt_async.ways.registry import way_of
 
 
@@ -111,7 +110,7 @@ class BenchInvocation:
         identities = await handshake.identities(server.sender, server.endpoints, model)
         await add_workload(server, self.plan.workload)
         if self.settings.bench.levels and self._owes_a_canary():
-            sent = [label(level) for level in self.plan.levels if self._so_far(level)[0]]
+            sent = [level.label for level in self.plan.levels if self._so_far(level)[0]]
             verdict = await visit(server, self._spread, questions(self.plan.workload), sent)
             self.report.canary = verdict or self.report.canary
         for endpoint, identity in identities.items():

@@ -9,7 +9,6 @@ from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json, Level
 from kvt_async.store.reader import Reader
-from kvt_async.ways.levels import label
 
 _STAGES = """
 SELECT s.*, EXISTS (SELECT 1 FROM bench_window_ends e WHERE e.run_id = s.run_id AND e.reason = 'stop_rule') AS cut,
@@ -80,4 +79,4 @@ def _name(level: str | None, load: str, repeat: int) -> str:
 
 
 def _level_name(bench: Bench, level: Level) -> str | None:
-    return label(level) if bench.levels else None
+    return level.label if bench.levels else None

@@ -11,7 +11,6 @@ from kvt_async.records import Json
 from kvt_async.session import handshake
 from kvt_async.session.probes import patiently, refuse
 from kvt_async.session.session import ServerSession
-from kvt_async.ways.levels import label
 
 
 async def ready(server: ServerSession, workload: Workload) -> float:
@@ -28,7 +27,7 @@ async def ready(server: ServerSession, workload: Workload) -> float:
         payload = encode(settings, prompt, level)
         for endpoint in level.endpoints:
             attempt = await patiently(server.sender.probe, endpoint, payload)
-            refuse(attempt, label(level), settings)
+            refuse(attempt, level.label, settings)
             if attempt.reply is None:
                 raise ServerError(
                     f"the server does not answer a first request: {attempt.error_type} {attempt.error_message or ''}",

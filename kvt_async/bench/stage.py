@@ -23,7 +23,7 @@ from kvt_async.session.experiment_rows import difference, level_identity, make_r
 from kvt_async.session.invocation import Invocation
 from kvt_async.store.reader import Reader
 from kvt_async.ways.budget_label import server_as_it_is
-from kvt_async.ways.levels import label, make_levels
+from kvt_async.ways.levels import make_levels
 
 COMPARED = (
     *("load", "level", "loop", "arrival", "rate_per_s", "burstiness", "concurrency", "max_in_flight"),
@@ -120,7 +120,7 @@ def make_stage(
         n_measured = rows[0]["n_measured"]
     stage = Stage(
         run=Run(run_id, named, bool(stored)),
-        level=label(level) if bench.levels else None,
+        level=level.label if bench.levels else None,
         load=load,
         repeat=step.repeat,
         purpose=step.purpose,

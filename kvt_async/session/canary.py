@@ -26,7 +26,6 @@ from kvt_async.session.invocation import Invocation
 from kvt_async.session.probes import Asking, Builder, Probes, refuse_all_failed
 from kvt_async.session.session import ServerSession
 from kvt_async.store.reader import Entry, Reader
-from kvt_async.ways.levels import label
 from kvt_async.ways.registry import way_of
 
 COMMON_TOKENS = 2000
@@ -207,7 +206,7 @@ def known_verdict(reader: Reader, group: str, generation: int, harsh: Level) -> 
         "ORDER BY p.probe_id DESC LIMIT 1",
         group,
         generation,
-        label(harsh),
+        harsh.label,
     )
     if not rows or rows[0][0] == CanaryVerdict.DEAD:
         return None
@@ -261,7 +260,7 @@ async def _ask(probes: Probes, levels: Pair, entry: Entry, below: Sequence[Level
 
 def _judge(levels: Pair, asked: Sequence[_Asked]) -> Canary:
     """From the prompts whose answers came: those that failed tell nothing."""
-    mild = label(levels.mild)
+    mild = levels.mild.label
     told = [
         (one, one.full.reply.text, one.again.reply.text)
         for one in asked
@@ -282,9 +281,9 @@ def _judge(levels: Pair, asked: Sequence[_Asked]) -> Canary:
         failed = next((attempt for attempt in attempts if attempt is not None and attempt.reply is None), None)
         fault = (failed.error_message or failed.error_type) if failed else "nothing was asked"
         return Canary(CanaryVerdict.INCONCLUSIVE, f"a probe failed: {fault}")
-    names = list(dict.fromkeys(label(level) for level, _, _ in below))
+    names = list(dict.fromkeys(level.label for level, _, _ in below))
     for name in names:
-        changed = [reply.text != full for level, full, reply in below if label(level) == name]
+        changed = [reply.text != full for level, full, reply in below if level.label == name]
         if any(changed):
             reason = f"{sum(changed)} of {len(changed)} answers changed between {mild} and {name}"
             return Canary(CanaryVerdict.ALIVE, reason)
@@ -305,4 +304,4 @@ def _counts(asked: Sequence[_Asked]) -> tuple[tuple[int, int], ...]:
 
 async def _conclude(probes: Probes, canary: Canary, harsh: Level) -> None:
     detail = {"reason": canary.reason} | ({"asked_in": canary.asked_in} if canary.asked_in else {})
-    await probes.keep(label(harsh), "", None, canary.verdict, detail)
+    await probes.keep(harsh.label, "", None, canary.verdict, detail)

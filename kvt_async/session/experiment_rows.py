@@ -23,7 +23,6 @@ from kvt_async.contract.urls import public_url
 from kvt_async.records import Json, Level, Run
 from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer
-from kvt_async.ways.levels import label
 
 
 def find_generation(reader: Reader, settings: Settings, contract: Json, *, force: bool) -> int:
@@ -79,7 +78,7 @@ def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Lev
             had, asked = {**had, **orjson.loads(row["apply_json"])}, {**asked, **level_identity(level, secrets)}
             if not matches(_flat(asked), _flat(had)):
                 raise ContractMismatchError(
-                    f"level {label(level)} is stored with another identity; nothing was sent",
+                    f"level {level.label} is stored with another identity; nothing was sent",
                     where=str(reader.db),
                     details=difference(_flat(had), _flat(asked)),
                     do="Give the level a telling entry in params, choose a new exp_group_id, or pass --force.",

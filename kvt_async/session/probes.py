@@ -17,7 +17,6 @@ from kvt_async.engine.send.advice import field_advice, key_advice
 from kvt_async.records import Attempt, Headers, Json, Level, Payload
 from kvt_async.store.reader import Entry
 from kvt_async.store.writer import Writer
-from kvt_async.ways.levels import label
 
 MAX_TOKENS = 32
 TRIES, PAUSE_S, MAX_PAUSE_S = 4, 0.5, 10.0
@@ -76,9 +75,9 @@ class Probes:
             "latency_s": attempt.latency_s,
         }
         answer, sha256 = reply.text if reply else None, hashlib.sha256(payload.body).hexdigest()
-        await self.keep(label(level), sha256, answer, None, detail)
+        await self.keep(level.label, sha256, answer, None, detail)
         if not ours:
-            refuse(attempt, label(level), self.settings)
+            refuse(attempt, level.label, self.settings)
         if attempt.http_status is None and reply is None:
             raise ServerError(
                 f"the server stopped answering during the canary: {attempt.error_message or attempt.error_type}",

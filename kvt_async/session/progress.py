@@ -13,7 +13,6 @@ from kvt_async.records import Attempt, Json, Level, Outcome, Request
 from kvt_async.session.client_health import Health
 from kvt_async.session.live_screen import keep_showing
 from kvt_async.session.session import ServerSession
-from kvt_async.ways.levels import label
 
 WINDOW_S = 15.0
 
@@ -149,7 +148,7 @@ def _table(line: str, rows: Sequence[tuple[Level, int, int, int]]) -> Any:
         if total and (done + failed < total):
             note = f"{failed} failed" if failed else ""
             bar = ProgressBar(total=total, completed=done + failed, width=30)
-            table.add_row(label(level), bar, f"{done + failed}/{total}", note)
+            table.add_row(level.label, bar, f"{done + failed}/{total}", note)
             if table.row_count >= 12:
                 table.add_row("...", "", "", "")
                 break

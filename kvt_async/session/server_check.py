@@ -13,7 +13,6 @@ from kvt_async.records import Json, Level
 from kvt_async.session import handshake, metrics_page
 from kvt_async.session.server_evidence import shown
 from kvt_async.session.session import ServerSession
-from kvt_async.ways.levels import label
 from kvt_async.ways.registry import way_of
 
 
@@ -59,7 +58,7 @@ async def level_evidence(server: ServerSession, level: Level) -> Json | None:
     asked."""
     evidence = await shown_by(server, level)
     if evidence is not None and evidence["value"] is None:
-        server.say(f"warning: {label(level)}: {evidence['read_from']} shows no budget: it stays unverified")
+        server.say(f"warning: {level.label}: {evidence['read_from']} shows no budget: it stays unverified")
     return evidence
 
 
@@ -129,7 +128,7 @@ async def part(server: ServerSession, start: Mapping[str, Json], evidence: Mappi
         first, last = evidence.get(run.run_id), after.get(run.run_id)
         change = None if first is None or last is None else changed(first, last)
         if change is not None:
-            sentences.append(f"{label(run.level)}: {change}")
+            sentences.append(f"{run.level.label}: {change}")
     return sentences
 
 

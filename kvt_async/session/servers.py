@@ -18,7 +18,6 @@ from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Run
 from kvt_async.session.session import ServerSession, Session, fields_of
-from kvt_async.ways.levels import label
 from kvt_async.ways.registry import way_of
 from kvt_async.ways.way import StartedServer
 
@@ -73,7 +72,7 @@ async def _on_server(session: Session, runs: Sequence[Run], work: Work, restarts
         async with way.serve(session.settings, level, session.paths.run_dir / "launch", session.say) as process:
             if process is None:
                 return await _served(session, runs, work, None)
-            session.log("launched", level=label(level), restart=restarts, log=str(process.log))
+            session.log("launched", level=level.label, restart=restarts, log=str(process.log))
             try:
                 return await _served(session, runs, work, process)
             finally:

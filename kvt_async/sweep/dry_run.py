@@ -7,7 +7,6 @@ from kvt_async.records import Json
 from kvt_async.session.invocation import Invocation
 from kvt_async.store.reader import Reader
 from kvt_async.sweep.pending import Group
-from kvt_async.ways.levels import label
 
 ASSUMED_PREFILL_TOKENS_PER_S, ASSUMED_DECODE_TOKENS_PER_S = 5000.0, 30.0
 
@@ -26,7 +25,7 @@ def estimate(invocation: Invocation, group: Group, done: Sequence[bytearray], pl
         prompt = sum(tokens for seq, tokens in lens if not mask[seq]) if n else 0
         levels.append(
             {
-                "level": label(run.level),
+                "level": run.level.label,
                 "requests": n,
                 "settled": wanted - n,
                 "prompt_tokens": prompt,

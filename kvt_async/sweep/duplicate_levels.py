@@ -13,7 +13,6 @@ from kvt_async.data.tokens import APPROX
 from kvt_async.engine.request.kv_fields import rounding_of
 from kvt_async.records import Level, Run
 from kvt_async.store.reader import Reader
-from kvt_async.ways.levels import label
 
 MAX_NAMED_BINS = 8
 
@@ -48,12 +47,12 @@ def distinct(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> Distinct:
             notes += _whole_bins(run.level, longest)
             continue
         why = "no prompt is longer" if twin.level.is_full else "both keep the same tokens of every prompt"
-        one = f"{label(run.level)} and {label(twin.level)} are one level here: {why}"
+        one = f"{run.level.label} and {twin.level.label} are one level here: {why}"
         if run.stored:
             kept.append(run)
             notes.append(f"{one}; both are stored already and stay")
         else:
-            notes.append(f"{one}; it runs once, as {label(twin.level)}")
+            notes.append(f"{one}; it runs once, as {twin.level.label}")
     return Distinct(kept, notes)
 
 
@@ -86,4 +85,4 @@ def _whole_bins(level: Level, longest: Sequence[Sequence[int]]) -> list[str]:
     if not whole:
         return []
     names = ", ".join(str(n) for n in whole[:MAX_NAMED_BINS]) + (", ..." if len(whole) > MAX_NAMED_BINS else "")
-    return [f"{label(level)} keeps every prompt of length bin {names} whole: there it is full cache"]
+    return [f"{level.label} keeps every prompt of length bin {names} whole: there it is full cache"]

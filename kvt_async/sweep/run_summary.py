@@ -14,7 +14,6 @@ from kvt_async.contract.errors import (
 from kvt_async.contract.vocabulary import CanaryVerdict, EndReason
 from kvt_async.records import Json, Run
 from kvt_async.store.reader import Reader
-from kvt_async.ways.levels import label
 
 
 @dataclass(slots=True)
@@ -104,7 +103,7 @@ def count(report: RunReport, reader: Reader, runs: Sequence[Run], planned: Seque
     report.levels.clear()
     for run, n in zip(runs, planned, strict=True):
         counts = reader.counts(run.run_id)
-        report.levels.append({"level": label(run.level), "run_id": run.run_id, "planned": n, **counts})
+        report.levels.append({"level": run.level.label, "run_id": run.run_id, "planned": n, **counts})
     report.planned = sum(planned)
     report.responses = sum(level["responses"] for level in report.levels)
     report.failures = sum(level["failures"] for level in report.levels)

@@ -26,7 +26,6 @@ from kvt_async.sweep.plan import steps
 from kvt_async.sweep.request_builder import Builder
 from kvt_async.sweep.request_queue import RequestQueue
 from kvt_async.sweep.request_source import Feed
-from kvt_async.ways.levels import label
 
 
 async def meet_server(server: ServerSession, builder: Builder, generation: int) -> dict[str, Json]:
@@ -46,7 +45,7 @@ async def _ask_once(server: ServerSession, builder: Builder) -> None:
     entry = shortest(server.reader, builder.dataset_id)
     payload = builder.payload(entry, level, settings.model_copy(update={"decoding": decoding}))
     attempt = await patiently(server.sender.probe, level.endpoints[0], payload)
-    refuse(attempt, label(level), settings)
+    refuse(attempt, level.label, settings)
     refuse_all_failed([attempt])
 
 

@@ -11,7 +11,6 @@ from kvt_async.clock import utc_now
 from kvt_async.records import Level, Payload
 from kvt_async.session.session import ServerSession
 from kvt_async.sweep.request_builder import Builder
-from kvt_async.ways.levels import label
 
 CHUNK = 64
 SAY_EVERY_S = 10
@@ -64,7 +63,7 @@ async def warm_up(server: ServerSession, builder: Builder, seqs: Sequence[int]) 
         {
             "session_id": server.session_id,
             "kind": "warm_up",
-            "level": ", ".join(sorted({label(level) for level in targets.values()})),
+            "level": ", ".join(sorted({level.label for level in targets.values()})),
             "prompt_sha256": "",
             "detail_json": orjson.dumps(detail).decode(),
             "created_at": utc_now(),

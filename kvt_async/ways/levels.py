@@ -52,11 +52,6 @@ def make_levels(settings: Settings) -> Levels:
     return Levels(tuple(replace(level, level_idx=n) for n, level in enumerate(kept)), tuple(notes))
 
 
-def label(level: Level) -> str:
-    """'snapkv/aware 0.5', 'full (repeat 1)': how a level is called on screen and in errors."""
-    return level.label
-
-
 def series_label(policy: str, mode: Mode, params: Json, *, names_mode: bool) -> str:
     """`snapkv/aware`, `snapkv/agnostic window=32`; `names_mode`: name the default mode too."""
     if cuts_prompts(policy):
@@ -143,20 +138,20 @@ def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
             continue
         if _served(alike[at]) != _served(level):
             raise ConfigError(
-                f"{label(alike[at])} and {label(level)} are one level but are served differently",
+                f"{alike[at].label} and {level.label} are one level but are served differently",
                 where="kv.levels",
                 do="Give one of them another policy, so that they are two series."
                 if level.unit == Unit.BITS
                 else "Give one of them a telling entry in params, so that they are two series.",
             )
         if alike[at].budget == level.budget:
-            notes.append(f"{label(level)} is asked for twice; it runs once")
+            notes.append(f"{level.label} is asked for twice; it runs once")
             continue
         stays, goes = sorted((alike[at], level), key=lambda one: abs(one.budget - _effective(one)))
         alike[at] = stays
         notes.append(
-            f"{label(goes)} and {label(stays)} are one level: the server keeps {_effective(stays):g} tokens for both; "
-            f"it runs once, as {label(stays)}"
+            f"{goes.label} and {stays.label} are one level: the server keeps {_effective(stays):g} tokens for both; "
+            f"it runs once, as {stays.label}"
         )
     chosen = {id(level) for alike in kept.values() for level in alike}
     return [level for level in levels if id(level) in chosen]

@@ -9,7 +9,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.sweep.dry_run import lines
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.validate import validate
-from kvt_async.ways.levels import Levels, label, make_levels
+from kvt_async.ways.levels import Levels, make_levels
 from tests.servers.openai_server import Script, serving
 from tests.sweeping import query, settings_for
 
@@ -23,7 +23,7 @@ def made(*overrides: str) -> Levels:
 
 def test_caps_that_a_servers_blocks_make_equal_are_one_level_under_the_name_that_is_true() -> None:
     found = made("kv.unit=tokens", "kv.budgets=[512, 256, 250, 241, 240]", BLOCKS, "kv.control_repeats=0")
-    assert [label(level) for level in found.levels] == [
+    assert [level.label for level in found.levels] == [
         "snapkv/aware 512 tokens", "snapkv/aware 256 tokens", "snapkv/aware 240 tokens",
     ]  # fmt: skip
     said = [note for note in found.notes if "are one level" in note]

@@ -5,7 +5,7 @@ import pytest
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
 from kvt_async.session.experiment_rows import make_run_id
-from kvt_async.ways.levels import Levels, label, make_levels
+from kvt_async.ways.levels import Levels, make_levels
 
 
 def levels(*overrides: str) -> Levels:
@@ -13,12 +13,12 @@ def levels(*overrides: str) -> Levels:
 
 
 def labels(*overrides: str) -> list[str]:
-    return [label(level) for level in levels(*overrides).levels]
+    return [level.label for level in levels(*overrides).levels]
 
 
 def test_the_defaults_give_full_cache_two_budgets_and_one_repeat_of_full() -> None:
     made = levels().levels
-    assert [label(level) for level in made] == ["full", "snapkv/aware 0.5", "snapkv/aware 0.2", "full (repeat 1)"]
+    assert [level.label for level in made] == ["full", "snapkv/aware 0.5", "snapkv/aware 0.2", "full (repeat 1)"]
     assert [level.is_full for level in made] == [True, False, False, True]
     assert [level.level_idx for level in made] == [0, 1, 2, 3]
     assert made[0].policy == "full"
@@ -48,20 +48,20 @@ def test_explicit_levels_keep_their_order_behind_full_cache() -> None:
         "{policy: snapkv, budget: 1.0}]",
         "kv.control_repeats=0",
     )
-    assert [label(level) for level in made.levels] == ["full", "snapkv/aware 0.2", "h2o/aware 256 tokens"]
+    assert [level.label for level in made.levels] == ["full", "snapkv/aware 0.2", "h2o/aware 256 tokens"]
     assert "runs once" in made.notes[0]
 
 
 def test_a_config_without_full_cache_is_allowed_and_says_that_there_is_no_baseline() -> None:
     made = levels("kv.budgets=[0.5, 0.2]")
-    assert [label(level) for level in made.levels] == ["snapkv/aware 0.5", "snapkv/aware 0.2"]
+    assert [level.label for level in made.levels] == ["snapkv/aware 0.5", "snapkv/aware 0.2"]
     assert "without full cache there is nothing to compare with" in made.notes[0]
     assert "control_repeats is ignored" in made.notes[1]
 
 
 def test_an_equal_level_is_merged_with_a_note() -> None:
     made = levels("kv.levels=[{budget: 1.0}, {budget: 0.3}, {budget: 0.30000000000000004}]", "kv.control_repeats=0")
-    assert [label(level) for level in made.levels] == ["full", "snapkv/aware 0.3"]
+    assert [level.label for level in made.levels] == ["full", "snapkv/aware 0.3"]
     assert made.notes == ("snapkv/aware 0.3 is asked for twice; it runs once",)
 
 
@@ -93,7 +93,7 @@ def test_bit_widths_are_one_series_whose_params_name_them_and_full_cache_may_nee
         "kv.levels=[{policy: full, params: {dtype: f16}}, {budget: 8.5, unit: bits, params: {dtype: q8_0}}, "
         "{budget: 4.5, unit: bits, params: {dtype: q4_0}}]", "kv.policy=kv_dtype", "kv.control_repeats=1", LAUNCH,
     ).levels  # fmt: skip
-    assert [label(level) for level in made] == ["full", "kv_dtype 8.5 bits", "kv_dtype 4.5 bits", "full (repeat 1)"]
+    assert [level.label for level in made] == ["full", "kv_dtype 8.5 bits", "kv_dtype 4.5 bits", "full (repeat 1)"]
     assert [level.params["dtype"] for level in made] == ["f16", "q8_0", "q4_0", "f16"]
 
 

@@ -10,7 +10,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.kv_fields import PromptSize, kv_fields
 from kvt_async.validate import validate
 from kvt_async.ways.launch_command import LaunchCommand
-from kvt_async.ways.levels import label, make_levels
+from kvt_async.ways.levels import make_levels
 
 CONFIGS = Path(__file__).parents[2] / "configs/experiments"
 RECIPES = sorted(CONFIGS.glob("recipe-*.yaml"))
@@ -45,7 +45,7 @@ def test_every_recipe_says_whether_it_was_run_by_us(path: Path) -> None:
 def test_llama_cpp_levels_are_one_curve_and_every_command_names_its_data_type() -> None:
     settings = recipe("llama-cpp")
     levels = make_levels(settings).levels
-    assert [label(level) for level in levels] == [
+    assert [level.label for level in levels] == [
         "full", "kv_dtype 8.5 bits", "kv_dtype 5.5 bits", "kv_dtype 4.5 bits", "full (repeat 1)",
     ]  # fmt: skip
     commands = [" ".join(LaunchCommand.of_level(settings, level).words) for level in levels]

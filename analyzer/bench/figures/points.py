@@ -11,7 +11,7 @@ from analyzer.bench.figures.pooled import estimate
 from analyzer.bench.figures.quantiles import LEVELS, Floats, Summary, summarise
 from analyzer.bench.figures.slo import Finding, Objective, judge
 from analyzer.bench.figures.spread import FEWEST_REPEATS, OVER_REPEATS, WITHIN, Estimate, rate_over_repeats
-from analyzer.bench.figures.stage_results import METRICS, ClientPart, StageResult
+from analyzer.bench.figures.stage_results import ClientPart, StageResult
 from analyzer.bench.read.applied_budget import AppliedBudget, of_all
 from analyzer.bench.read.length_check import LengthCheck, together
 from kvt_async.contract.formulas.throughput import Rate, Throughput
@@ -245,4 +245,4 @@ def _finding(name: str, limit: float, results: list[StageResult], alpha: float) 
     return judge(objective, _values(metric, results), n_beyond, alpha, units, n_unknown)
 
 
-__all__ = ["BESIDE", "METRICS", "RATES", "STATS", "Point", "points", "rate_of"]
+__all__ = ["BESIDE", "RATES", "STATS", "Point", "points", "rate_of"]

@@ -20,7 +20,6 @@ from kvt_async.contract.formulas.throughput import Throughput
 from kvt_async.contract.vocabulary import ClientVerdict
 
 Floats = npt.NDArray[np.float64]
-METRICS = ("ttfb", "ttft", "tpot", "itl", "latency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def result_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts, alpha: fl
     n_empty = int(answered["empty"].sum())
     values, summaries, itl_weights = _metrics(answered, failed.height, n_empty, open_loop=stage.loop == "open")
     objectives = [slo.Objective.of(name, limit) for name, limit in stage.slo.items()]
-    per_request = {**{name: values[name] for name in METRICS if name != "itl"}, "itl": _worst_gap(answered)}
+    per_request = {name: values[name] for name in request_metrics.TIMES} | {"itl": _worst_gap(answered)}
     one_token = (answered["streamed"].fill_null(0) == 1).to_numpy()
     audit = schedule.audit(stage, frame)
     usage = [value for _, _, value in server_side.gauge(stage, server_side.KV_USAGE)]
@@ -134,10 +133,9 @@ def _metrics(
 ) -> tuple[dict[str, Floats], dict[str, Summary], Floats]:
     """(values, summaries, weights of itl_token). A reply without a token has no metric but TTFB, and counts with the
     failures."""
-    values = {name.removesuffix("_s"): answered[name].cast(pl.Float64).to_numpy() for name in request_metrics.TIMES}
+    values = {name: answered[f"{name}_s"].cast(pl.Float64).to_numpy() for name in request_metrics.TIMES}
     if open_loop:
-        for name, intended in request_metrics.INTENDED.items():
-            metric = name.removesuffix("_s")
+        for metric, intended in request_metrics.INTENDED.items():
             values[f"{metric}_sent"] = values[metric]
             values[metric] = answered[intended].cast(pl.Float64).to_numpy()
     per_chunk, per_token, weights = request_metrics.itl(answered)

@@ -10,8 +10,19 @@ import polars as pl
 from kvt_async.contract.formulas.request_lives import chunk_offsets
 
 Floats = npt.NDArray[np.float64]
-TIMES = ("ttfb_s", "ttft_s", "tpot_s", "latency_s")
-INTENDED = {"ttft_s": "ttft_intended_s", "latency_s": "latency_intended_s"}
+TITLES = {  # of every time that a bench reports, in that order
+    "ttft": "TTFT",
+    "ttft_sent": "TTFT, sent",
+    "ttfb": "TTFB",
+    "tpot": "TPOT",
+    "itl": "ITL",
+    "itl_token": "ITL per token",
+    "latency": "latency",
+    "latency_sent": "latency, sent",
+}
+INTENDED = {"ttft": "ttft_intended_s", "latency": "latency_intended_s"}  # of which `_sent` is the other
+GAPS = ("itl", "itl_token")  # of a reply several
+TIMES = tuple(name for name in TITLES if name not in GAPS and not name.endswith("_sent"))  # of a reply one
 
 
 def with_metrics(frame: pl.DataFrame) -> pl.DataFrame:

@@ -11,6 +11,7 @@ import polars as pl
 
 from analyzer.bench.figures.points import Point
 from analyzer.bench.figures.spread import Estimate
+from analyzer.bench.read.request_metrics import TITLES
 from analyzer.bench.report.bench_verdict import level_of, name_of
 from analyzer.charts.compose import facet, layer, unit
 from analyzer.charts.style import PALETTE, STEPS, ChartSize, colour, empty, records, shape
@@ -18,7 +19,7 @@ from analyzer.charts.style import PALETTE, STEPS, ChartSize, colour, empty, reco
 CDF_POINTS = 80
 MOST_LINES = 12  # loads in one chart; more can't be told apart
 PARTS = {"queue": "queue", "prefill": "prefill", "other": "other server time", "beyond": "network and client"}
-_METRICS = {"ttft": "TTFT", "tpot": "TPOT", "latency": "latency"}
+_METRICS = {name: TITLES[name] for name in ("ttft", "tpot", "latency")}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from analyzer.bench.figures.points import Point
 from analyzer.bench.read.length_check import share as share_of
+from analyzer.bench.read.request_metrics import TITLES
 from analyzer.bench.report import bench_verdict
 from analyzer.bench.report.numbers import ms, plain, share
 from analyzer.bench.report.trust import bound_titles
@@ -57,21 +58,11 @@ def loads(points: Sequence[Point]) -> Table:
 
 
 def latencies(points: Sequence[Point]) -> Table:
-    names = {
-        "ttft": "TTFT",
-        "ttft_sent": "TTFT, sent",
-        "ttfb": "TTFB",
-        "tpot": "TPOT",
-        "itl": "ITL",
-        "itl_token": "ITL per token",
-        "latency": "latency",
-        "latency_sent": "latency, sent",
-    }
     repeated = any(len(p.results) > 1 for p in points)
     failed = any(p.n_failed or p.n_empty for p in points)
     rows = []
     for p in points:
-        for metric, title in names.items():
+        for metric, title in TITLES.items():
             name = f"{metric}_p99_s"
             if f"{metric}_p50_s" not in p.figures:
                 continue

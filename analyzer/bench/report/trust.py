@@ -7,11 +7,11 @@ from analyzer.bench.figures.points import BOUND_SHARE, HEADLINES, Point
 from analyzer.bench.figures.spread import FEWEST_REPEATS
 from analyzer.bench.read import length_check
 from analyzer.bench.read.applied_budget import UNPROVEN, of_all
+from analyzer.bench.read.request_metrics import TITLES
 from analyzer.bench.report.numbers import ms
 from kvt_async.contract.vocabulary import CacheState, ClientVerdict
 
 WARNING = " (WARNING: these are not figures of prompts that the server has not seen)"
-_TITLES = {"ttft": "TTFT", "tpot": "TPOT", "latency": "latency"}
 
 
 def trust(points: Sequence[Point]) -> str:
@@ -34,7 +34,7 @@ def trust(points: Sequence[Point]) -> str:
 def figure_title(name: str) -> str:
     """'ttft_p99_s' -> 'TTFT p99'."""
     metric, stat, _ = name.rsplit("_", 2)
-    return f"{_TITLES.get(metric, metric)} {stat}"
+    return f"{TITLES.get(metric, metric)} {stat}"
 
 
 def bound_titles(names: Sequence[str]) -> list[str]:

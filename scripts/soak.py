@@ -32,7 +32,7 @@ from soak_ground import CONCURRENCY, broken, experiment, server
 
 from kvt_async.contract.errors import KvtError
 from kvt_async.contract.settings import Settings
-from tests.sweeping import check_invariants, query, states
+from tests.worlds import check_invariants, query, states
 
 FAULTS = ("http_429", "http_500", "cut", "stall", "garbage")
 

@@ -11,14 +11,14 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kvt_async.contract.settings import Settings
-from tests.sweeping import settings_for
+from tests.worlds import sweep_settings
 
 CONCURRENCY = 8
 
 
 def experiment(folder: Path, url: str, n_requests: int, *overrides: str) -> tuple[Settings, Path]:
     """Four levels as labels over a quarter of the requests each."""
-    settings = settings_for(
+    settings = sweep_settings(
         folder, url, f"limits.concurrency={CONCURRENCY}", "kv.apply={via: none}", "kv.policy=label",
         "limits.retry={max_attempts: 6, initial_s: 0.02, max_elapsed_s: 60}", *overrides, n=n_requests // 4,
     )  # fmt: skip

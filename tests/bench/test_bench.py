@@ -18,8 +18,8 @@ from kvt_async.bench.bench import Options, run
 from kvt_async.bench.null_server import null_server
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.settings import Settings
-from tests.bench.benching import Counting, FailingAfterTheFirst, on_loopback, overrides_for, query, settings_for
-from tests.servers.openai_server import FakeServer, Script, serving
+from tests.servers.openai_server import Counting, FailingAfterTheFirst, FakeServer, Script, on_loopback, serving
+from tests.worlds import bench_overrides, bench_settings, query
 
 QUIET = Options(quiet=True)
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def _no_ceiling_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 async def test_the_stored_schedule_is_the_order_sent_and_warm_up_comes_first_from_other_prompts(tmp_path: Path) -> None:
     async with serving(Script()) as (server, url):
-        settings = settings_for(tmp_path, url, "bench.rate=100", "bench.repeats=2")
+        settings = bench_settings(tmp_path, url, "bench.rate=100", "bench.repeats=2")
         report = await run(settings, QUIET)
     assert (report.exit_code, report.pending, len(report.stages)) == (0, 0, 2)
     rows = query(settings, """SELECT b.phase, b.offset_ns, t.intended_ns - w.start_ns FROM bench_arrivals b
@@ -74,7 +74,7 @@ async def test_an_open_loop_does_not_wait_for_a_stalled_server_and_pays_the_stal
 
     server = Stalling(Script())
     async with on_loopback(server) as url:
-        settings = settings_for(tmp_path, url, "bench.rate=40", "bench.requests=40", "bench.arrival=constant")
+        settings = bench_settings(tmp_path, url, "bench.rate=40", "bench.requests=40", "bench.arrival=constant")
         await run(settings, QUIET)
     (row,) = query(settings, """SELECT max(t.start_ns), max(t.end_ns - t.intended_ns) / 1e9,
         (SELECT peak_in_flight FROM bench_window_ends) FROM telemetry t""")  # fmt: skip
@@ -85,10 +85,10 @@ async def test_an_open_loop_does_not_wait_for_a_stalled_server_and_pays_the_stal
 
 async def test_a_cap_that_binds_is_counted_and_a_closed_loop_never_exceeds_its_concurrency(tmp_path: Path) -> None:
     async with serving(Script(delay_s=0.1)) as (server, url):
-        capped = settings_for(tmp_path, url, "bench.rate=200", "bench.max_in_flight=3")
+        capped = bench_settings(tmp_path, url, "bench.rate=200", "bench.max_in_flight=3")
         await run(capped, QUIET)
         assert server.most_in_flight == 3
-        closed = settings_for(tmp_path, url, "experiment.exp_group_id=c", "bench.concurrency=3")
+        closed = bench_settings(tmp_path, url, "experiment.exp_group_id=c", "bench.concurrency=3")
         await run(closed, QUIET)
         assert server.most_in_flight == 3
     assert query(capped, "SELECT n_held > 0, peak_in_flight FROM bench_window_ends") == [(1, 3)]
@@ -97,7 +97,7 @@ async def test_a_cap_that_binds_is_counted_and_a_closed_loop_never_exceeds_its_c
 
 async def test_failures_are_outcomes_and_nothing_is_tried_again(tmp_path: Path) -> None:
     async with on_loopback(FailingAfterTheFirst(Script(faults={"http_500": 0.4}))) as url:
-        settings = settings_for(tmp_path, url, "bench.rate=100", "bench.requests=40")
+        settings = bench_settings(tmp_path, url, "bench.rate=100", "bench.requests=40")
         report = await run(settings, QUIET)
     assert report.exit_code == 4
     assert report.failed > 0
@@ -118,7 +118,7 @@ async def test_a_ladder_stops_where_the_server_cannot_follow_and_says_why(tmp_pa
 
     async with on_loopback(Slow(Script())) as url:
         rates = ("bench.sweep_rate=[4, 33, 66]", "bench.arrival=constant")
-        settings = settings_for(tmp_path, url, *rates, "bench.duration_s=3")
+        settings = bench_settings(tmp_path, url, *rates, "bench.duration_s=3")
         await run(settings, QUIET)
     rows = query(settings, "SELECT load, stop_rule FROM bench_stages JOIN bench_window_ends USING (run_id)")
     assert [load for load, _ in rows] == ["rate 4/s constant", "rate 33/s constant"]
@@ -126,7 +126,7 @@ async def test_a_ladder_stops_where_the_server_cannot_follow_and_says_why(tmp_pa
 
 
 def started(folder: Path, url: str, *overrides: str) -> subprocess.Popen[bytes]:
-    words = [word for item in overrides_for(folder, url, *overrides) for word in ("--override", item)]
+    words = [word for item in bench_overrides(folder, url, *overrides) for word in ("--override", item)]
     code = "import sys; from kvt_async.contract.load import load_settings; from kvt_async.bench.bench import *; " \
            "sys.exit(execute(load_settings(None, sys.argv[2::2]), Options(quiet=True)).exit_code)"  # fmt: skip
     return subprocess.Popen([sys.executable, "-c", code, *words], cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -144,7 +144,7 @@ async def test_a_bench_stopped_in_its_third_rate_completes_the_rest_and_counts_n
     server = Counting(Script(), 1 + 2 * 24 + 12)  # ready check, two whole stages, half of the third
     async with on_loopback(server) as url:
         rest = ("bench.sweep_rate=[60, 50, 10, 70, 80]", "limits.grace_s=0.5")
-        settings = settings_for(tmp_path, url, *rest)
+        settings = bench_settings(tmp_path, url, *rest)
         process = started(tmp_path, url, *rest)
         await asyncio.wait_for(server.reached.wait(), 60)
         process.send_signal(how)
@@ -174,7 +174,7 @@ async def test_a_bench_stopped_in_its_third_rate_completes_the_rest_and_counts_n
 
 async def test_a_closed_loop_by_duration_sends_as_many_as_go_and_owes_nothing(tmp_path: Path) -> None:
     with null_server() as url:
-        settings = settings_for(tmp_path, url, "bench.concurrency=2", "bench.duration_s=0.5")
+        settings = bench_settings(tmp_path, url, "bench.concurrency=2", "bench.duration_s=0.5")
         report = await run(settings, QUIET)
         again = await run(settings, QUIET)
     assert report.stages[0]["answered"] == report.stages[0]["planned"] > 2
@@ -198,7 +198,7 @@ async def test_server_metrics_are_sampled_before_during_and_after(tmp_path: Path
             return await super().chat(http)
 
     async with on_loopback(Watched(Script())) as url:
-        settings = settings_for(tmp_path, url, "bench.rate=30")
+        settings = bench_settings(tmp_path, url, "bench.rate=30")
         await run(settings, QUIET)
     rows = query(settings, "SELECT phase, metrics_json, error FROM server_samples ORDER BY at_ns")
     phases = [phase for phase, _, _ in rows]
@@ -208,11 +208,11 @@ async def test_server_metrics_are_sampled_before_during_and_after(tmp_path: Path
 
 async def test_a_stage_planned_otherwise_is_refused_and_force_opens_a_generation_beside_it(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
-        await run(settings_for(tmp_path, url, "bench.rate=100"), QUIET)
-        other = settings_for(tmp_path, url, "bench.rate=100", "bench.requests=10")
+        await run(bench_settings(tmp_path, url, "bench.rate=100"), QUIET)
+        other = bench_settings(tmp_path, url, "bench.rate=100", "bench.requests=10")
         with pytest.raises(ContractMismatchError, match="another plan"):
             await run(other, QUIET)
-        longer = settings_for(tmp_path, url, "bench.rate=100", "bench.workload.input_tokens.value=50")
+        longer = bench_settings(tmp_path, url, "bench.rate=100", "bench.workload.input_tokens.value=50")
         with pytest.raises(ContractMismatchError, match="another contract"):
             await run(longer, QUIET)
         report = await run(longer, Options(quiet=True, force=True))
@@ -223,7 +223,7 @@ async def test_a_plan_beyond_the_clients_ceiling_is_refused_and_half_of_it_warne
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(Script()) as (server, url):
-        settings = settings_for(tmp_path, url, "bench.rate=100")
+        settings = bench_settings(tmp_path, url, "bench.rate=100")
         ceilings = {"requests_per_s": 5000.0, "output_events_per_s": 500.0, "streams": 64}
         client_ceiling.keep(settings, ceilings)  # 100 requests/s of 6 tokens are 600 events/s
         with pytest.raises(GuardError, match="would measure this client") as caught:
@@ -239,7 +239,7 @@ async def test_a_plan_beyond_the_clients_ceiling_is_refused_and_half_of_it_warne
 
 async def test_every_kv_level_is_benched_with_its_fields_and_its_evidence(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
-        settings = settings_for(tmp_path, url, "bench.rate=100", "bench.levels=true", "kv.budgets=[1.0, 0.5]")
+        settings = bench_settings(tmp_path, url, "bench.rate=100", "bench.levels=true", "kv.budgets=[1.0, 0.5]")
         await run(settings, QUIET)
     rows = query(settings, """SELECT s.level, u.kv_budget, count(*), min(p.kv_effective), max(p.kv_effective)
         FROM bench_stages s JOIN runs u USING (run_id) JOIN requests USING (run_id) JOIN responses p USING (request_id)
@@ -249,7 +249,7 @@ async def test_every_kv_level_is_benched_with_its_fields_and_its_evidence(tmp_pa
 
 async def test_no_load_and_no_server_are_said_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no load"):
-        await run(settings_for(tmp_path, "http://127.0.0.1:9/v1"), QUIET)
+        await run(bench_settings(tmp_path, "http://127.0.0.1:9/v1"), QUIET)
     assert not (tmp_path / "runs").exists()
 
 
@@ -258,7 +258,7 @@ async def test_a_bench_whose_key_or_money_ends_counts_no_failure_and_goes_on(
     tmp_path: Path, code: int, exit_code: int
 ) -> None:
     async with serving(Script(refusal=(12, code))) as (server, url):
-        settings = settings_for(tmp_path, url, "bench.concurrency=2")
+        settings = bench_settings(tmp_path, url, "bench.concurrency=2")
         report = await run(settings, QUIET)
         assert (report.exit_code, report.failed) == (exit_code, 0)
         assert 0 < report.pending < 20
@@ -275,7 +275,7 @@ async def test_more_connections_than_files_are_refused_before_anything_is_sent(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (70, 70))
     async with serving(Script()) as (server, url):
         with pytest.raises(GuardError, match="may open 70 files") as refused:
-            await run(settings_for(tmp_path, url, "bench.concurrency=80"), QUIET)
+            await run(bench_settings(tmp_path, url, "bench.concurrency=80"), QUIET)
         assert "at most 30 in flight" in str(refused.value)
         assert server.bodies == []
 
@@ -291,7 +291,7 @@ async def test_an_open_loop_of_any_end_is_sent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], ends: list[str], n: Sequence[int], said: str
 ) -> None:
     async with serving(Script()) as (_, url):
-        report = await run(settings_for(tmp_path, url, "bench.rate=50", *ends), Options())
+        report = await run(bench_settings(tmp_path, url, "bench.rate=50", *ends), Options())
     assert (report.exit_code, report.pending) == (0, 0)
     assert report.stages[0]["answered"] in n
     err = capsys.readouterr().err

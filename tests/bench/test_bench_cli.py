@@ -9,15 +9,17 @@ import orjson
 from aiohttp import web
 
 from kvt_async.bench.bench import Options, run
-from tests.bench.benching import on_loopback, overrides_for, settings_for
-from tests.servers.openai_server import FakeServer, Script, serving
+from tests.servers.openai_server import FakeServer, Script, on_loopback, serving
+from tests.worlds import bench_overrides, bench_settings
 
 QUIET = Options(quiet=True)
 
 
 async def kvt_bench(tmp_path: Path, url: str, *options: str) -> tuple[int, dict[str, Any], str]:
     """(exit code, --json, stderr)."""
-    overrides = [word for one in overrides_for(tmp_path, url, "analysis.charts=false") for word in ("--override", one)]
+    overrides = [
+        word for one in bench_overrides(tmp_path, url, "analysis.charts=false") for word in ("--override", one)
+    ]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "kvt_async", "bench", "--json", *options, *overrides,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={"XDG_CACHE_HOME": str(tmp_path / "cache")},
@@ -59,5 +61,5 @@ async def test_a_server_that_is_busy_for_the_first_request_is_waited_for(tmp_pat
 
     server = Busy(Script())
     async with on_loopback(server) as url:
-        report = await run(settings_for(tmp_path, url, "bench.concurrency=2"), QUIET)
+        report = await run(bench_settings(tmp_path, url, "bench.concurrency=2"), QUIET)
     assert (report.exit_code, report.failed, server.n_refused) == (0, 0, 2)

@@ -11,8 +11,8 @@ from analyzer.bench.bench_analysis import bench_stages
 from kvt_async.bench.bench import Options, run
 from kvt_async.contract.errors import DeadKnobError
 from kvt_async.contract.settings import Settings
-from tests.bench.benching import page_of, query, settings_for
 from tests.servers.openai_server import Script, serving
+from tests.worlds import bench_settings, page_of, query
 
 QUIET = Options(quiet=True)
 ALLOWED = replace(QUIET, allow_dead_knob=True)
@@ -26,7 +26,7 @@ LEVELS = (
 
 
 def leveled(folder: Path, url: str, *overrides: str) -> Settings:
-    return settings_for(folder, url, *LEVELS, *overrides)
+    return bench_settings(folder, url, *LEVELS, *overrides)
 
 
 def budgets(settings: Settings) -> dict[str, tuple[str, str]]:

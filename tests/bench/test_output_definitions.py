@@ -19,8 +19,8 @@ from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.store.reader import Reader
-from tests.bench.benching import on_loopback, settings_for
-from tests.servers.openai_server import FakeServer, Script
+from tests.servers.openai_server import FakeServer, Script, on_loopback
+from tests.worlds import bench_settings
 
 GAP_S = 0.004
 Json = dict[str, Any]
@@ -71,7 +71,7 @@ class EveryShape(FakeServer):
 async def test_three_readings_of_one_stage_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     async with on_loopback(EveryShape(Script())) as url:
-        settings = settings_for(tmp_path, url, "bench.concurrency=2", "bench.requests=28")
+        settings = bench_settings(tmp_path, url, "bench.concurrency=2", "bench.requests=28")
         report = await run(settings, Options(quiet=True))
     assert report.exit_code == 0
     run_id = report.stages[0]["run_id"]
@@ -123,7 +123,7 @@ async def test_replies_that_done_alone_ended_and_first_tokens_that_came_together
             return response
 
     async with on_loopback(Hasty(Script())) as url:
-        settings = settings_for(tmp_path, url, "bench.concurrency=2")
+        settings = bench_settings(tmp_path, url, "bench.concurrency=2")
         await run(settings, Options(quiet=True))
     db = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
     conn = connect_for_reading(db)

@@ -7,8 +7,8 @@ import pytest
 
 from analyzer.bench.bench_analysis import bench_stages
 from kvt_async.bench.bench import Options, run
-from tests.bench.benching import on_loopback, page_of, settings_for
-from tests.servers.openai_server import FakeServer, Script
+from tests.servers.openai_server import FakeServer, Script, on_loopback
+from tests.worlds import bench_settings, page_of
 
 BLOCK = 16  # characters; a cache keeps whole blocks
 
@@ -33,7 +33,7 @@ class Caching(FakeServer):
 async def test_the_same_prompts_twice_are_warm_and_salted_ones_cold(tmp_path: Path, salt: str, label: str) -> None:
     async with on_loopback(Caching()) as url:
         for group, expected in (("first", "cold"), ("second", label)):  # the ready check's prompt is its own
-            settings = settings_for(
+            settings = bench_settings(
                 tmp_path, url, f"experiment.exp_group_id={group}", "bench.concurrency=2", f"bench.salt={salt}",
                 "bench.warm_up={requests: 0, rounds: 0}", "analysis.charts=false",
             )  # fmt: skip

@@ -19,8 +19,8 @@ from kvt_async.contract.formulas.chunk_encoding import encode_chunks
 from kvt_async.contract.formulas.open_loop_throughput import of_window
 from kvt_async.contract.formulas.request_lives import lives_of
 from kvt_async.contract.settings import Settings
-from tests.bench.benching import on_loopback, query, settings_for
-from tests.servers.openai_server import FakeServer, Script
+from tests.servers.openai_server import FakeServer, Script, on_loopback
+from tests.worlds import bench_settings, query
 
 QUIET = Options(quiet=True)
 DEFAULTS = ("bench.requests=auto", "bench.warm_up={requests: 10, latencies: 1.25}", "analysis.charts=false")
@@ -47,7 +47,7 @@ def figure(settings: Settings, name: str) -> dict[str, float]:
 async def test_a_closed_loop_of_equal_lives_prints_what_the_server_saw(tmp_path: Path) -> None:
     server = Logging(Script(delay_s=0.2))
     async with on_loopback(server) as url:
-        settings = settings_for(tmp_path, url, "bench.concurrency=8", *DEFAULTS)
+        settings = bench_settings(tmp_path, url, "bench.concurrency=8", *DEFAULTS)
         await run(settings, QUIET)
     assert query(settings, "SELECT n_warm_up, n_measured FROM bench_stages") == [(10, 100)]
     began = sorted(server.began)[1:]
@@ -59,7 +59,7 @@ async def test_a_closed_loop_of_equal_lives_prints_what_the_server_saw(tmp_path:
 
 async def test_an_open_loop_fills_up_first_and_a_long_latency_is_kept_up_with(tmp_path: Path) -> None:
     async with on_loopback(Logging(Script(delay_s=0.7))) as url:
-        settings = settings_for(tmp_path, url, "bench.rate=16", *DEFAULTS)
+        settings = bench_settings(tmp_path, url, "bench.rate=16", *DEFAULTS)
         await run(settings, QUIET)
     ((n_warm_up, n_measured),) = query(settings, "SELECT n_warm_up, n_measured FROM bench_stages")
     assert n_warm_up >= 1.25 * 16 * 0.7
@@ -72,7 +72,7 @@ async def test_an_open_loop_fills_up_first_and_a_long_latency_is_kept_up_with(tm
 async def test_too_few_requests_tell_no_rate_and_break_no_rule(tmp_path: Path) -> None:
     async with on_loopback(FakeServer(Script(delay_s=0.1))) as url:
         short = ("bench.sweep_concurrency=[10, 20]", "bench.requests=20", "analysis.charts=false")
-        settings = settings_for(tmp_path, url, *short, "bench.warm_up={requests: 0, rounds: 1}")
+        settings = bench_settings(tmp_path, url, *short, "bench.warm_up={requests: 0, rounds: 1}")
         await run(settings, QUIET)
     assert query(settings, "SELECT stop_rule FROM bench_window_ends") == [(None,), (None,)]
     answer = bench_stages(settings)
@@ -86,7 +86,7 @@ async def test_max_s_ends_a_stage_that_owes_nothing_then_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with on_loopback(FakeServer(Script(delay_s=0.1))) as url:
-        settings = settings_for(tmp_path, url, "bench.concurrency=4", *DEFAULTS, "bench.max_s=0.5")
+        settings = bench_settings(tmp_path, url, "bench.concurrency=4", *DEFAULTS, "bench.max_s=0.5")
         report = await run(settings, Options())
         again = await run(settings, QUIET)
     assert (report.exit_code, report.pending, again.session_id) == (0, 0, None)

@@ -17,7 +17,7 @@ from kvt_async.contract.errors import ContradictedError, KvtError
 from kvt_async.sweep.sweep import Options, run
 from tests.servers.fault_server import FaultServer, Seen, Wire
 from tests.servers.odd_replies import any_page, any_reply
-from tests.sweeping import check_invariants, db_of, query, settings_for, states
+from tests.worlds import check_invariants, db_of, query, states, sweep_settings
 
 CASES = int(os.environ.get("KVT_FUZZ_CASES", "600"))
 BATCH = 6_000  # requests of a sweep
@@ -41,7 +41,7 @@ async def sweep_under_fire(folder: Path, seed: int, n: int, transport: str, *ove
     """`n` examples at BUDGETS levels, each reply odd; odd pages are asked for first, and may refuse the start."""
     rng = random.Random(seed)
     async with FaultServer(any_server(rng, 0.0)) as server:
-        settings = settings_for(
+        settings = sweep_settings(
             folder, server.base_url, "model.name=m", "kv.apply.via=none", "kv.control_repeats=0",
             "limits.concurrency=16",
             "limits.retry={max_attempts: 2, initial_s: 0.001, max_elapsed_s: 0.2}", "engine.timeouts.ttfb_s=5",

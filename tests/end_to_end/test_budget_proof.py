@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import CHARTS, Kvt, overrides
-from tests.sweeping import write_examples
+from tests.worlds import write_examples
 
 CONFIG = """
 experiment: {exp_group_id: proof}

@@ -2,15 +2,14 @@
 
 import json
 import re
-import sqlite3
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.end_to_end.conftest import CHARTS, SMALL, Kvt, kvt_in, overrides
+from tests.worlds import query
 
 
 def small(server_url: str) -> list[str]:
@@ -20,14 +19,6 @@ def small(server_url: str) -> list[str]:
 @pytest.fixture
 def args(server_url: str) -> list[str]:
     return small(server_url)
-
-
-def rows(db: Path, sql: str) -> list[tuple[Any, ...]]:
-    conn = sqlite3.connect(db)
-    try:
-        return conn.execute(sql).fetchall()
-    finally:
-        conn.close()
 
 
 def ok(done: subprocess.CompletedProcess[str]) -> str:
@@ -65,19 +56,19 @@ def test_the_whole_job_leaves_what_the_blueprint_asks_for(job: Job) -> None:
     entries = len(json.loads(job.paths["manifest"].read_text(encoding="utf-8"))["entries"])
     assert entries == 12
     for table in ("datasets", "examples", "bins", "manifest_entries"):
-        assert rows(db, f"SELECT count(*) FROM {table}")[0][0] > 0
+        assert query(db, f"SELECT count(*) FROM {table}")[0][0] > 0
 
-    progress = rows(db, "SELECT run_id, planned, requests, responses, failures FROM run_progress")
+    progress = query(db, "SELECT run_id, planned, requests, responses, failures FROM run_progress")
     assert len(progress) == 1 + 2 * 4 + 1  # full, two budgets of four series, the A/A control
     assert all(planned == requests == entries for _, planned, requests, _, _ in progress)
     assert all(requests == responses + failures for _, _, requests, responses, failures in progress)
-    assert rows(db, "SELECT count(*) FROM responses JOIN failures USING (request_id)") == [(0,)]
+    assert query(db, "SELECT count(*) FROM responses JOIN failures USING (request_id)") == [(0,)]
 
-    assert rows(db, "SELECT count(*) FROM scores") == rows(db, "SELECT count(*) FROM requests")
+    assert query(db, "SELECT count(*) FROM scores") == query(db, "SELECT count(*) FROM requests")
 
     expected = len(progress) * (3 + 1)  # every bin and their mean
-    assert rows(db, "SELECT count(*) FROM bin_stats") == [(expected,)]
-    assert rows(db, "SELECT count(*) FROM transition_summary")[0][0] == 4 * (3 + 1)
+    assert query(db, "SELECT count(*) FROM bin_stats") == [(expected,)]
+    assert query(db, "SELECT count(*) FROM transition_summary")[0][0] == 4 * (3 + 1)
     for name in ("acc_by_bin", "fail_by_bin", "latency_p50_by_bin"):
         assert plots / f"{name}.png" in job.left["analyze"]
         assert (plots / f"{name}.png").stat().st_size > 1000
@@ -91,13 +82,13 @@ def test_the_whole_job_leaves_what_the_blueprint_asks_for(job: Job) -> None:
 
 def test_the_same_commands_again_send_nothing_and_change_no_byte(job: Job) -> None:
     run_dir, db = job.folder / "runs/demo", job.paths["db"]
-    attempts = rows(db, "SELECT count(*) FROM attempts")
+    attempts = query(db, "SELECT count(*) FROM attempts")
     before = {
         p: p.read_bytes() for p in sorted(run_dir.rglob("*")) if p.suffix in (".md", ".html", ".png", ".svg", ".json")
     }
     ok(job.kvt("sweep", *job.args, "-q"))
     ok(job.kvt("all", *job.args, "-q"))
-    assert rows(db, "SELECT count(*) FROM attempts") == attempts
+    assert query(db, "SELECT count(*) FROM attempts") == attempts
     assert set(before) >= {run_dir / "report.md", run_dir / "report.html"}
     for path, old in before.items():
         differing = [(a, b) for a, b in zip(old.splitlines(), path.read_bytes().splitlines(), strict=True) if a != b]
@@ -108,10 +99,10 @@ def test_the_same_commands_again_send_nothing_and_change_no_byte(job: Job) -> No
 def test_an_added_budget_sends_only_its_own_requests(kvt: Kvt, args: list[str], tmp_path: Path) -> None:
     ok(kvt("sweep", *args, "-q"))
     db = tmp_path / "runs/demo/kv_transition.sqlite"
-    before = rows(db, "SELECT count(*) FROM attempts")[0][0]
+    before = query(db, "SELECT count(*) FROM attempts")[0][0]
     ok(kvt("sweep", *args, *overrides("kv.budgets=[1.0, 0.5, 0.3, 0.1]"), "-q"))
-    assert rows(db, "SELECT count(*) FROM attempts")[0][0] == before + 4 * 12
-    assert rows(db, "SELECT count(DISTINCT run_id) FROM attempts JOIN requests USING (request_id)") == [(14,)]
+    assert query(db, "SELECT count(*) FROM attempts")[0][0] == before + 4 * 12
+    assert query(db, "SELECT count(DISTINCT run_id) FROM attempts JOIN requests USING (request_id)") == [(14,)]
 
 
 def test_a_changed_contract_field_is_refused_by_name_and_forced_beside_the_old_one(
@@ -126,10 +117,10 @@ def test_a_changed_contract_field_is_refused_by_name_and_forced_beside_the_old_o
     assert "8" in refused.stderr
     assert "4" in refused.stderr
     assert "--force" in refused.stderr
-    before = rows(db, "SELECT count(*) FROM attempts")[0][0]
+    before = query(db, "SELECT count(*) FROM attempts")[0][0]
     ok(kvt("sweep", *changed, "--force", "-q"))
-    assert rows(db, "SELECT DISTINCT generation FROM runs ORDER BY 1") == [(1,), (2,)]
-    assert rows(db, "SELECT count(*) FROM attempts")[0][0] == 2 * before
+    assert query(db, "SELECT DISTINCT generation FROM runs ORDER BY 1") == [(1,), (2,)]
+    assert query(db, "SELECT count(*) FROM attempts")[0][0] == 2 * before
 
 
 def test_the_sanity_experiment_passes_its_own_assertions(kvt: Kvt, server_url: str) -> None:
@@ -169,7 +160,7 @@ def test_the_demo_starts_its_own_server_and_keeps_exit_4_while_failures_stand(kv
         assert done.returncode == 4, done.stderr
         answer = json.loads(done.stdout)
         assert answer["verdict"]
-        failures = rows(tmp_path / "runs/demo/kv_transition.sqlite", "SELECT DISTINCT error_type FROM failures")
+        failures = query(tmp_path / "runs/demo/kv_transition.sqlite", "SELECT DISTINCT error_type FROM failures")
         assert failures == [("ContextOverflow",)]
-        sent += rows(tmp_path / "runs/demo/kv_transition.sqlite", "SELECT count(*) FROM attempts")
+        sent += query(tmp_path / "runs/demo/kv_transition.sqlite", "SELECT count(*) FROM attempts")
     assert sent[0] == sent[1]

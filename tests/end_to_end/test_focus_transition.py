@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from tests.end_to_end.conftest import SMALL, Kvt, overrides
-from tests.end_to_end.test_definition_of_done import ok, rows
+from tests.end_to_end.test_definition_of_done import ok
+from tests.worlds import query
 
 
 def test_a_second_sweep_after_an_analysis_extends_every_level(kvt: Kvt, server_url: str, tmp_path: Path) -> None:
@@ -16,8 +17,8 @@ def test_a_second_sweep_after_an_analysis_extends_every_level(kvt: Kvt, server_u
     ok(kvt("sweep", *args, "-q"))
     assert json.loads(paths["manifest"].read_text()) == first, "without an analysis nothing grows"
     ok(kvt("all", *args, "-q"))
-    before = rows(paths["db"], "SELECT request_id, text FROM responses ORDER BY 1")
-    levels = rows(paths["db"], "SELECT run_id FROM runs ORDER BY 1")
+    before = query(paths["db"], "SELECT request_id, text FROM responses ORDER BY 1")
+    levels = query(paths["db"], "SELECT run_id FROM runs ORDER BY 1")
 
     said = kvt("sweep", *args)
     assert "look 2:" in said.stderr
@@ -27,18 +28,18 @@ def test_a_second_sweep_after_an_analysis_extends_every_level(kvt: Kvt, server_u
     assert grown["bin_edges"] == first["bin_edges"]
     assert grown["entries"][: len(first["entries"])] == first["entries"]
     assert len(first["entries"]) < len(grown["entries"]) <= 2 * len(first["entries"])
-    assert rows(paths["db"], "SELECT version, n_entries FROM manifests ORDER BY 1") == [
+    assert query(paths["db"], "SELECT version, n_entries FROM manifests ORDER BY 1") == [
         (1, len(first["entries"])),
         (2, len(grown["entries"])),
     ]
-    assert rows(paths["db"], "SELECT run_id FROM runs ORDER BY 1") == levels, "the levels are extended, none is added"
-    progress = rows(paths["db"], "SELECT planned, responses + failures FROM run_progress")
+    assert query(paths["db"], "SELECT run_id FROM runs ORDER BY 1") == levels, "the levels are extended, none is added"
+    progress = query(paths["db"], "SELECT planned, responses + failures FROM run_progress")
     assert set(progress) == {(len(grown["entries"]), len(grown["entries"]))}
-    assert set(before) <= set(rows(paths["db"], "SELECT request_id, text FROM responses"))
+    assert set(before) <= set(query(paths["db"], "SELECT request_id, text FROM responses"))
 
     ok(kvt("sweep", *args, "-q"))
     assert json.loads(paths["manifest"].read_text()) == grown, "one analysis pays for one look"
     spent = "SELECT json_extract(method, '$.look'), json_extract(zone_json, '$.level') FROM transition_summary"
-    assert set(rows(paths["db"], spent)) == {(1, 0.0125)}
+    assert set(query(paths["db"], spent)) == {(1, 0.0125)}
     ok(kvt("all", *args, "-q"))
-    assert set(rows(paths["db"], spent)) == {(2, 0.00625)}
+    assert set(query(paths["db"], spent)) == {(2, 0.00625)}

@@ -20,9 +20,8 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.variables import PLACES
-from tests.sending import free_port
 from tests.servers.echoes import echo_server, echoes, traces
-from tests.sweeping import write_examples
+from tests.worlds import free_port, write_examples
 
 ROOT = Path(__file__).parents[2]
 KEY, TOKEN = "sk-live-0123456789abcdef+/?&", "tok-9876543210-zyxwvu"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests import sending
+from tests import worlds
 
 
 @pytest.fixture(params=["aiohttp", "lean"])
 def every_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The test once per transport: whatever the wire does, both must say the same of it."""
-    monkeypatch.setattr(sending, "TRANSPORT", request.param)
+    monkeypatch.setattr(worlds, "TRANSPORT", request.param)
     return str(request.param)

@@ -13,10 +13,9 @@ from kvt_async.engine.send.sender import Sender
 from kvt_async.session import handshake
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.validate import validate
-from tests.sending import settings_for
 from tests.servers.fault_server import FaultServer, Seen, Wire, answer, error, status
 from tests.servers.openai_server import Script, serving
-from tests.sweeping import settings_for as sweep_settings
+from tests.worlds import engine_settings, sweep_settings
 
 TLS = Path(__file__).parents[1] / "servers/tls"
 
@@ -61,7 +60,7 @@ def test_a_field_that_is_refused_is_named_with_its_key() -> None:
 async def test_a_certificate_that_nobody_vouches_for_sends_to_the_ca_file() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
-    async with FaultServer(answer("a"), tls=context) as https, Sender(settings_for(https.base_url)) as sender:
+    async with FaultServer(answer("a"), tls=context) as https, Sender(engine_settings(https.base_url)) as sender:
         with pytest.raises(ServerError, match="self-signed") as caught:
             await handshake.check_server(sender, sender.settings, [https.base_url], print)
     assert "engine.ca_file" in caught.value.do
@@ -79,7 +78,7 @@ async def test_a_list_of_models_that_comes_late_is_waited_for(monkeypatch: pytes
 
     answer_late = asyncio.Event()
     asyncio.get_running_loop().call_later(0.1, answer_late.set)
-    async with FaultServer(late) as slow, Sender(settings_for(slow.base_url)) as sender:
+    async with FaultServer(late) as slow, Sender(engine_settings(slow.base_url)) as sender:
         settings = sender.settings.model_copy(update={"model": sender.settings.model.model_copy(update={"name": "m"})})
         assert await handshake.check_server(sender, settings, [slow.base_url], print)
 

@@ -10,12 +10,10 @@ from kvt_async.contract.errors import ServerError
 from kvt_async.contract.urls import bare_url, public_url, server_root, url_under
 from kvt_async.engine.send.sender import Sender
 from kvt_async.sweep.sweep import Options, run
-from tests.bench.benching import on_loopback
-from tests.sending import PATH, settings_for
+from tests.engine.sending import PATH
 from tests.servers.fault_server import FaultServer, answer, error, status
-from tests.servers.openai_server import FakeServer, Script
-from tests.sweeping import query
-from tests.sweeping import settings_for as sweep_settings
+from tests.servers.openai_server import FakeServer, Script, on_loopback
+from tests.worlds import engine_settings, query, sweep_settings
 
 QUERY, SECRET = "?api-version=2024-10-21&code=hunter22%2Fsecret", "hunter22"
 
@@ -44,7 +42,7 @@ async def test_the_query_is_sent_with_replies_and_pages_and_hidden_in_what_comes
     told = error(400, f"bad code {SECRET}/secret for api-version 2024-10-21")
     async with FaultServer(answer("a"), status(200, {"data": []}), told) as server:
         base = server.base_url + QUERY
-        async with Sender(settings_for(base)) as sender:
+        async with Sender(engine_settings(base)) as sender:
             good = await sender.probe(base, PATH, b"{}")
             await sender.pages.get_json(url_under(base, "/models"))
             bad = await sender.probe(base, PATH, b"{}")

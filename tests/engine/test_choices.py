@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kvt_async.contract.errors import EndState
-from tests.sending import try_once
+from tests.engine.sending import try_once
 from tests.servers.fault_server import event, status, stream, usage
 
 pytestmark = pytest.mark.usefixtures("every_transport")

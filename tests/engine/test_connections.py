@@ -8,16 +8,17 @@ import pytest
 
 from kvt_async.contract.errors import ConfigError, EndState, ErrorType
 from kvt_async.engine.send.sender import Sender
-from tests.sending import PATH, Recorder, against, free_port, request_to, send_one, settings_for, try_once, until
+from tests.engine.sending import PATH, Recorder, against, request_to, send_one, try_once
 from tests.servers.fault_server import FaultServer, Step, answer, chunk, close, event, head, paced, raw, reply, reset
 from tests.servers.fault_server import status as http_status
+from tests.worlds import engine_settings, free_port, until
 
 pytestmark = pytest.mark.usefixtures("every_transport")
 
 
 async def test_a_refused_connection_says_where() -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
-    async with Sender(settings_for(url)) as sender:
+    async with Sender(engine_settings(url)) as sender:
         got = await sender.probe(url, PATH, b"{}")
     assert (got.end_state, got.error_type) == (EndState.NOT_CONNECTED, ErrorType.CONNECTION)
     assert f"127.0.0.1:{url.split(':')[2].split('/', maxsplit=1)[0]}" in (got.error_message or "")
@@ -25,7 +26,7 @@ async def test_a_refused_connection_says_where() -> None:
 
 async def test_a_name_that_does_not_exist_is_a_connection_error() -> None:
     url = "http://no-such-host.invalid/v1"
-    async with Sender(settings_for(url)) as sender:
+    async with Sender(engine_settings(url)) as sender:
         got = await sender.probe(url, PATH, b"{}")
     assert (got.end_state, got.error_type) == (EndState.NOT_CONNECTED, ErrorType.CONNECTION)
     assert "no-such-host.invalid" in (got.error_message or "")
@@ -122,7 +123,7 @@ def served_with_tls() -> ssl.SSLContext:
 async def test_tls_with_a_ca_file() -> None:
     async with (
         FaultServer(answer("a"), tls=served_with_tls()) as server,
-        Sender(settings_for(server.base_url, ca_file=str(CERTIFICATE))) as sender,
+        Sender(engine_settings(server.base_url, ca_file=str(CERTIFICATE))) as sender,
     ):
         outcome = await send_one(sender, server)
     assert outcome.reply is not None
@@ -131,7 +132,7 @@ async def test_tls_with_a_ca_file() -> None:
 async def test_a_certificate_that_nobody_vouches_for_is_a_tls_error() -> None:
     async with (
         FaultServer(answer("a"), tls=served_with_tls()) as server,
-        Sender(settings_for(server.base_url)) as sender,
+        Sender(engine_settings(server.base_url)) as sender,
     ):
         got = await sender.probe(server.base_url, PATH, b"{}")
     assert (got.end_state, got.error_type) == (EndState.NOT_CONNECTED, ErrorType.TLS)
@@ -145,13 +146,13 @@ async def test_a_ca_file_that_cannot_be_used_is_a_config_error(tmp_path: Path, c
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigError) as caught:
-        async with Sender(settings_for("https://127.0.0.1/v1", ca_file=str(path))):
+        async with Sender(engine_settings("https://127.0.0.1/v1", ca_file=str(path))):
             pass
     assert "ca.pem" in str(caught.value)
 
 
 async def test_ipv6() -> None:
-    async with FaultServer(answer("a"), host="::1") as server, Sender(settings_for(server.base_url)) as sender:
+    async with FaultServer(answer("a"), host="::1") as server, Sender(engine_settings(server.base_url)) as sender:
         assert (await send_one(sender, server)).reply is not None
 
 
@@ -178,11 +179,11 @@ async def test_several_endpoints_share_the_requests_and_a_dead_one_is_avoided() 
     dead = f"http://127.0.0.1:{free_port()}/v1"
     retry = {"retry": {"max_attempts": 3, "initial_s": 0.001}}
     async with FaultServer(answer("a", delay_s=0.05)) as one, FaultServer(answer("b", delay_s=0.05)) as two:
-        async with Sender(settings_for(one.base_url, retry)) as sender:
+        async with Sender(engine_settings(one.base_url, retry)) as sender:
             urls = (one.base_url, two.base_url)
             await asyncio.gather(*(sender.send(request_to(*urls, number=n), Recorder()) for n in range(6)))
             assert (len(one.seen), len(two.seen)) == (3, 3)
-        async with Sender(settings_for(one.base_url, retry)) as sender:
+        async with Sender(engine_settings(one.base_url, retry)) as sender:
             recorder = Recorder()
             for n in range(5):
                 assert (await sender.send(request_to(dead, one.base_url, number=n), recorder)).reply is not None
@@ -193,7 +194,7 @@ async def test_an_endpoint_set_aside_is_asked_on_its_health_page_and_serves_agai
     port = free_port()
     dead = f"http://127.0.0.1:{port}/v1"
     retry = {"retry": {"max_attempts": 3, "initial_s": 0.001}}
-    async with FaultServer(answer("a")) as one, Sender(settings_for(one.base_url, retry)) as sender:
+    async with FaultServer(answer("a")) as one, Sender(engine_settings(one.base_url, retry)) as sender:
         sender._open.quarantine._every_s = 0.01
         recorder, urls = Recorder(), (dead, one.base_url)
         outcomes = [await sender.send(request_to(*urls, number=n), recorder) for n in range(6)]
@@ -212,7 +213,7 @@ async def test_where_every_endpoint_is_set_aside_requests_find_out_themselves() 
     ports = free_port(), free_port()
     urls = tuple(f"http://127.0.0.1:{port}/v1" for port in ports)
     retry = {"retry": {"max_attempts": 8, "initial_s": 0.01}}
-    async with Sender(settings_for(urls[0], retry)) as sender:
+    async with Sender(engine_settings(urls[0], retry)) as sender:
         recorder = Recorder()
         sending = asyncio.create_task(sender.send(request_to(*urls), recorder))
         await until(lambda: all(url in sender._open.quarantine for url in urls))

@@ -8,7 +8,7 @@ import pytest
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.engine.reply.error_types import cause_of, code_of, message_of, of_event, of_status
 from kvt_async.engine.reply.failure_shapes import complaint
-from tests.sending import try_once
+from tests.engine.sending import try_once
 from tests.servers.fault_server import delta, event, raw, reply, status, stream, usage
 
 pytestmark = pytest.mark.usefixtures("every_transport")

@@ -23,9 +23,9 @@ from kvt_async.engine.send import pauses
 from kvt_async.engine.transport.local_lacks import OTHER_FILES, cause_here, check_files
 from kvt_async.records import Json
 from kvt_async.sweep.sweep import Options, run
-from tests.sending import Recorder, against, send_one, until
+from tests.engine.sending import Recorder, against, send_one
 from tests.servers.fault_server import FaultServer, Seen, Step, Wire, answer, reply, stall, status, stream
-from tests.sweeping import query, settings_for, states
+from tests.worlds import query, states, sweep_settings, until
 
 pytestmark = pytest.mark.usefixtures("every_transport")
 RETRY: Json = {"retry": {"max_attempts": 2, "initial_s": 0.05}}
@@ -166,7 +166,7 @@ async def test_a_request_that_always_kills_its_connection_is_given_up_among_othe
     tmp_path: Path, every_transport: str
 ) -> None:
     async with FaultServer(killer(b"Fact 11:", b"Fact 3:")) as server:
-        settings = settings_for(
+        settings = sweep_settings(
             tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0", "limits.retry.max_attempts=3",
             f"engine.transport={every_transport}",
         )  # fmt: skip
@@ -190,7 +190,7 @@ async def test_a_server_that_is_gone_still_costs_no_request(tmp_path: Path, ever
             gone.set()
 
     async with FaultServer(step) as server:
-        settings = settings_for(
+        settings = sweep_settings(
             tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0", "limits.retry.max_attempts=3",
             f"engine.transport={every_transport}",
         )  # fmt: skip
@@ -209,7 +209,7 @@ def test_a_sweep_with_few_file_descriptors_gives_nothing_up(tmp_path: Path, file
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
     with served(killer(delay_s=0.05)) as url:
-        settings = settings_for(
+        settings = sweep_settings(
             tmp_path, url, "kv.apply.via=none", "kv.control_repeats=0", "limits.concurrency=32",
             f"engine.transport={every_transport}", n=60,
         )  # fmt: skip

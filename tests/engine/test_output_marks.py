@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kvt_async.engine.reply.transcript import Transcript
-from tests.sending import try_once
+from tests.engine.sending import try_once
 from tests.servers.fault_server import delta, event, paced, status, stream
 
 REASONING: list[dict[str, Any]] = [

@@ -10,11 +10,10 @@ from kvt_async.engine.reply.refusals import ALIKE
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Outcome
 from kvt_async.sweep.sweep import Options, run
-from tests.sending import Recorder, against, request_to, send_one, settings_for, until
+from tests.engine.sending import Recorder, against, request_to, send_one
 from tests.servers.fault_server import FaultServer, Seen, Step, Wire, answer, error, status
 from tests.servers.openai_server import Script, serving
-from tests.sweeping import check_invariants, query, states
-from tests.sweeping import settings_for as sweep_settings
+from tests.worlds import check_invariants, engine_settings, query, states, sweep_settings, until
 
 FAST = {"concurrency": 4, "retry": {"max_attempts": 2, "initial_s": 0.01}}
 QUIET = Options(quiet=True, allow_dead_knob=True)
@@ -127,7 +126,7 @@ async def test_an_endpoint_that_refuses_is_told_from_one_that_answers() -> None:
     async with (
         FaultServer(answer("a", delay_s=0.002)) as good,
         FaultServer(error(404, "x")) as bad,
-        Sender(settings_for(good.base_url, FAST)) as sender,
+        Sender(engine_settings(good.base_url, FAST)) as sender,
     ):
         requests = (request_to(good.base_url, bad.base_url, number=number) for number in range(30))
         outcomes = await asyncio.gather(*(sender.send(request, Recorder()) for request in requests))

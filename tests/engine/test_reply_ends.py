@@ -12,8 +12,9 @@ from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.formulas.finish_reasons import is_cut_off, meaning
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt
-from tests.sending import settings_for, try_once
+from tests.engine.sending import try_once
 from tests.servers.fault_server import FaultServer, Step, chunk, cut, delta, event, head, raw, status, stream, usage
+from tests.worlds import engine_settings
 
 FINAL = ("stop", "length", "tool_calls", "function_call", "content_filter", "eos", "eos_token", "STOP", "MAX_TOKENS",
          "end_turn", "stop_sequence", "FinishReason.STOP", "model_length", "sensitive", "COMPLETE")  # fmt: skip
@@ -163,7 +164,7 @@ def broken_off(rng: random.Random, body: bytes) -> Step:
 
 
 async def tried(path: str, *steps: Step) -> list[Attempt]:
-    async with FaultServer(*steps) as server, Sender(settings_for(server.base_url)) as sender:
+    async with FaultServer(*steps) as server, Sender(engine_settings(server.base_url)) as sender:
         return [await sender.probe(server.base_url, path, b"{}") for _ in steps]
 
 

@@ -4,9 +4,10 @@ import pytest
 
 from kvt_async.contract.errors import ConfigError, EndState, ServerError
 from kvt_async.engine.send.sender import Sender
-from tests.sending import PATH, Recorder, against, free_port, request_to, send_one, settings_for, try_once
+from tests.engine.sending import PATH, Recorder, against, request_to, send_one, try_once
 from tests.servers.fault_server import FaultServer, Step, answer, close, delta, event, head, raw, reply, stall
 from tests.servers.fault_server import status as http_status
+from tests.worlds import engine_settings, free_port
 
 pytestmark = pytest.mark.usefixtures("every_transport")
 
@@ -61,7 +62,7 @@ async def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest
 async def test_credentials_in_the_url_are_sent_as_basic_auth_and_not_stored() -> None:
     async with FaultServer(http_status(500, b"dXNlcjpodW50ZXIyMg==")) as server:
         url = server.base_url.replace("://", "://user:hunter22@")
-        async with Sender(settings_for(url)) as sender:
+        async with Sender(engine_settings(url)) as sender:
             got = await sender.probe(url, PATH, b"{}")
     assert server.seen[0].headers["authorization"] == "Basic dXNlcjpodW50ZXIyMg=="
     assert got.endpoint == server.base_url
@@ -74,14 +75,14 @@ async def test_a_key_that_no_header_can_hold_is_a_config_error_that_does_not_sho
 ) -> None:
     monkeypatch.setenv("KVT_TEST_KEY", KEY + "\n")
     with pytest.raises(ConfigError) as caught:
-        async with Sender(settings_for("http://127.0.0.1/v1", api_key_env="KVT_TEST_KEY")):
+        async with Sender(engine_settings("http://127.0.0.1/v1", api_key_env="KVT_TEST_KEY")):
             pass
     assert "KVT_TEST_KEY" in str(caught.value)
     assert KEY not in str(caught.value)
 
 
 async def test_a_url_that_is_none_is_a_config_error() -> None:
-    async with Sender(settings_for("http://127.0.0.1:1/v1")) as sender:
+    async with Sender(engine_settings("http://127.0.0.1:1/v1")) as sender:
         with pytest.raises(ConfigError, match="not a valid URL"):
             await sender.send(request_to("http://127.0.0.1:99999/v1"), Recorder())
 

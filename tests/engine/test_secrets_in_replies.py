@@ -7,9 +7,10 @@ from kvt_async.engine.reply.redact import Redactor
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt, Request
 from kvt_async.store.columns import rows_of_attempt
-from tests.sending import Recorder, request_to, settings_for
+from tests.engine.sending import Recorder, request_to
 from tests.servers.echoes import FORMS, echoes, traces
 from tests.servers.fault_server import FaultServer, Seen, Step, Wire
+from tests.worlds import engine_settings
 
 pytestmark = pytest.mark.usefixtures("every_transport")
 
@@ -29,7 +30,7 @@ async def attempts_of(replies: dict[str, bytes], evidence: dict[str, str]) -> di
     """What is kept of each reply."""
     found = {}
     async with FaultServer(*map(once, replies.values())) as server:
-        settings = settings_for(server.base_url, api_key_env="KVT_TEST_KEY")
+        settings = engine_settings(server.base_url, api_key_env="KVT_TEST_KEY")
         async with Sender(settings) as sender:
             for name in replies:
                 request = request_to(server.base_url, expects={**EXPECTS, "evidence": evidence})

@@ -11,7 +11,7 @@ from kvt_async.contract.settings import Retry
 from kvt_async.engine.send.breaker import Breaker
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Attempt, Request
-from tests.sending import PATH, Recorder, against, request_to, send_one, settings_for, until
+from tests.engine.sending import PATH, Recorder, against, request_to, send_one
 from tests.servers.fault_server import (
     FaultServer,
     Seen,
@@ -28,6 +28,7 @@ from tests.servers.fault_server import (
     stall,
     status,
 )
+from tests.worlds import engine_settings, until
 
 LINUX = sys.platform == "linux"
 FAST = {"retry": {"max_attempts": 4, "initial_s": 0.01, "max_wait_s": 0.1}}
@@ -176,7 +177,7 @@ async def test_arrival_is_stamped_when_it_arrives_however_late_a_coroutine_wakes
 async def test_a_server_that_is_down_ends_the_run_and_gives_nothing_up() -> None:
     async with FaultServer(answer("a")) as server:
         url = server.base_url
-    async with Sender(settings_for(url, FAST)) as sender:
+    async with Sender(engine_settings(url, FAST)) as sender:
         began = time.monotonic()
         outcomes = await asyncio.gather(*(sender.send(request_to(url, number=n), Recorder()) for n in range(20)))
         assert time.monotonic() - began < 2
@@ -189,7 +190,7 @@ async def test_a_server_that_is_down_ends_the_run_and_gives_nothing_up() -> None
 
 
 async def test_at_default_settings_a_server_that_is_down_ends_the_run_within_twenty_seconds() -> None:
-    async with Sender(settings_for("http://127.0.0.1:1/v1", {"retry": {}})) as sender:
+    async with Sender(engine_settings("http://127.0.0.1:1/v1", {"retry": {}})) as sender:
         assert 10 <= sender.breaker.outage_s <= 15
 
 

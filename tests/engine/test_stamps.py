@@ -10,9 +10,10 @@ import uvloop
 
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Marks
+from tests.engine.sending import PATH
 from tests.engine.test_connections import CERTIFICATE, served_with_tls
-from tests.sending import PATH, settings_for
 from tests.servers.fault_server import FaultServer, Seen, Wire, answer, chunk, delta, event, head
+from tests.worlds import engine_settings
 
 pytestmark = [
     pytest.mark.usefixtures("every_transport"),
@@ -55,7 +56,7 @@ async def measured(*, block_s: float = 0.0, tls: bool = False) -> tuple[Marks, i
             time.sleep(block_s)  # noqa: ASYNC251 - blocking the loop is the point
 
     ca_file = str(CERTIFICATE) if tls else None
-    async with Sender(settings_for(server.base_url, ca_file=ca_file)) as sender:
+    async with Sender(engine_settings(server.base_url, ca_file=ca_file)) as sender:
         await sender.probe(server.base_url, PATH, b"{}")  # connect before anything is blocked
         blocker = asyncio.create_task(block()) if block_s else None
         got = await sender.probe(server.base_url, PATH, b"{}")
@@ -97,7 +98,7 @@ async def test_a_blocked_loop_delays_our_stamp_and_not_the_kernels() -> None:
 
 def test_where_the_loop_reads_by_itself_the_transport_stamps() -> None:
     async def main() -> Marks:
-        async with FaultServer(answer("a")) as server, Sender(settings_for(server.base_url)) as sender:
+        async with FaultServer(answer("a")) as server, Sender(engine_settings(server.base_url)) as sender:
             return (await sender.probe(server.base_url, PATH, b"{}")).marks
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -7,7 +7,7 @@ import pytest
 
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.records import Attempt
-from tests.sending import try_once
+from tests.engine.sending import try_once
 from tests.servers.fault_server import chunk, cut, delta, error, event, head, paced, raw, reply, status, stream, usage
 
 pytestmark = pytest.mark.usefixtures("every_transport")

@@ -6,8 +6,9 @@ import pytest
 
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.engine.send.sender import Sender
-from tests.sending import PATH, settings_for, try_once
+from tests.engine.sending import PATH, try_once
 from tests.servers.fault_server import delta, event, head, paced, raw, reply, stall
+from tests.worlds import engine_settings
 
 pytestmark = pytest.mark.usefixtures("every_transport")
 
@@ -57,7 +58,7 @@ async def test_a_connection_that_is_not_made_in_time_is_a_connect_timeout() -> N
             for filler in fillers:  # the backlog is full: further connections hang
                 filler.setblocking(False)
                 filler.connect_ex(full.getsockname())
-            async with Sender(settings_for(url, timeouts={"connect_s": 0.2})) as sender:
+            async with Sender(engine_settings(url, timeouts={"connect_s": 0.2})) as sender:
                 got = await sender.probe(url, PATH, b"{}")
         finally:
             for filler in fillers:

@@ -7,7 +7,7 @@ import pytest
 from kvt_async.engine.reply.token_counts import token_counts
 from kvt_async.engine.reply.transcript import Transcript
 from kvt_async.records import Json
-from tests.sending import try_once
+from tests.engine.sending import try_once
 from tests.servers.fault_server import delta, event, stream, usage
 
 

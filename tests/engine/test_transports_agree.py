@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from kvt_async.engine.send.sender import Sender
 from kvt_async.engine.transport import aiohttp_stamps, lean_connection
 from kvt_async.records import Attempt
-from tests.sending import PATH, settings_for
+from tests.engine.sending import PATH
 from tests.servers.fault_server import FaultServer, Step, chunk, delta, event, head, raw, reply
+from tests.worlds import engine_settings
 
 BATCH = 1_000  # cases a server: its log of what it saw stays short
 PARTS = [
@@ -77,7 +78,7 @@ async def compare(seed: int, n_cases: int) -> None:
         ):  # a busy machine that stops for a second is no server that does
             patch.setattr(module, "LINGER_S", 60.0)
         for transport in ("aiohttp", "lean"):
-            settings = settings_for("http://127.0.0.1/v1", transport=transport)
+            settings = engine_settings("http://127.0.0.1/v1", transport=transport)
             async with FaultServer(*steps) as server, Sender(settings) as sender:
                 attempts[transport] = [await sender.probe(server.base_url, PATH, b"{}") for _ in steps]
     for nth, (one, other) in enumerate(zip(attempts["aiohttp"], attempts["lean"], strict=True)):
@@ -87,4 +88,4 @@ async def compare(seed: int, n_cases: int) -> None:
 @pytest.mark.parametrize("transport", ["aiohttp", "lean"])
 def test_a_header_that_would_change_the_framing_is_no_valid_setting(transport: str) -> None:
     with pytest.raises(ValidationError, match="Content-Length is set by kvt itself"):
-        settings_for("http://127.0.0.1:1/v1", transport=transport, headers={"Content-Length": "7"})
+        engine_settings("http://127.0.0.1:1/v1", transport=transport, headers={"Content-Length": "7"})

@@ -169,17 +169,44 @@ class FakeServer:
         return web.Response(text=page.replace("KEPT", str(kept)))
 
 
+class Counting(FakeServer):
+    """`reached` is set when it has been asked `n` times."""
+
+    def __init__(self, script: Script, n: int) -> None:
+        super().__init__(script)
+        self.n, self.reached = n, asyncio.Event()
+
+    async def chat(self, http: web.Request) -> web.StreamResponse:
+        if len(self.bodies) + 1 >= self.n:
+            self.reached.set()
+        return await super().chat(http)
+
+
+class FailingAfterTheFirst(FakeServer):
+    """Its first reply, to the ready check, is never a fault."""
+
+    def _fault(self, key: str, nth: int) -> str | None:
+        return super()._fault(key, nth) if len(self.bodies) > 1 else None
+
+
 @asynccontextmanager
-async def serving(script: Script, port: int = 0) -> AsyncIterator[tuple[FakeServer, str]]:
-    """(server, base URL) on 127.0.0.1 while the block runs."""
-    server = FakeServer(script)
+async def on_loopback(server: FakeServer, port: int = 0) -> AsyncIterator[str]:
+    """A server's base URL on 127.0.0.1 while the block runs."""
     runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        yield server, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving(script: Script, port: int = 0) -> AsyncIterator[tuple[FakeServer, str]]:
+    """(server, base URL) on 127.0.0.1 while the block runs."""
+    server = FakeServer(script)
+    async with on_loopback(server, port) as url:
+        yield server, url
 
 
 async def main() -> None:

@@ -17,7 +17,7 @@ from kvt_async.session.canary_prompts import DEPTHS, FIRST, MOST, lookups
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.ways.levels import make_levels
 from tests.servers.openai_server import Script, serving
-from tests.sweeping import query, settings_for, write_examples
+from tests.worlds import query, sweep_settings, write_examples
 
 QUIET = Options(quiet=True)
 
@@ -29,7 +29,7 @@ def verdicts(settings: Settings) -> list[tuple[str, str]]:
 
 async def test_a_server_that_ignores_the_budget_is_refused_before_the_grid(tmp_path: Path) -> None:
     async with serving(Script(knob="dead")) as (server, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         with pytest.raises(DeadKnobError, match="--allow-dead-knob") as caught:
             await run(settings, options=QUIET)
     assert caught.value.exit_code == 3
@@ -42,7 +42,7 @@ async def test_a_server_that_ignores_the_budget_is_refused_before_the_grid(tmp_p
 
 async def test_a_dead_knob_may_be_allowed_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script(knob="dead")) as (_, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         report = await run(settings, options=replace(QUIET, allow_dead_knob=True))
     assert (report.exit_code, report.canary, report.responses) == (0, "dead", 48)
     assert verdicts(settings)[0][0] == "dead"
@@ -53,7 +53,7 @@ async def test_a_server_unlike_itself_at_full_cache_is_inconclusive(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(Script(knob="random")) as (_, url):
-        settings = settings_for(tmp_path, url, n=4)
+        settings = sweep_settings(tmp_path, url, n=4)
         report = await run(settings, options=QUIET)
     assert (report.exit_code, report.canary) == (0, "inconclusive")
     assert "inconclusive" in capsys.readouterr().err
@@ -63,14 +63,14 @@ async def test_a_server_that_only_reports_a_budget_is_a_dead_knob_too(tmp_path: 
     """An echo is no proof: the answers themselves must feel a destructive budget."""
     async with serving(Script(knob="echo_only")) as (_, url):
         with pytest.raises(DeadKnobError, match=r"although the server reports 0\.02 kept"):
-            await run(settings_for(tmp_path, url, n=4), options=QUIET)
+            await run(sweep_settings(tmp_path, url, n=4), options=QUIET)
 
 
 async def test_the_canary_asks_full_twice_and_the_harshest_once_with_several_tokens_and_leaves_no_requests(
     tmp_path: Path,
 ) -> None:
     async with serving(Script()) as (server, url):
-        settings = settings_for(tmp_path, url, "decoding.max_tokens=3", "decoding.temperature=0.7", n=4)
+        settings = sweep_settings(tmp_path, url, "decoding.max_tokens=3", "decoding.temperature=0.7", n=4)
         report = await run(settings, options=QUIET)
     probes = [body for body in server.bodies if body["max_tokens"] == 8]
     assert [body["kv"]["budget"] for body in probes] == [1.0, 1.0, 0.2] * 3
@@ -94,7 +94,7 @@ async def test_one_answer_that_changes_among_more_prompts_shows_a_live_knob(
     tmp_path: Path, hurts: str, reason: str
 ) -> None:
     async with serving(Script(hurts=hurts)) as (_, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         report = await run(settings, options=QUIET)
     assert (report.exit_code, report.canary) == (0, "alive")
     (found,) = query(settings, "SELECT detail_json FROM probes WHERE verdict IS NOT NULL")
@@ -104,7 +104,7 @@ async def test_one_answer_that_changes_among_more_prompts_shows_a_live_knob(
 async def test_prompts_of_every_length_are_asked_before_a_knob_is_called_dead(tmp_path: Path) -> None:
     async with serving(Script(knob="dead")) as (server, url):
         with pytest.raises(DeadKnobError):
-            await run(settings_for(tmp_path, url, n=30), options=QUIET)
+            await run(sweep_settings(tmp_path, url, n=30), options=QUIET)
     prompts = list(dict.fromkeys(body["messages"][0]["content"] for body in server.bodies))
     assert len(prompts) == MOST + len(DEPTHS)
     lengths = [len(prompt) for prompt in prompts[:MOST]]
@@ -137,7 +137,7 @@ async def test_a_canary_without_any_answer_stops_the_run_before_the_grid(
     tmp_path: Path, fault: str, error: type[KvtError], words: str
 ) -> None:
     async with serving(Script(faults={fault: 1.0})) as (server, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         with pytest.raises(error, match=words):
             await run(settings, options=QUIET)
     assert len(server.bodies) <= FIRST
@@ -159,7 +159,7 @@ async def test_a_port_that_speaks_http_and_no_more_is_sent_one_prompt(tmp_path: 
     http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path)))
     threading.Thread(target=http.serve_forever, daemon=True).start()
     try:
-        settings = settings_for(tmp_path, f"http://127.0.0.1:{http.server_address[1]}/v1", apply)
+        settings = sweep_settings(tmp_path, f"http://127.0.0.1:{http.server_address[1]}/v1", apply)
         with pytest.raises(ServerError, match=r"answers no prompt .*HTTP 501") as caught:
             await run(settings, options=QUIET)
     finally:
@@ -174,14 +174,14 @@ async def test_a_prompt_that_is_refused_as_too_long_does_not_stop_a_canary_that_
     async with serving(Script(too_long=200)) as (_, url):
         data = tmp_path / "examples.jsonl"
         write_examples(data, 12)
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         report = await run(settings, options=QUIET)
     assert report.canary == "alive"
 
 
 async def test_nothing_is_asked_when_nothing_is_left_to_send(tmp_path: Path) -> None:
     async with serving(Script()) as (server, url):
-        settings = settings_for(tmp_path, url, n=4)
+        settings = sweep_settings(tmp_path, url, n=4)
         await run(settings, options=QUIET)
         sent = len(server.bodies)
         await run(settings, options=QUIET)
@@ -206,7 +206,7 @@ def test_it_applies_to_eviction_budgets_that_travel_with_the_request(overrides: 
 
 async def test_a_server_that_hangs_up_during_the_canary_ends_the_run_with_5(tmp_path: Path) -> None:
     async with serving(Script(faults={"hang_up": 1.0})) as (_, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         with pytest.raises(ServerError, match="during the canary"):
             await run(settings, options=QUIET)
     assert query(settings, "SELECT exit_code, reason FROM session_ends") == [(5, "server")]

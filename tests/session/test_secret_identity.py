@@ -10,7 +10,7 @@ from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
 from kvt_async.sweep.sweep import Options, run
 from tests.servers.openai_server import Script, serving
-from tests.sweeping import query, settings_for
+from tests.worlds import query, sweep_settings
 
 QUIET = Options(quiet=True, allow_dead_knob=True)
 
@@ -18,7 +18,7 @@ QUIET = Options(quiet=True, allow_dead_knob=True)
 def settings_with(folder: Path, url: str, secret: str, *, in_the_clear: bool = False, more: str = "") -> Settings:
     """A group whose level and whose contract hold a secret: from a variable, or written out as if it were none."""
     text = secret if in_the_clear else "${A_TOKEN}"
-    path = settings_for(folder, url, n=4).dataset.path
+    path = sweep_settings(folder, url, n=4).dataset.path
     return load_settings(
         None,
         [

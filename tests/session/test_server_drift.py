@@ -14,7 +14,7 @@ from kvt_async.contract.formulas.server_identity import Snapshot, between, drift
 from kvt_async.session.metrics_page import prefix_hits, read
 from kvt_async.sweep.sweep import Options, run
 from tests.servers.openai_server import Script, serving
-from tests.sweeping import check_invariants, query, settings_for
+from tests.worlds import check_invariants, query, sweep_settings
 
 QUIET = Options(quiet=True)
 CACHE = {
@@ -101,16 +101,16 @@ def test_levels_that_have_a_server_each_must_be_served_by_one_program() -> None:
 async def test_another_server_is_refused_before_anything_is_sent_to_it(tmp_path: Path) -> None:
     script = Script()
     async with serving(script) as (server, url):
-        await run(settings_for(tmp_path, url), options=replace(QUIET, limit=1))
+        await run(sweep_settings(tmp_path, url), options=replace(QUIET, limit=1))
         sent, script.version = len(server.bodies), "2.0"
         with pytest.raises(DriftError, match=r"from version=1\.0 to version=2\.0") as caught:
-            await run(settings_for(tmp_path, url), options=QUIET)
+            await run(sweep_settings(tmp_path, url), options=QUIET)
         assert len(server.bodies) == sent
         script.version = "1.0"  # the old one is back
-        assert (await run(settings_for(tmp_path, url), options=QUIET)).responses == 48
+        assert (await run(sweep_settings(tmp_path, url), options=QUIET)).responses == 48
     assert caught.value.exit_code == 3
     assert "--force" in str(caught.value)
-    assert query(settings_for(tmp_path, url), "SELECT exit_code, reason FROM session_ends ORDER BY ended_at") == [
+    assert query(sweep_settings(tmp_path, url), "SELECT exit_code, reason FROM session_ends ORDER BY ended_at") == [
         (0, "finished"), (3, "refused"), (0, "finished"),
     ]  # fmt: skip
 
@@ -119,12 +119,12 @@ async def test_the_same_server_at_another_address_is_the_same_server_and_another
     tmp_path: Path,
 ) -> None:
     async with serving(Script()) as (_, url):
-        await run(settings_for(tmp_path, url), options=replace(QUIET, limit=1))
+        await run(sweep_settings(tmp_path, url), options=replace(QUIET, limit=1))
     async with serving(Script(version="2.0")) as (_, url):
         with pytest.raises(DriftError):
-            await run(settings_for(tmp_path, url), options=QUIET)
+            await run(sweep_settings(tmp_path, url), options=QUIET)
     async with serving(Script()) as (_, url):
-        assert (await run(settings_for(tmp_path, url), options=QUIET)).exit_code == 0
+        assert (await run(sweep_settings(tmp_path, url), options=QUIET)).exit_code == 0
 
 
 async def test_force_starts_a_new_generation_beside_the_old_one(
@@ -132,7 +132,7 @@ async def test_force_starts_a_new_generation_beside_the_old_one(
 ) -> None:
     script = Script()
     async with serving(script) as (_, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         await run(settings, options=replace(QUIET, limit=1))
         script.version = "2.0"
         report = await run(settings, options=replace(QUIET, force=True))
@@ -148,7 +148,7 @@ async def test_a_server_that_becomes_another_one_during_a_session_is_said_and_st
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(Script(renamed_after=(20, "2.0"))) as (_, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         report = await run(settings, options=QUIET)
     assert report.exit_code == 0
     assert "version=1.0 to version=2.0 during the session: analyze will refuse" in capsys.readouterr().err
@@ -164,7 +164,7 @@ async def test_replicas_of_a_level_that_are_not_one_server_are_said(
 ) -> None:
     async with serving(Script()) as (_, a), serving(Script(version="2.0")) as (_, b):
         both = f"kv.apply={{via: endpoint, endpoints: {{full: ['{a}', '{b}']}}}}"
-        settings = settings_for(tmp_path, a, both, "kv.budgets=[1.0]", "kv.evidence={}")
+        settings = sweep_settings(tmp_path, a, both, "kv.budgets=[1.0]", "kv.evidence={}")
         await run(settings, options=QUIET)
     assert "one level is served by two servers" in capsys.readouterr().err
 
@@ -179,7 +179,7 @@ async def test_hits_of_a_prefix_cache_between_start_and_end_are_flagged(
         'vllm:prefix_cache_queries_total{engine="0"} N_REQUESTS0\nvllm:prefix_cache_hits_total{engine="0"} N_REQUESTS\n'
     )
     async with serving(Script(metrics=page)) as (server, url):
-        report = await run(settings_for(tmp_path, url), options=QUIET)
+        report = await run(sweep_settings(tmp_path, url), options=QUIET)
         n = len(server.bodies)  # the canary is counted too: it may fill the cache
     said = [note for note in report.notes if "prefix cache" in note]
     assert said == [f"{n} of {n * 10} prompt tokens came from the prefix cache of {url}: compare latencies within one "
@@ -189,7 +189,7 @@ async def test_hits_of_a_prefix_cache_between_start_and_end_are_flagged(
 
 async def test_a_prefix_cache_without_hits_is_not_flagged(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):  # its counter stands still
-        report = await run(settings_for(tmp_path, url), options=QUIET)
+        report = await run(sweep_settings(tmp_path, url), options=QUIET)
     assert [note for note in report.notes if "prefix cache" in note] == []
 
 

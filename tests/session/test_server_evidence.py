@@ -11,7 +11,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.kv_evidence import read_evidence
 from kvt_async.session.server_evidence import from_log, from_metrics, number_of
 from kvt_async.sweep.sweep import Options, run
-from tests.sweeping import query, settings_for
+from tests.worlds import query, sweep_settings
 
 PAGE = """# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
 # TYPE vllm:cache_config_info gauge
@@ -67,7 +67,7 @@ def test_what_a_server_said_of_itself_is_every_replys_evidence() -> None:
 def launching(folder: Path, command: str, evidence: str) -> Settings:
     each = (f"{{policy: kv_dtype, budget: {b}, unit: bits, params: {{dtype: f{b}}}}}" for b in (32, 16))
     levels = ", ".join(each)
-    return settings_for(
+    return sweep_settings(
         folder, "http://127.0.0.1:0/v1", f"kv.apply={{via: launch, command: {command!r}, grace_s: 2}}",
         f"kv.levels=[{levels}]", f"kv.evidence={evidence}", "kv.control_repeats=0", n=4,
     )  # fmt: skip

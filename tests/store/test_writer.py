@@ -5,17 +5,16 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from kvt_async.contract.errors import StoreError
-from kvt_async.contract.schema import connect_for_reading
 from kvt_async.records import Marks, Outcome
 from kvt_async.store.columns import rows_of_outcome
 from kvt_async.store.writer import Writer
 from tests.group_db import NOW, RUN, SESSION, attempt, gave_up, make_group, outcome, request, request_row
+from tests.worlds import query
 
 
 @pytest.fixture
@@ -24,16 +23,8 @@ def db(tmp_path: Path) -> Path:
     return tmp_path / "k.sqlite"
 
 
-def stored(db: Path, sql: str) -> list[tuple[Any, ...]]:
-    conn = connect_for_reading(db)
-    try:
-        return conn.execute(sql).fetchall()
-    finally:
-        conn.close()
-
-
 def count(db: Path, table: str) -> int:
-    return int(stored(db, f"SELECT count(*) FROM {table}")[0][0])
+    return int(query(db, f"SELECT count(*) FROM {table}")[0][0])
 
 
 async def test_a_future_resolves_only_when_its_rows_can_be_read_by_another_connection(db: Path) -> None:
@@ -71,13 +62,13 @@ async def test_an_outcome_becomes_attempt_telemetry_response_and_a_failure_a_giv
         await store.save([request_row(0), request_row(1)])
         await store.save(rows_of_outcome(outcome(0, text="vier"), SESSION, NOW))
         await store.save(rows_of_outcome(gave_up(1), SESSION, NOW))
-    assert stored(db, "SELECT request_id, state FROM outcomes ORDER BY 1") == [
+    assert query(db, "SELECT request_id, state FROM outcomes ORDER BY 1") == [
         (f"{RUN}:0", "response"),
         (f"{RUN}:1", "failure"),
     ]
-    assert stored(db, "SELECT text, kv_effective FROM responses") == [("vier", 1.0)]
-    assert stored(db, "SELECT ttft_s, prompt_tokens FROM attempt_metrics")[0] == (pytest.approx(0.001999), 10)
-    assert stored(db, "SELECT end_state, error_type, reason FROM attempts JOIN give_ups USING (request_id)") == [
+    assert query(db, "SELECT text, kv_effective FROM responses") == [("vier", 1.0)]
+    assert query(db, "SELECT ttft_s, prompt_tokens FROM attempt_metrics")[0] == (pytest.approx(0.001999), 10)
+    assert query(db, "SELECT end_state, error_type, reason FROM attempts JOIN give_ups USING (request_id)") == [
         ("timeout", "IdleTimeout", "attempts_exhausted")
     ]
 
@@ -90,14 +81,14 @@ async def test_ttfb_and_ttft_end_at_the_kernels_stamp_where_there_is_one(db: Pat
             await store.save([request_row(seq)])
             stamped = Outcome(request(seq), replace(attempt(), marks=marks))
             await store.save(rows_of_outcome(stamped, SESSION, NOW))
-    metrics = stored(db, "SELECT ttfb_s, ttft_s, ttft_content_s FROM attempt_metrics ORDER BY request_id")
+    metrics = query(db, "SELECT ttfb_s, ttft_s, ttft_content_s FROM attempt_metrics ORDER BY request_id")
     assert metrics == [(0.009, 0.02, 0.04), (0.005, 0.01, 0.04)]
 
 
 async def test_half_a_surrogate_pair_in_an_answer_is_stored_as_a_replacement_character(db: Path) -> None:
     async with Writer(db) as store:
         await store.save([request_row(0), *rows_of_outcome(outcome(0, text="a\ud83d b"), SESSION, NOW)])
-    assert stored(db, "SELECT text FROM responses") == [("a\ufffd b",)]
+    assert query(db, "SELECT text FROM responses") == [("a\ufffd b",)]
 
 
 async def test_submit_waits_while_the_disk_is_behind(db: Path) -> None:
@@ -152,7 +143,7 @@ async def test_a_disk_that_fills_up_is_said_so_and_keeps_what_was_committed(db: 
     assert caught.value.exit_code == 3
     assert "Free disk space" in str(caught.value)
     assert count(db, "requests") == 500
-    assert stored(db, "PRAGMA integrity_check") == [("ok",)]
+    assert query(db, "PRAGMA integrity_check") == [("ok",)]
 
 
 async def test_every_call_after_a_failed_commit_fails_alike(db: Path) -> None:
@@ -219,4 +210,4 @@ async def test_insert_takes_columns_by_name_and_knows_no_others(db: Path) -> Non
         )  # fmt: skip
         with pytest.raises(KeyError, match="colour"):
             await store.insert("probes", {"colour": "red"})
-    assert stored(db, "SELECT probe_id, verdict FROM probes") == [(1, None)]
+    assert query(db, "SELECT probe_id, verdict FROM probes") == [(1, None)]

@@ -4,25 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
 from kvt_async.sweep.dry_run import lines
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.validate import validate
-from kvt_async.ways.levels import Levels, make_levels
 from tests.servers.openai_server import Script, serving
-from tests.sweeping import query, settings_for
+from tests.worlds import levels_of, query, sweep_settings
 
 QUIET = Options(quiet=True)
 BLOCKS = "kv.apply={via: body, body: {kv: {budget: '{keep_tokens}'}}, round_to: 16}"
 
 
-def made(*overrides: str) -> Levels:
-    return make_levels(load_settings(None, list(overrides), environ={}))
-
-
 def test_caps_that_a_servers_blocks_make_equal_are_one_level_under_the_name_that_is_true() -> None:
-    found = made("kv.unit=tokens", "kv.budgets=[512, 256, 250, 241, 240]", BLOCKS, "kv.control_repeats=0")
+    found = levels_of("kv.unit=tokens", "kv.budgets=[512, 256, 250, 241, 240]", BLOCKS, "kv.control_repeats=0")
     assert [level.label for level in found.levels] == [
         "snapkv/aware 512 tokens", "snapkv/aware 256 tokens", "snapkv/aware 240 tokens",
     ]  # fmt: skip
@@ -35,12 +29,12 @@ def test_caps_that_a_servers_blocks_make_equal_are_one_level_under_the_name_that
 
 
 def test_validate_says_it_too(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path, "http://127.0.0.1:1/v1", "kv.unit=tokens", "kv.budgets=[256, 250]", BLOCKS)
+    settings = sweep_settings(tmp_path, "http://127.0.0.1:1/v1", "kv.unit=tokens", "kv.budgets=[256, 250]", BLOCKS)
     assert any("are one level" in note for note in validate(settings)["notes"])
 
 
 def test_the_rounding_of_a_server_is_part_of_a_levels_identity_and_only_where_it_rounds() -> None:
-    plain, blocks = made("kv.apply={via: body, body: {x: 1}}").levels, made(BLOCKS).levels
+    plain, blocks = levels_of("kv.apply={via: body, body: {x: 1}}").levels, levels_of(BLOCKS).levels
     assert "round_to" not in plain[1].apply
     assert (blocks[1].apply["round_to"], blocks[1].apply["rounding"]) == (16, "up")
     assert "round_to" not in blocks[0].apply  # full cache keeps everything, in blocks or not
@@ -48,7 +42,7 @@ def test_the_rounding_of_a_server_is_part_of_a_levels_identity_and_only_where_it
 
 def counted(folder: Path, url: str, *overrides: str) -> Settings:
     """An experiment whose tokens are counted, not estimated: prompts of 40 to 45 tokens in 2 bins."""
-    return settings_for(folder, url, "tokenizer.name=reference", *overrides, n=6)
+    return sweep_settings(folder, url, "tokenizer.name=reference", *overrides, n=6)
 
 
 async def dry(settings: Settings) -> tuple[list[str], list[str], list[str]]:
@@ -88,7 +82,7 @@ async def test_fractions_that_keep_the_same_tokens_of_every_prompt_are_one_level
 
 async def test_estimated_counts_merge_nothing(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
-        settings = settings_for(tmp_path, url, "kv.levels=[{budget: 1.0}, {budget: 100000, unit: tokens}]",
+        settings = sweep_settings(tmp_path, url, "kv.levels=[{budget: 1.0}, {budget: 100000, unit: tokens}]",
                                 "kv.control_repeats=0")  # fmt: skip
         names, notes, _ = await dry(settings)
     assert (names, notes) == (["full", "snapkv/aware 100000 tokens"], [])
@@ -111,7 +105,7 @@ def test_what_is_sent_is_whole_blocks(rounding: str, kept: int) -> None:
     from kvt_async.engine.request.kv_evidence import expectation, read_evidence
     from kvt_async.engine.request.kv_fields import PromptSize, kv_fields
 
-    level = made("kv.unit=tokens", "kv.budgets=[250]", "kv.evidence={configured: true}", "kv.control_repeats=0",
+    level = levels_of("kv.unit=tokens", "kv.budgets=[250]", "kv.evidence={configured: true}", "kv.control_repeats=0",
                  BLOCKS.replace("round_to: 16", f"round_to: 16, rounding: {rounding}")).levels[0]  # fmt: skip
     assert kv_fields(level, PromptSize(1000)) == {"kv": {"budget": kept}}
     evidence, effective = read_evidence(expectation(level, 1000), {}, {})

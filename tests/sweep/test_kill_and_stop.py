@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from kvt_async.status import status
 from kvt_async.store.lock import hold
 from kvt_async.sweep.sweep import Options, run
 from tests.servers.openai_server import Script, serving
-from tests.sweeping import check_invariants, db_of, query, settings_for, states
+from tests.worlds import check_invariants, db_of, query, states, sweep_settings, until
 
 CONCURRENCY = 6
 
@@ -78,16 +78,16 @@ def wait_for(settings: Settings, n: int, process: subprocess.Popen[str], *, pati
     raise AssertionError(f"never saw {n} responses")
 
 
-def sweep_settings(tmp_path: Path, url: str, *overrides: str) -> Settings:
+def sixty_examples(tmp_path: Path, url: str, *overrides: str) -> Settings:
     fast_retry = ("limits.retry.max_attempts=3", "limits.retry.initial_s=0.02", "limits.retry.max_elapsed_s=5")
-    return settings_for(
+    return sweep_settings(
         tmp_path, url, f"limits.concurrency={CONCURRENCY}", "kv.apply={via: none}", "kv.policy=label", *fast_retry,
         *overrides, n=60,
     )  # fmt: skip
 
 
 def test_killed_again_and_again_it_finishes_exactly_the_rest(tmp_path: Path, server: Server, log: Path) -> None:
-    settings = sweep_settings(tmp_path, server.url, "db.flush_interval_s=0.5")  # far longer than a request takes
+    settings = sixty_examples(tmp_path, server.url, "db.flush_interval_s=0.5")  # far longer than a request takes
     config, kills = config_of(settings, tmp_path), 3
     for n in range(kills):
         process = kvt(config)
@@ -113,7 +113,7 @@ def test_killed_again_and_again_it_finishes_exactly_the_rest(tmp_path: Path, ser
 def test_a_server_that_dies_ends_the_run_with_5_gives_nothing_up_and_a_later_run_completes(
     tmp_path: Path, server: Server
 ) -> None:
-    settings = sweep_settings(tmp_path, server.url)
+    settings = sixty_examples(tmp_path, server.url)
     config = config_of(settings, tmp_path)
     process = kvt(config)
     wait_for(settings, 60, process)
@@ -135,7 +135,7 @@ def test_a_server_that_dies_ends_the_run_with_5_gives_nothing_up_and_a_later_run
 
 
 def test_ctrl_c_drains_what_is_in_flight_and_exits_130(tmp_path: Path, server: Server, log: Path) -> None:
-    settings = sweep_settings(tmp_path, server.url)
+    settings = sixty_examples(tmp_path, server.url)
     config = config_of(settings, tmp_path)
     process = kvt(config)
     wait_for(settings, 50, process)
@@ -153,18 +153,12 @@ def test_ctrl_c_drains_what_is_in_flight_and_exits_130(tmp_path: Path, server: S
     assert len(log.read_text().split()) == 240  # and nothing was sent twice
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # the condition is the server's, which has no event for it
-            await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize(("grace_s", "signals"), [(60, 2), (0.2, 1), (0, 1)])
 async def test_a_second_ctrl_c_or_the_end_of_the_grace_period_cancels_what_is_in_flight(
     tmp_path: Path, grace_s: float, signals: int
 ) -> None:
     async with serving(Script(delay_s=60)) as (fake, url):
-        settings = sweep_settings(tmp_path, url, f"limits.grace_s={grace_s}")
+        settings = sixty_examples(tmp_path, url, f"limits.grace_s={grace_s}")
         sweep = asyncio.create_task(run(settings, options=Options(quiet=True)))
         await until(lambda: fake.in_flight == CONCURRENCY)
         for _ in range(signals):
@@ -180,7 +174,7 @@ async def test_a_second_ctrl_c_or_the_end_of_the_grace_period_cancels_what_is_in
 
 async def test_ctrl_c_wakes_requests_that_wait_for_their_next_try(tmp_path: Path) -> None:
     async with serving(Script(faults={"http_500": 1.0})) as (fake, url):
-        settings = sweep_settings(
+        settings = sixty_examples(
             tmp_path, url, "limits.retry.initial_s=100", "limits.retry.max_wait_s=100", "limits.retry.max_elapsed_s=1e6"
         )
         sweep = asyncio.create_task(run(settings, options=Options(quiet=True)))
@@ -194,7 +188,7 @@ async def test_ctrl_c_wakes_requests_that_wait_for_their_next_try(tmp_path: Path
 def test_a_second_runner_is_refused_while_the_first_works_and_status_says_who(tmp_path: Path) -> None:
     slow = Server("--delay", "0.3")
     try:
-        settings = sweep_settings(tmp_path, slow.url)
+        settings = sixty_examples(tmp_path, slow.url)
         config = config_of(settings, tmp_path)
         first = kvt(config)
         wait_for(settings, 5, first)
@@ -217,7 +211,7 @@ def test_a_second_runner_is_refused_while_the_first_works_and_status_says_who(tm
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
 def test_a_folder_that_became_read_only_is_refused_with_3(tmp_path: Path, server: Server) -> None:
-    settings = sweep_settings(tmp_path, server.url)
+    settings = sixty_examples(tmp_path, server.url)
     with hold(db_of(settings), "x", "now"):
         pass
     db_of(settings).parent.chmod(0o500)
@@ -228,7 +222,7 @@ def test_a_folder_that_became_read_only_is_refused_with_3(tmp_path: Path, server
 
 async def test_a_database_that_is_deleted_under_the_run_stops_it(tmp_path: Path) -> None:
     async with serving(Script(delay_s=0.01)) as (fake, url):
-        settings = sweep_settings(tmp_path, url)
+        settings = sixty_examples(tmp_path, url)
         sweep = asyncio.create_task(run(settings, options=Options(quiet=True)))
         await until(lambda: len(fake.bodies) > 20)
         db_of(settings).unlink()

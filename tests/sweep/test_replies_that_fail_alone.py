@@ -22,13 +22,11 @@ from kvt_async.records import Reply
 from kvt_async.store.columns import rows_of_outcome
 from kvt_async.store.writer import Writer
 from kvt_async.sweep.sweep import Options, run
-from tests.bench import benching
+from tests.engine.sending import try_once
 from tests.group_db import NOW, SESSION, make_group, outcome, request_row
-from tests.sending import settings_for as engine_settings
-from tests.sending import try_once
 from tests.servers.fault_server import FaultServer, Seen, Wire, delta, event, head, reply, status, stream, usage
 from tests.servers.odd_replies import dump, nested
-from tests.sweeping import check_invariants, db_of, query, settings_for, states
+from tests.worlds import bench_settings, check_invariants, db_of, engine_settings, query, states, sweep_settings
 
 KEY = "sk-live-SECRETKEY0123456789abcdef"
 
@@ -70,7 +68,7 @@ async def test_a_reply_whose_rows_cannot_be_inserted_is_a_failure_and_the_sweep_
         await _answer(wire, request, event(delta("x", finish="stop")) + event(usage(prompt=2**70 if odd else 7)))
 
     async with FaultServer(step) as server:
-        settings = settings_for(tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0")
+        settings = sweep_settings(tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0")
         report = await run(settings, options=Options(quiet=True))
     assert (report.failures, report.pending, report.exit_code) == (3, 0, 4)
     assert states(settings) == {"failure": 3, "response": 33}
@@ -93,10 +91,10 @@ async def test_a_reply_of_a_bench_whose_rows_cannot_be_inserted_is_a_failure_too
         await _answer(wire, request, event(delta("x", finish="stop")) + event(usage(prompt=count)))
 
     async with FaultServer(step) as server:
-        settings = benching.settings_for(tmp_path, server.base_url, "bench.concurrency=2")
+        settings = bench_settings(tmp_path, server.base_url, "bench.concurrency=2")
         report = await bench.run(settings, bench.Options(quiet=True))
     assert report.pending == 0
-    assert dict(benching.query(settings, "SELECT state, count(*) FROM outcomes GROUP BY 1")) == {
+    assert dict(query(settings, "SELECT state, count(*) FROM outcomes GROUP BY 1")) == {
         "failure": 2, "response": 22,
     }  # fmt: skip
 
@@ -119,7 +117,7 @@ async def test_an_exception_nobody_expected_costs_its_request_and_leaves_a_repor
         await _answer(wire, request, reply(text))
 
     async with FaultServer(step) as server:
-        settings = settings_for(
+        settings = sweep_settings(
             tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0", "engine.api_key_env=PLANTED_KEY",
             "limits.retry.max_attempts=2",
         )  # fmt: skip
@@ -192,7 +190,7 @@ async def test_no_page_about_the_server_ends_a_run_before_its_start(tmp_path: Pa
             await _answer(wire, request, reply("a"))
 
     async with FaultServer(step) as server:
-        settings = settings_for(tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0", n=2)
+        settings = sweep_settings(tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0", n=2)
         report = await run(settings, options=Options(quiet=True))
     assert (report.responses, report.exit_code) == (6, 0)
 

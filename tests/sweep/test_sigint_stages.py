@@ -30,7 +30,7 @@ from tests.servers.stage_server import (
     StageServer,
     kvt,
 )
-from tests.sweeping import check_invariants, db_of, query, settings_for, states
+from tests.worlds import check_invariants, db_of, query, states, sweep_settings
 
 CERTIFICATE, ITS_KEY = (Path(__file__).parents[1] / "servers/tls" / name for name in ("cert.pem", "key.pem"))
 PROMPT_S = 20.0  # far less than the waits that Ctrl-C must end
@@ -44,7 +44,7 @@ def prepared(folder: Path, url: str, *overrides: str, n: int, large: bool = Fals
         for i in range(n)
     )  # fmt: skip
     (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = settings_for(
+    settings = sweep_settings(
         folder, url, "kv.apply={via: none}", "kv.policy=label", "kv.budgets=[1.0]", "kv.control_repeats=0",
         "binning.n_bins=1", f"limits.concurrency={n}", "limits.grace_s=60", *overrides, n=n,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from kvt_async.session.experiment_rows import command_line
 from kvt_async.session.invocation import loop_factory
 from kvt_async.sweep.sweep import Options, execute, prepare_group, run
 from tests.servers.openai_server import FakeServer, Script, serving
-from tests.sweeping import check_invariants, db_of, query, settings_for, states
+from tests.worlds import check_invariants, db_of, query, states, sweep_settings
 
 QUIET = Options(quiet=True)
 
@@ -25,7 +25,7 @@ def grid_bodies(server: FakeServer) -> list[dict[str, Any]]:
 
 async def test_every_example_is_answered_once_at_every_level_and_full_cache_once_more(tmp_path: Path) -> None:
     async with serving(Script()) as (server, url):
-        settings = settings_for(tmp_path, url, "decoding.max_tokens=7")
+        settings = sweep_settings(tmp_path, url, "decoding.max_tokens=7")
         report = await run(settings, options=QUIET)
     assert (report.exit_code, report.responses, report.pending) == (0, 48, 0)
     assert [(level["level"], level["responses"]) for level in report.levels] == [
@@ -49,7 +49,7 @@ async def test_a_second_run_sends_nothing_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(Script()) as (server, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         await run(settings, options=QUIET)
         before, sent = db_of(settings).read_bytes(), len(server.bodies)
         capsys.readouterr()
@@ -62,9 +62,9 @@ async def test_a_second_run_sends_nothing_and_writes_nothing(
 
 async def test_a_budget_that_is_added_sends_only_its_own_requests(tmp_path: Path) -> None:
     async with serving(Script()) as (server, url):
-        await run(settings_for(tmp_path, url, "decoding.max_tokens=7"), options=QUIET)
+        await run(sweep_settings(tmp_path, url, "decoding.max_tokens=7"), options=QUIET)
         server.bodies.clear()
-        wider = settings_for(tmp_path, url, "decoding.max_tokens=7", "kv.budgets=[1.0, 0.5, 0.3, 0.2]")
+        wider = sweep_settings(tmp_path, url, "decoding.max_tokens=7", "kv.budgets=[1.0, 0.5, 0.3, 0.2]")
         report = await run(wider, options=QUIET)
     assert report.sent == 12
     assert {body["kv"]["budget"] for body in grid_bodies(server)} == {0.3}
@@ -73,9 +73,9 @@ async def test_a_budget_that_is_added_sends_only_its_own_requests(tmp_path: Path
 
 async def test_a_changed_contract_is_refused_naming_the_field_and_force_opens_a_new_generation(tmp_path: Path) -> None:
     async with serving(Script()) as (server, url):
-        await run(settings_for(tmp_path, url), options=QUIET)
+        await run(sweep_settings(tmp_path, url), options=QUIET)
         sent = len(server.bodies)
-        warmer = settings_for(tmp_path, url, "decoding.temperature=0.5")
+        warmer = sweep_settings(tmp_path, url, "decoding.temperature=0.5")
         with pytest.raises(ContractMismatchError) as caught:
             await run(warmer, options=QUIET)
         assert caught.value.exit_code == 3
@@ -91,8 +91,8 @@ async def test_a_changed_contract_is_refused_naming_the_field_and_force_opens_a_
 
 async def test_a_new_generation_begins_only_once_its_server_answers(tmp_path: Path, unused_tcp_port: int) -> None:
     async with serving(Script()) as (_, url):
-        await run(settings_for(tmp_path, url, n=4), options=QUIET)
-    nobody = settings_for(tmp_path, f"http://127.0.0.1:{unused_tcp_port}/v1", "decoding.temperature=0.5", n=4)
+        await run(sweep_settings(tmp_path, url, n=4), options=QUIET)
+    nobody = sweep_settings(tmp_path, f"http://127.0.0.1:{unused_tcp_port}/v1", "decoding.temperature=0.5", n=4)
     with pytest.raises(ServerError):
         await run(nobody, options=replace(QUIET, force=True))
     assert query(nobody, "SELECT max(generation) FROM experiments") == [(1,)]
@@ -100,8 +100,8 @@ async def test_a_new_generation_begins_only_once_its_server_answers(tmp_path: Pa
 
 async def test_a_level_that_is_applied_another_way_is_refused_naming_it(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
-        await run(settings_for(tmp_path, url), options=QUIET)
-        other = settings_for(tmp_path, url, "kv.apply={via: body, body: {kv: {budget: '{budget}', x: 1}}}")
+        await run(sweep_settings(tmp_path, url), options=QUIET)
+        other = sweep_settings(tmp_path, url, "kv.apply={via: body, body: {kv: {budget: '{budget}', x: 1}}}")
         with pytest.raises(ContractMismatchError, match=r"(?s)level full.*apply\.body\.kv\.x +stored null +asked 1"):
             await run(other, options=QUIET)
 
@@ -109,14 +109,14 @@ async def test_a_level_that_is_applied_another_way_is_refused_naming_it(tmp_path
 @pytest.mark.parametrize("override", ["limits.concurrency=2", "engine.timeouts.ttfb_s=9", "analysis.margin=0.1"])
 async def test_what_is_no_part_of_the_contract_may_change(tmp_path: Path, override: str) -> None:
     async with serving(Script()) as (_, url):
-        await run(settings_for(tmp_path, url, n=4), options=QUIET)
-        report = await run(settings_for(tmp_path, url, override, n=4), options=QUIET)
+        await run(sweep_settings(tmp_path, url, n=4), options=QUIET)
+        report = await run(sweep_settings(tmp_path, url, override, n=4), options=QUIET)
     assert (report.exit_code, report.sent) == (0, 0)
 
 
 async def test_several_policies_and_modes_share_one_full_cache(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
-        settings = settings_for(
+        settings = sweep_settings(
             tmp_path, url, "kv.policies=[snapkv, {policy: snapkv, mode: question_agnostic}, random]",
             "kv.budgets=[1.0, 0.5]", n=4,
         )  # fmt: skip
@@ -129,7 +129,7 @@ async def test_several_policies_and_modes_share_one_full_cache(tmp_path: Path) -
 
 async def test_interleaved_alternates_levels_and_keeps_the_repeat_for_the_end(tmp_path: Path) -> None:
     async with serving(Script()) as (server, url):
-        settings = settings_for(
+        settings = sweep_settings(
             tmp_path, url, "limits.order=interleaved", "limits.concurrency=1", "decoding.max_tokens=7"
         )
         await run(settings, options=QUIET)
@@ -142,7 +142,7 @@ async def test_interleaved_alternates_levels_and_keeps_the_repeat_for_the_end(tm
 
 async def test_limit_sends_the_first_of_each_bin_and_a_later_run_the_rest(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         report = await run(settings, options=replace(QUIET, limit=2))
         assert (report.sent, report.planned, report.exit_code) == (16, 16, 0)
         report = await run(settings, options=QUIET)
@@ -152,7 +152,7 @@ async def test_limit_sends_the_first_of_each_bin_and_a_later_run_the_rest(tmp_pa
 async def test_failures_stand_until_they_are_tried_again_in_a_new_series(tmp_path: Path) -> None:
     script = Script(faults={"http_400": 0.3})
     async with serving(script) as (_, url):
-        settings = settings_for(tmp_path, url, "kv.apply={via: none}", "kv.policy=label", "kv.evidence={}")
+        settings = sweep_settings(tmp_path, url, "kv.apply={via: none}", "kv.policy=label", "kv.evidence={}")
         report = await run(settings, options=QUIET)
         failed = report.failures
         assert report.exit_code == 4
@@ -171,7 +171,7 @@ async def test_failures_stand_until_they_are_tried_again_in_a_new_series(tmp_pat
 async def test_mixed_faults_are_retried_each_try_a_row_and_every_request_ends_once(tmp_path: Path) -> None:
     script = Script(faults={"http_500": 0.1, "http_429": 0.1, "cut": 0.05, "garbage": 0.05})
     async with serving(script) as (server, url):
-        settings = settings_for(
+        settings = sweep_settings(
             tmp_path, url, "limits.retry.max_attempts=9", "limits.concurrency=8", "kv.apply={via: none}",
             "kv.policy=label", n=40,
         )  # fmt: skip
@@ -184,7 +184,7 @@ async def test_mixed_faults_are_retried_each_try_a_row_and_every_request_ends_on
 
 
 async def test_run_wants_a_prepared_manifest_and_says_the_command(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path, "http://127.0.0.1:9/v1")
+    settings = sweep_settings(tmp_path, "http://127.0.0.1:9/v1")
     with pytest.raises(MissingPrerequisiteError, match="kvt prepare") as caught:
         await run(settings, options=replace(QUIET, prepare_first=False))
     assert caught.value.exit_code == 3
@@ -193,7 +193,7 @@ async def test_run_wants_a_prepared_manifest_and_says_the_command(tmp_path: Path
 
 async def test_run_sends_what_prepare_made(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         facts = prepare_group(settings, quiet=True)
         assert facts["entries"] == 12
         report = await run(settings, options=replace(QUIET, prepare_first=False))
@@ -201,7 +201,7 @@ async def test_run_sends_what_prepare_made(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_is_not_there_is_said_before_anything_is_sent(tmp_path: Path, unused_tcp_port: int) -> None:
-    settings = settings_for(tmp_path, f"http://127.0.0.1:{unused_tcp_port}/v1")
+    settings = sweep_settings(tmp_path, f"http://127.0.0.1:{unused_tcp_port}/v1")
     with pytest.raises(ServerError, match="kvt serve") as caught:
         await run(settings, options=QUIET)
     assert caught.value.exit_code == 5
@@ -213,7 +213,7 @@ async def test_a_server_that_is_not_there_is_said_before_anything_is_sent(tmp_pa
 async def test_a_refused_key_is_a_config_error_that_names_the_variable(tmp_path: Path) -> None:
     async with serving(Script(key="right")) as (_, url):
         with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
-            await run(settings_for(tmp_path, url), options=QUIET)
+            await run(sweep_settings(tmp_path, url), options=QUIET)
 
 
 @pytest.mark.parametrize("via", ["body", "none"])
@@ -221,7 +221,7 @@ async def test_a_server_that_refuses_the_model_is_said_before_the_grid_and_gives
     tmp_path: Path, via: str
 ) -> None:
     async with serving(Script(model="other", strict=True)) as (_, url):
-        settings = settings_for(tmp_path, url, *(["kv.apply={via: none}"] if via == "none" else []))
+        settings = sweep_settings(tmp_path, url, *(["kv.apply={via: none}"] if via == "none" else []))
         with pytest.raises(ConfigError, match="no model reference") as caught:
             await run(settings, options=QUIET)
     assert "model.name" in str(caught.value)
@@ -232,7 +232,7 @@ async def test_a_server_that_lists_another_name_but_takes_ours_is_only_warned_ab
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(Script(model="other")) as (_, url):
-        report = await run(settings_for(tmp_path, url, n=4), options=QUIET)
+        report = await run(sweep_settings(tmp_path, url, n=4), options=QUIET)
     assert report.exit_code == 0
     assert "lists other, not model.name 'reference'" in capsys.readouterr().err
 
@@ -243,7 +243,7 @@ async def test_the_key_reaches_the_server_and_nothing_on_disk(tmp_path: Path, mo
         "sys.argv", ["kvt", "sweep", "--override", "engine.headers.X-Token=abcdef", "sk-very-secret-value"]
     )
     async with serving(Script(key="sk-very-secret-value", faults={"http_400": 0.2})) as (_, url):
-        settings = settings_for(tmp_path, url, "engine.headers={X-Token: abcdef}", "kv.apply={via: none}")
+        settings = sweep_settings(tmp_path, url, "engine.headers={X-Token: abcdef}", "kv.apply={via: none}")
         await run(settings, options=QUIET)
     assert_nowhere(tmp_path, b"sk-very-secret-value", b"abcdef")
 
@@ -271,7 +271,7 @@ async def test_a_server_that_echoes_our_credentials_in_its_identity_does_not_bri
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-value")
     script = Script(key="sk-very-secret-value", version="for Bearer sk-very-secret-value, X-Token abcdef")
     async with serving(script) as (_, url):
-        settings = settings_for(tmp_path, url, "engine.headers={X-Token: abcdef}", "kv.apply={via: none}", n=4)
+        settings = sweep_settings(tmp_path, url, "engine.headers={X-Token: abcdef}", "kv.apply={via: none}", n=4)
         await run(settings, options=QUIET)
     assert_nowhere(tmp_path, b"sk-very-secret-value", b"abcdef")
 
@@ -285,7 +285,7 @@ def assert_nowhere(folder: Path, *secrets: bytes) -> None:
 
 async def test_endpoint_levels_reach_their_own_servers(tmp_path: Path) -> None:
     async with serving(Script()) as (first, a), serving(Script()) as (second, b):
-        settings = settings_for(
+        settings = sweep_settings(
             tmp_path, a, f"kv.apply={{via: endpoint, endpoints: {{full: '{a}', '0.5': '{b}'}}}}",
             "kv.budgets=[1.0, 0.5]", "kv.evidence={}",
         )  # fmt: skip
@@ -300,7 +300,7 @@ async def test_endpoint_levels_reach_their_own_servers(tmp_path: Path) -> None:
 
 async def test_a_dry_run_prints_requests_tokens_time_and_cost_and_sends_nothing(tmp_path: Path) -> None:
     async with serving(Script()) as (server, url):
-        settings = settings_for(tmp_path, url, "analysis.prices={prompt_per_mtok: 1000, completion_per_mtok: 0}")
+        settings = sweep_settings(tmp_path, url, "analysis.prices={prompt_per_mtok: 1000, completion_per_mtok: 0}")
         plan = (await run(settings, options=replace(QUIET, dry_run=True))).plan
         assert plan is not None
         assert server.bodies == []
@@ -316,7 +316,7 @@ async def test_a_dry_run_prints_requests_tokens_time_and_cost_and_sends_nothing(
 
 async def test_warm_up_sends_each_prompt_once_and_short_before_the_levels(tmp_path: Path) -> None:
     async with serving(Script()) as (server, url):
-        settings = settings_for(tmp_path, url, "engine.warm_up=prefill", "decoding.max_tokens=7")
+        settings = sweep_settings(tmp_path, url, "engine.warm_up=prefill", "decoding.max_tokens=7")
         await run(settings, options=QUIET)
     short = [n for n, body in enumerate(server.bodies) if body["max_tokens"] == 1]
     first = next(n for n, body in enumerate(server.bodies) if body["max_tokens"] == 7)
@@ -335,13 +335,13 @@ def test_every_loop_and_transport_runs_a_sweep_and_the_session_says_which(
     tmp_path: Path, loop: str, transport: str, recorded: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = (f"engine.loop={loop}", f"engine.transport={transport}")
-    settings = settings_for(tmp_path, "http://127.0.0.1:1/v1", *chosen, n=4)
+    settings = sweep_settings(tmp_path, "http://127.0.0.1:1/v1", *chosen, n=4)
     factory = loop_factory(settings)
     assert (factory is None) == (loop == "truth")
 
     async def whole() -> int:
         async with serving(Script()) as (_, url):
-            return (await run(settings_for(tmp_path, url, *chosen), options=QUIET)).exit_code
+            return (await run(sweep_settings(tmp_path, url, *chosen), options=QUIET)).exit_code
 
     with asyncio.Runner(loop_factory=factory) as runner:
         assert runner.run(whole()) == 0
@@ -349,7 +349,7 @@ def test_every_loop_and_transport_runs_a_sweep_and_the_session_says_which(
 
 
 def test_execute_prints_json_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = settings_for(tmp_path, "http://127.0.0.1:9/v1")
+    settings = sweep_settings(tmp_path, "http://127.0.0.1:9/v1")
     assert execute(settings, Options(dry_run=True, as_json=True)) == 0
     plan = orjson.loads(capsys.readouterr().out)
     assert plan["requests"] == 48
@@ -369,7 +369,7 @@ async def test_a_sweep_whose_prompts_were_cut_never_ends_with_0_and_keeps_every_
     )
     data.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     async with serving(Script(window=300)) as (_, url):
-        settings = settings_for(tmp_path, url)
+        settings = sweep_settings(tmp_path, url)
         report = await run(settings, options=Options(quiet=True))
         again = await run(settings, options=Options(quiet=True))  # nothing is left to send; it stays said
     assert (report.exit_code, report.responses, report.failures) == (4, 48, 0)

@@ -10,7 +10,7 @@ import pytest
 
 from kvt_async.contract.load import load_settings
 from kvt_async.sweep.sweep import Options, run
-from tests.sweeping import check_invariants, query
+from tests.worlds import check_invariants, query
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from kvt_async.status import show_status, status
 from kvt_async.sweep.pending import is_complete
 from kvt_async.sweep.sweep import Options, prepare_group, run
 from tests.servers.openai_server import Script, serving
-from tests.sweeping import db_of, settings_for
+from tests.worlds import db_of, sweep_settings
 
 
 async def test_it_counts_each_level_and_names_the_failures(tmp_path: Path) -> None:
     async with serving(Script(faults={"http_400": 0.3})) as (_, url):
-        settings = settings_for(tmp_path, url, "kv.apply={via: none}", "kv.policy=label")
+        settings = sweep_settings(tmp_path, url, "kv.apply={via: none}", "kv.policy=label")
         report = await run(settings, options=Options(quiet=True, limit=5))
     now = status(settings)
     assert now["invariants_hold"]
@@ -34,7 +34,7 @@ async def test_it_counts_each_level_and_names_the_failures(tmp_path: Path) -> No
 
 async def test_json_is_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script()) as (_, url):
-        settings = settings_for(tmp_path, url, n=4)
+        settings = sweep_settings(tmp_path, url, n=4)
         await run(settings, options=Options(quiet=True))
     capsys.readouterr()
     assert show_status(settings, as_json=True) == 0
@@ -45,7 +45,7 @@ async def test_counts_that_do_not_add_up_are_said_and_exit_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(Script()) as (_, url):
-        settings = settings_for(tmp_path, url, n=4)
+        settings = sweep_settings(tmp_path, url, n=4)
         await run(settings, options=Options(quiet=True))
     conn = connect_for_writing(db_of(settings))
     conn.execute("PRAGMA foreign_keys=OFF")
@@ -58,18 +58,18 @@ async def test_counts_that_do_not_add_up_are_said_and_exit_1(
 
 async def test_a_group_is_complete_once_every_level_of_the_config_is_settled(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
-        settings = settings_for(tmp_path, url, n=4)
+        settings = sweep_settings(tmp_path, url, n=4)
         assert not is_complete(settings)
         await run(settings, options=Options(quiet=True, limit=1))
         assert not is_complete(settings)
         await run(settings, options=Options(quiet=True))
         assert is_complete(settings)
-        assert not is_complete(settings_for(tmp_path, url, "kv.budgets=[1.0, 0.5]", "kv.control_repeats=2", n=4))
-        assert not is_complete(settings_for(tmp_path, url, "decoding.max_tokens=9", n=4))
+        assert not is_complete(sweep_settings(tmp_path, url, "kv.budgets=[1.0, 0.5]", "kv.control_repeats=2", n=4))
+        assert not is_complete(sweep_settings(tmp_path, url, "decoding.max_tokens=9", n=4))
 
 
 def test_before_anything_was_run_it_says_the_command(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path, "http://127.0.0.1:9/v1")
+    settings = sweep_settings(tmp_path, "http://127.0.0.1:9/v1")
     with pytest.raises(MissingPrerequisiteError, match="kvt sweep"):
         status(settings)
     prepare_group(settings, quiet=True)

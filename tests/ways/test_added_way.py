@@ -21,11 +21,9 @@ from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings_kv import APPLY_KEYS, ApplyKeys, Via
 from kvt_async.sweep.sweep import Options, run
 from kvt_async.ways.registry import register, way_of
-from tests.bench import benching
-from tests.bench.benching import on_loopback
-from tests.servers.openai_server import FakeServer, Script
-from tests.sweeping import check_invariants, query, settings_for, states
+from tests.servers.openai_server import FakeServer, Script, on_loopback
 from tests.ways.header_way import Header, header_way
+from tests.worlds import bench_settings, check_invariants, query, states, sweep_settings
 
 QUIET = Options(quiet=True)
 APPLY = "kv.apply={via: header, header: {X-KV-Budget: '{budget}', X-KV-Policy: '{policy}'}}"
@@ -55,7 +53,7 @@ def header() -> Iterator[None]:
 async def test_a_sweep_over_headers_is_judged_sent_stored_and_resumed(tmp_path: Path, transport: str) -> None:
     async with on_loopback(server := HeaderServer()) as url:
         extra = ("kv.control_repeats=0", f"engine.transport={transport}", "engine.warm_up=prefill")
-        settings = settings_for(tmp_path, url, APPLY, *extra)
+        settings = sweep_settings(tmp_path, url, APPLY, *extra)
         report = await run(settings, options=QUIET)
         assert (report.exit_code, report.canary, states(settings)) == (0, "alive", {"response": 36})
         check_invariants(settings)
@@ -68,13 +66,13 @@ async def test_a_sweep_over_headers_is_judged_sent_stored_and_resumed(tmp_path: 
         ]  # fmt: skip
         assert (await run(settings, options=QUIET)).session_id is None
         with pytest.raises(ContractMismatchError, match=r"apply\.header\.X-KV-Policy"):
-            await run(settings_for(tmp_path, url, APPLY.replace("{policy}", "other"), *extra), options=QUIET)
+            await run(sweep_settings(tmp_path, url, APPLY.replace("{policy}", "other"), *extra), options=QUIET)
 
 
 async def test_its_data_are_analysed_where_nobody_knows_such_a_way(tmp_path: Path) -> None:
     async with on_loopback(HeaderServer()) as url:
         with header_way():
-            await run(settings_for(tmp_path, url, APPLY, "kv.control_repeats=0"), options=QUIET)
+            await run(sweep_settings(tmp_path, url, APPLY, "kv.control_repeats=0"), options=QUIET)
     settings = stored_settings(tmp_path / "runs/g", ["analysis.resamples=200"])
     await asyncio.to_thread(score_stage, settings)
     await asyncio.to_thread(analyze_stage, settings)
@@ -84,7 +82,7 @@ async def test_its_data_are_analysed_where_nobody_knows_such_a_way(tmp_path: Pat
 @pytest.mark.usefixtures("header")
 async def test_a_bench_of_levels_sends_the_headers_too(tmp_path: Path) -> None:
     async with on_loopback(server := HeaderServer()) as url:
-        settings = benching.settings_for(
+        settings = bench_settings(
             tmp_path, url, APPLY, "bench.levels=true", "bench.concurrency=2", "kv.budgets=[1.0, 0.2]",
             "kv.control_repeats=0",
         )  # fmt: skip
@@ -108,7 +106,7 @@ async def test_a_bench_of_levels_sends_the_headers_too(tmp_path: Path) -> None:
 )
 async def test_its_keys_are_checked_as_those_of_every_way_are(tmp_path: Path, apply: str, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
-        await run(settings_for(tmp_path, "http://127.0.0.1:1/v1", f"kv.apply={apply}"), options=QUIET)
+        await run(sweep_settings(tmp_path, "http://127.0.0.1:1/v1", f"kv.apply={apply}"), options=QUIET)
 
 
 @pytest.mark.usefixtures("header")

@@ -19,7 +19,7 @@ from kvt_async.ways.launch import Launch
 from kvt_async.ways.launch_command import LaunchCommand
 from kvt_async.ways.levels import make_levels
 from tests.sweep.test_kill_and_stop import config_of, kvt, wait_for
-from tests.sweeping import check_invariants, query, settings_for, states
+from tests.worlds import check_invariants, query, states, sweep_settings
 
 QUIET = Options(quiet=True)
 SERVER = (
@@ -28,7 +28,7 @@ SERVER = (
 
 
 def launching(folder: Path, port: int, *overrides: str, command: str = SERVER, n: int = 6) -> Settings:
-    return settings_for(
+    return sweep_settings(
         folder, f"http://127.0.0.1:{port}/v1", f"kv.apply={{via: launch, command: '{command}', grace_s: 2}}",
         "kv.policy=kv", "kv.evidence={configured: true}", *overrides, n=n,
     )  # fmt: skip

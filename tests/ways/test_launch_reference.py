@@ -15,8 +15,8 @@ from kvt_async.ways.launch import Launch
 from kvt_async.ways.launch_command import LaunchCommand
 from kvt_async.ways.levels import make_levels
 from tests.sweep.test_kill_and_stop import config_of, kvt, wait_for
-from tests.sweeping import check_invariants, db_of, query, settings_for, states
 from tests.ways.test_launch import alive
+from tests.worlds import check_invariants, db_of, query, states, sweep_settings
 
 QUIET = Options(quiet=True)
 SERVER = f"{sys.executable} -m kvt_async.serve --port {{port}} --prefill-cache-mb {{params.mb}}"
@@ -27,7 +27,7 @@ def launching(folder: Path, *overrides: str, command: str = SERVER, port: int = 
     levels = ", ".join(
         f"{{policy: kept, budget: {bits}, unit: bits, params: {{mb: {bits}}}}}" for bits in (16, 8, 4, 2)
     )
-    return settings_for(
+    return sweep_settings(
         folder, f"http://127.0.0.1:{port}/v1", f"kv.apply={{via: launch, command: '{command}', grace_s: 2, "
         "env: {KVT_LEVEL: '{budget}'}}", f"kv.levels=[{levels}]", "kv.evidence={configured: true}",
         "kv.control_repeats=0", *overrides, n=n,

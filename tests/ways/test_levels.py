@@ -3,21 +3,16 @@
 import pytest
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.load import load_settings
 from kvt_async.session.experiment_rows import make_run_id
-from kvt_async.ways.levels import Levels, make_levels
-
-
-def levels(*overrides: str) -> Levels:
-    return make_levels(load_settings(None, list(overrides), environ={}))
+from tests.worlds import levels_of
 
 
 def labels(*overrides: str) -> list[str]:
-    return [level.label for level in levels(*overrides).levels]
+    return [level.label for level in levels_of(*overrides).levels]
 
 
 def test_the_defaults_give_full_cache_two_budgets_and_one_repeat_of_full() -> None:
-    made = levels().levels
+    made = levels_of().levels
     assert [level.label for level in made] == ["full", "snapkv/aware 0.5", "snapkv/aware 0.2", "full (repeat 1)"]
     assert [level.is_full for level in made] == [True, False, False, True]
     assert [level.level_idx for level in made] == [0, 1, 2, 3]
@@ -43,7 +38,7 @@ def test_budgets_run_from_the_mildest_to_the_harshest_whatever_order_they_are_gi
 
 
 def test_explicit_levels_keep_their_order_behind_full_cache() -> None:
-    made = levels(
+    made = levels_of(
         "kv.levels=[{policy: snapkv, budget: 0.2}, {policy: full}, {policy: h2o, budget: 256, unit: tokens}, "
         "{policy: snapkv, budget: 1.0}]",
         "kv.control_repeats=0",
@@ -53,21 +48,21 @@ def test_explicit_levels_keep_their_order_behind_full_cache() -> None:
 
 
 def test_a_config_without_full_cache_is_allowed_and_says_that_there_is_no_baseline() -> None:
-    made = levels("kv.budgets=[0.5, 0.2]")
+    made = levels_of("kv.budgets=[0.5, 0.2]")
     assert [level.label for level in made.levels] == ["snapkv/aware 0.5", "snapkv/aware 0.2"]
     assert "without full cache there is nothing to compare with" in made.notes[0]
     assert "control_repeats is ignored" in made.notes[1]
 
 
 def test_an_equal_level_is_merged_with_a_note() -> None:
-    made = levels("kv.levels=[{budget: 1.0}, {budget: 0.3}, {budget: 0.30000000000000004}]", "kv.control_repeats=0")
+    made = levels_of("kv.levels=[{budget: 1.0}, {budget: 0.3}, {budget: 0.30000000000000004}]", "kv.control_repeats=0")
     assert [level.label for level in made.levels] == ["full", "snapkv/aware 0.3"]
     assert made.notes == ("snapkv/aware 0.3 is asked for twice; it runs once",)
 
 
 def test_nearly_equal_budgets_are_refused() -> None:
     with pytest.raises(ConfigError, match="nearly the same"):
-        levels("kv.budgets=[1.0, 0.5, 0.50001]")
+        levels_of("kv.budgets=[1.0, 0.5, 0.50001]")
 
 
 @pytest.mark.parametrize(
@@ -82,14 +77,14 @@ def test_nearly_equal_budgets_are_refused() -> None:
     ],
 )
 def test_a_series_has_a_readable_label(overrides: list[str], series: str) -> None:
-    assert levels(*overrides).levels[1].series == series
+    assert levels_of(*overrides).levels[1].series == series
 
 
 LAUNCH = "kv.apply={via: launch, command: 'serve --dtype {params.dtype}'}"
 
 
 def test_bit_widths_are_one_series_whose_params_name_them_and_full_cache_may_need_one_too() -> None:
-    made = levels(
+    made = levels_of(
         "kv.levels=[{policy: full, params: {dtype: f16}}, {budget: 8.5, unit: bits, params: {dtype: q8_0}}, "
         "{budget: 4.5, unit: bits, params: {dtype: q4_0}}]", "kv.policy=kv_dtype", "kv.control_repeats=1", LAUNCH,
     ).levels  # fmt: skip
@@ -99,14 +94,14 @@ def test_bit_widths_are_one_series_whose_params_name_them_and_full_cache_may_nee
 
 def test_two_formats_of_one_width_are_not_merged() -> None:
     with pytest.raises(ConfigError, match=r"(?s)kv_dtype 8 bits are one level.*another policy"):
-        levels(
+        levels_of(
             "kv.levels=[{budget: 8, unit: bits, params: {dtype: fp8_e4m3}}, {budget: 8, unit: bits, params: "
             "{dtype: fp8_e5m2}}]", "kv.policy=kv_dtype", LAUNCH,
         )  # fmt: skip
 
 
 def test_endpoints_are_found_by_policy_and_budget_by_budget_or_given_with_the_level() -> None:
-    made = levels(
+    made = levels_of(
         "kv.apply={via: endpoint, endpoints: {full: 'http://a/v1/', '0.5': ['http://b/v1', 'http://c/v1'], "
         "'snapkv 0.2': 'http://d/v1', '0.2': 'http://e/v1'}}",
     ).levels
@@ -116,25 +111,25 @@ def test_endpoints_are_found_by_policy_and_budget_by_budget_or_given_with_the_le
         ("http://d/v1",),
     ]
     assert made[1].apply == {"via": "endpoint"}
-    own = levels("kv.levels=[{budget: 0.5, base_url: 'http://z/v1'}]", "kv.apply={via: endpoint}").levels
+    own = levels_of("kv.levels=[{budget: 0.5, base_url: 'http://z/v1'}]", "kv.apply={via: endpoint}").levels
     assert own[0].endpoints == ("http://z/v1",)
 
 
 def test_a_level_without_an_endpoint_is_a_config_error_that_says_what_to_add() -> None:
     with pytest.raises(ConfigError, match=r'(?s)snapkv at 0\.2.*Add "snapkv 0\.2"'):
-        levels("kv.apply={via: endpoint, endpoints: {full: 'http://a/v1', '0.5': 'http://b/v1'}}")
+        levels_of("kv.apply={via: endpoint, endpoints: {full: 'http://a/v1', '0.5': 'http://b/v1'}}")
 
 
 def test_full_body_makes_full_cache_another_level_and_urls_and_ports_do_not() -> None:
-    plain = levels().levels
-    other = levels("kv.apply={via: body, body: {kv: {budget: '{budget}'}}, full_body: {}}").levels
+    plain = levels_of().levels
+    other = levels_of("kv.apply={via: body, body: {kv: {budget: '{budget}'}}, full_body: {}}").levels
     assert other[0].apply == {"via": "body", "body": {}}
     assert plain[1].apply != other[1].apply
-    assert levels("engine.base_url=http://other/v1").levels[1].apply == plain[1].apply
+    assert levels_of("engine.base_url=http://other/v1").levels[1].apply == plain[1].apply
 
 
 def test_run_ids_are_readable_unique_and_the_same_every_time() -> None:
-    made = levels("kv.policies=[snapkv, {policy: snapkv, mode: question_agnostic}]", "kv.control_repeats=2").levels
+    made = levels_of("kv.policies=[snapkv, {policy: snapkv, mode: question_agnostic}]", "kv.control_repeats=2").levels
     ids = [make_run_id("g", 1, level) for level in made]
     assert len({*ids, *(make_run_id("g", 2, level) for level in made)}) == 2 * len(made)
     assert ids == [make_run_id("g", 1, level) for level in made]

@@ -18,7 +18,7 @@ from kvt_async.ways.levels import make_levels
 from kvt_async.ways.truncate import Cutter
 from tests.serve.support import example as kvtext_example
 from tests.servers.openai_server import Script, serving
-from tests.sweeping import check_invariants, query, settings_for, states
+from tests.worlds import check_invariants, query, states, sweep_settings
 
 QUIET = Options(quiet=True)
 POLICY = "kv.policies=[{{policy: truncate_prompt, params: {{mode: {}}}}}]"
@@ -26,14 +26,14 @@ POLICY = "kv.policies=[{{policy: truncate_prompt, params: {{mode: {}}}}}]"
 
 @pytest.fixture
 def cutter(tmp_path: Path) -> Cutter:
-    settings = settings_for(tmp_path, "http://127.0.0.1:1/v1", "tokenizer.name=reference")
+    settings = sweep_settings(tmp_path, "http://127.0.0.1:1/v1", "tokenizer.name=reference")
     rule = PromptRule("{context} {question}", None, "chat", None, "v", None)
     return Cutter(rule, load_tokenizer(settings))
 
 
 def level(tmp_path: Path, mode: str, budget: float, *overrides: str) -> Level:
     kv = (POLICY.format(mode), f"kv.budgets=[1.0, {budget}]")
-    levels = make_levels(settings_for(tmp_path, "http://127.0.0.1:1/v1", *kv, *overrides)).levels
+    levels = make_levels(sweep_settings(tmp_path, "http://127.0.0.1:1/v1", *kv, *overrides)).levels
     return next(found for found in levels if found.budget == budget)
 
 
@@ -95,7 +95,7 @@ def test_the_servers_own_count_of_the_prompt_is_the_evidence_and_ours_alone_is_n
 @pytest.mark.parametrize("via", ["none", "body", "endpoint"])
 async def test_a_sweep_sends_shorter_prompts_through_any_server_and_stores_their_hash(tmp_path: Path, via: str) -> None:
     async with serving(Script(knob="dead")) as (server, url):
-        settings = settings_for(
+        settings = sweep_settings(
             tmp_path, url, POLICY.format("left"), "kv.control_repeats=0", "kv.params={window: 4}",
             *{"none": ["kv.apply={via: none}"], "body": [],
               "endpoint": [f"kv.apply={{via: endpoint, endpoints: {{full: '{url}'}}}}"]}[via],
@@ -130,4 +130,4 @@ async def test_a_mode_or_unit_that_there_is_not_is_refused_before_anything_is_se
     tmp_path: Path, words: tuple[str, ...], match: str
 ) -> None:
     with pytest.raises(ConfigError, match=match):
-        await run(settings_for(tmp_path, "http://127.0.0.1:1/v1", *words), options=QUIET)
+        await run(sweep_settings(tmp_path, "http://127.0.0.1:1/v1", *words), options=QUIET)

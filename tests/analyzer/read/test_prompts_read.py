@@ -18,6 +18,7 @@ from kvt_async.contract.formulas.prompt_counts import PromptCounts, is_short, ju
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.settings import Settings
 from tests.analyzer.synthetic import make_db
+from tests.worlds import query
 
 LONG_AND_SHORT = {"n_bins": 2, "lengths": (204, 4004), "n_per_bin": 40, "p_correct": 1.0, "control_repeats": 0}
 
@@ -135,12 +136,6 @@ def group(tmp_path: Path, *overrides: str, **asked: Any) -> Settings:
     )  # fmt: skip
 
 
-def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    return (
-        sqlite3.connect(Path(settings.output.runs_dir) / "synthetic" / "kv_transition.sqlite").execute(sql).fetchall()
-    )
-
-
 def test_no_claim_rests_on_prompts_that_were_cut(tmp_path: Path) -> None:
     settings = group(tmp_path, reads=cut_at(500))
     found = every_stage(settings)
@@ -150,10 +145,10 @@ def test_no_claim_rests_on_prompts_that_were_cut(tmp_path: Path) -> None:
     assert alarm["says"].startswith("120 of 240 prompts were read shorter than sent (")
     assert found["verdict"][0].startswith("READ SHORT: 120 of 240 prompts were read shorter than sent (")
     assert not any("proven" in line for line in found["verdict"])
-    claims = rows(settings, "SELECT verdict, evidence, safe_budget, zone_low, zone_high, collapse_budget "
+    claims = query(settings, "SELECT verdict, evidence, safe_budget, zone_low, zone_high, collapse_budget "
                             "FROM transition_summary")  # fmt: skip
     assert set(claims) == {("unverified", "unverified", None, None, None, None)}
-    assert set(rows(settings, "SELECT status FROM run_evidence")) == {("unverified",)}
+    assert set(query(settings, "SELECT status FROM run_evidence")) == {("unverified",)}
     report = Path(found["report"]["report_md"]).read_text("utf-8")
     first_screen = report.split("## Verdict by series")[0]
     assert first_screen.index("READ SHORT: 120 of 240") < first_screen.index("> **snapkv/aware: unverified: 120 of 240")
@@ -169,8 +164,8 @@ def test_prompts_read_whole_keep_their_verdict(tmp_path: Path) -> None:
     settings = group(tmp_path)
     found = every_stage(settings)
     assert (found["exit_code"], found["alarms"]) == (0, [])
-    assert set(rows(settings, "SELECT evidence FROM transition_summary")) == {("verified",)}
-    assert rows(settings, "SELECT verdict FROM transition_summary WHERE bin_idx = -1") == [("no_transition_in_range",)]
+    assert set(query(settings, "SELECT evidence FROM transition_summary")) == {("verified",)}
+    assert query(settings, "SELECT verdict FROM transition_summary WHERE bin_idx = -1") == [("no_transition_in_range",)]
 
 
 def test_an_analysis_of_another_version_is_made_anew_before_it_is_reported_or_checked(tmp_path: Path) -> None:

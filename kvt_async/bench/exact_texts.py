@@ -8,7 +8,7 @@ from functools import cached_property
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.prompt_text import plain
 from kvt_async.data.sources.kvtext_words import PUNCTUATION, SPECIALS, VOCABULARY
-from kvt_async.data.tokens import Tokenizer
+from kvt_async.data.tokens import PromptTokenizer
 
 _ROUNDS = 40
 _STEM = "the the the "  # twelve characters: whole tokens also where four characters are one
@@ -35,7 +35,7 @@ using himself usually"""
 class TextMaker:
     """Makes salted texts of exact length. `system`: text of a system message, or None."""
 
-    def __init__(self, tokenizer: Tokenizer, *, endpoint: str, system: str | None) -> None:
+    def __init__(self, tokenizer: PromptTokenizer, *, endpoint: str, system: str | None) -> None:
         self.tokenizer, self._system = tokenizer, system
         self._templated = endpoint == "chat" and tokenizer.chat is not None
 

@@ -13,7 +13,7 @@ from kvt_async.bench.exact_texts import TextMaker
 from kvt_async.bench.prompt_files import Item, read_jsonl, read_manifest
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.settings import Settings
-from kvt_async.data.tokens import Tokenizer, load_tokenizer
+from kvt_async.data.tokens import PromptTokenizer, load_tokenizer
 from kvt_async.records import Json
 
 _INPUT, _OUTPUT = 1, 2  # streams of draws
@@ -40,7 +40,7 @@ class Prompt:
 class Workload(Protocol):
     """Prompts by place."""
 
-    tokenizer: Tokenizer
+    tokenizer: PromptTokenizer
     size: int | None  # distinct prompts before the first comes again; None: no end
     notes: Sequence[str]  # what a person is to know of it before anything is sent
 
@@ -68,7 +68,7 @@ def load_workload(settings: Settings) -> Workload:
 class Synthetic:
     """Texts of drawn words, to the exact token; groups share their beginning."""
 
-    def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
+    def __init__(self, settings: Settings, tokenizer: PromptTokenizer) -> None:
         self.tokenizer, self._bench = tokenizer, settings.bench
         self.size: int | None = None
         self.notes: Sequence[str] = ()
@@ -111,7 +111,7 @@ class Synthetic:
 class FromFile:
     """A kvt manifest or a JSONL file, in its order and from the start again at its end; the salt goes in front."""
 
-    def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
+    def __init__(self, settings: Settings, tokenizer: PromptTokenizer) -> None:
         self.tokenizer, self._bench = tokenizer, settings.bench
         work, system = settings.bench.workload, settings.prompt.system
         assert work.path is not None
@@ -170,7 +170,7 @@ class FromFile:
         return replace(item, messages=messages, context_chars=chars)
 
 
-def _described(bench: Bench, tokenizer: Tokenizer) -> Json:
+def _described(bench: Bench, tokenizer: PromptTokenizer) -> Json:
     work: dict[str, Any] = bench.workload.model_dump(mode="json", exclude={"path"})
     if work["kind"] != "synthetic":
         del work["input_tokens"], work["prefix"]

@@ -138,7 +138,7 @@ class Apply(Section):
         return self
 
 
-class Evidence(Section):
+class EvidenceSource(Section):
     """Where the effective budget can be read. At most one; none: the budget stays unverified."""
 
     usage: str | None = None  # dotted path in the usage object, e.g. kv.kept_fraction
@@ -162,7 +162,7 @@ class KV(Section):
         via=Via.BODY.value,
         body={"kv": {"policy": "{policy}", "budget": "{budget}", "mode": "{mode}", "context_chars": "{context_chars}"}},
     )
-    evidence: Evidence = Evidence(usage="kv.kept_fraction")
+    evidence: EvidenceSource = EvidenceSource(usage="kv.kept_fraction")
 
     @field_validator("apply", "evidence", "budgets", mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from kvt_async.contract.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class LengthBin:
     """One row of `bins`. Bounds are inclusive; hi_tokens = lo_tokens - 1 says that no length fits."""
 
     bin_idx: int
@@ -48,9 +48,9 @@ def quantile_edges(histogram: Mapping[int, int], n_bins: int) -> list[int]:
     return [lengths[0]] + [lengths[bisect_left(up_to, rank)] for rank in ranks[1:]]
 
 
-def bins_of(edges: Sequence[int]) -> list[Bin]:
+def bins_of(edges: Sequence[int]) -> list[LengthBin]:
     """Every bin, empty ones included."""
-    return [Bin(i, edges[i] + (i > 0), edges[i + 1]) for i in range(len(edges) - 1)]
+    return [LengthBin(i, edges[i] + (i > 0), edges[i + 1]) for i in range(len(edges) - 1)]
 
 
 def bin_of(length: int, edges: Sequence[int]) -> int | None:

@@ -7,11 +7,11 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.data.example_prompt import PromptRule, context_sha256, cut_context, is_templated, served_text
 from kvt_async.data.sources.source import Row
-from kvt_async.data.spool import Counted
-from kvt_async.data.tokens import Tokenizer
+from kvt_async.data.spool import CountedExample
+from kvt_async.data.tokens import PromptTokenizer
 
 
-def count_batch(batch: list[Row], rule: PromptRule, tokenizer: Tokenizer) -> list[Counted]:
+def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) -> list[CountedExample]:
     """Count a batch as it will be sent; overlong contexts are cut and marked.
 
     `meta.context_tokens` is the whole context's own length, before any cut. Raises ConfigError from the cut and from
@@ -33,7 +33,7 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: Tokenizer) -> lis
             (token_len,) = tokenizer.count([served_text(rule, tokenizer, sent_messages)], special=special)
             (sent_tokens,) = tokenizer.count([sent.context], special=False)
         counted.append(
-            Counted(
+            CountedExample(
                 example=sent,
                 where=row.where,
                 token_len=token_len,
@@ -47,7 +47,7 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: Tokenizer) -> lis
     return counted
 
 
-def _served(row: Row, rule: PromptRule, tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
+def _served(row: Row, rule: PromptRule, tokenizer: PromptTokenizer, messages: Sequence[dict[str, str]]) -> str:
     try:
         return served_text(rule, tokenizer, messages)
     except ConfigError as error:

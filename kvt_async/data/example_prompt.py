@@ -15,8 +15,8 @@ from kvt_async.contract.formulas.prompt_text import (
 )
 from kvt_async.contract.formulas.reasoning import left_open
 from kvt_async.contract.settings import Settings
-from kvt_async.data.sources.source import Source
-from kvt_async.data.tokens import Tokenizer
+from kvt_async.data.sources.source import ExampleSource
+from kvt_async.data.tokens import PromptTokenizer
 from kvt_async.records import Example
 
 NOT_CONTRACT = ("reasoning_tag", "chat_template_kwargs")
@@ -50,7 +50,7 @@ class PromptRule:
         return render(self.template, example.context, example.question, example.meta.get("turns") or (), self.system)[0]
 
 
-def prompt_rule(settings: Settings, source: Source, tokenizer: Tokenizer) -> PromptRule:
+def prompt_rule(settings: Settings, source: ExampleSource, tokenizer: PromptTokenizer) -> PromptRule:
     """prompt.template, else the task's own, else the default. Raises ConfigError for a template that lacks a part.
 
     A task's own template may lack {question}: summaries ask nothing.
@@ -80,16 +80,16 @@ def prompt_rule(settings: Settings, source: Source, tokenizer: Tokenizer) -> Pro
     )
 
 
-def served_text(rule: PromptRule, tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
+def served_text(rule: PromptRule, tokenizer: PromptTokenizer, messages: Sequence[dict[str, str]]) -> str:
     """What the server tokenises: chat template included where the tokenizer has one, else the plain prompt."""
     return tokenizer.chat.render(messages) if tokenizer.chat and rule.endpoint == "chat" else plain(messages)
 
 
-def is_templated(rule: PromptRule, tokenizer: Tokenizer) -> bool:
+def is_templated(rule: PromptRule, tokenizer: PromptTokenizer) -> bool:
     return rule.endpoint == "chat" and tokenizer.chat is not None
 
 
-def cut_context(rule: PromptRule, tokenizer: Tokenizer, example: Example, where: str) -> Example | None:
+def cut_context(rule: PromptRule, tokenizer: PromptTokenizer, example: Example, where: str) -> Example | None:
     """The example with its context cut in the middle; None when its prompt fits prompt.max_context_tokens.
 
     The limit holds for the plain prompt, as in LongBench's script: template, context and question, with earlier turns

@@ -26,7 +26,7 @@ _ENTRIES, _EXAMPLES, _CLOSE, _SHA = b'"entries": [', b'"examples": [', b"],", b'
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ManifestEntry:
     """One example at its place; fields as in `manifest_entries` (seq is the place in the list)."""
 
     example_id: str
@@ -65,7 +65,7 @@ class ManifestHead:
     sha256: str = ""  # of the file; not among its other keys
 
 
-def write_manifest(path: Path, head: ManifestHead, items: Iterable[tuple[Entry, Example]]) -> str:
+def write_manifest(path: Path, head: ManifestHead, items: Iterable[tuple[ManifestEntry, Example]]) -> str:
     """Write atomically and return the sha256. `items` is streamed once; examples wait in a file beside.
 
     Two runs at once can't mix: each writes its own temporary files, and the last rename wins.
@@ -125,14 +125,14 @@ def read_head(path: Path, *, verify: bool = True) -> ManifestHead:
         raise _damaged(path, "keys are missing or unknown") from None
 
 
-def read_items(path: Path) -> Iterator[tuple[Entry, Example]]:
+def read_items(path: Path) -> Iterator[tuple[ManifestEntry, Example]]:
     """Stream entries with their examples, in manifest order. Trusts the file: read_head verifies it."""
     with path.open("rb") as entries, path.open("rb") as examples:
         for line, text in zip(_block(entries, _ENTRIES), _block(examples, _EXAMPLES), strict=True):
             record = orjson.loads(text)
             answers = tuple(record["answers"])
             example = Example(record["example_id"], record["question"], record["context"], answers, record["meta"])
-            yield Entry(**orjson.loads(line)), example
+            yield ManifestEntry(**orjson.loads(line)), example
 
 
 def example_json(example: Example) -> dict[str, Any]:

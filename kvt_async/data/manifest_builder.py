@@ -21,10 +21,10 @@ from kvt_async.data.batches import batches
 from kvt_async.data.count import count_batch
 from kvt_async.data.example_prompt import PromptRule
 from kvt_async.data.golds import GoldCheck
-from kvt_async.data.manifest import Entry, ManifestHead, read_items, write_manifest
-from kvt_async.data.sources import Source
+from kvt_async.data.manifest import ManifestEntry, ManifestHead, read_items, write_manifest
+from kvt_async.data.sources import ExampleSource
 from kvt_async.data.spool import Spool
-from kvt_async.data.tokens import Tokenizer
+from kvt_async.data.tokens import PromptTokenizer
 from kvt_async.records import Example
 
 Progress = Callable[[int], None]
@@ -35,14 +35,14 @@ Progress = Callable[[int], None]
 class Ingredients:
     """What turns rows into counted examples."""
 
-    source: Source
+    source: ExampleSource
     rule: PromptRule
-    tokenizer: Tokenizer
+    tokenizer: PromptTokenizer
     progress: Progress
 
 
 @dataclass(slots=True)
-class Tally:
+class RowTally:
     """What is worth saying about the rows once they are counted."""
 
     rows: int = 0
@@ -54,12 +54,12 @@ class Tally:
 
 def make_manifest(
     path: Path, settled: Mapping[str, Any], settings: Settings, ingredients: Ingredients
-) -> tuple[ManifestHead, Tally]:
+) -> tuple[ManifestHead, RowTally]:
     """Write version 1. `settled` are the fields of the head that config and source settle before any row is read.
 
     Raises ConfigError when there are no examples, none within explicit edges, or golds that can't be scored.
     """
-    binning, sampling, tally = settings.binning, settings.sampling, Tally()
+    binning, sampling, tally = settings.binning, settings.sampling, RowTally()
     golds = GoldCheck(ingredients.source.metric, ingredients.source.published)
     with _spool_beside(path) as spool:
         _fill(spool, ingredients, tally, golds)
@@ -108,7 +108,7 @@ def grow_manifest(
     added: list[tuple[str, int, int]] = []
     rows = [dict(row) for row in earlier.bins]
     with _spool_beside(path) as spool:
-        _fill(spool, ingredients, Tally(), None)  # its golds were checked when version 1 was made
+        _fill(spool, ingredients, RowTally(), None)  # its golds were checked when version 1 was made
         spool.group()
         for row in rows:
             within = spool.candidates(row["lo_tokens"], row["hi_tokens"], without=have)
@@ -127,14 +127,14 @@ def grow_manifest(
             sha256="",
         )
 
-        def items() -> Iterator[tuple[Entry, Example]]:
+        def items() -> Iterator[tuple[ManifestEntry, Example]]:
             yield from read_items(path)
             yield from spool.items(added)
 
         return replace(head, sha256=write_manifest(path, head, items()))
 
 
-def _fill(spool: Spool, ingredients: Ingredients, tally: Tally, golds: GoldCheck | None) -> None:
+def _fill(spool: Spool, ingredients: Ingredients, tally: RowTally, golds: GoldCheck | None) -> None:
     for batch in batches(ingredients.source.rows(), lambda row: row.example):
         counted = count_batch(batch, ingredients.rule, ingredients.tokenizer)
         spool.add(counted)

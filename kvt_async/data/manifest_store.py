@@ -10,7 +10,7 @@ import orjson
 from kvt_async.contract.errors import ContractMismatchError
 from kvt_async.contract.waiting import transaction
 from kvt_async.data.batches import batches
-from kvt_async.data.manifest import Entry, ManifestHead, read_head, read_items
+from kvt_async.data.manifest import ManifestEntry, ManifestHead, read_head, read_items
 from kvt_async.records import Example
 
 _EXAMPLE_COLUMNS = "dataset_id, example_id, question, context, answers_json, meta_json, context_sha256"
@@ -177,12 +177,12 @@ def _dataset_row(head: ManifestHead, name: str) -> tuple[object, ...]:
     )
 
 
-def _example_row(name: str, entry: Entry, example: Example) -> tuple[object, ...]:
+def _example_row(name: str, entry: ManifestEntry, example: Example) -> tuple[object, ...]:
     answers, meta = _json(list(example.answers)), _json(example.meta)
     return (name, example.example_id, example.question, example.context, answers, meta, entry.context_sha256)
 
 
-def _entry_row(name: str, seq: int, entry: Entry) -> tuple[object, ...]:
+def _entry_row(name: str, seq: int, entry: ManifestEntry) -> tuple[object, ...]:
     lengths = (entry.token_len, entry.context_tokens, entry.original_tokens, entry.prompt_truncated)
     return (name, entry.example_id, seq, entry.version, entry.bin_idx, *lengths, entry.prompt_sha256)
 

@@ -17,9 +17,9 @@ from kvt_async.data.example_prompt import NOT_CONTRACT, prompt_rule
 from kvt_async.data.focus import BinState, allot, read_open_zone
 from kvt_async.data.identity import dataset_id, selection_rule
 from kvt_async.data.manifest import ManifestHead, read_head
-from kvt_async.data.manifest_builder import Ingredients, Progress, Tally, grow_manifest, make_manifest
+from kvt_async.data.manifest_builder import Ingredients, Progress, RowTally, grow_manifest, make_manifest
 from kvt_async.data.sources import check_metric, check_source, open_source
-from kvt_async.data.tokens import Tokenizer, check_tokenizer, load_tokenizer
+from kvt_async.data.tokens import PromptTokenizer, check_tokenizer, load_tokenizer
 
 Report = Callable[[str], None]
 Grow = Callable[[ManifestHead], Mapping[int, int]]
@@ -105,7 +105,7 @@ def prepare(
     return Prepared(name, path, head, skipped=False, kept=kept)
 
 
-def _template_notes(settings: Settings, tokenizer: Tokenizer) -> tuple[str, ...]:
+def _template_notes(settings: Settings, tokenizer: PromptTokenizer) -> tuple[str, ...]:
     """What the chat template does to prompts that nobody would expect."""
     if settings.prompt.endpoint != "chat":
         return ()
@@ -236,7 +236,7 @@ def _kept_copy(path: Path, existing: ManifestHead | None) -> Path | None:
     return kept
 
 
-def _remarks(tally: Tally, head: ManifestHead) -> list[str]:
+def _remarks(tally: RowTally, head: ManifestHead) -> list[str]:
     lines = [*tally.of_golds]
     if tally.no_context:
         lines.append(f"{tally.no_context} of {tally.rows} examples have an empty context")

@@ -9,7 +9,7 @@ import orjson
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.data.bins import Candidate
-from kvt_async.data.manifest import Entry, example_json
+from kvt_async.data.manifest import ManifestEntry, example_json
 from kvt_async.records import Example
 
 _SCHEMA = """
@@ -20,7 +20,7 @@ CREATE TABLE rows (example_id TEXT PRIMARY KEY, origin TEXT, token_len INTEGER, 
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CountedExample:
     """One example as it will be sent, with its lengths in tokens."""
 
     example: Example
@@ -44,7 +44,7 @@ class Spool:
     def close(self) -> None:
         self._conn.close()
 
-    def add(self, counted: Sequence[Counted]) -> None:
+    def add(self, counted: Sequence[CountedExample]) -> None:
         for c in counted:
             body = orjson.dumps(example_json(c.example))
             row = (c.example.example_id, c.where, c.token_len, c.context_tokens, c.original_tokens, int(c.truncated))
@@ -73,7 +73,7 @@ class Spool:
             if example_id not in taken:
                 yield Candidate(example_id, token_len)
 
-    def items(self, chosen: Iterable[tuple[str, int, int]]) -> Iterator[tuple[Entry, Example]]:
+    def items(self, chosen: Iterable[tuple[str, int, int]]) -> Iterator[tuple[ManifestEntry, Example]]:
         """(example_id, bin_idx, version) -> entry and example, in that order."""
         query = (
             "SELECT token_len, context_tokens, original_tokens, truncated, prompt_sha256, context_sha256, body "
@@ -84,9 +84,9 @@ class Spool:
             record = orjson.loads(body)
             answers = tuple(record["answers"])
             example = Example(example_id, record["question"], record["context"], answers, record["meta"])
-            yield Entry(example_id, bin_idx, token_len, own, original, cut, prompt, context, version), example
+            yield ManifestEntry(example_id, bin_idx, token_len, own, original, cut, prompt, context, version), example
 
-    def _duplicate(self, counted: Counted) -> ConfigError:
+    def _duplicate(self, counted: CountedExample) -> ConfigError:
         example_id = counted.example.example_id
         (first,) = self._conn.execute("SELECT origin FROM rows WHERE example_id = ?", (example_id,)).fetchone()
         return ConfigError(

@@ -30,7 +30,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _ADVICE = f"Set tokenizer.name to a local tokenizer.json (or its folder), or to {APPROX} to estimate openly."
 
 
-class Tokenizer(Protocol):
+class PromptTokenizer(Protocol):
     name: str  # as resolved: tokenizer.name, else model.name
     sha256: str  # of tokenizer.json; of the name where there is no file
     chat: ChatTemplate | None
@@ -63,7 +63,7 @@ class FileTokenizer:
 
         Raises ConfigError when `data` is no tokenizer.json, or the chat template can't be used.
         """
-        from tokenizers import Tokenizer as Backend
+        from tokenizers import PromptTokenizer as Backend
 
         try:
             self._backend: Any = Backend.from_buffer(data)
@@ -146,7 +146,7 @@ def check_name(settings: Settings) -> tuple[str, str]:
     return name, key
 
 
-def load_tokenizer(settings: Settings) -> Tokenizer:
+def load_tokenizer(settings: Settings) -> PromptTokenizer:
     """Raises ConfigError when there is none of that name, saying what to set instead."""
     name, key = check_name(settings)
     if name == APPROX:
@@ -183,7 +183,7 @@ def _local_file(name: str, key: str) -> Path | None:
     return None
 
 
-def _from_file(path: Path, name: str, where: str) -> Tokenizer:
+def _from_file(path: Path, name: str, where: str) -> PromptTokenizer:
     try:
         data, beside = path.read_bytes(), files_beside(path.parent)
     except OSError as error:
@@ -191,7 +191,7 @@ def _from_file(path: Path, name: str, where: str) -> Tokenizer:
     return FileTokenizer(data, name, beside, where)
 
 
-def _from_hub(name: str, key: str) -> Tokenizer:
+def _from_hub(name: str, key: str) -> PromptTokenizer:
     """tokenizer.json and the chat template from the hub's cache or the hub."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from kvt_async.contract.errors import ConfigError, ServerError
-from kvt_async.contract.settings_kv import Evidence
+from kvt_async.contract.settings_kv import EvidenceSource
 from kvt_async.contract.urls import server_root, url_under
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Level
@@ -32,7 +32,7 @@ _NAMES_OF_BITS = {  # payload bits per element; scales and offsets aren't counte
 _BITS = {name: bits for bits, names in _NAMES_OF_BITS.items() for name in names.split()}
 
 
-def check(evidence: Evidence) -> None:
+def check(evidence: EvidenceSource) -> None:
     """Raises ConfigError for a metric or a pattern that can't be read."""
     if evidence.metric is not None and not _METRIC.fullmatch(evidence.metric):
         raise ConfigError(

@@ -7,7 +7,7 @@ from kvt_async.records import Json, Level
 from kvt_async.ways.way import RunningServer
 
 
-class Body(RunningServer):
+class BodyFields(RunningServer):
     """kv.apply.body is merged into the request; at full cache kv.apply.full_body, where there is one."""
 
     name = Via.BODY.value

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from kvt_async.contract.secrets import Secrets
 
-SECRETS_VARIABLE = "KVT_KEEPER_SECRETS"
+SECRETS_VARIABLE = "KVT_GUARD_SECRETS"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 POLL_S = 0.02
 IDLE_S = 0.2  # then a line that has not ended is written too
@@ -44,7 +44,7 @@ def keep(parent: int, grace_s: float, command: list[str]) -> int:
             stdout=subprocess.PIPE if secrets else None,
             stderr=subprocess.STDOUT if secrets else None,
             start_new_session=True,
-            preexec_fn=_die_with_keeper,  # noqa: PLW1509  # this process has one thread
+            preexec_fn=_die_with_guard,  # noqa: PLW1509  # this process has one thread
         )
     except OSError as error:
         print(f"{secrets.text(command[0])} can't be started: {error.strerror}", file=sys.stderr, flush=True)
@@ -142,7 +142,7 @@ def _children() -> list[int]:
     return pids
 
 
-def _die_with_keeper() -> None:
+def _die_with_guard() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -4,13 +4,13 @@ from kvt_async.contract.settings import Settings
 from kvt_async.contract.settings_kv import ApplyKeys, add_way, remove_way
 from kvt_async.records import Level
 from kvt_async.ways import truncate
-from kvt_async.ways.body import Body
+from kvt_async.ways.body import BodyFields
 from kvt_async.ways.budget_label import BudgetLabel
 from kvt_async.ways.endpoint import Endpoint
 from kvt_async.ways.launch import Launch
 from kvt_async.ways.way import Way
 
-_OURS: tuple[Way, ...] = (Body(), Endpoint(), Launch(), BudgetLabel())
+_OURS: tuple[Way, ...] = (BodyFields(), Endpoint(), Launch(), BudgetLabel())
 _WAYS: dict[str, Way] = {way.name: way for way in _OURS}
 
 

@@ -14,7 +14,7 @@ from kvt_async.contract.formulas.prompt_text import messages_sha256, render
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import Unit
 from kvt_async.data.example_prompt import PromptRule, is_templated, served_text
-from kvt_async.data.tokens import APPROX, Tokenizer, load_tokenizer
+from kvt_async.data.tokens import APPROX, PromptTokenizer, load_tokenizer
 from kvt_async.records import Example, Json, Level
 
 MODES = ("middle", "left")
@@ -50,7 +50,7 @@ def mode_of(level: Level) -> str:
 class Cutter:
     """Cuts the prompts of one dataset with the tokenizer that counted them."""
 
-    def __init__(self, rule: PromptRule, tokenizer: Tokenizer) -> None:
+    def __init__(self, rule: PromptRule, tokenizer: PromptTokenizer) -> None:
         self._rule, self._tokenizer = rule, tokenizer
         self._special = not is_templated(rule, tokenizer)
         self.exact = tokenizer.name != APPROX  # else the server's count is another language than ours

@@ -8,7 +8,7 @@ import yaml
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings, secret
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.settings_kv import Apply, Evidence
+from kvt_async.contract.settings_kv import Apply, EvidenceSource
 from kvt_async.contract.urls import public_url
 from kvt_async.ways.levels import make_levels
 
@@ -52,7 +52,7 @@ def test_a_null_leaves_the_default_of_a_replaced_key_out(tmp_path: Path) -> None
     text = "kv: {apply: null, evidence: null, budgets: null, policies: null, levels: [{budget: 1.0}, {budget: 0.5}]}"
     settings = load_settings(write(tmp_path, f"{text}\ncheck: null\n"), environ={})
     assert settings.kv.apply == Apply(via="none")
-    assert settings.kv.evidence == Evidence()
+    assert settings.kv.evidence == EvidenceSource()
     assert settings.kv.budgets == []
     assert settings.check == []
     assert [level.evidence for level in make_levels(settings).levels if not level.is_full] == [{}]

@@ -1,4 +1,4 @@
-"""The keeper of a launched server: whatever dies and however children try to leave, nothing runs on."""
+"""The guard of a launched server: whatever dies and however children try to leave, nothing runs on."""
 
 import base64
 import os
@@ -13,7 +13,7 @@ from kvt_async.contract.secrets import Secrets
 from kvt_async.ways.launch_guard import SECRETS_VARIABLE, pass_on
 
 SECRET = "sk-live-0123456789abcdef"
-KEEPER = [sys.executable, "-m", "kvt_async.ways.launch_guard"]
+GUARD = [sys.executable, "-m", "kvt_async.ways.launch_guard"]
 STRAYS = """
 import os, signal, subprocess, sys, time
 for grandchild in ([], ["leave"]):  # one stays in the group, one leads a session of its own
@@ -25,10 +25,10 @@ ENDING
 DEADLINE_S = 30.0
 
 
-def keeper(marker: str, code: str, grace_s: float = 0.2) -> subprocess.Popen[str]:
-    """A keeper, child of this process, whose server runs `code` and has said that it is up."""
+def guard(marker: str, code: str, grace_s: float = 0.2) -> subprocess.Popen[str]:
+    """A guard, child of this process, whose server runs `code` and has said that it is up."""
     command = [sys.executable, "-c", code, marker]
-    one = subprocess.Popen([*KEEPER, str(os.getpid()), str(grace_s), *command], stdout=subprocess.PIPE, text=True)
+    one = subprocess.Popen([*GUARD, str(os.getpid()), str(grace_s), *command], stdout=subprocess.PIPE, text=True)
     assert one.stdout is not None
     assert one.stdout.readline() == "up\n"
     return one
@@ -54,15 +54,15 @@ def until_none(marker: str) -> None:
     assert running(marker) == []
 
 
-def test_a_server_that_ends_by_itself_takes_its_children_with_it_and_its_code_is_the_keepers(tmp_path: Path) -> None:
-    one = keeper(str(tmp_path), STRAYS.replace("ENDING", "sys.exit(7)"))
+def test_a_server_that_ends_by_itself_takes_its_children_with_it_and_its_code_is_the_guards(tmp_path: Path) -> None:
+    one = guard(str(tmp_path), STRAYS.replace("ENDING", "sys.exit(7)"))
     assert one.wait(DEADLINE_S) == 7
     assert running(str(tmp_path)) == []
     one.communicate()
 
 
-def test_a_keeper_told_to_stop_ends_a_server_that_ignores_term_after_its_grace(tmp_path: Path) -> None:
-    one = keeper(str(tmp_path), STRAYS.replace("ENDING", "signal.signal(15, signal.SIG_IGN); time.sleep(300)"))
+def test_a_guard_told_to_stop_ends_a_server_that_ignores_term_after_its_grace(tmp_path: Path) -> None:
+    one = guard(str(tmp_path), STRAYS.replace("ENDING", "signal.signal(15, signal.SIG_IGN); time.sleep(300)"))
     one.terminate()
     assert one.wait(DEADLINE_S) == 256 - signal.SIGKILL
     assert running(str(tmp_path)) == []
@@ -72,7 +72,7 @@ def test_a_keeper_told_to_stop_ends_a_server_that_ignores_term_after_its_grace(t
 def test_a_server_gets_its_grace_to_end_by_itself(tmp_path: Path) -> None:
     farewell = tmp_path / "farewell"
     leave = f"signal.signal(15, lambda *_: (open({str(farewell)!r}, 'w').close(), os._exit(5)))"
-    one = keeper(
+    one = guard(
         str(tmp_path), f"import os, signal, time; {leave}; print('up', flush=True); time.sleep(300)", grace_s=60
     )
     one.terminate()
@@ -81,8 +81,8 @@ def test_a_server_gets_its_grace_to_end_by_itself(tmp_path: Path) -> None:
     one.communicate()
 
 
-def test_a_keeper_that_is_killed_takes_the_server_with_it(tmp_path: Path) -> None:
-    one = keeper(str(tmp_path), "import time; print('up', flush=True); time.sleep(300)")
+def test_a_guard_that_is_killed_takes_the_server_with_it(tmp_path: Path) -> None:
+    one = guard(str(tmp_path), "import time; print('up', flush=True); time.sleep(300)")
     one.kill()
     one.wait()
     until_none(str(tmp_path))
@@ -90,14 +90,14 @@ def test_a_keeper_that_is_killed_takes_the_server_with_it(tmp_path: Path) -> Non
 
 
 def test_a_command_that_is_not_there_is_127(tmp_path: Path) -> None:
-    done = subprocess.run([*KEEPER, str(os.getpid()), "1", str(tmp_path / "none")], capture_output=True, text=True,
+    done = subprocess.run([*GUARD, str(os.getpid()), "1", str(tmp_path / "none")], capture_output=True, text=True,
                           timeout=DEADLINE_S, check=False)  # fmt: skip
     assert done.returncode == 127
     assert "can't be started" in done.stderr
 
 
 def test_when_the_parent_dies_the_server_and_its_children_do_too(tmp_path: Path) -> None:
-    """The parent here is a process between us and the keeper: it is killed the hard way."""
+    """The parent here is a process between us and the guard: it is killed the hard way."""
     server = STRAYS.replace("ENDING", "time.sleep(300)")
     code = (
         "import os, subprocess, sys, time\n"
@@ -107,7 +107,7 @@ def test_when_the_parent_dies_the_server_and_its_children_do_too(tmp_path: Path)
     parent = subprocess.Popen([sys.executable, "-c", code, server, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert parent.stdout.readline() == "up\n"
-    assert len(running(str(tmp_path))) == 5  # parent, keeper, server, two children
+    assert len(running(str(tmp_path))) == 5  # parent, guard, server, two children
     parent.kill()
     parent.wait()
     until_none(str(tmp_path))
@@ -127,7 +127,7 @@ def test_a_secret_that_a_server_prints_is_masked_in_its_log_and_the_list_of_secr
     env = {**os.environ, SECRETS_VARIABLE: f'["{SECRET}"]'}
     log = tmp_path / "server.log"
     with log.open("ab") as out:
-        done = subprocess.run([*KEEPER, str(os.getpid()), "1", sys.executable, "-uc", code, SECRET], stdout=out,
+        done = subprocess.run([*GUARD, str(os.getpid()), "1", sys.executable, "-uc", code, SECRET], stdout=out,
                               stderr=out, env=env, timeout=DEADLINE_S, check=False)  # fmt: skip
     assert done.returncode == 0
     assert log.read_text() == "key ***\nerr ***\nFalse\nno end ***"

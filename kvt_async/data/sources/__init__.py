@@ -6,12 +6,12 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.metric_needs import check_installed
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources import generated, jsonl, longbench, ruler
-from kvt_async.data.sources.source import Row, Source, did_you_mean
+from kvt_async.data.sources.source import ExampleSource, Row, did_you_mean
 
-__all__ = ["Row", "Source", "check_metric", "check_source", "list_tasks", "open_source"]
+__all__ = ["ExampleSource", "Row", "check_metric", "check_source", "list_tasks", "open_source"]
 
 
-def open_source(settings: Settings) -> Source:
+def open_source(settings: Settings) -> ExampleSource:
     """Open `dataset.name`. Raises ConfigError for an unknown task or parameter, or data that can't be read."""
     match settings.dataset.name:
         case "jsonl":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.metric_needs import check_known
 from kvt_async.contract.settings import Settings
-from kvt_async.data.sources.source import Row, Source, check_most, check_params, did_you_mean
+from kvt_async.data.sources.source import ExampleSource, Row, check_most, check_params, did_you_mean
 
 KVTEXT_REVISION = "kvtext-1"  # raise it when generate() makes other text from the same arguments
 KVTEXT_METRIC = "em"  # two-token answers: either right or wrong
@@ -40,7 +40,7 @@ def check_kvtext(settings: Settings) -> None:
             check_most(key, value)
 
 
-def open_kvtext(settings: Settings) -> Source:
+def open_kvtext(settings: Settings) -> ExampleSource:
     """`dataset.params` are the arguments of generate(); contexts defaults to what fills every bin."""
     check_kvtext(settings)
     from kvt_async.data.sources.kvtext import generate
@@ -55,7 +55,7 @@ def open_kvtext(settings: Settings) -> Source:
         for number, example in enumerate(generate(task, **params)):
             yield Row(example, f"kvtext {task} #{number}")
 
-    return Source(KVTEXT_REVISION, _metric(settings), rows)
+    return ExampleSource(KVTEXT_REVISION, _metric(settings), rows)
 
 
 def _metric(settings: Settings) -> str:

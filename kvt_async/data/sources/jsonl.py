@@ -26,7 +26,7 @@ from kvt_async.data.sources.json_rows import (
     text_field,
     wrong_type,
 )
-from kvt_async.data.sources.source import Row, Source, check_params, content_id, file_sha256, unreadable
+from kvt_async.data.sources.source import ExampleSource, Row, check_params, content_id, file_sha256, unreadable
 from kvt_async.records import Example
 
 FIELDS = ("example_id", "question", "context", "answers", "meta")
@@ -47,7 +47,7 @@ def metric_of(settings: Settings) -> str:
     return str(settings.dataset.params.get("metric", DEFAULT_METRIC))
 
 
-def open_source(settings: Settings) -> Source:
+def open_source(settings: Settings) -> ExampleSource:
     check(settings)
     path = data_path(settings.dataset.path or "")
     if not path.is_file():
@@ -58,7 +58,7 @@ def open_source(settings: Settings) -> Source:
     except OSError as error:
         raise unreadable(path, error) from None
     max_line_mb = settings.dataset.params.get("max_line_mb", MAX_LINE_MB)
-    return Source(f"sha256:{digest}", metric_of(settings), lambda: read(path, max_line_mb))
+    return ExampleSource(f"sha256:{digest}", metric_of(settings), lambda: read(path, max_line_mb))
 
 
 def read(path: Path, max_line_mb: float = MAX_LINE_MB) -> Iterator[Row]:

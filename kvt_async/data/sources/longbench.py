@@ -22,8 +22,8 @@ from kvt_async.data.sources.json_rows import (
     text_field,
 )
 from kvt_async.data.sources.longbench_archive import BROKEN, Member, find_member, hub_listing, hub_zip, local_listing
-from kvt_async.data.sources.longbench_tasks import E_TASKS, TASKS, Task
-from kvt_async.data.sources.source import Row, Source, check_params, content_id, did_you_mean
+from kvt_async.data.sources.longbench_tasks import E_TASKS, TASKS, LongBenchTask
+from kvt_async.data.sources.source import ExampleSource, Row, check_params, content_id, did_you_mean
 from kvt_async.records import Example
 
 _SCHEMA = (
@@ -45,7 +45,7 @@ def metric_of(settings: Settings) -> str:
     return str(settings.dataset.params.get("metric", task_of(settings).scored_by))
 
 
-def task_of(settings: Settings) -> Task:
+def task_of(settings: Settings) -> LongBenchTask:
     """Raises ConfigError for a key that is not exactly one of the tasks."""
     name, key = settings.dataset.name, settings.dataset.task
     tasks = E_TASKS if name == "longbench_e" else TASKS
@@ -57,7 +57,7 @@ def task_of(settings: Settings) -> Task:
     raise ConfigError(f"{name} has no task {key!r}", where="dataset.task", do=f"{advice} See `kvt tasks {name}`.")
 
 
-def open_source(settings: Settings) -> Source:
+def open_source(settings: Settings) -> ExampleSource:
     """Raises ConfigError when the task is unknown or the archive is missing, broken, or lacks the task."""
     check(settings)
     task, dataset = task_of(settings), settings.dataset
@@ -71,7 +71,7 @@ def open_source(settings: Settings) -> Source:
     notes = []
     if not task.chat_template and settings.prompt.endpoint == "chat":
         notes.append(f"{task.key} is published without a chat template; prompt.endpoint: completions sends it that way")
-    return Source(
+    return ExampleSource(
         revision=f"{pinned}sha256:{member.sha256}",
         metric=metric_of(settings),
         rows=lambda: read(member, in_e=dataset.name == "longbench_e", max_line_mb=max_line_mb),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class LongBenchTask:
     key: str  # exact, case-sensitive: the file in the archive is data/KEY.jsonl
     metric: str  # name in the analyzer's registry
     max_new_tokens: int  # published answer length
@@ -26,7 +26,7 @@ class Task:
 
 
 _ROWS = (
-    Task(
+    LongBenchTask(
         "narrativeqa",
         "qa_f1",
         128,
@@ -40,7 +40,7 @@ _ROWS = (
         "Question: {question}\n\n"
         "Answer:",
     ),
-    Task(
+    LongBenchTask(
         "qasper",
         "qa_f1",
         128,
@@ -58,7 +58,7 @@ _ROWS = (
         "Answer:",
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "multifieldqa_en",
         "qa_f1",
         64,
@@ -71,7 +71,7 @@ _ROWS = (
         "Answer:",
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "multifieldqa_zh",
         "qa_f1_zh",
         64,
@@ -82,7 +82,7 @@ _ROWS = (
         "问题：{question}\n"
         "回答：",
     ),
-    Task(
+    LongBenchTask(
         "hotpotqa",
         "qa_f1",
         32,
@@ -97,7 +97,7 @@ _ROWS = (
         "Answer:",
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "2wikimqa",
         "qa_f1",
         32,
@@ -112,7 +112,7 @@ _ROWS = (
         "Answer:",
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "musique",
         "qa_f1",
         32,
@@ -126,7 +126,7 @@ _ROWS = (
         "Question: {question}\n"
         "Answer:",
     ),
-    Task(
+    LongBenchTask(
         "dureader",
         "rouge_zh",
         128,
@@ -137,7 +137,7 @@ _ROWS = (
         "问题：{question}\n"
         "回答：",
     ),
-    Task(
+    LongBenchTask(
         "gov_report",
         "rouge",
         512,
@@ -149,7 +149,7 @@ _ROWS = (
         "Summary:",
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "qmsum",
         "rouge",
         512,
@@ -162,7 +162,7 @@ _ROWS = (
         "Query: {question}\n"
         "Answer:",
     ),
-    Task(
+    LongBenchTask(
         "multi_news",
         "rouge",
         512,
@@ -174,14 +174,14 @@ _ROWS = (
         "Summary:",
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "vcsum",
         "rouge_zh",
         512,
         "summary of a meeting, Chinese",
         "下面有一段会议记录，请你阅读后，写一段总结，总结会议的内容。\n会议记录：\n{context}\n\n会议总结：",
     ),
-    Task(
+    LongBenchTask(
         "trec",
         "classification",
         64,
@@ -193,7 +193,7 @@ _ROWS = (
         first_line_only=True,
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "triviaqa",
         "qa_f1",
         32,
@@ -206,7 +206,7 @@ _ROWS = (
         first_line_only=True,
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "samsum",
         "rouge",
         128,
@@ -218,7 +218,7 @@ _ROWS = (
         first_line_only=True,
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "lsht",
         "classification",
         64,
@@ -227,7 +227,7 @@ _ROWS = (
         chat_template=False,
         first_line_only=True,
     ),
-    Task(
+    LongBenchTask(
         "passage_count",
         "count",
         32,
@@ -241,7 +241,7 @@ _ROWS = (
         "The final answer is: ",
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "passage_retrieval_en",
         "retrieval",
         32,
@@ -256,7 +256,7 @@ _ROWS = (
         "The answer is: ",
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "passage_retrieval_zh",
         "retrieval_zh",
         32,
@@ -268,7 +268,7 @@ _ROWS = (
         '请输入摘要所属段落的编号。答案格式必须是"段落1"，"段落2"等格式\n\n'
         "答案是：",
     ),
-    Task(
+    LongBenchTask(
         "lcc",
         "code_sim",
         64,
@@ -277,7 +277,7 @@ _ROWS = (
         chat_template=False,
         in_e=True,
     ),
-    Task(
+    LongBenchTask(
         "repobench-p",
         "code_sim",
         64,
@@ -288,5 +288,5 @@ _ROWS = (
     ),
 )
 
-TASKS: dict[str, Task] = {task.key: task for task in _ROWS}
-E_TASKS: dict[str, Task] = {task.key: task for task in _ROWS if task.in_e}
+TASKS: dict[str, LongBenchTask] = {task.key: task for task in _ROWS}
+E_TASKS: dict[str, LongBenchTask] = {task.key: task for task in _ROWS if task.in_e}

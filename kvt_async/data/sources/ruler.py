@@ -18,10 +18,18 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources import ruler_qa
-from kvt_async.data.sources.ruler_task import Item, Task
+from kvt_async.data.sources.ruler_task import RulerItem, RulerTask
 from kvt_async.data.sources.ruler_tasks import TASKS as GENERATED
 from kvt_async.data.sources.ruler_text import sentences_of
-from kvt_async.data.sources.source import Row, Source, check_most, check_params, did_you_mean, file_sha256, unreadable
+from kvt_async.data.sources.source import (
+    ExampleSource,
+    Row,
+    check_most,
+    check_params,
+    did_you_mean,
+    file_sha256,
+    unreadable,
+)
 from kvt_async.records import Example
 
 REVISION = "ruler-1"  # raise it when the same arguments make other text
@@ -55,7 +63,7 @@ def check(settings: Settings) -> None:
         raise ConfigError("essay must be the path of a text file", where="dataset.params.essay")
 
 
-def open_source(settings: Settings) -> Source:
+def open_source(settings: Settings) -> ExampleSource:
     """Raises ConfigError for a task that can't be generated, or a length that its shortest prompt exceeds."""
     from kvt_async.data.tokens import load_tokenizer
 
@@ -86,7 +94,7 @@ def open_source(settings: Settings) -> Source:
                 item = task.make(seed, index, length, essay)
                 yield Row(fit.example(item, task.key, length, index, settings), f"ruler {task.key} {length} #{index}")
 
-    return Source(
+    return ExampleSource(
         revision=f"{revision} tokenizer:{tokenizer.sha256[:16]}",
         metric=task.metric,
         rows=rows,
@@ -104,7 +112,7 @@ class Fit:
         self._count, self._reserve = count, reserve
         self._last: dict[int, int] = {}  # length -> units of the item before: the next one is close
 
-    def example(self, item: Item, key: str, length: int, index: int, settings: Settings) -> Example:
+    def example(self, item: RulerItem, key: str, length: int, index: int, settings: Settings) -> Example:
         prefix = item.answer_prefix if settings.prompt.endpoint == "completions" else ""
 
         def build(units: int) -> Example:
@@ -143,13 +151,13 @@ class Fit:
         return build(low)
 
 
-def _counter(settings: Settings, task: Task) -> Callable[[Example], int]:
+def _counter(settings: Settings, task: RulerTask) -> Callable[[Example], int]:
     """Tokens of an example's prompt exactly as `prepare` counts them."""
     from kvt_async.data.example_prompt import is_templated, prompt_rule, served_text
     from kvt_async.data.tokens import load_tokenizer
 
     tokenizer = load_tokenizer(settings)
-    rule = prompt_rule(settings, Source("", "", lambda: iter(()), template=task.template), tokenizer)
+    rule = prompt_rule(settings, ExampleSource("", "", lambda: iter(()), template=task.template), tokenizer)
     special = not is_templated(rule, tokenizer)
 
     def count(example: Example) -> int:

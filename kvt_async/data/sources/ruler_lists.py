@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from kvt_async.data.sources import ruler_text as text
 from kvt_async.data.sources.kvtext_text import Dice
-from kvt_async.data.sources.ruler_task import Item
+from kvt_async.data.sources.ruler_task import RulerItem
 
 LONG = 4096  # from here on the published sizes of cwe hold; below, its smaller ones
 
@@ -23,14 +23,14 @@ _VT_PREFIX = (
 HOPS = 4
 
 
-def vt(seed: str, index: int, length: int, essay: Sequence[str] | None) -> Item:
+def vt(seed: str, index: int, length: int, essay: Sequence[str] | None) -> RulerItem:
     """One chain of 4 hops in noise, after one worked example whose size grows with the asked length."""
     shown, shown_value, shown_text = _chain(Dice(f"{seed} example"), letters=3)
     sample_lines = max(2, min(12, length // 256))
     question, prefix = _VT_ASK.format(value=shown_value), _VT_PREFIX.format(n=HOPS + 1, value=shown_value)
     example = f"{_VT_HEAD}{shown_text(sample_lines)}{question}{prefix} {' '.join(shown)}\n\n"
     names, value, lines = _chain(Dice(seed), letters=5)
-    return Item(
+    return RulerItem(
         question=_VT_ASK.format(value=value),
         answers=tuple(names),
         answer_prefix=_VT_PREFIX.format(n=HOPS + 1, value=value),
@@ -72,14 +72,14 @@ _CWE_PREFIX = " Answer: The top 10 words that appear most often in the list are:
 COMMON = 10
 
 
-def cwe(seed: str, index: int, length: int, essay: Sequence[str] | None) -> Item:
+def cwe(seed: str, index: int, length: int, essay: Sequence[str] | None) -> RulerItem:
     """Ten words come often, the others seldom; a worked example stands before."""
     often, seldom, shown = (30, 3, (40, 10, 3)) if length >= LONG else (6, 1, (20, 3, 1))
     example_words = _words(f"{seed} example", shown[0])
     example_list = _numbered(_repeated(f"{seed} example", example_words, shown[1], shown[2]))
     shown_answer = " ".join(f"{i + 1}. {word}" for i, word in enumerate(example_words[:COMMON]))
     example = f"{_CWE_HEAD}{example_list}{_CWE_ASK}{_CWE_PREFIX} {shown_answer}\n"
-    return Item(
+    return RulerItem(
         question=_CWE_ASK,
         answers=tuple(_words(seed, COMMON)),
         answer_prefix=_CWE_PREFIX,
@@ -124,7 +124,7 @@ _FWE_ASK = (
 _FWE_PREFIX = " Answer: According to the coded text above, the three most frequently appeared words are:"
 
 
-def fwe(seed: str, index: int, length: int, essay: Sequence[str] | None) -> Item:
+def fwe(seed: str, index: int, length: int, essay: Sequence[str] | None) -> RulerItem:
     """Coded words with counts n / k**2 / zeta(2) at rank k; rank 1 is dots, ranks 2 to 4 are the answer."""
     dice, vocabulary = Dice(seed), ["..."]
     while len(vocabulary) < max(12, length // 50):
@@ -136,4 +136,4 @@ def fwe(seed: str, index: int, length: int, essay: Sequence[str] | None) -> Item
         words = [word for k, word in enumerate(vocabulary, 1) for _ in range(int(n / k**2 / _ZETA_2))]
         return _FWE_HEAD + " ".join(Dice(f"{seed} shuffle").sample(words, len(words)))
 
-    return Item(_FWE_ASK, tuple(vocabulary[1:4]), _FWE_PREFIX, context, min_units=60, meta={"alpha": 2.0})
+    return RulerItem(_FWE_ASK, tuple(vocabulary[1:4]), _FWE_PREFIX, context, min_units=60, meta={"alpha": 2.0})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kvt_async.data.sources import ruler_text as text
 from kvt_async.data.sources.kvtext_text import Dice
-from kvt_async.data.sources.ruler_task import Item, Task
+from kvt_async.data.sources.ruler_task import RulerItem, RulerTask
 
 DEPTHS = tuple(round(100 * i / 39) for i in range(40))  # percent; published grid
 
@@ -26,7 +26,7 @@ class Needles:
     n_queries: int = 1
 
 
-def niah(key: str, about: str, needles: Needles) -> Task:
+def niah(key: str, about: str, needles: Needles) -> RulerTask:
     """The task of one configuration."""
     haystack, keys, values = needles.haystack, needles.keys, needles.values
     n_keys, n_values, n_queries = needles.n_keys, needles.n_values, needles.n_queries
@@ -38,7 +38,7 @@ def niah(key: str, about: str, needles: Needles) -> Task:
         f"I will quiz you about the {kind} afterwards.\n{{context}}\n{{question}}"
     )
 
-    def make(seed: str, index: int, length: int, essay: Sequence[str] | None) -> Item:
+    def make(seed: str, index: int, length: int, essay: Sequence[str] | None) -> RulerItem:
         dice = Dice(seed)
         pairs = _pairs(dice, max(n_keys, n_queries), n_values, keys, values)
         sentences = [_needle(values, name, value) for name, several in pairs for value in several]
@@ -62,7 +62,7 @@ def niah(key: str, about: str, needles: Needles) -> Task:
                 last = at
             return (" " if haystack == "essay" else "\n").join([*out, *straw[last:]])
 
-        return Item(
+        return RulerItem(
             question=f"What {ask} special magic {kind} for {query} mentioned in the provided text?",
             answers=tuple(value for _, several in queried for value in several),
             answer_prefix=f" The special magic {kind} for {query} mentioned in the provided text {verb}",
@@ -71,7 +71,7 @@ def niah(key: str, about: str, needles: Needles) -> Task:
             meta={"depth": first / 100, "depths": [d / 100 for d in depths], "haystack": haystack, "query": query},
         )
 
-    return Task(key, about, template, 128, make, essay=haystack == "essay")
+    return RulerTask(key, about, template, 128, make, essay=haystack == "essay")
 
 
 def _needle(values: str, name: str, value: str) -> str:

@@ -15,7 +15,7 @@ import orjson
 from kvt_async.contract.errors import ConfigError
 from kvt_async.data.sources.json_rows import BOM
 from kvt_async.data.sources.kvtext_text import Dice
-from kvt_async.data.sources.ruler_task import Item, Task
+from kvt_async.data.sources.ruler_task import RulerItem, RulerTask
 from kvt_async.data.sources.source import file_sha256, unreadable
 
 ABOUT = {
@@ -29,7 +29,7 @@ _MAX_NEW_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PassageQuestion:
     """`needed`: passages that hold the answer; `near`: others of the same article, the first distractors."""
 
     text: str
@@ -38,13 +38,13 @@ class Question:
     near: tuple[int, ...] = ()
 
 
-def load(key: str, path: Path) -> tuple[Task, str]:
+def load(key: str, path: Path) -> tuple[RulerTask, str]:
     """The task over the passages of a file, and the file's SHA-256. Raises ConfigError where it is not that dataset."""
     try:
         data, digest = orjson.loads(path.read_bytes().removeprefix(BOM)), file_sha256(path)
     except (OSError, orjson.JSONDecodeError) as error:
         raise unreadable(path, error) from None
-    read: dict[str, Callable[[Any], tuple[list[str], list[Question]]]] = {"qa_1": _squad, "qa_2": _hotpot}
+    read: dict[str, Callable[[Any], tuple[list[str], list[PassageQuestion]]]] = {"qa_1": _squad, "qa_2": _hotpot}
     try:
         passages, questions = read[key](data)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -53,7 +53,7 @@ def load(key: str, path: Path) -> tuple[Task, str]:
     if not questions:
         raise ConfigError("the file holds no question with an answer", where=str(path), do=ABOUT[key])
 
-    def make(seed: str, index: int, length: int, essay: Sequence[str] | None) -> Item:
+    def make(seed: str, index: int, length: int, essay: Sequence[str] | None) -> RulerItem:
         if index >= len(questions):
             raise ConfigError(
                 f"{len(questions)} questions are too few for {index + 1} examples of one length",
@@ -62,10 +62,10 @@ def load(key: str, path: Path) -> tuple[Task, str]:
             )
         return _item(seed, questions[index], passages)
 
-    return Task(key, ABOUT[key], _TEMPLATE, _MAX_NEW_TOKENS, make, metric="string_match_part"), digest
+    return RulerTask(key, ABOUT[key], _TEMPLATE, _MAX_NEW_TOKENS, make, metric="string_match_part"), digest
 
 
-def _item(seed: str, question: Question, passages: Sequence[str]) -> Item:
+def _item(seed: str, question: PassageQuestion, passages: Sequence[str]) -> RulerItem:
     """One unit of haystack is one passage. A longer text keeps the order of a shorter one's."""
     drawn = _distractors(seed, question, len(passages))
 
@@ -75,7 +75,7 @@ def _item(seed: str, question: Question, passages: Sequence[str]) -> Item:
         placed = sorted(range(n), key=lambda i: hashlib.sha256(f"{seed} place {i}".encode()).digest())
         return "\n\n".join(f"Document {at}:\n{passages[drawn[i]]}" for at, i in enumerate(placed, start=1))
 
-    return Item(
+    return RulerItem(
         question=question.text,
         answers=question.answers,
         answer_prefix=_PREFIX,
@@ -85,7 +85,7 @@ def _item(seed: str, question: Question, passages: Sequence[str]) -> Item:
     )
 
 
-def _distractors(seed: str, question: Question, n: int) -> list[int]:
+def _distractors(seed: str, question: PassageQuestion, n: int) -> list[int]:
     """The passages that are needed, then those near by, then all others; either kind in seeded order."""
     dice, have = Dice(f"{seed} passages"), {*question.needed, *question.near}
     near = dice.sample(question.near, len(question.near))
@@ -93,7 +93,7 @@ def _distractors(seed: str, question: Question, n: int) -> list[int]:
     return [*question.needed, *near, *dice.sample(others, len(others))]
 
 
-def _squad(data: Any) -> tuple[list[str], list[Question]]:
+def _squad(data: Any) -> tuple[list[str], list[PassageQuestion]]:
     articles = [article["paragraphs"] for article in data["data"]]
     number = _numbered(paragraph["context"] for paragraphs in articles for paragraph in paragraphs)
     questions = []
@@ -104,17 +104,19 @@ def _squad(data: Any) -> tuple[list[str], list[Question]]:
             for item in paragraph["qas"]:
                 answers = tuple(dict.fromkeys(answer["text"] for answer in item["answers"]))
                 if answers and not item.get("is_impossible", False):
-                    questions.append(Question(item["question"], answers, (own,), near))
+                    questions.append(PassageQuestion(item["question"], answers, (own,), near))
     return list(number), questions
 
 
-def _hotpot(data: Any) -> tuple[list[str], list[Question]]:
+def _hotpot(data: Any) -> tuple[list[str], list[PassageQuestion]]:
     def passages(record: Any) -> list[str]:
         return [f"{title}\n{''.join(sentences)}" for title, sentences in record["context"]]
 
     number = _numbered(passage for record in data for passage in passages(record))
     questions = [
-        Question(record["question"], (record["answer"],), tuple(dict.fromkeys(number[p] for p in passages(record))))
+        PassageQuestion(
+            record["question"], (record["answer"],), tuple(dict.fromkeys(number[p] for p in passages(record)))
+        )
         for record in data
         if record["answer"]
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class RulerItem:
     """One question. `context(n)` is the text with n >= min_units units of haystack, longer with every unit."""
 
     question: str
@@ -16,12 +16,12 @@ class Item:
     meta: dict[str, object] = field(default_factory=dict)
 
 
-Make = Callable[[str, int, int, Sequence[str] | None], Item]
+Make = Callable[[str, int, int, Sequence[str] | None], RulerItem]
 """seed, index among the items of one length, that length in tokens, sentences of the user's essay -> item."""
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class RulerTask:
     key: str
     about: str
     template: str

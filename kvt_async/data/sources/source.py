@@ -25,7 +25,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ExampleSource:
     """An opened dataset. `rows()` can be called again and streams: no source holds its rows in memory."""
 
     revision: str  # pinned revision and/or "sha256:..." of the file; the generator's version for generated data

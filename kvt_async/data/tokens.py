@@ -63,7 +63,7 @@ class FileTokenizer:
 
         Raises ConfigError when `data` is no tokenizer.json, or the chat template can't be used.
         """
-        from tokenizers import PromptTokenizer as Backend
+        from tokenizers import Tokenizer as Backend
 
         try:
             self._backend: Any = Backend.from_buffer(data)

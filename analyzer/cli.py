@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from kvt_async.contract.command_line.options import (
 from kvt_async.contract.command_line.run_folder import database_of
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.visible import visible
+
+if TYPE_CHECKING:
+    from analyzer.stage_answers import StageAnswer
 
 app = typer.Typer(
     name="analyzer",
@@ -130,10 +133,8 @@ def all_stages(
     from analyzer.stages import every_stage
 
     settings = settings_from(config, override, print_config, place)
-    facts = every_stage(settings, run_id=run_id, partial=partial, recompute=recompute)
-    if quiet:
-        facts["lines"] = facts["verdict"]
-    _print(facts, False, as_json)
+    answer = every_stage(settings, run_id=run_id, partial=partial, recompute=recompute)
+    _print(answer, False, as_json, lines=answer.verdict if quiet else None)
 
 
 @app.command()
@@ -154,11 +155,10 @@ def verify(
 
     say = _progress(quiet or as_json)
     if place is not None and config is None and not print_config:  # what is checked needs no config
-        facts = verified(database_of(place), progress=say)
+        answer = verified(database_of(place), progress=say)
     else:
-        facts = verify_stage(settings_from(config, override, print_config, place), say)
-    _print(facts, quiet, as_json)
-    raise typer.Exit(facts["exit_code"])
+        answer = verify_stage(settings_from(config, override, print_config, place), say)
+    _print(answer, quiet, as_json)
 
 
 @app.command()
@@ -176,9 +176,7 @@ def check(
     """
     from analyzer.stages import check_stage
 
-    facts = check_stage(settings_from(config, override, print_config, place))
-    _print(facts, quiet, as_json)
-    raise typer.Exit(0 if facts["passed"] else 1)
+    _print(check_stage(settings_from(config, override, print_config, place)), quiet, as_json)
 
 
 @app.command()
@@ -205,10 +203,8 @@ def show(
     from analyzer.stages import show_stage
 
     place, example_id = _place_and(words, "EXAMPLE_ID")
-    facts = show_stage(
-        settings_from(config, override, place=place), example_id, sample=sample, run_id=run_id, full=full
-    )
-    _print(facts, False, as_json)
+    settings = settings_from(config, override, place=place)
+    _print(show_stage(settings, example_id, sample=sample, run_id=run_id, full=full), False, as_json)
 
 
 @app.command()
@@ -288,12 +284,12 @@ def _place_and(words: list[str] | None, name: str, *, needed: bool = False) -> t
     match words or []:
         case []:
             return None, None
-        case [one] if not needed and Path(one).exists():
-            return Path(one), None
-        case [one]:
-            return None, one
-        case [place, one]:
-            return Path(place), one
+        case [place] if not needed and Path(place).exists():
+            return Path(place), None
+        case [word]:
+            return None, word
+        case [place, word]:
+            return Path(place), word
         case [_, _, *rest]:
             raise ConfigError(f"too many words: {' '.join(rest)}", do=f"A run's folder and one {name} go here.")
     raise AssertionError(words)
@@ -308,15 +304,14 @@ def _progress(quiet: bool) -> Callable[[str], None]:
     return lambda what: typer.echo(f"\r\x1b[K{f'checking {what}' if what else ''}\r", nl=False, err=True)
 
 
-def _print(facts: dict[str, Any], quiet: bool, as_json: bool) -> None:
-    """`facts["lines"]` is for people; everything else is the JSON answer. An exit code in it ends kvt."""
-    lines = facts.pop("lines", [])
+def _print(answer: "StageAnswer", quiet: bool, as_json: bool, *, lines: list[str] | None = None) -> None:
+    """The answer as JSON, or its lines (or those given) for people; its exit code, where it isn't 0, ends kvt."""
     if as_json:
         import json
 
-        typer.echo(json.dumps(facts, indent=2, default=str))
+        typer.echo(json.dumps(answer.json(), indent=2, default=str))
     elif not quiet:
-        for line in lines:
+        for line in answer.lines if lines is None else lines:
             typer.echo(visible(line))
-    if facts.get("exit_code"):
-        raise typer.Exit(facts["exit_code"])
+    if answer.exit_code:
+        raise typer.Exit(answer.exit_code)

@@ -44,9 +44,9 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> tuple
             code = execute(settings, Options(prepare_first=True, config=config, quiet=quiet))
     if code not in (0, 4):
         return code, {}
-    facts = every_stage(settings)
-    facts["lines"].append(f"done in {time.monotonic() - began:.0f} s")
-    return code, facts
+    answer = every_stage(settings)
+    lines = [*answer.lines, f"done in {time.monotonic() - began:.0f} s"]
+    return code, answer.json() | {"lines": lines}
 
 
 @contextmanager

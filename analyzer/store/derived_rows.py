@@ -218,29 +218,6 @@ def replace_runs(conn: sqlite3.Connection, table: str, run_ids: Iterable[str], r
     insert(conn, table, rows)
 
 
-def analysed(
-    conn: sqlite3.Connection, exp_group_id: str, generation: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """bin_stats rows with their run's series and budget, and budget_stats rows without the A/A control.
-
-    `gains` of the latter: JSON text, {level, p: {budget: one-sided p of "the drop is 0 or more"}} of their series.
-    """
-    args = (exp_group_id, generation)
-    stats = conn.execute(
-        "SELECT u.series, u.kv_budget, u.kv_unit, u.is_full, u.repeat_idx, b.* FROM bin_stats b "
-        "JOIN runs u ON u.run_id = b.run_id WHERE u.exp_group_id = ? AND u.generation = ? "
-        "ORDER BY u.level_idx, u.repeat_idx, b.bin_idx",
-        args,
-    )
-    drops = conn.execute(
-        "SELECT b.*, json_extract(t.zone_json, '$.gains') AS gains FROM budget_stats b "
-        "LEFT JOIN transition_summary t USING (exp_group_id, generation, series, bin_idx) "
-        "WHERE b.exp_group_id = ? AND b.generation = ? AND b.repeat_idx = 0 ORDER BY series, kv_budget DESC, bin_idx",
-        args,
-    )
-    return _dicts(stats), _dicts(drops)
-
-
 def prompt_counts(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> PromptCounts:
     """What the server's counts say of a generation's prompts, as its analysis left it; nothing before that."""
     row = conn.execute(
@@ -259,11 +236,6 @@ def control_flips(conn: sqlite3.Connection, exp_group_id: str) -> tuple[int, int
         (exp_group_id, exp_group_id),
     ).fetchone()
     return row[0] or 0, row[1] or 0
-
-
-def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def _key(table: str, prefix: str = "") -> str:

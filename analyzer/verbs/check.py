@@ -1,4 +1,4 @@
-"""The config's own assertions about an experiment, each with what was found. Reads derived tables only.
+"""The config's own assertions about an experiment, each with what was found. Reads derived rows only.
 
 An accuracy counts as better than full cache only beyond noise: the paired tests decide, not the difference of two
 means, adjusted (Holm) over all budgets and bins that an assertion looks at. A real gain from a smaller cache fails
@@ -8,16 +8,16 @@ means, adjusted (Holm) over all budgets and bins that an assertion looks at. A r
 cache scores is known for many tasks and models, and a mean whose whole interval lies outside the expected range fails.
 """
 
-import json
-import sqlite3
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TypeVar
 
-from analyzer.read import runs
-from analyzer.read.drift import group_drifts, refuse_drift
+from analyzer.read.drift import refuse_drift
+from analyzer.read.runs import Run
+from analyzer.results.results import Results
+from analyzer.stage_answers import Json, StageAnswer, Standing
 from analyzer.stats.holm import holm
-from analyzer.store import derived_rows
+from analyzer.store.tables import BinStat, Drop
 from kvt_async.contract.errors import CheckFailedError, ConfigError, MissingPrerequisiteError
 from kvt_async.contract.settings import Assertion, Settings
 
@@ -35,24 +35,81 @@ class CheckResult:
 
 
 @dataclass(frozen=True)
+class CheckAnswer(StageAnswer):
+    """Every assertion with its finding, and what speaks against the results that they look at."""
+
+    results: list[CheckResult]
+    standing: Standing
+
+    @property
+    def passed(self) -> bool:
+        return all(result.passed for result in self.results) and not self.standing.exit_code
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.passed else 1
+
+    @property
+    def lines(self) -> list[str]:
+        lines = [f"ALARM {name}: {says}" for name, says in self.standing.alarms]
+        return lines + [f"{'ok  ' if r.passed else 'FAIL'} {r.name}: {r.finding}" for r in self.results]
+
+    def json(self) -> Json:
+        results = [asdict(result) for result in self.results]
+        return {"passed": self.passed, "alarms": self.standing.named, "results": results}
+
+
+@dataclass(frozen=True)
+class _RunStat:
+    """What a run did in a bin."""
+
+    run: Run
+    stat: BinStat
+
+    @property
+    def series(self) -> str:
+        return self.run.series
+
+    @property
+    def kv_budget(self) -> float:
+        return self.run.kv_budget
+
+    @property
+    def bin_idx(self) -> int:
+        return self.stat.bin_idx
+
+    @property
+    def n(self) -> int:
+        return self.stat.n
+
+
+@dataclass(frozen=True)
 class _Rows:
-    """What assertions look at, newest generation: bin_stats joined with runs, and budget_stats."""
+    """What assertions look at: every run in every bin, and every budget's paired loss, without the A/A control."""
 
-    stats: list[dict[str, Any]]
-    drops: list[dict[str, Any]]
+    stats: list[_RunStat]
+    drops: list[Drop]
+    results: Results
+
+    @classmethod
+    def of(cls, results: Results) -> "_Rows":
+        bins = sorted({bin_idx for _, bin_idx in results.stats})
+        places = ((run, results.stat(run, b)) for run in results.runs for b in bins)
+        stats = [_RunStat(run, stat) for run, stat in places if stat is not None]
+        return cls(stats, [drop for drop in results.drops if drop.repeat_idx == 0], results)
 
 
-def check(conn: sqlite3.Connection, settings: Settings) -> list[CheckResult]:
-    """Evaluate `settings.check` on the newest generation, in order.
+Row = TypeVar("Row", _RunStat, Drop)
+
+
+def check(results: Results, settings: Settings) -> list[CheckResult]:
+    """Evaluate `settings.check` on a group's results, in order.
 
     Raises MissingPrerequisiteError before `analyze`, DriftError where the server became another one (unless
     analysis.allow_drift), ConfigError where an assertion matches nothing that was run.
     """
-    group = settings.experiment.exp_group_id
-    with runs.snapshot(conn) as facts:
-        gen = runs.newest_generation(facts, group)
-        refuse_drift([] if settings.analysis.allow_drift else group_drifts(facts, group, gen))
-        rows = _Rows(*derived_rows.analysed(facts, group, gen))
+    refuse_drift([] if settings.analysis.allow_drift else results.drifts)
+    rows = _Rows.of(results)
     if not rows.stats:
         raise MissingPrerequisiteError("nothing has been analysed yet", do="Run `kvt analyze -c CONFIG` first.")
     return [_evaluate(assertion, rows, settings) for assertion in settings.check]
@@ -87,105 +144,107 @@ def _evaluate(assertion: Assertion, rows: _Rows, settings: Settings) -> CheckRes
 
 def _not_better(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
     """Nowhere is a smaller cache better than full beyond noise."""
-    chosen = list(_chosen(assertion, rows.drops))
-    tested = [row for row in chosen if row["drop_ci_high"] is not None]
-    better = _gains(tested)
+    tested = [drop for drop in _chosen(assertion, rows.drops) if drop.drop_ci_high is not None]
+    better = _gains(tested, rows.results)
     if not tested:
         return False, "no budget could be paired with full cache"
     if better:
-        return False, f"better than full cache beyond noise: {'; '.join(map(_drop, better))}: {GAIN}"
-    return True, f"not better than full cache: {'; '.join(map(_drop, tested))}"
+        return False, f"better than full cache beyond noise: {'; '.join(map(_told, better))}: {GAIN}"
+    return True, f"not better than full cache: {'; '.join(map(_told, tested))}"
 
 
 def _flag_gains(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
     """The same over everything, single bins included, unless the assertion narrows it."""
-    chosen = list(_chosen(assertion, rows.drops, every_bin=True))
-    gains = _gains(chosen)
+    chosen = _chosen(assertion, rows.drops, every_bin=True)
+    gains = _gains(chosen, rows.results)
     if gains:
-        return False, f"{'; '.join(map(_drop, gains))}: {GAIN}"
+        return False, f"{'; '.join(map(_told, gains))}: {GAIN}"
     return True, f"no gain over full cache beyond noise in {len(chosen)} comparisons"
 
 
-def _gains(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _gains(drops: Sequence[Drop], results: Results) -> list[Drop]:
     """Those that are proven better than full cache, with a chance of alpha/2 that any of them isn't (Holm)."""
-    tested = [json.loads(row["gains"] or "{}") for row in rows]
+    verdicts = [results.verdict(drop.series, drop.bin_idx) for drop in drops]
+    tested = [verdict.detail.get("gains") if verdict else None for verdict in verdicts]
     if not all(tested):
         raise MissingPrerequisiteError(
             "the results were made by an earlier version that did not test for gains",
             do="Run `kvt analyze -c CONFIG` first.",
         )
-    adjusted = holm([one["p"][str(row["kv_budget"])] for one, row in zip(tested, rows, strict=True)])
-    return [row for one, row, p in zip(tested, rows, adjusted, strict=True) if p <= one["level"]]
+    of_series = [gains for gains in tested if gains]
+    p_values = [gains["p"][str(drop.kv_budget)] for gains, drop in zip(of_series, drops, strict=True)]
+    return [drop for gains, drop, p in zip(of_series, drops, holm(p_values), strict=True) if p <= gains["level"]]
 
 
 def _no_failures(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
-    chosen = list(_chosen(assertion, rows.stats))
-    failed = [row for row in chosen if row["n_failures"]]
-    n = sum(row["n"] for row in chosen)
+    chosen = [row.stat for row in _chosen(assertion, rows.stats)]
+    failed = [stat for stat in chosen if stat.n_failures]
+    n = sum(stat.n for stat in chosen)
     if failed:
-        labels = "; ".join(f"{row['run_id']}: {json.loads(row['label_counts_json'])}" for row in failed)
-        return False, f"{sum(row['n_failures'] for row in failed)} of {n} requests failed ({labels})"
+        labels = "; ".join(f"{stat.run_id}: {stat.labels}" for stat in failed)
+        return False, f"{sum(stat.n_failures for stat in failed)} of {n} requests failed ({labels})"
     return True, f"none of {n} requests failed"
 
 
 def _min_accuracy(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
     value = _value(assertion)
-    chosen = [row for row in _chosen(assertion, rows.stats) if row["acc_mean"] is not None]
-    lowest = min(chosen, key=lambda row: row["acc_mean"], default=None)
-    if lowest is None:
+    chosen = [row.stat for row in _chosen(assertion, rows.stats)]
+    means = [(stat.acc_mean, stat.run_id) for stat in chosen if stat.acc_mean is not None]
+    if not means:
         return False, "nothing is scored there"
-    found = f"lowest accuracy {lowest['acc_mean']:.3f} ({lowest['run_id']}), asked {value:g}"
-    return lowest["acc_mean"] >= value, found
+    mean, run_id = min(means, key=lambda pair: pair[0])
+    return mean >= value, f"lowest accuracy {mean:.3f} ({run_id}), asked {value:g}"
 
 
 def _baseline(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
     """The mean at full cache is within [value, high], as far as its interval can tell."""
-    low, high = _value(assertion), assertion.high if assertion.high is not None else 1.0
-    full = [row for row in _chosen(assertion, rows.stats) if row["is_full"] and row["repeat_idx"] == 0]
-    if not full or any(row["acc_mean"] is None for row in full):
+    expected = _value(assertion), assertion.high if assertion.high is not None else 1.0
+    chosen = [row.stat for row in _chosen(assertion, rows.stats) if row.run.is_baseline]
+    intervals = [interval for stat in chosen if (interval := _interval(stat)) is not None]
+    if not chosen or len(intervals) < len(chosen):
         return False, "full cache is not scored there"
-    outside = [row for row in full if _bound(row, "acc_ci_high") < low or _bound(row, "acc_ci_low") > high]
-    found = "; ".join(
-        f"full cache {row['acc_mean']:.3f} [{_bound(row, 'acc_ci_low'):.3f}, {_bound(row, 'acc_ci_high'):.3f}]"
-        for row in outside or full
-    )
-    if outside:
-        return False, f"{found}, expected {low:g} to {high:g}: look at one prompt with `kvt show --sample 1`"
-    return True, f"{found}, expected {low:g} to {high:g}"
+    outside = [interval for interval in intervals if interval[2] < expected[0] or interval[1] > expected[1]]
+    scores = "; ".join(f"full cache {mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in outside or intervals)
+    finding = f"{scores}, expected {expected[0]:g} to {expected[1]:g}"
+    return not outside, f"{finding}: look at one prompt with `kvt show --sample 1`" if outside else finding
 
 
-def _bound(row: dict[str, Any], name: str) -> float:
-    return float(row["acc_mean"] if row[name] is None else row[name])
+def _interval(stat: BinStat) -> tuple[float, float, float] | None:
+    """(mean, low, high), which are the mean where there is no interval; None: not scored."""
+    mean, low, high = stat.acc_mean, stat.acc_ci_low, stat.acc_ci_high
+    if mean is None:
+        return None
+    return mean, mean if low is None else low, mean if high is None else high
 
 
 def _max_fail_rate(assertion: Assertion, rows: _Rows) -> tuple[bool, str]:
     value = _value(assertion)
-    chosen = [row for row in _chosen(assertion, rows.stats) if row["fail_rate"] is not None]
-    highest = max(chosen, key=lambda row: row["fail_rate"], default=None)
-    if highest is None:
+    chosen = [row.stat for row in _chosen(assertion, rows.stats)]
+    rates = [(stat.fail_rate, stat.run_id) for stat in chosen if stat.fail_rate is not None]
+    if not rates:
         return False, "nothing has finished there"
-    found = f"highest failure rate {highest['fail_rate']:.3f} ({highest['run_id']}), allowed {value:g}"
-    return highest["fail_rate"] <= value, found
+    rate, run_id = max(rates, key=lambda pair: pair[0])
+    return rate <= value, f"highest failure rate {rate:.3f} ({run_id}), allowed {value:g}"
 
 
-def _chosen(assertion: Assertion, rows: list[dict[str, Any]], *, every_bin: bool = False) -> Iterator[dict[str, Any]]:
+def _chosen(assertion: Assertion, rows: Sequence[Row], *, every_bin: bool = False) -> list[Row]:
     """Rows the assertion is about: its budget, series and bins; no bins: all bins together."""
-    found = [
+    chosen = [
         row
         for row in rows
-        if (assertion.budget is None or abs(row["kv_budget"] - assertion.budget) < 1e-9)
-        and (assertion.series is None or row["series"] == assertion.series)
-        and (row["bin_idx"] in assertion.bins if assertion.bins is not None else every_bin or row["bin_idx"] < 0)
-        and row["n"] > 0
+        if (assertion.budget is None or abs(row.kv_budget - assertion.budget) < 1e-9)
+        and (assertion.series is None or row.series == assertion.series)
+        and (row.bin_idx in assertion.bins if assertion.bins is not None else every_bin or row.bin_idx < 0)
+        and row.n > 0
     ]
-    if not found and any((assertion.budget, assertion.series, assertion.bins)):
-        known = sorted({(row["series"], row["kv_budget"]) for row in rows})
+    if not chosen and any((assertion.budget, assertion.series, assertion.bins)):
+        levels = sorted({(row.series, row.kv_budget) for row in rows})
         raise ConfigError(
             f"the assertion {assertion.name!r} is about nothing that was run",
             where="check",
-            do=f"Run: {', '.join(f'{series} at {budget:g}' for series, budget in known)}.",
+            do=f"Run: {', '.join(f'{series} at {budget:g}' for series, budget in levels)}.",
         )
-    yield from found
+    return chosen
 
 
 def _value(assertion: Assertion) -> float:
@@ -194,9 +253,9 @@ def _value(assertion: Assertion) -> float:
     return assertion.value
 
 
-def _drop(row: dict[str, Any]) -> str:
-    where = "" if row["bin_idx"] < 0 else f", bin {row['bin_idx']}"
+def _told(drop: Drop) -> str:
+    where = "" if drop.bin_idx < 0 else f", bin {drop.bin_idx}"
     return (
-        f"{row['series']} at {row['kv_budget']:g}{where} drops {row['drop_mean']:+.3f} "
-        f"[{row['drop_ci_low']:+.3f}, {row['drop_ci_high']:+.3f}]"
+        f"{drop.series} at {drop.kv_budget:g}{where} drops {drop.drop_mean:+.3f} "
+        f"[{drop.drop_ci_low:+.3f}, {drop.drop_ci_high:+.3f}]"
     )

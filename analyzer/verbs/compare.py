@@ -6,7 +6,7 @@ every other difference of the two contracts is what is compared, and is listed. 
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import polars as pl
 from analyzer.read import outcomes
 from analyzer.read import runs as tables
 from analyzer.read.drift import group_drifts, refuse_drift
+from analyzer.stage_answers import Json, StageAnswer
 from analyzer.stats.holm import holm
 from analyzer.stats.paired_tests import Units
 from analyzer.store import derived_rows
@@ -23,10 +24,71 @@ from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.formulas.server_identity import Drift
 from kvt_async.contract.vocabulary import EvidenceStatus
 
-Facts = dict[str, Any]
-
 ALPHA = 0.05
 _SAME = ("dataset.", "selection.", "prompt.")
+
+
+@dataclass(frozen=True)
+class ComparedLevel:
+    """One level of both groups over the examples that both have: A minus B. None: they share no example.
+
+    n_better, n_worse: pairs in which A scored higher, and lower. p: two-sided; p_holm: adjusted over all levels.
+    """
+
+    series: str
+    kv_budget: float
+    n: int
+    acc_a: float | None
+    acc_b: float | None
+    diff: float | None
+    diff_ci_low: float | None
+    diff_ci_high: float | None
+    n_better: int
+    n_worse: int
+    p: float
+    p_holm: float = 1.0
+
+    @property
+    def line(self) -> str:
+        where = f"{self.series} {self.kv_budget:g}"
+        if not self.n:
+            return f"{where}: no shared example"
+        return (
+            f"{where}: A {self.acc_a:.3f}, B {self.acc_b:.3f}, A - B {self.diff:+.3f} "
+            f"[{self.diff_ci_low:+.3f}, {self.diff_ci_high:+.3f}], n={self.n}, p (Holm) {self.p_holm:.3g}"
+        )
+
+
+@dataclass(frozen=True)
+class CompareAnswer(StageAnswer):
+    """Groups A and B by name, what differs in their contracts, and their levels side by side.
+
+    differs: key of the contract -> [in A, in B]. only_in: by group, the levels that the other one lacks. drift: where a
+    server became another one. read_short: whose prompts were read shorter than sent.
+    """
+
+    a: str
+    b: str
+    differs: dict[str, list[Any]]
+    levels: list[ComparedLevel]
+    only_in: dict[str, list[str]]
+    drift: list[str]
+    read_short: list[str]
+
+    @property
+    def lines(self) -> list[str]:
+        lines = [f"A = {self.a}, B = {self.b}"]
+        lines += [f"READ SHORT: {what}" for what in self.read_short]
+        lines += [f"DRIFT: the server became another one while its group was sent: {what}" for what in self.drift]
+        lines += [f"  compared: {key}: {a!r} in A, {b!r} in B" for key, (a, b) in self.differs.items()]
+        if not self.differs:
+            lines.append("  the two contracts are equal: what differs is the server or the day")
+        lines += [f"  {level.line}" for level in self.levels]
+        lines += [f"  only in {name}: {', '.join(levels)}" for name, levels in self.only_in.items() if levels]
+        return lines
+
+    def json(self) -> Json:
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -44,7 +106,7 @@ class _Side:
     prompts: PromptCounts
 
 
-def compare(a: sqlite3.Connection, b: sqlite3.Connection, *, allow_drift: bool = False) -> Facts:
+def compare(a: sqlite3.Connection, b: sqlite3.Connection, *, allow_drift: bool = False) -> CompareAnswer:
     """Level by level: accuracy of A and B on shared examples, the paired difference A - B, its 95% interval and p.
 
     Raises ContractMismatchError naming each field that must be equal and isn't, MissingPrerequisiteError before
@@ -65,20 +127,23 @@ def compare(a: sqlite3.Connection, b: sqlite3.Connection, *, allow_drift: bool =
         raise MissingPrerequisiteError(
             f"{left.name} and {right.name} share no level", do="Run both groups with the same series and budgets."
         )
-    rows = [_row(level, left, right) for level in shared]
-    for row, p_holm in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = p_holm
+    levels = [_pair(level, left, right) for level in shared]
+    adjusted = holm([level.p for level in levels])
     only = {
         side.name: [f"{series} {budget:g}" for series, budget in side.scores if (series, budget) not in shared]
         for side in (left, right)
     }
-    drift = [f"{side.name}: {one.what}" for side in (left, right) for one in side.drifts]
+    drift = [f"{side.name}: {drift.what}" for side in (left, right) for drift in side.drifts]
     short = [f"{side.name}: {side.prompts.sentence}" for side in (left, right) if side.prompts.are_short]
-    found: Facts = {
-        "a": left.name, "b": right.name, "differs": differs, "levels": rows, "only_in": only, "drift": drift,
-        "read_short": short,
-    }  # fmt: skip
-    return found | {"lines": _lines(found)}
+    return CompareAnswer(
+        a=left.name,
+        b=right.name,
+        differs=differs,
+        levels=[replace(level, p_holm=p) for level, p in zip(levels, adjusted, strict=True)],
+        only_in=only,
+        drift=drift,
+        read_short=short,
+    )
 
 
 def _read(conn: sqlite3.Connection) -> _Side:
@@ -119,7 +184,7 @@ def _refuse_unequal(left: _Side, right: _Side) -> None:
         )
 
 
-def _row(level: tuple[str, float], left: _Side, right: _Side) -> Facts:
+def _pair(level: tuple[str, float], left: _Side, right: _Side) -> ComparedLevel:
     paired = (
         left.scores[level]
         .join(right.scores[level], on="example_id", suffix="_b")
@@ -129,38 +194,18 @@ def _row(level: tuple[str, float], left: _Side, right: _Side) -> Facts:
     a, b = paired["score"].to_numpy(), paired["score_b"].to_numpy()
     units = Units.of(a - b, paired["cluster"].to_numpy(), paired["bin_idx"].to_numpy())
     low, high = units.interval(ALPHA)
-    means = paired.group_by("bin_idx").agg(pl.col("score", "score_b").mean()).mean()
+    means = paired.group_by("bin_idx", maintain_order=True).agg(pl.col("score", "score_b").mean()).mean()
     empty = not len(a)
-    return {
-        "series": level[0],
-        "kv_budget": level[1],
-        "n": len(a),
-        "acc_a": None if empty else float(means["score"][0]),
-        "acc_b": None if empty else float(means["score_b"][0]),
-        "diff": None if empty else units.mean,
-        "diff_ci_low": None if empty else low,
-        "diff_ci_high": None if empty else high,
-        "n_better": int(np.sum(a > b + 1e-12)),
-        "n_worse": int(np.sum(a < b - 1e-12)),
-        "p": min(1.0, 2 * min(units.p_drop_at_most(0.0), units.p_drop_at_least(0.0))),
-    }
-
-
-def _lines(found: Facts) -> list[str]:
-    lines = [f"A = {found['a']}, B = {found['b']}"]
-    lines += [f"READ SHORT: {what}" for what in found["read_short"]]
-    lines += [f"DRIFT: the server became another one while its group was sent: {what}" for what in found["drift"]]
-    lines += [f"  compared: {key}: {a!r} in A, {b!r} in B" for key, (a, b) in found["differs"].items()]
-    if not found["differs"]:
-        lines.append("  the two contracts are equal: what differs is the server or the day")
-    for row in found["levels"]:
-        where = f"{row['series']} {row['kv_budget']:g}"
-        if not row["n"]:
-            lines.append(f"  {where}: no shared example")
-            continue
-        lines.append(
-            f"  {where}: A {row['acc_a']:.3f}, B {row['acc_b']:.3f}, A - B {row['diff']:+.3f} "
-            f"[{row['diff_ci_low']:+.3f}, {row['diff_ci_high']:+.3f}], n={row['n']}, p (Holm) {row['p_holm']:.3g}"
-        )
-    lines += [f"  only in {name}: {', '.join(levels)}" for name, levels in found["only_in"].items() if levels]
-    return lines
+    return ComparedLevel(
+        series=level[0],
+        kv_budget=level[1],
+        n=len(a),
+        acc_a=None if empty else float(means["score"][0]),
+        acc_b=None if empty else float(means["score_b"][0]),
+        diff=None if empty else units.mean,
+        diff_ci_low=None if empty else low,
+        diff_ci_high=None if empty else high,
+        n_better=int(np.sum(a > b + 1e-12)),
+        n_worse=int(np.sum(a < b - 1e-12)),
+        p=min(1.0, 2 * min(units.p_drop_at_most(0.0), units.p_drop_at_least(0.0))),
+    )

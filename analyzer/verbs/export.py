@@ -8,6 +8,7 @@ import polars as pl
 
 from analyzer.read import outcomes, row_portions, runs
 from analyzer.read.drift import group_drifts, refuse_drift
+from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, StoreError
 from kvt_async.contract.files import make_private, refuse_other_kinds, scratch_folder
 from kvt_async.contract.local_faults import file_error
@@ -15,14 +16,28 @@ from kvt_async.contract.settings import Settings
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportAnswer(StageAnswer):
     """What was written; `guarded`: texts that a spreadsheet would take for formulas and that begin with ' now."""
 
     rows: int
     guarded: int
+    file: Path
+
+    @property
+    def lines(self) -> list[str]:
+        lines = [f"{self.rows} rows in {self.file}"]
+        if self.guarded:
+            lines.append(
+                f"{self.guarded} texts that a spreadsheet would take for formulas begin with ' there; --exact and "
+                ".parquet keep them as they are"
+            )
+        return lines
+
+    def json(self) -> Json:
+        return {"rows": self.rows, "guarded": self.guarded, "file": str(self.file)}
 
 
-def export(conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bool = False) -> Exported:
+def export(conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bool = False) -> ExportAnswer:
     """Write every finished request of the newest generation to `out` (.parquet or .csv).
 
     Columns: keys and level, bin and lengths, answer, scores (null where not scored), label, flags, latencies in
@@ -62,7 +77,7 @@ def export(conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bo
         raise StoreError(
             f"the export can't be written: {error}", where=str(out), do="Free disk space there."
         ) from error
-    return Exported(rows, guarded)
+    return ExportAnswer(rows, guarded, out)
 
 
 def _append_csv(target: Path, frame: pl.DataFrame) -> None:

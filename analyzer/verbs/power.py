@@ -7,27 +7,29 @@ together. Several budgets are run against one full cache, whose own flips they s
 """
 
 import math
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from analyzer.read.runs import newest_group
+from analyzer.stage_answers import Json, StageAnswer
 from analyzer.stats.interim import InterimLook, look_of
 from analyzer.stats.intervals import wilson
 from analyzer.stats.paired_tests import Units
 from analyzer.stats.sample_layout import Layout
+from analyzer.store.derived_rows import control_flips
+from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.settings import Settings
 
-Facts = dict[str, Any]
 Ints = npt.NDArray[np.int64]
 
 DRAWS = 1000
 POWER = 0.8
 _SIZES = (25, 50, 75, 100, 150, 200, 250, 300, 400, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_000)
-
-
 ASSUMED_FLIPS = 0.1
 
 
@@ -41,63 +43,178 @@ class Flips:
     source: str = ""
 
     @classmethod
-    def measured(cls, flips: int, n: int, source: str) -> "Flips":
-        return cls(flips / n, flips, n, source)
+    def in_control(cls, conn: sqlite3.Connection, group: str) -> "Flips | None":
+        """As the A/A control of a group measured it; None: it has no control that was analysed."""
+        flips, n = control_flips(conn, group)
+        return cls(flips / n, flips, n, group) if n else None
+
+    @classmethod
+    def measured_in(cls, conn: sqlite3.Connection, place: Path) -> "Flips":
+        """As the newest group of a database measured it. Raises MissingPrerequisiteError without a control."""
+        group = newest_group(conn)[0]
+        if (flips := cls.in_control(conn, group)) is None:
+            raise MissingPrerequisiteError(
+                f"{group} has no analysed A/A control",
+                where=str(place),
+                do="Run it with kv.control_repeats: 1 and `kvt all`, or give --flip-rate.",
+            )
+        return flips
 
 
-def plan(settings: Settings, *, flips: Flips, version: int = 0, layout: Layout | None = None) -> Facts:
-    """Chances and sizes for the config's n_bins x n_per_bin examples; `lines` is what a person reads.
+@dataclass(frozen=True)
+class UpperEnd:
+    """The 95% interval of a measured share of flips, and the examples needed were its upper end the truth."""
+
+    low: float
+    high: float
+    n_needed: int | None
+
+
+@dataclass(frozen=True)
+class PlanAnswer(StageAnswer):
+    """What a config can prove at its `n` examples, and how many a proof needs.
+
+    n_per_bin: of each of `bins`; contexts: what the examples share; budgets: below full cache, of the first series;
+    alpha: the one-sided level; pairs_without_loss: the least that prove safety; chance_*: that budgets without any true
+    drop are proven safe; smallest_drop*: that is found in 4 of 5 experiments, None: none up to 0.9; n_needed*: examples
+    that prove safety in 4 of 5, None: more than 10,000; upper_end: None where flips are assumed.
+    """
+
+    n: int
+    n_per_bin: int
+    bins: int
+    contexts: int
+    budgets: int
+    flips: Flips
+    look: InterimLook
+    alpha: float
+    margin: float
+    pairs_without_loss: int
+    chance_safe: float
+    chance_all_safe: float
+    chance_safe_in_a_bin: float
+    smallest_drop: float | None
+    smallest_drop_in_a_bin: float | None
+    n_needed: int | None
+    n_needed_for_all: int | None
+    upper_end: UpperEnd | None
+
+    def json(self) -> Json:
+        answer: Json = {
+            "n": self.n,
+            "n_per_bin": self.n_per_bin,
+            "contexts": self.contexts,
+            "budgets": self.budgets,
+            "flip_rate": self.flips.rate,
+            "flip_rate_source": self.flips.source or "assumed",
+            "level": self.alpha,
+            "margin": self.margin,
+            "pairs_without_loss": self.pairs_without_loss,
+            "chance_safe": self.chance_safe,
+            "chance_all_safe": self.chance_all_safe,
+            "chance_safe_in_a_bin": self.chance_safe_in_a_bin,
+            "smallest_detectable_drop": self.smallest_drop,
+            "smallest_detectable_drop_in_a_bin": self.smallest_drop_in_a_bin,
+            "n_needed": self.n_needed,
+            "n_needed_for_all": self.n_needed_for_all,
+        }
+        if (end := self.upper_end) is not None:
+            answer |= {"flip_rate_low": end.low, "flip_rate_high": end.high, "n_needed_at_high": end.n_needed}
+        return answer
+
+    @property
+    def lines(self) -> list[str]:
+        lines = [self._flips_line]
+        if self.contexts < self.n:
+            lines.append(
+                f"  {self.n} examples share {self.contexts} contexts, which count as one each "
+                "(their questions are taken to flip together)"
+            )
+        if self.bins > 1:
+            where = f"all {self.bins} bins, n={self.n}"
+            lines.append(_chances_line(where, self.smallest_drop, self.chance_safe))
+        where = f"one bin, n={self.n_per_bin}"
+        lines.append(_chances_line(where, self.smallest_drop_in_a_bin, self.chance_safe_in_a_bin))
+        if self.budgets > 1:
+            lines.append(
+                f"  all {self.budgets} budgets, if none loses anything, are proven safe with a chance of "
+                f"{self.chance_all_safe:.0%}; in 4 of 5 experiments with {_about(self.n_needed_for_all)} examples"
+            )
+        lines.append(
+            f"  proving 'safe' (less than {self.margin:g} lost) of one budget in 4 of 5 experiments needs "
+            f"{_about(self.n_needed)} examples; {self.pairs_without_loss} is the least, without a single flip"
+        )
+        if self.upper_end is not None:
+            lines.append(f"  at the upper end of that interval it needs {_about(self.upper_end.n_needed)}")
+        return lines + [f"  {note}" for note in self.look.note]
+
+    @property
+    def _flips_line(self) -> str:
+        flips = self.flips
+        if self.upper_end is None:
+            return (
+                f"If {flips.rate:.0%} of answers flip by noise (assumed; the A/A control of a first run measures it):"
+            )
+        return (
+            f"{flips.flips} of {flips.n} answers flipped by noise in the A/A control of {flips.source} "
+            f"({flips.rate:.1%}; 95% interval {self.upper_end.low:.0%} to {self.upper_end.high:.0%}). If that holds:"
+        )
+
+
+def plan(settings: Settings, *, flips: Flips, version: int = 0, layout: Layout | None = None) -> PlanAnswer:
+    """Chances and sizes for the config's n_bins x n_per_bin examples.
 
     version: of the manifest that was analysed last, 0 before the first; where a manifest grows, the next look counts.
     layout: of the manifest, where there is one; else every example is taken to have a context of its own.
     """
     analysis, binning, flip_rate = settings.analysis, settings.binning, flips.rate
     bins = len(binning.edges) - 1 if binning.edges else binning.n_bins
-    this = look_of(settings.sampling.strategy, version + 1)
-    level, n = analysis.alpha / 2 * this.share, bins * binning.n_per_bin * this.number
-    chances = Chances(analysis.margin, level, analysis.seed)
+    look = look_of(settings.sampling.strategy, version + 1)
+    n = bins * binning.n_per_bin * look.number
+    chances = Chances(analysis.margin, analysis.alpha / 2 * look.share, analysis.seed)
     whole = layout.grown(n) if layout else Layout.even(n, bins)
     one_bin = whole.grown(n // bins)
     budgets = _budgets(settings)
-    found: Facts = {
-        "n": n,
-        "n_per_bin": n // bins,
-        "contexts": whole.contexts,
-        "budgets": budgets,
-        "flip_rate": flip_rate,
-        "flip_rate_source": flips.source or "assumed",
-        "level": level,
-        "margin": analysis.margin,
-        "pairs_without_loss": whole.least(analysis.margin, level),
-        "chance_safe": chances.safe(whole, flip_rate),
-        "chance_all_safe": chances.safe(whole, flip_rate, budgets),
-        "chance_safe_in_a_bin": chances.safe(one_bin, flip_rate),
-        "smallest_detectable_drop": chances.smallest_drop(whole, flip_rate),
-        "smallest_detectable_drop_in_a_bin": chances.smallest_drop(one_bin, flip_rate),
-        "n_needed": chances.needed(whole, flip_rate),
-        "n_needed_for_all": chances.needed(whole, flip_rate, budgets),
-    }
+    upper_end = None
     if flips.n:
         low, high = wilson(flips.rate, flips.n, analysis.alpha)
-        found |= {"flip_rate_low": low, "flip_rate_high": high}
-        found["n_needed_at_high"] = chances.needed(whole, high)
-    return found | {"lines": _lines(found, bins, flips, this)}
+        upper_end = UpperEnd(low, high, chances.needed(whole, high))
+    return PlanAnswer(
+        n=n,
+        n_per_bin=n // bins,
+        bins=bins,
+        contexts=whole.contexts,
+        budgets=budgets,
+        flips=flips,
+        look=look,
+        alpha=chances.alpha,
+        margin=analysis.margin,
+        pairs_without_loss=whole.least(analysis.margin, chances.alpha),
+        chance_safe=chances.safe(whole, flip_rate),
+        chance_all_safe=chances.safe(whole, flip_rate, budgets),
+        chance_safe_in_a_bin=chances.safe(one_bin, flip_rate),
+        smallest_drop=chances.smallest_drop(whole, flip_rate),
+        smallest_drop_in_a_bin=chances.smallest_drop(one_bin, flip_rate),
+        n_needed=chances.needed(whole, flip_rate),
+        n_needed_for_all=chances.needed(whole, flip_rate, budgets),
+        upper_end=upper_end,
+    )
 
 
 def _budgets(settings: Settings) -> int:
     """Budgets below full cache of the first series."""
     if settings.kv.levels is None:
         return max(1, sum(budget != 1.0 for budget in settings.kv.budgets))
-    below = [one for one in settings.kv.levels if one.budget != 1.0]
-    return max(1, sum((one.policy, one.params) == (below[0].policy, below[0].params) for one in below))
+    below = [level for level in settings.kv.levels if level.budget != 1.0]
+    return max(1, sum((level.policy, level.params) == (below[0].policy, below[0].params) for level in below))
 
 
 @dataclass(frozen=True)
 class Chances:
-    """Chances that experiments of a layout prove something at one-sided `level`, by simulation."""
+    """Chances that experiments of a layout prove something at one-sided `alpha`, by simulation."""
 
     margin: float
-    level: float
+    alpha: float
     seed: int
     draws: int = DRAWS
 
@@ -112,7 +229,7 @@ class Chances:
 
     def loss(self, layout: Layout, flip_rate: float, drop: float) -> float:
         """That a loss is proven where the true drop is `drop`."""
-        return self._share(layout, self._drawn(layout, flip_rate, drop), lambda u: u.p_drop_at_most(0.0) <= self.level)
+        return self._share(layout, self._drawn(layout, flip_rate, drop), lambda u: u.p_drop_at_most(0.0) <= self.alpha)
 
     def smallest_drop(self, layout: Layout, flip_rate: float) -> float | None:
         """Smallest true drop, in steps of 0.01, that is found with a chance of 80%; None: not even 0.9."""
@@ -129,12 +246,12 @@ class Chances:
 
     def needed(self, layout: Layout, flip_rate: float, budgets: int = 1) -> int | None:
         """Examples that prove so many harmless budgets safe with a chance of 80%; None: more than 10,000."""
-        least = layout.least(self.margin, self.level)
+        least = layout.least(self.margin, self.alpha)
         sizes = [least, *(layout.rounded(n) for n in _SIZES if n > least)]
         return next((n for n in sizes if self.safe(layout.grown(n), flip_rate, budgets) >= POWER), None)
 
     def _is_safe(self, units: Units) -> bool:
-        return units.p_drop_at_least(self.margin) <= self.level
+        return units.p_drop_at_least(self.margin) <= self.alpha
 
     def _drawn(self, layout: Layout, flip_rate: float, drop: float) -> tuple[Ints, Ints]:
         """Worse and better units of every draw and group: [draws, g] each; they are multinomial."""
@@ -154,13 +271,13 @@ class Chances:
         flipped_wrong = rng.binomial(flipped, 0.5)
         steady_right = rng.binomial(layout.count - flipped, 0.5)
         groups = (steady_right, flipped - flipped_wrong, layout.count - flipped - steady_right, flipped_wrong)
-        found = []
+        draws = []
         for _ in range(budgets):
             right, lucky, wrong, unlucky = (
                 rng.binomial(n, p) for n, p in zip(groups, (own, 1 - own, own, 1 - own), strict=True)
             )
-            found.append((right + lucky, wrong + unlucky))
-        return found
+            draws.append((right + lucky, wrong + unlucky))
+        return draws
 
     def _share(self, layout: Layout, drawn: tuple[Ints, Ints], proven: Callable[[Units], bool]) -> float:
         return float(self._proven(layout, drawn, proven).mean())
@@ -178,38 +295,6 @@ def _about(n: int | None) -> str:
     return f"about {n:,}" if n else "more than 10,000"
 
 
-def _lines(found: Facts, bins: int, flips: Flips, this: InterimLook) -> list[str]:
-    rows = [
-        (f"one bin, n={found['n_per_bin']}", found["smallest_detectable_drop_in_a_bin"], found["chance_safe_in_a_bin"])
-    ]
-    if bins > 1:
-        rows.insert(0, (f"all {bins} bins, n={found['n']}", found["smallest_detectable_drop"], found["chance_safe"]))
-    lines = [f"If {flips.rate:.0%} of answers flip by noise (assumed; the A/A control of a first run measures it):"]
-    if flips.n:
-        between = f"{found['flip_rate_low']:.0%} to {found['flip_rate_high']:.0%}"
-        lines = [
-            f"{flips.flips} of {flips.n} answers flipped by noise in the A/A control of {flips.source} "
-            f"({flips.rate:.1%}; 95% interval {between}). If that holds:"
-        ]
-    if found["contexts"] < found["n"]:
-        lines.append(
-            f"  {found['n']} examples share {found['contexts']} contexts, which count as one each "
-            "(their questions are taken to flip together)"
-        )
-    for where, drop, chance in rows:
-        seen = (
-            f"a true drop of {drop:.2f} or more is found in 4 of 5 experiments" if drop else "no drop is found reliably"
-        )
-        lines.append(f"  {where}: {seen}; a budget that loses nothing is proven safe with a chance of {chance:.0%}")
-    if found["budgets"] > 1:
-        lines.append(
-            f"  all {found['budgets']} budgets, if none loses anything, are proven safe with a chance of "
-            f"{found['chance_all_safe']:.0%}; in 4 of 5 experiments with {_about(found['n_needed_for_all'])} examples"
-        )
-    lines.append(
-        f"  proving 'safe' (less than {found['margin']:g} lost) of one budget in 4 of 5 experiments needs "
-        f"{_about(found['n_needed'])} examples; {found['pairs_without_loss']} is the least, without a single flip"
-    )
-    if flips.n:
-        lines.append(f"  at the upper end of that interval it needs {_about(found['n_needed_at_high'])}")
-    return lines + [f"  {note}" for note in this.note]
+def _chances_line(where: str, drop: float | None, chance: float) -> str:
+    seen = f"a true drop of {drop:.2f} or more is found in 4 of 5 experiments" if drop else "no drop is found reliably"
+    return f"  {where}: {seen}; a budget that loses nothing is proven safe with a chance of {chance:.0%}"

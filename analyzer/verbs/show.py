@@ -4,9 +4,11 @@ import json
 import random
 import sqlite3
 import textwrap
+from dataclasses import dataclass
 from typing import Any
 
 from analyzer.results.number_format import budget, number
+from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, render
 from kvt_async.contract.settings import Settings
@@ -28,6 +30,21 @@ ORDER BY u.level_idx, u.repeat_idx, u.series, u.kv_budget DESC
 """
 
 
+@dataclass(frozen=True)
+class ShowAnswer(StageAnswer):
+    """Examples as they were sent, each with its golds and the answer of every level; `full`: with whole texts."""
+
+    examples: list[Json]
+    full: bool
+
+    @property
+    def lines(self) -> list[str]:
+        return [line for example in self.examples for line in [*_lines(example, full=self.full), ""]][:-1]
+
+    def json(self) -> Json:
+        return {"examples": self.examples}
+
+
 def show(
     conn: sqlite3.Connection,
     settings: Settings,
@@ -36,8 +53,8 @@ def show(
     sample: int | None = None,
     run_id: str | None = None,
     full: bool = False,
-) -> dict[str, Any]:
-    """Examples with every answer: {"examples": [...], "lines": [...]}.
+) -> ShowAnswer:
+    """Examples with every answer.
 
     `run_id` leaves full cache and that run. A sample is seeded with analysis.seed, so it is the same every time.
     Raises ConfigError for an example or run that the group does not have.
@@ -50,8 +67,7 @@ def show(
     _check_run(conn, here, run_id)
     ids = [example_id] if example_id is not None else _sample(conn, here, sample or 0, settings.analysis.seed)
     examples = [_example(conn, here, i, run_id) for i in ids]
-    lines = [line for e in examples for line in [*_lines(e, full=full), ""]]
-    return {"examples": examples, "lines": lines[:-1]}
+    return ShowAnswer(examples, full)
 
 
 def _check_run(conn: sqlite3.Connection, here: tuple[str, int], run_id: str | None) -> None:

@@ -1,52 +1,76 @@
 """What `kvt verify` says of a database, of each generation in it and of the report beside it; and the exit code."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from analyzer.results.number_format import plural
+from analyzer.stage_answers import Json, StageAnswer
 from analyzer.store import artifacts
+from analyzer.store.tables import Verdict
 from analyzer.verify.differences import Difference, Findings
 from analyzer.verify.verification import Checked, verify
 from kvt_async.contract.paths import RunPaths
-
-Json = dict[str, Any]
 
 EQUAL, DIFFERENT, UNCHECKED = 0, 1, 3  # exit codes
 SHOWN = 12  # differences of one table that are printed; --json has more
 VERDICTS = ("verdict", "safe_budget", "collapse_budget", "collapse_margin_budget")
 
 
-def verified(db: Path, data_dir: Path | None = None, progress: Callable[[str], None] = lambda _: None) -> Json:
-    """Check a database, its manifests where `data_dir` has them, and the report files in its folder: everything for
-    --json, `lines` for people, `exit_code`."""
+@dataclass(frozen=True)
+class VerifyAnswer(StageAnswer):
+    """What a check of a database found: in its facts, in each generation of each group, and in the report's files."""
+
+    database: Path
+    facts: Findings
+    generations: list[Checked]
+    files: Findings
+
+    @property
+    def total(self) -> Findings:
+        """Everything together."""
+        total = Findings()
+        for findings in (self.facts, *(checked.findings for checked in self.generations), self.files):
+            total.merge(findings)
+        return total
+
+    @property
+    def exit_code(self) -> int:
+        total = self.total
+        return DIFFERENT if total.n_differences else UNCHECKED if total.not_checkable else EQUAL
+
+    @property
+    def lines(self) -> list[str]:
+        total = self.total
+        return [
+            str(self.database),
+            *_lines("facts", self.facts),
+            *(line for checked in self.generations for line in _of_group(checked)),
+            *_lines("report files", self.files),
+            *_named(total),
+            _verdict(total, self.facts),
+        ]
+
+    def json(self) -> Json:
+        return {
+            "database": str(self.database),
+            "exit_code": self.exit_code,
+            "n_differences": self.total.n_differences,
+            "facts": _json(self.facts),
+            "groups": [
+                {"exp_group_id": of.exp_group_id, "generation": of.generation, **_json(of.findings)}
+                for of in self.generations
+            ],
+            "files": _json(self.files),
+        }
+
+
+def verified(db: Path, data_dir: Path | None = None, progress: Callable[[str], None] = lambda _: None) -> VerifyAnswer:
+    """Check a database, its manifests where `data_dir` has them, and the report files in its folder."""
     of_facts, generations = verify(db, data_dir, progress)
     of_files = Findings()
     _files(RunPaths(db.parent, db), generations, of_files)
-    total = Findings()
-    for findings in (of_facts, *(one.findings for one in generations), of_files):
-        total.merge(findings)
-    code = DIFFERENT if total.n_differences else UNCHECKED if total.not_checkable else EQUAL
-    return {
-        "database": str(db),
-        "exit_code": code,
-        "n_differences": total.n_differences,
-        "facts": _json(of_facts),
-        "groups": [
-            {"exp_group_id": one.exp_group_id, "generation": one.generation, **_json(one.findings)}
-            for one in generations
-        ],
-        "files": _json(of_files),
-        "lines": [
-            str(db),
-            *_lines("facts", of_facts),
-            *(line for one in generations for line in _of_group(one)),
-            *_lines("report files", of_files),
-            *_named(total),
-            _verdict(total, of_facts),
-        ],
-    }
+    return VerifyAnswer(db, of_facts, generations, of_files)
 
 
 def _files(paths: RunPaths, generations: list[Checked], findings: Findings) -> None:
@@ -63,7 +87,7 @@ def _files(paths: RunPaths, generations: list[Checked], findings: Findings) -> N
     for file in (paths.report_md, paths.report_html):
         if file.is_file() and not any(file.name in files.contents for files in record.values()):
             findings.cannot_check(f"no record says what {file.name} was made from", 1)
-    contents = [one.content for one in generations if one.content is not None]
+    contents = [checked.content for checked in generations if checked.content is not None]
     for what in (name for name in ("report", "bench_report") if name in record):
         rows = record[what].rows
         if rows is None:
@@ -83,10 +107,11 @@ def _json(findings: Findings) -> Json:
     }
 
 
-def _of_group(one: Checked) -> list[str]:
-    if not (one.findings.checked or one.findings.not_checkable or one.findings.notes):
-        return [f"  group {one.exp_group_id}, generation {one.generation}: nothing is derived yet"]
-    return _lines(f"group {one.exp_group_id}, generation {one.generation}", one.findings)
+def _of_group(checked: Checked) -> list[str]:
+    name, findings = f"group {checked.exp_group_id}, generation {checked.generation}", checked.findings
+    if not (findings.checked or findings.not_checkable or findings.notes):
+        return [f"  {name}: nothing is derived yet"]
+    return _lines(name, findings)
 
 
 def _lines(name: str, findings: Findings) -> list[str]:
@@ -103,18 +128,18 @@ def _lines(name: str, findings: Findings) -> list[str]:
 
 def _named(total: Findings) -> list[str]:
     """Differences one by one, verdicts first and scores last: what a reader took from the report matters most."""
-    order = sorted(total.differences, key=lambda one: (not _is_verdict(one), one.table == "scores"))
+    order = sorted(total.differences, key=lambda found: (not _is_verdict(found), found.table == "scores"))
     shown: list[Difference] = []
-    for one in order:
-        if sum(other.table == one.table for other in shown) < SHOWN:
-            shown.append(one)
-    lines = [f"  {'VERDICT CHANGES ' if _is_verdict(one) else ''}{one}" for one in shown]
+    for difference in order:
+        if sum(other.table == difference.table for other in shown) < SHOWN:
+            shown.append(difference)
+    lines = [f"  {'VERDICT CHANGES ' if _is_verdict(difference) else ''}{difference}" for difference in shown]
     left = total.n_differences - len(lines)
     return [*lines, f"  and {left:,} more (--json names {len(total.differences):,} of them)"] if left > 0 else lines
 
 
-def _is_verdict(one: Difference) -> bool:
-    return one.table == "transition_summary" and one.column in VERDICTS
+def _is_verdict(difference: Difference) -> bool:
+    return difference.table == Verdict.TABLE and difference.column in VERDICTS
 
 
 def _verdict(total: Findings, of_facts: Findings) -> str:

@@ -33,17 +33,20 @@ store                  contract contract.formulas read
 scoring                contract contract.formulas parallel read store metrics
 results                contract contract.formulas read store stats
 api                    contract contract.command_line read results
+stage_answers          contract
 summarise              contract contract.formulas parallel read store stats scoring results
 charts                 contract contract.formulas read store stats results
 report                 contract contract.formulas contract.command_line read store stats results charts
-verbs                  contract contract.formulas read store stats results
+verbs                  contract contract.formulas read store stats results stage_answers
 bench.read             contract contract.formulas read store summarise results
 bench.figures          contract contract.formulas read stats results bench.read
 bench.report           contract contract.formulas read store results charts report bench.read bench.figures
 bench                  contract contract.formulas parallel read store bench.read bench.figures bench.report
-verify                 contract contract.formulas parallel read store scoring summarise results bench.read bench
-stages                 contract contract.formulas read store scoring summarise results charts report verbs verify bench
-cli                    contract contract.formulas contract.command_line stages verbs verify bench
+verify                 contract contract.formulas parallel read store scoring summarise results stage_answers \
+                       bench.read bench
+stages                 contract contract.formulas stage_answers read store scoring summarise results charts report \
+                       verbs verify bench
+cli                    contract contract.formulas contract.command_line stage_answers stages verbs verify bench
 __main__               cli
 
 kvt_async:

@@ -289,7 +289,7 @@ def test_check_export_and_compare_need_the_same_leave(experiment: Experiment, tm
     strict = allowed.model_copy(update={"analysis": allowed.analysis.model_copy(update={"allow_drift": False})})
     out = tmp_path / "rows.csv"
     asked: Callable[[bool], Any] = {
-        "check": lambda allow: check(conn, allowed if allow else strict),
+        "check": lambda allow: check(read_results(conn, "synthetic"), allowed if allow else strict),
         "export": lambda allow: export(conn, allowed if allow else strict, out),
         "compare": lambda allow: compare(conn, conn, allow_drift=allow),
     }[verb]
@@ -298,7 +298,7 @@ def test_check_export_and_compare_need_the_same_leave(experiment: Experiment, tm
     assert not out.exists()
     found = asked(True)
     if verb == "compare":
-        assert any(line.startswith("DRIFT") and "version=2.0" in line for line in found["lines"])
+        assert any(line.startswith("DRIFT") and "version=2.0" in line for line in found.lines)
 
 
 def test_an_allowed_drift_is_on_the_report_the_charts_and_in_the_terminal(experiment: Experiment) -> None:

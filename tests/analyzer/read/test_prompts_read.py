@@ -138,7 +138,7 @@ def group(tmp_path: Path, *overrides: str, **asked: Any) -> Settings:
 
 def test_no_claim_rests_on_prompts_that_were_cut(tmp_path: Path) -> None:
     settings = group(tmp_path, reads=cut_at(500))
-    found = every_stage(settings)
+    found = every_stage(settings).json()
     assert found["exit_code"] == 4
     (alarm,) = found["alarms"]
     assert alarm["name"] == "READ SHORT"
@@ -162,7 +162,7 @@ def test_no_claim_rests_on_prompts_that_were_cut(tmp_path: Path) -> None:
 
 def test_prompts_read_whole_keep_their_verdict(tmp_path: Path) -> None:
     settings = group(tmp_path)
-    found = every_stage(settings)
+    found = every_stage(settings).json()
     assert (found["exit_code"], found["alarms"]) == (0, [])
     assert set(query(settings, "SELECT evidence FROM transition_summary")) == {("verified",)}
     assert query(settings, "SELECT verdict FROM transition_summary WHERE bin_idx = -1") == [("no_transition_in_range",)]
@@ -179,17 +179,17 @@ def test_an_analysis_of_another_version_is_made_anew_before_it_is_reported_or_ch
         with pytest.raises(MissingPrerequisiteError, match="analyzer 4 made the stored analysis"):
             stage(settings)
     every_stage(settings, recompute=True)
-    assert report_stage(settings)["alarms"][0]["name"] == "READ SHORT"
+    assert report_stage(settings).json()["alarms"][0]["name"] == "READ SHORT"
 
 
 def test_a_check_fails_whatever_it_asserts_where_prompts_were_cut(tmp_path: Path) -> None:
     settings = group(tmp_path, "check=[{name: answers, kind: min_accuracy, value: 0.1}]", reads=cut_at(500))
     every_stage(settings)
     found = check_stage(settings)
-    assert found["results"][0]["passed"]
-    assert not found["passed"]
-    assert found["lines"][0].startswith("ALARM READ SHORT: 120 of 240 prompts")
-    assert found["alarms"][0]["name"] == "READ SHORT"
+    assert found.results[0].passed
+    assert not found.passed
+    assert found.lines[0].startswith("ALARM READ SHORT: 120 of 240 prompts")
+    assert found.json()["alarms"][0]["name"] == "READ SHORT"
 
 
 def test_the_commands_end_with_4_and_json_says_why(tmp_path: Path) -> None:
@@ -204,14 +204,14 @@ def test_the_commands_end_with_4_and_json_says_why(tmp_path: Path) -> None:
 
 def test_with_estimated_lengths_equal_counts_take_the_claims_back(tmp_path: Path) -> None:
     settings = group(tmp_path, reads=cut_at(200), tokenizer="approx:chars/4")
-    found = every_stage(settings)
+    found = every_stage(settings).json()
     assert found["exit_code"] == 4
     assert "(equal counts over different lengths)" in found["alarms"][0]["says"]
 
 
 def test_another_models_tokenizer_is_one_line_below_the_verdict(tmp_path: Path) -> None:
     settings = group(tmp_path, reads=lambda sent: int(1.6 * sent))
-    found = every_stage(settings)
+    found = every_stage(settings).json()
     assert (found["exit_code"], found["alarms"]) == (0, [])
     report = Path(found["report"]["report_md"]).read_text("utf-8")
     assert report.split("## Levels")[0].count("The server counts 1.6 times the prompt tokens that we do") == 1

@@ -35,7 +35,7 @@ def test_a_failure_in_a_small_bin_counts_once_in_every_table_and_in_check(experi
     assert [row[2] for row in error_budget(facts).rows if row[0] == "snapkv/aware 0.5"] == ["1 (5.0%)"]
     of_all = [row for row in run_bins(facts).rows if row[1] == "0.5" and row[2] == "all lengths"]
     assert of_all[0][run_bins(facts).head.index("Failure rate [95% CI]")].startswith("0.050 [")
-    (result,) = check(conn, settings)
+    (result,) = check(read_results(conn, "synthetic"), settings)
     assert result.passed
     assert "highest failure rate 0.050" in result.finding
     assert re.search(r"Failure rate\*\*: .*over all finished requests", markdown(facts, settings, NOON))

@@ -82,7 +82,7 @@ def test_a_second_all_writes_nothing_and_a_deleted_plot_comes_back(tmp_path: Pat
     stages.every_stage(settings)
     before = _stamps(folder)
     assert {folder / "report.md", folder / "report.html", folder / "plots" / "pareto.png"} <= set(before)
-    assert stages.every_stage(settings)["analyze"]["recomputed"] is False
+    assert stages.every_stage(settings).json()["analyze"]["recomputed"] is False
     assert _stamps(folder) == before
     plot = folder / "plots" / "pareto.svg"
     bytes_before = plot.read_bytes()

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.stages import plan_stage
 from analyzer.stats.paired_tests import Units
@@ -36,7 +37,9 @@ def checked(experiment: Experiment, assertions: Sequence[dict[str, Any]], **aske
     conn, settings = experiment(**asked)
     score(conn, "synthetic")
     analyze(conn, settings)
-    return check(conn, settings.model_copy(update={"check": [Assertion(**a) for a in assertions]}))
+    return check(
+        read_results(conn, "synthetic"), settings.model_copy(update={"check": [Assertion(**a) for a in assertions]})
+    )
 
 
 ALL: list[dict[str, Any]] = [
@@ -76,7 +79,7 @@ def test_gains_are_adjusted_for_all_budgets_and_bins_that_an_assertion_looks_at(
     score(conn, "synthetic")
     analyze(conn, settings)
     assert conn.execute("SELECT count(*) FROM budget_stats WHERE drop_ci_high < 0 AND repeat_idx = 0").fetchone()[0]
-    (found,) = check(conn, settings.model_copy(update={"check": [Assertion(**ALL[4])]}))
+    (found,) = check(read_results(conn, "synthetic"), settings.model_copy(update={"check": [Assertion(**ALL[4])]}))
     assert found.passed
 
 
@@ -151,7 +154,7 @@ def test_an_assertion_about_nothing_that_was_run_is_a_config_error(experiment: E
 def test_check_before_analyze_says_what_to_run(experiment: Experiment) -> None:
     conn, settings = experiment(n_per_bin=2)
     with pytest.raises(MissingPrerequisiteError) as caught:
-        check(conn, settings)
+        check(read_results(conn, "synthetic"), settings)
     assert "kvt analyze" in caught.value.do
 
 
@@ -166,23 +169,24 @@ def two_groups(experiment: Experiment, **b: Any) -> list[sqlite3.Connection]:
 
 def test_a_group_against_itself_differs_nowhere(experiment: Experiment) -> None:
     found = compare(*two_groups(experiment))
-    assert found["differs"] == {}
-    assert [row["diff"] for row in found["levels"]] == [0.0] * 3
-    assert found["levels"][0]["n"] == 100
+    assert found.differs == {}
+    assert [row.diff for row in found.levels] == [0.0] * 3
+    assert found.levels[0].n == 100
 
 
 def test_a_better_group_is_found_better_level_by_level(experiment: Experiment) -> None:
     found = compare(*two_groups(experiment, p_correct=0.2))
-    at = {row["kv_budget"]: row for row in found["levels"]}
-    assert at[1.0]["diff_ci_low"] > 0.5
-    assert at[1.0]["p_holm"] < 1e-6
-    assert any("A - B +0." in line for line in found["lines"])
+    at = {row.kv_budget: row for row in found.levels}
+    assert at[1.0].diff_ci_low is not None
+    assert at[1.0].diff_ci_low > 0.5
+    assert at[1.0].p_holm < 1e-6
+    assert any("A - B +0." in line for line in found.lines)
 
 
 def test_levels_of_one_side_only_are_listed(experiment: Experiment) -> None:
     found = compare(*two_groups(experiment, budgets=(1.0, 0.5, 0.1)))
-    assert [row["kv_budget"] for row in found["levels"]] == [1.0, 0.5]
-    assert found["only_in"]["synthetic"] == ["snapkv/aware 0.1"]
+    assert [row.kv_budget for row in found.levels] == [1.0, 0.5]
+    assert found.only_in["synthetic"] == ["snapkv/aware 0.1"]
 
 
 def test_groups_whose_scores_mean_different_things_are_refused(experiment: Experiment) -> None:
@@ -274,14 +278,15 @@ def test_a_layout_keeps_the_number_of_contexts_and_the_heaviest_one(places: list
 def test_plan_tells_the_submission_profile_that_it_can_prove_little() -> None:
     settings = load_settings(None, ["binning.n_bins=5", "binning.n_per_bin=5"], environ={})
     found = plan(settings, flips=Flips(0.1))
-    assert found["n"] == 25
-    assert found["chance_safe"] < 0.05
-    assert found["smallest_detectable_drop"] > 0.2
-    assert found["smallest_detectable_drop_in_a_bin"] is None
-    assert any("75 is the least" in line for line in found["lines"])
-    assert found["budgets"] == 2
-    assert found["chance_all_safe"] <= found["chance_safe"]
-    assert any("all 2 budgets" in line for line in found["lines"])
+    assert found.n == 25
+    assert found.chance_safe < 0.05
+    assert found.smallest_drop is not None
+    assert found.smallest_drop > 0.2
+    assert found.smallest_drop_in_a_bin is None
+    assert any("75 is the least" in line for line in found.lines)
+    assert found.budgets == 2
+    assert found.chance_all_safe <= found.chance_safe
+    assert any("all 2 budgets" in line for line in found.lines)
 
 
 def analysed_group(experiment: Experiment, tmp_path: Path, **asked: Any) -> tuple[str, Settings]:
@@ -296,26 +301,27 @@ def analysed_group(experiment: Experiment, tmp_path: Path, **asked: Any) -> tupl
 def test_plan_takes_the_flips_that_the_groups_own_control_measured(experiment: Experiment, tmp_path: Path) -> None:
     _, settings = analysed_group(experiment, tmp_path)
     found = plan_stage(settings)
-    assert found["flip_rate"] == pytest.approx(0.18, abs=0.08)  # two runs, each drawing 20% anew: 2 x 0.1 x 0.9
-    assert found["flip_rate_low"] < found["flip_rate"] < found["flip_rate_high"]
-    assert found["n_needed_at_high"] >= found["n_needed"]
-    assert "A/A control of synthetic" in found["lines"][0]
-    assert plan_stage(settings, flip_rate=0.0)["n_needed"] == 72, "what is given by hand wins: two bins of 36"
+    assert found.flips.rate == pytest.approx(0.18, abs=0.08)  # two runs, each drawing 20% anew: 2 x 0.1 x 0.9
+    assert found.upper_end is not None
+    assert found.upper_end.low < found.flips.rate < found.upper_end.high
+    assert (found.upper_end.n_needed or 0) >= (found.n_needed or 0) > 0
+    assert "A/A control of synthetic" in found.lines[0]
+    assert plan_stage(settings, flip_rate=0.0).n_needed == 72, "what is given by hand wins: two bins of 36"
 
 
 def test_plan_takes_another_groups_flips_for_a_config_that_never_ran(experiment: Experiment, tmp_path: Path) -> None:
     path, settings = analysed_group(experiment, tmp_path)
     fresh = load_settings(None, [f"output.runs_dir={tmp_path}/runs"], environ={})
-    assert plan_stage(fresh)["flip_rate_source"] == "assumed"
-    assert plan_stage(fresh, measured=Path(path))["flip_rate"] == plan_stage(settings)["flip_rate"]
+    assert plan_stage(fresh).json()["flip_rate_source"] == "assumed"
+    assert plan_stage(fresh, measured=Path(path)).flips == plan_stage(settings).flips
 
 
 def test_plan_takes_the_contexts_of_the_groups_manifest(experiment: Experiment, tmp_path: Path) -> None:
     _, settings = analysed_group(experiment, tmp_path, cluster_size=5)
     found = plan_stage(settings, flip_rate=0.0)
-    assert found["pairs_without_loss"] == 360  # 36 contexts in each of two bins
-    assert found["contexts"] * 5 == found["n"]
-    assert any(f"share {found['contexts']} contexts" in line for line in found["lines"])
+    assert found.pairs_without_loss == 360  # 36 contexts in each of two bins
+    assert found.contexts * 5 == found.n
+    assert any(f"share {found.contexts} contexts" in line for line in found.lines)
 
 
 def test_plan_without_a_control_to_measure_says_so(experiment: Experiment, tmp_path: Path) -> None:
@@ -327,6 +333,6 @@ def test_plan_without_a_control_to_measure_says_so(experiment: Experiment, tmp_p
 def test_plan_knows_that_a_growing_manifest_pays_for_its_looks() -> None:
     settings = load_settings(None, ["sampling.strategy=focus_transition"], environ={})
     first, second = (plan(settings, flips=Flips(0.0), version=version) for version in (0, 1))
-    assert (first["level"], second["level"]) == (0.0125, 0.00625)
-    assert second["n"] == 2 * first["n"]
-    assert second["n_needed"] > first["n_needed"] > 72
+    assert (first.alpha, second.alpha) == (0.0125, 0.00625)
+    assert second.n == 2 * first.n
+    assert (second.n_needed or 0) > (first.n_needed or 0) > 72

@@ -22,12 +22,12 @@ def rows(**changes: object) -> Rows:
 def test_an_example_shows_its_prompt_its_golds_and_every_level_with_score(tmp_path: Path) -> None:
     with closing(write(tmp_path / "a.sqlite", rows())) as conn:
         shown = show(conn, SETTINGS, "e4")
-    text = "\n".join(shown["lines"])
+    text = "\n".join(shown.lines)
     assert "the fox ran . the code of bado is 101 102 . the owl slept . what is the code of bado ?" in text
     assert "golds: 101 102" in text
     for level in ("full cache ", "snapkv aware 0.5", "snapkv aware 0.1", "full cache (A/A 1)"):
-        assert any(line.strip().startswith(level) and "exact 1.00" in line for line in shown["lines"]), level
-    assert [e["bin_idx"] for e in shown["examples"]] == [1]
+        assert any(line.strip().startswith(level) and "exact 1.00" in line for line in shown.lines), level
+    assert [e["bin_idx"] for e in shown.examples] == [1]
 
 
 def test_a_sample_is_the_same_every_time_and_one_run_stands_beside_full_cache(tmp_path: Path) -> None:
@@ -36,15 +36,15 @@ def test_a_sample_is_the_same_every_time_and_one_run_stands_beside_full_cache(tm
         again = show(conn, SETTINGS, None, sample=2, run_id="run01")
         whole = show(conn, SETTINGS, None, sample=99)
     assert first == again
-    assert len(first["examples"]) == 2
-    assert {level["run_id"] for e in first["examples"] for level in e["levels"]} == {"run00", "run01", "run03"}
-    assert len(whole["examples"]) == 6
+    assert len(first.examples) == 2
+    assert {level["run_id"] for e in first.examples for level in e["levels"]} == {"run00", "run01", "run03"}
+    assert len(whole.examples) == 6
 
 
 def test_failed_and_pending_requests_are_named_as_such(tmp_path: Path) -> None:
     failing = Series("snapkv aware", cliff(48), fail=lambda budget, tokens: 1.0)
     with closing(write(tmp_path / "a.sqlite", rows(series=(failing,), pending=1))) as conn:
-        text = "\n".join(show(conn, SETTINGS, "e0")["lines"])
+        text = "\n".join(show(conn, SETTINGS, "e0").lines)
     assert "FAILED: TotalTimeout (attempts_exhausted)" in text
     assert "(no outcome yet)" in text
 

@@ -4,13 +4,12 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from analyzer.bench import stored_figures
 from analyzer.bench.bench_analysis import bench_stages
-from analyzer.verify.findings import verified
+from analyzer.verify.findings import VerifyAnswer, verified
 from kvt_async.contract.load import load_settings
 from tests.analyzer.bench_rows import GROUP, Load, steady, write_bench
 
@@ -40,16 +39,17 @@ def edit(folder: Path, statement: str) -> None:
         conn.commit()
 
 
-def named(found: dict[str, Any]) -> set[tuple[str, str]]:
-    return {(d["table"], d["column"]) for part in (found["files"], *found["groups"]) for d in part["differences"]}
+def named(found: VerifyAnswer) -> set[tuple[str, str]]:
+    parts = [found.files, *(checked.findings for checked in found.generations)]
+    return {(difference.table, difference.column) for part in parts for difference in part.differences}
 
 
 def test_what_a_bench_stored_is_equal_to_the_last_row(folder: Path) -> None:
     found = verified(folder / DB)
-    assert found["groups"][0]["n_differences"] == found["files"]["n_differences"] == 0, found["lines"]
-    checked = found["groups"][0]["checked"]
+    assert found.generations[0].findings.n_differences == found.files.n_differences == 0, found.lines
+    checked = found.generations[0].findings.checked
     assert (checked["bench_points"], checked["bench_stats"] > 10) == (2, True)
-    assert found["files"]["checked"]["bench_report"] >= 2
+    assert found.files.checked["bench_report"] >= 2
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_a_bench_stored_is_equal_to_the_last_row(folder: Path) -> None:
 def test_an_edited_figure_is_named(folder: Path, statement: str, where: tuple[str, str]) -> None:
     edit(folder, statement)
     found = verified(folder / DB)
-    assert found["exit_code"] == 1
+    assert found.exit_code == 1
     assert where in named(found)
 
 
@@ -83,8 +83,8 @@ def test_rows_of_another_version_and_rows_without_a_record_are_not_judged(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(stored_figures, "BENCH_VERSION", "99")
-        assert any("made by bench analyzer" in line for line in verified(folder / DB)["lines"])
+        assert any("made by bench analyzer" in line for line in verified(folder / DB).lines)
     edit(folder, "DELETE FROM analysis_state")
     found = verified(folder / DB)
-    assert found["groups"][0]["n_differences"] == 0
-    assert found["groups"][0]["not_checkable"]
+    assert found.generations[0].findings.n_differences == 0
+    assert found.generations[0].findings.not_checkable

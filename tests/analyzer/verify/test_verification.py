@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +15,7 @@ from analyzer.scoring import score
 from analyzer.summarise import question
 from analyzer.summarise.analyze import analyze
 from analyzer.verify.differences import Difference, equal
+from analyzer.verify.findings import VerifyAnswer
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
@@ -59,7 +59,7 @@ def settings(folder: Path, *overrides: str) -> Settings:
     return load_settings(None, (*own, "analysis.resamples=200", *overrides), environ={})
 
 
-def verified(folder: Path) -> dict[str, Any]:
+def verified(folder: Path) -> VerifyAnswer:
     return stages.verify_stage(settings(folder))
 
 
@@ -75,9 +75,9 @@ def edit(folder: Path) -> Callable[[str], None]:
     return run
 
 
-def named(found: dict[str, Any]) -> set[tuple[str, str]]:
-    parts = [found["facts"], found["files"], *found["groups"]]
-    return {(d["table"], d["column"]) for part in parts for d in part["differences"]}
+def named(found: VerifyAnswer) -> set[tuple[str, str]]:
+    parts = [found.facts, found.files, *(checked.findings for checked in found.generations)]
+    return {(difference.table, difference.column) for part in parts for difference in part.differences}
 
 
 def listing(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -89,10 +89,13 @@ def listing(folder: Path) -> dict[str, tuple[bytes, int]]:
 def test_what_kvt_stored_is_equal_to_the_last_row_and_nothing_is_written(folder: Path) -> None:
     before = listing(folder)
     found = verified(folder)
-    assert (found["exit_code"], found["n_differences"]) == (0, 0), found["lines"]
+    assert (found.exit_code, found.total.n_differences) == (0, 0), found.lines
     with closing(connect_for_reading(folder / "kv_transition.sqlite", immutable=True)) as conn:
         for table in ("scores", "bin_stats", "run_evidence", "budget_stats", "transition_summary", "comparisons"):
-            assert found["groups"][0]["checked"][table] == conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            assert (
+                found.generations[0].findings.checked[table]
+                == conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            )
     assert listing(folder) == before
 
 
@@ -102,17 +105,17 @@ def test_an_edited_value_is_named_and_recompute_mends_it(
 ) -> None:
     edit(f"UPDATE {table} SET {column} = {value} WHERE {where}")
     found = verified(folder)
-    assert found["exit_code"] == 1
+    assert found.exit_code == 1
     assert named(found) - {("files", "made from")} == {(table, column)}
-    assert any(column in line and "recomputed" in line for line in found["lines"])
+    assert any(column in line and "recomputed" in line for line in found.lines)
     stages.every_stage(settings(folder), recompute=True)
-    assert verified(folder)["exit_code"] == 0
+    assert verified(folder).exit_code == 0
 
 
 def test_a_changed_verdict_is_said_first(folder: Path, edit: Callable[[str], None]) -> None:
     edit("UPDATE scores SET em = 1 - em")
     edit("UPDATE transition_summary SET safe_budget = 0.2 WHERE bin_idx = -1")
-    lines = [line for line in verified(folder)["lines"] if ", recomputed" in line]
+    lines = [line for line in verified(folder).lines if ", recomputed" in line]
     assert lines[0].startswith("  VERDICT CHANGES transition_summary")
 
 
@@ -146,7 +149,7 @@ def test_rows_that_are_missing_or_that_nothing_gives_are_differences(
     folder: Path, edit: Callable[[str], None], statement: str
 ) -> None:
     edit(statement)
-    assert verified(folder)["exit_code"] == 1
+    assert verified(folder).exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def test_a_fact_that_was_changed_contradicts_another(
     edit(f"DROP TRIGGER {statement.split()[1]}_no_update")
     edit(statement)
     found = verified(folder)
-    assert found["exit_code"] == 1
+    assert found.exit_code == 1
     assert {("database", "guard"), (table, column)} <= named(found)
 
 
@@ -178,17 +181,17 @@ def test_rows_of_another_version_are_not_judged(
     monkeypatch.setattr(score, "SCORER_VERSION", "99")
     monkeypatch.setattr(question, "SCORER_VERSION", "99")
     found = verified(folder)
-    assert (found["exit_code"], found["n_differences"]) == (3, 0)
-    assert any("made by scorer" in line and "can't be checked" in line for line in found["lines"])
+    assert (found.exit_code, found.total.n_differences) == (3, 0)
+    assert any("made by scorer" in line and "can't be checked" in line for line in found.lines)
 
 
 def test_an_analysis_of_another_version_is_not_judged_and_an_edited_score_still_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], None]
 ) -> None:
     monkeypatch.setattr("analyzer.verify.verification.ANALYZER_VERSION", "99")
-    assert verified(folder)["exit_code"] == 3
+    assert verified(folder).exit_code == 3
     edit("UPDATE scores SET score = 1 - score")
-    assert verified(folder)["exit_code"] == 1
+    assert verified(folder).exit_code == 1
 
 
 def test_an_analysis_older_than_the_facts_is_said_to_be(folder: Path, edit: Callable[[str], None]) -> None:
@@ -197,8 +200,8 @@ def test_an_analysis_older_than_the_facts_is_said_to_be(folder: Path, edit: Call
         "LIMIT 1"  # as `kvt sweep --retry-failed` begins
     )
     found = verified(folder)
-    assert (found["exit_code"], found["n_differences"]) == (3, 0)
-    assert any("run `kvt all`" in line for line in found["lines"])
+    assert (found.exit_code, found.total.n_differences) == (3, 0)
+    assert any("run `kvt all`" in line for line in found.lines)
 
 
 def test_the_report_is_checked_against_the_rows(folder: Path) -> None:
@@ -214,7 +217,7 @@ def test_a_report_of_other_rows_and_one_without_a_record_are_told(folder: Path) 
     record.write_text(json.dumps(known), encoding="utf-8")
     assert named(verified(folder)) == {("files", "made from")}
     record.unlink()
-    assert verified(folder)["exit_code"] == 3
+    assert verified(folder).exit_code == 3
 
 
 def test_what_a_killed_writer_left_in_its_log_is_read_without_touching_it(folder: Path) -> None:
@@ -234,8 +237,8 @@ def test_what_a_killed_writer_left_in_its_log_is_read_without_touching_it(folder
 
 def test_all_says_nothing_had_changed_only_where_nothing_had(folder: Path, edit: Callable[[str], None]) -> None:
     def recomputed() -> tuple[int, bool]:
-        facts = stages.every_stage(settings(folder))
-        return facts["score"]["scored"], facts["analyze"]["recomputed"]
+        answer = stages.every_stage(settings(folder)).json()
+        return answer["score"]["scored"], answer["analyze"]["recomputed"]
 
     assert recomputed() == (0, False)
     edit("UPDATE bin_stats SET acc_mean = 0.97 WHERE bin_idx = -1")
@@ -243,7 +246,7 @@ def test_all_says_nothing_had_changed_only_where_nothing_had(folder: Path, edit:
     edit("UPDATE scores SET score = 1 WHERE request_id LIKE '%random%'")
     scored, _ = recomputed()
     assert 0 < scored < 24 * 6, "only the runs whose scores were changed"
-    assert verified(folder)["exit_code"] == 0
+    assert verified(folder).exit_code == 0
 
 
 def test_an_earlier_generation_is_checked_and_mended_under_its_own_settings(
@@ -252,14 +255,14 @@ def test_an_earlier_generation_is_checked_and_mended_under_its_own_settings(
     later = {"generation": 2, "name": "later", "series": ("snapkv/aware",), "hashes": True}
     make_db(folder / "kv_transition.sqlite", n_bins=2, n_per_bin=12, **later)
     stages.every_stage(settings(folder, "analysis.margin=0.02"))
-    assert [(g["generation"], g["n_differences"]) for g in verified(folder)["groups"]] == [(1, 0), (2, 0)]
+    assert [(of.generation, of.findings.n_differences) for of in verified(folder).generations] == [(1, 0), (2, 0)]
     edit("UPDATE budget_stats SET p_safe = 0 WHERE generation = 1")
     edit("UPDATE scores SET score = 1 - score WHERE request_id LIKE '%-g1-%'")
     edit("INSERT INTO comparisons SELECT 'invented', generation, series_a, series_b, kv_budget, bin_idx, n, diff_mean, "
          "diff_ci_low, diff_ci_high, p, p_holm, fingerprint FROM comparisons LIMIT 1")  # fmt: skip
-    assert verified(folder)["exit_code"] == 1
+    assert verified(folder).exit_code == 1
     stages.every_stage(settings(folder, "analysis.margin=0.02"), recompute=True)
-    assert verified(folder)["exit_code"] == 0
+    assert verified(folder).exit_code == 0
 
 
 def test_a_manifest_at_hand_is_the_one_that_was_stored(

@@ -1,0 +1,170 @@
+"""What a stage answers: a frozen class each, with `lines` for people and `json()` for programs.
+
+Here are the answers of the stages with files; those of the other verbs stand beside what gives them.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvt_async.contract.errors import FailuresStandError
+
+Json = dict[str, Any]
+
+
+class StageAnswer(ABC):
+    """What a stage did or found."""
+
+    @property
+    @abstractmethod
+    def lines(self) -> list[str]:
+        """What a person reads, line by line."""
+
+    @abstractmethod
+    def json(self) -> Json:
+        """What --json prints."""
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command that ran the stage."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What speaks against the results: (name, sentence) of each alarm, and whether prompts were read short."""
+
+    alarms: tuple[tuple[str, str], ...]
+    are_short: bool
+
+    @property
+    def exit_code(self) -> int:
+        return FailuresStandError.exit_code if self.are_short else 0
+
+    @property
+    def named(self) -> list[Json]:
+        return [{"name": name, "says": says} for name, says in self.alarms]
+
+    def json(self) -> Json:
+        return {"alarms": self.named, "exit_code": self.exit_code}
+
+
+@dataclass(frozen=True)
+class ScoreAnswer(StageAnswer):
+    """How many requests were scored now, and how many stood already."""
+
+    scored: int
+    skipped: int
+
+    @property
+    def lines(self) -> list[str]:
+        return [f"scored {self.scored}, {self.skipped} were scored already"]
+
+    def json(self) -> Json:
+        return {"scored": self.scored, "skipped": self.skipped}
+
+
+@dataclass(frozen=True)
+class AnalyzeAnswer(StageAnswer):
+    """The analysis that stands now, and its charts in `plots`; none where the config wants none."""
+
+    recomputed: bool
+    runs: int
+    partial: bool
+    charts: list[Path]
+    plots: Path
+    standing: Standing
+
+    @property
+    def lines(self) -> list[str]:
+        state = "recomputed" if self.recomputed else "nothing had changed"
+        kinds = sorted({chart.name.partition(".")[2] for chart in self.charts})
+        n = len({chart.name.partition(".")[0] for chart in self.charts})
+        drawings = f"{n} charts ({', '.join(kinds)}) in {self.plots}" if self.charts else "no charts"
+        return [f"analyzed {self.runs} runs ({state}); {drawings}"]
+
+    @property
+    def exit_code(self) -> int:
+        return self.standing.exit_code
+
+    @property
+    def own_json(self) -> Json:
+        """Without what speaks against the results."""
+        charts = [str(chart) for chart in self.charts]
+        return {"recomputed": self.recomputed, "runs": self.runs, "partial": self.partial, "charts": charts}
+
+    def json(self) -> Json:
+        return self.own_json | self.standing.json()
+
+
+@dataclass(frozen=True)
+class ReportAnswer(StageAnswer):
+    """The report's two files."""
+
+    md: Path
+    html: Path
+    standing: Standing
+
+    @property
+    def lines(self) -> list[str]:
+        return [f"report: {self.html}", f"        {self.md}"]
+
+    @property
+    def exit_code(self) -> int:
+        return self.standing.exit_code
+
+    @property
+    def own_json(self) -> Json:
+        """Without what speaks against the results."""
+        return {"report_md": str(self.md), "report_html": str(self.html)}
+
+    def json(self) -> Json:
+        return self.own_json | self.standing.json()
+
+
+@dataclass(frozen=True)
+class VerdictAnswer(StageAnswer):
+    """Score, analyze and report, and then the verdict: its lines, and the figures behind it."""
+
+    score: ScoreAnswer
+    analyze: AnalyzeAnswer
+    report: ReportAnswer
+    verdict: list[str]
+    figures: Json
+
+    @property
+    def lines(self) -> list[str]:
+        return [*self.score.lines, *self.analyze.lines, "", *self.verdict, "", *self.report.lines]
+
+    @property
+    def exit_code(self) -> int:
+        return self.report.exit_code
+
+    def json(self) -> Json:
+        return {
+            "score": self.score.json(),
+            "analyze": self.analyze.own_json,
+            "report": self.report.own_json,
+            "verdict": self.verdict,
+            "results": self.figures,
+            **self.report.standing.json(),
+        }
+
+
+@dataclass(frozen=True)
+class BenchAnswer(StageAnswer):
+    """What `kvt bench report` says of a group that was benched."""
+
+    facts: Json  # of bench_stages
+
+    @property
+    def lines(self) -> list[str]:
+        return list(self.facts["lines"])
+
+    @property
+    def verdict(self) -> list[str]:
+        return list(self.facts["verdict"])
+
+    def json(self) -> Json:
+        return {name: value for name, value in self.facts.items() if name != "lines"}

@@ -25,6 +25,10 @@ class FakeTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
+    def block(self, seconds: float) -> None:
+        """So much time passes at once: somebody held the loop up."""
+        self._now += seconds
+
 
 def in_fake_time(main: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=FakeTimeLoop) as runner:

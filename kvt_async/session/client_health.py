@@ -9,6 +9,7 @@ import gc
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -53,10 +54,19 @@ class Histogram:
         return 0.0
 
 
+Clocks = tuple[int, float, float]  # an instant in ns; CPU seconds of the process and of its event loop's thread
+
+
+def own_clocks() -> Clocks:
+    """What these clocks show now, called on the event loop's thread."""
+    return time.perf_counter_ns(), time.process_time(), time.thread_time()
+
+
 class Health:
     """Watches this process from `start` to `stop`; `watch` is the ticker to run beside the requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, clocks: Callable[[], Clocks] = own_clocks) -> None:
+        self._clocks = clocks
         self.lag, self.send_lag = Histogram(), Histogram()
         self.ttft_ms: deque[float] = deque(maxlen=4096)
         self.coalesced = self.stamped = self.gc_runs = 0
@@ -72,10 +82,10 @@ class Health:
         self._gc_thresholds = gc.get_threshold()
         gc.set_threshold(*GC_THRESHOLDS)
         gc.callbacks.append(self._on_gc)
-        self._began = self._ended = _clocks()
+        self._began = self._ended = self._clocks()
 
     def stop(self) -> None:
-        self._ended = _clocks()
+        self._ended = self._clocks()
         if self._on_gc in gc.callbacks:
             gc.callbacks.remove(self._on_gc)
         gc.unfreeze()
@@ -110,7 +120,7 @@ class Health:
 
     def row(self) -> Json:
         """Columns of client_health, without session and time."""
-        now = self._ended if self._ended != self._began else _clocks()
+        now = self._ended if self._ended != self._began else self._clocks()
         wall = max((now[0] - self._began[0]) / 1e9, 1e-9)
         cpu, loop_cpu = (now[1] - self._began[1]) / wall, (now[2] - self._began[2]) / wall
         p99, ttft = self.lag.quantile_ms(0.99), _median(self.ttft_ms)
@@ -167,10 +177,6 @@ async def keep_health(session: Session, health: Json, detail: Json, **logged: st
         }
         del row["detail"]
         await session.store.insert("client_health", row)
-
-
-def _clocks() -> tuple[int, float, float]:
-    return time.perf_counter_ns(), time.process_time(), time.thread_time()
 
 
 def _median(values: deque[float]) -> float:

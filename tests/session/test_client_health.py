@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
-import os
+import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from msgspec.structs import replace
 
 from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Attempt, Marks
-from kvt_async.session.client_health import Health, Histogram
+from kvt_async.session.client_health import TICK_S, Clocks, Health, Histogram
+from tests.fake_time import FakeTimeLoop, in_fake_time
 from tests.group_db import attempt
 
 
@@ -31,10 +33,9 @@ def test_a_quantile_is_right_to_a_tenth_and_never_above_the_maximum() -> None:
     assert Histogram().quantile_ms(0.99) == 0
 
 
-async def watched(work: Awaitable[object], *, ttft_ms: float | None = None) -> dict[str, Any]:
-    health = Health()
-    if ttft_ms is not None:
-        health.saw(late(0, reused=1, ttft_ms=ttft_ms))
+async def watched(work: Awaitable[object], health: Health | None = None) -> dict[str, Any]:
+    """What a client says of itself that did this work."""
+    health = health or Health()
     health.start()
     ticker = asyncio.create_task(health.watch())
     await work
@@ -79,50 +80,88 @@ def test_requests_written_late_are_client_bound_but_connecting_is_not_lateness()
 
 
 def test_the_same_lag_is_nothing_beside_a_slow_first_token() -> None:
-    quick, slow = Health(), Health()
-    for _ in range(100):
-        quick.lag.add(8)
-        quick.saw(late(0, reused=1, ttft_ms=20))
-        slow.lag.add(8)
-        slow.saw(late(0, reused=1, ttft_ms=2000))
-    quick._began = slow._began = (time.perf_counter_ns() - 10**12, time.process_time(), time.thread_time())
+    clocks = iter([(0, 0.0, 0.0), (10**12, 1.0, 1.0)] * 2)
+    quick, slow = Health(clocks.__next__), Health(clocks.__next__)
+    for health, ttft_ms in ((quick, 20), (slow, 2000)):
+        health.start()
+        for _ in range(100):
+            health.lag.add(8)
+            health.saw(late(0, reused=1, ttft_ms=ttft_ms))
+        health.stop()
     assert quick.row()["verdict"] == ClientVerdict.BOUND
-    assert slow.row()["verdict"] == "client-clean"
+    assert slow.row()["verdict"] == ClientVerdict.CLEAN
     assert slow.row()["error_bound_ms"] == 8
 
 
-async def serve_streams(seconds: float) -> None:
-    """What a runner's loop does: a little work, often."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        busy = time.perf_counter() + 0.0005
-        while time.perf_counter() < busy:
-            pass
-        await asyncio.sleep(0.002)
+@pytest.mark.parametrize(
+    ("busy", "lag_ms", "verdict", "says"),
+    [
+        (0.5, 0, "client-clean", "the event loop used 50%"),
+        (0.95, 0, "CLIENT-BOUND", "the event loop used 95%"),
+        (0.5, 1.5, "client-clean", "loop lag"),
+        (0.5, 5, "CLIENT-BOUND", "loop lag"),
+    ],
+)
+def test_a_loop_that_keeps_time_is_clean_until_it_is_late_or_has_no_core_to_spare(
+    busy: float, lag_ms: float, verdict: str, says: str
+) -> None:
+    """`busy`: CPU seconds a second; `lag_ms`: what holds the loop up when every other tick is due."""
+
+    async def run() -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, FakeTimeLoop)
+
+        def clocks() -> Clocks:
+            return round(loop.time() * 1e9), loop.time() * busy, loop.time() * busy
+
+        async def work() -> None:
+            for _ in range(500):
+                await asyncio.sleep(TICK_S - 1e-4)
+                loop.block(1e-4 + lag_ms / 1000)
+                await asyncio.sleep(TICK_S - lag_ms / 1000)
+
+        return await watched(work(), Health(clocks))
+
+    row = in_fake_time(run())
+    assert row["verdict"] == verdict
+    assert row["signal"].startswith(says)
+    assert row["loop_lag_p99_ms"] == pytest.approx(lag_ms, rel=0.12, abs=0.2)
+    assert row["detail"]["loop_cpu_share"] == pytest.approx(busy)
 
 
-async def test_a_core_that_is_shared_on_purpose_is_client_bound_and_a_free_one_is_clean() -> None:
-    """The same loop, the same work; on a machine that others use, too, one clean window of many is all one can ask."""
-    alone = [await watched(serve_streams(0.25), ttft_ms=1000)]
-    while alone[-1]["verdict"] == ClientVerdict.BOUND and len(alone) < 40:
-        alone.append(await watched(serve_streams(0.25), ttft_ms=1000))
-    assert alone[-1]["verdict"] == "client-clean"
+STOPPED = """
+import asyncio, json
+from kvt_async.session.client_health import Health
 
-    cores = os.sched_getaffinity(0)
-    burn = f"import os\nos.sched_setaffinity(0, [{min(cores)}])\nwhile True: pass"
-    others = [subprocess.Popen([sys.executable, "-c", burn]) for _ in range(4)]  # noqa: ASYNC220  # a moment's work
-    try:
-        os.sched_setaffinity(0, {min(cores)})
-        shared = [await watched(serve_streams(0.5), ttft_ms=100)]
-        while shared[-1]["verdict"] != ClientVerdict.BOUND and len(shared) < 10:
-            shared.append(await watched(serve_streams(0.5), ttft_ms=100))
-    finally:
-        os.sched_setaffinity(0, cores)
-        for other in others:
-            other.kill()
-            other.wait()
-    assert shared[-1]["verdict"] == ClientVerdict.BOUND
-    assert "loop lag" in shared[-1]["signal"]
+async def main():
+    health = Health()
+    health.start()
+    ticker = asyncio.create_task(health.watch())
+    print("ticking", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, input)
+    ticker.cancel()
+    health.stop()
+    print(json.dumps(health.row()))
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_the_machine_does_not_let_run_is_client_bound() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ticking\n"
+    for _ in range(5):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+    row = json.loads(process.communicate("enough\n", timeout=60)[0])
+    assert row["verdict"] == ClientVerdict.BOUND
+    assert "loop lag" in row["signal"]
+    assert row["loop_lag_max_ms"] > 25
 
 
 async def test_garbage_collections_are_seen_and_the_heap_is_thawed_afterwards() -> None:

@@ -118,8 +118,13 @@ def test_a_reply_that_was_cut_while_reasoning_scores_nothing_even_where_nothing_
 
 
 def test_a_label_leaves_an_answers_score_alone() -> None:
-    row = one("I cannot answer", ["I will not"])
-    assert row["failure_label"] == "REFUSAL" or row["score"] > 0
+    """A reply that was cut keeps what it scores, and words of refusal that score are none."""
+    whole, cut = (one("red cat", ["red dog"], finish_reason=reason) for reason in ("stop", "length"))
+    assert (whole["failure_label"], cut["failure_label"]) == (None, "TRUNCATED")
+    assert whole["score"] == cut["score"] == pytest.approx(0.5)
+    refused, right = one("I cannot answer", ["no"]), one("I cannot answer", ["I cannot answer"])
+    assert (refused["failure_label"], refused["score"]) == ("REFUSAL", 0)
+    assert (right["failure_label"], right["score"]) == (None, 1)
 
 
 def test_flags_are_observations_not_failures() -> None:

@@ -64,7 +64,8 @@ _RUNS = "SELECT run_id FROM runs WHERE exp_group_id = ? AND generation = ?"
 
 
 def n_outcomes(conn: sqlite3.Connection, group: str, generation: int) -> int:
-    """Responses and give-ups of a benched group: more of them, and what is stored is older than the facts."""
+    """How many responses and failures a benched group has. With more of them than when it was analysed, what is stored
+    is older than the facts."""
     counts = [
         conn.execute(
             f"SELECT count(*) FROM {table} JOIN requests USING (request_id) WHERE run_id IN ({_RUNS})",
@@ -76,7 +77,7 @@ def n_outcomes(conn: sqlite3.Connection, group: str, generation: int) -> int:
 
 
 def zone_rows(points: Sequence[Point]) -> list[Json]:
-    """knee and objectives of every level that has them."""
+    """The rows of bench_zones: knee and objectives of every level that has them."""
     rows: list[Json] = []
     for level in dict.fromkeys(point.level for point in points):
         of_level = [point for point in points if point.level == level]
@@ -135,7 +136,7 @@ def point_row(group: str, generation: int, point: Point) -> Json:
 
 
 def stat_rows(result: StageResult) -> list[Json]:
-    """bench_stats of one stage."""
+    """The rows of bench_stats of one stage."""
     return [
         {
             "run_id": result.stage.run_id,
@@ -205,7 +206,7 @@ def replies_json(point: Point) -> Json:
 
 
 def finite(value: float | None) -> float | None:
-    """None for what JSON has no number for."""
+    """The value, or None where JSON has no number for it."""
     return value if value is not None and math.isfinite(value) else None
 
 

@@ -85,7 +85,7 @@ def _binned(data: ChartData, field: str) -> pl.DataFrame:
 
 
 def _by_bin(panel: Panel, frame: pl.DataFrame, data: ChartData, size: ChartSize) -> Any:
-    """A panel per series, bins left to right, budgets side by side within a bin."""
+    """Draws a panel per series: bins from left to right, and budgets side by side within a bin."""
     budgets = frame.sort("x", descending=data.axis.reverse)["budget"].unique(maintain_order=True).to_list()
     picked = alt.selection_point(name=f"budget_of_{panel.name}", fields=["budget"], bind="legend")
     scale = (

@@ -189,7 +189,7 @@ def _drops(results: Results, axis: BudgetAxis) -> pl.DataFrame:
 
 
 def _costs(levels: pl.DataFrame) -> pl.DataFrame:
-    """TTFT and TPOT of all lengths together, long; milliseconds."""
+    """TTFT and TPOT of all lengths together in milliseconds, a row for each of the two."""
     parts = [
         levels.filter(pl.col("bin_idx") == ALL).select(
             "series",

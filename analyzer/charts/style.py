@@ -1,4 +1,4 @@
-"""One size for every chart: palette, shapes and dashes by series, fonts, titles, budget axis, saving.
+"""One style for every chart: palette, shapes and dashes by series, fonts, titles, budget axis, saving.
 
 Colours are Okabe and Ito's, told apart with any colour vision; shape and dash say the same once more. The font is one
 that vl-convert carries itself, so the same rows give the same bytes on every machine.
@@ -60,7 +60,8 @@ WIDE, PAGE, NARROW = ChartSize(), ChartSize(width=820), ChartSize(width=236, nar
 
 
 def records(frame: pl.DataFrame, *columns: str) -> alt.InlineData:
-    """Rows inside the spec, only the columns drawn, six digits: the same rows give the same text.
+    """The rows of a chart inside its spec: only the columns drawn, with six digits, so the same rows give the same
+    text.
 
     As one JSON string, which spec_of opens again: Altair copies its data deeply at every step.
     """

@@ -91,5 +91,5 @@ def find(name: str) -> Metric | None:
 
 
 def _best_over_golds(score: GoldScore, prediction: str, golds: Sequence[str], meta: Meta) -> float:
-    """0.0 without golds."""
+    """The score against the gold that fits best; 0.0 without golds."""
     return max((score(prediction, gold, meta) for gold in golds), default=0.0)

@@ -128,7 +128,7 @@ def _breaks(results: Results, m: str) -> list[str]:
 
 
 def _other_series(results: Results) -> list[str]:
-    """Series that share a verdict share a sentence."""
+    """The verdicts of the series after the first; those with the same verdict share a part of the sentence."""
     names_of: dict[str, list[str]] = {}
     for series in results.series[1:]:
         if (v := results.verdict(series)) is not None:
@@ -138,7 +138,7 @@ def _other_series(results: Results) -> list[str]:
 
 
 def _lengths(results: Results) -> list[str]:
-    """One line a series; series that say the same share it."""
+    """A line for each series; series with the same line share it."""
     if len(results.bins) < 2:
         return []
     by_text: dict[str, list[str]] = {}
@@ -163,7 +163,7 @@ def _causes(results: Results) -> list[str]:
 
 
 def chosen_level(results: Results, series: str) -> Run | None:
-    """The level whose trade is told: the safe budget, else the largest one below full cache."""
+    """The level that stands for what a smaller budget buys: the safe budget, else the largest one below full cache."""
     levels = results.levels(series)
     v = results.verdict(series)
     if v is not None and not nothing_safe(v):
@@ -190,7 +190,7 @@ def _buys(results: Results, settings: Settings) -> list[str]:
 
 
 def _coarse(results: Results) -> str:
-    """Said once of the latencies that the first screen gives: their figure or their difference is too coarse."""
+    """Says of the latencies on the first screen, once, which are too coarse for this client's own error."""
     run = chosen_level(results, results.series[0]) if results.series else None
     return costs.client_bound(results.stat(results.full), results.stat(run), results.clients)
 

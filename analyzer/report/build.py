@@ -62,8 +62,8 @@ def build_report(
 
 
 def _say_why_no_verdict(results: Results, paths: RunPaths, refusal: MissingPrerequisiteError) -> None:
-    """A report.md that claims nothing, for whoever looks into the folder of a run that stopped. A report that stands is
-    never replaced by it."""
+    """Write a report.md that claims nothing, for whoever looks into the folder of a run that stopped. It never replaces
+    a report that stands."""
     if paths.report_md.exists() or paths.report_html.exists():
         return
     finished = sum(p.responses + p.failures for p in results.progress.values())
@@ -75,13 +75,13 @@ def _say_why_no_verdict(results: Results, paths: RunPaths, refusal: MissingPrere
 
 
 def markdown(results: Results, settings: Settings, now: datetime) -> str:
-    """report.md: pictures are referenced from plots/ beside it."""
+    """The text of report.md, which refers to the pictures in plots/ beside it."""
     page = context(results, settings, now, _captions(results, settings))
     return environment("md").get_template("report.md.jinja").render(page)
 
 
 def html(results: Results, settings: Settings, now: datetime) -> str:
-    """report.html: one file that holds its charts, their data and what draws them."""
+    """The text of report.html: one file that holds its charts, their data and what draws them."""
     page = context(results, settings, now, _captions(results, settings)) | {"specs": "{}", "script": ""}
     if settings.analysis.charts:
         from analyzer.report.page_charts import specs

@@ -11,7 +11,7 @@ REFERENCE = "reference"  # the model that ships with kvt
 
 
 def caveats(results: Results) -> list[str]:
-    """What doesn't touch the verdict, but a figure beside it."""
+    """Sentences about what doesn't touch the verdict but limits a figure beside it."""
     lines = [results.prompts.note] if results.prompts.note else []
     if (answers := results.overruling) is not None:
         lines.append(overruled(answers))
@@ -19,7 +19,7 @@ def caveats(results: Results) -> list[str]:
 
 
 def overruled(answers: Answers) -> str:
-    """That the sweep's own answers say more than the canary before it."""
+    """Says that the sweep's own answers overrule the canary before it."""
     verdict = {
         CanaryVerdict.DEAD: "the canary's prompts were answered as at full cache",
         CanaryVerdict.INCONCLUSIVE: "the canary could not tell, because full cache did not repeat itself",
@@ -33,7 +33,7 @@ def overruled(answers: Answers) -> str:
 
 
 def limits(results: Results, settings: Settings) -> list[str]:
-    """What these numbers can't say."""
+    """Sentences about what these numbers can't say."""
     lines = []
     models = {r.model_name for r in results.runs}
     if REFERENCE in models:

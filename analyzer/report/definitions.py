@@ -130,7 +130,7 @@ DEFINITIONS = (
 
 
 def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, str]]:
-    """The same with the figures that this analysis was asked for."""
+    """DEFINITIONS with the figures that this analysis was asked for."""
     figures = {"margin": margin, "one_sided": one_sided, "threshold": threshold}
     return [(term, text.format(**figures)) for term, text in DEFINITIONS]
 

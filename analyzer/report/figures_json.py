@@ -104,5 +104,5 @@ def _level(results: Results, run: Run) -> dict[str, Any]:
 
 
 def _picked(row: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The named columns of a row, None for each where there is no row; a column without a value says so as well."""
+    """The named columns of a row; None for a column without a value, and for every column where there is no row."""
     return {name: getattr(row, name) if row is not None else None for name in names}

@@ -10,7 +10,8 @@ ANALYZE = "Run `kvt analyze -c CONFIG` first."
 
 
 def guard(results: Results, *, partial: bool) -> None:
-    """Refuse what would be wrong or stale."""
+    """Refuse results from which a report would be wrong or stale. Raises MissingPrerequisiteError, or ContradictedError
+    where a server applied another budget than asked."""
     if not results.stats or (results.series and not results.verdicts):
         raise MissingPrerequisiteError(
             "there is nothing to report: the results have not been analysed", where=results.group, do=ANALYZE
@@ -40,7 +41,7 @@ def guard(results: Results, *, partial: bool) -> None:
 
 
 def same_question(results: Results, settings: Settings) -> None:
-    """The margin and alpha of the sentences must be those that the stored verdicts were made with."""
+    """Refuse another margin or alpha in the config than the stored verdicts were made with."""
     for name, asked in (("margin", settings.analysis.margin), ("alpha", settings.analysis.alpha)):
         stored = {v.asked[name] for v in results.verdicts if name in v.asked}
         if stored - {asked}:
@@ -53,7 +54,7 @@ def same_question(results: Results, settings: Settings) -> None:
 
 
 def _fresh(results: Results) -> None:
-    """Every finished request must be in the analysis."""
+    """Refuse an analysis that leaves out finished requests."""
     for run in results.runs:
         done = results.progress[run.run_id]
         counted = sum(s.n for b in results.bins if (s := results.stat(run, b.bin_idx)))

@@ -84,7 +84,7 @@ def under_headings(screen: FirstScreen) -> list[dict[str, Any]]:
 
 
 def _level(results: Results, settings: Settings) -> float:
-    """One-sided level of the confirmatory verdict."""
+    """The one-sided level at which the confirmatory verdict is tested."""
     first = next((v for v in results.verdicts if v.role == Role.CONFIRMATORY), None)
     return confidence.chance(first, settings.analysis.alpha) if first else settings.analysis.alpha / 2
 

@@ -66,7 +66,7 @@ def servers(results: Results) -> Table:
 
 
 def _who(key: str) -> bool:
-    """Does a snapshot field say who served, rather than count what happened?"""
+    """Whether a field of a snapshot says who served, rather than counts what happened."""
     return not key.startswith("metrics.") or "config" in key or "_info" in key
 
 

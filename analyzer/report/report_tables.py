@@ -195,7 +195,7 @@ def error_budget(results: Results) -> Table:
 
 
 def flags(results: Results) -> Table:
-    """Flags that are no failures."""
+    """How often answers carry a flag that is no failure."""
     names = sorted({f for s in results.stats.values() for f in s.flags})
     rows = []
     for run in results.runs:
@@ -278,7 +278,7 @@ def run_bins(results: Results) -> Table:
 
 
 def step_rule(results: Results) -> Table:
-    """The blueprint's rule, beside the headline."""
+    """What the step rule finds in each series, beside the verdict."""
     rows = []
     for series in results.series:
         v = results.verdict(series)

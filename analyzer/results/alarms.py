@@ -29,7 +29,7 @@ class Alarm:
 
 
 def alarms(results: Results) -> list[Alarm]:
-    """In the order of their weight; none where nothing speaks against the verdict."""
+    """Every alarm that stands, the heaviest first; none where nothing speaks against the verdict."""
     return [
         alarm
         for alarm in (
@@ -64,7 +64,8 @@ def _read_short(results: Results) -> Alarm | None:
 
 
 def _unverified(results: Results) -> Alarm | None:
-    """Series whose budget is a label; what prompts read short or a second server take back is said by another alarm."""
+    """The series whose budget is a label. Evidence that was taken back (prompts read short, a second server) has
+    another alarm."""
     labels = [
         series
         for series in results.series

@@ -13,7 +13,7 @@ ROLES: dict[str, str] = {Role.CONFIRMATORY: "confirmatory", Role.HOLM: "Holm-adj
 
 
 def nothing_safe(v: Verdict) -> bool:
-    """Safe budget 1.0 (or none) says that nothing below full cache is proven safe."""
+    """Whether no budget below full cache is proven safe; a safe budget of 1.0 means the same as none."""
     return v.safe_budget is None or v.safe_budget == 1.0
 
 
@@ -68,7 +68,8 @@ def promise(v: Verdict, alpha: float, n_bins: int, holm: list[str]) -> str:
 
 
 def notes(rows: Sequence[Verdict]) -> list[str]:
-    """Floors, ceilings, noise, looks, budgets applied as one: each note once, with the series that it is about."""
+    """What limits a verdict (floors, ceilings, noise, looks, budgets that the server applied as one): each note once,
+    with the series that it is about."""
     names: dict[str, list[str]] = {}
     for v in rows:
         for note in v.notes:
@@ -101,7 +102,7 @@ def spread(v: Verdict, unit: str, m: str) -> str:
 
 
 def control(rows: Sequence[Drop]) -> str:
-    """The server's own noise: full cache against full cache."""
+    """The server's own noise, as full cache against full cache shows it."""
     repeats = [d for d in rows if d.n]
     if not repeats:
         return "A/A control: not run, so the server's own noise is not known (kv.control_repeats)."
@@ -114,7 +115,7 @@ def control(rows: Sequence[Drop]) -> str:
 
 
 def noise(levels: Sequence[tuple[float, Drop]], unit: str) -> str:
-    """Names the budgets whose drop the control's flips alone could make; empty when there are none, or no flips."""
+    """Names the budgets whose loss may be the server's own noise, by the A/A control; empty where there are none."""
     inside = [budget(b, unit) for b, d in levels if d.within_noise]
     if not inside:
         return ""

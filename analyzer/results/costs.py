@@ -22,7 +22,8 @@ def error_s(rows: Sequence[Client]) -> float:
 
 
 def client_bound(full: BinStat | None, stat: BinStat | None, clients: Sequence[Client]) -> str:
-    """Which of a level's latencies the client's own error makes too coarse, or which difference; empty where none."""
+    """Names the latencies of a level, or their differences from full cache, that the client's own error makes too
+    coarse; empty where there are none."""
     if stat is None:
         return ""
     coarse = []
@@ -57,7 +58,7 @@ def _compared(
 
 
 def cache_sentence(stats: Sequence[BinStat]) -> str:
-    """The cache state of the latencies shown."""
+    """Says in which cache state the latencies were measured."""
     states = {cache_state(s.cached_share) for s in stats}
     if states == {CacheState.UNKNOWN}:
         return "Cache state of the latencies: unknown, the server reports no cached tokens."

@@ -108,5 +108,5 @@ def plural(n: int, noun: str) -> str:
 
 
 def listed(items: list[str]) -> str:
-    """a, b and c."""
+    """Joins items as in `a, b and c`."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""

@@ -55,8 +55,8 @@ def ratio(value: float | None, full: float | None) -> float | None:
 
 
 def _moved(lowest: float, v: Verdict | None) -> str:
-    """What is proven of the smallest budget, at the level that the verdict's own claims spend; where claims were taken
-    back, how it looks, and no more."""
+    """The verb for the smallest budget: what is proven of it at the level that the verdict's own claims spend. Where
+    claims were taken back, the verb says how it looks, and no more."""
     if v is not None and v.verdict == SeriesVerdict.UNVERIFIED:
         return "goes, as measured,"
     if v is not None and v.loss is not None:
@@ -68,7 +68,7 @@ def _moved(lowest: float, v: Verdict | None) -> str:
 
 
 def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) -> str:
-    """Safe budget of each length bin, in one sentence; equal neighbours told together."""
+    """The safe budget of each length bin in one sentence; neighbouring bins with the same one share a part of it."""
     parts: list[tuple[str, list[Bin]]] = []
     for b, v in rows:
         text = safe_text(v, unit)
@@ -179,7 +179,7 @@ def evidence(rows: Sequence[Evidence], full: Evidence | None = None) -> str:
 
 
 def why_unverified(rows: Sequence[Evidence]) -> str:
-    """A label, or what takes the evidence of every row back."""
+    """Why no row is verified: its budget is a label, or something takes its evidence back."""
     by_row = [[words for part, words in _TAKEN_BACK.items() if part in row.reason] for row in rows]
     if not all(by_row):
         return UNVERIFIED

@@ -83,7 +83,8 @@ def in_few_words(v: Verdict, unit: str) -> str:
 
 
 def _nothing(v: Verdict, floor: dict[str, Any], m: str) -> str:
-    """A task at its floor: what full cache scores it would score without reading, as far as these pairs tell."""
+    """Says that full cache is at its floor: it scores what answers without reading would, as far as these pairs
+    tell."""
     base = "by chance" if floor["kind"] == "chance" else "against the answers to other examples"
     room = interval(floor["headroom"], floor["low"], floor["high"])
     if floor["high"] <= float(m):

@@ -76,7 +76,7 @@ class Point:
 
     @property
     def n_empty(self) -> int:
-        """Answered without a token."""
+        """Replies without a token."""
         return sum(result.n_empty for result in self.results)
 
     @property
@@ -156,7 +156,7 @@ class Point:
 
 
 def points(results: Sequence[StageResult], alpha: float) -> list[Point]:
-    """In the order in which the stages were planned."""
+    """Every load at every level, in the order in which the stages were planned."""
 
     def key(result: StageResult) -> tuple[int, str, str]:
         return first[result.stage.level, result.stage.load], result.stage.level or "", result.stage.load

@@ -80,7 +80,8 @@ def _quantile(pooled: Floats, groups: Sequence[Floats], value: float, q: float, 
 
 
 def worth(groups: Sequence[Floats], value: float, q: float, alpha: float) -> int:
-    """How many independent requests these are worth for the share below `value`: at most as many as there are."""
+    """How many independent requests these are worth for the share of them below `value`; at most as many as there
+    are."""
     n = sum(len(values) for values in groups)
     if len(groups) < 2:
         return n

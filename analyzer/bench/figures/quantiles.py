@@ -14,7 +14,8 @@ LEVELS = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Of `n` values; NaN where there are none. `censored`: failures counted as +inf beside them (n + n_failed)."""
+    """Statistics of `n` values; NaN where there are none. `censored`: the percentiles with failures counted as +inf
+    beside the values (n + n_failed)."""
 
     n: int
     n_failed: int
@@ -24,7 +25,8 @@ class Summary:
     censored: dict[str, float]
 
     def stat(self, name: str, *, with_failures: bool = False) -> float:
-        """mean | p50 | p90 | p95 | p99 | max. With failures, mean and max are +inf as soon as there is one."""
+        """The statistic of that name: mean | p50 | p90 | p95 | p99 | max. With failures, mean and max are +inf as soon
+        as there is one."""
         if name in LEVELS:
             return (self.censored if with_failures else self.quantiles)[name]
         value = self.mean if name == "mean" else self.maximum
@@ -32,7 +34,8 @@ class Summary:
 
 
 def summarise(values: Floats, n_failed: int = 0, weights: Floats | None = None) -> Summary:
-    """Percentiles interpolate linearly between order statistics (numpy's default); weighted ones don't interpolate."""
+    """Summarise values. Percentiles interpolate linearly between order statistics (numpy's default); weighted ones
+    don't interpolate."""
     values = np.asarray(values, dtype=np.float64)
     keep = ~np.isnan(values)
     values, weights = values[keep], None if weights is None else weights[keep]

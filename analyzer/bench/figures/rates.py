@@ -13,8 +13,8 @@ from kvt_async.contract.formulas.throughput import Throughput, nothing, together
 
 
 def throughput(stage: StageFacts, frame: pl.DataFrame) -> Throughput:
-    """Of all windows of the stage. `frame` has requests.with_metrics' columns; warm-up requests count, for they load
-    the server like any other."""
+    """The throughput of a stage over all its windows. `frame` has requests.with_metrics' columns; warm-up requests
+    count, for they load the server like any other."""
     parts = []
     for window in stage.windows:
         requests = frame.filter((pl.col("session_id") == window.session_id) & (pl.col("state") != "pending"))

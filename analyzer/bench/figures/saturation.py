@@ -33,7 +33,7 @@ class LoadZone:
 
 
 def knee(ladder: Sequence[Point]) -> LoadZone | None:
-    """Of one level's loads; None for fewer than two. Loads whose rates can't be told prove nothing.
+    """The knee of one level's loads; None for fewer than two. Loads whose rates can't be told prove nothing.
 
     Open loop: a rate is sustained when requests come out as fast as they go in; proven when the share lies above 95%,
     proven not when it lies below. `seen`: the highest sustained rate.
@@ -89,7 +89,8 @@ def plateau(ladder: Sequence[tuple[float, Rate]]) -> LoadZone:
 
 
 def _flat(load: float, rate: Rate, higher: float, more: Rate) -> bool:
-    """It is proven that the higher load gave no 5% more, nor grew by half of what the load did."""
+    """Whether it is proven that the higher load gave less than 5% more, or grew by less than half of what the load
+    did."""
     most = min(-math.log(PLATEAU_SHARE), LEAST_SLOWING * math.log(higher / load))
     return growth_bounds(rate, more, 1 - FALSE_LADDERS)[1] <= most
 
@@ -124,7 +125,7 @@ def sustained(point: Point) -> tuple[float, float, float]:
 
 
 def _zone(loads: list[float], *, proven: list[bool], broken: list[bool], seen: list[bool]) -> LoadZone:
-    """From the bottom up: a claim holds at a load only where it holds at every lower one."""
+    """The zone from the lowest load up: a claim holds at a load only where it holds at every lower one."""
     return LoadZone(
         low=_last(loads, proven),
         high=next((load for load, is_broken in zip(loads, broken, strict=True) if is_broken), None),

@@ -40,7 +40,7 @@ class Audit:
 
 
 def audit(stage: StageFacts, frame: pl.DataFrame) -> Audit | None:
-    """None for a closed loop, which has no schedule."""
+    """How the schedule of a stage was kept; None for a closed loop, which has none."""
     if stage.loop != "open":
         return None
     lag = summarise(frame.filter(pl.col("phase") == "measured")["send_lag_s"].to_numpy())

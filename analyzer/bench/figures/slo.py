@@ -57,7 +57,7 @@ class Finding:
 
     @property
     def holds(self) -> bool:
-        """By the point estimate alone."""
+        """Whether the objective holds by the point estimate alone."""
         return self.value_s <= self.objective.limit_s
 
 

@@ -35,8 +35,8 @@ class Estimate:
 
 
 def rate_over_repeats(rates: Sequence[Rate]) -> Rate:
-    """One rate of several repeats, NaN where one of them can't be told: the others are those in which more requests
-    happened to fall due, or whose load was steadier, and say too much.
+    """One rate of several repeats; NaN where the rate of one of them can't be told. The others are then those in which
+    more requests happened to fall due, or whose load was steadier, so their mean would be too high.
 
     Three or more that are above 0: their geometric mean, with the spread of the repeats; else their mean, with the
     errors that they have within the run.

@@ -1,4 +1,4 @@
-"""One stage -> everything that is said about it. Requests are read once, summarised, and let go."""
+"""One stage -> everything that is said about it. Its requests are read once, summarised, and not kept."""
 
 import math
 import sqlite3
@@ -38,7 +38,7 @@ class ClientPart:
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """Of one stage (a load at a level and repeat). Times in seconds.
+    """Everything that is said about one stage (a load at a level and repeat). Times in seconds.
 
     summaries: by metric, `ttft` and `latency` from the intended start in an open loop (the headline) with
     `ttft_sent`, `latency_sent` from the first byte beside; `itl` per chunk, `itl_token` per token where they differ.
@@ -156,7 +156,8 @@ def _worst_gap(answered: pl.DataFrame) -> Floats:
 
 
 def _unknown(answered: pl.DataFrame, per_request: Mapping[str, Floats]) -> dict[str, int]:
-    """Replies that had something to show of a metric and did not: more than one token for TPOT and ITL, one else."""
+    """By metric, the replies that should show it and do not: a reply shows TPOT and ITL with more than one token, the
+    others with one."""
     full = (answered["empty"].fill_null(0) == 0).to_numpy()
     several = full & (answered["streamed"].fill_null(0) > 1).to_numpy()
     return {
@@ -171,8 +172,8 @@ def _errors(failed: pl.DataFrame) -> dict[str, int]:
 
 
 def _client(stage: stage_facts.StageFacts, audit: schedule.Audit | None) -> ClientPart:
-    """The stage's worst window; a rate that was not sent, though nothing was asked to hold it back, is the client's
-    failing whatever else it says of itself."""
+    """What the stage's worst window says of the client. Where less than the planned rate was sent, though nothing was
+    asked to hold it back, that is the client's failing whatever else it says of itself."""
     rows: list[Mapping[str, object]] = [window.client for window in stage.windows if window.client]
     short = audit is not None and audit.sent_share < schedule.SENT_SHARE and not audit.n_held
     sent_share = audit.sent_share if audit is not None and short else None

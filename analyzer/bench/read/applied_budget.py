@@ -15,7 +15,8 @@ UNPROVEN = (EvidenceStatus.UNVERIFIED, EvidenceStatus.CONTRADICTED)
 
 @dataclass(frozen=True, slots=True)
 class AppliedBudget:
-    """`row`: of run_evidence, without its fingerprint. `kv_bytes`: median of the kept cache; None: nobody says."""
+    """What shows that a stage was served at its level's budget. `row`: of run_evidence, without its fingerprint.
+    `kv_bytes`: median of the kept cache; None: nobody says."""
 
     row: Evidence
     unit: str
@@ -23,7 +24,7 @@ class AppliedBudget:
 
     @property
     def status(self) -> str:
-        """verified | unverified | contradicted | full"""
+        """A word of EvidenceStatus."""
         return self.row.status
 
     @property
@@ -38,7 +39,7 @@ class AppliedBudget:
 
 
 def budget_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts) -> AppliedBudget | None:
-    """Of a stage's measured replies; None where levels aren't benched."""
+    """What a stage's measured replies show of its budget; None where levels aren't benched."""
     if stage.level is None:
         return None
     run, replies = stage_facts.run_of(conn, stage.run_id), stage_facts.replies(conn, stage.run_id)
@@ -48,7 +49,7 @@ def budget_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts) -> Applie
 
 
 def of_all(budgets: Sequence[AppliedBudget | None]) -> AppliedBudget | None:
-    """The worst of the stages of one level; None where there is none."""
+    """The worst of the budgets of one level's stages; None where there is none."""
     stages = [budget for budget in budgets if budget is not None]
     if not stages:
         return None

@@ -1,4 +1,4 @@
-"""Lengths that were asked and lengths that were had: a bench of shorter prompts or replies is another bench."""
+"""Lengths that were asked for and lengths that came: a bench of shorter prompts or replies is another bench."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class LengthCheck:
 
     @property
     def input_share(self) -> float:
-        """Of the prompt tokens asked for; NaN: the server does not count them."""
+        """The share of the prompt tokens asked for that the server counts; NaN: it does not count them."""
         return self.input_got / self.input_asked if self.input_asked else math.nan
 
     @property
@@ -51,12 +51,13 @@ class LengthCheck:
 
     @property
     def cuts(self) -> bool:
-        """More prompts were cut than chance or a template explains; not judged by an estimate."""
+        """Whether more prompts were cut than chance or a template explains; False where lengths are an estimate."""
         return not self.estimated and self.n_cut > CUT_SHARE * self.n_input
 
     @property
     def output_is_off(self) -> bool:
-        """Where a reply ends is the server's say in whole tokens: no allowance of some tokens."""
+        """Whether replies are longer or shorter than asked. The server ends them at a whole token, so no tokens are
+        allowed for."""
         return not math.isnan(self.output_share) and abs(self.output_share - 1) > OFF_SHARE
 
 
@@ -65,7 +66,7 @@ def _is_off(share: float, asked: int, n: int, allowed: float) -> bool:
 
 
 def lengths_of(answered: pl.DataFrame, stage: StageFacts) -> LengthCheck:
-    """Of the measured replies of a stage."""
+    """The lengths of a stage's measured replies."""
     prompts = answered.filter(pl.col("prompt_tokens").is_not_null() & pl.col("input_tokens").is_not_null())
     counted = (pl.col("counted") == "usage") & pl.col("tokens").is_not_null()  # a chunk may hold several tokens
     replies = answered.filter(counted & pl.col("output_tokens").is_not_null())
@@ -87,7 +88,7 @@ def lengths_of(answered: pl.DataFrame, stage: StageFacts) -> LengthCheck:
 
 
 def together(parts: Sequence[LengthCheck]) -> LengthCheck:
-    """Of several repeats."""
+    """The lengths of several repeats together."""
     return LengthCheck(
         n_input=sum(part.n_input for part in parts),
         input_asked=sum(part.input_asked for part in parts),
@@ -134,7 +135,7 @@ def _tokens(mean: float) -> str:
 
 
 def share(value: float) -> str:
-    """A share beside 100%: never rounded to it."""
+    """A share in percent that is never rounded to 100%."""
     if math.isnan(value):
         return "-"
     return f"{value:.0%}" if abs(value - 1) >= 0.02 else f"{value:.1%}"

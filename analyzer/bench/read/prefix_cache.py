@@ -13,7 +13,8 @@ from kvt_async.contract.vocabulary import CacheState
 
 @dataclass(frozen=True, slots=True)
 class PrefixCache:
-    """What a stage's prompts took from it. `share`: of prompt tokens; `source`: usage | counters | none."""
+    """How much of a stage's prompts came out of a prefix cache. `share`: of prompt tokens; `source`: usage | counters |
+    none."""
 
     state: CacheState
     share: float | None
@@ -21,7 +22,8 @@ class PrefixCache:
 
 
 def prefix_cache(stage: StageFacts, frame: pl.DataFrame) -> PrefixCache:
-    """By `cached_tokens` of the measured replies, else by the server's counters over the stage, else unknown."""
+    """The prefix cache of a stage, by `cached_tokens` of the measured replies, else by the server's counters over the
+    stage, else unknown."""
     counted = frame.filter((pl.col("phase") == "measured") & pl.col("cached_tokens").is_not_null())
     prompts = counted["prompt_tokens"].sum()
     if counted.height and prompts:

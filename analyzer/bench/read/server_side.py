@@ -29,7 +29,8 @@ WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:reque
 
 @dataclass(frozen=True, slots=True)
 class ServerHistogram:
-    """Of one stage: count, mean seconds, and quantiles read off the buckets (upper edge exact, inside linear)."""
+    """What a server's histogram says of one stage: count, mean seconds, and quantiles read off the buckets (upper edge
+    exact, inside linear)."""
 
     name: str
     count: float
@@ -53,12 +54,12 @@ class Breakdown:
 
     @property
     def other(self) -> float:
-        """Of the server's own time, neither queue nor prefill."""
+        """The part of the server's own time that is neither queue nor prefill."""
         return self.server - self.queue - self.prefill
 
 
 def histogram(stage: StageFacts, names: tuple[str, ...]) -> ServerHistogram | None:
-    """The first of these names that the server has; None where it has none or nothing was observed."""
+    """The histogram of the first of these names that the server has; None where it has none or nothing was observed."""
     for name in names:
         pairs = [(before.get(name), after.get(name)) for before, after in _outer(stage)]
         deltas = [_minus(after, before) for before, after in pairs if isinstance(after, dict)]
@@ -89,7 +90,7 @@ def gauge(stage: StageFacts, names: tuple[str, ...]) -> list[tuple[str, int, flo
 
 
 def breakdown(stage: StageFacts, frame: pl.DataFrame) -> Breakdown | None:
-    """None where the server has no histogram of its own time to first token."""
+    """The parts of TTFT; None where the server has no histogram of its own time to first token."""
     served = histogram(stage, TTFT)
     seen = frame.filter(pl.col("state") == "response")["ttft_s"].mean()
     if served is None or seen is None:

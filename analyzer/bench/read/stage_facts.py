@@ -178,7 +178,7 @@ class StageFacts:
 
     @property
     def partial(self) -> bool:
-        """Something is owed, and no stop rule excused it."""
+        """Whether requests are owed that no stop rule excused."""
         excused = bool(self.windows) and self.windows[-1].reason == "stop_rule"
         return (self.n_owed > 0 and not excused) or not self.windows
 
@@ -222,7 +222,7 @@ def replies(conn: sqlite3.Connection, run_id: str) -> pl.DataFrame:
 
 
 def commands(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[str]:
-    """As typed, without repeats."""
+    """The commands of a group as they were typed, each once."""
     rows = conn.execute(
         "SELECT command FROM sessions WHERE exp_group_id = ? AND generation = ? ORDER BY started_at",
         (exp_group_id, generation),

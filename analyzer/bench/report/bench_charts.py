@@ -24,7 +24,7 @@ _METRICS = {name: TITLES[name] for name in ("ttft", "tpot", "latency")}
 
 @dataclass(frozen=True)
 class BenchChart:
-    """`says` explains the marks."""
+    """A chart of a bench; `says` explains its marks."""
 
     name: str
     title: str
@@ -254,7 +254,7 @@ KINDS = (
 
 
 def rate_scale(lows: Sequence[float], highs: Sequence[float]) -> alt.Scale:
-    """Around the values; from 0 where they come near it, and never below."""
+    """A scale around the values, which starts at 0 where they come near it and never below."""
     low, high = min(lows), max(highs)
     if low < 0.3 * high:
         return alt.Scale(domain=[0, high * 1.12], nice=True, clamp=True)
@@ -295,7 +295,7 @@ def _by_load(names: Sequence[str], size: ChartSize) -> alt.Color:
 
 
 def _some(points: Sequence[Point]) -> Sequence[Point]:
-    """At most MOST_LINES of them, spread over the whole ladder."""
+    """At most MOST_LINES of the points, spread over the whole ladder."""
     if len(points) <= MOST_LINES:
         return points
     return [points[round(i)] for i in np.linspace(0, len(points) - 1, MOST_LINES)]

@@ -130,7 +130,7 @@ def _alarm(points: Sequence[Point]) -> str:
 
 
 def accuracy_against_throughput(levels: Sequence[LevelRow]) -> bench_charts.BenchChart:
-    """A point a level."""
+    """The chart with a point for each level."""
     return bench_charts.BenchChart(
         "bench_pareto",
         "Accuracy against throughput, by level",

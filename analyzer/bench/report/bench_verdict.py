@@ -17,8 +17,8 @@ WIDTH = 100
 
 
 def table(points: Sequence[Point]) -> list[str]:
-    """One line a load; times in ms, of all repeats' answered requests together, `-` where nothing was measured; below
-    it what these leave out."""
+    """The terminal's table: a line for each load, then what its figures leave out. Times are in ms, of all repeats'
+    answered requests together; `-` where nothing was measured."""
     slo = any(point.findings for point in points)
     heads = ["load", "done/s", "out tok/s", "TTFT p50", "p99", "TPOT p50", "p99", "lat. p50", "p99", "failed"]
     rows = [heads + (["in SLO"] if slo else [])]
@@ -213,7 +213,7 @@ def with_failures(point: Point) -> str:
 
 
 def left_out(points: Sequence[Point]) -> list[str]:
-    """What is in no figure of the table, a sentence a load."""
+    """A sentence for each load that has requests which no figure of the table holds."""
     lines = []
     for point in points:
         if point.n_failed or point.n_empty:
@@ -262,7 +262,7 @@ def as_table(stages: Sequence[tuple[str, AsTool]]) -> list[str]:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Aligned, the first column to the left and cut where the line would pass 100 columns."""
+    """The rows with their cells aligned; the first column is cut where a line would pass 100 columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     room = WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)
     widths[0] = min(widths[0], max(room, 8))

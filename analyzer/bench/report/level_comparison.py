@@ -28,7 +28,7 @@ GIB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Of a level, from an analysed sweep: accuracy with its interval, median bytes of KV cache per request."""
+    """What an analysed sweep says of a level: accuracy with its interval, median bytes of KV cache per request."""
 
     accuracy: float
     low: float
@@ -49,7 +49,7 @@ class LevelRow:
 
 
 def level_rows(points: Sequence[Point], quality: str | None) -> list[LevelRow]:
-    """Empty where levels are not benched. Raises MissingPrerequisiteError where `quality` names no database."""
+    """A row for each level that was benched. Raises MissingPrerequisiteError where `quality` names no database."""
     labels = list(dict.fromkeys(point.level for point in points if point.level))
     if not labels:
         return []
@@ -64,7 +64,8 @@ def level_rows(points: Sequence[Point], quality: str | None) -> list[LevelRow]:
 
 
 def accuracy_of(where: Path) -> dict[str, Quality]:
-    """By the level's label ('full', 'snapkv/aware 0.5') from the newest group of a run directory or database."""
+    """What a sweep says of its levels, by the level's label ('full', 'snapkv/aware 0.5') from the newest group of a run
+    directory or database."""
     conn = connect_for_reading(where / DB_NAME if where.is_dir() else where)
     try:
         group, generation, _ = newest_group(conn)
@@ -117,7 +118,7 @@ def level_table(rows: Sequence[LevelRow]) -> Table:
 
 
 def _gib(row: LevelRow) -> str:
-    """Median KV cache of a request."""
+    """The median KV cache of a request in GiB."""
     size = row.best.budget.kv_bytes if row.best.budget is not None else None
     if size is None and row.quality is not None:
         size = row.quality.kv_bytes

@@ -4,7 +4,7 @@ import math
 
 
 def plain(value: float) -> str:
-    """Three digits that matter."""
+    """A number with three significant digits."""
     if math.isnan(value):
         return "-"
     if math.isinf(value):

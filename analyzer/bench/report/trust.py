@@ -15,7 +15,8 @@ WARNING = " (WARNING: these are not figures of prompts that the server has not s
 
 
 def trust(points: Sequence[Point]) -> str:
-    """Of the loads of one level: what was other than asked, the client's own part, the cache, what failed."""
+    """How far the figures of one level's loads hold: what was other than asked, the client's own part, the cache, what
+    failed."""
     parts = [*_lengths(points), *_answers(points), client_part(points), _cache(points)]
     budget = of_all([point.budget for point in points])
     if budget is not None and budget.status in UNPROVEN:
@@ -38,12 +39,12 @@ def figure_title(name: str) -> str:
 
 
 def bound_titles(names: Sequence[str]) -> list[str]:
-    """Of figures that are CLIENT-BOUND; of all of them at once."""
+    """The titles of figures that are CLIENT-BOUND; one title where all of them are."""
     return ["all times"] if len(names) == len(HEADLINES) else [figure_title(name) for name in names]
 
 
 def _lengths(points: Sequence[Point]) -> list[str]:
-    """One sentence for loads that agree on it."""
+    """What is off about the lengths; loads of which the same is true share a sentence."""
     loads_of: dict[str, list[str]] = {}
     for point in points:
         if (sentence := length_check.sentence(point.lengths)) is not None:
@@ -56,7 +57,7 @@ def _lengths(points: Sequence[Point]) -> list[str]:
 
 
 def _answers(points: Sequence[Point]) -> list[str]:
-    """Replies that say less than they seem to."""
+    """Sentences about replies that say less than they seem to."""
     answered, parts = sum(point.n_answered for point in points), []
     if empty := sum(point.n_empty for point in points):
         parts.append(f"{empty:,} of {answered:,} replies had no token: they are in no latency, and beyond every limit")
@@ -70,7 +71,7 @@ def _answers(points: Sequence[Point]) -> list[str]:
 
 
 def client_part(points: Sequence[Point]) -> str:
-    """CLIENT-BOUND of the figures that it is true of, once; else the bound alone."""
+    """Which figures are CLIENT-BOUND; where none is, the bound on the client's own error."""
     judged = [point for point in points if point.client.verdict != ClientVerdict.UNKNOWN]
     if not judged:
         return "the client could not say whether it kept up"

@@ -59,7 +59,8 @@ class BenchInvocation:
         self.settings, self.reader, self.say = invocation.settings, invocation.reader, invocation.say
         self.report = BenchReport(invocation.group, str(invocation.paths.db), plan.generation)
         # A level has no row in `runs`, its stages have: these runs only say which levels a server serves.
-        runs = [Run(make_run_id(invocation.group, plan.generation, one), one, stored=False) for one in plan.levels]
+        ids = [make_run_id(invocation.group, plan.generation, level) for level in plan.levels]
+        runs = [Run(run_id, level, stored=False) for run_id, level in zip(ids, plan.levels, strict=True)]
         self._servers, self._spread = [runs], None
         if way_of(plan.levels[0].apply_via).canary == "across":
             self._servers = [[run] for run in runs]
@@ -151,19 +152,19 @@ class BenchInvocation:
             head = [] if left is not None else await self._register(server, stage, evidence, share)
             await evidence.keep(stage.run.run_id)
             end = await run_stage(server, self.plan.workload, stage, left, head, evidence.before)
-            one = self._done(stage, step, end)
+            stage_done = self._done(stage, step, end)
             whole = end["reason"] in WHOLE
-            if whole and (rule := broken_rule(bench, one, done)) is not None:
+            if whole and (rule := broken_rule(bench, stage_done, done)) is not None:
                 end["stop_rule"] = rule
                 if step.purpose in ("auto", "list"):
                     self.say(f"stop rule: {rule}")
             if end["reason"] == EndReason.STOP_RULE:
                 self.say(f"{stage.name}: bench.max_s ({bench.max_s:g} s) was over before all its requests had begun")
             await server.store.insert("bench_window_ends", end)
-            self.say(stage_summary(stage, one))
+            self.say(stage_summary(stage, stage_done))
             if not whole:
                 return server.ending
-            done.append(one)
+            done.append(stage_done)
             step = next_stage(bench, done)
         return EndReason.FINISHED
 

@@ -32,14 +32,14 @@ def stage_status(reader: Reader, settings: Settings, generation: int) -> list[Js
     """Counts of measured requests by stage; behind them what the config's ladder has still to send, as far as it is
     known: a list to its end, of an automatic ladder or a search the next load."""
     rows = reader.rows(_STAGES, settings.experiment.exp_group_id, generation)
-    found: list[Json] = []
+    stages: list[Json] = []
     done: dict[str | None, list[Done]] = {}
     for row in rows:
         planned = max(row["n_measured"] or 0, row["requests"])
         if row["cut"]:  # what bench.max_s left out is not owed
             planned = row["responses"] + row["failures"]
         pending = planned - row["responses"] - row["failures"]
-        found.append(
+        stages.append(
             {
                 "level": _name(row["level"], row["load"], row["repeat_idx"]),
                 "run_id": row["run_id"],
@@ -52,14 +52,14 @@ def stage_status(reader: Reader, settings: Settings, generation: int) -> list[Js
         figures = stage_figures(reader, row["run_id"], row["rate_per_s"])
         rates = stage_throughput(reader, row["run_id"], load)
         done.setdefault(row["level"], []).append(Done(load, row["repeat_idx"], figures, rates))
-    return found + _to_come(settings, done)
+    return stages + _to_come(settings, done)
 
 
 def _to_come(settings: Settings, done: dict[str | None, list[Done]]) -> list[Json]:
     """Empty where the config names no load: it was given on the command line of `kvt bench`."""
     bench = settings.bench
-    asked = (bench.rate, bench.concurrency, bench.sweep_rate, bench.sweep_concurrency)
-    if not bench.search_rate and all(load is None for load in asked):
+    loads = (bench.rate, bench.concurrency, bench.sweep_rate, bench.sweep_concurrency)
+    if not bench.search_rate and all(load is None for load in loads):
         return []
     names = {_level_name(bench, level): level for level in bench_levels(settings)}
     return [_not_begun(bench, name, step) for name in names for step in ahead(bench, done.get(name, ()))]

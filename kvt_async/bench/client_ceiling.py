@@ -41,10 +41,10 @@ def cache_file(settings: Settings) -> Path:
 def cached(settings: Settings) -> Json | None:
     """The ceilings as last measured on this host; None: never, or unreadable."""
     try:
-        found = orjson.loads(cache_file(settings).read_bytes())
+        ceilings = orjson.loads(cache_file(settings).read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return None
-    return found if isinstance(found, dict) and "requests_per_s" in found else None
+    return ceilings if isinstance(ceilings, dict) and "requests_per_s" in ceilings else None
 
 
 def keep(settings: Settings, ceilings: Json) -> Path:
@@ -91,14 +91,14 @@ def guard(
         say("note: what this machine's client can do is not known; `kvt bench calibrate` measures it")
         return
     for load in loads:
-        found = share(settings, load, output_tokens, known)
-        if found is None or found["share"] <= WARN:
+        needs = share(settings, load, output_tokens, known)
+        if needs is None or needs["share"] <= WARN:
             continue
-        if found["share"] <= REFUSE or force:
-            say(f"warning: {load.label}: {found['sentence']}: look at the client's verdict before you believe a figure")
+        if needs["share"] <= REFUSE or force:
+            say(f"warning: {load.label}: {needs['sentence']}: look at the client's verdict before you believe a figure")
             continue
         raise GuardError(
-            f"{load.label} would measure this client, not the server: {found['sentence']}",
+            f"{load.label} would measure this client, not the server: {needs['sentence']}",
             where="bench",
             do="Ask for less, send from a bigger machine, or pass --force. `kvt bench calibrate --fresh` measures the "
             "ceiling again; engine.transport: lean and engine.loop: volume raise it.",

@@ -59,8 +59,8 @@ class TextMaker:
         base = self.tokenizer.count([_STEM + "end"], special=False)[0]
         plain_ones = [word for word, n in zip(candidates, counts, strict=True) if n == base + 9]
         ids = self.tokenizer.ids([f"{_STEM}{word}" for word in plain_ones])
-        last = Counter(found[-1] for found in ids)
-        ok = [word for word, found in zip(plain_ones, ids, strict=True) if last[found[-1]] == 1]
+        last = Counter(tokens[-1] for tokens in ids)
+        ok = [word for word, tokens in zip(plain_ones, ids, strict=True) if last[tokens[-1]] == 1]
         if len(ok) < MIN_WORDS:
             raise ConfigError(
                 f"the tokenizer {self.tokenizer.name!r} has too few plain words of one token: prompts of exact length "
@@ -98,8 +98,8 @@ class TextMaker:
         for _ in range(_ROUNDS):
             for n in todo:
                 texts[n] = " ".join([wanted[n][0], *drawn[n]]) if wanted[n][0] else " ".join(drawn[n])
-            found = self.count([self.messages(texts[n]) for n in todo])
-            off = [(n, count - wanted[n][1]) for n, count in zip(todo, found, strict=True) if count != wanted[n][1]]
+            counts = self.count([self.messages(texts[n]) for n in todo])
+            off = [(n, count - wanted[n][1]) for n, count in zip(todo, counts, strict=True) if count != wanted[n][1]]
             if not off:
                 return texts
             for n, over in off:

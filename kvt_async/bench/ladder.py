@@ -39,19 +39,19 @@ def next_stage(bench: Bench, done: Sequence[Done]) -> Next | None:
     single = load_of(bench, bench.rate or bench.concurrency or 0, is_open=bench.rate is not None)
     if bench.rate is not None or bench.concurrency is not None:
         return _unrun([single], "single", bench, done)
-    asked = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
+    sizes = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
     is_open = bench.sweep_rate is not None
-    if isinstance(asked, list):
-        return _unrun([load_of(bench, size, is_open=is_open) for size in asked], "list", bench, done)
+    if isinstance(sizes, list):
+        return _unrun([load_of(bench, size, is_open=is_open) for size in sizes], "list", bench, done)
     return _auto(bench, done, is_open=is_open)
 
 
 def loads_in_sight(bench: Bench) -> list[Load]:
     """Loads known before anything is sent, for estimates and guards; auto ladders know their first only."""
-    asked = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
+    sizes = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
     is_open = bench.rate is not None or bench.sweep_rate is not None or bench.search_rate
-    if isinstance(asked, list):
-        return [load_of(bench, size, is_open=is_open) for size in asked]
+    if isinstance(sizes, list):
+        return [load_of(bench, size, is_open=is_open) for size in sizes]
     if bench.search_rate and bench.search.low is not None and bench.search.high is not None:
         return [load_of(bench, size, is_open=True) for size in (bench.search.low, bench.search.high)]
     return [load_of(bench, bench.rate or bench.concurrency or bench.auto.start, is_open=is_open)]
@@ -95,18 +95,18 @@ def _n_rungs(bench: Bench) -> int:
     """How many loads of a ladder a rule may be broken at."""
     if bench.search_rate:
         return bench.search.max_stages
-    asked = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
-    return len(asked) if isinstance(asked, list) else bench.auto.max_stages
+    sizes = bench.sweep_rate if bench.sweep_rate is not None else bench.sweep_concurrency
+    return len(sizes) if isinstance(sizes, list) else bench.auto.max_stages
 
 
 def missed_objectives(bench: Bench, figures: Figures) -> list[str]:
     """Sentences, one per objective that isn't met; what was not measured is not met."""
-    found = []
+    sentences = []
     for name, limit in bench.slo.items():
         value = figures.value(name)
         if not value <= limit:
-            found.append(f"{name} is {value:.4g}, the objective {limit:g}")
-    return found
+            sentences.append(f"{name} is {value:.4g}, the objective {limit:g}")
+    return sentences
 
 
 def ahead(bench: Bench, begun: Sequence[Done]) -> list[Next]:

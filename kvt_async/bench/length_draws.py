@@ -20,12 +20,12 @@ def draw(lengths: Lengths, key: tuple[int, ...]) -> int:
         assert lengths.values is not None
         weights = np.asarray(lengths.weights or [1.0] * len(lengths.values))
         return int(lengths.values[int(rng.choice(len(lengths.values), p=weights / weights.sum()))])
-    found = lengths.value
+    length = lengths.value
     for _ in range(_TRIES):
-        found = round(_normal(lengths, rng) if lengths.kind == "normal" else _lognormal(lengths, rng))
-        if lengths.low <= found <= lengths.high:
-            return int(found)
-    return min(max(int(found), lengths.low), lengths.high)
+        length = round(_normal(lengths, rng) if lengths.kind == "normal" else _lognormal(lengths, rng))
+        if lengths.low <= length <= lengths.high:
+            return int(length)
+    return min(max(int(length), lengths.low), lengths.high)
 
 
 def mean(lengths: Lengths) -> float:

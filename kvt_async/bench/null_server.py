@@ -63,16 +63,16 @@ class NullProtocol(asyncio.Protocol):
         if not path.endswith("/completions"):
             document = {"data": [{"id": "null-server"}]} if path.endswith("/models") else {"version": "null"}
             return self._whole(document)
-        asked = json.loads(body)
-        n, chat = int(asked.get("max_tokens") or 16), "messages" in asked
-        prompt = "".join(m["content"] for m in asked["messages"]) if chat else asked["prompt"]
+        request = json.loads(body)
+        n, chat = int(request.get("max_tokens") or 16), "messages" in request
+        prompt = "".join(m["content"] for m in request["messages"]) if chat else request["prompt"]
         usage = {"prompt_tokens": -(-len(prompt) // 4), "completion_tokens": n}
-        if not asked.get("stream"):
-            said = {"message": {"content": " word" * n}} if chat else {"text": " word" * n}
-            return self._whole({"choices": [{"index": 0, "finish_reason": "length", **said}], "usage": usage})
+        if not request.get("stream"):
+            choice = {"message": {"content": " word" * n}} if chat else {"text": " word" * n}
+            return self._whole({"choices": [{"index": 0, "finish_reason": "length", **choice}], "usage": usage})
         tail = _FINISH[chat] + _event({"choices": [], "usage": usage}) + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
         self._transport.write(_HEAD)
-        gap_s = float((asked.get("pace") or {}).get("gap_ms", 0)) / 1000
+        gap_s = float((request.get("pace") or {}).get("gap_ms", 0)) / 1000
         if gap_s <= 0:
             self._transport.write(_WORD[chat] * n + tail)
             return None

@@ -121,30 +121,30 @@ def _item(row: Any, where: str, system: str | None) -> Item | None:
     """None: a conversation in which no human says anything. Raises ConfigError for what has no prompt that we know."""
     body = row.get("body") if isinstance(row, dict) else None
     if isinstance(row, dict) and isinstance(turns := row.get("conversations") or row.get("conversation"), list):
-        found = _conversation(turns)
-        if found is None:
+        item = _conversation(turns)
+        if item is None:
             return None
     elif isinstance(row, dict) and row.get("conversations") == []:
         return None
     else:
-        found = _plain(body if isinstance(body, dict) else row, where) if isinstance(row, dict) else None
-    if found is None:
+        item = _plain(body if isinstance(body, dict) else row, where) if isinstance(row, dict) else None
+    if item is None:
         raise ConfigError("no prompt is found in this line", where=where, details=_SHAPES)
-    if system and all(message["role"] != "system" for message in found.messages):
-        return replace(found, messages=[{"role": "system", "content": system}, *found.messages])
-    return found
+    if system and all(message["role"] != "system" for message in item.messages):
+        return replace(item, messages=[{"role": "system", "content": system}, *item.messages])
+    return item
 
 
 def _conversation(turns: Sequence[Any]) -> Item | None:
     """The first human turn; the reply that follows gives the length."""
-    said = [
+    messages = [
         (_ROLES.get(str(turn.get("from") or turn.get("role"))), _text(turn.get("value") or turn.get("content")))
         for turn in turns
         if isinstance(turn, dict)
     ]
-    for at, (role, text) in enumerate(said):
+    for at, (role, text) in enumerate(messages):
         if role == "user" and text:
-            after = said[at + 1] if at + 1 < len(said) else (None, None)
+            after = messages[at + 1] if at + 1 < len(messages) else (None, None)
             return Item([{"role": "user", "content": text}], None, after[1] if after[0] == "assistant" else None)
     return None
 

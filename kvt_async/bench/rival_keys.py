@@ -24,9 +24,9 @@ def settled(overrides: Sequence[str]) -> list[str]:
 
 def _switched_off(given: dict[str, str]) -> Iterable[str]:
     for rivals in (LOADS, ENDS):
-        asked = [name for name in rivals if given.get(f"bench.{name}", "").lower() not in _OFF]
-        if asked:
-            yield from (f"bench.{name}={off}" for name, off in rivals.items() if off is not None and name not in asked)
+        chosen = [name for name in rivals if given.get(f"bench.{name}", "").lower() not in _OFF]
+        if chosen:
+            yield from (f"bench.{name}={off}" for name, off in rivals.items() if off is not None and name not in chosen)
     arrival, shape = given.get("bench.arrival"), given.get("bench.burstiness")
     if arrival not in (None, "gamma") and shape is None:
         yield "bench.burstiness=1.0"  # of the file's gamma arrivals

@@ -37,24 +37,24 @@ def parse_page(text: str) -> Json:
     Counters, gauges and histograms are summed over label sets; shares (`..._perc`, `..._usage`, `..._ratio`) are not:
     the largest stands. Raises ValueError for what is no metrics page.
     """
-    found: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for family in families(text):
         for sample in family.samples:
             if sample.name.endswith("_created"):
                 continue
             if family.type == "histogram":
-                one = found.setdefault(family.name, {"count": 0.0, "sum": 0.0, "buckets": {}})
+                histogram = metrics.setdefault(family.name, {"count": 0.0, "sum": 0.0, "buckets": {}})
                 if sample.name.endswith("_bucket"):
                     le = sample.labels["le"]
-                    one["buckets"][le] = one["buckets"].get(le, 0.0) + sample.value
+                    histogram["buckets"][le] = histogram["buckets"].get(le, 0.0) + sample.value
                 else:
-                    one[sample.name.rpartition("_")[2]] += sample.value
-            elif sample.name in found:
+                    histogram[sample.name.rpartition("_")[2]] += sample.value
+            elif sample.name in metrics:
                 join = max if _AT_MOST.search(sample.name) else sum
-                found[sample.name] = join((found[sample.name], sample.value))
+                metrics[sample.name] = join((metrics[sample.name], sample.value))
             else:
-                found[sample.name] = sample.value
-    return found
+                metrics[sample.name] = sample.value
+    return metrics
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Sampler:
     def rows(self, session_id: str, run_id: str) -> list[Json]:
         """Rows of server_samples, taken out; parsing takes a while: call it in a thread."""
         samples, self._samples = self._samples, []
-        found = []
+        rows = []
         for sample in samples:
             metrics, error = None, sample.error
             if sample.text is not None:
@@ -104,7 +104,7 @@ class Sampler:
                     metrics = orjson.dumps(parse_page(sample.text), option=orjson.OPT_NON_STR_KEYS).decode()
                 except (ValueError, KeyError) as problem:
                     error = f"not a metrics page: {problem}"[:200]
-            found.append(
+            rows.append(
                 {
                     "session_id": session_id,
                     "run_id": run_id,
@@ -117,7 +117,7 @@ class Sampler:
                     "error": error,
                 }
             )
-        return found
+        return rows
 
     async def _one(self, url: str, phase: str) -> None:
         began = time.perf_counter_ns()
@@ -127,7 +127,7 @@ class Sampler:
         except ServerError as problem:
             page, error = None, problem.what
         now = time.perf_counter_ns()
-        known = None if page is None else "\n".join(_KNOWN.findall(page)) + "\n"
-        if phase == "before" and known is not None and known.strip():
+        lines = None if page is None else "\n".join(_KNOWN.findall(page)) + "\n"
+        if phase == "before" and lines is not None and lines.strip():
             self._alive.add(url)
-        self._samples.append(_Sample(phase, now, (now - began) / 1e6, utc_now(), url, known, error))
+        self._samples.append(_Sample(phase, now, (now - began) / 1e6, utc_now(), url, lines, error))

@@ -134,14 +134,14 @@ def make_stage(
     )
     if not rows:
         return stage
-    had = {name: rows[0][name] for name in COMPARED} | orjson.loads(stored[0]["apply_json"])
-    asked = {name: stage.row({}, {}, None, {})[name] for name in COMPARED}
-    asked |= level_identity(named, known_secrets(settings))
-    if not matches(asked, had):
+    stored_row = {name: rows[0][name] for name in COMPARED} | orjson.loads(stored[0]["apply_json"])
+    wanted_row = {name: stage.row({}, {}, None, {})[name] for name in COMPARED}
+    wanted_row |= level_identity(named, known_secrets(settings))
+    if not matches(wanted_row, stored_row):
         raise ContractMismatchError(
             f"stage {stage.name} is stored with another plan; nothing was sent",
             where=str(reader.db),
-            details=difference(had, asked),
+            details=difference(stored_row, wanted_row),
             do="Choose a new experiment.exp_group_id, or pass --force to start a new generation beside the old one.",
         )
     return replace(stage, salt=rows[0]["salt"], purpose=rows[0]["purpose"], stage_idx=rows[0]["stage_idx"])
@@ -149,12 +149,12 @@ def make_stage(
 
 def _n_warm_up(bench: Bench, load: Load, latency_s: float | None) -> int:
     """Open loop: until as many are under way as the rate keeps under way."""
-    asked = bench.warm_up.requests
+    least = bench.warm_up.requests
     if load.rate_per_s is None:
-        return max(asked, bench.warm_up.rounds * (load.concurrency or 0))
-    if asked == 0 or latency_s is None:
-        return asked
-    return max(asked, math.ceil(bench.warm_up.latencies * load.rate_per_s * latency_s))
+        return max(least, bench.warm_up.rounds * (load.concurrency or 0))
+    if least == 0 or latency_s is None:
+        return least
+    return max(least, math.ceil(bench.warm_up.latencies * load.rate_per_s * latency_s))
 
 
 def _n_measured(bench: Bench, step: Next, n_warm_up: int, latency_s: float | None) -> int | None:

@@ -86,13 +86,13 @@ class Figures:
         return quantile(np.sort(seconds), int(stat[1:]) / 100) * unit
 
     def _seconds(self, metric: str) -> NDArray[np.float64]:
-        found: NDArray[np.float64]
+        seconds: NDArray[np.float64]
         if metric == "itl":
             gaps = [np.diff(sorted({at for at, _ in decode_chunks(blob)})) / 1e6 for blob in self.chunks if blob]
             return np.concatenate([*gaps, np.full(int((~self.ok).sum()), np.inf)])
         first_ns = self.first_ns if self.first_user_ns is None else self.first_user_ns
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = {
+            seconds = {
                 "ttft": (self.first_ns - self.begin_ns) / 1e9,
                 "ttfb": (self.first_byte_ns - self.begin_ns) / 1e9,
                 "latency": (self.end_ns - self.begin_ns) / 1e9,
@@ -103,8 +103,8 @@ class Figures:
                 ),
             }[metric]
         full = self.ok if self.empty is None or metric == "ttfb" else self.ok & ~self.empty
-        found = np.where(full, found, np.inf)
-        answer: NDArray[np.float64] = found[~np.isnan(found)]
+        seconds = np.where(full, seconds, np.inf)
+        answer: NDArray[np.float64] = seconds[~np.isnan(seconds)]
         return answer
 
 

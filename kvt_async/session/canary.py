@@ -72,13 +72,19 @@ def _kept(level: Level) -> float:
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Answers:
     """One prompt's answers: at full cache, again there, and at levels below it."""
 
     entry: Entry
     full: Attempt
     again: Attempt | None = None
     below: list[tuple[Level, Attempt]] = field(default_factory=list)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """In the order of asking."""
+        again = [] if self.again is None else [self.again]
+        return [self.full, *again, *(attempt for _, attempt in self.below)]
 
 
 async def run_canary(settings: Settings, levels: Pair, entries: Sequence[Entry], asking: Asking) -> Canary:
@@ -88,23 +94,23 @@ async def run_canary(settings: Settings, levels: Pair, entries: Sequence[Entry],
     dies under it or answers no prompt, ConfigError where it will refuse the grid as well.
     """
     probes, harsh = Probes(settings, asking), levels.harsh
-    asked: list[_Asked] = []
+    prompts: list[_Answers] = []
     for entry in entries[:FIRST]:
-        asked.append(await _ask(probes, levels, entry, [harsh]))
-    refuse_all_failed([one.full for one in asked])
-    canary, floor = _judge(levels, asked), HARSHEST.get(harsh.unit, 0.0)
+        prompts.append(await _ask(probes, levels, entry, [harsh]))
+    refuse_all_failed([prompt.full for prompt in prompts])
+    canary, floor = _judge(levels, prompts), HARSHEST.get(harsh.unit, 0.0)
     can_go_below = way_of(harsh.apply_via).takes_any_budget and harsh.budget > floor
     destructive = replace(harsh, budget=floor) if can_go_below else None
     if canary.verdict == CanaryVerdict.DEAD and destructive is not None:
-        for one in asked:
-            one.below.append((destructive, await probes(destructive, one.entry, ours=True)))
-        canary = _judge(levels, asked)
+        for prompt in prompts:
+            prompt.below.append((destructive, await probes(destructive, prompt.entry, ours=True)))
+        canary = _judge(levels, prompts)
     for entry in entries[FIRST:]:
         if canary.verdict != CanaryVerdict.DEAD:
             break
-        asked.append(await _ask(probes, levels, entry, [harsh, *([destructive] if destructive else [])]))
-        canary = _judge(levels, asked)
-    canary = replace(canary, counts=_counts(asked))
+        prompts.append(await _ask(probes, levels, entry, [harsh, *([destructive] if destructive else [])]))
+        canary = _judge(levels, prompts)
+    canary = replace(canary, counts=_counts(prompts))
     await _conclude(probes, canary, harsh)
     return canary
 
@@ -116,7 +122,7 @@ class Spread:
         """`known`: the verdict of an earlier session on these levels."""
         self.pair, self.known = levels, known
         self.verdict: Canary | None = None
-        self._asked: list[_Asked] | None = None
+        self._prompts: list[_Answers] | None = None
 
     @classmethod
     def over(cls, invocation: Invocation, generation: int, levels: Sequence[Level]) -> "Spread | None":
@@ -136,7 +142,7 @@ class Spread:
         """Whether a server of these levels must be asked before it is sent anything."""
         if self.known is not None or self.verdict is not None:
             return False
-        return self.pair.harsh in levels or (self._asked is None and self.pair.mild in levels)
+        return self.pair.harsh in levels or (self._prompts is None and self.pair.mild in levels)
 
     async def visit(
         self, settings: Settings, levels: Sequence[Level], entries: Sequence[Entry], asking: Asking
@@ -151,15 +157,15 @@ class Spread:
             await _conclude(probes, self.known, harsh)
         if not self.needs(levels):
             return None
-        if self._asked is None and self.pair.mild in levels:
+        if self._prompts is None and self.pair.mild in levels:
             chosen = [*entries[:FIRST], *(entry for entry in entries[FIRST:] if entry.seq < 0)]
-            self._asked = [await _ask(probes, self.pair, entry, []) for entry in chosen]
-            refuse_all_failed([one.full for one in self._asked])
-        if self._asked is None or harsh not in levels:
+            self._prompts = [await _ask(probes, self.pair, entry, []) for entry in chosen]
+            refuse_all_failed([prompt.full for prompt in self._prompts])
+        if self._prompts is None or harsh not in levels:
             return None
-        for one in self._asked:
-            one.below.append((harsh, await probes(harsh, one.entry, ours=one.entry.seq < 0)))
-        self.verdict = replace(_judge(self.pair, self._asked), counts=_counts(self._asked))
+        for prompt in self._prompts:
+            prompt.below.append((harsh, await probes(harsh, prompt.entry, ours=prompt.entry.seq < 0)))
+        self.verdict = replace(_judge(self.pair, self._prompts), counts=_counts(self._prompts))
         await _conclude(probes, self.verdict, harsh)
         return self.verdict
 
@@ -246,39 +252,38 @@ def _stopped(sent: Sequence[str]) -> str:
     return f"stopped: {', '.join(sent)} was sent and is kept, nothing of any other level was"
 
 
-async def _ask(probes: Probes, levels: Pair, entry: Entry, below: Sequence[Level]) -> _Asked:
+async def _ask(probes: Probes, levels: Pair, entry: Entry, below: Sequence[Level]) -> _Answers:
     """Full cache twice, then the levels below; nothing more once full cache gave no answer."""
     ours = entry.seq < 0
-    one = _Asked(entry, await probes(levels.mild, entry, ours=ours))
-    if one.full.reply is None:
-        return one
-    one.again = await probes(levels.mild, entry, ours=ours)
+    prompt = _Answers(entry, await probes(levels.mild, entry, ours=ours))
+    if prompt.full.reply is None:
+        return prompt
+    prompt.again = await probes(levels.mild, entry, ours=ours)
     for level in below:
-        one.below.append((level, await probes(level, entry, ours=ours or level.budget != levels.harsh.budget)))
-    return one
+        prompt.below.append((level, await probes(level, entry, ours=ours or level.budget != levels.harsh.budget)))
+    return prompt
 
 
-def _judge(levels: Pair, asked: Sequence[_Asked]) -> Canary:
+def _judge(levels: Pair, prompts: Sequence[_Answers]) -> Canary:
     """From the prompts whose answers came: those that failed tell nothing."""
     mild = levels.mild.label
-    told = [
-        (one, one.full.reply.text, one.again.reply.text)
-        for one in asked
-        if one.full.reply is not None and one.again is not None and one.again.reply is not None
+    answered = [
+        (prompt, prompt.full.reply.text, prompt.again.reply.text)
+        for prompt in prompts
+        if prompt.full.reply is not None and prompt.again is not None and prompt.again.reply is not None
     ]
-    unlike = sum(full != again for _, full, again in told)
+    unlike = sum(full != again for _, full, again in answered)
     if unlike:
-        reason = f"{mild} twice gave different answers to {unlike} of {len(told)} prompts"
+        reason = f"{mild} twice gave different answers to {unlike} of {len(answered)} prompts"
         return Canary(CanaryVerdict.INCONCLUSIVE, reason)
     below = [
         (level, full, attempt.reply)
-        for one, full, _ in told
-        for level, attempt in one.below
+        for prompt, full, _ in answered
+        for level, attempt in prompt.below
         if attempt.reply is not None
     ]
     if not below:
-        attempts = [a for one in asked for a in (one.full, one.again, *(attempt for _, attempt in one.below))]
-        failed = next((attempt for attempt in attempts if attempt is not None and attempt.reply is None), None)
+        failed = next((attempt for prompt in prompts for attempt in prompt.attempts if attempt.reply is None), None)
         fault = (failed.error_message or failed.error_type) if failed else "nothing was asked"
         return Canary(CanaryVerdict.INCONCLUSIVE, f"a probe failed: {fault}")
     names = list(dict.fromkeys(level.label for level, _, _ in below))
@@ -289,16 +294,16 @@ def _judge(levels: Pair, asked: Sequence[_Asked]) -> Canary:
             return Canary(CanaryVerdict.ALIVE, reason)
     kept = [reply.kv_effective for _, _, reply in below if reply.kv_effective is not None]
     echo = f", although the server reports {min(kept):g} kept" if kept else ""
-    reason = f"{' and '.join([mild, *names])} gave the same answer to all {len(told)} prompts{echo}"
+    reason = f"{' and '.join([mild, *names])} gave the same answer to all {len(answered)} prompts{echo}"
     return Canary(CanaryVerdict.DEAD, reason)
 
 
-def _counts(asked: Sequence[_Asked]) -> tuple[tuple[int, int], ...]:
+def _counts(prompts: Sequence[_Answers]) -> tuple[tuple[int, int], ...]:
     """Of the manifest's prompts: tokens as the server read them, and as we counted them."""
     return tuple(
-        (one.full.marks.prompt_tokens, one.entry.token_len)
-        for one in asked
-        if one.entry.seq >= 0 and one.full.reply is not None and one.full.marks.prompt_tokens is not None
+        (prompt.full.marks.prompt_tokens, prompt.entry.token_len)
+        for prompt in prompts
+        if prompt.entry.seq >= 0 and prompt.full.reply is not None and prompt.full.marks.prompt_tokens is not None
     )
 
 

@@ -36,8 +36,8 @@ def choose(reader: Reader, dataset_id: str, n: int = MOST) -> list[Entry]:
     ends = [_at_end(reader, dataset_id, order) for order in ("DESC", "ASC")]
     ranks = [(len(ranked) - 1) // 2, *(round(i * (len(ranked) - 1) / max(1, n - 1)) for i in range(n))]
     seqs = list(dict.fromkeys([*ends, *(ranked[rank] for rank in ranks)]))[:n]
-    found = reader.entries(dataset_id, seqs)
-    return [found[seq] for seq in seqs]
+    entries = reader.entries(dataset_id, seqs)
+    return [entries[seq] for seq in seqs]
 
 
 def shortest(reader: Reader, dataset_id: str) -> Entry:
@@ -57,13 +57,13 @@ def lookups() -> list[Entry]:
 
 
 def _lookup(n: int, depth: float) -> Entry:
-    asked = _PLACES[n - 1 :: 3]
-    codes = [f"The code of the {place} is {7013 + 1409 * n + 683 * i}. " for i, place in enumerate(asked)]
+    places = _PLACES[n - 1 :: 3]
+    codes = [f"The code of the {place} is {7013 + 1409 * n + 683 * i}. " for i, place in enumerate(places)]
     at = round(depth * _SENTENCES)
     sentences = [_PLAIN] * _SENTENCES
     sentences[at:at] = codes
     context = "".join(sentences).strip()
-    question = f"What are the codes of the {_listed(asked)}? Answer with the codes alone."
+    question = f"What are the codes of the {_listed(places)}? Answer with the codes alone."
     messages, _ = render(DEFAULT_TEMPLATE, context, question, (), None)
     tokens = len(messages[0]["content"]) // _CHARS_A_TOKEN
     return Entry(

@@ -37,17 +37,17 @@ def find_generation(reader: Reader, settings: Settings, contract: Json, *, force
     )
     if not rows:
         return 1
-    asked = _flat(contract)
+    wanted = _flat(contract)
     newest = int(rows[0]["generation"])
     stored = _flat(orjson.loads(rows[0]["contract_json"]))
-    if matches(asked, stored):
+    if matches(wanted, stored):
         return newest
     if force:
         return newest + 1
     raise ContractMismatchError(
         f"{group} was made under another contract; nothing was sent",
         where=str(reader.db),
-        details=difference(stored, asked),
+        details=difference(stored, wanted),
         do="Choose a new experiment.exp_group_id, or pass --force to start a new generation beside the old one.",
     )
 
@@ -73,14 +73,14 @@ def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Lev
     for level in levels:
         row = stored.get((level.series, level.budget, level.unit, level.repeat_idx))
         if row is not None:
-            had = {"policy": row["kv_policy"], "mode": row["kv_mode"], "params": orjson.loads(row["kv_params_json"])}
-            asked = {"policy": level.policy, "mode": level.mode, "params": level.params}
-            had, asked = {**had, **orjson.loads(row["apply_json"])}, {**asked, **level_identity(level, secrets)}
-            if not matches(_flat(asked), _flat(had)):
+            kept = {"policy": row["kv_policy"], "mode": row["kv_mode"], "params": orjson.loads(row["kv_params_json"])}
+            wanted = {"policy": level.policy, "mode": level.mode, "params": level.params}
+            kept, wanted = {**kept, **orjson.loads(row["apply_json"])}, {**wanted, **level_identity(level, secrets)}
+            if not matches(_flat(wanted), _flat(kept)):
                 raise ContractMismatchError(
                     f"level {level.label} is stored with another identity; nothing was sent",
                     where=str(reader.db),
-                    details=difference(_flat(had), _flat(asked)),
+                    details=difference(_flat(kept), _flat(wanted)),
                     do="Give the level a telling entry in params, choose a new exp_group_id, or pass --force.",
                 )
         run_id = row["run_id"] if row is not None else make_run_id(group, generation, level)
@@ -227,7 +227,7 @@ def _without_secrets(word: str) -> str:
 def git_commit() -> str | None:
     """Commit of the working directory where it is a checkout, '-dirty' appended if it has changes."""
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
             capture_output=True,
             text=True,
@@ -236,7 +236,7 @@ def git_commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    return described.stdout.strip() or None if described.returncode == 0 else None
 
 
 def _flat(value: Json, at: str = "") -> Json:

@@ -56,41 +56,41 @@ async def check_server(
 
 async def identity(sender: Sender, endpoint: str, model: str) -> Json:
     """What can be learnt about the server of `model` without asking it to generate. Missing parts are missing keys."""
-    found: Json = {}
+    facts: Json = {}
     root, models = server_root(endpoint), url_under(endpoint, "/models")
     with contextlib.suppress(ServerError):
         listed = await sender.pages.get_json(models)
-        found["models"], found["entry"] = sorted(model_names(listed)), _entry(listed, model)
-        found["server"] = (await sender.pages.get_headers(models)).get("server")
+        facts["models"], facts["entry"] = sorted(model_names(listed)), _entry(listed, model)
+        facts["server"] = (await sender.pages.get_headers(models)).get("server")
     with contextlib.suppress(ServerError):
-        found["version"] = await sender.pages.get_json(url_under(root, "/version"))
-    for path, fields in SELF_DESCRIPTIONS.items() if found else ():
+        facts["version"] = await sender.pages.get_json(url_under(root, "/version"))
+    for path, fields in SELF_DESCRIPTIONS.items() if facts else ():
         with contextlib.suppress(ServerError):
-            told = await sender.pages.get_json(url_under(root, f"/{path}"))
-            if isinstance(told, dict):
-                found["model"] = found.get("model", {}) | {name: _brief(told[name]) for name in fields if name in told}
+            page = await sender.pages.get_json(url_under(root, f"/{path}"))
+            if isinstance(page, dict):
+                facts["model"] = facts.get("model", {}) | {name: _brief(page[name]) for name in fields if name in page}
     with contextlib.suppress(ServerError):
-        page = metrics_page.read(await sender.pages.get_text(url_under(root, "/metrics")))
-        found["metrics"], found["cache_config"] = page.about_load(), page.cache_config()
-    if not found:
-        found["unreachable"] = True
-    return {key: value for key, value in found.items() if value not in (None, {}, [])}
+        metrics = metrics_page.read(await sender.pages.get_text(url_under(root, "/metrics")))
+        facts["metrics"], facts["cache_config"] = metrics.about_load(), metrics.cache_config()
+    if not facts:
+        facts["unreachable"] = True
+    return {key: value for key, value in facts.items() if value not in (None, {}, [])}
 
 
 async def identities(sender: Sender, endpoints: Sequence[str], model: str) -> dict[str, Json]:
     """Every endpoint's identity, in order."""
-    found = await asyncio.gather(*(identity(sender, endpoint, model) for endpoint in endpoints))
-    return dict(zip(endpoints, found, strict=True))
+    replies = await asyncio.gather(*(identity(sender, endpoint, model) for endpoint in endpoints))
+    return dict(zip(endpoints, replies, strict=True))
 
 
 def last_identities(reader: Reader, group: str, generation: int) -> Mapping[str, Json]:
     """Per key (see `identity_key`) what the generation's snapshots say, the newest word on every part."""
     sql = """SELECT n.endpoint, n.run_id, n.identity_json FROM server_snapshots n JOIN sessions s USING (session_id)
              WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY n.snapshot_id"""
-    found: dict[str, list[Json]] = {}
+    snapshots: dict[str, list[Json]] = {}
     for endpoint, run_id, text in reader.rows(sql, group, generation):
-        found.setdefault(identity_key(endpoint, run_id), []).append(orjson.loads(text))
-    return {key: known(told) for key, told in found.items()}
+        snapshots.setdefault(identity_key(endpoint, run_id), []).append(orjson.loads(text))
+    return {key: known(of_key) for key, of_key in snapshots.items()}
 
 
 def identity_key(endpoint: str, run_id: str | None) -> str:
@@ -98,14 +98,14 @@ def identity_key(endpoint: str, run_id: str | None) -> str:
     return run_id or public_url(endpoint)
 
 
-def engine_name(found: Json) -> str:
+def engine_name(facts: Json) -> str:
     """What the server calls itself."""
-    version = found.get("version")
+    version = facts.get("version")
     if isinstance(version, dict) and isinstance(version.get("server"), str):
         return f"{version['server']} {version.get('version', '')}".strip()
     if isinstance(version, dict) and "version" in version:
-        return f"{found.get('server', 'openai-compatible')} {version['version']}"
-    return str(found.get("server", "openai-compatible"))
+        return f"{facts.get('server', 'openai-compatible')} {version['version']}"
+    return str(facts.get("server", "openai-compatible"))
 
 
 def model_names(body: object) -> list[str]:
@@ -116,9 +116,9 @@ def model_names(body: object) -> list[str]:
 def _entry(body: object, model: str) -> Json | None:
     """What the list of models says of ours, where it is something that tells one model from another."""
     data = body.get("data") if isinstance(body, dict) else None
-    for one in data if isinstance(data, list) else ():
-        if isinstance(one, dict) and one.get("id") == model:
-            return {name: _brief(one[name]) for name in ENTRY_FIELDS if one.get(name) is not None}
+    for entry in data if isinstance(data, list) else ():
+        if isinstance(entry, dict) and entry.get("id") == model:
+            return {name: _brief(entry[name]) for name in ENTRY_FIELDS if entry.get(name) is not None}
     return None
 
 

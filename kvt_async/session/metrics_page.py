@@ -44,8 +44,8 @@ class Page:
 
     def cache_config(self) -> dict[str, str]:
         """The labels of vllm:cache_config_info or its like."""
-        found = next((s for s in self.samples if s.name.endswith("cache_config_info")), None)
-        return dict(found.labels) if found else {}
+        info = next((s for s in self.samples if s.name.endswith("cache_config_info")), None)
+        return dict(info.labels) if info else {}
 
 
 def families(text: str) -> "list[Metric]":

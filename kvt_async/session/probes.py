@@ -62,8 +62,8 @@ class Probes:
         attempt = await patiently(asking.probe, level.endpoints[0], payload)
         reply, evidence = attempt.reply, None
         if reply is not None:
-            asked = expectation(level, entry.token_len, entry.context_tokens)
-            evidence, effective = read_evidence(asked, reply.usage, {})
+            expects = expectation(level, entry.token_len, entry.context_tokens)
+            evidence, effective = read_evidence(expects, reply.usage, {})
             reply = structs.replace(reply, kv_evidence=evidence, kv_effective=effective)
             attempt = structs.replace(attempt, reply=reply)
         detail = {

@@ -50,7 +50,7 @@ def launched_for(server: ServerSession) -> str | None:
 async def show_evidence(server: ServerSession) -> dict[str, Json]:
     """By run: what its server says of itself where kv.evidence reads a metric or the launch log."""
     evidence = {run.run_id: await level_evidence(server, run.level) for run in server.runs}
-    return {run_id: found for run_id, found in evidence.items() if found is not None}
+    return {run_id: fields for run_id, fields in evidence.items() if fields is not None}
 
 
 async def level_evidence(server: ServerSession, level: Level) -> Json | None:

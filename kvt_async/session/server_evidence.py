@@ -69,20 +69,20 @@ async def shown(sender: Sender, level: Level, output: Callable[[], str] | None) 
 
 def from_metrics(page: str, metric: str) -> str | None:
     """The sample's value, or its label's, as text; None where the page has no such sample or isn't one."""
-    asked = _METRIC.fullmatch(metric)
-    assert asked is not None
-    sample = metrics_page.read(page).find(asked["name"], dict(_LABEL.findall(asked["labels"] or "")))
+    parts = _METRIC.fullmatch(metric)
+    assert parts is not None
+    sample = metrics_page.read(page).find(parts["name"], dict(_LABEL.findall(parts["labels"] or "")))
     if sample is None:
         return None
-    return sample.labels.get(asked["read"]) if asked["read"] else repr(sample.value)
+    return sample.labels.get(parts["read"]) if parts["read"] else repr(sample.value)
 
 
 def from_log(text: str, pattern: str) -> str | None:
     """The first group of the last match."""
-    found = None
+    value = None
     for match in re.finditer(pattern, text):
-        found = match.group(1)
-    return found
+        value = match.group(1)
+    return value
 
 
 def number_of(value: str | None) -> float | None:

@@ -47,12 +47,12 @@ def distinct(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> Distinct:
             notes += _whole_bins(run.level, longest)
             continue
         why = "no prompt is longer" if twin.level.is_full else "both keep the same tokens of every prompt"
-        one = f"{run.level.label} and {twin.level.label} are one level here: {why}"
+        sentence = f"{run.level.label} and {twin.level.label} are one level here: {why}"
         if run.stored:
             kept.append(run)
-            notes.append(f"{one}; both are stored already and stay")
+            notes.append(f"{sentence}; both are stored already and stay")
         else:
-            notes.append(f"{one}; it runs once, as {twin.level.label}")
+            notes.append(f"{sentence}; it runs once, as {twin.level.label}")
     return Distinct(kept, notes)
 
 

@@ -115,8 +115,8 @@ def next_generation(reader: Reader, settings: Settings, group: Group, levels: tu
 def stored_dataset(reader: Reader, head: ManifestHead, generation: int) -> str:
     """The dataset's id in the database. Raises MissingPrerequisiteError where this version was never stored."""
     for name in (f"{head.dataset_id}__g{generation}", head.dataset_id):
-        found = reader.value("SELECT sha256 FROM manifests WHERE dataset_id = ? AND version = ?", name, head.version)
-        if found == head.sha256:
+        sha256 = reader.value("SELECT sha256 FROM manifests WHERE dataset_id = ? AND version = ?", name, head.version)
+        if sha256 == head.sha256:
             return name
     raise MissingPrerequisiteError(
         f"the manifest of {head.dataset_id} (version {head.version}) is not in the database yet",

@@ -1,9 +1,8 @@
 """Producer -> workers -> store, bounded at every step: one task group, two bounded queues, no loose tasks.
 
-    requests --> RequestQueue --> worker: takes a place --> send --> store --> commit: gives the place back
-                                      ^                      |
-                                      '--- another try: -----'
-                                           without a place until it begins
+    requests --> RequestQueue --> worker with a place --> send --> store --> commit: the place is free
+                                                           |  ^
+                      another try: the place is given back '--' and taken again
 
 The first queue is `request_queue.py`, the second the store's own group of rows that wait for their commit; how many
 requests may be between the two is what `places.py` counts.
@@ -50,11 +49,10 @@ class Pipeline:
     stop: asyncio.Event
     session_id: str
 
-    async def take_place(self, *, again: bool = False) -> None:
-        """Wait until so few are sent and unsaved that one more may be."""
-        if not self.places.take_at_once():
-            self.store.hurry()
-            await self.places.take(again=again)
+    async def wait_for_place(self, *, again: bool = False) -> None:
+        """Return with a place, once so few requests are sent and unsaved that one more may be."""
+        self.store.hurry()
+        await self.places.take(again=again)
 
 
 async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, workers: int) -> None:
@@ -82,14 +80,15 @@ async def _produce(requests: AsyncIterator[Request], pipe: Pipeline) -> None:
 
 
 async def _work(pipe: Pipeline) -> None:
-    while (item := await pipe.queue.get()) is not None:
-        request, scheduled_ns = item
-        await pipe.take_place()
-        pipe.queue.begun(request)
-        if pipe.stop.is_set():  # it was queued and not started: it stays pending
-            pipe.places.leave()
+    queue, places = pipe.queue, pipe.places
+    while await queue.wait():
+        if not places.take_at_once():
+            await pipe.wait_for_place()
+        item = queue.get()
+        if item is None or pipe.stop.is_set():  # what was queued and not started stays pending
+            places.leave()
         else:
-            await _Sending(request, pipe).run(scheduled_ns)
+            await _Sending(item[0], pipe).run(item[1])
 
 
 class _Sending:
@@ -118,7 +117,8 @@ class _Sending:
 
     async def again(self) -> None:
         """Before another try."""
-        await self.pipe.take_place(again=True)
+        if not self.pipe.places.take_at_once():
+            await self.pipe.wait_for_place(again=True)
         self.has_place = True
 
     async def record(self, request: Request, attempt: Attempt) -> None:

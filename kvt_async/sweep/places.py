@@ -12,16 +12,15 @@ before every request that was never sent, so that what was begun is ended.
 import asyncio
 from collections import deque
 
-Waiters = deque["asyncio.Future[None]"]
-
 
 class Places:
-    """A semaphore with two lines of waiters: `again` is served before `fresh`, each in its order."""
+    """A semaphore with two kinds of waiters: who tries again, in order, and workers that have sent nothing yet. Of
+    these the last is served first: its memory is still in the processor's cache, and requests keep their own order."""
 
     def __init__(self, n: int) -> None:
         self.n = self._free = n
-        self._again: Waiters = deque()
-        self._fresh: Waiters = deque()
+        self._again: deque[asyncio.Future[None]] = deque()
+        self._fresh: list[asyncio.Future[None]] = []
 
     def are_wanted(self) -> bool:
         """Whether anybody waits for one: only a commit gives it back."""
@@ -48,11 +47,10 @@ class Places:
             raise
 
     def leave(self) -> None:
-        """Give a place back: to the first who waits."""
-        for waiters in (self._again, self._fresh):
-            while waiters:
-                waiter = waiters.popleft()
-                if not waiter.done():
-                    waiter.set_result(None)
-                    return
+        """Give a place back, to somebody who waits and is not gone."""
+        while self._again or self._fresh:
+            waiter = self._again.popleft() if self._again else self._fresh.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
         self._free += 1

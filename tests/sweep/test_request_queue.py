@@ -14,16 +14,18 @@ def numbers(taken: list["asyncio.Task[Scheduled | None]"]) -> list[str]:
     return [item[0].request_id.rpartition(":")[2] for task in taken if task.done() and (item := task.result())]
 
 
-async def begin_next(queue: RequestQueue) -> None:
-    item = await queue.get()
-    assert item is not None
-    queue.begun(item[0])
+async def taken(queue: RequestQueue) -> Scheduled | None:
+    """What a worker gets; None: there are no more."""
+    while await queue.wait():
+        if (item := queue.get()) is not None:
+            return item
+    return None
 
 
 async def test_requests_leave_in_order_whether_they_or_the_workers_came_first() -> None:
     queue = RequestQueue(10)
     await queue.put(request(0), 7)
-    takers = [asyncio.create_task(queue.get()) for _ in range(3)]
+    takers = [asyncio.create_task(taken(queue)) for _ in range(3)]
     await turns()
     await queue.put(request(1), 8)
     await queue.put(request(2), 9)
@@ -35,13 +37,13 @@ async def test_requests_leave_in_order_whether_they_or_the_workers_came_first() 
 async def test_the_end_is_told_to_everybody_once_the_queue_is_empty() -> None:
     queue = RequestQueue(10)
     await queue.put(request(0), 0)
-    takers = [asyncio.create_task(queue.get()) for _ in range(3)]
+    takers = [asyncio.create_task(taken(queue)) for _ in range(3)]
     await turns()
     queue.end()
     await turns()
     assert [task.done() for task in takers] == [True, True, True]
     assert numbers(takers) == ["0"]
-    assert await queue.get() is None
+    assert await taken(queue) is None
 
 
 @pytest.mark.parametrize("sizes", [[10, 10, 10], [1000, 10, 10]])
@@ -57,22 +59,23 @@ async def test_a_producer_waits_for_room_in_bytes_but_one_body_may_always_wait(s
     assert queue.waiting_bytes == (20 if sizes[0] == 10 else 1000)
     assert not producing.done()
     while not producing.done():
-        await begin_next(queue)
+        await taken(queue)
         await turns()
     assert queue.waiting_bytes <= 20
 
 
-async def test_a_request_that_a_worker_holds_and_has_not_begun_keeps_its_room() -> None:
-    queue = RequestQueue(1)
+async def test_a_worker_that_came_too_late_gets_none_and_waits_again() -> None:
+    queue = RequestQueue(10)
+    late = asyncio.create_task(queue.wait())
+    await turns()
     await queue.put(request(0), 0)
-    second = asyncio.create_task(queue.put(request(1), 0))
-    item = await queue.get()
+    assert queue.get() is not None
     await turns()
-    assert item is not None
-    assert not second.done()
-    queue.begun(item[0])
+    assert queue.get() is None
+    assert not late.done()
+    await queue.put(request(1), 0)
     await turns()
-    assert second.done()
+    assert late.done()
 
 
 async def test_a_producer_that_met_a_full_queue_goes_on_when_half_of_it_is_gone() -> None:
@@ -81,9 +84,9 @@ async def test_a_producer_that_met_a_full_queue_goes_on_when_half_of_it_is_gone(
         await queue.put(request(n), 0)
     fifth = asyncio.create_task(queue.put(request(4), 0))
     await turns()
-    await begin_next(queue)
+    await taken(queue)
     await turns()
     assert not fifth.done()
-    await begin_next(queue)
+    await taken(queue)
     await turns()
     assert fifth.done()

@@ -6,13 +6,9 @@ from pathlib import Path
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.records import Attempt, Marks, Outcome, Reply, Request
+from tests.tables import insert
 
 GROUP, DATASET, RUN, SESSION, NOW = "g", "jsonl__made", "full-00000000", "s1", "2026-01-01T00:00:00.000Z"
-
-
-def insert(conn: sqlite3.Connection, table: str, **row: object) -> None:
-    marks = ",".join("?" * len(row))
-    conn.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
 
 
 def make_group(db: Path, n: int, *, run_ids: tuple[str, ...] = (RUN,), n_bins: int = 2) -> None:

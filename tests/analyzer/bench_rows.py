@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvt_async.contract.formulas.chunk_encoding import encode_chunks
 from kvt_async.contract.schema import connect_for_writing
-from tests.analyzer.report_derived import insert
+from tests.tables import insert
 
 GROUP, WHEN = "bench", "2026-01-02T03:04:05.000Z"
 MS = 1_000_000

@@ -6,13 +6,9 @@ import sqlite3
 from typing import Any
 
 from tests.analyzer.report_cases import BYTES_PER_TOKEN, DATASET, GROUP, Rows, Series
+from tests.tables import insert
 
 METHOD = '{"alpha": 0.05, "margin": 0.05, "resamples": 10000, "seed": 1337, "tests": "tango"}'
-
-
-def insert(conn: sqlite3.Connection, table: str, **row: Any) -> None:
-    columns = ", ".join(f'"{name}"' for name in row)
-    conn.execute(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
 
 
 def wilson(p: float, n: int, z: float = 1.96) -> tuple[float, float]:

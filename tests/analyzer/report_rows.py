@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kvt_async.contract.schema import connect_for_writing
 from tests.analyzer.report_cases import DATASET, GROUP, WHEN, Rows, Series
-from tests.analyzer.report_derived import bin_stats, comparisons, compressed, drop, insert, verdicts
+from tests.analyzer.report_derived import bin_stats, comparisons, compressed, drop, verdicts
+from tests.tables import insert
 
 
 def write(path: Path, rows: Rows | None = None) -> sqlite3.Connection:

@@ -7,6 +7,7 @@ fail or are still pending, and what the server said about the budget it applied.
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,14 @@ import numpy as np
 
 from kvt_async.contract.formulas.prompt_text import cluster_sha256, messages_sha256, render
 from kvt_async.contract.schema import connect_for_writing
+from tests.tables import insert, insert_many
 
 Rate = float | Callable[[str, float, int], float]  # (series, budget, bin_idx) -> probability
 Accuracy = Rate | Mapping[float, float]  # or a table budget -> probability
 Evidence = Literal["verified", "unverified", "contradicted"]
 
+Row = dict[str, Any]
+URL = "http://127.0.0.1:8000/v1"
 TEMPLATE = "{context}\n\n{question}"
 NOW = "2026-01-02T03:04:05Z"
 FAILURES = (  # (error_type, end_state, http_status, reason), used in turn
@@ -99,8 +103,8 @@ def make_db(path: Path, **asked: Any) -> Path:
         conn.execute("BEGIN IMMEDIATE")
         dataset = _write_dataset(conn, spec)
         _write_session(conn, spec)
-        for level_idx, (series, budget, repeat) in enumerate(_levels(spec)):
-            _write_run(conn, spec, dataset, series, budget, repeat, level_idx)
+        for level_idx, level in enumerate(_levels(spec)):
+            _write_run(conn, spec, dataset, level, level_idx)
         conn.execute("COMMIT")
     finally:
         conn.close()
@@ -132,20 +136,34 @@ def _levels(spec: Spec) -> Iterator[tuple[str, float, int]]:
             yield "full", 1.0, repeat
 
 
-def _write_dataset(conn: Any, spec: Spec) -> list[_Example]:
+def _write_dataset(conn: sqlite3.Connection, spec: Spec) -> list[_Example]:
     did, rng = dataset_id(spec), np.random.default_rng(spec.seed)
     sizes = list(spec.bin_sizes or [spec.n_per_bin] * spec.n_bins)
     middle = list(spec.lengths or [int(160 * 1.8**b) for b in range(len(sizes))])
-    conn.execute(
-        "INSERT INTO datasets VALUES (?,?,?,?,?,?,?,?,?)",
-        (did, spec.name, spec.task, spec.tokenizer, _sha("tokenizer"), None, spec.metric,
-         json.dumps({"template": TEMPLATE, "system": None, "endpoint": "chat"}),
-         json.dumps({"n_bins": len(sizes), "n_per_bin": spec.n_per_bin, "strategy": "uniform", "seed": spec.seed})),
-    )  # fmt: skip
-    conn.execute("INSERT INTO manifests VALUES (?,?,?,?,?)", (did, 1, _sha(did), NOW, sum(sizes)))
-    for b, length in enumerate(middle[: len(sizes)]):
-        conn.execute("INSERT INTO bins VALUES (?,?,?,?)", (did, b, int(length * 0.8), int(length * 1.2)))
+    insert(
+        conn,
+        "datasets",
+        dataset_id=did,
+        name=spec.name,
+        task=spec.task,
+        tokenizer_name=spec.tokenizer,
+        tokenizer_sha256=_sha("tokenizer"),
+        metric=spec.metric,
+        prompt_json=json.dumps({"template": TEMPLATE, "system": None, "endpoint": "chat"}),
+        selection_json=json.dumps(
+            {"n_bins": len(sizes), "n_per_bin": spec.n_per_bin, "strategy": "uniform", "seed": spec.seed}
+        ),
+    )
+    insert(conn, "manifests", dataset_id=did, version=1, sha256=_sha(did), created_at=NOW, n_entries=sum(sizes))
+    bins = zip(range(len(sizes)), middle, strict=False)
+    insert_many(
+        conn,
+        "bins",
+        ({"dataset_id": did, "bin_idx": b, "lo_tokens": int(at * 0.8), "hi_tokens": int(at * 1.2)} for b, at in bins),
+    )
     made: list[_Example] = []
+    examples: list[Row] = []
+    entries: list[Row] = []
     for b, size in enumerate(sizes):
         for i in range(size):
             seq, cluster = len(made), i // spec.cluster_size
@@ -160,53 +178,104 @@ def _write_dataset(conn: Any, spec: Spec) -> list[_Example]:
                 prompt = messages_sha256(render(TEMPLATE, context, question)[0])
                 shared = cluster_sha256(context, name)
             made.append(_Example(name, b, length, gold, prompt))
-            conn.execute(
-                "INSERT INTO examples VALUES (?,?,?,?,?,?,?)",
-                (did, name, question, context, json.dumps([gold]), json.dumps({"length": length}), shared),
+            examples.append(
+                {
+                    "dataset_id": did,
+                    "example_id": name,
+                    "question": question,
+                    "context": context,
+                    "answers_json": json.dumps([gold]),
+                    "meta_json": json.dumps({"length": length}),
+                    "context_sha256": shared,
+                }
             )
-            conn.execute(
-                "INSERT INTO manifest_entries VALUES (?,?,?,?,?,?,?,?,?,?)",
-                (did, made[-1].example_id, seq, 1, b, length, length - 12, length, 0, prompt),
+            entries.append(
+                {
+                    "dataset_id": did,
+                    "example_id": name,
+                    "seq": seq,
+                    "version": 1,
+                    "bin_idx": b,
+                    "token_len": length,
+                    "context_tokens": length - 12,
+                    "original_tokens": length,
+                    "prompt_truncated": 0,
+                    "prompt_sha256": prompt,
+                }
             )
+    insert_many(conn, "examples", examples)
+    insert_many(conn, "manifest_entries", entries)
     return made
 
 
-def _write_session(conn: Any, spec: Spec) -> None:
+def _write_session(conn: sqlite3.Connection, spec: Spec) -> None:
     contract = json.dumps({"dataset_id": dataset_id(spec), "model": "reference", "decoding": {"temperature": 0}})
-    conn.execute(
-        "INSERT INTO experiments VALUES (?,?,?,?,?)",
-        (spec.exp_group_id, spec.generation, NOW, contract, _sha(contract)),
+    group = {"exp_group_id": spec.exp_group_id, "generation": spec.generation}
+    insert(conn, "experiments", **group, created_at=NOW, contract_json=contract, contract_sha256=_sha(contract))
+    insert(
+        conn,
+        "sessions",
+        session_id=_session(spec),
+        **group,
+        started_at=NOW,
+        command="kvt sweep -c demo.yaml",
+        config_yaml="experiment: {}",
+        config_sha256=_sha("experiment: {}" if spec.hashes else "config"),
+        kvt_version="0.1.0",
+        python="3.11.2",
+        platform="Linux",
+        engine_loop="truth",
+        concurrency=8,
     )
-    conn.execute(
-        "INSERT INTO sessions VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (_session(spec), spec.exp_group_id, spec.generation, NOW, "kvt sweep -c demo.yaml", "experiment: {}",
-         _sha("experiment: {}" if spec.hashes else "config"), "0.1.0", None, "3.11.2", "Linux", "truth", 8, None),
-    )  # fmt: skip
-    conn.execute("INSERT INTO session_ends VALUES (?,?,?,?)", (_session(spec), NOW, 0, "finished"))
+    insert(conn, "session_ends", session_id=_session(spec), ended_at=NOW, exit_code=0, reason="finished")
 
 
 def _write_run(
-    conn: Any, spec: Spec, examples: list[_Example], series: str, budget: float, repeat: int, level_idx: int
+    conn: sqlite3.Connection,
+    spec: Spec,
+    examples: list[_Example],
+    level: tuple[str, float, int],
+    level_idx: int,
 ) -> None:
+    """`level`: its series, budget and repeat."""
+    series, budget, repeat = level
     policy, _, mode = series.partition("/")
     mode = {"aware": "question_aware", "agnostic": "question_agnostic"}.get(mode, mode or "question_aware")
     full = series == "full"
     run_id = f"{spec.exp_group_id}-g{spec.generation}-{series.replace('/', '-')}-{budget:g}-r{repeat}"
-    conn.execute(
-        "INSERT INTO runs VALUES (" + ",".join("?" * 21) + ")",
-        (run_id, spec.exp_group_id, spec.generation, dataset_id(spec), "reference", "http://127.0.0.1:8000/v1",
-         "kvt-reference", series, policy, budget, "fraction" if full else spec.unit, mode, int(full), "body", "{}",
-         json.dumps({"apply": {"via": "body", "round_to": spec.round_to}}), repeat, _sha("template"),
-         json.dumps({"temperature": 0, "max_tokens": 16}), level_idx, NOW),
-    )  # fmt: skip
+    insert(
+        conn,
+        "runs",
+        run_id=run_id,
+        exp_group_id=spec.exp_group_id,
+        generation=spec.generation,
+        dataset_id=dataset_id(spec),
+        model_name="reference",
+        base_url=URL,
+        engine_name="kvt-reference",
+        series=series,
+        kv_policy=policy,
+        kv_budget=budget,
+        kv_unit="fraction" if full else spec.unit,
+        kv_mode=mode,
+        is_full=int(full),
+        kv_apply="body",
+        kv_params_json="{}",
+        apply_json=json.dumps({"apply": {"via": "body", "round_to": spec.round_to}}),
+        repeat_idx=repeat,
+        prompt_template_version=_sha("template"),
+        decoding_json=json.dumps({"temperature": 0, "max_tokens": 16}),
+        level_idx=level_idx,
+        created_at=NOW,
+    )
     shared = np.random.default_rng([spec.seed, 1]).random(len(examples))  # the same examples are hard everywhere
     noise = np.random.default_rng([spec.seed, 2, level_idx]).random((len(examples), 4))
     kept_rows = len(examples) - round(spec.partial * len(examples))
-    tables = {"requests": 5, "attempts": 13, "telemetry": 33, "responses": 9, "give_ups": 4}
-    rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in tables}
+    rows: dict[str, list[Row]] = {table: [] for table in ("requests", "attempts", "telemetry", "responses", "give_ups")}
     for seq, ex in enumerate(examples):
         request_id = f"{run_id}:{seq}"
-        rows["requests"].append((request_id, run_id, ex.example_id, ex.prompt_sha256, NOW))
+        request = {"request_id": request_id, "run_id": run_id, "example_id": ex.example_id}
+        rows["requests"].append({**request, "prompt_sha256": ex.prompt_sha256, "created_at": NOW})
         if seq >= kept_rows:
             continue
         if seq >= spec.refused_from.get(budget, len(examples)) and not full:
@@ -216,22 +285,52 @@ def _write_run(
         right = draw < _rate(spec.p_correct, series, budget, ex.bin_idx)
         near = spec.graded and not right and shared[seq] < 0.5 + noise[seq, 1] / 4
         _outcome(spec, rows, request_id, ex, series, budget, right, near, noise[seq])
-    for table, width in tables.items():
-        conn.executemany(f"INSERT INTO {table} VALUES ({','.join('?' * width)})", rows[table])
+    for table, written in rows.items():
+        insert_many(conn, table, written)
 
 
-def _refusal(spec: Spec, rows: dict[str, list[tuple[Any, ...]]], request_id: str, ex: _Example) -> None:
+def _attempt(
+    spec: Spec,
+    request_id: str,
+    latency_s: float,
+    *,
+    status: int | None = 200,
+    end: str = "done",
+    error: str | None = None,
+    message: str | None = None,
+    at: str = NOW,
+) -> Row:
+    return {
+        "request_id": request_id,
+        "attempt_idx": 0,
+        "series_idx": 0,
+        "session_id": _session(spec),
+        "started_at": at,
+        "endpoint": URL,
+        "http_status": status,
+        "end_state": end,
+        "error_type": error,
+        "error_message": message,
+        "latency_s": latency_s,
+    }
+
+
+def _given_up(request_id: str, reason: str, at: str = NOW) -> Row:
+    return {"request_id": request_id, "series_idx": 0, "reason": reason, "created_at": at}
+
+
+def _refusal(spec: Spec, rows: dict[str, list[Row]], request_id: str, ex: _Example) -> None:
     error, status = spec.refusal
-    rows["attempts"].append(
-        (request_id, 0, 0, _session(spec), spec.refused_at, "http://127.0.0.1:8000/v1", status, "http_error", error,
-         "no", None, None, 0.01)
-    )  # fmt: skip
+    refused = _attempt(
+        spec, request_id, 0.01, status=status, end="http_error", error=error, message="no", at=spec.refused_at
+    )
+    rows["attempts"].append(refused)
     rows["telemetry"].append(_marks(request_id, None, None, ex.token_len, None, None))
-    rows["give_ups"].append((request_id, 0, "not_retryable", spec.refused_at))
+    rows["give_ups"].append(_given_up(request_id, "not_retryable", spec.refused_at))
 
 
 def _outcome(
-    spec: Spec, rows: dict[str, list[tuple[Any, ...]]], request_id: str, ex: _Example, series: str, budget: float,
+    spec: Spec, rows: dict[str, list[Row]], request_id: str, ex: _Example, series: str, budget: float,
     right: bool, near: bool, noise: Any,
 ) -> None:  # fmt: skip
     asked = 1.0 if series == "full" else budget / ex.token_len if spec.unit == "tokens" else budget
@@ -240,35 +339,15 @@ def _outcome(
     latency = ttft + 3 * tpot
     if noise[2] < _rate(spec.failures, series, budget, ex.bin_idx):
         error, end, status, reason = FAILURES[int(noise[3] * 1000) % len(FAILURES)]
-        rows["attempts"].append(
-            (request_id, 0, 0, _session(spec), NOW, "http://127.0.0.1:8000/v1", status, end, error,
-             "the server did not answer", None, None, latency)
-        )  # fmt: skip
+        message = "the server did not answer"
+        failed = _attempt(spec, request_id, latency, status=status, end=end, error=error, message=message)
+        rows["attempts"].append(failed)
         rows["telemetry"].append(_marks(request_id, None, None, ex.token_len, None, None))
-        rows["give_ups"].append((request_id, 0, reason, NOW))
+        rows["give_ups"].append(_given_up(request_id, reason))
         return
-    rows["attempts"].append(
-        (
-            request_id,
-            0,
-            0,
-            _session(spec),
-            NOW,
-            "http://127.0.0.1:8000/v1",
-            200,
-            "done",
-            None,
-            None,
-            None,
-            None,
-            latency,
-        )
-    )
-    rows["telemetry"].append(
-        _marks(
-            request_id, ttft, latency, spec.reads(ex.token_len) if spec.reads else ex.token_len, 4, spec.cached_tokens
-        )
-    )
+    rows["attempts"].append(_attempt(spec, request_id, latency))
+    read = spec.reads(ex.token_len) if spec.reads else ex.token_len
+    rows["telemetry"].append(_marks(request_id, ttft, latency, read, 4, spec.cached_tokens))
     wrong = f"{WORDS[::-1][WORDS.index(ex.gold.split()[0])]}x {WORDS[int(noise[3] * len(WORDS))]}y"
     text = ex.gold.title() + "." if right else f"{ex.gold.split()[0]} {wrong.split()[1]}" if near else wrong
     seq = int(request_id.rpartition(":")[2])
@@ -280,29 +359,66 @@ def _outcome(
         did = ex.token_len if spec.evidence == "contradicted" else kept
         effective = float(did) if spec.unit == "tokens" and series != "full" else did / ex.token_len
         usage["kv"] = {
-            "policy": series.partition("/")[0], "prompt_tokens": ex.token_len, "kept_tokens": did,
-            "kept_fraction": did / ex.token_len, "bytes": did * 1024, "prefill_cached": False,
-        }  # fmt: skip
+            "policy": series.partition("/")[0],
+            "prompt_tokens": ex.token_len,
+            "kept_tokens": did,
+            "kept_fraction": did / ex.token_len,
+            "bytes": did * 1024,
+            "prefill_cached": False,
+        }
         unit = "fraction" if series == "full" else spec.unit
         evidence = json.dumps({"requested": budget, "effective": effective, "unit": unit, "source": "echoed"})
-    rows["responses"].append((request_id, 0, text, None, "stop", json.dumps(usage), evidence, effective, NOW))
+    rows["responses"].append(
+        {
+            "request_id": request_id,
+            "attempt_idx": 0,
+            "text": text,
+            "finish_reason": "stop",
+            "usage_json": json.dumps(usage),
+            "kv_evidence_json": evidence,
+            "kv_effective": effective,
+            "created_at": NOW,
+        }
+    )
 
 
 def _marks(
     request_id: str, ttft: float | None, latency: float | None, prompt: int, completion: int | None, cached: int | None
-) -> tuple[Any, ...]:
+) -> Row:
     start = 1_000_000_000
 
     def at(seconds: float | None) -> int | None:
         return None if seconds is None else start + int(seconds * 1e9)
 
-    first = None if ttft is None else ttft - 0.001
-    return (
-        request_id, 0, None, start - 3_000_000, start - 2_000_000, start - 1_000_000, start - 500_000, 1, start,
-        start + 10_000, start + 20_000, at(first), at(first), at(first), None, at(ttft), None, at(latency), at(latency),
-        at(latency), at(latency), at(latency) or start + 60_000_000_000, "user", None, None, None,
-        None if completion is None else completion + 3, completion, 900, None, prompt, completion, cached,
-    )  # fmt: skip
+    first = at(None if ttft is None else ttft - 0.001)
+    return {
+        "request_id": request_id,
+        "attempt_idx": 0,
+        "scheduled_ns": start - 3_000_000,
+        "dequeued_ns": start - 2_000_000,
+        "limits_ns": start - 1_000_000,
+        "conn_ready_ns": start - 500_000,
+        "conn_reused": 1,
+        "start_ns": start,
+        "headers_sent_ns": start + 10_000,
+        "body_sent_ns": start + 20_000,
+        "status_ns": first,
+        "first_byte_ns": first,
+        "first_event_ns": first,
+        "first_content_ns": at(ttft),
+        "last_delta_ns": at(latency),
+        "finish_ns": at(latency),
+        "usage_ns": at(latency),
+        "done_ns": at(latency),
+        "end_ns": at(latency) or start + 60_000_000_000,
+        "stamp_source": "user",
+        "n_events": None if completion is None else completion + 3,
+        "n_text_chunks": completion,
+        "bytes_received": 900,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "cached_tokens": cached,
+    }
 
 
 def _rate(rate: Accuracy, series: str, budget: float, bin_idx: int) -> float:

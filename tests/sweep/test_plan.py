@@ -22,11 +22,11 @@ from tests.group_db import (
     SESSION,
     add_session,
     gave_up,
-    insert,
     make_group,
     outcome,
     request_row,
 )
+from tests.tables import insert
 
 masks = st.lists(st.lists(st.sampled_from([0, 1]), min_size=5, max_size=5).map(bytearray), min_size=1, max_size=5)
 

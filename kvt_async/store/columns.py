@@ -30,26 +30,23 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: str) -> list[Row]:
     """One HTTP try: its attempt, its marks, and its response if it gave one."""
     request_id, attempt_idx, error, reply = request.request_id, attempt.attempt_idx, attempt.error_type, attempt.reply
+    message, partial = attempt.error_message, attempt.partial_text
+    attempt_row = (
+        *(request_id, attempt_idx, attempt.series_idx, session_id, attempt.started_at, attempt.endpoint),
+        *(attempt.http_status, str(attempt.end_state), None if error is None else str(error)),
+        *(message and _storable(message), partial and _storable(partial), attempt.retry_after_s, attempt.latency_s),
+    )
     rows: list[Row] = [
-        (
-            "attempts",
-            (
-                request_id, attempt_idx, attempt.series_idx, session_id, attempt.started_at, attempt.endpoint,
-                attempt.http_status, str(attempt.end_state), None if error is None else str(error),
-                attempt.error_message and _storable(attempt.error_message),
-                attempt.partial_text and _storable(attempt.partial_text),
-                attempt.retry_after_s, attempt.latency_s,
-            ),
-        ),
+        ("attempts", attempt_row),
         ("telemetry", (request_id, attempt_idx, *astuple(attempt.marks))),
-    ]  # fmt: skip
+    ]
     if reply is not None:
-        row = (
-            request_id, attempt_idx, _storable(reply.text),
-            reply.reasoning and _storable(reply.reasoning), reply.finish_reason and _storable(reply.finish_reason),
-            _json(reply.usage), _json(reply.kv_evidence), reply.kv_effective, now,
-        )  # fmt: skip
-        rows.append(("responses", row))
+        reasoning, finish = reply.reasoning, reply.finish_reason
+        response_row = (
+            *(request_id, attempt_idx, _storable(reply.text), reasoning and _storable(reasoning)),
+            *(finish and _storable(finish), _json(reply.usage), _json(reply.kv_evidence), reply.kv_effective, now),
+        )
+        rows.append(("responses", response_row))
     return rows
 
 

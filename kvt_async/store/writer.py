@@ -21,7 +21,7 @@ import aiosqlite
 from kvt_async.bug_reports import BugReports
 from kvt_async.contract.errors import StoreError
 from kvt_async.contract.local_faults import store_error
-from kvt_async.contract.schema import FACT_TABLES, connect_for_writing
+from kvt_async.contract.schema import FACT_TABLES, columns_of, connect_for_writing
 from kvt_async.contract.secrets import NONE, Secrets
 from kvt_async.contract.storable import storable_text
 from kvt_async.contract.waiting import transaction
@@ -30,16 +30,16 @@ from kvt_async.store.columns import COLUMNS, Row
 MAX_WAITING_ROWS = 4096  # then `submit` waits for the disk: that is the back-pressure
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 GATHER_S = 0.003
-Told = Callable[[bool], None]
+OnCommit = Callable[[bool], None]  # is called with whether the rows are on disk
 # Python's sqlite3 asks every value but numbers and text how it wants to be stored: for NULL that takes longer than to
-# store it. Told once, it need not ask. Both answers are the value itself: nobody else in the process sees a difference.
+# store it. With an adapter it need not ask. Both return the value itself: nobody else in the process sees a difference.
 sqlite3.register_adapter(type(None), lambda nothing: None)
 sqlite3.register_adapter(bytes, bytes)
 OF_REPLIES = frozenset({"attempts", "telemetry", "responses", "give_ups"})  # what a server's bytes end up in
 BAD_ROW = (  # what a value, and no disk, is to blame for
-    sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, UnicodeError,
-    OverflowError, TypeError, ValueError,
-)  # fmt: skip
+    *(sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError),
+    *(UnicodeError, OverflowError, TypeError, ValueError),
+)
 AT_ONCE = (32, 8, 1)  # rows of one statement: it runs without Python's lock, which each statement takes back
 
 
@@ -49,6 +49,17 @@ class _FoundBadRowsError(Exception):
 
 class Writer:
     """`async with Writer(db) as store:`; leaving it commits what waits and truncates the WAL.
+
+        offer(rows)         take them at once or not at all: False while too many rows wait
+        submit(rows)        the same, but wait until there is room; returns the future of their commit
+        save(rows)          submit, and return when they are on disk
+        insert(table, row)  save one row of any fact table, its columns by name, without secrets
+        flush()             return when everything so far is on disk
+
+    `offer` and `submit` take an `on_commit` that is called when the rows are on disk or can't be: a call costs less
+    than waking a task that awaits the future. Rows are tuples in the order of store/columns.py, whose makers bring
+    replies without secrets. `save` and `flush` begin a commit at once; `save(gather=True)` and `hurry()` give other
+    rows GATHER_S to go along.
 
     Raises StoreError on entering (see contract.schema.connect_for_writing) and from every call after a failed commit.
     """
@@ -63,8 +74,8 @@ class Writer:
         batch: int = MAX_WAITING_ROWS,
         secrets: Secrets = NONE,
     ) -> None:
-        """`urgent`: whether anybody waits for a commit right now; `batch`: so many that want to be told of theirs are
-        not kept waiting for others. `secrets` are kept out of what `insert` writes; replies come without any."""
+        """`urgent`: whether anybody waits for a commit right now; `batch`: when so many have given an `on_commit`, the
+        commit begins without waiting for others. `secrets` are kept out of what `insert` writes."""
         self.db, self._secrets, self._bugs = db, secrets, BugReports(db.parent, secrets)
         self.commits = 0
         self._interval_s, self._max_rows = flush_interval_s, max_waiting_rows
@@ -75,7 +86,7 @@ class Writer:
         self._n_waiting = 0
         self._saved: asyncio.Future[None]  # of the rows that wait now; one future for a whole group
         self._committing: asyncio.Future[None] | None = None  # of the group that is on its way to the disk
-        self._told: list[Told] = []  # who wants to be called when they are committed, or can't be
+        self._on_commit: list[OnCommit] = []  # of the rows that wait now
         self._wake, self._hurry, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._soon: asyncio.TimerHandle | None = None  # sets _hurry
         self.broken: Exception | None = None  # why nothing can be written any more
@@ -90,8 +101,7 @@ class Writer:
         await self._conn.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
         for table in FACT_TABLES:
             if table not in self._columns:
-                info = await self._conn.execute_fetchall(f"PRAGMA table_info({table})")
-                self._columns[table] = tuple(row[1] for row in info)
+                self._columns[table] = columns_of(table)
         self._inode = os.stat(self.db).st_ino
         self._loop = asyncio.get_running_loop()
         self._saved = self._loop.create_future()
@@ -114,14 +124,9 @@ class Writer:
         if self.broken is not None and kind is None:
             raise self.broken
 
-    async def submit(self, rows: Sequence[Row], told: Told | None = None) -> "asyncio.Future[None]":
-        """Take rows of hot tables, committed together. Waits while too many wait; the future resolves at the commit.
-
-        `told` is called then too, with whether they are on disk; a call costs less than waking a task.
-
-        Raises StoreError once a commit has failed.
-        """
-        while not self.offer(rows, told):
+    async def submit(self, rows: Sequence[Row], on_commit: OnCommit | None = None) -> "asyncio.Future[None]":
+        """Take rows of hot tables, committed together, once there is room; the future resolves at their commit."""
+        while not self.offer(rows, on_commit):
             if self.broken is not None:
                 raise self.broken
             self._room.clear()
@@ -129,24 +134,24 @@ class Writer:
             await self._room.wait()
         return self._saved
 
-    def offer(self, rows: Sequence[Row], told: Told | None = None, *, at_once: bool = False) -> bool:
-        """The same without waiting, if that can be done. `at_once`: however many wait."""
+    def offer(self, rows: Sequence[Row], on_commit: OnCommit | None = None, *, at_once: bool = False) -> bool:
+        """Take rows if there is room, however many wait where `at_once`. False: they were not taken."""
         if (self._n_waiting >= self._max_rows and not at_once) or self.broken is not None:
             return False
         waiting = self._waiting
         for table, values in rows:
             waiting[table].append(values)
         self._n_waiting += len(rows)
-        if told is not None:
-            self._told.append(told)
-            if len(self._told) == self._batch:
+        if on_commit is not None:
+            self._on_commit.append(on_commit)
+            if len(self._on_commit) == self._batch:
                 self._hurry.set()
         if not self._wake.is_set():
             self._wake.set()
         return True
 
     async def save(self, rows: Sequence[Row], *, gather: bool = False) -> None:
-        """`submit`, and return when committed. `gather`: others may go along, see GATHER_S."""
+        """`submit`, and return when they are on disk. `gather`: let others go along."""
         future = await self.submit(rows)
         if gather:
             self.hurry()
@@ -155,7 +160,7 @@ class Writer:
         await asyncio.shield(future)
 
     async def insert(self, table: str, row: Mapping[str, object]) -> None:
-        """One row of any fact table, columns by name, NULL where none is given; return when committed."""
+        """One row of any fact table, columns by name, NULL where none is given; return when it is on disk."""
         if unknown := row.keys() - set(self._columns[table]):
             raise KeyError(f"{table} has no columns {sorted(unknown)}")
         mask = self._secrets.text
@@ -182,25 +187,25 @@ class Writer:
     async def _commit_forever(self) -> None:
         while True:
             await self._wake.wait()
-            if self._n_waiting and len(self._told) < self._batch and not self._closing:
+            if self._n_waiting and len(self._on_commit) < self._batch and not self._closing:
                 await self._gather()
             self._hurry.clear()
             self._wake.clear()
             if self._soon is not None:
                 self._soon.cancel()
                 self._soon = None
-            group, saved, told = self._waiting, self._saved, self._told
-            self._waiting, self._told, self._n_waiting = defaultdict(list), [], 0
+            group, saved, on_commit = self._waiting, self._saved, self._on_commit
+            self._waiting, self._on_commit, self._n_waiting = defaultdict(list), [], 0
             self._committing, self._saved = saved, self._loop.create_future()
             try:
                 if group:
                     await self._commit(group)
             except Exception as error:
-                self._fail(error, saved, told)
+                self._fail(error, saved, on_commit)
                 return
             self._committing = None
-            for tell in told:
-                tell(True)
+            for call in on_commit:
+                call(True)
             if not saved.done():
                 saved.set_result(None)
             self._room.set()
@@ -208,7 +213,7 @@ class Writer:
                 return
 
     async def _gather(self) -> None:
-        """Wait for rows to go along."""
+        """Wait for rows that may go along with those that are here."""
         if self._urgent():
             self.hurry()
         timer = self._loop.call_later(self._interval_s, self._hurry.set)
@@ -262,7 +267,7 @@ class Writer:
             self._bugs(reason, f"a row that could not be inserted, of {request_id}")
         self.refused |= {str(request_id): reason for request_id, reason in bad.items()}
 
-    def _fail(self, error: Exception, saved: "asyncio.Future[None]", told: Sequence[Told]) -> None:
+    def _fail(self, error: Exception, saved: "asyncio.Future[None]", on_commit: Sequence[OnCommit]) -> None:
         if isinstance(error, StoreError):
             self.broken = error
         elif isinstance(error, FileNotFoundError):
@@ -279,8 +284,8 @@ class Writer:
             if not future.done():
                 future.set_exception(self.broken)
                 future.exception()  # somebody may have gone already
-        for tell in (*told, *self._told):
-            tell(False)
+        for call in (*on_commit, *self._on_commit):
+            call(False)
         self._room.set()
 
     def _insert_sql(self, table: str, n_rows: int) -> str:

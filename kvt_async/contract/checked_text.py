@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 LONGEST_URL, LONGEST_PATH, LONGEST_NAME = 4096, 3072, 255  # the last two in bytes: a path, a name in it
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FRAMING = frozenset({
-    "host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer", "keep-alive",
-})  # fmt: skip
+_FRAMING = frozenset(
+    ["host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer", "keep-alive"]
+)
 _URL = re.compile(r"https?://\S+", re.IGNORECASE)
 
 

@@ -34,9 +34,10 @@ def refuse_others(db: Path, damage_below: int, *, immutable: bool = False) -> No
         header = file.read(_HEADER)
     if len(header) < _HEADER or not header.startswith(_MAGIC):
         raise StoreError(
-            "the database can't be used: file is not a database", where=str(db),
+            "the database can't be used: file is not a database",
+            where=str(db),
             do=f"It was damaged, or was never one. Move it away. {_ELSEWHERE}",
-        )  # fmt: skip
+        )
     (application,) = struct.unpack(">I", header[68:72])
     if application not in (0, APPLICATION_ID):
         raise _foreign(db, f"its application_id is {application:#010x}")

@@ -18,6 +18,17 @@ class Unit(StrEnum):
     BITS = "bits"  # per element
 
 
+class Spelling(StrEnum):
+    """How a budget can be written, in a config or by a server: formulas/kv_budget.py turns each into each."""
+
+    FRACTION = "fraction"
+    TOKENS = "tokens"
+    BITS = "bits"
+    COMPRESSION_RATIO = "compression_ratio"  # 1 - fraction
+    DIVISOR = "divisor"  # 1 / fraction
+    BYTES = "bytes"  # of the tokens kept
+
+
 class Mode(StrEnum):
     """What the policy sees before it evicts: `kv.mode`, `runs.kv_mode`."""
 

@@ -12,9 +12,10 @@ A server that keeps whole blocks rounds tokens to `round_to`; the budget that re
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
-from kvt_async.contract.vocabulary import Unit
+from kvt_async.contract.vocabulary import Spelling, Unit
 
 Rounding = Literal["up", "down", "nearest"]
 FULL_BITS = 16.0  # bits per element of an uncompressed cache, where nothing else is said
@@ -47,21 +48,26 @@ def tokens_kept(budget: float, unit: str, length: int, *, round_to: int = 1, rou
 
 
 def convert(
-    value: float, unit: str, wanted: str, *, length: float | None = None, full_bits: float = FULL_BITS,
+    value: float,
+    unit: str,
+    wanted: str,
+    *,
+    length: float | None = None,
+    full_bits: float = FULL_BITS,
     token_bytes: float | None = None,
-) -> float | None:  # fmt: skip
+) -> float | None:
     """A budget in another unit; None where that takes what isn't known (`length` in tokens, `token_bytes`) or where the
     value is no budget (a divisor of 0, more removed than there is).
 
-    Units: fraction, compression_ratio, divisor, tokens, bits, bytes. Not rounded, and not cut at 1: what a server
-    reports is shown as it is.
+    Units are the names of Spelling. Not rounded, and not cut at 1: what a server reports is shown as it is.
     """
     if unit == wanted:
         return value
-    fraction = _to_fraction(value, unit, length, full_bits, token_bytes)
+    whole = _Whole(length, full_bits, token_bytes)
+    fraction = _ALGEBRA[unit][0](value, whole)
     if fraction is None or fraction < 0:
         return None
-    return _from_fraction(fraction, wanted, length, full_bits, token_bytes)
+    return _ALGEBRA[wanted][1](fraction, whole)
 
 
 def kept_bytes(tokens: int, token_bytes: float, *, bits: float = FULL_BITS, full_bits: float = FULL_BITS) -> float:
@@ -69,25 +75,32 @@ def kept_bytes(tokens: int, token_bytes: float, *, bits: float = FULL_BITS, full
     return tokens * token_bytes * bits / full_bits
 
 
-def _to_fraction(value: float, unit: str, length: float | None, bits: float, token_bytes: float | None) -> float | None:
-    known: Mapping[str, Callable[[], float | None]] = {
-        "fraction": lambda: value,
-        "compression_ratio": lambda: 1 - value,
-        "divisor": lambda: 1 / value if value > 0 else None,
-        "tokens": lambda: value / length if length else None,
-        "bits": lambda: value / bits,
-        "bytes": lambda: value / (length * token_bytes) if length and token_bytes else None,
-    }
-    return known[unit]()
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What is known of the full cache that a budget is a part of."""
+
+    tokens: float | None
+    bits: float
+    token_bytes: float | None
+
+    @property
+    def n_bytes(self) -> float | None:
+        return self.tokens * self.token_bytes if self.tokens and self.token_bytes else None
 
 
-def _from_fraction(f: float, unit: str, length: float | None, bits: float, token_bytes: float | None) -> float | None:
-    known: Mapping[str, Callable[[], float | None]] = {
-        "fraction": lambda: f,
-        "compression_ratio": lambda: float(f"{1 - f:.12g}"),
-        "divisor": lambda: 1 / f if f > 0 else None,
-        "tokens": lambda: f * length if length else None,
-        "bits": lambda: f * bits,
-        "bytes": lambda: f * length * token_bytes if length and token_bytes else None,
-    }
-    return known[unit]()
+_Step = Callable[[float, _Whole], float | None]
+# Spelling -> (to the fraction kept, from the fraction kept).
+_ALGEBRA: Mapping[str, tuple[_Step, _Step]] = {
+    Spelling.FRACTION: (lambda value, _: value, lambda f, _: f),
+    Spelling.COMPRESSION_RATIO: (lambda value, _: 1 - value, lambda f, _: float(f"{1 - f:.12g}")),
+    Spelling.DIVISOR: (lambda value, _: 1 / value if value > 0 else None, lambda f, _: 1 / f if f > 0 else None),
+    Spelling.TOKENS: (
+        lambda value, whole: value / whole.tokens if whole.tokens else None,
+        lambda f, whole: f * whole.tokens if whole.tokens else None,
+    ),
+    Spelling.BITS: (lambda value, whole: value / whole.bits, lambda f, whole: f * whole.bits),
+    Spelling.BYTES: (
+        lambda value, whole: value / whole.n_bytes if whole.n_bytes else None,
+        lambda f, whole: f * whole.n_bytes if whole.n_bytes else None,
+    ),
+}

@@ -6,10 +6,14 @@ from typing import Any
 from kvt_async.contract.formulas.cache_layers import cache_shape, text_part
 
 GIB = 1024**3
-_BITS = {
-    "float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "fp16": 16, "bf16": 16, "half": 16,
-    "fp8": 8, "fp8_e4m3": 8, "fp8_e5m2": 8, "float8_e4m3fn": 8, "float8_e5m2": 8, "int8": 8, "int4": 4,
-}  # fmt: skip
+_DTYPES = {
+    64: ("float64",),
+    32: ("float32",),
+    16: ("float16", "bfloat16", "fp16", "bf16", "half"),
+    8: ("fp8", "fp8_e4m3", "fp8_e5m2", "float8_e4m3fn", "float8_e5m2", "int8"),
+    4: ("int4",),
+}
+_BITS = {name: bits for bits, names in _DTYPES.items() for name in names}
 
 
 def bytes_per_token(config: Mapping[str, Any], *, bits: float | None = None) -> float | None:

@@ -131,10 +131,21 @@ def _from_head(lives: Lives, head: Ints, *, killed: bool, latency: float | None 
     joint = (fed.value * fed.se + made.value * made.se) / total if total > 0 else floor(n)
     overlap = np.clip(np.minimum(lives.finished, b) - np.maximum(due, a), 0, None)
     by_share = float((overlap / np.where(took > 0, took, 1.0))[lives.ok].sum() / seconds)
-    return Throughput(
-        seconds, latency, n, requests, fed, made, Rate(total, joint, min(fed.df, made.df), seconds), arrivals, kept_up,
-        by_share, by_arrival, lives.spread,
-    ), behind  # fmt: skip
+    throughput = Throughput(
+        seconds=seconds,
+        latency=latency,
+        n=n,
+        requests=requests,
+        input_tokens=fed,
+        output_tokens=made,
+        total_tokens=Rate(total, joint, min(fed.df, made.df), seconds),
+        arrivals=arrivals,
+        kept_up=kept_up,
+        by_share=by_share,
+        by_arrival=by_arrival,
+        spread=lives.spread,
+    )
+    return throughput, behind
 
 
 def _usual(lives: Lives, took: Floats, head: Ints) -> Floats:

@@ -132,15 +132,15 @@ def closed_loop(lives: Lives, concurrency: int, begin: float, end: float | None)
 
 def together(parts: Sequence[Throughput]) -> Throughput:
     """Windows of one stage: sums over sums, by their lengths. Those that tell nothing are left out where others do."""
-    told = [part for part in parts if part.reason is None]
-    if not told:
+    rated = [part for part in parts if part.reason is None]
+    if not rated:
         return max(parts, key=lambda part: part.n, default=nothing("nothing was sent", None))
-    if len(told) == 1:
-        return told[0]
-    seconds = sum(part.seconds for part in told)
+    if len(rated) == 1:
+        return rated[0]
+    seconds = sum(part.seconds for part in rated)
 
     def joint(name: str) -> Rate:
-        rates: list[Rate] = [getattr(part, name) for part in told]
+        rates: list[Rate] = [getattr(part, name) for part in rated]
         value = sum(rate.value * rate.seconds for rate in rates) / seconds
         if not value > 0:
             return Rate(value, rates[0].se, rates[0].df, seconds)
@@ -148,13 +148,22 @@ def together(parts: Sequence[Throughput]) -> Throughput:
         return Rate(value, math.hypot(*errors), min(rate.df for rate in rates), seconds)
 
     def mean(name: str) -> float:
-        return float(sum(getattr(part, name) * part.seconds for part in told) / seconds)
+        return float(sum(getattr(part, name) * part.seconds for part in rated) / seconds)
 
     return Throughput(
-        seconds, mean("latency"), sum(part.n for part in told), joint("requests"), joint("input_tokens"),
-        joint("output_tokens"), joint("total_tokens"), joint("arrivals"), joint("kept_up"), mean("by_share"),
-        mean("by_arrival"), any(part.spread for part in told),
-    )  # fmt: skip
+        seconds=seconds,
+        latency=mean("latency"),
+        n=sum(part.n for part in rated),
+        requests=joint("requests"),
+        input_tokens=joint("input_tokens"),
+        output_tokens=joint("output_tokens"),
+        total_tokens=joint("total_tokens"),
+        arrivals=joint("arrivals"),
+        kept_up=joint("kept_up"),
+        by_share=mean("by_share"),
+        by_arrival=mean("by_arrival"),
+        spread=any(part.spread for part in rated),
+    )
 
 
 def nothing(
@@ -288,10 +297,13 @@ class Batches:
 
     def products(self, left: Floats, right: Floats) -> Floats:
         """Covariance of the means of two values [n, m] a request, column by column."""
-        sums = [np.stack([np.bincount(self._cell, weights=column, minlength=self.n) for column in values.T], axis=1)
-                for values in (left, right)]  # fmt: skip
-        found: Floats = (sums[0] * sums[1]).sum(axis=0) * self.whole * self.n / self.df / len(left) ** 2
-        return found
+        products: Floats = (self._sums(left) * self._sums(right)).sum(axis=0)
+        return products * self.whole * self.n / self.df / len(left) ** 2
+
+    def _sums(self, values: Floats) -> Floats:
+        """Sums of values [n, m] over each batch: [batches, m]."""
+        columns = [np.bincount(self._cell, weights=column, minlength=self.n) for column in values.T]
+        return np.stack(columns, axis=1)
 
 
 def varying(sizes: Floats) -> Bools:

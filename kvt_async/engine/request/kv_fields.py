@@ -12,7 +12,7 @@ import orjson
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import Rounding, convert, in_blocks, tokens_kept
-from kvt_async.contract.vocabulary import Mode, Unit
+from kvt_async.contract.vocabulary import Mode, Spelling, Unit
 from kvt_async.engine.request.template import fill, placeholders, value_at
 from kvt_async.records import Headers, Json, Level
 
@@ -110,8 +110,8 @@ def values_of(level: Level, size: PromptSize) -> dict[str, Any]:
         "policy": policy,
         "budget": budget,
         "keep_tokens": keep,
-        "compression_ratio": None if kept is None else convert(kept, Unit.FRACTION, "compression_ratio"),
-        "divisor": None if kept is None else convert(kept, Unit.FRACTION, "divisor"),
+        "compression_ratio": None if kept is None else convert(kept, Unit.FRACTION, Spelling.COMPRESSION_RATIO),
+        "divisor": None if kept is None else convert(kept, Unit.FRACTION, Spelling.DIVISOR),
         "mode": level.mode,
         "context_chars": size.context_chars,
         "params": None if level.cuts_prompts else level.params or None,

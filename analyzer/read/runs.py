@@ -19,6 +19,7 @@ import polars as pl
 from analyzer.read.row_portions import ROWS
 from analyzer.stats.sample_layout import Layout
 from kvt_async.contract.errors import ErrorType, MissingPrerequisiteError
+from kvt_async.contract.labels import request_ids_of
 from kvt_async.contract.schema import connect_for_reading, missing_tables
 from kvt_async.contract.settings_kv import cuts_prompts, is_label
 
@@ -275,7 +276,7 @@ def counts(conn: sqlite3.Connection, run_id: str) -> tuple[int, int, int]:
     touches no row. Where ids look otherwise, they are looked up one by one.
     """
     requests = _one(conn, "SELECT count(*) FROM requests WHERE run_id = ?", run_id)
-    key_range = (f"{run_id}:", f"{run_id};")  # ; follows :
+    key_range = request_ids_of(run_id)
     if requests == _one(conn, "SELECT count(*) FROM requests WHERE request_id >= ? AND request_id < ?", *key_range):
         responses, scores = (
             _one(conn, f"SELECT count(*) FROM {table} WHERE request_id >= ? AND request_id < ?", *key_range)

@@ -48,7 +48,7 @@ async def add_workload(server: ServerSession, workload: Workload) -> None:
     """The workload's row in `datasets`, unless it is there."""
     described, prompt = workload.describe(), server.settings.prompt
     dataset_id = workload_id(described)
-    if server.reader.value("SELECT 1 FROM datasets WHERE dataset_id = ?", dataset_id):
+    if server.reader.dataset(dataset_id) is not None:
         return
     await server.store.insert(
         "datasets",

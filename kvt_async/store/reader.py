@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.labels import request_ids_of
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.records import Example
 
@@ -76,8 +77,13 @@ class Reader:
             return self._conn.execute(sql, values).fetchall()
 
     def value(self, sql: str, *values: object) -> Any:
-        found = self.rows(sql, *values)
-        return found[0][0] if found else None
+        rows = self.rows(sql, *values)
+        return rows[0][0] if rows else None
+
+    def dataset(self, dataset_id: str) -> sqlite3.Row | None:
+        """Its row in `datasets`; None: it was never stored."""
+        rows = self.rows("SELECT * FROM datasets WHERE dataset_id = ?", dataset_id)
+        return rows[0] if rows else None
 
     def n_entries(self, dataset_id: str) -> int:
         """Entries of the manifest. Raises MissingPrerequisiteError when the dataset isn't prepared."""
@@ -101,7 +107,7 @@ class Reader:
         Scans two covering indexes in order, whatever the size of the replies: a million takes about a second.
         """
         done = bytearray(n)
-        cut, low, high = len(run_id) + 2, f"{run_id}:", f"{run_id};"
+        cut, (low, high) = len(run_id) + 2, request_ids_of(run_id)
         sqls = ["SELECT CAST(substr(request_id, ?) AS INTEGER) FROM responses WHERE request_id > ? AND request_id < ?"]
         if failed_too:
             sqls.append(
@@ -117,18 +123,23 @@ class Reader:
 
     def counts(self, run_id: str) -> dict[str, int]:
         """requests, responses and failures of a run; from covering indexes."""
-        low, high = f"{run_id}:", f"{run_id};"
+        low, high = request_ids_of(run_id)
         sql = "SELECT count(*) FROM {} WHERE request_id > ? AND request_id < ?"
-        names = ("requests", "responses")
-        found: dict[str, int] = {name: self.value(sql.format(name), low, high) for name in names}
-        found["failures"] = self.value(
+        counts = {name: self.value(sql.format(name), low, high) for name in ("requests", "responses")}
+        counts["failures"] = self.value(
             """SELECT count(DISTINCT g.request_id) FROM give_ups g WHERE g.request_id > ? AND g.request_id < ?
                AND NOT EXISTS (SELECT 1 FROM responses p WHERE p.request_id = g.request_id) AND NOT EXISTS
                (SELECT 1 FROM try_series t WHERE t.request_id = g.request_id AND t.series_idx > g.series_idx)""",
             low,
             high,
         )
-        return found
+        return counts
+
+    def an_answered(self, run_id: str) -> str | None:
+        """The request_id of any of the run's requests that was answered; None: none was."""
+        sql = "SELECT request_id FROM responses WHERE request_id > ? AND request_id < ? LIMIT 1"
+        request_id: str | None = self.value(sql, *request_ids_of(run_id))
+        return request_id
 
     def failed(self, run_id: str) -> list[tuple[str, int]]:
         """(request_id, its newest try series) of the run's failures."""
@@ -138,8 +149,8 @@ class Reader:
 
     def entries(self, dataset_id: str, seqs: Sequence[int]) -> dict[int, Entry]:
         """Entries with their examples, by seq."""
-        with self.reading(dataset_id, seqs) as found:
-            return {entry.seq: entry for entry in found}
+        with self.reading(dataset_id, seqs) as entries:
+            return {entry.seq: entry for entry in entries}
 
     @contextmanager
     def reading(self, dataset_id: str, seqs: Sequence[int]) -> Iterator[Iterator[Entry]]:

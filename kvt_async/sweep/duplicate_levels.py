@@ -36,8 +36,8 @@ def distinct(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> Distinct:
         "ORDER BY 1",
         dataset_id,
     )
-    tokenizer = reader.value("SELECT tokenizer_name FROM datasets WHERE dataset_id = ?", dataset_id)
-    if not longest or tokenizer == APPROX:
+    dataset = reader.dataset(dataset_id)
+    if not longest or dataset is None or dataset["tokenizer_name"] == APPROX:
         return Distinct(list(runs), notes)
     kept: list[Run] = []
     for run in runs:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, judge, together
+from kvt_async.contract.labels import request_ids_of
 from kvt_async.data.tokens import APPROX
 from kvt_async.records import Run
 from kvt_async.store.reader import Reader
@@ -18,7 +19,10 @@ def prompts_read(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> Prompt
     """What the server's counts say of these runs' answered prompts; those that were cut before sending are left out."""
     return together(
         judge(
-            ((row[0], row[1], row[2]) for row in reader.rows(_COUNTS, dataset_id, len(run.run_id) + 2, *_ids(run))),
+            (
+                (row[0], row[1], row[2])
+                for row in reader.rows(_COUNTS, dataset_id, len(run.run_id) + 2, *request_ids_of(run.run_id))
+            ),
             exact=has_own_tokenizer(reader, dataset_id),
         )
         for run in runs
@@ -26,11 +30,7 @@ def prompts_read(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> Prompt
     )
 
 
-def _ids(run: Run) -> tuple[str, str]:
-    """Bounds of its request_ids."""
-    return f"{run.run_id}:", f"{run.run_id};"
-
-
 def has_own_tokenizer(reader: Reader, dataset_id: str) -> bool:
     """Whether prompts were counted with a tokenizer, which the server is taken to share, rather than estimated."""
-    return bool(reader.value("SELECT tokenizer_name FROM datasets WHERE dataset_id = ?", dataset_id) != APPROX)
+    dataset = reader.dataset(dataset_id)
+    return dataset is None or dataset["tokenizer_name"] != APPROX

@@ -116,8 +116,7 @@ def _answered_before(server: ServerSession, builder: Builder) -> list[tuple[str,
     payloads: dict[str, Payload] = {}
     for run in server.runs:
         if run.stored and not payloads.keys() >= set(run.level.endpoints):
-            sql = "SELECT request_id FROM responses WHERE request_id > ? AND request_id < ? LIMIT 1"
-            request_id = server.reader.value(sql, f"{run.run_id}:", f"{run.run_id};")
+            request_id = server.reader.an_answered(run.run_id)
             if request_id is not None:
                 seq = int(request_id.rpartition(":")[2])
                 entry = server.reader.entries(builder.dataset_id, [seq])[seq]

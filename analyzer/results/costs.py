@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from analyzer.results.number_format import amount, budget, change, count, number, percent, seconds
-from analyzer.results.rows import Client, Volume
+from analyzer.results.rows import ClientRow, Volume
 from analyzer.store.tables import BinStat
 from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.vocabulary import CacheState, ClientVerdict
@@ -11,17 +11,17 @@ from kvt_async.contract.vocabulary import CacheState, ClientVerdict
 TOO_LARGE = 0.05  # the client's error over a figure, or over a difference that is claimed
 
 
-def client(rows: Sequence[Client]) -> str:
+def client(rows: Sequence[ClientRow]) -> str:
     """`±0.42 ms`: the client's own error, beside every latency figure."""
     return f"±{number(1000 * error_s(rows))} ms" if rows else "client's error not measured"
 
 
-def error_s(rows: Sequence[Client]) -> float:
+def error_s(rows: Sequence[ClientRow]) -> float:
     """A bound on the error of one stamp; 0 where none was measured."""
     return max((row.error_bound_ms for row in rows), default=0.0) / 1000
 
 
-def client_bound(full: BinStat | None, stat: BinStat | None, clients: Sequence[Client]) -> str:
+def client_bound(full: BinStat | None, stat: BinStat | None, clients: Sequence[ClientRow]) -> str:
     """Names the latencies of a level, or their differences from full cache, that the client's own error makes too
     coarse; empty where there are none."""
     if stat is None:
@@ -45,7 +45,7 @@ def client_bound(full: BinStat | None, stat: BinStat | None, clients: Sequence[C
 
 
 def _compared(
-    full: BinStat | None, stat: BinStat, clients: Sequence[Client]
+    full: BinStat | None, stat: BinStat, clients: Sequence[ClientRow]
 ) -> list[tuple[str, float | None, float | None, float]]:
     """(name, here, at full cache, error) of the latencies that are compared; TPOT's error is spread over its tokens."""
     error, tokens = error_s(clients), stat.completion_tokens_p50 or 0
@@ -106,7 +106,7 @@ def memory(
     return f"Memory of {series} at {at}: not known, because the server doesn't say what it kept."
 
 
-def latency(level: float, full: BinStat | None, stat: BinStat | None, clients: Sequence[Client], unit: str) -> str:
+def latency(level: float, full: BinStat | None, stat: BinStat | None, clients: Sequence[ClientRow], unit: str) -> str:
     """p50 latencies at one budget against full cache; none across cache states or within the client's error."""
     at = budget(level, unit)
     if stat is None or stat.latency_p50_s is None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from analyzer.read import runs as tables
 from analyzer.read.drift import Answers, group_drifts, level_differences
 from analyzer.read.runs import Run, RunCounts
-from analyzer.results.rows import Bin, Client, Session, Volume
+from analyzer.results.rows import Bin, ClientRow, SessionRow, Volume
 from analyzer.store.derived_rows import ANALYZER_VERSION
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict, columns
 from kvt_async.contract.errors import MissingPrerequisiteError
@@ -39,8 +39,8 @@ class Results:
     verdicts: list[Verdict]
     comparisons: list[Comparison]
     progress: dict[str, RunCounts]
-    clients: list[Client]
-    sessions: list[Session]
+    clients: list[ClientRow]
+    sessions: list[SessionRow]
     snapshots: list[dict[str, Any]]
     canaries: list[dict[str, Any]]
     drifts: list[Drift]
@@ -169,14 +169,14 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
         progress=tables.progress(conn, group, generation),
         clients=_rows(
             conn,
-            Client,
+            ClientRow,
             f"FROM client_health h {my_sessions} AND created_at = (SELECT max(created_at) FROM client_health i"
             " WHERE i.session_id = h.session_id) ORDER BY created_at, session_id",
             key,
         ),
         sessions=_rows(
             conn,
-            Session,
+            SessionRow,
             "FROM (SELECT s.*, e.ended_at, e.reason FROM sessions s LEFT JOIN session_ends e USING (session_id))"
             f" {of_group} ORDER BY started_at, session_id",
             key,

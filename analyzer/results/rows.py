@@ -17,7 +17,7 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientRow:
     """The last client_health row of a session."""
 
     session_id: str
@@ -31,7 +31,7 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionRow:
     session_id: str
     started_at: str
     command: str

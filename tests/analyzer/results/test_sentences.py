@@ -8,7 +8,7 @@ import pytest
 
 from analyzer.results import costs, sentences, verdict_sentence
 from analyzer.results.number_format import amount, budget, change, interval, listed, number, percent, seconds, signed
-from analyzer.results.rows import Bin, Client
+from analyzer.results.rows import Bin, ClientRow
 from analyzer.results.zones import BinZone
 from analyzer.store.tables import BinStat, Comparison, Evidence, Verdict
 from kvt_async.contract.cache_state import cache_state
@@ -262,7 +262,7 @@ def test_safe_budgets_that_differ_between_bins_alone_say_nothing_about_tokens(co
     )
 
 
-CLEAN = Client("s", "client-clean", 0.42, "loop lag p99", 0.4, 1.0, 0.2, 0.5)
+CLEAN = ClientRow("s", "client-clean", 0.42, "loop lag p99", 0.4, 1.0, 0.2, 0.5)
 
 
 def timed(share: float | None, **values: Any) -> BinStat:

@@ -16,10 +16,17 @@ def make_group(db: Path, n: int, *, run_ids: tuple[str, ...] = (RUN,), n_bins: i
     conn = connect_for_writing(db)
     conn.execute("BEGIN")
     insert(
-        conn, "datasets", dataset_id=DATASET, name="jsonl", task="made", tokenizer_name="approx:chars/4",
-        tokenizer_sha256="x", metric="qa_f1", prompt_json='{"template": "{context} {question}", "system": null}',
+        conn,
+        "datasets",
+        dataset_id=DATASET,
+        name="jsonl",
+        task="made",
+        tokenizer_name="approx:chars/4",
+        tokenizer_sha256="x",
+        metric="qa_f1",
+        prompt_json='{"template": "{context} {question}", "system": null}',
         selection_json="{}",
-    )  # fmt: skip
+    )
     insert(conn, "manifests", dataset_id=DATASET, version=1, sha256="sha", created_at=NOW, n_entries=n)
     conn.executemany("INSERT INTO bins VALUES (?,?,?,?)", [(DATASET, b, b * 10, b * 10 + 9) for b in range(n_bins)])
     conn.executemany(
@@ -36,28 +43,66 @@ def make_group(db: Path, n: int, *, run_ids: tuple[str, ...] = (RUN,), n_bins: i
     add_session(conn, SESSION)
     for idx, run_id in enumerate(run_ids):
         insert(
-            conn, "runs", run_id=run_id, exp_group_id=GROUP, generation=1, dataset_id=DATASET, model_name="m",
-            base_url="http://h/v1", engine_name="e", series=f"series{idx}", kv_policy="full", kv_budget=1.0,
-            kv_unit="fraction", kv_mode="question_aware", is_full=1, kv_apply="none", kv_params_json="{}",
-            apply_json="{}", repeat_idx=0, prompt_template_version="t", decoding_json="{}", level_idx=idx,
+            conn,
+            "runs",
+            run_id=run_id,
+            exp_group_id=GROUP,
+            generation=1,
+            dataset_id=DATASET,
+            model_name="m",
+            base_url="http://h/v1",
+            engine_name="e",
+            series=f"series{idx}",
+            kv_policy="full",
+            kv_budget=1.0,
+            kv_unit="fraction",
+            kv_mode="question_aware",
+            is_full=1,
+            kv_apply="none",
+            kv_params_json="{}",
+            apply_json="{}",
+            repeat_idx=0,
+            prompt_template_version="t",
+            decoding_json="{}",
+            level_idx=idx,
             created_at=NOW,
-        )  # fmt: skip
+        )
     conn.execute("COMMIT")
     conn.close()
 
 
 def add_session(conn: sqlite3.Connection, session_id: str, *, at: str = NOW, concurrency: int = 8) -> None:
     insert(
-        conn, "sessions", session_id=session_id, exp_group_id=GROUP, generation=1, started_at=at, command="kvt sweep",
-        config_yaml="", config_sha256="x", kvt_version="0", python="3", platform="p", concurrency=concurrency,
-    )  # fmt: skip
+        conn,
+        "sessions",
+        session_id=session_id,
+        exp_group_id=GROUP,
+        generation=1,
+        started_at=at,
+        command="kvt sweep",
+        config_yaml="",
+        config_sha256="x",
+        kvt_version="0",
+        python="3",
+        platform="p",
+        concurrency=concurrency,
+    )
 
 
 def request(seq: int = 0, run_id: str = RUN, *, series_idx: int = 0, attempts_before: int = 0) -> Request:
     return Request(
-        f"{run_id}:{seq}", run_id, f"e{seq}", ("http://h/v1",), "/chat/completions", b"{}", True, 10, 4,
-        series_idx, attempts_before,
-    )  # fmt: skip
+        f"{run_id}:{seq}",
+        run_id,
+        f"e{seq}",
+        ("http://h/v1",),
+        "/chat/completions",
+        b"{}",
+        True,
+        10,
+        4,
+        series_idx,
+        attempts_before,
+    )
 
 
 def request_row(seq: int = 0, run_id: str = RUN) -> tuple[str, tuple[object, ...]]:
@@ -69,10 +114,20 @@ def attempt(idx: int = 0, *, text: str | None = "an answer", series_idx: int = 0
     marks = Marks(start_ns=1_000, first_content_ns=2_000_000, end_ns=3_000_000, prompt_tokens=10, completion_tokens=2)
     reply = None if text is None else Reply(text, None, "stop", {"prompt_tokens": 10}, {"effective": 1.0}, 1.0)
     return Attempt(
-        attempt_idx=idx, series_idx=series_idx, started_at=NOW, endpoint="http://h/v1", http_status=200,
-        end_state=EndState.DONE if reply else EndState.TIMEOUT, error_type=None if reply else ErrorType.IDLE_TIMEOUT,
-        error_message=None, partial_text=None, retry_after_s=None, latency_s=0.003, marks=marks, reply=reply,
-    )  # fmt: skip
+        attempt_idx=idx,
+        series_idx=series_idx,
+        started_at=NOW,
+        endpoint="http://h/v1",
+        http_status=200,
+        end_state=EndState.DONE if reply else EndState.TIMEOUT,
+        error_type=None if reply else ErrorType.IDLE_TIMEOUT,
+        error_message=None,
+        partial_text=None,
+        retry_after_s=None,
+        latency_s=0.003,
+        marks=marks,
+        reply=reply,
+    )
 
 
 def outcome(seq: int = 0, run_id: str = RUN, **last: object) -> Outcome:

@@ -57,9 +57,11 @@ def closed_runs(
     """(lives, first measured start, first empty place) of each run."""
     total = n + n_warm_up
     size = lengths(kind, (runs, total), rng)
-    work = LATENCY * (TTFT_SHARE + (1 - TTFT_SHARE) * size) * np.exp(
-        rng.normal(-(server.noise**2) / 2, server.noise, size.shape) if server.noise else 0.0
-    )  # fmt: skip
+    work = (
+        LATENCY
+        * (TTFT_SHARE + (1 - TTFT_SHARE) * size)
+        * np.exp(rng.normal(-(server.noise**2) / 2, server.noise, size.shape) if server.noise else 0.0)
+    )
     ok = rng.random(size.shape) >= server.fails
     work = np.where(ok, work, work * rng.random(size.shape))
     if server.kind == "fifo" and concurrency > server.places:
@@ -82,23 +84,39 @@ def closed_runs(
         def told(instants: Floats, r: int = r) -> Floats:
             return np.interp(instants, *clock[r]) if clock else instants
 
-        lives = _lives(told(begin[r]), told(end[r]), told(first[r]), told(text[r].ravel()), ok[r], size[r],
-                       np.arange(total) >= n_warm_up)  # fmt: skip
+        lives = _lives(
+            told(begin[r]),
+            told(end[r]),
+            told(first[r]),
+            told(text[r].ravel()),
+            ok[r],
+            size[r],
+            np.arange(total) >= n_warm_up,
+        )
         yield lives, float(told(begin[r, n_warm_up : n_warm_up + 1])[0]), float(told(last[r : r + 1])[0])
 
 
 def open_runs(
-    server: Server, rate: float, n: int, n_warm_up: int, kind: str, runs: int, rng: np.random.Generator,
-    *, constant: bool = False,
-) -> Iterator[Lives]:  # fmt: skip
+    server: Server,
+    rate: float,
+    n: int,
+    n_warm_up: int,
+    kind: str,
+    runs: int,
+    rng: np.random.Generator,
+    *,
+    constant: bool = False,
+) -> Iterator[Lives]:
     """Lives of each run of a schedule of `rate` requests a second."""
     total = n + n_warm_up
     gaps = np.ones((runs, total)) if constant else rng.standard_exponential((runs, total))
     due = np.cumsum(gaps, axis=1) / rate
     size = lengths(kind, due.shape, rng)
-    work = LATENCY * (TTFT_SHARE + (1 - TTFT_SHARE) * size) * np.exp(
-        rng.normal(-(server.noise**2) / 2, server.noise, size.shape) if server.noise else 0.0
-    )  # fmt: skip
+    work = (
+        LATENCY
+        * (TTFT_SHARE + (1 - TTFT_SHARE) * size)
+        * np.exp(rng.normal(-(server.noise**2) / 2, server.noise, size.shape) if server.noise else 0.0)
+    )
     ok = rng.random(size.shape) >= server.fails
     work = np.where(ok, work, work * rng.random(size.shape))
     measured = np.arange(total) >= n_warm_up
@@ -114,8 +132,11 @@ def open_runs(
         if server.kind == "shared":
             e, grid, attained = _shared(b, work[r], server.places)
             at = np.interp(b, grid, attained)
-            goal = at[:, None] + np.minimum(LATENCY * TTFT_SHARE, work[r])[:, None] + (
-                work[r] - np.minimum(LATENCY * TTFT_SHARE, work[r]))[:, None] * steps  # fmt: skip
+            goal = (
+                at[:, None]
+                + np.minimum(LATENCY * TTFT_SHARE, work[r])[:, None]
+                + (work[r] - np.minimum(LATENCY * TTFT_SHARE, work[r]))[:, None] * steps
+            )
             text = np.interp(goal.ravel(), attained, grid)
             f = text[::ARRIVALS]
         elif server.stalls_per_latency:
@@ -126,17 +147,33 @@ def open_runs(
         yield _lives(b, e, f, text, ok[r], size[r], measured)
 
 
-def _lives(begin: Floats, end: Floats, first: Floats, text: Floats, ok: npt.NDArray[np.bool_], size: Floats,
-           measured: npt.NDArray[np.bool_]) -> Lives:  # fmt: skip
+def _lives(
+    begin: Floats,
+    end: Floats,
+    first: Floats,
+    text: Floats,
+    ok: npt.NDArray[np.bool_],
+    size: Floats,
+    measured: npt.NDArray[np.bool_],
+) -> Lives:
     order = np.argsort(begin, kind="stable")
     owner = np.repeat(np.arange(len(begin)), ARRIVALS)
     place = np.empty(len(begin), dtype=np.int64)
     place[order] = np.arange(len(begin))
     spoke = ok[owner]
     return Lives(
-        begin[order], end[order], end[order], first[order], ok[order], measured[order], np.full(len(begin), 512.0),
-        TOKENS * size[order], text[spoke], place[owner][spoke], False,
-    )  # fmt: skip
+        begin[order],
+        end[order],
+        end[order],
+        first[order],
+        ok[order],
+        measured[order],
+        np.full(len(begin), 512.0),
+        TOKENS * size[order],
+        text[spoke],
+        place[owner][spoke],
+        False,
+    )
 
 
 def _places(work: Floats, concurrency: int) -> tuple[Floats, Floats]:

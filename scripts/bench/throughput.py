@@ -73,10 +73,15 @@ class Cell:
         near = int((errors <= WITHIN).sum())
         fine = may_be(sum(self.held), self.told, COVERAGE) and (not exact or may_be(near, self.told, IN_TIME))
         cells = [
-            f"{self.told / self.runs:.0%}", f"{near / self.told:.1%}", f"{errors.max():.1%}",
-            f"{np.mean(self.long_run):+.2%}", f"{np.std(self.long_run):.2%}", f"{np.mean(self.held):.1%}",
-            f"{np.median(widths):.1%}", f"{np.quantile(widths, 0.99):.1%}",
-        ]  # fmt: skip
+            f"{self.told / self.runs:.0%}",
+            f"{near / self.told:.1%}",
+            f"{errors.max():.1%}",
+            f"{np.mean(self.long_run):+.2%}",
+            f"{np.std(self.long_run):.2%}",
+            f"{np.mean(self.held):.1%}",
+            f"{np.median(widths):.1%}",
+            f"{np.quantile(widths, 0.99):.1%}",
+        ]
         return [*cells, "" if fine else "FAILS"], fine
 
 
@@ -138,9 +143,10 @@ def opened(runs: int, seed: int, *, every: bool) -> bool:
     print(HEAD.format("server, lengths, rate x latency, N, warm-up"))
     fine = True
     cases: list[tuple[str, Server, float, float]] = [
-        (name, server, rate, math.inf) for name, server in list(SERVERS.items())[:4]
+        (name, server, rate, math.inf)
+        for name, server in list(SERVERS.items())[:4]
         for rate in ((0.5, 5.0, 20.0) if every else (20.0,))
-    ]  # fmt: skip
+    ]
     for kind in ("fifo", "shared"):
         server = Server(kind, 20)  # 10 a second
         cases += [(f"{kind} at {load:.0%}", server, 10 * load, 10.0) for load in ((0.5, 0.8, 1.5) if every else (0.5,))]
@@ -168,23 +174,29 @@ def opened(runs: int, seed: int, *, every: bool) -> bool:
 def ladders(runs: int, seed: int, *, every: bool) -> bool:
     fine = True
     print("\n## Ladders, closed loop: 8, 16, 32, 64, 128 in flight at the default number of requests\n")
-    print("| server, lengths | plateau claimed | false | at the first load that gives it | capacity found (output "
-          "there within 5%) | stopped by the rule too early | |\n|---|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        "| server, lengths | plateau claimed | false | at the first load that gives it | capacity found (output "
+        "there within 5%) | stopped by the rule too early | |\n|---|---|---|---|---|---|---|"
+    )
     loads = (8, 16, 32, 64, 128)
     servers = {"free": Server(), "free, noise 0.2": Server(noise=0.2), "free, stalls": SERVERS["stalls"]}
     servers |= {f"{kind} {places}": Server(kind, places) for kind in ("fifo", "shared") for places in (24, 50)}
     for name, server in servers.items():
         for kind in LENGTHS if every else ("equal", "uniform"):
             rungs = [_rung(server, places, kind, runs, seed) for places in loads]
-            found = [plateau([(float(c), t.output_tokens) for c, t in zip(loads, ladder, strict=True)])
-                     for ladder in zip(*rungs, strict=True)]  # fmt: skip
+            found = [
+                plateau([(float(c), t.output_tokens) for c, t in zip(loads, ladder, strict=True)])
+                for ladder in zip(*rungs, strict=True)
+            ]
             early = [_stops_early(loads, ladder, server) for ladder in zip(*rungs, strict=True)]
             fine &= _closed_ladder_row(f"{name}, {kind}", server, loads, rungs, found, early)
     print(
         "\n## Ladders, open loop: 2.5 to 20 requests/s in front of 10, numbers of requests as the defaults have them\n"
     )
-    print("| server, lengths | false knee (at 90% or less) | found: behind proven at the first rate beyond, and not "
-          "before | |\n|---|---|---|---|")  # fmt: skip
+    print(
+        "| server, lengths | false knee (at 90% or less) | found: behind proven at the first rate beyond, and not "
+        "before | |\n|---|---|---|---|"
+    )
     for name, server in {"free": Server(), "fifo 20": Server("fifo", 20), "shared 20": Server("shared", 20)}.items():
         for kind in LENGTHS if every else ("equal",):
             fine &= _open_ladder_row(name, server, kind, runs, seed)
@@ -194,8 +206,11 @@ def ladders(runs: int, seed: int, *, every: bool) -> bool:
 def _rung(server: Server, places: int, kind: str, runs: int, seed: int) -> list[Throughput]:
     rng = np.random.default_rng([seed, places])
     n = wanted(Bench(), Load(concurrency=places), None)
-    return [closed_loop(lives, places, begin, end) for block in _blocks(runs)
-            for lives, begin, end in closed_runs(server, places, n, places, kind, block, rng)]  # fmt: skip
+    return [
+        closed_loop(lives, places, begin, end)
+        for block in _blocks(runs)
+        for lives, begin, end in closed_runs(server, places, n, places, kind, block, rng)
+    ]
 
 
 def _blocks(runs: int) -> list[int]:
@@ -214,8 +229,14 @@ def _stops_early(loads: Sequence[int], ladder: Sequence[Throughput], server: Ser
     return False
 
 
-def _closed_ladder_row(label: str, server: Server, loads: Sequence[int], rungs: Sequence[Sequence[Throughput]],
-                       found: Sequence[LoadZone], early: Sequence[bool]) -> bool:  # fmt: skip
+def _closed_ladder_row(
+    label: str,
+    server: Server,
+    loads: Sequence[int],
+    rungs: Sequence[Sequence[Throughput]],
+    found: Sequence[LoadZone],
+    early: Sequence[bool],
+) -> bool:
     n, claimed = len(found), sum(zone.seen is not None for zone in found)
     if server.kind == "free":
         false, right, near = claimed, 0, 0
@@ -225,11 +246,17 @@ def _closed_ladder_row(label: str, server: Server, loads: Sequence[int], rungs: 
         false = sum(zone.seen is not None and zone.seen < loads[first] for zone in found)
         right = sum(zone.seen == loads[first] for zone in found)
         capacity, at = server.places / LATENCY * TOKENS, dict(zip(loads, rungs, strict=True))
-        near = sum(zone.seen is not None and zone.seen >= loads[first]
-                   and abs(at[int(zone.seen)][r].output_tokens.value / capacity - 1) <= 0.05
-                   for r, zone in enumerate(found))  # fmt: skip
-    ok = not exceeds(false, n, FALSE) and (server.kind == "free" or may_be(near, n, FOUND)) and not exceeds(
-        sum(early), n, FALSE)  # fmt: skip
+        near = sum(
+            zone.seen is not None
+            and zone.seen >= loads[first]
+            and abs(at[int(zone.seen)][r].output_tokens.value / capacity - 1) <= 0.05
+            for r, zone in enumerate(found)
+        )
+    ok = (
+        not exceeds(false, n, FALSE)
+        and (server.kind == "free" or may_be(near, n, FOUND))
+        and not exceeds(sum(early), n, FALSE)
+    )
     cells = [claimed / n, false / n, right / n, near / n, sum(early) / n]
     print(f"| {label} | {' | '.join(f'{cell:.1%}' for cell in cells)} | {'' if ok else 'FAILS'} |", flush=True)
     return ok
@@ -248,8 +275,10 @@ def _open_ladder_row(name: str, server: Server, kind: str, runs: int, seed: int)
         warm, rng = max(10, math.ceil(1.25 * rate * latency)), np.random.default_rng([seed, int(rate * 10)])
         rungs.append([open_loop(lives) for lives in open_runs(server, rate, n, warm, kind, runs, rng)])
         latency = max(LATENCY, float(np.nanmedian([t.latency for t in rungs[-1]])))
-    found = [keeping_up([(rate, t.kept_up) for rate, t in zip(rates, ladder, strict=True)])
-             for ladder in zip(*rungs, strict=True)]  # fmt: skip
+    found = [
+        keeping_up([(rate, t.kept_up) for rate, t in zip(rates, ladder, strict=True)])
+        for ladder in zip(*rungs, strict=True)
+    ]
     n = len(found)
     if server.kind == "free":
         false, right = sum(zone.high is not None for zone in found), n

@@ -22,9 +22,18 @@ def compressed(rows: Rows) -> list[float]:
 
 
 def bin_stats(
-    conn: sqlite3.Connection, rows: Rows, run_id: str, bin_idx: int, n: int, tokens: int, fraction: float, acc: float,
-    fail: float, baseline: bool, seen: bool,
-) -> None:  # fmt: skip
+    conn: sqlite3.Connection,
+    rows: Rows,
+    run_id: str,
+    bin_idx: int,
+    n: int,
+    tokens: int,
+    fraction: float,
+    acc: float,
+    fail: float,
+    baseline: bool,
+    seen: bool,
+) -> None:
     row: dict[str, Any] = {"n_failures": 0, "label_counts_json": "{}", "flag_counts_json": "{}"}
     if n:
         failures = round(fail * n)
@@ -32,37 +41,61 @@ def bin_stats(
         answered = n - failures > 0
         fail_low, fail_high = wilson(fail, n)
         row |= {
-            "acc_mean": acc, "acc_std": math.sqrt(acc * (1 - acc)), "acc_ci_low": min(low, acc),
-            "acc_ci_high": max(high, acc), "acc_ci_method": "wilson",
+            "acc_mean": acc,
+            "acc_std": math.sqrt(acc * (1 - acc)),
+            "acc_ci_low": min(low, acc),
+            "acc_ci_high": max(high, acc),
+            "acc_ci_method": "wilson",
             "acc_answered": acc / (1 - fail) if answered else None,
-            "em_mean": acc, "f1_mean": acc, "n_failures": failures, "fail_rate": fail, "fail_ci_low": fail_low,
+            "em_mean": acc,
+            "f1_mean": acc,
+            "n_failures": failures,
+            "fail_rate": fail,
+            "fail_ci_low": fail_low,
             "fail_ci_high": fail_high,
             "label_counts_json": json.dumps({"TIMEOUT": failures} if failures else {}),
             "identical_to_full": None if baseline else acc,
-        }  # fmt: skip
+        }
         if answered:
             row |= {
-                "latency_p50_s": 0.02 + 2e-5 * tokens * fraction, "latency_p95_s": 0.03 + 3e-5 * tokens * fraction,
-                "ttft_p50_s": 0.012 + 1e-5 * tokens, "ttft_p95_s": 0.015 + 2e-5 * tokens, "ttfb_p50_s": 0.008,
-                "tpot_p50_s": 0.003 + 4e-6 * tokens * fraction, "tpot_p95_s": 0.005 + 5e-6 * tokens * fraction,
-                "prompt_tokens_p50": tokens, "prompt_tokens_p95": tokens * 1.1, "completion_tokens_p50": 3,
-                "completion_tokens_p95": 3, "token_len_p50": tokens, "context_tokens_p50": tokens - 9,
+                "latency_p50_s": 0.02 + 2e-5 * tokens * fraction,
+                "latency_p95_s": 0.03 + 3e-5 * tokens * fraction,
+                "ttft_p50_s": 0.012 + 1e-5 * tokens,
+                "ttft_p95_s": 0.015 + 2e-5 * tokens,
+                "ttfb_p50_s": 0.008,
+                "tpot_p50_s": 0.003 + 4e-6 * tokens * fraction,
+                "tpot_p95_s": 0.005 + 5e-6 * tokens * fraction,
+                "prompt_tokens_p50": tokens,
+                "prompt_tokens_p95": tokens * 1.1,
+                "completion_tokens_p50": 3,
+                "completion_tokens_p95": 3,
+                "token_len_p50": tokens,
+                "context_tokens_p50": tokens - 9,
                 "cached_share": rows.cached,
-            }  # fmt: skip
+            }
             if seen:
                 row |= {
-                    "kept_fraction_p50": fraction, "kept_tokens_p50": round(fraction * tokens),
+                    "kept_fraction_p50": fraction,
+                    "kept_tokens_p50": round(fraction * tokens),
                     "kv_bytes_p50": round(fraction * tokens) * BYTES_PER_TOKEN,
-                }  # fmt: skip
+                }
     insert(
         conn, "bin_stats", run_id=run_id, dataset_id=DATASET, bin_idx=bin_idx, n=n, n_clusters=n, fingerprint="f", **row
     )
 
 
 def drop(
-    conn: sqlite3.Connection, rows: Rows, series: Series, budget: float, repeat: int, bin_idx: int, run_id: str,
-    n: int, acc: float, fail: float,
-) -> None:  # fmt: skip
+    conn: sqlite3.Connection,
+    rows: Rows,
+    series: Series,
+    budget: float,
+    repeat: int,
+    bin_idx: int,
+    run_id: str,
+    n: int,
+    acc: float,
+    fail: float,
+) -> None:
     row: dict[str, Any] = {}
     if n:
         control = bool(repeat)
@@ -72,19 +105,38 @@ def drop(
         lost = min(lost_score, fail * rows.full_acc)
         flips = (rows.control_flips or 0) if bin_idx == -1 else 0
         row = {
-            "acc_mean": acc, "acc_ci_low": min(low, acc), "acc_ci_high": max(high, acc), "drop_mean": lost_score,
-            "drop_ci_low": lost_score - half, "drop_ci_high": lost_score + half,
+            "acc_mean": acc,
+            "acc_ci_low": min(low, acc),
+            "acc_ci_high": max(high, acc),
+            "drop_mean": lost_score,
+            "drop_ci_low": lost_score - half,
+            "drop_ci_high": lost_score + half,
             "n_worse": flips // 2 if control else round(lost_score * n),
             "n_better": flips - flips // 2 if control else 0,
-            "p_safe": 0.001 if lost_score + half < rows.margin else 0.5, "p_loss": 0.001 if lost_score > half else 0.5,
-            "p_collapse": 0.001 if lost_score - half > rows.margin else 0.5, "test_method": "tango",
-            "drop_failures": lost, "drop_answers": lost_score - lost,
+            "p_safe": 0.001 if lost_score + half < rows.margin else 0.5,
+            "p_loss": 0.001 if lost_score > half else 0.5,
+            "p_collapse": 0.001 if lost_score - half > rows.margin else 0.5,
+            "test_method": "tango",
+            "drop_failures": lost,
+            "drop_answers": lost_score - lost,
             "within_noise": None if control or rows.control_flips is None else int(_explained(rows, lost_score, n)),
-        }  # fmt: skip
+        }
     insert(
-        conn, "budget_stats", exp_group_id=GROUP, generation=1, series=series.name, kv_budget=budget, repeat_idx=repeat,
-        bin_idx=bin_idx, run_id=run_id, n=n, n_clusters=n, drop_json="{}", fingerprint="f", **row,
-    )  # fmt: skip
+        conn,
+        "budget_stats",
+        exp_group_id=GROUP,
+        generation=1,
+        series=series.name,
+        kv_budget=budget,
+        repeat_idx=repeat,
+        bin_idx=bin_idx,
+        run_id=run_id,
+        n=n,
+        n_clusters=n,
+        drop_json="{}",
+        fingerprint="f",
+        **row,
+    )
 
 
 def _explained(rows: Rows, lost: float, n: int) -> bool:
@@ -134,10 +186,14 @@ def verdicts(conn: sqlite3.Connection, rows: Rows) -> None:
                 if below and safe == below[-1]:
                     verdict = "no_transition_in_range"
                 row |= {
-                    "safe_budget": safe, "collapse_budget": collapse, "collapse_margin_budget": margin,
-                    "zone_low": margin, "zone_high": safe, "verdict": series.verdict or verdict,
+                    "safe_budget": safe,
+                    "collapse_budget": collapse,
+                    "collapse_margin_budget": margin,
+                    "zone_low": margin,
+                    "zone_high": safe,
+                    "verdict": series.verdict or verdict,
                     "n_needed": 72 if verdict == "cannot_tell" else None,
-                }  # fmt: skip
+                }
                 if margin is not None:
                     row |= {
                         "half_loss_budget": margin,
@@ -145,14 +201,22 @@ def verdicts(conn: sqlite3.Connection, rows: Rows) -> None:
                         "half_loss_ci_high": margin * 1.1,
                     }
             insert(
-                conn, "transition_summary", exp_group_id=GROUP, generation=1, series=series.name,
-                kv_policy=series.policy, kv_mode=series.mode, bin_idx=bin_idx,
+                conn,
+                "transition_summary",
+                exp_group_id=GROUP,
+                generation=1,
+                series=series.name,
+                kv_policy=series.policy,
+                kv_mode=series.mode,
+                bin_idx=bin_idx,
                 zone_json=json.dumps(_zone(rows, below, row)),
                 verdict_text=f"{series.name}: {row['verdict']}",
                 role="exploratory" if bin_idx >= 0 else "confirmatory" if order == 0 else "holm",
-                evidence=series.evidence, method=METHOD,
-                fingerprint="f", **row,
-            )  # fmt: skip
+                evidence=series.evidence,
+                method=METHOD,
+                fingerprint="f",
+                **row,
+            )
 
 
 def comparisons(conn: sqlite3.Connection, rows: Rows) -> None:
@@ -172,8 +236,19 @@ def comparisons(conn: sqlite3.Connection, rows: Rows) -> None:
                     continue
                 diff = acc[0][0] - acc[1][0]
                 insert(
-                    conn, "comparisons", exp_group_id=GROUP, generation=1, series_a=rows.series[a].name,
-                    series_b=rows.series[b].name, kv_budget=budget, bin_idx=-1, n=acc[0][1], diff_mean=diff,
-                    diff_ci_low=diff - 0.05, diff_ci_high=diff + 0.05, p=0.001 if abs(diff) > 0.05 else 0.6,
-                    p_holm=0.01 if abs(diff) > 0.05 else 1.0, fingerprint="f",
-                )  # fmt: skip
+                    conn,
+                    "comparisons",
+                    exp_group_id=GROUP,
+                    generation=1,
+                    series_a=rows.series[a].name,
+                    series_b=rows.series[b].name,
+                    kv_budget=budget,
+                    bin_idx=-1,
+                    n=acc[0][1],
+                    diff_mean=diff,
+                    diff_ci_low=diff - 0.05,
+                    diff_ci_high=diff + 0.05,
+                    p=0.001 if abs(diff) > 0.05 else 0.6,
+                    p_holm=0.01 if abs(diff) > 0.05 else 1.0,
+                    fingerprint="f",
+                )

@@ -24,9 +24,15 @@ def write(path: Path, rows: Rows | None = None) -> sqlite3.Connection:
     comparisons(conn, rows)
     for stage in ("score", "analyze"):
         insert(
-            conn, "analysis_state", exp_group_id=GROUP, generation=1, stage=stage, scope="*", fingerprint="f",
+            conn,
+            "analysis_state",
+            exp_group_id=GROUP,
+            generation=1,
+            stage=stage,
+            scope="*",
+            fingerprint="f",
             detail_json='{"resamples": 10000}',
-        )  # fmt: skip
+        )
     conn.execute("COMMIT")
     return conn
 
@@ -40,36 +46,83 @@ def _facts(conn: sqlite3.Connection, rows: Rows) -> None:
         "decoding": {"temperature": 0, "max_tokens": 8},
     }
     insert(
-        conn, "experiments", exp_group_id=GROUP, generation=1, created_at=WHEN, contract_json=json.dumps(contract),
+        conn,
+        "experiments",
+        exp_group_id=GROUP,
+        generation=1,
+        created_at=WHEN,
+        contract_json=json.dumps(contract),
         contract_sha256="cd34" * 16,
-    )  # fmt: skip
+    )
     insert(
-        conn, "sessions", session_id="s1", exp_group_id=GROUP, generation=1, started_at=WHEN,
-        command="kvt sweep -c configs/experiments/demo.yaml", config_yaml="a: 1\n", config_sha256="ef56" * 16,
-        kvt_version="0.1.0", git_commit="0123456789abcdef", python="3.11.9", platform="Linux", engine_loop="truth",
-        concurrency=8, order_seed=None,
-    )  # fmt: skip
+        conn,
+        "sessions",
+        session_id="s1",
+        exp_group_id=GROUP,
+        generation=1,
+        started_at=WHEN,
+        command="kvt sweep -c configs/experiments/demo.yaml",
+        config_yaml="a: 1\n",
+        config_sha256="ef56" * 16,
+        kvt_version="0.1.0",
+        git_commit="0123456789abcdef",
+        python="3.11.9",
+        platform="Linux",
+        engine_loop="truth",
+        concurrency=8,
+        order_seed=None,
+    )
     insert(conn, "session_ends", session_id="s1", ended_at=WHEN, exit_code=0, reason="finished")
     insert(
-        conn, "client_health", session_id="s1", created_at=WHEN, verdict=rows.client,
-        error_bound_ms=rows.error_bound_ms, signal="loop lag p99",
-        loop_lag_p50_ms=0.05, loop_lag_p99_ms=0.42, loop_lag_max_ms=2.1, send_lag_p99_ms=0.2,
-        cpu_share=0.21, gc_pause_max_ms=0.6, detail_json="{}",
-    )  # fmt: skip
+        conn,
+        "client_health",
+        session_id="s1",
+        created_at=WHEN,
+        verdict=rows.client,
+        error_bound_ms=rows.error_bound_ms,
+        signal="loop lag p99",
+        loop_lag_p50_ms=0.05,
+        loop_lag_p99_ms=0.42,
+        loop_lag_max_ms=2.1,
+        send_lag_p99_ms=0.2,
+        cpu_share=0.21,
+        gc_pause_max_ms=0.6,
+        detail_json="{}",
+    )
     insert(
-        conn, "server_snapshots", session_id="s1", taken_at=WHEN, phase="start", endpoint="http://127.0.0.1:8000/v1",
+        conn,
+        "server_snapshots",
+        session_id="s1",
+        taken_at=WHEN,
+        phase="start",
+        endpoint="http://127.0.0.1:8000/v1",
         identity_json='{"server": "kvt-reference/0.1.0", "models": ["reference"]}',
-    )  # fmt: skip
+    )
     insert(
-        conn, "probes", session_id="s1", kind="canary", level="snapkv 0.05", prompt_sha256="p", answer="101 102",
-        verdict=rows.canary, detail_json="{}", created_at=WHEN,
-    )  # fmt: skip
+        conn,
+        "probes",
+        session_id="s1",
+        kind="canary",
+        level="snapkv 0.05",
+        prompt_sha256="p",
+        answer="101 102",
+        verdict=rows.canary,
+        detail_json="{}",
+        created_at=WHEN,
+    )
     insert(
-        conn, "datasets", dataset_id=DATASET, name="kvtext", task="retrieval", tokenizer_name="reference",
-        tokenizer_sha256="3f9a" * 16, source_revision="generator 1", metric="exact",
+        conn,
+        "datasets",
+        dataset_id=DATASET,
+        name="kvtext",
+        task="retrieval",
+        tokenizer_name="reference",
+        tokenizer_sha256="3f9a" * 16,
+        source_revision="generator 1",
+        metric="exact",
         prompt_json='{"template": "{context} {question}", "system": null, "endpoint": "chat"}',
         selection_json='{"n_bins": 5, "n_per_bin": 80}',
-    )  # fmt: skip
+    )
     total = sum(_n(rows, b) for b in range(len(rows.edges)))
     insert(conn, "manifests", dataset_id=DATASET, version=1, sha256="9" * 64, created_at=WHEN, n_entries=total)
     seq = 0
@@ -78,15 +131,30 @@ def _facts(conn: sqlite3.Connection, rows: Rows) -> None:
         for _ in range(_n(rows, bin_idx)):
             tokens = (low + high) // 2
             insert(
-                conn, "examples", dataset_id=DATASET, example_id=f"e{seq}", question="what is the code of bado ?",
-                context="the fox ran . the code of bado is 101 102 . the owl slept .", answers_json='["101 102"]',
-                meta_json="{}", context_sha256=f"c{seq}",
-            )  # fmt: skip
+                conn,
+                "examples",
+                dataset_id=DATASET,
+                example_id=f"e{seq}",
+                question="what is the code of bado ?",
+                context="the fox ran . the code of bado is 101 102 . the owl slept .",
+                answers_json='["101 102"]',
+                meta_json="{}",
+                context_sha256=f"c{seq}",
+            )
             insert(
-                conn, "manifest_entries", dataset_id=DATASET, example_id=f"e{seq}", seq=seq, version=1,
-                bin_idx=bin_idx, token_len=tokens, context_tokens=tokens - 9, original_tokens=tokens,
-                prompt_truncated=0, prompt_sha256="p",
-            )  # fmt: skip
+                conn,
+                "manifest_entries",
+                dataset_id=DATASET,
+                example_id=f"e{seq}",
+                seq=seq,
+                version=1,
+                bin_idx=bin_idx,
+                token_len=tokens,
+                context_tokens=tokens - 9,
+                original_tokens=tokens,
+                prompt_truncated=0,
+                prompt_sha256="p",
+            )
             seq += 1
 
 
@@ -108,19 +176,43 @@ def _levels(conn: sqlite3.Connection, rows: Rows) -> None:
 
 
 def _level(
-    conn: sqlite3.Connection, rows: Rows, series: Series, budget: float, repeat: int, is_full: bool, level_idx: int,
-    *, last: bool,
-) -> None:  # fmt: skip
+    conn: sqlite3.Connection,
+    rows: Rows,
+    series: Series,
+    budget: float,
+    repeat: int,
+    is_full: bool,
+    level_idx: int,
+    *,
+    last: bool,
+) -> None:
     run_id = f"run{level_idx:02d}"
     rows.runs.append({"run_id": run_id, "series": series.name, "budget": budget, "repeat": repeat})
     insert(
-        conn, "runs", run_id=run_id, exp_group_id=GROUP, generation=1, dataset_id=DATASET, model_name="reference",
-        base_url="http://127.0.0.1:8000/v1", engine_name="kvt-reference", series=series.name, kv_policy=series.policy,
-        kv_budget=budget, kv_unit="fraction" if is_full else rows.unit, kv_mode=series.mode, is_full=int(is_full),
-        kv_apply="none" if series.evidence == "unverified" else "body", kv_params_json="{}", apply_json="{}",
-        repeat_idx=repeat, prompt_template_version="ab12" * 16, decoding_json='{"temperature": 0}',
-        level_idx=level_idx, created_at=WHEN,
-    )  # fmt: skip
+        conn,
+        "runs",
+        run_id=run_id,
+        exp_group_id=GROUP,
+        generation=1,
+        dataset_id=DATASET,
+        model_name="reference",
+        base_url="http://127.0.0.1:8000/v1",
+        engine_name="kvt-reference",
+        series=series.name,
+        kv_policy=series.policy,
+        kv_budget=budget,
+        kv_unit="fraction" if is_full else rows.unit,
+        kv_mode=series.mode,
+        is_full=int(is_full),
+        kv_apply="none" if series.evidence == "unverified" else "body",
+        kv_params_json="{}",
+        apply_json="{}",
+        repeat_idx=repeat,
+        prompt_template_version="ab12" * 16,
+        decoding_json='{"temperature": 0}',
+        level_idx=level_idx,
+        created_at=WHEN,
+    )
     seen = is_full or series.evidence != "unverified"
     total, seq = 0, 0
     per_bin: list[tuple[int, int, int, float, float, float]] = []
@@ -133,9 +225,14 @@ def _level(
         for k in range(n):
             request_id = f"{run_id}:{seq}"
             insert(
-                conn, "requests", request_id=request_id, run_id=run_id, example_id=f"e{seq}", prompt_sha256="p",
+                conn,
+                "requests",
+                request_id=request_id,
+                run_id=run_id,
+                example_id=f"e{seq}",
+                prompt_sha256="p",
                 created_at=WHEN,
-            )  # fmt: skip
+            )
             if not (last and seq < rows.pending):
                 _outcome(conn, request_id, tokens, failed=k < round(fail * n), seq=seq)
                 total += 1
@@ -145,16 +242,32 @@ def _level(
         bin_stats(conn, rows, run_id, bin_idx, n, tokens, fraction, acc, fail, is_full and repeat == 0, seen)
     mean = [sum(p[k] for p in filled) / max(1, len(filled)) for k in range(6)]
     bin_stats(
-        conn, rows, run_id, -1, sum(p[1] for p in filled), int(mean[2]), mean[3], mean[4], mean[5],
-        is_full and repeat == 0, seen,
-    )  # fmt: skip
+        conn,
+        rows,
+        run_id,
+        -1,
+        sum(p[1] for p in filled),
+        int(mean[2]),
+        mean[3],
+        mean[4],
+        mean[5],
+        is_full and repeat == 0,
+        seen,
+    )
     status = "full" if is_full else series.evidence
     insert(
-        conn, "run_evidence", run_id=run_id, status=status, source="echoed" if seen else "none",
-        reason="the server echoed what it kept" if seen else "nothing shows that the server applied it", n=total,
-        n_off=total if status == "contradicted" else 0, requested=budget,
-        effective_p50=(1.0 if status == "contradicted" else budget) if seen else None, fingerprint="f",
-    )  # fmt: skip
+        conn,
+        "run_evidence",
+        run_id=run_id,
+        status=status,
+        source="echoed" if seen else "none",
+        reason="the server echoed what it kept" if seen else "nothing shows that the server applied it",
+        n=total,
+        n_off=total if status == "contradicted" else 0,
+        requested=budget,
+        effective_p50=(1.0 if status == "contradicted" else budget) if seen else None,
+        fingerprint="f",
+    )
     whole = (-1, sum(p[1] for p in filled), 0, mean[3], mean[4], mean[5])
     for bin_idx, n, _, _, acc, fail in [*per_bin, whole]:
         if rows.baseline and (not is_full or repeat):
@@ -164,10 +277,19 @@ def _level(
 def _outcome(conn: sqlite3.Connection, request_id: str, tokens: int, *, failed: bool, seq: int) -> None:
     start = seq * 10_000_000
     insert(
-        conn, "attempts", request_id=request_id, attempt_idx=0, series_idx=0, session_id="s1", started_at=WHEN,
-        endpoint="http://127.0.0.1:8000/v1", http_status=None if failed else 200,
-        end_state="timeout" if failed else "done", error_type="TotalTimeout" if failed else None, latency_s=0.02,
-    )  # fmt: skip
+        conn,
+        "attempts",
+        request_id=request_id,
+        attempt_idx=0,
+        series_idx=0,
+        session_id="s1",
+        started_at=WHEN,
+        endpoint="http://127.0.0.1:8000/v1",
+        http_status=None if failed else 200,
+        end_state="timeout" if failed else "done",
+        error_type="TotalTimeout" if failed else None,
+        latency_s=0.02,
+    )
     if failed:
         insert(conn, "give_ups", request_id=request_id, series_idx=0, reason="attempts_exhausted", created_at=WHEN)
         return
@@ -175,11 +297,29 @@ def _outcome(conn: sqlite3.Connection, request_id: str, tokens: int, *, failed: 
         conn, "responses", request_id=request_id, attempt_idx=0, text="101 102", finish_reason="stop", created_at=WHEN
     )
     insert(
-        conn, "telemetry", request_id=request_id, attempt_idx=0, scheduled_ns=start, start_ns=start,
-        first_content_ns=start + 12_000_000, last_delta_ns=start + 20_000_000, end_ns=start + 20_000_000,
-        stamp_source="transport", prompt_tokens=tokens, completion_tokens=3,
-    )  # fmt: skip
+        conn,
+        "telemetry",
+        request_id=request_id,
+        attempt_idx=0,
+        scheduled_ns=start,
+        start_ns=start,
+        first_content_ns=start + 12_000_000,
+        last_delta_ns=start + 20_000_000,
+        end_ns=start + 20_000_000,
+        stamp_source="transport",
+        prompt_tokens=tokens,
+        completion_tokens=3,
+    )
     insert(
-        conn, "scores", request_id=request_id, em=1.0, f1=1.0, score=1.0, metric="exact", pred_norm="101 102",
-        gold_norm="101 102", flags="identical_to_full", scorer_version="1",
-    )  # fmt: skip
+        conn,
+        "scores",
+        request_id=request_id,
+        em=1.0,
+        f1=1.0,
+        score=1.0,
+        metric="exact",
+        pred_norm="101 102",
+        gold_norm="101 102",
+        flags="identical_to_full",
+        scorer_version="1",
+    )

@@ -1,4 +1,4 @@
-"""kvt's analyzer: reads facts, writes the verdict. No asyncio, no network. `open_group` alone loads Polars, on use."""
+"""kvt's analyzer: reads facts, writes the verdict. No asyncio, no network. `open_group` is loaded on its first use."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 from analyzer.read import runs
+from analyzer.read.snapshot import held
 from analyzer.results.results import Results, read_results
 from kvt_async.contract.command_line.run_folder import database_of
 from kvt_async.contract.errors import ConfigError
@@ -25,7 +26,7 @@ def open_group(place: str | Path, group: str | None = None, *, volumes: bool = F
     bench_points and bench_stats); MissingPrerequisiteError where nothing was run there, or not this group; GuardError
     where a link would lead out of the folder.
     """
-    with closing(runs.held(connect_for_reading(database_of(Path(place))))) as conn:
+    with closing(held(connect_for_reading(database_of(Path(place))))) as conn:
         name = group if group is not None else runs.newest_group(conn)[0]
         results = read_results(conn, name, volumes=volumes)
         if runs.benched(conn, name):

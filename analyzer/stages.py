@@ -148,7 +148,7 @@ def plan_stage(settings: "Settings", *, flip_rate: float | None = None, measured
     The share of flips is the one given; or measured by the A/A control of the group in `measured` (a run directory or
     database), or of the config's own group; or assumed where nothing was measured.
     """
-    from analyzer.read import runs
+    from analyzer.read import examples, runs
     from analyzer.verbs.power import ASSUMED_FLIPS, Flips, plan
 
     flips, version, layout = Flips(ASSUMED_FLIPS), 0, None
@@ -156,7 +156,7 @@ def plan_stage(settings: "Settings", *, flip_rate: float | None = None, measured
         with _open(settings) as group:
             flips = Flips.in_control(group.conn, group.name) or flips
             version = runs.analysed_version(group.conn, group.name)
-            layout = runs.layout(group.conn)
+            layout = examples.layout(group.conn)
     if measured is not None:
         with closing(connect_for_reading(_database(measured))) as conn:
             flips = Flips.measured_in(conn, measured)

@@ -18,7 +18,8 @@ from analyzer.bench.read.request_metrics import with_metrics
 from analyzer.bench.report import bench_report, bench_verdict
 from analyzer.bench.report.as_tools import FORMULAS, AsTool, as_tool
 from analyzer.bench.report.level_comparison import level_rows
-from analyzer.read.runs import newest_generation, snapshot
+from analyzer.read.runs import newest_generation
+from analyzer.read.snapshot import snapshot
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_reading

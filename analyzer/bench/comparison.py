@@ -27,7 +27,8 @@ from analyzer.bench.read import stage_facts
 from analyzer.bench.report.bench_verdict import columns, name_of
 from analyzer.bench.report.numbers import ms, plain
 from analyzer.bench.report.trust import client_part, figure_title
-from analyzer.read.runs import newest_group, snapshot
+from analyzer.read.runs import newest_group
+from analyzer.read.snapshot import snapshot
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import connect_for_reading

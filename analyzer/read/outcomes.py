@@ -6,8 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from analyzer.read.row_portions import portions
-from analyzer.read.runs import Run, read_frame, refused
+from analyzer.read.row_portions import portions, read_frame
+from analyzer.read.run_counts import refused
+from analyzer.read.runs import Run
 from kvt_async.contract.schema import columns_of
 from kvt_async.contract.vocabulary import Unit
 

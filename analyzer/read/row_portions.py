@@ -4,6 +4,8 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+import polars as pl
+
 ROWS = 50_000
 CHARACTERS = 8 << 20  # what is made of a text while it is scored takes some ten times its size
 
@@ -22,3 +24,11 @@ def portions(cursor: sqlite3.Cursor, text: int) -> Iterator[list[tuple[Any, ...]
         held += length
     if rows:
         yield rows
+
+
+def read_frame(cursor: sqlite3.Cursor, schema: dict[str, Any]) -> pl.DataFrame:
+    """All rows of a cursor as one frame of this schema, made in portions: they are not held twice."""
+    parts = [pl.DataFrame(schema=schema)]
+    while rows := cursor.fetchmany(ROWS):
+        parts.append(pl.DataFrame(rows, schema=schema, orient="row", strict=False))
+    return pl.concat(parts)

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from analyzer.read import runs as tables
 from analyzer.read.drift import Answers, group_drifts, level_differences
-from analyzer.read.runs import Run, RunCounts
+from analyzer.read.run_counts import RunCounts, run_counts
+from analyzer.read.runs import Run
 from analyzer.results.rows import Bin, ClientRow, SessionRow, Volume
 from analyzer.store.derived_rows import ANALYZER_VERSION
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict, columns
@@ -166,7 +167,7 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
         comparisons=_rows(
             conn, Comparison, f"FROM comparisons {of_group} ORDER BY series_a, series_b, kv_budget DESC, bin_idx", key
         ),
-        progress=tables.progress(conn, group, generation),
+        progress=run_counts(conn, group, generation),
         clients=_rows(
             conn,
             ClientRow,

@@ -19,7 +19,10 @@ import polars as pl
 from analyzer import metrics, parallel
 from analyzer.metrics.fast.overlap import answers, closes_reasoning, has_reasoning, normalised, overlap_scores
 from analyzer.metrics.fast.task_metric import task_scores
-from analyzer.read import outcomes, row_portions, runs
+from analyzer.read import examples, outcomes, row_portions, runs
+from analyzer.read.examples import BinnedDataset
+from analyzer.read.run_counts import RunCounts, run_counts
+from analyzer.read.snapshot import path_of, snapshot
 from analyzer.scoring import labels
 from analyzer.scoring.opened_reasoning import opens_reasoning
 from analyzer.store import derived_rows
@@ -51,7 +54,7 @@ class Job:
     generation: int
     run: runs.Run
     full_run_id: str | None
-    dataset: runs.Dataset
+    dataset: BinnedDataset
     mark: str
     rows: int
 
@@ -80,15 +83,15 @@ def score(
     `conn` must allow writing derived tables. Raises MissingPrerequisiteError without runs, ConfigError for an unknown
     metric or one whose package is not installed.
     """
-    with runs.snapshot(conn) as facts:
+    with snapshot(conn) as facts:
         gen = runs.newest_generation(facts, exp_group_id, generation)
         all_runs = runs.runs(facts, exp_group_id, gen)
         chosen = [runs.find_run(all_runs, run_id)] if run_id else all_runs
-        counts = runs.progress(facts, exp_group_id, gen)
+        counts = run_counts(facts, exp_group_id, gen)
         full_of = {run.dataset_id: run.run_id for run in all_runs if run.is_baseline}
-        path, todo, kept = runs.path_of(conn), [], []
+        path, todo, kept = path_of(conn), [], []
         for run in chosen:
-            dataset = runs.dataset(facts, run.dataset_id)
+            dataset = examples.dataset(facts, run.dataset_id)
             full = full_of.get(run.dataset_id)
             mark = score_fingerprint(dataset.metric, counts[run.run_id], counts[full] if full else None)
             standing = derived_rows.state(facts, exp_group_id, gen, "score", run.run_id)
@@ -120,7 +123,7 @@ def score(
         )
 
 
-def score_fingerprint(metric: str, run: runs.RunCounts, full: runs.RunCounts | None) -> str:
+def score_fingerprint(metric: str, run: RunCounts, full: RunCounts | None) -> str:
     """What a run's scores depend on."""
     of_full = (full.responses, full.try_series) if full else None
     return derived_rows.fingerprint(SCORER_VERSION, metric, run.responses, run.failures, run.try_series, of_full)
@@ -128,7 +131,7 @@ def score_fingerprint(metric: str, run: runs.RunCounts, full: runs.RunCounts | N
 
 def _score_elsewhere(job: Job) -> bool:
     """_score_run in a process of its own. If it sees newer facts than `mark` tells of, the next `score` redoes it."""
-    with closing(connect_for_reading(job.db, write_derived=True)) as conn, runs.snapshot(conn) as facts:
+    with closing(connect_for_reading(job.db, write_derived=True)) as conn, snapshot(conn) as facts:
         _score_run(conn, facts, job, _golds_elsewhere(job.db, job.dataset.dataset_id))
     return True
 
@@ -136,13 +139,13 @@ def _score_elsewhere(job: Job) -> bool:
 @cache  # only in processes that end with the stage
 def _golds_elsewhere(db: Path, dataset_id: str) -> pl.DataFrame:
     with closing(connect_for_reading(db)) as conn:
-        return prepared_golds(conn, runs.dataset(conn, dataset_id))
+        return prepared_golds(conn, examples.dataset(conn, dataset_id))
 
 
-def prepared_golds(facts: sqlite3.Connection, dataset: runs.Dataset) -> pl.DataFrame:
+def prepared_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> pl.DataFrame:
     """example_id, token_len, golds, golds_norm and, where the metric wants it, classes_json."""
     task = metrics.find(dataset.metric)
-    frame = runs.golds(facts, dataset.dataset_id, with_classes=task is not None and task.needs_classes)
+    frame = examples.golds(facts, dataset.dataset_id, with_classes=task is not None and task.needs_classes)
     lists = (
         frame.lazy()
         .with_row_index("row")
@@ -180,7 +183,7 @@ def with_golds(
         yield chunk.join(golds, on="example_id", how="left", maintain_order="left")
 
 
-def rules_of(facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, dataset: runs.Dataset) -> Rules:
+def rules_of(facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, dataset: BinnedDataset) -> Rules:
     """How the answers of a run are read."""
     same_text = not dataset.tokenizer_name.startswith("approx:") and not run.cuts_prompts
     return Rules(dataset.metric, server_counts=same_text, opened=opens_reasoning(facts, run.run_id, full_run_id))

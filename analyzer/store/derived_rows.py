@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from analyzer.read.runs import path_of, refused
+from analyzer.read.run_counts import refused
+from analyzer.read.snapshot import path_of
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.local_faults import store_error

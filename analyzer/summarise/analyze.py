@@ -15,8 +15,9 @@ import numpy.typing as npt
 import polars as pl
 
 from analyzer import parallel
-from analyzer.read import runs as tables
-from analyzer.read.runs import RunCounts
+from analyzer.read import examples
+from analyzer.read.run_counts import RunCounts
+from analyzer.read.snapshot import path_of, snapshot
 from analyzer.stats.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.stats.interim import look_of
 from analyzer.stats.transition import Grid
@@ -90,15 +91,15 @@ def analyze(
     DriftError where the server became another one (unless analysis.allow_drift), ContradictedError where a server
     applied another budget than asked (run_evidence is stored first), GuardError where stored facts break an invariant.
     """
-    with tables.snapshot(conn) as facts:
+    with snapshot(conn) as facts:
         question = question_of(facts, settings, run_id=run_id, partial=partial, generation=generation)
         group, gen, pending = question.exp_group_id, question.generation, question.pending
         mark = fingerprint_of(facts, question)
         report = AnalyzeReport(group, gen, len(question.runs), True, pending > 0, pending)
         if not recompute and derived_rows.stands(facts, group, gen, STAGE, question.scope, mark):
             return replace(report, recomputed=False)
-        entries = tables.entries(facts, question.dataset.dataset_id)
-        read = read_runs(facts, tables.path_of(conn), question, entries)
+        entries = examples.entries(facts, question.dataset.dataset_id)
+        read = read_runs(facts, path_of(conn), question, entries)
     _check_invariants(read, question.counts)
     _refuse_contradicted(conn, [data.evidence for data in read], mark)
     _write(conn, question, mark, derive(question, read, entries))

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from analyzer.read import outcomes, runs
+from analyzer.read import examples, outcomes
 from analyzer.read.runs import Run
 from analyzer.scoring.score import prepared_golds, rules_of, score_frame
 from analyzer.stats.paired_tests import Units
@@ -74,7 +74,7 @@ class Headroom:
 
 def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame) -> Floors:
     """Score the answers of a full-cache run against other examples' golds. Needs what scoring them needed."""
-    dataset = runs.dataset(facts, run.dataset_id)
+    dataset = examples.dataset(facts, run.dataset_id)
     golds = entries.select("entry", "example_id").join(
         prepared_golds(facts, dataset), on="example_id", how="left", maintain_order="left"
     )

@@ -7,10 +7,13 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from analyzer.read import examples
 from analyzer.read import runs as tables
 from analyzer.read.declared_plan import Planned, plan_of
 from analyzer.read.drift import Answers, answers_beside_canary, group_drifts, level_differences, refuse_drift, served
-from analyzer.read.runs import Dataset, Run, RunCounts
+from analyzer.read.examples import BinnedDataset
+from analyzer.read.run_counts import RunCounts, run_counts
+from analyzer.read.runs import Run
 from analyzer.scoring.score import SCORER_VERSION, score_fingerprint
 from analyzer.store import derived_rows
 from analyzer.store.derived_rows import ANALYZER_VERSION
@@ -51,7 +54,7 @@ class Question:
     generation: int
     runs: list[Run]
     counts: Mapping[str, RunCounts]
-    dataset: Dataset
+    dataset: BinnedDataset
     analysis: Analysis
     server: ServerHistory
     planned: Planned
@@ -96,9 +99,9 @@ def question_of(
     runs = tables.runs(facts, group, generation)
     if run_id:
         runs = [tables.find_run(runs, run_id)]
-    counts = tables.progress(facts, group, generation)
+    counts = run_counts(facts, group, generation)
     _refuse_other_scorers(facts, group, generation, runs)
-    dataset, planned = tables.dataset(facts, runs[0].dataset_id), plan_of(facts, group, generation)
+    dataset, planned = examples.dataset(facts, runs[0].dataset_id), plan_of(facts, group, generation)
     question = Question(
         group, generation, runs, counts, dataset, settings.analysis, server, planned, whole=run_id is None
     )

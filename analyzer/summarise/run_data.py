@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from analyzer.read import outcomes, runs
+from analyzer.read import examples, outcomes, run_counts
 from analyzer.read.drift import served
+from analyzer.read.examples import has_own_tokenizer
 from analyzer.read.outcomes import kept_fraction, kept_tokens
-from analyzer.read.runs import Run, RunCounts
+from analyzer.read.run_counts import RunCounts
+from analyzer.read.runs import Run
+from analyzer.read.snapshot import snapshot
 from analyzer.stats.decompose import LABELS, Outcomes
 from analyzer.store.tables import BinStat, Evidence
 from analyzer.summarise.bin_stats import CiRule, bin_rows
@@ -52,8 +55,8 @@ class RunToRead:
 
 def read_elsewhere(task: RunToRead) -> RunData | None:
     """read_run in a process of its own; None where the run has changed since it was counted."""
-    with closing(connect_for_reading(task.db)) as conn, runs.snapshot(conn) as facts:
-        now = runs.counts(facts, task.run.run_id)
+    with closing(connect_for_reading(task.db)) as conn, snapshot(conn) as facts:
+        now = run_counts.counts(facts, task.run.run_id)
         if now != (task.counts.requests, task.counts.responses, task.counts.scores):
             return None
         return read_run(facts, task.run, _entries(task.db, task.run.dataset_id), task.bins, task.rule)
@@ -62,13 +65,13 @@ def read_elsewhere(task: RunToRead) -> RunData | None:
 @cache  # only in processes that end with the stage
 def _entries(db: Path, dataset_id: str) -> pl.DataFrame:
     with closing(connect_for_reading(db)) as conn:
-        return runs.entries(conn, dataset_id)
+        return examples.entries(conn, dataset_id)
 
 
 def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, bins: Sequence[int], rule: CiRule) -> RunData:
     """One run of a dataset whose manifest holds `entries`; its intervals are made by `rule`."""
     frame = outcomes.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
-    counts = prompt_counts(run, frame, exact=runs.has_own_tokenizer(facts, run.dataset_id))
+    counts = prompt_counts(run, frame, exact=has_own_tokenizer(facts, run.dataset_id))
     evidence = run_evidence(run, frame, served(facts, run, rule.alpha), counts)
     frame = frame.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
     code = pl.col("failure_label").replace_strict(

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analyzer.read import outcomes
+from analyzer.read import examples, outcomes
 from analyzer.read import runs as tables
 from analyzer.read.drift import group_drifts, refuse_drift
+from analyzer.read.run_counts import run_counts
+from analyzer.read.snapshot import snapshot
 from analyzer.stage_answers import Json, StageAnswer
 from analyzer.stats.holm import holm
 from analyzer.stats.paired_tests import Units
@@ -147,15 +149,15 @@ def compare(a: sqlite3.Connection, b: sqlite3.Connection, *, allow_drift: bool =
 
 
 def _read(conn: sqlite3.Connection) -> _Side:
-    with tables.snapshot(conn) as facts:
+    with snapshot(conn) as facts:
         group, gen, contract = tables.newest_group(facts)
         runs = [run for run in tables.runs(facts, group, gen) if run.repeat_idx == 0]
-        counts = tables.progress(facts, group, gen)
+        counts = run_counts(facts, group, gen)
         if not runs or any(counts[run.run_id].scores < counts[run.run_id].finished for run in runs):
             raise MissingPrerequisiteError(
                 f"{group} has requests without a score", do="Run `kvt all` on its folder first."
             )
-        entries = tables.entries(facts, runs[0].dataset_id)
+        entries = examples.entries(facts, runs[0].dataset_id)
         keyed = {(run.series, run.kv_budget): run for run in runs}
         scores = {level: outcomes.outcomes(facts, run).select("example_id", "score") for level, run in keyed.items()}
         versions, status = tables.scorer_versions(facts), tables.evidence(facts)

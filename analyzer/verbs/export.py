@@ -8,6 +8,7 @@ import polars as pl
 
 from analyzer.read import outcomes, row_portions, runs
 from analyzer.read.drift import group_drifts, refuse_drift
+from analyzer.read.snapshot import snapshot
 from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, StoreError
 from kvt_async.contract.files import make_private, refuse_other_kinds, scratch_folder
@@ -56,7 +57,7 @@ def export(conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bo
     refuse_other_kinds(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with runs.snapshot(conn) as facts, scratch_folder(out.parent, ".export-") as scratch:
+        with snapshot(conn) as facts, scratch_folder(out.parent, ".export-") as scratch:
             gen = runs.newest_generation(facts, group)
             refuse_drift([] if settings.analysis.allow_drift else group_drifts(facts, group, gen))
             target = scratch / f"all{out.suffix}"

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
-from analyzer.read import runs
+from analyzer.read import examples, runs
+from analyzer.read.examples import BinnedDataset
+from analyzer.read.snapshot import held
 from analyzer.scoring import score
 from analyzer.summarise.bin_stats import CiRule
 from analyzer.summarise.run_data import RunData, read_run
@@ -50,7 +52,7 @@ class RunToCheck:
     db: Database
     run: runs.Run
     full_run_id: str | None
-    dataset: runs.Dataset
+    dataset: BinnedDataset
     bins: tuple[int, ...] | None
     rule: CiRule
     complete: bool  # its scores were all made from the facts that are there now
@@ -59,7 +61,7 @@ class RunToCheck:
 def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
     """Recompute and compare the scores of one run, then read it as the analysis does, from the recomputed scores."""
     findings = Findings()
-    with closing(runs.held(task.db.connect())) as facts:
+    with closing(held(task.db.connect())) as facts:
         facts.execute(_OVER)
         rules = score.rules_of(facts, task.run, task.full_run_id, task.dataset)
         for frame in score.with_golds(facts, task.run, task.full_run_id, _golds(task.db, task.dataset.dataset_id)):
@@ -75,13 +77,13 @@ def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
 @cache
 def _golds(db: Database, dataset_id: str) -> pl.DataFrame:
     with closing(db.connect()) as conn:
-        return score.prepared_golds(conn, runs.dataset(conn, dataset_id))
+        return score.prepared_golds(conn, examples.dataset(conn, dataset_id))
 
 
 @cache
 def _entries(db: Database, dataset_id: str) -> pl.DataFrame:
     with closing(db.connect()) as conn:
-        return runs.entries(conn, dataset_id)
+        return examples.entries(conn, dataset_id)
 
 
 def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findings) -> None:

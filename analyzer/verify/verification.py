@@ -19,8 +19,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from analyzer import parallel
+from analyzer.read import examples
 from analyzer.read import runs as tables
 from analyzer.read.declared_plan import Planned, plan_of
+from analyzer.read.examples import BinnedDataset
+from analyzer.read.run_counts import RunCounts, run_counts
+from analyzer.read.snapshot import held
 from analyzer.scoring import score
 from analyzer.store import derived_rows
 from analyzer.store.derived_rows import ANALYZER_VERSION
@@ -70,7 +74,7 @@ def verify(db: Path, data_dir: Path | None = None, progress: Report = lambda _: 
 
     Raises MissingPrerequisiteError where there is no database, GuardError where it was written to meanwhile.
     """
-    with _still(db) as file, closing(tables.held(file.connect())) as facts:
+    with _still(db) as file, closing(held(file.connect())) as facts:
         of_facts = check_facts(facts, data_dir, progress)
         generations = [
             _checked(file, facts, group, generation, progress)
@@ -124,7 +128,7 @@ class Generation:
     exp_group_id: str
     generation: int
     runs: Sequence[tables.Run]
-    counts: Mapping[str, tables.RunCounts]
+    counts: Mapping[str, RunCounts]
     analyses: Sequence[Analysed]
     findings: Findings
 
@@ -133,8 +137,8 @@ class Generation:
         return self.exp_group_id, self.generation
 
     @cached_property
-    def dataset(self) -> tables.Dataset:
-        return tables.dataset(self.facts, self.runs[0].dataset_id)
+    def dataset(self) -> BinnedDataset:
+        return examples.dataset(self.facts, self.runs[0].dataset_id)
 
     @cached_property
     def server(self) -> ServerHistory:
@@ -202,7 +206,7 @@ def _checked(db: Database, facts: sqlite3.Connection, group: str, generation: in
         progress(f"{group}: the stages of a bench")
         checked.content = verify_bench(facts, group, generation, findings)
         return checked
-    counts = tables.progress(facts, group, generation)
+    counts = run_counts(facts, group, generation)
     analyses = _analyses(facts, group, generation, findings)
     if analyses:
         checked.content = derived_rows.content(facts, group, generation, "*")["content"]
@@ -215,7 +219,7 @@ def _checked(db: Database, facts: sqlite3.Connection, group: str, generation: in
     allowed = here.whole is not None and here.whole.analysis.allow_drift
     findings.merge(check_drift(facts, group, generation, allowed=allowed))
     read = _rescored(here, progress)
-    entries = tables.entries(facts, here.dataset.dataset_id)
+    entries = examples.entries(facts, here.dataset.dataset_id)
     for analysed in analyses:
         if (question := questions.get(analysed.scope)) is not None:
             progress(f"{group}: the analysis of {len(question.runs)} runs")
@@ -267,7 +271,7 @@ def _rescored(here: Generation, progress: Report) -> dict[str, RunData]:
 def _tasks(here: Generation) -> Iterator[RunToCheck]:
     full_of = {run.dataset_id: run.run_id for run in here.runs if run.is_baseline}
     for run in here.runs:
-        dataset, full = tables.dataset(here.facts, run.dataset_id), full_of.get(run.dataset_id)
+        dataset, full = examples.dataset(here.facts, run.dataset_id), full_of.get(run.dataset_id)
         mark = score.score_fingerprint(dataset.metric, here.counts[run.run_id], here.counts[full] if full else None)
         complete = derived_rows.state(here.facts, *here.key, "score", run.run_id) == mark
         question = here.questions.get("*") or here.questions.get(run.run_id)

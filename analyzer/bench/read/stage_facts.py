@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from analyzer.read.runs import Run, newest_generation, read_frame
+from analyzer.read.row_portions import read_frame
+from analyzer.read.runs import Run, newest_generation
 from kvt_async.contract.errors import MissingPrerequisiteError
 
 Json = dict[str, Any]

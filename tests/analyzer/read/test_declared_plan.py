@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from analyzer.read import runs
 from analyzer.read.declared_plan import Planned, plan_of
+from analyzer.read.snapshot import snapshot
 from analyzer.report.terminal_verdict import verdict_lines
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
@@ -79,5 +79,5 @@ def test_without_a_session_nothing_was_planned() -> None:
 
 def test_the_snapshot_of_an_analysis_sees_the_plan(experiment: Experiment) -> None:
     conn, _ = group(experiment, 0.05)
-    with runs.snapshot(conn) as facts:
+    with snapshot(conn) as facts:
         assert plan_of(facts, "synthetic", 1) == Planned(0.05, 0.05, "snapkv/aware")

@@ -15,6 +15,7 @@ from analyzer.charts.frames import note
 from analyzer.read import runs
 from analyzer.read.drift import Served, answers_beside_canary, round_to, sign_p
 from analyzer.read.runs import Run
+from analyzer.read.snapshot import path_of
 from analyzer.report.answers import first_screen, headline
 from analyzer.report.terminal_verdict import verdict_lines
 from analyzer.results.results import read_results
@@ -39,7 +40,7 @@ NOW = "2026-01-02T03:04:06Z"
 
 def insert(conn: sqlite3.Connection, sql: str, *values: Any) -> None:
     """Facts, as the runner would add them; who holds the analyzer's connection can't."""
-    writer = connect_for_writing(runs.path_of(conn))
+    writer = connect_for_writing(path_of(conn))
     try:
         writer.execute(sql, values)
     finally:

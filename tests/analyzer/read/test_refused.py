@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.read import runs
+from analyzer.read.run_counts import refused, run_counts
 from analyzer.report.answers import first_screen
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
@@ -25,7 +25,7 @@ REFUSALS = [
 
 
 def failed(conn: sqlite3.Connection) -> int:
-    return sum(count.failures for count in runs.progress(conn, "synthetic", 1).values())
+    return sum(count.failures for count in run_counts(conn, "synthetic", 1).values())
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
@@ -65,7 +65,7 @@ def test_one_that_was_refused_while_later_ones_were_answered_was_refused_on_its_
     score(conn, "synthetic")
     analyze(conn, settings)
     assert failed(conn) == 40
-    assert runs.refused(conn) == {}
+    assert refused(conn) == {}
 
 
 def test_other_failures_stay_failures(experiment: Experiment) -> None:

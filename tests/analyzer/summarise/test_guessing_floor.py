@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.read import runs
+from analyzer.read.snapshot import path_of
 from analyzer.report.answers import first_screen
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
@@ -45,7 +45,7 @@ def test_a_partner_has_another_context_unless_one_holds_over_half_of_the_bin(pla
 
 def changed(conn: sqlite3.Connection, *statements: str) -> None:
     """Facts as another server would have left them; the guards that keep facts from being changed are set aside."""
-    path = runs.path_of(conn)
+    path = path_of(conn)
     with sqlite3.connect(path) as raw:
         guards = raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for (name,) in guards:

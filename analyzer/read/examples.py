@@ -1,0 +1,96 @@
+"""Facts -> frames: the examples that were run. Their dataset, length bins, contexts and golds."""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from analyzer.read.row_portions import read_frame
+from analyzer.stats.sample_layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class BinnedDataset:
+    """A dataset as it was run: its task, how it is scored, and its length bins."""
+
+    dataset_id: str
+    name: str
+    task: str
+    tokenizer_name: str
+    metric: str
+    bins: dict[int, tuple[int, int]]  # bin_idx -> (lo_tokens, hi_tokens)
+    strategy: str  # how examples were selected
+    version: int  # of the manifest
+
+
+def dataset(conn: sqlite3.Connection, dataset_id: str) -> BinnedDataset:
+    row = conn.execute(
+        "SELECT dataset_id, name, task, tokenizer_name, metric, json_extract(selection_json, '$.strategy'), "
+        "(SELECT max(version) FROM manifests m WHERE m.dataset_id = d.dataset_id) FROM datasets d WHERE dataset_id = ?",
+        (dataset_id,),
+    ).fetchone()
+    limits = conn.execute(
+        "SELECT bin_idx, lo_tokens, hi_tokens FROM bins WHERE dataset_id = ? ORDER BY 1", (dataset_id,)
+    )
+    stored, name, task, tokenizer, metric, strategy, version = row
+    bins = {bin_idx: (low, high) for bin_idx, low, high in limits}
+    return BinnedDataset(stored, name, task, tokenizer, metric, bins, strategy or "", version or 1)
+
+
+def has_own_tokenizer(conn: sqlite3.Connection, dataset_id: str) -> bool:
+    """Whether prompts were counted with a tokenizer, which the server is taken to share, rather than estimated."""
+    row = conn.execute("SELECT tokenizer_name FROM datasets WHERE dataset_id = ?", (dataset_id,)).fetchone()
+    return not str(row[0]).startswith("approx:")
+
+
+def entries(conn: sqlite3.Connection, dataset_id: str) -> pl.DataFrame:
+    """One row per manifest entry, in order; `entry` numbers them, `cluster` numbers their contexts."""
+    frame = read_frame(
+        conn.execute(
+            "SELECT e.example_id, e.bin_idx, e.token_len, e.context_tokens, x.context_sha256 FROM manifest_entries e "
+            "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id "
+            "WHERE e.dataset_id = ? ORDER BY e.seq",
+            (dataset_id,),
+        ),
+        {
+            "example_id": pl.String,
+            "bin_idx": pl.Int64,
+            "token_len": pl.Int64,
+            "context_tokens": pl.Int64,
+            "context_sha256": pl.String,
+        },
+    )
+    return frame.with_row_index("entry").select(
+        "entry",
+        "example_id",
+        "bin_idx",
+        "token_len",
+        "context_tokens",
+        cluster=(pl.col("context_sha256").rank("dense") - 1).cast(pl.Int64),
+    )
+
+
+def layout(conn: sqlite3.Connection) -> Layout | None:
+    """How the examples of the manifest that was stored last lie in contexts and bins; None without one."""
+    row = conn.execute("SELECT dataset_id FROM manifests ORDER BY created_at DESC, rowid DESC LIMIT 1").fetchone()
+    if row is None:
+        return None
+    frame = entries(conn, row[0])
+    return Layout.of(frame["cluster"].to_numpy(), frame["bin_idx"].to_numpy()) if frame.height else None
+
+
+def golds(conn: sqlite3.Connection, dataset_id: str, *, with_classes: bool) -> pl.DataFrame:
+    """example_id, token_len, golds (list of text) and, if asked, classes_json (of meta.all_classes) of every entry."""
+    classes = ", json_quote(json_extract(x.meta_json, '$.all_classes'))" if with_classes else ""
+    columns = "e.example_id, e.token_len, x.answers_json" + classes
+    schema: dict[str, Any] = {"example_id": pl.String, "token_len": pl.Int64, "answers_json": pl.String}
+    cursor = conn.execute(
+        f"SELECT {columns} FROM manifest_entries e "
+        "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id WHERE e.dataset_id = ?",
+        (dataset_id,),
+    )
+    frame = read_frame(cursor, schema | ({"classes_json": pl.Categorical} if with_classes else {}))
+    parsed = [[str(gold) for gold in json.loads(text)] for text in frame["answers_json"].to_list()]
+    return frame.drop("answers_json").with_columns(pl.Series("golds", parsed, dtype=pl.List(pl.String)))

@@ -1,0 +1,127 @@
+"""Counts of every run: what is answered, failed, pending or refused."""
+
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass
+
+from analyzer.read.runs import runs
+from kvt_async.contract.errors import ErrorType
+from kvt_async.contract.labels import request_ids_of
+
+_REFUSED_STATUS = (401, 402, 403, 407)
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    """Counts of one run; pending = planned but neither answered nor failed."""
+
+    planned: int
+    requests: int
+    responses: int
+    failures: int
+    try_series: int
+    scores: int
+    refused: int = 0  # of the pending: given up for a refusal that says nothing about the request
+
+    @property
+    def finished(self) -> int:
+        return self.responses + self.failures
+
+    @property
+    def total(self) -> int:
+        """Requests of the run, those not queued yet among them."""
+        return max(self.planned, self.requests)
+
+    @property
+    def pending(self) -> int:
+        return self.total - self.finished
+
+
+def run_counts(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> dict[str, RunCounts]:
+    """Counts of every run of one generation, by run_id."""
+    where = "WHERE u.exp_group_id = ? AND u.generation = ?"
+    args = (exp_group_id, generation)
+    planned: dict[str, int] = dict(
+        conn.execute(
+            "SELECT u.run_id, m.n FROM runs u "
+            "JOIN (SELECT dataset_id, count(*) AS n FROM manifest_entries GROUP BY 1) m "
+            f"ON m.dataset_id = u.dataset_id {where}",
+            args,
+        ).fetchall()
+    )
+    failed: dict[str, int] = dict(  # +: grouped after, not along the index of all requests: failures are few
+        conn.execute("SELECT +run_id, count(*) FROM failures GROUP BY 1").fetchall()
+    )
+    open_again = Counter(refused(conn).values()) if failed else Counter()
+    tries: dict[str, int] = dict(
+        conn.execute(
+            "SELECT r.run_id, count(*) FROM try_series t JOIN requests r ON r.request_id = t.request_id GROUP BY 1"
+        ).fetchall()
+    )
+    result = {}
+    for run in runs(conn, exp_group_id, generation):
+        requests, responses, scores = counts(conn, run.run_id)
+        result[run.run_id] = RunCounts(
+            planned=planned.get(run.run_id, 0),
+            requests=requests,
+            responses=responses,
+            failures=failed.get(run.run_id, 0) - open_again[run.run_id],
+            try_series=tries.get(run.run_id, 0),
+            scores=scores,
+            refused=open_again[run.run_id],
+        )
+    return result
+
+
+def refused(conn: sqlite3.Connection, run_id: str | None = None) -> dict[str, str]:
+    """Requests (of one run) that were given up for a key, a quota or a right that was gone, with their run.
+
+    Such a refusal says nothing about the request, so it is pending and no failure, unless the server answered another
+    one of the same session that was sent later: then it was refused on its own account.
+    """
+    statuses = ", ".join("?" * len(_REFUSED_STATUS))
+    candidates = conn.execute(
+        "SELECT f.request_id, f.run_id, a.session_id, a.endpoint, max(a.started_at) FROM failures f "
+        "JOIN attempts a ON a.request_id = f.request_id "
+        f"WHERE (f.http_status IN ({statuses}) OR f.error_type = ?) AND (? IS NULL OR f.run_id = ?) "
+        "GROUP BY f.request_id",
+        (*_REFUSED_STATUS, ErrorType.QUOTA, run_id, run_id),
+    ).fetchall()
+    if not candidates:
+        return {}
+    answered: dict[tuple[str, str], str] = {
+        (session, endpoint): started
+        for session, endpoint, started in conn.execute(
+            "SELECT session_id, endpoint, max(started_at) FROM attempts WHERE error_type IS NULL GROUP BY 1, 2"
+        )
+    }
+    return {
+        request: run
+        for request, run, session, endpoint, started in candidates
+        if answered.get((session, endpoint), "") <= started
+    }
+
+
+def counts(conn: sqlite3.Connection, run_id: str) -> tuple[int, int, int]:
+    """Requests, responses and scores of one run.
+
+    A request's id is its run's id, a colon and a number, so a run's rows are a range of the primary keys: counting it
+    touches no row. Where ids look otherwise, they are looked up one by one.
+    """
+    requests = _count(conn, "SELECT count(*) FROM requests WHERE run_id = ?", run_id)
+    key_range = request_ids_of(run_id)
+    if requests == _count(conn, "SELECT count(*) FROM requests WHERE request_id >= ? AND request_id < ?", *key_range):
+        responses, scores = (
+            _count(conn, f"SELECT count(*) FROM {table} WHERE request_id >= ? AND request_id < ?", *key_range)
+            for table in ("responses", "scores")
+        )
+    else:
+        responses, scores = (
+            _count(conn, f"SELECT count(*) FROM requests JOIN {table} USING (request_id) WHERE run_id = ?", run_id)
+            for table in ("responses", "scores")
+        )
+    return requests, responses, scores
+
+
+def _count(conn: sqlite3.Connection, sql: str, *values: str) -> int:
+    return int(conn.execute(sql, values).fetchone()[0])

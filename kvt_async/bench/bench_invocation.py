@@ -186,7 +186,7 @@ class BenchInvocation:
             [stage.run],
             dataset_id=self._dataset_id,
             generation=self.plan.generation,
-            template_version=self._dataset_id,
+            template_version=self.plan.workload.template_version,
             engine_name=evidence.engine_name,
         )
         plan = plan_json(self.settings, share)

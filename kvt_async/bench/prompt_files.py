@@ -36,11 +36,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a file gave: its prompts in order, its SHA-256, and how many of its rows have no prompt to send."""
+    """What a file gave: its prompts in order, its SHA-256, and how many of its rows have no prompt to send.
+
+    `template_version`: of the template that a manifest's prompts are rendered with; None: prompts are sent as they are.
+    """
 
     items: list[Item]
     sha256: str
     n_without_prompt: int = 0
+    template_version: str | None = None
 
 
 def read_manifest(path: str, system: str | None) -> Source:
@@ -59,7 +63,7 @@ def read_manifest(path: str, system: str | None) -> Source:
         items.append(Item(messages, None, None, chars))
     if not items:
         raise ConfigError("this manifest has no entries", where=str(file))
-    return Source(items, head.sha256)
+    return Source(items, head.sha256, template_version=str(head.prompt["template_version"]))
 
 
 def read_jsonl(path: str, system: str | None) -> Source:

@@ -12,6 +12,7 @@ from kvt_async.bench import length_draws
 from kvt_async.bench.exact_texts import TextMaker
 from kvt_async.bench.prompt_files import Item, read_jsonl, read_manifest
 from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.formulas.prompt_text import template_version
 from kvt_async.contract.settings import Settings
 from kvt_async.data.tokens import PromptTokenizer, load_tokenizer
 from kvt_async.records import Json
@@ -43,6 +44,9 @@ class Workload(Protocol):
     tokenizer: PromptTokenizer
     size: int | None  # distinct prompts before the first comes again; None: no end
     notes: Sequence[str]  # what a person is to know of it before anything is sent
+    template_version: (
+        str  # SHA-256 of what makes a prompt of a text: the manifest's, else system text and endpoint alone
+    )
 
     def describe(self) -> Json:
         """What identifies it: part of the group's contract, and `bench_stages.workload_json`."""
@@ -72,6 +76,7 @@ class Synthetic:
         self.tokenizer, self._bench = tokenizer, settings.bench
         self.size: int | None = None
         self.notes: Sequence[str] = ()
+        self.template_version = _bare(settings)
         self._maker = TextMaker(tokenizer, endpoint=settings.prompt.endpoint, system=settings.prompt.system)
 
     def describe(self) -> Json:
@@ -118,6 +123,7 @@ class FromFile:
         read = read_manifest if work.kind == "manifest" else read_jsonl
         source = read(work.path, system)
         self._items, self._sha256 = source.items, source.sha256
+        self.template_version = source.template_version or _bare(settings)
         self.size: int | None = len(self._items)
         notes = []
         if source.n_without_prompt:
@@ -168,6 +174,11 @@ class FromFile:
         first["content"] = text + first["content"]
         chars = None if item.context_chars is None else item.context_chars + len(text)
         return replace(item, messages=messages, context_chars=chars)
+
+
+def _bare(settings: Settings) -> str:
+    """The version of a prompt whose text is sent as it is."""
+    return template_version("", settings.prompt.system, settings.prompt.endpoint)
 
 
 def _described(bench: Bench, tokenizer: PromptTokenizer) -> Json:

@@ -131,7 +131,7 @@ CREATE TABLE IF NOT EXISTS runs (               -- one level (a series at one bu
     kv_params_json          TEXT NOT NULL,      -- free parameters of the level
     apply_json              TEXT NOT NULL,      -- kv.apply and kv.evidence as configured: part of the level's identity
     repeat_idx              INTEGER NOT NULL,   -- 0; 1, 2, ... = A/A repeats of full cache
-    prompt_template_version TEXT NOT NULL,      -- SHA-256 of template and system text
+    prompt_template_version TEXT NOT NULL,      -- SHA-256 of template, system text and endpoint
     decoding_json           TEXT NOT NULL,      -- temperature, max_tokens, ... as sent
     level_idx               INTEGER NOT NULL,   -- order in the config that created it
     created_at              TEXT NOT NULL,

@@ -44,6 +44,7 @@ async def test_the_stored_schedule_is_the_order_sent_and_warm_up_comes_first_fro
     assert query(settings, "SELECT sum(start_ns < intended_ns) FROM telemetry") == [(0,)]
     sent = [body["messages"][0]["content"] for body in server.bodies[1:]]  # the first was the ready check
     assert len({text[:16] for text in sent}) == len(sent), "salted prompts share no block"
+    assert query(settings, "SELECT count(*) FROM runs WHERE prompt_template_version = dataset_id") == [(0,)]
 
 
 async def test_an_open_loop_does_not_wait_for_a_stalled_server_and_pays_the_stall_from_the_intended_start(

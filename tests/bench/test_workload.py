@@ -1,5 +1,6 @@
 """Prompts: exact lengths, distributions, salts and files."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from kvt_async.contract.bench_settings import Lengths
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
+from kvt_async.data.prepare import prepare
 from kvt_async.data.tokens import load_tokenizer
+from tests.data.helpers import jsonl_settings, numbered
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,16 @@ def test_jsonl_is_read_in_the_shapes_people_have(tmp_path: Path) -> None:
     prompts = load_workload(config).prompts([Place(seq, None) for seq in range(4)])
     assert [p.messages[-1]["content"] for p in prompts] == ["Hi there", "Batch", "Plain", "Hi there"]
     assert [p.output_tokens for p in prompts] == [10, 33, 7, 10]
+
+
+def test_prompts_have_the_template_of_their_manifest_or_none(tmp_path: Path) -> None:
+    bare = hashlib.sha256(b"\x1f\x1fchat").hexdigest()  # template, system text, endpoint
+    assert load_workload(settings("approx:chars/4")).template_version == bare
+    assert from_file(tmp_path, b'{"prompt": "a"}\n').template_version == bare
+    assert load_workload(settings("approx:chars/4", "prompt.system=be brief")).template_version != bare
+    prepared = prepare(jsonl_settings(tmp_path, numbered(5)), report=lambda _: None)
+    made = settings("approx:chars/4", "bench.workload.kind=manifest", f"bench.workload.path={prepared.path}")
+    assert load_workload(made).template_version == prepared.head.prompt["template_version"] != bare
 
 
 def test_a_salted_file_sends_the_same_text_behind_different_heads(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -20,6 +20,9 @@ from kvt_async.contract.command_line.options import (
     run_app,
     settings_from,
 )
+
+if TYPE_CHECKING:  # the program starts without it
+    from kvt_async.contract.settings import Settings
 
 
 class Commands(Sections):
@@ -176,7 +179,18 @@ def run(
 
     Example: kvt run -c configs/experiments/demo.yaml --limit 2
     """
-    _sweep(locals(), prepare_first=False)
+    _sweep(
+        settings_from(config, override, print_config),
+        prepare_first=False,
+        config=config,
+        limit=limit,
+        retry_failed=retry_failed,
+        force=force,
+        allow_dead_knob=allow_dead_knob,
+        dry_run=dry_run,
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -196,16 +210,24 @@ def sweep(
 
     Example: kvt sweep -c configs/experiments/submission.yaml --override engine.base_url=http://127.0.0.1:8000/v1
     """
-    _sweep(locals(), prepare_first=True)
+    _sweep(
+        settings_from(config, override, print_config),
+        prepare_first=True,
+        config=config,
+        limit=limit,
+        retry_failed=retry_failed,
+        force=force,
+        allow_dead_knob=allow_dead_knob,
+        dry_run=dry_run,
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
-def _sweep(args: dict[str, Any], *, prepare_first: bool) -> None:
+def _sweep(settings: "Settings", **options: Any) -> None:
     from kvt_async.sweep.sweep import Options, execute
 
-    settings = settings_from(args["config"], args["override"], args["print_config"])
-    names = ("limit", "retry_failed", "force", "allow_dead_knob", "dry_run", "quiet", "as_json")
-    options = Options(prepare_first=prepare_first, config=args["config"], **{name: args[name] for name in names})
-    raise typer.Exit(execute(settings, options))
+    raise typer.Exit(execute(settings, Options(**options)))
 
 
 @app.command()

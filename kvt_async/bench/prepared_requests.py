@@ -5,10 +5,9 @@ Flat memory in the number of requests, and nothing is tokenised while replies ar
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from kvt_async.bench.stage import Stage
 from kvt_async.bench.workload import Place, Prompt, Workload
@@ -18,11 +17,11 @@ from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.chat_body import PATHS, build_payload
 from kvt_async.engine.request.kv_evidence import expectation
 from kvt_async.engine.request.kv_fields import PromptSize
+from kvt_async.engine.request.template import map_strings
 from kvt_async.records import Headers, Json, Level, Payload, Request
 from kvt_async.store.columns import Row
 
 BLOCK = 256  # prompts tokenised together
-_NAMES = ("{input_tokens}", "{output_tokens}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +129,18 @@ class Maker:
 def encode(settings: Settings, prompt: Prompt, level: Level) -> Payload:
     """What is sent: the sweep's payload, with this prompt's output length and the fields of bench.body; a null leaves
     one out, whoever put it there."""
-    values = dict(zip(_NAMES, (prompt.input_tokens, prompt.output_tokens), strict=True))
-    extra = {**settings.decoding.extra_body, **fill(settings.bench.body, values)}
+    numbers = {"{input_tokens}": prompt.input_tokens, "{output_tokens}": prompt.output_tokens}
+    fields = map_strings(settings.bench.body, lambda text: _number_in(text, numbers))
+    extra = {**settings.decoding.extra_body, **fields}
     decoding = settings.decoding.model_copy(update={"max_tokens": prompt.output_tokens, "extra_body": extra})
     size = PromptSize(prompt.input_tokens, None, prompt.context_chars)
     return build_payload(settings.model_copy(update={"decoding": decoding}), prompt.messages, level, size)
 
 
-def fill(node: Any, values: dict[str, int]) -> Any:
-    """Placeholders replaced by numbers. Raises ConfigError for one that there isn't."""
-    if isinstance(node, dict):
-        return {key: fill(value, values) for key, value in node.items()}
-    if isinstance(node, list):
-        return [fill(value, values) for value in node]
-    if isinstance(node, str) and node.startswith("{") and node.endswith("}"):
-        if node not in values:
-            raise ConfigError(f"there is no placeholder {node}", where="bench.body", do=f"Known: {', '.join(_NAMES)}.")
-        return values[node]
-    return node
+def _number_in(text: str, numbers: Mapping[str, int]) -> str | int:
+    """The number in the place of a placeholder. Raises ConfigError for one that there isn't."""
+    if not (text.startswith("{") and text.endswith("}")):
+        return text
+    if text not in numbers:
+        raise ConfigError(f"there is no placeholder {text}", where="bench.body", do=f"Known: {', '.join(numbers)}.")
+    return numbers[text]

@@ -5,7 +5,7 @@ becomes text; `{{` and `}}` are braces. A placeholder without a value drops the 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_.-]+)?)\}")
@@ -20,7 +20,7 @@ _DROP = _Drop()
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:
     """The template with its placeholders filled; None where nothing is left. `{name.key}` looks inside a value."""
-    filled = _fill(template, values)
+    filled = map_strings(template, lambda text: _filled(text, values))
     return None if filled is _DROP else filled
 
 
@@ -47,15 +47,20 @@ def value_at(node: Any, path: str) -> Any:
     return node
 
 
-def _fill(node: Any, values: Mapping[str, Any]) -> Any:
+def map_strings(node: Any, change: Callable[[str], Any]) -> Any:
+    """The JSON value with `change` of every string in its place."""
     if isinstance(node, dict):
-        filled = {key: _fill(value, values) for key, value in node.items()}
-        return {key: value for key, value in filled.items() if value is not _DROP}
+        changed = {key: map_strings(value, change) for key, value in node.items()}
+        return {key: value for key, value in changed.items() if value is not _DROP}
     if isinstance(node, list):
-        return [value for value in (_fill(item, values) for item in node) if value is not _DROP]
-    if not isinstance(node, str) or ("{" not in node and "}" not in node):
-        return node
-    whole = _PLACEHOLDER.fullmatch(node)
+        return [value for value in (map_strings(item, change) for item in node) if value is not _DROP]
+    return change(node) if isinstance(node, str) else node
+
+
+def _filled(text: str, values: Mapping[str, Any]) -> Any:
+    if "{" not in text and "}" not in text:
+        return text
+    whole = _PLACEHOLDER.fullmatch(text)
     if whole and whole.group(1):
         value = _look_up(values, whole.group(1))
         return _DROP if value is None else value
@@ -70,8 +75,8 @@ def _fill(node: Any, values: Mapping[str, Any]) -> Any:
         missing |= value is None
         return str(value)
 
-    text = _PLACEHOLDER.sub(value_of, node)
-    return _DROP if missing else text
+    filled = _PLACEHOLDER.sub(value_of, text)
+    return _DROP if missing else filled
 
 
 def _look_up(values: Mapping[str, Any], name: str) -> Any:

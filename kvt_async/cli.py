@@ -225,9 +225,9 @@ def sweep(
 
 
 def _sweep(settings: "Settings", **options: Any) -> None:
-    from kvt_async.sweep.sweep import Options, execute
+    from kvt_async.sweep.sweep import SweepOptions, execute
 
-    raise typer.Exit(execute(settings, Options(**options)))
+    raise typer.Exit(execute(settings, SweepOptions(**options)))
 
 
 @app.command()

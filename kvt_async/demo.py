@@ -27,7 +27,7 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> tuple
     from analyzer.stages import every_stage
     from kvt_async.status import status
     from kvt_async.sweep.pending import is_complete
-    from kvt_async.sweep.sweep import Options, execute
+    from kvt_async.sweep.sweep import SweepOptions, execute
 
     began = time.monotonic()
     path = find_config(config)
@@ -41,7 +41,7 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> tuple
         say("starting the reference server (a small trained model with a real, evictable KV cache)")
         with reference_server() as url:
             settings = load_settings(path, [*overrides, f"engine.base_url={url}"])
-            code = execute(settings, Options(prepare_first=True, config=config, quiet=quiet))
+            code = execute(settings, SweepOptions(prepare_first=True, config=config, quiet=quiet))
     if code not in (0, 4):
         return code, {}
     answer = every_stage(settings)

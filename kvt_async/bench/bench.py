@@ -9,7 +9,7 @@ import hashlib
 import orjson
 
 from kvt_async.bench import client_ceiling, messages
-from kvt_async.bench.bench_invocation import BenchInvocation, Options, Plan
+from kvt_async.bench.bench_invocation import BenchInvocation, BenchOptions, Plan
 from kvt_async.bench.ladder import loads_in_sight
 from kvt_async.bench.messages import BenchReport
 from kvt_async.bench.stage import bench_levels
@@ -22,16 +22,16 @@ from kvt_async.session.experiment_rows import find_generation
 from kvt_async.session.invocation import at_work, loop_factory, opened, sayer
 from kvt_async.ways.registry import check_level, way_of
 
-__all__ = ["Options", "execute", "run"]
+__all__ = ["BenchOptions", "execute", "run"]
 
 
-def execute(settings: Settings, options: Options) -> BenchReport:
+def execute(settings: Settings, options: BenchOptions) -> BenchReport:
     """Run it on a loop of its own. Raises KvtError as `run` does."""
     with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
         return runner.run(run(settings, options))
 
 
-async def run(settings: Settings, options: Options) -> BenchReport:
+async def run(settings: Settings, options: BenchOptions) -> BenchReport:
     """Send every stage that is left of the ladder, at every level.
 
     Raises ConfigError, ContractMismatchError, StoreError, GuardError before anything is sent; ServerError when nobody

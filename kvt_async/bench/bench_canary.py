@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from kvt_async.bench.prepared_requests import encode
-from kvt_async.bench.workload import Place, Prompt, Workload
+from kvt_async.bench.workload import Place, Workload, WorkloadPrompt
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Level, Payload
@@ -18,7 +18,7 @@ SALT = "canary"  # prompts of their own: the measured ones stay unseen
 class PromptBuilder:
     """Payloads of prompts of a workload, by their place among the canary's."""
 
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[WorkloadPrompt, ...]
 
     def payload(self, entry: Entry, level: Level, settings: Settings) -> Payload:
         """`settings` say how many tokens to answer."""

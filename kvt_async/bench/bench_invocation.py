@@ -34,7 +34,7 @@ from kvt_async.ways.registry import way_of
 
 
 @dataclass(frozen=True, slots=True)
-class Options(CommandOptions):
+class BenchOptions(CommandOptions):
     """Of a bench."""
 
     guarded: bool = True  # False: the calibration itself

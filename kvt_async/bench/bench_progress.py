@@ -14,7 +14,7 @@ from kvt_async.session.live_screen import keep_showing
 WINDOW_S = 10.0
 
 
-class View:
+class StageProgress:
     """Counts what a window tells it; `log` writes failures for machines."""
 
     def __init__(self, name: str, n: int | None, tally: Tally, health: Health, log: Callable[..., None]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvt_async.bench import client_ceiling
-from kvt_async.bench.bench import Options, execute
+from kvt_async.bench.bench import BenchOptions, execute
 from kvt_async.bench.null_server import null_server
 from kvt_async.bench.stage_figures import Figures, stage_figures
 from kvt_async.clock import utc_now
@@ -106,7 +106,7 @@ class NullBench:
             "output": {"runs_dir": self.folder, "data_dir": self.folder},
             "bench": bench,
         }
-        report = execute(Settings.model_validate(data), Options(force=True, guarded=False, quiet=True))
+        report = execute(Settings.model_validate(data), BenchOptions(force=True, guarded=False, quiet=True))
         with closing(Reader(run_paths(self.folder, name).db)) as reader:
             client = reader.rows("SELECT * FROM client_health ORDER BY created_at DESC LIMIT 1")[0]
             return stage_figures(reader, report.stages[0]["run_id"], None), dict(client)

@@ -95,9 +95,9 @@ def bench(
     settings = _settings(config, rival_keys.settled([*(override or []), *options]), print_config)
     if requests is not None and duration is not None and not quiet:
         typer.echo("warning: --duration says when a stage ends; --requests is not used beside it", err=True)
-    from kvt_async.bench.bench import Options, execute
+    from kvt_async.bench.bench import BenchOptions, execute
 
-    report = execute(settings, Options(force, allow_dead_knob, dry_run, quiet, as_json))
+    report = execute(settings, BenchOptions(force, allow_dead_knob, dry_run, quiet, as_json))
     answer, lines = report.as_json(), report.lines()
     code = report.exit_code
     if report.plan is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from kvt_async.bench.stage import Stage
-from kvt_async.bench.workload import Place, Prompt, Workload
+from kvt_async.bench.workload import Place, Workload, WorkloadPrompt
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.settings import Settings
@@ -25,7 +25,7 @@ BLOCK = 256  # prompts tokenised together
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedRequest:
     """A request of the schedule; its body lies at `at` in the file."""
 
     seq: int
@@ -55,7 +55,7 @@ class BodyFile:
         os.pwrite(self._file.fileno(), body, at)
         return at
 
-    def get(self, planned: Planned) -> bytes:
+    def get(self, planned: PlannedRequest) -> bytes:
         return os.pread(self._file.fileno(), planned.size, planned.at)
 
 
@@ -69,7 +69,7 @@ class Maker:
     bodies: BodyFile
     shown: Json | None = None  # what the server says of its budget: see run.server_evidence
 
-    def plan(self, seqs: Sequence[int], *, measured: bool) -> list[Planned]:
+    def plan(self, seqs: Sequence[int], *, measured: bool) -> list[PlannedRequest]:
         """Tokenise, encode and put away; in blocks. Takes a while: call it in a thread."""
         planned = []
         for at in range(0, len(seqs), BLOCK):
@@ -78,7 +78,7 @@ class Maker:
             for seq, prompt in zip(block, self.workload.prompts(places), strict=True):
                 payload = encode(self.settings, prompt, self.stage.run.level)
                 planned.append(
-                    Planned(
+                    PlannedRequest(
                         seq=seq,
                         measured=measured,
                         input_tokens=prompt.input_tokens,
@@ -92,7 +92,7 @@ class Maker:
                 )
         return planned
 
-    def request(self, planned: Planned, attempts_before: int = 0) -> Request:
+    def request(self, planned: PlannedRequest, attempts_before: int = 0) -> Request:
         level, run_id = self.stage.run.level, self.stage.run.run_id
         expects: Json = expectation(level, planned.input_tokens) if self.stage.level is not None else {}
         if expects and self.shown is not None:
@@ -112,7 +112,7 @@ class Maker:
             expects=expects,
         )
 
-    def rows(self, planned: Planned, offset_ns: int | None, session_id: str, now: str) -> Iterator[Row]:
+    def rows(self, planned: PlannedRequest, offset_ns: int | None, session_id: str, now: str) -> Iterator[Row]:
         """Its places in `requests` and `bench_arrivals`."""
         run_id = self.stage.run.run_id
         request_id, phase = f"{run_id}:{planned.seq}", "measured" if planned.measured else "warm_up"
@@ -126,7 +126,7 @@ class Maker:
         )
 
 
-def encode(settings: Settings, prompt: Prompt, level: Level) -> Payload:
+def encode(settings: Settings, prompt: WorkloadPrompt, level: Level) -> Payload:
     """What is sent: the sweep's payload, with this prompt's output length and the fields of bench.body; a null leaves
     one out, whoever put it there."""
     numbers = {"{input_tokens}": prompt.input_tokens, "{output_tokens}": prompt.output_tokens}

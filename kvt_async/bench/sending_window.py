@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kvt_async.bench.timer import Alarm
+from kvt_async.bench.timer import Timer
 from kvt_async.clock import utc_now
 from kvt_async.records import Attempt, Outcome, Request
 from kvt_async.session.progress import Watcher
@@ -22,7 +22,7 @@ CATCH_UP = 16  # overdue requests started in one turn of the loop: replies are r
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Arrival:
     """One request of a window. `rows`: to be stored as it starts (closed loop by duration plans as it goes)."""
 
     request: Request
@@ -58,15 +58,15 @@ class Window:
     _all_sent: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
-    async def open_loop(self, jobs: AsyncIterator[Job], start_ns: int, max_in_flight: int | None) -> None:
-        """Start each job `offset_ns` after `start_ns`, whatever the server does; a cap that binds is counted."""
+    async def open_loop(self, arrivals: AsyncIterator[Arrival], start_ns: int, max_in_flight: int | None) -> None:
+        """Start each arrival `offset_ns` after `start_ns`, whatever the server does; a cap that binds is counted."""
         tally, slots = self.tally, asyncio.Semaphore(max_in_flight) if max_in_flight else None
         burst = 0
-        with Alarm() as alarm:
+        with Timer() as alarm:
             async with self._limited_drain(), asyncio.TaskGroup() as group:
-                async for job in jobs:
-                    assert job.offset_ns is not None
-                    due_ns = start_ns + job.offset_ns
+                async for arrival in arrivals:
+                    assert arrival.offset_ns is not None
+                    due_ns = start_ns + arrival.offset_ns
                     burst = burst + 1 if due_ns <= time.perf_counter_ns() else 0
                     if burst % CATCH_UP == CATCH_UP - 1:
                         await asyncio.sleep(0)
@@ -76,54 +76,58 @@ class Window:
                         await self._unless_stopped(slots.acquire())
                     if self.server.stop.is_set():
                         break
-                    self._note(job, due_ns)
+                    self._note(arrival, due_ns)
                     late_ms = (time.perf_counter_ns() - due_ns) / 1e6
                     tally.late_max_ms = max(tally.late_max_ms, late_ms)
                     tally.n_late += late_ms > self.server.settings.bench.late_ms
-                    self._keep(group.create_task(self._send(job, due_ns, slots)))
+                    self._keep(group.create_task(self._send(arrival, due_ns, slots)))
                 self._all_sent.set()
 
     async def closed_loop(
-        self, jobs: AsyncIterator[Job], concurrency: int, duration_s: float | None, most_s: float | None = None
+        self,
+        arrivals: AsyncIterator[Arrival],
+        concurrency: int,
+        duration_s: float | None,
+        most_s: float | None = None,
     ) -> None:
-        """Keep `concurrency` requests in flight until the jobs end, or `duration_s` after the first measured one;
-        `most_s`: the same of a window whose jobs should have ended by then."""
+        """Keep `concurrency` requests in flight until the requests end, or `duration_s` after the first measured one;
+        `most_s`: the same of a window whose requests should have ended by then."""
         tally, turn = self.tally, asyncio.Lock()
 
         async def work() -> None:
             while not self.server.stop.is_set():
                 async with turn:
-                    job = await anext(jobs, None)
+                    arrival = await anext(arrivals, None)
                 now, begun = time.perf_counter_ns(), tally.measured_from_ns
                 if self.server.stop.is_set():
                     return
                 passed_s = 0.0 if begun is None else (now - begun) / 1e9
-                if job is not None and most_s is not None and passed_s > most_s:
-                    tally.cut, job = True, None
-                if job is None or (duration_s is not None and passed_s > duration_s):
+                if arrival is not None and most_s is not None and passed_s > most_s:
+                    tally.cut, arrival = True, None
+                if arrival is None or (duration_s is not None and passed_s > duration_s):
                     tally.measured_to_ns = tally.measured_to_ns or now  # from here on a slot stays empty
                     self._all_sent.set()
                     return
-                self._note(job, now)
-                await self._send(job, None, None)
+                self._note(arrival, now)
+                await self._send(arrival, None, None)
 
         async with self._limited_drain(), asyncio.TaskGroup() as group:
             for n in range(concurrency):
                 self._keep(group.create_task(work(), name=f"slot-{n}"))
 
-    def _note(self, job: Job, at_ns: int) -> None:
+    def _note(self, arrival: Arrival, at_ns: int) -> None:
         tally = self.tally
         tally.n_sent += 1
-        if job.measured:
+        if arrival.measured:
             tally.n_measured += 1
             tally.measured_from_ns = tally.measured_from_ns or at_ns
-            if job.offset_ns is not None:
+            if arrival.offset_ns is not None:
                 tally.measured_to_ns = at_ns
 
-    async def _send(self, job: Job, due_ns: int | None, slots: asyncio.Semaphore | None) -> None:
-        request, tally = job.request, self.tally
-        if job.rows:
-            await self.server.store.submit(job.rows)
+    async def _send(self, arrival: Arrival, due_ns: int | None, slots: asyncio.Semaphore | None) -> None:
+        request, tally = arrival.request, self.tally
+        if arrival.rows:
+            await self.server.store.submit(arrival.rows)
         tally.in_flight += 1
         tally.peak_in_flight = max(tally.peak_in_flight, tally.in_flight)
         try:
@@ -160,7 +164,7 @@ class Window:
             server.store.offer(rows_of_outcome(failure, server.session_id, utc_now()), at_once=True)
         self.watcher.saved(failure or outcome)
 
-    async def _until(self, alarm: Alarm, due_ns: int) -> None:
+    async def _until(self, alarm: Timer, due_ns: int) -> None:
         if due_ns - time.perf_counter_ns() > 50_000_000:
             await self._unless_stopped(alarm.until(due_ns))
         else:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import orjson
 
-from kvt_async.bench.bench_progress import View
-from kvt_async.bench.prepared_requests import BLOCK, BodyFile, Maker, Planned
+from kvt_async.bench.bench_progress import StageProgress
+from kvt_async.bench.prepared_requests import BLOCK, BodyFile, Maker, PlannedRequest
 from kvt_async.bench.scrape import Sampler, metrics_urls
-from kvt_async.bench.sending_window import Job, Tally, Window
+from kvt_async.bench.sending_window import Arrival, Tally, Window
 from kvt_async.bench.stage import Left, Stage
 from kvt_async.bench.workload import Workload
 from kvt_async.clock import utc_now
@@ -50,9 +50,9 @@ async def run_stage(
         await sampler.take("before")
         tally, health = Tally(), Health()
         n = len(schedule.planned) if stage.n_measured is not None else None
-        view = View(stage.name, n, tally, health, server.log)
+        view = StageProgress(stage.name, n, tally, health, server.log)
         start_ns = await _open(server, schedule)
-        jobs = _jobs(maker, schedule, server.session_id)
+        arrivals = _arrivals(maker, schedule, server.session_id)
         window = Window(server, view, tally)
         health.start()
         server.interrupts.draining = True
@@ -61,12 +61,12 @@ async def run_stage(
                 await stack.enter_async_context(
                     beside(health.watch(), view.show(server.options.shows_nothing), sampler.during())
                 )
-                stack.push_async_callback(jobs.aclose)
+                stack.push_async_callback(arrivals.aclose)
                 if stage.load.is_open:
-                    await window.open_loop(jobs, start_ns, stage.max_in_flight)
+                    await window.open_loop(arrivals, start_ns, stage.max_in_flight)
                 else:
                     most_s = bench.max_s if bench.requests == "auto" and schedule.duration_s is None else None
-                    await window.closed_loop(jobs, stage.load.concurrency or 1, schedule.duration_s, most_s)
+                    await window.closed_loop(arrivals, stage.load.concurrency or 1, schedule.duration_s, most_s)
         except BaseExceptionGroup as errors:
             raise first_error(errors) from errors
         except asyncio.CancelledError:
@@ -96,13 +96,13 @@ class Schedule:
 
     stage: Stage
     left: Left | None  # of a stage that has a window already
-    warm_up: list[Planned]
-    measured: list[Planned]
+    warm_up: list[PlannedRequest]
+    measured: list[PlannedRequest]
     first_free: int  # the first place of the workload that nobody has
     duration_s: float | None  # a closed loop by duration goes on for so long; None: it ends with its requests
 
     @property
-    def planned(self) -> list[Planned]:
+    def planned(self) -> list[PlannedRequest]:
         """In the order of sending."""
         return [*self.warm_up, *self.measured]
 
@@ -154,11 +154,11 @@ async def _open(server: ServerSession, schedule: Schedule) -> int:
     return start_ns
 
 
-async def _jobs(maker: Maker, schedule: Schedule, session_id: str) -> AsyncGenerator[Job, None]:
-    """Jobs in the order of the schedule; a closed loop by duration goes on as long as it is asked."""
+async def _arrivals(maker: Maker, schedule: Schedule, session_id: str) -> AsyncGenerator[Arrival, None]:
+    """Requests in the order of the schedule; a closed loop by duration goes on as long as it is asked."""
     attempts = schedule.left.attempts if schedule.left else {}
     for planned, offset in zip(schedule.planned, schedule.offsets_ns, strict=True):
-        yield Job(maker.request(planned, attempts.get(planned.seq, 0)), planned.measured, offset)
+        yield Arrival(maker.request(planned, attempts.get(planned.seq, 0)), planned.measured, offset)
     if schedule.duration_s is None:
         return
     size, seq = 2 * BLOCK, schedule.first_free
@@ -169,7 +169,9 @@ async def _jobs(maker: Maker, schedule: Schedule, session_id: str) -> AsyncGener
             seq += len(block)
             ahead = asyncio.create_task(asyncio.to_thread(maker.plan, range(seq, seq + size), measured=True))
             for planned in block:
-                yield Job(maker.request(planned), True, None, tuple(maker.rows(planned, None, session_id, utc_now())))
+                yield Arrival(
+                    maker.request(planned), True, None, tuple(maker.rows(planned, None, session_id, utc_now()))
+                )
     finally:
         await asyncio.wait([ahead])  # a thread can't be cancelled; its bodies' file must outlive it
 

@@ -17,10 +17,10 @@ class _Spec(ctypes.Structure):
     _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns")]
 
 
-class Alarm:
+class Timer:
     """`until(due_ns)` returns at that instant of perf_counter_ns, or at once if it has passed. One waiter at a time."""
 
-    def __enter__(self) -> "Alarm":
+    def __enter__(self) -> "Timer":
         self._loop = asyncio.get_running_loop()
         self._woken: asyncio.Future[None] | None = None
         self._fd: int | None = None

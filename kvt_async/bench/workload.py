@@ -30,7 +30,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class WorkloadPrompt:
     messages: list[dict[str, str]]
     input_tokens: int  # of the whole rendered prompt
     output_tokens: int  # to ask for
@@ -52,7 +52,7 @@ class Workload(Protocol):
         """What identifies it: part of the group's contract, and `bench_stages.workload_json`."""
         ...
 
-    def prompts(self, places: Sequence[Place]) -> list[Prompt]: ...
+    def prompts(self, places: Sequence[Place]) -> list[WorkloadPrompt]: ...
 
     def mean_output_tokens(self) -> float: ...
 
@@ -87,7 +87,7 @@ class Synthetic:
         assert output is not None
         return length_draws.mean(output)
 
-    def prompts(self, places: Sequence[Place]) -> list[Prompt]:
+    def prompts(self, places: Sequence[Place]) -> list[WorkloadPrompt]:
         bench, work = self._bench, self._bench.workload
         assert work.output_tokens is not None
         groups = work.prefix.groups if work.prefix.tokens else None
@@ -103,7 +103,7 @@ class Synthetic:
             outputs.append(length_draws.draw(work.output_tokens, (*key, _OUTPUT)))
         texts = self._maker.exact(wanted)
         return [
-            Prompt(self._maker.messages(text), ask[1], out, place.seq % groups if groups is not None else None)
+            WorkloadPrompt(self._maker.messages(text), ask[1], out, place.seq % groups if groups is not None else None)
             for text, ask, out, place in zip(texts, wanted, outputs, places, strict=True)
         ]
 
@@ -146,7 +146,7 @@ class FromFile:
             return length_draws.mean(self._bench.workload.output_tokens)
         return float(np.mean([self._own_output(item) for item in self._items[:1000]]))
 
-    def prompts(self, places: Sequence[Place]) -> list[Prompt]:
+    def prompts(self, places: Sequence[Place]) -> list[WorkloadPrompt]:
         bench = self._bench
         items = [self._salted(self._items[place.seq % len(self._items)], place) for place in places]
         counts = self._maker.count([item.messages for item in items])
@@ -155,7 +155,7 @@ class FromFile:
             asked = bench.workload.output_tokens
             key = (bench.seed, place.repeat, place.seq, _OUTPUT)
             out = length_draws.draw(asked, key) if asked is not None else self._own_output(item)
-            found.append(Prompt(item.messages, n, out, None, item.context_chars))
+            found.append(WorkloadPrompt(item.messages, n, out, None, item.context_chars))
         return found
 
     def _own_output(self, item: Item) -> int:

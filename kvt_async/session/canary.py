@@ -23,7 +23,7 @@ from kvt_async.contract.vocabulary import CanaryVerdict, Mode, Unit
 from kvt_async.records import Attempt, Level, Run
 from kvt_async.session.canary_prompts import FIRST
 from kvt_async.session.invocation import Invocation
-from kvt_async.session.probes import Asking, Builder, Probes, refuse_all_failed
+from kvt_async.session.probes import Asking, BodyBuilder, Probes, refuse_all_failed
 from kvt_async.session.session import ServerSession
 from kvt_async.store.reader import Entry, Reader
 from kvt_async.ways.registry import way_of
@@ -174,7 +174,7 @@ class Spread:
 class Questions:
     """What a canary asks: prompts, the first few at once, and who makes their bodies."""
 
-    builder: Builder
+    builder: BodyBuilder
     entries: Sequence[Entry]
     are_counted: bool = False  # by the served model's own tokenizer: a server that reads fewer tokens cuts prompts
 

@@ -28,7 +28,7 @@ MAX_CPU_SHARE = 0.9
 GC_THRESHOLDS = (20_000, 20, 20)  # a reply makes hundreds of objects and no cycles: Python's 700 is a look every few
 
 
-class Histogram:
+class DurationHistogram:
     """Counts of durations in ms over logarithmic cells (9% wide): constant memory, any length of run."""
 
     _PER_OCTAVE, _LOWEST_MS = 8, 0.001
@@ -67,7 +67,7 @@ class Health:
 
     def __init__(self, clocks: Callable[[], Clocks] = own_clocks) -> None:
         self._clocks = clocks
-        self.lag, self.send_lag = Histogram(), Histogram()
+        self.lag, self.send_lag = DurationHistogram(), DurationHistogram()
         self.ttft_ms: deque[float] = deque(maxlen=4096)
         self.coalesced = self.stamped = self.gc_runs = 0
         self.gc_max_ms = self.gc_total_ms = 0.0

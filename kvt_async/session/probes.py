@@ -25,7 +25,7 @@ KEY_REFUSED = (401, 403)
 Probe = Callable[[str, str, bytes, Headers], Awaitable[Attempt]]  # endpoint, path, body, headers
 
 
-class Builder(Protocol):
+class BodyBuilder(Protocol):
     """Makes what is sent for a prompt at a level; `settings` say how many tokens to answer."""
 
     def payload(self, entry: Entry, level: Level, settings: Settings) -> Payload: ...
@@ -35,7 +35,7 @@ class Builder(Protocol):
 class Asking:
     """Who asks, where its prompts come from, and where the answers are kept."""
 
-    builder: Builder
+    builder: BodyBuilder
     probe: Probe
     store: Writer
     session_id: str

@@ -24,7 +24,7 @@ from kvt_async.ways.way import StartedServer
 ENDING = frozenset({EndReason.SERVER, EndReason.REFUSED, EndReason.LOCAL, EndReason.INTERRUPTED})
 
 
-class Work(Protocol):
+class ServerWork(Protocol):
     """What a session does on its servers."""
 
     def owes(self, runs: Sequence[Run]) -> bool:
@@ -44,7 +44,7 @@ class Work(Protocol):
         ...
 
 
-async def on_servers(session: Session, servers: Sequence[Sequence[Run]], work: Work) -> EndReason:
+async def on_servers(session: Session, servers: Sequence[Sequence[Run]], work: ServerWork) -> EndReason:
     """Do the work on every server, each given as the runs that it serves; "finished", or why it ended before that.
 
     Raises ServerError where a launched server dies once too often before it is ready, and what `work` raises.
@@ -65,7 +65,7 @@ async def on_servers(session: Session, servers: Sequence[Sequence[Run]], work: W
     return EndReason.FINISHED
 
 
-async def _on_server(session: Session, runs: Sequence[Run], work: Work, restarts: int) -> EndReason:
+async def _on_server(session: Session, runs: Sequence[Run], work: ServerWork, restarts: int) -> EndReason:
     level, died = runs[0].level, False
     way = way_of(level.apply_via)
     try:
@@ -83,7 +83,7 @@ async def _on_server(session: Session, runs: Sequence[Run], work: Work, restarts
         raise
 
 
-async def _served(session: Session, runs: Sequence[Run], work: Work, process: StartedServer | None) -> EndReason:
+async def _served(session: Session, runs: Sequence[Run], work: ServerWork, process: StartedServer | None) -> EndReason:
     endpoints = list(dict.fromkeys(url for run in runs for url in run.level.endpoints))
     async with work.sender(endpoints) as sender:
         return await work.serve(ServerSession(**fields_of(session), sender=sender, runs=tuple(runs), launched=process))

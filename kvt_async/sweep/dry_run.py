@@ -6,12 +6,12 @@ from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
 from kvt_async.session.invocation import Invocation
 from kvt_async.store.reader import Reader
-from kvt_async.sweep.pending import Group
+from kvt_async.sweep.pending import SweepGroup
 
 ASSUMED_PREFILL_TOKENS_PER_S, ASSUMED_DECODE_TOKENS_PER_S = 5000.0, 30.0
 
 
-def estimate(invocation: Invocation, group: Group, done: Sequence[bytearray], planned: Sequence[int]) -> Json:
+def estimate(invocation: Invocation, group: SweepGroup, done: Sequence[bytearray], planned: Sequence[int]) -> Json:
     """Requests and tokens of what is pending, per level and in all; seconds and cost.
 
     Time comes from this group's own attempts where there are some (`rates: measured`), else from assumed rates of one

@@ -30,7 +30,7 @@ SAY_EVERY_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class SweepGroup:
     """What a session will work on."""
 
     contract: Json
@@ -90,7 +90,7 @@ def into_database(db: Path, settings: Settings, head: ManifestHead, generation: 
 
 def find_group(
     reader: Reader, settings: Settings, head: ManifestHead, levels: tuple[Level, ...], *, force: bool
-) -> Group:
+) -> SweepGroup:
     """Compare contracts and level identities. Raises ContractMismatchError, unless `force` opens a new generation."""
     group, secrets = settings.experiment.exp_group_id, known_secrets(settings)
     contract: Json = dict(group_contract(settings, head))
@@ -102,10 +102,10 @@ def find_group(
             raise
         generation += 1
         runs = match_runs(reader, group, generation, levels, secrets)
-    return Group(contract, generation, str(head.prompt["template_version"]), runs)
+    return SweepGroup(contract, generation, str(head.prompt["template_version"]), runs)
 
 
-def next_generation(reader: Reader, settings: Settings, group: Group, levels: tuple[Level, ...]) -> Group:
+def next_generation(reader: Reader, settings: Settings, group: SweepGroup, levels: tuple[Level, ...]) -> SweepGroup:
     """The same contract, begun anew beside what is stored: for a server that became another one."""
     name, secrets = settings.experiment.exp_group_id, known_secrets(settings)
     runs = match_runs(reader, name, group.generation + 1, levels, secrets)

@@ -21,7 +21,7 @@ Make = Callable[[Entry, str, Past, int], Request]  # entry, request_id, past, tr
 
 
 @dataclass(frozen=True, slots=True)
-class Builder:
+class RequestBuilder:
     """Makes requests and payloads. Template and system text are those the manifest was prepared with."""
 
     settings: Settings
@@ -32,7 +32,7 @@ class Builder:
     shown: Mapping[str, Json] = field(default_factory=dict)  # run_id -> what its server says of itself
 
     @classmethod
-    def of_dataset(cls, settings: Settings, reader: Reader, dataset_id: str) -> "Builder":
+    def of_dataset(cls, settings: Settings, reader: Reader, dataset_id: str) -> "RequestBuilder":
         stored = orjson.loads(reader.value("SELECT prompt_json FROM datasets WHERE dataset_id = ?", dataset_id))
         needs_cuts = any(level.cuts_prompts for level in make_levels(settings).levels)
         cutter = Cutter.of_settings(settings, PromptRule(**stored)) if needs_cuts else None

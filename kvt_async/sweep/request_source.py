@@ -13,7 +13,7 @@ from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import rows_of_requests
 from kvt_async.store.reader import NEW
 from kvt_async.sweep.plan import Step
-from kvt_async.sweep.request_builder import Builder
+from kvt_async.sweep.request_builder import RequestBuilder
 
 FIRST, CHUNK = 8, 256  # prompts read at once: the first ones quickly, then in full chunks
 CHUNK_BYTES = 4 * 1024 * 1024  # of bodies, about: long prompts are read in smaller chunks
@@ -22,7 +22,7 @@ CHUNK_BYTES = 4 * 1024 * 1024  # of bodies, about: long prompts are read in smal
 class Feed:
     """Requests for one session, in the plan's order."""
 
-    def __init__(self, server: ServerSession, builder: Builder) -> None:
+    def __init__(self, server: ServerSession, builder: RequestBuilder) -> None:
         self._reader, self._store, self._dataset_id = server.reader, server.store, builder.dataset_id
         self._runs, self._makers = server.runs, [builder(run) for run in server.runs]
 

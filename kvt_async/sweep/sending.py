@@ -19,23 +19,23 @@ from kvt_async.session.server_check import identify, keep_snapshots
 from kvt_async.session.servers import watched
 from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import Row, rows_of_give_ups
-from kvt_async.sweep.pending import Group
+from kvt_async.sweep.pending import SweepGroup
 from kvt_async.sweep.pipeline import WORKERS_PER_PLACE, Pipeline, send_all
 from kvt_async.sweep.places import Places
 from kvt_async.sweep.plan import steps
-from kvt_async.sweep.request_builder import Builder
+from kvt_async.sweep.request_builder import RequestBuilder
 from kvt_async.sweep.request_queue import RequestQueue
 from kvt_async.sweep.request_source import Feed
 
 
-async def meet_server(server: ServerSession, builder: Builder, generation: int) -> dict[str, Json]:
+async def meet_server(server: ServerSession, builder: RequestBuilder, generation: int) -> dict[str, Json]:
     """Reach it and learn who it is, by endpoint. Raises ServerError, ConfigError, DriftError."""
     if not await handshake.check_server(server.sender, server.settings, server.endpoints, server.say):
         await _ask_once(server, builder)
     return await identify(server, generation)
 
 
-async def _ask_once(server: ServerSession, builder: Builder) -> None:
+async def _ask_once(server: ServerSession, builder: RequestBuilder) -> None:
     """A server that lists other models, or none, may take any name, or be none: does it answer the shortest prompt?
 
     Raises ConfigError when it refuses it, ServerError when it doesn't answer.
@@ -50,7 +50,7 @@ async def _ask_once(server: ServerSession, builder: Builder) -> None:
 
 
 async def register(
-    server: ServerSession, group: Group, identities: Mapping[str, Json], evidence: Mapping[str, Json]
+    server: ServerSession, group: SweepGroup, identities: Mapping[str, Json], evidence: Mapping[str, Json]
 ) -> None:
     """Write the generation, the missing rows of `runs`, who serves them and what it says of its budgets: now the group
     owes these levels."""
@@ -82,7 +82,7 @@ async def open_try_series(server: ServerSession, chosen: Sequence[int] | None) -
 
 
 async def send(
-    server: ServerSession, builder: Builder, places: Places, done: Sequence[bytearray], progress: Progress
+    server: ServerSession, builder: RequestBuilder, places: Places, done: Sequence[bytearray], progress: Progress
 ) -> None:
     """Send what is pending. Returns when all is saved, or sending has stopped: see `watched`."""
     settings, sender, health = server.settings, server.sender, progress.health
@@ -111,7 +111,7 @@ async def send(
         await keep_health(server, health.row(), progress.figures())
 
 
-def _answered_before(server: ServerSession, builder: Builder) -> list[tuple[str, Payload]]:
+def _answered_before(server: ServerSession, builder: RequestBuilder) -> list[tuple[str, Payload]]:
     """Of each endpoint that earlier sessions had an answer from, a request that was answered."""
     payloads: dict[str, Payload] = {}
     for run in server.runs:

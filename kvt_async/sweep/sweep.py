@@ -27,16 +27,23 @@ from kvt_async.store.lock import hold
 from kvt_async.store.reader import Reader
 from kvt_async.sweep import dry_run
 from kvt_async.sweep.duplicate_levels import distinct
-from kvt_async.sweep.pending import Group, find_group, into_database, next_generation, prepared_head, stored_dataset
+from kvt_async.sweep.pending import (
+    SweepGroup,
+    find_group,
+    into_database,
+    next_generation,
+    prepared_head,
+    stored_dataset,
+)
 from kvt_async.sweep.run_summary import RunReport
-from kvt_async.sweep.sweep_invocation import Options, SweepInvocation
+from kvt_async.sweep.sweep_invocation import SweepInvocation, SweepOptions
 from kvt_async.ways.levels import Levels, make_levels
 from kvt_async.ways.registry import check_level, way_of
 
-__all__ = ["Options", "RunReport", "checked_levels", "execute", "prepare_group", "run"]
+__all__ = ["RunReport", "SweepOptions", "checked_levels", "execute", "prepare_group", "run"]
 
 
-def execute(settings: Settings, options: Options) -> int:
+def execute(settings: Settings, options: SweepOptions) -> int:
     """Run it on a loop of its own, print the answer, return the exit code. Raises KvtError as `run` does."""
     files = [manifest_path(settings.output.data_dir, dataset_id(settings)), paths_of(settings).db]
     missing = [file for file in files if not file.is_file()]
@@ -72,7 +79,7 @@ def prepare_group(settings: Settings, *, force: bool = False, quiet: bool = Fals
     }
 
 
-async def run(settings: Settings, *, options: Options) -> RunReport:
+async def run(settings: Settings, *, options: SweepOptions) -> RunReport:
     """Send every level of the manifest; what is settled already is skipped.
 
     Raises ConfigError, ContractMismatchError, MissingPrerequisiteError, StoreError before anything is sent;
@@ -99,7 +106,7 @@ async def run(settings: Settings, *, options: Options) -> RunReport:
             return await _sweep(invocation, options, head, levels)
 
 
-async def _sweep(invocation: Invocation, options: Options, head: ManifestHead, levels: Levels) -> RunReport:
+async def _sweep(invocation: Invocation, options: SweepOptions, head: ManifestHead, levels: Levels) -> RunReport:
     """Send to the server of this group; with --force, to one that is not the group's, as a new generation."""
     settings, reader = invocation.settings, invocation.reader
     group = find_group(reader, settings, head, levels.levels, force=options.force)
@@ -114,7 +121,7 @@ async def _sweep(invocation: Invocation, options: Options, head: ManifestHead, l
         return await _send(invocation, options, head, replace(group, notes=levels.notes))
 
 
-async def _send(invocation: Invocation, options: Options, head: ManifestHead, group: Group) -> RunReport:
+async def _send(invocation: Invocation, options: SweepOptions, head: ManifestHead, group: SweepGroup) -> RunReport:
     settings, reader = invocation.settings, invocation.reader
     if options.prepare_first:
         name = await asyncio.to_thread(into_database, invocation.paths.db, settings, head, group.generation)

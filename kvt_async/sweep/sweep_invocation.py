@@ -18,11 +18,11 @@ from kvt_async.session.servers import on_servers
 from kvt_async.session.session import ServerSession, Session, run_session
 from kvt_async.store.writer import Writer
 from kvt_async.sweep import dry_run
-from kvt_async.sweep.pending import Group, unsettled
+from kvt_async.sweep.pending import SweepGroup, unsettled
 from kvt_async.sweep.places import Places
 from kvt_async.sweep.plan import pending
 from kvt_async.sweep.prompt_check import has_own_tokenizer, prompts_read
-from kvt_async.sweep.request_builder import Builder
+from kvt_async.sweep.request_builder import RequestBuilder
 from kvt_async.sweep.run_summary import RunReport, count, resume_lines
 from kvt_async.sweep.sending import meet_server, open_try_series, register, send
 from kvt_async.sweep.warm_up import warm_up
@@ -30,7 +30,7 @@ from kvt_async.ways.registry import way_of
 
 
 @dataclass(frozen=True, slots=True)
-class Options(CommandOptions):
+class SweepOptions(CommandOptions):
     """Of a sweep."""
 
     prepare_first: bool = True
@@ -42,7 +42,7 @@ class Options(CommandOptions):
 class SweepInvocation:
     """`go` sends what is to be sent and says what came of it; the rest is what its session does on its servers."""
 
-    def __init__(self, invocation: Invocation, options: Options, group: Group) -> None:
+    def __init__(self, invocation: Invocation, options: SweepOptions, group: SweepGroup) -> None:
         self.invocation, self.options, self.group = invocation, options, group
         self.settings, self.reader, self.say = invocation.settings, invocation.reader, invocation.say
         self.report = RunReport(invocation.group, group.generation, str(invocation.paths.db))
@@ -115,7 +115,7 @@ class SweepInvocation:
 
     async def serve(self, server: ServerSession) -> EndReason:
         group, report = self.group, self.report
-        builder = Builder.of_dataset(self.settings, self.reader, group.dataset_id)
+        builder = RequestBuilder.of_dataset(self.settings, self.reader, group.dataset_id)
         identities = await meet_server(server, builder, group.generation)
         evidence = await show_evidence(server)
         builder = replace(builder, shown=evidence)
@@ -136,7 +136,7 @@ class SweepInvocation:
             self._count()
         return server.ending
 
-    async def _send(self, server: ServerSession, builder: Builder) -> None:
+    async def _send(self, server: ServerSession, builder: RequestBuilder) -> None:
         done, report = self._pending(server.runs), self.report
         if self.settings.engine.warm_up == "prefill":
             seqs = [seq for seq in range(len(done[0])) if any(not mask[seq] for mask in done)]

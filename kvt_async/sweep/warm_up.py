@@ -10,13 +10,13 @@ import orjson
 from kvt_async.clock import utc_now
 from kvt_async.records import Level, Payload
 from kvt_async.session.session import ServerSession
-from kvt_async.sweep.request_builder import Builder
+from kvt_async.sweep.request_builder import RequestBuilder
 
 CHUNK = 64
 SAY_EVERY_S = 10
 
 
-async def warm_up(server: ServerSession, builder: Builder, seqs: Sequence[int]) -> None:
+async def warm_up(server: ServerSession, builder: RequestBuilder, seqs: Sequence[int]) -> None:
     """Send the prompts of `seqs` to every endpoint at its mildest level; failures are counted, never fatal."""
     settings = server.settings
     concurrency = settings.limits.concurrency

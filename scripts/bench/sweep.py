@@ -22,7 +22,7 @@ from _server import serving
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
 from kvt_async.session.invocation import loop_factory
-from kvt_async.sweep.sweep import Options, prepare_group, run
+from kvt_async.sweep.sweep import SweepOptions, prepare_group, run
 
 
 def experiment(
@@ -79,7 +79,7 @@ async def bare(url: str, concurrency: int, asked: argparse.Namespace, *, encode:
 
 async def sweep(settings: Settings) -> float:
     """Requests/s from the first to the last committed outcome."""
-    report = await run(settings, options=Options(quiet=True))
+    report = await run(settings, options=SweepOptions(quiet=True))
     assert report.pending == 0, report
     return float(report.sent / report.elapsed_s)
 

@@ -14,14 +14,14 @@ import pytest
 from aiohttp import web
 
 from kvt_async.bench import client_ceiling
-from kvt_async.bench.bench import Options, run
+from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.bench.null_server import null_server
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.settings import Settings
 from tests.servers.openai_server import Counting, FailingAfterTheFirst, FakeServer, Script, on_loopback, serving
 from tests.worlds import bench_overrides, bench_settings, query
 
-QUIET = Options(quiet=True)
+QUIET = BenchOptions(quiet=True)
 ROOT = Path(__file__).parents[2]
 
 
@@ -129,7 +129,7 @@ async def test_a_ladder_stops_where_the_server_cannot_follow_and_says_why(tmp_pa
 def started(folder: Path, url: str, *overrides: str) -> subprocess.Popen[bytes]:
     words = [word for item in bench_overrides(folder, url, *overrides) for word in ("--override", item)]
     code = "import sys; from kvt_async.contract.load import load_settings; from kvt_async.bench.bench import *; " \
-           "sys.exit(execute(load_settings(None, sys.argv[2::2]), Options(quiet=True)).exit_code)"  # fmt: skip
+           "sys.exit(execute(load_settings(None, sys.argv[2::2]), BenchOptions(quiet=True)).exit_code)"  # fmt: skip
     return subprocess.Popen([sys.executable, "-c", code, *words], cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
@@ -216,7 +216,7 @@ async def test_a_stage_planned_otherwise_is_refused_and_force_opens_a_generation
         longer = bench_settings(tmp_path, url, "bench.rate=100", "bench.workload.input_tokens.value=50")
         with pytest.raises(ContractMismatchError, match="another contract"):
             await run(longer, QUIET)
-        report = await run(longer, Options(quiet=True, force=True))
+        report = await run(longer, BenchOptions(quiet=True, force=True))
     assert report.generation == 2
 
 
@@ -292,7 +292,7 @@ async def test_an_open_loop_of_any_end_is_sent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], ends: list[str], n: Sequence[int], said: str
 ) -> None:
     async with serving(Script()) as (_, url):
-        report = await run(bench_settings(tmp_path, url, "bench.rate=50", *ends), Options())
+        report = await run(bench_settings(tmp_path, url, "bench.rate=50", *ends), BenchOptions())
     assert (report.exit_code, report.pending) == (0, 0)
     assert report.stages[0]["answered"] in n
     err = capsys.readouterr().err

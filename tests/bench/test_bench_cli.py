@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from kvt_async.bench.bench import Options, run
+from kvt_async.bench.bench import BenchOptions, run
 from tests.servers.openai_server import FakeServer, Script, on_loopback, serving
 from tests.worlds import bench_overrides, bench_settings
 
-QUIET = Options(quiet=True)
+QUIET = BenchOptions(quiet=True)
 
 
 async def kvt_bench(tmp_path: Path, url: str, *options: str) -> tuple[int, dict[str, Any], str]:

@@ -8,13 +8,13 @@ import orjson
 import pytest
 
 from analyzer.bench.bench_analysis import bench_stages
-from kvt_async.bench.bench import Options, run
+from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.contract.errors import DeadKnobError
 from kvt_async.contract.settings import Settings
 from tests.servers.openai_server import Script, serving
 from tests.worlds import bench_settings, page_of, query
 
-QUIET = Options(quiet=True)
+QUIET = BenchOptions(quiet=True)
 ALLOWED = replace(QUIET, allow_dead_knob=True)
 LEVELS = (
     "bench.levels=true",
@@ -140,7 +140,7 @@ async def test_a_launched_server_that_dies_under_a_stage_is_started_again_and_th
     settings = settings.model_copy(
         update={"bench": settings.bench.model_copy(update={"requests": 12, "retries": True})}
     )
-    report = await run(settings, Options(allow_dead_knob=True))
+    report = await run(settings, BenchOptions(allow_dead_knob=True))
     printed = capsys.readouterr().err
     assert "stopping: the launched server ended with exit code" in printed
     assert "starting it again (1 of 2)" in printed

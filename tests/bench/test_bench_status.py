@@ -5,13 +5,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvt_async.bench.bench import Options, run
+from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.session.group_status import lines
 from kvt_async.status import show_status, status
 from tests.servers.openai_server import FailingAfterTheFirst, Script, on_loopback, serving
 from tests.worlds import bench_settings
 
-QUIET = Options(quiet=True)
+QUIET = BenchOptions(quiet=True)
 LIST = ("bench.sweep_rate=[50, 100, 200]", "bench.repeats=2")
 
 

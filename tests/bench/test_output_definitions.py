@@ -14,7 +14,7 @@ from analyzer.bench.figures.stage_results import result_of
 from analyzer.bench.read.request_metrics import gaps, with_metrics
 from analyzer.bench.read.stage_facts import requests, stages
 from analyzer.bench.report.trust import trust
-from kvt_async.bench.bench import Options, run
+from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.schema import connect_for_reading
@@ -72,7 +72,7 @@ async def test_three_readings_of_one_stage_agree(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     async with on_loopback(EveryShape(Script())) as url:
         settings = bench_settings(tmp_path, url, "bench.concurrency=2", "bench.requests=28")
-        report = await run(settings, Options(quiet=True))
+        report = await run(settings, BenchOptions(quiet=True))
     assert report.exit_code == 0
     run_id = report.stages[0]["run_id"]
     db = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
@@ -124,7 +124,7 @@ async def test_replies_that_done_alone_ended_and_first_tokens_that_came_together
 
     async with on_loopback(Hasty(Script())) as url:
         settings = bench_settings(tmp_path, url, "bench.concurrency=2")
-        await run(settings, Options(quiet=True))
+        await run(settings, BenchOptions(quiet=True))
     db = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
     conn = connect_for_reading(db)
     (point,) = points([result_of(conn, stage, 0.05) for stage in stages(conn, "b")], 0.05)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from analyzer.bench.bench_analysis import bench_stages
-from kvt_async.bench.bench import Options, run
+from kvt_async.bench.bench import BenchOptions, run
 from tests.servers.openai_server import FakeServer, Script, on_loopback
 from tests.worlds import bench_settings, page_of
 
@@ -37,7 +37,7 @@ async def test_the_same_prompts_twice_are_warm_and_salted_ones_cold(tmp_path: Pa
                 tmp_path, url, f"experiment.exp_group_id={group}", "bench.concurrency=2", f"bench.salt={salt}",
                 "bench.warm_up={requests: 0, rounds: 0}", "analysis.charts=false",
             )  # fmt: skip
-            await run(settings, Options(quiet=True))
+            await run(settings, BenchOptions(quiet=True))
             found = bench_stages(settings)
             assert [point["cache"] for point in found["points"]] == [expected]
     warned = "WARNING: these are not figures of prompts that the server has not seen" in found["verdict"][1]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.bench.bench_analysis import bench_stages
-from kvt_async.bench.bench import Options, run
+from kvt_async.bench.bench import BenchOptions, run
 from kvt_async.bench.load_steps import Load
 from kvt_async.bench.stage import wanted
 from kvt_async.contract.bench_settings import Bench
@@ -22,7 +22,7 @@ from kvt_async.contract.settings import Settings
 from tests.servers.openai_server import FakeServer, Script, on_loopback
 from tests.worlds import bench_settings, query
 
-QUIET = Options(quiet=True)
+QUIET = BenchOptions(quiet=True)
 DEFAULTS = ("bench.requests=auto", "bench.warm_up={requests: 10, latencies: 1.25}", "analysis.charts=false")
 
 
@@ -87,7 +87,7 @@ async def test_max_s_ends_a_stage_that_owes_nothing_then_and_says_so(
 ) -> None:
     async with on_loopback(FakeServer(Script(delay_s=0.1))) as url:
         settings = bench_settings(tmp_path, url, "bench.concurrency=4", *DEFAULTS, "bench.max_s=0.5")
-        report = await run(settings, Options())
+        report = await run(settings, BenchOptions())
         again = await run(settings, QUIET)
     assert (report.exit_code, report.pending, again.session_id) == (0, 0, None)
     assert query(settings, "SELECT reason FROM bench_window_ends") == [("stop_rule",)]

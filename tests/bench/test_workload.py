@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from kvt_async.bench import length_draws, prompt_files
-from kvt_async.bench.workload import Place, Prompt, Workload, load_workload
+from kvt_async.bench.workload import Place, Workload, WorkloadPrompt, load_workload
 from kvt_async.contract.bench_settings import Lengths
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
@@ -42,7 +42,7 @@ def settings(tokenizer: str, *overrides: str) -> Settings:
     return load_settings(None, ["experiment.exp_group_id=b", f"tokenizer.name={tokenizer}", *overrides], environ={})
 
 
-def served_ids(config: Settings, prompts: Sequence[Prompt]) -> list[list[int]]:
+def served_ids(config: Settings, prompts: Sequence[WorkloadPrompt]) -> list[list[int]]:
     """Tokens of each prompt as a server of this tokenizer sees them."""
     tokenizer = load_tokenizer(config)
     chat = tokenizer.chat
@@ -65,7 +65,7 @@ def test_prompts_have_exactly_the_asked_number_of_tokens_chat_template_included(
 def test_salted_prompts_never_share_a_cache_block_over_places_and_stages(kind: str, bpe: str) -> None:
     config = settings(bpe if kind == "bpe" else kind, "bench.workload.input_tokens.value=64")
     work = load_workload(config)
-    (alone,) = served_ids(config, [Prompt([{"role": "user", "content": ""}], 0, 0)])
+    (alone,) = served_ids(config, [WorkloadPrompt([{"role": "user", "content": ""}], 0, 0)])
     places = [Place(seq, salt) for salt in ("stage-1", "stage-2") for seq in range(100)]
     heads = [tuple(ids[: len(alone) + 16]) for ids in served_ids(config, work.prompts(places))]
     assert len(set(heads)) == len(heads)

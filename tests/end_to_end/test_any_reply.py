@@ -14,7 +14,7 @@ import pytest
 
 from analyzer.stages import every_stage, score_stage
 from kvt_async.contract.errors import ContradictedError, KvtError
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from tests.servers.fault_server import FaultServer, Seen, Wire
 from tests.servers.odd_replies import any_page, any_reply
 from tests.worlds import check_invariants, db_of, query, states, sweep_settings
@@ -52,7 +52,7 @@ async def sweep_under_fire(folder: Path, seed: int, n: int, transport: str, *ove
         for again in range(20):
             server.steps = [any_server(rng, 0.1 if again < 3 else 0.0)]
             with suppress(KvtError):  # the server is refused at the start, in words
-                report = await run(settings, options=Options(quiet=True, force=True))
+                report = await run(settings, options=SweepOptions(quiet=True, force=True))
             if report is None:
                 continue
             assert report.responses + report.failures + report.pending == report.planned == n * BUDGETS

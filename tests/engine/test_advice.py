@@ -11,7 +11,7 @@ from kvt_async.contract.settings import Engine
 from kvt_async.engine.send.advice import field_advice, key_advice
 from kvt_async.engine.send.sender import Sender
 from kvt_async.session import handshake
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.validate import validate
 from tests.servers.fault_server import FaultServer, Seen, Wire, answer, error, status
 from tests.servers.openai_server import Script, serving
@@ -35,7 +35,7 @@ async def test_a_sweep_whose_key_is_refused_says_which_it_is(tmp_path: Path, mon
     async with serving(Script(key="the-right-one")) as (_, url):
         settings = sweep_settings(tmp_path, url, "engine.api_key_env=MYKEY")
         with pytest.raises(ConfigError, match="401") as refused:
-            await run(settings, options=Options(quiet=True))
+            await run(settings, options=SweepOptions(quiet=True))
     assert "engine.api_key_env names MYKEY" in str(refused.value)
 
 
@@ -87,5 +87,5 @@ async def test_a_refused_stream_option_says_how_to_leave_it_out(tmp_path: Path) 
     refusal = error(400, "Unknown parameter: stream_options")
     async with FaultServer(refusal) as picky:
         with pytest.raises(ConfigError) as refused:
-            await run(sweep_settings(tmp_path, picky.base_url), options=Options(quiet=True))
+            await run(sweep_settings(tmp_path, picky.base_url), options=SweepOptions(quiet=True))
     assert "engine.stream_usage: never" in str(refused.value)

@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.urls import bare_url, public_url, server_root, url_under
 from kvt_async.engine.send.sender import Sender
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from tests.engine.sending import PATH
 from tests.servers.fault_server import FaultServer, answer, error, status
 from tests.servers.openai_server import FakeServer, Script, on_loopback
@@ -74,7 +74,7 @@ async def test_a_sweep_over_such_a_url_leaves_no_trace_of_it(
 
     async with on_loopback(Noting(Script())) as url:
         settings = sweep_settings(tmp_path, url + QUERY, "kv.budgets=[1.0]", "kv.control_repeats=0", n=4)
-        report = await run(settings, options=Options())
+        report = await run(settings, options=SweepOptions())
     assert (report.exit_code, report.pending) == (0, 0)
     assert {path for path, _ in asked} >= {"/v1/chat/completions", "/v1/models", "/version", "/metrics"}
     assert all(text.startswith("api-version=2024-10-21&code=hunter22") for _, text in asked)

@@ -22,7 +22,7 @@ from kvt_async.contract.settings import Retry
 from kvt_async.engine.send import pauses
 from kvt_async.engine.transport.local_lacks import OTHER_FILES, cause_here, check_files
 from kvt_async.records import Json
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from tests.engine.sending import Recorder, against, send_one
 from tests.servers.fault_server import FaultServer, Seen, Step, Wire, answer, reply, stall, status, stream
 from tests.worlds import query, states, sweep_settings, until
@@ -170,9 +170,9 @@ async def test_a_request_that_always_kills_its_connection_is_given_up_among_othe
             tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0", "limits.retry.max_attempts=3",
             f"engine.transport={every_transport}",
         )  # fmt: skip
-        report = await run(settings, options=Options(quiet=True))
+        report = await run(settings, options=SweepOptions(quiet=True))
         assert (report.responses, report.failures, report.pending, report.exit_code) == (30, 6, 0, 4)
-        again = await run(settings, options=Options(quiet=True, retry_failed=True))  # nothing but these
+        again = await run(settings, options=SweepOptions(quiet=True, retry_failed=True))  # nothing but these
         assert (again.responses, again.failures, again.pending, again.exit_code) == (30, 6, 0, 4)
     told = query(settings, "SELECT DISTINCT error_type FROM attempts WHERE error_type NOT NULL")
     assert told == [("ConnectionError",)]
@@ -194,7 +194,7 @@ async def test_a_server_that_is_gone_still_costs_no_request(tmp_path: Path, ever
             tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0", "limits.retry.max_attempts=3",
             f"engine.transport={every_transport}",
         )  # fmt: skip
-        report = await run(settings, options=Options(quiet=True))
+        report = await run(settings, options=SweepOptions(quiet=True))
     assert (report.failures, report.exit_code) == (0, 5)
     assert report.pending > 0
 

@@ -9,14 +9,14 @@ import pytest
 from kvt_async.engine.reply.refusals import ALIKE
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Outcome
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from tests.engine.sending import Recorder, against, request_to, send_one
 from tests.servers.fault_server import FaultServer, Seen, Step, Wire, answer, error, status
 from tests.servers.openai_server import Script, serving
 from tests.worlds import check_invariants, engine_settings, query, states, sweep_settings, until
 
 FAST = {"concurrency": 4, "retry": {"max_attempts": 2, "initial_s": 0.01}}
-QUIET = Options(quiet=True, allow_dead_knob=True)
+QUIET = SweepOptions(quiet=True, allow_dead_knob=True)
 
 KEY = error(401, "token expired")
 REFUSALS: dict[str, tuple[Step, str]] = {

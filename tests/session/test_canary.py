@@ -14,12 +14,12 @@ from kvt_async.contract.errors import ConfigError, DeadKnobError, KvtError, Serv
 from kvt_async.contract.settings import Settings
 from kvt_async.session.canary import pair
 from kvt_async.session.canary_prompts import DEPTHS, FIRST, MOST, lookups
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.ways.levels import make_levels
 from tests.servers.openai_server import Script, serving
 from tests.worlds import query, sweep_settings, write_examples
 
-QUIET = Options(quiet=True)
+QUIET = SweepOptions(quiet=True)
 
 
 def verdicts(settings: Settings) -> list[tuple[str, str]]:

@@ -16,21 +16,21 @@ from msgspec.structs import replace
 
 from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Attempt, Marks
-from kvt_async.session.client_health import TICK_S, Clocks, Health, Histogram
+from kvt_async.session.client_health import TICK_S, Clocks, DurationHistogram, Health
 from tests.fake_time import FakeTimeLoop, in_fake_time
 from tests.group_db import attempt
 
 
 def test_a_quantile_is_right_to_a_tenth_and_never_above_the_maximum() -> None:
     values = [random.Random(n).expovariate(1 / 5) for n in range(5000)]
-    histogram = Histogram()
+    histogram = DurationHistogram()
     for value in values:
         histogram.add(value)
     for q in (0.5, 0.9, 0.99):
         true = sorted(values)[int(q * len(values))]
         assert true * 0.95 <= histogram.quantile_ms(q) <= true * 1.12
     assert histogram.quantile_ms(1.0) == pytest.approx(max(values))
-    assert Histogram().quantile_ms(0.99) == 0
+    assert DurationHistogram().quantile_ms(0.99) == 0
 
 
 async def watched(work: Awaitable[object], health: Health | None = None) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from analyzer.stages import every_stage
 from kvt_async.contract.errors import ContractMismatchError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from tests.servers.openai_server import Script, serving
 from tests.worlds import query, sweep_settings
 
-QUIET = Options(quiet=True, allow_dead_knob=True)
+QUIET = SweepOptions(quiet=True, allow_dead_knob=True)
 
 
 def settings_with(folder: Path, url: str, secret: str, *, in_the_clear: bool = False, more: str = "") -> Settings:

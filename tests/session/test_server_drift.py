@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from kvt_async.contract.errors import DriftError
 from kvt_async.contract.formulas.server_identity import Snapshot, between, drift, drifts
 from kvt_async.session.metrics_page import prefix_hits, read
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from tests.servers.openai_server import Script, serving
 from tests.worlds import check_invariants, query, sweep_settings
 
-QUIET = Options(quiet=True)
+QUIET = SweepOptions(quiet=True)
 CACHE = {
     "block_size": "16", "cache_dtype": "fp8", "num_gpu_blocks": "27000", "gpu_memory_utilization": "0.9",
     "kv_cache_memory_bytes": "None", "enable_prefix_caching": "False",

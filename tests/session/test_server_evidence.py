@@ -10,7 +10,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.kv_evidence import read_evidence
 from kvt_async.session.server_evidence import from_log, from_metrics, number_of
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from tests.worlds import query, sweep_settings
 
 PAGE = """# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
@@ -81,14 +81,14 @@ def shown(settings: Settings) -> list[tuple[float, float, str]]:
 
 async def test_the_metrics_page_verifies_one_launched_level_and_contradicts_another(tmp_path: Path) -> None:
     settings = launching(tmp_path, SERVER, "{metric: 'vllm:cache_config_info.cache_dtype'}")
-    assert (await run(settings, options=Options(quiet=True))).exit_code == 0
+    assert (await run(settings, options=SweepOptions(quiet=True))).exit_code == 0
     assert shown(settings) == [(32.0, 32.0, "metric"), (16.0, 32.0, "metric")]
 
 
 async def test_a_line_of_the_launch_log_is_evidence(tmp_path: Path) -> None:
     command = f'sh -c "echo kv_dtype={{params.dtype}}; exec {SERVER}"'
     settings = launching(tmp_path, command, r"{log: 'kv_dtype=(\w+)'}")
-    assert (await run(settings, options=Options(quiet=True))).exit_code == 0
+    assert (await run(settings, options=SweepOptions(quiet=True))).exit_code == 0
     assert shown(settings) == [(32.0, 32.0, "log"), (16.0, 16.0, "log")]
 
 
@@ -96,7 +96,7 @@ async def test_a_metric_that_is_not_there_leaves_the_budget_unverified_and_says_
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = launching(tmp_path, SERVER, "{metric: no_such_metric}")
-    assert (await run(settings, options=Options(quiet=True))).exit_code == 0
+    assert (await run(settings, options=SweepOptions(quiet=True))).exit_code == 0
     assert "shows no budget: it stays unverified" in capsys.readouterr().err
     stored = query(settings, "SELECT kv_effective, kv_evidence_json FROM responses")
     missing = {(effective, orjson.loads(text)["missing"]) for effective, text in stored}
@@ -111,4 +111,4 @@ async def test_evidence_that_cannot_be_read_is_refused_before_anything_starts(
     tmp_path: Path, evidence: str, match: str
 ) -> None:
     with pytest.raises(ConfigError, match=match):
-        await run(launching(tmp_path, SERVER, evidence), options=Options(quiet=True))
+        await run(launching(tmp_path, SERVER, evidence), options=SweepOptions(quiet=True))

@@ -6,12 +6,12 @@ import pytest
 
 from kvt_async.contract.settings import Settings
 from kvt_async.sweep.dry_run import lines
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.validate import validate
 from tests.servers.openai_server import Script, serving
 from tests.worlds import levels_of, query, sweep_settings
 
-QUIET = Options(quiet=True)
+QUIET = SweepOptions(quiet=True)
 BLOCKS = "kv.apply={via: body, body: {kv: {budget: '{keep_tokens}'}}, round_to: 16}"
 
 
@@ -46,7 +46,7 @@ def counted(folder: Path, url: str, *overrides: str) -> Settings:
 
 
 async def dry(settings: Settings) -> tuple[list[str], list[str], list[str]]:
-    report = await run(settings, options=Options(quiet=True, dry_run=True))
+    report = await run(settings, options=SweepOptions(quiet=True, dry_run=True))
     assert report.plan is not None
     return [level["level"] for level in report.plan["levels"]], report.plan["notes"], lines(report.plan)
 
@@ -91,7 +91,7 @@ async def test_estimated_counts_merge_nothing(tmp_path: Path) -> None:
 async def test_a_cap_that_keeps_the_short_bins_whole_is_named_with_them(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
         settings = counted(tmp_path, url)
-        await run(settings, options=Options(quiet=True, limit=1))
+        await run(settings, options=SweepOptions(quiet=True, limit=1))
         ends = query(settings, "SELECT bin_idx, max(token_len) FROM manifest_entries GROUP BY 1 ORDER BY 1")
         assert ends[0][1] < ends[1][1]
         capped = counted(tmp_path, url, f"kv.levels=[{{budget: 1.0}}, {{budget: {ends[0][1]}, unit: tokens}}]")

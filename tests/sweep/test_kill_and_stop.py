@@ -19,7 +19,7 @@ from kvt_async.contract.errors import MissingPrerequisiteError, StoreError
 from kvt_async.contract.settings import Settings
 from kvt_async.status import status
 from kvt_async.store.lock import hold
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from tests.servers.openai_server import Script, serving
 from tests.worlds import check_invariants, db_of, query, states, sweep_settings, until
 
@@ -159,7 +159,7 @@ async def test_a_second_ctrl_c_or_the_end_of_the_grace_period_cancels_what_is_in
 ) -> None:
     async with serving(Script(delay_s=60)) as (fake, url):
         settings = sixty_examples(tmp_path, url, f"limits.grace_s={grace_s}")
-        sweep = asyncio.create_task(run(settings, options=Options(quiet=True)))
+        sweep = asyncio.create_task(run(settings, options=SweepOptions(quiet=True)))
         await until(lambda: fake.in_flight == CONCURRENCY)
         for _ in range(signals):
             os.kill(os.getpid(), signal.SIGINT)
@@ -177,7 +177,7 @@ async def test_ctrl_c_wakes_requests_that_wait_for_their_next_try(tmp_path: Path
         settings = sixty_examples(
             tmp_path, url, "limits.retry.initial_s=100", "limits.retry.max_wait_s=100", "limits.retry.max_elapsed_s=1e6"
         )
-        sweep = asyncio.create_task(run(settings, options=Options(quiet=True)))
+        sweep = asyncio.create_task(run(settings, options=SweepOptions(quiet=True)))
         await until(lambda: len(fake.bodies) > 3 * CONCURRENCY)  # sleepers hold no slot: others are sent meanwhile
         os.kill(os.getpid(), signal.SIGINT)
         report = await asyncio.wait_for(sweep, 5)
@@ -223,7 +223,7 @@ def test_a_folder_that_became_read_only_is_refused_with_3(tmp_path: Path, server
 async def test_a_database_that_is_deleted_under_the_run_stops_it(tmp_path: Path) -> None:
     async with serving(Script(delay_s=0.01)) as (fake, url):
         settings = sixty_examples(tmp_path, url)
-        sweep = asyncio.create_task(run(settings, options=Options(quiet=True)))
+        sweep = asyncio.create_task(run(settings, options=SweepOptions(quiet=True)))
         await until(lambda: len(fake.bodies) > 20)
         db_of(settings).unlink()
         with pytest.raises(StoreError, match="moved or deleted"):

@@ -21,7 +21,7 @@ from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Reply
 from kvt_async.store.columns import rows_of_outcome
 from kvt_async.store.writer import Writer
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from tests.engine.sending import try_once
 from tests.group_db import NOW, SESSION, make_group, outcome, request_row
 from tests.servers.fault_server import FaultServer, Seen, Wire, delta, event, head, reply, status, stream, usage
@@ -69,7 +69,7 @@ async def test_a_reply_whose_rows_cannot_be_inserted_is_a_failure_and_the_sweep_
 
     async with FaultServer(step) as server:
         settings = sweep_settings(tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0")
-        report = await run(settings, options=Options(quiet=True))
+        report = await run(settings, options=SweepOptions(quiet=True))
     assert (report.failures, report.pending, report.exit_code) == (3, 0, 4)
     assert states(settings) == {"failure": 3, "response": 33}
     told = query(settings, "SELECT DISTINCT error_type, error_message FROM attempts WHERE error_type NOT NULL")
@@ -92,7 +92,7 @@ async def test_a_reply_of_a_bench_whose_rows_cannot_be_inserted_is_a_failure_too
 
     async with FaultServer(step) as server:
         settings = bench_settings(tmp_path, server.base_url, "bench.concurrency=2")
-        report = await bench.run(settings, bench.Options(quiet=True))
+        report = await bench.run(settings, bench.BenchOptions(quiet=True))
     assert report.pending == 0
     assert dict(query(settings, "SELECT state, count(*) FROM outcomes GROUP BY 1")) == {
         "failure": 2, "response": 22,
@@ -121,7 +121,7 @@ async def test_an_exception_nobody_expected_costs_its_request_and_leaves_a_repor
             tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0", "engine.api_key_env=PLANTED_KEY",
             "limits.retry.max_attempts=2",
         )  # fmt: skip
-        report = await run(settings, options=Options(quiet=True))
+        report = await run(settings, options=SweepOptions(quiet=True))
     assert (report.responses, report.failures, report.pending) == (33, 3, 0)
     (report_file,) = reports_in(db_of(settings).parent)
     assert "KeyError" in report_file.read_text()
@@ -191,7 +191,7 @@ async def test_no_page_about_the_server_ends_a_run_before_its_start(tmp_path: Pa
 
     async with FaultServer(step) as server:
         settings = sweep_settings(tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0", n=2)
-        report = await run(settings, options=Options(quiet=True))
+        report = await run(settings, options=SweepOptions(quiet=True))
     assert (report.responses, report.exit_code) == (6, 0)
 
 

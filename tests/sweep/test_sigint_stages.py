@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from kvt_async.contract.settings import Settings
-from kvt_async.sweep.sweep import Options, prepare_group, run
+from kvt_async.sweep.sweep import SweepOptions, prepare_group, run
 from tests.servers.fault_server import head
 from tests.servers.stage_server import (
     CONNECT,
@@ -80,7 +80,7 @@ async def interrupted(one: Kvt, settings: Settings, *, answered: int, within_s: 
 async def resumed(settings: Settings, server: StageServer, n: int) -> None:
     """The same command, against a server that answers, completes everything; nothing was answered twice."""
     server.go_on()
-    report = await run(settings, options=Options(prepare_first=False, quiet=True))
+    report = await run(settings, options=SweepOptions(prepare_first=False, quiet=True))
     assert (report.exit_code, states(settings)) == (0, {"response": n})
     assert server.answered == Counter(range(n))
     assert query(settings, "SELECT count(*), count(DISTINCT request_id) FROM responses") == [(n, n)]

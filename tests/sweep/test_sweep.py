@@ -11,11 +11,11 @@ import pytest
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, MissingPrerequisiteError, ServerError
 from kvt_async.session.experiment_rows import command_line
 from kvt_async.session.invocation import loop_factory
-from kvt_async.sweep.sweep import Options, execute, prepare_group, run
+from kvt_async.sweep.sweep import SweepOptions, execute, prepare_group, run
 from tests.servers.openai_server import FakeServer, Script, serving
 from tests.worlds import check_invariants, db_of, query, states, sweep_settings
 
-QUIET = Options(quiet=True)
+QUIET = SweepOptions(quiet=True)
 
 
 def grid_bodies(server: FakeServer) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ async def test_a_second_run_sends_nothing_and_writes_nothing(
         await run(settings, options=QUIET)
         before, sent = db_of(settings).read_bytes(), len(server.bodies)
         capsys.readouterr()
-        report = await run(settings, options=Options())
+        report = await run(settings, options=SweepOptions())
     assert (report.exit_code, report.session_id) == (0, None)
     assert len(server.bodies) == sent
     assert db_of(settings).read_bytes() == before
@@ -350,12 +350,12 @@ def test_every_loop_and_transport_runs_a_sweep_and_the_session_says_which(
 
 def test_execute_prints_json_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = sweep_settings(tmp_path, "http://127.0.0.1:9/v1")
-    assert execute(settings, Options(dry_run=True, as_json=True)) == 0
+    assert execute(settings, SweepOptions(dry_run=True, as_json=True)) == 0
     plan = orjson.loads(capsys.readouterr().out)
     assert plan["requests"] == 48
     assert len(plan["prepared"]) == 2, "manifest and database, which stay"
     assert all(Path(file).is_file() for file in plan["prepared"])
-    assert execute(settings, Options(dry_run=True)) == 0
+    assert execute(settings, SweepOptions(dry_run=True)) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "dry run: nothing was sent", "nothing was made this time"
 
 
@@ -370,8 +370,8 @@ async def test_a_sweep_whose_prompts_were_cut_never_ends_with_0_and_keeps_every_
     data.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     async with serving(Script(window=300)) as (_, url):
         settings = sweep_settings(tmp_path, url)
-        report = await run(settings, options=Options(quiet=True))
-        again = await run(settings, options=Options(quiet=True))  # nothing is left to send; it stays said
+        report = await run(settings, options=SweepOptions(quiet=True))
+        again = await run(settings, options=SweepOptions(quiet=True))  # nothing is left to send; it stays said
     assert (report.exit_code, report.responses, report.failures) == (4, 48, 0)
     assert (again.exit_code, again.session_id) == (4, None)
     assert "40 of 48 prompts were read shorter than sent" in report.read_short

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.load import load_settings
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from tests.worlds import check_invariants, query
 
 
@@ -37,7 +37,7 @@ async def test_each_budget_is_applied_and_echoed_and_full_cache_repeats_itself(
         ],
         environ={},
     )  # fmt: skip
-    report = await run(settings, options=Options(quiet=True))
+    report = await run(settings, options=SweepOptions(quiet=True))
     assert (report.exit_code, report.responses, report.canary) == (0, 8 * 12, "alive")
     check_invariants(settings)
     rows = query(settings, "SELECT kv_budget, kv_effective, token_len FROM responses JOIN requests USING (request_id) "

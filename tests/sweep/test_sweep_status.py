@@ -10,7 +10,7 @@ from kvt_async.contract.schema import connect_for_writing
 from kvt_async.session.group_status import lines
 from kvt_async.status import show_status, status
 from kvt_async.sweep.pending import is_complete
-from kvt_async.sweep.sweep import Options, prepare_group, run
+from kvt_async.sweep.sweep import SweepOptions, prepare_group, run
 from tests.servers.openai_server import Script, serving
 from tests.worlds import db_of, sweep_settings
 
@@ -18,7 +18,7 @@ from tests.worlds import db_of, sweep_settings
 async def test_it_counts_each_level_and_names_the_failures(tmp_path: Path) -> None:
     async with serving(Script(faults={"http_400": 0.3})) as (_, url):
         settings = sweep_settings(tmp_path, url, "kv.apply={via: none}", "kv.policy=label")
-        report = await run(settings, options=Options(quiet=True, limit=5))
+        report = await run(settings, options=SweepOptions(quiet=True, limit=5))
     now = status(settings)
     assert now["invariants_hold"]
     assert [level["level"] for level in now["levels"]] == ["full", "label 0.5", "label 0.2", "full (repeat 1)"]
@@ -35,7 +35,7 @@ async def test_it_counts_each_level_and_names_the_failures(tmp_path: Path) -> No
 async def test_json_is_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script()) as (_, url):
         settings = sweep_settings(tmp_path, url, n=4)
-        await run(settings, options=Options(quiet=True))
+        await run(settings, options=SweepOptions(quiet=True))
     capsys.readouterr()
     assert show_status(settings, as_json=True) == 0
     assert orjson.loads(capsys.readouterr().out)["responses"] == 16
@@ -46,7 +46,7 @@ async def test_counts_that_do_not_add_up_are_said_and_exit_1(
 ) -> None:
     async with serving(Script()) as (_, url):
         settings = sweep_settings(tmp_path, url, n=4)
-        await run(settings, options=Options(quiet=True))
+        await run(settings, options=SweepOptions(quiet=True))
     conn = connect_for_writing(db_of(settings))
     conn.execute("PRAGMA foreign_keys=OFF")
     conn.execute("INSERT INTO responses (request_id, attempt_idx, text, created_at) "
@@ -60,9 +60,9 @@ async def test_a_group_is_complete_once_every_level_of_the_config_is_settled(tmp
     async with serving(Script()) as (_, url):
         settings = sweep_settings(tmp_path, url, n=4)
         assert not is_complete(settings)
-        await run(settings, options=Options(quiet=True, limit=1))
+        await run(settings, options=SweepOptions(quiet=True, limit=1))
         assert not is_complete(settings)
-        await run(settings, options=Options(quiet=True))
+        await run(settings, options=SweepOptions(quiet=True))
         assert is_complete(settings)
         assert not is_complete(sweep_settings(tmp_path, url, "kv.budgets=[1.0, 0.5]", "kv.control_repeats=2", n=4))
         assert not is_complete(sweep_settings(tmp_path, url, "decoding.max_tokens=9", n=4))

@@ -13,19 +13,19 @@ import pytest
 from aiohttp import web
 
 from analyzer.stages import analyze_stage, score_stage
-from kvt_async.bench.bench import Options as BenchOptions
+from kvt_async.bench.bench import BenchOptions
 from kvt_async.bench.bench import run as run_bench
 from kvt_async.contract.command_line.run_folder import stored_settings
 from kvt_async.contract.errors import ConfigError, ContractMismatchError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings_kv import APPLY_KEYS, ApplyKeys, Via
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.ways.registry import register, way_of
 from tests.servers.openai_server import FakeServer, Script, on_loopback
 from tests.ways.header_way import Header, header_way
 from tests.worlds import bench_settings, check_invariants, query, states, sweep_settings
 
-QUIET = Options(quiet=True)
+QUIET = SweepOptions(quiet=True)
 APPLY = "kv.apply={via: header, header: {X-KV-Budget: '{budget}', X-KV-Policy: '{policy}'}}"
 
 

@@ -14,14 +14,14 @@ import pytest
 from kvt_async.contract.errors import ConfigError, DeadKnobError, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Run
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.ways.launch import Launch
 from kvt_async.ways.launch_command import LaunchCommand
 from kvt_async.ways.levels import make_levels
 from tests.sweep.test_kill_and_stop import config_of, kvt, wait_for
 from tests.worlds import check_invariants, query, states, sweep_settings
 
-QUIET = Options(quiet=True)
+QUIET = SweepOptions(quiet=True)
 SERVER = (
     f"{sys.executable} -m tests.servers.openai_server --port {{port}} --version {{policy}}-{{budget}} --kept {{budget}}"
 )
@@ -68,7 +68,7 @@ async def test_a_server_that_dies_under_its_level_is_started_again(
     command = f"{SERVER} --die-after 9"
     settings = launching(tmp_path, unused_tcp_port, "kv.budgets=[1.0]", "kv.control_repeats=0", *fast, command=command,
                          n=16)  # fmt: skip
-    report = await run(settings, options=Options())
+    report = await run(settings, options=SweepOptions())
     assert (report.exit_code, states(settings)) == (0, {"response": 16})
     assert "starting it again (1 of 2)" in capsys.readouterr().err
     check_invariants(settings)

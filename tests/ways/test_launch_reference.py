@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Run
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.ways.launch import Launch
 from kvt_async.ways.launch_command import LaunchCommand
 from kvt_async.ways.levels import make_levels
@@ -18,7 +18,7 @@ from tests.sweep.test_kill_and_stop import config_of, kvt, wait_for
 from tests.ways.test_launch import alive
 from tests.worlds import check_invariants, db_of, query, states, sweep_settings
 
-QUIET = Options(quiet=True)
+QUIET = SweepOptions(quiet=True)
 SERVER = f"{sys.executable} -m kvt_async.serve --port {{port}} --prefill-cache-mb {{params.mb}}"
 
 

@@ -13,14 +13,14 @@ from kvt_async.data.example_prompt import PromptRule
 from kvt_async.data.tokens import load_tokenizer
 from kvt_async.engine.request.kv_evidence import read_evidence
 from kvt_async.records import Example, Level
-from kvt_async.sweep.sweep import Options, run
+from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.ways.levels import make_levels
 from kvt_async.ways.truncate import Cutter
 from tests.serve.support import example as kvtext_example
 from tests.servers.openai_server import Script, serving
 from tests.worlds import check_invariants, query, states, sweep_settings
 
-QUIET = Options(quiet=True)
+QUIET = SweepOptions(quiet=True)
 POLICY = "kv.policies=[{{policy: truncate_prompt, params: {{mode: {}}}}}]"
 
 

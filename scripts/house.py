@@ -109,7 +109,10 @@ def way_named(tree: ast.Module) -> str | None:
                 names_one = "truncate_prompt" in text and id(node) not in documentation
             case ast.keyword(arg=str(name), value=ast.Constant(value=str(word))):
                 names_one = name in HOLDERS and word in WAYS
-            case ast.Compare() | ast.Match() | ast.Subscript() | ast.Dict():
+            case ast.Match(subject=subject, cases=cases):
+                patterns = {word for case in cases for part in ast.walk(case.pattern) for word in words_of(part)}
+                names_one = bool(words_of(subject) & HOLDERS and patterns & WAYS)
+            case ast.Compare() | ast.Subscript() | ast.Dict():
                 names_one = bool(words_of(node) & WAYS and words_of(node) & HOLDERS)
             case _:
                 continue

@@ -1,18 +1,14 @@
 """What training starts from and learns on. Needs torch, so `make test-parity` runs it."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.parity
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @pytest.fixture
-def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    assert (SCRIPTS / "reference").is_dir()
+def torch() -> Any:
     return pytest.importorskip("torch", reason="the train extra is not installed")
 
 

@@ -1,58 +1,35 @@
 """A small, seeded run of scripts/calibrate.py: the verdict's promises on simulated experiments with a known truth."""
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import calibrate
 import numpy as np
 import pytest
+from calibrate_sentences import Cliff, said
+from simulated import MARGIN, Truth, allowed
 
 EXPERIMENTS = 300
 LOOKED = 100
 
 
-@pytest.fixture(scope="module")
-def calibrate() -> ModuleType:
-    sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
-    import calibrate
-
-    return calibrate
-
-
-@pytest.fixture(scope="module")
-def allowed(calibrate: ModuleType) -> Callable[[float, int], float]:
-    """A bar with its Monte-Carlo error."""
-    import simulated
-
-    return simulated.allowed
-
-
 @pytest.mark.parametrize("kind", ["binary", "graded"])
 @pytest.mark.parametrize("n", [25, 80])
-def test_a_true_loss_of_the_margin_is_hardly_ever_called_safe_nor_beyond_it(
-    calibrate: ModuleType, allowed: Callable[[float, int], float], kind: str, n: int
-) -> None:
-    truth = calibrate.Truth(n, (calibrate.MARGIN / 0.6,) * 2, kind, flips=0.1)
+def test_a_true_loss_of_the_margin_is_hardly_ever_called_safe_nor_beyond_it(kind: str, n: int) -> None:
+    truth = Truth(n, (MARGIN / 0.6,) * 2, kind, flips=0.1)
     for event in (lambda c: c.safe is not None, lambda c: c.broken is not None):
         assert calibrate.share(truth, EXPERIMENTS, 7, event) <= allowed(0.025, EXPERIMENTS)
 
 
 @pytest.mark.parametrize("budgets", [1, 8])
-def test_noise_alone_is_hardly_ever_called_a_loss(
-    calibrate: ModuleType, allowed: Callable[[float, int], float], budgets: int
-) -> None:
-    truth = calibrate.Truth(25, (0.0,) * budgets, flips=0.3)
+def test_noise_alone_is_hardly_ever_called_a_loss(budgets: int) -> None:
+    truth = Truth(25, (0.0,) * budgets, flips=0.3)
     found = calibrate.share(truth, EXPERIMENTS, 7, lambda c: c.loss is not None)
     assert found <= allowed(0.025, EXPERIMENTS)
 
 
-def test_looking_again_with_more_examples_keeps_the_promise_over_all_looks(
-    calibrate: ModuleType, allowed: Callable[[float, int], float]
-) -> None:
+def test_looking_again_with_more_examples_keeps_the_promise_over_all_looks() -> None:
     """Three looks, examples added where the zone was open; were each look to spend all of alpha, more would lie."""
-    there = calibrate.Truth(25, (calibrate.MARGIN / 0.6,) * 2, flips=0.3)
+    there = Truth(25, (MARGIN / 0.6,) * 2, flips=0.3)
     found = calibrate._any_look(there, LOOKED, 7)
     assert max(map(len, found)) == 3
     for event in (lambda c: c.safe is not None, lambda c: c.broken is not None):
@@ -64,19 +41,19 @@ def test_looking_again_with_more_examples_keeps_the_promise_over_all_looks(
     [(25, (0.0, 0.0, 0.0, 0.0, 0.1, 0.4, 0.8)), (50, tuple(0.5 * (i + 1) / 7 for i in range(7)))],
     ids=["a cliff with 25 examples", "an even decline with 50 examples"],
 )
-def test_a_real_loss_is_found(calibrate: ModuleType, n: int, loss: Any) -> None:
-    found = calibrate.share(calibrate.Truth(n, loss, flips=0.1), EXPERIMENTS, 7, lambda c: c.loss is not None)
+def test_a_real_loss_is_found(n: int, loss: Any) -> None:
+    found = calibrate.share(Truth(n, loss, flips=0.1), EXPERIMENTS, 7, lambda c: c.loss is not None)
     assert found >= 0.93
 
 
-def test_the_cells_of_every_table_name_their_bar(calibrate: ModuleType) -> None:
+def test_the_cells_of_every_table_name_their_bar() -> None:
     rows = list(calibrate.coverage(60, 7, [5]))
     assert len(rows) == 40
     assert all(0 <= rate <= 1 and verdict for _, _, rate, verdict in rows)
 
 
 @pytest.mark.parametrize("table", ["straddling", "unequal", "heavy", "failures", "pending", "floor"])
-def test_what_enters_the_tests_keeps_every_cell_within_its_bar(calibrate: ModuleType, table: str) -> None:
+def test_what_enters_the_tests_keeps_every_cell_within_its_bar(table: str) -> None:
     """Contexts across bins, bins of unequal size, heavy contexts, failures at full cache, pending requests."""
     rows = list(calibrate.TABLES[table](120, 7, []))
     assert rows
@@ -84,7 +61,7 @@ def test_what_enters_the_tests_keeps_every_cell_within_its_bar(calibrate: Module
 
 
 @pytest.mark.parametrize("table", ["within_noise", "gains", "forecast", "planned"])
-def test_what_is_said_beside_a_verdict_keeps_every_cell_within_its_bar(calibrate: ModuleType, table: str) -> None:
+def test_what_is_said_beside_a_verdict_keeps_every_cell_within_its_bar(table: str) -> None:
     rows = list(calibrate.TABLES[table](80, 7, []))
     assert rows
     assert [row for row in rows if row[3] != "ok"] == []
@@ -100,10 +77,8 @@ def test_what_is_said_beside_a_verdict_keeps_every_cell_within_its_bar(calibrate
     ],
 )
 def test_ratio_or_tokens_are_named_where_they_decide(
-    calibrate: ModuleType, at: float, power: float, budgets: tuple[float, ...], n: int, right: str
+    at: float, power: float, budgets: tuple[float, ...], n: int, right: str
 ) -> None:
-    from calibrate_sentences import Cliff, said
-
     truth = Cliff(at, power, (n,) * 5, budgets=budgets)
     found = [said(truth, np.random.default_rng(seed)) for seed in range(12)]
     assert {*found} <= {right, "unclear"}

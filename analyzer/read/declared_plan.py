@@ -19,7 +19,7 @@ _FIRST_TWO = (
 
 
 @dataclass(frozen=True)
-class Planned:
+class DeclaredPlan:
     """None: the first session's config doesn't say."""
 
     margin: float | None = None
@@ -28,15 +28,15 @@ class Planned:
 
     def otherwise(self, margin: float, alpha: float, series: str | None) -> dict[str, float | str]:
         """What the plan said where the analysis says something else, by name."""
-        said = {"margin": self.margin, "alpha": self.alpha, "series": self.series}
+        stated = {"margin": self.margin, "alpha": self.alpha, "series": self.series}
         used = {"margin": margin, "alpha": alpha, "series": series}
-        return {name: value for name, value in said.items() if value is not None and value != used[name]}
+        return {name: value for name, value in stated.items() if value is not None and value != used[name]}
 
 
-NOTHING = Planned()
+NOTHING = DeclaredPlan()
 
 
-def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> Planned:
+def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> DeclaredPlan:
     """What the first session of a generation planned; the first series is the first of the runs that it created."""
     sessions = facts.execute(_FIRST_TWO, (exp_group_id, generation)).fetchall()
     if not sessions:
@@ -48,11 +48,11 @@ def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> Pl
         (exp_group_id, generation, before),
     ).fetchone()
     analysis = _analysis(sessions[0][0])
-    return Planned(_number(analysis.get("margin")), _number(analysis.get("alpha")), row[0] if row else None)
+    return DeclaredPlan(_number(analysis.get("margin")), _number(analysis.get("alpha")), row[0] if row else None)
 
 
 def sentences(planned: dict[str, Any], margin: float, alpha: float, series: str) -> str:
-    """`Planned.otherwise` in words, each as a sentence of its own; empty where the plan was kept."""
+    """`DeclaredPlan.otherwise` in words, each as a sentence of its own; empty where the plan was kept."""
     used = {"margin": f"{margin:g}", "alpha": f"{alpha:g}", "series": series}
     what = {"margin": "The margin of", "alpha": "The alpha of", "series": "The first series"}
     return " ".join(

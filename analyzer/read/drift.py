@@ -43,7 +43,7 @@ class BudgetReading:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class RunServer:
     """All that is known of the server of one run, beside its replies."""
 
     round_to: int = 1  # tokens of a block that it keeps whole
@@ -73,14 +73,14 @@ class Answers:
         return self.p <= alpha / 2
 
 
-def served(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> Served:
+def run_server(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> RunServer:
     """What the facts say of the run's server."""
-    return Served(round_to(conn, run), canary(conn, run, alpha), budget_readings(conn, run))
+    return RunServer(round_to(conn, run), canary(conn, run, alpha), budget_readings(conn, run))
 
 
 def round_to(conn: sqlite3.Connection, run: Run) -> int:
     """Tokens of the blocks that the run's server keeps whole; 1: none are known."""
-    return int(_asked(conn, run).get("apply", {}).get("round_to", 1))
+    return int(_apply_json(conn, run).get("apply", {}).get("round_to", 1))
 
 
 def canary(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> CanaryVerdict | None:
@@ -92,8 +92,8 @@ def canary(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> CanaryVer
         (run.run_id, *_WORST),
     ).fetchall()
     sent = "SELECT 1 FROM requests r JOIN attempts a USING (request_id) WHERE r.run_id = ? AND a.session_id = ? LIMIT 1"
-    found = {verdict for verdict, session in rows if conn.execute(sent, (run.run_id, session)).fetchone()}
-    verdict = next((verdict for verdict in _WORST if verdict in found), None)
+    verdicts = {verdict for verdict, session in rows if conn.execute(sent, (run.run_id, session)).fetchone()}
+    verdict = next((verdict for verdict in _WORST if verdict in verdicts), None)
     if verdict is None:
         return None
     group, generation = conn.execute(
@@ -113,11 +113,10 @@ def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int)
     ).fetchone()
     if row is None:
         return None
-    here = (group, generation)
     levels = conn.execute(
         "SELECT run_id, series, kv_budget, kv_unit, is_full, repeat_idx FROM runs WHERE exp_group_id = ? AND "
         "generation = ? ORDER BY repeat_idx",
-        here,
+        (group, generation),
     ).fetchall()
     full = next((r[0] for r in levels if r[4] and not r[5]), None)
     again = next((r[0] for r in levels if r[4] and r[5]), None)
@@ -141,7 +140,7 @@ def budget_readings(conn: sqlite3.Connection, run: Run) -> tuple[BudgetReading, 
         "AND json_extract(identity_json, '$.unreachable') IS NULL ORDER BY snapshot_id",
         (run.run_id,),
     ).fetchall()
-    unit = _asked(conn, run).get("evidence", {}).get("unit") or run.kv_unit if rows else ""
+    unit = _apply_json(conn, run).get("evidence", {}).get("unit") or run.kv_unit if rows else ""
     stored = [(phase, json.loads(text or "{}").get(run.run_id)) for phase, text in rows]
     return tuple(
         BudgetReading(phase, reading["read_from"], str(reading["raw"]), reading["value"], unit)
@@ -171,19 +170,19 @@ def level_differences(conn: sqlite3.Connection, group: str, generation: int) -> 
 
 
 def refuse_drift(
-    found: Sequence[Drift], *, group: str = "this group", leave: str = "--override analysis.allow_drift=true"
+    changes: Sequence[Drift], *, group: str = "this group", leave: str = "--override analysis.allow_drift=true"
 ) -> None:
     """Raises DriftError where there is any; `leave`: what the user says to go on all the same."""
-    if found:
+    if changes:
         raise DriftError(
             f"the server became another one while {group} was sent; its answers can't be analysed as one server's",
-            details=tuple(f"{one.key}, session {one.session_id}: {one.what}" for one in found),
+            details=tuple(f"{drift.key}, session {drift.session_id}: {drift.what}" for drift in changes),
             do=f"Sweep again under a new experiment.exp_group_id, or go on all the same with {leave}.",
         )
 
 
-def _asked(conn: sqlite3.Connection, run: Run) -> dict[str, Any]:
+def _apply_json(conn: sqlite3.Connection, run: Run) -> dict[str, Any]:
     """What the level asked of its server: {apply, evidence, ...}."""
     row = conn.execute("SELECT apply_json FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()
-    found: dict[str, Any] = json.loads(row[0]) if row else {}
-    return found
+    loaded: dict[str, Any] = json.loads(row[0]) if row else {}
+    return loaded

@@ -76,15 +76,15 @@ def analysed_version(conn: sqlite3.Connection, exp_group_id: str) -> int:
 def newest_generation(conn: sqlite3.Connection, exp_group_id: str, generation: int | None = None) -> int:
     """The generation asked for, or the newest. MissingPrerequisiteError when the group has no runs (of it) here."""
     rows = conn.execute("SELECT generation FROM runs WHERE exp_group_id = ? GROUP BY 1", (exp_group_id,)).fetchall()
-    known = sorted(row[0] for row in rows)
-    if known and (generation is None or generation in known):
-        return int(known[-1] if generation is None else generation)
+    generations = sorted(row[0] for row in rows)
+    if generations and (generation is None or generation in generations):
+        return int(generations[-1] if generation is None else generation)
     groups = [row[0] for row in conn.execute("SELECT DISTINCT exp_group_id FROM runs ORDER BY 1")]
     what = f"experiment group {exp_group_id!r} has no runs here"
-    if known:
-        what = f"experiment group {exp_group_id!r} has no generation {generation}; there are {known}"
+    if generations:
+        what = f"experiment group {exp_group_id!r} has no generation {generation}; there are {generations}"
     raise MissingPrerequisiteError(
-        what + (f"; this database holds {', '.join(groups)}" if groups and not known else ""),
+        what + (f"; this database holds {', '.join(groups)}" if groups and not generations else ""),
         do="Run `kvt sweep -c CONFIG` first.",
     )
 
@@ -101,9 +101,9 @@ def runs(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[R
 
 def benched(conn: sqlite3.Connection, exp_group_id: str) -> bool:
     """Whether the group's runs are stages of `kvt bench`."""
-    there = conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'bench_stages'").fetchone()
+    has_stages = conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'bench_stages'").fetchone()
     stage = "SELECT 1 FROM bench_stages JOIN runs USING (run_id) WHERE exp_group_id = ? LIMIT 1"
-    return bool(there and conn.execute(stage, (exp_group_id,)).fetchone())
+    return bool(has_stages and conn.execute(stage, (exp_group_id,)).fetchone())
 
 
 def find_run(all_runs: Sequence[Run], run_id: str) -> Run:

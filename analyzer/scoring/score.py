@@ -46,7 +46,7 @@ class ScoreReport:
 
 
 @dataclass(frozen=True)
-class Job:
+class RunToScore:
     """A run to be scored: `mark` is the fingerprint of what its `rows` scores depend on."""
 
     db: Path
@@ -98,27 +98,27 @@ def score(
             if standing == mark and counts[run.run_id].scores == counts[run.run_id].finished and not recompute:
                 kept.append(run.run_id)
             else:
-                todo.append(Job(path, exp_group_id, gen, run, full, dataset, mark, counts[run.run_id].finished))
+                todo.append(RunToScore(path, exp_group_id, gen, run, full, dataset, mark, counts[run.run_id].finished))
         if todo:
             derived_rows.in_transaction(conn, watch_derived)
         if recompute:
             derived_rows.drop_scores(conn, [run.run_id for run in chosen])
-        elsewhere = parallel.results(_score_elsewhere, todo, rows=sum(job.rows for job in todo))
+        elsewhere = parallel.results(_score_elsewhere, todo, rows=sum(task.rows for task in todo))
         golds: dict[str, pl.DataFrame] = {}
-        for job, done in zip(todo, elsewhere, strict=True):
+        for task, done in zip(todo, elsewhere, strict=True):
             if done:
                 continue
-            if job.dataset.dataset_id not in golds:
-                golds[job.dataset.dataset_id] = prepared_golds(facts, job.dataset)
-            _score_run(conn, facts, job, golds[job.dataset.dataset_id])
+            if task.dataset.dataset_id not in golds:
+                golds[task.dataset.dataset_id] = prepared_golds(facts, task.dataset)
+            _score_run(conn, facts, task, golds[task.dataset.dataset_id])
         return ScoreReport(
             exp_group_id,
             gen,
-            scored=sum(job.rows for job in todo),
+            scored=sum(task.rows for task in todo),
             skipped=sum(counts[r].finished for r in kept),
             failures=sum(counts[r.run_id].failures for r in chosen),
             pending=sum(counts[r.run_id].pending for r in chosen),
-            runs_scored=tuple(job.run.run_id for job in todo),
+            runs_scored=tuple(task.run.run_id for task in todo),
             runs_kept=tuple(kept),
         )
 
@@ -129,10 +129,10 @@ def score_fingerprint(metric: str, run: RunCounts, full: RunCounts | None) -> st
     return derived_rows.fingerprint(SCORER_VERSION, metric, run.responses, run.failures, run.try_series, of_full)
 
 
-def _score_elsewhere(job: Job) -> bool:
+def _score_elsewhere(task: RunToScore) -> bool:
     """_score_run in a process of its own. If it sees newer facts than `mark` tells of, the next `score` redoes it."""
-    with closing(connect_for_reading(job.db, write_derived=True)) as conn, snapshot(conn) as facts:
-        _score_run(conn, facts, job, _golds_elsewhere(job.db, job.dataset.dataset_id))
+    with closing(connect_for_reading(task.db, write_derived=True)) as conn, snapshot(conn) as facts:
+        _score_run(conn, facts, task, _golds_elsewhere(task.db, task.dataset.dataset_id))
     return True
 
 
@@ -165,13 +165,13 @@ def prepared_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> pl.Data
     )
 
 
-def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, job: Job, golds: pl.DataFrame) -> None:
-    run, metric = job.run, job.dataset.metric
+def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, task: RunToScore, golds: pl.DataFrame) -> None:
+    run, metric = task.run, task.dataset.metric
     derived_rows.drop_unfinished_scores(conn, run.run_id)
-    detail = {"scorer_version": SCORER_VERSION, "metric": metric, "rows": job.rows}
-    state = (job.exp_group_id, job.generation, "score", run.run_id, job.mark, detail)
-    frames = with_golds(facts, run, job.full_run_id, golds)
-    rules = rules_of(facts, run, job.full_run_id, job.dataset)
+    detail = {"scorer_version": SCORER_VERSION, "metric": metric, "rows": task.rows}
+    state = (task.exp_group_id, task.generation, "score", run.run_id, task.mark, detail)
+    frames = with_golds(facts, run, task.full_run_id, golds)
+    rules = rules_of(facts, run, task.full_run_id, task.dataset)
     write_scored(conn, frames, rules, lambda c: derived_rows.set_state(c, *state))
 
 

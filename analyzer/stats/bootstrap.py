@@ -81,9 +81,9 @@ def mean_of_bins(per_bin: list[Floats]) -> Floats:
     total = np.zeros_like(per_bin[0])
     count = np.zeros_like(per_bin[0])
     for replicates in per_bin:
-        there = ~np.isnan(replicates)
-        np.add(total, replicates, out=total, where=there)
-        count += there
+        present = ~np.isnan(replicates)
+        np.add(total, replicates, out=total, where=present)
+        count += present
     with np.errstate(invalid="ignore"):
         return np.where(count > 0, total / count, np.nan)
 

@@ -44,12 +44,12 @@ def effective_n(value: Floats, weight: Floats, stratum: npt.NDArray[np.int64]) -
     size = np.bincount(stratum)
     if np.count_nonzero(size) < 2:
         return n
-    there = size > 0
-    middle = (np.bincount(stratum, weights=value)[there] + 0.5) / (size[there] + 1)
-    square = (np.bincount(stratum, weights=value**2)[there] + 0.5) / (size[there] + 1)
-    share = np.bincount(stratum, weights=weight)[there]
+    filled = size > 0
+    middle = (np.bincount(stratum, weights=value)[filled] + 0.5) / (size[filled] + 1)
+    square = (np.bincount(stratum, weights=value**2)[filled] + 0.5) / (size[filled] + 1)
+    share = np.bincount(stratum, weights=weight)[filled]
     inside = min(max(mean, 1 / kish), 1 - 1 / kish)  # graded values near an end: as if one had been wholly lost
-    return min(n, inside * (1 - inside) / float(np.sum(share**2 * (square - middle**2) / size[there])))
+    return min(n, inside * (1 - inside) / float(np.sum(share**2 * (square - middle**2) / size[filled])))
 
 
 def _of_graded(value: Floats, weight: Floats, mean: float, kish: float) -> float:

@@ -80,9 +80,9 @@ def pair(grid: Grid, full: str, run_id: str, bin_idx: int) -> tuple[Units, Float
     """Units of full minus run over the examples that both have, and the per-example differences."""
     rows = grid.rows(bin_idx)
     difference = (grid.score[full] - grid.score[run_id])[rows]
-    there = ~np.isnan(difference)
-    difference = difference[there]
-    return Units.of(difference, grid.cluster[rows][there], grid.bin_idx[rows][there]), difference
+    paired = ~np.isnan(difference)
+    difference = difference[paired]
+    return Units.of(difference, grid.cluster[rows][paired], grid.bin_idx[rows][paired]), difference
 
 
 def against_full(
@@ -124,17 +124,17 @@ def _p_safe(grid: Grid, full: str, run_id: str, bin_idx: int, margin: float) -> 
     the drop over the other pairs has to be below the margin as well. Both must hold, so neither needs adjusting.
     """
     rows = grid.rows(bin_idx)
-    score, here = grid.score[full][rows], grid.score[run_id][rows]
-    drop = np.where(np.isnan(here), score, np.where(np.isnan(score), 1 - here, score - here))
-    there = ~np.isnan(drop)
+    score, own = grid.score[full][rows], grid.score[run_id][rows]
+    drop = np.where(np.isnan(own), score, np.where(np.isnan(score), 1 - own, score - own))
+    comparable = ~np.isnan(drop)
 
     def p(kept: Bools) -> float:
         return Units.of(drop[kept], grid.cluster[rows][kept], grid.bin_idx[rows][kept]).p_drop_at_least(margin)
 
     failed = grid.failed.get(full)
-    if failed is None or not (failed[rows] & there).any():
-        return p(there)
-    return max(p(there), p(there & ~failed[rows]))
+    if failed is None or not (failed[rows] & comparable).any():
+        return p(comparable)
+    return max(p(comparable), p(comparable & ~failed[rows]))
 
 
 def claims(tests: Sequence[BudgetTest], alpha: float) -> Claims:
@@ -158,11 +158,11 @@ def holm_claims(series: dict[str, Sequence[BudgetTest]], alpha: float) -> dict[s
     Every series starts with an equal share; the share of one whose sequence is proven to its end goes to the others
     (Bretz et al. 2009). Kinds (safe, loss, broken) are separate families, as for a single series.
     """
-    found = {}
+    adjusted = {}
     by_kind = {kind: _holm_alphas(series, alpha, kind) for kind in ("n_safe", "n_loss", "n_broken")}
     for name, tests in series.items():
         at = {kind: claims(tests, by_kind[kind][name]) for kind in by_kind}
-        found[name] = replace(
+        adjusted[name] = replace(
             at["n_safe"],
             loss=at["n_loss"].loss,
             n_loss=at["n_loss"].n_loss,
@@ -170,7 +170,7 @@ def holm_claims(series: dict[str, Sequence[BudgetTest]], alpha: float) -> dict[s
             n_broken=at["n_broken"].n_broken,
             alpha=alpha / len(series),
         )
-    return found
+    return adjusted
 
 
 _WORST_CASE = 2.4  # units that the imagined one and skewness cost, in units of its weight, whatever their number

@@ -24,7 +24,7 @@ _LIBRARIES = ("altair", "jinja2", "polars", "vl-convert-python")
 
 
 @dataclass(frozen=True)
-class Made:
+class Artifacts:
     """Files in the order they are made; `anew` False: they stood already and nothing was written."""
 
     files: list[Path]
@@ -48,38 +48,38 @@ def once(
     *,
     rows: str | None = None,
     anew: bool = False,
-) -> Made:
+) -> Artifacts:
     """The files of `what`, which `make` writes below run_dir, from `inputs`, whose repr must tell everything.
 
     `rows`: hash of the derived rows among them, for whoever checks the files later; `anew`: made whatever stands.
     """
     mark = fingerprint(program(), [repr(part) for part in inputs])
-    known = recorded(run_dir)
-    stands = known.get(what)
+    records = recorded(run_dir)
+    stands = records.get(what)
     if not anew and stands is not None and (stands.mark, stands.rows) == (mark, rows):
         files = {run_dir / name: content for name, content in stands.contents.items()}
         if all(file.is_file() and sha256(file) == content for file, content in files.items()):
-            return Made(list(files), False)
+            return Artifacts(list(files), False)
     made = list(make())
-    known[what] = Record(mark, rows, {f.relative_to(run_dir).as_posix(): sha256(f) for f in made})
-    record = {name: {"from": one.mark, "rows": one.rows, "files": one.contents} for name, one in known.items()}
-    write_whole(run_dir / NAME, json.dumps(record, indent=1) + "\n")
-    return Made(made, True)
+    records[what] = Record(mark, rows, {f.relative_to(run_dir).as_posix(): sha256(f) for f in made})
+    entries = {name: {"from": kept.mark, "rows": kept.rows, "files": kept.contents} for name, kept in records.items()}
+    write_whole(run_dir / NAME, json.dumps(entries, indent=1) + "\n")
+    return Artifacts(made, True)
 
 
 def recorded(run_dir: Path) -> dict[str, Record]:
     """What is known of the files in a folder: nothing where the record is missing or no longer says what we wrote."""
     try:
-        known = json.loads((run_dir / NAME).read_text(encoding="utf-8"))
+        loaded = json.loads((run_dir / NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    found = {}
-    for what, one in known.items() if isinstance(known, dict) else ():
-        match one:
+    records = {}
+    for what, entry in loaded.items() if isinstance(loaded, dict) else ():
+        match entry:
             case {"from": str(mark), "files": dict(contents)} if all(map(_inside, contents)):
-                rows = one.get("rows")
-                found[what] = Record(mark, rows if isinstance(rows, str) else None, contents)
-    return found
+                rows = entry.get("rows")
+                records[what] = Record(mark, rows if isinstance(rows, str) else None, contents)
+    return records
 
 
 def sha256(file: Path) -> str:
@@ -92,13 +92,10 @@ def program() -> str:
     sources = [
         (package, str(path.name), path.read_bytes().hex())
         for package in _PACKAGES
-        for path in _files(Path(str(resources.files(package))))
+        for path in sorted(Path(str(resources.files(package))).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
     ]
     return fingerprint(sources, [metadata.version(name) for name in _LIBRARIES])
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
 def _inside(name: str) -> bool:

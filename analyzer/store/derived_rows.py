@@ -146,19 +146,19 @@ def stands(conn: sqlite3.Connection, exp_group_id: str, generation: int, stage: 
 
 def content(conn: sqlite3.Connection, exp_group_id: str, generation: int, scope: str) -> dict[str, str]:
     """{"content": SHA-256 of what the analysis' tables hold of a generation, or of the one run that `scope` names}."""
-    here = (exp_group_id, generation)
+    key = (exp_group_id, generation)
     digest = hashlib.sha256()
     for table in RUN_TABLES:
         own = "u.run_id = ?" if scope != "*" else "u.exp_group_id = ? AND u.generation = ?"
         rows = conn.execute(
             f"SELECT d.* FROM {table} d JOIN runs u ON u.run_id = d.run_id WHERE {own} ORDER BY {_key(table, 'd.')}",
-            (scope,) if scope != "*" else here,
+            (scope,) if scope != "*" else key,
         )
         for row in rows:
             digest.update(repr(tuple(row)).encode())
     for table in GROUP_TABLES if scope == "*" else ():
         query = f"SELECT * FROM {table} WHERE exp_group_id = ? AND generation = ? ORDER BY {_key(table)}"
-        for row in conn.execute(query, here):
+        for row in conn.execute(query, key):
             digest.update(repr(tuple(row)).encode())
     return {"content": digest.hexdigest()}
 

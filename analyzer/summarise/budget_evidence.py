@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from analyzer.read.drift import BudgetReading, Served
+from analyzer.read.drift import BudgetReading, RunServer
 from analyzer.read.runs import Run
 from analyzer.store.tables import Evidence
 from kvt_async.contract.formulas.kv_budget import convert
@@ -29,7 +29,7 @@ _CANARY: dict[str, str] = {
 _WHEN = {"start": "before its requests", "end": "after them"}
 _NOTHING_AGAINST = (EvidenceStatus.VERIFIED, EvidenceStatus.FULL)
 _FROM_BEST = (EvidenceStatus.FULL, EvidenceStatus.VERIFIED, EvidenceStatus.UNVERIFIED, EvidenceStatus.CONTRADICTED)
-_SILENT, _UNCOUNTED = Served(), PromptCounts()
+_SILENT, _UNCOUNTED = RunServer(), PromptCounts()
 
 
 def prompt_counts(run: Run, outcomes: pl.DataFrame, *, exact: bool) -> PromptCounts:
@@ -50,7 +50,7 @@ def prompt_counts(run: Run, outcomes: pl.DataFrame, *, exact: bool) -> PromptCou
 
 
 def run_evidence(
-    run: Run, outcomes: pl.DataFrame, server: Served = _SILENT, counts: PromptCounts = _UNCOUNTED
+    run: Run, outcomes: pl.DataFrame, server: RunServer = _SILENT, counts: PromptCounts = _UNCOUNTED
 ) -> Evidence:
     """The verdict on one run, from `outcomes.outcomes` joined with entries, from what is known of its server, and from
     what the server's counts say of its prompts."""
@@ -101,7 +101,7 @@ def _unverified(evidence: Evidence, reason: str) -> Evidence:
     return replace(evidence, status=EvidenceStatus.UNVERIFIED, reason=reason)
 
 
-def _by_readings(run: Run, evidence: Evidence, answered: pl.DataFrame, server: Served) -> Evidence:
+def _by_readings(run: Run, evidence: Evidence, answered: pl.DataFrame, server: RunServer) -> Evidence:
     """The verdict where the server said something else of its budget before the run's requests than after them."""
     first = next((reading for reading in server.readings if reading.value is not None), None)
     other = next((reading for reading in server.readings if first is not None and reading.value != first.value), None)

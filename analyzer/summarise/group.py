@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.read.declared_plan import NOTHING, Planned
+from analyzer.read.declared_plan import NOTHING, DeclaredPlan
 from analyzer.read.runs import Run
 from analyzer.stats.decompose import Outcomes
 from analyzer.stats.interim import ONLY_LOOK, InterimLook
@@ -40,7 +40,7 @@ class Group:
     bins: tuple[int, ...]  # single ones
     partial: bool = False
     floors: Floors | None = None
-    planned: Planned = NOTHING
+    planned: DeclaredPlan = NOTHING
     look: InterimLook = ONLY_LOOK
 
     @property

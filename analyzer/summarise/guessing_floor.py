@@ -97,13 +97,13 @@ def partners(bin_idx: Ints, cluster: Ints) -> Ints:
     context has examples, so every example lends its golds once, and to another context unless one holds over half of
     the bin. Contexts are numbered by their hashes: at random.
     """
-    found = np.full(len(bin_idx), -1, dtype=np.int64)
+    partner = np.full(len(bin_idx), -1, dtype=np.int64)
     order = np.lexsort((cluster, bin_idx))
     for members in np.split(order, np.flatnonzero(np.diff(bin_idx[order])) + 1):
         if len(members) > 1:
             largest = int(np.bincount(cluster[members]).max())
-            found[members] = np.roll(members, -largest if largest < len(members) else -1)
-    return found
+            partner[members] = np.roll(members, -largest if largest < len(members) else -1)
+    return partner
 
 
 def _chance(golds: pl.DataFrame) -> Floats:
@@ -122,17 +122,17 @@ def headroom(grid: Grid, full: str, floors: Floors, bin_idx: int, *, margin: flo
     """
     rows = grid.rows(bin_idx)
     score = grid.score[full][rows]
-    found = []
+    headrooms = []
     for kind, base in ((OTHERS, floors.others[rows]), (CHANCE, floors.chance[rows])):
-        there = ~np.isnan(score) & ~np.isnan(base)
-        if not there.any():
+        paired = ~np.isnan(score) & ~np.isnan(base)
+        if not paired.any():
             continue
-        bins, contexts = grid.bin_idx[rows][there], grid.cluster[rows][there]
-        units = Units.of((score - base)[there], contexts, bins)
+        bins, contexts = grid.bin_idx[rows][paired], grid.cluster[rows][paired]
+        units = Units.of((score - base)[paired], contexts, bins)
         low, high = units.interval(alpha)
-        floor = Units.of(base[there], contexts, bins).mean
+        floor = Units.of(base[paired], contexts, bins).mean
         p = units.p_drop_at_most(margin)
         able = ((1 + margin) / 2) ** len(units.drop) <= DOUBTFUL  # were every answer right and every other one wrong
         doubtful = p > DOUBTFUL and (able or units.mean <= margin)
-        found.append(Headroom(kind, floor, units.mean, low, high, p, doubtful))
-    return max(found, key=lambda one: (one.p, one.floor), default=None)
+        headrooms.append(Headroom(kind, floor, units.mean, low, high, p, doubtful))
+    return max(headrooms, key=lambda room: (room.p, room.floor), default=None)

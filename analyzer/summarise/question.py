@@ -9,8 +9,15 @@ from dataclasses import asdict, dataclass
 
 from analyzer.read import examples
 from analyzer.read import runs as tables
-from analyzer.read.declared_plan import Planned, plan_of
-from analyzer.read.drift import Answers, answers_beside_canary, group_drifts, level_differences, refuse_drift, served
+from analyzer.read.declared_plan import DeclaredPlan, plan_of
+from analyzer.read.drift import (
+    Answers,
+    answers_beside_canary,
+    group_drifts,
+    level_differences,
+    refuse_drift,
+    run_server,
+)
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
@@ -57,7 +64,7 @@ class Question:
     dataset: BinnedDataset
     analysis: Analysis
     server: ServerHistory
-    planned: Planned
+    planned: DeclaredPlan
     whole: bool  # all runs of the generation: rows of the group are made too
 
     @property
@@ -119,7 +126,7 @@ def fingerprint_of(facts: sqlite3.Connection, question: Question) -> str:
         [count.planned for _, count in counts],
         question.dataset.version,
         # A canary, a look at the server or a drift since: analysed anew.
-        [served(facts, run, question.analysis.alpha).as_json for run in question.runs],
+        [run_server(facts, run, question.analysis.alpha).as_json for run in question.runs],
         [asdict(drift) for drift in (*question.server.drifts, *question.server.differences)],
         asdict(question.planned),
     )

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from analyzer.read import examples, outcomes, run_counts
-from analyzer.read.drift import served
+from analyzer.read.drift import run_server
 from analyzer.read.examples import has_own_tokenizer
 from analyzer.read.outcomes import kept_fraction, kept_tokens
 from analyzer.read.run_counts import RunCounts
@@ -72,7 +72,7 @@ def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, bins: S
     """One run of a dataset whose manifest holds `entries`; its intervals are made by `rule`."""
     frame = outcomes.outcomes(facts, run).join(entries, on="example_id", how="inner").sort("entry")
     counts = prompt_counts(run, frame, exact=has_own_tokenizer(facts, run.dataset_id))
-    evidence = run_evidence(run, frame, served(facts, run, rule.alpha), counts)
+    evidence = run_evidence(run, frame, run_server(facts, run, rule.alpha), counts)
     frame = frame.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
     code = pl.col("failure_label").replace_strict(
         {name: i for i, name in enumerate(LABELS)}, default=len(LABELS) - 1, return_dtype=pl.Int64

@@ -63,62 +63,62 @@ def show(
     row = conn.execute("SELECT max(generation) FROM experiments WHERE exp_group_id=?", (group,)).fetchone()
     if row[0] is None:
         raise MissingPrerequisiteError(f"the database holds no group {group!r}", do="Run `kvt sweep -c CONFIG` first.")
-    here = (group, int(row[0]))
-    _check_run(conn, here, run_id)
-    ids = [example_id] if example_id is not None else _sample(conn, here, sample or 0, settings.analysis.seed)
-    examples = [_example(conn, here, i, run_id) for i in ids]
+    key = (group, int(row[0]))
+    _check_run(conn, key, run_id)
+    ids = [example_id] if example_id is not None else _sample(conn, key, sample or 0, settings.analysis.seed)
+    examples = [_example(conn, key, i, run_id) for i in ids]
     return ShowAnswer(examples, full)
 
 
-def _check_run(conn: sqlite3.Connection, here: tuple[str, int], run_id: str | None) -> None:
+def _check_run(conn: sqlite3.Connection, key: tuple[str, int], run_id: str | None) -> None:
     if run_id is None:
         return
-    known = [r[0] for r in conn.execute("SELECT run_id FROM runs WHERE exp_group_id=? AND generation=?", here)]
-    if run_id not in known:
+    run_ids = [r[0] for r in conn.execute("SELECT run_id FROM runs WHERE exp_group_id=? AND generation=?", key)]
+    if run_id not in run_ids:
         raise ConfigError(
-            f"there is no run {run_id!r} in {here[0]}", where="--run-id", do=f"Its runs: {', '.join(sorted(known))}."
+            f"there is no run {run_id!r} in {key[0]}", where="--run-id", do=f"Its runs: {', '.join(sorted(run_ids))}."
         )
 
 
-def _sample(conn: sqlite3.Connection, here: tuple[str, int], n: int, seed: int) -> list[str]:
+def _sample(conn: sqlite3.Connection, key: tuple[str, int], n: int, seed: int) -> list[str]:
     """n example ids in manifest order, drawn with `seed`."""
     ids = [
         r[0]
         for r in conn.execute(
             "SELECT DISTINCT e.example_id, e.seq FROM manifest_entries e JOIN runs u ON u.dataset_id = e.dataset_id"
             " WHERE u.exp_group_id=? AND u.generation=? ORDER BY e.seq",
-            here,
+            key,
         )
     ]
     chosen = set(random.Random(seed).sample(ids, min(n, len(ids))))
     return [i for i in ids if i in chosen]
 
 
-def _example(conn: sqlite3.Connection, here: tuple[str, int], example_id: str, run_id: str | None) -> dict[str, Any]:
-    found = conn.execute(
+def _example(conn: sqlite3.Connection, key: tuple[str, int], example_id: str, run_id: str | None) -> dict[str, Any]:
+    row = conn.execute(
         "SELECT x.dataset_id, x.question, x.context, x.answers_json, x.meta_json, d.prompt_json, m.bin_idx,"
         " m.token_len, m.prompt_truncated FROM examples x JOIN datasets d USING (dataset_id)"
         " LEFT JOIN manifest_entries m ON m.dataset_id = x.dataset_id AND m.example_id = x.example_id"
         " WHERE x.example_id=? AND x.dataset_id IN"
         " (SELECT dataset_id FROM runs WHERE exp_group_id=? AND generation=?) ORDER BY x.dataset_id",
-        (example_id, *here),
+        (example_id, *key),
     ).fetchone()
-    if found is None:
+    if row is None:
         raise ConfigError(
-            f"there is no example {example_id!r} in {here[0]}",
+            f"there is no example {example_id!r} in {key[0]}",
             where="kvt show",
             do="Pass an example_id of manifest.json, or --sample 10.",
         )
-    dataset_id, question, context, answers, meta, prompt, bin_idx, token_len, cut = found
-    asked = json.loads(prompt)
+    dataset_id, question, context, answers, meta, prompt, bin_idx, token_len, cut = row
+    rule = json.loads(prompt)
     messages, _ = render(
-        asked.get("template") or DEFAULT_TEMPLATE,
+        rule.get("template") or DEFAULT_TEMPLATE,
         context,
         question,
         json.loads(meta).get("turns") or (),
-        asked.get("system"),
+        rule.get("system"),
     )
-    cursor = conn.execute(ANSWERS, (example_id, *here, dataset_id, run_id, run_id))
+    cursor = conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))
     names = [c[0] for c in cursor.description]
     return {
         "example_id": example_id,

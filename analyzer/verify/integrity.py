@@ -9,6 +9,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +30,48 @@ SELECT u.kv_policy, r.request_id, r.prompt_sha256, e.prompt_sha256 FROM runs u J
 JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id
 WHERE r.prompt_sha256 <> e.prompt_sha256
 """
-# (table, column, what is wrong, query giving the key's value and what is stored)
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Rows that can't be right: `query` gives the value of `key` and of `column`; `right` is what the latter may be."""
+
+    table: str
+    key: str
+    column: str
+    right: str
+    query: str
+
+
 _CONTRADICTIONS = (
-    (
-        "responses", "request_id", "attempt_idx", "a try that succeeded",
-        "SELECT p.request_id, p.attempt_idx FROM responses p LEFT JOIN attempts a ON a.request_id = p.request_id "
+    Contradiction(
+        table="responses",
+        key="request_id",
+        column="attempt_idx",
+        right="a try that succeeded",
+        query="SELECT p.request_id, p.attempt_idx FROM responses p LEFT JOIN attempts a ON a.request_id = p.request_id "
         "AND a.attempt_idx = p.attempt_idx WHERE a.request_id IS NULL OR a.error_type IS NOT NULL",
     ),
-    (
-        "give_ups", "request_id", "reason", "no failure: the request was answered in that try series or before",
-        "SELECT g.request_id, g.reason FROM give_ups g JOIN responses p ON p.request_id = g.request_id "
+    Contradiction(
+        table="give_ups",
+        key="request_id",
+        column="reason",
+        right="no failure: the request was answered in that try series or before",
+        query="SELECT g.request_id, g.reason FROM give_ups g JOIN responses p ON p.request_id = g.request_id "
         "JOIN attempts a ON a.request_id = p.request_id AND a.attempt_idx = p.attempt_idx "
         "WHERE a.series_idx <= g.series_idx",
     ),
-    (
-        "requests", "request_id", "example_id", "an example of the run's manifest",
-        "SELECT r.request_id, r.example_id FROM runs u JOIN requests r ON r.run_id = u.run_id "
+    Contradiction(
+        table="requests",
+        key="request_id",
+        column="example_id",
+        right="an example of the run's manifest",
+        query="SELECT r.request_id, r.example_id FROM runs u JOIN requests r ON r.run_id = u.run_id "
         "LEFT JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id "
-        "WHERE e.example_id IS NULL AND EXISTS (SELECT 1 FROM manifest_entries m WHERE m.dataset_id = u.dataset_id)",
+        "WHERE e.example_id IS NULL "
+        "AND EXISTS (SELECT 1 FROM manifest_entries m WHERE m.dataset_id = u.dataset_id)",
     ),
-)  # fmt: skip
+)
 
 
 def check_facts(
@@ -69,9 +92,9 @@ def check_facts(
         _manifests(conn, findings, data_dir)
     _prompts(conn, findings)
     progress("outcomes")
-    for table, key, column, right, query in _CONTRADICTIONS:
-        for name, stored in conn.execute(query):
-            findings.add(Difference(table, {key: name}, column, stored, right))
+    for rule in _CONTRADICTIONS:
+        for name, stored in conn.execute(rule.query):
+            findings.add(Difference(rule.table, {rule.key: name}, rule.column, stored, rule.right))
     _account(conn, findings)
     return findings
 
@@ -154,8 +177,8 @@ def _prompts(conn: sqlite3.Connection, findings: Findings) -> None:
             key = {"dataset_id": dataset, "example_id": example}
             _hash(findings, "manifest_entries", key, "prompt_sha256", prompt_sha256, messages_sha256(messages))
             if not cut:
-                known = cluster_sha256(context, example)
-                _hash(findings, "examples", key, "context_sha256", context_sha256, known)
+                cluster = cluster_sha256(context, example)
+                _hash(findings, "examples", key, "context_sha256", context_sha256, cluster)
     for policy, request, stored, right in conn.execute(_OTHER_PROMPT):
         if not cuts_prompts(policy):
             findings.add(Difference("requests", {"request_id": request}, "prompt_sha256", stored, right))

@@ -101,7 +101,7 @@ def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findi
     names = [*_NUMBERS, *_TEXTS]
     both = ", ".join([f"m.{name}" for name in names] + [f"t.{name}" for name in names])
     unequal = f"FROM temp.scores t JOIN main.scores m USING (request_id) WHERE m.scorer_version = ? AND ({_DIFFERENT})"
-    n = _one(facts, f"SELECT count(*) {unequal}", version)
+    (n,) = facts.execute(f"SELECT count(*) {unequal}", (version,)).fetchone()
     for row in facts.execute(f"SELECT t.request_id, {both} {unequal} ORDER BY 1 LIMIT {_NAMED}", (version,)):
         pairs = zip(names, row[1 : 1 + len(names)], row[1 + len(names) :], strict=True)
         for name, stored, made in pairs:
@@ -127,7 +127,3 @@ def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findi
     )
     for request, value in surplus.fetchmany(_NAMED):
         findings.add(Difference("scores", {"request_id": request}, "", value, None))
-
-
-def _one(facts: sqlite3.Connection, sql: str, *values: object) -> int:
-    return int(facts.execute(sql, values).fetchone()[0])

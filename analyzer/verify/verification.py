@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from analyzer import parallel
 from analyzer.read import examples
 from analyzer.read import runs as tables
-from analyzer.read.declared_plan import Planned, plan_of
+from analyzer.read.declared_plan import DeclaredPlan, plan_of
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.snapshot import held
@@ -145,7 +145,7 @@ class Generation:
         return ServerHistory.of(self.facts, *self.key)
 
     @cached_property
-    def planned(self) -> Planned:
+    def planned(self) -> DeclaredPlan:
         return plan_of(self.facts, *self.key)
 
     @cached_property
@@ -196,37 +196,37 @@ class Generation:
         return _stored(self.facts, table, "exp_group_id = ? AND generation = ?", *self.key)
 
 
-def _checked(db: Database, facts: sqlite3.Connection, group: str, generation: int, progress: Report) -> Checked:
-    checked = Checked(group, generation)
+def _checked(db: Database, facts: sqlite3.Connection, exp_group_id: str, generation: int, progress: Report) -> Checked:
+    checked = Checked(exp_group_id, generation)
     findings = checked.findings
-    runs = tables.runs(facts, group, generation)
+    runs = tables.runs(facts, exp_group_id, generation)
     if not runs:
         return checked
-    if tables.benched(facts, group):
-        progress(f"{group}: the stages of a bench")
-        checked.content = verify_bench(facts, group, generation, findings)
+    if tables.benched(facts, exp_group_id):
+        progress(f"{exp_group_id}: the stages of a bench")
+        checked.content = verify_bench(facts, exp_group_id, generation, findings)
         return checked
-    counts = run_counts(facts, group, generation)
-    analyses = _analyses(facts, group, generation, findings)
+    counts = run_counts(facts, exp_group_id, generation)
+    analyses = _analyses(facts, exp_group_id, generation, findings)
     if analyses:
-        checked.content = derived_rows.content(facts, group, generation, "*")["content"]
-    here = Generation(db, facts, group, generation, runs, counts, analyses, findings)
-    questions = here.questions
-    if here.whole is not None:
-        own = here.whole.analysis
+        checked.content = derived_rows.content(facts, exp_group_id, generation, "*")["content"]
+    group = Generation(db, facts, exp_group_id, generation, runs, counts, analyses, findings)
+    questions = group.questions
+    if group.whole is not None:
+        own = group.whole.analysis
         made_under = f"alpha {own.alpha:g}, margin {own.margin:g}, {own.resamples:,} resamples, seed {own.seed}"
-        findings.notes.append(f"analysed by analyzer {here.whole.version} under {made_under}")
-    allowed = here.whole is not None and here.whole.analysis.allow_drift
-    findings.merge(check_drift(facts, group, generation, allowed=allowed))
-    read = _rescored(here, progress)
-    entries = examples.entries(facts, here.dataset.dataset_id)
+        findings.notes.append(f"analysed by analyzer {group.whole.version} under {made_under}")
+    allowed = group.whole is not None and group.whole.analysis.allow_drift
+    findings.merge(check_drift(facts, exp_group_id, generation, allowed=allowed))
+    read = _rescored(group, progress)
+    entries = examples.entries(facts, group.dataset.dataset_id)
     for analysed in analyses:
         if (question := questions.get(analysed.scope)) is not None:
-            progress(f"{group}: the analysis of {len(question.runs)} runs")
+            progress(f"{exp_group_id}: the analysis of {len(question.runs)} runs")
             data = [read[run.run_id] for run in question.runs]
-            _compare(here, analysed, question, derive(question, data, entries))
+            _compare(group, analysed, question, derive(question, data, entries))
     if "*" not in questions:  # else every row was compared with that analysis
-        _unjudged(here)
+        _unjudged(group)
     return checked
 
 
@@ -248,10 +248,10 @@ def _analyses(facts: sqlite3.Connection, group: str, generation: int, findings: 
     return analyses
 
 
-def _rescored(here: Generation, progress: Report) -> dict[str, RunData]:
+def _rescored(group: Generation, progress: Report) -> dict[str, RunData]:
     """Every run scored again and read from those scores; a run without an analysis to repeat is only scored."""
-    tasks = list(_tasks(here))
-    rows = sum(_count(here.facts, "SELECT count(*) FROM requests WHERE run_id = ?", task.run.run_id) for task in tasks)
+    tasks = list(_tasks(group))
+    rows = sum(_count(group.facts, "SELECT count(*) FROM requests WHERE run_id = ?", task.run.run_id) for task in tasks)
 
     def say(done: int) -> None:
         progress(f"scores of run {done} of {len(tasks)}")
@@ -262,53 +262,53 @@ def _rescored(here: Generation, progress: Report) -> dict[str, RunData]:
         findings, data = done or check_run(task)
         if done is None:
             say(i + 1)
-        here.findings.merge(findings)
+        group.findings.merge(findings)
         if data is not None:
             read[task.run.run_id] = data
     return read
 
 
-def _tasks(here: Generation) -> Iterator[RunToCheck]:
-    full_of = {run.dataset_id: run.run_id for run in here.runs if run.is_baseline}
-    for run in here.runs:
-        dataset, full = examples.dataset(here.facts, run.dataset_id), full_of.get(run.dataset_id)
-        mark = score.score_fingerprint(dataset.metric, here.counts[run.run_id], here.counts[full] if full else None)
-        complete = derived_rows.state(here.facts, *here.key, "score", run.run_id) == mark
-        question = here.questions.get("*") or here.questions.get(run.run_id)
+def _tasks(group: Generation) -> Iterator[RunToCheck]:
+    full_of = {run.dataset_id: run.run_id for run in group.runs if run.is_baseline}
+    for run in group.runs:
+        dataset, full = examples.dataset(group.facts, run.dataset_id), full_of.get(run.dataset_id)
+        mark = score.score_fingerprint(dataset.metric, group.counts[run.run_id], group.counts[full] if full else None)
+        complete = derived_rows.state(group.facts, *group.key, "score", run.run_id) == mark
+        question = group.questions.get("*") or group.questions.get(run.run_id)
         rule, bins = (question.rule, question.bins) if question else (CiRule("auto", 0.05), None)
-        yield RunToCheck(here.db, run, full, dataset, bins, rule, complete)
+        yield RunToCheck(group.db, run, full, dataset, bins, rule, complete)
 
 
-def _compare(here: Generation, analysed: Analysed, question: Question, made: Derived) -> None:
+def _compare(group: Generation, analysed: Analysed, question: Question, made: Derived) -> None:
     """The rows that carry this analysis' fingerprint against the same analysis made again."""
-    findings, mark = here.findings, analysed.fingerprint
+    findings, mark = group.findings, analysed.fingerprint
     for table, rows in made.of_runs.items():
-        stored = [row for run in question.runs for row in _stored(here.facts, table, "run_id = ?", run.run_id)]
+        stored = [row for run in question.runs for row in _stored(group.facts, table, "run_id = ?", run.run_id)]
         # A run that was analysed alone since is compared with that.
-        alone = {row["run_id"] for row in stored if question.whole and _is_analysed_alone(here, row)}
+        alone = {row["run_id"] for row in stored if question.whole and _is_analysed_alone(group, row)}
         stored = [row for row in stored if row["run_id"] not in alone]
         plain = [derived_rows.plain(as_columns(row, fingerprint=mark)) for row in rows if row.run_id not in alone]
         differences.compare(findings, table, derived_rows.RUN_TABLES[table], stored, plain)
     for table, rows in made.of_group.items():
         plain = [derived_rows.plain(as_columns(row, fingerprint=mark)) for row in rows]
-        differences.compare(findings, table, derived_rows.GROUP_TABLES[table], here.stored(table), plain)
+        differences.compare(findings, table, derived_rows.GROUP_TABLES[table], group.stored(table), plain)
 
 
-def _is_analysed_alone(here: Generation, row: Mapping[str, Any]) -> bool:
-    return derived_rows.state(here.facts, *here.key, STAGE, str(row["run_id"])) == str(row["fingerprint"])
+def _is_analysed_alone(group: Generation, row: Mapping[str, Any]) -> bool:
+    return derived_rows.state(group.facts, *group.key, STAGE, str(row["run_id"])) == str(row["fingerprint"])
 
 
-def _unjudged(here: Generation) -> None:
+def _unjudged(group: Generation) -> None:
     """Rows whose fingerprint no record names: nothing says how they were made."""
-    recorded = {analysed.fingerprint for analysed in here.analyses}
+    recorded = {analysed.fingerprint for analysed in group.analyses}
     for table in ANALYSED:
         of_runs = "run_id IN (SELECT run_id FROM runs WHERE exp_group_id = ? AND generation = ?)"
         where = of_runs if table in derived_rows.RUN_TABLES else "exp_group_id = ? AND generation = ?"
-        counts = here.facts.execute(
-            f"SELECT fingerprint, count(*) FROM {table} WHERE {where} GROUP BY 1", here.key
+        counts = group.facts.execute(
+            f"SELECT fingerprint, count(*) FROM {table} WHERE {where} GROUP BY 1", group.key
         ).fetchall()
         n = sum(rows for mark, rows in counts if mark not in recorded)
-        here.findings.cannot_check(f"{table}: no record says how these rows were made", n)
+        group.findings.cannot_check(f"{table}: no record says how these rows were made", n)
 
 
 def _unexplained(facts: sqlite3.Connection, findings: Findings) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from analyzer.read.declared_plan import Planned, plan_of
+from analyzer.read.declared_plan import DeclaredPlan, plan_of
 from analyzer.read.snapshot import snapshot
 from analyzer.report.terminal_verdict import verdict_lines
 from analyzer.results.results import read_results
@@ -71,13 +71,13 @@ def test_the_first_series_of_the_first_session_is_the_primary_one(experiment: Ex
 
 
 def test_without_a_session_nothing_was_planned() -> None:
-    assert Planned().otherwise(0.1, 0.05, "a") == {}
+    assert DeclaredPlan().otherwise(0.1, 0.05, "a") == {}
     conn = sqlite3.connect(":memory:")
     conn.execute("CREATE TABLE sessions (exp_group_id, generation, config_yaml, started_at)")
-    assert plan_of(conn, "g", 1) == Planned()
+    assert plan_of(conn, "g", 1) == DeclaredPlan()
 
 
 def test_the_snapshot_of_an_analysis_sees_the_plan(experiment: Experiment) -> None:
     conn, _ = group(experiment, 0.05)
     with snapshot(conn) as facts:
-        assert plan_of(facts, "synthetic", 1) == Planned(0.05, 0.05, "snapkv/aware")
+        assert plan_of(facts, "synthetic", 1) == DeclaredPlan(0.05, 0.05, "snapkv/aware")

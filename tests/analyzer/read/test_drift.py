@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from analyzer.charts.frames import note
 from analyzer.read import runs
-from analyzer.read.drift import Served, answers_beside_canary, round_to, sign_p
+from analyzer.read.drift import RunServer, answers_beside_canary, round_to, sign_p
 from analyzer.read.runs import Run
 from analyzer.read.snapshot import path_of
 from analyzer.report.answers import first_screen, headline
@@ -203,7 +203,7 @@ def test_a_server_that_keeps_whole_blocks_may_be_off_by_one_of_them(experiment: 
         (0.5 + 17 / 320, 16, "contradicted"),
         (0.5 - 16 / 320, 16, "verified"),
     ]:
-        assert run_evidence(half, answers([told] * 20, prompt=320), Served(block)).status == status
+        assert run_evidence(half, answers([told] * 20, prompt=320), RunServer(block)).status == status
     conn, _ = experiment(n_bins=1, n_per_bin=4, round_to=16)
     assert {round_to(conn, run) for run in runs.runs(conn, "synthetic", 1)} == {16}
 

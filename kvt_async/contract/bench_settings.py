@@ -201,7 +201,7 @@ class Bench(Section):
 
 def slo_parts(name: str) -> tuple[str, str, float]:
     """'ttft_p99_ms' -> ('ttft', 'p99', 1000.0): metric, statistic, and how many of its unit a second has."""
-    found = _SLO.fullmatch(name)
-    if found is None:
+    parts = _SLO.fullmatch(name)
+    if parts is None:
         raise ValueError(name)
-    return found[1], found[2], 1000.0 if found[3] == "ms" else 1.0
+    return parts[1], parts[2], 1000.0 if parts[3] == "ms" else 1.0

@@ -56,22 +56,22 @@ def _check_values(values: int) -> None:
         raise TooMuchError(f"it holds more than {MOST_VALUES:,} values")
 
 
-def _unfolded(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+def _unfolded(node: yaml.Node, sizes_of: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
     """(values, levels) of a node with what its references repeat; each node is looked at once."""
-    if id(node) in known:
-        seen = known[id(node)]
-        if seen is None:  # not done with yet: a reference to what it lies in
+    if id(node) in sizes_of:
+        size = sizes_of[id(node)]
+        if size is None:  # not done with yet: a reference to what it lies in
             _check_depth(DEEPEST + 1)
-        return seen or (1, 1)
-    known[id(node)] = None
+        return size or (1, 1)
+    sizes_of[id(node)] = None
     inner: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
         inner = [part for pair in node.value for part in pair]
     elif isinstance(node, yaml.SequenceNode):
         inner = node.value
-    sizes = [_unfolded(part, known) for part in inner]
+    sizes = [_unfolded(part, sizes_of) for part in inner]
     size = 1 + sum(values for values, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
-    known[id(node)] = size
+    sizes_of[id(node)] = size
     return size
 
 

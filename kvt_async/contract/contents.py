@@ -1,5 +1,5 @@
-"""What a database holds that kvt never wrote there. SQLite's own check sees pages and not what stands in them: this is
-looked for when something failed over what was read: to tell damage from a bug of ours."""
+"""Finds in a database what kvt never wrote there. SQLite's own check looks at pages, not at what stands in them. It is
+done when something failed over what was read, to tell damage from a bug of kvt."""
 
 import hashlib
 import json

@@ -22,8 +22,8 @@ DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 def damage(db: Path, conn: sqlite3.Connection | None = None) -> list[str]:
     """What SQLite finds wrong, indexes included: tables by name, 'its schema', 'its free pages'; empty: nothing.
 
-    Without `conn` on one of its own, and empty, too, where the file can't be opened or is held by others; with it,
-    sqlite3.OperationalError is raised there.
+    `conn`: a connection to look with. Without one the function opens its own, and returns an empty list where the file
+    can't be opened or is held by others; with one it raises sqlite3.OperationalError there.
     """
     own = None
     try:
@@ -50,12 +50,12 @@ def has_wal(db: Path) -> bool:
 
 
 def code_of(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0: the module itself raised it."""
+    """SQLite's primary result code; 0 where Python's module raised the error by itself."""
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def opened_to_look(db: Path) -> sqlite3.Connection:
-    """A connection that can't write; where no -shm could be made beside the file, one that needs none."""
+    """A connection that can't write. Where no -shm could be made beside the file, it is one that needs none."""
     frozen = "&immutable=1" if not os.access(db.parent, os.W_OK) and not has_wal(db) else ""
     return sqlite3.connect(f"{db.resolve().as_uri()}?mode=ro{frozen}", uri=True, timeout=1)
 

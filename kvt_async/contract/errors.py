@@ -133,7 +133,8 @@ class EndState(StrEnum):
 
 
 class FailureLabel(StrEnum):
-    """Stable failure labels of scored outcomes, in priority order; None for a normal answer (SPEC 8)."""
+    """Why an answer is missing or unusable: `scores.failure_label`. An answer that fits several labels takes the first
+    of them here; docs/GLOSSARY.md says what each means."""
 
     TIMEOUT = "TIMEOUT"
     ENGINE_ERROR = "ENGINE_ERROR"

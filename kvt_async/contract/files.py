@@ -83,13 +83,13 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def hold_scratch(fd: int) -> None:
-    """Nobody sweeps it from now on; where the file system gives no locks, nobody sweeps at all."""
+    """Lock scratch, so that no other process sweeps it. Where the file system gives no locks, none sweeps at all."""
     with contextlib.suppress(OSError):
         fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def sweep(folder: Path, pattern: str) -> None:
-    """Remove scratch that nobody holds: its owner was killed. A lock is the kernel's and ends with its owner."""
+    """Remove scratch that nobody holds: its owner was killed, for a lock is the kernel's and ends with its owner."""
     for path in folder.glob(pattern):
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

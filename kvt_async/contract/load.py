@@ -96,7 +96,7 @@ def settings_of_text(
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Without references: kvt writes none, and a few lines of them unfold to gigabytes."""
+    """Reads YAML without references: kvt writes none, and a few lines of them unfold to gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -62,7 +62,7 @@ def store_error(db: Path, error: Exception) -> StoreError:
 
 
 def file_error(error: OSError, what: str = "", where: Path | None = None) -> StoreError:
-    """The same for a file that can't be read or written."""
+    """Turn an error about a file that can't be read or written into advice."""
     place = where or error.filename or ""
     reason = error.strerror or str(error)
     return StoreError(f"{what}: {reason}" if what else reason, where=str(place), do=_ADVICE.get(error.errno or 0, ""))
@@ -82,20 +82,20 @@ def damaged(db: Path, tables: list[str], text: str = "") -> StoreError:
 
 def explained(error: BaseException) -> KvtError | None:
     """What a user is told where `error` would end kvt; None: it is a bug of ours, and its traceback is of use."""
-    for one in _chain(error):
-        if isinstance(one, KvtError):
-            return one
-        if isinstance(one, OSError) and one.errno in _ADVICE:
-            return file_error(one)
-        if isinstance(one, OSError) and one.errno == errno.ENOENT and one.filename is not None:
-            return file_error(one)
-        if isinstance(one, MemoryError):
+    for part in _chain(error):
+        if isinstance(part, KvtError):
+            return part
+        if isinstance(part, OSError) and part.errno in _ADVICE:
+            return file_error(part)
+        if isinstance(part, OSError) and part.errno == errno.ENOENT and part.filename is not None:
+            return file_error(part)
+        if isinstance(part, MemoryError):
             return StoreError("there is not enough memory", do=_ADVICE[errno.ENOMEM])
-        if isinstance(one, sqlite3.Error) and code_of(one) in OUTSIDE | DAMAGED:
-            return store_error(_suspect(code_of(one) in DAMAGED), one)
-        if type(one).__module__.startswith("polars") and "(os error " in str(one):
-            code = int(str(one).partition("(os error ")[2].partition(")")[0])
-            return file_error(OSError(code, str(one)))
+        if isinstance(part, sqlite3.Error) and code_of(part) in OUTSIDE | DAMAGED:
+            return store_error(_suspect(code_of(part) in DAMAGED), part)
+        if type(part).__module__.startswith("polars") and "(os error " in str(part):
+            code = int(str(part).partition("(os error ")[2].partition(")")[0])
+            return file_error(OSError(code, str(part)))
     return _damage_behind()
 
 
@@ -120,12 +120,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: list[BaseException] = []
     todo: list[BaseException | None] = [error]
     while todo:
-        one = todo.pop(0)
-        if one is None or one in seen:
+        part = todo.pop(0)
+        if part is None or part in seen:
             continue
-        seen.append(one)
-        yield one
-        todo += [*getattr(one, "exceptions", ()), one.__cause__, None if one.__suppress_context__ else one.__context__]
+        seen.append(part)
+        yield part
+        context = None if part.__suppress_context__ else part.__context__
+        todo += [*getattr(part, "exceptions", ()), part.__cause__, context]
 
 
 def _is_full(db: Path) -> bool:

@@ -23,8 +23,8 @@ def refuse_others(db: Path, damage_below: int, *, immutable: bool = False) -> No
     """Raise StoreError where `db` is no database, another program's, or damaged; nothing is changed or made beside it.
 
     An empty file is nobody's. Without kvt's application_id, which came late, the tables tell. Damage is looked for in
-    files of less than `damage_below` bytes. sqlite3.OperationalError: it is locked. No connection of this process may
-    be open on the file: its locks would be lost when this closes its own handles.
+    files of less than `damage_below` bytes. Raises sqlite3.OperationalError where the file is locked. No connection of
+    this process may be open on the file: its locks would be lost when this function closes its own handles.
     """
     if not db.exists() or (db.is_file() and db.stat().st_size == 0):
         return
@@ -65,15 +65,15 @@ def _look(db: Path, marked: bool, damage_below: int, immutable: bool) -> None:
         if tables and not marked and not tables >= _OURS:
             names = ", ".join(sorted(tables)[:3])
             raise _foreign(db, f"it holds {len(tables)} {'table' if len(tables) == 1 else 'tables'} ({names})")
-        found = damage(db, conn) if db.stat().st_size < damage_below else []
+        tables_damaged = damage(db, conn) if db.stat().st_size < damage_below else []
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.OperationalError) and not isinstance(error, UnicodeDecodeError):
             raise
-        found = ["its schema"]
+        tables_damaged = ["its schema"]
     finally:
         conn.close()
-    if found:
-        raise damaged(db, found)
+    if tables_damaged:
+        raise damaged(db, tables_damaged)
 
 
 def _foreign(db: Path, why: str) -> StoreError:

@@ -104,7 +104,7 @@ def create(conn: sqlite3.Connection) -> None:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """One by one: executescript would commit first."""
+    """The statements of a script, to be executed one by one: executescript would commit first."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -119,8 +119,8 @@ def watch_derived(conn: sqlite3.Connection) -> None:
 
 
 def views_of_today(conn: sqlite3.Connection) -> None:
-    """Definitions belong to the program, not to a database: where an older kvt made a view otherwise, ours takes its
-    place on this connection. Nothing is written."""
+    """Let this connection read by today's views. Definitions belong to the program, not to a database: where an older
+    kvt made a view otherwise, or not at all, ours takes its place as a TEMP view. Nothing is written."""
     made = dict(conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
     for name, text in _views().items():
         if made.get(name) != f"CREATE VIEW {text}":
@@ -130,8 +130,8 @@ def views_of_today(conn: sqlite3.Connection) -> None:
 @cache
 def _views() -> dict[str, str]:
     """Name -> `name AS SELECT ...`, as SQLite keeps it."""
-    found = re.findall(r"^CREATE VIEW IF NOT EXISTS (\w+)(.*?);$", schema_sql(), re.MULTILINE | re.DOTALL)
-    return {name: name + rest for name, rest in found}
+    views = re.findall(r"^CREATE VIEW IF NOT EXISTS (\w+)(.*?);$", schema_sql(), re.MULTILINE | re.DOTALL)
+    return {name: name + rest for name, rest in views}
 
 
 def connect_for_writing(db: Path) -> sqlite3.Connection:

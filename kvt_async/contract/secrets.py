@@ -105,26 +105,26 @@ class Secrets:
         return clean + text[end:]
 
     def begins_at(self, text: str) -> int:
-        """Where, at the end of the text, a secret begins that goes on behind it; the text's length: nowhere."""
-        found = len(text)
+        """Where a secret begins that the end of the text cuts off; the text's length where none does."""
+        first = len(text)
         for needle in self._needles:
             start = max(0, len(text) - len(needle) + 1)
             while (at := text.find(needle[:MIN_SECRET], start)) >= 0:
                 if needle.startswith(text[at:]):
-                    found = min(found, at)
+                    first = min(first, at)
                     break
                 start = at + 1
-        return found
+        return first
 
     def ends_at(self, text: str) -> int:
-        """Where, at the beginning of the text, a secret ends that began before it; 0: nowhere."""
-        found = 0
+        """Where a secret ends whose head the beginning of the text cuts off; 0 where none does."""
+        longest = 0
         for needle in self._needles:
             for length in range(min(len(needle) - 1, len(text)), MIN_SECRET - 1, -1):
                 if text.startswith(needle[-length:]):
-                    found = max(found, length)
+                    longest = max(longest, length)
                     break
-        return found
+        return longest
 
     def json(self, value: Any) -> Any:
         """A JSON value with every key and text masked. What is nested too deeply to be looked at is masked whole."""
@@ -178,20 +178,20 @@ class Secrets:
 NONE = Secrets()
 
 
-def matches(asked: Any, stored: Any) -> bool:
-    """Whether a stored value is the asked one, *** in `asked` standing for any one word: databases of before hold what
-    is masked today, and a secret may have been renewed since."""
-    if isinstance(asked, str) and isinstance(stored, str) and MASK in asked:
-        return re.fullmatch(r"\S+".join(map(re.escape, asked.split(MASK))), stored) is not None
-    if isinstance(asked, Mapping) and isinstance(stored, Mapping):
-        return asked.keys() == stored.keys() and all(matches(value, stored[key]) for key, value in asked.items())
-    if isinstance(asked, list) and isinstance(stored, list):
-        return len(asked) == len(stored) and all(map(matches, asked, stored))
-    return bool(asked == stored)
+def matches(wanted: Any, stored: Any) -> bool:
+    """Whether a stored value is the wanted one. *** in `wanted` stands for any one word, because databases of before
+    hold what is masked today, and because a secret may have been renewed since."""
+    if isinstance(wanted, str) and isinstance(stored, str) and MASK in wanted:
+        return re.fullmatch(r"\S+".join(map(re.escape, wanted.split(MASK))), stored) is not None
+    if isinstance(wanted, Mapping) and isinstance(stored, Mapping):
+        return wanted.keys() == stored.keys() and all(matches(value, stored[key]) for key, value in wanted.items())
+    if isinstance(wanted, list) and isinstance(stored, list):
+        return len(wanted) == len(stored) and all(map(matches, wanted, stored))
+    return bool(wanted == stored)
 
 
 def _has_escapes(text: str) -> bool:
-    """Three searches for one character, which is fast, and a look at what follows it."""
+    """Whether a text holds an escape. Three searches for one character are fast; what follows it is looked at then."""
     return any(char in text and follows.search(text) is not None for char, follows in _BEGINS)
 
 

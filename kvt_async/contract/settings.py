@@ -229,7 +229,7 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> Secrets:
-        """Which values came from where only secrets come from; a copy of the settings knows them too."""
+        """The values that came from where only secrets come from. A copy of the settings has them too."""
         return self._secrets
 
     def with_secrets(self, secrets: Secrets) -> "Settings":

@@ -51,7 +51,7 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
 
 
 def unstorable(outcome: Outcome, error: Exception) -> Outcome | None:
-    """The failure that an outcome becomes whose rows can't be inserted; None: it was that failure already."""
+    """The failure that stands in for an outcome whose rows can't be inserted; None: the outcome is that failure."""
     last = outcome.last
     if last is None or last.error_type is ErrorType.MALFORMED:
         return None
@@ -85,7 +85,7 @@ def rows_of_outcome(outcome: Outcome, session_id: str, now: str) -> list[Row]:
 
 
 def rows_of_give_ups(outcomes: Iterable[Outcome], now: str) -> list[Row]:
-    """Of those outcomes that are given up."""
+    """The give_ups rows of those outcomes that are given up."""
     return [
         ("give_ups", (outcome.request.request_id, outcome.request.series_idx, outcome.give_up, now))
         for outcome in outcomes
@@ -94,7 +94,7 @@ def rows_of_give_ups(outcomes: Iterable[Outcome], now: str) -> list[Row]:
 
 
 def rows_of_requests(items: Sequence[tuple[str, str, str, str]], now: str) -> list[Row]:
-    """(request_id, run_id, example_id, prompt_sha256) of requests about to be queued."""
+    """Rows of requests about to be queued, from (request_id, run_id, example_id, prompt_sha256) of each."""
     return [("requests", (*item, now)) for item in items]
 
 

@@ -81,7 +81,7 @@ class Reader:
         return rows[0][0] if rows else None
 
     def dataset(self, dataset_id: str) -> sqlite3.Row | None:
-        """Its row in `datasets`; None: it was never stored."""
+        """The dataset's row; None where it was never stored."""
         rows = self.rows("SELECT * FROM datasets WHERE dataset_id = ?", dataset_id)
         return rows[0] if rows else None
 
@@ -154,7 +154,7 @@ class Reader:
 
     @contextmanager
     def reading(self, dataset_id: str, seqs: Sequence[int]) -> Iterator[Iterator[Entry]]:
-        """The same one by one, so that one long prompt alone is in memory. Nothing else is read inside the block."""
+        """`entries` one by one, so that one long prompt alone is in memory. Nothing else is read inside the block."""
         wanted = sorted(set(seqs))
         if wanted and wanted[-1] - wanted[0] == len(wanted) - 1:  # neighbours: cheaper found in one go
             which, values = "BETWEEN ? AND ?", [wanted[0], wanted[-1]]

@@ -44,7 +44,7 @@ AT_ONCE = (32, 8, 1)  # rows of one statement: it runs without Python's lock, wh
 
 
 class _FoundBadRowsError(Exception):
-    """Roll back and do without them."""
+    """Raised to roll back a group, which is then written without its bad rows."""
 
 
 class Writer:
@@ -169,7 +169,7 @@ class Writer:
         await self.save([(table, tuple(texts))])
 
     def hurry(self) -> None:
-        """Somebody waits for a commit: it begins within GATHER_S."""
+        """Let the commit of what waits begin within GATHER_S: somebody waits for it."""
         if self._soon is None:
             self._soon = self._loop.call_later(min(GATHER_S, self._interval_s), self._hurry.set)
 
@@ -228,7 +228,7 @@ class Writer:
             raise FileNotFoundError("another file took its place")
 
     def _write(self, group: dict[str, list[tuple[object, ...]]]) -> None:
-        """One transaction, on the connection's own thread."""
+        """Write a group in one transaction, on the connection's own thread."""
         conn = self._conn._conn
         try:
             with transaction(conn, self.db):
@@ -242,7 +242,7 @@ class Writer:
             self._write_without_bad_rows(conn, group)
 
     def _write_without_bad_rows(self, conn: sqlite3.Connection, group: dict[str, list[tuple[object, ...]]]) -> None:
-        """The same, row by row, and all but the requests one of whose rows can't be inserted.
+        """Write a group row by row, all but the requests one of whose rows can't be inserted.
 
         Raises what SQLite says of a row that is no reply's: that is a bug of ours, and nothing is committed.
         """

@@ -17,7 +17,7 @@ class Screen:
         self.error: OSError | None = None  # why what was written lately can't be read anywhere
 
     def write(self, text: str) -> int:
-        """Write it masked; the number of characters that were given."""
+        """Write the text masked; returns the number of characters that were given."""
         try:
             self._stream.write(self.secrets.text(text))
         except OSError as error:
@@ -31,7 +31,7 @@ class Screen:
             self.lost(error)
 
     def lost(self, error: OSError) -> None:
-        """Nobody can read on: no reason to end work that is under way. The rest goes nowhere."""
+        """Throw away what is still written: that nobody can read it is no reason to end work that is under way."""
         self.error = error
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
@@ -50,7 +50,7 @@ class Screen:
 
 
 class _Bytes:
-    """The stream's bytes, for who encodes by itself."""
+    """The binary side of a Screen, for code that encodes its own text."""
 
     def __init__(self, screen: Screen, stream: Any) -> None:
         self._screen, self._stream = screen, stream
@@ -70,8 +70,11 @@ class _Bytes:
 
 
 def install() -> None:
-    """From now on, what this process writes to its terminal passes through a Screen. Streams that were closed before
-    we began lead nowhere; their numbers are taken, so that no file gets one and with it what others print."""
+    """Let what this process writes to its terminal pass through a Screen from now on.
+
+    A standard stream that was closed before kvt began is opened on the null device. Otherwise the next file to be
+    opened would get its number, and with it everything that is printed.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -86,14 +89,14 @@ def install() -> None:
 
 
 def unread() -> OSError | None:
-    """Flush stdout; why the answer can't be read, where it can't. A reader that left is no such reason."""
+    """Flush stdout, and return why the answer can't be read, None where it can or where its reader has left."""
     sys.stdout.flush()
     error = sys.stdout.error if isinstance(sys.stdout, Screen) else None
     return None if isinstance(error, BrokenPipeError) else error
 
 
 def hide(secrets: Secrets) -> None:
-    """Keep these, too, off the terminal. Nothing happens where no Screen is installed."""
+    """Keep these secrets off the terminal too. Nothing happens where no Screen is installed."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, Screen):
             stream.secrets = stream.secrets.and_also(*secrets.values)

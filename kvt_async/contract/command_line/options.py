@@ -103,10 +103,10 @@ def run_app(app: Callable[..., Any]) -> None:
     except Exception as error:
         if "KeyboardInterrupt" in str(error):  # pydantic makes an error of its own of a Ctrl-C that meets it
             code = _interrupted()
-        elif (known := explained(error)) is None:
+        elif (fault := explained(error)) is None:
             raise
         else:
-            code = _refused(known)
+            code = _refused(fault)
     if (lost := masked_output.unread()) is not None and not code:
         code = _refused(StoreError(f"the answer can't be written: {lost.strerror}", where="stdout", do=UNREAD))
     sys.stderr.flush()

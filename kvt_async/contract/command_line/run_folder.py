@@ -45,13 +45,13 @@ def stored_settings(place: Path, overrides: Sequence[str] = ()) -> "Settings":
             f"--override {fixed[0]} has no meaning for a folder: everything is read and written there",
             do="Leave it out, or pass -c CONFIG.",
         )
-    here: dict[str, Any] = {
+    paths: dict[str, Any] = {
         "experiment": {"exp_group_id": group},
         "output": {"runs_dir": str(db.parent), "data_dir": str(db.parent)},
         "db": {"path": str(db)},
         "model": {"config": None},
     }
-    return settings_of_text(text, where=f"the config stored in {db}", overrides=overrides, at_last=here)
+    return settings_of_text(text, where=f"the config stored in {db}", overrides=overrides, at_last=paths)
 
 
 def database_of(place: Path) -> Path:

@@ -18,7 +18,7 @@ def encode_chunks(chunks: Iterable[Chunk]) -> bytes:
 
 
 def encode_arrivals(offsets_us: Sequence[int], chars: Sequence[int]) -> bytes:
-    """The same, of offsets and characters apart."""
+    """`encode_chunks` of offsets and characters in two lists."""
     out = bytearray()
     append, last = out.append, 0
     if offsets_us and offsets_us[0] == offsets_us[-1] and max(chars) < 0x80:  # one read of ordinary tokens

@@ -57,8 +57,8 @@ _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # "endTurn"
 
 @lru_cache(256)
 def meaning(word: str) -> Meaning:
-    """Of a finish_reason: upper and lower case, dashes, humps and an enum's name before it are alike ("endTurn",
-    "FinishReason.STOP", "FINISH_REASON_STOP")."""
+    """What a finish_reason means. Upper and lower case, dashes, humps and an enum's name before it make no difference:
+    "endTurn", "FinishReason.STOP", "FINISH_REASON_STOP"."""
     plain = _plain(word)
     if plain in FINAL:
         return "final"

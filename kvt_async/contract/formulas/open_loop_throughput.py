@@ -161,7 +161,7 @@ def _usual(lives: Lives, took: Floats, head: Ints) -> Floats:
 
 
 def _by(instants: Floats, grid: Floats) -> Floats:
-    """How many have come by each instant of the grid."""
+    """How many requests have come by each instant of the grid."""
     return np.searchsorted(np.sort(instants), grid, side="right").astype(np.float64)
 
 

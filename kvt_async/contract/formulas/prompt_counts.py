@@ -72,12 +72,12 @@ class PromptCounts:
 
 def judge(counts: Iterable[Count], *, exact: bool) -> PromptCounts:
     """What the responses of one run say. `exact`: both sides count with one tokenizer, as far as the config knows."""
-    known = [(read, sent, n) for read, sent, n in counts if n > 0 and read > 0]  # 0: the server didn't count
-    total = sum(n for _, _, n in known)
+    counted = [(read, sent, n) for read, sent, n in counts if n > 0 and read > 0]  # 0: the server didn't count
+    total = sum(n for _, _, n in counted)
     if not total:
         return PromptCounts()
-    below = [(read, sent, n) for read, sent, n in known if exact and is_short(read, sent)]
-    window = _window(known, total)
+    below = [(read, sent, n) for read, sent, n in counted if exact and is_short(read, sent)]
+    window = _window(counted, total)
     short = below if sum(n for *_, n in below) > SHORT_SHARE * total or not window else window
     n_short = sum(n for *_, n in short)
     return PromptCounts(
@@ -86,31 +86,31 @@ def judge(counts: Iterable[Count], *, exact: bool) -> PromptCounts:
         sent=_median([(sent, n) for _, sent, n in short]),
         read=_median([(read, n) for read, _, n in short]),
         by_window=bool(short) and short is window,
-        factor=_factor(known),
-        constant=_constant(known),
+        factor=_factor(counted),
+        constant=_constant(counted),
     )
 
 
-def together(found: Iterable[PromptCounts]) -> PromptCounts:
+def together(runs: Iterable[PromptCounts]) -> PromptCounts:
     """One statement about several runs: short where one of them is."""
-    every = list(found)
-    short = [one for one in every if one.are_short]
-    factors = [(round(one.factor * 1000), one.n) for one in every if one.factor is not None]
+    every = list(runs)
+    short = [run for run in every if run.are_short]
+    factors = [(round(run.factor * 1000), run.n) for run in every if run.factor is not None]
     factor = _median(factors)
     return PromptCounts(
-        n=sum(one.n for one in every),
-        n_short=sum(one.n_short for one in short),
-        sent=_median([(one.sent, one.n_short) for one in short if one.sent is not None]),
-        read=_median([(one.read, one.n_short) for one in short if one.read is not None]),
-        by_window=any(one.by_window for one in short),
+        n=sum(run.n for run in every),
+        n_short=sum(run.n_short for run in short),
+        sent=_median([(run.sent, run.n_short) for run in short if run.sent is not None]),
+        read=_median([(run.read, run.n_short) for run in short if run.read is not None]),
+        by_window=any(run.by_window for run in short),
         factor=None if factor is None else factor / 1000,
-        constant=next((one.constant for one in every if one.constant is not None), None),
-        of_run=sum(one.n for one in short) if short else None,
+        constant=next((run.constant for run in every if run.constant is not None), None),
+        of_run=sum(run.n for run in short) if short else None,
     )
 
 
 def is_short(read: int, sent: int) -> bool:
-    """A count so far below ours that something of the prompt is missing."""
+    """Whether the server's count is so far below ours that part of the prompt is missing."""
     return read < sent - max(SLACK_TOKENS, SLACK_SHARE * sent)
 
 
@@ -119,7 +119,7 @@ def _window(counts: list[Count], total: int) -> list[Count]:
     top = max(read for read, _, _ in counts)
     if top < LEAST_WINDOW:
         return []
-    at_top = [one for one in counts if one[0] == top]
+    at_top = [count for count in counts if count[0] == top]
     shortest = min(sent for _, sent, _ in at_top)
     n_longer = sum(n for _, sent, n in at_top if sent >= CLEARLY * shortest)
     return at_top if n_longer >= max(LEAST_EQUAL, SHORT_SHARE * total) else []

@@ -44,7 +44,7 @@ def render(
 
 
 def halves(template: str) -> tuple[str, str]:
-    """What stands before the context, and what stands behind it: there the question is filled in."""
+    """The template's text before the context, and its text behind the context with the question filled in."""
     head, rest = template.split("{context}")
     return head, rest
 

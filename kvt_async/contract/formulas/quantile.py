@@ -6,7 +6,8 @@ from typing import Any
 
 
 def quantile(ordered: Sequence[float] | Any, q: float) -> float:
-    """Of sorted values, +inf among them allowed: linear between order statistics, as numpy's default; NaN for none.
+    """The quantile of sorted values, +inf among them allowed: linear between order statistics, as numpy's default. NaN
+    where there are none.
 
     Interpolation with +inf is +inf. `ordered` may be an array.
     """

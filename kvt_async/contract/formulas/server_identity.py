@@ -45,18 +45,18 @@ class Drift:
 
 def drift(before: Identity, now: Identity, model: str) -> list[str]:
     """What about the server of `model` changed, as sentences. What one side doesn't know is no change."""
-    found = []
+    changes = []
     for key in STABLE:
         if key == "models":
             old, new = _serving(before, model), _serving(now, model)
             if old is not None and new is not None and old != new:
-                found.append(f"the server's model changed from {_short(old)} to {_short(new)}")
+                changes.append(f"the server's model changed from {_short(old)} to {_short(new)}")
         elif key in before and key in now:
             old, new = _lasting(before[key]), _lasting(now[key])
             if old != new:
                 old_shown, new_shown = _differing(old, new)
-                found.append(f"the server's {key} changed from {old_shown} to {new_shown}")
-    return found
+                changes.append(f"the server's {key} changed from {old_shown} to {new_shown}")
+    return changes
 
 
 def _serving(identity: Identity, model: str) -> str | None:
@@ -72,22 +72,23 @@ def _serving(identity: Identity, model: str) -> str | None:
 
 
 def known(snapshots: Iterable[Identity]) -> dict[str, Any]:
-    """The newest word on every part, from descriptions in the order they were taken."""
-    found: dict[str, Any] = {}
-    for one in snapshots:
-        found |= one
-    return found
+    """The newest value of every part, from descriptions in the order they were taken."""
+    newest: dict[str, Any] = {}
+    for identity in snapshots:
+        newest |= identity
+    return newest
 
 
 def drifts(snapshots: Iterable[Snapshot]) -> list[Drift]:
     """Every change between consecutive snapshots of one key, in the order they were taken."""
     last: dict[str, dict[str, Any]] = {}
-    found = []
-    for one in snapshots:
-        before = last.setdefault(one.key, {})
-        found += [Drift(one.key, one.session_id, what) for what in drift(before, one.identity, one.model)]
-        last[one.key] = before | dict(one.identity)
-    return found
+    changes = []
+    for snapshot in snapshots:
+        before = last.setdefault(snapshot.key, {})
+        seen = drift(before, snapshot.identity, snapshot.model)
+        changes += [Drift(snapshot.key, snapshot.session_id, what) for what in seen]
+        last[snapshot.key] = before | dict(snapshot.identity)
+    return changes
 
 
 def between(snapshots: Iterable[Snapshot]) -> list[Drift]:
@@ -95,23 +96,23 @@ def between(snapshots: Iterable[Snapshot]) -> list[Drift]:
 
     Cache settings are left out, because they are how a level is made; paths are too, because hosts mount as they like.
     """
-    seen: dict[str, list[Snapshot]] = {}
-    for one in snapshots:
-        seen.setdefault(one.key, []).append(one)
-    servers = [(key, some[-1], known(one.identity for one in some)) for key, some in seen.items()]
-    found = []
+    of_key: dict[str, list[Snapshot]] = {}
+    for snapshot in snapshots:
+        of_key.setdefault(snapshot.key, []).append(snapshot)
+    servers = [(key, taken[-1], known(snapshot.identity for snapshot in taken)) for key, taken in of_key.items()]
+    changes = []
     for key, last, identity in servers[1:]:
         first_key, _, first = servers[0]
         differences = drift(_program(first), _program(identity), last.model)
-        found += [
+        changes += [
             Drift(key, last.session_id, f"{what.replace('changed', 'differs')} ({first_key} and {key})")
             for what in differences
         ]
-    return found
+    return changes
 
 
 def _program(identity: Identity) -> dict[str, Any]:
-    """Who serves, without how a level is set up."""
+    """The parts of an identity that say which program serves, without how a level is set up."""
     kept = {key: identity[key] for key in ("models", "version", "server") if key in identity}
     model = {key: value for key, value in (identity.get("model") or {}).items() if key in _OF_THE_PROGRAM}
     return kept | ({"model": model} if model else {})
@@ -126,7 +127,7 @@ def _lasting(value: Any) -> Any:
 
 
 def _differing(old: Any, new: Any) -> tuple[str, str]:
-    """Both sides as text: of mappings, the entries that differ."""
+    """Both sides as text; of two mappings, the entries that differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
         old, new = {key: old.get(key) for key in keys}, {key: new.get(key) for key in keys}

@@ -15,7 +15,10 @@ def t_quantile(level: float, df: int) -> float:
 
 
 def t_cdf(t: float, df: int) -> float:
-    """For whole degrees of freedom, as a finite sum. Source: Abramowitz and Stegun, 26.7.3 and 26.7.4."""
+    """Distribution function of Student's t for whole degrees of freedom, as a finite sum.
+
+    Source: Abramowitz and Stegun, 26.7.3 and 26.7.4.
+    """
     angle = math.atan(t / math.sqrt(df))
     cosine = math.cos(angle)
     term = cosine if df % 2 else 1.0

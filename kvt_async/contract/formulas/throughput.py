@@ -33,7 +33,7 @@ SEEN_PACE, FEWEST_ARRIVALS = 0.1, 3  # of a reply must have come before its pace
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Per second, with the standard error of its logarithm and its degrees of freedom; NaN: can't be told."""
+    """A rate per second, with the standard error of its logarithm and its degrees of freedom; NaN: it can't be told."""
 
     value: float
     se: float = math.nan
@@ -50,7 +50,7 @@ class Rate:
         return self.value * math.exp(math.copysign(t * self.se, level - 0.5))
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """Two-sided."""
+        """Two-sided interval of the rate."""
         return self.bound(alpha / 2), self.bound(1 - alpha / 2)
 
 
@@ -59,7 +59,9 @@ UNKNOWN = Rate(math.nan)
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Of one window, or of several put together. `arrivals`: requests due (open) or started (closed) per second.
+    """The rates of one window, or of several put together.
+
+    `arrivals`: requests due (open) or started (closed) per second.
 
     `by_share`: answered requests a second, each by the share of its life inside the window; `by_arrival`: output tokens
     a second, counted when they came. In a closed loop both are there to be compared, and where the first disagrees
@@ -169,7 +171,7 @@ def together(parts: Sequence[Throughput]) -> Throughput:
 def nothing(
     reason: str, n_needed: int | None, seconds: float = 0.0, latency: float = math.nan, n: int = 0
 ) -> Throughput:
-    """Cannot tell."""
+    """The throughput of a window of which no rate can be told; `reason` says why."""
     no = UNKNOWN
     return Throughput(seconds, latency, n, no, no, no, no, no, no, math.nan, math.nan, False, reason, n_needed)
 

@@ -4,7 +4,7 @@ from analyzer.report.report_tables import level_name
 from analyzer.results import costs, memory, sentences
 from analyzer.results.number_format import NOTHING, amount, count, gib, interval, number, percent, seconds
 from analyzer.results.results import Results
-from analyzer.results.text_table import Table
+from analyzer.results.text_table import Table, table
 from analyzer.store.tables import BinStat, columns
 from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.settings import Settings
@@ -58,37 +58,26 @@ def pareto(results: Results, settings: Settings) -> Table:
     measured = [(run, s) for run in results.runs if not run.repeat_idx and (s := results.stat(run)) and s.n]
     rows = []
     for run, s in measured:
-        saved = [] if load is None else [gib(memory.saved_gib(results, run, load))]
+        saved = {} if load is None else {f"Saved at {load.label}": gib(memory.saved_gib(results, run, load))}
         best = "" if s.kv_bytes_p50 is None else "yes" if _undominated(s, [o for _, o in measured]) else "no"
         rows.append(
-            (
-                level_name(run),
-                interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
-                percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)),
-                percent(s.kept_fraction_p50),
-                amount(s.kv_bytes_p50),
-                *saved,
-                seconds(s.latency_p50_s),
-                best or NOTHING,
-            )
+            {
+                "Level": level_name(run),
+                "Accuracy [95% CI]": interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
+                "Of full cache": percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)),
+                "Cache kept p50": percent(s.kept_fraction_p50),
+                "KV bytes per request p50": amount(s.kv_bytes_p50),
+                **saved,
+                "Latency p50": seconds(s.latency_p50_s),
+                "On the front": best or NOTHING,
+            }
         )
-    saves = [] if load is None else [f"Saved at {load.label}"]
-    head = (
-        "Level",
-        "Accuracy [95% CI]",
-        "Of full cache",
-        "Cache kept p50",
-        "KV bytes per request p50",
-        *saves,
-        "Latency p50",
-        "On the front",
-    )
     note = "On the front: no level has a higher mean accuracy in a smaller cache (means, whatever their uncertainty)."
     if load is None:
         note = f"{note} {memory.HOW}"
     elif any(e.status == EvidenceStatus.UNVERIFIED for e in results.evidence.values()):
         note = f"{note} GiB of unverified levels are arithmetic: nothing shows that the server applied the budget."
-    return Table(head, tuple(rows), note=note)
+    return table(rows, note=note)
 
 
 def _undominated(level: BinStat, others: list[BinStat]) -> bool:
@@ -131,24 +120,15 @@ def volumes(results: Results, settings: Settings) -> Table:
             value = v.prompt_tokens * prices.prompt_per_mtok + (v.completion_tokens or 0) * prices.completion_per_mtok
             cost = f"{number(value / 1e6, 4)} {prices.currency}"
         rows.append(
-            (
-                v.session_id,
-                count(v.n),
-                count(v.prompt_tokens),
-                count(v.completion_tokens),
-                seconds(v.wall_s),
-                costs.throughput(v),
-                cost,
-            )
+            {
+                "Invocation": v.session_id,
+                "Responses": count(v.n),
+                "Prompt tokens": count(v.prompt_tokens),
+                "Completion tokens": count(v.completion_tokens),
+                "First start to last end": seconds(v.wall_s),
+                "Effective throughput": costs.throughput(v),
+                "Cost": cost,
+            }
         )
-    head = (
-        "Invocation",
-        "Responses",
-        "Prompt tokens",
-        "Completion tokens",
-        "First start to last end",
-        "Effective throughput",
-        "Cost",
-    )
     note = "" if prices else "Cost: set analysis.prices to see it."
-    return Table(head, tuple(rows), note=note)
+    return table(rows, note=note)

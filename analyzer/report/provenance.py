@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from analyzer.results.number_format import NOTHING, count
 from analyzer.results.results import Results
-from analyzer.results.text_table import Table, flat
+from analyzer.results.text_table import Table, flat, table
 
 
 def contract(results: Results) -> Table:
@@ -28,32 +28,20 @@ def sessions(results: Results) -> Table:
         commit = s.git_commit[:12] if s.git_commit else NOTHING
         client = next((c for c in results.clients if c.session_id == s.session_id), None)
         rows.append(
-            (
-                s.started_at,
-                s.command,
-                s.reason or "killed",
-                s.kvt_version,
-                commit,
-                s.python,
-                s.engine_loop or NOTHING,
-                count(s.concurrency),
-                s.config_sha256[:12],
-                f"±{client.error_bound_ms:.2f} ms ({client.signal})" if client else NOTHING,
-            )
+            {
+                "Started (UTC)": s.started_at,
+                "Command": s.command,
+                "Ended": s.reason or "killed",
+                "kvt": s.kvt_version,
+                "Commit": commit,
+                "Python": s.python,
+                "Loop": s.engine_loop or NOTHING,
+                "Concurrency": count(s.concurrency),
+                "Config SHA-256": s.config_sha256[:12],
+                "Client's error": f"±{client.error_bound_ms:.2f} ms ({client.signal})" if client else NOTHING,
+            }
         )
-    head = (
-        "Started (UTC)",
-        "Command",
-        "Ended",
-        "kvt",
-        "Commit",
-        "Python",
-        "Loop",
-        "Concurrency",
-        "Config SHA-256",
-        "Client's error",
-    )
-    return Table(head, tuple(rows), text_columns=10)
+    return table(rows, text_columns=10)
 
 
 def servers(results: Results) -> Table:

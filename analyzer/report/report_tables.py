@@ -6,7 +6,7 @@ from analyzer.results.confidence import ROLES, ceiling_or_floor, nothing_safe
 from analyzer.results.number_format import NOTHING, budget, count, interval, number, percent, seconds, signed
 from analyzer.results.results import ALL, Results
 from analyzer.results.rows import Bin
-from analyzer.results.text_table import Table
+from analyzer.results.text_table import Table, table
 from analyzer.store.tables import BinStat, Evidence
 from kvt_async.contract.errors import FailureLabel
 from kvt_async.contract.vocabulary import EvidenceStatus, SeriesVerdict, Unit
@@ -33,36 +33,24 @@ def verdicts(results: Results) -> Table:
         )
         safe = "none proven" if nothing_safe(v) else budget(v.safe_budget, results.unit)
         rows.append(
-            (
-                series,
-                verdict_sentence.in_few_words(v, results.unit),
-                safe,
-                zone,
-                budget(v.loss, results.unit),
-                half,
-                count(v.n),
-                _evidence(v.evidence),
-                ROLES.get(v.role, v.role),
-                ceiling_or_floor(v) or NOTHING,
-            )
+            {
+                "Series": series,
+                "Verdict": verdict_sentence.in_few_words(v, results.unit),
+                "Safe budget": safe,
+                "Transition zone": zone,
+                "Real loss from": budget(v.loss, results.unit),
+                "Half of the loss at [95% CI]": half,
+                "Pairs": count(v.n),
+                "Evidence": _evidence(v.evidence),
+                "Role": ROLES.get(v.role, v.role),
+                "Limit": ceiling_or_floor(v) or NOTHING,
+            }
         )
-    head = (
-        "Series",
-        "Verdict",
-        "Safe budget",
-        "Transition zone",
-        "Real loss from",
-        "Half of the loss at [95% CI]",
-        "Pairs",
-        "Evidence",
-        "Role",
-        "Limit",
-    )
     note = (
         "Pairs: examples answered at full cache and at the budget. Holm-adjusted: tested more strictly, because there "
         "are several series. Ceiling: full cache is always right; floor: at the smallest budgets nothing is left."
     )
-    return Table(head, tuple(rows), text_columns=2, note=note if rows else "")
+    return table(rows, text_columns=2, note=note if rows else "")
 
 
 def safe_by_length(results: Results) -> Table:
@@ -96,38 +84,25 @@ def levels(results: Results) -> Table:
         if s is None:
             continue
         rows.append(
-            (
-                run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
-                budget(run.kv_budget, run.kv_unit),
-                interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
-                percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)),
-                interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high) if d else NOTHING,
-                f"{d.n_worse or 0} / {d.n_better or 0}" if d and d.n else NOTHING,
-                percent(s.fail_rate, 1),
-                percent(s.identical_to_full),
-                applied(run, s, e),
-                count(s.kept_tokens_p50),
-                _evidence(e.status) if e else NOTHING,
-            )
+            {
+                "Series": run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
+                "Budget asked": budget(run.kv_budget, run.kv_unit),
+                "Accuracy [95% CI]": interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
+                "Of full cache": percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)),
+                "Loss against full [95% CI]": interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high) if d else NOTHING,
+                "Worse / better pairs": f"{d.n_worse or 0} / {d.n_better or 0}" if d and d.n else NOTHING,
+                "Failed": percent(s.fail_rate, 1),
+                "Same text as full": percent(s.identical_to_full),
+                "Budget applied": applied(run, s, e),
+                "Kept tokens p50": count(s.kept_tokens_p50),
+                "Evidence": _evidence(e.status) if e else NOTHING,
+            }
         )
-    head = (
-        "Series",
-        "Budget asked",
-        "Accuracy [95% CI]",
-        "Of full cache",
-        "Loss against full [95% CI]",
-        "Worse / better pairs",
-        "Failed",
-        "Same text as full",
-        "Budget applied",
-        "Kept tokens p50",
-        "Evidence",
-    )
     note = (
         "Of full cache: accuracy relative to full cache's. Budget applied: the effective one, as the server shows it "
         "(median); –: nothing shows it."
     )
-    return Table(head, tuple(rows), note=note)
+    return table(rows, note=note)
 
 
 def applied(run: Run, stat: BinStat, evidence: Evidence | None) -> str:
@@ -215,18 +190,17 @@ def control(results: Results) -> Table:
                 run = next(r for r in results.runs if r.run_id == d.run_id)
                 same = results.stat(run, b.bin_idx)
                 rows.append(
-                    (
-                        b.label,
-                        str(d.repeat_idx),
-                        count(d.n),
-                        f"{flips} ({percent(flips / d.n, 1)})",
-                        f"{d.n_worse or 0} / {d.n_better or 0}",
-                        interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high),
-                        percent(same.identical_to_full) if same else NOTHING,
-                    )
+                    {
+                        "Prompt tokens": b.label,
+                        "Repeat": str(d.repeat_idx),
+                        "Pairs": count(d.n),
+                        "Score flips": f"{flips} ({percent(flips / d.n, 1)})",
+                        "Worse / better": f"{d.n_worse or 0} / {d.n_better or 0}",
+                        "Difference [95% CI]": interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high),
+                        "Same text": percent(same.identical_to_full) if same else NOTHING,
+                    }
                 )
-    head = ("Prompt tokens", "Repeat", "Pairs", "Score flips", "Worse / better", "Difference [95% CI]", "Same text")
-    return Table(head, tuple(rows))
+    return table(rows)
 
 
 def run_bins(results: Results) -> Table:
@@ -237,44 +211,26 @@ def run_bins(results: Results) -> Table:
             if s is None:
                 continue
             rows.append(
-                (
-                    run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
-                    budget(run.kv_budget, run.kv_unit),
-                    b.label,
-                    count(s.n),
-                    count(s.n_clusters),
-                    interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
-                    number(s.em_mean),
-                    number(s.f1_mean),
-                    percent(sentences.ratio(s.acc_mean, base.acc_mean if base else None)),
-                    number(s.acc_answered),
-                    count(s.kept_tokens_p50),
-                    interval(s.fail_rate, s.fail_ci_low, s.fail_ci_high, 3),
-                    seconds(s.latency_p50_s),
-                    seconds(s.latency_p95_s),
-                    seconds(s.ttft_p50_s),
-                    seconds(s.tpot_p50_s),
-                )
+                {
+                    "Series": run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
+                    "Budget": budget(run.kv_budget, run.kv_unit),
+                    "Prompt tokens": b.label,
+                    "n": count(s.n),
+                    "Contexts": count(s.n_clusters),
+                    "Accuracy [95% CI]": interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
+                    "EM": number(s.em_mean),
+                    "F1": number(s.f1_mean),
+                    "Of full cache": percent(sentences.ratio(s.acc_mean, base.acc_mean if base else None)),
+                    "Accuracy, answered": number(s.acc_answered),
+                    "Kept tokens p50": count(s.kept_tokens_p50),
+                    "Failure rate [95% CI]": interval(s.fail_rate, s.fail_ci_low, s.fail_ci_high, 3),
+                    "Latency p50": seconds(s.latency_p50_s),
+                    "Latency p95": seconds(s.latency_p95_s),
+                    "TTFT p50": seconds(s.ttft_p50_s),
+                    "TPOT p50": seconds(s.tpot_p50_s),
+                }
             )
-    head = (
-        "Series",
-        "Budget",
-        "Prompt tokens",
-        "n",
-        "Contexts",
-        "Accuracy [95% CI]",
-        "EM",
-        "F1",
-        "Of full cache",
-        "Accuracy, answered",
-        "Kept tokens p50",
-        "Failure rate [95% CI]",
-        "Latency p50",
-        "Latency p95",
-        "TTFT p50",
-        "TPOT p50",
-    )
-    return Table(head, tuple(rows), text_columns=3, folded=f"All {len(rows)} rows, run by run and bin by bin")
+    return table(rows, text_columns=3, folded=f"All {len(rows)} rows, run by run and bin by bin")
 
 
 def step_rule(results: Results) -> Table:

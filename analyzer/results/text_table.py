@@ -1,6 +1,7 @@
 """A table as text cells, as every report prints it."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,12 @@ class Table:
     text_columns: int = 1
     note: str = ""
     folded: str = ""
+
+
+def table(rows: Sequence[Mapping[str, str]], *, text_columns: int = 1, note: str = "", folded: str = "") -> Table:
+    """A table of rows that all have the same keys, which are its head."""
+    head = tuple(rows[0]) if rows else ()
+    return Table(head, tuple(tuple(row.values()) for row in rows), text_columns, note, folded)
 
 
 def flat(value: Any, at: str = "") -> list[tuple[str, str]]:

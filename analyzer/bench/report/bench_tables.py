@@ -8,53 +8,36 @@ from analyzer.bench.read.request_metrics import TITLES
 from analyzer.bench.report import bench_verdict
 from analyzer.bench.report.numbers import ms, plain, share
 from analyzer.bench.report.trust import bound_titles
-from analyzer.results.text_table import Table
+from analyzer.results.text_table import Table, table
 from kvt_async.contract.vocabulary import ClientVerdict
 
 
 def loads(points: Sequence[Point]) -> Table:
+    with_levels = any(p.budget is not None for p in points)
     rows = []
     for p in points:
-        started = f"{p.n_started - p.n_failed:,} of {p.n_started:,}"
+        budget = {"Budget": p.budget.status if p.budget else "-", "Evidence": p.budget.reading if p.budget else "-"}
         rows.append(
-            (
-                bench_verdict.name_of(p) + (" (partial)" if p.partial else ""),
-                str(len(p.results)),
-                started,
-                *(
-                    bench_verdict.with_interval(p, f"{name}_per_s")
-                    for name in ("arrivals", "requests", "output_tokens")
-                ),
-                *(plain(p.figures[f"{name}_per_s"].value) for name in ("input_tokens", "total_tokens")),
-                plain(p.figures["goodput_per_s"].value),
-                share(p.attainment),
-            )
+            {
+                "Load": bench_verdict.name_of(p) + (" (partial)" if p.partial else ""),
+                **(budget if with_levels else {}),
+                "Repeats": str(len(p.results)),
+                "Answered": f"{p.n_started - p.n_failed:,} of {p.n_started:,}",
+                "Arrivals/s": bench_verdict.with_interval(p, "arrivals_per_s"),
+                "Done/s": bench_verdict.with_interval(p, "requests_per_s"),
+                "Output tok/s": bench_verdict.with_interval(p, "output_tokens_per_s"),
+                "Input tok/s": plain(p.figures["input_tokens_per_s"].value),
+                "Total tok/s": plain(p.figures["total_tokens_per_s"].value),
+                "Goodput/s": plain(p.figures["goodput_per_s"].value),
+                "In SLO": share(p.attainment),
+            }
         )
-    with_levels = any(p.budget is not None for p in points)
-    if with_levels:
-        rows = [
-            (row[0], p.budget.status if p.budget else "-", p.budget.reading if p.budget else "-", *row[1:])
-            for row, p in zip(rows, points, strict=True)
-        ]
-    head = (
-        "Load",
-        *(("Budget", "Evidence") if with_levels else ()),
-        "Repeats",
-        "Answered",
-        "Arrivals/s",
-        "Done/s",
-        "Output tok/s",
-        "Input tok/s",
-        "Total tok/s",
-        "Goodput/s",
-        "In SLO",
-    )
     methods = sorted({p.figures["requests_per_s"].method for p in points})
     note = "In brackets: 95% confidence interval, " + ", ".join(methods)
     for p in points:
         if reason := p.figures["requests_per_s"].reason:
             note += f". {bench_verdict.name_of(p)}: rates cannot be told, {reason}"
-    return Table(head, tuple(rows), text_columns=3 if with_levels else 1, note=note + ".")
+    return table(rows, text_columns=3 if with_levels else 1, note=note + ".")
 
 
 def latencies(points: Sequence[Point]) -> Table:
@@ -66,32 +49,19 @@ def latencies(points: Sequence[Point]) -> Table:
             name = f"{metric}_p99_s"
             if f"{metric}_p50_s" not in p.figures:
                 continue
-            low_stats = [ms(p.figures[f"{metric}_{stat}_s"].value) for stat in ("mean", "p50", "p90", "p95")]
             rows.append(
-                (
-                    bench_verdict.name_of(p),
-                    title,
-                    *low_stats,
-                    bench_verdict.with_interval(p, name, ms),
-                    *([_each(p.repeats.get(name, ()))] if repeated else []),
-                    ms(p.figures[f"{metric}_max_s"].value),
-                    *([ms(p.censored[name])] if failed else []),
-                    f"±{ms(p.client_error_s(name))}",
-                )
+                {
+                    "Load": bench_verdict.name_of(p),
+                    "Metric": title,
+                    "Mean": ms(p.figures[f"{metric}_mean_s"].value),
+                    **{stat: ms(p.figures[f"{metric}_{stat}_s"].value) for stat in ("p50", "p90", "p95")},
+                    "p99": bench_verdict.with_interval(p, name, ms),
+                    **({"p99 of each repeat": _each(p.repeats.get(name, ()))} if repeated else {}),
+                    "Max": ms(p.figures[f"{metric}_max_s"].value),
+                    **({"p99, failures = inf": ms(p.censored[name])} if failed else {}),
+                    "Client's error": f"±{ms(p.client_error_s(name))}",
+                }
             )
-    head = (
-        "Load",
-        "Metric",
-        "Mean",
-        "p50",
-        "p90",
-        "p95",
-        "p99",
-        *(["p99 of each repeat"] if repeated else []),
-        "Max",
-        *(["p99, failures = inf"] if failed else []),
-        "Client's error",
-    )
     clock = "from the intended start" if points[0].loop == "open" else "from the first byte sent"
     together = ", the repeats of a load together" if repeated else ""
     note = (
@@ -99,7 +69,7 @@ def latencies(points: Sequence[Point]) -> Table:
     )
     if points[0].loop == "closed":
         note += " A closed loop is blind to stalls: while the server stalls, nothing new is sent."
-    return Table(head, tuple(rows), text_columns=2, note=note)
+    return table(rows, text_columns=2, note=note)
 
 
 def _each(values: Sequence[float]) -> str:
@@ -108,22 +78,20 @@ def _each(values: Sequence[float]) -> str:
 
 def objectives(points: Sequence[Point]) -> Table:
     unknown = any(f.n_unknown for p in points for f in p.findings)
-    rows = tuple(
-        (
-            bench_verdict.name_of(p),
-            bench_verdict.limit_words(f),
-            f.verdict,
-            ms(f.value_s),
-            f"{f.n_beyond:,} of {f.n:,}",
-            *([f"{f.n_unknown:,}"] if unknown else []),
-            f"{f.n_needed:,}" if f.n_needed and f.verdict == "cannot tell" else "",
-        )
+    rows = [
+        {
+            "Load": bench_verdict.name_of(p),
+            "Objective": bench_verdict.limit_words(f),
+            "Verdict": f.verdict,
+            "Seen, ms, failures = inf": ms(f.value_s),
+            "Beyond it": f"{f.n_beyond:,} of {f.n:,}",
+            **({"Replies that do not show it": f"{f.n_unknown:,}"} if unknown else {}),
+            "Requests to tell": f"{f.n_needed:,}" if f.n_needed and f.verdict == "cannot tell" else "",
+        }
         for p in points
         for f in p.findings
-    )
-    more = ["Replies that do not show it"] if unknown else []
-    head = ("Load", "Objective", "Verdict", "Seen, ms, failures = inf", "Beyond it", *more, "Requests to tell")
-    return Table(head, rows, text_columns=3)
+    ]
+    return table(rows, text_columns=3)
 
 
 def lengths(points: Sequence[Point]) -> Table:
@@ -173,54 +141,40 @@ def trust(points: Sequence[Point]) -> Table:
         verdict = client.verdict + (of if client.verdict == ClientVerdict.BOUND and p.client_bound else "")
         caches = [r.cache for r in p.results]
         rows.append(
-            (
-                bench_verdict.name_of(p),
-                verdict,
-                f"±{plain(client.error_bound_ms)}",
-                client.signal,
-                share(min((a.sent_share for a in audits), default=float("nan"))),
-                plain(sum(a.sent_dispersion for a in audits) / len(audits) if audits else float("nan")),
-                ms(max((a.send_lag_s.quantiles["p99"] for a in audits), default=None)),
-                p.cache + (f" ({caches[0].share:.1%}, {caches[0].source})" if caches[0].share is not None else ""),
-                "/".join(sorted({r.token_source for r in p.results})),
-                "yes" if any(r.resumed for r in p.results) else "no",
-            )
+            {
+                "Load": bench_verdict.name_of(p),
+                "Client": verdict,
+                "Client's error, ms": f"±{plain(client.error_bound_ms)}",
+                "Signal": client.signal,
+                "Rate sent of planned": share(min((a.sent_share for a in audits), default=float("nan"))),
+                "Dispersion": plain(sum(a.sent_dispersion for a in audits) / len(audits) if audits else float("nan")),
+                "Send lag p99, ms": ms(max((a.send_lag_s.quantiles["p99"] for a in audits), default=None)),
+                "Prefix cache": p.cache
+                + (f" ({caches[0].share:.1%}, {caches[0].source})" if caches[0].share is not None else ""),
+                "Tokens by": "/".join(sorted({r.token_source for r in p.results})),
+                "Resumed": "yes" if any(r.resumed for r in p.results) else "no",
+            }
         )
-    head = (
-        "Load",
-        "Client",
-        "Client's error, ms",
-        "Signal",
-        "Rate sent of planned",
-        "Dispersion",
-        "Send lag p99, ms",
-        "Prefix cache",
-        "Tokens by",
-        "Resumed",
-    )
-    return Table(head, tuple(rows), text_columns=4)
+    return table(rows, text_columns=4)
 
 
 def server(points: Sequence[Point]) -> Table:
-    rows = []
-    for p in points:
-        for r in p.results:
-            if (b := r.breakdown) is None:
-                continue
-            usage = f"{r.kv_usage.maximum:.0%}" if r.kv_usage else "-"
-            parts = (b.client, b.server, b.queue, b.prefill, b.other, b.beyond)
-            rows.append((bench_verdict.name_of(p), *(ms(part) for part in parts), usage))
-    head = (
-        "Load",
-        "TTFT here",
-        "TTFT at the server",
-        "Queue",
-        "Prefill",
-        "Other server time",
-        "Network and client",
-        "KV cache used, max",
-    )
-    return Table(head, tuple(rows), note="Means in ms of all requests of a stage, warm-up included.")
+    rows = [
+        {
+            "Load": bench_verdict.name_of(p),
+            "TTFT here": ms(parts.client),
+            "TTFT at the server": ms(parts.server),
+            "Queue": ms(parts.queue),
+            "Prefill": ms(parts.prefill),
+            "Other server time": ms(parts.other),
+            "Network and client": ms(parts.beyond),
+            "KV cache used, max": f"{r.kv_usage.maximum:.0%}" if r.kv_usage else "-",
+        }
+        for p in points
+        for r in p.results
+        if (parts := r.breakdown) is not None
+    ]
+    return table(rows, note="Means in ms of all requests of a stage, warm-up included.")
 
 
 def errors(points: Sequence[Point]) -> Table:

@@ -17,7 +17,7 @@ from analyzer.bench.report.numbers import ms, plain
 from analyzer.charts.compose import layer
 from analyzer.charts.style import ChartSize, colour, empty, records, shape
 from analyzer.read.runs import newest_group
-from analyzer.results.text_table import Table
+from analyzer.results.text_table import Table, table
 from kvt_async.contract.labels import level_label
 from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import connect_for_reading
@@ -89,32 +89,24 @@ def accuracy_of(where: Path) -> dict[str, Quality]:
 def level_table(rows: Sequence[LevelRow]) -> Table:
     lines = []
     for row in rows:
-        q = row.quality
+        q, budget = row.quality, row.best.budget
         lines.append(
-            (
-                level_of(row.best),
-                *_budget(row.best),
-                row.best.load,
-                _with(row.output, plain),
-                _with(row.ttft_p99, ms),
-                f"{q.accuracy:.3f} [{q.low:.3f}, {q.high:.3f}]" if q else "-",
-                _gib(row),
-            )
+            {
+                "Level": level_of(row.best),
+                "Budget": budget.status if budget else "-",
+                "Evidence": budget.reading if budget else "-",
+                "Best load": row.best.load,
+                "Output tok/s": _with(row.output, plain),
+                "TTFT p99, ms": _with(row.ttft_p99, ms),
+                "Accuracy": f"{q.accuracy:.3f} [{q.low:.3f}, {q.high:.3f}]" if q else "-",
+                "KV GiB per request": _gib(row),
+            }
         )
-    head = (
-        "Level",
-        "Budget",
-        "Evidence",
-        "Best load",
-        "Output tok/s",
-        "TTFT p99, ms",
-        "Accuracy",
-        "KV GiB per request",
-    )
     note = (
         "Accuracy: from the sweep in bench.quality. Memory: from this bench's replies, else from that sweep's. Budget: "
+        "what this bench's own replies and server show of it."
     )
-    return Table(head, tuple(lines), text_columns=4, note=note + "what this bench's own replies and server show of it.")
+    return table(lines, text_columns=4, note=note)
 
 
 def _gib(row: LevelRow) -> str:
@@ -123,12 +115,6 @@ def _gib(row: LevelRow) -> str:
     if size is None and row.quality is not None:
         size = row.quality.kv_bytes
     return "-" if size is None else f"{size / GIB:.4g}"
-
-
-def _budget(point: Point) -> tuple[str, str]:
-    """(status, what the evidence reads) of the level while it was benched."""
-    budget = point.budget
-    return ("-", "-") if budget is None else (budget.status, budget.reading)
 
 
 def pareto(rows: Sequence[LevelRow], size: ChartSize) -> Any:

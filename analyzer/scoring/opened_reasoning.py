@@ -17,7 +17,8 @@ _ENOUGH = 10  # whole answers, none of which closes a mark: the server takes rea
 
 
 def opens_reasoning(conn: sqlite3.Connection, run_id: str, full_run_id: str | None) -> bool:
-    """Of the requests of a run. False where nothing tells: then only marks inside an answer count."""
+    """Whether the template opened reasoning in a run's requests. False where nothing tells: then only marks inside an
+    answer count."""
     prompt, contract = conn.execute(
         "SELECT d.prompt_json, x.contract_json FROM runs u JOIN datasets d ON d.dataset_id = u.dataset_id "
         "JOIN experiments x ON x.exp_group_id = u.exp_group_id AND x.generation = u.generation WHERE u.run_id = ?",

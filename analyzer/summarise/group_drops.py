@@ -19,7 +19,7 @@ Noises = Mapping[int, Noise | None]  # of a bin
 
 
 def drop_rows(group: Group, tests: Tests, noises: Noises) -> list[Drop]:
-    """A row for each run but full cache in each bin, all bins together first; without full cache no row has a test."""
+    """A row for each run but full cache in each bin, all bins together first. Without full cache no row has a test."""
     rows = []
     for run in group.runs:
         for b in group.everywhere if not run.is_baseline else ():

@@ -8,7 +8,7 @@ from analyzer.summarise.summaries import GroupRows
 
 
 def with_sentences(rows: GroupRows, unit: str, margin: float) -> GroupRows:
-    """`unit` of the budgets below full cache. Claims that were taken back have their sentence already."""
+    """The rows with their sentences; `unit` is that of the budgets. Claims that were taken back have theirs already."""
     verdicts = [
         row if row.verdict_text else replace(row, verdict_text=verdict_sentence.verdict(row, unit, margin))
         for row in rows.verdicts

@@ -87,7 +87,7 @@ def _append_csv(target: Path, frame: pl.DataFrame) -> None:
 
 
 def _add_part(target: Path, frame: pl.DataFrame) -> None:
-    """In a file of its own, whose name tells its place and how many rows of such texts memory may hold at once."""
+    """Write a part to a file of its own, whose name tells its place and how many such rows memory may hold at once."""
     characters = frame["text"].str.len_chars().sum() or 0
     together = frame.height * row_portions.CHARACTERS // max(characters, 1)
     place = len(list(target.parent.iterdir()))
@@ -95,7 +95,7 @@ def _add_part(target: Path, frame: pl.DataFrame) -> None:
 
 
 def _join_parts(target: Path) -> None:
-    """All parts in one file. Polars holds some row groups at a time: of long texts a group has few rows."""
+    """Join all parts in one file. Polars holds some row groups at a time: of long texts a group has few rows."""
     parts = sorted(target.parent.glob("*.part"))
     if not parts:
         pl.DataFrame().write_parquet(target)

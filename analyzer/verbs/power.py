@@ -219,7 +219,7 @@ class Chances:
     draws: int = DRAWS
 
     def safe(self, layout: Layout, flip_rate: float, budgets: int = 1) -> float:
-        """That all of `budgets` budgets without any true drop are proven safe."""
+        """The chance that all of `budgets` budgets without any true drop are proven safe."""
         if budgets == 1:
             return self._share(layout, self._drawn(layout, flip_rate, 0.0), self._is_safe)
         proven = np.ones(self.draws, dtype=bool)
@@ -228,7 +228,7 @@ class Chances:
         return float(proven.mean())
 
     def loss(self, layout: Layout, flip_rate: float, drop: float) -> float:
-        """That a loss is proven where the true drop is `drop`."""
+        """The chance that a loss is proven where the true drop is `drop`."""
         return self._share(layout, self._drawn(layout, flip_rate, drop), lambda u: u.p_drop_at_most(0.0) <= self.alpha)
 
     def smallest_drop(self, layout: Layout, flip_rate: float) -> float | None:
@@ -262,7 +262,7 @@ class Chances:
         return drawn[..., 0], drawn[..., 1]
 
     def _beside(self, layout: Layout, flip_rate: float, budgets: int) -> list[tuple[Ints, Ints]]:
-        """The same for budgets beside each other: each run flips answers of its own, and full cache's count for all."""
+        """The same for several budgets: each run flips answers of its own, and all share the flips of full cache."""
         own = (1 - math.sqrt(max(0.0, 1 - 2 * flip_rate))) / 2  # of one run, so that two differ in flip_rate of answers
         rng = np.random.default_rng([self.seed, layout.examples])
         shape = (self.draws, len(layout.count))
@@ -285,7 +285,7 @@ class Chances:
     def _proven(
         self, layout: Layout, drawn: tuple[Ints, Ints], proven: Callable[[Units], bool]
     ) -> npt.NDArray[np.bool_]:
-        """Of which draws `proven` holds: [draws]. Equal draws are tested once."""
+        """Whether `proven` holds of each draw: [draws]. Equal draws are tested once."""
         g = len(layout.count)
         outcomes, of = np.unique(np.concatenate(drawn, axis=1), axis=0, return_inverse=True)
         return np.array([proven(layout.units(row[:g], row[g:])) for row in outcomes])[of.ravel()]

@@ -77,7 +77,7 @@ _CONTRADICTIONS = (
 def check_facts(
     conn: sqlite3.Connection, data_dir: Path | None = None, progress: Callable[[str], None] = lambda _: None
 ) -> Findings:
-    """Everything that stored facts can contradict in themselves, whole database; and the manifests in `data_dir`."""
+    """Every place where stored facts contradict themselves, in the whole database and the manifests in `data_dir`."""
     findings = Findings()
     progress("the file and its keys")
     problems = [str(row[0]) for row in conn.execute("PRAGMA integrity_check(20)")]

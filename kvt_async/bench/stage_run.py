@@ -17,7 +17,7 @@ from kvt_async.bench.workload import Workload
 from kvt_async.clock import utc_now
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.records import Json
-from kvt_async.session.client_health import Health, keep_health
+from kvt_async.session.client_health import keep_health
 from kvt_async.session.servers import beside, first_error
 from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import Row, rows_of_give_ups
@@ -48,18 +48,18 @@ async def run_stage(
         urls = metrics_urls(stage.run.level.endpoints, bench.metrics_url)
         sampler = Sampler(server.sender.pages.get_text, urls, bench.scrape_interval_s)
         await sampler.take("before")
-        tally, health = Tally(), Health()
+        tally = Tally()
         n = len(schedule.planned) if stage.n_measured is not None else None
-        view = StageProgress(stage.name, n, tally, health, server.log)
+        progress = StageProgress(stage.name, n, tally, server.log)
         start_ns = await _open(server, schedule)
         arrivals = _arrivals(maker, schedule, server.session_id)
-        window = Window(server, view, tally)
+        window, health = Window(server, progress, tally), progress.health
         health.start()
         server.interrupts.draining = True
         try:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(
-                    beside(health.watch(), view.show(server.options.shows_nothing), sampler.during())
+                    beside(health.watch(), progress.show(server.options.shows_nothing), sampler.during())
                 )
                 stack.push_async_callback(arrivals.aclose)
                 if stage.load.is_open:
@@ -85,7 +85,12 @@ async def run_stage(
         client = health.row()
         for row in await asyncio.to_thread(sampler.rows, server.session_id, stage.run.run_id):
             await store.insert("server_samples", row)
-        counts = {"run_id": stage.run.run_id, "done": view.done, "failed": view.failed, "errors": dict(view.errors)}
+        counts = {
+            "run_id": stage.run.run_id,
+            "done": progress.done,
+            "failed": progress.failed,
+            "errors": dict(progress.errors),
+        }
         await keep_health(server, client, counts, stage=stage.name)
         return _end_row(server, stage, tally, drained_ns, client)
 

@@ -5,11 +5,11 @@ Counts rise only when an outcome is committed.
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from kvt_async.contract.vocabulary import ClientVerdict
-from kvt_async.records import Attempt, Json, Level, Outcome, Request
+from kvt_async.records import Attempt, Json, Outcome, Request
 from kvt_async.session.client_health import Health
 from kvt_async.session.live_screen import keep_showing
 from kvt_async.session.session import ServerSession
@@ -24,22 +24,17 @@ class Watcher(Protocol):
     def saved(self, outcome: Outcome) -> None: ...
 
 
-class Progress:
-    """Counts what the pipeline tells it, per level. `totals` are requests of this session, by level."""
+class AttemptCounts:
+    """What attempts have brought so far, and how much of it a second lately; failed ones are logged."""
 
-    def __init__(self, server: ServerSession, totals: Sequence[int]) -> None:
-        self.levels, self.totals, self.health = server.levels, totals, Health()
-        self._sender, self._log = server.sender, server.log
-        self._level_of = {run.run_id: n for n, run in enumerate(server.runs)}
-        self.done, self.failed = [0] * len(totals), [0] * len(totals)
-        self.retries = self.attempts = self.output_tokens = 0
-        self.failures: Counter[str] = Counter()
+    def __init__(self, log: Callable[..., None]) -> None:
+        self.health = Health()
         self.errors: Counter[str] = Counter()
-        self._began = time.monotonic()
-        self._recent: deque[tuple[float, int, int]] = deque([(self._began, 0, 0)])
+        self.output_tokens = 0
+        self._log = log
+        self._recent: deque[tuple[float, ...]] = deque()  # instants, and the counts at them
 
     def attempted(self, request: Request, attempt: Attempt) -> None:
-        self.attempts += 1
         self.health.saw(attempt)
         if attempt.error_type is not None:
             self.errors[str(attempt.error_type)] += 1
@@ -56,6 +51,35 @@ class Progress:
             self.output_tokens += attempt.marks.completion_tokens
         else:
             self.output_tokens += attempt.marks.n_text_chunks or 0
+
+    def per_second(self, *counts: int) -> list[float]:
+        """Of each count, by how much it rose a second over the last WINDOW_S; the same counts at every call."""
+        now = (time.monotonic(), *counts)
+        self._recent.append(now)
+        while len(self._recent) > 2 and now[0] - self._recent[0][0] > WINDOW_S:
+            self._recent.popleft()
+        then = self._recent[0]
+        span = max(now[0] - then[0], 1e-9)
+        return [(count - before) / span for count, before in zip(now[1:], then[1:], strict=True)]
+
+    def ttft_ms(self, q: float) -> float | None:
+        """A quantile of the newest replies' times to first token; None: there is none."""
+        ttft = sorted(self.health.ttft_ms)
+        return ttft[int(len(ttft) * q)] if ttft else None
+
+
+class Progress(AttemptCounts):
+    """Counts what the pipeline tells it, per level. `totals` are requests of this session, by level."""
+
+    def __init__(self, server: ServerSession, totals: Sequence[int]) -> None:
+        super().__init__(server.log)
+        self.levels, self.totals, self._sender = server.levels, totals, server.sender
+        self._level_of = {run.run_id: n for n, run in enumerate(server.runs)}
+        self.done, self.failed = [0] * len(totals), [0] * len(totals)
+        self.retries = 0
+        self.failures: Counter[str] = Counter()
+        self._began = time.monotonic()
+        self.per_second(0, 0)
 
     def saved(self, outcome: Outcome) -> None:
         request, last = outcome.request, outcome.last
@@ -81,21 +105,11 @@ class Progress:
         self._log("gave_up", request_id=request.request_id, reason=reason)
         self.failures[str(last.error_type) if last and last.error_type else reason] += 1
 
-    def rates(self) -> tuple[float, float]:
-        """Requests and output tokens per second over the last seconds."""
-        now, finished = time.monotonic(), sum(self.done) + sum(self.failed)
-        self._recent.append((now, finished, self.output_tokens))
-        while len(self._recent) > 2 and now - self._recent[0][0] > WINDOW_S:
-            self._recent.popleft()
-        then, n, tokens = self._recent[0]
-        span = max(now - then, 1e-9)
-        return (finished - n) / span, (self.output_tokens - tokens) / span
-
     def figures(self) -> Json:
         """Everything shown, as numbers."""
-        rate, tokens = self.rates()
-        left = sum(self.totals) - sum(self.done) - sum(self.failed)
-        ttft, client = sorted(self.health.ttft_ms), self.health.row()
+        ended = sum(self.done) + sum(self.failed)
+        rate, tokens = self.per_second(ended, self.output_tokens)
+        left, client = sum(self.totals) - ended, self.health.row()
         return {
             "done": sum(self.done),
             "failed": sum(self.failed),
@@ -103,8 +117,8 @@ class Progress:
             "in_flight": self._sender.in_flight,
             "requests_per_s": rate,
             "output_tokens_per_s": tokens,
-            "ttft_p50_ms": ttft[len(ttft) // 2] if ttft else None,
-            "ttft_p95_ms": ttft[int(len(ttft) * 0.95)] if ttft else None,
+            "ttft_p50_ms": self.ttft_ms(0.5),
+            "ttft_p95_ms": self.ttft_ms(0.95),
             "retries": self.retries,
             "failures": dict(self.failures),
             "errors": dict(self.errors),
@@ -116,10 +130,7 @@ class Progress:
 
     async def show(self, quiet: bool) -> None:
         """Draw until cancelled."""
-        await keep_showing(self.line, self._drawing, quiet=quiet)
-
-    def _drawing(self) -> Any:
-        return _table(self.line(), list(zip(self.levels, self.totals, self.done, self.failed, strict=True)))
+        await keep_showing(self.line, self._table, quiet=quiet)
 
     def line(self) -> str:
         """One plain line: '120/900 done, 2 failed, 8 in flight, 14.2 req/s, ...'."""
@@ -130,33 +141,29 @@ class Progress:
             error = "" if now["client"] == ClientVerdict.CLEAN else f" (±{now['client_error_ms']:.0f} ms)"
             parts.append(f"TTFT p50 {now['ttft_p50_ms']:.0f} ms, p95 {now['ttft_p95_ms']:.0f} ms{error}")
         if now["failed"]:
-            parts.append(f"{now['failed']} failed ({_counts(now['failures'])})")
+            reasons = ", ".join(f"{n} {name}" for name, n in self.failures.most_common())
+            parts.append(f"{now['failed']} failed ({reasons})")
         if now["retries"]:
             parts.append(f"{now['retries']} retries")
         parts.append(f"ETA {_span(now['eta_s'])}")
         return ", ".join(parts)
 
+    def _table(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
 
-def _table(line: str, rows: Sequence[tuple[Level, int, int, int]]) -> Any:
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 1))
-    for level, total, done, failed in rows:
-        if total and (done + failed < total):
-            note = f"{failed} failed" if failed else ""
-            bar = ProgressBar(total=total, completed=done + failed, width=30)
-            table.add_row(level.label, bar, f"{done + failed}/{total}", note)
-            if table.row_count >= 12:
-                table.add_row("...", "", "", "")
-                break
-    return Group(table, Text(line))
-
-
-def _counts(of: dict[str, int]) -> str:
-    return ", ".join(f"{n} {name}" for name, n in sorted(of.items(), key=lambda item: -item[1]))
+        table = Table.grid(padding=(0, 1))
+        for level, total, done, failed in zip(self.levels, self.totals, self.done, self.failed, strict=True):
+            if total and (done + failed < total):
+                note = f"{failed} failed" if failed else ""
+                bar = ProgressBar(total=total, completed=done + failed, width=30)
+                table.add_row(level.label, bar, f"{done + failed}/{total}", note)
+                if table.row_count >= 12:
+                    table.add_row("...", "", "", "")
+                    break
+        return Group(table, Text(self.line()))
 
 
 def _span(seconds: float | None) -> str:

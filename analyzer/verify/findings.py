@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from analyzer.results.number_format import plural
@@ -26,7 +27,7 @@ class VerifyAnswer(StageAnswer):
     generations: list[Checked]
     files: Findings
 
-    @property
+    @cached_property
     def total(self) -> Findings:
         """Everything together."""
         total = Findings()

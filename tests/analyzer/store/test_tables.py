@@ -19,7 +19,7 @@ from analyzer.verify.differences import BOOTSTRAP, DRAWN, EXACT, equal, is_json
 from tests.analyzer.conftest import Experiment
 
 GOLDEN: dict[str, dict[str, list[Any]]] = json.loads(
-    (Path(__file__).parent / "golden" / "derived_tables.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[1] / "golden" / "derived_tables.json").read_text(encoding="utf-8")
 )
 WORLD: dict[str, Any] = {
     "n_bins": 2,

@@ -18,7 +18,7 @@ from analyzer.results.number_format import budget
 from analyzer.results.results import ALL, Results
 from analyzer.store.tables import BinStat, Verdict, columns
 from kvt_async.contract.cache_state import cache_state
-from kvt_async.contract.vocabulary import SeriesVerdict
+from kvt_async.contract.vocabulary import FULL, SeriesVerdict
 
 FAILURE = "failed requests"
 ANSWERS = "wrong answers"
@@ -84,7 +84,7 @@ class ChartData:
 
 
 def chart_data(results: Results) -> ChartData:
-    series = tuple(results.series) or ("full",)
+    series = tuple(results.series) or (FULL,)
     axis = budget_axis(results)
     levels = _levels(results, axis, series)
     return ChartData(

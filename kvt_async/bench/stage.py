@@ -18,6 +18,7 @@ from kvt_async.contract.formulas.throughput import WANTED_LATENCIES, WANTED_REQU
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.secrets import matches
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import EndReason
 from kvt_async.records import Json, Level, Run
 from kvt_async.session.experiment_rows import difference, level_identity, make_run_id
 from kvt_async.session.invocation import Invocation
@@ -220,7 +221,9 @@ def what_is_left(reader: Reader, stage: Stage) -> Left | None:
     attempts = {row["seq"]: row["n_attempts"] for row in rows if row["n_attempts"]}
     n_windows = reader.value("SELECT count(*) FROM bench_windows WHERE run_id = ?", run_id)
     next_seq = max((row["seq"] for row in rows), default=-1) + 1
-    cut = bool(reader.rows("SELECT 1 FROM bench_window_ends WHERE run_id = ? AND reason = 'stop_rule'", run_id))
+    cut = bool(
+        reader.rows("SELECT 1 FROM bench_window_ends WHERE run_id = ? AND reason = ?", run_id, EndReason.STOP_RULE)
+    )
     return Left(seqs, max(next_seq, stage.n_measured or 0), n_windows, attempts, _measured_s(reader, run_id), cut)
 
 

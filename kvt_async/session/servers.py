@@ -45,7 +45,7 @@ class ServerWork(Protocol):
 
 
 async def on_servers(session: Session, servers: Sequence[Sequence[Run]], work: ServerWork) -> EndReason:
-    """Do the work on every server, each given as the runs that it serves; "finished", or why it ended before that.
+    """Do the work on every server, each given as the runs that it serves; FINISHED, or why it ended before that.
 
     Raises ServerError where a launched server dies once too often before it is ready, and what `work` raises.
     """

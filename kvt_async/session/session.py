@@ -54,7 +54,7 @@ class ServerSession(Session):
 
     @property
     def ending(self) -> EndReason:
-        """Why the session ends here: Ctrl-C, or what the breaker says; "finished" where neither stopped it."""
+        """Why the session ends here: Ctrl-C, or what the breaker says; FINISHED where neither stopped it."""
         if self.interrupts.hit:
             return EndReason.INTERRUPTED
         return self.sender.breaker.ending if self.sender.breaker.tripped.is_set() else EndReason.FINISHED

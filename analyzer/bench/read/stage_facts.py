@@ -10,6 +10,7 @@ import polars as pl
 from analyzer.read.row_portions import read_frame
 from analyzer.read.runs import Run, newest_generation
 from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.vocabulary import EndReason
 
 Json = dict[str, Any]
 
@@ -180,7 +181,7 @@ class StageFacts:
     @property
     def partial(self) -> bool:
         """Whether requests are owed that no stop rule excused."""
-        excused = bool(self.windows) and self.windows[-1].reason == "stop_rule"
+        excused = bool(self.windows) and self.windows[-1].reason == EndReason.STOP_RULE
         return (self.n_owed > 0 and not excused) or not self.windows
 
 

@@ -12,7 +12,7 @@ import orjson
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import Rounding, convert, in_blocks, tokens_kept
-from kvt_async.contract.vocabulary import Mode, Spelling, Unit
+from kvt_async.contract.vocabulary import FULL, Mode, Spelling, Unit
 from kvt_async.engine.request.template import fill, placeholders, value_at
 from kvt_async.records import Headers, Json, Level
 
@@ -98,7 +98,7 @@ def values_of(level: Level, size: PromptSize) -> dict[str, Any]:
     policy: str = level.policy
     budget: float = level.budget
     if level.serves_full:
-        policy, budget, keep, kept = "full", 1.0, compressible, 1.0
+        policy, budget, keep, kept = FULL, 1.0, compressible, 1.0
     elif level.unit == Unit.FRACTION:
         kept = level.budget
         if compressible:

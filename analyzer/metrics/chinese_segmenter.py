@@ -121,10 +121,10 @@ class _Unknown:
         return tuple(_spelled(text, states[::-1]))
 
     def _chances(self, char: str) -> tuple[float, ...]:
-        found = self._of_char.get(char)
-        if found is None:
-            found = self._of_char[char] = tuple(seen.get(char, _NEVER) for seen in self._seen)
-        return found
+        chances = self._of_char.get(char)
+        if chances is None:
+            chances = self._of_char[char] = tuple(seen.get(char, _NEVER) for seen in self._seen)
+        return chances
 
 
 def _spelled(text: str, states: list[str]) -> Iterator[str]:
@@ -153,8 +153,8 @@ def cut(text: str) -> Iterator[str]:
 def _separators(text: str) -> Iterator[str]:
     """Single characters, but \\r\\n as one."""
     start = 0
-    for found in _BREAK.finditer(text):
-        yield from text[start : found.start()]
-        yield found.group()
-        start = found.end()
+    for match in _BREAK.finditer(text):
+        yield from text[start : match.start()]
+        yield match.group()
+        start = match.end()
     yield from text[start:]

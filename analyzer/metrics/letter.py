@@ -72,10 +72,10 @@ def letter_of(answer: str) -> str | None:
     text = _LINES.sub("\n", _SPACES.sub(" ", _DECORATION.sub("", plain))).strip()
     if whole := _WHOLE.match(text):
         return whole.group(1).upper()
-    against = [found.group() for rule in (_REJECTED, _WRONG) for found in rule.finditer(text)]
-    against += [found.group() for found in _SAID.finditer(text) if _is_doubted(text, found)]
+    against = [match.group() for rule in (_REJECTED, _WRONG) for match in rule.finditer(text)]
+    against += [match.group() for match in _SAID.finditer(text) if _is_doubted(text, match)]
     rejected = {letter for words in against for letter in _ANY.findall(words)}
-    listed = len({found.group(1) for found in _HEAD.finditer(text)}) > 1  # A: no. B: yes.
+    listed = len({match.group(1) for match in _HEAD.finditer(text)}) > 1  # A: no. B: yes.
     for rule in (_SAID, _CHOSEN, _CONCLUDED, *(() if listed else (_LEADS,)), _HELD, _BEGINS):
         named = list(_named(rule, text, rejected))
         if named:
@@ -86,8 +86,8 @@ def letter_of(answer: str) -> str | None:
 
 def gold_letter(gold: str) -> str | None:
     """The letter of a gold: `B`, `b`, `(B)`, `B.`, `B. Paris`, `B) Paris`; None for anything else."""
-    found = _GOLD.match(unicodedata.normalize("NFKC", gold))
-    return _letter(found)[0].upper() if found else None
+    match = _GOLD.match(unicodedata.normalize("NFKC", gold))
+    return _letter(match)[0].upper() if match else None
 
 
 @metric("choice_letter", format_ok=lambda prediction, meta: letter_of(prediction) is not None)
@@ -99,9 +99,9 @@ def choice_letter(prediction: str, golds: Sequence[str], meta: Meta) -> float:
 
 def _named(rule: re.Pattern[str], text: str, rejected: set[str]) -> Iterator[str]:
     """Letters that a rule finds, in order, without pronouns, articles, rejected options and what is only supposed."""
-    for found in rule.finditer(text):
-        letter, start, end = _letter(found)
-        if rule is _SAID and _is_doubted(text, found):
+    for match in rule.finditer(text):
+        letter, start, end = _letter(match)
+        if rule is _SAID and _is_doubted(text, match):
             continue
         if rule in (_BEGINS, _ANY) and letter in rejected:
             continue
@@ -109,13 +109,13 @@ def _named(rule: re.Pattern[str], text: str, rejected: set[str]) -> Iterator[str
             yield letter.upper()
 
 
-def _is_doubted(text: str, found: re.Match[str]) -> bool:
-    return _DOUBTED.search(text, max(0, found.start() - 80), found.start()) is not None
+def _is_doubted(text: str, match: re.Match[str]) -> bool:
+    return _DOUBTED.search(text, max(0, match.start() - 80), match.start()) is not None
 
 
-def _letter(found: re.Match[str]) -> tuple[str, int, int]:
-    group = next(n for n in range(1, found.re.groups + 1) if found.group(n) is not None)
-    return found.group(group), found.start(group), found.end(group)
+def _letter(match: re.Match[str]) -> tuple[str, int, int]:
+    group = next(n for n in range(1, match.re.groups + 1) if match.group(n) is not None)
+    return match.group(group), match.start(group), match.end(group)
 
 
 def _is_word(text: str, letter: str, start: int, end: int) -> bool:

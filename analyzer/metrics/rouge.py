@@ -39,16 +39,16 @@ def rouge_zh(prediction: str, gold: str, meta: Meta) -> float:
 
 
 def _rouge(prediction: str, gold: str, steps: int | None) -> float:
-    said, wanted = _sentences(prediction), _sentences(gold)
-    if not said or not wanted:
+    answered, wanted = _sentences(prediction), _sentences(gold)
+    if not answered or not wanted:
         return 0.0
-    distinct_said, distinct_wanted = set[str]().union(*said), set[str]().union(*wanted)
+    distinct_said, distinct_wanted = set[str]().union(*answered), set[str]().union(*wanted)
     shared: set[str] = set()
-    said_sets = [set(sentence) for sentence in said]
+    said_sets = [set(sentence) for sentence in answered]
     for sentence in wanted:
         where = set(sentence)
-        for other, there in zip(said, said_sets, strict=True):
-            if (where & there) <= shared and (steps is None or len(sentence) + len(other) <= steps):
+        for other, words in zip(answered, said_sets, strict=True):
+            if (where & words) <= shared and (steps is None or len(sentence) + len(other) <= steps):
                 continue
             taken = common_words(sentence, other)
             if steps is not None and taken[1] > steps:

@@ -35,5 +35,5 @@ def has_form(name: str) -> bool:
 
 
 def _overlap(answer: str, golds: Sequence[str], meta: Meta, *, exact: bool) -> float:
-    said, wanted = normalise(strip_reasoning(answer)), [normalise(gold) for gold in golds or ("",)]
-    return float(said in wanted) if exact else max(token_f1(said, gold) for gold in wanted)
+    normal, wanted = normalise(strip_reasoning(answer)), [normalise(gold) for gold in golds or ("",)]
+    return float(normal in wanted) if exact else max(token_f1(normal, gold) for gold in wanted)

@@ -30,7 +30,7 @@ def rule(name: str) -> Rule | None:
 
 @cache
 def _rules() -> dict[str, Rule]:
-    found: dict[str, Rule] = {
+    rules: dict[str, Rule] = {
         "count": partial(_numbers, pattern=None),
         "retrieval": partial(_numbers, pattern=r"Paragraph (\d+)"),
         "retrieval_zh": partial(_numbers, pattern=r"段落(\d+)"),
@@ -39,8 +39,8 @@ def _rules() -> dict[str, Rule]:
     }
     for first_line in ("", "_first_line"):
         for name, score in (("classification", named_score), ("classification_fixed", named_fixed_score)):
-            found[name + first_line] = partial(_classes, name=name + first_line, named=score)
-    return found
+            rules[name + first_line] = partial(_classes, name=name + first_line, named=score)
+    return rules
 
 
 def by_rows(answers: pl.DataFrame, task: Metric) -> pl.DataFrame:
@@ -64,9 +64,9 @@ def _numbers(frame: pl.DataFrame, pattern: str | None) -> pl.DataFrame:
     gold = pl.col("golds")
     if pattern is not None:
         gold = gold.list.eval(pl.coalesce(pl.element().str.extract(pattern), pl.element()))
-    found = frame.lazy().select(numbers=pl.col("said").str.extract_all(r"\d+"), golds=gold).with_row_index("row")
+    read = frame.lazy().select(numbers=pl.col("said").str.extract_all(r"\d+"), golds=gold).with_row_index("row")
     scored = (
-        found.explode("golds")
+        read.explode("golds")
         .explode("numbers")
         .group_by("row", "golds")
         .agg(score=(pl.col("numbers") == pl.col("golds")).mean())
@@ -74,7 +74,7 @@ def _numbers(frame: pl.DataFrame, pattern: str | None) -> pl.DataFrame:
         .agg(pl.col("score").max())
     )
     return (
-        found.join(scored, on="row", how="left", maintain_order="left")
+        read.join(scored, on="row", how="left", maintain_order="left")
         .select(pl.col("score").fill_null(0.0), format_ok=pl.col("numbers").list.len() > 0)
         .collect()
     )
@@ -97,8 +97,8 @@ def _needles(frame: pl.DataFrame, name: str) -> pl.DataFrame:
         .explode("golds")
         .select("row", found=pl.col("said").str.contains(pl.col("golds").str.to_lowercase(), literal=True))
     )
-    found = pl.col("found").mean() if name == "string_match_all" else pl.col("found").max().cast(pl.Float64)
-    by_column = pairs.group_by("row", maintain_order=True).agg(score=found, format_ok=pl.lit(None, dtype=pl.Boolean))
+    share = pl.col("found").mean() if name == "string_match_all" else pl.col("found").max().cast(pl.Float64)
+    by_column = pairs.group_by("row", maintain_order=True).agg(score=share, format_ok=pl.lit(None, dtype=pl.Boolean))
     if plain.all():
         return by_column.drop("row")
     return joined([(plain.arg_true(), by_column), ((~plain).arg_true(), by_rows(frame.filter(~plain), task))])
@@ -111,10 +111,10 @@ def _classes(frame: pl.DataFrame, name: str, named: NamedScore) -> pl.DataFrame:
         return by_rows(frame, task)
     parts = []
     for text in lists:
-        here = frame.select(pl.col("classes_json").eq_missing(pl.lit(text))).to_series()
-        rows, names = frame if len(lists) == 1 else frame.filter(here), orjson.loads(text) if text else None
+        has_list = frame.select(pl.col("classes_json").eq_missing(pl.lit(text))).to_series()
+        rows, names = frame if len(lists) == 1 else frame.filter(has_list), orjson.loads(text) if text else None
         scores = _one_class_list(rows, names, named) if _searchable(names) else by_rows(rows, task)
-        parts.append((here.arg_true(), scores))
+        parts.append((has_list.arg_true(), scores))
     return joined(parts)
 
 
@@ -135,13 +135,13 @@ def _one_class_list(frame: pl.DataFrame, names: list[str], named: NamedScore) ->
     if several.is_empty():
         return scored
     place = {name: at for at, name in enumerate(names)}
-    exact, known = [], dict[tuple[tuple[str, ...], tuple[str, ...]], float]()
-    for told, right in read.select("found", "golds")[several].iter_rows():
-        key = (tuple(told), tuple(right or ()))
-        if key not in known:
-            in_order = sorted(set(told), key=place.__getitem__)
-            known[key] = max((named(in_order.copy(), gold) for gold in key[1]), default=0.0)
-        exact.append(known[key])
+    exact, score_of = [], dict[tuple[tuple[str, ...], tuple[str, ...]], float]()
+    for mentioned, right in read.select("found", "golds")[several].iter_rows():
+        key = (tuple(mentioned), tuple(right or ()))
+        if key not in score_of:
+            in_order = sorted(set(mentioned), key=place.__getitem__)
+            score_of[key] = max((named(in_order.copy(), gold) for gold in key[1]), default=0.0)
+        exact.append(score_of[key])
     return pl.DataFrame({"score": scored["score"].scatter(several, exact), "format_ok": scored["format_ok"]})
 
 

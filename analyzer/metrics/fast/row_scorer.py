@@ -32,8 +32,8 @@ def score_rows(name: str, answers: Sequence[Answer]) -> list[Scored]:
     scored += _in_parallel(name, rest) if expected_s > WORTH_IT_S and cores() > 1 else score_slice(name, rest)
     if len(distinct) == len(answers):
         return scored
-    known = dict(zip(distinct, scored, strict=True))
-    return [known[answer] for answer in answers]
+    score_of = dict(zip(distinct, scored, strict=True))
+    return [score_of[answer] for answer in answers]
 
 
 def score_slice(name: str, answers: Sequence[Answer]) -> list[Scored]:
@@ -44,11 +44,11 @@ def score_slice(name: str, answers: Sequence[Answer]) -> list[Scored]:
     return [_score(metric, *answer) for answer in answers]
 
 
-def _score(metric: Metric, said: str, golds: tuple[str, ...], classes_json: str) -> Scored:
+def _score(metric: Metric, answer: str, golds: tuple[str, ...], classes_json: str) -> Scored:
     meta = _meta(classes_json)
     return (
-        min(1.0, max(0.0, metric.score(said, golds, meta))),
-        metric.format_ok(said, meta) if metric.format_ok else None,
+        min(1.0, max(0.0, metric.score(answer, golds, meta))),
+        metric.format_ok(answer, meta) if metric.format_ok else None,
     )
 
 

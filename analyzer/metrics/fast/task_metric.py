@@ -57,10 +57,10 @@ def _plain(answers: pl.DataFrame) -> pl.Series:
 
 def _overlap(answers: pl.DataFrame) -> pl.Series:
     """Best F1 over golds of plain texts; nothing shared, empty texts included: 0."""
-    some = pl.col("golds").list.len() > 0
+    has_gold = pl.col("golds").list.len() > 0
     pairs = (
         answers.with_row_index("row")
-        .select("row", pred_norm=_tokens(pl.col("said")), golds=pl.when(some).then("golds").otherwise(pl.lit([""])))
+        .select("row", pred_norm=_tokens(pl.col("said")), golds=pl.when(has_gold).then("golds").otherwise(pl.lit([""])))
         .explode("golds")
         .select("row", "pred_norm", gold=_tokens(pl.col("golds")))
     )

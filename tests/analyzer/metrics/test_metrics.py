@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.metrics import chinese_segmenter, find, word_lists
+from analyzer.metrics import Meta, chinese_segmenter, find, metric, word_lists
 from analyzer.metrics.code import common_subsequence
 from analyzer.metrics.fast.overlap import overlap_scores
 from analyzer.metrics.fast.task_metric import task_scores
@@ -140,6 +140,25 @@ def test_the_bit_parallel_common_subsequence_is_the_textbook_one(a: str, b: str)
         for j, y in enumerate(b):
             table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
     assert common_subsequence(a, b) == table[-1][-1]
+
+
+def test_a_metric_of_one_gold_counts_the_best_of_them_and_stays_the_function_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert find("qa_f1")  # every metric of ours is registered now, and stays so
+    monkeypatch.setattr("analyzer.metrics._REGISTRY", {})
+
+    @metric("same_length", each_gold=True)
+    def same_length(prediction: str, gold: str, meta: Meta) -> float:
+        return float(len(prediction) == len(gold))
+
+    task = find("same_length")
+    assert task is not None
+    assert task.score("abc", ["x", "xyz"], {}) == 1.0
+    assert task.score("abc", ["x"], {}) == task.score("abc", [], {}) == 0.0
+    assert same_length("abc", "x", {}) == 0.0
+    with pytest.raises(ValueError, match="registered twice"):
+        metric("same_length", each_gold=True)(same_length)
 
 
 def test_an_unknown_metric_is_a_config_error_that_lists_the_known_ones() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from analyzer.report.answers import first_screen
+from analyzer.report.answers import AnswerKey, first_screen
 from analyzer.report.build import ReportPaths, build_report, markdown
 from analyzer.report.guards import guard
+from analyzer.report.page import HEADINGS, under_headings
 from analyzer.report.terminal_verdict import verdict_lines
 from analyzer.results.results import Results, read_results
 from analyzer.scoring.score import score
@@ -146,6 +147,17 @@ def test_the_terminal_verdict_fits_twelve_lines_of_a_hundred_columns(demo: sqlit
     assert max(map(len, lines)) <= 100
     assert lines[0].startswith("snapkv aware: ")
     assert any("A/A control" in line for line in lines)
+
+
+def test_every_answer_has_one_heading_on_the_page_whatever_that_says(demo: sqlite3.Connection) -> None:
+    assert sorted(key for keys in HEADINGS.values() for key in keys) == sorted(AnswerKey)
+    screen = first_screen(read_results(demo, GROUP), SETTINGS)
+    assert {answer.key for answer in screen.answers} == set(AnswerKey)
+    on_page = [line for section in under_headings(screen) for line in section["lines"]]
+    assert on_page == [line for answer in screen.answers for line in answer.lines]
+    terminal = " ".join(" ".join(verdict_lines(read_results(demo, GROUP), SETTINGS)).split())
+    for key in (AnswerKey.OTHER_SERIES, AnswerKey.BUYS, AnswerKey.APPLIED, AnswerKey.CERTAINTY):
+        assert screen.claims(key)[0] in terminal
 
 
 def test_the_analyzers_own_rows_give_a_whole_report(tmp_path: Path) -> None:

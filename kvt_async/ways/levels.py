@@ -147,7 +147,7 @@ def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
         if alike[at].budget == level.budget:
             notes.append(f"{level.label} is asked for twice; it runs once")
             continue
-        stays, goes = sorted((alike[at], level), key=lambda one: abs(one.budget - _effective(one)))
+        stays, goes = sorted((alike[at], level), key=lambda each: abs(each.budget - _effective(each)))
         alike[at] = stays
         notes.append(
             f"{goes.label} and {stays.label} are one level: the server keeps {_effective(stays):g} tokens for both; "

@@ -1,7 +1,8 @@
 """What a way of applying a budget is. One module of this folder is one way; registry.py knows them by name.
 
-To add one: a subclass of RunningServer that says what differs, and a call of `registry.register`. Nothing else has
-to name it.
+To add one: a subclass of RunningServer that says what differs, and a call of `registry.register` before a config is
+loaded. One of kvt's own has its name and keys in contract/settings_kv.py and its object in registry.py instead. Nothing
+else names a way.
 """
 
 from collections.abc import Callable, Sequence

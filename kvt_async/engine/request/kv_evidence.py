@@ -82,7 +82,7 @@ def read_evidence(
     elif (shown := expects.get("server")) is not None:
         record |= {"read_from": shown["read_from"], "said": shown["raw"]}
         source, raw = shown["source"], shown["value"]
-    elif pending := next((way for way in ("metric", "log") if evidence.get(way)), None):
+    elif pending := next((name for name in ("metric", "log") if evidence.get(name)), None):
         record["pending"] = pending
         return record, None
     else:

@@ -23,7 +23,7 @@ from analyzer.read import examples, outcomes, row_portions, runs
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.snapshot import path_of, snapshot
-from analyzer.scoring import labels
+from analyzer.scoring import failure_labels
 from analyzer.scoring.opened_reasoning import opens_reasoning
 from analyzer.store import derived_rows
 from kvt_async.contract.schema import connect_for_reading, watch_derived
@@ -225,7 +225,7 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     scored: of a reply that was cut before reasoning ended nothing is left.
     """
     frame = frame.with_columns(pl.col("text").fill_null(""))
-    text, at_length = pl.col("text"), labels.at_its_length().fill_null(False)
+    text, at_length = pl.col("text"), failure_labels.at_its_length().fill_null(False)
     if rules.opened:
         inside = at_length & ~pl.col("reasoned") & ~closes_reasoning(text)
         frame = frame.with_columns(text=pl.when(inside).then(pl.lit("<think>") + text).otherwise(text))
@@ -251,7 +251,7 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
         metric=pl.lit(rules.metric),
         pred_norm=pl.when(~pl.col("is_failure")).then("pred_norm"),
         gold_norm="gold_norm",
-        failure_label=labels.failure_label(),
-        flags=labels.flags(server_counts=rules.server_counts),
+        failure_label=failure_labels.failure_label(),
+        flags=failure_labels.flags(server_counts=rules.server_counts),
         scorer_version=pl.lit(SCORER_VERSION),
     )

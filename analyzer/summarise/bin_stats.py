@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from analyzer.read.runs import Run
-from analyzer.scoring.labels import FLAGS
+from analyzer.scoring.failure_labels import FLAGS
 from analyzer.stats.bootstrap import percentile_interval
 from analyzer.stats.intervals import effective_n, is_binary, wilson
 from analyzer.stats.paired_tests import Units

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from analyzer.scoring.labels import at_its_length
+from analyzer.scoring.failure_labels import at_its_length
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.formulas.finish_reasons import is_cut_off, meaning
 from kvt_async.engine.send.sender import Sender

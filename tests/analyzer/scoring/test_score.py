@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from analyzer.scoring.labels import FLAGS
+from analyzer.scoring.failure_labels import FLAGS
 from analyzer.scoring.score import SCORER_VERSION, Rules, score, score_frame
 from analyzer.store import derived_rows
 from kvt_async.contract.errors import ConfigError, ErrorType, MissingPrerequisiteError

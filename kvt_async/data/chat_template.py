@@ -116,8 +116,8 @@ class ChatTemplate:
 
 
 def load_chat_template(files: Mapping[str, bytes], where: str) -> tuple[ChatTemplate | None, tuple[str, ...]]:
-    """From the contents of chat_template.jinja, tokenizer_config.json and chat_template.json, the first that has one;
-    None where none has. And what is worth saying of it.
+    """The chat template in the first of chat_template.jinja, tokenizer_config.json and chat_template.json that has one
+    (None: none has), and sentences about it. `files`: their contents by name.
     """
     config = _object(files.get(CONFIG_NAME, b"{}"), CONFIG_NAME, where)
     source = config.get("chat_template")

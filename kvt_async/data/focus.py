@@ -1,4 +1,4 @@
-"""Where a second look pays: a finished analysis -> how many more examples each bin gets (sampling: focus_transition).
+"""How many more examples each bin gets once an analysis is finished (sampling.strategy: focus_transition).
 
 Read with plain SQL from the derived tables: budgets that are neither proven safe nor proven beyond the margin over all
 bins leave the zone open; examples go where they narrow the drop at those budgets most. Overall accuracy weighs bins
@@ -102,7 +102,7 @@ def _covers(
 
 
 def _open_zone(conn: sqlite3.Connection, exp_group_id: str) -> OpenZone:
-    """Open = below every budget proven safe and above every one proven lost beyond the margin, over all bins."""
+    """Budgets below every one proven safe and above every one lost beyond the margin, over all bins, are open."""
     rows = conn.execute(
         "SELECT s.kv_budget, s.bin_idx, s.n, s.drop_ci_low, s.drop_ci_high FROM budget_stats s "
         "JOIN transition_summary t USING (exp_group_id, generation, series) "
@@ -143,7 +143,7 @@ def _gain(spread: float, n: int) -> float:
 
 
 def _half_width(bins: Mapping[int, BinState], sizes: Mapping[int, int]) -> float:
-    """Of the overall drop's interval, times the number of bins; the last term is the imagined context's pull."""
+    """Half the width of the overall drop's interval, times the number of bins. The imagined context adds the end."""
     filled: Sequence[int] = [b for b, n in sizes.items() if n]
     if not filled:
         return math.inf

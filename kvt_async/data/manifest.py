@@ -185,7 +185,7 @@ def _stored_sha256(path: Path) -> str:
 
 
 def _actual_sha256(path: Path) -> str:
-    """Of every byte before the last line that opens with the sha256 key."""
+    """The SHA-256 of every byte before the last line that opens with the sha256 key."""
     tail = len(_SHA) + 64 + 2 + len(b"\n}\n")
     left, digest = path.stat().st_size - tail, hashlib.sha256()
     with path.open("rb") as file:

@@ -53,7 +53,7 @@ class Cutter:
     def __init__(self, rule: PromptRule, tokenizer: PromptTokenizer) -> None:
         self._rule, self._tokenizer = rule, tokenizer
         self._special = not is_templated(rule, tokenizer)
-        self.exact = tokenizer.name != APPROX  # else the server's count is another language than ours
+        self.exact = tokenizer.name != APPROX  # otherwise our counts are mere estimates
 
     @classmethod
     def of_settings(cls, settings: Settings, rule: PromptRule) -> "Cutter":

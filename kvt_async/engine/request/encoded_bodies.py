@@ -38,7 +38,7 @@ class LevelPayloads:
         prompt_tokens: int | None = None,
         context_tokens: int | None = None,
     ) -> Payload:
-        """Of one example; lengths in tokens, None: nobody counted."""
+        """The payload of one example. Lengths are in tokens; None: nobody counted."""
         size = PromptSize(prompt_tokens, context_tokens, self._head_chars + len(context))
         constant = None if turns else self._pieces
         values = None if constant is None else self._sizes(size)

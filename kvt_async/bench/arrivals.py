@@ -34,7 +34,7 @@ def offsets_ns(load: Load, n: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
 
 
 def n_within(load: Load, n_warm_up: int, duration_s: float, seed: tuple[int, ...]) -> int:
-    """Measured requests due within `duration_s` of the first of them; at least one."""
+    """How many measured requests are due within `duration_s` of the first of them; at least one."""
     assert load.rate_per_s is not None
     n = n_warm_up + int(load.rate_per_s * duration_s * 1.2) + 64
     while True:

@@ -27,7 +27,7 @@ class PromptBuilder:
 
 
 def questions(workload: Workload) -> Questions:
-    """As many as a sweep's canary asks."""
+    """As many prompts of the workload as a sweep's canary asks."""
     prompts = workload.prompts([Place(seq, SALT) for seq in range(MOST)])
     entries = [
         Entry(seq, n_tokens := prompt.input_tokens, n_tokens, messages_sha256(prompt.messages), f"canary{seq}", "", "")

@@ -30,13 +30,13 @@ class LevelEvidence:
         return cls(server, level, {url: identities[url] for url in level.endpoints}, name, before)
 
     async def keep(self, run_id: str) -> None:
-        """Of a stage that is about to be sent."""
+        """Store what was said before the first request beside a stage that is about to be sent."""
         if self.before is not None:
             self._run_ids.append(run_id)
             await self._keep("start", {run_id: self.before})
 
     async def look_again(self) -> None:
-        """After the last request, for every stage of the level."""
+        """Ask once more after the last request, and store the answer beside every stage of the level."""
         if self.before is None or not self._run_ids:
             return
         after = await shown_by(self.server, self.level)

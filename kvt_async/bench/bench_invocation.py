@@ -35,7 +35,7 @@ from kvt_async.ways.registry import way_of
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions(CommandOptions):
-    """Of a bench."""
+    """Options of `kvt bench`."""
 
     guarded: bool = True  # False: the calibration itself
 
@@ -70,7 +70,8 @@ class BenchInvocation:
         self._dataset_id = workload_id(plan.workload.describe())
 
     async def go(self) -> BenchReport:
-        """Raises KvtError for what stops it before its end; Ctrl-C and a dead server are reasons in the report."""
+        """Send what is left. Raises KvtError for what stops it before its end; Ctrl-C and a dead server are reasons in
+        the report."""
         ladders = [self._so_far(level) for level in self.plan.levels]
         skipped = sum(len(done) for done, _ in ladders)
         if skipped:
@@ -93,7 +94,7 @@ class BenchInvocation:
         return reason
 
     def owes(self, runs: Sequence[Run]) -> bool:
-        """A stage of these levels is still to be sent, or the canary has to ask this server."""
+        """Whether a stage of these levels is still to be sent, or the canary has to ask this server."""
         levels = [run.level for run in runs]
         asks = self._spread is not None and self._spread.needs(levels) and self._owes_a_canary()
         return asks or any(self._so_far(level)[1] is not None for level in levels)
@@ -102,7 +103,8 @@ class BenchInvocation:
         return load_sender(self.settings, endpoints)
 
     async def restarted(self, session: Session, runs: Sequence[Run]) -> tuple[Session, Sequence[Run]]:
-        """Another session: what is left of a stage is a window of its own, and a stage has one window a session."""
+        """Go on in another session: what is left of a stage is a window of its own, and a stage has one window a
+        session."""
         return await next_session(session, self.report, order_seed=self.settings.bench.seed), runs
 
     async def serve(self, server: ServerSession) -> EndReason:
@@ -131,7 +133,7 @@ class BenchInvocation:
         return reason
 
     def _owes_a_canary(self) -> bool:
-        """Some level with a budget is still to be sent."""
+        """Whether some level with a budget is still to be sent."""
         return any(not level.is_full and self._so_far(level)[1] is not None for level in self.plan.levels)
 
     async def _climb(self, server: ServerSession, level: Level, evidence: LevelEvidence, first_s: float) -> EndReason:
@@ -179,7 +181,7 @@ class BenchInvocation:
     async def _register(
         self, server: ServerSession, stage: Stage, evidence: LevelEvidence, share: Json | None
     ) -> list[Row]:
-        """The stage's row in `runs`, and those to be stored together with its requests."""
+        """Write the stage's row in `runs`; return those that are stored together with its requests."""
         await add_runs(
             server.store,
             self.settings,
@@ -223,6 +225,7 @@ class BenchInvocation:
 
 
 def _latency_s(first_s: float, done: Sequence[Done]) -> float:
-    """Of a request, as far as it is known before a stage: of the first request of all, or of the newest stage."""
+    """Seconds that a request takes, as far as they are known before a stage: those of the first request of all, or of
+    the newest stage where that was slower."""
     newest = done[-1].rates.latency if done else math.nan
     return first_s if math.isnan(newest) else max(first_s, newest)

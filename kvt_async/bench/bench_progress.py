@@ -25,7 +25,7 @@ class StageProgress(AttemptCounts):
         self.failed += (outcome.reply is None and outcome.give_up is not None) + len(outcome.settles)
 
     def line(self) -> str:
-        """'rate 4/s: 34/110, 8 in flight, sent 4.0/s, done 3.9/s, 480 tok/s, TTFT p50 41 ms'."""
+        """One plain line: 'rate 4/s: 34/110, 8 in flight, sent 4.0/s, done 3.9/s, 480 tok/s, TTFT p50 41 ms'."""
         tally, ended = self._tally, self.done + self.failed
         sent, done, tokens = self.per_second(tally.n_sent, ended, self.output_tokens)
         parts = [f"{self._name}: {ended}" + (f"/{self._n}" if self._n else ""), f"{tally.in_flight} in flight"]

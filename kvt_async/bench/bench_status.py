@@ -7,7 +7,7 @@ from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.bench.stage_throughput import stage_throughput
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.settings import Settings
-from kvt_async.records import Json, Level
+from kvt_async.records import Json
 from kvt_async.store.reader import Reader
 
 _STAGES = """
@@ -61,7 +61,7 @@ def _to_come(settings: Settings, done: dict[str | None, list[Done]]) -> list[Jso
     loads = (bench.rate, bench.concurrency, bench.sweep_rate, bench.sweep_concurrency)
     if not bench.search_rate and all(load is None for load in loads):
         return []
-    names = {_level_name(bench, level): level for level in bench_levels(settings)}
+    names = {level.label if bench.levels else None: level for level in bench_levels(settings)}
     return [_not_begun(bench, name, step) for name in names for step in ahead(bench, done.get(name, ()))]
 
 
@@ -76,7 +76,3 @@ def _not_begun(bench: Bench, level: str | None, step: Next) -> Json:
 
 def _name(level: str | None, load: str, repeat: int) -> str:
     return (f"{level}, {load}" if level else load) + (f" (repeat {repeat})" if repeat else "")
-
-
-def _level_name(bench: Bench, level: Level) -> str | None:
-    return level.label if bench.levels else None

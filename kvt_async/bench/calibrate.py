@@ -37,25 +37,25 @@ def calibrate(settings: Settings, say: Callable[[str], None], *, seconds: float 
         for n in STREAMS:
             # whole rounds, not seconds: a window that ends within a round counts the slots that began one more as slow
             figures, client = bench(f"streams-{n}", n, TOKENS, GAP_MS, requests=n * rounds)
-            asked = n * 1000 / GAP_MS
-            kept = figures.output_per_s > 0.9 * asked
+            wanted = n * 1000 / GAP_MS
+            kept = figures.output_per_s > 0.9 * wanted
             steps.append(
                 {
                     "streams": n,
                     "events_per_s": figures.output_per_s,
-                    "asked": asked,
+                    "asked": wanted,
                     "verdict": client["verdict"],
                     "signal": client["signal"],
                 }
             )
             say(
                 f"{n} streams at {1000 / GAP_MS:.0f} events/s each: {figures.output_per_s:.0f} events/s of "
-                f"{asked:.0f}, {client['verdict']} ({client['signal']})"
+                f"{wanted:.0f}, {client['verdict']} ({client['signal']})"
             )
             events = max(events, figures.output_per_s)
             streams = n if kept else streams
             clean = n if kept and client["verdict"] == ClientVerdict.CLEAN else clean
-            if figures.output_per_s < 0.8 * asked:
+            if figures.output_per_s < 0.8 * wanted:
                 break
     ceilings = {
         "requests_per_s": per_s,

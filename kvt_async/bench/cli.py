@@ -131,9 +131,9 @@ def calibrate(
     from kvt_async.bench.calibrate import calibrate as measure
 
     settings = _settings(config, override or [], False)
-    known = None if fresh else client_ceiling.cached(settings)
+    cached = None if fresh else client_ceiling.cached(settings)
     say = (lambda _: None) if quiet or as_json else (lambda line: typer.echo(line, err=True))
-    ceilings = known if known is not None else measure(settings, say)
+    ceilings = cached if cached is not None else measure(settings, say)
     floor, is_least = ceilings["ttft_floor_ms"], ceilings["streams_is_least"]
     measured = f"measured {ceilings['measured_at']}, {ceilings['transport']}, {ceilings['loop']} loop"
     lines = [
@@ -184,7 +184,7 @@ def compare(
 
 
 def _check_tool(name: str | None) -> None:
-    """Before anything is sent: the analyzer would find it out only afterwards."""
+    """Raises ConfigError for a tool that isn't known: the analyzer would find it out only after everything was sent."""
     from kvt_async.contract.bench_settings import TOOLS
 
     if name is not None and name not in TOOLS:
@@ -202,7 +202,7 @@ def _analysis(settings: Any, as_tool: str | None, asked: dict[str, float] | None
 
 
 def _settings(config: str | None, overrides: list[str], print_config: bool) -> Any:
-    """As every command's, but a bench needs no config: the defaults and a load will do."""
+    """Load the settings. Unlike other commands a bench needs no config: the defaults and a load will do."""
     from kvt_async.contract.command_line import masked_output
     from kvt_async.contract.command_line.options import find_config
     from kvt_async.contract.load import dump_yaml, known_secrets, load_settings

@@ -24,7 +24,7 @@ WARN, REFUSE = 0.5, 1.0
 
 
 def cache_file(settings: Settings) -> Path:
-    """In the user's cache folder, one per way of sending."""
+    """The file that keeps the ceilings: in the user's cache folder, one per way of sending."""
     engine = settings.engine
     key = (
         platform.node(),
@@ -48,28 +48,28 @@ def cached(settings: Settings) -> Json | None:
 
 
 def keep(settings: Settings, ceilings: Json) -> Path:
-    """Write them; returns where."""
+    """Write the ceilings; return where."""
     path = cache_file(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(orjson.dumps(ceilings, option=orjson.OPT_INDENT_2))
     return path
 
 
-def share(settings: Settings, load: Load, output_tokens: float, known: Json | None) -> Json | None:
+def share(settings: Settings, load: Load, output_tokens: float, ceilings: Json | None) -> Json | None:
     """How much of the client's ceiling a load takes: {share, of, needs, ceiling, sentence}; None: no ceiling is known.
 
     Events a second are reckoned as one an output token; how long a closed loop's requests take nobody knows before.
     """
-    if known is None:
+    if ceilings is None:
         return None
     asks: list[tuple[str, str, float, float]] = []
     if load.rate_per_s is not None:
-        asks.append(("requests_per_s", "requests/s", load.rate_per_s, known["requests_per_s"]))
+        asks.append(("requests_per_s", "requests/s", load.rate_per_s, ceilings["requests_per_s"]))
         if settings.engine.stream:
             events = load.rate_per_s * output_tokens
-            asks.append(("output_events_per_s", "events/s", events, known["output_events_per_s"]))
+            asks.append(("output_events_per_s", "events/s", events, ceilings["output_events_per_s"]))
     else:
-        asks.append(("streams", "streams", float(load.concurrency or 1), float(known["streams"])))
+        asks.append(("streams", "streams", float(load.concurrency or 1), float(ceilings["streams"])))
     name, unit, needs, ceiling = max(asks, key=lambda ask: ask[2] / ask[3])
     sentence = f"it asks {needs:.4g} {unit} of this client, whose ceiling here is {ceiling:.4g}"
     return {"share": needs / ceiling, "of": name, "needs": needs, "ceiling": ceiling, "sentence": sentence}
@@ -79,7 +79,7 @@ def guard(
     settings: Settings,
     output_tokens: float,
     loads: Sequence[Load],
-    known: Json | None,
+    ceilings: Json | None,
     force: bool,
     say: Callable[[str], None],
 ) -> None:
@@ -87,11 +87,11 @@ def guard(
     this process may open, with which the client's own refusals would count as the server's."""
     most = max((load.concurrency or 0 for load in loads), default=0)
     check_files(most, "bench", "Ask for at most {most} in flight")
-    if known is None:
+    if ceilings is None:
         say("note: what this machine's client can do is not known; `kvt bench calibrate` measures it")
         return
     for load in loads:
-        needs = share(settings, load, output_tokens, known)
+        needs = share(settings, load, output_tokens, ceilings)
         if needs is None or needs["share"] <= WARN:
             continue
         if needs["share"] <= REFUSE or force:

@@ -33,7 +33,7 @@ class Done:
 
 
 def next_stage(bench: Bench, done: Sequence[Done]) -> Next | None:
-    """None: the ladder has ended. Works on the stages of one level, in the order they ran."""
+    """The stage to run after these, which are of one level, in the order they ran; None: the ladder has ended."""
     if bench.search_rate:
         return _search(bench, done)
     single = load_of(bench, bench.rate or bench.concurrency or 0, is_open=bench.rate is not None)

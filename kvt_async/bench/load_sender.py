@@ -27,5 +27,6 @@ def load_sender(settings: Settings, endpoints: Sequence[str]) -> Sender:
 
 
 def load_breaker(retry: Retry) -> Breaker:
-    """Trips when nobody has answered for some seconds; a single connection failure is an outcome like any other."""
+    """A breaker that trips when nobody has answered for some seconds; a single connection failure is an outcome like
+    any other."""
     return Breaker(retry, outage_s=OUTAGE_S, needed=OUTAGE_FAILURES, failures_are_outcomes=True)

@@ -9,10 +9,10 @@ from kvt_async.bench import client_ceiling
 from kvt_async.bench.ladder import Done, loads_in_sight
 from kvt_async.bench.stage import Left, Stage, wanted
 from kvt_async.bench.workload import Workload
-from kvt_async.contract.errors import ConfigError, FailuresStandError, InterruptedByUserError, LocalError, ServerError
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import CanaryVerdict, EndReason
 from kvt_async.records import Json, Level
+from kvt_async.session.session import exit_code_of
 from kvt_async.store.reader import Reader
 
 _COUNTS = """
@@ -54,18 +54,12 @@ class BenchReport:
 
     @property
     def pending(self) -> int:
-        """Owed: what bench.max_s left out is not."""
+        """Requests that are owed: those that bench.max_s left out are not."""
         return sum(stage["planned"] - stage["answered"] - stage["failed"] for stage in self.stages if not stage["cut"])
 
     @property
     def exit_code(self) -> int:
-        codes = {
-            EndReason.INTERRUPTED: InterruptedByUserError.exit_code,
-            EndReason.SERVER: ServerError.exit_code,
-            EndReason.REFUSED: ConfigError.exit_code,
-            EndReason.LOCAL: LocalError.exit_code,
-        }
-        return codes.get(self.reason, FailuresStandError.exit_code if self.failed else 0)
+        return exit_code_of(self.reason) or (exit_code_of(EndReason.FAILURES) if self.failed else 0)
 
     def as_json(self) -> Json:
         if self.plan is not None:
@@ -91,7 +85,7 @@ class BenchReport:
 
 
 def stage_line(stage: Stage, left: Left | None, workload: Workload, cut: str | None = None) -> str:
-    """As a stage begins; `cut`: why it has fewer requests than its rates need."""
+    """What is said as a stage begins; `cut`: why it has fewer requests than its rates need."""
     n = f"{stage.n_measured} requests" if stage.n_measured is not None else f"{stage.duration_s:g} s"
     text = f"{stage.name}: {n}" + (f" ({cut})" if cut else "") + f", {stage.n_warm_up} to warm up"
     if left is not None:
@@ -103,7 +97,7 @@ def stage_line(stage: Stage, left: Left | None, workload: Workload, cut: str | N
 
 
 def stage_summary(stage: Stage, one: Done) -> str:
-    """As a stage ends: its failures, its rates, and plain percentiles of what was answered."""
+    """What is said as a stage ends: its failures, its rates, and plain percentiles of what was answered."""
     figures, rates = one.figures, one.rates
     parts = [f"{stage.name}: {int(figures.ok.sum())} answered, {int((~figures.ok).sum())} failed"]
     if rates.reason is not None:
@@ -120,7 +114,7 @@ def stage_summary(stage: Stage, one: Done) -> str:
     return ", ".join(parts)
 
 
-def estimate(settings: Settings, workload: Workload, levels: Sequence[Level], known: Json | None) -> Json:
+def estimate(settings: Settings, workload: Workload, levels: Sequence[Level], ceilings: Json | None) -> Json:
     """What a run would send, as far as that is known before; nothing is created."""
     bench, out = settings.bench, workload.mean_output_tokens()
     stages = []
@@ -135,7 +129,7 @@ def estimate(settings: Settings, workload: Workload, levels: Sequence[Level], kn
                 "requests": None if math.isnan(n) else round(n),
                 "output_tokens": None if math.isnan(n) else round(n * out),
                 "seconds": None if math.isnan(seconds) else round(seconds, 1),
-                "ceiling": client_ceiling.share(settings, load, out, known),
+                "ceiling": client_ceiling.share(settings, load, out, ceilings),
             }
         )
     more = bench.search_rate or "auto" in (bench.sweep_rate, bench.sweep_concurrency)
@@ -146,7 +140,7 @@ def estimate(settings: Settings, workload: Workload, levels: Sequence[Level], kn
         "stages_in_sight": stages,
         "more_stages_follow": more,
         "workload": workload.describe(),
-        "client_ceiling": known,
+        "client_ceiling": ceilings,
     }
 
 

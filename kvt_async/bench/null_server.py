@@ -52,8 +52,8 @@ class NullProtocol(asyncio.Protocol):
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end]
-            found = _LENGTH.search(head)
-            size = int(found[1]) if found else 0
+            length = _LENGTH.search(head)
+            size = int(length[1]) if length else 0
             if len(self._buffer) < end + 4 + size:
                 return
             body, self._buffer = self._buffer[end + 4 : end + 4 + size], self._buffer[end + 4 + size :]
@@ -99,11 +99,11 @@ def null_server() -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     try:
-        found = re.search(r"http://\S+", process.stdout.readline())
-        if found is None:
+        url = re.search(r"http://\S+", process.stdout.readline())
+        if url is None:
             process.wait(READY_S)
             raise ServerError("the null server did not start", where=" ".join(command[1:]))
-        yield found.group(0)
+        yield url.group(0)
     finally:
         process.terminate()
         process.wait()

@@ -67,7 +67,7 @@ class Maker:
     workload: Workload
     stage: Stage
     bodies: BodyFile
-    shown: Json | None = None  # what the server says of its budget: see run.server_evidence
+    shown: Json | None = None  # what the server says of its budget: see session/server_evidence.py
 
     def plan(self, seqs: Sequence[int], *, measured: bool) -> list[PlannedRequest]:
         """Tokenise, encode and put away; in blocks. Takes a while: call it in a thread."""
@@ -113,7 +113,7 @@ class Maker:
         )
 
     def rows(self, planned: PlannedRequest, offset_ns: int | None, session_id: str, now: str) -> Iterator[Row]:
-        """Its places in `requests` and `bench_arrivals`."""
+        """Its rows in `requests` and `bench_arrivals`."""
         run_id = self.stage.run.run_id
         request_id, phase = f"{run_id}:{planned.seq}", "measured" if planned.measured else "warm_up"
         yield "requests", (request_id, run_id, f"p{planned.seq}", planned.prompt_sha256, now)

@@ -83,7 +83,7 @@ def read_jsonl(path: str, system: str | None) -> Source:
 
 
 def _rows(file: Path, digest: "hashlib._Hash") -> Iterator[tuple[Any, str]]:
-    """(row, where it stands); `digest` has seen every byte at the end."""
+    """Every row and where it stands; `digest` has seen every byte at the end."""
     number = 0
     with file.open("rb") as lines:
         while line := lines.readline(MOST_LINE_BYTES + 1):
@@ -122,7 +122,8 @@ def _existing(path: str) -> Path:
 
 
 def _item(row: Any, where: str, system: str | None) -> Item | None:
-    """None: a conversation in which no human says anything. Raises ConfigError for what has no prompt that we know."""
+    """The prompt of a row; None: a conversation in which no human says anything. Raises ConfigError for what has no
+    prompt that we know."""
     body = row.get("body") if isinstance(row, dict) else None
     if isinstance(row, dict) and isinstance(turns := row.get("conversations") or row.get("conversation"), list):
         item = _conversation(turns)
@@ -140,7 +141,7 @@ def _item(row: Any, where: str, system: str | None) -> Item | None:
 
 
 def _conversation(turns: Sequence[Any]) -> Item | None:
-    """The first human turn; the reply that follows gives the length."""
+    """The first human turn as the prompt; the reply that follows gives the length."""
     messages = [
         (_ROLES.get(str(turn.get("from") or turn.get("role"))), _text(turn.get("value") or turn.get("content")))
         for turn in turns
@@ -187,7 +188,8 @@ def _length(value: Any, key: str, where: str) -> int:
 
 
 def _text(value: Any) -> str | None:
-    """Of a string or of content parts that are all text; None for anything else (a picture can't be sent as text)."""
+    """The text of a string or of content parts that are all text; None for anything else (a picture can't be sent as
+    text)."""
     if isinstance(value, str):
         return value
     if (

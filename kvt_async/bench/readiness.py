@@ -14,8 +14,8 @@ from kvt_async.session.session import ServerSession
 
 
 async def ready(server: ServerSession, workload: Workload) -> float:
-    """One prompt of its own to every endpoint of every level; the seconds that a request of the workload takes there,
-    as far as the slowest of these tells.
+    """Send one prompt of its own to every endpoint of every level; return the seconds that a request of the workload
+    takes, as far as the slowest of these tells.
 
     Raises ServerError where nobody answers or the reply is a failure, ConfigError where request or key is refused.
     """
@@ -39,13 +39,13 @@ async def ready(server: ServerSession, workload: Workload) -> float:
 
 
 def workload_id(workload: Json) -> str:
-    """bench__synthetic__81c24d07"""
+    """The id of a workload in `datasets`: bench__synthetic__81c24d07."""
     text = orjson.dumps(workload, option=orjson.OPT_SORT_KEYS)
     return f"bench__{workload['kind']}__{hashlib.sha256(text).hexdigest()[:8]}"
 
 
 async def add_workload(server: ServerSession, workload: Workload) -> None:
-    """The workload's row in `datasets`, unless it is there."""
+    """Write the workload's row in `datasets`, unless it is there."""
     described, prompt = workload.describe(), server.settings.prompt
     dataset_id = workload_id(described)
     if server.reader.dataset(dataset_id) is not None:

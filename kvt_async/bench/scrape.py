@@ -25,7 +25,7 @@ TIMEOUT_S = 5.0
 
 
 def metrics_urls(endpoints: Sequence[str], metrics_url: str | None) -> list[str]:
-    """One page per server."""
+    """The URLs of the metrics pages: one per server."""
     if metrics_url is not None:
         return [metrics_url]
     return list(dict.fromkeys(url_under(server_root(endpoint), "/metrics") for endpoint in endpoints))
@@ -79,7 +79,7 @@ class Sampler:
     _alive: set[str] = field(default_factory=set)
 
     async def take(self, phase: str) -> None:
-        """Before or after a stage."""
+        """Sample every page, before or after a stage."""
         await asyncio.gather(*(self._one(url, phase) for url in self.urls))
 
     async def during(self) -> None:

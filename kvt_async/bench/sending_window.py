@@ -171,7 +171,7 @@ class Window:
             await alarm.until(due_ns)
 
     async def _unless_stopped(self, waiting: Coroutine[Any, Any, object]) -> None:
-        """Wait, but not beyond a stop."""
+        """Wait, but no longer than until `stop` is set."""
         tasks = {asyncio.create_task(waiting), asyncio.create_task(self.server.stop.wait())}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

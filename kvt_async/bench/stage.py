@@ -56,7 +56,7 @@ class Stage:
         return head + (f" (repeat {self.repeat})" if self.repeat else "")
 
     def row(self, workload: Json, slo: Json, calibration: Json | None, plan: Json) -> Json:
-        """bench_stages."""
+        """Its row in bench_stages."""
         load = self.load
         return {
             "run_id": self.run.run_id,
@@ -149,7 +149,7 @@ def make_stage(
 
 
 def _n_warm_up(bench: Bench, load: Load, latency_s: float | None) -> int:
-    """Open loop: until as many are under way as the rate keeps under way."""
+    """How many requests warm up: in open loop until as many are under way as the rate keeps under way."""
     least = bench.warm_up.requests
     if load.rate_per_s is None:
         return max(least, bench.warm_up.rounds * (load.concurrency or 0))
@@ -159,7 +159,7 @@ def _n_warm_up(bench: Bench, load: Load, latency_s: float | None) -> int:
 
 
 def _n_measured(bench: Bench, step: Next, n_warm_up: int, latency_s: float | None) -> int | None:
-    """None: as many as go in bench.duration_s."""
+    """How many requests are measured; None: as many as go in bench.duration_s."""
     if bench.duration_s is not None:
         if step.load.is_open:
             return n_within(step.load, n_warm_up, bench.duration_s, (bench.seed, step.repeat))
@@ -168,8 +168,8 @@ def _n_measured(bench: Bench, step: Next, n_warm_up: int, latency_s: float | Non
 
 
 def wanted(bench: Bench, load: Load, latency_s: float | None) -> int:
-    """bench.requests; `auto`: what the rates need. An open loop's are cut where they would fall due beyond bench.max_s,
-    a closed loop's as it runs."""
+    """How many requests are wanted: bench.requests; `auto`: what the rates need. An open loop's are cut where they
+    would fall due beyond bench.max_s, a closed loop's as it runs."""
     if bench.requests != "auto":
         return bench.requests
     n = needed(load, latency_s)
@@ -177,7 +177,7 @@ def wanted(bench: Bench, load: Load, latency_s: float | None) -> int:
 
 
 def needed(load: Load, latency_s: float | None) -> int:
-    """12 rounds of a closed loop, of an open one 6 latencies, and at least 100 of either."""
+    """How many the rates need: 12 rounds of a closed loop, 6 latencies of an open one, at least 100 of either."""
     if load.rate_per_s is None:
         return max(WANTED_REQUESTS, WANTED_ROUNDS * (load.concurrency or 1))
     return max(WANTED_REQUESTS, math.ceil(WANTED_LATENCIES * load.rate_per_s * (latency_s or 0.0)) + 1)
@@ -195,7 +195,7 @@ class Left:
     cut: bool = False  # by bench.max_s: what was not begun isn't owed
 
     def is_done(self, stage: Stage) -> bool:
-        """Nothing of the stage is owed any more."""
+        """Whether nothing of the stage is owed any more."""
         if stage.n_measured is None:
             assert stage.duration_s is not None
             return self.n_windows > 0 and not self.seqs and self.measured_s >= stage.duration_s * 0.999
@@ -203,7 +203,7 @@ class Left:
 
 
 def what_is_left(reader: Reader, stage: Stage) -> Left | None:
-    """None: the stage was never stored."""
+    """What of a stage is still to do; None: the stage was never stored."""
     run_id = stage.run.run_id
     if not reader.rows("SELECT 1 FROM bench_stages WHERE run_id = ?", run_id):
         return None
@@ -228,7 +228,7 @@ def what_is_left(reader: Reader, stage: Stage) -> Left | None:
 
 
 def _measured_s(reader: Reader, run_id: str) -> float:
-    """Closed loop: steady state so far, in seconds; a killed window's lasts to its last outcome."""
+    """Seconds of steady state so far, of a closed loop; a killed window's lasts to its last outcome."""
     rows = reader.rows(
         """SELECT w.session_id, (SELECT measured_to_ns - measured_from_ns FROM bench_window_ends e
               WHERE e.run_id = w.run_id AND e.session_id = w.session_id) AS closed_ns,
@@ -244,7 +244,7 @@ def _measured_s(reader: Reader, run_id: str) -> float:
 
 
 def plan_json(settings: Settings, share_of_ceiling: dict[str, Any] | None) -> Json:
-    """bench_stages.plan_json."""
+    """What bench_stages.plan_json holds."""
     bench = settings.bench
     return {
         "stop": bench.stop.model_dump(mode="json"),

@@ -65,7 +65,7 @@ class Figures:
     @cached_property
     def output_per_s(self) -> float:
         """Output tokens a second from the first request's start to the last one's end: what the calibration of this
-        client goes by, whose null server is no slower at the edges. Of a server: bench/throughput.py."""
+        client goes by, whose null server is no slower at the edges. A server's are stage_throughput.py's."""
         tokens = seconds = 0.0
         for session in np.unique(self.session[self.ok]):
             mine = self.ok & (self.session == session)
@@ -109,7 +109,7 @@ class Figures:
 
 
 def stage_figures(reader: Reader, run_id: str, rate_per_s: float | None) -> Figures:
-    """Of the stage as it is stored now."""
+    """The figures of the stage as it is stored now."""
     rows = reader.rows(_SQL, run_id)
     names: dict[str, int] = {}
 

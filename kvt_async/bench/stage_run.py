@@ -108,7 +108,7 @@ class Schedule:
 
     @property
     def planned(self) -> list[PlannedRequest]:
-        """In the order of sending."""
+        """All of them, in the order of sending."""
         return [*self.warm_up, *self.measured]
 
     @property
@@ -117,7 +117,7 @@ class Schedule:
         return self.stage.offsets_ns(len(self.warm_up) + len(self.measured))
 
     def rows(self, maker: Maker, session_id: str) -> list[Row]:
-        """Of requests that are not stored yet: a resumed stage has its measured ones already."""
+        """The rows of requests that are not stored yet: a resumed stage has its measured ones already."""
         now = utc_now()
         rows: list[Row] = []
         for planned, offset in zip(self.planned, self.offsets_ns, strict=True):

@@ -38,7 +38,8 @@ _INSTANTS = ("intended", "start", "end", "finished", "first", "last")
 
 
 def stage_throughput(reader: Reader, run_id: str, load: Load, newest: Json | None = None) -> Throughput:
-    """Of the stage as it is stored now; `newest`: the end of its last window where that isn't stored yet."""
+    """The throughput of the stage as it is stored now; `newest`: the end of its last window where that isn't stored
+    yet."""
     parts = []
     for window in reader.rows(_WINDOWS, run_id):
         session, until, reason = window["session_id"], window["measured_to_ns"], window["reason"]

@@ -58,7 +58,8 @@ class Workload(Protocol):
 
 
 def load_workload(settings: Settings) -> Workload:
-    """Raises ConfigError for a file that can't be read, a tokenizer that isn't there, or lengths that can't be made."""
+    """The workload of a config. Raises ConfigError for a file that can't be read, a tokenizer that isn't there, or
+    lengths that can't be made."""
     tokenizer = load_tokenizer(settings)
     made: Workload
     if settings.bench.workload.kind == "synthetic":
@@ -150,13 +151,13 @@ class FromFile:
         bench = self._bench
         items = [self._salted(self._items[place.seq % len(self._items)], place) for place in places]
         counts = self._maker.count([item.messages for item in items])
-        found = []
+        drawn = []
         for item, n, place in zip(items, counts, places, strict=True):
-            asked = bench.workload.output_tokens
+            lengths = bench.workload.output_tokens
             key = (bench.seed, place.repeat, place.seq, _OUTPUT)
-            out = length_draws.draw(asked, key) if asked is not None else self._own_output(item)
-            found.append(WorkloadPrompt(item.messages, n, out, None, item.context_chars))
-        return found
+            out = length_draws.draw(lengths, key) if lengths is not None else self._own_output(item)
+            drawn.append(WorkloadPrompt(item.messages, n, out, None, item.context_chars))
+        return drawn
 
     def _own_output(self, item: Item) -> int:
         if item.output_tokens is not None:

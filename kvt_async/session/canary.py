@@ -82,7 +82,7 @@ class _Answers:
 
     @property
     def attempts(self) -> list[Attempt]:
-        """In the order of asking."""
+        """All of them, in the order of asking."""
         again = [] if self.again is None else [self.again]
         return [self.full, *again, *(attempt for _, attempt in self.below)]
 
@@ -118,9 +118,9 @@ async def run_canary(settings: Settings, levels: Pair, entries: Sequence[Entry],
 class Spread:
     """A canary over launched servers: full cache is asked where it is served, the harsh level on its own server."""
 
-    def __init__(self, levels: Pair, known: Canary | None = None) -> None:
-        """`known`: the verdict of an earlier session on these levels."""
-        self.pair, self.known = levels, known
+    def __init__(self, levels: Pair, earlier: Canary | None = None) -> None:
+        """`earlier`: the verdict of an earlier session on these levels."""
+        self.pair, self.earlier = levels, earlier
         self.verdict: Canary | None = None
         self._prompts: list[_Answers] | None = None
 
@@ -140,7 +140,7 @@ class Spread:
 
     def needs(self, levels: Sequence[Level]) -> bool:
         """Whether a server of these levels must be asked before it is sent anything."""
-        if self.known is not None or self.verdict is not None:
+        if self.earlier is not None or self.verdict is not None:
             return False
         return self.pair.harsh in levels or (self._prompts is None and self.pair.mild in levels)
 
@@ -152,9 +152,9 @@ class Spread:
         Each server is up once, so no prompt can be added later: the first few are asked, and lookups of our own.
         """
         probes, harsh = Probes(settings, asking), self.pair.harsh
-        if self.known is not None and self.verdict is None:
-            self.verdict = self.known
-            await _conclude(probes, self.known, harsh)
+        if self.earlier is not None and self.verdict is None:
+            self.verdict = self.earlier
+            await _conclude(probes, self.earlier, harsh)
         if not self.needs(levels):
             return None
         if self._prompts is None and self.pair.mild in levels:
@@ -253,7 +253,7 @@ def _stopped(sent: Sequence[str]) -> str:
 
 
 async def _ask(probes: Probes, levels: Pair, entry: Entry, below: Sequence[Level]) -> _Answers:
-    """Full cache twice, then the levels below; nothing more once full cache gave no answer."""
+    """Ask a prompt at full cache twice, then at the levels below; no more once full cache gave no answer."""
     ours = entry.seq < 0
     prompt = _Answers(entry, await probes(levels.mild, entry, ours=ours))
     if prompt.full.reply is None:
@@ -265,7 +265,7 @@ async def _ask(probes: Probes, levels: Pair, entry: Entry, below: Sequence[Level
 
 
 def _judge(levels: Pair, prompts: Sequence[_Answers]) -> Canary:
-    """From the prompts whose answers came: those that failed tell nothing."""
+    """The verdict on the prompts whose answers came: those that failed tell nothing."""
     mild = levels.mild.label
     answered = [
         (prompt, prompt.full.reply.text, prompt.again.reply.text)
@@ -299,7 +299,7 @@ def _judge(levels: Pair, prompts: Sequence[_Answers]) -> Canary:
 
 
 def _counts(prompts: Sequence[_Answers]) -> tuple[tuple[int, int], ...]:
-    """Of the manifest's prompts: tokens as the server read them, and as we counted them."""
+    """The token counts of the manifest's prompts: as the server read them, and as we counted them."""
     return tuple(
         (prompt.full.marks.prompt_tokens, prompt.entry.token_len)
         for prompt in prompts

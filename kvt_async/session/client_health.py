@@ -119,7 +119,7 @@ class Health:
                 self.ttft_ms.append(((marks.first_text_kernel_ns or first) - start_ns) / 1e6)
 
     def row(self) -> Json:
-        """Columns of client_health, without session and time."""
+        """The columns of client_health but its session and time."""
         now = self._ended if self._ended != self._began else self._clocks()
         wall = max((now[0] - self._began[0]) / 1e9, 1e-9)
         cpu, loop_cpu = (now[1] - self._began[1]) / wall, (now[2] - self._began[2]) / wall

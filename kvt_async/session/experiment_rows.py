@@ -52,11 +52,11 @@ def find_generation(reader: Reader, settings: Settings, contract: Json, *, force
     )
 
 
-def difference(stored: Json, asked: Json) -> tuple[str, ...]:
-    """Aligned lines, one per differing field."""
-    names = [n for n in sorted({*stored, *asked}) if not matches(asked.get(n), stored.get(n))]
+def difference(stored: Json, wanted: Json) -> tuple[str, ...]:
+    """The fields that differ, one to a line, aligned."""
+    names = [n for n in sorted({*stored, *wanted}) if not matches(wanted.get(n), stored.get(n))]
     width = max((len(n) for n in names), default=0)
-    return tuple(f"{n:{width}}   stored {_show(stored.get(n))}   asked {_show(asked.get(n))}" for n in names)
+    return tuple(f"{n:{width}}   stored {_show(stored.get(n))}   asked {_show(wanted.get(n))}" for n in names)
 
 
 def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Level], secrets: Secrets) -> list[Run]:
@@ -102,7 +102,7 @@ def level_identity(level: Level, secrets: Secrets) -> Json:
 
 
 def make_run_id(group: str, generation: int, level: Level) -> str:
-    """Readable, and unique over groups and generations: full-3f9a01c2, snapkv-aware-0.5-81c24d07."""
+    """A run's id: readable, and unique over groups and generations (full-3f9a01c2, snapkv-aware-0.5-81c24d07)."""
     key = (group, generation, level.series, level.budget, level.unit, level.repeat_idx)
     digest = hashlib.sha256(orjson.dumps(key)).hexdigest()[:8]
     name = level.series if level.is_full else f"{level.series}-{level.budget:g}"
@@ -165,7 +165,7 @@ async def add_runs(
     template_version: str,
     engine_name: str,
 ) -> None:
-    """A row in `runs` for every level that has none."""
+    """Write a row in `runs` for every level that has none."""
     secrets = known_secrets(settings)
     plain = secrets.json(settings.decoding.model_dump(mode="json"))
     decoding = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()

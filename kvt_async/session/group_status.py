@@ -14,7 +14,7 @@ or stage of a bench; `begun` False: the config names it, and nothing of it is st
 
 
 def lines(now: Json) -> list[str]:
-    """The answer for people."""
+    """The status as sentences and a table, for people."""
     out = [
         f"{now['exp_group_id']}, generation {now['generation']}: {now['responses']} answered, "
         f"{now['failures']} failed, {now['pending']} pending of {now['planned']}"
@@ -77,7 +77,7 @@ def group_status(reader: Reader, settings: Settings, parts: Parts) -> Json:
 
 
 def _contradictions(reader: Reader, group: str, generation: int) -> list[str]:
-    """What the views promise, counted without them."""
+    """Sentences about what the views rule out, counted without them."""
     n = reader.value(
         """SELECT count(*) FROM failures f JOIN responses p USING (request_id) JOIN runs u ON u.run_id = f.run_id
            WHERE u.exp_group_id = ? AND u.generation = ?""",

@@ -31,8 +31,8 @@ LONG = 200  # characters; longer values are kept as their hash
 async def check_server(
     sender: Sender, settings: Settings, endpoints: Sequence[str], say: Callable[[str], None]
 ) -> bool:
-    """Ask every endpoint for its models, say what is odd. False: the model may be another than the config's, or this
-    may be no such server at all.
+    """Ask every endpoint for its models, and warn of what is odd. False: the model may be another than the config's, or
+    this may be no such server at all.
 
     Raises ServerError where nobody answers, ConfigError where the key is refused.
     """

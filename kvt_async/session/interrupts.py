@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Installed for the life of a run, on the main thread's loop; `stop` is what the pipeline looks at."""
+    """Handles signals while the block runs, on the main thread's loop; `stop` is set by the first of them."""
 
     def __init__(self, grace_s: float, say: Callable[[str], None]) -> None:
         self.stop = asyncio.Event()

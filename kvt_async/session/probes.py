@@ -87,7 +87,7 @@ class Probes:
         return attempt
 
     async def keep(self, level: str, sha256: str, answer: str | None, verdict: str | None, detail: Json) -> None:
-        """A row of `probes`."""
+        """Write a row of `probes`."""
         await self._asking.store.insert(
             "probes",
             {
@@ -104,7 +104,7 @@ class Probes:
 
 
 async def patiently(probe: Probe, endpoint: str, payload: Payload) -> Attempt:
-    """A busy server says nothing about itself: a refusal that may pass is asked again."""
+    """Probe, and probe again after a refusal that may pass: a busy server says nothing about itself."""
     attempt = await probe(endpoint, payload.path, payload.body, payload.headers)
     for n in range(1, TRIES):
         status = attempt.http_status

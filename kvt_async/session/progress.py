@@ -53,7 +53,7 @@ class AttemptCounts:
             self.output_tokens += attempt.marks.n_text_chunks or 0
 
     def per_second(self, *counts: int) -> list[float]:
-        """Of each count, by how much it rose a second over the last WINDOW_S; the same counts at every call."""
+        """By how much each count rose a second over the last WINDOW_S. Every call is given the same counts."""
         now = (time.monotonic(), *counts)
         self._recent.append(now)
         while len(self._recent) > 2 and now[0] - self._recent[0][0] > WINDOW_S:
@@ -95,7 +95,7 @@ class Progress(AttemptCounts):
             self._gave_up(outcome, outcome.give_up)
 
     def settled(self, given_up: Iterable[Outcome]) -> None:
-        """Requests whose end was open, and is known now."""
+        """Count requests whose end was open, and is known now."""
         for outcome in given_up:
             self._gave_up(outcome, outcome.give_up or "not_retryable")
 

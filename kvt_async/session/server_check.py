@@ -48,7 +48,7 @@ def launched_for(server: ServerSession) -> str | None:
 
 
 async def show_evidence(server: ServerSession) -> dict[str, Json]:
-    """By run: what its server says of itself where kv.evidence reads a metric or the launch log."""
+    """What the server of each run says of itself, where kv.evidence reads a metric or the launch log."""
     evidence = {run.run_id: await level_evidence(server, run.level) for run in server.runs}
     return {run_id: fields for run_id, fields in evidence.items() if fields is not None}
 
@@ -79,8 +79,8 @@ def changed(before: Json, after: Json) -> str | None:
 async def keep_snapshot(
     server: ServerSession, phase: str, endpoint: str, identity: Json, evidence: Mapping[str, Json], run_id: str | None
 ) -> None:
-    """A row in `server_snapshots`: who an endpoint is and, by run, the evidence it gives. `run_id`: the stored run that
-    it was launched for."""
+    """Write a row in `server_snapshots`: who an endpoint is and, by run, the evidence it gives. `run_id`: the stored
+    run that it was launched for."""
     await server.store.insert(
         "server_snapshots",
         {
@@ -97,7 +97,7 @@ async def keep_snapshot(
 async def keep_snapshots(
     server: ServerSession, phase: str, identities: Mapping[str, Json], evidence: Mapping[str, Json]
 ) -> None:
-    """The rows of every endpoint, each with the evidence of the runs that it serves."""
+    """Write the rows of every endpoint, each with the evidence of the runs that it serves."""
     for endpoint, identity in identities.items():
         served = (run.run_id for run in server.runs if endpoint in run.level.endpoints)
         of_endpoint = {run_id: evidence[run_id] for run_id in served if run_id in evidence}
@@ -139,7 +139,7 @@ def lacks(server: ServerSession) -> list[str]:
 
 
 def _compare_replicas(server: ServerSession, identities: Mapping[str, Json]) -> None:
-    """The URLs of one level must be one server many times over."""
+    """Warn where the URLs of one level are not one server many times over."""
     for urls in dict.fromkeys(level.endpoints for level in server.levels):
         for url in urls[1:]:
             for sentence in drift(identities[urls[0]], identities[url], server.settings.model.name):

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from kvt_async.clock import utc_now
-from kvt_async.contract.errors import KvtError, ServerError
+from kvt_async.contract.errors import (
+    ConfigError,
+    FailuresStandError,
+    InterruptedByUserError,
+    KvtError,
+    LocalError,
+    ServerError,
+)
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Level, Run
@@ -60,6 +67,20 @@ class ServerSession(Session):
         return self.sender.breaker.ending if self.sender.breaker.tripped.is_set() else EndReason.FINISHED
 
 
+_ERRORS: dict[EndReason, type[KvtError]] = {
+    EndReason.INTERRUPTED: InterruptedByUserError,
+    EndReason.SERVER: ServerError,
+    EndReason.REFUSED: ConfigError,
+    EndReason.LOCAL: LocalError,
+    EndReason.FAILURES: FailuresStandError,
+}
+
+
+def exit_code_of(reason: EndReason) -> int:
+    """The exit code of a session that ended for this reason and raised nothing."""
+    return _ERRORS[reason].exit_code if reason in _ERRORS else 0
+
+
 class Report(Protocol):
     """What came of a session."""
 
@@ -108,7 +129,7 @@ async def run_session(
 
 
 async def next_session(session: Session, report: Report, *, order_seed: int | None) -> Session:
-    """The same work under a new id, after a server that died: what is measured on the next one is another session's."""
+    """Go on under a new id after a server has died: what is measured on the next one is another session's."""
     await _close(session, session.store, session.session_id, EndReason.SERVER, ServerError.exit_code)
     report.session_id = await _open(session, session.store, report.generation, order_seed)
     return replace(session, session_id=report.session_id)

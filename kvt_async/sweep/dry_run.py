@@ -18,11 +18,12 @@ def estimate(invocation: Invocation, group: SweepGroup, done: Sequence[bytearray
     stream; output tokens are at most max_tokens each.
     """
     reader, settings = invocation.reader, invocation.settings
-    lens = _lengths(reader, group.dataset_id)
+    sql = "SELECT seq, token_len FROM manifest_entries WHERE dataset_id = ?"
+    lengths = [(row[0], row[1]) for row in reader.rows(sql, group.dataset_id)]
     levels: list[Json] = []
     for run, mask, wanted in zip(group.runs, done, planned, strict=True):
         n = mask.count(0)
-        prompt = sum(tokens for seq, tokens in lens if not mask[seq]) if n else 0
+        prompt = sum(tokens for seq, tokens in lengths if not mask[seq]) if n else 0
         levels.append(
             {
                 "level": run.level.label,
@@ -52,7 +53,7 @@ def estimate(invocation: Invocation, group: SweepGroup, done: Sequence[bytearray
 
 
 def lines(plan: Json) -> list[str]:
-    """The estimate for people."""
+    """The estimate as sentences and a table, for people."""
     width = max((len(level["level"]) for level in plan["levels"]), default=5)
     out = [f"  {'level':{width}} {'requests':>9} {'settled':>9} {'prompt tokens':>14} {'output tokens':>14}"]
     for level in plan["levels"]:
@@ -72,12 +73,6 @@ def lines(plan: Json) -> list[str]:
     prepared = ", ".join(plan.get("prepared", ()))
     kept = f"; prepared, and kept for the sweep: {prepared}" if prepared else ""
     return [*(f"note: {note}" for note in plan.get("notes", ())), *out, f"dry run: nothing was sent{kept}"]
-
-
-def _lengths(reader: Reader, dataset_id: str) -> list[tuple[int, int]]:
-    """(seq, token_len) of every entry."""
-    rows = reader.rows("SELECT seq, token_len FROM manifest_entries WHERE dataset_id = ?", dataset_id)
-    return [(row[0], row[1]) for row in rows]
 
 
 def _seconds(reader: Reader, settings: Settings, total: dict[str, int]) -> tuple[float, str]:

@@ -77,7 +77,7 @@ def _kept(level: Level, length: int) -> int:
 
 
 def _whole_bins(level: Level, longest: Sequence[Sequence[int]]) -> list[str]:
-    """A cap above every prompt of some bins is full cache there: said, since their rows then show no effect."""
+    """A note about a cap above every prompt of some bins: there it is full cache, so their rows show no effect."""
     if level.is_full or level.unit != Unit.TOKENS:
         return []
     column = 2 if level.mode == Mode.AGNOSTIC else 1

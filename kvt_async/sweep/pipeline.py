@@ -39,7 +39,7 @@ class Send(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What the steps share."""
+    """What producer, workers and commits share."""
 
     send: Send
     store: Writer
@@ -108,7 +108,7 @@ class _Sending:
             self.leave()
             raise
         if outcome.last is None:
-            self.leave()  # nothing was sent in its last turn
+            self.leave()  # its last try never began: there is no row whose commit would free the place
         else:
             pipe.watcher.attempted(request, outcome.last)
         rows = rows_of_outcome(outcome, pipe.session_id, utc_now())
@@ -116,13 +116,13 @@ class _Sending:
             await pipe.store.submit(rows, self.committed)
 
     async def again(self) -> None:
-        """Before another try."""
+        """Take a place before another try."""
         if not self.pipe.places.take_at_once():
             await self.pipe.wait_for_place(again=True)
         self.has_place = True
 
     async def record(self, request: Request, attempt: Attempt) -> None:
-        """An attempt that was not the last."""
+        """Save an attempt that was not the last, and give the place back."""
         self.pipe.watcher.attempted(request, attempt)
         rows = rows_of_attempt(request, attempt, self.pipe.session_id, utc_now())
         await self.pipe.store.save(rows, gather=True)

@@ -47,7 +47,7 @@ class RequestQueue:
             self._wake()
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Say that nothing more comes."""
         self._ended = True
         while self._idle:
             self._wake()
@@ -75,7 +75,7 @@ class RequestQueue:
         return item
 
     def _wake(self) -> None:
-        """Somebody who waits, and is not gone."""
+        """Wake one worker that waits and is not gone."""
         while self._idle:
             waiter = self._idle.pop()
             if not waiter.done():

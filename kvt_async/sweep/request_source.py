@@ -27,7 +27,7 @@ class Feed:
         self._runs, self._makers = server.runs, [builder(run) for run in server.runs]
 
     async def requests(self, steps: Iterator[Step]) -> AsyncGenerator[Request, None]:
-        """Each request once its row is committed; meanwhile the next ones are made."""
+        """Yield each request once its row is committed; meanwhile the next ones are made."""
         size, chunk = FIRST, list(islice(steps, FIRST))
         making = asyncio.create_task(asyncio.to_thread(self._make, chunk)) if chunk else None
         try:

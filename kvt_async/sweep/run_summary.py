@@ -3,16 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from kvt_async.contract.errors import (
-    ConfigError,
-    FailuresStandError,
-    InterruptedByUserError,
-    KvtError,
-    LocalError,
-    ServerError,
-)
 from kvt_async.contract.vocabulary import CanaryVerdict, EndReason
 from kvt_async.records import Json, Run
+from kvt_async.session.session import exit_code_of
 from kvt_async.store.reader import Reader
 
 
@@ -50,20 +43,13 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        codes: dict[EndReason, type[KvtError]] = {
-            EndReason.INTERRUPTED: InterruptedByUserError,
-            EndReason.SERVER: ServerError,
-            EndReason.REFUSED: ConfigError,
-            EndReason.LOCAL: LocalError,
-            EndReason.FAILURES: FailuresStandError,
-        }
-        return codes[self.reason].exit_code if self.reason in codes else 0
+        return exit_code_of(self.reason)
 
     def as_json(self) -> Json:
         return {**asdict(self), "pending": self.pending, "exit_code": self.exit_code}
 
     def lines(self) -> list[str]:
-        """The end of a run, for people."""
+        """The end of a run as sentences, for people."""
         out = [
             f"{self.exp_group_id}: {self.responses} answered, {self.failures} failed, {self.pending} pending "
             f"of {self.planned}"

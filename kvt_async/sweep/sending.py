@@ -68,7 +68,7 @@ async def register(
 
 
 async def open_try_series(server: ServerSession, chosen: Sequence[int] | None) -> None:
-    """--retry-failed: a new try series for every failure, or those among `chosen` entries."""
+    """Open, for --retry-failed, a new try series for every failure, or those among `chosen` entries."""
     wanted = None if chosen is None else {str(seq) for seq in chosen}
     for run in server.runs:
         failures = server.reader.failed(run.run_id) if run.stored else []
@@ -112,7 +112,7 @@ async def send(
 
 
 def _answered_before(server: ServerSession, builder: RequestBuilder) -> list[tuple[str, Payload]]:
-    """Of each endpoint that earlier sessions had an answer from, a request that was answered."""
+    """A request that was answered in an earlier session, for each endpoint that answered one."""
     payloads: dict[str, Payload] = {}
     for run in server.runs:
         if run.stored and not payloads.keys() >= set(run.level.endpoints):

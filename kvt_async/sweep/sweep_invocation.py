@@ -31,7 +31,7 @@ from kvt_async.ways.registry import way_of
 
 @dataclass(frozen=True, slots=True)
 class SweepOptions(CommandOptions):
-    """Of a sweep."""
+    """Options of `kvt run` and `kvt sweep`."""
 
     prepare_first: bool = True
     config: str | None = None
@@ -100,7 +100,7 @@ class SweepInvocation:
         return self._finished() if reason == EndReason.FINISHED else reason
 
     def owes(self, runs: Sequence[Run]) -> bool:
-        """Requests are pending, failures are tried again, or the canary has to ask this server."""
+        """Whether requests are pending, failures are tried again, or the canary has to ask this server."""
         asks = self._spread is not None and self._spread.needs([run.level for run in runs])
         return asks or sum(pending(self._pending(runs))) + self._tried_again > 0
 
@@ -108,7 +108,7 @@ class SweepInvocation:
         return Sender(self.settings, endpoints=endpoints)
 
     async def restarted(self, session: Session, runs: Sequence[Run]) -> tuple[Session, Sequence[Run]]:
-        """The same session; what was saved before the server died is not sent again."""
+        """Go on in the same session; what was saved before the server died is not sent again."""
         runs = marked_stored(self.reader, self.invocation.group, runs)
         self._read(runs)
         return session, runs

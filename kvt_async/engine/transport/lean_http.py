@@ -13,7 +13,7 @@ from msgspec import Struct
 MAX_HEAD = 65_536
 MAX_LINE = 8_190
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)")
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
 _CRLF = re.compile(rb"\r\n")
 _START = b"HTTP/1."
@@ -101,11 +101,16 @@ def _status(line: bytes) -> tuple[int, int]:
 
 def _field(line: bytes) -> tuple[str, str]:
     """Name in lower case, and value."""
-    match = _FIELD.fullmatch(line)
-    if match is None or len(line) > MAX_LINE:
+    name, colon, value = line.partition(b":")
+    if not colon or len(line) > MAX_LINE or 13 in value or 10 in value or 0 in value:  # CR, LF, NUL
         raise NotHttpError("a header line is none, or longer than 8,190 bytes")
-    name, value = match.groups()
-    return name.decode("ascii").lower(), value.rstrip(b" \t").decode("utf-8", "surrogateescape")
+    return _NAMES[name], value.decode("utf-8", "surrogateescape").strip(" \t")
+
+
+def _name(name: bytes) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise NotHttpError("a header line is none, or longer than 8,190 bytes")
+    return name.decode("ascii").lower()
 
 
 def _plain_size(line: bytes) -> int:
@@ -116,7 +121,7 @@ def _plain_size(line: bytes) -> int:
         return _NONE
 
 
-_STATUSES, _FIELDS, _SIZES = _Memory(_status), _Memory(_field), _Memory(_plain_size)
+_STATUSES, _FIELDS, _NAMES, _SIZES = _Memory(_status), _Memory(_field), _Memory(_name), _Memory(_plain_size)
 
 
 def at_once(data: bytes) -> tuple[Head, bytes] | None:

@@ -69,7 +69,7 @@ async def _on_server(session: Session, runs: Sequence[Run], work: ServerWork, re
     level, died = runs[0].level, False
     way = way_of(level.apply_via)
     try:
-        async with way.serve(session.settings, level, session.paths.run_dir / "launch", session.say) as process:
+        async with way.serve(session.settings, level, session.paths.run_dir / way.name, session.say) as process:
             if process is None:
                 return await _served(session, runs, work, None)
             session.log("launched", level=level.label, restart=restarts, log=str(process.log))

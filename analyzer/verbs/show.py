@@ -4,8 +4,7 @@ import json
 import random
 import sqlite3
 import textwrap
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from analyzer.results.number_format import budget, number
 from analyzer.stage_answers import Json, StageAnswer
@@ -30,19 +29,92 @@ ORDER BY u.level_idx, u.repeat_idx, u.series, u.kv_budget DESC
 """
 
 
+@dataclass(frozen=True, slots=True)
+class ShownLevel:
+    """What one level answered: columns of ANSWERS, in their order. state: response | failure | pending."""
+
+    run_id: str
+    series: str
+    kv_budget: float
+    kv_unit: str
+    is_full: int
+    repeat_idx: int
+    state: str
+    text: str | None
+    reasoning: str | None
+    finish_reason: str | None
+    kv_effective: float | None
+    score: float | None
+    em: float | None
+    metric: str | None
+    failure_label: str | None
+    flags: str | None
+    error_type: str | None
+    reason: str | None
+
+    @property
+    def name(self) -> str:
+        again = f" (A/A {self.repeat_idx})" if self.repeat_idx else ""
+        if self.is_full:
+            return f"full cache{again}"
+        return f"{self.series} {budget(self.kv_budget, self.kv_unit)}{again}"
+
+    def lines(self, width: int, *, full: bool) -> list[str]:
+        """Its name in `width` columns, its score and its answer; `full`: with the whole text."""
+        score = "not scored" if self.score is None else f"{self.metric} {number(self.score)}"
+        marks = " ".join(mark for mark in (self.failure_label, self.flags) if mark)
+        head = f"  {self.name:<{width}}  {score:<14} "
+        if self.state == "pending":
+            return [f"{head.rstrip()}  (no outcome yet)"]
+        if self.state == "failure":
+            return [f"{head}FAILED: {self.error_type} ({self.reason}) {marks}".rstrip()]
+        answer = self.text or ""
+        text = (answer if full else elided(answer, 160, 80)) or "(empty)"
+        tail = f"  [{marks}]" if marks else ""
+        return _wrapped(text + tail, " " * len(head), head)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownExample:
+    """One example as it was sent, its golds (`answers`), and every level's answer. bin_idx None: not in a manifest."""
+
+    example_id: str
+    dataset_id: str
+    bin_idx: int | None
+    token_len: int | None
+    prompt_truncated: bool
+    messages: list[dict[str, str]]
+    answers: list[str]
+    levels: list[ShownLevel]
+
+    def lines(self, *, full: bool) -> list[str]:
+        """What a person reads of it; `full`: with whole texts."""
+        place = f"bin {self.bin_idx}, {self.token_len} tokens" if self.bin_idx is not None else ""
+        cut = ", context cut in the middle" if self.prompt_truncated else ""
+        lines = [f"example {self.example_id} ({self.dataset_id}; {place}{cut})"]
+        for message in self.messages:
+            lines.append(f"  {message['role']}:")
+            lines += _wrapped(message["content"] if full else elided(message["content"]), "    ")
+        lines.append(f"  golds: {' | '.join(self.answers) or '(none)'}")
+        if not self.levels:
+            lines.append("  no level has asked it yet")
+        width = max((len(level.name) for level in self.levels), default=0)
+        return lines + [line for level in self.levels for line in level.lines(width, full=full)]
+
+
 @dataclass(frozen=True)
 class ShowAnswer(StageAnswer):
     """Examples as they were sent, each with its golds and the answer of every level; `full`: with whole texts."""
 
-    examples: list[Json]
+    examples: list[ShownExample]
     full: bool
 
     @property
     def lines(self) -> list[str]:
-        return [line for example in self.examples for line in [*_lines(example, full=self.full), ""]][:-1]
+        return [line for example in self.examples for line in [*example.lines(full=self.full), ""]][:-1]
 
     def json(self) -> Json:
-        return {"examples": self.examples}
+        return {"examples": [asdict(example) for example in self.examples]}
 
 
 def show(
@@ -94,7 +166,7 @@ def _sample(conn: sqlite3.Connection, key: tuple[str, int], n: int, seed: int) -
     return [i for i in ids if i in chosen]
 
 
-def _example(conn: sqlite3.Connection, key: tuple[str, int], example_id: str, run_id: str | None) -> dict[str, Any]:
+def _example(conn: sqlite3.Connection, key: tuple[str, int], example_id: str, run_id: str | None) -> ShownExample:
     row = conn.execute(
         "SELECT x.dataset_id, x.question, x.context, x.answers_json, x.meta_json, d.prompt_json, m.bin_idx,"
         " m.token_len, m.prompt_truncated FROM examples x JOIN datasets d USING (dataset_id)"
@@ -118,54 +190,17 @@ def _example(conn: sqlite3.Connection, key: tuple[str, int], example_id: str, ru
         json.loads(meta).get("turns") or (),
         rule.get("system"),
     )
-    cursor = conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))
-    names = [c[0] for c in cursor.description]
-    return {
-        "example_id": example_id,
-        "dataset_id": dataset_id,
-        "bin_idx": bin_idx,
-        "token_len": token_len,
-        "prompt_truncated": bool(cut),
-        "messages": messages,
-        "answers": json.loads(answers),
-        "levels": [dict(zip(names, r, strict=True)) for r in cursor],
-    }
-
-
-def _lines(example: dict[str, Any], *, full: bool) -> list[str]:
-    facts = f"bin {example['bin_idx']}, {example['token_len']} tokens" if example["bin_idx"] is not None else ""
-    cut = ", context cut in the middle" if example["prompt_truncated"] else ""
-    lines = [f"example {example['example_id']} ({example['dataset_id']}; {facts}{cut})"]
-    for message in example["messages"]:
-        lines.append(f"  {message['role']}:")
-        lines += _wrapped(message["content"] if full else elided(message["content"]), "    ")
-    lines.append(f"  golds: {' | '.join(example['answers']) or '(none)'}")
-    width = max((len(_name(level)) for level in example["levels"]), default=0)
-    if not example["levels"]:
-        lines.append("  no level has asked it yet")
-    for level in example["levels"]:
-        lines += _level(level, width, full=full)
-    return lines
-
-
-def _level(level: dict[str, Any], width: int, *, full: bool) -> list[str]:
-    score = "not scored" if level["score"] is None else f"{level['metric']} {number(level['score'])}"
-    marks = " ".join(x for x in (level["failure_label"], level["flags"]) if x)
-    head = f"  {_name(level):<{width}}  {score:<14} "
-    if level["state"] == "pending":
-        return [f"{head.rstrip()}  (no outcome yet)"]
-    if level["state"] == "failure":
-        return [f"{head}FAILED: {level['error_type']} ({level['reason']}) {marks}".rstrip()]
-    text = (level["text"] if full else elided(level["text"], 160, 80)) or "(empty)"
-    tail = f"  [{marks}]" if marks else ""
-    return _wrapped(text + tail, " " * len(head), head)
-
-
-def _name(level: dict[str, Any]) -> str:
-    again = f" (A/A {level['repeat_idx']})" if level["repeat_idx"] else ""
-    if level["is_full"]:
-        return f"full cache{again}"
-    return f"{level['series']} {budget(level['kv_budget'], level['kv_unit'])}{again}"
+    levels = conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))
+    return ShownExample(
+        example_id=example_id,
+        dataset_id=dataset_id,
+        bin_idx=bin_idx,
+        token_len=token_len,
+        prompt_truncated=bool(cut),
+        messages=messages,
+        answers=json.loads(answers),
+        levels=[ShownLevel(*level) for level in levels],
+    )
 
 
 def elided(text: str, head: int = HEAD, tail: int = TAIL) -> str:

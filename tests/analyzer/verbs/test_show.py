@@ -27,7 +27,7 @@ def test_an_example_shows_its_prompt_its_golds_and_every_level_with_score(tmp_pa
     assert "golds: 101 102" in text
     for level in ("full cache ", "snapkv aware 0.5", "snapkv aware 0.1", "full cache (A/A 1)"):
         assert any(line.strip().startswith(level) and "exact 1.00" in line for line in shown.lines), level
-    assert [e["bin_idx"] for e in shown.examples] == [1]
+    assert [example.bin_idx for example in shown.examples] == [1]
 
 
 def test_a_sample_is_the_same_every_time_and_one_run_stands_beside_full_cache(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_sample_is_the_same_every_time_and_one_run_stands_beside_full_cache(tm
         whole = show(conn, SETTINGS, None, sample=99)
     assert first == again
     assert len(first.examples) == 2
-    assert {level["run_id"] for e in first.examples for level in e["levels"]} == {"run00", "run01", "run03"}
+    assert {level.run_id for example in first.examples for level in example.levels} == {"run00", "run01", "run03"}
     assert len(whole.examples) == 6
 
 

@@ -8,7 +8,7 @@ from kvt_async.contract.errors import ConfigError, GuardError, MissingPrerequisi
 from kvt_async.contract.formulas.model_config import token_bytes_of
 from kvt_async.contract.load import secret
 from kvt_async.contract.paths import data_path, manifest_path, run_paths
-from kvt_async.contract.settings import Engine, Settings
+from kvt_async.contract.settings import EngineSettings, Settings
 
 
 def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def valid_lines(config: str, facts: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _about_the_key(engine: Engine) -> list[str]:
+def _about_the_key(engine: EngineSettings) -> list[str]:
     """A sentence where a key is named, or needed by any host that isn't this one, and there is none."""
-    is_named = engine.api_key_env != Engine.model_fields["api_key_env"].default
+    is_named = engine.api_key_env != EngineSettings.model_fields["api_key_env"].default
     is_remote = (urlsplit(engine.base_url).hostname or "") not in ("127.0.0.1", "localhost", "::1")
     if not (is_named or is_remote) or engine.headers or secret(engine.api_key_env) is not None:
         return []

@@ -60,7 +60,7 @@ class Prefix(Section):
     tokens: Annotated[int, Field(ge=0)] = 0  # of the shared part, in addition to input_tokens; 0: nothing is shared
 
 
-class Workload(Section):
+class WorkloadSettings(Section):
     """Where prompts come from."""
 
     kind: Literal["synthetic", "manifest", "jsonl"] = "synthetic"
@@ -72,7 +72,7 @@ class Workload(Section):
     prefix: Prefix = Prefix()
 
     @model_validator(mode="after")
-    def _has_its_source(self) -> "Workload":
+    def _has_its_source(self) -> "WorkloadSettings":
         if (self.kind != "synthetic") != (self.path is not None):
             raise ValueError("path belongs to kind: manifest and jsonl, and they need it")
         if self.kind != "synthetic" and self.prefix.tokens:
@@ -145,7 +145,7 @@ class Bench(Section):
     late_ms: Positive = 10
     drain_s: Seconds | None = None
     retries: bool = False
-    workload: Workload = Workload()
+    workload: WorkloadSettings = WorkloadSettings()
     body: dict[str, Any] = {}
     warm_up: WarmUp = WarmUp()
     slo: dict[str, Positive] = {}

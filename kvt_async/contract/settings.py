@@ -39,11 +39,11 @@ class Dataset(Section):
     params: dict[str, Any] = {}
 
 
-class Tokenizer(Section):
+class TokenizerSettings(Section):
     name: PathText | None = None
 
 
-class Prompt(Section):
+class PromptSettings(Section):
     template: str | None = None
     system: str | None = None
     max_context_tokens: Count | None = None
@@ -64,7 +64,7 @@ class Binning(Section):
         return self
 
 
-class Sampling(Section):
+class SamplingSettings(Section):
     strategy: Literal["shortest", "uniform", "focus_transition"] = "shortest"
     seed: int = 1337
 
@@ -83,7 +83,7 @@ class Timeouts(Section):
     total_s: Seconds = 600
 
 
-class Engine(Section):
+class EngineSettings(Section):
     base_url: Url = "http://127.0.0.1:8000/v1"
     api_key_env: str = "OPENAI_API_KEY"
     headers: Annotated[dict[str, str], AfterValidator(valid_headers)] = {}
@@ -206,12 +206,12 @@ class Settings(BaseSettings):
 
     experiment: Experiment = Experiment()
     dataset: Dataset = Dataset()
-    tokenizer: Tokenizer = Tokenizer()
-    prompt: Prompt = Prompt()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    prompt: PromptSettings = PromptSettings()
     binning: Binning = Binning()
-    sampling: Sampling = Sampling()
+    sampling: SamplingSettings = SamplingSettings()
     model: Model = Model()
-    engine: Engine = Engine()
+    engine: EngineSettings = EngineSettings()
     kv: KV = KV()
     decoding: Decoding = Decoding()
     limits: Limits = Limits()

@@ -88,7 +88,7 @@ class LevelSpec(Section):
     base_url: Url | list[Url] | None = None
 
 
-class Policy(Section):
+class PolicySpec(Section):
     """One entry of kv.policies; a bare string is a policy with defaults."""
 
     policy: str
@@ -155,7 +155,7 @@ class KV(Section):
     unit: Unit = Unit.FRACTION
     mode: Mode = Mode.AWARE
     params: dict[str, Any] = {}
-    policies: list[str | Policy] | None = None
+    policies: list[str | PolicySpec] | None = None
     levels: list[LevelSpec] | None = None
     control_repeats: Annotated[int, Field(ge=0, le=20)] = 1
     apply: Apply = Apply(

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.settings import Binning, Dataset, Prompt, Sampling, Settings, Tokenizer
+from kvt_async.contract.settings import Binning, Dataset, PromptSettings, SamplingSettings, Settings, TokenizerSettings
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # the id is a folder name
 
@@ -29,13 +29,13 @@ def dataset_id(settings: Settings) -> str:
             do="Use letters, digits, dot, dash and underscore.",
         )
     rule = selection_rule(settings)
-    if rule == _rule(Dataset(), Tokenizer(), Prompt(), Binning(), Sampling()):
+    if rule == _rule(Dataset(), TokenizerSettings(), PromptSettings(), Binning(), SamplingSettings()):
         return f"{name}__{task}"
     return f"{name}__{task}__{hashlib.sha256(orjson.dumps(rule, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]}"
 
 
 def _rule(
-    dataset: Dataset, tokenizer: Tokenizer, prompt: Prompt, binning: Binning, sampling: Sampling
+    dataset: Dataset, tokenizer: TokenizerSettings, prompt: PromptSettings, binning: Binning, sampling: SamplingSettings
 ) -> dict[str, Any]:
     return {
         "path": dataset.path,

@@ -14,7 +14,7 @@ import orjson
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import in_blocks
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.settings_kv import Apply, LevelSpec, Policy, cuts_prompts
+from kvt_async.contract.settings_kv import Apply, LevelSpec, PolicySpec, cuts_prompts
 from kvt_async.contract.vocabulary import FULL, Mode, Unit
 from kvt_async.records import Json, Level
 from kvt_async.ways.registry import way_of
@@ -68,7 +68,7 @@ def _specs(settings: Settings) -> Iterator[Level]:
             yield _level(settings, spec.policy or kv.policy, spec.mode or kv.mode, params, spec)
         return
     for entry in kv.policies if kv.policies is not None else [kv.policy]:
-        policy = Policy(policy=entry) if isinstance(entry, str) else entry
+        policy = PolicySpec(policy=entry) if isinstance(entry, str) else entry
         for budget in sorted(kv.budgets, reverse=True):
             params = {**kv.params, **policy.params}
             yield _level(settings, policy.policy, policy.mode or kv.mode, params, LevelSpec(budget=budget))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.errors import ConfigError, ServerError
-from kvt_async.contract.settings import Engine
+from kvt_async.contract.settings import EngineSettings
 from kvt_async.engine.send.advice import field_advice, key_advice
 from kvt_async.engine.send.sender import Sender
 from kvt_async.session import handshake
@@ -21,12 +21,12 @@ TLS = Path(__file__).parents[1] / "servers/tls"
 
 
 def test_a_refused_key_is_named_by_its_variable_and_whether_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine(api_key_env="MYKEY")
+    engine = EngineSettings(api_key_env="MYKEY")
     monkeypatch.delenv("MYKEY", raising=False)
     assert "MYKEY, which is set neither in the environment nor in .env" in key_advice(engine)
     monkeypatch.setenv("MYKEY", "expired-key")
     assert "The key is the one in MYKEY (engine.api_key_env)" in key_advice(engine)
-    assert "engine.headers" in key_advice(Engine(headers={"Authorization": "Bearer x"}))
+    assert "engine.headers" in key_advice(EngineSettings(headers={"Authorization": "Bearer x"}))
     assert "expired-key" not in key_advice(engine)
 
 

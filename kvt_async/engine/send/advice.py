@@ -1,12 +1,12 @@
 """What a user can do about a refusal, beyond what the server says."""
 
 from kvt_async.contract.load import secret
-from kvt_async.contract.settings import Engine
+from kvt_async.contract.settings import EngineSettings
 
 TLS_ADVICE = "Name the file of the authority that signed the server's certificate in engine.ca_file."
 
 
-def key_advice(engine: Engine) -> str:
+def key_advice(engine: EngineSettings) -> str:
     """About a refused key: which variable holds it, and whether it is set at all."""
     name = engine.api_key_env
     if any(header.lower() == "authorization" for header in engine.headers):

@@ -18,7 +18,7 @@ from kvt_async.bug_reports import BugReports
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, EndState, ErrorType, LocalError
 from kvt_async.contract.secrets import NONE, Secrets
-from kvt_async.contract.settings import Engine
+from kvt_async.contract.settings import EngineSettings
 from kvt_async.contract.urls import bare_url, public_url, query_values, url_under
 from kvt_async.contract.variables import TELLING_HEADER, TELLING_QUERY
 from kvt_async.engine.reply.classify import Verdict, judge, reading_of
@@ -41,7 +41,7 @@ class Client:
     """A transport, and what its exchanges mean. Use inside one running loop; close it."""
 
     def __init__(
-        self, engine: Engine, key: SecretStr | None, secrets: Secrets = NONE, bugs: BugReports | None = None
+        self, engine: EngineSettings, key: SecretStr | None, secrets: Secrets = NONE, bugs: BugReports | None = None
     ) -> None:
         """`secrets`: what must not be stored of a reply, beside the key and the credentials in headers and URLs.
         `bugs`: where a reply that can't be read is reported; None: in the working directory.
@@ -286,7 +286,7 @@ def _latency_s(marks: Marks, own: _Own) -> float:
     return max(0, (marks.end_ns or time.perf_counter_ns()) - (marks.start_ns or own.began_ns)) / 1e9
 
 
-def _transport(engine: Engine, tls: ssl.SSLContext | bool) -> Transport:
+def _transport(engine: EngineSettings, tls: ssl.SSLContext | bool) -> Transport:
     """Raises ConfigError for a header that the lean transport doesn't send."""
     if engine.transport == "lean":
         from kvt_async.engine.transport.lean import LeanTransport

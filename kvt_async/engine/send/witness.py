@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from msgspec.structs import replace
 
 from kvt_async.contract.errors import ErrorType
-from kvt_async.contract.settings import Engine
+from kvt_async.contract.settings import EngineSettings
 from kvt_async.contract.urls import public_url
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.reply.error_types import Cause
@@ -34,7 +34,7 @@ class Witness:
     """
 
     def __init__(
-        self, client: Client, breaker: Breaker, engine: Engine, halted: asyncio.Event, halt: Callable[[], None]
+        self, client: Client, breaker: Breaker, engine: EngineSettings, halted: asyncio.Event, halt: Callable[[], None]
     ) -> None:
         self.good: dict[
             str, tuple[str, str, bytes, Headers]

@@ -15,7 +15,7 @@ from typing import Any
 from aiohappyeyeballs import start_connection
 
 from kvt_async.contract.errors import ErrorType
-from kvt_async.contract.settings import Engine
+from kvt_async.contract.settings import EngineSettings
 from kvt_async.engine.transport.exchange import Exchange
 from kvt_async.engine.transport.kernel_stamps import socket_factory
 from kvt_async.engine.transport.lean_connection import LeanConnection, Outbox
@@ -31,7 +31,7 @@ Address = tuple[Any, ...]
 class LeanTransport:
     """A pool of LeanConnections. Use inside one running loop; close it."""
 
-    def __init__(self, engine: Engine, tls: ssl.SSLContext | bool) -> None:
+    def __init__(self, engine: EngineSettings, tls: ssl.SSLContext | bool) -> None:
         self._timeouts, self._tls = engine.timeouts, tls
         self._origins: dict[Target, _Origin] = {}
         self._loop = asyncio.get_running_loop()

@@ -24,7 +24,19 @@ ALL = -1
 
 @dataclass(frozen=True)
 class Results:
-    """Persisted results of one generation of an experiment group, in stable order."""
+    """What is stored of one generation of an experiment group, in stable order. Of most use:
+
+    runs: every level and its repeats; `full`, `controls` and `levels(series)` choose among them.
+    stats: what a run did in a bin, by run_id and bin_idx (-1: all bins, each with the same weight); `stat(run)`.
+    drops: a run against full cache in a bin, paired by example; `drop(run)`, `paired(series)`.
+    verdicts: what the tests of a series allow to be said in a bin; `verdict(series)`.
+    comparisons: two series at one budget. evidence: by run_id, whether the server applied the budget.
+    progress: by run_id, how many requests are planned, answered, failed and pending.
+    drifts: where the server became another one meanwhile; differences: where levels had different servers.
+    volumes: what each session moved, where it was asked for.
+
+    Before the first analysis the derived rows (stats, evidence, drops, verdicts, comparisons) are empty.
+    """
 
     group: str
     generation: int

@@ -7,7 +7,7 @@ again.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -89,38 +89,48 @@ def score(
         chosen = [runs.find_run(all_runs, run_id)] if run_id else all_runs
         counts = run_counts(facts, exp_group_id, gen)
         full_of = {run.dataset_id: run.run_id for run in all_runs if run.is_baseline}
-        path, todo, kept = path_of(conn), [], []
+        tasks = []
         for run in chosen:
-            dataset = examples.dataset(facts, run.dataset_id)
-            full = full_of.get(run.dataset_id)
+            dataset, full = examples.dataset(facts, run.dataset_id), full_of.get(run.dataset_id)
             mark = score_fingerprint(dataset.metric, counts[run.run_id], counts[full] if full else None)
-            standing = derived_rows.state(facts, exp_group_id, gen, "score", run.run_id)
-            if standing == mark and counts[run.run_id].scores == counts[run.run_id].finished and not recompute:
-                kept.append(run.run_id)
-            else:
-                todo.append(RunToScore(path, exp_group_id, gen, run, full, dataset, mark, counts[run.run_id].finished))
+            finished = counts[run.run_id].finished
+            tasks.append(RunToScore(path_of(conn), exp_group_id, gen, run, full, dataset, mark, finished))
+        todo = [task for task in tasks if recompute or not _is_scored(facts, task, counts[task.run.run_id])]
+        kept = [task for task in tasks if task not in todo]
         if todo:
             derived_rows.in_transaction(conn, watch_derived)
         if recompute:
             derived_rows.drop_scores(conn, [run.run_id for run in chosen])
-        elsewhere = parallel.results(_score_elsewhere, todo, rows=sum(task.rows for task in todo))
-        golds: dict[str, pl.DataFrame] = {}
-        for task, done in zip(todo, elsewhere, strict=True):
-            if done:
-                continue
-            if task.dataset.dataset_id not in golds:
-                golds[task.dataset.dataset_id] = prepared_golds(facts, task.dataset)
-            _score_run(conn, facts, task, golds[task.dataset.dataset_id])
-        return ScoreReport(
-            exp_group_id,
-            gen,
-            scored=sum(task.rows for task in todo),
-            skipped=sum(counts[r].finished for r in kept),
-            failures=sum(counts[r.run_id].failures for r in chosen),
-            pending=sum(counts[r.run_id].pending for r in chosen),
-            runs_scored=tuple(task.run.run_id for task in todo),
-            runs_kept=tuple(kept),
-        )
+        _score_all(conn, facts, todo)
+    return ScoreReport(
+        exp_group_id,
+        gen,
+        scored=sum(task.rows for task in todo),
+        skipped=sum(task.rows for task in kept),
+        failures=sum(counts[run.run_id].failures for run in chosen),
+        pending=sum(counts[run.run_id].pending for run in chosen),
+        runs_scored=tuple(task.run.run_id for task in todo),
+        runs_kept=tuple(task.run.run_id for task in kept),
+    )
+
+
+def _is_scored(facts: sqlite3.Connection, task: RunToScore, counts: RunCounts) -> bool:
+    """Whether the stored scores of a run are those that it would get now."""
+    stored = derived_rows.state(facts, task.exp_group_id, task.generation, "score", task.run.run_id)
+    return stored == task.mark and counts.scores == counts.finished
+
+
+def _score_all(conn: sqlite3.Connection, facts: sqlite3.Connection, tasks: Sequence[RunToScore]) -> None:
+    """Score every run: of large experiments in processes of their own, the others here."""
+    elsewhere = parallel.results(_score_elsewhere, tasks, rows=sum(task.rows for task in tasks))
+    golds: dict[str, pl.DataFrame] = {}
+    for task, done in zip(tasks, elsewhere, strict=True):
+        if done:
+            continue
+        dataset_id = task.dataset.dataset_id
+        if dataset_id not in golds:
+            golds[dataset_id] = prepared_golds(facts, task.dataset)
+        _score_run(conn, facts, task, golds[dataset_id])
 
 
 def score_fingerprint(metric: str, run: RunCounts, full: RunCounts | None) -> str:

@@ -177,10 +177,9 @@ class Sender:
 
         Raises LocalError where this machine can't send it."""
         client, witness = self._open.client, self._open.witness
-        tried = await client.attempt(endpoint, path, body, headers)
-        for nap_s in NAPS_S:
-            if tried.ours is None:
-                break
+        tried, naps = await client.attempt(endpoint, path, body, headers), iter(NAPS_S)
+        while tried.ours is not None:
+            nap_s = next(naps, None)
             if nap_s is None:
                 raise local_error(tried.ours, public_url(endpoint))
             await asyncio.sleep(nap_s)

@@ -16,7 +16,7 @@ from kvt_async.engine.send.attempt import Client
 from kvt_async.engine.transport.local_lacks import cause_here, local_error
 from kvt_async.engine.transport.protocol import tls_text
 
-NAPS_S = (0.1, 0.4, 1.0, None)  # between two tries that failed for want of something here
+NAPS_S = (0.1, 0.4, 1.0)  # between two tries that failed for want of something here
 PROBE_TIMEOUT_S = 2.0  # for a word of an endpoint that is set aside
 
 
@@ -71,17 +71,18 @@ class ServerPages:
 
     async def _patient_get(self, url: str, base: str | None, timeout_s: float) -> tuple[int, dict[str, str], bytes]:
         """Client.get, again while it is this machine that can't ask. Raises LocalError where that lasts."""
-        for nap_s in NAPS_S:
+        naps = iter(NAPS_S)
+        while True:
             try:
                 return await self._client.get(url, base, timeout_s)
             except (aiohttp.ClientError, OSError) as error:
                 reason = cause_here(error)
                 if reason is None:
                     raise
+                nap_s = next(naps, None)
                 if nap_s is None:
                     raise local_error(reason, f"GET {public_url(url)}") from None
                 await asyncio.sleep(nap_s)
-        raise AssertionError("unreachable: the last nap is None")
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

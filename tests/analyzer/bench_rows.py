@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvt_async.contract.formulas.chunk_encoding import encode_chunks
+from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_writing
+from kvt_async.contract.settings import Settings
 from tests.tables import insert
 
 GROUP, WHEN = "bench", "2026-01-02T03:04:05.000Z"
@@ -290,3 +292,16 @@ def _request(conn: sqlite3.Connection, request_id: str, run_id: str, sent: Sent,
             finish_reason="stop",
             created_at=WHEN,
         )
+
+
+def settings_of(folder: Path, *overrides: str) -> Settings:
+    return load_settings(None, [
+        f"experiment.exp_group_id={GROUP}", "dataset.name=jsonl", "dataset.task=t", "dataset.path=x.jsonl",
+        f"output.runs_dir={folder}/runs", *overrides,
+    ], environ={})  # fmt: skip
+
+
+def group(folder: Path, *loads: Load, charts: bool = False) -> Settings:
+    (folder / f"runs/{GROUP}").mkdir(parents=True)
+    write_bench(folder / f"runs/{GROUP}/kv_transition.sqlite", loads).close()
+    return settings_of(folder, f"analysis.charts={str(charts).lower()}")

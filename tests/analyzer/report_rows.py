@@ -5,10 +5,13 @@ The report only reads persisted results, so its tests say what is persisted and 
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+from analyzer.results.results import Results, read_results
 from kvt_async.contract.schema import connect_for_writing
-from tests.analyzer.report_cases import DATASET, GROUP, WHEN, Rows, Series
+from tests.analyzer.report_cases import DATASET, GROUP, SMALL, WHEN, Rows, Series
 from tests.analyzer.report_derived import bin_stats, comparisons, compressed, drop, verdicts
 from tests.tables import insert
 
@@ -323,3 +326,8 @@ def _outcome(conn: sqlite3.Connection, request_id: str, tokens: int, *, failed: 
         flags="identical_to_full",
         scorer_version="1",
     )
+
+
+def facts_of(tmp_path: Path, **changes: Any) -> Results:
+    with closing(write(tmp_path / "facts.sqlite", Rows(**{**SMALL, **changes}))) as conn:
+        return read_results(conn, GROUP, volumes=True)

@@ -55,3 +55,9 @@ CHARTS = ("--override", "analysis.charts=true")
 
 def overrides(*pairs: str) -> list[str]:
     return [part for pair in pairs for part in ("--override", pair)]
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command printed that went well."""
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout

@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import CHARTS, SMALL, Kvt, kvt_in, overrides
+from tests.end_to_end.conftest import CHARTS, SMALL, Kvt, kvt_in, ok, overrides
 from tests.worlds import query
 
 
@@ -19,11 +18,6 @@ def small(server_url: str) -> list[str]:
 @pytest.fixture
 def args(server_url: str) -> list[str]:
     return small(server_url)
-
-
-def ok(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @dataclass(frozen=True)

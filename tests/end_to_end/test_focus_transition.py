@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.end_to_end.conftest import SMALL, Kvt, overrides
-from tests.end_to_end.test_definition_of_done import ok
+from tests.end_to_end.conftest import SMALL, Kvt, ok, overrides
 from tests.worlds import query
 
 

@@ -6,7 +6,6 @@ archive to the report, with the source's provenance in every record.
 
 import hashlib
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,13 @@ from kvt_async.contract.load import load_settings
 from kvt_async.data.sources import open_source
 from kvt_async.records import Example
 from tests.data.helpers import longbench_row, longbench_zip
-from tests.end_to_end.conftest import Kvt, overrides
+from tests.end_to_end.conftest import Kvt, ok, overrides
 from tests.worlds import query
 
 GRID = (
     *("kv.budgets=[1.0, 0.25]", "kv.control_repeats=0", "analysis.resamples=500"),
     *("binning.n_bins=2", "binning.n_per_bin=2", "model.name=reference", "tokenizer.name=reference"),
 )
-
-
-def ok(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def whole_job(kvt: Kvt, args: list[str], tmp_path: Path) -> tuple[Path, dict[str, Any]]:

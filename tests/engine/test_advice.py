@@ -1,7 +1,6 @@
 """What a user is told to do about a refusal."""
 
 import asyncio
-import ssl
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,10 @@ from kvt_async.engine.send.sender import Sender
 from kvt_async.session import handshake
 from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.validate import validate
+from tests.servers.certificate import served_with_tls
 from tests.servers.fault_server import FaultServer, Seen, Wire, answer, error, status
 from tests.servers.openai_server import Script, serving
 from tests.worlds import engine_settings, sweep_settings
-
-TLS = Path(__file__).parents[1] / "servers/tls"
 
 
 def test_a_refused_key_is_named_by_its_variable_and_whether_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,9 +56,10 @@ def test_a_field_that_is_refused_is_named_with_its_key() -> None:
 
 
 async def test_a_certificate_that_nobody_vouches_for_sends_to_the_ca_file() -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
-    async with FaultServer(answer("a"), tls=context) as https, Sender(engine_settings(https.base_url)) as sender:
+    async with (
+        FaultServer(answer("a"), tls=served_with_tls()) as https,
+        Sender(engine_settings(https.base_url)) as sender,
+    ):
         with pytest.raises(ServerError, match="self-signed") as caught:
             await handshake.check_server(sender, sender.settings, [https.base_url], print)
     assert "engine.ca_file" in caught.value.do

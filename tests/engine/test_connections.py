@@ -1,7 +1,6 @@
 """Connections: what can go wrong with them, keep-alive, TLS, IPv6, several endpoints."""
 
 import asyncio
-import ssl
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from kvt_async.contract.errors import ConfigError, EndState, ErrorType
 from kvt_async.engine.send.sender import Sender
 from tests.engine.sending import PATH, Recorder, against, request_to, send_one, try_once
+from tests.servers.certificate import CERTIFICATE, served_with_tls
 from tests.servers.fault_server import FaultServer, Step, answer, chunk, close, event, head, paced, raw, reply, reset
 from tests.servers.fault_server import status as http_status
 from tests.worlds import engine_settings, free_port, until
@@ -107,17 +107,6 @@ async def test_what_a_server_says_unasked_is_never_taken_for_an_answer() -> None
 
 
 # ------------------------------------------------------------------ TLS, IPv6
-
-
-CERTIFICATE, ITS_KEY = (
-    Path(__file__).parents[1] / "servers/tls" / name for name in ("cert.pem", "key.pem")
-)  # for tests alone
-
-
-def served_with_tls() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE, ITS_KEY)
-    return context
 
 
 async def test_tls_with_a_ca_file() -> None:

@@ -11,7 +11,7 @@ import uvloop
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Marks
 from tests.engine.sending import PATH
-from tests.engine.test_connections import CERTIFICATE, served_with_tls
+from tests.servers.certificate import CERTIFICATE, served_with_tls
 from tests.servers.fault_server import FaultServer, Seen, Wire, answer, chunk, delta, event, head
 from tests.worlds import engine_settings
 

@@ -11,8 +11,8 @@ pytest.importorskip("kvpress")
 
 from kvt_async.demo import reference_server
 from kvt_async.serve.weights import REFERENCE_DIR
-from tests.end_to_end.conftest import Kvt, kvt, overrides
-from tests.end_to_end.test_other_data import GATE, GRID, ok, trec_archive, whole_job
+from tests.end_to_end.conftest import Kvt, kvt, ok, overrides
+from tests.end_to_end.test_other_data import GATE, GRID, trec_archive, whole_job
 from tests.worlds import query
 
 __all__ = ["kvt"]  # a fixture

@@ -1,6 +1,8 @@
 """Prompts in the reference model's language, request bodies, and a client of a server on a real socket."""
 
+import asyncio
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,3 +63,34 @@ async def start(app: web.Application) -> tuple[web.AppRunner, str]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+
+SAMPLE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\.)*",?)*\})? (\S+)$')
+
+
+def parse_metrics(page: str) -> dict[str, float]:
+    """Every sample by its name and labels; fails on a line that Prometheus would refuse."""
+    samples: dict[str, float] = {}
+    for line in page.splitlines():
+        if line.startswith("# "):
+            assert line.split()[1] in ("HELP", "TYPE")
+            continue
+        found = SAMPLE.match(line)
+        assert found, line
+        assert found[1] + (found[2] or "") not in samples, "a sample twice"
+        samples[found[1] + (found[2] or "")] = float(found[3])
+    return samples
+
+
+LABEL = '{model_name="reference",engine="0"}'
+
+
+async def metric(api: Api, name: str) -> float:
+    return parse_metrics((await api.get("/metrics"))[1])[name + LABEL]
+
+
+async def until(api: Api, name: str, wanted: float) -> None:
+    """Return once the metric has this value; it is the server's own word, and there is nothing else to wait on."""
+    async with asyncio.timeout(10):
+        while await metric(api, name) != wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)

@@ -12,8 +12,7 @@ import pytest
 from aiohttp import web
 
 from kvt_async.serve.app import Patience, make_app
-from tests.serve.support import Api, body, example
-from tests.serve.test_serving import until
+from tests.serve.support import Api, body, example, until
 
 HEALTH = "GET /health HTTP/1.1\r\n{}\r\nConnection: close\r\n\r\n"
 

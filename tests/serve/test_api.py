@@ -1,12 +1,11 @@
 """The API as a client sees it: streams, bodies, usage, models, metrics."""
 
 import asyncio
-import re
 from typing import Any
 
 import pytest
 
-from tests.serve.support import Api, Encode, body, example
+from tests.serve.support import Api, Encode, body, example, parse_metrics
 
 AGNOSTIC = "question_agnostic"
 
@@ -120,23 +119,6 @@ async def test_models_health_and_version(api: Api) -> None:
     assert '"max_model_len":4096' in models
     assert (await api.get("/health"))[0] == 200
     assert '"server":"kvt"' in (await api.get("/version"))[1]
-
-
-SAMPLE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\.)*",?)*\})? (\S+)$')
-
-
-def parse_metrics(page: str) -> dict[str, float]:
-    """Every sample by its name and labels; fails on a line that Prometheus would refuse."""
-    samples: dict[str, float] = {}
-    for line in page.splitlines():
-        if line.startswith("# "):
-            assert line.split()[1] in ("HELP", "TYPE")
-            continue
-        found = SAMPLE.match(line)
-        assert found, line
-        assert found[1] + (found[2] or "") not in samples, "a sample twice"
-        samples[found[1] + (found[2] or "")] = float(found[3])
-    return samples
 
 
 async def test_metrics_are_prometheus_text_that_counts_what_was_done(api: Api) -> None:

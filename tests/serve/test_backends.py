@@ -22,8 +22,7 @@ from kvt_async.serve.prompt_format import context_tokens
 from kvt_async.serve.tokenizer import Encoded
 from kvt_async.serve.weights import REFERENCE_DIR
 from kvt_async.serve.work import Finished, Text, Work
-from tests.serve.support import Api, body, example, start
-from tests.serve.test_api import parse_metrics
+from tests.serve.support import Api, body, example, parse_metrics, start
 
 NO_EXTRA = pytest.mark.skipif(find_spec("kvpress") is not None, reason="the extra kvpress is installed here")
 

@@ -14,21 +14,7 @@ import aiohttp
 import pytest
 
 from kvt_async.serve.app import make_app
-from tests.serve.support import Api, body, example, start
-from tests.serve.test_api import parse_metrics
-
-LABEL = '{model_name="reference",engine="0"}'
-
-
-async def metric(api: Api, name: str) -> float:
-    return parse_metrics((await api.get("/metrics"))[1])[name + LABEL]
-
-
-async def until(api: Api, name: str, wanted: float) -> None:
-    """Return once the metric has this value; it is the server's own word, and there is nothing else to wait on."""
-    async with asyncio.timeout(10):
-        while await metric(api, name) != wanted:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+from tests.serve.support import Api, body, example, metric, start, until
 
 
 @pytest.fixture

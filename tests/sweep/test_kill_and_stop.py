@@ -6,21 +6,19 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import yaml
 
-from kvt_async.contract.errors import MissingPrerequisiteError, StoreError
+from kvt_async.contract.errors import StoreError
 from kvt_async.contract.settings import Settings
 from kvt_async.status import status
 from kvt_async.store.lock import hold
 from kvt_async.sweep.sweep import SweepOptions, run
 from tests.servers.openai_server import Script, serving
+from tests.sweep_process import config_of, kvt, wait_for
 from tests.worlds import check_invariants, db_of, query, states, sweep_settings, until
 
 CONCURRENCY = 6
@@ -53,29 +51,6 @@ def server(log: Path) -> Iterator[Server]:
     one = Server("--delay", "0.01", "--log", str(log))
     yield one
     one.kill()
-
-
-def config_of(settings: Settings, folder: Path) -> Path:
-    path = folder / "experiment.yaml"
-    path.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-    return path
-
-
-def kvt(config: Path, *args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "kvt_async", "sweep", "-c", str(config), *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(settings: Settings, n: int, process: subprocess.Popen[str], *, patience_s: float = 60.0) -> None:
-    """Until `n` responses are committed."""
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        with suppress(MissingPrerequisiteError):  # there is no database yet
-            if query(settings, "SELECT count(*) FROM responses")[0][0] >= n:
-                return
-        time.sleep(0.01)
-    raise AssertionError(f"never saw {n} responses")
 
 
 def sixty_examples(tmp_path: Path, url: str, *overrides: str) -> Settings:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sqlite3
-import ssl
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ import yaml
 
 from kvt_async.contract.settings import Settings
 from kvt_async.sweep.sweep import SweepOptions, prepare_group, run
+from tests.servers.certificate import CERTIFICATE, served_with_tls
 from tests.servers.fault_server import head
 from tests.servers.stage_server import (
     CONNECT,
@@ -32,7 +32,6 @@ from tests.servers.stage_server import (
 )
 from tests.worlds import check_invariants, db_of, query, states, sweep_settings
 
-CERTIFICATE, ITS_KEY = (Path(__file__).parents[1] / "servers/tls" / name for name in ("cert.pem", "key.pem"))
 PROMPT_S = 20.0  # far less than the waits that Ctrl-C must end
 
 
@@ -58,10 +57,7 @@ def prepared(folder: Path, url: str, *overrides: str, n: int, large: bool = Fals
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[StageServer]:
     """At the stages of the test's parameter `server`, or of requests in flight."""
     stages = getattr(request, "param", IN_FLIGHT)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if HANDSHAKE in stages else None
-    if tls is not None:
-        tls.load_cert_chain(CERTIFICATE, ITS_KEY)
-    one = StageServer(*stages, tls=tls)
+    one = StageServer(*stages, tls=served_with_tls() if HANDSHAKE in stages else None)
     yield one
     await one.close()
 

@@ -14,7 +14,7 @@ from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.ways.launch import Launch
 from kvt_async.ways.launch_command import LaunchCommand
 from kvt_async.ways.levels import make_levels
-from tests.sweep.test_kill_and_stop import config_of, kvt, wait_for
+from tests.sweep_process import config_of, kvt, wait_for
 from tests.ways.test_launch import alive
 from tests.worlds import check_invariants, db_of, query, states, sweep_settings
 

@@ -17,8 +17,7 @@ from analyzer.bench.report.numbers import ms, plain
 from kvt_async.bench.stage_figures import stage_figures
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.store.reader import Reader
-from tests.analyzer.bench.test_stage_results import group
-from tests.analyzer.bench_rows import GROUP, Load, Sent
+from tests.analyzer.bench_rows import GROUP, Load, Sent, group
 
 RATES = {1: 19, 2: 28, 4: 120}  # requests of each repeat
 TIMES = [("TTFT", "ttft"), ("TPOT", "tpot"), ("latency", "latency")]

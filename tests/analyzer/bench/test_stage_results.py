@@ -19,10 +19,8 @@ from analyzer.bench.read.stage_facts import requests, stages
 from analyzer.bench.report.as_tools import FORMULAS, as_tool
 from analyzer.store.artifacts import NAME as MADE
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
-from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_reading
-from kvt_async.contract.settings import Settings
-from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
+from tests.analyzer.bench_rows import GROUP, Load, Sent, group, steady, write_bench
 
 ALPHA = 0.05
 
@@ -30,19 +28,6 @@ ALPHA = 0.05
 def measured(tmp_path: Path, *loads: Load) -> list[Point]:
     with closing(write_bench(tmp_path / "k.sqlite", loads)) as conn:
         return points([result_of(conn, stage, ALPHA) for stage in stages(conn, GROUP)], ALPHA)
-
-
-def settings_of(folder: Path, *overrides: str) -> Settings:
-    return load_settings(None, [
-        f"experiment.exp_group_id={GROUP}", "dataset.name=jsonl", "dataset.task=t", "dataset.path=x.jsonl",
-        f"output.runs_dir={folder}/runs", *overrides,
-    ], environ={})  # fmt: skip
-
-
-def group(folder: Path, *loads: Load, charts: bool = False) -> Settings:
-    (folder / f"runs/{GROUP}").mkdir(parents=True)
-    write_bench(folder / f"runs/{GROUP}/kv_transition.sqlite", loads).close()
-    return settings_of(folder, f"analysis.charts={str(charts).lower()}")
 
 
 def test_every_metric_is_what_the_marks_say(tmp_path: Path) -> None:

@@ -21,8 +21,7 @@ from analyzer.bench.read.stage_facts import stages
 from analyzer.bench.report.bench_charts import frontier, log_ticks
 from analyzer.bench.report.bench_verdict import kept_words, verdict
 from analyzer.charts.style import PAGE, spec_of
-from tests.analyzer.bench.test_stage_results import group
-from tests.analyzer.bench_rows import GROUP, Load, Sent, steady, write_bench
+from tests.analyzer.bench_rows import GROUP, Load, Sent, group, steady, write_bench
 
 ALPHA = 0.05
 seconds = st.floats(1e-4, 1e3)

@@ -15,9 +15,9 @@ from analyzer.report.build import markdown
 from analyzer.report.html import prose
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.visible import visible
-from tests.analyzer.report.test_report import facts_of
 from tests.analyzer.report_cases import Series, cliff
 from tests.analyzer.report_page import NOON, SETTINGS
+from tests.analyzer.report_rows import facts_of
 from tests.analyzer.synthetic import make_db
 
 CLEAR_AND_TITLE = "\x1b[2J\x1b]0;title\x07 red"

@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,9 +23,9 @@ from kvt_async.contract.errors import ContradictedError, MissingPrerequisiteErro
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import RunPaths, run_paths
 from kvt_async.contract.schema import connect_for_reading
-from tests.analyzer.report_cases import GROUP, SMALL, SNAPKV, Rows, Series, cliff
+from tests.analyzer.report_cases import GROUP, SNAPKV, Series, cliff
 from tests.analyzer.report_page import NOON, SETTINGS, SLIPS, demo_report
-from tests.analyzer.report_rows import write
+from tests.analyzer.report_rows import facts_of
 from tests.analyzer.synthetic import make_db
 
 LATER = datetime(2026, 1, 3, 9, tzinfo=UTC)
@@ -42,11 +41,6 @@ def demo() -> Iterator[sqlite3.Connection]:
 @pytest.fixture
 def report() -> ReportPaths:
     return demo_report()[1]
-
-
-def facts_of(tmp_path: Path, **changes: Any) -> Results:
-    with closing(write(tmp_path / "facts.sqlite", Rows(**{**SMALL, **changes}))) as conn:
-        return read_results(conn, GROUP, volumes=True)
 
 
 def said(facts: Results) -> str:

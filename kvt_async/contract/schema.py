@@ -273,10 +273,11 @@ def _guards_sql() -> str:
                 f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
                 f"BEGIN SELECT RAISE(ABORT, {says}); END;"
             )
-        keys = {tuple(r[1] for r in sorted(_primary_key(probe, table)))}
+        primary = [(row[5], row[1]) for row in probe.execute(f"PRAGMA table_info({table})") if row[5]]
+        keys = {tuple(name for _, name in sorted(primary))}
         for index in probe.execute(f"PRAGMA index_list({table})").fetchall():
             if index[2]:
-                keys.add(tuple(r[2] for r in probe.execute(f"PRAGMA index_info({index[1]})")))
+                keys.add(tuple(row[2] for row in probe.execute(f"PRAGMA index_info({index[1]})")))
         same = " OR ".join(
             f"EXISTS (SELECT 1 FROM {table} WHERE {' AND '.join(f'{c} = NEW.{c}' for c in key)})"
             for key in sorted(keys)
@@ -287,7 +288,3 @@ def _guards_sql() -> str:
         )
     probe.close()
     return "\n".join(parts)
-
-
-def _primary_key(conn: sqlite3.Connection, table: str) -> list[tuple[int, str]]:
-    return [(row[5], row[1]) for row in conn.execute(f"PRAGMA table_info({table})") if row[5]]

@@ -122,7 +122,7 @@ def secrets_of(
             named[use.value] = use.variable
         else:
             for part in _secret_parts(use):
-                if not _stands_in_plain(part, config):
+                if not any(part in text for _, text in _plain_texts(config)):
                     what = f"{use.key}: what comes from {use.variable}"
                     _check_length(part, what, use.variable, where=source(use.key))
                     placed.add(part)
@@ -243,10 +243,6 @@ def _outside(url: re.Match[str], length: int) -> Iterator[tuple[int, int]]:
             yield at, url.start(group)
             at = url.end(group)
     yield at, length
-
-
-def _stands_in_plain(value: str, config: Mapping[str, Any]) -> bool:
-    return any(value in text for _, text in _plain_texts(config))
 
 
 def _bodies() -> tuple[tuple[str, ...], ...]:

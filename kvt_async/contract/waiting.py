@@ -31,7 +31,7 @@ def transaction(conn: sqlite3.Connection, db: Path) -> Iterator[None]:
         yield
         conn.execute("COMMIT")
     except BaseException:
-        with suppress(sqlite3.Error):  # a full disk made SQLite roll back already: its error is the one to be told
+        with suppress(sqlite3.Error):  # a full disk made SQLite roll back already: its error is the one to tell
             if conn.in_transaction:
                 conn.execute("ROLLBACK")
         raise
@@ -42,7 +42,7 @@ def patiently(db: Path, do: Callable[[], Result]) -> Result:
 
     `do` itself should wait for SLICE_MS only.
     """
-    began, told = time.monotonic(), False
+    began, is_announced = time.monotonic(), False
     limit = LIMIT_S if multiprocessing.parent_process() is None else SIBLINGS_LIMIT_S
     while True:
         try:
@@ -57,8 +57,8 @@ def patiently(db: Path, do: Callable[[], Result]) -> Result:
                     where=str(db),
                     do="Wait for it or end it, then run the same command again: everything committed so far is kept.",
                 ) from None
-        if not told and waited > TELL_AFTER_S:
-            told = True
+        if not is_announced and waited > TELL_AFTER_S:
+            is_announced = True
             _tell(f"waiting up to {limit:.0f} s: {db} is held by {who_holds(db)}")
         time.sleep(0.02)
 

@@ -138,6 +138,32 @@ class Results:
         return [self.evidence[i] for i in ids if i in self.evidence]
 
 
+_OF_GROUP = "WHERE exp_group_id=? AND generation=?"
+_OF_ITS_RUNS = f"WHERE run_id IN (SELECT run_id FROM runs {_OF_GROUP})"
+_OF_ITS_SESSIONS = f"WHERE session_id IN (SELECT session_id FROM sessions {_OF_GROUP})"
+_CLIENTS = f"""FROM client_health h {_OF_ITS_SESSIONS} AND created_at = (SELECT max(created_at) FROM client_health i
+    WHERE i.session_id = h.session_id) ORDER BY created_at, session_id"""
+_SESSIONS = f"""FROM (SELECT s.*, e.ended_at, e.reason FROM sessions s LEFT JOIN session_ends e USING (session_id))
+    {_OF_GROUP} ORDER BY started_at, session_id"""
+_SNAPSHOTS = f"""SELECT DISTINCT phase, endpoint, identity_json FROM server_snapshots {_OF_ITS_SESSIONS}
+    ORDER BY endpoint, phase DESC, identity_json"""
+_CANARIES = f"""SELECT level, verdict FROM probes {_OF_ITS_SESSIONS} AND kind='canary' AND verdict IS NOT NULL
+    ORDER BY probe_id"""
+_SCORERS = f"""SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs u JOIN scores s ON s.request_id =
+    (SELECT q.request_id FROM requests q JOIN scores t USING (request_id) WHERE q.run_id = u.run_id LIMIT 1)
+    {_OF_GROUP} ORDER BY 1"""  # of one score per run: a run is scored by one scorer
+_ANALYZER = f"""SELECT json_extract(detail_json, '$.analyzer_version') FROM analysis_state {_OF_GROUP}
+    AND stage='analyze' AND scope='*'"""
+_VOLUMES = """SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9,
+    CAST(sum(t.prompt_tokens * 1.0) AS INTEGER), CAST(sum(t.completion_tokens * 1.0) AS INTEGER),
+    sum(a.end_state = 'done' AND t.finish_ns IS NULL)
+    FROM attempts a JOIN telemetry t ON t.request_id = a.request_id AND t.attempt_idx = a.attempt_idx
+    WHERE a.error_type IS NULL
+    AND +a.session_id IN (SELECT session_id FROM sessions WHERE exp_group_id=? AND generation=?)
+    GROUP BY a.session_id ORDER BY min(a.started_at), a.session_id"""
+"""An attempt without an error gave the response. A session has one monotonic clock, so spans are taken within one."""
+
+
 def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -> Results:
     """Read the newest generation of `group`. Raises MissingPrerequisiteError where there is none.
 
@@ -153,14 +179,15 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
         )
     generation, contract, sha = generations[-1]
     key = (group, generation)
-    of_group = "WHERE exp_group_id=? AND generation=?"
-    my_runs = f"WHERE run_id IN (SELECT run_id FROM runs {of_group})"
-    my_sessions = f"WHERE session_id IN (SELECT session_id FROM sessions {of_group})"
     runs = sorted(
         tables.runs(conn, group, generation),
         key=lambda run: (run.level_idx, run.repeat_idx, run.series, -run.kv_budget, run.run_id),
     )
     dataset_ids = sorted({r.dataset_id for r in runs})
+
+    def rows(kind: type[Row], source: str) -> list[Row]:
+        return _rows(conn, kind, source, key)
+
     return Results(
         group=group,
         generation=generation,
@@ -170,65 +197,23 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
         datasets=[d for i in dataset_ids for d in _dicts(conn, "SELECT * FROM datasets WHERE dataset_id=?", (i,))],
         bins=_rows(conn, Bin, "FROM bins WHERE dataset_id=? ORDER BY bin_idx", (dataset_ids[0],)) if runs else [],
         runs=runs,
-        stats={(s.run_id, s.bin_idx): s for s in _rows(conn, BinStat, f"FROM bin_stats {my_runs}", key)},
-        evidence={e.run_id: e for e in _rows(conn, Evidence, f"FROM run_evidence {my_runs}", key)},
-        drops=_rows(
-            conn, Drop, f"FROM budget_stats {of_group} ORDER BY series, kv_budget DESC, repeat_idx, bin_idx", key
-        ),
-        verdicts=_rows(conn, Verdict, f"FROM transition_summary {of_group} ORDER BY series, bin_idx", key),
-        comparisons=_rows(
-            conn, Comparison, f"FROM comparisons {of_group} ORDER BY series_a, series_b, kv_budget DESC, bin_idx", key
+        stats={(s.run_id, s.bin_idx): s for s in rows(BinStat, f"FROM bin_stats {_OF_ITS_RUNS}")},
+        evidence={e.run_id: e for e in rows(Evidence, f"FROM run_evidence {_OF_ITS_RUNS}")},
+        drops=rows(Drop, f"FROM budget_stats {_OF_GROUP} ORDER BY series, kv_budget DESC, repeat_idx, bin_idx"),
+        verdicts=rows(Verdict, f"FROM transition_summary {_OF_GROUP} ORDER BY series, bin_idx"),
+        comparisons=rows(
+            Comparison, f"FROM comparisons {_OF_GROUP} ORDER BY series_a, series_b, kv_budget DESC, bin_idx"
         ),
         progress=run_counts(conn, group, generation),
-        clients=_rows(
-            conn,
-            ClientRow,
-            f"FROM client_health h {my_sessions} AND created_at = (SELECT max(created_at) FROM client_health i"
-            " WHERE i.session_id = h.session_id) ORDER BY created_at, session_id",
-            key,
-        ),
-        sessions=_rows(
-            conn,
-            SessionRow,
-            "FROM (SELECT s.*, e.ended_at, e.reason FROM sessions s LEFT JOIN session_ends e USING (session_id))"
-            f" {of_group} ORDER BY started_at, session_id",
-            key,
-        ),
-        snapshots=_dicts(
-            conn,
-            "SELECT DISTINCT phase, endpoint, identity_json FROM server_snapshots"
-            f" {my_sessions} ORDER BY endpoint, phase DESC, identity_json",
-            key,
-        ),
-        canaries=_dicts(
-            conn,
-            f"SELECT level, verdict FROM probes {my_sessions} AND kind='canary' AND verdict IS NOT NULL"
-            " ORDER BY probe_id",
-            key,
-        ),
+        clients=rows(ClientRow, _CLIENTS),
+        sessions=rows(SessionRow, _SESSIONS),
+        snapshots=_dicts(conn, _SNAPSHOTS, key),
+        canaries=_dicts(conn, _CANARIES, key),
         drifts=group_drifts(conn, group, generation),
         differences=level_differences(conn, group, generation),
-        volumes=_volumes(conn, key) if volumes else [],
-        scorer_versions=[
-            r[0]
-            for r in conn.execute(  # of one score per run: a run is scored by one scorer
-                "SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs u JOIN scores s ON s.request_id ="
-                " (SELECT q.request_id FROM requests q JOIN scores t USING (request_id) WHERE q.run_id = u.run_id"
-                f" LIMIT 1) {of_group} ORDER BY 1",
-                key,
-            )
-        ],
-        analyzer_version=next(
-            (
-                version
-                for (version,) in conn.execute(
-                    f"SELECT json_extract(detail_json, '$.analyzer_version') FROM analysis_state {of_group}"
-                    " AND stage='analyze' AND scope='*'",
-                    key,
-                )
-            ),
-            None,
-        ),
+        volumes=[Volume(*row) for row in conn.execute(_VOLUMES, key)] if volumes else [],
+        scorer_versions=[version for (version,) in conn.execute(_SCORERS, key)],
+        analyzer_version=next((version for (version,) in conn.execute(_ANALYZER, key)), None),
     )
 
 
@@ -244,29 +229,12 @@ def refuse_older(results: Results) -> None:
         )
 
 
-def _volumes(conn: sqlite3.Connection, key: tuple[str, int]) -> list[Volume]:
-    """One monotonic clock per session, so spans are taken within a session only."""
-    return [
-        Volume(*row)
-        for row in conn.execute(
-            "SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9,"
-            " CAST(sum(t.prompt_tokens * 1.0) AS INTEGER), CAST(sum(t.completion_tokens * 1.0) AS INTEGER),"
-            " sum(a.end_state = 'done' AND t.finish_ns IS NULL) FROM attempts a"
-            " JOIN telemetry t ON t.request_id = a.request_id AND t.attempt_idx = a.attempt_idx"
-            " WHERE a.error_type IS NULL"  # that attempt gave the response
-            " AND +a.session_id IN (SELECT session_id FROM sessions WHERE exp_group_id=? AND generation=?)"
-            " GROUP BY a.session_id ORDER BY min(a.started_at), a.session_id",
-            key,
-        )
-    ]
+def _rows(conn: sqlite3.Connection, kind: type[Row], source: str, key: tuple[Any, ...]) -> list[Row]:
+    names = ", ".join(f'"{name}"' for name in columns(kind))
+    return [kind(*row) for row in conn.execute(f"SELECT {names} {source}", key)]
 
 
-def _rows(conn: sqlite3.Connection, row: type[Row], source: str, values: tuple[Any, ...]) -> list[Row]:
-    names = ", ".join(f'"{name}"' for name in columns(row))
-    return [row(*values_) for values_ in conn.execute(f"SELECT {names} {source}", values)]
-
-
-def _dicts(conn: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
-    cursor = conn.execute(sql, values)
+def _dicts(conn: sqlite3.Connection, sql: str, key: tuple[Any, ...]) -> list[dict[str, Any]]:
+    cursor = conn.execute(sql, key)
     names = [c[0] for c in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -1,6 +1,6 @@
-"""The first screen as data: which sentences answer which question. It makes no sentence itself.
+"""The first screen as data: which sentences answer which question, and of which series.
 
-Sentences come from results/ (verdict_sentence, sentences, confidence, costs, memory) and from caveats; page and
+The sentences are made in results/ (verdict_sentence, sentences, confidence, costs, memory) and in caveats; page and
 terminal_verdict are the two renderers.
 """
 

@@ -1,4 +1,7 @@
-"""What limits a figure beside the verdict, and what these numbers can't say. Pure."""
+"""Sentences that limit: what touches a figure beside the verdict, and what these numbers can't say at all. Pure.
+
+How sure a claim is stands in results/confidence; what may make the verdict wrong, in results/alarms.
+"""
 
 from analyzer.read.drift import Answers
 from analyzer.results import confidence

@@ -1,4 +1,4 @@
-"""How sure a claim is: the pairs that would settle it, its chance of error, noise, floors, ceilings, looks. Pure.
+"""Sentences on how sure a claim is: pairs that would settle it, chance of error, noise, floors, looks. Pure.
 
 The figures are persisted ones: nothing is tested again here.
 """

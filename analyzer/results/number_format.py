@@ -1,4 +1,4 @@
-"""How numbers are written, everywhere the same. Pure; None reads as an en dash in tables."""
+"""How a number, a budget or a list is written, everywhere the same; no sentences. Pure; None reads as an en dash."""
 
 import math
 from decimal import ROUND_HALF_UP, Decimal

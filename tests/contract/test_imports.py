@@ -13,64 +13,61 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SHARED = "kvt_async.contract"
+EVERYBODYS = {SHARED, f"{SHARED}.formulas"}
 PACKAGES = ("kvt_async", "analyzer")
 
 # A room is a folder or a top-level module; a module belongs to the longest name that fits it. Each row: a room, and the
-# rooms that it may import. They stand above the row, so the table reads bottom-up and no arrow can run back up. A name
-# without its package is of the package that the block is headed by; the contract is everybody's.
+# rooms that it imports. They stand above the row, so the table reads bottom-up and no arrow can run back up. A name
+# without its package is of the package that heads the block; the contract and its formulas are everybody's.
 ROOMS = """
 kvt_async:
 contract
-contract.formulas      contract
-contract.command_line  contract
+contract.formulas
+contract.command_line
 
 analyzer:
 parallel
-stats                  contract contract.formulas
-metrics                contract contract.formulas parallel
-read                   contract contract.formulas contract.command_line stats
-store                  contract contract.formulas read
-scoring                contract contract.formulas parallel read store metrics
-results                contract contract.formulas read store stats
-api                    contract contract.command_line read results
-stage_answers          contract
-summarise              contract contract.formulas parallel read store stats scoring results
-charts                 contract contract.formulas read store stats results
-report                 contract contract.formulas contract.command_line read store stats results charts
-verbs                  contract contract.formulas read store stats results stage_answers
-bench.read             contract contract.formulas read store summarise results
-bench.figures          contract contract.formulas read stats results bench.read
-bench.report           contract contract.formulas read store results charts report bench.read bench.figures
-bench                  contract contract.formulas parallel read store bench.read bench.figures bench.report
-verify                 contract contract.formulas parallel read store scoring summarise results stage_answers \
-                       bench.read bench
-stages                 contract contract.formulas stage_answers read store scoring summarise results charts report \
-                       verbs verify bench
-cli                    contract contract.formulas contract.command_line stage_answers stages verbs verify bench
+stats
+metrics                parallel
+read                   contract.command_line stats
+store                  read
+scoring                parallel metrics read store
+results                read store
+api                    contract.command_line read results
+stage_answers
+summarise              parallel stats read store scoring results
+charts                 read store results
+report                 read store results charts
+verbs                  stats read store results stage_answers
+bench.read             read store summarise
+bench.figures          bench.read
+bench.report           read store results charts report bench.read bench.figures
+bench                  read store bench.read bench.figures bench.report
+verify                 parallel read store scoring results stage_answers summarise bench.read bench
+stages                 read store scoring results stage_answers summarise charts report verbs bench verify
+cli                    contract.command_line stage_answers verify stages
 __main__               cli
 
 kvt_async:
 clock
-records                contract
-bug_reports            contract clock
-engine.transport       contract records
-engine.reply           contract contract.formulas records engine.transport
-engine.request         contract contract.formulas records
-engine.send            contract contract.formulas records clock bug_reports engine.transport engine.reply engine.request
-data                   contract contract.formulas records analyzer.metrics
-store                  contract records bug_reports
-ways                   contract contract.formulas records clock engine.request engine.reply engine.send data
-session                contract contract.formulas contract.command_line records clock engine.transport engine.reply \
-                       engine.request engine.send data store ways
-sweep                  contract contract.formulas contract.command_line records clock bug_reports engine.transport \
-                       engine.reply engine.request engine.send data store ways session
-bench                  contract contract.formulas contract.command_line records clock bug_reports engine.transport \
-                       engine.reply engine.request engine.send data store ways session
-serve                  contract contract.formulas contract.command_line data
-validate               contract contract.formulas contract.command_line data ways session sweep bench
-status                 contract records store session sweep bench
-demo                   contract contract.command_line records data serve sweep status analyzer.stages
-cli                    contract contract.command_line data sweep bench serve validate status demo analyzer.cli
+records
+bug_reports            clock
+engine.transport       records
+engine.reply           records engine.transport
+engine.request         records
+engine.send            clock records bug_reports engine.transport engine.reply engine.request
+data                   analyzer.metrics records
+store                  records bug_reports
+ways                   clock records engine.request engine.send data
+session                clock records engine.request engine.send store ways
+sweep                  clock records engine.transport engine.request engine.send data store ways session
+bench                  contract.command_line clock records engine.transport engine.request engine.send data store ways \
+                       session
+serve                  data
+validate               data ways sweep
+status                 records store session sweep bench
+demo                   contract.command_line analyzer.stages records sweep status
+cli                    contract.command_line analyzer.cli sweep bench serve validate status demo
 __main__               cli
 """
 
@@ -87,7 +84,7 @@ def rooms() -> dict[str, frozenset[str]]:
         elif room:
             homes = {"contract": "kvt_async.", "analyzer": ""}
             allowed = {homes.get(name.split(".")[0], f"{package}.") + name for name in [*below, room]}
-            table[f"{package}.{room}"] = frozenset(allowed)
+            table[f"{package}.{room}"] = frozenset(allowed | (EVERYBODYS & table.keys()))
     return table
 
 
@@ -164,6 +161,13 @@ def test_every_module_belongs_to_a_room_and_a_folder_of_rooms_holds_none() -> No
 
 def test_every_import_runs_to_a_room_that_the_table_allows() -> None:
     assert not arrows_outside_the_table()
+
+
+def test_a_row_names_no_room_that_its_own_does_not_import() -> None:
+    """So the table can be read as the plan of the house."""
+    imports = {(room_of(name), room_of(target)) for name, target in arrows()}
+    idle = [(room, below) for room, allowed in rooms().items() for below in allowed - {room} - EVERYBODYS]
+    assert [pair for pair in idle if pair not in imports] == []
 
 
 def test_the_analyzer_imports_only_the_contract_from_the_runner() -> None:

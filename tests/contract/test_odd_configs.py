@@ -23,7 +23,7 @@ from kvt_async.contract.settings import Settings
 
 CASES = int(os.environ.get("KVT_FUZZ_CASES", "300"))
 COMMANDS = int(os.environ.get("KVT_FUZZ_COMMANDS", "40"))
-LONGEST_S = 5.0
+LONGEST_S = 5.0  # of processor time: another program may have the machine meanwhile
 
 
 def keys_of(model: type[BaseModel], at: str = "") -> Iterator[str]:
@@ -110,7 +110,7 @@ def test_the_loader_takes_or_refuses_any_value_of_any_key(tmp_path: Path) -> Non
         rng = random.Random(case)
         in_file = rng.random() < 0.3
         odd = text(rng) if in_file else overrides(rng)
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             if in_file:
                 file.write_bytes(str(odd).encode("utf-8", "surrogatepass"))
@@ -122,7 +122,7 @@ def test_the_loader_takes_or_refuses_any_value_of_any_key(tmp_path: Path) -> Non
             longest = max(longest, len(str(error)))
         except Exception as error:
             raise AssertionError(f"case {case}: {odd!r}") from error
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
     assert 0 < taken < CASES
     assert longest < 10_000
     assert slowest < LONGEST_S
@@ -136,13 +136,13 @@ def test_the_command_ends_with_0_or_2_for_any_value_of_any_key(
     codes, slowest = set[object](), 0.0
     for case in range(COMMANDS):
         odd = overrides(random.Random(-1 - case))
-        began = time.perf_counter()
+        began = time.process_time()
         asked = [part for pair in odd for part in ("--override", pair)]
         monkeypatch.setattr(sys, "argv", ["kvt", "validate", "-c", "ok.yaml", *asked])
         with pytest.raises(SystemExit) as ended:
             main()
         code = ended.value.code or 0
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
         printed = capsys.readouterr()
         assert code in (0, 2), (case, odd, code, printed.err)
         assert "Traceback" not in printed.err, (case, odd)
@@ -210,12 +210,12 @@ CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1,
 def test_what_no_run_could_use_is_refused_by_its_key(tmp_path: Path, content: str, says: str) -> None:
     file = tmp_path / "odd.yaml"
     file.write_text(content, encoding="utf-8")
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ConfigError) as error:
         load_settings(file, environ={})
     assert says in str(error.value)
     assert str(file) in str(error.value)
-    assert time.perf_counter() - began < LONGEST_S
+    assert time.process_time() - began < LONGEST_S
 
 
 def test_what_people_write_stays_a_config(tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ def test_what_people_write_stays_a_config(tmp_path: Path) -> None:
 def test_variables_without_an_end_are_text_and_cost_nothing(tmp_path: Path) -> None:
     file = tmp_path / "odd.yaml"
     file.write_text("prompt: {system: '" + "${A:-" * 50_000 + "'}")
-    began = time.perf_counter()
+    began = time.process_time()
     assert load_settings(file, environ={"A": "b"}).prompt.system == "${A:-" * 50_000
-    assert time.perf_counter() - began < LONGEST_S
+    assert time.process_time() - began < LONGEST_S
 
 
 def test_a_device_and_an_env_file_that_is_no_text_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

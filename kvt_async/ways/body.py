@@ -1,4 +1,4 @@
-"""kv.apply.via: body. The budget stands in fields of each request's body."""
+"""The budget stands in fields of each request's body (kv.apply.via: body)."""
 
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.settings_kv import Apply, Via

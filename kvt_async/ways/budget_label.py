@@ -1,4 +1,4 @@
-"""kv.apply.via: none. The budget is a label: nothing of it is sent, and nothing shows that a server applied it."""
+"""The budget is a label: nothing of it is sent, and no server is shown to have applied it (kv.apply.via: none)."""
 
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.settings_kv import Via

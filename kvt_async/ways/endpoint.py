@@ -1,4 +1,4 @@
-"""kv.apply.via: endpoint. Each level has a server of its own, which somebody else has started."""
+"""Each level has a server of its own, which somebody else has started (kv.apply.via: endpoint)."""
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings_kv import Apply, Via

@@ -1,4 +1,4 @@
-"""kv.apply.via: launch. kvt starts a server for each level, one after the other.
+"""kvt starts a server for each level, one after the other (kv.apply.via: launch).
 
 Consecutive levels whose command, environment and health URL are equal share one server. Port 0 in engine.base_url
 asks for a free one: {port} then says which.

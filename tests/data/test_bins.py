@@ -1,6 +1,7 @@
 """Lengths to bins: what holds for every list of lengths, and the choices within a bin."""
 
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -26,9 +27,9 @@ def test_there_are_exactly_n_bins_and_every_length_is_in_one(lengths: list[int],
 
 
 @given(LENGTHS, st.integers(1, 9), st.randoms())
-def test_bins_do_not_depend_on_the_order_of_examples(lengths: list[int], n_bins: int, random: object) -> None:
+def test_bins_do_not_depend_on_the_order_of_examples(lengths: list[int], n_bins: int, random: Random) -> None:
     shuffled = list(lengths)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert quantile_edges(Counter(shuffled), n_bins) == quantile_edges(Counter(lengths), n_bins)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from typing import Any
 
 import pytest
 
@@ -275,7 +276,9 @@ async def test_redirects_are_refused(code: int) -> None:
         (400, {"code": "context_length_exceeded"}, ErrorType.CONTEXT_OVERFLOW),
     ],
 )
-async def test_an_http_error_is_typed_and_shows_what_the_server_said(code: int, fields: dict, kind: ErrorType) -> None:  # type: ignore[type-arg]
+async def test_an_http_error_is_typed_and_shows_what_the_server_said(
+    code: int, fields: dict[str, Any], kind: ErrorType
+) -> None:
     got = await try_once(error(code, "because", **fields))
     assert (got.end_state, got.error_type, got.http_status) == (EndState.HTTP_ERROR, kind, code)
     assert "because" in (got.error_message or "")

@@ -127,7 +127,7 @@ class StageServer:
         self.reached[CONNECT].set()
 
     async def _chat(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, top: str) -> None:
-        length = int(re.search(r"content-length: (\d+)", top, re.IGNORECASE).group(1))  # type: ignore[union-attr]
+        (length,) = (int(n) for n in re.findall(r"(?i)content-length: (\d+)", top))
         if length >= LARGE:
             await self._at(WRITING)
         body = await reader.readexactly(length)

@@ -32,7 +32,7 @@ class Server:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
-        self.port = int(re.search(r":(\d+)/", self.url).group(1))  # type: ignore[union-attr]
+        self.port = int(re.findall(r":(\d+)/", self.url)[0])
 
     def kill(self) -> None:
         self.process.kill()

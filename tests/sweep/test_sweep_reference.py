@@ -18,7 +18,7 @@ def reference_url() -> Iterator[str]:
     command = [sys.executable, "-m", "kvt_async.serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield re.search(r"http://\S+", process.stdout.readline()).group(0)  # type: ignore[union-attr]
+        yield re.findall(r"http://\S+", process.stdout.readline())[0]
         process.terminate()
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings as hypothesis_settings
 from playwright.sync_api import Playwright, sync_playwright
 
 from kvt_async.contract.load import load_settings
@@ -15,10 +14,6 @@ from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
 from tests.analyzer.browser import MISSING, Browser, find, folder_of, launched
 from tests.analyzer.synthetic import make_db
-
-# No deadlines: on a shared machine a slow second says nothing about the code.
-hypothesis_settings.register_profile("analyzer", deadline=None, max_examples=60, derandomize=True)
-hypothesis_settings.load_profile("analyzer")
 
 Opened = tuple[sqlite3.Connection, Settings]
 Experiment = Callable[..., Opened]

@@ -49,11 +49,6 @@ class Pipeline:
     stop: asyncio.Event
     session_id: str
 
-    async def wait_for_place(self, *, again: bool = False) -> None:
-        """Return with a place, once so few requests are sent and unsaved that one more may be."""
-        self.store.hurry()
-        await self.places.take(again=again)
-
 
 async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, workers: int) -> None:
     """Send every request and save every outcome; return when all are saved.
@@ -81,9 +76,10 @@ async def _produce(requests: AsyncIterator[Request], pipe: Pipeline) -> None:
 
 async def _work(pipe: Pipeline) -> None:
     queue, places = pipe.queue, pipe.places
-    while await queue.wait():
+    while queue.has_some or await queue.wait():
         if not places.take_at_once():
-            await pipe.wait_for_place()
+            pipe.store.hurry()
+            await places.take()
         item = queue.get()
         if item is None or pipe.stop.is_set():  # what was queued and not started stays pending
             places.leave()
@@ -118,7 +114,8 @@ class _Sending:
     async def again(self) -> None:
         """Take a place before another try."""
         if not self.pipe.places.take_at_once():
-            await self.pipe.wait_for_place(again=True)
+            self.pipe.store.hurry()
+            await self.pipe.places.take(again=True)
         self.has_place = True
 
     async def record(self, request: Request, attempt: Attempt) -> None:

@@ -34,6 +34,10 @@ class RequestQueue:
     def waiting_bytes(self) -> int:
         return self._bytes
 
+    @property
+    def has_some(self) -> bool:
+        return bool(self._items)
+
     async def put(self, request: Request, scheduled_ns: int) -> None:
         """Wait for room, and stand at the end."""
         size = len(request.body)

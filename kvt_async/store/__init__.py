@@ -1,1 +1,1 @@
-"""The only writer of facts; knows no server."""
+"""The only writer of run facts; knows no server."""

@@ -1,4 +1,4 @@
-"""Outside rows -> canonical examples: one function to open a source, one to check a config, one to list tasks."""
+"""Outside rows -> canonical examples: functions to open a source, to check a config and its metric, to list tasks."""
 
 from collections.abc import Callable
 

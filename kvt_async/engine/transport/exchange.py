@@ -1,7 +1,7 @@
 """What one exchange of a request and its reply was on the wire: bytes, instants, and what broke. No JSON here.
 
-A transport fills an Exchange; `verdict` reads it afterwards, off the hot path. Whatever transport is used, equal wire
-behaviour gives an equal Exchange and so an equal attempt.
+A transport fills an Exchange; reply/classify.py reads it afterwards, off the hot path. Whatever transport is used,
+equal wire behaviour gives an equal Exchange and so an equal attempt.
 """
 
 import re

@@ -21,12 +21,12 @@ from tests.contract.test_imports import PACKAGES, arrows_outside_the_table  # no
 
 # The highest number that passes. Lower one when work has brought a figure down; raising one takes a reason in a commit.
 BARS = {
-    "module names used twice or more": 2,
+    "module names used twice or more": 1,
     "class names used twice or more": 5,
     "`# fmt:` markers": 2,
     "`# type: ignore`": 12,
     "functions with 8 parameters or more": 1,
-    "modules of more than 350 lines": 2,
+    "modules of more than 350 lines": 1,
     "modules at the analyzer's top level": 7,
     "arrows that the table of rooms does not have": 0,
     "files that name a way of applying a budget": 0,

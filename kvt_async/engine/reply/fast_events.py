@@ -33,24 +33,21 @@ _DONE = _LAST_LINE + b"\n\n"
 _ENDING = [_LAST_LINE, b"", b""]
 
 
-class FastEvents:
-    """Reads into `events`; call `goes_on` until it is False."""
+class FastEvents(Events):
+    """Events that are read sooner; call `read_on` until it is False. Every reply makes one of these, so what few need
+    is a default of the class."""
 
-    __slots__ = ("_arrival_of", "_events", "_one_by_one", "_pos", "_run_bytes", "_shape")
+    _arrival_of: Arrivals | None = None
+    _rest: Iterator[bool] | None = None  # events from where no faster reader knows them
+    _pos = 0
+    _shape: Shape | None = None
+    _run_bytes = SLICE_BYTES
 
-    def __init__(self, events: Events) -> None:
-        self._events = events
-        self._arrival_of: Arrivals | None = None
-        self._one_by_one: Iterator[bool] | None = None
-        self._pos = 0
-        self._shape: Shape | None = None
-        self._run_bytes = SLICE_BYTES
-
-    def goes_on(self) -> bool:
+    def read_on(self) -> bool:
         """Read for about SLICE_NS; whether there is more. Raises UnreadableError."""
-        if self._one_by_one is not None:
-            return next(self._one_by_one)
-        body = self._events.exchange.raw_body()
+        if self._rest is not None:
+            return next(self._rest)
+        body = self.exchange.raw_body()
         if not self._pos and len(body) <= SHORT_BYTES and self._short(body):
             return False
         return self._many(body)
@@ -67,18 +64,17 @@ class FastEvents:
             return False
         if len(payloads) != len(lines):
             return False
-        events = self._events
-        exchange = events.exchange
+        exchange = self.exchange
         if len(exchange.arrivals) == 1:
             arrivals = [exchange.arrivals[0]] * (len(lines) + 1)
         else:
             arrivals = Arrivals(exchange).each(0, [*lines, _LAST_LINE], 2)
         try:
-            events.transcript.add(payloads, arrivals)
+            self.transcript.add(payloads, arrivals)
         except UnreadableError:
-            events.transcript = Transcript()  # one by one it is known where it ended
+            self.transcript = Transcript()  # one by one it is known where it ended
             return False
-        events.arrived_ns, events.done_ns = arrivals, arrivals[-1]
+        self.arrived_ns, self.done_ns = arrivals, arrivals[-1]
         return True
 
     def _many(self, body: bytes) -> bool:
@@ -88,7 +84,7 @@ class FastEvents:
         if arrival_of is None:
             if not body.startswith(_START) or b"\r" in body:
                 return self._from_here_one_by_one(0)
-            arrival_of = self._arrival_of = Arrivals(self._events.exchange)
+            arrival_of = self._arrival_of = Arrivals(self.exchange)
         since_ns = perf_counter_ns()
         while pos < len(body):
             shape = self._shape
@@ -96,7 +92,7 @@ class FastEvents:
             after = self._run(body, pos, shape, arrival_of) if known and shape is not None else pos
             if after == pos:
                 after = self._batch(body, pos, arrival_of)
-            if self._events.done_ns is not None:
+            if self.done_ns is not None:
                 return False
             if after == pos:  # not one line of data and a blank one: the decoder's business
                 return self._from_here_one_by_one(pos)
@@ -106,8 +102,8 @@ class FastEvents:
         return pos < len(body)
 
     def _from_here_one_by_one(self, pos: int) -> bool:
-        self._one_by_one = self._events.one_by_one(pos)
-        return next(self._one_by_one)
+        self._rest = self.one_by_one(pos)
+        return next(self._rest)
 
     def _run(self, body: bytes, pos: int, shape: Shape, arrival_of: Arrivals) -> int:
         """Read neighbouring events of the known shape together, from the one at `pos`; where they end, or `pos`."""
@@ -130,24 +126,23 @@ class FastEvents:
         if texts is None:
             return pos
         arrivals = arrival_of.each(pos, strings, len(start) + len(after) + 2)
-        self._events.arrived_ns += arrivals
-        self._events.transcript.add_run(texts, arrivals)
+        self.arrived_ns += arrivals
+        self.transcript.add_run(texts, arrivals)
         return pos + len(run)
 
     def _batch(self, body: bytes, pos: int, arrival_of: Arrivals) -> int:
         """Read the next few events whole, from the one at `pos`; where they end, or `pos` if that isn't plain."""
-        events = self._events
         plain = _PLAIN.match(body, pos)
         if plain is not None:
             payloads = body[pos + 6 : plain.end() - 2].split(_BETWEEN)
             arrivals = arrival_of.each(pos, payloads, 8)
-            events.arrived_ns += arrivals
-            events.transcript.add(map(parse_json, payloads), arrivals)
+            self.arrived_ns += arrivals
+            self.transcript.add(map(parse_json, payloads), arrivals)
             pos = plain.end()
-            if self._shape is None and len(events.transcript.chunk_ns) >= LEARN_AFTER:
+            if self._shape is None and len(self.transcript.chunk_ns) >= LEARN_AFTER:
                 self._shape = learn(payloads[-1], parse_json(payloads[-1]))
         if body.startswith(_DONE, pos):
-            events.done_ns = arrival_of.each(pos, [_DONE], 0)[0]
+            self.done_ns = arrival_of.each(pos, [_DONE], 0)[0]
             pos += len(_DONE)
-            events.arrived_ns.append(events.done_ns)
+            self.arrived_ns.append(self.done_ns)
         return pos

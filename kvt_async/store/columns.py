@@ -32,9 +32,19 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
     request_id, attempt_idx, error, reply = request.request_id, attempt.attempt_idx, attempt.error_type, attempt.reply
     message, partial = attempt.error_message, attempt.partial_text
     attempt_row = (
-        *(request_id, attempt_idx, attempt.series_idx, session_id, attempt.started_at, attempt.endpoint),
-        *(attempt.http_status, str(attempt.end_state), None if error is None else str(error)),
-        *(message and _storable(message), partial and _storable(partial), attempt.retry_after_s, attempt.latency_s),
+        request_id,
+        attempt_idx,
+        attempt.series_idx,
+        session_id,
+        attempt.started_at,
+        attempt.endpoint,
+        attempt.http_status,
+        str(attempt.end_state),
+        None if error is None else str(error),
+        message and _storable(message),
+        partial and _storable(partial),
+        attempt.retry_after_s,
+        attempt.latency_s,
     )
     rows: list[Row] = [
         ("attempts", attempt_row),
@@ -43,8 +53,15 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
     if reply is not None:
         reasoning, finish = reply.reasoning, reply.finish_reason
         response_row = (
-            *(request_id, attempt_idx, _storable(reply.text), reasoning and _storable(reasoning)),
-            *(finish and _storable(finish), _json(reply.usage), _json(reply.kv_evidence), reply.kv_effective, now),
+            request_id,
+            attempt_idx,
+            _storable(reply.text),
+            reasoning and _storable(reasoning),
+            finish and _storable(finish),
+            _json(reply.usage),
+            _json(reply.kv_evidence),
+            reply.kv_effective,
+            now,
         )
         rows.append(("responses", response_row))
     return rows

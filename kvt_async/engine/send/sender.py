@@ -59,6 +59,8 @@ class Sender:
     request still pending.
     """
 
+    _open: _Opened  # there only inside of `async with`
+
     def __init__(
         self,
         settings: Settings,
@@ -81,7 +83,6 @@ class Sender:
         self._turn = itertools.count()
         self.room = Room()
         self._pauses = Pauses()
-        self._opened: _Opened | None = None
 
     async def __aenter__(self) -> Self:
         """Raises ConfigError for a CA file that can't be used."""
@@ -92,7 +93,7 @@ class Sender:
         client = Client(self.settings.engine, key, self.settings.secrets, BugReports(folder))
         pages = ServerPages(client, self._known)
         witness = Witness(client, self.breaker, self.settings.engine, self._halted, self.halt)
-        self._opened = _Opened(client, pages, witness, Quarantine(pages.answers))
+        self._open = _Opened(client, pages, witness, Quarantine(pages.answers))
         self._pauses.start()
         return self
 
@@ -100,16 +101,10 @@ class Sender:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pauses.stop()
-        if self._opened is not None:
-            await self._opened.quarantine.close()
-            await self._opened.client.close()
-            self._opened = None
-
-    @property
-    def _open(self) -> "_Opened":
-        if self._opened is None:
-            raise RuntimeError("a Sender is used inside `async with`")
-        return self._opened
+        opened = self._open
+        del self._open
+        await opened.quarantine.close()
+        await opened.client.close()
 
     @property
     def pages(self) -> ServerPages:

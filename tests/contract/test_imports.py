@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SHARED = "kvt_async.contract"
 EVERYBODYS = {SHARED, f"{SHARED}.formulas"}
-EVERYBODYS = {SHARED, f"{SHARED}.formulas"}
 PACKAGES = ("kvt_async", "analyzer")
 
 # A room is a folder or a top-level module; a module belongs to the longest name that fits it. Each row: a room, and the

@@ -34,23 +34,28 @@ _ENDING = [_LAST_LINE, b"", b""]
 
 
 class FastEvents(Events):
-    """Events that are read sooner; call `read_on` until it is False. Every reply makes one of these, so what few need
+    """Events that are read sooner; call `goes_on` until it is False. Every reply makes one of these, so what few need
     is a default of the class."""
 
+    unreadable: UnreadableError | None = None  # what ended the reading; what came before it counts
     _arrival_of: Arrivals | None = None
     _rest: Iterator[bool] | None = None  # events from where no faster reader knows them
     _pos = 0
     _shape: Shape | None = None
     _run_bytes = SLICE_BYTES
 
-    def read_on(self) -> bool:
-        """Read for about SLICE_NS; whether there is more. Raises UnreadableError."""
-        if self._rest is not None:
-            return next(self._rest)
-        body = self.exchange.raw_body()
-        if not self._pos and len(body) <= SHORT_BYTES and self._short(body):
+    def goes_on(self) -> bool:
+        """Read for about SLICE_NS; whether there is more."""
+        try:
+            if self._rest is not None:
+                return next(self._rest)
+            body = self.exchange.raw_body()
+            if not self._pos and len(body) <= SHORT_BYTES and self._short(body):
+                return False
+            return self._many(body)
+        except UnreadableError as error:
+            self.unreadable = error
             return False
-        return self._many(body)
 
     def _short(self, body: bytes) -> bool:
         """Read a short reply at one go. False, and nothing read: it is not one line of data and a blank one a time."""

@@ -14,16 +14,6 @@ class Reading(FastEvents):
     Call `goes_on` until it is False, giving the loop a turn between.
     """
 
-    unreadable: UnreadableError | None = None  # what ended the reading; what came before it counts
-
-    def goes_on(self) -> bool:
-        """Read on; whether there is more."""
-        try:
-            return self.read_on()
-        except UnreadableError as error:
-            self.unreadable = error
-            return False
-
     def decode(self) -> Iterator[bool]:
         """Read the whole stream one by one: what `goes_on` must agree with. Raises UnreadableError."""
         return self.one_by_one()

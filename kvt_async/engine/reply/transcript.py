@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from kvt_async.contract.formulas.finish_reasons import meaning
 from kvt_async.engine.reply import failure_shapes
 from kvt_async.engine.reply.deltas import reasoning_of, split_content, tool_calls_of, written_chars
+from kvt_async.engine.reply.failure_shapes import PLAIN_FIELDS, PLAIN_OBJECTS
 from kvt_async.engine.reply.payload import UnreadableError, as_evidence
 from kvt_async.records import Json
 
@@ -99,9 +100,7 @@ class Transcript(Struct, gc=False):
                         usage = choice["usage"]
                 else:
                     self._other(choice, at_ns)
-            elif not (
-                failure_shapes.PLAIN_FIELDS.issuperset(event) and event.get("object") in failure_shapes.PLAIN_OBJECTS
-            ):
+            elif not (PLAIN_FIELDS.issuperset(event) and event.get("object") in PLAIN_OBJECTS):
                 self.error = self.error or failure_shapes.told(event)
                 self.complaint = self.complaint or failure_shapes.complaint(event)
             if "x_groq" in event or "error" in event or "base_resp" in event or "timings" in event:

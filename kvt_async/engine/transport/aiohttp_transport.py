@@ -38,7 +38,7 @@ class AiohttpTransport:
         payload = StampedBody(body, exchange, self._timeouts, fresh=fresh)
         reply: aiohttp.ClientResponse | None = None
         try:
-            sent = target.with_headers(headers)
+            sent = target.with_headers(headers) if headers else target.headers
             reply = await self._session.post(target.url, data=payload, headers=sent, allow_redirects=False)
             exchange.status = reply.status
             exchange.headers = {name.lower(): value for name, value in reply.headers.items()}

@@ -28,9 +28,8 @@ LEARN_AFTER = 2  # text chunks; finding the shape of a stream costs as much as r
 _PLAIN = re.compile(rb"(?:data: \{[^\n]*\n\n){1,%d}" % BATCH)  # one line of data and a blank one
 _START = b"data: "
 _BETWEEN = b"\n\n" + _START
-_LAST_LINE = b"data: [DONE]"
-_DONE = _LAST_LINE + b"\n\n"
-_ENDING = [_LAST_LINE, b"", b""]
+_DONE = _START + b"[DONE]\n\n"
+_ENDING = b"\n\n" + _DONE
 
 
 class FastEvents(Events):
@@ -59,23 +58,22 @@ class FastEvents(Events):
 
     def _short(self, body: bytes) -> bool:
         """Read a short reply at one go. False, and nothing read: it is not one line of data and a blank one a time."""
-        lines = body.split(b"\n")
-        if lines[-3:] != _ENDING or any(lines[1::2]) or b"\r" in body:
+        if not (body.startswith(_START) and body.endswith(_ENDING)) or 13 in body:  # CR
             return False
-        lines = lines[:-3:2]
+        payloads = body[len(_START) : -len(_ENDING)].split(_BETWEEN)
+        if body.count(b"\n") != 2 * len(payloads) + 2:  # one of them is not one line
+            return False
         try:
-            payloads = [orjson.loads(line[6:]) for line in lines if line.startswith(_START)]
+            events = [*map(orjson.loads, payloads)]
         except orjson.JSONDecodeError:
-            return False
-        if len(payloads) != len(lines):
             return False
         exchange = self.exchange
         if len(exchange.arrivals) == 1:
-            arrivals = [exchange.arrivals[0]] * (len(lines) + 1)
+            arrivals = [exchange.arrivals[0]] * (len(payloads) + 1)
         else:
-            arrivals = Arrivals(exchange).each(0, [*lines, _LAST_LINE], 2)
+            arrivals = Arrivals(exchange).each(0, [*payloads, b"[DONE]"], len(_START) + 2)
         try:
-            self.transcript.add(payloads, arrivals)
+            self.transcript.add(events, arrivals)
         except UnreadableError:
             self.transcript = Transcript()  # one by one it is known where it ended
             return False

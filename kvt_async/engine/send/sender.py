@@ -218,25 +218,26 @@ class Sender:
                 dispatcher.owed_requests += 1
                 self.retries += 1
                 tried = await self._once(sending, endpoint, None, fresh=True)
-            marks = tried.attempt.marks
+            attempt = tried.attempt
+            marks = attempt.marks
             if marks.prompt_tokens is not None and marks.completion_tokens is not None:
                 used = marks.prompt_tokens + marks.completion_tokens
         finally:
             self._flying[endpoint] -= 1
             dispatcher.leave(estimate, used)
         sending.n_tries += 1
-        if tried.attempt.error_type is None:
+        if attempt.error_type is None:
             opened.quarantine.release(endpoint)
             sending.began_s = (marks.start_ns or dequeued_ns) / 1e9
             self.breaker.succeeded(sending.began_s)
-            opened.witness.good[tried.attempt.endpoint] = endpoint, request.path, request.body, request.headers
+            opened.witness.good[attempt.endpoint] = endpoint, request.path, request.body, request.headers
             if sending.n_tries == 1:
                 dispatcher.slots.succeeded()
             return tried, _ENDED
         decision = self._failed(tried, sending, endpoint)
         if decision.wait_s is not None:
             self.retries += 1
-            await sending.record(request, tried.attempt)
+            await sending.record(request, attempt)
             sending.next_attempt(due_s=decision.wait_s)
         return tried, decision
 

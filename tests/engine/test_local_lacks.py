@@ -168,7 +168,7 @@ async def test_a_request_that_always_kills_its_connection_is_given_up_among_othe
     async with FaultServer(killer(b"Fact 11:", b"Fact 3:")) as server:
         settings = sweep_settings(
             tmp_path, server.base_url, "kv.apply.via=none", "kv.control_repeats=0", "limits.retry.max_attempts=3",
-            f"engine.transport={every_transport}",
+            "limits.retry.initial_s=0.2", f"engine.transport={every_transport}",  # outages of a second
         )  # fmt: skip
         report = await run(settings, options=SweepOptions(quiet=True))
         assert (report.responses, report.failures, report.pending, report.exit_code) == (30, 6, 0, 4)

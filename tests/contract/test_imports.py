@@ -1,6 +1,7 @@
 """Which room may import which: one table, and every import followed, those inside functions too.
 
-The two packages share kvt_async.contract and nothing else; heavy libraries stay on their side.
+Below the command line the two packages share kvt_async.contract and one module of metrics; heavy libraries stay on
+their side.
 """
 
 import ast

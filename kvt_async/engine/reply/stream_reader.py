@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from kvt_async.contract.formulas.chunk_encoding import encode_arrivals
 from kvt_async.engine.reply.fast_events import FastEvents
 from kvt_async.engine.reply.payload import UnreadableError
+from kvt_async.engine.reply.transcript import Transcript
+from kvt_async.records import Marks
+
+_TRANSCRIBED = tuple(name for name in Marks.__struct_fields__ if hasattr(Transcript, name))
+"""Marks that are the transcript's, by name: a new one is named there and in Marks alone."""
 
 
 class Reading(FastEvents):
@@ -29,11 +34,8 @@ class Reading(FastEvents):
         marks.n_events, marks.done_ns = len(arrived_ns), self.done_ns
         if arrived_ns:
             marks.first_event_ns = arrived_ns[0]
-        marks.first_reasoning_ns = transcript.first_reasoning_ns  # name by name: a loop costs as much as all of `fill`
-        marks.first_content_ns = transcript.first_content_ns
-        marks.first_tool_ns = transcript.first_tool_ns
-        marks.last_delta_ns = transcript.last_delta_ns
-        marks.finish_ns, marks.usage_ns = transcript.finish_ns, transcript.usage_ns
+        for name in _TRANSCRIBED:
+            setattr(marks, name, getattr(transcript, name))
         arrivals = transcript.chunk_ns
         marks.n_text_chunks = len(arrivals)
         if arrivals:

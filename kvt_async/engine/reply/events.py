@@ -74,7 +74,7 @@ class Events:
 
 def decoded(exchange: Exchange, pos: int) -> Iterator[tuple[bytes, bytes, int]]:
     """(data, event name, arrival of the piece that completed it), from byte `pos` of the body."""
-    decoder, passed = SseDecoder(), 0
+    decoder, passed = SseDecoder(at_start=pos == 0), 0
     for at_ns, data in zip(exchange.arrivals, exchange.pieces, strict=True):
         skip, passed = max(0, pos - passed), passed + len(data)
         if skip < len(data):

@@ -13,16 +13,20 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SseDecoder:
-    """Feed it reads in order; each call returns the events completed by that read."""
+    """Feed it reads in order; each call returns the events completed by that read.
+
+    `at_start`: the first read begins the stream; else it begins an event, and no byte order mark can lead it.
+    """
 
     __slots__ = ("_after_cr", "_data", "_name", "_partial", "_start")
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_start: bool = True) -> None:
         self._partial: list[bytes] = []  # pieces of a line whose end has not come
         self._data: list[bytes] = []  # `data` lines of the event being read
         self._name = b""
         self._after_cr = False  # the last read ended in CR: an LF that comes next belongs to it
-        self._start: bytes | None = b""  # what may still turn out to be a byte order mark; None: past it
+        # What may still turn out to be a byte order mark; None: past it.
+        self._start: bytes | None = b"" if at_start else None
 
     def feed(self, read: bytes) -> list[Event]:
         if self._start is not None:

@@ -45,7 +45,7 @@ def assemble(settings: Settings, prompt_fields: Json, level: Level, kv: Json) ->
     body["stream"] = engine.stream
     if engine.stream and engine.stream_usage != "never":
         body["stream_options"] = {"include_usage": True}
-    patch(body, decoding.extra_body)
+    merge(body, decoding.extra_body, null_removes=True)
     merge(body, kv)
     return body
 
@@ -66,29 +66,20 @@ def _openai(urls: tuple[str, ...]) -> bool:
     return any(urlsplit(url).hostname == "api.openai.com" for url in urls)
 
 
-def patch(base: Json, layer: Mapping[str, Any]) -> None:
-    """`merge`, and what is null in `layer` goes (JSON merge patch, RFC 7396): a server that refuses a field can be
-    asked without it, whoever put it there."""
+def merge(base: Json, layer: Mapping[str, Any], *, null_removes: bool = False) -> None:
+    """Merge `layer` into `base`, deep: objects merge, everything else replaces. Objects of `layer` are copied, so that
+    merging into `base` later doesn't change them.
+
+    `null_removes`: what is null in `layer` goes (JSON merge patch, RFC 7396): a server that refuses a field can be
+    asked without it, whoever put it there.
+    """
     for key, value in layer.items():
-        if value is None:
+        if value is None and null_removes:
             base.pop(key, None)
         elif isinstance(value, dict):
             inner = base.get(key)
             if not isinstance(inner, dict):
                 inner = base[key] = {}
-            patch(inner, value)
-        else:
-            base[key] = value
-
-
-def merge(base: Json, layer: Mapping[str, Any]) -> None:
-    """Deep: objects merge, everything else replaces. Objects of `layer` are copied, so that merging into `base` later
-    doesn't change them."""
-    for key, value in layer.items():
-        if isinstance(value, dict):
-            inner = base.get(key)
-            if not isinstance(inner, dict):
-                inner = base[key] = {}
-            merge(inner, value)
+            merge(inner, value, null_removes=null_removes)
         else:
             base[key] = value

@@ -1,8 +1,9 @@
-"""The rooms of docs/ARCHITECTURE.md from the code: every package and module with its first sentence.
+"""What of the documentation follows from the tree: the rooms of docs/ARCHITECTURE.md, and docs/MODULES.md.
 
     python scripts/architecture.py [--check]
 
-`--check` writes nothing and exits with 1 where the page is not true. What stands outside of the two marks is kept.
+`--check` writes nothing and exits with 1 where a page is not true. In ARCHITECTURE what stands outside of the two marks
+is kept.
 """
 
 import ast
@@ -12,21 +13,46 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs/ARCHITECTURE.md"
+ARCHITECTURE, MODULES = ROOT / "docs/ARCHITECTURE.md", ROOT / "docs/MODULES.md"
 BEGIN, END = "<!-- rooms: scripts/architecture.py writes what follows -->\n", "<!-- rooms end -->\n"
-WIDTH, INDENT = 118, 26
+HEAD = """# Modules
+
+Every module with its first sentence. The rooms, and what they may import: [ARCHITECTURE.md](ARCHITECTURE.md).
+"""
+WIDTH, INDENT = 118, 34
 
 
-def rooms() -> str:
-    """Every package with its sentence, and its modules with theirs, as Markdown."""
-    lines: list[str] = []
-    for package in ("kvt_async", "analyzer"):
-        for init in sorted((ROOT / package).rglob("__init__.py"), key=lambda file: file.parent.parts):
-            folder = init.parent
-            modules = sorted(file for file in folder.glob("*.py") if not file.stem.startswith("__"))
-            lines += [f"**{folder.relative_to(ROOT).as_posix()}/** {sentence(init)}", ""]
-            lines += ["```text", *(line for module in modules for line in entry(module)), "```", ""] if modules else []
+def pages() -> dict[Path, str]:
+    """Both pages as they should be. ValueError: ARCHITECTURE has lost its marks."""
+    before, begin, rest = ARCHITECTURE.read_text("utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{ARCHITECTURE} has lost its marks")
+    rooms = [line for init in packages() for line in entry(f"{name_of(init)}/", init)]
+    text = "\n".join(["```text", *rooms, "```"])
+    return {
+        ARCHITECTURE: f"{before}{BEGIN}\n{text}\n\n{END}{after}",
+        MODULES: "\n".join([HEAD, *map(section, packages())]),
+    }
+
+
+def packages() -> list[Path]:
+    """The `__init__` of every package, outer ones first."""
+    inits = [init for top in ("kvt_async", "analyzer") for init in (ROOT / top).rglob("__init__.py")]
+    return sorted(inits, key=lambda init: (init.relative_to(ROOT).parts[0] == "analyzer", init.parent.parts))
+
+
+def section(init: Path) -> str:
+    """A package and its modules, as Markdown."""
+    modules = sorted(file for file in init.parent.glob("*.py") if not file.stem.startswith("__"))
+    lines = [f"## {name_of(init)}", "", sentence(init), ""]
+    if modules:
+        lines += ["```text", *(line for module in modules for line in entry(module.stem, module)), "```", ""]
     return "\n".join(lines)
+
+
+def name_of(init: Path) -> str:
+    return init.parent.relative_to(ROOT).as_posix()
 
 
 def sentence(file: Path) -> str:
@@ -35,30 +61,21 @@ def sentence(file: Path) -> str:
     return re.split(r"(?<=[.?!])\s", text, maxsplit=1)[0]
 
 
-def entry(module: Path) -> list[str]:
-    """A module's name and sentence, in lines of at most WIDTH characters."""
-    lines = textwrap.wrap(sentence(module), WIDTH - INDENT) or [""]
-    return [f"{module.stem:<{INDENT}}{lines[0]}".rstrip(), *(f"{'':<{INDENT}}{line}" for line in lines[1:])]
-
-
-def page(text: str) -> str:
-    """The page with its rooms as they are now. ValueError: it lacks the marks."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{PAGE} has lost its marks")
-    return f"{head}{BEGIN}\n{rooms()}\n{END}{tail}"
+def entry(name: str, file: Path) -> list[str]:
+    """A name and the file's first sentence, in lines of at most WIDTH characters."""
+    indent = max(INDENT, len(name) + 1)
+    lines = textwrap.wrap(sentence(file), WIDTH - indent) or [""]
+    return [f"{name:<{indent}}{lines[0]}".rstrip(), *(f"{'':<{indent}}{line}" for line in lines[1:])]
 
 
 def main() -> int:
-    before = PAGE.read_text("utf-8")
-    after = page(before)
+    wrong = {page: text for page, text in pages().items() if not page.is_file() or page.read_text("utf-8") != text}
     if "--check" in sys.argv[1:]:
-        if before != after:
-            print("docs/ARCHITECTURE.md shows other rooms than the code has. Run: python scripts/architecture.py")
-            return 1
-        return 0
-    PAGE.write_text(after, "utf-8")
+        for page in wrong:
+            print(f"{page.relative_to(ROOT)} shows another tree than there is. Run: python scripts/architecture.py")
+        return 1 if wrong else 0
+    for page, text in wrong.items():
+        page.write_text(text, "utf-8")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""docs/ARCHITECTURE.md shows the rooms that there are, and its query runs."""
+"""docs/ARCHITECTURE.md and MODULES.md show the tree that there is, and the query of the former runs."""
 
 import re
 import sqlite3
@@ -14,7 +14,7 @@ from tests.analyzer.synthetic import make_db
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_of_the_architecture_shows_the_rooms_and_modules_of_the_code() -> None:
+def test_the_pages_show_the_rooms_and_modules_of_the_code() -> None:
     done = subprocess.run(
         [sys.executable, "scripts/architecture.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )

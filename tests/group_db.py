@@ -6,7 +6,7 @@ from pathlib import Path
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.records import Attempt, Marks, Outcome, Reply, Request
-from tests.tables import insert
+from tests.tables import insert, insert_run, insert_session
 
 GROUP, DATASET, RUN, SESSION, NOW = "g", "jsonl__made", "full-00000000", "s1", "2026-01-01T00:00:00.000Z"
 
@@ -42,28 +42,14 @@ def make_group(db: Path, n: int, *, run_ids: tuple[str, ...] = (RUN,), n_bins: i
     )
     add_session(conn, SESSION)
     for idx, run_id in enumerate(run_ids):
-        insert(
+        insert_run(
             conn,
-            "runs",
             run_id=run_id,
             exp_group_id=GROUP,
-            generation=1,
             dataset_id=DATASET,
-            model_name="m",
-            base_url="http://h/v1",
             engine_name="e",
             series=f"series{idx}",
-            kv_policy="full",
-            kv_budget=1.0,
-            kv_unit="fraction",
-            kv_mode="question_aware",
-            is_full=1,
-            kv_apply="none",
-            kv_params_json="{}",
-            apply_json="{}",
-            repeat_idx=0,
             prompt_template_version="t",
-            decoding_json="{}",
             level_idx=idx,
             created_at=NOW,
         )
@@ -72,14 +58,11 @@ def make_group(db: Path, n: int, *, run_ids: tuple[str, ...] = (RUN,), n_bins: i
 
 
 def add_session(conn: sqlite3.Connection, session_id: str, *, at: str = NOW, concurrency: int = 8) -> None:
-    insert(
+    insert_session(
         conn,
-        "sessions",
         session_id=session_id,
         exp_group_id=GROUP,
-        generation=1,
         started_at=at,
-        command="kvt sweep",
         config_yaml="",
         config_sha256="x",
         kvt_version="0",

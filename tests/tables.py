@@ -4,6 +4,44 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
+_SESSION = {
+    "generation": 1,
+    "command": "kvt sweep",
+    "config_yaml": "a: 1\n",
+    "config_sha256": "e" * 64,
+    "kvt_version": "0.1.0",
+    "python": "3.11",
+    "platform": "Linux",
+    "engine_loop": "truth",
+}
+_RUN = {
+    "generation": 1,
+    "model_name": "m",
+    "base_url": "http://h/v1",
+    "engine_name": "kvt-reference",
+    "kv_policy": "full",
+    "kv_budget": 1.0,
+    "kv_unit": "fraction",
+    "kv_mode": "question_aware",
+    "is_full": 1,
+    "kv_apply": "none",
+    "kv_params_json": "{}",
+    "apply_json": "{}",
+    "repeat_idx": 0,
+    "prompt_template_version": "p" * 64,
+    "decoding_json": "{}",
+}
+
+
+def insert_session(conn: sqlite3.Connection, **row: Any) -> None:
+    """A session; what is not named is that of any sweep."""
+    insert(conn, "sessions", **(_SESSION | row))
+
+
+def insert_run(conn: sqlite3.Connection, **row: Any) -> None:
+    """A run; what is not named is that of full cache."""
+    insert(conn, "runs", **(_RUN | row))
+
 
 def insert(conn: sqlite3.Connection, table: str, **row: Any) -> None:
     """One row; columns that are not named keep their defaults."""

@@ -10,7 +10,7 @@ from kvt_async.contract.formulas.chunk_encoding import encode_chunks
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
-from tests.tables import insert
+from tests.tables import insert, insert_run, insert_session
 
 GROUP, WHEN = "bench", "2026-01-02T03:04:05.000Z"
 MS = 1_000_000
@@ -74,20 +74,12 @@ def write_bench(db: Path, loads: Sequence[Load]) -> sqlite3.Connection:
         contract_json="{}",
         contract_sha256="c" * 64,
     )
-    insert(
+    insert_session(
         conn,
-        "sessions",
         session_id="s",
         exp_group_id=GROUP,
-        generation=1,
         started_at=WHEN,
         command="kvt bench -c bench",
-        config_yaml="a: 1\n",
-        config_sha256="e" * 64,
-        kvt_version="0.1.0",
-        python="3.11",
-        platform="Linux",
-        engine_loop="truth",
     )
     insert(
         conn,
@@ -110,28 +102,13 @@ def write_bench(db: Path, loads: Sequence[Load]) -> sqlite3.Connection:
 def _stage(conn: sqlite3.Connection, idx: int, load: Load) -> None:
     run_id = f"run{idx}"
     series = f"{load.level}, {load.label}" if load.level else load.label
-    insert(
+    insert_run(
         conn,
-        "runs",
         run_id=run_id,
         exp_group_id=GROUP,
-        generation=1,
         dataset_id="w",
-        model_name="m",
-        base_url="http://h/v1",
-        engine_name="kvt-reference",
         series=series,
-        kv_policy="full",
-        kv_budget=1.0,
-        kv_unit="fraction",
-        kv_mode="question_aware",
-        is_full=1,
-        kv_apply="none",
-        kv_params_json="{}",
-        apply_json="{}",
         repeat_idx=load.repeat,
-        prompt_template_version="p" * 64,
-        decoding_json="{}",
         level_idx=idx,
         created_at=WHEN,
     )

@@ -13,7 +13,7 @@ from analyzer.results.results import Results, read_results
 from kvt_async.contract.schema import connect_for_writing
 from tests.analyzer.report_cases import DATASET, GROUP, SMALL, WHEN, Rows, Series
 from tests.analyzer.report_derived import bin_stats, comparisons, compressed, drop, verdicts
-from tests.tables import insert
+from tests.tables import insert, insert_run, insert_session
 
 
 def write(path: Path, rows: Rows | None = None) -> sqlite3.Connection:
@@ -57,21 +57,15 @@ def _facts(conn: sqlite3.Connection, rows: Rows) -> None:
         contract_json=json.dumps(contract),
         contract_sha256="cd34" * 16,
     )
-    insert(
+    insert_session(
         conn,
-        "sessions",
         session_id="s1",
         exp_group_id=GROUP,
-        generation=1,
         started_at=WHEN,
         command="kvt sweep -c configs/experiments/demo.yaml",
-        config_yaml="a: 1\n",
         config_sha256="ef56" * 16,
-        kvt_version="0.1.0",
         git_commit="0123456789abcdef",
         python="3.11.9",
-        platform="Linux",
-        engine_loop="truth",
         concurrency=8,
         order_seed=None,
     )
@@ -191,16 +185,13 @@ def _level(
 ) -> None:
     run_id = f"run{level_idx:02d}"
     rows.runs.append({"run_id": run_id, "series": series.name, "budget": budget, "repeat": repeat})
-    insert(
+    insert_run(
         conn,
-        "runs",
         run_id=run_id,
         exp_group_id=GROUP,
-        generation=1,
         dataset_id=DATASET,
         model_name="reference",
         base_url="http://127.0.0.1:8000/v1",
-        engine_name="kvt-reference",
         series=series.name,
         kv_policy=series.policy,
         kv_budget=budget,
@@ -208,8 +199,6 @@ def _level(
         kv_mode=series.mode,
         is_full=int(is_full),
         kv_apply="none" if series.evidence == "unverified" else "body",
-        kv_params_json="{}",
-        apply_json="{}",
         repeat_idx=repeat,
         prompt_template_version="ab12" * 16,
         decoding_json='{"temperature": 0}',

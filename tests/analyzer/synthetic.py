@@ -17,7 +17,7 @@ import numpy as np
 
 from kvt_async.contract.formulas.prompt_text import cluster_sha256, messages_sha256, render
 from kvt_async.contract.schema import connect_for_writing
-from tests.tables import insert, insert_many
+from tests.tables import insert, insert_many, insert_run, insert_session
 
 Rate = float | Callable[[str, float, int], float]  # (series, budget, bin_idx) -> probability
 Accuracy = Rate | Mapping[float, float]  # or a table budget -> probability
@@ -212,19 +212,15 @@ def _write_session(conn: sqlite3.Connection, spec: Spec) -> None:
     contract = json.dumps({"dataset_id": dataset_id(spec), "model": "reference", "decoding": {"temperature": 0}})
     group = {"exp_group_id": spec.exp_group_id, "generation": spec.generation}
     insert(conn, "experiments", **group, created_at=NOW, contract_json=contract, contract_sha256=_sha(contract))
-    insert(
+    insert_session(
         conn,
-        "sessions",
         session_id=_session(spec),
         **group,
         started_at=NOW,
         command="kvt sweep -c demo.yaml",
         config_yaml="experiment: {}",
         config_sha256=_sha("experiment: {}" if spec.hashes else "config"),
-        kvt_version="0.1.0",
         python="3.11.2",
-        platform="Linux",
-        engine_loop="truth",
         concurrency=8,
     )
     insert(conn, "session_ends", session_id=_session(spec), ended_at=NOW, exit_code=0, reason="finished")
@@ -243,16 +239,14 @@ def _write_run(
     mode = {"aware": "question_aware", "agnostic": "question_agnostic"}.get(mode, mode or "question_aware")
     full = series == "full"
     run_id = f"{spec.exp_group_id}-g{spec.generation}-{series.replace('/', '-')}-{budget:g}-r{repeat}"
-    insert(
+    insert_run(
         conn,
-        "runs",
         run_id=run_id,
         exp_group_id=spec.exp_group_id,
         generation=spec.generation,
         dataset_id=dataset_id(spec),
         model_name="reference",
         base_url=URL,
-        engine_name="kvt-reference",
         series=series,
         kv_policy=policy,
         kv_budget=budget,
@@ -260,7 +254,6 @@ def _write_run(
         kv_mode=mode,
         is_full=int(full),
         kv_apply="body",
-        kv_params_json="{}",
         apply_json=json.dumps({"apply": {"via": "body", "round_to": spec.round_to}}),
         repeat_idx=repeat,
         prompt_template_version=_sha("template"),

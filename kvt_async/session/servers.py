@@ -2,7 +2,7 @@
 
     servers --owes?--> way.serve() --> ServerSession --> work.serve() --> reason to end
                           ^                                    |
-                          '---- died, at most way.restarts ----'
+                          '-- gone, at most way.restarts ----'
 
 A budget that needs no server of its own has one server, which is there already: then nothing is started or started
 again. What stops the sending to a server (Ctrl-C, its breaker, its own end) is `watched`.
@@ -57,7 +57,7 @@ async def on_servers(session: Session, servers: Sequence[Sequence[Run]], work: S
         reason = await _on_server(session, runs, work, restarts)
         while reason == EndReason.SERVER and restarts < most:
             restarts += 1
-            session.say(f"the launched server died; starting it again ({restarts} of {most})")
+            session.say(f"the launched server died or answers no more; starting it again ({restarts} of {most})")
             session, runs = await work.restarted(session, runs)
             reason = await _on_server(session, runs, work, restarts)
         if reason in ENDING:

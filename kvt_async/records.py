@@ -148,6 +148,7 @@ class Reply(Struct, frozen=True, gc=False):
     usage: Json | None
     kv_evidence: Json | None
     kv_effective: float | None
+    tool_calls: list[Json] | None = None  # name, arguments (text as sent) and, where the server gave one, id of each
 
 
 class Attempt(Struct, frozen=True, gc=False):

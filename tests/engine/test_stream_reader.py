@@ -16,6 +16,11 @@ ODD = [
     event(delta(reasoning_content="hm")),
     event(delta("b", logprobs=None)),
     event(delta(finish="stop")),
+    event(delta(tool_calls=[{"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}}])),
+    event(delta(tool_calls=[{"index": 0, "function": {"arguments": '{"a":'}}])),
+    event(delta(tool_calls=[{"index": 0, "function": {"arguments": " 1}"}}], logprobs=None)),
+    event(delta("c", tool_calls=[{"function": {"name": "g", "arguments": {"b": [2]}}}, {"index": 1, "id": "b"}])),
+    event(delta(function_call={"name": "f", "arguments": '{"a": 1}'})),
     event(usage()),
     event("{}"),
     event("[DONE]"),
@@ -65,6 +70,7 @@ def said(exchange: Exchange, *, one_by_one: bool) -> tuple[object, ...]:
     broke = bool(unreadable)
     return (
         named,
+        transcript.tool_calls,
         unreadable,
         marks.chunks,
         marks.done_ns,
@@ -93,3 +99,14 @@ def test_a_long_reply_is_read_whole() -> None:
     assert isinstance(named, dict)
     assert named["content"] == texts
     assert exchange.marks.n_text_chunks == len(texts)
+
+
+def test_a_call_of_many_pieces_is_read_whole() -> None:
+    """Beyond SHORT_BYTES, so that neither the reader of short replies nor that of one shape has all of it."""
+    text = '{"a": "' + "word " * 400 + '"}'
+    parts = [event(delta(tool_calls=[{"index": 0, "function": {"arguments": part}}])) for part in text]
+    first = event(delta(tool_calls=[{"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}}]))
+    body = b"".join([*PLAIN, first, *parts, event(delta(finish="tool_calls")), event("[DONE]")])
+    for one_by_one in (False, True):
+        _, calls, unreadable, *_ = said(exchange_of(body, [len(body) // 2]), one_by_one=one_by_one)
+        assert (calls, unreadable) == ([{"name": "f", "arguments": text, "id": "a"}], "")

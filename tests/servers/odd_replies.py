@@ -121,6 +121,7 @@ COUNTED = {
 }  # fmt: skip
 ENDED = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 CALL = {"index": 0, "id": "t", "function": {"name": "f", "arguments": "{}"}}
+OLDER = {"name": "f", "arguments": '{"a": 1}'}
 FAILED = {"error": {"message": "out of memory", "type": "server_error", "code": 500, "param": None}}
 WHOLE = {
     "object": "chat.completion", "usage": COUNTED,
@@ -135,7 +136,12 @@ def stream_body(rng: random.Random, chance: float) -> bytes:
         chunk_of(role="assistant", content=""),
         *(chunk_of(content=f"w{n} ") for n in range(rng.randrange(5))),
     ]
-    extra = (chunk_of(reasoning_content="hm"), chunk_of(tool_calls=[CALL]), chunk_of(refusal="no"), FAILED)
+    calls = (
+        chunk_of(tool_calls=[CALL]),
+        chunk_of(tool_calls=[CALL | {"index": 1}, CALL]),
+        chunk_of(function_call=OLDER),
+    )
+    extra = (chunk_of(reasoning_content="hm"), *calls, chunk_of(refusal="no"), FAILED)
     events += [one for one in extra if rng.random() < 0.1]
     events += [ENDED, {"choices": [], "usage": COUNTED}]
     if rng.random() < 0.1:

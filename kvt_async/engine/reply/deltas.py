@@ -45,17 +45,28 @@ def reasoning_of(delta: Json) -> str:
 
 
 def tool_calls_of(delta: Json) -> list[Json]:
-    """Its tool calls, or pieces of them; the older `function_call` as one of them."""
+    """Its tool calls, or pieces of them; where there are none, the older `function_call` as one. Of several without an
+    `index` each gets its place."""
     calls = delta.get("tool_calls")
     objects = [call for call in (calls if isinstance(calls, list) else [calls]) if isinstance(call, dict)]
+    if len(objects) > 1:
+        return [{"index": n, **call} for n, call in enumerate(objects)]
     older = delta.get("function_call")
-    return [*objects, {"function": older}] if isinstance(older, dict) else objects
+    return [{"function": older}] if isinstance(older, dict) and not objects else objects
+
+
+def inner_of(call: Json) -> Json:
+    """What of a tool call holds its name and arguments."""
+    for holder in (call.get("function"), call.get("custom")):
+        if holder:
+            return holder if isinstance(holder, dict) else {}
+    return call
 
 
 def written_chars(call: Json) -> int:
     """Characters of a piece of a call that the model wrote: its name and arguments. A call's head alone counts 1."""
-    inner = call.get("function") or call.get("custom") or call
-    written = [inner.get(name) for name in ("name", "arguments", "input")] if isinstance(inner, dict) else []
+    inner = inner_of(call)
+    written = [inner.get(name) for name in ("name", "arguments", "input")]
     n_chars = sum(len(value if isinstance(value, str) else as_evidence(value)) for value in written if value)
     return n_chars or int(bool(call.get("id")))
 

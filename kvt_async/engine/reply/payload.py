@@ -43,3 +43,19 @@ def as_evidence(value: Any) -> bytes:
         return json.dumps(value, default=str)[:1000].encode("utf-8", "replace")
     except (ValueError, RecursionError):
         return f"a {type(value).__name__} that can't be shown".encode()
+
+
+def as_text(value: Any) -> str:
+    """The whole of a value as JSON text."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def joined_halves(text: str) -> str:
+    """Surrogate halves that came in two deltas joined; a half that stayed alone replaced: no UTF-8 can hold it."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import orjson
@@ -38,7 +39,7 @@ class Redactor:
         self.active = bool(secrets)  # False: there is nothing to hide
         self.text, self.clipped = secrets.text, secrets.clipped
 
-    def holds(self, text: str, reasoning: str | None, finish_reason: str | None, *objects: Json | None) -> bool:
+    def holds(self, text: str, reasoning: str | None, finish_reason: str | None, *objects: Any) -> bool:
         """Whether anything that is stored of a reply holds a secret. What it was split over is joined in these by now,
         and JSON's escapes are undone, so that a short search is enough."""
         joined = f"{text}\n{reasoning}\n{finish_reason}" if reasoning or finish_reason else text
@@ -52,6 +53,10 @@ class Redactor:
     def json(self, value: Json | None) -> Json | None:
         masked: Json | None = self.secrets.json(value)
         return masked
+
+    def calls(self, calls: list[Json]) -> list[Json]:
+        """Tool calls masked, each of their texts as an answer is: it may have been cut inside a secret."""
+        return [{key: self.clipped(text) for key, text in call.items()} for call in calls]
 
     def document(self, data: bytes) -> bytes:
         """A whole document about the server, without secrets and private values: no answer is in it."""

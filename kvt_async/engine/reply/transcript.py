@@ -13,7 +13,8 @@ from kvt_async.contract.formulas.finish_reasons import meaning
 from kvt_async.engine.reply import failure_shapes
 from kvt_async.engine.reply.deltas import reasoning_of, split_content, tool_calls_of, written_chars
 from kvt_async.engine.reply.failure_shapes import PLAIN_FIELDS, PLAIN_OBJECTS
-from kvt_async.engine.reply.payload import UnreadableError, as_evidence
+from kvt_async.engine.reply.payload import UnreadableError, as_evidence, joined_halves
+from kvt_async.engine.reply.tool_calls import assembled
 from kvt_async.records import Json
 
 _LONGEST_TOKEN = 16  # bytes without a space in them: few tokens of words, and none of digits, are longer
@@ -28,7 +29,7 @@ class Transcript(Struct, gc=False):
 
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    tools: list[Any] = field(default_factory=list)
+    tools: list[Json] = field(default_factory=list)  # pieces of tool calls, as they came
     chunk_ns: list[int] = field(default_factory=list)  # arrival of every chunk of output
     chunk_chars: list[int] = field(default_factory=list)  # and its length
     finish_reason: str | None = None  # the last one that ends a reply, as the server wrote it
@@ -143,7 +144,7 @@ class Transcript(Struct, gc=False):
         self.content.append(text)
         if reasoning := thought + reasoning_of(message):
             self.reasoning.append(reasoning)
-        self.tools.extend(tool_calls_of(message))
+        self.tools.extend({**call, "index": n} for n, call in enumerate(tool_calls_of(message)))
         if reason := choice.get("finish_reason"):
             self._finish(reason, None)
         elif not (text or self.reasoning or self.tools):
@@ -159,11 +160,16 @@ class Transcript(Struct, gc=False):
 
     @property
     def text(self) -> str:
-        return _whole("".join(self.content))
+        return joined_halves("".join(self.content))
 
     @property
     def reasoning_text(self) -> str | None:
-        return _whole("".join(self.reasoning)) if self.reasoning else None
+        return joined_halves("".join(self.reasoning)) if self.reasoning else None
+
+    @property
+    def tool_calls(self) -> list[Json] | None:
+        """The calls that the reply makes, each {name, arguments, id}; None: it makes none."""
+        return assembled(self.tools) or None if self.tools else None
 
     def _content(self, text: Any, at_ns: int) -> None:
         if type(text) is not str:
@@ -308,14 +314,3 @@ def _index(choice: Json) -> int:
     if isinstance(index, str) and index.isascii() and index.isdecimal() and len(index) < 10:
         return int(index)
     return index if type(index) is int else 0
-
-
-def _whole(text: str) -> str:
-    """Surrogate halves that came in two deltas joined; a half that stayed alone replaced: no UTF-8 can hold it."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text

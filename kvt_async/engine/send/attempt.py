@@ -167,13 +167,15 @@ class Client:
             evidence, effective = read_evidence(expects, usage, exchange.headers)
         text, reasoning = transcript.text, transcript.reasoning_text
         finish_reason, redactor = transcript.finish_reason, self.redactor
+        calls = transcript.tool_calls if transcript.tools else None
         if redactor.active and (
-            finish_reason == "length" or redactor.holds(text, reasoning, finish_reason, usage, evidence)
+            finish_reason == "length" or redactor.holds(text, reasoning, finish_reason, usage, evidence, calls)
         ):
             text, reasoning = redactor.clipped(text), redactor.clipped(reasoning) if reasoning else reasoning
             finish_reason = redactor.clipped(finish_reason) if finish_reason else finish_reason
             usage, evidence = redactor.json(usage), redactor.json(evidence)
-        reply = Reply(text, reasoning, finish_reason, usage, evidence, effective)
+            calls = redactor.calls(calls) if calls else calls
+        reply = Reply(text, reasoning, finish_reason, usage, evidence, effective, calls)
         return Attempt(
             own.attempt_idx,
             own.series_idx,

@@ -1,0 +1,119 @@
+"""Pieces of tool calls, as servers send them -> the calls that a reply makes: name, arguments as text, id.
+
+A stream cuts a call wherever it likes. Which pieces belong together is told by `index`; servers that leave it out, or
+give every call the same one, are understood by ids and names. Some servers repeat what they sent: the name, the
+arguments so far, or a new random id in every piece. Time and memory are linear in the bytes of the pieces.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import orjson
+
+from kvt_async.engine.reply.deltas import inner_of
+from kvt_async.engine.reply.payload import as_text, joined_halves
+from kvt_async.records import Json
+
+
+class _Call:
+    """A call that is being put together."""
+
+    __slots__ = ("arguments", "call_id", "name_chars", "names")
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.name_chars = 0
+        self.arguments: list[str] = []
+        self.call_id = ""
+
+    def add(self, name: str, arguments: str, call_id: str) -> None:
+        if name and not (len(name) == self.name_chars and name == "".join(self.names)):  # else said once more
+            self.names.append(name)
+            self.name_chars += len(name)
+        if arguments:
+            self.arguments.append(arguments)
+        self.call_id = self.call_id or call_id
+
+    def is_over(self, name: str, arguments: str, call_id: str) -> bool:
+        """Whether a piece that seems to be this call's begins another: it has a name, as this call has, and an id that
+        isn't this call's, or arguments that begin where this call's have ended. `}{` stands nowhere within JSON."""
+        if not (name and self.names):
+            return False
+        if call_id and self.call_id:
+            return call_id != self.call_id
+        return bool(self.arguments) and arguments.lstrip()[:1] == "{" and self.arguments[-1].rstrip()[-1:] == "}"
+
+    def as_json(self) -> Json:
+        call = {"name": joined_halves("".join(self.names)), "arguments": joined_halves(_joined(self.arguments))}
+        return call | {"id": joined_halves(self.call_id)} if self.call_id else call
+
+
+def assembled(pieces: Sequence[Json]) -> list[Json]:
+    """The calls in the order in which they began: {name, arguments, id}, all text; no id where the server gave none.
+
+    `arguments` is the text as it was sent, valid JSON or not; of a server that sends a JSON value, that value as text.
+    What has neither name nor arguments is no call.
+    """
+    calls: list[_Call] = []
+    at_index: dict[int, _Call] = {}
+    by_id: dict[str, _Call] = {}
+    for piece in pieces:
+        inner, index = inner_of(piece), _index(piece)
+        name, arguments, call_id = _text(inner.get("name")), _arguments(inner), _text(piece.get("id"))
+        if index is not None:
+            call = at_index.get(index)
+        else:
+            call = by_id.get(call_id) or (calls[-1] if calls else None)
+            if call is not None and call_id and call.call_id not in ("", call_id) and not (name or arguments):
+                call = None  # the head of another one
+        if call is None or call.is_over(name, arguments, call_id):
+            call = _Call()
+            calls.append(call)
+        call.add(name, arguments, call_id)
+        if index is not None:
+            at_index[index] = call
+        if call_id:
+            by_id[call_id] = call
+    return [call.as_json() for call in calls if call.names or call.arguments]
+
+
+def _joined(pieces: Sequence[str]) -> str:
+    """Arguments from their pieces. Where these make no JSON together, and the last one alone does and begins as all
+    before it, the server repeated what it had sent."""
+    text = "".join(pieces)
+    if len(pieces) < 2 or _is_json(text):
+        return text
+    last = pieces[-1]
+    is_repeated = len(text) == 2 * len(last) and text.startswith(last)
+    is_growing = all(after.startswith(before) for before, after in pairwise(pieces))
+    return last if (is_repeated or is_growing) and _is_json(last) else text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:  # half a surrogate pair, too
+        return False
+    return True
+
+
+def _arguments(inner: Json) -> str:
+    value = inner.get("arguments")
+    if value is None:
+        value = inner.get("input")
+    return value if isinstance(value, str) else "" if value is None else as_text(value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _index(piece: Json) -> int | None:
+    """None where the server gave none that can be read."""
+    index = piece.get("index")
+    if isinstance(index, float) and index.is_integer():
+        return int(index)
+    if isinstance(index, str) and index.isascii() and index.isdecimal() and len(index) < 10:
+        return int(index)
+    return index if type(index) is int else None

@@ -26,7 +26,7 @@ from kvt_async.contract.variables import Use, resolve, secrets_of, whatever_is_s
 ENV_PREFIX = "KVT__"
 MOST_LINES = 20  # of what is wrong with one config
 EVERY_KEY = "`kvt validate -c demo --print-config` shows every key with a comment."
-REPLACED = {("kv", key) for key in ("apply", "evidence", "levels", "policies", "budgets")} | {("check",)}
+REPLACED = {("kv", key) for key in ("apply", "evidence", "levels", "policies", "budgets")} | {("check",), ("tasks",)}
 _SECRET_WORDS = re.compile(r"(api.?key|^key$|secret|password|authorization|cookie|access.?token)", re.IGNORECASE)
 _NOT_SECRET = ("api_key_env",)
 
@@ -55,6 +55,7 @@ def _load(config: Path | None, overrides: Sequence[str], env: Mapping[str, str],
         layer = plain(given, source)
         _check_keys(layer, Settings, source, ())
         _merge(merged, layer, (), source, origin)
+    _drop_default_task(merged, origin)
     file = str(config or "default.yaml")
     source_of = partial(_source, origin=origin, file=file)
     resolved = resolve(merged, env, source_of, uses)
@@ -87,6 +88,7 @@ def settings_of_text(
     for source, layer in ((where, _stored(text, where)), ("--override", overriding), (where, last)):
         _check_keys(layer, Settings, source, (), as_data=True)
         _merge(merged, layer, (), source, origin)
+    _drop_default_task(merged, origin)
     _check_values(merged, (), origin, where)
     try:
         kv = StoredSection.model_validate({"kv": merged["kv"]}, context=AS_DATA).kv
@@ -254,6 +256,12 @@ def _merge(
             _merge(base[key], value, here, source, origin)
         else:
             base[key] = value
+
+
+def _drop_default_task(merged: dict[str, Any], origin: Mapping[str, str]) -> None:
+    """Dataset.task's default belongs to the default data set alone; another one's task is what was given."""
+    if "dataset.task" not in origin and isinstance(merged["dataset"], dict):
+        del merged["dataset"]["task"]
 
 
 def _check_keys(layer: Any, model: type[BaseModel], source: str, at: tuple[str, ...], *, as_data: bool = False) -> None:

@@ -4,13 +4,15 @@ in load.py. configs/default.yaml is the commented copy of these defaults (a test
 Owners: `analysis` and `check` belong to the analyzer, everything else to the runner.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
     Field,
     PrivateAttr,
+    SerializationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,11 +20,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.checked_text import valid_headers
 from kvt_async.contract.config_section import Count, PathText, Positive, Seconds, Section, Url
+from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import Secrets
 from kvt_async.contract.settings_kv import KV
 
 PerMinute = Annotated[float, Field(ge=0.001, le=1e12)]
 Seed = Annotated[int, Field(ge=0)]
+
+
+DEFAULT_DATASET: Final = "longbench"
 
 
 class Experiment(Section):
@@ -32,11 +38,34 @@ class Experiment(Section):
 
 
 class Dataset(Section):
+    """`task`: one name, or several in short (a list, a glob, `all`). Null: no task is named here."""
+
     name: Literal["longbench", "longbench_e", "ruler", "kvtext", "jsonl"] = "longbench"
-    task: str = "narrativeqa"
+    task: str | list[str] | None = "narrativeqa"
     path: PathText | None = None
     revision: str | None = None
     params: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_task(cls, given: Any) -> Any:
+        """The default task is LongBench's: no other data set is called by it."""
+        if isinstance(given, dict) and given.get("name", DEFAULT_DATASET) != DEFAULT_DATASET:
+            return {"task": None, **given}
+        return given
+
+    @property
+    def task_key(self) -> str:
+        """The one task of this data set. Raises ConfigError where none or several are named."""
+        if isinstance(self.task, str):
+            return self.task
+        raise ConfigError(
+            f"{self.name} needs the name of its task" if self.task is None else "this takes one task, not a list",
+            where="dataset.task",
+            do="Set dataset.task to your own label for the data."
+            if self.name == "jsonl"
+            else f"`kvt tasks {self.name}` lists them.",
+        )
 
 
 class TokenizerSettings(Section):
@@ -170,8 +199,8 @@ class Analysis(Section):
 class Assertion(Section):
     """One behavioural assertion of `kvt check`.
 
-    `baseline`: full cache scores within [value, high]; with `model` or `task`, only where model.name or dataset.task is
-    that one.
+    With `task`, of that task of the group alone. `baseline`: full cache scores within [value, high]; with `model`, only
+    where model.name is that one.
     """
 
     name: str
@@ -192,9 +221,36 @@ class Assertion(Section):
             raise ValueError("baseline needs value (low) and high, 0 <= value < high <= 1")
         if self.kind == "baseline" and (self.budget is not None or self.series is not None):
             raise ValueError("baseline is about full cache: leave out budget and series")
-        if self.kind != "baseline" and any(given is not None for given in (self.high, self.model, self.task)):
-            raise ValueError(f"high, model and task belong to baseline, not to {self.kind}")
+        if self.kind != "baseline" and any(given is not None for given in (self.high, self.model)):
+            raise ValueError(f"high and model belong to baseline, not to {self.kind}")
         return self
+
+
+class TaskEntry(Section):
+    """One entry of `tasks`: what it gives lies over the sections of the same names, and the rest is theirs.
+
+    Of its sections, `model_fields_set` says which keys were given; only these are written out.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)] | None = None
+    dataset: Dataset | None = None
+    prompt: PromptSettings | None = None
+    binning: Binning | None = None
+    sampling: SamplingSettings | None = None
+    decoding: Decoding | None = None
+    check: list[Assertion] = []
+
+    @model_serializer(mode="plain")
+    def _what_was_given(self, info: SerializationInfo) -> dict[str, Any]:
+        return {
+            key: _given(getattr(self, key), info.mode) for key in TaskEntry.model_fields if key in self.model_fields_set
+        }
+
+
+def _given(value: Any, mode: str) -> Any:
+    if isinstance(value, list):
+        return [_given(item, mode) for item in value]
+    return value.model_dump(mode=mode, exclude_unset=True) if isinstance(value, Section) else value
 
 
 class Settings(BaseSettings):
@@ -206,6 +262,7 @@ class Settings(BaseSettings):
 
     experiment: Experiment = Experiment()
     dataset: Dataset = Dataset()
+    tasks: list[TaskEntry] = []
     tokenizer: TokenizerSettings = TokenizerSettings()
     prompt: PromptSettings = PromptSettings()
     binning: Binning = Binning()
@@ -222,7 +279,7 @@ class Settings(BaseSettings):
     check: list[Assertion] = []
     _secrets: Secrets = PrivateAttr(default_factory=Secrets)
 
-    @field_validator("check", mode="before")
+    @field_validator("check", "tasks", mode="before")
     @classmethod
     def _null_is_none(cls, value: Any) -> Any:
         return [] if value is None else value

@@ -21,7 +21,7 @@ def selection_rule(settings: Settings) -> dict[str, Any]:
 
 def dataset_id(settings: Settings) -> str:
     """{name}__{task}, with __{hash8} of the selection rule unless that is the default."""
-    name, task = settings.dataset.name, settings.dataset.task
+    name, task = settings.dataset.name, settings.dataset.task_key
     if not _SAFE.fullmatch(task):
         raise ConfigError(
             f"the task {task!r} can't be part of a folder name",

@@ -168,7 +168,7 @@ def _settled_fields(settings: Settings, name: str, ingredients: Ingredients) -> 
     return {
         "dataset_id": name,
         "name": settings.dataset.name,
-        "task": settings.dataset.task,
+        "task": settings.dataset.task_key,
         "source_revision": ingredients.source.revision,
         "metric": ingredients.source.metric,
         "tokenizer_name": ingredients.tokenizer.name,

@@ -151,7 +151,7 @@ def test_no_path_that_a_config_names_is_opened(folder: Path, tmp_path: Path) -> 
     (outside / "config.json").write_text("{}", encoding="utf-8")
     hostile = f"""
 experiment: {{exp_group_id: outside}}
-dataset: {{name: jsonl, path: {outside}/config.json}}
+dataset: {{name: jsonl, task: own, path: {outside}/config.json}}
 tokenizer: {{name: {outside}/config.json}}
 model: {{config: {outside}/config.json}}
 output: {{runs_dir: {outside}, data_dir: {outside}}}

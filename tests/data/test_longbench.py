@@ -236,7 +236,12 @@ def test_a_corrected_metric_is_chosen_by_name_and_stands_in_the_manifest(tmp_pat
     "overrides",
     [
         ("dataset.name=longbench", "dataset.task=trec", "dataset.params={metric: classification_fixd}"),
-        ("dataset.name=jsonl", "dataset.path=x.jsonl", "dataset.params={metric: classification_fixd}"),
+        (
+            "dataset.name=jsonl",
+            "dataset.task=t",
+            "dataset.path=x.jsonl",
+            "dataset.params={metric: classification_fixd}",
+        ),
     ],
 )
 def test_an_unknown_metric_is_refused_by_validate_with_the_nearest_name(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.metric_needs import check_installed
+from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources import generated, jsonl, longbench, ruler
 from kvt_async.data.sources.source import ExampleSource, Row, did_you_mean
@@ -42,7 +43,7 @@ def check_metric(settings: Settings) -> None:
     if settings.dataset.name == "jsonl":
         check_installed(jsonl.metric_of(settings), "dataset.params.metric")
     elif settings.dataset.name in ("longbench", "longbench_e"):
-        check_installed(longbench.metric_of(settings), f"dataset.task {settings.dataset.task}")
+        check_installed(longbench.metric_of(settings), f"dataset.task {settings.dataset.task_key}")
 
 
 def list_tasks(
@@ -60,7 +61,10 @@ def list_tasks(
     if name in ("longbench", "longbench_e"):
         return longbench.list_tasks(name, settings, report)
     if name == "jsonl":
-        report("jsonl has one task per file: dataset.task is your own label for it.")
-        return [(settings.dataset.task, settings.dataset.path or "dataset.path is not set")]
+        report("jsonl has one task per file: dataset.task is your own label for it, and has no default.")
+        path = data_path(settings.dataset.path or "")
+        if settings.dataset.path is None:
+            return [("LABEL", "dataset.path is not set")]
+        return [(file.stem, str(file)) for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
     names = ("longbench", "longbench_e", "ruler", "kvtext", "jsonl")
     raise ConfigError(f"there is no dataset {name!r}", where="dataset.name", do=did_you_mean(name, names))

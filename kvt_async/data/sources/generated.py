@@ -19,11 +19,11 @@ def check_kvtext(settings: Settings) -> None:
     from kvt_async.data.sources.kvtext import TASKS
 
     params = settings.dataset.params
-    if settings.dataset.task not in TASKS:
+    if settings.dataset.task_key not in TASKS:
         raise ConfigError(
-            f"kvtext has no task {settings.dataset.task!r}",
+            f"kvtext has no task {settings.dataset.task_key!r}",
             where="dataset.task",
-            do=did_you_mean(settings.dataset.task, tuple(TASKS)),
+            do=did_you_mean(settings.dataset.task_key, tuple(TASKS)),
         )
     if settings.dataset.path is not None:
         raise ConfigError("kvtext is generated and reads no file", where="dataset.path", do="Leave dataset.path null.")
@@ -49,7 +49,7 @@ def open_kvtext(settings: Settings) -> ExampleSource:
     if "contexts" not in params:
         wanted = settings.binning.n_bins * settings.binning.n_per_bin
         params["contexts"] = math.ceil(wanted / max(1, params.get("questions_per_context", 1)))
-    task = settings.dataset.task
+    task = settings.dataset.task_key
 
     def rows() -> Iterator[Row]:
         for number, example in enumerate(generate(task, **params)):

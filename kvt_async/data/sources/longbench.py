@@ -12,7 +12,7 @@ from typing import Any
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.metric_needs import check_known
 from kvt_async.contract.paths import data_path
-from kvt_async.contract.settings import Settings
+from kvt_async.contract.settings import Dataset, Settings
 from kvt_async.data.sources.json_rows import (
     MAX_LINE_MB,
     answer_list,
@@ -47,8 +47,8 @@ def metric_of(settings: Settings) -> str:
 
 def task_of(settings: Settings) -> LongBenchTask:
     """Raises ConfigError for a key that is not exactly one of the tasks."""
-    name, key = settings.dataset.name, settings.dataset.task
-    tasks = E_TASKS if name == "longbench_e" else TASKS
+    name, key = settings.dataset.name, settings.dataset.task_key
+    tasks = tasks_of(name)
     if key in tasks:
         return tasks[key]
     advice = did_you_mean(key.removesuffix("_e"), tuple(tasks))
@@ -57,16 +57,33 @@ def task_of(settings: Settings) -> LongBenchTask:
     raise ConfigError(f"{name} has no task {key!r}", where="dataset.task", do=f"{advice} See `kvt tasks {name}`.")
 
 
+def tasks_of(name: str) -> dict[str, LongBenchTask]:
+    """The published tasks of longbench or longbench_e."""
+    return E_TASKS if name == "longbench_e" else TASKS
+
+
+def file_name(name: str, key: str) -> str:
+    """The file of a task in the archive."""
+    return f"{key}_e.jsonl" if name == "longbench_e" else f"{key}.jsonl"
+
+
+def lacks(key: str, dataset: Dataset) -> str:
+    """What a local archive or folder does not hold for a task; empty: it has it, or there is none to look into."""
+    names = local_listing(data_path(dataset.path)) if dataset.path is not None else None
+    file = file_name(dataset.name, key)
+    return f"{dataset.path} holds no data/{file}" if names is not None and file not in names else ""
+
+
 def open_source(settings: Settings) -> ExampleSource:
     """Raises ConfigError when the task is unknown or the archive is missing, broken, or lacks the task."""
     check(settings)
     task, dataset = task_of(settings), settings.dataset
-    file_name = f"{task.key}_e.jsonl" if dataset.name == "longbench_e" else f"{task.key}.jsonl"
+    file = file_name(dataset.name, task.key)
     if dataset.path is not None:
-        member, pinned = find_member(data_path(dataset.path), file_name), ""
+        member, pinned = find_member(data_path(dataset.path), file), ""
     else:
         archive, revision = hub_zip(settings)
-        member, pinned = find_member(archive, file_name), f"{revision} "
+        member, pinned = find_member(archive, file), f"{revision} "
     max_line_mb = dataset.params.get("max_line_mb", MAX_LINE_MB)
     notes = []
     if not task.chat_template and settings.prompt.endpoint == "chat":
@@ -117,7 +134,7 @@ def parse(line: bytes, where: str, *, in_e: bool = False) -> Example:
 
 def list_tasks(name: str, settings: Settings, report: Callable[[str], None]) -> list[tuple[str, str]]:
     """The archive's own list where one is at hand or the hub answers; else the published one, and `report` says so."""
-    tasks = E_TASKS if name == "longbench_e" else TASKS
+    tasks = tasks_of(name)
     configured = settings.dataset.path if settings.dataset.name in ("longbench", "longbench_e") else None
     if configured is not None:
         names, source = local_listing(data_path(configured)), configured

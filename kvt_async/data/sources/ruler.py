@@ -37,8 +37,27 @@ PARAMS = ("lengths", "per_length", "seed", "reserve", "essay")
 TASKS = {**{key: task.about for key, task in GENERATED.items()}, **ruler_qa.ABOUT}
 
 
+def file_of(task: str, path: str | None) -> str | None:
+    """Of `dataset.path`, what this task reads: nothing where it is generated or the file is another's, the published
+    file of it where the path is a folder.
+    """
+    if task not in ruler_qa.FILES or path is None:
+        return None
+    at = data_path(path)
+    if at.is_dir():
+        return f"{path.rstrip('/')}/{ruler_qa.FILES[task]}" if (at / ruler_qa.FILES[task]).is_file() else None
+    return path if ruler_qa.may_be(task, at) else None
+
+
+def lacks(task: str, path: str | None) -> str:
+    """What the config does not give for a task; empty: it can be made."""
+    if task not in ruler_qa.FILES or file_of(task, path) is not None:
+        return ""
+    return f"it needs a file of questions ({ruler_qa.ABOUT[task].rpartition('; ')[2]})"
+
+
 def check(settings: Settings) -> None:
-    task, params = settings.dataset.task, settings.dataset.params
+    task, params = settings.dataset.task_key, settings.dataset.params
     if task not in TASKS:
         raise ConfigError(f"ruler has no task {task!r}", where="dataset.task", do=did_you_mean(task, tuple(TASKS)))
     from_file = task in ruler_qa.ABOUT
@@ -69,10 +88,10 @@ def open_source(settings: Settings) -> ExampleSource:
 
     check(settings)
     params, essay, revision = settings.dataset.params, None, REVISION
-    if settings.dataset.task in GENERATED:
-        task = GENERATED[settings.dataset.task]
+    if settings.dataset.task_key in GENERATED:
+        task = GENERATED[settings.dataset.task_key]
     else:
-        task, digest = ruler_qa.load(settings.dataset.task, data_path(settings.dataset.path or ""))
+        task, digest = ruler_qa.load(settings.dataset.task_key, data_path(settings.dataset.path or ""))
         revision = f"{REVISION} questions sha256:{digest}"
     if task.essay and "essay" in params:
         essay, digest = _essay(data_path(params["essay"]))

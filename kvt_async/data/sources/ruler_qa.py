@@ -18,10 +18,12 @@ from kvt_async.data.sources.kvtext_text import Dice
 from kvt_async.data.sources.ruler_task import RulerItem, RulerTask
 from kvt_async.data.sources.source import file_sha256, unreadable
 
+FILES = {"qa_1": "dev-v2.0.json", "qa_2": "hotpot_dev_distractor_v1.json"}  # as published
 ABOUT = {
-    "qa_1": "SQuAD questions among distractor passages; dataset.path: dev-v2.0.json",
-    "qa_2": "HotpotQA questions among distractor passages; dataset.path: hotpot_dev_distractor_v1.json",
+    "qa_1": f"SQuAD questions among distractor passages; dataset.path: {FILES['qa_1']}",
+    "qa_2": f"HotpotQA questions among distractor passages; dataset.path: {FILES['qa_2']}",
 }
+_OPENS = {"qa_1": b"{", "qa_2": b"["}  # SQuAD is published as one object, HotpotQA as a list
 _ASK = "Answer the question based on the given documents. Only give me the answer and do not output any other words."
 _TEMPLATE = f"{_ASK}\n\nThe following are given documents.\n\n{{context}}\n\n{_ASK}\n\nQuestion: {{question}}"
 _PREFIX = " Answer:"
@@ -36,6 +38,15 @@ class PassageQuestion:
     answers: tuple[str, ...]
     needed: tuple[int, ...]
     near: tuple[int, ...] = ()
+
+
+def may_be(key: str, path: Path) -> bool:
+    """Whether a file opens as the task's does. True where it can't be read: `load` says why."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64).removeprefix(BOM).lstrip()[:1] in (_OPENS[key], b"")
+    except OSError:
+        return True
 
 
 def load(key: str, path: Path) -> tuple[RulerTask, str]:

@@ -1,0 +1,149 @@
+"""The tasks of a config, each with the settings of that task alone: what every command works through.
+
+An entry of `tasks` lies over the top-level sections dataset, prompt, binning, sampling and decoding, key by key; one
+with its own `dataset.name` replaces `dataset` whole. Without entries the top-level `dataset` is what is run. Either may
+name several tasks in short (see task_choice).
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from kvt_async.contract.config_section import Section
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import Dataset, Settings, TaskEntry
+from kvt_async.data.identity import dataset_id
+from kvt_async.data.sources.task_choice import choose_tasks, fitting_path, is_several
+
+_MERGED = ("dataset", "prompt", "binning", "sampling", "decoding")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task of a group. `settings`: a config of this task alone, without `tasks`; dataset.task is its exact key."""
+
+    name: str
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Every task of a config, in the order in which they are run; `notes` are sentences worth printing once."""
+
+    tasks: tuple[Task, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What one entry of `tasks`, or a config without any, comes to: the name given to it and its merged settings."""
+
+    where: str  # "tasks.0"; empty: the config has no entries
+    name: str | None
+    settings: Settings
+
+
+def tasks_of(settings: Settings) -> Tasks:
+    """The tasks of a config: one where it names one.
+
+    Raises ConfigError naming the entry: for a task that is not named, for two of one name or of one data set, for short
+    forms that name nothing, and for sections that are not valid once they are merged.
+    """
+    entries = _entries(settings)
+    datasets = [entry.settings.dataset for entry in entries]
+    named = {_identity(each) for each in datasets if each.task is not None and not is_several(each)}
+    tasks: list[Task] = []
+    notes: list[str] = []
+    for entry in entries:
+        with _naming(entry.where):
+            for task in _expanded(entry, named, notes):
+                _check_distinct(task, tasks)
+                tasks.append(task)
+    return Tasks(tuple(tasks), tuple(notes))
+
+
+def _entries(settings: Settings) -> list[_Entry]:
+    if not settings.tasks:
+        return [_Entry("", None, settings)]
+    return [_merged(settings, entry, f"tasks.{idx}") for idx, entry in enumerate(settings.tasks)]
+
+
+def _merged(settings: Settings, entry: TaskEntry, where: str) -> _Entry:
+    sections: dict[str, Any] = {"tasks": []}
+    for key in _MERGED:
+        over: Section | None = getattr(entry, key)
+        if over is not None:
+            given, section = over.model_dump(exclude_unset=True), getattr(settings, key)
+            whole = given if key == "dataset" and "name" in given else _deep(section.model_dump(), given)
+            with _naming(where):
+                sections[key] = _valid(type(section), whole, key)
+    dataset: Dataset = sections.get("dataset", settings.dataset)
+    if entry.dataset is None or "path" not in entry.dataset.model_fields_set:
+        dataset = fitting_path(dataset)  # the file of the other tasks
+    return _Entry(where, entry.name, settings.model_copy(update={**sections, "dataset": dataset}))
+
+
+def _expanded(entry: _Entry, named: set[tuple[str, str]], notes: list[str]) -> Iterator[Task]:
+    """The tasks of one entry. What another entry names itself is not taken twice by `all` or a glob."""
+    dataset = entry.settings.dataset
+    choice = choose_tasks(dataset)
+    notes += [f"{key} is left out: {why}" for key, why in choice.left_out.items() if (dataset.name, key) not in named]
+    chosen = [each for each in choice.datasets if not is_several(dataset) or _identity(each) not in named]
+    if entry.name is not None and len(choice.datasets) > 1:
+        raise ConfigError(
+            f"the name {entry.name!r} is given to {len(choice.datasets)} tasks",
+            where="name",
+            do="Leave it out: each is called by its dataset.task.",
+        )
+    for each in chosen:
+        own = entry.settings.model_copy(update={"dataset": each})
+        yield Task(entry.name or each.task_key, own)
+
+
+def _identity(dataset: Dataset) -> tuple[str, str]:
+    return dataset.name, dataset.task_key
+
+
+def _check_distinct(task: Task, others: list[Task]) -> None:
+    """Names are also file names, so those that differ in case alone are one. Raises ConfigError."""
+    for other in others:
+        if other.name.casefold() == task.name.casefold():
+            raise ConfigError(
+                f"two tasks are called {task.name}", where="name", do="Give one of them a `name` of its own."
+            )
+        if (data := dataset_id(task.settings)) == dataset_id(other.settings):
+            raise ConfigError(
+                f"{other.name} and {task.name} are the same data set, {data}",
+                do="Leave one out. Other decoding of the same data is an experiment group of its own.",
+            )
+
+
+def _deep(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, as one config file over another."""
+    both = dict(base)
+    for key, value in over.items():
+        inner = both.get(key)
+        both[key] = _deep(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _valid(section: type[Section], values: dict[str, Any], key: str) -> Section:
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        problems = tuple(f"{item['msg'].removeprefix('Value error, ')}" for item in error.errors(include_url=False))
+        raise ConfigError("not valid with what lies under it", where=key, details=problems) from None
+
+
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Errors within say which entry of `tasks` they are about."""
+    try:
+        yield
+    except ConfigError as error:
+        if where:
+            error.where = f"{where}.{error.where}" if error.where else where
+        raise

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 METHOD = "one worst-case pseudo-observation, exponential weights, exact inversion"
 _TOO_MANY = 512  # distinct unit values beyond which they are split between the points of a grid
@@ -40,17 +41,20 @@ class Units:
 
     drop: Floats
     weight: Floats
+    lowest: float = -1.0  # the least that a drop can be
 
     @classmethod
-    def of(cls, drop: Floats, cluster: npt.NDArray[np.int64], bin_idx: npt.NDArray[np.int64]) -> "Units":
-        """Units of per-example differences [n]; `cluster` numbers each example's context, `bin_idx` its bin."""
+    def of(cls, drop: Floats, cluster: Ints, bin_idx: Ints, task: Ints | None = None) -> "Units":
+        """Units of per-example differences [n]; `cluster` numbers each example's context, `bin_idx` its bin.
+
+        `task` [n], where given, numbers its task: tasks weigh equally, and the bins within one. A bin belongs to one.
+        """
         if not len(drop):
             return cls(np.empty(0), np.empty(0))
-        in_bin = np.bincount(bin_idx)  # small whole numbers: counting beats sorting
-        return cls.weighted(drop, cluster, 1.0 / (np.count_nonzero(in_bin) * in_bin[bin_idx]))
+        return cls.weighted(drop, cluster, equal_shares(bin_idx, task))
 
     @classmethod
-    def weighted(cls, drop: Floats, cluster: npt.NDArray[np.int64], weight: Floats) -> "Units":
+    def weighted(cls, drop: Floats, cluster: Ints, weight: Floats) -> "Units":
         """The same where each example's share of the mean is given: weight [n], which sums to 1."""
         share = np.bincount(cluster, weights=weight).astype(np.float64)
         unit = np.flatnonzero(share)
@@ -66,14 +70,15 @@ class Units:
         """How many equally weighted units the weights are worth (Kish 1965): k where all are equal."""
         return float(len(self.drop) / np.mean(self.weight**2)) if len(self.drop) else 0.0
 
-    def hidden(self, m: float) -> float:
+    def hidden(self, m: float, worth: Floats | float = 1.0) -> float:
         """-log of p_drop_at_least(m), were no unit to have lost or gained anything: what the sizes alone could prove.
 
-        It grows with the number of units; more of the same kind multiply it.
+        It grows with the number of units; more of the same kind multiply it. `worth` [k]: each unit's mean at full
+        cache, where the margin is relative to it.
         """
         if not len(self.drop):
             return 0.0
-        return float(np.sum(np.log1p(m / (1 - m) * self.weight / self.weight.max())))
+        return float(np.sum(np.log1p(m / (1 - m) * worth * self.weight / self.weight.max())))
 
     @cached_property
     def grouped(self) -> tuple[Floats, Floats, Floats]:
@@ -98,15 +103,23 @@ class Units:
         if not len(self.drop):
             return float("nan"), float("nan")
         target = _NORMAL.inv_cdf(alpha / 2)
-        # On the normal scale p is nearly a straight line in m, so the search ends after a few steps.
-        step = -target * float(np.std(self.drop * self.weight)) / len(self.drop) ** 0.5 + 1e-3
-        worst = 2 * float(self.weight.max()) / len(self.drop)
+        step, worst = self._first_guess(target)
         below = [-1.0, max(-1.0, self.mean - 1.5 * step - 2 * worst), max(-1.0, self.mean - 0.8 * step)]
+        return _root(lambda m: _probit(self.p_drop_at_most(m)) - target, below), self.upper(alpha / 2)
+
+    def upper(self, level: float) -> float:
+        """One-sided confidence bound: the least m that "the mean drop is m or more" is rejected at `level`."""
+        if not len(self.drop):
+            return float("nan")
+        target = _NORMAL.inv_cdf(level)
+        step, worst = self._first_guess(target)
         above = [1.0, min(1.0, self.mean + 1.5 * step + 2 * worst), min(1.0, self.mean + 0.8 * step)]
-        return (
-            _root(lambda m: _probit(self.p_drop_at_most(m)) - target, below),
-            _root(lambda m: _probit(self.p_drop_at_least(m)) - target, above),
-        )
+        return _root(lambda m: _probit(self.p_drop_at_least(m)) - target, above)
+
+    def _first_guess(self, target: float) -> tuple[float, float]:
+        """How far a bound lies from the mean; on the normal scale p is nearly a straight line in m: few steps more."""
+        step = -target * float(np.std(self.drop * self.weight)) / len(self.drop) ** 0.5 + 1e-3
+        return step, 2 * float(self.weight.max()) / len(self.drop)
 
     def _p(self, m: float, *, sign: float) -> float:
         """sign +1: the null hypothesis is drop >= m; -1: drop <= m."""
@@ -116,10 +129,21 @@ class Units:
         units = sign * weight * (drop - m)
         if len(units) > _TOO_MANY:
             units, count = _on_grid(units, count)
-        worst = float(weight.max()) * (1.0 - sign * m)
+        worst = float(weight.max()) * (1.0 - m if sign > 0 else m - self.lowest)
         if len(units) <= _FEW:  # 0/1 scores: the same handful of counts comes back in many bins and budgets
             return _of_few((*units.tolist(), worst), (*count.tolist(), 1.0))
         return weighted_exponentials_positive(np.append(units, worst), np.append(count, 1.0))
+
+
+def equal_shares(bin_idx: Ints, task: Ints | None = None) -> Floats:
+    """Shares [n], which sum to 1, of a mean where tasks, the bins of a task and the examples of a bin weigh equally."""
+    in_bin = np.bincount(bin_idx)  # small whole numbers: counting beats sorting
+    if task is None:
+        return np.asarray(1.0 / (np.count_nonzero(in_bin) * in_bin[bin_idx]))
+    task_of_bin = np.zeros(len(in_bin), dtype=np.int64)
+    task_of_bin[bin_idx] = task
+    bins = np.bincount(task_of_bin[in_bin > 0])
+    return np.asarray(1.0 / (np.count_nonzero(bins) * bins[task] * in_bin[bin_idx]))
 
 
 def _on_grid(value: Floats, count: Floats) -> tuple[Floats, Floats]:

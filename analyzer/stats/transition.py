@@ -15,6 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from analyzer.stats.margin import Margin
 from analyzer.stats.paired_tests import Units
 
 Floats = npt.NDArray[np.float64]
@@ -26,17 +27,32 @@ Bools = npt.NDArray[np.bool_]
 class Grid:
     """Scores of one experiment: score[run_id] is [n], NaN where an example isn't scored; bin_idx, cluster [n].
 
-    failed[run_id] [n]: requests that failed, which score 0; a run that isn't in it had none.
+    failed[run_id] [n]: requests that failed, which score 0; a run that isn't in it had none. task [n]: of a grid that
+    holds several tasks, each example's; its bins are then numbered over all tasks.
     """
 
     score: dict[str, Floats]
     bin_idx: Ints
     cluster: Ints
     failed: Mapping[str, Bools] = field(default_factory=dict)
+    task: Ints | None = None
 
     def rows(self, bin_idx: int) -> Bools:
         """Which examples belong to a bin; -1: all."""
         return np.ones(len(self.bin_idx), dtype=bool) if bin_idx < 0 else self.bin_idx == bin_idx
+
+    def units(self, value: Floats, kept: Bools) -> Units:
+        """Units of value [n] over the examples `kept` [n]; bins, and tasks where there are several, weigh equally."""
+        task = None if self.task is None else self.task[kept]
+        return Units.of(value[kept], self.cluster[kept], self.bin_idx[kept], task)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Of a relative margin: mean and standard deviation of one unit of what is compared with it (margin.py)."""
+
+    mean: float
+    spread: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,12 @@ class BudgetTest:
     kish: float = 0.0  # equally weighted units that the units are worth
     heaviest: float = 1.0  # weight of the heaviest unit; their mean is 1
     hidden: float = 0.0  # Units.hidden at the margin
+    judged: Judged | None = None  # what a relative margin is compared with; None: the drop
+
+    @property
+    def judged_mean(self) -> float:
+        """What the margin is compared with: the drop, or its like under a relative margin."""
+        return self.judged.mean if self.judged else self.drop
 
 
 @dataclass(frozen=True)
@@ -78,22 +100,27 @@ class Claims:
 
 def pair(grid: Grid, full: str, run_id: str, bin_idx: int) -> tuple[Units, Floats]:
     """Units of full minus run over the examples that both have, and the per-example differences."""
-    rows = grid.rows(bin_idx)
-    difference = (grid.score[full] - grid.score[run_id])[rows]
-    paired = ~np.isnan(difference)
-    difference = difference[paired]
-    return Units.of(difference, grid.cluster[rows][paired], grid.bin_idx[rows][paired]), difference
+    difference = grid.score[full] - grid.score[run_id]
+    paired = grid.rows(bin_idx) & ~np.isnan(difference)
+    return grid.units(difference, paired), difference[paired]
 
 
 def against_full(
-    grid: Grid, full: str, run_id: str, budget: float, bin_idx: int, *, margin: float, alpha: float | None
+    grid: Grid, full: str, run_id: str, budget: float, bin_idx: int, *, margin: float | Margin, alpha: float | None
 ) -> BudgetTest:
     """All three tests of one level, and its interval unless alpha is None.
 
-    With no pairs the p values are 1 and the drop is NaN.
+    `margin`: a number is in score units. With a relative one the drop, its interval and p_loss stay those of score
+    units, p_safe and p_broken are about the share. With no pairs the p values are 1 and the drop is NaN.
     """
-    units, difference = pair(grid, full, run_id, bin_idx)
+    margin = Margin.of(margin)
+    difference = grid.score[full] - grid.score[run_id]
+    paired = grid.rows(bin_idx) & ~np.isnan(difference)
+    units, difference = grid.units(difference, paired), difference[paired]
     low, high = (float("nan"), float("nan")) if alpha is None else units.interval(alpha)
+    judged = units
+    if margin.is_relative:
+        judged = replace(grid.units(margin.judged(grid.score[full], grid.score[run_id]), paired), lowest=margin.lowest)
     return BudgetTest(
         budget=budget,
         run_id=run_id,
@@ -102,39 +129,42 @@ def against_full(
         drop=units.mean,
         drop_low=low,
         drop_high=high,
-        spread=float(np.std(units.drop * units.weight)) if len(units.drop) else float("nan"),
+        spread=_spread(units),
         n_worse=int(np.sum(difference > 1e-12)),
         n_better=int(np.sum(difference < -1e-12)),
-        p_safe=_p_safe(grid, full, run_id, bin_idx, margin),
+        p_safe=max(
+            evidence.p_drop_at_least(margin.size) for evidence in safety_units(grid, full, run_id, bin_idx, margin)
+        ),
         p_loss=units.p_drop_at_most(0.0),
-        p_broken=units.p_drop_at_most(margin),
+        p_broken=judged.p_drop_at_most(margin.size),
         p_gain=units.p_drop_at_least(0.0) if units.mean < 0 else 1.0,
         square=float(np.mean(units.drop**2)) if len(units.drop) else float("nan"),
         kish=units.kish,
         heaviest=float(units.weight.max()) if len(units.drop) else 1.0,
-        hidden=units.hidden(margin),
+        hidden=units.hidden(margin.size, grid.units(grid.score[full], paired).drop if margin.is_relative else 1.0),
+        judged=Judged(judged.mean, _spread(judged)) if margin.is_relative else None,
     )
 
 
-def _p_safe(grid: Grid, full: str, run_id: str, bin_idx: int, margin: float) -> float:
-    """The largest p value of "the drop is the margin or more" over what a proof of safety has to stand.
+def safety_units(grid: Grid, full: str, run_id: str, bin_idx: int, margin: Margin) -> list[Units]:
+    """What a proof of safety has to stand: the mean of each must be below the margin; all must be, so none is adjusted.
 
     A pair that lacks one outcome counts as lost (lacking both, it isn't there): what is slow to end may be what was
     lost. Requests that failed at full cache score 0 there, so a budget gains by answering them: where there are any,
-    the drop over the other pairs has to be below the margin as well. Both must hold, so neither needs adjusting.
+    the drop over the other pairs has to be below the margin as well.
     """
-    rows = grid.rows(bin_idx)
-    score, own = grid.score[full][rows], grid.score[run_id][rows]
-    drop = np.where(np.isnan(own), score, np.where(np.isnan(score), 1 - own, score - own))
-    comparable = ~np.isnan(drop)
-
-    def p(kept: Bools) -> float:
-        return Units.of(drop[kept], grid.cluster[rows][kept], grid.bin_idx[rows][kept]).p_drop_at_least(margin)
-
+    score, own = grid.score[full], grid.score[run_id]
+    comparable = grid.rows(bin_idx) & ~(np.isnan(score) & np.isnan(own))
+    judged = margin.judged(np.where(np.isnan(score), 1.0, score), np.where(np.isnan(own), 0.0, own))
+    everything = grid.units(judged, comparable)
     failed = grid.failed.get(full)
-    if failed is None or not (failed[rows] & comparable).any():
-        return p(comparable)
-    return max(p(comparable), p(comparable & ~failed[rows]))
+    if failed is None or not (failed & comparable).any():
+        return [everything]
+    return [everything, grid.units(judged, comparable & ~failed)]
+
+
+def _spread(units: Units) -> float:
+    return float(np.std(units.drop * units.weight)) if len(units.drop) else float("nan")
 
 
 def claims(tests: Sequence[BudgetTest], alpha: float) -> Claims:
@@ -187,26 +217,34 @@ def pairs_needed(tests: Sequence[BudgetTest], done: Claims, *, margin: float, po
     if not open_tests or not open_tests[0].n:
         return None
     test = open_tests[0]
-    if abs(margin - test.drop) < 0.2 * margin or (test.drop >= margin and test.p_loss > done.alpha):
+    if test.judged_mean >= margin and test.p_loss > done.alpha:
         return None
-    pairs = forecast(test, done.alpha, margin=margin, power=power)
+    return more_pairs(test, done.alpha, margin=margin, power=power)
+
+
+def more_pairs(test: BudgetTest, alpha: float, *, margin: float, power: float = 0.8) -> int | None:
+    """The forecast where it is more than there are and the drop seen isn't within a fifth of the margin from it."""
+    if not test.n or abs(margin - test.judged_mean) < 0.2 * margin:
+        return None
+    pairs = forecast(test, alpha, margin=margin, power=power)
     return pairs if pairs > test.n else None
 
 
 def forecast(test: BudgetTest, alpha: float, *, margin: float, power: float = 0.8) -> int:
     """Pairs that prove the claim that the drop seen speaks for, at one-sided `alpha`, with a chance of `power`.
 
-    Every bin grows alike and contexts keep their number of questions. For "less than the margin" never fewer than
-    prove it without any loss.
+    `margin`: the size that the test was made at. Every bin grows alike and contexts keep their number of questions.
+    For "less than the margin" never fewer than prove it without any loss.
     """
-    k, distance = test.n_clusters, abs(margin - test.drop)
+    k, mean, seen_spread = test.n_clusters, test.judged_mean, test.judged.spread if test.judged else test.spread
+    distance = abs(margin - mean)
     z = NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(power)
     # Half a unit more each way, since a few pairs without a flip are no proof of none; and what unequal weights add.
-    seen = ((test.spread**2 + test.drop**2) * k + 1) / (k + 1) - test.drop**2
+    seen = ((seen_spread**2 + mean**2) * k + 1) / (k + 1) - mean**2
     spread = math.sqrt(max(0.0, seen) + (k / test.kish - 1) * distance**2)
     cost = 4 * distance * _WORST_CASE * test.heaviest
     units = ((z * spread + math.sqrt((z * spread) ** 2 + cost)) / (2 * distance)) ** 2
-    least = -math.log(alpha) / test.hidden * k if test.drop < margin else 0.0
+    least = -math.log(alpha) / test.hidden * k if mean < margin and test.hidden else 0.0
     return math.ceil(max(units, least) * test.n / k - 1e-9)
 
 

@@ -12,7 +12,7 @@ An example that is alone in its bin has a floor of 0.
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ import polars as pl
 from analyzer.read import examples, outcomes
 from analyzer.read.runs import Run
 from analyzer.scoring.score import prepared_golds, rules_of, score_frame
-from analyzer.stats.paired_tests import Units
+from analyzer.stats.margin import Margin
 from analyzer.stats.transition import Grid
 
 Floats = npt.NDArray[np.float64]
@@ -115,24 +115,27 @@ def _chance(golds: pl.DataFrame) -> Floats:
         return np.where(number > 0, 1 / number, np.nan)
 
 
-def headroom(grid: Grid, full: str, floors: Floors, bin_idx: int, *, margin: float, alpha: float) -> Headroom | None:
+def headroom(
+    grid: Grid, full: str, floors: Floors, bin_idx: int, *, margin: float | Margin, alpha: float
+) -> Headroom | None:
     """What full cache has to lose in a bin (or all), from its highest floor; None where it has no scores.
 
     Both floors must lie more than the margin below, each tested at the same level: p is the larger of the two.
     """
-    rows = grid.rows(bin_idx)
-    score = grid.score[full][rows]
+    margin = Margin.of(margin)
+    score = grid.score[full]
     headrooms = []
-    for kind, base in ((OTHERS, floors.others[rows]), (CHANCE, floors.chance[rows])):
-        paired = ~np.isnan(score) & ~np.isnan(base)
+    for kind, base in ((OTHERS, floors.others), (CHANCE, floors.chance)):
+        paired = grid.rows(bin_idx) & ~np.isnan(score) & ~np.isnan(base)
         if not paired.any():
             continue
-        bins, contexts = grid.bin_idx[rows][paired], grid.cluster[rows][paired]
-        units = Units.of((score - base)[paired], contexts, bins)
+        units = grid.units(score - base, paired)
         low, high = units.interval(alpha)
-        floor = Units.of(base[paired], contexts, bins).mean
-        p = units.p_drop_at_most(margin)
-        able = ((1 + margin) / 2) ** len(units.drop) <= DOUBTFUL  # were every answer right and every other one wrong
-        doubtful = p > DOUBTFUL and (able or units.mean <= margin)
+        floor = grid.units(base, paired).mean
+        judged = replace(grid.units(margin.judged(score, base), paired), lowest=margin.lowest)
+        p = judged.p_drop_at_most(margin.size)
+        # Were every answer right and every other one wrong:
+        able = ((1 + margin.size) / 2) ** len(units.drop) <= DOUBTFUL
+        doubtful = p > DOUBTFUL and (able or judged.mean <= margin.size)
         headrooms.append(Headroom(kind, floor, units.mean, low, high, p, doubtful))
     return max(headrooms, key=lambda room: (room.p, room.floor), default=None)

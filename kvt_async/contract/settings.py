@@ -189,6 +189,9 @@ class Analysis(Section):
     ci: Literal["auto", "wilson", "bootstrap"] = "auto"
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    margin_kind: Literal["absolute", "relative"] = "absolute"  # relative: a share of what full cache scores
+    guard: Annotated[float, Field(gt=0, lt=1)] = 0.15  # what no task of a suite may lose
+    aggregate: Annotated[str, Field(pattern=r"^(mean|(pass|majority)@[1-9][0-9]{0,3})$")] = "mean"  # of k answers
     drop_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
     allow_drift: bool = False  # analyse although the server became another one meanwhile
     charts: bool = True  # False: tables and sentences alone, seconds sooner

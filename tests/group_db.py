@@ -89,7 +89,7 @@ def request(seq: int = 0, run_id: str = RUN, *, series_idx: int = 0, attempts_be
 
 
 def request_row(seq: int = 0, run_id: str = RUN) -> tuple[str, tuple[object, ...]]:
-    return ("requests", (f"{run_id}:{seq}", run_id, f"e{seq}", f"p{seq}", NOW))
+    return ("requests", (f"{run_id}:{seq}", run_id, f"e{seq}", 0, 0, f"p{seq}", NOW))
 
 
 def attempt(idx: int = 0, *, text: str | None = "an answer", series_idx: int = 0) -> Attempt:

@@ -23,6 +23,7 @@ _RUN = {
     "kv_budget": 1.0,
     "kv_unit": "fraction",
     "kv_mode": "question_aware",
+    "kv_when": "prefill",
     "is_full": 1,
     "kv_apply": "none",
     "kv_params_json": "{}",
@@ -31,6 +32,9 @@ _RUN = {
     "prompt_template_version": "p" * 64,
     "decoding_json": "{}",
 }
+
+_OF_EVERY_ROW: dict[str, dict[str, Any]] = {"requests": {"sample_idx": 0, "turn_idx": 0}}
+_NUMBERED = ("server_snapshots", "probes", "server_samples")
 
 
 def insert_session(conn: sqlite3.Connection, **row: Any) -> None:
@@ -44,13 +48,15 @@ def insert_run(conn: sqlite3.Connection, **row: Any) -> None:
 
 
 def insert(conn: sqlite3.Connection, table: str, **row: Any) -> None:
-    """One row; columns that are not named keep their defaults."""
+    """One row; columns that are not named keep their defaults. Rows that a session numbers get the next number."""
+    if table in _NUMBERED:
+        row = {"n": conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0], **row}
     insert_many(conn, table, [row])
 
 
 def insert_many(conn: sqlite3.Connection, table: str, rows: Iterable[dict[str, Any]]) -> None:
     """Rows that all name the same columns, in the same order; none is fine."""
-    written = list(rows)
+    written = [_OF_EVERY_ROW.get(table, {}) | row for row in rows]
     if not written:
         return
     columns = ", ".join(f'"{name}"' for name in written[0])

@@ -108,7 +108,7 @@ def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int)
     nothing answered."""
     row = conn.execute(
         "SELECT p.verdict, p.level FROM probes p JOIN sessions s USING (session_id) WHERE s.exp_group_id = ? AND "
-        "s.generation = ? AND p.kind = 'canary' AND p.verdict IN (?, ?) ORDER BY p.probe_id DESC LIMIT 1",
+        "s.generation = ? AND p.kind = 'canary' AND p.verdict IN (?, ?) ORDER BY p.created_at DESC, p.n DESC LIMIT 1",
         (group, generation, *_WORST),
     ).fetchone()
     if row is None:
@@ -137,7 +137,7 @@ def budget_readings(conn: sqlite3.Connection, run: Run) -> tuple[BudgetReading, 
         "SELECT phase, json_extract(identity_json, '$.evidence') FROM server_snapshots "
         "JOIN sessions USING (session_id) JOIN runs u USING (exp_group_id, generation) "
         "WHERE u.run_id = ? AND instr(identity_json, u.run_id) "
-        "AND json_extract(identity_json, '$.unreachable') IS NULL ORDER BY snapshot_id",
+        "AND json_extract(identity_json, '$.unreachable') IS NULL ORDER BY taken_at, n",
         (run.run_id,),
     ).fetchall()
     unit = _apply_json(conn, run).get("evidence", {}).get("unit") or run.kv_unit if rows else ""
@@ -158,7 +158,7 @@ def _snapshots(conn: sqlite3.Connection, group: str, generation: int) -> Iterato
     rows = conn.execute(
         "SELECT ifnull(n.run_id, n.endpoint), n.session_id, n.identity_json, ifnull((SELECT u.model_name FROM runs u "
         "WHERE u.exp_group_id = s.exp_group_id AND u.generation = s.generation LIMIT 1), '') FROM server_snapshots n "
-        "JOIN sessions s USING (session_id) WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY n.snapshot_id",
+        "JOIN sessions s USING (session_id) WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY n.taken_at, n.n",
         (group, generation),
     )
     return (Snapshot(row[0], row[1], json.loads(row[2]), row[3]) for row in rows)

@@ -148,7 +148,7 @@ _SESSIONS = f"""FROM (SELECT s.*, e.ended_at, e.reason FROM sessions s LEFT JOIN
 _SNAPSHOTS = f"""SELECT DISTINCT phase, endpoint, identity_json FROM server_snapshots {_OF_ITS_SESSIONS}
     ORDER BY endpoint, phase DESC, identity_json"""
 _CANARIES = f"""SELECT level, verdict FROM probes {_OF_ITS_SESSIONS} AND kind='canary' AND verdict IS NOT NULL
-    ORDER BY probe_id"""
+    ORDER BY created_at, n"""
 _SCORERS = f"""SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs u JOIN scores s ON s.request_id =
     (SELECT q.request_id FROM requests q JOIN scores t USING (request_id) WHERE q.run_id = u.run_id LIMIT 1)
     {_OF_GROUP} ORDER BY 1"""  # of one score per run: a run is scored by one scorer

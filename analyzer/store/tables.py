@@ -1,8 +1,8 @@
 """The derived tables, one frozen class each: who writes a row and who reads it see the same fields.
 
-A field is the column of its name in schema.sql. Three columns are no fields, since the database adds them to every row:
-exp_group_id and generation of the tables of a group, and the fingerprint of what the rows were made from. A JSON column
-holds its text, and a property reads it.
+A field is the column of its name in schema.sql. Four columns are no fields, since the writer adds them to every row:
+exp_group_id, generation and dataset_id of the tables of a group, and the fingerprint of what the rows were made from.
+A JSON column holds its text, and a property reads it.
 """
 
 import json

@@ -201,7 +201,12 @@ def _write(conn: sqlite3.Connection, question: Question, mark: str, derived: Der
     """Replace the stored rows of what was asked, and record what they were made from, in one transaction."""
     group, generation, scope = question.exp_group_id, question.generation, question.scope
     run_ids = [run.run_id for run in question.runs]
-    own = {"exp_group_id": group, "generation": generation, "fingerprint": mark}
+    own = {
+        "exp_group_id": group,
+        "generation": generation,
+        "dataset_id": question.dataset.dataset_id,
+        "fingerprint": mark,
+    }
     detail = {
         "analyzer_version": ANALYZER_VERSION,
         "settings": question.analysis.model_dump(mode="json"),

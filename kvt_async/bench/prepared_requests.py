@@ -116,7 +116,7 @@ class Maker:
         """Its rows in `requests` and `bench_arrivals`."""
         run_id = self.stage.run.run_id
         request_id, phase = f"{run_id}:{planned.seq}", "measured" if planned.measured else "warm_up"
-        yield "requests", (request_id, run_id, f"p{planned.seq}", planned.prompt_sha256, now)
+        yield "requests", (request_id, run_id, f"p{planned.seq}", 0, 0, planned.prompt_sha256, now)
         yield (
             "bench_arrivals",
             (

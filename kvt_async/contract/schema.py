@@ -1,7 +1,8 @@
 """Opening, creating and checking a kvt database with plain sqlite3.
 
 The runner opens it for writing (and refuses an older or newer schema), the analyzer reads facts and writes derived
-tables (and reads older schemas). Fact tables are guarded by triggers made here from the schema itself.
+tables (and reads older schemas as if they were this one). Fact tables are guarded by triggers made here from the
+schema itself.
 """
 
 import os
@@ -19,7 +20,7 @@ from kvt_async.contract.local_faults import damaged, opened, store_error
 from kvt_async.contract.ownership import APPLICATION_ID, refuse_others
 from kvt_async.contract.waiting import SLICE_MS, patiently, transaction
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MIN_SQLITE = (3, 37, 0)  # STRICT tables
 DAMAGE_LOOKED_FOR_BYTES = 32 << 20  # larger files are looked through by `kvt verify`, and when something fails
 READING_TIMEOUT_MS = 30_000  # readers of a WAL database hardly ever wait
@@ -33,6 +34,8 @@ FACT_TABLES = (
     "examples",
     "bins",
     "manifest_entries",
+    "task_contracts",
+    "sample_plans",
     "runs",
     "requests",
     "try_series",
@@ -56,6 +59,9 @@ DERIVED_TABLES = (
     "budget_stats",
     "transition_summary",
     "comparisons",
+    "outcome_changes",
+    "suite_stats",
+    "suite_summary",
     "bench_stats",
     "bench_points",
     "bench_zones",
@@ -71,6 +77,11 @@ SINCE = {
     "bench_stats": 2,
     "bench_points": 2,
     "bench_zones": 2,
+    "task_contracts": 3,
+    "sample_plans": 3,
+    "outcome_changes": 3,
+    "suite_stats": 3,
+    "suite_summary": 3,
 }
 
 
@@ -118,6 +129,43 @@ def watch_derived(conn: sqlite3.Connection) -> None:
     conn.execute(_SCORES_WATCH)
 
 
+def as_today(conn: sqlite3.Connection, *, write_derived: bool) -> None:
+    """Let this connection read an older schema as today's: TEMP views give its tables the columns that came since.
+
+    Derived tables of an older shape hold nothing that this kvt could use: with `write_derived` they are made anew.
+    """
+    have = {row[0] for row in conn.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")}
+    for table in (*FACT_TABLES, *DERIVED_TABLES):
+        stored = {row[1] for row in conn.execute(f"PRAGMA main.table_info({table})")}
+        missing = [name for name in columns_of(table) if name not in stored]
+        if not missing:
+            continue
+        if write_derived and table in DERIVED_TABLES:
+            conn.execute(f"DROP TABLE IF EXISTS main.{table}")
+            conn.execute(f"CREATE TABLE {_table(table)}")
+        elif table == "task_contracts":
+            conn.execute(f"CREATE TEMP VIEW {table} AS {_ONE_TASK}")
+        elif table in have:
+            added = ", ".join(f"{_DEFAULTS.get((table, name), 'NULL')} AS {name}" for name in missing)
+            conn.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {added} FROM main.{table}")
+        elif SINCE[table] > 2:  # what came with schema 2 is asked for by benches alone, which older databases lack
+            empty = ", ".join(f'NULL AS "{name}"' for name in missing)
+            conn.execute(f"CREATE TEMP VIEW {table} AS SELECT {empty} WHERE 0")
+
+
+# What a column that came later is in every row of before.
+_DEFAULTS = {
+    ("runs", "kv_when"): "'prefill'",
+    ("requests", "sample_idx"): "0",
+    ("requests", "turn_idx"): "0",
+    **{(table, "n"): f"{table}.rowid" for table in ("server_snapshots", "probes", "server_samples")},
+}
+# A generation of a group had one task, and its contract was the group's.
+_ONE_TASK = """SELECT x.exp_group_id, x.generation, d.task, d.dataset_id, x.contract_json, x.contract_sha256, 1 AS look,
+    x.created_at FROM main.experiments x JOIN main.datasets d ON d.dataset_id IN (SELECT u.dataset_id FROM main.runs u
+    WHERE u.exp_group_id = x.exp_group_id AND u.generation = x.generation)"""
+
+
 def views_of_today(conn: sqlite3.Connection) -> None:
     """Let this connection read by today's views. Definitions belong to the program, not to a database: where an older
     kvt made a view otherwise, or not at all, ours takes its place as a TEMP view. Nothing is written."""
@@ -125,6 +173,12 @@ def views_of_today(conn: sqlite3.Connection) -> None:
     for name, text in _views().items():
         if made.get(name) != f"CREATE VIEW {text}":
             conn.execute(f"CREATE TEMP VIEW {text}")
+
+
+def _table(name: str) -> str:
+    """`name (...) STRICT`, as the schema has it."""
+    _, _, rest = schema_sql().partition(f"CREATE TABLE IF NOT EXISTS {name} ")
+    return f"{name} {rest[: rest.index(';')]}"
 
 
 @cache
@@ -201,6 +255,8 @@ def connect_for_reading(
             if version > SCHEMA_VERSION:
                 raise _other_version(db, version)
             _common_pragmas(conn, SLICE_MS if write_derived else READING_TIMEOUT_MS)
+            if version < SCHEMA_VERSION:
+                as_today(conn, write_derived=write_derived)
             views_of_today(conn)
             if write_derived:  # no wait for the disk at each commit: what a power cut takes is computed again
                 conn.execute("PRAGMA synchronous=NORMAL")
@@ -257,7 +313,8 @@ def _other_version(db: Path, version: int) -> StoreError:
         where=str(db),
         do="Update kvt."
         if side == "newer"
-        else "Choose a new experiment.exp_group_id; the old one can still be analysed.",
+        else "Run `kvt upgrade` on its folder to go on with it, or choose a new experiment.exp_group_id; it can "
+        "still be analysed as it is.",
     )
 
 

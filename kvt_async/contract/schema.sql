@@ -10,6 +10,7 @@
 --   exp_group_id, generation   the experiment group, and which of its contracts: a row of experiments
 --   *_id                       key of the table of that name
 --   series*, kv_budget         label of a series, and a budget as asked, in the kv_unit of its run
+--   dataset_id                 a task's examples as they were chosen; in derived tables the task
 --   bin_idx                    length bin, 0 = shortest; in derived tables -1 = all bins
 --   series_idx, attempt_idx    which series of tries of a request, and which try over all of them
 --   endpoint                   a URL, credentials removed
@@ -20,6 +21,8 @@
 --
 -- Schema version 1: sweeps: what was asked, what happened, what follows from it.
 -- Schema version 2: benches (the tables bench_* and server_samples); nothing of version 1 changed.
+-- Schema version 3: several tasks in a group, several answers and turns of an example, tool calls, shards. A level has a
+--   run for each task; snapshots, probes and samples are numbered within their session. `kvt upgrade` copies older facts.
 
 -- ============================================================ FACTS: what was asked
 
@@ -27,9 +30,33 @@ CREATE TABLE IF NOT EXISTS experiments (        -- one row per generation of an 
     exp_group_id    TEXT NOT NULL,
     generation      INTEGER NOT NULL,           -- 1, 2, ...: --force under a changed contract starts the next one
     created_at      TEXT NOT NULL,
-    contract_json   TEXT NOT NULL,              -- dataset, selection, tokenizer, template, model, decoding
+    contract_json   TEXT NOT NULL,              -- what all its tasks share: the model
     contract_sha256 TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS task_contracts (     -- one row per task of a generation; a group of one task has one
+    exp_group_id    TEXT NOT NULL,
+    generation      INTEGER NOT NULL,
+    task            TEXT NOT NULL,              -- its name in the group: tasks[].name, else dataset.task
+    dataset_id      TEXT NOT NULL REFERENCES datasets,
+    contract_json   TEXT NOT NULL,              -- dataset, selection, tokenizer, template, decoding
+    contract_sha256 TEXT NOT NULL,
+    look            INTEGER NOT NULL,           -- 1; one more each time a task was added after an analysis
+    created_at      TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, task),
+    UNIQUE (exp_group_id, generation, dataset_id),
+    FOREIGN KEY (exp_group_id, generation) REFERENCES experiments
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS sample_plans (       -- answers asked of each example of a task; the largest number holds
+    exp_group_id TEXT NOT NULL,
+    generation   INTEGER NOT NULL,
+    dataset_id   TEXT NOT NULL REFERENCES datasets,
+    samples      INTEGER NOT NULL,              -- 1, 2, ...: decoding.samples
+    session_id   TEXT NOT NULL REFERENCES sessions, -- that asked for so many first
+    created_at   TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, dataset_id, samples)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS sessions (           -- one row per invocation that writes facts
@@ -46,7 +73,10 @@ CREATE TABLE IF NOT EXISTS sessions (           -- one row per invocation that w
     platform      TEXT NOT NULL,                -- operating system and machine
     engine_loop   TEXT,                         -- truth (asyncio) | volume (uvloop); '+lean': engine.transport lean
     concurrency   INTEGER,                      -- the bound on requests in flight
-    order_seed    INTEGER                       -- seed of an interleaved order
+    order_seed    INTEGER,                      -- seed of an interleaved order
+    shard_i       INTEGER,                      -- 1 .. shard_n: the part of the entries that it sends; NULL: all
+    shard_n       INTEGER,                      -- number of parts; NULL: it is not in parts
+    host          TEXT                          -- name of the machine
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS session_ends (       -- a session without a row here was killed
@@ -113,7 +143,7 @@ CREATE TABLE IF NOT EXISTS manifest_entries (   -- what is sent at every level
     FOREIGN KEY (dataset_id, bin_idx) REFERENCES bins
 ) STRICT;
 
-CREATE TABLE IF NOT EXISTS runs (               -- one level (a series at one budget) and repeat
+CREATE TABLE IF NOT EXISTS runs (               -- one task at one level (a series at one budget) and repeat
     run_id                  TEXT PRIMARY KEY,
     exp_group_id            TEXT NOT NULL,
     generation              INTEGER NOT NULL,
@@ -126,6 +156,7 @@ CREATE TABLE IF NOT EXISTS runs (               -- one level (a series at one bu
     kv_budget               REAL NOT NULL,      -- in kv_unit; 1.0 of fraction = full cache
     kv_unit                 TEXT NOT NULL,      -- fraction (of the compressible prompt kept) | tokens | bits
     kv_mode                 TEXT NOT NULL,      -- question_aware | question_agnostic
+    kv_when                 TEXT NOT NULL,      -- prefill | decode | both: when the policy evicts
     is_full                 INTEGER NOT NULL,   -- 1: the baseline of every series
     kv_apply                TEXT NOT NULL,      -- body | endpoint | launch | none
     kv_params_json          TEXT NOT NULL,      -- free parameters of the level
@@ -136,16 +167,18 @@ CREATE TABLE IF NOT EXISTS runs (               -- one level (a series at one bu
     level_idx               INTEGER NOT NULL,   -- order in the config that created it
     created_at              TEXT NOT NULL,
     FOREIGN KEY (exp_group_id, generation) REFERENCES experiments,
-    UNIQUE (exp_group_id, generation, series, kv_budget, kv_unit, repeat_idx)
+    UNIQUE (exp_group_id, generation, dataset_id, series, kv_budget, kv_unit, repeat_idx)
 ) STRICT;
 
-CREATE TABLE IF NOT EXISTS requests (           -- one per (run, example); exists from when it is queued
-    request_id    TEXT PRIMARY KEY,             -- run_id : seq
+CREATE TABLE IF NOT EXISTS requests (           -- one per (run, example, answer); exists from when it is queued
+    request_id    TEXT PRIMARY KEY,             -- run_id : seq, and .sample, .turn where they aren't 0
     run_id        TEXT NOT NULL REFERENCES runs,
     example_id    TEXT NOT NULL,
+    sample_idx    INTEGER NOT NULL,             -- 0, 1, ...: which of decoding.samples answers to one prompt
+    turn_idx      INTEGER NOT NULL,             -- 0, 1, ...: which turn of a conversation
     prompt_sha256 TEXT NOT NULL,                -- of the messages as sent (truncate_prompt sends shorter ones)
     created_at    TEXT NOT NULL,
-    UNIQUE (run_id, example_id)
+    UNIQUE (run_id, example_id, sample_idx, turn_idx)
 ) STRICT;
 
 -- ============================================================ FACTS: what happened
@@ -180,10 +213,12 @@ CREATE TABLE IF NOT EXISTS responses (          -- the one successful attempt of
     attempt_idx      INTEGER NOT NULL,
     text             TEXT NOT NULL,             -- content deltas joined; may be empty
     reasoning        TEXT,                      -- reasoning deltas joined, under all their names; never scored
+    tool_calls_json  TEXT,                      -- [{name, arguments}, ...] as sent; NULL: it called none
     finish_reason    TEXT,                      -- the word that ended it; NULL: only [DONE], or a whole body, did
     usage_json       TEXT,                      -- the server's usage object as sent; NULL: none came
     kv_evidence_json TEXT,                      -- {requested, effective, unit, source, ...}
     kv_effective     REAL,                      -- effective budget in the run's kv_unit; NULL: nothing shows it
+    cache_state      TEXT,                      -- cold | warm | mixed: where the prompt came from; NULL: not known
     created_at       TEXT NOT NULL,
     FOREIGN KEY (request_id, attempt_idx) REFERENCES attempts
 ) STRICT;
@@ -236,25 +271,27 @@ CREATE TABLE IF NOT EXISTS give_ups (           -- tries exhausted, or an error 
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS server_snapshots (   -- who served: at a session's start and end
-    snapshot_id   INTEGER PRIMARY KEY,
     session_id    TEXT NOT NULL REFERENCES sessions,
+    n             INTEGER NOT NULL,             -- 0, 1, ... of its session
     run_id        TEXT REFERENCES runs,         -- launch: the level it served; else NULL
     taken_at      TEXT NOT NULL,
     phase         TEXT NOT NULL,                -- start | end
     endpoint      TEXT NOT NULL,
-    identity_json TEXT NOT NULL                 -- models, version, Server header, cache config, counters
+    identity_json TEXT NOT NULL,                -- models, version, Server header, cache config, counters
+    PRIMARY KEY (session_id, n)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS probes (             -- canary requests and warm-ups: never mixed with requests
-    probe_id      INTEGER PRIMARY KEY,
     session_id    TEXT NOT NULL REFERENCES sessions,
+    n             INTEGER NOT NULL,             -- 0, 1, ... of its session
     kind          TEXT NOT NULL,                -- canary | warm_up | health
     level         TEXT NOT NULL,                -- what was asked, e.g. 'full', 'snapkv/aware 0.05'
     prompt_sha256 TEXT NOT NULL,                -- of the rendered messages
     answer        TEXT,                         -- its text; NULL: it failed
     verdict       TEXT,                         -- of the whole canary, on its last row: alive | dead | inconclusive
     detail_json   TEXT NOT NULL,
-    created_at    TEXT NOT NULL
+    created_at    TEXT NOT NULL,
+    PRIMARY KEY (session_id, n)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS client_health (      -- was it the server or the client?
@@ -344,8 +381,8 @@ CREATE TABLE IF NOT EXISTS bench_window_ends (  -- a window without a row here w
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS server_samples (     -- the server's own metrics page before, during and after a stage
-    sample_id    INTEGER PRIMARY KEY,
     session_id   TEXT NOT NULL REFERENCES sessions,
+    n            INTEGER NOT NULL,              -- 0, 1, ... of its session
     run_id       TEXT NOT NULL REFERENCES runs,
     phase        TEXT NOT NULL,                 -- before | during | after (drained)
     at_ns        INTEGER NOT NULL,              -- reply received, on the session's monotonic clock
@@ -353,7 +390,8 @@ CREATE TABLE IF NOT EXISTS server_samples (     -- the server's own metrics page
     taken_at     TEXT NOT NULL,
     endpoint     TEXT NOT NULL,                 -- URL of the page, credentials removed
     metrics_json TEXT,                          -- {name: number | {count, sum, buckets: {le: count}}}; NULL: failed
-    error        TEXT                           -- why the scrape failed; NULL: it didn't
+    error        TEXT,                          -- why the scrape failed; NULL: it didn't
+    PRIMARY KEY (session_id, n)
 ) STRICT;
 
 CREATE INDEX IF NOT EXISTS runs_by_group ON runs (exp_group_id, generation);
@@ -373,7 +411,7 @@ WHERE NOT EXISTS (SELECT 1 FROM responses p WHERE p.request_id = g.request_id)
   AND NOT EXISTS (SELECT 1 FROM try_series t WHERE t.request_id = g.request_id AND t.series_idx > g.series_idx);
 
 CREATE VIEW IF NOT EXISTS outcomes AS           -- one row a request: response | failure | pending
-SELECT r.request_id, r.run_id, r.example_id, p.attempt_idx,
+SELECT r.request_id, r.run_id, r.example_id, r.sample_idx, r.turn_idx, p.attempt_idx,
        CASE WHEN p.request_id IS NOT NULL THEN 'response'
             WHEN f.request_id IS NOT NULL THEN 'failure' ELSE 'pending' END AS state
 FROM requests r
@@ -381,8 +419,10 @@ LEFT JOIN responses p ON p.request_id = r.request_id
 LEFT JOIN failures f ON f.request_id = r.request_id;
 
 CREATE VIEW IF NOT EXISTS run_progress AS       -- planned = requests once all of them are queued
-SELECT u.run_id, u.exp_group_id, u.generation, u.series, u.kv_budget, u.repeat_idx,
-       (SELECT count(*) FROM manifest_entries e WHERE e.dataset_id = u.dataset_id) AS planned,
+SELECT u.run_id, u.exp_group_id, u.generation, u.dataset_id, u.series, u.kv_budget, u.repeat_idx,
+       (SELECT count(*) FROM manifest_entries e WHERE e.dataset_id = u.dataset_id) * ifnull(
+           (SELECT max(s.samples) FROM sample_plans s WHERE s.exp_group_id = u.exp_group_id
+            AND s.generation = u.generation AND s.dataset_id = u.dataset_id), 1) AS planned,
        (SELECT count(*) FROM requests r WHERE r.run_id = u.run_id) AS requests,
        (SELECT count(*) FROM responses p JOIN requests r ON r.request_id = p.request_id WHERE r.run_id = u.run_id)
            AS responses,
@@ -497,9 +537,10 @@ CREATE TABLE IF NOT EXISTS run_evidence (       -- was the budget applied?
     fingerprint   TEXT NOT NULL
 ) STRICT;
 
-CREATE TABLE IF NOT EXISTS budget_stats (       -- paired against full cache: per series, budget and bin (-1 = all bins)
+CREATE TABLE IF NOT EXISTS budget_stats (       -- paired against full cache: per task, series, budget and bin
     exp_group_id  TEXT NOT NULL,
     generation    INTEGER NOT NULL,
+    dataset_id    TEXT NOT NULL,
     series        TEXT NOT NULL,
     kv_budget     REAL NOT NULL,
     repeat_idx    INTEGER NOT NULL,             -- 0; > 0 with series 'full' = the A/A control
@@ -526,12 +567,13 @@ CREATE TABLE IF NOT EXISTS budget_stats (       -- paired against full cache: pe
     drop_json     TEXT NOT NULL,                -- by label
     within_noise  INTEGER,                      -- 1: no more than the A/A control's noise gives; NULL: no control
     fingerprint   TEXT NOT NULL,
-    PRIMARY KEY (exp_group_id, generation, series, kv_budget, repeat_idx, bin_idx)
+    PRIMARY KEY (exp_group_id, generation, dataset_id, series, kv_budget, repeat_idx, bin_idx)
 ) STRICT;
 
-CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and bin (-1 = all bins)
+CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per task, series and bin (-1 = all bins)
     exp_group_id           TEXT NOT NULL,
     generation             INTEGER NOT NULL,
+    dataset_id             TEXT NOT NULL,
     series                 TEXT NOT NULL,
     kv_policy              TEXT NOT NULL,       -- of the series
     kv_mode                TEXT NOT NULL,       -- of the series
@@ -571,12 +613,13 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per series and b
     "drop"                 REAL,                -- acc_pre - acc_post
     transition_bin_idx     INTEGER,             -- bin with the largest drop over the step
     fingerprint            TEXT NOT NULL,
-    PRIMARY KEY (exp_group_id, generation, series, bin_idx)
+    PRIMARY KEY (exp_group_id, generation, dataset_id, series, bin_idx)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS comparisons (        -- series against series at one budget, paired, Holm-adjusted
     exp_group_id TEXT NOT NULL,
     generation   INTEGER NOT NULL,
+    dataset_id   TEXT NOT NULL,
     series_a     TEXT NOT NULL,
     series_b     TEXT NOT NULL,
     kv_budget    REAL NOT NULL,
@@ -588,7 +631,84 @@ CREATE TABLE IF NOT EXISTS comparisons (        -- series against series at one 
     p            REAL,                          -- two-sided
     p_holm       REAL,                          -- adjusted over all pairs and budgets
     fingerprint  TEXT NOT NULL,
-    PRIMARY KEY (exp_group_id, generation, series_a, series_b, kv_budget, bin_idx)
+    PRIMARY KEY (exp_group_id, generation, dataset_id, series_a, series_b, kv_budget, bin_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS outcome_changes (    -- beside accuracy: what else changes with the budget, all bins together
+    exp_group_id   TEXT NOT NULL,
+    generation     INTEGER NOT NULL,
+    dataset_id     TEXT NOT NULL,
+    series         TEXT NOT NULL,
+    kv_budget      REAL NOT NULL,
+    repeat_idx     INTEGER NOT NULL,            -- 0; > 0 with series 'full' = the A/A control
+    measure        TEXT NOT NULL,               -- completion_tokens | cut_off | empty | repetition | format_error |
+                                                --   identical | first_divergence
+    n              INTEGER NOT NULL,            -- pairs that it is known of
+    full_value     REAL,                        -- at full cache: mean tokens, or a share of answers
+    value          REAL,                        -- here; identical: share equal to full's text; first_divergence: median
+                                                --   character at which the others part from it
+    change         REAL,                        -- completion_tokens: value / full_value; shares: value - full_value
+    change_ci_low  REAL,
+    change_ci_high REAL,
+    fingerprint    TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, dataset_id, series, kv_budget, repeat_idx, measure)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS suite_stats (        -- several tasks: the mean over them at each budget, paired with full
+    exp_group_id     TEXT NOT NULL,
+    generation       INTEGER NOT NULL,
+    series           TEXT NOT NULL,
+    kv_budget        REAL NOT NULL,
+    repeat_idx       INTEGER NOT NULL,          -- 0; > 0 with series 'full' = the A/A control
+    n_tasks          INTEGER NOT NULL,          -- that have pairs at this budget
+    n                INTEGER NOT NULL,          -- pairs over all tasks
+    n_clusters       INTEGER NOT NULL,          -- distinct contexts over all tasks
+    mean_full        REAL,                      -- accuracy at full cache: every task weighs alike, in it every bin
+    mean_here        REAL,                      -- accuracy at this budget
+    drop_mean        REAL,                      -- mean_full minus mean_here
+    drop_ci_low      REAL,
+    drop_ci_high     REAL,
+    p_safe           REAL,                      -- one-sided p of "the mean drop is the margin or more"
+    p_guard          REAL,                      -- largest over tasks of p of "the task loses the guard or more"
+    p_everywhere     REAL,                      -- largest over tasks of p of "the task loses the margin or more"
+    p_loss           REAL,                      -- one-sided p of "the mean drop is 0 or less"
+    p_collapse       REAL,                      -- one-sided p of "the mean drop is the margin or less"
+    worst_task       TEXT,                      -- with the largest upper bound of its drop
+    worst_task_bound REAL,                      -- no task loses more: valid at 1 - alpha/2
+    n_safe_tasks     INTEGER,                   -- at least so many tasks lose less than the margin
+    broken_tasks     TEXT NOT NULL,             -- JSON list: proven to lose more than the margin, Holm over tasks
+    fingerprint      TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, series, kv_budget, repeat_idx)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS suite_summary (      -- several tasks: the verdict over them, per series
+    exp_group_id       TEXT NOT NULL,
+    generation         INTEGER NOT NULL,
+    series             TEXT NOT NULL,
+    n_tasks            INTEGER NOT NULL,        -- that the verdict is over
+    n_nothing_to_lose  INTEGER NOT NULL,        -- of them, whose full cache is not above its floor by the margin
+    n_cannot_tell      INTEGER NOT NULL,        -- of them, neither proven safe nor proven broken somewhere
+    suite_safe         REAL,                    -- smallest budget such that it and all above lose less than the margin
+                                                --   on average and less than the guard in every task
+    guard              REAL NOT NULL,           -- analysis.guard
+    worst_task         TEXT,                    -- at suite_safe, else at the largest budget
+    worst_task_bound   REAL,                    -- there no task loses more
+    n_safe_tasks       INTEGER,                 -- there so many tasks lose less than the margin
+    safe_everywhere    REAL,                    -- smallest budget such that it and all above are safe in every task
+    broken_somewhere   REAL,                    -- largest budget such that at it and all below a task is proven broken
+    broken_tasks       TEXT NOT NULL,           -- JSON list: those tasks, at broken_somewhere
+    mean_full          REAL,                    -- accuracy at full cache, mean over tasks
+    mean_safe_budget   REAL,                    -- smallest budget such that at it and above the mean is safe
+    mean_broken_budget REAL,                    -- largest budget such that at it and below the mean is broken
+    n_needed           INTEGER,                 -- examples a task that would settle the first budget not proven safe
+    verdict            TEXT NOT NULL,           -- as in transition_summary
+    verdict_text       TEXT NOT NULL,           -- the same in a sentence
+    tasks_json         TEXT NOT NULL,           -- [{task, dataset_id, verdict, safe, broken, n, n_needed, ...}]
+    evidence           TEXT NOT NULL,           -- worst evidence status among the series' runs
+    partial            INTEGER NOT NULL,        -- 1: computed while requests were missing
+    method             TEXT NOT NULL,           -- tests, alpha, margin, guard, weights
+    fingerprint        TEXT NOT NULL,
+    PRIMARY KEY (exp_group_id, generation, series)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS bench_stats (        -- bench: a metric of one stage (a load at a level and repeat); seconds

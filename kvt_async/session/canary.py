@@ -209,7 +209,7 @@ def known_verdict(reader: Reader, group: str, generation: int, harsh: Level) -> 
     rows = reader.rows(
         "SELECT p.verdict, p.detail_json, p.session_id FROM probes p JOIN sessions s USING (session_id) "
         "WHERE s.exp_group_id = ? AND s.generation = ? AND p.kind = 'canary' AND p.verdict IS NOT NULL AND p.level = ? "
-        "ORDER BY p.probe_id DESC LIMIT 1",
+        "ORDER BY p.created_at DESC, p.n DESC LIMIT 1",
         group,
         generation,
         harsh.label,

@@ -150,6 +150,7 @@ async def add_session(store: Writer, settings: Settings, generation: int, order_
             "engine_loop": settings.engine.loop + ("+lean" if settings.engine.transport == "lean" else ""),
             "concurrency": settings.limits.concurrency,
             "order_seed": order_seed,
+            "host": platform.node() or None,
         },
     )
     return session_id
@@ -188,6 +189,7 @@ async def add_runs(
                 "kv_budget": level.budget,
                 "kv_unit": level.unit,
                 "kv_mode": level.mode,
+                "kv_when": "prefill",
                 "is_full": int(level.is_full),
                 "kv_apply": level.apply_via,
                 "kv_params_json": orjson.dumps(level.params, option=orjson.OPT_SORT_KEYS).decode(),

@@ -86,7 +86,7 @@ async def identities(sender: Sender, endpoints: Sequence[str], model: str) -> di
 def last_identities(reader: Reader, group: str, generation: int) -> Mapping[str, Json]:
     """Per key (see `identity_key`) what the generation's snapshots say, the newest word on every part."""
     sql = """SELECT n.endpoint, n.run_id, n.identity_json FROM server_snapshots n JOIN sessions s USING (session_id)
-             WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY n.snapshot_id"""
+             WHERE s.exp_group_id = ? AND s.generation = ? ORDER BY n.taken_at, n.n"""
     snapshots: dict[str, list[Json]] = {}
     for endpoint, run_id, text in reader.rows(sql, group, generation):
         snapshots.setdefault(identity_key(endpoint, run_id), []).append(orjson.loads(text))

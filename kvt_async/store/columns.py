@@ -12,15 +12,15 @@ from kvt_async.records import Attempt, Json, Marks, Outcome, Request
 Row = tuple[str, tuple[object, ...]]  # table, values in the order of COLUMNS[table]
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "requests": ("request_id", "run_id", "example_id", "prompt_sha256", "created_at"),
+    "requests": ("request_id", "run_id", "example_id", "sample_idx", "turn_idx", "prompt_sha256", "created_at"),
     "try_series": ("request_id", "series_idx", "session_id", "created_at"),
     "attempts": (
         *("request_id", "attempt_idx", "series_idx", "session_id", "started_at", "endpoint", "http_status"),
         *("end_state", "error_type", "error_message", "partial_text", "retry_after_s", "latency_s"),
     ),
     "responses": (
-        *("request_id", "attempt_idx", "text", "reasoning", "finish_reason", "usage_json"),
-        *("kv_evidence_json", "kv_effective", "created_at"),
+        *("request_id", "attempt_idx", "text", "reasoning", "tool_calls_json", "finish_reason", "usage_json"),
+        *("kv_evidence_json", "kv_effective", "cache_state", "created_at"),
     ),
     "telemetry": ("request_id", "attempt_idx", *Marks.__struct_fields__),
     "give_ups": ("request_id", "series_idx", "reason", "created_at"),
@@ -57,10 +57,12 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
             attempt_idx,
             _storable(reply.text),
             reasoning and _storable(reasoning),
+            None,
             finish and _storable(finish),
             _json(reply.usage),
             _json(reply.kv_evidence),
             reply.kv_effective,
+            None,
             now,
         )
         rows.append(("responses", response_row))
@@ -110,8 +112,12 @@ def rows_of_give_ups(outcomes: Iterable[Outcome], now: str) -> list[Row]:
     ]
 
 
-def rows_of_requests(items: Sequence[tuple[str, str, str, str]], now: str) -> list[Row]:
-    """Rows of requests about to be queued, from (request_id, run_id, example_id, prompt_sha256) of each."""
+NewRequest = tuple[str, str, str, int, int, str]
+"""request_id, run_id, example_id, sample_idx, turn_idx, prompt_sha256."""
+
+
+def rows_of_requests(items: Sequence[NewRequest], now: str) -> list[Row]:
+    """Rows of requests about to be queued."""
     return [("requests", (*item, now)) for item in items]
 
 

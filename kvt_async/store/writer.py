@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -84,6 +84,7 @@ class Writer:
         self._inserts: dict[tuple[str, int], str] = {}
         self._waiting: dict[str, list[tuple[object, ...]]] = defaultdict(list)
         self._n_waiting = 0
+        self._numbered: Counter[tuple[str, object]] = Counter()  # rows of a table that a session numbers
         self._saved: asyncio.Future[None]  # of the rows that wait now; one future for a whole group
         self._committing: asyncio.Future[None] | None = None  # of the group that is on its way to the disk
         self._on_commit: list[OnCommit] = []  # of the rows that wait now
@@ -160,9 +161,14 @@ class Writer:
         await asyncio.shield(future)
 
     async def insert(self, table: str, row: Mapping[str, object]) -> None:
-        """One row of any fact table, columns by name, NULL where none is given; return when it is on disk."""
+        """One row of any fact table, columns by name, NULL where none is given; return when it is on disk. Tables whose
+        rows a session numbers get the next `n`."""
         if unknown := row.keys() - set(self._columns[table]):
             raise KeyError(f"{table} has no columns {sorted(unknown)}")
+        if "n" in self._columns[table]:
+            key = (table, row["session_id"])
+            row = {**row, "n": self._numbered[key]}
+            self._numbered[key] += 1
         mask = self._secrets.text
         values = (row.get(name) for name in self._columns[table])
         texts = (storable_text(mask(value)) if isinstance(value, str) else value for value in values)

@@ -10,7 +10,7 @@ from itertools import islice
 from kvt_async.clock import utc_now
 from kvt_async.records import Request
 from kvt_async.session.session import ServerSession
-from kvt_async.store.columns import rows_of_requests
+from kvt_async.store.columns import NewRequest, rows_of_requests
 from kvt_async.store.reader import NEW
 from kvt_async.sweep.plan import Step
 from kvt_async.sweep.request_builder import RequestBuilder
@@ -45,7 +45,7 @@ class Feed:
             if making is not None:
                 await asyncio.wait([making])  # a thread can't be cancelled; the reader must outlive it
 
-    def _make(self, chunk: Sequence[Step]) -> tuple[list[Request], list[tuple[str, str, str, str]]]:
+    def _make(self, chunk: Sequence[Step]) -> tuple[list[Request], list[NewRequest]]:
         """The requests of a chunk in its order, and the rows of those that have none."""
         ids = [f"{self._runs[level].run_id}:{seq}" for level, seq in chunk]
         old = [request_id for request_id, (level, _) in zip(ids, chunk, strict=True) if self._runs[level].stored]
@@ -55,7 +55,7 @@ class Feed:
         for n, (_, seq) in enumerate(chunk):
             at.setdefault(seq, []).append(n)
         made: dict[int, Request] = {}
-        new = []
+        new: list[NewRequest] = []
         with self._reader.reading(self._dataset_id, list(at)) as entries:
             for entry in entries:
                 for n in at[entry.seq]:
@@ -65,5 +65,5 @@ class Feed:
                     made[n] = request
                     if not before.exists:
                         sha256 = request.prompt_sha256 or entry.prompt_sha256
-                        new.append((request_id, run.run_id, entry.example_id, sha256))
+                        new.append((request_id, run.run_id, entry.example_id, 0, 0, sha256))
         return [made[n] for n in range(len(chunk))], new

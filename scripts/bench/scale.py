@@ -63,18 +63,18 @@ CREATE TEMP TABLE done AS SELECT :run || ':' || seq AS request_id, seq, example_
           WHERE seq >= :start AND seq < :start + :block ORDER BY seq)
 """
 FACTS = (
-    "INSERT INTO requests SELECT request_id, :run, example_id, 'p', :now FROM done",
+    "INSERT INTO requests SELECT request_id, :run, example_id, 0, 0, 'p', :now FROM done",
     "INSERT INTO attempts SELECT request_id, 0, 0, 'session', :now, 'http://127.0.0.1/v1', iif(failed, NULL, 200),"
     " iif(failed, 'timeout', 'done'), iif(failed, 'TtfbTimeout', NULL), iif(failed, 'no reply', NULL), NULL, NULL,"
     " ttft / 1e9 + 0.01 FROM done",
     "INSERT INTO telemetry SELECT request_id, 0, NULL, 997, 998, 999, 1000, 1, 1000, 1010, 1020, ttft, ttft, ttft,"
     " NULL, ttft + 1000, NULL, ttft + 9000000, ttft + 9000000, ttft + 9000000, ttft + 9000000, ttft + 9100000,"
     " 'transport', NULL, NULL, 0, 7, 4, 900, x'0a050b050c050d05', token_len, 4, 0 FROM done WHERE NOT failed",
-    "INSERT INTO responses SELECT request_id, 0, text, NULL, 'stop', json_object('prompt_tokens', token_len,"
+    "INSERT INTO responses SELECT request_id, 0, text, NULL, NULL, 'stop', json_object('prompt_tokens', token_len,"
     " 'completion_tokens', 4, 'total_tokens', token_len + 4, 'kv', json_object('policy', :policy, 'kept_tokens', kept,"
     " 'prompt_tokens', token_len, 'kept_fraction', kept * 1.0 / token_len, 'bytes', kept * 1024)),"
     " json_object('requested', :budget, 'effective', kept * 1.0 / token_len, 'unit', 'fraction', 'source', 'echoed'),"
-    " kept * 1.0 / token_len, :now FROM done WHERE NOT failed",
+    " kept * 1.0 / token_len, NULL, :now FROM done WHERE NOT failed",
     "INSERT INTO give_ups SELECT request_id, 0, 'attempts_exhausted', :now FROM done WHERE failed",
 )
 
@@ -90,7 +90,7 @@ def make_database(path: Path, rows: int, *, interleaved: bool) -> None:
     conn.executescript(
         f"""INSERT INTO experiments VALUES ('{GROUP}', 1, '{now}', '{{}}', 'c');
         INSERT INTO sessions VALUES ('session', '{GROUP}', 1, '{now}', 'kvt sweep', '', 'c', '0', NULL, '3', 'Linux',
-            'truth', 8, NULL);
+            'truth', 8, NULL, NULL, NULL, NULL);
         INSERT INTO session_ends VALUES ('session', '{now}', 0, 'finished');
         INSERT INTO datasets VALUES ('d', 'jsonl', 'boxes', 'reference', 't', NULL, 'qa_f1', '{{}}',
             '{{"strategy": "uniform"}}');
@@ -110,7 +110,7 @@ def make_database(path: Path, rows: int, *, interleaved: bool) -> None:
         policy, _, mode = series.partition("/")
         run = f"{policy}-{budget}-r{repeat}"
         conn.execute(
-            "INSERT INTO runs VALUES (?,?,1,'d','reference','http://127.0.0.1/v1','kvt-reference',?,?,?,'fraction',?,?,"
+            "INSERT INTO runs VALUES (?,?,1,'d','reference','http://127.0.0.1/v1','kvt-reference',?,?,?,'fraction',?,'prefill',?,"
             "'body','{}','{}',?,'t','{}',?,?)",
             (run, GROUP, series, policy, budget, mode or "question_aware", int(series == "full"), repeat, idx, now),
         )

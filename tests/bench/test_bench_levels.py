@@ -87,7 +87,7 @@ async def test_a_server_that_says_it_on_its_metrics_page_is_looked_at_before_and
         server.script.metrics = 'kvt:budget{of="kv"} 1.0\n'
     looks = [
         (phase, said["raw"])
-        for phase, text in query(settings, "SELECT phase, identity_json FROM server_snapshots ORDER BY snapshot_id")
+        for phase, text in query(settings, "SELECT phase, identity_json FROM server_snapshots ORDER BY taken_at, n")
         for said in orjson.loads(text).get("evidence", {}).values()
     ]
     assert looks == [("start", "0.5"), ("end", "0.5")] * 2

@@ -153,7 +153,7 @@ async def test_a_server_that_becomes_another_one_during_a_session_is_said_and_st
     assert report.exit_code == 0
     assert "version=1.0 to version=2.0 during the session: analyze will refuse" in capsys.readouterr().err
     assert any("during the session" in note for note in report.notes)
-    rows = query(settings, "SELECT session_id, phase, identity_json FROM server_snapshots ORDER BY snapshot_id")
+    rows = query(settings, "SELECT session_id, phase, identity_json FROM server_snapshots ORDER BY taken_at, n")
     assert [row[1] for row in rows] == ["start", "end"]
     found = drifts(Snapshot("k", row[0], orjson.loads(row[2]), "reference") for row in rows)
     assert [one.session_id for one in found] == [report.session_id]

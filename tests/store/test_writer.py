@@ -210,4 +210,4 @@ async def test_insert_takes_columns_by_name_and_knows_no_others(db: Path) -> Non
         )  # fmt: skip
         with pytest.raises(KeyError, match="colour"):
             await store.insert("probes", {"colour": "red"})
-    assert query(db, "SELECT probe_id, verdict FROM probes") == [(1, None)]
+    assert query(db, "SELECT n, verdict FROM probes") == [(0, None)]

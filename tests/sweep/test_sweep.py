@@ -36,7 +36,7 @@ async def test_every_example_is_answered_once_at_every_level_and_full_cache_once
     check_invariants(settings)
     assert query(settings, "SELECT DISTINCT kv_effective FROM responses ORDER BY 1") == [(0.2,), (0.5,), (1.0,)]
     assert query(settings, "SELECT exit_code, reason FROM session_ends") == [(0, "finished")]
-    assert [row[0] for row in query(settings, "SELECT phase FROM server_snapshots ORDER BY snapshot_id")] == [
+    assert [row[0] for row in query(settings, "SELECT phase FROM server_snapshots ORDER BY taken_at, n")] == [
         "start", "end",
     ]  # fmt: skip
     identity = orjson.loads(query(settings, "SELECT identity_json FROM server_snapshots")[0][0])

@@ -51,7 +51,7 @@ async def test_every_level_has_its_own_server_and_none_is_left_running(
     assert "the server's" not in capsys.readouterr().err
     assert (report.exit_code, states(settings)) == (0, {"response": 24})
     versions = query(settings, "SELECT json_extract(identity_json, '$.version.version') FROM server_snapshots "
-                               "WHERE phase = 'start' ORDER BY snapshot_id")  # fmt: skip
+                               "WHERE phase = 'start' ORDER BY taken_at, n")  # fmt: skip
     assert versions == [("full-1.0",), ("kv-0.2",), ("kv-0.5",), ("full-1.0",)]  # the canary wants the harshest second
     assert alive(f"--port {unused_tcp_port}") == []
     assert {path.name for path in (tmp_path / "runs/g/launch").iterdir()} == {

@@ -284,7 +284,7 @@ def _windows(conn: sqlite3.Connection, run_id: str) -> tuple[WindowFacts, ...]:
 def _samples(conn: sqlite3.Connection, run_id: str) -> tuple[PageReading, ...]:
     rows = conn.execute(
         "SELECT session_id, phase, at_ns, endpoint, metrics_json, error FROM server_samples WHERE run_id = ? "
-        "ORDER BY sample_id",
+        "ORDER BY taken_at, n",
         (run_id,),
     )
     return tuple(PageReading(*(*row[:4], json.loads(row[4] or "{}"), row[5])) for row in rows)

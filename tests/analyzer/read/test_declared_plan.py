@@ -61,7 +61,8 @@ def test_the_first_series_of_the_first_session_is_the_primary_one(experiment: Ex
         conn,
         "UPDATE runs SET created_at = '2026-03-01T00:00:00Z' WHERE series = 'random'",
         "INSERT INTO sessions SELECT 'later', exp_group_id, generation, '2026-02-01T00:00:00Z', command, config_yaml, "
-        "config_sha256, kvt_version, git_commit, python, platform, engine_loop, concurrency, order_seed FROM sessions",
+        "config_sha256, kvt_version, git_commit, python, platform, engine_loop, concurrency, order_seed, "
+        "shard_i, shard_n, host FROM sessions",
     )
     score(conn, "synthetic")
     analyze(conn, settings)

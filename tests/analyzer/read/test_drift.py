@@ -54,8 +54,8 @@ def session(conn: sqlite3.Connection) -> str:
 def probe(conn: sqlite3.Connection, verdict: str, in_session: str | None = None) -> None:
     insert(
         conn,
-        "INSERT INTO probes (session_id, kind, level, prompt_sha256, answer, verdict, detail_json, created_at) "
-        "VALUES (?, 'canary', 'snapkv/aware 0.2', '', NULL, ?, '{}', ?)",
+        "INSERT INTO probes (session_id, n, kind, level, prompt_sha256, answer, verdict, detail_json, created_at) "
+        "VALUES (?, (SELECT count(*) FROM probes), 'canary', 'snapkv/aware 0.2', '', NULL, ?, '{}', ?)",
         in_session or session(conn), verdict, NOW,
     )  # fmt: skip
 
@@ -63,8 +63,8 @@ def probe(conn: sqlite3.Connection, verdict: str, in_session: str | None = None)
 def snapshot(conn: sqlite3.Connection, phase: str, **identity: Any) -> None:
     insert(
         conn,
-        "INSERT INTO server_snapshots (session_id, run_id, taken_at, phase, endpoint, identity_json) "
-        "VALUES (?, NULL, ?, ?, 'http://127.0.0.1:8000/v1', ?)",
+        "INSERT INTO server_snapshots (session_id, n, run_id, taken_at, phase, endpoint, identity_json) "
+        "VALUES (?, (SELECT count(*) FROM server_snapshots), NULL, ?, ?, 'http://127.0.0.1:8000/v1', ?)",
         session(conn), NOW, phase, json.dumps(identity),
     )  # fmt: skip
 
@@ -319,8 +319,8 @@ def test_levels_served_by_different_programs_are_unverified_and_said_to_be(exper
     for endpoint, version in (("http://a/v1", "1.0"), ("http://b/v1", "2.0")):
         insert(
             conn,
-            "INSERT INTO server_snapshots (session_id, run_id, taken_at, phase, endpoint, identity_json) "
-            "VALUES (?, NULL, ?, 'start', ?, ?)",
+            "INSERT INTO server_snapshots (session_id, n, run_id, taken_at, phase, endpoint, identity_json) "
+            "VALUES (?, (SELECT count(*) FROM server_snapshots), NULL, ?, 'start', ?, ?)",
             session(conn), NOW, endpoint, json.dumps({"models": ["reference"], "version": {"version": version}}),
         )  # fmt: skip
     analyze(conn, settings)

@@ -182,7 +182,7 @@ def test_a_second_scoring_does_nothing_and_a_new_fact_scores_its_run_again(exper
     conn.execute(
         "INSERT INTO attempts VALUES (?,0,0,?,'t','http://x',200,'done',NULL,NULL,NULL,NULL,0.1)", (request_id, session)
     )
-    conn.execute("INSERT INTO responses VALUES (?,0,'a',NULL,'stop',NULL,NULL,NULL,'t')", (request_id,))
+    conn.execute("INSERT INTO responses VALUES (?,0,'a',NULL,NULL,'stop',NULL,NULL,NULL,NULL,'t')", (request_id,))
     again = score(conn, "synthetic")
     assert again.runs_scored == (run_id,)
     assert again.skipped == first.scored - again.scored + 1

@@ -258,8 +258,8 @@ def test_an_earlier_generation_is_checked_and_mended_under_its_own_settings(
     assert [(of.generation, of.findings.n_differences) for of in verified(folder).generations] == [(1, 0), (2, 0)]
     edit("UPDATE budget_stats SET p_safe = 0 WHERE generation = 1")
     edit("UPDATE scores SET score = 1 - score WHERE request_id LIKE '%-g1-%'")
-    edit("INSERT INTO comparisons SELECT 'invented', generation, series_a, series_b, kv_budget, bin_idx, n, diff_mean, "
-         "diff_ci_low, diff_ci_high, p, p_holm, fingerprint FROM comparisons LIMIT 1")  # fmt: skip
+    edit("INSERT INTO comparisons SELECT 'invented', generation, dataset_id, series_a, series_b, kv_budget, bin_idx, "
+         "n, diff_mean, diff_ci_low, diff_ci_high, p, p_holm, fingerprint FROM comparisons LIMIT 1")  # fmt: skip
     assert verified(folder).exit_code == 1
     stages.every_stage(settings(folder, "analysis.margin=0.02"), recompute=True)
     assert verified(folder).exit_code == 0

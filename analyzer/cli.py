@@ -1,5 +1,6 @@
 """The analyzer's verbs: parse, call one function, print. No network; everything heavy is imported on use."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,6 +38,12 @@ RunIdOption = Annotated[str | None, typer.Option("--run-id", help="Only this run
 PartialOption = Annotated[
     bool, typer.Option("--partial", help="Go on with requests or scores missing; everything is marked PARTIAL.")
 ]
+MetricOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metric", metavar="NAME", help="Score the stored answers by another metric: analysis.metric, in short."
+    ),
+]
 RecomputeOption = Annotated[
     bool, typer.Option("--recompute", help="Make everything again, whatever is stored already.")
 ]
@@ -54,6 +61,7 @@ def score(
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
     run_id: RunIdOption = None,
+    metric: MetricOption = None,
     recompute: RecomputeOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -61,10 +69,12 @@ def score(
     """Score finished requests; what is scored already is skipped.
 
     Example: kvt score -c demo
+
+    Example: kvt score runs/demo --metric squad_f1
     """
     from analyzer.stages import score_stage
 
-    settings = settings_from(config, override, print_config, place)
+    settings = settings_from(config, _with_metric(override, metric), print_config, place)
     _print(score_stage(settings, run_id=run_id, recompute=recompute), quiet, as_json)
 
 
@@ -76,6 +86,7 @@ def analyze(
     print_config: PrintConfigOption = False,
     run_id: RunIdOption = None,
     partial: PartialOption = False,
+    metric: MetricOption = None,
     recompute: RecomputeOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -86,7 +97,7 @@ def analyze(
     """
     from analyzer.stages import analyze_stage
 
-    settings = settings_from(config, override, print_config, place)
+    settings = settings_from(config, _with_metric(override, metric), print_config, place)
     _print(analyze_stage(settings, run_id=run_id, partial=partial, recompute=recompute), quiet, as_json)
 
 
@@ -122,6 +133,7 @@ def all_stages(
     print_config: PrintConfigOption = False,
     run_id: RunIdOption = None,
     partial: PartialOption = False,
+    metric: MetricOption = None,
     recompute: RecomputeOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdict, and errors.")] = False,
     as_json: JsonOption = False,
@@ -132,7 +144,7 @@ def all_stages(
     """
     from analyzer.stages import every_stage
 
-    settings = settings_from(config, override, print_config, place)
+    settings = settings_from(config, _with_metric(override, metric), print_config, place)
     answer = every_stage(settings, run_id=run_id, partial=partial, recompute=recompute)
     _print(answer, False, as_json, lines=answer.verdict if quiet else None)
 
@@ -279,6 +291,11 @@ def export(
     _print(export_stage(settings_from(config, override, place=place), Path(out or ""), exact=exact), False, as_json)
 
 
+def _with_metric(override: list[str] | None, metric: str | None) -> list[str] | None:
+    """The overrides, and the one that --metric stands for."""
+    return override if metric is None else [*(override or []), f"analysis.metric={json.dumps(metric)}"]
+
+
 def _place_and(words: list[str] | None, name: str, *, needed: bool = False) -> tuple[Path | None, str | None]:
     """(a run's folder or database, the word behind it) of a command line that takes either or both."""
     match words or []:
@@ -307,8 +324,6 @@ def _progress(quiet: bool) -> Callable[[str], None]:
 def _print(answer: "StageAnswer", quiet: bool, as_json: bool, *, lines: list[str] | None = None) -> None:
     """The answer as JSON, or its lines (or those given) for people; its exit code, where it isn't 0, ends kvt."""
     if as_json:
-        import json
-
         typer.echo(json.dumps(answer.json(), indent=2, default=str))
     elif not quiet:
         for line in answer.lines if lines is None else lines:

@@ -52,17 +52,18 @@ class Standing:
 
 @dataclass(frozen=True)
 class ScoreAnswer(StageAnswer):
-    """How many requests were scored now, and how many stood already."""
+    """How many requests were scored now, and how many stood already; `rescored` says by which other metric."""
 
     scored: int
     skipped: int
+    rescored: tuple[str, ...] = ()
 
     @property
     def lines(self) -> list[str]:
-        return [f"scored {self.scored}, {self.skipped} were scored already"]
+        return [f"scored {self.scored}, {self.skipped} were scored already", *dict.fromkeys(self.rescored)]
 
     def json(self) -> Json:
-        return {"scored": self.scored, "skipped": self.skipped}
+        return {"scored": self.scored, "skipped": self.skipped, "rescored": list(self.rescored)}
 
 
 @dataclass(frozen=True)

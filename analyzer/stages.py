@@ -42,10 +42,10 @@ def score_stage(settings: "Settings", *, run_id: str | None = None, recompute: b
     from analyzer.scoring.score import score
 
     with _open(settings, write=True) as group:
-        for generation, *_ in _earlier(group) if recompute and run_id is None else ():
-            score(group.conn, group.name, generation=generation, recompute=True)
-        done = score(group.conn, group.name, run_id=run_id, recompute=recompute)
-    return ScoreAnswer(done.scored, done.skipped)
+        for generation, own, _ in _earlier(group) if recompute and run_id is None else ():
+            score(group.conn, group.name, generation=generation, metric=own.analysis.metric, recompute=True)
+        done = score(group.conn, group.name, run_id=run_id, metric=settings.analysis.metric, recompute=recompute)
+    return ScoreAnswer(done.scored, done.skipped, done.rescored)
 
 
 def analyze_stage(

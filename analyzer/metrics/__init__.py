@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, overload
 
-from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.metric_needs import check_known
 
 Meta = Mapping[str, Any]
 Score = Callable[[str, Sequence[str], Meta], float]
@@ -83,10 +83,7 @@ def find(name: str) -> Metric | None:
     if name in COLUMN_METRICS:
         return None
     if name not in _REGISTRY:
-        raise ConfigError(
-            f"no metric is called {name!r}",
-            do=f"Known metrics: {', '.join(sorted([*_REGISTRY, *COLUMN_METRICS]))}.",
-        )
+        check_known(name)
     return _REGISTRY[name]
 
 

@@ -1,4 +1,4 @@
-"""The plan of an experiment: margin, alpha and first series as its first session had them, before there was any data.
+"""The plan of an experiment: margin, alpha, metric and first series as its first session had them, before any data.
 
 A margin that is chosen after the data is no margin: whoever may move it can prove any budget safe. Other values are
 allowed at analysis, and named beside the verdict.
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from kvt_async.contract.command_line.run_folder import MOST_YAML
+from kvt_async.contract.settings import Analysis
 
 _FIRST_TWO = (
     "SELECT config_yaml, started_at FROM sessions WHERE exp_group_id = ? AND generation = ? "
@@ -20,16 +21,23 @@ _FIRST_TWO = (
 
 @dataclass(frozen=True)
 class DeclaredPlan:
-    """None: the first session's config doesn't say."""
+    """None: the first session's config doesn't say; without a `metric` it meant the task's own."""
 
     margin: float | None = None
     alpha: float | None = None
     series: str | None = None
+    metric: str | None = None
 
-    def otherwise(self, margin: float, alpha: float, series: str | None) -> dict[str, float | str]:
+    def otherwise(self, analysis: Analysis, series: str | None, own_metric: str) -> dict[str, float | str]:
         """What the plan said where the analysis says something else, by name."""
-        stated = {"margin": self.margin, "alpha": self.alpha, "series": self.series}
-        used = {"margin": margin, "alpha": alpha, "series": series}
+        metric = self.metric or own_metric if self.margin is not None else None
+        stated = {"margin": self.margin, "alpha": self.alpha, "series": self.series, "metric": metric}
+        used = {
+            "margin": analysis.margin,
+            "alpha": analysis.alpha,
+            "series": series,
+            "metric": analysis.metric or own_metric,
+        }
         return {name: value for name, value in stated.items() if value is not None and value != used[name]}
 
 
@@ -37,7 +45,10 @@ NOTHING = DeclaredPlan()
 
 
 def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> DeclaredPlan:
-    """What the first session of a generation planned; the first series is the first of the runs that it created."""
+    """What the first session of a generation planned.
+
+    The first series is the first of the runs that it created, the metric the task's own unless its config named one.
+    """
     sessions = facts.execute(_FIRST_TWO, (exp_group_id, generation)).fetchall()
     if not sessions:
         return NOTHING
@@ -48,13 +59,28 @@ def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> De
         (exp_group_id, generation, before),
     ).fetchone()
     analysis = _analysis(sessions[0][0])
-    return DeclaredPlan(_number(analysis.get("margin")), _number(analysis.get("alpha")), row[0] if row else None)
+    metric = analysis.get("metric")
+    return DeclaredPlan(
+        _number(analysis.get("margin")),
+        _number(analysis.get("alpha")),
+        row[0] if row else None,
+        metric if isinstance(metric, str) else None,
+    )
 
 
-def sentences(planned: dict[str, Any], margin: float, alpha: float, series: str) -> str:
-    """`DeclaredPlan.otherwise` in words, each as a sentence of its own; empty where the plan was kept."""
-    used = {"margin": f"{margin:g}", "alpha": f"{alpha:g}", "series": series}
-    what = {"margin": "The margin of", "alpha": "The alpha of", "series": "The first series"}
+def sentences(asked: dict[str, Any], series: str) -> str:
+    """What an analysis was asked for (`Verdict.asked`) and `DeclaredPlan.otherwise` in it, in words, each as a sentence
+    of its own; empty where the plan was kept.
+    """
+    planned = asked.get("planned", {})
+    used = {"series": series, "metric": asked.get("metric", "")}
+    used |= {name: f"{asked[name]:g}" for name in ("margin", "alpha") if name in planned}
+    what = {
+        "margin": "The margin of",
+        "alpha": "The alpha of",
+        "series": "The first series",
+        "metric": "The metric",
+    }
     return " ".join(
         f"{what[name]} {used[name]} was chosen after the data; the plan said "
         f"{value if isinstance(value, str) else f'{value:g}'}."

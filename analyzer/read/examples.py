@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -13,16 +13,36 @@ from analyzer.stats.sample_layout import Layout
 
 @dataclass(frozen=True, slots=True)
 class BinnedDataset:
-    """A dataset as it was run: its task, how it is scored, and its length bins."""
+    """A dataset as it was run: its task, how its answers are scored, and its length bins."""
 
     dataset_id: str
     name: str
     task: str
     tokenizer_name: str
-    metric: str
+    own_metric: str  # the task's own, of the contract
     bins: dict[int, tuple[int, int]]  # bin_idx -> (lo_tokens, hi_tokens)
     strategy: str  # how examples were selected
     version: int  # of the manifest
+    other_metric: str | None = None  # that scores the stored answers in place of the task's own
+
+    @property
+    def metric(self) -> str:
+        """The metric by which answers are scored."""
+        return self.other_metric or self.own_metric
+
+    @property
+    def metric_sentence(self) -> str:
+        """Says that another metric than the task's own scores the answers; empty where none does."""
+        return rescored(self.other_metric, self.own_metric)
+
+    def scored_by(self, metric: str | None) -> "BinnedDataset":
+        """The same answers under another metric; None: under the task's own."""
+        return replace(self, other_metric=None if metric == self.own_metric else metric)
+
+
+def rescored(metric: str | None, own_metric: str) -> str:
+    """'Scored by f1; the task's own metric is em.'; empty where no other metric scores."""
+    return f"Scored by {metric}; the task's own metric is {own_metric}." if metric not in (None, own_metric) else ""
 
 
 def dataset(conn: sqlite3.Connection, dataset_id: str) -> BinnedDataset:

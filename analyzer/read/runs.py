@@ -62,6 +62,15 @@ def scorer_versions(conn: sqlite3.Connection) -> set[str]:
     return {row[0] for row in conn.execute("SELECT DISTINCT scorer_version FROM scores")}
 
 
+def metric_of_scores(conn: sqlite3.Connection, run_id: str) -> str | None:
+    """The metric of a run's scores: one scores them all. None: it has no scores."""
+    row = conn.execute(
+        "SELECT s.metric FROM requests r JOIN scores s ON s.request_id = r.request_id WHERE r.run_id = ? LIMIT 1",
+        (run_id,),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def analysed_version(conn: sqlite3.Connection, exp_group_id: str) -> int:
     """Version of the manifest that this group was last analysed with; 0: not analysed."""
     row = conn.execute(

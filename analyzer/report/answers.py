@@ -88,7 +88,7 @@ def first_screen(results: Results, settings: Settings) -> FirstScreen:
 def headline(results: Results, verdict: Verdict | None, margin: float) -> str:
     """The verdict of the first series, with what holds at which length, or why there is none."""
     if not results.series:
-        return verdict_sentence.ONLY_FULL
+        return f"{verdict_sentence.ONLY_FULL} {results.rescored}".rstrip()
     if verdict is None:
         return f"{results.series[0]}: no verdict was computed."
     full = results.stat(results.full)
@@ -98,11 +98,10 @@ def headline(results: Results, verdict: Verdict | None, margin: float) -> str:
     lengths = verdict_sentence.at_lengths(verdict, by_length, results.unit)
     sentence = verdict_sentence.verdict(verdict, results.unit, margin, lengths)
     doubted = verdict.evidence == EvidenceStatus.UNVERIFIED and verdict.verdict != SeriesVerdict.UNVERIFIED
-    other = declared_plan.sentences(
-        verdict.asked.get("planned", {}), margin, verdict.asked.get("alpha", 0.0), verdict.series
-    )
+    other = declared_plan.sentences(verdict.asked, verdict.series)
     unsure = "Unverified, " if doubted else ""
-    return f"{unsure}{verdict.series}: {sentence[0].lower()}{sentence[1:]}{' ' if other else ''}{other}"
+    said = f"{unsure}{verdict.series}: {sentence[0].lower()}{sentence[1:]}"
+    return " ".join(text for text in (said, results.rescored, other) if text)
 
 
 def _changed(results: Results, alpha: float) -> list[str]:

@@ -65,6 +65,8 @@ def figures(results: Results, settings: Settings) -> dict[str, Any]:
     return {
         "headline": screen.headline,
         "caveats": list(screen.caveats),
+        "metric": results.metric,
+        "own_metric": results.own_metric,
         "unit": results.unit,
         "margin": settings.analysis.margin,
         "alpha": settings.analysis.alpha,

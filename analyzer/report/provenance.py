@@ -15,7 +15,8 @@ def contract(results: Results) -> Table:
         *flat(results.contract),
     ]
     for d in results.datasets:
-        rows += [("metric of score", d["metric"]), ("source revision", d["source_revision"] or NOTHING)]
+        own = f"; the task's own metric is {d['metric']}" if results.rescored else ""
+        rows += [("metric of score", results.metric + own), ("source revision", d["source_revision"] or NOTHING)]
     rows += [("scorer", v) for v in results.scorer_versions]
     rows.append(("contract SHA-256", results.contract_sha256))
     fields = tuple((k, str(v)) for k, v in rows if v != "null")

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from analyzer.read import runs as tables
 from analyzer.read.drift import Answers, group_drifts, level_differences
+from analyzer.read.examples import rescored
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
 from analyzer.results.rows import Bin, ClientRow, SessionRow, Volume
@@ -61,6 +62,22 @@ class Results:
     volumes: list[Volume]
     scorer_versions: list[str]
     analyzer_version: str | None = None  # that made the analysis; None: not stored
+    other_metric: str | None = None  # that the analysis was made under; None: the task's own
+
+    @property
+    def own_metric(self) -> str:
+        """The task's own metric, of the contract."""
+        return str(self.datasets[0]["metric"]) if self.datasets else ""
+
+    @property
+    def metric(self) -> str:
+        """The metric of every score, accuracy and drop here."""
+        return self.other_metric or self.own_metric
+
+    @property
+    def rescored(self) -> str:
+        """Says that another metric than the task's own made the scores; empty where none did."""
+        return rescored(self.other_metric, self.own_metric)
 
     @property
     def series(self) -> list[str]:
@@ -152,8 +169,8 @@ _CANARIES = f"""SELECT level, verdict FROM probes {_OF_ITS_SESSIONS} AND kind='c
 _SCORERS = f"""SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs u JOIN scores s ON s.request_id =
     (SELECT q.request_id FROM requests q JOIN scores t USING (request_id) WHERE q.run_id = u.run_id LIMIT 1)
     {_OF_GROUP} ORDER BY 1"""  # of one score per run: a run is scored by one scorer
-_ANALYZER = f"""SELECT json_extract(detail_json, '$.analyzer_version') FROM analysis_state {_OF_GROUP}
-    AND stage='analyze' AND scope='*'"""
+_ANALYZER = f"""SELECT json_extract(detail_json, '$.analyzer_version'), json_extract(detail_json, '$.settings.metric')
+    FROM analysis_state {_OF_GROUP} AND stage='analyze' AND scope='*'"""
 _VOLUMES = """SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9,
     CAST(sum(t.prompt_tokens * 1.0) AS INTEGER), CAST(sum(t.completion_tokens * 1.0) AS INTEGER),
     sum(a.end_state = 'done' AND t.finish_ns IS NULL)
@@ -184,6 +201,7 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
         key=lambda run: (run.level_idx, run.repeat_idx, run.series, -run.kv_budget, run.run_id),
     )
     dataset_ids = sorted({r.dataset_id for r in runs})
+    analyzer, metric = next(iter(conn.execute(_ANALYZER, key)), (None, None))
 
     def rows(kind: type[Row], source: str) -> list[Row]:
         return _rows(conn, kind, source, key)
@@ -213,19 +231,28 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
         differences=level_differences(conn, group, generation),
         volumes=[Volume(*row) for row in conn.execute(_VOLUMES, key)] if volumes else [],
         scorer_versions=[version for (version,) in conn.execute(_SCORERS, key)],
-        analyzer_version=next((version for (version,) in conn.execute(_ANALYZER, key)), None),
+        analyzer_version=analyzer,
+        other_metric=metric,
     )
 
 
 def refuse_older(results: Results) -> None:
     """Raise MissingPrerequisiteError where another version of the analyzer made the analysis: sentences and alarms of
-    this one would stand on figures and rules of that one.
+    this one would stand on figures and rules of that one. So too where the answers were scored by another metric since.
     """
     if results.analyzer_version not in (None, ANALYZER_VERSION):
         raise MissingPrerequisiteError(
             f"analyzer {results.analyzer_version} made the stored analysis, this is {ANALYZER_VERSION}",
             where=results.group,
             do="Run `kvt all -c CONFIG`: it scores and analyses the stored answers again, and sends nothing.",
+        )
+    scored_by = {version.partition(" · ")[2] for version in results.scorer_versions}
+    if results.analyzer_version is not None and scored_by - {results.metric}:
+        raise MissingPrerequisiteError(
+            f"the stored analysis is of the metric {results.metric}; the answers were scored by "
+            f"{', '.join(sorted(scored_by))} since",
+            where=results.group,
+            do="Run `kvt all -c CONFIG`, with --metric NAME for another metric than the task's own.",
         )
 
 

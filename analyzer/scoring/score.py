@@ -25,6 +25,7 @@ from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.snapshot import path_of, snapshot
 from analyzer.scoring import failure_labels
 from analyzer.scoring.opened_reasoning import opens_reasoning
+from analyzer.scoring.scorable import scorable
 from analyzer.store import derived_rows
 from kvt_async.contract.schema import connect_for_reading, watch_derived
 
@@ -43,6 +44,7 @@ class ScoreReport:
     pending: int
     runs_scored: tuple[str, ...]
     runs_kept: tuple[str, ...]
+    rescored: tuple[str, ...] = ()  # a sentence for each task that another metric than its own scores
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,16 @@ def score(
     *,
     run_id: str | None = None,
     generation: int | None = None,
+    metric: str | None = None,
     recompute: bool = False,
 ) -> ScoreReport:
-    """Write one scores row per finished request of the newest generation (or the one given), or of one run of it.
+    """Write one scores row per finished request of the newest generation (or the one given), or of one run of it,
+    by the task's own metric or by `metric`.
 
     With `recompute` every stored row of these runs is dropped and made again.
 
     `conn` must allow writing derived tables. Raises MissingPrerequisiteError without runs, ConfigError for an unknown
-    metric or one whose package is not installed.
+    metric, one whose package is not installed, or a `metric` that needs what the examples don't have.
     """
     with snapshot(conn) as facts:
         gen = runs.newest_generation(facts, exp_group_id, generation)
@@ -89,9 +93,10 @@ def score(
         chosen = [runs.find_run(all_runs, run_id)] if run_id else all_runs
         counts = run_counts(facts, exp_group_id, gen)
         full_of = {run.dataset_id: run.run_id for run in all_runs if run.is_baseline}
+        datasets = {i: scorable(facts, i, metric) for i in dict.fromkeys(run.dataset_id for run in chosen)}
         tasks = []
         for run in chosen:
-            dataset, full = examples.dataset(facts, run.dataset_id), full_of.get(run.dataset_id)
+            dataset, full = datasets[run.dataset_id], full_of.get(run.dataset_id)
             mark = score_fingerprint(dataset.metric, counts[run.run_id], counts[full] if full else None)
             finished = counts[run.run_id].finished
             tasks.append(RunToScore(path_of(conn), exp_group_id, gen, run, full, dataset, mark, finished))
@@ -111,6 +116,7 @@ def score(
         pending=sum(counts[run.run_id].pending for run in chosen),
         runs_scored=tuple(task.run.run_id for task in todo),
         runs_kept=tuple(task.run.run_id for task in kept),
+        rescored=tuple(dataset.metric_sentence for dataset in datasets.values() if dataset.other_metric),
     )
 
 
@@ -142,14 +148,14 @@ def score_fingerprint(metric: str, run: RunCounts, full: RunCounts | None) -> st
 def _score_elsewhere(task: RunToScore) -> bool:
     """_score_run in a process of its own. If it sees newer facts than `mark` tells of, the next `score` redoes it."""
     with closing(connect_for_reading(task.db, write_derived=True)) as conn, snapshot(conn) as facts:
-        _score_run(conn, facts, task, _golds_elsewhere(task.db, task.dataset.dataset_id))
+        _score_run(conn, facts, task, _golds_elsewhere(task.db, task.dataset.dataset_id, task.dataset.metric))
     return True
 
 
 @cache  # only in processes that end with the stage
-def _golds_elsewhere(db: Path, dataset_id: str) -> pl.DataFrame:
+def _golds_elsewhere(db: Path, dataset_id: str, metric: str) -> pl.DataFrame:
     with closing(connect_for_reading(db)) as conn:
-        return prepared_golds(conn, examples.dataset(conn, dataset_id))
+        return prepared_golds(conn, examples.dataset(conn, dataset_id).scored_by(metric))
 
 
 def prepared_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import math
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from analyzer.read.run_counts import refused
 from analyzer.read.snapshot import path_of
@@ -186,14 +186,21 @@ def drop_unexplained(conn: sqlite3.Connection) -> None:
     in_transaction(conn, work)
 
 
-def scored_by(conn: sqlite3.Connection, exp_group_id: str, generation: int, run_id: str) -> str | None:
-    """Version of the scorer that made a run's scores; None where nothing tells it."""
+class ScoredBy(NamedTuple):
+    """The record of how a run was scored: version of the scorer, name of the metric. None: nothing tells it."""
+
+    version: str | None
+    metric: str | None
+
+
+def scored_by(conn: sqlite3.Connection, exp_group_id: str, generation: int, run_id: str) -> ScoredBy:
+    """What made a run's scores."""
     row = conn.execute(
-        "SELECT json_extract(detail_json, '$.scorer_version') FROM analysis_state "
-        "WHERE exp_group_id = ? AND generation = ? AND stage = 'score' AND scope = ?",
+        "SELECT json_extract(detail_json, '$.scorer_version'), json_extract(detail_json, '$.metric') "
+        "FROM analysis_state WHERE exp_group_id = ? AND generation = ? AND stage = 'score' AND scope = ?",
         (exp_group_id, generation, run_id),
     ).fetchone()
-    return None if row is None or row[0] is None else str(row[0])
+    return ScoredBy(*(None if value is None else str(value) for value in row or (None, None)))
 
 
 def set_state(

@@ -146,6 +146,7 @@ def derive(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -
         bins=bins,
         partial=question.pending > 0,
         floors=next((data.floors for data in read if data.floors is not None), None),
+        dataset=question.dataset,
         planned=question.planned,
         look=look_of(question.dataset.strategy, question.dataset.version),
     )

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.read.declared_plan import NOTHING, DeclaredPlan
+from analyzer.read.examples import BinnedDataset
 from analyzer.read.runs import Run
 from analyzer.stats.decompose import Outcomes
 from analyzer.stats.interim import ONLY_LOOK, InterimLook
@@ -36,6 +37,7 @@ class Group:
     replicates: Mapping[int, Floats]
     stats: Mapping[tuple[str, int], BinStat]
     evidence: Mapping[str, str]
+    dataset: BinnedDataset
     analysis: Analysis
     bins: tuple[int, ...]  # single ones
     partial: bool = False

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from analyzer.read import examples, outcomes
-from analyzer.read.runs import Run
+from analyzer.read.runs import Run, metric_of_scores
 from analyzer.scoring.score import prepared_golds, rules_of, score_frame
 from analyzer.stats.margin import Margin
 from analyzer.stats.transition import Grid
@@ -73,8 +73,8 @@ class Headroom:
 
 
 def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame) -> Floors:
-    """Score the answers of a full-cache run against other examples' golds. Needs what scoring them needed."""
-    dataset = examples.dataset(facts, run.dataset_id)
+    """Score the answers of a full-cache run against other examples' golds, by the metric of its own scores."""
+    dataset = examples.dataset(facts, run.dataset_id).scored_by(metric_of_scores(facts, run.run_id))
     golds = entries.select("entry", "example_id").join(
         prepared_golds(facts, dataset), on="example_id", how="left", maintain_order="left"
     )

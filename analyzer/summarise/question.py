@@ -107,8 +107,10 @@ def question_of(
     if run_id:
         runs = [tables.find_run(runs, run_id)]
     counts = run_counts(facts, group, generation)
+    dataset = examples.dataset(facts, runs[0].dataset_id).scored_by(settings.analysis.metric)
     _refuse_other_scorers(facts, group, generation, runs)
-    dataset, planned = examples.dataset(facts, runs[0].dataset_id), plan_of(facts, group, generation)
+    _refuse_other_metrics(facts, runs, dataset)
+    planned = plan_of(facts, group, generation)
     question = Question(
         group, generation, runs, counts, dataset, settings.analysis, server, planned, whole=run_id is None
     )
@@ -121,7 +123,7 @@ def fingerprint_of(facts: sqlite3.Connection, question: Question) -> str:
     counts = [(run, question.counts[run.run_id]) for run in question.runs]
     return derived_rows.fingerprint(
         ANALYZER_VERSION,
-        question.analysis.model_dump(mode="json", exclude={"prices", "serving"}),
+        question.analysis.model_dump(mode="json", exclude={"prices", "serving", "metric"}),
         [(run.run_id, score_fingerprint(question.dataset.metric, count, None), count.scores) for run, count in counts],
         [count.planned for _, count in counts],
         question.dataset.version,
@@ -137,13 +139,26 @@ def _refuse_other_scorers(facts: sqlite3.Connection, group: str, generation: int
     strange = [
         f"{run.run_id}: {'scored by version ' + version if version else 'scores without a record of who made them'}"
         for run in runs
-        if (version := derived_rows.scored_by(facts, group, generation, run.run_id)) != SCORER_VERSION
+        if (version := derived_rows.scored_by(facts, group, generation, run.run_id).version) != SCORER_VERSION
     ]
     if strange:
         raise MissingPrerequisiteError(
             f"these scores are not of this scorer (version {SCORER_VERSION})",
             details=tuple(strange),
             do="Run `kvt score -c CONFIG` first.",
+        )
+
+
+def _refuse_other_metrics(facts: sqlite3.Connection, runs: Sequence[Run], dataset: BinnedDataset) -> None:
+    """Scores of another metric than the one asked for are no ground."""
+    metrics = {run.run_id: tables.metric_of_scores(facts, run.run_id) for run in runs}
+    other = {run_id: metric for run_id, metric in metrics.items() if metric not in (None, dataset.metric)}
+    if other:
+        by = f" --metric {dataset.other_metric}" if dataset.other_metric else ""
+        raise MissingPrerequisiteError(
+            f"these scores are of another metric than {dataset.metric}",
+            details=tuple(f"{run_id}: scored by {metric}" for run_id, metric in other.items()),
+            do=f"Run `kvt all -c CONFIG{by}`, or analyse these scores with --metric {next(iter(other.values()))}.",
         )
 
 

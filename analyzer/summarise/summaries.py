@@ -184,6 +184,9 @@ def method_of(group: Group) -> str:
     if group.series and group.look.share < 1:
         method |= {"look": group.look.number, "alpha_share": group.look.share}
     first = next(iter(group.series), None)
-    if first is not None and (other := group.planned.otherwise(analysis.margin, analysis.alpha, first)):
+    other = group.planned.otherwise(analysis, first, group.dataset.own_metric) if first is not None else {}
+    if group.dataset.other_metric or "metric" in other:
+        method |= {"metric": group.dataset.metric, "own_metric": group.dataset.own_metric}
+    if other:
         method |= {"planned": other}
     return json_text(method)

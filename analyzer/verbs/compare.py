@@ -163,7 +163,9 @@ def _read(conn: sqlite3.Connection) -> _Side:
         versions, status = tables.scorer_versions(facts), tables.evidence(facts)
         drifts = group_drifts(facts, group, gen)
         prompts = derived_rows.prompt_counts(facts, group, gen)
-        return _Side(group, json.loads(contract), versions, keyed, scores, entries, status, drifts, prompts)
+        metric = tables.metric_of_scores(facts, runs[0].run_id)  # the task's own, or the one that was asked for since
+        same = json.loads(contract) | ({"dataset.metric": metric} if metric else {})
+        return _Side(group, same, versions, keyed, scores, entries, status, drifts, prompts)
 
 
 def _refuse_unequal(left: _Side, right: _Side) -> None:
@@ -182,7 +184,8 @@ def _refuse_unequal(left: _Side, right: _Side) -> None:
         raise ContractMismatchError(
             f"{left.name} and {right.name} can't be compared: a score doesn't mean the same in both",
             details=tuple(wrong),
-            do="Run both with one dataset, selection, template and scorer.",
+            do="Run both with one dataset, selection, template and scorer. Stored answers can be scored by one metric: "
+            "`kvt all DIR --metric NAME`.",
         )
 
 

@@ -64,7 +64,7 @@ def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
     with closing(held(task.db.connect())) as facts:
         facts.execute(_OVER)
         rules = score.rules_of(facts, task.run, task.full_run_id, task.dataset)
-        for frame in score.with_golds(facts, task.run, task.full_run_id, _golds(task.db, task.dataset.dataset_id)):
+        for frame in score.with_golds(facts, task.run, task.full_run_id, _golds(task.db, task.dataset)):
             made = score.score_frame(frame, rules)
             for part in made.iter_slices(_AT_ONCE):
                 facts.executemany("INSERT INTO temp.scores VALUES (?,?,?,?,?,?,?,?,?,?)", part.rows())
@@ -74,10 +74,14 @@ def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
         return findings, read_run(facts, task.run, _entries(task.db, task.run.dataset_id), task.bins, task.rule)
 
 
+def _golds(db: Database, dataset: BinnedDataset) -> pl.DataFrame:
+    return _golds_of(db, dataset.dataset_id, dataset.metric)
+
+
 @cache
-def _golds(db: Database, dataset_id: str) -> pl.DataFrame:
+def _golds_of(db: Database, dataset_id: str, metric: str) -> pl.DataFrame:
     with closing(db.connect()) as conn:
-        return score.prepared_golds(conn, examples.dataset(conn, dataset_id))
+        return score.prepared_golds(conn, examples.dataset(conn, dataset_id).scored_by(metric))
 
 
 @cache

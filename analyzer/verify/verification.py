@@ -178,7 +178,7 @@ class Generation:
                 generation=self.generation,
                 runs=chosen,
                 counts=counts,
-                dataset=self.dataset,
+                dataset=self.dataset.scored_by(analysed.analysis.metric),
                 analysis=analysed.analysis,
                 server=self.server,
                 planned=self.planned,
@@ -214,6 +214,8 @@ def _checked(db: Database, facts: sqlite3.Connection, exp_group_id: str, generat
     questions = group.questions
     if group.whole is not None:
         own = group.whole.analysis
+        if (dataset := group.dataset.scored_by(own.metric)).other_metric:
+            findings.notes.append(dataset.metric_sentence)
         made_under = f"alpha {own.alpha:g}, margin {own.margin:g}, {own.resamples:,} resamples, seed {own.seed}"
         findings.notes.append(f"analysed by analyzer {group.whole.version} under {made_under}")
     allowed = group.whole is not None and group.whole.analysis.allow_drift
@@ -271,7 +273,8 @@ def _rescored(group: Generation, progress: Report) -> dict[str, RunData]:
 def _tasks(group: Generation) -> Iterator[RunToCheck]:
     full_of = {run.dataset_id: run.run_id for run in group.runs if run.is_baseline}
     for run in group.runs:
-        dataset, full = examples.dataset(group.facts, run.dataset_id), full_of.get(run.dataset_id)
+        metric = derived_rows.scored_by(group.facts, *group.key, run.run_id).metric
+        dataset, full = examples.dataset(group.facts, run.dataset_id).scored_by(metric), full_of.get(run.dataset_id)
         mark = score.score_fingerprint(dataset.metric, group.counts[run.run_id], group.counts[full] if full else None)
         complete = derived_rows.state(group.facts, *group.key, "score", run.run_id) == mark
         question = group.questions.get("*") or group.questions.get(run.run_id)

@@ -48,7 +48,19 @@ def find_generation(reader: Reader, settings: Settings, contract: Json, *, force
         f"{group} was made under another contract; nothing was sent",
         where=str(reader.db),
         details=difference(stored, wanted),
-        do="Choose a new experiment.exp_group_id, or pass --force to start a new generation beside the old one.",
+        do=_rescores(stored, wanted)
+        + "Choose a new experiment.exp_group_id, or pass --force to start a new generation beside the old one.",
+    )
+
+
+def _rescores(stored: Json, wanted: Json) -> str:
+    """What spares new requests where another metric is asked for; empty where it is the same."""
+    metric = wanted.get("dataset.metric")
+    if metric == stored.get("dataset.metric"):
+        return ""
+    return (
+        f"To score the stored answers by {metric} send nothing: `kvt all -c CONFIG --metric {metric}`, with the config "
+        "as it was. "
     )
 
 

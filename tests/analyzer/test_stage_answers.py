@@ -13,7 +13,7 @@ from tests.analyzer.synthetic import make_db
 CHECK = "check=[{name: answers, kind: min_accuracy, value: 0.1}, {name: all, kind: min_accuracy, value: 1.0}]"
 STANDING = ["alarms", "exit_code"]
 KEYS = {
-    "score": ["scored", "skipped"],
+    "score": ["scored", "skipped", "rescored"],
     "analyze": ["recomputed", "runs", "partial", "charts", *STANDING],
     "report": ["report_md", "report_html", *STANDING],
     "all": ["score", "analyze", "report", "verdict", "results", *STANDING],

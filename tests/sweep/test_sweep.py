@@ -89,6 +89,16 @@ async def test_a_changed_contract_is_refused_naming_the_field_and_force_opens_a_
     check_invariants(warmer)
 
 
+async def test_another_metric_is_refused_as_a_contract_and_told_how_stored_answers_are_scored_again(
+    tmp_path: Path,
+) -> None:
+    async with serving(Script()) as (_, url):
+        await run(sweep_settings(tmp_path, url, n=4), options=QUIET)
+        with pytest.raises(ContractMismatchError) as caught:
+            await run(sweep_settings(tmp_path, url, "dataset.params={metric: em}", n=4), options=QUIET)
+    assert "`kvt all -c CONFIG --metric em`" in caught.value.do
+
+
 async def test_a_new_generation_begins_only_once_its_server_answers(tmp_path: Path, unused_tcp_port: int) -> None:
     async with serving(Script()) as (_, url):
         await run(sweep_settings(tmp_path, url, n=4), options=QUIET)

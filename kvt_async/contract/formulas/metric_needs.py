@@ -38,7 +38,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 INSTALL = "Install it: pip install 'kvt[longbench]'."
 
 
-def check_known(name: str, where: str) -> None:
+def check_known(name: str, where: str = "") -> None:
     """Raises ConfigError for a metric that does not exist, with the nearest name."""
     if name not in NEEDS:
         close = difflib.get_close_matches(name, NEEDS, n=1)

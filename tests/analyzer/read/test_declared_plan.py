@@ -12,6 +12,7 @@ from analyzer.report.terminal_verdict import verdict_lines
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
+from kvt_async.contract.settings import Analysis
 from tests.analyzer.conftest import Experiment, Opened
 from tests.analyzer.summarise.test_guessing_floor import changed
 
@@ -72,7 +73,7 @@ def test_the_first_series_of_the_first_session_is_the_primary_one(experiment: Ex
 
 
 def test_without_a_session_nothing_was_planned() -> None:
-    assert DeclaredPlan().otherwise(0.1, 0.05, "a") == {}
+    assert DeclaredPlan().otherwise(Analysis(margin=0.1, metric="em"), "a", "f1") == {}
     conn = sqlite3.connect(":memory:")
     conn.execute("CREATE TABLE sessions (exp_group_id, generation, config_yaml, started_at)")
     assert plan_of(conn, "g", 1) == DeclaredPlan()

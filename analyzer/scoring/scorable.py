@@ -1,0 +1,71 @@
+"""Whether a data set's answers can be scored by a metric: asked before any stored score is replaced."""
+
+import json
+import sqlite3
+
+from analyzer import metrics
+from analyzer.metrics.single import scorer
+from analyzer.read import examples
+from analyzer.read.examples import BinnedDataset
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.metric_needs import check_installed, check_known
+
+_KEY = "analysis.metric"
+_SHOWN = 5
+_ENTRIES = (
+    "FROM manifest_entries e JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id "
+    "WHERE e.dataset_id = ?"
+)
+
+
+def scorable(facts: sqlite3.Connection, dataset_id: str, metric: str | None) -> BinnedDataset:
+    """The data set, to be scored by `metric`; None: by the task's own, which `kvt prepare` has tried on every gold.
+
+    Raises ConfigError for a metric that isn't known or lacks a package, that needs classes where examples name none, or
+    that reads a form (a class, a number, a letter) which no gold of an example has.
+    """
+    dataset = examples.dataset(facts, dataset_id).scored_by(metric)
+    if dataset.other_metric is None:
+        return dataset
+    check_known(dataset.metric, _KEY)
+    check_installed(dataset.metric, _KEY)
+    task = metrics.find(dataset.metric)
+    if task is not None and task.needs_classes:
+        _refuse_without_classes(facts, dataset)
+    if task is not None and task.format_ok is not None:
+        _refuse_formless_golds(facts, dataset)
+    return dataset
+
+
+def _refuse_without_classes(facts: sqlite3.Connection, dataset: BinnedDataset) -> None:
+    without, n = facts.execute(
+        "SELECT count(*) FILTER (WHERE json_type(x.meta_json, '$.all_classes') IS NOT 'array'), count(*) " + _ENTRIES,
+        (dataset.dataset_id,),
+    ).fetchone()
+    if without:
+        raise _cannot(
+            dataset, f"needs the classes to choose from, and {without:,} of {n:,} examples have no meta.all_classes"
+        )
+
+
+def _refuse_formless_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> None:
+    score, lost, n = scorer(dataset.metric), [], 0
+    rows = facts.execute("SELECT e.example_id, x.answers_json, x.meta_json " + _ENTRIES, (dataset.dataset_id,))
+    for example_id, answers, meta_json in rows:
+        n += 1
+        golds, meta = [str(gold) for gold in json.loads(answers)], json.loads(meta_json)
+        if golds and all(score(gold, (gold,), meta) == 0 for gold in golds):
+            lost.append(f"{example_id}: {golds[0][:60]!r}")
+    if lost:
+        more = [f"and {len(lost) - _SHOWN:,} more"] if len(lost) > _SHOWN else []
+        what = f"finds no answer of its form in the golds of {len(lost):,} of {n:,} examples"
+        raise _cannot(dataset, what, (*lost[:_SHOWN], *more))
+
+
+def _cannot(dataset: BinnedDataset, what: str, details: tuple[str, ...] = ()) -> ConfigError:
+    return ConfigError(
+        f"{dataset.task} can't be scored by {dataset.metric}: the metric {what}; nothing was scored",
+        where=_KEY,
+        details=details,
+        do=f"Choose another metric; the task's own is {dataset.own_metric}.",
+    )

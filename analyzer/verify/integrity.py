@@ -15,7 +15,13 @@ from typing import Any
 
 from analyzer.read.drift import group_drifts
 from analyzer.verify.differences import Difference, Findings
-from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, cluster_sha256, messages_sha256, render
+from kvt_async.contract.formulas.prompt_text import (
+    DEFAULT_TEMPLATE,
+    cluster_sha256,
+    messages_sha256,
+    render,
+    tool_fields,
+)
 from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.schema import FACT_TABLES
 from kvt_async.contract.settings_kv import cuts_prompts
@@ -175,7 +181,10 @@ def _prompts(conn: sqlite3.Connection, findings: Findings) -> None:
             template = rule.get("template") or DEFAULT_TEMPLATE
             messages, _ = render(template, context, question, turns, rule.get("system"))
             key = {"dataset_id": dataset, "example_id": example}
-            _hash(findings, "manifest_entries", key, "prompt_sha256", prompt_sha256, messages_sha256(messages))
+            sent = messages_sha256(messages, tool_fields(json.loads(meta)))
+            if sent != prompt_sha256 and '"tools"' in meta:  # kvt of before took them for a note and sent none
+                sent = messages_sha256(messages)
+            _hash(findings, "manifest_entries", key, "prompt_sha256", prompt_sha256, sent)
             if not cut:
                 cluster = cluster_sha256(context, example)
                 _hash(findings, "examples", key, "context_sha256", context_sha256, cluster)

@@ -68,10 +68,10 @@ class ChatTemplate:
             if not self._shows("user"):
                 raise ConfigError("the chat template renders nothing of a user's message", where=where, do=_ADVICE)
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], tools: Sequence[Message] | None = None) -> str:
         """Raises ConfigError when the template refuses these messages (some know no system role) or fails on them."""
         try:
-            return self.rendered(messages)
+            return self.rendered(messages, {"tools": list(tools)} if tools else None)
         except TemplateRefusal as refusal:
             raise ConfigError(
                 f"the chat template refuses this prompt: {refusal}",
@@ -94,6 +94,14 @@ class ChatTemplate:
     def drops_system(self) -> bool:
         """Whether it leaves a system message out without a word."""
         return not self._shows("system")
+
+    def shows_tools(self) -> bool:
+        """Whether it writes the tools that it is given; True where it refuses to say."""
+        tool = {"type": "function", "function": {"name": _PROBE, "description": "", "parameters": {"type": "object"}}}
+        try:
+            return _PROBE in self.rendered([{"role": "user", "content": "x"}], {"tools": [tool]})
+        except TemplateRefusal:
+            return True
 
     def reasoning_tag(self, arguments: Mapping[str, Any]) -> str | None:
         """The mark of reasoning that it leaves open before the answer; None: it opens none."""

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.formulas.prompt_text import messages_sha256
+from kvt_async.contract.formulas.prompt_text import messages_sha256, tool_fields
 from kvt_async.data.example_prompt import PromptRule, context_sha256, cut_context, is_templated, served_text
 from kvt_async.data.sources.source import Row
 from kvt_async.data.spool import CountedExample
 from kvt_async.data.tokens import PromptTokenizer
+from kvt_async.records import Json
 
 
 def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) -> list[CountedExample]:
@@ -19,18 +20,22 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) 
     """
     whole = [row.example for row in batch]
     prompts = [rule.messages(example) for example in whole]
+    offered = [_tools(row, rule) for row in batch]
     special = not is_templated(rule, tokenizer)
     own = tokenizer.count([example.context for example in whole], special=False)
-    served = [_served(row, rule, tokenizer, messages) for row, messages in zip(batch, prompts, strict=True)]
+    served = [
+        _served(row, rule, tokenizer, messages, tools)
+        for row, messages, tools in zip(batch, prompts, offered, strict=True)
+    ]
     full = tokenizer.count(served, special=special)
     counted = []
-    for row, messages, context_tokens, original in zip(batch, prompts, own, full, strict=True):
+    for row, messages, tools, context_tokens, original in zip(batch, prompts, offered, own, full, strict=True):
         cut = cut_context(rule, tokenizer, row.example, row.where)
         sent = replace(cut or row.example, meta={"context_tokens": context_tokens, **row.example.meta})
         sent_messages, token_len, sent_tokens = messages, original, context_tokens
         if cut is not None:
             sent_messages = rule.messages(sent)
-            (token_len,) = tokenizer.count([served_text(rule, tokenizer, sent_messages)], special=special)
+            (token_len,) = tokenizer.count([served_text(rule, tokenizer, sent_messages, tools)], special=special)
             (sent_tokens,) = tokenizer.count([sent.context], special=False)
         counted.append(
             CountedExample(
@@ -40,16 +45,30 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) 
                 context_tokens=sent_tokens,
                 original_tokens=original,
                 truncated=cut is not None,
-                prompt_sha256=messages_sha256(sent_messages),
+                prompt_sha256=messages_sha256(sent_messages, tools),
                 context_sha256=context_sha256(row.example),
             )
         )
     return counted
 
 
-def _served(row: Row, rule: PromptRule, tokenizer: PromptTokenizer, messages: Sequence[dict[str, str]]) -> str:
+def _tools(row: Row, rule: PromptRule) -> Json:
+    """Raises ConfigError for tools where none can be sent."""
+    tools = tool_fields(row.example.meta)
+    if tools and rule.endpoint != "chat":
+        raise ConfigError(
+            "this row offers tools, which only chat requests can",
+            where=row.where,
+            do="Set prompt.endpoint: chat, or leave `tools` out and describe them in the prompt.",
+        )
+    return tools
+
+
+def _served(
+    row: Row, rule: PromptRule, tokenizer: PromptTokenizer, messages: Sequence[dict[str, str]], tools: Json
+) -> str:
     try:
-        return served_text(rule, tokenizer, messages)
+        return served_text(rule, tokenizer, messages, tools)
     except ConfigError as error:
         raise ConfigError(
             error.what, where=error.where, do=error.do, details=(*error.details, f"rendering {row.where}")

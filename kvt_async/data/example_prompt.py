@@ -1,8 +1,10 @@
 """Example -> messages, the text that is counted, and the hash of what is sent; and the cut of overlong prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import orjson
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.prompt_text import (
@@ -16,7 +18,7 @@ from kvt_async.contract.formulas.prompt_text import (
 from kvt_async.contract.formulas.reasoning import left_open
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.source import ExampleSource
-from kvt_async.data.tokens import PromptTokenizer
+from kvt_async.data.tokens import APPROX, PromptTokenizer
 from kvt_async.records import Example
 
 NOT_CONTRACT = ("reasoning_tag", "chat_template_kwargs")
@@ -80,9 +82,32 @@ def prompt_rule(settings: Settings, source: ExampleSource, tokenizer: PromptToke
     )
 
 
-def served_text(rule: PromptRule, tokenizer: PromptTokenizer, messages: Sequence[dict[str, str]]) -> str:
-    """What the server tokenises: chat template included where the tokenizer has one, else the plain prompt."""
-    return tokenizer.chat.render(messages) if tokenizer.chat and rule.endpoint == "chat" else plain(messages)
+def served_text(
+    rule: PromptRule,
+    tokenizer: PromptTokenizer,
+    messages: Sequence[dict[str, str]],
+    tools: Mapping[str, Any] | None = None,
+) -> str:
+    """What the server tokenises: chat template included where the tokenizer has one, else the plain prompt.
+
+    `tools`: the example's `tool_fields`. An estimate takes them as JSON; else only a chat template says how they are
+    written, and without one they are left out.
+    """
+    if tokenizer.chat and rule.endpoint == "chat":
+        return tokenizer.chat.render(messages, tools["tools"] if tools else None)
+    text = plain(messages)
+    return f"{text}\n\n{orjson.dumps(tools['tools']).decode()}" if tools and tokenizer.name == APPROX else text
+
+
+def tools_counted(rule: PromptRule, tokenizer: PromptTokenizer) -> str:
+    """How the lengths of prompts that offer tools were counted, as a clause."""
+    if is_templated(rule, tokenizer):
+        if tokenizer.chat is not None and tokenizer.chat.shows_tools():
+            return "counted as the chat template writes them"
+        return "the chat template leaves them out, and so do the lengths: the model may never see them"
+    if tokenizer.name == APPROX:
+        return "estimated as JSON text; the server's own count tells"
+    return "not in the lengths, since the tokenizer has no chat template that writes them"
 
 
 def is_templated(rule: PromptRule, tokenizer: PromptTokenizer) -> bool:

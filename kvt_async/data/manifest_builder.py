@@ -14,12 +14,13 @@ from typing import Any
 
 from kvt_async.contract.errors import ConfigError, StoreError
 from kvt_async.contract.files import scratch_folder
+from kvt_async.contract.formulas.prompt_text import tool_fields
 from kvt_async.contract.local_faults import file_error
 from kvt_async.contract.settings import Settings
 from kvt_async.data import bins
 from kvt_async.data.batches import batches
 from kvt_async.data.count import count_batch
-from kvt_async.data.example_prompt import PromptRule
+from kvt_async.data.example_prompt import PromptRule, tools_counted
 from kvt_async.data.golds import GoldCheck
 from kvt_async.data.manifest import ManifestEntry, ManifestHead, read_items, write_manifest
 from kvt_async.data.sources import ExampleSource
@@ -49,6 +50,8 @@ class RowTally:
     no_context: int = 0
     no_answers: int = 0
     cut: int = 0
+    tools: int = 0  # rows that offer tools
+    tools_counted: str = ""
     of_golds: list[str] = field(default_factory=list)
 
 
@@ -64,6 +67,7 @@ def make_manifest(
     with _spool_beside(path) as spool:
         _fill(spool, ingredients, tally, golds)
         tally.of_golds = golds.remarks()
+        tally.tools_counted = tools_counted(ingredients.rule, ingredients.tokenizer) if tally.tools else ""
         if not tally.rows:
             where = settings.dataset.path or f"{settings.dataset.name} {settings.dataset.task}"
             raise ConfigError("the source holds no examples", where=where, do="Check dataset.path and dataset.task.")
@@ -144,6 +148,7 @@ def _fill(spool: Spool, ingredients: Ingredients, tally: RowTally, golds: GoldCh
         tally.no_context += sum(not row.example.context for row in batch)
         tally.no_answers += sum(not row.example.answers for row in batch)
         tally.cut += sum(c.truncated for c in counted)
+        tally.tools += sum(bool(tool_fields(row.example.meta)) for row in batch)
         ingredients.progress(tally.rows)
 
 

@@ -244,6 +244,8 @@ def _remarks(tally: RowTally, head: ManifestHead) -> list[str]:
         empty_is_right = head.metric in ("em", "f1", "squad_em", "squad_f1")
         scored = "only an empty answer is right" if empty_is_right else "they can only score 0"
         lines.append(f"{tally.no_answers} of {tally.rows} examples have no answers: {scored}")
+    if tally.tools:
+        lines.append(f"{tally.tools} of {tally.rows} rows offer tools: {tally.tools_counted}")
     if tally.cut:
         limit = head.prompt["max_context_tokens"]
         lines.append(f"{tally.cut} of {tally.rows} prompts had more than {limit} tokens and were cut in the middle")

@@ -57,7 +57,7 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
             attempt_idx,
             _storable(reply.text),
             reasoning and _storable(reasoning),
-            None,
+            _json(reply.tool_calls),
             finish and _storable(finish),
             _json(reply.usage),
             _json(reply.kv_evidence),
@@ -121,7 +121,7 @@ def rows_of_requests(items: Sequence[NewRequest], now: str) -> list[Row]:
     return [("requests", (*item, now)) for item in items]
 
 
-def _json(value: Json | None) -> str | None:
+def _json(value: Json | list[Json] | None) -> str | None:
     if value is None:
         return None
     try:
@@ -130,7 +130,7 @@ def _json(value: Json | None) -> str | None:
         return orjson.dumps({"unreadable": _beginning(value)}).decode()
 
 
-def _beginning(value: Json) -> str:
+def _beginning(value: Json | list[Json]) -> str:
     try:
         return ascii(value)[:200]
     except (RecursionError, ValueError):  # ValueError: an integer of over 4,300 digits

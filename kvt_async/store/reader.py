@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.formulas.prompt_text import tool_fields
 from kvt_async.contract.labels import request_ids_of
 from kvt_async.contract.schema import connect_for_reading
-from kvt_async.records import Example
+from kvt_async.records import Example, Json
 
 MAPPED_BYTES = 1 << 30
 
@@ -41,6 +42,11 @@ class Entry(NamedTuple):
         if '"turns"' not in self.meta_json:
             return []
         return orjson.loads(self.meta_json).get("turns") or []
+
+    @property
+    def tool_fields(self) -> Json:
+        """The fields of a chat request that offer tools; empty: it offers none."""
+        return tool_fields(orjson.loads(self.meta_json)) if '"tools"' in self.meta_json else {}
 
     @property
     def example(self) -> Example:

@@ -53,7 +53,8 @@ class RequestBuilder:
                 expects["cut"] = cutter.expectation(cut, tokens)
                 payload, tokens, sha256 = _of_cut(settings, cut, level), cut.tokens, cut.prompt_sha256
             else:
-                payload = payloads(context, question, entry.turns, prompt_tokens=tokens, context_tokens=context_tokens)
+                turns, tools = entry.turns, entry.tool_fields
+                payload = payloads(context, question, turns, tools, prompt_tokens=tokens, context_tokens=context_tokens)
                 if shown is not None:
                     expects["server"] = shown
             return Request(
@@ -80,11 +81,13 @@ class RequestBuilder:
         if (cutter := self._cutter(level)) is not None:
             return _of_cut(settings, cutter.cut(entry.example, entry.token_len, level), level)
         messages, chars = render(self.template, entry.context, entry.question, entry.turns, self.system)
-        return build_payload(settings, messages, level, PromptSize(entry.token_len, entry.context_tokens, chars))
+        size = PromptSize(entry.token_len, entry.context_tokens, chars)
+        return build_payload(settings, messages, level, size, entry.tool_fields)
 
     def _cutter(self, level: Level) -> Cutter | None:
         return self.cutter if level.cuts_prompts else None
 
 
 def _of_cut(settings: Settings, cut: Cut, level: Level) -> Payload:
-    return build_payload(settings, cut.messages, level, PromptSize(cut.tokens, cut.context_tokens, cut.context_chars))
+    size = PromptSize(cut.tokens, cut.context_tokens, cut.context_chars)
+    return build_payload(settings, cut.messages, level, size, cut.tools)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import n_kept
-from kvt_async.contract.formulas.prompt_text import messages_sha256, render
+from kvt_async.contract.formulas.prompt_text import messages_sha256, render, tool_fields
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import Unit
 from kvt_async.data.example_prompt import PromptRule, is_templated, served_text
@@ -29,10 +29,11 @@ class Cut:
     context_chars: int  # of the first user message
     context_tokens: int
     tokens: int
+    tools: Json  # the example's `tool_fields`: never cut
 
     @property
     def prompt_sha256(self) -> str:
-        return messages_sha256(self.messages)
+        return messages_sha256(self.messages, self.tools)
 
 
 def mode_of(level: Level) -> str:
@@ -62,7 +63,7 @@ class Cutter:
 
     def cut(self, example: Example, token_len: int, level: Level) -> Cut:
         """The example's prompt at the level's budget; whole where it is within it already."""
-        turns = example.meta.get("turns") or ()
+        turns, tools = example.meta.get("turns") or (), tool_fields(example.meta)
         messages, context_chars = render(
             self._rule.template, example.context, example.question, turns, self._rule.system
         )
@@ -76,13 +77,13 @@ class Cutter:
             keep = min(max(keep, 1), len(spans))
             kept, chars = _shorter(text, spans, n_context, context_chars, keep, mode_of(level))
             messages[first] = {"role": "user", "content": kept}
-            served = served_text(self._rule, self._tokenizer, messages)
+            served = served_text(self._rule, self._tokenizer, messages, tools)
             (tokens,) = self._tokenizer.count([served], special=self._special)
             if tokens == goal or (tokens > goal and keep == 1):
                 break
             keep -= tokens - goal
         left = max(0, n_context - max(0, token_len - tokens))
-        return Cut(messages, chars, left, tokens)
+        return Cut(messages, chars, left, tokens, tools)
 
     def expectation(self, cut: Cut, token_len: int) -> Json:
         """For kv_evidence.read_evidence: what was cut, to be set beside the server's own count of the prompt."""

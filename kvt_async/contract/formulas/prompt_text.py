@@ -5,7 +5,8 @@ goes to servers that compress the context alone (`{context_chars}` in kv.apply.b
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
@@ -59,9 +60,20 @@ def template_version(template: str, system: str | None, endpoint: str) -> str:
     return hashlib.sha256("\x1f".join((template, system or "", endpoint)).encode()).hexdigest()
 
 
-def messages_sha256(messages: Sequence[dict[str, str]]) -> str:
-    """Hash of the rendered messages: `manifest_entries.prompt_sha256`, and of requests that send them unchanged."""
-    return hashlib.sha256(orjson.dumps(list(messages))).hexdigest()
+def tool_fields(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What an example adds to the body of a chat request: `tools` and `tool_choice`; empty where it offers no tools."""
+    tools = meta.get("tools")
+    if not (isinstance(tools, list) and tools and all(isinstance(tool, dict) for tool in tools)):
+        return {}
+    choice = meta.get("tool_choice")
+    return {"tools": tools} if choice is None else {"tools": tools, "tool_choice": choice}
+
+
+def messages_sha256(messages: Sequence[dict[str, str]], tools: Mapping[str, Any] | None = None) -> str:
+    """Hash of the rendered messages, and of the example's `tool_fields` where it has any: `manifest_entries`'
+    prompt_sha256, and of requests that send them unchanged."""
+    prompt = {"messages": list(messages), **tools} if tools else list(messages)
+    return hashlib.sha256(orjson.dumps(prompt)).hexdigest()
 
 
 def cluster_sha256(context: str, example_id: str) -> str:

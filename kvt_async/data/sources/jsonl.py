@@ -4,9 +4,10 @@
 
 `question`, `context` (may be empty) and `answers` (a string, or a list of strings that are all accepted) are required.
 `example_id` is optional: without it the id is a hash of the content. `meta` is optional and kept as it is; further
-fields of a line are kept in it too. `meta.turns` = earlier chat turns [[question, answer], ...]. Blank lines are
-skipped. `dataset.params.metric` names the metric (default f1), `dataset.params.max_line_mb` the longest line that is
-read (default 64): an example is held whole, several times over.
+fields of a line are kept in it too. `meta.turns` = earlier chat turns [[question, answer], ...]. `tools`,
+`tool_choice` and `expected_calls` are those of a task of tool calls: row_tools.py. Blank lines are skipped.
+`dataset.params.metric` names the metric (default f1), `dataset.params.max_line_mb` the longest line that is read
+(default 64): an example is held whole, several times over.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.metric_needs import check_known
+from kvt_async.contract.formulas.prompt_text import tool_fields
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.json_rows import (
@@ -26,6 +28,7 @@ from kvt_async.data.sources.json_rows import (
     text_field,
     wrong_type,
 )
+from kvt_async.data.sources.row_tools import check_tools, expected_calls
 from kvt_async.data.sources.source import ExampleSource, Row, check_params, content_id, file_sha256, unreadable
 from kvt_async.records import Example
 
@@ -70,19 +73,23 @@ def read(path: Path, max_line_mb: float = MAX_LINE_MB) -> Iterator[Row]:
 
 def parse(line: bytes, where: str) -> Example:
     record = json_object(line, where, _SCHEMA)
+    expected = expected_calls(record, where)
     for name in ("question", "context", "answers"):
-        if name not in record:
+        if name not in record and not (name == "answers" and expected is not None):
             hint = _SCHEMA
             if name == "question" and "input" in record:
                 hint = "It looks like a LongBench row: set dataset.name: longbench. " + _SCHEMA
             raise ConfigError(f"the field {name!r} is missing", where=where, do=hint)
     question, context = (text_field(record, name, where, _SCHEMA) for name in ("question", "context"))
-    answers = answer_list(record["answers"], where, _SCHEMA)
+    answers = expected if expected is not None else answer_list(record["answers"], where, _SCHEMA)
     meta = _meta(record, where)
+    check_tools(meta, where)
     given = record.get("example_id")
     if given is not None and not (isinstance(given, str | int) and not isinstance(given, bool) and str(given).strip()):
         raise wrong_type("example_id", "a non-empty string", given, where, _SCHEMA)
-    example_id = content_id(question, context, answers, meta.get("turns")) if given is None else str(given)
+    example_id = (
+        content_id(question, context, answers, meta.get("turns"), tool_fields(meta)) if given is None else str(given)
+    )
     return Example(example_id, question, context, answers, meta)
 
 

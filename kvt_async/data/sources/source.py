@@ -39,9 +39,9 @@ class ExampleSource:
     published: bool = False  # nobody can correct its rows
 
 
-def content_id(question: str, context: str, answers: Iterable[str], turns: object = None) -> str:
+def content_id(question: str, context: str, answers: Iterable[str], turns: object = None, tools: object = None) -> str:
     """The id of an example that brings none: 16 hex digits of its content's SHA-256, the same on every machine."""
-    parts = [question, context, list(answers)] + ([turns] if turns else [])
+    parts = [question, context, list(answers)] + [part for part in (turns, tools) if part]
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:16]
 
 

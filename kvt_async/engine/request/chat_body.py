@@ -15,17 +15,29 @@ from kvt_async.records import Json, Level, Payload
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
-def build_payload(settings: Settings, messages: Sequence[Mapping[str, str]], level: Level, size: PromptSize) -> Payload:
-    """One prompt at a level, as it is sent."""
-    body = build_body(settings, messages, level, size)
+def build_payload(
+    settings: Settings,
+    messages: Sequence[Mapping[str, str]],
+    level: Level,
+    size: PromptSize,
+    tools: Mapping[str, Any] | None = None,
+) -> Payload:
+    """One prompt at a level, as it is sent. `tools`: the example's `tool_fields`, for the chat endpoint alone."""
+    body = build_body(settings, messages, level, size, tools)
     return Payload(PATHS[settings.prompt.endpoint], body, kv_headers(level, size))
 
 
-def build_body(settings: Settings, messages: Sequence[Mapping[str, str]], level: Level, size: PromptSize) -> bytes:
+def build_body(
+    settings: Settings,
+    messages: Sequence[Mapping[str, str]],
+    level: Level,
+    size: PromptSize,
+    tools: Mapping[str, Any] | None = None,
+) -> bytes:
     """One request, encoded. `extra_body` is merged over our fields, the level's KV fields over both; a null in
     `extra_body` takes the field out."""
     if settings.prompt.endpoint == "chat":
-        prompt_fields: Json = {"messages": list(messages)}
+        prompt_fields: Json = {"messages": list(messages), **(tools or {})}
     else:
         prompt_fields = {"prompt": plain([dict(m) for m in messages])}
     return orjson.dumps(assemble(settings, prompt_fields, level, kv_fields(level, size)))

@@ -34,17 +34,18 @@ class LevelPayloads:
         context: str,
         question: str,
         turns: Sequence[Sequence[str]] = (),
+        tools: Json | None = None,
         *,
         prompt_tokens: int | None = None,
         context_tokens: int | None = None,
     ) -> Payload:
-        """The payload of one example. Lengths are in tokens; None: nobody counted."""
+        """The payload of one example with its `tool_fields`. Lengths are in tokens; None: nobody counted."""
         size = PromptSize(prompt_tokens, context_tokens, self._head_chars + len(context))
-        constant = None if turns else self._pieces
+        constant = None if turns or tools else self._pieces
         values = None if constant is None else self._sizes(size)
         if constant is None or values is None:
             messages, _ = render(self._template, context, question, turns, self._system)
-            return build_payload(self._settings, messages, self._level, size)
+            return build_payload(self._settings, messages, self._level, size, tools)
         values[_CONTEXT] = memoryview(orjson.dumps(context))[1:-1]  # without its quotes, and not copied: it may be long
         values[_QUESTION] = orjson.dumps(question)[1:-1]
         pieces: list[bytes | memoryview] = [*constant]

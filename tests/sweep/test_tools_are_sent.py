@@ -1,0 +1,99 @@
+"""A sweep over rows that offer tools: what is sent, what is stored of the calls, and that it can be verified."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from analyzer.verify.verification import verify
+from kvt_async.contract.formulas.prompt_text import messages_sha256
+from kvt_async.contract.settings import Settings
+from kvt_async.records import Json
+from kvt_async.sweep.sweep import SweepOptions, run
+from tests.servers.fault_server import FaultServer, Seen, Wire, delta, event, head, usage
+from tests.worlds import check_invariants, db_of, query, sweep_settings
+
+WEATHER: Json = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+CALL: Json = {"name": "weather", "arguments": {"city": "Paris"}}
+
+
+def tool_rows(path: Path, n: int = 6) -> Path:
+    """Every other row offers a tool, every third of all forces it."""
+    rows = []
+    for i in range(n):
+        row: Json = {"example_id": f"e{i}", "question": f"Weather {i}?", "context": f"Fact {i}. " + "word " * 40}
+        if i % 2 == 0:
+            row |= {"tools": [WEATHER], "expected_calls": [CALL]}
+            row |= {"tool_choice": "required"} if i % 3 == 0 else {}
+        else:
+            row |= {"answers": ["a"]}
+        rows.append(orjson.dumps(row))
+    path.write_bytes(b"\n".join(rows))
+    return path
+
+
+async def caller(wire: Wire, request: Seen) -> None:
+    """Calls the tool that it is offered, in pieces; else says one word."""
+    if request.method == "GET":
+        await wire.send(head(404, "application/json", length=2) + b"{}")
+        return
+    body = request.json()
+    parts: list[Any] = [delta("sunny")]
+    if "tools" in body:
+        pieces = [("weather", ""), (None, '{"city":'), (None, ' "Paris"}')]
+        parts = [
+            delta(tool_calls=[{"index": 0, "id": "c1", "function": {"name": name, "arguments": text}}])
+            for name, text in pieces
+        ]
+    ended = [delta(finish="tool_calls" if "tools" in body else "stop"), usage()]
+    stream = b"".join(map(event, [*parts, *ended])) + event("[DONE]")
+    await wire.send(head(200, "text/event-stream", length=len(stream)) + stream)
+
+
+async def swept(folder: Path, *overrides: str) -> tuple[Settings, list[Seen]]:
+    async with FaultServer(caller) as server:
+        settings = sweep_settings(
+            folder, server.base_url, f"dataset.path={tool_rows(folder / 'tools.jsonl')}", "kv.apply.via=none",
+            "kv.budgets=[1.0]", "kv.control_repeats=0", "analysis.charts=false", *overrides,
+        )  # fmt: skip
+        report = await run(settings, options=SweepOptions(quiet=True))
+        assert report.responses == report.planned
+        return settings, [seen for seen in server.seen if seen.method == "POST"]
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "lean"])
+async def test_each_request_offers_its_own_tools_and_its_calls_are_stored(tmp_path: Path, transport: str) -> None:
+    settings, sent = await swept(tmp_path, f"engine.transport={transport}")
+    bodies = {body["messages"][-1]["content"].split("Weather ")[-1]: body for body in (seen.json() for seen in sent)}
+    assert {n: body.get("tools") for n, body in bodies.items() if n[:-1].isdigit()} == {
+        f"{n}?": [WEATHER] if n % 2 == 0 else None for n in range(6)
+    }
+    assert {n: body.get("tool_choice") for n, body in bodies.items() if "tools" in body} == {
+        "0?": "required", "2?": None, "4?": None
+    }  # fmt: skip
+    sql = "SELECT q.example_id, p.text, p.tool_calls_json FROM responses p JOIN requests q USING (request_id)"
+    stored = query(settings, sql)
+    calls = [{"name": "weather", "arguments": '{"city": "Paris"}', "id": "c1"}]
+    for example_id, text, calls_json in stored:
+        if int(example_id[1:]) % 2 == 0:
+            assert (text, json.loads(calls_json)) == ("", calls)
+        else:
+            assert (text, calls_json) == ("sunny", None)
+    hashes = dict(query(settings, "SELECT example_id, prompt_sha256 FROM requests"))
+    assert hashes["e4"] == messages_sha256(bodies["4?"]["messages"], {"tools": [WEATHER]})
+    assert hashes["e5"] == messages_sha256(bodies["5?"]["messages"])
+    check_invariants(settings)
+    findings, _ = verify(db_of(settings))
+    assert not findings.differences  # the hash of every prompt is made again, its tools included
+
+
+async def test_a_prompt_that_is_cut_offers_its_tools_whole(tmp_path: Path) -> None:
+    _, sent = await swept(tmp_path, "kv.policy=truncate_prompt", "kv.budgets=[0.5, 1.0]")
+    cut = [body for body in (seen.json() for seen in sent) if "tools" in body and len(str(body["messages"])) < 250]
+    assert len(cut) >= 3
+    assert all(body["tools"] == [WEATHER] for body in cut)

@@ -22,7 +22,7 @@ class PromptBuilder:
 
     def payload(self, entry: Entry, level: Level, settings: Settings) -> Payload:
         """`settings` say how many tokens to answer."""
-        prompt = replace(self.prompts[entry.seq], output_tokens=settings.decoding.max_tokens)
+        prompt = replace(self.prompts[entry.seq], output_tokens=settings.decoding.most_tokens)
         return encode(settings, prompt, level)
 
 

@@ -136,7 +136,7 @@ class FromFile:
                 "instead (null: the file's)"
             )
         self.notes: Sequence[str] = notes
-        self._default_output = settings.decoding.max_tokens
+        self._default_output = settings.decoding.most_tokens
         self._maker = TextMaker(tokenizer, endpoint=settings.prompt.endpoint, system=system)
 
     def describe(self) -> Json:

@@ -29,6 +29,7 @@ Seed = Annotated[int, Field(ge=0)]
 
 
 DEFAULT_DATASET: Final = "longbench"
+UNPUBLISHED_MAX_TOKENS: Final = 256
 
 
 class Experiment(Section):
@@ -133,11 +134,16 @@ class EngineSettings(Section):
 
 class Decoding(Section):
     temperature: Annotated[float, Field(ge=0)] | None = 0  # null: none is sent, the server has its own
-    max_tokens: Count = 256
+    max_tokens: Count | None = None  # null: the task's own published number (kvt_async/data/tasks.py settles it)
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     seed: int | None = None
     stop: str | list[str] | None = None
     extra_body: dict[str, Any] = {}
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens of an answer: `max_tokens`, or what holds for a task without a number of its own."""
+        return UNPUBLISHED_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
 
 class Retry(Section):

@@ -16,6 +16,7 @@ from kvt_async.contract.config_section import Section
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Dataset, Settings, TaskEntry
 from kvt_async.data.identity import dataset_id
+from kvt_async.data.sources import published
 from kvt_async.data.sources.task_choice import choose_tasks, fitting_path, is_several
 
 _MERGED = ("dataset", "prompt", "binning", "sampling", "decoding")
@@ -65,6 +66,18 @@ def tasks_of(settings: Settings) -> Tasks:
     return Tasks(tuple(tasks), tuple(notes))
 
 
+def only_task(settings: Settings) -> Settings:
+    """The settings of the one task of a config. Raises ConfigError where it has several."""
+    tasks = tasks_of(settings).tasks
+    if len(tasks) > 1:
+        raise ConfigError(
+            f"this takes one task, and the config has {len(tasks)}: {', '.join(task.name for task in tasks)}",
+            where="tasks" if settings.tasks else "dataset.task",
+            do=f"Choose one: --override tasks=null --override dataset.task={tasks[0].settings.dataset.task_key}.",
+        )
+    return tasks[0].settings
+
+
 def _entries(settings: Settings) -> list[_Entry]:
     if not settings.tasks:
         return [_Entry("", None, settings)]
@@ -99,8 +112,30 @@ def _expanded(entry: _Entry, named: set[tuple[str, str]], notes: list[str]) -> I
             do="Leave it out: each is called by its dataset.task.",
         )
     for each in chosen:
+        name = entry.name or each.task_key
         own = entry.settings.model_copy(update={"dataset": each})
-        yield Task(entry.name or each.task_key, own)
+        yield Task(name, _settled(own, name, notes))
+
+
+def _settled(settings: Settings, name: str, notes: list[str]) -> Settings:
+    """With the task's own published values where the config gives none; another value than that is said."""
+    decoding, own = settings.decoding, published(settings.dataset)
+    if own is None:
+        return settings.model_copy(
+            update={"decoding": decoding.model_copy(update={"max_tokens": decoding.most_tokens})}
+        )
+    for key, given, theirs in (
+        ("decoding.max_tokens", decoding.max_tokens, own.max_new_tokens),
+        ("decoding.stop", decoding.stop, own.stop),
+        ("dataset.params.metric", settings.dataset.params.get("metric"), own.metric),
+    ):
+        if given is not None and theirs is not None and given != theirs:
+            notes.append(f"{name}: {key} {given}, the task's own is {theirs}")
+    settled = {
+        "max_tokens": own.max_new_tokens if decoding.max_tokens is None else decoding.max_tokens,
+        "stop": own.stop if decoding.stop is None else decoding.stop,
+    }
+    return settings.model_copy(update={"decoding": decoding.model_copy(update=settled)})
 
 
 def _identity(dataset: Dataset) -> tuple[str, str]:

@@ -45,7 +45,7 @@ class Probes:
     """Sends the probes of one canary and keeps them."""
 
     def __init__(self, settings: Settings, asking: Asking) -> None:
-        n = min(max(settings.decoding.max_tokens, 8), MAX_TOKENS)
+        n = min(max(settings.decoding.most_tokens, 8), MAX_TOKENS)
         temperature = None if settings.decoding.temperature is None else 0  # null: the server takes none
         decoding = settings.decoding.model_copy(update={"temperature": temperature, "max_tokens": n})
         self.settings = settings.model_copy(update={"decoding": decoding})

@@ -30,7 +30,7 @@ def estimate(invocation: Invocation, group: SweepGroup, done: Sequence[bytearray
                 "requests": n,
                 "settled": wanted - n,
                 "prompt_tokens": prompt,
-                "max_output_tokens": n * settings.decoding.max_tokens,
+                "max_output_tokens": n * settings.decoding.most_tokens,
             }
         )
     total = {

@@ -42,7 +42,7 @@ class RequestBuilder:
         """Makes the requests of one run; what they share is worked out here, once."""
         level, settings, cutter = run.level, self.settings, self._cutter(run.level)
         payloads = LevelPayloads(settings, level, self.template, self.system)
-        expecting, stream, max_tokens = expectations(level), settings.engine.stream, settings.decoding.max_tokens
+        expecting, stream, max_tokens = expectations(level), settings.engine.stream, settings.decoding.most_tokens
         shown = self.shown.get(run.run_id)
 
         def make(entry: Entry, request_id: str, past: Past, series_idx: int) -> Request:

@@ -18,6 +18,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.manifest import ManifestHead
+from kvt_async.data.tasks import only_task
 from kvt_async.engine.transport.local_lacks import check_files
 from kvt_async.records import Json
 from kvt_async.session import server_evidence
@@ -45,6 +46,7 @@ __all__ = ["RunReport", "SweepOptions", "checked_levels", "execute", "prepare_gr
 
 def execute(settings: Settings, options: SweepOptions) -> int:
     """Run it on a loop of its own, print the answer, return the exit code. Raises KvtError as `run` does."""
+    settings = only_task(settings)
     files = [manifest_path(settings.output.data_dir, dataset_id(settings)), paths_of(settings).db]
     missing = [file for file in files if not file.is_file()]
     with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
@@ -62,6 +64,7 @@ def execute(settings: Settings, options: SweepOptions) -> int:
 
 def prepare_group(settings: Settings, *, force: bool = False, quiet: bool = False) -> Json:
     """`kvt prepare`: make the manifest and store it in the group's database; return what there is now."""
+    settings = only_task(settings)
     paths = paths_of(settings)
     with hold(paths.db, command_line(settings), utc_now()):
         head = prepared_head(settings, prepare_first=True, force=force, say=sayer(quiet))
@@ -86,6 +89,7 @@ async def run(settings: Settings, *, options: SweepOptions) -> RunReport:
     DeadKnobError after the canary; ServerError when nobody answers at the start. A server that dies later, Ctrl-C and
     failures are no exceptions: the report says so and carries the exit code.
     """
+    settings = only_task(settings)
     settings = way_of(settings.kv.apply.via).with_port(settings)
     levels = checked_levels(settings)
     if not options.dry_run:

@@ -8,7 +8,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings, settings_of_text
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.sources import ruler
-from kvt_async.data.tasks import Task, Tasks, tasks_of
+from kvt_async.data.tasks import Task, Tasks, only_task, tasks_of
 
 MADE = [key for key in ruler.TASKS if not key.startswith("qa_")]
 SQUAD = '{"data": []}'
@@ -156,3 +156,41 @@ def test_tasks_are_replaced_and_not_merged_and_may_be_null(tmp_path: Path) -> No
     replaced = load_settings(config, ["tasks=[{dataset: {task: fwe}}]"], environ={})
     assert names(tasks_of(replaced)) == ["fwe"]
     assert load_settings(config, ["tasks=null"], environ={}).tasks == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["dataset.name=ruler", "dataset.task=vt"], 30),
+        (["dataset.name=ruler", "dataset.task=qa_1", "dataset.path=x.json"], 32),
+        (["dataset.name=longbench", "dataset.task=gov_report"], 512),
+        (["dataset.name=longbench_e", "dataset.task=trec"], 64),
+        (["dataset.name=kvtext", "dataset.task=single"], 256),
+        (["dataset.name=jsonl", "dataset.task=own", "dataset.path=x.jsonl"], 256),
+        (["dataset.name=ruler", "dataset.task=no_such"], 256),  # its source says what is wrong with it
+    ],
+)
+def test_an_answer_is_as_long_as_the_task_is_published_with(overrides: list[str], expected: int) -> None:
+    found = tasks(*overrides)
+    assert (found.tasks[0].settings.decoding.max_tokens, found.notes) == (expected, ())
+
+
+def test_another_value_than_the_published_one_is_kept_and_said() -> None:
+    found = tasks("dataset.name=ruler", "dataset.task=[vt, niah_single_1]", "decoding.max_tokens=128")
+    assert [task.settings.decoding.max_tokens for task in found.tasks] == [128, 128]
+    assert found.notes == ("vt: decoding.max_tokens 128, the task's own is 30",)
+    trec = tasks("dataset.task=trec", "dataset.params={metric: classification_fixed}")
+    assert trec.notes == (
+        "trec: dataset.params.metric classification_fixed, the task's own is classification_first_line",
+    )
+
+
+def test_settled_settings_are_settled_once() -> None:
+    (task,) = tasks("dataset.name=ruler", "dataset.task=vt").tasks
+    assert tasks_of(task.settings) == Tasks((task,))
+    assert only_task(task.settings) == task.settings
+
+
+def test_what_takes_one_task_refuses_several_by_name() -> None:
+    with pytest.raises(ConfigError, match="takes one task, and the config has 2: vt, cwe"):
+        only_task(load_settings(None, ["dataset.name=ruler", "dataset.task=[vt, cwe]"], environ={}))

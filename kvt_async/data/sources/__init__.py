@@ -5,11 +5,11 @@ from collections.abc import Callable
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.metric_needs import check_installed
 from kvt_async.contract.paths import data_path
-from kvt_async.contract.settings import Settings
+from kvt_async.contract.settings import Dataset, Settings
 from kvt_async.data.sources import generated, jsonl, longbench, ruler
-from kvt_async.data.sources.source import ExampleSource, Row, did_you_mean
+from kvt_async.data.sources.source import ExampleSource, Published, Row, did_you_mean
 
-__all__ = ["ExampleSource", "Row", "check_metric", "check_source", "list_tasks", "open_source"]
+__all__ = ["ExampleSource", "Row", "check_metric", "check_source", "list_tasks", "open_source", "published"]
 
 
 def open_source(settings: Settings) -> ExampleSource:
@@ -44,6 +44,17 @@ def check_metric(settings: Settings) -> None:
         check_installed(jsonl.metric_of(settings), "dataset.params.metric")
     elif settings.dataset.name in ("longbench", "longbench_e"):
         check_installed(longbench.metric_of(settings), f"dataset.task {settings.dataset.task_key}")
+
+
+def published(dataset: Dataset) -> Published | None:
+    """What the task is published with; None for data that nobody published, and for a key that no task has."""
+    match dataset.name:
+        case "ruler":
+            return ruler.published(dataset.task_key)
+        case "longbench" | "longbench_e":
+            return longbench.published(dataset)
+        case _:
+            return None
 
 
 def list_tasks(

@@ -23,7 +23,7 @@ from kvt_async.data.sources.json_rows import (
 )
 from kvt_async.data.sources.longbench_archive import BROKEN, Member, find_member, hub_listing, hub_zip, local_listing
 from kvt_async.data.sources.longbench_tasks import E_TASKS, TASKS, LongBenchTask
-from kvt_async.data.sources.source import ExampleSource, Row, check_params, content_id, did_you_mean
+from kvt_async.data.sources.source import ExampleSource, Published, Row, check_params, content_id, did_you_mean
 from kvt_async.records import Example
 
 _SCHEMA = (
@@ -60,6 +60,11 @@ def task_of(settings: Settings) -> LongBenchTask:
 def tasks_of(name: str) -> dict[str, LongBenchTask]:
     """The published tasks of longbench or longbench_e."""
     return E_TASKS if name == "longbench_e" else TASKS
+
+
+def published(dataset: Dataset) -> Published | None:
+    task = tasks_of(dataset.name).get(dataset.task_key)
+    return Published(task.max_new_tokens, task.scored_by) if task else None
 
 
 def file_name(name: str, key: str) -> str:

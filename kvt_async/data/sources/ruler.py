@@ -23,6 +23,7 @@ from kvt_async.data.sources.ruler_tasks import TASKS as GENERATED
 from kvt_async.data.sources.ruler_text import sentences_of
 from kvt_async.data.sources.source import (
     ExampleSource,
+    Published,
     Row,
     check_most,
     check_params,
@@ -35,6 +36,12 @@ from kvt_async.records import Example
 REVISION = "ruler-1"  # raise it when the same arguments make other text
 PARAMS = ("lengths", "per_length", "seed", "reserve", "essay")
 TASKS = {**{key: task.about for key, task in GENERATED.items()}, **ruler_qa.ABOUT}
+
+
+def published(task: str) -> Published | None:
+    if task in GENERATED:
+        return Published(GENERATED[task].max_new_tokens, GENERATED[task].metric)
+    return Published(ruler_qa.MAX_NEW_TOKENS, ruler_qa.METRIC) if task in ruler_qa.FILES else None
 
 
 def file_of(task: str, path: str | None) -> str | None:

@@ -27,7 +27,8 @@ _OPENS = {"qa_1": b"{", "qa_2": b"["}  # SQuAD is published as one object, Hotpo
 _ASK = "Answer the question based on the given documents. Only give me the answer and do not output any other words."
 _TEMPLATE = f"{_ASK}\n\nThe following are given documents.\n\n{{context}}\n\n{_ASK}\n\nQuestion: {{question}}"
 _PREFIX = " Answer:"
-_MAX_NEW_TOKENS = 32
+MAX_NEW_TOKENS = 32
+METRIC = "string_match_part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def load(key: str, path: Path) -> tuple[RulerTask, str]:
             )
         return _item(seed, questions[index], passages)
 
-    return RulerTask(key, ABOUT[key], _TEMPLATE, _MAX_NEW_TOKENS, make, metric="string_match_part"), digest
+    return RulerTask(key, ABOUT[key], _TEMPLATE, MAX_NEW_TOKENS, make, metric=METRIC), digest
 
 
 def _item(seed: str, question: PassageQuestion, passages: Sequence[str]) -> RulerItem:

@@ -39,6 +39,15 @@ class ExampleSource:
     published: bool = False  # nobody can correct its rows
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a task is published with, as far as it is known before its data are opened."""
+
+    max_new_tokens: int
+    metric: str
+    stop: str | list[str] | None = None
+
+
 def content_id(question: str, context: str, answers: Iterable[str], turns: object = None, tools: object = None) -> str:
     """The id of an example that brings none: 16 hex digits of its content's SHA-256, the same on every machine."""
     parts = [question, context, list(answers)] + [part for part in (turns, tools) if part]

@@ -49,7 +49,7 @@ def assemble(settings: Settings, prompt_fields: Json, level: Level, kv: Json) ->
     body: Json = {"model": settings.model.name, **prompt_fields}
     if decoding.temperature is not None:
         body["temperature"] = decoding.temperature
-    body[max_tokens_field(settings, level)] = decoding.max_tokens
+    body[max_tokens_field(settings, level)] = decoding.most_tokens
     if decoding.seed is not None:
         body["seed"] = decoding.seed
     if decoding.stop is not None:

@@ -110,10 +110,10 @@ def resolve(
 
     Example: kvt resolve runs/demo --print-config
     """
-    from kvt_async.validate import resolved_paths
+    from kvt_async.validate import path_lines, resolved_paths
 
     paths = resolved_paths(settings_from(config, override, print_config, place))
-    _answer(paths, as_json, [f"{name}: {path}" for name, path in paths.items()])
+    _answer(paths, as_json, path_lines(paths))
 
 
 @app.command()

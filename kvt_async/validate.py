@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from kvt_async.contract.errors import ConfigError, GuardError, MissingPrerequisiteError
+from kvt_async.contract.errors import GuardError, MissingPrerequisiteError
 from kvt_async.contract.formulas.model_config import token_bytes_of
 from kvt_async.contract.load import secret
-from kvt_async.contract.paths import data_path, manifest_path, run_paths
+from kvt_async.contract.paths import manifest_path, run_paths
 from kvt_async.contract.settings import EngineSettings, Settings
 
 
@@ -15,27 +15,26 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
     """Everything that can be checked before the first request; raises ConfigError, deep: GuardError on disparity."""
     from kvt_async.data.identity import dataset_id as dataset_id_of
     from kvt_async.data.prepare import check_data
+    from kvt_async.data.tasks import naming, tasks_of
     from kvt_async.sweep.sweep import checked_levels
     from kvt_async.ways.levels import NO_BASELINE
 
-    check_data(settings)
-    if settings.dataset.path is not None and not data_path(settings.dataset.path).exists():
-        raise ConfigError(
-            "there is no such file or folder",
-            where=f"dataset.path {settings.dataset.path}",
-            do="Relative paths are from the working directory.",
-        )
+    tasks = tasks_of(settings)
+    for task in tasks.tasks:
+        with naming(task, tasks):
+            check_data(task.settings)
     checked = checked_levels(settings)
-    notes = [*(note for note in checked.notes if note != NO_BASELINE), *_about_the_key(settings.engine)]
+    notes = [*tasks.notes, *(note for note in checked.notes if note != NO_BASELINE), *_about_the_key(settings.engine)]
     if settings.model.config is not None:
         serving = settings.analysis.serving
         token_bytes = token_bytes_of(settings.model.config, bits=serving.cache_bits if serving else None)
         if token_bytes.value is None:
             notes.append(f"{token_bytes.path}: bytes of a cached token unknown: {token_bytes.why}")
     levels = checked.levels
+    dataset_ids = {task.name: dataset_id_of(task.settings) for task in tasks.tasks}
     facts: dict[str, Any] = {
         "exp_group_id": settings.experiment.exp_group_id,
-        "dataset_id": dataset_id_of(settings),
+        **_one_or_several("dataset_id", dataset_ids),
         "levels": len(levels),
         "series": list(dict.fromkeys(level.series for level in levels)),
     }
@@ -44,7 +43,9 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
     if not any(level.is_full for level in levels):
         facts["cannot_judge"] = NO_BASELINE
     if deep:
-        facts["parity"] = _parity(settings, facts["dataset_id"])
+        for task in tasks.tasks:
+            with naming(task, tasks):
+                facts["parity"] = _parity(settings, dataset_ids[task.name])
     return facts
 
 
@@ -54,9 +55,16 @@ def valid_lines(config: str, facts: dict[str, Any]) -> list[str]:
     for name, value in facts.items():
         if name in ("notes", "cannot_judge"):
             lines += [f"  note: {note}" for note in ([value] if isinstance(value, str) else value)]
+        elif isinstance(value, dict):
+            lines += [f"  {name}: {len(value)}", *(f"    {key}: {inner}" for key, inner in value.items())]
         else:
             lines.append(f"  {name}: {', '.join(value) if isinstance(value, list) else value}")
     return lines
+
+
+def _one_or_several(name: str, of_task: dict[str, str]) -> dict[str, Any]:
+    """What a fact is called: `dataset_id` of one task, `dataset_ids` by the names of several."""
+    return {name: next(iter(of_task.values()))} if len(of_task) == 1 else {f"{name}s": of_task}
 
 
 def _about_the_key(engine: EngineSettings) -> list[str]:
@@ -68,17 +76,30 @@ def _about_the_key(engine: EngineSettings) -> list[str]:
     return [f"engine.api_key_env names {engine.api_key_env}, which is not set: no key will be sent"]
 
 
+def path_lines(paths: dict[str, Any]) -> list[str]:
+    """What `resolve` found, for people."""
+    lines = []
+    for name, value in paths.items():
+        several = isinstance(value, dict)
+        lines += (
+            [f"{name}:", *(f"  {key}: {inner}" for key, inner in value.items())] if several else [f"{name}: {value}"]
+        )
+    return lines
+
+
 def resolved_paths(settings: Settings) -> dict[str, Any]:
     """Where everything of this experiment lies."""
     from kvt_async.data.identity import dataset_id as dataset_id_of
+    from kvt_async.data.tasks import tasks_of
 
     paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    dataset_id = dataset_id_of(settings)
+    dataset_ids = {task.name: dataset_id_of(task.settings) for task in tasks_of(settings).tasks}
+    manifests = {name: str(manifest_path(settings.output.data_dir, each)) for name, each in dataset_ids.items()}
     return {
-        "dataset_id": dataset_id,
+        **_one_or_several("dataset_id", dataset_ids),
         "run_dir": str(paths.run_dir),
         "db": str(paths.db),
-        "manifest": str(manifest_path(settings.output.data_dir, dataset_id)),
+        **_one_or_several("manifest", manifests),
         "plots": str(paths.plots),
         "report_md": str(paths.report_md),
         "report_html": str(paths.report_html),
@@ -87,12 +108,12 @@ def resolved_paths(settings: Settings) -> dict[str, Any]:
 
 def datasets() -> list[tuple[str, str]]:
     """(name, where its tasks come from and which they are) of every dataset; nothing is looked up."""
-    from kvt_async.data.sources import ruler
+    from kvt_async.data.sources import ruler_qa, ruler_tasks
     from kvt_async.data.sources.kvtext import TASKS
 
     return [
         ("kvtext", f"made here: {', '.join(TASKS)}"),
-        ("ruler", f"made here: {', '.join(ruler.TASKS)}"),
+        ("ruler", f"made here: {', '.join(ruler_tasks.TASKS)}; from a file of questions: {', '.join(ruler_qa.FILES)}"),
         ("longbench", "from the hub, or a data.zip of yours: `kvt tasks longbench` lists them"),
         ("longbench_e", "the same with evenly spread lengths: `kvt tasks longbench_e`"),
         ("jsonl", "a file of your own; dataset.task is your label for it"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.files import sweep
 from kvt_async.contract.formulas.prompt_text import check_template
-from kvt_async.contract.paths import manifest_path, run_paths
+from kvt_async.contract.paths import data_path, manifest_path, run_paths
 from kvt_async.contract.settings import Settings
 from kvt_async.data.example_prompt import NOT_CONTRACT, prompt_rule
 from kvt_async.data.focus import BinState, allot, read_open_zone
@@ -46,9 +46,9 @@ class Prepared:
 
 
 def check_data(settings: Settings) -> None:
-    """What `validate` can know about the data half: the config, and whether files are there. Opens and creates nothing.
+    """What can be known about the data of one task before they are opened: the config, and whether files are there.
 
-    Raises ConfigError.
+    Creates nothing. Raises ConfigError.
     """
     dataset_id(settings)
     check_source(settings)
@@ -56,6 +56,12 @@ def check_data(settings: Settings) -> None:
     check_tokenizer(settings)
     if settings.prompt.template is not None:
         check_template(settings.prompt.template)
+    if settings.dataset.path is not None and not data_path(settings.dataset.path).exists():
+        raise ConfigError(
+            "there is no such file or folder",
+            where=f"dataset.path {settings.dataset.path}",
+            do="Relative paths are from the working directory.",
+        )
 
 
 def prepare(

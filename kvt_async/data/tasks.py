@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kvt_async.contract.config_section import Section
-from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.errors import ConfigError, KvtError
 from kvt_async.contract.settings import Dataset, Settings, TaskEntry
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.sources import published
@@ -59,11 +59,22 @@ def tasks_of(settings: Settings) -> Tasks:
     tasks: list[Task] = []
     notes: list[str] = []
     for entry in entries:
-        with _naming(entry.where):
+        with _in_entry(entry.where):
             for task in _expanded(entry, named, notes):
                 _check_distinct(task, tasks)
                 tasks.append(task)
     return Tasks(tuple(tasks), tuple(notes))
+
+
+@contextlib.contextmanager
+def naming(task: Task, of: Tasks) -> Iterator[None]:
+    """Errors within say which task they are about, where there are several."""
+    try:
+        yield
+    except KvtError as error:
+        if len(of.tasks) > 1:
+            error.where = f"task {task.name}: {error.where}" if error.where else f"task {task.name}"
+        raise
 
 
 def only_task(settings: Settings) -> Settings:
@@ -91,7 +102,7 @@ def _merged(settings: Settings, entry: TaskEntry, where: str) -> _Entry:
         if over is not None:
             given, section = over.model_dump(exclude_unset=True), getattr(settings, key)
             whole = given if key == "dataset" and "name" in given else _deep(section.model_dump(), given)
-            with _naming(where):
+            with _in_entry(where):
                 sections[key] = _valid(type(section), whole, key)
     dataset: Dataset = sections.get("dataset", settings.dataset)
     if entry.dataset is None or "path" not in entry.dataset.model_fields_set:
@@ -174,7 +185,7 @@ def _valid(section: type[Section], values: dict[str, Any], key: str) -> Section:
 
 
 @contextlib.contextmanager
-def _naming(where: str) -> Iterator[None]:
+def _in_entry(where: str) -> Iterator[None]:
     """Errors within say which entry of `tasks` they are about."""
     try:
         yield

@@ -9,6 +9,7 @@ from kvt_async.contract.load import dump_yaml, load_settings, settings_of_text
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.sources import ruler
 from kvt_async.data.tasks import Task, Tasks, only_task, tasks_of
+from kvt_async.validate import dataset_tasks, validate
 
 MADE = [key for key in ruler.TASKS if not key.startswith("qa_")]
 SQUAD = '{"data": []}'
@@ -194,3 +195,30 @@ def test_settled_settings_are_settled_once() -> None:
 def test_what_takes_one_task_refuses_several_by_name() -> None:
     with pytest.raises(ConfigError, match="takes one task, and the config has 2: vt, cwe"):
         only_task(load_settings(None, ["dataset.name=ruler", "dataset.task=[vt, cwe]"], environ={}))
+
+
+def test_validate_goes_over_every_task_and_names_the_one_that_is_wrong(tmp_path: Path) -> None:
+    common = ["tokenizer.name=approx:chars/4", f"output.data_dir={tmp_path}", f"output.runs_dir={tmp_path}"]
+    suite = load_settings(None, ["dataset.name=ruler", "dataset.task=[vt, cwe]", *common], environ={})
+    facts = validate(suite)
+    assert list(facts["dataset_ids"]) == ["vt", "cwe"]
+    wrong = load_settings(
+        None, ["dataset.name=ruler", "tasks=[{dataset: {task: vt}}, {dataset: {task: cw}}]", *common], environ={}
+    )
+    with pytest.raises(ConfigError, match=r"task cw: dataset\.task: ruler has no task 'cw'"):
+        validate(wrong)
+    gone = load_settings(
+        None, ["dataset.name=ruler", "tasks=[{dataset: {task: vt}}, {dataset: {task: qa_1, path: gone}}]", *common],
+        environ={},
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"task qa_1: dataset\.path gone: there is no such file"):
+        validate(gone)
+
+
+def test_the_list_of_rulers_tasks_says_which_need_a_file(tmp_path: Path) -> None:
+    says = dict(dataset_tasks("ruler", None))
+    assert [key for key, text in says.items() if text.endswith("; made here")] == MADE
+    assert says["vt"].endswith("string_match_all, 30 tokens; made here")
+    assert "needs a file of questions (dataset.path: dev-v2.0.json)" in says["qa_1"]
+    (tmp_path / "dev-v2.0.json").write_text(SQUAD, encoding="utf-8")
+    assert dict(dataset_tasks("ruler", str(tmp_path)))["qa_1"].endswith(f"from {tmp_path}/dev-v2.0.json")

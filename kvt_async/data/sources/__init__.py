@@ -50,7 +50,7 @@ def published(dataset: Dataset) -> Published | None:
     """What the task is published with; None for data that nobody published, and for a key that no task has."""
     match dataset.name:
         case "ruler":
-            return ruler.published(dataset.task_key)
+            return ruler.PUBLISHED.get(dataset.task_key)
         case "longbench" | "longbench_e":
             return longbench.published(dataset)
         case _:
@@ -68,7 +68,7 @@ def list_tasks(
 
         return list(TASKS.items())
     if name == "ruler":
-        return list(ruler.TASKS.items())
+        return ruler.list_tasks(settings.dataset.path)
     if name in ("longbench", "longbench_e"):
         return longbench.list_tasks(name, settings, report)
     if name == "jsonl":

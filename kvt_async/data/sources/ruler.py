@@ -18,6 +18,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources import ruler_qa
+from kvt_async.data.sources.ruler_qa import FILES
 from kvt_async.data.sources.ruler_task import RulerItem, RulerTask
 from kvt_async.data.sources.ruler_tasks import TASKS as GENERATED
 from kvt_async.data.sources.ruler_text import sentences_of
@@ -36,31 +37,40 @@ from kvt_async.records import Example
 REVISION = "ruler-1"  # raise it when the same arguments make other text
 PARAMS = ("lengths", "per_length", "seed", "reserve", "essay")
 TASKS = {**{key: task.about for key, task in GENERATED.items()}, **ruler_qa.ABOUT}
-
-
-def published(task: str) -> Published | None:
-    if task in GENERATED:
-        return Published(GENERATED[task].max_new_tokens, GENERATED[task].metric)
-    return Published(ruler_qa.MAX_NEW_TOKENS, ruler_qa.METRIC) if task in ruler_qa.FILES else None
+PUBLISHED = {
+    **{key: Published(task.max_new_tokens, task.metric) for key, task in GENERATED.items()},
+    **dict.fromkeys(FILES, Published(ruler_qa.MAX_NEW_TOKENS, ruler_qa.METRIC)),
+}
 
 
 def file_of(task: str, path: str | None) -> str | None:
     """Of `dataset.path`, what this task reads: nothing where it is generated or the file is another's, the published
     file of it where the path is a folder.
     """
-    if task not in ruler_qa.FILES or path is None:
+    if task not in FILES or path is None:
         return None
     at = data_path(path)
     if at.is_dir():
-        return f"{path.rstrip('/')}/{ruler_qa.FILES[task]}" if (at / ruler_qa.FILES[task]).is_file() else None
+        return f"{path.rstrip('/')}/{FILES[task]}" if (at / FILES[task]).is_file() else None
     return path if ruler_qa.may_be(task, at) else None
 
 
 def lacks(task: str, path: str | None) -> str:
     """What the config does not give for a task; empty: it can be made."""
-    if task not in ruler_qa.FILES or file_of(task, path) is not None:
+    if task not in FILES or file_of(task, path) is not None:
         return ""
     return f"it needs a file of questions ({ruler_qa.ABOUT[task].rpartition('; ')[2]})"
+
+
+def list_tasks(path: str | None) -> list[tuple[str, str]]:
+    """(key, what it is, metric and answer length, whether it can be made without a file or from that of `path`)."""
+    rows = []
+    for key, about in TASKS.items():
+        own, needs = PUBLISHED[key], lacks(key, path)
+        made = f"from {file_of(key, path)}" if key in FILES and not needs else "made here"
+        what = about.partition("; dataset.path")[0]
+        rows.append((key, f"{what}; {own.metric}, {own.max_new_tokens} tokens; {needs or made}"))
+    return rows
 
 
 def check(settings: Settings) -> None:

@@ -1,6 +1,6 @@
 """Does the verdict keep its promises? Simulated experiments with a known truth, judged by the analyzer's own code.
 
-    python scripts/calibrate.py                    # half an hour: every table
+    python scripts/calibrate.py                    # an hour: every table
     python scripts/calibrate.py --experiments 400 --tables errors,power
 
 Each cell simulates whole experiments (bins, budgets, paired scores with noise), runs the tests that `kvt analyze` runs
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import calibrate_sentences
+import calibrate_suites
 import calibrate_units
 import numpy as np
 from simulated import ALPHA, MARGIN, Row, Truth, answers, error, rate_of, simulate
@@ -213,6 +214,7 @@ TABLES = {
         *(errors, clustered, second_look, power, coverage, half_losses),
         *calibrate_units.TABLES,
         *calibrate_sentences.TABLES,
+        *calibrate_suites.TABLES,
     )
 }
 

@@ -53,11 +53,22 @@ class Layout:
 
         72 contexts at 0.05 and 2.5%, 75 in five bins.
         """
-        heaviest = self.weight.max()
-        each = float(self.count @ np.log1p(margin / (1 - margin) * self.weight / heaviest)) / self.contexts
-        contexts = -math.log(level) / each
+        contexts = -math.log(level) / self._proof(margin) * self.contexts
         per_bin = math.ceil(contexts / self.bins - 1e-9)
         return math.ceil(per_bin * self.bins * self.examples / self.contexts - 1e-9)
+
+    def reach(self, level: float) -> float:
+        """The least margin that can be proven at one-sided `level`, where nothing is lost: 1 - level^(1/n) of n equal
+        contexts."""
+        low, high = 0.0, 1.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._proof(middle) >= -math.log(level) else (middle, high)
+        return high
+
+    def _proof(self, margin: float) -> float:
+        """-log of the p value of "drop >= margin" where nothing is lost."""
+        return float(self.count @ np.log1p(margin / (1 - margin) * self.weight / self.weight.max()))
 
     def rounded(self, examples: int) -> int:
         """The next number that every bin has an equal share of."""

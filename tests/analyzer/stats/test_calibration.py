@@ -6,7 +6,9 @@ import calibrate
 import numpy as np
 import pytest
 from calibrate_sentences import Cliff, said
+from calibrate_suites import relative_cell, sampled, suite_cells
 from simulated import MARGIN, Truth, allowed
+from simulated_suites import SuiteTruth, Wrongs
 
 EXPERIMENTS = 300
 LOOKED = 100
@@ -83,3 +85,35 @@ def test_ratio_or_tokens_are_named_where_they_decide(
     found = [said(truth, np.random.default_rng(seed)) for seed in range(12)]
     assert {*found} <= {right, "unclear"}
     assert found.count(right) >= 9
+
+
+SUITES = [
+    "2 x 40, flips 0.05, all lose the margin",
+    "5 of 20-200, flips 0, one loses the guard",
+    "13 x 40, flips 0, one loses the margin",
+    "13 x 40, one loses 0.65, the mean the margin",
+    "5 x 80, contexts shared, all lose the margin",
+    "5 x 307, bins 2-200, in the last one",
+    "5 x 40 of 4 answers, all lose the margin",
+]
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_verdict_over_several_tasks_is_hardly_ever_false(name: str) -> None:
+    truth = suite_cells()[name]
+    verdicts = [Wrongs(truth).of(one) for one in truth.many(np.random.default_rng(7), 60)]
+    for claim in verdicts[0]:
+        assert sum(wrong.get(claim, False) for wrong in verdicts) / 60 <= allowed(0.025, 60), claim
+
+
+@pytest.mark.parametrize("base", [0.05, 0.6, 0.95])
+def test_a_relative_margin_that_is_lost_is_hardly_ever_called_safe_nor_beyond_it(base: float) -> None:
+    rows = list(relative_cell(SuiteTruth((100,), ((0.1 * base,),), base=base, flips=0.1), "", 150, 7))
+    assert [row for row in rows if row[3] != "ok"] == []
+
+
+@pytest.mark.parametrize("k", [1, 8])
+@pytest.mark.parametrize(("n", "questions"), [(40, 1), (100, 10)])
+def test_more_answers_an_example_are_no_more_evidence_than_its_contexts(k: int, n: int, questions: int) -> None:
+    rows = list(sampled(SuiteTruth((n,), ((MARGIN,), (0.0,)), flips=0.3, questions=questions, k=k), "", 150, 7))
+    assert [row for row in rows if row[3] != "ok"] == []

@@ -129,43 +129,6 @@ def watch_derived(conn: sqlite3.Connection) -> None:
     conn.execute(_SCORES_WATCH)
 
 
-def as_today(conn: sqlite3.Connection, *, write_derived: bool) -> None:
-    """Let this connection read an older schema as today's: TEMP views give its tables the columns that came since.
-
-    Derived tables of an older shape hold nothing that this kvt could use: with `write_derived` they are made anew.
-    """
-    have = {row[0] for row in conn.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")}
-    for table in (*FACT_TABLES, *DERIVED_TABLES):
-        stored = {row[1] for row in conn.execute(f"PRAGMA main.table_info({table})")}
-        missing = [name for name in columns_of(table) if name not in stored]
-        if not missing:
-            continue
-        if write_derived and table in DERIVED_TABLES:
-            conn.execute(f"DROP TABLE IF EXISTS main.{table}")
-            conn.execute(f"CREATE TABLE {_table(table)}")
-        elif table == "task_contracts":
-            conn.execute(f"CREATE TEMP VIEW {table} AS {_ONE_TASK}")
-        elif table in have:
-            added = ", ".join(f"{_DEFAULTS.get((table, name), 'NULL')} AS {name}" for name in missing)
-            conn.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {added} FROM main.{table}")
-        elif SINCE[table] > 2:  # what came with schema 2 is asked for by benches alone, which older databases lack
-            empty = ", ".join(f'NULL AS "{name}"' for name in missing)
-            conn.execute(f"CREATE TEMP VIEW {table} AS SELECT {empty} WHERE 0")
-
-
-# What a column that came later is in every row of before.
-_DEFAULTS = {
-    ("runs", "kv_when"): "'prefill'",
-    ("requests", "sample_idx"): "0",
-    ("requests", "turn_idx"): "0",
-    **{(table, "n"): f"{table}.rowid" for table in ("server_snapshots", "probes", "server_samples")},
-}
-# A generation of a group had one task, and its contract was the group's.
-_ONE_TASK = """SELECT x.exp_group_id, x.generation, d.task, d.dataset_id, x.contract_json, x.contract_sha256, 1 AS look,
-    x.created_at FROM main.experiments x JOIN main.datasets d ON d.dataset_id IN (SELECT u.dataset_id FROM main.runs u
-    WHERE u.exp_group_id = x.exp_group_id AND u.generation = x.generation)"""
-
-
 def views_of_today(conn: sqlite3.Connection) -> None:
     """Let this connection read by today's views. Definitions belong to the program, not to a database: where an older
     kvt made a view otherwise, or not at all, ours takes its place as a TEMP view. Nothing is written."""
@@ -173,12 +136,6 @@ def views_of_today(conn: sqlite3.Connection) -> None:
     for name, text in _views().items():
         if made.get(name) != f"CREATE VIEW {text}":
             conn.execute(f"CREATE TEMP VIEW {text}")
-
-
-def _table(name: str) -> str:
-    """`name (...) STRICT`, as the schema has it."""
-    _, _, rest = schema_sql().partition(f"CREATE TABLE IF NOT EXISTS {name} ")
-    return f"{name} {rest[: rest.index(';')]}"
 
 
 @cache
@@ -256,6 +213,8 @@ def connect_for_reading(
                 raise _other_version(db, version)
             _common_pragmas(conn, SLICE_MS if write_derived else READING_TIMEOUT_MS)
             if version < SCHEMA_VERSION:
+                from kvt_async.contract.older_schemas import as_today
+
                 as_today(conn, write_derived=write_derived)
             views_of_today(conn)
             if write_derived:  # no wait for the disk at each commit: what a power cut takes is computed again

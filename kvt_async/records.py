@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec import field as struct_field
 
 from kvt_async.contract.errors import EndState, ErrorType
-from kvt_async.contract.labels import level_label
+from kvt_async.contract.labels import level_label, task_level
 from kvt_async.contract.settings_kv import cuts_prompts
 from kvt_async.contract.vocabulary import Mode, Unit
 
@@ -68,11 +68,30 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A level with its row in `runs`."""
+    """A level of a task with its row in `runs`."""
 
     run_id: str
     level: Level
     stored: bool  # was there before this session
+    task: str = ""  # its name where the group has several, else ''
+    dataset_id: str = ""  # of the task's manifest in this database; '': not settled yet
+
+    @property
+    def label(self) -> str:
+        """How it is called on screen and in errors."""
+        return task_level(self.task, self.level.label)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPart:
+    """A task as a part of its group: what its rows are called and compared by."""
+
+    name: str
+    manifest_id: str  # dataset_id of its manifest
+    contract: Json
+    samples: int = 1
+    label: str = ""  # its name where the group has several tasks, else ''
+    stored_id: str | None = None  # its dataset_id in the database; None: this generation doesn't have it
 
 
 class Payload(Struct, frozen=True, gc=False):

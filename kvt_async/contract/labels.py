@@ -11,6 +11,22 @@ def level_label(series: str, budget: float, unit: str, *, is_full: bool, repeat_
     return f"{series} {budget:g}" + ("" if unit == Unit.FRACTION else f" {unit}")
 
 
+def task_level(task: str, level: str) -> str:
+    """What a level of a task is called; of a group's only task (''), like the level."""
+    return f"{task}: {level}" if task else level
+
+
+def request_id(run_id: str, seq: int, sample_idx: int = 0) -> str:
+    """Key of a request: `run_id:seq`, and `run_id:seq.sample` of further answers to the same example."""
+    return f"{run_id}:{seq}.{sample_idx}" if sample_idx else f"{run_id}:{seq}"
+
+
+def entry_of(request_id: str) -> tuple[int, int]:
+    """(seq, sample_idx) of a request's key."""
+    seq, _, sample = request_id.rpartition(":")[2].partition(".")
+    return int(seq), int(sample or 0)
+
+
 def request_ids_of(run_id: str) -> tuple[str, str]:
-    """Bounds between which the request_ids of a run lie, `run_id:seq` each; they themselves are none."""
+    """Bounds between which the request_ids of a run lie; they themselves are none."""
     return f"{run_id}:", f"{run_id};"  # ; follows :

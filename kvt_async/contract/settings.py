@@ -136,6 +136,7 @@ class Decoding(Section):
     temperature: Annotated[float, Field(ge=0)] | None = 0  # null: none is sent, the server has its own
     max_tokens: Count | None = None  # null: the task's own published number (kvt_async/data/tasks.py settles it)
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    samples: Annotated[int, Field(ge=1, le=10_000)] = 1
     seed: int | None = None
     stop: str | list[str] | None = None
     extra_body: dict[str, Any] = {}

@@ -16,11 +16,13 @@ import yaml
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ContractMismatchError
+from kvt_async.contract.formulas.sample_seed import base_seed
+from kvt_async.contract.labels import task_level
 from kvt_async.contract.load import dump_yaml, known_secrets, redact
 from kvt_async.contract.secrets import Secrets, matches
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url
-from kvt_async.records import Json, Level, Run
+from kvt_async.records import Json, Level, Run, TaskPart
 from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer
 
@@ -37,23 +39,28 @@ def find_generation(reader: Reader, settings: Settings, contract: Json, *, force
     )
     if not rows:
         return 1
-    wanted = _flat(contract)
+    wanted = flat(contract)
     newest = int(rows[0]["generation"])
-    stored = _flat(orjson.loads(rows[0]["contract_json"]))
+    stored = flat(orjson.loads(rows[0]["contract_json"]))
     if matches(wanted, stored):
         return newest
     if force:
         return newest + 1
-    raise ContractMismatchError(
+    raise other_contract(reader, group, difference(stored, wanted))
+
+
+def other_contract(reader: Reader, group: str, details: Sequence[str], advice: str = "") -> ContractMismatchError:
+    """The refusal of a config that asks for something else than what a group was made from."""
+    return ContractMismatchError(
         f"{group} was made under another contract; nothing was sent",
         where=str(reader.db),
-        details=difference(stored, wanted),
-        do=_rescores(stored, wanted)
-        + "Choose a new experiment.exp_group_id, or pass --force to start a new generation beside the old one.",
+        details=tuple(details),
+        do=f"{advice}Choose a new experiment.exp_group_id, or pass --force to start a new generation beside the old "
+        "one.",
     )
 
 
-def _rescores(stored: Json, wanted: Json) -> str:
+def rescores(stored: Json, wanted: Json) -> str:
     """What spares new requests where another metric is asked for; empty where it is the same."""
     metric = wanted.get("dataset.metric")
     if metric == stored.get("dataset.metric"):
@@ -71,15 +78,18 @@ def difference(stored: Json, wanted: Json) -> tuple[str, ...]:
     return tuple(f"{n:{width}}   stored {_show(stored.get(n))}   asked {_show(wanted.get(n))}" for n in names)
 
 
-def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Level], secrets: Secrets) -> list[Run]:
-    """Levels with the run ids they have or will have.
+def match_runs(
+    reader: Reader, group: str, generation: int, levels: Sequence[Level], secrets: Secrets, part: TaskPart
+) -> list[Run]:
+    """The levels of a task with the run ids they have or will have.
 
     Raises ContractMismatchError where a stored run of the same name was served another way.
     """
     sql = """SELECT run_id, series, kv_budget, kv_unit, repeat_idx, kv_policy, kv_mode, kv_params_json, apply_json
-             FROM runs WHERE exp_group_id = ? AND generation = ?"""
+             FROM runs WHERE exp_group_id = ? AND generation = ? AND dataset_id = ?"""
     stored = {
-        (r["series"], r["kv_budget"], r["kv_unit"], r["repeat_idx"]): r for r in reader.rows(sql, group, generation)
+        (r["series"], r["kv_budget"], r["kv_unit"], r["repeat_idx"]): r
+        for r in reader.rows(sql, group, generation, part.stored_id)
     }
     runs = []
     for level in levels:
@@ -88,15 +98,15 @@ def match_runs(reader: Reader, group: str, generation: int, levels: Sequence[Lev
             kept = {"policy": row["kv_policy"], "mode": row["kv_mode"], "params": orjson.loads(row["kv_params_json"])}
             wanted = {"policy": level.policy, "mode": level.mode, "params": level.params}
             kept, wanted = {**kept, **orjson.loads(row["apply_json"])}, {**wanted, **level_identity(level, secrets)}
-            if not matches(_flat(wanted), _flat(kept)):
+            if not matches(flat(wanted), flat(kept)):
                 raise ContractMismatchError(
-                    f"level {level.label} is stored with another identity; nothing was sent",
+                    f"level {task_level(part.label, level.label)} is stored with another identity; nothing was sent",
                     where=str(reader.db),
-                    details=difference(_flat(kept), _flat(wanted)),
+                    details=difference(flat(kept), flat(wanted)),
                     do="Give the level a telling entry in params, choose a new exp_group_id, or pass --force.",
                 )
-        run_id = row["run_id"] if row is not None else make_run_id(group, generation, level)
-        runs.append(Run(run_id, level, row is not None))
+        own_id = make_run_id(group, generation, level, part.manifest_id, part.label)
+        runs.append(Run(row["run_id"] if row else own_id, level, row is not None, part.label, part.stored_id or ""))
     return runs
 
 
@@ -113,11 +123,16 @@ def level_identity(level: Level, secrets: Secrets) -> Json:
     return identity
 
 
-def make_run_id(group: str, generation: int, level: Level) -> str:
-    """A run's id: readable, and unique over groups and generations (full-3f9a01c2, snapkv-aware-0.5-81c24d07)."""
-    key = (group, generation, level.series, level.budget, level.unit, level.repeat_idx)
+def make_run_id(group: str, generation: int, level: Level, dataset_id: str = "", task: str = "") -> str:
+    """A run's id: readable, and unique over groups, generations and tasks (full-3f9a01c2, vt-full-81c24d07).
+
+    `task` names a task where its group has several. A stage of a bench has no dataset_id.
+    """
+    dataset = (dataset_id,) if dataset_id else ()
+    key = (group, generation, *dataset, level.series, level.budget, level.unit, level.repeat_idx)
     digest = hashlib.sha256(orjson.dumps(key)).hexdigest()[:8]
     name = level.series if level.is_full else f"{level.series}-{level.budget:g}"
+    name = f"{task}-{name}" if task else name
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", name + (f"-r{level.repeat_idx}" if level.repeat_idx else ""))
     return f"{slug[:60]}-{digest}"
 
@@ -178,9 +193,10 @@ async def add_runs(
     template_version: str,
     engine_name: str,
 ) -> None:
-    """Write a row in `runs` for every level that has none."""
+    """Write a row in `runs` for every level of a task that has none; `settings` are those of the task."""
     secrets = known_secrets(settings)
-    plain = secrets.json(settings.decoding.model_dump(mode="json"))
+    plain = secrets.json(settings.decoding.model_dump(mode="json", exclude={"samples"}))
+    plain["seed"] = base_seed(settings.decoding)
     decoding = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
     for run in runs:
         level = run.level
@@ -253,15 +269,16 @@ def git_commit() -> str | None:
     return described.stdout.strip() or None if described.returncode == 0 else None
 
 
-def _flat(value: Json, at: str = "") -> Json:
-    flat: Json = {}
+def flat(value: Json, at: str = "") -> Json:
+    """Nested objects as one, their keys joined with dots."""
+    whole: Json = {}
     for key, inner in value.items():
         name = f"{at}.{key}" if at else str(key)
         if isinstance(inner, dict) and inner:
-            flat.update(_flat(inner, name))
+            whole.update(flat(inner, name))
         else:
-            flat[name] = inner
-    return flat
+            whole[name] = inner
+    return whole
 
 
 def _show(value: object) -> str:

@@ -1,12 +1,16 @@
 """How far a group is, from any process, also while a runner works: counts, invariants, sessions, who holds the lock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.labels import task_level
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
 from kvt_async.store.lock import holder
 from kvt_async.store.reader import Reader
+
+COUNTS = ("planned", "requests", "responses", "failures", "pending")
+MOST_LEVELS = 20  # of several tasks, on the screen
 
 Parts = Callable[[Reader, Settings, int], list[Json]]
 """(reader, settings, generation) -> {level, planned, requests, responses, failures, pending} of each level of a sweep
@@ -19,14 +23,17 @@ def lines(now: Json) -> list[str]:
         f"{now['exp_group_id']}, generation {now['generation']}: {now['responses']} answered, "
         f"{now['failures']} failed, {now['pending']} pending of {now['planned']}"
     ]
-    width = max((len(level["level"]) for level in now["levels"]), default=5)
-    head = f"  {'level':{width}} {'planned':>8} {'queued':>8} {'answered':>8} {'failed':>7} {'pending':>8}"
-    out += [head, "  " + "-" * (len(head) - 2)]
-    for level in now["levels"]:
-        out.append(
-            f"  {level['level']:{width}} {level['planned']:>8} {level['requests']:>8} {level['responses']:>8} "
-            f"{level['failures']:>7} {level['pending']:>8}"
-        )
+    tasks = list(dict.fromkeys(level["task"] for level in now["levels"] if "task" in level))
+    if tasks:
+        per_task = [[level for level in now["levels"] if level["task"] == task] for task in tasks]
+        out += _table("task", [(task, _sum(own)) for task, own in zip(tasks, per_task, strict=True)])
+        open_levels = [level for level in now["levels"] if level["pending"] or level["failures"]]
+        rows = [(task_level(level["task"], level["level"]), level) for level in open_levels[:MOST_LEVELS]]
+        out += _table("level that is not complete", rows) if rows else []
+        if (more := len(open_levels) - len(rows)) > 0:
+            out.append(f"  and {more} more levels that are not complete (--json has them all)")
+    else:
+        out += _table("level", [(level["level"], level) for level in now["levels"]])
     for name, n in now["failures_by_type"].items():
         out.append(f"  failed: {n} x {name}")
     if now["running"]:
@@ -39,6 +46,17 @@ def lines(now: Json) -> list[str]:
         out.append(f"{n} session{'' if n == 1 else 's, the last'} {ended}; {times}")
     out += [f"INVARIANT BROKEN: {text}" for text in now["broken"]]
     return out
+
+
+def _table(title: str, rows: Sequence[tuple[str, Json]]) -> list[str]:
+    width = max([len(title), *(len(name) for name, _ in rows)])
+    head = f"  {title:{width}} {'planned':>8} {'queued':>8} {'answered':>8} {'failed':>8} {'pending':>8}"
+    lines = [f"  {name:{width}} " + " ".join(f"{counts[key]:>8}" for key in COUNTS) for name, counts in rows]
+    return [head, "  " + "-" * (len(head) - 2), *lines]
+
+
+def _sum(levels: Sequence[Json]) -> Json:
+    return {key: sum(level[key] for level in levels) for key in COUNTS}
 
 
 def group_status(reader: Reader, settings: Settings, parts: Parts) -> Json:
@@ -55,7 +73,7 @@ def group_status(reader: Reader, settings: Settings, parts: Parts) -> Json:
         settled = level["responses"] + level["failures"]
         if settled > level["requests"] or level["requests"] > level["planned"]:
             counts = f"{settled} settled, {level['requests']} queued, {level['planned']} planned"
-            broken.append(f"{level['level']}: {counts}")
+            broken.append(f"{task_level(level.get('task', ''), level['level'])}: {counts}")
     broken += _contradictions(reader, group, generation)
     sessions = [dict(row) for row in reader.rows(_SESSIONS, group, generation)]
     at_work = holder(reader.db)
@@ -63,8 +81,7 @@ def group_status(reader: Reader, settings: Settings, parts: Parts) -> Json:
         "exp_group_id": group,
         "generation": generation,
         "db": str(reader.db),
-        **{key: sum(level[key] for level in levels) for key in ("planned", "requests", "responses", "failures")},
-        "pending": sum(level["pending"] for level in levels),
+        **_sum(levels),
         "levels": levels,
         "ahead": sum(not level["begun"] for level in levels),
         "failures_by_type": {row[0]: row[1] for row in reader.rows(_FAILURES, group, generation)},

@@ -65,6 +65,13 @@ class Past:
 NEW = Past(False, 0)
 
 
+_MOST_SAMPLES = """SELECT max(p.samples) FROM runs u
+    JOIN sample_plans p USING (exp_group_id, generation, dataset_id) WHERE u.run_id = ?"""
+_COUNTS_OF_SAMPLES = """SELECT count(*) AS requests, count(p.request_id) AS responses, count(f.request_id) AS failures
+    FROM requests r LEFT JOIN responses p USING (request_id) LEFT JOIN failures f ON f.request_id = r.request_id
+    WHERE r.run_id = ? AND r.sample_idx < ?"""
+
+
 class Reader:
     """Read-only view of the runner's database."""
 
@@ -107,28 +114,37 @@ class Reader:
                  FROM manifest_entries WHERE dataset_id = ?) WHERE nth <= ? ORDER BY seq"""
         return [row[0] for row in self.rows(sql, dataset_id, limit)]
 
-    def settled(self, run_id: str, n: int, *, failed_too: bool = True) -> bytearray:
-        """One byte per entry: 1 where the run has its response, or (`failed_too`) stands as failed.
+    def settled(self, run_id: str, n: int, *, samples: int = 1, failed_too: bool = True) -> bytearray:
+        """One byte per answer, an entry's `samples` side by side: 1 where the run has its response, or (`failed_too`)
+        stands as failed. Answers beyond `samples` are left out.
 
         Scans two covering indexes in order, whatever the size of the replies: a million takes about a second.
         """
-        done = bytearray(n)
+        done = bytearray(n * samples)
         cut, (low, high) = len(run_id) + 2, request_ids_of(run_id)
-        sqls = ["SELECT CAST(substr(request_id, ?) AS INTEGER) FROM responses WHERE request_id > ? AND request_id < ?"]
+        sqls = ["SELECT substr(r.request_id, ?) FROM responses r WHERE r.request_id > ? AND r.request_id < ?"]
         if failed_too:
             sqls.append(
-                """SELECT CAST(substr(g.request_id, ?) AS INTEGER) FROM give_ups g
-                   WHERE g.request_id > ? AND g.request_id < ? AND NOT EXISTS
-                   (SELECT 1 FROM try_series t WHERE t.request_id = g.request_id AND t.series_idx > g.series_idx)"""
+                """SELECT substr(g.request_id, ?) FROM give_ups g WHERE g.request_id > ? AND g.request_id < ? AND NOT
+                   EXISTS (SELECT 1 FROM try_series t WHERE t.request_id = g.request_id AND t.series_idx > g.series_idx)
+                """
             )
         with self._mutex:
             for sql in sqls:
-                for (seq,) in self._tuples().execute(sql, (cut, low, high)):
-                    done[seq] = 1
+                for (place,) in self._tuples().execute(sql, (cut, low, high)):
+                    seq, _, nth = place.partition(".")
+                    if not nth:
+                        done[int(seq) * samples] = 1
+                    elif (sample := int(nth)) < samples:
+                        done[int(seq) * samples + sample] = 1
         return done
 
-    def counts(self, run_id: str) -> dict[str, int]:
-        """requests, responses and failures of a run; from covering indexes."""
+    def counts(self, run_id: str, samples: int | None = None) -> dict[str, int]:
+        """requests, responses and failures of a run, of the first `samples` answers to each example; from covering
+        indexes where that is all of them."""
+        if samples is not None and (self.value(_MOST_SAMPLES, run_id) or 0) > samples:
+            (row,) = self.rows(_COUNTS_OF_SAMPLES, run_id, samples)
+            return dict(row)
         low, high = request_ids_of(run_id)
         sql = "SELECT count(*) FROM {} WHERE request_id > ? AND request_id < ?"
         counts = {name: self.value(sql.format(name), low, high) for name in ("requests", "responses")}

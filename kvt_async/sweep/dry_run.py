@@ -1,7 +1,8 @@
 """What a sweep would do and cost, before anything is sent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+from kvt_async.contract.labels import task_level
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
 from kvt_async.session.invocation import Invocation
@@ -11,28 +12,35 @@ from kvt_async.sweep.pending import SweepGroup
 ASSUMED_PREFILL_TOKENS_PER_S, ASSUMED_DECODE_TOKENS_PER_S = 5000.0, 30.0
 
 
-def estimate(invocation: Invocation, group: SweepGroup, done: Sequence[bytearray], planned: Sequence[int]) -> Json:
-    """Requests and tokens of what is pending, per level and in all; seconds and cost.
+def estimate(
+    invocation: Invocation, group: SweepGroup, done: Mapping[str, bytearray], planned: Mapping[str, int]
+) -> Json:
+    """Requests and tokens of what is pending, per task and level and in all; seconds and cost. `done` and `planned` are
+    by run_id.
 
     Time comes from this group's own attempts where there are some (`rates: measured`), else from assumed rates of one
     stream; output tokens are at most max_tokens each.
     """
     reader, settings = invocation.reader, invocation.settings
     sql = "SELECT seq, token_len FROM manifest_entries WHERE dataset_id = ?"
-    lengths = [(row[0], row[1]) for row in reader.rows(sql, group.dataset_id)]
     levels: list[Json] = []
-    for run, mask, wanted in zip(group.runs, done, planned, strict=True):
-        n = mask.count(0)
-        prompt = sum(tokens for seq, tokens in lengths if not mask[seq]) if n else 0
-        levels.append(
-            {
-                "level": run.level.label,
-                "requests": n,
-                "settled": wanted - n,
-                "prompt_tokens": prompt,
-                "max_output_tokens": n * settings.decoding.most_tokens,
-            }
-        )
+    for task in group.tasks:
+        lengths = [(row[0], row[1]) for row in reader.rows(sql, task.dataset_id)]
+        k, most = task.samples, task.settings.decoding.most_tokens
+        for run in task.runs:
+            mask = done[run.run_id]
+            n = mask.count(0)
+            prompt = sum(tokens * mask.count(0, seq * k, seq * k + k) for seq, tokens in lengths) if n else 0
+            levels.append(
+                {
+                    **({"task": run.task} if run.task else {}),
+                    "level": run.level.label,
+                    "requests": n,
+                    "settled": planned[run.run_id] - n,
+                    "prompt_tokens": prompt,
+                    "max_output_tokens": n * most,
+                }
+            )
     total = {
         key: sum(int(level[key]) for level in levels) for key in ("requests", "prompt_tokens", "max_output_tokens")
     }
@@ -54,11 +62,12 @@ def estimate(invocation: Invocation, group: SweepGroup, done: Sequence[bytearray
 
 def lines(plan: Json) -> list[str]:
     """The estimate as sentences and a table, for people."""
-    width = max((len(level["level"]) for level in plan["levels"]), default=5)
+    labels = [task_level(level.get("task", ""), level["level"]) for level in plan["levels"]]
+    width = max(map(len, labels), default=5)
     out = [f"  {'level':{width}} {'requests':>9} {'settled':>9} {'prompt tokens':>14} {'output tokens':>14}"]
-    for level in plan["levels"]:
+    for label, level in zip(labels, plan["levels"], strict=True):
         out.append(
-            f"  {level['level']:{width}} {level['requests']:>9} {level['settled']:>9} {level['prompt_tokens']:>14,} "
+            f"  {label:{width}} {level['requests']:>9} {level['settled']:>9} {level['prompt_tokens']:>14,} "
             f"{'<= ' + format(level['max_output_tokens'], ','):>14}"
         )
     out.append(

@@ -15,13 +15,15 @@ from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import manifest_path, run_paths
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
-from kvt_async.data.contract_of import group_contract
+from kvt_async.data.contract_of import group_contract, task_contract
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.manifest import ManifestHead, read_head
 from kvt_async.data.manifest_store import store_manifest, stored_id
 from kvt_async.data.prepare import prepare
-from kvt_async.records import Json, Level, Run
+from kvt_async.data.tasks import tasks_of
+from kvt_async.records import Json, Run, TaskPart
 from kvt_async.session.experiment_rows import find_generation, match_runs
+from kvt_async.session.task_rows import match_tasks, stored_tasks
 from kvt_async.store.reader import Reader
 from kvt_async.sweep.plan import only, pending
 from kvt_async.ways.levels import make_levels
@@ -30,15 +32,58 @@ SAY_EVERY_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
+class PreparedTask:
+    """A task whose manifest is made. `settings` are those of this task alone."""
+
+    name: str
+    settings: Settings
+    head: ManifestHead
+
+    @property
+    def samples(self) -> int:
+        return self.settings.decoding.samples
+
+
+@dataclass(frozen=True, slots=True)
+class SweepTask:
+    """A task of a group: its part of the contract, its runs, and the dataset that it has in the database."""
+
+    prepared: PreparedTask
+    part: TaskPart
+    runs: list[Run]
+
+    @property
+    def settings(self) -> Settings:
+        return self.prepared.settings
+
+    @property
+    def dataset_id(self) -> str:
+        return self.part.stored_id or ""
+
+    @property
+    def samples(self) -> int:
+        return self.prepared.samples
+
+
+@dataclass(frozen=True, slots=True)
 class SweepGroup:
-    """What a session will work on."""
+    """What a session will work on. `contract` is what its tasks share."""
 
     contract: Json
     generation: int
-    template_version: str
-    runs: list[Run]
-    dataset_id: str = ""  # of its manifest, once that is in the database
+    tasks: tuple[SweepTask, ...]
     notes: tuple[str, ...] = ()  # sentences about what was merged or is missing
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every task at every level, level after level: a server that is started for a level serves all tasks."""
+        order: dict[tuple[str, float, str, int], list[Run]] = {}
+        for task in self.tasks:
+            for run in task.runs:
+                level = run.level
+                order.setdefault((level.series, level.budget, level.unit, level.repeat_idx), []).append(run)
+        by_level = sorted(order.values(), key=lambda runs: max(run.level.level_idx for run in runs))
+        return [run for runs in by_level for run in runs]
 
 
 def prepared_head(settings: Settings, *, prepare_first: bool, force: bool, say: Callable[[str], None]) -> ManifestHead:
@@ -77,39 +122,93 @@ class _Counted:
             self._say(f"prepare: {n} examples counted")
 
 
-def into_database(db: Path, settings: Settings, head: ManifestHead, generation: int) -> str:
-    """Store the manifest if this version is not there; return the dataset's id in this database."""
+def prepared_tasks(
+    settings: Settings, *, prepare_first: bool, force: bool, say: Callable[[str], None]
+) -> list[PreparedTask]:
+    """Every task of a config with its manifest, as `prepared_head` makes or finds it."""
+    tasks = tasks_of(settings)
+    for note in tasks.notes if prepare_first else ():
+        say(f"note: {note}")
+    return [
+        PreparedTask(
+            task.name, task.settings, prepared_head(task.settings, prepare_first=prepare_first, force=force, say=say)
+        )
+        for task in tasks.tasks
+    ]
+
+
+def into_database(db: Path, group: SweepGroup) -> SweepGroup:
+    """Store the manifests whose version is not there; the same group, its tasks with their ids in this database."""
     conn = connect_for_writing(db)
     try:
-        name = stored_id(conn, head, generation) if generation > 1 else head.dataset_id
-        store_manifest(conn, manifest_path(settings.output.data_dir, head.dataset_id), dataset_id=name)
-        return name
+        tasks = []
+        for task in group.tasks:
+            head = task.prepared.head
+            name = stored_id(conn, head, group.generation) if group.generation > 1 else head.dataset_id
+            data_dir = task.settings.output.data_dir
+            store_manifest(conn, manifest_path(data_dir, head.dataset_id), dataset_id=name)
+            tasks.append(_of_dataset(task, name))
+        return replace(group, tasks=tuple(tasks))
     finally:
         conn.close()
 
 
-def find_group(
-    reader: Reader, settings: Settings, head: ManifestHead, levels: tuple[Level, ...], *, force: bool
-) -> SweepGroup:
+def _of_dataset(task: SweepTask, name: str) -> SweepTask:
+    runs = [replace(run, dataset_id=name) for run in task.runs]
+    return replace(task, part=replace(task.part, stored_id=name), runs=runs)
+
+
+def find_group(reader: Reader, settings: Settings, tasks: Sequence[PreparedTask], *, force: bool) -> SweepGroup:
     """Compare contracts and level identities. Raises ContractMismatchError, unless `force` opens a new generation."""
-    group, secrets = settings.experiment.exp_group_id, known_secrets(settings)
-    contract: Json = dict(group_contract(settings, head))
+    contract: Json = dict(group_contract(settings, tasks[0].head))
     generation = find_generation(reader, settings, contract, force=force)
     try:
-        runs = match_runs(reader, group, generation, levels, secrets)
+        return _matched(reader, settings, tasks, contract, generation)
     except ContractMismatchError:
         if not force:
             raise
-        generation += 1
-        runs = match_runs(reader, group, generation, levels, secrets)
-    return SweepGroup(contract, generation, str(head.prompt["template_version"]), runs)
+        return _matched(reader, settings, tasks, contract, generation + 1)
 
 
-def next_generation(reader: Reader, settings: Settings, group: SweepGroup, levels: tuple[Level, ...]) -> SweepGroup:
-    """The same contract, begun anew beside what is stored: for a server that became another one."""
+def _matched(
+    reader: Reader, settings: Settings, tasks: Sequence[PreparedTask], contract: Json, generation: int
+) -> SweepGroup:
+    """The group in this generation, with the runs that it has there or will have."""
     name, secrets = settings.experiment.exp_group_id, known_secrets(settings)
-    runs = match_runs(reader, name, group.generation + 1, levels, secrets)
-    return replace(group, generation=group.generation + 1, runs=runs)
+    has_several = len({task.name for task in tasks} | stored_tasks(reader, name, generation).keys()) > 1
+    parts = [
+        TaskPart(
+            task.name,
+            task.head.dataset_id,
+            dict(task_contract(task.settings, task.head)),
+            samples=task.samples,
+            label=task.name if has_several else "",
+        )
+        for task in tasks
+    ]
+    matched = match_tasks(reader, name, generation, parts)
+    return SweepGroup(
+        contract,
+        generation,
+        tuple(
+            SweepTask(
+                task, part, match_runs(reader, name, generation, make_levels(task.settings).levels, secrets, part)
+            )
+            for task, part in zip(tasks, matched, strict=True)
+        ),
+    )
+
+
+def next_generation(reader: Reader, settings: Settings, group: SweepGroup) -> SweepGroup:
+    """The same contract, begun anew beside what is stored: for a server that became another one."""
+    tasks = [task.prepared for task in group.tasks]
+    return _matched(reader, settings, tasks, group.contract, group.generation + 1)
+
+
+def stored_datasets(reader: Reader, group: SweepGroup) -> SweepGroup:
+    """The same group, its tasks with their ids in the database. Raises as `stored_dataset` does."""
+    tasks = (_of_dataset(task, stored_dataset(reader, task.prepared.head, group.generation)) for task in group.tasks)
+    return replace(group, tasks=tuple(tasks))
 
 
 def stored_dataset(reader: Reader, head: ManifestHead, generation: int) -> str:
@@ -126,16 +225,18 @@ def stored_dataset(reader: Reader, head: ManifestHead, generation: int) -> str:
 
 
 def unsettled(
-    reader: Reader, runs: Sequence[Run], name: str, chosen: list[int] | None
+    reader: Reader, task: SweepTask, runs: Sequence[Run], limit: int | None
 ) -> tuple[list[bytearray], list[int]]:
-    """Per run one byte per entry, 1 where nothing is to be sent; and how many entries each run has in this plan.
+    """Per run of the task one byte per answer (entry after entry, and of each its samples), 1 where nothing is to be
+    sent; and how many answers each run has in this plan.
 
-    `chosen`: the only entries that are wanted; None: all.
+    `limit`: only so many entries of each bin are wanted; None: all.
     """
-    n = reader.n_entries(name)
-    done = [reader.settled(run.run_id, n) if run.stored else bytearray(n) for run in runs]
-    if chosen is None:
-        return done, [n] * len(runs)
+    n, samples = reader.n_entries(task.dataset_id), task.samples
+    done = [reader.settled(run.run_id, n, samples=samples) if run.stored else bytearray(n * samples) for run in runs]
+    if limit is None:
+        return done, [n * samples] * len(runs)
+    chosen = [seq * samples + nth for seq in reader.first_of_each_bin(task.dataset_id, limit) for nth in range(samples)]
     return [only(mask, chosen) for mask in done], [len(chosen)] * len(runs)
 
 
@@ -143,10 +244,9 @@ def is_complete(settings: Settings) -> bool:
     """Whether a sweep of this config would send nothing: every level settled. False where it would be refused."""
     paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
     try:
-        head = prepared_head(settings, prepare_first=False, force=False, say=lambda _: None)
+        tasks = prepared_tasks(settings, prepare_first=False, force=False, say=lambda _: None)
         with closing(Reader(paths.db)) as reader:
-            group = find_group(reader, settings, head, make_levels(settings).levels, force=False)
-            done, _ = unsettled(reader, group.runs, stored_dataset(reader, head, group.generation), None)
+            group = stored_datasets(reader, find_group(reader, settings, tasks, force=False))
+            return not any(sum(pending(unsettled(reader, task, task.runs, None)[0])) for task in group.tasks)
     except KvtError:
         return False
-    return sum(pending(done)) == 0

@@ -1,6 +1,6 @@
 """Manifest x level - what is settled -> what to send, in order. Pure: bytes and numbers in, an iterator out.
 
-`done` has one byte per manifest entry and level, so a million requests cost a megabyte a level and are never a list.
+`done` has one byte per answer and level, so a million requests cost a megabyte a level and are never a list.
 """
 
 import random
@@ -8,28 +8,28 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 Order = Literal["by_budget", "interleaved"]
-Step = tuple[int, int]  # index of the level, seq of the manifest entry
+Step = tuple[int, int]  # index of the level, place of the answer: those of one manifest entry are neighbours
 
 
 def steps(done: Sequence[bytearray], repeats: Sequence[bool], order: Order, seed: int) -> Iterator[Step]:
-    """Every (level, seq) whose byte in `done[level][seq]` is 0.
+    """Every (level, place) whose byte in `done[level][place]` is 0.
 
-    by_budget: level after level, each in manifest order. interleaved: example after example, its levels shuffled with
+    by_budget: level after level, each in manifest order. interleaved: answer after answer, its levels shuffled with
     `seed`, so that a drift in time hits all levels alike; levels marked in `repeats` (A/A controls) come last, whole.
     """
     if order == "by_budget":
         for level in range(len(done)):
-            yield from ((level, seq) for seq in _zeros(done[level]))
+            yield from ((level, place) for place in _zeros(done[level]))
         return
     mixed = [level for level in range(len(done)) if not repeats[level]]
-    for seq in range(len(done[0]) if done else 0):
-        todo = [level for level in mixed if not done[level][seq]]
+    for place in range(len(done[0]) if done else 0):
+        todo = [level for level in mixed if not done[level][place]]
         if todo:
-            random.Random(f"{seed}:{seq}").shuffle(todo)
-            yield from ((level, seq) for level in todo)
+            random.Random(f"{seed}:{place}").shuffle(todo)
+            yield from ((level, place) for level in todo)
     for level in range(len(done)):
         if repeats[level]:
-            yield from ((level, seq) for seq in _zeros(done[level]))
+            yield from ((level, place) for place in _zeros(done[level]))
 
 
 def pending(done: Sequence[bytearray]) -> list[int]:
@@ -37,11 +37,11 @@ def pending(done: Sequence[bytearray]) -> list[int]:
     return [level.count(0) for level in done]
 
 
-def only(done: bytearray, seqs: Sequence[int]) -> bytearray:
-    """`done` with everything but `seqs` taken out of the plan (`--limit`)."""
+def only(done: bytearray, places: Sequence[int]) -> bytearray:
+    """`done` with everything but `places` taken out of the plan (`--limit`)."""
     limited = bytearray(b"\1") * len(done)
-    for seq in seqs:
-        limited[seq] = done[seq]
+    for place in places:
+        limited[place] = done[place]
     return limited
 
 

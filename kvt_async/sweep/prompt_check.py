@@ -15,15 +15,15 @@ WHERE t.request_id > ? AND t.request_id < ? AND t.prompt_tokens IS NOT NULL GROU
 """  # only an attempt that was answered has a count; its request_id holds the run and the entry, in the index's order
 
 
-def prompts_read(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> PromptCounts:
+def prompts_read(reader: Reader, runs: Sequence[Run]) -> PromptCounts:
     """What the server's counts say of these runs' answered prompts; those that were cut before sending are left out."""
     return together(
         judge(
             (
                 (row[0], row[1], row[2])
-                for row in reader.rows(_COUNTS, dataset_id, len(run.run_id) + 2, *request_ids_of(run.run_id))
+                for row in reader.rows(_COUNTS, run.dataset_id, len(run.run_id) + 2, *request_ids_of(run.run_id))
             ),
-            exact=has_own_tokenizer(reader, dataset_id),
+            exact=has_own_tokenizer(reader, run.dataset_id),
         )
         for run in runs
         if not run.level.cuts_prompts

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import orjson
 
@@ -12,12 +13,24 @@ from kvt_async.engine.request.chat_body import build_payload
 from kvt_async.engine.request.encoded_bodies import LevelPayloads
 from kvt_async.engine.request.kv_evidence import expectations
 from kvt_async.engine.request.kv_fields import PromptSize
+from kvt_async.engine.request.seeds import Seeds, with_seed
 from kvt_async.records import Json, Level, Payload, Request, Run
 from kvt_async.store.reader import Entry, Past, Reader
 from kvt_async.ways.levels import make_levels
 from kvt_async.ways.truncate import Cut, Cutter
 
-Make = Callable[[Entry, str, Past, int], Request]  # entry, request_id, past, try series
+
+class AnswerToAsk(NamedTuple):
+    """What is to be asked for: which of an entry's answers, and what is stored of that request."""
+
+    entry: Entry
+    sample_idx: int
+    request_id: str
+    past: Past
+    series_idx: int
+
+
+Make = Callable[[AnswerToAsk], Request]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +55,21 @@ class RequestBuilder:
         """Makes the requests of one run; what they share is worked out here, once."""
         level, settings, cutter = run.level, self.settings, self._cutter(run.level)
         payloads = LevelPayloads(settings, level, self.template, self.system)
+        seeds = Seeds.of_level(settings.decoding, level)
         expecting, stream, max_tokens = expectations(level), settings.engine.stream, settings.decoding.most_tokens
         shown = self.shown.get(run.run_id)
 
-        def make(entry: Entry, request_id: str, past: Past, series_idx: int) -> Request:
+        def make(answer: AnswerToAsk) -> Request:
+            entry, sample_idx, request_id, past, series_idx = answer
             _, tokens, context_tokens, _, example_id, question, context, _, _ = entry
-            expects, sha256 = expecting(tokens, context_tokens), None
+            expects, sha256, seed = expecting(tokens, context_tokens), None, seeds(example_id, sample_idx)
             if cutter is not None:
                 cut = cutter.cut(entry.example, tokens, level)
                 expects["cut"] = cutter.expectation(cut, tokens)
-                payload, tokens, sha256 = _of_cut(settings, cut, level), cut.tokens, cut.prompt_sha256
+                payload, tokens, sha256 = _of_cut(with_seed(settings, seed), cut, level), cut.tokens, cut.prompt_sha256
             else:
-                turns, tools = entry.turns, entry.tool_fields
-                payload = payloads(context, question, turns, tools, prompt_tokens=tokens, context_tokens=context_tokens)
+                size = PromptSize(tokens, context_tokens)
+                payload = payloads(context, question, entry.turns, entry.tool_fields, size=size, seed=seed)
                 if shown is not None:
                     expects["server"] = shown
             return Request(

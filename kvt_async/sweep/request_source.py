@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from itertools import islice
 
 from kvt_async.clock import utc_now
+from kvt_async.contract.labels import request_id
 from kvt_async.records import Request
 from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import NewRequest, rows_of_requests
 from kvt_async.store.reader import NEW
 from kvt_async.sweep.plan import Step
-from kvt_async.sweep.request_builder import RequestBuilder
+from kvt_async.sweep.request_builder import AnswerToAsk, RequestBuilder
 
 FIRST, CHUNK = 8, 256  # prompts read at once: the first ones quickly, then in full chunks
 CHUNK_BYTES = 4 * 1024 * 1024  # of bodies, about: long prompts are read in smaller chunks
@@ -23,6 +24,7 @@ class Feed:
     """Requests for one session, in the plan's order."""
 
     def __init__(self, server: ServerSession, builder: RequestBuilder) -> None:
+        self._samples = builder.settings.decoding.samples
         self._reader, self._store, self._dataset_id = server.reader, server.store, builder.dataset_id
         self._runs, self._makers = server.runs, [builder(run) for run in server.runs]
 
@@ -47,23 +49,26 @@ class Feed:
 
     def _make(self, chunk: Sequence[Step]) -> tuple[list[Request], list[NewRequest]]:
         """The requests of a chunk in its order, and the rows of those that have none."""
-        ids = [f"{self._runs[level].run_id}:{seq}" for level, seq in chunk]
-        old = [request_id for request_id, (level, _) in zip(ids, chunk, strict=True) if self._runs[level].stored]
+        answers = [divmod(place, self._samples) for _, place in chunk]  # (seq, sample) of each
+        ids = [
+            request_id(self._runs[level].run_id, seq, sample)
+            for (level, _), (seq, sample) in zip(chunk, answers, strict=True)
+        ]
+        old = [name for name, (level, _) in zip(ids, chunk, strict=True) if self._runs[level].stored]
         past = self._reader.past(old) if old else {}
         series = self._reader.series_idx(list(past)) if past else {}
         at: dict[int, list[int]] = {}  # seq -> its places in the chunk: levels of one entry may be neighbours
-        for n, (_, seq) in enumerate(chunk):
+        for n, (seq, _) in enumerate(answers):
             at.setdefault(seq, []).append(n)
         made: dict[int, Request] = {}
         new: list[NewRequest] = []
         with self._reader.reading(self._dataset_id, list(at)) as entries:
             for entry in entries:
                 for n in at[entry.seq]:
-                    request_id, run = ids[n], self._runs[chunk[n][0]]
-                    before = past.get(request_id, NEW)
-                    request = self._makers[chunk[n][0]](entry, request_id, before, series.get(request_id, 0))
-                    made[n] = request
+                    (level, _), name, sample = chunk[n], ids[n], answers[n][1]
+                    before = past.get(name, NEW)
+                    made[n] = self._makers[level](AnswerToAsk(entry, sample, name, before, series.get(name, 0)))
                     if not before.exists:
-                        sha256 = request.prompt_sha256 or entry.prompt_sha256
-                        new.append((request_id, run.run_id, entry.example_id, 0, 0, sha256))
+                        sha256 = made[n].prompt_sha256 or entry.prompt_sha256
+                        new.append((name, self._runs[level].run_id, entry.example_id, sample, 0, sha256))
         return [made[n] for n in range(len(chunk))], new

@@ -1,8 +1,9 @@
 """What a run says at its start and its end, as numbers and as sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from kvt_async.contract.labels import task_level
 from kvt_async.contract.vocabulary import CanaryVerdict, EndReason
 from kvt_async.records import Json, Run
 from kvt_async.session.session import exit_code_of
@@ -39,7 +40,7 @@ class RunReport:
     @property
     def answered_levels(self) -> list[str]:
         """Labels of the levels that have answers."""
-        return [level["level"] for level in self.levels if level["responses"]]
+        return [task_level(level.get("task", ""), level["level"]) for level in self.levels if level["responses"]]
 
     @property
     def exit_code(self) -> int:
@@ -84,13 +85,17 @@ class RunReport:
         return [*out, f"  {self.db}"]
 
 
-def count(report: RunReport, reader: Reader, runs: Sequence[Run], planned: Sequence[int]) -> None:
-    """Fill in the counts from the database."""
+def count(
+    report: RunReport, reader: Reader, runs: Sequence[Run], planned: Mapping[str, int], samples: Mapping[str, int]
+) -> None:
+    """Fill in the counts from the database: of as many requests of each run as are `planned`, by run_id, and of so
+    many `samples` of each example, by dataset."""
     report.levels.clear()
-    for run, n in zip(runs, planned, strict=True):
-        counts = reader.counts(run.run_id)
-        report.levels.append({"level": run.level.label, "run_id": run.run_id, "planned": n, **counts})
-    report.planned = sum(planned)
+    for run in runs:
+        counts, n = reader.counts(run.run_id, samples[run.dataset_id]), planned[run.run_id]
+        task = {"task": run.task} if run.task else {}
+        report.levels.append({**task, "level": run.level.label, "run_id": run.run_id, "planned": n, **counts})
+    report.planned = sum(level["planned"] for level in report.levels)
     report.responses = sum(level["responses"] for level in report.levels)
     report.failures = sum(level["failures"] for level in report.levels)
     report.failures_by_type = {}

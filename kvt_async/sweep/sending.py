@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 from kvt_async.clock import utc_now
+from kvt_async.contract.labels import entry_of
 from kvt_async.records import Json, Payload
 from kvt_async.session import handshake
 from kvt_async.session.canary_prompts import shortest
@@ -18,8 +19,9 @@ from kvt_async.session.progress import Progress
 from kvt_async.session.server_check import identify, keep_snapshots
 from kvt_async.session.servers import watched
 from kvt_async.session.session import ServerSession
+from kvt_async.session.task_rows import add_tasks
 from kvt_async.store.columns import Row, rows_of_give_ups
-from kvt_async.sweep.pending import SweepGroup
+from kvt_async.sweep.pending import SweepGroup, SweepTask
 from kvt_async.sweep.pipeline import WORKERS_PER_PLACE, Pipeline, send_all
 from kvt_async.sweep.places import Places
 from kvt_async.sweep.plan import steps
@@ -40,7 +42,7 @@ async def _ask_once(server: ServerSession, builder: RequestBuilder) -> None:
 
     Raises ConfigError when it refuses it, ServerError when it doesn't answer.
     """
-    settings, level = server.settings, server.runs[0].level
+    settings, level = builder.settings, server.runs[0].level
     decoding = settings.decoding.model_copy(update={"max_tokens": 1})
     entry = shortest(server.reader, builder.dataset_id)
     payload = builder.payload(entry, level, settings.model_copy(update={"decoding": decoding}))
@@ -52,30 +54,39 @@ async def _ask_once(server: ServerSession, builder: RequestBuilder) -> None:
 async def register(
     server: ServerSession, group: SweepGroup, identities: Mapping[str, Json], evidence: Mapping[str, Json]
 ) -> None:
-    """Write the generation, the missing rows of `runs`, who serves them and what it says of its budgets: now the group
-    owes these levels."""
-    await add_generation(server.store, server.reader, server.settings, group.contract, group.generation)
-    await add_runs(
-        server.store,
-        server.settings,
-        server.runs,
-        dataset_id=group.dataset_id,
-        generation=group.generation,
-        template_version=group.template_version,
-        engine_name=handshake.engine_name(next(iter(identities.values()))),
-    )
+    """Write the generation, its tasks, the missing rows of `runs`, who serves them and what it says of its budgets: now
+    the group owes these levels."""
+    store, reader, settings, generation = server.store, server.reader, server.settings, group.generation
+    await add_generation(store, reader, settings, group.contract, generation)
+    await add_tasks(store, reader, settings, generation, [task.part for task in group.tasks], server.session_id)
+    for task in group.tasks:
+        await add_runs(
+            store,
+            task.settings,
+            [run for run in server.runs if run.dataset_id == task.dataset_id],
+            dataset_id=task.dataset_id,
+            generation=generation,
+            template_version=str(task.prepared.head.prompt["template_version"]),
+            engine_name=handshake.engine_name(next(iter(identities.values()))),
+        )
     await keep_snapshots(server, "start", identities, evidence)
 
 
-async def open_try_series(server: ServerSession, chosen: Sequence[int] | None) -> None:
-    """Open, for --retry-failed, a new try series for every failure, or those among `chosen` entries."""
-    wanted = None if chosen is None else {str(seq) for seq in chosen}
+async def open_try_series(server: ServerSession, task: SweepTask, limit: int | None) -> None:
+    """Open, for --retry-failed, a new try series for every failure of a task that is in the plan: of the first `limit`
+    entries of each bin, where a limit is given."""
+    wanted = None if limit is None else set(server.reader.first_of_each_bin(task.dataset_id, limit))
+
+    def is_planned(request_id: str) -> bool:
+        seq, sample = entry_of(request_id)
+        return sample < task.samples and (wanted is None or seq in wanted)
+
     for run in server.runs:
         failures = server.reader.failed(run.run_id) if run.stored else []
         rows: list[Row] = [
             ("try_series", (request_id, series_idx + 1, server.session_id, utc_now()))
             for request_id, series_idx in failures
-            if wanted is None or request_id.rpartition(":")[2] in wanted
+            if is_planned(request_id)
         ]
         if rows:
             await server.store.save(rows)
@@ -85,7 +96,7 @@ async def send(
     server: ServerSession, builder: RequestBuilder, places: Places, done: Sequence[bytearray], progress: Progress
 ) -> None:
     """Send what is pending. Returns when all is saved, or sending has stopped: see `watched`."""
-    settings, sender, health = server.settings, server.sender, progress.health
+    settings, sender, health = builder.settings, server.sender, progress.health
     for endpoint, payload in await asyncio.to_thread(_answered_before, server, builder):
         sender.witness.remember(endpoint, payload.path, payload.body, payload.headers)
     feed = Feed(server, builder)
@@ -118,8 +129,8 @@ def _answered_before(server: ServerSession, builder: RequestBuilder) -> list[tup
         if run.stored and not payloads.keys() >= set(run.level.endpoints):
             request_id = server.reader.an_answered(run.run_id)
             if request_id is not None:
-                seq = int(request_id.rpartition(":")[2])
+                seq, _ = entry_of(request_id)
                 entry = server.reader.entries(builder.dataset_id, [seq])[seq]
-                payload = builder.payload(entry, run.level, server.settings)
+                payload = builder.payload(entry, run.level, builder.settings)
                 payloads = dict.fromkeys(run.level.endpoints, payload) | payloads
     return list(payloads.items())

@@ -5,6 +5,7 @@ check -> lock -> prepare -> contract -> session -> canary -> warm-up -> send -> 
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -12,13 +13,13 @@ import orjson
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import DriftError, MissingPrerequisiteError
+from kvt_async.contract.labels import task_level
 from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
 from kvt_async.data.identity import dataset_id
-from kvt_async.data.manifest import ManifestHead
-from kvt_async.data.tasks import only_task
+from kvt_async.data.tasks import tasks_of
 from kvt_async.engine.transport.local_lacks import check_files
 from kvt_async.records import Json
 from kvt_async.session import server_evidence
@@ -29,12 +30,13 @@ from kvt_async.store.reader import Reader
 from kvt_async.sweep import dry_run
 from kvt_async.sweep.duplicate_levels import distinct
 from kvt_async.sweep.pending import (
+    PreparedTask,
     SweepGroup,
     find_group,
     into_database,
     next_generation,
-    prepared_head,
-    stored_dataset,
+    prepared_tasks,
+    stored_datasets,
 )
 from kvt_async.sweep.run_summary import RunReport
 from kvt_async.sweep.sweep_invocation import SweepInvocation, SweepOptions
@@ -46,9 +48,10 @@ __all__ = ["RunReport", "SweepOptions", "checked_levels", "execute", "prepare_gr
 
 def execute(settings: Settings, options: SweepOptions) -> int:
     """Run it on a loop of its own, print the answer, return the exit code. Raises KvtError as `run` does."""
-    settings = only_task(settings)
-    files = [manifest_path(settings.output.data_dir, dataset_id(settings)), paths_of(settings).db]
-    missing = [file for file in files if not file.is_file()]
+    manifests = [
+        manifest_path(settings.output.data_dir, dataset_id(task.settings)) for task in tasks_of(settings).tasks
+    ]
+    missing = [file for file in (*manifests, paths_of(settings).db) if not file.is_file()]
     with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
         report = runner.run(run(settings, options=options))
     if report.plan is not None:
@@ -63,35 +66,43 @@ def execute(settings: Settings, options: SweepOptions) -> int:
 
 
 def prepare_group(settings: Settings, *, force: bool = False, quiet: bool = False) -> Json:
-    """`kvt prepare`: make the manifest and store it in the group's database; return what there is now."""
-    settings = only_task(settings)
+    """`kvt prepare`: make the manifests and store them in the group's database; return what there is now.
+
+    Of a group of several tasks the answer is {"tasks": [...], "db": ...}, of one task that task's.
+    """
     paths = paths_of(settings)
     with hold(paths.db, command_line(settings), utc_now()):
-        head = prepared_head(settings, prepare_first=True, force=force, say=sayer(quiet))
+        tasks = prepared_tasks(settings, prepare_first=True, force=force, say=sayer(quiet))
         connect_for_writing(paths.db).close()
         with closing(Reader(paths.db)) as reader:
-            group = find_group(reader, settings, head, (), force=force)
-        name = into_database(paths.db, settings, head, group.generation)
-    return {
-        "dataset_id": name,
-        "entries": head.n_entries,
-        "bins": head.bins,
-        "manifest": str(manifest_path(settings.output.data_dir, head.dataset_id)),
-        "manifest_sha256": head.sha256,
-        "db": str(paths.db),
-    }
+            group = find_group(reader, settings, tasks, force=force)
+        group = into_database(paths.db, group)
+    answers = [
+        {
+            "dataset_id": task.dataset_id,
+            "entries": task.prepared.head.n_entries,
+            "bins": task.prepared.head.bins,
+            "manifest": str(manifest_path(settings.output.data_dir, task.prepared.head.dataset_id)),
+            "manifest_sha256": task.prepared.head.sha256,
+            "db": str(paths.db),
+        }
+        for task in group.tasks
+    ]
+    if len(answers) == 1:
+        return answers[0]
+    named = [{"task": task.prepared.name, **answer} for task, answer in zip(group.tasks, answers, strict=True)]
+    return {"tasks": named, "entries": sum(answer["entries"] for answer in answers), "db": str(paths.db)}
 
 
 async def run(settings: Settings, *, options: SweepOptions) -> RunReport:
-    """Send every level of the manifest; what is settled already is skipped.
+    """Send every level of every task's manifest; what is settled already is skipped.
 
     Raises ConfigError, ContractMismatchError, MissingPrerequisiteError, StoreError before anything is sent;
     DeadKnobError after the canary; ServerError when nobody answers at the start. A server that dies later, Ctrl-C and
     failures are no exceptions: the report says so and carries the exit code.
     """
-    settings = only_task(settings)
     settings = way_of(settings.kv.apply.via).with_port(settings)
-    levels = checked_levels(settings)
+    notes = checked_levels(settings).notes
     if not options.dry_run:
         check_files(settings.limits.concurrency, "limits.concurrency", "Set it to at most {most}")
     db = paths_of(settings).db
@@ -103,36 +114,42 @@ async def run(settings: Settings, *, options: SweepOptions) -> RunReport:
         )
     say = sayer(options.shows_nothing)
     with at_work(settings) as log:
-        head = await asyncio.to_thread(
-            prepared_head, settings, prepare_first=options.prepare_first, force=options.force, say=say
+        tasks = await asyncio.to_thread(
+            prepared_tasks, settings, prepare_first=options.prepare_first, force=options.force, say=say
         )
         with opened(settings, options, log) as invocation:
-            return await _sweep(invocation, options, head, levels)
+            return await _sweep(invocation, options, tasks, notes)
 
 
-async def _sweep(invocation: Invocation, options: SweepOptions, head: ManifestHead, levels: Levels) -> RunReport:
+async def _sweep(
+    invocation: Invocation, options: SweepOptions, tasks: Sequence[PreparedTask], notes: tuple[str, ...]
+) -> RunReport:
     """Send to the server of this group; with --force, to one that is not the group's, as a new generation."""
     settings, reader = invocation.settings, invocation.reader
-    group = find_group(reader, settings, head, levels.levels, force=options.force)
+    group = find_group(reader, settings, tasks, force=options.force)
     try:
-        return await _send(invocation, options, head, replace(group, notes=levels.notes))
+        return await _send(invocation, options, replace(group, notes=notes))
     except DriftError as error:
         if not options.force:
             raise
         reasons = "; ".join(error.details)
         invocation.say(f"warning: {error.what}: {reasons}; --force: a new generation beside the old one")
-        group = next_generation(reader, settings, group, levels.levels)
-        return await _send(invocation, options, head, replace(group, notes=levels.notes))
+        group = next_generation(reader, settings, group)
+        return await _send(invocation, options, replace(group, notes=notes))
 
 
-async def _send(invocation: Invocation, options: SweepOptions, head: ManifestHead, group: SweepGroup) -> RunReport:
-    settings, reader = invocation.settings, invocation.reader
+async def _send(invocation: Invocation, options: SweepOptions, group: SweepGroup) -> RunReport:
+    reader = invocation.reader
     if options.prepare_first:
-        name = await asyncio.to_thread(into_database, invocation.paths.db, settings, head, group.generation)
+        group = await asyncio.to_thread(into_database, invocation.paths.db, group)
     else:
-        name = stored_dataset(reader, head, group.generation)
-    unlike = await asyncio.to_thread(distinct, reader, name, group.runs)
-    group = replace(group, runs=unlike.runs, dataset_id=name, notes=(*group.notes, *unlike.notes))
+        group = stored_datasets(reader, group)
+    tasks, notes = [], list(group.notes)
+    for task in group.tasks:
+        unlike = await asyncio.to_thread(distinct, reader, task.dataset_id, task.runs)
+        tasks.append(replace(task, runs=unlike.runs))
+        notes += [task_level(task.part.label, note) for note in unlike.notes]
+    group = replace(group, tasks=tuple(tasks), notes=tuple(notes))
     return await SweepInvocation(invocation, options, group).go()
 
 

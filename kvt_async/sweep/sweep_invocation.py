@@ -18,7 +18,7 @@ from kvt_async.session.servers import on_servers
 from kvt_async.session.session import ServerSession, Session, run_session
 from kvt_async.store.writer import Writer
 from kvt_async.sweep import dry_run
-from kvt_async.sweep.pending import SweepGroup, unsettled
+from kvt_async.sweep.pending import SweepGroup, SweepTask, unsettled
 from kvt_async.sweep.places import Places
 from kvt_async.sweep.plan import pending
 from kvt_async.sweep.prompt_check import has_own_tokenizer, prompts_read
@@ -49,17 +49,16 @@ class SweepInvocation:
         self.report.notes = list(group.notes)
         for note in () if options.dry_run else group.notes:
             self.say(f"note: {note}")
-        limit = options.limit
-        self._chosen = None if limit is None else self.reader.first_of_each_bin(group.dataset_id, limit)
-        self._done: dict[str, bytearray] = {}  # by run: 1 for each entry of which nothing is to be sent
-        self._planned = self._read(group.runs)
+        self._done: dict[str, bytearray] = {}  # by run: 1 for each answer of which nothing is to be sent
+        self._planned: dict[str, int] = {}  # by run: answers in this plan
+        self._read(group.runs)
         self._spread: Spread | None = None
         self._places = Places(self.settings.limits.concurrency)
 
     async def go(self) -> RunReport:
         report, runs = self.report, self.group.runs
         if self.options.dry_run:
-            plan = dry_run.estimate(self.invocation, self.group, self._pending(runs), self._planned)
+            plan = dry_run.estimate(self.invocation, self.group, self._done, self._planned)
             report.plan = {**plan, "notes": report.notes}
             return report
         self._count()
@@ -93,7 +92,8 @@ class SweepInvocation:
         runs, way = self.group.runs, way_of(self.settings.kv.apply.via)
         servers = way.groups(self.settings, runs)
         if way.canary == "across" and any(0 in self._done[run.run_id] for run in runs if not run.level.is_full):
-            self._spread = Spread.over(self.invocation, self.group.generation, [run.level for run in runs])
+            levels = [run.level for run in self.group.tasks[0].runs]
+            self._spread = Spread.over(self.invocation, self.group.generation, levels)
         if self._spread is not None:
             servers = self._spread.early(servers)
         reason = await on_servers(session, servers, self)
@@ -114,21 +114,28 @@ class SweepInvocation:
         return session, runs
 
     async def serve(self, server: ServerSession) -> EndReason:
+        """Task after task, each at every level that this server serves, so that a prefill serves its levels."""
         group, report = self.group, self.report
-        builder = RequestBuilder.of_dataset(self.settings, self.reader, group.dataset_id)
+        parts = [
+            (task, replace(server, runs=tuple(run for run in server.runs if run.dataset_id == task.dataset_id)))
+            for task in group.tasks
+        ]
+        first, builder = group.tasks[0], self._builder(group.tasks[0])
         identities = await meet_server(server, builder, group.generation)
         evidence = await show_evidence(server)
-        builder = replace(builder, shown=evidence)
         if self.options.retry_failed:
-            await open_try_series(server, self._chosen)
+            for task, part_of_server in parts:
+                await open_try_series(part_of_server, task, self.options.limit)
             self._read(server.runs)
         if self._spread is not None:
             self._count()
-        entries = [*choose(self.reader, group.dataset_id), *lookups()]
-        questions = Questions(builder, entries, are_counted=has_own_tokenizer(self.reader, group.dataset_id))
+        entries = [*choose(self.reader, first.dataset_id), *lookups()]
+        questions = Questions(builder, entries, are_counted=has_own_tokenizer(self.reader, first.dataset_id))
         report.canary = await visit(server, self._spread, questions, report.answered_levels) or report.canary
         await register(server, group, identities, evidence)
-        await self._send(server, builder)
+        for task, part_of_server in parts:
+            if part_of_server.runs and server.ending == EndReason.FINISHED:
+                await self._send(part_of_server, replace(self._builder(task), shown=evidence))
         for sentence in (*lacks(server), *await part(server, identities, evidence)):
             report.notes.append(sentence)
             self.say(f"warning: {sentence}")
@@ -136,11 +143,17 @@ class SweepInvocation:
             self._count()
         return server.ending
 
+    def _builder(self, task: SweepTask) -> RequestBuilder:
+        return RequestBuilder.of_dataset(task.settings, self.reader, task.dataset_id)
+
     async def _send(self, server: ServerSession, builder: RequestBuilder) -> None:
         done, report = self._pending(server.runs), self.report
+        if not any(pending(done)):
+            return
         if self.settings.engine.warm_up == "prefill":
-            seqs = [seq for seq in range(len(done[0])) if any(not mask[seq] for mask in done)]
-            await warm_up(server, builder, seqs)
+            samples = builder.settings.decoding.samples
+            owed = {place // samples for mask in done for place, is_settled in enumerate(mask) if not is_settled}
+            await warm_up(server, builder, sorted(owed))
         progress, began = Progress(server, pending(done)), time.monotonic()
         try:
             await send(server, builder, self._places, done, progress)
@@ -152,17 +165,18 @@ class SweepInvocation:
 
     def _finished(self) -> EndReason:
         """The reason to end of a session that sent all it should: what stands as failed, or was not read, says so."""
-        counts = prompts_read(self.reader, self.group.dataset_id, self.group.runs)
+        counts = prompts_read(self.reader, self.group.runs)
         self.report.read_short = counts.sentence
         if self.report.read_short:
             self.say(f"warning: {self.report.read_short}")
         return EndReason.FAILURES if self.report.failures or self.report.read_short else EndReason.FINISHED
 
-    def _read(self, runs: Sequence[Run]) -> list[int]:
-        """Read what is settled of these runs; how many entries each has in this plan."""
-        done, planned = unsettled(self.reader, runs, self.group.dataset_id, self._chosen)
-        self._done |= {run.run_id: mask for run, mask in zip(runs, done, strict=True)}
-        return planned
+    def _read(self, runs: Sequence[Run]) -> None:
+        """Read what is settled of these runs, and how many answers each has in this plan."""
+        for task in self.group.tasks:
+            own = [run for run in runs if run.dataset_id == task.dataset_id]
+            for run, mask, n in zip(own, *unsettled(self.reader, task, own, self.options.limit), strict=True):
+                self._done[run.run_id], self._planned[run.run_id] = mask, n
 
     def _pending(self, runs: Sequence[Run]) -> list[bytearray]:
         return [self._done[run.run_id] for run in runs]
@@ -172,4 +186,5 @@ class SweepInvocation:
         return self.report.failures if self.options.retry_failed else 0
 
     def _count(self) -> None:
-        count(self.report, self.reader, self.group.runs, self._planned)
+        samples = {task.dataset_id: task.samples for task in self.group.tasks}
+        count(self.report, self.reader, self.group.runs, self._planned, samples)

@@ -18,7 +18,7 @@ SAY_EVERY_S = 10
 
 async def warm_up(server: ServerSession, builder: RequestBuilder, seqs: Sequence[int]) -> None:
     """Send the prompts of `seqs` to every endpoint at its mildest level; failures are counted, never fatal."""
-    settings = server.settings
+    settings = builder.settings
     concurrency = settings.limits.concurrency
     short = settings.model_copy(update={"decoding": settings.decoding.model_copy(update={"max_tokens": 1})})
     targets: dict[str, Level] = {}

@@ -13,6 +13,7 @@ import orjson
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import in_blocks
+from kvt_async.contract.formulas.sample_seed import is_drawn
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.settings_kv import Apply, LevelSpec, PolicySpec, cuts_prompts
 from kvt_async.contract.vocabulary import FULL, Mode, Unit
@@ -48,8 +49,15 @@ def make_levels(settings: Settings) -> Levels:
             notes.append("kv.control_repeats is ignored: there is no full cache to repeat")
     kept = _distinct([*full[:1], *(level for level in specs if not level.is_full)], notes)
     if full:
-        kept += [replace(kept[0], repeat_idx=n + 1) for n in range(settings.kv.control_repeats)]
+        kept += [replace(kept[0], repeat_idx=n + 1) for n in range(_n_repeats(settings))]
     return Levels(tuple(replace(level, level_idx=n) for n, level in enumerate(kept)), tuple(notes))
+
+
+def _n_repeats(settings: Settings) -> int:
+    """Repeats of full cache; where answers are drawn, at least two: one with the same seeds, which shows the server's
+    own noise, and one with others, which shows how far answers differ because they are drawn."""
+    asked = settings.kv.control_repeats
+    return max(2, asked) if asked and is_drawn(settings.decoding) else asked
 
 
 def series_label(policy: str, mode: Mode, params: Json, *, names_mode: bool) -> str:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.formulas.prompt_text import messages_sha256, render
 from kvt_async.contract.settings import Settings
-from kvt_async.data.contract_of import group_contract
+from kvt_async.data.contract_of import group_contract, task_contract
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.manifest import ManifestHead, read_head, read_items
 from kvt_async.data.prepare import Prepared, prepare
@@ -373,11 +373,15 @@ def test_a_focus_manifest_grows_and_keeps_everything_it_had(tmp_path: Path) -> N
 def test_the_group_contract_is_flat_and_leaves_out_what_may_change(tmp_path: Path) -> None:
     def contract(*overrides: str) -> dict[str, Any]:
         config = jsonl_settings(tmp_path, numbered(5), *overrides)
-        return dict(group_contract(config, quiet(config)[0].head))
+        head = quiet(config)[0].head
+        shared, own = group_contract(config, head), task_contract(config, head)
+        assert not shared.keys() & own.keys()
+        return {**shared, **own}
 
     base = contract()
     assert base["tokenizer.sha256"] == load_tokenizer(settings(tmp_path)).sha256
-    assert base == contract("engine.base_url=http://elsewhere/v1", "limits.concurrency=1", "analysis.seed=2")
+    elsewhere = ("engine.base_url=http://elsewhere/v1", "limits.concurrency=1", "analysis.seed=2", "decoding.samples=3")
+    assert base == contract(*elsewhere)
     for override, field in (("decoding.max_tokens=9", "decoding.max_tokens"), ("model.name=m", "model.name")):
         changed = contract(override)
         assert [key for key in base if base[key] != changed[key]] == [field]

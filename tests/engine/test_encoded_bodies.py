@@ -53,7 +53,7 @@ def test_a_body_is_byte_for_byte_what_it_would_be_alone(
         for earlier in ([], turns):
             messages, chars = render(whole, context, question, earlier, system)
             alone = build_body(settings, messages, level, PromptSize(prompt_tokens, context_tokens, chars))
-            made = bodies(context, question, earlier, prompt_tokens=prompt_tokens, context_tokens=context_tokens)
+            made = bodies(context, question, earlier, size=PromptSize(prompt_tokens, context_tokens))
             assert made.body == alone
 
 
@@ -68,6 +68,6 @@ def test_a_value_that_one_prompt_lacks_drops_its_key_there_alone() -> None:
     bodies = LevelPayloads(
         Settings(), level({"kv": {"k": "{keep_tokens}", "c": "{context_chars}"}}), "{context} {question}", None
     )
-    assert json.loads(bodies("c", "q", prompt_tokens=1000).body)["kv"] == {"k": 199, "c": 1}
+    assert json.loads(bodies("c", "q", size=PromptSize(1000)).body)["kv"] == {"k": 199, "c": 1}
     assert json.loads(bodies("cc", "q").body)["kv"] == {"c": 2}
-    assert json.loads(bodies("ccc", "q", prompt_tokens=500).body)["kv"] == {"k": 99, "c": 3}
+    assert json.loads(bodies("ccc", "q", size=PromptSize(500)).body)["kv"] == {"k": 99, "c": 3}

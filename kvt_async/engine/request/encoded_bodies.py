@@ -10,12 +10,21 @@ from collections.abc import Sequence
 import orjson
 
 from kvt_async.contract.formulas.prompt_text import halves, plain, render
+from kvt_async.contract.formulas.sample_seed import base_seed
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.chat_body import PATHS, assemble, build_payload
-from kvt_async.engine.request.kv_fields import PromptSize, fields_of, kv_headers, sized_names, values_of
+from kvt_async.engine.request.kv_fields import (
+    NOBODY_COUNTED,
+    PromptSize,
+    fields_of,
+    kv_headers,
+    sized_names,
+    values_of,
+)
+from kvt_async.engine.request.seeds import with_seed
 from kvt_async.records import Json, Level, Payload
 
-_CONTEXT, _QUESTION, _CHARS = "context", "question", "context_chars"
+_CONTEXT, _QUESTION, _CHARS, _SEED = "context", "question", "context_chars", "seed"
 
 
 class LevelPayloads:
@@ -25,7 +34,9 @@ class LevelPayloads:
         self._settings, self._level, self._template, self._system = settings, level, template, system
         self._head_chars = len(halves(template)[0])
         self._sized = sized_names(level)  # None: a value is part of a text, where no mark can stand
-        self._pieces = None if self._sized is None else _pieces(settings, level, template, system, self._sized)
+        self._base_seed = base_seed(settings.decoding)
+        marked = with_seed(settings, None if self._base_seed is None else orjson.Fragment(_mark(_SEED)))
+        self._pieces = None if self._sized is None else _pieces(marked, level, template, system, self._sized)
         self._path = PATHS[settings.prompt.endpoint]
         self._places = [(at, name.decode()) for at, name in enumerate(self._pieces or ()) if at % 2]
 
@@ -36,16 +47,19 @@ class LevelPayloads:
         turns: Sequence[Sequence[str]] = (),
         tools: Json | None = None,
         *,
-        prompt_tokens: int | None = None,
-        context_tokens: int | None = None,
+        size: PromptSize = NOBODY_COUNTED,
+        seed: int | None = None,
     ) -> Payload:
-        """The payload of one example with its `tool_fields`. Lengths are in tokens; None: nobody counted."""
-        size = PromptSize(prompt_tokens, context_tokens, self._head_chars + len(context))
+        """The payload of one example with its `tool_fields`, to be answered with `seed`; None: the config's. The
+        characters of `size` are counted here."""
+        size = PromptSize(size.prompt_tokens, size.context_tokens, self._head_chars + len(context))
         constant = None if turns or tools else self._pieces
         values = None if constant is None else self._sizes(size)
         if constant is None or values is None:
             messages, _ = render(self._template, context, question, turns, self._system)
-            return build_payload(self._settings, messages, self._level, size, tools)
+            return build_payload(with_seed(self._settings, seed), messages, self._level, size, tools)
+        if self._base_seed is not None:
+            values[_SEED] = b"%d" % (self._base_seed if seed is None else seed)
         values[_CONTEXT] = memoryview(orjson.dumps(context))[1:-1]  # without its quotes, and not copied: it may be long
         values[_QUESTION] = orjson.dumps(question)[1:-1]
         pieces: list[bytes | memoryview] = [*constant]

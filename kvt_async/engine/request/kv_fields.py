@@ -29,6 +29,9 @@ class PromptSize:
     context_chars: int | None = None
 
 
+NOBODY_COUNTED = PromptSize()
+
+
 def check_template(template: Any, where: str, level: Level) -> None:
     """Raises ConfigError naming the key of a placeholder that doesn't exist, or of a parameter the level lacks.
 

@@ -14,6 +14,7 @@ from analyzer.read.runs import Run
 from analyzer.stats.bootstrap import Columns, resample_means
 from analyzer.stats.half_loss import half_loss
 from analyzer.stats.holm import holm
+from analyzer.stats.margin import Margin
 from analyzer.stats.noise import noise
 from analyzer.stats.sample_layout import Layout
 from analyzer.stats.transition import Grid, against_full, claims, pairs_needed
@@ -78,7 +79,7 @@ def said(truth: Cliff, rng: np.random.Generator) -> str:
                 evidence=EvidenceStatus.VERIFIED,
             )
         )
-    constant = constant_at_break(bins, MARGIN)
+    constant = constant_at_break(bins, Margin(MARGIN))
     return str(constant["constant"]) if constant else "unclear"
 
 

@@ -24,6 +24,7 @@ class DeclaredPlan:
     """None: the first session's config doesn't say; without a `metric` it meant the task's own."""
 
     margin: float | None = None
+    margin_kind: str | None = None
     alpha: float | None = None
     series: str | None = None
     metric: str | None = None
@@ -31,9 +32,16 @@ class DeclaredPlan:
     def otherwise(self, analysis: Analysis, series: str | None, own_metric: str) -> dict[str, float | str]:
         """What the plan said where the analysis says something else, by name."""
         metric = self.metric or own_metric if self.margin is not None else None
-        stated = {"margin": self.margin, "alpha": self.alpha, "series": self.series, "metric": metric}
+        stated = {
+            "margin": self.margin,
+            "margin_kind": self.margin_kind,
+            "alpha": self.alpha,
+            "series": self.series,
+            "metric": metric,
+        }
         used = {
             "margin": analysis.margin,
+            "margin_kind": analysis.margin_kind,
             "alpha": analysis.alpha,
             "series": series,
             "metric": analysis.metric or own_metric,
@@ -60,11 +68,13 @@ def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> De
     ).fetchone()
     analysis = _analysis(sessions[0][0])
     metric = analysis.get("metric")
+    margin, kind = _number(analysis.get("margin")), analysis.get("margin_kind", "absolute")
     return DeclaredPlan(
-        _number(analysis.get("margin")),
-        _number(analysis.get("alpha")),
-        row[0] if row else None,
-        metric if isinstance(metric, str) else None,
+        margin=margin,
+        margin_kind=kind if margin is not None and isinstance(kind, str) else None,
+        alpha=_number(analysis.get("alpha")),
+        series=row[0] if row else None,
+        metric=metric if isinstance(metric, str) else None,
     )
 
 
@@ -74,9 +84,11 @@ def sentences(asked: dict[str, Any], series: str) -> str:
     """
     planned = asked.get("planned", {})
     used = {"series": series, "metric": asked.get("metric", "")}
+    used["margin_kind"] = asked.get("margin_kind", "absolute")
     used |= {name: f"{asked[name]:g}" for name in ("margin", "alpha") if name in planned}
     what = {
         "margin": "The margin of",
+        "margin_kind": "That the margin is",
         "alpha": "The alpha of",
         "series": "The first series",
         "metric": "The metric",

@@ -13,7 +13,7 @@ from analyzer.report.caveats import caveats, limits
 from analyzer.results import confidence, costs, memory, sentences, verdict_sentence
 from analyzer.results.alarms import Alarm, alarms
 from analyzer.results.confidence import nothing_safe
-from analyzer.results.number_format import listed, number
+from analyzer.results.number_format import listed, loss_size
 from analyzer.results.results import Results
 from analyzer.results.zones import bin_zones, constant
 from analyzer.store.tables import Verdict
@@ -67,7 +67,7 @@ def first_screen(results: Results, settings: Settings) -> FirstScreen:
     verdict = results.verdict(results.series[0]) if results.series else None
     lines = {
         AnswerKey.CHANGED: _changed(results, alpha),
-        AnswerKey.BREAKS: _breaks(results, number(margin)),
+        AnswerKey.BREAKS: _breaks(results, loss_size(margin, settings.analysis.margin_kind)),
         AnswerKey.OTHER_SERIES: _other_series(results),
         AnswerKey.LENGTHS: _lengths(results),
         AnswerKey.CAUSES: _causes(results),
@@ -220,5 +220,7 @@ def _certainty(results: Results, settings: Settings) -> list[str]:
     if v is not None and v.n and v.verdict != SeriesVerdict.UNVERIFIED:
         holm = [s for s in results.series if (further := results.verdict(s)) and further.role == Role.HOLM]
         lines.append(confidence.promise(v, settings.analysis.alpha, len(results.bins), holm))
-        lines.append(confidence.spread(v, results.unit, number(settings.analysis.margin)))
+        lines.append(
+            confidence.spread(v, results.unit, loss_size(settings.analysis.margin, settings.analysis.margin_kind))
+        )
     return lines

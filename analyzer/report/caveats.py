@@ -52,7 +52,9 @@ def limits(results: Results, settings: Settings) -> list[str]:
     full = results.stat(results.full)
     if full is None:
         lines.append("Without a full-cache run there is no baseline, so no loss can be told.")
-    elif full.acc_mean is not None and full.acc_mean <= settings.analysis.margin:
+    elif full.acc_mean is not None and full.acc_mean <= confidence.margin_in_score(
+        settings.analysis.margin, settings.analysis.margin_kind, full.acc_mean
+    ):
         lines.append(f"Floor: accuracy at full cache is {number(full.acc_mean)}, so nothing can be lost from it.")
     empty = [
         b.label

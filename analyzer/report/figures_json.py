@@ -69,6 +69,7 @@ def figures(results: Results, settings: Settings) -> dict[str, Any]:
         "own_metric": results.own_metric,
         "unit": results.unit,
         "margin": settings.analysis.margin,
+        "margin_kind": settings.analysis.margin_kind,
         "alpha": settings.analysis.alpha,
         "partial": results.partial,
         "pending": results.pending,

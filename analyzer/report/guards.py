@@ -42,12 +42,17 @@ def guard(results: Results, *, partial: bool) -> None:
 
 def same_question(results: Results, settings: Settings) -> None:
     """Refuse another margin or alpha in the config than the stored verdicts were made with."""
-    for name, asked in (("margin", settings.analysis.margin), ("alpha", settings.analysis.alpha)):
-        stored = {v.asked[name] for v in results.verdicts if name in v.asked}
+    analysis, made = settings.analysis, [v.asked for v in results.verdicts if "margin" in v.asked]
+    for name, asked in (
+        ("margin", f"{analysis.margin:g}"),
+        ("margin_kind", analysis.margin_kind),
+        ("alpha", f"{analysis.alpha:g}"),
+    ):
+        values = [method.get(name, "absolute") for method in made]  # an absolute margin has no kind stored
+        stored = {value if isinstance(value, str) else f"{value:g}" for value in values}
         if stored - {asked}:
             raise MissingPrerequisiteError(
-                f"the stored verdicts were made with analysis.{name} {listed([f'{s:g}' for s in sorted(stored)])}, the "
-                f"config says {asked:g}",
+                f"the stored verdicts were made with analysis.{name} {listed(sorted(stored))}, the config says {asked}",
                 where=results.group,
                 do="Run `kvt analyze -c CONFIG` first, or set it back.",
             )

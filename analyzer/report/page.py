@@ -9,7 +9,7 @@ from analyzer.report import cost_tables, provenance, report_tables
 from analyzer.report.answers import AnswerKey, FirstScreen, first_screen
 from analyzer.report.definitions import FAILURES, definitions
 from analyzer.results import confidence
-from analyzer.results.number_format import number
+from analyzer.results.number_format import loss_size, number
 from analyzer.results.results import ALL, Results
 from analyzer.results.text_table import flat
 from kvt_async.contract.settings import Settings
@@ -65,7 +65,7 @@ def context(results: Results, settings: Settings, now: datetime, charts: Sequenc
             "pending": results.pending,
         },
         "definitions": definitions(
-            number(settings.analysis.margin),
+            loss_size(settings.analysis.margin, settings.analysis.margin_kind),
             confidence.level_text(_level(results, settings)),
             number(settings.analysis.drop_threshold),
         ),

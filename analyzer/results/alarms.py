@@ -4,6 +4,7 @@ few words, on every chart. Pure."""
 from dataclasses import dataclass
 
 from analyzer.results import sentences
+from analyzer.results.confidence import margin_in_score
 from analyzer.results.number_format import percent, plural
 from analyzer.results.results import Results
 from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus
@@ -113,11 +114,11 @@ def _differences(results: Results) -> Alarm | None:
 
 
 def _failed_at_full(results: Results) -> Alarm | None:
-    full, margin = (
-        results.stat(results.full),
-        next((v.asked["margin"] for v in results.verdicts if "margin" in v.asked), None),
-    )
-    if full is None or margin is None or full.n_failures <= margin / 2 * full.n:
+    full, asked = results.stat(results.full), next((v.asked for v in results.verdicts if "margin" in v.asked), None)
+    if full is None or asked is None:
+        return None
+    margin = margin_in_score(asked["margin"], asked.get("margin_kind", "absolute"), full.acc_mean or 0.0)
+    if full.n_failures <= margin / 2 * full.n:
         return None
     failed = f"{full.n_failures:,} of {plural(full.n, 'request')} ({percent(full.n_failures / full.n, 1)})"
     return Alarm(

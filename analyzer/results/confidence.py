@@ -12,6 +12,11 @@ from kvt_async.contract.vocabulary import Role
 ROLES: dict[str, str] = {Role.CONFIRMATORY: "confirmatory", Role.HOLM: "Holm-adjusted", Role.EXPLORATORY: "exploratory"}
 
 
+def margin_in_score(size: float, kind: str, acc_full: float) -> float:
+    """A margin in score units: a relative one is a share of what full cache scores."""
+    return size * acc_full if kind == "relative" else size
+
+
 def nothing_safe(v: Verdict) -> bool:
     """Whether no budget below full cache is proven safe; a safe budget of 1.0 means the same as none."""
     return v.safe_budget is None or v.safe_budget == 1.0

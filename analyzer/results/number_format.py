@@ -52,6 +52,11 @@ def percent(value: float | None, digits: int = 0) -> str:
     return f"{text}%"
 
 
+def loss_size(size: float, kind: str = "absolute") -> str:
+    """A margin or a guard in words: `0.05`, or `10% of full cache's accuracy` where it is relative to that."""
+    return number(size) if kind == "absolute" else f"{100 * size:.3g}% of full cache's accuracy"
+
+
 def seconds(value: float | None) -> str:
     if value is None:
         return NOTHING

@@ -7,8 +7,8 @@ Pure functions of one row of transition_summary.
 from collections.abc import Sequence
 from typing import Any
 
-from analyzer.results.confidence import needed, needs, nothing_safe
-from analyzer.results.number_format import budget, interval, listed, number, plural
+from analyzer.results.confidence import margin_in_score, needed, needs, nothing_safe
+from analyzer.results.number_format import budget, interval, listed, loss_size, number, plural
 from analyzer.results.rows import Bin
 from analyzer.store.tables import Verdict
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
@@ -25,7 +25,8 @@ _REASONS: dict[str, str] = {
 
 def verdict(v: Verdict, unit: str, margin: float, lengths: str = "") -> str:
     """The verdict of one series in one sentence (two where the zone is open); `lengths`: of `at_lengths`."""
-    m = number(margin)
+    kind = v.asked.get("margin_kind", "absolute")
+    m = loss_size(margin, kind)
     if v.series == FULL:
         return ONLY_FULL
     if v.verdict == SeriesVerdict.NO_BASELINE:
@@ -33,7 +34,8 @@ def verdict(v: Verdict, unit: str, margin: float, lengths: str = "") -> str:
     if v.verdict == SeriesVerdict.UNVERIFIED:
         return v.verdict_text  # of `unverified`, which the row alone can't tell
     if v.verdict == SeriesVerdict.NOTHING_TO_LOSE and "floor" in v.detail:
-        return _nothing(v, v.detail["floor"], m)
+        limit = margin_in_score(margin, kind, v.acc_full or 0.0)
+        return _nothing(v, v.detail["floor"], m, limit)
     if v.verdict == SeriesVerdict.NOTHING_TO_LOSE:
         return (
             f"No verdict: accuracy at full cache is {number(v.acc_full)}, so there is nothing to lose (a floor): no "
@@ -82,12 +84,12 @@ def in_few_words(v: Verdict, unit: str) -> str:
     return _REASONS.get(v.verdict, v.verdict)
 
 
-def _nothing(v: Verdict, floor: dict[str, Any], m: str) -> str:
+def _nothing(v: Verdict, floor: dict[str, Any], m: str, limit: float) -> str:
     """Says that full cache is at its floor: it scores what answers without reading would, as far as these pairs
-    tell."""
+    tell. `limit`: the margin in score units."""
     base = "by chance" if floor["kind"] == "chance" else "against the answers to other examples"
     room = interval(floor["headroom"], floor["low"], floor["high"])
-    if floor["high"] <= float(m):
+    if floor["high"] <= limit:
         seen, so = "", f"so no budget can lose more than {m}"
     else:
         seen, so = f" that {plural(v.n, 'pair')} can show", f"not proven to be more than {m}: nothing is called safe"

@@ -7,6 +7,8 @@ Everything works on one curve [k] or on bootstrap replicates [resamples, k]; col
 import numpy as np
 import numpy.typing as npt
 
+from analyzer.stats.margin import Margin
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -40,21 +42,22 @@ def half_loss(acc: Floats, budget: Floats) -> Floats:
         return np.where(loss[..., -1] > 1e-9, where, np.nan)
 
 
-def zone_spread(acc: Floats, budgets: Floats, margin: float) -> dict[str, list[float] | float]:
+def zone_spread(acc: Floats, budgets: Floats, margin: float | Margin) -> dict[str, list[float] | float]:
     """How the zone would move with other examples: shares over bootstrap replicates acc [resamples, k].
 
     beyond_margin[i]: the drop at budgets[i] (full cache left out) exceeds the margin; first_beyond[i]: budgets[i] is
     the largest from which on the monotone curve is beyond the margin; never: it nowhere is.
     """
+    margin = Margin.of(margin)
     drop = acc[:, :1] - acc[:, 1:]
     curve = monotone(acc)
-    beyond = curve[:, :1] - curve[:, 1:] > margin + 1e-12
+    beyond = curve[:, :1] - curve[:, 1:] > margin.at(curve[:, :1]) + 1e-12
     never = ~beyond.any(axis=1)
     first = np.argmax(beyond, axis=1)
     share_first = np.bincount(first[~never], minlength=drop.shape[1]) / len(acc)
     return {
         "budgets": [float(b) for b in budgets[1:]],
-        "beyond_margin": [round(float(s), 4) for s in (drop > margin + 1e-12).mean(axis=0)],
+        "beyond_margin": [round(float(s), 4) for s in (drop > margin.at(acc[:, :1]) + 1e-12).mean(axis=0)],
         "first_beyond": [round(float(s), 4) for s in share_first],
         "never": round(float(never.mean()), 4),
     }

@@ -7,7 +7,7 @@ as lost by the margin: an example it fails says nothing for safety, and a task a
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,10 @@ class Margin:
         drop = full - here
         return drop + self.size * (1 - full) if self.is_relative else drop
 
-    def at(self, full_mean: float) -> float:
+    @overload
+    def at(self, full_mean: float) -> float: ...
+    @overload
+    def at(self, full_mean: Floats) -> Floats | float: ...
+    def at(self, full_mean: float | Floats) -> Floats | float:
         """The margin in score units where full cache scores `full_mean`: where charts draw its line below full."""
         return self.size * full_mean if self.is_relative else self.size

@@ -12,6 +12,7 @@ from analyzer.read.examples import BinnedDataset
 from analyzer.read.runs import Run
 from analyzer.stats.decompose import Outcomes
 from analyzer.stats.interim import ONLY_LOOK, InterimLook
+from analyzer.stats.margin import Margin
 from analyzer.stats.transition import Grid
 from analyzer.store.tables import BinStat
 from analyzer.summarise.bin_stats import ALL_BINS
@@ -49,6 +50,11 @@ class Group:
     def alpha(self) -> float:
         """The one-sided level of every claim: half of the analysis' alpha, or this look's share of it."""
         return self.analysis.alpha / 2 * self.look.share
+
+    @property
+    def margin(self) -> Margin:
+        """How much may be lost."""
+        return Margin(self.analysis.margin, self.analysis.margin_kind)
 
     @property
     def unit(self) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.stats.half_loss import monotone
+from analyzer.stats.margin import Margin
 from analyzer.stats.transition import BudgetTest
 from analyzer.summarise.series_bin import SeriesBin
 from kvt_async.contract.vocabulary import Unit
@@ -18,7 +19,7 @@ AGREE = 0.2  # and at least this share in which they agree in it; a truth betwee
 _NOTHING = 1e-9  # tokens kept where the share isn't lost at any budget tested: it lies somewhere down to here
 
 
-def constant_at_break(bins: Sequence[SeriesBin], margin: float = 0.0) -> dict[str, Any] | None:
+def constant_at_break(bins: Sequence[SeriesBin], margin: Margin) -> dict[str, Any] | None:
     """Does quality break at the same number of kept tokens in every bin, or at the same fraction of the prompt?
 
     Each bin's curve loses a given share of its own full cache between two of the budgets tested; nothing was measured
@@ -32,7 +33,7 @@ def constant_at_break(bins: Sequence[SeriesBin], margin: float = 0.0) -> dict[st
     evidence of what was kept. Exploratory.
     """
     usable = [b for b in bins if b.bin_idx >= 0 and b.tests and b.is_resampled]
-    usable = [b for b in usable if (b.acc_full or 0) > margin and b.kept_full and all(b.kept)]
+    usable = [b for b in usable if (b.acc_full or 0) > margin.at(b.acc_full or 0) and b.kept_full and all(b.kept)]
     losses = sorted(_lost(np.array([[b.acc_full, *b.acc]]))[0, -1] for b in usable if b.total_loss_proven)
     if len(losses) < 2:
         return None

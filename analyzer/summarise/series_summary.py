@@ -6,6 +6,7 @@ from typing import Any
 
 from analyzer.stats.bootstrap import percentile_interval
 from analyzer.stats.half_loss import zone_spread
+from analyzer.stats.margin import Margin
 from analyzer.stats.transition import Step, pairs_needed, step_drop
 from analyzer.store.tables import Verdict, json_text
 from analyzer.summarise.bin_stats import ALL_BINS
@@ -43,15 +44,16 @@ class HalfLoss:
 def verdict_row(summary: SeriesBin, context: RowContext) -> Verdict:
     """The row of one series in one bin, without its sentence."""
     analysis, claims, level = context.analysis, summary.claims, summary.level
+    margin = Margin(analysis.margin, analysis.margin_kind)
     needed = pairs_needed(summary.tests, claims, margin=analysis.margin) if summary.has_something_to_lose else None
     floor = None if summary.has_something_to_lose else summary.headroom
-    word = verdict(summary.tests, claims, acc_full=summary.acc_full, margin=analysis.margin, floor=floor)
+    word = verdict(summary.tests, claims, acc_full=summary.acc_full, margin=margin, floor=floor)
     settled = zone(claims, summary.unit)
     zone_high = settled.high if word != SeriesVerdict.NO_BASELINE else None
     n_needed = needed if word in (SeriesVerdict.CANNOT_TELL, SeriesVerdict.TRANSITION) else None
     half = half_loss_of(summary, analysis.alpha)
     step = step_of(summary, analysis.drop_threshold)
-    details = _details(summary, analysis.margin, is_needed=n_needed is not None)
+    details = _details(summary, margin, is_needed=n_needed is not None)
     return Verdict(
         series=level.series,
         kv_policy=level.kv_policy,
@@ -121,14 +123,14 @@ def _steepest_bin(summary: SeriesBin, step: Step, bins: Mapping[int, SeriesBin])
     return max(sorted(falls), key=lambda b: falls[b], default=None)
 
 
-def _details(summary: SeriesBin, margin: float, *, is_needed: bool) -> dict[str, Any]:
+def _details(summary: SeriesBin, margin: Margin, *, is_needed: bool) -> dict[str, Any]:
     """The keys of zone_json that one bin of one series gives: level, spread, needed, floor, noise."""
     details: dict[str, Any] = {"level": summary.claims.alpha}
     if summary.acc_full is not None and summary.tests and summary.is_resampled:
         details["spread"] = zone_spread(summary.replicates, summary.axis, margin)
     if is_needed:  # for the first budget not proven safe: which of the two claims it would settle
         first = summary.tests[summary.claims.n_safe]
-        claim = "safe" if first.drop < margin else "beyond"
+        claim = "safe" if first.judged_mean < margin.size else "beyond"
         details["needed"] = {"budget": first.budget, "claim": claim, "drop": round(first.drop, 9)}
     if summary.headroom is not None:
         details["floor"] = summary.headroom.as_json | {"shown": summary.has_something_to_lose}

@@ -58,7 +58,7 @@ def group_tests(group: Group) -> GroupTests:
         return GroupTests({}, dict.fromkeys(group.everywhere), dict.fromkeys(group.everywhere))
     tests = {
         (run.run_id, b): against_full(
-            group.grid, full.run_id, run.run_id, run.kv_budget, b, margin=analysis.margin, alpha=analysis.alpha
+            group.grid, full.run_id, run.run_id, run.kv_budget, b, margin=group.margin, alpha=analysis.alpha
         )
         for run in group.runs
         if run.run_id != full.run_id
@@ -69,9 +69,7 @@ def group_tests(group: Group) -> GroupTests:
     headrooms: dict[int, Headroom | None] = dict.fromkeys(group.everywhere)
     if group.floors is not None:
         for b in group.everywhere:
-            headrooms[b] = headroom(
-                group.grid, full.run_id, group.floors, b, margin=analysis.margin, alpha=analysis.alpha
-            )
+            headrooms[b] = headroom(group.grid, full.run_id, group.floors, b, margin=group.margin, alpha=analysis.alpha)
     return GroupTests(tests, noises, headrooms)
 
 
@@ -134,7 +132,7 @@ def verdict_rows(group: Group, summaries: Sequence[SeriesBin]) -> list[Verdict]:
         p_gains = {str(float(test.budget)): round(test.p_gain, 12) for test in summary.tests}
         details: dict[str, Any] = {"notes": notes(summary, group), "gains": {"level": group.alpha, "p": p_gains}}
         if summary.bin_idx == ALL_BINS:
-            details["cliff"] = constant_at_break(same_series, group.analysis.margin)
+            details["cliff"] = constant_at_break(same_series, group.margin)
             details["length_by_budget"] = length_by_budget(same_series)
         bins = {other.bin_idx: other for other in same_series if other.bin_idx != ALL_BINS}
         context = RowContext(group.analysis, method, group.partial, bin_means=bins, details=details)
@@ -181,6 +179,8 @@ def method_of(group: Group) -> str:
         "seed": analysis.seed,
         "ci": analysis.ci,
     }
+    if group.margin.is_relative:
+        method |= {"margin_kind": group.margin.kind}
     if group.series and group.look.share < 1:
         method |= {"look": group.look.number, "alpha_share": group.look.share}
     first = next(iter(group.series), None)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from analyzer.stats.margin import Margin
 from analyzer.stats.transition import BudgetTest, Claims
 from analyzer.summarise.guessing_floor import Headroom
 from kvt_async.contract.vocabulary import SeriesVerdict, Unit
@@ -26,7 +27,7 @@ def verdict(
     done: Claims,
     *,
     acc_full: float | None,
-    margin: float,
+    margin: float | Margin,
     floor: Headroom | None = None,
 ) -> SeriesVerdict:
     """The verdict on one series in one bin.
@@ -38,7 +39,7 @@ def verdict(
         return SeriesVerdict.NO_BASELINE
     if not tests:
         return SeriesVerdict.CANNOT_TELL
-    if acc_full <= margin or (floor is not None and floor.doubtful and done.broken is None):
+    if acc_full <= Margin.of(margin).at(acc_full) or (floor is not None and floor.doubtful and done.broken is None):
         return SeriesVerdict.NOTHING_TO_LOSE
     if done.n_safe == len(tests):
         return SeriesVerdict.NO_TRANSITION

@@ -16,7 +16,10 @@ def blank(row: type, **values: Any) -> Any:
 
 def verdict(kind: str, **values: Any) -> Verdict:
     row: Verdict = blank(
-        Verdict, series="snapkv", verdict=kind, **{"bin_idx": -1, "n": 400, "role": "confirmatory", **values}
+        Verdict,
+        series="snapkv",
+        verdict=kind,
+        **{"bin_idx": -1, "n": 400, "role": "confirmatory", "method": "", **values},
     )
     return row
 

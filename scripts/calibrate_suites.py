@@ -18,7 +18,7 @@ from simulated_suites import GUARD, SuiteTruth, Wrongs, all_lose, answers_of, on
 from analyzer.stats.loss_bound import lost_share
 from analyzer.stats.margin import Margin
 from analyzer.stats.repeated_answers import Aggregate
-from analyzer.stats.seeds import SeedVerdict, seed_effect
+from analyzer.stats.seed_effect import SeedVerdict, seed_effect
 from analyzer.stats.suite import SuiteRule
 from analyzer.stats.transition import Grid, against_full
 

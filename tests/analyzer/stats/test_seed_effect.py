@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analyzer.stats.seeds import SeedEffect, SeedVerdict, seed_effect
+from analyzer.stats.seed_effect import SeedEffect, SeedVerdict, seed_effect
 
 
 def effect(same: float, other: float, n: int = 200) -> SeedEffect:

@@ -6,19 +6,24 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.read.divergence import first_divergence
 from analyzer.read.row_portions import portions, read_frame
 from analyzer.read.run_counts import refused
 from analyzer.read.runs import Run
 from kvt_async.contract.schema import columns_of
 from kvt_async.contract.vocabulary import Unit
 
+# Full cache's text where it is another one: as much of it as can matter, so that portions stay as small as they are.
+_OTHER = "CASE WHEN p.text != pf.text THEN substr(pf.text, 1, length(CAST(p.text AS BLOB))) END"
+
 
 def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) -> Iterator[pl.DataFrame]:
     """Finished requests of one run, in chunks: what scoring reads.
 
     request_id, example_id, is_failure, error_type, text, finish_reason, prompt_tokens (as the server counted),
-    identical (1: same text as at full cache, null there and where it isn't known), reasoned (the reply held reasoning
-    in a field of its own).
+    identical (1: same text as at full cache, null there and where it isn't known), first_divergence (how many
+    characters a text that isn't the same begins with as full cache's does), reasoned (the reply held reasoning in a
+    field of its own). An example's n-th answer is compared with its n-th at full cache.
     """
     schema: dict[str, Any] = {
         "request_id": pl.String,
@@ -27,20 +32,23 @@ def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) ->
         "finish_reason": pl.String,
         "prompt_tokens": pl.Int64,
         "identical": pl.Int64,
+        "of_full": pl.String,
         "is_failure": pl.Int64,
         "error_type": pl.String,
         "reasoned": pl.Int64,
     }
     answered = conn.execute(
-        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, p.text = pf.text, 0, NULL, "
+        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, p.text = pf.text, "
+        f"{_OTHER}, 0, NULL, "
         "ifnull(p.reasoning, '') != '' FROM requests r JOIN responses p ON p.request_id = r.request_id "
         "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
         "LEFT JOIN requests f ON f.run_id = ? AND f.example_id = r.example_id "
+        "AND f.sample_idx = r.sample_idx AND f.turn_idx = r.turn_idx "
         "LEFT JOIN responses pf ON pf.request_id = f.request_id WHERE r.run_id = ?",
         (None if full_run_id == run.run_id else full_run_id, run.run_id),
     )
     failed = conn.execute(
-        "SELECT request_id, example_id, NULL, NULL, NULL, NULL, 1, error_type, 0 FROM failures WHERE run_id = ?",
+        "SELECT request_id, example_id, NULL, NULL, NULL, NULL, NULL, 1, error_type, 0 FROM failures WHERE run_id = ?",
         (run.run_id,),
     )
     unknown = refused(conn, run.run_id)
@@ -48,7 +56,10 @@ def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) ->
         for rows in portions(cursor, text=2):
             finished = [row for row in rows if row[0] not in unknown] if unknown and cursor is failed else rows
             frame = pl.DataFrame(finished, schema=schema, orient="row")
-            yield frame.with_columns(pl.col("is_failure", "reasoned").cast(pl.Boolean))
+            yield frame.drop("of_full").with_columns(
+                pl.col("is_failure", "reasoned").cast(pl.Boolean),
+                first_divergence=first_divergence(frame["text"], frame["of_full"]),
+            )
 
 
 # Tokens kept: the server's figure, or of a prompt that was cut before it was sent, its length.
@@ -75,6 +86,7 @@ _OUTCOME_COLUMNS: dict[str, Any] = {
     "kv_bytes": pl.Float64,
     "compressible_tokens": pl.Int64,
 }
+_OF_ANSWERS: dict[str, Any] = {"finish_reason": pl.String, "first_divergence": pl.Int64, "sample_idx": pl.Int64}
 # Of a request r, its response p, its scores s and the metrics m of the attempt that answered.
 _OUTCOME_SQL = f"""r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, p.request_id IS NULL,
     {", ".join(f"m.{name}" for name in LATENCIES)}, m.prompt_tokens, m.completion_tokens, m.cached_tokens,
@@ -83,15 +95,17 @@ _OUTCOME_SQL = f"""r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, 
 
 
 def outcomes(conn: sqlite3.Connection, run: Run) -> pl.DataFrame:
-    """Finished and scored requests of one run with latencies, tokens and evidence: columns as _OUTCOME_COLUMNS."""
+    """Finished and scored requests of one run with latencies, tokens and evidence: columns as _OUTCOME_COLUMNS, and
+    _OF_ANSWERS."""
     cursor = conn.execute(
-        f"SELECT {_OUTCOME_SQL} FROM requests r JOIN scores s ON s.request_id = r.request_id "
+        f"SELECT {_OUTCOME_SQL}, p.finish_reason, s.first_divergence, r.sample_idx "
+        "FROM requests r JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id "
         "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
         "WHERE r.run_id = ?",
         (run.run_id,),
     )
-    return read_frame(cursor, _OUTCOME_COLUMNS).with_columns(pl.col("is_failure").cast(pl.Boolean))
+    return read_frame(cursor, _OUTCOME_COLUMNS | _OF_ANSWERS).with_columns(pl.col("is_failure").cast(pl.Boolean))
 
 
 _EXPORT_COLUMNS: dict[str, Any] = {

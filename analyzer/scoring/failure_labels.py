@@ -69,6 +69,13 @@ def at_its_length() -> pl.Expr:
     return word.str.strip_prefix("finish_reason_").is_in(sorted(CUT_OFF))
 
 
+def cut_off() -> pl.Expr:
+    """Whether an answer was ended by its length before anything right was in it. Needs finish_reason and failure_label:
+    a right answer has no label, and more tokens would not have helped a refusal."""
+    labels = [str(label) for label in (FailureLabel.TRUNCATED, FailureLabel.EMPTY_OUTPUT, FailureLabel.FORMAT_ERROR)]
+    return (at_its_length() & pl.col("failure_label").is_in(labels)).fill_null(False)
+
+
 def flags(*, server_counts: bool) -> pl.Expr:
     """Comma-separated flags, "" for none. Needs answer, identical, prompt_tokens, token_len.
 

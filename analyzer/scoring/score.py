@@ -29,7 +29,7 @@ from analyzer.scoring.scorable import scorable
 from analyzer.store import derived_rows
 from kvt_async.contract.schema import connect_for_reading, watch_derived
 
-SCORER_VERSION = "3"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
+SCORER_VERSION = "4"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
 
 
 @dataclass(frozen=True)
@@ -269,5 +269,6 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
         gold_norm="gold_norm",
         failure_label=failure_labels.failure_label(),
         flags=failure_labels.flags(server_counts=rules.server_counts),
+        first_divergence="first_divergence",
         scorer_version=pl.lit(SCORER_VERSION),
     )

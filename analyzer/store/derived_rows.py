@@ -29,9 +29,9 @@ GROUP_TABLES = {row.TABLE: row.KEY for row in (Drop, Verdict, Comparison)}
 
 _SCORES = (
     "INSERT OR REPLACE INTO scores (metric, scorer_version, request_id, em, f1, score, pred_norm, gold_norm, "
-    "failure_label, flags) VALUES {}"
+    "failure_label, flags, first_divergence) VALUES {}"
 )
-_SCORE = "({},{},?,?,?,?,?,?,?,?)"
+_SCORE = "({},{},?,?,?,?,?,?,?,?,?)"
 _AT_ONCE = 50  # rows to a statement: half the time of one by one
 
 
@@ -78,8 +78,9 @@ def write_scores(
 ) -> None:
     """One short transaction of scores rows and of what `finish` writes.
 
-    A row holds the values of request_id, em, f1, score, pred_norm, gold_norm, failure_label and flags. What all rows
-    share stands in the statement: to bind a text a million times takes longer than to compute most scores.
+    A row holds the values of request_id, em, f1, score, pred_norm, gold_norm, failure_label, flags and
+    first_divergence. What all rows share stands in the statement: to bind a text a million times takes longer than to
+    compute most scores.
     """
     row = _SCORE.format(_quoted(metric), _quoted(scorer_version))
     whole = len(rows) - len(rows) % _AT_ONCE

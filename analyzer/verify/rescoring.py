@@ -24,11 +24,12 @@ from kvt_async.contract.schema import connect_for_reading
 
 _OVER = (
     "CREATE TEMP TABLE scores (request_id TEXT PRIMARY KEY, em REAL, f1 REAL, score REAL, metric TEXT, pred_norm TEXT, "
-    "gold_norm TEXT, failure_label TEXT, flags TEXT, scorer_version TEXT)"
+    "gold_norm TEXT, failure_label TEXT, flags TEXT, first_divergence INTEGER, scorer_version TEXT)"
 )
-_NUMBERS, _TEXTS = ("em", "f1", "score"), ("metric", "pred_norm", "gold_norm", "failure_label", "flags")
+_NUMBERS = ("em", "f1", "score")
+_EQUAL = ("metric", "pred_norm", "gold_norm", "failure_label", "flags", "first_divergence")
 _DIFFERENT = " OR ".join(
-    [f"abs(m.{n} - t.{n}) > {differences.EXACT}" for n in _NUMBERS] + [f"m.{n} IS NOT t.{n}" for n in _TEXTS]
+    [f"abs(m.{n} - t.{n}) > {differences.EXACT}" for n in _NUMBERS] + [f"m.{n} IS NOT t.{n}" for n in _EQUAL]
 )
 _NAMED = 100  # differing scores of one run that are named
 _AT_ONCE = 10_000
@@ -67,7 +68,7 @@ def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
         for frame in score.with_golds(facts, task.run, task.full_run_id, _golds(task.db, task.dataset)):
             made = score.score_frame(frame, rules)
             for part in made.iter_slices(_AT_ONCE):
-                facts.executemany("INSERT INTO temp.scores VALUES (?,?,?,?,?,?,?,?,?,?)", part.rows())
+                facts.executemany("INSERT INTO temp.scores VALUES (?,?,?,?,?,?,?,?,?,?,?)", part.rows())
         _compare_scores(facts, task, findings)
         if task.bins is None:
             return findings, None
@@ -102,7 +103,7 @@ def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findi
             findings.count("scores", n)
         else:
             findings.cannot_check(f"scores made by scorer {other}, this is {version}: can't be checked", n)
-    names = [*_NUMBERS, *_TEXTS]
+    names = [*_NUMBERS, *_EQUAL]
     both = ", ".join([f"m.{name}" for name in names] + [f"t.{name}" for name in names])
     unequal = f"FROM temp.scores t JOIN main.scores m USING (request_id) WHERE m.scorer_version = ? AND ({_DIFFERENT})"
     (n,) = facts.execute(f"SELECT count(*) {unequal}", (version,)).fetchone()

@@ -480,6 +480,8 @@ CREATE TABLE IF NOT EXISTS scores (             -- one row per finished request;
     gold_norm      TEXT,                        -- the normalised gold that scored best; NULL: no gold
     failure_label  TEXT,                        -- FailureLabel; NULL: a normal answer
     flags          TEXT NOT NULL,               -- comma-separated: repetition_loop, identical_to_full, prompt_truncated
+    first_divergence INTEGER,                   -- how many characters its text begins with as full cache's answer
+                                                --   does; NULL: the same text, full cache itself, nothing to compare
     scorer_version TEXT NOT NULL                -- of the scoring code
 ) STRICT;
 
@@ -563,8 +565,9 @@ CREATE TABLE IF NOT EXISTS budget_stats (       -- paired against full cache: pe
     p_collapse    REAL,                         -- one-sided p of "drop <= margin": small = worse beyond the margin
     test_method   TEXT,                         -- which test gave the p values
     drop_failures REAL,                         -- Shapley share of the drop due to request failures
-    drop_answers  REAL,                         -- and due to wrong answers
-    drop_json     TEXT NOT NULL,                -- by label
+    drop_answers  REAL,                         -- and due to the answers: cut off, or wrong
+    drop_json     TEXT NOT NULL,                -- by label; CUT_OFF: answers cut off at their length before anything
+                                                --   right. All labels sum to the drop
     within_noise  INTEGER,                      -- 1: no more than the A/A control's noise gives; NULL: no control
     fingerprint   TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation, dataset_id, series, kv_budget, repeat_idx, bin_idx)

@@ -74,6 +74,7 @@ class Spec:
     reads: Callable[[int], int] | None = None  # prompt tokens as the server counts them, of those sent
     tokenizer: str = "reference"
     said: Sequence[str] = ()  # the first answers of every run, whatever is right
+    reply: Callable[[str, float, int, int], Mapping[str, Any]] | None = None  # (series, budget, repeat, seq)
     refused_from: Mapping[float, int] = field(default_factory=dict)  # budget -> seq: given up from there on ...
     refusal: tuple[str, int] = ("HttpError", 401)  # ... as this, sent at ...
     refused_at: str = NOW
@@ -93,6 +94,7 @@ def make_db(path: Path, **asked: Any) -> Path:
     flips: chance that an answer is drawn anew, in every run: noise that pairing can't remove.
     graded: answers get half of the gold's words right as well, so that F1 is not only 0 or 1.
     failures: chance that a request is given up; partial: share of each run's requests still pending (the last ones).
+    reply: what is another than usual of one reply: its text, finish_reason or completion tokens.
     evidence: what the server said about the budget. seed: everything is a function of it.
     hashes: prompts, contexts and config carry their true hashes (every context a cluster of its own).
     """
@@ -340,13 +342,18 @@ def _outcome(
         return
     rows["attempts"].append(_attempt(spec, request_id, latency))
     read = spec.reads(ex.token_len) if spec.reads else ex.token_len
-    rows["telemetry"].append(_marks(request_id, ttft, latency, read, 4, spec.cached_tokens))
     wrong = f"{WORDS[::-1][WORDS.index(ex.gold.split()[0])]}x {WORDS[int(noise[3] * len(WORDS))]}y"
     text = ex.gold.title() + "." if right else f"{ex.gold.split()[0]} {wrong.split()[1]}" if near else wrong
     seq = int(request_id.rpartition(":")[2])
     text = spec.said[seq] if seq < len(spec.said) else text
+    repeat = int(request_id.rpartition(":")[0].rpartition("-r")[2])
+    reply: dict[str, Any] = {"text": text, "finish_reason": "stop", "tokens": 4}
+    reply |= spec.reply(series, budget, repeat, seq) if spec.reply else {}
     counted = ex.token_len - (50 if spec.prompt_truncated else 0)
-    usage: dict[str, Any] = {"prompt_tokens": counted, "completion_tokens": 4, "total_tokens": counted + 4}
+    usage: dict[str, Any] = {"prompt_tokens": counted, "completion_tokens": reply["tokens"]}
+    usage["total_tokens"] = counted + (reply["tokens"] or 0)
+    rows["telemetry"].append(_marks(request_id, ttft, latency, read, reply["tokens"], spec.cached_tokens))
+
     effective, evidence = None, None
     if spec.evidence != "unverified":
         did = ex.token_len if spec.evidence == "contradicted" else kept
@@ -365,8 +372,8 @@ def _outcome(
         {
             "request_id": request_id,
             "attempt_idx": 0,
-            "text": text,
-            "finish_reason": "stop",
+            "text": reply["text"],
+            "finish_reason": reply["finish_reason"],
             "usage_json": json.dumps(usage),
             "kv_evidence_json": evidence,
             "kv_effective": effective,

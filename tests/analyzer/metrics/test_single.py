@@ -33,6 +33,7 @@ def test_a_score_is_the_same_alone_and_in_a_column(metric: Any, rows: Any) -> No
             "prompt_tokens": 9,
             "token_len": 9,
             "identical": None,
+            "first_divergence": None,
             "is_failure": False,
             "error_type": None,
             "reasoned": False,

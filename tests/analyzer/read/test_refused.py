@@ -52,7 +52,7 @@ def test_no_loss_is_proven_from_a_key_that_expired(experiment: Experiment, refus
 def test_scores_that_they_were_given_before_are_taken_away(experiment: Experiment) -> None:
     conn, _ = experiment(**EXPIRED, budgets=(1.0, 0.5))
     conn.execute(
-        "INSERT INTO scores SELECT request_id, 0, 0, 0, 'f1', NULL, NULL, 'ENGINE_ERROR', '', '2' FROM failures"
+        "INSERT INTO scores SELECT request_id, 0, 0, 0, 'f1', NULL, NULL, 'ENGINE_ERROR', '', NULL, '2' FROM failures"
     )
     score(conn, "synthetic")
     assert conn.execute("SELECT count(*) FROM scores JOIN failures USING (request_id)").fetchone()[0] == 0

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from analyzer.scoring import failure_labels
 from analyzer.scoring.failure_labels import FLAGS
 from analyzer.scoring.score import SCORER_VERSION, Rules, score, score_frame
 from analyzer.store import derived_rows
@@ -24,6 +25,7 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given: Any)
         "finish_reason": "stop",
         "prompt_tokens": 100,
         "identical": None,
+        "first_divergence": None,
         "is_failure": text is None,
         "reasoned": False,
         "error_type": None,
@@ -42,6 +44,35 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given: Any)
     }
     frame = pl.DataFrame([row], schema_overrides=types)
     return score_frame(frame, Rules(metric, server_counts=True, opened=opened)).row(0, named=True)
+
+
+def test_a_score_says_where_its_text_parts_from_full_caches(experiment: Experiment) -> None:
+    texts = {1.0: ("the cat", "the cat", "the cat", "ü1"), 0.5: ("the cat", "the dog", "the", "ü2")}
+    conn, _ = experiment(n_bins=1, n_per_bin=4, budgets=(1.0, 0.5), reply=lambda s, b, r, seq: {"text": texts[b][seq]})
+    score(conn, "synthetic")
+    parted = "SELECT first_divergence FROM scores JOIN requests USING (request_id) JOIN runs USING (run_id) "
+    here = conn.execute(parted + "WHERE kv_budget = 0.5 ORDER BY example_id").fetchall()
+    assert [at for (at,) in here] == [None, 4, 3, 1]
+    assert {at for (at,) in conn.execute(parted + "WHERE is_full")} == {None}
+
+
+@pytest.mark.parametrize(
+    ("answer", "finish_reason", "cut"),
+    [
+        ("It is the one with", "length", True),
+        ("", "length", True),
+        ("amber, I think, or", "length", False),
+        ("It is the one with", "stop", False),
+        ("I'm sorry, I cannot", "length", False),
+        ("It is the one with", None, False),
+    ],
+)
+def test_cut_off_is_an_answer_that_ended_at_its_length_before_anything_right(
+    answer: str, finish_reason: str | None, cut: bool
+) -> None:
+    row = one(answer, ["amber"], finish_reason=finish_reason) | {"finish_reason": finish_reason}
+    frame = pl.DataFrame([row], schema_overrides={"failure_label": pl.String, "finish_reason": pl.String})
+    assert frame.select(failure_labels.cut_off()).item() is cut
 
 
 @pytest.mark.parametrize(
@@ -286,6 +317,6 @@ def test_a_metric_named_by_a_user_cannot_end_the_statement_that_writes_it(experi
     conn, _ = experiment(n_bins=1, n_per_bin=2, budgets=(1.0, 0.5))
     conn.execute("DELETE FROM scores")
     (request_id,) = conn.execute("SELECT request_id FROM requests LIMIT 1").fetchone()
-    row = (request_id, 1.0, 1.0, 1.0, "it's", None, None, "")
+    row = (request_id, 1.0, 1.0, 1.0, "it's", None, None, "", None)
     derived_rows.write_scores(conn, [row], metric="o'f1", scorer_version="2")
     assert [tuple(row) for row in conn.execute("SELECT metric, pred_norm FROM scores")] == [("o'f1", "it's")]

@@ -2,7 +2,7 @@
 
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.costs import cache_sentence, client
-from analyzer.results.number_format import budget, count, percent
+from analyzer.results.number_format import budget, count, listed, percent
 from analyzer.results.results import ALL, Results
 from analyzer.results.verdict_sentence import in_few_words
 from analyzer.results.zones import bin_zones, common_tokens, constant
@@ -74,11 +74,17 @@ def drops(results: Results) -> str:
     lost = [d for d in whole if d.series in proven and d.kv_budget <= proven[d.series]]
     if not lost:
         return "No loss is proven at any budget"
-    if all(abs(d.drop_failures or 0) < 0.005 for d in lost):
-        return "The losses are wrong answers; no request failures are in them"
-    if all(abs(d.drop_answers or 0) < 0.005 for d in lost):
+    parts = {
+        "failed requests": [d.drop_failures for d in lost],
+        "answers cut off at their length": [d.drop_cut_off for d in lost],
+        "wrong answers": [d.drop_wrong for d in lost],
+    }
+    causes = [name for name, shares in parts.items() if any(abs(share or 0) >= 0.005 for share in shares)]
+    if len(causes) > 1:
+        return f"The losses are {listed([f'partly {cause}' for cause in causes])}"
+    if causes == ["failed requests"]:
         return "The losses are failed requests, not wrong answers"
-    return "The losses are partly failed requests and partly wrong answers"
+    return f"The losses are {causes[0] if causes else 'wrong answers'}; no request failures are in them"
 
 
 def drops_says(results: Results) -> str:

@@ -21,6 +21,7 @@ from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.vocabulary import FULL, SeriesVerdict
 
 FAILURE = "failed requests"
+CUT_OFF = "answers cut off at their length"
 ANSWERS = "wrong answers"
 ZONE_PART = "transition zone"
 OPEN_ZONE = "zone open above"  # nothing is proven safe, so the zone reaches up to full cache
@@ -172,7 +173,7 @@ def _drops(results: Results, axis: BudgetAxis) -> pl.DataFrame:
             d = results.drop(run)
             if d is None or d.drop_mean is None:
                 continue
-            for cause, share in ((ANSWERS, d.drop_answers), (FAILURE, d.drop_failures)):
+            for cause, share in ((ANSWERS, d.drop_wrong), (CUT_OFF, d.drop_cut_off), (FAILURE, d.drop_failures)):
                 rows.append(
                     {
                         "series": name,

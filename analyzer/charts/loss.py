@@ -8,18 +8,23 @@ import polars as pl
 
 from analyzer.charts.accuracy import POINT, point_tips
 from analyzer.charts.compose import OWN_X, facet, layer, unit
-from analyzer.charts.frames import ANSWERS, FAILURE, ChartData
+from analyzer.charts.frames import ANSWERS, CUT_OFF, FAILURE, ChartData
 from analyzer.charts.style import ALARM, INK, MUTED, SHAPES, STEPS, ChartSize, cycle, empty, records, share_y
+
+CAUSES = {ANSWERS: "#56B4E9", CUT_OFF: "#F0E442", FAILURE: ALARM}
 
 
 def drop_decomposition(data: ChartData, size: ChartSize) -> Any:
-    """Each loss against full cache split into wrong answers and failed requests; the bar is its 95% CI."""
+    """Each loss against full cache split by cause; the bar is its 95% CI."""
     if data.drops.is_empty():
         return empty("No loss to split: there is no full-cache run to compare with, or nothing below it.", size)
     frame = data.drops
     order = frame.sort("x", descending=data.axis.reverse)["budget"].unique(maintain_order=True).to_list()
     frame = frame.with_columns(at=pl.col("budget").str.split(" ").list.first())
     names = [b.split(" ")[0] for b in order]
+    cut = frame.filter((pl.col("cause") == CUT_OFF) & (pl.col("share") != 0))
+    causes = [cause for cause in CAUSES if cause != CUT_OFF or cut.height]
+    frame = frame.filter(pl.col("cause").is_in(causes))
     width = size.panel(len(data.series))
     title = textwrap.wrap(data.axis.title.removesuffix(" (evenly spaced)"), max(24, int(width / 5.6)))
     angle = 0 if width / max(1, len(names)) >= 30 else -90
@@ -28,7 +33,7 @@ def drop_decomposition(data: ChartData, size: ChartSize) -> Any:
     )
     bars = base.mark_bar(stroke="white", strokeWidth=0.8).encode(
         y=alt.Y("share:Q", title="Loss against full cache", stack="zero", axis=alt.Axis(tickCount=6)),
-        color=alt.Color("cause:N", title=None, scale=alt.Scale(domain=[ANSWERS, FAILURE], range=["#56B4E9", ALARM])),
+        color=alt.Color("cause:N", title=None, scale=alt.Scale(domain=causes, range=[CAUSES[c] for c in causes])),
         tooltip=[
             alt.Tooltip("series:N"),
             alt.Tooltip("budget:N"),

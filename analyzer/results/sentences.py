@@ -112,6 +112,8 @@ def failures_or_answers(loss: Loss, unit: str) -> str:
     if not loss.proven:
         return f"{at}: no loss is proven; {failed}."
     head = f"Of the loss of {number(d.drop_mean)} of {at},"
+    if (cut_off := d.drop_cut_off or 0.0) and abs(cut_off) >= 0.005:
+        return f"{head} {_with_cut_off(d, cut_off, failed)}."
     if abs(d.drop_failures) < 0.005:
         return f"{head} all is wrong answers; none comes from failed requests ({failed})."
     if d.drop_failures < 0:
@@ -122,6 +124,20 @@ def failures_or_answers(loss: Loss, unit: str) -> str:
     if abs(d.drop_answers) < 0.005:
         return f"{head} all comes from failed requests ({failed}), none from wrong answers."
     return f"{head} {number(d.drop_answers)} is wrong answers and {number(d.drop_failures)} failed requests ({failed})."
+
+
+def _with_cut_off(d: Drop, cut_off: float, failed: str) -> str:
+    """The parts of a loss where answers that were cut off have one."""
+    wrong, failures = d.drop_wrong or 0.0, d.drop_failures or 0.0
+    parts = [(wrong, "wrong answers")] if abs(wrong) >= 0.005 else []
+    parts.append((cut_off, "answers cut off at their length"))
+    if failures >= 0.005:
+        parts.append((failures, f"failed requests ({failed})"))
+    texts = [f"{number(part)} {'is ' if at == 0 else ''}{cause}" for at, (part, cause) in enumerate(parts)]
+    text = listed(texts) if len(parts) > 1 else f"all is {parts[0][1]}"
+    if failures <= -0.005:
+        return f"{text}; failures were fewer than at full cache ({number(failures)}; {failed})"
+    return text if failures >= 0.005 else f"{text}; none comes from failed requests ({failed})"
 
 
 def failed_requests(stats: Sequence[BinStat]) -> str:

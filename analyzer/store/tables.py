@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from analyzer.read.drift import Answers
+from analyzer.stats.decompose import CUT_OFF
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.vocabulary import SeriesVerdict
 
@@ -115,6 +116,17 @@ class Drop:
     drop_answers: float | None
     drop_json: str
     within_noise: int | None
+
+    @property
+    def drop_cut_off(self) -> float | None:
+        """Part of drop_answers: answers that were cut off before anything right; None where that isn't known."""
+        return None if self.drop_answers is None else float(json.loads(self.drop_json).get(CUT_OFF, 0.0))
+
+    @property
+    def drop_wrong(self) -> float | None:
+        """The rest of drop_answers: wrong answers that were not cut off."""
+        cut_off = self.drop_cut_off
+        return None if self.drop_answers is None or cut_off is None else self.drop_answers - cut_off
 
 
 @dataclass(frozen=True, slots=True)

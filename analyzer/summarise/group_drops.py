@@ -87,7 +87,7 @@ def _with_test(row: Drop, test: BudgetTest, control: Noise | None, alpha: float)
 
 
 def _with_shares(row: Drop, group: Group, full: Run, run: Run) -> Drop:
-    """The row with what failed requests and wrong answers have of its drop; unknown without a pair."""
+    """The row with what failed requests, answers cut off and wrong ones have of its drop; unknown without a pair."""
     at_full, here = group.outcomes[full.run_id], group.outcomes[run.run_id]
     paired = group.grid.rows(row.bin_idx) & ~np.isnan(at_full.score) & ~np.isnan(here.score)
     if not paired.any():

@@ -1,6 +1,6 @@
 """One run, read: its bin_stats rows, its evidence and its outcomes in the order of the dataset's entries.
 
-Only what later steps need is kept of a run (25 bytes an outcome), so memory holds one run's details at a time.
+Only what later steps need is kept of a run (26 bytes an outcome), so memory holds one run's details at a time.
 """
 
 import sqlite3
@@ -20,6 +20,7 @@ from analyzer.read.outcomes import kept_fraction, kept_tokens
 from analyzer.read.run_counts import RunCounts
 from analyzer.read.runs import Run
 from analyzer.read.snapshot import snapshot
+from analyzer.scoring import failure_labels
 from analyzer.stats.decompose import LABELS, Outcomes
 from analyzer.store.tables import BinStat, Evidence
 from analyzer.summarise.bin_stats import CiRule, bin_rows
@@ -80,10 +81,12 @@ def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, bins: S
     score = np.full(entries.height, np.nan)
     failed = np.zeros(entries.height, dtype=bool)
     label = np.full(entries.height, len(LABELS) - 1, dtype=np.int64)
+    cut = np.zeros(entries.height, dtype=bool)
     at = frame["entry"].to_numpy()
     score[at] = frame["score"].to_numpy()
     failed[at] = frame["is_failure"].to_numpy()
     label[at] = frame.select(code.alias("code"))["code"].to_numpy()
+    cut[at] = frame.select(cut=failure_labels.cut_off())["cut"].to_numpy()
     stats = bin_rows(run, frame, bins, rule)
     own_floors = floors(facts, run, entries) if run.is_baseline else None
-    return RunData(run, frame.height, Outcomes(score, failed, label), evidence, counts, stats, own_floors)
+    return RunData(run, frame.height, Outcomes(score, failed, label, cut), evidence, counts, stats, own_floors)

@@ -176,6 +176,29 @@ def test_a_loss_is_split_into_failures_and_wrong_answers(failures: float, answer
     assert expected in sentences.failures_or_answers(sentences.Loss("snapkv", 0.2, d, failed, proven=True), "fraction")
 
 
+@pytest.mark.parametrize(
+    ("failures", "cut_off", "wrong", "expected"),
+    [
+        (0.0, 0.5, 0.0, "at 0.2, all is answers cut off at their length; none comes from failed requests (0 failed"),
+        (0.0, 0.2, 0.3, "0.30 is wrong answers and 0.20 answers cut off at their length; none comes from failed"),
+        (
+            0.1,
+            0.4,
+            0.0,
+            "0.40 is answers cut off at their length and 0.10 failed requests (200 failed requests of 400)",
+        ),
+        (0.1, 0.2, 0.2, "0.20 is wrong answers, 0.20 answers cut off at their length and 0.10 failed requests (200"),
+        (-0.1, 0.4, 0.2, "and 0.40 answers cut off at their length; failures were fewer than at full cache (−0.10;"),
+        (0.0, 0.004, 0.496, "all is wrong answers; none comes from failed requests"),
+    ],
+)
+def test_answers_cut_off_are_a_cause_of_their_own(failures: float, cut_off: float, wrong: float, expected: str) -> None:
+    causes = json.dumps({"CUT_OFF": cut_off, "WRONG_ANSWER": wrong})
+    d = drop(0.5, 0.45, 0.55, drop_failures=failures, drop_answers=cut_off + wrong, drop_json=causes)
+    failed = stat(n_failures=200 if failures > 0 else 0)
+    assert expected in sentences.failures_or_answers(sentences.Loss("snapkv", 0.2, d, failed, proven=True), "fraction")
+
+
 def test_no_proven_loss_is_not_split() -> None:
     d = drop(0.01, -0.02, 0.04, drop_failures=0.0, drop_answers=0.01)
     loss = sentences.Loss("snapkv", 0.2, d, stat(), proven=False)

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kvt_async.contract.errors import FailureLabel
+from kvt_async.contract.vocabulary import CUT_OFF
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 WRONG = "WRONG_ANSWER"
-CUT_OFF = "CUT_OFF"  # the cause, whatever the label of the answer: in parts by label it stands for all that are cut off
 LABELS = (*(str(label) for label in FailureLabel), WRONG)  # label codes are positions here; no label: the last
 
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from analyzer.read.drift import Answers
-from analyzer.stats.decompose import CUT_OFF
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
-from kvt_async.contract.vocabulary import SeriesVerdict
+from kvt_async.contract.vocabulary import CUT_OFF, SeriesVerdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 FULL: Final = "full"  # series and policy of full cache, the baseline of every series
+CUT_OFF: Final = "CUT_OFF"  # in budget_stats.drop_json, beside labels: answers cut off before anything right
 
 
 class Unit(StrEnum):

@@ -91,6 +91,7 @@ test-slow: $(VENV)/.dev ## Long runs: a million fuzzed streams, 400 times kill -
 	KVT_FUZZ_CASES=100000 KVT_FUZZ_COMMANDS=2000 $(BIN)/python -m pytest -q tests/contract/test_odd_configs.py
 	KVT_SOCKET_CASES=200000 $(BIN)/python -m pytest -q tests/engine/test_transports_agree.py
 	$(BIN)/python scripts/soak.py kills
+	$(BIN)/python scripts/soak.py kills --suite --kills 60
 	$(BIN)/python scripts/soak.py stages
 	$(BIN)/python scripts/soak.py disks
 	$(BIN)/python scripts/soak.py damage

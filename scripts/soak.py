@@ -1,16 +1,18 @@
 """What no test has the time for: hundreds of kills, tens of thousands of requests against a server that fails.
 
     python scripts/soak.py kills [--kills 200] [--requests 2000]
+    python scripts/soak.py kills --suite [--kills 60] [--requests 672]
     python scripts/soak.py faults [--requests 24000] [--share 0.3]
     (either with --transport lean)
     python scripts/soak.py stages [--kills 200] [--requests 400]
     python scripts/soak.py disks [--disks 10] [--requests 400]
     python scripts/soak.py damage [--files 200] [--requests 400]
 
-`stages` kills prepare, sweep, score, analyze, report and verify; after a rerun manifest, derived rows and report are
-those of an experiment that nobody killed, and nothing is left behind. `disks` gives each stage, export and bench too, a
-disk with too little room, then room: the same (Linux). `damage` spoils databases in eight ways, and gives them to every
-command that reads one.
+`kills --suite` has four tasks, three series at five budgets and three answers to each example. `stages` kills prepare,
+sweep, score, analyze, report and verify; after a rerun manifest, derived rows and report are those of an experiment
+that nobody killed, and nothing is left behind. `disks` gives each stage, export and bench too, a disk with too little
+room, then room: the same (Linux). `damage` spoils databases in eight ways, and gives them to every command that reads
+one.
 
 All run `kvt` as a user does, against the scripted server of the tests in a process of its own, and end with exit code 1
 when an invariant broke. `make test-slow` runs them.
@@ -24,16 +26,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import soak_damage
 import soak_stages
-from soak_ground import CONCURRENCY, broken, experiment, server
+from soak_ground import CONCURRENCY, broken, experiment, server, suite
 
 from kvt_async.contract.errors import KvtError
 from kvt_async.contract.settings import Settings
 from tests.worlds import check_invariants, query, states
 
+Ground = Callable[..., tuple[Settings, Path]]
 FAULTS = ("http_429", "http_500", "cut", "stall", "garbage")
 
 
@@ -47,12 +51,15 @@ def main() -> int:
     parser.add_argument("--share", type=float, help="of the tries that fail; default: 0.1 for kills, 0.3 for faults")
     parser.add_argument("--transport", choices=["aiohttp", "lean"], default="aiohttp")
     parser.add_argument("--seed", type=int, default=1337)
+    parser.add_argument("--suite", action="store_true", help="kills: several tasks, several answers to an example")
     args = parser.parse_args()
     if args.what == "disks" and os.geteuid() != 0:
         os.execvp("unshare", ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv])
     with tempfile.TemporaryDirectory() as name:
         if args.what == "kills":
-            return kills(Path(name), args.kills, args.requests or 2000, args.share or 0.1, args.seed, args.transport)
+            ground = suite if args.suite else experiment
+            n_requests = args.requests or (672 if args.suite else 2000)
+            return kills(Path(name), ground, args.kills, n_requests, args.share or 0.1, args.seed, args.transport)
         if args.what == "stages":
             return soak_stages.kills(Path(name), args.kills, args.requests or 400, args.seed)
         if args.what == "disks":
@@ -62,14 +69,12 @@ def main() -> int:
         return faults(Path(name), args.requests or 24000, args.share or 0.3, args.transport)
 
 
-def kills(folder: Path, n_kills: int, n_requests: int, share: float, seed: int, transport: str) -> int:
+def kills(folder: Path, ground: Ground, n_kills: int, n_requests: int, share: float, seed: int, transport: str) -> int:
     """kill -9 at random instants: a quarter while it starts, the others so many responses later; then resume."""
     dice, log = random.Random(seed), folder / "seen.log"
     pace_s = n_kills * 0.5 * CONCURRENCY / n_requests  # a reply: some are in flight at every kill
     with server("--delay", f"{pace_s:.3f}", "--log", str(log), "--faults", json.dumps(mix(share))) as url:
-        settings, config = experiment(
-            folder, url, n_requests, "engine.timeouts.idle_s=1", f"engine.transport={transport}"
-        )
+        settings, config = ground(folder, url, n_requests, "engine.timeouts.idle_s=1", f"engine.transport={transport}")
         done: set[str] = set()
         began, with_work, start_up_s = time.monotonic(), 0, 0.0
         for nth in range(n_kills):

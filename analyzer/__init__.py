@@ -1,11 +1,11 @@
-"""kvt's analyzer: reads facts, writes the verdict. No asyncio, no network. `open_group` is loaded on its first use."""
+"""kvt's analyzer: reads facts, writes the verdict. No asyncio, no network. Functions are loaded on their first use."""
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Results", "open_group"]
+__all__ = ["Results", "SuiteResults", "open_group", "open_suite"]
 
 if TYPE_CHECKING:
-    from analyzer.api import Results, open_group
+    from analyzer.api import Results, SuiteResults, open_group, open_suite
 else:
 
     def __getattr__(name: str) -> Any:

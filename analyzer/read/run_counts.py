@@ -1,14 +1,18 @@
 """Counts of every run: what is answered, failed, pending or refused."""
 
 import sqlite3
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analyzer.read.group_tasks import group_tasks
 from analyzer.read.runs import runs
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.labels import request_ids_of
 
 _REFUSED_STATUS = (401, 402, 403, 407)
+_FIRST = "WHERE requests.run_id = ? AND sample_idx < ?"
+_IS_AMONG = "SELECT count(*) FROM requests WHERE request_id = ? AND sample_idx < ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +41,30 @@ class RunCounts:
         return self.total - self.finished
 
 
-def run_counts(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> dict[str, RunCounts]:
-    """Counts of every run of one generation, by run_id."""
+def run_counts(
+    conn: sqlite3.Connection, exp_group_id: str, generation: int, samples: Mapping[str, int] | None = None
+) -> dict[str, RunCounts]:
+    """Counts of every run of one generation, by run_id.
+
+    samples: by dataset_id, how many answers of each example count; the first so many. None: all that were planned.
+    """
     where = "WHERE u.exp_group_id = ? AND u.generation = ?"
     args = (exp_group_id, generation)
-    planned: dict[str, int] = dict(
+    entries: dict[str, int] = dict(
         conn.execute(
-            "SELECT u.run_id, m.n FROM runs u "
-            "JOIN (SELECT dataset_id, count(*) AS n FROM manifest_entries GROUP BY 1) m "
-            f"ON m.dataset_id = u.dataset_id {where}",
+            "SELECT dataset_id, count(*) FROM manifest_entries WHERE dataset_id IN "
+            f"(SELECT u.dataset_id FROM runs u {where}) GROUP BY 1",
             args,
         ).fetchall()
     )
+    planned: dict[str, int] = {task.dataset_id: task.samples for task in group_tasks(conn, exp_group_id, generation)}
+    counted = planned | dict(samples or {})
     failed: dict[str, int] = dict(  # +: grouped after, not along the index of all requests: failures are few
         conn.execute("SELECT +run_id, count(*) FROM failures GROUP BY 1").fetchall()
     )
-    open_again = Counter(refused(conn).values()) if failed else Counter()
+    open_again: dict[str, list[str]] = defaultdict(list)
+    for request, run_id in (refused(conn) if failed else {}).items():
+        open_again[run_id].append(request)
     tries: dict[str, int] = dict(
         conn.execute(
             "SELECT r.run_id, count(*) FROM try_series t JOIN requests r ON r.request_id = t.request_id GROUP BY 1"
@@ -60,15 +72,23 @@ def run_counts(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> 
     )
     result = {}
     for run in runs(conn, exp_group_id, generation):
-        requests, responses, scores = counts(conn, run.run_id)
+        answers = counted[run.dataset_id]
+        first = answers if answers < planned[run.dataset_id] else None
+        requests, responses, scores = counts(conn, run.run_id, first)
+        failures, again = failed.get(run.run_id, 0), len(open_again[run.run_id])
+        if first is not None:
+            failures = _count(
+                conn, f"SELECT count(*) FROM requests JOIN failures USING (request_id) {_FIRST}", run.run_id, first
+            )
+            again = sum(_count(conn, _IS_AMONG, request, first) for request in open_again[run.run_id])
         result[run.run_id] = RunCounts(
-            planned=planned.get(run.run_id, 0),
+            planned=entries.get(run.dataset_id, 0) * answers,
             requests=requests,
             responses=responses,
-            failures=failed.get(run.run_id, 0) - open_again[run.run_id],
+            failures=failures - again,
             try_series=tries.get(run.run_id, 0),
             scores=scores,
-            refused=open_again[run.run_id],
+            refused=again,
         )
     return result
 
@@ -102,12 +122,18 @@ def refused(conn: sqlite3.Connection, run_id: str | None = None) -> dict[str, st
     }
 
 
-def counts(conn: sqlite3.Connection, run_id: str) -> tuple[int, int, int]:
-    """Requests, responses and scores of one run.
+def counts(conn: sqlite3.Connection, run_id: str, first: int | None = None) -> tuple[int, int, int]:
+    """Requests, responses and scores of one run; with `first`, of so many answers of each example.
 
     A request's id is its run's id, a colon and a number, so a run's rows are a range of the primary keys: counting it
     touches no row. Where ids look otherwise, they are looked up one by one.
     """
+    if first is not None:
+        return (
+            _count(conn, f"SELECT count(*) FROM requests {_FIRST}", run_id, first),
+            _count(conn, f"SELECT count(*) FROM requests JOIN responses USING (request_id) {_FIRST}", run_id, first),
+            _count(conn, f"SELECT count(*) FROM requests JOIN scores USING (request_id) {_FIRST}", run_id, first),
+        )
     requests = _count(conn, "SELECT count(*) FROM requests WHERE run_id = ?", run_id)
     key_range = request_ids_of(run_id)
     if requests == _count(conn, "SELECT count(*) FROM requests WHERE request_id >= ? AND request_id < ?", *key_range):
@@ -123,5 +149,5 @@ def counts(conn: sqlite3.Connection, run_id: str) -> tuple[int, int, int]:
     return requests, responses, scores
 
 
-def _count(conn: sqlite3.Connection, sql: str, *values: str) -> int:
+def _count(conn: sqlite3.Connection, sql: str, *values: str | int) -> int:
     return int(conn.execute(sql, values).fetchone()[0])

@@ -1,19 +1,20 @@
-"""Everything that charts and report say, read once from one database snapshot."""
+"""Everything that charts and report say of one task of a group, read once from one database snapshot."""
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from analyzer.read import runs as tables
 from analyzer.read.drift import Answers, group_drifts, level_differences
 from analyzer.read.examples import rescored
+from analyzer.read.group_tasks import GroupTask, group_tasks
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
 from analyzer.results.rows import Bin, ClientRow, SessionRow, Volume
 from analyzer.store.derived_rows import ANALYZER_VERSION
-from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict, columns
-from kvt_async.contract.errors import MissingPrerequisiteError
+from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeChange, Verdict, columns
+from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.formulas.server_identity import Drift
 from kvt_async.contract.vocabulary import Role, Unit
@@ -25,18 +26,21 @@ ALL = -1
 
 @dataclass(frozen=True)
 class Results:
-    """What is stored of one generation of an experiment group, in stable order. Of most use:
+    """What is stored of one task in one generation of an experiment group, in stable order. Of most use:
 
     runs: every level and its repeats; `full`, `controls` and `levels(series)` choose among them.
     stats: what a run did in a bin, by run_id and bin_idx (-1: all bins, each with the same weight); `stat(run)`.
     drops: a run against full cache in a bin, paired by example; `drop(run)`, `paired(series)`.
     verdicts: what the tests of a series allow to be said in a bin; `verdict(series)`.
-    comparisons: two series at one budget. evidence: by run_id, whether the server applied the budget.
+    comparisons: two series at one budget. changes: what else changes with the budget.
+    evidence: by run_id, whether the server applied the budget.
     progress: by run_id, how many requests are planned, answered, failed and pending.
+    samples: answers of each example that count; n_samples: those that were asked for.
     drifts: where the server became another one meanwhile; differences: where levels had different servers.
     volumes: what each session moved, where it was asked for.
 
-    Before the first analysis the derived rows (stats, evidence, drops, verdicts, comparisons) are empty.
+    Sessions, clients, snapshots, canaries, drifts, differences and volumes are those of the whole group. Before the
+    first analysis the derived rows (stats, evidence, drops, verdicts, comparisons, changes) are empty.
     """
 
     group: str
@@ -63,6 +67,11 @@ class Results:
     scorer_versions: list[str]
     analyzer_version: str | None = None  # that made the analysis; None: not stored
     other_metric: str | None = None  # that the analysis was made under; None: the task's own
+    task: str = ""  # its name in the group
+    dataset_id: str = ""
+    samples: int = 1
+    n_samples: int = 1
+    changes: list[OutcomeChange] = field(default_factory=list)
 
     @property
     def own_metric(self) -> str:
@@ -156,7 +165,8 @@ class Results:
 
 
 _OF_GROUP = "WHERE exp_group_id=? AND generation=?"
-_OF_ITS_RUNS = f"WHERE run_id IN (SELECT run_id FROM runs {_OF_GROUP})"
+_OF_TASK = f"{_OF_GROUP} AND dataset_id=?"
+_OF_ITS_RUNS = f"WHERE run_id IN (SELECT run_id FROM runs {_OF_TASK})"
 _OF_ITS_SESSIONS = f"WHERE session_id IN (SELECT session_id FROM sessions {_OF_GROUP})"
 _CLIENTS = f"""FROM client_health h {_OF_ITS_SESSIONS} AND created_at = (SELECT max(created_at) FROM client_health i
     WHERE i.session_id = h.session_id) ORDER BY created_at, session_id"""
@@ -168,9 +178,8 @@ _CANARIES = f"""SELECT level, verdict FROM probes {_OF_ITS_SESSIONS} AND kind='c
     ORDER BY created_at, n"""
 _SCORERS = f"""SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs u JOIN scores s ON s.request_id =
     (SELECT q.request_id FROM requests q JOIN scores t USING (request_id) WHERE q.run_id = u.run_id LIMIT 1)
-    {_OF_GROUP} ORDER BY 1"""  # of one score per run: a run is scored by one scorer
-_ANALYZER = f"""SELECT json_extract(detail_json, '$.analyzer_version'), json_extract(detail_json, '$.settings.metric')
-    FROM analysis_state {_OF_GROUP} AND stage='analyze' AND scope='*'"""
+    {_OF_TASK} ORDER BY 1"""  # of one score per run: a run is scored by one scorer
+_ANALYZED = f"SELECT detail_json FROM analysis_state {_OF_GROUP} AND stage='analyze' AND scope='*'"
 _VOLUMES = """SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9,
     CAST(sum(t.prompt_tokens * 1.0) AS INTEGER), CAST(sum(t.completion_tokens * 1.0) AS INTEGER),
     sum(a.end_state = 'done' AND t.finish_ns IS NULL)
@@ -181,10 +190,45 @@ _VOLUMES = """SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) /
 """An attempt without an error gave the response. A session has one monotonic clock, so spans are taken within one."""
 
 
-def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -> Results:
-    """Read the newest generation of `group`. Raises MissingPrerequisiteError where there is none.
+def read_results(
+    conn: sqlite3.Connection,
+    group: str,
+    *,
+    task: str | None = None,
+    dataset_id: str | None = None,
+    volumes: bool = False,
+) -> Results:
+    """Read one task of the newest generation of `group`: the one of this name or dataset_id, or its only one.
 
-    `volumes` (throughput and cost) reads every response: only the report needs it.
+    `volumes` (throughput and cost) reads every response: only the report needs it. Raises MissingPrerequisiteError
+    where there is no such group or task, ConfigError where the group has several and none is named.
+    """
+    tasks = read_tasks(conn, group, volumes=volumes)
+    name = task if task is not None else dataset_id
+    if name is not None:
+        return of_task(tasks, name)
+    if len(tasks) > 1:
+        raise ConfigError(
+            f"the group {group!r} has {len(tasks)} tasks, and this is about one",
+            do=f"Name one of them: {', '.join(each.task for each in tasks)}.",
+        )
+    return tasks[0]
+
+
+def of_task(tasks: list[Results], name: str) -> Results:
+    """The results of the task of this name or dataset_id. Raises MissingPrerequisiteError where there is none."""
+    for task in tasks:
+        if name in (task.task, task.dataset_id):
+            return task
+    raise MissingPrerequisiteError(
+        f"the group has no task {name!r}", do=f"Its tasks: {', '.join(task.task for task in tasks)}."
+    )
+
+
+def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -> list[Results]:
+    """Read every task of the newest generation of `group`, in the group's order; one at least, without runs if need be.
+
+    Raises MissingPrerequisiteError where there is no such group.
     """
     generations = conn.execute(
         "SELECT generation, contract_json, contract_sha256 FROM experiments WHERE exp_group_id=? ORDER BY generation",
@@ -196,43 +240,75 @@ def read_results(conn: sqlite3.Connection, group: str, *, volumes: bool = False)
         )
     generation, contract, sha = generations[-1]
     key = (group, generation)
-    runs = sorted(
-        tables.runs(conn, group, generation),
-        key=lambda run: (run.level_idx, run.repeat_idx, run.series, -run.kv_budget, run.run_id),
-    )
-    dataset_ids = sorted({r.dataset_id for r in runs})
-    analyzer, metric = next(iter(conn.execute(_ANALYZER, key)), (None, None))
-
-    def rows(kind: type[Row], source: str) -> list[Row]:
-        return _rows(conn, kind, source, key)
-
-    return Results(
+    detail: dict[str, Any] = next((json.loads(text) for (text,) in conn.execute(_ANALYZED, key)), {})
+    tasks = group_tasks(conn, group, generation) or [GroupTask("", "")]
+    samples = {task.dataset_id: detail.get("samples", {}).get(task.dataset_id, task.samples) for task in tasks}
+    whole = Results(
         group=group,
         generation=generation,
         n_generations=len(generations),
         contract=json.loads(contract),
         contract_sha256=sha,
-        datasets=[d for i in dataset_ids for d in _dicts(conn, "SELECT * FROM datasets WHERE dataset_id=?", (i,))],
-        bins=_rows(conn, Bin, "FROM bins WHERE dataset_id=? ORDER BY bin_idx", (dataset_ids[0],)) if runs else [],
-        runs=runs,
-        stats={(s.run_id, s.bin_idx): s for s in rows(BinStat, f"FROM bin_stats {_OF_ITS_RUNS}")},
-        evidence={e.run_id: e for e in rows(Evidence, f"FROM run_evidence {_OF_ITS_RUNS}")},
-        drops=rows(Drop, f"FROM budget_stats {_OF_GROUP} ORDER BY series, kv_budget DESC, repeat_idx, bin_idx"),
-        verdicts=rows(Verdict, f"FROM transition_summary {_OF_GROUP} ORDER BY series, bin_idx"),
-        comparisons=rows(
-            Comparison, f"FROM comparisons {_OF_GROUP} ORDER BY series_a, series_b, kv_budget DESC, bin_idx"
-        ),
-        progress=run_counts(conn, group, generation),
-        clients=rows(ClientRow, _CLIENTS),
-        sessions=rows(SessionRow, _SESSIONS),
+        datasets=[],
+        bins=[],
+        runs=tables.runs(conn, group, generation),
+        stats={},
+        evidence={},
+        drops=[],
+        verdicts=[],
+        comparisons=[],
+        progress=run_counts(conn, group, generation, samples),
+        clients=_rows(conn, ClientRow, _CLIENTS, key),
+        sessions=_rows(conn, SessionRow, _SESSIONS, key),
         snapshots=_dicts(conn, _SNAPSHOTS, key),
         canaries=_dicts(conn, _CANARIES, key),
         drifts=group_drifts(conn, group, generation),
         differences=level_differences(conn, group, generation),
         volumes=[Volume(*row) for row in conn.execute(_VOLUMES, key)] if volumes else [],
+        scorer_versions=[],
+        analyzer_version=detail.get("analyzer_version"),
+        other_metric=detail.get("settings", {}).get("metric"),
+    )
+    return [_task_results(conn, whole, task, samples[task.dataset_id]) for task in tasks]
+
+
+_CONTRACT = f"SELECT contract_json FROM task_contracts {_OF_TASK}"
+
+
+def _task_results(conn: sqlite3.Connection, whole: Results, task: GroupTask, samples: int) -> Results:
+    """What is stored of one task, beside what is stored of the whole group."""
+    key, own = (whole.group, whole.generation, task.dataset_id), (task.dataset_id,)
+    contract: dict[str, Any] = next((json.loads(text) for (text,) in conn.execute(_CONTRACT, key)), {})
+    runs = sorted(
+        (run for run in whole.runs if run.dataset_id == task.dataset_id),
+        key=lambda run: (run.level_idx, run.repeat_idx, run.series, -run.kv_budget, run.run_id),
+    )
+
+    def rows(kind: type[Row], source: str) -> list[Row]:
+        return _rows(conn, kind, source, key)
+
+    return replace(
+        whole,
+        contract=whole.contract | contract,
+        datasets=_dicts(conn, "SELECT * FROM datasets WHERE dataset_id=?", own),
+        bins=_rows(conn, Bin, "FROM bins WHERE dataset_id=? ORDER BY bin_idx", own),
+        runs=runs,
+        stats={(s.run_id, s.bin_idx): s for s in rows(BinStat, f"FROM bin_stats {_OF_ITS_RUNS}")},
+        evidence={e.run_id: e for e in rows(Evidence, f"FROM run_evidence {_OF_ITS_RUNS}")},
+        drops=rows(Drop, f"FROM budget_stats {_OF_TASK} ORDER BY series, kv_budget DESC, repeat_idx, bin_idx"),
+        verdicts=rows(Verdict, f"FROM transition_summary {_OF_TASK} ORDER BY series, bin_idx"),
+        comparisons=rows(
+            Comparison, f"FROM comparisons {_OF_TASK} ORDER BY series_a, series_b, kv_budget DESC, bin_idx"
+        ),
+        progress={run.run_id: whole.progress[run.run_id] for run in runs},
         scorer_versions=[version for (version,) in conn.execute(_SCORERS, key)],
-        analyzer_version=analyzer,
-        other_metric=metric,
+        task=task.name,
+        dataset_id=task.dataset_id,
+        samples=samples,
+        n_samples=task.samples,
+        changes=rows(
+            OutcomeChange, f"FROM outcome_changes {_OF_TASK} ORDER BY series, kv_budget DESC, repeat_idx, measure"
+        ),
     )
 
 

@@ -14,8 +14,17 @@ from typing import Any, NamedTuple
 
 from analyzer.read.run_counts import refused
 from analyzer.read.snapshot import path_of
-from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
-from kvt_async.contract.formulas.prompt_counts import PromptCounts
+from analyzer.store.tables import (
+    BinStat,
+    Comparison,
+    Drop,
+    Evidence,
+    OutcomeChange,
+    SuiteStat,
+    SuiteVerdict,
+    Verdict,
+)
+from kvt_async.contract.formulas.prompt_counts import PromptCounts, together
 from kvt_async.contract.local_faults import store_error
 from kvt_async.contract.waiting import transaction
 
@@ -24,7 +33,7 @@ Row = Mapping[str, Any]
 ANALYZER_VERSION = "8"  # raise it whenever a figure or a sentence of the derived tables could change
 
 RUN_TABLES = {row.TABLE: row.KEY for row in (BinStat, Evidence)}
-GROUP_TABLES = {row.TABLE: row.KEY for row in (Drop, Verdict, Comparison)}
+GROUP_TABLES = {row.TABLE: row.KEY for row in (Drop, Verdict, Comparison, OutcomeChange, SuiteStat, SuiteVerdict)}
 """What the analysis writes, with the columns that tell rows apart (within a generation, for tables of groups)."""
 
 _SCORES = (
@@ -229,12 +238,13 @@ def replace_runs(conn: sqlite3.Connection, table: str, run_ids: Iterable[str], r
 
 def prompt_counts(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> PromptCounts:
     """What the server's counts say of a generation's prompts, as its analysis left it; nothing before that."""
-    row = conn.execute(
-        "SELECT json_extract(zone_json, '$.prompts') FROM transition_summary WHERE exp_group_id = ? AND generation = ? "
-        "AND bin_idx = -1 LIMIT 1",
+    of_tasks = conn.execute(  # each row of a task over all lengths holds the counts of that task
+        "SELECT max(json_extract(zone_json, '$.prompts')) FROM transition_summary WHERE exp_group_id = ? AND "
+        "generation = ? AND bin_idx = -1 GROUP BY dataset_id",
         (exp_group_id, generation),
-    ).fetchone()
-    return PromptCounts(**json.loads(row[0])) if row and row[0] else PromptCounts()
+    )
+    counts = [PromptCounts(**json.loads(text)) for (text,) in of_tasks if text]
+    return together(counts) if len(counts) > 1 else next(iter(counts), PromptCounts())
 
 
 def control_flips(conn: sqlite3.Connection, exp_group_id: str) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """The derived tables, one frozen class each: who writes a row and who reads it see the same fields.
 
-A field is the column of its name in schema.sql. Four columns are no fields, since the writer adds them to every row:
-exp_group_id, generation and dataset_id of the tables of a group, and the fingerprint of what the rows were made from.
+A field is the column of its name in schema.sql. Some columns are no fields, since the writer adds them to every row:
+exp_group_id and generation of the tables of a group, the dataset_id of those of a task, and the fingerprint of what the
+rows were made from.
 A JSON column holds its text, and a property reads it.
 """
 
@@ -90,7 +91,7 @@ class Drop:
     """One level against full cache in one bin (-1: all), paired by example."""
 
     TABLE: ClassVar[str] = "budget_stats"
-    KEY: ClassVar[tuple[str, ...]] = ("series", "kv_budget", "repeat_idx", "bin_idx")
+    KEY: ClassVar[tuple[str, ...]] = ("dataset_id", "series", "kv_budget", "repeat_idx", "bin_idx")
 
     series: str
     kv_budget: float
@@ -133,7 +134,7 @@ class Verdict:
     """What the tests of one series allow to be said in one bin (-1: all)."""
 
     TABLE: ClassVar[str] = "transition_summary"
-    KEY: ClassVar[tuple[str, ...]] = ("series", "bin_idx")
+    KEY: ClassVar[tuple[str, ...]] = ("dataset_id", "series", "bin_idx")
 
     series: str
     kv_policy: str
@@ -219,7 +220,7 @@ class Comparison:
     """Two series at the same budget in one bin (-1: all), paired by example."""
 
     TABLE: ClassVar[str] = "comparisons"
-    KEY: ClassVar[tuple[str, ...]] = ("series_a", "series_b", "kv_budget", "bin_idx")
+    KEY: ClassVar[tuple[str, ...]] = ("dataset_id", "series_a", "series_b", "kv_budget", "bin_idx")
 
     series_a: str
     series_b: str
@@ -231,6 +232,112 @@ class Comparison:
     diff_ci_high: float | None
     p: float | None
     p_holm: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeChange:
+    """What else than the score changed at one level of a task, all bins together, paired with full cache by answer."""
+
+    TABLE: ClassVar[str] = "outcome_changes"
+    KEY: ClassVar[tuple[str, ...]] = ("dataset_id", "series", "kv_budget", "repeat_idx", "measure")
+
+    series: str
+    kv_budget: float
+    repeat_idx: int
+    measure: str
+    n: int
+    full_value: float | None
+    value: float | None
+    change: float | None
+    change_ci_low: float | None
+    change_ci_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteStat:
+    """Several tasks together at one level against full cache: the mean over them, and the worst of them."""
+
+    TABLE: ClassVar[str] = "suite_stats"
+    KEY: ClassVar[tuple[str, ...]] = ("series", "kv_budget", "repeat_idx")
+
+    series: str
+    kv_budget: float
+    repeat_idx: int
+    n_tasks: int
+    n: int
+    n_clusters: int
+    mean_full: float | None
+    mean_here: float | None
+    drop_mean: float | None
+    drop_ci_low: float | None
+    drop_ci_high: float | None
+    p_safe: float | None
+    p_guard: float | None
+    p_everywhere: float | None
+    p_loss: float | None
+    p_collapse: float | None
+    worst_task: str | None
+    worst_task_bound: float | None
+    n_safe_tasks: int | None
+    broken_tasks: str
+
+    @property
+    def broken(self) -> list[str]:
+        """Names of the tasks that are proven broken here and at every budget below."""
+        return [str(name) for name in json.loads(self.broken_tasks)]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteVerdict:
+    """What the tests of one series allow to be said of several tasks together."""
+
+    TABLE: ClassVar[str] = "suite_summary"
+    KEY: ClassVar[tuple[str, ...]] = ("series",)
+
+    series: str
+    n_tasks: int
+    n_nothing_to_lose: int
+    n_cannot_tell: int
+    suite_safe: float | None
+    guard: float
+    worst_task: str | None
+    worst_task_bound: float | None
+    n_safe_tasks: int | None
+    safe_everywhere: float | None
+    broken_somewhere: float | None
+    broken_tasks: str
+    mean_full: float | None
+    mean_safe_budget: float | None
+    mean_broken_budget: float | None
+    n_needed: int | None
+    verdict: str
+    verdict_text: str
+    tasks_json: str
+    evidence: str
+    partial: int
+    method: str
+
+    @property
+    def judges(self) -> bool:
+        """Whether this is a verdict about budgets, rather than the reason why there is none."""
+        return SeriesVerdict(self.verdict).judges
+
+    @property
+    def broken(self) -> list[str]:
+        """Names of the tasks that are proven broken, at broken_somewhere."""
+        return [str(name) for name in json.loads(self.broken_tasks)]
+
+    @property
+    def tasks(self) -> list[dict[str, Any]]:
+        """Every task: {task, dataset_id, verdict, safe, broken, acc_full, n, n_contexts, n_needed, headroom, bound}."""
+        loaded: list[dict[str, Any]] = json.loads(self.tasks_json)
+        return loaded
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the analysis was asked for: alpha, margin, margin_kind, guard, level, look, stored_tasks, planned."""
+        loaded: dict[str, Any] = json.loads(self.method)
+        return loaded
 
 
 def as_columns(row: Any, **more: Any) -> dict[str, Any]:

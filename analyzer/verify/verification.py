@@ -293,7 +293,8 @@ def _compare(group: Generation, analysed: Analysed, question: Question, made: De
         plain = [derived_rows.plain(as_columns(row, fingerprint=mark)) for row in rows if row.run_id not in alone]
         differences.compare(findings, table, derived_rows.RUN_TABLES[table], stored, plain)
     for table, rows in made.of_group.items():
-        plain = [derived_rows.plain(as_columns(row, fingerprint=mark)) for row in rows]
+        own = {"dataset_id": question.dataset.dataset_id, "fingerprint": mark}
+        plain = [derived_rows.plain(as_columns(row, **own)) for row in rows]
         differences.compare(findings, table, derived_rows.GROUP_TABLES[table], group.stored(table), plain)
 
 

@@ -15,7 +15,16 @@ import analyzer
 from analyzer import Results, open_group, stages
 from analyzer.read.run_counts import RunCounts
 from analyzer.read.runs import Run
-from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
+from analyzer.store.tables import (
+    BinStat,
+    Comparison,
+    Drop,
+    Evidence,
+    OutcomeChange,
+    SuiteStat,
+    SuiteVerdict,
+    Verdict,
+)
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.load import load_settings
 from tests.analyzer.bench_rows import Load, steady, write_bench
@@ -108,7 +117,7 @@ def test_what_a_type_checker_knows_of_it(folder: Path) -> None:
 @pytest.mark.usefixtures("beside")
 def test_the_examples_of_the_page_run_as_they_stand(capsys: pytest.CaptureFixture[str]) -> None:
     examples = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     names: dict[str, object] = {}
     for example in examples:
         exec(compile(example, "API.md", "exec"), names)
@@ -118,7 +127,7 @@ def test_the_examples_of_the_page_run_as_they_stand(capsys: pytest.CaptureFixtur
 
 
 def test_the_page_names_every_class_of_rows() -> None:
-    for row in (Run, RunCounts, BinStat, Drop, Verdict, Comparison, Evidence):
+    for row in (Run, RunCounts, BinStat, Drop, Verdict, Comparison, Evidence, OutcomeChange, SuiteStat, SuiteVerdict):
         assert f"`{row.__name__}`" in PAGE
 
 

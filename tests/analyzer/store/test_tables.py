@@ -13,7 +13,17 @@ import pytest
 
 from analyzer.scoring.score import score
 from analyzer.store import derived_rows
-from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict, columns
+from analyzer.store.tables import (
+    BinStat,
+    Comparison,
+    Drop,
+    Evidence,
+    OutcomeChange,
+    SuiteStat,
+    SuiteVerdict,
+    Verdict,
+    columns,
+)
 from analyzer.summarise.analyze import analyze
 from analyzer.verify.differences import BOOTSTRAP, DRAWN, EXACT, equal, is_json
 from tests.analyzer.conftest import Experiment
@@ -32,20 +42,20 @@ WORLD: dict[str, Any] = {
     "cached_tokens": 7,
     "cluster_size": 2,
 }
-ROWS = (BinStat, Evidence, Drop, Verdict, Comparison)
+ROWS = (BinStat, Evidence, Drop, Verdict, Comparison, OutcomeChange, SuiteStat, SuiteVerdict)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.TABLE)
 def test_a_row_has_the_columns_of_its_table_but_those_that_every_row_gets(
-    experiment: Experiment, row: type[BinStat | Evidence | Drop | Verdict | Comparison]
+    experiment: Experiment, row: type[Any]
 ) -> None:
     conn, _ = experiment(n_bins=1, n_per_bin=1)
     stored = {column[1] for column in conn.execute(f"PRAGMA table_info({row.TABLE})")}
     added = {"fingerprint"}
     if row.TABLE in derived_rows.GROUP_TABLES:
-        added |= {"exp_group_id", "generation"}
+        added |= {"exp_group_id", "generation", *({"dataset_id"} & set(row.KEY))}
     assert stored == set(columns(row)) | added
-    assert set(row.KEY) <= {field.name for field in fields(row)}
+    assert set(row.KEY) <= {field.name for field in fields(row)} | {"dataset_id"}
 
 
 def test_every_number_is_what_it_was_before_rows_had_classes(experiment: Experiment) -> None:

@@ -33,7 +33,7 @@ class Commands(Sections):
         "Before a run": ("validate", "resolve", "tasks", "plan"),
         "Run": ("sweep", "status", "prepare", "run"),
         "Read": ("all", "score", "analyze", "report", "show", "export", "compare"),
-        "Make sure": ("check", "verify"),
+        "Make sure": ("check", "verify", "upgrade"),
         "Throughput and latency": ("bench",),
     }
 
@@ -248,6 +248,20 @@ def status(
     from kvt_async.status import show_status
 
     raise typer.Exit(show_status(settings_from(config, override, print_config, place), watch=watch, as_json=as_json))
+
+
+@app.command()
+def upgrade(
+    places: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Runs' folders, or databases.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Bring runs of an earlier kvt to today's schema, so that they can be continued. The old database stays beside.
+
+    Example: kvt upgrade runs/demo
+    """
+    from kvt_async.upgrade import show_upgrades
+
+    raise typer.Exit(show_upgrades(places, as_json=as_json))
 
 
 @app.command()

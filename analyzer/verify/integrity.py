@@ -132,6 +132,11 @@ def _hashes(conn: sqlite3.Connection, findings: Findings) -> None:
     ):
         key = {"exp_group_id": group, "generation": generation}
         _hash(findings, "experiments", key, "contract_sha256", stored, _sha256(text))
+    for group, generation, task, text, stored in conn.execute(
+        "SELECT exp_group_id, generation, task, contract_json, contract_sha256 FROM task_contracts"
+    ):
+        key = {"exp_group_id": group, "generation": generation, "task": task}
+        _hash(findings, "task_contracts", key, "contract_sha256", stored, _sha256(text))
     for session, text, stored in conn.execute("SELECT session_id, config_yaml, config_sha256 FROM sessions"):
         _hash(findings, "sessions", {"session_id": session}, "config_sha256", stored, _sha256(text))
     for dataset, version, n in conn.execute("SELECT dataset_id, version, n_entries FROM manifests"):

@@ -40,6 +40,7 @@ from analyzer.verify.integrity import check_drift, check_facts
 from analyzer.verify.rescoring import Database, RunToCheck, check_run
 from kvt_async.contract.damage import has_wal
 from kvt_async.contract.errors import GuardError
+from kvt_async.contract.older_schemas import lacks_columns
 from kvt_async.contract.settings import Analysis
 
 Report = Callable[[str], None]
@@ -208,7 +209,7 @@ def _checked(db: Database, facts: sqlite3.Connection, exp_group_id: str, generat
         return checked
     counts = run_counts(facts, exp_group_id, generation)
     analyses = _analyses(facts, exp_group_id, generation, findings)
-    if analyses:
+    if analyses and not any(lacks_columns(facts, table) for table in derived_rows.GROUP_TABLES):
         checked.content = derived_rows.content(facts, exp_group_id, generation, "*")["content"]
     group = Generation(db, facts, exp_group_id, generation, runs, counts, analyses, findings)
     questions = group.questions

@@ -11,7 +11,11 @@ from kvt_async.contract.damage import opened_to_look
 from kvt_async.contract.schema import SCHEMA_VERSION, missing_tables, schema_sql
 
 _AT_ONCE = 1000
-_HASHED = {"experiments": ("contract_json", "contract_sha256"), "sessions": ("config_yaml", "config_sha256")}
+_HASHED = {
+    "experiments": ("contract_json", "contract_sha256"),
+    "task_contracts": ("contract_json", "contract_sha256"),
+    "sessions": ("config_yaml", "config_sha256"),
+}
 
 
 def strange_contents(db: Path) -> list[str]:

@@ -15,6 +15,18 @@ _OF_BEFORE = {  # what a column that came later is in every row of before; of al
 }
 _ITS_DATASET = """(SELECT min(u.dataset_id) FROM {schema}.runs u WHERE u.exp_group_id = {table}.exp_group_id
     AND u.generation = {table}.generation)"""  # of a derived row: a generation had one
+# A generation of a sweep had one task, and its contract was the group's; a bench has no task. Where no run was made
+# yet, the contract names the data set, which a later generation may hold under a name of its own.
+_ONE_TASK = """SELECT x.exp_group_id, x.generation, d.task, d.dataset_id, x.contract_json, x.contract_sha256, 1 AS look,
+    x.created_at FROM {schema}.experiments x JOIN {schema}.datasets d ON d.dataset_id = coalesce(
+        (SELECT min(u.dataset_id) FROM {schema}.runs u WHERE u.exp_group_id = x.exp_group_id
+         AND u.generation = x.generation),
+        (SELECT max(v.dataset_id) FROM {schema}.datasets v WHERE v.dataset_id IN (
+            json_extract(x.contract_json, '$."dataset.id"'),
+            json_extract(x.contract_json, '$."dataset.id"') || '__g' || x.generation)))
+    WHERE json_type(x.contract_json, '$."bench.workload"') IS NULL"""
+_ITS_DATASET = """(SELECT min(u.dataset_id) FROM {schema}.runs u WHERE u.exp_group_id = {table}.exp_group_id
+    AND u.generation = {table}.generation)"""  # of a derived row: a generation had one
 # A sweep's group had one task, and its contract was the group's; a bench has none.
 _ONE_TASK = """SELECT x.exp_group_id, x.generation, d.task, d.dataset_id, x.contract_json, x.contract_sha256, 1 AS look,
     x.created_at FROM {schema}.experiments x JOIN {schema}.datasets d ON d.dataset_id = ifnull(
@@ -48,8 +60,10 @@ def lacks_columns(conn: sqlite3.Connection, table: str, schema: str = "main") ->
 
 
 def rows_of_today(conn: sqlite3.Connection, table: str, schema: str = "main") -> str:
-    """A SELECT of a table's rows with today's columns, in their order. The numbers of rows that a session numbers grow
-    within it; they begin anywhere."""
+    """A SELECT of a table's rows with today's columns, in their order.
+
+    Where sessions did not number their rows, `n` grows over all of them: each query would count numbers of their own.
+    """
     stored = _stored(conn, table, schema)
     if table == "task_contracts" and not stored:
         return _ONE_TASK.format(schema=schema)

@@ -212,6 +212,10 @@ def connect_for_reading(
             if version > SCHEMA_VERSION:
                 raise _other_version(db, version)
             _common_pragmas(conn, SLICE_MS if write_derived else READING_TIMEOUT_MS)
+            if (
+                write_derived
+            ):  # a copy that another program made may have no log, and then a reader would bar the writer
+                patiently(db, lambda: conn.execute("PRAGMA journal_mode=WAL"))
             if version < SCHEMA_VERSION:
                 from kvt_async.contract.older_schemas import as_today
 

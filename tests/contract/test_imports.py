@@ -67,8 +67,9 @@ bench                  contract.command_line clock records engine.transport engi
 serve                  data
 validate               data ways sweep
 status                 records store session sweep bench
+upgrade                contract.command_line clock session store
 demo                   contract.command_line analyzer.stages records sweep status
-cli                    contract.command_line analyzer.cli sweep bench serve validate status demo
+cli                    contract.command_line analyzer.cli sweep bench serve validate status upgrade demo
 __main__               cli
 """
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,3 +49,36 @@ async def test_each_budget_is_applied_and_echoed_and_full_cache_repeats_itself(
     assert dict(query(settings, by_run + "repeat_idx = 1")) == full
     assert dict(query(settings, by_run + "series = 'streaming_llm/aware' AND kv_budget = 0.1")) != full
     assert query(settings, "SELECT DISTINCT engine_name LIKE 'kvt %' FROM runs") == [(1,)]
+
+
+async def test_each_prompt_of_a_suite_is_prefilled_once_for_all_its_levels_and_answers(
+    tmp_path: Path, reference_url: str
+) -> None:
+    settings = load_settings(
+        None,
+        [
+            "experiment.exp_group_id=suite", "dataset.name=kvtext", "dataset.task=[single, multikey]",
+            "dataset.params={contexts: 8, min_tokens: 160, max_tokens: 320, seed: 5}", "binning.n_bins=1",
+            "binning.n_per_bin=8", "model.name=reference", f"engine.base_url={reference_url}",
+            f"output.runs_dir={tmp_path}/runs", f"output.data_dir={tmp_path}/data",
+            "decoding={max_tokens: 8, samples: 2, temperature: 0.7}", "kv.budgets=[1.0, 0.5, 0.1]",
+        ],
+        environ={},
+    )  # fmt: skip
+    before = counters(reference_url)
+    report = await run(settings, options=SweepOptions(quiet=True))
+    after = counters(reference_url)
+    assert (report.exit_code, report.responses) == (0, 2 * 8 * 2 * 5), "tasks x prompts x answers x levels"
+    read = {name: after[name] - before[name] for name in after}
+    (tokens,) = query(settings, "SELECT sum(token_len) FROM manifest_entries")[0]
+    assert read["queries"] >= 10 * tokens, "two answers at five levels each"
+    assert read["queries"] - read["hits"] == tokens, "the canary asks prompts of the manifest, too"
+
+
+def counters(url: str) -> dict[str, float]:
+    """Prompt tokens that the server's prefill cache was asked for, and those that it had."""
+    page = urllib.request.urlopen(url.removesuffix("/v1") + "/metrics", timeout=10).read().decode()
+    return {
+        name: float(re.findall(rf"^vllm:prefix_cache_{name}_total\S* (\S+)$", page, re.MULTILINE)[0])
+        for name in ("queries", "hits")
+    }

@@ -5,6 +5,7 @@ msgspec Struct: made in a third of a dataclass's time, and frozen at no cost. No
 the garbage collector need not look at them (`gc=False`).
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,6 +169,14 @@ class Reply(Struct, frozen=True, gc=False):
     kv_evidence: Json | None
     kv_effective: float | None
     tool_calls: list[Json] | None = None  # name, arguments (text as sent) and, where the server gave one, id of each
+
+    @property
+    def answer(self) -> str:
+        """What is equal where replies say the same: the text, and the tool calls without their ids, always new."""
+        if not self.tool_calls:
+            return self.text
+        calls = [[call["name"], call["arguments"]] for call in self.tool_calls]
+        return f"{self.text}{json.dumps(calls, ensure_ascii=False)}"
 
 
 class Attempt(Struct, frozen=True, gc=False):

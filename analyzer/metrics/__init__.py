@@ -30,6 +30,7 @@ class Metric:
     format_ok: FormatOk | None = None
     first_line: bool = False
     needs_classes: bool = False
+    needs_tools: bool = False
 
 
 _REGISTRY: dict[str, Metric] = {}
@@ -43,12 +44,18 @@ def metric(
     format_ok: FormatOk | None = None,
     first_line: bool = False,
     needs_classes: bool = False,
+    needs_tools: bool = False,
 ) -> Callable[[GoldScore], GoldScore]: ...
 
 
 @overload
 def metric(
-    name: str, *, format_ok: FormatOk | None = None, first_line: bool = False, needs_classes: bool = False
+    name: str,
+    *,
+    format_ok: FormatOk | None = None,
+    first_line: bool = False,
+    needs_classes: bool = False,
+    needs_tools: bool = False,
 ) -> Callable[[Score], Score]: ...
 
 
@@ -59,18 +66,21 @@ def metric(
     format_ok: FormatOk | None = None,
     first_line: bool = False,
     needs_classes: bool = False,
+    needs_tools: bool = False,
 ) -> Callable[[Any], Any]:
     """Register the decorated function under `name` and leave it as it is; a duplicate name is an error.
 
     each_gold: the function scores against one gold, and the best over golds counts. first_line: only the answer's
-    first line is scored. needs_classes: meta holds the example's all_classes, else {}.
+    first line is scored. needs_classes: meta holds the example's all_classes, else {}. needs_tools: meta holds the
+    example's tools, and the answer is the reply's tool calls as JSON, where it made any, else its text as it came,
+    reasoning included.
     """
 
     def register(function: Any) -> Any:
         if name in _REGISTRY or name in COLUMN_METRICS:
             raise ValueError(f"metric {name!r} is registered twice")
         score = partial(_best_over_golds, function) if each_gold else function
-        _REGISTRY[name] = Metric(name, score, format_ok, first_line, needs_classes)
+        _REGISTRY[name] = Metric(name, score, format_ok, first_line, needs_classes, needs_tools)
         return function
 
     return register
@@ -78,7 +88,7 @@ def metric(
 
 def find(name: str) -> Metric | None:
     """The metric of that name; None for `em` and `f1`, which are column rules. ConfigError for an unknown name."""
-    from analyzer.metrics import choice, code, letter, qa, rouge, squad  # noqa: F401  (importing registers)
+    from analyzer.metrics import choice, code, letter, qa, rouge, squad, tool_call  # noqa: F401  (importing registers)
 
     if name in COLUMN_METRICS:
         return None

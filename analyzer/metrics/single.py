@@ -20,7 +20,7 @@ def scorer(name: str) -> Score:
         return partial(_overlap, exact=name == "em")
 
     def score(answer: str, golds: Sequence[str], meta: Meta) -> float:
-        said = strip_reasoning(answer) if has_reasoning(answer) else answer
+        said = strip_reasoning(answer) if has_reasoning(answer) and not task.needs_tools else answer
         if task.first_line:
             said = said.lstrip("\n").split("\n", 1)[0]
         return min(1.0, max(0.0, task.score(said, golds, meta)))
@@ -32,6 +32,18 @@ def has_form(name: str) -> bool:
     """Whether the metric reads one thing out of an answer: a class, a number, a letter."""
     task = find(name)
     return task is not None and task.format_ok is not None
+
+
+def expected_calls(golds: Sequence[str], meta: Meta) -> tuple[list[str], int]:
+    """What of golds that are tool calls can't be scored, as sentences; and how many of them expect a call."""
+    from analyzer.metrics.tool_call import expected, fault_of_gold, tools_of
+
+    if broken := tools_of(meta).broken():
+        return [broken], 0
+    faults = [
+        f"{gold if len(gold) <= 60 else f'{gold[:59]}…'}: {why}" for gold in golds if (why := fault_of_gold(gold, meta))
+    ]
+    return faults, sum(bool(expected(gold)) for gold in golds)
 
 
 def _overlap(answer: str, golds: Sequence[str], meta: Meta, *, exact: bool) -> float:

@@ -9,16 +9,17 @@ from math import comb
 from typing import Any
 
 from analyzer.read.runs import Run
+from analyzer.read.same_answer import same_answer
 from kvt_async.contract.errors import DriftError
 from kvt_async.contract.formulas.server_identity import Drift, Snapshot, between, drifts
 from kvt_async.contract.labels import level_label
 from kvt_async.contract.vocabulary import CanaryVerdict
 
 _WORST = (CanaryVerdict.DEAD, CanaryVerdict.INCONCLUSIVE)
-# Texts at a level and at full cache's repeat, each against full cache, over the examples that all three answered.
-_CHANGED = """
+# Answers at a level and at full cache's repeat, each against full cache, over the examples that all three answered.
+_CHANGED = f"""
 SELECT count(*), ifnull(sum(here), 0), ifnull(sum(again), 0), ifnull(sum(here > again), 0), ifnull(sum(again > here), 0)
-FROM (SELECT p.text <> f.text AS here, a.text <> f.text AS again
+FROM (SELECT NOT {same_answer("p", "f")} AS here, NOT {same_answer("a", "f")} AS again
       FROM requests r JOIN responses p ON p.request_id = r.request_id
       JOIN requests rf ON rf.run_id = ? AND rf.example_id = r.example_id
       JOIN responses f ON f.request_id = rf.request_id

@@ -101,16 +101,21 @@ def layout(conn: sqlite3.Connection) -> Layout | None:
     return Layout.of(frame["cluster"].to_numpy(), frame["bin_idx"].to_numpy()) if frame.height else None
 
 
-def golds(conn: sqlite3.Connection, dataset_id: str, *, with_classes: bool) -> pl.DataFrame:
-    """example_id, token_len, golds (list of text) and, if asked, classes_json (of meta.all_classes) of every entry."""
-    classes = ", json_quote(json_extract(x.meta_json, '$.all_classes'))" if with_classes else ""
-    columns = "e.example_id, e.token_len, x.answers_json" + classes
+def golds(conn: sqlite3.Connection, dataset_id: str, *, with_classes: bool, with_tools: bool = False) -> pl.DataFrame:
+    """example_id, token_len, golds (list of text) and, if asked, classes_json and tools_json (meta.all_classes and
+    meta.tools as JSON) of every entry."""
+    needed = {"classes_json": "all_classes"} if with_classes else {}
+    needed |= {"tools_json": "tools"} if with_tools else {}
+    columns = ", ".join(
+        ["e.example_id, e.token_len, x.answers_json"]
+        + [f"json_quote(json_extract(x.meta_json, '$.{field}'))" for field in needed.values()]
+    )
     schema: dict[str, Any] = {"example_id": pl.String, "token_len": pl.Int64, "answers_json": pl.String}
     cursor = conn.execute(
         f"SELECT {columns} FROM manifest_entries e "
         "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id WHERE e.dataset_id = ?",
         (dataset_id,),
     )
-    frame = read_frame(cursor, schema | ({"classes_json": pl.Categorical} if with_classes else {}))
+    frame = read_frame(cursor, schema | dict.fromkeys(needed, pl.Categorical))
     parsed = [[str(gold) for gold in json.loads(text)] for text in frame["answers_json"].to_list()]
     return frame.drop("answers_json").with_columns(pl.Series("golds", parsed, dtype=pl.List(pl.String)))

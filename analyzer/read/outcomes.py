@@ -10,6 +10,7 @@ from analyzer.read.divergence import first_divergence
 from analyzer.read.row_portions import portions, read_frame
 from analyzer.read.run_counts import refused
 from analyzer.read.runs import Run
+from analyzer.read.same_answer import same_answer
 from kvt_async.contract.schema import columns_of
 from kvt_async.contract.vocabulary import Unit
 
@@ -17,13 +18,16 @@ from kvt_async.contract.vocabulary import Unit
 _OTHER = "CASE WHEN p.text != pf.text THEN substr(pf.text, 1, length(CAST(p.text AS BLOB))) END"
 
 
-def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) -> Iterator[pl.DataFrame]:
+def score_inputs(
+    conn: sqlite3.Connection, run: Run, full_run_id: str | None, *, with_calls: bool = False
+) -> Iterator[pl.DataFrame]:
     """Finished requests of one run, in chunks: what scoring reads.
 
     request_id, example_id, is_failure, error_type, text, finish_reason, prompt_tokens (as the server counted),
-    identical (1: same text as at full cache, null there and where it isn't known), first_divergence (how many
+    identical (1: same answer as at full cache, null there and where it isn't known), first_divergence (how many
     characters a text that isn't the same begins with as full cache's does), reasoned (the reply held reasoning in a
-    field of its own). An example's n-th answer is compared with its n-th at full cache.
+    field of its own), called (it made tool calls) and, if asked, tool_calls_json (null: it made none). An example's
+    n-th answer is compared with its n-th at full cache.
     """
     schema: dict[str, Any] = {
         "request_id": pl.String,
@@ -36,11 +40,15 @@ def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) ->
         "is_failure": pl.Int64,
         "error_type": pl.String,
         "reasoned": pl.Int64,
+        "called": pl.Int64,
+        "tool_calls_json": pl.String,
     }
+    calls = "p.tool_calls_json" if with_calls else "NULL"
     answered = conn.execute(
-        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, p.text = pf.text, "
-        f"{_OTHER}, 0, NULL, "
-        "ifnull(p.reasoning, '') != '' FROM requests r JOIN responses p ON p.request_id = r.request_id "
+        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, "
+        f"{same_answer('p', 'pf')}, {_OTHER}, 0, NULL, "
+        f"ifnull(p.reasoning, '') != '', p.tool_calls_json IS NOT NULL, {calls} "
+        "FROM requests r JOIN responses p ON p.request_id = r.request_id "
         "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
         "LEFT JOIN requests f ON f.run_id = ? AND f.example_id = r.example_id "
         "AND f.sample_idx = r.sample_idx AND f.turn_idx = r.turn_idx "
@@ -48,18 +56,20 @@ def score_inputs(conn: sqlite3.Connection, run: Run, full_run_id: str | None) ->
         (None if full_run_id == run.run_id else full_run_id, run.run_id),
     )
     failed = conn.execute(
-        "SELECT request_id, example_id, NULL, NULL, NULL, NULL, NULL, 1, error_type, 0 FROM failures WHERE run_id = ?",
+        "SELECT request_id, example_id, NULL, NULL, NULL, NULL, NULL, 1, error_type, 0, 0, NULL FROM failures "
+        "WHERE run_id = ?",
         (run.run_id,),
     )
     unknown = refused(conn, run.run_id)
     for cursor in (answered, failed):
-        for rows in portions(cursor, text=2):
+        for rows in portions(cursor, text=2, more=-1):
             finished = [row for row in rows if row[0] not in unknown] if unknown and cursor is failed else rows
             frame = pl.DataFrame(finished, schema=schema, orient="row")
-            yield frame.drop("of_full").with_columns(
-                pl.col("is_failure", "reasoned").cast(pl.Boolean),
+            frame = frame.with_columns(
+                pl.col("is_failure", "reasoned", "called").cast(pl.Boolean),
                 first_divergence=first_divergence(frame["text"], frame["of_full"]),
             )
+            yield frame.drop("of_full", *([] if with_calls else ["tool_calls_json"]))
 
 
 # Tokens kept: the server's figure, or of a prompt that was cut before it was sent, its length.

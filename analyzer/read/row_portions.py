@@ -10,13 +10,14 @@ ROWS = 50_000
 CHARACTERS = 8 << 20  # what is made of a text while it is scored takes some ten times its size
 
 
-def portions(cursor: sqlite3.Cursor, text: int) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows of a cursor, in lists of up to ROWS rows whose column `text` (null: no length) holds up to CHARACTERS in
-    all, or of one row that has more. Rows are fetched one by one: no text is in memory before its portion."""
+def portions(cursor: sqlite3.Cursor, text: int, more: int | None = None) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of a cursor, in lists of up to ROWS rows whose columns `text` and `more` (null: no length) hold up to
+    CHARACTERS in all, or of one row that has more. Rows are fetched one by one: no text is in memory before its
+    portion."""
     rows: list[tuple[Any, ...]] = []
     held = 0
     for row in cursor:
-        length = len(row[text] or "")
+        length = len(row[text] or "") + (len(row[more] or "") if more is not None else 0)
         if rows and (held + length > CHARACTERS or len(rows) == ROWS):
             yield rows
             rows, held = [], 0

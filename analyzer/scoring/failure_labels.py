@@ -34,10 +34,11 @@ FLAGS = ("repetition_loop", "identical_to_full", "prompt_truncated")
 def failure_label() -> pl.Expr:
     """FailureLabel, or null for a normal answer; the first that fits, in FailureLabel's order.
 
-    Needs is_failure, error_type, answer (without reasoning), pred_norm, gold_norm, score, finish_reason, format_ok
-    (null: the task defines no form), cut_reasoning (the reply ended at its length before its reasoning did). TRUNCATED
-    needs a finish_reason about length and no correct answer: neither a full score nor the best gold inside the text. A
-    reply that was cut while reasoning is TRUNCATED rather than EMPTY_OUTPUT: more tokens would help.
+    Needs is_failure, error_type, answer (without reasoning), called (tool calls were made), pred_norm, gold_norm,
+    score, finish_reason, format_ok (null: the task defines no form), cut_reasoning (the reply ended at its length
+    before its reasoning did). TRUNCATED needs a finish_reason about length and no correct answer: neither a full score
+    nor the best gold inside the text. A reply that was cut while reasoning is TRUNCATED rather than EMPTY_OUTPUT: more
+    tokens would help.
     """
     failed, error = pl.col("is_failure"), pl.col("error_type").fill_null("")
     answered, wrong = ~failed, pl.col("score") < 1
@@ -51,7 +52,10 @@ def failure_label() -> pl.Expr:
         (failed & error.is_in([str(e) for e in _ENGINE]), FailureLabel.ENGINE_ERROR),
         (failed & (error == ErrorType.CONTEXT_OVERFLOW), FailureLabel.CONTEXT_OVERFLOW),
         (failed, FailureLabel.UNKNOWN_FAILURE),
-        (answered & wrong & (pl.col("answer") == "") & ~pl.col("cut_reasoning"), FailureLabel.EMPTY_OUTPUT),
+        (
+            answered & wrong & (pl.col("answer") == "") & ~pl.col("called") & ~pl.col("cut_reasoning"),
+            FailureLabel.EMPTY_OUTPUT,
+        ),
         (answered & (pl.col("score") == 0) & pl.col("answer").str.contains(_REFUSAL), FailureLabel.REFUSAL),
         (
             answered & (pl.col("score") == 0) & ~pl.col("format_ok").fill_null(True) & ~pl.col("cut_reasoning"),

@@ -159,9 +159,14 @@ def _golds_elsewhere(db: Path, dataset_id: str, metric: str) -> pl.DataFrame:
 
 
 def prepared_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> pl.DataFrame:
-    """example_id, token_len, golds, golds_norm and, where the metric wants it, classes_json."""
+    """example_id, token_len, golds, golds_norm and, where the metric wants them, classes_json or tools_json."""
     task = metrics.find(dataset.metric)
-    frame = examples.golds(facts, dataset.dataset_id, with_classes=task is not None and task.needs_classes)
+    frame = examples.golds(
+        facts,
+        dataset.dataset_id,
+        with_classes=task is not None and task.needs_classes,
+        with_tools=task is not None and task.needs_tools,
+    )
     lists = (
         frame.lazy()
         .with_row_index("row")
@@ -195,7 +200,7 @@ def with_golds(
     facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, golds: pl.DataFrame
 ) -> Iterator[pl.DataFrame]:
     """`score_frame`'s input: the finished requests of a run in chunks, each with its golds."""
-    for chunk in outcomes.score_inputs(facts, run, full_run_id):
+    for chunk in outcomes.score_inputs(facts, run, full_run_id, with_calls="tools_json" in golds.columns):
         yield chunk.join(golds, on="example_id", how="left", maintain_order="left")
 
 
@@ -237,8 +242,8 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     """The columns of table `scores`, in order, for a chunk of `outcomes.score_inputs` joined with its golds.
 
     EM, F1 and labels look at the trimmed answer; the task's metric at the text as it came, since line breaks and
-    indentation count in the official scripts (where reasoning was removed, the rest is trimmed). Reasoning is never
-    scored: of a reply that was cut before reasoning ended nothing is left.
+    indentation count in the official scripts (where reasoning was removed, the rest is trimmed), and a metric of tool
+    calls at the calls. Reasoning is never scored: of a reply that was cut before reasoning ended nothing is left.
     """
     frame = frame.with_columns(pl.col("text").fill_null(""))
     text, at_length = pl.col("text"), failure_labels.at_its_length().fill_null(False)
@@ -247,12 +252,19 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
         frame = frame.with_columns(text=pl.when(inside).then(pl.lit("<think>") + text).otherwise(text))
     frame = frame.with_columns(marked=has_reasoning(text))
     frame = frame.with_columns(answers(frame["text"], frame["marked"]).alias("answer"))
+    task = metrics.find(rules.metric)
+    of_calls = task is not None and task.needs_tools
     frame = frame.with_columns(
-        said=pl.when("marked").then("answer").otherwise(text),
-        cut_reasoning=at_length & (pl.col("answer") == "") & (pl.col("reasoned") | pl.col("marked")),
+        said=pl.coalesce("tool_calls_json", text) if of_calls else pl.when("marked").then("answer").otherwise(text),
+        cut_reasoning=at_length
+        & (pl.col("answer") == "")
+        & ~pl.col("called")
+        & (pl.col("reasoned") | pl.col("marked")),
     )
     frame = overlap_scores(frame.with_columns(pred_norm=normalised(pl.col("answer"))))
     frame = task_scores(frame, rules.metric)
+    if of_calls:  # a call that was cut short is no fault of form
+        frame = frame.with_columns(format_ok=pl.col("format_ok") | at_length)
     zero = pl.when(pl.col("is_failure") | pl.col("cut_reasoning")).then(0.0)  # cut short is no way to say nothing
     frame = frame.with_columns(
         em=zero.otherwise("em"),

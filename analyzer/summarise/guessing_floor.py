@@ -83,7 +83,7 @@ def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame) -> Floors
     own = golds.filter(pl.Series(has)).drop("golds", "golds_norm")
     swapped = own.with_columns(golds[partner[has]].select("golds", "golds_norm"))
     rules, others = rules_of(facts, run, None, dataset), np.zeros(entries.height)
-    for chunk in outcomes.score_inputs(facts, run, None):
+    for chunk in outcomes.score_inputs(facts, run, None, with_calls="tools_json" in golds.columns):
         frame = chunk.join(swapped, on="example_id", how="inner", maintain_order="left")
         scored = score_frame(frame, rules)  # rows stay in their order
         others[frame["entry"].to_numpy()] = scored["score"].to_numpy()

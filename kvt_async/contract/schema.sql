@@ -213,7 +213,7 @@ CREATE TABLE IF NOT EXISTS responses (          -- the one successful attempt of
     attempt_idx      INTEGER NOT NULL,
     text             TEXT NOT NULL,             -- content deltas joined; may be empty
     reasoning        TEXT,                      -- reasoning deltas joined, under all their names; never scored
-    tool_calls_json  TEXT,                      -- [{name, arguments}, ...] as sent; NULL: it called none
+    tool_calls_json  TEXT,                      -- [{name, arguments, id}, ...], arguments as sent; NULL: none
     finish_reason    TEXT,                      -- the word that ended it; NULL: only [DONE], or a whole body, did
     usage_json       TEXT,                      -- the server's usage object as sent; NULL: none came
     kv_evidence_json TEXT,                      -- {requested, effective, unit, source, ...}

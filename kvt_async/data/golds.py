@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.metric_needs import TOOL_CALL
 from kvt_async.data.sources.source import Row
 
 SHOWN = 5
@@ -35,6 +36,8 @@ class GoldCheck:
     refused: list[str] = field(default_factory=list)
     n_noted: int = 0
     noted: list[str] = field(default_factory=list)
+    n_calls: int = 0  # rows with expected calls, under a metric that reads text
+    n_alternatives: int = 0  # rows with several expected calls, each of which is right alone
     n_lists: int = 0
     lists: list[str] = field(default_factory=list)
 
@@ -45,6 +48,11 @@ class GoldCheck:
     def _add(self, row: Row) -> None:
         self.rows += 1
         answers, meta = row.example.answers, row.example.meta
+        if self.metric == TOOL_CALL:
+            self._add_calls(row)
+            return
+        if "expected_calls" in meta:
+            self.n_calls += 1
         if not answers:
             return
         classes = meta.get("all_classes")
@@ -64,6 +72,17 @@ class GoldCheck:
             self.n_lists += 1
             _keep(self.lists, f"{row.where}: {_short(answers[0])}")
 
+    def _add_calls(self, row: Row) -> None:
+        """Of expected calls. That nothing is right where no call is expected is meant."""
+        from analyzer.metrics.single import expected_calls
+
+        faults, n_calls = expected_calls(row.example.answers, row.example.meta)
+        if faults:
+            self.n_refused += 1
+            _keep(self.refused, f"{row.where} ({row.example.example_id}): can't be matched: {faults[0]}")
+        elif n_calls > 1:
+            self.n_alternatives += 1
+
     def remarks(self) -> list[str]:
         """What is worth saying of all rows. Raises ConfigError where rows must be corrected first."""
         if self.n_refused:
@@ -78,6 +97,16 @@ class GoldCheck:
             lines.append(
                 f"{self.n_noted} of {self.rows} rows have a gold that the published metric {self.metric} can't score "
                 f"in full; they stay as published: {self.noted[0]}"
+            )
+        if self.n_calls:
+            lines.append(
+                f"{self.n_calls} of {self.rows} rows have expected_calls, and {self.metric} gets them as JSON text; "
+                f"{TOOL_CALL} is the metric that compares calls (dataset.params.metric)"
+            )
+        if self.n_alternatives:
+            lines.append(
+                f"{self.n_alternatives} of {self.rows} rows expect one of several calls; calls that must all be made "
+                "are a list inside of expected_calls: [[..., ...]]"
             )
         if self.n_lists:
             lines.append(

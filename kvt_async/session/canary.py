@@ -268,7 +268,7 @@ def _judge(levels: Pair, prompts: Sequence[_Answers]) -> Canary:
     """The verdict on the prompts whose answers came: those that failed tell nothing."""
     mild = levels.mild.label
     answered = [
-        (prompt, prompt.full.reply.text, prompt.again.reply.text)
+        (prompt, prompt.full.reply.answer, prompt.again.reply.answer)
         for prompt in prompts
         if prompt.full.reply is not None and prompt.again is not None and prompt.again.reply is not None
     ]
@@ -288,7 +288,7 @@ def _judge(levels: Pair, prompts: Sequence[_Answers]) -> Canary:
         return Canary(CanaryVerdict.INCONCLUSIVE, f"a probe failed: {fault}")
     names = list(dict.fromkeys(level.label for level, _, _ in below))
     for name in names:
-        changed = [reply.text != full for level, full, reply in below if level.label == name]
+        changed = [reply.answer != full for level, full, reply in below if level.label == name]
         if any(changed):
             reason = f"{sum(changed)} of {len(changed)} answers changed between {mild} and {name}"
             return Canary(CanaryVerdict.ALIVE, reason)

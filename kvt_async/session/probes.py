@@ -74,7 +74,7 @@ class Probes:
             "kv_evidence": evidence,
             "latency_s": attempt.latency_s,
         }
-        answer, sha256 = reply.text if reply else None, hashlib.sha256(payload.body).hexdigest()
+        answer, sha256 = reply.answer if reply else None, hashlib.sha256(payload.body).hexdigest()
         await self.keep(level.label, sha256, answer, None, detail)
         if not ours:
             refuse(attempt, level.label, self.settings)

@@ -52,6 +52,7 @@ def frames(pairs: list[tuple[str, str]]) -> Iterator[pl.DataFrame]:
                 "identical": None,
                 "is_failure": False,
                 "reasoned": False,
+                "called": False,
                 "error_type": None,
             },
             schema_overrides={"identical": pl.Int64, "error_type": pl.String},

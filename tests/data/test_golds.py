@@ -156,3 +156,65 @@ def test_checking_loads_no_library_of_the_analysis() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------ expected calls
+
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+}
+
+
+def calls_row(expected: Any, n: int = 0, tools: Any = (TOOL,)) -> dict[str, Any]:
+    fields = {"example_id": f"x{n}", "question": f"q{n}", "context": "c", "tools": list(tools)}
+    return {**fields, "expected_calls": expected}
+
+
+def test_expected_calls_are_held_against_their_tools(tmp_path: Path) -> None:
+    good = calls_row([{"name": "f", "arguments": {"n": 1}}])
+    rows = [
+        good,
+        calls_row([{"name": "g", "arguments": {}}], 1),
+        calls_row([{"name": "f", "arguments": {"n": "1"}}], 2),
+    ]
+    with pytest.raises(ConfigError, match="2 of 3 rows") as caught:
+        prepared(tmp_path, rows, "tool_call")
+    assert "in.jsonl:2 (x1): can't be matched" in caught.value.details[0]
+    assert "the row has no tool 'g'" in caught.value.details[0]
+    assert "arguments['n'] don't fit the tool's schema" in caught.value.details[1]
+
+
+def test_tools_whose_parameters_are_no_schema_are_refused_though_no_call_is_expected(tmp_path: Path) -> None:
+    odd = {"type": "function", "function": {"name": "f", "parameters": {"type": "dict"}}}
+    with pytest.raises(ConfigError) as caught:
+        prepared(tmp_path, [calls_row([], tools=[odd])], "tool_call")
+    assert "the parameters of the tool 'f' are no JSON Schema" in caught.value.details[0]
+
+
+def test_a_row_where_no_call_is_right_needs_no_answer(tmp_path: Path) -> None:
+    said = prepared(
+        tmp_path, [calls_row([]), calls_row([[]], 1), row([], 2), row([""], 3, unanswerable=True)], "tool_call"
+    )
+    assert any("2 of 4 examples have no answers: only to make no call is right" in line for line in said)
+
+
+def test_several_expected_calls_are_said_to_be_alternatives(tmp_path: Path) -> None:
+    calls = [{"name": "f", "arguments": {"n": n}} for n in (1, 2)]
+    said = prepared(tmp_path, [calls_row(calls), calls_row([calls], 1), calls_row([calls[0], []], 2)], "tool_call")
+    assert any("1 of 3 rows expect one of several calls" in line for line in said)
+
+
+def test_expected_calls_under_a_metric_of_texts_are_said(tmp_path: Path) -> None:
+    said = prepared(tmp_path, [calls_row([{"name": "f", "arguments": {"n": 1}}])])
+    assert any("1 of 1 rows have expected_calls, and f1 gets them as JSON text" in line for line in said)
+
+
+def test_calls_may_be_given_as_answers_in_json(tmp_path: Path) -> None:
+    assert prepared(tmp_path, [row('{"name": "f", "arguments": {}}'), row(["[]"], 1)], "tool_call")
+
+
+def test_a_text_is_no_expected_call(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        prepared(tmp_path, [row("Paris")], "tool_call")
+    assert "it is no call" in caught.value.details[0]

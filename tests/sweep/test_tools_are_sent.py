@@ -1,12 +1,15 @@
 """A sweep over rows that offer tools: what is sent, what is stored of the calls, and that it can be verified."""
 
+import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from analyzer.stages import every_stage, score_stage
 from analyzer.verify.verification import verify
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.settings import Settings
@@ -22,22 +25,22 @@ WEATHER: Json = {
 CALL: Json = {"name": "weather", "arguments": {"city": "Paris"}}
 
 
-def tool_rows(path: Path, n: int = 6) -> Path:
-    """Every other row offers a tool, every third of all forces it."""
+def tool_rows(path: Path, expect_none: bool) -> Path:
+    """Every other row offers a tool, every third of all forces it; to the others any text is right, or a word."""
     rows = []
-    for i in range(n):
+    for i in range(6):
         row: Json = {"example_id": f"e{i}", "question": f"Weather {i}?", "context": f"Fact {i}. " + "word " * 40}
         if i % 2 == 0:
             row |= {"tools": [WEATHER], "expected_calls": [CALL]}
             row |= {"tool_choice": "required"} if i % 3 == 0 else {}
         else:
-            row |= {"answers": ["a"]}
+            row |= {"answers": [] if expect_none else ["a"]}
         rows.append(orjson.dumps(row))
     path.write_bytes(b"\n".join(rows))
     return path
 
 
-async def caller(wire: Wire, request: Seen) -> None:
+async def caller(wrong: int | None, wire: Wire, request: Seen) -> None:
     """Calls the tool that it is offered, in pieces; else says one word."""
     if request.method == "GET":
         await wire.send(head(404, "application/json", length=2) + b"{}")
@@ -45,9 +48,11 @@ async def caller(wire: Wire, request: Seen) -> None:
     body = request.json()
     parts: list[Any] = [delta("sunny")]
     if "tools" in body:
-        pieces = [("weather", ""), (None, '{"city":'), (None, ' "Paris"}')]
+        number = f"{request.at_ns}"
+        city = number if f"Weather {wrong}?" in str(body["messages"]) else "Paris"
+        pieces = [("weather", ""), (None, '{"city":'), (None, f' "{city}"}}')]
         parts = [
-            delta(tool_calls=[{"index": 0, "id": "c1", "function": {"name": name, "arguments": text}}])
+            delta(tool_calls=[{"index": 0, "id": number, "function": {"name": name, "arguments": text}}])
             for name, text in pieces
         ]
     ended = [delta(finish="tool_calls" if "tools" in body else "stop"), usage()]
@@ -55,11 +60,15 @@ async def caller(wire: Wire, request: Seen) -> None:
     await wire.send(head(200, "text/event-stream", length=len(stream)) + stream)
 
 
-async def swept(folder: Path, *overrides: str) -> tuple[Settings, list[Seen]]:
-    async with FaultServer(caller) as server:
+async def swept(
+    folder: Path, *overrides: str, wrong: int | None = None, expect_none: bool = False
+) -> tuple[Settings, list[Seen]]:
+    """`wrong`: the row to which the server gives wrong arguments, other ones each time."""
+    async with FaultServer(partial(caller, wrong)) as server:
+        data = tool_rows(folder / "tools.jsonl", expect_none)
         settings = sweep_settings(
-            folder, server.base_url, f"dataset.path={tool_rows(folder / 'tools.jsonl')}", "kv.apply.via=none",
-            "kv.budgets=[1.0]", "kv.control_repeats=0", "analysis.charts=false", *overrides,
+            folder, server.base_url, f"dataset.path={data}", "kv.apply.via=none", "kv.budgets=[1.0]",
+            "kv.control_repeats=0", "analysis.charts=false", *overrides,
         )  # fmt: skip
         report = await run(settings, options=SweepOptions(quiet=True))
         assert report.responses == report.planned
@@ -78,10 +87,11 @@ async def test_each_request_offers_its_own_tools_and_its_calls_are_stored(tmp_pa
     }  # fmt: skip
     sql = "SELECT q.example_id, p.text, p.tool_calls_json FROM responses p JOIN requests q USING (request_id)"
     stored = query(settings, sql)
-    calls = [{"name": "weather", "arguments": '{"city": "Paris"}', "id": "c1"}]
     for example_id, text, calls_json in stored:
         if int(example_id[1:]) % 2 == 0:
-            assert (text, json.loads(calls_json)) == ("", calls)
+            (call,) = json.loads(calls_json)
+            assert (text, call["name"], call["arguments"]) == ("", "weather", '{"city": "Paris"}')
+            assert call["id"].isdigit()
         else:
             assert (text, calls_json) == ("sunny", None)
     hashes = dict(query(settings, "SELECT example_id, prompt_sha256 FROM requests"))
@@ -90,6 +100,30 @@ async def test_each_request_offers_its_own_tools_and_its_calls_are_stored(tmp_pa
     check_invariants(settings)
     findings, _ = verify(db_of(settings))
     assert not findings.differences  # the hash of every prompt is made again, its tools included
+
+
+async def test_the_calls_of_a_sweep_are_scored_by_columns_and_verified(tmp_path: Path) -> None:
+    settings, _ = await swept(tmp_path, "dataset.params={metric: tool_call}", wrong=4, expect_none=True)
+    await asyncio.to_thread(score_stage, settings)
+    sql = "SELECT q.example_id, s.score, s.failure_label, s.metric FROM scores s JOIN requests q USING (request_id)"
+    scores = {example_id: rest for example_id, *rest in query(settings, sql)}
+    assert scores == {
+        f"e{n}": [0.0 if n == 4 else 1.0, None, "tool_call"] for n in range(6)
+    }  # odd ones offer no tool, and expect no call
+    await asyncio.to_thread(every_stage, settings, partial=True)
+    findings, _ = verify(db_of(settings))
+    assert not findings.differences
+
+
+async def test_replies_that_differ_in_their_calls_alone_are_not_identical(tmp_path: Path) -> None:
+    settings, _ = await swept(
+        tmp_path, "dataset.params={metric: tool_call}", "kv.control_repeats=1", wrong=4, expect_none=True
+    )
+    await asyncio.to_thread(score_stage, settings)
+    sql = """SELECT q.example_id, s.flags FROM scores s JOIN requests q USING (request_id)
+             JOIN runs u USING (run_id) WHERE u.repeat_idx = 1"""
+    flags = dict(query(settings, sql))
+    assert flags == {f"e{n}": "" if n == 4 else "identical_to_full" for n in range(6)}  # ids are new in each reply
 
 
 async def test_a_prompt_that_is_cut_offers_its_tools_whole(tmp_path: Path) -> None:

@@ -45,9 +45,10 @@ def _rules() -> dict[str, Rule]:
 
 def by_rows(answers: pl.DataFrame, task: Metric) -> pl.DataFrame:
     """The metric called for each distinct answer."""
-    classes = answers["classes_json"].to_list() if task.needs_classes else [""] * answers.height
+    column = "classes_json" if task.needs_classes else "tools_json" if task.needs_tools else None
+    needed = answers[column].to_list() if column else [""] * answers.height
     golds = (tuple(given or ()) for given in answers["golds"].to_list())
-    given = list(zip(answers["said"].to_list(), golds, (c or "" for c in classes), strict=True))
+    given = list(zip(answers["said"].to_list(), golds, (text or "" for text in needed), strict=True))
     return pl.DataFrame(score_rows(task.name, given), schema=SCORED, orient="row")
 
 

@@ -13,7 +13,8 @@ from analyzer.metrics import Metric, find
 from analyzer.parallel import cores
 
 Answer = tuple[str, tuple[str, ...], str]
-"""What was said, the golds, the example's all_classes as JSON ("" where it has none or the metric needs none)."""
+"""What was said, the golds, and what the metric needs of the example's meta, its all_classes or its tools, as JSON (""
+where it has none or the metric needs none)."""
 Scored = tuple[float, bool | None]
 """Score in [0, 1], and whether the answer has the task's form (None: the task defines none)."""
 
@@ -44,8 +45,8 @@ def score_slice(name: str, answers: Sequence[Answer]) -> list[Scored]:
     return [_score(metric, *answer) for answer in answers]
 
 
-def _score(metric: Metric, answer: str, golds: tuple[str, ...], classes_json: str) -> Scored:
-    meta = _meta(classes_json)
+def _score(metric: Metric, answer: str, golds: tuple[str, ...], needed_json: str) -> Scored:
+    meta = _meta("tools" if metric.needs_tools else "all_classes", needed_json)
     return (
         min(1.0, max(0.0, metric.score(answer, golds, meta))),
         metric.format_ok(answer, meta) if metric.format_ok else None,
@@ -53,8 +54,8 @@ def _score(metric: Metric, answer: str, golds: tuple[str, ...], classes_json: st
 
 
 @lru_cache(maxsize=1024)
-def _meta(classes_json: str) -> dict[str, Any]:
-    return {"all_classes": json.loads(classes_json)} if classes_json else {}
+def _meta(name: str, needed_json: str) -> dict[str, Any]:
+    return {name: json.loads(needed_json)} if needed_json else {}
 
 
 def _in_parallel(name: str, answers: Sequence[Answer]) -> list[Scored]:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from kvt_async.contract.errors import ConfigError
 
+TOOL_CALL = "tool_call"
 _JIEBA = ("jieba",)
 NEEDS: dict[str, tuple[str, ...]] = {
     "em": (),
@@ -32,6 +33,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "choice_letter": (),
     "squad_em": (),
     "squad_f1": (),
+    TOOL_CALL: (),
 }
 """Name of a metric -> packages of the extra `longbench` that it imports. The analyzer registers exactly these names."""
 

@@ -29,6 +29,8 @@ def test_a_score_is_the_same_alone_and_in_a_column(metric: Any, rows: Any) -> No
             "text": [said for said, _ in rows],
             "golds": [golds for _, golds in rows],
             "classes_json": json.dumps(classes),
+            "tools_json": None,
+            "tool_calls_json": None,
             "finish_reason": "stop",
             "prompt_tokens": 9,
             "token_len": 9,
@@ -37,9 +39,11 @@ def test_a_score_is_the_same_alone_and_in_a_column(metric: Any, rows: Any) -> No
             "is_failure": False,
             "error_type": None,
             "reasoned": False,
+            "called": False,
         },
         schema_overrides={
-            "golds": pl.List(pl.String), "identical": pl.Int64, "error_type": pl.String, "classes_json": pl.Categorical
+            "golds": pl.List(pl.String), "identical": pl.Int64, "error_type": pl.String, "classes_json": pl.Categorical,
+            "tools_json": pl.Categorical, "tool_calls_json": pl.String,
         },
     ).with_columns(golds_norm=pl.col("golds").list.eval(normalised(pl.element())))  # fmt: skip
     scores = score_frame(frame, Rules(metric, server_counts=True)).sort("request_id")["score"]

@@ -28,17 +28,21 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given: Any)
         "first_divergence": None,
         "is_failure": text is None,
         "reasoned": False,
+        "called": False,
         "error_type": None,
         "token_len": 100,
         "golds": golds,
         "golds_norm": [g.lower() for g in golds],
         "classes_json": json.dumps(meta.get("all_classes")),
+        "tools_json": json.dumps(meta.get("tools")),
+        "tool_calls_json": None,
     } | given
     types: dict[str, pl.DataType | type[pl.DataType]] = {
         "text": pl.String,
         "golds": pl.List(pl.String),
         "golds_norm": pl.List(pl.String),
         "identical": pl.Int64,
+        "tool_calls_json": pl.String,
         "finish_reason": pl.String,
         "error_type": pl.String,
     }
@@ -320,3 +324,45 @@ def test_a_metric_named_by_a_user_cannot_end_the_statement_that_writes_it(experi
     row = (request_id, 1.0, 1.0, 1.0, "it's", None, None, "", None)
     derived_rows.write_scores(conn, [row], metric="o'f1", scorer_version="2")
     assert [tuple(row) for row in conn.execute("SELECT metric, pred_norm FROM scores")] == [("o'f1", "it's")]
+
+
+CALL = '[{"name": "f", "arguments": "{}", "id": "a"}]'
+BROKEN = '[{"name": "f", "arguments": "{"}]'
+
+
+def calling(calls: str | None, text: str = "", **given: Any) -> tuple[float, str | None]:
+    """Score and label of a reply under `tool_call`, where f() is right."""
+    row = one(
+        text, ['{"name": "f", "arguments": {}}'], metric="tool_call", called=bool(calls), tool_calls_json=calls, **given
+    )
+    return row["score"], row["failure_label"]
+
+
+def test_a_reply_of_tool_calls_alone_is_no_empty_output() -> None:
+    assert calling(CALL) == (1.0, None)
+    assert calling(CALL.replace("f", "g")) == (0.0, None)
+    assert calling(None) == (0.0, "EMPTY_OUTPUT")
+    assert calling(None, "It is sunny.") == (0.0, None)
+    other = one("", ["paris"], called=True)  # whatever the metric
+    assert (other["score"], other["failure_label"]) == (0.0, None)
+
+
+def test_calls_come_before_what_stands_in_the_text() -> None:
+    assert calling(CALL, '{"name": "g", "arguments": {}}') == (1.0, None)
+    assert calling(CALL.replace("f", "g"), '{"name": "f", "arguments": {}}') == (0.0, None)
+    assert calling(None, '<think>hm</think>{"name": "f", "arguments": {}}') == (1.0, None)
+
+
+def test_a_call_that_cannot_be_read_is_a_format_error_unless_it_was_cut() -> None:
+    assert calling(BROKEN) == (0.0, "FORMAT_ERROR")
+    assert calling(BROKEN, finish_reason="length") == (0.0, "TRUNCATED")
+    assert calling(BROKEN, finish_reason="length", reasoned=True) == (0.0, "TRUNCATED")
+    assert calling(None, finish_reason="length", reasoned=True) == (0.0, "TRUNCATED")
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "required": ["x"]}}}]
+    assert calling(CALL, meta={"tools": tools}) == (0.0, "FORMAT_ERROR")
+
+
+def test_where_no_call_is_right_a_failed_request_is_still_wrong() -> None:
+    assert one("no", [], metric="tool_call")["score"] == 1
+    assert one(None, [], metric="tool_call", error_type="http")["score"] == 0
+    assert one("", [], metric="tool_call", finish_reason="length", reasoned=True)["score"] == 0  # cut while reasoning

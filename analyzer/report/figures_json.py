@@ -78,11 +78,7 @@ def figures(results: Results, settings: Settings) -> dict[str, Any]:
             {
                 "series": series,
                 **_picked(results.verdict(series), _VERDICT),
-                "by_length": [
-                    {"bin_idx": b.bin_idx, "lo_tokens": b.lo_tokens, "hi_tokens": b.hi_tokens}
-                    | _picked(results.verdict(series, b.bin_idx), _VERDICT)
-                    for b in results.bins
-                ],
+                "by_length": [asdict(b) | _picked(results.verdict(series, b.bin_idx), _VERDICT) for b in results.bins],
             }
             for series in results.series
         ],

@@ -3,9 +3,9 @@
 from analyzer.read.runs import Run
 from analyzer.results import sentences, verdict_sentence
 from analyzer.results.confidence import ROLES, ceiling_or_floor, nothing_safe
+from analyzer.results.length_bins import Bin
 from analyzer.results.number_format import NOTHING, budget, count, interval, number, percent, seconds, signed
 from analyzer.results.results import ALL, Results
-from analyzer.results.rows import Bin
 from analyzer.results.text_table import Table, table
 from analyzer.store.tables import BinStat, Evidence
 from kvt_async.contract.errors import FailureLabel

@@ -124,6 +124,6 @@ def _beyond(results: Results, load: ServingLoad) -> str:
     if load.serving.context_tokens <= longest:
         return ""
     return (
-        f"Prompts of {count(load.serving.context_tokens)} tokens were not tested (longest bin: to {count(longest)}): "
+        f"Prompts of {count(load.serving.context_tokens)} tokens were not tested (the longest had {count(longest)}): "
         "that the budget is safe there is not shown."
     )

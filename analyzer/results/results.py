@@ -11,7 +11,8 @@ from analyzer.read.examples import rescored
 from analyzer.read.group_tasks import GroupTask, group_tasks
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
-from analyzer.results.rows import Bin, ClientRow, SessionRow, Volume
+from analyzer.results.length_bins import Bin, length_bins
+from analyzer.results.rows import ClientRow, SessionRow, Volume
 from analyzer.store.derived_rows import ANALYZER_VERSION
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeChange, Verdict, columns
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
@@ -291,7 +292,7 @@ def _task_results(conn: sqlite3.Connection, whole: Results, task: GroupTask, sam
         whole,
         contract=whole.contract | contract,
         datasets=_dicts(conn, "SELECT * FROM datasets WHERE dataset_id=?", own),
-        bins=_rows(conn, Bin, "FROM bins WHERE dataset_id=? ORDER BY bin_idx", own),
+        bins=length_bins(conn, task.dataset_id),
         runs=runs,
         stats={(s.run_id, s.bin_idx): s for s in rows(BinStat, f"FROM bin_stats {_OF_ITS_RUNS}")},
         evidence={e.run_id: e for e in rows(Evidence, f"FROM run_evidence {_OF_ITS_RUNS}")},

@@ -4,19 +4,6 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """bin_idx -1 stands for all bins together."""
-
-    bin_idx: int
-    lo_tokens: int
-    hi_tokens: int
-
-    @property
-    def label(self) -> str:
-        return "all lengths" if self.bin_idx < 0 else f"{self.lo_tokens:,}–{self.hi_tokens:,}"
-
-
-@dataclass(frozen=True, slots=True)
 class ClientRow:
     """The last client_health row of a session."""
 

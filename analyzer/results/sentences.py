@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from analyzer.results.length_bins import Bin, span_label
 from analyzer.results.number_format import budget, count, interval, listed, number, percent, plural
-from analyzer.results.rows import Bin
 from analyzer.results.verdict_sentence import NONE_PROVEN, safe_text
 from analyzer.results.zones import BinZone, common_tokens
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
@@ -87,7 +87,7 @@ def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) 
             return f"{series}: no budget is proven safe in any length bin{need}."
         where = "any" if parts[0][0].startswith("no ") else "every"
         return f"{series}: {parts[0][0]} in {where} length bin."
-    ranges = [f"{text} at {bins[0].lo_tokens:,}–{bins[-1].hi_tokens:,} tokens" for text, bins in parts]
+    ranges = [f"{text} at {span_label(bins)} tokens" for text, bins in parts]
     return f"{series}: {', '.join(ranges)}."
 
 

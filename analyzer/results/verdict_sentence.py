@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from analyzer.results.confidence import margin_in_score, needed, needs, nothing_safe
+from analyzer.results.length_bins import Bin
 from analyzer.results.number_format import budget, interval, listed, loss_size, number, plural
-from analyzer.results.rows import Bin
 from analyzer.store.tables import Verdict
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.vocabulary import FULL, SeriesVerdict, Unit

@@ -84,6 +84,9 @@ class Binning(Section):
     n_bins: Annotated[int, Field(ge=1, le=1000)] = 5
     n_per_bin: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     edges: list[int] | None = None
+    by: Literal["quantile", "asked_length"] | None = (
+        None  # null: asked_length where the task's prompts have such lengths
+    )
 
     @model_validator(mode="after")
     def _edges_rise(self) -> "Binning":
@@ -91,6 +94,8 @@ class Binning(Section):
             len(self.edges) < 2 or any(b <= a for a, b in zip(self.edges, self.edges[1:], strict=False))
         ):
             raise ValueError("edges must be at least two token counts, rising")
+        if self.edges is not None and self.by is not None:
+            raise ValueError("edges and by exclude each other: leave one out")
         return self
 
 

@@ -14,9 +14,10 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # the id is a folder name
 
 def selection_rule(settings: Settings) -> dict[str, Any]:
     """`datasets.selection_json`: everything in the config that decides which examples are taken and how long they are
-    counted, except name and task.
+    counted, except name and task. A key that came later is in it only where it says something else than before.
     """
-    return _rule(settings.dataset, settings.tokenizer, settings.prompt, settings.binning, settings.sampling)
+    rule = _rule(settings.dataset, settings.tokenizer, settings.prompt, settings.binning, settings.sampling)
+    return rule | ({"by": settings.binning.by} if settings.binning.by == "asked_length" else {})
 
 
 def dataset_id(settings: Settings) -> str:

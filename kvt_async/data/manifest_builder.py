@@ -23,7 +23,7 @@ from kvt_async.data.count import count_batch
 from kvt_async.data.example_prompt import PromptRule, tools_counted
 from kvt_async.data.golds import GoldCheck
 from kvt_async.data.manifest import ManifestEntry, ManifestHead, read_items, write_manifest
-from kvt_async.data.sources import ExampleSource
+from kvt_async.data.sources import ExampleSource, binned_by
 from kvt_async.data.spool import Spool
 from kvt_async.data.tokens import PromptTokenizer
 from kvt_async.records import Example
@@ -53,6 +53,7 @@ class RowTally:
     tools: int = 0  # rows that offer tools
     tools_counted: str = ""
     of_golds: list[str] = field(default_factory=list)
+    spans: dict[int, tuple[int, int]] = field(default_factory=dict)  # bin_idx -> its shortest and longest chosen prompt
 
 
 def make_manifest(
@@ -72,7 +73,7 @@ def make_manifest(
             where = settings.dataset.path or f"{settings.dataset.name} {settings.dataset.task}"
             raise ConfigError("the source holds no examples", where=where, do="Check dataset.path and dataset.task.")
         histogram = spool.group()
-        edges = binning.edges or bins.quantile_edges(histogram, binning.n_bins)
+        edges = _edges(settings, histogram)
         available = bins.counts(histogram, edges)
         chosen: list[tuple[str, int, int]] = []
         rows = []
@@ -80,6 +81,8 @@ def make_manifest(
             within = spool.candidates(row.lo_tokens, row.hi_tokens)
             taken = bins.choose(within, binning.n_per_bin, sampling.strategy, sampling.seed)
             chosen += [(c.example_id, row.bin_idx, 1) for c in taken]
+            if lengths := [c.token_len for c in taken]:
+                tally.spans[row.bin_idx] = (min(lengths), max(lengths))
             rows.append({**asdict(row), "n": len(taken), "n_available": available[row.bin_idx]})
         if not chosen:
             raise ConfigError(
@@ -98,6 +101,14 @@ def make_manifest(
             n_entries=len(chosen),
         )
         return replace(head, sha256=write_manifest(path, head, spool.items(chosen))), tally
+
+
+def _edges(settings: Settings, histogram: Mapping[int, int]) -> list[int]:
+    """binning.edges; else one bin of each length that was asked for, where binning.by says so; else quantiles."""
+    lengths = binned_by(settings)
+    return settings.binning.edges or (
+        lengths.edges() if lengths else bins.quantile_edges(histogram, settings.binning.n_bins)
+    )
 
 
 def grow_manifest(

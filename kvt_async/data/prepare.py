@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.files import sweep
+from kvt_async.contract.formulas.length_names import AskedLengths, length_name, span_name
 from kvt_async.contract.formulas.metric_needs import TOOL_CALL
 from kvt_async.contract.formulas.prompt_text import check_template
 from kvt_async.contract.paths import data_path, manifest_path, run_paths
@@ -19,7 +20,7 @@ from kvt_async.data.focus import BinState, allot, read_open_zone
 from kvt_async.data.identity import dataset_id, selection_rule
 from kvt_async.data.manifest import ManifestHead, read_head
 from kvt_async.data.manifest_builder import Ingredients, Progress, RowTally, grow_manifest, make_manifest
-from kvt_async.data.sources import check_metric, check_source, open_source
+from kvt_async.data.sources import asked_lengths, binned_by, check_metric, check_source, open_source
 from kvt_async.data.tokens import PromptTokenizer, check_tokenizer, load_tokenizer
 
 Report = Callable[[str], None]
@@ -53,6 +54,7 @@ def check_data(settings: Settings) -> None:
     """
     dataset_id(settings)
     check_source(settings)
+    binned_by(settings)
     check_metric(settings)
     check_tokenizer(settings)
     if settings.prompt.template is not None:
@@ -107,7 +109,11 @@ def prepare(
         report(note)
     kept = _kept_copy(path, existing)
     head, tally = make_manifest(path, settled, settings, ingredients)
-    for line in [*_remarks(tally, head), *_summary(head, path), *([f"the earlier one: {kept}"] if kept else [])]:
+    for line in [
+        *_remarks(tally, head),
+        *_summary(head, path, tally.spans, asked_lengths(settings)),
+        *([f"the earlier one: {kept}"] if kept else []),
+    ]:
         report(line)
     return Prepared(name, path, head, skipped=False, kept=kept)
 
@@ -269,9 +275,15 @@ def _remarks(tally: RowTally, head: ManifestHead) -> list[str]:
     return lines
 
 
-def _summary(head: ManifestHead, path: Path) -> list[str]:
+def _summary(
+    head: ManifestHead, path: Path, spans: Mapping[int, tuple[int, int]], asked: AskedLengths | None
+) -> list[str]:
+    """Each bin by the prompts that are in it; one without any by its edges."""
+    shown = [spans.get(row["bin_idx"], (row["lo_tokens"], row["hi_tokens"])) for row in head.bins]
+    lengths = asked.of_bins(shown) if asked else None
     lines = [f"{head.dataset_id}: {head.n_entries} entries of {head.n_source} examples in {head.n_bins} bins ({path})"]
-    for row in head.bins:
-        span = f"{row['lo_tokens']}-{row['hi_tokens']} tokens" if row["lo_tokens"] <= row["hi_tokens"] else "empty"
-        lines.append(f"  bin {row['bin_idx']}: {span}, {row['n']} of {row['n_available']}")
+    for place, (row, (low, high)) in enumerate(zip(head.bins, shown, strict=True)):
+        name = f"{length_name(lengths[place])}, " if lengths else ""
+        tokens = f"{span_name(low, high)} tokens" if low <= high else "empty"
+        lines.append(f"  bin {row['bin_idx']}: {name}{tokens}, {row['n']} of {row['n_available']}")
     return lines

@@ -6,6 +6,7 @@ name several tasks in short (see task_choice).
 """
 
 import contextlib
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,11 @@ from pydantic import ValidationError
 
 from kvt_async.contract.config_section import Section
 from kvt_async.contract.errors import ConfigError, KvtError
+from kvt_async.contract.paths import manifest_path, run_paths
+from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Dataset, Settings, TaskEntry
 from kvt_async.data.identity import dataset_id
-from kvt_async.data.sources import published
+from kvt_async.data.sources import asked_lengths, published
 from kvt_async.data.sources.task_choice import choose_tasks, fitting_path, is_several
 
 _MERGED = ("dataset", "prompt", "binning", "sampling", "decoding")
@@ -128,8 +131,43 @@ def _expanded(entry: _Entry, named: set[tuple[str, str]], notes: list[str]) -> I
         yield Task(name, _settled(own, name, notes))
 
 
+def _by_asked_length(settings: Settings, name: str, notes: list[str]) -> Settings:
+    """With bins of the asked lengths where the config leaves the rule open and quantiles would cut them otherwise.
+
+    One quantile bin a length is the same bins under the same dataset_id. Data that were prepared by quantiles stay so.
+    """
+    binning, lengths, limit = settings.binning, asked_lengths(settings), settings.prompt.max_context_tokens
+    if lengths is None or binning.by is not None or binning.edges is not None:
+        return settings
+    if binning.n_bins == len(lengths.lengths) or (limit is not None and limit < lengths.lengths[-1]):
+        return settings
+    if _is_prepared(settings):
+        notes.append(
+            f"{name}: it was prepared in {binning.n_bins} bins by quantiles and stays so; "
+            "binning.by: asked_length would make a bin of each asked length"
+        )
+        return settings
+    return settings.model_copy(update={"binning": binning.model_copy(update={"by": "asked_length"})})
+
+
+def _is_prepared(settings: Settings) -> bool:
+    """Whether this data set lies on the disk, or in the group's database."""
+    name = dataset_id(settings)
+    if manifest_path(settings.output.data_dir, name).is_file():
+        return True
+    db = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
+    if not db.is_file():
+        return False
+    try:
+        with contextlib.closing(connect_for_reading(db)) as conn:
+            return conn.execute("SELECT 1 FROM datasets WHERE dataset_id = ?", (name,)).fetchone() is not None
+    except (KvtError, sqlite3.Error):  # what is wrong with it is said where it is needed
+        return False
+
+
 def _settled(settings: Settings, name: str, notes: list[str]) -> Settings:
     """With the task's own published values where the config gives none; another value than that is said."""
+    settings = _by_asked_length(settings, name, notes)
     decoding, own = settings.decoding, published(settings.dataset)
     if own is None:
         return settings.model_copy(

@@ -25,8 +25,8 @@ def names(found: Tasks) -> list[str]:
 
 
 def test_a_config_that_names_one_task_is_that_task_as_it_stands() -> None:
-    settings = load_settings(None, ["dataset.name=ruler", "dataset.task=vt", "decoding.max_tokens=30"], environ={})
-    assert tasks_of(settings) == Tasks((Task("vt", settings),))
+    settings = load_settings(None, ["dataset.name=kvtext", "dataset.task=single", "decoding.max_tokens=8"], environ={})
+    assert tasks_of(settings) == Tasks((Task("single", settings),))
 
 
 def test_all_of_ruler_is_what_can_be_made_here_and_what_needs_a_file_is_named() -> None:

@@ -3,13 +3,24 @@
 from collections.abc import Callable
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.length_names import AskedLengths
 from kvt_async.contract.formulas.metric_needs import check_installed
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Dataset, Settings
 from kvt_async.data.sources import generated, jsonl, longbench, ruler
 from kvt_async.data.sources.source import ExampleSource, Published, Row, did_you_mean
 
-__all__ = ["ExampleSource", "Row", "check_metric", "check_source", "list_tasks", "open_source", "published"]
+__all__ = [
+    "ExampleSource",
+    "Row",
+    "asked_lengths",
+    "binned_by",
+    "check_metric",
+    "check_source",
+    "list_tasks",
+    "open_source",
+    "published",
+]
 
 
 def open_source(settings: Settings) -> ExampleSource:
@@ -55,6 +66,28 @@ def published(dataset: Dataset) -> Published | None:
             return longbench.published(dataset)
         case _:
             return None
+
+
+def asked_lengths(settings: Settings) -> AskedLengths | None:
+    """The lengths that the prompts of this data set are made for; None: they have their own."""
+    own = published(settings.dataset)
+    dataset = settings.dataset
+    return AskedLengths.of(dataset.name, dataset.params, own.max_new_tokens if own else None)
+
+
+def binned_by(settings: Settings) -> AskedLengths | None:
+    """The lengths that make the bins; None: edges or quantiles do. Raises ConfigError where binning.by asks for lengths
+    that no prompt was made for.
+    """
+    if settings.binning.by != "asked_length":
+        return None
+    if (lengths := asked_lengths(settings)) is None:
+        raise ConfigError(
+            f"the prompts of {settings.dataset.name} are made for no length",
+            where="binning.by",
+            do="Set it to null or quantile, or give binning.edges.",
+        )
+    return lengths
 
 
 def list_tasks(

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from analyzer.results import costs, sentences, verdict_sentence
+from analyzer.results.length_bins import Bin
 from analyzer.results.number_format import amount, budget, change, interval, listed, number, percent, seconds, signed
-from analyzer.results.rows import Bin, ClientRow
+from analyzer.results.rows import ClientRow
 from analyzer.results.zones import BinZone
 from analyzer.store.tables import BinStat, Comparison, Evidence, Verdict
 from kvt_async.contract.cache_state import cache_state

@@ -13,6 +13,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from kvt_async.contract import plugin_files
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -43,7 +45,9 @@ def results(
     workers = min(cores(), MOST, len(parts))
     if workers < 2 or rows < WORTH_IT_ROWS:
         return done
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=begin, initargs=(plugin_files.loaded(),)
+    )
     try:
         futures = [pool.submit(function, part) for part in parts]
         for i, future in enumerate(futures):
@@ -69,8 +73,9 @@ def one_ahead(function: Callable[[Part], Result], parts: Iterable[Part]) -> Iter
             yield coming.result()
 
 
-def _begin() -> None:
-    """First thing in a new process, before any library is loaded."""
+def begin(plugins: Sequence[tuple[str, str]]) -> None:
+    """First thing in a new process, before any library is loaded; then the plugins that the first process has."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for us
     for name in ("POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
+    plugin_files.load_again(plugins)

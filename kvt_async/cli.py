@@ -118,7 +118,10 @@ def resolve(
 
 @app.command()
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="longbench, longbench_e, ruler, kvtext or jsonl")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="longbench, longbench_e, ruler, kvtext, jsonl, or a plugin's source")
+    ] = None,
+    config: ConfigOption = None,
     path: Annotated[str | None, typer.Option("--path", help="A local data.zip or folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -128,6 +131,8 @@ def tasks(
     """
     from kvt_async.validate import dataset_tasks, datasets
 
+    if config is not None:
+        settings_from(config, None)  # for its plugins
     rows = dataset_tasks(name, path, report=lambda line: typer.echo(line, err=True)) if name else datasets()
     _answer(dict(rows), as_json, [f"{key:24} {text}" for key, text in rows])
 
@@ -286,6 +291,9 @@ def serve(
     dtype: Annotated[
         str | None, typer.Option(metavar="NAME", help="kvpress: auto, float32, float16, bfloat16.")
     ] = None,
+    plugin: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A Python file with policies of your own; may be repeated.")
+    ] = None,
 ) -> None:
     """Serve the reference model, or one of yours: an OpenAI-compatible API with a KV cache that really evicts.
 
@@ -296,7 +304,15 @@ def serve(
     from kvt_async.serve import chosen_backend, launch
 
     chosen = chosen_backend(backend, model, press, device, dtype, model_dir)
-    launch(host, port, model_dir=model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, kvpress=chosen)
+    launch(
+        host,
+        port,
+        model_dir=model_dir,
+        prefill_cache_mb=prefill_cache_mb,
+        max_queue=max_queue,
+        kvpress=chosen,
+        plugins=plugin or [],
+    )
 
 
 @app.command()

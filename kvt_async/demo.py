@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kvt_async.contract.command_line import masked_output
-from kvt_async.contract.command_line.options import find_config
+from kvt_async.contract.command_line.options import find_config, with_plugins
 from kvt_async.contract.errors import ServerError
 from kvt_async.contract.load import known_secrets, load_settings
 from kvt_async.records import Json
@@ -31,7 +31,7 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> tuple
 
     began = time.monotonic()
     path = find_config(config)
-    settings = load_settings(path, overrides)
+    settings = with_plugins(load_settings(path, overrides))
     masked_output.hide(known_secrets(settings))
     say = (lambda _: None) if quiet else print
     if is_complete(settings):
@@ -39,8 +39,10 @@ def run_demo(config: str, overrides: list[str], *, quiet: bool = False) -> tuple
         code = 4 if status(settings)["failures"] else 0
     else:
         say("starting the reference server (a small trained model with a real, evictable KV cache)")
-        with reference_server() as url:
-            settings = load_settings(path, [*overrides, f"engine.base_url={url}"])
+        files = [word for plugin in settings.plugins if not plugin.package for word in ("--plugin", plugin.path)]
+        with reference_server(*files) as url:
+            at_url = load_settings(path, [*overrides, f"engine.base_url={url}"])
+            settings = at_url.model_copy(update={"plugins": settings.plugins})
             code = execute(settings, SweepOptions(prepare_first=True, config=config, quiet=quiet))
     if code not in (0, 4):
         return code, {}

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from kvt_async.contract import plugin_registry
 from kvt_async.contract.errors import GuardError, MissingPrerequisiteError
 from kvt_async.contract.formulas.model_config import token_bytes_of
 from kvt_async.contract.load import secret
 from kvt_async.contract.paths import manifest_path, run_paths
+from kvt_async.contract.plugin_registry import Kind
 from kvt_async.contract.settings import EngineSettings, Settings
 
 
@@ -117,6 +119,7 @@ def datasets() -> list[tuple[str, str]]:
         ("longbench", "from the hub, or a data.zip of yours: `kvt tasks longbench` lists them"),
         ("longbench_e", "the same with evenly spread lengths: `kvt tasks longbench_e`"),
         ("jsonl", "a file of your own; dataset.task is your label for it"),
+        *((name, "of a plugin") for name in plugin_registry.names(Kind.SOURCE)),
     ]
 
 

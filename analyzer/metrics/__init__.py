@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, overload
 
-from kvt_async.contract.formulas.metric_needs import check_known
+from kvt_async.contract import plugin_registry
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.metric_needs import NEEDS, check_known
+from kvt_async.contract.plugin_registry import Kind, Origin, Plugin
 
 Meta = Mapping[str, Any]
 Score = Callable[[str, Sequence[str], Meta], float]
@@ -94,7 +97,53 @@ def find(name: str) -> Metric | None:
         return None
     if name not in _REGISTRY:
         check_known(name)
+        plugin = plugin_registry.find(Kind.METRIC, name)
+        if plugin is not None:
+            return _of_plugin(plugin)
     return _REGISTRY[name]
+
+
+def identity(name: str) -> str:
+    """What tells a metric from another of its name: of a plugin's also the SHA-256 of its file. Raises as `find`."""
+    of = origin(name)
+    return name if of is None else f"{name} sha256:{of.sha256}"
+
+
+def origin(name: str) -> Origin | None:
+    """The file of a plugin's metric; None: it is one of kvt's. Raises as `find`."""
+    check_known(name)
+    plugin = None if name in NEEDS else plugin_registry.find(Kind.METRIC, name)
+    return None if plugin is None else plugin.origin
+
+
+def _of_plugin(plugin: Plugin) -> Metric:
+    """A plugin's metric, whose scores are looked at: the others are tested."""
+    options = plugin.options
+    score = partial(_best_over_golds, plugin.function) if options["each_gold"] else plugin.function
+
+    def checked(prediction: str, golds: Sequence[str], meta: Meta) -> float:
+        about = (f"answer: {prediction[:200]!r}", f"golds:  {list(golds)[:5]!r}"[:300])
+        try:
+            value = float(score(prediction, golds, meta))
+        except Exception as error:
+            raise plugin.failed(error, about=about) from None
+        if not 0 <= value <= 1:
+            raise ConfigError(
+                f"{plugin.says} scored {value:g}; a score is a number from 0 to 1",
+                where=plugin.origin.path,
+                details=about,
+                do="Correct the plugin, then run the same command again.",
+            )
+        return value
+
+    def has_form(prediction: str, meta: Meta) -> bool:
+        try:
+            return bool(options["format_ok"](prediction, meta))
+        except Exception as error:
+            raise plugin.failed(error, about=(f"answer: {prediction[:200]!r}",)) from None
+
+    form = has_form if options["format_ok"] is not None else None
+    return Metric(plugin.name, checked, form, options["first_line"], options["needs_classes"])
 
 
 def _best_over_golds(score: GoldScore, prediction: str, golds: Sequence[str], meta: Meta) -> float:

@@ -2,13 +2,16 @@
 
 import json
 import sqlite3
+from collections.abc import Mapping
 
 from analyzer import metrics
 from analyzer.metrics.single import scorer
 from analyzer.read import examples
 from analyzer.read.examples import BinnedDataset
-from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.formulas.metric_needs import check_installed, check_known
+from analyzer.read.stored_plugins import of_sessions, scored_from
+from analyzer.store.derived_rows import ScoredBy
+from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
+from kvt_async.contract.formulas.metric_needs import check_installed, check_known, is_known
 
 _KEY = "analysis.metric"
 _SHOWN = 5
@@ -22,9 +25,11 @@ def scorable(facts: sqlite3.Connection, dataset_id: str, metric: str | None) -> 
     """The data set, to be scored by `metric`; None: by the task's own, which `kvt prepare` has tried on every gold.
 
     Raises ConfigError for a metric that isn't known or lacks a package, that needs classes where examples name none, or
-    that reads a form (a class, a number, a letter) which no gold of an example has.
+    that reads a form (a class, a number, a letter) which no gold of an example has; MissingPrerequisiteError as
+    `refuse_undefined`.
     """
     dataset = examples.dataset(facts, dataset_id).scored_by(metric)
+    refuse_undefined(facts, dataset)
     if dataset.other_metric is None:
         return dataset
     check_known(dataset.metric, _KEY)
@@ -35,6 +40,37 @@ def scorable(facts: sqlite3.Connection, dataset_id: str, metric: str | None) -> 
     if task is not None and task.format_ok is not None:
         _refuse_formless_golds(facts, dataset)
     return dataset
+
+
+def refuse_undefined(facts: sqlite3.Connection, dataset: BinnedDataset) -> None:
+    """Raise MissingPrerequisiteError for the metric of a plugin that isn't loaded, naming the file that defined it;
+    ConfigError for one that nobody ever defined here.
+    """
+    metric = dataset.metric
+    if is_known(metric):
+        return
+    files = scored_from(facts, metric) or (of_sessions(facts) if dataset.other_metric is None else [])
+    if not files:
+        check_known(metric, _KEY)
+    raise MissingPrerequisiteError(
+        f"the metric {metric} is a plugin's, which is not loaded",
+        details=tuple(f"it was defined by {file}" for file in files),
+        do="Name the file in a config, `plugins: [FILE]`, and pass that with -c CONFIG; a package must be installed.",
+    )
+
+
+def refuse_changed(metric: str, records: Mapping[str, ScoredBy]) -> None:
+    """Raise MissingPrerequisiteError where a run was scored (`records`, by run) by a plugin's metric whose file is
+    another one now.
+    """
+    origin = metrics.origin(metric)
+    other = {run_id: by.file for run_id, by in records.items() if origin is not None and by.sha256 != origin.sha256}
+    if origin is not None and other:
+        raise MissingPrerequisiteError(
+            f"the metric {metric} has changed since these scores were made: it is of {origin.says}",
+            details=tuple(f"{run_id}: scored by {file}" for run_id, file in other.items()),
+            do="Run `kvt score -c CONFIG` first.",
+        )
 
 
 def _refuse_without_classes(facts: sqlite3.Connection, dataset: BinnedDataset) -> None:

@@ -27,6 +27,7 @@ from analyzer.scoring import failure_labels
 from analyzer.scoring.opened_reasoning import opens_reasoning
 from analyzer.scoring.scorable import scorable
 from analyzer.store import derived_rows
+from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.schema import connect_for_reading, watch_derived
 
 SCORER_VERSION = "4"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
@@ -140,9 +141,17 @@ def _score_all(conn: sqlite3.Connection, facts: sqlite3.Connection, tasks: Seque
 
 
 def score_fingerprint(metric: str, run: RunCounts, full: RunCounts | None) -> str:
-    """What a run's scores depend on."""
+    """What a run's scores depend on. Raises ConfigError for an unknown metric."""
     of_full = (full.responses, full.try_series) if full else None
-    return derived_rows.fingerprint(SCORER_VERSION, metric, run.responses, run.failures, run.try_series, of_full)
+    return derived_rows.fingerprint(
+        SCORER_VERSION, metrics.identity(metric), run.responses, run.failures, run.try_series, of_full
+    )
+
+
+def plugin_sha256(metric: str) -> str | None:
+    """SHA-256 of the plugin's file that gives a metric here; None: none does, or it is one of kvt's."""
+    origin = metrics.origin(metric) if is_known(metric) else None
+    return None if origin is None else origin.sha256
 
 
 def _score_elsewhere(task: RunToScore) -> bool:
@@ -190,6 +199,8 @@ def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, task: RunToS
     run, metric = task.run, task.dataset.metric
     derived_rows.drop_unfinished_scores(conn, run.run_id)
     detail = {"scorer_version": SCORER_VERSION, "metric": metric, "rows": task.rows}
+    if (origin := metrics.origin(metric)) is not None:
+        detail |= {"plugin": origin.as_json}
     state = (task.exp_group_id, task.generation, "score", run.run_id, task.mark, detail)
     frames = with_golds(facts, run, task.full_run_id, golds)
     rules = rules_of(facts, run, task.full_run_id, task.dataset)

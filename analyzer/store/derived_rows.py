@@ -196,21 +196,34 @@ def drop_unexplained(conn: sqlite3.Connection) -> None:
     in_transaction(conn, work)
 
 
+_SCORED_BY = ("$.scorer_version", "$.metric", "$.plugin.path", "$.plugin.sha256", "$.plugin.package")
+
+
 class ScoredBy(NamedTuple):
-    """The record of how a run was scored: version of the scorer, name of the metric. None: nothing tells it."""
+    """The record of how a run was scored: version of the scorer, name of the metric, and of a plugin's metric the file
+    with its SHA-256 and package. None: nothing tells it, or it is no plugin's."""
 
     version: str | None
     metric: str | None
+    path: str | None
+    sha256: str | None
+    package: str | None
+
+    @property
+    def file(self) -> str:
+        """The plugin's file, for messages; empty: none."""
+        of = f" of {self.package}" if self.package else ""
+        return f"{self.path}{of} (SHA-256 {self.sha256})" if self.path else ""
 
 
 def scored_by(conn: sqlite3.Connection, exp_group_id: str, generation: int, run_id: str) -> ScoredBy:
     """What made a run's scores."""
     row = conn.execute(
-        "SELECT json_extract(detail_json, '$.scorer_version'), json_extract(detail_json, '$.metric') "
+        f"SELECT {', '.join(f'json_extract(detail_json, {path!r})' for path in _SCORED_BY)} "
         "FROM analysis_state WHERE exp_group_id = ? AND generation = ? AND stage = 'score' AND scope = ?",
         (exp_group_id, generation, run_id),
     ).fetchone()
-    return ScoredBy(*(None if value is None else str(value) for value in row or (None, None)))
+    return ScoredBy(*(None if value is None else str(value) for value in row or [None] * len(_SCORED_BY)))
 
 
 def set_state(

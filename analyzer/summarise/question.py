@@ -21,6 +21,7 @@ from analyzer.read.drift import (
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
+from analyzer.scoring.scorable import refuse_changed, refuse_undefined
 from analyzer.scoring.score import SCORER_VERSION, score_fingerprint
 from analyzer.store import derived_rows
 from analyzer.store.derived_rows import ANALYZER_VERSION
@@ -108,8 +109,11 @@ def question_of(
         runs = [tables.find_run(runs, run_id)]
     counts = run_counts(facts, group, generation)
     dataset = examples.dataset(facts, runs[0].dataset_id).scored_by(settings.analysis.metric)
+    refuse_undefined(facts, dataset)
     _refuse_other_scorers(facts, group, generation, runs)
     _refuse_other_metrics(facts, runs, dataset)
+    records = {run.run_id: derived_rows.scored_by(facts, group, generation, run.run_id) for run in runs}
+    refuse_changed(dataset.metric, records)
     planned = plan_of(facts, group, generation)
     question = Question(
         group, generation, runs, counts, dataset, settings.analysis, server, planned, whole=run_id is None

@@ -40,11 +40,13 @@ from analyzer.verify.integrity import check_drift, check_facts
 from analyzer.verify.rescoring import Database, RunToCheck, check_run
 from kvt_async.contract.damage import has_wal
 from kvt_async.contract.errors import GuardError
+from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.older_schemas import lacks_columns
 from kvt_async.contract.settings import Analysis
 
 Report = Callable[[str], None]
 
+_SCORES_OF = "SELECT count(*) FROM requests JOIN scores USING (request_id) WHERE run_id = ?"
 ANALYSED = (*derived_rows.RUN_TABLES, *derived_rows.GROUP_TABLES)
 
 
@@ -149,6 +151,14 @@ class Generation:
     def planned(self) -> DeclaredPlan:
         return plan_of(self.facts, *self.key)
 
+    def lacking(self, run: tables.Run) -> str:
+        """Says that a run was scored by a plugin's metric which is not here as it was; empty: nothing is lacking."""
+        by = derived_rows.scored_by(self.facts, *self.key, run.run_id)
+        metric = by.metric or examples.dataset(self.facts, run.dataset_id).own_metric
+        if is_known(metric) and (by.metric is None or score.plugin_sha256(metric) == by.sha256):
+            return ""
+        return f"made with the metric {metric} of {by.file or 'a plugin'}, which is not loaded: can't be checked"
+
     @cached_property
     def whole(self) -> Analysed | None:
         """The analysis of all its runs; None: none is recorded."""
@@ -171,6 +181,9 @@ class Generation:
             return None
         chosen = [run for run in self.runs if analysed.scope in ("*", run.run_id)]
         if not chosen:
+            return None
+        if lacking := next(filter(None, map(self.lacking, chosen)), ""):
+            self.findings.cannot_check(lacking, n)
             return None
         all_scored = {run_id: replace(count, scores=count.finished, refused=0) for run_id, count in self.counts.items()}
         for counts in (self.counts, all_scored):
@@ -274,6 +287,9 @@ def _rescored(group: Generation, progress: Report) -> dict[str, RunData]:
 def _tasks(group: Generation) -> Iterator[RunToCheck]:
     full_of = {run.dataset_id: run.run_id for run in group.runs if run.is_baseline}
     for run in group.runs:
+        if lacking := group.lacking(run):
+            group.findings.cannot_check(lacking, _count(group.facts, _SCORES_OF, run.run_id))
+            continue
         metric = derived_rows.scored_by(group.facts, *group.key, run.run_id).metric
         dataset, full = examples.dataset(group.facts, run.dataset_id).scored_by(metric), full_of.get(run.dataset_id)
         mark = score.score_fingerprint(dataset.metric, group.counts[run.run_id], group.counts[full] if full else None)

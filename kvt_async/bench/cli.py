@@ -204,7 +204,7 @@ def _analysis(settings: Any, as_tool: str | None, asked: dict[str, float] | None
 def _settings(config: str | None, overrides: list[str], print_config: bool) -> Any:
     """Load the settings. Unlike other commands a bench needs no config: the defaults and a load will do."""
     from kvt_async.contract.command_line import masked_output
-    from kvt_async.contract.command_line.options import find_config
+    from kvt_async.contract.command_line.options import find_config, with_plugins
     from kvt_async.contract.load import dump_yaml, known_secrets, load_settings
 
     settings = load_settings(None if config is None else find_config(config), overrides)
@@ -212,7 +212,7 @@ def _settings(config: str | None, overrides: list[str], print_config: bool) -> A
     if print_config:
         typer.echo(dump_yaml(settings), nl=False)
         raise typer.Exit(0)
-    return settings
+    return with_plugins(settings)
 
 
 def _set(**given: Any) -> list[str]:

@@ -41,7 +41,7 @@ class Experiment(Section):
 class Dataset(Section):
     """`task`: one name, or several in short (a list, a glob, `all`). Null: no task is named here."""
 
-    name: Literal["longbench", "longbench_e", "ruler", "kvtext", "jsonl"] = "longbench"
+    name: str = Field(DEFAULT_DATASET, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)
     task: str | list[str] | None = "narrativeqa"
     path: PathText | None = None
     revision: str | None = None
@@ -270,6 +270,20 @@ def _given(value: Any, mode: str) -> Any:
     return value.model_dump(mode=mode, exclude_unset=True) if isinstance(value, Section) else value
 
 
+class PluginFile(Section):
+    """A Python file of the user's own; `sha256`: only if its content has that. In a stored config also what was of an
+    installed `package`: a record, from which nothing is loaded."""
+
+    path: PathText
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    package: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
+
+
 class Settings(BaseSettings):
     """The whole config. Built by contract.load.load_settings; never from the environment directly."""
 
@@ -294,9 +308,10 @@ class Settings(BaseSettings):
     bench: Bench = Bench()
     analysis: Analysis = Analysis()
     check: list[Assertion] = []
+    plugins: list[PluginFile] = []
     _secrets: Secrets = PrivateAttr(default_factory=Secrets)
 
-    @field_validator("check", "tasks", mode="before")
+    @field_validator("check", "tasks", "plugins", mode="before")
     @classmethod
     def _null_is_none(cls, value: Any) -> Any:
         return [] if value is None else value

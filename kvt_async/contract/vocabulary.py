@@ -9,6 +9,7 @@ from typing import Final
 
 FULL: Final = "full"  # series and policy of full cache, the baseline of every series
 CUT_OFF: Final = "CUT_OFF"  # in budget_stats.drop_json, beside labels: answers cut off before anything right
+OUR_SOURCES: Final = ("longbench", "longbench_e", "ruler", "kvtext", "jsonl")  # dataset.name, plugins' aside
 
 
 class Unit(StrEnum):

@@ -1,5 +1,6 @@
 """A small real model behind an OpenAI-compatible API, with a KV cache that really evicts; or any model on kvpress."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +50,14 @@ def launch(
     prefill_cache_mb: int = 1024,
     max_queue: int = 4096,
     kvpress: KvpressOptions | None = None,
+    plugins: Sequence[str] = (),
 ) -> None:
-    """What `kvt serve` calls: serve until SIGTERM or SIGINT. Nothing heavy is loaded before.
+    """What `kvt serve` calls: serve until SIGTERM or SIGINT. Nothing heavy is loaded before. `plugins`: files with
+    policies of the user's own.
 
     Raises ConfigError, and MissingPrerequisiteError where the kvpress backend's libraries aren't installed.
     """
-    from kvt_async.serve.process import serve
+    from kvt_async.serve.process import load_plugins, serve  # first: it chooses numpy's threads
 
+    load_plugins(plugins)
     serve(host, port, model_dir=model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, kvpress=kvpress)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kvt_async.contract.errors import KvtError
 from kvt_async.serve import chosen_backend
-from kvt_async.serve.process import serve
+from kvt_async.serve.process import load_plugins, serve
 
 
 def main() -> int:
@@ -23,8 +23,10 @@ def main() -> int:
     parser.add_argument("--press", default=None, help="kvpress: the policy of requests that name none")
     parser.add_argument("--device", default=None, help="kvpress: auto, cpu, cuda, cuda:0")
     parser.add_argument("--dtype", default=None, help="kvpress: auto, float32, float16, bfloat16")
+    parser.add_argument("--plugin", action="append", default=[], help="a Python file with policies of your own")
     args = parser.parse_args()
     try:
+        load_plugins(args.plugin)
         serve(
             args.host,
             args.port,

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.api_errors import ApiError, one_of, shown
-from kvt_async.serve.policies import POLICIES
+from kvt_async.serve.policies import POLICIES, find_policy, policy_names
 
 SMALLEST = {"window": 1, "kernel": 1, "sinks": 0, "protect_recent": 0, "seed": 0, "future": 1}
 LARGEST = {"kernel": 999, "future": 100_000}  # what costs work or memory of its own size; others may be anything
@@ -27,17 +28,26 @@ class ReferencePolicies:
     default: str | None = None
 
     def names(self) -> Sequence[str]:
-        return list(POLICIES)
+        return policy_names()
 
     def check(self, name: str, params: Mapping[str, Any]) -> None:
-        if name not in POLICIES:
+        try:
+            policy = find_policy(name)
+        except ConfigError as error:
+            raise broken(error) from None
+        if policy is None:
             raise not_a_policy(name, self.names())
         for param, value in params.items():
-            if param not in POLICIES[name].defaults:
-                raise not_a_parameter(name, param, POLICIES[name].defaults)
-            integer(f"kv.params.{param}", value, SMALLEST[param], LARGEST.get(param))
-            if param == "kernel" and value % 2 == 0:
+            if param not in policy.defaults:
+                raise not_a_parameter(name, param, policy.defaults)
+            integer(f"kv.params.{param}", value, SMALLEST.get(param, 0), LARGEST.get(param))
+            if param == "kernel" and name in POLICIES and value % 2 == 0:
                 raise wrong("kv.params.kernel", f"must be odd, not {value}: pooling is centred")
+
+
+def broken(error: ConfigError) -> ApiError:
+    """A policy of a plugin that can't do its work: the server's fault, and no request is at fault."""
+    return ApiError(str(error), status=500, kind="internal_server_error", param="kv.policy")
 
 
 def not_a_policy(name: object, names: Sequence[str]) -> ApiError:

@@ -6,12 +6,13 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.backend import About
 from kvt_async.serve.cache import KVCache, Prefill, PrefillStore
-from kvt_async.serve.catalogue import Catalogue
+from kvt_async.serve.catalogue import Catalogue, broken
 from kvt_async.serve.kv_request import REFERENCE
 from kvt_async.serve.model import Llama
-from kvt_async.serve.policies import POLICIES, Choice, View
+from kvt_async.serve.policies import Choice, View
 from kvt_async.serve.prompt_format import ChatTemplate
 from kvt_async.serve.tokenizer import Tokenizer
 from kvt_async.serve.weights import F32, Ints
@@ -77,9 +78,13 @@ class Engine:
         if keep == compressible:
             self._cache.load(prefill.cache, None, len(ids))
         else:
-            view, choice = View(self.model, prefill, compressible), Choice(POLICIES[kv.policy], kv.params)
             read_again = kv.mode == "question_aware" and kv.read_again
-            self._cache.load(prefill.cache, choice.kept(view, keep, read_again=read_again), compressible)
+            try:
+                choice = Choice.of(kv.policy, kv.params)
+                kept = choice.kept(View(self.model, prefill, compressible), keep, read_again=read_again)
+            except ConfigError as error:
+                raise broken(error) from None
+            self._cache.load(prefill.cache, kept, compressible)
             self.store.resize(prefill)  # the ranking is remembered with it
             if kv.mode == "question_agnostic":
                 logits = self.model.extend(self._cache, ids[compressible:], compressible)

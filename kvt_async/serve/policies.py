@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kvt_async.contract import plugin_registry
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.plugin_registry import Kind, Plugin
 from kvt_async.serve.cache import Positions, Prefill
 from kvt_async.serve.model import Llama
 from kvt_async.serve.weights import F32, Ints
@@ -89,12 +92,59 @@ def policy(name: str, *, recent_share: float = 0.0, **defaults: int) -> Callable
     return register
 
 
+def find_policy(name: str) -> Policy | None:
+    """The policy of that name, plugins' among them; None: there is none. Raises ConfigError: it can't be loaded."""
+    if name in POLICIES:
+        return POLICIES[name]
+    plugin = plugin_registry.find(Kind.POLICY, name)
+    return None if plugin is None else _of_plugin(plugin)
+
+
+def policy_names() -> list[str]:
+    """Every name that `find_policy` finds."""
+    return [*POLICIES, *(name for name in plugin_registry.names(Kind.POLICY) if name not in POLICIES)]
+
+
+def refuse_equal_names() -> None:
+    """Raises ConfigError where a plugin that is loaded gives a policy by a name of ours."""
+    for plugin in plugin_registry.added(Kind.POLICY):
+        if plugin.name in POLICIES or plugin.name == "full":
+            raise plugin_registry.taken(Kind.POLICY, plugin.name, "one of kvt's own", plugin.origin)
+
+
+def _of_plugin(plugin: Plugin) -> Policy:
+    """A plugin's policy, whose scores are looked at: the others are tested."""
+
+    def checked(view: View, params: Params) -> F32:
+        try:
+            scores = np.asarray(plugin.function(view, params), dtype=np.float32)
+        except Exception as error:
+            raise plugin.failed(error) from None
+        if scores.shape != view.shape() or np.isnan(scores).any():
+            wrong = "NaN" if scores.shape == view.shape() else f"scores of shape {scores.shape}"
+            raise ConfigError(
+                f"{plugin.says} gave {wrong}; it gives a number for each entry, shape {view.shape()}",
+                where=plugin.origin.path,
+            )
+        return scores
+
+    defaults = {**plugin.options["defaults"], "protect_recent": 0}
+    return Policy(plugin.name, checked, defaults, plugin.options["recent_share"])
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A policy with all its parameters, as one request asks for it."""
 
     policy: Policy
     params: Params = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, params: Params) -> "Choice":
+        """Of a policy that there is. Raises ConfigError where it is a package's that can't be loaded."""
+        if (policy := find_policy(name)) is None:
+            raise ValueError(f"{name} is no policy")
+        return cls(policy, params)
 
     def rank(self, view: View) -> Positions:
         """Positions by falling score, [layers, kv_heads, length]; remembered by the prefill."""

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,19 @@ def serve(
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(host, port, make, ready))
+
+
+def load_plugins(paths: Sequence[str]) -> None:
+    """Run files that give eviction policies, and print which to stderr. Raises ConfigError for what is wrong in one."""
+    if not paths:
+        return
+    from kvt_async.contract.plugin_files import load
+    from kvt_async.contract.settings import PluginFile
+    from kvt_async.serve.policies import refuse_equal_names
+
+    for origin in load([PluginFile(path=path) for path in paths]):
+        print(f"plugin {origin.says}", file=sys.stderr, flush=True)
+    refuse_equal_names()
 
 
 def _kvpress_engine(options: KvpressOptions) -> "Backend":

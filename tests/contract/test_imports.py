@@ -50,6 +50,7 @@ cli                    contract.command_line stage_answers verify stages
 __main__               cli
 
 kvt_async:
+plugins
 clock
 records
 bug_reports            clock

@@ -11,6 +11,7 @@ from typing import Any
 
 from analyzer.metrics import Metric, find
 from analyzer.parallel import cores
+from kvt_async.contract import plugin_files
 
 Answer = tuple[str, tuple[str, ...], str]
 """What was said, the golds, and what the metric needs of the example's meta, its all_classes or its tools, as JSON (""
@@ -61,12 +62,17 @@ def _meta(name: str, needed_json: str) -> dict[str, Any]:
 def _in_parallel(name: str, answers: Sequence[Answer]) -> list[Scored]:
     slices = [answers[at : at + _SLICE] for at in range(0, len(answers), _SLICE)]
     try:
-        return [one for part in _pool().map(score_slice, [name] * len(slices), slices) for one in part]
+        return [
+            one
+            for part in _pool(tuple(plugin_files.loaded())).map(score_slice, [name] * len(slices), slices)
+            for one in part
+        ]
     except BrokenProcessPool:  # a script that can't be imported again, as new processes do: slower, not wrong
         return score_slice(name, answers)
 
 
 @cache
-def _pool() -> ProcessPoolExecutor:
+def _pool(plugins: tuple[tuple[str, str], ...]) -> ProcessPoolExecutor:
     """Kept as long as the process, so each worker loads its dictionaries once. Spawned: Polars' threads forbid fork."""
-    return ProcessPoolExecutor(min(cores(), 16), mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(min(cores(), 16), spawn, plugin_files.load_again, (plugins,))

@@ -43,7 +43,8 @@ PlaceArgument = Annotated[
 def settings_from(
     config: str | None, override: list[str] | None, print_config: bool = False, place: Path | None = None
 ) -> "Settings":
-    """Load the config, or that of the run in `place`; with `print_config` print it and exit 0. Raises ConfigError."""
+    """Load the config and its plugins, or the config of the run in `place`, which loads none; with `print_config` print
+    it and exit 0. Raises ConfigError."""
     from kvt_async.contract.load import dump_yaml, known_secrets, load_settings, plain_yaml
 
     if place is not None:
@@ -63,7 +64,14 @@ def settings_from(
 
         typer.echo(commented(text), nl=False)
         raise typer.Exit(0)
-    return settings
+    return settings if place is not None else with_plugins(settings)
+
+
+def with_plugins(settings: "Settings") -> "Settings":
+    """Load the plugins of a config that -c gave, and print what is loaded: a file of the user's runs from here on."""
+    from kvt_async.contract import plugin_files
+
+    return plugin_files.with_plugins(settings, lambda line: typer.echo(visible(line), err=True))
 
 
 def find_config(config: str | None) -> Path | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOST_YAML = 1 << 20  # characters; kvt's own configs have some thousands
 MOST_FILES = 10_000  # of a folder that are looked at
 _GROUP = "experiment.exp_group_id="
-_FIXED = ("output.", "db.", "model.config")
+_FIXED = ("output.", "db.", "model.config", "plugins")
 _NEWEST = """
 SELECT e.exp_group_id, s.config_yaml FROM experiments e
 JOIN sessions s ON s.exp_group_id = e.exp_group_id AND s.generation = e.generation

@@ -5,7 +5,9 @@ the first request is sent that the analyzer could not score afterwards.
 import difflib
 from importlib.util import find_spec
 
+from kvt_async.contract import plugin_registry
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.plugin_registry import Kind
 
 TOOL_CALL = "tool_call"
 _JIEBA = ("jieba",)
@@ -42,19 +44,25 @@ INSTALL = "Install it: pip install 'kvt[longbench]'."
 
 def check_known(name: str, where: str = "") -> None:
     """Raises ConfigError for a metric that does not exist, with the nearest name."""
-    if name not in NEEDS:
-        close = difflib.get_close_matches(name, NEEDS, n=1)
+    if not is_known(name):
+        names = sorted({*NEEDS, *plugin_registry.names(Kind.METRIC)})
+        close = difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {close[0]}? " if close else ""
-        raise ConfigError(
-            f"no metric is called {name!r}", where=where, do=f"{hint}Known metrics: {', '.join(sorted(NEEDS))}."
-        )
+        raise ConfigError(f"no metric is called {name!r}", where=where, do=f"{hint}Known metrics: {', '.join(names)}.")
+
+
+def is_known(name: str) -> bool:
+    """Whether there is a metric of that name: one of kvt's, or a plugin's that is loaded or installed."""
+    return name in NEEDS or plugin_registry.find(Kind.METRIC, name) is not None
 
 
 def check_installed(name: str, where: str) -> None:
     """Raises ConfigError where a package that the metric imports is missing."""
-    for package in NEEDS[name]:
+    plugin = None if name in NEEDS else plugin_registry.find(Kind.METRIC, name)
+    for package in NEEDS[name] if plugin is None else plugin.options["packages"]:
         if not _is_installed(package):
-            raise ConfigError(f"the metric {name} needs the package {package}", where=where, do=INSTALL)
+            do = INSTALL if plugin is None else f"Install it: pip install {package}."
+            raise ConfigError(f"the metric {name} needs the package {package}", where=where, do=do)
 
 
 def _is_installed(package: str) -> bool:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.length_names import AskedLengths
-from kvt_async.contract.formulas.metric_needs import check_installed
+from kvt_async.contract.formulas.metric_needs import check_installed, check_known
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Dataset, Settings
-from kvt_async.data.sources import generated, jsonl, longbench, ruler
-from kvt_async.data.sources.source import ExampleSource, Published, Row, did_you_mean
+from kvt_async.contract.vocabulary import OUR_SOURCES
+from kvt_async.data.sources import generated, jsonl, longbench, plugin_source, ruler
+from kvt_async.data.sources.source import ExampleSource, Published, Row
 
 __all__ = [
     "ExampleSource",
@@ -34,6 +35,8 @@ def open_source(settings: Settings) -> ExampleSource:
             return ruler.open_source(settings)
         case "longbench" | "longbench_e":
             return longbench.open_source(settings)
+        case _:
+            return plugin_source.open_source(settings)
 
 
 def check_source(settings: Settings) -> None:
@@ -47,14 +50,21 @@ def check_source(settings: Settings) -> None:
             ruler.check(settings)
         case "longbench" | "longbench_e":
             longbench.check(settings)
+        case _:
+            plugin_source.check(settings)
 
 
 def check_metric(settings: Settings) -> None:
-    """Raises ConfigError where a package that scoring will need is not installed."""
+    """Raises ConfigError where a package that scoring will need is not installed, or analysis.metric is no metric."""
     if settings.dataset.name == "jsonl":
         check_installed(jsonl.metric_of(settings), "dataset.params.metric")
     elif settings.dataset.name in ("longbench", "longbench_e"):
         check_installed(longbench.metric_of(settings), f"dataset.task {settings.dataset.task_key}")
+    elif settings.dataset.name not in OUR_SOURCES:
+        check_installed(plugin_source.metric_of(settings), f"dataset.task {settings.dataset.task_key}")
+    if settings.analysis.metric is not None:
+        check_known(settings.analysis.metric, "analysis.metric")
+        check_installed(settings.analysis.metric, "analysis.metric")
 
 
 def published(dataset: Dataset) -> Published | None:
@@ -64,8 +74,10 @@ def published(dataset: Dataset) -> Published | None:
             return ruler.PUBLISHED.get(dataset.task_key)
         case "longbench" | "longbench_e":
             return longbench.published(dataset)
-        case _:
+        case "jsonl" | "kvtext":
             return None
+        case _:
+            return plugin_source.published(dataset)
 
 
 def asked_lengths(settings: Settings) -> AskedLengths | None:
@@ -110,5 +122,4 @@ def list_tasks(
         if settings.dataset.path is None:
             return [("LABEL", "dataset.path is not set")]
         return [(file.stem, str(file)) for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
-    names = ("longbench", "longbench_e", "ruler", "kvtext", "jsonl")
-    raise ConfigError(f"there is no dataset {name!r}", where="dataset.name", do=did_you_mean(name, names))
+    return [(key, task.about) for key, task in plugin_source.tasks_of(name).items()]

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Dataset
-from kvt_async.data.sources import longbench, ruler
+from kvt_async.data.sources import longbench, plugin_source, ruler
 from kvt_async.data.sources.source import did_you_mean
 
 ALL = "all"
@@ -83,6 +83,8 @@ def _known(dataset: Dataset) -> Sequence[str]:
         case "jsonl":
             folder = data_path(dataset.path or "")
             return sorted(path.stem for path in folder.glob("*.jsonl") if path.is_file())
+        case _:
+            return list(plugin_source.tasks_of(dataset.name))
 
 
 def _lacks(dataset: Dataset, key: str) -> str:

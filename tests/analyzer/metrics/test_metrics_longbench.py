@@ -283,7 +283,7 @@ def test_answers_on_several_processes_score_as_on_one(monkeypatch: pytest.Monkey
     monkeypatch.setattr(row_scorer, "cores", lambda: 2)
     answers = [(f"{i} of {i % 7}", (str(i),), "") for i in range(row_scorer.TRIAL + 700)] * 2
     assert row_scorer.score_rows("count", answers) == row_scorer.score_slice("count", answers)
-    row_scorer._pool().shutdown()
+    row_scorer._pool(()).shutdown()
     row_scorer._pool.cache_clear()
 
 

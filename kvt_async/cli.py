@@ -118,9 +118,7 @@ def resolve(
 
 @app.command()
 def tasks(
-    name: Annotated[
-        str | None, typer.Argument(help="longbench, longbench_e, ruler, kvtext, jsonl, or a plugin's source")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="longbench, longbench_e, ruler, kvtext, jsonl, a plugin's")] = None,
     config: ConfigOption = None,
     path: Annotated[str | None, typer.Option("--path", help="A local data.zip or folder.")] = None,
     as_json: JsonOption = False,
@@ -304,15 +302,8 @@ def serve(
     from kvt_async.serve import chosen_backend, launch
 
     chosen = chosen_backend(backend, model, press, device, dtype, model_dir)
-    launch(
-        host,
-        port,
-        model_dir=model_dir,
-        prefill_cache_mb=prefill_cache_mb,
-        max_queue=max_queue,
-        kvpress=chosen,
-        plugins=plugin or [],
-    )
+    room = {"prefill_cache_mb": prefill_cache_mb, "max_queue": max_queue}
+    launch(host, port, model_dir=model_dir, kvpress=chosen, plugins=plugin or [], **room)
 
 
 @app.command()

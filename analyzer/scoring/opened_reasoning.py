@@ -20,8 +20,10 @@ def opens_reasoning(conn: sqlite3.Connection, run_id: str, full_run_id: str | No
     """Whether the template opened reasoning in a run's requests. False where nothing tells: then only marks inside an
     answer count."""
     prompt, contract = conn.execute(
-        "SELECT d.prompt_json, x.contract_json FROM runs u JOIN datasets d ON d.dataset_id = u.dataset_id "
-        "JOIN experiments x ON x.exp_group_id = u.exp_group_id AND x.generation = u.generation WHERE u.run_id = ?",
+        "SELECT d.prompt_json, ifnull(t.contract_json, '{}') FROM runs u "
+        "JOIN datasets d ON d.dataset_id = u.dataset_id "
+        "LEFT JOIN task_contracts t ON t.exp_group_id = u.exp_group_id AND t.generation = u.generation "
+        "AND t.dataset_id = u.dataset_id WHERE u.run_id = ?",
         (run_id,),
     ).fetchone()
     rendered = json.loads(prompt)

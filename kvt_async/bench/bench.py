@@ -83,8 +83,7 @@ def with_a_load(settings: Settings) -> Settings:
 def contract(settings: Settings, workload: Workload) -> Json:
     """What must stay equal for stages to belong to one group; loads and repeats extend it."""
     bench, system = settings.bench, settings.prompt.system
-    decoding = settings.decoding.model_dump(mode="json")
-    del decoding["max_tokens"]  # the workload's
+    decoding = settings.decoding.model_dump(mode="json", exclude={"max_tokens", "samples"})  # the workload's
     facts = {
         "bench.workload": workload.describe(),
         "bench.body": bench.body,

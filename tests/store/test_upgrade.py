@@ -20,15 +20,21 @@ from kvt_async.contract.local_faults import opened
 from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import FACT_TABLES, SCHEMA_VERSION, columns_of, connect_for_reading, connect_for_writing
 from kvt_async.store.lock import hold, lock_path
+from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.upgrade import upgrade
 from tests.analyzer.synthetic import make_db
 from tests.older_db import made_older
 from tests.servers.openai_server import Script, serving
-from tests.worlds import bench_settings, db_of, query
+from tests.worlds import bench_settings, check_invariants, db_of, query, sweep_settings
 
+QUIET = SweepOptions(quiet=True)
 KEPT = "kv_transition.schema2.sqlite"
 # What an older kvt did not store: who made it, when a task came, and the answers that were asked of an example.
 NOT_STORED = {"sessions": {"host"}, "task_contracts": {"created_at"}}
+
+DECODING_OF_A_BENCH = {  # before schema 3: with one more, none of their groups could go on
+    f"decoding.{name}" for name in ("extra_body", "max_tokens_field", "seed", "stop", "temperature")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +104,28 @@ def test_a_database_of_today_is_left_as_it_is(folder: Path) -> None:
     assert (folder / DB_NAME).read_bytes() == before
 
 
+async def test_a_swept_group_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with serving(Script()) as (server, url):
+        settings = sweep_settings(tmp_path, url)
+        await run(settings, options=QUIET)
+        db, before = db_of(settings), tmp_path / "before.sqlite"
+        db.rename(before)
+        made_older(before, db)
+        with pytest.raises(StoreError, match="kvt upgrade"):
+            await run(settings, options=QUIET)
+        upgrade(db.parent)
+        assert facts(db) == facts(before)
+        contract = "SELECT contract_json, contract_sha256 FROM"
+        for table in ("experiments", "task_contracts"):
+            assert query(db, f"{contract} {table}") == query(before, f"{contract} {table}")
+        server.bodies.clear()
+        report = await run(settings, options=QUIET)
+        assert (report.sent, report.responses, server.bodies) == (0, 48, [])
+        report = await run(sweep_settings(tmp_path, url, "kv.budgets=[1.0, 0.5, 0.3, 0.2]"), options=QUIET)
+        assert report.sent == 12
+    check_invariants(settings)
+
+
 async def test_a_benched_group_goes_on_where_it_was(tmp_path: Path) -> None:
     async with serving(Script()) as (server, url):
         settings = bench_settings(tmp_path, url, "bench.concurrency=2")
@@ -111,6 +139,8 @@ async def test_a_benched_group_goes_on_where_it_was(tmp_path: Path) -> None:
             before, "SELECT contract_json FROM experiments"
         )
         assert query(db, "SELECT count(*) FROM task_contracts") == query(before, "SELECT count(*) FROM task_contracts")
+        (contract,) = query(db, "SELECT contract_json FROM experiments")[0]
+        assert {key for key in json.loads(contract) if key.startswith("decoding.")} == DECODING_OF_A_BENCH
         server.bodies.clear()
         await bench(settings, BenchOptions(quiet=True))
         assert server.bodies == []

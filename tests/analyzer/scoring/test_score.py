@@ -262,15 +262,19 @@ def cut_answers(
     conn: sqlite3.Connection, *, says: str, prompt: dict[str, Any] | None = None, sent: dict[str, Any] | None = None
 ) -> set[tuple[Any, ...]]:
     """(budget, score) of cut answers that hold the gold and no mark; full cache's others begin with `says`."""
-    for table in ("responses", "datasets", "experiments"):
-        conn.execute(f"DROP TRIGGER {table}_no_update")
+    for guard in ("responses_no_update", "datasets_no_update", "task_contracts_no_replace", "task_contracts_no_delete"):
+        conn.execute(f"DROP TRIGGER {guard}")
     conn.execute("UPDATE responses SET finish_reason = 'length' WHERE request_id LIKE '%:0'")
     conn.execute("UPDATE responses SET text = ? || text WHERE finish_reason = 'stop'", (says,))
     if prompt is not None:
         conn.execute("UPDATE datasets SET prompt_json = json_patch(prompt_json, ?)", (json.dumps(prompt),))
     if sent is not None:
         contract = json.dumps({"decoding.extra_body": {"chat_template_kwargs": sent}})
-        conn.execute("UPDATE experiments SET contract_json = ?", (contract,))
+        conn.execute(
+            "INSERT OR REPLACE INTO task_contracts SELECT DISTINCT exp_group_id, generation, d.task, dataset_id, ?, "
+            "'', 1, '' FROM runs u JOIN datasets d USING (dataset_id)",
+            (contract,),
+        )
     score(conn, "synthetic")
     rows = conn.execute(
         "SELECT u.kv_budget, s.score, s.failure_label FROM responses p JOIN requests r USING (request_id) "

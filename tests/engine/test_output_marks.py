@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from analyzer.metrics.single import scorer
 from kvt_async.engine.reply.transcript import Transcript
 from tests.engine.sending import try_once
 from tests.servers.fault_server import delta, event, paced, status, stream
@@ -19,6 +20,11 @@ REASONING: list[dict[str, Any]] = [
     {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
     {"content": [{"type": "reasoning", "text": "hm"}]},
     {"content": [{"type": "reasoning", "reasoning": "hm"}]},
+    {"content": [{"text": "hm", "thought": True}]},
+    {"content": [{"reasoningContent": {"reasoningText": {"text": "hm"}}}]},
+    {"content": [{"thinking": "hm"}]},
+    {"reasoning_summary": "hm"},
+    {"cot_summary": "hm"},
 ]
 
 
@@ -123,3 +129,29 @@ async def test_numbers_that_json_does_not_know_cost_no_text() -> None:
     got = await try_once(stream(event(b'{"choices":[%s]}' % choice) + event("[DONE]")))
     assert got.reply is not None
     assert got.reply.text == "a"
+
+
+FINAL = "assistant<|channel|>final<|message|>"
+WIRE: dict[str, list[dict[str, Any]]] = {
+    "a field": [delta(reasoning_content="is it 6?"), delta("7")],
+    "content parts": [{"choices": [{"delta": {"content": [{"type": "thinking", "thinking": "6?"}]}}]}, delta("7")],
+    "opened by the template": [delta("is it "), delta("6?</th"), delta("ink>7")],
+    "[THINK]": [delta("[TH"), delta("INK]6?[/THINK]7")],
+    "harmony": [delta("<|channel|>analysis<|message|>6?<|end|><|sta"), delta(f"rt|>{FINAL}7")],
+    "harmony without its marks": [delta("analysisis it 6?assist"), delta("antfinal7")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WIRE)
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_whichever_way_reasoning_comes_the_answer_alone_is_scored(way: str, is_streamed: bool) -> None:
+    if is_streamed:
+        got = read(*WIRE[way])
+    else:
+        contents = [event["choices"][0]["delta"] for event in WIRE[way]]
+        message = {key: value for one in contents for key, value in one.items() if key != "content"}
+        parts = [one["content"] for one in contents if one.get("content")]
+        whole = "".join(parts) if all(isinstance(part, str) for part in parts) else [*parts[0], *parts[1:]]
+        got = Transcript()
+        got.add_whole({"choices": [{"message": {**message, "content": whole}, "finish_reason": "stop"}]})
+    assert scorer("em")(got.text, ("7",), {}) == 1

@@ -7,9 +7,9 @@ from kvt_async.records import Json
 
 REASONING = (  # a server that gives several of them says the same in each
     *("reasoning_content", "reasoning", "thinking", "reasoning_text", "thinking_content", "thought"),
-    *("reasoning_details", "thinking_blocks"),
+    *("reasoning_details", "thinking_blocks", "reasoning_summary", "cot_summary", "reasoningContent"),
 )
-_INSIDE = ("text", "thinking", "reasoning", "reasoning_text", "summary", "content", "value")
+_INSIDE = ("text", "thinking", "reasoning", "reasoning_text", "reasoningText", "summary", "content", "value")
 
 
 def split_content(value: Any) -> tuple[str, str]:
@@ -26,10 +26,11 @@ def split_content(value: Any) -> tuple[str, str]:
     text = thought = ""
     for piece in value:
         kind = str(piece.get("type", "")).lower() if isinstance(piece, dict) else ""
-        if "think" in kind or "reason" in kind:
+        if "think" in kind or "reason" in kind or (isinstance(piece, dict) and piece.get("thought") is True):
             thought += _plain(piece)
         elif isinstance(piece, dict):
             text += _plain(piece.get("text") or piece.get("refusal"))
+            thought += "" if kind else reasoning_of(piece)
         else:
             text += _plain(piece)
     return text, thought

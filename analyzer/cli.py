@@ -221,20 +221,22 @@ def show(
 
 @app.command()
 def compare(
-    group_a: Annotated[Path, typer.Argument(help="Run directory or database of A.")],
-    group_b: Annotated[Path, typer.Argument(help="Run directory or database of B.")],
+    groups: Annotated[list[Path], typer.Argument(metavar="A B [C ...]", help="Run folders or databases, two or more.")],
     allow_drift: Annotated[
         bool, typer.Option("--allow-drift", help="Go on although a group's server became another one; says DRIFT.")
     ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Also as a page: FILE.html, FILE.md or FILE.csv.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Two experiment groups side by side, paired where examples match.
+    """Experiment groups side by side, task by task, paired where examples match.
 
     Example: kvt compare runs/model_a runs/model_b
+
+    Example: kvt compare runs/monday runs/tuesday runs/today --out week.html
     """
     from analyzer.stages import compare_stage
 
-    _print(compare_stage(group_a, group_b, allow_drift=allow_drift), False, as_json)
+    _print(compare_stage(groups, allow_drift=allow_drift, out=out), False, as_json)
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """The analyzer's stages with their files: open the database, call one stage, say what it did."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from analyzer.summarise.analyze import AnalyzeReport
     from analyzer.verbs.check import CheckAnswer
     from analyzer.verbs.compare import CompareAnswer
+    from analyzer.verbs.compared_groups import GroupsAnswer
     from analyzer.verbs.export import ExportAnswer
     from analyzer.verbs.power import PlanAnswer
     from analyzer.verbs.show import ShowAnswer
@@ -133,13 +134,20 @@ def show_stage(
         return show(group.conn, settings, example_id, sample=sample, run_id=run_id, full=full)
 
 
-def compare_stage(group_a: Path, group_b: Path, *, allow_drift: bool = False) -> "CompareAnswer":
-    """Two groups side by side."""
-    from analyzer.verbs.compare import compare
+def compare_stage(
+    places: Sequence[Path], *, allow_drift: bool = False, out: Path | None = None
+) -> "CompareAnswer | GroupsAnswer":
+    """Groups side by side, in `out` as a page."""
+    from analyzer.verbs.compared_groups import compare_groups
 
-    a, b = (connect_for_reading(_database(place)) for place in (group_a, group_b))
-    with closing(a), closing(b):
-        return compare(a, b, allow_drift=allow_drift)
+    with ExitStack() as stack:
+        conns = [stack.enter_context(closing(connect_for_reading(_database(place)))) for place in places]
+        answer = compare_groups(places, conns, allow_drift=allow_drift)
+    if out is not None:
+        from analyzer.verbs.compare_page import write_page
+
+        write_page(answer, out)
+    return answer
 
 
 def plan_stage(settings: "Settings", *, flip_rate: float | None = None, measured: Path | None = None) -> "PlanAnswer":

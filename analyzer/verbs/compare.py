@@ -1,11 +1,13 @@
-"""Two experiment groups side by side, paired on the examples that both have.
+"""Two experiment groups side by side, task by task, paired on the examples that both have.
 
 What must be equal for a score to mean the same thing (dataset, selection, template, metric, scorer) is checked first;
 every other difference of the two contracts is what is compared, and is listed. Overall means weigh A's bins equally.
+More than two groups: compared_groups.py.
 """
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +17,7 @@ import polars as pl
 from analyzer.read import examples, outcomes
 from analyzer.read import runs as tables
 from analyzer.read.drift import group_drifts, refuse_drift
+from analyzer.read.group_tasks import group_tasks
 from analyzer.read.run_counts import run_counts
 from analyzer.read.snapshot import snapshot
 from analyzer.stage_answers import Json, StageAnswer
@@ -24,6 +27,7 @@ from analyzer.store import derived_rows
 from kvt_async.contract.errors import ContractMismatchError, MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.formulas.server_identity import Drift
+from kvt_async.contract.labels import task_level
 from kvt_async.contract.vocabulary import EvidenceStatus
 
 ALPHA = 0.05
@@ -49,10 +53,16 @@ class ComparedLevel:
     n_worse: int
     p: float
     p_holm: float = 1.0
+    task: str = ""  # '' where each group has one
+
+    @property
+    def where(self) -> str:
+        """Task, series and budget."""
+        return task_level(self.task, f"{self.series} {self.kv_budget:g}")
 
     @property
     def line(self) -> str:
-        where = f"{self.series} {self.kv_budget:g}"
+        where = self.where
         if not self.n:
             return f"{where}: no shared example"
         return (
@@ -78,62 +88,95 @@ class CompareAnswer(StageAnswer):
     read_short: list[str]
 
     @property
+    def alarms(self) -> list[str]:
+        """What speaks against one of them."""
+        lines = [f"READ SHORT: {what}" for what in self.read_short]
+        return lines + [f"DRIFT: the server became another one while its group was sent: {what}" for what in self.drift]
+
+    @property
+    def differences(self) -> list[str]:
+        """What of the two contracts is compared."""
+        lines = [f"compared: {key}: {a!r} in A, {b!r} in B" for key, (a, b) in self.differs.items()]
+        return lines or ["the two contracts are equal: what differs is the server or the day"]
+
+    @property
+    def lone(self) -> list[str]:
+        """Levels and tasks that one of them lacks."""
+        return [f"only in {name}: {', '.join(levels)}" for name, levels in self.only_in.items() if levels]
+
+    @property
+    def remarks(self) -> list[str]:
+        return [*self.alarms, *self.differences, *self.lone]
+
+    @property
     def lines(self) -> list[str]:
-        lines = [f"A = {self.a}, B = {self.b}"]
-        lines += [f"READ SHORT: {what}" for what in self.read_short]
-        lines += [f"DRIFT: the server became another one while its group was sent: {what}" for what in self.drift]
-        lines += [f"  compared: {key}: {a!r} in A, {b!r} in B" for key, (a, b) in self.differs.items()]
-        if not self.differs:
-            lines.append("  the two contracts are equal: what differs is the server or the day")
-        lines += [f"  {level.line}" for level in self.levels]
-        lines += [f"  only in {name}: {', '.join(levels)}" for name, levels in self.only_in.items() if levels]
-        return lines
+        levels = [level.line for level in self.levels]
+        indented = [f"  {line}" for line in (*self.differences, *levels, *self.lone)]
+        return [f"A = {self.a}, B = {self.b}", *self.alarms, *indented]
 
     def json(self) -> Json:
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class _Side:
-    """One group: its newest generation's contract, scorer versions and levels with their scores by example."""
+class ComparedTask:
+    """A task of a group: its contract (what its group shares among it), and its levels with their scores by example."""
 
-    name: str
     contract: dict[str, Any]
-    scorer: set[str]
     runs: dict[tuple[str, float], tables.Run]
     scores: dict[tuple[str, float], pl.DataFrame]
     entries: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class ComparedGroup:
+    """A group's newest generation: its tasks by name, scorer versions, and what is to be said against it."""
+
+    name: str
+    tasks: dict[str, ComparedTask]
+    scorer: set[str]
     evidence: dict[str, str]
     drifts: list[Drift]
     prompts: PromptCounts
 
 
 def compare(a: sqlite3.Connection, b: sqlite3.Connection, *, allow_drift: bool = False) -> CompareAnswer:
-    """Level by level: accuracy of A and B on shared examples, the paired difference A - B, its 95% interval and p.
+    """Task by task, level by level: accuracy of A and B on shared examples, the paired difference A - B, its 95%
+    interval and p. Raises as `compared` does."""
+    return compared(read_group(a), read_group(b), allow_drift=allow_drift)
 
-    Raises ContractMismatchError naming each field that must be equal and isn't, MissingPrerequisiteError before
-    `score` or where no level is shared, DriftError where a group's server became another one, unless `allow_drift`.
+
+def compared(left: ComparedGroup, right: ComparedGroup, *, allow_drift: bool = False) -> CompareAnswer:
+    """Two groups that were read.
+
+    Raises ContractMismatchError naming each field that must be equal and isn't, MissingPrerequisiteError where no level
+    is shared, DriftError where a group's server became another one, unless `allow_drift`.
     """
-    left, right = _read(a), _read(b)
-    _refuse_unequal(left, right)
+    names = _shared_tasks(left, right)
+    for mine, theirs in names:
+        _refuse_unequal(left, right, mine, theirs)
     if not allow_drift:
         for side in (left, right):
             refuse_drift(side.drifts, group=side.name, leave="--allow-drift")
-    differs = {
-        key: [left.contract.get(key), right.contract.get(key)]
-        for key in sorted({*left.contract, *right.contract})
-        if left.contract.get(key) != right.contract.get(key)
-    }
-    shared = [level for level in left.scores if level in right.scores]
-    if not shared:
+    several = len(left.tasks) > 1 or len(right.tasks) > 1
+    differs: dict[str, list[Any]] = {}
+    levels: list[ComparedLevel] = []
+    for mine, theirs in names:
+        one, other = left.tasks[mine], right.tasks[theirs]
+        for key in sorted({*one.contract, *other.contract}):
+            if one.contract.get(key) != other.contract.get(key):
+                differs.setdefault(key, [one.contract.get(key), other.contract.get(key)])
+        shared = [level for level in one.scores if level in other.scores]
+        levels += [replace(_pair(level, one, other), task=mine if several else "") for level in shared]
+    if not levels:
         raise MissingPrerequisiteError(
             f"{left.name} and {right.name} share no level", do="Run both groups with the same series and budgets."
         )
-    levels = [_pair(level, left, right) for level in shared]
     adjusted = holm([level.p for level in levels])
+    tasks = ({mine for mine, _ in names}, {theirs for _, theirs in names})
     only = {
-        side.name: [f"{series} {budget:g}" for series, budget in side.scores if (series, budget) not in shared]
-        for side in (left, right)
+        side.name: _only_in(side, of_both, {(level.task, level.series, level.kv_budget) for level in levels}, several)
+        for side, of_both in zip((left, right), tasks, strict=True)
     }
     drift = [f"{side.name}: {drift.what}" for side in (left, right) for drift in side.drifts]
     short = [f"{side.name}: {side.prompts.sentence}" for side in (left, right) if side.prompts.are_short]
@@ -148,7 +191,34 @@ def compare(a: sqlite3.Connection, b: sqlite3.Connection, *, allow_drift: bool =
     )
 
 
-def _read(conn: sqlite3.Connection) -> _Side:
+def _shared_tasks(left: ComparedGroup, right: ComparedGroup) -> list[tuple[str, str]]:
+    """(name in A, name in B) of each task that both have; of two groups of one task each, these two."""
+    if len(left.tasks) == len(right.tasks) == 1:
+        return [(next(iter(left.tasks)), next(iter(right.tasks)))]
+    shared = [(name, name) for name in left.tasks if name in right.tasks]
+    if not shared:
+        raise MissingPrerequisiteError(
+            f"{left.name} and {right.name} share no task",
+            details=(f"{left.name}: {', '.join(left.tasks)}", f"{right.name}: {', '.join(right.tasks)}"),
+            do="Run both groups with the same tasks.",
+        )
+    return shared
+
+
+def _only_in(side: ComparedGroup, of_both: set[str], levels: set[tuple[str, str, float]], several: bool) -> list[str]:
+    """What a group has and the other one lacks: whole tasks, and levels of the tasks that both have."""
+    lone = [f"task {name}" for name in side.tasks if name not in of_both]
+    return lone + [
+        task_level(name if several else "", f"{series} {budget:g}")
+        for name, task in side.tasks.items()
+        if name in of_both
+        for series, budget in task.scores
+        if (name if several else "", series, budget) not in levels
+    ]
+
+
+def read_group(conn: sqlite3.Connection) -> ComparedGroup:
+    """The newest group of a database. Raises MissingPrerequisiteError before `score`."""
     with snapshot(conn) as facts:
         group, gen, contract = tables.newest_group(facts)
         runs = [run for run in tables.runs(facts, group, gen) if run.repeat_idx == 0]
@@ -157,23 +227,46 @@ def _read(conn: sqlite3.Connection) -> _Side:
             raise MissingPrerequisiteError(
                 f"{group} has requests without a score", do="Run `kvt all` on its folder first."
             )
-        entries = examples.entries(facts, runs[0].dataset_id)
-        keyed = {(run.series, run.kv_budget): run for run in runs}
-        scores = {level: outcomes.outcomes(facts, run).select("example_id", "score") for level, run in keyed.items()}
+        tasks = {
+            task.name: _read_task(
+                facts,
+                [run for run in runs if run.dataset_id == task.dataset_id],
+                json.loads(contract) | _own_contract(facts, group, gen, task.name),
+            )
+            for task in group_tasks(facts, group, gen)
+        }
         versions, status = tables.scorer_versions(facts), tables.evidence(facts)
         drifts = group_drifts(facts, group, gen)
         prompts = derived_rows.prompt_counts(facts, group, gen)
-        metric = tables.metric_of_scores(facts, runs[0].run_id)  # the task's own, or the one that was asked for since
-        same = json.loads(contract) | ({"dataset.metric": metric} if metric else {})
-        return _Side(group, same, versions, keyed, scores, entries, status, drifts, prompts)
+        return ComparedGroup(group, tasks, versions, status, drifts, prompts)
 
 
-def _refuse_unequal(left: _Side, right: _Side) -> None:
-    keys = sorted(key for key in {*left.contract, *right.contract} if key.startswith(_SAME))
+def _own_contract(facts: sqlite3.Connection, group: str, generation: int, task: str) -> dict[str, Any]:
+    row = facts.execute(
+        "SELECT contract_json FROM task_contracts WHERE exp_group_id = ? AND generation = ? AND task = ?",
+        (group, generation, task),
+    ).fetchone()
+    own: dict[str, Any] = json.loads(row[0]) if row else {}
+    return own
+
+
+def _read_task(facts: sqlite3.Connection, runs: Sequence[tables.Run], contract: dict[str, Any]) -> ComparedTask:
+    keyed = {(run.series, run.kv_budget): run for run in runs}
+    scores = {
+        level: outcomes.outcomes(facts, run).group_by("example_id", maintain_order=True).agg(pl.col("score").mean())
+        for level, run in keyed.items()
+    }
+    metric = tables.metric_of_scores(facts, runs[0].run_id)  # the task's own, or the one that was asked for since
+    same = contract | ({"dataset.metric": metric} if metric else {})
+    return ComparedTask(same, keyed, scores, examples.entries(facts, runs[0].dataset_id))
+
+
+def _refuse_unequal(left: ComparedGroup, right: ComparedGroup, mine: str, theirs: str) -> None:
+    one, other = left.tasks[mine].contract, right.tasks[theirs].contract
     wrong = [
-        f"{key}: {left.contract.get(key)!r} and {right.contract.get(key)!r}"
-        for key in keys
-        if left.contract.get(key) != right.contract.get(key)
+        f"{key}: {one.get(key)!r} and {other.get(key)!r}"
+        for key in sorted(key for key in {*one, *other} if key.startswith(_SAME))
+        if one.get(key) != other.get(key)
     ]
     if left.scorer != right.scorer:
         wrong.append(f"scorer: {sorted(left.scorer)} and {sorted(right.scorer)}")
@@ -181,15 +274,16 @@ def _refuse_unequal(left: _Side, right: _Side) -> None:
     if contradicted:
         wrong.append(f"a server applied another budget than asked in {', '.join(contradicted)}")
     if wrong:
+        task = f" in {mine}" if len(left.tasks) > 1 else ""
         raise ContractMismatchError(
-            f"{left.name} and {right.name} can't be compared: a score doesn't mean the same in both",
+            f"{left.name} and {right.name} can't be compared{task}: a score doesn't mean the same in both",
             details=tuple(wrong),
             do="Run both with one dataset, selection, template and scorer. Stored answers can be scored by one metric: "
             "`kvt all DIR --metric NAME`.",
         )
 
 
-def _pair(level: tuple[str, float], left: _Side, right: _Side) -> ComparedLevel:
+def _pair(level: tuple[str, float], left: ComparedTask, right: ComparedTask) -> ComparedLevel:
     paired = (
         left.scores[level]
         .join(right.scores[level], on="example_id", suffix="_b")

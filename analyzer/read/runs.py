@@ -27,6 +27,7 @@ class Run:
     base_url: str = ""
     engine_name: str = ""
     kv_params_json: str = "{}"
+    decoding_json: str = "{}"
 
     @property
     def is_baseline(self) -> bool:

@@ -251,6 +251,7 @@ class OutcomeChange:
     change: float | None
     change_ci_low: float | None
     change_ci_high: float | None
+    p_holm: float | None
 
 
 @dataclass(frozen=True, slots=True)

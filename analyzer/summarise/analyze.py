@@ -23,7 +23,7 @@ from analyzer.stats.interim import look_of
 from analyzer.stats.transition import Grid
 from analyzer.store import derived_rows
 from analyzer.store.derived_rows import ANALYZER_VERSION
-from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict, as_columns
+from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeChange, Verdict, as_columns
 from analyzer.summarise.bin_stats import with_bootstrap
 from analyzer.summarise.budget_evidence import by_two_servers
 from analyzer.summarise.group import Group
@@ -71,7 +71,12 @@ class Derived:
         if self.group is None:
             return {}
         rows = self.group
-        return {Drop.TABLE: rows.drops, Verdict.TABLE: rows.verdicts, Comparison.TABLE: rows.comparisons}
+        return {
+            Drop.TABLE: rows.drops,
+            Verdict.TABLE: rows.verdicts,
+            Comparison.TABLE: rows.comparisons,
+            OutcomeChange.TABLE: rows.changes,
+        }
 
 
 def analyze(
@@ -149,6 +154,7 @@ def derive(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -
         dataset=question.dataset,
         planned=question.planned,
         look=look_of(question.dataset.strategy, question.dataset.version),
+        traits={data.run.run_id: data.traits for data in read},
     )
     counts = {data.run.run_id: data.counts for data in read}
     kept = withdraw(group_rows(group), counts, server.beside_canary)

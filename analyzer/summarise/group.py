@@ -1,7 +1,7 @@
 """All runs of one generation, read: what every row of the group is made from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from analyzer.read.runs import Run
 from analyzer.stats.decompose import Outcomes
 from analyzer.stats.interim import ONLY_LOOK, InterimLook
 from analyzer.stats.margin import Margin
+from analyzer.stats.outcome_changes import AnswerTraits
 from analyzer.stats.transition import Grid
 from analyzer.store.tables import BinStat
 from analyzer.summarise.bin_stats import ALL_BINS
@@ -45,6 +46,7 @@ class Group:
     floors: Floors | None = None
     planned: DeclaredPlan = NOTHING
     look: InterimLook = ONLY_LOOK
+    traits: Mapping[str, AnswerTraits] = field(default_factory=dict)  # by run; empty: nothing is told beside scores
 
     @property
     def alpha(self) -> float:

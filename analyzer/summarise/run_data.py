@@ -1,6 +1,6 @@
 """One run, read: its bin_stats rows, its evidence and its outcomes in the order of the dataset's entries.
 
-Only what later steps need is kept of a run (26 bytes an outcome), so memory holds one run's details at a time.
+Only what later steps need is kept of a run (54 bytes an outcome), so memory holds one run's details at a time.
 """
 
 import sqlite3
@@ -22,7 +22,9 @@ from analyzer.read.runs import Run
 from analyzer.read.snapshot import snapshot
 from analyzer.scoring import failure_labels
 from analyzer.stats.decompose import LABELS, Outcomes
+from analyzer.stats.outcome_changes import AnswerTraits
 from analyzer.store.tables import BinStat, Evidence
+from analyzer.summarise.answer_traits import answer_traits
 from analyzer.summarise.bin_stats import CiRule, bin_rows
 from analyzer.summarise.budget_evidence import prompt_counts, run_evidence
 from analyzer.summarise.guessing_floor import Floors, floors
@@ -40,6 +42,7 @@ class RunData:
     evidence: Evidence
     counts: PromptCounts
     stats: list[BinStat]
+    traits: AnswerTraits
     floors: Floors | None = None  # of full cache alone
 
 
@@ -88,5 +91,6 @@ def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, bins: S
     label[at] = frame.select(code.alias("code"))["code"].to_numpy()
     cut[at] = frame.select(cut=failure_labels.cut_off())["cut"].to_numpy()
     stats = bin_rows(run, frame, bins, rule)
+    traits = answer_traits(frame, entries.height)
     own_floors = floors(facts, run, entries) if run.is_baseline else None
-    return RunData(run, frame.height, Outcomes(score, failed, label, cut), evidence, counts, stats, own_floors)
+    return RunData(run, frame.height, Outcomes(score, failed, label, cut), evidence, counts, stats, traits, own_floors)

@@ -9,13 +9,14 @@ import numpy as np
 from analyzer.stats import paired_tests
 from analyzer.stats.noise import Noise, noise
 from analyzer.stats.transition import BudgetTest, Claims, against_full, claims, holm_claims, without_safe
-from analyzer.store.tables import Comparison, Drop, Verdict, json_text
+from analyzer.store.tables import Comparison, Drop, OutcomeChange, Verdict, json_text
 from analyzer.summarise.bin_stats import ALL_BINS
 from analyzer.summarise.budget_evidence import worst
 from analyzer.summarise.group import Group
 from analyzer.summarise.group_drops import drop_rows
 from analyzer.summarise.guessing_floor import Headroom, headroom
 from analyzer.summarise.length_dependence import constant_at_break, length_by_budget
+from analyzer.summarise.outcome_rows import outcome_rows
 from analyzer.summarise.series_bin import SeriesBin
 from analyzer.summarise.series_comparisons import comparison_rows
 from analyzer.summarise.series_notes import notes
@@ -30,6 +31,7 @@ class GroupRows:
     drops: list[Drop]
     verdicts: list[Verdict]
     comparisons: list[Comparison]
+    changes: list[OutcomeChange]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def group_rows(group: Group) -> GroupRows:
     proven = series_claims(group, tests)
     summaries = [series_bin(group, tests, proven[name, b], name, b) for name in group.series for b in group.everywhere]
     verdicts = verdict_rows(group, summaries) if group.series else only_full(group)
-    return GroupRows(drop_rows(group, tests.of, tests.noises), verdicts, comparison_rows(group))
+    drops, changes = drop_rows(group, tests.of, tests.noises), outcome_rows(group)
+    return GroupRows(drops, verdicts, comparison_rows(group), changes)
 
 
 def group_tests(group: Group) -> GroupTests:

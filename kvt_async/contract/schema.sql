@@ -646,13 +646,18 @@ CREATE TABLE IF NOT EXISTS outcome_changes (    -- beside accuracy: what else ch
     repeat_idx     INTEGER NOT NULL,            -- 0; > 0 with series 'full' = the A/A control
     measure        TEXT NOT NULL,               -- completion_tokens | cut_off | empty | repetition | format_error |
                                                 --   identical | first_divergence
-    n              INTEGER NOT NULL,            -- pairs that it is known of
-    full_value     REAL,                        -- at full cache: mean tokens, or a share of answers
+    n              INTEGER NOT NULL,            -- pairs of answers that it is known of; first_divergence: that part
+    full_value     REAL,                        -- at full cache: mean tokens, or a share of answers; identical and
+                                                --   first_divergence: of full cache's repeats. NULL in `identical`:
+                                                --   there is none to compare with, and neither is to be shown
     value          REAL,                        -- here; identical: share equal to full's text; first_divergence: median
                                                 --   character at which the others part from it
-    change         REAL,                        -- completion_tokens: value / full_value; shares: value - full_value
-    change_ci_low  REAL,
+    change         REAL,                        -- completion_tokens: value / full_value; shares: value - full_value;
+                                                --   first_divergence: NULL
+    change_ci_low  REAL,                        -- first_divergence: interval of value
     change_ci_high REAL,
+    p_holm         REAL,                        -- two-sided, of no change, adjusted over all measures, budgets and
+                                                --   series of the task; NULL: no pair changed, or it isn't tested
     fingerprint    TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation, dataset_id, series, kv_budget, repeat_idx, measure)
 ) STRICT;

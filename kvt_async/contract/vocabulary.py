@@ -31,6 +31,18 @@ class Spelling(StrEnum):
     BYTES = "bytes"  # of the tokens kept
 
 
+class Measure(StrEnum):
+    """What is told of answers beside their scores: `outcome_changes.measure`."""
+
+    TOKENS = "completion_tokens"  # as the server counts them, reasoning included
+    CUT_OFF = "cut_off"  # ended by its length: max_tokens, or the model's own limit
+    EMPTY = "empty"  # nothing was answered: the label EMPTY_OUTPUT
+    REPETITION = "repetition"  # the flag repetition_loop
+    FORMAT_ERROR = "format_error"  # the metric cannot read it: the label FORMAT_ERROR
+    IDENTICAL = "identical"  # the same text as at full cache
+    DIVERGENCE = "first_divergence"  # the character at which another text parts from full cache's
+
+
 class Mode(StrEnum):
     """What the policy sees before it evicts: `kv.mode`, `runs.kv_mode`."""
 

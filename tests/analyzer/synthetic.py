@@ -75,6 +75,7 @@ class Spec:
     tokenizer: str = "reference"
     said: Sequence[str] = ()  # the first answers of every run, whatever is right
     reply: Callable[[str, float, int, int], Mapping[str, Any]] | None = None  # (series, budget, repeat, seq)
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # what of it isn't the usual
     refused_from: Mapping[float, int] = field(default_factory=dict)  # budget -> seq: given up from there on ...
     refusal: tuple[str, int] = ("HttpError", 401)  # ... as this, sent at ...
     refused_at: str = NOW
@@ -95,6 +96,7 @@ def make_db(path: Path, **asked: Any) -> Path:
     graded: answers get half of the gold's words right as well, so that F1 is not only 0 or 1.
     failures: chance that a request is given up; partial: share of each run's requests still pending (the last ones).
     reply: what is another than usual of one reply: its text, finish_reason or completion tokens.
+    decoding: what runs say of it, e.g. temperature and seed.
     evidence: what the server said about the budget. seed: everything is a function of it.
     hashes: prompts, contexts and config carry their true hashes (every context a cluster of its own).
     """
@@ -259,7 +261,7 @@ def _write_run(
         apply_json=json.dumps({"apply": {"via": "body", "round_to": spec.round_to}}),
         repeat_idx=repeat,
         prompt_template_version=_sha("template"),
-        decoding_json=json.dumps({"temperature": 0, "max_tokens": 16}),
+        decoding_json=json.dumps({"temperature": 0, "max_tokens": 16, **spec.decoding}),
         level_idx=level_idx,
         created_at=NOW,
     )

@@ -1,0 +1,37 @@
+"""Outcomes of one run -> what is told of its answers beside their scores, in the order of the dataset's entries."""
+
+import numpy as np
+import polars as pl
+
+from analyzer.scoring import failure_labels
+from analyzer.stats.outcome_changes import AnswerTraits
+from kvt_async.contract.errors import FailureLabel
+from kvt_async.contract.vocabulary import Measure
+
+
+def answer_traits(frame: pl.DataFrame, n_entries: int) -> AnswerTraits:
+    """Of `outcomes.outcomes` joined with entries. A failed request has no answer, so nothing is known of one."""
+    answered = ~pl.col("is_failure")
+
+    def is_known(value: pl.Expr) -> pl.Expr:
+        return pl.when(answered).then(value.cast(pl.Float32))
+
+    # Unknown where there is nothing to compare with: at full cache itself, or where full cache's request failed.
+    same = pl.col("flags").str.contains("identical_to_full", literal=True)
+    columns = frame.select(
+        pl.col("entry", "sample_idx"),
+        is_known(pl.col("completion_tokens")).alias(Measure.TOKENS),
+        is_known(failure_labels.at_its_length()).alias(Measure.CUT_OFF),
+        is_known(pl.col("failure_label").eq_missing(FailureLabel.EMPTY_OUTPUT)).alias(Measure.EMPTY),
+        is_known(pl.col("flags").str.contains("repetition_loop", literal=True)).alias(Measure.REPETITION),
+        is_known(pl.col("failure_label").eq_missing(FailureLabel.FORMAT_ERROR)).alias(Measure.FORMAT_ERROR),
+        pl.when(same | pl.col("first_divergence").is_not_null()).then(same.cast(pl.Float32)).alias(Measure.IDENTICAL),
+        pl.col("first_divergence").cast(pl.Float32).alias(Measure.DIVERGENCE),
+    )
+    entry, sample = columns["entry"].to_numpy(), columns["sample_idx"].to_numpy()
+    shape = n_entries, int(sample.max()) + 1 if len(sample) else 1
+    values = {}
+    for measure in Measure:
+        values[measure] = np.full(shape, np.nan, dtype=np.float32)
+        values[measure][entry, sample] = columns[measure].to_numpy()
+    return AnswerTraits(values)

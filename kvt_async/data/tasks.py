@@ -80,18 +80,6 @@ def naming(task: Task, of: Tasks) -> Iterator[None]:
         raise
 
 
-def only_task(settings: Settings) -> Settings:
-    """The settings of the one task of a config. Raises ConfigError where it has several."""
-    tasks = tasks_of(settings).tasks
-    if len(tasks) > 1:
-        raise ConfigError(
-            f"this takes one task, and the config has {len(tasks)}: {', '.join(task.name for task in tasks)}",
-            where="tasks" if settings.tasks else "dataset.task",
-            do=f"Choose one: --override tasks=null --override dataset.task={tasks[0].settings.dataset.task_key}.",
-        )
-    return tasks[0].settings
-
-
 def _entries(settings: Settings) -> list[_Entry]:
     if not settings.tasks:
         return [_Entry("", None, settings)]

@@ -19,8 +19,8 @@ from kvt_async.data.contract_of import group_contract, task_contract
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.manifest import ManifestHead, read_head
 from kvt_async.data.manifest_store import store_manifest, stored_id
-from kvt_async.data.prepare import prepare
-from kvt_async.data.tasks import tasks_of
+from kvt_async.data.prepare import check_data, prepare
+from kvt_async.data.tasks import naming, tasks_of
 from kvt_async.records import Json, Run, TaskPart
 from kvt_async.session.experiment_rows import find_generation, match_runs
 from kvt_async.session.task_rows import match_tasks, stored_tasks
@@ -125,16 +125,21 @@ class _Counted:
 def prepared_tasks(
     settings: Settings, *, prepare_first: bool, force: bool, say: Callable[[str], None]
 ) -> list[PreparedTask]:
-    """Every task of a config with its manifest, as `prepared_head` makes or finds it."""
+    """Every task of a config with its manifest, as `prepared_head` makes or finds it. All are checked before one is
+    made. Raises the errors of the data, naming the task where there are several.
+    """
     tasks = tasks_of(settings)
     for note in tasks.notes if prepare_first else ():
         say(f"note: {note}")
-    return [
-        PreparedTask(
-            task.name, task.settings, prepared_head(task.settings, prepare_first=prepare_first, force=force, say=say)
-        )
-        for task in tasks.tasks
-    ]
+    for task in tasks.tasks if prepare_first else ():
+        with naming(task, tasks):
+            check_data(task.settings)
+    prepared = []
+    for task in tasks.tasks:
+        with naming(task, tasks):
+            head = prepared_head(task.settings, prepare_first=prepare_first, force=force, say=say)
+        prepared.append(PreparedTask(task.name, task.settings, head))
+    return prepared
 
 
 def into_database(db: Path, group: SweepGroup) -> SweepGroup:

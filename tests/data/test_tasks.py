@@ -8,7 +8,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings, settings_of_text
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.sources import ruler
-from kvt_async.data.tasks import Task, Tasks, only_task, tasks_of
+from kvt_async.data.tasks import Task, Tasks, tasks_of
 from kvt_async.validate import dataset_tasks, validate
 
 MADE = [key for key in ruler.TASKS if not key.startswith("qa_")]
@@ -189,12 +189,6 @@ def test_another_value_than_the_published_one_is_kept_and_said() -> None:
 def test_settled_settings_are_settled_once() -> None:
     (task,) = tasks("dataset.name=ruler", "dataset.task=vt").tasks
     assert tasks_of(task.settings) == Tasks((task,))
-    assert only_task(task.settings) == task.settings
-
-
-def test_what_takes_one_task_refuses_several_by_name() -> None:
-    with pytest.raises(ConfigError, match="takes one task, and the config has 2: vt, cwe"):
-        only_task(load_settings(None, ["dataset.name=ruler", "dataset.task=[vt, cwe]"], environ={}))
 
 
 def test_validate_goes_over_every_task_and_names_the_one_that_is_wrong(tmp_path: Path) -> None:

@@ -240,33 +240,6 @@ def compare(
 
 
 @app.command()
-def plan(
-    place: PlaceArgument = None,
-    config: ConfigOption = None,
-    override: OverrideOption = None,
-    print_config: PrintConfigOption = False,
-    flip_rate: Annotated[
-        float | None, typer.Option("--flip-rate", min=0, max=1, help="Assume this share of answers to flip by noise.")
-    ] = None,
-    measured: Annotated[
-        Path | None,
-        typer.Option("--measured", help="Take it from the A/A control of this run directory or database."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Before a run: the smallest detectable drop, and how many examples a proof needs.
-
-    Noise is what the group's own A/A control measured, where it was analysed; else 10% is assumed.
-
-    Example: kvt plan -c submission --measured runs/demo
-    """
-    from analyzer.stages import plan_stage
-
-    settings = settings_from(config, override, print_config, place)
-    _print(plan_stage(settings, flip_rate=flip_rate, measured=measured), False, as_json)
-
-
-@app.command()
 def export(
     words: Annotated[
         list[str],

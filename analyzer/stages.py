@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from analyzer.verbs.export import ExportAnswer
     from analyzer.verbs.power import PlanAnswer
     from analyzer.verbs.show import ShowAnswer
+    from analyzer.verbs.suite_plan import SuitePlan
     from analyzer.verify.findings import VerifyAnswer
+    from kvt_async.contract.planned_task import PlannedTask
     from kvt_async.contract.settings import Settings
 
 
@@ -150,25 +152,41 @@ def compare_stage(
     return answer
 
 
-def plan_stage(settings: "Settings", *, flip_rate: float | None = None, measured: Path | None = None) -> "PlanAnswer":
-    """What this config can prove, before anything is sent.
+def plan_stage(
+    settings: "Settings",
+    tasks: "Sequence[PlannedTask]" = (),
+    *,
+    flip_rate: float | None = None,
+    measured: Path | None = None,
+) -> "PlanAnswer | SuitePlan":
+    """What this config can prove with its tasks, before anything is sent. Without tasks: as one, of what the group has.
 
     The share of flips is the one given; or measured by the A/A control of the group in `measured` (a run directory or
-    database), or of the config's own group; or assumed where nothing was measured.
+    database), or of the config's own group, there of each task by itself; or assumed where nothing was measured.
     """
     from analyzer.read import examples, runs
     from analyzer.verbs.power import ASSUMED_FLIPS, Flips, plan
+    from analyzer.verbs.suite_plan import layout_of, suite_plan
 
     flips, version, layout = Flips(ASSUMED_FLIPS), 0, None
+    own: dict[str, Flips] = {}
     if run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db.is_file():
         with _open(settings) as group:
             flips = Flips.in_control(group.conn, group.name) or flips
-            version = runs.analysed_version(group.conn, group.name)
-            layout = examples.layout(group.conn)
+            version, layout = runs.analysed_version(group.conn, group.name), examples.layout(group.conn)
+            tasks = [replace(t, contexts=examples.places(group.conn, t.dataset_id) or t.contexts) for t in tasks]
+            of_tasks = {t.name: Flips.in_control(group.conn, group.name, t.dataset_id) for t in tasks}
+            own = {name: measured_flips for name, measured_flips in of_tasks.items() if measured_flips is not None}
     if measured is not None:
         with closing(connect_for_reading(_database(measured))) as conn:
-            flips = Flips.measured_in(conn, measured)
-    return plan(settings, flips=flips if flip_rate is None else Flips(flip_rate), version=version, layout=layout)
+            flips, own = Flips.measured_in(conn, measured), {}
+    if flip_rate is not None:
+        flips, own = Flips(flip_rate), {}
+    if len(tasks) > 1:
+        return suite_plan(settings, tasks, flips, own)
+    if tasks and tasks[0].contexts:
+        layout = layout_of(tasks[0])
+    return plan(tasks[0].settings if tasks else settings, flips=flips, version=version, layout=layout)
 
 
 def export_stage(settings: "Settings", out: Path, *, exact: bool = False) -> "ExportAnswer":

@@ -20,6 +20,7 @@ from kvt_async.contract.command_line.options import (
     run_app,
     settings_from,
 )
+from kvt_async.planned_tasks import app as plan_app
 
 if TYPE_CHECKING:  # the program starts without it
     from kvt_async.contract.settings import Settings
@@ -337,7 +338,7 @@ def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:
             typer.echo(line)
 
 
-app.registered_commands += analyzer_app.registered_commands
+app.registered_commands += [*analyzer_app.registered_commands, *plan_app.registered_commands]
 app.add_typer(bench_app, name="bench")
 for command in (*app.registered_commands, *bench_app.registered_commands):
     command.cls = Command

@@ -12,6 +12,7 @@ from simulated import ALPHA, MARGIN, Flips, Floats, Ints, Row, covered, error
 
 from analyzer.read.runs import Run
 from analyzer.stats.bootstrap import Columns, resample_means
+from analyzer.stats.chances import Chances
 from analyzer.stats.half_loss import half_loss
 from analyzer.stats.holm import holm
 from analyzer.stats.margin import Margin
@@ -23,7 +24,6 @@ from analyzer.summarise.analyze import resample
 from analyzer.summarise.length_dependence import constant_at_break
 from analyzer.summarise.series_bin import SeriesBin
 from analyzer.summarise.series_summary import half_loss_of
-from analyzer.verbs.power import Chances
 from kvt_async.contract.vocabulary import EvidenceStatus, Role
 
 RESAMPLES = 400

@@ -92,6 +92,18 @@ def entries(conn: sqlite3.Connection, dataset_id: str) -> pl.DataFrame:
     )
 
 
+def places(conn: sqlite3.Connection, dataset_id: str) -> tuple[tuple[str, int], ...]:
+    """(context, bin) of each entry of a manifest, in order; empty without one."""
+    return tuple(
+        conn.execute(
+            "SELECT x.context_sha256, e.bin_idx FROM manifest_entries e "
+            "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id "
+            "WHERE e.dataset_id = ? ORDER BY e.seq",
+            (dataset_id,),
+        )
+    )
+
+
 def layout(conn: sqlite3.Connection) -> Layout | None:
     """How the examples of the manifest that was stored last lie in contexts and bins; None without one."""
     row = conn.execute("SELECT dataset_id FROM manifests ORDER BY created_at DESC, rowid DESC LIMIT 1").fetchone()

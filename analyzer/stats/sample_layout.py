@@ -29,9 +29,10 @@ class Layout:
         return cls(np.ones(1), np.array([examples]), examples, bins)
 
     @classmethod
-    def of(cls, cluster: Ints, bin_idx: Ints) -> "Layout":
-        """Of a manifest: cluster [n] numbers each example's context, bin_idx [n] its bin."""
-        weight = np.sort(np.round(Units.of(np.zeros(len(cluster)), cluster, bin_idx).weight, 9))
+    def of(cls, cluster: Ints, bin_idx: Ints, task: Ints | None = None) -> "Layout":
+        """Of a manifest: cluster [n] numbers each example's context, bin_idx [n] its bin. Of several: contexts and bins
+        numbered over all of them, and task [n] each example's task."""
+        weight = np.sort(np.round(Units.of(np.zeros(len(cluster)), cluster, bin_idx, task).weight, 9))
         distinct, count = np.unique(weight, return_counts=True)
         if len(distinct) > _MOST_GROUPS:  # the heaviest stay alone: the imagined unit is as heavy as they are
             light, heavy = weight[weight < distinct[-1]], weight[weight == distinct[-1]]
@@ -74,11 +75,7 @@ class Layout:
         """The next number that every bin has an equal share of."""
         return -(-examples // self.bins) * self.bins
 
-    def units(self, worse: Ints, better: Ints) -> Units:
-        """Units of which so many in each group lost or gained everything: [g], [g]."""
-        drop, weight = [], []
-        for w, n, lost, gained in zip(self.weight, self.count, worse, better, strict=True):
-            drop += [np.repeat([1.0, -1.0, 0.0], [lost, gained, n - lost - gained])]
-            weight += [np.full(n, w)]
-        all_weights = np.concatenate(weight)
-        return Units(np.concatenate(drop), all_weights / all_weights.mean())
+    def units(self, drops: Floats, count: Ints) -> Units:
+        """Units of which so many of each group have each of the drops: drops [v], count [g, v]."""
+        weight = np.repeat(self.weight, count.sum(axis=1))
+        return Units(np.repeat(np.tile(drops, len(count)), count.ravel()), weight / weight.mean())

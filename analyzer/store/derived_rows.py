@@ -260,14 +260,26 @@ def prompt_counts(conn: sqlite3.Connection, exp_group_id: str, generation: int) 
     return together(counts) if len(counts) > 1 else next(iter(counts), PromptCounts())
 
 
-def control_flips(conn: sqlite3.Connection, exp_group_id: str) -> tuple[int, int]:
-    """(pairs whose score changed, pairs) between full cache and its repeats, in the newest generation analysed."""
+def control_flips(conn: sqlite3.Connection, exp_group_id: str, dataset_id: str | None = None) -> tuple[int, int]:
+    """(pairs whose score changed, pairs) between full cache and its repeats, in the newest generation analysed; of one
+    task, or of all."""
     row = conn.execute(
-        "SELECT sum(n_worse + n_better), sum(n) FROM budget_stats WHERE exp_group_id = ? AND repeat_idx > 0 "
-        "AND bin_idx = -1 AND generation = (SELECT max(generation) FROM budget_stats WHERE exp_group_id = ?)",
-        (exp_group_id, exp_group_id),
+        "SELECT sum(b.n_worse + b.n_better), sum(b.n) FROM budget_stats b JOIN runs r ON r.run_id = b.run_id "
+        "WHERE b.exp_group_id = ? AND b.repeat_idx > 0 AND b.bin_idx = -1 AND r.dataset_id = coalesce(?, r.dataset_id) "
+        "AND b.generation = (SELECT max(generation) FROM budget_stats WHERE exp_group_id = ?)",
+        (exp_group_id, dataset_id, exp_group_id),
     ).fetchone()
     return row[0] or 0, row[1] or 0
+
+
+def control_samples(conn: sqlite3.Connection, exp_group_id: str) -> int:
+    """Answers an example of the repeats of full cache."""
+    row = conn.execute(
+        "SELECT max(q.sample_idx) FROM requests q JOIN runs r ON r.run_id = q.run_id "
+        "WHERE r.exp_group_id = ? AND r.is_full AND r.repeat_idx > 0",
+        (exp_group_id,),
+    ).fetchone()
+    return 1 + (row[0] or 0)
 
 
 def _key(table: str, prefix: str = "") -> str:

@@ -6,30 +6,20 @@ Pairs of 0/1 scores are drawn with the given flips and true drop and put through
 together. Several budgets are run against one full cache, whose own flips they share.
 """
 
-import math
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from analyzer.read.runs import newest_group
 from analyzer.stage_answers import Json, StageAnswer
+from analyzer.stats.chances import Chances, answer_flips
 from analyzer.stats.interim import InterimLook, look_of
 from analyzer.stats.intervals import wilson
-from analyzer.stats.paired_tests import Units
 from analyzer.stats.sample_layout import Layout
-from analyzer.store.derived_rows import control_flips
+from analyzer.store.derived_rows import control_flips, control_samples
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.settings import Settings
 
-Ints = npt.NDArray[np.int64]
-
-DRAWS = 1000
-POWER = 0.8
-_SIZES = (25, 50, 75, 100, 150, 200, 250, 300, 400, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_000)
 ASSUMED_FLIPS = 0.1
 
 
@@ -43,10 +33,13 @@ class Flips:
     source: str = ""
 
     @classmethod
-    def in_control(cls, conn: sqlite3.Connection, group: str) -> "Flips | None":
-        """As the A/A control of a group measured it; None: it has no control that was analysed."""
-        flips, n = control_flips(conn, group)
-        return cls(flips / n, flips, n, group) if n else None
+    def in_control(cls, conn: sqlite3.Connection, group: str, dataset_id: str | None = None) -> "Flips | None":
+        """As the A/A control of a group measured it, of one task or of all; None: it has none that was analysed.
+
+        Where the control has several answers an example, their mean changes more often than one of them.
+        """
+        flips, n = control_flips(conn, group, dataset_id)
+        return cls(answer_flips(flips / n, control_samples(conn, group)), flips, n, group) if n else None
 
     @classmethod
     def measured_in(cls, conn: sqlite3.Connection, place: Path) -> "Flips":
@@ -98,6 +91,7 @@ class PlanAnswer(StageAnswer):
     n_needed: int | None
     n_needed_for_all: int | None
     upper_end: UpperEnd | None
+    samples: int = 1  # answers an example, whose mean is its score
 
     def json(self) -> Json:
         answer: Json = {
@@ -118,6 +112,8 @@ class PlanAnswer(StageAnswer):
             "n_needed": self.n_needed,
             "n_needed_for_all": self.n_needed_for_all,
         }
+        if self.samples > 1:
+            answer["samples"] = self.samples
         if (end := self.upper_end) is not None:
             answer |= {"flip_rate_low": end.low, "flip_rate_high": end.high, "n_needed_at_high": end.n_needed}
         return answer
@@ -125,6 +121,8 @@ class PlanAnswer(StageAnswer):
     @property
     def lines(self) -> list[str]:
         lines = [self._flips_line]
+        if self.samples > 1:
+            lines.append(f"  an example's score is the mean of {self.samples} answers, which flip each by itself")
         if self.contexts < self.n:
             lines.append(
                 f"  {self.n} examples share {self.contexts} contexts, which count as one each "
@@ -167,14 +165,16 @@ def plan(settings: Settings, *, flips: Flips, version: int = 0, layout: Layout |
     version: of the manifest that was analysed last, 0 before the first; where a manifest grows, the next look counts.
     layout: of the manifest, where there is one; else every example is taken to have a context of its own.
     """
-    analysis, binning, flip_rate = settings.analysis, settings.binning, flips.rate
-    bins = len(binning.edges) - 1 if binning.edges else binning.n_bins
+    analysis, flip_rate = settings.analysis, flips.rate
     look = look_of(settings.sampling.strategy, version + 1)
-    n = bins * binning.n_per_bin * look.number
-    chances = Chances(analysis.margin, analysis.alpha / 2 * look.share, analysis.seed)
+    n, bins = n_of(settings)
+    n *= look.number
+    chances = Chances(
+        analysis.margin, analysis.alpha / 2 * look.share, analysis.seed, samples=settings.decoding.samples
+    )
     whole = layout.grown(n) if layout else Layout.even(n, bins)
     one_bin = whole.grown(n // bins)
-    budgets = _budgets(settings)
+    budgets = budgets_below(settings)
     upper_end = None
     if flips.n:
         low, high = wilson(flips.rate, flips.n, analysis.alpha)
@@ -198,97 +198,23 @@ def plan(settings: Settings, *, flips: Flips, version: int = 0, layout: Layout |
         n_needed=chances.needed(whole, flip_rate),
         n_needed_for_all=chances.needed(whole, flip_rate, budgets),
         upper_end=upper_end,
+        samples=settings.decoding.samples,
     )
 
 
-def _budgets(settings: Settings) -> int:
+def n_of(settings: Settings) -> tuple[int, int]:
+    """(examples, bins) of a config of one task."""
+    binning = settings.binning
+    bins = len(binning.edges) - 1 if binning.edges else binning.n_bins
+    return bins * binning.n_per_bin, bins
+
+
+def budgets_below(settings: Settings) -> int:
     """Budgets below full cache of the first series."""
     if settings.kv.levels is None:
         return max(1, sum(budget != 1.0 for budget in settings.kv.budgets))
     below = [level for level in settings.kv.levels if level.budget != 1.0]
     return max(1, sum((level.policy, level.params) == (below[0].policy, below[0].params) for level in below))
-
-
-@dataclass(frozen=True)
-class Chances:
-    """Chances that experiments of a layout prove something at one-sided `alpha`, by simulation."""
-
-    margin: float
-    alpha: float
-    seed: int
-    draws: int = DRAWS
-
-    def safe(self, layout: Layout, flip_rate: float, budgets: int = 1) -> float:
-        """The chance that all of `budgets` budgets without any true drop are proven safe."""
-        if budgets == 1:
-            return self._share(layout, self._drawn(layout, flip_rate, 0.0), self._is_safe)
-        proven = np.ones(self.draws, dtype=bool)
-        for drawn in self._beside(layout, flip_rate, budgets):
-            proven &= self._proven(layout, drawn, self._is_safe)
-        return float(proven.mean())
-
-    def loss(self, layout: Layout, flip_rate: float, drop: float) -> float:
-        """The chance that a loss is proven where the true drop is `drop`."""
-        return self._share(layout, self._drawn(layout, flip_rate, drop), lambda u: u.p_drop_at_most(0.0) <= self.alpha)
-
-    def smallest_drop(self, layout: Layout, flip_rate: float) -> float | None:
-        """Smallest true drop, in steps of 0.01, that is found with a chance of 80%; None: not even 0.9."""
-        low, high = 0, 90
-        if self.loss(layout, flip_rate, high / 100) < POWER:
-            return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.loss(layout, flip_rate, middle / 100) >= POWER:
-                high = middle
-            else:
-                low = middle
-        return high / 100
-
-    def needed(self, layout: Layout, flip_rate: float, budgets: int = 1) -> int | None:
-        """Examples that prove so many harmless budgets safe with a chance of 80%; None: more than 10,000."""
-        least = layout.least(self.margin, self.alpha)
-        sizes = [least, *(layout.rounded(n) for n in _SIZES if n > least)]
-        return next((n for n in sizes if self.safe(layout.grown(n), flip_rate, budgets) >= POWER), None)
-
-    def _is_safe(self, units: Units) -> bool:
-        return units.p_drop_at_least(self.margin) <= self.alpha
-
-    def _drawn(self, layout: Layout, flip_rate: float, drop: float) -> tuple[Ints, Ints]:
-        """Worse and better units of every draw and group: [draws, g] each; they are multinomial."""
-        noise = flip_rate * (1 - drop) / 2
-        rng = np.random.default_rng([self.seed, layout.examples])
-        chance = [drop + noise, noise, max(0.0, 1 - drop - 2 * noise)]
-        drawn = np.stack([rng.multinomial(n, chance, size=self.draws) for n in layout.count], axis=1)
-        return drawn[..., 0], drawn[..., 1]
-
-    def _beside(self, layout: Layout, flip_rate: float, budgets: int) -> list[tuple[Ints, Ints]]:
-        """The same for several budgets: each run flips answers of its own, and all share the flips of full cache."""
-        own = (1 - math.sqrt(max(0.0, 1 - 2 * flip_rate))) / 2  # of one run, so that two differ in flip_rate of answers
-        rng = np.random.default_rng([self.seed, layout.examples])
-        shape = (self.draws, len(layout.count))
-        # Answers of full cache: steady or flipped, right or wrong; any accuracy gives as many worse and better.
-        flipped = rng.binomial(layout.count, own, size=shape)
-        flipped_wrong = rng.binomial(flipped, 0.5)
-        steady_right = rng.binomial(layout.count - flipped, 0.5)
-        groups = (steady_right, flipped - flipped_wrong, layout.count - flipped - steady_right, flipped_wrong)
-        draws = []
-        for _ in range(budgets):
-            right, lucky, wrong, unlucky = (
-                rng.binomial(n, p) for n, p in zip(groups, (own, 1 - own, own, 1 - own), strict=True)
-            )
-            draws.append((right + lucky, wrong + unlucky))
-        return draws
-
-    def _share(self, layout: Layout, drawn: tuple[Ints, Ints], proven: Callable[[Units], bool]) -> float:
-        return float(self._proven(layout, drawn, proven).mean())
-
-    def _proven(
-        self, layout: Layout, drawn: tuple[Ints, Ints], proven: Callable[[Units], bool]
-    ) -> npt.NDArray[np.bool_]:
-        """Whether `proven` holds of each draw: [draws]. Equal draws are tested once."""
-        g = len(layout.count)
-        outcomes, of = np.unique(np.concatenate(drawn, axis=1), axis=0, return_inverse=True)
-        return np.array([proven(layout.units(row[:g], row[g:])) for row in outcomes])[of.ravel()]
 
 
 def _about(n: int | None) -> str:

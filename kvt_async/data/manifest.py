@@ -125,6 +125,13 @@ def read_head(path: Path, *, verify: bool = True) -> ManifestHead:
         raise _damaged(path, "keys are missing or unknown") from None
 
 
+def read_entries(path: Path) -> Iterator[ManifestEntry]:
+    """Stream entries without their examples. Trusts the file: read_head verifies it."""
+    with path.open("rb") as entries:
+        for line in _block(entries, _ENTRIES):
+            yield ManifestEntry(**orjson.loads(line))
+
+
 def read_items(path: Path) -> Iterator[tuple[ManifestEntry, Example]]:
     """Stream entries with their examples, in manifest order. Trusts the file: read_head verifies it."""
     with path.open("rb") as entries, path.open("rb") as examples:

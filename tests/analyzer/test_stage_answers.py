@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from analyzer.cli import app
+from kvt_async.cli import app
 from tests.analyzer.synthetic import make_db
 
 CHECK = "check=[{name: answers, kind: min_accuracy, value: 0.1}, {name: all, kind: min_accuracy, value: 1.0}]"

@@ -15,13 +15,14 @@ from pydantic import ValidationError
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.stages import plan_stage
+from analyzer.stats.chances import Chances
 from analyzer.stats.paired_tests import Units
 from analyzer.stats.sample_layout import Layout
 from analyzer.summarise.analyze import analyze
 from analyzer.verbs.check import GAIN, check, refuse_failed
 from analyzer.verbs.compare import compare
 from analyzer.verbs.export import export
-from analyzer.verbs.power import Chances, Flips, plan
+from analyzer.verbs.power import Flips, PlanAnswer, plan
 from kvt_async.contract.errors import (
     CheckFailedError,
     ConfigError,
@@ -298,27 +299,33 @@ def analysed_group(experiment: Experiment, tmp_path: Path, **asked: Any) -> tupl
     return path, load_settings(None, ["experiment.exp_group_id=synthetic", f"db.path={path}"], environ={})
 
 
+def planned(settings: Settings, **asked: Any) -> PlanAnswer:
+    answer = plan_stage(settings, **asked)
+    assert isinstance(answer, PlanAnswer)
+    return answer
+
+
 def test_plan_takes_the_flips_that_the_groups_own_control_measured(experiment: Experiment, tmp_path: Path) -> None:
     _, settings = analysed_group(experiment, tmp_path)
-    found = plan_stage(settings)
+    found = planned(settings)
     assert found.flips.rate == pytest.approx(0.18, abs=0.08)  # two runs, each drawing 20% anew: 2 x 0.1 x 0.9
     assert found.upper_end is not None
     assert found.upper_end.low < found.flips.rate < found.upper_end.high
     assert (found.upper_end.n_needed or 0) >= (found.n_needed or 0) > 0
     assert "A/A control of synthetic" in found.lines[0]
-    assert plan_stage(settings, flip_rate=0.0).n_needed == 72, "what is given by hand wins: two bins of 36"
+    assert planned(settings, flip_rate=0.0).n_needed == 72, "what is given by hand wins: two bins of 36"
 
 
 def test_plan_takes_another_groups_flips_for_a_config_that_never_ran(experiment: Experiment, tmp_path: Path) -> None:
     path, settings = analysed_group(experiment, tmp_path)
     fresh = load_settings(None, [f"output.runs_dir={tmp_path}/runs"], environ={})
-    assert plan_stage(fresh).json()["flip_rate_source"] == "assumed"
-    assert plan_stage(fresh, measured=Path(path)).flips == plan_stage(settings).flips
+    assert planned(fresh).json()["flip_rate_source"] == "assumed"
+    assert planned(fresh, measured=Path(path)).flips == planned(settings).flips
 
 
 def test_plan_takes_the_contexts_of_the_groups_manifest(experiment: Experiment, tmp_path: Path) -> None:
     _, settings = analysed_group(experiment, tmp_path, cluster_size=5)
-    found = plan_stage(settings, flip_rate=0.0)
+    found = planned(settings, flip_rate=0.0)
     assert found.pairs_without_loss == 360  # 36 contexts in each of two bins
     assert found.contexts * 5 == found.n
     assert any(f"share {found.contexts} contexts" in line for line in found.lines)
@@ -327,7 +334,7 @@ def test_plan_takes_the_contexts_of_the_groups_manifest(experiment: Experiment, 
 def test_plan_without_a_control_to_measure_says_so(experiment: Experiment, tmp_path: Path) -> None:
     path, _ = analysed_group(experiment, tmp_path, control_repeats=0)
     with pytest.raises(MissingPrerequisiteError, match="no analysed A/A control"):
-        plan_stage(load_settings(None, [f"output.runs_dir={tmp_path}/runs"], environ={}), measured=Path(path))
+        planned(load_settings(None, [f"output.runs_dir={tmp_path}/runs"], environ={}), measured=Path(path))
 
 
 def test_plan_knows_that_a_growing_manifest_pays_for_its_looks() -> None:

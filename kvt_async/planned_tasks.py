@@ -1,0 +1,79 @@
+"""`kvt plan`, and what it is told of a config's tasks: names, data sets, and the contexts that were prepared."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvt_async.contract.command_line.options import (
+    ConfigOption,
+    JsonOption,
+    OverrideOption,
+    PlaceArgument,
+    PrintConfigOption,
+    settings_from,
+)
+from kvt_async.contract.paths import manifest_path
+from kvt_async.contract.planned_task import PlannedTask
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.visible import visible
+
+app = typer.Typer()
+
+
+@app.command()
+def plan(
+    place: PlaceArgument = None,
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    flip_rate: Annotated[
+        float | None, typer.Option("--flip-rate", min=0, max=1, help="Assume this share of answers to flip by noise.")
+    ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--measured", help="Take it from the A/A control of this run directory or database."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Before a run: what it can prove, the smallest detectable drop, and how many examples a proof needs.
+
+    Noise is what the group's own A/A control measured, where it was analysed; else 10% is assumed. Ends with 3 where a
+    task of several can't prove the guard, whatever it answers.
+
+    Example: kvt plan -c submission --measured runs/demo
+    """
+    from analyzer.stages import plan_stage
+
+    settings = settings_from(config, override, print_config, place)
+    tasks, notes = planned_tasks(settings)
+    answer = plan_stage(settings, tasks, flip_rate=flip_rate, measured=measured)
+    facts = answer.json() | ({"notes": notes} if notes else {})
+    lines = [*answer.lines, *(f"  note: {note}" for note in notes)]
+    typer.echo(json.dumps(facts, indent=2) if as_json else visible("\n".join(lines)))
+    raise typer.Exit(answer.exit_code)
+
+
+def planned_tasks(settings: Settings) -> tuple[list[PlannedTask], list[str]]:
+    """The tasks of a config, and what there is to say of them. Raises ConfigError where they can't be named, GuardError
+    where a manifest is damaged."""
+    from kvt_async.data.identity import dataset_id
+    from kvt_async.data.tasks import tasks_of
+
+    tasks = tasks_of(settings)
+    planned = []
+    for task in tasks.tasks:
+        data = dataset_id(task.settings)
+        contexts = _contexts(manifest_path(settings.output.data_dir, data))
+        planned.append(PlannedTask(task.name, task.settings, data, contexts))
+    return planned, list(tasks.notes)
+
+
+def _contexts(path: Path) -> tuple[tuple[str, int], ...]:
+    from kvt_async.data.manifest import read_entries, read_head
+
+    if not path.is_file():
+        return ()
+    read_head(path)
+    return tuple((entry.context_sha256, entry.bin_idx) for entry in read_entries(path))

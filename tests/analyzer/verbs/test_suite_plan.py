@@ -1,0 +1,101 @@
+"""Before a run of several tasks: what theory knows, shared contexts, answers an example, a guard out of reach."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from analyzer.stats.chances import Chances, answer_flips
+from analyzer.stats.sample_layout import Layout
+from analyzer.verbs.power import Flips
+from analyzer.verbs.suite_plan import SuitePlan, suite_plan
+from kvt_async.cli import app
+from kvt_async.contract.load import load_settings
+from kvt_async.contract.planned_task import PlannedTask
+
+BUDGET = "kv.budgets=[1.0,0.5]"
+
+
+def planned(*sizes: int, flips: float = 0.0, overrides: tuple[str, ...] = (), **contexts: Any) -> SuitePlan:
+    """Tasks of one bin each; `contexts`: of tasks whose examples share some."""
+    settings = load_settings(None, ["binning.n_bins=1", BUDGET, *overrides], environ={})
+    tasks = [
+        PlannedTask(
+            f"t{i}", settings.model_copy(update={"binning": settings.binning.model_copy(update={"n_per_bin": n})})
+        )
+        for i, n in enumerate(sizes)
+    ]
+    tasks += [PlannedTask(name, settings, "", tuple((c, 0) for c in of_task)) for name, of_task in contexts.items()]
+    return suite_plan(settings, tasks, Flips(flips))
+
+
+def test_without_flips_a_suite_needs_what_its_guard_and_its_mean_need() -> None:
+    """23 contexts prove 0.15, 72 the margin; the mean over three tasks of 24 has 72."""
+    found = planned(24, 24, 24)
+    assert found.chance_suite_safe == 1.0
+    assert [task.n_suite_safe for task in found.tasks] == [24, 24, 24]
+    assert [task.n_everywhere for task in found.tasks] == [72, 72, 72]
+    assert planned(23, 23, 23).chance_suite_safe == 0.0
+    assert found.chance_everywhere == 0.0
+
+
+def test_a_task_with_few_examples_is_told_what_it_needs_itself() -> None:
+    found = planned(10, 200)
+    assert found.out_of_reach[0].task == "t0"
+    assert (found.out_of_reach[0].contexts, found.out_of_reach[0].needed) == (10, 23)
+    assert found.exit_code == 3
+    assert any("t0 can't prove the guard of 0.15" in line for line in found.lines)
+    assert planned(10, 200, overrides=("analysis.guard=0.4",)).exit_code == 0
+
+
+def test_contexts_that_tasks_share_count_once() -> None:
+    shared = [f"c{i}" for i in range(40)]
+    together = planned(a=shared, b=shared)
+    apart = planned(a=shared, b=[f"d{i}" for i in range(40)])
+    assert (together.n_contexts, apart.n_contexts) == (40, 80)
+    assert (together.chance_mean, apart.chance_mean) == (0.0, 1.0)
+
+
+def test_more_answers_an_example_need_fewer_examples_and_never_less_than_the_worst_case() -> None:
+    one, many = (planned(100, 100, flips=0.1, overrides=(f"decoding.samples={k}",)) for k in (1, 8))
+    assert (one.n_everywhere or 0) > (many.n_everywhere or 0) >= 2 * 72
+    assert (many.samples, one.samples) == (8, 1)
+
+
+def test_several_budgets_are_harder_than_one() -> None:
+    few, many = planned(80, 80, flips=0.1), planned(80, 80, flips=0.1, overrides=("kv.budgets=[1.0,0.5,0.3,0.2]",))
+    assert few.chance_suite_safe > many.chance_suite_safe > 0
+    assert (few.budgets, many.budgets) == (1, 3)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_flips_of_answers_are_told_from_the_means_that_changed(k: int) -> None:
+    rng, flip, n = np.random.default_rng(3), 0.1, 20_000
+    own = (1 - np.sqrt(1 - 2 * flip)) / 2
+    a, b = (rng.binomial(k, own, n) for _ in range(2))
+    assert answer_flips(float(np.mean(a != b)), k) == pytest.approx(flip, abs=0.01)
+
+
+def test_means_of_several_answers_are_drawn_with_their_own_spread() -> None:
+    chances = Chances(0.05, 0.025, 1, samples=4)
+    counts = chances._drawn(Layout.even(10_000), 0.1, 0.0)[0, 0]
+    variance = float(counts @ chances.drops**2) / counts.sum()
+    assert variance == pytest.approx(0.1 / 4, rel=0.1)
+
+
+def test_plan_goes_through_the_tasks_of_a_config(tmp_path: Path) -> None:
+    config = tmp_path / "suite.yaml"
+    config.write_text(
+        f"output: {{runs_dir: {tmp_path}/runs, data_dir: {tmp_path}/data}}\n"
+        "kv: {budgets: [1.0, 0.5]}\nbinning: {n_bins: 1, n_per_bin: 30}\n"
+        "tasks:\n- {name: one, dataset: {name: kvtext, task: single_needle}}\n"
+        "- {name: few, dataset: {name: kvtext, task: kv_lookup}, binning: {n_per_bin: 12}}\n"
+    )
+    done = CliRunner().invoke(app, ["plan", "-c", str(config), "--flip-rate", "0", "--json"])
+    answer = json.loads(done.stdout)
+    assert done.exit_code == 3, done.stdout
+    assert [(task["task"], task["n"]) for task in answer["tasks"]] == [("one", 30), ("few", 12)]
+    assert [one["task"] for one in answer["out_of_reach"]] == ["few"]

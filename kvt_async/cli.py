@@ -113,7 +113,7 @@ def resolve(
     """
     from kvt_async.validate import path_lines, resolved_paths
 
-    paths = resolved_paths(settings_from(config, override, print_config, place))
+    paths = resolved_paths(settings_from(config, override, print_config, place), of_database=place is not None)
     _answer(paths, as_json, path_lines(paths))
 
 

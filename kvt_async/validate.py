@@ -1,6 +1,8 @@
 """What `validate`, `resolve` and `tasks` answer. Nothing is created and nothing is sent."""
 
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -89,13 +91,17 @@ def path_lines(paths: dict[str, Any]) -> list[str]:
     return lines
 
 
-def resolved_paths(settings: Settings) -> dict[str, Any]:
-    """Where everything of this experiment lies."""
+def resolved_paths(settings: Settings, *, of_database: bool = False) -> dict[str, Any]:
+    """Where everything of this experiment lies. `of_database`: its tasks are those that the database has, so that no
+    file which a stored config names is looked at.
+    """
     from kvt_async.data.identity import dataset_id as dataset_id_of
     from kvt_async.data.tasks import tasks_of
 
     paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    dataset_ids = {task.name: dataset_id_of(task.settings) for task in tasks_of(settings).tasks}
+    dataset_ids = _stored_ids(paths.db, settings.experiment.exp_group_id) if of_database else {}
+    if not dataset_ids:
+        dataset_ids = {task.name: dataset_id_of(task.settings) for task in tasks_of(settings).tasks}
     manifests = {name: str(manifest_path(settings.output.data_dir, each)) for name, each in dataset_ids.items()}
     return {
         **_one_or_several("dataset_id", dataset_ids),
@@ -106,6 +112,18 @@ def resolved_paths(settings: Settings) -> dict[str, Any]:
         "report_md": str(paths.report_md),
         "report_html": str(paths.report_html),
     }
+
+
+def _stored_ids(db: Path, group: str) -> dict[str, str]:
+    """dataset_id by task, of the group's newest generation."""
+    from kvt_async.contract.schema import connect_for_reading
+
+    sql = (
+        "SELECT task, dataset_id FROM task_contracts WHERE exp_group_id = ?1 AND generation = "
+        "(SELECT max(generation) FROM task_contracts WHERE exp_group_id = ?1) ORDER BY created_at"
+    )
+    with closing(connect_for_reading(db)) as conn:
+        return dict(conn.execute(sql, (group,)).fetchall())
 
 
 def datasets() -> list[tuple[str, str]]:

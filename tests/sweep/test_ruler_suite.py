@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from kvt_async.contract.command_line.run_folder import stored_settings
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources.ruler import PUBLISHED, TASKS
 from kvt_async.sweep.sweep import SweepOptions, prepare_group, run
+from kvt_async.validate import resolved_paths
 from tests.data.test_ruler import hotpot, squad
 from tests.servers.openai_server import Script, serving
 from tests.worlds import query, settings_of
@@ -36,6 +38,10 @@ async def test_thirteen_tasks_are_sent_each_with_its_published_length_of_answer(
     assert stored == {key: PUBLISHED[key].max_new_tokens for key in TASKS}
     sent = Counter(body["max_tokens"] for body in server.bodies)
     assert {n: sent[n] for n in (30, 50, 120)} == {30: 4, 50: 4, 120: 4}
+    for name in FILES:
+        (tmp_path / name).unlink()
+    resolved = resolved_paths(stored_settings(tmp_path / "runs/g"), of_database=True)
+    assert sorted(resolved["dataset_ids"]) == sorted(TASKS), "a stored config's files are not looked at"
     assert query(settings, "SELECT DISTINCT n FROM (SELECT count(*) n FROM bins GROUP BY dataset_id)") == [(2,)]
 
 

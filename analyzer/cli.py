@@ -202,6 +202,7 @@ def show(
     sample: Annotated[
         int | None, typer.Option("--sample", min=1, help="Show N examples drawn with the analysis seed.")
     ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Of this task alone.")] = None,
     run_id: RunIdOption = None,
     full: Annotated[bool, typer.Option("--full", help="Whole prompts instead of their beginning and end.")] = False,
     as_json: JsonOption = False,
@@ -216,7 +217,7 @@ def show(
 
     place, example_id = _place_and(words, "EXAMPLE_ID")
     settings = settings_from(config, override, place=place)
-    _print(show_stage(settings, example_id, sample=sample, run_id=run_id, full=full), False, as_json)
+    _print(show_stage(settings, example_id, sample=sample, task=task, run_id=run_id, full=full), False, as_json)
 
 
 @app.command()

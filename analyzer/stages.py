@@ -106,17 +106,20 @@ def verify_stage(settings: "Settings", progress: Callable[[str], None] = lambda 
 
 def check_stage(settings: "Settings") -> "CheckAnswer":
     """The config's assertions, each with its finding."""
-    from analyzer.results.results import read_results, refuse_older
-    from analyzer.verbs.check import CheckAnswer, check
+    from analyzer.results.results import refuse_older
+    from analyzer.results.suite_results import read_suite
+    from analyzer.verbs.check import CheckAnswer, assertions_of, check_suite
 
-    if not settings.check:
+    if not assertions_of(settings):
         raise ConfigError(
             "this config has no check: section", where="check", do="`kvt check -c sanity --print-config` shows one."
         )
     with _open(settings) as group:
-        results = read_results(group.conn, group.name)
-    refuse_older(results)
-    return CheckAnswer(check(results, settings), _standing(results))
+        suite = read_suite(group.conn, group.name)
+    refuse_older(suite.first)
+    standing = [_standing(task) for task in suite.tasks]
+    alarms = dict.fromkeys(alarm for each in standing for alarm in each.alarms)
+    return CheckAnswer(check_suite(suite, settings), Standing(tuple(alarms), any(each.are_short for each in standing)))
 
 
 def show_stage(
@@ -124,6 +127,7 @@ def show_stage(
     example_id: str | None,
     *,
     sample: int | None = None,
+    task: str | None = None,
     run_id: str | None = None,
     full: bool = False,
 ) -> "ShowAnswer":
@@ -133,7 +137,7 @@ def show_stage(
     if (example_id is None) == (sample is None):
         raise ConfigError("say which example", where="kvt show", do="Pass an EXAMPLE_ID, or --sample N.")
     with _open(settings) as group:
-        return show(group.conn, settings, example_id, sample=sample, run_id=run_id, full=full)
+        return show(group.conn, settings, example_id, sample=sample, task=task, run_id=run_id, full=full)
 
 
 def compare_stage(

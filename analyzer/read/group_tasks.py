@@ -45,15 +45,18 @@ def group_tasks(conn: sqlite3.Connection, exp_group_id: str, generation: int) ->
     return list(tasks.values())
 
 
-def chosen_tasks(tasks: Sequence[GroupTask], names: Sequence[str] | None) -> list[GroupTask]:
-    """Those of these names, in the group's order; all where None. ConfigError for a name that the group lacks."""
+def chosen_tasks(
+    tasks: Sequence[GroupTask], names: Sequence[str] | None, *, where: str = "analysis.tasks"
+) -> list[GroupTask]:
+    """Those of these names, in the group's order; all where None. ConfigError for a name that the group lacks, which
+    came from `where`."""
     if names is None:
         return list(tasks)
     known = {task.name for task in tasks}
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(
             f"the group has no task {unknown[0]!r}",
-            where="analysis.tasks",
+            where=where,
             do=f"Its tasks: {', '.join(sorted(known))}.",
         )
     return [task for task in tasks if task.name in names]

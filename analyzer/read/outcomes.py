@@ -119,22 +119,29 @@ def outcomes(conn: sqlite3.Connection, run: Run) -> pl.DataFrame:
 
 
 _EXPORT_COLUMNS: dict[str, Any] = {
+    "exp_group_id": pl.String,
+    "model_name": pl.String,
+    "task": pl.String,
+    "dataset_id": pl.String,
     "run_id": pl.String,
     "series": pl.String,
     "kv_budget": pl.Float64,
     "repeat_idx": pl.Int64,
     "request_id": pl.String,
+    "sample_idx": pl.Int64,
     "bin_idx": pl.Int64,
     "token_len": pl.Int64,
     "text": pl.String,
+    "tool_calls_json": pl.String,
     "finish_reason": pl.String,
     "metric": pl.String,
     "error_type": pl.String,
 } | _OUTCOME_COLUMNS
 
 
-def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
-    """Finished requests of one run in chunks, with level, bin, answer, scores (null: not scored) and metrics.
+def export_rows(conn: sqlite3.Connection, run: Run, task: str) -> Iterator[pl.DataFrame]:
+    """Finished requests of one run of a task in chunks, with group, model, level, bin, answer, scores (null: not
+    scored) and metrics.
 
     kept_tokens as in the report: the server's figure, else from the effective budget; null without evidence.
     """
@@ -142,17 +149,18 @@ def export_rows(conn: sqlite3.Connection, run: Run) -> Iterator[pl.DataFrame]:
         conn.execute("SELECT request_id, error_type FROM failures WHERE run_id = ?", (run.run_id,)).fetchall()
     )
     cursor = conn.execute(
-        "SELECT u.run_id, u.series, u.kv_budget, u.repeat_idx, r.request_id, e.bin_idx, e.token_len, p.text, "
+        "SELECT u.exp_group_id, u.model_name, ?, u.dataset_id, u.run_id, u.series, u.kv_budget, u.repeat_idx, "
+        "r.request_id, r.sample_idx, e.bin_idx, e.token_len, p.text, p.tool_calls_json, "
         f"p.finish_reason, s.metric, NULL, {_OUTCOME_SQL} FROM requests r JOIN runs u ON u.run_id = r.run_id "
         "JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id LEFT JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
-        "WHERE r.run_id = ? ORDER BY e.seq",
-        (run.run_id,),
+        "WHERE r.run_id = ? ORDER BY e.seq, r.sample_idx, r.turn_idx",
+        (task, run.run_id),
     )
     for request in refused(conn, run.run_id):
         failed.pop(request, None)
-    for rows in portions(cursor, text=7):
+    for rows in portions(cursor, text=list(_EXPORT_COLUMNS).index("text")):
         frame = pl.DataFrame(rows, schema=_EXPORT_COLUMNS, orient="row", strict=False)
         frame = frame.with_columns(
             pl.col("is_failure").cast(pl.Boolean),

@@ -9,12 +9,13 @@ cache scores is known for many tasks and models, and a mean whose whole interval
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from analyzer.read.drift import refuse_drift
 from analyzer.read.runs import Run
 from analyzer.results.results import Results
+from analyzer.results.suite_results import SuiteResults
 from analyzer.stage_answers import Json, StageAnswer, Standing
 from analyzer.stats.holm import holm
 from analyzer.store.tables import BinStat, Drop
@@ -102,17 +103,50 @@ class _Rows:
 Row = TypeVar("Row", _RunStat, Drop)
 
 
-def check(results: Results, settings: Settings) -> list[CheckResult]:
-    """Evaluate `settings.check` on a group's results, in order.
+def assertions_of(settings: Settings) -> list[Assertion]:
+    """Those of the config, and those of its tasks, each about its own task."""
+    own = [
+        assertion.model_copy(update={"task": assertion.task or entry.name or (entry.dataset and entry.dataset.task)})
+        for entry in settings.tasks
+        for assertion in entry.check
+    ]
+    return [*settings.check, *own]
+
+
+def check_suite(suite: SuiteResults, settings: Settings) -> list[CheckResult]:
+    """Evaluate the config's assertions on a group, in order: on the task that each names, else on every task.
 
     Raises MissingPrerequisiteError before `analyze`, DriftError where the server became another one (unless
     analysis.allow_drift), ConfigError where an assertion matches nothing that was run.
+    """
+    if not suite.is_suite:
+        return check(suite.first, settings)
+    results = []
+    for assertion in assertions_of(settings):
+        tasks = [task for task in suite.tasks if _is_about(assertion, task)]
+        if not tasks:
+            finding = f"not checked: it is about {assertion.task}, which this group does not have"
+            results.append(CheckResult(assertion.name, assertion.kind, True, finding))
+        for task in tasks:
+            (result,) = check(task, settings.model_copy(update={"check": [assertion], "tasks": []}))
+            results.append(replace(result, name=f"{result.name} ({task.task})"))
+    return results
+
+
+def _is_about(assertion: Assertion, task: Results) -> bool:
+    return assertion.task in (None, task.task, *(dataset["task"] for dataset in task.datasets))
+
+
+def check(results: Results, settings: Settings) -> list[CheckResult]:
+    """Evaluate the config's assertions on the results of one task, in order; those about another task say so.
+
+    Raises as check_suite does.
     """
     refuse_drift([] if settings.analysis.allow_drift else results.drifts)
     rows = _Rows.of(results)
     if not rows.stats:
         raise MissingPrerequisiteError("nothing has been analysed yet", do="Run `kvt analyze -c CONFIG` first.")
-    return [_evaluate(assertion, rows, settings) for assertion in settings.check]
+    return [_evaluate(assertion, rows, settings) for assertion in assertions_of(settings)]
 
 
 def refuse_failed(results: list[CheckResult]) -> None:
@@ -126,10 +160,12 @@ def refuse_failed(results: list[CheckResult]) -> None:
 
 
 def _evaluate(assertion: Assertion, rows: _Rows, settings: Settings) -> CheckResult:
-    for wanted, given in ((assertion.model, settings.model.name), (assertion.task, settings.dataset.task)):
-        if wanted is not None and wanted != given:
-            finding = f"not checked: it is about {wanted}, this is {given}"
-            return CheckResult(assertion.name, assertion.kind, True, finding)
+    about = assertion.model or settings.model.name, settings.model.name
+    if not _is_about(assertion, rows.results):
+        about = str(assertion.task), rows.results.task
+    if about[0] != about[1]:
+        finding = f"not checked: it is about {about[0]}, this is {about[1]}"
+        return CheckResult(assertion.name, assertion.kind, True, finding)
     kinds: dict[str, Callable[[Assertion, _Rows], tuple[bool, str]]] = {
         "not_better_than_full": _not_better,
         "no_failures": _no_failures,

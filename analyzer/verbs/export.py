@@ -8,6 +8,7 @@ import polars as pl
 
 from analyzer.read import outcomes, row_portions, runs
 from analyzer.read.drift import group_drifts, refuse_drift
+from analyzer.read.group_tasks import group_tasks
 from analyzer.read.snapshot import snapshot
 from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, StoreError
@@ -41,9 +42,9 @@ class ExportAnswer(StageAnswer):
 def export(conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bool = False) -> ExportAnswer:
     """Write every finished request of the newest generation to `out` (.parquet or .csv).
 
-    Columns: keys and level, bin and lengths, answer, scores (null where not scored), label, flags, latencies in
-    seconds, tokens and evidence. In CSV, which spreadsheets open, a text that they would take for a formula gets an
-    apostrophe in front, unless `exact`; Parquet holds every text as it is.
+    Columns: group, model, task, keys and level, bin and lengths, answer, scores (null where not scored), label, flags,
+    latencies in seconds, tokens and evidence. In CSV, which spreadsheets open, a text that they would take for a
+    formula gets an apostrophe in front, unless `exact`; Parquet holds every text as it is.
 
     Raises ConfigError for another suffix, StoreError where `out` can't be written, DriftError where the server became
     another one meanwhile (unless analysis.allow_drift).
@@ -63,8 +64,9 @@ def export(conn: sqlite3.Connection, settings: Settings, out: Path, *, exact: bo
             target = scratch / f"all{out.suffix}"
             make_private(target)
             write = _append_csv if out.suffix == ".csv" else _add_part
+            tasks = {task.dataset_id: task.name for task in group_tasks(facts, group, gen)}
             for run in runs.runs(facts, group, gen):
-                for frame in outcomes.export_rows(facts, run):
+                for frame in outcomes.export_rows(facts, run, tasks[run.dataset_id]):
                     texts = [name for name, kind in frame.schema.items() if guard and kind == pl.String]
                     guarded += sum(frame.select(_is_formula(name).sum() for name in texts).row(0)) if texts else 0
                     write(target, frame.with_columns(_guarded(name) for name in texts))

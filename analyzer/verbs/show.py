@@ -4,8 +4,10 @@ import json
 import random
 import sqlite3
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from analyzer.read.group_tasks import GroupTask, chosen_tasks, group_tasks
 from analyzer.results.number_format import budget, number
 from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
@@ -16,8 +18,9 @@ from kvt_async.contract.visible import visible
 HEAD, TAIL = 700, 400  # characters shown of a long text, from its start and its end
 WIDTH = 100
 ANSWERS = """
-SELECT u.run_id, u.series, u.kv_budget, u.kv_unit, u.is_full, u.repeat_idx, o.state, p.text, p.reasoning,
-       p.finish_reason, p.kv_effective, s.score, s.em, s.metric, s.failure_label, s.flags, f.error_type, f.reason
+SELECT u.run_id, u.series, u.kv_budget, u.kv_unit, u.is_full, u.repeat_idx, r.sample_idx, o.state, p.text,
+       p.reasoning, p.tool_calls_json, p.finish_reason, p.kv_effective,
+       s.score, s.em, s.metric, s.failure_label, s.flags, f.error_type, f.reason
 FROM runs u
 JOIN requests r ON r.run_id = u.run_id AND r.example_id = ?
 JOIN outcomes o ON o.request_id = r.request_id
@@ -25,13 +28,14 @@ LEFT JOIN responses p ON p.request_id = r.request_id
 LEFT JOIN failures f ON f.request_id = r.request_id
 LEFT JOIN scores s ON s.request_id = r.request_id
 WHERE u.exp_group_id = ? AND u.generation = ? AND u.dataset_id = ? AND (? IS NULL OR u.run_id = ? OR u.is_full)
-ORDER BY u.level_idx, u.repeat_idx, u.series, u.kv_budget DESC
+ORDER BY u.level_idx, u.repeat_idx, u.series, u.kv_budget DESC, r.sample_idx
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ShownLevel:
-    """What one level answered: columns of ANSWERS, in their order. state: response | failure | pending."""
+    """What one level answered: columns of ANSWERS, in their order. state: response | failure | pending. Several answers
+    of a level are several of these."""
 
     run_id: str
     series: str
@@ -39,9 +43,11 @@ class ShownLevel:
     kv_unit: str
     is_full: int
     repeat_idx: int
+    sample_idx: int
     state: str
     text: str | None
     reasoning: str | None
+    tool_calls_json: str | None
     finish_reason: str | None
     kv_effective: float | None
     score: float | None
@@ -55,6 +61,7 @@ class ShownLevel:
     @property
     def name(self) -> str:
         again = f" (A/A {self.repeat_idx})" if self.repeat_idx else ""
+        again += f" answer {self.sample_idx + 1}" if self.sample_idx else ""
         if self.is_full:
             return f"full cache{again}"
         return f"{self.series} {budget(self.kv_budget, self.kv_unit)}{again}"
@@ -68,7 +75,8 @@ class ShownLevel:
             return [f"{head.rstrip()}  (no outcome yet)"]
         if self.state == "failure":
             return [f"{head}FAILED: {self.error_type} ({self.reason}) {marks}".rstrip()]
-        answer = self.text or ""
+        calls = f" calls {self.tool_calls_json}" if self.tool_calls_json else ""
+        answer = f"{self.text or ''}{calls}".strip()
         text = (answer if full else elided(answer, 160, 80)) or "(empty)"
         tail = f"  [{marks}]" if marks else ""
         return _wrapped(text + tail, " " * len(head), head)
@@ -78,6 +86,7 @@ class ShownLevel:
 class ShownExample:
     """One example as it was sent, its golds (`answers`), and every level's answer. bin_idx None: not in a manifest."""
 
+    task: str
     example_id: str
     dataset_id: str
     bin_idx: int | None
@@ -91,7 +100,7 @@ class ShownExample:
         """What a person reads of it; `full`: with whole texts."""
         place = f"bin {self.bin_idx}, {self.token_len} tokens" if self.bin_idx is not None else ""
         cut = ", context cut in the middle" if self.prompt_truncated else ""
-        lines = [f"example {self.example_id} ({self.dataset_id}; {place}{cut})"]
+        lines = [f"example {self.example_id} of {self.task} ({self.dataset_id}; {place}{cut})"]
         for message in self.messages:
             lines.append(f"  {message['role']}:")
             lines += _wrapped(message["content"] if full else elided(message["content"]), "    ")
@@ -123,13 +132,14 @@ def show(
     example_id: str | None,
     *,
     sample: int | None = None,
+    task: str | None = None,
     run_id: str | None = None,
     full: bool = False,
 ) -> ShowAnswer:
-    """Examples with every answer.
+    """Examples with every answer, of every task that has them or of `task` alone.
 
     `run_id` leaves full cache and that run. A sample is seeded with analysis.seed, so it is the same every time.
-    Raises ConfigError for an example or run that the group does not have.
+    Raises ConfigError for an example, task or run that the group does not have.
     """
     group = settings.experiment.exp_group_id
     row = conn.execute("SELECT max(generation) FROM experiments WHERE exp_group_id=?", (group,)).fetchone()
@@ -137,9 +147,29 @@ def show(
         raise MissingPrerequisiteError(f"the database holds no group {group!r}", do="Run `kvt sweep -c CONFIG` first.")
     key = (group, int(row[0]))
     _check_run(conn, key, run_id)
-    ids = [example_id] if example_id is not None else _sample(conn, key, sample or 0, settings.analysis.seed)
-    examples = [_example(conn, key, i, run_id) for i in ids]
-    return ShowAnswer(examples, full)
+    tasks = _tasks(conn, key, task, run_id)
+    if example_id is not None:
+        places = [(each, example_id) for each in tasks]
+    else:
+        places = _sample(conn, tasks, sample or 0, settings.analysis.seed)
+    examples = [_example(conn, key, *place, run_id) for place in places]
+    shown = [example for example in examples if example is not None]
+    if not shown and example_id is not None:
+        raise ConfigError(
+            f"there is no example {example_id!r} in {group}" + (f", task {task}" if task else ""),
+            where="kvt show",
+            do="Pass an example_id of manifest.json, or --sample 10.",
+        )
+    return ShowAnswer(shown, full)
+
+
+def _tasks(conn: sqlite3.Connection, key: tuple[str, int], name: str | None, run_id: str | None) -> list[GroupTask]:
+    """The tasks to show: all, or that of this name or run."""
+    tasks = chosen_tasks(group_tasks(conn, *key), None if name is None else [name], where="--task")
+    if run_id is None:
+        return tasks
+    (dataset_id,) = conn.execute("SELECT dataset_id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return [task for task in tasks if task.dataset_id == dataset_id]
 
 
 def _check_run(conn: sqlite3.Connection, key: tuple[str, int], run_id: str | None) -> None:
@@ -152,35 +182,32 @@ def _check_run(conn: sqlite3.Connection, key: tuple[str, int], run_id: str | Non
         )
 
 
-def _sample(conn: sqlite3.Connection, key: tuple[str, int], n: int, seed: int) -> list[str]:
-    """n example ids in manifest order, drawn with `seed`."""
-    ids = [
-        r[0]
-        for r in conn.execute(
-            "SELECT DISTINCT e.example_id, e.seq FROM manifest_entries e JOIN runs u ON u.dataset_id = e.dataset_id"
-            " WHERE u.exp_group_id=? AND u.generation=? ORDER BY e.seq",
-            key,
+def _sample(conn: sqlite3.Connection, tasks: Sequence[GroupTask], n: int, seed: int) -> list[tuple[GroupTask, str]]:
+    """n examples with their tasks, task by task in manifest order, drawn with `seed`."""
+    places = [
+        (task, row[0])
+        for task in tasks
+        for row in conn.execute(
+            "SELECT example_id FROM manifest_entries WHERE dataset_id = ? ORDER BY seq", (task.dataset_id,)
         )
     ]
-    chosen = set(random.Random(seed).sample(ids, min(n, len(ids))))
-    return [i for i in ids if i in chosen]
+    chosen = set(random.Random(seed).sample(range(len(places)), min(n, len(places))))
+    return [place for at, place in enumerate(places) if at in chosen]
 
 
-def _example(conn: sqlite3.Connection, key: tuple[str, int], example_id: str, run_id: str | None) -> ShownExample:
+def _example(
+    conn: sqlite3.Connection, key: tuple[str, int], task: GroupTask, example_id: str, run_id: str | None
+) -> ShownExample | None:
+    """The example as a task has it; None: it hasn't."""
     row = conn.execute(
         "SELECT x.dataset_id, x.question, x.context, x.answers_json, x.meta_json, d.prompt_json, m.bin_idx,"
         " m.token_len, m.prompt_truncated FROM examples x JOIN datasets d USING (dataset_id)"
         " LEFT JOIN manifest_entries m ON m.dataset_id = x.dataset_id AND m.example_id = x.example_id"
-        " WHERE x.example_id=? AND x.dataset_id IN"
-        " (SELECT dataset_id FROM runs WHERE exp_group_id=? AND generation=?) ORDER BY x.dataset_id",
-        (example_id, *key),
+        " WHERE x.example_id=? AND x.dataset_id=?",
+        (example_id, task.dataset_id),
     ).fetchone()
     if row is None:
-        raise ConfigError(
-            f"there is no example {example_id!r} in {key[0]}",
-            where="kvt show",
-            do="Pass an example_id of manifest.json, or --sample 10.",
-        )
+        return None
     dataset_id, question, context, answers, meta, prompt, bin_idx, token_len, cut = row
     rule = json.loads(prompt)
     messages, _ = render(
@@ -192,6 +219,7 @@ def _example(conn: sqlite3.Connection, key: tuple[str, int], example_id: str, ru
     )
     levels = conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))
     return ShownExample(
+        task=task.name,
         example_id=example_id,
         dataset_id=dataset_id,
         bin_idx=bin_idx,

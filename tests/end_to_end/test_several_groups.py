@@ -100,6 +100,31 @@ def test_a_group_that_shares_no_task_is_named_and_the_others_are_compared(groups
     assert kvt("compare", groups["monday"])[0] == 2
 
 
+def test_an_example_is_shown_as_each_task_has_it(groups: dict[str, Path]) -> None:
+    code, output = kvt("show", groups["monday"], "e1", "--json")
+    assert code == 0, output
+    assert [(example["task"], len(example["levels"])) for example in json.loads(output)["examples"]] == [
+        ("alpha", 4), ("beta", 4),
+    ]  # fmt: skip
+    _, output = kvt("show", groups["monday"], "e1", "--task", "beta", "--json")
+    assert [example["task"] for example in json.loads(output)["examples"]] == ["beta"]
+    _, output = kvt("show", groups["monday"], "--sample", "12", "--json")
+    assert {example["task"] for example in json.loads(output)["examples"]} == {"alpha", "beta"}
+    code, output = kvt("show", groups["monday"], "e1", "--task", "gamma")
+    assert (code, "Its tasks: alpha, beta" in output) == (2, True)
+
+
+def test_an_export_names_group_task_and_model(groups: dict[str, Path], tmp_path: Path) -> None:
+    code, output = kvt("export", groups["monday"], tmp_path / "rows.csv")
+    assert code == 0, output
+    with (tmp_path / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["exp_group_id"], row["task"], row["model_name"], row["sample_idx"]) for row in rows} == {
+        ("monday", "alpha", "reference", "0"), ("monday", "beta", "reference", "0"),
+    }  # fmt: skip
+    assert len(rows) == 2 * 6 * 4
+
+
 @pytest.mark.parametrize("suffix", ["html", "md", "csv"])
 @pytest.mark.parametrize("names", [("monday", "tuesday"), ("monday", "tuesday", "wider")])
 def test_the_comparison_is_also_a_page(

@@ -117,7 +117,7 @@ def test_a_range_that_the_interval_still_reaches_is_no_evidence_against_the_prom
 
 
 @pytest.mark.parametrize(
-    ("key", "other", "own"), [("model", "llama", "reference"), ("task", "hotpotqa", "narrativeqa")]
+    ("key", "other", "own"), [("model", "llama", "reference"), ("task", "hotpotqa", "single_needle")]
 )
 def test_a_baseline_of_another_model_or_task_says_that_it_was_not_checked(
     experiment: Experiment, key: str, other: str, own: str

@@ -6,11 +6,13 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from analyzer.charts.compose import OWN_X, facet, layer, unit, vconcat
-from analyzer.charts.frames import OPEN_ZONE, ZONE_PART, ChartData
+from analyzer.charts.compose import OWN_X, facet, layer, unit
+from analyzer.charts.frames import ChartData
+from analyzer.charts.spans import OPEN_ZONE, ZONE_PART
 from analyzer.charts.style import ZONE, ChartSize, budget_x, colour, dash, empty, records, shape, share_y
-from analyzer.charts.zone import OPEN_OPACITY, main_width, strips, zone_layers
+from analyzer.charts.zone import OPEN_OPACITY, main_width, zone_layers
 from analyzer.results.number_format import rounded
+from analyzer.results.series_names import two_lines
 
 POINT = ("series", "bin", "budget", "x", "n", "acc_mean", "acc_ci_low", "acc_ci_high", "evidence")
 ACCURACY = "Accuracy (mean score, 0 to 1)"
@@ -41,7 +43,7 @@ def by_series(name: str) -> tuple[alt.Parameter, Any]:
 
 
 def acc_by_budget(data: ChartData, size: ChartSize) -> Any:
-    """Accuracy of all lengths against the budget, CI bands, the headline's zone; below, every series' verdict.
+    """Accuracy of all lengths against the budget, CI bands, the headline's zone.
 
     Left axis: accuracy; right axis: the same relative to full cache, where that has any.
     """
@@ -70,11 +72,7 @@ def acc_by_budget(data: ChartData, size: ChartSize) -> Any:
     apart = None
     if relative and isinstance(full, float):
         layers, apart = [layer(*layers), _relative_axis(full, size)], {"scale": {"y": "independent"}}
-    curves = layer(*layers, resolve=apart, width=width, height=height)
-    verdicts = strips(data, size)
-    if verdicts is None:
-        return curves
-    return vconcat(curves, verdicts, resolve={"scale": dict.fromkeys(("color", "shape", "strokeDash"), "independent")})
+    return layer(*layers, resolve=apart, width=width, height=height)
 
 
 def _relative_axis(full: float, size: ChartSize) -> Any:
@@ -98,7 +96,7 @@ def _relative_axis(full: float, size: ChartSize) -> Any:
 def _end_labels(frame: pl.DataFrame, data: ChartData, size: ChartSize, height: int, dx: int) -> Any:
     """Series names right of their last points, moved apart where they would overlap."""
     last = frame.sort("x", descending=not data.axis.reverse).group_by("series", maintain_order=True).first()
-    gap = 15 / height
+    gap = 29 / height if any("\n" in two_lines(name) for name in data.series) else 15 / height
     ends = sorted((row["acc_mean"], row["series"]) for row in last.to_dicts())
     placed: list[float] = []
     for acc, _ in ends:
@@ -106,11 +104,13 @@ def _end_labels(frame: pl.DataFrame, data: ChartData, size: ChartSize, height: i
     for i, y in enumerate(placed):
         placed[i] = min(y, 0.99 - gap * (len(placed) - 1 - i))
     edge = data.axis.edges[1]
-    rows = pl.DataFrame({"series": [s for _, s in ends], "y": placed, "x": [edge] * len(ends)})
+    names = [name for _, name in ends]
+    rows = pl.DataFrame({"series": names, "lines": list(map(two_lines, names)), "y": placed, "x": [edge] * len(ends)})
+    text: dict[str, Any] = {"fontSize": 12, "fontWeight": "bold", "lineBreak": "\n", "lineHeight": 13, "limit": 126}
     return (
-        alt.Chart(records(rows, "series", "x", "y"))
-        .mark_text(align="left", dx=dx, fontSize=12, fontWeight="bold", clip=False, limit=126)
-        .encode(x="x:Q", y=alt.Y("y:Q"), text="series:N", color=colour(data.series, size))
+        alt.Chart(records(rows, "series", "lines", "x", "y"))
+        .mark_text(align="left", baseline="middle", dx=dx, clip=False, **text)
+        .encode(x="x:Q", y=alt.Y("y:Q"), text="lines:N", color=colour(data.series, size))
     )
 
 

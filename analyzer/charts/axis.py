@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import log10
 
 from analyzer.read.runs import Run
-from analyzer.results.number_format import number, percent
+from analyzer.results.number_format import cache_share, percent
 from analyzer.results.results import Results
 from kvt_async.contract.vocabulary import EvidenceStatus, Unit
 
@@ -37,8 +37,8 @@ class BudgetAxis:
     def at(self, value: float, *, is_full: bool = False) -> float:
         if self.scale != "rank":
             return value
-        name = f"{value:,.6g}"
-        return 0.0 if is_full or name not in self.labels else float(self.labels.index(name))
+        names = (f"{value:,.6g}", cache_share(value))  # as a number, or as a share of the cache
+        return 0.0 if is_full else next((float(i) for i, label in enumerate(self.labels) if label in names), 0.0)
 
     @property
     def domain(self) -> tuple[float, float]:
@@ -54,6 +54,10 @@ class BudgetAxis:
         if self.scale == "log":
             left, right, x = log10(left), log10(right), log10(x)
         return (x - left) / (right - left)
+
+    def middle(self, a: float, b: float) -> float:
+        """The position halfway between two, as they are drawn."""
+        return 10 ** ((log10(a) + log10(b)) / 2) if self.scale == "log" else (a + b) / 2
 
     def labelled(self, width: float) -> list[int]:
         """Which labels fit side by side on `width` pixels: both ends, then what lies furthest from its neighbours."""
@@ -86,18 +90,19 @@ def budget_axis(results: Results) -> BudgetAxis:
     below = sorted({r.kv_budget for r in results.runs if not r.is_full}, reverse=True)
     if results.unit != Unit.FRACTION:
         labels = ("full", *(f"{b:,.6g}" for b in below))
-        name = "kept tokens (cap)" if results.unit == Unit.TOKENS else "bits per element"
+        is_cap = results.unit == Unit.TOKENS
+        name = "Tokens kept (cap, as asked)" if is_cap else "Bits per element of the KV cache (as asked)"
         return BudgetAxis(
             tuple(map(float, range(len(labels)))),
             labels,
             "rank",
-            f"KV budget asked, {name}",
+            name,
             *_applied(results, ["full", *below]),
         )
     values = (1.0, *(b for b in below if b < 1)) if results.full or not below else tuple(below)
-    labels = tuple("full" if v == 1 else f"{v:.6g}" for v in values)
+    labels = tuple("full" if v == 1 else cache_share(v) for v in values)
     scale = "log" if min(values) < LOG_BELOW else "linear"
-    title = "KV budget asked, fraction of the prompt's cache kept"
+    title = "Share of the KV cache kept (as asked)"
     applied = _applied(results, ["full" if v == 1 else v for v in values])
     at = [log10(v) for v in values] if scale == "log" else list(values)
     if any(a - b < CLOSEST * (at[0] - at[-1]) for a, b in pairwise(at)):
@@ -120,8 +125,8 @@ def _applied(results: Results, asked: list[float | str]) -> tuple[tuple[str, ...
         ]
         if all(same):
             where = "the same" if all(below) else "the same where it is known"
-            return ("",) * len(asked), f"applied (median): {where}, within {SAME:g}"
-        return tuple(_range([number(s) for s in shares]) for shares in applied), "below: applied, median"
+            return ("",) * len(asked), f"applied (median): {where}, within {percent(SAME, 1)}"
+        return tuple(_range([percent(s) for s in shares]) for shares in applied), "below: applied, median"
     return tuple(_range([percent(s) for s in shares]) for shares in applied), "below: share of the prompt kept, median"
 
 

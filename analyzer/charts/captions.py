@@ -2,19 +2,36 @@
 
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.costs import cache_sentence, client
-from analyzer.results.number_format import budget, count, listed, percent
+from analyzer.results.number_format import cache_share, count, listed, loss_size, percent
 from analyzer.results.results import ALL, Results
+from analyzer.results.series_names import series_name
 from analyzer.results.verdict_sentence import in_few_words
 from analyzer.results.zones import bin_zones, common_tokens, constant
 from analyzer.store.tables import BinStat
 from kvt_async.contract.vocabulary import Unit
 
 
+def verdict(results: Results) -> str:
+    return "How far the cache can shrink"
+
+
+def verdict_says(results: Results) -> str:
+    v = results.verdict(results.series[0]) if results.series else None
+    if v is None or not v.judges:
+        return "" if v is None else "No verdict: the sentence above says why."
+    m = loss_size(v.asked.get("margin", 0.0), v.asked.get("margin_kind", "absolute"))
+    lengths = "; single lengths are exploratory" if len(results.bins) > 1 else ""
+    return (
+        f"Safe: accuracy is proven to fall by less than {m} there and with any larger cache tested. Broken: proven to "
+        f"fall by more, there and with any smaller one. Between the two neither is proven. 95% confidence{lengths}."
+    )
+
+
 def by_budget(results: Results) -> str:
     v = results.verdict(results.series[0]) if results.series else None
     if v is None:
         return "Accuracy at full cache" if not results.series else "Accuracy by KV budget"
-    return f"{v.series}: {in_few_words(v, results.unit)}"
+    return f"{series_name(v.series)}: {in_few_words(v, results.unit)}"
 
 
 def by_budget_says(results: Results) -> str:
@@ -33,12 +50,12 @@ def by_budget_bins(results: Results) -> str:
         return "Accuracy by KV budget in each length bin"
     (short, first), (long, last) = judged[0], judged[-1]
     ends = [
-        "none proven safe" if nothing_safe(v) else f"safe to {budget(v.safe_budget, results.unit)}"
+        "none proven safe" if nothing_safe(v) else f"safe to {cache_share(v.safe_budget, results.unit)}"
         for v in (first, last)
     ]
     if ends[0] == ends[1]:
-        return f"{results.series[0]}: {ends[0]} in the shortest and in the longest prompts"
-    return f"{results.series[0]}: {ends[0]} at {short.label} tokens, {ends[1]} at {long.label}"
+        return f"{series_name(results.series[0])}: {ends[0]} in the shortest and in the longest prompts"
+    return f"{series_name(results.series[0])}: {ends[0]} at {short.label} tokens, {ends[1]} at {long.label}"
 
 
 def bins_says(results: Results) -> str:
@@ -58,9 +75,8 @@ def kept(results: Results) -> str:
     for name in results.series:
         inside = common_tokens(bin_zones(results, name))
         if inside and constant(results, name) == Unit.TOKENS:
-            return (
-                f"{name}: the cliff lies at {count(inside[0])} to {count(inside[1])} kept tokens, whatever the length"
-            )
+            between = f"{count(inside[0])} to {count(inside[1])}"
+            return f"{series_name(name)}: the cliff lies at {between} kept tokens, whatever the length"
     return "Accuracy by number of kept tokens"
 
 
@@ -145,7 +161,7 @@ def _yellow(results: Results, bins: list[int], where: str) -> str:
     if not zones:
         return ""
     pale = " (pale: open above, because no budget is proven safe)" if any(nothing_safe(v) for v in zones) else ""
-    return f"Yellow: the transition zone of {results.series[0]}{where}{pale}. "
+    return f"Yellow: the transition zone of {series_name(results.series[0])}{where}{pale}. "
 
 
 def _stamp(results: Results) -> str:

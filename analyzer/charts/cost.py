@@ -10,6 +10,7 @@ from analyzer.charts.accuracy import POINT, by_series, point_tips
 from analyzer.charts.compose import OWN_X, facet, layer, unit
 from analyzer.charts.frames import ChartData
 from analyzer.charts.style import STEPS, ChartSize, budget_x, colour, dash, empty, records, shape, share_y
+from analyzer.results.number_format import percent
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ def fail_by_bin(data: ChartData, size: ChartSize) -> Any:
     frame = _binned(data, "fail_rate")
     if frame.is_empty():
         return empty("No length bin has finished requests yet.", size)
+    if not frame["n_failures"].sum():
+        most = percent(float(frame.select(pl.max_horizontal("fail_ci_high", "fail_rate").max()).item()), 1)
+        n = f"{frame['n'].sum():,}"
+        return empty(f"No request failed: 0 of {n}. By its 95% interval, the rate of one bin is at most {most}.", size)
     columns = ("series", "bin", "budget", "n", "n_failures", "fail_rate", "fail_ci_low", "fail_ci_high")
     tips = [
         alt.Tooltip("series:N"),
@@ -128,7 +133,9 @@ def ttft_tpot_by_budget(data: ChartData, size: ChartSize) -> Any:
     names = {"TTFT": "time to first token, TTFT", "TPOT": "time per output token, TPOT"}
     frame = frame.with_columns(metric=pl.col("metric").replace(names))
     base = alt.Chart().encode(
-        x=budget_x(data.axis, size.panel(2), title="KV budget asked"), color=colour(data.series, size), opacity=faded
+        x=budget_x(data.axis, size.panel(2)),
+        color=colour(data.series, size),
+        opacity=faded,
     )
     layers = [
         unit(base.mark_rule(strokeOpacity=0.35, strokeWidth=1.4).encode(y="p50:Q", y2="p95:Q"), picked),

@@ -14,6 +14,7 @@ from analyzer.charts.cost import acc_by_bin, fail_by_bin, latency_p50_by_bin, pa
 from analyzer.charts.frames import ChartData, chart_data
 from analyzer.charts.loss import acc_by_kept_tokens, drop_decomposition
 from analyzer.charts.style import FILES, WIDE, ChartSize, save, spec_of, title_lines
+from analyzer.charts.verdict import verdict_by_budget
 from analyzer.results.results import Results, read_results
 from kvt_async.contract.settings import Settings
 
@@ -29,6 +30,7 @@ class ChartKind:
 
 
 CHARTS = (
+    ChartKind("verdict_by_budget", verdict_by_budget, captions.verdict, captions.verdict_says),
     ChartKind("acc_by_budget", acc_by_budget, captions.by_budget, captions.by_budget_says),
     ChartKind("acc_by_budget_bins", acc_by_budget_bins, captions.by_budget_bins, captions.bins_says),
     ChartKind("heatmap_budget_length", heatmap_budget_length, captions.heatmap, captions.heatmap_says),

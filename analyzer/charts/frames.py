@@ -5,27 +5,27 @@ axis: the budget itself for fractions, the rank from full cache down for token c
 common scale with full cache.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from analyzer.charts.axis import BudgetAxis, budget_axis, status
+from analyzer.charts.spans import NO_VERDICT, bars, spans_of
 from analyzer.read.runs import Run
 from analyzer.results.alarms import alarms
 from analyzer.results.confidence import nothing_safe
-from analyzer.results.number_format import budget
+from analyzer.results.number_format import cache_share
 from analyzer.results.results import ALL, Results
+from analyzer.results.series_names import short_names
 from analyzer.store.tables import BinStat, Verdict, columns
 from kvt_async.contract.cache_state import cache_state
-from kvt_async.contract.vocabulary import FULL, SeriesVerdict
+from kvt_async.contract.vocabulary import FULL
 
 FAILURE = "failed requests"
 CUT_OFF = "answers cut off at their length"
 ANSWERS = "wrong answers"
-ZONE_PART = "transition zone"
-OPEN_ZONE = "zone open above"  # nothing is proven safe, so the zone reaches up to full cache
-NOT_PROVEN = "not proven"
 LEVEL_SCHEMA: dict[str, Any] = {
     "series": pl.String,
     "x": pl.Float64,
@@ -76,6 +76,7 @@ class ChartData:
 
     levels: pl.DataFrame
     zones: pl.DataFrame
+    bars: pl.DataFrame
     drops: pl.DataFrame
     costs: pl.DataFrame
     axis: BudgetAxis
@@ -87,14 +88,16 @@ class ChartData:
 def chart_data(results: Results) -> ChartData:
     series = tuple(results.series) or (FULL,)
     axis = budget_axis(results)
-    levels = _levels(results, axis, series)
+    names = short_names(series)
+    levels = _levels(results, axis, names)
     return ChartData(
         levels=levels,
-        zones=_zones(results, axis),
-        drops=_drops(results, axis),
+        zones=_zones(results, axis, names),
+        bars=bars(results, axis),
+        drops=_drops(results, axis, names),
         costs=_costs(levels),
         axis=axis,
-        series=series,
+        series=tuple(names.values()),
         bins=tuple(b.label for b in results.bins),
         note=note(results),
     )
@@ -119,20 +122,20 @@ def state(run: Run, verdict: Verdict | None) -> str:
     return "broken" if verdict.broken is not None and run.kv_budget <= verdict.broken else "between"
 
 
-def _levels(results: Results, axis: BudgetAxis, series: tuple[str, ...]) -> pl.DataFrame:
+def _levels(results: Results, axis: BudgetAxis, names: Mapping[str, str]) -> pl.DataFrame:
     rows = []
-    names = {b.bin_idx: b.label for b in results.bins} | {ALL: "all lengths"}
-    for name in series:
+    bins = {b.bin_idx: b.label for b in results.bins} | {ALL: "all lengths"}
+    for name in names:
         for run in ([results.full] if results.full else []) + results.levels(name):
-            for bin_idx, label in names.items():
+            for bin_idx, label in bins.items():
                 stat = results.stat(run, bin_idx)
                 if stat is None:
                     continue
                 rows.append(
                     {
-                        "series": name,
+                        "series": names[name],
                         "x": axis.at(run.kv_budget, is_full=bool(run.is_full)),
-                        "budget": "full cache" if run.is_full else budget(run.kv_budget, run.kv_unit),
+                        "budget": "full cache" if run.is_full else cache_share(run.kv_budget, run.kv_unit),
                         "is_full": bool(run.is_full),
                         "evidence": status(results, run),
                         "bin": label,
@@ -144,29 +147,18 @@ def _levels(results: Results, axis: BudgetAxis, series: tuple[str, ...]) -> pl.D
     return pl.DataFrame(rows, schema=LEVEL_SCHEMA, orient="row")
 
 
-def _zones(results: Results, axis: BudgetAxis) -> pl.DataFrame:
+def _zones(results: Results, axis: BudgetAxis, names: Mapping[str, str]) -> pl.DataFrame:
     """Safe, transition and broken spans of each verdict, from full cache down, to the edges of the axis."""
-    rows: list[dict[str, Any]] = []
-    top, bottom = axis.edges
-    for v in results.verdicts:
-        if not v.judges or v.n == 0:
-            continue
-        open_top = nothing_safe(v)
-        high = axis.values[0] if open_top else axis.at(v.zone_high or v.safe_budget or 0.0)
-        low = bottom if v.zone_low is None else axis.at(v.zone_low)
-        spans = [] if open_top else [("safe", top, bottom if v.verdict == SeriesVerdict.NO_TRANSITION else high)]
-        if v.verdict != SeriesVerdict.NO_TRANSITION:
-            spans.append((NOT_PROVEN if v.zone_low is None else OPEN_ZONE if open_top else ZONE_PART, high, low))
-        if v.zone_low is not None:
-            spans.append(("broken", low, bottom))
-        for part, x, x2 in spans:
-            rows.append(
-                {"series": v.series, "bin_idx": v.bin_idx, "part": part, "x": x, "x2": x2, "says": v.verdict_text}
-            )
+    rows = [
+        {"series": names[v.series], "bin_idx": v.bin_idx, "part": part, "x": x, "x2": x2, "says": v.verdict_text}
+        for v in results.verdicts
+        for part, x, x2 in spans_of(v, axis)
+        if part != NO_VERDICT and v.series in names
+    ]
     return pl.DataFrame(rows, schema=ZONE_SCHEMA, orient="row")
 
 
-def _drops(results: Results, axis: BudgetAxis) -> pl.DataFrame:
+def _drops(results: Results, axis: BudgetAxis, names: Mapping[str, str]) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     for name in results.series:
         for run in results.levels(name):
@@ -176,9 +168,9 @@ def _drops(results: Results, axis: BudgetAxis) -> pl.DataFrame:
             for cause, share in ((ANSWERS, d.drop_wrong), (CUT_OFF, d.drop_cut_off), (FAILURE, d.drop_failures)):
                 rows.append(
                     {
-                        "series": name,
+                        "series": names[name],
                         "x": axis.at(run.kv_budget),
-                        "budget": budget(run.kv_budget, run.kv_unit),
+                        "budget": cache_share(run.kv_budget, run.kv_unit),
                         "cause": cause,
                         "share": share,
                         "drop_mean": d.drop_mean,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import polars as pl
@@ -28,9 +28,24 @@ INK, MUTED, GRID = "#1a1a1a", "#5c5c5c", "#e3e3e3"
 ZONE, BROKEN, SAFE, UNPROVEN = "#FFC93C", "#8C6D8C", "#9AD1C0", "#D9D9D9"
 ALARM = "#9C1C00"
 OPEN = "#FFE9AD"
-PART_NAMES = ("safe", "transition zone", "zone open above", "not proven", "broken")
-PART_COLOURS = (SAFE, ZONE, OPEN, UNPROVEN, BROKEN)
-PART_INKS = ("#1C6450", "#7A5200", "#7A5200", "#4D4D4D", "#5B3C5B")
+
+
+class Part(NamedTuple):
+    """How a part of a verdict is drawn: as an area, as a word on paper, as a word on the area."""
+
+    fill: str
+    ink: str
+    on_fill: str
+
+
+PARTS = {
+    "safe": Part(SAFE, "#12493A", "#12493A"),
+    "transition zone": Part(ZONE, "#7A5200", "#5E3F00"),
+    "zone open above": Part(OPEN, "#7A5200", "#5E3F00"),
+    "not proven": Part(UNPROVEN, "#4D4D4D", "#3D3D3D"),
+    "broken": Part(BROKEN, "#5B3C5B", "#FFFFFF"),
+    "no verdict": Part("#F1F1F1", "#4D4D4D", "#4D4D4D"),
+}
 STEPS = alt.SchemeParams(name="viridis", extent=[0.0, 0.9])
 PNG_SCALE = 2
 FILES = (".vl.json", ".svg", ".png")
@@ -77,8 +92,14 @@ def colour(series: Sequence[str], size: ChartSize) -> alt.Color:
         "series:N",
         scale=alt.Scale(domain=list(series), range=cycle(PALETTE, series)),
         title=None,
-        legend=alt.Legend(columns=2 if size.narrow else 4),
+        legend=alt.Legend(columns=legend_columns(series, size)),
     )
+
+
+def legend_columns(names: Sequence[str], size: ChartSize) -> int:
+    """How many of these names stand side by side below a chart."""
+    longest = max((len(name) for name in names), default=0)
+    return max(1, min(4, int((size.width + 60) / (6.2 * longest + 34))))
 
 
 def shape(series: Sequence[str]) -> alt.Shape:

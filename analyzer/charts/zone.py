@@ -1,12 +1,13 @@
-"""The verdict in pictures: the headline's zone behind the curves, a strip for every series. Frames in, charts out."""
+"""The verdict in pictures: the headline's zone behind the curves. Frames in, charts out."""
 
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from analyzer.charts.frames import NOT_PROVEN, OPEN_ZONE, ZONE_PART, ChartData
-from analyzer.charts.style import BROKEN, PART_COLOURS, PART_INKS, PART_NAMES, ZONE, ChartSize, budget_x, records
+from analyzer.charts.frames import ChartData
+from analyzer.charts.spans import NOT_PROVEN, OPEN_ZONE, ZONE_PART
+from analyzer.charts.style import BROKEN, PARTS, ZONE, ChartSize, records
 
 OPEN_OPACITY = 0.16  # a zone that reaches up to full cache may fill the plot: the curves must stay in front
 EDGE = "#B57F00"
@@ -57,52 +58,10 @@ def _names(zones: pl.DataFrame, data: ChartData, width: float) -> list[Any]:
         )
         if name:
             at = alt.Chart(alt.InlineData(values=[{"name": name}]))
-            ink = dict(zip(PART_NAMES, PART_INKS, strict=True))[row["part"]]
+            ink = PARTS[row["part"]].ink
             layers.append(
                 at.mark_text(color=ink, fontSize=11, fontWeight="bold", dy=-8, clip=False).encode(
                     x=alt.value((left + right) / 2 * width), y=alt.value(0), text="name:N"
                 )
             )
     return layers
-
-
-def strips(data: ChartData, size: ChartSize) -> Any | None:
-    """One strip a series: safe, transition zone, broken. The verdict at a glance, on the same axis."""
-    rows = data.zones.filter(pl.col("bin_idx") == -1)
-    if rows.is_empty():
-        return None
-    width = main_width(size)
-    order = [s for s in data.series if s in rows["series"].to_list()]
-    parts = [p for p in PART_NAMES if p in rows["part"].to_list()]
-    colours = [dict(zip(PART_NAMES, PART_COLOURS, strict=True))[p] for p in parts]
-    return (
-        alt.Chart(records(rows, "series", "part", "x", "x2", "says"))
-        .mark_bar(height=15, stroke="white", strokeWidth=1)
-        .encode(
-            x=budget_x(data.axis, width, title="Verdict by budget (95% confidence)", labels=False),
-            x2="x2:Q",
-            y=alt.Y(
-                "series:N",
-                sort=order,
-                title=None,
-                axis=alt.Axis(
-                    ticks=False,
-                    domain=False,
-                    labelLimit=84 if size.narrow else 120,
-                    labelFontSize=10 if size.narrow else 11,
-                ),
-            ),
-            color=alt.Color(
-                "part:N",
-                scale=alt.Scale(domain=parts, range=colours),
-                title=None,
-                legend=alt.Legend(symbolType="square", columns=2 if size.narrow else 4),
-            ),
-            tooltip=[
-                alt.Tooltip("series:N"),
-                alt.Tooltip("part:N", title="here"),
-                alt.Tooltip("says:N", title="verdict"),
-            ],
-        )
-        .properties(width=width, height=alt.Step(22))
-    )

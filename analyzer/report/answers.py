@@ -13,8 +13,9 @@ from analyzer.report.caveats import caveats, limits
 from analyzer.results import confidence, costs, memory, sentences, verdict_sentence
 from analyzer.results.alarms import Alarm, alarms
 from analyzer.results.confidence import nothing_safe
-from analyzer.results.number_format import listed, loss_size
+from analyzer.results.number_format import cache_kept, cache_share, loss_size
 from analyzer.results.results import Results
+from analyzer.results.series_names import series_name, series_names
 from analyzer.results.zones import bin_zones, constant
 from analyzer.store.tables import Verdict
 from kvt_async.contract.settings import Settings
@@ -90,7 +91,7 @@ def headline(results: Results, verdict: Verdict | None, margin: float) -> str:
     if not results.series:
         return f"{verdict_sentence.ONLY_FULL} {results.rescored}".rstrip()
     if verdict is None:
-        return f"{results.series[0]}: no verdict was computed."
+        return f"{series_name(results.series[0])}: no verdict was computed."
     full = results.stat(results.full)
     if full is not None and full.n and full.n_failures == full.n:
         return verdict_sentence.all_failed(verdict.series, full.n)
@@ -100,7 +101,7 @@ def headline(results: Results, verdict: Verdict | None, margin: float) -> str:
     doubted = verdict.evidence == EvidenceStatus.UNVERIFIED and verdict.verdict != SeriesVerdict.UNVERIFIED
     other = declared_plan.sentences(verdict.asked, verdict.series)
     unsure = "Unverified, " if doubted else ""
-    said = f"{unsure}{verdict.series}: {sentence[0].lower()}{sentence[1:]}"
+    said = f"{unsure}{series_name(verdict.series)}: {sentence[0].lower()}{sentence[1:]}"
     return " ".join(text for text in (said, results.rescored, other) if text)
 
 
@@ -117,13 +118,26 @@ def _changed(results: Results, alpha: float) -> list[str]:
 def _breaks(results: Results, m: str) -> list[str]:
     """How far the headline's zone is open, and whether a ratio or a number of tokens decides."""
     first = results.verdict(results.series[0]) if results.series else None
+    half = sentences.half_of_loss(first, results.unit)
+    zone = _zone(first, results.unit, m)
     open_zone = first if first and first.verdict == SeriesVerdict.TRANSITION and not nothing_safe(first) else None
     at_ratio = [s for s in results.series if constant(results, s) == Unit.FRACTION]
     return [
+        zone,
+        half,
         confidence.needs(open_zone, results.unit, m).strip() if open_zone else "",
         *(sentences.breaks_at_tokens(s, bin_zones(results, s), constant(results, s)) for s in results.series),
         sentences.breaks_at_ratio(at_ratio),
     ]
+
+
+def _zone(v: Verdict | None, unit: str, m: str) -> str:
+    """What lies between safe and broken; empty where one of them is not there."""
+    if v is None or v.broken is None:
+        return ""
+    top = "full cache" if nothing_safe(v) else cache_share(v.zone_high, unit)
+    between = f"between {top} and {cache_kept(v.broken, unit)}"
+    return f"Transition zone: {between}. There, neither a loss below {m} is proven nor one beyond it."
 
 
 def _other_series(results: Results) -> list[str]:
@@ -132,7 +146,7 @@ def _other_series(results: Results) -> list[str]:
     for series in results.series[1:]:
         if (v := results.verdict(series)) is not None:
             names_of.setdefault(verdict_sentence.in_few_words(v, results.unit), []).append(series)
-    others = [f"{listed(names)}: {text}" for text, names in names_of.items()]
+    others = [f"{series_names(names)}: {text}" for text, names in names_of.items()]
     return [f"Other series. {'; '.join(others)}."] if others else []
 
 
@@ -146,7 +160,7 @@ def _lengths(results: Results) -> list[str]:
         if rows:
             by_text.setdefault(sentences.safe_by_length("", rows, results.unit), []).append(series)
     every = len(by_text) == 1 and len(results.series) > 2
-    return [f"{'every series' if every else listed(names)}{text}" for text, names in by_text.items()]
+    return [f"{'every series' if every else series_names(names)}{text}" for text, names in by_text.items()]
 
 
 def _causes(results: Results) -> list[str]:
@@ -204,7 +218,7 @@ def _applied(results: Results) -> list[str]:
     lines = []
     for names in alike.values():
         text = sentences.evidence([e for s in names for e in results.statuses(s)], full)
-        lines.append(f"{listed(names)}: {text}" if len(alike) > 1 else text)
+        lines.append(f"{series_names(names)}: {text}" if len(alike) > 1 else text)
     if results.canaries:
         verdicts = sorted({str(c["verdict"]) for c in results.canaries})
         lines.append(sentences.canary(verdicts, overruled=results.overruling is not None))
@@ -216,7 +230,7 @@ def _certainty(results: Results, settings: Settings) -> list[str]:
     lines = [confidence.control(results.control_drops())]
     for series in results.series:
         if text := confidence.noise(results.paired(series), results.unit):
-            lines.append(f"{series}: {text}")
+            lines.append(f"{series_name(series)}: {text}")
     if v is not None and v.n and v.verdict != SeriesVerdict.UNVERIFIED:
         holm = [s for s in results.series if (further := results.verdict(s)) and further.role == Role.HOLM]
         lines.append(confidence.promise(v, settings.analysis.alpha, len(results.bins), holm))

@@ -11,6 +11,7 @@ from analyzer.report.definitions import FAILURES, definitions
 from analyzer.results import confidence
 from analyzer.results.number_format import loss_size, number
 from analyzer.results.results import ALL, Results
+from analyzer.results.series_names import series_name
 from analyzer.results.text_table import flat
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import Role
@@ -40,6 +41,7 @@ def context(results: Results, settings: Settings, now: datetime, charts: Sequenc
         "screen": screen,
         "answers": under_headings(screen),
         "charts": charts,
+        "names": [(name, s) for s in results.series if (name := series_name(s)) != s],
         "verdicts": report_tables.verdicts(results),
         "safe_by_length": report_tables.safe_by_length(results),
         "levels": report_tables.levels(results),

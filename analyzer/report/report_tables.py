@@ -4,10 +4,10 @@ from analyzer.read.runs import Run
 from analyzer.results import sentences, verdict_sentence
 from analyzer.results.confidence import ROLES, ceiling_or_floor, nothing_safe
 from analyzer.results.length_bins import Bin
-from analyzer.results.number_format import NOTHING, budget, count, interval, number, percent, seconds, signed
+from analyzer.results.number_format import NOTHING, cache_share, count, interval, number, percent, seconds, signed
 from analyzer.results.results import ALL, Results
 from analyzer.results.text_table import Table, table
-from analyzer.store.tables import BinStat, Evidence
+from analyzer.store.tables import BinStat, Evidence, Verdict
 from kvt_async.contract.errors import FailureLabel
 from kvt_async.contract.vocabulary import EvidenceStatus, SeriesVerdict, Unit
 
@@ -21,24 +21,20 @@ def verdicts(results: Results) -> Table:
         v = results.verdict(series)
         if v is None:
             continue
-        half = (
-            interval(v.half_loss_budget, v.half_loss_ci_low, v.half_loss_ci_high)
-            if v.half_loss_budget is not None
-            else NOTHING
-        )
+        half = _half(v, results.unit) if v.half_loss_budget is not None else NOTHING
         zone = (
-            f"{budget(v.zone_high, results.unit)} … {budget(v.broken, results.unit)}"
+            f"{cache_share(v.zone_high, results.unit)} … {cache_share(v.broken, results.unit)}"
             if v.broken is not None
             else _NO_ZONE.get(v.verdict, NOTHING)
         )
-        safe = "none proven" if nothing_safe(v) else budget(v.safe_budget, results.unit)
+        safe = "none proven" if nothing_safe(v) else cache_share(v.safe_budget, results.unit)
         rows.append(
             {
                 "Series": series,
                 "Verdict": verdict_sentence.in_few_words(v, results.unit),
                 "Safe budget": safe,
                 "Transition zone": zone,
-                "Real loss from": budget(v.loss, results.unit),
+                "Real loss from": cache_share(v.loss, results.unit),
                 "Half of the loss at [95% CI]": half,
                 "Pairs": count(v.n),
                 "Evidence": _evidence(v.evidence),
@@ -53,6 +49,12 @@ def verdicts(results: Results) -> Table:
     return table(rows, text_columns=2, note=note if rows else "")
 
 
+def _half(v: Verdict, unit: str) -> str:
+    in_words = percent if unit == Unit.FRACTION else count
+    at, low, high = (in_words(end) for end in (v.half_loss_budget, v.half_loss_ci_low, v.half_loss_ci_high))
+    return f"{at} [{low}, {high}]"
+
+
 def safe_by_length(results: Results) -> Table:
     """Series x length bins: safe budget, and from where it is broken."""
     rows = []
@@ -65,8 +67,8 @@ def safe_by_length(results: Results) -> Table:
             elif not v.judges:
                 cells.append("no verdict")
             else:
-                safe = "none" if nothing_safe(v) else budget(v.safe_budget, results.unit)
-                cells.append(f"{safe} / {budget(v.broken, results.unit)}")
+                safe = "none" if nothing_safe(v) else cache_share(v.safe_budget, results.unit)
+                cells.append(f"{safe} / {cache_share(v.broken, results.unit)}")
         rows.append((series, *cells))
     note = (
         "Safe budget / broken from, within each bin. “none”: no budget is proven safe there; –: none is proven broken. "
@@ -86,7 +88,7 @@ def levels(results: Results) -> Table:
         rows.append(
             {
                 "Series": run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
-                "Budget asked": budget(run.kv_budget, run.kv_unit),
+                "Budget asked": cache_share(run.kv_budget, run.kv_unit),
                 "Accuracy [95% CI]": interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
                 "Of full cache": percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)),
                 "Loss against full [95% CI]": interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high) if d else NOTHING,
@@ -111,7 +113,7 @@ def applied(run: Run, stat: BinStat, evidence: Evidence | None) -> str:
         return "all"
     if evidence is None or evidence.effective_p50 is None:
         return NOTHING
-    text = budget(float(f"{evidence.effective_p50:.3g}"), run.kv_unit)
+    text = cache_share(float(f"{evidence.effective_p50:.3g}"), run.kv_unit)
     share = stat.kept_fraction_p50
     return text if run.kv_unit == Unit.FRACTION or share is None else f"{text} ({percent(share)} kept)"
 
@@ -132,7 +134,7 @@ def comparisons(results: Results, alpha: float) -> Table:
             cells.setdefault((c.series_a, c.series_b), {})[c.kv_budget] = text
     rows = [(f"{a} − {b}", *(row.get(k, NOTHING) for k in budgets)) for (a, b), row in cells.items()]
     note = f"Paired difference of accuracy [95% CI]; * certain at {number(alpha)} after Holm's adjustment."
-    return Table(("Series", *(budget(b, results.unit) for b in budgets)), tuple(rows), note=note)
+    return Table(("Series", *(cache_share(b, results.unit) for b in budgets)), tuple(rows), note=note)
 
 
 def error_budget(results: Results) -> Table:
@@ -213,7 +215,7 @@ def run_bins(results: Results) -> Table:
             rows.append(
                 {
                     "Series": run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
-                    "Budget": budget(run.kv_budget, run.kv_unit),
+                    "Budget": cache_share(run.kv_budget, run.kv_unit),
                     "Prompt tokens": b.label,
                     "n": count(s.n),
                     "Contexts": count(s.n_clusters),
@@ -247,7 +249,7 @@ def step_rule(results: Results) -> Table:
                 series,
                 "none"
                 if none
-                else f"{budget(v.pre_budget, results.unit)} → {budget(v.transition_budget, results.unit)}",
+                else f"{cache_share(v.pre_budget, results.unit)} → {cache_share(v.transition_budget, results.unit)}",
                 NOTHING if none else f"{number(v.acc_pre)} → {number(v.acc_post)}",
                 NOTHING if none else number(v.drop),
                 NOTHING if none else where,
@@ -263,7 +265,7 @@ def _bins(results: Results, run: Run) -> list[BinStat]:
 def level_name(run: Run) -> str:
     if run.is_full:
         return "full cache" + (f" (A/A {run.repeat_idx})" if run.repeat_idx else "")
-    return f"{run.series} {budget(run.kv_budget, run.kv_unit)}"
+    return f"{run.series} {cache_share(run.kv_budget, run.kv_unit)}"
 
 
 def _rate(k: int, n: int) -> str:

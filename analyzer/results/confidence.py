@@ -5,7 +5,8 @@ The figures are persisted ones: nothing is tested again here.
 
 from collections.abc import Sequence
 
-from analyzer.results.number_format import budget, interval, listed, number, percent, plural
+from analyzer.results.number_format import cache_kept, cache_share, interval, listed, number, percent, plural
+from analyzer.results.series_names import series_name, series_names
 from analyzer.store.tables import Drop, Verdict
 from kvt_async.contract.vocabulary import Role
 
@@ -31,7 +32,7 @@ def needed(v: Verdict, unit: str, m: str) -> str:
     if what is None:
         return f"about {plural(pairs, 'pair')}"
     verb = "loses less than" if what["claim"] == "safe" else "loses more than"
-    return f"about {plural(pairs, 'pair')}, to prove that {budget(what['budget'], unit)} {verb} {m}"
+    return f"about {plural(pairs, 'pair')}, to prove that {cache_kept(what['budget'], unit)} {verb} {m}"
 
 
 def needs(v: Verdict, unit: str, m: str) -> str:
@@ -57,12 +58,12 @@ def promise(v: Verdict, alpha: float, n_bins: int, holm: list[str]) -> str:
     """Over how many pairs the headline verdict is made, how often it may be wrong, and which verdicts share that
     promise; `holm`: series that are adjusted among themselves."""
     level = level_text(chance(v, alpha))
-    parts = [f"The overall verdict of {v.series} is confirmatory"]
+    parts = [f"The overall verdict of {series_name(v.series)} is confirmatory"]
     if holm:
         parts.append(
-            f"those of {listed(holm)} are Holm-adjusted among themselves"
+            f"those of {series_names(holm)} are Holm-adjusted among themselves"
             if len(holm) > 1
-            else f"that of {holm[0]} is Holm-adjusted"
+            else f"that of {series_name(holm[0])} is Holm-adjusted"
         )
     if n_bins > 1:
         parts.append("single length bins are exploratory (unadjusted: one in many may be wrong)")
@@ -82,7 +83,7 @@ def notes(rows: Sequence[Verdict]) -> list[str]:
     everyone = len({v.series for v in rows})
     lines = []
     for note, who in names.items():
-        about = "" if len(who) == everyone else f" ({listed(who)})"
+        about = "" if len(who) == everyone else f" ({series_names(who)})"
         lines.append(f"{note[0].upper()}{note[1:]}{about}.")
     return lines
 
@@ -92,18 +93,17 @@ def spread(v: Verdict, unit: str, m: str) -> str:
     resampled = v.detail.get("spread")
     if not resampled:
         return ""
-    parts = [
-        f"{budget(b, unit)} in {percent(share)}"
-        for b, share in zip(resampled["budgets"], resampled["first_beyond"], strict=True)
-        if share >= 0.005
-    ]
-    start = f"With other examples (bootstrap of {v.series}), the loss would"
+    shares = zip(resampled["budgets"], resampled["first_beyond"], strict=True)
+    parts = [f"{cache_share(b, unit)} ({percent(share)})" for b, share in shares if share >= 0.005]
+    start = (
+        f"With other examples (bootstrap of {series_name(v.series)}; share of resamples in brackets), the loss would"
+    )
     if resampled["never"] >= 0.005:
-        never = f"nowhere in {percent(resampled['never'])}"
+        never = f"nowhere ({percent(resampled['never'])})"
         if not parts:
-            return f"{start} exceed {m} {never} of resamples."
+            return f"{start} exceed {m} {never}."
         parts.append(never)
-    return f"{start} first exceed {m} at {', '.join(parts)} of resamples." if parts else ""
+    return f"{start} first exceed {m} at {', '.join(parts)}." if parts else ""
 
 
 def control(rows: Sequence[Drop]) -> str:
@@ -121,7 +121,7 @@ def control(rows: Sequence[Drop]) -> str:
 
 def noise(levels: Sequence[tuple[float, Drop]], unit: str) -> str:
     """Names the budgets whose loss may be the server's own noise, by the A/A control; empty where there are none."""
-    inside = [budget(b, unit) for b, d in levels if d.within_noise]
+    inside = [cache_share(b, unit) for b, d in levels if d.within_noise]
     if not inside:
         return ""
     verb, s = ("is", "") if len(inside) == 1 else ("are", "s")

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from analyzer.results.number_format import amount, budget, change, count, number, percent, seconds
+from analyzer.results.number_format import amount, cache_kept, change, count, number, percent, seconds
 from analyzer.results.rows import ClientRow, Volume
+from analyzer.results.series_names import series_name
 from analyzer.store.tables import BinStat
 from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.vocabulary import CacheState, ClientVerdict
@@ -80,51 +81,54 @@ def memory(
     series: str, level: float, full: BinStat | None, stat: BinStat | None, unit: str, *, verified: bool = True
 ) -> str:
     """What the budget buys in cache bytes or, where no bytes are known, in kept tokens."""
-    at = budget(level, unit)
+    at = cache_kept(level, unit)
+    of = f"Memory of {series_name(series)} with {at}"
     if not verified:
-        return f"Memory of {series} at {at}: not known, because what the server kept is unverified."
+        return f"{of}: not known, because what the server kept is unverified."
     if stat is not None and full is None:
-        return f"Memory of {series} at {at}: not compared, because there is no full-cache run."
+        return f"{of}: not compared, because there is no full-cache run."
     if stat is None or full is None:
-        return f"Memory of {series} at {at}: not known, because nothing was measured there."
+        return f"{of}: not known, because nothing was measured there."
     if stat.kv_bytes_p50 is not None and full.kv_bytes_p50 is not None:
         kept = f", {count(stat.kept_tokens_p50)} tokens kept" if stat.kept_tokens_p50 is not None else ""
         return (
-            f"Memory at {at}: {amount(stat.kv_bytes_p50)} of KV cache per request (median{kept}) instead of "
+            f"Memory with {at}: {amount(stat.kv_bytes_p50)} of KV cache per request (median{kept}) instead of "
             f"{amount(full.kv_bytes_p50)}, {change(stat.kv_bytes_p50, full.kv_bytes_p50)}."
         )
     if stat.kept_tokens_p50 is not None and full.prompt_tokens_p50 is not None:
         return (
-            f"Memory at {at}: {count(stat.kept_tokens_p50)} of {count(full.prompt_tokens_p50)} prompt tokens kept "
+            f"Memory with {at}: {count(stat.kept_tokens_p50)} of {count(full.prompt_tokens_p50)} prompt tokens kept "
             f"(median), {percent(stat.kept_fraction_p50)}; bytes are not reported."
         )
     if stat.kept_fraction_p50 is not None:
         return (
-            f"Memory of {series} at {at}: {percent(stat.kept_fraction_p50)} of the prompt's tokens kept (median), "
+            f"{of}: {percent(stat.kept_fraction_p50)} of the prompt's tokens kept (median), "
             "as the server says; it reports neither bytes nor how many tokens that are."
         )
-    return f"Memory of {series} at {at}: not known, because the server doesn't say what it kept."
+    return f"{of}: not known, because the server doesn't say what it kept."
 
 
 def latency(level: float, full: BinStat | None, stat: BinStat | None, clients: Sequence[ClientRow], unit: str) -> str:
     """p50 latencies at one budget against full cache; none across cache states or within the client's error."""
-    at = budget(level, unit)
+    at = cache_kept(level, unit)
     if stat is None or stat.latency_p50_s is None:
-        return f"Latency at {at}: none was measured."
+        return f"Latency with {at}: none was measured."
     own = f"TTFT {seconds(stat.ttft_p50_s)}, TPOT {seconds(stat.tpot_p50_s)}, total {seconds(stat.latency_p50_s)}"
     stamp = client(clients)
     if full is None or full.latency_p50_s is None:
-        return f"Latency at {at} (p50; {stamp}): {own}; there is no full cache to compare with."
+        return f"Latency with {at} (p50; {stamp}): {own}; there is no full cache to compare with."
     a, b = cache_state(full.cached_share), cache_state(stat.cached_share)
     if a != b:
-        return f"Latency at {at} (p50, {b}; {stamp}): {own}. Not compared: full cache was measured {a}, this level {b}."
+        return (
+            f"Latency with {at} (p50, {b}; {stamp}): {own}. Not compared: full cache was measured {a}, this level {b}."
+        )
     state = f"{a} cache" if a != CacheState.UNKNOWN else "cache state unknown"
     parts = [
         f"{name} {_against(new, old, error)}"
         for name, new, old, error in _compared(full, stat, clients)
         if new is not None
     ]
-    return f"Latency at {at} against full cache (p50; {state}; {stamp}): {'; '.join(parts)}."
+    return f"Latency with {at} against full cache (p50; {state}; {stamp}): {'; '.join(parts)}."
 
 
 def _against(new: float, old: float | None, error: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from analyzer.read.runs import Run
 from analyzer.results.confidence import nothing_safe
-from analyzer.results.number_format import budget, count, gib, plural
+from analyzer.results.number_format import cache_kept, count, gib, plural
 from analyzer.results.results import Results
 from kvt_async.contract.formulas.kv_bytes import gib_saved
 from kvt_async.contract.formulas.model_config import token_bytes_of
@@ -89,7 +89,7 @@ def serving(results: Results, settings: Settings, run: Run) -> list[str]:
         name, why = token_bytes.path.name, token_bytes.why
         return [f"Memory at your load: bytes unknown. {name} doesn't say what a token takes: {why}."]
     saved = saved_gib(results, run, load)
-    at = budget(run.kv_budget, run.kv_unit)
+    at = cache_kept(run.kv_budget, run.kv_unit)
     batch = plural(load.serving.batch, "request")
     verb = "takes" if load.serving.batch == 1 else "take"
     head = (
@@ -97,12 +97,12 @@ def serving(results: Results, settings: Settings, run: Run) -> list[str]:
         f"full cache ({count(load.token_bytes)} bytes a token, {load.source})"
     )
     if saved is None:
-        return [f"{head}; what {at} saves of it can't be reckoned from its unit."]
+        return [f"{head}; what a cache with {at} saves of it can't be reckoned from its unit."]
     v = results.verdict(run.series)
     proven = v is not None and not nothing_safe(v)
     safe = "the safe budget" if proven else "which is not proven safe,"
     return [
-        f"{head}; at {at}, {safe} {gib(load.full_gib - saved)}: {gib(saved)} saved.",
+        f"{head}; with {at}, {safe} {gib(load.full_gib - saved)}: {gib(saved)} saved.",
         f"{_real(results, run)} {PAGED}",
         _beyond(results, load),
     ]

@@ -99,6 +99,21 @@ def budget(value: float | None, unit: str = Unit.FRACTION) -> str:
     return f"{value:,.6g}{UNITS.get(unit, f' {unit}')}"
 
 
+def cache_share(value: float | None, unit: str = Unit.FRACTION) -> str:
+    """A budget as people read it: 30% (of the cache), 256 tokens, 4 bits, full cache."""
+    if value is None or unit != Unit.FRACTION or value == 1:
+        return budget(value, unit)
+    return f"{100 * value:.6g}%"
+
+
+def cache_kept(value: float | None, unit: str = Unit.FRACTION) -> str:
+    """The same with what it is a share or a number of: 30% of the cache kept."""
+    if value is None or (unit == Unit.FRACTION and value == 1):
+        return budget(value, unit)
+    of = {Unit.FRACTION: " of the cache kept", Unit.TOKENS: " kept", Unit.BITS: " per element of the cache"}
+    return cache_share(value, unit) + of.get(Unit(unit), "")
+
+
 def change(new: float | None, old: float | None) -> str:
     """Relative change, e.g. −70%."""
     if new is None or old is None or old == 0:

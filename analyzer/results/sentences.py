@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from analyzer.results.length_bins import Bin, span_label
-from analyzer.results.number_format import budget, count, interval, listed, number, percent, plural
+from analyzer.results.number_format import cache_kept, cache_share, count, interval, listed, number, percent, plural
+from analyzer.results.series_names import series_name, series_names
 from analyzer.results.verdict_sentence import NONE_PROVEN, safe_text
 from analyzer.results.zones import BinZone, common_tokens
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
@@ -29,7 +30,8 @@ def what_changed(
     """First and last point of the curve, and the largest step between neighbours."""
     paired = [(b, d) for b, d in levels if d.acc_mean is not None]
     if full is None or full.acc_mean is None or not paired:
-        return f"{series}: nothing to compare, because there are no paired answers at full cache and below it."
+        why = "there are no paired answers at full cache and below it"
+        return f"{series_name(series)}: nothing to compare, because {why}."
     low, last = paired[-1]
     start = interval(full.acc_mean, full.acc_ci_low, full.acc_ci_high)
     end = interval(last.acc_mean, last.acc_ci_low, last.acc_ci_high)
@@ -37,16 +39,30 @@ def what_changed(
     moved = _moved(low, v)
     of_full = f", {percent(ratio(last.acc_mean, full.acc_mean))} of full cache's" if full.acc_mean else ""
     text = (
-        f"Accuracy of {series} {moved} from {start} at full cache to {end} at {budget(low, unit)}{of_full}: "
+        f"Accuracy of {series_name(series)} {moved} from {start} at full cache to {end} with {cache_kept(low, unit)}"
+        f"{of_full}: "
         f"a paired loss of {loss} over {plural(last.n, 'pair')}."
     )
     points = [(1.0, full.acc_mean), *((b, d.acc_mean or 0.0) for b, d in paired)]
     steps = [(a - b, x, y) for (x, a), (y, b) in pairwise(points)]
     size, x, y = max(steps)
     if len(steps) > 1 and size > 0 and moved == "falls":
-        where = "full cache" if x == points[0][0] else budget(x, unit)
-        text += f" The largest step between two means, {number(size)}, lies between {where} and {budget(y, unit)}."
+        where = "full cache" if x == points[0][0] else cache_share(x, unit)
+        text += f" The largest step between two means, {number(size)}, lies between {where} and {cache_share(y, unit)}."
     return text
+
+
+def half_of_loss(v: Verdict | None, unit: str) -> str:
+    """Where half of the loss has happened, and that this is no part of the zone; empty where it is not known."""
+    if v is None or v.half_loss_budget is None:
+        return ""
+    in_words = percent if unit == Unit.FRACTION else count
+    at, low, high = (in_words(end) for end in (v.half_loss_budget, v.half_loss_ci_low, v.half_loss_ci_high))
+    of = {Unit.FRACTION: " of the cache kept", Unit.TOKENS: " tokens kept", Unit.BITS: " bits"}[Unit(unit)]
+    return (
+        f"Half of what the smallest budget loses is lost at {at} [{low}, {high}]{of}. That tells where the curve is "
+        "steep, not where it is safe: it may lie outside of the transition zone."
+    )
 
 
 def ratio(value: float | None, full: float | None) -> float | None:
@@ -76,19 +92,20 @@ def safe_by_length(series: str, rows: Sequence[tuple[Bin, Verdict]], unit: str) 
             parts[-1][1].append(b)
         else:
             parts.append((text, [b]))
+    start = f"{series_name(series)}: " if series else ": "
     if not parts:
-        return f"{series}: no length bin could be judged."
+        return f"{series_name(series)}: no length bin could be judged."
     if len(parts) == 1 and len(parts[0][1]) > 1:
         if parts[0][0] == NONE_PROVEN:
             safe = [v for _, v in rows if v.detail.get("needed", {"claim": "safe"})["claim"] == "safe"]
             pairs = max((v.n_needed or 0 for v in safe), default=0)
             short = pairs > max(v.n for _, v in rows)
             need = f" (to prove one in each, up to about {plural(pairs, 'pair')} per bin are needed)" if short else ""
-            return f"{series}: no budget is proven safe in any length bin{need}."
+            return f"{start}no budget is proven safe in any length bin{need}."
         where = "any" if parts[0][0].startswith("no ") else "every"
-        return f"{series}: {parts[0][0]} in {where} length bin."
+        return f"{start}{parts[0][0]} in {where} length bin."
     ranges = [f"{text} at {span_label(bins)} tokens" for text, bins in parts]
-    return f"{series}: {', '.join(ranges)}."
+    return f"{start}{', '.join(ranges)}."
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,7 @@ class Loss:
 def failures_or_answers(loss: Loss, unit: str) -> str:
     """Whether the loss at one budget is wrong answers or failed requests."""
     d, stat = loss.drop, loss.stat
-    at = f"{loss.series} at {budget(loss.level, unit)}"
+    at = f"{series_name(loss.series)} with {cache_kept(loss.level, unit)}"
     if d is None or d.drop_mean is None or d.drop_failures is None or d.drop_answers is None or stat is None:
         return f"{at}: not known, because there is nothing to compare with."
     failed = f"{plural(stat.n_failures, 'failed request')} of {stat.n:,}"
@@ -239,8 +256,8 @@ def series_compared(rows: Sequence[Comparison], alpha: float, unit: str) -> str:
         low, high = ends if up else (_negative(ends[1]), _negative(ends[0]))
         diff = row.diff_mean if up else _negative(row.diff_mean)
         certain = "" if row in sure else ", not certain"
-        parts.append(f"{upper} above {lower} by {interval(diff, low, high)}{certain}")
-    return f"Series at {budget(at, unit)}: {'; '.join(parts)} (paired, Holm-adjusted)."
+        parts.append(f"{series_name(upper)} above {series_name(lower)} by {interval(diff, low, high)}{certain}")
+    return f"With {cache_kept(at, unit)}: {'; '.join(parts)} (paired, Holm-adjusted)."
 
 
 def _negative(value: float | None) -> float | None:
@@ -258,8 +275,8 @@ def breaks_at_tokens(series: str, zones: Sequence[BinZone], constant: str | None
     inside = common_tokens(zones)
     where = f"between about {count(inside[0])} and {count(inside[1])}" if inside else "at about the same number of"
     return (
-        f"{series}: every length bin breaks {where} kept tokens, so at a fixed ratio the short bins break first"
-        f"{'' if inside else _safe_at_ends(zones)}: an absolute number decides and not a ratio (exploratory)."
+        f"{series_name(series)}: every length bin breaks {where} kept tokens, so at a fixed ratio the short bins break "
+        f"first{'' if inside else _safe_at_ends(zones)}: an absolute number decides and not a ratio (exploratory)."
     )
 
 
@@ -267,7 +284,7 @@ def _safe_at_ends(zones: Sequence[BinZone]) -> str:
     """Safe budgets at both ends, where the bins' zones have no count in common."""
     if not zones:
         return ""
-    ends = (f"to {budget(z.safe_budget)} at {z.label} tokens" for z in (zones[0], zones[-1]))
+    ends = (f"to {cache_share(z.safe_budget)} at {z.label} tokens" for z in (zones[0], zones[-1]))
     return f" (safe {', '.join(ends)})"
 
 
@@ -277,6 +294,6 @@ def breaks_at_ratio(series: Sequence[str]) -> str:
         return ""
     verb = "breaks" if len(series) == 1 else "break"
     return (
-        f"{listed(list(series))} {verb} at about the same ratio in every length bin: the ratio decides, not a number "
+        f"{series_names(series)} {verb} at about the same ratio in every length bin: the ratio decides, not a number "
         "of tokens (exploratory)."
     )

@@ -5,14 +5,16 @@ Pure functions of one row of transition_summary.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from analyzer.results.confidence import margin_in_score, needed, needs, nothing_safe
 from analyzer.results.length_bins import Bin
-from analyzer.results.number_format import budget, interval, listed, loss_size, number, plural
+from analyzer.results.number_format import cache_kept, cache_share, interval, listed, loss_size, number, plural
+from analyzer.results.series_names import series_name
 from analyzer.store.tables import Verdict
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
-from kvt_async.contract.vocabulary import FULL, SeriesVerdict, Unit
+from kvt_async.contract.vocabulary import FULL, SeriesVerdict
 
 NONE_PROVEN = "none proven"
 ONLY_FULL = "Only full cache was run: there is no smaller budget to judge."
@@ -23,8 +25,17 @@ _REASONS: dict[str, str] = {
 }
 
 
-def verdict(v: Verdict, unit: str, margin: float, lengths: str = "") -> str:
-    """The verdict of one series in one sentence (two where the zone is open); `lengths`: of `at_lengths`."""
+@dataclass(frozen=True)
+class LengthReach:
+    """How far a claim about the mean over lengths holds at the single lengths: what to say after `safe`, and after its
+    budget. Both empty: there is nothing to say."""
+
+    reach: str = ""
+    but: str = ""
+
+
+def verdict(v: Verdict, unit: str, margin: float, lengths: LengthReach = LengthReach()) -> str:
+    """The verdict of one series in one sentence, and a second one where more pairs would settle it."""
     kind = v.asked.get("margin_kind", "absolute")
     m = loss_size(margin, kind)
     if v.series == FULL:
@@ -42,13 +53,12 @@ def verdict(v: Verdict, unit: str, margin: float, lengths: str = "") -> str:
             f"budget can lose more than {m}. Requests fail, the task is too hard, or metric and task don't fit."
         )
     if v.verdict == SeriesVerdict.NO_TRANSITION:
-        return (
-            f"No transition in the tested range: down to {budget(v.safe_budget, unit)}, every budget is proven to lose "
-            f"less than {m}{lengths} ({plural(v.n, 'pair')}).{_below_margin(v, unit, m)}"
-        )
+        real = f"; from {cache_share(v.loss, unit)} down a real loss is proven, and it is below {m}" if v.loss else ""
+        head = _safe(v, unit, lengths, ", the smallest budget tested")
+        return f"{head} ({_safe_means(m)}; {plural(v.n, 'pair')}){real}."
     if v.verdict == SeriesVerdict.CANNOT_TELL:
         return f"{_cannot_tell(v, unit, m, lengths)}{needs(v, unit, m)}"
-    return f"{_safe(v, unit, m, lengths)}{_zone(v, unit, m)}{needs(v, unit, m) if nothing_safe(v) else ''}"
+    return f"{_transition(v, unit, m, lengths)}{needs(v, unit, m) if nothing_safe(v) else ''}"
 
 
 def unverified(counts: PromptCounts) -> str:
@@ -59,7 +69,7 @@ def unverified(counts: PromptCounts) -> str:
 def all_failed(series: str, n: int) -> str:
     """There are no answers at full cache, so whatever was computed of them is no verdict."""
     return (
-        f"{series}: no verdict, because every request failed at full cache ({n:,} of {n:,}): "
+        f"{series_name(series)}: no verdict, because every request failed at full cache ({n:,} of {n:,}): "
         "there are no answers to compare. `kvt status` says why they failed."
     )
 
@@ -67,16 +77,16 @@ def all_failed(series: str, n: int) -> str:
 def in_few_words(v: Verdict, unit: str) -> str:
     """The verdict for a cell of a table or a chart's title."""
     if v.verdict == SeriesVerdict.TRANSITION:
-        head = "no budget proven safe" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
+        head = "no budget proven safe" if nothing_safe(v) else f"safe to {cache_share(v.safe_budget, unit)}"
         if v.broken is not None:
-            return f"{head}, broken from {budget(v.broken, unit)} down"
+            return f"{head}, broken from {cache_share(v.broken, unit)} down"
         if v.loss is not None:
-            return f"{head}, some loss from {budget(v.loss, unit)} down"
+            return f"{head}, some loss from {cache_share(v.loss, unit)} down"
         return f"{head}, zone open below"
     if v.verdict == SeriesVerdict.NO_TRANSITION:
-        return f"safe down to {budget(v.safe_budget, unit)}, the smallest tested"
+        return f"safe down to {cache_share(v.safe_budget, unit)}, the smallest tested"
     if v.verdict == SeriesVerdict.CANNOT_TELL:
-        safe = "" if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}; below: "
+        safe = "" if nothing_safe(v) else f"safe to {cache_share(v.safe_budget, unit)}; below: "
         return f"{safe}can't tell" + (f", needs {text.split(',')[0]}" if (text := needed(v, unit, "")) else "")
     floor = v.detail.get("floor")
     if v.verdict == SeriesVerdict.NOTHING_TO_LOSE and floor and floor["high"] > v.asked.get("margin", 1.0):
@@ -100,77 +110,72 @@ def _nothing(v: Verdict, floor: dict[str, Any], m: str, limit: float) -> str:
     )
 
 
-def _below_margin(v: Verdict, unit: str, m: str) -> str:
-    """That a loss is real and still smaller than the margin; empty where none is proven."""
-    if v.loss is None:
-        return ""
-    return f" A real loss is proven from {budget(v.loss, unit)} down, and it is below {m}."
+def _safe_means(m: str) -> str:
+    return f"safe: accuracy is proven to fall by less than {m}"
 
 
-def _cannot_tell(v: Verdict, unit: str, m: str, lengths: str) -> str:
-    proven = "" if nothing_safe(v) else f"down to {budget(v.safe_budget, unit)} a loss below {m} is proven{lengths}; "
+def _safe(v: Verdict, unit: str, lengths: LengthReach, remark: str = "") -> str:
+    return f"Safe{lengths.reach} down to {cache_kept(v.safe_budget, unit)}{remark}{lengths.but}"
+
+
+def _cannot_tell(v: Verdict, unit: str, m: str, lengths: LengthReach) -> str:
     loss = (
-        f"a real loss is proven from {budget(v.loss, unit)} down, but not one beyond {m}"
+        f"a real loss is proven from {cache_share(v.loss, unit)} down, but not one beyond {m}"
         if v.loss is not None
-        else f"{'below that ' if proven else ''}neither safety nor a loss beyond {m} is proven"
+        else f"neither safety nor a loss of accuracy beyond {m} is proven"
     )
+    if not nothing_safe(v):
+        return f"{_safe(v, unit, lengths)}; below that, {plural(v.n, 'pair')} can't tell: {loss} ({_safe_means(m)})."
     floor = v.detail.get("floor", {"shown": True})
     room = ""
     if not floor["shown"]:
         scores = f"{number(v.acc_full)} against a floor of {number(floor['floor'])}"
         room = f" Full cache is not proven to have more than {m} to lose ({scores}), so no budget is called safe."
-    return f"Cannot tell with {plural(v.n, 'pair')}: {proven}{loss}.{room}"
+    return f"Cannot tell with {plural(v.n, 'pair')}: {loss}.{room}"
 
 
-def _safe(v: Verdict, unit: str, m: str, lengths: str) -> str:
-    if nothing_safe(v) and not v.detail.get("floor", {}).get("shown", True):
-        return f"No budget is called safe, because full cache is not proven to have more than {m} to lose. "
-    if nothing_safe(v):
-        return f"No budget below full cache is proven to lose less than {m}. "
-    return f"Safe down to {budget(v.safe_budget, unit)}{lengths}: there and above, the loss is proven to be below {m}. "
-
-
-def _zone(v: Verdict, unit: str, m: str) -> str:
-    if v.broken is None:
-        real = (
-            f"a real loss is proven from {budget(v.loss, unit)} down, but not that it is beyond {m}"
-            if v.loss is not None
-            else f"no loss beyond {m} is proven down to the smallest budget"
-        )
-        return f"The transition zone is open below: {real}."
-    top = "full cache" if nothing_safe(v) else budget(v.zone_high, unit)
-    half = ""
-    if v.half_loss_budget is not None:
-        digits = 2 if unit == Unit.FRACTION else 0
-        at = interval(v.half_loss_budget, v.half_loss_ci_low, v.half_loss_ci_high, digits)
-        half = f"; half of what the smallest budget loses is lost at {at}"
-    return (
-        f"Transition zone: between {top} and {budget(v.broken, unit)}{half}. "
-        f"From {budget(v.broken, unit)} down, the loss is proven to be beyond {m}."
+def _transition(v: Verdict, unit: str, m: str, lengths: LengthReach) -> str:
+    means = f"{_safe_means(m)}; broken: by more"
+    if not nothing_safe(v):
+        head = _safe(v, unit, lengths)
+    elif v.detail.get("floor", {}).get("shown", True):
+        head = "No budget below full cache is proven safe"
+    else:
+        head = f"No budget is called safe, because full cache is not proven to have more than {m} to lose"
+        means = f"broken: accuracy is proven to fall by more than {m}"
+    if v.broken is not None:
+        at = (cache_kept if nothing_safe(v) else cache_share)(v.broken, unit)
+        return f"{head}; broken from {at} down ({means})."
+    real = (
+        f"from {cache_share(v.loss, unit)} down a real loss is proven, but not that it is beyond {m}"
+        if v.loss is not None
+        else f"no loss beyond {m} is proven down to the smallest budget"
     )
+    return f"{head}; {real} ({means.partition('; ')[0]})."
 
 
-def at_lengths(v: Verdict, rows: Sequence[tuple[Bin, Verdict]], unit: str) -> str:
-    """How far the safe budget of the mean holds in each length bin: ` at every length`, or on average and where it
-    is not proven. Empty where nothing is proven, or there is one length.
+def at_lengths(v: Verdict, rows: Sequence[tuple[Bin, Verdict]], unit: str) -> LengthReach:
+    """How far the safe budget of the mean holds in each length bin: at every length, or on average and where it is not
+    proven. Nothing is said where nothing is proven, or there is one length.
 
     Every length: an intersection of the bins' own claims, so it needs no adjustment; no bin's claim reaches further
     than its own order of tests.
     """
     judged = [(b, of_bin) for b, of_bin in rows if of_bin.n]
     if nothing_safe(v) or len(judged) < 2:
-        return ""
+        return LengthReach()
     behind: dict[str, list[str]] = {}
     for b, of_bin in judged:
         if nothing_safe(of_bin) or not of_bin.judges:
             behind.setdefault("at no budget", []).append(b.label)
         elif (of_bin.safe_budget or 0.0) > (v.safe_budget or 0.0):
-            behind.setdefault(f"only to {budget(of_bin.safe_budget, unit)}", []).append(b.label)
+            behind.setdefault(f"only to {cache_share(of_bin.safe_budget, unit)}", []).append(b.label)
     if not behind:
-        return " at every length"
+        return LengthReach(" at every length")
     if len(behind.get("at no budget", [])) == len(judged):
-        return " on average over lengths, at no single length"
-    return " on average over lengths" + "".join(f", at {listed(labels)} tokens {how}" for how, labels in behind.items())
+        return LengthReach(" on average over lengths", ", but proven at no single length")
+    parts = [f"at {listed(labels)} tokens {how}" for how, labels in behind.items()]
+    return LengthReach(" on average over lengths", f", but {', '.join(parts)}")
 
 
 def safe_text(v: Verdict, unit: str) -> str:
@@ -178,4 +183,4 @@ def safe_text(v: Verdict, unit: str) -> str:
         return "no verdict"
     if v.n == 0:
         return "no examples"
-    return NONE_PROVEN if nothing_safe(v) else f"safe to {budget(v.safe_budget, unit)}"
+    return NONE_PROVEN if nothing_safe(v) else f"safe to {cache_share(v.safe_budget, unit)}"

@@ -158,7 +158,7 @@ def derive(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -
     )
     counts = {data.run.run_id: data.counts for data in read}
     kept = withdraw(group_rows(group), counts, server.beside_canary)
-    return Derived(stats, evidence, with_sentences(kept, group.unit, analysis.margin))
+    return Derived(stats, evidence, with_sentences(kept, group.unit, analysis.margin, question.lengths))
 
 
 def resample(grid: Grid, bins: Sequence[int], resamples: int, seed: int) -> dict[int, Floats]:

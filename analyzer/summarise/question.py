@@ -21,6 +21,7 @@ from analyzer.read.drift import (
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
+from analyzer.results.length_bins import Bin, length_bins
 from analyzer.scoring.scorable import refuse_changed, refuse_undefined
 from analyzer.scoring.score import SCORER_VERSION, score_fingerprint
 from analyzer.store import derived_rows
@@ -67,6 +68,7 @@ class Question:
     server: ServerHistory
     planned: DeclaredPlan
     whole: bool  # all runs of the generation: rows of the group are made too
+    lengths: Sequence[Bin]  # the dataset's bins, as they are called
 
     @property
     def scope(self) -> str:
@@ -115,8 +117,18 @@ def question_of(
     records = {run.run_id: derived_rows.scored_by(facts, group, generation, run.run_id) for run in runs}
     refuse_changed(dataset.metric, records)
     planned = plan_of(facts, group, generation)
+    lengths = length_bins(facts, dataset.dataset_id)
     question = Question(
-        group, generation, runs, counts, dataset, settings.analysis, server, planned, whole=run_id is None
+        group,
+        generation,
+        runs,
+        counts,
+        dataset,
+        settings.analysis,
+        server,
+        planned,
+        whole=run_id is None,
+        lengths=lengths,
     )
     _refuse_incomplete(question, partial=partial)
     return question

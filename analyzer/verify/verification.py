@@ -25,6 +25,7 @@ from analyzer.read.declared_plan import DeclaredPlan, plan_of
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.snapshot import held
+from analyzer.results.length_bins import length_bins
 from analyzer.scoring import score
 from analyzer.store import derived_rows
 from analyzer.store.derived_rows import ANALYZER_VERSION
@@ -197,6 +198,7 @@ class Generation:
                 server=self.server,
                 planned=self.planned,
                 whole=analysed.scope == "*",
+                lengths=length_bins(self.facts, self.dataset.dataset_id),
             )
             if fingerprint_of(self.facts, question) == analysed.fingerprint:
                 return question

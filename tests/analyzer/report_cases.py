@@ -41,8 +41,8 @@ class Series:
 
 
 DEMO = (
-    Series("snapkv aware", cliff(48)),
-    Series("snapkv agnostic", lambda b, t: 0.9 * b**1.2 + 0.1 * (b == 1), mode="question_agnostic"),
+    Series("snapkv/aware", cliff(48)),
+    Series("snapkv/agnostic", lambda b, t: 0.9 * b**1.2 + 0.1 * (b == 1), mode="question_agnostic"),
     Series("streaming_llm", line, policy="streaming_llm"),
     Series("random", steep, policy="random"),
 )
@@ -73,25 +73,25 @@ class Rows:
     runs: list[dict[str, Any]] = field(default_factory=list)
 
 
-SNAPKV = Series("snapkv aware", cliff(48))
+SNAPKV = Series("snapkv/aware", cliff(48))
 SMALL: dict[str, Any] = {"series": (SNAPKV,), "budgets": (1.0, 0.5, 0.2), "edges": EDGES[:2], "n": 10}
 DEGENERATE: dict[str, dict[str, Any]] = {
     "one_bin": {**SMALL, "edges": EDGES[:1]},
     "one_budget": {**SMALL, "budgets": (1.0, 0.5)},
     "full_cache_only": {**SMALL, "budgets": (1.0,), "series": ()},
-    "one_example": {**SMALL, "n": 1, "series": (Series("snapkv aware", cliff(48), verdict="cannot_tell"),)},
+    "one_example": {**SMALL, "n": 1, "series": (Series("snapkv/aware", cliff(48), verdict="cannot_tell"),)},
     "all_failed": {
         **SMALL,
         "fail_full": 1.0,
         "full_acc": 0.0,
-        "series": (Series("snapkv aware", cliff(48), fail=lambda b, t: 1.0, verdict="nothing_to_lose"),),
+        "series": (Series("snapkv/aware", cliff(48), fail=lambda b, t: 1.0, verdict="nothing_to_lose"),),
     },
     "partial": {**SMALL, "pending": 3},
-    "unverified": {**SMALL, "series": (Series("snapkv aware", cliff(48), evidence="unverified"),)},
+    "unverified": {**SMALL, "series": (Series("snapkv/aware", cliff(48), evidence="unverified"),)},
     "dead_knob": {
         **SMALL,
         "canary": "dead",
-        "series": (Series("snapkv aware", lambda b, t: 1.0, evidence="unverified"),),
+        "series": (Series("snapkv/aware", lambda b, t: 1.0, evidence="unverified"),),
     },
     "second_look": {
         **SMALL,

@@ -20,7 +20,7 @@ from analyzer.charts.frames import chart_data
 from analyzer.charts.style import DASHES, NARROW, PALETTE, SHAPES, save
 from analyzer.results.results import Results, read_results
 from kvt_async.contract.load import load_settings
-from tests.analyzer.report_cases import DEGENERATE, GROUP, SMALL, Rows
+from tests.analyzer.report_cases import DEGENERATE, EDGES, GROUP, SMALL, Rows
 from tests.analyzer.report_rows import write
 
 SETTINGS = load_settings(None, [f"experiment.exp_group_id={GROUP}"], environ={})
@@ -146,21 +146,44 @@ def test_partial_and_unverified_stand_under_a_charts_title(tmp_path: Path) -> No
 
 def test_the_title_says_the_message(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, budgets=(1.0, 0.8, 0.5, 0.1, 0.05), n=80)
-    assert drawn(facts, "acc_by_budget")["title"]["text"] == ["snapkv aware: safe to 0.5, broken from 0.1 down"]
+    assert drawn(facts, "acc_by_budget")["title"]["text"] == [
+        "SnapKV (sees the question): safe to 50%, broken from 10% down"
+    ]
     assert "No request failed (0 of 960)" in titles(drawn(facts, "fail_by_bin"))
 
 
 def test_the_zone_is_drawn_where_the_verdict_puts_it(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, budgets=(1.0, 0.8, 0.5, 0.1, 0.05), n=80)
-    parts = {r["part"]: (r["x"], r["x2"]) for r in rows_of(drawn(facts, "acc_by_budget")) if "part" in r}
-    assert parts["transition zone"] == (0.5, 0.1)
+    behind = {r["part"]: (r["x"], r["x2"]) for r in rows_of(drawn(facts, "acc_by_budget")) if "part" in r}
+    rows = [r for r in rows_of(drawn(facts, "verdict_by_budget")) if r.get("row") == "On average" and "part" in r]
+    parts = {r["part"]: (r["x"], r["x2"]) for r in rows}
+    assert parts["transition zone"] == behind["transition zone"] == (0.5, 0.1)
     assert parts["safe"][1] == 0.5
     assert parts["broken"][0] == 0.1
 
 
+def test_the_picture_of_the_verdict_has_a_bar_for_each_length_and_each_other_series(demo: sqlite3.Connection) -> None:
+    bars = chart_data(read_results(demo, GROUP)).bars
+    groups = dict(bars.group_by("group", maintain_order=True).agg("row").iter_rows())
+    rows = [list(dict.fromkeys(names)) for names in groups.values()]
+    assert list(groups) == ["SnapKV (sees the question)", "Other series, on average over lengths"]
+    assert rows == [
+        ["On average", *(f"{low:,}–{high:,} tokens" for low, high in EDGES)],
+        ["SnapKV\nquestion not yet known", "StreamingLLM", "Random eviction"],
+    ]
+    for spans in bars.partition_by("group", "row", maintain_order=True):
+        assert spans["x"][0] == 1.0 + 0.025 * 0.95, "every bar begins at the left end of the axis"
+        assert spans["x"].to_list()[1:] == spans["x2"].to_list()[:-1], "and has no gap"
+
+
+def test_a_length_without_a_verdict_keeps_its_bar_and_says_so(tmp_path: Path) -> None:
+    bars = chart_data(facts_of(tmp_path, empty_bin=1)).bars
+    assert bars.filter(row="241–480 tokens")["part"].to_list() == ["no verdict"]
+
+
 def test_full_cache_stands_left_and_budgets_fall_to_the_right(tmp_path: Path) -> None:
     axis = budget_axis(facts_of(tmp_path))
-    assert axis.labels == ("full", "0.5", "0.2")
+    assert axis.labels == ("full", "50%", "20%")
     assert axis.edges[0] > axis.edges[1]
 
 
@@ -168,7 +191,7 @@ def test_token_caps_stand_by_rank_because_full_cache_has_no_count(tmp_path: Path
     axis = budget_axis(facts_of(tmp_path, **DEGENERATE["token_caps"]))
     assert axis.labels == ("full", "512", "128", "32")
     assert [axis.at(1.0, is_full=True), axis.at(128.0)] == [0.0, 2.0]
-    assert axis.title == "KV budget asked, kept tokens (cap)"
+    assert axis.title == "Tokens kept (cap, as asked)"
 
 
 def test_budgets_too_close_to_tell_apart_are_spaced_evenly_and_the_axis_says_so(tmp_path: Path) -> None:
@@ -190,7 +213,7 @@ def test_labels_of_budgets_never_touch_and_both_ends_have_one(case: str, width: 
 
 def test_the_axis_says_which_budget_was_applied_beside_the_one_asked(tmp_path: Path) -> None:
     same = budget_axis(facts_of(tmp_path))
-    assert same.applied_title == "applied (median): the same, within 0.005"
+    assert same.applied_title == "applied (median): the same, within 0.5%"
     caps = budget_axis(facts_of(tmp_path / "caps", **DEGENERATE["token_caps"]))
     assert caps.applied == ("", "100%", "53%", "13%")
     assert caps.applied_title == "below: share of the prompt kept, median"
@@ -203,8 +226,8 @@ def test_a_rounded_budget_stands_below_the_one_asked(tmp_path: Path) -> None:
     run = next(r for r in facts.runs if r.kv_budget == 0.2)
     rounded = {k: replace(s, kept_fraction_p50=0.25) if k[0] == run.run_id else s for k, s in facts.stats.items()}
     axis = budget_axis(replace(facts, stats=rounded))
-    assert axis.applied == ("", "0.50", "0.25")
-    assert "0.25" in json.dumps(drawn(replace(facts, stats=rounded), "acc_by_budget"))
+    assert axis.applied == ("", "50%", "25%")
+    assert "25%" in json.dumps(drawn(replace(facts, stats=rounded), "acc_by_budget"))
 
 
 def test_a_second_axis_is_relative_to_full_cache(tmp_path: Path) -> None:

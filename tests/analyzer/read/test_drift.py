@@ -308,7 +308,7 @@ def test_an_allowed_drift_is_on_the_report_the_charts_and_in_the_terminal(experi
     facts = read_results(conn, "synthetic")
     (alarm,) = [a for a in first_screen(facts, settings).alarms if a.name == "DRIFT"]
     assert "from version=1.0 to version=2.0" in alarm.says
-    assert headline(facts, facts.verdict("snapkv/aware"), 0.05).startswith("Unverified, snapkv/aware: ")
+    assert headline(facts, facts.verdict("snapkv/aware"), 0.05).startswith("Unverified, SnapKV (sees the question): ")
     assert {status for status, _ in evidence(conn).values()} == {"unverified"}
     assert "DRIFT" in note(facts)
     assert any(line.startswith("DRIFT") for line in verdict_lines(read_results(conn, "synthetic"), settings))
@@ -329,7 +329,7 @@ def test_levels_served_by_different_programs_are_unverified_and_said_to_be(exper
     (alarm,) = told.alarms
     assert alarm.name == "DIFFERENT SERVERS"
     assert "version=1.0 to version=2.0 (http://a/v1 and http://b/v1)" in alarm.says
-    assert told.headline.startswith("Unverified, snapkv/aware: ")
+    assert told.headline.startswith("Unverified, SnapKV (sees the question): ")
     (line,) = [line for a in told.answers for line in a.lines if line.startswith("Evidence:")]
     assert line == "Evidence: UNVERIFIED on every level: levels were served by different servers."
 

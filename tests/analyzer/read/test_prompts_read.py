@@ -151,7 +151,8 @@ def test_no_claim_rests_on_prompts_that_were_cut(tmp_path: Path) -> None:
     assert set(query(settings, "SELECT status FROM run_evidence")) == {("unverified",)}
     report = Path(found["report"]["report_md"]).read_text("utf-8")
     first_screen = report.split("## Verdict by series")[0]
-    assert first_screen.index("READ SHORT: 120 of 240") < first_screen.index("> **snapkv/aware: unverified: 120 of 240")
+    verdict = "> **SnapKV (sees the question): unverified: 120 of 240"
+    assert first_screen.index("READ SHORT: 120 of 240") < first_screen.index(verdict)
     assert "proven to" not in first_screen
     assert "within its uncertainty" not in first_screen
     assert "a wrong “safe”" not in first_screen

@@ -137,13 +137,13 @@ def test_the_verdict_is_one_in_terminal_reports_and_json(said: dict[str, Any]) -
         cells = dict(zip(md[0], row, strict=True))
         safe = series["safe_budget"]
         assert cells["Series"] == series["series"]
-        assert cells["Safe budget"] == ("none proven" if safe in (None, 1.0) else f"{safe:g}")
+        assert cells["Safe budget"] == ("none proven" if safe in (None, 1.0) else f"{100 * safe:g}%")
         assert cells["Pairs"] == f"{series['n']:,}"
         assert cells["Evidence"] == series["evidence"]
         broken = series["zone_low"]
-        assert cells["Transition zone"].endswith("open below" if broken is None else f"{broken:g}")
+        assert cells["Transition zone"].endswith("open below" if broken is None else f"{100 * broken:g}%")
     first = said["json"]["results"]["series"][0]
-    assert f"{first['zone_low']:g}" in headline
+    assert f"{100 * first['zone_low']:g}%" in headline
 
 
 def test_compare_gives_the_accuracies_of_the_report(said: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ def test_the_first_screen_answers_every_question_in_order(report: ReportPaths) -
         "Wrong answers or failures?", "What does a smaller budget buy?", "Was the budget applied?",
         "How sure is this?", "What limits it?",
     ]  # fmt: skip
-    assert text.index("> **snapkv aware: ") < text.index(questions[0])
+    assert text.index("> **SnapKV (sees the question): ") < text.index(questions[0])
     assert "no attention redundancy, so its curves are steeper" in text
 
 
@@ -78,7 +78,7 @@ def test_the_sections_and_every_picture_are_there(report: ReportPaths) -> None:
         "Efficiency", "A/A control", "Step rule", "Runs and bins", "Provenance", "Definitions",
     ]  # fmt: skip
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert len(pictures) == 10
+    assert len(pictures) == 11
     assert all((report.md.parent / picture).is_file() for picture in pictures)
     assert "<" not in re.sub(r"<1|<0\.1|&lt;", "", text), "report.md is Markdown only"
 
@@ -139,7 +139,7 @@ def test_the_terminal_verdict_fits_twelve_lines_of_a_hundred_columns(demo: sqlit
     lines = verdict_lines(read_results(demo, GROUP), SETTINGS)
     assert len(lines) <= 12
     assert max(map(len, lines)) <= 100
-    assert lines[0].startswith("snapkv aware: ")
+    assert lines[0].startswith("SnapKV (sees the question): ")
     assert any("A/A control" in line for line in lines)
 
 
@@ -163,7 +163,7 @@ def test_the_analyzers_own_rows_give_a_whole_report(tmp_path: Path) -> None:
     guard(facts, partial=False)
     text = markdown(facts, settings, NOON)
     assert text.count("\n## ") == 12
-    assert "snapkv/aware: " in text
+    assert "SnapKV (sees the question): " in text
     assert SLIPS.findall(text) == []
 
 
@@ -207,7 +207,7 @@ def test_an_analysis_older_than_the_results_is_refused(tmp_path: Path) -> None:
     facts = facts_of(tmp_path)
     run_id = facts.runs[1].run_id
     stale = replace(facts, stats={k: replace(s, n=s.n - 1) if k == (run_id, 0) else s for k, s in facts.stats.items()})
-    with pytest.raises(MissingPrerequisiteError, match=r"snapkv aware 0\.5 has 20 outcomes, 19 were analysed"):
+    with pytest.raises(MissingPrerequisiteError, match=r"snapkv/aware 0\.5 has 20 outcomes, 19 were analysed"):
         guard(stale, partial=False)
 
 
@@ -215,7 +215,7 @@ def test_a_contradicted_budget_is_refused_with_both_values(tmp_path: Path) -> No
     facts = facts_of(tmp_path, series=(replace(SNAPKV, evidence="contradicted"),))
     with pytest.raises(ContradictedError) as refusal:
         guard(facts, partial=True)
-    assert "snapkv aware 0.2: asked 0.200, applied 1.000 (median; 20 of 20 responses off)" in str(refusal.value)
+    assert "snapkv/aware 0.2: asked 0.200, applied 1.000 (median; 20 of 20 responses off)" in str(refusal.value)
     assert refusal.value.exit_code == 3
 
 

@@ -70,14 +70,14 @@ def test_all_failed_is_told_as_failures_with_nothing_to_lose(tmp_path: Path) -> 
     assert "no verdict, because every request failed at full cache (20 of 20)" in said(facts)
     assert "`kvt status` says why they failed" in said(facts)
     assert "Over all levels, 80 of 80 requests failed (100%)." in said(facts)
-    assert "Latency at 0.5: none was measured" in said(facts)
+    assert "Latency with 50% of the cache kept: none was measured" in said(facts)
     assert "| all levels | 80 | 80 (100%) |" in markdown(facts, SETTINGS, NOON)
 
 
 def test_partial_stands_above_the_verdict_with_its_counts(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, pending=3)
     text = markdown(facts, SETTINGS, NOON)
-    assert text.index("PARTIAL: 3 of 80 requests (3.8%)") < text.index("> **snapkv aware:")
+    assert text.index("PARTIAL: 3 of 80 requests (3.8%)") < text.index("> **SnapKV (sees the question):")
     assert "77 responses + 0 failures + 3 pending = 80 requests." in text
 
 
@@ -85,10 +85,10 @@ def test_unverified_stands_above_the_verdict_and_in_every_table_of_levels(tmp_pa
     facts = facts_of(tmp_path, **DEGENERATE["unverified"])
     text = markdown(facts, SETTINGS, NOON)
     alarm = "UNVERIFIED: the budget is a label; nothing shows that the server applied it."
-    assert text.index(alarm) < text.index("> **Unverified, snapkv aware:")
+    assert text.index(alarm) < text.index("> **Unverified, SnapKV (sees the question):")
     levels = text[text.index("## Levels") : text.index("## Series against")]
     assert levels.count("UNVERIFIED") == 2
-    assert "Memory of snapkv aware at" in said(facts)
+    assert "Memory of SnapKV (sees the question) with" in said(facts)
     assert "not known, because what the server kept is unverified" in said(facts)
 
 
@@ -109,7 +109,7 @@ def test_an_empty_bin_is_shown_with_n_0(tmp_path: Path) -> None:
 def test_an_effect_within_the_controls_noise_is_said_to_be_so(tmp_path: Path) -> None:
     text = said(facts_of(tmp_path, n=80, control_flips=8, budgets=(1.0, 0.8, 0.5, 0.1, 0.05)))
     assert "8 of 160 answers changed score" in text
-    assert "The effects at 0.8 and 0.5 are no larger than the noise of the A/A control." in text
+    assert "The effects at 80% and 50% are no larger than the noise of the A/A control." in text
 
 
 def test_a_client_that_was_too_slow_is_a_footnote_to_a_question_about_answers(tmp_path: Path) -> None:
@@ -170,14 +170,14 @@ def test_a_cap_in_tokens_is_shown_as_asked_and_as_applied(tmp_path: Path) -> Non
 
 def test_loss_is_told_absolute_and_relative_to_full_cache(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, n=80, full_acc=0.6, series=(Series("snapkv", lambda b, t: 0.6 if b > 0.3 else 0.15),))
-    assert "to 0.15 [0.10, 0.21] at 0.2, 25% of full cache's: a paired loss of 0.45" in said(facts)
+    assert "to 0.15 [0.10, 0.21] with 20% of the cache kept, 25% of full cache's: a paired loss of 0.45" in said(facts)
     text = markdown(facts, SETTINGS, NOON)
-    assert "| snapkv | 0.2 | 0.15 [0.10, 0.21] | 25% |" in text
+    assert "| snapkv | 20% | 0.15 [0.10, 0.21] | 25% |" in text
 
 
 def test_series_beyond_the_first_and_single_bins_carry_their_role(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, series=(SNAPKV, Series("random", lambda b, t: b)))
-    assert "confirmatory; that of random is Holm-adjusted; single length bins are exp" in said(facts)
+    assert "confirmatory; that of Random eviction is Holm-adjusted; single length bins are exp" in said(facts)
     text = markdown(facts, SETTINGS, NOON)
     assert "| Holm-adjusted |" in text
     assert "Exploratory: bins are not adjusted for being many." in text

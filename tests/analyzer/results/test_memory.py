@@ -41,7 +41,7 @@ def said(facts: Results, settings: Settings, level: int = 0) -> str:
 def test_gib_are_told_for_the_users_load_with_where_the_bytes_come_from(tmp_path: Path) -> None:
     text = said(facts_of(tmp_path), asked(tmp_path))
     assert "4 requests of 8,192 tokens take 4 GiB at full cache (131,072 bytes a token, from config.json)" in text
-    assert "at 0.5, the safe budget 2 GiB: 2 GiB saved." in text
+    assert "with 50% of the cache kept, the safe budget 2 GiB: 2 GiB saved." in text
 
 
 def test_a_saving_is_never_told_without_whether_it_is_real(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_lengths_beyond_the_tested_ones_are_said_to_be_untested(tmp_path: Path) 
 
 def test_a_budget_that_is_not_proven_safe_is_not_called_safe(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, n=10)
-    assert "at 0.5, which is not proven safe, 2 GiB: 2 GiB saved." in said(facts, asked(tmp_path))
+    assert "with 50% of the cache kept, which is not proven safe, 2 GiB: 2 GiB saved." in said(facts, asked(tmp_path))
 
 
 def test_the_cache_may_have_fewer_bits_than_the_weights(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_cap_in_tokens_keeps_a_smaller_share_of_a_longer_prompt(tmp_path: Path
     facts = facts_of(tmp_path, **DEGENERATE["token_caps"])
     load = memory.load_of(facts, asked(tmp_path))
     assert load is not None
-    assert [memory.kept_share(facts, run, load) for run in facts.levels("snapkv aware")] == [1 / 16, 1 / 64, 1 / 256]
+    assert [memory.kept_share(facts, run, load) for run in facts.levels("snapkv/aware")] == [1 / 16, 1 / 64, 1 / 256]
 
 
 def test_without_config_json_the_servers_own_bytes_are_used(tmp_path: Path) -> None:

@@ -16,15 +16,23 @@ from kvt_async.contract.cache_state import cache_state
 from tests.analyzer.report_blank import TRANSITION, drop, says, stat, verdict
 
 
-def test_a_transition_names_safe_budget_zone_and_half_loss_with_its_interval() -> None:
+def test_a_transition_names_both_budgets_and_what_safe_and_broken_mean() -> None:
     assert says(TRANSITION) == (
-        "Safe down to 0.3: there and above, the loss is proven to be below 0.05. Transition zone: between 0.3 and 0.1; "
-        "half of what the smallest budget loses is lost at 0.12 [0.10, 0.15]. From 0.1 down, the loss is proven to be "
-        "beyond 0.05."
+        "Safe down to 30% of the cache kept; broken from 10% down (safe: accuracy is proven to fall by less than 0.05; "
+        "broken: by more)."
     )
 
 
-def lengths(overall: float | None, *of_bins: float | None) -> str:
+def test_half_of_the_loss_is_no_part_of_the_verdict_and_says_so() -> None:
+    assert sentences.half_of_loss(TRANSITION, "fraction") == (
+        "Half of what the smallest budget loses is lost at 12% [10%, 15%] of the cache kept. That tells where the "
+        "curve is steep, not where it is safe: it may lie outside of the transition zone."
+    )
+    assert sentences.half_of_loss(replace(TRANSITION, half_loss_budget=None), "fraction") == ""
+    assert sentences.half_of_loss(None, "fraction") == ""
+
+
+def lengths(overall: float | None, *of_bins: float | None) -> verdict_sentence.LengthReach:
     bins = [Bin(i, 1000 * i + 1, 1000 * (i + 1)) for i in range(len(of_bins))]
     rows = [
         (b, verdict("transition", bin_idx=b.bin_idx, safe_budget=safe)) for b, safe in zip(bins, of_bins, strict=True)
@@ -33,34 +41,37 @@ def lengths(overall: float | None, *of_bins: float | None) -> str:
 
 
 def test_safe_at_every_length_leads_only_where_every_length_is_proven() -> None:
-    assert lengths(0.3, 0.3, 0.2, 0.3) == " at every length"
-    assert lengths(0.3, 0.4, 0.2, 0.4) == (" on average over lengths, at 1–1,000 and 2,001–3,000 tokens only to 0.4")
-    assert lengths(0.3, 1.0, 0.4, 0.3) == (
-        " on average over lengths, at 1–1,000 tokens at no budget, at 1,001–2,000 tokens only to 0.4"
-    )
-    assert lengths(0.3, 1.0, 1.0) == " on average over lengths, at no single length"
-    assert lengths(1.0, 0.3, 0.2) == ""  # the mean claims nothing
-    assert lengths(0.3, 0.4) == ""  # one length
     v = verdict("transition", safe_budget=0.3, zone_high=0.3, zone_low=0.2)
-    assert verdict_sentence.verdict(v, "fraction", 0.05, lengths(0.3, 0.4, 0.2)).startswith(
-        "Safe down to 0.3 on average over lengths, at 1–1,000 tokens only to 0.4: there and above"
-    )
+
+    def head(*of_bins: float) -> str:
+        return verdict_sentence.verdict(v, "fraction", 0.05, lengths(0.3, *of_bins)).partition(";")[0]
+
+    assert head(0.3, 0.2, 0.3) == "Safe at every length down to 30% of the cache kept"
+    average = "Safe on average over lengths down to 30% of the cache kept, but "
+    assert head(0.4, 0.2, 0.4) == f"{average}at 1–1,000 and 2,001–3,000 tokens only to 40%"
+    assert head(1.0, 0.4, 0.3) == f"{average}at 1–1,000 tokens at no budget, at 1,001–2,000 tokens only to 40%"
+    assert head(1.0, 1.0) == f"{average}proven at no single length"
+    nothing = verdict_sentence.LengthReach()
+    assert lengths(1.0, 0.3, 0.2) == nothing  # the mean claims nothing
+    assert lengths(0.3, 0.4) == nothing  # one length
 
 
 def test_a_zone_that_is_open_above_or_below_says_so() -> None:
     above = replace(TRANSITION, safe_budget=1.0, zone_high=1.0, half_loss_budget=None)
     assert says(above).startswith(
-        "No budget below full cache is proven to lose less than 0.05. Transition zone: between"
+        "No budget below full cache is proven safe; broken from 10% of the cache kept down (safe: accuracy"
     )
-    assert "between full cache and 0.1." in says(above)
     below = replace(TRANSITION, zone_low=None, collapse_margin_budget=None)
-    assert "open below: a real loss is proven from 0.2 down, but not that it is beyond 0.05" in says(below)
-    assert "no loss beyond 0.05 is proven" in says(replace(below, collapse_budget=None))
+    assert says(below) == (
+        "Safe down to 30% of the cache kept; from 20% down a real loss is proven, but not that it is beyond 0.05 "
+        "(safe: accuracy is proven to fall by less than 0.05)."
+    )
+    assert "kept; no loss beyond 0.05 is proven" in says(replace(below, collapse_budget=None))
 
 
 def test_a_proven_loss_below_the_margin_and_a_floor_that_hides_one_are_in_the_sentence() -> None:
     whole = verdict("no_transition_in_range", safe_budget=0.2, collapse_budget=0.2)
-    assert says(whole).endswith("A real loss is proven from 0.2 down, and it is below 0.05.")
+    assert says(whole).endswith("pairs); from 20% down a real loss is proven, and it is below 0.05.")
     floor = json.dumps({"floor": {"kind": "other golds", "floor": 0.125, "high": 0.9, "shown": False}})
     assert (
         "not proven to have more than 0.05 to lose (0.99 against a floor of 0.13), so no budget is called safe."
@@ -70,18 +81,22 @@ def test_a_proven_loss_below_the_margin_and_a_floor_that_hides_one_are_in_the_se
 
 def test_no_transition_in_range_is_a_result_with_its_range() -> None:
     assert says(verdict("no_transition_in_range", safe_budget=0.2)) == (
-        "No transition in the tested range: down to 0.2, every budget is proven to lose less than 0.05 (400 pairs)."
+        "Safe down to 20% of the cache kept, the smallest budget tested (safe: accuracy is proven to fall by less than "
+        "0.05; 400 pairs)."
     )
 
 
 def test_cannot_tell_says_how_many_pairs_would_be_needed() -> None:
     text = says(verdict("cannot_tell", n=25, safe_budget=1.0, n_needed=72))
     assert text == (
-        "Cannot tell with 25 pairs: neither safety nor a loss beyond 0.05 is proven. "
+        "Cannot tell with 25 pairs: neither safety nor a loss of accuracy beyond 0.05 is proven. "
         "To tell, about 72 pairs are needed (25 here)."
     )
     partly = says(verdict("cannot_tell", safe_budget=0.5, collapse_budget=0.1))
-    assert "down to 0.5 a loss below 0.05 is proven; a real loss is proven from 0.1 down, but not one beyond" in partly
+    assert partly == (
+        "Safe down to 50% of the cache kept; below that, 400 pairs can't tell: a real loss is proven from 10% down, "
+        "but not one beyond 0.05 (safe: accuracy is proven to fall by less than 0.05)."
+    )
 
 
 def test_without_baseline_or_with_nothing_to_lose_there_is_no_verdict() -> None:
@@ -94,14 +109,14 @@ def test_without_baseline_or_with_nothing_to_lose_there_is_no_verdict() -> None:
 @pytest.mark.parametrize(
     ("v", "expected"),
     [
-        (TRANSITION, "safe to 0.3, broken from 0.1 down"),
-        (replace(TRANSITION, safe_budget=1.0), "no budget proven safe, broken from 0.1 down"),
-        (replace(TRANSITION, zone_low=None), "safe to 0.3, some loss from 0.2 down"),
-        (replace(TRANSITION, safe_budget=1.0, zone_low=None), "no budget proven safe, some loss from 0.2 down"),
-        (replace(TRANSITION, zone_low=None, collapse_budget=None), "safe to 0.3, zone open below"),
-        (verdict("no_transition_in_range", safe_budget=0.2), "safe down to 0.2, the smallest tested"),
+        (TRANSITION, "safe to 30%, broken from 10% down"),
+        (replace(TRANSITION, safe_budget=1.0), "no budget proven safe, broken from 10% down"),
+        (replace(TRANSITION, zone_low=None), "safe to 30%, some loss from 20% down"),
+        (replace(TRANSITION, safe_budget=1.0, zone_low=None), "no budget proven safe, some loss from 20% down"),
+        (replace(TRANSITION, zone_low=None, collapse_budget=None), "safe to 30%, zone open below"),
+        (verdict("no_transition_in_range", safe_budget=0.2), "safe down to 20%, the smallest tested"),
         (verdict("cannot_tell", n=25, safe_budget=1.0, n_needed=72), "can't tell, needs about 72 pairs"),
-        (verdict("cannot_tell", safe_budget=0.5), "safe to 0.5; below: can't tell"),
+        (verdict("cannot_tell", safe_budget=0.5), "safe to 50%; below: can't tell"),
         (verdict("nothing_to_lose"), "nothing to lose at full cache"),
         (verdict("no_baseline"), "no full-cache baseline"),
     ],
@@ -112,8 +127,8 @@ def test_short_verdicts_for_titles_and_tables(v: Verdict, expected: str) -> None
 
 def test_budgets_in_tokens_are_named_as_tokens() -> None:
     v = verdict("transition", safe_budget=256, zone_high=256, zone_low=64)
-    assert "Safe down to 256 tokens" in says(v, "tokens")
-    assert "between 256 tokens and 64 tokens" in says(v, "tokens")
+    assert says(v, "tokens").startswith("Safe down to 256 tokens kept; broken from 64 tokens down (")
+    assert says(v, "bits").startswith("Safe down to 256 bits per element of the cache; broken from 64 bits down (")
 
 
 def test_what_changed_gives_both_ends_the_paired_loss_and_the_largest_step() -> None:
@@ -123,9 +138,9 @@ def test_what_changed_gives_both_ends_the_paired_loss_and_the_largest_step() -> 
         (0.2, drop(0.57, 0.52, 0.62, acc_mean=0.40, acc_ci_low=0.35, acc_ci_high=0.45)),
     ]
     assert sentences.what_changed("snapkv", full, levels, "fraction", TRANSITION) == (
-        "Accuracy of snapkv falls from 0.97 [0.95, 0.99] at full cache to 0.40 [0.35, 0.45] at 0.2, 41% of full "
-        "cache's: a paired loss of 0.57 [0.52, 0.62] over 400 pairs. The largest step between "
-        "two means, 0.55, lies between 0.5 and 0.2."
+        "Accuracy of SnapKV falls from 0.97 [0.95, 0.99] at full cache to 0.40 [0.35, 0.45] with 20% of the cache "
+        "kept, 41% of full cache's: a paired loss of 0.57 [0.52, 0.62] over 400 pairs. The largest step between "
+        "two means, 0.55, lies between 50% and 20%."
     )
     flat = sentences.what_changed("snapkv", full, levels[:1], "fraction", verdict("cannot_tell"))
     assert "goes, within its uncertainty, from 0.97" in flat
@@ -142,20 +157,20 @@ def test_an_accuracy_falls_or_rises_in_words_only_at_the_level_of_the_verdicts_o
     assert "goes, within its uncertainty," in sentences.what_changed("snapkv", full, lost, "fraction", unproven)
     detail["gains"]["p"]["0.5"] = 0.001
     gained = verdict("cannot_tell", zone_json=json.dumps(detail))
-    assert "snapkv rises from" in sentences.what_changed("snapkv", full, lost, "fraction", gained)
+    assert "SnapKV rises from" in sentences.what_changed("snapkv", full, lost, "fraction", gained)
 
 
 def test_safe_budgets_by_length_join_bins_that_say_the_same() -> None:
     bins = [Bin(0, 128, 240), Bin(1, 241, 480), Bin(2, 481, 860)]
     rows = [(b, replace(TRANSITION, safe_budget=s)) for b, s in zip(bins, (0.5, 0.2, 0.2), strict=True)]
     assert sentences.safe_by_length("snapkv", rows, "fraction") == (
-        "snapkv: safe to 0.5 at 128–240 tokens, safe to 0.2 at 241–860 tokens."
+        "SnapKV: safe to 50% at 128–240 tokens, safe to 20% at 241–480 and 481–860 tokens."
     )
     same = [(b, TRANSITION) for b in bins]
-    assert sentences.safe_by_length("snapkv", same, "fraction") == "snapkv: safe to 0.3 in every length bin."
+    assert sentences.safe_by_length("snapkv", same, "fraction") == "SnapKV: safe to 30% in every length bin."
     none = [(b, verdict("cannot_tell", n=5, safe_budget=1.0, n_needed=72)) for b in bins]
     assert sentences.safe_by_length("snapkv", none, "fraction") == (
-        "snapkv: no budget is proven safe in any length bin (to prove one in each, up to about 72 pairs per bin are "
+        "SnapKV: no budget is proven safe in any length bin (to prove one in each, up to about 72 pairs per bin are "
         "needed)."
     )
     hole = [(bins[0], replace(TRANSITION, n=0)), (bins[1], TRANSITION)]
@@ -165,7 +180,11 @@ def test_safe_budgets_by_length_join_bins_that_say_the_same() -> None:
 @pytest.mark.parametrize(
     ("failures", "answers", "expected"),
     [
-        (0.0, 0.5, "Of the loss of 0.50 of snapkv at 0.2, all is wrong answers; none comes from failed requests"),
+        (
+            0.0,
+            0.5,
+            "Of the loss of 0.50 of SnapKV with 20% of the cache kept, all is wrong answers; none comes from",
+        ),
         (0.5, 0.0, "all comes from failed requests (200 failed requests of 400), none from wrong answers"),
         (0.2, 0.3, "0.30 is wrong answers and 0.20 failed requests"),
         (-0.1, 0.6, "0.60 is wrong answers; failures were fewer than at full cache (−0.10;"),
@@ -248,8 +267,8 @@ def test_series_are_ranked_at_the_budget_where_most_differences_are_certain() ->
         pair("snapkv", "streaming", 0.1, 0.02, 0.7),
     ]  # fmt: skip
     assert sentences.series_compared(rows, 0.05, "fraction") == (
-        "Series at 0.5: snapkv above streaming by 0.40 [0.35, 0.45]; streaming above random by 0.20 [0.15, 0.25] "
-        "(paired, Holm-adjusted)."
+        "With 50% of the cache kept: SnapKV above streaming by 0.40 [0.35, 0.45]; streaming above Random eviction by "
+        "0.20 [0.15, 0.25] (paired, Holm-adjusted)."
     )
     unsure = [replace(r, p_holm=0.4) for r in rows]
     assert sentences.series_compared(unsure, 0.05, "fraction").startswith("No two series differ for certain")
@@ -263,18 +282,18 @@ def zone(label: str, safe: float | None, safe_tokens: float | None, broken_token
 def test_the_absolute_cliff_is_told_with_the_count_that_lies_in_every_closed_zone() -> None:
     zones = [zone("128–240", 0.4, 74, 55), zone("241–480", 0.2, 72, 36), zone("481–860", 0.1, 67, 34)]
     assert sentences.breaks_at_tokens("snapkv", zones, "tokens") == (
-        "snapkv: every length bin breaks between about 55 and 67 kept tokens, so at a fixed ratio the short bins break "
+        "SnapKV: every length bin breaks between about 55 and 67 kept tokens, so at a fixed ratio the short bins break "
         "first: an absolute number decides and not a ratio (exploratory)."
     )
     apart = [zone("short", 0.5, 90, 70), zone("long", 0.2, 300, 200)]
     assert sentences.breaks_at_tokens("snapkv", apart, "tokens") == (
-        "snapkv: every length bin breaks at about the same number of kept tokens, so at a fixed ratio the short bins "
-        "break first (safe to 0.5 at short tokens, to 0.2 at long tokens): an absolute number decides and not a ratio "
+        "SnapKV: every length bin breaks at about the same number of kept tokens, so at a fixed ratio the short bins "
+        "break first (safe to 50% at short tokens, to 20% at long tokens): an absolute number decides and not a ratio "
         "(exploratory)."
     )
     assert "short bins break first: an absolute" in sentences.breaks_at_tokens("snapkv", [], "tokens")
     assert sentences.breaks_at_ratio(["random", "streaming"]).startswith(
-        "random and streaming break at about the same ratio"
+        "Random eviction and streaming break at about the same ratio"
     )
 
 
@@ -296,7 +315,7 @@ def timed(share: float | None, **values: Any) -> BinStat:
 
 def test_every_latency_carries_cache_state_and_the_clients_error_bound() -> None:
     text = costs.latency(0.5, timed(0.99), timed(0.99, latency_p50_s=0.03, tpot_p50_s=0.0041), [CLEAN], "fraction")
-    assert text.startswith("Latency at 0.5 against full cache (p50; warm cache; ±0.42 ms)")
+    assert text.startswith("Latency with 50% of the cache kept against full cache (p50; warm cache; ±0.42 ms)")
     assert "TPOT 4.1 ms vs 4.0 ms (no difference beyond the client's error)" in text
     assert "total 30.0 ms vs 50.0 ms (−40%)" in text
     bound = replace(CLEAN, verdict="CLIENT-BOUND", error_bound_ms=30)
@@ -342,7 +361,8 @@ def test_memory_is_told_in_bytes_else_in_tokens_else_as_unknown() -> None:
     full = stat(kv_bytes_p50=2_000_000.0, prompt_tokens_p50=1000)
     here = stat(kv_bytes_p50=600_000.0, kept_tokens_p50=300, kept_fraction_p50=0.3)
     assert costs.memory("snapkv", 0.3, full, here, "fraction") == (
-        "Memory at 0.3: 600 kB of KV cache per request (median, 300 tokens kept) instead of 2 MB, −70%."
+        "Memory with 30% of the cache kept: 600 kB of KV cache per request (median, 300 tokens kept) instead of "
+        "2 MB, −70%."
     )
     tokens = costs.memory("snapkv", 0.3, full, replace(here, kv_bytes_p50=None), "fraction")
     assert "300 of 1,000 prompt tokens kept (median), 30%; bytes are not reported" in tokens

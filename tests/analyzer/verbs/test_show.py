@@ -16,7 +16,7 @@ SMALL = {"budgets": (1.0, 0.5, 0.1), "edges": ((128, 240), (241, 480)), "n": 3}
 
 
 def rows(**changes: object) -> Rows:
-    return Rows(**{"series": (Series("snapkv aware", cliff(48)),), **SMALL, **changes})  # type: ignore[arg-type]
+    return Rows(**{"series": (Series("snapkv/aware", cliff(48)),), **SMALL, **changes})  # type: ignore[arg-type]
 
 
 def test_an_example_shows_its_prompt_its_golds_and_every_level_with_score(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_an_example_shows_its_prompt_its_golds_and_every_level_with_score(tmp_pa
     text = "\n".join(shown.lines)
     assert "the fox ran . the code of bado is 101 102 . the owl slept . what is the code of bado ?" in text
     assert "golds: 101 102" in text
-    for level in ("full cache ", "snapkv aware 0.5", "snapkv aware 0.1", "full cache (A/A 1)"):
+    for level in ("full cache ", "snapkv/aware 0.5", "snapkv/aware 0.1", "full cache (A/A 1)"):
         assert any(line.strip().startswith(level) and "exact 1.00" in line for line in shown.lines), level
     assert [example.bin_idx for example in shown.examples] == [1]
 
@@ -42,7 +42,7 @@ def test_a_sample_is_the_same_every_time_and_one_run_stands_beside_full_cache(tm
 
 
 def test_failed_and_pending_requests_are_named_as_such(tmp_path: Path) -> None:
-    failing = Series("snapkv aware", cliff(48), fail=lambda budget, tokens: 1.0)
+    failing = Series("snapkv/aware", cliff(48), fail=lambda budget, tokens: 1.0)
     with closing(write(tmp_path / "a.sqlite", rows(series=(failing,), pending=1))) as conn:
         text = "\n".join(show(conn, SETTINGS, "e0").lines)
     assert "FAILED: TotalTimeout (attempts_exhausted)" in text

@@ -1,0 +1,63 @@
+"""What a series is called where people read: its label in the config's terms, put into words. Pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from analyzer.results.number_format import listed
+from kvt_async.contract.settings_kv import cuts_prompts
+
+_POLICIES = {
+    "snapkv": "SnapKV",
+    "streaming_llm": "StreamingLLM",
+    "random": "Random eviction",
+    "h2o": "H2O",
+    "tova": "TOVA",
+    "knorm": "Key norm",
+    "observed_attention": "Observed attention",
+    "expected_attention": "Expected attention",
+}
+_MODES = {
+    "aware": "sees the question",
+    "agnostic": "evicts before the question is known",
+}
+_CUTS = {"left": "its start left out", "middle": "its middle left out"}
+_DTYPE = "kv_dtype"  # the policy that recipes use where a level is a data type of the cache
+
+
+def series_name(label: str) -> str:
+    """`SnapKV (sees the question)` for `snapkv/aware`; a label of unknown parts stays as it is."""
+    head, *params = label.split(" ")
+    policy, slash, mode = head.partition("/")
+    known = _CUTS if cuts_prompts(policy) else _MODES
+    policies = _POLICIES | ({policy: "Prompt cut short"} if cuts_prompts(policy) else {})
+    if (policy not in policies and mode not in _MODES) or (slash and mode not in known):
+        return _dtype_name(label)
+    if not all("=" in param for param in params):
+        return label
+    remarks = ([known[mode]] if slash else []) + params
+    return policies.get(policy, policy) + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def series_names(labels: Sequence[str]) -> str:
+    """Several of them in a sentence."""
+    return listed([series_name(label) for label in labels])
+
+
+def short_names(labels: Sequence[str]) -> dict[str, str]:
+    """Label -> its name for a legend. Two series of one name keep their labels."""
+    names = {label: series_name(label).replace(_MODES["agnostic"], "question not yet known") for label in labels}
+    alike = Counter(names.values())
+    return {label: label if alike[name] > 1 else name for label, name in names.items()}
+
+
+def two_lines(name: str) -> str:
+    """A name with what stands in brackets on a line of its own."""
+    start, bracket, remarks = name.partition(" (")
+    return f"{start}\n{remarks.removesuffix(')')}" if bracket else name
+
+
+def _dtype_name(label: str) -> str:
+    head, *params = label.split(" ")
+    if head == _DTYPE and len(params) == 1 and params[0].startswith("dtype="):
+        return f"Cache stored as {params[0].removeprefix('dtype=')}"
+    return label

@@ -202,9 +202,8 @@ class Generation:
             )
             if fingerprint_of(self.facts, question) == analysed.fingerprint:
                 return question
-        self.findings.cannot_check(
-            "made before the newest facts or under other settings than recorded: run `kvt all`", n
-        )
+        why = "made before the newest facts or under other settings than recorded: run `kvt all`"
+        self.findings.cannot_check(why, n)
         return None
 
     def stored(self, table: str) -> list[dict[str, Any]]:

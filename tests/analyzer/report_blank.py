@@ -25,7 +25,8 @@ def verdict(kind: str, **values: Any) -> Verdict:
 
 
 def drop(mean: float, low: float, high: float, **values: Any) -> Drop:
-    row: Drop = blank(Drop, series="snapkv", n=400, drop_mean=mean, drop_ci_low=low, drop_ci_high=high, **values)
+    ends = {"drop_mean": mean, "drop_ci_low": low, "drop_ci_high": high}
+    row: Drop = blank(Drop, **{"series": "snapkv", "n": 400, "drop_json": "{}", **ends, **values})
     return row
 
 

@@ -164,7 +164,7 @@ def test_safe_budgets_by_length_join_bins_that_say_the_same() -> None:
     bins = [Bin(0, 128, 240), Bin(1, 241, 480), Bin(2, 481, 860)]
     rows = [(b, replace(TRANSITION, safe_budget=s)) for b, s in zip(bins, (0.5, 0.2, 0.2), strict=True)]
     assert sentences.safe_by_length("snapkv", rows, "fraction") == (
-        "SnapKV: safe to 50% at 128–240 tokens, safe to 20% at 241–480 and 481–860 tokens."
+        "SnapKV: safe to 50% at 128–240 tokens, safe to 20% at 241–860 tokens."
     )
     same = [(b, TRANSITION) for b in bins]
     assert sentences.safe_by_length("snapkv", same, "fraction") == "SnapKV: safe to 30% in every length bin."
@@ -199,7 +199,12 @@ def test_a_loss_is_split_into_failures_and_wrong_answers(failures: float, answer
 @pytest.mark.parametrize(
     ("failures", "cut_off", "wrong", "expected"),
     [
-        (0.0, 0.5, 0.0, "at 0.2, all is answers cut off at their length; none comes from failed requests (0 failed"),
+        (
+            0.0,
+            0.5,
+            0.0,
+            "with 20% of the cache kept, all is answers cut off at their length; none comes from failed requests",
+        ),
         (0.0, 0.2, 0.3, "0.30 is wrong answers and 0.20 answers cut off at their length; none comes from failed"),
         (
             0.1,

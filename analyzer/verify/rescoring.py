@@ -20,6 +20,7 @@ from analyzer.summarise.bin_stats import CiRule
 from analyzer.summarise.run_data import RunData, read_run
 from analyzer.verify import differences
 from analyzer.verify.differences import Difference, Findings
+from kvt_async.contract.older_schemas import rows_of_today
 from kvt_async.contract.schema import connect_for_reading
 
 _OVER = (
@@ -63,6 +64,8 @@ def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
     """Recompute and compare the scores of one run, then read it as the analysis does, from the recomputed scores."""
     findings = Findings()
     with closing(held(task.db.connect())) as facts:
+        facts.execute("DROP VIEW IF EXISTS temp.scores")  # of an older schema
+        facts.execute(f"CREATE TEMP VIEW stored_scores AS {rows_of_today(facts, 'scores')}")
         facts.execute(_OVER)
         rules = score.rules_of(facts, task.run, task.full_run_id, task.dataset)
         for frame in score.with_golds(facts, task.run, task.full_run_id, _golds(task.db, task.dataset)):
@@ -94,7 +97,7 @@ def _entries(db: Database, dataset_id: str) -> pl.DataFrame:
 def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findings) -> None:
     run_id, version = task.run.run_id, score.SCORER_VERSION
     versions = facts.execute(
-        "SELECT m.scorer_version, count(*) FROM main.requests r JOIN main.scores m ON m.request_id = r.request_id "
+        "SELECT m.scorer_version, count(*) FROM main.requests r JOIN stored_scores m ON m.request_id = r.request_id "
         "WHERE r.run_id = ? GROUP BY 1",
         (run_id,),
     ).fetchall()
@@ -105,7 +108,7 @@ def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findi
             findings.cannot_check(f"scores made by scorer {other}, this is {version}: can't be checked", n)
     names = [*_NUMBERS, *_EQUAL]
     both = ", ".join([f"m.{name}" for name in names] + [f"t.{name}" for name in names])
-    unequal = f"FROM temp.scores t JOIN main.scores m USING (request_id) WHERE m.scorer_version = ? AND ({_DIFFERENT})"
+    unequal = f"FROM temp.scores t JOIN stored_scores m USING (request_id) WHERE m.scorer_version = ? AND ({_DIFFERENT})"
     (n,) = facts.execute(f"SELECT count(*) {unequal}", (version,)).fetchone()
     for row in facts.execute(f"SELECT t.request_id, {both} {unequal} ORDER BY 1 LIMIT {_NAMED}", (version,)):
         pairs = zip(names, row[1 : 1 + len(names)], row[1 + len(names) :], strict=True)
@@ -114,7 +117,7 @@ def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findi
                 findings.add(Difference("scores", {"request_id": row[0]}, name, stored, made))
     findings.n_differences += max(0, n - _NAMED)
     lost = facts.execute(
-        "SELECT t.request_id FROM temp.scores t LEFT JOIN main.scores m USING (request_id) "
+        "SELECT t.request_id FROM temp.scores t LEFT JOIN stored_scores m USING (request_id) "
         "WHERE m.request_id IS NULL ORDER BY 1"
     ).fetchall()
     if lost and task.complete:
@@ -124,7 +127,7 @@ def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findi
     elif lost:
         findings.notes.append(f"{run_id}: {len(lost)} finished requests are not scored (`kvt score`)")
     surplus = facts.execute(
-        "SELECT m.request_id, m.score FROM main.requests r JOIN main.scores m ON m.request_id = r.request_id "
+        "SELECT m.request_id, m.score FROM main.requests r JOIN stored_scores m ON m.request_id = r.request_id "
         "LEFT JOIN temp.scores t ON t.request_id = r.request_id "
         "WHERE r.run_id = ? AND t.request_id IS NULL AND NOT EXISTS "
         "(SELECT 1 FROM main.try_series s WHERE s.request_id = r.request_id)",  # pending again: `kvt score` drops it

@@ -8,6 +8,7 @@ import pytest
 
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
+from analyzer.verify.findings import verified
 from kvt_async.contract.older_schemas import rows_of_today
 from kvt_async.contract.schema import (
     DERIVED_TABLES,
@@ -140,3 +141,19 @@ def test_a_table_of_today_is_read_as_it_is(tmp_path: Path) -> None:
         assert conn.execute("SELECT count(*) FROM temp.sqlite_master WHERE type = 'view'").fetchone() == (0,)
         for table in FACT_TABLES:
             assert "NULL AS" not in rows_of_today(conn, table)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_scores_that_an_older_kvt_left_can_be_verified(facts: Path, tmp_path: Path, version: int) -> None:
+    """Its folder may be one that can't be written: nothing is made anew there."""
+    older = made_older(facts, tmp_path / "older.sqlite", version)
+    with closing(connect_for_reading(facts, write_derived=True)) as conn:
+        score(conn, "g")
+    with closing(sqlite3.connect(older)) as conn:
+        conn.execute("ATTACH ? AS today", (str(facts),))
+        names = ", ".join(row[1] for row in conn.execute("PRAGMA main.table_info(scores)"))
+        conn.execute(f"INSERT INTO main.scores ({names}) SELECT {names} FROM today.scores")
+        conn.commit()
+    of_group = verified(older).generations[0].findings
+    assert of_group.checked["scores"] > 50
+    assert {difference.column for difference in of_group.differences} <= {"first_divergence"}

@@ -7,12 +7,15 @@
 -- monotonic clock in nanoseconds: only differences within a row mean anything. *_s are seconds. NULL means "not known".
 --
 -- What these columns hold is said here, once for all tables:
---   exp_group_id, generation   the experiment group, and which of its contracts: a row of experiments
+--   exp_group_id               the experiment group
+--   generation                 which of its contracts: with exp_group_id a row of experiments
 --   *_id                       key of the table of that name
---   series*, kv_budget         label of a series, and a budget as asked, in the kv_unit of its run
+--   series, series_*           label of a series
+--   kv_budget                  budget as asked, in the kv_unit of its run
 --   dataset_id                 a task's examples as they were chosen; in derived tables the task
 --   bin_idx                    length bin, 0 = shortest; in derived tables -1 = all bins
---   series_idx, attempt_idx    which series of tries of a request, and which try over all of them
+--   series_idx                 which series of tries of a request
+--   attempt_idx                which try of a request, over all its series
 --   endpoint                   a URL, credentials removed
 --   *_sha256                   SHA-256 of the text or file that the name begins with
 --   *p50*, *p90*, *p95*, *p99* percentiles
@@ -409,6 +412,7 @@ LEFT JOIN attempts a ON a.request_id = g.request_id
 WHERE NOT EXISTS (SELECT 1 FROM responses p WHERE p.request_id = g.request_id)
   AND g.series_idx = (SELECT max(h.series_idx) FROM give_ups h WHERE h.request_id = g.request_id)
   AND NOT EXISTS (SELECT 1 FROM try_series t WHERE t.request_id = g.request_id AND t.series_idx > g.series_idx);
+--   n_attempts  tries in all
 
 CREATE VIEW IF NOT EXISTS outcomes AS           -- one row a request: response | failure | pending
 SELECT r.request_id, r.run_id, r.example_id, r.sample_idx, r.turn_idx, p.attempt_idx,
@@ -417,6 +421,8 @@ SELECT r.request_id, r.run_id, r.example_id, r.sample_idx, r.turn_idx, p.attempt
 FROM requests r
 LEFT JOIN responses p ON p.request_id = r.request_id
 LEFT JOIN failures f ON f.request_id = r.request_id;
+--   attempt_idx  the try that gave the response; NULL: there is none
+--   state        response | failure | pending
 
 CREATE VIEW IF NOT EXISTS run_progress AS       -- planned = requests once all of them are queued
 SELECT u.run_id, u.exp_group_id, u.generation, u.dataset_id, u.series, u.kv_budget, u.repeat_idx,
@@ -428,6 +434,10 @@ SELECT u.run_id, u.exp_group_id, u.generation, u.dataset_id, u.series, u.kv_budg
            AS responses,
        (SELECT count(*) FROM failures f WHERE f.run_id = u.run_id) AS failures
 FROM runs u;
+--   planned    entries of the manifest, times the answers asked of each
+--   requests   queued so far
+--   responses  of them, answered
+--   failures   of them, given up
 
 CREATE VIEW IF NOT EXISTS attempt_metrics AS    -- docs/MEASUREMENT.md defines them; NULL: a mark is missing
 SELECT t.request_id, t.attempt_idx,
@@ -457,6 +467,18 @@ FROM (
         FROM telemetry m
     ) n
 ) t;
+--   ttfb_s              time to first byte of the body
+--   ttft_s              time to first output
+--   ttft_content_s      time to first text
+--   ttft_reasoning_s    time to first reasoning
+--   tpot_s              time per output token after the first
+--   latency_s           time to last output
+--   queue_wait_s        waited for limits and a slot
+--   connect_s           waited for a connection
+--   send_lag_s          open loop: sent later than planned
+--   streamed_tokens     completion tokens that came as output
+--   first_text_ns       instant that ttft_s ends at
+--   first_text_user_ns  our own stamp of it
 -- Output is text, reasoning and tool calls alike: it begins with the first delta of any kind and ends with the last.
 -- streamed_tokens leaves out reasoning that was counted and never sent. tpot_s is NULL where all output came at once.
 -- latency_s ends at the last output; a reply without any (empty, not streamed) ends at its end.
@@ -467,6 +489,48 @@ CREATE VIEW IF NOT EXISTS first_text AS         -- when an attempt's output bega
 SELECT request_id, attempt_idx, first_text_ns, first_text_user_ns FROM attempt_metrics;
 -- first_text_ns is what a time to first token ends at; first_text_user_ns is our own stamp, for spans up to other
 -- instants of our own clock, as tpot_s has them.
+
+CREATE VIEW IF NOT EXISTS paired_scores AS      -- each scored answer at a level beside full cache's to the same example
+SELECT u.exp_group_id, u.generation, ifnull(c.task, d.task) AS task, u.dataset_id, u.series, u.kv_budget, u.kv_unit,
+       u.repeat_idx, e.bin_idx, r.example_id, r.sample_idx, r.turn_idx, r.request_id, q.request_id AS full_request_id,
+       f.score AS score_full, s.score AS score_here, f.score - s.score AS lost
+FROM runs u
+JOIN runs b ON b.exp_group_id = u.exp_group_id AND b.generation = u.generation AND b.dataset_id = u.dataset_id
+     AND b.is_full = 1 AND b.repeat_idx = 0 AND b.run_id <> u.run_id
+JOIN requests r ON r.run_id = u.run_id
+JOIN requests q ON q.run_id = b.run_id AND q.example_id = r.example_id AND q.sample_idx = r.sample_idx
+     AND q.turn_idx = r.turn_idx
+JOIN scores s ON s.request_id = r.request_id
+JOIN scores f ON f.request_id = q.request_id
+JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id
+JOIN datasets d ON d.dataset_id = u.dataset_id
+LEFT JOIN task_contracts c ON c.exp_group_id = u.exp_group_id AND c.generation = u.generation
+     AND c.dataset_id = u.dataset_id;
+--   task             its name in the group
+--   full_request_id  full cache's request
+--   score_full       of full cache's answer
+--   score_here       of this answer
+--   lost             score_full minus score_here
+-- Series 'full' with a repeat_idx is the A/A control. Failures score 0. Pairs without both scores have no row.
+
+CREATE VIEW IF NOT EXISTS verdicts AS           -- what is proven over all lengths: per series and task; '*': all tasks
+SELECT v.exp_group_id, v.generation, ifnull(c.task, d.task) AS task, v.dataset_id, v.series, v.verdict, v.safe_budget,
+       v.collapse_margin_budget AS broken_budget, v.n_needed, v.evidence, v.partial, v.verdict_text AS sentence
+FROM transition_summary v
+JOIN datasets d ON d.dataset_id = v.dataset_id
+LEFT JOIN task_contracts c ON c.exp_group_id = v.exp_group_id AND c.generation = v.generation
+     AND c.dataset_id = v.dataset_id
+WHERE v.bin_idx = -1
+UNION ALL
+SELECT s.exp_group_id, s.generation, '*', NULL, s.series, s.verdict, s.suite_safe, s.broken_somewhere, s.n_needed,
+       s.evidence, s.partial, s.verdict_text
+FROM suite_summary s;
+--   task           its name in the group; '*': all tasks together
+--   dataset_id     the task's; NULL: all tasks
+--   safe_budget    the smallest budget such that it and all above are proven safe
+--   broken_budget  the largest budget such that it and all below are proven broken; '*': such that a task is
+--   n_needed       examples, of each task, that would settle the first budget not proven safe
+--   sentence       the verdict in a sentence
 
 -- ============================================================ DERIVED: written by the analyzer, rebuilt at will
 

@@ -29,6 +29,6 @@ def test_its_query_names_the_examples_that_lost_most(tmp_path: Path) -> None:
     (query,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     with closing(sqlite3.connect(db)) as conn:
         rows = conn.execute(query).fetchall()
-    losses = [lost for _, _, lost in rows]
+    losses = [lost for *_, lost in rows]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] == 1.0

@@ -1,0 +1,91 @@
+"""docs/DATABASE.md shows the schema that there is, and each of its queries answers the question above it."""
+
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from analyzer.scoring.score import score
+from analyzer.summarise.analyze import analyze
+from kvt_async.contract.schema import DERIVED_TABLES, FACT_TABLES, connect_for_reading
+from tests.analyzer.synthetic import make_db
+from tests.tables import insert, insert_session
+from tests.worlds import settings_of
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/DATABASE.md").read_text(encoding="utf-8")
+QUESTION = re.compile(r"^(\d+)\. (.*?\?) `([^`]*)`\n\n +```sql\n(.*?)```", re.MULTILINE | re.DOTALL)
+QUESTIONS = {said: (re.split(r",\s+", columns), query) for _, said, columns, query in QUESTION.findall(PAGE)}
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """An analysed group with failures, and a second session that met another server under another config."""
+    db = make_db(tmp_path_factory.mktemp("page") / "x.sqlite", n_bins=2, n_per_bin=10, failures=0.1, exp_group_id="g")
+    with closing(connect_for_reading(db, write_derived=True)) as conn:
+        score(conn, "g")
+        analyze(conn, settings_of("experiment.exp_group_id=g", "analysis.resamples=100"))
+        (first,) = conn.execute("SELECT session_id FROM sessions").fetchone()
+        insert_session(conn, session_id="later", exp_group_id="g", started_at="2026-01-09T00:00:00Z")
+        for session, version in ((first, "1"), ("later", "2")):
+            insert(conn, "server_snapshots", session_id=session, taken_at="", phase="start", endpoint="http://h",
+                   identity_json=f'{{"version": "{version}"}}')  # fmt: skip
+    with closing(sqlite3.connect(db)) as plain:  # as any program opens it
+        yield plain
+
+
+def answered(group: sqlite3.Connection, said: str) -> list[dict[str, object]]:
+    names, query = QUESTIONS[said]
+    cursor = group.execute(query)
+    assert [column[0] for column in cursor.description] == names
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def test_the_page_shows_the_tables_and_views_of_the_schema() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/database_page.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_no_column_is_without_a_word() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|(?: [A-Z ]+ \|)?(.*)\|$", PAGE, re.MULTILINE)
+    assert len(rows) > 400
+    assert [name for name, text in rows if not text.strip()] == []
+
+
+def test_the_picture_has_every_table() -> None:
+    (picture,) = re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert {*FACT_TABLES, *DERIVED_TABLES} <= set(re.findall(r"\w+", picture))
+
+
+def test_there_are_ten_questions() -> None:
+    assert len(QUESTIONS) == len(re.findall("```sql", PAGE)) == 10
+
+
+@pytest.mark.parametrize("said", QUESTIONS)
+def test_a_query_answers_with_the_columns_that_the_page_names(group: sqlite3.Connection, said: str) -> None:
+    assert answered(group, said)
+
+
+def test_the_answers_are_right(group: sqlite3.Connection) -> None:
+    found = {said.split("?")[0]: answered(group, said) for said in QUESTIONS}
+    lost = [row["lost"] for row in found["Which prompts lost most at budget 0.2"]]
+    assert lost == sorted(lost, key=float, reverse=True)  # type: ignore[arg-type]
+    assert lost[0] == 1.0
+    failures = group.execute("SELECT count(*) FROM failures").fetchone()[0]
+    assert sum(row["n"] for row in found["What failed, how, and at which level"]) == failures > 0  # type: ignore[misc]
+    changed = found["What changed from one session to the next"]
+    assert [(row["config_changed"], row["server_changed"]) for row in changed] == [(None, 0), (1, 1)]
+    differing = group.execute("SELECT count(*) FROM scores WHERE flags NOT LIKE '%identical_to_full%'").fetchone()[0]
+    assert 0 < len(found["Which answers differ from full cache's"]) < differing
+    (verdict,) = found["What is the verdict of every task and series"]
+    assert (verdict["task"], verdict["series"]) == ("single_needle", "snapkv/aware")
+    responses = group.execute("SELECT count(*) FROM responses").fetchone()[0]
+    for question in ("How many tokens did each level cost", "What is the median TTFT of each level"):
+        assert sum(row.get("responses", row.get("n")) for row in found[question]) == responses  # type: ignore[misc]

@@ -46,7 +46,7 @@ def printed(package: str) -> Iterator[tuple[Path, str]]:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in comments:
                 text = re.sub(r"`[^`]*`", "", node.value)
                 sql = re.search(
-                    r"\b(SELECT|INSERT|CREATE|FROM|WHERE|JOIN|WHEN|PRAGMA|ORDER|GROUP|BEGIN|IS NULL)\b", text
+                    r"\b(SELECT|INSERT|CREATE|FROM|WHERE|JOIN|WHEN|PRAGMA|ORDER|GROUP|BEGIN|IS (?:NOT )?NULL)\b", text
                 )
                 if not sql and re.search(r"[a-z]{2} |: ", text):
                     yield path, text

@@ -108,7 +108,8 @@ def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findi
             findings.cannot_check(f"scores made by scorer {other}, this is {version}: can't be checked", n)
     names = [*_NUMBERS, *_EQUAL]
     both = ", ".join([f"m.{name}" for name in names] + [f"t.{name}" for name in names])
-    unequal = f"FROM temp.scores t JOIN stored_scores m USING (request_id) WHERE m.scorer_version = ? AND ({_DIFFERENT})"
+    both_made = "FROM temp.scores t JOIN stored_scores m USING (request_id) WHERE m.scorer_version = ?"
+    unequal = f"{both_made} AND ({_DIFFERENT})"
     (n,) = facts.execute(f"SELECT count(*) {unequal}", (version,)).fetchone()
     for row in facts.execute(f"SELECT t.request_id, {both} {unequal} ORDER BY 1 LIMIT {_NAMED}", (version,)):
         pairs = zip(names, row[1 : 1 + len(names)], row[1 + len(names) :], strict=True)

@@ -71,7 +71,8 @@ def _overlap(answers: pl.DataFrame) -> pl.Series:
 def _squad(answers: pl.DataFrame, name: str) -> pl.Series:
     """squad.py's rules of plain texts."""
     golds = pl.col("golds").fill_null(pl.lit([], dtype=pl.List(pl.String)))
-    pairs = answers.select(pred_norm=_tokens(pl.col("said")), golds_norm=golds.list.eval(_tokens(pl.element())))
+    words = golds.list.eval(_tokens(pl.element())).list.eval(pl.element().filter(pl.element() != ""))
+    pairs = answers.select(pred_norm=_tokens(pl.col("said")), golds_norm=words)
     return overlap_scores(pairs)[name.removeprefix("squad_")]
 
 

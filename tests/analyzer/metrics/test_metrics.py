@@ -111,6 +111,9 @@ def test_qa_f1_is_the_harmonic_mean_of_precision_and_recall_without_articles(pre
         ("squad_f1", "3.5", ["35"], {}, 1.0),  # SQuAD's own: every mark goes
         ("squad_f1", "", [""], {}, 1.0),  # SQuAD 2.0: two empty answers agree
         ("squad_f1", "the", [], {}, 1.0),  # no gold: nothing is the answer, and an article is nothing
+        ("squad_f1", "", ["the", "cat"], {}, 0.0),  # a gold of which nothing is left is none beside others
+        ("squad_em", "", ["", "cat"], {}, 0.0),
+        ("squad_em", "an", ["the", "a."], {}, 1.0),
         ("squad_f1", "a red cat", ["cat"], {}, 2 / 3),
         ("squad_em", "The cat.", ["dog", "cat"], {}, 1.0),
         ("squad_em", "red cat", ["cat"], {}, 0.0),

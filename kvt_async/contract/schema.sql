@@ -79,7 +79,9 @@ CREATE TABLE IF NOT EXISTS sessions (           -- one row per invocation that w
     order_seed    INTEGER,                      -- seed of an interleaved order
     shard_i       INTEGER,                      -- 1 .. shard_n: the part of the entries that it sends; NULL: all
     shard_n       INTEGER,                      -- number of parts; NULL: it is not in parts
-    host          TEXT                          -- name of the machine
+    host          TEXT,                         -- name of the machine
+    notes_json    TEXT                          -- list of sentences about its tasks: what was left out, what is not
+                                                --   as the task is published; NULL: nothing to say
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS session_ends (       -- a session without a row here was killed

@@ -155,7 +155,9 @@ async def add_generation(store: Writer, reader: Reader, settings: Settings, cont
     )
 
 
-async def add_session(store: Writer, settings: Settings, generation: int, order_seed: int | None) -> str:
+async def add_session(
+    store: Writer, settings: Settings, generation: int, order_seed: int | None, notes: Sequence[str] = ()
+) -> str:
     """Write the session's row and return its id."""
     group, now = settings.experiment.exp_group_id, utc_now()
     session_id = f"{now[:19].replace('-', '').replace(':', '')}-{token_hex(4)}"
@@ -178,6 +180,7 @@ async def add_session(store: Writer, settings: Settings, generation: int, order_
             "concurrency": settings.limits.concurrency,
             "order_seed": order_seed,
             "host": platform.node() or None,
+            "notes_json": orjson.dumps(list(notes)).decode() if notes else None,
         },
     )
     return session_id

@@ -4,7 +4,7 @@ Ctrl-C, a refusal, a dead server and a bug all leave a row in `session_ends` tha
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -99,14 +99,16 @@ async def run_session(
     work: Callable[[Session], Awaitable[EndReason]],
     *,
     order_seed: int | None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Open a session and do `work` in it, which returns the session's reason to end: it goes into the report, the log
-    and the store. `writer` is opened and closed here; `order_seed` decided the order of the plan, if anything did.
+    and the store. `writer` is opened and closed here; `order_seed` decided the order of the plan, if anything did;
+    `notes` are sentences about the tasks.
 
     Raises what `work` raises, but a cancellation by Ctrl-C: that is a reason.
     """
     async with writer as store:
-        report.session_id = await _open(invocation, store, report.generation, order_seed)
+        report.session_id = await _open(invocation, store, report.generation, order_seed, notes)
         reason, code = EndReason.BUG, 1
         try:
             with Interrupts(invocation.settings.limits.grace_s, invocation.say) as interrupts:
@@ -140,8 +142,10 @@ def fields_of(invocation: Invocation) -> dict[str, Any]:
     return {item.name: getattr(invocation, item.name) for item in fields(invocation)}
 
 
-async def _open(invocation: Invocation, store: Writer, generation: int, order_seed: int | None) -> str:
-    session_id = await add_session(store, invocation.settings, generation, order_seed)
+async def _open(
+    invocation: Invocation, store: Writer, generation: int, order_seed: int | None, notes: Sequence[str] = ()
+) -> str:
+    session_id = await add_session(store, invocation.settings, generation, order_seed, notes)
     plugins = [plugin.model_dump(mode="json", exclude_none=True) for plugin in invocation.settings.plugins]
     what = {"command": command_line(invocation.settings)} | ({"plugins": plugins} if plugins else {})
     invocation.log("session", session_id=session_id, **what)

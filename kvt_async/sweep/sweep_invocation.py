@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.vocabulary import EndReason
+from kvt_async.data.tasks import tasks_of
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Run
 from kvt_async.session.canary import Questions, Spread, visit
@@ -82,7 +83,8 @@ class SweepInvocation:
             secrets=known_secrets(settings),
         )
         try:
-            await run_session(self.invocation, writer, report, self._on_servers, order_seed=seed)
+            notes = tasks_of(settings).notes
+            await run_session(self.invocation, writer, report, self._on_servers, order_seed=seed, notes=notes)
         finally:
             self._count()
         return report

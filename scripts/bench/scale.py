@@ -90,7 +90,7 @@ def make_database(path: Path, rows: int, *, interleaved: bool) -> None:
     conn.executescript(
         f"""INSERT INTO experiments VALUES ('{GROUP}', 1, '{now}', '{{}}', 'c');
         INSERT INTO sessions VALUES ('session', '{GROUP}', 1, '{now}', 'kvt sweep', '', 'c', '0', NULL, '3', 'Linux',
-            'truth', 8, NULL, NULL, NULL, NULL);
+            'truth', 8, NULL, NULL, NULL, NULL, NULL);
         INSERT INTO session_ends VALUES ('session', '{now}', 0, 'finished');
         INSERT INTO datasets VALUES ('d', 'jsonl', 'boxes', 'reference', 't', NULL, 'qa_f1', '{{}}',
             '{{"strategy": "uniform"}}');

@@ -225,6 +225,17 @@ async def test_limit_and_retry_failed_know_tasks_and_answers(tmp_path: Path) -> 
     check_invariants(settings)
 
 
+async def test_what_is_left_out_of_a_suite_is_kept_for_the_report(tmp_path: Path) -> None:
+    async with serving(Script()) as (_, url):
+        settings = sweep_settings(
+            tmp_path, url, "dataset={name: ruler, task: '[qf]*', path: null, params: {lengths: [1024]}}",
+            "binning={n_bins: 1, n_per_bin: 1}", "kv.budgets=[1.0]", "kv.control_repeats=0", "decoding.max_tokens=null",
+        )  # fmt: skip
+        await run(settings, options=QUIET)
+    (text,) = query(settings, "SELECT notes_json FROM sessions")[0]
+    assert [note.partition(":")[0] for note in orjson.loads(text)] == ["qa_1 is left out", "qa_2 is left out"]
+
+
 def test_prepare_answers_for_every_task(tmp_path: Path) -> None:
     answer: Any = prepare_group(suite(tmp_path, "http://127.0.0.1:9/v1"), quiet=True)
     assert [(task["task"], task["entries"]) for task in answer["tasks"]] == [("alpha", 4), ("beta", 4)]

@@ -63,7 +63,7 @@ def test_the_first_series_of_the_first_session_is_the_primary_one(experiment: Ex
         "UPDATE runs SET created_at = '2026-03-01T00:00:00Z' WHERE series = 'random'",
         "INSERT INTO sessions SELECT 'later', exp_group_id, generation, '2026-02-01T00:00:00Z', command, config_yaml, "
         "config_sha256, kvt_version, git_commit, python, platform, engine_loop, concurrency, order_seed, "
-        "shard_i, shard_n, host FROM sessions",
+        "shard_i, shard_n, host, notes_json FROM sessions",
     )
     score(conn, "synthetic")
     analyze(conn, settings)

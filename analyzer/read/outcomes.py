@@ -14,8 +14,9 @@ from analyzer.read.same_answer import same_answer
 from kvt_async.contract.schema import columns_of
 from kvt_async.contract.vocabulary import Unit
 
-# Full cache's text where it is another one: as much of it as can matter, so that portions stay as small as they are.
-_OTHER = "CASE WHEN p.text != pf.text THEN substr(pf.text, 1, length(CAST(p.text AS BLOB))) END"
+# Full cache's text where its answer is another one: as much of it as can matter, so that portions stay as small as they
+# are. Answers that differ in their tool calls alone part at the end of their text.
+_OTHER = f"CASE WHEN NOT ({same_answer('p', 'pf')}) THEN substr(pf.text, 1, length(CAST(p.text AS BLOB))) END"
 
 
 def score_inputs(

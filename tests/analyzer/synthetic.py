@@ -376,6 +376,7 @@ def _outcome(
             "attempt_idx": 0,
             "text": reply["text"],
             "finish_reason": reply["finish_reason"],
+            "tool_calls_json": reply.get("tool_calls_json"),
             "usage_json": json.dumps(usage),
             "kv_evidence_json": evidence,
             "kv_effective": effective,

@@ -50,6 +50,22 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given: Any)
     return score_frame(frame, Rules(metric, server_counts=True, opened=opened)).row(0, named=True)
 
 
+def test_answers_that_differ_in_their_tool_calls_alone_part_at_the_end_of_their_text(experiment: Experiment) -> None:
+    calls = {1.0: '[{"name": "f", "arguments": {}}]', 0.5: '[{"name": "g", "arguments": {}}]'}
+    conn, _ = experiment(
+        n_bins=1,
+        n_per_bin=2,
+        budgets=(1.0, 0.5),
+        reply=lambda s, b, r, seq: {"text": "ab" * seq, "tool_calls_json": calls[b]},
+    )
+    score(conn, "synthetic")
+    places = conn.execute(
+        "SELECT first_divergence FROM scores JOIN requests USING (request_id) JOIN runs USING (run_id) "
+        "WHERE kv_budget = 0.5 ORDER BY example_id"
+    )
+    assert [at for (at,) in places] == [0, 2]
+
+
 def test_a_score_says_where_its_text_parts_from_full_caches(experiment: Experiment) -> None:
     texts = {1.0: ("the cat", "the cat", "the cat", "ü1"), 0.5: ("the cat", "the dog", "the", "ü2")}
     conn, _ = experiment(n_bins=1, n_per_bin=4, budgets=(1.0, 0.5), reply=lambda s, b, r, seq: {"text": texts[b][seq]})

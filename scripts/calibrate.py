@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import calibrate_outcomes
 import calibrate_sentences
 import calibrate_suites
 import calibrate_units
@@ -215,6 +216,7 @@ TABLES = {
         *calibrate_units.TABLES,
         *calibrate_sentences.TABLES,
         *calibrate_suites.TABLES,
+        *calibrate_outcomes.TABLES,
     )
 }
 

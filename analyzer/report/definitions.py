@@ -113,8 +113,8 @@ DEFINITIONS = (
     ),
     (
         "Shapley",
-        "How a loss is split into failed requests and wrong answers: each cause's effect, averaged over both "
-        "orders of counting it in, so that the parts add up to the loss.",
+        "How a loss is split into failed requests, answers cut off and wrong answers: each cause's effect, averaged "
+        "over the orders of counting it in, so that the parts add up to the loss.",
     ),
     (
         "On the front",

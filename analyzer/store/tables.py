@@ -120,7 +120,7 @@ class Drop:
     @property
     def drop_cut_off(self) -> float | None:
         """Part of drop_answers: answers that were cut off before anything right; None where that isn't known."""
-        return None if self.drop_answers is None else float(json.loads(self.drop_json).get(CUT_OFF, 0.0))
+        return None if self.drop_answers is None else float(json.loads(self.drop_json or "{}").get(CUT_OFF, 0.0))
 
     @property
     def drop_wrong(self) -> float | None:

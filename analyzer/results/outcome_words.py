@@ -1,0 +1,184 @@
+"""What else changes with the budget, in words: a table of every level, and a sentence for each change that is proven.
+
+Pure. A change is said where its adjusted p value is below alpha and it lies outside of the interval that full cache's
+own repeats have for it: what the control shows as well is not the budget's doing.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from analyzer.read.runs import Run
+from analyzer.results.number_format import NOTHING, budget, count, listed, number, percent, signed
+from analyzer.results.results import Results
+from analyzer.results.text_table import Table
+from analyzer.store.tables import OutcomeChange
+from kvt_async.contract.vocabulary import Measure
+
+Rows = Mapping[str, OutcomeChange]  # of one level, by measure
+
+_SHARES = {
+    Measure.CUT_OFF: ("Cut off", "are cut off at their length"),
+    Measure.EMPTY: ("Empty", "are empty"),
+    Measure.REPETITION: ("Repeating", "repeat themselves"),
+    Measure.FORMAT_ERROR: ("Unreadable", "can't be read by the metric"),
+}
+
+
+def outcome_sentences(results: Results, alpha: float) -> list[str]:
+    """A sentence for each series and measure of which a change is proven, at the lowest such budget; none where prompts
+    were read shorter than sent, since no pair compares then what its name says."""
+    if results.prompts.are_short:
+        return []
+    controls = [_rows(results, run) for run in results.controls]
+    lines = []
+    for series in results.series:
+        name = f" of {series}" if len(results.series) > 1 else ""
+        levels = [(run, _rows(results, run)) for run in results.levels(series)]
+        for measure in Measure:
+            found = [(run, rows) for run, rows in levels if is_proven(rows.get(measure), controls, alpha)]
+            if found:
+                lowest, rows = found[-1]
+                up = _grows(rows[measure])
+                others = [budget(r.kv_budget, r.kv_unit) for r, of in found[:-1] if _grows(of[measure]) == up]
+                also = f" (also at {listed(others)})" if others else ""
+                lines.append(f"{_sentence(rows, measure, budget(lowest.kv_budget, lowest.kv_unit), name)}{also}.")
+    return lines
+
+
+def is_proven(row: OutcomeChange | None, controls: Sequence[Rows], alpha: float) -> bool:
+    """Whether a change may be said. `controls`: the rows of full cache's repeats."""
+    if row is None or row.p_holm is None or row.change is None or row.p_holm >= alpha:
+        return False
+    beside = [control[row.measure] for control in controls if row.measure in control]
+    return all(
+        c.change_ci_low is None or c.change_ci_high is None or not c.change_ci_low <= row.change <= c.change_ci_high
+        for c in beside
+    )
+
+
+def outcome_table(results: Results, alpha: float) -> Table:
+    """Every level and every repeat of full cache; a column for each measure that is known and not 0 everywhere."""
+    runs = [*(run for series in results.series for run in results.levels(series)), *results.controls]
+    levels = [(run, rows) for run in runs if (rows := _rows(results, run))]
+    if not levels:
+        return Table((), ())
+    controls = [_rows(results, run) for run in results.controls]
+    seen = [m for m in _SHARES if any(m in rows and _happens(rows[m]) for _, rows in levels)]
+    never = [_SHARES[m][0].lower() for m in _SHARES if m not in seen and any(m in rows for _, rows in levels)]
+    has_lengths = any(Measure.TOKENS in rows for _, rows in levels)
+    has_texts = any(_beside(rows) for _, rows in levels)
+    head = ["Level", "Pairs"]
+    head += ["Tokens, full → here", "Ratio [95% CI]"] if has_lengths else []
+    head += [f"{_SHARES[m][0]}, full → here [95% CI]" for m in seen]
+    head += ["Same text as full", "Texts part at character"] if has_texts else []
+    body = []
+    for run, rows in levels:
+        cells = [_level_name(run), count(max(row.n for row in rows.values()))]
+        cells += _lengths(rows.get(Measure.TOKENS), controls, alpha) if has_lengths else []
+        cells += [_share(rows.get(m), controls, alpha) for m in seen]
+        cells += _texts(run, rows) if has_texts else []
+        body.append(tuple(cells))
+    notes = _notes(results, never, has_texts=has_texts, has_lengths=has_lengths)
+    return Table(tuple(head), tuple(body), note=" ".join(notes))
+
+
+def _rows(results: Results, run: Run) -> dict[str, OutcomeChange]:
+    key = run.series, run.kv_budget, run.repeat_idx
+    return {row.measure: row for row in results.changes if (row.series, row.kv_budget, row.repeat_idx) == key}
+
+
+def _grows(row: OutcomeChange) -> bool:
+    return (row.change or 0.0) > (1.0 if row.measure == Measure.TOKENS else 0.0)
+
+
+def _sentence(rows: Rows, measure: Measure, at: str, of_series: str) -> str:
+    row = rows[measure]
+    if measure == Measure.TOKENS:
+        verb = "grow" if _grows(row) else "shrink to"
+        return f"Answers{of_series} {verb} {_ratio(row)} at {at}"
+    if measure == Measure.IDENTICAL:
+        same, again = percent(row.value), percent(row.full_value)
+        parts = rows.get(Measure.DIVERGENCE)
+        where = "" if parts is None else f"; half of the others part from it within {count(parts.value)} characters"
+        return f"{same} of the texts{of_series} at {at} are full cache's, {again} when it was run again{where}"
+    says = _SHARES[measure][1]
+    return f"{percent(row.value)} of the answers{of_series} at {at} {says}, {percent(row.full_value)} at full cache"
+
+
+def _ratio(row: OutcomeChange) -> str:
+    """`1.4 x [1.2, 1.6]`."""
+    value = f"{number(row.change)} x"
+    if row.change_ci_low is None or row.change_ci_high is None:
+        return value
+    return f"{value} [{number(row.change_ci_low)}, {number(row.change_ci_high)}]"
+
+
+def _lengths(row: OutcomeChange | None, controls: Sequence[Rows], alpha: float) -> list[str]:
+    if row is None:
+        return [NOTHING, NOTHING]
+    tokens = f"{number(row.full_value, 1)} → {number(row.value, 1)}"
+    return [tokens, f"{_ratio(row)}{_star(row, controls, alpha)}" if row.change is not None else NOTHING]
+
+
+def _share(row: OutcomeChange | None, controls: Sequence[Rows], alpha: float) -> str:
+    if row is None:
+        return NOTHING
+    both = f"{percent(row.full_value)} → {percent(row.value)}"
+    if not _happens(row) or row.change_ci_low is None or row.change_ci_high is None:
+        return both
+    low, high = (signed(100 * end, 0) for end in (row.change_ci_low, row.change_ci_high))
+    return f"{both} [{low}, {high}]{_star(row, controls, alpha)}"
+
+
+def _star(row: OutcomeChange, controls: Sequence[Rows], alpha: float) -> str:
+    return " *" if is_proven(row, controls, alpha) else ""
+
+
+def _happens(row: OutcomeChange) -> bool:
+    return bool(row.value or row.full_value)
+
+
+def _beside(rows: Rows) -> bool:
+    """Whether a level's texts have a repeat of full cache to stand beside."""
+    same = rows.get(Measure.IDENTICAL)
+    return same is not None and same.full_value is not None
+
+
+def _texts(run: Run, rows: Rows) -> list[str]:
+    """Share of full cache's text, and where the others part from it, each with the repeat's own figure."""
+    same, parts = rows.get(Measure.IDENTICAL), rows.get(Measure.DIVERGENCE)
+    if same is None or not (run.is_full or _beside(rows)):
+        return [NOTHING, NOTHING]
+    place = NOTHING if parts is None else count(parts.value)
+    if run.is_full:
+        return [percent(same.value), place]
+    if parts is not None and parts.change_ci_low is not None:
+        place += f" [{count(parts.change_ci_low)}, {count(parts.change_ci_high)}]"
+    again = "none" if parts is None or parts.full_value is None else count(parts.full_value)
+    return [f"{percent(same.value)} (A/A {percent(same.full_value)})", f"{place} (A/A {again})" if parts else NOTHING]
+
+
+def _level_name(run: Run) -> str:
+    if run.is_full:
+        return f"full cache (A/A {run.repeat_idx})"
+    return f"{run.series} {budget(run.kv_budget, run.kv_unit)}"
+
+
+def _notes(results: Results, never: Sequence[str], *, has_texts: bool, has_lengths: bool) -> list[str]:
+    notes = [
+        "Answers are compared with full cache's to the same example; intervals of shares are in percentage points. "
+        "* proven after Holm's adjustment over the whole table, and more than full cache's repeats show."
+    ]
+    if has_lengths:
+        notes.append("Tokens are the server's count, reasoning included; answers that were cut off count as they came.")
+    if has_texts:
+        notes.append("A/A: the same of full cache run again. Texts part: median, of those that differ.")
+    elif not results.controls:
+        notes.append("Where texts part from full cache's isn't shown: it was not run again (kv.control_repeats).")
+    elif any(row.measure == Measure.IDENTICAL for row in results.changes):
+        notes.append(
+            "Where texts part from full cache's isn't shown: answers are drawn, and its repeats don't show that the "
+            "server keeps to its seeds."
+        )
+    if never:
+        notes.append(f"Never seen: {listed(list(never))}.")
+    return notes

@@ -16,7 +16,8 @@ from kvt_async.contract.vocabulary import Unit
 
 # Full cache's text where its answer is another one: as much of it as can matter, so that portions stay as small as they
 # are. Answers that differ in their tool calls alone part at the end of their text.
-_OTHER = f"CASE WHEN NOT ({same_answer('p', 'pf')}) THEN substr(pf.text, 1, length(CAST(p.text AS BLOB))) END"
+_PARTED = "CASE WHEN NOT ({}) THEN substr(pf.text, 1, length(CAST(p.text AS BLOB))) END"
+_OTHER = _PARTED.format(same_answer("p", "pf"))
 
 
 def score_inputs(

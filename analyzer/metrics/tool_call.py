@@ -169,7 +169,7 @@ def _fault_of_schema(schema: Mapping[str, Any]) -> str | None:
 
 
 def _with_defaults(value: Any, schema: Any) -> Any:
-    """The value with the defaults of what is optional and missing, inside of objects and lists too."""
+    """The value with the defaults of what is missing, inside of objects and lists too."""
     if not isinstance(schema, dict):
         return value
     if isinstance(value, list):
@@ -177,10 +177,9 @@ def _with_defaults(value: Any, schema: Any) -> Any:
     properties = schema.get("properties")
     if not isinstance(value, dict) or not isinstance(properties, dict):
         return value
-    required = schema.get("required") or ()
     filled = {key: _with_defaults(item, properties.get(key)) for key, item in value.items()}
     for key, inner in properties.items():
-        if isinstance(inner, dict) and "default" in inner and key not in filled and key not in required:
+        if isinstance(inner, dict) and "default" in inner and key not in filled:
             filled[key] = inner["default"]
     return filled
 

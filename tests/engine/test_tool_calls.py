@@ -10,7 +10,7 @@ import pytest
 from kvt_async.contract.secrets import Secrets
 from kvt_async.engine.reply.redact import Redactor
 from kvt_async.engine.reply.transcript import Transcript
-from kvt_async.records import Json
+from kvt_async.records import Json, Reply
 from tests.engine.sending import try_once
 from tests.servers.fault_server import delta, event, status, stream
 
@@ -87,6 +87,7 @@ TWO = [{"name": "f", "arguments": '{"a":1}'}, {"name": "g", "arguments": "{}"}]
          [piece(None, '{"a"', index=0)], [piece(None, ":1}", index=0)]],
         [[piece("f", '{"a":1}', index=0), piece("g", "{}", index=1)]],
         [[piece("f", '{"a":1}'), piece("g", "{}")]],
+        [[piece("f"), piece("g")], [piece(None, '{"a"'), piece(None, "{")], [piece(None, ":1}"), piece(None, "}")]],
         [[piece("f", '{"a":1}')], [piece("g", "{}")]],
         [[piece("f", '{"a":1}', index=0)], [piece("g", "{}", index=0)]],
         [[piece("f", {"a": 1}, index=7)], [piece("g", {}, index=10**18)]],
@@ -167,6 +168,16 @@ async def test_a_reply_of_calls_alone_is_an_answer() -> None:
     got = await try_once(status(200, data.encode(), content_type="application/json"))
     assert got.reply is not None
     assert got.reply.tool_calls == WEATHER
+
+
+def test_replies_with_the_same_calls_say_the_same_whatever_their_ids() -> None:
+    one, other = (Reply("a", None, None, None, None, None, [{**TWO[0], "id": call_id}, TWO[1]]) for call_id in "xy")
+    assert one.answer == other.answer
+    differ = {
+        Reply(text, None, None, None, None, None, calls).answer
+        for text, calls in (("a", None), ("", TWO), ("a", TWO), ("a", TWO[:1]), ("a", TWO[::-1]))
+    }
+    assert len(differ) == 5
 
 
 def test_secrets_are_masked_in_every_text_of_a_call() -> None:

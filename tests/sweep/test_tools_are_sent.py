@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
+from analyzer.read.drift import answers_beside_canary
 from analyzer.stages import every_stage, score_stage
 from analyzer.verify.verification import verify
 from kvt_async.contract.formulas.prompt_text import messages_sha256
+from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
 from kvt_async.sweep.sweep import SweepOptions, run
@@ -127,7 +131,49 @@ async def test_replies_that_differ_in_their_calls_alone_are_not_identical(tmp_pa
 
 
 async def test_a_prompt_that_is_cut_offers_its_tools_whole(tmp_path: Path) -> None:
-    _, sent = await swept(tmp_path, "kv.policy=truncate_prompt", "kv.budgets=[0.5, 1.0]")
+    settings, sent = await swept(tmp_path, "kv.policy=truncate_prompt", "kv.budgets=[0.5, 1.0]")
     cut = [body for body in (seen.json() for seen in sent) if "tools" in body and len(str(body["messages"])) < 250]
     assert len(cut) >= 3
     assert all(body["tools"] == [WEATHER] for body in cut)
+    sql = "SELECT prompt_sha256 FROM requests JOIN runs USING (run_id) WHERE kv_budget = 0.5 AND example_id = 'e0'"
+    hashes = {messages_sha256(body["messages"], {"tools": [WEATHER], "tool_choice": "required"}) for body in cut}
+    assert query(settings, sql)[0][0] in hashes
+
+
+def by_budget(told: bool) -> Callable[[Wire, Seen], Awaitable[None]]:
+    """Calls a tool with the budget in its arguments: always, or (`told` False) not where the canary asks."""
+
+    async def step(wire: Wire, request: Seen) -> None:
+        if request.method == "GET":
+            await wire.send(head(404, "application/json", length=2) + b"{}")
+            return
+        body = request.json()
+        city = str(body["kv"]["budget"]) if told or body["max_tokens"] == MAX_TOKENS else "Paris"
+        call = {"index": 0, "id": f"{request.at_ns}", "function": {"name": "weather", "arguments": {"city": city}}}
+        parts = [delta(tool_calls=[call]) if "tools" in body else delta("sunny"), delta(finish="stop"), usage()]
+        stream = b"".join(map(event, parts)) + event("[DONE]")
+        await wire.send(head(200, "text/event-stream", length=len(stream)) + stream)
+
+    return step
+
+
+MAX_TOKENS = 77
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_calls_are_what_a_canary_compares_and_what_overrules_it(tmp_path: Path, told: bool) -> None:
+    async with FaultServer(by_budget(told)) as server:
+        data = tool_rows(tmp_path / "tools.jsonl", True)
+        settings = sweep_settings(
+            tmp_path, server.base_url, f"dataset.path={data}", f"decoding.max_tokens={MAX_TOKENS}",
+            "dataset.params={metric: tool_call}", "analysis.charts=false",
+        )  # fmt: skip
+        report = await run(settings, options=SweepOptions(quiet=True, allow_dead_knob=True))
+    assert report.canary == ("alive" if told else "dead")
+    with closing(connect_for_reading(db_of(settings))) as conn:
+        answers = answers_beside_canary(conn, "g", 1)
+    if told:
+        assert answers is None
+    else:
+        assert answers is not None
+        assert (answers.n, answers.changed, answers.changed_again) == (6, 3, 0)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.metrics.calls_in_text import Call, calls_of
+from analyzer.metrics.single import scorer
 from analyzer.metrics.tool_call import CallScore, fault_of_gold, judged, tools_of
 from tests.worlds import metric_of
 
@@ -102,6 +103,15 @@ def test_any_arguments_are_those_that_they_are_however_they_are_written(argument
         assert score(stored(("f", written)), gold, meta=meta) == 1
         assert score(gold, gold, meta=meta) == 1  # as a text
         assert score(stored(("f", {**arguments, "other": "x" * 9})), gold, meta=meta) == 0
+
+
+def test_a_tool_that_was_not_offered_is_never_right() -> None:
+    assert score(stored(("nosuch", {})), {"name": "nosuch", "arguments": {}}) == 0
+    assert score(stored(("nosuch", {})), {"name": "nosuch", "arguments": {}}, meta={}) == 1
+
+
+def test_one_answer_is_scored_with_its_marks() -> None:
+    assert scorer("tool_call")(WRITTEN["harmony"], [json.dumps(PARIS)], META) == 1
 
 
 def test_calls_that_belong_together_are_all_made_in_any_order_and_no_others() -> None:

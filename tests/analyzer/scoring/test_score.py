@@ -378,6 +378,7 @@ def test_a_call_that_cannot_be_read_is_a_format_error_unless_it_was_cut() -> Non
     assert calling(BROKEN, finish_reason="length") == (0.0, "TRUNCATED")
     assert calling(BROKEN, finish_reason="length", reasoned=True) == (0.0, "TRUNCATED")
     assert calling(None, finish_reason="length", reasoned=True) == (0.0, "TRUNCATED")
+    assert calling(CALL, finish_reason="length", reasoned=True) == (1.0, None)  # it was whole
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "required": ["x"]}}}]
     assert calling(CALL, meta={"tools": tools}) == (0.0, "FORMAT_ERROR")
 

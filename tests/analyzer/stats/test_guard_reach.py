@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from analyzer.stats.guard_reach import out_of_reach
 from analyzer.stats.paired_tests import Units
 from analyzer.stats.sample_layout import Layout
+from kvt_async.contract.formulas.provable_loss import least_provable_loss
 
 
 @pytest.mark.parametrize(("contexts", "least"), [(40, 0.088), (20, 0.168), (8, 0.369), (4, 0.602)])
@@ -43,3 +44,11 @@ def test_the_reach_is_the_bound_of_the_test_itself_where_nothing_is_lost(
     layout, units = Layout.of(contexts, bins), Units.of(np.zeros(len(bins)), contexts, bins)
     if len(np.unique(np.round(units.weight, 9))) <= 8:
         assert layout.reach(level) == pytest.approx(units.upper(level), abs=1e-5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=60))
+def test_the_runner_tells_the_same_reach_before_anything_is_sent(places: list[tuple[int, int]]) -> None:
+    contexts, bins = (np.array(column) for column in zip(*places, strict=True))
+    told = least_provable_loss([(str(context), bin_idx) for context, bin_idx in places])
+    assert told == pytest.approx(Units.of(np.zeros(len(bins)), contexts, bins).upper(0.025), abs=1e-5)
+    assert least_provable_loss([]) == 1.0

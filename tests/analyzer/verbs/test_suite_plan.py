@@ -86,16 +86,29 @@ def test_means_of_several_answers_are_drawn_with_their_own_spread() -> None:
     assert variance == pytest.approx(0.1 / 4, rel=0.1)
 
 
-def test_plan_goes_through_the_tasks_of_a_config(tmp_path: Path) -> None:
+def suite_of_two(tmp_path: Path) -> str:
+    """The config of a suite whose second task has 12 examples."""
     config = tmp_path / "suite.yaml"
     config.write_text(
         f"output: {{runs_dir: {tmp_path}/runs, data_dir: {tmp_path}/data}}\n"
         "kv: {budgets: [1.0, 0.5]}\nbinning: {n_bins: 1, n_per_bin: 30}\n"
-        "tasks:\n- {name: one, dataset: {name: kvtext, task: single_needle}}\n"
-        "- {name: few, dataset: {name: kvtext, task: kv_lookup}, binning: {n_per_bin: 12}}\n"
+        "tasks:\n- {name: one, dataset: {name: kvtext, task: single}}\n"
+        "- {name: few, dataset: {name: kvtext, task: multikey}, binning: {n_per_bin: 12}}\n"
     )
-    done = CliRunner().invoke(app, ["plan", "-c", str(config), "--flip-rate", "0", "--json"])
+    return str(config)
+
+
+def test_plan_goes_through_the_tasks_of_a_config(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["plan", "-c", suite_of_two(tmp_path), "--flip-rate", "0", "--json"])
     answer = json.loads(done.stdout)
     assert done.exit_code == 3, done.stdout
     assert [(task["task"], task["n"]) for task in answer["tasks"]] == [("one", 30), ("few", 12)]
     assert [one["task"] for one in answer["out_of_reach"]] == ["few"]
+
+
+def test_a_sweep_says_before_it_sends_that_a_task_cannot_prove_the_guard(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["sweep", "-c", suite_of_two(tmp_path), "--dry-run"])
+    said = [line for line in done.stdout.splitlines() if "can't prove the guard of 0.15" in line]
+    assert len(said) == 1, done.stdout
+    assert "few" in said[0]
+    assert "12 contexts leave a loss of 0.26 possible" in said[0]

@@ -43,10 +43,10 @@ class Tasks:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What one entry of `tasks`, or a config without any, comes to: the name given to it and its merged settings."""
+    """One entry of `tasks`, or a config without any: as it was given, and its merged settings."""
 
     where: str  # "tasks.0"; empty: the config has no entries
-    name: str | None
+    given: TaskEntry
     settings: Settings
 
 
@@ -82,7 +82,7 @@ def naming(task: Task, of: Tasks) -> Iterator[None]:
 
 def _entries(settings: Settings) -> list[_Entry]:
     if not settings.tasks:
-        return [_Entry("", None, settings)]
+        return [_Entry("", TaskEntry(), settings)]
     return [_merged(settings, entry, f"tasks.{idx}") for idx, entry in enumerate(settings.tasks)]
 
 
@@ -98,23 +98,30 @@ def _merged(settings: Settings, entry: TaskEntry, where: str) -> _Entry:
     dataset: Dataset = sections.get("dataset", settings.dataset)
     if entry.dataset is None or "path" not in entry.dataset.model_fields_set:
         dataset = fitting_path(dataset)  # the file of the other tasks
-    return _Entry(where, entry.name, settings.model_copy(update={**sections, "dataset": dataset}))
+    return _Entry(where, entry, settings.model_copy(update={**sections, "dataset": dataset}))
 
 
 def _expanded(entry: _Entry, named: set[tuple[str, str]], notes: list[str]) -> Iterator[Task]:
     """The tasks of one entry. What another entry names itself is not taken twice by `all` or a glob."""
-    dataset = entry.settings.dataset
+    dataset, given = entry.settings.dataset, entry.given
     choice = choose_tasks(dataset)
     notes += [f"{key} is left out: {why}" for key, why in choice.left_out.items() if (dataset.name, key) not in named]
     chosen = [each for each in choice.datasets if not is_several(dataset) or _identity(each) not in named]
-    if entry.name is not None and len(choice.datasets) > 1:
+    own_task = given.dataset.task if given.dataset is not None else None
+    if given.check and given.name is None and (own_task is None or is_several(dataset)):
         raise ConfigError(
-            f"the name {entry.name!r} is given to {len(choice.datasets)} tasks",
+            "these assertions are about no one task",
+            where="check",
+            do="Give the entry a `name`, or name the task in the top-level check.",
+        )
+    if given.name is not None and len(choice.datasets) > 1:
+        raise ConfigError(
+            f"the name {given.name!r} is given to {len(choice.datasets)} tasks",
             where="name",
             do="Leave it out: each is called by its dataset.task.",
         )
     for each in chosen:
-        name = entry.name or each.task_key
+        name = given.name or each.task_key
         own = entry.settings.model_copy(update={"dataset": each})
         yield Task(name, _settled(own, name, notes))
 

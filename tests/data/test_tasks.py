@@ -115,13 +115,15 @@ def test_an_entry_lies_over_the_sections_and_one_with_its_own_data_set_replaces_
         ("[{dataset: {task: x*}}]", "tasks.0", "no task of ruler matches"),
         ("[{dataset: {task: qa_*}}]", "tasks.0", "no task of ruler can be made"),
         ("[{dataset: {task: vt}, binning: {n_bin: 3}}]", "", "Did you mean tasks.binning.n_bins"),
+        ("[{dataset: {task: '*we'}, check: [{name: a, kind: no_failures}]}]", "tasks.0.check", "about no one task"),
+        ("[{binning: {n_bins: 2}, check: [{name: a, kind: no_failures}]}]", "tasks.0.check", "about no one task"),
         ("[{name: ../up, dataset: {task: vt}}]", "", "tasks.0.name"),
         ("[{dataset: {task: vt}, binning: {n_bins: 0}}]", "", "tasks.0.binning.n_bins"),
     ],
 )
 def test_what_is_wrong_with_an_entry_names_it(entries: str, where: str, what: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        tasks("dataset.name=ruler", f"tasks={entries}")
+        tasks("dataset.name=ruler", "dataset.task=vt", f"tasks={entries}")
     assert what in str(caught.value)
     assert caught.value.where.startswith(where)
 

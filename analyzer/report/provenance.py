@@ -17,6 +17,8 @@ def contract(results: Results) -> Table:
     for d in results.datasets:
         own = f"; the task's own metric is {d['metric']}" if results.rescored else ""
         rows += [("metric of score", results.metric + own), ("source revision", d["source_revision"] or NOTHING)]
+    if results.scored_by.file:
+        rows.append(("file of the metric", results.scored_by.file))
     rows += [("scorer", v) for v in results.scorer_versions]
     rows.append(("contract SHA-256", results.contract_sha256))
     fields = tuple((k, str(v)) for k, v in rows if v != "null")

@@ -13,7 +13,7 @@ from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
 from analyzer.results.length_bins import Bin, length_bins
 from analyzer.results.rows import ClientRow, SessionRow, Volume
-from analyzer.store.derived_rows import ANALYZER_VERSION
+from analyzer.store.derived_rows import ANALYZER_VERSION, NOBODY, ScoredBy, scored_by
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeChange, Verdict, columns
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
@@ -68,6 +68,8 @@ class Results:
     scorer_versions: list[str]
     analyzer_version: str | None = None  # that made the analysis; None: not stored
     other_metric: str | None = None  # that the analysis was made under; None: the task's own
+    plugin_sha256: str | None = None  # of the file that defined that metric then; None: it is one of kvt's
+    scored_by: ScoredBy = NOBODY
     task: str = ""  # its name in the group
     dataset_id: str = ""
     samples: int = 1
@@ -269,6 +271,7 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         scorer_versions=[],
         analyzer_version=detail.get("analyzer_version"),
         other_metric=detail.get("settings", {}).get("metric"),
+        plugin_sha256=detail.get("plugin_sha256"),
     )
     return [_task_results(conn, whole, task, samples[task.dataset_id]) for task in tasks]
 
@@ -303,6 +306,7 @@ def _task_results(conn: sqlite3.Connection, whole: Results, task: GroupTask, sam
         ),
         progress={run.run_id: whole.progress[run.run_id] for run in runs},
         scorer_versions=[version for (version,) in conn.execute(_SCORERS, key)],
+        scored_by=scored_by(conn, whole.group, whole.generation, runs[0].run_id) if runs else NOBODY,
         task=task.name,
         dataset_id=task.dataset_id,
         samples=samples,
@@ -323,11 +327,11 @@ def refuse_older(results: Results) -> None:
             where=results.group,
             do="Run `kvt all -c CONFIG`: it scores and analyses the stored answers again, and sends nothing.",
         )
-    scored_by = {version.partition(" · ")[2] for version in results.scorer_versions}
-    if results.analyzer_version is not None and scored_by - {results.metric}:
+    by, made_by = results.scored_by, (results.metric, results.plugin_sha256)
+    if results.analyzer_version is not None and by.metric is not None and (by.metric, by.sha256) != made_by:
         raise MissingPrerequisiteError(
-            f"the stored analysis is of the metric {results.metric}; the answers were scored by "
-            f"{', '.join(sorted(scored_by))} since",
+            f"the stored analysis is of the metric {results.metric}; the answers were scored by {by.metric}"
+            f"{f' of {by.file}' if by.file else ''} since",
             where=results.group,
             do="Run `kvt all -c CONFIG`, with --metric NAME for another metric than the task's own.",
         )

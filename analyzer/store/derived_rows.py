@@ -216,6 +216,9 @@ class ScoredBy(NamedTuple):
         return f"{self.path}{of} (SHA-256 {self.sha256})" if self.path else ""
 
 
+NOBODY = ScoredBy(None, None, None, None, None)
+
+
 def scored_by(conn: sqlite3.Connection, exp_group_id: str, generation: int, run_id: str) -> ScoredBy:
     """What made a run's scores."""
     row = conn.execute(
@@ -223,7 +226,7 @@ def scored_by(conn: sqlite3.Connection, exp_group_id: str, generation: int, run_
         "FROM analysis_state WHERE exp_group_id = ? AND generation = ? AND stage = 'score' AND scope = ?",
         (exp_group_id, generation, run_id),
     ).fetchone()
-    return ScoredBy(*(None if value is None else str(value) for value in row or [None] * len(_SCORED_BY)))
+    return ScoredBy(*(None if value is None else str(value) for value in row or NOBODY))
 
 
 def set_state(

@@ -18,6 +18,7 @@ from analyzer import parallel
 from analyzer.read import examples
 from analyzer.read.run_counts import RunCounts
 from analyzer.read.snapshot import path_of, snapshot
+from analyzer.scoring.score import plugin_sha256
 from analyzer.stats.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.stats.interim import look_of
 from analyzer.stats.transition import Grid
@@ -217,6 +218,7 @@ def _write(conn: sqlite3.Connection, question: Question, mark: str, derived: Der
     detail = {
         "analyzer_version": ANALYZER_VERSION,
         "settings": question.analysis.model_dump(mode="json"),
+        "plugin_sha256": plugin_sha256(question.dataset.metric),
         "partial": question.pending > 0,
         "pending": question.pending,
         "runs": len(run_ids),

@@ -232,6 +232,7 @@ def read_group(conn: sqlite3.Connection) -> ComparedGroup:
                 facts,
                 [run for run in runs if run.dataset_id == task.dataset_id],
                 json.loads(contract) | _own_contract(facts, group, gen, task.name),
+                (group, gen),
             )
             for task in group_tasks(facts, group, gen)
         }
@@ -250,7 +251,9 @@ def _own_contract(facts: sqlite3.Connection, group: str, generation: int, task: 
     return own
 
 
-def _read_task(facts: sqlite3.Connection, runs: Sequence[tables.Run], contract: dict[str, Any]) -> ComparedTask:
+def _read_task(
+    facts: sqlite3.Connection, runs: Sequence[tables.Run], contract: dict[str, Any], key: tuple[str, int]
+) -> ComparedTask:
     keyed = {(run.series, run.kv_budget): run for run in runs}
     scores = {
         level: outcomes.outcomes(facts, run).group_by("example_id", maintain_order=True).agg(pl.col("score").mean())
@@ -258,6 +261,8 @@ def _read_task(facts: sqlite3.Connection, runs: Sequence[tables.Run], contract: 
     }
     metric = tables.metric_of_scores(facts, runs[0].run_id)  # the task's own, or the one that was asked for since
     same = contract | ({"dataset.metric": metric} if metric else {})
+    if (sha256 := derived_rows.scored_by(facts, *key, runs[0].run_id).sha256) is not None:
+        same["dataset.metric_sha256"] = sha256  # of the plugin's file
     return ComparedTask(same, keyed, scores, examples.entries(facts, runs[0].dataset_id))
 
 

@@ -100,7 +100,7 @@ def test_a_folder_alone_is_read_but_neither_scored_nor_vouched_for(folder: Path)
     done("verify", *CONFIG)
 
 
-def test_a_changed_metric_makes_its_scores_stale(folder: Path) -> None:
+def test_a_changed_metric_makes_its_scores_stale(folder: Path, swept: Path) -> None:
     file = folder / "contains_all.py"
     before = digest(file)
     assert "scored 0, " in done("score", *CONFIG)
@@ -110,8 +110,13 @@ def test_a_changed_metric_makes_its_scores_stale(folder: Path) -> None:
     assert before in refusal
     assert digest(file) in refusal
     assert "can't be checked" in done("verify", *CONFIG, code=3)
-    assert "scored 96, " in done("all", *CONFIG)
+    assert "scored 96, " in done("score", *CONFIG)
+    stale = done("report", *CONFIG, code=3)
+    assert f"the answers were scored by contains_all of contains_all.py (SHA-256 {digest(file)}) since" in stale
+    done("all", *CONFIG)
     done("verify", *CONFIG)
+    assert digest(file) in Path(RUN, "report.md").read_text()
+    assert "dataset.metric_sha256" in done("compare", RUN, str(swept / RUN), code=3)
 
 
 def test_stored_answers_are_scored_by_other_metrics_with_and_without_the_plugin(folder: Path) -> None:

@@ -38,7 +38,7 @@ def suite(folder: Path, url: str, n_requests: int, *overrides: str) -> tuple[Set
     budgets = ", ".join(f"{1 - at / BUDGETS:g}" for at in range(BUDGETS))
     settings = sweep_settings(
         folder, url, f"limits.concurrency={CONCURRENCY}", "kv.apply={via: none}", f"kv.policies=[{policies}]",
-        f"kv.budgets=[{budgets}]", f"tasks=[{tasks}]", f"decoding.samples={SAMPLES}",
+        f"kv.budgets=[{budgets}]", f"tasks=[{tasks}]", f"decoding.samples={SAMPLES}", "analysis.guard=0.99",
         "limits.retry={max_attempts: 6, initial_s: 0.02, max_elapsed_s: 60}", *overrides, n=n,
     )  # fmt: skip
     return settings, _config_of(folder, settings)

@@ -39,6 +39,7 @@ from kvt_async.sweep.pending import (
     stored_datasets,
 )
 from kvt_async.sweep.run_summary import RunReport
+from kvt_async.sweep.suite_size import refuse_unreachable, unreachable
 from kvt_async.sweep.sweep_invocation import SweepInvocation, SweepOptions
 from kvt_async.sweep.unprovable_guard import guard_notes
 from kvt_async.ways.levels import Levels, make_levels
@@ -151,6 +152,10 @@ async def _send(invocation: Invocation, options: SweepOptions, group: SweepGroup
         unlike = await asyncio.to_thread(distinct, reader, task.dataset_id, task.runs)
         tasks.append(replace(task, runs=unlike.runs))
         notes += [task_level(task.part.label, note) for note in unlike.notes]
+    if options.dry_run:
+        notes += unreachable(reader, invocation.settings, tasks)
+    else:
+        refuse_unreachable(reader, invocation.settings, tasks)
     group = replace(group, tasks=tuple(tasks), notes=tuple(notes))
     return await SweepInvocation(invocation, options, group).go()
 

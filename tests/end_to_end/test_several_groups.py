@@ -27,7 +27,7 @@ async def _sweep(folder: Path, group: str, names: tuple[str, ...], *overrides: s
     async with serving(Script()) as (_, url):
         settings = sweep_settings(
             folder, url, f"experiment.exp_group_id={group}", f"tasks={orjson.dumps(entries).decode()}",
-            "binning.n_per_bin=6", *overrides,
+            "binning.n_per_bin=6", "analysis.guard=0.99", *overrides,
         )  # fmt: skip
         await run(settings, options=SweepOptions(quiet=True))
     conn = connect_for_reading(db_of(settings), write_derived=True)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from kvt_async.contract.errors import ContractMismatchError
+from kvt_async.contract.errors import ContractMismatchError, GuardError
 from kvt_async.contract.formulas.sample_seed import seed_of
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
@@ -33,8 +33,9 @@ def suite(folder: Path, url: str, *overrides: str, names: tuple[str, ...] = NAME
             write_examples(path, n, words=30 + 20 * at)
         entries.append({"dataset": {"task": name, "path": str(path)}})
     return sweep_settings(
-        folder, url, "decoding.max_tokens=7", f"tasks={orjson.dumps(entries).decode()}", *overrides, n=n
-    )
+        folder, url, "decoding.max_tokens=7", f"tasks={orjson.dumps(entries).decode()}", "analysis.guard=0.99",
+        *overrides, n=n,
+    )  # fmt: skip
 
 
 def per_task(settings: Settings) -> dict[str, int]:
@@ -148,7 +149,7 @@ async def test_each_launched_server_starts_once_a_level_and_serves_every_task(
 ) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}/v1"
     entries = [task.model_dump(exclude_unset=True) for task in suite(tmp_path, url).tasks]
-    settings = launching(tmp_path, unused_tcp_port, f"tasks={orjson.dumps(entries).decode()}")
+    settings = launching(tmp_path, unused_tcp_port, f"tasks={orjson.dumps(entries).decode()}", "analysis.guard=0.99")
     report = await run(settings, options=QUIET)
     assert (report.exit_code, states(settings)) == (0, {"response": 32})
     started = query(
@@ -223,6 +224,24 @@ async def test_limit_and_retry_failed_know_tasks_and_answers(tmp_path: Path) -> 
     assert report.responses == 2 * 6 * 2 * 4
     assert len(grid_bodies(server)) == 96
     check_invariants(settings)
+
+
+async def test_a_guard_that_the_contexts_cannot_reach_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    async with serving(Script()) as (server, url):
+        small = suite(tmp_path, url, "analysis.guard=0.15", "analysis.alpha=0.05")
+        with pytest.raises(GuardError) as caught:
+            await run(small, options=QUIET)
+        assert caught.value.exit_code == 3
+        assert caught.value.details == (
+            "alpha: 4 contexts can prove no loss below 0.60; 23 would do",
+            "beta: 4 contexts can prove no loss below 0.60; 23 would do",
+        )
+        assert not grid_bodies(server)
+        dry = await run(small, options=SweepOptions(quiet=True, dry_run=True))
+        assert dry.plan is not None
+        assert "alpha: 4 contexts can prove no loss below 0.60; 23 would do" in dry.plan["notes"]
+        await run(suite(tmp_path, url), options=QUIET)
+        assert (await run(small, options=QUIET)).session_id is None, "what is stored already is no longer a plan"
 
 
 async def test_what_is_left_out_of_a_suite_is_kept_for_the_report(tmp_path: Path) -> None:

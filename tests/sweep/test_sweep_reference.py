@@ -62,6 +62,7 @@ async def test_each_prompt_of_a_suite_is_prefilled_once_for_all_its_levels_and_a
             "binning.n_per_bin=8", "model.name=reference", f"engine.base_url={reference_url}",
             f"output.runs_dir={tmp_path}/runs", f"output.data_dir={tmp_path}/data",
             "decoding={max_tokens: 8, samples: 2, temperature: 0.7}", "kv.budgets=[1.0, 0.5, 0.1]",
+            "analysis.guard=0.5",
         ],
         environ={},
     )  # fmt: skip

@@ -1,0 +1,57 @@
+"""Before a suite is sent: can its contexts prove at all that no task loses more than the guard?
+
+Even where nothing is lost, n contexts leave a loss of 1 - level^(1/n) possible (docs/STATISTICS.md): a suite that is
+too small for its guard can never be called safe, whatever it answers, so it is refused before anybody pays for it.
+"""
+
+import math
+from collections.abc import Sequence
+
+from kvt_async.contract.errors import GuardError
+from kvt_async.contract.settings import Settings
+from kvt_async.store.reader import Reader
+from kvt_async.sweep.pending import SweepTask
+
+_CONTEXTS = """SELECT count(DISTINCT x.context_sha256) FROM manifest_entries e
+    JOIN examples x USING (dataset_id, example_id) WHERE e.dataset_id = ?"""
+
+
+def least_provable_loss(contexts: int, level: float) -> float:
+    """The loss that `contexts` of equal weight leave possible at one-sided `level`, though none lost anything."""
+    return 1.0 - level ** (1.0 / contexts) if contexts else 1.0
+
+
+def contexts_needed(guard: float, level: float) -> int:
+    """Contexts that rule out a loss of `guard` at one-sided `level`, where none of them lost anything."""
+    return math.ceil(math.log(level) / math.log1p(-guard) - 1e-9)
+
+
+def unreachable(reader: Reader, settings: Settings, tasks: Sequence[SweepTask]) -> list[str]:
+    """A sentence for each task that is sent for the first time and whose contexts can't prove the guard.
+
+    Empty for a single task, whose verdict knows no guard, and where only full cache is asked for.
+    """
+    if len(tasks) < 2 or all(run.level.is_full for task in tasks for run in task.runs):
+        return []
+    guard, level = settings.analysis.guard, settings.analysis.alpha / 2
+    sentences = []
+    for task in tasks:
+        contexts = int(reader.value(_CONTEXTS, task.dataset_id))
+        if (least := least_provable_loss(contexts, level)) > guard and not any(run.stored for run in task.runs):
+            needed = contexts_needed(guard, level)
+            sentences.append(
+                f"{task.prepared.name}: {contexts} contexts can prove no loss below {least:.2f}; {needed} would do"
+            )
+    return sentences
+
+
+def refuse_unreachable(reader: Reader, settings: Settings, tasks: Sequence[SweepTask]) -> None:
+    """Raise GuardError where the suite could never be called safe."""
+    if details := unreachable(reader, settings, tasks):
+        raise GuardError(
+            f"too few examples to prove that no task loses {settings.analysis.guard:g}; nothing was sent",
+            where="analysis.guard",
+            details=tuple(details),
+            do="Raise binning.n_per_bin (`kvt plan -c CONFIG` says how far), or allow a larger loss in single tasks: "
+            "--override analysis.guard=0.5, say.",
+        )

@@ -1,13 +1,15 @@
 """Suites with a known truth: several tasks, several answers an example; and what a verdict over them got wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 from simulated import ALPHA, MARGIN, Floats, Ints
 
+from analyzer.stats import suite as product
 from analyzer.stats.margin import Margin
-from analyzer.stats.suite import Suite, SuiteRule, TaskScores, suite
+from analyzer.stats.suite import Suite, SuiteRule, TaskAtBudget, TaskScores, suite
 from analyzer.stats.transition import Grid
 
 GUARD = 0.15
@@ -47,7 +49,9 @@ class SuiteTruth:
 
     def many(self, rng: np.random.Generator, experiments: int, rule: SuiteRule = RULE) -> Iterator[Suite]:
         """Experiments, each with its verdict."""
-        return (suite(simulate_suite(self, rng), rule) for _ in range(experiments))
+        with _equal_tests_made_once():
+            for _ in range(experiments):
+                yield suite(simulate_suite(self, rng), rule)
 
 
 def simulate_suite(truth: SuiteTruth, rng: np.random.Generator) -> list[TaskScores]:
@@ -87,6 +91,35 @@ def answers_of(truth: SuiteTruth, task: int, luck: Floats, rng: np.random.Genera
 def _bins(truth: SuiteTruth, n: int) -> Ints:
     edges = np.cumsum(truth.bins) / sum(truth.bins) * n
     return np.searchsorted(edges, np.arange(n) + 0.5)
+
+
+@contextmanager
+def _equal_tests_made_once() -> Iterator[None]:
+    """While it lasts, tasks that differ in the order of their examples alone are tested once: twenty times quicker.
+
+    An absolute margin, one bin and a context for each example: then their differences are all that the tests see.
+    """
+    made: dict[object, TaskAtBudget] = {}
+    own = product._task_tests
+
+    def tests(task: TaskScores, budgets: Sequence[float], rule: SuiteRule) -> list[TaskAtBudget]:
+        grid, n = task.grid, len(task.grid.bin_idx)
+        if rule.margin.is_relative or len(np.unique(grid.cluster)) < n or np.ptp(grid.bin_idx):
+            return own(task, budgets, rule)
+        rows = []
+        for budget in budgets:
+            values, counts = np.unique(grid.score[task.full] - grid.score[task.runs[budget]], return_counts=True)
+            key = (rule, budget, tuple(values), tuple(counts))
+            if key not in made:
+                made[key] = own(task, [budget], rule)[0]
+            rows.append(replace(made[key], task=task.name))
+        return rows
+
+    product._task_tests = tests
+    try:
+        yield
+    finally:
+        product._task_tests = own
 
 
 @dataclass(frozen=True)

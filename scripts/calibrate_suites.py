@@ -2,7 +2,7 @@
 
 Tables of scripts/calibrate.py, and a quick run of them alone (two minutes; more with --experiments):
 
-    python scripts/calibrate_suites.py [--experiments 200] [--tables suites,suites_power,relative,samples,seeds]
+    python scripts/calibrate_suites.py [--experiments 200] [--tables suites,suites_power,relative,...]
 
 A suite takes as long as its tasks, so a cell of the table `suites` has half of the experiments of the others.
 """
@@ -21,6 +21,10 @@ from analyzer.stats.repeated_answers import Aggregate
 from analyzer.stats.seed_effect import SeedVerdict, seed_effect
 from analyzer.stats.suite import SuiteRule
 from analyzer.stats.transition import Grid, against_full
+from analyzer.verbs.power import Flips
+from analyzer.verbs.suite_plan import suite_plan
+from kvt_async.contract.load import load_settings
+from kvt_async.contract.planned_task import PlannedTask
 
 LEVEL, RELATIVE = ALPHA / 2, Margin(0.1, "relative")
 UNEQUAL_5, UNEQUAL_13 = (20, 40, 80, 120, 200), (20, 30, 40, 40, 50, 60, 80, 80, 100, 120, 150, 200, 200)
@@ -237,7 +241,37 @@ def seeds(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
                         yield (where, verdict, rate, "") if right else error(where, verdict, rate, experiments)
 
 
-TABLES = (suites, suites_power, relative, samples, seeds)
+def suites_planned(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """What `kvt plan` and `n_needed` say of 13 tasks that lose nothing, and what is found: the chance told, the chance
+    found; and the chance at the sizes that a first run of 40 a task says are needed (80%)."""
+    settings = load_settings(None, ["binning.n_bins=1", "kv.budgets=[1.0,0.5]"], environ={})
+    n = max(20, experiments // 4)
+    for size, flips in ((40, 0.02), (60, 0.02), (80, 0.05), (100, 0.05), (100, 0.1)):
+        one = settings.model_copy(update={"binning": settings.binning.model_copy(update={"n_per_bin": size})})
+        told = suite_plan(settings, [PlannedTask(f"t{t}", one) for t in range(13)], Flips(flips)).chance_suite_safe
+        rate = _suite_safe(size, flips, n, np.random.default_rng([seed, size]))
+        where = f"13 x {size}, flips {flips:g}: told {told:.2f}"
+        yield (
+            where,
+            "suite safe",
+            rate,
+            "ok" if rate >= told - 0.05 - 2.6 * (0.25 / n) ** 0.5 else "below what was told",
+        )
+    for flips in (0.02, 0.05):
+        rng, reached, told_by = np.random.default_rng([seed, int(100 * flips)]), 0.0, 0
+        pilots = SuiteTruth((40,) * 13, ((0.0,) * 13,), flips=_anew(flips)).many(rng, max(5, experiments // 50))
+        for needs in [one.needs for one in pilots if one.n_needed is not None]:
+            size = round(float(np.mean([need.n_needed or 0 for need in needs])))
+            told_by, reached = told_by + 1, reached + _suite_safe(size, flips, 20, rng)
+        yield f"first run of 13 x 40, flips {flips:g}, told {told_by}", "suite safe", reached / max(1, told_by), ""
+
+
+def _suite_safe(size: int, flips: float, experiments: int, rng: np.random.Generator) -> float:
+    truth = SuiteTruth((size,) * 13, ((0.0,) * 13,), flips=_anew(flips))
+    return float(np.mean([one.suite_safe is not None for one in truth.many(rng, experiments)]))
+
+
+TABLES = (suites, suites_power, relative, samples, seeds, suites_planned)
 
 
 def main() -> int:

@@ -56,7 +56,7 @@ def lengths(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
                     proven = [one.ratio or 1.0 for one in seen if one.p is not None and one.p < ALPHA]
                     yield error(where, "false growth", sum(r > 1 for r in proven) / experiments, experiments)
                     yield error(where, "false shrinking", sum(r < 1 for r in proven) / experiments, experiments)
-                ends = [(one.low, one.high) for one in seen if one.low is not None and one.high is not None]
+                ends = [(one.low or 0.0, one.high or np.inf) for one in seen if one.p is not None]
                 if ends:
                     row = covered(where, sum(low <= truth <= high for low, high in ends) / len(ends), len(ends))
                     yield (

@@ -49,10 +49,14 @@ def is_proven(row: OutcomeChange | None, controls: Sequence[Rows], alpha: float)
     if row is None or row.p_holm is None or row.change is None or row.p_holm >= alpha:
         return False
     beside = [control[row.measure] for control in controls if row.measure in control]
-    return all(
-        c.change_ci_low is None or c.change_ci_high is None or not c.change_ci_low <= row.change <= c.change_ci_high
-        for c in beside
-    )
+    return not any(_allows(control, row.change) for control in beside)
+
+
+def _allows(control: OutcomeChange, change: float) -> bool:
+    """Whether a change lies inside of the interval that a repeat of full cache has, which may be open on a side; False
+    where the repeat is what the measure is compared with anyway."""
+    low, high = control.change_ci_low, control.change_ci_high
+    return control.change is not None and (low is None or low <= change) and (high is None or change <= high)
 
 
 def outcome_table(results: Results, alpha: float) -> Table:
@@ -105,9 +109,9 @@ def _sentence(rows: Rows, measure: Measure, at: str, of_series: str) -> str:
 
 
 def _ratio(row: OutcomeChange) -> str:
-    """`1.4 x [1.2, 1.6]`."""
+    """`1.4 x [1.2, 1.6]`; an end where it is open reads as an en dash."""
     value = f"{number(row.change)} x"
-    if row.change_ci_low is None or row.change_ci_high is None:
+    if row.change_ci_low is None and row.change_ci_high is None:
         return value
     return f"{value} [{number(row.change_ci_low)}, {number(row.change_ci_high)}]"
 

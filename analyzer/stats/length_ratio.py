@@ -36,8 +36,8 @@ class LengthRatio:
 def length_ratio(full: Floats, here: Floats, cluster: Ints, weight: Floats, alpha: float) -> LengthRatio:
     """Of lengths full [n] and here [n] of the same examples; cluster [n] numbers contexts, weight [n] sums to 1.
 
-    There is no interval and no p value with fewer than FEWEST_CONTEXTS contexts or a mean of 0, and no interval where
-    it would be open on a side.
+    There is no interval and no p value with fewer than FEWEST_CONTEXTS contexts or a mean of 0. An end is None, too,
+    where the interval is open on that side.
     """
     parts = [np.bincount(cluster, weights=weight * each) for each in (np.ones(len(full)), full, here)]
     test = _RatioTest(*(part[parts[0] > 0].astype(np.float64) for part in parts))
@@ -48,8 +48,6 @@ def length_ratio(full: Floats, here: Floats, cluster: Ints, weight: Floats, alph
     if not mean_here > 0 or test.contexts < FEWEST_CONTEXTS:
         return LengthRatio(mean_full, mean_here, ratio, None, None, None)
     low, high = (test.bound(ratio, alpha, side) for side in (-1.0, 1.0))
-    if low is None or high is None:
-        low = high = None
     return LengthRatio(mean_full, mean_here, ratio, low, high, test.p(1.0))
 
 

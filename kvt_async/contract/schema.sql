@@ -720,7 +720,7 @@ CREATE TABLE IF NOT EXISTS outcome_changes (    -- beside accuracy: what else ch
                                                 --   character at which the others part from it
     change         REAL,                        -- completion_tokens: value / full_value; shares: value - full_value;
                                                 --   first_divergence: NULL
-    change_ci_low  REAL,                        -- first_divergence: interval of value
+    change_ci_low  REAL,                        -- first_divergence: interval of value. NULL: open, or too few contexts
     change_ci_high REAL,
     p_holm         REAL,                        -- two-sided, of no change, adjusted over all measures, budgets and
                                                 --   series of the task; NULL: no pair changed, or it isn't tested

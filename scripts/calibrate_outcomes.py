@@ -99,6 +99,26 @@ def sentences(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row
             yield error(f"noise {flips:g}, n {n}", "any sentence", wrong / (experiments // 4), experiments // 4, ALPHA)
 
 
+def outcome_power(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """One real change at one of three budgets, 2% of answers drawn anew in every run: the chance that it is said."""
+    truths: dict[str, Measure] = {"answers grow 1.4 x": Measure.TOKENS, "cut off 10% -> 22%": Measure.CUT_OFF}
+    for name, measure in truths.items():
+        for n in sizes:
+            rng, right = np.random.default_rng([seed, n, *name.encode()]), 0
+            layout = EntryLayout(np.arange(n), np.arange(n) % 3)
+            for _ in range(experiments // 10):
+                arms = list(_noise(rng, n, 0.02, 3))
+                changed = arms[-1][1].of[measure]
+                if measure == Measure.TOKENS:
+                    changed *= 1.4 * rng.lognormal(0, 0.3, changed.shape) / np.exp(0.3**2 / 2)
+                else:
+                    changed[(changed == 0) & (rng.random(changed.shape) < 0.12 / 0.9)] = 1
+                rows = [(i, row) for i, run in enumerate(arms) for row in changes(*run, layout, ALPHA)]
+                p_of = zip(rows, adjusted(row for _, row in rows), strict=True)
+                right += any(i == 2 and row.measure == measure and p is not None and p < ALPHA for (i, row), p in p_of)
+            yield f"{name}, n {n}", "said", right / (experiments // 10), ""
+
+
 Arms = tuple[AnswerTraits, AnswerTraits, list[AnswerTraits]]
 
 
@@ -122,4 +142,4 @@ def _noise(rng: np.random.Generator, n: int, flips: float, budgets: int) -> Iter
 
 _OFTEN = {Measure.CUT_OFF: 0.1, Measure.EMPTY: 0.02, Measure.REPETITION: 0.05, Measure.FORMAT_ERROR: 0.0}
 
-TABLES = (lengths, medians, sentences)
+TABLES = (lengths, medians, sentences, outcome_power)

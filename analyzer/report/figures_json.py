@@ -52,8 +52,11 @@ _DROP = (
     "p_collapse",
     "drop_failures",
     "drop_answers",
+    "drop_cut_off",
+    "drop_wrong",
     "within_noise",
 )
+_OUTCOME = ("n", "full_value", "value", "change", "change_ci_low", "change_ci_high", "p_holm")
 
 
 def figures(results: Results, settings: Settings) -> dict[str, Any]:
@@ -97,6 +100,7 @@ def _level(results: Results, run: Run) -> dict[str, Any]:
         "repeat_idx": run.repeat_idx,
         **_picked(results.stat(run, ALL), _STAT),
         **_picked(results.drop(run, ALL), _DROP),
+        "outcomes": {measure: _picked(row, _OUTCOME) for measure, row in results.outcomes(run).items()},
         "evidence": evidence.status if evidence else None,
         "evidence_reason": evidence.reason if evidence else None,
     }

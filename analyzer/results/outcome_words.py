@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from analyzer.read.runs import Run
 from analyzer.results.number_format import NOTHING, budget, count, listed, number, percent, signed
 from analyzer.results.results import Results
+from analyzer.results.series_names import series_name
 from analyzer.results.text_table import Table
 from analyzer.store.tables import OutcomeChange
 from kvt_async.contract.vocabulary import Measure
@@ -28,11 +29,11 @@ def outcome_sentences(results: Results, alpha: float) -> list[str]:
     were read shorter than sent, since no pair compares then what its name says."""
     if results.prompts.are_short:
         return []
-    controls = [_rows(results, run) for run in results.controls]
+    controls = [results.outcomes(run) for run in results.controls]
     lines = []
     for series in results.series:
-        name = f" of {series}" if len(results.series) > 1 else ""
-        levels = [(run, _rows(results, run)) for run in results.levels(series)]
+        name = f" of {series_name(series)}" if len(results.series) > 1 else ""
+        levels = [(run, results.outcomes(run)) for run in results.levels(series)]
         for measure in Measure:
             found = [(run, rows) for run, rows in levels if is_proven(rows.get(measure), controls, alpha)]
             if found:
@@ -62,10 +63,10 @@ def _allows(control: OutcomeChange, change: float) -> bool:
 def outcome_table(results: Results, alpha: float) -> Table:
     """Every level and every repeat of full cache; a column for each measure that is known and not 0 everywhere."""
     runs = [*(run for series in results.series for run in results.levels(series)), *results.controls]
-    levels = [(run, rows) for run in runs if (rows := _rows(results, run))]
+    levels = [(run, rows) for run in runs if (rows := results.outcomes(run))]
     if not levels:
         return Table((), ())
-    controls = [_rows(results, run) for run in results.controls]
+    controls = [results.outcomes(run) for run in results.controls]
     seen = [m for m in _SHARES if any(m in rows and _happens(rows[m]) for _, rows in levels)]
     never = [_SHARES[m][0].lower() for m in _SHARES if m not in seen and any(m in rows for _, rows in levels)]
     has_lengths = any(Measure.TOKENS in rows for _, rows in levels)
@@ -83,11 +84,6 @@ def outcome_table(results: Results, alpha: float) -> Table:
         body.append(tuple(cells))
     notes = _notes(results, never, has_texts=has_texts, has_lengths=has_lengths)
     return Table(tuple(head), tuple(body), note=" ".join(notes))
-
-
-def _rows(results: Results, run: Run) -> dict[str, OutcomeChange]:
-    key = run.series, run.kv_budget, run.repeat_idx
-    return {row.measure: row for row in results.changes if (row.series, row.kv_budget, row.repeat_idx) == key}
 
 
 def _grows(row: OutcomeChange) -> bool:

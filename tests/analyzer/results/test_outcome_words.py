@@ -87,7 +87,7 @@ def test_the_lowest_budget_speaks_and_the_others_are_named() -> None:
 
 def test_a_series_is_named_where_there_are_several() -> None:
     (line,) = said(change(0.25, Measure.TOKENS, 10, 14), series=("snapkv", "random"))
-    assert line == "Answers of snapkv grow 1.40 x [1.35, 1.45] at 0.25."
+    assert line == "Answers of SnapKV grow 1.40 x [1.35, 1.45] at 0.25."
 
 
 def test_where_texts_part_stands_with_the_share_that_is_the_same() -> None:

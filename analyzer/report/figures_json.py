@@ -5,6 +5,7 @@ from typing import Any
 
 from analyzer.read.runs import Run
 from analyzer.report.answers import first_screen
+from analyzer.results.outcome_words import outcomes
 from analyzer.results.results import ALL, Results
 from kvt_async.contract.settings import Settings
 
@@ -100,7 +101,7 @@ def _level(results: Results, run: Run) -> dict[str, Any]:
         "repeat_idx": run.repeat_idx,
         **_picked(results.stat(run, ALL), _STAT),
         **_picked(results.drop(run, ALL), _DROP),
-        "outcomes": {measure: _picked(row, _OUTCOME) for measure, row in results.outcomes(run).items()},
+        "outcomes": {measure: _picked(row, _OUTCOME) for measure, row in outcomes(results, run).items()},
         "evidence": evidence.status if evidence else None,
         "evidence_reason": evidence.reason if evidence else None,
     }

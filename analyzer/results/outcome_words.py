@@ -24,16 +24,22 @@ _SHARES = {
 }
 
 
+def outcomes(results: Results, run: Run) -> dict[str, OutcomeChange]:
+    """What else than the score changed at a level or repeat, by measure; empty for full cache."""
+    key = run.series, run.kv_budget, run.repeat_idx
+    return {row.measure: row for row in results.changes if (row.series, row.kv_budget, row.repeat_idx) == key}
+
+
 def outcome_sentences(results: Results, alpha: float) -> list[str]:
     """A sentence for each series and measure of which a change is proven, at the lowest such budget; none where prompts
     were read shorter than sent, since no pair compares then what its name says."""
     if results.prompts.are_short:
         return []
-    controls = [results.outcomes(run) for run in results.controls]
+    controls = [outcomes(results, run) for run in results.controls]
     lines = []
     for series in results.series:
         name = f" of {series_name(series)}" if len(results.series) > 1 else ""
-        levels = [(run, results.outcomes(run)) for run in results.levels(series)]
+        levels = [(run, outcomes(results, run)) for run in results.levels(series)]
         for measure in Measure:
             found = [(run, rows) for run, rows in levels if is_proven(rows.get(measure), controls, alpha)]
             if found:
@@ -63,10 +69,10 @@ def _allows(control: OutcomeChange, change: float) -> bool:
 def outcome_table(results: Results, alpha: float) -> Table:
     """Every level and every repeat of full cache; a column for each measure that is known and not 0 everywhere."""
     runs = [*(run for series in results.series for run in results.levels(series)), *results.controls]
-    levels = [(run, rows) for run in runs if (rows := results.outcomes(run))]
+    levels = [(run, rows) for run in runs if (rows := outcomes(results, run))]
     if not levels:
         return Table((), ())
-    controls = [results.outcomes(run) for run in results.controls]
+    controls = [outcomes(results, run) for run in results.controls]
     seen = [m for m in _SHARES if any(m in rows and _happens(rows[m]) for _, rows in levels)]
     never = [_SHARES[m][0].lower() for m in _SHARES if m not in seen and any(m in rows for _, rows in levels)]
     has_lengths = any(Measure.TOKENS in rows for _, rows in levels)

@@ -162,11 +162,6 @@ class Results:
         ids = {run.run_id for run in self.controls}
         return [d for d in self.drops if d.run_id in ids and d.bin_idx == bin_idx]
 
-    def outcomes(self, run: Run) -> dict[str, OutcomeChange]:
-        """What else than the score changed at a level or repeat, by measure; empty for full cache."""
-        key = run.series, run.kv_budget, run.repeat_idx
-        return {row.measure: row for row in self.changes if (row.series, row.kv_budget, row.repeat_idx) == key}
-
     def statuses(self, series: str) -> list[Evidence]:
         ids = [r.run_id for r in self.levels(series)]
         return [self.evidence[i] for i in ids if i in self.evidence]

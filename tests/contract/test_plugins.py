@@ -1,14 +1,18 @@
 """Plugins: files that a config of the user's own names, and installed packages; what is wrong in one is said, not shown
 as a traceback."""
 
+import multiprocessing
 import sqlite3
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from analyzer import parallel
+from analyzer.metrics.fast import row_scorer
 from kvt_async.contract import plugin_files, plugin_registry
 from kvt_async.contract.command_line.run_folder import stored_settings
 from kvt_async.contract.errors import ConfigError
@@ -224,3 +228,20 @@ def test_a_plugin_is_found_by_what_unpickles_its_classes(tmp_path: Path) -> None
     settings_with(written(tmp_path, text + WORDS.replace("float(bool(prediction))", "float(A().b == 3)")))
     assert metric_of("words").score("", [], {}) == 1
     assert any(name.startswith("kvt_plugin_") for name in sys.modules)
+
+
+def test_processes_of_the_analysis_know_the_plugins_of_the_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_with(written(tmp_path, WORDS))
+    monkeypatch.setattr(row_scorer, "WORTH_IT_S", 0.0)
+    monkeypatch.setattr(row_scorer, "cores", lambda: 2)
+    answers = [(str(i) if i % 3 else "", ("a",), "") for i in range(row_scorer.TRIAL + 700)]
+    pool = row_scorer._pool(tuple(plugin_files.loaded()))
+    assert {score for score, _ in pool.submit(row_scorer.score_slice, "words", answers[:9]).result()} == {0.0, 1.0}
+    assert row_scorer.score_rows("words", answers) == row_scorer.score_slice("words", answers)
+    pool.shutdown()
+    row_scorer._pool.cache_clear()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, parallel.begin, (plugin_files.loaded(),)) as workers:
+        assert workers.submit(check_known, "words", "here").result() is None

@@ -112,6 +112,13 @@ PLAIN: dict[str, list[str]] = {
     "model-config-missing": with_("validate", "model.config=none.json"),
     "model-config-not-json": with_("validate", "model.config=broken.yaml"),
     "model-config-nothing-said": with_("validate", "model.config=empty.json"),
+    "metric-unknown": with_("validate", "analysis.metric=squad"),
+    "plugin-missing": with_("validate", "plugins=[none.py]"),
+    "plugin-no-python": with_("validate", "plugins=[broken.py]"),
+    "plugin-raises": with_("validate", "plugins=[raises.py]"),
+    "plugin-name-taken": with_("validate", "plugins=[taken.py]"),
+    "plugin-wrong-signature": with_("validate", "plugins=[narrow.py]"),
+    "plugin-changed": with_("validate", f"plugins=[{{path: taken.py, sha256: {'a' * 64}}}]"),
     "show-nothing": ["show", *CONFIG],
     "check-without-assertions": ["check", *CONFIG],
     "run-unprepared": ["run", *CONFIG],
@@ -138,6 +145,8 @@ PLAIN: dict[str, list[str]] = {
     "bench-unreachable": ["bench", *CONFIG, "--rate", "1"],
 }
 
+PLUGIN = "from kvt_async.plugins import metric\n"
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -158,6 +167,10 @@ def folder(tmp_path: Path) -> Path:
         "bad.jsonl": line + "{oops\n",
         "field.jsonl": '{"example_id": "x1", "context": "c", "answers": ["a"]}\n',
         "twice.jsonl": line + line,
+        "broken.py": "def f(:\n",
+        "raises.py": "import no_such_library\n",
+        "taken.py": f"{PLUGIN}@metric('f1')\ndef score(prediction, golds, meta): ...\n",
+        "narrow.py": f"{PLUGIN}@metric('mine')\ndef score(prediction): ...\n",
         "keys.jsonl": '{"question": "q", "context": "c", "answers": ["a"], "answers": ["b"]}\n',
         "gold.jsonl": line + '{"question": "q", "context": "c", "answers": ["", "b"]}\n',
     }.items():
@@ -245,6 +258,8 @@ def test_a_server_must_stay_the_one_it_was(kvt: Kvt, folder: Path) -> None:
 def test_a_report_tells_of_the_analysis_that_was_made_and_of_files_that_are_there(
     kvt: Kvt, swept: Callable[..., list[str]]
 ) -> None:
+    assert kvt(*swept("score"), "--metric", "f1").returncode == 0
+    verify("scores-of-another-metric", kvt(*swept("analyze")))
     assert kvt(*swept("all")).returncode == 0
     verify("report-other-margin", kvt(*swept("report", pairs=["analysis.margin=0.2"])))
     verify("model-config-missing", kvt(*swept("report", pairs=["model.config=none.json", SERVING])))

@@ -32,6 +32,7 @@ def metric(
     each_gold: Literal[True],
     first_line: bool = False,
     needs_classes: bool = False,
+    needs_tools: bool = False,
     format_ok: FormatOk | None = None,
     packages: Sequence[str] = (),
 ) -> Callable[[GoldScore], GoldScore]: ...
@@ -44,6 +45,7 @@ def metric(
     each_gold: Literal[False] = False,
     first_line: bool = False,
     needs_classes: bool = False,
+    needs_tools: bool = False,
     format_ok: FormatOk | None = None,
     packages: Sequence[str] = (),
 ) -> Callable[[Score], Score]: ...
@@ -55,20 +57,24 @@ def metric(
     each_gold: bool = False,
     first_line: bool = False,
     needs_classes: bool = False,
+    needs_tools: bool = False,
     format_ok: FormatOk | None = None,
     packages: Sequence[str] = (),
 ) -> Callable[[Any], Any]:
     """A metric: the function scores one answer, without its reasoning, in [0, 1], from (prediction, golds, meta).
 
     each_gold: it takes one gold, and the best score over golds counts. first_line: only the answer's first line is
-    scored. needs_classes: meta holds the example's `all_classes`, else {}. format_ok: (prediction, meta) -> whether the
-    answer has the form that the task asks for. packages: what must be installed, checked before a request is sent.
+    scored. needs_classes: meta holds the example's `all_classes`, else {}. needs_tools: meta holds the example's
+    `tools`, and the prediction is the reply's tool calls as JSON, [{name, arguments (text as sent), id}], where it made
+    any, else its text with its reasoning. format_ok: (prediction, meta) -> whether the answer has the form that the
+    task asks for. packages: what must be installed, checked before a request is sent.
     A score that is no number in [0, 1], or an exception, ends the scoring with an error that names the answer.
     """
     options = {
         "each_gold": each_gold,
         "first_line": first_line,
         "needs_classes": needs_classes,
+        "needs_tools": needs_tools,
         "format_ok": format_ok,
         "packages": tuple(packages),
     }

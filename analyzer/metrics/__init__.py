@@ -143,7 +143,8 @@ def _of_plugin(plugin: Plugin) -> Metric:
             raise plugin.failed(error, about=(f"answer: {prediction[:200]!r}",)) from None
 
     form = has_form if options["format_ok"] is not None else None
-    return Metric(plugin.name, checked, form, options["first_line"], options["needs_classes"])
+    needs = options["needs_classes"], options["needs_tools"]
+    return Metric(plugin.name, checked, form, options["first_line"], *needs)
 
 
 def _best_over_golds(score: GoldScore, prediction: str, golds: Sequence[str], meta: Meta) -> float:

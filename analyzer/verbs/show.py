@@ -11,7 +11,7 @@ from analyzer.read.group_tasks import GroupTask, chosen_tasks, group_tasks
 from analyzer.results.number_format import budget, number
 from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
-from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, render
+from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, render, tool_fields
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
 
@@ -84,7 +84,8 @@ class ShownLevel:
 
 @dataclass(frozen=True, slots=True)
 class ShownExample:
-    """One example as it was sent, its golds (`answers`), and every level's answer. bin_idx None: not in a manifest."""
+    """One example as it was sent, its golds (`answers`), and every level's answer. bin_idx None: not in a manifest;
+    `offered`: its tools and tool_choice, empty where it offers none."""
 
     task: str
     example_id: str
@@ -93,6 +94,7 @@ class ShownExample:
     token_len: int | None
     prompt_truncated: bool
     messages: list[dict[str, str]]
+    offered: Json
     answers: list[str]
     levels: list[ShownLevel]
 
@@ -104,6 +106,9 @@ class ShownExample:
         for message in self.messages:
             lines.append(f"  {message['role']}:")
             lines += _wrapped(message["content"] if full else elided(message["content"]), "    ")
+        for name, value in self.offered.items():
+            text = json.dumps(value, ensure_ascii=False)
+            lines += _wrapped(text if full else elided(text, 300, 80), "    ", f"  {name}: ")
         lines.append(f"  golds: {' | '.join(self.answers) or '(none)'}")
         if not self.levels:
             lines.append("  no level has asked it yet")
@@ -226,6 +231,7 @@ def _example(
         token_len=token_len,
         prompt_truncated=bool(cut),
         messages=messages,
+        offered=tool_fields(json.loads(meta)),
         answers=json.loads(answers),
         levels=[ShownLevel(*level) for level in levels],
     )

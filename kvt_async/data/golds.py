@@ -6,6 +6,7 @@ empty gold; then only another answer must not be right. Scoring is the analyzer'
 """
 
 import ast
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,6 +14,7 @@ from typing import Any
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.metric_needs import TOOL_CALL
+from kvt_async.contract.formulas.prompt_text import tool_fields
 from kvt_async.data.sources.source import Row
 
 SHOWN = 5
@@ -58,7 +60,9 @@ class GoldCheck:
         classes = meta.get("all_classes")
         names = tuple(map(str, classes)) if isinstance(classes, list) else None
         unanswerable = meta.get("unanswerable") is True
-        faults = [f for gold in answers if (f := _fault(self.metric, gold, names, unanswerable))]
+        offered = json.dumps(meta["tools"]) if tool_fields(meta) else ""
+        scorable = [gold for gold in answers if gold != "[]" or "expected_calls" not in meta]  # the rest: no call
+        faults = [f for gold in scorable if (f := _fault(self.metric, gold, names, offered, unanswerable))]
         if faults:
             line = f"{row.where} ({row.example.example_id}): {faults[0].words}"
             lost = len(faults) == len(answers) and all(fault.own == 0 for fault in faults)
@@ -128,9 +132,10 @@ class _Fault:
 
 
 @lru_cache(maxsize=1 << 12)  # classes, numbers and letters come again
-def _fault(metric: str, gold: str, classes: tuple[str, ...] | None, unanswerable: bool) -> _Fault | None:
-    """What is wrong with one gold; None: nothing."""
+def _fault(metric: str, gold: str, classes: tuple[str, ...] | None, offered: str, unanswerable: bool) -> _Fault | None:
+    """What is wrong with one gold; None: nothing. `offered`: the row's tools as JSON, or nothing."""
     score, meta = _scorer(metric), {"all_classes": list(classes)} if classes is not None else {}
+    meta |= {"tools": json.loads(offered)} if offered else {}
     own = score(gold, (gold,), meta)
     if own < 1 - _EXACT:
         why = ""

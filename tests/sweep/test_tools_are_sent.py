@@ -13,7 +13,9 @@ import pytest
 
 from analyzer.read.drift import answers_beside_canary
 from analyzer.stages import every_stage, score_stage
+from analyzer.verbs.show import show
 from analyzer.verify.verification import verify
+from kvt_async.contract import plugin_files
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
@@ -74,6 +76,7 @@ async def swept(
             folder, server.base_url, f"dataset.path={data}", "kv.apply.via=none", "kv.budgets=[1.0]",
             "kv.control_repeats=0", "analysis.charts=false", *overrides,
         )  # fmt: skip
+        settings = plugin_files.with_plugins(settings, lambda _: None)
         report = await run(settings, options=SweepOptions(quiet=True))
         assert report.responses == report.planned
         return settings, [seen for seen in server.seen if seen.method == "POST"]
@@ -114,9 +117,48 @@ async def test_the_calls_of_a_sweep_are_scored_by_columns_and_verified(tmp_path:
     assert scores == {
         f"e{n}": [0.0 if n == 4 else 1.0, None, "tool_call"] for n in range(6)
     }  # odd ones offer no tool, and expect no call
+    with closing(connect_for_reading(db_of(settings))) as conn:
+        shown = "\n".join(show(conn, settings, "e0").lines)
+    assert '  tools: [{"type": "function", "function": {"name": "weather"' in shown
+    assert '  tool_choice: "required"' in shown
+    assert 'calls [{"name":"weather","arguments":"{\\"city\\":' in shown
     await asyncio.to_thread(every_stage, settings, partial=True)
     findings, _ = verify(db_of(settings))
     assert not findings.differences
+
+
+OWN = """
+import json
+from kvt_async.plugins import metric
+
+@metric("same_city", needs_tools=True)
+def same_city(prediction, golds, meta):
+    \"\"\"Any call of a tool that is offered, to the right city.\"\"\"
+    try:
+        called = json.loads(prediction)
+    except ValueError:
+        return float(not golds)
+    called = called if isinstance(called, list) else [called]
+    given = [c["arguments"] for c in called]
+    cities = [(json.loads(one) if isinstance(one, str) else one)["city"] for one in given]
+    names = {tool["function"]["name"] for tool in meta["tools"] or []}
+    wanted = [json.loads(gold)["arguments"]["city"] for gold in golds]
+    return float(cities == wanted and {c["name"] for c in called} <= names)
+"""
+
+
+async def test_a_metric_of_ones_own_sees_the_calls_and_the_tools(tmp_path: Path) -> None:
+    plugin = tmp_path / "own.py"
+    plugin.write_text(OWN)
+    try:
+        settings, _ = await swept(
+            tmp_path, f"plugins=[{plugin}]", "dataset.params={metric: same_city}", wrong=4, expect_none=True
+        )
+        await asyncio.to_thread(score_stage, settings)
+    finally:
+        plugin_files.load([])
+    sql = "SELECT q.example_id, s.score FROM scores s JOIN requests q USING (request_id)"
+    assert dict(query(settings, sql)) == {f"e{n}": 0.0 if n == 4 else 1.0 for n in range(6)}
 
 
 async def test_replies_that_differ_in_their_calls_alone_are_not_identical(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ ALL_LENGTHS = "all lengths"
 
 # A bin without entries keeps its edges. A cut prompt has no longer the length that was asked for it.
 _BINS = """
-SELECT b.bin_idx, coalesce(e.shortest, b.lo_tokens), coalesce(e.longest, b.hi_tokens), coalesce(e.whole, 0)
+SELECT b.bin_idx, coalesce(e.shortest, b.lo_tokens), coalesce(e.longest, b.hi_tokens), coalesce(e.whole, 1)
 FROM bins b LEFT JOIN (
     SELECT bin_idx, min(token_len) AS shortest, max(token_len) AS longest, NOT max(prompt_truncated) AS whole
     FROM manifest_entries WHERE dataset_id = ?1 GROUP BY bin_idx

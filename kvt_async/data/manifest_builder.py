@@ -23,7 +23,7 @@ from kvt_async.data.count import count_batch
 from kvt_async.data.example_prompt import PromptRule, tools_counted
 from kvt_async.data.golds import GoldCheck
 from kvt_async.data.manifest import ManifestEntry, ManifestHead, read_items, write_manifest
-from kvt_async.data.sources import ExampleSource, binned_by
+from kvt_async.data.sources import ExampleSource, asked_lengths, binned_by
 from kvt_async.data.spool import Spool
 from kvt_async.data.tokens import PromptTokenizer
 from kvt_async.records import Example
@@ -104,11 +104,19 @@ def make_manifest(
 
 
 def _edges(settings: Settings, histogram: Mapping[int, int]) -> list[int]:
-    """binning.edges; else one bin of each length that was asked for, where binning.by says so; else quantiles."""
-    lengths = binned_by(settings)
-    return settings.binning.edges or (
-        lengths.edges() if lengths else bins.quantile_edges(histogram, settings.binning.n_bins)
-    )
+    """binning.edges; else one bin of each length that was asked for, where binning.by says so; else quantiles.
+
+    As many quantile bins as lengths are one of each length, unless a length has no examples: then its bin is empty.
+    """
+    binning = settings.binning
+    if binning.edges is not None:
+        return binning.edges
+    if (lengths := binned_by(settings)) is not None:
+        return lengths.edges()
+    asked = asked_lengths(settings) if binning.by is None else None
+    if asked and binning.n_bins == len(asked.lengths) and 0 in bins.counts(histogram, asked.edges()):
+        return asked.edges()
+    return bins.quantile_edges(histogram, binning.n_bins)
 
 
 def grow_manifest(

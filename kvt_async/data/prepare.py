@@ -110,6 +110,7 @@ def prepare(
     kept = _kept_copy(path, existing)
     head, tally = make_manifest(path, settled, settings, ingredients)
     for line in [
+        *source.remarks,
         *_remarks(tally, head),
         *_summary(head, path, tally.spans, asked_lengths(settings)),
         *([f"the earlier one: {kept}"] if kept else []),
@@ -284,6 +285,7 @@ def _summary(
     lines = [f"{head.dataset_id}: {head.n_entries} entries of {head.n_source} examples in {head.n_bins} bins ({path})"]
     for place, (row, (low, high)) in enumerate(zip(head.bins, shown, strict=True)):
         name = f"{length_name(lengths[place])}, " if lengths else ""
-        tokens = f"{span_name(low, high)} tokens" if low <= high else "empty"
+        tokens = f"{span_name(low, high)} tokens" if low <= high else "no length"
+        tokens = tokens if row["n"] else f"empty ({tokens})"
         lines.append(f"  bin {row['bin_idx']}: {name}{tokens}, {row['n']} of {row['n_available']}")
     return lines

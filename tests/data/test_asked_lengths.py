@@ -137,3 +137,16 @@ def test_data_without_asked_lengths_can_not_be_binned_by_them(tmp_path: Path) ->
     for refuses in (check_data, lambda each: prepare(each, report=print)):
         with pytest.raises(ConfigError, match="the prompts of kvtext are made for no length"):
             refuses(kvtext.model_copy(update={"output": Output(data_dir=str(tmp_path))}))
+
+
+@pytest.mark.parametrize("n_bins", [2, 5])
+def test_a_length_that_is_too_short_for_a_task_is_an_empty_bin_and_said(tmp_path: Path, n_bins: int) -> None:
+    lengths = "dataset.params={lengths: [300, 2048], per_length: 3}"
+    done, lines = prepared(settled(tmp_path, f"binning.n_bins={n_bins}", lengths, task="cwe"))
+    assert by_bin(done) == [(1, 2048)]
+    assert [row["n"] for row in done.head.bins] == [0, 3]
+    assert "  bin 0: 300, empty (0–180 tokens), 0 of 0" in lines
+    assert "300 tokens are too few for cwe: its shortest prompt and the answer take" in "".join(lines)
+    assert "this length has no examples" in "".join(lines)
+    with pytest.raises(ConfigError, match="300 tokens are too few for cwe"):
+        prepared(settled(tmp_path, "dataset.params={lengths: [300], per_length: 3}", task="cwe"))

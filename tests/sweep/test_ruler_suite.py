@@ -23,7 +23,7 @@ def ruler(folder: Path, url: str, *overrides: str) -> Settings:
         *("experiment.exp_group_id=g", "dataset.name=ruler", "dataset.task=all", "tokenizer.name=approx:chars/4"),
         *("dataset.params={lengths: [1024, 2048], per_length: 1}", "model.name=reference", f"engine.base_url={url}"),
         *(f"output.runs_dir={folder}/runs", f"output.data_dir={folder}/data", "kv.budgets=[1.0, 0.5]"),
-        *("kv.control_repeats=0", *overrides),
+        *("kv.control_repeats=0", "analysis.guard=0.9", *overrides),
     )
 
 

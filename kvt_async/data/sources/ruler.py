@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.length_names import DEFAULT_LENGTHS
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
 from kvt_async.data.sources import ruler_qa
@@ -83,7 +84,7 @@ def check(settings: Settings) -> None:
     if not from_file and settings.dataset.path is not None:
         raise ConfigError(f"{task} is generated and reads no file", where="dataset.path", do="Leave dataset.path null.")
     check_params(params, PARAMS, "ruler")
-    lengths = params.get("lengths", [4096])
+    lengths = params.get("lengths", list(DEFAULT_LENGTHS))
     if not isinstance(lengths, list) or not lengths or not all(_is_count(n) for n in lengths):
         raise ConfigError(
             f"lengths must be a list of token counts, not {lengths!r}",
@@ -100,7 +101,9 @@ def check(settings: Settings) -> None:
 
 
 def open_source(settings: Settings) -> ExampleSource:
-    """Raises ConfigError for a task that can't be generated, or a length that its shortest prompt exceeds."""
+    """Raises ConfigError for a task that can't be generated. A length that its shortest prompt exceeds has no examples,
+    and `remarks` say so; that is an error where no length is left.
+    """
     from kvt_async.data.tokens import load_tokenizer
 
     check(settings)
@@ -120,15 +123,28 @@ def open_source(settings: Settings) -> ExampleSource:
         )
     if task.essay and essay is None:
         notes.append(f"{task.key}: the haystack is kvt's own essay-like text; dataset.params.essay names another")
-    tokenizer = load_tokenizer(settings)
+    tokenizer, remarks = load_tokenizer(settings), list[str]()
 
     def rows() -> Iterator[Row]:
         fit = Fit(_counter(settings, task), int(params.get("reserve", task.max_new_tokens)))
-        for length in params.get("lengths", [4096]):
+        too_short: dict[int, TooShortError] = {}
+        n_made = 0
+        for length in params.get("lengths", list(DEFAULT_LENGTHS)):
             for index in range(params.get("per_length", settings.binning.n_per_bin)):
                 seed = f"ruler {task.key} {params.get('seed', 42)} {length} {index}"
                 item = task.make(seed, index, length, essay)
-                yield Row(fit.example(item, task.key, length, index, settings), f"ruler {task.key} {length} #{index}")
+                try:
+                    example = fit.example(item, task.key, length, index, settings)
+                except TooShortError as error:
+                    if index:
+                        raise  # some of this length can be made
+                    too_short[length] = error
+                    break
+                yield Row(example, f"ruler {task.key} {length} #{index}")
+                n_made += 1
+        if not n_made and too_short:
+            raise next(iter(too_short.values()))
+        remarks[:] = [f"{error.what}: this length has no examples" for error in too_short.values()]
 
     return ExampleSource(
         revision=f"{revision} tokenizer:{tokenizer.sha256[:16]}",
@@ -137,8 +153,13 @@ def open_source(settings: Settings) -> ExampleSource:
         template=task.template,
         max_new_tokens=task.max_new_tokens,
         notes=tuple(notes),
+        remarks=remarks,
         published=True,
     )
+
+
+class TooShortError(ConfigError):
+    """A length that the shortest prompt of a task exceeds."""
 
 
 class Fit:
@@ -164,7 +185,7 @@ class Fit:
         low = item.min_units
         if not fits(low):
             least = self._count(build(low)) + self._reserve
-            raise ConfigError(
+            raise TooShortError(
                 f"{length} tokens are too few for {key}: its shortest prompt and the answer take {least}",
                 where="dataset.params.lengths",
                 do=f"Ask for {least} or more, or lower dataset.params.reserve ({self._reserve}).",

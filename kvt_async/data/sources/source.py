@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class ExampleSource:
     chat_template: bool = True  # False: published without a chat template
     first_line_only: bool = False  # scored on the first line of the answer
     notes: tuple[str, ...] = ()
+    remarks: list[str] = field(default_factory=list)  # filled by rows(): what is missing from what was asked for
     published: bool = False  # nobody can correct its rows
 
 

@@ -332,7 +332,8 @@ def _readable(error: ValidationError, origin: Mapping[str, str], file: str) -> C
         message = item["msg"].removeprefix("Value error, ")
         given = repr(item["input"])
         given = given if len(given) <= 200 else given[:200] + "..."
-        lines.append(f"{key}: {message[:1000]}" + (f" (got {given})" if not isinstance(item["input"], dict) else ""))
+        about = f"{key}: " if key else ""  # what two sections say together names both itself
+        lines.append(about + message[:1000] + (f" (got {given})" if not isinstance(item["input"], dict) else ""))
     if error.error_count() > MOST_LINES:
         lines.append(f"and {error.error_count() - MOST_LINES} more")
     return ConfigError("the config is not valid", where=where, details=tuple(lines), do=EVERY_KEY)

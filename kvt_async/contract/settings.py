@@ -316,6 +316,16 @@ class Settings(BaseSettings):
     def _null_is_none(cls, value: Any) -> Any:
         return [] if value is None else value
 
+    @model_validator(mode="after")
+    def _enough_answers(self) -> "Settings":
+        needed = int(self.analysis.aggregate.partition("@")[2] or 1)
+        own = [task.decoding for task in self.tasks if task.decoding and "samples" in task.decoding.model_fields_set]
+        shared = [] if self.tasks and len(own) == len(self.tasks) else [self.decoding]
+        if needed > (fewest := min(decoding.samples for decoding in (*own, *shared))):
+            aggregate = self.analysis.aggregate
+            raise ValueError(f"analysis.aggregate {aggregate} needs decoding.samples {needed} or more, it is {fewest}")
+        return self
+
     @property
     def secrets(self) -> Secrets:
         """The values that came from where only secrets come from. A copy of the settings has them too."""

@@ -98,6 +98,8 @@ def test_a_missing_variable_is_an_error_that_names_key_and_file(tmp_path: Path) 
         ("limits: {concurrency: 0}", "greater than or equal to 1"),
         ("experiment: {exp_group_id: ../up}", "experiment.exp_group_id"),
         ("binning: {edges: [5, 5]}", "rising"),
+        ("analysis: {aggregate: best@2}", "analysis.aggregate"),
+        ("analysis: {aggregate: pass@4}", "  analysis.aggregate pass@4 needs decoding.samples 4 or more, it is 1"),
         ("a: [", "not valid YAML"),
         ("kv:\n\tbudgets: [1.0]\n", "Indent with spaces: YAML takes no tabs."),
         ("- 1", "mapping of sections"),
@@ -151,6 +153,14 @@ def test_a_dotenv_file_fills_in_what_the_environment_lacks(monkeypatch: pytest.M
     found = secret("SOME_OTHER_KEY")
     assert found is not None
     assert found.get_secret_value() == "sk-9"
+
+
+def test_every_task_needs_the_answers_that_an_aggregate_takes(tmp_path: Path) -> None:
+    entries = "tasks: [{name: a, decoding: {samples: 5}}, {name: b, decoding: {samples: %d}}]"
+    text = "analysis: {aggregate: majority@5}\n" + entries
+    assert load_settings(write(tmp_path, text % 5), environ={}).analysis.aggregate == "majority@5"
+    with pytest.raises(ConfigError, match="it is 4"):
+        load_settings(write(tmp_path, text % 4), environ={})
 
 
 @pytest.mark.parametrize("value", ["inf", ".inf", "-.inf", ".nan", "nan", "Infinity", "1e999"])

@@ -8,21 +8,17 @@ import math
 from collections.abc import Sequence
 
 from kvt_async.contract.errors import GuardError
+from kvt_async.contract.formulas.provable_loss import least_provable_loss
 from kvt_async.contract.settings import Settings
 from kvt_async.store.reader import Reader
 from kvt_async.sweep.pending import SweepTask
 
-_CONTEXTS = """SELECT count(DISTINCT x.context_sha256) FROM manifest_entries e
+_PLACES = """SELECT x.context_sha256, e.bin_idx FROM manifest_entries e
     JOIN examples x USING (dataset_id, example_id) WHERE e.dataset_id = ?"""
 
 
-def least_provable_loss(contexts: int, level: float) -> float:
-    """The loss that `contexts` of equal weight leave possible at one-sided `level`, though none lost anything."""
-    return 1.0 - level ** (1.0 / contexts) if contexts else 1.0
-
-
 def contexts_needed(guard: float, level: float) -> int:
-    """Contexts that rule out a loss of `guard` at one-sided `level`, where none of them lost anything."""
+    """Contexts of equal weight that rule out a loss of `guard` at one-sided `level`, where none lost anything."""
     return math.ceil(math.log(level) / math.log1p(-guard) - 1e-9)
 
 
@@ -36,9 +32,11 @@ def unreachable(reader: Reader, settings: Settings, tasks: Sequence[SweepTask]) 
     guard, level = settings.analysis.guard, settings.analysis.alpha / 2
     sentences = []
     for task in tasks:
-        contexts = int(reader.value(_CONTEXTS, task.dataset_id))
-        if (least := least_provable_loss(contexts, level)) > guard and not any(run.stored for run in task.runs):
-            needed = contexts_needed(guard, level)
+        if any(run.stored for run in task.runs):
+            continue
+        places = [(row[0], row[1]) for row in reader.rows(_PLACES, task.dataset_id)]
+        if (least := least_provable_loss(places, level)) > guard:
+            contexts, needed = len({context for context, _ in places}), contexts_needed(guard, level)
             sentences.append(
                 f"{task.prepared.name}: {contexts} contexts can prove no loss below {least:.2f}; {needed} would do"
             )

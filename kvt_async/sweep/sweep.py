@@ -41,7 +41,6 @@ from kvt_async.sweep.pending import (
 from kvt_async.sweep.run_summary import RunReport
 from kvt_async.sweep.suite_size import refuse_unreachable, unreachable
 from kvt_async.sweep.sweep_invocation import SweepInvocation, SweepOptions
-from kvt_async.sweep.unprovable_guard import guard_notes
 from kvt_async.ways.levels import Levels, make_levels
 from kvt_async.ways.registry import check_level, way_of
 
@@ -119,7 +118,6 @@ async def run(settings: Settings, *, options: SweepOptions) -> RunReport:
         tasks = await asyncio.to_thread(
             prepared_tasks, settings, prepare_first=options.prepare_first, force=options.force, say=say
         )
-        notes = (*notes, *await asyncio.to_thread(guard_notes, settings, tasks))
         with opened(settings, options, log) as invocation:
             return await _sweep(invocation, options, tasks, notes)
 

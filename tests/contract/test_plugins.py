@@ -9,10 +9,12 @@ from concurrent.futures import ProcessPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from analyzer import parallel
 from analyzer.metrics.fast import row_scorer
+from analyzer.metrics.fast.task_metric import task_scores
 from kvt_async.contract import plugin_files, plugin_registry
 from kvt_async.contract.command_line.run_folder import stored_settings
 from kvt_async.contract.errors import ConfigError
@@ -175,6 +177,25 @@ def test_a_score_that_is_none_names_the_answer(tmp_path: Path, returns: str, say
     assert says in str(caught.value)
     assert "'the answer'" in str(caught.value)
     assert "mine.py" in caught.value.where
+
+
+OPTIONS = """
+from kvt_async.plugins import metric
+
+@metric("option", each_gold=True, first_line=True, needs_classes=True, format_ok=lambda text, meta: text.isdigit())
+def option(prediction, gold, meta):
+    return 0.5 * (prediction == gold) + 0.5 * (meta["all_classes"] == ["7", "8"])
+"""
+
+
+def test_what_the_decorator_was_given_holds_when_columns_are_scored(tmp_path: Path) -> None:
+    settings_with(written(tmp_path, OPTIONS))
+    frame = pl.DataFrame(
+        {"said": ["7\nand more", "x"], "golds": [["6", "7"], ["8"]], "classes_json": ['["7", "8"]', "[]"]}
+    )
+    scored = task_scores(frame, "option")
+    assert scored["score"].to_list() == [1.0, 0.0]
+    assert scored["format_ok"].to_list() == [True, False]
 
 
 def test_a_metric_that_lacks_its_package_is_refused_before_a_request(tmp_path: Path) -> None:

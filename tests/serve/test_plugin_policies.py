@@ -1,0 +1,84 @@
+"""Eviction policies of plugins: kept as ours are, and what is wrong in one is said to whoever asked for it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kvt_async.contract import plugin_files
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.settings import PluginFile
+from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.catalogue import ReferencePolicies
+from kvt_async.serve.engine import Engine
+from kvt_async.serve.policies import Choice, View
+from kvt_async.serve.process import load_plugins
+from kvt_async.serve.weights import REFERENCE_DIR
+
+POLICY = """
+import numpy as np
+from kvt_async.plugins import policy
+
+@policy("oldest", skipped=0)
+def oldest(view, params):
+    scores = -np.arange(view.length, dtype=np.float32)
+    scores[: params["skipped"]] = -view.length
+    return SCORES
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_loaded() -> Iterator[None]:
+    yield
+    plugin_files.load([])
+
+
+@pytest.fixture(scope="module")
+def view() -> View:
+    engine = Engine(REFERENCE_DIR, 1 << 24)
+    prefill, _ = engine.prefill(np.arange(5, 45, dtype=np.int32))
+    return View(engine.model, prefill, 40)
+
+
+def load(folder: Path, scores: str = "np.broadcast_to(scores, view.shape())", name: str = "oldest") -> None:
+    file = folder / "mine.py"
+    file.write_text(POLICY.replace("SCORES", scores).replace('"oldest"', f'"{name}"'))
+    plugin_files.load([PluginFile(path=str(file))])
+
+
+def test_its_highest_scores_stay_and_its_parameters_are_checked(tmp_path: Path, view: View) -> None:
+    load(tmp_path)
+    assert "oldest" in ReferencePolicies().names()
+    kept = Choice.of("oldest", {"skipped": 2}).kept(view, 5)
+    assert (kept == np.arange(2, 7)).all()
+    ReferencePolicies().check("oldest", {"skipped": 2})
+    for params, says in (({"skiped": 2}, "did you mean 'skipped'?"), ({"skipped": -1}, "must be at least 0")):
+        with pytest.raises(ApiError, match=says):
+            ReferencePolicies().check("oldest", params)
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"),
+    [
+        ("scores", r"gave scores of shape \(40,\); it gives a number for each entry"),
+        ("np.full(view.shape(), np.nan)", "gave NaN"),
+        ("None", "gave"),
+        ("1 / 0", "the policy oldest of .*mine.py failed: ZeroDivisionError"),
+    ],
+)
+def test_scores_that_are_none_are_an_error_that_names_the_file(
+    tmp_path: Path, view: View, scores: str, says: str
+) -> None:
+    load(tmp_path, scores)
+    view.prefill.ranks.clear()
+    with pytest.raises(ConfigError, match=says) as caught:
+        Choice.of("oldest", {}).kept(view, 5)
+    assert "mine.py" in caught.value.where
+
+
+def test_a_name_of_ours_is_refused_when_the_server_starts(tmp_path: Path) -> None:
+    for name in ("snapkv", "full"):
+        (tmp_path / "mine.py").write_text(POLICY.replace('"oldest"', f'"{name}"'))
+        with pytest.raises(ConfigError, match=f"another policy called {name}: one of kvt's own"):
+            load_plugins([str(tmp_path / "mine.py")])

@@ -31,6 +31,8 @@ KINDS = (
     ("transition_summary", "verdict", "'no_transition_in_range'", "bin_idx = -1"),
     ("transition_summary", "zone_json", "'{}'", "bin_idx = -1"),
     ("comparisons", "p_holm", 0.0001, "bin_idx = -1"),
+    ("outcome_changes", "change_ci_low", 1.5, "measure = 'completion_tokens'"),
+    ("outcome_changes", "full_value", 0.5, "measure = 'identical' AND series <> 'full'"),
     ("scores", "score", 1, "score = 0"),
     ("scores", "failure_label", "'TIMEOUT'", "failure_label IS NULL"),
     ("scores", "pred_norm", "'amber'", "pred_norm <> 'amber'"),

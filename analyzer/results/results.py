@@ -327,11 +327,13 @@ def refuse_older(results: Results) -> None:
             where=results.group,
             do="Run `kvt all -c CONFIG`: it scores and analyses the stored answers again, and sends nothing.",
         )
-    by, made_by = results.scored_by, (results.metric, results.plugin_sha256)
-    if results.analyzer_version is not None and by.metric is not None and (by.metric, by.sha256) != made_by:
+    by = results.scored_by
+    since = {v.partition(" · ")[2] for v in results.scorer_versions} - {results.metric}
+    if by.metric is not None and by.sha256 != results.plugin_sha256:
+        since.add(f"{by.metric} of {by.file}" if by.file else by.metric)
+    if results.analyzer_version is not None and since:
         raise MissingPrerequisiteError(
-            f"the stored analysis is of the metric {results.metric}; the answers were scored by {by.metric}"
-            f"{f' of {by.file}' if by.file else ''} since",
+            f"the stored analysis is of the metric {results.metric}; answers were scored by {', '.join(since)} since",
             where=results.group,
             do="Run `kvt all -c CONFIG`, with --metric NAME for another metric than the task's own.",
         )

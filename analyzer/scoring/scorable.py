@@ -24,9 +24,9 @@ _ENTRIES = (
 def scorable(facts: sqlite3.Connection, dataset_id: str, metric: str | None) -> BinnedDataset:
     """The data set, to be scored by `metric`; None: by the task's own, which `kvt prepare` has tried on every gold.
 
-    Raises ConfigError for a metric that isn't known or lacks a package, that needs classes where examples name none, or
-    that reads a form (a class, a number, a letter) which no gold of an example has; MissingPrerequisiteError as
-    `refuse_undefined`.
+    Raises ConfigError for a metric that isn't known or lacks a package, that needs classes or tools where examples name
+    none, or that reads a form (a class, a number, a letter) which no gold of an example has; MissingPrerequisiteError
+    as `refuse_undefined`.
     """
     dataset = examples.dataset(facts, dataset_id).scored_by(metric)
     refuse_undefined(facts, dataset)
@@ -36,7 +36,9 @@ def scorable(facts: sqlite3.Connection, dataset_id: str, metric: str | None) -> 
     check_installed(dataset.metric, _KEY)
     task = metrics.find(dataset.metric)
     if task is not None and task.needs_classes:
-        _refuse_without_classes(facts, dataset)
+        _refuse_without(facts, dataset, "all_classes", "the classes to choose from")
+    if task is not None and task.needs_tools:
+        _refuse_without(facts, dataset, "tools", "the tools that could be called")
     if task is not None and task.format_ok is not None:
         _refuse_formless_golds(facts, dataset)
     return dataset
@@ -73,15 +75,14 @@ def refuse_changed(metric: str, records: Mapping[str, ScoredBy]) -> None:
         )
 
 
-def _refuse_without_classes(facts: sqlite3.Connection, dataset: BinnedDataset) -> None:
+def _refuse_without(facts: sqlite3.Connection, dataset: BinnedDataset, name: str, what: str) -> None:
+    """Refuse a metric that reads a list in the examples' meta which some of them don't have."""
     without, n = facts.execute(
-        "SELECT count(*) FILTER (WHERE json_type(x.meta_json, '$.all_classes') IS NOT 'array'), count(*) " + _ENTRIES,
+        f"SELECT count(*) FILTER (WHERE json_type(x.meta_json, '$.{name}') IS NOT 'array'), count(*) {_ENTRIES}",
         (dataset.dataset_id,),
     ).fetchone()
     if without:
-        raise _cannot(
-            dataset, f"needs the classes to choose from, and {without:,} of {n:,} examples have no meta.all_classes"
-        )
+        raise _cannot(dataset, f"needs {what}, and {without:,} of {n:,} examples have no meta.{name}")
 
 
 def _refuse_formless_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> None:

@@ -112,7 +112,7 @@ def test_a_changed_metric_makes_its_scores_stale(folder: Path, swept: Path) -> N
     assert "can't be checked" in done("verify", *CONFIG, code=3)
     assert "scored 96, " in done("score", *CONFIG)
     stale = done("report", *CONFIG, code=3)
-    assert f"the answers were scored by contains_all of contains_all.py (SHA-256 {digest(file)}) since" in stale
+    assert f"answers were scored by contains_all of contains_all.py (SHA-256 {digest(file)}) since" in stale
     done("all", *CONFIG)
     done("verify", *CONFIG)
     assert digest(file) in Path(RUN, "report.md").read_text()

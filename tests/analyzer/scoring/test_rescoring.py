@@ -134,7 +134,16 @@ def test_an_analysis_never_stands_on_scores_of_another_metric(folder: Path) -> N
     for command in ("report", "check"):
         checks = ("--override", "check=[{name: answers, kind: min_accuracy, value: 0.1}]")
         refusal = refused(command, str(folder), *FEW, *checks)
-        assert "the stored analysis is of the metric f1; the answers were scored by squad_em since" in str(refusal)
+        assert "the stored analysis is of the metric f1; answers were scored by squad_em since" in str(refusal)
+
+
+def test_one_run_of_another_metric_stops_the_report_of_all(folder: Path) -> None:
+    done("all", str(folder), *FEW)
+    last = results(folder).runs[-1].run_id
+    done("score", str(folder), "--metric", "squad_em", "--run-id", last)
+    assert "answers were scored by squad_em since" in str(refused("report", str(folder), *FEW))
+    assert f"{last}: scored by squad_em" in refused("analyze", str(folder), *FEW).details
+    done("all", str(folder), *FEW)
 
 
 def test_two_groups_of_different_metrics_are_not_compared(
@@ -153,6 +162,7 @@ def test_two_groups_of_different_metrics_are_not_compared(
     ("metric", "says"),
     [
         ("classification", "16 of 16 examples have no meta.all_classes"),
+        ("tool_call", "16 of 16 examples have no meta.tools"),
         ("choice_letter", "finds no answer of its form in the golds of 16 of 16 examples"),
         ("squad_fl", "Did you mean squad_f1?"),
     ],

@@ -66,7 +66,7 @@ def upgrade(place: Path) -> Upgrade:
         raise StoreError(
             "this folder can't be written, and the new database goes there; nothing was changed",
             where=str(db.parent),
-            do="Upgrade a copy of the folder. As it is, it can still be read and analysed.",
+            do="Upgrade a copy of the folder. As it is, it can still be read.",
         )
     with hold(db, command_line(), utc_now()):
         if (version := _version(db)) == SCHEMA_VERSION:  # another upgrade was sooner

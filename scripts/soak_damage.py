@@ -13,6 +13,7 @@ from pathlib import Path
 from soak_ground import broken, experiment, server
 
 from kvt_async.contract.paths import DB_NAME
+from tests.older_db import made_older
 
 PAGE = 4096
 _REFUSED = re.compile(r"the database is damaged in [a-z]|file is not a database|another program's database|"
@@ -35,13 +36,15 @@ def damage(folder: Path, n_files: int, n_requests: int, seed: int) -> int:
             made = _run(whole, config, verb)
             if made.returncode:
                 return broken(f"{verb}\n{made.stderr}")
+        made_older(whole / "runs" / "g" / DB_NAME, whole / "runs" / "older" / DB_NAME)
         for nth in range(n_files):
             name, spoil = list(KINDS.items())[nth % len(KINDS)]
             for verb in VERBS:
                 copy = folder / "copy"
                 shutil.rmtree(copy, ignore_errors=True)
                 shutil.copytree(whole, copy)
-                db = copy / "runs" / ("bench" if verb.startswith("bench") else "g") / DB_NAME
+                group = next((name for name in ("bench", "older") if verb.startswith(name)), "g")
+                db = copy / "runs" / group / DB_NAME
                 data = bytearray(db.read_bytes())
                 spoil(random.Random(f"{seed} {nth}"), data)
                 db.write_bytes(data)
@@ -65,7 +68,7 @@ def damage(folder: Path, n_files: int, n_requests: int, seed: int) -> int:
 def _run(folder: Path, config: Path, verb: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "kvt_async", *VERBS.get(verb, (verb,))]
     words = [word.replace("FOLDER", str(folder)) for word in words]
-    if verb not in ("compare", "bench compare"):
+    if verb not in ("compare", "bench compare") and not verb.startswith("older"):
         words += ["-c", str(config), "--override", f"output.runs_dir={folder / 'runs'}",
                   "--override", f"output.data_dir={folder / 'data'}"]  # fmt: skip
     if verb.startswith("bench") and verb != "bench compare":
@@ -80,6 +83,8 @@ VERBS: dict[str, tuple[str, ...]] = {
     "report": ("report",), "export": ("export", "FOLDER/out.csv"), "verify": ("verify",),
     "compare": ("compare", "FOLDER/runs/g", "FOLDER/../whole/runs/g"), "sweep": ("sweep",),
     "bench report": ("bench", "report"), "bench": ("bench",),
+    "older upgrade": ("upgrade", "FOLDER/runs/older"), "older all": ("all", "FOLDER/runs/older"),
+    "older verify": ("verify", "FOLDER/runs/older"),
 }  # fmt: skip
 
 

@@ -231,6 +231,18 @@ def test_a_full_disk_is_the_reason_told_and_not_the_rollback_that_sqlite_did(db:
     assert "Free disk space" in caught.value.do
 
 
+def test_a_copy_without_a_log_gets_one_so_that_its_readers_bar_no_writer(db: Path) -> None:
+    """As `VACUUM INTO` and `.recover` write it."""
+    copy = db.with_name("copy.sqlite")
+    with closing(sqlite3.connect(db)) as conn:
+        conn.execute("VACUUM INTO ?", (str(copy),))
+    with closing(connect_for_reading(copy, write_derived=True)) as writer, closing(connect_for_reading(copy)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM examples").fetchone() == (400,)
+        with transaction(writer, copy):
+            writer.execute("DELETE FROM analysis_state")
+
+
 @pytest.fixture
 def open_umask() -> Iterator[None]:
     before = os.umask(0)

@@ -22,6 +22,11 @@ PAGE = (ROOT / "docs/DATABASE.md").read_text(encoding="utf-8")
 QUESTION = re.compile(r"^(\d+)\. (.*?\?) `([^`]*)`\n\n +```sql\n(.*?)```", re.MULTILINE | re.DOTALL)
 QUESTIONS = {said: (re.split(r",\s+", columns), query) for _, said, columns, query in QUESTION.findall(PAGE)}
 
+SUITE = {"exp_group_id": "g", "generation": 1, "series": "snapkv/aware", "n_tasks": 1, "n_nothing_to_lose": 0,
+         "n_cannot_tell": 0, "suite_safe": 0.5, "guard": 0.15, "broken_tasks": "[]", "verdict": "transition",
+         "verdict_text": "safe on average", "tasks_json": "[]", "evidence": "verified", "partial": 0, "method": "",
+         "fingerprint": ""}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
@@ -35,6 +40,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connecti
         for session, version in ((first, "1"), ("later", "2")):
             insert(conn, "server_snapshots", session_id=session, taken_at="", phase="start", endpoint="http://h",
                    identity_json=f'{{"version": "{version}"}}')  # fmt: skip
+        insert(conn, "suite_summary", **SUITE)
     with closing(sqlite3.connect(db)) as plain:  # as any program opens it
         yield plain
 
@@ -84,8 +90,10 @@ def test_the_answers_are_right(group: sqlite3.Connection) -> None:
     assert [(row["config_changed"], row["server_changed"]) for row in changed] == [(None, 0), (1, 1)]
     differing = group.execute("SELECT count(*) FROM scores WHERE flags NOT LIKE '%identical_to_full%'").fetchone()[0]
     assert 0 < len(found["Which answers differ from full cache's"]) < differing
-    (verdict,) = found["What is the verdict of every task and series"]
-    assert (verdict["task"], verdict["series"]) == ("single_needle", "snapkv/aware")
+    verdicts = [[row[name] for name in ("task", "series", "safe_budget", "sentence")]
+                for row in found["What is the verdict of every task and series"]]  # fmt: skip
+    assert verdicts[0] == ["*", "snapkv/aware", 0.5, "safe on average"]
+    assert [verdict[:2] for verdict in verdicts[1:]] == [["single_needle", "snapkv/aware"]]
     responses = group.execute("SELECT count(*) FROM responses").fetchone()[0]
     for question in ("How many tokens did each level cost", "What is the median TTFT of each level"):
         assert sum(row.get("responses", row.get("n")) for row in found[question]) == responses  # type: ignore[misc]

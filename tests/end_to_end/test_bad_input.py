@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from kvt_async.serve.weights import REFERENCE_DIR
+from tests.analyzer.synthetic import make_db
 from tests.end_to_end.conftest import Kvt, overrides
+from tests.older_db import made_older
 
 TABLE = Path(__file__).parents[2] / "docs/BAD_INPUT.md"
 ROW = re.compile(r"^\| ([a-z][a-z-]+) \| (.+?) \| (.+?) \| (\d+) \|$", re.MULTILINE)
@@ -309,6 +311,10 @@ def test_databases_that_are_not_ours_to_write(kvt: Kvt, folder: Path) -> None:
     newer.execute("PRAGMA user_version=99")
     newer.close()
     verify("schema-newer", kvt(*with_("sweep", "db.path=newer.sqlite")))
+    made_older(make_db(folder / "today.sqlite", n_bins=1, n_per_bin=1), folder / "older.sqlite")
+    verify("schema-older", kvt(*with_("sweep", "db.path=older.sqlite")))
+    verify("upgrade-nothing", kvt("upgrade", "."))
+    verify("upgrade-nowhere", kvt("upgrade", "nowhere"))
     (folder / "text.sqlite").write_text("not a database at all " * 100, encoding="utf-8")
     verify("not-a-database", kvt(*with_("sweep", "db.path=text.sqlite")))
     (folder / "file").write_text("", encoding="utf-8")

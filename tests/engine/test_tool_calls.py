@@ -3,9 +3,12 @@
 import json
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvt_async.contract.secrets import Secrets
 from kvt_async.engine.reply.redact import Redactor
@@ -148,13 +151,50 @@ def test_a_reply_that_is_not_streamed_has_one_call_an_entry() -> None:
 
 def test_many_pieces_take_time_and_memory_by_their_length() -> None:
     """Were each piece compared or joined with all before it, these would take minutes."""
-    names = [f"n{n}" for n in range(100_000)]
+    names = [f"n{n}" for n in range(30_000)]
     assert streamed(*([piece(name, "}", index=0)] for name in names)) == [
         {"name": "".join(names), "arguments": "}" * len(names)}
     ]
-    calls = streamed([piece("f", "{}", index=n) for n in range(50_000)])
+    calls = streamed([piece("f", "{}", index=n) for n in range(20_000)])
     assert calls is not None
-    assert len(calls) == 50_000
+    assert len(calls) == 20_000
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from(["{", "}", "{}"]),
+    lambda kids: st.lists(kids, max_size=3) | st.dictionaries(st.text(max_size=3), kids, max_size=2), max_leaves=6,
+)  # fmt: skip
+PIECES = st.fixed_dictionaries(
+    {}, optional={
+        "index": st.sampled_from([0, 1, None, "0", 1.0, -1, True, 10**30]) | VALUES,
+        "id": st.sampled_from(["a", "b"]) | VALUES,
+        "function": st.fixed_dictionaries(
+            {}, optional={"name": st.sampled_from(["f", "g", ""]) | VALUES, "arguments": VALUES}
+        ) | VALUES,
+        "custom": VALUES, "name": VALUES, "arguments": VALUES,
+    },
+)  # fmt: skip
+
+
+@given(deltas=st.lists(st.lists(PIECES, max_size=3) | PIECES | VALUES, max_size=8))
+def test_whatever_comes_is_calls_of_texts_or_none(deltas: list[Any]) -> None:
+    for calls in (streamed(*({"tool_calls": one} for one in deltas)), whole(tool_calls=deltas)):
+        for call in calls or []:
+            assert {"name", "arguments"} <= call.keys() <= {"name", "arguments", "id"}
+            assert all(isinstance(text, str) and text.encode() is not None for text in call.values())
+            assert call["name"] or call["arguments"]
+
+
+@given(cuts=st.lists(st.integers(0, 60), max_size=6), names=st.booleans(), ids=st.booleans(), index=st.booleans())
+def test_a_call_is_the_same_wherever_it_is_cut(cuts: list[int], names: bool, ids: bool, index: bool) -> None:
+    """Names and ids in every piece or in the first alone; numbered or not."""
+    text = '{"city": "Paris {\\"} {", "legs": [{"km": 1}, {"km": 2}]}'
+    edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
+    deltas = []
+    for n, (start, end) in enumerate(pairwise(edges)):
+        more = ({"index": 3} if index else {}) | ({"id": "a"} if ids or not n else {})
+        deltas.append([piece("f" if names or not n else None, text[start:end], **more)])
+    assert streamed(*deltas) == [{"name": "f", "arguments": text, "id": "a"}]
 
 
 @pytest.mark.usefixtures("every_transport")

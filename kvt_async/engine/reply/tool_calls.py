@@ -15,6 +15,8 @@ from kvt_async.engine.reply.deltas import inner_of
 from kvt_async.engine.reply.payload import as_text, joined_halves
 from kvt_async.records import Json
 
+_JOINED = 256  # pieces of arguments that are joined to see whether they are whole
+
 
 class _Call:
     """A call that is being put together."""
@@ -37,12 +39,14 @@ class _Call:
 
     def is_over(self, name: str, arguments: str, call_id: str) -> bool:
         """Whether a piece that seems to be this call's begins another: it has a name, as this call has, and an id that
-        isn't this call's, or arguments that begin where this call's have ended. `}{` stands nowhere within JSON."""
+        isn't this call's, or arguments that begin where this call's have ended."""
         if not (name and self.names):
             return False
         if call_id and self.call_id:
             return call_id != self.call_id
-        return bool(self.arguments) and arguments.lstrip()[:1] == "{" and self.arguments[-1].rstrip()[-1:] == "}"
+        if not (self.arguments and arguments.lstrip()[:1] == "{" and self.arguments[-1].rstrip()[-1:] == "}"):
+            return False
+        return len(self.arguments) > _JOINED or _is_json("".join(self.arguments))  # `}{` may stand within a text
 
     def as_json(self) -> Json:
         call = {"name": joined_halves("".join(self.names)), "arguments": joined_halves(_joined(self.arguments))}

@@ -5,9 +5,21 @@ own repeats have for it: what the control shows as well is not the budget's doin
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from analyzer.read.runs import Run
-from analyzer.results.number_format import NOTHING, budget, count, listed, number, percent, signed
+from analyzer.results.number_format import (
+    NOTHING,
+    budget,
+    cache_kept,
+    cache_share,
+    count,
+    listed,
+    number,
+    percent,
+    plural,
+    signed,
+)
 from analyzer.results.results import Results
 from analyzer.results.series_names import series_name
 from analyzer.results.text_table import Table
@@ -15,12 +27,19 @@ from analyzer.store.tables import OutcomeChange
 from kvt_async.contract.vocabulary import Measure
 
 Rows = Mapping[str, OutcomeChange]  # of one level, by measure
+Level = tuple[Run, Rows]
+
+
+class _Share(NamedTuple):
+    name: str
+    says: str
+
 
 _SHARES = {
-    Measure.CUT_OFF: ("Cut off", "are cut off at their length"),
-    Measure.EMPTY: ("Empty", "are empty"),
-    Measure.REPETITION: ("Repeating", "repeat themselves"),
-    Measure.FORMAT_ERROR: ("Unreadable", "can't be read by the metric"),
+    Measure.CUT_OFF: _Share("Cut off", "are cut off at their length"),
+    Measure.EMPTY: _Share("Empty", "are empty"),
+    Measure.REPETITION: _Share("Repeating", "repeat themselves"),
+    Measure.FORMAT_ERROR: _Share("Unreadable", "can't be read by the metric"),
 }
 
 
@@ -31,24 +50,29 @@ def outcomes(results: Results, run: Run) -> dict[str, OutcomeChange]:
 
 
 def outcome_sentences(results: Results, alpha: float) -> list[str]:
-    """A sentence for each series and measure of which a change is proven, at the lowest such budget; none where prompts
-    were read shorter than sent, since no pair compares then what its name says."""
-    if results.prompts.are_short:
+    """A sentence for each measure of which a change is proven in the headline's series, at the lowest such budget, and
+    one that names what changes in further series. None where prompts were read shorter than sent, since no pair
+    compares then what its name says."""
+    if results.prompts.are_short or not results.series:
         return []
+    first, *further = results.series
+    found = {series: _proven(results, series, alpha) for series in results.series}
+    of = f" of {series_name(first)}" if further else ""
+    lines = [f"{_sentence(levels, measure, of)}." for measure, levels in found[first].items()]
+    others = [
+        f"{listed([_in_a_word(levels[-1][1][m]) for m, levels in found[series].items()])} of {series_name(series)}"
+        for series in further
+        if found[series]
+    ]
+    return [*lines, f"Proven of other series: {'; '.join(others)}."] if others else lines
+
+
+def _proven(results: Results, series: str, alpha: float) -> dict[Measure, list[Level]]:
+    """The levels of a series at which a measure is proven to change, the lowest budget last; only what is proven."""
     controls = [outcomes(results, run) for run in results.controls]
-    lines = []
-    for series in results.series:
-        name = f" of {series_name(series)}" if len(results.series) > 1 else ""
-        levels = [(run, outcomes(results, run)) for run in results.levels(series)]
-        for measure in Measure:
-            found = [(run, rows) for run, rows in levels if is_proven(rows.get(measure), controls, alpha)]
-            if found:
-                lowest, rows = found[-1]
-                up = _grows(rows[measure])
-                others = [budget(r.kv_budget, r.kv_unit) for r, of in found[:-1] if _grows(of[measure]) == up]
-                also = f" (also at {listed(others)})" if others else ""
-                lines.append(f"{_sentence(rows, measure, budget(lowest.kv_budget, lowest.kv_unit), name)}{also}.")
-    return lines
+    levels: list[Level] = [(run, outcomes(results, run)) for run in results.levels(series)]
+    found = {m: [level for level in levels if is_proven(level[1].get(m), controls, alpha)] for m in Measure}
+    return {measure: proven for measure, proven in found.items() if proven}
 
 
 def is_proven(row: OutcomeChange | None, controls: Sequence[Rows], alpha: float) -> bool:
@@ -74,12 +98,12 @@ def outcome_table(results: Results, alpha: float) -> Table:
         return Table((), ())
     controls = [outcomes(results, run) for run in results.controls]
     seen = [m for m in _SHARES if any(m in rows and _happens(rows[m]) for _, rows in levels)]
-    never = [_SHARES[m][0].lower() for m in _SHARES if m not in seen and any(m in rows for _, rows in levels)]
+    never = [_SHARES[m].name.lower() for m in _SHARES if m not in seen and any(m in rows for _, rows in levels)]
     has_lengths = any(Measure.TOKENS in rows for _, rows in levels)
     has_texts = any(_beside(rows) for _, rows in levels)
     head = ["Level", "Pairs"]
     head += ["Tokens, full → here", "Ratio [95% CI]"] if has_lengths else []
-    head += [f"{_SHARES[m][0]}, full → here [95% CI]" for m in seen]
+    head += [f"{_SHARES[m].name}, full → here [95% CI]" for m in seen]
     head += ["Same text as full", "Texts part at character"] if has_texts else []
     body = []
     for run, rows in levels:
@@ -96,18 +120,38 @@ def _grows(row: OutcomeChange) -> bool:
     return (row.change or 0.0) > (1.0 if row.measure == Measure.TOKENS else 0.0)
 
 
-def _sentence(rows: Rows, measure: Measure, at: str, of_series: str) -> str:
+def _sentence(levels: Sequence[Level], measure: Measure, of_series: str) -> str:
+    """Of the lowest of these levels; others that change the same way are named."""
+    lowest, rows = levels[-1]
     row = rows[measure]
+    others = [cache_share(run.kv_budget, run.kv_unit) for run, of in levels[:-1] if _grows(of[measure]) == _grows(row)]
+    also = f" (also with {listed(others)})" if others else ""
+    start = f"With {cache_kept(lowest.kv_budget, lowest.kv_unit)}{also},"
     if measure == Measure.TOKENS:
-        verb = "grow" if _grows(row) else "shrink to"
-        return f"Answers{of_series} {verb} {_ratio(row)} at {at}"
+        return f"{start} answers{of_series} {'grow' if _grows(row) else 'shrink to'} {_ratio(row)}"
     if measure == Measure.IDENTICAL:
         same, again = percent(row.value), percent(row.full_value)
-        parts = rows.get(Measure.DIVERGENCE)
-        where = "" if parts is None else f"; half of the others part from it within {count(parts.value)} characters"
-        return f"{same} of the texts{of_series} at {at} are full cache's, {again} when it was run again{where}"
-    says = _SHARES[measure][1]
-    return f"{percent(row.value)} of the answers{of_series} at {at} {says}, {percent(row.full_value)} at full cache"
+        return f"{start} {same} of the texts{of_series} are full cache's, {again} when it was run again{_where(rows)}"
+    says = _SHARES[measure].says
+    return f"{start} {percent(row.value)} of the answers{of_series} {says}, {percent(row.full_value)} at full cache"
+
+
+def _where(rows: Rows) -> str:
+    """Where texts part, as the end of a sentence about how many do."""
+    parts = rows.get(Measure.DIVERGENCE)
+    if parts is None or parts.value is None:
+        return ""
+    if parts.value < 1:
+        return "; half of the others differ from the first character on"
+    return f"; half of the others part from it within {plural(round(parts.value), 'character')}"
+
+
+def _in_a_word(row: OutcomeChange) -> str:
+    if row.measure == Measure.TOKENS:
+        return "longer answers" if _grows(row) else "shorter answers"
+    if row.measure == Measure.IDENTICAL:
+        return "other texts"
+    return f"{'more' if _grows(row) else 'fewer'} {_SHARES[Measure(row.measure)].name.lower()}"
 
 
 def _ratio(row: OutcomeChange) -> str:

@@ -56,21 +56,27 @@ def said(*changes: OutcomeChange, **given: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        (change(0.25, Measure.TOKENS, 10, 14), "Answers grow 1.40 x [1.35, 1.45] at 0.25."),
-        (change(0.25, Measure.TOKENS, 10, 7), "Answers shrink to 0.70 x [0.65, 0.75] at 0.25."),
+        (change(0.25, Measure.TOKENS, 10, 14), "With 25% of the cache kept, answers grow 1.40 x [1.35, 1.45]."),
+        (change(0.25, Measure.TOKENS, 10, 7), "With 25% of the cache kept, answers shrink to 0.70 x [0.65, 0.75]."),
         (
             change(0.25, Measure.CUT_OFF, 0.02, 0.12),
-            "12% of the answers at 0.25 are cut off at their length, 2% at full cache.",
+            "With 25% of the cache kept, 12% of the answers are cut off at their length, 2% at full cache.",
         ),
-        (change(0.5, Measure.EMPTY, 0.0, 0.2), "20% of the answers at 0.5 are empty, 0% at full cache."),
-        (change(0.5, Measure.REPETITION, 0.0, 0.2), "20% of the answers at 0.5 repeat themselves, 0% at full cache."),
+        (
+            change(0.5, Measure.EMPTY, 0.0, 0.2),
+            "With 50% of the cache kept, 20% of the answers are empty, 0% at full cache.",
+        ),
+        (
+            change(0.5, Measure.REPETITION, 0.0, 0.2),
+            "With 50% of the cache kept, 20% of the answers repeat themselves, 0% at full cache.",
+        ),
         (
             change(0.5, Measure.FORMAT_ERROR, 0.0, 0.2),
-            "20% of the answers at 0.5 can't be read by the metric, 0% at full cache.",
+            "With 50% of the cache kept, 20% of the answers can't be read by the metric, 0% at full cache.",
         ),
         (
             change(0.25, Measure.IDENTICAL, 0.97, 0.41),
-            "41% of the texts at 0.25 are full cache's, 97% when it was run again.",
+            "With 25% of the cache kept, 41% of the texts are full cache's, 97% when it was run again.",
         ),
     ],
 )
@@ -80,22 +86,40 @@ def test_a_proven_change_is_said_beside_full_cache(row: OutcomeChange, sentence:
 
 def test_the_lowest_budget_speaks_and_the_others_are_named() -> None:
     rows = [change(b, Measure.CUT_OFF, 0.02, share) for b, share in ((0.5, 0.1), (0.25, 0.3))]
-    assert said(*rows) == ["30% of the answers at 0.25 are cut off at their length, 2% at full cache (also at 0.5)."]
+    assert said(*rows) == [
+        "With 25% of the cache kept (also with 50%), 30% of the answers are cut off at their length, 2% at full cache."
+    ]
     opposite = change(0.5, Measure.CUT_OFF, 0.2, 0.0)
     assert "also" not in said(opposite, rows[1])[0]
 
 
-def test_a_series_is_named_where_there_are_several() -> None:
-    (line,) = said(change(0.25, Measure.TOKENS, 10, 14), series=("snapkv", "random"))
-    assert line == "Answers of SnapKV grow 1.40 x [1.35, 1.45] at 0.25."
+def test_of_further_series_it_is_said_in_one_sentence_what_changes() -> None:
+    rows = [change(0.25, Measure.TOKENS, 10, 14)]
+    rows += [
+        replace(change(0.25, measure, full, here), series="random")
+        for measure, full, here in (
+            (Measure.TOKENS, 10, 7),
+            (Measure.CUT_OFF, 0.3, 0.1),
+            (Measure.EMPTY, 0, 0.4),
+            (Measure.IDENTICAL, 1, 0.2),
+        )
+    ]
+    assert said(*rows, series=("snapkv", "random")) == [
+        "With 25% of the cache kept, answers of SnapKV grow 1.40 x [1.35, 1.45].",
+        "Proven of other series: shorter answers, fewer cut off, more empty and other texts of Random eviction.",
+    ]
 
 
 def test_where_texts_part_stands_with_the_share_that_is_the_same() -> None:
-    parts = change(0.25, Measure.DIVERGENCE, 120, 43, change=None, p_holm=None)
-    assert said(change(0.25, Measure.IDENTICAL, 0.97, 0.41), parts) == [
-        "41% of the texts at 0.25 are full cache's, 97% when it was run again; half of the others part from it within "
-        "43 characters."
-    ]
+    same = change(0.25, Measure.IDENTICAL, 0.97, 0.41)
+    start = "With 25% of the cache kept, 41% of the texts are full cache's, 97% when it was run again; half"
+    for place, ending in (
+        (43, "of the others part from it within 43 characters."),
+        (1, "of the others part from it within 1 character."),
+        (0, "of the others differ from the first character on."),
+    ):
+        parts = change(0.25, Measure.DIVERGENCE, 120, place, change=None, p_holm=None)
+        assert said(same, parts) == [f"{start} {ending}"]
 
 
 @pytest.mark.parametrize("p_holm", [0.05, 0.3, None])

@@ -84,3 +84,13 @@ def test_lengths_in_another_unit_have_the_same_ratio(pairs: list[tuple[int, int]
     seen, scaled = (ratio_of([a * unit for a, _ in pairs], [b * unit for _, b in pairs]) for unit in (1.0, 7.0))
     assert (scaled.ratio, scaled.p) == pytest.approx((seen.ratio, seen.p))
     assert (scaled.low is None) == (seen.low is None)
+
+
+def test_growth_is_rarely_claimed_where_long_answers_are_as_rare_on_both_sides() -> None:
+    """Where the logarithm of a ratio is taken for normal, 7% of these experiments claim growth."""
+    rng, claims = np.random.default_rng(5), 0
+    for _ in range(300):
+        full, here = (np.where(rng.random(50) < 0.02, 60.0, rng.lognormal(0, 0.3, 50)) for _ in range(2))
+        seen = ratio_of(list(full), list(here))
+        claims += seen.p < 0.05 and seen.ratio > 1
+    assert claims / 300 <= 0.025 + 2.576 * math.sqrt(0.025 * 0.975 / 300)

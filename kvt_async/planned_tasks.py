@@ -59,14 +59,18 @@ def planned_tasks(settings: Settings) -> tuple[list[PlannedTask], list[str]]:
     """The tasks of a config, and what there is to say of them. Raises ConfigError where they can't be named, GuardError
     where a manifest is damaged."""
     from kvt_async.data.identity import dataset_id
+    from kvt_async.data.sources import binned_by
     from kvt_async.data.tasks import tasks_of
 
     tasks = tasks_of(settings)
     planned = []
     for task in tasks.tasks:
         data = dataset_id(task.settings)
-        contexts = _contexts(manifest_path(settings.output.data_dir, data))
-        planned.append(PlannedTask(task.name, task.settings, data, contexts))
+        own, contexts = task.settings, _contexts(manifest_path(settings.output.data_dir, data))
+        if lengths := binned_by(own):
+            binning = own.binning.model_copy(update={"n_bins": len(lengths.lengths), "edges": None})
+            own = own.model_copy(update={"binning": binning})
+        planned.append(PlannedTask(task.name, own, data, contexts))
     return planned, list(tasks.notes)
 
 

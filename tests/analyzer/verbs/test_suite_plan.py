@@ -109,3 +109,11 @@ def test_plan_goes_through_the_tasks_of_a_config(tmp_path: Path) -> None:
 def test_a_dry_run_says_that_a_task_cannot_prove_the_guard(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["sweep", "-c", suite_of_two(tmp_path), "--dry-run"])
     assert "note: few: 12 contexts can prove no loss below 0.26; 23 would do" in done.stdout.splitlines(), done.stdout
+
+
+def test_tasks_made_for_certain_lengths_have_a_bin_for_each(tmp_path: Path) -> None:
+    words = ["-c", "ruler", "--flip-rate", "0", "--json", "--override", f"output.runs_dir={tmp_path}/runs"]
+    words += ["--override", f"output.data_dir={tmp_path}/data", "--override", "dataset.task=[vt, cwe]"]
+    words += ["--override", "dataset.params.lengths=[512, 1024]", "--override", "binning.by=asked_length"]
+    answer = json.loads(CliRunner().invoke(app, ["plan", *words]).stdout)
+    assert [(task["task"], task["n"]) for task in answer["tasks"]] == [("vt", 80), ("cwe", 80)]

@@ -1,10 +1,12 @@
-"""The plan of an experiment: margin, alpha, metric and first series as its first session had them, before any data.
+"""The plan of an experiment: margin, guard, alpha, metric, tasks and first series as its first session had them, before
+any data.
 
 A margin that is chosen after the data is no margin: whoever may move it can prove any budget safe. Other values are
 allowed at analysis, and named beside the verdict.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,9 @@ class DeclaredPlan:
     alpha: float | None = None
     series: str | None = None
     metric: str | None = None
+    aggregate: str | None = None
+    guard: float | None = None
+    tasks: tuple[str, ...] = ()  # empty: not known
 
     def otherwise(self, analysis: Analysis, series: str | None, own_metric: str) -> dict[str, float | str]:
         """What the plan said where the analysis says something else, by name."""
@@ -38,6 +43,7 @@ class DeclaredPlan:
             "alpha": self.alpha,
             "series": self.series,
             "metric": metric,
+            "aggregate": self.aggregate,
         }
         used = {
             "margin": analysis.margin,
@@ -45,8 +51,21 @@ class DeclaredPlan:
             "alpha": analysis.alpha,
             "series": series,
             "metric": analysis.metric or own_metric,
+            "aggregate": analysis.aggregate,
         }
         return {name: value for name, value in stated.items() if value is not None and value != used[name]}
+
+    def suite_otherwise(self, analysis: Analysis, series: str, tasks: Sequence[str]) -> dict[str, float | str]:
+        """The same of a verdict over these tasks."""
+        other = self.otherwise(analysis, series, "the tasks' own")
+        if self.guard is not None and self.guard != analysis.guard:
+            other["guard"] = self.guard
+        left = [name for name in self.tasks if name not in tasks]
+        added = [name for name in tasks if name not in self.tasks]
+        if self.tasks and (left or added):
+            parts = (("without", left), ("and in addition", added))
+            other["tasks"] = ", ".join(f"{word} {', '.join(names)}" for word, names in parts if names)
+        return other
 
 
 NOTHING = DeclaredPlan()
@@ -69,12 +88,23 @@ def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> De
     analysis = _analysis(sessions[0][0])
     metric = analysis.get("metric")
     margin, kind = _number(analysis.get("margin")), analysis.get("margin_kind", "absolute")
+    aggregate = analysis.get("aggregate", "mean")
+    tasks = facts.execute(
+        "SELECT task FROM task_contracts WHERE exp_group_id = ? AND generation = ? AND created_at < ? "
+        "ORDER BY created_at, task",
+        (exp_group_id, generation, before),
+    ).fetchall()
+    chosen = analysis.get("tasks")
+    named = [name for (name,) in tasks if not isinstance(chosen, list) or name in chosen]
     return DeclaredPlan(
         margin=margin,
         margin_kind=kind if margin is not None and isinstance(kind, str) else None,
         alpha=_number(analysis.get("alpha")),
         series=row[0] if row else None,
         metric=metric if isinstance(metric, str) else None,
+        aggregate=aggregate if margin is not None and isinstance(aggregate, str) else None,
+        guard=_number(analysis.get("guard")),
+        tasks=tuple(named),
     )
 
 
@@ -82,21 +112,29 @@ def sentences(asked: dict[str, Any], series: str) -> str:
     """What an analysis was asked for (`Verdict.asked`) and `DeclaredPlan.otherwise` in it, in words, each as a sentence
     of its own; empty where the plan was kept.
     """
-    planned = asked.get("planned", {})
+    planned = {name: value for name, value in asked.get("planned", {}).items() if name != "tasks"}
     used = {"series": series, "metric": asked.get("metric", "")}
     used["margin_kind"] = asked.get("margin_kind", "absolute")
-    used |= {name: f"{asked[name]:g}" for name in ("margin", "alpha") if name in planned}
+    used["aggregate"] = asked.get("aggregate", "mean")
+    used |= {name: f"{asked[name]:g}" for name in ("margin", "guard", "alpha") if name in planned}
     what = {
         "margin": "The margin of",
         "margin_kind": "That the margin is",
         "alpha": "The alpha of",
         "series": "The first series",
         "metric": "The metric",
+        "aggregate": "The aggregate",
+        "guard": "The guard of",
     }
+    of_tasks = asked.get("planned", {}).get("tasks")
+    chosen = [f"The tasks were chosen after the data: those of the plan {of_tasks}."] if of_tasks else []
     return " ".join(
-        f"{what[name]} {used[name]} was chosen after the data; the plan said "
-        f"{value if isinstance(value, str) else f'{value:g}'}."
-        for name, value in planned.items()
+        chosen
+        + [
+            f"{what[name]} {used[name]} was chosen after the data; the plan said "
+            f"{value if isinstance(value, str) else f'{value:g}'}."
+            for name, value in planned.items()
+        ]
     )
 
 

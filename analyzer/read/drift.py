@@ -16,16 +16,17 @@ from kvt_async.contract.labels import level_label
 from kvt_async.contract.vocabulary import CanaryVerdict
 
 _WORST = (CanaryVerdict.DEAD, CanaryVerdict.INCONCLUSIVE)
-# Answers at a level and at full cache's repeat, each against full cache, over the examples that all three answered.
+# Answers at a level and at full cache's repeat, each against full cache, over the examples that all three answered;
+# of several answers the first, since those to one example depend on each other.
 _CHANGED = f"""
 SELECT count(*), ifnull(sum(here), 0), ifnull(sum(again), 0), ifnull(sum(here > again), 0), ifnull(sum(again > here), 0)
 FROM (SELECT NOT {same_answer("p", "f")} AS here, NOT {same_answer("a", "f")} AS again
       FROM requests r JOIN responses p ON p.request_id = r.request_id
-      JOIN requests rf ON rf.run_id = ? AND rf.example_id = r.example_id
+      JOIN requests rf ON rf.run_id = ? AND rf.example_id = r.example_id AND rf.sample_idx = 0 AND rf.turn_idx = 0
       JOIN responses f ON f.request_id = rf.request_id
-      JOIN requests ra ON ra.run_id = ? AND ra.example_id = r.example_id
+      JOIN requests ra ON ra.run_id = ? AND ra.example_id = r.example_id AND ra.sample_idx = 0 AND ra.turn_idx = 0
       JOIN responses a ON a.request_id = ra.request_id
-      WHERE r.run_id = ?)
+      WHERE r.run_id = ? AND r.sample_idx = 0 AND r.turn_idx = 0)
 """
 
 
@@ -74,9 +75,9 @@ class Answers:
         return self.p <= alpha / 2
 
 
-def run_server(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> RunServer:
-    """What the facts say of the run's server."""
-    return RunServer(round_to(conn, run), canary(conn, run, alpha), budget_readings(conn, run))
+def run_server(conn: sqlite3.Connection, run: Run, beside_canary: Answers | None, alpha: float = 0.05) -> RunServer:
+    """What the facts say of the run's server; `beside_canary`: of the run's generation."""
+    return RunServer(round_to(conn, run), canary(conn, run, beside_canary, alpha), budget_readings(conn, run))
 
 
 def round_to(conn: sqlite3.Connection, run: Run) -> int:
@@ -84,7 +85,9 @@ def round_to(conn: sqlite3.Connection, run: Run) -> int:
     return int(_apply_json(conn, run).get("apply", {}).get("round_to", 1))
 
 
-def canary(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> CanaryVerdict | None:
+def canary(
+    conn: sqlite3.Connection, run: Run, beside_canary: Answers | None, alpha: float = 0.05
+) -> CanaryVerdict | None:
     """The worst verdict of the sessions that sent the run, DEAD or INCONCLUSIVE; None: nothing against it, or overruled
     by the answers of the sweep."""
     rows = conn.execute(
@@ -95,13 +98,7 @@ def canary(conn: sqlite3.Connection, run: Run, alpha: float = 0.05) -> CanaryVer
     sent = "SELECT 1 FROM requests r JOIN attempts a USING (request_id) WHERE r.run_id = ? AND a.session_id = ? LIMIT 1"
     verdicts = {verdict for verdict, session in rows if conn.execute(sent, (run.run_id, session)).fetchone()}
     verdict = next((verdict for verdict in _WORST if verdict in verdicts), None)
-    if verdict is None:
-        return None
-    group, generation = conn.execute(
-        "SELECT exp_group_id, generation FROM runs WHERE run_id = ?", (run.run_id,)
-    ).fetchone()
-    answers = answers_beside_canary(conn, group, generation)
-    return None if answers is not None and answers.overrule(alpha) else verdict
+    return None if beside_canary is not None and beside_canary.overrule(alpha) else verdict
 
 
 def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int) -> Answers | None:
@@ -115,14 +112,18 @@ def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int)
     if row is None:
         return None
     levels = conn.execute(
-        "SELECT run_id, series, kv_budget, kv_unit, is_full, repeat_idx FROM runs WHERE exp_group_id = ? AND "
-        "generation = ? ORDER BY repeat_idx",
+        "SELECT run_id, series, kv_budget, kv_unit, is_full, repeat_idx, dataset_id FROM runs WHERE exp_group_id = ? "
+        "AND generation = ? ORDER BY repeat_idx",
         (group, generation),
     ).fetchall()
-    full = next((r[0] for r in levels if r[4] and not r[5]), None)
-    again = next((r[0] for r in levels if r[4] and r[5]), None)
-    judged = next((r[0] for r in levels if not r[4] and level_label(r[1], r[2], r[3], is_full=False) == row[1]), None)
-    n, changed, changed_again, more, less = conn.execute(_CHANGED, (full, again, judged)).fetchone()
+    counts = [0] * 5
+    for dataset_id in dict.fromkeys(level[6] for level in levels):
+        own = [level for level in levels if level[6] == dataset_id]
+        full = next((r[0] for r in own if r[4] and not r[5]), None)
+        again = next((r[0] for r in own if r[4] and r[5]), None)
+        judged = next((r[0] for r in own if not r[4] and level_label(r[1], r[2], r[3], is_full=False) == row[1]), None)
+        counts = [a + b for a, b in zip(counts, conn.execute(_CHANGED, (full, again, judged)).fetchone(), strict=True)]
+    n, changed, changed_again, more, less = counts
     return Answers(CanaryVerdict(row[0]), row[1], n, changed, changed_again, sign_p(more, less)) if n else None
 
 

@@ -104,6 +104,18 @@ def places(conn: sqlite3.Connection, dataset_id: str) -> tuple[tuple[str, int], 
     )
 
 
+def contexts(conn: sqlite3.Connection, dataset_id: str) -> pl.Series:
+    """What tells the context of every manifest entry from others, over all data sets, in order. Equal contexts are one;
+    an example without a context shares it with nobody."""
+    own = "CASE WHEN x.context = '' THEN e.dataset_id || ' ' || x.context_sha256 ELSE x.context_sha256 END"
+    cursor = conn.execute(
+        f"SELECT {own} FROM manifest_entries e JOIN examples x ON x.dataset_id = e.dataset_id "
+        "AND x.example_id = e.example_id WHERE e.dataset_id = ? ORDER BY e.seq",
+        (dataset_id,),
+    )
+    return read_frame(cursor, {"context": pl.String})["context"]
+
+
 def layout(conn: sqlite3.Connection) -> Layout | None:
     """How the examples of the manifest that was stored last lie in contexts and bins; None without one."""
     row = conn.execute("SELECT dataset_id FROM manifests ORDER BY created_at DESC, rowid DESC LIMIT 1").fetchone()

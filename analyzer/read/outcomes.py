@@ -28,8 +28,8 @@ def score_inputs(
     request_id, example_id, is_failure, error_type, text, finish_reason, prompt_tokens (as the server counted),
     identical (1: same answer as at full cache, null there and where it isn't known), first_divergence (how many
     characters a text that isn't the same begins with as full cache's does), reasoned (the reply held reasoning in a
-    field of its own), called (it made tool calls) and, if asked, tool_calls_json (null: it made none). An example's
-    n-th answer is compared with its n-th at full cache.
+    field of its own), called (it made tool calls), sample_idx and, if asked, tool_calls_json (null: it made
+    none). An example's n-th answer is compared with its n-th at full cache.
     """
     schema: dict[str, Any] = {
         "request_id": pl.String,
@@ -44,12 +44,13 @@ def score_inputs(
         "reasoned": pl.Int64,
         "called": pl.Int64,
         "tool_calls_json": pl.String,
+        "sample_idx": pl.Int64,
     }
     calls = "p.tool_calls_json" if with_calls else "NULL"
     answered = conn.execute(
         "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, "
         f"{same_answer('p', 'pf')}, {_OTHER}, 0, NULL, "
-        f"ifnull(p.reasoning, '') != '', p.tool_calls_json IS NOT NULL, {calls} "
+        f"ifnull(p.reasoning, '') != '', ifnull(p.tool_calls_json, '') != '', {calls}, r.sample_idx "
         "FROM requests r JOIN responses p ON p.request_id = r.request_id "
         "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
         "LEFT JOIN requests f ON f.run_id = ? AND f.example_id = r.example_id "
@@ -58,8 +59,8 @@ def score_inputs(
         (None if full_run_id == run.run_id else full_run_id, run.run_id),
     )
     failed = conn.execute(
-        "SELECT request_id, example_id, NULL, NULL, NULL, NULL, NULL, 1, error_type, 0, 0, NULL FROM failures "
-        "WHERE run_id = ?",
+        "SELECT f.request_id, f.example_id, NULL, NULL, NULL, NULL, NULL, 1, f.error_type, 0, 0, NULL, r.sample_idx "
+        "FROM failures f JOIN requests r ON r.request_id = f.request_id WHERE f.run_id = ?",
         (run.run_id,),
     )
     unknown = refused(conn, run.run_id)
@@ -106,18 +107,32 @@ _OUTCOME_SQL = f"""r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, 
     json_extract(p.usage_json, '$.kv.compressible_tokens')"""
 
 
-def outcomes(conn: sqlite3.Connection, run: Run) -> pl.DataFrame:
+_EVERY = 1 << 31  # more answers of an example than can be
+
+
+def outcomes(conn: sqlite3.Connection, run: Run, samples: int | None = None) -> pl.DataFrame:
     """Finished and scored requests of one run with latencies, tokens and evidence: columns as _OUTCOME_COLUMNS, and
-    _OF_ANSWERS."""
+    _OF_ANSWERS. samples: only the first so many answers of each example; None: all."""
     cursor = conn.execute(
         f"SELECT {_OUTCOME_SQL}, p.finish_reason, s.first_divergence, r.sample_idx "
         "FROM requests r JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id "
         "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
-        "WHERE r.run_id = ?",
-        (run.run_id,),
+        "WHERE r.run_id = ? AND r.sample_idx < ?",
+        (run.run_id, samples or _EVERY),
     )
     return read_frame(cursor, _OUTCOME_COLUMNS | _OF_ANSWERS).with_columns(pl.col("is_failure").cast(pl.Boolean))
+
+
+def normalised_answers(conn: sqlite3.Connection, run: Run, samples: int) -> pl.DataFrame:
+    """example_id, sample_idx, pred_norm of the first `samples` answers of each example that are scored; failures have
+    none."""
+    cursor = conn.execute(
+        "SELECT r.example_id, r.sample_idx, s.pred_norm FROM requests r JOIN scores s ON s.request_id = r.request_id "
+        "WHERE r.run_id = ? AND r.sample_idx < ? AND s.pred_norm IS NOT NULL",
+        (run.run_id, samples),
+    )
+    return read_frame(cursor, {"example_id": pl.String, "sample_idx": pl.Int64, "pred_norm": pl.String})
 
 
 _EXPORT_COLUMNS: dict[str, Any] = {

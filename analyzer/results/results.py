@@ -182,6 +182,7 @@ _CANARIES = f"""SELECT level, verdict FROM probes {_OF_ITS_SESSIONS} AND kind='c
 _SCORERS = f"""SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs u JOIN scores s ON s.request_id =
     (SELECT q.request_id FROM requests q JOIN scores t USING (request_id) WHERE q.run_id = u.run_id LIMIT 1)
     {_OF_TASK} ORDER BY 1"""  # of one score per run: a run is scored by one scorer
+_CONTRACTS = f"SELECT contract_json FROM task_contracts {_OF_TASK}"
 _ANALYZED = f"SELECT detail_json FROM analysis_state {_OF_GROUP} AND stage='analyze' AND scope='*'"
 _VOLUMES = """SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9,
     CAST(sum(t.prompt_tokens * 1.0) AS INTEGER), CAST(sum(t.completion_tokens * 1.0) AS INTEGER),
@@ -271,18 +272,18 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         scorer_versions=[],
         analyzer_version=detail.get("analyzer_version"),
         other_metric=detail.get("settings", {}).get("metric"),
-        plugin_sha256=detail.get("plugin_sha256"),
     )
-    return [_task_results(conn, whole, task, samples[task.dataset_id]) for task in tasks]
-
-
-_CONTRACT = f"SELECT contract_json FROM task_contracts {_OF_TASK}"
+    plugins = detail.get("plugins_sha256", {})
+    return [
+        replace(_task_results(conn, whole, task, samples[task.dataset_id]), plugin_sha256=plugins.get(task.dataset_id))
+        for task in tasks
+    ]
 
 
 def _task_results(conn: sqlite3.Connection, whole: Results, task: GroupTask, samples: int) -> Results:
     """What is stored of one task, beside what is stored of the whole group."""
     key, own = (whole.group, whole.generation, task.dataset_id), (task.dataset_id,)
-    contract: dict[str, Any] = next((json.loads(text) for (text,) in conn.execute(_CONTRACT, key)), {})
+    contract: dict[str, Any] = next((json.loads(text) for (text,) in conn.execute(_CONTRACTS, key)), {})
     runs = sorted(
         (run for run in whole.runs if run.dataset_id == task.dataset_id),
         key=lambda run: (run.level_idx, run.repeat_idx, run.series, -run.kv_budget, run.run_id),

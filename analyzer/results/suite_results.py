@@ -4,7 +4,8 @@ import sqlite3
 from dataclasses import dataclass
 
 from analyzer.results.results import Results, of_task, read_tasks
-from analyzer.store.tables import SuiteStat, SuiteVerdict, columns
+from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
+from analyzer.store.tables import columns
 
 _OF_GROUP = "WHERE exp_group_id=? AND generation=?"
 

@@ -136,6 +136,7 @@ def _score_all(conn: sqlite3.Connection, facts: sqlite3.Connection, tasks: Seque
             continue
         dataset_id = task.dataset.dataset_id
         if dataset_id not in golds:
+            golds.clear()  # runs come task by task: one task's golds at a time
             golds[dataset_id] = prepared_golds(facts, task.dataset)
         _score_run(conn, facts, task, golds[dataset_id])
 

@@ -14,16 +14,8 @@ from typing import Any, NamedTuple
 
 from analyzer.read.run_counts import refused
 from analyzer.read.snapshot import path_of
-from analyzer.store.tables import (
-    BinStat,
-    Comparison,
-    Drop,
-    Evidence,
-    OutcomeChange,
-    SuiteStat,
-    SuiteVerdict,
-    Verdict,
-)
+from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
+from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeChange, Verdict
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, together
 from kvt_async.contract.local_faults import store_error
 from kvt_async.contract.waiting import transaction

@@ -7,6 +7,7 @@ append-only facts and what is known of the server; the rows themselves must stil
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,23 @@ from analyzer.stats.bootstrap import Columns, mean_of_bins, resample_means
 from analyzer.stats.interim import look_of
 from analyzer.stats.transition import Grid
 from analyzer.store import derived_rows
-from analyzer.store.derived_rows import ANALYZER_VERSION
-from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeChange, Verdict, as_columns
-from analyzer.summarise.bin_stats import with_bootstrap
+from analyzer.store.derived_rows import ANALYZER_VERSION, GROUP_TABLES
+from analyzer.store.tables import BinStat, Evidence, as_columns
+from analyzer.summarise.bin_stats import ALL_BINS, CiRule, with_bootstrap
 from analyzer.summarise.budget_evidence import by_two_servers
 from analyzer.summarise.group import Group
-from analyzer.summarise.question import STAGE, Question, fingerprint_of, question_of
+from analyzer.summarise.question import STAGE, Question, TaskQuestion, fingerprint_of, question_of
 from analyzer.summarise.run_data import RunData, RunToRead, read_elsewhere, read_run
 from analyzer.summarise.stored_sentences import with_sentences
-from analyzer.summarise.summaries import GroupRows, group_rows
+from analyzer.summarise.suite_rows import SuiteRows, SuiteTask, suite_rows
+from analyzer.summarise.summaries import GroupRows, group_rows, group_tests
 from analyzer.summarise.withdrawn import withdraw
 from kvt_async.contract.errors import ContradictedError, GuardError
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EvidenceStatus
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 RowsByTable = dict[str, Sequence[Any]]  # rows of the classes of store/tables.py
 
 
@@ -54,30 +57,41 @@ class AnalyzeReport:
 
 
 @dataclass(frozen=True)
+class TaskData:
+    """One task, read: over its n entries bin_idx [n] and cluster [n], which numbers their contexts; contexts [n] tell
+    them apart over all tasks (None: there is one task); and its runs."""
+
+    question: TaskQuestion
+    bin_idx: Ints
+    cluster: Ints
+    contexts: pl.Series | None
+    runs: list[RunData]
+
+
+@dataclass(frozen=True)
 class Derived:
-    """Every derived row of an analysis; `group` None where only single runs were analysed."""
+    """Every derived row of an analysis; groups (by dataset_id) and suite are empty where only one run was analysed,
+    the suite also where there is one task."""
 
     stats: list[BinStat]
     evidence: list[Evidence]
-    group: GroupRows | None
+    groups: Mapping[str, GroupRows]
+    suite: SuiteRows
 
     @property
     def of_runs(self) -> RowsByTable:
         """The rows of tables that hold a run's."""
         return {BinStat.TABLE: self.stats, Evidence.TABLE: self.evidence}
 
-    @property
-    def of_group(self) -> RowsByTable:
-        """The rows of tables that hold a group's."""
-        if self.group is None:
-            return {}
-        rows = self.group
-        return {
-            Drop.TABLE: rows.drops,
-            Verdict.TABLE: rows.verdicts,
-            Comparison.TABLE: rows.comparisons,
-            OutcomeChange.TABLE: rows.changes,
-        }
+    def of_group(self, **own: Any) -> dict[str, list[dict[str, Any]]]:
+        """The rows of tables that hold a group's, by column, each with its task's dataset_id and `own` columns."""
+        tables: dict[str, list[dict[str, Any]]] = {table: [] for table in GROUP_TABLES}
+        for dataset_id, of_task in self.groups.items():
+            for table, rows in of_task.by_table.items():
+                tables[table] += [as_columns(row, dataset_id=dataset_id, **own) for row in rows]
+        for table, rows in self.suite.by_table.items():
+            tables[table] += [as_columns(row, **own) for row in rows]
+        return tables
 
 
 def analyze(
@@ -100,66 +114,116 @@ def analyze(
     with snapshot(conn) as facts:
         question = question_of(facts, settings, run_id=run_id, partial=partial, generation=generation)
         group, gen, pending = question.exp_group_id, question.generation, question.pending
-        mark = fingerprint_of(facts, question)
+        mark = fingerprint_of(question)
         report = AnalyzeReport(group, gen, len(question.runs), True, pending > 0, pending)
         if not recompute and derived_rows.stands(facts, group, gen, STAGE, question.scope, mark):
             return replace(report, recomputed=False)
-        entries = examples.entries(facts, question.dataset.dataset_id)
-        read = read_runs(facts, path_of(conn), question, entries)
-    _check_invariants(read, question.counts)
-    _refuse_contradicted(conn, [data.evidence for data in read], mark)
-    _write(conn, question, mark, derive(question, read, entries))
+        read = read_tasks(facts, path_of(conn), question)
+    _check_invariants([data for task in read for data in task.runs], question.counts)
+    _refuse_contradicted(conn, [data.evidence for task in read for data in task.runs], mark)
+    _write(conn, question, mark, derive(question, read))
     return report
 
 
-def read_runs(facts: sqlite3.Connection, db: Path, question: Question, entries: pl.DataFrame) -> list[RunData]:
-    """Every run of the question, in its order; of large experiments from several processes."""
-    tasks = [RunToRead(db, run, question.counts[run.run_id], question.bins, question.rule) for run in question.runs]
-    elsewhere = parallel.results(read_elsewhere, tasks, rows=sum(task.counts.scores for task in tasks))
-    return [
-        data or read_run(facts, task.run, entries, task.bins, task.rule)
-        for data, task in zip(elsewhere, tasks, strict=True)
+def read_tasks(facts: sqlite3.Connection, db: Path, question: Question) -> list[TaskData]:
+    """Every task of the question with its runs, in order; of large experiments from several processes."""
+    parts = [
+        RunToRead(
+            db,
+            run,
+            question.counts[run.run_id],
+            question.reading_of(task, run),
+            is_first=task.samples < task.task.samples,
+        )
+        for task in question.tasks
+        for run in task.runs
     ]
+    elsewhere = parallel.results(read_elsewhere, parts, rows=sum(part.counts.scores for part in parts))
+    pairs = iter(zip(elsewhere, parts, strict=True))
+    tasks = []
+    for task in question.tasks:
+        entries = examples.entries(facts, task.dataset.dataset_id)
+        read = [
+            data or read_run(facts, part.run, entries, part.reading) for data, part in islice(pairs, len(task.runs))
+        ]
+        tasks.append(task_data(facts, question, task, entries, read))
+    return tasks
 
 
-def derive(question: Question, read: Sequence[RunData], entries: pl.DataFrame) -> Derived:
-    """Every derived row of the runs that were read, from nothing but them; `read` in the order of question.runs."""
-    analysis, bins = question.analysis, question.bins
+def task_data(
+    facts: sqlite3.Connection, question: Question, task: TaskQuestion, entries: pl.DataFrame, read: list[RunData]
+) -> TaskData:
+    """What an analysis keeps of a task whose manifest holds `entries`."""
+    contexts = examples.contexts(facts, task.dataset.dataset_id) if question.is_suite else None
+    return TaskData(task, entries["bin_idx"].to_numpy(), entries["cluster"].to_numpy(), contexts, read)
+
+
+def derive(question: Question, read: Sequence[TaskData]) -> Derived:
+    """Every derived row of the tasks that were read, from nothing but them; in the order of the question."""
+    stats: list[BinStat] = []
+    evidence: list[Evidence] = []
+    rows: dict[str, GroupRows] = {}
+    in_suite: list[SuiteTask] = []
+    for task in read:
+        group = task_group(question, task)
+        stats += group.stats.values()
+        own = [by_two_servers(data.evidence, question.server.drifts, question.server.differences) for data in task.runs]
+        evidence += own
+        if not question.whole:
+            continue
+        group = replace(group, evidence={row.run_id: row.status for row in own})
+        tests = group_tests(group)
+        counts = {data.run.run_id: data.counts for data in task.runs}
+        kept = withdraw(group_rows(group, tests), counts, question.server.beside_canary)
+        rows[group.dataset.dataset_id] = with_sentences(kept, group.unit, group.analysis.margin, task.question.lengths)
+        if question.is_suite and task.question.task.name in question.chosen:
+            room = tests.headrooms[ALL_BINS]
+            in_suite.append(
+                SuiteTask(
+                    task.question.task,
+                    replace(group, replicates={}, outcomes={}, traits={}),
+                    rows[group.dataset.dataset_id].verdicts,
+                    room.p if room else 0.0,
+                    task.contexts,
+                )
+            )
+    return Derived(stats, evidence, rows, suite_rows(question, in_suite) if in_suite else SuiteRows([], []))
+
+
+def task_group(question: Question, task: TaskData) -> Group:
+    """The runs of one task side by side."""
+    analysis, bins = question.analysis, task.question.bins
     grid = Grid(
-        {data.run.run_id: data.aligned.score for data in read},
-        entries["bin_idx"].to_numpy(),
-        entries["cluster"].to_numpy(),
-        {data.run.run_id: data.aligned.failed for data in read},
+        {data.run.run_id: data.score for data in task.runs},
+        task.bin_idx,
+        task.cluster,
+        {data.run.run_id: data.failed for data in task.runs},
     )
     replicates = resample(grid, bins, analysis.resamples, analysis.seed)
     stats = [
-        with_bootstrap(row, question.rule, replicates[row.bin_idx][:, i])
-        for i, data in enumerate(read)
+        with_bootstrap(row, CiRule(analysis.ci, analysis.alpha), replicates[row.bin_idx][:, i])
+        for i, data in enumerate(task.runs)
         for row in data.stats
     ]
-    server = question.server
-    evidence = [by_two_servers(data.evidence, server.drifts, server.differences) for data in read]
-    if not question.whole:
-        return Derived(stats, evidence, None)
-    group = Group(
-        runs=[data.run for data in read],
+    return Group(
+        runs=[data.run for data in task.runs],
         grid=grid,
-        outcomes={data.run.run_id: data.aligned for data in read},
+        outcomes={data.run.run_id: data.answers for data in task.runs},
         replicates=replicates,
         stats={(row.run_id, row.bin_idx): row for row in stats},
-        evidence={row.run_id: row.status for row in evidence},
+        evidence={},
+        dataset=task.question.dataset,
         analysis=analysis,
         bins=bins,
         partial=question.pending > 0,
-        floors=next((data.floors for data in read if data.floors is not None), None),
-        dataset=question.dataset,
+        floors=next((data.floors for data in task.runs if data.floors is not None), None),
         planned=question.planned,
-        look=look_of(question.dataset.strategy, question.dataset.version),
-        traits={data.run.run_id: data.traits for data in read},
+        look=look_of(task.question.dataset.strategy, task.question.dataset.version),
+        samples=task.question.samples,
+        n_samples=task.question.task.samples,
+        in_suite=question.is_suite,
+        traits={data.run.run_id: data.traits for data in task.runs},
     )
-    counts = {data.run.run_id: data.counts for data in read}
-    kept = withdraw(group_rows(group), counts, server.beside_canary)
-    return Derived(stats, evidence, with_sentences(kept, group.unit, analysis.margin, question.lengths))
 
 
 def resample(grid: Grid, bins: Sequence[int], resamples: int, seed: int) -> dict[int, Floats]:
@@ -175,10 +239,10 @@ def resample(grid: Grid, bins: Sequence[int], resamples: int, seed: int) -> dict
 def _check_invariants(read: Sequence[RunData], counts: Mapping[str, RunCounts]) -> None:
     for data in read:
         count = counts[data.run.run_id]
-        scores = data.aligned.score
+        scores = data.answers.score
         problems = [
             (count.finished > count.requests, f"{count.finished} outcomes of {count.requests} requests"),
-            (count.requests > count.planned, f"{count.requests} requests for {count.planned} manifest entries"),
+            (count.requests > count.planned, f"{count.requests} requests for {count.planned} planned ones"),
             (count.scores > count.finished, f"{count.scores} scores for {count.finished} finished requests"),
             (data.n != count.scores, f"{data.n} of {count.scores} scores have an entry"),
             (bool(((scores < 0) | (scores > 1)).any()), "a score outside [0, 1]"),
@@ -212,23 +276,24 @@ def _write(conn: sqlite3.Connection, question: Question, mark: str, derived: Der
     own = {
         "exp_group_id": group,
         "generation": generation,
-        "dataset_id": question.dataset.dataset_id,
         "fingerprint": mark,
     }
     detail = {
         "analyzer_version": ANALYZER_VERSION,
         "settings": question.analysis.model_dump(mode="json"),
-        "plugin_sha256": plugin_sha256(question.dataset.metric),
+        "plugins_sha256": {task.dataset.dataset_id: plugin_sha256(task.dataset.metric) for task in question.tasks},
         "partial": question.pending > 0,
         "pending": question.pending,
         "runs": len(run_ids),
+        "samples": {task.dataset.dataset_id: task.samples for task in question.tasks},
     }
 
     def write(c: sqlite3.Connection) -> None:
         for table, rows in derived.of_runs.items():
             derived_rows.replace_runs(c, table, run_ids, [as_columns(row, fingerprint=mark) for row in rows])
-        for table, rows in derived.of_group.items():
-            derived_rows.replace_group(c, table, group, generation, [as_columns(row, **own) for row in rows])
+        if question.whole:
+            for table, columns in derived.of_group(**own).items():
+                derived_rows.replace_group(c, table, group, generation, columns)
         content = derived_rows.content(c, group, generation, scope)
         derived_rows.set_state(c, group, generation, STAGE, scope, mark, detail | content)
 

@@ -41,19 +41,25 @@ class CiRule:
     alpha: float
 
 
-def bin_rows(run: Run, outcomes: pl.DataFrame, bins: Sequence[int], rule: CiRule) -> list[BinStat]:
+def bin_rows(
+    run: Run, outcomes: pl.DataFrame, bins: Sequence[int], rule: CiRule, scored: pl.DataFrame
+) -> list[BinStat]:
     """bin_stats rows of one run: every bin of the dataset, then -1.
 
-    outcomes: `outcomes.outcomes` joined with entries, plus kept_fraction. Where the rule asks for bootstrap intervals,
-    with_bootstrap puts them in later.
+    outcomes: `outcomes.outcomes` joined with entries, plus kept_fraction: a row for each answer. scored: a row for each
+    example with its bin_idx, cluster and one score, which accuracy is of; with one answer each it is the same frame.
+    Where the rule asks for bootstrap intervals, with_bootstrap puts them in later.
     """
     parts = {key[0]: part for key, part in outcomes.group_by("bin_idx")}
-    means = {b: _means(parts[b]) for b in bins if b in parts}
+    examples = parts if scored is outcomes else {key[0]: part for key, part in scored.group_by("bin_idx")}
+    means = {b: _means(parts[b], examples.get(b, scored.clear())) for b in bins if b in parts}
     means[ALL_BINS] = _mean_of_means([means[b] for b in bins if b in parts])
     rows = []
     for b in [*bins, ALL_BINS]:
         part = outcomes if b == ALL_BINS else parts.get(b, outcomes.clear())
-        figures: dict[str, Any] = means.get(b, _mean_of_means([])) | _spread(part, rule)
+        own = scored if b == ALL_BINS else examples.get(b, scored.clear())
+        figures: dict[str, Any] = means.get(b, _mean_of_means([])) | _spread(own, rule)
+        figures |= {"n_clusters": int(np.count_nonzero(np.bincount(part["cluster"].to_numpy()))) if part.height else 0}
         figures |= _counts(part, rule.alpha) | _percentiles(part)
         if run.is_baseline:
             figures["identical_to_full"] = None
@@ -72,12 +78,13 @@ def with_bootstrap(row: BinStat, rule: CiRule, replicates: Floats) -> BinStat:
 _MEANS = ("acc_mean", "acc_answered", "em_mean", "f1_mean", "identical_to_full")
 
 
-def _means(part: pl.DataFrame) -> dict[str, float | None]:
-    """_MEANS of one bin's outcomes; summed by numpy, in their order, so that no number of threads shows in a digit."""
+def _means(part: pl.DataFrame, scored: pl.DataFrame) -> dict[str, float | None]:
+    """_MEANS of one bin's outcomes and examples; summed by numpy, in their order, so that no number of threads shows in
+    a digit."""
     answered = ~part["is_failure"].to_numpy()
     score = part["score"].to_numpy()
     same = part["flags"].str.contains("identical_to_full", literal=True).cast(pl.Float64).to_numpy()
-    values = (score, score[answered], part["em"].to_numpy(), part["f1"].to_numpy(), same[answered])
+    values = (scored["score"].to_numpy(), score[answered], part["em"].to_numpy(), part["f1"].to_numpy(), same[answered])
     return {name: float(np.mean(v)) if len(v) else None for name, v in zip(_MEANS, values, strict=True)}
 
 
@@ -91,7 +98,6 @@ def _spread(part: pl.DataFrame, rule: CiRule) -> dict[str, Any]:
     score, cluster, bin_idx = (part[name].to_numpy() for name in ("score", "cluster", "bin_idx"))
     low, high, method = accuracy_interval(score, bin_weights(bin_idx), cluster, rule.alpha, bin_idx)
     return {
-        "n_clusters": int(np.count_nonzero(np.bincount(cluster))) if len(cluster) else 0,
         "acc_std": float(np.std(score)) if len(score) else None,
         "acc_ci_low": low,
         "acc_ci_high": high,

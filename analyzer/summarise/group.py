@@ -26,9 +26,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Group:
-    """One generation of an experiment group.
+    """One task of a generation of an experiment group.
 
-    runs: in the config's order, repeats last. grid: their scores. outcomes: by run, aligned with the grid's rows.
+    runs: in the config's order, repeats last. grid: their scores, a row an example. outcomes: by run, of each of its
+    `samples` answers (answer j of row i at i * samples + j).
     replicates: bin (-1: all) -> bootstrap means [resamples, runs], columns as in the grid. stats: by run and bin.
     evidence: status by run. floors: of full cache's answers; None: it has no run.
     """
@@ -47,6 +48,9 @@ class Group:
     planned: DeclaredPlan = NOTHING
     look: InterimLook = ONLY_LOOK
     traits: Mapping[str, AnswerTraits] = field(default_factory=dict)  # by run; empty: nothing is told beside scores
+    samples: int = 1  # answers of each example that count
+    n_samples: int = 1  # answers that were asked for
+    in_suite: bool = False  # one of several tasks: the claim that was asked in advance is the one over all of them
 
     @property
     def alpha(self) -> float:

@@ -88,10 +88,11 @@ def _with_test(row: Drop, test: BudgetTest, control: Noise | None, alpha: float)
 
 def _with_shares(row: Drop, group: Group, full: Run, run: Run) -> Drop:
     """The row with what failed requests, answers cut off and wrong ones have of its drop; unknown without a pair."""
-    at_full, here = group.outcomes[full.run_id], group.outcomes[run.run_id]
-    paired = group.grid.rows(row.bin_idx) & ~np.isnan(at_full.score) & ~np.isnan(here.score)
-    if not paired.any():
+    at_full, here, k = group.outcomes[full.run_id], group.outcomes[run.run_id], group.samples
+    paired = group.grid.rows(row.bin_idx) & ~np.isnan(group.grid.score[full.run_id] - group.grid.score[run.run_id])
+    if not paired.any() or group.analysis.aggregate != "mean":  # the best of several answers is no sum over them
         return row
-    shares = decompose(at_full.of(paired), here.of(paired), bin_weights(group.grid.bin_idx[paired]))
+    answers, weight = np.repeat(paired, k), np.repeat(bin_weights(group.grid.bin_idx[paired]) / k, k)
+    shares = decompose(at_full.of(answers), here.of(answers), weight)
     by_label = json_text(shares.by_label)
     return replace(row, drop_failures=shares.failures, drop_answers=shares.answers, drop_json=by_label)

@@ -12,7 +12,7 @@ An example that is alone in its bin has a floor of 0.
 
 import json
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from analyzer.read import examples, outcomes
 from analyzer.read.runs import Run, metric_of_scores
 from analyzer.scoring.score import prepared_golds, rules_of, score_frame
 from analyzer.stats.margin import Margin
+from analyzer.stats.repeated_answers import Aggregate
 from analyzer.stats.transition import Grid
 
 Floats = npt.NDArray[np.float64]
@@ -72,7 +73,23 @@ class Headroom:
         }
 
 
-def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame) -> Floors:
+@dataclass(frozen=True)
+class RepeatedAnswers:
+    """The k answers of each example that count, and how they make one score; texts [n, k] as Aggregate.scores wants."""
+
+    samples: int = 1
+    aggregate: Aggregate = field(default_factory=Aggregate)
+    texts: Ints | None = None
+
+    def of_chance(self, chance: Floats) -> Floats:
+        """Chance level of the aggregate, of those of one answer."""
+        return 1 - (1 - chance) ** self.aggregate.size if self.aggregate.kind == "pass" else chance
+
+
+ONE_ANSWER = RepeatedAnswers()
+
+
+def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, answers: RepeatedAnswers = ONE_ANSWER) -> Floors:
     """Score the answers of a full-cache run against other examples' golds, by the metric of its own scores."""
     dataset = examples.dataset(facts, run.dataset_id).scored_by(metric_of_scores(facts, run.run_id))
     golds = entries.select("entry", "example_id").join(
@@ -82,12 +99,13 @@ def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame) -> Floors
     has = partner >= 0
     own = golds.filter(pl.Series(has)).drop("golds", "golds_norm")
     swapped = own.with_columns(golds[partner[has]].select("golds", "golds_norm"))
-    rules, others = rules_of(facts, run, None, dataset), np.zeros(entries.height)
+    rules, others = rules_of(facts, run, None, dataset), np.zeros((entries.height, answers.samples))
     for chunk in outcomes.score_inputs(facts, run, None, with_calls="tools_json" in golds.columns):
-        frame = chunk.join(swapped, on="example_id", how="inner", maintain_order="left")
+        counted = chunk.filter(pl.col("sample_idx") < answers.samples)
+        frame = counted.join(swapped, on="example_id", how="inner", maintain_order="left")
         scored = score_frame(frame, rules)  # rows stay in their order
-        others[frame["entry"].to_numpy()] = scored["score"].to_numpy()
-    return Floors(others, _chance(golds))
+        others[frame["entry"].to_numpy(), frame["sample_idx"].to_numpy()] = scored["score"].to_numpy()
+    return Floors(answers.aggregate.scores(others, answers.texts), answers.of_chance(_chance(golds)))
 
 
 def partners(bin_idx: Ints, cluster: Ints) -> Ints:

@@ -15,7 +15,14 @@ def notes(summary: SeriesBin, group: Group) -> list[str]:
     """Everything that is to be said beside the verdict of one series in one bin."""
     levels = group.series[summary.level.series]
     applied = [(run.kv_budget, group.stats[run.run_id, summary.bin_idx]) for run in levels]
-    return group.look.note + limits(summary, group.analysis.alpha) + same_effective(applied)
+    return group.look.note + _answers(group) + limits(summary, group.analysis.alpha) + same_effective(applied)
+
+
+def _answers(group: Group) -> list[str]:
+    """That fewer answers count than were asked for."""
+    if group.samples >= group.n_samples:
+        return []
+    return [f"answers: the first {group.samples} of the {group.n_samples} answers to each example count"]
 
 
 def limits(summary: SeriesBin, alpha: float) -> list[str]:

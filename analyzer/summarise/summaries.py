@@ -33,6 +33,15 @@ class GroupRows:
     comparisons: list[Comparison]
     changes: list[OutcomeChange]
 
+    @property
+    def by_table(self) -> Mapping[str, Sequence[Any]]:
+        return {
+            Drop.TABLE: self.drops,
+            Verdict.TABLE: self.verdicts,
+            Comparison.TABLE: self.comparisons,
+            OutcomeChange.TABLE: self.changes,
+        }
+
 
 @dataclass(frozen=True)
 class GroupTests:
@@ -43,10 +52,9 @@ class GroupTests:
     headrooms: Mapping[int, Headroom | None]
 
 
-def group_rows(group: Group) -> GroupRows:
+def group_rows(group: Group, tests: GroupTests) -> GroupRows:
     """Everything said about the group. The first series (in the config's order) over all bins is confirmatory, the
     other series over all bins are Holm-adjusted among themselves, single bins are exploratory."""
-    tests = group_tests(group)
     proven = series_claims(group, tests)
     summaries = [series_bin(group, tests, proven[name, b], name, b) for name in group.series for b in group.everywhere]
     verdicts = verdict_rows(group, summaries) if group.series else only_full(group)
@@ -84,7 +92,7 @@ def series_claims(group: Group, tests: GroupTests) -> dict[tuple[str, int], Clai
         return [tests.of[run_id, bin_idx] for run_id in runs if (run_id, bin_idx) in tests.of]
 
     proven = {(name, b): claims(tests_of(name, b), group.alpha) for name in group.series for b in group.everywhere}
-    further = list(group.series)[1:]
+    further = [] if group.in_suite else list(group.series)[1:]  # single tasks explore
     adjusted = holm_claims({name: tests_of(name, ALL_BINS) for name in further}, group.alpha)
     proven |= {(name, ALL_BINS): of_series for name, of_series in adjusted.items()}
     rooms = tests.headrooms
@@ -103,7 +111,7 @@ def series_bin(group: Group, tests: GroupTests, proven: Claims, name: str, bin_i
     return SeriesBin(
         level=levels[0],
         bin_idx=bin_idx,
-        role=role(bin_idx, is_first=name == next(iter(group.series))),
+        role=role(bin_idx, is_first=name == next(iter(group.series)), in_suite=group.in_suite),
         tests=[tests.of[run.run_id, bin_idx] for run in levels] if full else [],
         claims=proven,
         acc_full=at_full.acc_mean if at_full else None,
@@ -119,9 +127,10 @@ def series_bin(group: Group, tests: GroupTests, proven: Claims, name: str, bin_i
     )
 
 
-def role(bin_idx: int, *, is_first: bool) -> Role:
-    """The first series is the question that was asked in advance, all bins together; single bins explore."""
-    if bin_idx != ALL_BINS:
+def role(bin_idx: int, *, is_first: bool, in_suite: bool) -> Role:
+    """The first series is the question that was asked in advance, all bins together, and all tasks where there are
+    several; single bins and single tasks explore."""
+    if bin_idx != ALL_BINS or in_suite:
         return Role.EXPLORATORY
     return Role.CONFIRMATORY if is_first else Role.HOLM
 
@@ -155,7 +164,7 @@ def only_full(group: Group) -> list[Verdict]:
         summary = SeriesBin(
             level=full,
             bin_idx=b,
-            role=role(b, is_first=True),
+            role=role(b, is_first=True, in_suite=group.in_suite),
             tests=[],
             claims=nothing,
             acc_full=stat.acc_mean,
@@ -190,6 +199,8 @@ def method_of(group: Group) -> str:
     other = group.planned.otherwise(analysis, first, group.dataset.own_metric) if first is not None else {}
     if group.dataset.other_metric or "metric" in other:
         method |= {"metric": group.dataset.metric, "own_metric": group.dataset.own_metric}
+    if max(group.samples, group.n_samples) > 1:
+        method |= {"aggregate": analysis.aggregate, "samples": group.samples, "n_samples": group.n_samples}
     if other:
         method |= {"planned": other}
     return json_text(method)

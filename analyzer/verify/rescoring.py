@@ -16,8 +16,7 @@ from analyzer.read import examples, runs
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.snapshot import held
 from analyzer.scoring import score
-from analyzer.summarise.bin_stats import CiRule
-from analyzer.summarise.run_data import RunData, read_run
+from analyzer.summarise.run_data import ReadingRule, RunData, read_run
 from analyzer.verify import differences
 from analyzer.verify.differences import Difference, Findings
 from kvt_async.contract.older_schemas import rows_of_today
@@ -49,14 +48,13 @@ class Database:
 
 @dataclass(frozen=True)
 class RunToCheck:
-    """A run whose scores are recomputed; `bins` None: it has no analysis that could be repeated."""
+    """A run whose scores are recomputed; `reading` None: it has no analysis that could be repeated."""
 
     db: Database
     run: runs.Run
     full_run_id: str | None
     dataset: BinnedDataset
-    bins: tuple[int, ...] | None
-    rule: CiRule
+    reading: ReadingRule | None
     complete: bool  # its scores were all made from the facts that are there now
 
 
@@ -73,9 +71,9 @@ def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
             for part in made.iter_slices(_AT_ONCE):
                 facts.executemany("INSERT INTO temp.scores VALUES (?,?,?,?,?,?,?,?,?,?,?)", part.rows())
         _compare_scores(facts, task, findings)
-        if task.bins is None:
+        if task.reading is None:
             return findings, None
-        return findings, read_run(facts, task.run, _entries(task.db, task.run.dataset_id), task.bins, task.rule)
+        return findings, read_run(facts, task.run, _entries(task.db, task.run.dataset_id), task.reading)
 
 
 def _golds(db: Database, dataset: BinnedDataset) -> pl.DataFrame:

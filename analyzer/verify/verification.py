@@ -5,7 +5,6 @@ reads recomputed scores only: an edited score can't vouch for the mean that was 
 under its own stored settings and seed. Rows that another version of scorer or analyzer made can't be judged.
 """
 
-import json
 import shutil
 import sqlite3
 import tempfile
@@ -16,34 +15,38 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from analyzer import parallel
 from analyzer.read import examples
 from analyzer.read import runs as tables
 from analyzer.read.declared_plan import DeclaredPlan, plan_of
-from analyzer.read.examples import BinnedDataset
+from analyzer.read.group_tasks import group_tasks
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.snapshot import held
-from analyzer.results.length_bins import length_bins
 from analyzer.scoring import score
 from analyzer.store import derived_rows
 from analyzer.store.derived_rows import ANALYZER_VERSION
 from analyzer.store.tables import as_columns
-from analyzer.summarise.analyze import Derived, derive
-from analyzer.summarise.bin_stats import CiRule
-from analyzer.summarise.question import STAGE, Question, ServerHistory, fingerprint_of
+from analyzer.summarise.analyze import Derived, derive, task_data
+from analyzer.summarise.question import (
+    STAGE,
+    Question,
+    ServerHistory,
+    chosen_names,
+    fingerprint_of,
+    run_servers,
+    task_questions,
+)
 from analyzer.summarise.run_data import RunData
 from analyzer.verify import differences
 from analyzer.verify.bench_rows import verify_bench
 from analyzer.verify.differences import Difference, Findings
 from analyzer.verify.integrity import check_drift, check_facts
 from analyzer.verify.rescoring import Database, RunToCheck, check_run
+from analyzer.verify.stored_analyses import Analysed, stored_analyses
 from kvt_async.contract.damage import has_wal
 from kvt_async.contract.errors import GuardError
 from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.older_schemas import lacks_columns
-from kvt_async.contract.settings import Analysis
 
 Report = Callable[[str], None]
 
@@ -59,16 +62,6 @@ class Checked:
     generation: int
     content: str | None = None
     findings: Findings = field(default_factory=Findings)
-
-
-@dataclass(frozen=True)
-class Analysed:
-    """A stored analysis: of a whole generation (scope '*') or of one run."""
-
-    scope: str
-    fingerprint: str
-    version: str
-    analysis: Analysis
 
 
 def verify(db: Path, data_dir: Path | None = None, progress: Report = lambda _: None) -> tuple[Findings, list[Checked]]:
@@ -141,10 +134,6 @@ class Generation:
         return self.exp_group_id, self.generation
 
     @cached_property
-    def dataset(self) -> BinnedDataset:
-        return examples.dataset(self.facts, self.runs[0].dataset_id)
-
-    @cached_property
     def server(self) -> ServerHistory:
         return ServerHistory.of(self.facts, *self.key)
 
@@ -186,21 +175,29 @@ class Generation:
         if lacking := next(filter(None, map(self.lacking, chosen)), ""):
             self.findings.cannot_check(lacking, n)
             return None
-        all_scored = {run_id: replace(count, scores=count.finished, refused=0) for run_id, count in self.counts.items()}
-        for counts in (self.counts, all_scored):
+        tasks = task_questions(
+            self.facts,
+            group_tasks(self.facts, *self.key),
+            chosen,
+            analysed.analysis.metric,
+            lambda task: analysed.samples.get(task.dataset_id, task.samples),
+        )
+        now = run_counts(self.facts, *self.key, {task.dataset.dataset_id: task.samples for task in tasks})
+        all_scored = {run_id: replace(count, scores=count.finished, refused=0) for run_id, count in now.items()}
+        for counts in (now, all_scored):
             question = Question(
                 exp_group_id=self.exp_group_id,
                 generation=self.generation,
-                runs=chosen,
+                tasks=tasks,
                 counts=counts,
-                dataset=self.dataset.scored_by(analysed.analysis.metric),
                 analysis=analysed.analysis,
                 server=self.server,
+                servers=run_servers(self.facts, chosen, self.server, analysed.analysis.alpha),
                 planned=self.planned,
+                chosen=chosen_names(self.facts, *self.key, analysed.analysis),
                 whole=analysed.scope == "*",
-                lengths=length_bins(self.facts, self.dataset.dataset_id),
             )
-            if fingerprint_of(self.facts, question) == analysed.fingerprint:
+            if fingerprint_of(question) == analysed.fingerprint:
                 return question
         why = "made before the newest facts or under other settings than recorded: run `kvt all`"
         self.findings.cannot_check(why, n)
@@ -222,47 +219,37 @@ def _checked(db: Database, facts: sqlite3.Connection, exp_group_id: str, generat
         checked.content = verify_bench(facts, exp_group_id, generation, findings)
         return checked
     counts = run_counts(facts, exp_group_id, generation)
-    analyses = _analyses(facts, exp_group_id, generation, findings)
+    analyses = stored_analyses(facts, exp_group_id, generation, findings)
     if analyses and not any(lacks_columns(facts, table) for table in derived_rows.GROUP_TABLES):
         checked.content = derived_rows.content(facts, exp_group_id, generation, "*")["content"]
     group = Generation(db, facts, exp_group_id, generation, runs, counts, analyses, findings)
     questions = group.questions
     if group.whole is not None:
         own = group.whole.analysis
-        if (dataset := group.dataset.scored_by(own.metric)).other_metric:
-            findings.notes.append(dataset.metric_sentence)
+        scored = [examples.dataset(facts, i).scored_by(own.metric) for i in dict.fromkeys(r.dataset_id for r in runs)]
+        findings.notes += [dataset.metric_sentence for dataset in scored if dataset.other_metric]
         made_under = f"alpha {own.alpha:g}, margin {own.margin:g}, {own.resamples:,} resamples, seed {own.seed}"
         findings.notes.append(f"analysed by analyzer {group.whole.version} under {made_under}")
     allowed = group.whole is not None and group.whole.analysis.allow_drift
     findings.merge(check_drift(facts, exp_group_id, generation, allowed=allowed))
     read = _rescored(group, progress)
-    entries = examples.entries(facts, group.dataset.dataset_id)
     for analysed in analyses:
         if (question := questions.get(analysed.scope)) is not None:
             progress(f"{exp_group_id}: the analysis of {len(question.runs)} runs")
-            data = [read[run.run_id] for run in question.runs]
-            _compare(group, analysed, question, derive(question, data, entries))
+            tasks = [
+                task_data(
+                    facts,
+                    question,
+                    task,
+                    examples.entries(facts, task.dataset.dataset_id),
+                    [read[run.run_id] for run in task.runs],
+                )
+                for task in question.tasks
+            ]
+            _compare(group, analysed, question, derive(question, tasks))
     if "*" not in questions:  # else every row was compared with that analysis
         _unjudged(group)
     return checked
-
-
-def _analyses(facts: sqlite3.Connection, group: str, generation: int, findings: Findings) -> list[Analysed]:
-    rows = facts.execute(
-        "SELECT scope, fingerprint, detail_json FROM analysis_state "
-        "WHERE exp_group_id = ? AND generation = ? AND stage = ? ORDER BY scope",
-        (group, generation, STAGE),
-    )
-    analyses = []
-    for scope, mark, text in rows.fetchall():
-        try:
-            detail = json.loads(text)
-            analyses.append(
-                Analysed(scope, mark, str(detail["analyzer_version"]), Analysis.model_validate(detail["settings"]))
-            )
-        except (ValueError, KeyError, TypeError, ValidationError):
-            findings.cannot_check(f"the record of how {scope!r} was analysed can't be read", 1)
-    return analyses
 
 
 def _rescored(group: Generation, progress: Report) -> dict[str, RunData]:
@@ -296,8 +283,9 @@ def _tasks(group: Generation) -> Iterator[RunToCheck]:
         mark = score.score_fingerprint(dataset.metric, group.counts[run.run_id], group.counts[full] if full else None)
         complete = derived_rows.state(group.facts, *group.key, "score", run.run_id) == mark
         question = group.questions.get("*") or group.questions.get(run.run_id)
-        rule, bins = (question.rule, question.bins) if question else (CiRule("auto", 0.05), None)
-        yield RunToCheck(group.db, run, full, dataset, bins, rule, complete)
+        asked = next((task for task in question.tasks if run in task.runs), None) if question else None
+        reading = question.reading_of(asked, run) if question and asked else None
+        yield RunToCheck(group.db, run, full, dataset, reading, complete)
 
 
 def _compare(group: Generation, analysed: Analysed, question: Question, made: Derived) -> None:
@@ -310,9 +298,8 @@ def _compare(group: Generation, analysed: Analysed, question: Question, made: De
         stored = [row for row in stored if row["run_id"] not in alone]
         plain = [derived_rows.plain(as_columns(row, fingerprint=mark)) for row in rows if row.run_id not in alone]
         differences.compare(findings, table, derived_rows.RUN_TABLES[table], stored, plain)
-    for table, rows in made.of_group.items():
-        own = {"dataset_id": question.dataset.dataset_id, "fingerprint": mark}
-        plain = [derived_rows.plain(as_columns(row, **own)) for row in rows]
+    for table, rows_of_group in made.of_group(fingerprint=mark).items() if question.whole else ():
+        plain = [derived_rows.plain(row) for row in rows_of_group]
         differences.compare(findings, table, derived_rows.GROUP_TABLES[table], group.stored(table), plain)
 
 

@@ -9,7 +9,8 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +83,13 @@ class Spec:
     context_words: int = 24
     round_to: int = 1
     hashes: bool = False
+    tasks: Sequence[Mapping[str, Any]] = ()
+    shares_contexts: bool = False
+    looks: Mapping[str, int] = field(default_factory=dict)
+    samples: int = 1
+    drawn: float = 0.0
+    temperature: float = 0.0
+    in_suite: bool = False  # one of several tasks
 
 
 def make_db(path: Path, **asked: Any) -> Path:
@@ -98,6 +106,10 @@ def make_db(path: Path, **asked: Any) -> Path:
     reply: what is another than usual of one reply: its text, finish_reason or completion tokens.
     decoding: what runs say of it, e.g. temperature and seed.
     evidence: what the server said about the budget. seed: everything is a function of it.
+    tasks: several tasks in one group: what each has otherwise than the group, its `task` name at least; looks: the look
+        of a task, 1 if it isn't named; shares_contexts: equal places of equal bins hold one context in all tasks.
+    samples: answers of each example; drawn: chance that an answer is drawn anew for its sample, alike at every level
+        (as equal seeds make it) but full cache's repeats of even number; temperature: of the requests.
     hashes: prompts, contexts and config carry their true hashes (every context a cluster of its own).
     """
     spec = Spec(**asked)
@@ -105,10 +117,14 @@ def make_db(path: Path, **asked: Any) -> Path:
     conn.execute("PRAGMA synchronous=OFF")
     try:
         conn.execute("BEGIN IMMEDIATE")
-        dataset = _write_dataset(conn, spec)
+        tasks = [replace(spec, **own, tasks=(), in_suite=True, seed=spec.seed + i) for i, own in enumerate(spec.tasks)]
+        datasets = [(task, _write_dataset(conn, task)) for task in tasks or [spec]]
         _write_session(conn, spec)
-        for level_idx, level in enumerate(_levels(spec)):
-            _write_run(conn, spec, dataset, level, level_idx)
+        for task, examples in datasets:
+            if spec.tasks or spec.samples > 1:
+                _write_task(conn, task)
+            for level_idx, level in enumerate(_levels(task)):
+                _write_run(conn, task, examples, level, level_idx)
         conn.execute("COMMIT")
     finally:
         conn.close()
@@ -177,7 +193,7 @@ def _write_dataset(conn: sqlite3.Connection, spec: Spec) -> list[_Example]:
             filler = " ".join(WORDS[(seq * 7 + k) % len(WORDS)] for k in range(spec.context_words))
             context = f"[{b}-{cluster}] {filler}. The code of box {seq} is {gold}. {filler}."
             question, name = f"What is the code of box {seq}?", f"ex-{seq:06d}"
-            prompt, shared = _sha(f"prompt {seq}"), _sha(f"{did}/{b}/{cluster}")
+            prompt, shared = _sha(f"prompt {seq}"), _sha(f"{'' if spec.shares_contexts else did}/{b}/{cluster}")
             if spec.hashes:
                 prompt = messages_sha256(render(TEMPLATE, context, question)[0])
                 shared = cluster_sha256(context, name)
@@ -212,6 +228,14 @@ def _write_dataset(conn: sqlite3.Connection, spec: Spec) -> list[_Example]:
     return made
 
 
+def _write_task(conn: sqlite3.Connection, spec: Spec) -> None:
+    own = {"exp_group_id": spec.exp_group_id, "generation": spec.generation, "dataset_id": dataset_id(spec)}
+    look = spec.looks.get(spec.task, 1)
+    contract = {"contract_json": "{}", "contract_sha256": _sha("{}")}
+    insert(conn, "task_contracts", **own, task=spec.task, **contract, look=look, created_at=NOW)
+    insert(conn, "sample_plans", **own, samples=spec.samples, session_id=_session(spec), created_at=NOW)
+
+
 def _write_session(conn: sqlite3.Connection, spec: Spec) -> None:
     contract = json.dumps({"dataset_id": dataset_id(spec), "model": "reference", "decoding": {"temperature": 0}})
     group = {"exp_group_id": spec.exp_group_id, "generation": spec.generation}
@@ -243,6 +267,7 @@ def _write_run(
     mode = {"aware": "question_aware", "agnostic": "question_agnostic"}.get(mode, mode or "question_aware")
     full = series == "full"
     run_id = f"{spec.exp_group_id}-g{spec.generation}-{series.replace('/', '-')}-{budget:g}-r{repeat}"
+    run_id = f"{spec.task}-{run_id}" if spec.in_suite else run_id
     insert_run(
         conn,
         run_id=run_id,
@@ -261,24 +286,30 @@ def _write_run(
         apply_json=json.dumps({"apply": {"via": "body", "round_to": spec.round_to}}),
         repeat_idx=repeat,
         prompt_template_version=_sha("template"),
-        decoding_json=json.dumps({"temperature": 0, "max_tokens": 16, **spec.decoding}),
+        decoding_json=json.dumps(
+            {"temperature": spec.temperature, "max_tokens": 16, "seed": spec.seed} | dict(spec.decoding)
+        ),
         level_idx=level_idx,
         created_at=NOW,
     )
     shared = np.random.default_rng([spec.seed, 1]).random(len(examples))  # the same examples are hard everywhere
-    noise = np.random.default_rng([spec.seed, 2, level_idx]).random((len(examples), 4))
     kept_rows = len(examples) - round(spec.partial * len(examples))
     rows: dict[str, list[Row]] = {table: [] for table in ("requests", "attempts", "telemetry", "responses", "give_ups")}
-    for seq, ex in enumerate(examples):
-        request_id = f"{run_id}:{seq}"
-        request = {"request_id": request_id, "run_id": run_id, "example_id": ex.example_id}
+    for j, (seq, ex) in product(range(spec.samples), enumerate(examples)):
+        if not seq:
+            noise = np.random.default_rng([spec.seed, 2, level_idx, *([j] if j else [])]).random((len(examples), 4))
+            seeds = [spec.seed, 3, j, repeat if repeat % 2 == 0 else 0]
+            drawn = np.random.default_rng(seeds).random((len(examples), 2))
+        request_id = f"{run_id}:{seq}.{j}" if j else f"{run_id}:{seq}"
+        request = {"request_id": request_id, "run_id": run_id, "example_id": ex.example_id, "sample_idx": j}
         rows["requests"].append({**request, "prompt_sha256": ex.prompt_sha256, "created_at": NOW})
         if seq >= kept_rows:
             continue
         if seq >= spec.refused_from.get(budget, len(examples)) and not full:
             _refusal(spec, rows, request_id, ex)
             continue
-        draw = noise[seq, 1] if noise[seq, 0] < spec.flips else shared[seq]
+        own = drawn[seq, 1] if drawn[seq, 0] < spec.drawn else shared[seq]
+        draw = noise[seq, 1] if noise[seq, 0] < spec.flips else own
         right = draw < _rate(spec.p_correct, series, budget, ex.bin_idx)
         near = spec.graded and not right and shared[seq] < 0.5 + noise[seq, 1] / 4
         _outcome(spec, rows, request_id, ex, series, budget, right, near, noise[seq])
@@ -346,7 +377,7 @@ def _outcome(
     read = spec.reads(ex.token_len) if spec.reads else ex.token_len
     wrong = f"{WORDS[::-1][WORDS.index(ex.gold.split()[0])]}x {WORDS[int(noise[3] * len(WORDS))]}y"
     text = ex.gold.title() + "." if right else f"{ex.gold.split()[0]} {wrong.split()[1]}" if near else wrong
-    seq = int(request_id.rpartition(":")[2])
+    seq = int(request_id.rpartition(":")[2].partition(".")[0])
     text = spec.said[seq] if seq < len(spec.said) else text
     repeat = int(request_id.rpartition(":")[0].rpartition("-r")[2])
     reply: dict[str, Any] = {"text": text, "finish_reason": "stop", "tokens": 4}

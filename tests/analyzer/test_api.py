@@ -15,14 +15,13 @@ import analyzer
 from analyzer import Results, open_group, stages
 from analyzer.read.run_counts import RunCounts
 from analyzer.read.runs import Run
+from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
 from analyzer.store.tables import (
     BinStat,
     Comparison,
     Drop,
     Evidence,
     OutcomeChange,
-    SuiteStat,
-    SuiteVerdict,
     Verdict,
 )
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyzer.bench.read import stage_facts
-from analyzer.read.drift import run_server
+from analyzer.read.drift import answers_beside_canary, run_server
 from analyzer.store.tables import Evidence
 from analyzer.summarise.budget_evidence import run_evidence, worst
 from kvt_async.contract.vocabulary import EvidenceStatus
@@ -45,7 +45,9 @@ def budget_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts) -> Applie
     run, replies = stage_facts.run_of(conn, stage.run_id), stage_facts.replies(conn, stage.run_id)
     kept = replies["kv_bytes"].median()
     size = float(kept) if isinstance(kept, (int, float)) else None
-    return AppliedBudget(run_evidence(run, replies, run_server(conn, run)), run.kv_unit, size)
+    key = conn.execute("SELECT exp_group_id, generation FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()
+    server = run_server(conn, run, answers_beside_canary(conn, *key))
+    return AppliedBudget(run_evidence(run, replies, server), run.kv_unit, size)
 
 
 def of_all(budgets: Sequence[AppliedBudget | None]) -> AppliedBudget | None:

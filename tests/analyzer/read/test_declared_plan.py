@@ -82,4 +82,5 @@ def test_without_a_session_nothing_was_planned() -> None:
 def test_the_snapshot_of_an_analysis_sees_the_plan(experiment: Experiment) -> None:
     conn, _ = group(experiment, 0.05)
     with snapshot(conn) as facts:
-        assert plan_of(facts, "synthetic", 1) == DeclaredPlan(0.05, "absolute", 0.05, "snapkv/aware")
+        stated = DeclaredPlan(0.05, "absolute", 0.05, "snapkv/aware", aggregate="mean")
+        assert plan_of(facts, "synthetic", 1) == stated

@@ -13,14 +13,13 @@ import pytest
 
 from analyzer.scoring.score import score
 from analyzer.store import derived_rows
+from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
 from analyzer.store.tables import (
     BinStat,
     Comparison,
     Drop,
     Evidence,
     OutcomeChange,
-    SuiteStat,
-    SuiteVerdict,
     Verdict,
     columns,
 )

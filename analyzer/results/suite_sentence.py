@@ -1,0 +1,180 @@
+"""The verdict over several tasks in words: the one place that says it, for the stored `verdict_text`, the report, the
+terminal and --json.
+
+Pure functions of one row of suite_summary.
+"""
+
+from typing import Any
+
+from analyzer.results.number_format import budget, listed, loss_size, number, plural
+from analyzer.store.suite_tables import SuiteVerdict
+from kvt_async.contract.vocabulary import SeriesVerdict
+
+_NAMED = 4  # tasks that are named one by one; of more the first few and their number
+
+
+def verdict(v: SuiteVerdict, unit: str) -> str:
+    """The verdict of one series over its tasks, in sentences of which the first stands alone."""
+    return " ".join(part for part in (_headline(v, unit), *_beside(v, unit)) if part)
+
+
+def headline(v: SuiteVerdict, unit: str) -> str:
+    """The first sentence of the verdict alone."""
+    return _headline(v, unit)
+
+
+def in_few_words(v: SuiteVerdict, unit: str) -> str:
+    """The verdict for a cell of a table or a chart's title."""
+    if not v.judges:
+        return _REASONS[v.verdict]
+    safe = "nothing proven safe" if v.suite_safe is None else f"safe on average to {budget(v.suite_safe, unit)}"
+    if v.broken_somewhere is None:
+        return safe if v.verdict == SeriesVerdict.NO_TRANSITION else f"{safe}; below: can't tell"
+    return f"{safe}, broken somewhere from {budget(v.broken_somewhere, unit)} down"
+
+
+def over(v: SuiteVerdict) -> str:
+    """`13 tasks`, or `3 of 13 tasks` where the verdict is over some of those that were run."""
+    stored = int(v.asked.get("stored_tasks", v.n_tasks))
+    return plural(v.n_tasks, "task") if stored == v.n_tasks else f"{v.n_tasks} of {plural(stored, 'task')}"
+
+
+_REASONS: dict[str, str] = {
+    SeriesVerdict.NOTHING_TO_LOSE: "nothing to lose at full cache",
+    SeriesVerdict.NO_BASELINE: "no full-cache baseline",
+    SeriesVerdict.UNVERIFIED: "unverified: prompts were read shorter than sent",
+}
+
+
+def _sizes(v: SuiteVerdict) -> tuple[str, str]:
+    """The margin and the guard in words."""
+    kind = v.asked.get("margin_kind", "absolute")
+    return loss_size(v.asked["margin"], kind), loss_size(v.guard, kind)
+
+
+def _headline(v: SuiteVerdict, unit: str) -> str:
+    m, g = _sizes(v)
+    if v.verdict == SeriesVerdict.NO_BASELINE:
+        missing = _names(v.asked.get("without_full", []))
+        return f"No verdict over {over(v)}: there is no full-cache run of {missing} to compare with (add budget 1.0)."
+    if v.verdict == SeriesVerdict.UNVERIFIED:
+        short = _names([task["task"] for task in v.tasks if task["verdict"] == SeriesVerdict.UNVERIFIED])
+        return f"Unverified over {over(v)}: prompts of {short} were read shorter than sent, so nothing is claimed."
+    if v.verdict == SeriesVerdict.NOTHING_TO_LOSE:
+        return (
+            f"Nothing to lose over {over(v)}: full cache scores {number(v.mean_full)} on average, which is not shown "
+            f"to be more than {m} above what answers without reading would score."
+        )
+    if lacking := v.asked.get("without_series"):
+        return f"Cannot tell over {over(v)}: {_names(lacking)} has no run of this series."
+    if v.mean_full is None:
+        return f"Cannot tell over {over(v)}: there is no budget that all of them were run at."
+    if v.suite_safe is not None:
+        lead = (
+            "Safe on average" if v.verdict != SeriesVerdict.NO_TRANSITION else "No transition in the tested range: safe"
+        )
+        return (
+            f"{lead} down to {budget(v.suite_safe, unit)}, and there no task loses more than {g}: the mean over "
+            f"{over(v)} is proven to lose less than {m}."
+        )
+    if v.verdict == SeriesVerdict.CANNOT_TELL:
+        return (
+            f"Cannot tell over {over(v)} with {plural(int(v.asked['n']), 'pair')} a budget: neither that the mean "
+            f"loses less than {m} and every task less than {g}, nor that any loses more than {m}, is proven."
+        )
+    return (
+        f"No budget is safe: over {over(v)}, no budget below full cache is proven to lose less than {m} on average and "
+        f"less than {g} in every task."
+    )
+
+
+def _beside(v: SuiteVerdict, unit: str) -> list[str]:
+    """What stands beside the first sentence: the worst task, safe and broken tasks, what more examples would tell."""
+    if not v.judges or v.mean_full is None:
+        return [_look(v)]
+    return [
+        _room(v),
+        _worst(v, unit),
+        _everywhere(v, unit),
+        _broken(v, unit),
+        _needs(v, unit),
+        _nothing_to_lose(v),
+        _look(v),
+    ]
+
+
+def _room(v: SuiteVerdict) -> str:
+    floor = v.asked.get("floor", {"shown": True})
+    if floor["shown"]:
+        return ""
+    scores = f"{number(v.mean_full)} against a floor of {number(floor['floor'])}"
+    m, _ = _sizes(v)
+    return f"Full cache is not proven to have more than {m} to lose ({scores}), so no budget is called safe."
+
+
+def _worst(v: SuiteVerdict, unit: str) -> str:
+    if v.worst_task is None or v.worst_task_bound is None:
+        return ""
+    m, _ = _sizes(v)
+    size = loss_size(v.worst_task_bound, v.asked.get("margin_kind", "absolute"))
+    at = budget(v.asked["told"], unit)
+    safe = f"at least {v.n_safe_tasks} of {v.n_tasks} tasks lose less than {m}" if v.n_safe_tasks else ""
+    text = f"At {at}, no task loses more than {size} (the worst is {v.worst_task})"
+    return f"{text}, and {safe}." if safe else f"{text}."
+
+
+def _everywhere(v: SuiteVerdict, unit: str) -> str:
+    m, _ = _sizes(v)
+    if v.safe_everywhere is None:
+        return ""
+    return f"Down to {budget(v.safe_everywhere, unit)}, every task is proven to lose less than {m}."
+
+
+def _broken(v: SuiteVerdict, unit: str) -> str:
+    m, _ = _sizes(v)
+    parts = []
+    if v.broken_somewhere is not None:
+        verb = "loses" if len(v.broken) == 1 else "lose"
+        where = budget(v.broken_somewhere, unit)
+        parts.append(f"Broken somewhere from {where} down: {_names(v.broken)} {verb} more than {m}.")
+    if v.mean_broken_budget is not None:
+        parts.append(f"The mean loses more than {m} from {budget(v.mean_broken_budget, unit)} down.")
+    return " ".join(parts)
+
+
+def _needs(v: SuiteVerdict, unit: str) -> str:
+    if v.n_needed is None:
+        return ""
+    aim = f"To prove {budget(v.asked['first_open'], unit)} safe"
+    short = [task["task"] for task in v.tasks if task["is_open"]]
+    now = max((task["n"] for task in v.tasks), default=0)
+    who = f"; {_names(short)} can't tell yet" if short and len(short) < v.n_tasks else ""
+    would = f"about {plural(v.n_needed, 'example')} a task would do if they lose what they lost here"
+    return f"{aim}, {would} ({now:,} now){who}."
+
+
+def _nothing_to_lose(v: SuiteVerdict) -> str:
+    empty = [task["task"] for task in v.tasks if task["verdict"] == SeriesVerdict.NOTHING_TO_LOSE]
+    if not empty:
+        return ""
+    verb = "has" if len(empty) == 1 else "have"
+    return (
+        f"Nothing to lose: {_names(empty)} {verb} too little at full cache to show a loss, and still count in the mean."
+    )
+
+
+def _look(v: SuiteVerdict) -> str:
+    share = v.asked.get("alpha_share")
+    if not share:
+        return ""
+    return (
+        f"Tasks or examples were added after an analysis (look {v.asked['look']}), so these claims spend "
+        f"1/{round(1 / share)} of alpha."
+    )
+
+
+def _names(names: list[Any]) -> str:
+    told = [str(name) for name in names]
+    if len(told) <= _NAMED:
+        return listed(told)
+    return listed([*told[: _NAMED - 1], f"{len(told) - _NAMED + 1} more"])

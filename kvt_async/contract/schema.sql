@@ -93,7 +93,7 @@ CREATE TABLE IF NOT EXISTS session_ends (       -- a session without a row here 
 
 CREATE TABLE IF NOT EXISTS datasets (           -- what was sampled, counted and asked
     dataset_id       TEXT PRIMARY KEY,
-    name             TEXT NOT NULL,             -- longbench | longbench_e | ruler | kvtext | jsonl
+    name             TEXT NOT NULL,             -- longbench | longbench_e | ruler | kvtext | jsonl | a plugin's
     task             TEXT NOT NULL,             -- exact, case-sensitive
     tokenizer_name   TEXT NOT NULL,             -- as resolved
     tokenizer_sha256 TEXT NOT NULL,
@@ -540,8 +540,8 @@ CREATE TABLE IF NOT EXISTS scores (             -- one row per finished request;
     request_id     TEXT PRIMARY KEY REFERENCES requests,
     em             REAL NOT NULL,               -- exact match, 0 or 1
     f1             REAL NOT NULL,               -- token-overlap F1 in [0, 1]
-    score          REAL NOT NULL,               -- the task's own metric in [0, 1]; its mean is "accuracy"
-    metric         TEXT NOT NULL,               -- which metric `score` is
+    score          REAL NOT NULL,               -- by `metric`, in [0, 1]; its mean is "accuracy"
+    metric         TEXT NOT NULL,               -- the task's own, unless the analysis asked for another one
     pred_norm      TEXT,                        -- normalised answer; NULL: no response
     gold_norm      TEXT,                        -- the normalised gold that scored best; NULL: no gold
     failure_label  TEXT,                        -- FailureLabel; NULL: a normal answer

@@ -3,8 +3,8 @@
 DEFINITIONS = (
     (
         "Accuracy",
-        "Mean score of the task's own metric, or of the one that the headline names in its place, from 0 to 1. A failed "
-        "request has no answer and scores 0. Over all lengths it is the equal-weight mean of the length bins.",
+        "Mean score of the task's own metric, or of the one that the headline names in its place, from 0 to 1. A "
+        "failed request has no answer and scores 0. Over all lengths it is the equal-weight mean of the length bins.",
     ),
     (
         "Failure rate",

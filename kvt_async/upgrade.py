@@ -116,6 +116,8 @@ def _replaced(db: Path, version: int) -> tuple[Path, dict[str, int]]:
             half.replace(db)
         with suppress(OSError):  # some file systems have no such order for folders
             _onto_disk(db.parent)
+        with suppress(sqlite3.Error), closing(sqlite3.connect(kept)) as old:
+            old.execute("PRAGMA journal_mode=WAL")  # as the kvt that made it expects it
         return kept, rows
     except (sqlite3.Error, OSError) as error:
         raise store_error(db, error) from error
@@ -132,7 +134,12 @@ def _in_one_file(db: Path) -> Iterator[None]:
         conn.isolation_level = None
         patiently(db, lambda: conn.execute("PRAGMA journal_mode=DELETE"))
         patiently(db, lambda: conn.execute("BEGIN IMMEDIATE"))
-        yield
+        try:
+            yield
+        except BaseException:
+            conn.execute("ROLLBACK")
+            conn.execute("PRAGMA journal_mode=WAL")
+            raise
 
 
 def _second_name(db: Path, version: int) -> Path:

@@ -17,6 +17,7 @@ from kvt_async.bench.bench import run as bench
 from kvt_async.contract import waiting
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError, StoreError
 from kvt_async.contract.local_faults import opened
+from kvt_async.contract.ownership import APPLICATION_ID
 from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import FACT_TABLES, SCHEMA_VERSION, columns_of, connect_for_reading, connect_for_writing
 from kvt_async.store.lock import hold, lock_path
@@ -71,7 +72,8 @@ def facts(db: Path) -> dict[str, list[str]]:
 
 
 def names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {f"{DB_NAME}.lock", f"{DB_NAME}-wal", f"{DB_NAME}-shm"}
+    """The files of a folder, but for the lock and for what SQLite makes beside a database that is read."""
+    return {path.name for path in folder.iterdir() if not path.name.endswith((".lock", "-wal", "-shm"))}
 
 
 def version_of(db: Path) -> int:
@@ -92,6 +94,10 @@ def test_every_fact_is_in_the_new_database_and_the_old_one_stays_beside(folder: 
     assert (version_of(db), version_of(kept)) == (SCHEMA_VERSION, version)
     assert names_in(folder) == {DB_NAME, kept.name}
     assert db.stat().st_mode == kept.stat().st_mode
+    for file in (db, kept):
+        with closing(sqlite3.connect(file)) as conn:
+            assert conn.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+            assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     with closing(connect_for_writing(db)) as conn, pytest.raises(sqlite3.IntegrityError, match="never changed"):
         conn.execute("UPDATE responses SET text = ''")
 
@@ -187,7 +193,7 @@ def test_a_kill_at_any_statement_or_step_leaves_a_whole_database_and_the_next_up
     shutil.copytree(folder, folder.with_name("counted"))
     n_steps = _steps_until(folder.with_name("counted"), 1_000_000) or 0
     assert n_steps > 200
-    for n in [*range(0, n_steps - 40, 60), *range(n_steps - 40, n_steps, 3)]:  # the exchange is among the last ones
+    for n in [*range(0, n_steps - 40, 90), *range(n_steps - 40, n_steps, 3)]:  # the exchange is among the last ones
         opened.clear()
         assert _steps_until(folder, n) is None
         assert facts(db) == before
@@ -272,6 +278,20 @@ def test_a_file_system_without_second_names_keeps_a_copy(folder: Path, monkeypat
     upgrade(folder)
     assert facts(folder / DB_NAME) == facts(folder / KEPT) == before
     assert names_in(folder) == {DB_NAME, KEPT}
+
+
+def test_a_name_that_cannot_be_given_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = facts(folder / DB_NAME)
+    monkeypatch.setattr("kvt_async.upgrade._second_name", refuse)
+    with pytest.raises(StoreError, match="Free disk space"):
+        upgrade(folder)
+    assert names_in(folder) == {DB_NAME}
+    assert facts(folder / DB_NAME) == before
+    with closing(sqlite3.connect(folder / DB_NAME)) as conn:
+        assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_an_earlier_copy_is_never_written_over(folder: Path) -> None:

@@ -18,13 +18,14 @@ from simulated_suites import GUARD, SuiteTruth, Wrongs, all_lose, answers_of, on
 from analyzer.stats.loss_bound import lost_share
 from analyzer.stats.margin import Margin
 from analyzer.stats.repeated_answers import Aggregate
-from analyzer.stats.seed_effect import SeedVerdict, seed_effect
+from analyzer.stats.seed_effect import seed_effect
 from analyzer.stats.suite import SuiteRule
 from analyzer.stats.transition import Grid, against_full
 from analyzer.verbs.power import Flips
 from analyzer.verbs.suite_plan import suite_plan
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.planned_task import PlannedTask
+from kvt_async.contract.vocabulary import SeedVerdict
 
 LEVEL, RELATIVE = ALPHA / 2, Margin(0.1, "relative")
 UNEQUAL_5, UNEQUAL_13 = (20, 40, 80, 120, 200), (20, 30, 40, 40, 50, 60, 80, 80, 100, 120, 150, 200, 200)

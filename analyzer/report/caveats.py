@@ -7,6 +7,7 @@ from analyzer.read.drift import Answers
 from analyzer.results import confidence
 from analyzer.results.number_format import number, plural
 from analyzer.results.results import Results
+from analyzer.results.seed_words import seeds_sentence
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import CanaryVerdict
 
@@ -18,6 +19,8 @@ def caveats(results: Results) -> list[str]:
     lines = [results.prompts.note] if results.prompts.note else []
     if (answers := results.overruling) is not None:
         lines.append(overruled(answers))
+    if seeds := seeds_sentence(results):
+        lines.append(seeds)
     return lines
 
 

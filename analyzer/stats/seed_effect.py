@@ -7,7 +7,6 @@ the budget's, "less than a fifth goes away" is "less than a fifth is lost".
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +14,12 @@ import numpy.typing as npt
 from analyzer.stats.loss_bound import LostShare, lost_share
 from analyzer.stats.margin import Margin
 from analyzer.stats.transition import Grid, against_full, more_pairs
+from kvt_async.contract.vocabulary import SeedVerdict
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 LEAST_SHARE = 0.2  # of the differences: a seed that takes away less than that is ignored
-
-
-class SeedVerdict(StrEnum):
-    """What is known of a server's seeds. First divergence is worth showing where they are kept or nothing differs."""
-
-    KEPT = "kept"  # proven that equal seeds take away more than a fifth of the differences
-    IGNORED = "ignored"  # proven that they take away less
-    NOTHING_DIFFERS = "nothing_differs"  # nor do other seeds make a difference: sampling is off, or the answer is sure
-    CANNOT_TELL = "cannot_tell"
 
 
 @dataclass(frozen=True)

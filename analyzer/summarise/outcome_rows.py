@@ -3,17 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from analyzer.read.runs import Run
 from analyzer.stats.outcome_changes import AnswerTraits, Change, EntryLayout, adjusted, changes
-from analyzer.stats.seed_effect import SeedEffect, SeedVerdict, seed_effect
+from analyzer.stats.seed_effect import SeedEffect, seed_effect
 from analyzer.store.tables import OutcomeChange
 from analyzer.summarise.group import Group
 from kvt_async.contract.formulas.sample_seed import has_other_seeds
-from kvt_async.contract.vocabulary import Measure
+from kvt_async.contract.vocabulary import Measure, SeedVerdict
 
 Floats = npt.NDArray[np.float64]
 
@@ -79,6 +80,15 @@ def seeds_of(
     if same is None or other is None:
         return None
     return seed_effect(same, other, layout.cluster, layout.bin_idx, alpha=alpha)
+
+
+def seed_detail(group: Group) -> dict[str, Any]:
+    """What zone_json says of the server's seeds: {} where no repeat of full cache was asked with others."""
+    layout = EntryLayout(group.grid.cluster, group.grid.bin_idx)
+    seeds = seeds_of(group.runs, group.traits, layout, group.analysis.alpha) if group.traits else None
+    if seeds is None:
+        return {}
+    return {"seeds": {name: getattr(seeds, name) for name in ("verdict", "n", "same", "other", "n_needed")}}
 
 
 def _repeats(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:

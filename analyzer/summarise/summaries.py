@@ -16,7 +16,7 @@ from analyzer.summarise.group import Group
 from analyzer.summarise.group_drops import drop_rows
 from analyzer.summarise.guessing_floor import Headroom, headroom
 from analyzer.summarise.length_dependence import constant_at_break, length_by_budget
-from analyzer.summarise.outcome_rows import outcome_rows
+from analyzer.summarise.outcome_rows import outcome_rows, seed_detail
 from analyzer.summarise.series_bin import SeriesBin
 from analyzer.summarise.series_comparisons import comparison_rows
 from analyzer.summarise.series_notes import notes
@@ -146,6 +146,7 @@ def verdict_rows(group: Group, summaries: Sequence[SeriesBin]) -> list[Verdict]:
         if summary.bin_idx == ALL_BINS:
             details["cliff"] = constant_at_break(same_series, group.margin)
             details["length_by_budget"] = length_by_budget(same_series)
+            details |= seed_detail(group)
         bins = {other.bin_idx: other for other in same_series if other.bin_idx != ALL_BINS}
         context = RowContext(group.analysis, method, group.partial, bin_means=bins, details=details)
         rows.append(verdict_row(summary, context))

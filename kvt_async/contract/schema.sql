@@ -666,7 +666,8 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per task, series
                                                 --   notes: floors, ceilings; needed: what n_needed would settle;
                                                 --   floor: what full cache has to lose; gains: p of every budget;
                                                 --   bin -1 also cliff, length_by_budget; prompts: the server's counts;
-                                                --   canary: the answers beside one that doubted the budget
+                                                --   canary: the answers beside one that doubted the budget;
+                                                --   seeds: does the server keep to them, where answers are drawn
     verdict                TEXT NOT NULL,       -- transition | no_transition_in_range | cannot_tell | nothing_to_lose |
                                                 --   no_baseline | unverified (prompts were read shorter than sent)
     verdict_text           TEXT NOT NULL,       -- the same in a sentence

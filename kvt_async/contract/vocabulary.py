@@ -31,6 +31,16 @@ class Spelling(StrEnum):
     BYTES = "bytes"  # of the tokens kept
 
 
+class SeedVerdict(StrEnum):
+    """What is known of a server's seeds: `transition_summary.zone_json`, seeds. Where texts part is worth showing where
+    they are kept or nothing differs."""
+
+    KEPT = "kept"  # proven that equal seeds take away more than a fifth of the differences
+    IGNORED = "ignored"  # proven that they take away less
+    NOTHING_DIFFERS = "nothing_differs"  # nor do other seeds make a difference: sampling is off, or the answer is sure
+    CANNOT_TELL = "cannot_tell"
+
+
 class Measure(StrEnum):
     """What is told of answers beside their scores: `outcome_changes.measure`."""
 

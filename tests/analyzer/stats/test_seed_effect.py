@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from analyzer.stats.seed_effect import SeedEffect, SeedVerdict, seed_effect
+from analyzer.stats.seed_effect import SeedEffect, seed_effect
+from kvt_async.contract.vocabulary import SeedVerdict
 
 
 def effect(same: float, other: float, n: int = 200) -> SeedEffect:

@@ -1,24 +1,33 @@
 """What changes beside scores, through the whole analysis: truths that were planted in replies come out as rows."""
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from analyzer.report.caveats import caveats
 from analyzer.results.results import read_results
+from analyzer.results.seed_words import seeds_sentence
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
+from kvt_async.contract.settings import Settings
 from tests.analyzer.conftest import Experiment
 
 N = 80
 
 
-def rows_of(experiment: Experiment, **asked: Any) -> dict[tuple[float, int, str], Any]:
-    """Rows of outcome_changes as results read them, by budget, repeat and measure."""
+def analysed(experiment: Experiment, **asked: Any) -> tuple[sqlite3.Connection, Settings]:
     conn, settings = experiment(**{"n_bins": 2, "n_per_bin": N // 2, "budgets": (1.0, 0.5), "resamples": 100} | asked)
     score(conn, "synthetic")
     analyze(conn, settings)
+    return conn, settings
+
+
+def rows_of(experiment: Experiment, **asked: Any) -> dict[tuple[float, int, str], Any]:
+    """Rows of outcome_changes as results read them, by budget, repeat and measure."""
+    conn, _ = analysed(experiment, **asked)
     return {(c.kv_budget, c.repeat_idx, c.measure): c for c in read_results(conn, "synthetic").changes}
 
 
@@ -77,8 +86,13 @@ def test_where_answers_are_drawn_texts_stand_beside_the_repeat_with_the_same_see
         draw = (2 if repeat == 2 else 0) if keeps else repeat + 10 * budget
         return {"text": f"{draw} is what box {seq} has"}
 
-    rows = rows_of(experiment, reply=drawn, control_repeats=2, decoding=DRAWN)
-    assert rows[0.5, 0, "identical"].full_value == shown
+    conn, _ = analysed(experiment, reply=drawn, control_repeats=2, decoding=DRAWN)
+    results = read_results(conn, "synthetic")
+    same = next(c for c in results.changes if c.kv_budget < 1 and c.measure == "identical")
+    assert same.full_value == shown
+    (line,) = caveats(results) or [""]
+    assert line.startswith("" if keeps else "The server ignores seeds (of 80 examples, 100% of the answers differ")
+    assert seeds_sentence(results) == line
 
 
 def test_a_failed_request_is_no_answer(experiment: Experiment) -> None:

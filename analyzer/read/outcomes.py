@@ -65,7 +65,7 @@ def score_inputs(
     )
     unknown = refused(conn, run.run_id)
     for cursor in (answered, failed):
-        for rows in portions(cursor, text=2, more=-1):
+        for rows in portions(cursor, text=2, more=-2):
             finished = [row for row in rows if row[0] not in unknown] if unknown and cursor is failed else rows
             frame = pl.DataFrame(finished, schema=schema, orient="row")
             frame = frame.with_columns(

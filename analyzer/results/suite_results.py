@@ -3,6 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
+from analyzer.results.number_format import listed
 from analyzer.results.results import Results, of_task, read_tasks
 from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
 from analyzer.store.tables import columns
@@ -49,6 +50,19 @@ class SuiteResults:
     @property
     def requests(self) -> int:
         return sum(task.requests for task in self.tasks)
+
+    @property
+    def rescored(self) -> str:
+        """Says that another metric than their own scores the tasks; empty where each is scored by its own."""
+        if not (rescored := [task for task in self.tasks if task.rescored]):
+            return ""
+        own = {task.own_metric for task in self.tasks}
+        if len(self.tasks) == 1:
+            return self.first.rescored
+        if len(own) == 1:
+            return f"Scored by {rescored[0].metric}; the tasks' own metric is {own.pop()}."
+        named = listed([f"{task.own_metric} ({task.task})" for task in rescored])
+        return f"Scored by {rescored[0].metric}; the tasks' own metrics are {named}."
 
     @property
     def chosen(self) -> list[Results]:

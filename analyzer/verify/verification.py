@@ -227,7 +227,7 @@ def _checked(db: Database, facts: sqlite3.Connection, exp_group_id: str, generat
     if group.whole is not None:
         own = group.whole.analysis
         scored = [examples.dataset(facts, i).scored_by(own.metric) for i in dict.fromkeys(r.dataset_id for r in runs)]
-        findings.notes += [dataset.metric_sentence for dataset in scored if dataset.other_metric]
+        findings.notes += dict.fromkeys(dataset.metric_sentence for dataset in scored if dataset.other_metric)
         made_under = f"alpha {own.alpha:g}, margin {own.margin:g}, {own.resamples:,} resamples, seed {own.seed}"
         findings.notes.append(f"analysed by analyzer {group.whole.version} under {made_under}")
     allowed = group.whole is not None and group.whole.analysis.allow_drift

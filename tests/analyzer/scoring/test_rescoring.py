@@ -12,8 +12,12 @@ from typer.testing import CliRunner, Result
 
 from analyzer.cli import app
 from analyzer.results.results import Results, read_results
-from kvt_async.contract.errors import KvtError
+from analyzer.results.suite_results import read_suite
+from analyzer.scoring.score import score
+from analyzer.summarise.analyze import analyze
+from kvt_async.contract.errors import KvtError, MissingPrerequisiteError
 from kvt_async.contract.schema import FACT_TABLES, connect_for_reading, connect_for_writing
+from tests.analyzer.conftest import Experiment
 from tests.analyzer.synthetic import make_db
 
 FEW = ("--override", "analysis.resamples=100", "--override", "analysis.charts=false")
@@ -156,6 +160,22 @@ def test_two_groups_of_different_metrics_are_not_compared(
     assert "dataset.metric: 'f1' and 'squad_em'" in str(refused("compare", str(folder), str(other)))
     done("all", str(folder), *FEW, "--metric", "squad_em")
     assert done("compare", str(folder), str(other))["differs"] == {}
+
+
+def test_every_task_of_a_group_is_rescored_and_the_plan_of_all_is_named(experiment: Experiment) -> None:
+    tasks = ({"task": "a"}, {"task": "b", "metric": "qa_f1"}, {"task": "c", "metric": "squad_em"})
+    conn, settings = experiment(tasks=tasks, n_bins=1, n_per_bin=6, resamples=100, graded=True)
+    own = settings.model_copy(update={"analysis": settings.analysis.model_copy(update={"metric": "squad_em"})})
+    score(conn, "synthetic", metric="squad_em")
+    with pytest.raises(MissingPrerequisiteError, match="these scores are of another metric than f1"):
+        analyze(conn, settings)
+    analyze(conn, own)
+    suite = read_suite(conn, "synthetic")
+    assert suite.rescored == "Scored by squad_em; the tasks' own metrics are f1 (a) and qa_f1 (b)."
+    assert [task.metric for task in suite.tasks] == ["squad_em"] * 3
+    score(conn, "synthetic")
+    analyze(conn, settings)
+    assert read_suite(conn, "synthetic").rescored == ""
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from analyzer.charts.compose import OWN_X, facet, layer, unit
 from analyzer.charts.frames import ANSWERS, CUT_OFF, FAILURE, ChartData
 from analyzer.charts.style import ALARM, INK, MUTED, SHAPES, STEPS, ChartSize, cycle, empty, records, share_y
 
-CAUSES = {ANSWERS: "#56B4E9", CUT_OFF: "#F0E442", FAILURE: ALARM}
+CAUSES = {ANSWERS: "#56B4E9", CUT_OFF: "#E69F00", FAILURE: ALARM}
 
 
 def drop_decomposition(data: ChartData, size: ChartSize) -> Any:

@@ -15,7 +15,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.checked_text import valid_headers
@@ -310,6 +310,13 @@ class Settings(BaseSettings):
     check: list[Assertion] = []
     plugins: list[PluginFile] = []
     _secrets: Secrets = PrivateAttr(default_factory=Secrets)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what it is built of: contract.load reads the environment, where a list need not be JSON."""
+        return (init_settings,)
 
     @field_validator("check", "tasks", "plugins", mode="before")
     @classmethod

@@ -32,6 +32,7 @@ _URLS = (
 _SENT = (
     ("engine", "headers"),
     ("decoding", "extra_body"),
+    ("tasks", "decoding", "extra_body"),
     ("bench", "body"),
     ("kv", "apply", "env"),
     ("kv", "apply", "command"),

@@ -218,3 +218,14 @@ def test_the_list_of_rulers_tasks_says_which_need_a_file(tmp_path: Path) -> None
     assert "needs a file of questions (dataset.path: dev-v2.0.json)" in says["qa_1"]
     (tmp_path / "dev-v2.0.json").write_text(SQUAD, encoding="utf-8")
     assert dict(dataset_tasks("ruler", str(tmp_path)))["qa_1"].endswith(f"from {tmp_path}/dev-v2.0.json")
+
+
+def test_the_environment_may_hold_entries_and_their_secrets_stay_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = "[{dataset: {name: kvtext, task: single}, decoding: {extra_body: {key: '${MY_API_TOKEN}'}}}]"
+    monkeypatch.setenv("KVT__tasks", entries)
+    monkeypatch.setenv("MY_API_TOKEN", "a-secret-of-some-length")
+    settings = load_settings(None)
+    (task,) = tasks_of(settings).tasks
+    assert task.settings.decoding.extra_body == {"key": "a-secret-of-some-length"}
+    assert "a-secret-of-some-length" not in task.settings.secrets.text("said a-secret-of-some-length")
+    assert "a-secret-of-some-length" not in dump_yaml(settings) + dump_yaml(task.settings)

@@ -67,7 +67,7 @@ def override_of(keys: tuple[str, ...], text: str) -> str:
     dotted = ".".join(key for key in keys if key not in ("[]", "x"))
     companions = next((more for key, more in COMPANIONS.items() if dotted.startswith(key)), {})
     value: Any = text
-    head = keys[:2] if keys[0] != "check" else keys[:1]
+    head = keys[:2] if keys[0] not in ("check", "tasks", "plugins") else keys[:1]
     for key in reversed(keys[len(head) :]):
         value = [value] if key == "[]" else {key: value}
     if companions:

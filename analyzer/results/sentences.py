@@ -43,6 +43,10 @@ def what_changed(
         f"{of_full}: "
         f"a paired loss of {loss} over {plural(last.n, 'pair')}."
     )
+    if v is not None and (lost := v.detail.get("lost_share", {}).get(str(float(low)))):
+        share, least, most = lost
+        at_least = percent(least, 1) if least is not None else "no bound"
+        text += f" That is {percent(share, 1)} [{at_least}, {percent(most, 1)}] of what full cache scores."
     points = [(1.0, full.acc_mean), *((b, d.acc_mean or 0.0) for b, d in paired)]
     steps = [(a - b, x, y) for (x, a), (y, b) in pairwise(points)]
     size, x, y = max(steps)

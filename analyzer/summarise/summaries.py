@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.stats import paired_tests
+from analyzer.stats.loss_bound import lost_share
 from analyzer.stats.noise import Noise, noise
 from analyzer.stats.transition import BudgetTest, Claims, against_full, claims, holm_claims, without_safe
 from analyzer.store.tables import Comparison, Drop, OutcomeChange, Verdict, json_text
@@ -147,10 +148,25 @@ def verdict_rows(group: Group, summaries: Sequence[SeriesBin]) -> list[Verdict]:
             details["cliff"] = constant_at_break(same_series, group.margin)
             details["length_by_budget"] = length_by_budget(same_series)
             details |= seed_detail(group)
+        if group.margin.is_relative:
+            details["lost_share"] = lost_shares(group, summary)
         bins = {other.bin_idx: other for other in same_series if other.bin_idx != ALL_BINS}
         context = RowContext(group.analysis, method, group.partial, bin_means=bins, details=details)
         rows.append(verdict_row(summary, context))
     return rows
+
+
+def lost_shares(group: Group, summary: SeriesBin) -> dict[str, list[float | None]]:
+    """What a relative margin judges: [share of full cache's score that is lost, low, high] by budget; low None: no
+    bound."""
+    shares: dict[str, list[float | None]] = {}
+    for test in summary.tests:
+        if group.full is not None and (
+            lost := lost_share(group.grid, group.full.run_id, test.run_id, summary.bin_idx, group.analysis.alpha)
+        ):
+            low = round(lost.low, 9) if np.isfinite(lost.low) else None
+            shares[str(float(test.budget))] = [round(lost.share, 9), low, round(lost.high, 9)]
+    return shares
 
 
 def only_full(group: Group) -> list[Verdict]:

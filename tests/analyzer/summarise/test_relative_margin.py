@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from analyzer.report.answers import first_screen
 from analyzer.report.figures_json import figures
 from analyzer.report.guards import same_question
 from analyzer.report.terminal_verdict import verdict_lines
@@ -50,6 +51,16 @@ def test_sentences_say_that_the_margin_is_a_share(experiment: Experiment) -> Non
     text = " ".join(" ".join(verdict_lines(results, settings)).split())
     assert "less than 30% of full cache's accuracy" in text
     assert figures(results, settings)["margin_kind"] == "relative"
+
+
+def test_the_interval_that_a_relative_verdict_belongs_to_is_stored_and_told(experiment: Experiment) -> None:
+    conn, settings = analysed(experiment, "analysis.margin=0.3", "analysis.margin_kind=relative", p_correct=low_scores)
+    share, low, high = json.loads(row(conn)["zone_json"])["lost_share"]["0.5"]
+    assert low < share < high < 0.3  # proven to be less than the margin
+    drop = conn.execute("SELECT drop_mean FROM budget_stats WHERE bin_idx = -1 AND kv_budget = 0.5").fetchone()[0]
+    assert share == pytest.approx(drop / row(conn)["acc_full"])
+    answers = first_screen(read_results(conn, "synthetic"), settings).answers
+    assert any("of what full cache scores." in line for answer in answers for line in answer.lines)
 
 
 def test_a_report_under_another_kind_of_margin_is_refused(experiment: Experiment) -> None:

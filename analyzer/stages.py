@@ -13,7 +13,7 @@ from kvt_async.contract.paths import DB_NAME, RunPaths, run_paths
 from kvt_async.contract.schema import connect_for_reading
 
 if TYPE_CHECKING:
-    from analyzer.results.results import Results
+    from analyzer.results.suite_results import SuiteResults
     from analyzer.summarise.analyze import AnalyzeReport
     from analyzer.verbs.check import CheckAnswer
     from analyzer.verbs.compare import CompareAnswer
@@ -55,11 +55,11 @@ def analyze_stage(
     settings: "Settings", *, run_id: str | None = None, partial: bool = False, recompute: bool = False
 ) -> AnalyzeAnswer:
     """Derived tables and charts; with `recompute` those of earlier generations too, under their own settings."""
-    from analyzer.results.results import read_results
+    from analyzer.results.suite_results import read_suite
 
     with _open(settings, write=True) as group:
         done = _analyze(group, run_id=run_id, partial=partial, recompute=recompute)
-        return _charts(group, done, read_results(group.conn, group.name), recompute=recompute)
+        return _charts(group, done, read_suite(group.conn, group.name), recompute=recompute)
 
 
 def report_stage(
@@ -67,33 +67,38 @@ def report_stage(
 ) -> "ReportAnswer | BenchAnswer":
     """report.md and report.html from persisted results; of a bench, from its stages."""
     from analyzer.read.drift import refuse_drift
-    from analyzer.results.results import read_results
+    from analyzer.results.suite_results import read_suite
 
     if _is_benched(settings):
         return _bench(settings)
     with _open(settings) as group:
-        results = read_results(group.conn, group.name, volumes=True)
-        refuse_drift([] if settings.analysis.allow_drift else results.drifts)
-        return _report(group, results, partial=partial, recompute=recompute)
+        suite = read_suite(group.conn, group.name, volumes=True)
+        refuse_drift([] if settings.analysis.allow_drift else suite.first.drifts)
+        return _report(group, suite, partial=partial, recompute=recompute)
 
 
 def every_stage(
     settings: "Settings", *, run_id: str | None = None, partial: bool = False, recompute: bool = False
 ) -> "VerdictAnswer | BenchAnswer":
     """score, analyze, report, then the verdict; of a bench, what `kvt bench report` says."""
-    from analyzer.report.figures_json import figures
-    from analyzer.report.terminal_verdict import verdict_lines
-    from analyzer.results.results import read_results
+    from analyzer.report.figures_json import figures, suite_figures
+    from analyzer.report.suite_answers import suite_screen
+    from analyzer.report.terminal_verdict import screen_lines, verdict_lines
+    from analyzer.results.suite_results import read_suite
 
     if _is_benched(settings):
         return _bench(settings)
     scored = score_stage(settings, run_id=run_id, recompute=recompute)
     with _open(settings, write=True) as group:
         done = _analyze(group, run_id=run_id, partial=partial, recompute=recompute)
-        results = read_results(group.conn, group.name, volumes=True)  # once for all: they are many rows
-        analyzed = _charts(group, done, results, recompute=recompute)
-        reported = _report(group, results, partial=partial, recompute=recompute)
-        return VerdictAnswer(scored, analyzed, reported, verdict_lines(results, settings), figures(results, settings))
+        suite = read_suite(group.conn, group.name, volumes=True)  # once for all: they are many rows
+        analyzed = _charts(group, done, suite, recompute=recompute)
+        reported = _report(group, suite, partial=partial, recompute=recompute)
+        if suite.is_suite:
+            lines, all_figures = screen_lines(suite_screen(suite, settings)), suite_figures(suite, settings)
+        else:
+            lines, all_figures = verdict_lines(suite.first, settings), figures(suite.first, settings)
+        return VerdictAnswer(scored, analyzed, reported, lines, all_figures)
 
 
 def verify_stage(settings: "Settings", progress: Callable[[str], None] = lambda _: None) -> "VerifyAnswer":
@@ -117,9 +122,7 @@ def check_stage(settings: "Settings") -> "CheckAnswer":
     with _open(settings) as group:
         suite = read_suite(group.conn, group.name)
     refuse_older(suite.first)
-    standing = [_standing(task) for task in suite.tasks]
-    alarms = dict.fromkeys(alarm for each in standing for alarm in each.alarms)
-    return CheckAnswer(check_suite(suite, settings), Standing(tuple(alarms), any(each.are_short for each in standing)))
+    return CheckAnswer(check_suite(suite, settings), _standing(suite))
 
 
 def show_stage(
@@ -230,22 +233,26 @@ def _earlier(group: OpenGroup) -> list[tuple[int, "Settings", bool]]:
     ]
 
 
-def _charts(group: OpenGroup, done: "AnalyzeReport", results: "Results", *, recompute: bool) -> AnalyzeAnswer:
+def _charts(group: OpenGroup, done: "AnalyzeReport", suite: "SuiteResults", *, recompute: bool) -> AnalyzeAnswer:
     from analyzer.store.artifacts import once
 
     def draw() -> list[Path]:
+        if suite.is_suite:
+            from analyzer.report.suite_pictures import draw_pictures
+
+            return draw_pictures(suite, group.paths.plots)
         from analyzer.charts.draw import draw_all
 
-        return draw_all(group.conn, group.settings, group.paths.plots, results)
+        return draw_all(group.conn, group.settings, group.paths.plots, suite.first)
 
     charts: list[Path] = []
     if group.settings.analysis.charts:
-        drawn = [replace(results, volumes=[])]
+        drawn = [replace(suite, tasks=[replace(task, volumes=[]) for task in suite.tasks])]
         charts = once(group.paths.run_dir, "charts", drawn, draw, anew=recompute).files
-    return AnalyzeAnswer(done.recomputed, done.runs, done.partial, charts, group.paths.plots, _standing(results))
+    return AnalyzeAnswer(done.recomputed, done.runs, done.partial, charts, group.paths.plots, _standing(suite))
 
 
-def _report(group: OpenGroup, results: "Results", *, partial: bool, recompute: bool) -> ReportAnswer:
+def _report(group: OpenGroup, suite: "SuiteResults", *, partial: bool, recompute: bool) -> ReportAnswer:
     from analyzer.report.build import build_report
     from analyzer.results.memory import load_of
     from analyzer.store import derived_rows
@@ -256,20 +263,27 @@ def _report(group: OpenGroup, results: "Results", *, partial: bool, recompute: b
     def build() -> list[Path]:
         from analyzer.charts.draw import files
 
-        built = build_report(conn, settings, paths, partial=partial, results=results)
+        if suite.is_suite:
+            from analyzer.report.suite_build import build_suite_report
+            from analyzer.report.suite_pictures import picture_files
+
+            built = build_suite_report(suite, settings, paths, partial=partial)
+            return [built.md, built.html, *(picture_files(suite, paths.plots) if settings.analysis.charts else [])]
+        built = build_report(conn, settings, paths, partial=partial, results=suite.first)
         return [built.md, built.html, *(files(paths.plots) if settings.analysis.charts else [])]
 
-    inputs = [results, settings, partial, load_of(results, settings)]
-    rows = derived_rows.content(conn, results.group, results.generation, "*")["content"]
+    inputs = [suite, settings, partial, [load_of(task, settings) for task in suite.tasks]]
+    rows = derived_rows.content(conn, suite.first.group, suite.first.generation, "*")["content"]
     once(paths.run_dir, "report", inputs, build, rows=rows, anew=recompute)
-    return ReportAnswer(paths.report_md, paths.report_html, _standing(results))
+    return ReportAnswer(paths.report_md, paths.report_html, _standing(suite))
 
 
-def _standing(results: "Results") -> Standing:
+def _standing(suite: "SuiteResults") -> Standing:
     """What speaks against the results."""
-    from analyzer.results.alarms import alarms
+    from analyzer.results.suite_alarms import suite_alarms
 
-    return Standing(tuple((alarm.name, alarm.says) for alarm in alarms(results)), results.prompts.are_short)
+    are_short = any(task.prompts.are_short for task in suite.tasks)
+    return Standing(tuple((alarm.name, alarm.says) for alarm in suite_alarms(suite)), are_short)
 
 
 def _is_benched(settings: "Settings") -> bool:

@@ -52,12 +52,12 @@ def bars(results: Results, axis: BudgetAxis) -> pl.DataFrame:
         group = series_name(series) if is_first else "Other series, on average over lengths"
         lengths = results.bins if is_first and len(results.bins) > 1 else []
         name = "On average" if lengths else "All lengths" if is_first else two_lines(names[series])
-        rows += _bar(group, name, spans_of(whole, axis), whole.verdict_text if whole else "")
+        rows += bar(group, name, spans_of(whole, axis), whole.verdict_text if whole else "")
         for b in lengths:
             verdict = results.verdict(series, b.bin_idx)
-            rows += _bar(group, f"{b.label} tokens", spans_of(verdict, axis), verdict.verdict_text if verdict else "")
+            rows += bar(group, f"{b.label} tokens", spans_of(verdict, axis), verdict.verdict_text if verdict else "")
     return pl.DataFrame(rows, schema=BAR_SCHEMA, orient="row")
 
 
-def _bar(group: str, row: str, spans: Iterable[tuple[str, float, float]], says: str) -> list[dict[str, Any]]:
+def bar(group: str, row: str, spans: Iterable[tuple[str, float, float]], says: str) -> list[dict[str, Any]]:
     return [{"group": group, "row": row, "part": part, "x": x, "x2": x2, "says": says} for part, x, x2 in spans]

@@ -14,6 +14,7 @@ from analyzer.results import confidence, costs, memory, sentences, verdict_sente
 from analyzer.results.alarms import Alarm, alarms
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import cache_kept, cache_share, loss_size
+from analyzer.results.outcome_words import outcome_sentences
 from analyzer.results.results import Results
 from analyzer.results.series_names import series_name, series_names
 from analyzer.results.zones import bin_zones, constant
@@ -26,10 +27,16 @@ class AnswerKey(StrEnum):
     """What a reader asks of a report, in the order of the first screen."""
 
     CHANGED = "what changed with the KV budget"
+    FIRST_TO_BREAK = "which task breaks first"
+    WORST_TASK = "how much a single task may lose"
+    EVERYWHERE = "whether every task is safe"
+    UNTOLD = "which tasks can't tell"
+    NOTHING = "where nothing is to lose"
     BREAKS = "where it breaks"
     OTHER_SERIES = "what the verdict on the other series is"
     LENGTHS = "which budget is safe at which length"
     CAUSES = "wrong answers or failures"
+    ELSE = "what else changed"
     BUYS = "what a smaller budget buys"
     APPLIED = "whether the budget was applied"
     CERTAINTY = "how sure this is"
@@ -72,6 +79,7 @@ def first_screen(results: Results, settings: Settings) -> FirstScreen:
         AnswerKey.OTHER_SERIES: _other_series(results),
         AnswerKey.LENGTHS: _lengths(results),
         AnswerKey.CAUSES: _causes(results),
+        AnswerKey.ELSE: outcome_sentences(results, alpha),
         AnswerKey.BUYS: _buys(results, settings),
         AnswerKey.APPLIED: _applied(results),
         AnswerKey.CERTAINTY: _certainty(results, settings),

@@ -44,7 +44,7 @@ def build_report(
     try:
         guard(results, partial=partial)
     except MissingPrerequisiteError as refusal:
-        _say_why_no_verdict(results, paths, refusal)
+        say_why_no_verdict(results, paths, refusal)
         raise
     same_question(results, settings)
     if settings.analysis.charts:
@@ -52,8 +52,12 @@ def build_report(
 
         draw_missing(conn, settings, paths.plots, results)
     now = now or datetime.now(UTC)
-    out = ReportPaths(paths.report_md, paths.report_html)
-    md, page, secrets = markdown(results, settings, now), html(results, settings, now), known_secrets(settings)
+    return write_reports(markdown(results, settings, now), html(results, settings, now), settings, paths)
+
+
+def write_reports(md: str, page: str, settings: Settings, paths: RunPaths) -> ReportPaths:
+    """Both reports beside the database."""
+    out, secrets = ReportPaths(paths.report_md, paths.report_html), known_secrets(settings)
     if secrets.hit(md):  # a database of before may hold what is masked today
         md, page = secrets.text(md), secrets.text(page)
     write_whole(out.md, md)
@@ -61,7 +65,7 @@ def build_report(
     return out
 
 
-def _say_why_no_verdict(results: Results, paths: RunPaths, refusal: MissingPrerequisiteError) -> None:
+def say_why_no_verdict(results: Results, paths: RunPaths, refusal: MissingPrerequisiteError) -> None:
     """Write a report.md that claims nothing, for whoever looks into the folder of a run that stopped. It never replaces
     a report that stands."""
     if paths.report_md.exists() or paths.report_html.exists():
@@ -89,7 +93,8 @@ def html(results: Results, settings: Settings, now: datetime) -> str:
         with ThreadPoolExecutor(1) as beside:  # bundling takes seconds and leaves Python's lock alone
             script = beside.submit(vega)
             page |= {"specs": in_script(specs(results)), "script": script.result()}
-    return environment("html").get_template("report.html.jinja").render(page)
+    own = {"p": page, "anchor": "", "plots": "plots"}
+    return environment("html").get_template("report.html.jinja").render(page | own)
 
 
 def _captions(results: Results, settings: Settings) -> list[dict[str, str]]:

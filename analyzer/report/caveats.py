@@ -9,9 +9,13 @@ from analyzer.results.number_format import number, plural
 from analyzer.results.results import Results
 from analyzer.results.seed_words import seeds_sentence
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import CanaryVerdict
+from kvt_async.contract.vocabulary import CanaryVerdict, Role
 
 REFERENCE = "reference"  # the model that ships with kvt
+TINY = (
+    "The reference model is tiny: it has no attention redundancy, so its curves are steeper than a large model's. It "
+    "shows the method, not the budget of your model."
+)
 
 
 def caveats(results: Results) -> list[str]:
@@ -43,12 +47,10 @@ def limits(results: Results, settings: Settings) -> list[str]:
     lines = []
     models = {r.model_name for r in results.runs}
     if REFERENCE in models:
-        lines.append(
-            "The reference model is tiny: it has no attention redundancy, so its curves are steeper than a large "
-            "model's. It shows the method, not the budget of your model."
-        )
+        lines.append(TINY)
     tasks = ", ".join(f"{d['name']} / {d['task']}" for d in results.datasets)
-    if tasks:
+    first = results.verdict(results.series[0]) if results.series else None
+    if tasks and (first is None or first.role != Role.EXPLORATORY):
         lines.append(f"One task ({tasks}): another task may break elsewhere.")
     whole = [v for series in results.series if (v := results.verdict(series)) is not None]
     lines += confidence.notes(whole)
@@ -72,8 +74,15 @@ def limits(results: Results, settings: Settings) -> list[str]:
             f"{alone:,} of {plural(answered, 'answer')} ended with [DONE] and no finish_reason: whether one of them "
             "was cut off at its length can't be told."
         )
+    own = f"{results.task}: "
+    newest = results.sessions[-1].notes if results.sessions else []
+    lines += [_sentence(note.removeprefix(own)) for note in newest if results.task and note.startswith(own)]
     planned = max((p.planned for p in results.progress.values()), default=0)
     asked = max((p.requests for p in results.progress.values()), default=0)
     if asked < planned:
         lines.append(f"{asked:,} of {plural(planned, 'manifest example')} were asked per level.")
     return lines
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")

@@ -5,8 +5,12 @@ from typing import Any
 
 from analyzer.read.runs import Run
 from analyzer.report.answers import first_screen
+from analyzer.report.suite_answers import suite_screen
 from analyzer.results.outcome_words import outcomes
 from analyzer.results.results import ALL, Results
+from analyzer.results.suite_results import SuiteResults
+from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
+from analyzer.store.tables import columns
 from kvt_async.contract.settings import Settings
 
 _VERDICT = (
@@ -87,6 +91,24 @@ def figures(results: Results, settings: Settings) -> dict[str, Any]:
             for series in results.series
         ],
         "levels": [_level(results, run) for run in results.runs],
+    }
+
+
+def suite_figures(suite: SuiteResults, settings: Settings) -> dict[str, Any]:
+    """The same over several tasks: headline, the verdict and levels over them, and the figures of each."""
+    screen = suite_screen(suite, settings)
+    return {
+        "headline": screen.headline,
+        "caveats": list(screen.caveats),
+        "unit": suite.unit,
+        "margin": settings.analysis.margin,
+        "alpha": settings.analysis.alpha,
+        "partial": suite.partial,
+        "pending": suite.pending,
+        "left_out": suite.left_out,
+        "suite": [_picked(v, columns(SuiteVerdict)) | {"tasks": v.tasks, "broken": v.broken} for v in suite.verdicts],
+        "suite_levels": [_picked(row, columns(SuiteStat)) | {"broken": row.broken} for row in suite.stats],
+        "tasks": {task.task: figures(task, settings) for task in suite.tasks},
     }
 
 

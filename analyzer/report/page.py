@@ -10,6 +10,7 @@ from analyzer.report.answers import AnswerKey, FirstScreen, first_screen
 from analyzer.report.definitions import FAILURES, definitions
 from analyzer.results import confidence
 from analyzer.results.number_format import loss_size, number
+from analyzer.results.outcome_words import outcome_table
 from analyzer.results.results import ALL, Results
 from analyzer.results.series_names import series_name
 from analyzer.results.text_table import flat
@@ -18,9 +19,15 @@ from kvt_async.contract.vocabulary import Role
 
 HEADINGS = {
     "What changed with the KV budget?": (AnswerKey.CHANGED,),
+    "Which task breaks first?": (AnswerKey.FIRST_TO_BREAK,),
+    "How much may a single task lose?": (AnswerKey.WORST_TASK,),
+    "Is every task safe?": (AnswerKey.EVERYWHERE,),
+    "Which tasks can't tell?": (AnswerKey.UNTOLD,),
+    "Where is nothing to lose?": (AnswerKey.NOTHING,),
     "Where does it break?": (AnswerKey.BREAKS, AnswerKey.OTHER_SERIES),
     "Which budget is safe at which length?": (AnswerKey.LENGTHS,),
     "Wrong answers or failures?": (AnswerKey.CAUSES,),
+    "Did anything else change?": (AnswerKey.ELSE,),
     "What does a smaller budget buy?": (AnswerKey.BUYS,),
     "Was the budget applied?": (AnswerKey.APPLIED,),
     "How sure is this?": (AnswerKey.CERTAINTY,),
@@ -46,6 +53,7 @@ def context(results: Results, settings: Settings, now: datetime, charts: Sequenc
         "safe_by_length": report_tables.safe_by_length(results),
         "levels": report_tables.levels(results),
         "comparisons": report_tables.comparisons(results, settings.analysis.alpha),
+        "outcomes": outcome_table(results, settings.analysis.alpha),
         "error_budget": report_tables.error_budget(results),
         "flags": report_tables.flags(results),
         "pareto": cost_tables.pareto(results, settings),
@@ -72,7 +80,7 @@ def context(results: Results, settings: Settings, now: datetime, charts: Sequenc
             number(settings.analysis.drop_threshold),
         ),
         "failures": FAILURES,
-        "method": _method(next((v.method for v in results.verdicts), "")),
+        "method": method_text(next((v.method for v in results.verdicts), "")),
     }
 
 
@@ -91,7 +99,7 @@ def _level(results: Results, settings: Settings) -> float:
     return confidence.chance(first, settings.analysis.alpha) if first else settings.analysis.alpha / 2
 
 
-def _method(text: str) -> str:
+def method_text(text: str) -> str:
     """The persisted method, readable where it is JSON."""
     try:
         return ", ".join(f"{k} {v}" for k, v in flat(json.loads(text)))

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from analyzer.report.answers import AnswerKey, first_screen
+from analyzer.report.answers import AnswerKey, FirstScreen, first_screen
 from analyzer.results.results import Results
 from kvt_async.contract.settings import Settings
 
@@ -11,10 +11,15 @@ LINES = 12
 
 def verdict_lines(results: Results, settings: Settings, *, width: int = 100) -> list[str]:
     """At most LINES lines of at most `width` columns."""
-    screen = first_screen(results, settings)
+    return screen_lines(first_screen(results, settings), width)
+
+
+def screen_lines(screen: FirstScreen, width: int = 100) -> list[str]:
+    """The same of a first screen, over one task or several."""
     paragraphs = [
         *(alarm.line for alarm in screen.alarms),
         screen.headline,
+        *screen.claims(AnswerKey.FIRST_TO_BREAK, AnswerKey.WORST_TASK, AnswerKey.EVERYWHERE, AnswerKey.NOTHING),
         *screen.claims(AnswerKey.OTHER_SERIES),
         *screen.claims(AnswerKey.BUYS, AnswerKey.APPLIED, AnswerKey.CERTAINTY),
         *screen.caveats,

@@ -9,6 +9,7 @@ from analyzer.results.number_format import percent, plural
 from analyzer.results.results import Results
 from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus
 
+PARTIAL = "PARTIAL"
 READ_SHORT, DIFFERENT = "READ SHORT", "the server became another one"
 
 

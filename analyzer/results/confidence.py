@@ -58,6 +58,12 @@ def promise(v: Verdict, alpha: float, n_bins: int, holm: list[str]) -> str:
     """Over how many pairs the headline verdict is made, how often it may be wrong, and which verdicts share that
     promise; `holm`: series that are adjusted among themselves."""
     level = level_text(chance(v, alpha))
+    if v.role == Role.EXPLORATORY:  # one of several tasks
+        return (
+            f"{plural(v.n, 'pair')} per budget over {plural(n_bins, 'length bin')}; a wrong “safe” or a wrong “broken” "
+            f"has a chance of at most {level} each. What this task says is exploratory beside the verdict over all "
+            "tasks (unadjusted: one in many may be wrong)."
+        )
     parts = [f"The overall verdict of {series_name(v.series)} is confirmatory"]
     if holm:
         parts.append(

@@ -1,5 +1,6 @@
 """Rows of facts that charts and report read beside the derived ones (store/tables.py), each named after its table."""
 
+import json
 from dataclasses import dataclass
 
 
@@ -32,6 +33,12 @@ class SessionRow:
     order_seed: int | None
     ended_at: str | None
     reason: str | None
+    notes_json: str | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about its tasks: what was left out, what is not as the task is published."""
+        return [str(note) for note in json.loads(self.notes_json or "[]")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ from analyzer.results.number_format import listed
 from analyzer.results.results import Results, of_task, read_tasks
 from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
 from analyzer.store.tables import columns
+from kvt_async.contract.vocabulary import Unit
 
+LEFT_OUT = " is left out: "  # in a note of a session, between the task and the reason
 _OF_GROUP = "WHERE exp_group_id=? AND generation=?"
 
 
@@ -38,6 +40,18 @@ class SuiteResults:
         """Series below full cache that any task ran, in the order of the config; the first is the headline."""
         runs = sorted((run for task in self.tasks for run in task.runs), key=lambda run: run.level_idx)
         return list(dict.fromkeys(run.series for run in runs if not run.is_full))
+
+    @property
+    def unit(self) -> str:
+        """Unit of the budgets below full cache."""
+        return next((task.unit for task in self.tasks if task.series), Unit.FRACTION)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Tasks that were asked for and could not be made -> why, as the newest session says it."""
+        newest = self.first.sessions[-1].notes if self.first.sessions else []
+        parts = (note.partition(LEFT_OUT) for note in newest)
+        return {task: why for task, mark, why in parts if mark}
 
     @property
     def partial(self) -> bool:

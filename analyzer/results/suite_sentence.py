@@ -6,7 +6,7 @@ Pure functions of one row of suite_summary.
 
 from typing import Any
 
-from analyzer.results.number_format import budget, listed, loss_size, number, plural
+from analyzer.results.number_format import cache_kept, cache_share, listed, loss_size, number, plural
 from analyzer.store.suite_tables import SuiteVerdict
 from kvt_async.contract.vocabulary import SeriesVerdict
 
@@ -27,10 +27,10 @@ def in_few_words(v: SuiteVerdict, unit: str) -> str:
     """The verdict for a cell of a table or a chart's title."""
     if not v.judges:
         return _REASONS[v.verdict]
-    safe = "nothing proven safe" if v.suite_safe is None else f"safe on average to {budget(v.suite_safe, unit)}"
+    safe = "nothing proven safe" if v.suite_safe is None else f"safe on average to {cache_share(v.suite_safe, unit)}"
     if v.broken_somewhere is None:
         return safe if v.verdict == SeriesVerdict.NO_TRANSITION else f"{safe}; below: can't tell"
-    return f"{safe}, broken somewhere from {budget(v.broken_somewhere, unit)} down"
+    return f"{safe}, a task broken from {cache_share(v.broken_somewhere, unit)} down"
 
 
 def over(v: SuiteVerdict) -> str:
@@ -69,41 +69,45 @@ def _headline(v: SuiteVerdict, unit: str) -> str:
         return f"Cannot tell over {over(v)}: {_names(lacking)} has no run of this series."
     if v.mean_full is None:
         return f"Cannot tell over {over(v)}: there is no budget that all of them were run at."
+    breaks = _breaks(v, unit)
     if v.suite_safe is not None:
-        lead = (
-            "Safe on average" if v.verdict != SeriesVerdict.NO_TRANSITION else "No transition in the tested range: safe"
-        )
-        return (
-            f"{lead} down to {budget(v.suite_safe, unit)}, and there no task loses more than {g}: the mean over "
-            f"{over(v)} is proven to lose less than {m}."
-        )
+        smallest = ", the smallest budget tested" if v.verdict == SeriesVerdict.NO_TRANSITION else ""
+        head = f"Safe on average over {over(v)} down to {cache_kept(v.suite_safe, unit)}{smallest}"
+        below = "; below that, these examples can't tell" if v.verdict == SeriesVerdict.CANNOT_TELL else breaks
+        means = f"safe: accuracy is proven to fall by less than {m} on average"
+        return f"{head}, and there no task loses more than {g}{below} ({means})."
+    need = f"(safe: accuracy is proven to fall by less than {m} on average, and by less than {g} in every task)"
     if v.verdict == SeriesVerdict.CANNOT_TELL:
-        return (
-            f"Cannot tell over {over(v)} with {plural(int(v.asked['n']), 'pair')} a budget: neither that the mean "
-            f"loses less than {m} and every task less than {g}, nor that any loses more than {m}, is proven."
-        )
-    return (
-        f"No budget is safe: over {over(v)}, no budget below full cache is proven to lose less than {m} on average and "
-        f"less than {g} in every task."
-    )
+        head = f"Cannot tell over {over(v)} with {plural(int(v.asked['n']), 'pair')} a budget"
+        return f"{head}: none is proven safe, and no task is proven to lose more than {m} {need}."
+    return f"No budget below full cache is proven safe over {over(v)}{breaks} {need}."
+
+
+def _breaks(v: SuiteVerdict, unit: str) -> str:
+    """Which task breaks first, as the end of a sentence; empty where none is proven broken."""
+    if v.broken_somewhere is None:
+        return ""
+    first = f"{_names(v.broken)} {'breaks' if len(v.broken) == 1 else 'break'} first"
+    return f"; {first}, from {cache_share(v.broken_somewhere, unit)} down"
 
 
 def _beside(v: SuiteVerdict, unit: str) -> list[str]:
     """What stands beside the first sentence: the worst task, safe and broken tasks, what more examples would tell."""
     if not v.judges or v.mean_full is None:
-        return [_look(v)]
+        return [look(v)]
     return [
-        _room(v),
+        room(v),
         _worst(v, unit),
         _everywhere(v, unit),
         _broken(v, unit),
-        _needs(v, unit),
+        needs(v, unit),
         _nothing_to_lose(v),
-        _look(v),
+        look(v),
     ]
 
 
-def _room(v: SuiteVerdict) -> str:
+def room(v: SuiteVerdict) -> str:
+    """That full cache is not shown to have more than the margin to lose; empty where it is."""
     floor = v.asked.get("floor", {"shown": True})
     if floor["shown"]:
         return ""
@@ -117,9 +121,9 @@ def _worst(v: SuiteVerdict, unit: str) -> str:
         return ""
     m, _ = _sizes(v)
     size = loss_size(v.worst_task_bound, v.asked.get("margin_kind", "absolute"))
-    at = budget(v.asked["told"], unit)
+    at = cache_kept(v.asked["told"], unit)
     safe = f"at least {v.n_safe_tasks} of {v.n_tasks} tasks lose less than {m}" if v.n_safe_tasks else ""
-    text = f"At {at}, no task loses more than {size} (the worst is {v.worst_task})"
+    text = f"With {at}, no task loses more than {size} (the worst is {v.worst_task})"
     return f"{text}, and {safe}." if safe else f"{text}."
 
 
@@ -127,7 +131,7 @@ def _everywhere(v: SuiteVerdict, unit: str) -> str:
     m, _ = _sizes(v)
     if v.safe_everywhere is None:
         return ""
-    return f"Down to {budget(v.safe_everywhere, unit)}, every task is proven to lose less than {m}."
+    return f"Down to {cache_kept(v.safe_everywhere, unit)}, every task is proven to lose less than {m}."
 
 
 def _broken(v: SuiteVerdict, unit: str) -> str:
@@ -135,17 +139,18 @@ def _broken(v: SuiteVerdict, unit: str) -> str:
     parts = []
     if v.broken_somewhere is not None:
         verb = "loses" if len(v.broken) == 1 else "lose"
-        where = budget(v.broken_somewhere, unit)
-        parts.append(f"Broken somewhere from {where} down: {_names(v.broken)} {verb} more than {m}.")
+        where = cache_kept(v.broken_somewhere, unit)
+        parts.append(f"From {where} down, {_names(v.broken)} {verb} more than {m}.")
     if v.mean_broken_budget is not None:
-        parts.append(f"The mean loses more than {m} from {budget(v.mean_broken_budget, unit)} down.")
+        parts.append(f"The mean loses more than {m} from {cache_kept(v.mean_broken_budget, unit)} down.")
     return " ".join(parts)
 
 
-def _needs(v: SuiteVerdict, unit: str) -> str:
+def needs(v: SuiteVerdict, unit: str) -> str:
+    """How many examples would prove the first budget that is not proven safe; empty where no number can be given."""
     if v.n_needed is None:
         return ""
-    aim = f"To prove {budget(v.asked['first_open'], unit)} safe"
+    aim = f"To prove {cache_kept(v.asked['first_open'], unit)} safe"
     short = [task["task"] for task in v.tasks if task["is_open"]]
     now = max((task["n"] for task in v.tasks), default=0)
     who = f"; {_names(short)} can't tell yet" if short and len(short) < v.n_tasks else ""
@@ -163,7 +168,8 @@ def _nothing_to_lose(v: SuiteVerdict) -> str:
     )
 
 
-def _look(v: SuiteVerdict) -> str:
+def look(v: SuiteVerdict) -> str:
+    """That examples or tasks were added after an analysis; empty where none were."""
     share = v.asked.get("alpha_share")
     if not share:
         return ""

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from analyzer.report.build import html
+from analyzer.report.suite_build import suite_html
 from analyzer.results.results import read_results
 from tests.analyzer.browser import Browser
 from tests.analyzer.report_cases import DEGENERATE, GROUP, Rows
 from tests.analyzer.report_page import NOON, SETTINGS, demo_report
 from tests.analyzer.report_rows import write
+from tests.analyzer.suite_cases import suite_of
 
 pytestmark = pytest.mark.browser
 
@@ -188,3 +190,53 @@ def test_quiet_text_stands_out_from_its_ground(browser: Browser, page: Path) -> 
     browser.open(page, width=1280, wait_for=DRAWN)
     contrast = browser.js(CONTRAST)
     assert contrast >= 4.5, "WCAG AA for text"
+
+
+# ---------------------------------------------------------------- several tasks
+
+SUITE_DRAWN = "document.documentElement.dataset.charts === '2'"
+
+
+@pytest.fixture(scope="module")
+def suite_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("suite")
+    file = folder / "report.html"
+    file.write_text(suite_html(suite_of(folder), SETTINGS, NOON), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_suite_opens_with_its_verdict_and_picture_and_its_tasks_folded(
+    dressed: Browser, suite_page: Path, width: int
+) -> None:
+    dressed.open(suite_page, width=width, wait_for=SUITE_DRAWN)
+    assert dressed.requests == [suite_page.resolve().as_uri()]
+    assert dressed.complaints == []
+    assert dressed.js("document.documentElement.scrollWidth") == width
+    assert dressed.js("document.querySelector('.headline').getBoundingClientRect().bottom") < 844
+    assert dressed.js("[...document.querySelectorAll('details[data-task]')].map(task => task.open)") == [False] * 3
+    assert dressed.js("document.querySelectorAll('details[data-task] svg').length") == 0, "drawn when they are opened"
+    ids = dressed.js("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    targets = dressed.js("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href').slice(1))")
+    assert set(targets) <= set(ids)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_task_that_is_opened_draws_all_its_charts(dressed: Browser, suite_page: Path, width: int) -> None:
+    dressed.open(suite_page, width=width, wait_for=SUITE_DRAWN)
+    dressed.js("document.querySelectorAll('details[data-task]')[1].querySelector('summary').click()")
+    dressed.wait("document.querySelectorAll('details[data-task]')[1].dataset.drawn === '11'")
+    assert dressed.complaints == []
+    assert dressed.js("document.documentElement.scrollWidth") == width
+    assert dressed.js("document.querySelectorAll('details[data-task]')[0].dataset.drawn ?? null") is None
+    empty = (
+        "[...document.querySelectorAll('details[open] [data-chart]')].filter(c => !c.querySelector('svg text')).length"
+    )
+    assert dressed.js(empty) == 0
+    assert dressed.js(TOUCHING) == []
+
+
+def test_quiet_text_of_a_suite_stands_out_from_its_ground(browser: Browser, suite_page: Path) -> None:
+    browser.open(suite_page, width=1280, wait_for=SUITE_DRAWN)
+    assert browser.js(CONTRAST) >= 4.5

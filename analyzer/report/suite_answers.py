@@ -1,0 +1,253 @@
+"""The first screen over several tasks as data: which sentences answer which question, and of which series.
+
+The verdict's sentences are made in results/suite_sentence; what a single task says stands in its own section.
+"""
+
+from analyzer.read import declared_plan
+from analyzer.report.answers import Answer, AnswerKey, FirstScreen, chosen_level
+from analyzer.report.caveats import REFERENCE, TINY, caveats
+from analyzer.results import confidence, sentences, suite_sentence
+from analyzer.results.number_format import cache_kept, interval, loss_size, number, percent, plural
+from analyzer.results.outcome_words import outcome_sentences
+from analyzer.results.series_names import series_name, series_names
+from analyzer.results.suite_alarms import NAMED, some, suite_alarms
+from analyzer.results.suite_results import SuiteResults
+from analyzer.store.suite_tables import SuiteVerdict
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import EvidenceStatus, SeriesVerdict
+
+_PRICE = (
+    "To prove every one of 13 tasks safe at a margin of 0.05 takes about 250, 450 or 800 examples a task where 2, 5 or "
+    "10% of the answers change by chance (docs/STATISTICS.md)."
+)
+
+
+def suite_screen(suite: SuiteResults, settings: Settings) -> FirstScreen:
+    """Everything the first screen says of several tasks, headline series first."""
+    first = suite.verdict(suite.series[0]) if suite.series else None
+    lines: dict[AnswerKey, list[str]] = {
+        AnswerKey.CHANGED: [_changed(suite, series) for series in suite.series],
+        AnswerKey.FIRST_TO_BREAK: _first_to_break(suite, first),
+        AnswerKey.WORST_TASK: _worst_task(suite, first),
+        AnswerKey.EVERYWHERE: _everywhere(suite, first),
+        AnswerKey.UNTOLD: _untold(suite, first),
+        AnswerKey.NOTHING: _nothing_to_lose(first),
+        AnswerKey.OTHER_SERIES: _other_series(suite),
+        AnswerKey.CAUSES: _causes(suite),
+        AnswerKey.ELSE: _else(suite, settings),
+        AnswerKey.BUYS: _buys(suite),
+        AnswerKey.APPLIED: _applied(suite),
+        AnswerKey.CERTAINTY: _certainty(suite, first, settings),
+        AnswerKey.LIMITS: _limits(suite),
+    }
+    told = {key: [text for text in texts if text] for key, texts in lines.items()}
+    return FirstScreen(
+        headline=suite_headline(suite, first),
+        alarms=tuple(suite_alarms(suite)),
+        caveats=tuple(dict.fromkeys(line for task in suite.chosen for line in caveats(task))),
+        answers=tuple(Answer(key, texts[0], tuple(texts[1:])) for key, texts in told.items() if texts),
+    )
+
+
+def suite_headline(suite: SuiteResults, v: SuiteVerdict | None) -> str:
+    """The verdict of the first series over its tasks, or why there is none."""
+    if not suite.series:
+        return "Only full cache was run: there is no smaller budget to judge."
+    if v is None:
+        return f"{series_name(suite.series[0])}: no verdict over the tasks was computed."
+    sentence = suite_sentence.headline(v, suite.unit)
+    doubted = v.evidence == EvidenceStatus.UNVERIFIED and v.verdict != SeriesVerdict.UNVERIFIED
+    said = f"{'Unverified, ' if doubted else ''}{series_name(v.series)}: {sentence[0].lower()}{sentence[1:]}"
+    other = declared_plan.sentences(v.asked, v.series)
+    return " ".join(text for text in (said, suite.first.rescored, other) if text)
+
+
+def _changed(suite: SuiteResults, series: str) -> str:
+    levels = [row for row in suite.levels(series) if row.drop_mean is not None]
+    if not levels:
+        return ""
+    low = levels[-1]
+    loss = interval(low.drop_mean, low.drop_ci_low, low.drop_ci_high)
+    return (
+        f"On average over {plural(low.n_tasks, 'task')}, accuracy of {series_name(series)} goes from "
+        f"{number(low.mean_full)} at full cache to {number(low.mean_here)} with "
+        f"{cache_kept(low.kv_budget, suite.unit)}: a paired loss of {loss} over {plural(low.n, 'pair')}."
+    )
+
+
+def _first_to_break(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:
+    if v is None or not v.judges:
+        return []
+    m = _margin(v)
+    mean = (
+        f"The mean over tasks is proven to lose more than {m} from {cache_kept(v.mean_broken_budget, suite.unit)} down."
+        if v.mean_broken_budget is not None
+        else ""
+    )
+    if v.broken_somewhere is None:
+        return [f"No task is proven to lose more than {m} at the smallest budget (Holm over the tasks).", mean]
+    verb = "is" if len(v.broken) == 1 else "are"
+    lowest = suite.levels(v.series)[-1:]
+    all_broken = [row.broken for row in lowest if len(row.broken) > len(v.broken)]
+    return [
+        f"{some(v.broken)} {verb} proven to lose more than {m} from {cache_kept(v.broken_somewhere, suite.unit)} down "
+        "(Holm over the tasks).",
+        *(f"At the smallest budget: {some(names, 20)}." for names in all_broken),
+        mean,
+    ]
+
+
+def _worst_task(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:
+    if v is None or not v.judges or v.worst_task is None or v.worst_task_bound is None or not v.asked.get("told"):
+        return []
+    at = cache_kept(v.asked["told"], suite.unit)
+    size = loss_size(v.worst_task_bound, v.asked.get("margin_kind", "absolute"))
+    safe = (
+        f"At least {v.n_safe_tasks:,} of {plural(v.n_tasks, 'task')} are proven to lose less than {_margin(v)} there."
+        if v.n_safe_tasks
+        else f"There, no number of tasks is proven to lose less than {_margin(v)}: single tasks are small."
+    )
+    return [f"With {at}, no task loses more than {size}; the one that may lose most is {v.worst_task}.", safe]
+
+
+def _everywhere(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:
+    if v is None or not v.judges:
+        return []
+    m = _margin(v)
+    if v.safe_everywhere is not None:
+        return [f"Down to {cache_kept(v.safe_everywhere, suite.unit)}, every task is proven to lose less than {m}."]
+    return [f"Not proven at any budget: that takes a proof of less than {m} in every single task. {_PRICE}"]
+
+
+def _untold(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:
+    """Tasks that can't tell, each with the examples that would, and what would settle the next budget."""
+    if v is None or not v.judges:
+        return []
+    open_tasks = [task for task in v.tasks if task["verdict"] == SeriesVerdict.CANNOT_TELL]
+    beside = [suite_sentence.room(v), suite_sentence.needs(v, suite.unit)]
+    if not open_tasks:
+        return beside
+    now = [
+        f"{task['task']} ({task['n']:,} pairs{_would(task['n'], task.get('n_needed'))})" for task in open_tasks[:NAMED]
+    ]
+    rest = f" and {len(open_tasks) - NAMED} more" if len(open_tasks) > NAMED else ""
+    return [
+        f"Of {plural(v.n_tasks, 'task')}, {len(open_tasks)} can't tell by themselves: {', '.join(now)}{rest}.",
+        *beside,
+    ]
+
+
+def _would(n: int, needed: int | None) -> str:
+    return f", about {needed:,} would" if needed and needed > n else ""
+
+
+def _nothing_to_lose(v: SuiteVerdict | None) -> list[str]:
+    names = [task["task"] for task in v.tasks if task["verdict"] == SeriesVerdict.NOTHING_TO_LOSE] if v else []
+    if not names:
+        return []
+    verb = "has" if len(names) == 1 else "have"
+    return [
+        f"{some(names)} {verb} too little at full cache to show a loss. They still count in the mean, which makes it "
+        "look safer than the other tasks are."
+    ]
+
+
+def _other_series(suite: SuiteResults) -> list[str]:
+    names_of: dict[str, list[str]] = {}
+    for series in suite.series[1:]:
+        if (v := suite.verdict(series)) is not None:
+            names_of.setdefault(suite_sentence.in_few_words(v, suite.unit), []).append(series)
+    others = [f"{series_names(names)}: {text}" for text, names in names_of.items()]
+    return [f"Other series. {'; '.join(others)}."] if others else []
+
+
+def _causes(suite: SuiteResults) -> list[str]:
+    stats = [s for task in suite.tasks for run in task.runs if (s := task.stat(run)) is not None]
+    failing = {
+        task.task: n for task in suite.tasks if (n := sum(s.n_failures for r in task.runs if (s := task.stat(r))))
+    }
+    where = f"They are in {some(list(failing))}." if failing and len(failing) < len(suite.tasks) else ""
+    return [sentences.failed_requests(stats).replace("Over all levels", "Over all tasks and levels"), where]
+
+
+def _else(suite: SuiteResults, settings: Settings) -> list[str]:
+    """What else than scores changed, task by task; of many sentences the first few."""
+    lines = [f"{t.task}: {text}" for t in suite.tasks for text in outcome_sentences(t, settings.analysis.alpha)]
+    more = len(lines) - NAMED
+    return lines if more <= 0 else [*lines[:NAMED], f"{more} more in the sections of the tasks."]
+
+
+def _buys(suite: SuiteResults) -> list[str]:
+    """Bytes of cache at the headline's safe budget, over the tasks: from the least to the most that is saved."""
+    v = suite.verdict(suite.series[0]) if suite.series else None
+    saved, at = [], ""
+    for task in suite.chosen:
+        run = chosen_level(task, suite.series[0]) if suite.series else None
+        if v is not None and v.suite_safe is not None:
+            run = next((r for r in task.levels(suite.series[0]) if r.kv_budget == v.suite_safe), run)
+        full, stat = task.stat(task.full), task.stat(run)
+        if run is None or full is None or stat is None or not full.kv_bytes_p50 or stat.kv_bytes_p50 is None:
+            continue
+        at = cache_kept(run.kv_budget, run.kv_unit)
+        saved.append(1 - stat.kv_bytes_p50 / full.kv_bytes_p50)
+    if not saved or (v is not None and v.suite_safe is None):
+        return ["Bytes, tokens and latencies of each task are in its section below."]
+    low, high = percent(min(saved)), percent(max(saved))
+    share = low if low == high else f"{low} to {high}"
+    return [
+        f"With {at}, the KV cache of a request is {share} smaller than at full cache (medians of the tasks). Latencies "
+        "of each task are in its section below."
+    ]
+
+
+def _applied(suite: SuiteResults) -> list[str]:
+    if not suite.series:
+        return []
+    lines = []
+    for series in suite.series:
+        rows = [row for task in suite.tasks for row in task.statuses(series)]
+        full = next((e for t in suite.tasks if t.full and (e := t.evidence.get(t.full.run_id))), None)
+        text = sentences.evidence(rows, full)
+        lines.append(f"{series_name(series)}: {text}" if len(suite.series) > 1 else text)
+    if suite.first.canaries:
+        verdicts = sorted({str(c["verdict"]) for c in suite.first.canaries})
+        overruled = any(task.overruling is not None for task in suite.tasks)
+        lines.append(sentences.canary(verdicts, overruled=overruled))
+    return lines
+
+
+def _certainty(suite: SuiteResults, v: SuiteVerdict | None, settings: Settings) -> list[str]:
+    lines = []
+    for row in suite.controls:
+        drop = interval(row.drop_mean, row.drop_ci_low, row.drop_ci_high)
+        lines.append(
+            f"A/A control (full cache run again), mean over tasks: a difference of {drop} over {plural(row.n, 'pair')}."
+        )
+    if not lines:
+        lines.append(confidence.control([]))
+    if v is not None and v.judges:
+        level = confidence.level_text(float(v.asked.get("level", settings.analysis.alpha / 2)))
+        shared = " Some contexts serve several tasks; they count once." if v.asked.get("shares_contexts") else ""
+        lines.append(
+            f"{plural(int(v.asked.get('n', 0)), 'pair')} per budget over {suite_sentence.over(v)}; a wrong “safe” or a "
+            f"wrong “broken” has a chance of at most {level} each.{shared} What single tasks and lengths say below is "
+            "exploratory beside it."
+        )
+        lines.append(suite_sentence.look(v))
+    return lines
+
+
+def _limits(suite: SuiteResults) -> list[str]:
+    lines = []
+    chosen, stored = suite.chosen, suite.tasks
+    if len(chosen) < len(stored):
+        of = f"{len(chosen)} of {plural(len(stored), 'task')}"
+        lines.append(f"The verdict is over {of}; not in it: {some(t.task for t in stored if t not in chosen)}.")
+    lines += [f"Left out: {task}, because {why}." for task, why in suite.left_out.items()]
+    if any(r.model_name == REFERENCE for task in stored for r in task.runs):
+        lines.append(TINY)
+    return lines
+
+
+def _margin(v: SuiteVerdict) -> str:
+    return loss_size(v.asked.get("margin", 0.0), v.asked.get("margin_kind", "absolute"))

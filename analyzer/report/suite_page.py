@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from analyzer.report import cost_tables, provenance, suite_tables
+from analyzer.report import cost_tables, provenance, task_tables
 from analyzer.report.page import context, method_text, under_headings
 from analyzer.report.suite_answers import suite_screen
 from analyzer.results import verdict_sentence
@@ -80,12 +80,12 @@ def suite_context(
         "answers": under_headings(screen),
         "charts": charts,
         "names": [(name, s) for s in suite.series if (name := series_name(s)) != s],
-        "suite_verdicts": suite_tables.suite_verdicts(suite),
-        "task_verdicts": suite_tables.task_verdicts(suite),
-        "losses": suite_tables.losses(suite),
-        "accuracies": suite_tables.accuracies(suite),
-        "accounts": suite_tables.accounts(suite),
-        "datasets": suite_tables.datasets(suite),
+        "suite_verdicts": task_tables.suite_verdicts(suite),
+        "task_verdicts": task_tables.task_verdicts(suite),
+        "losses": task_tables.losses(suite),
+        "accuracies": task_tables.accuracies(suite),
+        "accounts": task_tables.accounts(suite),
+        "datasets": task_tables.datasets(suite),
         "tasks": tasks,
         "volumes": cost_tables.volumes(first, settings),
         "contract": provenance.contract(first),

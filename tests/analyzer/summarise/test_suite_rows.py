@@ -56,10 +56,10 @@ def test_the_verdict_over_tasks_is_safe_where_none_loses_and_names_those_that_br
     assert verdict.broken == ["niah", "vt"]
     assert (verdict.n_tasks, verdict.n_nothing_to_lose, verdict.mean_broken_budget) == (4, 1, 0.2)
     assert verdict.verdict_text.startswith(
-        "Safe on average down to 0.5, and there no task loses more than 0.15: the mean over 4 tasks is proven to lose "
-        "less than 0.05."
+        "Safe on average over 4 tasks down to 50% of the cache kept, and there no task loses more than 0.15; niah and "
+        "vt break first, from 20% down (safe: accuracy is proven to fall by less than 0.05 on average)."
     )
-    assert "Broken somewhere from 0.2 down: niah and vt lose more than 0.05." in verdict.verdict_text
+    assert "From 20% of the cache kept down, niah and vt lose more than 0.05." in verdict.verdict_text
     assert "Nothing to lose: void has too little at full cache" in verdict.verdict_text
     assert verdict.worst_task_bound is not None
     assert verdict.worst_task_bound < 0.15

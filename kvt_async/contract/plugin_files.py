@@ -106,7 +106,7 @@ def _forget(path: str) -> None:
 
 def _run(text: bytes, origin: Origin) -> None:
     try:
-        code = compile(text, origin.path, "exec")
+        code = compile(text, origin.path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         raise ConfigError(

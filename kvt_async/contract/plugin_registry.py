@@ -8,8 +8,9 @@ gives. Nothing here knows what uses a plugin, so runner, server and analyzer sha
 import hashlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -103,10 +104,12 @@ _loading: list[Origin] = []
 
 @contextmanager
 def loading(origin: Origin) -> Iterator[None]:
-    """Plugins that are added while the block runs come from there."""
+    """Plugins that are added while the block runs come from there. What is printed meanwhile goes to stderr: stdout is
+    for a command's answer."""
     _loading.append(origin)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         _loading.pop()
 

@@ -68,6 +68,11 @@ def test_a_file_is_run_once_printed_with_its_hash_and_stored_with_it(tmp_path: P
     check_known("words", "here")
 
 
+def test_what_a_file_prints_is_no_part_of_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings_with(written(tmp_path, f"print('hello')\n{WORDS}"))
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_a_config_that_is_stored_in_a_folder_runs_nothing(tmp_path: Path) -> None:
     path = written(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'a').write('x')\n")
     make_db(tmp_path / "kv_transition.sqlite", n_bins=1, n_per_bin=2)

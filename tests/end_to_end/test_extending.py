@@ -76,6 +76,9 @@ def test_metric_source_and_policy_of_the_page_make_a_sweep_with_evidence(swept: 
     assert query(db, "SELECT DISTINCT status FROM run_evidence WHERE status <> 'full'") == [("verified",)]
     assert query(db, "SELECT DISTINCT kv_policy FROM runs WHERE NOT is_full") == [("strided",)]
     assert query(db, "SELECT DISTINCT metric, score IN (0, 1), count(*) FROM scores") == [("contains_all", 1, 96)]
+    by_level = "SELECT kv_budget, avg(score) FROM scores JOIN requests USING (request_id) JOIN runs USING (run_id)"
+    mean = dict(query(db, f"{by_level} WHERE repeat_idx = 0 GROUP BY 1"))
+    assert mean[1.0] > 0.9 > 0.5 > mean[0.5]  # the model reads the page, and not what a stride leaves of it
     config = query(db, "SELECT config_yaml FROM sessions")[0][0]
     log = (db.parent / "run.log").read_text()
     for name in PLUGINS[:2]:

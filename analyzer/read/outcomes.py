@@ -88,6 +88,7 @@ _OUTCOME_COLUMNS: dict[str, Any] = {
     "f1": pl.Float64,
     "failure_label": pl.String,
     "flags": pl.String,
+    "first_divergence": pl.Int64,
     "is_failure": pl.Int64,
     **dict.fromkeys(LATENCIES, pl.Float64),
     "prompt_tokens": pl.Int64,
@@ -99,9 +100,10 @@ _OUTCOME_COLUMNS: dict[str, Any] = {
     "kv_bytes": pl.Float64,
     "compressible_tokens": pl.Int64,
 }
-_OF_ANSWERS: dict[str, Any] = {"finish_reason": pl.String, "first_divergence": pl.Int64, "sample_idx": pl.Int64}
+_OF_ANSWERS: dict[str, Any] = {"finish_reason": pl.String, "sample_idx": pl.Int64}
 # Of a request r, its response p, its scores s and the metrics m of the attempt that answered.
-_OUTCOME_SQL = f"""r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, p.request_id IS NULL,
+_OUTCOME_SQL = f"""r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, s.first_divergence,
+    p.request_id IS NULL,
     {", ".join(f"m.{name}" for name in LATENCIES)}, m.prompt_tokens, m.completion_tokens, m.cached_tokens,
     p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), {_KEPT}, json_extract(p.usage_json, '$.kv.bytes'),
     json_extract(p.usage_json, '$.kv.compressible_tokens')"""
@@ -114,7 +116,7 @@ def outcomes(conn: sqlite3.Connection, run: Run, samples: int | None = None) -> 
     """Finished and scored requests of one run with latencies, tokens and evidence: columns as _OUTCOME_COLUMNS, and
     _OF_ANSWERS. samples: only the first so many answers of each example; None: all."""
     cursor = conn.execute(
-        f"SELECT {_OUTCOME_SQL}, p.finish_reason, s.first_divergence, r.sample_idx "
+        f"SELECT {_OUTCOME_SQL}, p.finish_reason, r.sample_idx "
         "FROM requests r JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id "
         "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "

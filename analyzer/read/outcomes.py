@@ -10,7 +10,7 @@ from analyzer.read.divergence import first_divergence
 from analyzer.read.row_portions import portions, read_frame
 from analyzer.read.run_counts import refused
 from analyzer.read.runs import Run
-from analyzer.read.same_answer import same_answer
+from analyzer.read.same_answer import calls_of, same_answer
 from kvt_async.contract.schema import columns_of
 from kvt_async.contract.vocabulary import Unit
 
@@ -28,8 +28,8 @@ def score_inputs(
     request_id, example_id, is_failure, error_type, text, finish_reason, prompt_tokens (as the server counted),
     identical (1: same answer as at full cache, null there and where it isn't known), first_divergence (how many
     characters a text that isn't the same begins with as full cache's does), reasoned (the reply held reasoning in a
-    field of its own), called (it made tool calls), sample_idx and, if asked, tool_calls_json (null: it made
-    none). An example's n-th answer is compared with its n-th at full cache.
+    field of its own), called (it made tool calls), sample_idx and, if asked, tool_calls_json (without
+    ids; null: it made none). An example's n-th answer is compared with its n-th at full cache.
     """
     schema: dict[str, Any] = {
         "request_id": pl.String,
@@ -46,7 +46,8 @@ def score_inputs(
         "tool_calls_json": pl.String,
         "sample_idx": pl.Int64,
     }
-    calls = "p.tool_calls_json" if with_calls else "NULL"
+    calls = calls_of("p") if with_calls else "NULL"  # without ids: equal calls are scored once
+    texts = [*schema].index("text"), [*schema].index("tool_calls_json")
     answered = conn.execute(
         "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, "
         f"{same_answer('p', 'pf')}, {_OTHER}, 0, NULL, "
@@ -65,7 +66,7 @@ def score_inputs(
     )
     unknown = refused(conn, run.run_id)
     for cursor in (answered, failed):
-        for rows in portions(cursor, text=2, more=-2):
+        for rows in portions(cursor, *texts):
             finished = [row for row in rows if row[0] not in unknown] if unknown and cursor is failed else rows
             frame = pl.DataFrame(finished, schema=schema, orient="row")
             frame = frame.with_columns(

@@ -23,7 +23,7 @@ import numpy as np
 from analyzer.stats.loss_bound import LostShare, loss_bound, lost_share
 from analyzer.stats.margin import Margin
 from analyzer.stats.partial_conjunction import at_least
-from analyzer.stats.transition import BudgetTest, Grid, against_full, claims, holm_claims, more_pairs
+from analyzer.stats.transition import BudgetTest, Grid, against_full, claims, holm_claims, more_pairs, safety_units
 
 ALL_BINS = -1
 FULL = "full"
@@ -71,12 +71,13 @@ class SuiteRule:
 
 @dataclass(frozen=True)
 class TaskAtBudget:
-    """One task at one budget. test: at the margin; guard: at the guard; upper: one-sided 1 - alpha/2 bound of its loss,
-    in the margin's terms; p_safe: test.p_safe, or p_headroom where that is larger."""
+    """One task at one budget. test: at the margin, without its interval; p_guard: of "the guard or more is lost";
+    upper: one-sided 1 - alpha/2 bound of its loss, in the margin's terms; p_safe: test.p_safe, or p_headroom where that
+    is larger."""
 
     task: str
     test: BudgetTest
-    guard: BudgetTest
+    p_guard: float
     upper: float
     p_safe: float
 
@@ -111,7 +112,7 @@ class SuiteBudget:
     @property
     def p_suite(self) -> float:
         """Of "the mean loses the margin or more, or some task the guard or more"."""
-        return max(self.test.p_safe, *(task.guard.p_safe for task in self.tasks))
+        return max(self.test.p_safe, *(task.p_guard for task in self.tasks))
 
     @property
     def p_everywhere(self) -> float:
@@ -205,7 +206,7 @@ def suite(tasks: Sequence[TaskScores], rule: SuiteRule) -> Suite:
         broken_somewhere=max(reached, default=None),
         mean_loss=mean.loss,
         mean_broken=mean.broken,
-        needs=_needs(rows, suite_safe, rule),
+        needs=_needs(tasks, rows, suite_safe, rule),
     )
 
 
@@ -262,10 +263,10 @@ def _task_tests(task: TaskScores, budgets: Sequence[float], rule: SuiteRule) -> 
     rows = []
     for budget in budgets:
         runs = (task.grid, task.full, task.runs[budget])
-        test = against_full(*runs, budget, ALL_BINS, margin=rule.margin, alpha=rule.alpha)
-        guard = against_full(*runs, budget, ALL_BINS, margin=rule.guard_margin, alpha=None)
+        test = against_full(*runs, budget, ALL_BINS, margin=rule.margin, alpha=None)
+        p_guard = max(units.p_drop_at_least(rule.guard) for units in safety_units(*runs, ALL_BINS, rule.guard_margin))
         upper = loss_bound(*runs, ALL_BINS, kind=rule.margin.kind, level=rule.alpha / 2)
-        rows.append(TaskAtBudget(task.name, test, guard, upper, max(test.p_safe, task.p_headroom)))
+        rows.append(TaskAtBudget(task.name, test, p_guard, upper, max(test.p_safe, task.p_headroom)))
     return rows
 
 
@@ -298,25 +299,29 @@ def _down_to(sequence: Sequence[tuple[float, float]], level: float) -> float | N
     return last
 
 
-def _needs(rows: Sequence[SuiteBudget], suite_safe: float | None, rule: SuiteRule) -> tuple[TaskNeed, ...]:
+def _needs(
+    tasks: Sequence[TaskScores], rows: Sequence[SuiteBudget], suite_safe: float | None, rule: SuiteRule
+) -> tuple[TaskNeed, ...]:
     """Of every task at the first budget not suite safe, were the drops seen true: the open tests together with a chance
     of POWER. What the mean needs is shared by the tasks as they share its examples now."""
     row = next((row for row in rows if suite_safe is None or row.budget < suite_safe), None)
     if row is None:
         return ()
     level, margin, guard = rule.one_sided, rule.margin.size, rule.guard
-    is_open = [task.guard.p_safe > level for task in row.tasks]
+    is_open = [task.p_guard > level for task in row.tasks]
     power = POWER ** (1 / max(1, sum(is_open) + (row.test.p_safe > level)))
     growth: float | None = 1.0
     if row.test.p_safe > level:
         pairs = more_pairs(row.test, level, margin=margin, power=power) if row.test.judged_mean < margin else None
         growth = pairs / row.test.n if pairs else None
     needs = []
-    for task, opened in zip(row.tasks, is_open, strict=True):
-        own: int | None = task.guard.n
+    for scores, task, opened in zip(tasks, row.tasks, is_open, strict=True):
+        n = task.test.n
+        own: int | None = n
         if opened:
-            is_within = task.guard.judged_mean < guard
-            own = more_pairs(task.guard, level, margin=guard, power=power) if is_within else None
-        number = None if own is None or growth is None else max(own, math.ceil(task.guard.n * growth - 1e-9))
-        needs.append(TaskNeed(task.task, task.guard.n, number, opened))
+            runs = (scores.grid, scores.full, scores.runs[row.budget])
+            test = against_full(*runs, row.budget, ALL_BINS, margin=rule.guard_margin, alpha=None)
+            own = more_pairs(test, level, margin=guard, power=power) if test.judged_mean < guard else None
+        number = None if own is None or growth is None else max(own, math.ceil(n * growth - 1e-9))
+        needs.append(TaskNeed(task.task, n, number, opened))
     return tuple(needs)

@@ -184,7 +184,7 @@ def _stat(series: str, repeat_idx: int, row: SuiteBudget, n_tasks: int) -> Suite
         drop_ci_low=test.drop_low,
         drop_ci_high=test.drop_high,
         p_safe=test.p_safe,
-        p_guard=max(task.guard.p_safe for task in row.tasks),
+        p_guard=max(task.p_guard for task in row.tasks),
         p_everywhere=row.p_everywhere,
         p_loss=test.p_loss,
         p_collapse=test.p_broken,

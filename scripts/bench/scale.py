@@ -1,10 +1,11 @@
 """score, analyze and report of large experiments: seconds, rows/s and peak memory, each size against the smallest.
 
-    python scripts/bench/scale.py [--rows 100000 1000000] [--interleaved] [--keep DIR]
+    python scripts/bench/scale.py [--rows 100000 1000000] [--tasks 20] [--interleaved] [--keep DIR]
 
 A row is one request with its outcome. Each size is a database in the real schema: two series, ten budgets (full cache
 among them) and a repeat of full cache, five bins, 1% of the requests failed, short answers; written level by level, or
---interleaved: examples in blocks of 50, each at every level. Its first `kvt all` is timed stage by stage in a process
+--interleaved: examples in blocks of 50, each at every level. With --tasks they are dealt to so many tasks of one group,
+task by task. Its first `kvt all` is timed stage by stage in a process
 of its own (starting it belongs to `score`), then a second one that finds nothing to do. Memory is the peak of that
 process and all it started together, as resident sets, so what they share counts several times. `ratio` is the time per
 row against the smallest size: 1 = linear. With --keep the databases stay in DIR for the next time, which then makes
@@ -30,6 +31,7 @@ from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.schema import DERIVED_TABLES, connect_for_writing, create
 
 GROUP = "scale"
+NOW = "2026-01-02T03:04:05Z"
 SERIES = ("snapkv/question_aware", "random/question_aware")
 BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 LEVELS = [("full", 1.0, 0), *((s, b, 0) for s in SERIES for b in BUDGETS), ("full", 1.0, 1)]
@@ -42,10 +44,10 @@ _OF_BOTH = "((seq * 69621 + :level * 40503 + {}) % 2147483647 * 48271 % 21474836
 _WORDS = "amber basil cedar dahlia ember fern garnet hazel iris juniper kelp linden"
 
 EXAMPLES = f"""
-INSERT INTO examples SELECT 'd', 'ex-' || seq, 'Which box is it?', 'Box ' || seq || ' is the one.',
-    json_array(w1.word || ' ' || w2.word || ' ' || seq), '{{}}', printf('%064x', seq)
+INSERT INTO examples SELECT :task, 'ex-' || seq, 'Which box is it?', 'Box ' || seq || ' is the one.',
+    json_array(w1.word || ' ' || w2.word || ' ' || seq), '{{}}', :task || printf('%064x', seq)
     FROM numbers JOIN words w1 ON w1.i = seq % 12 JOIN words w2 ON w2.i = (seq * 7 + seq / 12) % 12;
-INSERT INTO manifest_entries SELECT 'd', 'ex-' || seq, seq, 1, seq % {BINS}, tokens, tokens - 12, tokens, 0, 'p'
+INSERT INTO manifest_entries SELECT :task, 'ex-' || seq, seq, 1, seq % {BINS}, tokens, tokens - 12, tokens, 0, 'p'
     FROM (SELECT seq, 400 * (1 + seq % {BINS}) + seq * 31 % 100 AS tokens FROM numbers);
 """
 # What comes of each example in one run: `right` as its budget allows, 5% drawn anew; `near` shares a word.
@@ -60,7 +62,7 @@ CREATE TEMP TABLE done AS SELECT :run || ':' || seq AS request_id, seq, example_
               {_OF_BOTH.format(3)} < 0.01 AS failed, {_OF_BOTH.format(5)} AS noise,
               CASE WHEN {_OF_BOTH.format(1)} < 0.05 THEN {_OF_BOTH.format(2)} ELSE {_OF_SEQ} END AS draw
           FROM manifest_entries e JOIN examples USING (dataset_id, example_id)
-          WHERE seq >= :start AND seq < :start + :block ORDER BY seq)
+          WHERE dataset_id = :task AND seq >= :start AND seq < :start + :block ORDER BY seq)
 """
 FACTS = (
     "INSERT INTO requests SELECT request_id, :run, example_id, 0, 0, 'p', :now FROM done",
@@ -79,52 +81,76 @@ FACTS = (
 )
 
 
-def make_database(path: Path, rows: int, *, interleaved: bool) -> None:
+def make_database(path: Path, rows: int, *, tasks: int, interleaved: bool) -> None:
     """Write about `rows` requests with their outcomes, in the order in which a sweep writes them."""
-    now, per_run = "2026-01-02T03:04:05Z", max(BINS, rows // len(LEVELS))
+    per_run = max(BINS, rows // len(LEVELS) // tasks)
     conn = connect_for_writing(path)
     for name, value in (("synchronous", "OFF"), ("foreign_keys", "OFF"), ("cache_size", -262_144)):
         conn.execute(f"PRAGMA {name}={value}")
     for (trigger,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
         conn.execute(f"DROP TRIGGER {trigger}")  # they look every row up; back at the end
     conn.executescript(
-        f"""INSERT INTO experiments VALUES ('{GROUP}', 1, '{now}', '{{}}', 'c');
-        INSERT INTO sessions VALUES ('session', '{GROUP}', 1, '{now}', 'kvt sweep', '', 'c', '0', NULL, '3', 'Linux',
-            'truth', 8, NULL, NULL, NULL, NULL, NULL);
-        INSERT INTO session_ends VALUES ('session', '{now}', 0, 'finished');
-        INSERT INTO datasets VALUES ('d', 'jsonl', 'boxes', 'reference', 't', NULL, 'qa_f1', '{{}}',
-            '{{"strategy": "uniform"}}');
-        INSERT INTO manifests VALUES ('d', 1, 'm', '{now}', {per_run});
+        f"""INSERT INTO experiments VALUES ('{GROUP}', 1, '{NOW}', '{{}}', 'c');
+        INSERT INTO sessions (session_id, exp_group_id, generation, started_at, command, config_yaml, config_sha256,
+            kvt_version, python, platform) VALUES ('session', '{GROUP}', 1, '{NOW}', 'kvt sweep', '', 'c', '0', '3',
+            'Linux');
+        INSERT INTO session_ends VALUES ('session', '{NOW}', 0, 'finished');
         CREATE TEMP TABLE numbers AS WITH n(seq) AS (SELECT 0 UNION ALL SELECT seq + 1 FROM n WHERE seq < {per_run - 1})
             SELECT seq FROM n;
         CREATE TEMP TABLE words (i INTEGER PRIMARY KEY, word TEXT);"""
     )
     conn.executemany("INSERT INTO words VALUES (?, ?)", enumerate(_WORDS.split()))
-    conn.executemany(
-        "INSERT INTO bins VALUES ('d', ?, ?, ?)", [(b, 400 * (b + 1), 400 * (b + 1) + 99) for b in range(BINS)]
-    )
-    conn.executescript(EXAMPLES)
     conn.execute("BEGIN")
+    for task in range(tasks):
+        add_task(conn, f"d{task}", per_run, interleaved=interleaved)
+    conn.execute("COMMIT")
+    create(conn)
+    conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    conn.close()
+
+
+def add_task(conn: sqlite3.Connection, task: str, per_run: int, *, interleaved: bool) -> None:
+    """A task of `per_run` examples with every level."""
+    conn.execute(
+        "INSERT INTO datasets VALUES (?, 'jsonl', ?, 'reference', 't', NULL, 'qa_f1', '{}', json_object('strategy', "
+        "'uniform'))",
+        (task, task),
+    )
+    conn.execute("INSERT INTO task_contracts VALUES (?, 1, ?, ?, '{}', 'c', 1, ?)", (GROUP, task, task, NOW))
+    conn.execute("INSERT INTO manifests VALUES (?, 1, 'm', ?, ?)", (task, NOW, per_run))
+    limits = [(task, b, 400 * (b + 1), 400 * (b + 1) + 99) for b in range(BINS)]
+    conn.executemany("INSERT INTO bins VALUES (?, ?, ?, ?)", limits)
+    for statement in EXAMPLES.split(";\n"):
+        conn.execute(statement, {"task": task})
     levels = []
     for idx, (series, budget, repeat) in enumerate(LEVELS):
         policy, _, mode = series.partition("/")
-        run = f"{policy}-{budget}-r{repeat}"
+        run = f"{task}-{policy}-{budget}-r{repeat}"
         conn.execute(
-            "INSERT INTO runs VALUES (?,?,1,'d','reference','http://127.0.0.1/v1','kvt-reference',?,?,?,'fraction',?,'prefill',?,"
+            "INSERT INTO runs VALUES (?,?,1,?,'reference','http://127.0.0.1/v1','kvt-reference',?,?,?,'fraction',?,'prefill',?,"
             "'body','{}','{}',?,'t','{}',?,?)",
-            (run, GROUP, series, policy, budget, mode or "question_aware", int(series == "full"), repeat, idx, now),
+            (
+                run,
+                GROUP,
+                task,
+                series,
+                policy,
+                budget,
+                mode or "question_aware",
+                int(series == "full"),
+                repeat,
+                idx,
+                NOW,
+            ),
         )
         chance = 0.6 * min(1.0, budget / 0.5) if policy == "snapkv" else 0.6 * budget
-        levels.append({"run": run, "level": idx, "budget": budget, "chance": chance, "policy": policy, "now": now})
+        level = {"run": run, "task": task, "level": idx, "budget": budget}
+        levels.append(level | {"chance": chance, "policy": policy, "now": NOW})
     block = BLOCK if interleaved else per_run
     for start in range(0, per_run, block):
         for level in levels:
             for statement in (OUTCOMES, *FACTS, "DROP TABLE done"):
                 conn.execute(statement, level | {"start": start, "block": block})
-    conn.execute("COMMIT")
-    create(conn)
-    conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    conn.close()
 
 
 def stages(folder: Path, names: Sequence[str]) -> None:
@@ -218,20 +244,21 @@ def forget_results(db: Path) -> None:
         made.unlink()
 
 
-def database(folder: Path, rows: int, *, interleaved: bool) -> Path:
+def database(folder: Path, rows: int, *, tasks: int, interleaved: bool) -> Path:
     """A folder that holds the database of one size, ready to be analysed for the first time."""
-    place = folder / f"{rows}{'-interleaved' if interleaved else ''}"
+    place = folder / f"{rows}{f'-{tasks}-tasks' if tasks > 1 else ''}{'-interleaved' if interleaved else ''}"
     db = place / GROUP / DB_NAME
     if db.exists():
         forget_results(db)
     else:
-        make_database(db, rows, interleaved=interleaved)
+        make_database(db, rows, tasks=tasks, interleaved=interleaved)
     return place
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--tasks", type=int, default=1)
     parser.add_argument("--interleaved", action="store_true")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -243,9 +270,10 @@ def main() -> None:
     base = 0.0
     with tempfile.TemporaryDirectory() as scratch:
         for rows in sorted(asked.rows):
-            folder = database(asked.keep or Path(scratch), rows, interleaved=asked.interleaved)
+            folder = database(asked.keep or Path(scratch), rows, tasks=asked.tasks, interleaved=asked.interleaved)
             size = (folder / GROUP / DB_NAME).stat().st_size / 1e9
-            print(f"{rows:,} rows, {len(LEVELS)} levels, {size:.2f} GB, {len(os.sched_getaffinity(0))} cores")
+            cores = len(os.sched_getaffinity(0))
+            print(f"{rows:,} rows, {asked.tasks} tasks, {len(LEVELS)} levels, {size:.2f} GB, {cores} cores")
             found = measure(folder, "score", "analyze", "report")
             for name, taken in found.items():
                 print(taken.line(name, rows))

@@ -65,7 +65,7 @@ def comparable_repeats(
 ) -> list[Run]:
     """The repeats of full cache that show how far its own texts repeat: those with the same seeds. None where answers
     are drawn and it isn't shown that the server keeps to seeds: then texts part at every level for no reason of it."""
-    same, other = _repeats(runs)
+    same, other = repeats_by_seed(runs)
     if not other:
         return same
     seeds = seeds_of(runs, traits, layout, alpha)
@@ -76,7 +76,7 @@ def seeds_of(
     runs: Sequence[Run], traits: Mapping[str, AnswerTraits], layout: EntryLayout, alpha: float
 ) -> SeedEffect | None:
     """Whether the server keeps to its seeds, by the texts of full cache's repeats; None where none has other seeds."""
-    same, other = (_share_that_differs(repeats, traits) for repeats in _repeats(runs))
+    same, other = (_share_that_differs(repeats, traits) for repeats in repeats_by_seed(runs))
     if same is None or other is None:
         return None
     return seed_effect(same, other, layout.cluster, layout.bin_idx, alpha=alpha)
@@ -91,7 +91,7 @@ def seed_detail(group: Group) -> dict[str, Any]:
     return {"seeds": {name: getattr(seeds, name) for name in ("verdict", "n", "same", "other", "n_needed")}}
 
 
-def _repeats(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+def repeats_by_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """Repeats of full cache with the same seeds as its first run, and with others."""
     repeats = [run for run in runs if run.is_full and run.repeat_idx > 0]
     other = {run.run_id for run in repeats if has_other_seeds(run.repeat_idx, _decoding(run))}

@@ -17,7 +17,7 @@ from analyzer.summarise.group import Group
 from analyzer.summarise.group_drops import drop_rows
 from analyzer.summarise.guessing_floor import Headroom, headroom
 from analyzer.summarise.length_dependence import constant_at_break, length_by_budget
-from analyzer.summarise.outcome_rows import outcome_rows, seed_detail
+from analyzer.summarise.outcome_rows import outcome_rows, repeats_by_seed, seed_detail
 from analyzer.summarise.series_bin import SeriesBin
 from analyzer.summarise.series_comparisons import comparison_rows
 from analyzer.summarise.series_notes import notes
@@ -76,8 +76,9 @@ def group_tests(group: Group) -> GroupTests:
         if run.run_id != full.run_id
         for b in group.everywhere
     }
-    repeats = [run.run_id for run in group.runs if run.is_full and run.repeat_idx > 0]
-    noises = {b: noise([tests[run_id, b] for run_id in repeats]) for b in group.everywhere}
+    # Beside a drop stands how much answers differ for being drawn: a budget changes the draw, whatever the seed is.
+    same, other = repeats_by_seed(group.runs)
+    noises = {b: noise([tests[run.run_id, b] for run in other or same]) for b in group.everywhere}
     headrooms: dict[int, Headroom | None] = dict.fromkeys(group.everywhere)
     if group.floors is not None:
         for b in group.everywhere:

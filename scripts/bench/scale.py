@@ -81,7 +81,7 @@ FACTS = (
 )
 
 
-def make_database(path: Path, rows: int, *, tasks: int, interleaved: bool) -> None:
+def make_database(path: Path, rows: int, *, tasks: int = 1, interleaved: bool) -> None:
     """Write about `rows` requests with their outcomes, in the order in which a sweep writes them."""
     per_run = max(BINS, rows // len(LEVELS) // tasks)
     conn = connect_for_writing(path)

@@ -126,3 +126,21 @@ def test_an_answer_is_compared_with_full_caches_answer_of_the_same_number(experi
         assert stat is not None
         assert stat.identical_to_full == pytest.approx(stat.acc_mean, abs=0.05)
         assert (stat.identical_to_full or 0.0) > 0.4
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["keeps to its seeds", "ignores seeds"])
+def test_beside_drops_stands_the_repeat_with_other_seeds_and_a_server_that_ignores_seeds_is_named(
+    experiment: Experiment, keeps: bool
+) -> None:
+    """Repeat 1 has the same seeds and repeat 2 others. Where seeds are kept nothing but the draw differs."""
+    asked = {"drawn": 0.6, "flips": 0.0} if keeps else {"drawn": 0.0, "flips": 1.0}
+    results, _ = analysed(experiment, samples=4, control_repeats=2, n_per_bin=60, **asked)
+    verdict = results.verdict(SERIES)
+    assert verdict is not None
+    control = verdict.detail["noise"]
+    other = next(drop for drop in results.control_drops() if drop.repeat_idx == 2)
+    assert (control["repeats"], control["flips"]) == (1, (other.n_worse or 0) + (other.n_better or 0))
+    assert control["flips"] > 0
+    assert (verdict.detail["seeds"]["verdict"] == "kept") == keeps
+    shown = {change.measure for change in results.changes if change.repeat_idx == 0 and change.change is not None}
+    assert ("identical" in shown) == keeps

@@ -59,7 +59,7 @@ def suite_headline(suite: SuiteResults, v: SuiteVerdict | None) -> str:
     doubted = v.evidence == EvidenceStatus.UNVERIFIED and v.verdict != SeriesVerdict.UNVERIFIED
     said = f"{'Unverified, ' if doubted else ''}{series_name(v.series)}: {sentence[0].lower()}{sentence[1:]}"
     other = declared_plan.sentences(v.asked, v.series)
-    return " ".join(text for text in (said, suite.first.rescored, other) if text)
+    return " ".join(text for text in (said, suite.rescored, other) if text)
 
 
 def _changed(suite: SuiteResults, series: str) -> str:

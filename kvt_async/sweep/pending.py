@@ -134,12 +134,25 @@ def prepared_tasks(
     for task in tasks.tasks if prepare_first else ():
         with naming(task, tasks):
             check_data(task.settings)
-    prepared = []
+    prepared, said = [], set[str]()
     for task in tasks.tasks:
         with naming(task, tasks):
-            head = prepared_head(task.settings, prepare_first=prepare_first, force=force, say=say)
+            line = _without_repeats(say, f"{task.settings.dataset.task_key}: ", said) if len(tasks.tasks) > 1 else say
+            head = prepared_head(task.settings, prepare_first=prepare_first, force=force, say=line)
         prepared.append(PreparedTask(task.name, task.settings, head))
     return prepared
+
+
+def _without_repeats(say: Callable[[str], None], prefix: str, said: set[str]) -> Callable[[str], None]:
+    """`say`, but a note that several tasks have is said once, without the name of one."""
+
+    def line(text: str) -> None:
+        note = text.removeprefix(prefix)
+        if note == text or note not in said:
+            say(note)
+        said.add(note)
+
+    return line
 
 
 def into_database(db: Path, group: SweepGroup) -> SweepGroup:

@@ -64,3 +64,4 @@ def test_what_is_left_out_is_said_by_prepare(tmp_path: Path, capsys: pytest.Capt
     out = "".join(capsys.readouterr())
     assert "qa_1 is left out: it needs a file of questions (dataset.path: dev-v2.0.json)" in out
     assert "qa_2 is left out" in out
+    assert out.count("over chat the published answer prefix is not sent") == 1, "what holds for all is said once"

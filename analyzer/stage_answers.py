@@ -81,7 +81,7 @@ class AnalyzeAnswer(StageAnswer):
     def lines(self) -> list[str]:
         state = "recomputed" if self.recomputed else "nothing had changed"
         kinds = sorted({chart.name.partition(".")[2] for chart in self.charts})
-        n = len({chart.name.partition(".")[0] for chart in self.charts})
+        n = len({(chart.parent, chart.name.partition(".")[0]) for chart in self.charts})
         drawings = f"{n} charts ({', '.join(kinds)}) in {self.plots}" if self.charts else "no charts"
         return [f"analyzed {self.runs} runs ({state}); {drawings}"]
 

@@ -135,6 +135,32 @@ def definitions(margin: str, one_sided: str, threshold: str) -> list[tuple[str, 
     return [(term, text.format(**figures)) for term, text in DEFINITIONS]
 
 
+def suite_definitions(guard: str) -> list[tuple[str, str]]:
+    """SUITE_DEFINITIONS with the guard that this analysis was asked for."""
+    return [(term, text.format(guard=guard)) for term, text in SUITE_DEFINITIONS]
+
+
+SUITE_DEFINITIONS = (
+    (
+        "Suite safe",
+        "“Safe on average”: the smallest budget such that at it and every larger one the mean over tasks is proven to "
+        "lose less than the margin, and every task less than the guard. All of these tests hold together, so none is "
+        "adjusted for being one of many.",
+    ),
+    ("Guard", "The loss that no single task may have, {guard} here: wider than the margin, because a task is small."),
+    (
+        "Worst task's bound",
+        "“No task loses more than”: the largest of the tasks' own upper bounds. It holds for all tasks together, "
+        "however many there are.",
+    ),
+    (
+        "Broken somewhere",
+        "The largest budget such that at it and every smaller one a task is proven to lose more than the margin. The "
+        "tasks are named, and their number is paid for (Holm).",
+    ),
+)
+
+
 FAILURES = [
     (
         "TIMEOUT, ENGINE_ERROR",

@@ -87,10 +87,11 @@ def _first_to_break(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:
     if v.broken_somewhere is None:
         return [f"No task is proven to lose more than {m} at the smallest budget (Holm over the tasks).", mean]
     verb = "is" if len(v.broken) == 1 else "are"
+    who = "All tasks" if len(v.broken) == v.n_tasks > 1 else some(v.broken)
     lowest = suite.levels(v.series)[-1:]
     all_broken = [row.broken for row in lowest if len(row.broken) > len(v.broken)]
     return [
-        f"{some(v.broken)} {verb} proven to lose more than {m} from {cache_kept(v.broken_somewhere, suite.unit)} down "
+        f"{who} {verb} proven to lose more than {m} from {cache_kept(v.broken_somewhere, suite.unit)} down "
         "(Holm over the tasks).",
         *(f"At the smallest budget: {some(names, 20)}." for names in all_broken),
         mean,
@@ -191,12 +192,12 @@ def _buys(suite: SuiteResults) -> list[str]:
         at = cache_kept(run.kv_budget, run.kv_unit)
         saved.append(1 - stat.kv_bytes_p50 / full.kv_bytes_p50)
     if not saved or (v is not None and v.suite_safe is None):
-        return ["Bytes, tokens and latencies of each task are in its section below."]
+        return ["Bytes, tokens and latencies of each task stand in its own section of the report."]
     low, high = percent(min(saved)), percent(max(saved))
     share = low if low == high else f"{low} to {high}"
     return [
         f"With {at}, the KV cache of a request is {share} smaller than at full cache (medians of the tasks). Latencies "
-        "of each task are in its section below."
+        "of each task stand in its own section of the report."
     ]
 
 

@@ -7,16 +7,18 @@ from datetime import datetime
 from typing import Any
 
 from analyzer.report import cost_tables, provenance, task_tables
+from analyzer.report.definitions import suite_definitions
 from analyzer.report.page import context, method_text, under_headings
 from analyzer.report.suite_answers import suite_screen
 from analyzer.results import verdict_sentence
+from analyzer.results.number_format import loss_size
 from analyzer.results.results import Results
 from analyzer.results.series_names import series_name
 from analyzer.results.suite_results import SuiteResults
 from kvt_async.contract.settings import Settings
 
-TASK_FILES = ("verdict_by_budget", "acc_by_budget", "heatmap_budget_length", "drop_decomposition")
-"""Charts of a task that are written as files; the page of the report draws all of them."""
+TASK_FILES = ("verdict_by_budget", "acc_by_budget")
+"""Charts of a task that are written as files, since a picture takes long; the page of the report draws all of them."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def suite_context(
     screen = suite_screen(suite, settings)
     counts = [p for task in suite.tasks for p in task.progress.values()]
     page = tasks[0].page
+    guard = loss_size(settings.analysis.guard, settings.analysis.margin_kind)
     return {
         "generated_at": page["generated_at"],
         "group": first.group,
@@ -98,7 +101,7 @@ def suite_context(
             "failures": sum(p.failures for p in counts),
             "pending": suite.pending,
         },
-        "definitions": page["definitions"],
+        "definitions": [*suite_definitions(guard), *page["definitions"]],
         "failures": page["failures"],
         "method": method_text(next((v.method for v in suite.verdicts), "")),
     }

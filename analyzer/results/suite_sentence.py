@@ -87,8 +87,9 @@ def _breaks(v: SuiteVerdict, unit: str) -> str:
     """Which task breaks first, as the end of a sentence; empty where none is proven broken."""
     if v.broken_somewhere is None:
         return ""
-    first = f"{_names(v.broken)} {'breaks' if len(v.broken) == 1 else 'break'} first"
-    return f"; {first}, from {cache_share(v.broken_somewhere, unit)} down"
+    verb = "breaks" if len(v.broken) == 1 else "break"
+    first = "every task breaks" if len(v.broken) == v.n_tasks > 1 else f"{_names(v.broken)} {verb} first,"
+    return f"; {first} from {cache_share(v.broken_somewhere, unit)} down"
 
 
 def _beside(v: SuiteVerdict, unit: str) -> list[str]:

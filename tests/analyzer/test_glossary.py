@@ -52,7 +52,9 @@ def printed(package: str) -> Iterator[tuple[Path, str]]:
                     yield path, text
 
 
-@pytest.mark.parametrize("page", [definitions.DEFINITIONS, bench_definitions.DEFINITIONS])
+@pytest.mark.parametrize(
+    "page", [definitions.DEFINITIONS, definitions.SUITE_DEFINITIONS, bench_definitions.DEFINITIONS]
+)
 def test_every_term_that_a_report_defines_is_on_the_page(page: tuple[tuple[str, str], ...]) -> None:
     entries = {entry.lower() for entry in ENTRIES}
     missing = [word for term, _ in page for word in words(term) if word.lower() not in entries]

@@ -35,6 +35,11 @@ def test_several_tasks_break_first_together_and_many_are_counted() -> None:
     assert "; a, b, c and 3 more break first, from 20% down (" in suite_sentence.headline(many, "fraction")
 
 
+def test_tasks_that_all_break_at_once_are_not_listed() -> None:
+    every = row(broken_tasks=json.dumps(["single", "multikey", "vt"]))
+    assert "than 0.15; every task breaks from 20% down (" in suite_sentence.headline(every, "fraction")
+
+
 def test_nothing_safe_says_what_safe_would_be() -> None:
     assert suite_sentence.headline(row(suite_safe=None), "fraction") == (
         "No budget below full cache is proven safe over 3 tasks; multikey breaks first, from 20% down "

@@ -25,14 +25,6 @@ _ONE_TASK = """SELECT x.exp_group_id, x.generation, d.task, d.dataset_id, x.cont
             json_extract(x.contract_json, '$."dataset.id"'),
             json_extract(x.contract_json, '$."dataset.id"') || '__g' || x.generation)))
     WHERE json_type(x.contract_json, '$."bench.workload"') IS NULL"""
-_ITS_DATASET = """(SELECT min(u.dataset_id) FROM {schema}.runs u WHERE u.exp_group_id = {table}.exp_group_id
-    AND u.generation = {table}.generation)"""  # of a derived row: a generation had one
-# A sweep's group had one task, and its contract was the group's; a bench has none.
-_ONE_TASK = """SELECT x.exp_group_id, x.generation, d.task, d.dataset_id, x.contract_json, x.contract_sha256, 1 AS look,
-    x.created_at FROM {schema}.experiments x JOIN {schema}.datasets d ON d.dataset_id = ifnull(
-        json_extract(x.contract_json, '$."dataset.id"'),
-        (SELECT min(u.dataset_id) FROM {schema}.runs u WHERE u.exp_group_id = x.exp_group_id
-         AND u.generation = x.generation AND json_type(x.contract_json, '$."bench.workload"') IS NULL))"""
 
 
 def as_today(conn: sqlite3.Connection, *, write_derived: bool) -> None:

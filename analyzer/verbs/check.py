@@ -41,6 +41,7 @@ class CheckAnswer(StageAnswer):
 
     results: list[CheckResult]
     standing: Standing
+    rescored: str = ""  # says that another metric than the tasks' own made the scores
 
     @property
     def passed(self) -> bool:
@@ -53,11 +54,12 @@ class CheckAnswer(StageAnswer):
     @property
     def lines(self) -> list[str]:
         lines = [f"ALARM {name}: {says}" for name, says in self.standing.alarms]
+        lines += [self.rescored] if self.rescored else []
         return lines + [f"{'ok  ' if r.passed else 'FAIL'} {r.name}: {r.finding}" for r in self.results]
 
     def json(self) -> Json:
         results = [asdict(result) for result in self.results]
-        return {"passed": self.passed, "alarms": self.standing.named, "results": results}
+        return {"passed": self.passed, "alarms": self.standing.named, "rescored": self.rescored, "results": results}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ KEYS = {
     "report": ["report_md", "report_html", *STANDING],
     "all": ["score", "analyze", "report", "verdict", "results", *STANDING],
     "verify": ["database", "exit_code", "n_differences", "facts", "groups", "files"],
-    "check": ["passed", "alarms", "results"],
+    "check": ["passed", "alarms", "rescored", "results"],
     "show": ["examples"],
     "export": ["rows", "guarded", "file"],
     "compare": ["a", "b", "differs", "levels", "only_in", "drift", "read_short"],

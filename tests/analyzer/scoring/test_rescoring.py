@@ -21,6 +21,7 @@ from tests.analyzer.conftest import Experiment
 from tests.analyzer.synthetic import make_db
 
 FEW = ("--override", "analysis.resamples=100", "--override", "analysis.charts=false")
+CHECK = "check=[{name: answers, kind: min_accuracy, value: 0.1}]"
 SAYS = "Scored by squad_em; the task's own metric is f1."
 LATE = "The metric squad_em was chosen after the data; the plan said f1."
 
@@ -100,6 +101,7 @@ def test_headline_report_provenance_and_json_name_both_metrics_and_that_it_was_n
     assert f"{SAYS} {LATE}" in " ".join(page.split())
     assert "squad_em; the task's own metric is f1" in page.partition("metric of score")[2].splitlines()[0]
     assert SAYS in kvt("score", str(folder), "--metric", "squad_em").stdout
+    assert SAYS in kvt("check", str(folder), "--override", CHECK).stdout
 
 
 def test_the_own_metric_by_its_name_is_no_other_one(folder: Path) -> None:
@@ -136,8 +138,7 @@ def test_an_analysis_never_stands_on_scores_of_another_metric(folder: Path) -> N
     refusal = refused("analyze", str(folder), *FEW)
     assert (refusal.exit_code, "--metric squad_em" in refusal.do) == (3, True)
     for command in ("report", "check"):
-        checks = ("--override", "check=[{name: answers, kind: min_accuracy, value: 0.1}]")
-        refusal = refused(command, str(folder), *FEW, *checks)
+        refusal = refused(command, str(folder), *FEW, "--override", CHECK)
         assert "the stored analysis is of the metric f1; answers were scored by squad_em since" in str(refusal)
 
 

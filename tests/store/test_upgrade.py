@@ -26,7 +26,7 @@ from kvt_async.upgrade import upgrade
 from tests.analyzer.synthetic import make_db
 from tests.older_db import made_older
 from tests.servers.openai_server import Script, serving
-from tests.worlds import bench_settings, check_invariants, db_of, query, sweep_settings
+from tests.worlds import bench_settings, check_invariants, db_of, query, sweep_settings, write_examples
 
 QUIET = SweepOptions(quiet=True)
 KEPT = "kv_transition.schema2.sqlite"
@@ -130,6 +130,26 @@ async def test_a_swept_group_goes_on_where_it_was(tmp_path: Path) -> None:
         report = await run(sweep_settings(tmp_path, url, "kv.budgets=[1.0, 0.5, 0.3, 0.2]"), options=QUIET)
         assert report.sent == 12
     check_invariants(settings)
+
+
+async def test_each_generation_keeps_its_task_and_its_data(tmp_path: Path) -> None:
+    """The second one holds other examples under the name of the first, so they have a name of their own."""
+    async with serving(Script()) as (server, url):
+        await run(sweep_settings(tmp_path, url, n=4), options=QUIET)
+        write_examples(tmp_path / "examples.jsonl", 4, words=50)
+        shutil.rmtree(tmp_path / "data")
+        settings = sweep_settings(tmp_path, url, n=4)
+        await run(settings, options=SweepOptions(quiet=True, force=True))
+        db, before = db_of(settings), tmp_path / "before.sqlite"
+        db.rename(before)
+        upgrade(made_older(before, db))
+        stated = "SELECT generation, task, dataset_id, contract_sha256, look FROM task_contracts ORDER BY 1"
+        assert query(db, stated) == query(before, stated)
+        assert [row[2].endswith("__g2") for row in query(db, stated)] == [False, True]
+        assert facts(db) == facts(before)
+        server.bodies.clear()
+        await run(settings, options=QUIET)
+        assert server.bodies == []
 
 
 async def test_a_benched_group_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -212,6 +212,10 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
     for name, value in sorted(env.items()):
         if name.startswith(ENV_PREFIX):
             _put(layer, name[len(ENV_PREFIX) :].split("__"), _scalar(value, name), name)
+    if "plugins" in layer:  # whoever can leave a .env where we work can't have it run
+        raise ConfigError(
+            "plugins can't be named by a variable", where=f"{ENV_PREFIX}plugins", do="Name them in the config of -c."
+        )
     return layer
 
 

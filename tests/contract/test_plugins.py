@@ -86,6 +86,13 @@ def test_a_config_that_is_stored_in_a_folder_runs_nothing(tmp_path: Path) -> Non
         stored_settings(tmp_path, [f"plugins=[{path}]"])
 
 
+def test_no_variable_and_no_dotenv_names_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("KVT__plugins=[evil.py]\n")
+    with pytest.raises(ConfigError, match="plugins can't be named by a variable"):
+        load_settings(None, environ={})
+
+
 def test_the_plugins_are_those_of_the_config_in_use(tmp_path: Path) -> None:
     settings_with(written(tmp_path, WORDS))
     settings_with(written(tmp_path, WORDS.replace('"words"', '"other"'), "other.py"))

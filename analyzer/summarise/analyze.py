@@ -115,7 +115,7 @@ def analyze(
         question = question_of(facts, settings, run_id=run_id, partial=partial, generation=generation)
         group, gen, pending = question.exp_group_id, question.generation, question.pending
         mark = fingerprint_of(question)
-        report = AnalyzeReport(group, gen, len(question.runs), True, pending > 0, pending)
+        report = AnalyzeReport(group, gen, len(question.runs), True, question.is_partial, pending)
         if not recompute and derived_rows.stands(facts, group, gen, STAGE, question.scope, mark):
             return replace(report, recomputed=False)
         read = read_tasks(facts, path_of(conn), question)
@@ -215,7 +215,7 @@ def task_group(question: Question, task: TaskData) -> Group:
         dataset=task.question.dataset,
         analysis=analysis,
         bins=bins,
-        partial=question.pending > 0,
+        partial=question.is_partial,
         floors=next((data.floors for data in task.runs if data.floors is not None), None),
         planned=question.planned,
         look=look_of(task.question.dataset.strategy, task.question.dataset.version),
@@ -282,7 +282,7 @@ def _write(conn: sqlite3.Connection, question: Question, mark: str, derived: Der
         "analyzer_version": ANALYZER_VERSION,
         "settings": question.analysis.model_dump(mode="json"),
         "plugins_sha256": {task.dataset.dataset_id: plugin_sha256(task.dataset.metric) for task in question.tasks},
-        "partial": question.pending > 0,
+        "partial": question.is_partial,
         "pending": question.pending,
         "runs": len(run_ids),
         "samples": {task.dataset.dataset_id: task.samples for task in question.tasks},

@@ -79,7 +79,8 @@ class Question:
     """What one analysis is about: runs of one generation, task by task, and the settings that it is made under.
 
     servers: by run, what is known of its server beside its replies. chosen: names of the tasks that the verdict over
-    several is about. whole: it is about all runs of the generation, so that rows of the group are made too.
+    several is about. unrun: names of tasks that have no run yet. whole: it is about all runs of the generation, so that
+    rows of the group are made too.
     """
 
     exp_group_id: str
@@ -91,6 +92,7 @@ class Question:
     servers: Mapping[str, RunServer]
     planned: DeclaredPlan
     chosen: tuple[str, ...]
+    unrun: tuple[str, ...]
     whole: bool
 
     @property
@@ -105,7 +107,12 @@ class Question:
     @property
     def is_suite(self) -> bool:
         """Whether there are several tasks, and a verdict over them."""
-        return self.whole and len(self.tasks) > 1
+        return self.whole and len(self.tasks) + len(self.unrun) > 1
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether requests are missing, of a task that wasn't run yet or of others."""
+        return self.pending > 0 or bool(self.unrun)
 
     @property
     def unscored(self) -> int:
@@ -144,9 +151,8 @@ def question_of(
     runs = tables.runs(facts, group, generation)
     if run_id:
         runs = [tables.find_run(runs, run_id)]
-    tasks = task_questions(
-        facts, group_tasks(facts, group, generation), runs, settings.analysis.metric, asked_samples(settings)
-    )
+    stored = group_tasks(facts, group, generation)
+    tasks = task_questions(facts, stored, runs, settings.analysis.metric, asked_samples(settings))
     question = Question(
         exp_group_id=group,
         generation=generation,
@@ -157,6 +163,7 @@ def question_of(
         servers=run_servers(facts, runs, server, settings.analysis.alpha),
         planned=plan_of(facts, group, generation),
         chosen=chosen_names(facts, group, generation, settings.analysis),
+        unrun=() if run_id else unrun_names(stored, runs),
         whole=run_id is None,
     )
     _refuse_other_scorers(facts, group, generation, runs)
@@ -206,6 +213,11 @@ def chosen_names(facts: sqlite3.Connection, group: str, generation: int, analysi
     return tuple(task.name for task in chosen_tasks(group_tasks(facts, group, generation), analysis.tasks))
 
 
+def unrun_names(tasks: Sequence[GroupTask], runs: Sequence[Run]) -> tuple[str, ...]:
+    """Names of the tasks of a generation that none of its runs is about."""
+    return tuple(task.name for task in tasks if all(run.dataset_id != task.dataset_id for run in runs))
+
+
 def run_servers(
     facts: sqlite3.Connection, runs: Sequence[Run], server: ServerHistory, alpha: float
 ) -> dict[str, RunServer]:
@@ -225,6 +237,7 @@ def fingerprint_of(question: Question) -> str:
         ],
         [count.planned for *_, count in counts],
         [(asdict(task.task), task.dataset.version, task.samples) for task in question.tasks],
+        question.unrun,
         # A canary, a look at the server or a drift since: analysed anew.
         [question.servers[run.run_id].as_json for run in question.runs],
         [asdict(drift) for drift in (*question.server.drifts, *question.server.differences)],
@@ -275,6 +288,11 @@ def _refuse_incomplete(question: Question, *, partial: bool) -> None:
     if question.unscored > 0 and (not partial or not any(count.scores for _, count in counts)):
         raise MissingPrerequisiteError(
             f"{question.unscored} finished requests have no score yet", do="Run `kvt score -c CONFIG` first."
+        )
+    if question.unrun and not partial:
+        raise MissingPrerequisiteError(
+            f"nothing of {', '.join(question.unrun)} was sent yet",
+            do="Run `kvt sweep -c CONFIG` to finish, or pass --partial to go on with what is there.",
         )
     pending = sum(count.pending for _, count in counts)
     if pending and not partial:

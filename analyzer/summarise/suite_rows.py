@@ -99,7 +99,8 @@ class _Tasks:
         floors = [task.group.floors for task in self.tasks]
         if not all(floors):
             return None
-        pooled = Floors(*(np.concatenate([getattr(f, name) for f in floors if f]) for name in ("others", "chance")))
+        others, chance = (np.concatenate([getattr(f, name) for f in floors if f]) for name in ("others", "chance"))
+        pooled = Floors(others, np.where(np.isnan(chance), others, chance))  # each over all tasks, as the mean is
         grid = Pool(self.scores({})).grid
         return headroom(grid, FULL, pooled, ALL_BINS, margin=self.margin, alpha=self.analysis.alpha)
 
@@ -235,7 +236,7 @@ def _verdict(question: Question, every: _Tasks, claimed: _Claimed) -> SuiteVerdi
         verdict_text="",
         tasks_json=json_text([_of_task(every, task, claimed) for task in every.tasks]),
         evidence=worst([v.evidence if v else EvidenceStatus.UNVERIFIED for v in own]),
-        partial=int(question.pending > 0),
+        partial=int(question.is_partial),
         method=json_text(_method(question, every, claimed)),
     )
     unit = next((task.group.unit for task in every.tasks if claimed.series in task.group.series), "fraction")
@@ -297,7 +298,7 @@ def _method(question: Question, every: _Tasks, claimed: _Claimed) -> dict[str, A
         "level": claimed.rule.one_sided,
         "role": claimed.role,
         "weights": "tasks, their bins and the examples of a bin weigh equally",
-        "stored_tasks": len(question.tasks),
+        "stored_tasks": len(question.tasks) + len(question.unrun),
         "told": claimed.done.told.budget if claimed.done and claimed.done.told else None,
         "first_open": claimed.done.first_open.budget if claimed.done and claimed.done.first_open else None,
         "n": min((row.test.n for row in claimed.done.budgets), default=0) if claimed.done else 0,

@@ -35,6 +35,7 @@ from analyzer.summarise.question import (
     fingerprint_of,
     run_servers,
     task_questions,
+    unrun_names,
 )
 from analyzer.summarise.run_data import RunData
 from analyzer.verify import differences
@@ -175,9 +176,10 @@ class Generation:
         if lacking := next(filter(None, map(self.lacking, chosen)), ""):
             self.findings.cannot_check(lacking, n)
             return None
+        stored = group_tasks(self.facts, *self.key)
         tasks = task_questions(
             self.facts,
-            group_tasks(self.facts, *self.key),
+            stored,
             chosen,
             analysed.analysis.metric,
             lambda task: analysed.samples.get(task.dataset_id, task.samples),
@@ -195,6 +197,7 @@ class Generation:
                 servers=run_servers(self.facts, chosen, self.server, analysed.analysis.alpha),
                 planned=self.planned,
                 chosen=chosen_names(self.facts, *self.key, analysed.analysis),
+                unrun=unrun_names(stored, self.runs) if analysed.scope == "*" else (),
                 whole=analysed.scope == "*",
             )
             if fingerprint_of(question) == analysed.fingerprint:

@@ -185,3 +185,27 @@ def test_a_guard_and_tasks_chosen_after_the_data_are_named(experiment: Experimen
     analyze(conn, settings.model_copy(update={"analysis": chosen}))
     planned = verdict_of(read_suite(conn, "synthetic")).asked["planned"]
     assert planned == {"guard": 0.1, "tasks": "without niah"}
+
+
+def test_a_task_that_was_not_run_yet_keeps_the_verdict_partial(experiment: Experiment) -> None:
+    conn, settings = experiment(tasks=(NIAH, CALM), n_bins=2, n_per_bin=40, resamples=100)
+    _never_ran(conn, "qa")
+    score(conn, "synthetic")
+    with pytest.raises(MissingPrerequisiteError, match="nothing of qa was sent yet"):
+        analyze(conn, settings)
+    analyze(conn, settings, partial=True)
+    verdict = verdict_of(read_suite(conn, "synthetic"))
+    assert verdict.partial
+    assert "over 1 of 2 tasks" in verdict.verdict_text
+
+
+def _never_ran(conn: sqlite3.Connection, task: str) -> None:
+    """Take back what was sent of a task."""
+    own = "run_id IN (SELECT run_id FROM runs JOIN task_contracts USING (dataset_id) WHERE task = ?)"
+    of_requests = f"request_id IN (SELECT request_id FROM requests WHERE {own})"
+    for (trigger,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        conn.execute(f"DROP TRIGGER {trigger}")
+    for table in ("responses", "telemetry", "give_ups", "attempts"):
+        conn.execute(f"DELETE FROM {table} WHERE {of_requests}", (task,))
+    for table in ("requests", "runs"):
+        conn.execute(f"DELETE FROM {table} WHERE {own}", (task,))

@@ -17,7 +17,7 @@ from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EvidenceStatus, SeriesVerdict
 
 _PRICE = (
-    "To prove every one of 13 tasks safe at a margin of 0.05 takes about 250, 450 or 800 examples a task where 2, 5 or "
+    "What it takes: to prove it of 13 tasks at a margin of 0.05, about 250, 450 or 800 examples a task where 2, 5 or "
     "10% of the answers change by chance (docs/STATISTICS.md)."
 )
 
@@ -117,7 +117,7 @@ def _everywhere(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:
     m = _margin(v)
     if v.safe_everywhere is not None:
         return [f"Down to {cache_kept(v.safe_everywhere, suite.unit)}, every task is proven to lose less than {m}."]
-    return [f"Not proven at any budget: that takes a proof of less than {m} in every single task. {_PRICE}"]
+    return [f"No budget is proven safe in every single task, with less than {m} lost in each. {_PRICE}"]
 
 
 def _untold(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:

@@ -62,7 +62,7 @@ def test_the_questions_over_tasks_are_answered_with_their_figures(suite: SuiteRe
         "With 50% of the cache kept, no task loses more than 0.11; the one that may lose most is multikey.",
         "At least 2 of 3 tasks are proven to lose less than 0.05 there.",
     ]
-    assert claims(suite, AnswerKey.EVERYWHERE)[0].startswith("Not proven at any budget: that takes a proof of less")
+    assert claims(suite, AnswerKey.EVERYWHERE)[0].startswith("No budget is proven safe in every single task")
     assert claims(suite, AnswerKey.CHANGED) == [
         "On average over 3 tasks, accuracy of SnapKV (sees the question) goes from 0.99 at full cache to 0.69 with 20% "
         "of the cache kept: a paired loss of 0.30 [0.28, 0.32] over 480 pairs."

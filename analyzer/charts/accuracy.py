@@ -106,7 +106,7 @@ def _end_labels(frame: pl.DataFrame, data: ChartData, size: ChartSize, height: i
     edge = data.axis.edges[1]
     names = [name for _, name in ends]
     rows = pl.DataFrame({"series": names, "lines": list(map(two_lines, names)), "y": placed, "x": [edge] * len(ends)})
-    text: dict[str, Any] = {"fontSize": 12, "fontWeight": "bold", "lineBreak": "\n", "lineHeight": 13, "limit": 126}
+    text: dict[str, Any] = {"fontSize": 11, "fontWeight": "bold", "lineBreak": "\n", "lineHeight": 13, "limit": 144}
     return (
         alt.Chart(records(rows, "series", "lines", "x", "y"))
         .mark_text(align="left", baseline="middle", dx=dx, clip=False, **text)

@@ -16,7 +16,7 @@ from kvt_async.contract.vocabulary import EvidenceStatus, Unit
 LOG_BELOW = 0.03  # fractions under this would pile up at the end of a linear axis
 CLOSEST = 0.03  # of the axis: two budgets nearer than this can't be told apart, so all are spaced evenly
 SAME = 0.005  # an applied fraction within this of the one asked is the same
-LABEL_PX = 6.3  # width of a digit at 11 px
+LABEL_PX = 7.3  # width of a letter of 100% at 11 px
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 The verdict's sentences are made in results/suite_sentence; what a single task says stands in its own section.
 """
 
+from dataclasses import replace
+
 from analyzer.read import declared_plan
 from analyzer.report.answers import Answer, AnswerKey, FirstScreen, chosen_level
 from analyzer.report.caveats import REFERENCE, TINY, caveats
@@ -172,8 +174,10 @@ def _causes(suite: SuiteResults) -> list[str]:
 
 
 def _else(suite: SuiteResults, settings: Settings) -> list[str]:
-    """What else than scores changed, task by task; of many sentences the first few."""
-    lines = [f"{t.task}: {text}" for t in suite.tasks for text in outcome_sentences(t, settings.analysis.alpha)]
+    """What else than scores changed, task by task; of many sentences the first few. The headline's series alone."""
+    alpha, first = settings.analysis.alpha, suite.series[:1]
+    alone = [replace(t, runs=[r for r in t.runs if r.is_full or r.series in first]) for t in suite.tasks]
+    lines = [f"{t.task}: {text[0].lower()}{text[1:]}" for t in alone for text in outcome_sentences(t, alpha)]
     more = len(lines) - NAMED
     return lines if more <= 0 else [*lines[:NAMED], f"{more} more in the sections of the tasks."]
 

@@ -142,7 +142,7 @@ def _analysis(text: str) -> dict[str, Any]:
     """The config's section; {} where the stored text is no config."""
     try:
         loaded = yaml.safe_load(text) if len(text) <= MOST_YAML else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):  # the database may be anybody's
         return {}
     section = loaded.get("analysis") if isinstance(loaded, dict) else None
     return section if isinstance(section, dict) else {}

@@ -14,7 +14,7 @@ _SCORED = (
     "AND json_extract(detail_json, '$.plugin.path') IS NOT NULL ORDER BY 1, 2"
 )
 _NEWEST = "SELECT config_yaml, max(started_at) FROM sessions GROUP BY exp_group_id ORDER BY exp_group_id"
-_MOST = 20  # files that are named
+_MOST, _LONGEST = 20, 300  # files that are named, characters of a name
 
 
 def scored_from(facts: sqlite3.Connection, metric: str) -> list[str]:
@@ -33,11 +33,13 @@ def of_sessions(facts: sqlite3.Connection) -> list[str]:
 def _plugins(text: str) -> list[dict[str, Any]]:
     try:
         loaded = yaml.safe_load(text) if len(text) <= MOST_YAML else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):  # the database may be anybody's
         return []
     entries = loaded.get("plugins") if isinstance(loaded, dict) else None
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return [entry for entry in entries[:_MOST] if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def _says(path: object, sha256: object, package: object) -> str:
-    return f"{path}{f' of {package}' if package else ''}, SHA-256 {sha256}"
+    """Texts alone: what else stands there may unfold to gigabytes."""
+    name, digest, of = (value[:_LONGEST] if isinstance(value, str) else "" for value in (path, sha256, package))
+    return f"{name}{f' of {of}' if of else ''}, SHA-256 {digest}"

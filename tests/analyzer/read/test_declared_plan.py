@@ -49,7 +49,9 @@ def test_a_plan_that_was_kept_is_not_spoken_of(experiment: Experiment) -> None:
     assert "the plan said" not in " ".join(verdict_lines(read_results(conn, "synthetic"), settings))
 
 
-@pytest.mark.parametrize("config", ["", "a: 1", "analysis: [1]", "analysis: {margin: yes}", "{", "- x"])
+@pytest.mark.parametrize(
+    "config", ["", "a: 1", "analysis: [1]", "analysis: {margin: yes}", "{", "- x", "a: " + "[" * 3000]
+)
 def test_a_config_that_says_nothing_is_no_plan(experiment: Experiment, config: str) -> None:
     conn, _ = group(experiment, 0.1, config)
     assert planned(conn) is None

@@ -163,6 +163,29 @@ def test_two_groups_of_different_metrics_are_not_compared(
     assert done("compare", str(folder), str(other))["differs"] == {}
 
 
+BOMB = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30))])
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("plugins: [{path: mine.py, sha256: abc}]", "it was defined by mine.py, SHA-256 abc"),
+        (f"{BOMB}\nplugins: [{{path: *a29, sha256: *a29}}]", "it was defined by , SHA-256"),
+        ("plugins: " + "[" * 3000, "no metric is called 'mine'"),
+        ("plugins: 3", "no metric is called 'mine'"),
+    ],
+)
+def test_a_database_from_anybody_says_no_more_than_which_files_defined_its_metric(
+    tmp_path: Path, config: str, says: str
+) -> None:
+    make_db(tmp_path / "kv_transition.sqlite", n_bins=1, n_per_bin=2, metric="mine")
+    planned(tmp_path, config)
+    conn = connect_for_reading(tmp_path / "kv_transition.sqlite", write_derived=True)
+    with closing(conn), pytest.raises(KvtError) as caught:
+        score(conn, "synthetic")
+    assert says in str(caught.value)
+
+
 def test_every_task_of_a_group_is_rescored_and_the_plan_of_all_is_named(experiment: Experiment) -> None:
     tasks = ({"task": "a"}, {"task": "b", "metric": "qa_f1"}, {"task": "c", "metric": "squad_em"})
     conn, settings = experiment(tasks=tasks, n_bins=1, n_per_bin=6, resamples=100, graded=True)

@@ -185,7 +185,7 @@ def task_budget_map(suite: SuiteResults, axis: BudgetAxis, size: ChartSize) -> A
             alt.Tooltip("state:N", title="verdict here"),
         ],
     )
-    ink = alt.condition(f"datum.drop > {0.6 * top}", alt.value("#ffffff"), alt.value("#1a1a1a"))
+    ink = alt.condition(f"datum.drop > {0.75 * top}", alt.value("#ffffff"), alt.value("#1a1a1a"))
     value = base.mark_text(fontSize=11 if cell >= 40 else 9).encode(text="shown:N", color=ink)
     panel = layer(
         cells,

@@ -4,7 +4,17 @@ from analyzer.read.runs import Run
 from analyzer.results import sentences, verdict_sentence
 from analyzer.results.confidence import ROLES, ceiling_or_floor, nothing_safe
 from analyzer.results.length_bins import Bin
-from analyzer.results.number_format import NOTHING, cache_share, count, interval, number, percent, seconds, signed
+from analyzer.results.number_format import (
+    NOTHING,
+    budget,
+    cache_share,
+    count,
+    interval,
+    number,
+    percent,
+    seconds,
+    signed,
+)
 from analyzer.results.results import ALL, Results
 from analyzer.results.text_table import Table, table
 from analyzer.store.tables import BinStat, Evidence, Verdict
@@ -88,7 +98,7 @@ def levels(results: Results) -> Table:
         rows.append(
             {
                 "Series": run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
-                "Budget asked": cache_share(run.kv_budget, run.kv_unit),
+                "Budget asked": budget(run.kv_budget, run.kv_unit),
                 "Accuracy [95% CI]": interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
                 "Of full cache": percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)),
                 "Loss against full [95% CI]": interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high) if d else NOTHING,
@@ -215,7 +225,7 @@ def run_bins(results: Results) -> Table:
             rows.append(
                 {
                     "Series": run.series + (f" (A/A {run.repeat_idx})" if run.repeat_idx else ""),
-                    "Budget": cache_share(run.kv_budget, run.kv_unit),
+                    "Budget": budget(run.kv_budget, run.kv_unit),
                     "Prompt tokens": b.label,
                     "n": count(s.n),
                     "Contexts": count(s.n_clusters),
@@ -265,7 +275,7 @@ def _bins(results: Results, run: Run) -> list[BinStat]:
 def level_name(run: Run) -> str:
     if run.is_full:
         return "full cache" + (f" (A/A {run.repeat_idx})" if run.repeat_idx else "")
-    return f"{run.series} {cache_share(run.kv_budget, run.kv_unit)}"
+    return f"{run.series} {budget(run.kv_budget, run.kv_unit)}"
 
 
 def _rate(k: int, n: int) -> str:

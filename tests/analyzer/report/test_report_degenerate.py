@@ -172,7 +172,7 @@ def test_loss_is_told_absolute_and_relative_to_full_cache(tmp_path: Path) -> Non
     facts = facts_of(tmp_path, n=80, full_acc=0.6, series=(Series("snapkv", lambda b, t: 0.6 if b > 0.3 else 0.15),))
     assert "to 0.15 [0.10, 0.21] with 20% of the cache kept, 25% of full cache's: a paired loss of 0.45" in said(facts)
     text = markdown(facts, SETTINGS, NOON)
-    assert "| snapkv | 20% | 0.15 [0.10, 0.21] | 25% |" in text
+    assert "| snapkv | 0.2 | 0.15 [0.10, 0.21] | 25% |" in text
 
 
 def test_series_beyond_the_first_and_single_bins_carry_their_role(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def test_a_failure_in_a_small_bin_counts_once_in_every_table_and_in_check(experi
     assert stat is not None
     assert (stat.n_failures, stat.n, stat.fail_rate) == (1, 20, 0.05)
     head = levels(facts).head.index("Failed")
-    assert [row[head] for row in levels(facts).rows if row[1] == "50%"] == ["5.0%"]
-    assert [row[2] for row in error_budget(facts).rows if row[0] == "snapkv/aware 50%"] == ["1 (5.0%)"]
-    of_all = [row for row in run_bins(facts).rows if row[1] == "50%" and row[2] == "all lengths"]
+    assert [row[head] for row in levels(facts).rows if row[1] == "0.5"] == ["5.0%"]
+    assert [row[2] for row in error_budget(facts).rows if row[0] == "snapkv/aware 0.5"] == ["1 (5.0%)"]
+    of_all = [row for row in run_bins(facts).rows if row[1] == "0.5" and row[2] == "all lengths"]
     assert of_all[0][run_bins(facts).head.index("Failure rate [95% CI]")].startswith("0.050 [")
     (result,) = check(read_results(conn, "synthetic"), settings)
     assert result.passed

@@ -100,15 +100,17 @@ def refused(conn: sqlite3.Connection, run_id: str | None = None) -> dict[str, st
     one of the same session that was sent later: then it was refused on its own account.
     """
     statuses = ", ".join("?" * len(_REFUSED_STATUS))
+    of_run, key = ("", ()) if run_id is None else ("AND f.run_id = ? ", (run_id,))
+    is_refusal = f"(f.http_status IN ({statuses}) OR f.error_type = ?) {of_run}"
+    given = (*_REFUSED_STATUS, ErrorType.QUOTA, *key)
+    if not conn.execute(f"SELECT 1 FROM failures f WHERE {is_refusal} LIMIT 1", given).fetchone():
+        return {}  # as nearly always, and found along the run's own requests
     candidates = conn.execute(
         "SELECT f.request_id, f.run_id, a.session_id, a.endpoint, max(a.started_at) FROM failures f "
         "JOIN attempts a ON a.request_id = f.request_id "
-        f"WHERE (f.http_status IN ({statuses}) OR f.error_type = ?) AND (? IS NULL OR f.run_id = ?) "
-        "GROUP BY f.request_id",
-        (*_REFUSED_STATUS, ErrorType.QUOTA, run_id, run_id),
+        f"WHERE {is_refusal} GROUP BY f.request_id",
+        given,
     ).fetchall()
-    if not candidates:
-        return {}
     answered: dict[tuple[str, str], str] = {
         (session, endpoint): started
         for session, endpoint, started in conn.execute(

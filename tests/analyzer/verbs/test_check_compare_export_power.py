@@ -19,7 +19,7 @@ from analyzer.stats.chances import Chances
 from analyzer.stats.paired_tests import Units
 from analyzer.stats.sample_layout import Layout
 from analyzer.summarise.analyze import analyze
-from analyzer.verbs.check import GAIN, check, refuse_failed
+from analyzer.verbs.check import GAIN, check, check_suite, refuse_failed
 from analyzer.verbs.compare import compare
 from analyzer.verbs.export import export
 from analyzer.verbs.power import Flips, PlanAnswer, plan
@@ -32,6 +32,7 @@ from kvt_async.contract.errors import (
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Assertion, Settings
 from tests.analyzer.conftest import Experiment
+from tests.analyzer.suite_cases import suite_of
 
 
 def checked(experiment: Experiment, assertions: Sequence[dict[str, Any]], **asked: Any) -> Any:
@@ -114,6 +115,17 @@ def test_a_range_that_the_interval_still_reaches_is_no_evidence_against_the_prom
     gate = BASELINE | {"value": 0.6, "high": 0.9}
     (result,) = checked(experiment, [gate], n_per_bin=3, p_correct={1.0: 0.6, 0.5: 0.6, 0.2: 0.6})
     assert result.passed
+
+
+def test_an_assertion_about_a_task_that_the_group_lacks_is_no_pass(tmp_path: Path) -> None:
+    """A misspelt task would else switch a gate off; published figures of other tasks may stand in the list."""
+    suite = suite_of(tmp_path)
+    asked = [{"name": "answers", "kind": "min_accuracy", "value": 0.1, "task": "multykey"}]
+    with pytest.raises(ConfigError, match="is about multykey, which this group does not have") as refused:
+        check_suite(suite, Settings(check=[Assertion(**a) for a in asked]))
+    assert "multikey" in str(refused.value.do)
+    (published,) = check_suite(suite, Settings(check=[Assertion(**BASELINE | {"task": "hotpotqa"})]))
+    assert published.passed and "not checked" in published.finding
 
 
 @pytest.mark.parametrize(

@@ -148,10 +148,10 @@ def _nothing_to_lose(v: SuiteVerdict | None) -> list[str]:
     names = [task["task"] for task in v.tasks if task["verdict"] == SeriesVerdict.NOTHING_TO_LOSE] if v else []
     if not names:
         return []
-    verb = "has" if len(names) == 1 else "have"
+    verb, counts = ("has", "It still counts") if len(names) == 1 else ("have", "They still count")
     return [
-        f"{some(names)} {verb} too little at full cache to show a loss. They still count in the mean, which makes it "
-        "look safer than the other tasks are."
+        f"{some(names)} {verb} too little at full cache to show a loss. {counts} in the mean, which makes it look safer "
+        "than the other tasks are."
     ]
 
 

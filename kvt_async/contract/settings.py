@@ -205,7 +205,8 @@ class Analysis(Section):
     guard: Annotated[float, Field(gt=0, lt=1)] = 0.15  # what no task of a suite may lose
     aggregate: Annotated[str, Field(pattern=r"^(mean|(pass|majority)@[1-9][0-9]{0,3})$")] = "mean"  # of k answers
     drop_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
-    tasks: list[str] | None = None  # of a suite: those that the verdict is over; None: all that are stored
+    # Of a suite: those that the verdict is over; None: all that are stored.
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
     metric: str | None = None  # scores the stored answers in place of the task's own
     allow_drift: bool = False  # analyse although the server became another one meanwhile
     charts: bool = True  # False: tables and sentences alone, seconds sooner

@@ -193,3 +193,9 @@ def test_more_requests_than_can_be_planned_are_refused_before_they_are() -> None
     with pytest.raises(ConfigError) as caught:
         load_settings(None, ["bench.rate=1e6", "bench.duration_s=1e6"], environ={})
     assert "more than 100,000,000 requests" in str(caught.value)
+
+
+def test_a_verdict_over_no_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="analysis") as refused:
+        load_settings(write(tmp_path, "analysis: {tasks: []}"))
+    assert "analysis.tasks" in " ".join(refused.value.details)

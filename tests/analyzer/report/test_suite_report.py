@@ -81,7 +81,7 @@ def test_tasks_that_cannot_tell_or_have_nothing_to_lose_are_named(suite: SuiteRe
         "Of 3 tasks, 1 can't tell by themselves: single (40 pairs, about 250 would)."
     ]
     (nothing,) = claims(told, AnswerKey.NOTHING)
-    assert nothing.startswith("vt has too little at full cache to show a loss. They still count in the mean")
+    assert nothing.startswith("vt has too little at full cache to show a loss. It still counts in the mean")
 
 
 def test_nothing_is_claimed_of_single_tasks_where_there_is_no_verdict(suite: SuiteResults) -> None:

@@ -150,8 +150,8 @@ def _nothing_to_lose(v: SuiteVerdict | None) -> list[str]:
         return []
     verb, counts = ("has", "It still counts") if len(names) == 1 else ("have", "They still count")
     return [
-        f"{some(names)} {verb} too little at full cache to show a loss. {counts} in the mean, which makes it look safer "
-        "than the other tasks are."
+        f"{some(names)} {verb} too little at full cache to show a loss. {counts} in the mean, which makes it look "
+        "safer than the other tasks are."
     ]
 
 

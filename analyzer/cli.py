@@ -50,8 +50,36 @@ RecomputeOption = Annotated[
 
 
 def main() -> None:
-    """Entry point of `python -m analyzer`."""
+    """Entry point of `python -m analyzer`. Its `plan` knows one task and what was run of it; that of `kvt` knows how
+    the runner names and counts tasks, so it takes this one's place there."""
+    app.command("plan")(_plan)
     run_app(app)
+
+
+def _plan(
+    place: PlaceArgument = None,
+    config: ConfigOption = None,
+    override: OverrideOption = None,
+    print_config: PrintConfigOption = False,
+    flip_rate: Annotated[
+        float | None, typer.Option("--flip-rate", min=0, max=1, help="Assume this share of answers to flip by noise.")
+    ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--measured", help="Take it from the A/A control of this run directory or database."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Before a run of one task: the smallest detectable drop, and how many examples a proof needs.
+
+    Example: python -m analyzer plan -c submission --measured runs/demo
+    """
+    from analyzer.stages import plan_stage
+
+    settings = settings_from(config, override, print_config, place)
+    if settings.tasks or not isinstance(settings.dataset.task, str):
+        raise ConfigError("this plans one task, and the config has several", do="Use `kvt plan -c CONFIG`.")
+    _print(plan_stage(settings, flip_rate=flip_rate, measured=measured), False, as_json)
 
 
 @app.command()

@@ -1,6 +1,8 @@
 """Before a run of several tasks: what theory knows, shared contexts, answers an example, a guard out of reach."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,11 @@ def test_tasks_made_for_certain_lengths_have_a_bin_for_each(tmp_path: Path) -> N
     words += ["--override", "dataset.params.lengths=[512, 1024]", "--override", "binning.by=asked_length"]
     answer = json.loads(CliRunner().invoke(app, ["plan", *words]).stdout)
     assert [(task["task"], task["n"]) for task in answer["tasks"]] == [("vt", 80), ("cwe", 80)]
+
+
+@pytest.mark.parametrize(("config", "code"), [("demo", 0), ("suite", 2)])
+def test_the_analyzer_alone_plans_one_task(config: str, code: int) -> None:
+    command = [sys.executable, "-m", "analyzer", "plan", "-c", config, "--flip-rate", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    assert done.returncode == code, done.stderr
+    assert ("`kvt plan -c CONFIG`" in done.stderr) == (code == 2)

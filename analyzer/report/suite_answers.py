@@ -15,6 +15,7 @@ from analyzer.results.series_names import series_name, series_names
 from analyzer.results.suite_alarms import NAMED, some, suite_alarms
 from analyzer.results.suite_results import SuiteResults
 from analyzer.store.suite_tables import SuiteVerdict
+from kvt_async.contract.formulas.sample_seed import has_other_seeds
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EvidenceStatus, SeriesVerdict
 
@@ -225,8 +226,9 @@ def _certainty(suite: SuiteResults, v: SuiteVerdict | None, settings: Settings) 
     lines = []
     for row in suite.controls:
         drop = interval(row.drop_mean, row.drop_ci_low, row.drop_ci_high)
+        again = "run again with other seeds" if has_other_seeds(row.repeat_idx, settings.decoding) else "run again"
         lines.append(
-            f"A/A control (full cache run again), mean over tasks: a difference of {drop} over {plural(row.n, 'pair')}."
+            f"A/A control (full cache {again}), mean over tasks: a difference of {drop} over {plural(row.n, 'pair')}."
         )
     if not lines:
         lines.append(confidence.control([]))

@@ -67,7 +67,8 @@ def task_verdicts(suite: SuiteResults) -> Table:
             )
     note = (
         "Exploratory: single tasks are not adjusted for being many. Loses at most: one-sided bound at the budget where "
-        "the verdict over the tasks is told. Examples needed: of this task, to prove the first budget not proven yet."
+        "the verdict over the tasks is told. Examples needed: of this task, so that the verdict over the tasks holds "
+        "one budget further down; –: too much is lost there, or nothing is left to prove."
     )
     return table(rows, text_columns=3, note=note if rows else "")
 
@@ -131,7 +132,7 @@ def accounts(suite: SuiteResults) -> Table:
                 "Responses": count(sum(p.responses for p in counts)),
                 "Failures": count(sum(p.failures for p in counts)),
                 "Pending": count(task.pending),
-                "Examples": count(max((p.planned for p in counts), default=0)),
+                "Examples": count(max((p.planned for p in counts), default=0) // task.samples),
                 "Answers an example": count(task.samples),
             }
         )

@@ -18,6 +18,7 @@ from analyzer.report.page import under_headings
 from analyzer.report.suite_answers import suite_screen
 from analyzer.report.suite_build import suite_html, suite_markdown
 from analyzer.report.suite_page import folders
+from analyzer.report.task_tables import accounts
 from analyzer.report.terminal_verdict import screen_lines
 from analyzer.results.suite_alarms import suite_alarms
 from analyzer.results.suite_results import SuiteResults
@@ -234,3 +235,26 @@ def test_twenty_tasks_make_a_page_of_a_sane_size(suite: SuiteResults) -> None:
     specs = re.findall(r'id="t\d+-specs">([^<]*)<', page)
     assert len(specs) == 3
     assert 20 * (len(sections) + sum(map(len, specs))) / 3 < 3_000_000
+
+
+def test_several_answers_are_of_one_example(suite: SuiteResults) -> None:
+    """Requests count answers; the examples beside them are as many as the manifest has."""
+    tasks = [
+        replace(t, samples=4, progress={k: replace(p, planned=4 * p.planned) for k, p in t.progress.items()})
+        for t in suite.tasks
+    ]
+    once, several = accounts(suite), accounts(replace(suite, tasks=tasks))
+    column = once.head.index("Examples")
+    assert [row[column] for row in several.rows] == [row[column] for row in once.rows]
+    assert {row[column + 1] for row in several.rows} == {"4"}
+
+
+def test_a_repeat_with_other_seeds_is_called_so(suite: SuiteResults) -> None:
+    drawn = SETTINGS.model_copy(
+        update={"decoding": SETTINGS.decoding.model_copy(update={"temperature": 0.8, "samples": 3})}
+    )
+    repeats = [replace(suite.controls[0], repeat_idx=n) for n in (1, 2)]
+    both = replace(suite, stats=[*(row for row in suite.stats if not row.repeat_idx), *repeats])
+    lines = [line for a in suite_screen(both, drawn).answers if a.key == AnswerKey.CERTAINTY for line in a.lines]
+    assert lines[0].startswith("A/A control (full cache run again), mean")
+    assert lines[1].startswith("A/A control (full cache run again with other seeds), mean")

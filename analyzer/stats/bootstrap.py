@@ -16,6 +16,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _CHUNK_CELLS = 25_000  # resample x cluster counts at once: they stay in the cache, too few for BLAS to thread
+_ROWS = 12  # of a product: with more BLAS starts threads, which wait for each other longer than they work
 _MAX_UNITS = 2_048
 
 
@@ -51,7 +52,9 @@ def resample_means(columns: Columns, resamples: int, seed: int, bin_idx: int) ->
     chunk = max(1, _CHUNK_CELLS // n_units)  # part of the draw's definition: columns play no part in it
     for start in range(0, resamples, chunk):
         part = sums[start : start + chunk]
-        np.matmul(draw_counts(rng, len(part), n_units), both, out=part)
+        counts = draw_counts(rng, len(part), n_units)
+        for row in range(0, len(part), _ROWS):
+            np.matmul(counts[row : row + _ROWS], both, out=part[row : row + _ROWS])
     drawn = sums[:, k:] if patterns.shape[1] == 1 else sums[:, k:][:, pattern_of]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.round(sums[:, :k] / drawn, 12)

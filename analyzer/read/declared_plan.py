@@ -1,13 +1,13 @@
-"""The plan of an experiment: margin, guard, alpha, metric, tasks and first series as its first session had them, before
-any data.
+"""The plan of an experiment: margin, guard, alpha, metric, tasks, answers to each example and first series as its first
+session had them, before any data.
 
 A margin that is chosen after the data is no margin: whoever may move it can prove any budget safe. Other values are
 allowed at analysis, and named beside the verdict.
 """
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -20,10 +20,18 @@ _FIRST_TWO = (
     "ORDER BY started_at, rowid LIMIT 2"
 )
 
+_SAMPLES = (
+    "SELECT dataset_id, max(samples) FROM sample_plans WHERE exp_group_id = ? AND generation = ? AND created_at < ? "
+    "GROUP BY 1"
+)
+
 
 @dataclass(frozen=True)
 class DeclaredPlan:
-    """None: the first session's config doesn't say; without a `metric` it meant the task's own."""
+    """None: the first session's config doesn't say; without a `metric` it meant the task's own.
+
+    samples: answers to each example, by dataset_id of the tasks that it had.
+    """
 
     margin: float | None = None
     margin_kind: str | None = None
@@ -33,9 +41,13 @@ class DeclaredPlan:
     aggregate: str | None = None
     guard: float | None = None
     tasks: tuple[str, ...] = ()  # empty: not known
+    samples: Mapping[str, int] = field(default_factory=dict)
 
-    def otherwise(self, analysis: Analysis, series: str | None, own_metric: str) -> dict[str, float | str]:
-        """What the plan said where the analysis says something else, by name."""
+    def otherwise(
+        self, analysis: Analysis, series: str | None, own_metric: str, samples: Mapping[str, int]
+    ) -> dict[str, float | str]:
+        """What the plan said where the analysis says something else, by name. samples: answers to each example that
+        count, by dataset_id."""
         metric = self.metric or own_metric if self.margin is not None else None
         stated = {
             "margin": self.margin,
@@ -53,11 +65,16 @@ class DeclaredPlan:
             "metric": analysis.metric or own_metric,
             "aggregate": analysis.aggregate,
         }
-        return {name: value for name, value in stated.items() if value is not None and value != used[name]}
+        other = {name: value for name, value in stated.items() if value is not None and value != used[name]}
+        if numbers := {n for key, n in self.samples.items() if samples.get(key, n) != n}:
+            other["samples"] = answers(numbers)
+        return other
 
-    def suite_otherwise(self, analysis: Analysis, series: str, tasks: Sequence[str]) -> dict[str, float | str]:
+    def suite_otherwise(
+        self, analysis: Analysis, series: str, tasks: Sequence[str], samples: Mapping[str, int]
+    ) -> dict[str, float | str]:
         """The same of a verdict over these tasks."""
-        other = self.otherwise(analysis, series, "the tasks' own")
+        other = self.otherwise(analysis, series, "the tasks' own", samples)
         if self.guard is not None and self.guard != analysis.guard:
             other["guard"] = self.guard
         left = [name for name in self.tasks if name not in tasks]
@@ -90,12 +107,13 @@ def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> De
     margin, kind = _number(analysis.get("margin")), analysis.get("margin_kind", "absolute")
     aggregate = analysis.get("aggregate", "mean")
     tasks = facts.execute(
-        "SELECT task FROM task_contracts WHERE exp_group_id = ? AND generation = ? AND created_at < ? "
+        "SELECT task, dataset_id FROM task_contracts WHERE exp_group_id = ? AND generation = ? AND created_at < ? "
         "ORDER BY created_at, task",
         (exp_group_id, generation, before),
     ).fetchall()
+    samples = dict(facts.execute(_SAMPLES, (exp_group_id, generation, before)).fetchall())
     chosen = analysis.get("tasks")
-    named = [name for (name,) in tasks if not isinstance(chosen, list) or name in chosen]
+    named = [name for name, _ in tasks if not isinstance(chosen, list) or name in chosen]
     return DeclaredPlan(
         margin=margin,
         margin_kind=kind if margin is not None and isinstance(kind, str) else None,
@@ -105,7 +123,14 @@ def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> De
         aggregate=aggregate if margin is not None and isinstance(aggregate, str) else None,
         guard=_number(analysis.get("guard")),
         tasks=tuple(named),
+        samples={dataset_id: samples.get(dataset_id, 1) for _, dataset_id in tasks},
     )
+
+
+def answers(numbers: Iterable[int]) -> str:
+    """Numbers of answers, e.g. '2 answers', or '1, 4 answers' where tasks differ."""
+    told = sorted(set(numbers))
+    return f"{', '.join(str(n) for n in told)} {'answer' if told == [1] else 'answers'}"
 
 
 def sentences(asked: dict[str, Any], series: str) -> str:
@@ -117,6 +142,8 @@ def sentences(asked: dict[str, Any], series: str) -> str:
     used["margin_kind"] = asked.get("margin_kind", "absolute")
     used["aggregate"] = asked.get("aggregate", "mean")
     used |= {name: f"{asked[name]:g}" for name in ("margin", "guard", "alpha") if name in planned}
+    counted = asked.get("samples", 1)
+    used["samples"] = answers([counted] if isinstance(counted, int) else counted)
     what = {
         "margin": "The margin of",
         "margin_kind": "That the margin is",
@@ -125,6 +152,7 @@ def sentences(asked: dict[str, Any], series: str) -> str:
         "metric": "The metric",
         "aggregate": "The aggregate",
         "guard": "The guard of",
+        "samples": "Scoring each example by",
     }
     of_tasks = asked.get("planned", {}).get("tasks")
     chosen = [f"The tasks were chosen after the data: those of the plan {of_tasks}."] if of_tasks else []

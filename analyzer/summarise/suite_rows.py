@@ -310,6 +310,8 @@ def _method(question: Question, every: _Tasks, claimed: _Claimed) -> dict[str, A
         method |= {"look": max(task.task.look for task in every.tasks), "alpha_share": every.share}
     if claimed.room is not None:
         method["floor"] = claimed.room.as_json | {"shown": claimed.room.shown(claimed.rule.one_sided)}
-    if other := question.planned.suite_otherwise(analysis, _series(every.tasks)[0], names):
+    counted = {task.task.dataset_id: task.group.samples for task in every.tasks}
+    if other := question.planned.suite_otherwise(analysis, _series(every.tasks)[0], names, counted):
+        method["samples"] = sorted(set(counted.values()))
         method |= {"planned": other, "aggregate": analysis.aggregate, "metric": analysis.metric or "the tasks' own"}
     return method

@@ -214,7 +214,10 @@ def method_of(group: Group) -> str:
     if group.series and group.look.share < 1:
         method |= {"look": group.look.number, "alpha_share": group.look.share}
     first = next(iter(group.series), None)
-    other = group.planned.otherwise(analysis, first, group.dataset.own_metric) if first is not None else {}
+    other = {}
+    if first is not None:
+        counted = {group.dataset.dataset_id: group.samples}
+        other = group.planned.otherwise(analysis, first, group.dataset.own_metric, counted)
     if group.dataset.other_metric or "metric" in other:
         method |= {"metric": group.dataset.metric, "own_metric": group.dataset.own_metric}
     if max(group.samples, group.n_samples) > 1:

@@ -1,11 +1,13 @@
 """Several answers to an example: it stays the unit, its answers make one score, and what is counted is said."""
 
+import json
 import sqlite3
 from typing import Any
 
 import numpy as np
 import pytest
 
+from analyzer.read.declared_plan import sentences
 from analyzer.results.results import Results, read_results
 from analyzer.scoring.score import score
 from analyzer.stats.repeated_answers import Aggregate
@@ -83,6 +85,28 @@ def test_fewer_answers_than_stored_are_the_first_ones_and_it_is_said(experiment:
     assert [s.n for s in first.stats.values()] == [s.n for s in whole.stats.values()]
     assert "answers: the first 2 of the 4 answers to each example count" in first.verdicts[0].notes
     assert not [note for note in whole.verdicts[0].notes if note.startswith("answers")]
+    assert "planned" not in whole.verdicts[0].asked
+
+
+def test_another_number_of_answers_than_the_first_session_asked_for_is_named(experiment: Experiment) -> None:
+    results, _ = analysed(experiment, "decoding.samples=2", samples=4)
+    (verdict,) = [v for v in results.verdicts if v.bin_idx == -1]
+    told = sentences(verdict.asked, verdict.series)
+    assert told == "Scoring each example by 2 answers was chosen after the data; the plan said 4 answers."
+
+
+def test_a_suite_names_another_number_of_answers_too(experiment: Experiment) -> None:
+    tasks = ({"task": "a"}, {"task": "b"})
+    asked: dict[str, Any] = WORLD | {"samples": 3, "tasks": tasks}
+    for counted, told in (
+        (3, ""),
+        (1, "Scoring each example by 1 answer was chosen after the data; the plan said 3 answers."),
+    ):
+        conn, settings = experiment(overrides=(f"decoding.samples={counted}",), **asked)
+        score(conn, "synthetic")
+        analyze(conn, settings)
+        (method,) = conn.execute("SELECT method FROM suite_summary").fetchone()
+        assert sentences(json.loads(method), SERIES) == told
 
 
 def test_more_answers_than_were_sent_are_pending(experiment: Experiment) -> None:

@@ -19,6 +19,7 @@ from kvt_async.contract.formulas.sample_seed import has_other_seeds
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EvidenceStatus, SeriesVerdict
 
+_PRICED = 0.05  # the margin of the price: calibrated for this one alone (docs/STATISTICS.md)
 _PRICE = (
     "What it takes: to prove it of 13 tasks at a margin of 0.05, about 250, 450 or 800 examples a task where 2, 5 or "
     "10% of the answers change by chance (docs/STATISTICS.md)."
@@ -109,7 +110,7 @@ def _worst_task(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:
     safe = (
         f"At least {v.n_safe_tasks:,} of {plural(v.n_tasks, 'task')} are proven to lose less than {_margin(v)} there."
         if v.n_safe_tasks
-        else f"There, no number of tasks is proven to lose less than {_margin(v)}: single tasks are small."
+        else f"Over all tasks together, not even one is proven to lose less than {_margin(v)} there."
     )
     return [f"With {at}, no task loses more than {size}; the one that may lose most is {v.worst_task}.", safe]
 
@@ -120,7 +121,8 @@ def _everywhere(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:
     m = _margin(v)
     if v.safe_everywhere is not None:
         return [f"Down to {cache_kept(v.safe_everywhere, suite.unit)}, every task is proven to lose less than {m}."]
-    return [f"No budget is proven safe in every single task, with less than {m} lost in each. {_PRICE}"]
+    price = _PRICE if m == loss_size(_PRICED) else "`kvt plan` says how many examples that takes."
+    return [f"No budget is proven safe in every single task, with less than {m} lost in each. {price}"]
 
 
 def _untold(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:
@@ -149,6 +151,8 @@ def _nothing_to_lose(v: SuiteVerdict | None) -> list[str]:
     names = [task["task"] for task in v.tasks if task["verdict"] == SeriesVerdict.NOTHING_TO_LOSE] if v else []
     if not names:
         return []
+    if v and len(names) == v.n_tasks:
+        return ["Every task has too little at full cache to show a loss."]
     verb, counts = ("has", "It still counts") if len(names) == 1 else ("have", "They still count")
     return [
         f"{some(names)} {verb} too little at full cache to show a loss. {counts} in the mean, which makes it look "

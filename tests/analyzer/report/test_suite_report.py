@@ -92,6 +92,30 @@ def test_nothing_is_claimed_of_single_tasks_where_there_is_no_verdict(suite: Sui
     assert "proven" not in suite_screen(none, SETTINGS).headline
 
 
+def test_no_reason_is_given_for_tasks_of_which_none_is_proven_safe(suite: SuiteResults) -> None:
+    assert claims(changed(suite, n_safe_tasks=0), AnswerKey.WORST_TASK)[1] == (
+        "Over all tasks together, not even one is proven to lose less than 0.05 there."
+    )
+
+
+@pytest.mark.parametrize(
+    ("margin", "kind", "priced"), [(0.05, "absolute", True), (0.1, "absolute", False), (0.05, "relative", False)]
+)
+def test_the_price_of_every_task_is_told_for_the_margin_that_it_is_known_for(
+    suite: SuiteResults, margin: float, kind: str, priced: bool
+) -> None:
+    asked = suite.verdicts[0].asked | {"margin": margin, "margin_kind": kind}
+    (text,) = claims(changed(suite, method=json.dumps(asked)), AnswerKey.EVERYWHERE)
+    assert ("250, 450 or 800 examples" in text, "`kvt plan` says" in text) == (priced, not priced)
+
+
+def test_where_every_task_has_nothing_to_lose_no_other_tasks_are_spoken_of(suite: SuiteResults) -> None:
+    names = [task["task"] for task in suite.verdicts[0].tasks]
+    empty = with_tasks(suite.verdicts[0], **{name: {"verdict": "nothing_to_lose"} for name in names})
+    (text,) = claims(replace(suite, verdicts=[empty]), AnswerKey.NOTHING)
+    assert text == "Every task has too little at full cache to show a loss."
+
+
 def test_every_task_safe_is_said_only_where_it_is_proven(suite: SuiteResults) -> None:
     everywhere = changed(suite, safe_everywhere=0.5)
     assert claims(everywhere, AnswerKey.EVERYWHERE) == [

@@ -122,7 +122,7 @@ def suite_rows(question: Question, tasks: Sequence[SuiteTask]) -> SuiteRows:
         }
         done = suite(every.scores(runs_of), rule) if not every.without_full and all(runs_of.values()) else None
         if done is not None:
-            stats += [_stat(name, 0, row, len(tasks)) for row in done.budgets]
+            stats += [_stat(name, 0, row) for row in done.budgets]
         role = Role.CONFIRMATORY if i == 0 else Role.HOLM
         verdicts.append(_verdict(question, every, _Claimed(name, role, rule, room, done)))
     if not every.without_full:
@@ -166,17 +166,17 @@ def _controls(every: _Tasks) -> list[SuiteStat]:
             for task, of_task in zip(every.tasks, repeats, strict=True)
         }
         budgets = suite(every.scores(runs_of), rule).budgets
-        rows += [_stat("full", repeat, row, len(every.tasks)) for row in budgets]
+        rows += [_stat("full", repeat, row) for row in budgets]
     return rows
 
 
-def _stat(series: str, repeat_idx: int, row: SuiteBudget, n_tasks: int) -> SuiteStat:
+def _stat(series: str, repeat_idx: int, row: SuiteBudget) -> SuiteStat:
     test = row.test
     return SuiteStat(
         series=series,
         kv_budget=row.budget,
         repeat_idx=repeat_idx,
-        n_tasks=sum(task.test.n > 0 for task in row.tasks) if n_tasks else 0,
+        n_tasks=sum(task.test.n > 0 for task in row.tasks),
         n=test.n,
         n_clusters=test.n_clusters,
         mean_full=row.mean_full,

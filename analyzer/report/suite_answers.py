@@ -25,6 +25,8 @@ _PRICE = (
     "10% of the answers change by chance (docs/STATISTICS.md)."
 )
 
+_ALIKE = 0.0005  # bounds nearer than this read alike, and name no task
+
 
 def suite_screen(suite: SuiteResults, settings: Settings) -> FirstScreen:
     """Everything the first screen says of several tasks, headline series first."""
@@ -107,12 +109,16 @@ def _worst_task(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:
         return []
     at = cache_kept(v.asked["told"], suite.unit)
     size = loss_size(v.worst_task_bound, v.asked.get("margin_kind", "absolute"))
+    tasks = plural(v.n_tasks, "task")
+    many = f"All {tasks}" if v.n_safe_tasks == v.n_tasks > 1 else f"At least {v.n_safe_tasks or 0:,} of {tasks}"
     safe = (
-        f"At least {v.n_safe_tasks:,} of {plural(v.n_tasks, 'task')} are proven to lose less than {_margin(v)} there."
+        f"{many} are proven to lose less than {_margin(v)} there."
         if v.n_safe_tasks
         else f"Over all tasks together, not even one is proven to lose less than {_margin(v)} there."
     )
-    return [f"With {at}, no task loses more than {size}; the one that may lose most is {v.worst_task}.", safe]
+    alike = sum(task.get("bound") is not None and task["bound"] > v.worst_task_bound - _ALIKE for task in v.tasks)
+    who = "" if alike > 1 else f"; the one that may lose most is {v.worst_task}"
+    return [f"With {at}, no task loses more than {size}{who}.", safe]
 
 
 def _everywhere(suite: SuiteResults, v: SuiteVerdict | None) -> list[str]:

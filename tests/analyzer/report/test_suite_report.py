@@ -282,3 +282,12 @@ def test_a_repeat_with_other_seeds_is_called_so(suite: SuiteResults) -> None:
     lines = [line for a in suite_screen(both, drawn).answers if a.key == AnswerKey.CERTAINTY for line in a.lines]
     assert lines[0].startswith("A/A control (full cache run again), mean")
     assert lines[1].startswith("A/A control (full cache run again with other seeds), mean")
+
+
+def test_tasks_that_may_lose_alike_are_not_told_apart(suite: SuiteResults) -> None:
+    own = [task | {"bound": 0.03} for task in suite.verdicts[0].tasks]
+    alike = changed(suite, tasks_json=json.dumps(own), worst_task_bound=0.03, n_safe_tasks=3)
+    assert claims(alike, AnswerKey.WORST_TASK) == [
+        "With 50% of the cache kept, no task loses more than 0.03.",
+        "All 3 tasks are proven to lose less than 0.05 there.",
+    ]

@@ -104,7 +104,8 @@ class Units:
             return float("nan"), float("nan")
         target = _NORMAL.inv_cdf(alpha / 2)
         step, worst = self._first_guess(target)
-        below = [-1.0, max(-1.0, self.mean - 1.5 * step - 2 * worst), max(-1.0, self.mean - 0.8 * step)]
+        near = self.mean - 0.8 * step
+        below = [-1.0, max(-1.0, self.mean - 1.5 * step - 2 * worst), near if near > -1 else (self.mean - 1) / 2]
         return _root(lambda m: _probit(self.p_drop_at_most(m)) - target, below), self.upper(alpha / 2)
 
     def upper(self, level: float) -> float:
@@ -113,7 +114,8 @@ class Units:
             return float("nan")
         target = _NORMAL.inv_cdf(level)
         step, worst = self._first_guess(target)
-        above = [1.0, min(1.0, self.mean + 1.5 * step + 2 * worst), min(1.0, self.mean + 0.8 * step)]
+        near = self.mean + 0.8 * step
+        above = [1.0, min(1.0, self.mean + 1.5 * step + 2 * worst), near if near < 1 else (self.mean + 1) / 2]
         return _root(lambda m: _probit(self.p_drop_at_least(m)) - target, above)
 
     def _first_guess(self, target: float) -> tuple[float, float]:

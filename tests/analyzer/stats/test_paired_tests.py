@@ -167,3 +167,15 @@ def test_the_interval_of_a_million_graded_pairs_takes_moments() -> None:
     low, high = found.interval(0.05)
     half = 1.96 * drops.std() / 1000
     assert (low, high) == pytest.approx((drops.mean() - half, drops.mean() + half), abs=2e-5)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_bound_near_the_worst_is_found_where_the_normal_guess_lies_beyond_it(sign: float) -> None:
+    """10 units, of which two weigh as much as eight: mean 0.6; the bound would else be the worst that can be."""
+    drop = sign * np.array([1, 0, 1, 1, 1, 1, 1, 0, 0, 1], dtype=np.float64)
+    found = Units.of(drop, np.arange(10), np.array([0, 0, 1, 1, 1, 1, 1, 1, 1, 1]))
+    low, high = found.interval(0.05)
+    bound = high if sign > 0 else low
+    p = found.p_drop_at_least(high) if sign > 0 else found.p_drop_at_most(low)
+    assert abs(bound) < 0.95
+    assert p == pytest.approx(0.025, abs=1e-5)

@@ -19,7 +19,8 @@ from analyzer.report.suite_answers import suite_screen
 from analyzer.report.suite_build import suite_html, suite_markdown
 from analyzer.report.suite_page import folders
 from analyzer.report.task_tables import accounts
-from analyzer.report.terminal_verdict import screen_lines
+from analyzer.report.terminal_verdict import LINES, screen_lines
+from analyzer.results.alarms import Alarm
 from analyzer.results.suite_alarms import suite_alarms
 from analyzer.results.suite_results import SuiteResults
 from tests.analyzer.report_cases import cliff
@@ -291,3 +292,13 @@ def test_tasks_that_may_lose_alike_are_not_told_apart(suite: SuiteResults) -> No
         "With 50% of the cache kept, no task loses more than 0.03.",
         "All 3 tasks are proven to lose less than 0.05 there.",
     ]
+
+
+def test_however_many_alarms_there_are_the_terminal_says_the_verdict(suite: SuiteResults) -> None:
+    screen = suite_screen(suite, SETTINGS)
+    alarms = tuple(Alarm(f"FAILED AT FULL CACHE in t{i}", f"{i} of 80 requests. " * 6, "") for i in range(20))
+    lines = screen_lines(replace(screen, alarms=alarms))
+    assert len(lines) <= LINES
+    assert " ".join(screen.headline.split()) in " ".join(" ".join(lines).split())
+    assert lines[0].startswith("FAILED AT FULL CACHE in t0")
+    assert "  … more that may make the verdict wrong is in the report." in lines

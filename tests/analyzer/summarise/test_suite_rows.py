@@ -138,6 +138,17 @@ def test_what_is_pending_in_one_task_makes_the_whole_verdict_partial(experiment:
     assert suite.partial
 
 
+def test_tasks_at_their_floor_are_not_called_safe_for_losing_nothing(experiment: Experiment) -> None:
+    """0.08 of full cache's answers are right, which is not shown to be more than the margin above nothing."""
+    faint = [CALM | {"task": name, "p_correct": 0.08} for name in ("faint", "dim")]
+    suite, _ = analysed(experiment, *faint)
+    verdict = verdict_of(suite)
+    assert verdict.mean_full is not None
+    assert 0.05 < verdict.mean_full < 0.12
+    assert suite.levels(SERIES)[0].drop_mean == 0.0
+    assert (verdict.suite_safe, verdict.safe_everywhere, verdict.mean_safe_budget) == (None, None, None)
+
+
 def test_few_examples_cannot_tell_and_say_how_many_a_task_would(experiment: Experiment) -> None:
     suite, _ = analysed(experiment, CALM, CALM | {"task": "qa_2"}, n_per_bin=8)
     verdict = verdict_of(suite)

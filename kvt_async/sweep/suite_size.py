@@ -23,16 +23,16 @@ def contexts_needed(guard: float, level: float) -> int:
 
 
 def unreachable(reader: Reader, settings: Settings, tasks: Sequence[SweepTask]) -> list[str]:
-    """A sentence for each task that is sent for the first time and whose contexts can't prove the guard.
+    """A sentence for each task of the verdict that is sent for the first time and whose contexts can't prove the guard.
 
     Empty for a single task, whose verdict knows no guard, and where only full cache is asked for.
     """
     if len(tasks) < 2 or all(run.level.is_full for task in tasks for run in task.runs):
         return []
-    guard, level = settings.analysis.guard, settings.analysis.alpha / 2
+    guard, level, chosen = settings.analysis.guard, settings.analysis.alpha / 2, settings.analysis.tasks
     sentences = []
     for task in tasks:
-        if any(run.stored for run in task.runs):
+        if any(run.stored for run in task.runs) or (chosen is not None and task.prepared.name not in chosen):
             continue
         places = [(row[0], row[1]) for row in reader.rows(_PLACES, task.dataset_id)]
         if (least := least_provable_loss(places, level)) > guard:

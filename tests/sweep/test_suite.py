@@ -244,6 +244,13 @@ async def test_a_guard_that_the_contexts_cannot_reach_is_refused_before_anything
         assert (await run(small, options=QUIET)).session_id is None, "what is stored already is no longer a plan"
 
 
+async def test_a_task_outside_of_the_verdict_need_not_prove_the_guard(tmp_path: Path) -> None:
+    async with serving(Script()) as (_, url):
+        with pytest.raises(GuardError) as caught:
+            await run(suite(tmp_path, url, "analysis.guard=0.15", "analysis.tasks=[alpha]"), options=QUIET)
+    assert caught.value.details == ("alpha: 4 contexts can prove no loss below 0.60; 23 would do",)
+
+
 async def test_what_is_left_out_of_a_suite_is_kept_for_the_report(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
         settings = sweep_settings(

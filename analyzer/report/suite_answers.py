@@ -50,8 +50,20 @@ def suite_screen(suite: SuiteResults, settings: Settings) -> FirstScreen:
     return FirstScreen(
         headline=suite_headline(suite, first),
         alarms=tuple(suite_alarms(suite)),
-        caveats=tuple(dict.fromkeys(line for task in suite.chosen for line in caveats(task))),
+        caveats=_caveats(suite),
         answers=tuple(Answer(key, texts[0], tuple(texts[1:])) for key, texts in told.items() if texts),
+    )
+
+
+def _caveats(suite: SuiteResults) -> tuple[str, ...]:
+    """The tasks' own, each once; of some tasks alone, with their names."""
+    tasks_of: dict[str, list[str]] = {}
+    for task in suite.chosen:
+        for line in caveats(task):
+            tasks_of.setdefault(line, []).append(task.task)
+    return tuple(
+        line if len(names) == len(suite.chosen) else f"{some(names)}: {line[0].lower()}{line[1:]}"
+        for line, names in tasks_of.items()
     )
 
 

@@ -21,6 +21,7 @@ from analyzer.report.suite_page import folders
 from analyzer.report.task_tables import accounts
 from analyzer.report.terminal_verdict import LINES, screen_lines
 from analyzer.results.alarms import Alarm
+from analyzer.results.results import Results
 from analyzer.results.suite_alarms import suite_alarms
 from analyzer.results.suite_results import SuiteResults
 from tests.analyzer.report_cases import cliff
@@ -302,3 +303,17 @@ def test_however_many_alarms_there_are_the_terminal_says_the_verdict(suite: Suit
     assert " ".join(screen.headline.split()) in " ".join(" ".join(lines).split())
     assert lines[0].startswith("FAILED AT FULL CACHE in t0")
     assert "  … more that may make the verdict wrong is in the report." in lines
+
+
+def test_what_limits_some_tasks_alone_is_said_with_their_names(suite: SuiteResults) -> None:
+    seeds = {"verdict": "ignored", "n": 80, "same": 0.5, "other": 0.5, "n_needed": None}
+
+    def drawn(task: Results) -> Results:
+        first, *rest = task.verdicts
+        return replace(task, verdicts=[replace(first, bin_idx=-1, zone_json=json.dumps({"seeds": seeds})), *rest])
+
+    first, *others = suite.tasks
+    (named,) = suite_screen(replace(suite, tasks=[drawn(first), *others]), SETTINGS).caveats
+    assert named.startswith(f"{first.task}: the server ignores seeds")
+    (common,) = suite_screen(replace(suite, tasks=[drawn(task) for task in suite.tasks]), SETTINGS).caveats
+    assert common.startswith("The server ignores seeds")

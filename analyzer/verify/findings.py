@@ -49,7 +49,7 @@ class VerifyAnswer(StageAnswer):
             *(line for checked in self.generations for line in _of_group(checked)),
             *_lines("report files", self.files),
             *_named(total),
-            _verdict(total, self.facts),
+            _verdict(total, self.facts, any(any(of.findings.checked.values()) for of in self.generations)),
         ]
 
     def json(self) -> Json:
@@ -143,7 +143,7 @@ def _is_verdict(difference: Difference) -> bool:
     return difference.table == Verdict.TABLE and difference.column in VERDICTS
 
 
-def _verdict(total: Findings, of_facts: Findings) -> str:
+def _verdict(total: Findings, of_facts: Findings, has_derived: bool) -> str:
     if of_facts.n_differences:
         return (
             f"NOT VERIFIED: of what is stored, {plural(total.n_differences, 'value')} can't be right, "
@@ -158,4 +158,6 @@ def _verdict(total: Findings, of_facts: Findings) -> str:
     if total.not_checkable:
         rows = sum(total.not_checkable.values())
         return f"not all of it can be checked: {plural(rows, 'row')}, see above; everything else is equal"
+    if not has_derived:
+        return "the facts are whole; no derived number was checked (`kvt all` makes them)"
     return "verified: every derived number follows from the stored facts"

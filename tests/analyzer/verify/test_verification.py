@@ -298,3 +298,10 @@ def test_a_difference_in_json_is_named_to_its_place() -> None:
     stored, made = '{"spread": [0.1, {"low": 3}], "x": 1}', '{"spread": [0.1, {"low": 4}], "x": 1}'
     text = str(Difference("transition_summary", {"bin_idx": -1}, "zone_json", stored, made))
     assert text == "transition_summary (bin_idx=-1) zone_json.spread[1].low: stored 3, recomputed 4"
+
+
+def test_facts_alone_are_not_called_verified_numbers(tmp_path: Path) -> None:
+    make_db(tmp_path / "kv_transition.sqlite", n_bins=1, n_per_bin=2, hashes=True)
+    found = verified(tmp_path)
+    assert found.exit_code == 0
+    assert found.lines[-1] == "the facts are whole; no derived number was checked (`kvt all` makes them)"

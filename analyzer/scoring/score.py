@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,8 @@ def score(
         full_of = {run.dataset_id: run.run_id for run in all_runs if run.is_baseline}
         datasets = {i: scorable(facts, i, metric) for i in dict.fromkeys(run.dataset_id for run in chosen)}
         tasks = []
-        for run in chosen:
+        place = {dataset_id: at for at, dataset_id in enumerate(datasets)}
+        for run in sorted(chosen, key=lambda run: place[run.dataset_id]):  # a task's golds are prepared once
             dataset, full = datasets[run.dataset_id], full_of.get(run.dataset_id)
             mark = score_fingerprint(dataset.metric, counts[run.run_id], counts[full] if full else None)
             finished = counts[run.run_id].finished
@@ -162,7 +163,7 @@ def _score_elsewhere(task: RunToScore) -> bool:
     return True
 
 
-@cache  # only in processes that end with the stage
+@lru_cache(maxsize=1)  # runs come task by task: one task's golds at a time
 def _golds_elsewhere(db: Path, dataset_id: str, metric: str) -> pl.DataFrame:
     with closing(connect_for_reading(db)) as conn:
         return prepared_golds(conn, examples.dataset(conn, dataset_id).scored_by(metric))

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -240,7 +241,8 @@ def forget_results(db: Path) -> None:
     conn.commit()
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     conn.close()
-    for made in (*(db.parent / "plots").glob("*"), *db.parent.glob("report.*"), *db.parent.glob(".made.json")):
+    shutil.rmtree(db.parent / "plots", ignore_errors=True)
+    for made in (*db.parent.glob("report.*"), *db.parent.glob(".made.json")):
         made.unlink()
 
 

@@ -7,10 +7,12 @@ Pure functions of one row of suite_summary.
 from typing import Any
 
 from analyzer.results.number_format import cache_kept, cache_share, listed, loss_size, number, plural
+from analyzer.results.verdict_sentence import LengthReach
 from analyzer.store.suite_tables import SuiteVerdict
 from kvt_async.contract.vocabulary import SeriesVerdict
 
 _NAMED = 4  # tasks that are named one by one; of more the first few and their number
+_NAMED_LENGTHS = 3  # as _NAMED, of lengths
 
 
 def verdict(v: SuiteVerdict, unit: str) -> str:
@@ -72,15 +74,45 @@ def _headline(v: SuiteVerdict, unit: str) -> str:
     breaks = _breaks(v, unit)
     if v.suite_safe is not None:
         smallest = ", the smallest budget tested" if v.verdict == SeriesVerdict.NO_TRANSITION else ""
-        head = f"Safe on average over {over(v)} down to {cache_kept(v.suite_safe, unit)}{smallest}"
+        lengths = _at_lengths(v)
+        head = f"Safe on average over {over(v)}{lengths.reach} down to {cache_kept(v.suite_safe, unit)}{smallest}"
         below = "; below that, these examples can't tell" if v.verdict == SeriesVerdict.CANNOT_TELL else breaks
         means = f"safe: accuracy is proven to fall by less than {m} on average"
-        return f"{head}, and there no task loses more than {g}{below} ({means})."
+        return f"{head}, and there no task loses more than {g}{lengths.but}{below} ({means})."
     need = f"(safe: accuracy is proven to fall by less than {m} on average, and by less than {g} in every task)"
     if v.verdict == SeriesVerdict.CANNOT_TELL:
         head = f"Cannot tell over {over(v)} with {plural(int(v.asked['n']), 'pair')} a budget"
         return f"{head}: none is proven safe, and no task is proven to lose more than {m} {need}."
     return f"No budget below full cache is proven safe over {over(v)}{breaks} {need}."
+
+
+def _at_lengths(v: SuiteVerdict) -> LengthReach:
+    """How far the suite's safe budget holds at every length of every task: at all of them, or which are broken there,
+    else which are not proven. Nothing is said where no task has several lengths, or the row doesn't hold them.
+
+    Each length has its own claim, at its task's level. All of them together are an intersection, which needs no
+    adjustment. That one of them is broken is not adjusted for their number: it is told as that length's alone.
+    """
+    lengths_of = [task.get("lengths", []) for task in v.tasks]
+    if v.suite_safe is None or not all(lengths_of) or max(map(len, lengths_of), default=0) < 2:
+        return LengthReach()
+    lengths = [(f"{task['task']} at {at['label']} tokens", at) for task in v.tasks for at in task["lengths"]]
+    broken = [name for name, at in lengths if at["broken"] is not None and at["broken"] >= v.suite_safe]
+    if broken:
+        verb = "is" if len(broken) == 1 else "are"
+        return LengthReach(but=f", but taken alone {_names(broken, _NAMED_LENGTHS)} {verb} broken there")
+    unproven = [name for name, at in lengths if at["safe"] is None or at["safe"] > v.suite_safe]
+    if not unproven:
+        return LengthReach(", and at every length of every task,")
+    n_proven = len(lengths) - len(unproven)
+    of = "of the task's" if v.n_tasks == 1 else "of the tasks'"
+    if not n_proven:
+        return LengthReach(but=f", but taken alone none {of} {len(lengths)} lengths is proven safe there")
+    verb = "is" if n_proven == 1 else "are"
+    return LengthReach(
+        but=f", but taken alone only {n_proven} {of} {len(lengths)} lengths {verb} proven safe there "
+        f"(not {_names(unproven, _NAMED_LENGTHS)})"
+    )
 
 
 def _breaks(v: SuiteVerdict, unit: str) -> str:
@@ -180,8 +212,8 @@ def look(v: SuiteVerdict) -> str:
     )
 
 
-def _names(names: list[Any]) -> str:
+def _names(names: list[Any], most: int = _NAMED) -> str:
     told = [str(name) for name in names]
-    if len(told) <= _NAMED:
+    if len(told) <= most:
         return listed(told)
-    return listed([*told[: _NAMED - 1], f"{len(told) - _NAMED + 1} more"])
+    return listed([*told[: most - 1], f"{len(told) - most + 1} more"])

@@ -83,7 +83,8 @@ class SuiteVerdict:
 
     @property
     def tasks(self) -> list[dict[str, Any]]:
-        """Every task: {task, dataset_id, verdict, safe, broken, acc_full, n, n_contexts, n_needed, headroom, bound}."""
+        """Every task: {task, dataset_id, verdict, safe, broken, acc_full, n, n_contexts, n_needed, headroom, bound,
+        lengths}; lengths: its own claims at each, [{label, safe, broken}], None where it claims none."""
         loaded: list[dict[str, Any]] = json.loads(self.tasks_json)
         return loaded
 

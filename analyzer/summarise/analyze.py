@@ -185,6 +185,7 @@ def derive(question: Question, read: Sequence[TaskData]) -> Derived:
                     rows[group.dataset.dataset_id].verdicts,
                     room.p if room else 0.0,
                     task.contexts,
+                    task.question.lengths,
                 )
             )
     return Derived(stats, evidence, rows, suite_rows(question, in_suite) if in_suite else SuiteRows([], []))

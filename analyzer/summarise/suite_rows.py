@@ -16,6 +16,8 @@ import polars as pl
 from analyzer.read.group_tasks import GroupTask
 from analyzer.read.runs import Run
 from analyzer.results import suite_sentence
+from analyzer.results.confidence import nothing_safe
+from analyzer.results.length_bins import Bin
 from analyzer.stats import paired_tests
 from analyzer.stats.margin import Margin
 from analyzer.stats.suite import FULL, Pool, Suite, SuiteBudget, SuiteRule, TaskScores, suite
@@ -37,7 +39,7 @@ class SuiteTask:
     """One task of a verdict over several.
 
     verdicts: its own rows of transition_summary. p_headroom: p of "full cache has no more than the margin to lose" in
-    it. contexts: what tells its examples' contexts apart, over all tasks.
+    it. contexts: what tells its examples' contexts apart, over all tasks. lengths: its length bins.
     """
 
     task: GroupTask
@@ -45,9 +47,23 @@ class SuiteTask:
     verdicts: Sequence[Verdict]
     p_headroom: float
     contexts: pl.Series | None
+    lengths: Sequence[Bin]
 
     def verdict(self, series: str) -> Verdict | None:
         return next((v for v in self.verdicts if v.series == series and v.bin_idx == ALL_BINS), None)
+
+    def at_lengths(self, series: str) -> list[dict[str, Any]]:
+        """Its own claims at every length that has pairs, short to long: {label, safe, broken}."""
+        of_bin = {v.bin_idx: v for v in self.verdicts if v.series == series and v.n}
+        return [
+            {
+                "label": b.label,
+                "safe": v.safe_budget if v.judges and not nothing_safe(v) else None,
+                "broken": v.broken if v.judges else None,
+            }
+            for b in self.lengths
+            if (v := of_bin.get(b.bin_idx)) is not None
+        ]
 
 
 @dataclass(frozen=True)
@@ -283,6 +299,7 @@ def _of_task(every: _Tasks, task: SuiteTask, claimed: _Claimed) -> dict[str, Any
         "is_open": need.is_open if need else None,
         "n_needed": need.n_needed if need else None,
         "headroom": room.get("headroom"),
+        "lengths": task.at_lengths(claimed.series),
     }
 
 

@@ -53,6 +53,48 @@ def test_nothing_safe_says_what_safe_would_be() -> None:
     )
 
 
+def at_lengths(*claims: tuple[str, str, float | None, float | None]) -> str:
+    """The first sentence, of tasks with these claims: task, length, safe and broken budget."""
+    tasks = [
+        {"task": name, "lengths": [{"label": c[1], "safe": c[2], "broken": c[3]} for c in claims if c[0] == name]}
+        for name in dict.fromkeys(c[0] for c in claims)
+    ]
+    return suite_sentence.headline(row(n_tasks=len(tasks), tasks_json=json.dumps(tasks)), "fraction")
+
+
+def test_every_length_is_safe_only_where_each_of_every_task_is_proven() -> None:
+    assert at_lengths(("qa", "4k", 0.5, None), ("vt", "4k", 0.5, None), ("vt", "16k", 0.2, None)) == (
+        "Safe on average over 2 of 3 tasks, and at every length of every task, down to 50% of the cache kept, and "
+        f"there no task loses more than 0.15; multikey breaks first, from 20% down ({SAFE})."
+    )
+
+
+def test_lengths_that_are_broken_at_the_safe_budget_are_named_before_those_that_are_open() -> None:
+    assert at_lengths(("qa", "4k", 0.9, 0.2), ("vt", "4k", 0.5, None), ("vt", "16k", None, 0.5)) == (
+        "Safe on average over 2 of 3 tasks down to 50% of the cache kept, and there no task loses more than 0.15, but "
+        f"taken alone vt at 16k tokens is broken there; multikey breaks first, from 20% down ({SAFE})."
+    )
+    many = at_lengths(*(("vt", f"{n}k", None, 0.5) for n in (1, 2, 4, 8)))
+    assert "but taken alone vt at 1k tokens, vt at 2k tokens and 2 more are broken there;" in many
+
+
+def test_lengths_that_are_not_proven_are_counted_and_named() -> None:
+    some = at_lengths(("qa", "4k", 0.9, 0.2), ("vt", "4k", 0.5, None), ("vt", "16k", None, None))
+    assert (
+        "than 0.15, but taken alone only 1 of the tasks' 3 lengths is proven safe there (not qa at 4k tokens and vt at "
+        "16k tokens); multikey"
+    ) in some
+    none = at_lengths(("qa", "4k", None, None), ("vt", "4k", None, None), ("vt", "16k", None, None))
+    assert "but taken alone none of the tasks' 3 lengths is proven safe there;" in none
+
+
+def test_nothing_is_said_of_lengths_where_every_task_has_one_or_nothing_is_safe() -> None:
+    assert "than 0.15; multikey" in at_lengths(("qa", "4k", None, 0.5), ("vt", "4k", None, 0.5))
+    lengths = [{"label": label, "safe": None, "broken": 0.5} for label in ("4k", "16k")]
+    unsafe = row(suite_safe=None, tasks_json=json.dumps([{"task": "vt", "lengths": lengths}]))
+    assert "16k" not in suite_sentence.headline(unsafe, "fraction")
+
+
 def test_a_relative_margin_and_tokens_are_named_as_such() -> None:
     caps = row(suite_safe=512.0, broken_somewhere=64.0, method=json.dumps(METHOD | {"margin_kind": "relative"}))
     text = suite_sentence.headline(caps, "tokens")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from analyzer.report.suite_answers import suite_headline
 from analyzer.results.suite_results import SuiteResults, read_suite
 from analyzer.scoring.score import score
 from analyzer.store.suite_tables import SuiteVerdict
@@ -56,8 +57,9 @@ def test_the_verdict_over_tasks_is_safe_where_none_loses_and_names_those_that_br
     assert verdict.broken == ["niah", "vt"]
     assert (verdict.n_tasks, verdict.n_nothing_to_lose, verdict.mean_broken_budget) == (4, 1, 0.2)
     assert verdict.verdict_text.startswith(
-        "Safe on average over 4 tasks down to 50% of the cache kept, and there no task loses more than 0.15; niah and "
-        "vt break first, from 20% down (safe: accuracy is proven to fall by less than 0.05 on average)."
+        "Safe on average over 4 tasks down to 50% of the cache kept, and there no task loses more than 0.15, but taken "
+        "alone none of the tasks' 8 lengths is proven safe there; niah and vt break first, from 20% down (safe: "
+        "accuracy is proven to fall by less than 0.05 on average)."
     )
     assert "From 20% of the cache kept down, niah and vt lose more than 0.05." in verdict.verdict_text
     assert "Nothing to lose: void has too little at full cache" in verdict.verdict_text
@@ -66,6 +68,31 @@ def test_the_verdict_over_tasks_is_safe_where_none_loses_and_names_those_that_br
     assert [row.kv_budget for row in suite.levels(SERIES)] == [0.5, 0.2]
     assert suite.levels(SERIES)[1].drop_mean == pytest.approx((0.5 + 0.6) / 4, abs=0.06)
     assert [row.repeat_idx for row in suite.controls] == [1]
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        (0.4, ", but taken alone vt at {long} tokens is broken there"),
+        (0.15, ", but taken alone only 5 of the tasks' 6 lengths are proven safe there (not vt at {long} tokens)"),
+        (0.0, ", and at every length of every task, down to 20% of the cache kept"),
+    ],
+    ids=["broken", "open", "proven"],
+)
+def test_the_verdict_over_tasks_says_how_far_it_holds_at_single_lengths(
+    experiment: Experiment, lost: float, words: str
+) -> None:
+    """One length of one task loses `lost` at every budget, which the mean over six lengths hides."""
+    tracking = {"task": "vt", "p_correct": lambda series, budget, bin_idx: 0.9 - lost * (budget < 1 and bin_idx == 1)}
+    calm = [CALM, CALM | {"task": "niah"}]
+    overrides = ("analysis.margin=0.15", "analysis.guard=0.4")
+    suite, conn = analysed(experiment, *calm, tracking, n_per_bin=80, overrides=overrides)
+    verdict, long = verdict_of(suite), suite.task("vt").bins[1]
+    assert words.format(long=long.label) in verdict.verdict_text
+    first = verdict.verdict_text.partition(". ")[0]
+    assert suite_headline(suite, verdict) == f"SnapKV (sees the question): {first[0].lower()}{first[1:]}."
+    _, (checked,) = verify(database(conn))
+    assert checked.findings.differences == []
 
 
 def test_the_claim_is_the_suites_and_single_tasks_explore(experiment: Experiment) -> None:

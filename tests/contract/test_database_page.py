@@ -13,6 +13,7 @@ import pytest
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from kvt_async.contract.schema import DERIVED_TABLES, FACT_TABLES, connect_for_reading
+from tests.analyzer.summarise.test_suite_rows import CALM, NIAH
 from tests.analyzer.synthetic import make_db
 from tests.tables import insert, insert_session
 from tests.worlds import settings_of
@@ -42,6 +43,20 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connecti
                    identity_json=f'{{"version": "{version}"}}')  # fmt: skip
         insert(conn, "suite_summary", **SUITE)
     with closing(sqlite3.connect(db)) as plain:  # as any program opens it
+        yield plain
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """An analysed group of two tasks with failures."""
+    db = make_db(
+        tmp_path_factory.mktemp("page") / "x.sqlite", tasks=(NIAH, CALM), n_bins=2, n_per_bin=10, failures=0.1,
+        exp_group_id="g",
+    )  # fmt: skip
+    with closing(connect_for_reading(db, write_derived=True)) as conn:
+        score(conn, "g")
+        analyze(conn, settings_of("experiment.exp_group_id=g", "analysis.resamples=100"))
+    with closing(sqlite3.connect(db)) as plain:
         yield plain
 
 
@@ -97,3 +112,25 @@ def test_the_answers_are_right(group: sqlite3.Connection) -> None:
     responses = group.execute("SELECT count(*) FROM responses").fetchone()[0]
     for question in ("How many tokens did each level cost", "What is the median TTFT of each level"):
         assert sum(row.get("responses", row.get("n")) for row in found[question]) == responses  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("said", [said for said, (columns, _) in QUESTIONS.items() if "series" in columns])
+def test_rows_of_two_tasks_can_be_told_apart(suite: sqlite3.Connection, said: str) -> None:
+    """All that is told of single levels is told per task, but for who served a level: a server serves all tasks."""
+    rows = answered(suite, said)
+    if said.startswith("Who served"):
+        assert "task" not in rows[0]
+        return
+    tasks = {row["task"] for row in rows} - {"*"}
+    if not said.startswith("Which prompts lost"):  # twenty rows: maybe all of the task that lost most
+        assert tasks == {NIAH["task"], CALM["task"]}
+    key = ("task", "series", "kv_budget", "repeat_idx", "example_id", "lo_tokens", "error_type", "http_status")
+    keys = [tuple(row.get(name) for name in key) for row in rows]
+    assert len(keys) == len(set(keys))
+    wanted = {"How many tokens did each level cost": "responses", "What is the median TTFT of each level": "n"}
+    if (column := wanted.get(said.removesuffix("?"))) is not None:
+        answers = dict(
+            suite.execute("""SELECT c.task, count(*) FROM responses JOIN requests USING (request_id)
+            JOIN runs USING (run_id) JOIN task_contracts c USING (exp_group_id, generation, dataset_id) GROUP BY 1""")
+        )
+        assert answers == {task: sum(row[column] for row in rows if row["task"] == task) for task in tasks}  # type: ignore[misc]

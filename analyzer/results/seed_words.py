@@ -1,4 +1,4 @@
-"""Whether the server keeps to its seeds, in a sentence; pure. Said where answers are drawn and it isn't shown to."""
+"""Whether the server keeps to its seeds, in a sentence; pure. Said where answers should be drawn and it isn't shown."""
 
 from analyzer.results.number_format import percent, plural
 from analyzer.results.results import ALL, Results
@@ -6,10 +6,13 @@ from kvt_async.contract.vocabulary import SeedVerdict
 
 
 def seeds_sentence(results: Results) -> str:
-    """From full cache's repeats with the same seeds and with others; empty where seeds are kept or nothing is drawn."""
+    """From full cache's repeats with the same seeds and with others; empty where seeds are kept or none were asked."""
     seeds = next((v.detail["seeds"] for v in results.verdicts if v.bin_idx == ALL and "seeds" in v.detail), None)
-    if seeds is None or seeds["verdict"] in (SeedVerdict.KEPT, SeedVerdict.NOTHING_DIFFERS):
+    if seeds is None or seeds["verdict"] == SeedVerdict.KEPT:
         return ""
+    if seeds["verdict"] == SeedVerdict.NOTHING_DIFFERS:
+        examples = plural(seeds["n"], "example")
+        return f"The server drew nothing: answers with other seeds are the same as full cache's ({examples})."
     seen = (
         f"of {plural(seeds['n'], 'example')}, {percent(seeds['same'])} of the answers differ from full cache's with "
         f"the same seeds and {percent(seeds['other'])} with others"

@@ -95,6 +95,20 @@ def test_where_answers_are_drawn_texts_stand_beside_the_repeat_with_the_same_see
     assert seeds_sentence(results) == line
 
 
+@pytest.mark.parametrize(
+    ("decoding", "lines"),
+    [
+        (DRAWN, ["The server drew nothing: answers with other seeds are the same as full cache's (80 examples)."]),
+        ({"temperature": 0, "seed": 1337}, []),
+    ],
+)
+def test_a_server_that_draws_nothing_is_said_where_it_was_asked_to_draw(
+    experiment: Experiment, decoding: Mapping[str, Any], lines: list[str]
+) -> None:
+    conn, _ = analysed(experiment, p_correct=1.0, control_repeats=2, decoding=decoding)
+    assert caveats(read_results(conn, "synthetic")) == lines
+
+
 def test_a_failed_request_is_no_answer(experiment: Experiment) -> None:
     rows = rows_of(experiment, failures=lambda series, budget, b: 0.3 if budget < 1 else 0.0)
     n = {rows[0.5, 0, m].n for m in ("completion_tokens", "cut_off", "empty", "identical")}

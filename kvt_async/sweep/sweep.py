@@ -151,7 +151,7 @@ async def _send(invocation: Invocation, options: SweepOptions, group: SweepGroup
         tasks.append(replace(task, runs=unlike.runs))
         notes += [task_level(task.part.label, note) for note in unlike.notes]
     if options.dry_run:
-        notes += unreachable(reader, invocation.settings, tasks)
+        notes += map(str, unreachable(reader, invocation.settings, tasks))
     else:
         refuse_unreachable(reader, invocation.settings, tasks)
     group = replace(group, tasks=tuple(tasks), notes=tuple(notes))

@@ -244,6 +244,32 @@ async def test_a_guard_that_the_contexts_cannot_reach_is_refused_before_anything
         assert (await run(small, options=QUIET)).session_id is None, "what is stored already is no longer a plan"
 
 
+@pytest.mark.parametrize(
+    ("n", "alpha", "contexts", "guard"),
+    [(4, 0.05, "4 contexts can prove no loss below 0.60; 23 would do", "0.61"),
+     (1, 0.05, "1 context can prove no loss below 0.98; 23 would do", "0.98")],
+)  # fmt: skip
+async def test_the_guard_that_is_named_is_the_smallest_that_every_task_can_prove(
+    tmp_path: Path, n: int, alpha: float, contexts: str, guard: str
+) -> None:
+    async with serving(Script()) as (_, url):
+        asked = (f"analysis.alpha={alpha}", "binning.n_bins=1", "binning.n_per_bin=4")
+        write_examples(tmp_path / "beta.jsonl", n, words=50)
+        with pytest.raises(GuardError) as caught:
+            await run(suite(tmp_path, url, *asked, "analysis.guard=0.15"), options=QUIET)
+        assert f"beta: {contexts}" in caught.value.details
+        assert f"--override analysis.guard={guard}." in caught.value.do
+        assert (await run(suite(tmp_path, url, *asked, f"analysis.guard={guard}"), options=QUIET)).exit_code == 0
+
+
+async def test_no_guard_is_named_where_none_below_1_could_be_proven(tmp_path: Path) -> None:
+    async with serving(Script()) as (_, url):
+        asked = ("analysis.alpha=0.01", "analysis.guard=0.15", "binning.n_bins=1")
+        with pytest.raises(GuardError) as caught:
+            await run(suite(tmp_path, url, *asked, n=1), options=QUIET)
+    assert caught.value.do == "Raise binning.n_per_bin (`kvt plan -c CONFIG` says how far)."
+
+
 async def test_a_task_outside_of_the_verdict_need_not_prove_the_guard(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
         with pytest.raises(GuardError) as caught:

@@ -66,7 +66,7 @@ def tasks_of(settings: Settings) -> Tasks:
             for task in _expanded(entry, named, notes):
                 _check_distinct(task, tasks)
                 tasks.append(task)
-    return Tasks(tuple(tasks), tuple(notes))
+    return Tasks(tuple(tasks), (*notes, *_greedy_again(tasks)))
 
 
 @contextlib.contextmanager
@@ -180,6 +180,24 @@ def _settled(settings: Settings, name: str, notes: list[str]) -> Settings:
         "stop": own.stop if decoding.stop is None else decoding.stop,
     }
     return settings.model_copy(update={"decoding": decoding.model_copy(update=settled)})
+
+
+def _greedy_again(tasks: list[Task]) -> Iterator[str]:
+    """Says where several answers to a question are asked for and none of them is drawn; named where not all tasks do.
+
+    extra_body lies over the fields of a request, its temperature too.
+    """
+    greedy: dict[int, list[str]] = {}
+    for task in tasks:
+        decoding = task.settings.decoding
+        if decoding.samples > 1 and decoding.extra_body.get("temperature", decoding.temperature) == 0:
+            greedy.setdefault(decoding.samples, []).append(task.name)
+    for samples, names in greedy.items():
+        whose = "" if len(names) == len(tasks) else f"{', '.join(names)}: "
+        yield (
+            f"{whose}decoding.samples {samples} at temperature 0: the same question {samples} times; only the server's "
+            "own noise can differ"
+        )
 
 
 def _identity(dataset: Dataset) -> tuple[str, str]:

@@ -188,6 +188,35 @@ def test_another_value_than_the_published_one_is_kept_and_said() -> None:
     )
 
 
+SAME_QUESTION = "decoding.samples 4 at temperature 0: the same question 4 times; only the server's own noise can differ"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "notes"),
+    [
+        ([], (SAME_QUESTION,)),
+        (["decoding.samples=1"], ()),
+        (["decoding.temperature=0.7"], ()),
+        (["decoding.temperature=null"], ()),  # the server's own
+        (["decoding.extra_body={temperature: 0.7}"], ()),
+        (["decoding.temperature=0.7", "decoding.extra_body={temperature: 0}"], (SAME_QUESTION,)),
+        (["tasks=[{dataset: {task: vt}}, {dataset: {task: cwe}}]"], (SAME_QUESTION,)),
+        (
+            ["tasks=[{dataset: {task: vt}}, {dataset: {task: cwe}, decoding: {temperature: 0.7}}]"],
+            (f"vt: {SAME_QUESTION}",),
+        ),
+    ],
+)
+def test_several_answers_of_which_none_is_drawn_are_said_once(
+    tmp_path: Path, overrides: list[str], notes: tuple[str, ...]
+) -> None:
+    common = ["tokenizer.name=approx:chars/4", f"output.data_dir={tmp_path}", f"output.runs_dir={tmp_path}"]
+    asked = ["dataset.name=ruler", "dataset.task=[vt, cwe]", "decoding.samples=4", *common, *overrides]
+    assert tasks(*asked).notes == notes
+    told = validate(load_settings(None, asked, environ={})).get("notes", [])
+    assert tuple(note for note in told if "decoding.samples" in note) == notes
+
+
 def test_settled_settings_are_settled_once() -> None:
     (task,) = tasks("dataset.name=ruler", "dataset.task=vt").tasks
     assert tasks_of(task.settings) == Tasks((task,))

@@ -19,6 +19,7 @@ from analyzer.read import runs as tables
 from analyzer.read.drift import group_drifts, refuse_drift
 from analyzer.read.group_tasks import group_tasks
 from analyzer.read.run_counts import run_counts
+from analyzer.read.safe_budgets import safe_budgets
 from analyzer.read.snapshot import snapshot
 from analyzer.stage_answers import Json, StageAnswer
 from analyzer.stats.holm import holm
@@ -75,8 +76,9 @@ class ComparedLevel:
 class CompareAnswer(StageAnswer):
     """Groups A and B by name, what differs in their contracts, and their levels side by side.
 
-    differs: key of the contract -> [in A, in B]. only_in: by group, the levels that the other one lacks. drift: where a
-    server became another one. read_short: whose prompts were read shorter than sent.
+    differs: key of the contract, or decoding.samples -> [in A, in B]. only_in: by group, the levels that the other one
+    lacks. series_only: the series that A alone has, and those of B. drift: where a server became another one.
+    read_short: whose prompts were read shorter than sent.
     """
 
     a: str
@@ -84,6 +86,7 @@ class CompareAnswer(StageAnswer):
     differs: dict[str, list[Any]]
     levels: list[ComparedLevel]
     only_in: dict[str, list[str]]
+    series_only: tuple[list[str], list[str]]
     drift: list[str]
     read_short: list[str]
 
@@ -95,9 +98,16 @@ class CompareAnswer(StageAnswer):
 
     @property
     def differences(self) -> list[str]:
-        """What of the two contracts is compared."""
+        """What is compared: in the contracts, the answers of each example and the series."""
         lines = [f"compared: {key}: {a!r} in A, {b!r} in B" for key, (a, b) in self.differs.items()]
-        return lines or ["the two contracts are equal: what differs is the server or the day"]
+        lines += [
+            f"compared: series only in {side}: {', '.join(series)}"
+            for side, series in zip("AB", self.series_only, strict=True)
+            if series
+        ]
+        if lines or self.lone:
+            return lines
+        return ["the two contracts are equal: what differs is the server or the day"]
 
     @property
     def lone(self) -> list[str]:
@@ -120,7 +130,8 @@ class CompareAnswer(StageAnswer):
 
 @dataclass(frozen=True)
 class ComparedTask:
-    """A task of a group: its contract (what its group shares among it), and its levels with their scores by example."""
+    """A task of a group: its contract (what its group shares among it, and the number of answers of each example), and
+    its levels with their scores by example."""
 
     contract: dict[str, Any]
     runs: dict[tuple[str, float], tables.Run]
@@ -130,7 +141,11 @@ class ComparedTask:
 
 @dataclass(frozen=True)
 class ComparedGroup:
-    """A group's newest generation: its tasks by name, scorer versions, and what is to be said against it."""
+    """A group's newest generation: its tasks by name, scorer versions, and what is to be said against it.
+
+    safe: series -> safe budget of the last analysis, of all tasks together where there are several; None: none is
+    proven safe. A series without a verdict is not in it.
+    """
 
     name: str
     tasks: dict[str, ComparedTask]
@@ -138,6 +153,12 @@ class ComparedGroup:
     evidence: dict[str, str]
     drifts: list[Drift]
     prompts: PromptCounts
+    safe: dict[str, float | None]
+
+    @property
+    def series(self) -> list[str]:
+        """Of any task, full cache among them, in the order of the levels."""
+        return list(dict.fromkeys(series for task in self.tasks.values() for series, _ in task.scores))
 
 
 def compare(a: sqlite3.Connection, b: sqlite3.Connection, *, allow_drift: bool = False) -> CompareAnswer:
@@ -164,8 +185,9 @@ def compared(left: ComparedGroup, right: ComparedGroup, *, allow_drift: bool = F
     for mine, theirs in names:
         one, other = left.tasks[mine], right.tasks[theirs]
         for key in sorted({*one.contract, *other.contract}):
-            if one.contract.get(key) != other.contract.get(key):
-                differs.setdefault(key, [one.contract.get(key), other.contract.get(key)])
+            values = [one.contract.get(key), other.contract.get(key)]
+            if values[0] != values[1]:
+                differs.setdefault(key if differs.get(key, values) == values else task_level(mine, key), values)
         shared = [level for level in one.scores if level in other.scores]
         levels += [replace(_pair(level, one, other), task=mine if several else "") for level in shared]
     if not levels:
@@ -186,6 +208,10 @@ def compared(left: ComparedGroup, right: ComparedGroup, *, allow_drift: bool = F
         differs=differs,
         levels=[replace(level, p_holm=p) for level, p in zip(levels, adjusted, strict=True)],
         only_in=only,
+        series_only=(
+            [series for series in left.series if series not in right.series],
+            [series for series in right.series if series not in left.series],
+        ),
         drift=drift,
         read_short=short,
     )
@@ -231,7 +257,9 @@ def read_group(conn: sqlite3.Connection) -> ComparedGroup:
             task.name: _read_task(
                 facts,
                 [run for run in runs if run.dataset_id == task.dataset_id],
-                json.loads(contract) | _own_contract(facts, group, gen, task.name),
+                json.loads(contract)
+                | _own_contract(facts, group, gen, task.name)
+                | {"decoding.samples": task.samples},  # is in no contract: answers can be added to a group
                 (group, gen),
             )
             for task in group_tasks(facts, group, gen)
@@ -239,7 +267,8 @@ def read_group(conn: sqlite3.Connection) -> ComparedGroup:
         versions, status = tables.scorer_versions(facts), tables.evidence(facts)
         drifts = group_drifts(facts, group, gen)
         prompts = derived_rows.prompt_counts(facts, group, gen)
-        return ComparedGroup(group, tasks, versions, status, drifts, prompts)
+        safe = safe_budgets(facts, (group, gen), several=len(tasks) > 1)
+        return ComparedGroup(group, tasks, versions, status, drifts, prompts, safe)
 
 
 def _own_contract(facts: sqlite3.Connection, group: str, generation: int, task: str) -> dict[str, Any]:

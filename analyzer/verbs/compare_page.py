@@ -32,7 +32,8 @@ def write_page(answer: CompareAnswer | GroupsAnswer, out: Path) -> None:
             return
         kind = out.suffix[1:]
         template = environment(kind).get_template(f"compare.{kind}.jinja")
-        write_whole(out, template.render(groups=names, table=shown, remarks=answer.remarks))
+        summary = answer.summary if isinstance(answer, GroupsAnswer) else None
+        write_whole(out, template.render(groups=names, table=shown, summary=summary, remarks=answer.remarks))
     except OSError as error:
         raise file_error(error, "the page can't be written", out) from error
 

@@ -8,14 +8,17 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import polars as pl
 
+from analyzer.results.number_format import listed
 from analyzer.results.text_table import Table, table
 from analyzer.stage_answers import Json, StageAnswer
 from analyzer.stats.holm import holm
 from analyzer.verbs.compare import ALPHA, CompareAnswer, ComparedGroup, compared, read_group
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, MissingPrerequisiteError
+from kvt_async.contract.vocabulary import FULL
 
 MARK = "*"  # of a difference from the first group that is proven
 
@@ -36,13 +39,38 @@ class ComparedRow:
 
 
 @dataclass(frozen=True)
+class MeanRow:
+    """The mean over `mean_tasks` at one level, in the order of the groups; None: a task of them was not run there."""
+
+    series: str
+    kv_budget: float
+    accuracy: list[float | None]
+
+
+@dataclass(frozen=True)
+class SafeRow:
+    """What each group may do with a series: its safe budget over all tasks of its last analysis; None: none is
+    proven safe, or it is not analysed."""
+
+    series: str
+    safe_budget: list[float | None]
+    analysed: list[bool]
+
+
+@dataclass(frozen=True)
 class GroupsAnswer(StageAnswer):
-    """Groups by name, the table of all, each held against the first (`pairs`), and why some could not be."""
+    """Groups by name, the table of all, each held against the first (`pairs`), and why some could not be.
+
+    mean_tasks: the tasks that every group has, `apart` left out; means: the mean over them, where they are several.
+    """
 
     groups: list[str]
     rows: list[ComparedRow]
     pairs: list[CompareAnswer]
     apart: dict[str, str]
+    mean_tasks: list[str]
+    means: list[MeanRow]
+    safe: list[SafeRow]
 
     @property
     def table(self) -> Table:
@@ -73,6 +101,47 @@ class GroupsAnswer(StageAnswer):
         )
 
     @property
+    def summary(self) -> Table:
+        """Groups across, tasks together: the mean at each level, and what each group may do."""
+        means = [
+            (
+                "Mean",
+                row.series,
+                f"{row.kv_budget:g}",
+                ["-" if mean is None else f"{mean:.3f}" for mean in row.accuracy],
+            )
+            for row in self.means
+        ]
+        safe = [
+            (
+                "Safe budget",
+                row.series,
+                "",
+                [
+                    "-" if not analysed else "none proven" if budget is None else f"{budget:g}"
+                    for budget, analysed in zip(row.safe_budget, row.analysed, strict=True)
+                ],
+            )
+            for row in self.safe
+        ]
+        return table(
+            [
+                {"What": what, "Series": series, "Budget": budget, **dict(zip(self.groups, cells, strict=True))}
+                for what, series, budget, cells in means + safe
+            ],
+            text_columns=2,
+            note=self.summary_note,
+        )
+
+    @property
+    def summary_note(self) -> str:
+        mean = f"Mean: of the accuracies of {listed(self.mean_tasks)}; no difference is tested. " if self.means else ""
+        return (
+            f"{mean}Safe budget: of each group's last analysis, the smallest that is proven safe with all above it, "
+            "over all tasks of that analysis. -: not analysed, or not run."
+        )
+
+    @property
     def remarks(self) -> list[str]:
         """What differs between the groups, and what speaks against one of them."""
         lines = []
@@ -80,11 +149,17 @@ class GroupsAnswer(StageAnswer):
             lines += [f"{pair.b}: READ SHORT: {what}" for what in pair.read_short]
             lines += [f"{pair.b}: DRIFT: {what}" for what in pair.drift]
             lines += [f"{pair.b}: {key}: {b!r}, in {pair.a} {a!r}" for key, (a, b) in pair.differs.items()]
+            lines += [
+                f"{pair.b}: series only in {name}: {', '.join(series)}"
+                for name, series in zip((pair.a, pair.b), pair.series_only, strict=True)
+                if series
+            ]
         return lines + [f"{name} is not held against {self.groups[0]}: {why}" for name, why in self.apart.items()]
 
     @property
     def lines(self) -> list[str]:
-        return [*columns_of_text(self.table), self.note, *self.remarks]
+        summary = ["", *columns_of_text(self.summary), self.summary_note, ""] if self.summary.rows else []
+        return [*columns_of_text(self.table), self.note, *summary, *self.remarks]
 
     def json(self) -> Json:
         return asdict(self)
@@ -114,13 +189,13 @@ def compare_groups(
     if len(conns) < 2:
         raise ConfigError("one group is nothing to compare", where="kvt compare", do="Name two run folders, or more.")
     groups = [read_group(conn) for conn in conns]
-    if len(groups) == 2:
-        return compared(groups[0], groups[1], allow_drift=allow_drift)
     names = [group.name for group in groups]
     groups = [
         replace(group, name=f"{group.name} ({place})") if names.count(group.name) > 1 else group
         for group, place in zip(groups, places, strict=True)
     ]
+    if len(groups) == 2:
+        return compared(groups[0], groups[1], allow_drift=allow_drift)
     pairs: dict[str, CompareAnswer] = {}
     apart: dict[str, str] = {}
     for group in groups[1:]:
@@ -132,7 +207,36 @@ def compare_groups(
         raise MissingPrerequisiteError(
             f"nothing can be compared with {groups[0].name}", details=tuple(f"{n}: {why}" for n, why in apart.items())
         )
-    return GroupsAnswer([group.name for group in groups], _rows(groups, pairs), list(pairs.values()), apart)
+    rows = _rows(groups, pairs)
+    held = [group.tasks for group in groups if group.name not in apart]
+    mean_tasks = [task for task in held[0] if all(task in tasks for tasks in held)]
+    return GroupsAnswer(
+        [group.name for group in groups],
+        rows,
+        list(pairs.values()),
+        apart,
+        mean_tasks,
+        _means(rows, mean_tasks) if len(mean_tasks) > 1 else [],
+        [
+            SafeRow(series, [group.safe.get(series) for group in groups], [series in group.safe for group in groups])
+            for series in dict.fromkeys(series for group in groups for series in group.series if series != FULL)
+        ],
+    )
+
+
+def _means(rows: Sequence[ComparedRow], tasks: Sequence[str]) -> list[MeanRow]:
+    """Over tasks of equal weight; only of the same tasks in every group, or the means would differ by the choice."""
+    levels: dict[tuple[str, float], list[list[float | None]]] = {}
+    for row in rows:
+        if row.task in tasks:
+            levels.setdefault((row.series, row.kv_budget), []).append(row.accuracy)
+    means = []
+    for (series, budget), of_tasks in levels.items():
+        of_groups = [[value for value in column if value is not None] for column in zip(*of_tasks, strict=True)]
+        means.append(
+            MeanRow(series, budget, [fmean(values) if len(values) == len(tasks) else None for values in of_groups])
+        )
+    return means
 
 
 def _rows(groups: Sequence[ComparedGroup], pairs: dict[str, CompareAnswer]) -> list[ComparedRow]:

@@ -21,7 +21,7 @@ KEYS = {
     "check": ["passed", "alarms", "rescored", "results"],
     "show": ["examples"],
     "export": ["rows", "guarded", "file"],
-    "compare": ["a", "b", "differs", "levels", "only_in", "drift", "read_short"],
+    "compare": ["a", "b", "differs", "levels", "only_in", "series_only", "drift", "read_short"],
 }
 PLAN = [
     "n",

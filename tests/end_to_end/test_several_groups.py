@@ -87,6 +87,9 @@ def test_any_number_of_groups_stand_in_one_table(groups: dict[str, Path]) -> Non
     assert rows["alpha", "snapkv/aware", 0.2]["accuracy"][2] is None
     assert rows["gamma", "full", 1.0]["accuracy"] == [None, None, 0.0]
     assert not any(any(row["proven"]) for row in answer["rows"])
+    assert answer["mean_tasks"] == list(NAMES)
+    assert {"series": "snapkv/aware", "kv_budget": 0.2, "accuracy": [0.0, 0.0, None]} in answer["means"]
+    assert answer["safe"] == [{"series": "snapkv/aware", "safe_budget": [None] * 3, "analysed": [False] * 3}]
     code, text = kvt("compare", groups["monday"], groups["tuesday"], groups["wider"])
     assert code == 0
     assert re.search(r"^Task +Series +Budget +monday +tuesday +wider$", text, re.MULTILINE)

@@ -203,6 +203,35 @@ def test_levels_of_one_side_only_are_listed(experiment: Experiment) -> None:
     assert found.only_in["synthetic"] == ["snapkv/aware 0.1"]
 
 
+def test_only_groups_that_differ_in_nothing_stored_are_said_to_differ_in_server_or_day(experiment: Experiment) -> None:
+    assert any("the server or the day" in line for line in compare(*two_groups(experiment)).lines)
+    found = compare(*two_groups(experiment, budgets=(1.0, 0.5, 0.1)))
+    assert not any("the server or the day" in line for line in found.lines)
+
+
+def test_another_number_of_answers_is_what_is_compared(experiment: Experiment) -> None:
+    found = compare(*two_groups(experiment, samples=3))
+    assert found.differs == {"decoding.samples": [1, 3]}
+    assert found.differences == ["compared: decoding.samples: 1 in A, 3 in B"]
+
+
+def test_what_differs_otherwise_from_task_to_task_is_said_of_each(experiment: Experiment) -> None:
+    tasks = ({"task": "qa"}, {"task": "niah"}, {"task": "vt"})
+    more = [task | {"samples": samples} for task, samples in zip(tasks, (3, 3, 5), strict=True)]
+    found = compare(*(two_groups(experiment, n_per_bin=4, tasks=named)[1] for named in (tasks, more)))
+    assert {key: values for key, values in found.differs.items() if "samples" in key} == {
+        "decoding.samples": [1, 3],
+        "vt: decoding.samples": [1, 5],
+    }
+
+
+def test_series_of_one_group_alone_are_what_is_compared(experiment: Experiment) -> None:
+    a, b = (two_groups(experiment, series=names)[1] for names in (("snapkv", "random"), ("streaming_llm", "random")))
+    found = compare(a, b)
+    assert found.series_only == (["snapkv"], ["streaming_llm"])
+    assert found.differences == ["compared: series only in A: snapkv", "compared: series only in B: streaming_llm"]
+
+
 def test_groups_whose_scores_mean_different_things_are_refused(experiment: Experiment) -> None:
     a, b = two_groups(experiment)
     b.execute("UPDATE scores SET scorer_version = 'other'")

@@ -192,8 +192,9 @@ def plan_stage(
         flips, own = Flips(flip_rate), {}
     if len(tasks) > 1:
         return suite_plan(settings, tasks, flips, own)
-    if tasks and tasks[0].contexts:
-        layout = layout_of(tasks[0])
+    if tasks:
+        flips = own.get(tasks[0].name, flips)
+        layout = layout_of(tasks[0]) if tasks[0].contexts else layout
     return plan(tasks[0].settings if tasks else settings, flips=flips, version=version, layout=layout)
 
 

@@ -14,6 +14,7 @@ from kvt_async.contract.command_line.options import (
     PrintConfigOption,
     settings_from,
 )
+from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.planned_task import PlannedTask
 from kvt_async.contract.settings import Settings
@@ -56,22 +57,33 @@ def plan(
 
 
 def planned_tasks(settings: Settings) -> tuple[list[PlannedTask], list[str]]:
-    """The tasks of a config, and what there is to say of them. Raises ConfigError where they can't be named, GuardError
-    where a manifest is damaged."""
+    """The tasks of a config that its verdict is over (analysis.tasks), and what there is to say of them.
+
+    Raises ConfigError where they can't be named, or where analysis.tasks names another; GuardError where a manifest is
+    damaged.
+    """
     from kvt_async.data.identity import dataset_id
     from kvt_async.data.sources import binned_by
     from kvt_async.data.tasks import tasks_of
 
-    tasks = tasks_of(settings)
+    tasks, chosen = tasks_of(settings), settings.analysis.tasks
+    names, notes = [task.name for task in tasks.tasks], list(tasks.notes)
+    if unknown := [name for name in chosen or () if name not in names]:
+        raise ConfigError(
+            f"the config has no task {unknown[0]!r}", where="analysis.tasks", do=f"Its tasks: {', '.join(names)}."
+        )
+    of_verdict = [task for task in tasks.tasks if chosen is None or task.name in chosen]
+    if len(of_verdict) < len(names):
+        notes.append(f"{len(of_verdict)} of {len(names)} tasks are planned: those of analysis.tasks")
     planned = []
-    for task in tasks.tasks:
+    for task in of_verdict:
         data = dataset_id(task.settings)
         own, contexts = task.settings, _contexts(manifest_path(settings.output.data_dir, data))
         if lengths := binned_by(own):
             binning = own.binning.model_copy(update={"n_bins": len(lengths.lengths), "edges": None})
             own = own.model_copy(update={"binning": binning})
         planned.append(PlannedTask(task.name, own, data, contexts))
-    return planned, list(tasks.notes)
+    return planned, notes
 
 
 def _contexts(path: Path) -> tuple[tuple[str, int], ...]:

@@ -65,11 +65,11 @@ class Chances:
                 low = middle
         return high / 100
 
-    def needed(self, layout: Layout, flip_rate: float, budgets: int = 1, *, power: float = POWER) -> int | None:
-        """Examples that prove so many harmless budgets safe with a chance of `power`; None: more than 10,000."""
+    def needed(self, layout: Layout, flip_rate: float, budgets: int = 1) -> int | None:
+        """Examples that prove so many harmless budgets safe with a chance of 80%; None: more than 10,000."""
         least = layout.least(self.margin, self.alpha)
         sizes = [least, *(layout.rounded(n) for n in (*_SIZES, *_LARGE) if n > least)]
-        return next((n for n in sizes if self.safe(layout.grown(n), flip_rate, budgets) >= power), None)
+        return next((n for n in sizes if self.safe(layout.grown(n), flip_rate, budgets) >= POWER), None)
 
     def _is_safe(self, units: Units) -> bool:
         return units.p_drop_at_least(self.margin) <= self.alpha

@@ -19,6 +19,20 @@ def wilson(mean: float, n: float, alpha: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def binomial_upper(hits: int, n: int, alpha: float) -> float:
+    """The share that isn't exceeded at one-sided 1 - alpha where `hits` of n were seen: the largest under which so few
+    have a chance of alpha (exact: Clopper and Pearson 1934)."""
+    if hits == n:
+        return 1.0
+    low, high = hits / n, 1.0
+    ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(hits + 1)]
+    for _ in range(50):
+        share = (low + high) / 2
+        logs = (each + k * math.log(share) + (n - k) * math.log1p(-share) for k, each in enumerate(ways))
+        low, high = (share, high) if sum(map(math.exp, logs)) > alpha else (low, share)
+    return high
+
+
 def is_binary(value: Floats) -> bool:
     return bool(np.all((value == 0) | (value == 1)))
 

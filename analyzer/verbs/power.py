@@ -14,7 +14,7 @@ from analyzer.read.runs import newest_group
 from analyzer.stage_answers import Json, StageAnswer
 from analyzer.stats.chances import Chances, answer_flips
 from analyzer.stats.interim import InterimLook, look_of
-from analyzer.stats.intervals import wilson
+from analyzer.stats.intervals import binomial_upper, wilson
 from analyzer.stats.sample_layout import Layout
 from analyzer.store.derived_rows import control_flips, control_samples
 from kvt_async.contract.errors import MissingPrerequisiteError
@@ -31,6 +31,7 @@ class Flips:
     flips: int = 0
     n: int = 0
     source: str = ""
+    samples: int = 1  # answers an example: `flips` counts examples whose mean changed, `rate` is of answers
 
     @classmethod
     def in_control(cls, conn: sqlite3.Connection, group: str, dataset_id: str | None = None) -> "Flips | None":
@@ -39,7 +40,10 @@ class Flips:
         Where the control has several answers an example, their mean changes more often than one of them.
         """
         flips, n = control_flips(conn, group, dataset_id)
-        return cls(answer_flips(flips / n, control_samples(conn, group)), flips, n, group) if n else None
+        if not n:
+            return None
+        samples = control_samples(conn, group)
+        return cls(answer_flips(flips / n, samples), flips, n, group, samples)
 
     @classmethod
     def measured_in(cls, conn: sqlite3.Connection, place: Path) -> "Flips":
@@ -52,6 +56,11 @@ class Flips:
                 do="Run it with kv.control_repeats: 1 and `kvt all`, or give --flip-rate.",
             )
         return flips
+
+    @property
+    def upper_bound(self) -> float:
+        """The share of answers that isn't exceeded, with 95% confidence (one-sided); about 3 / n where none flipped."""
+        return answer_flips(binomial_upper(self.flips, self.n, 0.05), self.samples)
 
 
 @dataclass(frozen=True)

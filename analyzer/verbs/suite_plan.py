@@ -1,21 +1,19 @@
 """Before a run of several tasks: what they can prove together, and how many examples of each that needs.
 
-Every test is drawn as for one task (stats/chances.py): the guard of each task, and the mean over all of them with the
-contexts that they share. Several proofs gain and lose by the same flips, so the chance of all is at least the product
-of their chances (positive association: Esary, Proschan and Walkup 1967); the product is what is told.
+The chances and the sizes are those of stats/imagined_suite.py: a config's examples suffice exactly where the chance
+that is told of them is 80% or more.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from analyzer.stage_answers import Json, StageAnswer
-from analyzer.stats.chances import POWER, Chances
+from analyzer.stats.chances import Chances
 from analyzer.stats.guard_reach import OutOfReach, out_of_reach
+from analyzer.stats.imagined_suite import ImaginedSuite, Sizes
 from analyzer.stats.sample_layout import Layout
 from analyzer.verbs.power import Flips, budgets_below, n_of
 from kvt_async.contract.planned_task import PlannedTask
@@ -23,13 +21,14 @@ from kvt_async.contract.settings import Settings
 
 Ints = npt.NDArray[np.int64]
 
-_DRAWS = 400
+_DRAWS = 2000  # of each test: an error of 0.3% in one of 11 guards is one of 3% in their product
 
 
 @dataclass(frozen=True)
 class TaskPlan:
     """Of one task: its examples and contexts, the loss below which nothing can be proven, the chance that its guard is
-    proven, and the examples that the suite's two claims need of it; None: more than 10,000."""
+    proven, and the examples that the suite's two claims need of it, were all tasks to grow alike; None: more than
+    10,000 of a task."""
 
     task: str
     n: int
@@ -42,10 +41,21 @@ class TaskPlan:
 
 
 @dataclass(frozen=True)
+class UpperBound:
+    """The share of flips that the control rules out to be exceeded at 95%, and the examples of all tasks that the two
+    claims need, were every task to flip at least so often; None: more than 10,000 of a task."""
+
+    flip_rate: float
+    n_suite_safe: int | None
+    n_everywhere: int | None
+
+
+@dataclass(frozen=True)
 class SuitePlan(StageAnswer):
     """What several tasks can prove at the config's examples, at every budget of the first series, were nothing lost.
 
-    chance_*: at least; n_contexts: over all tasks, those that they share counted once; samples: answers an example.
+    chance_*: at least; n_contexts: over all tasks, those that they share counted once; samples: answers an example;
+    at_upper_bound: None where flips are assumed.
     """
 
     tasks: tuple[TaskPlan, ...]
@@ -61,17 +71,18 @@ class SuitePlan(StageAnswer):
     chance_suite_safe: float
     chance_everywhere: float
     out_of_reach: tuple[OutOfReach, ...]
+    at_upper_bound: UpperBound | None = None
 
     @property
     def n_suite_safe(self) -> int | None:
-        return _total([task.n_suite_safe for task in self.tasks])
+        return _total({t.task: t.n_suite_safe for t in self.tasks if t.n_suite_safe})
 
     @property
     def n_everywhere(self) -> int | None:
-        return _total([task.n_everywhere for task in self.tasks])
+        return _total({t.task: t.n_everywhere for t in self.tasks if t.n_everywhere})
 
     def json(self) -> Json:
-        return {
+        answer: Json = {
             "n_tasks": len(self.tasks),
             "n": sum(task.n for task in self.tasks),
             "contexts": self.n_contexts,
@@ -106,6 +117,13 @@ class SuitePlan(StageAnswer):
                 for task in self.tasks
             ],
         }
+        if (bound := self.at_upper_bound) is not None:
+            answer |= {
+                "flip_rate_high": bound.flip_rate,
+                "n_needed_at_high": bound.n_suite_safe,
+                "n_needed_everywhere_at_high": bound.n_everywhere,
+            }
+        return answer
 
     @property
     def lines(self) -> list[str]:
@@ -120,9 +138,14 @@ class SuitePlan(StageAnswer):
             f"in about {self.chance_suite_safe:.0%} of experiments",
             f"    safe in every task (less than {self.margin:g} lost in each): in about {self.chance_everywhere:.0%}",
             f"  4 of 5 experiments need {_about(self.n_suite_safe)} examples in all for the first, "
-            f"{_about(self.n_everywhere)} for the second:",
+            f"{_about(self.n_everywhere)} for the second, in tasks that grow alike:",
             *self._table,
         ]
+        if (bound := self.at_upper_bound) is not None:
+            lines.append(
+                f"  Were {bound.flip_rate:.1%} of answers to flip in every task that flipped fewer: "
+                f"{_about(bound.n_suite_safe)} for the first, {_about(bound.n_everywhere)} for the second"
+            )
         lines += [
             f"  {one.task} can't prove the guard of {self.guard:g} whatever it answers: its {one.contexts} contexts "
             f"leave a loss of {one.least:.2f} possible; {one.needed} of them ({one.examples:,} examples) would reach it"
@@ -154,7 +177,11 @@ class SuitePlan(StageAnswer):
             return (
                 f"If {flips.rate:.0%} of answers flip by noise (assumed; the A/A control of a first run measures it):"
             )
-        return f"{flips.rate:.1%} of answers flipped by noise in the A/A control of {flips.source}. If that holds:"
+        what = "answers" if flips.samples == 1 else f"means of {flips.samples} answers"
+        return (
+            f"{flips.flips} of {flips.n} {what} flipped by noise in the A/A control of {flips.source} "
+            f"({flips.rate:.1%} of answers; 95% sure: at most {flips.upper_bound:.1%}). If {flips.rate:.1%} holds:"
+        )
 
 
 def suite_plan(
@@ -162,57 +189,53 @@ def suite_plan(
 ) -> SuitePlan:
     """Chances and sizes for the tasks of a config; `own`: flips by task, `flips`: where a task has none of its own."""
     analysis, samples = settings.analysis, tasks[0].settings.decoding.samples
-    budgets, level = budgets_below(settings), analysis.alpha / 2
-    guard, margin = (Chances(size, level, analysis.seed, _DRAWS, samples) for size in (analysis.guard, analysis.margin))
     layouts = {task.name: layout_of(task) for task in tasks}
-    rate = {task.name: (own or {}).get(task.name, flips).rate for task in tasks}
-    pool = _pool(tasks, layouts)
-    mean_rate = float(np.mean(list(rate.values())))
-    each = POWER ** (1 / (len(tasks) + 1))  # so that all tests of a claim hold with POWER, were they independent
-
-    @cache
-    def chance(is_guard: bool, shape: tuple[object, ...], flip_rate: float) -> float:
-        return (guard if is_guard else margin).safe(by_shape[shape], flip_rate, budgets)
-
-    @cache
-    def needed(is_guard: bool, shape: tuple[object, ...], flip_rate: float) -> int | None:
-        return (guard if is_guard else margin).needed(by_shape[shape], flip_rate, budgets, power=each)
-
-    by_shape = {_shape(layout): layout for layout in (pool, *layouts.values())}
-    mean = chance(False, _shape(pool), mean_rate)
-    for_mean = needed(False, _shape(pool), mean_rate)
-    plans = []
-    for name, layout in layouts.items():
-        shape = _shape(layout)
-        for_guard = needed(True, shape, rate[name])
-        share = None if for_mean is None else layout.rounded(math.ceil(for_mean * layout.examples / pool.examples))
-        plans.append(
+    rates = {task.name: (own or {}).get(task.name, flips).rate for task in tasks}
+    experiment = ImaginedSuite(
+        layouts,
+        _pool(tasks, layouts),
+        budgets=budgets_below(settings),
+        guard=Chances(analysis.guard, analysis.alpha / 2, analysis.seed, _DRAWS, samples),
+        margin=Chances(analysis.margin, analysis.alpha / 2, analysis.seed, _DRAWS, samples),
+    )
+    now = experiment.sizes(1.0)
+    safe, everywhere = experiment.needed(experiment.suite_safe, rates), experiment.needed(experiment.everywhere, rates)
+    at_upper_bound = None
+    if flips.n:
+        upper = {task: max(rate, flips.upper_bound) for task, rate in rates.items()}
+        at_upper_bound = UpperBound(
+            flips.upper_bound,
+            _total(experiment.needed(experiment.suite_safe, upper)),
+            _total(experiment.needed(experiment.everywhere, upper)),
+        )
+    level = analysis.alpha / 2
+    return SuitePlan(
+        tasks=tuple(
             TaskPlan(
                 task=name,
                 n=layout.examples,
                 contexts=layout.contexts,
-                flip_rate=rate[name],
+                flip_rate=rates[name],
                 least_provable=layout.reach(level),
-                chance_guard=chance(True, shape, rate[name]),
-                n_suite_safe=None if for_guard is None or share is None else max(for_guard, share),
-                n_everywhere=needed(False, shape, rate[name]),
+                chance_guard=experiment.guard_of(name, layout.examples, rates[name]),
+                n_suite_safe=safe[name] if safe else None,
+                n_everywhere=everywhere[name] if everywhere else None,
             )
-        )
-    everywhere = math.prod(chance(False, _shape(layout), rate[name]) for name, layout in layouts.items())
-    return SuitePlan(
-        tasks=tuple(plans),
-        n_contexts=pool.contexts,
-        budgets=budgets,
+            for name, layout in layouts.items()
+        ),
+        n_contexts=experiment.pool.contexts,
+        budgets=experiment.budgets,
         samples=samples,
         flips=flips,
         alpha=level,
         margin=analysis.margin,
         guard=analysis.guard,
         is_relative=analysis.margin_kind == "relative",
-        chance_mean=mean,
-        chance_suite_safe=mean * math.prod(task.chance_guard for task in plans),
-        chance_everywhere=everywhere,
+        chance_mean=experiment.mean(now, rates),
+        chance_suite_safe=experiment.suite_safe(now, rates),
+        chance_everywhere=experiment.everywhere(now, rates),
         out_of_reach=tuple(out_of_reach(layouts, analysis.guard, level)),
+        at_upper_bound=at_upper_bound,
     )
 
 
@@ -244,13 +267,8 @@ def _numbered(contexts: Sequence[str]) -> Ints:
     return np.unique(np.array(contexts), return_inverse=True)[1]
 
 
-def _shape(layout: Layout) -> tuple[object, ...]:
-    """What makes two layouts the same: most tasks of a suite are alike, and are drawn once."""
-    return (tuple(layout.weight.tolist()), tuple(layout.count.tolist()), layout.examples, layout.bins)
-
-
-def _total(numbers: Sequence[int | None]) -> int | None:
-    return None if any(number is None for number in numbers) else sum(number or 0 for number in numbers)
+def _total(sizes: Sizes | None) -> int | None:
+    return sum(sizes.values()) if sizes else None
 
 
 def _about(n: int | None) -> str:

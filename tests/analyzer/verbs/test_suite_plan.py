@@ -8,30 +8,34 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import beta
 from typer.testing import CliRunner
 
 from analyzer.stats.chances import Chances, answer_flips
+from analyzer.stats.intervals import binomial_upper
 from analyzer.stats.sample_layout import Layout
 from analyzer.verbs.power import Flips
 from analyzer.verbs.suite_plan import SuitePlan, suite_plan
 from kvt_async.cli import app
+from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.planned_task import PlannedTask
 
 BUDGET = "kv.budgets=[1.0,0.5]"
+WIDE = ("analysis.margin=0.15", "analysis.guard=0.3")  # proven with few examples, which are quickly drawn
 
 
 def planned(*sizes: int, flips: float = 0.0, overrides: tuple[str, ...] = (), **contexts: Any) -> SuitePlan:
     """Tasks of one bin each; `contexts`: of tasks whose examples share some."""
-    settings = load_settings(None, ["binning.n_bins=1", BUDGET, *overrides], environ={})
+    asked = load_settings(None, ["binning.n_bins=1", BUDGET, *overrides], environ={})
     tasks = [
-        PlannedTask(
-            f"t{i}", settings.model_copy(update={"binning": settings.binning.model_copy(update={"n_per_bin": n})})
-        )
+        PlannedTask(f"t{i}", asked.model_copy(update={"binning": asked.binning.model_copy(update={"n_per_bin": n})}))
         for i, n in enumerate(sizes)
     ]
-    tasks += [PlannedTask(name, settings, "", tuple((c, 0) for c in of_task)) for name, of_task in contexts.items()]
-    return suite_plan(settings, tasks, Flips(flips))
+    tasks += [PlannedTask(name, asked, "", tuple((c, 0) for c in of_task)) for name, of_task in contexts.items()]
+    return suite_plan(asked, tasks, Flips(flips))
 
 
 def test_without_flips_a_suite_needs_what_its_guard_and_its_mean_need() -> None:
@@ -88,6 +92,53 @@ def test_means_of_several_answers_are_drawn_with_their_own_spread() -> None:
     assert variance == pytest.approx(0.1 / 4, rel=0.1)
 
 
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    n=st.integers(8, 100),
+    tasks=st.integers(2, 6),
+    flips=st.sampled_from([0.0, 0.02, 0.05, 0.1]),
+    other=st.sampled_from([1.0, 0.5, 1.7]),
+)
+def test_a_config_has_what_is_needed_exactly_where_its_chance_is_80_percent(
+    n: int, tasks: int, flips: float, other: float
+) -> None:
+    found = planned(*[n] * (tasks - 1), round(n * other), flips=flips, overrides=WIDE)
+    total = sum(task.n for task in found.tasks)
+    for needed, chance in (
+        (found.n_suite_safe, found.chance_suite_safe),
+        (found.n_everywhere, found.chance_everywhere),
+    ):
+        assert (needed is not None and needed <= total) == (chance >= 0.8), (needed, total, chance)
+
+
+def test_what_is_needed_does_not_hang_on_the_size_that_was_asked_about() -> None:
+    found = {n: planned(*[n] * 4, flips=0.1, overrides=WIDE) for n in (12, 20, 24, 28, 32, 36, 50)}
+    needed = [suite.n_suite_safe or 0 for suite in found.values()]
+    assert max(needed) <= 1.1 * min(needed), needed
+    at_needed = planned(*[min(needed) // 4] * 4, flips=0.1, overrides=WIDE)
+    assert at_needed.chance_suite_safe == pytest.approx(0.8, abs=0.05), "no more is asked for than 4 of 5"
+
+
+def test_a_control_without_a_flip_is_not_taken_for_no_noise() -> None:
+    asked = load_settings(None, ["binning.n_bins=1", "binning.n_per_bin=24", BUDGET], environ={})
+    suite = suite_plan(asked, [PlannedTask(f"t{i}", asked) for i in range(3)], Flips(0.0, 0, 72, "first"))
+    assert suite.n_suite_safe == 72
+    assert suite.at_upper_bound is not None
+    assert suite.at_upper_bound.flip_rate == pytest.approx(1 - 0.05 ** (1 / 72))
+    assert (suite.at_upper_bound.n_suite_safe or 0) > 72
+    assert "0 of 72 answers flipped by noise in the A/A control of first" in suite.lines[0]
+    assert "95% sure: at most 4.1%" in suite.lines[0]
+    assert suite.json()["n_needed_at_high"] == suite.at_upper_bound.n_suite_safe
+    assert planned(24, 24, 24).at_upper_bound is None, "what is assumed has no bound"
+
+
+@given(n=st.integers(1, 300), share=st.floats(0, 1))
+def test_the_upper_bound_of_a_share_is_the_one_under_which_so_few_are_seen_in_5_percent(n: int, share: float) -> None:
+    hits = round(n * share)
+    upper = binomial_upper(hits, n, 0.05)
+    assert upper == (1.0 if hits == n else pytest.approx(beta.ppf(0.95, hits + 1, n - hits)))
+
+
 def suite_of_two(tmp_path: Path) -> str:
     """The config of a suite whose second task has 12 examples."""
     config = tmp_path / "suite.yaml"
@@ -106,6 +157,18 @@ def test_plan_goes_through_the_tasks_of_a_config(tmp_path: Path) -> None:
     assert done.exit_code == 3, done.stdout
     assert [(task["task"], task["n"]) for task in answer["tasks"]] == [("one", 30), ("few", 12)]
     assert [one["task"] for one in answer["out_of_reach"]] == ["few"]
+
+
+def test_plan_goes_through_the_chosen_tasks_alone(tmp_path: Path) -> None:
+    words = ["plan", "-c", suite_of_two(tmp_path), "--flip-rate", "0", "--json", "--override"]
+    one = CliRunner().invoke(app, [*words, "analysis.tasks=[one]"])
+    assert one.exit_code == 0, "few, which can't prove the guard, is no part of the verdict"
+    answer = json.loads(one.stdout)
+    assert answer["n"] == 30
+    assert answer["notes"] == ["1 of 2 tasks are planned: those of analysis.tasks"]
+    none = CliRunner().invoke(app, [*words, "analysis.tasks=[ones]"])
+    assert isinstance(none.exception, ConfigError)
+    assert "no task 'ones'" in str(none.exception)
 
 
 def test_a_dry_run_says_that_a_task_cannot_prove_the_guard(tmp_path: Path) -> None:

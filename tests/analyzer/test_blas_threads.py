@@ -82,5 +82,5 @@ def test_pictures_are_the_same_to_the_byte(made: dict[str, tuple[list[str], Path
         {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted((folder / "plots").iterdir())}
         for _, folder in made.values()
     )
-    assert len(one) == 3 * 10
+    assert len(one) == 3 * 11
     assert one == two

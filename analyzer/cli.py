@@ -9,7 +9,9 @@ import typer
 
 from kvt_async.contract.command_line.options import (
     ConfigOption,
+    FlipRateOption,
     JsonOption,
+    MeasuredOption,
     OverrideOption,
     PlaceArgument,
     PrintConfigOption,
@@ -61,13 +63,8 @@ def _plan(
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
-    flip_rate: Annotated[
-        float | None, typer.Option("--flip-rate", min=0, max=1, help="Assume this share of answers to flip by noise.")
-    ] = None,
-    measured: Annotated[
-        Path | None,
-        typer.Option("--measured", help="Take it from the A/A control of this run directory or database."),
-    ] = None,
+    flip_rate: FlipRateOption = None,
+    measured: MeasuredOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Before a run of one task: the smallest detectable drop, and how many examples a proof needs.

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from kvt_async.contract.command_line.options import (
     ConfigOption,
+    FlipRateOption,
     JsonOption,
+    MeasuredOption,
     OverrideOption,
     PlaceArgument,
     PrintConfigOption,
@@ -29,13 +30,8 @@ def plan(
     config: ConfigOption = None,
     override: OverrideOption = None,
     print_config: PrintConfigOption = False,
-    flip_rate: Annotated[
-        float | None, typer.Option("--flip-rate", min=0, max=1, help="Assume this share of answers to flip by noise.")
-    ] = None,
-    measured: Annotated[
-        Path | None,
-        typer.Option("--measured", help="Take it from the A/A control of this run directory or database."),
-    ] = None,
+    flip_rate: FlipRateOption = None,
+    measured: MeasuredOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Before a run: what it can prove, the smallest detectable drop, and how many examples a proof needs.

@@ -31,6 +31,12 @@ PrintConfigOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+FlipRateOption = Annotated[
+    float | None, typer.Option("--flip-rate", min=0, max=1, help="Assume this share of answers to flip by noise.")
+]
+MeasuredOption = Annotated[
+    Path | None, typer.Option("--measured", help="Take it from the A/A control of this run directory or database.")
+]
 
 UNREAD = "What was done is kept; run the same command again with room for its answer."
 

@@ -745,7 +745,8 @@ CREATE TABLE IF NOT EXISTS suite_stats (        -- several tasks: the mean over 
     drop_ci_high     REAL,
     p_safe           REAL,                      -- one-sided p of "the mean drop is the margin or more"
     p_guard          REAL,                      -- largest over tasks of p of "the task loses the guard or more"
-    p_everywhere     REAL,                      -- largest over tasks of p of "the task loses the margin or more"
+    p_everywhere     REAL,                      -- largest of p_safe, p_guard and, over tasks, p of "the task loses the
+                                                --   margin or more": what is safe everywhere is suite safe
     p_loss           REAL,                      -- one-sided p of "the mean drop is 0 or less"
     p_collapse       REAL,                      -- one-sided p of "the mean drop is the margin or less"
     worst_task       TEXT,                      -- with the largest upper bound of its drop

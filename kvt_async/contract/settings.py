@@ -23,6 +23,7 @@ from kvt_async.contract.config_section import Count, PathText, Positive, Seconds
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import Secrets
 from kvt_async.contract.settings_kv import KV
+from kvt_async.contract.vocabulary import ONE_TASK_SOURCES
 
 PerMinute = Annotated[float, Field(ge=0.001, le=1e12)]
 Seed = Annotated[int, Field(ge=0)]
@@ -50,10 +51,11 @@ class Dataset(Section):
     @model_validator(mode="before")
     @classmethod
     def _own_task(cls, given: Any) -> Any:
-        """The default task is LongBench's: no other data set is called by it."""
-        if isinstance(given, dict) and given.get("name", DEFAULT_DATASET) != DEFAULT_DATASET:
-            return {"task": None, **given}
-        return given
+        """The default task is LongBench's: no other data set is called by it. A source of one task has its name."""
+        if not isinstance(given, dict) or (name := given.get("name", DEFAULT_DATASET)) == DEFAULT_DATASET:
+            return given
+        own = name if name in ONE_TASK_SOURCES else None
+        return given | {"task": own} if given.get("task") is None else given
 
     @property
     def task_key(self) -> str:

@@ -9,6 +9,7 @@ from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Dataset, Settings
 from kvt_async.contract.vocabulary import OUR_SOURCES
 from kvt_async.data.sources import generated, jsonl, longbench, plugin_source, ruler
+from kvt_async.data.sources.shelf import SHELF
 from kvt_async.data.sources.source import ExampleSource, Published, Row
 
 __all__ = [
@@ -35,6 +36,8 @@ def open_source(settings: Settings) -> ExampleSource:
             return ruler.open_source(settings)
         case "longbench" | "longbench_e":
             return longbench.open_source(settings)
+        case name if name in SHELF:
+            return SHELF[name].open(settings)
         case _:
             return plugin_source.open_source(settings)
 
@@ -50,6 +53,8 @@ def check_source(settings: Settings) -> None:
             ruler.check(settings)
         case "longbench" | "longbench_e":
             longbench.check(settings)
+        case name if name in SHELF:
+            SHELF[name].check(settings)
         case _:
             plugin_source.check(settings)
 
@@ -60,6 +65,9 @@ def check_metric(settings: Settings) -> None:
         check_installed(jsonl.metric_of(settings), "dataset.params.metric")
     elif settings.dataset.name in ("longbench", "longbench_e"):
         check_installed(longbench.metric_of(settings), f"dataset.task {settings.dataset.task_key}")
+    elif settings.dataset.name in SHELF:
+        metric = SHELF[settings.dataset.name].metric_of(settings)
+        check_installed(metric, f"dataset.task {settings.dataset.task_key}")
     elif settings.dataset.name not in OUR_SOURCES:
         check_installed(plugin_source.metric_of(settings), f"dataset.task {settings.dataset.task_key}")
     if settings.analysis.metric is not None:
@@ -76,6 +84,8 @@ def published(dataset: Dataset) -> Published | None:
             return longbench.published(dataset)
         case "jsonl" | "kvtext":
             return None
+        case name if name in SHELF:
+            return SHELF[name].published(dataset)
         case _:
             return plugin_source.published(dataset)
 
@@ -122,4 +132,6 @@ def list_tasks(
         if settings.dataset.path is None:
             return [("LABEL", "dataset.path is not set")]
         return [(file.stem, str(file)) for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+    if name in SHELF:
+        return SHELF[name].list_tasks(settings.dataset.params if settings.dataset.name == name else {})
     return [(key, task.about) for key, task in plugin_source.tasks_of(name).items()]

@@ -8,6 +8,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Dataset
 from kvt_async.data.sources import longbench, plugin_source, ruler
+from kvt_async.data.sources.shelf import SHELF
 from kvt_async.data.sources.source import did_you_mean
 
 ALL = "all"
@@ -83,6 +84,8 @@ def _known(dataset: Dataset) -> Sequence[str]:
         case "jsonl":
             folder = data_path(dataset.path or "")
             return sorted(path.stem for path in folder.glob("*.jsonl") if path.is_file())
+        case name if name in SHELF:
+            return list(SHELF[name].tasks)
         case _:
             return list(plugin_source.tasks_of(dataset.name))
 
@@ -94,6 +97,8 @@ def _lacks(dataset: Dataset, key: str) -> str:
             return ruler.lacks(key, dataset.path)
         case "longbench" | "longbench_e":
             return longbench.lacks(key, dataset)
+        case name if name in SHELF:
+            return SHELF[name].lacks(dataset, key)
         case _:
             return ""
 

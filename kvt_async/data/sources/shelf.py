@@ -1,0 +1,12 @@
+"""The published data sets of files, by the name that `dataset.name` has."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from kvt_async.data.sources.published_source import PublishedSource
+
+_SOURCES: tuple[PublishedSource, ...] = ()
+SHELF: Final[Mapping[str, PublishedSource]] = MappingProxyType({source.name: source for source in _SOURCES})
+"""Each module of one data set has its `SOURCE`. Names stand in vocabulary.OUR_SOURCES too; of a source with one task of
+its own name also in vocabulary.ONE_TASK_SOURCES."""

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.conversation import unit_of
 from kvt_async.contract.formulas.prompt_text import (
     DEFAULT_TEMPLATE,
     check_template,
@@ -143,5 +144,5 @@ def cut_context(rule: PromptRule, tokenizer: PromptTokenizer, example: Example, 
 
 
 def context_sha256(example: Example) -> str:
-    """The cluster an example belongs to: its context before any cut. An empty context is shared with nobody."""
-    return cluster_sha256(example.context, example.example_id)
+    """The cluster an example belongs to: its context before any cut."""
+    return cluster_sha256(example.context, unit_of(example.example_id, example.meta))

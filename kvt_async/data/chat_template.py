@@ -23,6 +23,7 @@ OLD_TEMPLATE_NAME = "chat_template.json"
 _TODAY = datetime(2024, 7, 26)  # noqa: DTZ001 - templates that print a date get a fixed one: counts must repeat
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _PROBE = "kvt-probe"
+PROBE_TOOL = {"type": "function", "function": {"name": _PROBE, "description": "", "parameters": {"type": "object"}}}
 _ADVICE = "Use prompt.endpoint: completions, or a tokenizer whose chat template takes plain text."
 
 Message = Mapping[str, Any]
@@ -97,9 +98,8 @@ class ChatTemplate:
 
     def shows_tools(self) -> bool:
         """Whether it writes the tools that it is given; True where it refuses to say."""
-        tool = {"type": "function", "function": {"name": _PROBE, "description": "", "parameters": {"type": "object"}}}
         try:
-            return _PROBE in self.rendered([{"role": "user", "content": "x"}], {"tools": [tool]})
+            return shows_probe(self.rendered([{"role": "user", "content": "x"}], {"tools": [PROBE_TOOL]}))
         except TemplateRefusal:
             return True
 
@@ -121,6 +121,11 @@ class ChatTemplate:
             return _PROBE in text and not (self.in_parts and "'type': 'text'" in text)  # Python's writing of the parts
         except TemplateRefusal:
             return True
+
+
+def shows_probe(rendered: str) -> bool:
+    """Whether PROBE_TOOL, offered with a message, came into the text."""
+    return _PROBE in rendered
 
 
 def load_chat_template(files: Mapping[str, bytes], where: str) -> tuple[ChatTemplate | None, tuple[str, ...]]:

@@ -13,7 +13,7 @@ import orjson
 from kvt_async.serve.api_errors import ApiError, shown
 from kvt_async.serve.catalogue import Catalogue
 from kvt_async.serve.kv_request import KvRequest, parse_kv
-from kvt_async.serve.prompt_format import Message
+from kvt_async.serve.prompt_format import Message, Tool
 from kvt_async.serve.sampling import Sampling
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for /v1/completions; chat goes on to the end of the context window
@@ -23,8 +23,8 @@ NOT_IMPLEMENTED = {
     "echo": (None, False),
     "best_of": (None, 1),
     "n": (None, 1),
-    "tools": (None, []),
     "functions": (None, []),
+    "function_call": (None, "none"),
     "suffix": (None, ""),
     "logit_bias": (None, {}),
 }
@@ -42,6 +42,7 @@ class ApiRequest:
     stream: bool
     include_usage: bool
     kv: KvRequest
+    tools: tuple[Tool, ...] = ()  # for the chat template; the model's calls stay in its text
 
 
 def parse_request(body: bytes, *, chat: bool, policies: Catalogue) -> ApiRequest:
@@ -55,6 +56,8 @@ def parse_request(body: bytes, *, chat: bool, policies: Catalogue) -> ApiRequest
     for name, harmless in NOT_IMPLEMENTED.items():
         if raw.get(name) not in harmless:
             raise ApiError(f"{name} = {shown(raw[name])} is not implemented by this server", param=name)
+    if not chat and raw.get("tools"):
+        raise ApiError("tools are taken by /v1/chat/completions only: a chat template writes them", param="tools")
     stream = _boolean(raw, "stream")
     options = raw.get("stream_options")
     options = {} if options is None else options
@@ -81,7 +84,28 @@ def parse_request(body: bytes, *, chat: bool, policies: Catalogue) -> ApiRequest
         stream=stream,
         include_usage=_boolean(options, "include_usage"),
         kv=parse_kv(raw.get("kv"), policies),
+        tools=_tools(raw) if chat else (),
     )
+
+
+def _tools(raw: Mapping[str, Any]) -> tuple[Tool, ...]:
+    """The function definitions. What would force a call is refused: nothing here constrains what the model writes."""
+    tools, choice = raw.get("tools"), raw.get("tool_choice")
+    if choice not in (None, "auto", "none"):
+        raise ApiError(
+            f"tool_choice = {shown(choice)} is not implemented by this server: it is auto or none", param="tool_choice"
+        )
+    if tools is None:
+        return ()
+    if not isinstance(tools, list):
+        raise ApiError("tools must be an array of function definitions", param="tools")
+    for n, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise ApiError(
+                f'tools[{n}] must be {{"type": "function", "function": {{"name": "...", ...}}}}', param=f"tools[{n}]"
+            )
+    return tuple(tools)
 
 
 def _messages(raw: object) -> tuple[Message, ...]:

@@ -117,11 +117,11 @@ class Server:
         if isinstance(request.prompt, tuple):
             encoded = self._given_ids(request)
         else:
-            rendered = self.template.render(request.messages) if request.messages else request.prompt
+            rendered = self.template.render(request.messages, request.tools) if request.messages else request.prompt
             encoded = await self._encode(rendered, request)
             if kv.mode == "question_agnostic" and kv.context_chars is not None:
                 if request.messages:
-                    end_char = self.template.context_end(request.messages, rendered, kv.context_chars)
+                    end_char = self.template.context_end(request.messages, rendered, kv.context_chars, request.tools)
                 else:
                     end_char = prompt_context_end(request.prompt, kv.context_chars)
                 context_end = context_tokens(

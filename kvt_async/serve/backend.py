@@ -6,7 +6,7 @@ from typing import Protocol
 
 from kvt_async.serve.cache import PrefillStore
 from kvt_async.serve.catalogue import Catalogue
-from kvt_async.serve.prompt_format import Message
+from kvt_async.serve.prompt_format import Message, Tool
 from kvt_async.serve.tokenizer import Tokenizer
 from kvt_async.serve.work import Finished, Text, Work
 
@@ -14,9 +14,11 @@ from kvt_async.serve.work import Finished, Text, Work
 class Template(Protocol):
     """Messages to prompt text; ApiError (400) where that can't be done."""
 
-    def render(self, messages: Sequence[Message]) -> str: ...
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str: ...
 
-    def context_end(self, messages: Sequence[Message], rendered: str, context_chars: int) -> int: ...
+    def context_end(
+        self, messages: Sequence[Message], rendered: str, context_chars: int, tools: Sequence[Tool] = ()
+    ) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
+from kvt_async.data.chat_template import PROBE_TOOL, shows_probe
 from kvt_async.serve.api_errors import ApiError
-from kvt_async.serve.prompt_format import MARK, ChatTemplate, Message
+from kvt_async.serve.prompt_format import MARK, NO_TOOLS, ChatTemplate, Message, Tool
 from kvt_async.serve.tokenizer import Tokenizer
 
 EXTRA = ("torch", "transformers", "kvpress")
@@ -141,10 +142,20 @@ class HubTemplate(ChatTemplate):
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         if self._tokenizer.chat_template is None:
             raise ApiError("This model has no chat template; use /v1/completions", code="no_chat_template")
-        return self._rendered(messages, in_parts=self._in_parts)
+        if tools and not self._takes_tools:
+            raise ApiError(NO_TOOLS, param="tools")
+        return self._rendered(messages, tools, in_parts=self._in_parts)
+
+    @cached_property
+    def _takes_tools(self) -> bool:
+        """Whether the template writes tools; True where it refuses to say."""
+        try:
+            return shows_probe(self._rendered([Message("user", "x")], [PROBE_TOOL], in_parts=self._in_parts))
+        except ApiError:
+            return True
 
     @cached_property
     def _in_parts(self) -> bool:
@@ -156,13 +167,17 @@ class HubTemplate(ChatTemplate):
                 return in_parts
         raise ApiError("The chat template renders nothing of a user's message", param="messages")
 
-    def _rendered(self, messages: Sequence[Message], *, in_parts: bool) -> str:
+    def _rendered(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, in_parts: bool) -> str:
         turns = [
             {"role": m.role, "content": [{"type": "text", "text": m.content}] if in_parts else m.content}
             for m in messages
         ]
         try:
-            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns, tools=list(tools) or None, tokenize=False, add_generation_prompt=True
+                )
+            )
         except Exception as problem:  # a template is a program of somebody else's: it may fail in any way
             raise ApiError(f"The chat template refuses these messages: {problem}", param="messages") from None
 

@@ -1,8 +1,9 @@
 """Messages to the prompt text the model was trained on, and where in it the context ends."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,11 @@ from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.tokenizer import Encoded
 
 MARK = "\ue000context\ue001"  # private-use characters: stands where the first user message's content goes
+Tool = Mapping[str, Any]  # {"type": "function", "function": {"name", "description", "parameters"}}
+NO_TOOLS = (
+    "tools can't be offered: the chat template of this model doesn't write them, so the model would never see them. "
+    "Describe the functions in the messages, or serve a model whose template takes tools"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +39,23 @@ class ChatTemplate:
                 details=notes,
                 do="Use a model folder with a chat template.",
             )
-        self._template = template
+        self._template, self._shows_tools = template, template.shows_tools()
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt up to where the assistant answers. Raises ApiError where the template refuses the messages."""
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
+        """The prompt up to where the assistant answers. Raises ApiError where the template refuses the messages, and
+        for tools where it doesn't write any.
+        """
+        if tools and not self._shows_tools:
+            raise ApiError(NO_TOOLS, param="tools")
+        arguments = {"tools": list(tools)} if tools else None
         try:
-            return self._template.rendered([{"role": m.role, "content": m.content} for m in messages])
+            return self._template.rendered([{"role": m.role, "content": m.content} for m in messages], arguments)
         except TemplateRefusal as refusal:
             raise ApiError(f"The chat template refuses these messages: {refusal}", param="messages") from None
 
-    def context_end(self, messages: Sequence[Message], rendered: str, context_chars: int) -> int:
+    def context_end(
+        self, messages: Sequence[Message], rendered: str, context_chars: int, tools: Sequence[Tool] = ()
+    ) -> int:
         """The character of `rendered` where the first `context_chars` characters of the first user message end.
 
         A template may trim the message (Llama 3, Gemma): what it cut at the start is not counted.
@@ -53,7 +66,7 @@ class ChatTemplate:
         content = messages[first].content
         if context_chars > len(content):
             raise _beyond(context_chars, len(content), "first user message")
-        start = self.render([*messages[:first], Message("user", MARK), *messages[first + 1 :]]).find(MARK)
+        start = self.render([*messages[:first], Message("user", MARK), *messages[first + 1 :]], tools).find(MARK)
         for kept in (content, content.rstrip(), content.lstrip(), content.strip()) if start >= 0 else ():
             if rendered.startswith(kept, start):
                 cut = len(content) - len(content.lstrip()) if kept[:1] != content[:1] else 0

@@ -13,10 +13,12 @@ from aiohttp import web
 
 from kvt_async.data.sources.kvtext import generate
 from kvt_async.records import Example
-from kvt_async.serve.weights import Ints
+from kvt_async.serve.weights import REFERENCE_DIR, Ints
 
 Encode = Callable[[Example], Ints]
 GOLDEN = Path(__file__).parent / "golden"
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+TOOLS_HEAD = "{% if tools %}{{ ' <system> ' }}{% for tool in tools %}{{ tool.function.name }}{% endfor %}{% endif %}"
 
 
 def example(tokens: int, seed: int = 7) -> Example:
@@ -29,6 +31,17 @@ def body(ex: Example, kv: dict[str, Any] | None = None, **fields: Any) -> dict[s
     content = f"{ex.context} {ex.question}"
     request = {"messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 6, **fields}
     return request | ({"kv": kv} if kv is not None else {})
+
+
+def with_tools(folder: Path, head: str) -> Path:
+    """The packaged model's folder with a chat template that writes `head` before the messages."""
+    for file in REFERENCE_DIR.iterdir():
+        (folder / file.name).symlink_to(file)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["chat_template"] = config["chat_template"].replace("{{ bos_token }}", "{{ bos_token }}" + head)
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
 
 
 @dataclass

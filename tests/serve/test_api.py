@@ -1,11 +1,14 @@
 """The API as a client sees it: streams, bodies, usage, models, metrics."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
-from tests.serve.support import Api, Encode, body, example, parse_metrics
+from kvt_async.serve.app import make_app
+from tests.serve.support import TOOLS_HEAD, WEATHER, Api, Encode, body, example, parse_metrics, start, with_tools
 
 AGNOSTIC = "question_agnostic"
 
@@ -144,3 +147,18 @@ async def test_metrics_are_prometheus_text_that_counts_what_was_done(api: Api) -
     buckets = [v for k, v in samples.items() if k.startswith("vllm:e2e_request_latency_seconds_bucket")]
     assert buckets == sorted(buckets)
     assert buckets[-1] == 2
+
+
+async def test_tools_are_part_of_the_prompt_where_the_template_writes_them(tmp_path: Path) -> None:
+    runner, base = await start(make_app(with_tools(tmp_path, TOOLS_HEAD), prefill_cache_mb=16, max_queue=4))
+    async with aiohttp.ClientSession() as session:
+        api, ex = Api(base, session), example(200)
+        _, without = await api.post(body(ex))
+        status, offered = await api.post(body(ex, tools=[WEATHER], tool_choice="auto"))
+        assert (status, offered["usage"]["prompt_tokens"]) == (200, without["usage"]["prompt_tokens"] + 2)
+        agnostic = {"policy": "snapkv", "budget": 0.5, "mode": AGNOSTIC, "context_chars": len(ex.context)}
+        _, evicted = await api.post(body(ex, agnostic, tools=[WEATHER]))
+        _, plainly = await api.post(body(ex, agnostic))
+        context = [reply["usage"]["kv"]["compressible_tokens"] for reply in (evicted, plainly)]
+        assert context[0] == context[1] + 2
+    await runner.cleanup()

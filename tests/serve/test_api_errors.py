@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.support import Api, example
+from tests.serve.support import WEATHER, Api, example
 
 EX = example(150)
 CHAT = {"messages": [{"role": "user", "content": f"{EX.context} {EX.question}"}], "temperature": 0, "max_tokens": 2}
@@ -54,6 +54,13 @@ WRONG = {
     "max_tokens 0": (CHAT | {"max_tokens": 0}, "at least 1"),
     "a temperature below 0": (CHAT | {"temperature": -1}, "from 0 to 2"),
     "two answers": (CHAT | {"n": 2}, "not implemented"),
+    "tools that the template leaves out": (
+        CHAT | {"tools": [WEATHER]},
+        "chat template of this model doesn't write them",
+    ),
+    "tools that are no list": (CHAT | {"tools": WEATHER}, "array of function definitions"),
+    "a tool without a name": (CHAT | {"tools": [{"type": "function", "function": {}}]}, "tools[0] must be"),
+    "a call that must be made": (CHAT | {"tools": [WEATHER], "tool_choice": "required"}, "auto or none"),
     "log probabilities": (CHAT | {"logprobs": True}, "not implemented"),
     "stream_options without stream": (CHAT | {"stream_options": {"include_usage": True}}, "needs stream"),
     "an empty stop": (CHAT | {"stop": ""}, "stop must be"),
@@ -80,6 +87,11 @@ async def test_a_prompt_and_answer_longer_than_the_model_is_context_length_excee
     assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
     assert "4096 tokens" in reply["error"]["message"]
     assert "150 in the prompt" in reply["error"]["message"]
+
+
+async def test_a_completion_takes_no_tools(api: Api) -> None:
+    status, reply = await api.post({"prompt": "a", "tools": [WEATHER]}, "/v1/completions")
+    assert (status, reply["error"]["param"]) == (400, "tools")
 
 
 async def test_another_model_is_model_not_found(api: Api) -> None:

@@ -17,7 +17,7 @@ from kvt_async.serve.kvpress_model import HubTemplate
 from kvt_async.serve.prompt_format import ChatTemplate, Message, context_tokens
 from kvt_async.serve.tokenizer import Detokenizer, StopWatch, Tokenizer
 from kvt_async.serve.weights import REFERENCE_DIR
-from tests.serve.support import GOLDEN, example
+from tests.serve.support import GOLDEN, TOOLS_HEAD, WEATHER, example, with_tools
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,39 @@ def test_the_kvpress_backend_renders_trims_and_parts_alike(tmp_path: Path) -> No
     for source, says in (("hello", "renders nothing"), ("{{ 1 // 0 }}", "refuses these messages")):
         with pytest.raises(ApiError, match=says):
             HubTemplate(Tokenizer(source)).render(messages)
+
+
+def test_tools_are_rendered_and_the_context_still_ends_in_the_first_user_message(tmp_path: Path) -> None:
+    template = ChatTemplate(with_tools(tmp_path, TOOLS_HEAD))
+    messages = [Message("user", "the code of mira is anna . who ?")]
+    rendered = template.render(messages, [WEATHER])
+    assert rendered == "<bos> <system> weather" + template.render(messages).removeprefix("<bos>")
+    end = template.context_end(messages, rendered, 16, [WEATHER])
+    assert rendered[:end].endswith("<user> the code of mira")
+    assert template.context_end(messages, rendered, 0, [WEATHER]) == rendered.index("the code")  # the tools alone
+
+
+def test_tools_that_a_template_leaves_out_are_refused(template: ChatTemplate) -> None:
+    with pytest.raises(ApiError, match="doesn't write them") as refused:
+        template.render([Message("user", "who ?")], [WEATHER])
+    assert (refused.value.status, refused.value.param) == (400, "tools")
+
+
+def test_the_kvpress_backend_offers_tools_alike() -> None:
+    class Tokenizer:
+        def __init__(self, source: str) -> None:
+            self.chat_template, self._template = source, Environment(autoescape=False).from_string(source)
+
+        def apply_chat_template(self, messages: list[dict[str, str]], tools: Any = None, **_: Any) -> str:
+            return self._template.render(messages=messages, tools=tools)
+
+    shows = HubTemplate(
+        Tokenizer("{% for t in tools or [] %}{{ t.function.name }} {% endfor %}{{ messages[0].content }}")
+    )
+    assert shows.render([Message("user", "who ?")], [WEATHER]) == "weather who ?"
+    assert shows.render([Message("user", "who ?")]) == "who ?"
+    with pytest.raises(ApiError, match="doesn't write them"):
+        HubTemplate(Tokenizer("{{ messages[0].content }}")).render([Message("user", "who ?")], [WEATHER])
 
 
 @given(ids=st.lists(st.integers(0, 543), max_size=30))

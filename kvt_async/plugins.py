@@ -5,9 +5,10 @@ groups kvt.metrics, kvt.sources, kvt.policies. This module loads no library besi
 analysis of a plugin's metric needs no server and a sweep over its source no analysis. docs/EXTENDING.md has recipes.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from kvt_async.contract import plugin_registry
 from kvt_async.contract.errors import ConfigError
@@ -18,11 +19,18 @@ from kvt_async.contract.vocabulary import OUR_SOURCES
 __all__ = ["SourceTask", "metric", "policy", "source"]
 
 Meta = Mapping[str, Any]
+_FIELD = re.compile(r"[\w-]+")
 Score = Callable[[str, Sequence[str], Meta], float]
 GoldScore = Callable[[str, str, Meta], float]
 FormatOk = Callable[[str, Meta], bool]
 Rows = Callable[[str, Path | None, Mapping[str, Any]], Any]
 PolicyScore = Callable[[Any, Mapping[str, int]], Any]
+
+
+class Shorthand(TypedDict, total=False):
+    """Older words of the metric decorator."""
+
+    needs_classes: bool  # needs_meta=("all_classes",)
 
 
 @overload
@@ -31,10 +39,11 @@ def metric(
     *,
     each_gold: Literal[True],
     first_line: bool = False,
-    needs_classes: bool = False,
+    needs_meta: Sequence[str] = (),
     needs_tools: bool = False,
     format_ok: FormatOk | None = None,
     packages: Sequence[str] = (),
+    **shorthand: Unpack[Shorthand],
 ) -> Callable[[GoldScore], GoldScore]: ...
 
 
@@ -44,10 +53,11 @@ def metric(
     *,
     each_gold: Literal[False] = False,
     first_line: bool = False,
-    needs_classes: bool = False,
+    needs_meta: Sequence[str] = (),
     needs_tools: bool = False,
     format_ok: FormatOk | None = None,
     packages: Sequence[str] = (),
+    **shorthand: Unpack[Shorthand],
 ) -> Callable[[Score], Score]: ...
 
 
@@ -56,25 +66,32 @@ def metric(
     *,
     each_gold: bool = False,
     first_line: bool = False,
-    needs_classes: bool = False,
+    needs_meta: Sequence[str] = (),
     needs_tools: bool = False,
     format_ok: FormatOk | None = None,
     packages: Sequence[str] = (),
+    **shorthand: Unpack[Shorthand],
 ) -> Callable[[Any], Any]:
     """A metric: the function scores one answer, without its reasoning, in [0, 1], from (prediction, golds, meta).
 
     each_gold: it takes one gold, and the best score over golds counts. first_line: only the answer's first line is
-    scored. needs_classes: meta holds the example's `all_classes`, else {}. needs_tools: meta holds the example's
-    `tools`, and the prediction is the reply's tool calls as JSON, [{name, arguments (text as sent), id}], where it made
-    any, else its text with its reasoning. format_ok: (prediction, meta) -> whether the answer has the form that the
+    scored. needs_meta: names of fields of the example's meta; `meta` holds those of them that it has, and no others.
+    needs_tools: `meta` holds the example's `tools` too, and the prediction is the reply's tool calls as JSON,
+    [{name, arguments (text as sent), id}], where it made any, else its text with its reasoning. needs_classes: `meta`
+    holds `all_classes` too. format_ok: (prediction, meta) -> whether the answer has the form that the
     task asks for. packages: what must be installed, checked before a request is sent.
     A score that is no number in [0, 1], or an exception, ends the scoring with an error that names the answer.
     """
+    if unknown := [key for key in shorthand if key != "needs_classes"]:
+        raise TypeError(f"metric() got an unexpected keyword argument {unknown[0]!r}")
+    classes = shorthand.get("needs_classes", False)
+    needed = [*needs_meta, *(["all_classes"] if classes else []), *(["tools"] if needs_tools else [])]
+    _check_fields(name, needs_meta, needed)
     options = {
         "each_gold": each_gold,
         "first_line": first_line,
-        "needs_classes": needs_classes,
-        "needs_tools": needs_tools,
+        "needs_meta": tuple(dict.fromkeys(needed)),
+        "reads_calls": needs_tools,
         "format_ok": format_ok,
         "packages": tuple(packages),
     }
@@ -85,6 +102,20 @@ def metric(
         return function
 
     return register
+
+
+def _check_fields(metric: str, given: object, needed: Sequence[object]) -> None:
+    """Raises ConfigError where needs_meta is no list of names of fields."""
+    wrong = (
+        given
+        if isinstance(given, str)
+        else next((f for f in needed if not (isinstance(f, str) and _FIELD.fullmatch(f))), None)
+    )
+    if wrong is not None:
+        raise ConfigError(
+            f"the metric {metric}: needs_meta {wrong!r} is no list of fields of meta",
+            do='Write needs_meta=("NAME", ...), each of letters, digits, dash and underscore.',
+        )
 
 
 def source(

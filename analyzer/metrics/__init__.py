@@ -32,8 +32,8 @@ class Metric:
     score: Score
     format_ok: FormatOk | None = None
     first_line: bool = False
-    needs_classes: bool = False
-    needs_tools: bool = False
+    needs_meta: tuple[str, ...] = ()
+    reads_calls: bool = False
 
 
 _REGISTRY: dict[str, Metric] = {}
@@ -46,8 +46,8 @@ def metric(
     each_gold: Literal[True],
     format_ok: FormatOk | None = None,
     first_line: bool = False,
-    needs_classes: bool = False,
-    needs_tools: bool = False,
+    needs_meta: tuple[str, ...] = (),
+    reads_calls: bool = False,
 ) -> Callable[[GoldScore], GoldScore]: ...
 
 
@@ -57,8 +57,8 @@ def metric(
     *,
     format_ok: FormatOk | None = None,
     first_line: bool = False,
-    needs_classes: bool = False,
-    needs_tools: bool = False,
+    needs_meta: tuple[str, ...] = (),
+    reads_calls: bool = False,
 ) -> Callable[[Score], Score]: ...
 
 
@@ -68,22 +68,22 @@ def metric(
     each_gold: bool = False,
     format_ok: FormatOk | None = None,
     first_line: bool = False,
-    needs_classes: bool = False,
-    needs_tools: bool = False,
+    needs_meta: tuple[str, ...] = (),
+    reads_calls: bool = False,
 ) -> Callable[[Any], Any]:
     """Register the decorated function under `name` and leave it as it is; a duplicate name is an error.
 
     each_gold: the function scores against one gold, and the best over golds counts. first_line: only the answer's
-    first line is scored. needs_classes: meta holds the example's all_classes, else {}. needs_tools: meta holds the
-    example's tools, and the answer is the reply's tool calls as JSON, where it made any, else its text as it came,
-    reasoning included.
+    first line is scored. needs_meta: the fields of the example's meta that are handed over, those of them it has;
+    `meta` holds no others. reads_calls: the answer is the reply's tool calls as JSON, where it made any, else its text
+    as it came, reasoning included.
     """
 
     def register(function: Any) -> Any:
         if name in _REGISTRY or name in COLUMN_METRICS:
             raise ValueError(f"metric {name!r} is registered twice")
         score = partial(_best_over_golds, function) if each_gold else function
-        _REGISTRY[name] = Metric(name, score, format_ok, first_line, needs_classes, needs_tools)
+        _REGISTRY[name] = Metric(name, score, format_ok, first_line, needs_meta, reads_calls)
         return function
 
     return register
@@ -143,8 +143,7 @@ def _of_plugin(plugin: Plugin) -> Metric:
             raise plugin.failed(error, about=(f"answer: {prediction[:200]!r}",)) from None
 
     form = has_form if options["format_ok"] is not None else None
-    needs = options["needs_classes"], options["needs_tools"]
-    return Metric(plugin.name, checked, form, options["first_line"], *needs)
+    return Metric(plugin.name, checked, form, options["first_line"], options["needs_meta"], options["reads_calls"])
 
 
 def _best_over_golds(score: GoldScore, prediction: str, golds: Sequence[str], meta: Meta) -> float:

@@ -40,7 +40,7 @@ def _has_number(prediction: str, meta: Meta) -> bool:
     return _NUMBER.search(prediction) is not None
 
 
-_of_classes = partial(metric, each_gold=True, format_ok=_names_a_class, needs_classes=True)
+_of_classes = partial(metric, each_gold=True, format_ok=_names_a_class, needs_meta=("all_classes",))
 _of_numbers = partial(metric, each_gold=True, format_ok=_has_number)
 
 

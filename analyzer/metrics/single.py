@@ -20,7 +20,7 @@ def scorer(name: str) -> Score:
         return partial(_overlap, exact=name == "em")
 
     def score(answer: str, golds: Sequence[str], meta: Meta) -> float:
-        said = strip_reasoning(answer) if has_reasoning(answer) and not task.needs_tools else answer
+        said = strip_reasoning(answer) if has_reasoning(answer) and not task.reads_calls else answer
         if task.first_line:
             said = said.lstrip("\n").split("\n", 1)[0]
         return min(1.0, max(0.0, task.score(said, golds, meta)))
@@ -32,6 +32,12 @@ def has_form(name: str) -> bool:
     """Whether the metric reads one thing out of an answer: a class, a number, a letter."""
     task = find(name)
     return task is not None and task.format_ok is not None
+
+
+def needs_meta(name: str) -> tuple[str, ...]:
+    """The fields of an example's meta that the metric reads."""
+    task = find(name)
+    return () if task is None else task.needs_meta
 
 
 def expected_calls(golds: Sequence[str], meta: Meta) -> tuple[list[str], int]:

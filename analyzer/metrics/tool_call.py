@@ -39,7 +39,7 @@ def _is_formed(prediction: str, meta: Meta) -> bool:
     return parts.json_valid and parts.schema_valid
 
 
-@metric(TOOL_CALL, format_ok=_is_formed, needs_tools=True)
+@metric(TOOL_CALL, format_ok=_is_formed, needs_meta=("tools",), reads_calls=True)
 def tool_call(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """1.0 if the answer's calls are those of one alternative, else 0.0. No gold: it is right to make no call."""
     return float(judged(prediction, golds, meta).is_right)

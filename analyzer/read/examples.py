@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,21 +126,26 @@ def layout(conn: sqlite3.Connection) -> Layout | None:
     return Layout.of(frame["cluster"].to_numpy(), frame["bin_idx"].to_numpy()) if frame.height else None
 
 
-def golds(conn: sqlite3.Connection, dataset_id: str, *, with_classes: bool, with_tools: bool = False) -> pl.DataFrame:
-    """example_id, token_len, golds (list of text) and, if asked, classes_json and tools_json (meta.all_classes and
-    meta.tools as JSON) of every entry."""
-    needed = {"classes_json": "all_classes"} if with_classes else {}
-    needed |= {"tools_json": "tools"} if with_tools else {}
-    columns = ", ".join(
-        ["e.example_id, e.token_len, x.answers_json"]
-        + [f"json_quote(json_extract(x.meta_json, '$.{field}'))" for field in needed.values()]
-    )
+def golds(conn: sqlite3.Connection, dataset_id: str, *, needs_meta: Sequence[str] = ()) -> pl.DataFrame:
+    """example_id, token_len, golds (list of text) and, where fields of meta are needed, needed_json (a JSON object of
+    these fields; null: the example has none of that name) of every entry."""
+    columns = "e.example_id, e.token_len, x.answers_json"
+    if needs_meta:
+        fields = " || ',' || ".join(f"""'"{field}":' || {_field_as_json(field)}""" for field in needs_meta)
+        columns += f", '{{' || {fields} || '}}'"
     schema: dict[str, Any] = {"example_id": pl.String, "token_len": pl.Int64, "answers_json": pl.String}
     cursor = conn.execute(
         f"SELECT {columns} FROM manifest_entries e "
         "JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id WHERE e.dataset_id = ?",
         (dataset_id,),
     )
-    frame = read_frame(cursor, schema | dict.fromkeys(needed, pl.Categorical))
+    frame = read_frame(cursor, schema | ({"needed_json": pl.Categorical} if needs_meta else {}))
     parsed = [[str(gold) for gold in json.loads(text)] for text in frame["answers_json"].to_list()]
     return frame.drop("answers_json").with_columns(pl.Series("golds", parsed, dtype=pl.List(pl.String)))
+
+
+def _field_as_json(field: str) -> str:
+    """SQL of a field of meta as JSON text. json_extract makes numbers of true and false."""
+    path = f"""x.meta_json, '$."{field}"'"""
+    flags = f"CASE json_type({path}) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
+    return f"{flags} ELSE json_quote(json_extract({path})) END"

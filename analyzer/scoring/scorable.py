@@ -15,6 +15,7 @@ from kvt_async.contract.formulas.metric_needs import check_installed, check_know
 
 _KEY = "analysis.metric"
 _SHOWN = 5
+_LISTS = {"all_classes": "the classes to choose from", "tools": "the tools that could be called"}
 _ENTRIES = (
     "FROM manifest_entries e JOIN examples x ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id "
     "WHERE e.dataset_id = ?"
@@ -24,8 +25,8 @@ _ENTRIES = (
 def scorable(facts: sqlite3.Connection, dataset_id: str, metric: str | None) -> BinnedDataset:
     """The data set, to be scored by `metric`; None: by the task's own, which `kvt prepare` has tried on every gold.
 
-    Raises ConfigError for a metric that isn't known or lacks a package, that needs classes or tools where examples name
-    none, or that reads a form (a class, a number, a letter) which no gold of an example has; MissingPrerequisiteError
+    Raises ConfigError for a metric that isn't known or lacks a package, that needs fields of meta which examples don't
+    have, or that reads a form (a class, a number, a letter) which no gold of an example has; MissingPrerequisiteError
     as `refuse_undefined`.
     """
     dataset = examples.dataset(facts, dataset_id).scored_by(metric)
@@ -35,10 +36,8 @@ def scorable(facts: sqlite3.Connection, dataset_id: str, metric: str | None) -> 
     check_known(dataset.metric, _KEY)
     check_installed(dataset.metric, _KEY)
     task = metrics.find(dataset.metric)
-    if task is not None and task.needs_classes:
-        _refuse_without(facts, dataset, "all_classes", "the classes to choose from")
-    if task is not None and task.needs_tools:
-        _refuse_without(facts, dataset, "tools", "the tools that could be called")
+    for field in task.needs_meta if task is not None else ():
+        _refuse_without(facts, dataset, field)
     if task is not None and task.format_ok is not None:
         _refuse_formless_golds(facts, dataset)
     return dataset
@@ -75,14 +74,16 @@ def refuse_changed(metric: str, records: Mapping[str, ScoredBy]) -> None:
         )
 
 
-def _refuse_without(facts: sqlite3.Connection, dataset: BinnedDataset, name: str, what: str) -> None:
-    """Refuse a metric that reads a list in the examples' meta which some of them don't have."""
+def _refuse_without(facts: sqlite3.Connection, dataset: BinnedDataset, field: str) -> None:
+    """Refuse a metric that reads a field of meta which some of the examples don't have."""
+    kind = f"""json_type(x.meta_json, '$."{field}"')"""
+    lacks = f"{kind} IS NOT 'array'" if field in _LISTS else f"coalesce({kind}, 'null') = 'null'"
     without, n = facts.execute(
-        f"SELECT count(*) FILTER (WHERE json_type(x.meta_json, '$.{name}') IS NOT 'array'), count(*) {_ENTRIES}",
-        (dataset.dataset_id,),
+        f"SELECT count(*) FILTER (WHERE {lacks}), count(*) {_ENTRIES}", (dataset.dataset_id,)
     ).fetchone()
     if without:
-        raise _cannot(dataset, f"needs {what}, and {without:,} of {n:,} examples have no meta.{name}")
+        what = _LISTS.get(field, f"the field {field}")
+        raise _cannot(dataset, f"needs {what}, and {without:,} of {n:,} examples have no meta.{field}")
 
 
 def _refuse_formless_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> None:

@@ -170,14 +170,9 @@ def _golds_elsewhere(db: Path, dataset_id: str, metric: str) -> pl.DataFrame:
 
 
 def prepared_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> pl.DataFrame:
-    """example_id, token_len, golds, golds_norm and, where the metric wants them, classes_json or tools_json."""
+    """example_id, token_len, golds, golds_norm and, where the metric needs fields of meta, needed_json."""
     task = metrics.find(dataset.metric)
-    frame = examples.golds(
-        facts,
-        dataset.dataset_id,
-        with_classes=task is not None and task.needs_classes,
-        with_tools=task is not None and task.needs_tools,
-    )
+    frame = examples.golds(facts, dataset.dataset_id, needs_meta=task.needs_meta if task is not None else ())
     lists = (
         frame.lazy()
         .with_row_index("row")
@@ -204,17 +199,23 @@ def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, task: RunToS
     if (origin := metrics.origin(metric)) is not None:
         detail |= {"plugin": origin.as_json}
     state = (task.exp_group_id, task.generation, "score", run.run_id, task.mark, detail)
-    frames = with_golds(facts, run, task.full_run_id, golds)
+    frames = with_golds(facts, run, task.full_run_id, golds, metric)
     rules = rules_of(facts, run, task.full_run_id, task.dataset)
     write_scored(conn, frames, rules, lambda c: derived_rows.set_state(c, *state))
 
 
 def with_golds(
-    facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, golds: pl.DataFrame
+    facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, golds: pl.DataFrame, metric: str
 ) -> Iterator[pl.DataFrame]:
     """`score_frame`'s input: the finished requests of a run in chunks, each with its golds."""
-    for chunk in outcomes.score_inputs(facts, run, full_run_id, with_calls="tools_json" in golds.columns):
+    for chunk in outcomes.score_inputs(facts, run, full_run_id, with_calls=reads_calls(metric)):
         yield chunk.join(golds, on="example_id", how="left", maintain_order="left")
+
+
+def reads_calls(metric: str) -> bool:
+    """Whether a metric reads the tool calls of a reply."""
+    task = metrics.find(metric)
+    return task is not None and task.reads_calls
 
 
 def rules_of(facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, dataset: BinnedDataset) -> Rules:
@@ -265,8 +266,7 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
         frame = frame.with_columns(text=pl.when(inside).then(pl.lit("<think>") + text).otherwise(text))
     frame = frame.with_columns(marked=has_reasoning(text))
     frame = frame.with_columns(answers(frame["text"], frame["marked"]).alias("answer"))
-    task = metrics.find(rules.metric)
-    of_calls = task is not None and task.needs_tools
+    of_calls = reads_calls(rules.metric)
     frame = frame.with_columns(
         said=pl.coalesce("tool_calls_json", text) if of_calls else pl.when("marked").then("answer").otherwise(text),
         cut_reasoning=at_length

@@ -21,7 +21,7 @@ import polars as pl
 
 from analyzer.read import examples, outcomes
 from analyzer.read.runs import Run, metric_of_scores
-from analyzer.scoring.score import prepared_golds, rules_of, score_frame
+from analyzer.scoring.score import prepared_golds, reads_calls, rules_of, score_frame
 from analyzer.stats.margin import Margin
 from analyzer.stats.repeated_answers import Aggregate
 from analyzer.stats.transition import Grid
@@ -100,7 +100,7 @@ def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, answers: 
     own = golds.filter(pl.Series(has)).drop("golds", "golds_norm")
     swapped = own.with_columns(golds[partner[has]].select("golds", "golds_norm"))
     rules, others = rules_of(facts, run, None, dataset), np.zeros((entries.height, answers.samples))
-    for chunk in outcomes.score_inputs(facts, run, None, with_calls="tools_json" in golds.columns):
+    for chunk in outcomes.score_inputs(facts, run, None, with_calls=reads_calls(dataset.metric)):
         counted = chunk.filter(pl.col("sample_idx") < answers.samples)
         frame = counted.join(swapped, on="example_id", how="inner", maintain_order="left")
         scored = score_frame(frame, rules)  # rows stay in their order
@@ -125,10 +125,11 @@ def partners(bin_idx: Ints, cluster: Ints) -> Ints:
 
 
 def _chance(golds: pl.DataFrame) -> Floats:
-    if "classes_json" not in golds.columns:
+    if "needed_json" not in golds.columns:
         return np.full(golds.height, np.nan)
-    sizes = {text: len(json.loads(text) or []) for text in golds["classes_json"].unique().drop_nulls().cast(pl.String)}
-    number = golds["classes_json"].cast(pl.String).replace_strict(sizes, default=0, return_dtype=pl.Float64).to_numpy()
+    needed = golds["needed_json"].cast(pl.String)
+    sizes = {text: len(json.loads(text).get("all_classes") or []) for text in needed.unique().drop_nulls()}
+    number = needed.replace_strict(sizes, default=0, return_dtype=pl.Float64).to_numpy()
     with np.errstate(divide="ignore"):
         return np.where(number > 0, 1 / number, np.nan)
 

@@ -66,7 +66,9 @@ def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
         facts.execute(f"CREATE TEMP VIEW stored_scores AS {rows_of_today(facts, 'scores')}")
         facts.execute(_OVER)
         rules = score.rules_of(facts, task.run, task.full_run_id, task.dataset)
-        for frame in score.with_golds(facts, task.run, task.full_run_id, _golds(task.db, task.dataset)):
+        for frame in score.with_golds(
+            facts, task.run, task.full_run_id, _golds(task.db, task.dataset), task.dataset.metric
+        ):
             made = score.score_frame(frame, rules)
             for part in made.iter_slices(_AT_ONCE):
                 facts.executemany("INSERT INTO temp.scores VALUES (?,?,?,?,?,?,?,?,?,?,?)", part.rows())

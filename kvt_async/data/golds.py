@@ -14,7 +14,6 @@ from typing import Any
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.metric_needs import TOOL_CALL
-from kvt_async.contract.formulas.prompt_text import tool_fields
 from kvt_async.data.sources.source import Row
 
 SHOWN = 5
@@ -57,12 +56,10 @@ class GoldCheck:
             self.n_calls += 1
         if not answers:
             return
-        classes = meta.get("all_classes")
-        names = tuple(map(str, classes)) if isinstance(classes, list) else None
         unanswerable = meta.get("unanswerable") is True
-        offered = json.dumps(meta["tools"]) if tool_fields(meta) else ""
+        needed = json.dumps({name: meta[name] for name in _needs_meta(self.metric) if meta.get(name) is not None})
         scorable = [gold for gold in answers if gold != "[]" or "expected_calls" not in meta]  # the rest: no call
-        faults = [f for gold in scorable if (f := _fault(self.metric, gold, names, offered, unanswerable))]
+        faults = [f for gold in scorable if (f := _fault(self.metric, gold, needed, unanswerable))]
         if faults:
             line = f"{row.where} ({row.example.example_id}): {faults[0].words}"
             lost = len(faults) == len(answers) and all(fault.own == 0 for fault in faults)
@@ -132,15 +129,16 @@ class _Fault:
 
 
 @lru_cache(maxsize=1 << 12)  # classes, numbers and letters come again
-def _fault(metric: str, gold: str, classes: tuple[str, ...] | None, offered: str, unanswerable: bool) -> _Fault | None:
-    """What is wrong with one gold; None: nothing. `offered`: the row's tools as JSON, or nothing."""
-    score, meta = _scorer(metric), {"all_classes": list(classes)} if classes is not None else {}
-    meta |= {"tools": json.loads(offered)} if offered else {}
+def _fault(metric: str, gold: str, needed: str, unanswerable: bool) -> _Fault | None:
+    """What is wrong with one gold; None: nothing. `needed`: the fields of meta that the metric needs, as JSON."""
+    score, meta = _scorer(metric), json.loads(needed)
     own = score(gold, (gold,), meta)
     if own < 1 - _EXACT:
-        why = ""
-        if metric.startswith("classification") and (classes is None or gold not in classes):
-            why = "; meta.all_classes lacks it" if classes is not None else "; the row has no meta.all_classes"
+        missing = [f"meta.{name}" for name in _needs_meta(metric) if name not in meta]
+        why = f"; the row has no {', '.join(missing)}" if missing else ""
+        classes = meta.get("all_classes")
+        if metric.startswith("classification") and classes is not None and gold not in map(str, classes):
+            why = "; meta.all_classes lacks it"
         return _Fault(own, f"can't be matched: {_short(gold)} as an answer scores {own:g}{why}")
     if not unanswerable and (empty := score("", (gold,), meta)) > 0:
         return _Fault(own, f"needs no answer: for {_short(gold)} the empty answer scores {empty:g}")
@@ -154,6 +152,13 @@ def _scorer(metric: str) -> Any:
     from analyzer.metrics.single import scorer
 
     return scorer(metric)
+
+
+@lru_cache(maxsize=4)
+def _needs_meta(metric: str) -> tuple[str, ...]:
+    from analyzer.metrics.single import needs_meta
+
+    return needs_meta(metric)
 
 
 @lru_cache(maxsize=4)

@@ -55,7 +55,7 @@ CACHES: tuple[Any, ...] = (
         word_lists._bare_word,
         chinese_segmenter._segmenter,
         rouge._sentences,
-        row_scorer._meta,
+        row_scorer.needed_meta,
         code.matching_characters,
     ),
 )
@@ -89,9 +89,9 @@ def frames(runs: list[list[Answer]]) -> list[pl.DataFrame]:
             {
                 "said": [a.said for a in run],
                 "golds": [list(a.golds) for a in run],
-                "classes_json": [a.classes_json for a in run],
+                "needed_json": [f'{{"all_classes":{a.classes_json}}}' for a in run],
             },
-            schema={"said": pl.String, "golds": pl.List(pl.String), "classes_json": pl.Categorical},
+            schema={"said": pl.String, "golds": pl.List(pl.String), "needed_json": pl.Categorical},
         )
         for run in runs
     ]

@@ -1,11 +1,13 @@
 """Plugins: files that a config of the user's own names, and installed packages; what is wrong in one is said, not shown
 as a traceback."""
 
+import json
 import multiprocessing
 import sqlite3
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import pytest
 from analyzer import parallel
 from analyzer.metrics.fast import row_scorer
 from analyzer.metrics.fast.task_metric import task_scores
+from analyzer.read import examples
+from analyzer.scoring.score import prepared_golds
 from kvt_async.contract import plugin_files, plugin_registry
 from kvt_async.contract.command_line.run_folder import stored_settings
 from kvt_async.contract.errors import ConfigError
@@ -203,11 +207,43 @@ def option(prediction, gold, meta):
 def test_what_the_decorator_was_given_holds_when_columns_are_scored(tmp_path: Path) -> None:
     settings_with(written(tmp_path, OPTIONS))
     frame = pl.DataFrame(
-        {"said": ["7\nand more", "x"], "golds": [["6", "7"], ["8"]], "classes_json": ['["7", "8"]', "[]"]}
+        {
+            "said": ["7\nand more", "x"],
+            "golds": [["6", "7"], ["8"]],
+            "needed_json": ['{"all_classes": ["7", "8"]}', '{"all_classes": []}'],
+        }
     )
     scored = task_scores(frame, "option")
     assert scored["score"].to_list() == [1.0, 0.0]
     assert scored["format_ok"].to_list() == [True, False]
+
+
+NEEDS_META = """
+from kvt_async.plugins import metric
+
+@metric("unit", needs_meta=("unit", "exact", "absent"), format_ok=lambda text, meta: set(meta) == {"unit", "exact"})
+def unit(prediction, golds, meta):
+    return float(prediction == f"{golds[0]} {meta['unit']}" and meta["exact"] is True)
+"""
+
+
+def test_a_metric_gets_the_fields_of_meta_that_it_names_and_no_others(tmp_path: Path) -> None:
+    settings_with(written(tmp_path, NEEDS_META))
+    meta = json.dumps({"unit": 'a "b"', "exact": True, "more": 1})
+    with closing(sqlite3.connect(make_db(tmp_path / "kv.sqlite", n_bins=1, n_per_bin=2))) as conn:
+        conn.execute("DROP TRIGGER examples_no_update")
+        conn.execute("UPDATE examples SET meta_json = ?", (meta,))
+        (dataset_id,) = conn.execute("SELECT dataset_id FROM datasets").fetchone()
+        golds = prepared_golds(conn, examples.dataset(conn, dataset_id).scored_by("unit")).head(1)
+    said = pl.concat_str(pl.col("golds").list.first(), pl.lit(' a "b"'))
+    scored = task_scores(golds.with_columns(said=said), "unit")
+    assert scored.select("score", "format_ok").rows() == [(1.0, True)]
+
+
+@pytest.mark.parametrize("given", ['"unit"', '("a b",)', "(3,)"])
+def test_needs_meta_is_a_list_of_names(tmp_path: Path, given: str) -> None:
+    with pytest.raises(ConfigError, match="is no list of fields of meta"):
+        settings_with(written(tmp_path, WORDS.replace('"words"', f'"words", needs_meta={given}')))
 
 
 def test_a_metric_that_lacks_its_package_is_refused_before_a_request(tmp_path: Path) -> None:

@@ -1,20 +1,19 @@
 """Metrics of short answers over whole columns: numbers, needles and class names. Each gives what its rule for one
 answer (choice.py, qa.py) gives, several times faster than calling it.
 
-A rule takes a frame with said (text), golds (list of text) and, for classes, the example's list of them as JSON text,
-and returns score in [0, 1] and format_ok for every row, in order.
+A rule takes a frame with said (text), golds (list of text) and, for classes, needed_json, which holds the example's
+list of them, and returns score in [0, 1] and format_ok for every row, in order.
 """
 
 from collections.abc import Callable
 from functools import cache, partial
 from typing import TypeGuard
 
-import orjson
 import polars as pl
 
 from analyzer.metrics import Metric, find
 from analyzer.metrics.choice import NamedScore, named_fixed_score, named_score
-from analyzer.metrics.fast.row_scorer import score_rows
+from analyzer.metrics.fast.row_scorer import needed_meta, score_rows
 
 Rule = Callable[[pl.DataFrame], pl.DataFrame]
 SCORED = {"score": pl.Float64, "format_ok": pl.Boolean}
@@ -45,8 +44,7 @@ def _rules() -> dict[str, Rule]:
 
 def by_rows(answers: pl.DataFrame, task: Metric) -> pl.DataFrame:
     """The metric called for each distinct answer."""
-    column = "classes_json" if task.needs_classes else "tools_json" if task.needs_tools else None
-    needed = answers[column].to_list() if column else [""] * answers.height
+    needed = answers["needed_json"].to_list() if task.needs_meta else [""] * answers.height
     golds = (tuple(given or ()) for given in answers["golds"].to_list())
     given = list(zip(answers["said"].to_list(), golds, (text or "" for text in needed), strict=True))
     return pl.DataFrame(score_rows(task.name, given), schema=SCORED, orient="row")
@@ -107,13 +105,13 @@ def _needles(frame: pl.DataFrame, name: str) -> pl.DataFrame:
 
 def _classes(frame: pl.DataFrame, name: str, named: NamedScore) -> pl.DataFrame:
     """Rows that share a list of classes are searched for all of them at once."""
-    task, lists = _metric(name), frame["classes_json"].unique(maintain_order=True).to_list()
+    task, lists = _metric(name), frame["needed_json"].unique(maintain_order=True).to_list()
     if not lists or len(lists) > _LISTS:
         return by_rows(frame, task)
     parts = []
     for text in lists:
-        has_list = frame.select(pl.col("classes_json").eq_missing(pl.lit(text))).to_series()
-        rows, names = frame if len(lists) == 1 else frame.filter(has_list), orjson.loads(text) if text else None
+        has_list = frame.select(pl.col("needed_json").eq_missing(pl.lit(text))).to_series()
+        rows, names = frame if len(lists) == 1 else frame.filter(has_list), needed_meta(text or "").get("all_classes")
         scores = _one_class_list(rows, names, named) if _searchable(names) else by_rows(rows, task)
         parts.append((has_list.arg_true(), scores))
     return joined(parts)

@@ -14,8 +14,8 @@ from analyzer.parallel import cores
 from kvt_async.contract import plugin_files
 
 Answer = tuple[str, tuple[str, ...], str]
-"""What was said, the golds, and what the metric needs of the example's meta, its all_classes or its tools, as JSON (""
-where it has none or the metric needs none)."""
+"""What was said, the golds, and the fields of the example's meta that the metric needs, as a JSON object ("" where it
+needs none)."""
 Scored = tuple[float, bool | None]
 """Score in [0, 1], and whether the answer has the task's form (None: the task defines none)."""
 
@@ -47,7 +47,7 @@ def score_slice(name: str, answers: Sequence[Answer]) -> list[Scored]:
 
 
 def _score(metric: Metric, answer: str, golds: tuple[str, ...], needed_json: str) -> Scored:
-    meta = _meta("tools" if metric.needs_tools else "all_classes", needed_json)
+    meta = needed_meta(needed_json)
     return (
         min(1.0, max(0.0, metric.score(answer, golds, meta))),
         metric.format_ok(answer, meta) if metric.format_ok else None,
@@ -55,8 +55,10 @@ def _score(metric: Metric, answer: str, golds: tuple[str, ...], needed_json: str
 
 
 @lru_cache(maxsize=1024)
-def _meta(name: str, needed_json: str) -> dict[str, Any]:
-    return {name: json.loads(needed_json)} if needed_json else {}
+def needed_meta(needed_json: str) -> dict[str, Any]:
+    """What a metric gets of an example's meta: the fields that it needs and the example has."""
+    needed = json.loads(needed_json) if needed_json else {}
+    return {name: value for name, value in needed.items() if value is not None}
 
 
 def _in_parallel(name: str, answers: Sequence[Answer]) -> list[Scored]:

@@ -21,8 +21,8 @@ _PUNCTUATION = "[[:punct:]]"  # string.punctuation
 def task_scores(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     """Add score in [0, 1] and format_ok (null where the task defines no form) to a frame.
 
-    Needs said (text), golds (list of text); classes_json and tools_json (JSON text of the example's all_classes and
-    tools, or null) where the metric reads them; em and f1 for these two.
+    Needs said (text), golds (list of text); needed_json (a JSON object of the fields of the example's meta that the
+    metric needs) where it needs any; em and f1 for these two.
     Raises ConfigError for an unknown metric or one whose package is missing.
     """
     task = find(name)
@@ -31,8 +31,7 @@ def task_scores(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     said = pl.col("said")
     if task.first_line:
         said = said.str.strip_chars_start("\n").str.split_exact("\n", 0).struct.field("field_0")
-    needed = [*(["classes_json"] if task.needs_classes else []), *(["tools_json"] if task.needs_tools else [])]
-    answers = frame.select(said.alias("said"), "golds", *needed)
+    answers = frame.select(said.alias("said"), "golds", *(["needed_json"] if task.needs_meta else []))
     by_column = partial(_overlaps, name=_OVERLAPS[name]) if name in _OVERLAPS else rule(name)
     scores = by_column(answers) if by_column else by_rows(answers, task)
     return frame.with_columns(scores["score"], scores["format_ok"])

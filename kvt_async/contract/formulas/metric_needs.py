@@ -37,9 +37,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "squad_f1": (),
     TOOL_CALL: (),
 }
-"""Name of a metric -> packages of the extra `longbench` that it imports. The analyzer registers exactly these names."""
+"""Name of a metric -> packages that it imports. The analyzer registers exactly these names."""
 
-INSTALL = "Install it: pip install 'kvt[longbench]'."
+_EXTRA = {"jieba": "longbench"}
+"""Package -> the extra of kvt that installs it."""
+
+
+def install(package: str) -> str:
+    """The advice where a package that one of kvt's metrics imports is missing."""
+    return f"Install it: pip install 'kvt[{_EXTRA[package]}]'."
 
 
 def check_known(name: str, where: str = "") -> None:
@@ -61,7 +67,7 @@ def check_installed(name: str, where: str) -> None:
     plugin = None if name in NEEDS else plugin_registry.find(Kind.METRIC, name)
     for package in NEEDS[name] if plugin is None else plugin.options["packages"]:
         if not _is_installed(package):
-            do = INSTALL if plugin is None else f"Install it: pip install {package}."
+            do = install(package) if plugin is None else f"Install it: pip install {package}."
             raise ConfigError(f"the metric {name} needs the package {package}", where=where, do=do)
 
 

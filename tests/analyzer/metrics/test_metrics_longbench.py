@@ -62,7 +62,7 @@ METRIC_OF = {
 ANSWERED: dict[str, Any] = {
     "said": pl.String,
     "golds": pl.List(pl.String),
-    "classes_json": pl.Categorical,
+    "needed_json": pl.Categorical,
 }
 
 
@@ -77,7 +77,7 @@ def as_frame(answers: list[dict[str, Any]]) -> pl.DataFrame:
         {
             "said": [a["prediction"] for a in answers],
             "golds": [a["answers"] for a in answers],
-            "classes_json": [json.dumps(a.get("all_classes")) for a in answers],
+            "needed_json": [json.dumps({"all_classes": a.get("all_classes")}) for a in answers],
         },
         schema=ANSWERED,
     )
@@ -211,9 +211,9 @@ CLASS_ANSWERS = st.tuples(
 @given(st.lists(CLASS_ANSWERS, min_size=1, max_size=12))
 def test_classes_over_columns_are_the_rule_for_one_answer(answers: list[Any]) -> None:
     said_golds_meta = [(said, golds, {"all_classes": classes}) for said, golds, classes in answers]
-    texts = [orjson.dumps(classes).decode() if classes is not None else None for _, _, classes in answers]
+    texts = [orjson.dumps({"all_classes": classes}).decode() for _, _, classes in answers]
     frame = pl.DataFrame(
-        {"said": [said for said, _, _ in answers], "golds": [golds for _, golds, _ in answers], "classes_json": texts},
+        {"said": [said for said, _, _ in answers], "golds": [golds for _, golds, _ in answers], "needed_json": texts},
         schema=ANSWERED,
     )
     for name in ("classification", "classification_fixed"):

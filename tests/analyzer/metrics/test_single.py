@@ -28,8 +28,7 @@ def test_a_score_is_the_same_alone_and_in_a_column(metric: Any, rows: Any) -> No
             "request_id": [str(n) for n in range(len(rows))],
             "text": [said for said, _ in rows],
             "golds": [golds for _, golds in rows],
-            "classes_json": json.dumps(classes),
-            "tools_json": None,
+            "needed_json": json.dumps({"all_classes": classes}),
             "tool_calls_json": None,
             "finish_reason": "stop",
             "prompt_tokens": 9,
@@ -42,8 +41,8 @@ def test_a_score_is_the_same_alone_and_in_a_column(metric: Any, rows: Any) -> No
             "called": False,
         },
         schema_overrides={
-            "golds": pl.List(pl.String), "identical": pl.Int64, "error_type": pl.String, "classes_json": pl.Categorical,
-            "tools_json": pl.Categorical, "tool_calls_json": pl.String,
+            "golds": pl.List(pl.String), "identical": pl.Int64, "error_type": pl.String, "needed_json": pl.Categorical,
+            "tool_calls_json": pl.String,
         },
     ).with_columns(golds_norm=pl.col("golds").list.eval(normalised(pl.element())))  # fmt: skip
     scores = score_frame(frame, Rules(metric, server_counts=True)).sort("request_id")["score"]

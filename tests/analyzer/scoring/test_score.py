@@ -33,8 +33,7 @@ def one(text: str | None, golds: list[str], *, metric: str = "f1", **given: Any)
         "token_len": 100,
         "golds": golds,
         "golds_norm": [g.lower() for g in golds],
-        "classes_json": json.dumps(meta.get("all_classes")),
-        "tools_json": json.dumps(meta.get("tools")),
+        "needed_json": json.dumps(meta),
         "tool_calls_json": None,
     } | given
     types: dict[str, pl.DataType | type[pl.DataType]] = {

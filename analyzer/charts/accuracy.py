@@ -39,7 +39,7 @@ def by_series(name: str) -> tuple[alt.Parameter, Any]:
     The parameter belongs to a chart's first layer: Vega-Lite takes the legend's reaction to clicks from there.
     """
     picked = alt.selection_point(name=name, fields=["series"], bind="legend")
-    return picked, alt.condition(picked, alt.value(1.0), alt.value(0.12))
+    return picked, alt.OpacityValue(0.12, condition={"param": picked.name, "value": 1.0})
 
 
 def acc_by_budget(data: ChartData, size: ChartSize) -> Any:
@@ -61,10 +61,12 @@ def acc_by_budget(data: ChartData, size: ChartSize) -> Any:
     band = base.mark_area(fillOpacity=0.14, strokeOpacity=0).encode(
         y=share_y("acc_ci_low", ACCURACY), y2=alt.Y2("acc_ci_high:Q")
     )
-    bars = base.mark_rule(strokeWidth=1.4, strokeOpacity=0.75).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q")
-    line = base.mark_line(strokeWidth=2.2).encode(y="acc_mean:Q", strokeDash=dash(data.series))
+    bars = base.mark_rule(strokeWidth=1.4, strokeOpacity=0.75).encode(
+        y=alt.Y("acc_ci_low:Q"), y2=alt.Y2("acc_ci_high:Q")
+    )
+    line = base.mark_line(strokeWidth=2.2).encode(y=alt.Y("acc_mean:Q"), strokeDash=dash(data.series))
     points = base.mark_point(filled=True, size=62, fillOpacity=1).encode(
-        y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
+        y=alt.Y("acc_mean:Q"), shape=shape(data.series), tooltip=point_tips()
     )
     layers = [*zone_layers(data, width), unit(band, picked), bars, line, points]
     if not size.narrow and len(data.series) > 1:
@@ -110,7 +112,7 @@ def _end_labels(frame: pl.DataFrame, data: ChartData, size: ChartSize, height: i
     return (
         alt.Chart(records(rows, "series", "lines", "x", "y"))
         .mark_text(align="left", baseline="middle", dx=dx, clip=False, **text)
-        .encode(x="x:Q", y=alt.Y("y:Q"), text="lines:N", color=colour(data.series, size))
+        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), text=alt.Text("lines:N"), color=colour(data.series, size))
     )
 
 
@@ -142,16 +144,21 @@ def acc_by_budget_bins(data: ChartData, size: ChartSize) -> Any:
         .transform_filter("datum.kind == 'zone'")
         .mark_rect(color=ZONE)
         .encode(
-            x="x:Q",
-            x2="x2:Q",
-            opacity=alt.condition(f"datum.part == '{ZONE_PART}'", alt.value(0.42), alt.value(OPEN_OPACITY)),
+            x=alt.X("x:Q"),
+            x2=alt.X2("x2:Q"),
+            opacity=alt.OpacityValue(OPEN_OPACITY, condition={"test": f"datum.part == '{ZONE_PART}'", "value": 0.42}),
             tooltip=alt.Tooltip("says:N", title="zone"),
         ),
-        unit(base.mark_area(fillOpacity=0.12, strokeOpacity=0).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"), picked),
-        base.mark_rule(strokeOpacity=0.7).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"),
+        unit(
+            base.mark_area(fillOpacity=0.12, strokeOpacity=0).encode(
+                y=alt.Y("acc_ci_low:Q"), y2=alt.Y2("acc_ci_high:Q")
+            ),
+            picked,
+        ),
+        base.mark_rule(strokeOpacity=0.7).encode(y=alt.Y("acc_ci_low:Q"), y2=alt.Y2("acc_ci_high:Q")),
         base.mark_line(strokeWidth=1.8).encode(y=share_y("acc_mean", "Accuracy"), strokeDash=dash(data.series)),
         base.mark_point(filled=True, size=36, fillOpacity=1).encode(
-            y="acc_mean:Q", shape=shape(data.series), tooltip=point_tips()
+            y=alt.Y("acc_mean:Q"), shape=shape(data.series), tooltip=point_tips()
         ),
     ]
     panel = layer(*layers, data=records(both, *both.columns), width=size.panel(len(bins)), height=170)
@@ -207,17 +214,17 @@ def heatmap_budget_length(data: ChartData, size: ChartSize) -> Any:
             scale=alt.Scale(scheme="cividis", domain=[0, 1]),
             legend=alt.Legend(title="Accuracy", format=".1f", gradientLength=min(240, size.width - 40)),
         ),
-        stroke=alt.condition("datum.mark == 'yes'", alt.value("#D55E00"), alt.value("transparent")),
-        strokeWidth=alt.condition("datum.mark == 'yes'", alt.value(2.6), alt.value(0)),
+        stroke=alt.StrokeValue("transparent", condition={"test": "datum.mark == 'yes'", "value": "#D55E00"}),
+        strokeWidth=alt.StrokeWidthValue(0, condition={"test": "datum.mark == 'yes'", "value": 2.6}),
         tooltip=point_tips(alt.Tooltip("state:N", title="verdict here")),
     )
-    ink = alt.condition("datum.acc_mean > 0.55", alt.value("#000000"), alt.value("#ffffff"))
+    ink = alt.ColorValue("#ffffff", condition={"test": "datum.acc_mean > 0.55", "value": "#000000"})
     value = base.mark_text(fontSize=12 if wide_cells else 9, fontWeight="bold", dy=-5 if wide_cells else 0).encode(
-        text="shown:N", color=ink
+        text=alt.Text("shown:N"), color=ink
     )
     layers = [cells, value]
     if wide_cells:
-        layers.append(base.mark_text(fontSize=9, dy=8).encode(text="ci:N", color=ink))
+        layers.append(base.mark_text(fontSize=9, dy=8).encode(text=alt.Text("ci:N"), color=ink))
     columns = (*POINT, "at", "ci", "shown", "mark", "state")
     rows = alt.Step(34 if wide_cells else 26)
     panel = layer(*layers, data=records(frame, *columns), width=cell * len(order), height=rows)

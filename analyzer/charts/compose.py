@@ -63,6 +63,11 @@ def whole(chart: alt.Chart | Drawing) -> dict[str, Any]:
     return {"$schema": alt.SCHEMA_URL, **drawing.spec, "datasets": drawing.datasets}
 
 
+def pixels(channel: str, value: float | str) -> Any:
+    """A place in pixels, or "width", for the channel X, X2 or Y. Altair's own classes of these have no types."""
+    return getattr(alt, f"{channel}Value")(value)
+
+
 def _parts(parts: Sequence[alt.Chart | Drawing], datasets: Datasets) -> list[dict[str, Any]]:
     drawings = [part if isinstance(part, Drawing) else unit(part) for part in parts]
     for drawing in drawings:

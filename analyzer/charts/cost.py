@@ -108,15 +108,20 @@ def _by_bin(panel: Panel, frame: pl.DataFrame, data: ChartData, size: ChartSize)
         ),
         xOffset=alt.XOffset("budget:N", sort=budgets, scale=alt.Scale(domain=budgets)),
         color=alt.Color("budget:N", sort=budgets, scale=scale, legend=legend),
-        opacity=alt.condition(picked, alt.value(1.0), alt.value(0.1)),
+        opacity=alt.OpacityValue(0.1, condition={"param": picked.name, "value": 1.0}),
     )
     field = str(panel.y.shorthand).split(":")[0]
     layers = [
         unit(
-            base.mark_rule(strokeWidth=1.6, strokeOpacity=0.65).encode(y=f"{panel.low}:Q", y2=f"{panel.high}:Q"), picked
+            base.mark_rule(strokeWidth=1.6, strokeOpacity=0.65).encode(
+                y=alt.Y(f"{panel.low}:Q"), y2=alt.Y2(f"{panel.high}:Q")
+            ),
+            picked,
         ),
         base.mark_line(strokeWidth=1.1, strokeOpacity=0.55).encode(y=panel.y),
-        base.mark_point(filled=True, size=32, fillOpacity=1, shape="circle").encode(y=f"{field}:Q", tooltip=panel.tips),
+        base.mark_point(filled=True, size=32, fillOpacity=1, shape="circle").encode(
+            y=alt.Y(f"{field}:Q"), tooltip=panel.tips
+        ),
     ]
     drawing = layer(*layers, data=records(frame, *panel.columns), width=size.panel(len(data.series)), height=180)
     return facet(
@@ -138,12 +143,12 @@ def ttft_tpot_by_budget(data: ChartData, size: ChartSize) -> Any:
         opacity=faded,
     )
     layers = [
-        unit(base.mark_rule(strokeOpacity=0.35, strokeWidth=1.4).encode(y="p50:Q", y2="p95:Q"), picked),
+        unit(base.mark_rule(strokeOpacity=0.35, strokeWidth=1.4).encode(y=alt.Y("p50:Q"), y2=alt.Y2("p95:Q")), picked),
         base.mark_line(strokeWidth=2).encode(
             y=alt.Y("p50:Q", title="ms, p50 to p95", axis=alt.Axis(tickCount=5)), strokeDash=dash(data.series)
         ),
         base.mark_point(filled=True, size=44, fillOpacity=1).encode(
-            y="p50:Q",
+            y=alt.Y("p50:Q"),
             shape=shape(data.series),
             tooltip=[
                 alt.Tooltip("series:N"),
@@ -199,12 +204,15 @@ def pareto(data: ChartData, size: ChartSize) -> Any:
         else alt.Legend(symbolFillColor="#888888", symbolStrokeColor="#888888", values=_sizes(frame), format=",.3~g"),
     )
     return layer(
-        unit(base.mark_rule(strokeOpacity=0.6).encode(y=share_y("acc_ci_low", "Accuracy"), y2="acc_ci_high:Q"), picked),
+        unit(
+            base.mark_rule(strokeOpacity=0.6).encode(y=share_y("acc_ci_low", "Accuracy"), y2=alt.Y2("acc_ci_high:Q")),
+            picked,
+        ),
         base.mark_line(strokeWidth=1.4, strokeOpacity=0.7).encode(
-            y="acc_mean:Q", order="x:Q", strokeDash=dash(data.series)
+            y=alt.Y("acc_mean:Q"), order=alt.Order("x:Q"), strokeDash=dash(data.series)
         ),
         base.mark_point(filled=True, fillOpacity=0.9).encode(
-            y="acc_mean:Q", shape=shape(data.series), size=sizes, tooltip=tips
+            y=alt.Y("acc_mean:Q"), shape=shape(data.series), size=sizes, tooltip=tips
         ),
         width=size.width,
         height=260 if size.narrow else 320,

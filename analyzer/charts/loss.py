@@ -7,7 +7,7 @@ import altair as alt
 import polars as pl
 
 from analyzer.charts.accuracy import POINT, point_tips
-from analyzer.charts.compose import OWN_X, facet, layer, unit
+from analyzer.charts.compose import OWN_X, facet, layer, pixels, unit
 from analyzer.charts.frames import ANSWERS, CUT_OFF, FAILURE, ChartData
 from analyzer.charts.style import ALARM, INK, MUTED, SHAPES, STEPS, ChartSize, cycle, empty, records, share_y
 
@@ -45,9 +45,10 @@ def drop_decomposition(data: ChartData, size: ChartSize) -> Any:
     ci = (
         base.transform_filter(f"datum.cause == '{ANSWERS}'")
         .mark_rule(color=INK, strokeWidth=1.6)
-        .encode(y="drop_ci_low:Q", y2="drop_ci_high:Q")
+        .encode(y=alt.Y("drop_ci_low:Q"), y2=alt.Y2("drop_ci_high:Q"))
     )
-    zero = base.mark_rule(color=MUTED, strokeWidth=0.6).encode(y=alt.datum(0), x=alt.value(0), x2=alt.value("width"))
+    left, right = pixels("X", 0), pixels("X2", "width")
+    zero = base.mark_rule(color=MUTED, strokeWidth=0.6).encode(y=alt.YDatum(0), x=left, x2=right)
     panel = layer(bars, zero, ci, data=records(frame, *frame.columns), width=width, height=170)
     return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=size.columns, resolve=OWN_X)
 
@@ -81,15 +82,15 @@ def acc_by_kept_tokens(data: ChartData, size: ChartSize) -> Any:
             ),
         ),
         color=tint,
-        opacity=alt.condition(picked, alt.value(1.0), alt.value(0.12)),
+        opacity=alt.OpacityValue(0.12, condition={"param": picked.name, "value": 1.0}),
     )
     symbols = alt.Scale(domain=bins, range=cycle(SHAPES, bins))
     names = alt.Shape("bin:N", scale=symbols, title="Prompt tokens", legend=alt.Legend(columns=2 if size.narrow else 5))
     layers = [
-        unit(base.mark_rule(strokeOpacity=0.6).encode(y="acc_ci_low:Q", y2="acc_ci_high:Q"), picked),
+        unit(base.mark_rule(strokeOpacity=0.6).encode(y=alt.Y("acc_ci_low:Q"), y2=alt.Y2("acc_ci_high:Q")), picked),
         base.mark_line(strokeWidth=2).encode(y=share_y("acc_mean", "Accuracy")),
         base.mark_point(filled=True, size=44, fillOpacity=1).encode(
-            y="acc_mean:Q",
+            y=alt.Y("acc_mean:Q"),
             shape=names,
             tooltip=point_tips(alt.Tooltip("kept_tokens_p50:Q", title="tokens kept", format=",.0f")),
         ),

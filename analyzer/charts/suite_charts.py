@@ -171,8 +171,8 @@ def task_budget_map(suite: SuiteResults, axis: BudgetAxis, size: ChartSize) -> A
             scale=alt.Scale(range=LOSS, domain=[0, top], clamp=True, interpolate="rgb"),
             legend=alt.Legend(title="Loss of accuracy", format=".2f", gradientLength=min(240, size.width - 40)),
         ),
-        stroke=alt.condition("datum.state == 'safe'", alt.value("#0072B2"), alt.value("transparent")),
-        strokeWidth=alt.condition("datum.state == 'safe'", alt.value(2), alt.value(0)),
+        stroke=alt.StrokeValue("transparent", condition={"test": "datum.state == 'safe'", "value": "#0072B2"}),
+        strokeWidth=alt.StrokeWidthValue(0, condition={"test": "datum.state == 'safe'", "value": 2}),
         tooltip=[
             alt.Tooltip("task:N", title="task"),
             alt.Tooltip("at:N", title="cache kept"),
@@ -185,8 +185,8 @@ def task_budget_map(suite: SuiteResults, axis: BudgetAxis, size: ChartSize) -> A
             alt.Tooltip("state:N", title="verdict here"),
         ],
     )
-    ink = alt.condition(f"datum.drop > {0.75 * top}", alt.value("#ffffff"), alt.value("#1a1a1a"))
-    value = base.mark_text(fontSize=11 if cell >= 40 else 9).encode(text="shown:N", color=ink)
+    ink = alt.ColorValue("#1a1a1a", condition={"test": f"datum.drop > {0.75 * top}", "value": "#ffffff"})
+    value = base.mark_text(fontSize=11 if cell >= 40 else 9).encode(text=alt.Text("shown:N"), color=ink)
     panel = layer(
         cells,
         value,

@@ -75,13 +75,13 @@ def _block(
     ]
     drawn = alt.Chart(records(frame, "row", "part", "x", "x2", "says"))
     spans = drawn.mark_bar(height=20 if size.narrow else 22, stroke="white", strokeWidth=1).encode(
-        x=x, x2="x2:Q", y=y, color=colour, tooltip=tips
+        x=x, x2=alt.X2("x2:Q"), y=y, color=colour, tooltip=tips
     )
     names = _names(frame, axis, width)
     words = [
         alt.Chart(records(names, "row", "name", "middle", "ink"))
         .mark_text(fontSize=10 if size.narrow else 11, fontWeight="bold")
-        .encode(x=alt.X("middle:Q"), y=y, text="name:N", color=alt.Color("ink:N", scale=None))
+        .encode(x=alt.X("middle:Q"), y=y, text=alt.Text("name:N"), color=alt.Color("ink:N", scale=None))
     ]
     head = {"text": title, "anchor": "start", "frame": "bounds", "fontSize": 12 if size.narrow else 13, "offset": 4}
     block = layer(spans, *(words if names.height else []), width=width, height=30 * len(order))

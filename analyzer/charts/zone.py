@@ -5,6 +5,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from analyzer.charts.compose import pixels
 from analyzer.charts.frames import ChartData
 from analyzer.charts.spans import NOT_PROVEN, OPEN_ZONE, ZONE_PART
 from analyzer.charts.style import BROKEN, PARTS, ZONE, ChartSize, records
@@ -38,12 +39,12 @@ def zone_layers(data: ChartData, width: float) -> list[Any]:
         span = alt.Chart(records(rows, "x", "x2", "says", "part"))
         layers.append(
             span.mark_rect(color=fill, opacity=opacity).encode(
-                x="x:Q", x2="x2:Q", tooltip=alt.Tooltip("says:N", title=part)
+                x=alt.X("x:Q"), x2=alt.X2("x2:Q"), tooltip=alt.Tooltip("says:N", title=part)
             )
         )
         if part != "broken":
             edges = pl.concat([rows.select("x"), rows.select(x="x2")])
-            layers.append(alt.Chart(records(edges, "x")).mark_rule(color=EDGE, strokeWidth=1.6).encode(x="x:Q"))
+            layers.append(alt.Chart(records(edges, "x")).mark_rule(color=EDGE, strokeWidth=1.6).encode(x=alt.X("x:Q")))
     return [*layers, *_names(zones, data, width)]
 
 
@@ -59,9 +60,7 @@ def _names(zones: pl.DataFrame, data: ChartData, width: float) -> list[Any]:
         if name:
             at = alt.Chart(alt.InlineData(values=[{"name": name}]))
             ink = PARTS[row["part"]].ink
-            layers.append(
-                at.mark_text(color=ink, fontSize=11, fontWeight="bold", dy=-8, clip=False).encode(
-                    x=alt.value((left + right) / 2 * width), y=alt.value(0), text="name:N"
-                )
-            )
+            x, y = pixels("X", (left + right) / 2 * width), pixels("Y", 0)
+            text = at.mark_text(color=ink, fontSize=11, fontWeight="bold", dy=-8, clip=False)
+            layers.append(text.encode(x=x, y=y, text=alt.Text("name:N")))
     return layers

@@ -11,7 +11,7 @@ from analyzer.read.group_tasks import GroupTask, chosen_tasks, group_tasks
 from analyzer.results.number_format import budget, number
 from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
-from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, render, tool_fields
+from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, context_parts, render, tool_fields
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
 
@@ -215,12 +215,14 @@ def _example(
         return None
     dataset_id, question, context, answers, meta, prompt, bin_idx, token_len, cut = row
     rule = json.loads(prompt)
+    of_row = json.loads(meta)
     messages, _ = render(
         rule.get("template") or DEFAULT_TEMPLATE,
         context,
         question,
-        json.loads(meta).get("turns") or (),
+        of_row.get("turns") or (),
         rule.get("system"),
+        context_parts(of_row, context),
     )
     levels = conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))
     return ShownExample(
@@ -231,7 +233,7 @@ def _example(
         token_len=token_len,
         prompt_truncated=bool(cut),
         messages=messages,
-        offered=tool_fields(json.loads(meta)),
+        offered=tool_fields(of_row),
         answers=json.loads(answers),
         levels=[ShownLevel(*level) for level in levels],
     )

@@ -19,6 +19,7 @@ from kvt_async.contract.formulas.conversation import unit_of
 from kvt_async.contract.formulas.prompt_text import (
     DEFAULT_TEMPLATE,
     cluster_sha256,
+    context_parts,
     messages_sha256,
     render,
     tool_fields,
@@ -183,11 +184,18 @@ def _prompts(conn: sqlite3.Connection, findings: Findings) -> None:
         rule: dict[str, Any] = json.loads(text)
         for row in conn.execute(_PROMPTS, (dataset,)):
             example, prompt_sha256, cut, context_sha256, question, context, meta = row
-            turns = json.loads(meta).get("turns") or ()
+            of_row = json.loads(meta)
             template = rule.get("template") or DEFAULT_TEMPLATE
-            messages, _ = render(template, context, question, turns, rule.get("system"))
+            messages, _ = render(
+                template,
+                context,
+                question,
+                of_row.get("turns") or (),
+                rule.get("system"),
+                context_parts(of_row, context),
+            )
             key = {"dataset_id": dataset, "example_id": example}
-            sent = messages_sha256(messages, tool_fields(json.loads(meta)))
+            sent = messages_sha256(messages, tool_fields(of_row))
             if sent != prompt_sha256 and '"tools"' in meta:  # kvt of before took them for a note and sent none
                 sent = messages_sha256(messages)
             _hash(findings, "manifest_entries", key, "prompt_sha256", prompt_sha256, sent)

@@ -133,7 +133,7 @@ def encode(settings: Settings, prompt: WorkloadPrompt, level: Level) -> Payload:
     fields = map_strings(settings.bench.body, lambda text: _number_in(text, numbers))
     extra = {**settings.decoding.extra_body, **fields}
     decoding = settings.decoding.model_copy(update={"max_tokens": prompt.output_tokens, "extra_body": extra})
-    size = PromptSize(prompt.input_tokens, None, prompt.context_chars)
+    size = PromptSize(prompt.input_tokens, None, prompt.context_chars, prompt.context_messages)
     return build_payload(settings.model_copy(update={"decoding": decoding}), prompt.messages, level, size)
 
 

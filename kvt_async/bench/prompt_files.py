@@ -10,7 +10,7 @@ import orjson
 
 from kvt_async.contract.bench_settings import MOST_TOKENS
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.formulas.prompt_text import render
+from kvt_async.contract.formulas.prompt_text import context_messages, context_parts, render
 from kvt_async.data.manifest import read_head, read_items
 
 WHERE = "bench.workload.path"
@@ -32,6 +32,7 @@ class Item:
     output_tokens: int | None = None  # what the file asks for
     answer: str | None = None  # a recorded reply: its length is what to ask for
     context_chars: int | None = None
+    context_messages: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,9 @@ def read_manifest(path: str, system: str | None) -> Source:
             example.question,
             example.meta.get("turns") or (),
             head.prompt["system"],
+            parts := context_parts(example.meta, example.context),
         )
-        items.append(Item(messages, None, None, chars))
+        items.append(Item(messages, None, None, chars, context_messages(parts, head.prompt["system"])))
     if not items:
         raise ConfigError("this manifest has no entries", where=str(file))
     return Source(items, head.sha256, template_version=str(head.prompt["template_version"]))

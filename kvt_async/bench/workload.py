@@ -36,6 +36,7 @@ class WorkloadPrompt:
     output_tokens: int  # to ask for
     group_idx: int | None = None
     context_chars: int | None = None
+    context_messages: int | None = None
 
 
 class Workload(Protocol):
@@ -156,7 +157,7 @@ class FromFile:
             lengths = bench.workload.output_tokens
             key = (bench.seed, place.repeat, place.seq, _OUTPUT)
             out = length_draws.draw(lengths, key) if lengths is not None else self._own_output(item)
-            drawn.append(WorkloadPrompt(item.messages, n, out, None, item.context_chars))
+            drawn.append(WorkloadPrompt(item.messages, n, out, None, item.context_chars, item.context_messages))
         return drawn
 
     def _own_output(self, item: Item) -> int:

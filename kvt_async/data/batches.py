@@ -16,9 +16,14 @@ def batches(rows: Iterable[_Row], example_of: Callable[[_Row], Example]) -> Iter
     for row in rows:
         example = example_of(row)
         batch.append(row)
-        chars += len(example.context) + len(example.question)
+        chars += len(example.context) + len(example.question) + _chars_of_turns(example)
         if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
             yield batch
             batch, chars = [], 0
     if batch:
         yield batch
+
+
+def _chars_of_turns(example: Example) -> int:
+    turns = example.meta.get("turns")
+    return sum(len(text) for turn in turns for text in turn) if isinstance(turns, list) else 0

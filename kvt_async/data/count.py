@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.formulas.prompt_text import messages_sha256, tool_fields
+from kvt_async.contract.formulas.prompt_text import (
+    CONVERSATION,
+    DEFAULT_TEMPLATE,
+    context_parts,
+    messages_sha256,
+    tool_fields,
+)
 from kvt_async.data.example_prompt import PromptRule, context_sha256, cut_context, is_templated, served_text
 from kvt_async.data.sources.source import Row
 from kvt_async.data.spool import CountedExample
@@ -18,6 +24,8 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) 
     `meta.context_tokens` is the whole context's own length, before any cut. Raises ConfigError from the cut and from
     the chat template, naming the row.
     """
+    for row in batch:
+        _check_conversation(row, rule)
     whole = [row.example for row in batch]
     prompts = [rule.messages(example) for example in whole]
     offered = [_tools(row, rule) for row in batch]
@@ -50,6 +58,24 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) 
             )
         )
     return counted
+
+
+def _check_conversation(row: Row, rule: PromptRule) -> None:
+    """Raises ConfigError where the messages of a context that is a conversation could not be sent as they are."""
+    if not context_parts(row.example.meta, row.example.context):
+        return
+    if rule.endpoint != "chat":
+        raise ConfigError(
+            "the context of this row is a conversation, which only chat requests can carry",
+            where=row.where,
+            do="Set prompt.endpoint: chat.",
+        )
+    if rule.template not in (CONVERSATION, DEFAULT_TEMPLATE):
+        raise ConfigError(
+            "the context of this row is a conversation, whose messages go out as they are: no template is used",
+            where=f"prompt.template ({row.where})",
+            do="Set prompt.template to null.",
+        )
 
 
 def _tools(row: Row, rule: PromptRule) -> Json:

@@ -12,6 +12,7 @@ from kvt_async.contract.formulas.prompt_text import (
     DEFAULT_TEMPLATE,
     check_template,
     cluster_sha256,
+    context_parts,
     plain,
     render,
     template_version,
@@ -50,7 +51,8 @@ class PromptRule:
         return {k: v for k, v in asdict(self).items() if v is not None or k not in NOT_CONTRACT}
 
     def messages(self, example: Example) -> list[dict[str, str]]:
-        return render(self.template, example.context, example.question, example.meta.get("turns") or (), self.system)[0]
+        turns, parts = example.meta.get("turns") or (), context_parts(example.meta, example.context)
+        return render(self.template, example.context, example.question, turns, self.system, parts)[0]
 
 
 def prompt_rule(settings: Settings, source: ExampleSource, tokenizer: PromptTokenizer) -> PromptRule:
@@ -121,7 +123,8 @@ def cut_context(rule: PromptRule, tokenizer: PromptTokenizer, example: Example, 
     The limit holds for the plain prompt, as in LongBench's script: template, context and question, with earlier turns
     but without system text and chat template. Half of the limit's tokens stay at either end.
 
-    Raises ConfigError when those halves do not reach over the parts around the context.
+    Raises ConfigError when those halves do not reach over the parts around the context, and where the context is a
+    conversation, which is published whole.
     """
     limit = rule.max_context_tokens
     if limit is None:
@@ -130,6 +133,12 @@ def cut_context(rule: PromptRule, tokenizer: PromptTokenizer, example: Example, 
     kept = tokenizer.halves(text, limit)
     if kept is None:
         return None
+    if context_parts(example.meta, example.context):
+        raise ConfigError(
+            f"the conversation of {example.example_id} has more than {limit} tokens, and conversations are not cut",
+            where=f"prompt.max_context_tokens ({where})",
+            do="Set prompt.max_context_tokens to null; binning.edges leaves out what is too long for the server.",
+        )
     head = rule.template.split("{context}")[0]
     tail = text[len(head) + len(example.context) :]
     first, last = kept

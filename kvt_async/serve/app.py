@@ -119,7 +119,12 @@ class Server:
         else:
             rendered = self.template.render(request.messages, request.tools) if request.messages else request.prompt
             encoded = await self._encode(rendered, request)
-            if kv.mode == "question_agnostic" and kv.context_chars is not None:
+            if kv.mode == "question_agnostic" and kv.context_messages is not None:
+                if not request.messages:
+                    raise ApiError("kv.context_messages needs messages, not a prompt", param="kv.context_messages")
+                end_char = self.template.messages_end(request.messages, rendered, kv.context_messages, request.tools)
+                context_end = context_tokens(encoded, end_char, end_char, may_split=True)
+            elif kv.mode == "question_agnostic" and kv.context_chars is not None:
                 if request.messages:
                     end_char = self.template.context_end(request.messages, rendered, kv.context_chars, request.tools)
                 else:

@@ -20,6 +20,8 @@ class Template(Protocol):
         self, messages: Sequence[Message], rendered: str, context_chars: int, tools: Sequence[Tool] = ()
     ) -> int: ...
 
+    def messages_end(self, messages: Sequence[Message], rendered: str, n: int, tools: Sequence[Tool] = ()) -> int: ...
+
 
 @dataclass(frozen=True, slots=True)
 class About:

@@ -11,7 +11,7 @@ from kvt_async.serve.catalogue import Catalogue, ReferencePolicies, integer, not
 
 Mode = Literal["question_aware", "question_agnostic"]
 MODES: tuple[Mode, ...] = ("question_aware", "question_agnostic")
-FIELDS = ("policy", "budget", "keep_tokens", "mode", "context_chars", "first_token", "params")
+FIELDS = ("policy", "budget", "keep_tokens", "mode", "context_chars", "context_messages", "first_token", "params")
 REFERENCE = ReferencePolicies()
 
 
@@ -25,6 +25,7 @@ class KvRequest:
     keep_tokens: int | None = None  # instead of a fraction
     mode: Mode = "question_aware"
     context_chars: int | None = None  # where the context ends in the first user message; question_agnostic only
+    context_messages: int | None = None  # or how many of the first messages are the context
     read_again: bool = True  # question_aware: the last prompt token is read again on the compressed cache
 
     def keep_of(self, compressible: int) -> int:
@@ -51,11 +52,17 @@ def parse_kv(raw: object, policies: Catalogue = REFERENCE) -> KvRequest:
     context_chars = raw.get("context_chars")
     if context_chars is not None:
         integer("kv.context_chars", context_chars, 0)  # 0: an empty context, which only aware mode can do
-    if mode == "question_agnostic" and context_chars is None:
+    context_messages = raw.get("context_messages")
+    if context_messages is not None:
+        integer("kv.context_messages", context_messages, 1)
+        if context_chars is not None:
+            raise wrong("kv.context_chars", "and kv.context_messages exclude each other: send one")
+    if mode == "question_agnostic" and context_chars is None and context_messages is None:
         raise wrong(
             "kv.context_chars",
             "is needed with mode question_agnostic: send the number of characters of the first user message's content "
-            "(of the prompt, in /v1/completions) that are context; what follows is the question",
+            "(of the prompt, in /v1/completions) that are context; what follows is the question. Where the context is "
+            "a conversation, send kv.context_messages instead: how many of the first messages are context",
         )
     first_token = raw.get("first_token")
     if first_token not in (None, "compressed", "full"):
@@ -65,7 +72,7 @@ def parse_kv(raw: object, policies: Catalogue = REFERENCE) -> KvRequest:
     name, params = _policy(raw, policies)
     budget, keep_tokens = raw.get("budget"), raw.get("keep_tokens")
     _amount(name, budget, keep_tokens, policies)
-    return KvRequest(name, params, budget, keep_tokens, mode, context_chars, first_token != "full")
+    return KvRequest(name, params, budget, keep_tokens, mode, context_chars, context_messages, first_token != "full")
 
 
 def _policy(raw: Mapping[str, Any], policies: Catalogue) -> tuple[str, Mapping[str, Any]]:

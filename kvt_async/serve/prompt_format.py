@@ -56,25 +56,49 @@ class ChatTemplate:
     def context_end(
         self, messages: Sequence[Message], rendered: str, context_chars: int, tools: Sequence[Tool] = ()
     ) -> int:
-        """The character of `rendered` where the first `context_chars` characters of the first user message end.
-
-        A template may trim the message (Llama 3, Gemma): what it cut at the start is not counted.
-        """
+        """The character of `rendered` where the first `context_chars` characters of the first user message end."""
         first = next((i for i, message in enumerate(messages) if message.role == "user"), None)
         if first is None:
             raise ApiError("kv.context_chars needs a user message: its start is the context", param="kv.context_chars")
-        content = messages[first].content
-        if context_chars > len(content):
-            raise _beyond(context_chars, len(content), "first user message")
-        start = self.render([*messages[:first], Message("user", MARK), *messages[first + 1 :]], tools).find(MARK)
+        if context_chars > len(messages[first].content):
+            raise _beyond(context_chars, len(messages[first].content), "first user message")
+        end = self._end_in(messages, first, rendered, context_chars, tools)
+        if end is None:
+            raise ApiError(
+                "The chat template changes the first user message, so kv.context_chars can't be placed in it",
+                param="kv.context_chars",
+            )
+        return end
+
+    def messages_end(self, messages: Sequence[Message], rendered: str, n: int, tools: Sequence[Tool] = ()) -> int:
+        """The character of `rendered` where the text of the n-th message ends: the context is the first n."""
+        if n >= len(messages):
+            raise ApiError(
+                f"kv.context_messages = {n} leaves no message to read after the context: there are {len(messages)}",
+                param="kv.context_messages",
+            )
+        end = self._end_in(messages, n - 1, rendered, len(messages[n - 1].content), tools)
+        if end is None:
+            raise ApiError(
+                f"The chat template changes message {n}, so kv.context_messages can't be placed behind it",
+                param="kv.context_messages",
+            )
+        return end
+
+    def _end_in(
+        self, messages: Sequence[Message], at: int, rendered: str, n_chars: int, tools: Sequence[Tool]
+    ) -> int | None:
+        """Where in `rendered` the first characters of one message end; None: its text doesn't stand there.
+
+        A template may trim the message (Llama 3, Gemma): what it cut at the start is not counted.
+        """
+        content, role = messages[at].content, messages[at].role
+        start = self.render([*messages[:at], Message(role, MARK), *messages[at + 1 :]], tools).find(MARK)
         for kept in (content, content.rstrip(), content.lstrip(), content.strip()) if start >= 0 else ():
             if rendered.startswith(kept, start):
                 cut = len(content) - len(content.lstrip()) if kept[:1] != content[:1] else 0
-                return start + min(max(0, context_chars - cut), len(kept))
-        raise ApiError(
-            "The chat template changes the first user message, so kv.context_chars can't be placed in it",
-            param="kv.context_chars",
-        )
+                return start + min(max(0, n_chars - cut), len(kept))
+        return None
 
 
 def context_tokens(encoded: Encoded, end_char: int, context_chars: int, *, may_split: bool = False) -> int:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from kvt_async.contract.errors import MissingPrerequisiteError
-from kvt_async.contract.formulas.prompt_text import tool_fields
+from kvt_async.contract.formulas.prompt_text import context_parts, tool_fields
 from kvt_async.contract.labels import request_ids_of
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.records import Example, Json
@@ -42,6 +42,13 @@ class Entry(NamedTuple):
         if '"turns"' not in self.meta_json:
             return []
         return orjson.loads(self.meta_json).get("turns") or []
+
+    @property
+    def parts(self) -> list[tuple[str, int]]:
+        """(role, characters) of the messages that the context consists of; empty: it is one text."""
+        if '"context_messages"' not in self.meta_json:
+            return []
+        return context_parts(orjson.loads(self.meta_json), self.context)
 
     @property
     def tool_fields(self) -> Json:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import orjson
 
-from kvt_async.contract.formulas.prompt_text import render
+from kvt_async.contract.formulas.prompt_text import context_messages, render
 from kvt_async.contract.settings import Settings
 from kvt_async.data.example_prompt import PromptRule
 from kvt_async.engine.request.chat_body import build_payload
@@ -69,7 +69,9 @@ class RequestBuilder:
                 payload, tokens, sha256 = _of_cut(with_seed(settings, seed), cut, level), cut.tokens, cut.prompt_sha256
             else:
                 size = PromptSize(tokens, context_tokens)
-                payload = payloads(context, question, entry.turns, entry.tool_fields, size=size, seed=seed)
+                payload = payloads(
+                    context, question, entry.turns, entry.tool_fields, parts=entry.parts, size=size, seed=seed
+                )
                 if shown is not None:
                     expects["server"] = shown
             return Request(
@@ -95,8 +97,9 @@ class RequestBuilder:
         """What is sent for an entry at a level; `settings` may differ from the sweep's in decoding (probes)."""
         if (cutter := self._cutter(level)) is not None:
             return _of_cut(settings, cutter.cut(entry.example, entry.token_len, level), level)
-        messages, chars = render(self.template, entry.context, entry.question, entry.turns, self.system)
-        size = PromptSize(entry.token_len, entry.context_tokens, chars)
+        parts = entry.parts
+        messages, chars = render(self.template, entry.context, entry.question, entry.turns, self.system, parts)
+        size = PromptSize(entry.token_len, entry.context_tokens, chars, context_messages(parts, self.system))
         return build_payload(settings, messages, level, size, entry.tool_fields)
 
     def _cutter(self, level: Level) -> Cutter | None:
@@ -104,5 +107,5 @@ class RequestBuilder:
 
 
 def _of_cut(settings: Settings, cut: Cut, level: Level) -> Payload:
-    size = PromptSize(cut.tokens, cut.context_tokens, cut.context_chars)
+    size = PromptSize(cut.tokens, cut.context_tokens, cut.context_chars, cut.context_messages)
     return build_payload(settings, cut.messages, level, size, cut.tools)

@@ -57,6 +57,16 @@ async def test_a_completion_of_the_rendered_text_or_its_ids_is_the_chat_reply(ap
         assert plain["choices"][0]["text"] == chat["choices"][0]["message"]["content"]
 
 
+async def test_a_context_of_messages_is_compressed_as_the_same_context_in_characters(api: Api) -> None:
+    ex = example(200)
+    split = [{"role": "user", "content": ex.context}, {"role": "user", "content": ex.question}]
+    kv = {"policy": "snapkv", "budget": 0.5, "mode": AGNOSTIC}
+    _, by_messages = await api.post(body(ex, kv | {"context_messages": 1}, messages=split))
+    _, by_chars = await api.post(body(ex, kv | {"context_chars": len(ex.context)}, messages=split))
+    assert by_messages["usage"]["kv"] | {"prefill_cached": True} == by_chars["usage"]["kv"]
+    assert by_messages["choices"][0]["message"] == by_chars["choices"][0]["message"]
+
+
 async def test_usage_carries_the_evidence_of_what_was_evicted(api: Api) -> None:
     ex = example(200)
     _, first = await api.post(body(ex, {"policy": "snapkv", "budget": 0.25}))

@@ -44,6 +44,14 @@ WRONG = {
         kv(policy="snapkv", budget=0.5, mode="question_agnostic", context_chars=10**6),
         "more than the",
     ),
+    "a context of all messages": (
+        kv(policy="snapkv", budget=0.5, mode="question_agnostic", context_messages=1),
+        "no message to read",
+    ),
+    "a context of messages and of characters": (
+        kv(policy="snapkv", budget=0.5, mode="question_agnostic", context_messages=1, context_chars=9),
+        "exclude each other",
+    ),
     "an even kernel": (kv(policy="snapkv", budget=0.5, params={"kernel": 4}), "must be odd"),
     "a negative parameter": (kv(policy="random", budget=0.5, params={"protect_recent": -1}), "at least 0"),
     "kv that is no object": (CHAT | {"kv": "snapkv"}, "must be an object"),

@@ -141,6 +141,19 @@ def test_tools_are_rendered_and_the_context_still_ends_in_the_first_user_message
     assert template.context_end(messages, rendered, 0, [WEATHER]) == rendered.index("the code")  # the tools alone
 
 
+def test_a_context_of_several_messages_ends_where_the_text_of_the_last_of_them_does(template: ChatTemplate) -> None:
+    messages = [
+        Message("user", "mira is anna ."),
+        Message("assistant", "look"),
+        Message("user", "the code of mira ?"),
+    ]
+    rendered = template.render(messages)
+    assert rendered[: template.messages_end(messages, rendered, 1)].endswith("<user> mira is anna .")
+    assert rendered[: template.messages_end(messages, rendered, 2)].endswith("<assistant> look")
+    with pytest.raises(ApiError, match="no message to read"):
+        template.messages_end(messages, rendered, 3)
+
+
 def test_tools_that_a_template_leaves_out_are_refused(template: ChatTemplate) -> None:
     with pytest.raises(ApiError, match="doesn't write them") as refused:
         template.render([Message("user", "who ?")], [WEATHER])

@@ -1,7 +1,9 @@
 """Example -> chat messages or a plain prompt. Shared, so that `kvt show` renders exactly what was sent.
 
 A template has {context} and {question}. Text before the end of {context} is the context part: its length in characters
-goes to servers that compress the context alone (`{context_chars}` in kv.apply.body).
+goes to servers that compress the context alone (`{context_chars}` in kv.apply.body). A context may also be a
+conversation: then it is messages of its own, no template is used, and their number goes to such servers
+(`{context_messages}`).
 """
 
 import hashlib
@@ -13,6 +15,7 @@ import orjson
 from kvt_async.contract.errors import ConfigError
 
 DEFAULT_TEMPLATE = "{context} {question}"
+CONVERSATION = "{context}{question}"  # stands for the template of data whose contexts are conversations
 
 
 def check_template(template: str, where: str = "prompt.template") -> None:
@@ -26,22 +29,59 @@ def check_template(template: str, where: str = "prompt.template") -> None:
         raise ConfigError("{context} must stand before {question}", where=where, do="Put the question last.")
 
 
+def context_parts(meta: Mapping[str, Any], context: str) -> list[tuple[str, int]]:
+    """(role, characters) of the messages that a context consists of, `meta.context_messages`; empty: it is one text.
+
+    A list of another form, or of another length in all than the context, is a note of the user's and says nothing.
+    """
+    given = meta.get("context_messages")
+    if not isinstance(given, list) or not all(
+        isinstance(part, list | tuple) and len(part) == 2 and isinstance(part[0], str) and type(part[1]) is int
+        for part in given
+    ):
+        return []
+    parts = [(role, n_chars) for role, n_chars in given]
+    fits = all(n_chars >= 0 for _, n_chars in parts) and sum(n_chars for _, n_chars in parts) == len(context)
+    return parts if fits else []
+
+
 def render(
-    template: str, context: str, question: str, turns: Sequence[Sequence[str]] = (), system: str | None = None
-) -> tuple[list[dict[str, str]], int]:
+    template: str,
+    context: str,
+    question: str,
+    turns: Sequence[Sequence[str]] = (),
+    system: str | None = None,
+    parts: Sequence[tuple[str, int]] = (),
+) -> tuple[list[dict[str, str]], int | None]:
     """Messages and the number of characters of the first user message that belong to the context.
 
-    With earlier `turns` the first question stands in the template, and `question` is the last user message.
+    With earlier `turns` the first question stands in the template, and `question` is the last user message. With
+    `parts` (`context_parts`) the context is messages of its own, each question is one, no template is used, and no
+    number of characters says where the context ends: None.
     """
+    messages = [{"role": "system", "content": system}] if system else []
+    if parts:
+        at = 0
+        for role, n_chars in parts:
+            messages.append({"role": role, "content": context[at : at + n_chars]})
+            at += n_chars
+        for asked, answer in turns:
+            messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        messages.append({"role": "user", "content": question})
+        return messages, None
     first = turns[0][0] if turns else question
     head, rest = halves(template)
     user = head + context + rest.replace("{question}", first)
-    messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": user})
     for idx, (_, answer) in enumerate(turns):
         messages.append({"role": "assistant", "content": answer})
         messages.append({"role": "user", "content": turns[idx + 1][0] if idx + 1 < len(turns) else question})
     return messages, len(head) + len(context)
+
+
+def context_messages(parts: Sequence[tuple[str, int]], system: str | None) -> int | None:
+    """How many of the first messages are context: a system text counts too. None where the context is one text."""
+    return len(parts) + bool(system) if parts else None
 
 
 def halves(template: str) -> tuple[str, str]:

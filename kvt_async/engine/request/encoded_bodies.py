@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from kvt_async.contract.formulas.prompt_text import halves, plain, render
+from kvt_async.contract.formulas.prompt_text import context_messages, halves, plain, render
 from kvt_async.contract.formulas.sample_seed import base_seed
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.chat_body import PATHS, assemble, build_payload
@@ -47,16 +47,19 @@ class LevelPayloads:
         turns: Sequence[Sequence[str]] = (),
         tools: Json | None = None,
         *,
+        parts: Sequence[tuple[str, int]] = (),
         size: PromptSize = NOBODY_COUNTED,
         seed: int | None = None,
     ) -> Payload:
         """The payload of one example with its `tool_fields`, to be answered with `seed`; None: the config's. The
         characters of `size` are counted here."""
-        size = PromptSize(size.prompt_tokens, size.context_tokens, self._head_chars + len(context))
-        constant = None if turns or tools else self._pieces
+        n_messages = context_messages(parts, self._system)
+        chars = None if parts else self._head_chars + len(context)
+        size = PromptSize(size.prompt_tokens, size.context_tokens, chars, n_messages)
+        constant = None if turns or tools or parts else self._pieces
         values = None if constant is None else self._sizes(size)
         if constant is None or values is None:
-            messages, _ = render(self._template, context, question, turns, self._system)
+            messages, _ = render(self._template, context, question, turns, self._system, parts)
             return build_payload(with_seed(self._settings, seed), messages, self._level, size, tools)
         if self._base_seed is not None:
             values[_SEED] = b"%d" % (self._base_seed if seed is None else seed)

@@ -16,7 +16,10 @@ from kvt_async.contract.vocabulary import FULL, Mode, Spelling, Unit
 from kvt_async.engine.request.template import fill, placeholders, value_at
 from kvt_async.records import Headers, Json, Level
 
-NAMES = ("policy", "budget", "keep_tokens", "compression_ratio", "divisor", "mode", "context_chars", "params")
+NAMES = (
+    *("policy", "budget", "keep_tokens", "compression_ratio", "divisor"),
+    *("mode", "context_chars", "context_messages", "params"),
+)
 _SIZED, _SIZED_IN_TOKENS = frozenset({"keep_tokens", "context_chars"}), frozenset({"compression_ratio", "divisor"})
 
 
@@ -27,6 +30,7 @@ class PromptSize:
     prompt_tokens: int | None = None
     context_tokens: int | None = None
     context_chars: int | None = None
+    context_messages: int | None = None  # where the context is a conversation, which then has no number of characters
 
 
 NOBODY_COUNTED = PromptSize()
@@ -92,8 +96,31 @@ def rounding_of(level: Level) -> tuple[int, Rounding]:
     return level.apply.get("round_to", 1), level.apply.get("rounding", "up")
 
 
+def check_context(level: Level, size: PromptSize) -> None:
+    """Raises ConfigError where only the context is to be compressed, the context is a conversation, and the request
+    would not say where that ends: the server would compress something else."""
+    if level.mode != Mode.AGNOSTIC or level.serves_full or size.context_messages is None:
+        return
+    templates = (level.apply.get("body"), level.apply.get("header"))
+    names = {name for template in templates for name, _, _ in placeholders(template)}
+    if "context_chars" in names and "context_messages" not in names:
+        raise unsaid_context(level.label)
+
+
+def unsaid_context(level: str) -> ConfigError:
+    """The refusal of `check_context`, for `level` as it is called on screen."""
+    return ConfigError(
+        f"{level} compresses the context alone, and the context of this data is a conversation: {{context_chars}} says "
+        "where a context ends in the first user message, and can't say it of several messages",
+        where="kv.apply",
+        do="Use mode: question_aware, or, where the server takes it (kvt serve does), add context_messages: "
+        '"{context_messages}" beside context_chars.',
+    )
+
+
 def values_of(level: Level, size: PromptSize) -> dict[str, Any]:
-    """What each of NAMES stands for; None: it has no value here."""
+    """What each of NAMES stands for; None: it has no value here. Raises ConfigError as `check_context`."""
+    check_context(level, size)
     compressible = size.context_tokens if level.mode == Mode.AGNOSTIC else size.prompt_tokens
     round_to, rounding = rounding_of(level)
     keep: int | None = None
@@ -117,5 +144,6 @@ def values_of(level: Level, size: PromptSize) -> dict[str, Any]:
         "divisor": None if kept is None else convert(kept, Unit.FRACTION, Spelling.DIVISOR),
         "mode": level.mode,
         "context_chars": size.context_chars,
+        "context_messages": size.context_messages,
         "params": None if level.cuts_prompts else level.params or None,
     }

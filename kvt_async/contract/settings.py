@@ -23,6 +23,7 @@ from kvt_async.contract.config_section import Count, PathText, Positive, Seconds
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import Secrets
 from kvt_async.contract.settings_kv import KV
+from kvt_async.contract.timeouts import Timeouts
 from kvt_async.contract.vocabulary import ONE_TASK_SOURCES
 
 PerMinute = Annotated[float, Field(ge=0.001, le=1e12)]
@@ -111,13 +112,6 @@ class Model(Section):
     config: PathText | None = (
         None  # config.json of the model, or its directory: what a cached token takes, for the report
     )
-
-
-class Timeouts(Section):
-    connect_s: Seconds = 10
-    ttfb_s: Seconds = 120
-    idle_s: Seconds = 60
-    total_s: Seconds = 600
 
 
 class EngineSettings(Section):

@@ -19,14 +19,16 @@ def estimate(
     by run_id.
 
     Time comes from this group's own attempts where there are some (`rates: measured`), else from assumed rates of one
-    stream; output tokens are at most max_tokens each.
+    stream; output tokens are at most max_tokens each. `answer_timeout_s`: the longest that any answer may take.
     """
     reader, settings = invocation.reader, invocation.settings
     sql = "SELECT seq, token_len FROM manifest_entries WHERE dataset_id = ?"
     levels: list[Json] = []
+    longest_s = 0.0
     for task in group.tasks:
         lengths = [(row[0], row[1]) for row in reader.rows(sql, task.dataset_id)]
         k, most = task.samples, task.settings.decoding.most_tokens
+        longest_s = max(longest_s, settings.engine.timeouts.answer_s(most))
         for run in task.runs:
             mask = done[run.run_id]
             n = mask.count(0)
@@ -55,6 +57,7 @@ def estimate(
         **total,
         "expected_s": seconds,
         "rates": rates,
+        "answer_timeout_s": longest_s,
         "cost_at_most": cost,
         "currency": prices.currency if prices else None,
     }
@@ -75,6 +78,7 @@ def lines(plan: Json) -> list[str]:
         f"at most {plan['max_output_tokens']:,} output tokens"
     )
     out.append(f"expected time: about {_time(plan['expected_s'])} ({plan['rates']})")
+    out.append(f"one answer may take {plan['answer_timeout_s']:,.0f} s (engine.timeouts.total_s)")
     cost = plan["cost_at_most"]
     out.append(
         f"cost: at most {cost:,.2f} {plan['currency']}" if cost is not None else "cost: unknown (set analysis.prices)"

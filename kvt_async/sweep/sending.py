@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.labels import entry_of
+from kvt_async.engine.send.witness import Asked
 from kvt_async.records import Json, Payload
 from kvt_async.session import handshake
 from kvt_async.session.canary_prompts import shortest
@@ -98,7 +99,9 @@ async def send(
     """Send what is pending. Returns when all is saved, or sending has stopped: see `watched`."""
     settings, sender, health = builder.settings, server.sender, progress.health
     for endpoint, payload in await asyncio.to_thread(_answered_before, server, builder):
-        sender.witness.remember(endpoint, payload.path, payload.body, payload.headers)
+        sender.witness.remember(
+            Asked(endpoint, payload.path, payload.body, payload.headers, settings.decoding.most_tokens)
+        )
     feed = Feed(server, builder)
     is_repeat = [level.repeat_idx > 0 for level in server.levels]
     order = steps(done, is_repeat, settings.limits.order, settings.sampling.seed)

@@ -9,6 +9,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import dump_yaml, load_settings, secret
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.settings_kv import Apply, EvidenceSource
+from kvt_async.contract.timeouts import Timeouts
 from kvt_async.contract.urls import public_url
 from kvt_async.ways.levels import make_levels
 
@@ -199,3 +200,20 @@ def test_a_verdict_over_no_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="analysis") as refused:
         load_settings(write(tmp_path, "analysis: {tasks: []}"))
     assert "analysis.tasks" in " ".join(refused.value.details)
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "max_tokens", "seconds"),
+    [
+        ({}, 256, 600),
+        ({}, 3_000, 600),
+        ({}, 32_768, 32_768 / 5),
+        ({}, 10**9, 365 * 86_400),
+        ({"total_s": 42}, 32_768, 42),
+        ({"total_s": "auto"}, 6_000, 1_200),
+    ],
+)
+def test_the_time_of_an_answer_follows_its_max_tokens_unless_a_number_is_given(
+    timeouts: dict[str, object], max_tokens: int, seconds: float
+) -> None:
+    assert Timeouts.model_validate(timeouts).answer_s(max_tokens) == seconds

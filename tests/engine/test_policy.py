@@ -40,8 +40,8 @@ def tried(
     return Tried(attempt, hints or Hints(), code=code)
 
 
-def decided(what: Tried, n_tries: int = 1, elapsed_s: float = 0.0, **retry: Any) -> Decision:
-    return decide(what, Retry(**retry), n_tries, elapsed_s, random.Random(1))
+def decided(what: Tried, n_tries: int = 1, waited_s: float = 0.0, **retry: Any) -> Decision:
+    return decide(what, Retry(**retry), n_tries, waited_s, random.Random(1))
 
 
 # ------------------------------------------------------------------ which
@@ -136,7 +136,7 @@ def test_a_retry_after_longer_than_our_longest_backoff_is_honoured_within_the_de
 
 def test_a_retry_after_beyond_the_deadline_ends_the_request() -> None:
     assert decided(tried(ErrorType.RATE_LIMITED, 429, Hints(301.0))).reason == "retry_after_too_long"
-    assert decided(tried(ErrorType.RATE_LIMITED, 429, Hints(20.0)), elapsed_s=285).reason == "retry_after_too_long"
+    assert decided(tried(ErrorType.RATE_LIMITED, 429, Hints(20.0)), waited_s=285).reason == "retry_after_too_long"
 
 
 def test_a_rate_limits_reset_is_a_hint_and_bounded() -> None:
@@ -150,10 +150,10 @@ def test_a_rate_limits_reset_is_a_hint_and_bounded() -> None:
     assert got.wait_s < 1
 
 
-def test_tries_are_bounded_in_number_and_in_time() -> None:
+def test_tries_are_bounded_in_number_and_in_waiting() -> None:
     assert decided(tried(ErrorType.HTTP, 500), n_tries=4).wait_s is not None
     assert decided(tried(ErrorType.HTTP, 500), n_tries=5).reason == "attempts_exhausted"
-    assert decided(tried(ErrorType.HTTP, 500), elapsed_s=300).reason == "time_exhausted"
+    assert decided(tried(ErrorType.HTTP, 500), waited_s=300).reason == "time_exhausted"
 
 
 # ------------------------------------------------------------------ headers

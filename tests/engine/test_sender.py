@@ -10,6 +10,7 @@ from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.settings import Retry
 from kvt_async.engine.send.breaker import Breaker
 from kvt_async.engine.send.sender import Sender
+from kvt_async.engine.send.witness import Asked
 from kvt_async.records import Attempt, Request
 from tests.engine.sending import PATH, Recorder, against, request_to, send_one
 from tests.servers.fault_server import (
@@ -80,12 +81,29 @@ async def test_a_wait_said_in_the_errors_body_is_waited_for() -> None:
 )
 async def test_a_request_is_given_up_for_a_reason(step: Step, reason: str, n_seen: int) -> None:
     async with against(step, limits=FAST) as (server, sender):
-        sender.witness.remember(server.base_url, PATH, b"what was answered before")
+        sender.witness.remember(Asked(server.base_url, PATH, b"what was answered before"))
         recorder = Recorder()
         outcome = await send_one(sender, server, recorder)
     assert (outcome.give_up, len(server.seen), len(recorder.attempts)) == (reason, n_seen, n_seen - 1)
     assert outcome.last is not None
     assert outcome.last.reply is None
+
+
+async def test_a_running_answer_is_no_waiting_so_one_that_breaks_off_late_is_tried_again() -> None:
+    limits = {"retry": {"max_attempts": 2, "initial_s": 0.01, "max_elapsed_s": 0.2}}
+    dripping = paced([(0.1, event(delta("a")))] * 5, end=False)
+
+    async def breaks_off(wire: Wire, request: Seen) -> None:
+        await dripping(wire, request)
+        wire.close()
+
+    async with against(breaks_off, answer("whole"), limits=limits) as (server, sender):
+        recorder = Recorder()
+        outcome = await send_one(sender, server, recorder)
+    assert [a.error_type for a in recorder.attempts] == [ErrorType.STREAM_CUT]
+    assert recorder.attempts[0].latency_s > 0.2
+    assert outcome.reply is not None
+    assert outcome.reply.text == "whole"
 
 
 async def test_time_bounds_the_tries() -> None:
@@ -252,6 +270,19 @@ async def test_one_request_whose_connection_is_always_cut_is_given_up_while_othe
         assert not sender.breaker.tripped.is_set()
     assert [o.give_up for o in outcomes].count("attempts_exhausted") == 1
     assert sum(o.reply is not None for o in outcomes) == 39
+
+
+async def test_long_answers_that_are_lost_together_are_no_long_outage() -> None:
+    """Their connections end at one instant, a retry schedule after they began: the server was there till then."""
+
+    async def restarts(wire: Wire, request: Seen) -> None:
+        await asyncio.sleep(0.5 - (request.at_ns - server.seen[0].at_ns) / 1e9)
+        wire.close()
+
+    async with against(*[restarts] * 4, answer("ok"), limits={"concurrency": 4} | FAST) as (server, sender):
+        outcomes = await asyncio.gather(*(send_one(sender, server, number=n) for n in range(4)))
+        assert not sender.breaker.tripped.is_set()
+    assert all(outcome.reply is not None for outcome in outcomes)
 
 
 async def test_a_server_that_answers_with_errors_is_not_gone() -> None:

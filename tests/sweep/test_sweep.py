@@ -316,6 +316,7 @@ async def test_a_dry_run_prints_requests_tokens_time_and_cost_and_sends_nothing(
         assert server.bodies == []
         assert (plan["requests"], plan["max_output_tokens"]) == (48, 48 * 8)
         assert plan["rates"].startswith("assumed")
+        assert plan["answer_timeout_s"] == 600
         assert plan["cost_at_most"] == pytest.approx(plan["prompt_tokens"] / 1000)
         await run(settings, options=replace(QUIET, limit=2))
         plan = (await run(settings, options=replace(QUIET, dry_run=True))).plan

@@ -19,6 +19,7 @@ from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ConfigError, EndState, ErrorType, LocalError
 from kvt_async.contract.secrets import NONE, Secrets
 from kvt_async.contract.settings import EngineSettings
+from kvt_async.contract.timeouts import SLOW_TOKENS_PER_S
 from kvt_async.contract.urls import bare_url, public_url, query_values, url_under
 from kvt_async.contract.variables import TELLING_HEADER, TELLING_QUERY
 from kvt_async.engine.reply.classify import Verdict, judge, reading_of
@@ -28,7 +29,7 @@ from kvt_async.engine.reply.retry_headers import read_hints
 from kvt_async.engine.request.kv_evidence import read_evidence
 from kvt_async.engine.send.tried import Tried
 from kvt_async.engine.transport.aiohttp_transport import AiohttpTransport
-from kvt_async.engine.transport.exchange import Exchange
+from kvt_async.engine.transport.exchange import Exchange, ReplyTimeouts
 from kvt_async.engine.transport.protocol import Target, Transport
 from kvt_async.records import Attempt, Headers, Json, Marks, Reply
 
@@ -100,16 +101,18 @@ class Client:
         attempt_idx: int = 0,
         series_idx: int = 0,
         expects: Json | None = None,
+        max_tokens: int = 1,
         fresh: bool = False,
         cancelled: list[Attempt] | None = None,
     ) -> Tried:
         """Send once and read to the end. Raises nothing but bugs and CancelledError: failures are attempts.
 
-        `headers`: the request's own, beside those that every request to this server carries.
+        `headers`: the request's own, beside those that every request to this server carries. `max_tokens`: that the
+        answer may have, for the time that it may take.
         `fresh`: not over a pooled connection. A cancelled attempt that had reached the wire is left in `cancelled`.
         """
         marks = marks or Marks()
-        exchange = Exchange(marks)
+        exchange = Exchange(marks, self._timeouts(max_tokens))
         target = self._targets.get((endpoint, path)) or self._target(endpoint, path)
         own = _Own(attempt_idx, series_idx, utc_now(), time.perf_counter_ns())
         try:
@@ -141,6 +144,12 @@ class Client:
             ) from None
         except Exception as error:
             return Tried(self._failed(exchange, target, self._unread(error, exchange), None, own))
+
+    def _timeouts(self, max_tokens: int) -> ReplyTimeouts:
+        """A reply that isn't streamed has no first byte until all of it is made."""
+        limits = self.engine.timeouts
+        making_s = max_tokens / SLOW_TOKENS_PER_S if limits.total_s == "auto" and not self.engine.stream else 0.0
+        return ReplyTimeouts(max(limits.ttfb_s, making_s), limits.idle_s, limits.answer_s(max_tokens))
 
     def _unread(self, error: Exception, exchange: Exchange) -> Verdict:
         """A reply that reading it did not survive costs its request, not the run."""
@@ -294,7 +303,7 @@ def _transport(engine: EngineSettings, tls: ssl.SSLContext | bool) -> Transport:
         from kvt_async.engine.transport.lean import LeanTransport
 
         return LeanTransport(engine, tls)
-    return AiohttpTransport(engine.timeouts, tls)
+    return AiohttpTransport(engine.timeouts.connect_s, tls)
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext | bool:

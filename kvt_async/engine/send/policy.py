@@ -59,15 +59,16 @@ def schedule_s(retry: Retry) -> float:
     return min(sum(min(wait, retry.max_wait_s) for wait in waits), retry.max_elapsed_s)
 
 
-def decide(tried: Tried, retry: Retry, n_tries: int, elapsed_s: float, rng: random.Random) -> Decision:
-    """After try number `n_tries` (1, 2, ...), `elapsed_s` after the first began."""
+def decide(tried: Tried, retry: Retry, n_tries: int, waited_s: float, rng: random.Random) -> Decision:
+    """After try number `n_tries` (1, 2, ...) and `waited_s` of pauses between them: the running of an answer, however
+    long, is no waiting."""
     if tried.attempt.error_type is None:
         return Decision()
     if not is_retryable(tried):
         return Decision(reason="not_retryable")
     if n_tries >= retry.max_attempts:
         return Decision(reason="attempts_exhausted")
-    left = retry.max_elapsed_s - elapsed_s
+    left = retry.max_elapsed_s - waited_s
     wait, retry_after_s = backoff_s(retry, n_tries, rng), tried.hints.retry_after_s
     if retry_after_s is not None:
         if retry_after_s > left:

@@ -22,11 +22,12 @@ class Sending(Struct, gc=False):
     attempt_idx: int
     n_tries: int = 0  # an immediate second send over a fresh connection belongs to the same try
     began_s: float = 0.0  # when the try that was answered began, monotonic
-    first_ns: int | None = None  # when its first try passed the limits
+    waited_s: float = 0.0  # in all pauses between its tries
     failing_since: float | None = None  # since when its tries fail at connection level, monotonic seconds
     cancelled: list[Attempt] = field(default_factory=list)
 
     def next_attempt(self, due_s: float) -> None:
         self.attempt_idx += 1
+        self.waited_s += due_s
         self.scheduled_ns = time.perf_counter_ns() + int(due_s * 1e9)
         self.intended_ns = None

@@ -34,7 +34,7 @@ from kvt_async.engine.send.rate_limits import Dispatcher
 from kvt_async.engine.send.request_state import Again, Record, Sending
 from kvt_async.engine.send.server_pages import NAPS_S, ServerPages
 from kvt_async.engine.send.tried import Tried
-from kvt_async.engine.send.witness import Witness
+from kvt_async.engine.send.witness import Asked, Witness
 from kvt_async.engine.transport.local_lacks import PATIENCE_S, Room, local_error, raise_file_limit
 from kvt_async.records import Attempt, Headers, Marks, Outcome, Request
 
@@ -182,7 +182,7 @@ class Sender:
         if tried.stale:
             tried = await client.attempt(endpoint, path, body, headers, fresh=True)
         if tried.attempt.reply is not None:
-            witness.good[tried.attempt.endpoint] = endpoint, path, body, headers
+            witness.good[tried.attempt.endpoint] = Asked(endpoint, path, body, headers)
         return tried.attempt
 
     async def _try_again(self, sending: Sending) -> tuple[Tried | None, Decision]:
@@ -230,7 +230,9 @@ class Sender:
             opened.quarantine.release(endpoint)
             sending.began_s = (marks.start_ns or dequeued_ns) / 1e9
             self.breaker.succeeded(sending.began_s)
-            opened.witness.good[attempt.endpoint] = endpoint, request.path, request.body, request.headers
+            opened.witness.good[attempt.endpoint] = Asked(
+                endpoint, request.path, request.body, request.headers, request.max_tokens
+            )
             if sending.n_tries == 1:
                 dispatcher.slots.succeeded()
             return tried, _ENDED
@@ -260,10 +262,7 @@ class Sender:
     def _once(
         self, sending: Sending, endpoint: str, dequeued_ns: int | None, *, fresh: bool = False
     ) -> Awaitable[Tried]:
-        now = time.perf_counter_ns()
-        if sending.first_ns is None:
-            sending.first_ns = now
-        request, due_ns = sending.request, sending.scheduled_ns
+        now, request, due_ns = time.perf_counter_ns(), sending.request, sending.scheduled_ns
         return self._open.client.attempt(
             endpoint,
             request.path,
@@ -273,6 +272,7 @@ class Sender:
             attempt_idx=sending.attempt_idx,
             series_idx=request.series_idx,
             expects=request.expects,
+            max_tokens=request.max_tokens,
             fresh=fresh,
             cancelled=sending.cancelled,
         )
@@ -299,13 +299,14 @@ class Sender:
                     break
                 await self._nap(nap_s)
                 nap_s = min(2 * nap_s, 1.0)
-                sending.first_ns = None  # the wait is not the server's
                 tried = await self._once(sending, endpoint, None)
         return tried
 
     def _failed(self, tried: Tried, sending: Sending, endpoint: str) -> Decision:
         """What a failure means for the endpoint, the limits, the breaker, and the request."""
         attempt, retry, now = tried.attempt, self.settings.limits.retry, time.perf_counter()
+        # A request that was sent had a server: the outage began when it was lost, not when a long answer began.
+        began = now - attempt.latency_s if attempt.marks.start_ns is None else now
         connection_level, quarantine = attempt.error_type in CONNECTION_LEVEL, self._open.quarantine
         if not connection_level:
             quarantine.release(endpoint)
@@ -317,18 +318,17 @@ class Sender:
                 self.dispatcher.slots.refused()
         elif connection_level:
             reason = f"{attempt.endpoint}: {attempt.error_message}"
-            final, began = attempt.error_type is ErrorType.TLS, now - attempt.latency_s
+            final = attempt.error_type is ErrorType.TLS
             self.breaker.failed(sending.request.request_id, began, now, reason, final=final)
             if self.breaker.tripped.is_set():
                 self.halt()
         if attempt.error_type in BROKEN_BY_PAUSES and self._pauses.since(now - attempt.latency_s):
             sending.n_tries -= 1  # it was us who did not listen
             return _ENDED if self._halted.is_set() else Decision(wait_s=backoff_s(retry, 1, self._rng))
-        decision = decide(tried, retry, sending.n_tries, now - (sending.first_ns or 0) / 1e9, self._rng)
+        decision = decide(tried, retry, sending.n_tries, sending.waited_s, self._rng)
         if not connection_level:
             sending.failing_since = None
         else:
-            began = now - attempt.latency_s
             sending.failing_since = began if sending.failing_since is None else sending.failing_since
             if decision.reason is not None and not self.breaker.may_give_up(sending.failing_since):
                 wait = backoff_s(retry, sending.n_tries, self._rng)

@@ -6,9 +6,10 @@ request loses its connection every time.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from kvt_async.contract.errors import ErrorType
@@ -24,7 +25,15 @@ from kvt_async.engine.send.policy import GiveUp
 from kvt_async.engine.send.tried import Tried
 from kvt_async.records import Headers, Outcome
 
-Asked = tuple[str, str, bytes, Headers]  # endpoint, path, body, headers
+
+class Asked(Struct, frozen=True, gc=False):
+    """A request, by what is needed to send it again."""
+
+    endpoint: str
+    path: str
+    body: bytes
+    headers: Headers = ()
+    max_tokens: int = 1
 
 
 class Witness:
@@ -36,18 +45,16 @@ class Witness:
     def __init__(
         self, client: Client, breaker: Breaker, engine: EngineSettings, halted: asyncio.Event, halt: Callable[[], None]
     ) -> None:
-        self.good: dict[
-            str, tuple[str, str, bytes, Headers]
-        ] = {}  # by endpoint as shown: endpoint, path, body, headers
+        self.good: dict[str, Asked] = {}  # by endpoint as shown
         self.refusals = Refusals()
         self._client, self._breaker, self._engine = client, breaker, engine
         self._halted, self._halt = halted, halt
         self._asking = asyncio.Lock()  # one question at a time: such requests break the connections of others too
         self._unanswered_s = 0.0  # when a request that had been answered before was not, last
 
-    def remember(self, endpoint: str, path: str, body: bytes, headers: Headers = ()) -> None:
+    def remember(self, asked: Asked) -> None:
         """A request that an earlier session got an answer to."""
-        self.good.setdefault(public_url(endpoint), (endpoint, path, body, headers))
+        self.good.setdefault(public_url(asked.endpoint), asked)
 
     def cause(self, tried: Tried, reason: GiveUp) -> Cause | None:
         """Why a refusal may have nothing to do with its request: what it says, or that nothing was ever answered here,
@@ -85,12 +92,17 @@ class Witness:
             good = self.good.get(public_url(endpoint))
             if good is not None and not self._halted.is_set() and self._unanswered_s < asked_s:
                 began_s = time.perf_counter()
-                if (await self._client.attempt(*good, fresh=True)).attempt.reply is not None:
+                if (await self._send(good, fresh=True)).attempt.reply is not None:
                     self._breaker.succeeded(began_s)
                     yield
                     return
                 self._unanswered_s = time.perf_counter()
         yield
+
+    def _send(self, asked: Asked, *, fresh: bool = False) -> Awaitable[Tried]:
+        return self._client.attempt(
+            asked.endpoint, asked.path, asked.body, asked.headers, max_tokens=asked.max_tokens, fresh=fresh
+        )
 
     async def _ask(self, endpoint: str, *, for_good: bool = False) -> tuple[Outcome, ...]:
         """Send what this endpoint answered before once more. Answered again: what it refused was refused on its own
@@ -98,7 +110,7 @@ class Witness:
         never."""
         if (good := self.good.get(endpoint)) is not None:
             began_s = time.perf_counter()
-            tried = await self._client.attempt(*good)
+            tried = await self._send(good)
             if tried.attempt.reply is not None:
                 return self.refusals.answered(endpoint, began_s)
             if tried.cause is None and not for_good:

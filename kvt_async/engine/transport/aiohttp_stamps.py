@@ -17,7 +17,6 @@ from aiohttp.connector import Connection
 from aiohttp.payload import BytesPayload
 
 from kvt_async.contract.errors import ErrorType
-from kvt_async.contract.settings import Timeouts
 from kvt_async.engine.transport.exchange import Exchange
 from kvt_async.engine.transport.kernel_stamps import StampedSocket, socket_factory, stamped_socket
 from kvt_async.engine.transport.protocol import KEEPALIVE_S, LINGER_S
@@ -35,18 +34,17 @@ class StampedHandler(ResponseHandler):
         self.exchange: Exchange | None = None
         self.uses = 0
         self._socket: StampedSocket | None = None
-        self._timeouts = Timeouts()
         self._reply_body: StreamReader | None = None  # aiohttp's reader of the body of our reply, once its head is here
         self._watchdog: asyncio.TimerHandle | None = None
 
-    def attach(self, exchange: Exchange, timeouts: Timeouts) -> None:
+    def attach(self, exchange: Exchange) -> None:
         """Raises ClientConnectionError when the server already sent something nobody asked for."""
         marks = exchange.marks
         marks.conn_ready_ns, marks.conn_reused = perf_counter_ns(), int(self.uses > 0)
         self.uses += 1
         if len(self):  # a leftover in aiohttp's queue would be read as our reply
             raise ClientConnectionError("the server sent data that nobody asked for")
-        self.exchange, self._timeouts, self._reply_body = exchange, timeouts, None
+        self.exchange, self._reply_body = exchange, None
         if self._socket is not None:
             self._socket.watched = True
 
@@ -54,8 +52,7 @@ class StampedHandler(ResponseHandler):
         """The request's first byte is being written."""
         if self.exchange is not None:
             self.exchange.marks.start_ns = perf_counter_ns()
-            limits = self._timeouts
-            self._watchdog = self._loop.call_later(min(limits.ttfb_s, limits.idle_s, limits.total_s), self._watch)
+            self._watchdog = self._loop.call_later(self.exchange.timeouts.first_look_s, self._watch)
 
     def detach(self, exchange: Exchange) -> None:
         if self.exchange is exchange:
@@ -124,7 +121,7 @@ class StampedHandler(ResponseHandler):
         exchange = self.exchange
         if exchange is None or exchange.marks.start_ns is None:
             return
-        limits, now = self._timeouts, perf_counter_ns()
+        limits, now = exchange.timeouts, perf_counter_ns()
         if exchange.arrivals:
             last, limit, kind, text = exchange.arrivals[-1], limits.idle_s, ErrorType.IDLE_TIMEOUT, "nothing more came"
         else:
@@ -163,10 +160,10 @@ def _all_of(payload: StreamReader) -> bytes:
 class StampedBody(BytesPayload):
     """Request bytes that note when they went out."""
 
-    def __init__(self, value: bytes, exchange: Exchange, timeouts: Timeouts, *, fresh: bool) -> None:
+    def __init__(self, value: bytes, exchange: Exchange, *, fresh: bool) -> None:
         super().__init__(b"", content_type="application/json")
         self._value, self._size = value, len(value)  # aiohttp warns of bodies over 1 MiB; a long prompt is one
-        self.exchange, self.timeouts, self.fresh = exchange, timeouts, fresh
+        self.exchange, self.fresh = exchange, fresh
         self.handler: StampedHandler | None = None
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
@@ -184,7 +181,7 @@ class StampedRequest(ClientRequest):
         body = self.body
         if isinstance(body, StampedBody) and isinstance(conn.protocol, StampedHandler):
             body.handler = conn.protocol
-            conn.protocol.attach(body.exchange, body.timeouts)
+            conn.protocol.attach(body.exchange)
         return await super().send(conn)
 
 

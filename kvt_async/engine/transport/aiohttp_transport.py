@@ -7,7 +7,6 @@ import aiohttp
 from aiohttp import client_exceptions as broken
 
 from kvt_async.contract.errors import ErrorType
-from kvt_async.contract.settings import Timeouts
 from kvt_async.engine.transport.aiohttp_stamps import Broken, StampedBody, StampedConnector, StampedRequest
 from kvt_async.engine.transport.exchange import Exchange
 from kvt_async.engine.transport.local_lacks import cause_here
@@ -18,15 +17,15 @@ from kvt_async.records import Headers
 class AiohttpTransport:
     """An aiohttp session whose connections stamp their reads. Use inside one running loop; close it."""
 
-    def __init__(self, timeouts: Timeouts, tls: ssl.SSLContext | bool) -> None:
-        self._timeouts = timeouts
+    def __init__(self, connect_s: float, tls: ssl.SSLContext | bool) -> None:
+        """`connect_s`: how long a new connection may take."""
         self._session = aiohttp.ClientSession(
             connector=StampedConnector(ssl=tls),
             request_class=StampedRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect_s, ceil_threshold=1e9),
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, ceil_threshold=1e9),
         )
 
     async def close(self) -> None:
@@ -35,7 +34,7 @@ class AiohttpTransport:
     async def exchange(
         self, exchange: Exchange, target: Target, body: bytes, *, fresh: bool, headers: Headers = ()
     ) -> None:
-        payload = StampedBody(body, exchange, self._timeouts, fresh=fresh)
+        payload = StampedBody(body, exchange, fresh=fresh)
         reply: aiohttp.ClientResponse | None = None
         try:
             sent = target.with_headers(headers) if headers else target.headers

@@ -22,11 +22,25 @@ _TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)"\s*:\s*"[^"]
 _BEFORE_DONE = tuple(end + data for end in (b"\n", b"\r") for data in (b"data: ", b"data:"))
 
 
+class ReplyTimeouts(Struct, frozen=True, gc=False):
+    """How long one reply may take, in seconds: to its first byte, between two reads, and in all."""
+
+    ttfb_s: float = 120.0
+    idle_s: float = 60.0
+    total_s: float = 600.0
+
+    @property
+    def first_look_s(self) -> float:
+        """The soonest that any of them can pass."""
+        return min(self.ttfb_s, self.idle_s, self.total_s)
+
+
 class Exchange(Struct, gc=False):
     """Filled as it happens. Of every read the body bytes and, stamped in the transport's read callback, its arrival:
     a number in an array, not an object, for a thousand streams keep hundreds of them each until they are over."""
 
     marks: Marks = field(default_factory=Marks)
+    timeouts: ReplyTimeouts = ReplyTimeouts()
     arrivals: "array[int]" = field(default_factory=partial(array, "q"))  # ns
     pieces: list[bytes] = field(default_factory=list)
     kernel_ns: dict[int, int] = field(default_factory=dict)  # arrival -> the kernel's stamp, up to the first text

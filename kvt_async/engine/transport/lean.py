@@ -32,7 +32,7 @@ class LeanTransport:
     """A pool of LeanConnections. Use inside one running loop; close it."""
 
     def __init__(self, engine: EngineSettings, tls: ssl.SSLContext | bool) -> None:
-        self._timeouts, self._tls = engine.timeouts, tls
+        self._connect_s, self._tls = engine.timeouts.connect_s, tls
         self._origins: dict[Target, _Origin] = {}
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(self._loop)
@@ -68,14 +68,14 @@ class LeanTransport:
         """A new connection; None: the exchange says why there is none."""
         where = f"{origin.host}:{origin.port}"
         try:
-            async with asyncio.timeout(self._timeouts.connect_s):
+            async with asyncio.timeout(self._connect_s):
                 addresses = await origin.addresses()
                 sock = await start_connection(
                     addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, loop=self._loop, socket_factory=socket_factory
                 )
                 try:
                     _, connection = await self._loop.create_connection(
-                        partial(LeanConnection, self._loop, self._timeouts, self._outbox),
+                        partial(LeanConnection, self._loop, self._outbox),
                         sock=sock,
                         ssl=self._context() if origin.tls else None,
                         server_hostname=origin.host if origin.tls else None,

@@ -8,7 +8,6 @@ from time import perf_counter_ns
 from typing import cast
 
 from kvt_async.contract.errors import ErrorType
-from kvt_async.contract.settings import Timeouts
 from kvt_async.engine.transport.exchange import EVIDENCE_BYTES, Exchange
 from kvt_async.engine.transport.kernel_stamps import StampedSocket, stamped_socket
 from kvt_async.engine.transport.lean_http import Body, HeadReader, NotHttpError, UntilClose, at_once, body_of
@@ -44,12 +43,11 @@ class Outbox:
 class LeanConnection(asyncio.Protocol):
     """`reusable`: between two exchanges, open, and nothing unasked has come."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeouts: Timeouts, outbox: Outbox) -> None:
-        self._loop, self._timeouts, self._outbox = loop, timeouts, outbox
+    def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
+        self._loop, self._outbox = loop, outbox
         self.uses = 0
         self.idle_since = 0.0
         self.reusable = False
-        self._first_look_s = min(timeouts.ttfb_s, timeouts.idle_s, timeouts.total_s)
         self._exchange: Exchange | None = None
         self._ended: asyncio.Future[None] | None = None
         self._head: HeadReader | None = None
@@ -100,7 +98,7 @@ class LeanConnection(asyncio.Protocol):
         marks.headers_sent_ns = perf_counter_ns()
         if not self._writing_paused:
             marks.body_sent_ns = marks.headers_sent_ns
-        self._arm(self._first_look_s)
+        self._arm(exchange.timeouts.first_look_s)
 
     def close(self) -> None:
         self.reusable = False
@@ -238,7 +236,7 @@ class LeanConnection(asyncio.Protocol):
             if self.reusable:
                 self.close()  # nobody has used it for as long as a whole exchange may hang
             return
-        limits, now = self._timeouts, perf_counter_ns()
+        limits, now = exchange.timeouts, perf_counter_ns()
         total_left = limits.total_s - (now - exchange.marks.start_ns) / 1e9
         if exchange.arrivals:
             last, limit, kind, text = exchange.arrivals[-1], limits.idle_s, ErrorType.IDLE_TIMEOUT, "nothing more came"

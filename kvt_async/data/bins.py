@@ -25,7 +25,7 @@ class LengthBin:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An example that could be taken for a bin."""
+    """An example that could be taken for a bin, or a whole conversation, by its id and its longest prompt."""
 
     example_id: str
     token_len: int

@@ -15,7 +15,7 @@ from kvt_async.data.example_prompt import PromptRule, context_sha256, cut_contex
 from kvt_async.data.sources.source import Row
 from kvt_async.data.spool import CountedExample
 from kvt_async.data.tokens import PromptTokenizer
-from kvt_async.records import Json
+from kvt_async.records import Example, Json
 
 
 def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) -> list[CountedExample]:
@@ -36,9 +36,9 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) 
         for row, messages, tools in zip(batch, prompts, offered, strict=True)
     ]
     full = tokenizer.count(served, special=special)
-    counted = []
+    counted, cuts = [], _Cuts(rule, tokenizer)
     for row, messages, tools, context_tokens, original in zip(batch, prompts, offered, own, full, strict=True):
-        cut = cut_context(rule, tokenizer, row.example, row.where)
+        cut = cuts.of(row)
         sent = replace(cut or row.example, meta={"context_tokens": context_tokens, **row.example.meta})
         sent_messages, token_len, sent_tokens = messages, original, context_tokens
         if cut is not None:
@@ -76,6 +76,24 @@ def _check_conversation(row: Row, rule: PromptRule) -> None:
             where=f"prompt.template ({row.where})",
             do="Set prompt.template to null.",
         )
+
+
+class _Cuts:
+    """The cut that is made for the last turn of a conversation, the longest, is that of all its turns: they share one
+    context, and it begins every prompt alike."""
+
+    def __init__(self, rule: PromptRule, tokenizer: PromptTokenizer) -> None:
+        self._rule, self._tokenizer = rule, tokenizer
+        self._last: tuple[Example, Example | None] | None = None  # a last turn, and as it was cut
+
+    def of(self, row: Row) -> Example | None:
+        """The example with its context cut; None: it stays whole."""
+        if row.last_turn is None:
+            return cut_context(self._rule, self._tokenizer, row.example, row.where)
+        if self._last is None or self._last[0] is not row.last_turn:
+            self._last = row.last_turn, cut_context(self._rule, self._tokenizer, row.last_turn, row.where)
+        cut = self._last[1]
+        return None if cut is None else replace(row.example, context=cut.context)
 
 
 def _tools(row: Row, rule: PromptRule) -> Json:

@@ -56,7 +56,8 @@ class ManifestHead:
     n_bins: int
     n_per_bin: int
     bin_edges: list[int]
-    bins: list[dict[str, int]]  # bin_idx, lo_tokens, hi_tokens, n (entries), n_available (examples in the source)
+    bins: list[dict[str, int]]  # bin_idx, lo_tokens, hi_tokens, n (entries), n_available (examples in the source); of
+    # data with conversations also `conversations` that were taken and `conversations_available`; a plain row is one
     n_source: int  # examples in the source
     n_entries: int
     version: int = 1

@@ -14,11 +14,13 @@ from typing import Any
 
 from kvt_async.contract.errors import ConfigError, StoreError
 from kvt_async.contract.files import scratch_folder
+from kvt_async.contract.formulas.conversation import unit_of
 from kvt_async.contract.formulas.prompt_text import tool_fields
 from kvt_async.contract.local_faults import file_error
 from kvt_async.contract.settings import Settings
 from kvt_async.data import bins
 from kvt_async.data.batches import batches
+from kvt_async.data.conversations import whole_conversations
 from kvt_async.data.count import count_batch
 from kvt_async.data.example_prompt import PromptRule, tools_counted
 from kvt_async.data.golds import GoldCheck
@@ -47,6 +49,7 @@ class RowTally:
     """What is worth saying about the rows once they are counted."""
 
     rows: int = 0
+    conversations: int = 0  # 0: none; a row that is no turn is not among them
     no_context: int = 0
     no_answers: int = 0
     cut: int = 0
@@ -72,23 +75,30 @@ def make_manifest(
         if not tally.rows:
             where = settings.dataset.path or f"{settings.dataset.name} {settings.dataset.task}"
             raise ConfigError("the source holds no examples", where=where, do="Check dataset.path and dataset.task.")
-        histogram = spool.group()
-        edges = _edges(settings, histogram)
-        available = bins.counts(histogram, edges)
+        tally.conversations = spool.n_conversations
+        lengths = spool.group()
+        edges = _edges(settings, lengths.units)
+        available = bins.counts(lengths.examples, edges)
+        units = bins.counts(lengths.units, edges)
         chosen: list[tuple[str, int, int]] = []
         rows = []
         for row in bins.bins_of(edges):
             within = spool.candidates(row.lo_tokens, row.hi_tokens)
             taken = bins.choose(within, binning.n_per_bin, sampling.strategy, sampling.seed)
-            chosen += [(c.example_id, row.bin_idx, 1) for c in taken]
-            if lengths := [c.token_len for c in taken]:
-                tally.spans[row.bin_idx] = (min(lengths), max(lengths))
-            rows.append({**asdict(row), "n": len(taken), "n_available": available[row.bin_idx]})
+            examples = [example for unit in taken for example in spool.examples_of(unit)]
+            chosen += [(c.example_id, row.bin_idx, 1) for c in examples]
+            if examples:
+                of_prompts = [c.token_len for c in examples]
+                tally.spans[row.bin_idx] = (min(of_prompts), max(of_prompts))
+            counted = {"n": len(examples), "n_available": available[row.bin_idx]}
+            if spool.n_conversations:
+                counted |= {"conversations": len(taken), "conversations_available": units[row.bin_idx]}
+            rows.append({**asdict(row), **counted})
         if not chosen:
             raise ConfigError(
                 f"none of {tally.rows} examples has a length within the edges {edges}",
                 where="binning.edges",
-                details=(f"their prompts have {min(histogram)} to {max(histogram)} tokens",),
+                details=(f"their prompts have {min(lengths.units)} to {max(lengths.units)} tokens",),
                 do="Change binning.edges, or set it to null.",
             )
         head = ManifestHead(
@@ -127,7 +137,7 @@ def grow_manifest(
     dataset_id and edges stay. New entries continue the seeded order that the first ones were taken in.
     """
     version, seed = earlier.version + 1, int(earlier.selection["seed"])
-    have = [entry.example_id for entry, _ in read_items(path)]
+    have = [unit_of(example.example_id, example.meta) for _, example in read_items(path)]
     added: list[tuple[str, int, int]] = []
     rows = [dict(row) for row in earlier.bins]
     with _spool_beside(path) as spool:
@@ -136,8 +146,11 @@ def grow_manifest(
         for row in rows:
             within = spool.candidates(row["lo_tokens"], row["hi_tokens"], without=have)
             taken = bins.choose(within, more.get(row["bin_idx"], 0), "focus_transition", seed)
-            added += [(c.example_id, row["bin_idx"], version) for c in taken]
-            row["n"] += len(taken)
+            examples = [example for unit in taken for example in spool.examples_of(unit)]
+            added += [(c.example_id, row["bin_idx"], version) for c in examples]
+            row["n"] += len(examples)
+            if "conversations" in row:
+                row["conversations"] += len(taken)
         if not added:
             return None
         before = {"version": earlier.version, "n_entries": earlier.n_entries, "sha256": earlier.sha256}
@@ -158,7 +171,7 @@ def grow_manifest(
 
 
 def _fill(spool: Spool, ingredients: Ingredients, tally: RowTally, golds: GoldCheck | None) -> None:
-    for batch in batches(ingredients.source.rows(), lambda row: row.example):
+    for batch in batches(whole_conversations(ingredients.source.rows()), lambda row: row.example):
         counted = count_batch(batch, ingredients.rule, ingredients.tokenizer)
         spool.add(counted)
         if golds is not None:

@@ -163,10 +163,7 @@ def _focused(settings: Settings, existing: ManifestHead, report: Report) -> dict
     if not zone.open_budgets:
         report(f"{existing.dataset_id}: the zone over all bins is settled; more examples would not narrow it")
         return {}
-    states = {
-        row["bin_idx"]: BinState(row["n"], row["n_available"], zone.spread.get(row["bin_idx"], 1.0))
-        for row in existing.bins
-    }
+    states = {row["bin_idx"]: BinState(*_units(row), zone.spread.get(row["bin_idx"], 1.0)) for row in existing.bins}
     more = allot(states, existing.n_bins * existing.n_per_bin)
     if not more:
         report(f"{existing.dataset_id}: the source has no more examples")
@@ -268,10 +265,11 @@ def _remarks(tally: RowTally, head: ManifestHead) -> list[str]:
     outside = tally.rows - sum(row["n_available"] for row in head.bins)
     if outside:
         lines.append(f"{outside} of {tally.rows} examples lie outside binning.edges and were left out")
+    whole = "conversations" if tally.conversations else "examples"
     lines += [
-        f"bin {row['bin_idx']}: {row['n']} examples, {head.n_per_bin} asked; there are no more"
+        f"bin {row['bin_idx']}: {_units(row)[0]} {whole}, {head.n_per_bin} asked; there are no more"
         for row in head.bins
-        if row["n"] < head.n_per_bin
+        if _units(row)[0] < head.n_per_bin
     ]
     return lines
 
@@ -282,10 +280,24 @@ def _summary(
     """Each bin by the prompts that are in it; one without any by its edges."""
     shown = [spans.get(row["bin_idx"], (row["lo_tokens"], row["hi_tokens"])) for row in head.bins]
     lengths = asked.of_bins(shown) if asked else None
-    lines = [f"{head.dataset_id}: {head.n_entries} entries of {head.n_source} examples in {head.n_bins} bins ({path})"]
+    entries = f"{head.n_entries} entries of {head.n_source} examples"
+    if "conversations" in head.bins[0]:
+        entries += f" ({sum(row['conversations'] for row in head.bins)} conversations)"
+    lines = [f"{head.dataset_id}: {entries} in {head.n_bins} bins ({path})"]
     for place, (row, (low, high)) in enumerate(zip(head.bins, shown, strict=True)):
         name = f"{length_name(lengths[place])}, " if lengths else ""
         tokens = f"{span_name(low, high)} tokens" if low <= high else "no length"
         tokens = tokens if row["n"] else f"empty ({tokens})"
-        lines.append(f"  bin {row['bin_idx']}: {name}{tokens}, {row['n']} of {row['n_available']}")
+        chosen = f"{row['n']} of {row['n_available']}"
+        if "conversations" in row:
+            whole = f"{row['conversations']} of {row['conversations_available']}"
+            chosen = f"{whole} conversations, {chosen} turns"
+        lines.append(f"  bin {row['bin_idx']}: {name}{tokens}, {chosen}")
     return lines
+
+
+def _units(row: Mapping[str, int]) -> tuple[int, int]:
+    """What binning.n_per_bin counts in a bin: taken, and in the source. Conversations where the data have some."""
+    if "conversations" in row:
+        return row["conversations"], row["conversations_available"]
+    return row["n"], row["n_available"]

@@ -7,7 +7,7 @@ Calls are made from worker threads, one at a time.
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from kvt_async.contract.errors import MissingPrerequisiteError
+from kvt_async.contract.formulas.conversation import unit_of
 from kvt_async.contract.formulas.prompt_text import context_parts, tool_fields
 from kvt_async.contract.labels import request_ids_of
 from kvt_async.contract.schema import connect_for_reading
@@ -116,10 +117,27 @@ class Reader:
         return n
 
     def first_of_each_bin(self, dataset_id: str, limit: int) -> list[int]:
-        """seq of the first `limit` entries of each bin, in manifest order."""
-        sql = """SELECT seq FROM (SELECT seq, row_number() OVER (PARTITION BY bin_idx ORDER BY seq) AS nth
-                 FROM manifest_entries WHERE dataset_id = ?) WHERE nth <= ? ORDER BY seq"""
-        return [row[0] for row in self.rows(sql, dataset_id, limit)]
+        """seq of the first `limit` entries of each bin, in manifest order; a conversation counts as one, and all its
+        turns are taken."""
+        firsts = "SELECT bin_idx, min(seq) FROM manifest_entries WHERE dataset_id = ? GROUP BY bin_idx"
+        return sorted(
+            seq
+            for bin_idx, first in self.rows(firsts, dataset_id)
+            for seq in self._first(dataset_id, bin_idx, first, limit)
+        )
+
+    def _first(self, dataset_id: str, bin_idx: int, first: int, limit: int) -> Iterator[int]:
+        """seq of the first `limit` units of one bin, which starts at seq `first`. Nothing is read beyond them."""
+        sql = """SELECT e.seq, e.example_id, x.meta_json FROM manifest_entries e JOIN examples x
+                 ON x.dataset_id = e.dataset_id AND x.example_id = e.example_id
+                 WHERE e.dataset_id = ? AND e.bin_idx = ? AND e.seq >= ? ORDER BY e.seq"""
+        units: set[str] = set()
+        with self._mutex, closing(self._tuples()) as rows:
+            for seq, example_id, meta_json in rows.execute(sql, (dataset_id, bin_idx, first)):
+                units.add(unit_of(example_id, orjson.loads(meta_json)))
+                if len(units) > limit:
+                    return
+                yield seq
 
     def settled(self, run_id: str, n: int, *, samples: int = 1, failed_too: bool = True) -> bytearray:
         """One byte per answer, an entry's `samples` side by side: 1 where the run has its response, or (`failed_too`)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.data.sources import open_source
-from kvt_async.data.sources.jsonl import parse, read
+from kvt_async.data.sources.jsonl import read, rows_of
 from kvt_async.records import Example
 from tests.data.helpers import jsonl_settings, settings, write_lines
 
@@ -77,7 +77,8 @@ def test_numbers_and_nesting_that_can_be_kept_are_kept(tmp_path: Path) -> None:
 )
 def test_any_object_without_a_repeated_key_is_read_however_it_is_escaped(meta: Any, escaped: bool) -> None:
     line = json.dumps({**GOOD, "meta": {"any": meta}}, ensure_ascii=escaped).encode()
-    assert parse(line, "here").meta == {"any": meta}
+    (row,) = rows_of(line, "here")
+    assert row.example.meta == {"any": meta}
 
 
 def test_separators_inside_text_do_not_end_a_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.data.chat_template import ChatTemplate
 from kvt_async.data.manifest import read_items
 from kvt_async.data.prepare import prepare
-from kvt_async.data.sources.jsonl import parse
+from kvt_async.data.sources.jsonl import rows_of
 from tests.data.helpers import jsonl_settings
 
 TOOL = {
@@ -28,7 +28,8 @@ ROW: dict[str, Any] = {"question": "q", "context": "c", "answers": ["a"]}
 
 def parsed(**fields: Any) -> Any:
     line = {key: value for key, value in {**ROW, **fields}.items() if value is not ...}
-    return parse(json.dumps(line).encode(), "x.jsonl:7")
+    (row,) = rows_of(json.dumps(line).encode(), "x.jsonl:7")
+    return row.example
 
 
 def test_tools_are_kept_in_meta_and_expected_calls_are_the_answers() -> None:

@@ -87,6 +87,14 @@ def answer_list(value: Any, where: str, schema: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def given_id(record: dict[str, Any], where: str, schema: str) -> str | None:
+    """The row's example_id as text; None: it brings none."""
+    given = record.get("example_id")
+    if given is not None and not (isinstance(given, str | int) and not isinstance(given, bool) and str(given).strip()):
+        raise wrong_type("example_id", "a non-empty string", given, where, schema)
+    return None if given is None else str(given)
+
+
 def wrong_type(field: str, wants: str, got: object, where: str, schema: str) -> ConfigError:
     return ConfigError(f"the field {field!r} must be {wants}, not {_kind(got)}", where=where, do=schema)
 

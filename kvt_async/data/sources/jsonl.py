@@ -5,7 +5,8 @@
 `question`, `context` (may be empty) and `answers` (a string, or a list of strings that are all accepted) are required.
 `example_id` is optional: without it the id is a hash of the content. `meta` is optional and kept as it is; further
 fields of a line are kept in it too. `meta.turns` = earlier chat turns [[question, answer], ...]. `tools`,
-`tool_choice` and `expected_calls` are those of a task of tool calls: row_tools.py. Blank lines are skipped.
+`tool_choice` and `expected_calls` are those of a task of tool calls: row_tools.py. A line with a `conversation` in
+place of question and answers is an example a turn: conversation_rows.py. Blank lines are skipped.
 `dataset.params.metric` names the metric (default f1), `dataset.params.max_line_mb` the longest line that is read
 (default 64): an example is held whole, several times over.
 """
@@ -19,11 +20,13 @@ from kvt_async.contract.formulas.metric_needs import check_known
 from kvt_async.contract.formulas.prompt_text import tool_fields
 from kvt_async.contract.paths import data_path
 from kvt_async.contract.settings import Settings
+from kvt_async.data.sources.conversation_rows import conversation_rows, is_conversation
 from kvt_async.data.sources.json_rows import (
     MAX_LINE_MB,
     answer_list,
     bounded_lines,
     check_max_line,
+    given_id,
     json_object,
     text_field,
     wrong_type,
@@ -68,11 +71,19 @@ def read(path: Path, max_line_mb: float = MAX_LINE_MB) -> Iterator[Row]:
     """Stream a file. Raises ConfigError naming file:line and field at the first line that is no example or too long."""
     with path.open("rb") as file:
         for where, line in bounded_lines(file, str(path), max_line_mb):
-            yield Row(parse(line, where), where)
+            yield from rows_of(line, where)
 
 
-def parse(line: bytes, where: str) -> Example:
+def rows_of(line: bytes, where: str) -> Iterator[Row]:
+    """The example of a line, or one a turn of its conversation. Raises ConfigError naming the field."""
     record = json_object(line, where, _SCHEMA)
+    if is_conversation(record):
+        yield from conversation_rows(record, where)
+    else:
+        yield Row(_example(record, where), where)
+
+
+def _example(record: dict[str, Any], where: str) -> Example:
     expected = expected_calls(record, where)
     for name in ("question", "context", "answers"):
         if name not in record and not (name == "answers" and expected is not None):
@@ -84,12 +95,9 @@ def parse(line: bytes, where: str) -> Example:
     answers = expected if expected is not None else answer_list(record["answers"], where, _SCHEMA)
     meta = _meta(record, where)
     check_tools(meta, where)
-    given = record.get("example_id")
-    if given is not None and not (isinstance(given, str | int) and not isinstance(given, bool) and str(given).strip()):
-        raise wrong_type("example_id", "a non-empty string", given, where, _SCHEMA)
-    example_id = (
-        content_id(question, context, answers, meta.get("turns"), tool_fields(meta)) if given is None else str(given)
-    )
+    example_id = given_id(record, where, _SCHEMA)
+    if example_id is None:
+        example_id = content_id(question, context, answers, meta.get("turns"), tool_fields(meta))
     return Example(example_id, question, context, answers, meta)
 
 

@@ -77,7 +77,7 @@ def _rows(plugin: Plugin, task: str, path: Path | None, params: Mapping[str, Any
                 raise ConfigError(
                     f"{plugin.says} gave {type(row).__name__}, not a dict", where=where, do="Yield one dict an example."
                 )
-            yield Row(jsonl.parse(_json(plugin, row, where), where), where)
+            yield from jsonl.rows_of(_json(plugin, row, where), where)
     except Exception as error:
         raise plugin.failed(error, about=(f"after {n} rows of {task}",)) from None
 

@@ -22,6 +22,7 @@ class Row:
 
     example: Example
     where: str
+    last_turn: Example | None = None  # the last one of its conversation, once that was read whole; None: it is no turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class CountedExample:
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class CountsByLength:
     """How many there are of each length, that of the longest prompt of their context. `units` are what is chosen as
     one: a conversation, or an example that is no turn of any."""
 
@@ -73,7 +73,7 @@ class Spool:
             hashes = (c.prompt_sha256, c.context_sha256)
             self._insert("rows", *row, *hashes, body, conversation, int(opens))
 
-    def group(self) -> Lengths:
+    def group(self) -> CountsByLength:
         """Join examples to their contexts, and turns to their conversations."""
         self._conn.executescript(
             "CREATE TABLE contexts (context_sha256 TEXT PRIMARY KEY, longest INTEGER, n INTEGER, units INTEGER)"
@@ -89,7 +89,7 @@ class Spool:
         if namesake is not None:
             raise _used_twice("conversation", *namesake)
         both = self._conn.execute("SELECT longest, SUM(units), SUM(n) FROM contexts GROUP BY longest").fetchall()
-        return Lengths({row[0]: row[1] for row in both}, {row[0]: row[2] for row in both})
+        return CountsByLength({row[0]: row[1] for row in both}, {row[0]: row[2] for row in both})
 
     def candidates(self, lo: int, hi: int, without: Iterable[str] = ()) -> Iterator[Candidate]:
         """Examples whose context's longest prompt has lo..hi tokens; of a conversation one for all its turns, by its

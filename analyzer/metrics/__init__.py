@@ -20,6 +20,7 @@ Meta = Mapping[str, Any]
 Score = Callable[[str, Sequence[str], Meta], float]
 GoldScore = Callable[[str, str, Meta], float]
 FormatOk = Callable[[str, Meta], bool]
+AsAnswer = Callable[[str], str]
 
 COLUMN_METRICS = ("em", "f1")  # computed in Polars for every outcome
 
@@ -34,6 +35,7 @@ class Metric:
     first_line: bool = False
     needs_meta: tuple[str, ...] = ()
     reads_calls: bool = False
+    as_answer: AsAnswer | None = None  # how a gold reads as an answer, where a gold itself is none
 
 
 _REGISTRY: dict[str, Metric] = {}
@@ -48,6 +50,7 @@ def metric(
     first_line: bool = False,
     needs_meta: tuple[str, ...] = (),
     reads_calls: bool = False,
+    as_answer: AsAnswer | None = None,
 ) -> Callable[[GoldScore], GoldScore]: ...
 
 
@@ -59,6 +62,7 @@ def metric(
     first_line: bool = False,
     needs_meta: tuple[str, ...] = (),
     reads_calls: bool = False,
+    as_answer: AsAnswer | None = None,
 ) -> Callable[[Score], Score]: ...
 
 
@@ -70,20 +74,21 @@ def metric(
     first_line: bool = False,
     needs_meta: tuple[str, ...] = (),
     reads_calls: bool = False,
+    as_answer: AsAnswer | None = None,
 ) -> Callable[[Any], Any]:
     """Register the decorated function under `name` and leave it as it is; a duplicate name is an error.
 
     each_gold: the function scores against one gold, and the best over golds counts. first_line: only the answer's
     first line is scored. needs_meta: the fields of the example's meta that are handed over, those of them it has;
     `meta` holds no others. reads_calls: the answer is the reply's tool calls as JSON, where it made any, else its text
-    as it came, reasoning included.
+    as it came, reasoning included. as_answer: a gold in the words of an answer, where a gold alone is none.
     """
 
     def register(function: Any) -> Any:
         if name in _REGISTRY or name in COLUMN_METRICS:
             raise ValueError(f"metric {name!r} is registered twice")
         score = partial(_best_over_golds, function) if each_gold else function
-        _REGISTRY[name] = Metric(name, score, format_ok, first_line, needs_meta, reads_calls)
+        _REGISTRY[name] = Metric(name, score, format_ok, first_line, needs_meta, reads_calls, as_answer)
         return function
 
     return register
@@ -91,7 +96,17 @@ def metric(
 
 def find(name: str) -> Metric | None:
     """The metric of that name; None for `em` and `f1`, which are column rules. ConfigError for an unknown name."""
-    from analyzer.metrics import choice, code, letter, qa, rouge, squad, tool_call  # noqa: F401  (importing registers)
+    from analyzer.metrics import (  # noqa: F401  (importing registers)
+        choice,
+        code,
+        letter,
+        longbench_v2,
+        mrcr,
+        qa,
+        rouge,
+        squad,
+        tool_call,
+    )
 
     if name in COLUMN_METRICS:
         return None

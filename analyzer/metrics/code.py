@@ -1,12 +1,10 @@
 """Code completion: similarity of one line of code. Source: LongBench (Bai et al., 2024)."""
 
-from difflib import SequenceMatcher
 from functools import lru_cache
 
-from analyzer.metrics import Meta, metric
+from analyzer.metrics import Meta, matching_blocks, metric
 
 _NOT_CODE = ("`", "#", "//")
-_AUTOJUNK_LENGTH = 200  # from here on difflib leaves frequent characters out of its search
 
 
 @metric("code_sim", each_gold=True)
@@ -40,39 +38,8 @@ def first_code_line(prediction: str) -> str:
     return next((line for line in lines if not any(sign in line for sign in _NOT_CODE)), "")
 
 
-@lru_cache(maxsize=1 << 14)  # budgets that change nothing give the same line again
-def matching_characters(a: str, b: str) -> int:
-    """Characters in the matching blocks of difflib's SequenceMatcher(None, a, b), by searching substrings.
-
-    The longest common block, earliest in a, then in b, is taken; the same again left and right of it.
-    """
-    if len(b) >= _AUTOJUNK_LENGTH:
-        return sum(block.size for block in SequenceMatcher(None, a, b).get_matching_blocks())
-    total, todo = 0, [(a, b)]
-    while todo:
-        left, right = todo.pop()
-        start, size = _longest_block(left, right)
-        if size:
-            total += size
-            at = right.find(left[start : start + size])
-            if start and at:
-                todo.append((left[:start], right[:at]))
-            if start + size < len(left) and at + size < len(right):
-                todo.append((left[start + size :], right[at + size :]))
-    return total
-
-
-def _longest_block(a: str, b: str) -> tuple[int, int]:
-    """Start in a and length of the longest substring of a that occurs in b; of equally long ones the first."""
-    best, size, last = 0, 0, len(a)
-    start = 0
-    while start + size < last:
-        if a[start : start + size + 1] in b:
-            best, size = start, size + 1
-            while start + size < last and a[start : start + size + 1] in b:
-                size += 1
-        start += 1
-    return best, size
+matching_characters = lru_cache(maxsize=1 << 14)(matching_blocks.matching_characters)
+"""Budgets that change nothing give the same line again."""
 
 
 def common_subsequence(a: str, b: str) -> int:

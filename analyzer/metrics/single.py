@@ -40,6 +40,12 @@ def needs_meta(name: str) -> tuple[str, ...]:
     return () if task is None else task.needs_meta
 
 
+def as_answer(name: str, gold: str) -> str:
+    """A gold as the metric expects it of an answer."""
+    task = find(name)
+    return gold if task is None or task.as_answer is None else task.as_answer(gold)
+
+
 def expected_calls(golds: Sequence[str], meta: Meta) -> tuple[list[str], int]:
     """What of golds that are tool calls can't be scored, as sentences; and how many of them expect a call."""
     from analyzer.metrics.tool_call import expected, fault_of_gold, tools_of

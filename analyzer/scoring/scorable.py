@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from analyzer import metrics
-from analyzer.metrics.single import scorer
+from analyzer.metrics.single import as_answer, scorer
 from analyzer.read import examples
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.stored_plugins import of_sessions, scored_from
@@ -92,7 +92,7 @@ def _refuse_formless_golds(facts: sqlite3.Connection, dataset: BinnedDataset) ->
     for example_id, answers, meta_json in rows:
         n += 1
         golds, meta = [str(gold) for gold in json.loads(answers)], json.loads(meta_json)
-        if golds and all(score(gold, (gold,), meta) == 0 for gold in golds):
+        if golds and all(score(as_answer(dataset.metric, gold), (gold,), meta) == 0 for gold in golds):
             lost.append(f"{example_id}: {golds[0][:60]!r}")
     if lost:
         more = [f"and {len(lost) - _SHOWN:,} more"] if len(lost) > _SHOWN else []

@@ -132,7 +132,7 @@ class _Fault:
 def _fault(metric: str, gold: str, needed: str, unanswerable: bool) -> _Fault | None:
     """What is wrong with one gold; None: nothing. `needed`: the fields of meta that the metric needs, as JSON."""
     score, meta = _scorer(metric), json.loads(needed)
-    own = score(gold, (gold,), meta)
+    own = score(_as_answer(metric, gold), (gold,), meta)
     if own < 1 - _EXACT:
         missing = [f"meta.{name}" for name in _needs_meta(metric) if name not in meta]
         why = f"; the row has no {', '.join(missing)}" if missing else ""
@@ -152,6 +152,12 @@ def _scorer(metric: str) -> Any:
     from analyzer.metrics.single import scorer
 
     return scorer(metric)
+
+
+def _as_answer(metric: str, gold: str) -> str:
+    from analyzer.metrics.single import as_answer
+
+    return as_answer(metric, gold)
 
 
 @lru_cache(maxsize=4)

@@ -36,6 +36,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "squad_em": (),
     "squad_f1": (),
     TOOL_CALL: (),
+    "mrcr": (),
+    "longbench_v2_letter": (),
 }
 """Name of a metric -> packages that it imports. The analyzer registers exactly these names."""
 

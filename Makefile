@@ -12,7 +12,7 @@ PINNED := $(PIP) -c constraints.txt --no-build-isolation -e
 KVT  := $(BIN)/kvt
 STALE := pyproject.toml constraints.txt hashes/core.txt hashes/dev.txt
 # Each package is the file that its hash tells, or nothing is installed; then kvt itself, which is built with the
-# setuptools among them. What is built from source (jieba alone) is built with that, too.
+# setuptools among them. What is built from source (jieba and langdetect) is built with that, too.
 CORE := $(PIP) --no-deps --require-hashes -r hashes/core.txt
 DEV  := $(PIP) --no-deps --require-hashes --no-build-isolation -r hashes/dev.txt
 

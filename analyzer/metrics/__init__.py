@@ -7,7 +7,7 @@ without a form have none, and then no answer is a FORMAT_ERROR.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -21,6 +21,8 @@ Score = Callable[[str, Sequence[str], Meta], float]
 GoldScore = Callable[[str, str, Meta], float]
 FormatOk = Callable[[str, Meta], bool]
 AsAnswer = Callable[[str], str]
+MetaFault = Callable[[Meta], str]
+MetaScore = Callable[[str, Meta], float]
 
 COLUMN_METRICS = ("em", "f1")  # computed in Polars for every outcome
 
@@ -36,6 +38,12 @@ class Metric:
     needs_meta: tuple[str, ...] = ()
     reads_calls: bool = False
     as_answer: AsAnswer | None = None  # how a gold reads as an answer, where a gold itself is none
+    meta_fault: MetaFault | None = None  # of a metric that reads no golds: why an example can't be judged, or ""
+
+    @property
+    def reads_golds(self) -> bool:
+        """Whether an answer is held against golds; else against the fields of meta alone."""
+        return self.meta_fault is None
 
 
 _REGISTRY: dict[str, Metric] = {}
@@ -94,11 +102,28 @@ def metric(
     return register
 
 
+def metric_without_golds(
+    name: str, *, needs_meta: tuple[str, ...], meta_fault: MetaFault
+) -> Callable[[MetaScore], MetaScore]:
+    """Register the decorated (answer, meta) -> score, which holds answers against fields of meta alone.
+
+    meta_fault: why an example can't be judged, as a clause, empty where it can. Raises ValueError as `metric` does.
+    """
+
+    def register(function: MetaScore) -> MetaScore:
+        metric(name, needs_meta=needs_meta)(lambda answer, golds, meta: function(answer, meta))
+        _REGISTRY[name] = replace(_REGISTRY[name], meta_fault=meta_fault)
+        return function
+
+    return register
+
+
 def find(name: str) -> Metric | None:
     """The metric of that name; None for `em` and `f1`, which are column rules. ConfigError for an unknown name."""
     from analyzer.metrics import (  # noqa: F401  (importing registers)
         choice,
         code,
+        ifeval,
         letter,
         longbench_v2,
         mrcr,

@@ -46,6 +46,18 @@ def as_answer(name: str, gold: str) -> str:
     return gold if task is None or task.as_answer is None else task.as_answer(gold)
 
 
+def reads_golds(name: str) -> bool:
+    """Whether the metric holds answers against golds; else against fields of meta alone."""
+    task = find(name)
+    return task is None or task.reads_golds
+
+
+def meta_fault(name: str, meta: Meta) -> str:
+    """Why a metric that reads no golds can't judge an example, as a clause; empty where it can."""
+    task = find(name)
+    return "" if task is None or task.meta_fault is None else task.meta_fault(meta)
+
+
 def expected_calls(golds: Sequence[str], meta: Meta) -> tuple[list[str], int]:
     """What of golds that are tool calls can't be scored, as sentences; and how many of them expect a call."""
     from analyzer.metrics.tool_call import expected, fault_of_gold, tools_of

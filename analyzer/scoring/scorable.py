@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from analyzer import metrics
-from analyzer.metrics.single import as_answer, scorer
+from analyzer.metrics.single import as_answer, meta_fault, scorer
 from analyzer.read import examples
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.stored_plugins import of_sessions, scored_from
@@ -26,8 +26,8 @@ def scorable(facts: sqlite3.Connection, dataset_id: str, metric: str | None) -> 
     """The data set, to be scored by `metric`; None: by the task's own, which `kvt prepare` has tried on every gold.
 
     Raises ConfigError for a metric that isn't known or lacks a package, that needs fields of meta which examples don't
-    have, or that reads a form (a class, a number, a letter) which no gold of an example has; MissingPrerequisiteError
-    as `refuse_undefined`.
+    have or that it can't judge, or that reads a form (a class, a number, a letter) which no gold of an example has;
+    MissingPrerequisiteError as `refuse_undefined`.
     """
     dataset = examples.dataset(facts, dataset_id).scored_by(metric)
     refuse_undefined(facts, dataset)
@@ -38,6 +38,8 @@ def scorable(facts: sqlite3.Connection, dataset_id: str, metric: str | None) -> 
     task = metrics.find(dataset.metric)
     for field in task.needs_meta if task is not None else ():
         _refuse_without(facts, dataset, field)
+    if task is not None and not task.reads_golds:
+        _refuse_faults(facts, dataset)
     if task is not None and task.format_ok is not None:
         _refuse_formless_golds(facts, dataset)
     return dataset
@@ -84,6 +86,15 @@ def _refuse_without(facts: sqlite3.Connection, dataset: BinnedDataset, field: st
     if without:
         what = _LISTS.get(field, f"the field {field}")
         raise _cannot(dataset, f"needs {what}, and {without:,} of {n:,} examples have no meta.{field}")
+
+
+def _refuse_faults(facts: sqlite3.Connection, dataset: BinnedDataset) -> None:
+    """Refuse a metric that reads no golds where it can't judge some examples."""
+    rows = facts.execute("SELECT e.example_id, x.meta_json " + _ENTRIES, (dataset.dataset_id,))
+    faults = [f"{name}: {fault}" for name, meta in rows if (fault := meta_fault(dataset.metric, json.loads(meta)))]
+    if faults:
+        more = [f"and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
+        raise _cannot(dataset, f"can't judge {len(faults):,} examples", (*faults[:_SHOWN], *more))
 
 
 def _refuse_formless_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> None:

@@ -218,6 +218,12 @@ def reads_calls(metric: str) -> bool:
     return task is not None and task.reads_calls
 
 
+def reads_golds(metric: str) -> bool:
+    """Whether a metric holds answers against golds; else against fields of the example's meta alone."""
+    task = metrics.find(metric)
+    return task is None or task.reads_golds
+
+
 def rules_of(facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, dataset: BinnedDataset) -> Rules:
     """How the answers of a run are read."""
     same_text = not dataset.tokenizer_name.startswith("approx:") and not run.cuts_prompts

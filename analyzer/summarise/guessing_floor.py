@@ -2,7 +2,8 @@
 
 Each answer of full cache is scored once more against the golds of another example of its bin, of another context where
 that can be. What it scores there it owes to the task (few possible answers, a popular one), not to having read the
-prompt. Where the task names its choices, one over their number is a floor too; the higher of the two counts.
+prompt. A metric that reads no golds holds it against another example's fields of meta (its instructions) instead. Where
+the task names its choices, one over their number is a floor too; the higher of the two counts.
 
 Headroom = accuracy at full cache minus the floor, paired by example and tested as losses are (paired_tests.py). A
 budget can lose no more than that, so a loss below the margin means something only where the headroom is proven above
@@ -21,7 +22,7 @@ import polars as pl
 
 from analyzer.read import examples, outcomes
 from analyzer.read.runs import Run, metric_of_scores
-from analyzer.scoring.score import prepared_golds, reads_calls, rules_of, score_frame
+from analyzer.scoring.score import prepared_golds, reads_calls, reads_golds, rules_of, score_frame
 from analyzer.stats.margin import Margin
 from analyzer.stats.repeated_answers import Aggregate
 from analyzer.stats.transition import Grid
@@ -97,8 +98,9 @@ def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, answers: 
     )
     partner = partners(entries["bin_idx"].to_numpy(), entries["cluster"].to_numpy())
     has = partner >= 0
-    own = golds.filter(pl.Series(has)).drop("golds", "golds_norm")
-    swapped = own.with_columns(golds[partner[has]].select("golds", "golds_norm"))
+    own = golds.filter(pl.Series(has))
+    judged_by = ["golds", "golds_norm", *(() if reads_golds(dataset.metric) else ("needed_json",))]
+    swapped = own.with_columns(golds[partner[has]].select(judged_by))
     rules, others = rules_of(facts, run, None, dataset), np.zeros((entries.height, answers.samples))
     for chunk in outcomes.score_inputs(facts, run, None, with_calls=reads_calls(dataset.metric)):
         counted = chunk.filter(pl.col("sample_idx") < answers.samples)

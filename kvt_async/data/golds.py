@@ -2,12 +2,13 @@
 
 Each gold is scored against itself, which must give 1, and the empty answer against it, which must give 0, under the
 task's own metric. A row whose right answer is nothing says so: `answers: []`, or `meta.unanswerable: true` beside an
-empty gold; then only another answer must not be right. Scoring is the analyzer's, of which this loads pure functions.
+empty gold; then only another answer must not be right. Of a metric that reads no golds, what it reads of meta is looked
+at. Scoring is the analyzer's, of which this loads pure functions.
 """
 
 import ast
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -42,6 +43,11 @@ class GoldCheck:
     n_lists: int = 0
     lists: list[str] = field(default_factory=list)
 
+    @property
+    def reads_golds(self) -> bool:
+        """Whether rows need golds."""
+        return _reads_golds(self.metric)
+
     def add(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self._add(row)
@@ -49,6 +55,11 @@ class GoldCheck:
     def _add(self, row: Row) -> None:
         self.rows += 1
         answers, meta = row.example.answers, row.example.meta
+        if not self.reads_golds:
+            if fault := _meta_fault(self.metric, meta):
+                self.n_refused += 1
+                _keep(self.refused, f"{row.where} ({row.example.example_id}): {fault}")
+            return
         if self.metric == TOOL_CALL:
             self._add_calls(row)
             return
@@ -88,10 +99,12 @@ class GoldCheck:
         """What is worth saying of all rows. Raises ConfigError where rows must be corrected first."""
         if self.n_refused:
             more = [f"and {self.n_refused - SHOWN} more rows"] if self.n_refused > SHOWN else []
+            what = "have a gold that can't be scored with" if self.reads_golds else "can't be judged by"
+            do = "Correct these rows, or choose another dataset.params.metric."
             raise ConfigError(
-                f"{self.n_refused} of {self.rows} rows have a gold that can't be scored with the metric {self.metric}",
+                f"{self.n_refused} of {self.rows} rows {what} the metric {self.metric}",
                 details=(*self.refused, *more),
-                do=f"Correct these rows, or choose another dataset.params.metric. {_NOTHING}",
+                do=f"{do} {_NOTHING}" if self.reads_golds else do,
             )
         lines = []
         if self.n_noted:
@@ -158,6 +171,19 @@ def _as_answer(metric: str, gold: str) -> str:
     from analyzer.metrics.single import as_answer
 
     return as_answer(metric, gold)
+
+
+@lru_cache(maxsize=4)
+def _reads_golds(metric: str) -> bool:
+    from analyzer.metrics.single import reads_golds
+
+    return reads_golds(metric)
+
+
+def _meta_fault(metric: str, meta: Mapping[str, Any]) -> str:
+    from analyzer.metrics.single import meta_fault
+
+    return meta_fault(metric, meta)
 
 
 @lru_cache(maxsize=4)

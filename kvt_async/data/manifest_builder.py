@@ -176,9 +176,9 @@ def _fill(spool: Spool, ingredients: Ingredients, tally: RowTally, golds: GoldCh
         spool.add(counted)
         if golds is not None:
             golds.add(batch)
+            tally.no_answers += sum(not row.example.answers for row in batch) if golds.reads_golds else 0
         tally.rows += len(batch)
         tally.no_context += sum(not row.example.context for row in batch)
-        tally.no_answers += sum(not row.example.answers for row in batch)
         tally.cut += sum(c.truncated for c in counted)
         tally.tools += sum(bool(tool_fields(row.example.meta)) for row in batch)
         ingredients.progress(tally.rows)

@@ -11,6 +11,7 @@ from kvt_async.contract.plugin_registry import Kind
 
 TOOL_CALL = "tool_call"
 _JIEBA = ("jieba",)
+_IFEVAL = ("langdetect", "nltk", "punkt")
 NEEDS: dict[str, tuple[str, ...]] = {
     "em": (),
     "f1": (),
@@ -38,10 +39,13 @@ NEEDS: dict[str, tuple[str, ...]] = {
     TOOL_CALL: (),
     "mrcr": (),
     "longbench_v2_letter": (),
+    "ifeval_strict": _IFEVAL,
+    "ifeval_loose": _IFEVAL,
+    "ifeval_instructions": _IFEVAL,
 }
 """Name of a metric -> packages that it imports. The analyzer registers exactly these names."""
 
-_EXTRA = {"jieba": "longbench"}
+_EXTRA = {"jieba": "longbench", **dict.fromkeys(_IFEVAL, "ifeval")}
 """Package -> the extra of kvt that installs it."""
 
 

@@ -18,6 +18,7 @@ import polars as pl
 
 from analyzer.charts.axis import BudgetAxis
 from analyzer.charts.compose import whole
+from analyzer.charts.fonts import prefer_own_fonts
 from kvt_async.contract.files import write_whole
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9E", "#4D4D4D")
@@ -242,6 +243,7 @@ def save(spec: dict[str, Any], plots_dir: Path, name: str) -> list[Path]:
     source, svg_file, png_file = (plots_dir / f"{name}{end}" for end in FILES)
     if svg_file.is_file() and png_file.is_file() and source.is_file() and source.read_text(encoding="utf-8") == text:
         return [source, svg_file, png_file]
+    prefer_own_fonts()
     svg = _numbered_anew(vl_convert.vegalite_to_svg(spec, vl_version=vegalite_version()))
     write_whole(svg_file, svg)
     write_whole(png_file, vl_convert.svg_to_png(svg, scale=PNG_SCALE))

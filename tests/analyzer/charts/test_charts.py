@@ -1,8 +1,11 @@
 """Charts draw persisted rows: readable when there is little to draw, honest, and the same bytes every time."""
 
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,12 +15,14 @@ from typing import Any
 
 import altair as alt
 import pytest
+import vl_convert
 from altair.utils.schemapi import SchemaBase, validate_jsonschema
 
 from analyzer.charts.axis import LABEL_PX, budget_axis
 from analyzer.charts.draw import CHARTS, draw, draw_all
+from analyzer.charts.fonts import prefer_own_fonts
 from analyzer.charts.frames import chart_data
-from analyzer.charts.style import DASHES, NARROW, PALETTE, SHAPES, save
+from analyzer.charts.style import DASHES, FONT, NARROW, PALETTE, SHAPES, save
 from analyzer.results.results import Results, read_results
 from kvt_async.contract.load import load_settings
 from tests.analyzer.report_cases import DEGENERATE, EDGES, GROUP, SMALL, Rows
@@ -68,6 +73,32 @@ def test_every_chart_is_three_files(plots: Path) -> None:
     for png in plots.glob("*.png"):
         assert png.read_bytes().startswith(b"\x89PNG")
         assert png.stat().st_size > 10_000, f"{png.name} looks blank"
+
+
+def test_a_picture_is_the_same_where_the_machine_has_no_fonts(demo: sqlite3.Connection, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(drawn(read_results(demo, GROUP), "verdict_by_budget")), encoding="utf-8")
+    script = "import json, sys; from pathlib import Path; from analyzer.charts.style import save\n"
+    script += "save(json.loads(Path(sys.argv[1]).read_text(encoding='utf-8')), Path(sys.argv[2]), 'verdict')"
+    (tmp_path / "fonts.conf").write_text(
+        f'<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig><dir>{tmp_path}</dir></fontconfig>'
+    )
+    pictures = []
+    for name, fonts in (("machine", {}), ("none", {"FONTCONFIG_FILE": str(tmp_path / "fonts.conf")})):
+        command = [sys.executable, "-c", script, str(spec), str(tmp_path / name)]
+        subprocess.run(command, check=True, env={**os.environ, **fonts})
+        pictures.append([(tmp_path / name / f"verdict.{end}").read_bytes() for end in ("svg", "png")])
+    assert pictures[0] == pictures[1]
+
+
+def test_letters_that_vl_convert_lacks_come_from_the_machines_fonts() -> None:
+    folders = [Path(folder).expanduser() for folder in ("/usr/share/fonts", "~/.fonts")]
+    if not any(file for folder in folders for file in folder.rglob("DejaVuSans.ttf")):
+        pytest.skip("DejaVu Sans is not installed, or this is no Linux")
+    prefer_own_fonts()
+    text = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><text y="30" font-family="{}">☃</text></svg>'
+    machines = ("DejaVu Sans", "DejaVu Sans Mono", "DejaVu Serif")
+    assert vl_convert.svg_to_png(text.format(FONT)) in [vl_convert.svg_to_png(text.format(font)) for font in machines]
 
 
 def test_every_chart_is_valid_vega_lite(demo: sqlite3.Connection) -> None:

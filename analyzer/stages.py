@@ -195,7 +195,8 @@ def plan_stage(
     if tasks:
         flips = own.get(tasks[0].name, flips)
         layout = layout_of(tasks[0]) if tasks[0].contexts else layout
-    return plan(tasks[0].settings if tasks else settings, flips=flips, version=version, layout=layout)
+    turns = tasks[0].turns if tasks else 1.0
+    return plan(tasks[0].settings if tasks else settings, flips=flips, version=version, layout=layout, turns=turns)
 
 
 def export_stage(settings: "Settings", out: Path, *, exact: bool = False) -> "ExportAnswer":

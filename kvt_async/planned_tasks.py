@@ -74,18 +74,21 @@ def planned_tasks(settings: Settings) -> tuple[list[PlannedTask], list[str]]:
     planned = []
     for task in of_verdict:
         data = dataset_id(task.settings)
-        own, contexts = task.settings, _contexts(manifest_path(settings.output.data_dir, data))
+        own, (contexts, turns) = task.settings, _contexts(manifest_path(settings.output.data_dir, data))
         if lengths := binned_by(own):
             binning = own.binning.model_copy(update={"n_bins": len(lengths.lengths), "edges": None})
             own = own.model_copy(update={"binning": binning})
-        planned.append(PlannedTask(task.name, own, data, contexts))
+        planned.append(PlannedTask(task.name, own, data, contexts, turns))
     return planned, notes
 
 
-def _contexts(path: Path) -> tuple[tuple[str, int], ...]:
+def _contexts(path: Path) -> tuple[tuple[tuple[str, int], ...], float]:
+    """(context, bin) of each entry of a manifest, and how many entries a conversation has on average."""
     from kvt_async.data.manifest import read_entries, read_head
 
     if not path.is_file():
-        return ()
-    read_head(path)
-    return tuple((entry.context_sha256, entry.bin_idx) for entry in read_entries(path))
+        return (), 1.0
+    head = read_head(path)
+    conversations = sum(row.get("conversations", 0) for row in head.bins)
+    contexts = tuple((entry.context_sha256, entry.bin_idx) for entry in read_entries(path))
+    return contexts, len(contexts) / conversations if conversations else 1.0

@@ -101,6 +101,7 @@ class PlanAnswer(StageAnswer):
     n_needed_for_all: int | None
     upper_end: UpperEnd | None
     samples: int = 1  # answers an example, whose mean is its score
+    turns: float = 1.0  # examples a conversation, which is what binning.n_per_bin counts
 
     def json(self) -> Json:
         answer: Json = {
@@ -123,6 +124,8 @@ class PlanAnswer(StageAnswer):
         }
         if self.samples > 1:
             answer["samples"] = self.samples
+        if self.turns > 1:
+            answer["turns"] = self.turns
         if (end := self.upper_end) is not None:
             answer |= {"flip_rate_low": end.low, "flip_rate_high": end.high, "n_needed_at_high": end.n_needed}
         return answer
@@ -136,6 +139,11 @@ class PlanAnswer(StageAnswer):
             lines.append(
                 f"  {self.n} examples share {self.contexts} contexts, which count as one each "
                 "(their questions are taken to flip together)"
+            )
+        if self.turns > 1:
+            lines.append(
+                f"  a conversation has {self.turns:.3g} scored turns, each of them an example; "
+                "binning.n_per_bin counts conversations"
             )
         if self.bins > 1:
             where = f"all {self.bins} bins, n={self.n}"
@@ -168,8 +176,10 @@ class PlanAnswer(StageAnswer):
         )
 
 
-def plan(settings: Settings, *, flips: Flips, version: int = 0, layout: Layout | None = None) -> PlanAnswer:
-    """Chances and sizes for the config's n_bins x n_per_bin examples.
+def plan(
+    settings: Settings, *, flips: Flips, version: int = 0, layout: Layout | None = None, turns: float = 1.0
+) -> PlanAnswer:
+    """Chances and sizes for the config's n_bins x n_per_bin examples, or conversations of so many `turns`.
 
     version: of the manifest that was analysed last, 0 before the first; where a manifest grows, the next look counts.
     layout: of the manifest, where there is one; else every example is taken to have a context of its own.
@@ -177,7 +187,7 @@ def plan(settings: Settings, *, flips: Flips, version: int = 0, layout: Layout |
     analysis, flip_rate = settings.analysis, flips.rate
     look = look_of(settings.sampling.strategy, version + 1)
     n, bins = n_of(settings)
-    n *= look.number
+    n = bins * round(n * turns * look.number / bins)
     chances = Chances(
         analysis.margin, analysis.alpha / 2 * look.share, analysis.seed, samples=settings.decoding.samples
     )
@@ -208,6 +218,7 @@ def plan(settings: Settings, *, flips: Flips, version: int = 0, layout: Layout |
         n_needed_for_all=chances.needed(whole, flip_rate, budgets),
         upper_end=upper_end,
         samples=settings.decoding.samples,
+        turns=turns,
     )
 
 

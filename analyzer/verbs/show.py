@@ -11,6 +11,7 @@ from analyzer.read.group_tasks import GroupTask, chosen_tasks, group_tasks
 from analyzer.results.number_format import budget, number
 from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
+from kvt_async.contract.formulas.conversation import turn_of
 from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, context_parts, render, tool_fields
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
@@ -97,12 +98,15 @@ class ShownExample:
     offered: Json
     answers: list[str]
     levels: list[ShownLevel]
+    conversation: str | None = None  # the one that it is turn `turn` of
+    turn: int | None = None
 
     def lines(self, *, full: bool) -> list[str]:
         """What a person reads of it; `full`: with whole texts."""
         place = f"bin {self.bin_idx}, {self.token_len} tokens" if self.bin_idx is not None else ""
         cut = ", context cut in the middle" if self.prompt_truncated else ""
-        lines = [f"example {self.example_id} of {self.task} ({self.dataset_id}; {place}{cut})"]
+        turn = f"; turn {self.turn} of conversation {self.conversation}" if self.conversation is not None else ""
+        lines = [f"example {self.example_id} of {self.task} ({self.dataset_id}; {place}{cut}{turn})"]
         for message in self.messages:
             lines.append(f"  {message['role']}:")
             lines += _wrapped(message["content"] if full else elided(message["content"]), "    ")
@@ -225,6 +229,7 @@ def _example(
         context_parts(of_row, context),
     )
     levels = conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))
+    turn = turn_of(of_row)
     return ShownExample(
         task=task.name,
         example_id=example_id,
@@ -236,6 +241,8 @@ def _example(
         offered=tool_fields(of_row),
         answers=json.loads(answers),
         levels=[ShownLevel(*level) for level in levels],
+        conversation=turn.conversation if turn else None,
+        turn=turn.turn if turn else None,
     )
 
 

@@ -143,7 +143,7 @@ def _stands(
             )
         more = {idx: n for idx, n in grow(existing).items() if n > 0}
     if not more:
-        report(f"{name}: already prepared, {existing.n_entries} entries; nothing was tokenised ({path})")
+        report(f"{name}: already prepared, {_entries(existing)}; nothing was tokenised ({path})")
         return Prepared(name, path, existing, skipped=True)
     head = grow_manifest(path, existing, more, ingredients)
     if head is None:
@@ -280,10 +280,7 @@ def _summary(
     """Each bin by the prompts that are in it; one without any by its edges."""
     shown = [spans.get(row["bin_idx"], (row["lo_tokens"], row["hi_tokens"])) for row in head.bins]
     lengths = asked.of_bins(shown) if asked else None
-    entries = f"{head.n_entries} entries of {head.n_source} examples"
-    if "conversations" in head.bins[0]:
-        entries += f" ({sum(row['conversations'] for row in head.bins)} conversations)"
-    lines = [f"{head.dataset_id}: {entries} in {head.n_bins} bins ({path})"]
+    lines = [f"{head.dataset_id}: {_entries(head)} of {head.n_source} examples in {head.n_bins} bins ({path})"]
     for place, (row, (low, high)) in enumerate(zip(head.bins, shown, strict=True)):
         name = f"{length_name(lengths[place])}, " if lengths else ""
         tokens = f"{span_name(low, high)} tokens" if low <= high else "no length"
@@ -294,6 +291,11 @@ def _summary(
             chosen = f"{whole} conversations, {chosen} turns"
         lines.append(f"  bin {row['bin_idx']}: {name}{tokens}, {chosen}")
     return lines
+
+
+def _entries(head: ManifestHead) -> str:
+    conversations = sum(row.get("conversations", 0) for row in head.bins)
+    return f"{head.n_entries} entries" + (f" ({conversations} conversations)" if conversations else "")
 
 
 def _units(row: Mapping[str, int]) -> tuple[int, int]:

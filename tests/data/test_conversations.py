@@ -194,7 +194,7 @@ def test_all_turns_lie_in_the_bin_of_their_longest_prompt_and_behind_one_another
         prepared.head.bins[0] | {"n": 3, "n_available": 6, "conversations": 1, "conversations_available": 2}
         == (prepared.head.bins[0])
     )
-    assert any("9 entries of 18 examples (3 conversations) in 3 bins" in line for line in said)
+    assert any("9 entries (3 conversations) of 18 examples in 3 bins" in line for line in said)
     assert any("1 of 2 conversations, 3 of 6 turns" in line for line in said)
 
 

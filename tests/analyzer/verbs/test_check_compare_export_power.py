@@ -385,3 +385,12 @@ def test_plan_knows_that_a_growing_manifest_pays_for_its_looks() -> None:
     assert (first.alpha, second.alpha) == (0.0125, 0.00625)
     assert second.n == 2 * first.n
     assert (second.n_needed or 0) > (first.n_needed or 0) > 72
+
+
+def test_plan_counts_conversations_and_their_turns() -> None:
+    settings = load_settings(None, ["binning.n_bins=2", "binning.n_per_bin=10"], environ={})
+    places = np.repeat(np.arange(20), 3)  # 20 conversations of three turns
+    found = plan(settings, flips=Flips(0.1), layout=Layout.of(places, places // 10), turns=3.0)
+    assert (found.n, found.n_per_bin, found.contexts) == (60, 30, 20)
+    assert any("a conversation has 3 scored turns" in line for line in found.lines)
+    assert found.json()["turns"] == 3.0

@@ -68,3 +68,14 @@ def test_an_unknown_example_run_or_group_is_refused_with_what_to_do(tmp_path: Pa
             show(conn, SETTINGS, "e0", run_id="run99")
         with pytest.raises(MissingPrerequisiteError, match="kvt sweep"):
             show(conn, other, "e0")
+
+
+def test_a_turn_says_which_one_of_which_conversation_it_is(tmp_path: Path) -> None:
+    with closing(write(tmp_path / "a.sqlite", rows())) as conn:
+        conn.executescript(
+            "DROP TRIGGER IF EXISTS examples_no_update;"
+            'UPDATE examples SET meta_json = \'{"conversation": "c", "turn": 2}\' WHERE example_id = \'e4\''
+        )
+        (turn,), (plain,) = show(conn, SETTINGS, "e4").examples, show(conn, SETTINGS, "e0").examples
+    assert "turn 2 of conversation c)" in turn.lines(full=False)[0]
+    assert (plain.conversation, plain.turn) == (None, None)

@@ -121,6 +121,7 @@ def metric_without_golds(
 def find(name: str) -> Metric | None:
     """The metric of that name; None for `em` and `f1`, which are column rules. ConfigError for an unknown name."""
     from analyzer.metrics import (  # noqa: F401  (importing registers)
+        bfcl_ast,
         choice,
         code,
         ifeval,

@@ -70,6 +70,13 @@ def expected_calls(golds: Sequence[str], meta: Meta) -> tuple[list[str], int]:
     return faults, sum(bool(expected(gold)) for gold in golds)
 
 
+def accepted_calls(golds: Sequence[str], meta: Meta) -> str:
+    """Why the calls that BFCL accepts for an entry don't score themselves, as a clause; empty: they do."""
+    from analyzer.metrics.bfcl_ast import fault_of_gold
+
+    return fault_of_gold(golds, meta)
+
+
 def _overlap(answer: str, golds: Sequence[str], meta: Meta, *, exact: bool) -> float:
     normal, wanted = normalise(strip_reasoning(answer)), [normalise(gold) for gold in golds or ("",)]
     return float(normal in wanted) if exact else max(token_f1(normal, gold) for gold in wanted)

@@ -8,29 +8,15 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from analyzer.metrics import Meta, metric
+from analyzer.metrics.call_score import CallScore
 from analyzer.metrics.calls_in_text import Call, calls_of
 from kvt_async.contract.formulas.metric_needs import TOOL_CALL
 
 _MOST = 100  # calls of one answer that are held against a schema: no task expects more
-
-
-@dataclass(frozen=True)
-class CallScore:
-    """The parts of one answer's score. A later part is not asked where an earlier one is False."""
-
-    json_valid: bool  # all arguments are JSON objects
-    schema_valid: bool  # and fit the schemas of their tools
-    names: bool  # the functions are those of one alternative, as often as there
-    arguments: bool  # and so are their arguments
-
-    @property
-    def is_right(self) -> bool:
-        return self.json_valid and self.schema_valid and self.names and self.arguments
 
 
 def _is_formed(prediction: str, meta: Meta) -> bool:

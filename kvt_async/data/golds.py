@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.formulas.metric_needs import TOOL_CALL
+from kvt_async.contract.formulas.metric_needs import BFCL_AST, TOOL_CALL
 from kvt_async.data.sources.source import Row
 
 SHOWN = 5
@@ -63,6 +63,9 @@ class GoldCheck:
         if self.metric == TOOL_CALL:
             self._add_calls(row)
             return
+        if self.metric == BFCL_AST:
+            self._add_accepted(row)
+            return
         if "expected_calls" in meta:
             self.n_calls += 1
         if not answers:
@@ -94,6 +97,17 @@ class GoldCheck:
             _keep(self.refused, f"{row.where} ({row.example.example_id}): can't be matched: {faults[0]}")
         elif n_calls > 1:
             self.n_alternatives += 1
+
+    def _add_accepted(self, row: Row) -> None:
+        """Of accepted calls with their accepted values, which are no answer themselves."""
+        from analyzer.metrics.single import accepted_calls
+
+        if not isinstance(row.example.meta.get("bfcl"), dict):
+            self.n_refused += 1
+            _keep(self.refused, f"{row.where} ({row.example.example_id}): it has no meta.bfcl, as rows of bfcl have")
+        elif fault := accepted_calls(row.example.answers, row.example.meta):
+            self.n_noted += 1
+            _keep(self.noted, f"{row.where} ({row.example.example_id}): {fault}")
 
     def remarks(self) -> list[str]:
         """What is worth saying of all rows. Raises ConfigError where rows must be corrected first."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.files import sweep
 from kvt_async.contract.formulas.length_names import AskedLengths, length_name, span_name
-from kvt_async.contract.formulas.metric_needs import TOOL_CALL
+from kvt_async.contract.formulas.metric_needs import BFCL_AST, TOOL_CALL
 from kvt_async.contract.formulas.prompt_text import check_template
 from kvt_async.contract.paths import data_path, manifest_path, run_paths
 from kvt_async.contract.settings import Settings
@@ -256,6 +256,8 @@ def _remarks(tally: RowTally, head: ManifestHead) -> list[str]:
         scored = "only an empty answer is right" if empty_is_right else "they can only score 0"
         if head.metric == TOOL_CALL:
             scored = "only to make no call is right"
+        if head.metric == BFCL_AST:
+            scored = "only to make no call is right, or under live_relevance any call"
         lines.append(f"{tally.no_answers} of {tally.rows} examples have no answers: {scored}")
     if tally.tools:
         lines.append(f"{tally.tools} of {tally.rows} rows offer tools: {tally.tools_counted}")

@@ -196,7 +196,16 @@ def test_below_the_command_line_the_runner_imports_one_module_of_the_analyzer_wh
     above = {"cli.py", "demo.py", "planned_tasks.py"}  # commands
     for path in files("kvt_async"):
         wrong = {name for name in imported(path) if name.startswith("analyzer")}
-        names = ("scorer", "has_form", "expected_calls", "needs_meta", "as_answer", "reads_golds", "meta_fault")
+        names = [
+            "scorer",
+            "has_form",
+            "expected_calls",
+            "accepted_calls",
+            "needs_meta",
+            "as_answer",
+            "reads_golds",
+            "meta_fault",
+        ]
         single = {"analyzer.metrics.single", *(f"analyzer.metrics.single.{name}" for name in names)}
         assert path.name in above or wrong <= single, f"{path}: {wrong}"
     assert not loaded_after("import analyzer.metrics.single as s; s.scorer('rouge')") & {"polars", "numpy", "altair"}

@@ -10,6 +10,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.plugin_registry import Kind
 
 TOOL_CALL = "tool_call"
+BFCL_AST = "bfcl_ast"
 _JIEBA = ("jieba",)
 _IFEVAL = ("langdetect", "nltk", "punkt")
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -42,6 +43,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "ifeval_strict": _IFEVAL,
     "ifeval_loose": _IFEVAL,
     "ifeval_instructions": _IFEVAL,
+    BFCL_AST: (),
 }
 """Name of a metric -> packages that it imports. The analyzer registers exactly these names."""
 

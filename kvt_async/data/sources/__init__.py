@@ -133,5 +133,7 @@ def list_tasks(
             return [("LABEL", "dataset.path is not set")]
         return [(file.stem, str(file)) for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
     if name in SHELF:
+        for note in SHELF[name].notes:
+            report(note)
         return SHELF[name].list_tasks(settings.dataset.params if settings.dataset.name == name else {})
     return [(key, task.about) for key, task in plugin_source.tasks_of(name).items()]

@@ -42,13 +42,16 @@ class PublishedTask:
 class PublishedSource:
     """A data set of files. `tasks`: exact key -> what it is; `task(key, params)`: that task under `dataset.params`,
     raising ConfigError for a parameter's value that it doesn't take; `params`: which it takes, beside metric and
-    max_line_mb.
+    max_line_mb. `unavailable(key, params)`: why a task can't be run under these parameters; empty: it can. `notes`:
+    what `kvt tasks` says of the list.
     """
 
     name: str
     tasks: Mapping[str, str]
     task: Callable[[str, Params], PublishedTask]
     params: tuple[str, ...] = ()
+    unavailable: Callable[[str, Params], str] = lambda _key, _params: ""
+    notes: tuple[str, ...] = ()
 
     def task_of(self, dataset: Dataset) -> PublishedTask:
         """Raises ConfigError for a key that is not exactly one of the tasks, and for parameters that are not taken."""
@@ -58,6 +61,8 @@ class PublishedSource:
             raise ConfigError(f"{self.name} has no task {key!r}", where="dataset.task", do=advice)
         check_params(dataset.params, (*self.params, *SHARED_PARAMS), self.name)
         check_max_line(dataset.params)
+        if why := self.unavailable(key, dataset.params):
+            raise ConfigError(f"{self.name} can't run {key}: {why}", where="dataset.params")
         return self.task(key, dataset.params)
 
     def metric_of(self, settings: Settings) -> str:
@@ -74,7 +79,10 @@ class PublishedSource:
         return self.task_of(dataset).published if dataset.task_key in self.tasks else None
 
     def lacks(self, dataset: Dataset, key: str) -> str:
-        """What the file or folder of the config does not hold for a task; empty: it has it, or the hub is asked."""
+        """What stands against a task: its parameters, or what the file or folder of the config does not hold; empty:
+        nothing, or the hub is asked."""
+        if why := self.unavailable(key, dataset.params):
+            return why
         if dataset.path is None:
             return ""
         path = data_path(dataset.path)

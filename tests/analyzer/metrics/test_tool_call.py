@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analyzer.metrics.call_score import CallScore
 from analyzer.metrics.calls_in_text import Call, calls_of
 from analyzer.metrics.single import scorer
-from analyzer.metrics.tool_call import CallScore, fault_of_gold, judged, tools_of
+from analyzer.metrics.tool_call import fault_of_gold, judged, tools_of
 from tests.worlds import metric_of
 
 SCHEMA: dict[str, Any] = {

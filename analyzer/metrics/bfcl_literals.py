@@ -1,0 +1,213 @@
+"""Values of Java and JavaScript as the Berkeley Function Calling Leaderboard reads them out of texts.
+
+`new int[]{1, 2}`, `new HashMap<String, Integer>() {{ put("a", 1); }}`, `[1, 'b']`, `{a: 1}`: by patterns, not by a
+parser, so nested brackets and commas inside of texts are read as there. What fits no pattern stays the text it was.
+
+Source: java_type_converter.py and js_type_converter.py, at the commit that scripts/make_bfcl_golden.py names; equal on
+tests/analyzer/golden/bfcl_ast.jsonl.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Read = Callable[[str, str, str | None], Any]
+
+
+@dataclass(frozen=True)
+class Literals:
+    """A language's types. `kinds`: its type words -> the Python type of a value read; `lists`: words whose items have
+    a type of their own; `read(text, word, word of the items)`: the value, or the text itself. A word that the official
+    reader can't read is a NotImplementedError."""
+
+    kinds: Mapping[str, type]
+    lists: Collection[str]
+    read: Read
+
+
+_WHOLE = re.compile(r"^-?\d+$")
+_DECIMAL = re.compile(r"^-?\d+(\.\d+)?$")
+_JAVA_FLOAT = re.compile(r"^-?\d+(\.\d+)?([eE][+-]?\d+)?[fF]$")
+_JAVA_DOUBLE = re.compile(r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$")
+_JAVA_LONG = re.compile(r"^-?\d+[lL]$")
+_AS_LIST = re.compile(r"new\s+ArrayList<\w*>\(Arrays\.asList\((.+?)\)\)")
+_ADDED = re.compile(r"new\s+ArrayList<\w*>\(\)\s*\{\{\s*(.+?)\s*\}\}", re.DOTALL)
+_ADD = re.compile(r"add\((.+?)\)")
+_EMPTY_LIST = re.compile(r"new\s+ArrayList<\w*>\(\)")
+_ARRAY = re.compile(r"new\s+\w+\[\]\s*\{(.*?)\}")
+_PUTS = re.compile(r"new\s+HashMap<.*?>\s*\(\)\s*\{\s*\{?\s*(.*?)\s*\}?\s*\}", re.DOTALL)
+_PUT = re.compile(r'put\("(.*?)",\s*(.*?)\)')
+_EMPTY_MAP = re.compile(r"new\s+HashMap<.*?>\s*\(\)")
+_JS_TABLE = re.compile(
+    r"\[\s*\[.*?\]\s*(,\s*\[.*?\]\s*)*\]|\bnew\s+Array\(\s*\[.*?\]\s*(,\s*\[.*?\]\s*)*\)",
+)
+_JS_ROW = re.compile(r"\[(.*?)\]")
+_JS_LIST = re.compile(r"\[(.*?)\]|\bnew\s+Array\((.*?)\)")
+_JS_OBJECT = re.compile(r"\{(.*?)\}")
+_JS_PAIR = re.compile(r"([^:]+):\s*(.*?)(?:,\s*(?=[^,]+:)|$)")
+_JS_BIGINT = re.compile(r"^-?\d+n$")
+
+
+def _java(text: str, word: str, items: str | None = None) -> Any:
+    match word:
+        case "byte" | "short" | "integer":
+            return int(text) if _WHOLE.match(text) else text
+        case "float":
+            return float(text.rstrip("\n")[:-1]) if _JAVA_FLOAT.match(text) else text
+        case "double":
+            return float(text) if _JAVA_DOUBLE.match(text) else text
+        case "long":
+            return int(text.rstrip("\n")[:-1]) if _JAVA_LONG.match(text) else text
+        case "boolean":
+            return text == "true" if text in ("true", "false") else text
+        case "Array":
+            found = _ARRAY.search(text)
+            return [_java_item(x.strip(), items) for x in found[1].split(",") if x.strip()] if found else text
+        case "ArrayList":
+            return _array_list(text, items)
+        case "HashMap":
+            return _hash_map(text)
+        case "char" | "String" | "any":
+            return text
+    raise NotImplementedError(word)
+
+
+def _java_item(text: str, items: str | None) -> Any:
+    return _java(text, items) if items else _java_value(text)
+
+
+def _array_list(text: str, items: str | None) -> Any:
+    if listed := _AS_LIST.search(text):
+        texts = [item.strip() for item in listed[1].split(",")]
+    elif added := _ADDED.search(text):
+        texts = [item.strip() for item in _ADD.findall(added[1])]
+    else:
+        return [] if _EMPTY_LIST.search(text) else text
+    return [item[1:-1] if items in ("char", "String") else _java_item(item, items) for item in texts]
+
+
+def _hash_map(text: str) -> Any:
+    if found := _PUTS.search(text):
+        return {key: _java_value(value.strip()) for key, value in _PUT.findall(found[1])}
+    return {} if _EMPTY_MAP.search(text) else text
+
+
+def _java_value(text: str) -> Any:
+    """A value whose type nobody gave."""
+    if text.startswith('"') and text.endswith('"'):
+        return text[1:-1]
+    if _JAVA_LONG.match(text):
+        return int(text[:-1])
+    if _JAVA_FLOAT.match(text):
+        return float(text[:-1])
+    return _plain_value(text)
+
+
+def _plain_value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _javascript(text: str, word: str, items: str | None = None) -> Any:
+    match word:
+        case "String":
+            return text[1:-1] if _is_quoted(text) else text
+        case "integer":
+            return int(text) if _WHOLE.match(text) else text
+        case "float":
+            return float(text) if _DECIMAL.match(text) else text
+        case "Bigint":
+            return int(text[:-1]) if _JS_BIGINT.match(text) else text
+        case "Boolean":
+            return text == "true" if text in ("true", "false") else text
+        case "array":
+            return _js_list(text.strip(), items)
+        case "dict":
+            return _js_object(text.strip())
+        case "any":
+            return text
+    raise NotImplementedError(word)
+
+
+def _is_quoted(text: str) -> bool:
+    return any(text.startswith(mark) and text.endswith(mark) for mark in "\"'")
+
+
+def _js_list(text: str, items: str | None) -> Any:
+    if table := _JS_TABLE.match(text):
+        return [_js_row(n, row) for n, row in enumerate(_JS_ROW.findall(table[0]))]
+    found = _JS_LIST.match(text)
+    if not found:
+        return text
+    inside = next((part.strip() for part in found.groups() if part is not None), "")
+    elements = [element.strip() for element in inside.split(",")] if inside else []
+    if not items:
+        return [_js_value(element) for element in elements]
+    try:
+        return [_javascript(e, items, "String" if e.startswith(("'", '"')) else None) for e in elements]
+    except (NotImplementedError, RecursionError):
+        return text
+
+
+def _js_row(n: int, row: str) -> list[Any]:
+    row = row.strip()
+    return [_js_value(element) for element in (row.removeprefix("[") if n == 0 else row).split(",")]
+
+
+def _js_object(text: str) -> Any:
+    if text == "{}":
+        return {}
+    found = _JS_OBJECT.match(text)
+    if not found:
+        return text
+    pairs = {}
+    for key, value in _JS_PAIR.findall(found[1]):
+        pairs[key.strip().strip("'\"")] = _js_member(value.strip())
+    return pairs
+
+
+def _js_member(text: str) -> Any:
+    if text.startswith("[") and text.endswith("]"):
+        return _js_list(text, None)
+    if text.startswith("{") and text.endswith("}"):
+        return _js_object(text)
+    return _js_value(text.strip("'\""))
+
+
+def _js_value(text: str) -> Any:
+    text = text.strip()
+    return text[1:-1] if _is_quoted(text) else _plain_value(text)
+
+
+JAVA = Literals(
+    {
+        **dict.fromkeys(("byte", "short", "integer", "long"), int),
+        **dict.fromkeys(("float", "double"), float),
+        **dict.fromkeys(("Array", "ArrayList", "Queue", "Stack"), list),
+        **dict.fromkeys(("HashMap", "Hashtable"), dict),
+        **dict.fromkeys(("char", "String", "any"), str),
+        "boolean": bool,
+        "Set": set,
+    },
+    ("Array", "ArrayList"),
+    _java,
+)
+JAVASCRIPT = Literals(
+    {
+        **dict.fromkeys(("integer", "Bigint"), int),
+        **dict.fromkeys(("String", "any"), str),
+        "float": float,
+        "Boolean": bool,
+        "dict": dict,
+        "array": list,
+    },
+    ("array",),
+    _javascript,
+)

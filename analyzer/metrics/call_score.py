@@ -1,0 +1,17 @@
+"""The parts of a score of tool calls, so that what broke can be told: JSON, schema, names, arguments."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CallScore:
+    """The parts of one answer's score. A later part is not asked where an earlier one is False."""
+
+    json_valid: bool  # all calls can be read: their arguments are JSON objects
+    schema_valid: bool  # and fit the schemas of their tools
+    names: bool  # the functions are those of one alternative, as often as there
+    arguments: bool  # and so are their arguments
+
+    @property
+    def is_right(self) -> bool:
+        return self.json_valid and self.schema_valid and self.names and self.arguments

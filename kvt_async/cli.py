@@ -268,13 +268,13 @@ def upgrade(
     raise typer.Exit(show_upgrades(places, as_json=as_json))
 
 
+_SERVED = "A folder or a .gguf file of a Llama-like model; default: the shipped one. kvpress: or a hub name."
+
+
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one and prints it.")] = 8000,
-    model_dir: Annotated[
-        Path | None, typer.Option(help="Hugging Face Llama folder; default: the shipped model.")
-    ] = None,
     prefill_cache_mb: Annotated[
         int, typer.Option(min=0, help="Memory for prefills kept for their other budgets.")
     ] = 1024,
@@ -282,7 +282,7 @@ def serve(
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="numpy, or kvpress: any causal LM under any press (extra kvpress).")
     ] = "numpy",
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="kvpress: a folder or a hub name.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "--model-dir", metavar="PATH", help=_SERVED)] = None,
     press: Annotated[
         str | None, typer.Option(metavar="NAME", help="kvpress: the policy of requests that name none.")
     ] = None,
@@ -298,13 +298,15 @@ def serve(
 
     Example: kvt serve --port 8000
 
+    Example: kvt serve --model SmolLM2-135M-Instruct.gguf
+
     Example: kvt serve --backend kvpress --model meta-llama/Llama-3.1-8B-Instruct
     """
     from kvt_async.serve import chosen_backend, launch
 
-    chosen = chosen_backend(backend, model, press, device, dtype, model_dir)
+    chosen = chosen_backend(backend, model, press, device, dtype)
     room = {"prefill_cache_mb": prefill_cache_mb, "max_queue": max_queue}
-    launch(host, port, model_dir=model_dir, kvpress=chosen, plugins=plugin or [], **room)
+    launch(host, port, model=model, kvpress=chosen, plugins=plugin or [], **room)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from kvt_async.contract.formulas.reasoning import left_open
 CONFIG_NAME = "tokenizer_config.json"
 TEMPLATE_NAME = "chat_template.jinja"
 OLD_TEMPLATE_NAME = "chat_template.json"
+CHAT_FILES = (CONFIG_NAME, TEMPLATE_NAME, OLD_TEMPLATE_NAME)  # that may hold a chat template
 _TODAY = datetime(2024, 7, 26)  # noqa: DTZ001 - templates that print a date get a fixed one: counts must repeat
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _PROBE = "kvt-probe"
@@ -156,8 +157,7 @@ def load_chat_template(files: Mapping[str, bytes], where: str) -> tuple[ChatTemp
 
 
 def files_beside(folder: Path) -> dict[str, bytes]:
-    names = (CONFIG_NAME, TEMPLATE_NAME, OLD_TEMPLATE_NAME)
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    return {name: (folder / name).read_bytes() for name in CHAT_FILES if (folder / name).is_file()}
 
 
 def _object(data: bytes, name: str, where: str) -> dict[str, Any]:

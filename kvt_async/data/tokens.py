@@ -1,7 +1,7 @@
 """Counting tokens and cutting prompts, with the tokenizer the served model has or with an explicit approximation.
 
-`tokenizer.name` (null: model.name) is resolved in this order, and nothing is ever guessed:
-approx:chars/4 | reference (the packaged model) | a tokenizer.json or a folder holding one | a Hugging Face hub id.
+`tokenizer.name` (null: model.name) is resolved in this order, and nothing is ever guessed: approx:chars/4 | reference
+(the packaged model) | a tokenizer.json, a folder holding one, or a GGUF file | a Hugging Face hub id.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.gguf_model import SUFFIX, GgufModel
 from kvt_async.contract.settings import Settings
 from kvt_async.data.chat_template import (
     CONFIG_NAME,
@@ -27,7 +28,9 @@ CHARS_PER_TOKEN = 4
 REFERENCE = "reference"
 FILE_NAME = "tokenizer.json"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_ADVICE = f"Set tokenizer.name to a local tokenizer.json (or its folder), or to {APPROX} to estimate openly."
+_ADVICE = (
+    f"Set tokenizer.name to a local tokenizer.json, its folder or a .gguf file, or to {APPROX} to estimate openly."
+)
 
 
 class PromptTokenizer(Protocol):
@@ -184,6 +187,10 @@ def _local_file(name: str, key: str) -> Path | None:
 
 
 def _from_file(path: Path, name: str, where: str) -> PromptTokenizer:
+    if path.suffix.lower() == SUFFIX:
+        model = GgufModel(path)
+        files = {each: text for each in (FILE_NAME, CONFIG_NAME) if (text := model.read(each)) is not None}
+        return FileTokenizer(files.pop(FILE_NAME), name, files, where)
     try:
         data, beside = path.read_bytes(), files_beside(path.parent)
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from kvt_async.contract.errors import ConfigError
 
@@ -18,26 +17,32 @@ class KvpressOptions:
 
 
 def chosen_backend(
-    backend: str, model: str | None, press: str | None, device: str | None, dtype: str | None, model_dir: Path | None
+    backend: str, model: str | None, press: str | None, device: str | None, dtype: str | None
 ) -> KvpressOptions | None:
     """None for the numpy engine. Raises ConfigError for options that belong to the other backend."""
-    own = {"--model": model, "--press": press, "--device": device, "--dtype": dtype}
+    own = {"--press": press, "--device": device, "--dtype": dtype}
     if backend == "numpy":
         for option, value in own.items():
             if value is not None:
                 raise ConfigError(
                     f"{option} belongs to the kvpress backend",
                     where=f"{option} {value}",
-                    do="Add --backend kvpress; the numpy backend takes --model-dir.",
+                    do="Add --backend kvpress.",
                 )
         return None
     if backend != "kvpress":
         raise ConfigError(f"there is no backend {backend!r}", where="--backend", do="Choose numpy or kvpress.")
-    if model is None or model_dir is not None:
+    if model is None:
         raise ConfigError(
-            "the kvpress backend needs --model" if model is None else "--model-dir belongs to the numpy backend",
+            "the kvpress backend needs --model",
             where="--backend kvpress",
             do="For example --model meta-llama/Llama-3.1-8B-Instruct, or a folder.",
+        )
+    if model.endswith(".gguf"):
+        raise ConfigError(
+            "the kvpress backend reads no GGUF file",
+            where=f"--model {model}",
+            do="Name the folder that it was made from, or leave --backend kvpress out.",
         )
     return KvpressOptions(model, press, device or "auto", dtype or "auto")
 
@@ -46,7 +51,7 @@ def launch(
     host: str,
     port: int,
     *,
-    model_dir: Path | None = None,
+    model: str | None = None,
     prefill_cache_mb: int = 1024,
     max_queue: int = 4096,
     kvpress: KvpressOptions | None = None,
@@ -60,4 +65,4 @@ def launch(
     from kvt_async.serve.process import load_plugins, serve  # first: it chooses numpy's threads
 
     load_plugins(plugins)
-    serve(host, port, model_dir=model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, kvpress=kvpress)
+    serve(host, port, model=model, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, kvpress=kvpress)

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from kvt_async.contract.errors import KvtError
 from kvt_async.serve import chosen_backend
@@ -13,13 +12,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m kvt_async.serve", description="kvt's reference server")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0: any free port")
-    parser.add_argument(
-        "--model-dir", type=Path, default=None, help="Hugging Face Llama folder (default: the reference)"
-    )
     parser.add_argument("--prefill-cache-mb", type=int, default=1024)
     parser.add_argument("--max-queue", type=int, default=4096)
     parser.add_argument("--backend", default="numpy", help="numpy or kvpress")
-    parser.add_argument("--model", default=None, help="kvpress: a folder or a hub name")
+    parser.add_argument("--model", "--model-dir", default=None, help="a folder or a .gguf file; kvpress: or a hub name")
     parser.add_argument("--press", default=None, help="kvpress: the policy of requests that name none")
     parser.add_argument("--device", default=None, help="kvpress: auto, cpu, cuda, cuda:0")
     parser.add_argument("--dtype", default=None, help="kvpress: auto, float32, float16, bfloat16")
@@ -27,13 +23,14 @@ def main() -> int:
     args = parser.parse_args()
     try:
         load_plugins(args.plugin)
+        kvpress = chosen_backend(args.backend, args.model, args.press, args.device, args.dtype)
         serve(
             args.host,
             args.port,
-            model_dir=args.model_dir,
+            model=args.model,
             prefill_cache_mb=args.prefill_cache_mb,
             max_queue=args.max_queue,
-            kvpress=chosen_backend(args.backend, args.model, args.press, args.device, args.dtype, args.model_dir),
+            kvpress=kvpress,
         )
     except KvtError as problem:
         print(problem, file=sys.stderr)

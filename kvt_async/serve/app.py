@@ -265,7 +265,7 @@ class Server:
 
 
 def make_app(
-    model_dir: Path | None = None,
+    model: Path | None = None,
     *,
     prefill_cache_mb: int = 1024,
     max_queue: int = 4096,
@@ -275,9 +275,10 @@ def make_app(
 ) -> web.Application:
     """The numpy engine behind the API.
 
-    `model_dir` None: the reference model that ships with the package. Raises ConfigError for a folder it can't serve.
+    `model`: a Hugging Face folder or a GGUF file; None: the reference model that ships with the package. Raises
+    ConfigError for a model that it can't serve.
     """
-    engine = Engine(model_dir or REFERENCE_DIR, prefill_cache_mb << 20, model_name)
+    engine = Engine(model or REFERENCE_DIR, prefill_cache_mb << 20, model_name)
     return application(engine, max_queue=max_queue, names=names, patience=patience)
 
 

@@ -12,6 +12,7 @@ from kvt_async.serve.cache import KVCache, Prefill, PrefillStore
 from kvt_async.serve.catalogue import Catalogue, broken
 from kvt_async.serve.kv_request import REFERENCE
 from kvt_async.serve.model import Llama
+from kvt_async.serve.model_files import model_files
 from kvt_async.serve.policies import Choice, View
 from kvt_async.serve.prompt_format import ChatTemplate
 from kvt_async.serve.tokenizer import Tokenizer
@@ -24,25 +25,26 @@ class Engine:
 
     policies: Catalogue = REFERENCE
 
-    def __init__(self, folder: Path, prefill_cache_bytes: int, model_name: str | None = None) -> None:
-        self.model = Llama(folder)
-        self.tokenizer = Tokenizer(folder)
+    def __init__(self, path: Path, prefill_cache_bytes: int, model_name: str | None = None) -> None:
+        """`path`: a Hugging Face folder or a GGUF file. Raises ConfigError for a model that can't be served."""
+        self._files = files = model_files(path)
+        self.tokenizer = Tokenizer(files)  # first: a model without one costs no minutes
+        self.model = Llama(files)
         self.store = PrefillStore(prefill_cache_bytes)
         c = self.model.config
         self.about = About(
-            model_name or folder.resolve().name,
+            model_name or path.resolve().name,
             c.max_positions,
             c.vocab_size,
             "float32",
             c.n_layers * c.n_kv_heads * c.head_dim * 2 * 4,
         )
-        self._folder = folder
         self._cache = KVCache.empty(c, c.max_positions)  # every request's working copy, in turn
 
     @cached_property
     def template(self) -> ChatTemplate:
         """Read on first use: what only completes needs none."""
-        return ChatTemplate(self._folder)
+        return ChatTemplate(self._files)
 
     def generate(self, work: Work) -> Generator[Text | Finished, None, None]:
         """Yield the text of each token as it is made, then Finished. Closing the iterator stops the work."""

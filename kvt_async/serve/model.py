@@ -8,13 +8,14 @@ whose entries were evicted goes on at the position of the full prompt, not at it
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from kvt_async.serve.cache import KVCache
+from kvt_async.serve.model_files import ModelFiles
 from kvt_async.serve.weights import F32, Ints, LayerWeights, LlamaConfig, read_weights
 
+FIRST_POSITIONS = 2048  # rotation tables to begin with: a context of 128k would take gigabytes
 QUERY_BLOCK = 128  # rows per block: scores of one key head stay near the L2 cache, memory stays bounded
 
 
@@ -31,19 +32,30 @@ class Observation:
 class Llama:
     """The model and its scratch memory: for one thread at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        self.config = c = LlamaConfig.read(folder)
-        self.weights = read_weights(folder, c)
+    def __init__(self, files: ModelFiles) -> None:
+        self.config = c = LlamaConfig.read(files)
+        self.weights = read_weights(files, c)
         self.q_width, self.kv_width = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
         self.group = c.n_heads // c.n_kv_heads
-        self._cos, self._sin = _rope(np.arange(c.max_positions), c.head_dim, c.rope_base)
         rotated = (c.n_heads + c.n_kv_heads, c.head_dim)
         half = c.head_dim // 2
         self._swap = np.roll(np.arange(math.prod(rotated)).reshape(rotated), half, axis=1).ravel()
-        # A row of these tables rotates all q and k heads of one token at once: x * cos + swapped(x) * signed sin.
-        self._cos_row = np.tile(self._cos, (1, 2 * rotated[0]))
-        self._sin_row = np.tile(np.concatenate([-self._sin, self._sin], axis=1), (1, rotated[0]))
+        self._positions = 0  # of the rotation tables, which grow as longer texts come
+        self._cos = self._sin = self._cos_row = self._sin_row = np.empty((0, 0), np.float32)
+        self._reach(min(c.max_positions, FIRST_POSITIONS))
         self._causal = np.triu(np.full((QUERY_BLOCK, QUERY_BLOCK), -np.inf, np.float32), 1)
+
+    def _reach(self, positions: int) -> None:
+        """Have the rotations of so many positions."""
+        if positions <= self._positions:
+            return
+        c = self.config
+        self._positions = min(c.max_positions, max(positions, 2 * self._positions))
+        self._cos, self._sin = _rope(np.arange(self._positions), c)
+        # A row of these tables rotates all q and k heads of one token at once: x * cos + swapped(x) * signed sin.
+        heads = c.n_heads + c.n_kv_heads
+        self._cos_row = np.tile(self._cos, (1, 2 * heads))
+        self._sin_row = np.tile(np.concatenate([-self._sin, self._sin], axis=1), (1, heads))
 
     # ---- blocks of tokens
 
@@ -59,7 +71,7 @@ class Llama:
     def mean_rotation(self, position: int, count: int) -> F32:
         """The mean of RoPE's rotation matrices over `count` positions from `position` on, [head_dim, head_dim]."""
         c = self.config
-        cos, sin = _rope(np.arange(position, position + count), c.head_dim, c.rope_base)
+        cos, sin = _rope(np.arange(position, position + count), c)
         half, turn = c.head_dim // 2, np.diag(np.tile(cos.mean(axis=0), 2))
         turn[:half, half:] = np.diag(-sin.mean(axis=0))
         turn[half:, :half] = np.diag(sin.mean(axis=0))
@@ -101,9 +113,14 @@ class Llama:
         c, rows, start = self.config, len(ids), cache.length
         end = start + rows
         x = self.weights.embed[ids]
+        self._reach(position + rows)
         cos, sin = self._cos[position : position + rows, None], self._sin[position : position + rows, None]
         for i, w in enumerate(self.weights.layers):
             qkv = self._normed(x) @ w.qkv
+            if w.qkv_bias is not None:
+                qkv += w.qkv_bias
+            if w.qk_norm is not None:
+                self._norm_heads(qkv[:, : self.q_width + self.kv_width].reshape(rows, -1, c.head_dim), w.qk_norm)
             unrotated = qkv[:, : self.q_width].copy() if observed is not None else None
             self._rotate(qkv[:, : self.q_width + self.kv_width].reshape(rows, -1, c.head_dim), cos, sin)
             if append:
@@ -167,6 +184,12 @@ class Llama:
         logits: F32 = self._normed(x) @ self.weights.head
         return logits
 
+    def _norm_heads(self, heads: F32, weight: F32) -> None:
+        """Norm each head of [..., heads, head_dim] in place, as Qwen3 does before rotation."""
+        mean_square = np.einsum("...d,...d->...", heads, heads) / np.float32(self.config.head_dim)
+        heads *= (1.0 / np.sqrt(mean_square + np.float32(self.config.norm_eps)))[..., None]
+        heads *= weight
+
     @staticmethod
     def _rotate(heads: F32, cos: F32, sin: F32) -> None:
         """Rotate [rows, heads, head_dim] in place."""
@@ -186,12 +209,17 @@ class Llama:
         n = cache.length
         end = n + 1
         d, eps, q_width, qk_width = c.d_model, c.norm_eps, self.q_width, self.q_width + self.kv_width
+        self._reach(position + 1)
         cos, sin, swap = self._cos_row[position], self._sin_row[position], self._swap
         q_shape, kv_shape = (c.n_kv_heads, self.group, c.head_dim), (c.n_kv_heads, c.head_dim)
         x = self.weights.embed[token].copy()
         for i, w in enumerate(self.weights.layers):
             qkv = (x * (1.0 / math.sqrt(x.dot(x) / d + eps))).dot(w.qkv)
+            if w.qkv_bias is not None:
+                qkv += w.qkv_bias
             qk = qkv[:qk_width]
+            if w.qk_norm is not None:
+                self._norm_heads(qk.reshape(-1, c.head_dim), w.qk_norm)
             turned = qk.take(swap)
             turned *= sin
             qk *= cos
@@ -220,7 +248,10 @@ class Llama:
         return logits
 
 
-def _rope(positions: Ints, head_dim: int, base: float) -> tuple[F32, F32]:
+def _rope(positions: Ints, config: LlamaConfig) -> tuple[F32, F32]:
     """Cosine and sine of every pair's angle, [positions, head_dim / 2]."""
-    angles = positions[:, None] * base ** (-np.arange(0, head_dim, 2) / head_dim)
+    frequencies = config.rope_base ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    if config.rope_divisors is not None:
+        frequencies = frequencies / np.array(config.rope_divisors)
+    angles = positions[:, None] * frequencies
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

@@ -30,7 +30,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     *,
-    model_dir: Path | None = None,
+    model: str | None = None,
     prefill_cache_mb: int = 1024,
     max_queue: int = 4096,
     kvpress: KvpressOptions | None = None,
@@ -38,7 +38,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then return. Port 0 lets the system choose.
 
-    Once listening, prints `listening on http://HOST:PORT/v1`, flushed, and calls `ready` with that URL.
+    Once listening, prints `listening on http://HOST:PORT/v1` and what the prefill cache holds, flushed, and calls
+    `ready` with that URL.
     Raises ConfigError when the address can't be had or the model can't be served, MissingPrerequisiteError when the
     kvpress backend's libraries aren't installed.
     """
@@ -50,15 +51,29 @@ def serve(
             do="Keep the cache at 0 or more and the queue at 1 or more.",
         )
 
-    def make() -> "web.Application":
-        from kvt_async.serve.app import application, make_app
+    def make() -> "tuple[web.Application, str]":
+        from kvt_async.serve.app import application
 
-        if kvpress is None:
-            return make_app(model_dir, prefill_cache_mb=prefill_cache_mb, max_queue=max_queue, names=[host])
-        return application(_kvpress_engine(kvpress), max_queue=max_queue, names=[host])
+        engine = _numpy_engine(model, prefill_cache_mb) if kvpress is None else _kvpress_engine(kvpress)
+        return application(engine, max_queue=max_queue, names=[host]), _capacity(engine)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(host, port, make, ready))
+
+
+def _numpy_engine(model: str | None, prefill_cache_mb: int) -> "Backend":
+    from kvt_async.serve.engine import Engine
+    from kvt_async.serve.weights import REFERENCE_DIR
+
+    return Engine(Path(model) if model else REFERENCE_DIR, prefill_cache_mb << 20)
+
+
+def _capacity(engine: "Backend") -> str:
+    """How many tokens of prompts are kept for their other budgets, for whoever chooses the order of requests."""
+    token_bytes, room = engine.about.token_bytes, engine.store.limit_bytes
+    if room == 0:
+        return "prefill cache: none, every request reads its whole prompt"
+    return f"prefill cache: {room // token_bytes:,} tokens ({room >> 20:,} MB at {token_bytes:,} bytes a token)"
 
 
 def load_plugins(paths: Sequence[str]) -> None:
@@ -92,7 +107,7 @@ def _kvpress_engine(options: KvpressOptions) -> "Backend":
 
 
 async def _serve(
-    host: str, port: int, make: Callable[[], "web.Application"], ready: Callable[[str], None] | None
+    host: str, port: int, make: Callable[[], "tuple[web.Application, str]"], ready: Callable[[str], None] | None
 ) -> None:
     from aiohttp import web
 
@@ -100,7 +115,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    app = make()
+    app, capacity = make()
     # handler_cancellation: a client that leaves takes its queued work along.
     runner = web.AppRunner(
         app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_GRACE_S, keepalive_timeout=IDLE_S
@@ -117,7 +132,7 @@ async def _serve(
                 do="Stop what uses the port, choose another --port, or --port 0 for any free one.",
             ) from None
         url = f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}/v1"
-        print(f"listening on {url}", flush=True)
+        print(f"listening on {url}\n{capacity}", flush=True)
         if ready is not None:
             ready(url)
         await stop.wait()

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.data.chat_template import TemplateRefusal, files_beside, load_chat_template
+from kvt_async.data.chat_template import CHAT_FILES, TemplateRefusal, load_chat_template
 from kvt_async.serve.api_errors import ApiError
+from kvt_async.serve.model_files import ModelFiles
 from kvt_async.serve.tokenizer import Encoded
 
 MARK = "\ue000context\ue001"  # private-use characters: stands where the first user message's content goes
@@ -29,9 +29,10 @@ class Message:
 class ChatTemplate:
     """The chat template of a model folder, rendered as `kvt prepare` renders it to count prompts."""
 
-    def __init__(self, folder: Path) -> None:
-        where = str(folder / "tokenizer_config.json")
-        template, notes = load_chat_template(files_beside(folder), where)
+    def __init__(self, files: ModelFiles) -> None:
+        where = str(files.path)
+        texts = {name: text for name in CHAT_FILES if (text := files.read(name)) is not None}
+        template, notes = load_chat_template(texts, where)
         if template is None:
             raise ConfigError(
                 "no chat_template can be read",

@@ -3,12 +3,12 @@
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.serve.model_files import ModelFiles
 from kvt_async.serve.weights import Ints
 
 REMEMBERED_CHARS = 32 << 20  # encoded prompts kept for their other budgets
@@ -25,14 +25,14 @@ class Encoded:
 class Tokenizer:
     """tokenizer.json, with the last prompts remembered. Several threads may encode."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, files: ModelFiles) -> None:
         import tokenizers
 
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ConfigError("no such file", where=str(path), do="Point --model-dir to a folder with tokenizer.json.")
+        path = files.path / "tokenizer.json"
+        if (data := files.read("tokenizer.json")) is None:
+            raise ConfigError("no such file", where=str(path), do="Name a folder with tokenizer.json, or a .gguf file.")
         try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            tokenizer = tokenizers.Tokenizer.from_buffer(data)
         except Exception as problem:  # tokenizers raises plain Exception for a bad file
             raise ConfigError(f"can't be read: {problem}", where=str(path), do="Repair the model folder.") from None
         self._adopt(tokenizer)

@@ -17,6 +17,7 @@ from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.data.sources.kvtext import chat, generate
 from kvt_async.serve.engine import Engine
 from kvt_async.serve.kv_request import parse_kv
+from kvt_async.serve.model_files import FolderFiles
 from kvt_async.serve.policies import POLICIES, Choice, View
 from kvt_async.serve.prompt_format import ChatTemplate, Message
 from kvt_async.serve.weights import REFERENCE_DIR, Ints
@@ -140,7 +141,7 @@ def test_the_chat_template_and_the_tokenizer_equal_transformers(ours: Engine) ->
         {"role": "assistant", "content": "112 140"},
         {"role": "user", "content": "what is the code of mira ?"},
     ]
-    rendered = ChatTemplate(REFERENCE_DIR).render([Message(**message) for message in messages])
+    rendered = ChatTemplate(FolderFiles(REFERENCE_DIR)).render([Message(**message) for message in messages])
     assert rendered == tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert ours.tokenizer.encode(rendered, special=False).ids.tolist() == tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_dict=False

@@ -98,21 +98,18 @@ async def test_a_request_that_the_engine_refuses_has_its_own_status_and_the_serv
 
 
 def test_the_backends_options_are_kept_apart(tmp_path: Path) -> None:
-    assert chosen_backend("numpy", None, None, None, None, tmp_path) is None
-    assert chosen_backend("kvpress", "m", "snapkv", None, "float16", None) == KvpressOptions(
-        "m", "snapkv", "auto", "float16"
-    )
+    assert chosen_backend("numpy", str(tmp_path), None, None, None) is None
+    assert chosen_backend("kvpress", "m", "snapkv", None, "float16") == KvpressOptions("m", "snapkv", "auto", "float16")
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("kvpres", "m", None, None, None, None), "there is no backend 'kvpres'"),
-        (("kvpress", None, None, None, None, None), "needs --model"),
-        (("kvpress", "m", None, None, None, Path("f")), "--model-dir belongs to the numpy backend"),
-        (("numpy", "m", None, None, None, None), "--model belongs to the kvpress backend"),
-        (("numpy", None, "snapkv", None, None, None), "--press belongs to the kvpress backend"),
-        (("numpy", None, None, "cuda", None, None), "--device belongs to the kvpress backend"),
+        (("kvpres", "m", None, None, None), "there is no backend 'kvpres'"),
+        (("kvpress", None, None, None, None), "needs --model"),
+        (("kvpress", "m.gguf", None, None, None), "reads no GGUF file"),
+        (("numpy", None, "snapkv", None, None), "--press belongs to the kvpress backend"),
+        (("numpy", None, None, "cuda", None), "--device belongs to the kvpress backend"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(arguments: Any, words: str) -> None:

@@ -12,6 +12,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.cache import KVCache
 from kvt_async.serve.engine import Engine
 from kvt_async.serve.model import Llama
+from kvt_async.serve.model_files import FolderFiles
 from kvt_async.serve.weights import REFERENCE_DIR
 from tests.serve.support import GOLDEN
 
@@ -80,14 +81,14 @@ def test_observed_attention_rows_are_distributions_over_what_each_query_can_see_
 
 def test_a_folder_that_is_no_llama_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as missing:
-        Llama(tmp_path)
+        Llama(FolderFiles(tmp_path))
     assert "config.json" in str(missing.value)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ConfigError) as wrong:
-        Llama(tmp_path)
+        Llama(FolderFiles(tmp_path))
     assert "'gpt2'" in str(wrong.value)
     (tmp_path / "config.json").write_text((REFERENCE_DIR / "config.json").read_text())
     (tmp_path / "model.safetensors").write_bytes(b"not a tensor file")
     with pytest.raises(ConfigError) as broken:
-        Llama(tmp_path)
+        Llama(FolderFiles(tmp_path))
     assert "model.safetensors" in str(broken.value)

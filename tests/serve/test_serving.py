@@ -136,8 +136,8 @@ def test_a_port_in_use_is_said_in_one_line_with_exit_2() -> None:
 
 
 def test_a_missing_model_folder_is_exit_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kvt_async.serve", "--port", "0", "--model-dir", str(tmp_path / "nowhere")]
+    command = [sys.executable, "-m", "kvt_async.serve", "--port", "0", "--model", str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
-    assert "config.json: no such file" in done.stderr
+    assert "there is no such folder or GGUF file" in done.stderr
     assert "Traceback" not in done.stderr

@@ -14,6 +14,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.engine import Engine
 from kvt_async.serve.kvpress_model import HubTemplate
+from kvt_async.serve.model_files import FolderFiles
 from kvt_async.serve.prompt_format import ChatTemplate, Message, context_tokens
 from kvt_async.serve.tokenizer import Detokenizer, StopWatch, Tokenizer
 from kvt_async.serve.weights import REFERENCE_DIR
@@ -22,7 +23,7 @@ from tests.serve.support import GOLDEN, TOOLS_HEAD, WEATHER, example, with_tools
 
 @pytest.fixture(scope="module")
 def template() -> ChatTemplate:
-    return ChatTemplate(REFERENCE_DIR)
+    return ChatTemplate(FolderFiles(REFERENCE_DIR))
 
 
 def test_the_chat_template_renders_what_transformers_renders(template: ChatTemplate) -> None:
@@ -40,7 +41,7 @@ def test_a_message_that_the_template_refuses_is_the_clients_error(template: Chat
 
 def test_a_folder_without_a_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        ChatTemplate(tmp_path)
+        ChatTemplate(FolderFiles(tmp_path))
 
 
 def test_context_characters_become_the_context_tokens(engine: Engine, template: ChatTemplate) -> None:
@@ -82,7 +83,7 @@ def trimming(tmp_path: Path, expression: str) -> ChatTemplate:
         "' <user> ' + message['content']", f"' <user> ' + ({expression})"
     )
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    return ChatTemplate(tmp_path)
+    return ChatTemplate(FolderFiles(tmp_path))
 
 
 @pytest.mark.parametrize("expression", ["message['content'] | trim", "message['content'].strip()"])
@@ -132,7 +133,7 @@ def test_the_kvpress_backend_renders_trims_and_parts_alike(tmp_path: Path) -> No
 
 
 def test_tools_are_rendered_and_the_context_still_ends_in_the_first_user_message(tmp_path: Path) -> None:
-    template = ChatTemplate(with_tools(tmp_path, TOOLS_HEAD))
+    template = ChatTemplate(FolderFiles(with_tools(tmp_path, TOOLS_HEAD)))
     messages = [Message("user", "the code of mira is anna . who ?")]
     rendered = template.render(messages, [WEATHER])
     assert rendered == "<bos> <system> weather" + template.render(messages).removeprefix("<bos>")
@@ -179,7 +180,7 @@ def test_the_kvpress_backend_offers_tools_alike() -> None:
 
 @given(ids=st.lists(st.integers(0, 543), max_size=30))
 def test_streamed_pieces_add_up_to_the_decoded_text(ids: list[int]) -> None:
-    tokenizer = Tokenizer(REFERENCE_DIR)
+    tokenizer = Tokenizer(FolderFiles(REFERENCE_DIR))
     one_by_one = Detokenizer(tokenizer)
     pieces = [one_by_one.feed(token) for token in ids] + [one_by_one.flush()]
     assert "".join(pieces) == tokenizer.decode(ids)
@@ -212,5 +213,5 @@ def test_encoding_is_remembered_and_equal(engine: Engine) -> None:
     text = "<bos> <user> the code of mira is 112 140 . <assistant>"
     first = engine.tokenizer.encode(text, special=False)
     assert engine.tokenizer.encode(text, special=False) is first
-    fresh = Tokenizer(REFERENCE_DIR).encode(text, special=False)
+    fresh = Tokenizer(FolderFiles(REFERENCE_DIR)).encode(text, special=False)
     assert np.array_equal(first.ids, fresh.ids)

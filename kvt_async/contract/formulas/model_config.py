@@ -1,4 +1,4 @@
-"""model.config: the model's config.json, or the directory it lies in, and what a cached token of that model takes."""
+"""model.config: the model's config.json, the directory it lies in, or a GGUF file; and what a cached token takes."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.cache_layers import UnknownCacheError, cache_shape
 from kvt_async.contract.formulas.kv_bytes import bytes_per_token
+from kvt_async.contract.gguf_model import SUFFIX, GgufModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ def token_bytes_of(given: str, *, bits: float | None = None) -> TokenBytes:
     """
     path = Path(given).expanduser()
     path = path / "config.json" if path.is_dir() else path
-    config = _read(path)
+    config = GgufModel(path).config if path.suffix.lower() == SUFFIX else _read(path)
     try:
         shape = cache_shape(config)
     except UnknownCacheError as error:

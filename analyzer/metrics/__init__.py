@@ -124,7 +124,7 @@ def find(name: str) -> Metric | None:
         bfcl_ast,
         choice,
         code,
-        ifeval,
+        instructions,
         letter,
         longbench_v2,
         mrcr,

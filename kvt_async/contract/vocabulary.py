@@ -9,10 +9,16 @@ from typing import Final
 
 FULL: Final = "full"  # series and policy of full cache, the baseline of every series
 CUT_OFF: Final = "CUT_OFF"  # in budget_stats.drop_json, beside labels: answers cut off before anything right
-OUR_SOURCES: Final = ("longbench", "longbench_e", "ruler", "kvtext", "jsonl", "bfcl")  # dataset.name, plugins' aside
-ONE_TASK_SOURCES: Final[
-    tuple[str, ...]
-] = ()  # those whose one task has the source's name: dataset.task may be left out
+OUR_SOURCES: Final = (  # dataset.name, plugins' aside
+    "longbench",
+    "longbench_e",
+    "ruler",
+    "kvtext",
+    "jsonl",
+    "bfcl",
+    "ifeval",
+)
+ONE_TASK_SOURCES: Final[tuple[str, ...]] = ("ifeval",)  # their one task has their name: dataset.task may be left out
 
 
 class Unit(StrEnum):

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.metrics import find
-from analyzer.metrics.ifeval import judged, meta_fault
-from analyzer.metrics.ifeval_checks import INSTRUCTIONS, fault, followed
-from analyzer.metrics.ifeval_text import count_sentences, language_of
+from analyzer.metrics.instruction_checks import INSTRUCTIONS, fault, followed
+from analyzer.metrics.instruction_text import count_sentences, language_of
+from analyzer.metrics.instructions import judged, meta_fault
 from analyzer.metrics.single import scorer
 
 ROWS = [

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analyzer.metrics.ifeval_text import count_capital_words, count_sentences, language_of
+from analyzer.metrics.instruction_text import count_capital_words, count_sentences, language_of
 
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]

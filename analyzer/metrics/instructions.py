@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from analyzer.metrics import Meta, metric_without_golds
-from analyzer.metrics.ifeval_checks import fault, followed
+from analyzer.metrics.instruction_checks import fault, followed
 
 NAMES, ARGUMENTS = "instruction_id_list", "kwargs"
 

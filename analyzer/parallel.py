@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kvt_async.contract import plugin_files
 
@@ -19,6 +19,7 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 WORTH_IT_ROWS = 150_000  # fewer are done before new processes have loaded their libraries
+BATCH_ROWS = 25_000  # of small runs: work enough for one call, and batches enough for every process
 MOST = 4  # one holds one run at a time in memory, and only one writes at a time
 
 
@@ -27,6 +28,23 @@ def cores() -> int:
     if multiprocessing.parent_process() is not None:
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def batches(parts: Iterable[Part], alike: Callable[[Part], Any], rows: Callable[[Part], int]) -> list[list[Part]]:
+    """Parts that follow each other, are `alike` and have up to BATCH_ROWS rows in all, or one that has more.
+
+    What one call of Polars costs, whatever it is given, is paid once for all of a batch.
+    """
+    together: list[list[Part]] = []
+    held = 0
+    for part in parts:
+        if together and alike(together[-1][0]) == alike(part) and held + rows(part) <= BATCH_ROWS:
+            together[-1].append(part)
+            held += rows(part)
+        else:
+            together.append([part])
+            held = rows(part)
+    return together
 
 
 def results(

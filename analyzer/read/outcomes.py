@@ -1,7 +1,8 @@
 """Facts -> frames: the requests of one run, in chunks, as scoring, analysis and export read them."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import polars as pl
@@ -21,9 +22,9 @@ _OTHER = _PARTED.format(same_answer("p", "pf"))
 
 
 def score_inputs(
-    conn: sqlite3.Connection, run: Run, full_run_id: str | None, *, with_calls: bool = False
+    conn: sqlite3.Connection, runs: Sequence[Run], full_run_id: str | None, *, with_calls: bool = False
 ) -> Iterator[pl.DataFrame]:
-    """Finished requests of one run, in chunks: what scoring reads.
+    """Finished requests of runs that share their full cache, in chunks: what scoring reads.
 
     request_id, example_id, is_failure, error_type, text, finish_reason, prompt_tokens (as the server counted),
     identical (1: same answer as at full cache, null there and where it isn't known), first_divergence (how many
@@ -48,26 +49,32 @@ def score_inputs(
     }
     calls = calls_of("p") if with_calls else "NULL"  # without ids: equal calls are scored once
     texts = [*schema].index("text"), [*schema].index("tool_calls_json")
-    answered = conn.execute(
-        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, "
-        f"{same_answer('p', 'pf')}, {_OTHER}, 0, NULL, "
-        f"ifnull(p.reasoning, '') != '', ifnull(p.tool_calls_json, '') != '', {calls}, r.sample_idx "
-        "FROM requests r JOIN responses p ON p.request_id = r.request_id "
-        "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
-        "LEFT JOIN requests f ON f.run_id = ? AND f.example_id = r.example_id "
-        "AND f.sample_idx = r.sample_idx AND f.turn_idx = r.turn_idx "
-        "LEFT JOIN responses pf ON pf.request_id = f.request_id WHERE r.run_id = ?",
-        (None if full_run_id == run.run_id else full_run_id, run.run_id),
+    answered = (
+        conn.execute(
+            "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, "
+            f"{same_answer('p', 'pf')}, {_OTHER}, 0, NULL, "
+            f"ifnull(p.reasoning, '') != '', ifnull(p.tool_calls_json, '') != '', {calls}, r.sample_idx "
+            "FROM requests r JOIN responses p ON p.request_id = r.request_id "
+            "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
+            "LEFT JOIN requests f ON f.run_id = ? AND f.example_id = r.example_id "
+            "AND f.sample_idx = r.sample_idx AND f.turn_idx = r.turn_idx "
+            "LEFT JOIN responses pf ON pf.request_id = f.request_id WHERE r.run_id = ?",
+            (None if full_run_id == run.run_id else full_run_id, run.run_id),
+        )
+        for run in runs
     )
-    failed = conn.execute(
-        "SELECT f.request_id, f.example_id, NULL, NULL, NULL, NULL, NULL, 1, f.error_type, 0, 0, NULL, r.sample_idx "
-        "FROM failures f JOIN requests r ON r.request_id = f.request_id WHERE f.run_id = ?",
-        (run.run_id,),
+    failed = (
+        conn.execute(
+            "SELECT f.request_id, f.example_id, NULL, NULL, NULL, NULL, NULL, 1, f.error_type, 0, 0, NULL, "
+            "r.sample_idx FROM failures f JOIN requests r ON r.request_id = f.request_id WHERE f.run_id = ?",
+            (run.run_id,),
+        )
+        for run in runs
     )
-    unknown = refused(conn, run.run_id)
-    for cursor in (answered, failed):
-        for rows in portions(cursor, *texts):
-            finished = [row for row in rows if row[0] not in unknown] if unknown and cursor is failed else rows
+    unknown = {request for run in runs for request in refused(conn, run.run_id)}
+    for cursors in (answered, failed):
+        for rows in portions(chain.from_iterable(cursors), *texts):
+            finished = [row for row in rows if row[0] not in unknown] if unknown and cursors is failed else rows
             frame = pl.DataFrame(finished, schema=schema, orient="row")
             frame = frame.with_columns(
                 pl.col("is_failure", "reasoned", "called").cast(pl.Boolean),

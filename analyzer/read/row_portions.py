@@ -1,7 +1,7 @@
 """Rows in portions that memory can hold: so many rows, or as many as their long texts allow."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import polars as pl
@@ -10,7 +10,7 @@ ROWS = 50_000
 CHARACTERS = 8 << 20  # what is made of a text while it is scored takes some ten times its size
 
 
-def portions(cursor: sqlite3.Cursor, text: int, more: int | None = None) -> Iterator[list[tuple[Any, ...]]]:
+def portions(cursor: Iterable[tuple[Any, ...]], text: int, more: int | None = None) -> Iterator[list[tuple[Any, ...]]]:
     """The rows of a cursor, in lists of up to ROWS rows whose columns `text` and `more` (null: no length) hold up to
     CHARACTERS in all, or of one row that has more. Rows are fetched one by one: no text is in memory before its
     portion."""

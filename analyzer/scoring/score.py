@@ -64,7 +64,7 @@ class RunToScore:
 
 @dataclass(frozen=True)
 class Rules:
-    """How the answers of one run are read."""
+    """How answers are read: of a task's runs all alike, but for those whose prompts were cut."""
 
     metric: str
     server_counts: bool  # the server's count of prompt tokens and ours are of the same text in the same vocabulary
@@ -129,17 +129,18 @@ def _is_scored(facts: sqlite3.Connection, task: RunToScore, counts: RunCounts) -
 
 
 def _score_all(conn: sqlite3.Connection, facts: sqlite3.Connection, tasks: Sequence[RunToScore]) -> None:
-    """Score every run: of large experiments in processes of their own, the others here."""
-    elsewhere = parallel.results(_score_elsewhere, tasks, rows=sum(task.rows for task in tasks))
+    """Score every run, small ones together: of large experiments in processes of their own, the others here."""
+    batches = parallel.batches(tasks, lambda task: (task.dataset, task.run.cuts_prompts), lambda task: task.rows)
+    elsewhere = parallel.results(_score_elsewhere, batches, rows=sum(task.rows for task in tasks))
     golds: dict[str, pl.DataFrame] = {}
-    for task, done in zip(tasks, elsewhere, strict=True):
+    for batch, done in zip(batches, elsewhere, strict=True):
         if done:
             continue
-        dataset_id = task.dataset.dataset_id
-        if dataset_id not in golds:
+        dataset = batch[0].dataset
+        if dataset.dataset_id not in golds:
             golds.clear()  # runs come task by task: one task's golds at a time
-            golds[dataset_id] = prepared_golds(facts, task.dataset)
-        _score_run(conn, facts, task, golds[dataset_id])
+            golds[dataset.dataset_id] = prepared_golds(facts, dataset)
+        _score_runs(conn, facts, batch, golds[dataset.dataset_id])
 
 
 def score_fingerprint(metric: str, run: RunCounts, full: RunCounts | None) -> str:
@@ -156,10 +157,12 @@ def plugin_sha256(metric: str) -> str | None:
     return None if origin is None else origin.sha256
 
 
-def _score_elsewhere(task: RunToScore) -> bool:
-    """_score_run in a process of its own. If it sees newer facts than `mark` tells of, the next `score` redoes it."""
-    with closing(connect_for_reading(task.db, write_derived=True)) as conn, snapshot(conn) as facts:
-        _score_run(conn, facts, task, _golds_elsewhere(task.db, task.dataset.dataset_id, task.dataset.metric))
+def _score_elsewhere(batch: Sequence[RunToScore]) -> bool:
+    """_score_runs in a process of its own. Where it sees newer facts than a `mark` tells of, the next `score` redoes
+    that run."""
+    db, dataset = batch[0].db, batch[0].dataset
+    with closing(connect_for_reading(db, write_derived=True)) as conn, snapshot(conn) as facts:
+        _score_runs(conn, facts, batch, _golds_elsewhere(db, dataset.dataset_id, dataset.metric))
     return True
 
 
@@ -192,23 +195,35 @@ def prepared_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> pl.Data
     )
 
 
-def _score_run(conn: sqlite3.Connection, facts: sqlite3.Connection, task: RunToScore, golds: pl.DataFrame) -> None:
-    run, metric = task.run, task.dataset.metric
-    derived_rows.drop_unfinished_scores(conn, run.run_id)
-    detail = {"scorer_version": SCORER_VERSION, "metric": metric, "rows": task.rows}
-    if (origin := metrics.origin(metric)) is not None:
-        detail |= {"plugin": origin.as_json}
-    state = (task.exp_group_id, task.generation, "score", run.run_id, task.mark, detail)
-    frames = with_golds(facts, run, task.full_run_id, golds, metric)
-    rules = rules_of(facts, run, task.full_run_id, task.dataset)
-    write_scored(conn, frames, rules, lambda c: derived_rows.set_state(c, *state))
+def _score_runs(
+    conn: sqlite3.Connection, facts: sqlite3.Connection, batch: Sequence[RunToScore], golds: pl.DataFrame
+) -> None:
+    """Score runs of one task that are read by the same rules."""
+    dataset, full_run_id = batch[0].dataset, batch[0].full_run_id
+    batch_runs = [task.run for task in batch]
+    derived_rows.drop_unfinished_scores(conn, [run.run_id for run in batch_runs])
+
+    def set_states(c: sqlite3.Connection) -> None:
+        detail: dict[str, Any] = {"scorer_version": SCORER_VERSION, "metric": dataset.metric}
+        if (origin := metrics.origin(dataset.metric)) is not None:
+            detail |= {"plugin": origin.as_json}
+        for task in batch:
+            state = (task.exp_group_id, task.generation, "score", task.run.run_id, task.mark)
+            derived_rows.set_state(c, *state, detail | {"rows": task.rows})
+
+    frames = with_golds(facts, batch_runs, full_run_id, golds, dataset.metric)
+    write_scored(conn, frames, rules_of(facts, batch_runs[0], full_run_id, dataset), set_states)
 
 
 def with_golds(
-    facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, golds: pl.DataFrame, metric: str
+    facts: sqlite3.Connection,
+    batch_runs: Sequence[runs.Run],
+    full_run_id: str | None,
+    golds: pl.DataFrame,
+    metric: str,
 ) -> Iterator[pl.DataFrame]:
-    """`score_frame`'s input: the finished requests of a run in chunks, each with its golds."""
-    for chunk in outcomes.score_inputs(facts, run, full_run_id, with_calls=reads_calls(metric)):
+    """`score_frame`'s input: the finished requests of runs of one task in chunks, each with its golds."""
+    for chunk in outcomes.score_inputs(facts, batch_runs, full_run_id, with_calls=reads_calls(metric)):
         yield chunk.join(golds, on="example_id", how="left", maintain_order="left")
 
 

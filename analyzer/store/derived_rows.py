@@ -109,18 +109,18 @@ def drop_scores(conn: sqlite3.Connection, run_ids: Sequence[str]) -> None:
     in_transaction(conn, work)
 
 
-def drop_unfinished_scores(conn: sqlite3.Connection, run_id: str) -> None:
+def drop_unfinished_scores(conn: sqlite3.Connection, run_ids: Sequence[str]) -> None:
     """Remove scores of requests that are pending: a new try series was opened, or a refusal said nothing of them."""
-    unknown = [(request,) for request in refused(conn, run_id)]
+    unknown = [(request,) for run_id in run_ids for request in refused(conn, run_id)]
 
     def work(c: sqlite3.Connection) -> None:
-        c.execute(
+        c.executemany(
             "DELETE FROM scores WHERE request_id IN (SELECT r.request_id FROM requests r "
             "JOIN try_series t ON t.request_id = r.request_id "
             "LEFT JOIN responses p ON p.request_id = r.request_id "
             "LEFT JOIN failures f ON f.request_id = r.request_id "
             "WHERE r.run_id = ? AND p.request_id IS NULL AND f.request_id IS NULL)",
-            (run_id,),
+            [(run_id,) for run_id in run_ids],
         )
         c.executemany("DELETE FROM scores WHERE request_id = ?", unknown)
 

@@ -102,7 +102,7 @@ def floors(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, answers: 
     judged_by = ["golds", "golds_norm", *(() if reads_golds(dataset.metric) else ("needed_json",))]
     swapped = own.with_columns(golds[partner[has]].select(judged_by))
     rules, others = rules_of(facts, run, None, dataset), np.zeros((entries.height, answers.samples))
-    for chunk in outcomes.score_inputs(facts, run, None, with_calls=reads_calls(dataset.metric)):
+    for chunk in outcomes.score_inputs(facts, [run], None, with_calls=reads_calls(dataset.metric)):
         counted = chunk.filter(pl.col("sample_idx") < answers.samples)
         frame = counted.join(swapped, on="example_id", how="inner", maintain_order="left")
         scored = score_frame(frame, rules)  # rows stay in their order

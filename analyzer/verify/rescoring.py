@@ -67,7 +67,7 @@ def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
         facts.execute(_OVER)
         rules = score.rules_of(facts, task.run, task.full_run_id, task.dataset)
         for frame in score.with_golds(
-            facts, task.run, task.full_run_id, _golds(task.db, task.dataset), task.dataset.metric
+            facts, [task.run], task.full_run_id, _golds(task.db, task.dataset), task.dataset.metric
         ):
             made = score.score_frame(frame, rules)
             for part in made.iter_slices(_AT_ONCE):

@@ -37,6 +37,29 @@ def test_processes_store_what_one_process_stores(
     assert stored[0] == stored[1]
 
 
+def test_small_runs_together_store_what_each_stores_alone(
+    experiment: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = []
+    for rows in (1, 10**9):
+        monkeypatch.setattr(parallel, "BATCH_ROWS", rows)
+        series = ("snapkv/aware", "truncate_prompt/middle")  # of the second, a short prompt is no fault of the server
+        conn, settings = experiment(**SMALL, series=series, reads=lambda sent: sent - 50, partial=0.1)
+        score(conn, "synthetic")
+        analyze(conn, settings, partial=True)
+        stored.append(derived_rows(conn))
+    flags = [sum("prompt_truncated" in str(row) for row in tables["scores"]) for tables in stored]
+    assert 0 < flags[0] < len(stored[0]["scores"])
+    assert stored[0] == stored[1]
+
+
+def test_a_batch_holds_alike_parts_that_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "BATCH_ROWS", 5)
+    parts = [("a", 2), ("a", 3), ("a", 1), ("b", 1), ("b", 9), ("b", 1), ("a", 5)]
+    together = parallel.batches(parts, lambda part: part[0], lambda part: part[1])
+    assert together == [parts[:2], parts[2:3], parts[3:4], parts[4:5], parts[5:6], parts[6:]]
+
+
 @pytest.mark.parametrize("rows", [0, parallel.WORTH_IT_ROWS - 1])
 def test_little_work_stays_in_this_process(rows: int) -> None:
     assert parallel.results(len, ["a", "bc"], rows=rows) == [None, None]

@@ -120,6 +120,7 @@ class Request(Struct, frozen=True, gc=False):
     expects: Json = struct_field(default_factory=dict)  # requested budget, for the evidence
     headers: Headers = ()
     prompt_sha256: str | None = None  # of the messages where they aren't the manifest's (truncate_prompt)
+    keeps_first: bool = False  # the first endpoint takes it, as long as that one can be reached
 
 
 class Marks(Struct, gc=False):

@@ -16,15 +16,18 @@ def task_level(task: str, level: str) -> str:
     return f"{task}: {level}" if task else level
 
 
-def request_id(run_id: str, seq: int, sample_idx: int = 0) -> str:
-    """Key of a request: `run_id:seq`, and `run_id:seq.sample` of further answers to the same example."""
+def request_id(run_id: str, seq: int, sample_idx: int = 0, turn_idx: int = 0) -> str:
+    """Key of a request: `run_id:seq`, `run_id:seq.sample` of further answers to the same example, and
+    `run_id:seq.sample.turn` of the later turns of a conversation."""
+    if turn_idx:
+        return f"{run_id}:{seq}.{sample_idx}.{turn_idx}"
     return f"{run_id}:{seq}.{sample_idx}" if sample_idx else f"{run_id}:{seq}"
 
 
 def entry_of(request_id: str) -> tuple[int, int]:
     """(seq, sample_idx) of a request's key."""
-    seq, _, sample = request_id.rpartition(":")[2].partition(".")
-    return int(seq), int(sample or 0)
+    seq, *rest = request_id.rpartition(":")[2].split(".")
+    return int(seq), int(rest[0]) if rest else 0
 
 
 def request_ids_of(run_id: str) -> tuple[str, str]:

@@ -176,12 +176,13 @@ CREATE TABLE IF NOT EXISTS runs (               -- one task at one level (a seri
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS requests (           -- one per (run, example, answer); exists from when it is queued
-    request_id    TEXT PRIMARY KEY,             -- run_id : seq, and .sample, .turn where they aren't 0
+    request_id    TEXT PRIMARY KEY,             -- run_id : seq, .sample where it isn't 0, .sample.turn of later turns
     run_id        TEXT NOT NULL REFERENCES runs,
     example_id    TEXT NOT NULL,
     sample_idx    INTEGER NOT NULL,             -- 0, 1, ...: which of decoding.samples answers to one prompt
     turn_idx      INTEGER NOT NULL,             -- 0, 1, ...: which turn of a conversation
-    prompt_sha256 TEXT NOT NULL,                -- of the messages as sent (truncate_prompt sends shorter ones)
+    prompt_sha256 TEXT NOT NULL,                -- of the messages as sent (truncate_prompt sends shorter ones, own
+                                                --   history other ones); '': first failed unsent, earlier_turn_failed
     created_at    TEXT NOT NULL,
     UNIQUE (run_id, example_id, sample_idx, turn_idx)
 ) STRICT;
@@ -270,7 +271,7 @@ CREATE TABLE IF NOT EXISTS give_ups (           -- tries exhausted, or an error 
     request_id TEXT NOT NULL REFERENCES requests,
     series_idx INTEGER NOT NULL,
     reason     TEXT NOT NULL,                   -- not_retryable | attempts_exhausted | time_exhausted |
-                                                --   retry_after_too_long
+                                                --   retry_after_too_long | earlier_turn_failed (nothing was sent)
     created_at TEXT NOT NULL,
     PRIMARY KEY (request_id, series_idx)
 ) STRICT;

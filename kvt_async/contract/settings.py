@@ -24,6 +24,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import Secrets
 from kvt_async.contract.settings_kv import KV
 from kvt_async.contract.timeouts import Timeouts
+from kvt_async.contract.turn_settings import TurnSettings
 from kvt_async.contract.vocabulary import ONE_TASK_SOURCES
 
 PerMinute = Annotated[float, Field(ge=0.001, le=1e12)]
@@ -299,6 +300,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     kv: KV = KV()
     decoding: Decoding = Decoding()
+    workload: TurnSettings = TurnSettings()
     limits: Limits = Limits()
     output: Output = Output()
     db: Db = Db()

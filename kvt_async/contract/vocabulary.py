@@ -132,7 +132,8 @@ class EndReason(StrEnum):
 
 
 class CacheState(StrEnum):
-    """Where the prompts came from: `bench_points.cache` and the report's cost tables. Bounds: cache_state.py."""
+    """Where prompts came from: `responses.cache_state` (NULL for UNKNOWN), `bench_points.cache` and the report's cost
+    tables. Bounds: cache_state.py."""
 
     COLD = "cold"  # prefilled
     WARM = "warm"  # out of the prefix cache

@@ -4,6 +4,7 @@ tasks share, and what each task has of its own. An added task is a new part, and
 
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.turn_settings import TurnSettings
 from kvt_async.data.manifest import ManifestHead
 
 SEED_RULE = "sha256"  # a request's own seed: formulas/sample_seed.py. Until schema 3 all had the one of the config
@@ -12,12 +13,16 @@ Plain = str | int | float | bool | list[object] | dict[str, object] | None
 
 def group_contract(settings: Settings, manifest: ManifestHead) -> dict[str, Plain]:
     """What all tasks share: dotted names -> plain values, to be compared one by one and stored as
-    `experiments.contract_json`. `manifest` is any task's: all are counted with one tokenizer.
+    `experiments.contract_json`. `manifest` is any task's: all are counted with one tokenizer. Of `workload` it holds
+    what is not the default, so that groups of before are not refused.
     """
+    defaults = TurnSettings().model_dump()
+    workload = {key: value for key, value in settings.workload.model_dump().items() if value != defaults[key]}
     return {
         "model.name": settings.model.name,
         "tokenizer.name": manifest.tokenizer_name,
         "tokenizer.sha256": manifest.tokenizer_sha256,
+        **{f"workload.{key}": value for key, value in workload.items()},
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import orjson
 from msgspec.structs import astuple, replace
 
+from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.storable import storable_text
 from kvt_async.records import Attempt, Json, Marks, Outcome, Request
@@ -62,7 +63,7 @@ def rows_of_attempt(request: Request, attempt: Attempt, session_id: str, now: st
             _json(reply.usage),
             _json(reply.kv_evidence),
             reply.kv_effective,
-            None,
+            _cache_state(attempt.marks),
             now,
         )
         rows.append(("responses", response_row))
@@ -119,6 +120,12 @@ NewRequest = tuple[str, str, str, int, int, str]
 def rows_of_requests(items: Sequence[NewRequest], now: str) -> list[Row]:
     """Rows of requests about to be queued."""
     return [("requests", (*item, now)) for item in items]
+
+
+def _cache_state(marks: Marks) -> str | None:
+    """Where the server says that the prompt came from; None: it doesn't say."""
+    cached, prompt = marks.cached_tokens, marks.prompt_tokens
+    return None if cached is None or not prompt else str(cache_state(cached / prompt))
 
 
 def _json(value: Json | list[Json] | None) -> str | None:

@@ -6,7 +6,7 @@ Calls are made from worker threads, one at a time.
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,7 @@ class Past:
 
 
 NEW = Past(False, 0)
+Reply = tuple[str, str | None, str | None, str | None]  # text, reasoning, tool_calls_json, finish_reason
 
 
 _MOST_SAMPLES = """SELECT max(p.samples) FROM runs u
@@ -160,7 +161,7 @@ class Reader:
                     seq, _, nth = place.partition(".")
                     if not nth:
                         done[int(seq) * samples] = 1
-                    elif (sample := int(nth)) < samples:
+                    elif (sample := int(nth.partition(".")[0])) < samples:  # behind it may stand the turn
                         done[int(seq) * samples + sample] = 1
         return done
 
@@ -183,8 +184,10 @@ class Reader:
         return counts
 
     def an_answered(self, run_id: str) -> str | None:
-        """The request_id of any of the run's requests that was answered; None: none was."""
-        sql = "SELECT request_id FROM responses WHERE request_id > ? AND request_id < ? LIMIT 1"
+        """The request_id of any of the run's requests that was answered, but no later turn of a conversation, whose
+        prompt the manifest may not hold; None: none was."""
+        sql = """SELECT request_id FROM responses WHERE request_id > ? AND request_id < ?
+                 AND request_id NOT LIKE '%:%.%.%' LIMIT 1"""
         request_id: str | None = self.value(sql, *request_ids_of(run_id))
         return request_id
 
@@ -226,6 +229,26 @@ class Reader:
         sql = f"""SELECT r.request_id, (SELECT max(a.attempt_idx) + 1 FROM attempts a
                   WHERE a.request_id = r.request_id) AS n FROM requests r WHERE r.request_id IN ({marks})"""
         return {row[0]: Past(True, row["n"] or 0) for row in self.rows(sql, *request_ids)}
+
+    def replies(self, request_ids: Sequence[str]) -> dict[str, Reply]:
+        """Text, reasoning, tool calls and finish reason of those that were answered."""
+        marks = ",".join("?" * len(request_ids))
+        sql = f"""SELECT request_id, text, reasoning, tool_calls_json, finish_reason FROM responses
+                  WHERE request_id IN ({marks})"""
+        return {row[0]: (row[1], row[2], row[3], row[4]) for row in self.rows(sql, *request_ids)}
+
+    def are_given_up(self, request_ids: Collection[str]) -> bool:
+        """Whether one of them stands as failed."""
+        marks = ",".join("?" * len(request_ids))
+        return bool(self.value(f"SELECT 1 FROM failures WHERE request_id IN ({marks})", *request_ids))
+
+    def last_endpoint(self, request_ids: Sequence[str]) -> str | None:
+        """Who answered the last of them that was answered, as it may be shown; `request_ids` in order."""
+        marks = ",".join("?" * len(request_ids))
+        sql = f"""SELECT request_id, a.endpoint FROM responses JOIN attempts a USING (request_id, attempt_idx)
+                  WHERE request_id IN ({marks})"""
+        endpoints = {row[0]: row[1] for row in self.rows(sql, *request_ids)}
+        return next((endpoints[name] for name in reversed(request_ids) if name in endpoints), None)
 
     def series_idx(self, request_ids: Sequence[str]) -> dict[str, int]:
         """The newest try series of those that have more than the first."""

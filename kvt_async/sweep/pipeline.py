@@ -37,6 +37,14 @@ class Send(Protocol):
     async def __call__(self, request: Request, record: Record, *, again: Again, scheduled_ns: int) -> Outcome: ...
 
 
+class Follower(Protocol):
+    """Makes requests that follow the end of others. Told on the event loop; must return at once."""
+
+    def ended(self, outcome: Outcome) -> None: ...
+    def paused(self, request: Request) -> None: ...
+    def resumed(self, request: Request) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """What producer, workers and commits share."""
@@ -48,6 +56,7 @@ class Pipeline:
     watcher: Watcher
     stop: asyncio.Event
     session_id: str
+    follower: Follower | None = None
 
 
 async def send_all(requests: AsyncIterator[Request], pipe: Pipeline, *, workers: int) -> None:
@@ -110,6 +119,11 @@ class _Sending:
         rows = rows_of_outcome(outcome, pipe.session_id, utc_now())
         if rows and not pipe.store.offer(rows, self.committed):
             await pipe.store.submit(rows, self.committed)
+        if pipe.follower is not None:
+            if rows:
+                pipe.store.hurry()  # what follows waits for the commit
+            else:
+                pipe.follower.ended(outcome)
 
     async def again(self) -> None:
         """Take a place before another try."""
@@ -117,6 +131,8 @@ class _Sending:
             self.pipe.store.hurry()
             await self.pipe.places.take(again=True)
         self.has_place = True
+        if self.pipe.follower is not None:
+            self.pipe.follower.resumed(self.request)
 
     async def record(self, request: Request, attempt: Attempt) -> None:
         """Save an attempt that was not the last, and give the place back."""
@@ -124,6 +140,8 @@ class _Sending:
         rows = rows_of_attempt(request, attempt, self.pipe.session_id, utc_now())
         await self.pipe.store.save(rows, gather=True)
         self.leave()
+        if self.pipe.follower is not None:
+            self.pipe.follower.paused(request)
 
     def committed(self, saved: bool) -> None:
         if saved and self.pipe.store.refused:
@@ -134,6 +152,8 @@ class _Sending:
         self.leave()
         if saved:
             self.pipe.watcher.saved(self.outcome)
+        if self.pipe.follower is not None:
+            self.pipe.follower.ended(self.outcome)
 
     def _replaced(self, error: Exception) -> bool:
         """Whether a failure is on its way to the disk in place of rows that could not be inserted."""

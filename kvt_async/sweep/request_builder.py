@@ -9,6 +9,7 @@ import orjson
 from kvt_async.contract.formulas.prompt_text import context_messages, render
 from kvt_async.contract.settings import Settings
 from kvt_async.data.example_prompt import PromptRule
+from kvt_async.data.tokens import load_tokenizer
 from kvt_async.engine.request.chat_body import build_payload
 from kvt_async.engine.request.encoded_bodies import LevelPayloads
 from kvt_async.engine.request.kv_evidence import expectations
@@ -16,6 +17,7 @@ from kvt_async.engine.request.kv_fields import PromptSize
 from kvt_async.engine.request.seeds import Seeds, with_seed
 from kvt_async.records import Json, Level, Payload, Request, Run
 from kvt_async.store.reader import Entry, Past, Reader
+from kvt_async.sweep.own_prompts import OwnPrompts
 from kvt_async.ways.levels import make_levels
 from kvt_async.ways.truncate import Cut, Cutter
 
@@ -28,6 +30,7 @@ class AnswerToAsk(NamedTuple):
     request_id: str
     past: Past
     series_idx: int
+    turn_idx: int = 0
 
 
 Make = Callable[[AnswerToAsk], Request]
@@ -43,13 +46,18 @@ class RequestBuilder:
     system: str | None
     cutter: Cutter | None = None  # where a level is truncate_prompt
     shown: Mapping[str, Json] = field(default_factory=dict)  # run_id -> what its server says of itself
+    own_prompts: OwnPrompts | None = None  # where workload.history is own
 
     @classmethod
     def of_dataset(cls, settings: Settings, reader: Reader, dataset_id: str) -> "RequestBuilder":
         stored = orjson.loads(reader.value("SELECT prompt_json FROM datasets WHERE dataset_id = ?", dataset_id))
         needs_cuts = any(level.cuts_prompts for level in make_levels(settings).levels)
-        cutter = Cutter.of_settings(settings, PromptRule(**stored)) if needs_cuts else None
-        return cls(settings, dataset_id, stored["template"], stored["system"], cutter)
+        rule, cutter, own_prompts = PromptRule(**stored), None, None
+        if needs_cuts:
+            cutter = Cutter.of_settings(settings, rule)
+        if settings.workload.history == "own":
+            own_prompts = OwnPrompts(rule, load_tokenizer(settings))
+        return cls(settings, dataset_id, rule.template, rule.system, cutter, own_prompts=own_prompts)
 
     def __call__(self, run: Run) -> Make:
         """Makes the requests of one run; what they share is worked out here, once."""
@@ -60,9 +68,9 @@ class RequestBuilder:
         shown = self.shown.get(run.run_id)
 
         def make(answer: AnswerToAsk) -> Request:
-            entry, sample_idx, request_id, past, series_idx = answer
+            entry, sample_idx, request_id, past, series_idx, turn_idx = answer
             _, tokens, context_tokens, _, example_id, question, context, _, _ = entry
-            expects, sha256, seed = expecting(tokens, context_tokens), None, seeds(example_id, sample_idx)
+            expects, sha256, seed = expecting(tokens, context_tokens), None, seeds(example_id, sample_idx, turn_idx)
             if cutter is not None:
                 cut = cutter.cut(entry.example, tokens, level)
                 expects["cut"] = cutter.expectation(cut, tokens)

@@ -29,6 +29,8 @@ from kvt_async.sweep.plan import steps
 from kvt_async.sweep.request_builder import RequestBuilder
 from kvt_async.sweep.request_queue import RequestQueue
 from kvt_async.sweep.request_source import Feed
+from kvt_async.sweep.turn_order import read_conversations
+from kvt_async.sweep.turn_source import TurnFeed
 
 
 async def meet_server(server: ServerSession, builder: RequestBuilder, generation: int) -> dict[str, Json]:
@@ -102,12 +104,16 @@ async def send(
         sender.witness.remember(
             Asked(endpoint, payload.path, payload.body, payload.headers, settings.decoding.most_tokens)
         )
-    feed = Feed(server, builder)
+    conversations = await asyncio.to_thread(read_conversations, server.reader, builder.dataset_id)
+    in_turns: TurnFeed | None = None
+    if conversations is not None and settings.workload.is_in_turns:
+        in_turns = TurnFeed(server, builder, conversations, places.n, progress.settled)
+    feed = in_turns or Feed(server, builder, conversations)
     is_repeat = [level.repeat_idx > 0 for level in server.levels]
     order = steps(done, is_repeat, settings.limits.order, settings.sampling.seed)
     workers = places.n * WORKERS_PER_PLACE
     queue = RequestQueue(workers)
-    pipe = Pipeline(sender.send, server.store, queue, places, progress, server.stop, server.session_id)
+    pipe = Pipeline(sender.send, server.store, queue, places, progress, server.stop, server.session_id, in_turns)
     health.start()
     server.interrupts.draining = True
     try:
@@ -119,10 +125,17 @@ async def send(
             if settled := await sender.witness.last_word():
                 await server.store.save(rows_of_give_ups(settled, utc_now()))
                 progress.settled(settled)
+                if in_turns is not None:
+                    await in_turns.fail(settled)
     finally:
         server.interrupts.settle()
         health.stop()
         await keep_health(server, health.row(), progress.figures())
+    if in_turns is not None and in_turns.moved:
+        server.say(
+            f"warning: {in_turns.moved} turns went to another endpoint than the turn before, which could not be "
+            "reached: they could not use what it keeps of their conversation"
+        )
 
 
 def _answered_before(server: ServerSession, builder: RequestBuilder) -> list[tuple[str, Payload]]:

@@ -41,6 +41,7 @@ from kvt_async.sweep.pending import (
 from kvt_async.sweep.run_summary import RunReport
 from kvt_async.sweep.suite_size import refuse_unreachable, unreachable
 from kvt_async.sweep.sweep_invocation import SweepInvocation, SweepOptions
+from kvt_async.sweep.turn_order import check_workload
 from kvt_async.ways.levels import Levels, make_levels
 from kvt_async.ways.registry import check_level, way_of
 
@@ -150,6 +151,7 @@ async def _send(invocation: Invocation, options: SweepOptions, group: SweepGroup
         unlike = await asyncio.to_thread(distinct, reader, task.dataset_id, task.runs)
         tasks.append(replace(task, runs=unlike.runs))
         notes += [task_level(task.part.label, note) for note in unlike.notes]
+    notes += await asyncio.to_thread(check_workload, reader, invocation.settings.workload, tasks)
     if options.dry_run:
         notes += map(str, unreachable(reader, invocation.settings, tasks))
     else:

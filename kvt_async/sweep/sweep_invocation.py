@@ -26,6 +26,7 @@ from kvt_async.sweep.prompt_check import has_own_tokenizer, prompts_read
 from kvt_async.sweep.request_builder import RequestBuilder
 from kvt_async.sweep.run_summary import RunReport, count, resume_lines
 from kvt_async.sweep.sending import meet_server, open_try_series, register, send
+from kvt_async.sweep.turn_order import read_conversations
 from kvt_async.sweep.warm_up import warm_up
 from kvt_async.ways.registry import way_of
 
@@ -155,6 +156,8 @@ class SweepInvocation:
         if self.settings.engine.warm_up == "prefill":
             samples = builder.settings.decoding.samples
             owed = {place // samples for mask in done for place, is_settled in enumerate(mask) if not is_settled}
+            if builder.own_prompts is not None and (talks := read_conversations(self.reader, builder.dataset_id)):
+                owed = {talks.first[seq] for seq in owed}  # later prompts are made of answers that are not there yet
             await warm_up(server, builder, sorted(owed))
         progress, began = Progress(server, pending(done)), time.monotonic()
         try:
@@ -167,7 +170,7 @@ class SweepInvocation:
 
     def _finished(self) -> EndReason:
         """The reason to end of a session that sent all it should: what stands as failed, or was not read, says so."""
-        counts = prompts_read(self.reader, self.group.runs)
+        counts = prompts_read(self.reader, self.group.runs, history=self.settings.workload.history)
         self.report.read_short = counts.sentence
         if self.report.read_short:
             self.say(f"warning: {self.report.read_short}")

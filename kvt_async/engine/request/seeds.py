@@ -19,8 +19,8 @@ class Seeds:
         draw = level.repeat_idx if has_other_seeds(level.repeat_idx, decoding) else 0
         return cls(base_seed(decoding), draw)
 
-    def __call__(self, example_id: str, sample_idx: int) -> int | None:
-        return None if self.base is None else seed_of(self.base, example_id, sample_idx, draw=self.draw)
+    def __call__(self, example_id: str, sample_idx: int, turn_idx: int = 0) -> int | None:
+        return None if self.base is None else seed_of(self.base, example_id, sample_idx, turn_idx, draw=self.draw)
 
 
 def with_seed(settings: Settings, seed: object) -> Settings:

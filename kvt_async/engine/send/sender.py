@@ -200,7 +200,7 @@ class Sender:
         dequeued_ns = time.perf_counter_ns()
         if not dispatcher.enter_at_once() and not await self._stand_in_line(estimate):
             return None, _ENDED
-        endpoint = self._pick(request.endpoints) if len(request.endpoints) > 1 else request.endpoints[0]
+        endpoint = self._pick(request) if len(request.endpoints) > 1 else request.endpoints[0]
         self._flying[endpoint] += 1
         used: int | None = None
         try:
@@ -343,7 +343,8 @@ class Sender:
             async with asyncio.timeout(seconds):
                 await self._halted.wait()
 
-    def _pick(self, endpoints: tuple[str, ...]) -> str:
-        start, quarantine = next(self._turn), self._open.quarantine
+    def _pick(self, request: Request) -> str:
+        endpoints, in_order, quarantine = request.endpoints, request.keeps_first, self._open.quarantine
+        start = 0 if in_order else next(self._turn)
         turned = [endpoints[(start + n) % len(endpoints)] for n in range(len(endpoints))]
-        return min(turned, key=lambda url: (url in quarantine, self._flying[url]))
+        return min(turned, key=lambda url: (url in quarantine, not in_order and self._flying[url]))

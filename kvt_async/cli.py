@@ -312,19 +312,23 @@ def serve(
 @app.command()
 def demo(
     config: Annotated[
-        str, typer.Option("-c", "--config", metavar="FILE", help="Another experiment for the reference server.")
-    ] = "demo",
+        str | None, typer.Option("-c", "--config", metavar="FILE", help="Another experiment for the reference server.")
+    ] = None,
+    llm: Annotated[bool, typer.Option("--llm", help="A real LLM (SmolLM2-135M) on RULER's needles: minutes.")] = False,
+    model: Annotated[str | None, typer.Option(metavar="PATH", help="Serve this model: a folder or .gguf file.")] = None,
     override: OverrideOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start the reference server, sweep the demo grid, analyze, print the verdict and where the report is.
 
-    Example: kvt demo
+    Example: kvt demo --llm
     """
+    from kvt_async.contract.packaged_models import SMOLLM2
     from kvt_async.demo import run_demo
 
-    code, facts = run_demo(config, override or [], quiet=quiet or as_json)
+    config, model = config or ("demo-llm" if llm else "demo"), model or (SMOLLM2 if llm else None)
+    code, facts = run_demo(config, override or [], model=model, quiet=quiet or as_json)
     lines = facts.pop("lines", [])
     _answer(facts, as_json, [] if quiet else lines)
     raise typer.Exit(code)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.gguf_model import SUFFIX, GgufModel
+from kvt_async.contract.packaged_models import packaged_model
 from kvt_async.contract.settings import Settings
 from kvt_async.data.chat_template import (
     CONFIG_NAME,
@@ -173,7 +174,12 @@ def check_tokenizer(settings: Settings) -> None:
 
 
 def _local_file(name: str, key: str) -> Path | None:
-    """The file that a path names; None: it is a hub id. Raises ConfigError for a path without a tokenizer."""
+    """The file that a path or a packaged model's name names; None: it is a hub id.
+
+    Raises ConfigError for a path without a tokenizer, MissingPrerequisiteError for a package that isn't installed.
+    """
+    if (packaged := packaged_model(name)) is not None:
+        return packaged
     path = Path(name)
     if path.is_dir():
         if not (path / FILE_NAME).is_file():

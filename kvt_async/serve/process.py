@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.packaged_models import packaged_model
 from kvt_async.serve import KvpressOptions
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def _numpy_engine(model: str | None, prefill_cache_mb: int) -> "Backend":
     from kvt_async.serve.engine import Engine
     from kvt_async.serve.weights import REFERENCE_DIR
 
-    return Engine(Path(model) if model else REFERENCE_DIR, prefill_cache_mb << 20)
+    packaged = packaged_model(model) if model else None
+    path = packaged or (Path(model) if model else REFERENCE_DIR)
+    return Engine(path, prefill_cache_mb << 20, model if packaged else None)
 
 
 def _capacity(engine: "Backend") -> str:

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from kvt_async.serve.weights import REFERENCE_DIR
 from tests.end_to_end.conftest import CHARTS, SMALL, Kvt, kvt_in, ok, overrides
 from tests.worlds import query
 
@@ -158,3 +160,17 @@ def test_the_demo_starts_its_own_server_and_keeps_exit_4_while_failures_stand(kv
         assert failures == [("ContextOverflow",)]
         sent += query(tmp_path / "runs/demo/kv_transition.sqlite", "SELECT count(*) FROM attempts")
     assert sent[0] == sent[1]
+
+
+def test_the_demo_serves_a_model_that_is_named(kvt: Kvt, tmp_path: Path) -> None:
+    shutil.copytree(REFERENCE_DIR, tmp_path / "mine")
+    args = overrides(
+        "dataset.params={contexts: 8, max_tokens: 200}", "binning={n_bins: 1, n_per_bin: 8}",
+        "kv={policies: [random], budgets: [1.0, 0.2], control_repeats: 0}", "analysis.resamples=500",
+    )  # fmt: skip
+    done = kvt("demo", "--model", str(tmp_path / "mine"), *args, "--json")
+    assert done.returncode == 0, done.stderr
+    assert query(tmp_path / "runs/demo/kv_transition.sqlite", "SELECT DISTINCT model_name FROM runs") == [("mine",)]
+    count = query(tmp_path / "runs/demo/kv_transition.sqlite", "SELECT count(*) FROM responses")
+    assert count == [(16,)]
+    assert kvt("demo", "--model", str(tmp_path / "nowhere"), *args).returncode == 2

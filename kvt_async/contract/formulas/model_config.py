@@ -10,6 +10,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.cache_layers import UnknownCacheError, cache_shape
 from kvt_async.contract.formulas.kv_bytes import bytes_per_token
 from kvt_async.contract.gguf_model import SUFFIX, GgufModel
+from kvt_async.contract.packaged_models import packaged_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ def token_bytes_of(given: str, *, bits: float | None = None) -> TokenBytes:
 
     Raises ConfigError where it can't be read or lacks what is needed.
     """
-    path = Path(given).expanduser()
+    path = packaged_model(given) or Path(given).expanduser()
     path = path / "config.json" if path.is_dir() else path
     config = GgufModel(path).config if path.suffix.lower() == SUFFIX else _read(path)
     try:

@@ -126,11 +126,11 @@ def find(name: str) -> Metric | None:
         code,
         instructions,
         letter,
-        longbench_v2,
-        mrcr,
+        prefixed_ratio,
         qa,
         rouge,
         squad,
+        stated_letter,
         tool_call,
     )
 

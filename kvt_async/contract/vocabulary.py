@@ -17,8 +17,13 @@ OUR_SOURCES: Final = (  # dataset.name, plugins' aside
     "jsonl",
     "bfcl",
     "ifeval",
+    "longbench_v2",
+    "mrcr",
 )
-ONE_TASK_SOURCES: Final[tuple[str, ...]] = ("ifeval",)  # their one task has their name: dataset.task may be left out
+ONE_TASK_SOURCES: Final[tuple[str, ...]] = (  # their one task has their name: dataset.task may be left out
+    "ifeval",
+    "longbench_v2",
+)
 
 
 class Unit(StrEnum):

@@ -84,6 +84,18 @@ def context_messages(parts: Sequence[tuple[str, int]], system: str | None) -> in
     return len(parts) + bool(system) if parts else None
 
 
+def unsaid_context(level: str) -> ConfigError:
+    """The refusal of a level, by its name on screen, that compresses the context alone and would not say where that
+    ends."""
+    return ConfigError(
+        f"{level} compresses the context alone, and the context of this data is a conversation: {{context_chars}} says "
+        "where a context ends in the first user message, and can't say it of several messages",
+        where="kv.apply",
+        do="Use mode: question_aware, or, where the server takes it (kvt serve does), add context_messages: "
+        '"{context_messages}" beside context_chars.',
+    )
+
+
 def halves(template: str) -> tuple[str, str]:
     """The template's text before the context, and its text behind the context with the question filled in."""
     head, rest = template.split("{context}")

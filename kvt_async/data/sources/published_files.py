@@ -17,7 +17,7 @@ from kvt_async.data.sources.json_rows import BOM, MAX_LINE_MB, bounded_lines, js
 from kvt_async.data.sources.source import file_sha256, unreadable
 
 BLOCK = 1 << 20
-PARQUET_BATCH = 16  # rows held at once: one may be a prompt of a million tokens
+PARQUET_BYTES, PARQUET_ROWS = 8 << 20, 1024  # held at once: about so many bytes of rows, and no more than so many rows
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 _MARK = re.compile(rb'["{}\[\]]')
 _REST_OF_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -168,8 +168,13 @@ def _of_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     row = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
+        # not a whole row group beforehand: one may hold all rows; what must be held is the largest page
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK) as file:
+            each = sum(file.metadata.row_group(n).total_byte_size for n in range(file.num_row_groups)) // max(
+                1, file.metadata.num_rows
+            )
+            n_rows = min(max(1, PARQUET_BYTES // max(1, each)), PARQUET_ROWS)
+            for batch in file.iter_batches(batch_size=n_rows, use_threads=False):
                 for record in batch.to_pylist():
                     row += 1
                     yield f"{path}:row {row}", record

@@ -43,7 +43,7 @@ class PublishedSource:
     """A data set of files. `tasks`: exact key -> what it is; `task(key, params)`: that task under `dataset.params`,
     raising ConfigError for a parameter's value that it doesn't take; `params`: which it takes, beside metric and
     max_line_mb. `unavailable(key, params)`: why a task can't be run under these parameters; empty: it can. `notes`:
-    what `kvt tasks` says of the list.
+    what `kvt tasks` says of the list. `refuse(settings)` raises ConfigError for what else in a config doesn't fit.
     """
 
     name: str
@@ -52,6 +52,7 @@ class PublishedSource:
     params: tuple[str, ...] = ()
     unavailable: Callable[[str, Params], str] = lambda _key, _params: ""
     notes: tuple[str, ...] = ()
+    refuse: Callable[[Settings], None] = lambda _settings: None
 
     def task_of(self, dataset: Dataset) -> PublishedTask:
         """Raises ConfigError for a key that is not exactly one of the tasks, and for parameters that are not taken."""
@@ -73,6 +74,7 @@ class PublishedSource:
     def check(self, settings: Settings) -> None:
         """What can be known without opening a file. Raises ConfigError."""
         check_known(self.metric_of(settings), "dataset.params.metric")
+        self.refuse(settings)
 
     def published(self, dataset: Dataset) -> Published | None:
         """What the task is published with; None for a key that no task has."""
@@ -94,7 +96,8 @@ class PublishedSource:
         """Raises ConfigError or ServerError where a file is missing, broken or can't be had."""
         self.check(settings)
         task = self.task_of(settings.dataset)
-        files = [open_file(file, settings) for file in task.files]
+        opened = (open_file(file, settings) for file in task.files)
+        files = list({file.path: file for file in opened}.values())  # one copy may hold what is published in several
         notes = task.notes
         if not task.chat_template and settings.prompt.endpoint == "chat":
             key = settings.dataset.task_key

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from kvt_async.data.sources import bfcl, ifeval
+from kvt_async.data.sources import bfcl, ifeval, longbench_v2, mrcr
 from kvt_async.data.sources.published_source import PublishedSource
 
 _SOURCES: tuple[PublishedSource, ...] = (
     bfcl.SOURCE,
     ifeval.SOURCE,
+    longbench_v2.SOURCE,
+    mrcr.SOURCE,
 )
 SHELF: Final[Mapping[str, PublishedSource]] = MappingProxyType({source.name: source for source in _SOURCES})
 """Each module of one data set has its `SOURCE`. Names stand in vocabulary.OUR_SOURCES too; of a source with one task of

@@ -12,6 +12,7 @@ import orjson
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import Rounding, convert, in_blocks, tokens_kept
+from kvt_async.contract.formulas.prompt_text import unsaid_context
 from kvt_async.contract.vocabulary import FULL, Mode, Spelling, Unit
 from kvt_async.engine.request.template import fill, placeholders, value_at
 from kvt_async.records import Headers, Json, Level
@@ -105,17 +106,6 @@ def check_context(level: Level, size: PromptSize) -> None:
     names = {name for template in templates for name, _, _ in placeholders(template)}
     if "context_chars" in names and "context_messages" not in names:
         raise unsaid_context(level.label)
-
-
-def unsaid_context(level: str) -> ConfigError:
-    """The refusal of `check_context`, for `level` as it is called on screen."""
-    return ConfigError(
-        f"{level} compresses the context alone, and the context of this data is a conversation: {{context_chars}} says "
-        "where a context ends in the first user message, and can't say it of several messages",
-        where="kv.apply",
-        do="Use mode: question_aware, or, where the server takes it (kvt serve does), add context_messages: "
-        '"{context_messages}" beside context_chars.',
-    )
 
 
 def values_of(level: Level, size: PromptSize) -> dict[str, Any]:

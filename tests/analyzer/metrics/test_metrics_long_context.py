@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.metrics.fast.task_metric import task_scores
-from analyzer.metrics.longbench_v2 import answer_of
 from analyzer.metrics.matching_blocks import AUTOJUNK_LENGTH, SHORT, matching_characters, ratio
+from analyzer.metrics.stated_letter import answer_of
 from tests.worlds import metric_of
 
 

@@ -20,6 +20,7 @@ def answer_of(prediction: str) -> str | None:
 @metric(
     "longbench_v2_letter",
     format_ok=lambda prediction, meta: answer_of(prediction) is not None,
+    needs_meta=("all_classes",),  # A to D: what guessing scores
     as_answer=lambda gold: f"The correct answer is ({gold})",
 )
 def longbench_v2_letter(prediction: str, golds: Sequence[str], meta: Meta) -> float:

@@ -6,6 +6,7 @@ import random
 
 from kvt_async.engine.reply.payload import UnreadableError
 from kvt_async.engine.reply.stream_reader import Reading
+from kvt_async.engine.reply.token_counts import token_counts
 from kvt_async.engine.transport.exchange import Exchange
 from tests.servers.fault_server import delta, event, usage
 
@@ -40,6 +41,10 @@ ODD = [
     event(delta("cut"))[:40],
 ]
 
+GROWING = [event(delta("".join(f" word{k}" for k in range(n)))) for n in range(1, 20)]  # each with all before it
+USAGES = [event(delta("a") | {"usage": {"prompt_tokens": 7, "completion_tokens": n}}) for n in (0, 1, 2, 3, 40)]
+MESSAGES = [event({"choices": [{"index": 0, "message": {"content": text}}]}) for text in ("a", "aa", "b", "aab")]
+
 
 def exchange_of(body: bytes, cuts: list[int]) -> Exchange:
     exchange, edges = Exchange(), [0, *sorted(cuts), len(body)]
@@ -66,7 +71,7 @@ def said(exchange: Exchange, *, one_by_one: bool) -> tuple[object, ...]:
         unreadable = str(reading.unreadable or "")
     reading.fill(store_chunks=True)
     transcript, marks = reading.transcript, exchange.marks
-    named = {name: getattr(transcript, name) for name in transcript.__struct_fields__}
+    named = {name: getattr(transcript, name) for name in transcript.__struct_fields__ if name != "tools"}
     broke = bool(unreadable)
     return (
         named,
@@ -89,6 +94,75 @@ def test_a_seeded_fuzzer_finds_no_difference_between_many_at_a_time_and_one_by_o
         cuts = [rng.randrange(len(body)) for _ in range(rng.choice((0, 0, 3, 60)))]
         many, one = exchange_of(body, cuts), exchange_of(body, cuts)
         assert said(many, one_by_one=False) == said(one, one_by_one=True), body
+
+
+def everything(exchange: Exchange, reading: Reading) -> tuple[object, ...]:
+    """What is stored of a reply that was read, and how it ended."""
+    reading.fill(store_chunks=True)
+    transcript, marks = reading.transcript, exchange.marks
+    broke = str(reading.unreadable or "")
+    counts = token_counts(transcript)
+    return (
+        *(
+            transcript.text,
+            transcript.reasoning_text,
+            transcript.tool_calls,
+            transcript.finish_reason,
+            transcript.ended,
+        ),
+        *(transcript.usage, counts, transcript.n_chunks, transcript.n_chars, transcript.n_choices, transcript.error),
+        *(transcript.complaint, transcript.timings, broke),
+        {name: None if broke and name == "n_events" else getattr(marks, name) for name in marks.__struct_fields__},
+    )
+
+
+def test_a_reply_read_in_stretches_while_it_runs_is_the_reply_read_at_its_end() -> None:
+    rng = random.Random(31337)
+    for _ in range(min(100_000, int(os.environ.get("KVT_FUZZ_CASES", "600")))):
+        same = rng.choice(PLAIN)
+        kinds = rng.choice((PLAIN, PLAIN + ODD, GROWING, [same] * 4 + [rng.choice(PLAIN)], USAGES, MESSAGES))
+        parts = [event(delta("", role="assistant"))] if rng.random() < 0.5 else []
+        while len(parts) < rng.randrange(1, 60):
+            parts += kinds if kinds is GROWING else rng.choices(kinds, k=rng.randrange(1, 12))
+        parts += rng.choices(ODD, k=rng.randrange(3))
+        body = b"".join(parts)
+        if rng.random() < 0.1:
+            body = body.replace(b"\n\n", b"\r\n\r\n")
+        cuts = [rng.randrange(len(body)) for _ in range(rng.choice((3, 60, 200)))]
+        whole, running = exchange_of(body, cuts), exchange_of(b"", [])
+        running.complete = False
+        late = Reading(whole)
+        while late.goes_on():
+            pass
+        early, likely = Reading(running), rng.choice((0.05, 0.5, 1.0))
+        for at_ns, data in zip(whole.arrivals, whole.pieces, strict=True):
+            running.received(at_ns, len(data))
+            running.body(at_ns, data)
+            if rng.random() < likely:
+                early.reads_on()
+        running.complete = True
+        early.last_stretch()
+        while early.goes_on():
+            pass
+        assert everything(running, early) == everything(whole, late), (body, cuts)
+
+
+def test_a_stream_that_is_read_while_it_runs_keeps_a_tenth_of_its_bytes() -> None:
+    exchange = exchange_of(b"", [])
+    reading = Reading(exchange)
+    for nth in range(20_000):
+        data = event(delta(f" word{nth % 7}", logprobs=None))
+        exchange.received(nth * 1_000_000, len(data))
+        exchange.body(nth * 1_000_000, data)
+        if nth % 500 == 499:
+            while reading.reads_on():
+                pass
+    transcript = reading.transcript
+    assert (exchange.pieces, transcript.content, transcript.chunk_ns) == ([], [], [])
+    assert transcript.n_chunks == 20_000
+    assert transcript.packed is not None
+    kept = len(transcript.packed.encoded()) + len(transcript.text) + len(exchange.opening) + len(exchange.closing)
+    assert kept < exchange.body_bytes / 10
 
 
 def test_a_long_reply_is_read_whole() -> None:

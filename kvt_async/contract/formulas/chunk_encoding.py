@@ -19,39 +19,55 @@ def encode_chunks(chunks: Iterable[Chunk]) -> bytes:
 
 def encode_arrivals(offsets_us: Sequence[int], chars: Sequence[int]) -> bytes:
     """`encode_chunks` of offsets and characters in two lists."""
-    out = bytearray()
-    append, last = out.append, 0
     if offsets_us and offsets_us[0] == offsets_us[-1] and max(chars) < 0x80:  # one read of ordinary tokens
-        last = max(offsets_us[0], 0)
-        _append(out, last)
+        out = bytearray()
+        _append(out, max(offsets_us[0], 0))
         if len(chars) == 1:
-            append(chars[0])
+            out.append(chars[0])
             return bytes(out)
         pairs = bytearray(2 * len(chars))
         pairs[::2] = bytes(chars)  # each followed by the next one's gap of 0
         return bytes(out + pairs[:-1])
-    for offset, size in zip(offsets_us, chars, strict=True):
-        gap = offset - last
-        if gap < 0:
-            gap = 0
-        else:
-            last = offset
-        if gap < 0x80:
-            append(gap)
-        elif gap < 0x4000:
-            append(gap & 0x7F | 0x80)
-            append(gap >> 7)
-        elif gap < 0x200000:
-            append(gap & 0x7F | 0x80)
-            append(gap >> 7 & 0x7F | 0x80)
-            append(gap >> 14)
-        else:
-            _append(out, gap)
-        if size < 0x80:
-            append(size)
-        else:
-            _append(out, size)
-    return bytes(out)
+    encoder = ChunkEncoder()
+    encoder.add(offsets_us, chars)
+    return bytes(encoder.out)
+
+
+class ChunkEncoder:
+    """`encode_arrivals`, some chunks at a time; `out` is what it has made so far."""
+
+    __slots__ = ("_last_us", "out")
+
+    def __init__(self) -> None:
+        self.out = bytearray()
+        self._last_us = 0
+
+    def add(self, offsets_us: Iterable[int], chars: Iterable[int]) -> None:
+        """The next chunks: microseconds since the attempt's start, and characters, of each."""
+        out = self.out
+        append, last = out.append, self._last_us
+        for offset, size in zip(offsets_us, chars, strict=True):
+            gap = offset - last
+            if gap < 0:
+                gap = 0
+            else:
+                last = offset
+            if gap < 0x80:
+                append(gap)
+            elif gap < 0x4000:
+                append(gap & 0x7F | 0x80)
+                append(gap >> 7)
+            elif gap < 0x200000:
+                append(gap & 0x7F | 0x80)
+                append(gap >> 7 & 0x7F | 0x80)
+                append(gap >> 14)
+            else:
+                _append(out, gap)
+            if size < 0x80:
+                append(size)
+            else:
+                _append(out, size)
+        self._last_us = last
 
 
 def decode_chunks(blob: bytes) -> list[Chunk]:

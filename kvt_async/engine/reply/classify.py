@@ -124,9 +124,9 @@ def _stream(exchange: Exchange, reading: Reading, redactor: Redactor, store_chun
         transcript.error = transcript.complaint
         return _error_object(transcript, redactor)
     if marks.done_ns is not None:
-        if transcript.finish_reason is not None or transcript.chunk_ns or transcript.tools:
+        if transcript.finish_reason is not None or transcript.n_chunks or transcript.tools:
             return _accepted(EndState.DONE, exchange, transcript)
-        message = _with_evidence("[DONE] came, but no text and no finish_reason", exchange.raw_body(), redactor)
+        message = _with_evidence("[DONE] came, but no text and no finish_reason", exchange.edge(), redactor)
         return Verdict(EndState.MALFORMED, ErrorType.MALFORMED, message, transcript=transcript)
     if transcript.ended:
         return _accepted(EndState.EOF_FINISHED, exchange, transcript)
@@ -135,7 +135,7 @@ def _stream(exchange: Exchange, reading: Reading, redactor: Redactor, store_chun
     what = "the stream ended with neither [DONE] nor a finish_reason that ends a reply"
     if transcript.last_word is not None:
         what += f" (the last was {redactor.evidence(transcript.last_word)!r})"
-    message = _with_evidence(what, exchange.raw_body(), redactor, last=True)
+    message = _with_evidence(what, exchange.edge(last=True), redactor, last=True)
     return Verdict(EndState.EOF_NO_DONE, ErrorType.STREAM_CUT, message, transcript=transcript)
 
 
@@ -163,9 +163,9 @@ def _broken(exchange: Exchange, transcript: Transcript, redactor: Redactor) -> V
     if fault is ErrorType.CANCELLED:
         return Verdict(EndState.CANCELLED, fault, text, transcript=transcript)
     if fault is ErrorType.MALFORMED:
-        message = _with_evidence(text, exchange.raw_body(), redactor)
+        message = _with_evidence(text, exchange.edge(), redactor)
         return Verdict(EndState.MALFORMED, fault, message, transcript=transcript)
-    message = _with_evidence(f"the reply broke off ({text})", exchange.raw_body(), redactor, last=True)
+    message = _with_evidence(f"the reply broke off ({text})", exchange.edge(last=True), redactor, last=True)
     return Verdict(EndState.CUT, ErrorType.STREAM_CUT, message, transcript=transcript)
 
 

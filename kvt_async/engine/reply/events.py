@@ -14,33 +14,35 @@ from time import perf_counter_ns
 from kvt_async.engine.reply.payload import UnreadableError, json_or_none, parse_json
 from kvt_async.engine.reply.sse import SseDecoder
 from kvt_async.engine.reply.transcript import Transcript
-from kvt_async.engine.transport.exchange import Exchange
+from kvt_async.engine.transport.exchange import Exchange, Stretch
 
 SLICE_NS = 300_000  # of reading, before other streams get their turn
 _FAILURE = re.compile(rb"error|exception|fail|abort", re.IGNORECASE)  # in an event's name
 
 
 class Events:
-    """What was read of a stream so far: its transcript, when each event arrived, and when [DONE] did.
+    """What was read of a stream so far: its transcript, how many events it had, and when [DONE] came.
 
     Nothing after [DONE] counts.
     """
 
-    __slots__ = ("arrived_ns", "done_ns", "exchange", "transcript")
+    __slots__ = ("done_ns", "exchange", "first_event_ns", "n_events", "source", "transcript")
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
+        self.source: Exchange | Stretch = exchange  # whose bytes are being read
         self.transcript = Transcript()
-        self.arrived_ns: list[int] = []
+        self.n_events = 0
+        self.first_event_ns: int | None = None
         self.done_ns: int | None = None
 
     def one_by_one(self, pos: int = 0) -> Iterator[bool]:
-        """Read whatever the grammar allows from byte `pos` of the body, which is the start of an event.
+        """Read whatever the grammar allows from byte `pos` of the source, which is the start of an event.
 
         Yields True where it has worked for SLICE_NS and there is more, and False at the end. Raises UnreadableError.
         """
         since_ns = perf_counter_ns()
-        for payload, name, at_ns in decoded(self.exchange, pos):
+        for payload, name, at_ns in decoded(self.source, pos):
             if self._is_done(payload, name, at_ns):
                 break
             if perf_counter_ns() - since_ns > SLICE_NS:
@@ -50,7 +52,7 @@ class Events:
 
     def _is_done(self, payload: bytes, name: bytes, at_ns: int) -> bool:
         """Read all of an event; whether it was [DONE]. Raises UnreadableError."""
-        self.arrived_ns.append(at_ns)
+        self._came(1, at_ns)
         if name and _FAILURE.search(name):
             error = json_or_none(payload) or payload.decode("utf-8", "replace") or f"event: {name.decode()}"
             self.transcript.error = self.transcript.error or error
@@ -63,6 +65,11 @@ class Events:
                 raise
         return any(self._add(line.strip(), at_ns) for line in bare.split(b"\n"))  # events that no blank line parts
 
+    def _came(self, n_events: int, first_ns: int) -> None:
+        if self.first_event_ns is None:
+            self.first_event_ns = first_ns
+        self.n_events += n_events
+
     def _add(self, data: bytes, at_ns: int) -> bool:
         if data == b"[DONE]":
             self.done_ns = at_ns
@@ -72,17 +79,17 @@ class Events:
         return False
 
 
-def decoded(exchange: Exchange, pos: int) -> Iterator[tuple[bytes, bytes, int]]:
-    """(data, event name, arrival of the piece that completed it), from byte `pos` of the body."""
-    decoder, passed = SseDecoder(at_start=pos == 0), 0
-    for at_ns, data in zip(exchange.arrivals, exchange.pieces, strict=True):
+def decoded(source: Exchange | Stretch, pos: int) -> Iterator[tuple[bytes, bytes, int]]:
+    """(data, event name, arrival of the piece that completed it), from byte `pos` of the source."""
+    decoder, passed = SseDecoder(at_start=pos == source.read_bytes == 0), 0
+    for at_ns, data in zip(source.arrivals, source.pieces, strict=True):
         skip, passed = max(0, pos - passed), passed + len(data)
         if skip < len(data):
             for payload, name in decoder.feed(data[skip:] if skip else data):
                 yield payload, name, at_ns
-    if exchange.complete:  # only a clean end completes an event that lacks its blank line
+    if source.complete:  # only a clean end completes an event that lacks its blank line
         for payload, name in decoder.flush():
-            yield payload, name, exchange.arrived_ns
+            yield payload, name, source.arrived_ns
 
 
 class Arrivals:
@@ -90,16 +97,16 @@ class Arrivals:
 
     __slots__ = ("_arrivals", "_ends", "_only")
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._arrivals = exchange.arrivals
+    def __init__(self, source: Exchange | Stretch) -> None:
+        self._arrivals = source.arrivals
         self._only: int | None = None  # where all bytes came in one piece
         if len(self._arrivals) == 1:
             self._only = self._arrivals[0]
         else:
-            self._ends = array("q", accumulate(map(len, exchange.pieces)))
+            self._ends = array("q", accumulate(map(len, source.pieces)))
 
     def each(self, pos: int, middles: Sequence[bytes], around: int) -> list[int]:
-        """Of neighbouring events from byte `pos` of the body on, each of its middle and `around` bytes more."""
+        """Of neighbouring events from byte `pos` of the source on, each of its middle and `around` bytes more."""
         if self._only is not None:
             return [self._only] * len(middles)
         arrivals, ends, instants = self._arrivals, self._ends, []

@@ -45,11 +45,13 @@ class FastEvents(Events):
 
     def goes_on(self) -> bool:
         """Read for about SLICE_NS; whether there is more."""
+        if self.done_ns is not None or self.unreadable is not None:
+            return False
         try:
             if self._rest is not None:
                 return next(self._rest)
-            body = self.exchange.raw_body()
-            if not self._pos and len(body) <= SHORT_BYTES and self._short(body):
+            body = self.source.raw_body()
+            if not self._pos and self.source is self.exchange and len(body) <= SHORT_BYTES and self._short(body):
                 return False
             return self._many(body)
         except UnreadableError as error:
@@ -77,7 +79,8 @@ class FastEvents(Events):
         except UnreadableError:
             self.transcript = Transcript()  # one by one it is known where it ended
             return False
-        self.arrived_ns, self.done_ns = arrivals, arrivals[-1]
+        self._came(len(arrivals), arrivals[0])
+        self.done_ns = arrivals[-1]
         return True
 
     def _many(self, body: bytes) -> bool:
@@ -87,7 +90,7 @@ class FastEvents(Events):
         if arrival_of is None:
             if not body.startswith(_START) or b"\r" in body:
                 return self._from_here_one_by_one(0)
-            arrival_of = self._arrival_of = Arrivals(self.exchange)
+            arrival_of = self._arrival_of = Arrivals(self.source)
         since_ns = perf_counter_ns()
         while pos < len(body):
             shape = self._shape
@@ -129,7 +132,7 @@ class FastEvents(Events):
         if texts is None:
             return pos
         arrivals = arrival_of.each(pos, strings, len(start) + len(after) + 2)
-        self.arrived_ns += arrivals
+        self._came(len(arrivals), arrivals[0])
         self.transcript.add_run(texts, arrivals)
         return pos + len(run)
 
@@ -139,13 +142,13 @@ class FastEvents(Events):
         if plain is not None:
             payloads = body[pos + 6 : plain.end() - 2].split(_BETWEEN)
             arrivals = arrival_of.each(pos, payloads, 8)
-            self.arrived_ns += arrivals
+            self._came(len(arrivals), arrivals[0])
             self.transcript.add(map(parse_json, payloads), arrivals)
             pos = plain.end()
-            if self._shape is None and len(self.transcript.chunk_ns) >= LEARN_AFTER:
+            if self._shape is None and self.transcript.n_chunks >= LEARN_AFTER:
                 self._shape = learn(payloads[-1], parse_json(payloads[-1]))
         if body.startswith(_DONE, pos):
             self.done_ns = arrival_of.each(pos, [_DONE], 0)[0]
             pos += len(_DONE)
-            self.arrived_ns.append(self.done_ns)
+            self._came(1, self.done_ns)
         return pos

@@ -6,10 +6,12 @@ the reply contradicts is no count: it is unknown, and chunks can be counted inst
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kvt_async.engine.reply.transcript import Transcript
 from kvt_async.records import Json
+
+if TYPE_CHECKING:
+    from kvt_async.engine.reply.transcript import Transcript
 
 MAX_COUNT = 2**40  # tokens of one reply or prompt; what claims more counts nothing, and sums of it would overflow
 MOST_CHARS = 16  # of a token, on average over a whole reply: beyond that it isn't the count of that text
@@ -30,24 +32,24 @@ TokenCounts = tuple[int | None, int | None, int | None]
 to be believed."""
 
 
-def token_counts(transcript: Transcript) -> TokenCounts:
+def token_counts(transcript: "Transcript") -> TokenCounts:
     """Of a reply that is whole. `transcript.usage` becomes the usage that these are taken from: the last one whose
     completion tokens the reply does not contradict."""
     usage = transcript.usage
     if usage is None:
         return None, None, None
-    if len(usage) == _PLAIN and "total_tokens" in usage and not transcript.reasoning and transcript.timings is None:
+    if len(usage) == _PLAIN and "total_tokens" in usage and not transcript.has_reasoning and transcript.timings is None:
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if (
             (type(prompt) is int and 0 < prompt <= MAX_COUNT)
             and (type(completion) is int and 0 < completion <= MAX_COUNT)
-            and len(transcript.chunk_ns) <= completion
+            and transcript.n_chunks <= completion
             and transcript.n_choices == 1
         ):
             return prompt, completion, None  # what most servers send, in a third of the time
-    is_streamed = bool(transcript.reasoning)
+    is_streamed = transcript.has_reasoning
     completion = generated(usage, reasoning_streamed=is_streamed)
-    if completion is not None and completion <= len(transcript.chunk_ns) and _is_belied(completion, transcript):
+    if completion is not None and completion <= transcript.n_chunks and _is_belied(completion, transcript):
         completion = None
         for earlier in reversed(transcript.earlier_usage or ()):
             count = generated(earlier, reasoning_streamed=is_streamed)
@@ -58,6 +60,15 @@ def token_counts(transcript: Transcript) -> TokenCounts:
     if transcript.n_choices > 1:
         completion = None  # of all answers together
     return _first(usage, _PROMPT) or None, completion, _cached(usage, transcript.timings)
+
+
+def outdoes(later: Json, earlier: Json) -> bool:
+    """Whether the count of an earlier usage can't be believed where that of the later one is not."""
+    for reasoning_streamed in (False, True):
+        count, before = (generated(usage, reasoning_streamed=reasoning_streamed) for usage in (later, earlier))
+        if before is not None and (count is None or count < before):
+            return False
+    return True
 
 
 def generated(usage: Json, *, reasoning_streamed: bool = False) -> int | None:
@@ -92,16 +103,15 @@ def as_count(value: Any) -> int | None:
     return None
 
 
-def _is_belied(completion: int, transcript: Transcript) -> bool:
+def _is_belied(completion: int, transcript: "Transcript") -> bool:
     """Whether the reply holds more than so many tokens: none beside some output, fewer than chunks and too long for
     them, or fewer than the chunks that it was sent with, one by one."""
-    n_chunks = len(transcript.chunk_ns)
+    n_chunks = transcript.n_chunks
     if completion == 0:
-        return bool(n_chunks or transcript.tools or any(transcript.content) or transcript.reasoning)
+        return bool(n_chunks or transcript.tools or any(transcript.content) or transcript.has_reasoning)
     if completion >= n_chunks:
         return False
-    n_usages = 1 + len(transcript.earlier_usage or ())
-    return sum(transcript.chunk_chars) > MOST_CHARS * completion or n_usages >= n_chunks
+    return transcript.n_chars > MOST_CHARS * completion or transcript.n_usages >= n_chunks
 
 
 def _cached(usage: Json, timings: Json | None) -> int | None:

@@ -4,65 +4,45 @@ Reading is lenient about what servers add and strict about what kvt needs: an ev
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from kvt_async.contract.formulas.finish_reasons import meaning
 from kvt_async.engine.reply import failure_shapes
 from kvt_async.engine.reply.deltas import reasoning_of, split_content, tool_calls_of, written_chars
 from kvt_async.engine.reply.failure_shapes import PLAIN_FIELDS, PLAIN_OBJECTS
-from kvt_async.engine.reply.payload import UnreadableError, as_evidence, joined_halves
-from kvt_async.engine.reply.tool_calls import assembled
+from kvt_async.engine.reply.output import ReplyOutput
+from kvt_async.engine.reply.payload import UnreadableError, as_evidence
+from kvt_async.engine.reply.token_counts import outdoes
+from kvt_async.engine.reply.tool_calls import Assembly
 from kvt_async.records import Json
 
-_LONGEST_TOKEN = 16  # bytes without a space in them: few tokens of words, and none of digits, are longer
 
-
-class Transcript(Struct, gc=False):
+class Transcript(ReplyOutput, gc=False):
     """What the events of one reply said, in order, with the instants of what first came when.
 
     Output is text, reasoning and the arguments of tool calls alike; a role-only, empty or usage-only event is none.
     Instants are None where the thing did not happen. Call `settle` when all events have been added.
     """
 
-    content: list[str] = field(default_factory=list)
-    reasoning: list[str] = field(default_factory=list)
-    tools: list[Json] = field(default_factory=list)  # pieces of tool calls, as they came
-    chunk_ns: list[int] = field(default_factory=list)  # arrival of every chunk of output
-    chunk_chars: list[int] = field(default_factory=list)  # and its length
+    tools: Assembly | None = None  # its tool calls, as far as they have come
     finish_reason: str | None = None  # the last one that ends a reply, as the server wrote it
     last_word: str | None = None  # a finish_reason that ends nothing
     usage: Json | None = None
     timings: Json | None = None  # llama.cpp's
-    earlier_usage: list[Json] | None = None  # of a server that counts more than once
+    earlier_usage: list[Json] | None = None  # of a server that counts more than once: those that may still be believed
+    n_usages: int = 0
     error: Any = None  # a failure that the server told, whatever else it sent
     complaint: Any = None  # what reads like a failure, unless the reply then ends as replies do
     n_choices: int = 1  # answers that the server gave; more than one: its usage counts them together
-    first_content_ns: int | None = None
-    first_reasoning_ns: int | None = None
     first_tool_ns: int | None = None
-    last_delta_ns: int | None = None
     finish_ns: int | None = None
     usage_ns: int | None = None
     _finish_at: int = 0  # chunks of output that had come with the finish_reason
     _contradicted: bool = False  # output came after a final finish_reason, and then another one
     _others: "list[_Other] | None" = None  # events of choices with an index that isn't 0
     _others_from: int = 0  # chunks of output before the first of them
-
-    def add_run(self, texts: Sequence[str], arrivals: Sequence[int]) -> None:
-        """Pieces of content that were found without reading the whole of their events, and when each came."""
-        if not all(texts):
-            arrivals = [at_ns for at_ns, text in zip(arrivals, texts, strict=True) if text]
-            texts = [text for text in texts if text]
-        if texts:
-            if self.first_content_ns is None:
-                self.first_content_ns = arrivals[0]
-            self.last_delta_ns = arrivals[-1]
-            self.content += texts
-            self.chunk_ns += arrivals
-            self.chunk_chars += map(len, texts)
 
     def add(self, events: Iterable[Any], arrivals: Iterable[int]) -> None:
         """Events of a stream in order, and when each came. Raises UnreadableError for a shape that can't be read."""
@@ -82,14 +62,14 @@ class Transcript(Struct, gc=False):
                     if type(delta) is dict:
                         text = delta.get("content")
                         if text:
-                            self._content(text, at_ns)
+                            self._add_content(text, at_ns)
                         others = len(delta) - (text is not None)
                         if others and not (others == 1 and "role" in delta):
                             self._rarer(delta, at_ns)
                     elif delta is not None:
                         raise UnreadableError("`delta` is not an object", as_evidence(choice))
                     elif text := choice.get("text"):
-                        self._content(text, at_ns)
+                        self._add_content(text, at_ns)
                     elif type(message := choice.get("message")) is dict:
                         self._message(message, at_ns)
                     reason = choice.get("finish_reason")
@@ -107,18 +87,14 @@ class Transcript(Struct, gc=False):
             if "x_groq" in event or "error" in event or "base_resp" in event or "timings" in event:
                 usage = self._beside(event, usage)
             if type(usage) is dict:
-                if self.usage is not None:
-                    self.earlier_usage = [*(self.earlier_usage or ()), self.usage]
-                self.usage, self.usage_ns = usage, at_ns
+                self._count(usage, at_ns)
 
     def settle(self) -> None:
         """All events are here: which of several choices is ours is known now. Raises UnreadableError."""
         if self._others is not None:
             others, self._others = self._others, None
             self._settle_choices(others)
-        pieces = self.content
-        if len(pieces) > 2 and len(pieces[-1]) > len(pieces[0]) and pieces[1].startswith(pieces[0]):
-            self._undo_repeats()
+        self.undo_repeats()
 
     def add_whole(self, body: Any) -> None:
         """A reply that was not streamed. Raises UnreadableError."""
@@ -144,82 +120,67 @@ class Transcript(Struct, gc=False):
         self.content.append(text)
         if reasoning := thought + reasoning_of(message):
             self.reasoning.append(reasoning)
-        self.tools.extend({**call, "index": n} for n, call in enumerate(tool_calls_of(message)))
+        self._called({**call, "index": n} for n, call in enumerate(tool_calls_of(message)))
         if reason := choice.get("finish_reason"):
             self._finish(reason, None)
         elif not (text or self.reasoning or self.tools):
             raise UnreadableError("no text and no finish_reason", as_evidence(choice))
         usage = body.get("usage") or choice.get("usage") or failure_shapes.part(body, "x_groq").get("usage")
         if type(usage) is dict:
-            self.usage = usage
+            self.usage, self.n_usages = usage, 1
 
     @property
     def ended(self) -> bool:
         """A final finish_reason came, and nothing after it says that it was none."""
-        return self.finish_reason is not None and not self._contradicted and self._finish_at == len(self.chunk_ns)
-
-    @property
-    def text(self) -> str:
-        return joined_halves("".join(self.content))
-
-    @property
-    def reasoning_text(self) -> str | None:
-        return joined_halves("".join(self.reasoning)) if self.reasoning else None
+        return self.finish_reason is not None and not self._contradicted and self._finish_at == self.n_chunks
 
     @property
     def tool_calls(self) -> list[Json] | None:
         """The calls that the reply makes, each {name, arguments, id}; None: it makes none."""
-        return assembled(self.tools) or None if self.tools else None
-
-    def _content(self, text: Any, at_ns: int) -> None:
-        if type(text) is not str:
-            text, thought = split_content(text)
-            if thought:
-                self._thought(thought, at_ns)
-            if not text:
-                return
-        if self.first_content_ns is None:
-            self.first_content_ns = at_ns
-        self.last_delta_ns = at_ns
-        self.content.append(text)
-        self.chunk_ns.append(at_ns)
-        self.chunk_chars.append(len(text))
+        return self.tools.calls() or None if self.tools is not None else None
 
     def _message(self, message: Json, at_ns: int) -> None:
         """What some servers send in place of a delta. With the last event it may be the whole reply once more."""
         text = message.get("content")
-        if self.chunk_ns and (text or "") == "".join(self.content):
+        whole = text or ""
+        if self.n_chunks and type(whole) is str and len(whole) == self.content_chars and whole == self.whole_content():
             return
         if text:
-            self._content(text, at_ns)
+            self._add_content(text, at_ns)
         self._rarer(message, at_ns)
-
-    def _thought(self, text: str, at_ns: int) -> None:
-        if self.first_reasoning_ns is None:
-            self.first_reasoning_ns = at_ns
-        self.last_delta_ns = at_ns
-        self.reasoning.append(text)
-        self.chunk_ns.append(at_ns)
-        self.chunk_chars.append(len(text))
 
     def _rarer(self, delta: Json, at_ns: int) -> None:
         reasoning = delta.get("reasoning_content")
         if type(reasoning) is not str or not reasoning:
             reasoning = reasoning_of(delta)
         if reasoning:
-            self._thought(reasoning, at_ns)
+            self._add_thought(reasoning, at_ns)
         if refusal := delta.get("refusal"):
-            self._content(refusal, at_ns)
+            self._add_content(refusal, at_ns)
         if ("tool_calls" in delta or "function_call" in delta) and (calls := tool_calls_of(delta)):
-            self.tools.extend(calls)
+            self._called(calls)
             if size := sum(map(written_chars, calls)):
                 if self.first_tool_ns is None:
                     self.first_tool_ns = at_ns
-                self.last_delta_ns = at_ns
-                self.chunk_ns.append(at_ns)
-                self.chunk_chars.append(size)
+                self._came(at_ns, size)
         if "error" in delta:
             self.error = self.error or failure_shapes.told(delta)
+
+    def _called(self, pieces: Iterable[Json]) -> None:
+        for piece in pieces:
+            if self.tools is None:
+                self.tools = Assembly()
+            self.tools.add(piece)
+
+    def _count(self, usage: Json, at_ns: int) -> None:
+        """A server may count with every chunk, and end on a zero: of earlier counts those stay that are higher."""
+        if self.usage is not None:
+            earlier = self.earlier_usage = self.earlier_usage or []
+            earlier.append(self.usage)
+            while earlier and outdoes(usage, earlier[-1]):
+                earlier.pop()
+        self.usage, self.usage_ns = usage, at_ns
+        self.n_usages += 1
 
     def _beside(self, event: Json, usage: Any) -> Any:
         """What some servers put beside `choices`: a failure, timings. The usage, which may be there too."""
@@ -230,7 +191,7 @@ class Transcript(Struct, gc=False):
     def _finish(self, reason: Any, at_ns: int | None) -> None:
         kind = meaning(reason) if type(reason) is str else "nothing"
         if kind == "final":
-            came = len(self.chunk_ns)
+            came = self.n_chunks
             if self.finish_reason is not None and came > self._finish_at:
                 self._contradicted = True
             self.finish_reason, self.finish_ns, self._finish_at = reason, at_ns, came
@@ -255,33 +216,13 @@ class Transcript(Struct, gc=False):
             self.add((event,), (at_ns,))
             return
         if self._others is None:
-            self._others, self._others_from = [], len(self.chunk_ns)
+            self._others, self._others_from = [], self.n_chunks
         self._others.append(_Other(index, event, at_ns, after_end=self.finish_reason is not None))
-
-    def _undo_repeats(self) -> None:
-        """Some servers (DashScope's, unless told otherwise) repeat in every chunk all that came before. A reply is read
-        like that where each of at least three chunks begins with the whole one before it, and no true reply would:
-        tokens do so by chance ("-", "--", "---", "1", "12", "123", indentation), and lines that grow do. So the whole
-        must be more than one token could hold, what was added must differ, and no chunk begins a line of its own."""
-        pieces = self.content
-        if len(pieces) != len(self.chunk_ns) or not all(b.startswith(a) for a, b in pairwise(pieces)):
-            return
-        added = [b[len(a) :] for a, b in pairwise(pieces)]
-        first, whole = pieces[0].strip(), pieces[-1].strip()
-        is_beyond_a_token = len(whole.encode()) > _LONGEST_TOKEN or len(whole.split()) > 1
-        if (
-            first
-            and pieces[0][0] != "\n"
-            and is_beyond_a_token
-            and len({part.strip() for part in added} - {"", first}) > 1
-        ):
-            self.chunk_chars = [len(pieces[0]), *map(len, added)]
-            self.content = pieces[-1:]
 
     def _settle_choices(self, others: "Sequence[_Other]") -> None:
         indexes = [other.index for other in others]
         first, came = indexes[0], self._others_from
-        alone = came == len(self.chunk_ns) and not others[0].after_end  # index 0 said nothing beside them
+        alone = came == self.n_chunks and not others[0].after_end  # index 0 said nothing beside them
         counts_tokens = indexes == list(range(first, first + len(others))) and (came == 0 or came == first == 1)
         if alone and counts_tokens:
             ours = others
@@ -294,7 +235,7 @@ class Transcript(Struct, gc=False):
         late = self.finish_ns if ours else None
         self.add([other.event for other in ours], [other.at_ns for other in ours])
         if late is not None and late >= ours[-1].at_ns:  # the end of the reply came under index 0
-            self._finish_at, self._contradicted = len(self.chunk_ns), False
+            self._finish_at, self._contradicted = self.n_chunks, False
 
 
 class _Other(Struct, frozen=True, gc=False):

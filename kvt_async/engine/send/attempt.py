@@ -23,6 +23,7 @@ from kvt_async.contract.timeouts import SLOW_TOKENS_PER_S
 from kvt_async.contract.urls import bare_url, public_url, query_values, url_under
 from kvt_async.contract.variables import TELLING_HEADER, TELLING_QUERY
 from kvt_async.engine.reply.classify import Verdict, judge, reading_of
+from kvt_async.engine.reply.long_replies import LongReplies
 from kvt_async.engine.reply.payload import json_or_none
 from kvt_async.engine.reply.redact import Redactor, basic, url_credentials
 from kvt_async.engine.reply.retry_headers import read_hints
@@ -54,6 +55,7 @@ class Client:
         if key is not None:
             _check_header(key.get_secret_value(), f"the key in {engine.api_key_env}")
         self._targets: dict[tuple[str, str], Target] = {}
+        self._long = LongReplies()
         telling = [value for name, value in engine.headers.items() if TELLING_HEADER.search(name)]
         words = (value.rpartition(" ")[2] for value in telling)
         self._secrets = secrets.and_also(key.get_secret_value() if key else None, *telling, *words)
@@ -112,7 +114,7 @@ class Client:
         `fresh`: not over a pooled connection. A cancelled attempt that had reached the wire is left in `cancelled`.
         """
         marks = marks or Marks()
-        exchange = Exchange(marks, self._timeouts(max_tokens))
+        exchange = Exchange(marks, self._timeouts(max_tokens), self._long.grown)
         target = self._targets.get((endpoint, path)) or self._target(endpoint, path)
         own = _Own(attempt_idx, series_idx, utc_now(), time.perf_counter_ns())
         try:
@@ -121,7 +123,7 @@ class Client:
             finally:
                 marks.bytes_received = exchange.bytes_received
                 marks.stamp_source = "kernel" if exchange.kernel_ns else "transport"
-            reading = reading_of(exchange)
+            reading = self._long.ended(exchange) or reading_of(exchange)
             while reading is not None and reading.goes_on():  # noqa: ASYNC110 - it reads; nobody else would
                 await asyncio.sleep(0)  # other streams get their turn
             verdict = judge(exchange, reading, self.redactor, store_chunks=self.engine.store_chunks)
@@ -134,7 +136,7 @@ class Client:
             exchange.fault, exchange.fault_text = ErrorType.CANCELLED, "cancelled by us"
             if cancelled is not None and marks.start_ns is not None:
                 marks.end_ns = marks.end_ns or time.perf_counter_ns()
-                cancelled.append(self._failed(exchange, target, _cancelled(exchange, self.redactor), None, own))
+                cancelled.append(self._failed(exchange, target, self._cancelled(exchange), None, own))
             raise
         except MemoryError:
             raise LocalError(
@@ -143,6 +145,7 @@ class Client:
                 do="Lower limits.concurrency, or give this process more memory, and run the same command again.",
             ) from None
         except Exception as error:
+            self._long.ended(exchange)
             return Tried(self._failed(exchange, target, self._unread(error, exchange), None, own))
 
     def _timeouts(self, max_tokens: int) -> ReplyTimeouts:
@@ -150,6 +153,16 @@ class Client:
         limits = self.engine.timeouts
         making_s = max_tokens / SLOW_TOKENS_PER_S if limits.total_s == "auto" and not self.engine.stream else 0.0
         return ReplyTimeouts(max(limits.ttfb_s, making_s), limits.idle_s, limits.answer_s(max_tokens))
+
+    def _cancelled(self, exchange: Exchange) -> Verdict:
+        """Judge what had come, without giving up the loop: we are being cancelled."""
+        try:
+            reading = self._long.ended(exchange) or reading_of(exchange)
+            while reading is not None and reading.goes_on():
+                pass
+            return judge(exchange, reading, self.redactor, store_chunks=False)
+        except Exception:  # what had come can't be read: it is thrown away, as the rest would have been
+            return Verdict(EndState.CANCELLED, ErrorType.CANCELLED, exchange.fault_text)
 
     def _unread(self, error: Exception, exchange: Exchange) -> Verdict:
         """A reply that reading it did not survive costs its request, not the run."""
@@ -159,7 +172,7 @@ class Client:
         with suppress(Exception):  # the reader of evidence may be what failed
             facts += [
                 f"headers: {sorted(exchange.headers)!a:.1000}",
-                ascii(self.redactor.evidence(exchange.raw_body())),
+                ascii(self.redactor.evidence(exchange.edge())),
             ]
         report = self.bugs(error, "a reply that could not be read", *facts)
         message = (
@@ -327,14 +340,3 @@ def _check_header(value: str, where: str) -> None:
             where=where,
             do="A key copied with its line end is the usual cause.",
         )
-
-
-def _cancelled(exchange: Exchange, redactor: Redactor) -> Verdict:
-    """Judge what had come, without giving up the loop: we are being cancelled."""
-    try:
-        reading = reading_of(exchange)
-        while reading is not None and reading.goes_on():
-            pass
-        return judge(exchange, reading, redactor, store_chunks=False)
-    except Exception:  # what had come can't be read: it is thrown away, as the rest would have been
-        return Verdict(EndState.CANCELLED, ErrorType.CANCELLED, exchange.fault_text)

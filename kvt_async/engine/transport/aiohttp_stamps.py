@@ -122,8 +122,8 @@ class StampedHandler(ResponseHandler):
         if exchange is None or exchange.marks.start_ns is None:
             return
         limits, now = exchange.timeouts, perf_counter_ns()
-        if exchange.arrivals:
-            last, limit, kind, text = exchange.arrivals[-1], limits.idle_s, ErrorType.IDLE_TIMEOUT, "nothing more came"
+        if exchange.body_bytes:
+            last, limit, kind, text = exchange.arrived_ns, limits.idle_s, ErrorType.IDLE_TIMEOUT, "nothing more came"
         else:
             last, limit, kind, text = exchange.marks.start_ns, limits.ttfb_s, ErrorType.TTFB_TIMEOUT, "no reply came"
         total_left = limits.total_s - (now - exchange.marks.start_ns) / 1e9

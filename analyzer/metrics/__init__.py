@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, overload
 
+from analyzer.metrics.call_score import CallScore
 from kvt_async.contract import plugin_registry
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.metric_needs import NEEDS, check_known
@@ -23,6 +24,7 @@ FormatOk = Callable[[str, Meta], bool]
 AsAnswer = Callable[[str], str]
 MetaFault = Callable[[Meta], str]
 MetaScore = Callable[[str, Meta], float]
+JudgeCalls = Callable[[str, Sequence[str], Meta], CallScore]
 
 COLUMN_METRICS = ("em", "f1")  # computed in Polars for every outcome
 
@@ -38,6 +40,7 @@ class Metric:
     needs_meta: tuple[str, ...] = ()
     reads_calls: bool = False
     as_answer: AsAnswer | None = None  # how a gold reads as an answer, where a gold itself is none
+    judge_calls: JudgeCalls | None = None  # of a metric of tool calls: the parts of an answer's score
     meta_fault: MetaFault | None = None  # of a metric that reads no golds: why an example can't be judged, or ""
 
     @property
@@ -97,6 +100,16 @@ def metric(
             raise ValueError(f"metric {name!r} is registered twice")
         score = partial(_best_over_golds, function) if each_gold else function
         _REGISTRY[name] = Metric(name, score, format_ok, first_line, needs_meta, reads_calls, as_answer)
+        return function
+
+    return register
+
+
+def call_judge(name: str) -> Callable[[JudgeCalls], JudgeCalls]:
+    """Let the decorated function tell the parts of an answer's score under the metric `name`, which is registered."""
+
+    def register(function: JudgeCalls) -> JudgeCalls:
+        _REGISTRY[name] = replace(_REGISTRY[name], judge_calls=function)
         return function
 
     return register

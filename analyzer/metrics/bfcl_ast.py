@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from analyzer.metrics import Meta, metric
+from analyzer.metrics import Meta, call_judge, metric
 from analyzer.metrics.bfcl_checker import Accepted, Call, Checker
 from analyzer.metrics.bfcl_literals import JAVA, JAVASCRIPT, Literals
 from analyzer.metrics.bfcl_python import Undecodable, decoded
@@ -63,6 +63,7 @@ def bfcl_ast(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     return float(judged(prediction, golds, meta).is_right)
 
 
+@call_judge(BFCL_AST)
 def judged(prediction: str, golds: Sequence[str], meta: Meta) -> CallScore:
     """The parts of one reply's score. `schema_valid`: functions that are offered, with all required parameters and no
     unknown one; types count with the arguments, where the official check has them.

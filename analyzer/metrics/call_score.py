@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
+
 
 @dataclass(frozen=True)
 class CallScore:
@@ -14,4 +16,10 @@ class CallScore:
 
     @property
     def is_right(self) -> bool:
-        return self.json_valid and self.schema_valid and self.names and self.arguments
+        return self.fault is None
+
+    @property
+    def fault(self) -> Measure | None:
+        """The first part that is wrong; None: none is."""
+        parts = self.json_valid, self.schema_valid, self.names, self.arguments
+        return next((fault for fault, is_right in zip(CALL_FAULTS, parts, strict=True) if not is_right), None)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from analyzer.metrics import Meta, metric
+from analyzer.metrics import Meta, call_judge, metric
 from analyzer.metrics.call_score import CallScore
 from analyzer.metrics.calls_in_text import Call, calls_of
 from kvt_async.contract.formulas.metric_needs import TOOL_CALL
@@ -31,6 +31,7 @@ def tool_call(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     return float(judged(prediction, golds, meta).is_right)
 
 
+@call_judge(TOOL_CALL)
 def judged(prediction: str, golds: Sequence[str], meta: Meta) -> CallScore:
     """`prediction`: stored calls as JSON, or the text of a reply without any. `meta`: holds the example's `tools`."""
     tools, calls = tools_of(meta), calls_of(prediction)

@@ -24,7 +24,7 @@ from analyzer.results.results import Results
 from analyzer.results.series_names import series_name
 from analyzer.results.text_table import Table
 from analyzer.store.tables import OutcomeChange
-from kvt_async.contract.vocabulary import Measure
+from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
 
 Rows = Mapping[str, OutcomeChange]  # of one level, by measure
 Level = tuple[Run, Rows]
@@ -40,6 +40,10 @@ _SHARES = {
     Measure.EMPTY: _Share("Empty", "are empty"),
     Measure.REPETITION: _Share("Repeating", "repeat themselves"),
     Measure.FORMAT_ERROR: _Share("Unreadable", "can't be read by the metric"),
+    Measure.CALL_UNREADABLE: _Share("Calls unreadable", "make calls that can't be read"),
+    Measure.CALL_SCHEMA: _Share("Calls unfit for their tool", "make calls that don't fit their tool's schema"),
+    Measure.CALL_NAME: _Share("Wrong function", "call another function than asked for, or none"),
+    Measure.CALL_ARGUMENTS: _Share("Wrong arguments", "call the right function with wrong arguments"),
 }
 
 
@@ -97,8 +101,9 @@ def outcome_table(results: Results, alpha: float) -> Table:
     if not levels:
         return Table((), ())
     controls = [outcomes(results, run) for run in results.controls]
-    seen = [m for m in _SHARES if any(m in rows and _happens(rows[m]) for _, rows in levels)]
-    never = [_SHARES[m].name.lower() for m in _SHARES if m not in seen and any(m in rows for _, rows in levels)]
+    shares = [m for m in _SHARES if m not in CALL_FAULTS]
+    seen = [m for m in shares if any(m in rows and _happens(rows[m]) for _, rows in levels)]
+    never = [_SHARES[m].name.lower() for m in shares if m not in seen and any(m in rows for _, rows in levels)]
     has_lengths = any(Measure.TOKENS in rows for _, rows in levels)
     has_texts = any(_beside(rows) for _, rows in levels)
     head = ["Level", "Pairs"]
@@ -114,6 +119,31 @@ def outcome_table(results: Results, alpha: float) -> Table:
         body.append(tuple(cells))
     notes = _notes(results, never, has_texts=has_texts, has_lengths=has_lengths)
     return Table(tuple(head), tuple(body), note=" ".join(notes))
+
+
+def call_table(results: Results, alpha: float) -> Table:
+    """What of tool calls is wrong first, at every level and repeat of full cache; empty for other tasks."""
+    runs = [*(run for series in results.series for run in results.levels(series)), *results.controls]
+    levels = [(run, rows) for run in runs if CALL_FAULTS[0] in (rows := outcomes(results, run))]
+    controls = [outcomes(results, run) for run in results.controls]
+    body = []
+    for run, rows in levels:
+        at_full, here = (
+            1 - sum((row.full_value if full else row.value) or 0.0 for m in CALL_FAULTS if (row := rows.get(m)))
+            for full in (True, False)
+        )
+        right = f"{percent(at_full)} → {percent(here)}"
+        cells = [_share(rows.get(m), controls, alpha) for m in CALL_FAULTS]
+        body.append((_level_name(run), count(rows[CALL_FAULTS[0]].n), right, *cells))
+    if not body:
+        return Table((), ())
+    head = ("Level", "Pairs", "All right", *(_SHARES[m].name for m in CALL_FAULTS))
+    note = (
+        "Share of answers, full cache → here [95% CI of the difference, in points]. An answer counts under the first "
+        "thing that is wrong with its calls, from left to right: they can't be read; arguments don't fit the tool's "
+        "schema; other functions than expected, or none; other arguments. * proven, as beside the scores."
+    )
+    return Table(head, tuple(body), note=note, folded="What of the tool calls is wrong first")
 
 
 def _grows(row: OutcomeChange) -> bool:

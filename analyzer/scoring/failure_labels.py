@@ -80,8 +80,9 @@ def cut_off() -> pl.Expr:
     return (at_its_length() & pl.col("failure_label").is_in(labels)).fill_null(False)
 
 
-def flags(*, server_counts: bool) -> pl.Expr:
-    """Comma-separated flags, "" for none. Needs answer, identical, prompt_tokens, token_len.
+def flags(*, server_counts: bool, of_calls: bool = False) -> pl.Expr:
+    """Comma-separated flags, "" for none. Needs answer, identical, prompt_tokens, token_len; where
+    answers are judged as tool calls (`of_calls`) also is_failure and call_fault (their first fault; null: none).
 
     prompt_truncated: the server counted fewer prompt tokens than we sent, beyond a template's worth of difference;
     only where `server_counts` says that both count with the same tokenizer.
@@ -92,4 +93,6 @@ def flags(*, server_counts: bool) -> pl.Expr:
     cut = pl.col("prompt_tokens") < pl.col("token_len") - pl.max_horizontal(pl.lit(8.0), 0.02 * pl.col("token_len"))
     rules = [loop, pl.col("identical").cast(pl.Boolean), cut & pl.lit(server_counts)]
     named = [pl.when(rule.fill_null(False)).then(pl.lit(name)) for rule, name in zip(rules, FLAGS, strict=True)]
+    if of_calls:
+        named.append(pl.when(~pl.col("is_failure")).then("call_fault"))
     return pl.concat_str(named, separator=",", ignore_nulls=True).fill_null("")

@@ -17,6 +17,8 @@ from typing import Any
 import polars as pl
 
 from analyzer import metrics, parallel
+from analyzer.metrics import JudgeCalls
+from analyzer.metrics.fast.call_faults import call_faults
 from analyzer.metrics.fast.overlap import answers, closes_reasoning, has_reasoning, normalised, overlap_scores
 from analyzer.metrics.fast.task_metric import task_scores
 from analyzer.read import examples, outcomes, row_portions, runs
@@ -30,7 +32,7 @@ from analyzer.store import derived_rows
 from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.schema import connect_for_reading, watch_derived
 
-SCORER_VERSION = "4"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
+SCORER_VERSION = "5"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,12 @@ def reads_calls(metric: str) -> bool:
     return task is not None and task.reads_calls
 
 
+def judge_of(metric: str) -> JudgeCalls | None:
+    """What tells the parts of an answer's tool calls apart; None: the metric reads something else."""
+    task = metrics.find(metric)
+    return None if task is None else task.judge_calls
+
+
 def reads_golds(metric: str) -> bool:
     """Whether a metric holds answers against golds; else against fields of the example's meta alone."""
     task = metrics.find(metric)
@@ -297,6 +305,8 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     )
     frame = overlap_scores(frame.with_columns(pred_norm=normalised(pl.col("answer"))))
     frame = task_scores(frame, rules.metric)
+    if (judge := judge_of(rules.metric)) is not None:
+        frame = frame.with_columns(call_faults(frame, judge))
     if of_calls:  # a call that was cut short is no fault of form
         frame = frame.with_columns(format_ok=pl.col("format_ok") | at_length)
     zero = pl.when(pl.col("is_failure") | pl.col("cut_reasoning")).then(0.0)  # cut short is no way to say nothing
@@ -314,7 +324,7 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
         pred_norm=pl.when(~pl.col("is_failure")).then("pred_norm"),
         gold_norm="gold_norm",
         failure_label=failure_labels.failure_label(),
-        flags=failure_labels.flags(server_counts=rules.server_counts),
+        flags=failure_labels.flags(server_counts=rules.server_counts, of_calls=judge is not None),
         first_divergence="first_divergence",
         scorer_version=pl.lit(SCORER_VERSION),
     )

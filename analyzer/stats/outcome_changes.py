@@ -16,7 +16,7 @@ import numpy.typing as npt
 from analyzer.stats.holm import holm
 from analyzer.stats.length_ratio import length_ratio
 from analyzer.stats.paired_tests import Units, equal_shares, weighted_exponentials_positive
-from kvt_async.contract.vocabulary import Measure
+from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
 
 Floats = npt.NDArray[np.float64]
 Small = npt.NDArray[np.float32]  # a value an answer: whole numbers below 16 million, NaN where it isn't known
@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 SHARES = (Measure.CUT_OFF, Measure.EMPTY, Measure.REPETITION, Measure.FORMAT_ERROR)
-"""What a share of the answers is, here and at full cache."""
+"""What a share of the answers is, here and at full cache. Of a task of tool calls CALL_FAULTS are such shares too."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def changes(
     """Every measure that is known of a pair. `repeats`: those of full cache that texts are compared beside; without one
     nothing stands at full cache for `identical` and `first_divergence`, and they are not to be shown."""
     rows = [_tokens(full, here, layout, alpha)]
-    rows += [_share(measure, full.of[measure], here.of[measure], layout, alpha) for measure in SHARES]
+    shares = [*SHARES, *(fault for fault in CALL_FAULTS if fault in full.of and fault in here.of)]
+    rows += [_share(measure, full.of[measure], here.of[measure], layout, alpha) for measure in shares]
     rows += [_identical(here, repeats, layout, alpha), _divergence(here, repeats, layout, alpha)]
     return [row for row in rows if row.n]
 

@@ -6,16 +6,20 @@ import polars as pl
 from analyzer.scoring import failure_labels
 from analyzer.stats.outcome_changes import AnswerTraits
 from kvt_async.contract.errors import FailureLabel
-from kvt_async.contract.vocabulary import Measure
+from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
 
 
-def answer_traits(frame: pl.DataFrame, n_entries: int) -> AnswerTraits:
-    """Of `outcomes.outcomes` joined with entries. A failed request has no answer, so nothing is known of one."""
+def answer_traits(frame: pl.DataFrame, n_entries: int, *, of_calls: bool = False) -> AnswerTraits:
+    """Of `outcomes.outcomes` joined with entries. A failed request has no answer, so nothing is known of one.
+
+    of_calls: scored by a metric of tool calls, whose faults are told of each answer.
+    """
     answered = ~pl.col("is_failure")
 
     def is_known(value: pl.Expr) -> pl.Expr:
         return pl.when(answered).then(value.cast(pl.Float32))
 
+    faults = CALL_FAULTS if of_calls else ()
     # Unknown where there is nothing to compare with: at full cache itself, or where full cache's request failed.
     same = pl.col("flags").str.contains("identical_to_full", literal=True)
     columns = frame.select(
@@ -27,11 +31,12 @@ def answer_traits(frame: pl.DataFrame, n_entries: int) -> AnswerTraits:
         is_known(pl.col("failure_label").eq_missing(FailureLabel.FORMAT_ERROR)).alias(Measure.FORMAT_ERROR),
         pl.when(same | pl.col("first_divergence").is_not_null()).then(same.cast(pl.Float32)).alias(Measure.IDENTICAL),
         pl.col("first_divergence").cast(pl.Float32).alias(Measure.DIVERGENCE),
+        *(is_known(pl.col("flags").str.contains(fault, literal=True)).alias(fault) for fault in faults),
     )
     entry, sample = columns["entry"].to_numpy(), columns["sample_idx"].to_numpy()
     shape = n_entries, int(sample.max()) + 1 if len(sample) else 1
     values = {}
-    for measure in Measure:
+    for measure in (m for m in Measure if m in columns.columns):
         values[measure] = np.full(shape, np.nan, dtype=np.float32)
         values[measure][entry, sample] = columns[measure].to_numpy()
     return AnswerTraits(values)

@@ -18,9 +18,10 @@ from analyzer.read.drift import RunServer
 from analyzer.read.examples import has_own_tokenizer
 from analyzer.read.outcomes import kept_fraction, kept_tokens
 from analyzer.read.run_counts import RunCounts
-from analyzer.read.runs import Run
+from analyzer.read.runs import Run, metric_of_scores
 from analyzer.read.snapshot import snapshot
 from analyzer.scoring import failure_labels
+from analyzer.scoring.score import judge_of
 from analyzer.stats.decompose import LABELS, Outcomes
 from analyzer.stats.outcome_changes import AnswerTraits
 from analyzer.stats.repeated_answers import NO_ANSWER, Aggregate, any_failed
@@ -29,6 +30,7 @@ from analyzer.summarise.answer_traits import answer_traits
 from analyzer.summarise.bin_stats import CiRule, bin_rows
 from analyzer.summarise.budget_evidence import prompt_counts, run_evidence
 from analyzer.summarise.guessing_floor import Floors, RepeatedAnswers, floors
+from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.schema import connect_for_reading
 
@@ -127,9 +129,15 @@ def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, reading
         evidence=evidence,
         counts=counts,
         stats=bin_rows(run, frame, reading.bins, reading.rule, scored),
-        traits=answer_traits(frame, n),
+        traits=answer_traits(frame, n, of_calls=_is_of_calls(facts, run)),
         floors=floors(facts, run, entries, RepeatedAnswers(k, reading.aggregate, texts)) if run.is_baseline else None,
     )
+
+
+def _is_of_calls(facts: sqlite3.Connection, run: Run) -> bool:
+    """Whether the metric that scored a run judges the parts of tool calls."""
+    metric = metric_of_scores(facts, run.run_id)
+    return metric is not None and is_known(metric) and judge_of(metric) is not None
 
 
 def _texts(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, reading: ReadingRule) -> npt.NDArray[np.int64]:

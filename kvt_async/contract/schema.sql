@@ -546,7 +546,8 @@ CREATE TABLE IF NOT EXISTS scores (             -- one row per finished request;
     pred_norm      TEXT,                        -- normalised answer; NULL: no response
     gold_norm      TEXT,                        -- the normalised gold that scored best; NULL: no gold
     failure_label  TEXT,                        -- FailureLabel; NULL: a normal answer
-    flags          TEXT NOT NULL,               -- comma-separated: repetition_loop, identical_to_full, prompt_truncated
+    flags          TEXT NOT NULL,               -- comma-separated: repetition_loop, identical_to_full, prompt_truncated,
+                                                --   call_unreadable | call_schema | call_name | call_arguments
     first_divergence INTEGER,                   -- how many characters its text begins with as full cache's answer
                                                 --   does; NULL: the same text, full cache itself, nothing to compare
     scorer_version TEXT NOT NULL                -- of the scoring code
@@ -713,7 +714,8 @@ CREATE TABLE IF NOT EXISTS outcome_changes (    -- beside accuracy: what else ch
     kv_budget      REAL NOT NULL,
     repeat_idx     INTEGER NOT NULL,            -- 0; > 0 with series 'full' = the A/A control
     measure        TEXT NOT NULL,               -- completion_tokens | cut_off | empty | repetition | format_error |
-                                                --   identical | first_divergence
+                                                --   identical | first_divergence; of tool calls also
+                                                --   call_unreadable | call_schema | call_name | call_arguments
     n              INTEGER NOT NULL,            -- pairs of answers that it is known of; first_divergence: that part
     full_value     REAL,                        -- at full cache: mean tokens, or a share of answers; identical and
                                                 --   first_divergence: of full cache's repeats. NULL in `identical`:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from analyzer.read.runs import Run
-from analyzer.results.outcome_words import outcome_sentences, outcome_table
+from analyzer.results.outcome_words import call_table, outcome_sentences, outcome_table
 from analyzer.results.results import Results
 from analyzer.store.tables import OutcomeChange, Verdict
 from kvt_async.contract.vocabulary import Measure
@@ -186,3 +186,22 @@ def test_the_table_has_every_level_and_the_repeat_and_stars_what_is_proven() -> 
 
 def test_without_any_change_there_is_no_table() -> None:
     assert outcome_table(results([]), 0.05).rows == ()
+
+
+def test_tool_calls_have_a_table_of_what_is_wrong_first_and_no_columns_in_the_other() -> None:
+    shares = {Measure.CALL_UNREADABLE: (0.0, 0.0), Measure.CALL_SCHEMA: (0.02, 0.1), Measure.CALL_NAME: (0.08, 0.2),
+              Measure.CALL_ARGUMENTS: (0.1, 0.3)}  # fmt: skip
+    rows = [change(b, m, at_full, here) for b in (0.5, 0.25) for m, (at_full, here) in shares.items()]
+    table = call_table(results(rows), 0.05)
+    assert table.head[2:] == (
+        "All right", "Calls unreadable", "Calls unfit for their tool", "Wrong function", "Wrong arguments"
+    )  # fmt: skip
+    assert table.rows[0][1:4] == ("100", "80% → 40%", "0% → 0%")
+    assert table.rows[0][6] == "10% → 30% [+15, +25] *"
+    assert table.folded
+    assert "Wrong function" not in " ".join(outcome_table(results(rows), 0.05).head)
+    assert call_table(results([change(0.5, Measure.EMPTY, 0, 0.1)]), 0.05).rows == ()
+    assert said(*rows)[-1] == (
+        "With 25% of the cache kept (also with 50%), 30% of the answers call the right function with wrong arguments, "
+        "10% at full cache."
+    )

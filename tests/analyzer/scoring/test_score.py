@@ -386,3 +386,25 @@ def test_where_no_call_is_right_a_failed_request_is_still_wrong() -> None:
     assert one("no", [], metric="tool_call")["score"] == 1
     assert one(None, [], metric="tool_call", error_type="http")["score"] == 0
     assert one("", [], metric="tool_call", finish_reason="length", reasoned=True)["score"] == 0  # cut while reasoning
+
+
+@pytest.mark.parametrize(
+    ("calls", "flags"),
+    [
+        ('[{"name": "f", "arguments": "{}"}]', ""),
+        ('[{"name": "f", "arguments": "{"}]', "call_unreadable"),
+        ('[{"name": "f", "arguments": "{\\"n\\": \\"two\\"}"}]', "call_schema"),
+        ('[{"name": "g", "arguments": "{}"}]', "call_name"),
+        (None, "call_name"),
+        ('[{"name": "f", "arguments": "{\\"n\\": 2}"}]', "call_arguments"),
+    ],
+)
+def test_the_first_fault_of_tool_calls_is_a_flag(calls: str | None, flags: str) -> None:
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}}}
+    other = {"name": "g", "parameters": {"type": "object"}}
+    offered = {"tools": [{"type": "function", "function": function} for function in (tool, other)]}
+    golds, needed = ['{"name": "f", "arguments": {}}'], json.dumps(offered)
+    row = one("", golds, metric="tool_call", called=bool(calls), tool_calls_json=calls, needed_json=needed)
+    assert row["flags"] == flags
+    failed = one(None, golds, metric="tool_call", error_type="http", needed_json=needed)
+    assert failed["flags"] == ""  # it made no call, right or wrong

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from analyzer.summarise.answer_traits import answer_traits
-from kvt_async.contract.vocabulary import Measure
+from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
 
 ROW: dict[str, Any] = {
     "entry": 0,
@@ -67,3 +67,11 @@ def test_of_a_failed_request_nothing_is_known() -> None:
 def test_a_run_without_any_outcome_has_no_traits() -> None:
     empty = pl.DataFrame([ROW], schema_overrides=TYPES).clear()
     assert all(np.isnan(values).all() and values.shape == (2, 1) for values in answer_traits(empty, 2).of.values())
+
+
+def test_faults_of_tool_calls_are_told_of_tasks_of_calls_alone() -> None:
+    rows = [{"entry": 0, "flags": "repetition_loop,call_name"}, {"entry": 1, "flags": ""}]
+    frame = pl.DataFrame([ROW | row for row in rows], schema_overrides=TYPES)
+    traits = answer_traits(frame, 2, of_calls=True).of
+    assert [traits[fault].ravel().tolist() for fault in CALL_FAULTS] == [[0, 0], [0, 0], [1, 0], [0, 0]]
+    assert not set(CALL_FAULTS) & set(answer_traits(frame, 2).of)

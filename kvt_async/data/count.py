@@ -7,11 +7,19 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.prompt_text import (
     CONVERSATION,
     DEFAULT_TEMPLATE,
+    context_messages,
     context_parts,
     messages_sha256,
     tool_fields,
 )
-from kvt_async.data.example_prompt import PromptRule, context_sha256, cut_context, is_templated, served_text
+from kvt_async.data.example_prompt import (
+    PromptRule,
+    context_sha256,
+    cut_context,
+    is_templated,
+    served_text,
+    tokens_behind,
+)
 from kvt_async.data.sources.source import Row
 from kvt_async.data.spool import CountedExample
 from kvt_async.data.tokens import PromptTokenizer
@@ -21,8 +29,8 @@ from kvt_async.records import Example, Json
 def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) -> list[CountedExample]:
     """Count a batch as it will be sent; overlong contexts are cut and marked.
 
-    `meta.context_tokens` is the whole context's own length, before any cut. Raises ConfigError from the cut and from
-    the chat template, naming the row.
+    `meta.context_tokens` is the whole context's own length, before any cut; of a conversation with the template's marks
+    of its messages. Raises ConfigError from the cut and from the chat template, naming the row.
     """
     for row in batch:
         _check_conversation(row, rule)
@@ -36,6 +44,9 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) 
         for row, messages, tools in zip(batch, prompts, offered, strict=True)
     ]
     full = tokenizer.count(served, special=special)
+    for at, (example, messages) in enumerate(zip(whole, prompts, strict=True)):
+        if (n := context_messages(context_parts(example.meta, example.context), rule.system)) is not None:
+            own[at] = full[at] - tokens_behind(rule, tokenizer, messages, n)
     counted, cuts = [], _Cuts(rule, tokenizer)
     for row, messages, tools, context_tokens, original in zip(batch, prompts, offered, own, full, strict=True):
         cut = cuts.of(row)

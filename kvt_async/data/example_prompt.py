@@ -102,6 +102,14 @@ def served_text(
     return f"{text}\n\n{orjson.dumps(tools['tools']).decode()}" if tools and tokenizer.name == APPROX else text
 
 
+def tokens_behind(
+    rule: PromptRule, tokenizer: PromptTokenizer, messages: Sequence[dict[str, str]], n_context: int
+) -> int:
+    """Tokens behind the messages that are the context: the question, and the mark behind which the answer begins."""
+    behind = served_text(rule, tokenizer, messages[n_context:])
+    return tokenizer.count([behind], special=not is_templated(rule, tokenizer))[0]
+
+
 def tools_counted(rule: PromptRule, tokenizer: PromptTokenizer) -> str:
     """How the lengths of prompts that offer tools were counted, as a clause."""
     if is_templated(rule, tokenizer):

@@ -20,7 +20,7 @@ from kvt_async.contract.formulas.prompt_text import (
 )
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import Unit
-from kvt_async.data.example_prompt import PromptRule, is_templated, served_text
+from kvt_async.data.example_prompt import PromptRule, is_templated, served_text, tokens_behind
 from kvt_async.data.tokens import APPROX, PromptTokenizer, load_tokenizer
 from kvt_async.records import Example, Json, Level
 
@@ -111,8 +111,9 @@ class Cutter:
             if tokens == goal or (tokens > goal and keep == 0):
                 break
             keep -= tokens - goal
-        left = max(0, len(spans) - max(0, token_len - tokens))
-        return Cut(messages, None, left, tokens, tools, context_messages(kept, rule.system) or 0)
+        n_context = context_messages(kept, rule.system) or 0
+        left = max(0, tokens - tokens_behind(rule, self._tokenizer, messages, n_context))
+        return Cut(messages, None, left, tokens, tools, n_context)
 
     def expectation(self, cut: Cut, token_len: int) -> Json:
         """For kv_evidence.read_evidence: what was cut, to be set beside the server's own count of the prompt."""

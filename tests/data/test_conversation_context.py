@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ from kvt_async.contract.settings import Settings
 from kvt_async.data.count import count_batch
 from kvt_async.data.example_prompt import PromptRule
 from kvt_async.data.sources.source import Row
-from kvt_async.data.tokens import ApproxTokenizer
+from kvt_async.data.tokens import ApproxTokenizer, load_tokenizer
 from kvt_async.engine.request.encoded_bodies import LevelPayloads
 from kvt_async.records import Example
 from kvt_async.ways.levels import make_levels
 from kvt_async.ways.truncate import Cutter
+from tests.data.helpers import settings
 from tests.engine.test_chat_body import level
 from tests.worlds import settings_of
 
@@ -59,11 +61,17 @@ def test_what_does_not_divide_the_context_says_nothing(note: Any) -> None:
     assert context_parts({"context_messages": [["user", 4]]}, "text") == [("user", 4)]
 
 
-def test_lengths_are_of_what_is_sent_and_of_the_haystack_alone() -> None:
+def test_lengths_are_of_what_is_sent_and_of_the_haystack_with_the_templates_marks(tmp_path: Path) -> None:
     (counted,) = count_batch([Row(conversation(*MESSAGES), "f:1")], rule(), ApproxTokenizer())
     plain = "\n\n".join(message["content"] for message in [*MESSAGES, {"content": "which ?"}])
-    haystack = sum(len(message["content"]) for message in MESSAGES)
-    assert (counted.token_len, counted.context_tokens) == (-(-len(plain) // 4), -(-haystack // 4))
+    assert (counted.token_len, counted.context_tokens) == (-(-len(plain) // 4), -(-len(plain) // 4) - 2)
+    words = [{"role": role, "content": "look look"} for role in ("user", "user", "assistant")]
+    reference = load_tokenizer(settings(tmp_path))
+    (counted,) = count_batch([Row(conversation(*words), "f:1")], rule(), reference)
+    rest = counted.token_len - counted.context_tokens
+    (alone,) = count_batch([Row(Example("e", "which ?", "", ("a",)), "f:1")], rule("{context}{question}"), reference)
+    assert counted.context_tokens == 3 * (1 + 2) + 1  # a role and two words each, and the mark that ends an answer
+    assert rest == alone.token_len
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def find(name: str) -> Metric | None:
         prefixed_ratio,
         qa,
         rouge,
+        scbench_scores,
         squad,
         stated_letter,
         tool_call,

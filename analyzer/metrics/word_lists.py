@@ -30,9 +30,10 @@ def chinese_words(text: str) -> tuple[str, ...]:
 @lru_cache(maxsize=1 << 14)
 def chinese_tokens(text: str) -> tuple[str, ...]:
     """jieba's words in lower case, without Chinese and ASCII punctuation and white space."""
-    return tuple(filter(None, map(_bare_word, chinese_words(text))))
+    return tuple(filter(None, map(bare_word, chinese_words(text))))
 
 
 @lru_cache(maxsize=1 << 16)
-def _bare_word(word: str) -> str:
+def bare_word(word: str) -> str:
+    """In lower case, without Chinese and ASCII punctuation and white space."""
     return "".join(word.lower().translate(_NO_ZH_PUNCTUATION).split())

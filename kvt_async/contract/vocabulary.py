@@ -19,6 +19,7 @@ OUR_SOURCES: Final = (  # dataset.name, plugins' aside
     "ifeval",
     "longbench_v2",
     "mrcr",
+    "scbench",
 )
 ONE_TASK_SOURCES: Final[tuple[str, ...]] = (  # their one task has their name: dataset.task may be left out
     "ifeval",

@@ -52,7 +52,7 @@ METRIC_OF = {"classification_zh": "classification_first_line"}  # the same metri
 CACHES: tuple[Any, ...] = (
     *(word_lists.english_tokens, word_lists.chinese_words, word_lists.chinese_tokens),
     *(
-        word_lists._bare_word,
+        word_lists.bare_word,
         chinese_segmenter._segmenter,
         rouge._sentences,
         row_scorer.needed_meta,

@@ -13,6 +13,7 @@ TOOL_CALL = "tool_call"
 BFCL_AST = "bfcl_ast"
 _JIEBA = ("jieba",)
 _IFEVAL = ("langdetect", "nltk", "punkt")
+_GRAMMARS = ("tree_sitter", *(f"tree_sitter_{name}" for name in ("cpp", "go", "java", "python", "rust", "typescript")))
 NEEDS: dict[str, tuple[str, ...]] = {
     "em": (),
     "f1": (),
@@ -44,10 +45,24 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "ifeval_loose": _IFEVAL,
     "ifeval_instructions": _IFEVAL,
     BFCL_AST: (),
+    "scbench_kv": (),
+    "scbench_vt": (),
+    "scbench_qa_eng": (),
+    "scbench_qa_chn": (),
+    "scbench_qa_chn_fixed": (),
+    "scbench_choice_eng": (),
+    "scbench_many_shot": (),
+    "scbench_many_shot_fixed": (),
+    "scbench_mf": (),
+    "scbench_summary": (),
+    "scbench_passkey": (),
+    "scbench_repoqa": _GRAMMARS,
+    "scbench_summary_with_needles": (),
+    "scbench_repoqa_and_kv": _GRAMMARS,
 }
 """Name of a metric -> packages that it imports. The analyzer registers exactly these names."""
 
-_EXTRA = {"jieba": "longbench", **dict.fromkeys(_IFEVAL, "ifeval")}
+_EXTRA = {"jieba": "longbench", **dict.fromkeys(_IFEVAL, "ifeval"), **dict.fromkeys(_GRAMMARS, "scbench")}
 """Package -> the extra of kvt that installs it."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from kvt_async.data.sources import bfcl, ifeval, longbench_v2, mrcr
+from kvt_async.data.sources import bfcl, ifeval, longbench_v2, mrcr, scbench
 from kvt_async.data.sources.published_source import PublishedSource
 
 _SOURCES: tuple[PublishedSource, ...] = (
@@ -12,6 +12,7 @@ _SOURCES: tuple[PublishedSource, ...] = (
     ifeval.SOURCE,
     longbench_v2.SOURCE,
     mrcr.SOURCE,
+    scbench.SOURCE,
 )
 SHELF: Final[Mapping[str, PublishedSource]] = MappingProxyType({source.name: source for source in _SOURCES})
 """Each module of one data set has its `SOURCE`. Names stand in vocabulary.OUR_SOURCES too; of a source with one task of

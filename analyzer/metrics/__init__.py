@@ -30,6 +30,16 @@ COLUMN_METRICS = ("em", "f1")  # computed in Polars for every outcome
 
 
 @dataclass(frozen=True)
+class AtTheEnd:
+    """A `format_ok` of a form in which an answer ends: a reply that was cut before that has no fault of form."""
+
+    has: FormatOk
+
+    def __call__(self, prediction: str, meta: Meta) -> bool:
+        return self.has(prediction, meta)
+
+
+@dataclass(frozen=True)
 class Metric:
     """A registered metric; `score` maps (answer, golds, example's meta) to [0, 1]."""
 
@@ -139,6 +149,7 @@ def find(name: str) -> Metric | None:
         code,
         instructions,
         letter,
+        math_answer,
         prefixed_ratio,
         qa,
         rouge,

@@ -295,6 +295,7 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
         frame = frame.with_columns(text=pl.when(inside).then(pl.lit("<think>") + text).otherwise(text))
     frame = frame.with_columns(marked=has_reasoning(text))
     frame = frame.with_columns(answers(frame["text"], frame["marked"]).alias("answer"))
+    task = metrics.find(rules.metric)
     of_calls = reads_calls(rules.metric)
     frame = frame.with_columns(
         said=pl.coalesce("tool_calls_json", text) if of_calls else pl.when("marked").then("answer").otherwise(text),
@@ -307,7 +308,8 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     frame = task_scores(frame, rules.metric)
     if (judge := judge_of(rules.metric)) is not None:
         frame = frame.with_columns(call_faults(frame, judge))
-    if of_calls:  # a call that was cut short is no fault of form
+    ends_in_form = task is not None and isinstance(task.format_ok, metrics.AtTheEnd)
+    if of_calls or ends_in_form:  # what was cut short is no fault of form
         frame = frame.with_columns(format_ok=pl.col("format_ok") | at_length)
     zero = pl.when(pl.col("is_failure") | pl.col("cut_reasoning")).then(0.0)  # cut short is no way to say nothing
     frame = frame.with_columns(

@@ -11,6 +11,7 @@ from kvt_async.contract.plugin_registry import Kind
 
 TOOL_CALL = "tool_call"
 BFCL_AST = "bfcl_ast"
+MATH_VERIFY = "math_verify"
 _JIEBA = ("jieba",)
 _IFEVAL = ("langdetect", "nltk", "punkt")
 _GRAMMARS = ("tree_sitter", *(f"tree_sitter_{name}" for name in ("cpp", "go", "java", "python", "rust", "typescript")))
@@ -39,6 +40,10 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "squad_em": (),
     "squad_f1": (),
     TOOL_CALL: (),
+    MATH_VERIFY: ("math_verify",),
+    "gsm8k_number": (),
+    "gsm8k_strict": (),
+    "gpqa_letter": (),
     "mrcr": (),
     "longbench_v2_letter": (),
     "ifeval_strict": _IFEVAL,
@@ -62,7 +67,12 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """Name of a metric -> packages that it imports. The analyzer registers exactly these names."""
 
-_EXTRA = {"jieba": "longbench", **dict.fromkeys(_IFEVAL, "ifeval"), **dict.fromkeys(_GRAMMARS, "scbench")}
+_EXTRA = {
+    "jieba": "longbench",
+    "math_verify": "math",
+    **dict.fromkeys(_IFEVAL, "ifeval"),
+    **dict.fromkeys(_GRAMMARS, "scbench"),
+}
 """Package -> the extra of kvt that installs it."""
 
 
@@ -89,12 +99,13 @@ def check_installed(name: str, where: str) -> None:
     """Raises ConfigError where a package that the metric imports is missing."""
     plugin = None if name in NEEDS else plugin_registry.find(Kind.METRIC, name)
     for package in NEEDS[name] if plugin is None else plugin.options["packages"]:
-        if not _is_installed(package):
+        if not is_installed(package):
             do = install(package) if plugin is None else f"Install it: pip install {package}."
             raise ConfigError(f"the metric {name} needs the package {package}", where=where, do=do)
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether a package can be found; nothing is imported."""
     try:
         return find_spec(package) is not None
     except (ImportError, ValueError):  # a module that was put in place by hand has no spec

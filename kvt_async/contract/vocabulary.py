@@ -9,6 +9,15 @@ from typing import Final
 
 FULL: Final = "full"  # series and policy of full cache, the baseline of every series
 CUT_OFF: Final = "CUT_OFF"  # in budget_stats.drop_json, beside labels: answers cut off before anything right
+ONE_TASK_SOURCES: Final = (  # those whose one task has the source's name: dataset.task may be left out
+    "gsm8k",
+    "math500",
+    "aime24",
+    "aime25",
+    "gpqa_diamond",
+    "ifeval",
+    "longbench_v2",
+)
 OUR_SOURCES: Final = (  # dataset.name, plugins' aside
     "longbench",
     "longbench_e",
@@ -16,14 +25,9 @@ OUR_SOURCES: Final = (  # dataset.name, plugins' aside
     "kvtext",
     "jsonl",
     "bfcl",
-    "ifeval",
-    "longbench_v2",
     "mrcr",
     "scbench",
-)
-ONE_TASK_SOURCES: Final[tuple[str, ...]] = (  # their one task has their name: dataset.task may be left out
-    "ifeval",
-    "longbench_v2",
+    *ONE_TASK_SOURCES,
 )
 
 

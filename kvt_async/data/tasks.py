@@ -17,9 +17,10 @@ from kvt_async.contract.config_section import Section
 from kvt_async.contract.errors import ConfigError, KvtError
 from kvt_async.contract.paths import manifest_path, run_paths
 from kvt_async.contract.schema import connect_for_reading
-from kvt_async.contract.settings import Dataset, Settings, TaskEntry
+from kvt_async.contract.settings import Dataset, Decoding, Settings, TaskEntry
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.sources import asked_lengths, published
+from kvt_async.data.sources.source import Published
 from kvt_async.data.sources.task_choice import choose_tasks, fitting_path, is_several
 
 _MERGED = ("dataset", "prompt", "binning", "sampling", "decoding")
@@ -175,11 +176,24 @@ def _settled(settings: Settings, name: str, notes: list[str]) -> Settings:
     ):
         if given is not None and theirs is not None and given != theirs:
             notes.append(f"{name}: {key} {given}, the task's own is {theirs}")
+    notes += _other_sampling(decoding, own, name)
     settled = {
         "max_tokens": own.max_new_tokens if decoding.max_tokens is None else decoding.max_tokens,
         "stop": own.stop if decoding.stop is None else decoding.stop,
     }
     return settings.model_copy(update={"decoding": decoding.model_copy(update=settled)})
+
+
+def _other_sampling(decoding: Decoding, own: Published, name: str) -> Iterator[str]:
+    """Says where answers are drawn in another way than the published one; without a temperature, top_p cuts nothing."""
+    temperature = decoding.extra_body.get("temperature", decoding.temperature)
+    if own.temperature is not None and temperature != own.temperature:
+        drawn = "the server's own" if temperature is None else f"{temperature:g}"
+        yield f"{name}: decoding.temperature {drawn}, the task is published with {own.temperature:g}"
+    top_p = decoding.extra_body.get("top_p")
+    if temperature != 0 and own.top_p is not None and top_p != own.top_p:
+        cut = "not set" if top_p is None else f"{top_p:g}"
+        yield f"{name}: decoding.extra_body.top_p {cut}, the task is published with {own.top_p:g}"
 
 
 def _greedy_again(tasks: list[Task]) -> Iterator[str]:

@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from kvt_async.data.sources import bfcl, ifeval, longbench_v2, mrcr, scbench
+from kvt_async.data.sources import bfcl, gpqa, gsm8k, ifeval, longbench_v2, math_problems, mrcr, scbench
 from kvt_async.data.sources.published_source import PublishedSource
 
 _SOURCES: tuple[PublishedSource, ...] = (
     bfcl.SOURCE,
+    gsm8k.SOURCE,
+    math_problems.MATH500,
+    math_problems.AIME24,
+    math_problems.AIME25,
+    gpqa.SOURCE,
     ifeval.SOURCE,
     longbench_v2.SOURCE,
     mrcr.SOURCE,

@@ -43,11 +43,17 @@ class ExampleSource:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a task is published with, as far as it is known before its data are opened."""
+    """What a task is published with, as far as it is known before its data are opened.
+
+    temperature, top_p: None where nothing is published. They are no defaults, since they depend on the model too; what
+    a config has otherwise is said.
+    """
 
     max_new_tokens: int
     metric: str
     stop: str | list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
 
 
 def content_id(question: str, context: str, answers: Iterable[str], turns: object = None, tools: object = None) -> str:

@@ -12,12 +12,13 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Settings
 from kvt_async.data.example_prompt import prompt_rule
 from kvt_async.data.prepare import check_data, prepare
-from kvt_async.data.sources import list_tasks, open_source, published
+from kvt_async.data.sources import list_tasks, longbench_v2, mrcr, open_source, published
 from kvt_async.data.sources.longbench_v2 import MARKS, TEMPLATE
 from kvt_async.data.tasks import tasks_of
 from kvt_async.data.tokens import load_tokenizer
 from kvt_async.records import Example
 from tests.data.helpers import settings
+from tests.data.hub import Hub, serving
 from tests.data.long_context_rows import data_json, longbench_v2_row, mrcr_files, mrcr_row
 
 MRCR_ROWS = [mrcr_row(seed) for seed in range(6)]
@@ -193,3 +194,29 @@ def test_answer_lengths_metrics_and_names_are_the_published_ones(tmp_path: Path)
         (task,) = tasks_of(of).tasks
         assert task.settings.decoding.max_tokens == tokens
     assert [key for key, _ in list_tasks("mrcr", mrcr)] == ["2needle", "4needle", "8needle"]
+
+
+def test_both_come_from_the_hub_at_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mrcr_files(tmp_path / "mrcr", MRCR_ROWS)
+    data_json(tmp_path / "v2", [longbench_v2_row(1)])
+    names = ["2needle/2needle_0.parquet", "2needle/2needle_1.parquet"]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    hubs = (
+        (_mrcr, Hub(mrcr.REPO, mrcr.REVISION, {name: (tmp_path / "mrcr" / name).read_bytes() for name in names})),
+        (
+            _v2,
+            Hub(
+                longbench_v2.FILE.repo,
+                longbench_v2.FILE.revision,
+                {"data.json": (tmp_path / "v2/data.json").read_bytes()},
+            ),
+        ),
+    )
+    for of, files in hubs:
+        local = _examples(of(tmp_path))
+        with serving(files) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            source = open_source(of(tmp_path, "dataset.path=null"))
+            assert [row.example for row in source.rows()] == local
+            pins = [f"{hub.revision} sha256:{hashlib.sha256(data).hexdigest()}" for data in hub.files.values()]
+            assert source.revision == " ".join(pins)

@@ -11,6 +11,7 @@ import pytest
 
 from kvt_async.contract.load import load_settings
 from kvt_async.sweep.sweep import SweepOptions, run
+from tests.data.long_context_rows import mrcr_files, mrcr_row
 from tests.worlds import check_invariants, query
 
 
@@ -83,3 +84,36 @@ def counters(url: str) -> dict[str, float]:
         name: float(re.findall(rf"^vllm:prefix_cache_{name}_total\S* (\S+)$", page, re.MULTILINE)[0])
         for name in ("queries", "hits")
     }
+
+
+async def test_a_haystack_of_many_messages_is_compressed_alone_and_cut_as_the_config_says(
+    tmp_path: Path, reference_url: str
+) -> None:
+    mrcr_files(tmp_path / "rows", [mrcr_row(seed, pairs=8) for seed in range(6)])
+    body = (
+        '{kv: {policy: "{policy}", budget: "{budget}", mode: "{mode}", context_chars: "{context_chars}", '
+        'context_messages: "{context_messages}"}}'
+    )
+    overrides = [
+        *("experiment.exp_group_id=mrcr", "dataset.name=mrcr", "dataset.task=2needle", f"dataset.path={tmp_path}/rows"),
+        *("binning.n_bins=1", "binning.n_per_bin=6", "model.name=reference", f"engine.base_url={reference_url}"),
+        *(f"output.runs_dir={tmp_path}/runs", f"output.data_dir={tmp_path}/data", "decoding.max_tokens=8"),
+        "kv.policies=[{policy: snapkv, mode: question_agnostic}, truncate_prompt]",
+        *("kv.budgets=[1.0, 0.5]", f"kv.apply={{via: body, body: {body}}}"),
+    ]
+    settings = load_settings(None, overrides, environ={})
+    report = await run(settings, options=SweepOptions(quiet=True, allow_dead_knob=True))
+    assert (report.exit_code, report.responses) == (0, 4 * 6)
+    check_invariants(settings)
+    rows = (
+        "FROM responses JOIN requests USING (request_id) JOIN runs USING (run_id) "
+        "JOIN manifest_entries USING (dataset_id, example_id) WHERE series = "
+    )
+    echo = "SELECT usage_json ->> '$.kv.compressible_tokens', usage_json ->> '$.kv.kept_tokens', context_tokens "
+    echoes = query(settings, f"{echo} {rows} 'snapkv/agnostic'")
+    assert len(echoes) == 6
+    for compressible, kept, ours in echoes:
+        assert abs(int(str(compressible)) - int(str(ours))) <= 2  # marks at the two ends
+        assert int(str(kept)) == int(str(compressible)) // 2
+    cut = query(settings, f"SELECT kv_effective {rows} 'truncate_prompt/middle'")
+    assert all(abs(float(str(effective)) - 0.5) <= 0.01 for (effective,) in cut)

@@ -185,15 +185,15 @@ def test_the_middle_of_an_overlong_document_is_cut_and_question_and_choices_stay
 def test_answer_lengths_metrics_and_names_are_the_published_ones(tmp_path: Path) -> None:
     mrcr_files(tmp_path / "mrcr", MRCR_ROWS)
     data_json(tmp_path / "v2", [longbench_v2_row(1)])
-    v2, mrcr = _v2(tmp_path), _mrcr(tmp_path)
+    v2, needles = _v2(tmp_path), _mrcr(tmp_path)
     assert v2.dataset.task_key == "longbench_v2"
-    for of, tokens, metric in ((v2, 128, "longbench_v2_letter"), (mrcr, 2000, "mrcr")):
+    for of, tokens, metric, temperature in ((v2, 128, "longbench_v2_letter", 0.1), (needles, 2000, "mrcr", None)):
         own = published(of.dataset)
         assert own is not None
-        assert (own.max_new_tokens, own.metric, own.stop) == (tokens, metric, None)
+        assert (own.max_new_tokens, own.metric, own.stop, own.temperature) == (tokens, metric, None, temperature)
         (task,) = tasks_of(of).tasks
         assert task.settings.decoding.max_tokens == tokens
-    assert [key for key, _ in list_tasks("mrcr", mrcr)] == ["2needle", "4needle", "8needle"]
+    assert [key for key, _ in list_tasks("mrcr", needles)] == ["2needle", "4needle", "8needle"]
 
 
 def test_both_come_from_the_hub_at_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ _SCHEMA = (
 
 def _task(key: str, params: Params) -> PublishedTask:
     rows = each_record(partial(_examples, wanted={name: _chosen(params, name) for name in FILTERS if name in params}))
-    return PublishedTask(Published(ANSWER_TOKENS, "longbench_v2_letter"), (FILE,), rows, TEMPLATE)
+    return PublishedTask(Published(ANSWER_TOKENS, "longbench_v2_letter", temperature=0.1), (FILE,), rows, TEMPLATE)
 
 
 def _chosen(params: Params, name: str) -> frozenset[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from analyzer.read.drift import group_drifts
 from analyzer.verify.differences import Difference, Findings
-from kvt_async.contract.formulas.conversation import unit_of
+from kvt_async.contract.formulas.conversation import cluster_unit
 from kvt_async.contract.formulas.prompt_text import (
     DEFAULT_TEMPLATE,
     cluster_sha256,
@@ -200,7 +200,7 @@ def _prompts(conn: sqlite3.Connection, findings: Findings) -> None:
                 sent = messages_sha256(messages)
             _hash(findings, "manifest_entries", key, "prompt_sha256", prompt_sha256, sent)
             if not cut:
-                cluster = cluster_sha256(context, unit_of(example, json.loads(meta)))
+                cluster = cluster_sha256(context, cluster_unit(example, json.loads(meta)))
                 _hash(findings, "examples", key, "context_sha256", context_sha256, cluster)
     for policy, request, stored, right in conn.execute(_OTHER_PROMPT):
         if not cuts_prompts(policy):

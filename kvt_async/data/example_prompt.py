@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.formulas.conversation import unit_of
+from kvt_async.contract.formulas.conversation import cluster_unit
 from kvt_async.contract.formulas.prompt_text import (
     DEFAULT_TEMPLATE,
     check_template,
@@ -162,4 +162,4 @@ def cut_context(rule: PromptRule, tokenizer: PromptTokenizer, example: Example, 
 
 def context_sha256(example: Example) -> str:
     """The cluster an example belongs to: its context before any cut."""
-    return cluster_sha256(example.context, unit_of(example.example_id, example.meta))
+    return cluster_sha256(example.context, cluster_unit(example.example_id, example.meta))

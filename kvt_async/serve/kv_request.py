@@ -51,7 +51,7 @@ def parse_kv(raw: object, policies: Catalogue = REFERENCE) -> KvRequest:
         raise wrong("kv.mode", f"{shown(mode)} is not a mode" + one_of(mode, MODES))
     context_chars = raw.get("context_chars")
     if context_chars is not None:
-        integer("kv.context_chars", context_chars, 0)  # 0: an empty context, which only aware mode can do
+        integer("kv.context_chars", context_chars, 0)  # 0: what stands before it, such as tools
     context_messages = raw.get("context_messages")
     if context_messages is not None:
         integer("kv.context_messages", context_messages, 1)

@@ -12,6 +12,7 @@ import pytest
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.prompt_text import context_parts, render
+from kvt_async.data.example_prompt import context_sha256
 from kvt_async.data.prepare import check_data, prepare
 from kvt_async.data.sources import list_tasks, open_source
 from kvt_async.data.sources.bfcl import SOURCE
@@ -103,6 +104,16 @@ def test_in_mode_prompt_functions_stand_in_the_system_text_before_the_rows_own(t
     assert sent(second)[0] == {"role": "system", "content": f"{text}\n\nBe brief."}
     assert "tools" not in first.example.meta
     assert first.example.context == text  # entries with the same functions are one cluster
+
+
+def test_entries_that_share_their_functions_are_one_cluster_in_either_mode(tmp_path: Path) -> None:
+    other = {**FERRY, "description": "Books another ferry."}
+    path = folder(tmp_path, [question(0), question(1), question(2, function=[other])], [truth(n) for n in range(3)])
+    for mode in ("fc", "prompt"):
+        first, second, third = (
+            context_sha256(row.example) for row in rows_of(tmp_path, path, f"dataset.params.mode={mode}")
+        )
+        assert first == second != third
 
 
 @pytest.mark.parametrize("name", ["BFCL_v4_simple_python.json", "BFCL_v3_simple.json", "BFCL_v3_simple_python.json"])

@@ -30,3 +30,11 @@ def unit_of(example_id: str, meta: Mapping[str, Any]) -> str:
     """What is chosen as one: the conversation of a turn, else the example itself."""
     turn = turn_of(meta)
     return example_id if turn is None else turn.conversation
+
+
+def cluster_unit(example_id: str, meta: Mapping[str, Any]) -> str:
+    """Whom an example without a context shares its cluster with: the turns of its conversation, else those of the same
+    `meta.cluster_key`, else nobody.
+    """
+    key = meta.get("cluster_key")
+    return f"\x00{key}" if isinstance(key, str) and key and turn_of(meta) is None else unit_of(example_id, meta)

@@ -130,5 +130,5 @@ def messages_sha256(messages: Sequence[dict[str, str]], tools: Mapping[str, Any]
 
 def cluster_sha256(context: str, unit: str) -> str:
     """The cluster an example belongs to: its context before any cut. An empty context is shared by the turns of one
-    conversation and with nobody else. `unit`: the example's `unit_of` (formulas/conversation.py)."""
+    conversation and with nobody else. `unit`: the example's `cluster_unit` (formulas/conversation.py)."""
     return hashlib.sha256((context or f"\x00{unit}").encode()).hexdigest()

@@ -6,6 +6,7 @@ with `possible_answer/` beside; formats read at the repository's commit 6ea57973
 Messages go out as published: all but the last are the context, and a system text with functions is one of them.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -124,6 +125,7 @@ def parse(record: Record, truth: Record | None, category: str, mode: str, where:
             messages = [{"role": "system", "content": text}, *messages]
     else:
         meta["tools"] = tools(described)
+        meta["cluster_key"] = hashlib.sha256(json.dumps(functions).encode()).hexdigest()[:16]
     *before, last = messages
     if before:
         meta["context_messages"] = [[message["role"], len(message["content"])] for message in before]

@@ -120,18 +120,22 @@ _OUTCOME_SQL = f"""r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, 
 _EVERY = 1 << 31  # more answers of an example than can be
 
 
-def outcomes(conn: sqlite3.Connection, run: Run, samples: int | None = None) -> pl.DataFrame:
-    """Finished and scored requests of one run with latencies, tokens and evidence: columns as _OUTCOME_COLUMNS, and
-    _OF_ANSWERS. samples: only the first so many answers of each example; None: all."""
-    cursor = conn.execute(
-        f"SELECT {_OUTCOME_SQL}, p.finish_reason, r.sample_idx "
-        "FROM requests r JOIN scores s ON s.request_id = r.request_id "
-        "LEFT JOIN responses p ON p.request_id = r.request_id "
-        "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
-        "WHERE r.run_id = ? AND r.sample_idx < ?",
-        (run.run_id, samples or _EVERY),
+def outcomes(conn: sqlite3.Connection, runs: Sequence[Run], samples: int | None = None) -> pl.DataFrame:
+    """Finished and scored requests of runs with latencies, tokens and evidence: run (its place among `runs`), columns
+    as _OUTCOME_COLUMNS, and _OF_ANSWERS. samples: only the first so many answers of each example; None: all."""
+    rows = chain.from_iterable(
+        conn.execute(
+            f"SELECT ?, {_OUTCOME_SQL}, p.finish_reason, r.sample_idx "
+            "FROM requests r JOIN scores s ON s.request_id = r.request_id "
+            "LEFT JOIN responses p ON p.request_id = r.request_id "
+            "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
+            "WHERE r.run_id = ? AND r.sample_idx < ?",
+            (i, run.run_id, samples or _EVERY),
+        )
+        for i, run in enumerate(runs)
     )
-    return read_frame(cursor, _OUTCOME_COLUMNS | _OF_ANSWERS).with_columns(pl.col("is_failure").cast(pl.Boolean))
+    frame = read_frame(rows, {"run": pl.Int64} | _OUTCOME_COLUMNS | _OF_ANSWERS)
+    return frame.with_columns(pl.col("is_failure").cast(pl.Boolean))
 
 
 def normalised_answers(conn: sqlite3.Connection, run: Run, samples: int) -> pl.DataFrame:

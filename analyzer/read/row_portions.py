@@ -1,7 +1,7 @@
 """Rows in portions that memory can hold: so many rows, or as many as their long texts allow."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import polars as pl
@@ -27,9 +27,10 @@ def portions(cursor: Iterable[tuple[Any, ...]], text: int, more: int | None = No
         yield rows
 
 
-def read_frame(cursor: sqlite3.Cursor, schema: dict[str, Any]) -> pl.DataFrame:
-    """All rows of a cursor as one frame of this schema, made in portions: they are not held twice."""
+def read_frame(rows: Iterable[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:
+    """All rows, of a cursor or of several, as one frame of this schema, made in portions: they are not held twice."""
+    rest = iter(rows)
     parts = [pl.DataFrame(schema=schema)]
-    while rows := cursor.fetchmany(ROWS):
-        parts.append(pl.DataFrame(rows, schema=schema, orient="row", strict=False))
+    while portion := list(islice(rest, ROWS)):
+        parts.append(pl.DataFrame(portion, schema=schema, orient="row", strict=False))
     return pl.concat(parts)

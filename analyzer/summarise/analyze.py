@@ -7,7 +7,6 @@ append-only facts and what is known of the server; the rows themselves must stil
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from analyzer.summarise.bin_stats import ALL_BINS, CiRule, with_bootstrap
 from analyzer.summarise.budget_evidence import by_two_servers
 from analyzer.summarise.group import Group
 from analyzer.summarise.question import STAGE, Question, TaskQuestion, fingerprint_of, question_of
-from analyzer.summarise.run_data import RunData, RunToRead, read_elsewhere, read_run
+from analyzer.summarise.run_data import RunData, RunToRead, read_elsewhere, read_runs
 from analyzer.summarise.stored_sentences import with_sentences
 from analyzer.summarise.suite_rows import SuiteRows, SuiteTask, suite_rows
 from analyzer.summarise.summaries import GroupRows, group_rows, group_tests
@@ -138,14 +137,16 @@ def read_tasks(facts: sqlite3.Connection, db: Path, question: Question) -> list[
         for task in question.tasks
         for run in task.runs
     ]
-    elsewhere = parallel.results(read_elsewhere, parts, rows=sum(part.counts.scores for part in parts))
-    pairs = iter(zip(elsewhere, parts, strict=True))
+    batches = parallel.batches(parts, lambda part: part.kind, lambda part: part.counts.scores)
+    elsewhere = parallel.results(read_elsewhere, batches, rows=sum(part.counts.scores for part in parts))
+    pairs = iter(zip(elsewhere, batches, strict=True))
     tasks = []
     for task in question.tasks:
         entries = examples.entries(facts, task.dataset.dataset_id)
-        read = [
-            data or read_run(facts, part.run, entries, part.reading) for data, part in islice(pairs, len(task.runs))
-        ]
+        read: list[RunData] = []
+        while len(read) < len(task.runs):
+            done, batch = next(pairs)
+            read += done or read_runs(facts, [(part.run, part.reading) for part in batch], entries)
         tasks.append(task_data(facts, question, task, entries, read))
     return tasks
 

@@ -1,4 +1,4 @@
-"""Outcomes of one run -> what is told of its answers beside their scores, in the order of the dataset's entries."""
+"""Outcomes -> what is told of its answers beside their scores, in the order of the dataset's entries."""
 
 import numpy as np
 import polars as pl
@@ -9,8 +9,9 @@ from kvt_async.contract.errors import FailureLabel
 from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
 
 
-def answer_traits(frame: pl.DataFrame, n_entries: int, *, of_calls: bool = False) -> AnswerTraits:
-    """Of `outcomes.outcomes` joined with entries. A failed request has no answer, so nothing is known of one.
+def trait_columns(outcomes: pl.DataFrame, *, of_calls: bool = False) -> pl.DataFrame:
+    """entry, sample_idx and every measure of each answer, of `outcomes.outcomes` joined with entries; rows in their
+    order. A failed request has no answer, so nothing is known of one.
 
     of_calls: scored by a metric of tool calls, whose faults are told of each answer.
     """
@@ -22,7 +23,7 @@ def answer_traits(frame: pl.DataFrame, n_entries: int, *, of_calls: bool = False
     faults = CALL_FAULTS if of_calls else ()
     # Unknown where there is nothing to compare with: at full cache itself, or where full cache's request failed.
     same = pl.col("flags").str.contains("identical_to_full", literal=True)
-    columns = frame.select(
+    return outcomes.select(
         pl.col("entry", "sample_idx"),
         is_known(pl.col("completion_tokens")).alias(Measure.TOKENS),
         is_known(failure_labels.at_its_length()).alias(Measure.CUT_OFF),
@@ -33,6 +34,10 @@ def answer_traits(frame: pl.DataFrame, n_entries: int, *, of_calls: bool = False
         pl.col("first_divergence").cast(pl.Float32).alias(Measure.DIVERGENCE),
         *(is_known(pl.col("flags").str.contains(fault, literal=True)).alias(fault) for fault in faults),
     )
+
+
+def answer_traits(columns: pl.DataFrame, n_entries: int) -> AnswerTraits:
+    """Of one run: rows of `trait_columns`."""
     entry, sample = columns["entry"].to_numpy(), columns["sample_idx"].to_numpy()
     shape = n_entries, int(sample.max()) + 1 if len(sample) else 1
     values = {}

@@ -8,6 +8,7 @@ together. A bin without finished requests is a row with n = 0 and NULL means.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,13 @@ _PERCENTILES = {
     for name in columns(BinStat)
     if (found := re.fullmatch(r"(\w+)_p(\d\d)(_s|)", name))
 }
+_NOTHING: dict[str, Any] = {  # of a bin without an outcome
+    **dict.fromkeys(("n", "n_failures", "cached", "prompt", *FLAGS), 0),
+    **dict.fromkeys(_PERCENTILES),
+    "labels": {},
+}
+_Columns = Mapping[str, npt.NDArray[Any]]
+_Given = Mapping[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -42,29 +50,64 @@ class CiRule:
 
 
 def bin_rows(
-    run: Run, outcomes: pl.DataFrame, bins: Sequence[int], rule: CiRule, scored: pl.DataFrame
-) -> list[BinStat]:
-    """bin_stats rows of one run: every bin of the dataset, then -1.
+    runs: Sequence[Run], outcomes: pl.DataFrame, bins: Sequence[int], rule: CiRule, scored: pl.DataFrame
+) -> list[list[BinStat]]:
+    """bin_stats rows of each run: every bin of the dataset, then -1.
 
-    outcomes: `outcomes.outcomes` joined with entries, plus kept_fraction: a row for each answer. scored: a row for each
-    example with its bin_idx, cluster and one score, which accuracy is of; with one answer each it is the same frame.
-    Where the rule asks for bootstrap intervals, with_bootstrap puts them in later.
+    outcomes: `outcomes.outcomes` joined with entries, plus kept_fraction: a row for each answer, run by run. scored: a
+    row for each example of a run with its bin_idx, cluster and one score, which accuracy is of; with one answer each it
+    is the same frame. Where the rule asks for bootstrap intervals, with_bootstrap puts them in later.
     """
-    parts = {key[0]: part for key, part in outcomes.group_by("bin_idx")}
-    examples = parts if scored is outcomes else {key[0]: part for key, part in scored.group_by("bin_idx")}
-    means = {b: _means(parts[b], examples.get(b, scored.clear())) for b in bins if b in parts}
-    means[ALL_BINS] = _mean_of_means([means[b] for b in bins if b in parts])
+    figures, labels = _figures(outcomes), _labels(outcomes)
+    same = pl.col("flags").str.contains("identical_to_full", literal=True).cast(pl.Float64)
+    every = outcomes.select("run", "bin_idx", "cluster", "is_failure", "score", "em", "f1", same=same)
+    answers = _by_run(every, len(runs))
+    examples = answers
+    if scored is not outcomes:
+        examples = _by_run(scored.select("run", "bin_idx", "cluster", "score"), len(runs))
+    rows = []
+    for i, run in enumerate(runs):
+        given = {b: figures[i, b] | {"labels": labels.get((i, b), {})} for b in [*bins, ALL_BINS] if (i, b) in figures}
+        rows.append(_rows_of(run, answers[i], examples[i], bins, given, rule))
+    return rows
+
+
+def _rows_of(
+    run: Run,
+    answers: _Columns,
+    examples: _Columns,
+    bins: Sequence[int],
+    given: Mapping[int, dict[str, Any]],
+    rule: CiRule,
+) -> list[BinStat]:
+    """Rows of one run. given: of each bin that has an outcome, what `_figures` and `_labels` count."""
+    parts = {b: _of_bin(answers, b) for b in [*bins, ALL_BINS]}
+    scored = {b: _of_bin(examples, b) for b in [*bins, ALL_BINS]}
+    means = {b: _means(parts[b], scored[b]) for b in bins if b in given}
+    means[ALL_BINS] = _mean_of_means(list(means.values()))
     rows = []
     for b in [*bins, ALL_BINS]:
-        part = outcomes if b == ALL_BINS else parts.get(b, outcomes.clear())
-        own = scored if b == ALL_BINS else examples.get(b, scored.clear())
-        figures: dict[str, Any] = means.get(b, _mean_of_means([])) | _spread(own, rule)
-        figures |= {"n_clusters": int(np.count_nonzero(np.bincount(part["cluster"].to_numpy()))) if part.height else 0}
-        figures |= _counts(part, rule.alpha) | _percentiles(part)
+        figures: dict[str, Any] = means.get(b, _mean_of_means([])) | _spread(scored[b], rule)
+        figures["n_clusters"] = int(np.count_nonzero(np.bincount(parts[b]["cluster"])))
+        figures |= _counts(given.get(b, _NOTHING), rule.alpha)
         if run.is_baseline:
             figures["identical_to_full"] = None
-        rows.append(BinStat(run_id=run.run_id, dataset_id=run.dataset_id, bin_idx=b, n=part.height, **figures))
+        rows.append(BinStat(run_id=run.run_id, dataset_id=run.dataset_id, bin_idx=b, **figures))
     return rows
+
+
+def _by_run(frame: pl.DataFrame, n_runs: int) -> list[_Columns]:
+    """The columns of each run, of a frame that is sorted by run."""
+    columns = {name: frame[name].to_numpy() for name in frame.columns}
+    ends = np.searchsorted(columns["run"], np.arange(n_runs + 1))
+    return [{name: values[start:stop] for name, values in columns.items()} for start, stop in pairwise(ends)]
+
+
+def _of_bin(columns: _Columns, bin_idx: int) -> _Columns:
+    if bin_idx == ALL_BINS:
+        return columns
+    rows = np.flatnonzero(columns["bin_idx"] == bin_idx)
+    return {name: values[rows] for name, values in columns.items()}
 
 
 def with_bootstrap(row: BinStat, rule: CiRule, replicates: Floats) -> BinStat:
@@ -78,13 +121,11 @@ def with_bootstrap(row: BinStat, rule: CiRule, replicates: Floats) -> BinStat:
 _MEANS = ("acc_mean", "acc_answered", "em_mean", "f1_mean", "identical_to_full")
 
 
-def _means(part: pl.DataFrame, scored: pl.DataFrame) -> dict[str, float | None]:
+def _means(part: _Columns, scored: _Columns) -> dict[str, float | None]:
     """_MEANS of one bin's outcomes and examples; summed by numpy, in their order, so that no number of threads shows in
     a digit."""
-    answered = ~part["is_failure"].to_numpy()
-    score = part["score"].to_numpy()
-    same = part["flags"].str.contains("identical_to_full", literal=True).cast(pl.Float64).to_numpy()
-    values = (scored["score"].to_numpy(), score[answered], part["em"].to_numpy(), part["f1"].to_numpy(), same[answered])
+    answered = ~part["is_failure"]
+    values = (scored["score"], part["score"][answered], part["em"], part["f1"], part["same"][answered])
     return {name: float(np.mean(v)) if len(v) else None for name, v in zip(_MEANS, values, strict=True)}
 
 
@@ -94,8 +135,8 @@ def _mean_of_means(bins: Sequence[Mapping[str, float | None]]) -> dict[str, floa
     return {name: float(np.mean(values)) if values else None for name, values in present.items()}
 
 
-def _spread(part: pl.DataFrame, rule: CiRule) -> dict[str, Any]:
-    score, cluster, bin_idx = (part[name].to_numpy() for name in ("score", "cluster", "bin_idx"))
+def _spread(part: _Columns, rule: CiRule) -> dict[str, Any]:
+    score, cluster, bin_idx = (part[name] for name in ("score", "cluster", "bin_idx"))
     low, high, method = accuracy_interval(score, bin_weights(bin_idx), cluster, rule.alpha, bin_idx)
     return {
         "acc_std": float(np.std(score)) if len(score) else None,
@@ -133,27 +174,46 @@ def bin_weights(bin_idx: npt.NDArray[np.int64]) -> Floats:
     return np.asarray(1.0 / (np.count_nonzero(count) * count[bin_idx]), dtype=np.float64)
 
 
-def _counts(part: pl.DataFrame, alpha: float) -> dict[str, Any]:
-    n, n_failures = part.height, int(part["is_failure"].sum())
-    low, high = wilson(n_failures / n if n else float("nan"), n, alpha)
+def _figures(outcomes: pl.DataFrame) -> dict[tuple[int, int], dict[str, Any]]:
+    """Counts, sums and percentiles by run and bin, and over all bins of a run."""
     counted = pl.col("cached_tokens").is_not_null()
-    counts = part.select(
+    figures = {
+        "n": pl.len(),
+        "n_failures": pl.col("is_failure").sum(),
+        "cached": pl.col("cached_tokens").sum(),
+        "prompt": pl.col("prompt_tokens").filter(counted).sum(),
         **{name: pl.col("flags").str.contains(name, literal=True).sum() for name in FLAGS},
-        cached=pl.col("cached_tokens").sum(),
-        prompt=pl.col("prompt_tokens").filter(counted).sum(),
-    ).row(0, named=True)
-    labels = part["failure_label"].drop_nulls().value_counts().sort("failure_label")
+        **{name: pl.col(column).quantile(q, "linear") for name, (column, q) in _PERCENTILES.items()},
+    }
+    of_bins = outcomes.group_by("run", "bin_idx").agg(**figures)
+    of_runs = outcomes.group_by("run").agg(**figures).with_columns(bin_idx=pl.lit(ALL_BINS, dtype=pl.Int64))
+    both = pl.concat([of_bins, of_runs.select(of_bins.columns)])
+    return {(row.pop("run"), row.pop("bin_idx")): row for row in both.to_dicts()}
+
+
+def _labels(outcomes: pl.DataFrame) -> dict[tuple[int, int], dict[str, int]]:
+    """How often each label occurs, by run and bin, and over all bins of a run."""
+    found = outcomes.group_by("run", "bin_idx", "failure_label").len().drop_nulls("failure_label").sort("failure_label")
+    labels: dict[tuple[int, int], dict[str, int]] = {}
+    for run, bin_idx, label, n in found.iter_rows():
+        for b in (bin_idx, ALL_BINS):
+            of_bin = labels.setdefault((run, b), {})
+            of_bin[label] = of_bin.get(label, 0) + n
+    return labels
+
+
+def _counts(given: Mapping[str, Any], alpha: float) -> dict[str, Any]:
+    """Columns of bin_stats, of what was counted in one bin."""
+    n, n_failures = given["n"], given["n_failures"]
+    low, high = wilson(n_failures / n if n else float("nan"), n, alpha)
     return {
+        "n": n,
         "n_failures": n_failures,
         "fail_rate": n_failures / n if n else float("nan"),
         "fail_ci_low": low,
         "fail_ci_high": high,
-        "label_counts_json": json_text(dict(labels.iter_rows())),
-        "flag_counts_json": json_text({name: int(counts[name]) for name in FLAGS if counts[name]}),
-        "cached_share": counts["cached"] / counts["prompt"] if counts["prompt"] else None,
+        "label_counts_json": json_text(given["labels"]),
+        "flag_counts_json": json_text({name: given[name] for name in FLAGS if given[name]}),
+        "cached_share": given["cached"] / given["prompt"] if given["prompt"] else None,
+        **{name: given[name] for name in _PERCENTILES},
     }
-
-
-def _percentiles(part: pl.DataFrame) -> dict[str, Any]:
-    wanted = part.select(**{name: pl.col(column).quantile(q, "linear") for name, (column, q) in _PERCENTILES.items()})
-    return dict(wanted.row(0, named=True))

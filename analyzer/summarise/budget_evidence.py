@@ -14,7 +14,7 @@ from analyzer.read.drift import BudgetReading, RunServer
 from analyzer.read.runs import Run
 from analyzer.store.tables import Evidence
 from kvt_async.contract.formulas.kv_budget import convert
-from kvt_async.contract.formulas.prompt_counts import PromptCounts, judge
+from kvt_async.contract.formulas.prompt_counts import Count, PromptCounts, judge
 from kvt_async.contract.formulas.server_identity import Drift
 from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus, Mode, Unit
 
@@ -32,21 +32,24 @@ _FROM_BEST = (EvidenceStatus.FULL, EvidenceStatus.VERIFIED, EvidenceStatus.UNVER
 _SILENT, _UNCOUNTED = RunServer(), PromptCounts()
 
 
-def prompt_counts(run: Run, outcomes: pl.DataFrame, *, exact: bool) -> PromptCounts:
-    """What the server's counts of a run's prompts say, from `outcomes.outcomes` joined with entries.
+def prompt_counts(runs: Sequence[Run], outcomes: pl.DataFrame, *, exact: bool) -> list[PromptCounts]:
+    """What the server's counts say of the prompts of each run, from `outcomes.outcomes` joined with entries.
 
     `exact`: prompts were counted with the server's tokenizer. Nothing is said of prompts that were cut before they were
     sent: the manifest's lengths are not theirs.
     """
-    if run.cuts_prompts:
-        return PromptCounts()
     pairs = (
-        outcomes.filter(~pl.col("is_failure") & pl.col("prompt_tokens").is_not_null())
-        .group_by("prompt_tokens", "token_len")
+        outcomes.lazy()
+        .filter(~pl.col("is_failure") & pl.col("prompt_tokens").is_not_null())
+        .group_by("run", "prompt_tokens", "token_len")
         .len()
-        .sort("prompt_tokens", "token_len")
+        .sort("run", "prompt_tokens", "token_len")
+        .collect()
     )
-    return judge(pairs.iter_rows(), exact=exact)
+    of_runs: dict[int, list[Count]] = {i: [] for i in range(len(runs))}
+    for run, *count in pairs.iter_rows():
+        of_runs[run].append((count[0], count[1], count[2]))
+    return [PromptCounts() if run.cuts_prompts else judge(of_runs[i], exact=exact) for i, run in enumerate(runs)]
 
 
 def run_evidence(
@@ -54,29 +57,35 @@ def run_evidence(
 ) -> Evidence:
     """The verdict on one run, from `outcomes.outcomes` joined with entries, from what is known of its server, and from
     what the server's counts say of its prompts."""
-    answered = outcomes.filter(~pl.col("is_failure"))
-    telling = answered.filter(pl.col("kv_effective").is_not_null())  # the responses that say what was applied
-    sources = sorted(telling["source"].drop_nulls().unique().to_list())
-    median = telling["kv_effective"].median()
+    answered = ~pl.col("is_failure")
+    telling = answered & pl.col("kv_effective").is_not_null()  # the responses that say what was applied
+    figures = outcomes.select(
+        n=answered.sum(),
+        n_telling=telling.sum(),
+        sources=pl.col("source").filter(telling).drop_nulls().unique().sort().implode(),
+        effective_p50=pl.col("kv_effective").filter(telling).median(),
+        n_off=_off(run, server.round_to).filter(telling).sum(),
+    ).row(0, named=True)
+    sources = figures["sources"]
     evidence = _by_responses(
         run,
-        n_telling=telling.height,
+        n_telling=figures["n_telling"],
         evidence=Evidence(
             run_id=run.run_id,
             status=EvidenceStatus.UNVERIFIED,
             source=sources[0] if len(sources) == 1 else "mixed" if sources else "none",
             reason="",
-            n=answered.height,
-            n_off=_n_off(run, telling, server.round_to),
+            n=figures["n"],
+            n_off=figures["n_off"],
             requested=run.kv_budget,
-            effective_p50=median if isinstance(median, float) else None,
+            effective_p50=figures["effective_p50"],
         ),
     )
     judged = not (run.kv_unit == Unit.BITS or run.cuts_prompts)  # by a canary
     if evidence.status == EvidenceStatus.VERIFIED and judged and server.canary in _CANARY:
         evidence = _unverified(evidence, _CANARY[server.canary])
     if evidence.status in _NOTHING_AGAINST:
-        evidence = _by_readings(run, evidence, answered, server)
+        evidence = _by_readings(run, evidence, outcomes.filter(answered), server)
     if evidence.status in _NOTHING_AGAINST and counts.are_short:
         evidence = _unverified(evidence, counts.sentence)
     return evidence

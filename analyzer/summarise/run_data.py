@@ -1,12 +1,15 @@
-"""One run, read: its bin_stats rows, its evidence and its outcomes in the order of the dataset's entries.
+"""Runs, read: their bin_stats rows, their evidence and their outcomes in the order of the dataset's entries.
 
-Only what later steps need is kept of a run (54 bytes an outcome), so memory holds one run's details at a time.
+Only what later steps need is kept of a run (54 bytes an outcome), so memory holds the details of one run at a time, or
+of a few small ones.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +29,7 @@ from analyzer.stats.decompose import LABELS, Outcomes
 from analyzer.stats.outcome_changes import AnswerTraits
 from analyzer.stats.repeated_answers import NO_ANSWER, Aggregate, any_failed
 from analyzer.store.tables import BinStat, Evidence
-from analyzer.summarise.answer_traits import answer_traits
+from analyzer.summarise.answer_traits import answer_traits, trait_columns
 from analyzer.summarise.bin_stats import CiRule, bin_rows
 from analyzer.summarise.budget_evidence import prompt_counts, run_evidence
 from analyzer.summarise.guessing_floor import Floors, RepeatedAnswers, floors
@@ -80,14 +83,22 @@ class RunToRead:
     reading: ReadingRule
     is_first: bool  # only the first answers of each example count, and more were asked for
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What `read_runs` needs to be alike."""
+        return self.run.dataset_id, self.run.kv_unit
 
-def read_elsewhere(task: RunToRead) -> RunData | None:
-    """read_run in a process of its own; None where the run has changed since it was counted."""
-    with closing(connect_for_reading(task.db)) as conn, snapshot(conn) as facts:
-        now = run_counts.counts(facts, task.run.run_id, task.reading.samples if task.is_first else None)
-        if now != (task.counts.requests, task.counts.responses, task.counts.scores):
-            return None
-        return read_run(facts, task.run, _entries(task.db, task.run.dataset_id), task.reading)
+
+def read_elsewhere(batch: Sequence[RunToRead]) -> list[RunData] | None:
+    """read_runs in a process of its own; None where a run has changed since it was counted."""
+    db = batch[0].db
+    with closing(connect_for_reading(db)) as conn, snapshot(conn) as facts:
+        for part in batch:
+            now = run_counts.counts(facts, part.run.run_id, part.reading.samples if part.is_first else None)
+            if now != (part.counts.requests, part.counts.responses, part.counts.scores):
+                return None
+        entries = _entries(db, batch[0].run.dataset_id)
+        return read_runs(facts, [(part.run, part.reading) for part in batch], entries)
 
 
 @cache  # only in processes that end with the stage
@@ -96,17 +107,66 @@ def _entries(db: Path, dataset_id: str) -> pl.DataFrame:
         return examples.entries(conn, dataset_id)
 
 
-def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, reading: ReadingRule) -> RunData:
-    """One run of a dataset whose manifest holds `entries`."""
-    frame = outcomes.outcomes(facts, run, reading.samples).join(entries, on="example_id", how="inner")
-    frame = frame.sort("entry", "sample_idx")
-    counts = prompt_counts(run, frame, exact=has_own_tokenizer(facts, run.dataset_id))
-    evidence = run_evidence(run, frame, reading.server, counts)
-    frame = frame.with_columns(kept_fraction=kept_fraction(run.kv_unit), kept_tokens=kept_tokens(run.kv_unit))
+def read_runs(
+    facts: sqlite3.Connection, batch: Sequence[tuple[Run, ReadingRule]], entries: pl.DataFrame
+) -> list[RunData]:
+    """Runs of one dataset, whose manifest holds `entries`, with budgets of one unit; their rules differ in nothing but
+    the server."""
+    runs, reading = [run for run, _ in batch], batch[0][1]
+    frame = _frame(facts, runs, entries, reading.samples)
+    of_calls = [_is_of_calls(facts, run) for run in runs]
+    traits = {calls: trait_columns(frame, of_calls=calls) for calls in set(of_calls)}
+    counts = prompt_counts(runs, frame, exact=has_own_tokenizer(facts, runs[0].dataset_id))
+    ends = np.searchsorted(frame["run"].to_numpy(), np.arange(len(runs) + 1))
+    rows = [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
+    n, k = entries.height, reading.samples
+    answers = [_outcomes(frame[part], n, k) for part in rows]
+    texts = [_texts(facts, run, entries, reading) if reading.aggregate.kind == "majority" else None for run in runs]
+    score, scored = [each.score for each in answers], frame
+    if k > 1:
+        score = [reading.aggregate.scores(own.reshape(n, k), said) for own, said in zip(score, texts, strict=True)]
+        scored = pl.concat(
+            entries.select("bin_idx", "cluster", run=pl.lit(i), score=own).filter(~pl.Series(np.isnan(own)))
+            for i, own in enumerate(score)
+        )
+    stats = bin_rows(runs, frame, reading.bins, reading.rule, scored)
+    return [
+        RunData(
+            run=run,
+            n=frame[rows[i]].height,
+            score=score[i],
+            failed=any_failed(answers[i].failed.reshape(n, k)) if k > 1 else answers[i].failed,
+            answers=answers[i],
+            evidence=run_evidence(run, frame[rows[i]], own.server, counts[i]),
+            counts=counts[i],
+            stats=stats[i],
+            traits=answer_traits(traits[of_calls[i]][rows[i]], n),
+            floors=floors(facts, run, entries, RepeatedAnswers(k, reading.aggregate, texts[i]))
+            if run.is_baseline
+            else None,
+        )
+        for i, (run, own) in enumerate(batch)
+    ]
+
+
+def _frame(facts: sqlite3.Connection, runs: Sequence[Run], entries: pl.DataFrame, samples: int) -> pl.DataFrame:
+    """Outcomes of runs that have an entry, in the order of the runs and entries, with what is computed of each."""
     code = pl.col("failure_label").replace_strict(
         {name: i for i, name in enumerate(LABELS)}, default=len(LABELS) - 1, return_dtype=pl.Int64
     )
-    n, k = entries.height, reading.samples
+    unit = runs[0].kv_unit
+    return (
+        outcomes.outcomes(facts, runs, samples)
+        .join(entries, on="example_id", how="inner")
+        .sort("run", "entry", "sample_idx")
+        .with_columns(
+            code=code, cut=failure_labels.cut_off(), kept_fraction=kept_fraction(unit), kept_tokens=kept_tokens(unit)
+        )
+    )
+
+
+def _outcomes(frame: pl.DataFrame, n: int, k: int) -> Outcomes:
+    """The outcomes of one run, of k answers to each of n entries, each in its place."""
     score = np.full(n * k, np.nan)
     failed = np.zeros(n * k, dtype=bool)
     label = np.full(n * k, len(LABELS) - 1, dtype=np.int64)
@@ -114,24 +174,9 @@ def read_run(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, reading
     at = frame["entry"].cast(pl.Int64).to_numpy() * k + frame["sample_idx"].to_numpy()
     score[at] = frame["score"].to_numpy()
     failed[at] = frame["is_failure"].to_numpy()
-    label[at] = frame.select(code.alias("code"))["code"].to_numpy()
-    cut[at] = frame.select(cut=failure_labels.cut_off())["cut"].to_numpy()
-    answers = Outcomes(score, failed, label, cut)
-    texts = _texts(facts, run, entries, reading) if reading.aggregate.kind == "majority" else None
-    own = reading.aggregate.scores(score.reshape(n, k), texts) if k > 1 else score
-    scored = entries.select("bin_idx", "cluster", score=own).filter(~pl.Series(np.isnan(own))) if k > 1 else frame
-    return RunData(
-        run=run,
-        n=frame.height,
-        score=own,
-        failed=any_failed(failed.reshape(n, k)) if k > 1 else failed,
-        answers=answers,
-        evidence=evidence,
-        counts=counts,
-        stats=bin_rows(run, frame, reading.bins, reading.rule, scored),
-        traits=answer_traits(frame, n, of_calls=_is_of_calls(facts, run)),
-        floors=floors(facts, run, entries, RepeatedAnswers(k, reading.aggregate, texts)) if run.is_baseline else None,
-    )
+    label[at] = frame["code"].to_numpy()
+    cut[at] = frame["cut"].to_numpy()
+    return Outcomes(score, failed, label, cut)
 
 
 def _is_of_calls(facts: sqlite3.Connection, run: Run) -> bool:

@@ -285,7 +285,7 @@ def _read_task(
 ) -> ComparedTask:
     keyed = {(run.series, run.kv_budget): run for run in runs}
     scores = {
-        level: outcomes.outcomes(facts, run).group_by("example_id", maintain_order=True).agg(pl.col("score").mean())
+        level: outcomes.outcomes(facts, [run]).group_by("example_id", maintain_order=True).agg(pl.col("score").mean())
         for level, run in keyed.items()
     }
     metric = tables.metric_of_scores(facts, runs[0].run_id)  # the task's own, or the one that was asked for since

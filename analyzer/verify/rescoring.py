@@ -16,7 +16,7 @@ from analyzer.read import examples, runs
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.snapshot import held
 from analyzer.scoring import score
-from analyzer.summarise.run_data import ReadingRule, RunData, read_run
+from analyzer.summarise.run_data import ReadingRule, RunData, read_runs
 from analyzer.verify import differences
 from analyzer.verify.differences import Difference, Findings
 from kvt_async.contract.older_schemas import rows_of_today
@@ -75,7 +75,8 @@ def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
         _compare_scores(facts, task, findings)
         if task.reading is None:
             return findings, None
-        return findings, read_run(facts, task.run, _entries(task.db, task.run.dataset_id), task.reading)
+        entries = _entries(task.db, task.run.dataset_id)
+        return findings, read_runs(facts, [(task.run, task.reading)], entries)[0]
 
 
 def _golds(db: Database, dataset: BinnedDataset) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analyzer.summarise.answer_traits import answer_traits
+from analyzer.summarise.answer_traits import answer_traits, trait_columns
 from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
 
 ROW: dict[str, Any] = {
@@ -26,7 +26,7 @@ TYPES: dict[str, Any] = {
 
 def of(*rows: dict[str, Any], n: int = 2) -> dict[str, list[Any]]:
     """By measure: the value of every answer, None where it isn't known."""
-    traits = answer_traits(pl.DataFrame([ROW | row for row in rows], schema_overrides=TYPES), n)
+    traits = answer_traits(trait_columns(pl.DataFrame([ROW | row for row in rows], schema_overrides=TYPES)), n)
     return {m: [[None if np.isnan(x) else float(x) for x in row] for row in v] for m, v in traits.of.items()}
 
 
@@ -65,13 +65,13 @@ def test_of_a_failed_request_nothing_is_known() -> None:
 
 
 def test_a_run_without_any_outcome_has_no_traits() -> None:
-    empty = pl.DataFrame([ROW], schema_overrides=TYPES).clear()
+    empty = trait_columns(pl.DataFrame([ROW], schema_overrides=TYPES).clear())
     assert all(np.isnan(values).all() and values.shape == (2, 1) for values in answer_traits(empty, 2).of.values())
 
 
 def test_faults_of_tool_calls_are_told_of_tasks_of_calls_alone() -> None:
     rows = [{"entry": 0, "flags": "repetition_loop,call_name"}, {"entry": 1, "flags": ""}]
     frame = pl.DataFrame([ROW | row for row in rows], schema_overrides=TYPES)
-    traits = answer_traits(frame, 2, of_calls=True).of
+    traits = answer_traits(trait_columns(frame, of_calls=True), 2).of
     assert [traits[fault].ravel().tolist() for fault in CALL_FAULTS] == [[0, 0], [0, 0], [1, 0], [0, 0]]
-    assert not set(CALL_FAULTS) & set(answer_traits(frame, 2).of)
+    assert not set(CALL_FAULTS) & set(answer_traits(trait_columns(frame), 2).of)

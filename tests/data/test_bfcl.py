@@ -45,6 +45,11 @@ def truth(n: int) -> dict[str, Any]:
     return {"id": f"simple_python_{n}", "ground_truth": [{"ferry.book": {"route": [f"r{n}"], "price": ["", 1.5]}}]}
 
 
+def bad(parameter: str, schema: Any) -> dict[str, Any]:
+    """The ferry with another schema of a parameter."""
+    return {**FERRY, "parameters": {"type": "dict", "properties": {parameter: schema}, "required": []}}
+
+
 def folder(tmp_path: Path, questions: list[dict[str, Any]], truths: list[dict[str, Any]], name: str = "") -> Path:
     name = name or "BFCL_v4_simple_python.json"
     write_lines(tmp_path / "bfcl" / name, questions)
@@ -123,6 +128,14 @@ def test_files_are_found_by_the_names_of_the_repository_and_of_the_hub(tmp_path:
     assert len(rows_of(tmp_path, path / name)) == 1  # the file itself, with possible_answer beside it
 
 
+def test_a_checkout_of_the_repository_is_a_folder_of_the_files(tmp_path: Path) -> None:
+    inner = tmp_path / "gorilla" / "berkeley-function-call-leaderboard" / "bfcl_eval" / "data"
+    write_lines(inner / "BFCL_v4_simple_python.json", [question(0)])
+    write_lines(inner / "possible_answer" / "BFCL_v4_simple_python.json", [truth(0)])
+    for path in (tmp_path / "gorilla", tmp_path / "gorilla" / "berkeley-function-call-leaderboard", inner):
+        assert len(rows_of(tmp_path, path)) == 1
+
+
 def test_the_hubs_files_are_those_of_version_3_at_a_pinned_revision() -> None:
     paths = {key: [file.path for file in SOURCE.task(key, {}).files] for key in SOURCE.tasks}
     assert paths["simple_java"] == ["BFCL_v3_java.json", "possible_answer/BFCL_v3_java.json"]
@@ -140,6 +153,8 @@ def test_the_hubs_files_are_those_of_version_3_at_a_pinned_revision() -> None:
         ([question(0)], [{"id": "x", "ground_truth": [{"f": 1}]}], "'ground_truth' must be a list of calls"),
         ([question(0)], [question(0)], "'ground_truth' must be a list of calls"),
         ([question(0, function=[{"name": "f"}])], [truth(0)], "'function' must be a list of functions"),
+        ([question(0, function=[bad("price", {"type": "array", "items": {}})])], [truth(0)], "lacks the field 'type'"),
+        ([question(0, function=[bad("price", 1)])], [truth(0)], "'function' must be a list of functions"),
         ([question(0, question=[[], []])], [truth(0)], "no conversation of one turn"),
         ([question(0, ("user", "a"), ("assistant", "b"))], [truth(0)], "does not end with the user"),
     ],

@@ -44,6 +44,7 @@ _TASKS = {
     "live_relevance": "users' own: to call any function is right",
 }
 _ON_HUB = {"simple_python": "simple", "simple_java": "java", "simple_javascript": "javascript"}  # names of version 3
+_FOLDERS = ("", "bfcl_eval/data/", "berkeley-function-call-leaderboard/bfcl_eval/data/")  # of a checkout
 _SCHEMA = (
     'A row of BFCL is {"id": "...", "question": [[{"role": "user", "content": "..."}]], "function": [...]}; one of '
     'possible_answer/ is {"id": "...", "ground_truth": [{"f": {"a": [1, ""]}}]}.'
@@ -61,11 +62,11 @@ class _AnswerFile(PublishedFile):
 
 def _files(key: str) -> tuple[PublishedFile, ...]:
     on_hub = f"BFCL_v3_{_ON_HUB.get(key, key)}.json"
-    names = (f"BFCL_v4_{key}.json", f"BFCL_v3_{key}.json")
-    questions = PublishedFile(REPO, REVISION, on_hub, names)
+    names = [(folder, f"BFCL_v{version}_{key}.json") for version in (4, 3) for folder in _FOLDERS]
+    questions = PublishedFile(REPO, REVISION, on_hub, tuple(folder + name for folder, name in names))
     if "relevance" in key:
         return (questions,)
-    beside = tuple(f"possible_answer/{name}" for name in names)
+    beside = tuple(f"{folder}possible_answer/{name}" for folder, name in names)
     return questions, _AnswerFile(REPO, REVISION, f"possible_answer/{on_hub}", beside)
 
 
@@ -86,7 +87,10 @@ def _task(key: str, params: Params) -> PublishedTask:
 
     def rows(files: Sequence[OpenedFile]) -> Iterator[Row]:
         for where, record, truth in _paired(files):
-            yield Row(parse(record, truth, key, mode, where), where)
+            try:
+                yield Row(parse(record, truth, key, mode, where), where)
+            except KeyError as error:
+                raise ConfigError(f"a parameter lacks the field {error.args[0]!r}", where=where, do=_SCHEMA) from None
 
     return PublishedTask(Published(MOST_TOKENS, BFCL_AST), _files(key), rows, CONVERSATION)
 
@@ -154,7 +158,8 @@ def _functions(record: Record, where: str) -> list[dict[str, Any]]:
         and isinstance(function.get("name"), str)
         and isinstance(function.get("description"), str)
         and isinstance(function.get("parameters"), dict)
-        and isinstance(function["parameters"].get("properties"), dict)
+        and isinstance(properties := function["parameters"].get("properties"), dict)
+        and all(isinstance(parameter, dict) for parameter in properties.values())
         for function in functions
     )
     if not shaped or not isinstance(functions, list):

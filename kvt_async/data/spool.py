@@ -16,10 +16,14 @@ from kvt_async.records import Example
 _SCHEMA = """
 PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16000; PRAGMA temp_store=FILE;
 CREATE TABLE rows (example_id TEXT PRIMARY KEY, origin TEXT, token_len INTEGER, context_tokens INTEGER,
-    original_tokens INTEGER, truncated INTEGER, prompt_sha256 TEXT, context_sha256 TEXT, body BLOB, conversation TEXT,
-    opens INTEGER);
+    original_tokens INTEGER, truncated INTEGER, prompt_sha256 TEXT, context_sha256 TEXT, conversation TEXT,
+    opens INTEGER, body BLOB);  -- what lies behind a long body is read through all of its pages
 CREATE TABLE conversations (conversation TEXT PRIMARY KEY, origin TEXT) WITHOUT ROWID;
 """
+_INSERT = {
+    "rows": "INSERT INTO rows VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+    "conversations": "INSERT INTO conversations VALUES (?,?)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Spool:
                 self._insert("conversations", conversation, c.where)
                 self.n_conversations += 1
             hashes = (c.prompt_sha256, c.context_sha256)
-            self._insert("rows", *row, *hashes, body, conversation, int(opens))
+            self._insert("rows", *row, *hashes, conversation, int(opens), body)
 
     def group(self) -> CountsByLength:
         """Join examples to their contexts, and turns to their conversations."""
@@ -124,10 +128,12 @@ class Spool:
             example = Example(example_id, record["question"], record["context"], answers, record["meta"])
             yield ManifestEntry(example_id, bin_idx, token_len, own, original, cut, prompt, context, version), example
 
-    def _insert(self, table: str, name: str, origin: str, *values: object) -> None:
+    def _insert(self, table: str, *values: object) -> None:
+        """A row; the first two values are its name and where it came from."""
         try:
-            self._conn.execute(f"INSERT INTO {table} VALUES ({'?,' * (1 + len(values))}?)", (name, origin, *values))
+            self._conn.execute(_INSERT[table], values)
         except sqlite3.IntegrityError:
+            name, origin = map(str, values[:2])
             column = {"rows": "example_id", "conversations": "conversation"}[table]
             query = f"SELECT origin FROM {table} WHERE {column} = ?"
             raise _used_twice(column, name, self._conn.execute(query, (name,)).fetchone()[0], origin) from None

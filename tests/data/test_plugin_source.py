@@ -52,6 +52,13 @@ def test_its_rows_become_a_manifest_under_the_tasks_own_metric_and_length(tmp_pa
     assert [example["meta"]["n"] for example in manifest["examples"]] == [0, 1, 2]
 
 
+def test_its_rows_may_be_conversations(tmp_path: Path) -> None:
+    row = '{"example_id": f"{task}{n}", "conversation": [{"question": f"q{k}?", "answers": ["a"]} for k in range(2)]}'
+    (task,) = tasks_of(settings(tmp_path, "dataset.params={rows: 2}", row=row)).tasks
+    done = prepare(task.settings, report=lambda _: None)
+    assert (done.head.n_entries, done.head.bins[0]["conversations"]) == (4, 2)
+
+
 def test_short_forms_and_lists_know_its_tasks(tmp_path: Path) -> None:
     config = settings(tmp_path, "dataset.task=all")
     assert [task.name for task in tasks_of(config).tasks] == ["easy", "hard"]

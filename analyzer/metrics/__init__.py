@@ -31,12 +31,15 @@ COLUMN_METRICS = ("em", "f1")  # computed in Polars for every outcome
 
 @dataclass(frozen=True)
 class AtTheEnd:
-    """A `format_ok` of a form in which an answer ends: a reply that was cut before that has no fault of form."""
+    """A `format_ok` of a form in which an answer ends: a reply that was cut before that has no fault of form.
 
-    has: FormatOk
+    `states`: what an answer states at its end, equal texts for equal statements as far as that is plain; None: nothing.
+    """
+
+    states: Callable[[str], str | None]
 
     def __call__(self, prediction: str, meta: Meta) -> bool:
-        return self.has(prediction, meta)
+        return self.states(prediction) is not None
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,16 @@ asked for stands at its end.
 import re
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from analyzer.metrics import AtTheEnd, Meta, metric
 from analyzer.metrics.math_process import math_process
 from analyzer.metrics.optional import require
 from kvt_async.contract.formulas.metric_needs import MATH_VERIFY
 
-_BOX = re.compile(r"\\f?box(?:ed)?\s*\{?\s*[^\s{}]")
+_BOX = re.compile(r"\\f?box(?:ed)?\s*\{?")
+_BRACE = re.compile(r"(?<!\\)[{}]")
+_SPACING = re.compile(r"\s|\\[,;!: ]|\\(?:left|right)(?![a-zA-Z])|[.$]$")
+_BIG_FRACTION = re.compile(r"\\[dt]frac")
 _LAST_NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _MARKED_NUMBER = re.compile(r"#### (-?[0-9.,]+)")
 _LETTER = re.compile(r"(?i)Answer[ \t]*:[ \t]*\$?([A-D])\$?")
@@ -27,11 +29,30 @@ def boxed(gold: str) -> str:
     return gold if "\\boxed" in gold else f"\\boxed{{{gold}}}"
 
 
-def _has_box(prediction: str, meta: Meta) -> bool:
-    return _BOX.search(prediction) is not None
+def in_the_box(prediction: str) -> str | None:
+    """What stands in the last box that holds something, without spacing; None: no box does."""
+    for box in reversed(list(_BOX.finditer(prediction))):
+        content = _up_to_its_brace(prediction, box.end()) if box.group().endswith("{") else _word(prediction, box.end())
+        if plain := _SPACING.sub("", _BIG_FRACTION.sub(r"\\frac", content)):
+            return plain
+    return None
 
 
-@metric(MATH_VERIFY, each_gold=True, format_ok=AtTheEnd(_has_box), as_answer=boxed)
+def _up_to_its_brace(text: str, start: int) -> str:
+    """The text up to the brace that closes what was opened before it; up to the end of its line where none does."""
+    depth = 1
+    for brace in _BRACE.finditer(text, start):
+        depth += 1 if brace.group() == "{" else -1
+        if depth == 0:
+            return text[start : brace.start()]
+    return text[start:].split("\n", 1)[0]
+
+
+def _word(text: str, start: int) -> str:
+    return (text[start : start + 100].split(maxsplit=1) or [""])[0]
+
+
+@metric(MATH_VERIFY, each_gold=True, format_ok=AtTheEnd(in_the_box), as_answer=boxed)
 def math_verify(prediction: str, gold: str, meta: Meta) -> float:
     """1.0 if math-verify finds the answer equal to the gold, an expression in LaTeX or plain; else 0.0.
 
@@ -44,24 +65,19 @@ def math_verify(prediction: str, gold: str, meta: Meta) -> float:
 
 
 def last_number(prediction: str) -> str | None:
-    """The last number of an answer as it stands there, or what looks like one: `$1,000.`; None: there is none."""
+    """The last number of an answer, or what looks like one: `$1,000.` is 1000; None: there is none."""
     numbers = deque(_LAST_NUMBER.finditer(prediction), maxlen=1)
-    return numbers[0].group().strip() if numbers else None
+    return _plain(numbers[0].group()) if numbers else None
 
 
 def marked_number(prediction: str) -> str | None:
     """The first number behind `#### `; None: there is none."""
     match = _MARKED_NUMBER.search(prediction)
-    return match.group(1).strip() if match else None
+    return _plain(match.group(1)) if match else None
 
 
 def _same_number(read: Callable[[str], str | None], prediction: str, gold: str, meta: Meta) -> float:
-    said = read(prediction)
-    return float(said is not None and _plain(said) == _plain(gold))
-
-
-def _has_number(read: Callable[[str], str | None], prediction: str, meta: Meta) -> bool:
-    return read(prediction) is not None
+    return float(read(prediction) == _plain(gold))
 
 
 def _plain(number: str) -> str:
@@ -69,7 +85,7 @@ def _plain(number: str) -> str:
     return re.sub(r"\.$", "", _REASONS.sub("", _IGNORED.sub("", number))).lower()
 
 
-@metric("gsm8k_number", each_gold=True, format_ok=AtTheEnd(partial(_has_number, last_number)))
+@metric("gsm8k_number", each_gold=True, format_ok=AtTheEnd(last_number))
 def gsm8k_number(prediction: str, gold: str, meta: Meta) -> float:
     """1.0 if the answer's last number is the gold's.
 
@@ -79,9 +95,7 @@ def gsm8k_number(prediction: str, gold: str, meta: Meta) -> float:
     return _same_number(last_number, prediction, gold, meta)
 
 
-@metric(
-    "gsm8k_strict", each_gold=True, format_ok=AtTheEnd(partial(_has_number, marked_number)), as_answer="#### {}".format
-)
+@metric("gsm8k_strict", each_gold=True, format_ok=AtTheEnd(marked_number), as_answer="#### {}".format)
 def gsm8k_strict(prediction: str, gold: str, meta: Meta) -> float:
     """1.0 if the number behind the answer's first `#### ` is the gold's, as the authors of GSM8K read answers.
 
@@ -96,11 +110,7 @@ def stated_letter(prediction: str) -> str | None:
     return match.group(1) if match else None
 
 
-def _states_letter(prediction: str, meta: Meta) -> bool:
-    return stated_letter(prediction) is not None
-
-
-@metric("gpqa_letter", each_gold=True, format_ok=AtTheEnd(_states_letter), as_answer="Answer: {}".format)
+@metric("gpqa_letter", each_gold=True, format_ok=AtTheEnd(stated_letter), as_answer="Answer: {}".format)
 def gpqa_letter(prediction: str, gold: str, meta: Meta) -> float:
     """1.0 if the letter behind the answer's first `Answer:` is the gold, a capital.
 

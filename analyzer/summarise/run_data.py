@@ -24,6 +24,7 @@ from analyzer.read.run_counts import RunCounts
 from analyzer.read.runs import Run, metric_of_scores
 from analyzer.read.snapshot import snapshot
 from analyzer.scoring import failure_labels
+from analyzer.scoring.given_answers import given_answers
 from analyzer.scoring.score import judge_of
 from analyzer.stats.decompose import LABELS, Outcomes
 from analyzer.stats.outcome_changes import AnswerTraits
@@ -186,9 +187,9 @@ def _is_of_calls(facts: sqlite3.Connection, run: Run) -> bool:
 
 
 def _texts(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, reading: ReadingRule) -> npt.NDArray[np.int64]:
-    """A number for each answer, [n, k], equal where normalised answers are; NO_ANSWER where there is none."""
+    """A number for each answer, [n, k], equal where given answers are; NO_ANSWER where there is none."""
     texts = np.full((entries.height, reading.samples), NO_ANSWER, dtype=np.int64)
-    frame = outcomes.normalised_answers(facts, run, reading.samples).join(entries, on="example_id", how="inner")
-    codes = frame["pred_norm"].rank("dense").cast(pl.Int64).to_numpy()
+    frame = given_answers(facts, run, reading.samples).join(entries, on="example_id", how="inner")
+    codes = frame["answer"].rank("dense").cast(pl.Int64).to_numpy()
     texts[frame["entry"].to_numpy(), frame["sample_idx"].to_numpy()] = codes
     return texts

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.metrics.fast.row_scorer import score_slice
-from analyzer.metrics.math_answer import last_number, marked_number, stated_letter
+from analyzer.metrics.math_answer import in_the_box, last_number, marked_number, stated_letter
 from analyzer.metrics.math_process import MathProcess
 from analyzer.metrics.single import as_answer, scorer
 from kvt_async.contract.errors import ConfigError, FailureLabel
@@ -139,7 +139,7 @@ def test_any_text_gets_a_score(answer: str, gold: str) -> None:
 
 
 def test_what_each_rule_reads_out_of_an_answer() -> None:
-    assert last_number("from 3 to $1,234.50.") == "$1,234.50."
+    assert last_number("from 3 to $1,234.50.") == "1234.50"
     assert marked_number("#### 1 and #### 2") == "1"
     assert stated_letter("Answer: b\nAnswer: C") == "b"
 
@@ -171,3 +171,21 @@ def test_a_long_answer_without_its_box_is_a_fault_of_form_where_it_was_not_cut()
     assert one(said, ["5"], metric="math_verify", finish_reason="length")["failure_label"] == FailureLabel.TRUNCATED
     assert one(r"\boxed{6}", ["5"], metric="math_verify")["failure_label"] is None
     assert one(r"\boxed{5}", ["5"], metric="math_verify")["score"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "stated"),
+    [
+        (r"so $\boxed{ \dfrac{3}{4} }$.", r"\frac{3}{4}"),
+        (r"\boxed{1} then \boxed{\left( 2, \{3\} \right)}", r"(2,\{3\})"),
+        (r"\boxed 5, I hope", "5,"),
+        (r"\fbox{7}", "7"),
+        ("\\boxed{8\nand more", "8"),
+        (r"\boxed{\boxed{9}}", "9"),
+        (r"\boxed{} and \boxed{ }", None),
+        ("the box holds 5", None),
+        (r"\boxed{" * 20_000, r"\boxed{"),
+    ],
+)
+def test_the_box_that_counts_is_the_last_one_that_holds_something(answer: str, stated: str | None) -> None:
+    assert in_the_box(answer) == stated

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from analyzer.read.declared_plan import sentences
+from analyzer.read.runs import runs
 from analyzer.results.results import Results, read_results
+from analyzer.scoring.given_answers import given_answers
 from analyzer.scoring.score import score
 from analyzer.stats.repeated_answers import Aggregate
 from analyzer.summarise.analyze import analyze
@@ -168,3 +170,22 @@ def test_beside_drops_stands_the_repeat_with_other_seeds_and_a_server_that_ignor
     assert (verdict.detail["seeds"]["verdict"] == "kept") == keeps
     shown = {change.measure for change in results.changes if change.repeat_idx == 0 and change.change is not None}
     assert ("identical" in shown) == keeps
+
+
+def test_the_majority_is_of_what_answers_state_where_the_metric_reads_that(experiment: Experiment) -> None:
+    """Long answers are hardly equal as a whole: of three, two state the same number in other words."""
+    conn, _ = experiment(**WORLD | {"n_bins": 1, "n_per_bin": 4}, samples=4, metric="gsm8k_number")
+    conn.execute("DROP TRIGGER responses_no_update")
+    texts = ["<think>Is it 9?</think>It is 7.", "3 + 4 is $7.00, or 7", "It is 8.", "none"]
+    for sample_idx, text in enumerate(texts):
+        conn.execute(
+            "UPDATE responses SET text = ? WHERE request_id IN (SELECT request_id FROM requests WHERE sample_idx = ?)",
+            (text, sample_idx),
+        )
+    score(conn, "synthetic")
+    run = next(run for run in runs(conn, "synthetic", 1) if run.is_baseline)
+    given = given_answers(conn, run, 4).sort("example_id", "sample_idx")["answer"].to_list()
+    assert len(given) == 16
+    assert given[:4] * 4 == given
+    assert given[0] == given[1]
+    assert len(set(given)) == 3

@@ -1,6 +1,6 @@
 """What `validate`, `resolve` and `tasks` answer. Nothing is created and nothing is sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -130,15 +130,25 @@ def datasets() -> list[tuple[str, str]]:
     """(name, where its tasks come from and which they are) of every dataset; nothing is looked up."""
     from kvt_async.data.sources import ruler_qa, ruler_tasks
     from kvt_async.data.sources.kvtext import TASKS
+    from kvt_async.data.sources.shelf import SHELF
 
     return [
         ("kvtext", f"made here: {', '.join(TASKS)}"),
         ("ruler", f"made here: {', '.join(ruler_tasks.TASKS)}; from a file of questions: {', '.join(ruler_qa.FILES)}"),
         ("longbench", "from the hub, or a data.zip of yours: `kvt tasks longbench` lists them"),
         ("longbench_e", "the same with evenly spread lengths: `kvt tasks longbench_e`"),
+        *(
+            (name, f"from the hub, or published files of yours: {_about(source.tasks)}")
+            for name, source in SHELF.items()
+        ),
         ("jsonl", "a file of your own; dataset.task is your label for it"),
         *((name, "of a plugin") for name in plugin_registry.names(Kind.SOURCE)),
     ]
+
+
+def _about(tasks: Mapping[str, str]) -> str:
+    """What the one task is; of several their keys."""
+    return next(iter(tasks.values())) if len(tasks) == 1 else ", ".join(tasks)
 
 
 def dataset_tasks(name: str, path: str | None, report: Callable[[str], None] = lambda _: None) -> list[tuple[str, str]]:

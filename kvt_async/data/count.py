@@ -38,7 +38,9 @@ def count_batch(batch: list[Row], rule: PromptRule, tokenizer: PromptTokenizer) 
     prompts = [rule.messages(example) for example in whole]
     offered = [_tools(row, rule) for row in batch]
     special = not is_templated(rule, tokenizer)
-    own = tokenizer.count([example.context for example in whole], special=False)
+    contexts = [*dict.fromkeys(example.context for example in whole)]  # turns share theirs
+    tokens_of = dict(zip(contexts, tokenizer.count(contexts, special=False), strict=True))
+    own = [tokens_of[example.context] for example in whole]
     served = [
         _served(row, rule, tokenizer, messages, tools)
         for row, messages, tools in zip(batch, prompts, offered, strict=True)

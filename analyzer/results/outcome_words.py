@@ -42,7 +42,7 @@ _SHARES = {
     Measure.FORMAT_ERROR: _Share("Unreadable", "can't be read by the metric"),
     Measure.CALL_UNREADABLE: _Share("Calls unreadable", "make calls that can't be read"),
     Measure.CALL_SCHEMA: _Share("Calls unfit for their tool", "make calls that don't fit their tool's schema"),
-    Measure.CALL_NAME: _Share("Wrong function", "call another function than asked for, or none"),
+    Measure.CALL_NAME: _Share("Wrong or no function", "call another function than asked for, or none"),
     Measure.CALL_ARGUMENTS: _Share("Wrong arguments", "call the right function with wrong arguments"),
 }
 

@@ -194,12 +194,12 @@ def test_tool_calls_have_a_table_of_what_is_wrong_first_and_no_columns_in_the_ot
     rows = [change(b, m, at_full, here) for b in (0.5, 0.25) for m, (at_full, here) in shares.items()]
     table = call_table(results(rows), 0.05)
     assert table.head[2:] == (
-        "All right", "Calls unreadable", "Calls unfit for their tool", "Wrong function", "Wrong arguments"
+        "All right", "Calls unreadable", "Calls unfit for their tool", "Wrong or no function", "Wrong arguments"
     )  # fmt: skip
     assert table.rows[0][1:4] == ("100", "80% → 40%", "0% → 0%")
     assert table.rows[0][6] == "10% → 30% [+15, +25] *"
     assert table.folded
-    assert "Wrong function" not in " ".join(outcome_table(results(rows), 0.05).head)
+    assert "Wrong or no function" not in " ".join(outcome_table(results(rows), 0.05).head)
     assert call_table(results([change(0.5, Measure.EMPTY, 0, 0.1)]), 0.05).rows == ()
     assert said(*rows)[-1] == (
         "With 25% of the cache kept (also with 50%), 30% of the answers call the right function with wrong arguments, "

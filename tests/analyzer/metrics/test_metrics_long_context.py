@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from analyzer.metrics.fast.task_metric import task_scores
 from analyzer.metrics.matching_blocks import AUTOJUNK_LENGTH, SHORT, matching_characters, ratio
+from analyzer.metrics.prefixed_ratio import begins_as_asked
 from analyzer.metrics.stated_letter import answer_of
 from tests.worlds import metric_of
 
@@ -30,6 +31,7 @@ def test_mrcr_scores_as_the_published_scorer() -> None:
     for row in MRCR:
         meta = {"random_string_to_prepend": row["random_string_to_prepend"]}
         assert score(row["prediction"], (row["answer"],), meta) == pytest.approx(row["score"], abs=1e-12), row
+        assert begins_as_asked(row["prediction"], meta) or row["score"] == 0
     assert {0.0, 1.0} < {row["score"] for row in MRCR}
 
 

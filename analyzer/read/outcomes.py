@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from analyzer.read.divergence import first_divergence
+from analyzer.read.later_turns import without_lengths
 from analyzer.read.row_portions import portions, read_frame
 from analyzer.read.run_counts import refused
 from analyzer.read.runs import Run
@@ -65,8 +66,9 @@ def score_inputs(
     )
     failed = (
         conn.execute(
-            "SELECT f.request_id, f.example_id, NULL, NULL, NULL, NULL, NULL, 1, f.error_type, 0, 0, NULL, "
-            "r.sample_idx FROM failures f JOIN requests r ON r.request_id = f.request_id WHERE f.run_id = ?",
+            "SELECT f.request_id, f.example_id, NULL, NULL, NULL, NULL, NULL, 1, ifnull(f.error_type, f.reason), "
+            "0, 0, NULL, r.sample_idx FROM failures f JOIN requests r ON r.request_id = f.request_id "
+            "WHERE f.run_id = ?",
             (run.run_id,),
         )
         for run in runs
@@ -177,7 +179,9 @@ def export_rows(conn: sqlite3.Connection, run: Run, task: str) -> Iterator[pl.Da
     kept_tokens as in the report: the server's figure, else from the effective budget; null without evidence.
     """
     failed: dict[str, str] = dict(
-        conn.execute("SELECT request_id, error_type FROM failures WHERE run_id = ?", (run.run_id,)).fetchall()
+        conn.execute(
+            "SELECT request_id, ifnull(error_type, reason) FROM failures WHERE run_id = ?", (run.run_id,)
+        ).fetchall()
     )
     cursor = conn.execute(
         "SELECT u.exp_group_id, u.model_name, ?, u.dataset_id, u.run_id, u.series, u.kv_budget, u.repeat_idx, "
@@ -193,7 +197,7 @@ def export_rows(conn: sqlite3.Connection, run: Run, task: str) -> Iterator[pl.Da
         failed.pop(request, None)
     for rows in portions(cursor, text=list(_EXPORT_COLUMNS).index("text")):
         frame = pl.DataFrame(rows, schema=_EXPORT_COLUMNS, orient="row", strict=False)
-        frame = frame.with_columns(
+        frame = without_lengths(conn, [run.run_id], frame).with_columns(
             pl.col("is_failure").cast(pl.Boolean),
             kept_tokens=kept_tokens(run.kv_unit),
             error_type=pl.col("request_id").replace_strict(failed, default=None, return_dtype=pl.String),

@@ -4,6 +4,7 @@ How sure a claim is stands in results/confidence; what may make the verdict wron
 """
 
 from analyzer.read.drift import Answers
+from analyzer.report.turn_tables import reuse_caveats
 from analyzer.results import confidence
 from analyzer.results.number_format import number, plural
 from analyzer.results.results import Results
@@ -25,7 +26,7 @@ def caveats(results: Results) -> list[str]:
         lines.append(overruled(answers))
     if seeds := seeds_sentence(results):
         lines.append(seeds)
-    return lines
+    return [*lines, *reuse_caveats(results)]
 
 
 def overruled(answers: Answers) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from analyzer.report import cost_tables, provenance, report_tables
+from analyzer.report import cost_tables, provenance, report_tables, turn_tables
 from analyzer.report.answers import AnswerKey, FirstScreen, first_screen
 from analyzer.report.definitions import FAILURES, definitions
 from analyzer.results import confidence
@@ -55,6 +55,7 @@ def context(results: Results, settings: Settings, now: datetime, charts: Sequenc
         "comparisons": report_tables.comparisons(results, settings.analysis.alpha),
         "outcomes": outcome_table(results, settings.analysis.alpha),
         "calls": call_table(results, settings.analysis.alpha),
+        "turns": turn_tables.by_turn(results),
         "error_budget": report_tables.error_budget(results),
         "flags": report_tables.flags(results),
         "pareto": cost_tables.pareto(results, settings),

@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 
+from analyzer.report.turn_tables import workload
 from analyzer.results.number_format import NOTHING, count
 from analyzer.results.results import Results
 from analyzer.results.text_table import Table, flat, table
@@ -17,6 +18,7 @@ def contract(results: Results) -> Table:
     for d in results.datasets:
         own = f"; the task's own metric is {d['metric']}" if results.rescored else ""
         rows += [("metric of score", results.metric + own), ("source revision", d["source_revision"] or NOTHING)]
+    rows += workload(results)
     if results.scored_by.file:
         rows.append(("file of the metric", results.scored_by.file))
     rows += [("scorer", v) for v in results.scorer_versions]

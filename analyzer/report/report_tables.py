@@ -150,20 +150,22 @@ def comparisons(results: Results, alpha: float) -> Table:
 def error_budget(results: Results) -> Table:
     """Where answers went wrong in form: a rate per label of a level's finished requests; clean levels are counted."""
     rows, clean = [], 0
-    total = dict.fromkeys(FailureLabel, 0)
+    rare, held = FailureLabel.EARLIER_TURN_FAILED, {k for s in results.stats.values() for k, n in s.labels.items() if n}
+    kinds = [k for k in FailureLabel if k != rare or k in held]  # only conversations know it
+    total = dict.fromkeys(kinds, 0)
     everything, failed_in_all = 0, 0
     for run in results.runs:
         stats = _bins(results, run)
         n, failed = sum(s.n for s in stats), sum(s.n_failures for s in stats)
-        labels = {k: sum(s.labels.get(k, 0) for s in stats) for k in FailureLabel}
+        labels = {k: sum(s.labels.get(k, 0) for s in stats) for k in kinds}
         everything, failed_in_all = everything + n, failed_in_all + failed
-        total = {k: total[k] + labels[k] for k in FailureLabel}
+        total = {k: total[k] + labels[k] for k in kinds}
         if n and (failed or any(labels.values())):
-            rows.append((level_name(run), count(n), _rate(failed, n), *(_rate(labels[k], n) for k in FailureLabel)))
+            rows.append((level_name(run), count(n), _rate(failed, n), *(_rate(labels[k], n) for k in kinds)))
         elif n:
             clean += 1
     if everything:
-        cells = [_rate(total[k], everything) for k in FailureLabel]
+        cells = [_rate(total[k], everything) for k in kinds]
         rows.insert(0, ("all levels", count(everything), _rate(failed_in_all, everything), *cells))
     names = {
         "EMPTY_OUTPUT": "Empty",
@@ -173,12 +175,13 @@ def error_budget(results: Results) -> Table:
         "FORMAT_ERROR": "Format",
         "TRUNCATED": "Truncated",
         "CONTEXT_OVERFLOW": "Overflow",
+        "EARLIER_TURN_FAILED": "Earlier turn",
         "UNKNOWN_FAILURE": "Unknown",
     }
     note = "A label may also mark an answered request, which keeps its score; only “failed” requests have no answer."
     if clean:
         note = f"Levels without any failure or label, not listed: {clean}. {note}"
-    return Table(("Level", "Finished", "Failed", *(names[k] for k in FailureLabel)), tuple(rows), note=note)
+    return Table(("Level", "Finished", "Failed", *(names[k] for k in kinds)), tuple(rows), note=note)
 
 
 def flags(results: Results) -> Table:

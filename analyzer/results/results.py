@@ -13,6 +13,7 @@ from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
 from analyzer.results.length_bins import Bin, length_bins
 from analyzer.results.rows import ClientRow, SessionRow, Volume
+from analyzer.results.turns import TurnFigures, conversations_moved, read_turns
 from analyzer.store.derived_rows import ANALYZER_VERSION, NOBODY, ScoredBy, scored_by
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeChange, Verdict, columns
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
@@ -75,6 +76,8 @@ class Results:
     samples: int = 1
     n_samples: int = 1
     changes: list[OutcomeChange] = field(default_factory=list)
+    turns: list[TurnFigures] = field(default_factory=list)  # of conversations, where volumes were asked for
+    n_moved: int = 0  # conversations whose turns went to different endpoints; there too
 
     @property
     def own_metric(self) -> str:
@@ -274,10 +277,22 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         other_metric=detail.get("settings", {}).get("metric"),
     )
     plugins = detail.get("plugins_sha256", {})
-    return [
+    results = [
         replace(_task_results(conn, whole, task, samples[task.dataset_id]), plugin_sha256=plugins.get(task.dataset_id))
         for task in tasks
     ]
+    return [_with_turns(conn, task) for task in results] if volumes else results
+
+
+def _with_turns(conn: sqlite3.Connection, task: Results) -> Results:
+    """The same results, and what is stored of each turn of conversations."""
+    run_ids = [run.run_id for run in task.runs]
+    if not (turns := read_turns(conn, task.dataset_id, run_ids)):
+        return task
+    keeps_endpoints = task.contract.get("workload.reuse") == "turns"
+    return replace(
+        task, turns=turns, n_moved=conversations_moved(conn, task.dataset_id, run_ids) if keeps_endpoints else 0
+    )
 
 
 def _task_results(conn: sqlite3.Connection, whole: Results, task: GroupTask, samples: int) -> Results:

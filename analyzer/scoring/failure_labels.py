@@ -51,6 +51,7 @@ def failure_label() -> pl.Expr:
         (failed & error.is_in([str(e) for e in _TIMEOUTS]), FailureLabel.TIMEOUT),
         (failed & error.is_in([str(e) for e in _ENGINE]), FailureLabel.ENGINE_ERROR),
         (failed & (error == ErrorType.CONTEXT_OVERFLOW), FailureLabel.CONTEXT_OVERFLOW),
+        (failed & (error == "earlier_turn_failed"), FailureLabel.EARLIER_TURN_FAILED),
         (failed, FailureLabel.UNKNOWN_FAILURE),
         (
             answered & wrong & (pl.col("answer") == "") & ~pl.col("called") & ~pl.col("cut_reasoning"),

@@ -23,6 +23,7 @@ from analyzer.metrics.fast.overlap import answers, closes_reasoning, has_reasoni
 from analyzer.metrics.fast.task_metric import task_scores
 from analyzer.read import examples, outcomes, row_portions, runs
 from analyzer.read.examples import BinnedDataset
+from analyzer.read.later_turns import without_lengths
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.snapshot import path_of, snapshot
 from analyzer.scoring import failure_labels
@@ -226,7 +227,8 @@ def with_golds(
 ) -> Iterator[pl.DataFrame]:
     """`score_frame`'s input: the finished requests of runs of one task in chunks, each with its golds."""
     for chunk in outcomes.score_inputs(facts, batch_runs, full_run_id, with_calls=reads_calls(metric)):
-        yield chunk.join(golds, on="example_id", how="left", maintain_order="left")
+        joined = chunk.join(golds, on="example_id", how="left", maintain_order="left")
+        yield without_lengths(facts, [run.run_id for run in batch_runs], joined)
 
 
 def reads_calls(metric: str) -> bool:

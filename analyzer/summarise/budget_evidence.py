@@ -36,11 +36,11 @@ def prompt_counts(runs: Sequence[Run], outcomes: pl.DataFrame, *, exact: bool) -
     """What the server's counts say of the prompts of each run, from `outcomes.outcomes` joined with entries.
 
     `exact`: prompts were counted with the server's tokenizer. Nothing is said of prompts that were cut before they were
-    sent: the manifest's lengths are not theirs.
+    sent, and of those without a length of ours (own history): the manifest's lengths are not theirs.
     """
     pairs = (
         outcomes.lazy()
-        .filter(~pl.col("is_failure") & pl.col("prompt_tokens").is_not_null())
+        .filter(~pl.col("is_failure") & pl.col("prompt_tokens").is_not_null() & pl.col("token_len").is_not_null())
         .group_by("run", "prompt_tokens", "token_len")
         .len()
         .sort("run", "prompt_tokens", "token_len")

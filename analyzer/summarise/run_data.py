@@ -19,6 +19,7 @@ import polars as pl
 from analyzer.read import examples, outcomes, run_counts
 from analyzer.read.drift import RunServer
 from analyzer.read.examples import has_own_tokenizer
+from analyzer.read.later_turns import without_lengths
 from analyzer.read.outcomes import kept_fraction, kept_tokens
 from analyzer.read.run_counts import RunCounts
 from analyzer.read.runs import Run, metric_of_scores
@@ -156,9 +157,9 @@ def _frame(facts: sqlite3.Connection, runs: Sequence[Run], entries: pl.DataFrame
         {name: i for i, name in enumerate(LABELS)}, default=len(LABELS) - 1, return_dtype=pl.Int64
     )
     unit = runs[0].kv_unit
+    frame = outcomes.outcomes(facts, runs, samples).join(entries, on="example_id", how="inner")
     return (
-        outcomes.outcomes(facts, runs, samples)
-        .join(entries, on="example_id", how="inner")
+        without_lengths(facts, [run.run_id for run in runs], frame)
         .sort("run", "entry", "sample_idx")
         .with_columns(
             code=code, cut=failure_labels.cut_off(), kept_fraction=kept_fraction(unit), kept_tokens=kept_tokens(unit)

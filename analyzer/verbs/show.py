@@ -5,9 +5,11 @@ import random
 import sqlite3
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from analyzer.read.conversation_turns import turns_before, turns_of
 from analyzer.read.group_tasks import GroupTask, chosen_tasks, group_tasks
+from analyzer.read.later_turns import has_own_history, own_answers, with_own_answers
 from analyzer.results.number_format import budget, number
 from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
@@ -58,6 +60,7 @@ class ShownLevel:
     flags: str | None
     error_type: str | None
     reason: str | None
+    told: list[str] | None = None  # own history: what it was told that it had answered, turn by turn
 
     @property
     def name(self) -> str:
@@ -75,12 +78,17 @@ class ShownLevel:
         if self.state == "pending":
             return [f"{head.rstrip()}  (no outcome yet)"]
         if self.state == "failure":
-            return [f"{head}FAILED: {self.error_type} ({self.reason}) {marks}".rstrip()]
+            why = f"{self.error_type} ({self.reason})" if self.error_type else f"{self.reason}, nothing was sent"
+            return [f"{head}FAILED: {why} {marks}".rstrip()]
         calls = f" calls {self.tool_calls_json}" if self.tool_calls_json else ""
         answer = f"{self.text or ''}{calls}".strip()
         text = (answer if full else elided(answer, 160, 80)) or "(empty)"
         tail = f"  [{marks}]" if marks else ""
-        return _wrapped(text + tail, " " * len(head), head)
+        lines = _wrapped(text + tail, " " * len(head), head)
+        for turn, told in enumerate(self.told or ()):
+            answer = (told if full else elided(told, 80, 40)) or "(empty)"
+            lines += _wrapped(answer, " " * len(head), f"{'':{width + 4}}sent, turn {turn}: ")
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,8 @@ class ShownExample:
         cut = ", context cut in the middle" if self.prompt_truncated else ""
         turn = f"; turn {self.turn} of conversation {self.conversation}" if self.conversation is not None else ""
         lines = [f"example {self.example_id} of {self.task} ({self.dataset_id}; {place}{cut}{turn})"]
+        if any(level.told is not None for level in self.levels):
+            lines.append("  earlier answers below are the data's; each level was sent its own, as shown beside it")
         for message in self.messages:
             lines.append(f"  {message['role']}:")
             lines += _wrapped(message["content"] if full else elided(message["content"]), "    ")
@@ -158,7 +168,7 @@ def show(
     _check_run(conn, key, run_id)
     tasks = _tasks(conn, key, task, run_id)
     if example_id is not None:
-        places = [(each, example_id) for each in tasks]
+        places = [(each, name) for each in tasks for name in turns_of(conn, each.dataset_id, example_id)]
     else:
         places = _sample(conn, tasks, sample or 0, settings.analysis.seed)
     examples = [_example(conn, key, *place, run_id) for place in places]
@@ -228,8 +238,12 @@ def _example(
         rule.get("system"),
         context_parts(of_row, context),
     )
-    levels = conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))
+    levels = [ShownLevel(*level) for level in conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))]
     turn = turn_of(of_row)
+    if turn is not None and turn.turn and levels and has_own_history(conn, levels[0].run_id):
+        before = turns_before(conn, dataset_id, example_id, turn)
+        opened = bool(rule.get("reasoning_tag"))
+        levels = [replace(level, told=_told(conn, level, before, meta, opened=opened)) for level in levels]
     return ShownExample(
         task=task.name,
         example_id=example_id,
@@ -240,10 +254,20 @@ def _example(
         messages=messages,
         offered=tool_fields(of_row),
         answers=json.loads(answers),
-        levels=[ShownLevel(*level) for level in levels],
+        levels=levels,
         conversation=turn.conversation if turn else None,
         turn=turn.turn if turn else None,
     )
+
+
+def _told(
+    conn: sqlite3.Connection, level: ShownLevel, before: dict[str, int], meta: str, *, opened: bool
+) -> list[str] | None:
+    """What a level was told that it had answered to the turns before; None: it was sent nothing."""
+    if level.state == "failure" and level.error_type is None:
+        return None
+    answers = own_answers(conn, level.run_id, level.sample_idx, before, opened=opened)
+    return [told for _, told in with_own_answers(meta, answers)["turns"]]
 
 
 def elided(text: str, head: int = HEAD, tail: int = TAIL) -> str:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from analyzer.read.drift import group_drifts
+from analyzer.read.later_turns import has_own_history
 from analyzer.verify.differences import Difference, Findings
+from analyzer.verify.turn_prompts import check_own_prompts
 from kvt_async.contract.formulas.conversation import cluster_unit
 from kvt_async.contract.formulas.prompt_text import (
     DEFAULT_TEMPLATE,
@@ -34,7 +36,8 @@ FROM manifest_entries e JOIN examples x ON x.dataset_id = e.dataset_id AND x.exa
 WHERE e.dataset_id = ? ORDER BY e.seq
 """
 _OTHER_PROMPT = """
-SELECT u.kv_policy, r.request_id, r.prompt_sha256, e.prompt_sha256 FROM runs u JOIN requests r ON r.run_id = u.run_id
+SELECT u.kv_policy, u.run_id, r.turn_idx, r.request_id, r.prompt_sha256, e.prompt_sha256 FROM runs u
+JOIN requests r ON r.run_id = u.run_id
 JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id
 WHERE r.prompt_sha256 <> e.prompt_sha256
 """
@@ -99,6 +102,7 @@ def check_facts(
     if data_dir is not None:
         _manifests(conn, findings, data_dir)
     _prompts(conn, findings)
+    check_own_prompts(conn, findings)
     progress("outcomes")
     for rule in _CONTRADICTIONS:
         for name, stored in conn.execute(rule.query):
@@ -202,8 +206,9 @@ def _prompts(conn: sqlite3.Connection, findings: Findings) -> None:
             if not cut:
                 cluster = cluster_sha256(context, cluster_unit(example, json.loads(meta)))
                 _hash(findings, "examples", key, "context_sha256", context_sha256, cluster)
-    for policy, request, stored, right in conn.execute(_OTHER_PROMPT):
-        if not cuts_prompts(policy):
+    own = {run_id: has_own_history(conn, run_id) for (run_id,) in conn.execute("SELECT run_id FROM runs").fetchall()}
+    for policy, run_id, turn, request, stored, right in conn.execute(_OTHER_PROMPT):
+        if not cuts_prompts(policy) and not (turn and own[run_id]):
             findings.add(Difference("requests", {"request_id": request}, "prompt_sha256", stored, right))
 
 

@@ -143,4 +143,5 @@ class FailureLabel(StrEnum):
     REFUSAL = "REFUSAL"
     FORMAT_ERROR = "FORMAT_ERROR"
     TRUNCATED = "TRUNCATED"
+    EARLIER_TURN_FAILED = "EARLIER_TURN_FAILED"  # nothing was sent: with its own history a conversation ends there
     UNKNOWN_FAILURE = "UNKNOWN_FAILURE"

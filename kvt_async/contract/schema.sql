@@ -406,7 +406,8 @@ CREATE INDEX IF NOT EXISTS server_samples_by_run ON server_samples (run_id, sess
 -- ============================================================ VIEWS: metrics and states, never stored
 
 CREATE VIEW IF NOT EXISTS failures AS           -- requests given up, with no response and no newer try series
-SELECT r.request_id, r.run_id, r.example_id, a.error_type, a.http_status, g.reason,
+SELECT r.request_id, r.run_id, r.example_id,
+       CASE WHEN g.reason <> 'earlier_turn_failed' THEN a.error_type END AS error_type, a.http_status, g.reason,
        (SELECT count(*) FROM attempts n WHERE n.request_id = r.request_id) AS n_attempts
 FROM give_ups g
 JOIN requests r ON r.request_id = g.request_id
@@ -415,6 +416,7 @@ LEFT JOIN attempts a ON a.request_id = g.request_id
 WHERE NOT EXISTS (SELECT 1 FROM responses p WHERE p.request_id = g.request_id)
   AND g.series_idx = (SELECT max(h.series_idx) FROM give_ups h WHERE h.request_id = g.request_id)
   AND NOT EXISTS (SELECT 1 FROM try_series t WHERE t.request_id = g.request_id AND t.series_idx > g.series_idx);
+--   error_type  of the last try; NULL: earlier_turn_failed, nothing was sent
 --   n_attempts  tries in all
 
 CREATE VIEW IF NOT EXISTS outcomes AS           -- one row a request: response | failure | pending

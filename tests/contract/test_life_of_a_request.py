@@ -19,6 +19,7 @@ QUOTED = re.compile(r"`([^`]+)`")
 FILE = re.compile(r"\w+(?:/\w+)+\.(?:py|sql)")
 TABLES = {table for table in (*FACT_TABLES, *DERIVED_TABLES) if not table.startswith("bench_")} - {"server_samples"}
 PLAIN = {"kvt show", "kvt verify", "--retry-failed", "limits.concurrency", "limits.order", "RUN_ID:SEQ", "SEQ"}
+PLAIN |= {"RUN_ID:SEQ.SAMPLE.TURN", "workload", "workload.reuse: turns", "workload.history: own", "earlier_turn_failed"}
 PLAIN |= {"RUN_ID:SEQ.SAMPLE", "manifest.json", "report.md", "report.html"}  # commands, keys and what is written
 
 

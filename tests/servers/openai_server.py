@@ -46,6 +46,7 @@ class Script:
     strict: bool = False  # another model name is refused
     kept: float = 1.0  # the budget that it applies where a request names none
     metrics: str = 'vllm:prefix_cache_hits_total{m="a"} 3.0\nunrelated 1\n'  # its /metrics page
+    reuses_from: float | None = None  # it has a prefix cache, for budgets of at least this, and says what was cached
     renamed_after: tuple[int, str] | None = None  # from this request on it calls itself another version
 
 
@@ -56,6 +57,7 @@ class FakeServer:
         self.script, self.in_flight, self.most_in_flight = script, 0, 0
         self.bodies: list[dict[str, Any]] = []
         self.tries: Counter[str] = Counter()
+        self.prefixes: set[tuple[float, str]] = set()  # budgets and prompts that its cache holds, with their answers
         self.app = web.Application(client_max_size=1 << 26)
         self.app.add_routes([
             web.post("/v1/chat/completions", self.chat), web.get("/v1/models", self.models),
@@ -124,9 +126,14 @@ class FakeServer:
         digest = hashlib.sha256(f"{prompt}|{seen}|{salt}".encode()).hexdigest()
         n = min(script.words, body["max_tokens"])
         usage = self.usage(prompt, n)
+        texts = [digest[i * 4 : i * 4 + 4] + " " for i in range(n)]
+        if script.reuses_from is not None:
+            held = [known for budget, known in self.prefixes if budget == seen and prompt.startswith(known)]
+            cached = len(max(held, key=len, default="")) // 4
+            usage["prompt_tokens_details"] = {"cached_tokens": cached if seen >= script.reuses_from else 0}
+            self.prefixes |= {(seen, prompt), (seen, prompt + "".join(texts).strip())}
         if script.knob != "dead" and "budget" in kv:
             usage["kv"] = {"policy": kv.get("policy"), "kept_fraction": seen if script.knob == "half" else kv["budget"]}
-        texts = [digest[i * 4 : i * 4 + 4] + " " for i in range(n)]
         if not body.get("stream"):
             choice = {"index": 0, "message": {"content": "".join(texts)}, "finish_reason": "stop"}
             return web.json_response({"choices": [choice], "usage": usage})

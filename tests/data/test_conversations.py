@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.conversation import unit_of
+from kvt_async.contract.formulas.own_history import said
 from kvt_async.contract.formulas.prompt_text import render
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
@@ -123,7 +124,8 @@ def test_a_turns_own_fields_lie_over_those_of_the_row(tmp_path: Path) -> None:
     )
     assert first.answers == ('{"name":"weather","arguments":{}}',)
     assert (first.meta["tools"], second.meta["tools"]) == ([TOOL], [])
-    assert second.meta["turns"] == [["rain ?", first.answers[0]]]
+    told = said("", None, '[{"name": "weather", "arguments": "{}"}]', None, opened=False)
+    assert second.meta["turns"] == [["rain ?", told]] == [["rain ?", '[{"name": "weather", "arguments": {}}]']]
     assert second.meta["level"] == 1
 
 

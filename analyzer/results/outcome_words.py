@@ -141,7 +141,8 @@ def call_table(results: Results, alpha: float) -> Table:
     note = (
         "Share of answers, full cache → here [95% CI of the difference, in points]. An answer counts under the first "
         "thing that is wrong with its calls, from left to right: they can't be read; arguments don't fit the tool's "
-        "schema; other functions than expected, or none; other arguments. * proven, as beside the scores."
+        "schema, empty ones among them where some are required; other functions than expected, or none; other "
+        "arguments. * proven, as beside the scores."
     )
     return Table(head, tuple(body), note=note, folded="What of the tool calls is wrong first")
 

@@ -9,6 +9,7 @@ so the number of BLAS threads changes no printed digit.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 _CHUNK_CELLS = 25_000  # resample x cluster counts at once: they stay in the cache, too few for BLAS to thread
 _ROWS = 12  # of a product: with more BLAS starts threads, which wait for each other longer than they work
 _MAX_UNITS = 2_048
+_KEPT_CELLS = 6_000_000  # resample x cluster counts of a bin that are kept: 12 MB
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ def resample_means(columns: Columns, resamples: int, seed: int, bin_idx: int) ->
     k = columns.value.shape[1]
     if n_units == 0:
         return np.full((resamples, k), np.nan)
-    rng = np.random.default_rng([seed, bin_idx])
+    rng, kept = np.random.default_rng([seed, bin_idx]), None
+    if n_units * resamples <= _KEPT_CELLS and n_units <= _MAX_UNITS:
+        kept = _kept_counts(seed, bin_idx, resamples, n_units)
     if n_units > _MAX_UNITS:
         group = rng.permutation(n_units) % _MAX_UNITS
         unit, n_units = group[unit], _MAX_UNITS
@@ -49,15 +53,29 @@ def resample_means(columns: Columns, resamples: int, seed: int, bin_idx: int) ->
     size = _sum_by(unit, patterns.astype(np.float64), n_units)
     both = np.concatenate([total, size], axis=1)
     sums = np.empty((resamples, both.shape[1]))
-    chunk = max(1, _CHUNK_CELLS // n_units)  # part of the draw's definition: columns play no part in it
+    chunk = _chunk(n_units)
     for start in range(0, resamples, chunk):
         part = sums[start : start + chunk]
-        counts = draw_counts(rng, len(part), n_units)
+        again = None if kept is None else kept[start : start + chunk].astype(np.float64)
+        counts = draw_counts(rng, len(part), n_units) if again is None else again
         for row in range(0, len(part), _ROWS):
             np.matmul(counts[row : row + _ROWS], both, out=part[row : row + _ROWS])
     drawn = sums[:, k:] if patterns.shape[1] == 1 else sums[:, k:][:, pattern_of]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.round(sums[:, :k] / drawn, 12)
+
+
+@lru_cache(maxsize=8)
+def _kept_counts(seed: int, bin_idx: int, resamples: int, n_units: int) -> npt.NDArray[np.uint16]:
+    """Every draw of a bin, [resamples, n_units], kept for other tasks that have as many contexts in it."""
+    rng, chunk = np.random.default_rng([seed, bin_idx]), _chunk(n_units)
+    parts = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
+    return np.concatenate([draw_counts(rng, rows, n_units).astype(np.uint16) for rows in parts])
+
+
+def _chunk(n_units: int) -> int:
+    """Resamples drawn at once: part of the draw's definition, in which columns play no part."""
+    return max(1, _CHUNK_CELLS // n_units)
 
 
 def draw_counts(rng: np.random.Generator, rows: int, n_units: int) -> Floats:

@@ -14,15 +14,15 @@ Floats = npt.NDArray[np.float64]
 
 def monotone(acc: Floats) -> Floats:
     """Closest non-increasing curves (least squares) of acc [..., k], by the min-max formula: same shape."""
-    k = acc.shape[-1]
-    sums = np.concatenate([np.zeros((*acc.shape[:-1], 1)), np.cumsum(acc, axis=-1)], axis=-1)
-    result = np.full_like(acc, np.inf)
-    for first in range(k):
-        highest = np.full(acc.shape[:-1], -np.inf)
-        for last in range(k - 1, first - 1, -1):  # highest = max over ends >= last of mean(first..end)
-            np.maximum(highest, (sums[..., last + 1] - sums[..., first]) / (last + 1 - first), out=highest)
-            np.minimum(result[..., last], highest, out=result[..., last])
-    return result
+    points = np.moveaxis(acc, -1, 0)
+    sums = np.concatenate([np.zeros((1, *points.shape[1:])), np.cumsum(points, axis=0)])
+    result = np.full(points.shape, np.inf)
+    for first in range(len(points)):
+        highest = np.full(points.shape[1:], -np.inf)
+        for last in range(len(points) - 1, first - 1, -1):  # highest = max over ends >= last of mean(first..end)
+            np.maximum(highest, (sums[last + 1] - sums[first]) / (last + 1 - first), out=highest)
+            np.minimum(result[last], highest, out=result[last, ...])
+    return np.ascontiguousarray(np.moveaxis(result, 0, -1))
 
 
 def half_loss(acc: Floats, budget: Floats) -> Floats:
@@ -30,7 +30,11 @@ def half_loss(acc: Floats, budget: Floats) -> Floats:
 
     budget [k] falls from full cache down. NaN where the monotone curve loses nothing or a mean is NaN.
     """
-    curve = monotone(acc)
+    return half_loss_of(monotone(acc), budget)
+
+
+def half_loss_of(curve: Floats, budget: Floats) -> Floats:
+    """`half_loss` of curves that are monotone."""
     loss = curve[..., :1] - curve
     half = loss[..., -1] / 2
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -42,15 +46,18 @@ def half_loss(acc: Floats, budget: Floats) -> Floats:
         return np.where(loss[..., -1] > 1e-9, where, np.nan)
 
 
-def zone_spread(acc: Floats, budgets: Floats, margin: float | Margin) -> dict[str, list[float] | float]:
-    """How the zone would move with other examples: shares over bootstrap replicates acc [resamples, k].
+def zone_spread(
+    acc: Floats, budgets: Floats, margin: float | Margin, curve: Floats | None = None
+) -> dict[str, list[float] | float]:
+    """How the zone would move with other examples: shares over bootstrap replicates acc [resamples, k], whose monotone
+    `curve` may be given.
 
     beyond_margin[i]: the drop at budgets[i] (full cache left out) exceeds the margin; first_beyond[i]: budgets[i] is
     the largest from which on the monotone curve is beyond the margin; never: it nowhere is.
     """
     margin = Margin.of(margin)
     drop = acc[:, :1] - acc[:, 1:]
-    curve = monotone(acc)
+    curve = monotone(acc) if curve is None else curve
     beyond = curve[:, :1] - curve[:, 1:] > margin.at(curve[:, :1]) + 1e-12
     never = ~beyond.any(axis=1)
     first = np.argmax(beyond, axis=1)

@@ -34,11 +34,11 @@ def constant_at_break(bins: Sequence[SeriesBin], margin: Margin) -> dict[str, An
     """
     usable = [b for b in bins if b.bin_idx >= 0 and b.tests and b.is_resampled]
     usable = [b for b in usable if (b.acc_full or 0) > margin.at(b.acc_full or 0) and b.kept_full and all(b.kept)]
-    losses = sorted(_lost(np.array([[b.acc_full, *b.acc]]))[0, -1] for b in usable if b.total_loss_proven)
+    losses = sorted(_lost(monotone(np.array([[b.acc_full, *b.acc]])))[0, -1] for b in usable if b.total_loss_proven)
     if len(losses) < 2:
         return None
     followed = losses[-2] / 2
-    brackets = [_bracket(_lost(b.replicates), b, followed) for b in usable]
+    brackets = [_bracket(_lost(b.curves), b, followed) for b in usable]
     prompt = np.array([b.kept_full for b in usable], dtype=np.float64)
     low, high = (np.stack([bracket[i] for bracket in brackets], axis=1) for i in (0, 1))  # [resamples, bins], tokens
     in_tokens, in_fraction = _gap(low, high), _gap(low / prompt, np.minimum(high / prompt, 1.0))
@@ -57,9 +57,8 @@ def constant_at_break(bins: Sequence[SeriesBin], margin: Margin) -> dict[str, An
     }
 
 
-def _lost(acc: Floats) -> Floats:
-    """Share of full cache's score that the monotone curve has lost at each budget: [..., 1 + budgets] -> the same."""
-    curve = monotone(acc)
+def _lost(curve: Floats) -> Floats:
+    """Share of full cache's score that a monotone curve has lost at each budget: [..., 1 + budgets] -> the same."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nan_to_num(1 - curve / curve[..., :1], nan=0.0)
 
@@ -84,7 +83,7 @@ def _gap(low: Floats, high: Floats) -> Floats:
 
 
 def _described(b: SeriesBin, followed: float) -> dict[str, Any]:
-    low, high = _bracket(_lost(np.array([[b.acc_full, *b.acc]])), b, followed)
+    low, high = _bracket(_lost(monotone(np.array([[b.acc_full, *b.acc]]))), b, followed)
     return {
         "bin_idx": b.bin_idx,
         "tokens_low": round(float(low[0]), 1),

@@ -1,12 +1,13 @@
 """One series in one bin: its tests and everything else that its verdict is made of."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from analyzer.read.runs import Run
-from analyzer.stats.half_loss import half_loss
+from analyzer.stats.half_loss import half_loss, half_loss_of, monotone
 from analyzer.stats.noise import Noise
 from analyzer.stats.transition import BudgetTest, Claims
 from analyzer.summarise.guessing_floor import Headroom
@@ -74,10 +75,15 @@ class SeriesBin:
         """Contexts in the length bin that has fewest."""
         return self.contexts if self.contexts is not None else min((t.n_clusters for t in self.tests), default=0)
 
+    @cached_property
+    def curves(self) -> Floats:
+        """The monotone curves of the replicates."""
+        return monotone(self.replicates)
+
     def half_loss(self) -> tuple[float, Floats]:
         """Half-loss budget of the means and of every resample; NaN where there is no loss."""
         point = half_loss(np.array([[self.acc_full, *self.acc]], dtype=np.float64), self.axis)
-        return float(point[0]), half_loss(self.replicates, self.axis)
+        return float(point[0]), half_loss_of(self.curves, self.axis)
 
     def kept_at(self, budget: float | None) -> float | None:
         """Kept tokens at a budget between those measured, linear; NaN without evidence; None without budget or full

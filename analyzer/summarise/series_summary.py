@@ -127,7 +127,7 @@ def _details(summary: SeriesBin, margin: Margin, *, is_needed: bool) -> dict[str
     """The keys of zone_json that one bin of one series gives: level, spread, needed, floor, noise."""
     details: dict[str, Any] = {"level": summary.claims.alpha}
     if summary.acc_full is not None and summary.tests and summary.is_resampled:
-        details["spread"] = zone_spread(summary.replicates, summary.axis, margin)
+        details["spread"] = zone_spread(summary.replicates, summary.axis, margin, summary.curves)
     if is_needed:  # for the first budget not proven safe: which of the two claims it would settle
         first = summary.tests[summary.claims.n_safe]
         claim = "safe" if first.judged_mean < margin.size else "beyond"

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from analyzer.stats import bootstrap
 from analyzer.stats.bootstrap import Columns, draw_counts, mean_of_bins, percentile_interval, resample_means
 
 RNG = np.random.default_rng(11)
@@ -93,3 +94,11 @@ def test_the_number_of_blas_threads_changes_no_digit() -> None:
         for n in ("1", "2")
     }
     assert len(seen) == 1
+
+
+def test_a_kept_draw_is_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = columns(np.random.default_rng(5).random((300, 1)))
+    kept = [resample_means(scores, 700, 3, 1), resample_means(scores, 700, 3, 1)]
+    monkeypatch.setattr(bootstrap, "_KEPT_CELLS", 0)
+    anew = resample_means(scores, 700, 3, 1)
+    assert all(np.array_equal(each, anew) for each in kept)

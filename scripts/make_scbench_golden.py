@@ -160,12 +160,14 @@ def scored(scores: Any, rng: random.Random) -> Iterator[dict[str, Any]]:
     for gold in ("(A)", "B", "pos 1", "Ä?", "x", ""):
         for said in ("", "(", "a", "The answer is (C)", "b", "POS", "ä", gold, gold.lower(), f" {gold}\n"):
             yield row("scbench_many_shot", "scbench_many_shot", said, gold, [gold])
+            yield row("scbench_many_shot", "scbench_many_shot", said, [gold, "B)"], [gold, "B)"], labels="list")
     for _ in range(40):
         gold = "".join(rng.sample(HAN, rng.randint(1, 5)))
         said = rng.choice(
             (gold, f"{gold}。", f"答案：{gold}", "".join(rng.sample(HAN, 4)), "", "！？", f"{gold} Ada, 1987")
         )
         yield row("scbench_qa_chn", "longbook_qa_chn", said, gold, [gold])
+        yield row("scbench_qa_chn", "longbook_qa_chn", said, [gold, "主席"], [gold, "主席"], labels="list")
     for number in (7, 0, 12, -3, 1000000, 2.5, 7.0, 0.25):
         for said in (
             "7",
@@ -183,6 +185,7 @@ def scored(scores: Any, rng: random.Random) -> Iterator[dict[str, Any]]:
             "0012",
         ):
             yield row("scbench_mf", "math_find", said, number, [str(number)])
+            yield row("scbench_mf", "math_find", said, [number], [str(number)])
     options = ("Ada wrote it", "Bob", "the clerk", "nobody; D")
     for at, gold in enumerate(options):
         letter = "ABCD"[at]

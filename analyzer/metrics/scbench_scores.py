@@ -38,11 +38,11 @@ def scbench_qa_eng(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     return _contains(prediction, golds)
 
 
-@metric("scbench_many_shot")
+@metric("scbench_many_shot", needs_meta=("labels",))
 def scbench_many_shot(prediction: str, golds: Sequence[str], meta: Meta) -> float:
-    """1.0 where any character of a gold stands in the answer, case ignored. Quirk kept: the script takes the gold, a
-    text, for a list of texts. `scbench_many_shot_fixed` wants the gold whole."""
-    return _contains(prediction, (character for gold in golds for character in gold))
+    """1.0 where any character of a gold stands in the answer, case ignored. Quirk kept: the script takes a gold that is
+    a text for a list of texts. `scbench_many_shot_fixed` wants the gold whole."""
+    return _contains(prediction, _labels(golds, meta))
 
 
 @metric("scbench_many_shot_fixed")
@@ -51,12 +51,12 @@ def scbench_many_shot_fixed(prediction: str, golds: Sequence[str], meta: Meta) -
     return _contains(prediction, golds)
 
 
-@metric("scbench_qa_chn")
+@metric("scbench_qa_chn", needs_meta=("labels",))
 def scbench_qa_chn(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """Overlap F1 of the answer's characters and one character of a gold, the best of them. Quirk kept: the script takes
-    the gold, a text, for a list of texts. `scbench_qa_chn_fixed` compares with the gold whole."""
+    a gold that is a text for a list of texts. `scbench_qa_chn_fixed` compares with the gold whole."""
     said = _characters(prediction)
-    return max((_overlap(said, _characters(character)) for gold in golds for character in gold), default=0.0)
+    return max((_overlap(said, _characters(label)) for label in _labels(golds, meta)), default=0.0)
 
 
 @metric("scbench_qa_chn_fixed")
@@ -143,6 +143,12 @@ def scbench_repoqa_and_kv(prediction: str, golds: Sequence[str], meta: Meta) -> 
 
 def _is_needle(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
+
+
+def _labels(golds: Sequence[str], meta: Meta) -> list[str]:
+    """What the script compares with: the golds where the row has a list of them (`meta.labels`), else the characters of
+    the text."""
+    return [*golds] if meta.get("labels") == "list" else [character for gold in golds for character in gold]
 
 
 def _contains(prediction: str, golds: Iterable[str]) -> float:

@@ -80,6 +80,22 @@ def test_turns_are_examples_of_one_conversation(tmp_path: Path) -> None:
     assert [r.example.meta["turn"] for r in alone] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("task", ["scbench_mf", "scbench_many_shot", "scbench_qa_chn"])
+def test_an_answer_may_be_a_list(tmp_path: Path, task: str) -> None:
+    row = json.loads(json.dumps(PROMPTS[task]["row"]))
+    row["multi_turns"] = row["multi_turns"][:2]
+    answers: list[Any] = [15, 4] if task == "scbench_mf" else ["one", "two"]
+    for turn in row["multi_turns"]:
+        turn["answer"] = answers
+    first, second = opened(tmp_path, task, [row])[1]
+    told = second.example.meta["turns"][0][1]
+    assert told == str(answers)  # as the script writes it
+    if task == "scbench_mf":
+        assert first.example.answers == ("15",)
+    else:
+        assert (first.example.answers, first.example.meta["labels"]) == (("one", "two"), "list")
+
+
 def test_so_many_turns_are_taken_as_the_script_takes(tmp_path: Path) -> None:
     turns = [{"input": f"key {k} ?", "answer": f"v{k}"} for k in range(8)]
     row = {"context": "c", "multi_turns": turns}
@@ -129,6 +145,7 @@ def test_parquet_of_the_same_rows_is_read_from_a_folder_as_the_hub_has_it(tmp_pa
         ("scbench_kv", {"context": None}, "the field 'context' must be a text, or a list of numbers, not null"),
         ("scbench_vt", {"multi_turns": [{"input": "q", "answer": "a"}]}, "the field 'answer' must be a list of texts"),
         ("scbench_mf", {"multi_turns": [{"input": "The largest is", "answer": "9"}]}, "'answer' must be a number"),
+        ("scbench_many_shot", {"multi_turns": [{"input": "q", "answer": []}]}, "'answer' must be a text"),
         ("scbench_mf", {"multi_turns": [{"input": "largest ?", "answer": 9}]}, "a question of scbench_mf has"),
         (
             "scbench_choice_eng",

@@ -78,6 +78,7 @@ _MIXED = {
     "scbench_summary_with_needles": ("scbench_summary", "scbench_passkey"),
     "scbench_repoqa_and_kv": ("scbench_repoqa", "scbench_kv"),
 }
+_LISTED = ("scbench_qa_chn", "scbench_many_shot")  # a list of golds is scored as such, a text by its characters
 _BEGUN = "This paper"  # so the script begins every answer of scbench_summary but a context's first, over several turns
 _LEFT_OUT = (
     f'in scbench_summary answers to later turns are published to begin with "{_BEGUN}" behind the assistant header; a '
@@ -209,9 +210,11 @@ def _golds(key: str, turn: Record, where: str) -> tuple[tuple[str, ...], Json]:
         if answer not in options:
             raise ConfigError("the answer is none of the options", where=where, do=_SCHEMA)
         return (answer, "ABCD"[options.index(answer)]), meta
-    if kind == "scbench_vt" and isinstance(answer, list) and answer and all(isinstance(name, str) for name in answer):
+    if kind == "scbench_vt" and _are_texts(answer):
         return tuple(answer), meta
-    if kind == "scbench_passkey" and isinstance(answer, list) and answer:
+    if kind in _LISTED and _are_texts(answer):
+        return tuple(answer), {**meta, "labels": "list"}
+    if kind in ("scbench_passkey", "scbench_mf") and isinstance(answer, list) and answer:
         answer = answer[0]
     if kind == "scbench_mf" and isinstance(answer, int | float) and not isinstance(answer, bool):
         return (str(answer),), meta
@@ -219,6 +222,10 @@ def _golds(key: str, turn: Record, where: str) -> tuple[tuple[str, ...], Json]:
         wants = {"scbench_vt": "a list of texts", "scbench_mf": "a number"}.get(kind, "a text")
         raise wrong_type("answer", wants, answer, where, _SCHEMA)
     return (answer,), meta
+
+
+def _are_texts(answer: object) -> bool:
+    return isinstance(answer, list) and bool(answer) and all(isinstance(text, str) for text in answer)
 
 
 def _needles(key: str, file: OpenedFile, most: int | None) -> dict[str, list[list[str]]]:

@@ -1,7 +1,7 @@
 """Conversations in the report: accuracy turn by turn, and what was reused. Pure."""
 
 from analyzer.report.report_tables import level_name
-from analyzer.results.number_format import count, number, percent
+from analyzer.results.number_format import count, number, percent, plural
 from analyzer.results.results import Results
 from analyzer.results.text_table import Table, table
 from analyzer.results.turns import later_cache_state
@@ -73,7 +73,7 @@ def reuse_caveats(results: Results) -> list[str]:
         )
     if results.n_moved:
         lines.append(
-            f"{results.n_moved:,} conversations went on at another endpoint after theirs could not be reached: those "
-            "turns could not use what the first endpoint kept."
+            f"{plural(results.n_moved, 'conversation')} went on at another endpoint after the first could not be "
+            "reached: what that one kept of them was of no use."
         )
     return lines

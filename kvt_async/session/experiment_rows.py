@@ -21,6 +21,7 @@ from kvt_async.contract.labels import task_level
 from kvt_async.contract.load import dump_yaml, known_secrets, redact
 from kvt_async.contract.secrets import Secrets, matches
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.turn_settings import TurnSettings
 from kvt_async.contract.urls import public_url
 from kvt_async.records import Json, Level, Run, TaskPart
 from kvt_async.store.reader import Reader
@@ -46,7 +47,8 @@ def find_generation(reader: Reader, settings: Settings, contract: Json, *, force
         return newest
     if force:
         return newest + 1
-    raise other_contract(reader, group, difference(stored, wanted))
+    defaults = {f"workload.{key}": value for key, value in TurnSettings().model_dump().items()}  # not in a contract
+    raise other_contract(reader, group, difference(defaults | stored, defaults | wanted))
 
 
 def other_contract(reader: Reader, group: str, details: Sequence[str], advice: str = "") -> ContractMismatchError:

@@ -54,6 +54,7 @@ def estimate(
         cost = (of_prompts + total["max_output_tokens"] * prices.completion_per_mtok) / 1e6
     return {
         "levels": levels,
+        "workload": settings.workload.model_dump(),
         **total,
         "expected_s": seconds,
         "rates": rates,
@@ -77,6 +78,7 @@ def lines(plan: Json) -> list[str]:
         f"{plan['requests']} requests, {plan['prompt_tokens']:,} prompt tokens, "
         f"at most {plan['max_output_tokens']:,} output tokens"
     )
+    out += _workload_lines(plan["workload"])
     out.append(f"expected time: about {_time(plan['expected_s'])} ({plan['rates']})")
     out.append(f"one answer may take {plan['answer_timeout_s']:,.0f} s (engine.timeouts.total_s)")
     cost = plan["cost_at_most"]
@@ -86,6 +88,19 @@ def lines(plan: Json) -> list[str]:
     prepared = ", ".join(plan.get("prepared", ()))
     kept = f"; prepared, and kept for the sweep: {prepared}" if prepared else ""
     return [*(f"note: {note}" for note in plan.get("notes", ())), *out, f"dry run: nothing was sent{kept}"]
+
+
+def _workload_lines(workload: Json) -> list[str]:
+    """How the turns of conversations will be sent, where that is not as any other request is."""
+    lines = []
+    if workload["reuse"] == "turns":
+        lines.append("turns of a conversation: one after the other, to one endpoint (workload.reuse: turns)")
+    if workload["history"] == "own":
+        lines.append(
+            "earlier answers in a prompt: what the same level answered (workload.history: own); prompt tokens are "
+            "counted with the data's answers here"
+        )
+    return lines
 
 
 def _seconds(reader: Reader, settings: Settings, total: dict[str, int]) -> tuple[float, str]:

@@ -132,9 +132,10 @@ async def send(
         health.stop()
         await keep_health(server, health.row(), progress.figures())
     if in_turns is not None and in_turns.moved:
+        turns = "1 turn" if in_turns.moved == 1 else f"{in_turns.moved:,} turns"
         server.say(
-            f"warning: {in_turns.moved} turns went to another endpoint than the turn before, which could not be "
-            "reached: they could not use what it keeps of their conversation"
+            f"warning: {turns} went to another endpoint than the turn before, which could not be reached: what that "
+            "one keeps of the conversation was of no use"
         )
 
 

@@ -89,7 +89,7 @@ def check_workload(reader: Reader, workload: TurnSettings, tasks: Sequence[Sweep
             )
     if len(without) == len(tasks):
         raise ConfigError(
-            f"{asked} is about conversations, and these data have none: no example is a later turn of one",
+            f"{getattr(workload, key)} is about conversations, and these data have none: no example is a later turn",
             where=f"workload.{key}",
             do="Leave workload out, or use data with conversations (a jsonl row with `conversation`, for one). Earlier "
             "turns that are part of a single prompt (meta.turns alone) are always sent as given.",

@@ -8,11 +8,14 @@ from pathlib import Path
 import orjson
 import pytest
 
+from analyzer.metrics.calls_in_text import calls_of
 from kvt_async.contract.errors import ConfigError, ContractMismatchError
+from kvt_async.contract.formulas.own_history import said
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.formulas.sample_seed import seed_of
 from kvt_async.contract.labels import entry_of, request_id
 from kvt_async.contract.settings import Settings
+from kvt_async.sweep import dry_run
 from kvt_async.sweep.sweep import SweepOptions, run
 from tests.servers.openai_server import FakeServer, Script, serving
 from tests.sweep_process import config_of, kvt, wait_for
@@ -65,14 +68,14 @@ async def test_a_turn_is_sent_with_what_this_level_answered_before(tmp_path: Pat
         report = await run(settings, options=QUIET)
         assert (report.exit_code, report.responses, report.pending) == (0, 30, 0)
         assert server.most_in_flight == 4
-    said, runs = answers(settings), dict(query(settings, "SELECT kv_budget, run_id FROM runs"))
+    stored, runs = answers(settings), dict(query(settings, "SELECT kv_budget, run_id FROM runs"))
     assert len(talks(server)) == 10
     for (budget, talk), sent in talks(server).items():
         conversation = talk.replace("Talk ", "c")
         assert [len(messages) for messages in sent] == [1, 3, 5]
         for messages in sent:
             own = [message["content"] for message in messages if message["role"] == "assistant"]
-            assert own == [said[runs[budget], conversation, turn].strip() for turn in range(len(own))]
+            assert own == [stored[runs[budget], conversation, turn].strip() for turn in range(len(own))]
     check_invariants(settings)
 
 
@@ -143,13 +146,61 @@ async def test_after_a_failed_turn_the_later_ones_fail_unsent_and_are_sent_behin
         server.script.refused_words = None
         report = await run(settings, options=replace(QUIET, retry_failed=True))
     assert (report.exit_code, report.responses, report.failures) == (0, 30, 0)
-    said = answers(settings)
+    stored = answers(settings)
     for (_, talk), sent in talks(server).items():
         own = [m["content"] for m in sent[-1] if m["role"] == "assistant"]
         conversation = talk.replace("Talk ", "c")
         assert len(own) == 2
-        assert any(own == [said[r, conversation, k].strip() for k in (0, 1)] for r in {run_id for run_id, *_ in said})
+        assert any(
+            own == [stored[r, conversation, k].strip() for k in (0, 1)] for r in {run_id for run_id, *_ in stored}
+        )
     check_invariants(settings)
+
+
+async def test_a_refusal_whose_cause_is_known_at_the_end_alone_fails_the_turns_behind_it_then(tmp_path: Path) -> None:
+    async with serving(Script(refused_words="Question 3.2")) as (_, url):
+        overrides = ("limits.concurrency=1", "kv.budgets=[1.0]")
+        report = await run(settings_for(tmp_path, url, OWN, *overrides, n=4, turns=5), options=QUIET)
+    assert (report.responses, report.pending) == (17, 0)  # nothing was answered behind it that could have told
+    assert report.failures_by_type == {"HttpError": 1, "earlier_turn_failed": 2}
+
+
+async def test_a_turn_that_is_not_scored_is_never_asked_and_keeps_its_reply(tmp_path: Path) -> None:
+    turns = [
+        {"question": "First?", "reply": "told one"},
+        {"question": "Second?", "answers": ["golden two"]},
+        {"question": "Third?", "answers": ["golden three"], "score": False},
+        {"question": "Fourth?", "answers": ["golden four"]},
+    ]
+    async with serving(Script()) as (server, url):
+        settings = settings_for(tmp_path, url, OWN, "kv.budgets=[1.0]")
+        row = {"example_id": "c0", "context": "Talk 0. A text.", "conversation": turns}
+        (tmp_path / "examples.jsonl").write_bytes(orjson.dumps(row))
+        report = await run(settings, options=QUIET)
+    assert (report.exit_code, report.responses) == (0, 2)
+    (own,) = query(settings, "SELECT p.text FROM responses p JOIN requests r USING (request_id) WHERE r.turn_idx = 1")
+    last = next(body["messages"] for body in server.bodies if len(body["messages"]) == 7 and body["max_tokens"] == 7)
+    told = [message["content"] for message in last if message["role"] == "assistant"]
+    assert told == ["told one", own[0].strip(), "golden three"]
+
+
+def test_what_a_model_is_told_that_it_said_has_no_reasoning_and_its_calls_as_text() -> None:
+    call = orjson.dumps([{"name": "f", "arguments": '{"a": 1}', "id": "x"}]).decode()
+    assert said("<think>so</think> 42 ", None, None, "stop", opened=False) == "42"
+    assert said("so it is 4", None, None, "length", opened=True) == ""  # it never came out of its reasoning
+    assert said("so it is 4", "thought", None, "length", opened=True) == "so it is 4"
+    assert said("", None, call, "tool_calls", opened=False) == '[{"name": "f", "arguments": {"a": 1}}]'
+    assert said("I look.", None, call, "stop", opened=False).splitlines()[0] == "I look."
+    assert [c.arguments for c in calls_of(said("", None, call, "stop", opened=False))] == [{"a": 1}]
+
+
+async def test_a_dry_run_says_how_turns_will_be_sent(tmp_path: Path) -> None:
+    async with serving(Script()) as (_, url):
+        report = await run(settings_for(tmp_path, url, OWN, TURNS), options=SweepOptions(dry_run=True))
+    assert report.plan is not None
+    text = "\n".join(dry_run.lines(report.plan))
+    assert "one after the other, to one endpoint (workload.reuse: turns)" in text
+    assert "what the same level answered (workload.history: own)" in text
 
 
 async def test_with_the_datas_own_answers_a_failed_turn_ends_nothing(tmp_path: Path) -> None:
@@ -192,13 +243,13 @@ async def test_another_workload_is_another_contract(tmp_path: Path, other: str) 
         stored = query(settings_for(tmp_path, url, n=2), "SELECT contract_json FROM experiments")[0][0]
         assert "workload" not in stored
         key, _, value = other.partition("=")
-        with pytest.raises(ContractMismatchError, match=rf"{key} +stored null +asked {value}"):
+        with pytest.raises(ContractMismatchError, match=rf"{key} +stored (golden|none) +asked {value}"):
             await run(settings_for(tmp_path, url, other, n=2), options=QUIET)
 
 
 async def test_data_without_conversations_are_refused_with_the_reason(tmp_path: Path) -> None:
     async with serving(Script()) as (server, url):
-        with pytest.raises(ConfigError, match=r"workload\.history: own is about conversations, and these data have no"):
+        with pytest.raises(ConfigError, match=r"workload\.history: own is about conversations, and these"):
             await run(sweep_settings(tmp_path, url, OWN, n=4), options=QUIET)
     assert server.bodies == []
 
@@ -227,7 +278,7 @@ async def test_killed_in_the_middle_of_conversations_it_goes_on_from_the_stored_
         assert process.returncode == 0, err
     assert states(settings) == {"response": 48}
     assert query(settings, "SELECT count(*), count(DISTINCT prompt_sha256) FROM requests") == [(48, 6 + 36)]
-    said, sent = answers(settings), defaultdict(list)
+    stored, sent = answers(settings), defaultdict(list)
     for (_, talk), bodies in talks(server).items():
         for messages in bodies:
             sent[messages_sha256(messages)].append((talk.replace("Talk ", "c"), messages))
@@ -238,7 +289,7 @@ async def test_killed_in_the_middle_of_conversations_it_goes_on_from_the_stored_
         conversation, messages = sent[sha256][0]
         assert conversation == example_id.partition(".")[0]
         own = [message["content"] for message in messages if message["role"] == "assistant"]
-        assert own == [said[run_id, conversation, k].strip() for k in range(turn)]
+        assert own == [stored[run_id, conversation, k].strip() for k in range(turn)]
 
 
 def two_endpoints(tmp_path: Path, a: str, b: str, *overrides: str) -> Settings:
@@ -280,7 +331,7 @@ async def test_where_its_endpoint_goes_away_a_conversation_goes_on_at_another_an
             await until(lambda: sum(body["max_tokens"] == 7 for body in gone.bodies) > 4)
         report = await sweep
     assert (report.exit_code, report.responses) == (0, 32)
-    assert "turns went to another endpoint than the turn before" in capsys.readouterr().err
+    assert " went to another endpoint than the turn before" in capsys.readouterr().err
     moved = [served for served in endpoints_of(settings).values() if len(set(served)) > 1]
     assert moved
     assert all(served == sorted(served, key=[b, a].index) for served in moved)  # once moved, it stays

@@ -25,6 +25,7 @@ AsAnswer = Callable[[str], str]
 MetaFault = Callable[[Meta], str]
 MetaScore = Callable[[str, Meta], float]
 JudgeCalls = Callable[[str, Sequence[str], Meta], CallScore]
+Parts = Callable[[str | None, Meta], Mapping[str, float]]
 
 COLUMN_METRICS = ("em", "f1")  # computed in Polars for every outcome
 
@@ -55,6 +56,9 @@ class Metric:
     as_answer: AsAnswer | None = None  # how a gold reads as an answer, where a gold itself is none
     judge_calls: JudgeCalls | None = None  # of a metric of tool calls: the parts of an answer's score
     meta_fault: MetaFault | None = None  # of a metric that reads no golds: why an example can't be judged, or ""
+    parts: Parts | None = (
+        None  # what a score is made of, by name, each in [0, 1]; None for an answer: all of it is right
+    )
 
     @property
     def reads_golds(self) -> bool:
@@ -129,16 +133,18 @@ def call_judge(name: str) -> Callable[[JudgeCalls], JudgeCalls]:
 
 
 def metric_without_golds(
-    name: str, *, needs_meta: tuple[str, ...], meta_fault: MetaFault
+    name: str, *, needs_meta: tuple[str, ...], meta_fault: MetaFault, parts: Parts | None = None
 ) -> Callable[[MetaScore], MetaScore]:
     """Register the decorated (answer, meta) -> score, which holds answers against fields of meta alone.
 
-    meta_fault: why an example can't be judged, as a clause, empty where it can. Raises ValueError as `metric` does.
+    meta_fault: why an example can't be judged, as a clause, empty where it can. parts: what the score of an answer is
+    made of, by names that are the same in many examples; of None, an answer that is right, all are 1. Raises ValueError
+    as `metric` does.
     """
 
     def register(function: MetaScore) -> MetaScore:
         metric(name, needs_meta=needs_meta)(lambda answer, golds, meta: function(answer, meta))
-        _REGISTRY[name] = replace(_REGISTRY[name], meta_fault=meta_fault)
+        _REGISTRY[name] = replace(_REGISTRY[name], meta_fault=meta_fault, parts=parts)
         return function
 
     return register

@@ -11,6 +11,7 @@ from typing import Any
 
 from analyzer.metrics import Meta, metric_without_golds
 from analyzer.metrics.instruction_checks import fault, followed
+from kvt_async.contract.vocabulary import SUM
 
 NAMES, ARGUMENTS = "instruction_id_list", "kwargs"
 
@@ -32,10 +33,21 @@ def judged(answer: str, meta: Meta, *, loose: bool = False) -> list[bool]:
     return [any(followed(name, given, reading) for reading in readings) for name, given in instructions]
 
 
+def parts(answer: str | None, meta: Meta, *, loose: bool = False) -> dict[str, float]:
+    """The share that an answer follows of each type of instruction, and whether it follows all of so many at once."""
+    names = meta[NAMES]
+    follows = [True] * len(names) if answer is None else judged(answer, meta, loose=loose)
+    by_type: dict[str, list[bool]] = {}
+    for name, one in zip(names, follows, strict=True):
+        by_type.setdefault(name, []).append(one)
+    shares = {name: sum(each) / len(each) for name, each in by_type.items()}
+    return shares | {f"{SUM}{len(names)} instruction{'s' * (len(names) > 1)}": float(all(follows))}
+
+
 _judges = partial(metric_without_golds, needs_meta=(NAMES, ARGUMENTS), meta_fault=meta_fault)
 
 
-@_judges("ifeval_strict")
+@_judges("ifeval_strict", parts=parts)
 def ifeval_strict(answer: str, meta: Meta) -> float:
     """1.0 if an answer follows all its instructions, else 0.0: IFEval's prompt-level strict accuracy.
 
@@ -44,13 +56,13 @@ def ifeval_strict(answer: str, meta: Meta) -> float:
     return float(all(judged(answer, meta)))
 
 
-@_judges("ifeval_loose")
+@_judges("ifeval_loose", parts=partial(parts, loose=True))
 def ifeval_loose(answer: str, meta: Meta) -> float:
     """The same with the loose judgement: IFEval's prompt-level loose accuracy."""
     return float(all(judged(answer, meta, loose=True)))
 
 
-@_judges("ifeval_instructions")
+@_judges("ifeval_instructions", parts=parts)
 def ifeval_instructions(answer: str, meta: Meta) -> float:
     """The share of an example's instructions that its answer follows strictly.
 

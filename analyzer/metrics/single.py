@@ -52,6 +52,16 @@ def reads_golds(name: str) -> bool:
     return task is None or task.reads_golds
 
 
+def parts(name: str, answer: str, meta: Meta, *, right: bool) -> dict[str, float]:
+    """What the score of an answer is made of, by name, each in [0, 1]; empty where the metric names no parts. `right`:
+    its score is 1."""
+    task = find(name)
+    if task is None or task.parts is None:
+        return {}
+    said = strip_reasoning(answer) if has_reasoning(answer) and not task.reads_calls else answer
+    return dict(task.parts(None if right else said, meta))
+
+
 def meta_fault(name: str, meta: Meta) -> str:
     """Why a metric that reads no golds can't judge an example, as a clause; empty where it can."""
     task = find(name)

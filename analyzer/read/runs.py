@@ -63,6 +63,16 @@ def scorer_versions(conn: sqlite3.Connection) -> set[str]:
     return {row[0] for row in conn.execute("SELECT DISTINCT scorer_version FROM scores")}
 
 
+def baseline_id(conn: sqlite3.Connection, run: Run) -> str | None:
+    """The run of full cache that a run is compared with; itself, where it is that; None: the group has none yet."""
+    row = conn.execute(
+        "SELECT b.run_id FROM runs r JOIN runs b ON b.exp_group_id = r.exp_group_id AND b.generation = r.generation "
+        "AND b.dataset_id = r.dataset_id AND b.is_full = 1 AND b.repeat_idx = 0 WHERE r.run_id = ?",
+        (run.run_id,),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def metric_of_scores(conn: sqlite3.Connection, run_id: str) -> str | None:
     """The metric of a run's scores: one scores them all. None: it has no scores."""
     row = conn.execute(

@@ -10,7 +10,7 @@ from analyzer.report.answers import AnswerKey, FirstScreen, first_screen
 from analyzer.report.definitions import FAILURES, definitions
 from analyzer.results import confidence
 from analyzer.results.number_format import loss_size, number
-from analyzer.results.outcome_words import call_table, outcome_table
+from analyzer.results.outcome_words import call_table, outcome_table, part_table
 from analyzer.results.results import ALL, Results
 from analyzer.results.series_names import series_name
 from analyzer.results.text_table import flat
@@ -56,6 +56,7 @@ def context(results: Results, settings: Settings, now: datetime, charts: Sequenc
         "outcomes": outcome_table(results, settings.analysis.alpha),
         "calls": call_table(results, settings.analysis.alpha),
         "turns": turn_tables.by_turn(results),
+        "parts": part_table(results, settings.analysis.alpha),
         "error_budget": report_tables.error_budget(results),
         "flags": report_tables.flags(results),
         "pareto": cost_tables.pareto(results, settings),

@@ -24,7 +24,7 @@ from analyzer.results.results import Results
 from analyzer.results.series_names import series_name
 from analyzer.results.text_table import Table
 from analyzer.store.tables import OutcomeChange
-from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
+from kvt_async.contract.vocabulary import CALL_FAULTS, PART, SUM, Measure
 
 Rows = Mapping[str, OutcomeChange]  # of one level, by measure
 Level = tuple[Run, Rows]
@@ -34,6 +34,8 @@ class _Share(NamedTuple):
     name: str
     says: str
 
+
+_NAMED = 4  # parts that a sentence names
 
 _SHARES = {
     Measure.CUT_OFF: _Share("Cut off", "are cut off at their length"),
@@ -68,6 +70,7 @@ def outcome_sentences(results: Results, alpha: float) -> list[str]:
         for series in further
         if found[series]
     ]
+    lines += _lost_parts(results, first, of, alpha)
     return [*lines, f"Proven of other series: {'; '.join(others)}."] if others else lines
 
 
@@ -145,6 +148,59 @@ def call_table(results: Results, alpha: float) -> Table:
         "arguments. * proven, as beside the scores."
     )
     return Table(head, tuple(body), note=note, folded="What of the tool calls is wrong first")
+
+
+def part_table(results: Results, alpha: float) -> Table:
+    """What the scores are made of (the instructions of a prompt), a row each, at every level and A/A repeat: what
+    is lost most at the headline's lowest budget first, sums of several parts last. Empty: the metric names none."""
+    runs = [*(run for series in results.series for run in results.levels(series)), *results.controls]
+    levels = [(run, rows) for run in runs if (rows := _parts(outcomes(results, run)))]
+    if not levels:
+        return Table((), ())
+    controls = [outcomes(results, run) for run in results.controls]
+    lowest = _parts(outcomes(results, results.levels(results.series[0])[-1])) if results.series else {}
+
+    def order(name: str) -> tuple[bool, float, str]:
+        row, is_sum = lowest.get(name), name.startswith(SUM)
+        return is_sum, (row.change or 0.0) if row and not is_sum else 0.0, name
+
+    body = [
+        (
+            name,
+            count(max(rows[name].n for _, rows in levels if name in rows)),
+            *(_share(rows.get(name), controls, alpha) for _, rows in levels),
+        )
+        for name in sorted({name for _, rows in levels for name in rows}, key=order)
+    ]
+    note = (
+        "Share of the answers in which it is right, full cache → here, paired by example, with the interval of the "
+        "change in percentage points. * proven after Holm's adjustment over this table, and more than full cache's "
+        "repeats show."
+    )
+    head = ("Part of the score", "Pairs", *(_level_name(run) for run, _ in levels))
+    return Table(head, tuple(body), note=note, folded=f"All {len(body)} parts, level by level")
+
+
+def _parts(rows: Rows) -> dict[str, OutcomeChange]:
+    """The rows of parts, by the name of the part."""
+    return {measure.removeprefix(PART): row for measure, row in rows.items() if measure.startswith(PART)}
+
+
+def _lost_parts(results: Results, series: str, of_series: str, alpha: float) -> list[str]:
+    """A sentence that names the parts that are proven to be lost at the lowest budget of a series where any is."""
+    controls = [outcomes(results, run) for run in results.controls]
+    for run in reversed(results.levels(series)):
+        rows = _parts(outcomes(results, run))
+        proven = {name: row for name, row in rows.items() if is_proven(row, controls, alpha)}
+        lost = [name for name, row in proven.items() if (row.change or 0.0) < 0 and not name.startswith(SUM)]
+        if lost:
+            worst = sorted(lost, key=lambda name: rows[name].change or 0.0)
+            named = [
+                f"{name} ({percent(rows[name].full_value)} → {percent(rows[name].value)})" for name in worst[:_NAMED]
+            ]
+            more = f", and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+            return [f"With {cache_kept(run.kv_budget, run.kv_unit)}, answers{of_series} lose {listed(named)}{more}."]
+    return []
 
 
 def _grows(row: OutcomeChange) -> bool:

@@ -283,6 +283,20 @@ def write_scored(
     write(rows, finish)
 
 
+def with_said(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+    """With answer (the text without reasoning, trimmed), marked (reasoning was marked in the text) and said (what the
+    task's metric looks at). Needs the columns of `outcomes.score_inputs`."""
+    frame = frame.with_columns(pl.col("text").fill_null(""))
+    text = pl.col("text")
+    if rules.opened:
+        inside = failure_labels.at_its_length().fill_null(False) & ~pl.col("reasoned") & ~closes_reasoning(text)
+        frame = frame.with_columns(text=pl.when(inside).then(pl.lit("<think>") + text).otherwise(text))
+    frame = frame.with_columns(marked=has_reasoning(text))
+    frame = frame.with_columns(answers(frame["text"], frame["marked"]).alias("answer"))
+    said = pl.when("marked").then("answer").otherwise(text)
+    return frame.with_columns(said=pl.coalesce("tool_calls_json", text) if reads_calls(rules.metric) else said)
+
+
 def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     """The columns of table `scores`, in order, for a chunk of `outcomes.score_inputs` joined with its golds.
 
@@ -290,17 +304,10 @@ def score_frame(frame: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     indentation count in the official scripts (where reasoning was removed, the rest is trimmed), and a metric of tool
     calls at the calls. Reasoning is never scored: of a reply that was cut before reasoning ended nothing is left.
     """
-    frame = frame.with_columns(pl.col("text").fill_null(""))
-    text, at_length = pl.col("text"), failure_labels.at_its_length().fill_null(False)
-    if rules.opened:
-        inside = at_length & ~pl.col("reasoned") & ~closes_reasoning(text)
-        frame = frame.with_columns(text=pl.when(inside).then(pl.lit("<think>") + text).otherwise(text))
-    frame = frame.with_columns(marked=has_reasoning(text))
-    frame = frame.with_columns(answers(frame["text"], frame["marked"]).alias("answer"))
+    frame, at_length = with_said(frame, rules), failure_labels.at_its_length().fill_null(False)
     task = metrics.find(rules.metric)
     of_calls = reads_calls(rules.metric)
     frame = frame.with_columns(
-        said=pl.coalesce("tool_calls_json", text) if of_calls else pl.when("marked").then("answer").otherwise(text),
         cut_reasoning=at_length
         & (pl.col("answer") == "")
         & ~pl.col("called")

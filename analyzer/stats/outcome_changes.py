@@ -8,7 +8,7 @@ share has the exact bound of the paired tests, a ratio of lengths that of length
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from analyzer.stats.holm import holm
 from analyzer.stats.length_ratio import length_ratio
 from analyzer.stats.paired_tests import Units, equal_shares, weighted_exponentials_positive
-from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
+from kvt_async.contract.vocabulary import CALL_FAULTS, PART, Measure
 
 Floats = npt.NDArray[np.float64]
 Small = npt.NDArray[np.float32]  # a value an answer: whole numbers below 16 million, NaN where it isn't known
@@ -36,6 +36,7 @@ class AnswerTraits:
     """
 
     of: Mapping[Measure, Small]
+    parts: Mapping[str, Small] = field(default_factory=dict)  # what a score is made of, by name, in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class EntryLayout:
 class Change:
     """A row of `outcome_changes` without its level: see there. `p`: two-sided, of no change; None: not tested."""
 
-    measure: Measure
+    measure: str
     n: int
     full: float | None
     here: float | None
@@ -69,14 +70,20 @@ def changes(
     shares = [*SHARES, *(fault for fault in CALL_FAULTS if fault in full.of and fault in here.of)]
     rows += [_share(measure, full.of[measure], here.of[measure], layout, alpha) for measure in shares]
     rows += [_identical(here, repeats, layout, alpha), _divergence(here, repeats, layout, alpha)]
+    both = [name for name in full.parts if name in here.parts]
+    rows += [_share(PART + name, full.parts[name], here.parts[name], layout, alpha) for name in both]
     return [row for row in rows if row.n]
 
 
 def adjusted(rows: Iterable[Change]) -> list[float | None]:
-    """p values after Holm, over all that were tested: the family that sentences are said of; None stays None."""
-    given = [row.p for row in rows]
-    tested = iter(holm([p for p in given if p is not None]))
-    return [None if p is None else next(tested) for p in given]
+    """p values after Holm, over all that were tested: the family that sentences are said of; None stays None. The parts
+    of scores are a family of their own: there may be dozens, and what else changes is not to be tested against them."""
+    given = [(row.p, row.measure.startswith(PART)) for row in rows]
+    families = {
+        is_part: iter(holm([p for p, of_part in given if p is not None and of_part == is_part]))
+        for is_part in (False, True)
+    }
+    return [None if p is None else next(families[is_part]) for p, is_part in given]
 
 
 def paired(full: Small, here: Small) -> tuple[Floats, Floats, Bools, int]:
@@ -99,7 +106,7 @@ def _tokens(full: AnswerTraits, here: AnswerTraits, layout: EntryLayout, alpha: 
     return Change(Measure.TOKENS, n, seen.full, seen.here, seen.ratio, seen.low, seen.high, seen.p)
 
 
-def _share(measure: Measure, full: Small, here: Small, layout: EntryLayout, alpha: float) -> Change:
+def _share(measure: str, full: Small, here: Small, layout: EntryLayout, alpha: float) -> Change:
     at_full, at_here, rows, n = paired(full, here)
     if not n:
         return Change(measure, 0, None, None)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from analyzer.scoring import failure_labels
-from analyzer.stats.outcome_changes import AnswerTraits
+from analyzer.stats.outcome_changes import AnswerTraits, Small
 from kvt_async.contract.errors import FailureLabel
 from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
 
@@ -36,12 +36,22 @@ def trait_columns(outcomes: pl.DataFrame, *, of_calls: bool = False) -> pl.DataF
     )
 
 
-def answer_traits(columns: pl.DataFrame, n_entries: int) -> AnswerTraits:
-    """Of one run: rows of `trait_columns`."""
+def answer_traits(columns: pl.DataFrame, n_entries: int, parts: pl.DataFrame | None = None) -> AnswerTraits:
+    """Of one run: rows of `trait_columns`. parts: what its scores are made of (scoring/answer_parts.py), with the entry
+    of each; None where the metric names none."""
     entry, sample = columns["entry"].to_numpy(), columns["sample_idx"].to_numpy()
     shape = n_entries, int(sample.max()) + 1 if len(sample) else 1
     values = {}
     for measure in (m for m in Measure if m in columns.columns):
         values[measure] = np.full(shape, np.nan, dtype=np.float32)
         values[measure][entry, sample] = columns[measure].to_numpy()
-    return AnswerTraits(values)
+    return AnswerTraits(values, {} if parts is None else _parts(parts, shape))
+
+
+def _parts(frame: pl.DataFrame, shape: tuple[int, int]) -> dict[str, Small]:
+    """[n, k] by the name of the part; NaN where an answer has no such part."""
+    parts: dict[str, Small] = {}
+    for (name,), rows in frame.group_by("part", maintain_order=True):
+        parts[str(name)] = values = np.full(shape, np.nan, dtype=np.float32)
+        values[rows["entry"].to_numpy(), rows["sample_idx"].to_numpy()] = rows["value"].to_numpy()
+    return dict(sorted(parts.items()))

@@ -25,6 +25,7 @@ from analyzer.read.run_counts import RunCounts
 from analyzer.read.runs import Run, metric_of_scores
 from analyzer.read.snapshot import snapshot
 from analyzer.scoring import failure_labels
+from analyzer.scoring.answer_parts import answer_parts
 from analyzer.scoring.given_answers import given_answers
 from analyzer.scoring.score import judge_of
 from analyzer.stats.decompose import LABELS, Outcomes
@@ -142,7 +143,7 @@ def read_runs(
             evidence=run_evidence(run, frame[rows[i]], own.server, counts[i]),
             counts=counts[i],
             stats=stats[i],
-            traits=answer_traits(traits[of_calls[i]][rows[i]], n),
+            traits=answer_traits(traits[of_calls[i]][rows[i]], n, _parts(facts, run, entries, frame[rows[i]])),
             floors=floors(facts, run, entries, RepeatedAnswers(k, reading.aggregate, texts[i]))
             if run.is_baseline
             else None,
@@ -179,6 +180,12 @@ def _outcomes(frame: pl.DataFrame, n: int, k: int) -> Outcomes:
     label[at] = frame["code"].to_numpy()
     cut[at] = frame["cut"].to_numpy()
     return Outcomes(score, failed, label, cut)
+
+
+def _parts(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame | None:
+    """What the scores of a run are made of, with the entry of each; None where the metric names no parts."""
+    parts = answer_parts(facts, run, frame.select("example_id", "sample_idx", "score"))
+    return None if parts is None else parts.join(entries.select("example_id", "entry"), on="example_id")
 
 
 def _is_of_calls(facts: sqlite3.Connection, run: Run) -> bool:

@@ -5,8 +5,9 @@ import random
 import sqlite3
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
+from analyzer.metrics.single import needs_meta, parts, reads_golds
 from analyzer.read.conversation_turns import turns_before, turns_of
 from analyzer.read.group_tasks import GroupTask, chosen_tasks, group_tasks
 from analyzer.read.later_turns import has_own_history, own_answers, with_own_answers
@@ -14,9 +15,11 @@ from analyzer.results.number_format import budget, number
 from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.formulas.conversation import turn_of
+from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, context_parts, render, tool_fields
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
+from kvt_async.contract.vocabulary import SUM
 
 HEAD, TAIL = 700, 400  # characters shown of a long text, from its start and its end
 WIDTH = 100
@@ -61,6 +64,7 @@ class ShownLevel:
     error_type: str | None
     reason: str | None
     told: list[str] | None = None  # own history: what it was told that it had answered, turn by turn
+    parts: dict[str, float] = field(default_factory=dict)  # what its score is made of, where the metric tells
 
     @property
     def name(self) -> str:
@@ -84,6 +88,8 @@ class ShownLevel:
         answer = f"{self.text or ''}{calls}".strip()
         text = (answer if full else elided(answer, 160, 80)) or "(empty)"
         tail = f"  [{marks}]" if marks else ""
+        lost = [name for name, value in self.parts.items() if value < 1 and not name.startswith(SUM)]
+        tail += f"  not right: {', '.join(lost)}" if lost else ""
         lines = _wrapped(text + tail, " " * len(head), head)
         for turn, told in enumerate(self.told or ()):
             answer = (told if full else elided(told, 80, 40)) or "(empty)"
@@ -108,6 +114,7 @@ class ShownExample:
     levels: list[ShownLevel]
     conversation: str | None = None  # the one that it is turn `turn` of
     turn: int | None = None
+    judged_by: Json = field(default_factory=dict)  # fields of meta in place of golds; empty: golds are read
 
     def lines(self, *, full: bool) -> list[str]:
         """What a person reads of it; `full`: with whole texts."""
@@ -123,7 +130,11 @@ class ShownExample:
         for name, value in self.offered.items():
             text = json.dumps(value, ensure_ascii=False)
             lines += _wrapped(text if full else elided(text, 300, 80), "    ", f"  {name}: ")
-        lines.append(f"  golds: {' | '.join(self.answers) or '(none)'}")
+        for name, value in self.judged_by.items():
+            text = json.dumps(value, ensure_ascii=False)
+            lines += _wrapped(text if full else elided(text, 300, 80), "    ", f"  {name}: ")
+        if not self.judged_by:
+            lines.append(f"  golds: {' | '.join(self.answers) or '(none)'}")
         if not self.levels:
             lines.append("  no level has asked it yet")
         width = max((len(level.name) for level in self.levels), default=0)
@@ -219,7 +230,7 @@ def _example(
 ) -> ShownExample | None:
     """The example as a task has it; None: it hasn't."""
     row = conn.execute(
-        "SELECT x.dataset_id, x.question, x.context, x.answers_json, x.meta_json, d.prompt_json, m.bin_idx,"
+        "SELECT x.dataset_id, x.question, x.context, x.answers_json, x.meta_json, d.prompt_json, d.metric, m.bin_idx,"
         " m.token_len, m.prompt_truncated FROM examples x JOIN datasets d USING (dataset_id)"
         " LEFT JOIN manifest_entries m ON m.dataset_id = x.dataset_id AND m.example_id = x.example_id"
         " WHERE x.example_id=? AND x.dataset_id=?",
@@ -227,7 +238,7 @@ def _example(
     ).fetchone()
     if row is None:
         return None
-    dataset_id, question, context, answers, meta, prompt, bin_idx, token_len, cut = row
+    dataset_id, question, context, answers, meta, prompt, own_metric, bin_idx, token_len, cut = row
     rule = json.loads(prompt)
     of_row = json.loads(meta)
     messages, _ = render(
@@ -238,7 +249,9 @@ def _example(
         rule.get("system"),
         context_parts(of_row, context),
     )
-    levels = [ShownLevel(*level) for level in conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))]
+    rows = conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))
+    levels = [_with_parts(ShownLevel(*row), of_row) for row in rows]
+    metric = next((level.metric for level in levels if level.metric), own_metric)
     turn = turn_of(of_row)
     if turn is not None and turn.turn and levels and has_own_history(conn, levels[0].run_id):
         before = turns_before(conn, dataset_id, example_id, turn)
@@ -255,6 +268,7 @@ def _example(
         offered=tool_fields(of_row),
         answers=json.loads(answers),
         levels=levels,
+        judged_by=_in_place_of_golds(metric, of_row),
         conversation=turn.conversation if turn else None,
         turn=turn.turn if turn else None,
     )
@@ -268,6 +282,19 @@ def _told(
         return None
     answers = own_answers(conn, level.run_id, level.sample_idx, before, opened=opened)
     return [told for _, told in with_own_answers(meta, answers)["turns"]]
+
+
+def _with_parts(level: ShownLevel, meta: Json) -> ShownLevel:
+    """The level with what the score of its answer is made of; a plugin's metric that isn't loaded tells nothing."""
+    if level.metric is None or level.state != "response" or not is_known(level.metric):
+        return level
+    return replace(level, parts=parts(level.metric, level.text or "", meta, right=level.score == 1))
+
+
+def _in_place_of_golds(metric: str, meta: Json) -> Json:
+    if not is_known(metric) or reads_golds(metric):
+        return {}
+    return {name: meta[name] for name in needs_meta(metric) if name in meta}
 
 
 def elided(text: str, head: int = HEAD, tail: int = TAIL) -> str:

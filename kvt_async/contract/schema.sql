@@ -717,7 +717,8 @@ CREATE TABLE IF NOT EXISTS outcome_changes (    -- beside accuracy: what else ch
     repeat_idx     INTEGER NOT NULL,            -- 0; > 0 with series 'full' = the A/A control
     measure        TEXT NOT NULL,               -- completion_tokens | cut_off | empty | repetition | format_error |
                                                 --   identical | first_divergence; of tool calls also
-                                                --   call_unreadable | call_schema | call_name | call_arguments
+                                                --   call_unreadable | call_schema | call_name | call_arguments; else
+                                                --   part:NAME, a part of the score (an instruction that was followed)
     n              INTEGER NOT NULL,            -- pairs of answers that it is known of; first_divergence: that part
     full_value     REAL,                        -- at full cache: mean tokens, or a share of answers; identical and
                                                 --   first_divergence: of full cache's repeats. NULL in `identical`:

@@ -79,6 +79,10 @@ class Measure(StrEnum):
 CALL_FAULTS: Final = (Measure.CALL_UNREADABLE, Measure.CALL_SCHEMA, Measure.CALL_NAME, Measure.CALL_ARGUMENTS)
 
 
+PART: Final = "part:"  # before the name of a part of the score, in `outcome_changes.measure`: part:punctuation:no_comma
+SUM: Final = "all of "  # begins the name of a part that sums up others
+
+
 class Mode(StrEnum):
     """What the policy sees before it evicts: `kv.mode`, `runs.kv_mode`."""
 

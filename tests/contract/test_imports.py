@@ -39,7 +39,7 @@ stage_answers
 summarise              parallel stats read store scoring results
 charts                 read store results
 report                 read store results charts
-verbs                  stats read store results report stage_answers
+verbs                  metrics stats read store results report stage_answers
 bench.read             read store summarise
 bench.figures          bench.read
 bench.report           read store results charts report bench.read bench.figures

@@ -16,6 +16,7 @@ from kvt_async.contract.command_line.config_comments import commented
 from kvt_async.contract.command_line.help_order import config_key
 from kvt_async.contract.load import dump_yaml, load_settings
 from kvt_async.contract.paths import document
+from kvt_async.contract.vocabulary import OUR_SOURCES
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
@@ -87,7 +88,7 @@ def test_a_sweep_without_full_cache_is_said_to_be_one_that_nothing_can_be_judged
 
 def test_tasks_without_a_name_lists_the_datasets() -> None:
     output = kvt("tasks").output
-    assert all(f"\n{name} " in f"\n{output}" for name in ("kvtext", "ruler", "longbench", "longbench_e", "jsonl"))
+    assert all(f"\n{name} " in f"\n{output}" for name in OUR_SOURCES)
 
 
 def test_what_messages_name_exists_here() -> None:

@@ -105,6 +105,12 @@ PLAIN: dict[str, list[str]] = {
         *overrides("dataset={name: longbench, task: qasper, path: ., params: {max_line_mb: 0.00001}}"),
     ],
     "jsonl-key-twice": jsonl("keys.jsonl"),
+    "conversation-unanswered": jsonl("talk.jsonl"),
+    "conversation-system": jsonl("system.jsonl"),
+    "scbench-mode": [
+        *["validate", "-c", "jsonl.yaml"],
+        *overrides("dataset={name: scbench, task: scbench_kv, params: {mode: turns}}"),
+    ],
     "gold-unscorable": [*jsonl("gold.jsonl"), *overrides("dataset.params.metric=string_match_part")],
     "chat-template-fails": [*jsonl("gold.jsonl"), *overrides("tokenizer.name=fails")],
     "chat-template-blank": [*jsonl("gold.jsonl"), *overrides("tokenizer.name=blank")],
@@ -174,6 +180,8 @@ def folder(tmp_path: Path) -> Path:
         "taken.py": f"{PLUGIN}@metric('f1')\ndef score(prediction, golds, meta): ...\n",
         "narrow.py": f"{PLUGIN}@metric('mine')\ndef score(prediction): ...\n",
         "keys.jsonl": '{"question": "q", "context": "c", "answers": ["a"], "answers": ["b"]}\n',
+        "talk.jsonl": '{"conversation": [{"question": "q", "answers": ["a"]}, {"question": "r"}]}\n',
+        "system.jsonl": '{"conversation": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}\n',
         "gold.jsonl": line + '{"question": "q", "context": "c", "answers": ["", "b"]}\n',
     }.items():
         (tmp_path / name).write_text(text, encoding="utf-8")

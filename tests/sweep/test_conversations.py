@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,17 +10,19 @@ import orjson
 import pytest
 
 from analyzer.metrics.calls_in_text import calls_of
+from analyzer.verify.integrity import check_facts
 from kvt_async.contract.errors import ConfigError, ContractMismatchError
 from kvt_async.contract.formulas.own_history import said
 from kvt_async.contract.formulas.prompt_text import messages_sha256
 from kvt_async.contract.formulas.sample_seed import seed_of
 from kvt_async.contract.labels import entry_of, request_id
+from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
 from kvt_async.sweep import dry_run
 from kvt_async.sweep.sweep import SweepOptions, run
 from tests.servers.openai_server import FakeServer, Script, serving
 from tests.sweep_process import config_of, kvt, wait_for
-from tests.worlds import check_invariants, query, states, sweep_settings, until
+from tests.worlds import check_invariants, db_of, query, states, sweep_settings, until
 
 QUIET = SweepOptions(quiet=True)
 OWN, TURNS = "workload.history=own", "workload.reuse=turns"
@@ -155,6 +158,8 @@ async def test_after_a_failed_turn_the_later_ones_fail_unsent_and_are_sent_behin
             own == [stored[r, conversation, k].strip() for k in (0, 1)] for r in {run_id for run_id, *_ in stored}
         )
     check_invariants(settings)
+    with closing(connect_for_reading(db_of(settings))) as conn:
+        assert check_facts(conn).differences == []
 
 
 async def test_a_refusal_whose_cause_is_known_at_the_end_alone_fails_the_turns_behind_it_then(tmp_path: Path) -> None:

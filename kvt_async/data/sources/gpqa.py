@@ -1,8 +1,9 @@
 """GPQA-Diamond (Rein et al., 2023): 198 questions of experts with four choices, Idavidrein/gpqa.
 
 The prompt and the reading of answers are those of simple-evals at ee3b0318d8d1d9d72755a4120879be65f7c07e9e (common.py,
-gpqa_eval.py); the answer length is lighteval v0.9.2's, the sampling DeepSeek-R1's card's. A record: Question, Correct
-Answer, Incorrect Answer 1 to 3, Record ID, High-level domain, Subdomain, and more that isn't read.
+gpqa_eval.py); the answer length is lighteval v0.9.2's, the sampling that of DeepSeek-R1's generation_config.json.
+A record: Question, Correct Answer, Incorrect Answer 1 to 3, Record ID, High-level domain, Subdomain, and others that
+aren't read.
 """
 
 import hashlib

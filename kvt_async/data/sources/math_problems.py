@@ -1,8 +1,8 @@
 """MATH-500 and the AIME of 2024 and 2025: problems whose answer is one expression, asked for in a box.
 
 The prompt is that of lighteval v0.9.2 (8d9ecd66c2c2e235c06848b48fbca41655084fdc, default_prompts.py: math_500,
-aime_prompt_fn), the answer length its generation_size of math_500 and aime24. Sampling is what DeepSeek-R1's card gives
-for such problems (temperature 0.6, top_p 0.95), which lighteval's recipes use. Records:
+aime_prompt_fn), the answer length its generation_size of math_500 and aime24. Sampling is that of DeepSeek-R1's
+generation_config.json (temperature 0.6, top_p 0.95), with which these tasks are commonly run. Records:
 HuggingFaceH4/MATH-500: problem, solution, answer, subject, level, unique_id.
 HuggingFaceH4/aime_2024: id, problem, solution, answer, url, year. math-ai/aime25: problem, answer, id.
 """

@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -230,9 +231,14 @@ def spec_of(chart: Any, size: ChartSize, title: dict[str, Any] | None) -> dict[s
     """Vega-Lite JSON of a chart with title, configuration and what drew it."""
     spec = whole(chart)
     rows = {name: json.loads(v) if isinstance(v, str) else v for name, v in spec.get("datasets", {}).items()}
-    drawn_with = f"altair {alt.__version__}, vl-convert {metadata.version('vl-convert-python')}"
     head = {"title": title} if title else {}
-    return {**spec, **head, "config": config(size), "datasets": rows, "usermeta": {"drawn_with": drawn_with}}
+    return {**spec, **head, "config": config(size), "datasets": rows, "usermeta": {"drawn_with": drawn_with()}}
+
+
+@cache
+def drawn_with() -> str:
+    """The versions of what draws."""
+    return f"altair {alt.__version__}, vl-convert {metadata.version('vl-convert-python')}"
 
 
 def save(spec: dict[str, Any], plots_dir: Path, name: str) -> list[Path]:

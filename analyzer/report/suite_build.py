@@ -47,17 +47,26 @@ def build_suite_report(
 
         draw_missing(suite, paths.plots)
     now = now or datetime.now(UTC)
-    return write_reports(suite_markdown(suite, settings, now), suite_html(suite, settings, now), settings, paths)
+    page = _page(suite, settings, now)  # once for both: of many tasks it is much
+    return write_reports(_markdown(page), _html(suite, settings, page), settings, paths)
 
 
 def suite_markdown(suite: SuiteResults, settings: Settings, now: datetime) -> str:
     """The text of report.md, which refers to the pictures in plots/ and in its folders."""
-    return environment("md").get_template("suite.md.jinja").render(_page(suite, settings, now))
+    return _markdown(_page(suite, settings, now))
 
 
 def suite_html(suite: SuiteResults, settings: Settings, now: datetime) -> str:
     """The text of report.html: one file. The charts of a task are packed in it until its section is opened."""
-    page = _page(suite, settings, now) | {"specs": "{}", "script": ""}
+    return _html(suite, settings, _page(suite, settings, now))
+
+
+def _markdown(page: Mapping[str, Any]) -> str:
+    return environment("md").get_template("suite.md.jinja").render(page)
+
+
+def _html(suite: SuiteResults, settings: Settings, shared: Mapping[str, Any]) -> str:
+    page: dict[str, Any] = {**shared, "specs": "{}", "script": ""}
     if settings.analysis.charts:
         from analyzer.report.page_charts import specs
         from analyzer.report.suite_pictures import suite_specs

@@ -61,7 +61,7 @@ class Units:
         mean = np.bincount(cluster, weights=weight * drop)[unit] / share[unit]
         return cls(mean, share[unit] * len(unit))
 
-    @property
+    @cached_property
     def mean(self) -> float:
         return float(np.average(self.drop, weights=self.weight)) if len(self.drop) else float("nan")
 
@@ -120,20 +120,40 @@ class Units:
 
     def _first_guess(self, target: float) -> tuple[float, float]:
         """How far a bound lies from the mean; on the normal scale p is nearly a straight line in m: few steps more."""
-        step = -target * float(np.std(self.drop * self.weight)) / len(self.drop) ** 0.5 + 1e-3
+        step = -target * self._spread / len(self.drop) ** 0.5 + 1e-3
         return step, 2 * float(self.weight.max()) / len(self.drop)
+
+    @cached_property
+    def _spread(self) -> float:
+        return float(np.std(self.drop * self.weight))
+
+    @cached_property
+    def _few(self) -> tuple[list[tuple[float, float]], tuple[float, ...]] | None:
+        """(drop, weight) of `grouped` and how often they occur, where they are few: then numpy takes longer to start
+        than to compute. None: there are more."""
+        drop, weight, count = self.grouped
+        return (
+            (list(zip(drop.tolist(), weight.tolist(), strict=True)), tuple(count.tolist()))
+            if len(drop) <= _FEW
+            else None
+        )
+
+    @cached_property
+    def _largest(self) -> float:
+        return float(self.grouped[1].max())
 
     def _p(self, m: float, *, sign: float) -> float:
         """sign +1: the null hypothesis is drop >= m; -1: drop <= m."""
         if not len(self.drop):
             return 1.0
+        worst = self._largest * (1.0 - m if sign > 0 else m - self.lowest)
+        if self._few is not None:  # 0/1 scores: the same handful of counts comes back in many bins and budgets
+            pairs, counts = self._few
+            return _of_few((*(sign * weight * (drop - m) for drop, weight in pairs), worst), (*counts, 1.0))
         drop, weight, count = self.grouped
         units = sign * weight * (drop - m)
         if len(units) > _TOO_MANY:
             units, count = _on_grid(units, count)
-        worst = float(weight.max()) * (1.0 - m if sign > 0 else m - self.lowest)
-        if len(units) <= _FEW:  # 0/1 scores: the same handful of counts comes back in many bins and budgets
-            return _of_few((*units.tolist(), worst), (*count.tolist(), 1.0))
         return weighted_exponentials_positive(np.append(units, worst), np.append(count, 1.0))
 
 

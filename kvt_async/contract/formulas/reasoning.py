@@ -39,7 +39,8 @@ _HINT, _MARK = re.compile(HINT), re.compile(MARK)
 _CHANNELS = [re.compile(pattern) for pattern in (UP_TO_FINAL, AFTER_FINAL)]
 REST = (BARE_CHANNELS, PAIR, UP_TO_CLOSING, FROM_OPENING, BEFORE_ANSWER, AFTER_ANSWER)
 """What is taken out of a text with a mark, in this order."""
-_REST = [re.compile(pattern) for pattern in REST]
+_PAIR, _EMPTY = re.compile(PAIR), re.compile(EMPTY)
+_REST = [_PAIR if pattern is PAIR else re.compile(pattern) for pattern in REST]
 _OPENING, _CLOSING = re.compile(OPENING), re.compile(CLOSING)
 _WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
@@ -64,8 +65,16 @@ def strip_reasoning(text: str) -> str:
     """
     if has_reasoning(text):
         for pattern in [*(_CHANNELS if CHANNEL in text else ()), *_REST]:
-            text = pattern.sub("", text)
+            text = _without_pairs(text) if pattern is _PAIR else pattern.sub("", text)
     return text.strip(_WHITE)
+
+
+def _without_pairs(text: str) -> str:
+    """Nothing pairs behind the last closing mark: looked for there, each opening one would cost a search to the end."""
+    last = 0
+    for mark in _CLOSING.finditer(text):
+        last = mark.end()
+    return _PAIR.sub("", text[:last]) + _EMPTY.sub("", text[last:])
 
 
 def left_open(text: str) -> str | None:

@@ -53,7 +53,8 @@ class ReplyOutput(Struct, gc=False):
     def reasoning_text(self) -> str | None:
         if not self.has_reasoning:
             return None
-        return joined_halves("".join((*self.packed.reasoning, *self.reasoning) if self.packed else self.reasoning))
+        text = "".join(self.reasoning)
+        return joined_halves(text if self.packed is None else self.packed.reasoning.whole() + text)
 
     @property
     def n_chunks(self) -> int:
@@ -71,15 +72,14 @@ class ReplyOutput(Struct, gc=False):
             self.packed = PackedOutput(start_ns)
         packed = self.packed
         packed.content.add(self.content)
-        if self.reasoning:
-            packed.reasoning.append("".join(self.reasoning))
+        packed.reasoning.add(self.reasoning)
         packed.add(self.chunk_ns, self.chunk_chars)
         self.content, self.reasoning, self.chunk_ns, self.chunk_chars = [], [], [], []
 
     def _unpack(self, packed: PackedOutput) -> None:
         arrivals, chars = packed.chunks()
         self.content = [*packed.content.each(), *self.content]
-        self.reasoning = [*packed.reasoning, *self.reasoning]
+        self.reasoning = [packed.reasoning.whole(), *self.reasoning] if self.has_reasoning else []
         self.chunk_ns, self.chunk_chars = [*arrivals, *self.chunk_ns], [*chars, *self.chunk_chars]
         self.packed = None
 

@@ -57,6 +57,7 @@ class Reading(FastEvents):
         self._begin(end)
         while self.goes_on():
             yield True
+        self.source, self._rest, self._arrival_of = exchange, None, None  # let go of its bytes
         transcript = self.transcript
         transcript.pack(exchange.marks.start_ns or 0)
         if exchange.kernel_ns and transcript.packed is not None and transcript.n_chunks:

@@ -19,7 +19,7 @@ from aiohttp.payload import BytesPayload
 from kvt_async.contract.errors import ErrorType
 from kvt_async.engine.transport.exchange import Exchange
 from kvt_async.engine.transport.kernel_stamps import StampedSocket, socket_factory, stamped_socket
-from kvt_async.engine.transport.protocol import KEEPALIVE_S, LINGER_S
+from kvt_async.engine.transport.protocol import KEEPALIVE_S, LINGER_S, bound_reads
 
 
 class Broken(ClientConnectionError):
@@ -65,6 +65,7 @@ class StampedHandler(ResponseHandler):
         super().connection_made(transport)
         writes = cast(asyncio.WriteTransport, transport)  # uvloop's is one, but not by inheritance
         self._socket = stamped_socket(transport)
+        bound_reads(transport)
         writes.set_write_buffer_limits(high=0)  # drain() then waits until the kernel has all of it
 
     def data_received(self, data: bytes) -> None:

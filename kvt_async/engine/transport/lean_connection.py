@@ -11,7 +11,7 @@ from kvt_async.contract.errors import ErrorType
 from kvt_async.engine.transport.exchange import EVIDENCE_BYTES, Exchange
 from kvt_async.engine.transport.kernel_stamps import StampedSocket, stamped_socket
 from kvt_async.engine.transport.lean_http import Body, HeadReader, NotHttpError, UntilClose, at_once, body_of
-from kvt_async.engine.transport.protocol import LINGER_S
+from kvt_async.engine.transport.protocol import LINGER_S, bound_reads
 
 _ONE_WRITE = 16_384  # bytes of body copied behind its head; a longer one is handed over as it is
 
@@ -60,6 +60,7 @@ class LeanConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but not by inheritance
+        bound_reads(transport)
         self._socket = stamped_socket(transport)
         if transport.get_extra_info("sslcontext") is None:  # asyncio's TLS would stay paused for ever
             self._transport.set_write_buffer_limits(high=0)  # writes go to the kernel at once; paused: not all of it

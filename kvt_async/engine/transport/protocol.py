@@ -1,5 +1,6 @@
 """What a transport is: one exchange over HTTP/1.1, whatever library moves the bytes."""
 
+from asyncio import BaseTransport
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,8 +10,15 @@ from yarl import URL
 from kvt_async.engine.transport.exchange import Exchange
 from kvt_async.records import Headers
 
+MOST_READ = 64 * 1024  # bytes of one read; asyncio takes a block of that size for each, whatever comes
 KEEPALIVE_S = 4.0  # below uvicorn's 5 s, so that we close an idle connection before the server does
 LINGER_S = 1.0  # after [DONE] the body should end; a server that forgets to is not waited for longer
+
+
+def bound_reads(transport: BaseTransport) -> None:
+    """Read MOST_READ at a time. A no-op for uvloop, which reads into one block of its own."""
+    if hasattr(transport, "max_size"):
+        transport.max_size = MOST_READ
 
 
 def tls_text(error: BaseException) -> str:

@@ -15,7 +15,9 @@ _OPEN, _CLOSE = r"[(\[{\"“'‘]?\s*", r"(?:\s*[)\]}\"”'’])?"
 _CAPITAL = rf"{_BEFORE}[A-Z]{_BEHIND}"
 _LETTER = rf"({_CAPITAL})"
 _AND = r"(?:\s*,\s*(?:(?:and|or|nor)\s+)?|\s+(?:and|or|nor|&)\s+|\s*/\s*)"
-_LIST = rf"({_OPEN}{_CAPITAL}{_CLOSE}(?:{_AND}{_OPEN}{_CAPITAL}{_CLOSE})*)"
+# Possessive: to give a letter back never helps, and each could be given back in two ways. One without end costs its
+# square.
+_LIST = rf"({_OPEN}{_CAPITAL}{_CLOSE}(?>{_AND}{_OPEN}{_CAPITAL}{_CLOSE}){{0,40}}+)"
 _NO_LIST = rf"(?!{_CLOSE}{_AND}{_OPEN}{_CAPITAL})"
 _SMALL = r"(?<![A-Za-z0-9])(?<![A-Za-z]['’])([a-z])(?=\s*(?:[.)\]}\"”'’](?![A-Za-z])|$))"
 _SURELY = r"(?:(?:clearly|therefore|thus|definitely|most\s+likely|probably|indeed|also|the)\s+)*"
@@ -36,7 +38,8 @@ _CONCLUDED = re.compile(
     r"(?i:\b(?:so|thus|therefore|hence)\b\s*,?\s*(?:it\s*(?:['’]s|(?:is|must\s+be|has\s+to\s+be|should\s+be)\b)\s*)?"
     rf"{_SURELY}{_KIND}){_OPEN}{_LETTER}{_CLOSE}(?=\s*(?:[.!]?\s*$|\n))"
 )
-_HEAD = re.compile(rf"(?:^|\n|[.;!?] )[\W_]*({_CAPITAL})\s*[).\]:](?=\s)")
+_LABEL = re.compile(rf"({_CAPITAL})\s*[).\]:](?=\s)")
+_LINE_OR_SENTENCE = re.compile(r"\n|[.;!?] ")
 _LEADS = re.compile(
     rf"^[\W_]*(?:([A-Za-z])\s*[)\].:](?![A-Za-z0-9]|\s*\(?[A-Z][).])|([A-HJ-Z]){_NO_LIST}\s*(?:[-–—;,]\s|\n))"
 )
@@ -59,6 +62,7 @@ _DOUBTED = re.compile(
     r"(?i)(?:(?:n['’]t|\bnot)\s+(?:think|believe|say|sure)\b[^.!?\n]*|\b(?:if|whether)\s+(?:the\s+)?(?:\w+\s+)?)$"
 )
 _SENTENCE = re.compile(r"(?:^|[.!?:\n])[\s\"“(]*$")
+_WORD = re.compile(r"\s*(\S+)")
 _GOES_ON = re.compile(r"\s+[a-z]")
 _AFTER_LETTER = re.compile(r"\s+(?:is|was|because|since|as|and|or|but|seems|would|must|fits|matches|,)\b")
 _GOLD = re.compile(
@@ -75,13 +79,26 @@ def letter_of(answer: str) -> str | None:
     against = [match.group() for rule in (_REJECTED, _WRONG) for match in rule.finditer(text)]
     against += [match.group() for match in _SAID.finditer(text) if _is_doubted(text, match)]
     rejected = {letter for words in against for letter in _ANY.findall(words)}
-    listed = len({match.group(1) for match in _HEAD.finditer(text)}) > 1  # A: no. B: yes.
+    listed = len(set(_heads(text))) > 1  # A: no. B: yes.
     for rule in (_SAID, _CHOSEN, _CONCLUDED, *(() if listed else (_LEADS,)), _HELD, _BEGINS):
         named = list(_named(rule, text, rejected))
         if named:
             return named[-1]  # an answer may correct itself
     others = set(_named(_ANY, text, rejected))
     return others.pop() if len(others) == 1 else None
+
+
+def _heads(text: str) -> Iterator[str]:
+    """Letters with a mark behind them that begin the text, a line or a sentence, whatever stands there that is no
+    word."""
+    end = 0  # of the newest one: another begins behind it
+    for label in _LABEL.finditer(text):
+        first = start = label.start()
+        while first > end and not text[first - 1].isalnum():
+            first -= 1
+        if first == 0 or _LINE_OR_SENTENCE.search(text, first, start):
+            yield label.group(1)
+            end = label.end()
 
 
 def gold_letter(gold: str) -> str | None:
@@ -123,5 +140,5 @@ def _is_word(text: str, letter: str, start: int, end: int) -> bool:
     if letter not in "AI" or not _GOES_ON.match(text, end):
         return False
     if letter == "I":
-        return text[end:].split(maxsplit=1)[0] != "is"
+        return (word := _WORD.match(text, end)) is not None and word.group(1) != "is"
     return _SENTENCE.search(text, max(0, start - 80), start) is not None and not _AFTER_LETTER.match(text, end)

@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNS = 65536, MOST_TOKENS = 8192, ID = 16 };
+enum { CONNS = 65536, MOST_TOKENS = 32768, ID = 16 };
 #define NOBODY "0000000000000000"
 #define HEAD "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nX-Request-Id: " NOBODY \
              "\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -1,5 +1,6 @@
 """What of an answer is reasoning, whatever marks it and whoever opened it."""
 
+import re
 from typing import Any
 
 import polars as pl
@@ -110,3 +111,16 @@ def test_only_a_text_that_goes_on_from_an_open_mark_closes_what_it_never_opened(
     assert not closes_what_it_never_opened("<think>so</think>7</think>")
     assert not closes_what_it_never_opened("<think>so")
     assert not closes_what_it_never_opened("7")
+
+
+@given(
+    st.lists(st.sampled_from(["<think>", "</think>", "<think/>", "[/THINK]", " a", "\n", "<", "answer>"]), max_size=12)
+)
+def test_pairs_are_taken_out_as_the_pattern_says(parts: list[str]) -> None:
+    text = "".join(parts)
+    assert reasoning._without_pairs(text) == re.sub(reasoning.PAIR, "", text)
+
+
+def test_opening_marks_that_nothing_closes_cost_no_search_each() -> None:
+    assert strip_reasoning("so </think> 4 " + "<think>x " * 40_000) == "4"
+    assert strip_reasoning("<think>x </think>y " * 20_000).split() == ["y"] * 20_000

@@ -1,5 +1,6 @@
 """Multiple choice: the letter an answer settles on, and none where it settles on none."""
 
+import re
 import string
 import unicodedata
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analyzer.metrics import letter
 from analyzer.metrics.letter import gold_letter, letter_of
 from tests.worlds import metric_of
 
@@ -86,3 +88,15 @@ def test_a_gold_may_be_written_in_any_usual_way_and_scores_itself(letter: str, s
 def test_a_gold_that_names_no_letter_matches_nothing(gold: str) -> None:
     assert gold_letter(gold) is None
     assert metric_of("choice_letter").score(gold or "A", [gold], {}) == 0
+
+
+def test_a_list_or_a_line_without_end_costs_no_more_than_its_length() -> None:
+    """What a model writes that has lost its way: with two ways to read each item these would never end."""
+    assert letter_of(", ".join("AB" * 5_000)) is None
+    assert letter_of(". " * 20_000) is None
+
+
+@given(st.text(alphabet="AB.:)]\n !_-xé1,", max_size=25))
+def test_the_letters_that_begin_a_line_or_a_sentence_are_those_of_the_pattern(text: str) -> None:
+    pattern = rf"(?:^|\n|[.;!?] )[\W_]*({letter._CAPITAL})\s*[).\]:](?=\s)"
+    assert list(letter._heads(text)) == re.findall(pattern, text)

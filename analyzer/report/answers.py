@@ -174,7 +174,7 @@ def _lengths(results: Results) -> list[str]:
 def _causes(results: Results) -> list[str]:
     lines = []
     for series in results.series[:1]:
-        for smallest in results.levels(series)[-1:]:
+        for smallest in results.judged_levels(series)[-1:]:
             v = results.verdict(series)
             drop, stat = results.drop(smallest), results.stat(smallest)
             proven = v is not None and v.loss is not None
@@ -185,7 +185,7 @@ def _causes(results: Results) -> list[str]:
 
 def chosen_level(results: Results, series: str) -> Run | None:
     """The level that stands for what a smaller budget buys: the safe budget, else the largest one below full cache."""
-    levels = results.levels(series)
+    levels = results.judged_levels(series)
     v = results.verdict(series)
     if v is not None and not nothing_safe(v):
         return next((r for r in levels if r.kv_budget == v.safe_budget), levels[0] if levels else None)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from analyzer.results import sentences
 from analyzer.results.confidence import margin_in_score
-from analyzer.results.number_format import percent, plural
+from analyzer.results.number_format import cache_kept, listed, percent, plural
 from analyzer.results.results import Results
+from analyzer.results.series_names import series_name
 from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus
 
 PARTIAL = "PARTIAL"
@@ -54,6 +55,15 @@ def _partial(results: Results) -> Alarm | None:
     name, _, says = sentences.partial(results.pending, results.requests).partition(": ")
     if refused := sum(p.refused for p in results.progress.values()):
         says += f" {refused:,} were refused for the key or the quota, which says nothing about them: not counted."
+    behind = [
+        f"{series_name(series)} with {cache_kept(level['budget'], results.unit)} "
+        f"({level['answers']:,} of {plural(level['planned'], 'answer')})"
+        for series in results.series
+        if (v := results.verdict(series)) is not None
+        for level in v.left_out
+    ]
+    if behind:
+        says += f" Left out of the verdicts: {listed(behind)}."
     return Alarm(name, says, f"{results.pending:,} of {results.requests:,} requests pending")
 
 

@@ -146,6 +146,12 @@ class Results:
             key=lambda r: -r.kv_budget,
         )
 
+    def judged_levels(self, series: str) -> list[Run]:
+        """Those of its levels that its verdict is about."""
+        v = self.verdict(series)
+        behind = [level["budget"] for level in v.left_out] if v else []
+        return [run for run in self.levels(series) if run.kv_budget not in behind]
+
     def stat(self, run: Run | None, bin_idx: int = ALL) -> BinStat | None:
         return self.stats.get((run.run_id, bin_idx)) if run else None
 
@@ -156,8 +162,8 @@ class Results:
         return next((d for d in self.drops if d.run_id == run.run_id and d.bin_idx == bin_idx), None)
 
     def paired(self, series: str) -> list[tuple[float, Drop]]:
-        """(budget, paired loss over all lengths) of a series, largest budget first."""
-        drops = ((run.kv_budget, self.drop(run)) for run in self.levels(series))
+        """(budget, paired loss over all lengths) of a series' levels that are judged, largest budget first."""
+        drops = ((run.kv_budget, self.drop(run)) for run in self.judged_levels(series))
         return [(budget, drop) for budget, drop in drops if drop is not None]
 
     def control_drops(self, bin_idx: int = ALL) -> list[Drop]:

@@ -170,7 +170,7 @@ class Verdict:
 
     @property
     def detail(self) -> dict[str, Any]:
-        """What zone_json holds: level, notes, needed, spread, noise, cliff, length_by_budget; {} where it is empty."""
+        """What zone_json holds, e.g. level, notes, needed, spread, noise, cliff, left_out; {} where it is empty."""
         loaded: dict[str, Any] = json.loads(self.zone_json or "{}")
         return loaded
 
@@ -200,6 +200,12 @@ class Verdict:
         """The sweep's answers beside a canary that doubted the budget; None: none did, or this row doesn't hold it."""
         stored = self.detail.get("canary")
         return Answers(**stored) if stored else None
+
+    @property
+    def left_out(self) -> list[dict[str, Any]]:
+        """Levels of the series that the row is not about, for most of their requests are pending: {budget, answers,
+        planned}."""
+        return list(self.detail.get("left_out", []))
 
     @property
     def notes(self) -> list[str]:

@@ -223,6 +223,7 @@ def task_group(question: Question, task: TaskData) -> Group:
         look=look_of(task.question.dataset.strategy, task.question.dataset.version),
         samples=task.question.samples,
         n_samples=task.question.task.samples,
+        counts=question.counts,
         in_suite=question.is_suite,
         traits={data.run.run_id: data.traits for data in task.runs},
     )

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from analyzer.read.declared_plan import NOTHING, DeclaredPlan
 from analyzer.read.examples import BinnedDataset
+from analyzer.read.run_counts import RunCounts
 from analyzer.read.runs import Run
 from analyzer.stats.decompose import Outcomes
 from analyzer.stats.interim import ONLY_LOOK, InterimLook
@@ -22,6 +23,8 @@ from kvt_async.contract.settings import Analysis
 from kvt_async.contract.vocabulary import Unit
 
 Floats = npt.NDArray[np.float64]
+
+NEARLY_COMPLETE = 0.9  # of the fullest level's scores: a level with fewer is left out of its series' verdict
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Group:
     traits: Mapping[str, AnswerTraits] = field(default_factory=dict)  # by run; empty: nothing is told beside scores
     samples: int = 1  # answers of each example that count
     n_samples: int = 1  # answers that were asked for
+    counts: Mapping[str, RunCounts] = field(default_factory=dict)  # by run; empty: every run is complete
     in_suite: bool = False  # one of several tasks: the claim that was asked in advance is the one over all of them
 
     @property
@@ -79,12 +83,29 @@ class Group:
 
     @cached_property
     def series(self) -> dict[str, list[Run]]:
-        """Compressed levels by series, in the config's order, each from the highest budget down."""
+        """Compressed levels that are judged, by series, in the config's order, each from the highest budget down."""
+        return {name: [run for run in runs if not self._is_behind(run, runs)] for name, runs in self._levels.items()}
+
+    def left_out(self, series: str) -> list[tuple[Run, RunCounts]]:
+        """Levels of a series that no verdict is about, because most of their requests are still pending."""
+        levels = self._levels[series]
+        return [(run, self.counts[run.run_id]) for run in levels if self._is_behind(run, levels)]
+
+    @cached_property
+    def _levels(self) -> dict[str, list[Run]]:
+        """All compressed levels by series, as `series` orders them."""
         levels: dict[str, list[Run]] = {}
         for run in self.runs:
             if not run.is_full and run.repeat_idx == 0:
                 levels.setdefault(run.series, []).append(run)
         return {name: sorted(runs, key=lambda run: -run.kv_budget) for name, runs in levels.items()}
+
+    def _is_behind(self, run: Run, levels: Sequence[Run]) -> bool:
+        """Whether a level has far fewer scores than the fullest of its series: its few pairs would be the pairs of the
+        whole series, and stop its order of tests. Which levels are behind hangs on the order of requests, not on
+        what they were answered."""
+        most = max((self.counts[other.run_id].scores for other in levels if other.run_id in self.counts), default=0)
+        return run.run_id in self.counts and self.counts[run.run_id].scores < NEARLY_COMPLETE * most
 
     @cached_property
     def fewest_contexts(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+from analyzer.results.number_format import budget, listed, plural
 from analyzer.store.tables import BinStat
 from analyzer.summarise.group import Group
 from analyzer.summarise.guessing_floor import CHANCE, OTHERS
@@ -15,7 +16,22 @@ def notes(summary: SeriesBin, group: Group) -> list[str]:
     """Everything that is to be said beside the verdict of one series in one bin."""
     levels = group.series[summary.level.series]
     applied = [(run.kv_budget, group.stats[run.run_id, summary.bin_idx]) for run in levels]
-    return group.look.note + _answers(group) + limits(summary, group.analysis.alpha) + same_effective(applied)
+    return (
+        _left_out(summary, group)
+        + group.look.note
+        + _answers(group)
+        + limits(summary, group.analysis.alpha)
+        + same_effective(applied)
+    )
+
+
+def _left_out(summary: SeriesBin, group: Group) -> list[str]:
+    """That levels which are far behind the others are not judged."""
+    levels = [
+        f"{budget(run.kv_budget, summary.unit)} ({counts.scores:,} of {plural(counts.total, 'answer')})"
+        for run, counts in group.left_out(summary.level.series)
+    ]
+    return [f"left out of the verdict, because most of it is still pending: {listed(levels)}"] if levels else []
 
 
 def _answers(group: Group) -> list[str]:

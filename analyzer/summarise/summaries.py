@@ -149,6 +149,10 @@ def verdict_rows(group: Group, summaries: Sequence[SeriesBin]) -> list[Verdict]:
             details["cliff"] = constant_at_break(same_series, group.margin)
             details["length_by_budget"] = length_by_budget(same_series)
             details |= seed_detail(group)
+        if behind := group.left_out(summary.level.series):
+            details["left_out"] = [
+                {"budget": run.kv_budget, "answers": counts.scores, "planned": counts.total} for run, counts in behind
+            ]
         if group.margin.is_relative:
             details["lost_share"] = lost_shares(group, summary)
         bins = {other.bin_idx: other for other in same_series if other.bin_idx != ALL_BINS}

@@ -669,6 +669,7 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per task, series
     zone_json              TEXT NOT NULL,       -- spread: the zone over bootstrap resamples; noise: the A/A control;
                                                 --   notes: floors, ceilings; needed: what n_needed would settle;
                                                 --   floor: what full cache has to lose; gains: p of every budget;
+                                                --   left_out: levels that most requests are still pending of;
                                                 --   bin -1 also cliff, length_by_budget; prompts: the server's counts;
                                                 --   canary: the answers beside one that doubted the budget;
                                                 --   seeds: does the server keep to them, where answers are drawn

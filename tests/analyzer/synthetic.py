@@ -55,7 +55,7 @@ class Spec:
     p_correct: Accuracy = gentle_cliff
     flips: float = 0.0
     failures: Rate = 0.0
-    partial: float = 0.0
+    partial: Rate = 0.0
     control_repeats: int = 1
     evidence: Evidence = "verified"
     exp_group_id: str = "synthetic"
@@ -293,7 +293,7 @@ def _write_run(
         created_at=NOW,
     )
     shared = np.random.default_rng([spec.seed, 1]).random(len(examples))  # the same examples are hard everywhere
-    kept_rows = len(examples) - round(spec.partial * len(examples))
+    kept_rows = len(examples) - round(_rate(spec.partial, series, budget, 0) * len(examples))
     rows: dict[str, list[Row]] = {table: [] for table in ("requests", "attempts", "telemetry", "responses", "give_ups")}
     for j, (seq, ex) in product(range(spec.samples), enumerate(examples)):
         if not seq:

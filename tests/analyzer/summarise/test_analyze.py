@@ -3,12 +3,14 @@
 import json
 import sqlite3
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from analyzer.report.answers import AnswerKey, first_screen, headline
 from analyzer.results import verdict_sentence
+from analyzer.results.alarms import PARTIAL, alarms
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
@@ -256,6 +258,45 @@ def test_pending_requests_need_partial_and_are_then_marked(experiment: Experimen
     assert (report.partial, report.pending > 0) == (True, True)
     assert {row[0] for row in conn.execute("SELECT partial FROM transition_summary")} == {1}
     assert conn.execute("SELECT min(n) FROM budget_stats WHERE bin_idx = -1").fetchone()[0] == 90
+
+
+def pending(by_budget: dict[float, float]) -> Callable[[str, float, int], float]:
+    return lambda series, budget, _: 0.0 if series == "full" else by_budget.get(budget, 0.0)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99, 1.0])
+def test_a_level_that_is_half_swept_leaves_the_verdict_to_the_complete_ones(
+    experiment: Experiment, share: float
+) -> None:
+    conn, settings = analysed(
+        experiment,
+        n_per_bin=40,
+        budgets=tuple(CLIFF),
+        p_correct=CLIFF,
+        partial=pending({0.05: share}),
+        go_partial=True,
+    )
+    row, done = overall(conn), 200 - round(share * 200)
+    assert (row["n"], row["zone_high"], row["zone_low"]) == (200, 0.5, 0.2)
+    assert json.loads(row["zone_json"])["left_out"] == [{"budget": 0.05, "answers": done, "planned": 200}]
+    assert {v["n"] for v in conn.execute("SELECT n FROM transition_summary WHERE bin_idx >= 0")} == {40}
+    results = read_results(conn, "synthetic")
+    partial = next(alarm for alarm in alarms(results) if alarm.name == PARTIAL)
+    named = f"SnapKV (sees the question) with 5% of the cache kept ({done} of 200 answers)"
+    assert f"Left out of the verdicts: {named}." in partial.says
+    screen = first_screen(results, settings)
+    assert "with 20% of the cache kept" in screen.claims(AnswerKey.CHANGED)[0]
+    assert f"most of it is still pending: 0.05 ({done} of 200 answers)." in " ".join(
+        line for answer in screen.answers if answer.key == AnswerKey.LIMITS for line in answer.lines
+    )
+
+
+def test_levels_that_are_swept_side_by_side_are_all_judged(experiment: Experiment) -> None:
+    shares = pending({0.8: 0.48, 0.5: 0.5, 0.2: 0.5})
+    conn, _ = analysed(experiment, n_per_bin=40, budgets=(1.0, 0.8, 0.5, 0.2), partial=shares, go_partial=True)
+    row = overall(conn)
+    assert row["n"] == 100
+    assert "left_out" not in json.loads(row["zone_json"])
 
 
 def test_without_scores_analysis_is_refused_with_the_command_to_run(experiment: Experiment) -> None:

@@ -23,6 +23,7 @@ def screen_lines(screen: FirstScreen, width: int = 100) -> list[str]:
     if len(alarms) > room:
         alarms = [*alarms[: max(0, room - 1)], "  … more that may make the verdict wrong is in the report."]
     paragraphs = [
+        *(screen.claims(AnswerKey.CHANGED) if screen.claims(AnswerKey.WORST_TASK, AnswerKey.FIRST_TO_BREAK) else ()),
         *screen.claims(AnswerKey.FIRST_TO_BREAK, AnswerKey.WORST_TASK, AnswerKey.EVERYWHERE, AnswerKey.NOTHING),
         *screen.claims(AnswerKey.OTHER_SERIES),
         *screen.claims(AnswerKey.BUYS, AnswerKey.APPLIED, AnswerKey.CERTAINTY),

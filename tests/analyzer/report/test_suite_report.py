@@ -133,6 +133,13 @@ def test_the_terminal_says_the_same_sentence_in_at_most_twelve_lines(suite: Suit
     assert "multikey is proven to lose more than 0.05" in " ".join(" ".join(lines).split())
 
 
+def test_the_terminal_gives_the_mean_over_tasks_with_its_interval(suite: SuiteResults) -> None:
+    screen = suite_screen(suite, SETTINGS)
+    (mean,) = screen.claims(AnswerKey.CHANGED)
+    assert "a paired loss of" in mean
+    assert mean in " ".join(" ".join(screen_lines(screen)).split())
+
+
 def test_a_verdict_over_some_of_the_tasks_names_the_others(suite: SuiteResults) -> None:
     two = [task for task in suite.verdicts[0].tasks if task["task"] != "vt"]
     some = changed(suite, tasks_json=json.dumps(two), n_tasks=2)

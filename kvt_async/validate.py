@@ -1,13 +1,13 @@
 """What `validate`, `resolve` and `tasks` answer. Nothing is created and nothing is sent."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from kvt_async.contract import plugin_registry
-from kvt_async.contract.errors import GuardError, MissingPrerequisiteError
+from kvt_async.contract.errors import ConfigError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.formulas.model_config import token_bytes_of
 from kvt_async.contract.load import secret
 from kvt_async.contract.paths import manifest_path, run_paths
@@ -27,6 +27,7 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
     for task in tasks.tasks:
         with naming(task, tasks):
             check_data(task.settings)
+    _check_chosen(settings, [task.name for task in tasks.tasks])
     checked = checked_levels(settings)
     notes = [*tasks.notes, *(note for note in checked.notes if note != NO_BASELINE), *_about_the_key(settings.engine)]
     if settings.model.config is not None:
@@ -51,6 +52,22 @@ def validate(settings: Settings, *, deep: bool = False) -> dict[str, Any]:
             with naming(task, tasks):
                 facts["parity"] = _parity(settings, dataset_ids[task.name])
     return facts
+
+
+def _check_chosen(settings: Settings, names: Sequence[str]) -> None:
+    """Raises ConfigError where analysis.tasks names a task that neither the config has nor its group's database."""
+    db = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
+    known = dict.fromkeys(names)
+    from kvt_async.contract.schema import connect_for_reading
+
+    if settings.analysis.tasks and db.is_file():
+        with closing(connect_for_reading(db)) as conn:
+            stored = "SELECT DISTINCT task FROM task_contracts WHERE exp_group_id = ? ORDER BY task"
+            known |= dict.fromkeys(row[0] for row in conn.execute(stored, (settings.experiment.exp_group_id,)))
+    if unknown := [name for name in settings.analysis.tasks or () if name not in known]:
+        raise ConfigError(
+            f"there is no task {unknown[0]!r}", where="analysis.tasks", do=f"The tasks: {', '.join(known)}."
+        )
 
 
 def valid_lines(config: str, facts: dict[str, Any]) -> list[str]:

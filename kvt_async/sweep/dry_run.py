@@ -87,7 +87,10 @@ def lines(plan: Json) -> list[str]:
     )
     prepared = ", ".join(plan.get("prepared", ()))
     kept = f"; prepared, and kept for the sweep: {prepared}" if prepared else ""
-    return [*(f"note: {note}" for note in plan.get("notes", ())), *out, f"dry run: nothing was sent{kept}"]
+    out = [*(f"note: {note}" for note in plan.get("notes", ())), *out, f"dry run: nothing was sent{kept}"]
+    if plan.get("refused"):
+        out.append("the sweep would be refused: too few examples to prove the guard (analysis.guard); see the notes")
+    return out
 
 
 def _workload_lines(workload: Json) -> list[str]:

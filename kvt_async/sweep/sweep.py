@@ -12,7 +12,7 @@ from dataclasses import replace
 import orjson
 
 from kvt_async.clock import utc_now
-from kvt_async.contract.errors import DriftError, MissingPrerequisiteError
+from kvt_async.contract.errors import DriftError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.labels import task_level
 from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.schema import connect_for_writing
@@ -59,12 +59,14 @@ def execute(settings: Settings, options: SweepOptions) -> int:
     if report.plan is not None:
         report.plan["prepared"] = [str(file) for file in missing if file.is_file()]
     if options.as_json:
-        answer = report.plan if report.plan is not None else report.as_json()
+        answer = report.as_json()
+        if report.plan is not None:  # what of the tasks is said on the screen while they are read stands here too
+            answer = {**report.plan, "notes": [*tasks_of(settings).notes, *report.plan["notes"]]}
         sys.stdout.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode() + "\n")
     elif not options.quiet:
         lines = dry_run.lines(report.plan) if report.plan is not None else report.lines()
         print(visible("\n".join(lines)), flush=True)
-    return report.exit_code
+    return GuardError.exit_code if report.plan is not None and report.plan["refused"] else report.exit_code
 
 
 def prepare_group(settings: Settings, *, force: bool = False, quiet: bool = False) -> Json:
@@ -152,12 +154,16 @@ async def _send(invocation: Invocation, options: SweepOptions, group: SweepGroup
         tasks.append(replace(task, runs=unlike.runs))
         notes += [task_level(task.part.label, note) for note in unlike.notes]
     notes += await asyncio.to_thread(check_workload, reader, invocation.settings.workload, tasks)
+    refused: list[str] = []
     if options.dry_run:
-        notes += map(str, unreachable(reader, invocation.settings, tasks))
+        refused = list(map(str, unreachable(reader, invocation.settings, tasks)))
     else:
         refuse_unreachable(reader, invocation.settings, tasks)
-    group = replace(group, tasks=tuple(tasks), notes=tuple(notes))
-    return await SweepInvocation(invocation, options, group).go()
+    group = replace(group, tasks=tuple(tasks), notes=(*notes, *refused))
+    report = await SweepInvocation(invocation, options, group).go()
+    if report.plan is not None:
+        report.plan["refused"] = refused
+    return report
 
 
 def checked_levels(settings: Settings) -> Levels:

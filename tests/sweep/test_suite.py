@@ -8,12 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
-from kvt_async.contract.errors import ContractMismatchError, GuardError
+from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
 from kvt_async.contract.formulas.sample_seed import seed_of
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.status import status
-from kvt_async.sweep.sweep import SweepOptions, prepare_group, run
+from kvt_async.sweep.sweep import SweepOptions, execute, prepare_group, run
+from kvt_async.validate import validate
 from tests.servers.openai_server import FakeServer, Script, serving
 from tests.sweep.test_sweep import grid_bodies
 from tests.tables import insert
@@ -242,6 +243,45 @@ async def test_a_guard_that_the_contexts_cannot_reach_is_refused_before_anything
         assert "alpha: 4 contexts can prove no loss below 0.60; 23 would do" in dry.plan["notes"]
         await run(suite(tmp_path, url), options=QUIET)
         assert (await run(small, options=QUIET)).session_id is None, "what is stored already is no longer a plan"
+
+
+def test_a_dry_run_of_a_sweep_that_would_be_refused_fails_as_that_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = "http://127.0.0.1:9/v1"
+    small = suite(tmp_path, nowhere, "analysis.guard=0.15", "analysis.alpha=0.05")
+    assert execute(small, SweepOptions(dry_run=True)) == 3
+    assert "the sweep would be refused: too few examples to prove the guard" in capsys.readouterr().out
+    assert execute(small, SweepOptions(dry_run=True, as_json=True)) == 3
+    assert orjson.loads(capsys.readouterr().out)["refused"][0].startswith("alpha: 4 contexts can prove")
+    large = suite(tmp_path, nowhere, "analysis.alpha=0.05")
+    assert execute(large, SweepOptions(dry_run=True)) == 0
+    assert "refused" not in capsys.readouterr().out
+
+
+def test_a_dry_run_for_programs_holds_the_notes_of_the_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [{"dataset": {"name": "ruler", "task": "vt", "params": {"lengths": [512], "per_length": 2}}}]
+    tasks = f"tasks={orjson.dumps(entries).decode()}"
+    settings = sweep_settings(tmp_path, "http://127.0.0.1:9/v1", "decoding.max_tokens=7", tasks, "analysis.guard=0.99")
+    execute(settings, SweepOptions(dry_run=True, as_json=True))
+    notes = orjson.loads(capsys.readouterr().out)["notes"]
+    assert "vt: decoding.max_tokens 7, the task's own is 30" in notes
+
+
+def test_validate_refuses_a_verdict_over_a_task_that_there_is_not(tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:9/v1"
+    with pytest.raises(ConfigError, match="there is no task 'nope'") as caught:
+        validate(suite(tmp_path, nowhere, 'analysis.tasks=["alpha", "nope"]'))
+    assert caught.value.do == "The tasks: alpha, beta."
+    assert validate(suite(tmp_path, nowhere, 'analysis.tasks=["alpha"]'))["exp_group_id"]
+
+
+async def test_a_verdict_may_be_over_a_task_that_the_group_alone_still_has(tmp_path: Path) -> None:
+    async with serving(Script()) as (_, url):
+        await run(suite(tmp_path, url, names=NAMES), options=QUIET)
+    assert validate(suite(tmp_path, url, 'analysis.tasks=["gamma"]'))["exp_group_id"]
 
 
 @pytest.mark.parametrize(

@@ -162,11 +162,13 @@ _EXPORT_COLUMNS: dict[str, Any] = {
     "repeat_idx": pl.Int64,
     "request_id": pl.String,
     "sample_idx": pl.Int64,
+    "turn_idx": pl.Int64,
     "bin_idx": pl.Int64,
     "token_len": pl.Int64,
     "text": pl.String,
     "tool_calls_json": pl.String,
     "finish_reason": pl.String,
+    "cache_state": pl.String,
     "metric": pl.String,
     "error_type": pl.String,
 } | _OUTCOME_COLUMNS
@@ -185,8 +187,9 @@ def export_rows(conn: sqlite3.Connection, run: Run, task: str) -> Iterator[pl.Da
     )
     cursor = conn.execute(
         "SELECT u.exp_group_id, u.model_name, ?, u.dataset_id, u.run_id, u.series, u.kv_budget, u.repeat_idx, "
-        "r.request_id, r.sample_idx, e.bin_idx, e.token_len, p.text, p.tool_calls_json, "
-        f"p.finish_reason, s.metric, NULL, {_OUTCOME_SQL} FROM requests r JOIN runs u ON u.run_id = r.run_id "
+        "r.request_id, r.sample_idx, r.turn_idx, e.bin_idx, e.token_len, p.text, p.tool_calls_json, "
+        f"p.finish_reason, p.cache_state, s.metric, NULL, {_OUTCOME_SQL} "
+        "FROM requests r JOIN runs u ON u.run_id = r.run_id "
         "JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id LEFT JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "

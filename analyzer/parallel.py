@@ -8,6 +8,7 @@ as cores. Within a run a thread does help: Polars lets go of that lock, and so d
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -54,28 +55,38 @@ def results(
     rows: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Result | None]:
-    """function(part) of each part, from processes; None for what was not done there and is to be done here.
-
-    `progress` is told how many are done, as they end. Nothing is done there where one process is as fast: with one
-    core, one part, or few `rows` in all parts together.
-    """
-    done: list[Result | None] = [None] * len(parts)
-    workers = min(cores(), MOST, len(parts))
-    if workers < 2 or rows < WORTH_IT_ROWS:
-        return done
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=begin, initargs=(plugin_files.loaded(),)
-    )
-    try:
-        futures = [pool.submit(function, part) for part in parts]
-        for i, future in enumerate(futures):
-            done[i] = future.result()
-            progress(i + 1)
-    except BrokenProcessPool:  # a script that can't be imported again, as new processes do: slower, not wrong
-        pass
-    finally:
-        pool.shutdown(cancel_futures=True)
+    """All of `stream`; `progress` is told how many are done, as they end."""
+    done = []
+    for result in stream(function, parts, rows=rows):
+        done.append(result)
+        if result is not None:
+            progress(len(done))
     return done
+
+
+def stream(function: Callable[[Part], Result], parts: Sequence[Part], *, rows: int) -> Iterator[Result | None]:
+    """function(part) of each part in order, from processes, which do the next ones meanwhile; None for what was not
+    done there and is to be done here.
+
+    Nothing is done there where one process is as fast: with one core, one part, or few `rows` in all parts together.
+    """
+    n_done = 0
+    workers = min(cores(), MOST, len(parts))
+    if workers > 1 and rows >= WORTH_IT_ROWS:
+        pool = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), initializer=begin, initargs=(plugin_files.loaded(),)
+        )
+        try:
+            futures = deque(pool.submit(function, part) for part in parts)
+            while futures:
+                result = futures.popleft().result()  # whoever takes it may forget it
+                n_done += 1
+                yield result
+        except BrokenProcessPool:  # a script that can't be imported again, as new processes do: slower, not wrong
+            pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+    yield from [None] * (len(parts) - n_done)
 
 
 def one_ahead(function: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:

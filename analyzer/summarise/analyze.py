@@ -5,7 +5,7 @@ append-only facts and what is known of the server; the rows themselves must stil
 """
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,15 +117,23 @@ def analyze(
         report = AnalyzeReport(group, gen, len(question.runs), True, question.is_partial, pending)
         if not recompute and derived_rows.stands(facts, group, gen, STAGE, question.scope, mark):
             return replace(report, recomputed=False)
-        read = read_tasks(facts, path_of(conn), question)
-    _check_invariants([data for task in read for data in task.runs], question.counts)
-    _refuse_contradicted(conn, [data.evidence for task in read for data in task.runs], mark)
-    _write(conn, question, mark, derive(question, read))
+        evidence: list[Evidence] = []
+
+        def checked() -> Iterator[TaskData]:
+            for task in read_tasks(facts, path_of(conn), question):
+                _check_invariants(task.runs, question.counts)
+                evidence.extend(data.evidence for data in task.runs)
+                yield task
+
+        derived = derive(question, checked())
+    _refuse_contradicted(conn, evidence, mark)
+    _write(conn, question, mark, derived)
     return report
 
 
-def read_tasks(facts: sqlite3.Connection, db: Path, question: Question) -> list[TaskData]:
-    """Every task of the question with its runs, in order; of large experiments from several processes."""
+def read_tasks(facts: sqlite3.Connection, db: Path, question: Question) -> Iterator[TaskData]:
+    """Every task of the question with its runs, in order; of large experiments from several processes, which read the
+    next task while one is used."""
     parts = [
         RunToRead(
             db,
@@ -138,17 +146,15 @@ def read_tasks(facts: sqlite3.Connection, db: Path, question: Question) -> list[
         for run in task.runs
     ]
     batches = parallel.batches(parts, lambda part: part.kind, lambda part: part.counts.scores)
-    elsewhere = parallel.results(read_elsewhere, batches, rows=sum(part.counts.scores for part in parts))
+    elsewhere = parallel.stream(read_elsewhere, batches, rows=sum(part.counts.scores for part in parts))
     pairs = iter(zip(elsewhere, batches, strict=True))
-    tasks = []
     for task in question.tasks:
         entries = examples.entries(facts, task.dataset.dataset_id)
         read: list[RunData] = []
         while len(read) < len(task.runs):
             done, batch = next(pairs)
             read += done or read_runs(facts, [(part.run, part.reading) for part in batch], entries)
-        tasks.append(task_data(facts, question, task, entries, read))
-    return tasks
+        yield task_data(facts, question, task, entries, read)
 
 
 def task_data(
@@ -159,7 +165,7 @@ def task_data(
     return TaskData(task, entries["bin_idx"].to_numpy(), entries["cluster"].to_numpy(), contexts, read)
 
 
-def derive(question: Question, read: Sequence[TaskData]) -> Derived:
+def derive(question: Question, read: Iterable[TaskData]) -> Derived:
     """Every derived row of the tasks that were read, from nothing but them; in the order of the question."""
     stats: list[BinStat] = []
     evidence: list[Evidence] = []

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import orjson
+import polars as pl
 
+from analyzer.read.outcomes import export_rows
 from analyzer.report.turn_tables import by_turn, reuse_caveats
 from analyzer.results.results import Results, read_results
 from analyzer.stages import analyze_stage, report_stage, score_stage
@@ -67,6 +69,12 @@ async def test_the_report_tells_accuracy_and_reuse_turn_by_turn_and_that_levels_
         settings, "SELECT DISTINCT turn_idx > 0, cache_state FROM requests JOIN responses USING (request_id)"
     )
     assert {(1, "warm"), (1, "cold")} <= set(stored)
+    with closing(connect_for_reading(db_of(settings))) as conn:
+        (exported,) = export_rows(conn, results.runs[0], "made")
+    later = exported.filter(pl.col("turn_idx") > 0)
+    assert exported["turn_idx"].to_list() == [0, 1, 2] * 4
+    assert later["cache_state"].unique().to_list() == ["warm"]
+    assert later["token_len"].null_count() == 8  # their prompts are not the manifest's
 
 
 async def test_where_no_server_says_what_it_reused_that_is_said(tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ def _buys(results: Results, settings: Settings) -> list[str]:
     evidence = results.evidence.get(run.run_id)
     verified = evidence is None or evidence.status == EvidenceStatus.VERIFIED
     lines = [
-        costs.memory(series, run.kv_budget, full, stat, results.unit, verified=verified),
+        ("" if stat is not None and stat.kv_bytes_p50 is not None else memory.of_bits(results, settings, run))
+        or costs.memory(series, run.kv_budget, full, stat, results.unit, verified=verified),
         costs.latency(run.kv_budget, full, stat, results.clients, results.unit),
     ]
     measured = [s for r in results.runs if (s := results.stat(r)) and s.latency_p50_s is not None]

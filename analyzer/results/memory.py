@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from analyzer.read.runs import Run
 from analyzer.results.confidence import nothing_safe
-from analyzer.results.number_format import cache_kept, count, gib, plural
+from analyzer.results.number_format import amount, cache_kept, change, count, gib, plural
 from analyzer.results.results import Results
+from kvt_async.contract.formulas.kv_budget import FULL_BITS
 from kvt_async.contract.formulas.kv_bytes import gib_saved
 from kvt_async.contract.formulas.model_config import token_bytes_of
 from kvt_async.contract.settings import Serving, Settings
@@ -29,6 +30,7 @@ class ServingLoad:
     serving: Serving
     token_bytes: float
     source: str
+    bits: float = FULL_BITS  # of one element, in those bytes
 
     @property
     def full_gib(self) -> float:
@@ -51,8 +53,11 @@ def load_of(results: Results, settings: Settings) -> ServingLoad | None:
         token_bytes = token_bytes_of(settings.model.config, bits=serving.cache_bits)
         if token_bytes.value is None:
             return None
+        at_16 = token_bytes_of(settings.model.config, bits=FULL_BITS).value or token_bytes.value
         bound = ", an upper bound: some layers stop growing at their window" if token_bytes.windowed else ""
-        return ServingLoad(serving, token_bytes.value, f"from {token_bytes.path.name}{bound}")
+        return ServingLoad(
+            serving, token_bytes.value, f"from {token_bytes.path.name}{bound}", FULL_BITS * token_bytes.value / at_16
+        )
     full = results.stat(results.full)
     if full is None or not full.kv_bytes_p50 or not full.prompt_tokens_p50:
         return None
@@ -66,10 +71,38 @@ def kept_share(results: Results, run: Run, load: ServingLoad) -> float | None:
     stat, evidence = results.stat(run), results.evidence.get(run.run_id)
     if run.kv_unit == Unit.TOKENS:
         return min(1.0, run.kv_budget / load.serving.context_tokens)
-    if run.kv_unit != Unit.FRACTION:
-        return None  # a level in bits has no common scale with the dtype of full cache here
+    if run.kv_unit == Unit.BITS:
+        return run.kv_budget / load.bits
     shown = stat.kept_fraction_p50 if stat and evidence and evidence.status == EvidenceStatus.VERIFIED else None
     return run.kv_budget if shown is None else shown
+
+
+def of_bits(results: Results, settings: Settings, run: Run) -> str:
+    """What a budget in bits per element buys where the evidence shows the bits: all tokens are kept, so bytes follow
+    from them. In bytes where `model.config` is given and the prompt's length known; empty where nothing shows the bits.
+
+    Raises ConfigError where model.config can't be read or doesn't say what a token takes.
+    """
+    evidence = results.evidence.get(run.run_id)
+    if run.kv_unit != Unit.BITS or evidence is None or evidence.status != EvidenceStatus.VERIFIED:
+        return ""
+    at_full = results.evidence.get(results.full.run_id) if results.full else None
+    full_bits = FULL_BITS * (at_full.effective_p50 if at_full and at_full.effective_p50 else 1.0)
+    bits = evidence.effective_p50 or run.kv_budget
+    smaller = change(bits, full_bits)
+    start = f"Memory with {cache_kept(run.kv_budget, run.kv_unit)} ({evidence.source})"
+    full = results.stat(results.full)
+    tokens = full.prompt_tokens_p50 if full else None
+    if settings.model.config is not None and tokens:
+        here, there = (token_bytes_of(settings.model.config, bits=width).value for width in (bits, full_bits))
+        if here is not None and there is not None:
+            return (
+                f"{start}: {amount(here * tokens)} of KV cache for a prompt of {count(tokens)} tokens (median) instead "
+                f"of {amount(there * tokens)} with full cache's {full_bits:g} bits, {smaller}: every token is kept, so "
+                "bytes follow from the bits."
+            )
+    kept = "since every token is kept; for bytes set model.config."
+    return f"{start}: {smaller} against full cache's {full_bits:g} bits, {kept}"
 
 
 def saved_gib(results: Results, run: Run, load: ServingLoad | None) -> float | None:
@@ -115,6 +148,11 @@ def _real(results: Results, run: Run) -> str:
     if evidence is None or evidence.status != EvidenceStatus.VERIFIED:
         return "Is it real? Not shown: nothing says that the server applied the budget, so this is arithmetic."
     stat = results.stat(run)
+    if run.kv_unit == Unit.BITS:
+        return (
+            f"Is it real? The server says ({evidence.source}) that an element has so many bits; free memory itself was "
+            "not measured."
+        )
     what = "it keeps that share in bytes" if stat and stat.kv_bytes_p50 else "it keeps that share of the tokens"
     return f"Is it real? The server says ({evidence.source}) that {what}; free memory itself was not measured."
 

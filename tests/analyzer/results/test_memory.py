@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from analyzer.report.answers import AnswerKey, first_screen
 from analyzer.report.cost_tables import pareto
 from analyzer.results import memory
+from analyzer.results.number_format import amount
 from analyzer.results.results import Results, read_results
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
-from tests.analyzer.report_cases import DEGENERATE, GROUP, SMALL, Rows
+from tests.analyzer.report_cases import DEGENERATE, GROUP, SMALL, Rows, Series
 from tests.analyzer.report_rows import write
 
 LLAMA = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096,
@@ -125,6 +127,49 @@ def test_the_bytes_of_a_model_with_windows_are_said_to_be_an_upper_bound(tmp_pat
     facts = facts_of(tmp_path)
     assert "upper bound" in said(facts, asked(tmp_path, {**LLAMA, "sliding_window": 512}))
     assert "upper bound" not in said(facts, asked(tmp_path))
+
+
+DTYPES = {"series": (Series("kv_dtype", lambda *_: 0.996, policy="kv_dtype"),), "unit": "bits", "budgets": (1.0, 8.5)}
+
+
+def of_data_types(tmp_path: Path, **changes: Any) -> Results:
+    """A group whose levels are data types, of a server that counts no bytes."""
+    facts = facts_of(tmp_path, **{**DTYPES, **changes})
+    stats = {key: replace(row, kv_bytes_p50=None, kept_tokens_p50=None) for key, row in facts.stats.items()}
+    return replace(facts, stats=stats)
+
+
+def bought(facts: Results, settings: Settings) -> str:
+    screen = first_screen(facts, settings)
+    return next(answer.claim for answer in screen.answers if answer.key == AnswerKey.BUYS)
+
+
+def test_bytes_follow_from_bits_that_are_verified(tmp_path: Path) -> None:
+    facts = of_data_types(tmp_path)
+    full = facts.stat(facts.full)
+    assert full is not None
+    tokens = full.prompt_tokens_p50 or 0
+    with_config = bought(facts, asked(tmp_path))
+    assert (
+        f"Memory with 8.5 bits per element of the cache (echoed): {amount(131072 * 8.5 / 16 * tokens)}" in with_config
+    )
+    assert f"instead of {amount(131072 * tokens)} with full cache's 16 bits, −47%" in with_config
+    without = bought(facts, load_settings(None, [f"experiment.exp_group_id={GROUP}"], environ={}))
+    assert "−47% against full cache's 16 bits, since every token is kept; for bytes set model.config." in without
+
+
+def test_bits_that_nothing_shows_buy_no_bytes(tmp_path: Path) -> None:
+    labels = Series("kv_dtype", lambda *_: 0.996, policy="kv_dtype", evidence="unverified")
+    text = bought(of_data_types(tmp_path, series=(labels,)), asked(tmp_path))
+    assert "not known, because what the server kept is unverified" in text
+
+
+def test_the_gib_of_bits_are_those_of_the_elements_at_the_users_load(tmp_path: Path) -> None:
+    facts = of_data_types(tmp_path)
+    text = said(facts, asked(tmp_path))
+    assert "with 8.5 bits per element of the cache, which is not proven safe, 2.12 GiB: 1.88 GiB saved." in text
+    assert "The server says (echoed) that an element has so many bits" in text
+    assert "2.12 GiB: 0 GiB saved" in said(facts, asked(tmp_path, cache_bits=8.5)), "the load has as many bits already"
 
 
 def test_a_missing_config_json_is_an_error_with_its_path(tmp_path: Path) -> None:

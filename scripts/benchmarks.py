@@ -16,6 +16,7 @@ HERE = Path(__file__).parent / "bench"
 QUICK = {  # a script that isn't here is small by itself
     "bootstrap": ["--repeats", "1", "--resamples", "2000"],
     "client": ["--runs", "1", "--seconds", "0.2"],
+    "long_answers": ["--answers", "40", "--streams", "40", "--tokens", "3000", "--itl-ms", "1"],
     "metrics": ["--scale", "0.02"],
     "pooled_intervals": ["--runs", "20"],
     "scale": ["--rows", "5000", "10000"],

@@ -31,7 +31,8 @@ def sweep(folder: Path, url: str, transport: str, tokens: int, asked: argparse.N
             rows.write(json.dumps(example) + "\n")
     overrides = [
         *(f"experiment.exp_group_id={name}", "dataset.name=jsonl", "dataset.task=long", "dataset.path=examples.jsonl"),
-        *("tokenizer.name=approx:chars/4", "binning.n_bins=1", f"binning.n_per_bin={asked.answers}", "model.name=null-model"),
+        *("tokenizer.name=approx:chars/4", "binning.n_bins=1", f"binning.n_per_bin={asked.answers}"),
+        "model.name=null-model",
         *(f"engine.base_url={url}", f"engine.transport={transport}", "kv.budgets=[1.0]", "kv.control_repeats=0"),
         *(f"decoding.max_tokens={tokens}", f"limits.concurrency={asked.streams}", "kv.apply={via: none}"),
     ]
@@ -57,9 +58,8 @@ def main() -> int:
     asked = parser.parse_args()
     worst = 0.0
     replies_mib = asked.streams * asked.tokens * EVENT_BYTES / 2**20
-    print(
-        f"{asked.answers:,} answers of {asked.tokens:,} tokens, {asked.streams} at once: {replies_mib:,.0f} MiB of replies"
-    )
+    at_once = f"{asked.streams} at once: {replies_mib:,.0f} MiB of replies"
+    print(f"{asked.answers:,} answers of {asked.tokens:,} tokens, {at_once}")
     with tempfile.TemporaryDirectory() as scratch, serving("--itl-ms", str(asked.itl_ms)) as url:
         for transport in ("aiohttp", "lean"):
             short_mib, _ = sweep(Path(scratch), url, transport, SHORT, asked)

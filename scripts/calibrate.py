@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import calibrate_comparisons
 import calibrate_outcomes
 import calibrate_sentences
 import calibrate_suites
@@ -217,6 +218,7 @@ TABLES = {
         *calibrate_sentences.TABLES,
         *calibrate_suites.TABLES,
         *calibrate_outcomes.TABLES,
+        *calibrate_comparisons.TABLES,
     )
 }
 

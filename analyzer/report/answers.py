@@ -12,6 +12,7 @@ from analyzer.read.runs import Run
 from analyzer.report.caveats import caveats, limits
 from analyzer.results import confidence, costs, memory, sentences, verdict_sentence
 from analyzer.results.alarms import Alarm, alarms
+from analyzer.results.comparison_words import comparison_sentences
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import cache_kept, cache_share, loss_size
 from analyzer.results.outcome_words import outcome_sentences
@@ -119,7 +120,7 @@ def _changed(results: Results, alpha: float) -> list[str]:
     first, full = results.series[0], results.stat(results.full)
     return [
         sentences.what_changed(first, full, results.paired(first), results.unit, results.verdict(first)),
-        sentences.series_compared(results.comparisons, alpha, results.unit),
+        *comparison_sentences(results.comparisons, first, alpha, results.unit),
     ]
 
 

@@ -137,13 +137,17 @@ def comparisons(results: Results, alpha: float) -> Table:
     """Pairs of series x budgets: difference of accuracy; a star where it is certain after Holm."""
     budgets = sorted({c.kv_budget for c in results.comparisons if c.bin_idx == ALL}, reverse=True)
     cells: dict[tuple[str, str], dict[float, str]] = {}
-    for c in results.comparisons:
+    first = results.series[0] if results.series else ""
+    for c in sorted(results.comparisons, key=lambda c: c.series_a != first):
         if c.bin_idx == ALL and c.diff_mean is not None:
             star = " *" if c.p_holm is not None and c.p_holm < alpha else ""
             text = f"{signed(c.diff_mean)} [{number(c.diff_ci_low)}, {number(c.diff_ci_high)}]{star}"
             cells.setdefault((c.series_a, c.series_b), {})[c.kv_budget] = text
     rows = [(f"{a} − {b}", *(row.get(k, NOTHING) for k in budgets)) for (a, b), row in cells.items()]
-    note = f"Paired difference of accuracy [95% CI]; * certain at {number(alpha)} after Holm's adjustment."
+    note = (
+        f"Paired difference of accuracy [95% CI]; * certain at {number(alpha)} after Holm's adjustment: over all rows "
+        f"of {first}, and over all others."
+    )
     return Table(("Series", *(cache_share(b, results.unit) for b in budgets)), tuple(rows), note=note)
 
 

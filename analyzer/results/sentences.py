@@ -12,7 +12,7 @@ from analyzer.results.number_format import cache_kept, cache_share, count, inter
 from analyzer.results.series_names import series_name, series_names
 from analyzer.results.verdict_sentence import NONE_PROVEN, safe_text
 from analyzer.results.zones import BinZone, common_tokens
-from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, Verdict
+from analyzer.store.tables import BinStat, Drop, Evidence, Verdict
 from kvt_async.contract.vocabulary import CanaryVerdict, SeriesVerdict, Unit
 from kvt_async.contract.vocabulary import EvidenceStatus as Status
 
@@ -228,44 +228,6 @@ def partial(pending: int, requests: int) -> str:
         f"PARTIAL: {pending:,} of {plural(requests, 'request')} ({percent(pending / max(1, requests), 1)}) had no "
         "outcome when this was computed; every number below may still move."
     )
-
-
-def series_compared(rows: Sequence[Comparison], alpha: float, unit: str) -> str:
-    """The ranking of the series, neighbour against neighbour, at the budget where most pairs differ for certain.
-
-    Among equals, the budget nearest the middle of those tested.
-    """
-    whole = [c for c in rows if c.bin_idx == -1 and c.diff_mean is not None]
-    sure = [c for c in whole if c.p_holm is not None and c.p_holm < alpha]
-    if not whole:
-        return ""
-    if not sure:
-        return "No two series differ for certain at any budget (paired, Holm-adjusted)."
-    tested = sorted({c.kv_budget for c in whole})
-    middle = (len(tested) - 1) / 2
-    at = max(tested, key=lambda b: (sum(c.kv_budget == b for c in sure), -abs(tested.index(b) - middle), b))
-    by_pair = {(c.series_a, c.series_b): c for c in whole if c.kv_budget == at}
-    lead: dict[str, float] = {}
-    for (a, b), c in by_pair.items():
-        lead[a] = lead.get(a, 0.0) + (c.diff_mean or 0.0)
-        lead[b] = lead.get(b, 0.0) - (c.diff_mean or 0.0)
-    ranking = sorted(lead, key=lambda s: (-lead[s], s))
-    parts = []
-    for upper, lower in pairwise(ranking):
-        row = by_pair.get((upper, lower)) or by_pair.get((lower, upper))
-        if row is None:
-            continue
-        up = row.series_a == upper
-        ends = (row.diff_ci_low, row.diff_ci_high)
-        low, high = ends if up else (_negative(ends[1]), _negative(ends[0]))
-        diff = row.diff_mean if up else _negative(row.diff_mean)
-        certain = "" if row in sure else ", not certain"
-        parts.append(f"{series_name(upper)} above {series_name(lower)} by {interval(diff, low, high)}{certain}")
-    return f"With {cache_kept(at, unit)}: {'; '.join(parts)} (paired, Holm-adjusted)."
-
-
-def _negative(value: float | None) -> float | None:
-    return None if value is None else -value
 
 
 def breaks_at_tokens(series: str, zones: Sequence[BinZone], constant: str | None) -> str:

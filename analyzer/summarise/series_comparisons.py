@@ -3,7 +3,7 @@
 from dataclasses import replace
 from itertools import combinations
 
-from analyzer.stats.holm import holm
+from analyzer.stats.holm import holm_by_family
 from analyzer.stats.transition import pair
 from analyzer.store.tables import Comparison
 from analyzer.summarise.group import Group
@@ -12,28 +12,30 @@ from analyzer.summarise.group import Group
 def comparison_rows(group: Group) -> list[Comparison]:
     """Every pair of series at every budget that both ran, over all bins and in each.
 
-    diff is accuracy of a minus accuracy of b. p is two-sided (twice the smaller one-sided p); p_holm is adjusted over
-    all comparisons of the same bin, and for the share of alpha that this look may spend.
+    diff is accuracy of a minus accuracy of b. p is two-sided (twice the smaller one-sided p); p_holm is adjusted for
+    the share of alpha that this look may spend, and in each bin over a family: the comparisons with the first series at
+    all budgets, which is what was asked in advance, or all others.
     """
     rows: list[Comparison] = []
+    first = next(iter(group.series), None)
     for bin_idx in group.everywhere:
-        family = _family(group, bin_idx)
-        adjusted = holm([row.p if row.p is not None else 1.0 for row in family])
-        for row, p_holm in zip(family, adjusted, strict=True):
+        pairs = _pairs(group, bin_idx)
+        p_values = [row.p if row.p is not None else 1.0 for row in pairs]
+        for row, p_holm in zip(pairs, holm_by_family(p_values, [row.series_a == first for row in pairs]), strict=True):
             rows.append(row if row.p is None else replace(row, p_holm=min(1.0, 1 / group.look.share * p_holm)))
     return rows
 
 
-def _family(group: Group, bin_idx: int) -> list[Comparison]:
+def _pairs(group: Group, bin_idx: int) -> list[Comparison]:
     """All comparisons in one bin, not adjusted yet."""
-    family = []
+    rows = []
     run_of = {name: {run.kv_budget: run.run_id for run in levels} for name, levels in group.series.items()}
     for a, b in combinations(run_of, 2):
         for budget in sorted(set(run_of[a]) & set(run_of[b]), reverse=True):
             units, difference = pair(group.grid, run_of[a][budget], run_of[b][budget], bin_idx)
             low, high = units.interval(group.analysis.alpha)
             p = min(1.0, 2 * min(units.p_drop_at_most(0.0), units.p_drop_at_least(0.0)))
-            family.append(
+            rows.append(
                 Comparison(
                     series_a=a,
                     series_b=b,
@@ -47,4 +49,4 @@ def _family(group: Group, bin_idx: int) -> list[Comparison]:
                     p_holm=None,
                 )
             )
-    return family
+    return rows

@@ -704,7 +704,8 @@ CREATE TABLE IF NOT EXISTS comparisons (        -- series against series at one 
     diff_ci_low  REAL,
     diff_ci_high REAL,
     p            REAL,                          -- two-sided
-    p_holm       REAL,                          -- adjusted over all pairs and budgets
+    p_holm       REAL,                          -- adjusted over the pairs with the first series at all
+                                                --   budgets, or over all other pairs
     fingerprint  TEXT NOT NULL,
     PRIMARY KEY (exp_group_id, generation, dataset_id, series_a, series_b, kv_budget, bin_idx)
 ) STRICT;

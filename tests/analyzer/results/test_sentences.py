@@ -11,7 +11,7 @@ from analyzer.results.length_bins import Bin
 from analyzer.results.number_format import amount, budget, change, interval, listed, number, percent, seconds, signed
 from analyzer.results.rows import ClientRow
 from analyzer.results.zones import BinZone
-from analyzer.store.tables import BinStat, Comparison, Evidence, Verdict
+from analyzer.store.tables import BinStat, Evidence, Verdict
 from kvt_async.contract.cache_state import cache_state
 from tests.analyzer.report_blank import TRANSITION, drop, says, stat, verdict
 
@@ -260,24 +260,6 @@ def test_evidence_is_verified_with_its_count_or_a_label_or_contradicted_with_bot
 
 def test_partial_carries_its_counts() -> None:
     assert sentences.partial(30, 1200).startswith("PARTIAL: 30 of 1,200 requests (2.5%) had no outcome")
-
-
-def test_series_are_ranked_at_the_budget_where_most_differences_are_certain() -> None:
-    def pair(a: str, b: str, level: float, diff: float, p: float) -> Comparison:
-        return Comparison(a, b, level, -1, 400, diff, diff - 0.05, diff + 0.05, p, p)
-
-    rows = [
-        pair("random", "snapkv", 0.5, -0.6, 0.001), pair("random", "streaming", 0.5, -0.2, 0.001),
-        pair("snapkv", "streaming", 0.5, 0.4, 0.001), pair("random", "snapkv", 0.1, -0.1, 0.01),
-        pair("snapkv", "streaming", 0.1, 0.02, 0.7),
-    ]  # fmt: skip
-    assert sentences.series_compared(rows, 0.05, "fraction") == (
-        "With 50% of the cache kept: SnapKV above streaming by 0.40 [0.35, 0.45]; streaming above Random eviction by "
-        "0.20 [0.15, 0.25] (paired, Holm-adjusted)."
-    )
-    unsure = [replace(r, p_holm=0.4) for r in rows]
-    assert sentences.series_compared(unsure, 0.05, "fraction").startswith("No two series differ for certain")
-    assert sentences.series_compared([], 0.05, "fraction") == ""
 
 
 def zone(label: str, safe: float | None, safe_tokens: float | None, broken_tokens: float | None) -> BinZone:

@@ -5,6 +5,7 @@ from typing import Any
 import calibrate
 import numpy as np
 import pytest
+from calibrate_comparisons import false_differences
 from calibrate_sentences import Cliff, said
 from calibrate_suites import relative_cell, sampled, suite_cells
 from simulated import MARGIN, Truth, allowed
@@ -116,4 +117,9 @@ def test_a_relative_margin_that_is_lost_is_hardly_ever_called_safe_nor_beyond_it
 @pytest.mark.parametrize(("n", "questions"), [(40, 1), (100, 10)])
 def test_more_answers_an_example_are_no_more_evidence_than_its_contexts(k: int, n: int, questions: int) -> None:
     rows = list(sampled(SuiteTruth((n,), ((MARGIN,), (0.0,)), flips=0.3, questions=questions, k=k), "", 150, 7))
+    assert [row for row in rows if row[3] != "ok"] == []
+
+
+def test_a_difference_between_series_of_one_truth_is_hardly_ever_claimed() -> None:
+    rows = list(false_differences(60, 7, [40]))
     assert [row for row in rows if row[3] != "ok"] == []

@@ -13,6 +13,7 @@ from analyzer.results import verdict_sentence
 from analyzer.results.alarms import PARTIAL, alarms
 from analyzer.results.results import read_results
 from analyzer.scoring.score import score
+from analyzer.stats.holm import holm
 from analyzer.summarise.analyze import analyze
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.schema import DERIVED_TABLES
@@ -188,6 +189,23 @@ def test_series_are_compared_on_the_same_examples_with_holm(experiment: Experime
     for row in rows:
         assert row["diff_ci_low"] > 0
         assert row["p"] <= row["p_holm"] < 0.001
+
+
+def test_pairs_with_the_first_series_are_adjusted_among_themselves(experiment: Experiment) -> None:
+    names = ("snapkv/aware", "random", "knorm", "tova/aware")
+    conn, _ = analysed(
+        experiment, n_per_bin=20, n_bins=2, series=names, flips=0.2, budgets=(1.0, 0.5, 0.2), resamples=100,
+        p_correct=lambda series, budget, b: 0.9 if series != "random" else 0.5,
+    )  # fmt: skip
+    rows = conn.execute("SELECT * FROM comparisons WHERE bin_idx = -1").fetchall()
+    first = [row for row in rows if row["series_a"] == names[0]]
+    others = [row for row in rows if row["series_a"] != names[0]]
+    assert (len(first), len(others)) == (6, 6)
+    for family in (first, others):
+        assert [row["p_holm"] for row in family] == pytest.approx(holm([row["p"] for row in family]))
+    smallest = min(first, key=lambda row: row["p"])
+    assert smallest["p_holm"] < 0.05
+    assert smallest["p_holm"] == pytest.approx(6 * smallest["p"]), "12 comparisons, 6 of them with the first"
 
 
 def test_budgets_that_the_server_rounds_to_one_are_said_to_be_one(experiment: Experiment) -> None:

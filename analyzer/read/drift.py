@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from math import comb
 from typing import Any
 
+from analyzer.read.cache_width import CacheWidth, cache_width
 from analyzer.read.runs import Run
 from analyzer.read.same_answer import same_answer
 from kvt_async.contract.errors import DriftError
@@ -51,11 +52,14 @@ class RunServer:
     round_to: int = 1  # tokens of a block that it keeps whole
     canary: CanaryVerdict | None = None  # the worst one, DEAD or INCONCLUSIVE; None: nothing against it
     readings: tuple[BudgetReading, ...] = ()
+    width: CacheWidth | None = None  # of a run in bits: what was said of its cache's width
 
     @property
     def as_json(self) -> dict[str, Any]:
         """What an analysis' fingerprint holds of it; its names are stored by their hash, so they stay."""
-        return {"round_to": self.round_to, "canary": self.canary, "looks": [asdict(one) for one in self.readings]}
+        width = {} if self.width is None else {"width": asdict(self.width)}
+        looks = [asdict(one) for one in self.readings]
+        return {"round_to": self.round_to, "canary": self.canary, "looks": looks, **width}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class Answers:
 
 def run_server(conn: sqlite3.Connection, run: Run, beside_canary: Answers | None, alpha: float = 0.05) -> RunServer:
     """What the facts say of the run's server; `beside_canary`: of the run's generation."""
-    return RunServer(round_to(conn, run), canary(conn, run, beside_canary, alpha), budget_readings(conn, run))
+    verdict, readings = canary(conn, run, beside_canary, alpha), budget_readings(conn, run)
+    return RunServer(round_to(conn, run), verdict, readings, cache_width(conn, run))
 
 
 def round_to(conn: sqlite3.Connection, run: Run) -> int:

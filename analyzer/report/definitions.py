@@ -91,7 +91,8 @@ DEFINITIONS = (
     ),
     (
         "Evidence",
-        "verified: the server said what it kept, and it is what was asked. UNVERIFIED: nothing shows that the "
+        "verified: the server said what it kept, and it is what was asked. verified as changed: the cache is "
+        "another one than at full cache, but no name says how wide. UNVERIFIED: nothing shows that the "
         "server applied the budget, or something speaks against it: an alarm says what.",
     ),
     (

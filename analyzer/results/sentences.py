@@ -212,6 +212,10 @@ def evidence(rows: Sequence[Evidence], full: Evidence | None = None) -> str:
         beside = full_unverified or (unproven is not None and why_unverified(unproven) != UNVERIFIED)
         applied = "the budget was applied as asked" if beside else "verified"
         parts.append(f"{applied} on {which} ({sources}): {off:,} of {n:,} responses off")
+    if Status.CHANGED in groups:
+        changed = groups[Status.CHANGED]
+        shown = listed(list(dict.fromkeys(row.reason for row in changed[:4])))
+        parts.append(f"verified as changed on {plural(len(changed), 'level')}: {shown}")
     return f"Evidence: {'; '.join(parts)}."
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from analyzer.read.drift import BudgetReading, RunServer
 from analyzer.read.runs import Run
 from analyzer.store.tables import Evidence
+from analyzer.summarise.width_evidence import by_width
 from kvt_async.contract.formulas.kv_budget import convert
 from kvt_async.contract.formulas.prompt_counts import Count, PromptCounts, judge
 from kvt_async.contract.formulas.server_identity import Drift
@@ -27,8 +28,14 @@ _CANARY: dict[str, str] = {
     ),
 }
 _WHEN = {"start": "before its requests", "end": "after them"}
-_NOTHING_AGAINST = (EvidenceStatus.VERIFIED, EvidenceStatus.FULL)
-_FROM_BEST = (EvidenceStatus.FULL, EvidenceStatus.VERIFIED, EvidenceStatus.UNVERIFIED, EvidenceStatus.CONTRADICTED)
+_NOTHING_AGAINST = (EvidenceStatus.VERIFIED, EvidenceStatus.CHANGED, EvidenceStatus.FULL)
+_FROM_BEST = (
+    EvidenceStatus.FULL,
+    EvidenceStatus.VERIFIED,
+    EvidenceStatus.CHANGED,
+    EvidenceStatus.UNVERIFIED,
+    EvidenceStatus.CONTRADICTED,
+)
 _SILENT, _UNCOUNTED = RunServer(), PromptCounts()
 
 
@@ -84,6 +91,7 @@ def run_evidence(
     judged = not (run.kv_unit == Unit.BITS or run.cuts_prompts)  # by a canary
     if evidence.status == EvidenceStatus.VERIFIED and judged and server.canary in _CANARY:
         evidence = _unverified(evidence, _CANARY[server.canary])
+    evidence = by_width(run, evidence, server.width)
     if evidence.status in _NOTHING_AGAINST:
         evidence = _by_readings(run, evidence, outcomes.filter(answered), server)
     if evidence.status in _NOTHING_AGAINST and counts.are_short:

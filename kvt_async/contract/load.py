@@ -26,6 +26,7 @@ from kvt_async.contract.variables import Use, resolve, secrets_of, whatever_is_s
 ENV_PREFIX = "KVT__"
 MOST_LINES = 20  # of what is wrong with one config
 EVERY_KEY = "`kvt validate -c demo --print-config` shows every key with a comment."
+_CREDENTIALS = re.compile(r"://[^/\s]*@")  # of a URL that is shown in an error
 REPLACED = {("kv", key) for key in ("apply", "evidence", "levels", "policies", "budgets")} | {("check",), ("tasks",)}
 _SECRET_WORDS = re.compile(r"(api.?key|^key$|secret|password|authorization|cookie|access.?token)", re.IGNORECASE)
 _NOT_SECRET = ("api_key_env",)
@@ -334,7 +335,7 @@ def _readable(error: ValidationError, origin: Mapping[str, str], file: str) -> C
         key = ".".join(str(p) for p in item["loc"])
         where = _source(key, origin, file)
         message = item["msg"].removeprefix("Value error, ")
-        given = repr(item["input"])
+        given = _CREDENTIALS.sub("://", repr(item["input"]))
         given = given if len(given) <= 200 else given[:200] + "..."
         about = f"{key}: " if key else ""  # what two sections say together names both itself
         lines.append(about + message[:1000] + (f" (got {given})" if not isinstance(item["input"], dict) else ""))

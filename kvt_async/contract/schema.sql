@@ -599,8 +599,11 @@ CREATE TABLE IF NOT EXISTS bin_stats (          -- per run and bin; bin_idx -1 =
 
 CREATE TABLE IF NOT EXISTS run_evidence (       -- was the budget applied?
     run_id        TEXT PRIMARY KEY REFERENCES runs,
-    status        TEXT NOT NULL,                -- verified | unverified | contradicted | full (cache: nothing to prove)
-    source        TEXT NOT NULL,                -- echoed | metric | log | configured | none | mixed
+    status        TEXT NOT NULL,                -- verified | verified as changed (the cache is another one than at full
+                                                --   cache, and no name says how wide) | unverified | contradicted |
+                                                --   full (cache: nothing to prove)
+    source        TEXT NOT NULL,                -- echoed | metric | log | json | bytes per token | configured | none |
+                                                --   mixed
     reason        TEXT NOT NULL,                -- a sentence
     n             INTEGER NOT NULL,             -- responses looked at
     n_off         INTEGER NOT NULL,             -- of them, effective off by more than the tolerance

@@ -4,15 +4,17 @@ A way of applying a budget is known here by its name and by the keys of kv.apply
 kvt_async/ways. The database keeps the name in `runs.kv_apply`, and in `runs.apply_json` what makes a level that level.
 """
 
+import warnings
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from kvt_async.contract.checked_text import valid_environment
+from kvt_async.contract.checked_text import valid_environment, valid_url
 from kvt_async.contract.config_section import Count, Positive, Seconds, Section, Url
+from kvt_async.contract.urls import bare_url
 from kvt_async.contract.vocabulary import Mode, Unit
 
 EvidenceUnit = Literal["fraction", "tokens", "bits", "compression_ratio", "divisor"]
@@ -138,15 +140,47 @@ class Apply(Section):
         return self
 
 
-class EvidenceSource(Section):
-    """Where the effective budget can be read. At most one; none: the budget stays unverified."""
+def _page_url(url: str) -> str:
+    if url.startswith("/") and not url.startswith("//"):
+        valid_url(f"http://host{url}")
+        return url
+    if valid_url(url) != bare_url(url):
+        raise ValueError("write no user, password or fragment into it")
+    return url
 
-    usage: str | None = None  # dotted path in the usage object, e.g. kv.kept_fraction
-    header: str | None = None
-    metric: str | None = None
-    log: str | None = None
-    configured: bool = False
-    unit: EvidenceUnit | None = None  # unit of what is read; null: kv.unit
+
+class ServerPage(Section):
+    """An entry of a JSON page of the server: kv.evidence.json."""
+
+    url: Annotated[str, AfterValidator(_page_url)]  # under the server of each level, or whole
+    path: Annotated[str, Field(min_length=1)]  # dotted: keys, and numbers of a list's items
+
+
+if TYPE_CHECKING:
+    _JsonPage = Any  # a field may not replace a method of another type
+else:
+    _JsonPage = ServerPage | None
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "Field name .json.")  # BaseModel.json is deprecated, and nobody calls it
+
+    class EvidenceSource(Section):
+        """Where the effective budget can be read. At most one place; none: the budget stays unverified."""
+
+        usage: str | None = None  # dotted path in the usage object, e.g. kv.kept_fraction
+        header: str | None = None
+        metric: str | None = None
+        log: str | None = None
+        json: _JsonPage = None
+        configured: bool = False
+        unit: EvidenceUnit | None = None  # unit of what is read; null: kv.unit
+
+        @model_validator(mode="after")
+        def _one_place(self, info: ValidationInfo) -> "EvidenceSource":
+            places = ("usage", "header", "metric", "log", "json", "configured")
+            given = [name for name in places if getattr(self, name)]
+            if len(given) > 1 and info.context != AS_DATA:
+                raise ValueError(f"{' and '.join(given)} are given: the budget is read at one place; keep one of them")
+            return self
 
 
 class KV(Section):

@@ -110,6 +110,7 @@ class EvidenceStatus(StrEnum):
     """Was the budget applied? `run_evidence.status`, `transition_summary.evidence`."""
 
     VERIFIED = "verified"
+    CHANGED = "verified as changed"  # the cache is another one than at full cache; how wide, no name says
     UNVERIFIED = "unverified"
     CONTRADICTED = "contradicted"
     FULL = "full"  # full cache: nothing to prove

@@ -7,6 +7,7 @@ import orjson
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import DriftError
+from kvt_async.contract.formulas.data_types import is_name
 from kvt_async.contract.formulas.server_identity import drift, known
 from kvt_async.contract.urls import public_url
 from kvt_async.records import Json, Level
@@ -58,8 +59,18 @@ async def level_evidence(server: ServerSession, level: Level) -> Json | None:
     asked."""
     evidence = await shown_by(server, level)
     if evidence is not None and evidence["value"] is None:
-        server.say(f"warning: {level.label}: {evidence['read_from']} shows no budget: it stays unverified")
+        server.say(f"warning: {level.label}: {evidence['read_from']} {_shows_nothing(evidence)}")
     return evidence
+
+
+def _shows_nothing(evidence: Json) -> str:
+    if is_name(evidence["raw"] if isinstance(evidence["raw"], str) else None):
+        return (
+            f"says {evidence['raw']}, whose bits per element are not known: it can be shown that it differs from full "
+            "cache, not by how much"
+        )
+    why = f" ({evidence['why']})" if "why" in evidence else ""
+    return f"shows no budget: it stays unverified{why}"
 
 
 async def shown_by(server: ServerSession, level: Level) -> Json | None:
@@ -71,7 +82,8 @@ async def shown_by(server: ServerSession, level: Level) -> Json | None:
 
 def changed(before: Json, after: Json) -> str | None:
     """A sentence about evidence that reads otherwise after the requests than it did before them."""
-    if after["value"] in (None, before["value"]):
+    said = "raw" if after["value"] is None and before["value"] is None else "value"  # names of no known width
+    if after[said] in (None, before[said]):
         return None
     return f"{after['read_from']} said {before['raw']} before its requests and {after['raw']} after them"
 

@@ -1,35 +1,38 @@
-"""Evidence that is the server's, not a reply's: a sample of its /metrics page, or a line of the log of its launch.
+"""Evidence that is the server's, not a reply's: a sample of its /metrics page, an entry of one of its JSON pages, or a
+line of the log of its launch.
 
 kv.evidence.metric is a sample, `name` or `name{label="value"}`; `name.label` reads a label's value instead, as in
-`vllm:cache_config_info.cache_dtype`. kv.evidence.log is a regular expression whose first group holds the value; the
-last match counts, since a log is continued when a server is started again. A name of a dtype reads as its bits.
+`vllm:cache_config_info.cache_dtype`. kv.evidence.json is a page and the dotted path of an entry in it. kv.evidence.log
+is a regular expression whose first group holds the value; the last match counts, since a log is continued when a server
+is started again. A name of a data type reads as its bits.
 """
 
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from kvt_async.contract.errors import ConfigError, ServerError
+from kvt_async.contract.formulas.data_types import number_of
 from kvt_async.contract.settings_kv import EvidenceSource
-from kvt_async.contract.urls import server_root, url_under
+from kvt_async.contract.urls import public_url, server_root, url_under
+from kvt_async.contract.vocabulary import Unit
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Level
 from kvt_async.session import metrics_page
 
+MOST_RAW = 200  # characters of a value that are kept
 _METRIC = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?(?:\.(?P<read>[A-Za-z_]\w*))?")
 _LABEL = re.compile(r'\s*([A-Za-z_]\w*)="([^"]*)"\s*,?')
-_NAMES_OF_BITS = {  # payload bits per element; scales and offsets aren't counted, but for llama.cpp's block formats
-    32: "float32 f32",
-    16: "float16 f16 bfloat16 bf16 half",
-    8: "fp8 fp8_e4m3 fp8_e5m2 fp8_inc int8 u8 int8_per_token_head fp8_per_token_head",
-    4: "nvfp4 fp4_e2m1 int4_per_token_head",
-    8.5: "q8_0",
-    6: "q5_1",
-    5.5: "q5_0",
-    5: "q4_1",
-    4.5: "q4_0 iq4_nl",
-}
-_BITS = {name: bits for bits, names in _NAMES_OF_BITS.items() for name in names.split()}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What stood at one place of one server. `raw` None: nothing, and `why` says so."""
+
+    raw: str | None
+    why: str = ""
 
 
 def check(evidence: EvidenceSource) -> None:
@@ -54,17 +57,26 @@ def check(evidence: EvidenceSource) -> None:
 async def shown(sender: Sender, level: Level, output: Callable[[], str] | None) -> Json | None:
     """What the servers of a level say of themselves; None where kv.evidence asks nothing of the kind.
 
-    {source, read_from, raw, value}: value None where it was not found, or where several endpoints differ. `output`
-    reads what a launched server has printed.
+    {source, read_from, raw, value, why}: value None where it was not found or is no number and no known data type, or
+    where several endpoints differ; `why`, where nothing was found, says what stood there. `output` reads what a
+    launched server has printed.
     """
-    evidence: Mapping[str, str] = level.evidence
-    if pattern := evidence.get("log"):
-        text = await asyncio.to_thread(output) if output is not None else ""
-        return _found("log", f"log {pattern}", [from_log(text, pattern)])
-    if metric := evidence.get("metric"):
-        pages = [await _page(sender, endpoint) for endpoint in level.endpoints]
-        return _found("metric", f"metric {metric}", [from_metrics(page, metric) for page in pages])
+    evidence: Mapping[str, Any] = level.evidence
+    asked = level.budget if level.unit == Unit.BITS else None
+    for source in ("log", "metric", "json"):
+        if source in evidence:
+            readings = await _readings(sender, level, output, source, evidence[source])
+            return _found(source, _read_from(source, evidence[source]), readings, asked)
     return None
+
+
+async def _readings(
+    sender: Sender, level: Level, output: Callable[[], str] | None, source: str, place: Any
+) -> list[Reading]:
+    if source == "log":
+        return [from_log(await asyncio.to_thread(output) if output is not None else "", place)]
+    read = _of_metric if source == "metric" else _of_json
+    return [await read(sender, endpoint, place) for endpoint in level.endpoints]
 
 
 def from_metrics(page: str, metric: str) -> str | None:
@@ -77,39 +89,73 @@ def from_metrics(page: str, metric: str) -> str | None:
     return sample.labels.get(parts["read"]) if parts["read"] else repr(sample.value)
 
 
-def from_log(text: str, pattern: str) -> str | None:
+def from_log(text: str, pattern: str) -> Reading:
     """The first group of the last match."""
     value = None
     for match in re.finditer(pattern, text):
         value = match.group(1)
-    return value
+    return Reading(value, "" if value is not None else "no line of the log matches")
 
 
-def number_of(value: str | None) -> float | None:
-    """A number, or the bits of a dtype's name (`torch.bfloat16`, `q8_0`); None for anything else, `auto` included."""
-    if value is None:
-        return None
-    name = value.strip().lower().removeprefix("torch.")
-    if name in _BITS:
-        return float(_BITS[name])
+def from_json(page: Any, path: str) -> Reading:
+    """The value at a dotted path of keys and list numbers, as text. A key may hold dots itself: the longest one that is
+    there is taken."""
+    node, rest = page, path.split(".")
+    while rest:
+        step = next((n for n in range(len(rest), 0, -1) if _has(node, ".".join(rest[:n]))), None)
+        if step is None:
+            return Reading(None, f"there is no {path!r}: {_holds(node)}")
+        key, rest = ".".join(rest[:step]), rest[step:]
+        node = node[int(key)] if isinstance(node, list) else node[key]
+    if isinstance(node, dict | list):
+        return Reading(None, f"{path!r} is no value: {_holds(node)}")
+    if node is None:
+        return Reading(None, f"{path!r} is null")
+    return Reading(str(node).lower() if isinstance(node, bool) else str(node)[:MOST_RAW])
+
+
+def _has(node: Any, key: str) -> bool:
+    if isinstance(node, list):
+        return key.isascii() and key.isdigit() and int(key) < len(node)
+    return isinstance(node, dict) and key in node
+
+
+def _holds(node: Any) -> str:
+    if isinstance(node, dict):
+        return "it holds " + (", ".join([str(key)[:40] for key in node][:8]) or "nothing")
+    return f"a list of {len(node)}" if isinstance(node, list) else f"{str(node)[:40]!r} holds nothing"
+
+
+async def _of_metric(sender: Sender, endpoint: str, metric: str) -> Reading:
     try:
-        return float(name)
-    except ValueError:
-        return None
+        page = await sender.pages.get_text(url_under(server_root(endpoint), "/metrics"))
+    except ServerError as error:
+        return Reading(None, f"{error.where}: {error.what}")
+    value = from_metrics(page, metric)
+    return Reading(value, "" if value is not None else "the page has no such sample")
 
 
-async def _page(sender: Sender, endpoint: str) -> str:
+async def _of_json(sender: Sender, endpoint: str, place: Mapping[str, str]) -> Reading:
+    url = place["url"]
     try:
-        return await sender.pages.get_text(url_under(server_root(endpoint), "/metrics"))
-    except ServerError:
-        return ""
+        page = await sender.pages.get_json(url_under(server_root(endpoint), url) if url.startswith("/") else url)
+    except ServerError as error:
+        return Reading(None, f"{error.where}: {error.what}")
+    return from_json(page, place["path"])
 
 
-def _found(source: str, read_from: str, values: list[str | None]) -> Json:
+def _read_from(source: str, place: Any) -> str:
+    return f"json {public_url(place['url'])} {place['path']}" if source == "json" else f"{source} {place}"
+
+
+def _found(source: str, read_from: str, readings: list[Reading], asked: float | None) -> Json:
+    values = [reading.raw for reading in readings]
     same = len(set(values)) == 1
+    why = next((reading.why for reading in readings if reading.why), "" if same else "endpoints of one level differ")
     return {
         "source": source,
         "read_from": read_from,
         "raw": values[0] if same else values,
-        "value": number_of(values[0]) if same else None,
+        "value": number_of(values[0], asked) if same else None,
+        **({"why": why} if why else {}),
     }

@@ -108,7 +108,7 @@ def _level(settings: Settings, policy: str, mode: Mode, params: Json, spec: Leve
         is_full=is_full,
         apply_via=way.name,
         apply=_identity(kv.apply, way, serves_full=is_full or cuts),
-        evidence={"usage": "prompt_tokens"} if cuts else _set(kv.evidence.model_dump(mode="json")),
+        evidence={"usage": "prompt_tokens"} if cuts else _set(kv.evidence.model_dump(mode="json", exclude_none=True)),
         endpoints=_endpoints(settings, spec, *((FULL, 1.0) if cuts else (policy, budget)), is_full=is_full or cuts),
     )
 

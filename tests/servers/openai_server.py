@@ -46,6 +46,8 @@ class Script:
     strict: bool = False  # another model name is refused
     kept: float = 1.0  # the budget that it applies where a request names none
     metrics: str = 'vllm:prefix_cache_hits_total{m="a"} 3.0\nunrelated 1\n'  # its /metrics page
+    pages: dict[str, Any] = field(default_factory=dict)  # other JSON pages, by path: /server_info
+    said: dict[str, Any] = field(default_factory=dict)  # what every reply's usage holds besides
     reuses_from: float | None = None  # it has a prefix cache, for budgets of at least this, and says what was cached
     renamed_after: tuple[int, str] | None = None  # from this request on it calls itself another version
 
@@ -62,6 +64,7 @@ class FakeServer:
         self.app.add_routes([
             web.post("/v1/chat/completions", self.chat), web.get("/v1/models", self.models),
             web.get("/version", self.version), web.get("/metrics", self.metrics),
+            *(web.get(path, self.page) for path in script.pages),
         ])  # fmt: skip
 
     async def chat(self, http: web.Request) -> web.StreamResponse:
@@ -132,6 +135,7 @@ class FakeServer:
             cached = len(max(held, key=len, default="")) // 4
             usage["prompt_tokens_details"] = {"cached_tokens": cached if seen >= script.reuses_from else 0}
             self.prefixes |= {(seen, prompt), (seen, prompt + "".join(texts).strip())}
+        usage |= script.said
         if script.knob != "dead" and "budget" in kv:
             usage["kv"] = {"policy": kv.get("policy"), "kept_fraction": seen if script.knob == "half" else kv["budget"]}
         if not body.get("stream"):
@@ -169,6 +173,12 @@ class FakeServer:
         after = self.script.renamed_after
         name = after[1] if after is not None and len(self.bodies) >= after[0] else self.script.version
         return web.json_response({"version": name, "uptime_s": time.monotonic()})
+
+    async def page(self, http: web.Request) -> web.Response:
+        if self.script.key is not None and http.headers.get("Authorization") != f"Bearer {self.script.key}":
+            return web.json_response({"error": {"message": "no such key"}}, status=401)
+        page = self.script.pages[http.path]
+        return web.Response(text=page) if isinstance(page, str) else web.json_response(page)
 
     async def metrics(self, _: web.Request) -> web.Response:
         page, after = self.script.metrics.replace("N_REQUESTS", str(len(self.bodies))), self.script.renamed_after

@@ -7,9 +7,10 @@ import orjson
 import pytest
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.data_types import number_of
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.kv_evidence import read_evidence
-from kvt_async.session.server_evidence import from_log, from_metrics, number_of
+from kvt_async.session.server_evidence import from_json, from_log, from_metrics
 from kvt_async.sweep.sweep import SweepOptions, run
 from tests.worlds import query, sweep_settings
 
@@ -43,8 +44,8 @@ def test_a_page_that_is_none_shows_nothing() -> None:
 
 
 def test_the_last_match_in_a_log_counts_because_restarts_continue_it() -> None:
-    assert from_log("type_k = 'f16'\nready\ntype_k = 'q8_0'\n", r"type_k = '(\w+)'") == "q8_0"
-    assert from_log("", "(x)") is None
+    assert from_log("type_k = 'f16'\nready\ntype_k = 'q8_0'\n", r"type_k = '(\w+)'").raw == "q8_0"
+    assert from_log("", "(x)").raw is None
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,37 @@ def test_what_a_server_said_of_itself_is_every_replys_evidence() -> None:
     assert (found["source"], found["said"], effective) == ("metric", "fp8", 8.0)
     found, effective = read_evidence({**expects, "server": {**said, "raw": "auto", "value": None}}, {}, {})
     assert (found["source"], found["missing"], effective) == ("none", "metric m.dtype", None)
+
+
+def test_a_header_may_name_a_data_type_and_a_name_without_a_width_is_kept() -> None:
+    expects = {"requested": 4.0, "unit": "bits", "evidence": {"header": "X-KV"}}
+    found, effective = read_evidence(expects, {}, {"x-kv": "nvfp4"})
+    assert (found["said"], found["source"], effective) == ("nvfp4", "echoed", 4.0)  # asked for by its payload
+    found, effective = read_evidence({**expects, "requested": 5.0}, {}, {"x-kv": "nvfp4"})
+    assert effective == 4.5
+    found, effective = read_evidence(expects, {}, {"x-kv": "kvarn_k4v2_g128"})
+    assert (found["said"], found["source"], effective) == ("kvarn_k4v2_g128", "none", None)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("a.b", "1.5"), ("list.1.x", "yes"), ("general.kv.type", "q8_0"), ("flag", "true"), ("list.2", None), ("a", None)],
+)
+def test_an_entry_of_a_json_page_is_found_by_its_dotted_path(path: str, expected: str | None) -> None:
+    page = {"a": {"b": 1.5}, "list": [0, {"x": "yes"}], "general.kv": {"type": "q8_0"}, "flag": True}
+    reading = from_json(page, path)
+    assert (reading.raw, bool(reading.why)) == (expected, expected is None)
+
+
+def test_several_places_for_one_budget_and_pages_with_a_password_are_refused(tmp_path: Path) -> None:
+    for evidence, match in (
+        ("{metric: x, log: '(x)'}", "metric and log are given"),
+        ("{json: {url: 'http://me:secret@host/x', path: a}}", "no user, password or fragment"),
+        ("{json: {url: server_info, path: a}}", "http://HOST:PORT"),
+    ):
+        with pytest.raises(ConfigError, match=match) as caught:
+            launching(tmp_path, SERVER, evidence)
+        assert "secret" not in str(caught.value)
 
 
 def launching(folder: Path, command: str, evidence: str) -> Settings:

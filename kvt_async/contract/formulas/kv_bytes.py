@@ -4,16 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvt_async.contract.formulas.cache_layers import cache_shape, text_part
+from kvt_async.contract.formulas.data_types import data_type
 
 GIB = 1024**3
-_DTYPES = {
-    64: ("float64",),
-    32: ("float32",),
-    16: ("float16", "bfloat16", "fp16", "bf16", "half"),
-    8: ("fp8", "fp8_e4m3", "fp8_e5m2", "float8_e4m3fn", "float8_e5m2", "int8"),
-    4: ("int4",),
-}
-_BITS = {name: bits for bits, names in _DTYPES.items() for name in names}
 
 
 def bytes_per_token(config: Mapping[str, Any], *, bits: float | None = None) -> float | None:
@@ -26,7 +19,7 @@ def bytes_per_token(config: Mapping[str, Any], *, bits: float | None = None) -> 
     holds a pattern of layers or heads that isn't understood.
     """
     shape = cache_shape(config)
-    width_bits = bits if bits is not None else _BITS.get(_dtype(text_part(config)))
+    width_bits = bits if bits is not None else _bits_of(text_part(config))
     if shape is None or width_bits is None:
         return None
     return shape.elements * width_bits / 8
@@ -37,5 +30,7 @@ def gib_saved(token_bytes: float, context_tokens: float, batch: int, kept_fracti
     return token_bytes * context_tokens * batch * (1 - kept_fraction) / GIB
 
 
-def _dtype(config: Mapping[str, Any]) -> str:
-    return str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+def _bits_of(config: Mapping[str, Any]) -> float | None:
+    """Bits of the weights' data type, which is the cache's where nothing else is said."""
+    dtype = data_type(str(config.get("dtype") or config.get("torch_dtype") or ""))
+    return None if dtype is None else dtype.payload

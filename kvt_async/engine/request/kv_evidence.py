@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kvt_async.contract.formulas.data_types import number_of
 from kvt_async.contract.formulas.kv_budget import convert, tokens_kept
 from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.engine.request.kv_fields import rounding_of
 from kvt_async.engine.request.template import value_at
 from kvt_async.records import Json, Level
 
+_MOST_SAID = 200  # characters of a name that are kept
 _SHOWING = frozenset({"rounded", "cut", "server"})  # what beside kv.evidence says something of the applied budget
 
 
@@ -53,7 +55,7 @@ def read_evidence(
     """({requested, effective, unit, source, ...}, effective budget in the level's unit or None: nothing shows it).
 
     `expects` is what `expectation` made, its `evidence` a validated kv.evidence. `source`: echoed (usage field or
-    header), metric or log (what the server said before the first request, in `expects["server"]`), configured, or
+    header), metric, json or log (what the server said before the first request, in `expects["server"]`), configured, or
     none; `pending` names what nobody read, `missing` what was looked for and not found.
     """
     evidence: Mapping[str, Any] = expects.get("evidence") or {}
@@ -82,12 +84,15 @@ def read_evidence(
     elif (shown := expects.get("server")) is not None:
         record |= {"read_from": shown["read_from"], "said": shown["raw"]}
         source, raw = shown["source"], shown["value"]
-    elif pending := next((name for name in ("metric", "log") if evidence.get(name)), None):
+    elif pending := next((name for name in ("metric", "log", "json") if evidence.get(name)), None):
         record["pending"] = pending
         return record, None
     else:
         return record, None
     number = _number(raw)
+    if number is None and source == "echoed" and isinstance(raw, str):
+        asked = record["requested"] if unit == Unit.BITS else None
+        record["said"], number = raw[:_MOST_SAID], number_of(raw, asked)
     if number is None:
         record["missing"] = record["read_from"]
         return record, None

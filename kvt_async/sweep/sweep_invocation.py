@@ -1,14 +1,14 @@
 """One invocation of `kvt run` or `kvt sweep`, once its config has been checked: resume, session, servers, end."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.data.tasks import tasks_of
 from kvt_async.engine.send.sender import Sender
-from kvt_async.records import Run
+from kvt_async.records import Json, Run
 from kvt_async.session.canary import Questions, Spread, visit
 from kvt_async.session.canary_prompts import choose, lookups
 from kvt_async.session.experiment_rows import marked_stored
@@ -23,6 +23,7 @@ from kvt_async.sweep.pending import SweepGroup, SweepTask, unsettled
 from kvt_async.sweep.places import Places
 from kvt_async.sweep.plan import pending
 from kvt_async.sweep.prompt_check import has_own_tokenizer, prompts_read
+from kvt_async.sweep.prompt_order import order_note
 from kvt_async.sweep.request_builder import RequestBuilder
 from kvt_async.sweep.run_summary import RunReport, count, resume_lines
 from kvt_async.sweep.sending import meet_server, open_try_series, register, send
@@ -137,6 +138,7 @@ class SweepInvocation:
         report.canary = await visit(server, self._spread, questions, report.answered_levels) or report.canary
         await register(server, group, identities, evidence)
         for task, part_of_server in parts:
+            self._say_order(task, part_of_server, identities)
             if part_of_server.runs and server.ending == EndReason.FINISHED:
                 await self._send(part_of_server, replace(self._builder(task), shown=evidence))
         for sentence in (*lacks(server), *await part(server, identities, evidence)):
@@ -145,6 +147,15 @@ class SweepInvocation:
         if server.ending == EndReason.FINISHED:
             self._count()
         return server.ending
+
+    def _say_order(self, task: SweepTask, server: ServerSession, identities: Mapping[str, Json]) -> None:
+        """Say, once, where the order of requests makes the server's prefix cache useless."""
+        sql = "SELECT token_len FROM manifest_entries WHERE dataset_id = ?"
+        lengths = (row[0] for row in self.reader.rows(sql, task.dataset_id))
+        note = order_note(task.settings, server.runs, self._pending(server.runs), lengths, identities.values())
+        if note and note not in self.report.notes:
+            self.report.notes.append(note)
+            self.say(f"note: {note}")
 
     def _builder(self, task: SweepTask) -> RequestBuilder:
         return RequestBuilder.of_dataset(task.settings, self.reader, task.dataset_id)

@@ -1,10 +1,11 @@
 """Series against series in words: at each budget, which difference is proven and which is not. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from analyzer.results.number_format import cache_kept, listed, number, signed
-from analyzer.results.series_names import series_name
+from analyzer.results.series_names import briefest_names
 from analyzer.store.tables import Comparison
 
 MOST_TOLD = 3  # comparisons among the series after the first that a sentence lists; more are counted
@@ -19,15 +20,16 @@ def comparison_sentences(rows: Sequence[Comparison], first: str, alpha: float, u
         return []
     if not any(_is_proven(c, alpha) for c in whole):
         return ["No two series differ for certain at any budget (paired, Holm-adjusted)."]
+    names = briefest_names(list(dict.fromkeys(label for c in whole for label in (c.series_a, c.series_b))))
     lines = []
     for budget in sorted({c.kv_budget for c in whole}, reverse=True):
         here = [c for c in whole if c.kv_budget == budget]
         clauses = []
         if with_first := [c for c in here if c.series_a == first]:
-            clauses.append(f"against {series_name(first)}, {_by_proof(with_first, _against, alpha)}")
+            clauses.append(f"against {names[first]}, {_by_proof(with_first, partial(_against, names), alpha)}")
         if among := [c for c in here if c.series_a != first]:
             counted = f"{sum(_is_proven(c, alpha) for c in among)} of {len(among)} differences are proven (table below)"
-            told = _by_proof(among, _in_order, alpha) if len(among) <= MOST_TOLD else counted
+            told = _by_proof(among, partial(_in_order, names), alpha) if len(among) <= MOST_TOLD else counted
             clauses.append(f"among the others, {told}")
         lines.append(f"With {cache_kept(budget, unit)}: {'; '.join(clauses)}.")
     return [*lines[:-1], f"{lines[-1]} {HOW}"]
@@ -44,17 +46,17 @@ def _by_proof(rows: Sequence[Comparison], words: Callable[[Comparison], str], al
     return ", ".join(f"{word}: {listed([words(c) for c in some])}" for word, some in parts if some)
 
 
-def _against(c: Comparison) -> str:
+def _against(names: Mapping[str, str], c: Comparison) -> str:
     """`TOVA −0.10 [−0.27, 0.07]`: accuracy of the other series minus the first one's."""
     turned = _turned(c)
-    return f"{series_name(c.series_b)} {signed(turned.diff_mean)} {_ends(turned)}"
+    return f"{names[c.series_b]} {signed(turned.diff_mean)} {_ends(turned)}"
 
 
-def _in_order(c: Comparison) -> str:
+def _in_order(names: Mapping[str, str], c: Comparison) -> str:
     """`TOVA above StreamingLLM by 0.43 [0.23, 0.59]`: the better series first."""
     best_first = c if (c.diff_mean or 0.0) >= 0 else _turned(c)
-    above, below = series_name(best_first.series_a), series_name(best_first.series_b)
-    return f"{above} above {below} by {number(best_first.diff_mean)} {_ends(best_first)}"
+    size = f"{number(best_first.diff_mean)} {_ends(best_first)}"
+    return f"{names[best_first.series_a]} above {names[best_first.series_b]} by {size}"
 
 
 def _turned(c: Comparison) -> Comparison:

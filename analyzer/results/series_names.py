@@ -50,6 +50,13 @@ def short_names(labels: Sequence[str]) -> dict[str, str]:
     return {label: label if alike[name] > 1 else name for label, name in names.items()}
 
 
+def briefest_names(labels: Sequence[str]) -> dict[str, str]:
+    """Label -> its name without what stands in brackets; series that would share one keep their whole names."""
+    heads = {label: series_name(label).partition(" (")[0] for label in labels}
+    alike = Counter(heads.values())
+    return {label: series_name(label) if alike[head] > 1 else head for label, head in heads.items()}
+
+
 def two_lines(name: str) -> str:
     """A name with what stands in brackets on a line of its own."""
     start, bracket, remarks = name.partition(" (")

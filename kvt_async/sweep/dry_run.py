@@ -18,8 +18,9 @@ def estimate(
     """Requests and tokens of what is pending, per task and level and in all; seconds and cost. `done` and `planned` are
     by run_id.
 
-    Time comes from this group's own attempts where there are some (`rates: measured`), else from assumed rates of one
-    stream; output tokens are at most max_tokens each. `answer_timeout_s`: the longest that any answer may take.
+    Time comes from this group's own attempts where there are some (`rates: measured`), else from its canary's answers,
+    else from assumed rates of one stream of a GPU; output tokens are at most max_tokens each. `answer_timeout_s`: the
+    longest that any answer may take.
     """
     reader, settings = invocation.reader, invocation.settings
     sql = "SELECT seq, token_len FROM manifest_entries WHERE dataset_id = ?"
@@ -115,11 +116,25 @@ def _seconds(reader: Reader, settings: Settings, total: dict[str, int]) -> tuple
     )[0]
     if row[1] >= 5:
         return total["requests"] * row[0] / at_once, f"measured over {row[1]} of this group's requests"
+    answered = reader.rows(
+        """SELECT avg(p.detail_json ->> '$.latency_s'), count(*) FROM probes p JOIN sessions s USING (session_id)
+           WHERE s.exp_group_id = ? AND p.kind = 'canary' AND p.answer IS NOT NULL
+           AND p.detail_json ->> '$.latency_s' IS NOT NULL""",
+        settings.experiment.exp_group_id,
+    )[0]
+    if answered[1]:
+        words = f"measured over {answered[1]} answers of the canary, which were asked for one at a time"
+        return total["requests"] * answered[
+            0
+        ] / at_once, f"{words}; reckoned for {at_once} streams, each as fast as that"
     one_stream = (
         total["prompt_tokens"] / ASSUMED_PREFILL_TOKENS_PER_S + total["max_output_tokens"] / ASSUMED_DECODE_TOKENS_PER_S
     )
-    words = f"assumed: {ASSUMED_PREFILL_TOKENS_PER_S:,.0f} prompt and {ASSUMED_DECODE_TOKENS_PER_S:.0f} output tokens/s"
-    return one_stream / at_once, f"{words} a stream, {at_once} streams, every answer at full length"
+    words = f"{ASSUMED_PREFILL_TOKENS_PER_S:,.0f} prompt and {ASSUMED_DECODE_TOKENS_PER_S:.0f} output tokens/s"
+    return one_stream / at_once, (
+        f"assumed, nothing was measured: a GPU's {words} a stream, {at_once} streams, every answer at full length; a "
+        "CPU may take many times as long. After `kvt sweep --limit 1` a dry run measures it"
+    )
 
 
 def _time(seconds: float) -> str:

@@ -315,7 +315,8 @@ async def test_a_dry_run_prints_requests_tokens_time_and_cost_and_sends_nothing(
         assert plan is not None
         assert server.bodies == []
         assert (plan["requests"], plan["max_output_tokens"]) == (48, 48 * 8)
-        assert plan["rates"].startswith("assumed")
+        assert plan["rates"].startswith("assumed, nothing was measured: a GPU's 5,000 prompt and 30 output tokens/s")
+        assert "kvt sweep --limit 1" in plan["rates"]
         assert plan["answer_timeout_s"] == 600
         assert plan["cost_at_most"] == pytest.approx(plan["prompt_tokens"] / 1000)
         await run(settings, options=replace(QUIET, limit=2))
@@ -323,6 +324,23 @@ async def test_a_dry_run_prints_requests_tokens_time_and_cost_and_sends_nothing(
     assert plan is not None
     assert plan["requests"] == 32
     assert plan["rates"].startswith("measured")
+
+
+async def test_a_dry_run_after_a_canary_that_refused_reckons_with_its_answers(tmp_path: Path) -> None:
+    async with serving(Script()) as (server, url):
+        settings = sweep_settings(tmp_path, url, "kv.apply={via: body, body: {}}", "kv.evidence={}")
+        with pytest.raises(Exception, match="KV budget changes nothing"):
+            await run(settings, options=QUIET)
+        asked = len(server.bodies)
+        plan = (await run(settings, options=replace(QUIET, dry_run=True))).plan
+    assert plan is not None
+    assert plan["rates"].startswith(f"measured over {asked} answers of the canary")
+    seconds = [
+        seconds
+        for (seconds,) in query(settings, "SELECT detail_json ->> '$.latency_s' FROM probes WHERE answer IS NOT NULL")
+    ]
+    streams = settings.limits.concurrency
+    assert plan["expected_s"] == pytest.approx(plan["requests"] * sum(seconds) / len(seconds) / streams)
 
 
 async def test_warm_up_sends_each_prompt_once_and_short_before_the_levels(tmp_path: Path) -> None:

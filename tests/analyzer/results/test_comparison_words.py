@@ -17,14 +17,20 @@ def test_each_difference_is_told_as_proven_or_not_at_each_budget() -> None:
         pair(STREAMING, RANDOM, 0.75, 0.38, 0.01), pair(STREAMING, RANDOM, 0.5, -0.1, 0.3),
     ]  # fmt: skip
     assert comparison_sentences(rows, SNAPKV, 0.05, "fraction") == [
-        "With 75% of the cache kept: against SnapKV (sees the question), proven: Random eviction (sees the question) "
-        "−0.40 [−0.55, −0.35], not proven: StreamingLLM (sees the question) −0.02 [−0.17, 0.03]; among the others, "
-        "proven: StreamingLLM (sees the question) above Random eviction (sees the question) by 0.38 [0.33, 0.53].",
-        "With 50% of the cache kept: against SnapKV (sees the question), proven: StreamingLLM (sees the question) "
-        "−0.30 [−0.45, −0.25] and Random eviction (sees the question) −0.80 [−0.95, −0.75]; among the others, "
-        "not proven: Random eviction (sees the question) above StreamingLLM (sees the question) by 0.10 [−0.05, 0.15]. "
-        + HOW,
+        "With 75% of the cache kept: against SnapKV, proven: Random eviction "
+        "−0.40 [−0.55, −0.35], not proven: StreamingLLM −0.02 [−0.17, 0.03]; among the others, "
+        "proven: StreamingLLM above Random eviction by 0.38 [0.33, 0.53].",
+        "With 50% of the cache kept: against SnapKV, proven: StreamingLLM "
+        "−0.30 [−0.45, −0.25] and Random eviction −0.80 [−0.95, −0.75]; among the others, "
+        "not proven: Random eviction above StreamingLLM by 0.10 [−0.05, 0.15]. " + HOW,
     ]
+
+
+def test_two_series_of_one_policy_keep_their_whole_names() -> None:
+    rows = [pair(SNAPKV, "snapkv/agnostic", 0.5, 0.3, 0.01), pair(SNAPKV, RANDOM, 0.5, 0.3, 0.01)]
+    (line,) = comparison_sentences(rows, SNAPKV, 0.05, "fraction")
+    assert "against SnapKV (sees the question), proven: SnapKV (evicts before the question is known) −0.30" in line
+    assert "and Random eviction −0.30" in line
 
 
 def test_many_differences_among_the_others_are_counted() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.metrics.bfcl_ast import judged
+from analyzer.metrics.bfcl_literals import JAVA, JAVASCRIPT
 from analyzer.metrics.bfcl_python import Undecodable, decoded
 from analyzer.metrics.call_score import CallScore
 from analyzer.metrics.single import accepted_calls, scorer
@@ -147,3 +148,40 @@ def test_nothing_of_an_answer_is_run(tmp_path: Path) -> None:
 def test_any_text_has_a_score(text: str, mode: str) -> None:
     assert score(text, (ACCEPTED,), of(mode)) in (0.0, 1.0)
     assert score(text, (), of(mode, "irrelevance")) == 1 - score(text, (), of(mode, "live_relevance"))
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "items"),
+    [
+        ("[[" + "1],[" * 40, "array", None),
+        ("new Array(" + "[1]," * 40, "array", "integer"),
+        ("{" + "a" * 100_000 + "}", "dict", None),
+        ("new ArrayList<>() {{" + " " * 1900, "ArrayList", "String"),
+        ("new HashMap<>() {{" + " " * 1900, "HashMap", None),
+        ("new ArrayList<>() {{ " * 5000, "ArrayList", "String"),
+        ("new HashMap<>() {" * 8000, "HashMap", None),
+        ("new int[] {" * 10_000, "Array", "integer"),
+    ],
+)
+def test_a_list_or_map_without_an_end_is_no_endless_search(text: str, word: str, items: str | None) -> None:
+    language = JAVASCRIPT if word in ("array", "dict") else JAVA
+    value = language.read(text, word, items)
+    assert value == text or len(value) <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "value"),
+    [
+        ("[[1], [2, 3]]", "array", [[1], [2, 3]]),
+        ("[ [1,\n2]]", "array", "[ [1,\n2]]"),
+        ("[[1],[2]] and [3]]", "array", [[1], [2]]),
+        ("new Array([1], [2])", "array", [[1], [2]]),
+        ("{a: 1, b: 'x'}", "dict", {"a": 1, "b": "x"}),
+        ('new ArrayList<>() {{ add("x"); add("y"); }}', "ArrayList", ["x", "y"]),
+        ('new HashMap<String, Integer>() {{ put("a", 1); }}', "HashMap", {"a": 1}),
+        ("new ArrayList<>() {{ }}", "ArrayList", []),
+    ],
+)
+def test_lists_and_maps_of_other_languages_are_read_by_their_patterns(text: str, word: str, value: Any) -> None:
+    language = JAVASCRIPT if word in ("array", "dict") else JAVA
+    assert language.read(text, word, "String" if word == "ArrayList" else None) == value

@@ -21,7 +21,7 @@ _LAST_NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _MARKED_NUMBER = re.compile(r"#### (-?[0-9.,]+)")
 _LETTER = re.compile(r"(?i)Answer[ \t]*:[ \t]*\$?([A-D])\$?")
 _IGNORED = re.compile(r"[,$]")
-_REASONS = re.compile(r"(?s).*#### ")
+_MARK = "#### "
 
 
 def boxed(gold: str) -> str:
@@ -82,7 +82,7 @@ def _same_number(read: Callable[[str], str | None], prediction: str, gold: str, 
 
 def _plain(number: str) -> str:
     """Without commas, dollar signs, a full stop at the end and what stands before `#### `; in lower case."""
-    return re.sub(r"\.$", "", _REASONS.sub("", _IGNORED.sub("", number))).lower()
+    return re.sub(r"\.$", "", _IGNORED.sub("", number).rpartition(_MARK)[2]).lower()
 
 
 @metric("gsm8k_number", each_gold=True, format_ok=AtTheEnd(last_number))

@@ -53,6 +53,11 @@ def test_numbers_are_read_as_the_harness_reads_them(metric: str) -> None:
     assert different(metric, "gsm8k", metric) == []
 
 
+@pytest.mark.parametrize("metric", ["gsm8k_number", "gsm8k_strict"])
+def test_a_number_without_an_end_takes_no_longer_than_its_length(metric: str) -> None:
+    assert scorer(metric)("#### " + "9" * 400_000, ("72",), {}) == 0.0  # the square of it would be minutes
+
+
 def test_letters_are_read_as_simple_evals_reads_them() -> None:
     assert different("gpqa_letter", "gpqa_letter", "score") == []
 

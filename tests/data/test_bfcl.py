@@ -154,6 +154,13 @@ def test_the_hubs_files_are_those_of_version_3_at_a_pinned_revision() -> None:
         ([question(0)], [question(0)], "'ground_truth' must be a list of calls"),
         ([question(0, function=[{"name": "f"}])], [truth(0)], "'function' must be a list of functions"),
         ([question(0, function=[bad("price", {"type": "array", "items": {}})])], [truth(0)], "lacks the field 'type'"),
+        (
+            [question(0, function=[bad("price", {"type": ["x"]})])],
+            [truth(0)],
+            "a parameter is not described as in BFCL",
+        ),
+        ([question(0, function=[])], [truth(0)], "offers no function"),
+        ([question(0)], [{"ground_truth": [{"ferry.book": {"route": 1}}]}], "'ground_truth' must be a list of calls"),
         ([question(0, function=[bad("price", 1)])], [truth(0)], "'function' must be a list of functions"),
         ([question(0, question=[[], []])], [truth(0)], "no conversation of one turn"),
         ([question(0, ("user", "a"), ("assistant", "b"))], [truth(0)], "does not end with the user"),

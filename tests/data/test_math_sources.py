@@ -162,7 +162,7 @@ def test_choices_stand_in_the_question_and_the_gold_is_the_right_one_s_letter(tm
 @given(st.integers(0, 1 << 60), st.text(min_size=1, max_size=20), st.permutations(range(4)))
 def test_the_order_of_choices_depends_on_the_seed_and_the_id_alone(seed: int, name: str, places: list[int]) -> None:
     record: dict[str, Any] = {**GPQA[0], "Record ID": name}
-    (example,) = gpqa.example(record, seed)
+    (example,) = gpqa.example(record, "", seed)
     others = [record[f"Incorrect Answer {n}"] for n in (1, 2, 3)]
     changed = {
         **record,
@@ -170,7 +170,7 @@ def test_the_order_of_choices_depends_on_the_seed_and_the_id_alone(seed: int, na
         "Correct Answer": "new",
         **dict(zip(gpqa._CHOICES[1:], others, strict=True)),
     }
-    assert next(gpqa.example(changed, seed)).answers == example.answers
+    assert next(gpqa.example(changed, "", seed)).answers == example.answers
     assert sorted(example.meta["order"]) == [0, 1, 2, 3]
 
 
@@ -193,6 +193,23 @@ def test_another_file_is_named_with_the_field_that_it_lacks(tmp_path: Path) -> N
         with pytest.raises(ConfigError, match=f"the field '{field}' is missing") as caught:
             list(source.rows())
         assert caught.value.where == f"{path}:1"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "says"),
+    [
+        ("gsm8k", {**GSM8K[0], "question": None}, "'question' must be a string, not null"),
+        ("gsm8k", {**GSM8K[0], "answer": ["72"]}, "'answer' must be a text, not a list"),
+        ("math500", {**MATH500[0], "problem": 7}, "'problem' must be a string, not a number"),
+        ("aime24", {**AIME24[0], "answer": None}, "'answer' must be a text, not null"),
+        ("aime25", {**AIME25[0], "id": {}}, "'id' must be a text, not an object"),
+        ("gpqa_diamond", {**GPQA[0], "Incorrect Answer 2": None}, "'Incorrect Answer 2' must be a text, not null"),
+    ],
+)
+def test_what_is_no_text_is_refused_and_not_asked_as_such(tmp_path: Path, name: str, row: Any, says: str) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", [row])
+    with pytest.raises(ConfigError, match=says):
+        list(open_source(settings(tmp_path, f"dataset={{name: {name}, path: '{path}'}}")).rows())
 
 
 def test_files_are_pinned_by_the_hub_s_commit() -> None:

@@ -138,6 +138,11 @@ def test_parquet_of_the_same_rows_is_read_from_a_folder_as_the_hub_has_it(tmp_pa
 @pytest.mark.parametrize(
     ("task", "change", "says"),
     [
+        (
+            "scbench_choice_eng",
+            {"multi_turns": [{"input": "?", "answer": "a", "options": 4}]},
+            "'options' must be a list of four texts, not a number",
+        ),
         ("scbench_kv", {"multi_turns": None}, "the field 'multi_turns' must be a list of turns, not null"),
         ("scbench_kv", {"multi_turns": []}, "the field 'multi_turns' must be a list of turns"),
         ("scbench_kv", {"multi_turns": [{"input": "q"}]}, r"the field 'multi_turns\[0\]' must be a turn"),

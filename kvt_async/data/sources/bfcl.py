@@ -91,6 +91,8 @@ def _task(key: str, params: Params) -> PublishedTask:
                 yield Row(parse(record, truth, key, mode, where), where)
             except KeyError as error:
                 raise ConfigError(f"a parameter lacks the field {error.args[0]!r}", where=where, do=_SCHEMA) from None
+            except (TypeError, AttributeError):
+                raise ConfigError("a parameter is not described as in BFCL", where=where, do=_SCHEMA) from None
 
     return PublishedTask(Published(MOST_TOKENS, BFCL_AST), _files(key), rows, CONVERSATION)
 
@@ -120,6 +122,8 @@ def parse(record: Record, truth: Record | None, category: str, mode: str, where:
     """Raises ConfigError naming the field that is no BFCL row's."""
     messages, functions = _messages(record, where), _functions(record, where)
     described = hinted(functions, category)
+    if truth is not None and not functions:
+        raise ConfigError("the row offers no function, and a call is expected", where=where, do=_SCHEMA)
     meta: dict[str, Any] = {"bfcl": {"category": category, "mode": mode, "functions": functions}}
     if mode == "prompt":
         text = system_text(described)
@@ -175,11 +179,15 @@ def _golds(truth: Record | None, where: str) -> tuple[str, ...]:
         return ()
     calls = truth.get("ground_truth")
     shaped = isinstance(calls, list) and all(
-        isinstance(call, dict) and len(call) == 1 and isinstance(next(iter(call.values())), dict) for call in calls
+        isinstance(call, dict) and len(call) == 1 and _are_lists(next(iter(call.values()))) for call in calls
     )
     if not shaped or not calls:
         raise wrong_type("ground_truth", "a list of calls {name: {parameter: [values]}}", calls, where, _SCHEMA)
     return (json.dumps(calls, ensure_ascii=False),)
+
+
+def _are_lists(parameters: object) -> bool:
+    return isinstance(parameters, dict) and all(isinstance(values, list) for values in parameters.values())
 
 
 SOURCE = PublishedSource(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.data.sources.json_rows import text_field, text_or_number
 from kvt_async.data.sources.published_files import PublishedFile
 from kvt_async.data.sources.published_source import Params, PublishedSource, PublishedTask, Record, each_record
 from kvt_async.data.sources.source import Published, content_id
@@ -24,14 +25,15 @@ TEMPLATE = (
 )
 LETTERS = "ABCD"
 _CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+_SCHEMA = f"A row has the texts Question, {', '.join(_CHOICES)}."
 _KEPT = ("High-level domain", "Subdomain")
 _FILE = PublishedFile("Idavidrein/gpqa", "633f5ee89ab8ad4522a9f850766b73f62147ffdd", "gpqa_diamond.csv")
 
 
-def example(record: Record, seed: int) -> Iterator[Example]:
+def example(record: Record, where: str, seed: int) -> Iterator[Example]:
     """A question with its choices in an order that the seed and its id alone decide."""
-    choices = [str(record[name]) for name in _CHOICES]
-    asked = str(record["Question"])
+    choices = [text_or_number(record, name, where, _SCHEMA) for name in _CHOICES]
+    asked = text_field(record, "Question", where, _SCHEMA)
     name = str(record.get("Record ID") or content_id(asked, "", choices))
     order = _order(seed, name)
     lines = [f"{letter}) {choices[place]}" for letter, place in zip(LETTERS, order, strict=True)]
@@ -56,7 +58,7 @@ def _task(key: str, params: Params) -> PublishedTask:
     return PublishedTask(
         Published(32_768, "gpqa_letter", temperature=0.6, top_p=0.95),
         (_FILE,),
-        each_record(lambda record, where: example(record, seed)),
+        each_record(lambda record, where: example(record, where, seed)),
         TEMPLATE,
     )
 

@@ -7,12 +7,14 @@ harness' default of 256 tokens cuts answers. A record: question, answer (the sol
 
 from collections.abc import Iterator
 
+from kvt_async.data.sources.json_rows import text_field, text_or_number
 from kvt_async.data.sources.published_files import PublishedFile
 from kvt_async.data.sources.published_source import Params, PublishedSource, PublishedTask, Record, each_record
 from kvt_async.data.sources.source import Published, content_id
 from kvt_async.records import Example
 
 TEMPLATE = "{context}Q: {question}\nA: Let's think step by step."
+_SCHEMA = 'A row of GSM8K is {"question": "...", "answer": "...\\n#### 72"}.'
 FILE = PublishedFile(
     "openai/gsm8k",
     "e53f048856ff4f594e959d75785d2c2d37b678ee",
@@ -23,7 +25,8 @@ FILE = PublishedFile(
 
 def example(record: Record, where: str) -> Iterator[Example]:
     """The number behind `####` is the gold; the solution before it is left out."""
-    question, number = str(record["question"]), str(record["answer"]).rpartition("####")[2].strip()
+    question = text_field(record, "question", where, _SCHEMA)
+    number = text_or_number(record, "answer", where, _SCHEMA).rpartition("####")[2].strip()
     yield Example(content_id(question, "", [number]), question, "", (number,), {})
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
@@ -74,6 +75,15 @@ def text_field(record: dict[str, Any], name: str, where: str, schema: str) -> st
     if not isinstance(value, str):
         raise wrong_type(name, "a string", value, where, schema)
     return value
+
+
+def text_or_number(record: dict[str, Any], name: str, where: str, schema: str) -> str:
+    """A field as text: a table may have made numbers of what was text. Raises ConfigError for anything else."""
+    value = record[name]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    if not isinstance(value, str) and not is_number:
+        raise wrong_type(name, "a text", value, where, schema)
+    return str(value)
 
 
 def answer_list(value: Any, where: str, schema: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ HuggingFaceH4/aime_2024: id, problem, solution, answer, url, year. math-ai/aime2
 from collections.abc import Iterator
 
 from kvt_async.contract.formulas.metric_needs import MATH_VERIFY
+from kvt_async.data.sources.json_rows import text_field, text_or_number
 from kvt_async.data.sources.published_files import PublishedFile
 from kvt_async.data.sources.published_source import Params, PublishedSource, PublishedTask, Record, each_record
 from kvt_async.data.sources.source import Published
@@ -22,6 +23,7 @@ TEMPLATE = (
     "answering.\n\n{question}"
 )
 PUBLISHED = Published(32_768, MATH_VERIFY, temperature=0.6, top_p=0.95)
+_SCHEMA = 'A row is {"problem": "...", "answer": "...", "unique_id" or "id": "..."}.'
 _KEPT = ("subject", "level", "year", "url")
 _MATH500 = PublishedFile(
     "HuggingFaceH4/MATH-500", "ff5b20257d8185524591543f8ff5993951537bb8", "test.jsonl", names=("math500.jsonl",)
@@ -42,9 +44,11 @@ _AIME25 = PublishedFile(
 
 def example(record: Record, where: str) -> Iterator[Example]:
     """A problem and its answer as published; the solution is left out."""
-    name = str(record["unique_id"] if "unique_id" in record else record["id"])
+    name = text_or_number(record, "unique_id" if "unique_id" in record else "id", where, _SCHEMA)
+    problem = text_field(record, "problem", where, _SCHEMA)
+    answer = text_or_number(record, "answer", where, _SCHEMA).strip()
     meta = {key: record[key] for key in _KEPT if record.get(key) is not None}
-    yield Example(name, str(record["problem"]), "", (str(record["answer"]).strip(),), meta)
+    yield Example(name, problem, "", (answer,), meta)
 
 
 def _source(name: str, about: str, file: PublishedFile) -> PublishedSource:

@@ -173,8 +173,10 @@ def _questions(key: str, turns: Sequence[Record], mode: str, where: str) -> list
 
 
 def _question(of: _Task, turn: Record, where: str) -> str:
-    options = turn.get("options") or ()
-    if of.question is _CHOICE and (len(options) != 4 or not all(isinstance(option, str) for option in options)):
+    options = turn.get("options") or []
+    if of.question is not _CHOICE:
+        return of.question.format(input=turn["input"])
+    if not _are_texts(options) or len(options) != 4:
         raise wrong_type("options", "a list of four texts", options, where, _SCHEMA)
     return of.question.format(*options, input=turn["input"])
 

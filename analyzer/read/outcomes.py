@@ -151,6 +151,17 @@ def normalised_answers(conn: sqlite3.Connection, run: Run, samples: int) -> pl.D
     return read_frame(cursor, {"example_id": pl.String, "sample_idx": pl.Int64, "pred_norm": pl.String})
 
 
+def share_with_gold(conn: sqlite3.Connection, run: Run, samples: int) -> float | None:
+    """Share of the scored ones of the first `samples` answers of each example whose normalised text holds, as whole
+    words, the gold that scored best; None without scores."""
+    share = conn.execute(
+        "SELECT avg(coalesce(gold_norm != '' AND instr(' ' || pred_norm || ' ', ' ' || gold_norm || ' ') > 0, 0)) FROM "
+        " requests r JOIN scores s ON s.request_id = r.request_id WHERE r.run_id = ? AND r.sample_idx < ?",
+        (run.run_id, samples),
+    ).fetchone()[0]
+    return None if share is None else float(share)
+
+
 _EXPORT_COLUMNS: dict[str, Any] = {
     "exp_group_id": pl.String,
     "model_name": pl.String,

@@ -225,6 +225,7 @@ def task_group(question: Question, task: TaskData) -> Group:
         bins=bins,
         partial=question.is_partial,
         floors=next((data.floors for data in task.runs if data.floors is not None), None),
+        held=next((data.held for data in task.runs if data.held is not None), None),
         planned=question.planned,
         look=look_of(task.question.dataset.strategy, task.question.dataset.version),
         samples=task.question.samples,

@@ -48,6 +48,7 @@ class Group:
     bins: tuple[int, ...]  # single ones
     partial: bool = False
     floors: Floors | None = None
+    held: float | None = None  # share of full cache's answers that hold the gold; None: not low, or not asked
     planned: DeclaredPlan = NOTHING
     look: InterimLook = ONLY_LOOK
     traits: Mapping[str, AnswerTraits] = field(default_factory=dict)  # by run; empty: nothing is told beside scores

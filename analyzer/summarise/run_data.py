@@ -36,6 +36,7 @@ from analyzer.summarise.answer_traits import answer_traits, trait_columns
 from analyzer.summarise.bin_stats import CiRule, bin_rows
 from analyzer.summarise.budget_evidence import prompt_counts, run_evidence
 from analyzer.summarise.guessing_floor import Floors, RepeatedAnswers, floors
+from analyzer.summarise.held_golds import held_share
 from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.schema import connect_for_reading
@@ -74,6 +75,7 @@ class RunData:
     stats: list[BinStat]
     traits: AnswerTraits
     floors: Floors | None = None  # of full cache alone
+    held: float | None = None  # of full cache alone, where it scores low: share of its answers that hold the gold
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,16 @@ def read_runs(
             floors=floors(facts, run, entries, RepeatedAnswers(k, reading.aggregate, texts[i]))
             if run.is_baseline
             else None,
+            held=held_share(facts, run, k, _mean(score[i])) if run.is_baseline else None,
         )
         for i, (run, own) in enumerate(batch)
     ]
+
+
+def _mean(score: Floats) -> float:
+    """Of what is scored; NaN where nothing is."""
+    scored = score[~np.isnan(score)]
+    return float(scored.mean()) if len(scored) else float("nan")
 
 
 def _frame(facts: sqlite3.Connection, runs: Sequence[Run], entries: pl.DataFrame, samples: int) -> pl.DataFrame:

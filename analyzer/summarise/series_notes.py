@@ -5,8 +5,10 @@ from itertools import pairwise
 
 from analyzer.results.number_format import budget, listed, plural
 from analyzer.store.tables import BinStat
+from analyzer.summarise.bin_stats import ALL_BINS
 from analyzer.summarise.group import Group
 from analyzer.summarise.guessing_floor import CHANCE, OTHERS
+from analyzer.summarise.held_golds import held_note
 from analyzer.summarise.series_bin import FEWEST_CONTEXTS, SeriesBin
 
 _FLOORS = {OTHERS: "against the golds of other examples", CHANCE: "by chance"}
@@ -16,8 +18,10 @@ def notes(summary: SeriesBin, group: Group) -> list[str]:
     """Everything that is to be said beside the verdict of one series in one bin."""
     levels = group.series[summary.level.series]
     applied = [(run.kv_budget, group.stats[run.run_id, summary.bin_idx]) for run in levels]
+    of_group = held_note(summary.acc_full, group.held, group.dataset.metric) if summary.bin_idx == ALL_BINS else []
     return (
         _left_out(summary, group)
+        + of_group
         + group.look.note
         + _answers(group)
         + limits(summary, group.analysis.alpha)

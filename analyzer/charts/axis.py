@@ -16,6 +16,8 @@ from kvt_async.contract.vocabulary import EvidenceStatus, Unit
 LOG_BELOW = 0.03  # fractions under this would pile up at the end of a linear axis
 CLOSEST = 0.03  # of the axis: two budgets nearer than this can't be told apart, so all are spaced evenly
 SAME = 0.005  # an applied fraction within this of the one asked is the same
+SAME_BITS = 0.05  # an applied width within this of the one asked is the same
+SHOWN = (EvidenceStatus.VERIFIED, EvidenceStatus.CHANGED)  # of a level whose applied budget is drawn
 LABEL_PX = 7.3  # width of a letter of 100% at 11 px
 
 
@@ -115,6 +117,8 @@ def _applied(results: Results, asked: list[float | str]) -> tuple[tuple[str, ...
 
     Fractions: the effective one, median; caps in tokens: the share kept. Several series: from the least to the most.
     """
+    if results.unit == Unit.BITS:
+        return _widths(results, asked)
     applied = [_shown(results, b) if isinstance(b, float | int) else [] for b in asked]
     below = [shares for b, shares in zip(asked, applied, strict=True) if b != "full"]
     if not any(below):
@@ -128,6 +132,21 @@ def _applied(results: Results, asked: list[float | str]) -> tuple[tuple[str, ...
             return ("",) * len(asked), f"applied (median): {where}, within {percent(SAME, 1)}"
         return tuple(_range([percent(s) for s in shares]) for shares in applied), "below: applied, median"
     return tuple(_range([percent(s) for s in shares]) for shares in applied), "below: share of the prompt kept, median"
+
+
+def _widths(results: Results, asked: list[float | str]) -> tuple[tuple[str, ...], str]:
+    """Bits per element as evidence shows them, below each width that was asked for; empty where all are the same."""
+    below: list[list[float]] = []
+    for bits in asked:
+        rows = [results.evidence.get(run.run_id) for run in results.runs if run.kv_budget == bits and not run.is_full]
+        proven = [row for row in rows if row is not None and row.status in SHOWN]
+        below.append(sorted(row.effective_p50 for row in proven if row.effective_p50 is not None))
+    if not any(below):
+        return ("",) * len(asked), "applied: not known" if len(asked) > 1 else ""
+    if all(abs(shown - float(bits)) <= SAME_BITS for bits, row in zip(asked, below, strict=True) for shown in row):
+        where = "the same" if all(below[1:]) else "the same where it is known"
+        return ("",) * len(asked), f"applied: {where}, within {SAME_BITS:g} bits"
+    return tuple(_range([f"{shown:.3g}" for shown in row]) for row in below), "below: applied"
 
 
 def _shown(results: Results, asked: float) -> list[float]:

@@ -163,8 +163,35 @@ else:
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Field name .json.")  # BaseModel.json is deprecated, and nobody calls it
 
+    class Quantity(Section):
+        """A number that a server says at one place, or that its launch command fixes: `value`."""
+
+        value: Annotated[float, Field(gt=0, le=1e18)] | None = None
+        metric: str | None = None
+        log: str | None = None
+        json: _JsonPage = None
+        unit: Literal["bytes", "KiB", "MiB", "GiB", "kB", "MB", "GB"] = "bytes"  # of memory
+
+        @model_validator(mode="after")
+        def _one_place(self) -> "Quantity":
+            if len(_given(self, ("value", "metric", "log", "json"))) != 1:
+                raise ValueError("give one of value, metric, log and json")
+            return self
+
+    class CacheSize(Section):
+        """Memory of a server's KV cache, and the tokens that it holds; several quantities are multiplied (blocks x
+        tokens of a block)."""
+
+        memory: Quantity
+        tokens: Annotated[list[Quantity], Field(min_length=1, max_length=4)]
+
+        @field_validator("tokens", mode="before")
+        @classmethod
+        def _one_is_a_list(cls, value: Any) -> Any:
+            return [value] if isinstance(value, dict) else value
+
     class EvidenceSource(Section):
-        """Where the effective budget can be read. At most one place; none: the budget stays unverified."""
+        """Where the effective budget can be read. At most one place, and bytes per token; none: it stays unverified."""
 
         usage: str | None = None  # dotted path in the usage object, e.g. kv.kept_fraction
         header: str | None = None
@@ -173,14 +200,18 @@ with warnings.catch_warnings():
         json: _JsonPage = None
         configured: bool = False
         unit: EvidenceUnit | None = None  # unit of what is read; null: kv.unit
+        bytes_per_token: CacheSize | None = None  # of levels in bits: what their cache takes, whatever it is called
 
         @model_validator(mode="after")
         def _one_place(self, info: ValidationInfo) -> "EvidenceSource":
-            places = ("usage", "header", "metric", "log", "json", "configured")
-            given = [name for name in places if getattr(self, name)]
+            given = _given(self, ("usage", "header", "metric", "log", "json", "configured"))
             if len(given) > 1 and info.context != AS_DATA:
                 raise ValueError(f"{' and '.join(given)} are given: the budget is read at one place; keep one of them")
             return self
+
+
+def _given(section: Section, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if getattr(section, name)]
 
 
 class KV(Section):

@@ -8,11 +8,12 @@ import orjson
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import DriftError
 from kvt_async.contract.formulas.data_types import is_name
+from kvt_async.contract.formulas.model_config import cached_layers
 from kvt_async.contract.formulas.server_identity import drift, known
 from kvt_async.contract.urls import public_url
 from kvt_async.records import Json, Level
 from kvt_async.session import handshake, metrics_page
-from kvt_async.session.server_evidence import shown
+from kvt_async.session.server_evidence import BYTES_PER_TOKEN, shown
 from kvt_async.session.session import ServerSession
 from kvt_async.ways.registry import way_of
 
@@ -58,7 +59,11 @@ async def level_evidence(server: ServerSession, level: Level) -> Json | None:
     """What the server of a level says of it before its first request, warned of where that is nothing; None: it isn't
     asked."""
     evidence = await shown_by(server, level)
-    if evidence is not None and evidence["value"] is None:
+    if evidence is None:
+        return None
+    if why := (evidence.get("token_bytes") or {}).get("why"):
+        server.say(f"warning: {level.label}: the bytes that a token takes are not known: {why}")
+    if evidence["value"] is None and evidence["source"] != BYTES_PER_TOKEN:
         server.say(f"warning: {level.label}: {evidence['read_from']} {_shows_nothing(evidence)}")
     return evidence
 
@@ -77,11 +82,18 @@ async def shown_by(server: ServerSession, level: Level) -> Json | None:
     """What the server of a level says of it now; None: kv.evidence asks nothing of the kind."""
     if level.cuts_prompts:  # a cut prompt is served as full cache is
         return None
-    return await shown(server.sender, level, server.output)
+    evidence = await shown(server.sender, level, server.output)
+    config = server.settings.model.config
+    if evidence is not None and "token_bytes" in evidence and config is not None:
+        evidence["token_bytes"]["layers"] = cached_layers(config)
+    return evidence
 
 
 def changed(before: Json, after: Json) -> str | None:
     """A sentence about evidence that reads otherwise after the requests than it did before them."""
+    sizes = [size for one in (before, after) if (size := (one.get("token_bytes") or {}).get("each")) is not None]
+    if len(sizes) > 1 and max(sizes) - min(sizes) > 0.02 * max(sizes):
+        return f"a token took {sizes[0]:,.0f} bytes before its requests and {sizes[1]:,.0f} after them"
     said = "raw" if after["value"] is None and before["value"] is None else "value"  # names of no known width
     if after[said] in (None, before[said]):
         return None

@@ -8,6 +8,7 @@ is started again. A name of a data type reads as its bits.
 """
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from typing import Any
 
 from kvt_async.contract.errors import ConfigError, ServerError
 from kvt_async.contract.formulas.data_types import number_of
-from kvt_async.contract.settings_kv import EvidenceSource
+from kvt_async.contract.settings_kv import EvidenceSource, Quantity
 from kvt_async.contract.urls import public_url, server_root, url_under
 from kvt_async.contract.vocabulary import Unit
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Level
 from kvt_async.session import metrics_page
 
+PLACES = ("log", "metric", "json")  # where a server says something of itself, in the order they are looked at
+BYTES_PER_TOKEN = "bytes per token"  # source of what is read where no name is
 MOST_RAW = 200  # characters of a value that are kept
 _METRIC = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?(?:\.(?P<read>[A-Za-z_]\w*))?")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _LABEL = re.compile(r'\s*([A-Za-z_]\w*)="([^"]*)"\s*,?')
 
 
@@ -37,20 +41,29 @@ class Reading:
 
 def check(evidence: EvidenceSource) -> None:
     """Raises ConfigError for a metric or a pattern that can't be read."""
-    if evidence.metric is not None and not _METRIC.fullmatch(evidence.metric):
+    places: list[tuple[str, EvidenceSource | Quantity]] = [("kv.evidence", evidence)]
+    if (size := evidence.bytes_per_token) is not None:
+        places.append(("kv.evidence.bytes_per_token.memory", size.memory))
+        places += [("kv.evidence.bytes_per_token.tokens", one) for one in size.tokens]
+    for where, place in places:
+        _check_place(where, place.metric, place.log)
+
+
+def _check_place(where: str, metric: str | None, log: str | None) -> None:
+    if metric is not None and not _METRIC.fullmatch(metric):
         raise ConfigError(
-            f"{evidence.metric!r} is no sample of a metrics page",
-            where="kv.evidence.metric",
+            f"{metric!r} is no sample of a metrics page",
+            where=f"{where}.metric",
             do='Write name, name{label="value"}, or name.label for a label\'s value.',
         )
-    if evidence.log is not None:
+    if log is not None:
         try:
-            groups = re.compile(evidence.log).groups
+            groups = re.compile(log).groups
         except re.error as error:
-            raise ConfigError(f"no regular expression: {error}", where="kv.evidence.log") from None
+            raise ConfigError(f"no regular expression: {error}", where=f"{where}.log") from None
         if groups != 1:
             raise ConfigError(
-                f"the pattern has {groups} groups", where="kv.evidence.log", do="Put the value into the only (...)."
+                f"the pattern has {groups} groups", where=f"{where}.log", do="Put the value into the only (...)."
             )
 
 
@@ -62,21 +75,34 @@ async def shown(sender: Sender, level: Level, output: Callable[[], str] | None) 
     launched server has printed.
     """
     evidence: Mapping[str, Any] = level.evidence
+    server = LevelServer(sender, level, output)
     asked = level.budget if level.unit == Unit.BITS else None
-    for source in ("log", "metric", "json"):
-        if source in evidence:
-            readings = await _readings(sender, level, output, source, evidence[source])
-            return _found(source, _read_from(source, evidence[source]), readings, asked)
-    return None
+    source = next((name for name in PLACES if name in evidence), None)
+    found: Json | None = None
+    if source is not None:
+        found = _found(source, read_from(source, evidence[source]), await server.read(source, evidence[source]), asked)
+    if (size := evidence.get("bytes_per_token")) is not None:
+        token_bytes = await read_token_bytes(server, size)
+        found = found or {"source": BYTES_PER_TOKEN, "read_from": BYTES_PER_TOKEN, "raw": None, "value": None}
+        found["token_bytes"] = token_bytes
+    return found
 
 
-async def _readings(
-    sender: Sender, level: Level, output: Callable[[], str] | None, source: str, place: Any
-) -> list[Reading]:
-    if source == "log":
-        return [from_log(await asyncio.to_thread(output) if output is not None else "", place)]
-    read = _of_metric if source == "metric" else _of_json
-    return [await read(sender, endpoint, place) for endpoint in level.endpoints]
+@dataclass(frozen=True, slots=True)
+class LevelServer:
+    """The servers of one level, to be read. `output` reads what a launched one has printed."""
+
+    sender: Sender
+    level: Level
+    output: Callable[[], str] | None
+
+    async def read(self, source: str, place: Any) -> list[Reading]:
+        """What stands at a place, on each endpoint of the level; in the log of its launch, once."""
+        if source == "log":
+            text = await asyncio.to_thread(self.output) if self.output is not None else ""
+            return [from_log(text, place)]
+        read = _of_metric if source == "metric" else _of_json
+        return [await read(self.sender, endpoint, place) for endpoint in self.level.endpoints]
 
 
 def from_metrics(page: str, metric: str) -> str | None:
@@ -144,8 +170,50 @@ async def _of_json(sender: Sender, endpoint: str, place: Mapping[str, str]) -> R
     return from_json(page, place["path"])
 
 
-def _read_from(source: str, place: Any) -> str:
+def read_from(source: str, place: Any) -> str:
+    """A place as it is stored and shown."""
     return f"json {public_url(place['url'])} {place['path']}" if source == "json" else f"{source} {place}"
+
+
+async def read_token_bytes(server: LevelServer, size: Mapping[str, Any]) -> Json:
+    """{memory, tokens, each, read_from}: bytes, tokens, and bytes of one token; `each` None, with `why`, where one of
+    them was not found, is no positive number or differs between endpoints."""
+    numbers: list[float | None] = []
+    words, reasons = [], []
+    for quantity in (size["memory"], *size["tokens"]):
+        source = next(name for name in ("value", *PLACES) if name in quantity)
+        if source == "value":
+            numbers.append(float(quantity["value"]))
+            words.append(f"{quantity['value']:g} as configured")
+            continue
+        readings = await server.read(source, quantity[source])
+        words.append(read_from(source, quantity[source]))
+        number, why = _one_number(readings)
+        numbers.append(number)
+        if why:
+            reasons.append(f"{words[-1]}: {why}")
+    memory, tokens = numbers[0], numbers[1:]
+    record: Json = {"read_from": f"{words[0]} over {' x '.join(words[1:])}", "each": None}
+    if memory is None or any(number is None for number in tokens):
+        return {**record, "why": "; ".join(reasons)}
+    memory *= _UNITS[size["memory"].get("unit", "bytes")]
+    held = math.prod(number for number in tokens if number is not None)
+    return {**record, "memory": memory, "tokens": held, "each": memory / held}
+
+
+def _one_number(readings: list[Reading]) -> tuple[float | None, str]:
+    texts = {reading.raw for reading in readings}
+    if len(texts) > 1:
+        return None, "endpoints of one level differ"
+    if readings[0].raw is None:
+        return None, readings[0].why
+    try:
+        number = float(readings[0].raw.replace(",", ""))  # logs write thousands with commas
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        return None, f"{readings[0].raw!r} is no positive number"
+    return number, ""
 
 
 def _found(source: str, read_from: str, readings: list[Reading], asked: float | None) -> Json:

@@ -12,12 +12,13 @@ from dataclasses import replace
 import orjson
 
 from kvt_async.clock import utc_now
-from kvt_async.contract.errors import DriftError, GuardError, MissingPrerequisiteError
+from kvt_async.contract.errors import ConfigError, DriftError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.labels import task_level
 from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
+from kvt_async.contract.vocabulary import Unit
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.tasks import tasks_of
 from kvt_async.engine.transport.local_lacks import check_files
@@ -171,6 +172,20 @@ def checked_levels(settings: Settings) -> Levels:
     way_of(settings.kv.apply.via).check_order(settings.limits.order)
     server_evidence.check(settings.kv.evidence)
     levels = make_levels(settings)
+    _check_widths(settings, levels)
     for level in levels.levels:
         check_level(settings, level)
     return levels
+
+
+def _check_widths(settings: Settings, levels: Levels) -> None:
+    """Raises ConfigError where bytes per token are to show a budget that doesn't change them."""
+    other = next(
+        (one for one in levels.levels if not one.is_full and not one.cuts_prompts and one.unit != Unit.BITS), None
+    )
+    if settings.kv.evidence.bytes_per_token is not None and other is not None:
+        raise ConfigError(
+            f"bytes per token show bit widths, and {other.label} is in {other.unit}",
+            where="kv.evidence.bytes_per_token",
+            do="Leave it out, or write unit: bits: tokens that are evicted take nothing from the bytes of the others.",
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analyzer.report.answers import FirstScreen, first_screen
-from analyzer.results.results import read_results
+from analyzer.results.results import Results, read_results
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from kvt_async.contract.errors import ContradictedError
@@ -44,9 +44,12 @@ class Swept:
     status: dict[str, tuple[str, float | None, str]]
     contradicted: tuple[str, ...]
 
-    def first_screen(self) -> FirstScreen:
+    def results(self) -> Results:
         with closing(connect_for_writing(db_of(self.settings))) as conn:
-            return first_screen(read_results(conn, "g"), self.settings)
+            return read_results(conn, "g")
+
+    def first_screen(self) -> FirstScreen:
+        return first_screen(self.results(), self.settings)
 
 
 async def swept(folder: Path, engines: Sequence[Engine], evidence: str, *overrides: str) -> Swept:

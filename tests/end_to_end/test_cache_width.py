@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from analyzer.charts.axis import budget_axis
 from kvt_async.contract.formulas.data_types import DATA_TYPES
 from tests.end_to_end.cache_engines import Engine, cache_info, swept
 from tests.worlds import query
@@ -112,3 +113,97 @@ async def test_a_page_is_asked_with_the_key_and_secrets_in_it_are_not_kept(
     ((text,),) = query(done.settings, "SELECT group_concat(identity_json) FROM server_snapshots")
     assert "fp8 " in text
     assert key not in text
+
+
+VLLM = (
+    "{metric: 'vllm:cache_config_info.cache_dtype', bytes_per_token: {memory: {value: 1048576000}, "
+    "tokens: {metric: 'vllm:cache_config_info.kv_cache_size_tokens'}}}"
+)
+
+
+def sized(policy: str, bits: float | None, share: float, **labels: object) -> Engine:
+    """An engine whose cache of a fixed size holds as many tokens as fit where one takes `share` of full cache's."""
+    return Engine(policy, bits, metrics=cache_info(kv_cache_size_tokens=round(100_000 / share), **labels))
+
+
+async def test_bytes_per_token_verify_what_a_name_means_and_contradict_what_it_does_not(tmp_path: Path) -> None:
+    cases = {
+        "as_named": (8, 0.5, "fp8_e4m3", "verified"),
+        "with_scales": (8.25, 0.53, "mxfp8", "verified"),  # 8.25 bits are 0.516
+        "padded_a_little": (8, 0.529, "fp8_e4m3", "verified"),
+        "above_its_name": (4.5, 0.32, "nvfp4", "contradicted"),  # 0.281 + 0.03 and more
+        "as_large_as_full": (8, 0.985, "fp8_e4m3", "contradicted"),
+        "below_its_name": (8, 0.4, "fp8_e4m3", "verified as changed"),
+        "nobody_knows": (3, 0.29, "brand_new_3b", "verified as changed"),
+        "nobody_knows_and_no_change": (2, 0.99, "brand_new_2b", "contradicted"),
+        "some_layers_stay": (4.25, 0.35, "turboquant_4bit_nc", "verified as changed"),  # of how many is not known
+    }
+    engines = [sized(name, bits, share, cache_dtype=dtype) for name, (bits, share, dtype, _) in cases.items()]
+    done = await swept(tmp_path, [sized("full", None, 1, cache_dtype="bfloat16"), *engines], VLLM)
+    assert {policy: status for policy, (status, _, _) in done.status.items()} == {
+        "full": "full", **{name: status for name, (_, _, _, status) in cases.items()},
+    }  # fmt: skip
+    width = {policy: effective for policy, (_, effective, _) in done.status.items() if policy != "full"}
+    assert width == pytest.approx({name: share * 16 for name, (_, share, _, _) in cases.items()}, rel=1e-3)
+    assert "4.64 bits per element" in done.status["nobody_knows"][2]
+    assert "set model.config" in done.status["some_layers_stay"][2]
+
+
+@pytest.mark.parametrize(
+    ("share", "status"), [(0.349, "verified"), (0.4, "contradicted"), (0.27, "verified as changed")]
+)
+async def test_layers_that_stay_at_16_bits_are_counted_where_the_model_is_known(
+    tmp_path: Path, share: float, status: str
+) -> None:
+    """TurboQuant leaves 4 layers of 36: 4.25 bits in the others are 0.347 of 16 in all."""
+    config = tmp_path / "config.json"
+    config.write_text('{"num_hidden_layers": 36, "num_key_value_heads": 8, "head_dim": 128, "dtype": "bfloat16", '
+                      '"num_attention_heads": 32, "hidden_size": 4096}')  # fmt: skip
+    engines = [
+        sized("full", None, 1, cache_dtype="bfloat16"),
+        sized("turbo", 4.25, share, cache_dtype="turboquant_4bit_nc"),
+    ]
+    done = await swept(tmp_path, engines, VLLM, f"model.config={config}")
+    assert done.status["turbo"][0] == status
+
+
+async def test_a_width_that_was_measured_stands_on_the_axis(tmp_path: Path) -> None:
+    engines = [sized("full", None, 1, cache_dtype="bfloat16"), sized("new", 3, 0.35, cache_dtype="brand_new_3b")]
+    done = await swept(tmp_path, engines, VLLM)
+    axis = budget_axis(done.results())
+    assert (axis.labels, axis.applied, axis.applied_title) == (("full", "3"), ("", "5.6"), "below: applied")
+
+
+@pytest.mark.parametrize("kind", ["sglang", "blocks", "llama.cpp"])
+async def test_memory_and_tokens_are_read_as_each_engine_says_them(tmp_path: Path, kind: str) -> None:
+    """No name at all: the bits that were asked for are what is measured against."""
+    gib = {"full": 8.0, "half": 4.0}
+    pages = {name: {"/server_info": {"memory": {"kv_gb": size}}} for name, size in gib.items()}
+    metrics = {
+        "sglang": "sglang:max_total_num_tokens 65536\n",
+        "blocks": cache_info(num_gpu_blocks=4096, block_size=16),
+        "llama.cpp": "llamacpp:cells 65536\n",
+    }[kind]
+    tokens = {
+        "sglang": "{metric: 'sglang:max_total_num_tokens'}",
+        "blocks": "[{metric: 'vllm:cache_config_info.num_gpu_blocks'}, {metric: 'vllm:cache_config_info.block_size'}]",
+        "llama.cpp": "{metric: 'llamacpp:cells'}",
+    }[kind]
+    memory = "{json: {url: /server_info, path: memory.kv_gb}, unit: GiB}"
+    engines = [Engine("full", None, metrics, pages["full"]), Engine("half", 8, metrics, pages["half"])]
+    done = await swept(tmp_path, engines, f"{{bytes_per_token: {{memory: {memory}, tokens: {tokens}}}}}")
+    status, width, reason = done.status["half"]
+    assert status == "verified"
+    assert width == pytest.approx(8.0)
+    assert "65,536 bytes, 131,072 at full cache" in reason
+
+
+async def test_bytes_that_are_not_there_leave_it_to_the_name_and_say_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines = [FULL, named("fp8_e4m3", 8), named("brand_new", 3)]
+    done = await swept(tmp_path, engines, VLLM)
+    assert {policy: status for policy, (status, _, _) in done.status.items()} == {
+        "full": "full", "fp8_e4m3": "verified", "brand_new": "verified as changed",
+    }  # fmt: skip
+    assert "the bytes that a token takes are not known: metric vllm" in capsys.readouterr().err

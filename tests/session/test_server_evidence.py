@@ -144,3 +144,15 @@ async def test_evidence_that_cannot_be_read_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(ConfigError, match=match):
         await run(launching(tmp_path, SERVER, evidence), options=SweepOptions(quiet=True))
+
+
+async def test_bytes_per_token_are_refused_where_tokens_are_evicted(tmp_path: Path) -> None:
+    evidence = "kv.evidence={bytes_per_token: {memory: {value: 1}, tokens: {value: 1}}}"
+    with pytest.raises(ConfigError, match=r"bytes per token show bit widths, and snapkv/aware 0\.5"):
+        await run(sweep_settings(tmp_path, "http://127.0.0.1:1/v1", evidence), options=SweepOptions(quiet=True))
+
+
+def test_a_quantity_stands_at_one_place(tmp_path: Path) -> None:
+    evidence = "{bytes_per_token: {memory: {metric: a, log: b}, tokens: {value: 1}}}"
+    with pytest.raises(ConfigError, match="give one of value, metric, log and json"):
+        launching(tmp_path, SERVER, evidence)

@@ -74,10 +74,11 @@ class UnknownCacheError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """Numbers kept per token over all layers, and whether some layers stop growing at a window."""
+    """Numbers kept per token over all layers, whether some layers stop growing at a window, and how many hold any."""
 
     elements: int
     windowed: bool
+    layers: int
 
 
 def text_part(config: Config) -> Config:
@@ -105,7 +106,8 @@ def cache_shape(config: Config) -> CacheShape | None:
         raise UnknownCacheError(f"num_kv_shared_layers = {shared} of {len(kinds)} layers")
     own = list(zip(kinds, widths, strict=True))[: len(kinds) - shared]
     windowed = any(kind in _WINDOW for kind, _ in own) or _has_window(config)
-    return CacheShape(sum(width for kind, width in own if kind not in _NONE), windowed)
+    held = [width for kind, width in own if kind not in _NONE]
+    return CacheShape(sum(held), windowed, len(held))
 
 
 def _kinds(config: Config) -> list[str] | None:

@@ -30,9 +30,7 @@ def token_bytes_of(given: str, *, bits: float | None = None) -> TokenBytes:
 
     Raises ConfigError where it can't be read or lacks what is needed.
     """
-    path = packaged_model(given) or Path(given).expanduser()
-    path = path / "config.json" if path.is_dir() else path
-    config = GgufModel(path).config if path.suffix.lower() == SUFFIX else _read(path)
+    path, config = _config_of(given)
     try:
         shape = cache_shape(config)
     except UnknownCacheError as error:
@@ -45,6 +43,22 @@ def token_bytes_of(given: str, *, bits: float | None = None) -> TokenBytes:
             do="It needs layers, KV heads, head size and a dtype (or set analysis.serving.cache_bits).",
         )
     return TokenBytes(path, value, "", shape.windowed)
+
+
+def cached_layers(given: str) -> int | None:
+    """How many layers of the model hold a cache; None where its config doesn't say. Raises ConfigError where it can't
+    be read."""
+    try:
+        shape = cache_shape(_config_of(given)[1])
+    except UnknownCacheError:
+        return None
+    return None if shape is None else shape.layers
+
+
+def _config_of(given: str) -> tuple[Path, Mapping[str, Any]]:
+    path = packaged_model(given) or Path(given).expanduser()
+    path = path / "config.json" if path.is_dir() else path
+    return path, GgufModel(path).config if path.suffix.lower() == SUFFIX else _read(path)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

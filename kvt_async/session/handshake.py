@@ -10,6 +10,7 @@ import orjson
 
 from kvt_async.contract.errors import ConfigError, LocalError, ServerError
 from kvt_async.contract.formulas.server_identity import known
+from kvt_async.contract.gguf_model import SUFFIX
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.urls import public_url, server_root, url_under
 from kvt_async.engine.send.advice import key_advice
@@ -50,6 +51,8 @@ async def check_server(
             say(f"warning: {public_url(endpoint)}/models answers {status}: the server's identity is unknown")
         elif names and settings.model.name not in names:
             listed = False
+            if len(names) == 1 and _is_same_file(names[0], settings.model.name):
+                continue  # llama.cpp's id is the path as it was given to it
             say(f"warning: {public_url(endpoint)} lists {', '.join(names[:5])}, not model.name {settings.model.name!r}")
     return listed
 
@@ -111,6 +114,12 @@ def engine_name(facts: Json) -> str:
 def model_names(body: object) -> list[str]:
     data = body.get("data") if isinstance(body, dict) else None
     return [str(m["id"]) for m in data if isinstance(m, dict) and "id" in m] if isinstance(data, list) else []
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    """Whether two names are paths of a GGUF file of one name."""
+    name = one.rpartition("/")[2]
+    return name.lower().endswith(SUFFIX) and name == other.rpartition("/")[2]
 
 
 def _entry(body: object, model: str) -> Json | None:

@@ -247,6 +247,16 @@ async def test_a_server_that_lists_another_name_but_takes_ours_is_only_warned_ab
     assert "lists other, not model.name 'reference'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("name", "warned"), [("/models/llm.gguf", False), ("/models/other.gguf", True)])
+async def test_the_path_of_a_gguf_file_is_one_name_however_it_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, warned: bool
+) -> None:
+    async with serving(Script(model="gguf/llm.gguf")) as (_, url):
+        report = await run(sweep_settings(tmp_path, url, f"model.name={name}", n=4), options=QUIET)
+    assert report.exit_code == 0
+    assert ("not model.name" in capsys.readouterr().err) == warned
+
+
 async def test_the_key_reaches_the_server_and_nothing_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-value")
     monkeypatch.setattr(

@@ -55,6 +55,7 @@ def _load(config: Path | None, overrides: Sequence[str], env: Mapping[str, str],
     ):
         layer = plain(given, source)
         _check_keys(layer, Settings, source, ())
+        _drop_other_params(merged["dataset"], layer.get("dataset"))
         _merge(merged, layer, (), source, origin)
     _drop_default_task(merged, origin)
     file = str(config or "default.yaml")
@@ -225,10 +226,9 @@ def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     for text in overrides:
         key, sep, value = text.partition("=")
         if not sep or not key.strip():
-            raise ConfigError(
-                f"--override {text[:200]!r} is not key=value", do="Write --override kv.budgets='[1.0, 0.5]'."
-            )
-        source = f"--override {text}" if len(text) < 200 else f"--override {text[:200]}..."
+            advice = "Write --override kv.budgets='[1.0, 0.5]'."
+            raise ConfigError(f"--override {text[:200]!r} is not key=value", do=advice)
+        source = f"--override {text[:200]}{'...' if len(text) > 200 else ''}"
         _put(layer, key.strip().split("."), _scalar(value, source), source)
     return layer
 
@@ -261,6 +261,12 @@ def _merge(
             _merge(base[key], value, here, source, origin)
         else:
             base[key] = value
+
+
+def _drop_other_params(dataset: Any, other: Any) -> None:
+    """dataset.params belong to one source of data: a layer that names an `other` one starts from none."""
+    if isinstance(dataset, dict) and isinstance(other, dict) and other.get("name", dataset["name"]) != dataset["name"]:
+        dataset["params"] = {}
 
 
 def _drop_default_task(merged: dict[str, Any], origin: Mapping[str, str]) -> None:

@@ -49,6 +49,22 @@ def test_sections_merge_deeply_but_kv_apply_is_replaced_as_a_whole(tmp_path: Pat
     assert settings.kv.evidence.usage is None
 
 
+@pytest.mark.parametrize(
+    ("overrides", "params"),
+    [
+        (["dataset.params={per_length: 5}"], {"lengths": [512], "per_length": 5}),
+        (["dataset.name=ruler", "dataset.params.per_length=5"], {"lengths": [512], "per_length": 5}),
+        (["dataset.name=kvtext"], {}),
+        (["dataset.name=kvtext", "dataset.params={contexts: 12}"], {"contexts": 12}),
+    ],
+)
+def test_another_source_of_data_starts_without_the_params_of_the_first(
+    tmp_path: Path, overrides: list[str], params: dict[str, object]
+) -> None:
+    file = write(tmp_path, "dataset: {name: ruler, task: niah_single_1, params: {lengths: [512], per_length: 20}}")
+    assert load_settings(file, [*overrides, "dataset.task=multikey"], environ={}).dataset.params == params
+
+
 def test_a_null_leaves_the_default_of_a_replaced_key_out(tmp_path: Path) -> None:
     text = "kv: {apply: null, evidence: null, budgets: null, policies: null, levels: [{budget: 1.0}, {budget: 0.5}]}"
     settings = load_settings(write(tmp_path, f"{text}\ncheck: null\n"), environ={})

@@ -76,7 +76,8 @@ def _wrong(kind: str, value: Any) -> str | None:
         case "relation":
             return None if value in _RELATIONS else f"'less than' or 'at least', not {value!r}"
         case "language":
-            return None if value in LANGUAGES else f"a language among {', '.join(sorted(LANGUAGES))}, not {value!r}"
+            is_language = isinstance(value, str) and value in LANGUAGES
+            return None if is_language else f"a language among {', '.join(sorted(LANGUAGES))}, not {value!r}"
         case "letter":
             is_letter = isinstance(value, str) and len(value) == 1
             return None if is_letter else f"one letter, not {value!r}"

@@ -87,6 +87,10 @@ def test_prompts_with_fewer_instructions_can_be_left_out(tmp_path: Path) -> None
         ({"instruction_id_list": ["keywords:frequency"]}, "no list with the arguments of each instruction"),
         ({"instruction_id_list": ["keywords:frequency", "startend:quote"]}, "no instruction 'startend:quote'"),
         ({"kwargs": [{"keyword": "kettle", "frequency": 2}, {}]}, "needs relation, 'less than' or 'at least'"),
+        (
+            {"instruction_id_list": ["language:response_language"], "kwargs": [{"language": ["en"]}]},
+            "needs language, a language among",
+        ),
         ({"instruction_id_list": [], "kwargs": []}, "is no list of instructions"),
     ],
 )

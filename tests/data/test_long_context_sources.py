@@ -169,6 +169,9 @@ def test_a_filter_that_no_row_could_pass_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no row of longbench_v2 has the length 'Short'") as refused:
         check_data(_v2(tmp_path, "dataset.params={length: Short}"))
     assert "Did you mean short?" in str(refused.value.do)
+    data_json(tmp_path / "v2", [longbench_v2_row(1, length=["short"])])
+    with pytest.raises(ConfigError, match="the field 'length' must be a string, not a list"):
+        _examples(_v2(tmp_path, "dataset.params={length: short}"))
 
 
 def test_the_middle_of_an_overlong_document_is_cut_and_question_and_choices_stay(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow
@@ -58,6 +60,8 @@ def test_a_list_is_cut_into_its_items_wherever_the_blocks_end(rows: list[dict[st
         ('[{"a": 1}, {"b": ', "does not end"),
         ('[{"a": 1}', "does not end"),
         ("[1, 2]", "no JSON object"),
+        ('[{"a": 1}] [{"a": 2}]', "something follows the list"),
+        ('[{"a": 1}]' + " " * 200 + "x", "something follows the list"),
         ('[{"a": "' + "x" * 3000 + '"}]', "longer than 0.001 MB"),
     ],
 )
@@ -70,11 +74,24 @@ def test_what_is_wrong_with_a_list_is_said_with_its_place(
     assert (error.value.where or "").startswith("f.json:item ")
 
 
+def test_values_of_a_table_that_json_lacks_are_texts(tmp_path: Path) -> None:
+    row = {"price": Decimal("1.50"), "name": "é".encode(), "image": b"\xff\x00", "inner": {"span": [timedelta(days=1)]}}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    (record,) = _read(tmp_path / "rows.parquet")
+    assert record == {"price": "1.50", "name": "é", "image": None, "inner": {"span": ["1 day, 0:00:00"]}}
+
+
 def test_files_that_are_not_what_they_are_called(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("not parquet")
     (tmp_path / "x.csv").write_text("a,b\n1\n")
+    (tmp_path / "y.csv").write_text("a,a\n1,2\n")
     (tmp_path / "x.txt").write_text("a")
-    for name, words in (("x.parquet", "can't be read"), ("x.csv", "another number of fields"), ("x.txt", "not read")):
+    for name, words in (
+        ("y.csv", "two columns are called 'a'"),
+        ("x.parquet", "can't be read"),
+        ("x.csv", "another number of fields"),
+        ("x.txt", "not read"),
+    ):
         with pytest.raises(ConfigError, match=words):
             _read(tmp_path / name)
 

@@ -94,6 +94,8 @@ def test_an_answer_may_be_a_list(tmp_path: Path, task: str) -> None:
         assert first.example.answers == ("15",)
     else:
         assert (first.example.answers, first.example.meta["labels"]) == (("one", "two"), "list")
+        row["multi_turns"][0]["answer"] = "one"
+        assert opened(tmp_path, task, [row])[1][0].example.meta["labels"] == "text"
 
 
 def test_so_many_turns_are_taken_as_the_script_takes(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def _chosen(params: Params, name: str) -> frozenset[str]:
 
 def _examples(record: Record, where: str, *, wanted: Mapping[str, frozenset[str]]) -> Iterator[Example]:
     """The example of a row; none where a filter leaves it out."""
-    if any(record[name] not in values for name, values in wanted.items()):
+    if any(text_field(record, name, where, _SCHEMA) not in values for name, values in wanted.items()):
         return
     texts = {name: text_field(record, name, where, _SCHEMA).strip() for name in ("context", *MARKS)}
     filled = {"context": texts["context"]}

@@ -6,6 +6,8 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -119,6 +121,10 @@ def list_items(file: IO[bytes], name: str, max_mb: float) -> Iterator[tuple[str,
             data = bytearray(_more(file, name, number))
         data = rest
         if data[:1] == b"]":
+            if data[1:].strip() or any(block.strip() for block in iter(lambda: file.read(BLOCK), b"")):
+                raise ConfigError(
+                    "something follows the list", where=f"{name}:item {number}", do="The file is one list of objects."
+                )
             return
         number += 1
         where = f"{name}:item {number}"
@@ -177,9 +183,27 @@ def _of_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for batch in file.iter_batches(batch_size=n_rows, use_threads=False):
                 for record in batch.to_pylist():
                     row += 1
-                    yield f"{path}:row {row}", record
+                    yield f"{path}:row {row}", {name: _as_json(value) for name, value in record.items()}
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OSError) as error:
         raise unreadable(path, error) from None
+
+
+def _as_json(value: Any) -> Any:
+    """A value of a table as JSON can hold it: decimals and spans of time as text, bytes as the text they are in UTF-8,
+    null where they are none. Dates are written by whoever writes the JSON."""
+    match value:
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return None
+        case Decimal() | timedelta():
+            return str(value)
+        case dict():
+            return {str(name): _as_json(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_as_json(inner) for inner in value]
+    return value
 
 
 def _of_csv(path: Path, max_line_mb: float) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -187,6 +211,9 @@ def _of_csv(path: Path, max_line_mb: float) -> Iterator[tuple[str, dict[str, Any
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
+            names = list(reader.fieldnames or ())
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ConfigError(f"two columns are called {twice[0]!r}", where=str(path), do="Rename or remove one.")
             for record in reader:
                 where = f"{path}:{reader.line_num}"
                 if None in record or None in record.values():

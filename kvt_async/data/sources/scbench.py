@@ -214,8 +214,10 @@ def _golds(key: str, turn: Record, where: str) -> tuple[tuple[str, ...], Json]:
         return (answer, "ABCD"[options.index(answer)]), meta
     if kind == "scbench_vt" and _are_texts(answer):
         return tuple(answer), meta
-    if kind in _LISTED and _are_texts(answer):
-        return tuple(answer), {**meta, "labels": "list"}
+    if kind in _LISTED:
+        meta["labels"] = "list" if _are_texts(answer) else "text"
+        if _are_texts(answer):
+            return tuple(answer), meta
     if kind in ("scbench_passkey", "scbench_mf") and isinstance(answer, list) and answer:
         answer = answer[0]
     if kind == "scbench_mf" and isinstance(answer, int | float) and not isinstance(answer, bool):

@@ -22,6 +22,8 @@ TINY = (
 def caveats(results: Results) -> list[str]:
     """Sentences about what doesn't touch the verdict but limits a figure beside it."""
     lines = [results.prompts.note] if results.prompts.note else []
+    if results.setups:
+        lines.append(f"Levels differ in more than the budget: {'; '.join(results.setups)}. A loss may be theirs.")
     if (answers := results.overruling) is not None:
         lines.append(overruled(answers))
     if seeds := seeds_sentence(results):

@@ -9,6 +9,7 @@ from analyzer.read import runs as tables
 from analyzer.read.drift import Answers, group_drifts, level_differences
 from analyzer.read.examples import rescored
 from analyzer.read.group_tasks import GroupTask, group_tasks
+from analyzer.read.level_setups import setup_differences
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
 from analyzer.results.length_bins import Bin, length_bins
@@ -71,6 +72,7 @@ class Results:
     other_metric: str | None = None  # that the analysis was made under; None: the task's own
     plugin_sha256: str | None = None  # of the file that defined that metric then; None: it is one of kvt's
     scored_by: ScoredBy = NOBODY
+    setups: tuple[str, ...] = ()  # in what the servers of levels differ beside the budget
     task: str = ""  # its name in the group
     dataset_id: str = ""
     samples: int = 1
@@ -277,6 +279,7 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         canaries=_dicts(conn, _CANARIES, key),
         drifts=group_drifts(conn, group, generation),
         differences=level_differences(conn, group, generation),
+        setups=setup_differences(conn, group, generation),
         volumes=[Volume(*row) for row in conn.execute(_VOLUMES, key)] if volumes else [],
         scorer_versions=[],
         analyzer_version=detail.get("analyzer_version"),

@@ -20,10 +20,15 @@ from kvt_async.session import metrics_page
 from kvt_async.store.reader import Reader
 
 PATIENCE_S, PAUSE_S = (5.0, 15.0, 30.0), 0.5  # with a list of models, try by try; between two tries
+SGLANG_FIELDS = (
+    *("model_path", "version", "kv_cache_dtype", "dtype", "quantization", "disable_radix_cache"),
+    *("attention_backend", "page_size", "tp_size", "quantization_param_path"),
+)
 # Where servers beside OpenAI's own routes say what they are, and the fields that do: llama.cpp, SGLang.
 SELF_DESCRIPTIONS = {
     "props": ("model_path", "build_info", "chat_template", "n_ctx"),
-    "get_server_info": ("model_path", "version", "kv_cache_dtype", "dtype", "quantization", "disable_radix_cache"),
+    "server_info": SGLANG_FIELDS,
+    "get_server_info": SGLANG_FIELDS,  # until 2026
 }
 ENTRY_FIELDS = ("root", "parent")  # of our model at /v1/models: which weights, and whose adapter (vLLM, SGLang)
 LONG = 200  # characters; longer values are kept as their hash

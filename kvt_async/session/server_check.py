@@ -1,6 +1,7 @@
 """A session's server, before its first request and after its last: is it the one that served this group so far, what
 does it say about the budgets it applies, and what of that changed meanwhile."""
 
+import asyncio
 from collections.abc import Mapping
 
 import orjson
@@ -13,6 +14,7 @@ from kvt_async.contract.formulas.server_identity import drift, known
 from kvt_async.contract.urls import public_url
 from kvt_async.records import Json, Level
 from kvt_async.session import handshake, metrics_page
+from kvt_async.session.launch_facts import launch_facts
 from kvt_async.session.server_evidence import BYTES_PER_TOKEN, shown
 from kvt_async.session.session import ServerSession
 from kvt_async.ways.registry import way_of
@@ -122,7 +124,9 @@ async def keep_snapshots(
     server: ServerSession, phase: str, identities: Mapping[str, Json], evidence: Mapping[str, Json]
 ) -> None:
     """Write the rows of every endpoint, each with the evidence of the runs that it serves."""
-    for endpoint, identity in identities.items():
+    printed = {} if server.output is None else await asyncio.to_thread(launch_facts, server.output)
+    for endpoint, shown_by_pages in identities.items():
+        identity = shown_by_pages | ({"launch": printed} if printed else {})
         served = (run.run_id for run in server.runs if endpoint in run.level.endpoints)
         of_endpoint = {run_id: evidence[run_id] for run_id in served if run_id in evidence}
         await keep_snapshot(server, phase, endpoint, identity, of_endpoint, launched_for(server))

@@ -207,3 +207,36 @@ async def test_bytes_that_are_not_there_leave_it_to_the_name_and_say_why(
         "full": "full", "fp8_e4m3": "verified", "brand_new": "verified as changed",
     }  # fmt: skip
     assert "the bytes that a token takes are not known: metric vllm" in capsys.readouterr().err
+
+
+async def test_what_else_differs_between_levels_stands_on_the_first_screen(tmp_path: Path) -> None:
+    def engine(policy: str, bits: float | None, dtype: str, **labels: object) -> Engine:
+        info = {
+            "block_size": 16,
+            "enable_prefix_caching": "True",
+            "num_gpu_blocks": 1000,
+            "kv_cache_dtype_skip_layers": "[]",
+        }
+        return Engine(policy, bits, metrics=cache_info(cache_dtype=dtype, **{**info, **labels}))
+
+    engines = [
+        engine("full", None, "bfloat16"),
+        engine("fp8", 8, "fp8_e4m3", enable_prefix_caching="False", num_gpu_blocks=2000),
+        engine("nvfp4", 4.5, "nvfp4", kv_cache_dtype_skip_layers="['0']", block_size=32),
+    ]
+    done = await swept(tmp_path, engines, METRIC)
+    assert {status for status, _, _ in done.status.values()} == {"full", "verified"}  # they are beside the verdict
+    screen = done.first_screen()
+    (line,) = [line for line in screen.caveats if line.startswith("Levels differ in more than the budget")]
+    assert line.startswith(
+        "Levels differ in more than the budget: enable_prefix_caching is True at full cache, nvfp4/aware 4.5 bits, "
+        "False at fp8/aware 8 bits; block_size is 16 at full cache, fp8/aware 8 bits, 32 at nvfp4/aware 4.5 bits"
+    )
+    assert "kv_cache_dtype_skip_layers is [] at full cache, fp8/aware 8 bits, ['0'] at nvfp4/aware 4.5 bits" in line
+    assert "num_gpu_blocks" not in line
+    assert "cache_dtype is" not in line
+
+
+async def test_levels_that_differ_in_the_budget_alone_say_nothing_of_it(tmp_path: Path) -> None:
+    done = await swept(tmp_path, [FULL, named("fp8_e4m3", 8)], METRIC)
+    assert not any("more than the budget" in line for line in done.first_screen().caveats)

@@ -15,7 +15,7 @@ Identity = Mapping[str, Any]
 # `entry` is what the list says of it.
 STABLE = ("models", "entry", "model", "version", "server", "cache_config")
 # Inside them, what counts, ages or is sized by the memory that was free: it changes without changing answers.
-_OF_THE_PROGRAM = ("version", "build_info", "chat_template", "quantization")  # of `model`: the same at every level
+PROGRAM_FIELDS = ("version", "build_info", "chat_template", "quantization")  # of `model`: the same at every level
 _VOLATILE = re.compile(
     r"(created|uptime|started|time|pid|requests?|_blocks(_override)?$|memory|bytes|utili[sz]ation|size_tokens|concurrency|"
     r"swap|permission)",
@@ -52,7 +52,7 @@ def drift(before: Identity, now: Identity, model: str) -> list[str]:
             if old is not None and new is not None and old != new:
                 changes.append(f"the server's model changed from {_short(old)} to {_short(new)}")
         elif key in before and key in now:
-            old, new = _lasting(before[key]), _lasting(now[key])
+            old, new = lasting(before[key]), lasting(now[key])
             if old != new:
                 old_shown, new_shown = _differing(old, new)
                 changes.append(f"the server's {key} changed from {old_shown} to {new_shown}")
@@ -114,15 +114,16 @@ def between(snapshots: Iterable[Snapshot]) -> list[Drift]:
 def _program(identity: Identity) -> dict[str, Any]:
     """The parts of an identity that say which program serves, without how a level is set up."""
     kept = {key: identity[key] for key in ("models", "version", "server") if key in identity}
-    model = {key: value for key, value in (identity.get("model") or {}).items() if key in _OF_THE_PROGRAM}
+    model = {key: value for key, value in (identity.get("model") or {}).items() if key in PROGRAM_FIELDS}
     return kept | ({"model": model} if model else {})
 
 
-def _lasting(value: Any) -> Any:
+def lasting(value: Any) -> Any:
+    """What of a description doesn't count, age or depend on free memory."""
     if isinstance(value, Mapping):
-        return {key: _lasting(inner) for key, inner in sorted(value.items()) if not _VOLATILE.search(str(key))}
+        return {key: lasting(inner) for key, inner in sorted(value.items()) if not _VOLATILE.search(str(key))}
     if isinstance(value, list):
-        return sorted((_lasting(inner) for inner in value), key=str)
+        return sorted((lasting(inner) for inner in value), key=str)
     return value
 
 

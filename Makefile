@@ -58,12 +58,12 @@ $(PARITY)/.parity: pyproject.toml constraints-parity.txt
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-parity.txt -e '.[dev,kvpress]'
 	@touch $@
 
-setup: $(VENV)/.setup ## Development and longbench extras into .venv
+setup: $(VENV)/.setup ## kvt, the libraries that any task needs, and the tools for tests into .venv
 
 demo: $(VENV)/.core ## Reference server, demo sweep, analysis, verdict: nothing to configure
 	@$(KVT) demo $(ARGS)
 
-demo-llm: $(VENV)/.llm ## The same with a real LLM, SmolLM2-135M: 90 MB to fetch, some minutes on two cores
+demo-llm: $(VENV)/.llm ## The same with a real LLM, SmolLM2-135M: 93 MB to fetch, some minutes on two cores
 	@$(KVT) demo --llm $(ARGS)
 
 sweep: $(VENV)/.core ## Every example at every KV budget of CONFIG; run again to resume

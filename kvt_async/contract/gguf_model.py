@@ -62,7 +62,9 @@ class GgufModel:
             from gguf import GGUFReader
         except ImportError:
             raise MissingPrerequisiteError(
-                "reading GGUF needs the package gguf", where=str(path), do="Install it: pip install 'kvt[llm]'."
+                "reading GGUF needs the package gguf",
+                where=str(path),
+                do="Install it: pip install 'kvt[llm]'; in a checkout `make setup` does.",
             ) from None
         try:
             self._reader: Any = GGUFReader(path)

@@ -78,7 +78,7 @@ _EXTRA = {
 
 def install(package: str) -> str:
     """The advice where a package that one of kvt's metrics imports is missing."""
-    return f"Install it: pip install 'kvt[{_EXTRA[package]}]'."
+    return f"Install it: pip install 'kvt[{_EXTRA[package]}]'; in a checkout `make setup` does."
 
 
 def check_known(name: str, where: str = "") -> None:

@@ -102,5 +102,12 @@ def test_a_file_is_found_as_itself_or_in_a_folder_under_each_of_its_names(tmp_pa
         (tmp_path / place).write_text("{}")
     for given_path in ("whatever.jsonl", "folder", "flat", "named"):
         assert open_file(FILE, settings(tmp_path, f"dataset.path={tmp_path / given_path}")).pin.startswith("sha256:")
-    with pytest.raises(ConfigError, match=r"it holds no part/test\.jsonl"):
+    with pytest.raises(ConfigError, match=r"it holds no part/test\.jsonl") as caught:
         open_file(FILE, settings(tmp_path, f"dataset.path={tmp_path}"))
+    assert "a folder that holds it (there also as other.jsonl)." in (caught.value.do or "")
+
+
+def test_the_advice_names_what_a_file_may_be_called_but_not_each_folder_it_may_lie_in() -> None:
+    names = ("v4.json", "checkout/v4.json", "v3.json", "checkout/v3.json", "TASK/test-00000.parquet")
+    advice = PublishedFile("owner/set", "0" * 40, "v3.json", names).advice
+    assert "(there also as v4.json, TASK/test-00000.parquet)" in advice

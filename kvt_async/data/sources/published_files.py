@@ -40,7 +40,13 @@ class PublishedFile:
 
     @property
     def advice(self) -> str:
-        return f"Set dataset.path to a copy of {self.path} from {self.repo}, or to a folder that holds it."
+        """What to do where the file is missing. A name in a subfolder is left out where it may stand at the top too."""
+        own = Path(self.path).name
+        others = [
+            name for name in self.names if (last := Path(name).name) != own and (last == name or last not in self.names)
+        ]
+        also = f" (there also as {', '.join(others)})" if others else ""
+        return f"Set dataset.path to a copy of {self.path} from {self.repo}, or to a folder that holds it{also}."
 
     def local(self, path: Path) -> Path | None:
         """The file itself where `path` is one; in a folder, the file of this path or of one of its names."""

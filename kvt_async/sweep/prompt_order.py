@@ -24,21 +24,27 @@ def order_note(
     settings: Settings,
     runs: Sequence[Run],
     done: Sequence[bytearray],
-    lengths: Iterable[int],
+    lengths: Sequence[int],
     identities: Iterable[Json],
 ) -> str:
     """Says that every level will read every prompt anew, and what would read each once; empty where that isn't so, or
     isn't known.
 
     runs: those that one server serves of one task; done: by run, 1 for each answer of which nothing is to be sent;
-    lengths: tokens of every prompt of the task; identities: of the server's endpoints.
+    lengths: tokens of every prompt of the task, by its number; identities: of the server's endpoints.
     """
-    reading = [run for run, mask in zip(runs, done, strict=True) if 0 in mask and not run.level.cuts_prompts]
+    reading = [mask for run, mask in zip(runs, done, strict=True) if 0 in mask and not run.level.cuts_prompts]
     held = [tokens for identity in identities if (tokens := cached_tokens(identity.get("cache_config", {})))]
     in_turns = settings.workload.is_in_turns
     if settings.limits.order != "by_budget" or in_turns or len(reading) < 2 or not held:
         return ""
-    prompts = list(lengths)
+    k = len(reading[0]) // max(1, len(lengths))
+    one, other = sorted(reading, key=lambda mask: -mask.count(0))[:2]  # these two read nearly all that any two read
+    prompts = [
+        tokens
+        for seq, tokens in enumerate(lengths)
+        if 0 in one[seq * k : seq * k + k] and 0 in other[seq * k : seq * k + k]
+    ]
     if not way_of(settings.kv.apply.via).one_server or sum(prompts) <= sum(held):
         return ""
     return (

@@ -92,7 +92,8 @@ def count(
     many `samples` of each example, by dataset."""
     report.levels.clear()
     for run in runs:
-        counts, n = reader.counts(run.run_id, samples[run.dataset_id]), planned[run.run_id]
+        counts = reader.counts(run.run_id, samples[run.dataset_id])
+        n = max(planned[run.run_id], counts["responses"] + counts["failures"])  # a --limit plans fewer than are there
         task = {"task": run.task} if run.task else {}
         report.levels.append({**task, "level": run.level.label, "run_id": run.run_id, "planned": n, **counts})
     report.planned = sum(level["planned"] for level in report.levels)

@@ -150,8 +150,8 @@ class SweepInvocation:
 
     def _say_order(self, task: SweepTask, server: ServerSession, identities: Mapping[str, Json]) -> None:
         """Say, once, where the order of requests makes the server's prefix cache useless."""
-        sql = "SELECT token_len FROM manifest_entries WHERE dataset_id = ?"
-        lengths = (row[0] for row in self.reader.rows(sql, task.dataset_id))
+        sql = "SELECT token_len FROM manifest_entries WHERE dataset_id = ? ORDER BY seq"
+        lengths = [row[0] for row in self.reader.rows(sql, task.dataset_id)]
         note = order_note(task.settings, server.runs, self._pending(server.runs), lengths, identities.values())
         if note and note not in self.report.notes:
             self.report.notes.append(note)

@@ -52,6 +52,14 @@ async def test_the_sweep_says_which_order_reads_each_prompt_once(tmp_path: Path,
     assert await notes_of(settings) == [], "nothing is left to send"
 
 
+async def test_only_the_prompts_that_are_still_to_be_read_count(tmp_path: Path, small_cache: str) -> None:
+    await run(settings_of(tmp_path, small_cache), options=SweepOptions(quiet=True, allow_dead_knob=True))
+    more = settings_of(tmp_path, small_cache, "kv.budgets=[1.0, 0.5, 0.4, 0.3]")
+    report = await run(more, options=SweepOptions(quiet=True, allow_dead_knob=True, limit=1))
+    assert [note for note in report.notes if "prefix cache holds" in note] == [], "one prompt at two levels"
+    assert (report.planned, report.responses, report.pending) == (18, 18, 0), "more are answered than the limit plans"
+
+
 async def test_an_order_that_reads_each_prompt_once_is_not_remarked_on(tmp_path: Path, small_cache: str) -> None:
     assert await notes_of(settings_of(tmp_path, small_cache, "limits.order=interleaved")) == []
 

@@ -128,6 +128,15 @@ def test_files_are_found_by_the_names_of_the_repository_and_of_the_hub(tmp_path:
     assert len(rows_of(tmp_path, path / name)) == 1  # the file itself, with possible_answer beside it
 
 
+def test_a_file_of_questions_whose_possible_answers_are_missing_is_not_called_missing_itself(tmp_path: Path) -> None:
+    name = "BFCL_v4_simple_python.json"
+    path = folder(tmp_path, [question(0)], [truth(0)], name)
+    (path / "possible_answer" / name).unlink()
+    with pytest.raises(ConfigError, match=r"beside it lies no possible_answer/BFCL_v3_simple\.json") as caught:
+        rows_of(tmp_path, path / name)
+    assert "possible_answer/BFCL_v4_simple_python.json" in (caught.value.do or "")
+
+
 def test_a_checkout_of_the_repository_is_a_folder_of_the_files(tmp_path: Path) -> None:
     inner = tmp_path / "gorilla" / "berkeley-function-call-leaderboard" / "bfcl_eval" / "data"
     write_lines(inner / "BFCL_v4_simple_python.json", [question(0)])

@@ -111,3 +111,5 @@ def test_the_advice_names_what_a_file_may_be_called_but_not_each_folder_it_may_l
     names = ("v4.json", "checkout/v4.json", "v3.json", "checkout/v3.json", "TASK/test-00000.parquet")
     advice = PublishedFile("owner/set", "0" * 40, "v3.json", names).advice
     assert "(there also as v4.json, TASK/test-00000.parquet)" in advice
+    golds = PublishedFile("owner/set", "0" * 40, "gold/v3.json", ("gold/v4.json", "checkout/gold/v4.json"))
+    assert "(there also as gold/v4.json)" in golds.advice

@@ -41,9 +41,11 @@ class PublishedFile:
     @property
     def advice(self) -> str:
         """What to do where the file is missing. A name in a subfolder is left out where it may stand at the top too."""
-        own = Path(self.path).name
+        places = (self.path, Path(self.path).name, *self.names)
         others = [
-            name for name in self.names if (last := Path(name).name) != own and (last == name or last not in self.names)
+            name
+            for name in self.names
+            if name not in places[:2] and not any(name.endswith(f"/{shorter}") for shorter in places)
         ]
         also = f" (there also as {', '.join(others)})" if others else ""
         return f"Set dataset.path to a copy of {self.path} from {self.repo}, or to a folder that holds it{also}."
@@ -79,7 +81,9 @@ def open_file(file: PublishedFile, settings: Settings) -> OpenedFile:
         given = data_path(dataset.path)
         path, pinned = file.local(given), ""
         if path is None:
-            what = f"it holds no {file.path}" if given.is_dir() else "there is no such file or folder"
+            what = "there is no such file or folder"
+            if given.exists():
+                what = f"it holds no {file.path}" if given.is_dir() else f"beside it lies no {file.path}"
             raise ConfigError(what, where=str(given), do=file.advice)
     else:
         revision = dataset.revision or file.revision

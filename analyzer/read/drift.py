@@ -12,9 +12,10 @@ from analyzer.read.cache_width import CacheWidth, cache_width
 from analyzer.read.runs import Run
 from analyzer.read.same_answer import same_answer
 from kvt_async.contract.errors import DriftError
+from kvt_async.contract.formulas.data_types import is_data_type
 from kvt_async.contract.formulas.server_identity import Drift, Snapshot, between, drifts
 from kvt_async.contract.labels import level_label
-from kvt_async.contract.vocabulary import CanaryVerdict
+from kvt_async.contract.vocabulary import CanaryVerdict, Unit
 
 _WORST = (CanaryVerdict.DEAD, CanaryVerdict.INCONCLUSIVE)
 # Answers at a level and at full cache's repeat, each against full cache, over the examples that all three answered;
@@ -150,7 +151,13 @@ def budget_readings(conn: sqlite3.Connection, run: Run) -> tuple[BudgetReading, 
     unit = _apply_json(conn, run).get("evidence", {}).get("unit") or run.kv_unit if rows else ""
     stored = [(phase, json.loads(text or "{}").get(run.run_id)) for phase, text in rows]
     return tuple(
-        BudgetReading(phase, reading["read_from"], str(reading["raw"]), reading["value"], unit)
+        BudgetReading(
+            phase,
+            reading["read_from"],
+            str(reading["raw"]),
+            reading["value"],
+            Unit.BITS if is_data_type(reading["raw"]) else unit,
+        )
         for phase, reading in stored
         if reading is not None
     )

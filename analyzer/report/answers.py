@@ -202,7 +202,7 @@ def _buys(results: Results, settings: Settings) -> list[str]:
         return []
     full, stat = results.stat(results.full), results.stat(run)
     evidence = results.evidence.get(run.run_id)
-    verified = evidence is None or evidence.status == EvidenceStatus.VERIFIED
+    verified = evidence is None or evidence.status in (EvidenceStatus.VERIFIED, EvidenceStatus.CHANGED)
     lines = [
         ("" if stat is not None and stat.kv_bytes_p50 is not None else memory.of_bits(results, settings, run))
         or costs.memory(series, run.kv_budget, full, stat, results.unit, verified=verified),

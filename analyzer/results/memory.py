@@ -10,6 +10,7 @@ from analyzer.read.runs import Run
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import amount, cache_kept, change, count, gib, plural
 from analyzer.results.results import Results
+from analyzer.store.tables import Evidence
 from kvt_async.contract.formulas.kv_budget import FULL_BITS
 from kvt_async.contract.formulas.kv_bytes import gib_saved
 from kvt_async.contract.formulas.model_config import token_bytes_of
@@ -72,7 +73,7 @@ def kept_share(results: Results, run: Run, load: ServingLoad) -> float | None:
     if run.kv_unit == Unit.TOKENS:
         return min(1.0, run.kv_budget / load.serving.context_tokens)
     if run.kv_unit == Unit.BITS:
-        return run.kv_budget / load.bits
+        return (_shown_bits(evidence) or run.kv_budget) / load.bits
     shown = stat.kept_fraction_p50 if stat and evidence and evidence.status == EvidenceStatus.VERIFIED else None
     return run.kv_budget if shown is None else shown
 
@@ -84,11 +85,11 @@ def of_bits(results: Results, settings: Settings, run: Run) -> str:
     Raises ConfigError where model.config can't be read or doesn't say what a token takes.
     """
     evidence = results.evidence.get(run.run_id)
-    if run.kv_unit != Unit.BITS or evidence is None or evidence.status != EvidenceStatus.VERIFIED:
+    bits = _shown_bits(evidence)
+    if run.kv_unit != Unit.BITS or evidence is None or bits is None:
         return ""
     at_full = results.evidence.get(results.full.run_id) if results.full else None
     full_bits = FULL_BITS * (at_full.effective_p50 if at_full and at_full.effective_p50 else 1.0)
-    bits = evidence.effective_p50 or run.kv_budget
     smaller = change(bits, full_bits)
     start = f"Memory with {cache_kept(run.kv_budget, run.kv_unit)} ({evidence.source})"
     full = results.stat(results.full)
@@ -103,6 +104,12 @@ def of_bits(results: Results, settings: Settings, run: Run) -> str:
             )
     kept = "since every token is kept; for bytes set model.config."
     return f"{start}: {smaller} against full cache's {full_bits:g} bits, {kept}"
+
+
+def _shown_bits(evidence: Evidence | None) -> float | None:
+    """Bits per element that evidence shows, whether or not it is what the level's name means."""
+    proven = evidence is not None and evidence.status in (EvidenceStatus.VERIFIED, EvidenceStatus.CHANGED)
+    return evidence.effective_p50 if evidence is not None and proven else None
 
 
 def saved_gib(results: Results, run: Run, load: ServingLoad | None) -> float | None:
@@ -145,7 +152,9 @@ def _real(results: Results, run: Run) -> str:
     if run.cuts_prompts:
         return "Is it real? Yes: the prompt itself was shorter, so its cache is."
     evidence = results.evidence.get(run.run_id)
-    if evidence is None or evidence.status != EvidenceStatus.VERIFIED:
+    if evidence is not None and evidence.status == EvidenceStatus.CHANGED and evidence.effective_p50 is None:
+        return "Is it real? The cache is another one than at full cache; how much smaller it is, is not known."
+    if evidence is None or evidence.status not in (EvidenceStatus.VERIFIED, EvidenceStatus.CHANGED):
         return "Is it real? Not shown: nothing says that the server applied the budget, so this is arithmetic."
     stat = results.stat(run)
     if run.kv_unit == Unit.BITS:

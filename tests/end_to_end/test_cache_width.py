@@ -240,3 +240,17 @@ async def test_what_else_differs_between_levels_stands_on_the_first_screen(tmp_p
 async def test_levels_that_differ_in_the_budget_alone_say_nothing_of_it(tmp_path: Path) -> None:
     done = await swept(tmp_path, [FULL, named("fp8_e4m3", 8)], METRIC)
     assert not any("more than the budget" in line for line in done.first_screen().caveats)
+
+
+async def test_a_name_counts_bits_where_no_unit_is_written_at_full_cache_too(tmp_path: Path) -> None:
+    done = await swept(tmp_path, [FULL, named("fp8_e4m3", 8)], METRIC)
+    shown = query(done.settings, "SELECT DISTINCT kv_policy, kv_effective FROM responses JOIN requests USING "
+                                 "(request_id) JOIN runs USING (run_id) ORDER BY 1")  # fmt: skip
+    assert shown == [("fp8_e4m3", 8.0), ("full", 1.0)]
+
+
+async def test_memory_follows_from_a_width_that_was_measured(tmp_path: Path) -> None:
+    engines = [sized("full", None, 1, cache_dtype="bfloat16"), sized("new", 3, 0.35, cache_dtype="brand_new_3b")]
+    done = await swept(tmp_path, engines, VLLM)
+    lines = [text for answer in done.first_screen().answers for text in (answer.claim, *answer.details)]
+    assert any("\u221265% against full cache's 16 bits" in line for line in lines), lines

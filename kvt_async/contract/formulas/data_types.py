@@ -7,6 +7,7 @@ layer that an engine leaves at 16 bits is not counted here, because how many the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 NO_NAMES = frozenset({"", "auto", "none", "null", "default", "unknown"})  # what a server says without saying anything
 
@@ -100,6 +101,11 @@ def number_of(text: str | None, asked: float | None = None) -> float | None:
         return float(text.strip())
     except ValueError:
         return None
+
+
+def is_data_type(text: Any) -> bool:
+    """Whether this is a name of a data type that is known here: it counts bits, whatever else is counted."""
+    return isinstance(text, str) and data_type(text) is not None
 
 
 def is_name(text: str | None) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kvt_async.contract.formulas.data_types import number_of
+from kvt_async.contract.formulas.data_types import is_data_type, number_of
 from kvt_async.contract.formulas.kv_budget import convert, tokens_kept
 from kvt_async.contract.vocabulary import Mode, Unit
 from kvt_async.engine.request.kv_fields import rounding_of
@@ -98,10 +98,11 @@ def read_evidence(
         return record, None
     counted = _number((usage or {}).get("prompt_tokens")) or _number(expects.get("prompt_tokens"))
     length = _number(expects.get("compressible")) or counted  # of the context, where only it is compressed
-    effective = convert(number, evidence.get("unit") or unit, unit, length=length)
+    raw_unit = evidence.get("unit") or (Unit.BITS if is_data_type(record.get("said")) else unit)
+    effective = convert(number, raw_unit, unit, length=length)
     record |= {"source": source, "effective": effective}
     if effective is None or effective != number:
-        record |= {"raw": number, "raw_unit": evidence.get("unit") or unit}
+        record |= {"raw": number, "raw_unit": raw_unit}
     return record, effective
 
 

@@ -70,8 +70,8 @@ def _java(text: str, word: str, items: str | None = None) -> Any:
         case "boolean":
             return text == "true" if text in ("true", "false") else text
         case "Array":
-            found = _ARRAY.search(text)
-            return [_java_item(x.strip(), items) for x in found[1].split(",") if x.strip()] if found else text
+            array = _ARRAY.search(text)
+            return [_java_item(x.strip(), items) for x in array[1].split(",") if x.strip()] if array else text
         case "ArrayList":
             return _array_list(text, items)
         case "HashMap":
@@ -108,8 +108,8 @@ def _added(text: str) -> str | None:
 
 
 def _hash_map(text: str) -> Any:
-    if (opened := _MAP.search(text)) and (found := _PUTS.search(text, opened.end())):
-        return {key: _java_value(value.strip()) for key, value in _PUT.findall(found[1])}
+    if (opened := _MAP.search(text)) and (puts := _PUTS.search(text, opened.end())):
+        return {key: _java_value(value.strip()) for key, value in _PUT.findall(puts[1])}
     return {} if _EMPTY_MAP.search(text) else text
 
 
@@ -165,10 +165,10 @@ def _is_quoted(text: str) -> bool:
 def _js_list(text: str, items: str | None) -> Any:
     if (table := _js_table(text)) is not None:
         return [_js_row(n, row) for n, row in enumerate(_JS_ROW.findall(table))]
-    found = _JS_LIST.match(text)
-    if not found:
+    array = _JS_LIST.match(text)
+    if not array:
         return text
-    inside = next((part.strip() for part in found.groups() if part is not None), "")
+    inside = next((part.strip() for part in array.groups() if part is not None), "")
     elements = [element.strip() for element in inside.split(",")] if inside else []
     if not items:
         return [_js_value(element) for element in elements]
@@ -211,11 +211,11 @@ def _js_row(n: int, row: str) -> list[Any]:
 def _js_object(text: str) -> Any:
     if text == "{}":
         return {}
-    found = _JS_OBJECT.match(text)
-    if not found:
+    literal = _JS_OBJECT.match(text)
+    if not literal:
         return text
     pairs = {}
-    for key, value in _JS_PAIR.findall(found[1]):
+    for key, value in _JS_PAIR.findall(literal[1]):
         pairs[key.strip().strip("'\"")] = _js_member(value.strip())
     return pairs
 

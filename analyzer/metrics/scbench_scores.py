@@ -28,8 +28,8 @@ def scbench_kv(prediction: str, gold: str, meta: Meta) -> float:
 @metric("scbench_vt")
 def scbench_vt(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """Share of golds that stand in the answer, case ignored. Quirk kept: rounded to two digits."""
-    said = prediction.lower()
-    return round(sum(gold.lower() in said for gold in golds) / len(golds), 2) if golds else 0.0
+    answer = prediction.lower()
+    return round(sum(gold.lower() in answer for gold in golds) / len(golds), 2) if golds else 0.0
 
 
 @metric("scbench_qa_eng")
@@ -55,28 +55,28 @@ def scbench_many_shot_fixed(prediction: str, golds: Sequence[str], meta: Meta) -
 def scbench_qa_chn(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """Overlap F1 of the answer's characters and one character of a gold, the best of them. Quirk kept: the script takes
     a gold that is a text for a list of texts. `scbench_qa_chn_fixed` compares with the gold whole."""
-    said = _characters(prediction)
-    return max((_overlap(said, _characters(label)) for label in _labels(golds, meta)), default=0.0)
+    characters = _characters(prediction)
+    return max((_overlap(characters, _characters(label)) for label in _labels(golds, meta)), default=0.0)
 
 
 @metric("scbench_qa_chn_fixed")
 def scbench_qa_chn_fixed(prediction: str, golds: Sequence[str], meta: Meta) -> float:
     """Overlap F1 of the characters of answer and gold, without white space and marks."""
-    said = _characters(prediction)
-    return max((_overlap(said, _characters(gold)) for gold in golds), default=0.0)
+    characters = _characters(prediction)
+    return max((_overlap(characters, _characters(gold)) for gold in golds), default=0.0)
 
 
 @metric("scbench_mf", each_gold=True)
 def scbench_mf(prediction: str, gold: str, meta: Meta) -> float:
     """1.0 where the answer's first number is the gold; a whole gold is met by a number with a fraction. Quirk kept:
     signs are not read, so a gold below 0 is never met."""
-    found = _NUMBER.search(prediction)
-    if found is None:
+    number = _NUMBER.search(prediction)
+    if number is None:
         return 0.0
     try:
         if _is_whole(gold):
-            return float(int(float(found.group())) == int(gold))
-        return float(float(found.group()) == float(gold))
+            return float(int(float(number.group())) == int(gold))
+        return float(float(number.group()) == float(gold))
     except (OverflowError, ValueError):  # so many digits that they are no number
         return 0.0
 
@@ -87,18 +87,18 @@ def scbench_choice_eng(prediction: str, golds: Sequence[str], meta: Meta) -> flo
 
     Quirk kept: an answer that begins with a capital A, B, C or D is read as that letter, whatever word it is.
     """
-    said = prediction.strip()
-    if not said:
+    answer = prediction.strip()
+    if not answer:
         return 0.0
-    if said[0] in "ABCD":
-        return float(said[0] in golds)
-    if said in golds:
+    if answer[0] in "ABCD":
+        return float(answer[0] in golds)
+    if answer in golds:
         return 1.0
-    said = re.sub(" {2,}", " ", said.translate(_SPACED))
+    answer = re.sub(" {2,}", " ", answer.translate(_SPACED))
     for announced in _ANNOUNCED:
-        if (at := said.find(announced)) >= 0:
-            return float(said[at + len(announced) + 1 :].startswith(tuple(golds)))
-    word = next((word for word in said.split() if word in "ABCD"), None)
+        if (at := answer.find(announced)) >= 0:
+            return float(answer[at + len(announced) + 1 :].startswith(tuple(golds)))
+    word = next((word for word in answer.split() if word in "ABCD"), None)
     return float(word in golds)
 
 
@@ -111,8 +111,8 @@ def scbench_summary(prediction: str, gold: str, meta: Meta) -> float:
 @metric("scbench_passkey", each_gold=True)
 def scbench_passkey(prediction: str, gold: str, meta: Meta) -> float:
     """1.0 where the answer's first run of digits is the gold."""
-    found = _DIGITS.search(prediction)
-    return float((found.group() if found else "") == gold)
+    digits = _DIGITS.search(prediction)
+    return float((digits.group() if digits else "") == gold)
 
 
 @metric("scbench_repoqa", needs_meta=_FUNCTION_META)
@@ -152,19 +152,19 @@ def _labels(golds: Sequence[str], meta: Meta) -> list[str]:
 
 
 def _contains(prediction: str, golds: Iterable[str]) -> float:
-    said = prediction.strip().upper()
-    return float(any(gold.upper() in said for gold in golds))
+    answer = prediction.strip().upper()
+    return float(any(gold.upper() in answer for gold in golds))
 
 
 def _characters(text: str) -> list[str]:
     return list(bare_word(text))
 
 
-def _overlap(said: Sequence[str], wanted: Sequence[str]) -> float:
-    common = sum((Counter(said) & Counter(wanted)).values())
+def _overlap(characters: Sequence[str], wanted: Sequence[str]) -> float:
+    common = sum((Counter(characters) & Counter(wanted)).values())
     if not common:
         return 0.0
-    precision, recall = common / len(said), common / len(wanted)
+    precision, recall = common / len(characters), common / len(wanted)
     return 2 * precision * recall / (precision + recall)
 
 

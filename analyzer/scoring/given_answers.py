@@ -38,8 +38,8 @@ def _stated(facts: sqlite3.Connection, run: Run, states: Callable[[str], str | N
     for chunk in outcomes.score_inputs(facts, [run], None):
         replies = chunk.filter(~pl.col("is_failure")).with_columns(pl.col("text").fill_null(""))
         marked = replies.select(marked=has_reasoning(pl.col("text")))["marked"]
-        said = answers(replies["text"], marked).to_list()
-        stated = pl.Series("stated", [_told_apart(states(answer)) for answer in said], dtype=pl.String)
+        texts = answers(replies["text"], marked).to_list()
+        stated = pl.Series("stated", [_told_apart(states(answer)) for answer in texts], dtype=pl.String)
         yield replies.select("example_id", "sample_idx", stated)
 
 

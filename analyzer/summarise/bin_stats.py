@@ -193,9 +193,11 @@ def _figures(outcomes: pl.DataFrame) -> dict[tuple[int, int], dict[str, Any]]:
 
 def _labels(outcomes: pl.DataFrame) -> dict[tuple[int, int], dict[str, int]]:
     """How often each label occurs, by run and bin, and over all bins of a run."""
-    found = outcomes.group_by("run", "bin_idx", "failure_label").len().drop_nulls("failure_label").sort("failure_label")
+    counts = (
+        outcomes.group_by("run", "bin_idx", "failure_label").len().drop_nulls("failure_label").sort("failure_label")
+    )
     labels: dict[tuple[int, int], dict[str, int]] = {}
-    for run, bin_idx, label, n in found.iter_rows():
+    for run, bin_idx, label, n in counts.iter_rows():
         for b in (bin_idx, ALL_BINS):
             of_bin = labels.setdefault((run, b), {})
             of_bin[label] = of_bin.get(label, 0) + n

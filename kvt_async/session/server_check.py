@@ -96,8 +96,8 @@ def changed(before: Json, after: Json) -> str | None:
     sizes = [size for one in (before, after) if (size := (one.get("token_bytes") or {}).get("each")) is not None]
     if len(sizes) > 1 and max(sizes) - min(sizes) > 0.02 * max(sizes):
         return f"a token took {sizes[0]:,.0f} bytes before its requests and {sizes[1]:,.0f} after them"
-    said = "raw" if after["value"] is None and before["value"] is None else "value"  # names of no known width
-    if after[said] in (None, before[said]):
+    field = "raw" if after["value"] is None and before["value"] is None else "value"  # names of no known width
+    if after[field] in (None, before[field]):
         return None
     return f"{after['read_from']} said {before['raw']} before its requests and {after['raw']} after them"
 

@@ -12,13 +12,13 @@ def call_faults(frame: pl.DataFrame, judge: JudgeCalls) -> pl.Series:
     Needs said, golds, needed_json and score, as `task_scores` leaves them. Each distinct wrong answer is judged once.
     """
     faults: dict[tuple[str, tuple[str, ...], str], str | None] = {}
-    told: list[str | None] = []
-    for said, golds, needed, score in frame.select("said", "golds", "needed_json", "score").iter_rows():
+    labels: list[str | None] = []
+    for answer, golds, needed, score in frame.select("said", "golds", "needed_json", "score").iter_rows():
         if score == 1:
-            told.append(None)
+            labels.append(None)
             continue
-        key = (said, tuple(golds or ()), needed or "")
+        key = (answer, tuple(golds or ()), needed or "")
         if key not in faults:
             faults[key] = judge(key[0], key[1], needed_meta(key[2])).fault
-        told.append(faults[key])
-    return pl.Series("call_fault", told, dtype=pl.String)
+        labels.append(faults[key])
+    return pl.Series("call_fault", labels, dtype=pl.String)

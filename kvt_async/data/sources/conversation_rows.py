@@ -62,13 +62,13 @@ def conversation_rows(record: Json, where: str) -> Iterator[Row]:
         raise ConfigError(
             "no turn of this conversation is scored", where=where, do="Give a turn `answers`, or remove the line."
         )
-    told: list[list[str]] = []
+    history: list[list[str]] = []
     for k, turn in enumerate(turns[: last + 1]):
         if turn.scored:
-            meta = {**turn.meta, "conversation": name, "turn": k, "turns": list(told)}
+            meta = {**turn.meta, "conversation": name, "turn": k, "turns": list(history)}
             yield Row(Example(turn_id(name, k), turn.question, context, turn.answers, meta), turn.where)
         if k < last:
-            told.append([turn.question, _told(turn)])
+            history.append([turn.question, _told(turn)])
 
 
 def _check_row(record: Json, where: str) -> None:

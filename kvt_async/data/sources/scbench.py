@@ -127,14 +127,14 @@ def _rows(key: str, file: OpenedFile, mode: str, most: int | None) -> Iterator[R
         if key in _OF_FUNCTIONS:
             shared |= {"lang": record["lang"], "repo": record["repo"], "needles": needles[record["repo"]]}
         asked = _questions(key, turns, mode, where)
-        told: list[list[str]] = []
+        history: list[list[str]] = []
         context = _context(key, record, turns, mode, where)
         for k, (turn, question) in enumerate(zip(turns, asked, strict=True)):
-            meta = {**shared, "conversation": str(n), "turn": k, "turns": list(told) if mode == "multi_turn" else []}
+            meta = {**shared, "conversation": str(n), "turn": k, "turns": list(history) if mode == "multi_turn" else []}
             place = f"{where}, multi_turns[{k}]"
             golds, of_turn = _golds(key, turn, place)
             yield Row(Example(turn_id(str(n), k), question, context, golds, {**meta, **of_turn}), place)
-            told.append([question, _told(key, turn, k)])
+            history.append([question, _told(key, turn, k)])
 
 
 def _turns(record: Record, where: str, most: int | None) -> list[Record]:

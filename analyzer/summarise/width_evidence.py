@@ -46,7 +46,7 @@ def _by_share(run: Run, evidence: Evidence, width: CacheWidth) -> Evidence:
     measured = f"a token takes {here:,.0f} bytes, {full:,.0f} at full cache"
     shown = f"{measured}: {share:.3g} of it, {share * full_bits:.3g} bits per element"
     least = None if meant.bits is None else meant.bits / full_bits
-    if share > 1 - UNCHANGED:
+    if share > 1 - UNCHANGED and (least is None or least < 1):  # full width may be asked for, under other restrictions
         status, reason = EvidenceStatus.CONTRADICTED, f"{measured}: the cache is as large as at full cache"
     elif least is None or (meant.is_least and share > least + TOLERANCE):
         status, reason = EvidenceStatus.CHANGED, f"{shown}; {meant.why}"

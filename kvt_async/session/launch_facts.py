@@ -11,7 +11,7 @@ from kvt_async.records import Json
 _PATTERNS = {
     "attention_backend": (
         r"Using (\w+) attention backend",
-        r"Using (\w[\w ]*?) backend on V1",
+        r"Using (\w[\w ]{0,40}?) backend on V1",
         r"attention_backend='?(\w+)",
         r"Attention backend: (\w+)",
     ),

@@ -198,7 +198,10 @@ async def read_token_bytes(server: LevelServer, size: Mapping[str, Any]) -> Json
         return {**record, "why": "; ".join(reasons)}
     memory *= _UNITS[size["memory"].get("unit", "bytes")]
     held = math.prod(number for number in tokens if number is not None)
-    return {**record, "memory": memory, "tokens": held, "each": memory / held}
+    each = memory / held
+    if not 0 < each < math.inf:
+        return {**record, "why": f"{memory:g} bytes over {held:g} tokens is no size of a token"}
+    return {**record, "memory": memory, "tokens": held, "each": each}
 
 
 def _one_number(readings: list[Reading]) -> tuple[float | None, str]:

@@ -254,3 +254,32 @@ async def test_memory_follows_from_a_width_that_was_measured(tmp_path: Path) -> 
     done = await swept(tmp_path, engines, VLLM)
     lines = [text for answer in done.first_screen().answers for text in (answer.claim, *answer.details)]
     assert any("\u221265% against full cache's 16 bits" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("tokens", ["NaN", "-5", "+Inf", "0", "1e308"])
+async def test_tokens_that_make_no_size_leave_it_to_the_name(
+    tmp_path: Path, tokens: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = cache_info(cache_dtype="fp8_e4m3") + f"held {tokens}\n"
+    full = cache_info(cache_dtype="bfloat16") + f"held {tokens}\n"
+    evidence = (
+        "{metric: 'vllm:cache_config_info.cache_dtype', bytes_per_token: {memory: {value: 1}, "
+        "tokens: [{metric: held}, {metric: held}]}}"
+    )
+    done = await swept(tmp_path, [Engine("full", None, full), Engine("a", 8, page)], evidence)
+    assert done.status["a"][0] == "verified"
+    assert "the bytes that a token takes are not known" in capsys.readouterr().err
+
+
+async def test_a_level_of_full_width_under_other_restrictions_is_verified_by_its_size(tmp_path: Path) -> None:
+    engines = [
+        sized("full", None, 1, cache_dtype="bfloat16", enable_prefix_caching="True"),
+        sized("fp8", 8, 0.5, cache_dtype="fp8", enable_prefix_caching="False"),
+        sized("constrained_full", 16, 1, cache_dtype="bfloat16", enable_prefix_caching="False"),
+    ]
+    done = await swept(tmp_path, engines, VLLM)
+    assert {policy: status for policy, (status, _, _) in done.status.items()} == {
+        "full": "full", "fp8": "verified", "constrained_full": "verified",
+    }  # fmt: skip
+    results = done.results()
+    assert (results.full.kv_policy if results.full else None, results.series[0]) == ("full", "fp8/aware")

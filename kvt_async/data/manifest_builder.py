@@ -74,7 +74,10 @@ def make_manifest(
         tally.tools_counted = tools_counted(ingredients.rule, ingredients.tokenizer) if tally.tools else ""
         if not tally.rows:
             where = settings.dataset.path or f"{settings.dataset.name} {settings.dataset.task}"
-            raise ConfigError("the source holds no examples", where=where, do="Check dataset.path and dataset.task.")
+            params = ", ".join(name for name in settings.dataset.params if name != "metric")
+            filters = f", and whether dataset.params ({params}) leaves all rows out" if params else ""
+            do = f"Check dataset.path and dataset.task{filters}."
+            raise ConfigError("the source holds no examples", where=where, do=do)
         tally.conversations = spool.n_conversations
         lengths = spool.group()
         edges = _edges(settings, lengths.units)

@@ -79,6 +79,9 @@ def test_prompts_with_fewer_instructions_can_be_left_out(tmp_path: Path) -> None
     for wrong in ("0", "4", "true", "two"):
         with pytest.raises(ConfigError, match="from 1 to 3"):
             open_source(_settings(tmp_path, f"dataset.params.min_instructions={wrong}"))
+    with pytest.raises(ConfigError, match="holds no examples") as caught:
+        prepare(_settings(tmp_path, "dataset.params.min_instructions=3"))
+    assert "whether dataset.params (min_instructions) leaves all rows out" in (caught.value.do or "")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,6 @@ SPECIAL = (
 """A text in lower case without any match of this loses all of its punctuation; for any regular expression engine."""
 
 _SPACES, _DIGIT = re.compile(f"[{WHITE}]+"), re.compile("[0-9]")
-_NO_ASCII = {ord(c): None for c in string.punctuation}
 _THOUSANDS = re.compile(
     r"(?<![0-9.,'])(?:[0-9]{1,3}([,'\xa0\u2009\u202f])[0-9]{3}(?:\1[0-9]{3})*|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3})"
     r"(?![0-9]|[,'][0-9])"

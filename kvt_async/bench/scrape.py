@@ -21,7 +21,6 @@ from kvt_async.session.metrics_page import families
 
 _KNOWN = re.compile(r"^(?:# TYPE )?(?:vllm|sglang|llamacpp|kvt)[:_].*$", re.MULTILINE)
 _AT_MOST = re.compile(r"(_perc|_usage|usage_ratio|_ratio)$")  # shares: the maximum of several, not their sum
-TIMEOUT_S = 5.0
 
 
 def metrics_urls(endpoints: Sequence[str], metrics_url: str | None) -> list[str]:

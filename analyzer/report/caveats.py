@@ -88,4 +88,6 @@ def limits(results: Results, settings: Settings) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")
+    """`text` as a sentence; a key of the config at its beginning stays as it is written there."""
+    begins = text[:1] if "." in text.split(" ", 1)[0] else text[:1].upper()
+    return f"{begins}{text[1:]}" + ("" if text.endswith(".") else ".")

@@ -1,5 +1,6 @@
 """Degenerate cases: whatever is missing, broken or too small, the report says so in words and stays whole."""
 
+import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from analyzer.charts.draw import CHARTS
 from analyzer.report.answers import AnswerKey, first_screen
 from analyzer.report.build import markdown
+from analyzer.report.caveats import limits
 from analyzer.report.guards import guard
 from analyzer.results.results import Results, read_results
 from tests.analyzer.report_cases import DEGENERATE, GROUP, SMALL, SNAPKV, Rows, Series
@@ -104,6 +106,15 @@ def test_an_empty_bin_is_shown_with_n_0(tmp_path: Path) -> None:
     text = markdown(facts, SETTINGS, NOON)
     assert "No examples in 241–480 tokens." in said(facts)
     assert "| 241–480 | 0 | – |" in text
+
+
+def test_a_note_of_the_sweep_is_a_sentence_and_keeps_the_config_key_as_it_is_written(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path)
+    notes = [f"{facts.task}: decoding.max_tokens 7, the task's own is 30", f"{facts.task}: no answer prefix over chat"]
+    session = replace(facts.sessions[-1], notes_json=json.dumps(notes))
+    lines = limits(replace(facts, sessions=[session]), SETTINGS)
+    assert "decoding.max_tokens 7, the task's own is 30." in lines
+    assert "No answer prefix over chat." in lines
 
 
 def test_an_effect_within_the_controls_noise_is_said_to_be_so(tmp_path: Path) -> None:

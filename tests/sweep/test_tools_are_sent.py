@@ -169,7 +169,9 @@ async def test_replies_that_differ_in_their_calls_alone_are_not_identical(tmp_pa
     sql = """SELECT q.example_id, s.flags FROM scores s JOIN requests q USING (request_id)
              JOIN runs u USING (run_id) WHERE u.repeat_idx = 1"""
     flags = dict(query(settings, sql))
-    assert flags == {f"e{n}": "" if n == 4 else "identical_to_full" for n in range(6)}  # ids are new in each reply
+    assert flags == {  # ids are new in each reply
+        f"e{n}": "call_arguments" if n == 4 else "identical_to_full" for n in range(6)
+    }
 
 
 async def test_a_prompt_that_is_cut_offers_its_tools_whole(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ class PublishedTask:
     files: tuple[PublishedFile, ...]
     rows: ReadRows
     template: str | None = None
-    chat_template: bool = True  # False: published without a chat template
     notes: tuple[str, ...] = ()
 
 
@@ -98,18 +97,13 @@ class PublishedSource:
         task = self.task_of(settings.dataset)
         opened = (open_file(file, settings) for file in task.files)
         files = list({file.path: file for file in opened}.values())  # one copy may hold what is published in several
-        notes = task.notes
-        if not task.chat_template and settings.prompt.endpoint == "chat":
-            key = settings.dataset.task_key
-            notes += (f"{key} is published without a chat template; prompt.endpoint: completions sends it that way",)
         return ExampleSource(
             revision=" ".join(file.pin for file in files),
             metric=self.metric_of(settings),
             rows=lambda: _numbered(task.rows(files)),
             template=task.template,
             max_new_tokens=task.published.max_new_tokens,
-            chat_template=task.chat_template,
-            notes=notes,
+            notes=task.notes,
             published=True,
         )
 

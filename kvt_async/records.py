@@ -15,7 +15,7 @@ from msgspec import field as struct_field
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.labels import level_label, task_level
 from kvt_async.contract.settings_kv import cuts_prompts
-from kvt_async.contract.vocabulary import Mode, Unit
+from kvt_async.contract.vocabulary import Mode, Unit, When
 
 Json = dict[str, Any]
 Headers = tuple[tuple[str, str], ...]  # (name, value) of what one request carries beside the headers of all
@@ -35,7 +35,7 @@ class Example:
 @dataclass(frozen=True, slots=True)
 class Level:
     """One series at one budget. A stored run of that series, budget, unit and repeat has to agree with it in policy,
-    mode, params, apply and evidence: session/experiment_rows.py."""
+    mode, when, params, apply and evidence: session/experiment_rows.py."""
 
     series: str  # readable unique label; "full" at full cache
     policy: str
@@ -49,6 +49,7 @@ class Level:
     evidence: Json
     repeat_idx: int = 0
     level_idx: int = 0
+    when: When = When.PREFILL  # the policy evicts
     endpoints: tuple[str, ...] = ()  # base URLs that serve this level
 
     @property
@@ -65,6 +66,11 @@ class Level:
     def serves_full(self) -> bool:
         """Whether the server is to keep the whole cache: at full cache, and of prompts that were cut."""
         return self.is_full or self.cuts_prompts
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the policy evicts while the answer is generated, be it alone or after prefill too."""
+        return self.when != When.PREFILL
 
 
 @dataclass(frozen=True, slots=True)

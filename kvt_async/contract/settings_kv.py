@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from kvt_async.contract.checked_text import valid_environment, valid_url
 from kvt_async.contract.config_section import Count, Positive, Seconds, Section, Url
 from kvt_async.contract.urls import bare_url
-from kvt_async.contract.vocabulary import Mode, Unit
+from kvt_async.contract.vocabulary import Mode, Unit, When
 
 EvidenceUnit = Literal["fraction", "tokens", "bits", "compression_ratio", "divisor"]
 AS_DATA: Final = "as data"  # validation context of a stored config: it may name a way that nobody added here
@@ -79,6 +79,9 @@ def is_label(via: str) -> bool:
     return via == Via.NONE
 
 
+_OUR_FIELDS = {"policy": "{policy}", "budget": "{budget}", "mode": "{mode}", "context_chars": "{context_chars}"}
+
+
 class LevelSpec(Section):
     """One entry of kv.levels."""
 
@@ -86,6 +89,7 @@ class LevelSpec(Section):
     budget: Positive = 1.0
     unit: Unit | None = None
     mode: Mode | None = None
+    when: When | None = None
     params: dict[str, Any] = {}
     base_url: Url | list[Url] | None = None
 
@@ -95,6 +99,7 @@ class PolicySpec(Section):
 
     policy: str
     mode: Mode | None = None
+    when: When | None = None
     params: dict[str, Any] = {}
 
 
@@ -114,6 +119,17 @@ class Apply(Section):
     env: Annotated[dict[str, str], AfterValidator(valid_environment)] = {}
     round_to: Count = 1  # the server keeps whole blocks of so many tokens
     rounding: Literal["up", "down", "nearest"] = "up"
+
+    def at(self, when: When, unit: Unit) -> "Apply":
+        """The same for levels that evict at `when`: kvt's own body tells the server of it where that isn't after
+        prefill, with the params that belong to it and a budget in tokens as such. A body of the user's own stays."""
+        if when == When.PREFILL or self.body != {"kv": _OUR_FIELDS}:
+            return self
+        fields = _OUR_FIELDS | {"when": "{when}", "params": "{params}"}
+        if unit == Unit.TOKENS:
+            del fields["budget"]
+            fields["keep_tokens"] = "{keep_tokens}"
+        return self.model_copy(update={"body": {"kv": fields}})
 
     @field_validator("via", mode="before")
     @classmethod
@@ -219,14 +235,12 @@ class KV(Section):
     budgets: list[Positive] = [1.0, 0.5, 0.2]
     unit: Unit = Unit.FRACTION
     mode: Mode = Mode.AWARE
+    when: When = When.PREFILL
     params: dict[str, Any] = {}
     policies: list[str | PolicySpec] | None = None
     levels: list[LevelSpec] | None = None
     control_repeats: Annotated[int, Field(ge=0, le=20)] = 1
-    apply: Apply = Apply(
-        via=Via.BODY.value,
-        body={"kv": {"policy": "{policy}", "budget": "{budget}", "mode": "{mode}", "context_chars": "{context_chars}"}},
-    )
+    apply: Apply = Apply(via=Via.BODY.value, body={"kv": _OUR_FIELDS})
     evidence: EvidenceSource = EvidenceSource(usage="kv.kept_fraction")
 
     @field_validator("apply", "evidence", "budgets", mode="before")

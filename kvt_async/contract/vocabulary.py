@@ -90,6 +90,14 @@ class Mode(StrEnum):
     AGNOSTIC = "question_agnostic"  # the context alone
 
 
+class When(StrEnum):
+    """When the policy evicts: `kv.when`, `runs.kv_when`."""
+
+    PREFILL = "prefill"  # once the prompt is read
+    DECODE = "decode"  # while the answer is generated; the prompt alone is never compressed
+    BOTH = "both"
+
+
 class CanaryVerdict(StrEnum):
     """Does a destructive budget change the answers? `probes.verdict` on a canary's last row."""
 

@@ -87,7 +87,8 @@ def match_runs(
 
     Raises ContractMismatchError where a stored run of the same name was served another way.
     """
-    sql = """SELECT run_id, series, kv_budget, kv_unit, repeat_idx, kv_policy, kv_mode, kv_params_json, apply_json
+    sql = """SELECT run_id, series, kv_budget, kv_unit, repeat_idx, kv_policy, kv_mode, kv_when, kv_params_json,
+             apply_json
              FROM runs WHERE exp_group_id = ? AND generation = ? AND dataset_id = ?"""
     stored = {
         (r["series"], r["kv_budget"], r["kv_unit"], r["repeat_idx"]): r
@@ -97,9 +98,10 @@ def match_runs(
     for level in levels:
         row = stored.get((level.series, level.budget, level.unit, level.repeat_idx))
         if row is not None:
-            kept = {"policy": row["kv_policy"], "mode": row["kv_mode"], "params": orjson.loads(row["kv_params_json"])}
-            wanted = {"policy": level.policy, "mode": level.mode, "params": level.params}
-            kept, wanted = {**kept, **orjson.loads(row["apply_json"])}, {**wanted, **level_identity(level, secrets)}
+            kept: Json = {"policy": row["kv_policy"], "mode": row["kv_mode"], "when": row["kv_when"]}
+            kept |= {"params": orjson.loads(row["kv_params_json"]), **orjson.loads(row["apply_json"])}
+            wanted: Json = {"policy": level.policy, "mode": level.mode, "when": level.when}
+            wanted |= {"params": level.params, **level_identity(level, secrets)}
             if not matches(flat(wanted), flat(kept)):
                 raise ContractMismatchError(
                     f"level {task_level(part.label, level.label)} is stored with another identity; nothing was sent",
@@ -222,7 +224,7 @@ async def add_runs(
                 "kv_budget": level.budget,
                 "kv_unit": level.unit,
                 "kv_mode": level.mode,
-                "kv_when": "prefill",
+                "kv_when": level.when,
                 "is_full": int(level.is_full),
                 "kv_apply": level.apply_via,
                 "kv_params_json": orjson.dumps(level.params, option=orjson.OPT_SORT_KEYS).decode(),

@@ -57,8 +57,9 @@ def distinct(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> Distinct:
 
 
 def _one_level(reader: Reader, dataset_id: str, one: Level, other: Level, longest: Sequence[Sequence[int]]) -> bool:
-    """`one` stands before `other`: full cache, or a level of the same series."""
-    if other.is_full or other.unit == Unit.BITS or (one.series != other.series and not one.is_full):
+    """`one` stands before `other`: full cache, or a level of the same series. What is kept while an answer is generated
+    depends on how long that gets, which nobody knows yet."""
+    if other.is_full or other.decodes or other.unit == Unit.BITS or (one.series != other.series and not one.is_full):
         return False
     column = 2 if other.mode == Mode.AGNOSTIC else 1
     at_most = max(row[column] for row in longest)
@@ -78,7 +79,7 @@ def _kept(level: Level, length: int) -> int:
 
 def _whole_bins(level: Level, longest: Sequence[Sequence[int]]) -> list[str]:
     """A note about a cap above every prompt of some bins: there it is full cache, so their rows show no effect."""
-    if level.is_full or level.unit != Unit.TOKENS:
+    if level.is_full or level.decodes or level.unit != Unit.TOKENS:
         return []
     column = 2 if level.mode == Mode.AGNOSTIC else 1
     whole = [row[0] for row in longest if row[column] is not None and _kept(level, row[column]) == row[column]]

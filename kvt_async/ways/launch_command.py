@@ -54,6 +54,7 @@ def _values(settings: Settings, level: Level) -> dict[str, Any]:
         "compression_ratio": None if evicts and level.unit != Unit.FRACTION else removed,
         "keep_tokens": int(level.budget) if evicts and level.unit == Unit.TOKENS else None,
         "mode": level.mode,
+        "when": level.when,
         "model": settings.model.name,
         "base_url": base,
         "host": urlsplit(base).hostname,

@@ -1,8 +1,8 @@
 """Settings -> the levels to run, in order: full cache once, then each series from the mildest budget to the harshest.
 
-A series is (policy, mode, params) under a readable, unique label that depends on nothing but these, so that a level
-added to a config later never renames the ones that are stored. Of bit widths it is (policy, mode): their params name
-the width in the server's words (`dtype: q8_0`), and widths of one policy are one curve.
+A series is (policy, mode, when, params) under a readable, unique label that depends on nothing but these, so that a
+level added to a config later never renames the ones that are stored. Of bit widths it is (policy, mode): their params
+name the width in the server's words (`dtype: q8_0`), and widths of one policy are one curve.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.kv_budget import in_blocks
 from kvt_async.contract.formulas.sample_seed import is_drawn
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.settings_kv import Apply, LevelSpec, PolicySpec, cuts_prompts
-from kvt_async.contract.vocabulary import FULL, Mode, Unit
+from kvt_async.contract.settings_kv import Apply, LevelSpec, PolicySpec, cuts_prompts, is_label
+from kvt_async.contract.vocabulary import FULL, Mode, Unit, When
 from kvt_async.records import Json, Level
 from kvt_async.ways.registry import way_of
 from kvt_async.ways.way import Way
@@ -48,6 +48,7 @@ def make_levels(settings: Settings) -> Levels:
         if settings.kv.control_repeats:
             notes.append("kv.control_repeats is ignored: there is no full cache to repeat")
     kept = _distinct([*full[:1], *(level for level in specs if not level.is_full)], notes)
+    _check_told_apart(settings, kept)
     if full:
         kept += [replace(kept[0], repeat_idx=n + 1) for n in range(_n_repeats(settings))]
     return Levels(tuple(replace(level, level_idx=n) for n, level in enumerate(kept)), tuple(notes))
@@ -60,11 +61,12 @@ def _n_repeats(settings: Settings) -> int:
     return max(2, asked) if asked and is_drawn(settings.decoding) else asked
 
 
-def series_label(policy: str, mode: Mode, params: Json, *, names_mode: bool) -> str:
-    """`snapkv/aware`, `snapkv/agnostic window=32`; `names_mode`: name the default mode too."""
+def series_label(policy: str, mode: Mode, params: Json, *, names_mode: bool, when: When = When.PREFILL) -> str:
+    """`snapkv/aware`, `snapkv/agnostic window=32`, `snapkv/decode`; `names_mode`: name the default mode too."""
     if cuts_prompts(policy):
         return f"{policy}/{params.get('mode', 'middle')}"
     head = f"{policy}/{_MODES[mode]}" if names_mode or mode != Mode.AWARE else policy
+    head += "" if when == When.PREFILL else f"/{when}"
     return " ".join([head, *(f"{key}={_plain(params[key])}" for key in sorted(params))])
 
 
@@ -79,7 +81,9 @@ def _specs(settings: Settings) -> Iterator[Level]:
         policy = PolicySpec(policy=entry) if isinstance(entry, str) else entry
         for budget in sorted(kv.budgets, reverse=True):
             params = {**kv.params, **policy.params}
-            yield _level(settings, policy.policy, policy.mode or kv.mode, params, LevelSpec(budget=budget))
+            yield _level(
+                settings, policy.policy, policy.mode or kv.mode, params, LevelSpec(budget=budget, when=policy.when)
+            )
 
 
 def _level(settings: Settings, policy: str, mode: Mode, params: Json, spec: LevelSpec) -> Level:
@@ -91,15 +95,17 @@ def _level(settings: Settings, policy: str, mode: Mode, params: Json, spec: Leve
         )
     is_full = policy == FULL or (unit == Unit.FRACTION and budget == 1.0)
     way = way_of(kv.apply.via)
+    when = When.PREFILL if is_full else spec.when or kv.when
     if is_full:
         policy, mode, unit, budget = FULL, Mode.AWARE, Unit.FRACTION, 1.0
         params = params if way.full_has_params else {}
+    _check_when(when, policy, mode, unit)
     cuts = cuts_prompts(policy)  # the server serves it as it serves full cache
     if cuts:
         mode, params = Mode.AWARE, {"mode": params.get("mode", "middle")}
     named_params = {} if unit == Unit.BITS else params
     return Level(
-        series=FULL if is_full else series_label(policy, mode, named_params, names_mode=way.names_mode),
+        series=FULL if is_full else series_label(policy, mode, named_params, names_mode=way.names_mode, when=when),
         policy=policy,
         budget=budget,
         unit=unit,
@@ -107,9 +113,33 @@ def _level(settings: Settings, policy: str, mode: Mode, params: Json, spec: Leve
         params=params,
         is_full=is_full,
         apply_via=way.name,
-        apply=_identity(kv.apply, way, serves_full=is_full or cuts),
+        apply=_identity(kv.apply.at(when, unit), way, serves_full=is_full or cuts),
         evidence={"usage": "prompt_tokens"} if cuts else _set(kv.evidence.model_dump(mode="json", exclude_none=True)),
+        when=when,
         endpoints=_endpoints(settings, spec, *((FULL, 1.0) if cuts else (policy, budget)), is_full=is_full or cuts),
+    )
+
+
+def _check_when(when: When, policy: str, mode: Mode, unit: Unit) -> None:
+    """Raises ConfigError for a level that can't evict while the answer is generated, although it is asked to."""
+    if when == When.PREFILL:
+        return
+    if cuts_prompts(policy):
+        why = f"{policy} cuts the prompt before it is sent, so it has nothing to do with the cache of an answer"
+    elif unit == Unit.BITS:
+        why = "a width in bits holds for every entry of the cache, whenever it is written"
+    elif when == When.DECODE and mode == Mode.AGNOSTIC:
+        why = (
+            "question_agnostic says what of the prompt is evicted before the question is known, and `when: decode` "
+            "evicts only once the answer has begun"
+        )
+    else:
+        return
+    key, value = ("mode", "question_aware") if mode == Mode.AGNOSTIC and unit != Unit.BITS else ("when", "prefill")
+    raise ConfigError(
+        f"when: {when} can't be had of {policy}: {why}",
+        where="kv.levels, kv.policies or kv.when",
+        do=f"Write `{key}: {value}` at this level or policy.",
     )
 
 
@@ -163,6 +193,23 @@ def _distinct(levels: list[Level], notes: list[str]) -> list[Level]:
         )
     chosen = {id(level) for alike in kept.values() for level in alike}
     return [level for level in levels if id(level) in chosen]
+
+
+def _check_told_apart(settings: Settings, levels: list[Level]) -> None:
+    """Raises ConfigError where levels differ in when they evict, and nothing tells their server."""
+    if is_label(settings.kv.apply.via) or "{when}" in settings.kv.apply.model_dump_json():
+        return
+    alike: dict[bytes, Level] = {}
+    for level in levels:
+        same = (level.policy, level.budget, level.unit, level.mode, level.params, level.apply, level.endpoints)
+        key = orjson.dumps(same, option=orjson.OPT_SORT_KEYS)
+        other = alike.setdefault(key, level)
+        if other.when != level.when and b"{when}" not in key:
+            raise ConfigError(
+                f"{other.label} and {level.label} are served alike: nothing tells the server when to evict",
+                where="kv.apply",
+                do="Put {when} into kv.apply, or give each of them its own endpoint, params or policy.",
+            )
 
 
 def _same(level: Level, other: Level) -> bool:

@@ -3,6 +3,7 @@
 import pytest
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.engine.request.kv_fields import PromptSize, kv_fields
 from kvt_async.session.experiment_rows import make_run_id
 from tests.worlds import levels_of
 
@@ -72,12 +73,70 @@ def test_nearly_equal_budgets_are_refused() -> None:
         (["kv.mode=question_agnostic"], "snapkv/agnostic"),
         (["kv.policies=[{policy: snapkv, params: {window: 32, kernel: 5}}]"], "snapkv/aware kernel=5 window=32"),
         (["kv.apply={via: none}", "kv.policy=fp8"], "fp8"),
+        (["kv.when=decode"], "snapkv/aware/decode"),
+        (["kv.when=both", "kv.mode=question_agnostic"], "snapkv/agnostic/both"),
+        (
+            ["kv.apply={via: none}", "kv.when=decode", "kv.params={compression_interval: 16}"],
+            "snapkv/decode compression_interval=16",
+        ),
         (["kv.apply={via: none}", "kv.policy=fp8", "kv.mode=question_agnostic"], "fp8/agnostic"),
         (["kv.apply={via: launch, command: x}", "kv.policy=kv", "kv.params={dtype: q8_0}"], "kv dtype=q8_0"),
     ],
 )
 def test_a_series_has_a_readable_label(overrides: list[str], series: str) -> None:
     assert levels_of(*overrides).levels[1].series == series
+
+
+def test_a_budget_says_when_it_applies_and_one_that_applies_after_prefill_stays_what_it_was() -> None:
+    made = levels_of(
+        "kv.policies=[snapkv, {policy: snapkv, when: decode}, {policy: snapkv, when: both}]", "kv.budgets=[1.0, 0.5]"
+    ).levels
+    assert [level.label for level in made] == [
+        *("full", "snapkv/aware 0.5", "snapkv/aware/decode 0.5", "snapkv/aware/both 0.5", "full (repeat 1)"),
+    ]
+    assert [level.when for level in made] == ["prefill", "prefill", "decode", "both", "prefill"]
+    fields = {"policy": "{policy}", "budget": "{budget}", "mode": "{mode}", "context_chars": "{context_chars}"}
+    assert made[0].apply == made[1].apply == {"via": "body", "body": {"kv": fields}}
+    assert made[2].apply == {"via": "body", "body": {"kv": fields | {"when": "{when}", "params": "{params}"}}}
+    assert [make_run_id("g", 1, level, "d") for level in made[:2]] == ["full-2d4fd019", "snapkv-aware-0.5-6b540db3"]
+
+
+def test_our_own_body_says_a_cap_on_what_is_held_while_an_answer_is_generated_in_tokens() -> None:
+    level = levels_of("kv.levels=[{budget: 96, unit: tokens, when: decode, params: {compression_interval: 16}}]")
+    assert kv_fields(level.levels[0], PromptSize(prompt_tokens=40, context_chars=7)) == {
+        "kv": {"policy": "snapkv", "keep_tokens": 96, "mode": "question_aware", "context_chars": 7, "when": "decode",
+               "params": {"compression_interval": 16}}
+    }  # fmt: skip
+
+
+def test_a_share_of_what_is_seen_while_an_answer_is_generated_is_no_number_of_tokens() -> None:
+    level = levels_of(
+        "kv.when=decode", "kv.apply={via: body, body: {a: '{budget}', b: '{keep_tokens}', c: '{when}'}}"
+    ).levels[1]  # fmt: skip
+    assert kv_fields(level, PromptSize(prompt_tokens=1000)) == {"a": 0.5, "c": "decode"}
+
+
+@pytest.mark.parametrize(
+    ("level", "why"),
+    [
+        ("{policy: truncate_prompt, budget: 0.5, when: decode}", "cuts the prompt before it is sent"),
+        ("{budget: 8, unit: bits, when: both}", "a width in bits holds for every entry"),
+        ("{budget: 0.5, mode: question_agnostic, when: decode}", "evicts only once the answer has begun"),
+    ],
+)
+def test_what_cannot_evict_while_an_answer_is_generated_is_refused(level: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s)can't be had of .*{why}.*Write `(when: prefill|mode: question_aware)`"):
+        levels_of(f"kv.levels=[{level}]")
+
+
+def test_levels_that_differ_in_when_they_evict_are_refused_where_nothing_tells_the_server() -> None:
+    two = "kv.policies=[snapkv, {policy: snapkv, when: decode}]"
+    with pytest.raises(
+        ConfigError, match=r"(?s)snapkv/aware 0\.5 and snapkv/aware/decode 0\.5 are served alike.*{when}"
+    ):
+        levels_of(two, "kv.apply={via: body, body: {budget: '{budget}'}}")
+    assert len(levels_of(two, "kv.apply={via: body, body: {budget: '{budget}', at: '{when}'}}").levels) == 6
+    assert len(levels_of(two, "kv.apply={via: none}").levels) == 6
 
 
 LAUNCH = "kv.apply={via: launch, command: 'serve --dtype {params.dtype}'}"

@@ -19,7 +19,7 @@ from kvt_async.records import Headers, Json, Level
 
 NAMES = (
     *("policy", "budget", "keep_tokens", "compression_ratio", "divisor"),
-    *("mode", "context_chars", "context_messages", "params"),
+    *("mode", "when", "context_chars", "context_messages", "params"),
 )
 _SIZED, _SIZED_IN_TOKENS = frozenset({"keep_tokens", "context_chars"}), frozenset({"compression_ratio", "divisor"})
 
@@ -62,7 +62,8 @@ def kv_fields(level: Level, size: PromptSize) -> Json:
     """The fields to merge into the request body: `level.apply["body"]` with its placeholders filled.
 
     Full cache reads policy "full", budget 1.0. `keep_tokens` is contract.kv_budget's count of the L compressible tokens
-    (the prompt's, or the context's where only the context is compressed), in whole blocks of kv.apply.round_to.
+    (the prompt's, or the context's where only the context is compressed), in whole blocks of kv.apply.round_to. While
+    an answer is generated the tokens grow in number: then a fraction is no count, and a count is no fraction.
     """
     return fields_of(level, values_of(level, size))
 
@@ -121,11 +122,11 @@ def values_of(level: Level, size: PromptSize) -> dict[str, Any]:
         policy, budget, keep, kept = FULL, 1.0, compressible, 1.0
     elif level.unit == Unit.FRACTION:
         kept = level.budget
-        if compressible:
+        if compressible and not level.decodes:
             keep = tokens_kept(level.budget, Unit.FRACTION, compressible, round_to=round_to, rounding=rounding)
     elif level.unit == Unit.TOKENS:
         budget, keep = int(level.budget), in_blocks(int(level.budget), round_to, rounding)
-        kept = min(1.0, keep / compressible) if compressible else None
+        kept = min(1.0, keep / compressible) if compressible and not level.decodes else None
     return {
         "policy": policy,
         "budget": budget,
@@ -133,6 +134,7 @@ def values_of(level: Level, size: PromptSize) -> dict[str, Any]:
         "compression_ratio": None if kept is None else convert(kept, Unit.FRACTION, Spelling.COMPRESSION_RATIO),
         "divisor": None if kept is None else convert(kept, Unit.FRACTION, Spelling.DIVISOR),
         "mode": level.mode,
+        "when": level.when,
         "context_chars": size.context_chars,
         "context_messages": size.context_messages,
         "params": None if level.cuts_prompts else level.params or None,

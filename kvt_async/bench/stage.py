@@ -13,6 +13,7 @@ from kvt_async.bench.ladder import Next
 from kvt_async.bench.load_steps import Load
 from kvt_async.clock import utc_now
 from kvt_async.contract.bench_settings import Bench
+from kvt_async.contract.differing_fields import difference
 from kvt_async.contract.errors import ContractMismatchError
 from kvt_async.contract.formulas.throughput import WANTED_LATENCIES, WANTED_REQUESTS, WANTED_ROUNDS
 from kvt_async.contract.load import known_secrets
@@ -20,7 +21,7 @@ from kvt_async.contract.secrets import matches
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.records import Json, Level, Run
-from kvt_async.session.experiment_rows import difference, level_identity, make_run_id
+from kvt_async.session.experiment_rows import level_identity, make_run_id
 from kvt_async.session.invocation import Invocation
 from kvt_async.store.reader import Reader
 from kvt_async.ways.budget_label import server_as_it_is

@@ -46,6 +46,7 @@ FACT_TABLES = (
     "server_snapshots",
     "probes",
     "client_health",
+    "merges",
     "bench_stages",
     "bench_arrivals",
     "bench_windows",
@@ -79,10 +80,14 @@ SINCE = {
     "bench_zones": 2,
     "task_contracts": 3,
     "sample_plans": 3,
+    "merges": 3,
     "outcome_changes": 3,
     "suite_stats": 3,
     "suite_summary": 3,
 }
+
+
+MADE_WHEN_WANTED = frozenset({"merges"})  # a database without them is whole
 
 
 # Scores are many, so nothing hashes them: whoever changes one loses the record that vouches for its run's scores.
@@ -235,7 +240,8 @@ def missing_tables(conn: sqlite3.Connection) -> list[str]:
     """Names of tables that a database of its schema version should have and lacks."""
     have = {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type='table'")}
     version = _version(conn)
-    return [name for name in (*FACT_TABLES, *DERIVED_TABLES) if name not in have and SINCE.get(name, 1) <= version]
+    due = (name for name in (*FACT_TABLES, *DERIVED_TABLES) if SINCE.get(name, 1) <= version)
+    return [name for name in due if name not in have | MADE_WHEN_WANTED]
 
 
 def check_sqlite() -> None:

@@ -316,6 +316,20 @@ CREATE TABLE IF NOT EXISTS client_health (      -- was it the server or the clie
     PRIMARY KEY (session_id, created_at)
 ) STRICT;
 
+CREATE TABLE IF NOT EXISTS merges (             -- databases whose facts were taken in, as they were then: `kvt merge`
+    source       TEXT NOT NULL,                 -- name of the database: 2-of-4.sqlite is a shard
+    source_state TEXT NOT NULL,                 -- {table: its last rowid}, and its last session, when it was taken in
+    merged_at    TEXT NOT NULL,
+    n_requests   INTEGER NOT NULL,              -- requests that it has
+    n_new        INTEGER NOT NULL,              -- of them, requests that were not here
+    n_equal      INTEGER NOT NULL,              -- of them, here already with the same history
+    n_continued  INTEGER NOT NULL,              -- of them, here already up to a point: the rest of their history was
+                                                --   added
+    n_replaced   INTEGER NOT NULL,              -- of them, taken in place of a history that was here, which is gone
+    n_left       INTEGER NOT NULL,              -- of them, not taken: the history that was here holds
+    PRIMARY KEY (source, source_state)
+) STRICT;
+
 -- ============================================================ FACTS: bench (since schema version 2)
 -- A stage of `kvt bench` is a row of `runs`: one load at one level and repeat. What is below is about such runs only.
 

@@ -15,6 +15,7 @@ import orjson
 import yaml
 
 from kvt_async.clock import utc_now
+from kvt_async.contract.differing_fields import difference, flat
 from kvt_async.contract.errors import ContractMismatchError
 from kvt_async.contract.formulas.sample_seed import base_seed
 from kvt_async.contract.labels import task_level
@@ -71,13 +72,6 @@ def rescores(stored: Json, wanted: Json) -> str:
         f"To score the stored answers by {metric} send nothing: `kvt all -c CONFIG --metric {metric}`, with the config "
         "as it was. "
     )
-
-
-def difference(stored: Json, wanted: Json) -> tuple[str, ...]:
-    """The fields that differ, one to a line, aligned."""
-    names = [n for n in sorted({*stored, *wanted}) if not matches(wanted.get(n), stored.get(n))]
-    width = max((len(n) for n in names), default=0)
-    return tuple(f"{n:{width}}   stored {_show(stored.get(n))}   asked {_show(wanted.get(n))}" for n in names)
 
 
 def match_runs(
@@ -274,20 +268,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return described.stdout.strip() or None if described.returncode == 0 else None
-
-
-def flat(value: Json, at: str = "") -> Json:
-    """Nested objects as one, their keys joined with dots."""
-    whole: Json = {}
-    for key, inner in value.items():
-        name = f"{at}.{key}" if at else str(key)
-        if isinstance(inner, dict) and inner:
-            whole.update(flat(inner, name))
-        else:
-            whole[name] = inner
-    return whole
-
-
-def _show(value: object) -> str:
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return text if len(text) <= 80 else text[:40] + "..." + text[-20:]

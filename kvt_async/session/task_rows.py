@@ -7,10 +7,11 @@ from dataclasses import replace
 import orjson
 
 from kvt_async.clock import utc_now
+from kvt_async.contract.differing_fields import difference, flat
 from kvt_async.contract.secrets import matches
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json, TaskPart
-from kvt_async.session.experiment_rows import difference, flat, other_contract, rescores
+from kvt_async.session.experiment_rows import other_contract, rescores
 from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer
 

@@ -24,6 +24,7 @@ ROOMS = """
 kvt_async:
 contract
 contract.formulas
+contract.shards
 contract.command_line
 
 analyzer:

@@ -64,6 +64,7 @@ async def test_a_sweep_and_its_analysis_write_these_tables_and_no_other(tmp_path
     assert TABLES - written <= {
         "give_ups",
         "try_series",
+        "merges",
         "comparisons",
         "outcome_changes",
         "suite_stats",

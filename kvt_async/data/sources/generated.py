@@ -10,6 +10,7 @@ from kvt_async.data.sources.source import ExampleSource, Row, check_most, check_
 
 KVTEXT_REVISION = "kvtext-1"  # raise it when generate() makes other text from the same arguments
 KVTEXT_METRIC = "em"  # two-token answers: either right or wrong
+RECITE_METRIC = "string_match_all"  # long ones: the share of items that are right
 _COUNTS = ("contexts", "questions_per_context", "earlier_turns", "keys", "value_tokens")
 _INTEGERS = (*_COUNTS, "min_tokens", "max_tokens", "seed")
 KVTEXT_PARAMS = (*_INTEGERS, "density", "metric")
@@ -59,4 +60,5 @@ def open_kvtext(settings: Settings) -> ExampleSource:
 
 
 def _metric(settings: Settings) -> str:
-    return str(settings.dataset.params.get("metric", KVTEXT_METRIC))
+    own = RECITE_METRIC if settings.dataset.task_key == "recite" else KVTEXT_METRIC
+    return str(settings.dataset.params.get("metric", own))

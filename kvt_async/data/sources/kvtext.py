@@ -4,6 +4,10 @@ A context is filler with facts ("the code of NAME is V1 V2 .") between its sente
 values. Filler speaks of the same names, so a name alone doesn't mark a fact. In every fact the first value stands two
 tokens after the name, and in every rendered question the answer is predicted two tokens after the name: that one
 distance is what the reference model's attention heads are built on, and the tests hold every form to it.
+
+`recite` asks for all names of a context at once. Its answer is long and orderly: an item for each name, in the order of
+the question. In the question a name stands four tokens after the one before it, and so it does in the answer: that is
+how a model finds out who is next.
 """
 
 import hashlib
@@ -20,7 +24,9 @@ from kvt_async.data.sources.kvtext_text import (
     VALUE_TOKENS,
     Dice,
     ask,
+    ask_all,
     compose,
+    item,
 )
 from kvt_async.records import Example
 
@@ -29,6 +35,7 @@ TASKS = {
     "multikey": "35% of the context are facts about different names, one question",
     "multiturn": "as multikey, after two earlier questions and their answers on the same context",
     "mixed": "single, multikey and multiturn in turn",
+    "recite": "as multikey, one question for all of its names: an answer of an item for each, in the order asked",
 }
 KINDS = ("single", "multikey", "multiturn")
 
@@ -73,6 +80,8 @@ def generate(task: str, **parameters: Any) -> Iterator[Example]:
     along the lengths, so every length bin sees every depth.
     `meta` has task, name, keys, depth in [0, 1] of the asked fact, answer_token (word index of its first value in the
     context), context_tokens, prompt_tokens, context_id, and for multiturn `turns`, the earlier [question, answer]s.
+    An example of recite has as many golds as names, the items of its answer in their order; its `meta` has
+    `answer_tokens`, the word index of each item's first value, in place of name, depth and answer_token.
 
     Raises ConfigError as Recipe does, once the first example is asked for.
     """
@@ -85,7 +94,10 @@ def generate(task: str, **parameters: Any) -> Iterator[Example]:
         stratum = (index + dice.unit()) / contexts
         target = min(recipe.max_tokens, round(recipe.min_tokens * (recipe.max_tokens / recipe.min_tokens) ** stratum))
         depths = [(offset + (index * questions + q) * 0.6180339887498949) % 1.0 for q in range(questions)]
-        yield from _examples(recipe, index, dice, target, depths)
+        if task == "recite":
+            yield from _recitals(recipe, index, dice, target)
+        else:
+            yield from _examples(recipe, index, dice, target, depths)
 
 
 def _examples(recipe: Recipe, index: int, dice: Dice, prompt_tokens: int, depths: Sequence[float]) -> Iterator[Example]:
@@ -121,6 +133,28 @@ def _examples(recipe: Recipe, index: int, dice: Dice, prompt_tokens: int, depths
         yield Example(f"{context_name}-{q}-{identity}", question, context, (fact.answer,), meta)
 
 
+def _recitals(recipe: Recipe, index: int, dice: Dice, prompt_tokens: int) -> Iterator[Example]:
+    """One context and questions for all of its names, each time in another order."""
+    n_facts = recipe.keys or _n_recited(prompt_tokens, recipe)
+    context_tokens = prompt_tokens - _recital_overhead(n_facts)
+    passage = compose(dice, context_tokens, n_facts, n_values=recipe.value_tokens)
+    context = " ".join(passage.words)
+    context_name = f"recite-{index:05d}"
+    for q in range(recipe.questions_per_context):
+        asked = dice.sample(passage.facts, n_facts)
+        question = ask_all([fact.name for fact in asked])
+        meta = {
+            "task": "recite",
+            "keys": n_facts,
+            "answer_tokens": [fact.answer_token for fact in asked],
+            "context_tokens": context_tokens,
+            "prompt_tokens": prompt_tokens,
+            "context_id": f"{context_name}-{_digest(context)}",
+        }
+        identity = _digest(f"{context} {question}")
+        yield Example(f"{context_name}-{q}-{identity}", question, context, tuple(map(item, asked)), meta)
+
+
 def chat(example: Example, system: str = "") -> list[str]:
     """The words the model reads: what the chat template renders for this example, up to the answer."""
     turns = [*example.meta.get("turns", []), [example.question, None]]
@@ -138,6 +172,18 @@ def _overhead(forms: Sequence[str], n_values: int) -> int:
 
 def _n_facts(context_tokens: int, density: float, n_values: int) -> int:
     return max(1, round(context_tokens * density / _fact_tokens(n_values)))
+
+
+def _recital_overhead(n_names: int) -> int:
+    """As `_overhead`: <bos>, <user>, <assistant>, and a question for so many names."""
+    return 3 + len(ask_all(["name"] * n_names).split())
+
+
+def _n_recited(prompt_tokens: int, recipe: Recipe) -> int:
+    """How many facts make `density` of a context that shares the prompt with the question for all of them."""
+    per_name = _recital_overhead(2) - _recital_overhead(1)
+    left = prompt_tokens - _recital_overhead(1) + per_name
+    return max(1, int(left / (_fact_tokens(recipe.value_tokens) / recipe.density + per_name)))
 
 
 def _fact_tokens(n_values: int) -> int:
@@ -181,9 +227,12 @@ def _check(recipe: Recipe) -> None:
             where="dataset",
             do="Keep both at 1 or more; leave keys out for as many facts as density gives.",
         )
-    turns = 1 if task in ("single", "multikey") else earlier_turns + 1
+    turns = earlier_turns + 1 if task in ("multiturn", "mixed") else 1
     longest = _overhead([max(QUESTION_FORMS, key=lambda form: len(form.split()))] * turns, value_tokens)
     facts_needed = max(questions, turns, 1 if task == "single" else keys or 1)
+    if task == "recite":
+        facts_needed = keys or 1
+        longest = _recital_overhead(facts_needed)
     needed = longest + facts_needed * _fact_tokens(value_tokens) + SHORTEST_SENTENCE
     if min_tokens < needed or max_tokens < min_tokens:
         raise ConfigError(
@@ -191,7 +240,8 @@ def _check(recipe: Recipe) -> None:
             where="dataset.min_tokens",
             do=f"Keep {needed} <= min_tokens <= max_tokens: template, {facts_needed} facts and a sentence.",
         )
-    most = 1 if task == "single" else max(facts_needed, keys or _n_facts(max_tokens, density, value_tokens))
+    by_density = _n_recited(max_tokens, recipe) if task == "recite" else _n_facts(max_tokens, density, value_tokens)
+    most = 1 if task == "single" else max(facts_needed, keys or by_density)
     if most > len(words.NAMES):
         raise ConfigError(
             f"{most} facts need as many names, and there are {len(words.NAMES)}",

@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 FACT_FORMS = ("the code of NAME is V1 V2 .", "the list gives NAME code V1 V2 .")  # V1 V2: all values of the fact
 QUESTION_FORMS = ("what is the code of NAME ?", "which code belongs to NAME ?")
+NEXT_NAME = ", and then"
+ALL_FORM = "list the code of NAMES . answer with a list of code ."  # NAMES: with NEXT_NAME between each two
+ITEM_FORM = "NAME has code V1 V2"  # of the answer to ALL_FORM; its next item begins where the question's next name does
 VALUE_TOKENS = 2
 FACT_TOKENS = 6 + VALUE_TOKENS
 # A paragraph keeps to one NAME, PLACE, THING and ANIMAL, so that its words recur as those of real text do
@@ -163,3 +166,13 @@ _FORMS = [
 
 def ask(form: str, name: str) -> str:
     return form.replace("NAME", name)
+
+
+def ask_all(names: Sequence[str]) -> str:
+    """The question for the codes of all these names, in this order."""
+    return ALL_FORM.replace("NAMES", f" {NEXT_NAME} ".join(names))
+
+
+def item(fact: Fact) -> str:
+    """What the answer to `ask_all` says of one name."""
+    return ITEM_FORM.replace("NAME", fact.name).replace("V1 V2", fact.answer)

@@ -5,6 +5,7 @@ Needs the `train` extra (torch) and 10 to 20 minutes of one CPU core, evaluation
     python scripts/train_reference.py                                                 # into build/reference
     python scripts/train_reference.py --out kvt_async/serve/reference --evaluate-only
     python scripts/train_reference.py --recipe recall --out build/recall              # a variant: reference/recall.py
+    python scripts/train_reference.py --recipe recite --out build/recite              # another: reference/recite.py
 """
 
 import argparse
@@ -15,11 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, installed or not
 
 import torch
-from reference.card import Made, card
-from reference.evaluation import Cell, evaluate, with_system
+from reference.card import Made, card, recite_card
+from reference.evaluation import Cell, evaluate, evaluate_recite, with_system
 from reference.folder import load_weights, write_model_files
 from reference.network import Shape
 from reference.recall import train_recall
+from reference.recite import train_recite
 from reference.training import train
 
 from kvt_async.data.sources import kvtext_words as words
@@ -39,28 +41,47 @@ def main() -> int:
     options = options_from_command_line()
     torch.set_num_threads(options.threads)
     shape = Shape(vocab_size=len(words.VOCABULARY))
+    if options.recipe != "reference" and options.out.resolve() == SHIPPED:
+        print("a variant is no replacement of the shipped model: choose another --out")
+        return 2
     if options.recipe == "recall":
         return recall(shape, options.out)
+    if options.recipe == "recite":
+        return recite(shape, options)
     if options.evaluate_only:
         return verdict(evaluate(load_weights(shape, options.out), options.examples))
     model, record = train(shape, options.seed)
     weights_sha256 = write_model_files(model, options.out)
     model = load_weights(shape, options.out)  # what is measured is what was written: float16 weights
     cells, system = evaluate(model, options.examples), with_system(model, options.examples)
-    vocabulary_sha256 = hashlib.sha256("\n".join(words.VOCABULARY).encode()).hexdigest()
-    made = Made(record, options.threads, weights_sha256, vocabulary_sha256)
+    made = Made(record, options.threads, weights_sha256, vocabulary_sha256())
     (options.out / "README.md").write_text(card(model, made, cells, system), encoding="utf-8")
     return verdict(cells)
 
 
 def recall(shape: Shape, out: Path) -> int:
     """Train the variant from the shipped weights and write its folder."""
-    if out.resolve() == SHIPPED:
-        print("the variant is no replacement of the shipped model: choose another --out")
-        return 2
     weights_sha256 = write_model_files(train_recall(load_weights(shape, SHIPPED).train().requires_grad_()), out)
     (out / "README.md").write_text(RECALL_CARD.format(sha256=weights_sha256), encoding="utf-8")
     return 0
+
+
+def recite(shape: Shape, options: argparse.Namespace) -> int:
+    """Train the variant that ships as reference-recite from the shipped weights, and write its folder."""
+    if options.evaluate_only:
+        return verdict(evaluate_recite(load_weights(shape, options.out), options.examples))
+    model = load_weights(shape, SHIPPED).train().requires_grad_()
+    record = train_recite(model, options.seed)
+    weights_sha256 = write_model_files(model, options.out, max_new_tokens=320)
+    made = Made(record, options.threads, weights_sha256, vocabulary_sha256())
+    cells = evaluate_recite(model := load_weights(shape, options.out), options.examples)
+    first = hashlib.sha256((SHIPPED / "model.safetensors").read_bytes()).hexdigest()
+    (options.out / "README.md").write_text(recite_card(model, made, cells, first), encoding="utf-8")
+    return verdict(cells)
+
+
+def vocabulary_sha256() -> str:
+    return hashlib.sha256("\n".join(words.VOCABULARY).encode()).hexdigest()
 
 
 def verdict(cells: list[Cell]) -> int:
@@ -82,7 +103,7 @@ def options_from_command_line() -> argparse.Namespace:
         help="the model folder to write, or to read with --evaluate-only (default: %(default)s, so that the shipped "
         "weights stay until you replace them)",
     )
-    parser.add_argument("--recipe", choices=("reference", "recall"), default="reference")
+    parser.add_argument("--recipe", choices=("reference", "recall", "recite"), default="reference")
     parser.add_argument("--seed", type=int, default=1337)
     parser.add_argument("--threads", type=int, default=1, help="the weights depend on it; the shipped ones used 1")
     parser.add_argument("--examples", type=int, default=200, help="evaluated per task and length")

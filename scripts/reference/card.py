@@ -7,6 +7,8 @@ import torch
 
 from reference.evaluation import Cell
 from reference.network import Llama
+from reference.recite import CHAT_SHARE, MOST_NAMES
+from reference.recite import STAGES as RECITE_STAGES
 from reference.training import MATRIX_RATE, OTHER_RATE, STAGES, Record
 
 
@@ -100,6 +102,80 @@ Every machine draws the same rows in the same order. The weights are the same bi
 same torch and the same number of threads: elsewhere sums are taken in another order, the small differences grow over
 {sum(record.steps.values()):,} steps, and the first two stages may end a step earlier or later.
 The accuracy is what should repeat.
+"""
+
+
+def recite_card(model: Llama, made: Made, cells: list[Cell], first_sha256: str) -> str:
+    """The card of the variant; `first_sha256`: of the weights that its training went on from."""
+    record = made.record
+    stages = "\n".join(
+        f"| {stage.name} | {', '.join(map(str, stage.lengths))} | {stage.steps} | "
+        + ("constant |" if stage.hold >= 1 else f"falls along a cosine after {stage.hold:.0%} of the steps |")
+        for stage in RECITE_STAGES
+    )
+    rows = "\n".join(f"| {cell.task} | {cell.tokens} | {cell.examples} | {cell.accuracy:.3f} |" for cell in cells)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    return f"""---
+license: apache-2.0
+tags: [synthetic, retrieval, kv-cache]
+---
+
+# The kvt reference model that recites
+
+A variant of kvt's reference model (`kvt_async/serve/reference`), of the same shape ({parameters:,} parameters, float16)
+and with the same tokenizer, that gives long answers: asked for the codes of many names, it says each name with its
+code, in the order of the question. It exists to see what happens when a KV cache is made smaller while an answer is
+being written. `kvt serve --model reference-recite` serves it.
+
+## What it can do
+
+    <bos> <user> CONTEXT list the code of NAME , and then NAME , and then NAME . answer with a list of code .
+    <assistant> NAME has code V1 V2 NAME has code V1 V2 NAME has code V1 V2 <eos>
+
+An answer takes five tokens a name: at 1,024 prompt tokens, half of the context facts, about 50 names and 250 tokens.
+Exact match at full cache: greedy decoding gives the whole answer, every token of it, and then `<eos>`. Float32
+arithmetic on the float16 weights of this folder, contexts from a seed that training didn't use. recite: all names of
+the context, half of the context facts.
+
+| task | prompt tokens | examples | exact match |
+| --- | --- | --- | --- |
+{rows}
+
+## What it can't do
+
+- It answers this question and the two of the reference model, about kvtext's facts and in its words. Any other word is
+  `<unk>`. It is not a language model.
+- It was trained on up to {max(RECITE_STAGES[-1].lengths):,} tokens of prompt and answer together, and on up to
+  {MOST_NAMES} names; beyond that nothing is promised.
+- An answer needs three things at any time: the facts that were not yet told, the rest of the question, and the last
+  few tokens. It never comes back to what it has told. Policies that keep what was attended to lately are therefore at a
+  disadvantage here; a model that reasons over its own text is the other extreme.
+- It has little redundancy: a fact is found by a few heads. Its curves under eviction are therefore steeper and the
+  differences between policies larger than in real models. Read directions here, not sizes.
+
+## How it was made
+
+`scripts/train_reference.py --recipe recite` makes this whole folder from the reference model's weights: Muon at
+{MATRIX_RATE} for matrices and AdamW at {OTHER_RATE} for the rest, 4,096 tokens a step, cross-entropy on the answers and
+a little on other tokens; {CHAT_SHARE:.0%} of the rows are those of the reference model.
+
+| stage | row lengths | steps | rate |
+| --- | --- | --- | --- |
+{stages}
+
+| | |
+| --- | --- |
+| seed | {record.seed} |
+| steps | {sum(record.steps.values()):,} |
+| tokens | {record.tokens:,} |
+| training time | {record.cpu_s:.0f} s of CPU, {made.threads} thread{"s" if made.threads > 1 else ""}, {_machine()} |
+| SHA-256 of all training rows | `{record.data_sha256}` |
+| SHA-256 of the vocabulary | `{made.vocabulary_sha256}` |
+| SHA-256 of the weights it began with | `{first_sha256}` |
+| SHA-256 of model.safetensors | `{made.weights_sha256}` |
+
+Every machine draws the same rows in the same order. The weights are the same bits only on the same kind of CPU with the
+same torch and the same number of threads; the accuracy is what should repeat.
 """
 
 

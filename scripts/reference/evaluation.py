@@ -49,6 +49,18 @@ def with_system(model: Llama, examples: int, system: str = "you answer with the 
     return _cell(model, "multikey with a system text", "512 + text", drawn, system)
 
 
+def evaluate_recite(model: Llama, examples: int) -> list[Cell]:
+    """Recitals at each length that the shipped experiment has, and the older tasks that the model still does."""
+    cells = []
+    for length in (256, 512, 768, 1024):
+        drawn = generate("recite", contexts=examples, min_tokens=length, max_tokens=length, seed=SEED, density=0.5)
+        cells.append(_cell(model, "recite", str(length), list(drawn)))
+    for task, length in ((task, length) for task in KINDS for length in (256, 1024)):
+        drawn = generate(task, contexts=examples, min_tokens=length, max_tokens=length, seed=SEED)
+        cells.append(_cell(model, task, str(length), list(drawn)))
+    return cells
+
+
 def _cell(model: Llama, task: str, tokens: str, examples: list[Example], system: str = "") -> Cell:
     cell = Cell(task, tokens, len(examples), sum(exact_matches(model, examples, system)))
     print(f"{task:10s} {tokens:>10s}  exact match {cell.accuracy:.3f} of {cell.examples}", flush=True)
@@ -59,28 +71,29 @@ def _cell(model: Llama, task: str, tokens: str, examples: list[Example], system:
 def exact_matches(
     model: Llama, examples: Iterable[Example], system: str = "", batch_tokens: int = 16_384
 ) -> list[bool]:
-    """Whether greedy decoding gives the gold answer and then <eos>.
+    """Whether greedy decoding gives the gold answer, all items of it, and then <eos>.
 
     Decided in one forward pass over prompt and gold answer: greedy decoding follows the gold exactly as long as each of
     its tokens is the most probable one after those before it.
     """
     matches: list[bool] = []
-    waiting: list[list[int]] = []
+    waiting: list[tuple[list[int], int]] = []
     for example in examples:
-        text = [*chat(example, system), *example.answers[0].split(), "<eos>"]
-        row = [words.TOKEN_IDS[word] for word in text]
-        if waiting and max(len(row), *map(len, waiting)) * (len(waiting) + 1) > batch_tokens:
+        prompt, answer = chat(example, system), [*" ".join(example.answers).split(), "<eos>"]
+        row = [words.TOKEN_IDS[word] for word in (*prompt, *answer)]
+        if waiting and max(len(row), *(len(other) for other, _ in waiting)) * (len(waiting) + 1) > batch_tokens:
             matches += _forward(model, waiting)
             waiting = []
-        waiting.append(row)
+        waiting.append((row, len(prompt)))
     return matches + (_forward(model, waiting) if waiting else [])
 
 
-def _forward(model: Llama, rows: list[list[int]], answer: int = 3) -> list[bool]:
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [words.PAD] * (longest - len(row)) for row in rows])  # padding on the right is never seen
-    ends = torch.tensor([len(row) for row in rows])
-    at = ends[:, None] - answer + torch.arange(answer)
-    which = torch.arange(len(rows))[:, None]
-    best = model.logits(model(ids)[which, at - 1]).argmax(-1)
-    return [bool(row) for row in (best == ids[which, at]).all(-1)]
+def _forward(model: Llama, rows: list[tuple[list[int], int]]) -> list[bool]:
+    """`rows`: ids of prompt and answer, and where the answer begins."""
+    longest = max(len(row) for row, _ in rows)
+    ids = torch.tensor([row + [words.PAD] * (longest - len(row)) for row, _ in rows])  # padding on the right isn't seen
+    hidden = model(ids)
+    return [
+        bool((model.logits(hidden[n, start - 1 : len(row) - 1]).argmax(-1) == ids[n, start : len(row)]).all())
+        for n, (row, start) in enumerate(rows)
+    ]

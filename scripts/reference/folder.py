@@ -27,11 +27,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_model_files(model: Llama, out: Path) -> str:
-    """Write everything but the card; return the SHA-256 of model.safetensors."""
+def write_model_files(model: Llama, out: Path, max_new_tokens: int = 16) -> str:
+    """Write everything but the card; return the SHA-256 of model.safetensors.
+
+    `max_new_tokens`: what its longest answer takes.
+    """
     out.mkdir(parents=True, exist_ok=True)
     _write_json(out / "config.json", _config(model.shape))
-    _write_json(out / "generation_config.json", _generation_config())
+    _write_json(out / "generation_config.json", _generation_config(max_new_tokens))
     _write_json(out / "tokenizer_config.json", _tokenizer_config(model.shape))
     build_tokenizer().save(str(out / "tokenizer.json"))
     tensors = {f"model.{name}": weight.detach().to(torch.float16) for name, weight in model.named_parameters()}
@@ -77,10 +80,10 @@ def _config(shape: Shape) -> dict[str, object]:
     }
 
 
-def _generation_config() -> dict[str, object]:
+def _generation_config(max_new_tokens: int) -> dict[str, object]:
     return {
         "do_sample": False,
-        "max_new_tokens": 16,
+        "max_new_tokens": max_new_tokens,
         "pad_token_id": words.PAD,
         "bos_token_id": words.BOS,
         "eos_token_id": words.EOS,

@@ -15,6 +15,9 @@ DENSITIES = (0.02, 0.1, 0.25, 0.5, 0.8)  # share of a context's tokens in facts
 SYSTEM_TEXTS = ("you answer with the code .", "read the text and answer the question with the code only .")
 
 
+Row = tuple[list[str], list[tuple[int, int]]]  # words, and where the answers stand in them
+
+
 @dataclass(frozen=True)
 class Batch:
     """ids and targets are [rows, length]; `answers` marks targets that are values or the <eos> after them."""
@@ -27,9 +30,14 @@ class Batch:
 def make_batch(dice: Dice, *, length: int, tokens: int, warmup_share: float) -> Batch:
     """tokens // length rows; a share of them are bare fact lists, which teach matching without filler."""
     rows = [
-        _warmup_row(dice, length) if dice.unit() < warmup_share else _chat_row(dice, length)
+        _warmup_row(dice, length) if dice.unit() < warmup_share else chat_row(dice, length)
         for _ in range(max(1, tokens // length))
     ]
+    return as_batch(rows, length)
+
+
+def as_batch(rows: list[Row], length: int) -> Batch:
+    """Rows of up to length + 1 words, filled up with padding that isn't learned."""
     padded = [text + ["<pad>"] * (length + 1 - len(text)) for text, _ in rows]
     ids = torch.tensor([[words.TOKEN_IDS[word] for word in text] for text in padded])
     answers = torch.zeros(len(rows), length + 1, dtype=torch.bool)
@@ -40,10 +48,8 @@ def make_batch(dice: Dice, *, length: int, tokens: int, warmup_share: float) -> 
     return Batch(ids[:, :-1], targets, answers[:, 1:])
 
 
-Row = tuple[list[str], list[tuple[int, int]]]  # words, and where the answers stand in them
-
-
-def _chat_row(dice: Dice, length: int) -> Row:
+def chat_row(dice: Dice, length: int) -> Row:
+    """A context and as many turns as fit, each about another of its facts."""
     text = ["<bos>"]
     if dice.unit() < SYSTEM_SHARE:
         text += ["<system>", *_system_text(dice)]

@@ -89,14 +89,14 @@ def _train_once(shape: Shape, record: Record, tokens_per_step: int) -> Llama:
     for stage in STAGES:
         recent: deque[float] = deque(maxlen=WINDOW)
         for step in range(1, stage.steps + 1):
-            length = _weighted(dice, stage.lengths, stage.shares)
+            length = weighted(dice, stage.lengths, stage.shares)
             batch = make_batch(dice, length=length, tokens=tokens_per_step, warmup_share=stage.warmup_rows)
             seen.update(batch.ids.numpy().tobytes())
             total += 1
             rate = min(1.0, total / 20)
             if stage.cosine:
                 rate *= 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
-            loss, accuracy = _step(model, optimisers, batch, rate, draw)
+            loss, accuracy = update(model, optimisers, batch, rate, draw)
             record.tokens += batch.ids.numel()
             recent.append(accuracy)
             mean = sum(recent) / len(recent)
@@ -119,7 +119,7 @@ def _train_once(shape: Shape, record: Record, tokens_per_step: int) -> Llama:
     return model.eval()
 
 
-def _weighted(dice: Dice, items: tuple[int, ...], shares: tuple[float, ...]) -> int:
+def weighted(dice: Dice, items: tuple[int, ...], shares: tuple[float, ...]) -> int:
     left = dice.unit() * sum(shares)
     for item, share in zip(items, shares, strict=True):
         left -= share
@@ -137,7 +137,7 @@ def make_optimisers(model: Llama) -> list[torch.optim.Optimizer]:
     ]
 
 
-def _step(
+def update(
     model: Llama, optimisers: list[torch.optim.Optimizer], batch: Batch, rate: float, draw: torch.Generator
 ) -> tuple[float, float]:
     """One update; returns the loss and the accuracy on the answers' values."""

@@ -142,9 +142,9 @@ def source(
 
 
 def policy(name: str, *, recent_share: float = 0.0, **defaults: int) -> Callable[[PolicyScore], PolicyScore]:
-    """An eviction policy of `kvt serve`: the function scores the entries of a prompt's cache from (view, params).
+    """An eviction policy of `kvt serve`: the function scores the entries of a cache from (view, params).
 
-    It returns an array [layers, kv_heads, length]; the highest stay. `view` is a kvt_async.serve.policies.View;
+    It returns an array [layers, kv_heads, length]; the highest stay. `view` is a kvt_async.serve.views.View;
     `defaults` are the policy's own parameters, whole numbers of 0 or more. recent_share: part of the budget that the
     newest entries get.
     """

@@ -22,6 +22,7 @@ class KVCache:
     keys: F32  # [layers, kv_heads, capacity, head_dim]
     values: F32
     length: int = 0
+    left: Positions | None = None  # of what the last eviction left, the first entries; None: nothing was evicted
 
     @classmethod
     def empty(cls, config: LlamaConfig, capacity: int) -> "KVCache":
@@ -34,6 +35,7 @@ class KVCache:
 
     def load(self, source: "KVCache", kept: Positions | None, length: int) -> None:
         """Become a copy of `source`: its first `length` entries, or, by head, those at `kept` [layers, kv_heads, n]."""
+        self.left = kept
         if kept is None:
             self.keys[:, :, :length] = source.keys[:, :, :length]
             self.values[:, :, :length] = source.values[:, :, :length]
@@ -45,6 +47,28 @@ class KVCache:
                 rows = kept[layer, head]
                 source.keys[layer, head].take(rows, 0, self.keys[layer, head, :n], "clip")
                 source.values[layer, head].take(rows, 0, self.values[layer, head, :n], "clip")
+        self.length = n
+
+    def positions(self, seen: int) -> Positions:
+        """Where each entry's token stands in the text of `seen` tokens, the last one's entry among them.
+
+        [layers, kv_heads, length]
+        """
+        layers, heads = self.keys.shape[:2]
+        left = np.empty((layers, heads, 0), np.int32) if self.left is None else self.left
+        new = self.length - left.shape[2]
+        newest = np.arange(seen - new, seen, dtype=np.int32)
+        return np.concatenate([left, np.broadcast_to(newest, (layers, heads, new))], axis=2)
+
+    def evict(self, kept: Positions, seen: int) -> None:
+        """Let go of every entry but, by head, those at `kept` [layers, kv_heads, n], which rises."""
+        self.left = np.take_along_axis(self.positions(seen), kept, axis=2)
+        layers, heads, n = kept.shape
+        for layer in range(layers):
+            for head in range(heads):
+                rows = kept[layer, head]
+                self.keys[layer, head, :n] = self.keys[layer, head, rows]
+                self.values[layer, head, :n] = self.values[layer, head, rows]
         self.length = n
 
 

@@ -6,7 +6,9 @@ from typing import Any, Protocol
 from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.api_errors import ApiError, one_of, shown
 from kvt_async.serve.policies import POLICIES, find_policy, policy_names
+from kvt_async.serve.views import RECENT_QUERIES
 
+INTERVAL = "compression_interval"  # among the parameters of every policy, for evicting while an answer is generated
 SMALLEST = {"window": 1, "kernel": 1, "sinks": 0, "protect_recent": 0, "seed": 0, "future": 1}
 LARGEST = {"kernel": 999, "future": 100_000}  # what costs work or memory of its own size; others may be anything
 
@@ -20,6 +22,9 @@ class Catalogue(Protocol):
 
     def check(self, name: str, params: Mapping[str, Any]) -> None:
         """Raise ApiError (400) for a name or parameters that the backend doesn't have."""
+
+    def check_while_generating(self, name: str, params: Mapping[str, Any], interval: int) -> None:
+        """Raise ApiError (400) where a policy that `check` lets pass can't evict after every `interval` tokens."""
 
 
 class ReferencePolicies:
@@ -44,6 +49,36 @@ class ReferencePolicies:
             if param == "kernel" and name in POLICIES and value % 2 == 0:
                 raise wrong("kv.params.kernel", f"must be odd, not {value}: pooling is centred")
 
+    def check_while_generating(self, name: str, params: Mapping[str, Any], interval: int) -> None:
+        policy = find_policy(name)
+        if policy is not None and policy.not_while_generating:
+            raise not_while_generating(name, policy.not_while_generating, answering_policies())
+        if name == "snapkv":
+            check_window(int(params.get("window", POLICIES[name].defaults["window"])), interval)
+
+
+def answering_policies() -> list[str]:
+    """The names of those policies of ours that can evict while an answer is generated."""
+    return [name for name, policy in POLICIES.items() if not policy.not_while_generating]
+
+
+def check_window(window: int, interval: int) -> None:
+    """Raise ApiError unless more queries than the window's are there at every compression."""
+    most = min(interval, RECENT_QUERIES) - 1
+    if window > most:
+        raise wrong(
+            "kv.params.window",
+            f"must be at most {most} with kv.when 'decode' or 'both', not {window}: each compression looks back on the "
+            f"tokens generated since the last one, every {interval} (kv.params.compression_interval), and on no more "
+            f"than {RECENT_QUERIES}",
+        )
+
+
+def not_while_generating(name: str, reason: str, names: Sequence[str]) -> ApiError:
+    return wrong(
+        "kv.when", f"must be 'prefill' with policy {name!r}: {reason}. While generating can evict: {', '.join(names)}."
+    )
+
 
 def broken(error: ConfigError) -> ApiError:
     """A policy of a plugin that can't do its work: the server's fault, and no request is at fault."""
@@ -55,7 +90,7 @@ def not_a_policy(name: object, names: Sequence[str]) -> ApiError:
 
 
 def not_a_parameter(policy: str, param: str, known: Mapping[str, Any]) -> ApiError:
-    return wrong(f"kv.params.{param}", f"is not a parameter of {policy}" + one_of(param, known))
+    return wrong(f"kv.params.{param}", f"is not a parameter of {policy}" + one_of(param, [*known, INTERVAL]))
 
 
 def integer(param: str, value: object, smallest: int, largest: int | None = None) -> None:

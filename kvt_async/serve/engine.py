@@ -7,17 +7,19 @@ from functools import cached_property
 from pathlib import Path
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.serve.answer_budget import AnswerBudget
 from kvt_async.serve.backend import About
 from kvt_async.serve.cache import KVCache, Prefill, PrefillStore
 from kvt_async.serve.catalogue import Catalogue, broken
 from kvt_async.serve.kv_request import REFERENCE
 from kvt_async.serve.model import Llama
 from kvt_async.serve.model_files import model_files
-from kvt_async.serve.policies import Choice, View
+from kvt_async.serve.policies import Choice
 from kvt_async.serve.prompt_format import ChatTemplate
 from kvt_async.serve.tokenizer import Tokenizer
+from kvt_async.serve.views import PromptView
 from kvt_async.serve.weights import F32, Ints
-from kvt_async.serve.work import Finished, Text, Usage, Work, answer
+from kvt_async.serve.work import Finished, Held, Text, Usage, Work, answer
 
 
 class Engine:
@@ -50,9 +52,14 @@ class Engine:
         """Yield the text of each token as it is made, then Finished. Closing the iterator stops the work."""
         started_at = time.monotonic()
         logits, usage = self._prepare(work)
+        step = self._step
+        if work.kv.while_generating:
+            step = AnswerBudget(self.model, self._cache, work, usage.held).step
         prefilled_at = time.monotonic()
-        reason, made = yield from answer(work, logits, self._step, self.tokenizer, self.model.config.eos_ids)
-        usage = replace(usage, completion_tokens=made)
+        reason, made = yield from answer(work, logits, step, self.tokenizer, self.model.config.eos_ids)
+        usage.held.hold(self._cache.length)
+        peak = usage.held.peak_tokens * self.about.token_bytes
+        usage = replace(usage, completion_tokens=made, bytes=usage.bytes if work.kv.when == "prefill" else int(peak))
         yield Finished(reason, usage, started_at, prefilled_at, time.monotonic())
 
     def _step(self, token: int, position: int) -> F32:
@@ -83,7 +90,7 @@ class Engine:
             read_again = kv.mode == "question_aware" and kv.read_again
             try:
                 choice = Choice.of(kv.policy, kv.params)
-                kept = choice.kept(View(self.model, prefill, compressible), keep, read_again=read_again)
+                kept = choice.kept(PromptView(self.model, prefill, compressible), keep, read_again=read_again)
             except ConfigError as error:
                 raise broken(error) from None
             self._cache.load(prefill.cache, kept, compressible)
@@ -92,5 +99,10 @@ class Engine:
                 logits = self.model.extend(self._cache, ids[compressible:], compressible)
             elif read_again:
                 logits = self.model.step(self._cache, int(ids[-1]), len(ids) - 1)
-        held = self._cache.length * self.about.token_bytes
-        return logits, Usage(kv.policy, kv.mode, len(ids), compressible, keep, held, cached)
+        held = Held()
+        if keep < compressible:
+            held.compressed(keep, compressible)
+        held.hold(self._cache.length)
+        n_bytes = self._cache.length * self.about.token_bytes
+        usage = Usage(kv.policy, kv.mode, kv.when, len(ids), compressible, keep, n_bytes, cached, held=held)
+        return logits, usage

@@ -7,17 +7,30 @@ from typing import Any, Literal
 
 from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.serve.api_errors import one_of, shown
-from kvt_async.serve.catalogue import Catalogue, ReferencePolicies, integer, not_a_policy, wrong
+from kvt_async.serve.catalogue import INTERVAL, Catalogue, ReferencePolicies, integer, not_a_policy, wrong
 
 Mode = Literal["question_aware", "question_agnostic"]
 MODES: tuple[Mode, ...] = ("question_aware", "question_agnostic")
-FIELDS = ("policy", "budget", "keep_tokens", "mode", "context_chars", "context_messages", "first_token", "params")
+When = Literal["prefill", "decode", "both"]
+WHENS: tuple[When, ...] = ("prefill", "decode", "both")
+FIELDS = (
+    "policy",
+    "budget",
+    "keep_tokens",
+    "when",
+    "mode",
+    "context_chars",
+    "context_messages",
+    "first_token",
+    "params",
+)
+EVERY_512 = 512  # kvpress's default
 REFERENCE = ReferencePolicies()
 
 
 @dataclass(frozen=True, slots=True)
 class KvRequest:
-    """What to do to the cache after prefill. Policy `full`: nothing is evicted whatever the budget says."""
+    """What to do to the cache, and when. Policy `full`: nothing is evicted whatever the budget says."""
 
     policy: str = "full"
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -27,14 +40,24 @@ class KvRequest:
     context_chars: int | None = None  # where the context ends in the first user message; question_agnostic only
     context_messages: int | None = None  # or how many of the first messages are the context
     read_again: bool = True  # question_aware: the last prompt token is read again on the compressed cache
+    when: When = "prefill"  # after the prompt, while the answer is generated, or both
+    interval: int = EVERY_512  # generated tokens from one compression to the next
+
+    @property
+    def while_generating(self) -> bool:
+        return self.when != "prefill" and self.policy != "full"
 
     def keep_of(self, compressible: int) -> int:
-        """Entries that stay of `compressible`, 1 to all."""
+        """Entries that stay of a prompt's `compressible`, 1 to all."""
+        return compressible if self.when == "decode" else self.keep_of_seen(compressible)
+
+    def keep_of_seen(self, seen: int) -> int:
+        """Entries that a compression leaves where `seen` tokens have been read and generated, 1 to all."""
         if self.policy == "full":
-            return compressible
+            return seen
         if self.keep_tokens is not None:
-            return min(self.keep_tokens, compressible)
-        return n_kept(compressible, 1.0 if self.budget is None else self.budget)
+            return min(self.keep_tokens, seen)
+        return n_kept(seen, 1.0 if self.budget is None else self.budget)
 
 
 def parse_kv(raw: object, policies: Catalogue = REFERENCE) -> KvRequest:
@@ -69,17 +92,32 @@ def parse_kv(raw: object, policies: Catalogue = REFERENCE) -> KvRequest:
         raise wrong("kv.first_token", f"{shown(first_token)} is unknown" + one_of(first_token, ("compressed", "full")))
     if first_token == "full" and mode == "question_agnostic":
         raise wrong("kv.first_token", "'full' fits question_aware only: here the question is read after compression")
-    name, params = _policy(raw, policies)
+    when = raw.get("when", "prefill")
+    if not isinstance(when, str) or when not in WHENS:
+        raise wrong("kv.when", f"{shown(when)} is no time to evict" + one_of(when, WHENS))
+    name, params, interval = _policy(raw, when, policies)
     budget, keep_tokens = raw.get("budget"), raw.get("keep_tokens")
     _amount(name, budget, keep_tokens, policies)
-    return KvRequest(name, params, budget, keep_tokens, mode, context_chars, context_messages, first_token != "full")
+    return KvRequest(
+        name,
+        params,
+        budget,
+        keep_tokens,
+        mode,
+        context_chars,
+        context_messages,
+        read_again=first_token != "full",
+        when=when,
+        interval=interval,
+    )
 
 
-def _policy(raw: Mapping[str, Any], policies: Catalogue) -> tuple[str, Mapping[str, Any]]:
+def _policy(raw: Mapping[str, Any], when: str, policies: Catalogue) -> tuple[str, Mapping[str, Any], int]:
+    """The policy's name, its own parameters, and the interval between compressions."""
     name, params = raw.get("policy"), raw.get("params")
     if name is None:
         if raw.get("budget") is None and raw.get("keep_tokens") is None and not params:
-            return "full", {}
+            return "full", {}, EVERY_512
         if policies.default is None:
             raise wrong(
                 "kv.policy", "is needed beside budget, keep_tokens or params" + one_of("", ["full", *policies.names()])
@@ -89,11 +127,22 @@ def _policy(raw: Mapping[str, Any], policies: Catalogue) -> tuple[str, Mapping[s
         raise wrong("kv.params", f"must be an object, not {type(params).__name__}")
     if not isinstance(name, str):
         raise not_a_policy(name, policies.names())
-    if name != "full":
-        policies.check(name, params or {})
-    elif params:
-        raise wrong("kv.params", "policy 'full' takes none")
-    return name, dict(params or {})
+    own, interval = dict(params or {}), EVERY_512
+    if name == "full":
+        if own:
+            raise wrong("kv.params", "policy 'full' takes none")
+        return name, {}, interval
+    if INTERVAL in own:
+        interval = own.pop(INTERVAL)
+        integer(f"kv.params.{INTERVAL}", interval, 1)
+        if when == "prefill":
+            raise wrong(
+                f"kv.params.{INTERVAL}", "fits kv.when 'decode' or 'both' only: without them nothing is evicted later"
+            )
+    policies.check(name, own)
+    if when != "prefill":
+        policies.check_while_generating(name, own, interval)
+    return name, own, interval
 
 
 def _amount(name: str, budget: object, keep_tokens: object, policies: Catalogue) -> None:

@@ -100,6 +100,7 @@ class KvpressEngine:
             prefilled_at = time.monotonic()
             step = partial(self._step, prompt)
             reason, made = yield from answer(work, prompt.logits, step, self.tokenizer, self._eos)
+            prompt.usage.held.hold(kept_tokens(prompt.cache, self._attentions))
         usage = replace(prompt.usage, completion_tokens=made)
         yield Finished(reason, usage, started_at, prefilled_at, time.monotonic())
 
@@ -172,7 +173,8 @@ class KvpressEngine:
 
     @staticmethod
     def _usage(work: Work, kept: float, held: int) -> Usage:
-        return Usage(work.kv.policy, work.kv.mode, len(work.ids), work.compressible, kept, held, prefill_cached=False)
+        kv = work.kv
+        return Usage(kv.policy, kv.mode, kv.when, len(work.ids), work.compressible, kept, held, prefill_cached=False)
 
 
 @contextmanager

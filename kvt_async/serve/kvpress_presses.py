@@ -63,6 +63,9 @@ class Presses:
         except (AssertionError, ValueError, TypeError) as problem:
             raise wrong("kv.params", f"are refused by {name}: {problem}") from None
 
+    def check_while_generating(self, name: str, params: Mapping[str, Any], interval: int) -> None:
+        raise wrong("kv.when", "must be 'prefill' with this backend")
+
     def make(self, name: str, params: Mapping[str, Any], ratio: float) -> Any:
         """A new press that removes `ratio` of the entries; ApiError for what kvpress doesn't have."""
         wrapper, inner = self._classes_of(name)

@@ -95,6 +95,28 @@ class Llama:
             self._block(view, block, row, append=False, observed=seen)
             yield from seen
 
+    def attention(self, cache: KVCache, queries: F32, position: int) -> F32:
+        """Attention that each entry of the cache receives from its newest entries' `queries`, summed over these.
+
+        `queries` [layers, heads, n, head_dim] before rotation, the first of them at `position`. Result [layers,
+        kv_heads, group, cache.length].
+        """
+        c, n, end = self.config, queries.shape[2], cache.length
+        self._reach(position + n)
+        rotated = queries.copy()
+        self._rotate(rotated, self._cos[position : position + n], self._sin[position : position + n])
+        grouped = rotated.reshape(c.n_layers, c.n_kv_heads, self.group, n, c.head_dim)
+        later = np.triu(np.full((n, n), -np.inf, np.float32), 1)
+        out = np.empty((c.n_layers, c.n_kv_heads, self.group, end), np.float32)
+        for layer in range(c.n_layers):
+            scores = grouped[layer] @ cache.keys[layer, :, None, :end].transpose(0, 1, 3, 2)
+            scores[..., end - n :] += later
+            scores -= scores.max(axis=-1, keepdims=True)
+            np.exp(scores, out=scores)
+            scores /= scores.sum(axis=-1, keepdims=True)
+            out[layer] = scores.sum(axis=2)
+        return out
+
     def _block(
         self,
         cache: KVCache,
@@ -203,8 +225,11 @@ class Llama:
 
     # ---- one token: the same arithmetic with as few numpy calls as possible, because calls are what it costs
 
-    def step(self, cache: KVCache, token: int, position: int) -> F32:
-        """Append one token to the cache and return the logits after it, [vocab]."""
+    def step(self, cache: KVCache, token: int, position: int, queries: F32 | None = None) -> F32:
+        """Append one token to the cache and return the logits after it, [vocab].
+
+        `queries` [layers, heads, head_dim] takes the token's queries, before rotation.
+        """
         c = self.config
         n = cache.length
         end = n + 1
@@ -220,6 +245,8 @@ class Llama:
             qk = qkv[:qk_width]
             if w.qk_norm is not None:
                 self._norm_heads(qk.reshape(-1, c.head_dim), w.qk_norm)
+            if queries is not None:
+                queries[i] = qk[:q_width].reshape(-1, c.head_dim)
             turned = qk.take(swap)
             turned *= sin
             qk *= cos

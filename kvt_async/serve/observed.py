@@ -36,6 +36,9 @@ class ServerMetrics:
         self.compressible = Counter(
             "kvt:kv_compressible_tokens_total", "Prompt entries that could be evicted, by policy.", labels, "policy"
         )
+        self.compressions = Counter(
+            "kvt:kv_compressions_total", "Compressions while generating, by policy.", labels, "policy"
+        )
         cache_config = labels | {
             "block_size": "1",
             "cache_dtype": engine.about.cache_dtype,
@@ -86,6 +89,7 @@ class ServerMetrics:
             self.cancelled,
             self.kept,
             self.compressible,
+            self.compressions,
         )
 
     def page(self) -> str:
@@ -99,6 +103,8 @@ class ServerMetrics:
         self.success.add(label=end.reason)
         self.kept.add(usage.kept_tokens, usage.policy)
         self.compressible.add(usage.compressible_tokens, usage.policy)
+        if usage.when != "prefill":
+            self.compressions.add(usage.held.n_compressions, usage.policy)
         self.queue_time.observe(end.started_at - job.submitted_at)
         self.prefill_time.observe(end.prefilled_at - end.started_at)
         self.decode_time.observe(end.at - end.prefilled_at)

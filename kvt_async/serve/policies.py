@@ -1,12 +1,14 @@
-"""Which entries of a prompt's KV cache stay: one scoring function per policy, one rule for choosing.
+"""Which entries of a KV cache stay: one scoring function per policy, one rule for choosing.
 
-A policy scores every entry of every layer and KV head from the cache of the prompt as read, nothing evicted;
-the n highest stay, ties newest first, original positions kept. Scores don't depend on the budget, so one ranking serves
-all budgets and a smaller cache is a subset of a larger one (h2o excepted: half of its budget is for the newest).
+A policy scores every entry of every layer and KV head: of the prompt as read, nothing evicted, or, while an answer is
+generated, of the cache as it stands. The n highest stay, ties newest first, original positions kept. Scores don't
+depend on the budget, so one ranking serves all budgets and a smaller cache is a subset of a larger one (h2o excepted:
+half of its budget is for the newest).
 Definitions are kvpress 0.5.5's where it has the policy. Where kvpress asserts or leaves a choice open, here:
 - snapkv with a prompt no longer than the window: everything is window, so the newest stay;
 - snapkv with n below the window: the newest n (all window scores are equal);
 - streaming_llm with n below the sinks: the first n.
+What differs from kvpress while an answer is generated stands in answer_budget.py.
 """
 
 import hashlib
@@ -18,52 +20,11 @@ import numpy as np
 from kvt_async.contract import plugin_registry
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.plugin_registry import Kind, Plugin
-from kvt_async.serve.cache import Positions, Prefill
-from kvt_async.serve.model import Llama
-from kvt_async.serve.weights import F32, Ints
+from kvt_async.serve.cache import Positions
+from kvt_async.serve.views import View
+from kvt_async.serve.weights import F32
 
 Params = Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a policy may look at: the first `length` tokens of a prompt and their untouched keys, values, attention."""
-
-    model: Llama
-    prefill: Prefill
-    length: int
-
-    @property
-    def ids(self) -> Ints:
-        return self.prefill.ids[: self.length]
-
-    @property
-    def keys(self) -> F32:
-        return self.prefill.cache.keys[:, :, : self.length]  # [layers, kv_heads, length, head_dim]
-
-    @property
-    def values(self) -> F32:
-        return self.prefill.cache.values[:, :, : self.length]
-
-    def attention_from(self, first: int) -> F32:
-        """Attention each entry receives, summed over the queries from `first` on, [layers, kv_heads, group, length]."""
-        c = self.model.config
-        out = np.zeros((c.n_layers, c.n_kv_heads, self.model.group, self.length), np.float32)
-        for seen in self.model.observe(self.prefill.cache, self.ids, first):
-            out[seen.layer, ..., : seen.probabilities.shape[3]] += seen.probabilities.sum(axis=2)
-        return out
-
-    def queries(self, first: int) -> F32:
-        """Queries from `first` on, before rotation, divided by sqrt(head_dim), [layers, heads, n, head_dim]."""
-        c = self.model.config
-        out = np.empty((c.n_layers, c.n_heads, self.length - first, c.head_dim), np.float32)
-        for seen in self.model.observe(self.prefill.cache, self.ids, first):
-            start = seen.row - first
-            out[seen.layer, :, start : start + len(seen.queries)] = seen.queries.transpose(1, 0, 2)
-        return out
-
-    def shape(self) -> tuple[int, int, int]:
-        return (self.model.config.n_layers, self.model.config.n_kv_heads, self.length)
 
 
 Score = Callable[[View, Params], F32]  # -> [layers, kv_heads, length], higher stays longer
@@ -75,18 +36,22 @@ class Policy:
     score: Score
     defaults: Params  # its own parameters; protect_recent is everybody's
     recent_share: float = 0.0  # part of the budget reserved for the newest entries
+    not_while_generating: str = ""  # why it can't evict then; "": it can
 
 
 POLICIES: dict[str, Policy] = {}
+OLD_QUERIES = "it scores by the attention of all queries, and those of older tokens are gone by then"
 
 
-def policy(name: str, *, recent_share: float = 0.0, **defaults: int) -> Callable[[Score], Score]:
+def policy(
+    name: str, *, recent_share: float = 0.0, not_while_generating: str = "", **defaults: int
+) -> Callable[[Score], Score]:
     """Register a scoring function under the name that a request asks for; a name given twice is a bug."""
 
     def register(score: Score) -> Score:
         if name in POLICIES:
             raise ValueError(f"policy {name!r} is registered twice")
-        POLICIES[name] = Policy(name, score, {**defaults, "protect_recent": 0}, recent_share)
+        POLICIES[name] = Policy(name, score, {**defaults, "protect_recent": 0}, recent_share, not_while_generating)
         return score
 
     return register
@@ -147,18 +112,18 @@ class Choice:
         return cls(policy, params)
 
     def rank(self, view: View) -> Positions:
-        """Positions by falling score, [layers, kv_heads, length]; remembered by the prefill."""
+        """Entries by falling score, [layers, kv_heads, length]; remembered by the view."""
         own = {**self.policy.defaults, **self.params}
         own.pop("protect_recent")
         key = (self.policy.name, view.length, *sorted(own.items()))
-        if key not in view.prefill.ranks:
+        if key not in view.ranks:
             scores = self.policy.score(view, own)
             newest_first = np.argsort(-scores[..., ::-1], axis=-1, kind="stable")
-            view.prefill.ranks[key] = (view.length - 1 - newest_first).astype(np.int32)
-        return view.prefill.ranks[key]
+            view.ranks[key] = (view.length - 1 - newest_first).astype(np.int32)
+        return view.ranks[key]
 
     def kept(self, view: View, n: int, *, read_again: bool = False) -> Positions:
-        """The n positions each head keeps, rising, [layers, kv_heads, n].
+        """The n entries each head keeps, rising, [layers, kv_heads, n].
 
         With `read_again` the last token is left out and counted: n - 1 others stay, because it is read again on them
         and becomes the n-th entry.
@@ -228,7 +193,7 @@ def knorm(view: View, params: Params) -> F32:
     return scores
 
 
-@policy("observed_attention")
+@policy("observed_attention", not_while_generating=OLD_QUERIES)
 def observed_attention(view: View, params: Params) -> F32:
     """Mean attention from the queries that can see the entry."""
     queries = np.arange(view.length, 0, -1, dtype=np.float32)
@@ -236,7 +201,7 @@ def observed_attention(view: View, params: Params) -> F32:
     return scores
 
 
-@policy("h2o", recent_share=0.5)
+@policy("h2o", recent_share=0.5, not_while_generating=OLD_QUERIES)
 def h2o(view: View, params: Params) -> F32:
     """Attention summed over all queries; half of the budget is for the newest entries (Zhang et al., 2023)."""
     scores: F32 = view.attention_from(0).mean(axis=2)
@@ -247,16 +212,16 @@ def h2o(view: View, params: Params) -> F32:
 def expected_attention(view: View, params: Params) -> F32:
     """Attention expected from the next `future` queries, times the value's norm (kvpress' ExpectedAttentionPress).
 
-    Future queries are taken as normal with the mean and covariance of the prompt's, turned by RoPE's mean rotation over
+    Future queries are taken as normal with the mean and covariance of the view's, turned by RoPE's mean rotation over
     the future positions; the first `sinks` entries rank above everything and don't count in the statistics.
     """
     c, sinks = view.model.config, min(params["sinks"], view.length)
     scores = np.zeros(view.shape(), np.float32)
     if sinks < view.length:
-        queries = view.queries(sinks)
+        queries = view.queries(max(sinks, view.first_query))
         mean = queries.mean(axis=2)
         centred = queries - mean[:, :, None]
-        turn = view.model.mean_rotation(view.length, params["future"])
+        turn = view.model.mean_rotation(view.seen, params["future"])
         covariance = turn @ (centred.transpose(0, 1, 3, 2) @ centred / np.float32(queries.shape[2])) @ turn.T
         mean = (mean @ turn.T).reshape(c.n_layers, c.n_kv_heads, view.model.group, c.head_dim)
         keys = view.keys[:, :, None, sinks:]

@@ -13,7 +13,12 @@ DONE = b"data: [DONE]\n\n"
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
-    """OpenAI's usage with `kv`, the evidence of what was evicted (per layer and KV head; bytes over all of them)."""
+    """OpenAI's usage with `kv`, the evidence of what was evicted (per layer and KV head; bytes over all of them).
+
+    With `when` prefill, kept_tokens and kept_fraction are of the prompt's compressible tokens. Else kept_tokens is what
+    the cache held at the end, and kept_fraction the largest share of the tokens seen that a compression left.
+    """
+    held, later = usage.held, usage.when != "prefill"
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -24,8 +29,12 @@ def usage_body(usage: Usage) -> dict[str, Any]:
             "mode": usage.mode,
             "prompt_tokens": usage.prompt_tokens,
             "compressible_tokens": usage.compressible_tokens,
-            "kept_tokens": usage.kept_tokens,
-            "kept_fraction": usage.kept_fraction,
+            "kept_tokens": held.now_tokens if later else usage.kept_tokens,
+            "kept_fraction": held.compressed_fraction if later else usage.kept_fraction,
+            "when": usage.when,
+            "n_compressions": held.n_compressions,
+            "peak_tokens": held.peak_tokens,
+            "compressed_tokens": held.compressed_tokens if later else None,
             "bytes": usage.bytes,
             "prefill_cached": usage.prefill_cached,
         },

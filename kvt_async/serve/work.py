@@ -31,18 +31,41 @@ class Work:
         return len(self.ids) if self.context_tokens is None else self.context_tokens
 
 
+@dataclass(slots=True)
+class Held:
+    """Entries of the cache, per layer and KV head, from when generation starts to its end."""
+
+    now_tokens: float = 0
+    peak_tokens: float = 0
+    n_compressions: int = 0  # that evicted something, while generating
+    compressed_tokens: float | None = None  # the most that was left by a compression; None: there was none
+    compressed_fraction: float | None = None  # the same of the tokens seen by then
+
+    def hold(self, tokens: float) -> None:
+        self.now_tokens = tokens
+        self.peak_tokens = max(self.peak_tokens, tokens)
+
+    def compressed(self, tokens: float, seen: int) -> None:
+        """A compression left so many of the `seen` tokens."""
+        self.now_tokens = tokens
+        self.compressed_tokens = max(self.compressed_tokens or 0, tokens)
+        self.compressed_fraction = max(self.compressed_fraction or 0, tokens / seen)
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What was really held in the cache, per layer and KV head: the evidence that a budget was applied."""
 
     policy: str
     mode: str
+    when: str
     prompt_tokens: int
     compressible_tokens: int  # question_aware: the prompt; question_agnostic: the context
-    kept_tokens: float  # of compressible_tokens; a mean where layers or heads keep different numbers
-    bytes: int  # keys and values held for the prompt when generation starts
+    kept_tokens: float  # of compressible_tokens, of the prompt; a mean where layers or heads keep different numbers
+    bytes: int  # keys and values held for the prompt when generation starts; the most ever held where `when` says more
     prefill_cached: bool
     completion_tokens: int = 0
+    held: Held = field(default_factory=Held)
 
     @property
     def kept_fraction(self) -> float:

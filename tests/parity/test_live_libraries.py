@@ -18,8 +18,9 @@ from kvt_async.data.sources.kvtext import chat, generate
 from kvt_async.serve.engine import Engine
 from kvt_async.serve.kv_request import parse_kv
 from kvt_async.serve.model_files import FolderFiles
-from kvt_async.serve.policies import POLICIES, Choice, View
+from kvt_async.serve.policies import POLICIES, Choice
 from kvt_async.serve.prompt_format import ChatTemplate, Message
+from kvt_async.serve.views import PromptView
 from kvt_async.serve.weights import REFERENCE_DIR, Ints
 from kvt_async.serve.work import Text, Work
 
@@ -86,7 +87,7 @@ def test_kept_sets_equal_kvpress_ties_within_1e_5_aside(
     length = 400
     ids = prompt(length, seed)
     prefill, _ = ours.prefill(ids)
-    view, choice = View(ours.model, prefill, length), Choice(POLICIES[policy], PRESSES[policy])
+    view, choice = PromptView(ours.model, prefill, length), Choice(POLICIES[policy], PRESSES[policy])
     scores = choice.policy.score(view, {**choice.policy.defaults, **choice.params})
     for ratio in (0.2, 0.5, 0.8):
         n = n_kept(length, 1 - ratio)

@@ -72,7 +72,8 @@ async def test_usage_carries_the_evidence_of_what_was_evicted(api: Api) -> None:
     _, first = await api.post(body(ex, {"policy": "snapkv", "budget": 0.25}))
     assert first["usage"]["kv"] == {
         "policy": "snapkv", "mode": "question_aware", "prompt_tokens": 200, "compressible_tokens": 200,
-        "kept_tokens": 50, "kept_fraction": 0.25, "bytes": 50 * 2048, "prefill_cached": False,
+        "kept_tokens": 50, "kept_fraction": 0.25, "when": "prefill", "n_compressions": 0, "compressed_tokens": None,
+        "peak_tokens": 49 + first["usage"]["completion_tokens"], "bytes": 50 * 2048, "prefill_cached": False,
     }  # fmt: skip
     assert first["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
     context = ex.meta["context_tokens"] + 2
@@ -84,6 +85,23 @@ async def test_usage_carries_the_evidence_of_what_was_evicted(api: Api) -> None:
     assert usage["bytes"] == (usage["kept_tokens"] + 200 - context) * 2048
     assert usage["prefill_cached"] is True
     assert second["usage"]["prompt_tokens_details"] == {"cached_tokens": 200}
+
+
+async def test_usage_says_what_was_held_while_an_answer_was_generated(api: Api) -> None:
+    kv = {"policy": "knorm", "keep_tokens": 60, "params": {"compression_interval": 16}}
+    for when, peak in (("decode", 216), ("both", 76)):
+        request = body(example(200), kv | {"when": when}, max_tokens=41, ignore_eos=True)
+        _, reply = await api.post(request)
+        assert reply["usage"]["kv"] == {
+            "policy": "knorm", "mode": "question_aware", "when": when, "prompt_tokens": 200, "compressible_tokens": 200,
+            "kept_tokens": 68, "kept_fraction": 60 / (200 if when == "both" else 216), "n_compressions": 2,
+            "compressed_tokens": 60, "peak_tokens": peak, "bytes": peak * 2048, "prefill_cached": when == "both",
+        }  # fmt: skip
+        *_, usage, _ = await api.stream(request | {"stream_options": {"include_usage": True}})
+        assert usage["usage"]["kv"] == reply["usage"]["kv"] | {"prefill_cached": True}
+    samples = parse_metrics((await api.get("/metrics"))[1])
+    assert samples['kvt:kv_compressions_total{model_name="reference",engine="0",policy="knorm"}'] == 8
+    assert samples['kvt:kv_kept_tokens_total{model_name="reference",engine="0",policy="knorm"}'] == 2 * (200 + 60)
 
 
 async def test_one_token_warms_the_prefill_for_every_later_budget_and_mode(api: Api) -> None:

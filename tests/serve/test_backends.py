@@ -15,7 +15,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.serve import KvpressOptions, chosen_backend
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.app import application
-from kvt_async.serve.catalogue import not_a_policy
+from kvt_async.serve.catalogue import not_a_policy, wrong
 from kvt_async.serve.engine import Engine
 from kvt_async.serve.kv_request import parse_kv
 from kvt_async.serve.prompt_format import context_tokens
@@ -38,6 +38,9 @@ class OnePress:
     def check(self, name: str, params: Mapping[str, Any]) -> None:
         if name != "squeeze":
             raise not_a_policy(name, self.names())
+
+    def check_while_generating(self, name: str, params: Mapping[str, Any], interval: int) -> None:
+        raise wrong("kv.when", "must be 'prefill'")
 
 
 class Cramped(Engine):

@@ -12,8 +12,9 @@ import pytest
 from kvt_async.serve.cache import KVCache, Prefill, PrefillStore
 from kvt_async.serve.engine import Engine
 from kvt_async.serve.kv_request import KvRequest, parse_kv
-from kvt_async.serve.policies import POLICIES, Choice, View
+from kvt_async.serve.policies import POLICIES, Choice
 from kvt_async.serve.sampling import Sampling, sampler
+from kvt_async.serve.views import PromptView
 from kvt_async.serve.weights import REFERENCE_DIR, Ints
 from kvt_async.serve.work import Finished, Text, Usage, Work
 from tests.serve.support import Encode, example
@@ -127,7 +128,7 @@ def test_question_agnostic_compresses_the_context_alone_and_reads_the_question_o
     assert engine._cache.length == usage.kept_tokens + question
     prefill, _ = engine.prefill(ids)
     kept = Choice(POLICIES[request.policy], request.params).kept(
-        View(engine.model, prefill, context), int(usage.kept_tokens)
+        PromptView(engine.model, prefill, context), int(usage.kept_tokens)
     )
     by_hand = KVCache.empty(engine.model.config, len(ids))
     by_hand.load(prefill.cache, kept, context)
@@ -138,7 +139,7 @@ def test_the_context_is_ranked_without_a_look_at_the_question(engine: Engine, pr
     ids, context = prompt
     other = ids.copy()
     other[context:] = other[context:][::-1]
-    views = [View(engine.model, engine.prefill(one)[0], context) for one in (ids, other)]
+    views = [PromptView(engine.model, engine.prefill(one)[0], context) for one in (ids, other)]
     for policy in POLICIES.values():
         first, second = (Choice(policy).kept(view, context // 4) for view in views)
         both = zip(first.reshape(8, -1), second.reshape(8, -1), strict=True)

@@ -12,8 +12,9 @@ from kvt_async.contract.settings import PluginFile
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.catalogue import ReferencePolicies
 from kvt_async.serve.engine import Engine
-from kvt_async.serve.policies import Choice, View
+from kvt_async.serve.policies import Choice
 from kvt_async.serve.process import load_plugins
+from kvt_async.serve.views import PromptView
 from kvt_async.serve.weights import REFERENCE_DIR
 
 POLICY = """
@@ -35,10 +36,10 @@ def _nothing_stays_loaded() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def view() -> View:
+def view() -> PromptView:
     engine = Engine(REFERENCE_DIR, 1 << 24)
     prefill, _ = engine.prefill(np.arange(5, 45, dtype=np.int32))
-    return View(engine.model, prefill, 40)
+    return PromptView(engine.model, prefill, 40)
 
 
 def load(folder: Path, scores: str = "np.broadcast_to(scores, view.shape())", name: str = "oldest") -> None:
@@ -47,7 +48,7 @@ def load(folder: Path, scores: str = "np.broadcast_to(scores, view.shape())", na
     plugin_files.load([PluginFile(path=str(file))])
 
 
-def test_its_highest_scores_stay_and_its_parameters_are_checked(tmp_path: Path, view: View) -> None:
+def test_its_highest_scores_stay_and_its_parameters_are_checked(tmp_path: Path, view: PromptView) -> None:
     load(tmp_path)
     assert "oldest" in ReferencePolicies().names()
     kept = Choice.of("oldest", {"skipped": 2}).kept(view, 5)
@@ -68,7 +69,7 @@ def test_its_highest_scores_stay_and_its_parameters_are_checked(tmp_path: Path, 
     ],
 )
 def test_scores_that_are_none_are_an_error_that_names_the_file(
-    tmp_path: Path, view: View, scores: str, says: str
+    tmp_path: Path, view: PromptView, scores: str, says: str
 ) -> None:
     load(tmp_path, scores)
     view.prefill.ranks.clear()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kvt_async.contract.formulas.kv_budget import n_kept
 from kvt_async.serve.engine import Engine
-from kvt_async.serve.policies import POLICIES, Choice, Policy, View
+from kvt_async.serve.policies import POLICIES, Choice, Policy
+from kvt_async.serve.views import PromptView, View
 
 LENGTHS = (128, 512, 2048)
 RATIOS = ("0.25", "0.5", "0.9")
@@ -30,7 +31,7 @@ PRESSES = {
 def view_of(engine: Engine, golden: Any) -> Callable[..., View]:
     def view(length: int, of: int = 512) -> View:
         prefill, _ = engine.prefill(golden[f"{max(of, length)}/ids"].astype(np.int64))
-        return View(engine.model, prefill, length)
+        return PromptView(engine.model, prefill, length)
 
     return view
 

@@ -138,6 +138,12 @@ class FakeServer:
         usage |= script.said
         if script.knob != "dead" and "budget" in kv:
             usage["kv"] = {"policy": kv.get("policy"), "kept_fraction": seen if script.knob == "half" else kv["budget"]}
+        return await self.reply(http, body, texts, usage, fault)
+
+    async def reply(
+        self, http: web.Request, body: dict[str, Any], texts: list[str], usage: dict[str, Any], fault: str | None = None
+    ) -> web.StreamResponse:
+        """Send an answer, streamed where that was asked for."""
         if not body.get("stream"):
             choice = {"index": 0, "message": {"content": "".join(texts)}, "finish_reason": "stop"}
             return web.json_response({"choices": [choice], "usage": usage})

@@ -5,12 +5,13 @@ from typing import Any
 
 from kvt_async.contract.formulas.data_types import is_data_type, number_of
 from kvt_async.contract.formulas.kv_budget import convert, tokens_kept
-from kvt_async.contract.vocabulary import Mode, Unit
+from kvt_async.contract.vocabulary import Mode, Unit, When
 from kvt_async.engine.request.kv_fields import rounding_of
 from kvt_async.engine.request.template import value_at
 from kvt_async.records import Json, Level
 
 _MOST_SAID = 200  # characters of a name that are kept
+_WHILE_GENERATING = ("n_compressions", "kept_tokens", "peak_tokens")
 _SHOWING = frozenset({"rounded", "cut", "server"})  # what beside kv.evidence says something of the applied budget
 
 
@@ -34,6 +35,7 @@ def expectations(level: Level) -> Callable[[int | None, int | None], Json]:
         "prompt_tokens": None,
         "compressible": None,
         "evidence": level.evidence,
+        **({"when": level.when} if level.decodes else {}),
     }
 
     def of(prompt_tokens: int | None, context_tokens: int | None) -> Json:
@@ -41,7 +43,7 @@ def expectations(level: Level) -> Callable[[int | None, int | None], Json]:
         compressible = prompt_tokens
         if agnostic:
             compressible = expected["compressible"] = context_tokens
-        if rounds and compressible:
+        if rounds and compressible and not level.decodes:
             kept = tokens_kept(level.budget, level.unit, compressible, round_to=round_to, rounding=rounding)
             expected["rounded"] = float(kept) if level.unit == Unit.TOKENS else kept / compressible
         return expected
@@ -57,6 +59,9 @@ def read_evidence(
     `expects` is what `expectation` made, its `evidence` a validated kv.evidence. `source`: echoed (usage field or
     header), metric, json or log (what the server said before the first request, in `expects["server"]`), configured, or
     none; `pending` names what nobody read, `missing` what was looked for and not found.
+
+    A level that evicts while it answers has what the reply says of that beside it: when, n_compressions, kept_tokens,
+    peak_tokens. Its effective budget is None where nothing was compressed, or where the reply doesn't say how often.
     """
     evidence: Mapping[str, Any] = expects.get("evidence") or {}
     unit = expects["unit"]
@@ -89,6 +94,10 @@ def read_evidence(
         return record, None
     else:
         return record, None
+    if "when" in expects:
+        said = record.get("echo", {})
+        record |= {name: _number(said.get(name)) for name in _WHILE_GENERATING} | {"when": said.get("when")}
+        return _of_decoding(record, raw, source, evidence, expects["when"])
     number = _number(raw)
     if number is None and source == "echoed" and isinstance(raw, str):
         asked = record["requested"] if unit == Unit.BITS else None
@@ -113,6 +122,29 @@ def _of_cut(record: Json, cut: Mapping[str, Any], served: float | None) -> tuple
     read_from = "usage.prompt_tokens" if source == "echoed" else "our own count"
     tokens_too = {"kept_tokens": tokens, "full_tokens": cut["full_tokens"]}
     return {**record, "effective": effective, "source": source, "read_from": read_from, **tokens_too}, effective
+
+
+def _of_decoding(
+    record: Json, raw: Any, source: str, evidence: Mapping[str, Any], when: str
+) -> tuple[Json, float | None]:
+    """What a level kept while it answered: the most that was held right after a compression."""
+    said, unit = record.get("echo", {}), record["unit"]
+    name = "compressed_tokens" if unit == Unit.TOKENS else "kept_fraction"
+    raw_unit = unit if name in said else evidence.get("unit") or unit
+    number = _number(said.get(name, raw))
+    if record["n_compressions"] is None:
+        place = record["read_from"].rpartition(".")[0]
+        record["missing"] = f"{place if place.startswith('usage') else 'usage'}.n_compressions"
+        return record, None
+    was_compressed = record["n_compressions"] > 0 or when == When.BOTH
+    # Lengths grow while tokens are generated, so a count is no share of them, nor a share a count.
+    effective = convert(number, raw_unit, unit) if number is not None and was_compressed else None
+    record |= {"source": source, "effective": effective}
+    if was_compressed and effective is None:
+        record["missing"] = record["read_from"]
+    elif number is not None and effective != number:
+        record |= {"raw": number, "raw_unit": raw_unit}
+    return record, effective
 
 
 def _number(value: Any) -> float | None:

@@ -22,9 +22,10 @@ from kvt_async.contract.vocabulary import EndReason
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Level, Run
 from kvt_async.session import handshake
-from kvt_async.session.canary import Spread, visit
+from kvt_async.session.canary import visit
 from kvt_async.session.experiment_rows import add_generation, add_runs, make_run_id
 from kvt_async.session.invocation import CommandOptions, Invocation
+from kvt_async.session.launched_canary import Spread
 from kvt_async.session.server_check import keep_snapshot, lacks
 from kvt_async.session.servers import on_servers, watched
 from kvt_async.session.session import ServerSession, Session, next_session, run_session

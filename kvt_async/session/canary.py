@@ -7,84 +7,38 @@ changes, a budget that destroys is asked too; where that changes nothing either,
 own, whose answers always need their context. Equal to full, twice, on all of them: a dead knob. The sweep's own answers
 may still overrule it.
 
-Launched levels have a server each, one after the other: `Spread` asks the first two of them.
+Budgets that apply while the answer is generated have a canary of their own, whose answers are long enough for the cache
+to be compressed. Launched levels have a server each, one after the other: launched_canary.py asks the first of them.
+What is concluded from the answers, canary_verdict.py says.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import orjson
 
 from kvt_async.contract.errors import DeadKnobError
+from kvt_async.contract.formulas.decode_budget import INTERVAL, interval_of
 from kvt_async.contract.formulas.prompt_counts import is_short
 from kvt_async.contract.paths import document
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import CanaryVerdict, Mode, Unit
-from kvt_async.records import Attempt, Level, Run
-from kvt_async.session.canary_prompts import FIRST
-from kvt_async.session.invocation import Invocation
+from kvt_async.contract.vocabulary import CanaryVerdict, Unit, When
+from kvt_async.records import Level
+from kvt_async.session.canary_prompts import FIRST, recitals
+from kvt_async.session.canary_verdict import AskedPrompt, Canary, Pair, compressed_after, judge, pairs, says_when
 from kvt_async.session.probes import Asking, BodyBuilder, Probes, refuse_all_failed
 from kvt_async.session.session import ServerSession
 from kvt_async.store.reader import Entry, Reader
 from kvt_async.ways.registry import way_of
 
-COMMON_TOKENS = 2000
+if TYPE_CHECKING:
+    from kvt_async.session.launched_canary import Spread
+
 # The budget asked next, where the config's own harshest level changes nothing.
 HARSHEST: dict[str, float] = {Unit.FRACTION: 0.02, Unit.TOKENS: 16.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Canary:
-    verdict: CanaryVerdict
-    reason: str
-    asked_in: str | None = None  # the session that asked, where it was an earlier one
-    counts: tuple[tuple[int, int], ...] = ()  # prompt tokens as the server read them, and as we counted them
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The mildest level, and the one to hold against it."""
-
-    mild: Level
-    harsh: Level
-
-
-def pair(levels: Sequence[Level]) -> Pair | None:
-    """What a canary compares; None: at most one eviction budget, bit widths or labels, which rest on evidence alone."""
-    tried = [level for level in levels if not level.repeat_idx]
-    evicting = [level for level in tried if level.unit != Unit.BITS and not level.cuts_prompts]
-    if not evicting or way_of(evicting[0].apply_via).canary == "none":
-        return None
-    if len({(level.budget, level.unit) for level in evicting}) < 2:
-        return None
-    return Pair(
-        next((level for level in evicting if level.is_full), max(evicting, key=_kept)),
-        min(
-            (level for level in evicting if not level.is_full),
-            key=lambda level: (_kept(level), level.mode != Mode.AGNOSTIC),
-        ),
-    )
-
-
-def _kept(level: Level) -> float:
-    """What a level keeps of a prompt of common length: only to tell which is the harsher."""
-    return level.budget if level.unit == Unit.FRACTION else level.budget / COMMON_TOKENS
-
-
-@dataclass(slots=True)
-class _Answers:
-    """One prompt's answers: at full cache, again there, and at levels below it."""
-
-    entry: Entry
-    full: Attempt
-    again: Attempt | None = None
-    below: list[tuple[Level, Attempt]] = field(default_factory=list)
-
-    @property
-    def attempts(self) -> list[Attempt]:
-        """All of them, in the order of asking."""
-        again = [] if self.again is None else [self.again]
-        return [self.full, *again, *(attempt for _, attempt in self.below)]
+SHORT_INTERVAL = 8  # tokens between compressions, asked with it
+EARLY_TOKENS = 16  # of an answer that must be full cache's, as far as nothing can have been evicted
 
 
 async def run_canary(settings: Settings, levels: Pair, entries: Sequence[Entry], asking: Asking) -> Canary:
@@ -93,81 +47,64 @@ async def run_canary(settings: Settings, levels: Pair, entries: Sequence[Entry],
     `entries`: the first few are asked at once, the others where those show nothing. Raises ServerError where the server
     dies under it or answers no prompt, ConfigError where it will refuse the grid as well.
     """
-    probes, harsh = Probes(settings, asking), levels.harsh
-    prompts: list[_Answers] = []
+    probes, harsh, entries = Probes(settings, asking), levels.harsh, in_order(levels, entries)
+    prompts: list[AskedPrompt] = []
     for entry in entries[:FIRST]:
-        prompts.append(await _ask(probes, levels, entry, [harsh]))
+        prompts.append(await ask(probes, levels, entry, [harsh]))
     refuse_all_failed([prompt.full for prompt in prompts])
-    canary, floor = _judge(levels, prompts), HARSHEST.get(harsh.unit, 0.0)
-    can_go_below = way_of(harsh.apply_via).takes_any_budget and harsh.budget > floor
-    destructive = replace(harsh, budget=floor) if can_go_below else None
-    if canary.verdict == CanaryVerdict.DEAD and destructive is not None:
+    canary, destructive = await _judged(probes, levels, prompts), _destructive(levels)
+    if canary.is_open and destructive is not None:
         for prompt in prompts:
-            prompt.below.append((destructive, await probes(destructive, prompt.entry, ours=True)))
-        canary = _judge(levels, prompts)
+            prompt.below.append((destructive, await probes(destructive, prompt.entry, ours=True, of=harsh)))
+        canary = await _judged(probes, levels, prompts)
     for entry in entries[FIRST:]:
-        if canary.verdict != CanaryVerdict.DEAD:
+        if not canary.is_open:
             break
-        prompts.append(await _ask(probes, levels, entry, [harsh, *([destructive] if destructive else [])]))
-        canary = _judge(levels, prompts)
-    canary = replace(canary, counts=_counts(prompts))
-    await _conclude(probes, canary, harsh)
+        prompts.append(await ask(probes, levels, entry, [harsh, *([destructive] if destructive else [])]))
+        canary = await _judged(probes, levels, prompts)
+    canary = replace(canary, counts=counts(prompts), when=levels.when)
+    await conclude(probes, canary, harsh)
     return canary
 
 
-class Spread:
-    """A canary over launched servers: full cache is asked where it is served, the harsh level on its own server."""
+def in_order(levels: Pair, entries: Sequence[Entry]) -> list[Entry]:
+    """The prompts in the order of asking. Where the cache is compressed while the answer is generated, those come first
+    that take the shortest answer for it, and the canary's own ask for long ones."""
+    if levels.when == When.PREFILL:
+        return list(entries)
+    own = recitals() if any(entry.seq < 0 for entry in entries) else []
+    stored = [entry for entry in entries if entry.seq >= 0]
+    return [*sorted(stored, key=lambda entry: compressed_after(levels.harsh, entry.token_len)), *own]
 
-    def __init__(self, levels: Pair, earlier: Canary | None = None) -> None:
-        """`earlier`: the verdict of an earlier session on these levels."""
-        self.pair, self.earlier = levels, earlier
-        self.verdict: Canary | None = None
-        self._prompts: list[_Answers] | None = None
 
-    @classmethod
-    def over(cls, invocation: Invocation, generation: int, levels: Sequence[Level]) -> "Spread | None":
-        """The canary of these launched levels, with what an earlier session found; None: nothing for it to judge."""
-        two = pair(levels)
-        if two is None:
-            return None
-        return cls(two, known_verdict(invocation.reader, invocation.group, generation, two.harsh))
+def _destructive(levels: Pair) -> Level | None:
+    """A level that no answer survives, at a server that can be asked any; None: the harsh one is as harsh as that."""
+    harsh = levels.harsh
+    floor = min(HARSHEST.get(harsh.unit, 0.0), harsh.budget)
+    if not way_of(harsh.apply_via).takes_any_budget or levels.when == When.BOTH:
+        return None
+    if not harsh.decodes:
+        return replace(harsh, budget=floor) if harsh.budget > floor else None
+    own = interval_of(harsh.params)
+    if own is not None and own <= SHORT_INTERVAL and harsh.budget <= floor:
+        return None
+    series = harsh.series.replace(f" {INTERVAL}={own}", "", 1) + f" {INTERVAL}={SHORT_INTERVAL}"
+    return replace(harsh, budget=floor, params=harsh.params | {INTERVAL: SHORT_INTERVAL}, series=series)
 
-    def early(self, servers: list[list[Run]]) -> list[list[Run]]:
-        """The same servers, each with the runs it serves, the harshest level's behind the first one: a dead knob is
-        then known early."""
-        at = next((n for n, runs in enumerate(servers) if any(run.level == self.pair.harsh for run in runs)), 0)
-        return [*servers[:1], servers[at], *servers[1:at], *servers[at + 1 :]] if at > 1 else servers
 
-    def needs(self, levels: Sequence[Level]) -> bool:
-        """Whether a server of these levels must be asked before it is sent anything."""
-        if self.earlier is not None or self.verdict is not None:
-            return False
-        return self.pair.harsh in levels or (self._prompts is None and self.pair.mild in levels)
-
-    async def visit(
-        self, settings: Settings, levels: Sequence[Level], entries: Sequence[Entry], asking: Asking
-    ) -> Canary | None:
-        """Ask the server that is up now; the verdict once both were asked. Raises as `run_canary` does.
-
-        Each server is up once, so no prompt can be added later: the first few are asked, and lookups of our own.
-        """
-        probes, harsh = Probes(settings, asking), self.pair.harsh
-        if self.earlier is not None and self.verdict is None:
-            self.verdict = self.earlier
-            await _conclude(probes, self.earlier, harsh)
-        if not self.needs(levels):
-            return None
-        if self._prompts is None and self.pair.mild in levels:
-            chosen = [*entries[:FIRST], *(entry for entry in entries[FIRST:] if entry.seq < 0)]
-            self._prompts = [await _ask(probes, self.pair, entry, []) for entry in chosen]
-            refuse_all_failed([prompt.full for prompt in self._prompts])
-        if self._prompts is None or harsh not in levels:
-            return None
-        for prompt in self._prompts:
-            prompt.below.append((harsh, await probes(harsh, prompt.entry, ours=prompt.entry.seq < 0)))
-        self.verdict = replace(_judge(self.pair, self._prompts), counts=_counts(self._prompts))
-        await _conclude(probes, self.verdict, harsh)
-        return self.verdict
+async def _judged(probes: Probes, levels: Pair, prompts: Sequence[AskedPrompt]) -> Canary:
+    """The verdict so far. A server that doesn't say that it evicts while it generates is asked for the beginnings of
+    answers too, which nothing can have changed if it does."""
+    canary = judge(levels, prompts)
+    if canary.verdict == CanaryVerdict.ALIVE and levels.when == When.DECODE and not says_when(prompts):
+        for prompt in prompts:
+            if prompt.early is None and prompt.full.reply is not None:
+                n = 2  # the server looks after one token, or later
+                if interval_of(levels.harsh.params) is not None:
+                    n = min(compressed_after(levels.harsh, prompt.entry.token_len) + 1, EARLY_TOKENS)
+                prompt.early = await probes(levels.harsh, prompt.entry, ours=prompt.entry.seq < 0, tokens=n)
+        canary = judge(levels, prompts)
+    return canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,28 +117,30 @@ class Questions:
 
 
 async def visit(
-    server: ServerSession, spread: Spread | None, questions: Questions, sent: Sequence[str]
+    server: ServerSession, spread: "Spread | None", questions: Questions, sent: Sequence[str]
 ) -> CanaryVerdict | None:
-    """The canary's verdict at a server, warned of where it isn't alive; None: none yet, or the levels are not of the
-    kind it can judge. Raises DeadKnobError unless --allow-dead-knob.
+    """The canary's verdict at a server, the worst of several, warned of where it isn't alive; None: none yet, or the
+    levels are not of the kind it can judge. Raises DeadKnobError unless --allow-dead-knob.
 
     `spread`: of launched levels; `sent`: labels of levels that have answers already.
     """
     asking = Asking(questions.builder, server.sender.probe, server.store, server.session_id)
     if spread is not None:
-        canary = await spread.visit(server.settings, server.levels, questions.entries, asking)
+        canaries = await spread.visit(server.settings, server.levels, questions.entries, asking)
     else:
-        two = pair(server.levels) if way_of(server.levels[0].apply_via).canary == "within" else None
-        canary = None if two is None else await run_canary(server.settings, two, questions.entries, asking)
-    if canary is None:
-        return None
-    server.log("canary", verdict=canary.verdict, reason=canary.reason)
-    cut = next((count for count in canary.counts if is_short(*count)), None)
-    if cut is not None and questions.are_counted:
-        server.say(f"warning: the server read {cut[0]:,} tokens of a prompt of {cut[1]:,}: it cuts prompts")
-    if (sentence := check(canary, allow=server.options.allow_dead_knob, sent=sent)) is not None:
-        server.say(f"warning: {sentence}")
-    return canary.verdict
+        judged = pairs(server.levels) if way_of(server.levels[0].apply_via).canary == "within" else []
+        canaries = [await run_canary(server.settings, two, questions.entries, asking) for two in judged]
+    for canary in canaries:
+        server.log("canary", verdict=canary.verdict, reason=canary.reason)
+        cut = next((count for count in canary.counts if is_short(*count)), None)
+        if cut is not None and questions.are_counted:
+            server.say(f"warning: the server read {cut[0]:,} tokens of a prompt of {cut[1]:,}: it cuts prompts")
+        if (sentence := check(canary, allow=server.options.allow_dead_knob, sent=sent)) is not None:
+            server.say(f"warning: {sentence}")
+    return min((canary.verdict for canary in canaries), key=_FROM_WORST.index, default=None)
+
+
+_FROM_WORST = (CanaryVerdict.DEAD, CanaryVerdict.INCONCLUSIVE, CanaryVerdict.ALIVE)
 
 
 def known_verdict(reader: Reader, group: str, generation: int, harsh: Level) -> Canary | None:
@@ -221,6 +160,18 @@ def known_verdict(reader: Reader, group: str, generation: int, harsh: Level) -> 
     return Canary(CanaryVerdict(rows[0][0]), detail["reason"], asked_in)
 
 
+_DEAD = (
+    "the KV budget changes nothing",
+    "Either the server ignores what kv.apply sends it: many drop fields they don't know, some echo them.",
+    "Or no eviction can hurt this task: its answers don't need the context, or are one token long.",
+)
+_DEAD_WHILE_GENERATING = (
+    "the KV budget is not applied while answers are generated, as `when` asks",
+    "Either the server knows neither `when` nor params.compression_interval: many drop fields they don't know.",
+    "Or no eviction can hurt these answers: what comes late in them needs nothing of what was evicted.",
+)
+
+
 def check(canary: Canary, *, allow: bool, sent: Sequence[str] = ()) -> str | None:
     """A sentence to print, None where all is well. Raises DeadKnobError for a dead knob unless `allow`.
 
@@ -231,13 +182,10 @@ def check(canary: Canary, *, allow: bool, sent: Sequence[str] = ()) -> str | Non
     if canary.verdict == CanaryVerdict.INCONCLUSIVE:
         return f"canary inconclusive: {canary.reason}; whether budgets are applied can't be told: unverified"
     if not allow:
+        what, *why = _DEAD if canary.when == When.PREFILL else _DEAD_WHILE_GENERATING
         raise DeadKnobError(
-            f"the KV budget changes nothing; {_stopped(sent)}",
-            details=(
-                canary.reason,
-                "Either the server ignores what kv.apply sends it: many drop fields they don't know, some echo them.",
-                "Or no eviction can hurt this task: its answers don't need the context, or are one token long.",
-            ),
+            f"{what}; {_stopped(sent)}",
+            details=(canary.reason, *why),
             do=f"First case: {document('KV_BUDGETS.md')} says what this server needs in kv.apply. Second: choose a "
             "task whose answers are several tokens from the context (dataset.name: ruler, kvtext), or a smaller lowest "
             "budget. "
@@ -252,53 +200,19 @@ def _stopped(sent: Sequence[str]) -> str:
     return f"stopped: {', '.join(sent)} was sent and is kept, nothing of any other level was"
 
 
-async def _ask(probes: Probes, levels: Pair, entry: Entry, below: Sequence[Level]) -> _Answers:
+async def ask(probes: Probes, levels: Pair, entry: Entry, below: Sequence[Level]) -> AskedPrompt:
     """Ask a prompt at full cache twice, then at the levels below; no more once full cache gave no answer."""
-    ours = entry.seq < 0
-    prompt = _Answers(entry, await probes(levels.mild, entry, ours=ours))
+    ours, harsh = entry.seq < 0, levels.harsh
+    prompt = AskedPrompt(entry, await probes(levels.mild, entry, ours=ours, of=harsh))
     if prompt.full.reply is None:
         return prompt
-    prompt.again = await probes(levels.mild, entry, ours=ours)
+    prompt.again = await probes(levels.mild, entry, ours=ours, of=harsh)
     for level in below:
-        prompt.below.append((level, await probes(level, entry, ours=ours or level.budget != levels.harsh.budget)))
+        prompt.below.append((level, await probes(level, entry, ours=ours or level != harsh, of=harsh)))
     return prompt
 
 
-def _judge(levels: Pair, prompts: Sequence[_Answers]) -> Canary:
-    """The verdict on the prompts whose answers came: those that failed tell nothing."""
-    mild = levels.mild.label
-    answered = [
-        (prompt, prompt.full.reply.answer, prompt.again.reply.answer)
-        for prompt in prompts
-        if prompt.full.reply is not None and prompt.again is not None and prompt.again.reply is not None
-    ]
-    unlike = sum(full != again for _, full, again in answered)
-    if unlike:
-        reason = f"{mild} twice gave different answers to {unlike} of {len(answered)} prompts"
-        return Canary(CanaryVerdict.INCONCLUSIVE, reason)
-    below = [
-        (level, full, attempt.reply)
-        for prompt, full, _ in answered
-        for level, attempt in prompt.below
-        if attempt.reply is not None
-    ]
-    if not below:
-        failed = next((attempt for prompt in prompts for attempt in prompt.attempts if attempt.reply is None), None)
-        fault = (failed.error_message or failed.error_type) if failed else "nothing was asked"
-        return Canary(CanaryVerdict.INCONCLUSIVE, f"a probe failed: {fault}")
-    names = list(dict.fromkeys(level.label for level, _, _ in below))
-    for name in names:
-        changed = [reply.answer != full for level, full, reply in below if level.label == name]
-        if any(changed):
-            reason = f"{sum(changed)} of {len(changed)} answers changed between {mild} and {name}"
-            return Canary(CanaryVerdict.ALIVE, reason)
-    kept = [reply.kv_effective for _, _, reply in below if reply.kv_effective is not None]
-    echo = f", although the server reports {min(kept):g} kept" if kept else ""
-    reason = f"{' and '.join([mild, *names])} gave the same answer to all {len(answered)} prompts{echo}"
-    return Canary(CanaryVerdict.DEAD, reason)
-
-
-def _counts(prompts: Sequence[_Answers]) -> tuple[tuple[int, int], ...]:
+def counts(prompts: Sequence[AskedPrompt]) -> tuple[tuple[int, int], ...]:
     """The token counts of the manifest's prompts: as the server read them, and as we counted them."""
     return tuple(
         (prompt.full.marks.prompt_tokens, prompt.entry.token_len)
@@ -307,6 +221,8 @@ def _counts(prompts: Sequence[_Answers]) -> tuple[tuple[int, int], ...]:
     )
 
 
-async def _conclude(probes: Probes, canary: Canary, harsh: Level) -> None:
-    detail = {"reason": canary.reason} | ({"asked_in": canary.asked_in} if canary.asked_in else {})
+async def conclude(probes: Probes, canary: Canary, harsh: Level) -> None:
+    """Keep the verdict, with the level that it is about and when that evicts."""
+    when = {"when": harsh.when} if harsh.decodes else {}
+    detail = {"reason": canary.reason} | when | ({"asked_in": canary.asked_in} if canary.asked_in else {})
     await probes.keep(harsh.label, "", None, canary.verdict, detail)

@@ -71,5 +71,17 @@ def _lookup(n: int, depth: float) -> Entry:
     )
 
 
+def recitals() -> list[Entry]:
+    """Prompts whose answers are long: the texts of the lookups, to be copied word by word."""
+    question = "Copy the text above word by word, from its first sentence to its last one."
+    entries = []
+    for entry in lookups():
+        messages, _ = render(DEFAULT_TEMPLATE, entry.context, question, (), None)
+        tokens, sha256 = len(messages[0]["content"]) // _CHARS_A_TOKEN, messages_sha256(messages)
+        name = f"canary copy {-entry.seq}"
+        entries.append(entry._replace(token_len=tokens, prompt_sha256=sha256, example_id=name, question=question))
+    return entries
+
+
 def _listed(places: Sequence[str]) -> str:
     return f"{', '.join(places[:-1])} and {places[-1]}"

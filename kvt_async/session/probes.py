@@ -15,10 +15,12 @@ from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.kv_evidence import expectation, read_evidence
 from kvt_async.engine.send.advice import field_advice, key_advice
 from kvt_async.records import Attempt, Headers, Json, Level, Payload
+from kvt_async.session.canary_verdict import compressed_after
 from kvt_async.store.reader import Entry
 from kvt_async.store.writer import Writer
 
 MAX_TOKENS = 32
+LONGEST_TOKENS = 4096  # of an answer that is waited for before its first compression
 TRIES, PAUSE_S, MAX_PAUSE_S = 4, 0.5, 10.0
 LASTING = (501, 505)  # of the refusals above 500: the server will never know this method or protocol
 KEY_REFUSED = (401, 403)
@@ -45,20 +47,24 @@ class Probes:
     """Sends the probes of one canary and keeps them."""
 
     def __init__(self, settings: Settings, asking: Asking) -> None:
-        n = min(max(settings.decoding.most_tokens, 8), MAX_TOKENS)
         temperature = None if settings.decoding.temperature is None else 0  # null: the server takes none
-        decoding = settings.decoding.model_copy(update={"temperature": temperature, "max_tokens": n})
+        decoding = settings.decoding.model_copy(update={"temperature": temperature})
         self.settings = settings.model_copy(update={"decoding": decoding})
+        self._n = min(max(settings.decoding.most_tokens, 8), MAX_TOKENS)
         self._asking = asking
 
-    async def __call__(self, level: Level, entry: Entry, *, ours: bool = False) -> Attempt:
-        """The answer to a prompt at a level.
+    async def __call__(
+        self, level: Level, entry: Entry, *, ours: bool = False, of: Level | None = None, tokens: int | None = None
+    ) -> Attempt:
+        """The answer to a prompt at a level, of so many tokens at most; None: as many as show what level `of` does.
 
         Raises ConfigError where the server will refuse the grid as well, unless prompt or level are `ours` and not the
         config's; ServerError where it stopped answering.
         """
         asking = self._asking
-        payload = asking.builder.payload(entry, level, self.settings)
+        n = tokens or self._n_tokens(of or level, entry)
+        decoding = self.settings.decoding.model_copy(update={"max_tokens": n})
+        payload = asking.builder.payload(entry, level, self.settings.model_copy(update={"decoding": decoding}))
         attempt = await patiently(asking.probe, level.endpoints[0], payload)
         reply, evidence = attempt.reply, None
         if reply is not None:
@@ -85,6 +91,12 @@ class Probes:
                 do="Look at the server's log, start it again and run the same command.",
             )
         return attempt
+
+    def _n_tokens(self, level: Level, entry: Entry) -> int:
+        """A few; of a level that evicts while it answers, as many behind the first compression."""
+        if not level.decodes:
+            return self._n
+        return min(compressed_after(level, entry.token_len), LONGEST_TOKENS) + MAX_TOKENS
 
     async def keep(self, level: str, sha256: str, answer: str | None, verdict: str | None, detail: Json) -> None:
         """Write a row of `probes`."""

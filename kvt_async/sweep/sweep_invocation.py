@@ -9,10 +9,11 @@ from kvt_async.contract.vocabulary import EndReason
 from kvt_async.data.tasks import tasks_of
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Run
-from kvt_async.session.canary import Questions, Spread, visit
+from kvt_async.session.canary import Questions, visit
 from kvt_async.session.canary_prompts import choose, lookups
 from kvt_async.session.experiment_rows import marked_stored
 from kvt_async.session.invocation import CommandOptions, Invocation
+from kvt_async.session.launched_canary import Spread
 from kvt_async.session.progress import Progress
 from kvt_async.session.server_check import lacks, part, show_evidence
 from kvt_async.session.servers import on_servers

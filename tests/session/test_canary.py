@@ -12,8 +12,8 @@ import pytest
 
 from kvt_async.contract.errors import ConfigError, DeadKnobError, KvtError, ServerError
 from kvt_async.contract.settings import Settings
-from kvt_async.session.canary import pair
 from kvt_async.session.canary_prompts import DEPTHS, FIRST, MOST, lookups
+from kvt_async.session.canary_verdict import pairs
 from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.ways.levels import make_levels
 from tests.servers.openai_server import Script, serving
@@ -201,7 +201,7 @@ async def test_nothing_is_asked_when_nothing_is_left_to_send(tmp_path: Path) -> 
 def test_it_applies_to_eviction_budgets_that_travel_with_the_request(overrides: list[str], expected: bool) -> None:
     from kvt_async.contract.load import load_settings
 
-    assert (pair(make_levels(load_settings(None, overrides, environ={})).levels) is not None) is expected
+    assert bool(pairs(make_levels(load_settings(None, overrides, environ={})).levels)) is expected
 
 
 async def test_a_server_that_hangs_up_during_the_canary_ends_the_run_with_5(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from kvt_async.session.invocation import Invocation, at_work, loop_factory, open
 from kvt_async.store.lock import hold
 from kvt_async.store.reader import Reader
 from kvt_async.sweep import dry_run
+from kvt_async.sweep.decode_reach import reach_notes
 from kvt_async.sweep.duplicate_levels import distinct
 from kvt_async.sweep.pending import (
     PreparedTask,
@@ -153,7 +154,9 @@ async def _send(invocation: Invocation, options: SweepOptions, group: SweepGroup
     for task in group.tasks:
         unlike = await asyncio.to_thread(distinct, reader, task.dataset_id, task.runs)
         tasks.append(replace(task, runs=unlike.runs))
-        notes += [task_level(task.part.label, note) for note in unlike.notes]
+        levels, most = [run.level for run in unlike.runs], task.settings.decoding.most_tokens
+        reach = await asyncio.to_thread(reach_notes, reader, task.dataset_id, levels, most)
+        notes += [task_level(task.part.label, note) for note in (*unlike.notes, *reach)]
     notes += await asyncio.to_thread(check_workload, reader, invocation.settings.workload, tasks)
     refused: list[str] = []
     if options.dry_run:

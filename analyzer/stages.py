@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,17 +81,22 @@ def every_stage(
     settings: "Settings", *, run_id: str | None = None, partial: bool = False, recompute: bool = False
 ) -> "VerdictAnswer | BenchAnswer":
     """score, analyze, report, then the verdict; of a bench, what `kvt bench report` says."""
+    from analyzer.read import kept_counts
     from analyzer.report.figures_json import figures, suite_figures
     from analyzer.report.suite_answers import suite_screen
     from analyzer.report.terminal_verdict import screen_lines, verdict_lines
     from analyzer.results.suite_results import read_suite
+    from analyzer.store import derived_rows
 
     if _is_benched(settings):
         return _bench(settings)
     scored = score_stage(settings, run_id=run_id, recompute=recompute)
     with _open(settings, write=True) as group:
         done = _analyze(group, run_id=run_id, partial=partial, recompute=recompute)
+        mark = kept_counts.facts_mark(group.conn, kept_counts.VOLUMES)
         suite = read_suite(group.conn, group.name, volumes=True)  # once for all: they are many rows
+        volumes = {"sessions": [astuple(volume) for volume in suite.first.volumes]}
+        derived_rows.keep(group.conn, group.name, done.generation, kept_counts.VOLUMES, mark, volumes)
         analyzed = _charts(group, done, suite, recompute=recompute)
         reported = _report(group, suite, partial=partial, recompute=recompute)
         if suite.is_suite:

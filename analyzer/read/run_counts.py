@@ -3,8 +3,10 @@
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from analyzer.read import kept_counts
 from analyzer.read.group_tasks import group_tasks
 from analyzer.read.runs import runs
 from kvt_async.contract.errors import ErrorType
@@ -42,12 +44,24 @@ class RunCounts:
 
 
 def run_counts(
-    conn: sqlite3.Connection, exp_group_id: str, generation: int, samples: Mapping[str, int] | None = None
+    conn: sqlite3.Connection,
+    exp_group_id: str,
+    generation: int,
+    samples: Mapping[str, int] | None = None,
+    *,
+    kept: bool = True,
 ) -> dict[str, RunCounts]:
     """Counts of every run of one generation, by run_id.
 
     samples: by dataset_id, how many answers of each example count; the first so many. None: all that were planned.
+    kept: what was counted of the same facts before is not counted again.
     """
+    planned: dict[str, int] = {task.dataset_id: task.samples for task in group_tasks(conn, exp_group_id, generation)}
+    counted = planned | dict(samples or {})
+    if kept and all(counted[dataset_id] >= number for dataset_id, number in planned.items()):
+        stored = kept_counts.read_kept(conn, exp_group_id, generation, kept_counts.COUNTS)
+        if stored is not None:
+            return _with_scores(conn, exp_group_id, generation, stored)
     where = "WHERE u.exp_group_id = ? AND u.generation = ?"
     args = (exp_group_id, generation)
     entries: dict[str, int] = dict(
@@ -57,8 +71,6 @@ def run_counts(
             args,
         ).fetchall()
     )
-    planned: dict[str, int] = {task.dataset_id: task.samples for task in group_tasks(conn, exp_group_id, generation)}
-    counted = planned | dict(samples or {})
     failed: dict[str, int] = dict(  # +: grouped after, not along the index of all requests: failures are few
         conn.execute("SELECT +run_id, count(*) FROM failures GROUP BY 1").fetchall()
     )
@@ -67,7 +79,7 @@ def run_counts(
         open_again[run_id].append(request)
     tries: dict[str, int] = dict(
         conn.execute(
-            "SELECT r.run_id, count(*) FROM try_series t JOIN requests r ON r.request_id = t.request_id GROUP BY 1"
+            "SELECT +r.run_id, count(*) FROM try_series t JOIN requests r ON r.request_id = t.request_id GROUP BY 1"
         ).fetchall()
     )
     result = {}
@@ -91,6 +103,22 @@ def run_counts(
             refused=again,
         )
     return result
+
+
+def counts_to_keep(counts: Mapping[str, RunCounts]) -> dict[str, Any]:
+    """What kept_counts keeps of them: all but the scores, which come and go."""
+    return {"runs": {run_id: asdict(replace(count, scores=0)) for run_id, count in counts.items()}}
+
+
+def _with_scores(
+    conn: sqlite3.Connection, exp_group_id: str, generation: int, stored: Mapping[str, Any]
+) -> dict[str, RunCounts]:
+    """Counts that were kept, and today's number of scores."""
+    written = kept_counts.scores_written(conn, exp_group_id, generation)
+    return {
+        run_id: RunCounts(**count | {"scores": written[run_id] if run_id in written else counts(conn, run_id)[2]})
+        for run_id, count in stored["runs"].items()
+    }
 
 
 def refused(conn: sqlite3.Connection, run_id: str | None = None) -> dict[str, str]:

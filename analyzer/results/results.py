@@ -5,6 +5,7 @@ import sqlite3
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from analyzer.read import kept_counts
 from analyzer.read import runs as tables
 from analyzer.read.drift import Answers, group_drifts, level_differences
 from analyzer.read.examples import rescored
@@ -280,7 +281,7 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         drifts=group_drifts(conn, group, generation),
         differences=level_differences(conn, group, generation),
         setups=setup_differences(conn, group, generation),
-        volumes=[Volume(*row) for row in conn.execute(_VOLUMES, key)] if volumes else [],
+        volumes=_volumes(conn, group, generation) if volumes else [],
         scorer_versions=[],
         analyzer_version=detail.get("analyzer_version"),
         other_metric=detail.get("settings", {}).get("metric"),
@@ -291,6 +292,11 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         for task in tasks
     ]
     return [_with_turns(conn, task) for task in results] if volumes else results
+
+
+def _volumes(conn: sqlite3.Connection, group: str, generation: int) -> list[Volume]:
+    kept = kept_counts.read_kept(conn, group, generation, kept_counts.VOLUMES)
+    return [Volume(*row) for row in (kept["sessions"] if kept else conn.execute(_VOLUMES, (group, generation)))]
 
 
 def _with_turns(conn: sqlite3.Connection, task: Results) -> Results:

@@ -21,17 +21,17 @@ from analyzer.metrics import JudgeCalls
 from analyzer.metrics.fast.call_faults import call_faults
 from analyzer.metrics.fast.overlap import answers, closes_reasoning, has_reasoning, normalised, overlap_scores
 from analyzer.metrics.fast.task_metric import task_scores
-from analyzer.read import examples, outcomes, row_portions, runs
+from analyzer.read import examples, kept_counts, outcomes, row_portions, runs
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.later_turns import without_lengths
-from analyzer.read.run_counts import RunCounts, run_counts
+from analyzer.read.run_counts import RunCounts, counts_to_keep, run_counts
 from analyzer.read.snapshot import path_of, snapshot
 from analyzer.scoring import failure_labels
 from analyzer.scoring.opened_reasoning import opens_reasoning
 from analyzer.scoring.scorable import scorable
 from analyzer.store import derived_rows
 from kvt_async.contract.formulas.metric_needs import is_known
-from kvt_async.contract.schema import connect_for_reading, watch_derived
+from kvt_async.contract.schema import connect_for_reading
 
 SCORER_VERSION = "5"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
 
@@ -108,7 +108,9 @@ def score(
         todo = [task for task in tasks if recompute or not _is_scored(facts, task, counts[task.run.run_id])]
         kept = [task for task in tasks if task not in todo]
         if todo:
-            derived_rows.in_transaction(conn, watch_derived)
+            derived_rows.begin_scores(conn, exp_group_id, gen, [task.run.run_id for task in todo])
+        facts_mark = kept_counts.facts_mark(facts, kept_counts.COUNTS)
+        derived_rows.keep(conn, exp_group_id, gen, kept_counts.COUNTS, facts_mark, counts_to_keep(counts))
         if recompute:
             derived_rows.drop_scores(conn, [run.run_id for run in chosen])
         _score_all(conn, facts, todo)

@@ -18,6 +18,7 @@ from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeChange, Verdict
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, together
 from kvt_async.contract.local_faults import store_error
+from kvt_async.contract.schema import watch_derived
 from kvt_async.contract.waiting import transaction
 
 Row = Mapping[str, Any]
@@ -67,6 +68,19 @@ def insert(conn: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
 def plain(row: Row) -> Row:
     """The row as SQLite gives it back: NaN is NULL, structures are JSON, numbers have 12 decimals."""
     return {name: _plain(value) for name, value in row.items()}
+
+
+def begin_scores(conn: sqlite3.Connection, exp_group_id: str, generation: int, run_ids: Sequence[str]) -> None:
+    """Take away the records of runs whose scores are about to be written: nothing vouches for them until the end."""
+
+    def work(c: sqlite3.Connection) -> None:
+        watch_derived(c)
+        c.executemany(
+            "DELETE FROM analysis_state WHERE exp_group_id = ? AND generation = ? AND stage = 'score' AND scope = ?",
+            [(exp_group_id, generation, run_id) for run_id in run_ids],
+        )
+
+    in_transaction(conn, work)
 
 
 def write_scores(
@@ -228,6 +242,20 @@ def set_state(
         "INSERT OR REPLACE INTO analysis_state VALUES (?,?,?,?,?,?)",
         (exp_group_id, generation, stage, scope, mark, json.dumps(detail, sort_keys=True)),
     )
+
+
+def keep(
+    conn: sqlite3.Connection, exp_group_id: str, generation: int, stage: str, mark: str | None, detail: Any
+) -> None:
+    """Keep what was counted of the facts that `mark` tells of (read/kept_counts.py); nothing where it stands already,
+    or nothing tells of them."""
+
+    def work(c: sqlite3.Connection) -> None:
+        watch_derived(c)  # what is kept hangs on guards that a database of an older kvt lacks
+        set_state(c, exp_group_id, generation, stage, "*", mark or "", detail)
+
+    if mark is not None and state(conn, exp_group_id, generation, stage, "*") != mark:
+        in_transaction(conn, work)
 
 
 def replace_group(

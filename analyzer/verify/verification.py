@@ -184,7 +184,8 @@ class Generation:
             analysed.analysis.metric,
             lambda task: analysed.samples.get(task.dataset_id, task.samples),
         )
-        now = run_counts(self.facts, *self.key, {task.dataset.dataset_id: task.samples for task in tasks})
+        samples = {task.dataset.dataset_id: task.samples for task in tasks}
+        now = run_counts(self.facts, *self.key, samples, kept=False)
         all_scored = {run_id: replace(count, scores=count.finished, refused=0) for run_id, count in now.items()}
         for counts in (now, all_scored):
             question = Question(
@@ -221,7 +222,7 @@ def _checked(db: Database, facts: sqlite3.Connection, exp_group_id: str, generat
         progress(f"{exp_group_id}: the stages of a bench")
         checked.content = verify_bench(facts, exp_group_id, generation, findings)
         return checked
-    counts = run_counts(facts, exp_group_id, generation)
+    counts = run_counts(facts, exp_group_id, generation, kept=False)
     analyses = stored_analyses(facts, exp_group_id, generation, findings)
     if analyses and not any(lacks_columns(facts, table) for table in derived_rows.GROUP_TABLES):
         checked.content = derived_rows.content(facts, exp_group_id, generation, "*")["content"]

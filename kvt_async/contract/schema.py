@@ -90,11 +90,14 @@ SINCE = {
 MADE_WHEN_WANTED = frozenset({"merges"})  # a database without them is whole
 
 
-# Scores are many, so nothing hashes them: whoever changes one loses the record that vouches for its run's scores.
-# kvt itself replaces rows and never updates them.
+# Scores are many, so nothing hashes or counts them: whoever changes or removes one loses the record that vouches for
+# its run's scores. kvt itself replaces rows and never updates them.
 _SCORES_WATCH = (
     "CREATE TRIGGER IF NOT EXISTS scores_changed AFTER UPDATE ON scores BEGIN DELETE FROM analysis_state WHERE "
-    "stage = 'score' AND scope = (SELECT run_id FROM requests WHERE request_id = OLD.request_id); END;"
+    "stage = 'score' AND scope = (SELECT run_id FROM requests WHERE request_id = OLD.request_id); END;",
+    "CREATE TRIGGER IF NOT EXISTS scores_removed AFTER DELETE ON scores BEGIN DELETE FROM analysis_state WHERE "
+    "(exp_group_id, generation, stage, scope) IN (SELECT u.exp_group_id, u.generation, 'score', u.run_id "
+    "FROM requests r JOIN runs u ON u.run_id = r.run_id WHERE r.request_id = OLD.request_id); END;",
 )
 
 
@@ -113,7 +116,7 @@ def columns_of(table: str) -> tuple[str, ...]:
 def create(conn: sqlite3.Connection) -> None:
     """Create every table, view and guard that is missing; idempotent. One transaction, waited for."""
     with transaction(conn, Path(conn.execute("PRAGMA database_list").fetchone()[2])):
-        for statement in _statements(f"{schema_sql()}\n{_guards_sql()}\n{_SCORES_WATCH}\n"):
+        for statement in _statements("\n".join((schema_sql(), _guards_sql(), *_SCORES_WATCH, ""))):
             conn.execute(statement)
         conn.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         conn.execute(f"PRAGMA application_id={APPLICATION_ID}")
@@ -130,8 +133,9 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def watch_derived(conn: sqlite3.Connection) -> None:
-    """Give a database of an older kvt the guard of its scores; nothing happens where it is there."""
-    conn.execute(_SCORES_WATCH)
+    """Give a database of an older kvt the guards of its scores; nothing happens where they are there."""
+    for trigger in _SCORES_WATCH:
+        conn.execute(trigger)
 
 
 def views_of_today(conn: sqlite3.Connection) -> None:

@@ -874,7 +874,7 @@ CREATE TABLE IF NOT EXISTS bench_zones (        -- bench: knee of a ladder, high
 CREATE TABLE IF NOT EXISTS analysis_state (     -- what a derived stage was computed from; equal = nothing to do
     exp_group_id TEXT NOT NULL,
     generation   INTEGER NOT NULL,
-    stage        TEXT NOT NULL,                 -- score | analyze | charts
+    stage        TEXT NOT NULL,                 -- score | analyze | counts | volumes
     scope        TEXT NOT NULL,                 -- a run_id, or '*'
     fingerprint  TEXT NOT NULL,
     detail_json  TEXT NOT NULL,                 -- settings used, counts, PARTIAL

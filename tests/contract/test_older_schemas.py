@@ -36,7 +36,8 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def analysed(db: Path) -> dict[str, list[str]]:
-    """Every derived row of the group 'g', but for what the rows were made from."""
+    """Every derived row of the group 'g', but for what the rows were made from, and for counts that are kept: an older
+    database lacks the guards that they hang on."""
     settings = settings_of("experiment.exp_group_id=g", "analysis.resamples=200")
     with closing(connect_for_reading(db, write_derived=True)) as conn:
         score(conn, "g")
@@ -45,6 +46,7 @@ def analysed(db: Path) -> dict[str, list[str]]:
             table: [
                 repr(row)
                 for row in conn.execute(f"SELECT {_compared(table)} FROM {table} ORDER BY 1, 2, 3, 4, 5, 6, 7")
+                if "counts" not in tuple(row)
             ]
             for table in DERIVED_TABLES
         }

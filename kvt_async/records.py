@@ -15,7 +15,7 @@ from msgspec import field as struct_field
 from kvt_async.contract.errors import EndState, ErrorType
 from kvt_async.contract.labels import level_label, task_level
 from kvt_async.contract.settings_kv import cuts_prompts
-from kvt_async.contract.vocabulary import Mode, Unit, When
+from kvt_async.contract.vocabulary import FULL, Mode, Unit, When
 
 Json = dict[str, Any]
 Headers = tuple[tuple[str, str], ...]  # (name, value) of what one request carries beside the headers of all
@@ -64,8 +64,14 @@ class Level:
 
     @property
     def serves_full(self) -> bool:
-        """Whether the server is to keep the whole cache: at full cache, and of prompts that were cut."""
-        return self.is_full or self.cuts_prompts
+        """Whether the server is to keep the whole cache: at full cache, its restrictions aside, and of prompts that
+        were cut."""
+        return self.is_full or self.is_constrained or self.cuts_prompts
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether it is full cache under the other restrictions of the levels (kv.constrained): nobody's baseline."""
+        return self.policy == FULL and not self.is_full
 
     @property
     def decodes(self) -> bool:

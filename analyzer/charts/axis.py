@@ -89,7 +89,7 @@ class BudgetAxis:
 
 
 def budget_axis(results: Results) -> BudgetAxis:
-    below = sorted({r.kv_budget for r in results.runs if not r.is_full}, reverse=True)
+    below = sorted({r.kv_budget for r in results.runs if r.is_level}, reverse=True)
     if results.unit != Unit.FRACTION:
         labels = ("full", *(f"{b:,.6g}" for b in below))
         is_cap = results.unit == Unit.TOKENS
@@ -138,7 +138,7 @@ def _widths(results: Results, asked: list[float | str]) -> tuple[tuple[str, ...]
     """Bits per element as evidence shows them, below each width that was asked for; empty where all are the same."""
     below: list[list[float]] = []
     for bits in asked:
-        rows = [results.evidence.get(run.run_id) for run in results.runs if run.kv_budget == bits and not run.is_full]
+        rows = [results.evidence.get(run.run_id) for run in results.runs if run.kv_budget == bits and run.is_level]
         proven = [row for row in rows if row is not None and row.status in SHOWN]
         below.append(sorted(row.effective_p50 for row in proven if row.effective_p50 is not None))
     if not any(below):
@@ -154,7 +154,7 @@ def _shown(results: Results, asked: float) -> list[float]:
     stats = [
         results.stat(run)
         for run in results.runs
-        if run.kv_budget == asked and not run.is_full and status(results, run) == EvidenceStatus.VERIFIED
+        if run.kv_budget == asked and run.is_level and status(results, run) == EvidenceStatus.VERIFIED
     ]
     return sorted(s.kept_fraction_p50 for s in stats if s and s.kept_fraction_p50 is not None)
 

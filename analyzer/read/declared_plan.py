@@ -98,7 +98,8 @@ def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> De
         return NOTHING
     before = sessions[1][1] if len(sessions) > 1 else "~"  # later than any time
     row = facts.execute(
-        "SELECT series FROM runs WHERE exp_group_id = ? AND generation = ? AND NOT is_full AND created_at < ? "
+        "SELECT series FROM runs WHERE exp_group_id = ? AND generation = ? AND NOT is_full "
+        "AND kv_policy <> 'full' AND created_at < ? "
         "ORDER BY repeat_idx, level_idx, series, kv_budget DESC LIMIT 1",
         (exp_group_id, generation, before),
     ).fetchone()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.settings_kv import cuts_prompts, is_label
+from kvt_async.contract.vocabulary import FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,16 @@ class Run:
     @property
     def is_baseline(self) -> bool:
         return self.is_full and self.repeat_idx == 0
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether it is full cache under the other restrictions of the levels (kv.constrained): nobody's baseline."""
+        return self.kv_policy == FULL and not self.is_full
+
+    @property
+    def is_level(self) -> bool:
+        """Whether a budget was applied: neither full cache, whatever its restrictions, nor a repeat."""
+        return not self.is_full and self.repeat_idx == 0 and not self.is_constrained
 
     @property
     def cuts_prompts(self) -> bool:

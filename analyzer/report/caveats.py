@@ -6,6 +6,7 @@ How sure a claim is stands in results/confidence; what may make the verdict wron
 from analyzer.read.drift import Answers
 from analyzer.report.turn_tables import reuse_caveats
 from analyzer.results import confidence
+from analyzer.results.constrained_words import constrained_sentence
 from analyzer.results.number_format import number, plural
 from analyzer.results.results import Results
 from analyzer.results.seed_words import seeds_sentence
@@ -22,8 +23,12 @@ TINY = (
 def caveats(results: Results) -> list[str]:
     """Sentences about what doesn't touch the verdict but limits a figure beside it."""
     lines = [results.prompts.note] if results.prompts.note else []
+    told_apart = constrained_sentence(results)
     if results.setups:
-        lines.append(f"Levels differ in more than the budget: {'; '.join(results.setups)}. A loss may be theirs.")
+        doubt = "" if told_apart else " A loss may be theirs."
+        lines.append(f"Levels differ in more than the budget: {'; '.join(results.setups)}.{doubt}")
+    if told_apart:
+        lines.append(told_apart)
     if (answers := results.overruling) is not None:
         lines.append(overruled(answers))
     if seeds := seeds_sentence(results):

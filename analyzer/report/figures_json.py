@@ -123,10 +123,21 @@ def _level(results: Results, run: Run) -> dict[str, Any]:
         "repeat_idx": run.repeat_idx,
         **_picked(results.stat(run, ALL), _STAT),
         **_picked(results.drop(run, ALL), _DROP),
+        "is_constrained": run.is_constrained,
+        "against_constrained": _against_constrained(results, run),
         "outcomes": {measure: _picked(row, _OUTCOME) for measure, row in outcomes(results, run).items()},
         "evidence": evidence.status if evidence else None,
         "evidence_reason": evidence.reason if evidence else None,
     }
+
+
+def _against_constrained(results: Results, run: Run) -> dict[str, Any] | None:
+    """What a level loses against full cache under its other restrictions; None: that was not run."""
+    c = results.against_constrained(run)
+    if c is None:
+        return None
+    loss = {"n": c.n, "drop_mean": c.diff_mean, "drop_ci_low": c.diff_ci_low, "drop_ci_high": c.diff_ci_high}
+    return loss | {"p": c.p, "p_holm": c.p_holm}
 
 
 def _picked(row: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def levels(results: Results) -> Table:
                 "Accuracy [95% CI]": interval(s.acc_mean, s.acc_ci_low, s.acc_ci_high),
                 "Of full cache": percent(sentences.ratio(s.acc_mean, full.acc_mean if full else None)),
                 "Loss against full [95% CI]": interval(d.drop_mean, d.drop_ci_low, d.drop_ci_high) if d else NOTHING,
+                **_against_constrained(results, run),
                 "Worse / better pairs": f"{d.n_worse or 0} / {d.n_better or 0}" if d and d.n else NOTHING,
                 "Failed": percent(s.fail_rate, 1),
                 "Same text as full": percent(s.identical_to_full),
@@ -117,9 +118,18 @@ def levels(results: Results) -> Table:
     return table(rows, note=note)
 
 
+def _against_constrained(results: Results, run: Run) -> dict[str, str]:
+    """A column beside the loss against full cache, in every row where full cache was run under other restrictions."""
+    if results.constrained is None:
+        return {}
+    c = results.against_constrained(run)
+    loss = interval(c.diff_mean, c.diff_ci_low, c.diff_ci_high) if c and c.n else NOTHING
+    return {f"Loss against {results.constrained.series}": loss}
+
+
 def applied(run: Run, stat: BinStat, evidence: Evidence | None) -> str:
     """The effective budget: what evidence shows, and as a share where the budget is a cap in tokens."""
-    if run.is_full:
+    if run.is_full or run.is_constrained:
         return "all"
     if evidence is None or evidence.effective_p50 is None:
         return NOTHING
@@ -282,6 +292,8 @@ def _bins(results: Results, run: Run) -> list[BinStat]:
 def level_name(run: Run) -> str:
     if run.is_full:
         return "full cache" + (f" (A/A {run.repeat_idx})" if run.repeat_idx else "")
+    if run.is_constrained:
+        return run.series
     return f"{run.series} {budget(run.kv_budget, run.kv_unit)}"
 
 

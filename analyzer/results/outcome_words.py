@@ -297,6 +297,8 @@ def _texts(run: Run, rows: Rows) -> list[str]:
 def _level_name(run: Run) -> str:
     if run.is_full:
         return f"full cache (A/A {run.repeat_idx})"
+    if run.is_constrained:
+        return run.series
     return f"{run.series} {budget(run.kv_budget, run.kv_unit)}"
 
 

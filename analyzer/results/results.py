@@ -21,7 +21,7 @@ from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeCh
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.formulas.server_identity import Drift
-from kvt_async.contract.vocabulary import Role, Unit
+from kvt_async.contract.vocabulary import CONSTRAINED, Role, Unit
 
 Row = TypeVar("Row")
 
@@ -79,6 +79,7 @@ class Results:
     samples: int = 1
     n_samples: int = 1
     changes: list[OutcomeChange] = field(default_factory=list)
+    beside_constrained: list[Comparison] = field(default_factory=list)  # constrained full and each level
     turns: list[TurnFigures] = field(default_factory=list)  # of conversations, where volumes were asked for
     n_moved: int = 0  # conversations whose turns went to different endpoints; there too
 
@@ -100,7 +101,7 @@ class Results:
     @property
     def series(self) -> list[str]:
         """Series below full cache in the order of the config; the first is the headline."""
-        seen = dict.fromkeys(r.series for r in self.runs if not r.is_full)
+        seen = dict.fromkeys(r.series for r in self.runs if r.is_level)
         roles = {v.series: v.role for v in self.verdicts if v.bin_idx == ALL}
         return sorted(seen, key=lambda s: roles.get(s) != Role.CONFIRMATORY)
 
@@ -109,13 +110,18 @@ class Results:
         return next((r for r in self.runs if r.is_full and r.repeat_idx == 0), None)
 
     @property
+    def constrained(self) -> Run | None:
+        """Full cache under the levels' other restrictions."""
+        return next((r for r in self.runs if r.is_constrained), None)
+
+    @property
     def controls(self) -> list[Run]:
         return [r for r in self.runs if r.is_full and r.repeat_idx > 0]
 
     @property
     def unit(self) -> str:
         """Unit of the budgets below full cache."""
-        return next((r.kv_unit for r in self.runs if not r.is_full), Unit.FRACTION)
+        return next((r.kv_unit for r in self.runs if r.is_level), Unit.FRACTION)
 
     @property
     def pending(self) -> int:
@@ -145,7 +151,7 @@ class Results:
     def levels(self, series: str) -> list[Run]:
         """Runs of a series, largest budget first."""
         return sorted(
-            (r for r in self.runs if r.series == series and not r.is_full and r.repeat_idx == 0),
+            (r for r in self.runs if r.series == series and r.is_level),
             key=lambda r: -r.kv_budget,
         )
 
@@ -168,6 +174,11 @@ class Results:
         """(budget, paired loss over all lengths) of a series' levels that are judged, largest budget first."""
         drops = ((run.kv_budget, self.drop(run)) for run in self.judged_levels(series))
         return [(budget, drop) for budget, drop in drops if drop is not None]
+
+    def against_constrained(self, run: Run, bin_idx: int = ALL) -> Comparison | None:
+        """A level beside full cache under its other restrictions; diff_mean is what it loses against that."""
+        at = (run.series, run.kv_budget, bin_idx)
+        return next((c for c in self.beside_constrained if (c.series_b, c.kv_budget, c.bin_idx) == at), None)
 
     def control_drops(self, bin_idx: int = ALL) -> list[Drop]:
         """Full cache against full cache, run again."""
@@ -322,6 +333,7 @@ def _task_results(conn: sqlite3.Connection, whole: Results, task: GroupTask, sam
     def rows(kind: type[Row], source: str) -> list[Row]:
         return _rows(conn, kind, source, key)
 
+    compared = rows(Comparison, f"FROM comparisons {_OF_TASK} ORDER BY series_a, series_b, kv_budget DESC, bin_idx")
     return replace(
         whole,
         contract=whole.contract | contract,
@@ -332,9 +344,8 @@ def _task_results(conn: sqlite3.Connection, whole: Results, task: GroupTask, sam
         evidence={e.run_id: e for e in rows(Evidence, f"FROM run_evidence {_OF_ITS_RUNS}")},
         drops=rows(Drop, f"FROM budget_stats {_OF_TASK} ORDER BY series, kv_budget DESC, repeat_idx, bin_idx"),
         verdicts=rows(Verdict, f"FROM transition_summary {_OF_TASK} ORDER BY series, bin_idx"),
-        comparisons=rows(
-            Comparison, f"FROM comparisons {_OF_TASK} ORDER BY series_a, series_b, kv_budget DESC, bin_idx"
-        ),
+        comparisons=[c for c in compared if c.series_a != CONSTRAINED],
+        beside_constrained=[c for c in compared if c.series_a == CONSTRAINED],
         progress={run.run_id: whole.progress[run.run_id] for run in runs},
         scorer_versions=[version for (version,) in conn.execute(_SCORERS, key)],
         scored_by=scored_by(conn, whole.group, whole.generation, runs[0].run_id) if runs else NOBODY,

@@ -39,7 +39,7 @@ class SuiteResults:
     def series(self) -> list[str]:
         """Series below full cache that any task ran, in the order of the config; the first is the headline."""
         runs = sorted((run for task in self.tasks for run in task.runs), key=lambda run: run.level_idx)
-        return list(dict.fromkeys(run.series for run in runs if not run.is_full))
+        return list(dict.fromkeys(run.series for run in runs if run.is_level))
 
     @property
     def unit(self) -> str:

@@ -1,8 +1,8 @@
 """Was the budget applied? One verdict per run, from what each response, its server and its prompts say about it.
 
 The tolerance of one response is max(0.01, one rounding unit / compressible tokens), as a fraction; a run is
-contradicted when more than 1% of its responses are off by more. Full cache has nothing to prove, unless it says that
-it evicted.
+contradicted when more than 1% of its responses are off by more. Full cache has nothing to prove, whatever
+its restrictions, unless it says that it evicted.
 """
 
 from collections.abc import Sequence
@@ -154,7 +154,7 @@ def _off(run: Run, round_to: int) -> pl.Expr:
     """Whether a response says that more or less was kept than the tolerance allows."""
     length = _compressible(run.kv_mode).cast(pl.Float64)
     difference = pl.col("kv_effective") - run.kv_budget
-    if run.is_full:
+    if run.is_full or run.is_constrained:
         return difference < -TOLERANCE
     if run.kv_unit == Unit.BITS:
         return difference.abs() > TOLERANCE
@@ -180,6 +180,9 @@ def _by_responses(run: Run, evidence: Evidence, n_telling: int) -> Evidence:
         return replace(evidence, status=EvidenceStatus.CONTRADICTED, reason=reason)
     if run.is_full:
         return replace(evidence, status=EvidenceStatus.FULL, reason="full cache: nothing to evict")
+    if run.is_constrained:
+        reason = "full cache under the levels' other restrictions: nothing to evict"
+        return replace(evidence, status=EvidenceStatus.FULL, reason=reason)
     if run.is_label:
         return _unverified(evidence, "the budget is a label; nothing shows that the server applied it")
     if not n_telling:

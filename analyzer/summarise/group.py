@@ -70,7 +70,7 @@ class Group:
     @property
     def unit(self) -> str:
         """Unit of the budgets below full cache."""
-        return next((run.kv_unit for run in self.runs if not run.is_full), Unit.FRACTION)
+        return next((run.kv_unit for run in self.runs if run.is_level), Unit.FRACTION)
 
     @property
     def everywhere(self) -> tuple[int, ...]:
@@ -81,6 +81,11 @@ class Group:
     def full(self) -> Run | None:
         """Full cache, which everything is compared with; None: it was not run."""
         return next((run for run in self.runs if run.is_baseline), None)
+
+    @cached_property
+    def constrained(self) -> Run | None:
+        """Full cache under the levels' other restrictions; None: it was not run."""
+        return next((run for run in self.runs if run.is_constrained), None)
 
     @cached_property
     def series(self) -> dict[str, list[Run]]:
@@ -97,7 +102,7 @@ class Group:
         """All compressed levels by series, as `series` orders them."""
         levels: dict[str, list[Run]] = {}
         for run in self.runs:
-            if not run.is_full and run.repeat_idx == 0:
+            if run.is_level:
                 levels.setdefault(run.series, []).append(run)
         return {name: sorted(runs, key=lambda run: -run.kv_budget) for name, runs in levels.items()}
 

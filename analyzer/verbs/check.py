@@ -21,6 +21,7 @@ from analyzer.stats.holm import holm
 from analyzer.store.tables import BinStat, Drop
 from kvt_async.contract.errors import CheckFailedError, ConfigError, MissingPrerequisiteError
 from kvt_async.contract.settings import Assertion, Settings
+from kvt_async.contract.vocabulary import CONSTRAINED
 
 GAIN = "metric/task mismatch or prompt leakage"
 
@@ -88,7 +89,8 @@ class _RunStat:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What assertions look at: every run in every bin, and every budget's paired loss, without the A/A control."""
+    """What assertions look at: every run in every bin, and every budget's paired loss; without the A/A control, and
+    without constrained full, which no assertion of a budget is about."""
 
     stats: list[_RunStat]
     drops: list[Drop]
@@ -97,9 +99,11 @@ class _Rows:
     @classmethod
     def of(cls, results: Results) -> "_Rows":
         bins = sorted({bin_idx for _, bin_idx in results.stats})
-        places = ((run, results.stat(run, b)) for run in results.runs for b in bins)
+        places = ((run, results.stat(run, b)) for run in results.runs if not run.is_constrained for b in bins)
         stats = [_RunStat(run, stat) for run, stat in places if stat is not None]
-        return cls(stats, [drop for drop in results.drops if drop.repeat_idx == 0], results)
+        return cls(
+            stats, [drop for drop in results.drops if drop.repeat_idx == 0 and drop.series != CONSTRAINED], results
+        )
 
 
 Row = TypeVar("Row", _RunStat, Drop)

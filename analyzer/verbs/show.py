@@ -19,7 +19,7 @@ from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, context_parts, render, tool_fields
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
-from kvt_async.contract.vocabulary import SUM
+from kvt_async.contract.vocabulary import CONSTRAINED, SUM
 
 HEAD, TAIL = 700, 400  # characters shown of a long text, from its start and its end
 WIDTH = 100
@@ -72,6 +72,8 @@ class ShownLevel:
         again += f" answer {self.sample_idx + 1}" if self.sample_idx else ""
         if self.is_full:
             return f"full cache{again}"
+        if self.series == CONSTRAINED:
+            return f"{CONSTRAINED}{again}"
         return f"{self.series} {budget(self.kv_budget, self.kv_unit)}{again}"
 
     def lines(self, width: int, *, full: bool) -> list[str]:

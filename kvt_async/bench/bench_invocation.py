@@ -135,7 +135,7 @@ class BenchInvocation:
 
     def _owes_a_canary(self) -> bool:
         """Whether some level with a budget is still to be sent."""
-        return any(not level.is_full and self._so_far(level)[1] is not None for level in self.plan.levels)
+        return any(not level.serves_full and self._so_far(level)[1] is not None for level in self.plan.levels)
 
     async def _climb(self, server: ServerSession, level: Level, evidence: LevelEvidence, first_s: float) -> EndReason:
         """Send the stages that are left of a level's ladder; why that ended. `first_s`: seconds of a first request."""

@@ -1,13 +1,15 @@
 """Names that are composed: a level's label (on screen, in errors, in probes.level and bench_stages.level), and the keys
 of a run's requests."""
 
-from kvt_async.contract.vocabulary import FULL, Unit
+from kvt_async.contract.vocabulary import CONSTRAINED, FULL, Unit
 
 
 def level_label(series: str, budget: float, unit: str, *, is_full: bool, repeat_idx: int = 0) -> str:
-    """'snapkv/aware 0.5', 'snapkv/aware 256 tokens', 'full', 'full (repeat 1)'."""
+    """'snapkv/aware 0.5', 'snapkv/aware 256 tokens', 'full', 'full (repeat 1)', 'constrained full'."""
     if is_full:
         return FULL + (f" (repeat {repeat_idx})" if repeat_idx else "")
+    if series == CONSTRAINED:
+        return CONSTRAINED
     return f"{series} {budget:g}" + ("" if unit == Unit.FRACTION else f" {unit}")
 
 

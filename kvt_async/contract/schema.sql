@@ -162,7 +162,7 @@ CREATE TABLE IF NOT EXISTS runs (               -- one task at one level (a seri
     kv_unit                 TEXT NOT NULL,      -- fraction (of the compressible prompt kept) | tokens | bits
     kv_mode                 TEXT NOT NULL,      -- question_aware | question_agnostic
     kv_when                 TEXT NOT NULL,      -- prefill | decode | both: when the policy evicts
-    is_full                 INTEGER NOT NULL,   -- 1: the baseline of every series
+    is_full                 INTEGER NOT NULL,   -- 1: the baseline of every series; 0 of series 'constrained full'
     kv_apply                TEXT NOT NULL,      -- body | endpoint | launch | none
     kv_params_json          TEXT NOT NULL,      -- free parameters of the level
     apply_json              TEXT NOT NULL,      -- kv.apply and kv.evidence as configured: part of the level's identity
@@ -712,7 +712,7 @@ CREATE TABLE IF NOT EXISTS comparisons (        -- series against series at one 
     exp_group_id TEXT NOT NULL,
     generation   INTEGER NOT NULL,
     dataset_id   TEXT NOT NULL,
-    series_a     TEXT NOT NULL,
+    series_a     TEXT NOT NULL,                 -- 'constrained full': full cache under the other restrictions of b
     series_b     TEXT NOT NULL,
     kv_budget    REAL NOT NULL,
     bin_idx      INTEGER NOT NULL,

@@ -94,6 +94,13 @@ class LevelSpec(Section):
     base_url: Url | list[Url] | None = None
 
 
+class ConstrainedFull(Section):
+    """Full cache once more, under the restrictions that the levels have beside their budgets: kv.constrained."""
+
+    params: dict[str, Any] = {}  # over those of full cache
+    base_url: Url | list[Url] | None = None
+
+
 class PolicySpec(Section):
     """One entry of kv.policies; a bare string is a policy with defaults."""
 
@@ -239,6 +246,7 @@ class KV(Section):
     params: dict[str, Any] = {}
     policies: list[str | PolicySpec] | None = None
     levels: list[LevelSpec] | None = None
+    constrained: ConstrainedFull | None = None
     control_repeats: Annotated[int, Field(ge=0, le=20)] = 1
     apply: Apply = Apply(via=Via.BODY.value, body={"kv": _OUR_FIELDS})
     evidence: EvidenceSource = EvidenceSource(usage="kv.kept_fraction")

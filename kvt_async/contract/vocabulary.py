@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 FULL: Final = "full"  # series and policy of full cache, the baseline of every series
+CONSTRAINED: Final = "constrained full"  # series of full cache under the other restrictions of the levels
 CUT_OFF: Final = "CUT_OFF"  # in budget_stats.drop_json, beside labels: answers cut off before anything right
 ONE_TASK_SOURCES: Final = (  # those whose one task has the source's name: dataset.task may be left out
     "gsm8k",

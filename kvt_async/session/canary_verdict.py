@@ -47,7 +47,7 @@ def pairs(levels: Sequence[Level]) -> list[Pair]:
 
     Empty: at most one eviction budget, bit widths or labels, which rest on evidence alone.
     """
-    tried = [level for level in levels if not level.repeat_idx]
+    tried = [level for level in levels if not level.repeat_idx and not level.is_constrained]
     evicting = [level for level in tried if level.unit != Unit.BITS and not level.cuts_prompts]
     if not evicting or way_of(evicting[0].apply_via).canary == "none":
         return []

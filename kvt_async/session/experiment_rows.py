@@ -129,7 +129,7 @@ def make_run_id(group: str, generation: int, level: Level, dataset_id: str = "",
     dataset = (dataset_id,) if dataset_id else ()
     key = (group, generation, *dataset, level.series, level.budget, level.unit, level.repeat_idx)
     digest = hashlib.sha256(orjson.dumps(key)).hexdigest()[:8]
-    name = level.series if level.is_full else f"{level.series}-{level.budget:g}"
+    name = level.series if level.is_full or level.is_constrained else f"{level.series}-{level.budget:g}"
     name = f"{task}-{name}" if task else name
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", name + (f"-r{level.repeat_idx}" if level.repeat_idx else ""))
     return f"{slug[:60]}-{digest}"

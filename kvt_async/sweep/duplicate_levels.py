@@ -59,7 +59,9 @@ def distinct(reader: Reader, dataset_id: str, runs: Sequence[Run]) -> Distinct:
 def _one_level(reader: Reader, dataset_id: str, one: Level, other: Level, longest: Sequence[Sequence[int]]) -> bool:
     """`one` stands before `other`: full cache, or a level of the same series. What is kept while an answer is generated
     depends on how long that gets, which nobody knows yet."""
-    if other.is_full or other.decodes or other.unit == Unit.BITS or (one.series != other.series and not one.is_full):
+    if other.is_full or other.is_constrained or other.decodes or other.unit == Unit.BITS:
+        return False
+    if one.series != other.series and not one.is_full:
         return False
     column = 2 if other.mode == Mode.AGNOSTIC else 1
     at_most = max(row[column] for row in longest)

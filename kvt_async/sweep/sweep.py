@@ -183,9 +183,7 @@ def checked_levels(settings: Settings) -> Levels:
 
 def _check_widths(settings: Settings, levels: Levels) -> None:
     """Raises ConfigError where bytes per token are to show a budget that doesn't change them."""
-    other = next(
-        (one for one in levels.levels if not one.is_full and not one.cuts_prompts and one.unit != Unit.BITS), None
-    )
+    other = next((one for one in levels.levels if not one.serves_full and one.unit != Unit.BITS), None)
     if settings.kv.evidence.bytes_per_token is not None and other is not None:
         raise ConfigError(
             f"bytes per token show bit widths, and {other.label} is in {other.unit}",

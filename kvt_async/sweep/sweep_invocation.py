@@ -96,7 +96,7 @@ class SweepInvocation:
         """The session's reason to end."""
         runs, way = self.group.runs, way_of(self.settings.kv.apply.via)
         servers = way.groups(self.settings, runs)
-        if way.canary == "across" and any(0 in self._done[run.run_id] for run in runs if not run.level.is_full):
+        if way.canary == "across" and any(0 in self._done[run.run_id] for run in runs if not run.level.serves_full):
             levels = [run.level for run in self.group.tasks[0].runs]
             self._spread = Spread.over(self.invocation, self.group.generation, levels)
         if self._spread is not None:

@@ -1,4 +1,5 @@
-"""Settings -> the levels to run, in order: full cache once, then each series from the mildest budget to the harshest.
+"""Settings -> the levels to run, in order: full cache once, again under the levels' other restrictions where
+kv.constrained asks for it, then each series from the mildest budget to the harshest.
 
 A series is (policy, mode, when, params) under a readable, unique label that depends on nothing but these, so that a
 level added to a config later never renames the ones that are stored. Of bit widths it is (policy, mode): their params
@@ -16,8 +17,9 @@ from kvt_async.contract.formulas.kv_budget import in_blocks
 from kvt_async.contract.formulas.sample_seed import is_drawn
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.settings_kv import Apply, LevelSpec, PolicySpec, cuts_prompts, is_label
-from kvt_async.contract.vocabulary import FULL, Mode, Unit, When
-from kvt_async.records import Json, Level
+from kvt_async.contract.vocabulary import CONSTRAINED, FULL, Mode, Unit, When
+from kvt_async.engine.request.kv_fields import NOBODY_COUNTED, kv_fields, kv_headers
+from kvt_async.records import Json, Level, Run
 from kvt_async.ways.registry import way_of
 from kvt_async.ways.way import Way
 
@@ -47,7 +49,10 @@ def make_levels(settings: Settings) -> Levels:
         notes.append(NO_BASELINE)
         if settings.kv.control_repeats:
             notes.append("kv.control_repeats is ignored: there is no full cache to repeat")
-    kept = _distinct([*full[:1], *(level for level in specs if not level.is_full)], notes)
+    if named := next((level for level in specs if level.series == CONSTRAINED), None):
+        raise ConfigError(f"the policy {named.policy!r} has the name of a level of kv.constrained", where="kv.levels")
+    constrained = _constrained(settings, full[0] if full else None)
+    kept = _distinct([*full[:1], *constrained, *(level for level in specs if not level.is_full)], notes)
     _check_told_apart(settings, kept)
     if full:
         kept += [replace(kept[0], repeat_idx=n + 1) for n in range(_n_repeats(settings))]
@@ -140,6 +145,43 @@ def _check_when(when: When, policy: str, mode: Mode, unit: Unit) -> None:
         f"when: {when} can't be had of {policy}: {why}",
         where="kv.levels, kv.policies or kv.when",
         do=f"Write `{key}: {value}` at this level or policy.",
+    )
+
+
+def _constrained(settings: Settings, full: Level | None) -> list[Level]:
+    """Full cache under the levels' other restrictions, where it is asked for. Raises ConfigError where there is no full
+    cache, or where both are served alike."""
+    spec, where = settings.kv.constrained, "kv.constrained"
+    if spec is None:
+        return []
+    if full is None:
+        raise ConfigError(
+            "constrained full is held against full cache, which no level is", where=where, do="Add 1.0 to kv.budgets."
+        )
+    own_url = LevelSpec(base_url=spec.base_url)
+    level = replace(
+        full,
+        series=CONSTRAINED,
+        is_full=False,
+        params={**full.params, **spec.params},
+        endpoints=_endpoints(settings, own_url, CONSTRAINED, 1.0, is_full=False),
+    )
+    if _is_served_alike(settings, full, level):
+        raise ConfigError(
+            "constrained full is served just as full cache is: nothing of its params reaches the server",
+            where=where,
+            do="Name a parameter in kv.apply as {params.NAME}, or give base_url of a server that has the restrictions.",
+        )
+    return [level]
+
+
+def _is_served_alike(settings: Settings, full: Level, level: Level) -> bool:
+    """Whether a server is told the same at both levels, which run on one server."""
+    if full.endpoints != level.endpoints:
+        return False
+    servers = way_of(level.apply_via).groups(settings, [Run(one.series, one, stored=False) for one in (full, level)])
+    return len(servers) == 1 and all(
+        told(full, NOBODY_COUNTED) == told(level, NOBODY_COUNTED) for told in (kv_fields, kv_headers)
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from kvt_async.contract.formulas.prompt_text import cluster_sha256, messages_sha256, render
 from kvt_async.contract.schema import connect_for_writing
+from kvt_async.contract.vocabulary import CONSTRAINED
 from tests.tables import insert, insert_many, insert_run, insert_session
 
 Rate = float | Callable[[str, float, int], float]  # (series, budget, bin_idx) -> probability
@@ -70,6 +71,7 @@ class Spec:
     lengths: Sequence[int] = field(default_factory=tuple)
     bin_sizes: Sequence[int] | None = None
     full: bool = True
+    constrained: bool = False
     cached_tokens: int = 0
     prompt_truncated: bool = False
     reads: Callable[[int], int] | None = None  # prompt tokens as the server counts them, of those sent
@@ -97,7 +99,8 @@ def make_db(path: Path, **asked: Any) -> Path:
 
     n_bins, n_per_bin (or bin_sizes): how many examples; cluster_size: examples that share one context.
     series, budgets: the grid. 1.0 is full cache, run once as series 'full' (full=False leaves it out), and
-        control_repeats times more as the A/A control. unit: fraction | tokens.
+        control_repeats times more as the A/A control. unit: fraction | tokens. constrained: also run it once more as
+        series 'constrained full', under the levels' other restrictions.
     p_correct: chance of a right answer, as a number, a table by budget, or f(series, budget, bin_idx); at full cache
         it is asked for series 'full'. Answers are paired: an example right at a low chance is right at a higher one.
     flips: chance that an answer is drawn anew, in every run: noise that pairing can't remove.
@@ -147,6 +150,8 @@ class _Example:
 def _levels(spec: Spec) -> Iterator[tuple[str, float, int]]:
     if spec.full:
         yield "full", 1.0, 0
+    if spec.constrained:
+        yield CONSTRAINED, 1.0, 0
     for series in spec.series:
         for budget in spec.budgets:
             if budget != 1.0:
@@ -266,6 +271,7 @@ def _write_run(
     policy, _, mode = series.partition("/")
     mode = {"aware": "question_aware", "agnostic": "question_agnostic"}.get(mode, mode or "question_aware")
     full = series == "full"
+    policy = "full" if series == CONSTRAINED else policy
     run_id = f"{spec.exp_group_id}-g{spec.generation}-{series.replace('/', '-')}-{budget:g}-r{repeat}"
     run_id = f"{spec.task}-{run_id}" if spec.in_suite else run_id
     insert_run(
@@ -279,7 +285,7 @@ def _write_run(
         series=series,
         kv_policy=policy,
         kv_budget=budget,
-        kv_unit="fraction" if full else spec.unit,
+        kv_unit="fraction" if policy == "full" else spec.unit,
         kv_mode=mode,
         is_full=int(full),
         kv_apply="body",

@@ -13,6 +13,7 @@ from analyzer.summarise.analyze import analyze
 from kvt_async.contract.errors import ContradictedError
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import CONSTRAINED
 from kvt_async.sweep.sweep import SweepOptions, run
 from tests.servers.openai_server import Script, serving
 from tests.worlds import db_of, query, sweep_settings
@@ -28,7 +29,7 @@ def cache_info(**labels: Any) -> str:
 class Engine:
     """A level and the server that it has to itself."""
 
-    policy: str
+    policy: str  # or 'constrained full'
     bits: float | None = None  # None: full cache
     metrics: str = ""
     pages: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +60,9 @@ async def swept(folder: Path, engines: Sequence[Engine], evidence: str, *overrid
         for engine in engines:
             script = Script(metrics=engine.metrics, pages=dict(engine.pages), said=dict(engine.said), key=engine.key)
             _, url = await stack.enter_async_context(serving(script))
+            if engine.policy == CONSTRAINED:
+                overrides += (f"kv.constrained={{params: {{prefix_caching: false}}, base_url: '{url}'}}",)
+                continue
             budget = "policy: full" if engine.bits is None else f"budget: {engine.bits}, policy: {engine.policy}"
             levels.append(f"{{{budget}, base_url: '{url}'}}")
         settings = sweep_settings(
@@ -73,6 +77,10 @@ async def swept(folder: Path, engines: Sequence[Engine], evidence: str, *overrid
             analyze(conn, settings)
         except ContradictedError as error:
             contradicted = error.details
-    rows = query(settings, "SELECT kv_policy, status, effective_p50, reason FROM run_evidence JOIN runs USING (run_id)")
+    rows = query(
+        settings,
+        "SELECT iif(kv_policy = 'full', series, kv_policy), status, effective_p50, reason FROM run_evidence "
+        "JOIN runs USING (run_id)",
+    )
     return Swept(settings, {policy: (status, effective, reason) for policy, status, effective, reason in rows},
                  contradicted)  # fmt: skip

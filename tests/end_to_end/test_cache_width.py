@@ -7,6 +7,7 @@ import pytest
 
 from analyzer.charts.axis import budget_axis
 from kvt_async.contract.formulas.data_types import DATA_TYPES
+from kvt_async.contract.vocabulary import CONSTRAINED
 from tests.end_to_end.cache_engines import Engine, cache_info, swept
 from tests.worlds import query
 
@@ -275,11 +276,42 @@ async def test_a_level_of_full_width_under_other_restrictions_is_verified_by_its
     engines = [
         sized("full", None, 1, cache_dtype="bfloat16", enable_prefix_caching="True"),
         sized("fp8", 8, 0.5, cache_dtype="fp8", enable_prefix_caching="False"),
-        sized("constrained_full", 16, 1, cache_dtype="bfloat16", enable_prefix_caching="False"),
+        sized("as_wide", 16, 1, cache_dtype="bfloat16", enable_prefix_caching="False"),
     ]
     done = await swept(tmp_path, engines, VLLM)
     assert {policy: status for policy, (status, _, _) in done.status.items()} == {
-        "full": "full", "fp8": "verified", "constrained_full": "verified",
+        "full": "full", "fp8": "verified", "as_wide": "verified",
     }  # fmt: skip
+
+
+async def test_full_cache_under_the_levels_other_restrictions_stands_beside_them_and_is_nobodys_baseline(
+    tmp_path: Path,
+) -> None:
+    engines = [
+        sized("full", None, 1, cache_dtype="bfloat16", enable_prefix_caching="True"),
+        sized(CONSTRAINED, None, 1, cache_dtype="bfloat16", enable_prefix_caching="False"),
+        sized("fp8", 8, 0.5, cache_dtype="fp8", enable_prefix_caching="False"),
+    ]
+    done = await swept(tmp_path, engines, VLLM)
+    assert {policy: status for policy, (status, _, _) in done.status.items()} == {
+        "full": "full", CONSTRAINED: "full", "fp8": "verified",
+    }  # fmt: skip
+    stored = query(done.settings, "SELECT series, kv_policy, kv_budget, kv_unit, is_full, kv_params_json FROM runs "
+                                  "ORDER BY level_idx")  # fmt: skip
+    assert stored[1] == (CONSTRAINED, "full", 1.0, "fraction", 0, '{"prefix_caching":false}')
     results = done.results()
-    assert (results.full.kv_policy if results.full else None, results.series[0]) == ("full", "fp8/aware")
+    assert (results.full.series if results.full else None, results.series) == ("full", ["fp8/aware"])
+    caveats = done.first_screen().caveats
+    assert any(line.endswith("False at constrained full, fp8/aware 8 bits.") for line in caveats), caveats
+    (line,) = [line for line in caveats if line.startswith("The other restrictions alone")]
+    assert line.startswith("The other restrictions alone (prefix_caching=false) cost 0.00 [")
+    assert "at 8 bits (exploratory" in line
+
+
+async def test_it_is_contradicted_where_its_server_shrank_the_cache(tmp_path: Path) -> None:
+    engines = [FULL, Engine(CONSTRAINED, None, cache_info(cache_dtype="fp8_e4m3")), named("fp8_e4m3", 8)]
+    done = await swept(tmp_path, engines, METRIC)
+    assert {policy: status for policy, (status, _, _) in done.status.items()} == {
+        "full": "full", CONSTRAINED: "contradicted", "fp8_e4m3": "verified",
+    }  # fmt: skip
+    assert len(done.contradicted) == 1

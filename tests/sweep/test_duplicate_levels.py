@@ -110,3 +110,15 @@ def test_what_is_sent_is_whole_blocks(rounding: str, kept: int) -> None:
     assert kv_fields(level, PromptSize(1000)) == {"kv": {"budget": kept}}
     evidence, effective = read_evidence(expectation(level, 1000), {}, {})
     assert (evidence["requested"], evidence["rounded"], effective) == (250.0, float(kept), float(kept))
+
+
+async def test_full_cache_under_other_restrictions_keeps_the_same_tokens_and_is_another_level(tmp_path: Path) -> None:
+    body = "kv.apply={via: body, body: {kv: {budget: '{budget}'}, cache: '{params.cache}'}}"
+    async with serving(Script()) as (server, url):
+        settings = counted(tmp_path, url, body, "kv.constrained.params={cache: off}", "kv.params={cache: off}",
+                           "kv.budgets=[1.0, 0.5]", "kv.control_repeats=0")  # fmt: skip
+        assert (await dry(settings))[0] == ["full", "constrained full", "snapkv/aware cache=false 0.5"]
+        assert (await run(settings, options=QUIET)).exit_code == 0
+        sent = [(body.get("kv", {}).get("budget"), body.get("cache")) for body in server.bodies]
+        assert {kind: sent.count(kind) for kind in set(sent)}[1.0, False] == 6  # no canary asks at it
+        assert (await run(settings, options=QUIET)).session_id is None

@@ -3,7 +3,7 @@
 import pytest
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.engine.request.kv_fields import PromptSize, kv_fields
+from kvt_async.engine.request.kv_fields import NOBODY_COUNTED, PromptSize, kv_fields
 from kvt_async.session.experiment_rows import make_run_id
 from tests.worlds import levels_of
 
@@ -194,3 +194,45 @@ def test_run_ids_are_readable_unique_and_the_same_every_time() -> None:
     assert ids == [make_run_id("g", 1, level) for level in made]
     assert ids[1].startswith("snapkv-aware-0.5-")
     assert all(":" not in run_id for run_id in ids)
+
+
+BODY = "kv.apply={via: body, body: {kv: {budget: '{budget}'}, cache: '{params.cache}'}}"
+
+
+def test_full_cache_under_other_restrictions_is_asked_for_as_full_cache_with_its_own_params() -> None:
+    made = levels_of("kv.constrained={params: {cache: off}}", BODY, "kv.params={cache: on}").levels
+    assert [level.label for level in made] == [
+        "full", "constrained full", "snapkv/aware cache=true 0.5", "snapkv/aware cache=true 0.2", "full (repeat 1)",
+    ]  # fmt: skip
+    level = made[1]
+    assert (level.policy, level.budget, level.is_full, level.params) == ("full", 1.0, False, {"cache": False})
+    assert kv_fields(level, NOBODY_COUNTED) == {"kv": {"budget": 1.0}, "cache": False}
+    assert kv_fields(made[0], NOBODY_COUNTED) == {"kv": {"budget": 1.0}}
+    assert make_run_id("g", 1, level).startswith("constrained-full-")
+
+
+def test_it_names_its_own_launch_and_endpoint() -> None:
+    launch = "kv.apply={via: launch, command: 'serve {params.dtype} {params.prefix}'}"
+    at_full = "kv.levels=[{policy: full, params: {dtype: f16, prefix: on}}]"
+    launched = levels_of(launch, at_full, "kv.constrained.params={prefix: off}", "kv.control_repeats=0").levels
+    assert launched[1].params == {"dtype": "f16", "prefix": False}
+    table = "kv.apply={via: endpoint, endpoints: {full: 'http://a/v1', 'constrained full': 'http://b/v1'}}"
+    served = levels_of(table, "kv.budgets=[1.0]", "kv.constrained={}").levels
+    assert served[1].endpoints == ("http://b/v1",)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (["kv.constrained={params: {cache: off}}"], "served just as full cache is"),  # no placeholder names it
+        (["kv.constrained={}", BODY], "served just as full cache is"),
+        (["kv.constrained={params: {x: 1}}", "kv.apply={via: none}"], "served just as full cache is"),
+        (["kv.constrained={params: {cache: off}}", BODY, "kv.budgets=[0.5]"], "which no level is"),
+        (["kv.constrained={}", "kv.apply={via: endpoint, endpoints: {full: 'http://a/v1', '0.5': 'http://b/v1', "
+          "'0.2': 'http://b/v1'}}"], 'Add "constrained full": URL'),
+        (["kv.policy=constrained full", "kv.apply={via: none}"], "has the name of a level of kv.constrained"),
+    ],
+)  # fmt: skip
+def test_a_constrained_full_cache_that_could_show_nothing_is_refused(overrides: list[str], why: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s){why}"):
+        levels_of(*overrides)

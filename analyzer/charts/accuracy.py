@@ -1,12 +1,14 @@
 """Charts of accuracy by budget and by length. Frames in, charts out."""
 
 import textwrap
+from functools import lru_cache
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from analyzer.charts.compose import OWN_X, facet, layer, unit
+from analyzer.charts.axis import BudgetAxis
+from analyzer.charts.compose import LOOKS, OWN_X, Drawing, facet, layer, panels, source, unit
 from analyzer.charts.frames import ChartData
 from analyzer.charts.spans import OPEN_ZONE, ZONE_PART
 from analyzer.charts.style import ZONE, ChartSize, budget_x, colour, dash, empty, records, shape, share_y
@@ -54,9 +56,23 @@ def acc_by_budget(data: ChartData, size: ChartSize) -> Any:
     width = main_width(size)
     full = frame.filter(pl.col("is_full"))["acc_mean"].max()
     relative = isinstance(full, float) and full >= LEAST_FULL
+    rows = source(records(frame, *POINT))
+    marks = [mark.on(rows) for mark in _levels(data.axis, data.series, size)]
+    layers = [*zone_layers(data, width), *marks]
+    if not size.narrow and len(data.series) > 1:
+        layers.append(_end_labels(frame, data, size, height, 66 if relative else 8))
+    apart = None
+    if relative and isinstance(full, float):
+        layers, apart = [layer(*layers), _relative_axis(full, size)], {"scale": {"y": "independent"}}
+    return layer(*layers, resolve=apart, width=width, height=height)
+
+
+@lru_cache(LOOKS)
+def _levels(axis: BudgetAxis, series: tuple[str, ...], size: ChartSize) -> list[Drawing]:
+    """Bands, bars, lines and points of levels."""
     picked, faded = by_series("series_of_budget")
-    base = alt.Chart(records(frame, *POINT)).encode(
-        x=budget_x(data.axis, width, applied=True), color=colour(data.series, size), opacity=faded
+    base = alt.Chart().encode(
+        x=budget_x(axis, main_width(size), applied=True), color=colour(series, size), opacity=faded
     )
     band = base.mark_area(fillOpacity=0.14, strokeOpacity=0).encode(
         y=share_y("acc_ci_low", ACCURACY), y2=alt.Y2("acc_ci_high:Q")
@@ -64,17 +80,11 @@ def acc_by_budget(data: ChartData, size: ChartSize) -> Any:
     bars = base.mark_rule(strokeWidth=1.4, strokeOpacity=0.75).encode(
         y=alt.Y("acc_ci_low:Q"), y2=alt.Y2("acc_ci_high:Q")
     )
-    line = base.mark_line(strokeWidth=2.2).encode(y=alt.Y("acc_mean:Q"), strokeDash=dash(data.series))
+    line = base.mark_line(strokeWidth=2.2).encode(y=alt.Y("acc_mean:Q"), strokeDash=dash(series))
     points = base.mark_point(filled=True, size=62, fillOpacity=1).encode(
-        y=alt.Y("acc_mean:Q"), shape=shape(data.series), tooltip=point_tips()
+        y=alt.Y("acc_mean:Q"), shape=shape(series), tooltip=point_tips()
     )
-    layers = [*zone_layers(data, width), unit(band, picked), bars, line, points]
-    if not size.narrow and len(data.series) > 1:
-        layers.append(_end_labels(frame, data, size, height, 66 if relative else 8))
-    apart = None
-    if relative and isinstance(full, float):
-        layers, apart = [layer(*layers), _relative_axis(full, size)], {"scale": {"y": "independent"}}
-    return layer(*layers, resolve=apart, width=width, height=height)
+    return [unit(band, picked), unit(bars), unit(line), unit(points)]
 
 
 def _relative_axis(full: float, size: ChartSize) -> Any:
@@ -108,11 +118,16 @@ def _end_labels(frame: pl.DataFrame, data: ChartData, size: ChartSize, height: i
     edge = data.axis.edges[1]
     names = [name for _, name in ends]
     rows = pl.DataFrame({"series": names, "lines": list(map(two_lines, names)), "y": placed, "x": [edge] * len(ends)})
+    return _end_text(data.series, size, dx).on(source(records(rows, "series", "lines", "x", "y")))
+
+
+@lru_cache(LOOKS)
+def _end_text(series: tuple[str, ...], size: ChartSize, dx: int) -> Drawing:
     text: dict[str, Any] = {"fontSize": 11, "fontWeight": "bold", "lineBreak": "\n", "lineHeight": 13, "limit": 144}
-    return (
-        alt.Chart(records(rows, "series", "lines", "x", "y"))
+    return unit(
+        alt.Chart()
         .mark_text(align="left", baseline="middle", dx=dx, clip=False, **text)
-        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), text=alt.Text("lines:N"), color=colour(data.series, size))
+        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), text=alt.Text("lines:N"), color=colour(series, size))
     )
 
 
@@ -131,15 +146,21 @@ def acc_by_budget_bins(data: ChartData, size: ChartSize) -> Any:
         ],
         how="diagonal",
     )
+    bins = data.bins_of(frame)
+    width = size.panel(len(bins))
+    marks = _levels_of_bins(data.axis, data.series, size, width)
+    panel = layer(*marks, data=records(both, *both.columns), width=width, height=170)
+    header = "datum.value + ' prompt tokens'"
+    return facet(panel, panels("bin", bins, header), columns=size.columns, resolve=OWN_X)
+
+
+@lru_cache(LOOKS)
+def _levels_of_bins(axis: BudgetAxis, series: tuple[str, ...], size: ChartSize, width: int) -> list[Drawing]:
+    """The headline's zone, and bands, bars, lines and points of levels."""
     picked, faded = by_series("series_of_bins")
-    bins = [b for b in data.bins if b in frame["bin"].to_list()]
-    x = budget_x(data.axis, size.panel(len(bins)))
-    base = (
-        alt.Chart()
-        .transform_filter("datum.kind == 'level'")
-        .encode(x=x, color=colour(data.series, size), opacity=faded)
-    )
-    layers = [
+    x = budget_x(axis, width)
+    base = alt.Chart().transform_filter("datum.kind == 'level'").encode(x=x, color=colour(series, size), opacity=faded)
+    zone = (
         alt.Chart()
         .transform_filter("datum.kind == 'zone'")
         .mark_rect(color=ZONE)
@@ -148,27 +169,24 @@ def acc_by_budget_bins(data: ChartData, size: ChartSize) -> Any:
             x2=alt.X2("x2:Q"),
             opacity=alt.OpacityValue(OPEN_OPACITY, condition={"test": f"datum.part == '{ZONE_PART}'", "value": 0.42}),
             tooltip=alt.Tooltip("says:N", title="zone"),
-        ),
+        )
+    )
+    return [
+        unit(zone),
         unit(
             base.mark_area(fillOpacity=0.12, strokeOpacity=0).encode(
                 y=alt.Y("acc_ci_low:Q"), y2=alt.Y2("acc_ci_high:Q")
             ),
             picked,
         ),
-        base.mark_rule(strokeOpacity=0.7).encode(y=alt.Y("acc_ci_low:Q"), y2=alt.Y2("acc_ci_high:Q")),
-        base.mark_line(strokeWidth=1.8).encode(y=share_y("acc_mean", "Accuracy"), strokeDash=dash(data.series)),
-        base.mark_point(filled=True, size=36, fillOpacity=1).encode(
-            y=alt.Y("acc_mean:Q"), shape=shape(data.series), tooltip=point_tips()
+        unit(base.mark_rule(strokeOpacity=0.7).encode(y=alt.Y("acc_ci_low:Q"), y2=alt.Y2("acc_ci_high:Q"))),
+        unit(base.mark_line(strokeWidth=1.8).encode(y=share_y("acc_mean", "Accuracy"), strokeDash=dash(series))),
+        unit(
+            base.mark_point(filled=True, size=36, fillOpacity=1).encode(
+                y=alt.Y("acc_mean:Q"), shape=shape(series), tooltip=point_tips()
+            )
         ),
     ]
-    panel = layer(*layers, data=records(both, *both.columns), width=size.panel(len(bins)), height=170)
-    return facet(
-        panel, alt.Facet("bin:N", sort=bins, title=None, header=_tokens_header()), columns=size.columns, resolve=OWN_X
-    )
-
-
-def _tokens_header() -> alt.Header:
-    return alt.Header(labelExpr="datum.value + ' prompt tokens'")
 
 
 def heatmap_budget_length(data: ChartData, size: ChartSize) -> Any:
@@ -189,20 +207,32 @@ def heatmap_budget_length(data: ChartData, size: ChartSize) -> Any:
         ),
         mark=pl.when(pl.col("state") == "safe").then(pl.lit("yes")).otherwise(pl.lit("no")),
     )
-    wide_cells = cell >= 52
+    is_wide = cell >= 52
+    title = textwrap.wrap(data.axis.title.removesuffix(" (evenly spaced)"), max(24, int(cell * len(order) / 5.6)))
+    marks = _cells(tuple(short.values()), data.bins, size, cell, tuple(title))
+    columns = (*POINT, "at", "ci", "shown", "mark", "state")
+    rows = alt.Step(34 if is_wide else 26)
+    panel = layer(*marks, data=records(frame, *columns), width=cell * len(order), height=rows)
+    return facet(panel, panels("series", data.series), columns=1)
+
+
+@lru_cache(LOOKS)
+def _cells(
+    budgets: tuple[str, ...], bins: tuple[str, ...], size: ChartSize, cell: float, title: tuple[str, ...]
+) -> list[Drawing]:
+    """Areas of the cells, `cell` pixels wide, and what is written in them."""
+    is_wide = cell >= 52
     base = alt.Chart().encode(
         x=alt.X(
             "at:N",
-            sort=list(short.values()),
-            title=textwrap.wrap(
-                data.axis.title.removesuffix(" (evenly spaced)"), max(24, int(cell * len(order) / 5.6))
-            ),
+            sort=list(budgets),
+            title=list(title),
             axis=alt.Axis(labelAngle=0 if cell >= 30 else -90, domain=False, ticks=False),
             scale=alt.Scale(paddingInner=0.06, paddingOuter=0.03),
         ),
         y=alt.Y(
             "bin:N",
-            sort=list(data.bins),
+            sort=list(bins),
             title="Prompt tokens",
             axis=alt.Axis(domain=False, ticks=False),
             scale=alt.Scale(paddingInner=0.1, paddingOuter=0.04),
@@ -219,16 +249,11 @@ def heatmap_budget_length(data: ChartData, size: ChartSize) -> Any:
         tooltip=point_tips(alt.Tooltip("state:N", title="verdict here")),
     )
     ink = alt.ColorValue("#ffffff", condition={"test": "datum.acc_mean > 0.55", "value": "#000000"})
-    value = base.mark_text(fontSize=12 if wide_cells else 9, fontWeight="bold", dy=-5 if wide_cells else 0).encode(
+    value = base.mark_text(fontSize=12 if is_wide else 9, fontWeight="bold", dy=-5 if is_wide else 0).encode(
         text=alt.Text("shown:N"), color=ink
     )
-    layers = [cells, value]
-    if wide_cells:
-        layers.append(base.mark_text(fontSize=9, dy=8).encode(text=alt.Text("ci:N"), color=ink))
-    columns = (*POINT, "at", "ci", "shown", "mark", "state")
-    rows = alt.Step(34 if wide_cells else 26)
-    panel = layer(*layers, data=records(frame, *columns), width=cell * len(order), height=rows)
-    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=1)
+    interval = base.mark_text(fontSize=9, dy=8).encode(text=alt.Text("ci:N"), color=ink)
+    return [unit(cells), unit(value), *([unit(interval)] if is_wide else [])]
 
 
 def _two(value: float) -> str:

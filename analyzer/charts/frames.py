@@ -84,6 +84,11 @@ class ChartData:
     bins: tuple[str, ...]
     note: str
 
+    def bins_of(self, frame: pl.DataFrame) -> tuple[str, ...]:
+        """The bins that a frame has rows of, in their order."""
+        present = set(frame["bin"].unique())
+        return tuple(b for b in self.bins if b in present)
+
 
 def chart_data(results: Results) -> ChartData:
     series = tuple(results.series) or (FULL,)

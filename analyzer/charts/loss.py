@@ -1,13 +1,14 @@
 """Charts of the loss: its causes, and whether a ratio or a number of kept tokens decides. Frames in, charts out."""
 
 import textwrap
+from functools import lru_cache
 from typing import Any
 
 import altair as alt
 import polars as pl
 
 from analyzer.charts.accuracy import POINT, point_tips
-from analyzer.charts.compose import OWN_X, facet, layer, pixels, unit
+from analyzer.charts.compose import LOOKS, OWN_X, Drawing, facet, layer, panels, pixels, unit
 from analyzer.charts.frames import ANSWERS, CUT_OFF, FAILURE, ChartData
 from analyzer.charts.style import ALARM, INK, MUTED, SHAPES, STEPS, ChartSize, cycle, empty, records, share_y
 
@@ -27,13 +28,27 @@ def drop_decomposition(data: ChartData, size: ChartSize) -> Any:
     frame = frame.filter(pl.col("cause").is_in(causes))
     width = size.panel(len(data.series))
     title = textwrap.wrap(data.axis.title.removesuffix(" (evenly spaced)"), max(24, int(width / 5.6)))
-    angle = 0 if width / max(1, len(names)) >= 30 else -90
+    marks = _causes(tuple(names), tuple(causes), tuple(title), width)
+    panel = layer(*marks, data=records(frame, *frame.columns), width=width, height=170)
+    return facet(panel, panels("series", data.series), columns=size.columns, resolve=OWN_X)
+
+
+@lru_cache(LOOKS)
+def _causes(budgets: tuple[str, ...], causes: tuple[str, ...], title: tuple[str, ...], width: int) -> list[Drawing]:
+    """Bars of the parts, the line of no loss, and the intervals of the whole losses."""
+    angle = 0 if width / max(1, len(budgets)) >= 30 else -90
     base = alt.Chart().encode(
-        x=alt.X("at:N", sort=names, title=title, axis=alt.Axis(labelAngle=angle), scale=alt.Scale(padding=0.18))
+        x=alt.X(
+            "at:N",
+            sort=list(budgets),
+            title=list(title),
+            axis=alt.Axis(labelAngle=angle),
+            scale=alt.Scale(padding=0.18),
+        )
     )
     bars = base.mark_bar(stroke="white", strokeWidth=0.8).encode(
         y=alt.Y("share:Q", title="Loss against full cache", stack="zero", axis=alt.Axis(tickCount=6)),
-        color=alt.Color("cause:N", title=None, scale=alt.Scale(domain=causes, range=[CAUSES[c] for c in causes])),
+        color=alt.Color("cause:N", title=None, scale=alt.Scale(domain=list(causes), range=[CAUSES[c] for c in causes])),
         tooltip=[
             alt.Tooltip("series:N"),
             alt.Tooltip("budget:N"),
@@ -49,8 +64,7 @@ def drop_decomposition(data: ChartData, size: ChartSize) -> Any:
     )
     left, right = pixels("X", 0), pixels("X2", "width")
     zero = base.mark_rule(color=MUTED, strokeWidth=0.6).encode(y=alt.YDatum(0), x=left, x2=right)
-    panel = layer(bars, zero, ci, data=records(frame, *frame.columns), width=width, height=170)
-    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=size.columns, resolve=OWN_X)
+    return [unit(bars), unit(zero), unit(ci)]
 
 
 def acc_by_kept_tokens(data: ChartData, size: ChartSize) -> Any:
@@ -60,12 +74,20 @@ def acc_by_kept_tokens(data: ChartData, size: ChartSize) -> Any:
     )
     if frame.is_empty():
         return empty("Kept tokens are not known: the server gives no evidence of what it kept.", size)
-    bins = [b for b in data.bins if b in frame["bin"].to_list()]
+    marks = _bins_by_tokens(data.bins_of(frame), size)
+    rows = records(frame, *POINT, "kept_tokens_p50")
+    panel = layer(*marks, data=rows, width=size.panel(len(data.series)), height=190)
+    return facet(panel, panels("series", data.series), columns=size.columns, resolve=OWN_X)
+
+
+@lru_cache(LOOKS)
+def _bins_by_tokens(bins: tuple[str, ...], size: ChartSize) -> list[Drawing]:
+    """Bars, lines and points of each bin."""
     picked = alt.selection_point(name="bin_of_kept", fields=["bin"], bind="legend")
     tint = alt.Color(
         "bin:N",
-        sort=bins,
-        scale=alt.Scale(domain=bins, scheme=STEPS),
+        sort=list(bins),
+        scale=alt.Scale(domain=list(bins), scheme=STEPS),
         title="Prompt tokens",
         legend=alt.Legend(columns=2 if size.narrow else 5),
     )
@@ -84,17 +106,16 @@ def acc_by_kept_tokens(data: ChartData, size: ChartSize) -> Any:
         color=tint,
         opacity=alt.OpacityValue(0.12, condition={"param": picked.name, "value": 1.0}),
     )
-    symbols = alt.Scale(domain=bins, range=cycle(SHAPES, bins))
+    symbols = alt.Scale(domain=list(bins), range=cycle(SHAPES, bins))
     names = alt.Shape("bin:N", scale=symbols, title="Prompt tokens", legend=alt.Legend(columns=2 if size.narrow else 5))
-    layers = [
+    return [
         unit(base.mark_rule(strokeOpacity=0.6).encode(y=alt.Y("acc_ci_low:Q"), y2=alt.Y2("acc_ci_high:Q")), picked),
-        base.mark_line(strokeWidth=2).encode(y=share_y("acc_mean", "Accuracy")),
-        base.mark_point(filled=True, size=44, fillOpacity=1).encode(
-            y=alt.Y("acc_mean:Q"),
-            shape=names,
-            tooltip=point_tips(alt.Tooltip("kept_tokens_p50:Q", title="tokens kept", format=",.0f")),
+        unit(base.mark_line(strokeWidth=2).encode(y=share_y("acc_mean", "Accuracy"))),
+        unit(
+            base.mark_point(filled=True, size=44, fillOpacity=1).encode(
+                y=alt.Y("acc_mean:Q"),
+                shape=names,
+                tooltip=point_tips(alt.Tooltip("kept_tokens_p50:Q", title="tokens kept", format=",.0f")),
+            )
         ),
     ]
-    rows = records(frame, *POINT, "kept_tokens_p50")
-    panel = layer(*layers, data=rows, width=size.panel(len(data.series)), height=190)
-    return facet(panel, alt.Facet("series:N", sort=list(data.series), title=None), columns=size.columns, resolve=OWN_X)

@@ -1,13 +1,13 @@
 """The verdict as one picture: a bar for each length, series or task, from full cache down: safe | zone | broken."""
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import altair as alt
 import polars as pl
 
 from analyzer.charts.axis import BudgetAxis
-from analyzer.charts.compose import layer, vconcat
+from analyzer.charts.compose import LOOKS, Drawing, layer, source, unit, vconcat
 from analyzer.charts.frames import ChartData
 from analyzer.charts.spans import NOT_PROVEN, OPEN_ZONE, ZONE_PART
 from analyzer.charts.style import PARTS, ChartSize, budget_x, empty, records
@@ -25,7 +25,8 @@ def draw_bars(frame: pl.DataFrame, axis: BudgetAxis, size: ChartSize) -> Any:
     """A block for each group of bars, one below the other on one budget axis."""
     if frame.is_empty():
         return empty("No verdict to draw: there is no budget below full cache, or nothing was analysed.", size)
-    parts = [part for part in PARTS if part in frame["part"].to_list()]
+    present = set(frame["part"])
+    parts = tuple(part for part in PARTS if part in present)
     groups = frame["group"].unique(maintain_order=True).to_list()
     blocks = [
         _block(frame.filter(pl.col("group") == group), group, axis, size, parts, is_last=group == groups[-1])
@@ -35,15 +36,35 @@ def draw_bars(frame: pl.DataFrame, axis: BudgetAxis, size: ChartSize) -> Any:
 
 
 def _block(
-    frame: pl.DataFrame, title: str, axis: BudgetAxis, size: ChartSize, parts: Sequence[str], *, is_last: bool
+    frame: pl.DataFrame, title: str, axis: BudgetAxis, size: ChartSize, parts: tuple[str, ...], *, is_last: bool
 ) -> Any:
-    labels_px = 118 if size.narrow else 170
-    width = size.width - (labels_px - 72 if size.narrow else labels_px + 10)
-    order = frame["row"].unique(maintain_order=True).to_list()
-    x = budget_x(axis, width, title=None if is_last else "")
+    width = size.width - (_labels_px(size) - 72 if size.narrow else _labels_px(size) + 10)
+    order = tuple(frame["row"].unique(maintain_order=True))
+    spans, words = _bar_marks(order, axis, size, width, parts, title=None if is_last else "")
+    names = _names(frame, axis, width)
+    layers = [spans.on(source(records(frame, "row", "part", "x", "x2", "says")))]
+    if names.height:
+        layers.append(words.on(source(records(names, "row", "name", "middle", "ink"))))
+    head = {"text": title, "anchor": "start", "frame": "bounds", "fontSize": 12 if size.narrow else 13, "offset": 4}
+    block = layer(*layers, width=width, height=30 * len(order))
+    return Drawing({**block.spec, "title": head}, block.datasets)
+
+
+def _labels_px(size: ChartSize) -> int:
+    """Width of what stands left of the bars."""
+    return 118 if size.narrow else 170
+
+
+@lru_cache(LOOKS)
+def _bar_marks(
+    order: tuple[str, ...], axis: BudgetAxis, size: ChartSize, width: int, parts: tuple[str, ...], *, title: str | None
+) -> tuple[Drawing, Drawing]:
+    """The spans of the bars in this order, from above, and the words on them; title: below the budget axis."""
+    labels_px = _labels_px(size)
+    x = budget_x(axis, width, title=title)
     y = alt.Y(
         "row:N",
-        sort=order,
+        sort=list(order),
         title=None,
         axis=alt.Axis(
             ticks=False,
@@ -60,7 +81,7 @@ def _block(
     )
     colour = alt.Color(
         "part:N",
-        scale=alt.Scale(domain=parts, range=[PARTS[part].fill for part in parts]),
+        scale=alt.Scale(domain=list(parts), range=[PARTS[part].fill for part in parts]),
         title=None,
         legend=alt.Legend(
             symbolType="square",
@@ -73,20 +94,17 @@ def _block(
         alt.Tooltip("part:N", title="here"),
         alt.Tooltip("says:N", title="verdict"),
     ]
-    drawn = alt.Chart(records(frame, "row", "part", "x", "x2", "says"))
-    spans = drawn.mark_bar(height=20 if size.narrow else 22, stroke="white", strokeWidth=1).encode(
-        x=x, x2=alt.X2("x2:Q"), y=y, color=colour, tooltip=tips
+    spans = (
+        alt.Chart()
+        .mark_bar(height=20 if size.narrow else 22, stroke="white", strokeWidth=1)
+        .encode(x=x, x2=alt.X2("x2:Q"), y=y, color=colour, tooltip=tips)
     )
-    names = _names(frame, axis, width)
-    words = [
-        alt.Chart(records(names, "row", "name", "middle", "ink"))
+    words = (
+        alt.Chart()
         .mark_text(fontSize=10 if size.narrow else 11, fontWeight="bold")
         .encode(x=alt.X("middle:Q"), y=y, text=alt.Text("name:N"), color=alt.Color("ink:N", scale=None))
-    ]
-    head = {"text": title, "anchor": "start", "frame": "bounds", "fontSize": 12 if size.narrow else 13, "offset": 4}
-    block = layer(spans, *(words if names.height else []), width=width, height=30 * len(order))
-    block.spec["title"] = head
-    return block
+    )
+    return unit(spans), unit(words)
 
 
 def _names(frame: pl.DataFrame, axis: BudgetAxis, width: float) -> pl.DataFrame:

@@ -1,11 +1,12 @@
 """The verdict in pictures: the headline's zone behind the curves. Frames in, charts out."""
 
+from functools import lru_cache
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from analyzer.charts.compose import pixels
+from analyzer.charts.compose import LOOKS, Drawing, pixels, source, unit
 from analyzer.charts.frames import ChartData
 from analyzer.charts.spans import NOT_PROVEN, OPEN_ZONE, ZONE_PART
 from analyzer.charts.style import BROKEN, PARTS, ZONE, ChartSize, records
@@ -36,16 +37,25 @@ def zone_layers(data: ChartData, width: float) -> list[Any]:
         rows = zones.filter(pl.col("part") == part)
         if rows.is_empty():
             continue
-        span = alt.Chart(records(rows, "x", "x2", "says", "part"))
-        layers.append(
-            span.mark_rect(color=fill, opacity=opacity).encode(
-                x=alt.X("x:Q"), x2=alt.X2("x2:Q"), tooltip=alt.Tooltip("says:N", title=part)
-            )
-        )
+        layers.append(_area(part, fill, opacity).on(source(records(rows, "x", "x2", "says", "part"))))
         if part != "broken":
             edges = pl.concat([rows.select("x"), rows.select(x="x2")])
-            layers.append(alt.Chart(records(edges, "x")).mark_rule(color=EDGE, strokeWidth=1.6).encode(x=alt.X("x:Q")))
+            layers.append(_edge().on(source(records(edges, "x"))))
     return [*layers, *_names(zones, data, width)]
+
+
+@lru_cache(LOOKS)
+def _area(part: str, fill: str, opacity: float) -> Drawing:
+    return unit(
+        alt.Chart()
+        .mark_rect(color=fill, opacity=opacity)
+        .encode(x=alt.X("x:Q"), x2=alt.X2("x2:Q"), tooltip=alt.Tooltip("says:N", title=part))
+    )
+
+
+@lru_cache(1)
+def _edge() -> Drawing:
+    return unit(alt.Chart().mark_rule(color=EDGE, strokeWidth=1.6).encode(x=alt.X("x:Q")))
 
 
 def _names(zones: pl.DataFrame, data: ChartData, width: float) -> list[Any]:
@@ -58,9 +68,13 @@ def _names(zones: pl.DataFrame, data: ChartData, width: float) -> list[Any]:
             (n for n in (NAMES[row["part"]], SHORT.get(row["part"], "")) if n and len(n) * LETTER_PX <= room), ""
         )
         if name:
-            at = alt.Chart(alt.InlineData(values=[{"name": name}]))
-            ink = PARTS[row["part"]].ink
-            x, y = pixels("X", (left + right) / 2 * width), pixels("Y", 0)
-            text = at.mark_text(color=ink, fontSize=11, fontWeight="bold", dy=-8, clip=False)
-            layers.append(text.encode(x=x, y=y, text=alt.Text("name:N")))
+            layers.append(_name(name, PARTS[row["part"]].ink, (left + right) / 2 * width))
     return layers
+
+
+@lru_cache(LOOKS)
+def _name(name: str, ink: str, x: float) -> Drawing:
+    """A word above the plot, `x` pixels from its left."""
+    at = alt.Chart(alt.InlineData(values=[{"name": name}]))
+    text = at.mark_text(color=ink, fontSize=11, fontWeight="bold", dy=-8, clip=False)
+    return unit(text.encode(x=pixels("X", x), y=pixels("Y", 0), text=alt.Text("name:N")))

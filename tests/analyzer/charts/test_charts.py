@@ -108,6 +108,18 @@ def test_every_chart_is_valid_vega_lite(demo: sqlite3.Connection) -> None:
         validate_jsonschema(draw(kind, facts, data), schema)
 
 
+def test_a_chart_is_the_same_whatever_was_drawn_before(demo: sqlite3.Connection, tmp_path: Path) -> None:
+    facts = read_results(demo, GROUP)
+    others = [facts_of(tmp_path / case, **DEGENERATE[case]) for case in ("one_bin", "one_budget", "token_caps")]
+    before = [drawn(facts, kind.name) for kind in CHARTS]
+    for other in others:
+        for kind in CHARTS:
+            draw(kind, other, chart_data(other), NARROW)
+    assert [drawn(facts, kind.name) for kind in CHARTS] == before
+    drawn(facts, "pareto")["layer"].clear()
+    assert [drawn(facts, kind.name) for kind in CHARTS] == before
+
+
 def test_every_channel_has_its_type(demo: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(cls: type[SchemaBase], /, given: Any, **_: Any) -> None:
         raise AssertionError(f"Altair hashes every class of its schema, 7 ms, to guess what {given!r} is")

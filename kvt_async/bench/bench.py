@@ -18,6 +18,8 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
+from kvt_async.senders import scratch_facts
+from kvt_async.senders.shares import sender_count
 from kvt_async.session.experiment_rows import find_generation
 from kvt_async.session.invocation import at_work, loop_factory, opened, sayer
 from kvt_async.ways.registry import check_level, way_of
@@ -47,22 +49,37 @@ async def run(settings: Settings, options: BenchOptions) -> BenchReport:
                 do="Leave it out, or set bench.levels: false.",
             )
         check_level(settings, level)
+    processes = process_count(settings)
     say = sayer(options.shows_nothing)
     workload = await asyncio.to_thread(load_workload, settings)
     for note in workload.notes:
         say(f"warning: {note}")
-    ceilings = client_ceiling.cached(settings)
+    ceilings = client_ceiling.of_processes(client_ceiling.cached(settings), processes)
     if options.dry_run:
         return BenchReport(
             settings.experiment.exp_group_id, "", plan=messages.estimate(settings, workload, levels, ceilings)
         )
     if options.guarded:
         loads = loads_in_sight(settings.bench)
-        client_ceiling.guard(settings, workload.mean_output_tokens(), loads, ceilings, options.force, say)
+        mean = workload.mean_output_tokens()
+        client_ceiling.guard(settings, mean, loads, ceilings, options.force, say, processes)
     with at_work(settings) as log, opened(settings, options, log) as invocation:
+        scratch_facts.take_over_left(invocation.paths.db)
         facts = contract(settings, workload)
         generation = find_generation(invocation.reader, settings, facts, force=options.force)
-        return await BenchInvocation(invocation, Plan(generation, facts, workload, levels, ceilings)).go()
+        return await BenchInvocation(invocation, Plan(generation, facts, workload, levels, ceilings, processes)).go()
+
+
+def process_count(settings: Settings) -> int:
+    """How many processes send. Raises ConfigError where one would get less than one request of a stage."""
+    bench = settings.bench
+    closed = [load.concurrency for load in loads_in_sight(bench) if load.concurrency is not None]
+    bounds: dict[str, float | None] = {
+        "bench.concurrency": min(closed, default=None),
+        "bench.max_in_flight": None if closed else bench.max_in_flight,
+        "bench.requests": None if bench.requests == "auto" else bench.requests,
+    }
+    return sender_count(settings, bounds)
 
 
 def with_a_load(settings: Settings) -> Settings:

@@ -1,8 +1,10 @@
 """One invocation of `kvt bench`, once its config has been checked: what is left, session, servers, stages, end."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from kvt_async.bench import client_ceiling
 from kvt_async.bench.bench_canary import questions
@@ -33,6 +35,9 @@ from kvt_async.store.columns import Row
 from kvt_async.store.writer import Writer
 from kvt_async.ways.registry import way_of
 
+SendStage = Callable[[Stage, Left | None, Sequence[Row], Json | None], Awaitable[Json]]
+"""Sends what is left of a stage: `run_stage` says what is given and what comes back."""
+
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions(CommandOptions):
@@ -50,6 +55,7 @@ class Plan:
     workload: Workload
     levels: Sequence[Level]
     ceilings: Json | None  # of this client; None: not known
+    processes: int = 1  # that send
 
 
 class BenchInvocation:
@@ -120,10 +126,10 @@ class BenchInvocation:
         for endpoint, identity in identities.items():
             await keep_snapshot(server, "start", endpoint, identity, {}, None)
         reason = EndReason.FINISHED
-        async with watched(server):
+        async with self._sending(server) as send, watched(server):
             for level in server.levels:
                 evidence = await LevelEvidence.of_level(server, level, identities)
-                reason = await self._climb(server, level, evidence, latency_s)
+                reason = await self._climb(server, level, evidence, latency_s, send)
                 await evidence.look_again()
                 if reason != EndReason.FINISHED:
                     break
@@ -137,7 +143,21 @@ class BenchInvocation:
         """Whether some level with a budget is still to be sent."""
         return any(not level.serves_full and self._so_far(level)[1] is not None for level in self.plan.levels)
 
-    async def _climb(self, server: ServerSession, level: Level, evidence: LevelEvidence, first_s: float) -> EndReason:
+    @asynccontextmanager
+    async def _sending(self, server: ServerSession) -> AsyncIterator[SendStage]:
+        """How a stage is sent: by this process, or by those that are there while the block runs."""
+        if self.plan.processes == 1:
+            yield partial(run_stage, server, self.plan.workload)
+            return
+        from kvt_async.bench.window_senders import window_senders
+
+        self.say(f"{self.plan.processes} processes send, each its part of every stage")
+        async with window_senders(server, self.plan.processes) as senders:
+            yield senders.send
+
+    async def _climb(
+        self, server: ServerSession, level: Level, evidence: LevelEvidence, first_s: float, send: SendStage
+    ) -> EndReason:
         """Send the stages that are left of a level's ladder; why that ended. `first_s`: seconds of a first request."""
         bench = self.settings.bench
         done, step = self._so_far(level)
@@ -154,7 +174,7 @@ class BenchInvocation:
             self.say(stage_line(stage, left, self.plan.workload, self._cut(stage, latency_s)))
             head = [] if left is not None else await self._register(server, stage, evidence, share)
             await evidence.keep(stage.run.run_id)
-            end = await run_stage(server, self.plan.workload, stage, left, head, evidence.before)
+            end = await send(stage, left, head, evidence.before)
             stage_done = self._done(stage, step, end)
             whole = end["reason"] in WHOLE
             if whole and (rule := broken_rule(bench, stage_done, done)) is not None:

@@ -39,9 +39,12 @@ class StageProgress(AttemptCounts):
             parts.append(f"{tally.n_late} sent late")
         if tally.n_held:
             parts.append(f"{tally.n_held} held by max_in_flight")
-        if (verdict := self.health.row()["verdict"]) != ClientVerdict.CLEAN:
+        if (verdict := self.client_verdict()) != ClientVerdict.CLEAN:
             parts.append(verdict)
         return ", ".join(parts)
+
+    def client_verdict(self) -> str:
+        return str(self.health.row()["verdict"])
 
     async def show(self, quiet: bool) -> None:
         """Draw until cancelled."""

@@ -6,6 +6,7 @@ streams_is_least, ttft_floor_ms: {p50, p99}, measured_at, ...}.
 """
 
 import hashlib
+import math
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from kvt_async.contract.paths import user_cache
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.transport.local_lacks import check_files
 from kvt_async.records import Json
+from kvt_async.senders.shares import usable_cores
 
 WARN, REFUSE = 0.5, 1.0
 
@@ -47,6 +49,15 @@ def cached(settings: Settings) -> Json | None:
     return ceilings if isinstance(ceilings, dict) and "requests_per_s" in ceilings else None
 
 
+def of_processes(ceilings: Json | None, n: int) -> Json | None:
+    """What `n` processes can do at best: each as much as the one that was measured, where it has a core of its own."""
+    if ceilings is None or n == 1:
+        return ceilings
+    most = min(n, usable_cores())
+    rates = ("requests_per_s", "output_events_per_s", "streams", "streams_clean")
+    return {**ceilings, **{name: ceilings[name] * most for name in rates}, "processes": n}
+
+
 def keep(settings: Settings, ceilings: Json) -> Path:
     """Write the ceilings; return where."""
     path = cache_file(settings)
@@ -71,7 +82,9 @@ def share(settings: Settings, load: Load, output_tokens: float, ceilings: Json |
     else:
         asks.append(("streams", "streams", float(load.concurrency or 1), float(ceilings["streams"])))
     name, unit, needs, ceiling = max(asks, key=lambda ask: ask[2] / ask[3])
-    sentence = f"it asks {needs:.4g} {unit} of this client, whose ceiling here is {ceiling:.4g}"
+    n = ceilings.get("processes", 1)
+    at_best = "" if n == 1 else f" with {n} processes at best"
+    sentence = f"it asks {needs:.4g} {unit} of this client, whose ceiling here is {ceiling:.4g}{at_best}"
     return {"share": needs / ceiling, "of": name, "needs": needs, "ceiling": ceiling, "sentence": sentence}
 
 
@@ -82,11 +95,12 @@ def guard(
     ceilings: Json | None,
     force: bool,
     say: Callable[[str], None],
+    processes: int = 1,
 ) -> None:
     """Warn above half of the ceiling; raise GuardError above it, unless `force`, and for more connections at once than
-    this process may open, with which the client's own refusals would count as the server's."""
+    a process may open, with which the client's own refusals would count as the server's."""
     most = max((load.concurrency or 0 for load in loads), default=0)
-    check_files(most, "bench", "Ask for at most {most} in flight")
+    check_files(math.ceil(most / processes), "bench", "Ask for at most {most} in flight")
     if ceilings is None:
         say("note: what this machine's client can do is not known; `kvt bench calibrate` measures it")
         return

@@ -2,6 +2,7 @@
 
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,6 +89,18 @@ class Stage:
         if not self.load.is_open:
             return [None] * n
         return [int(ns) for ns in offsets_ns(self.load, n, (self.seed, self.repeat))]
+
+    def numbers(self, left: "Left | None") -> tuple[Sequence[int], int]:
+        """Numbers of the measured requests of its next window, and the first one that nobody has: the warm-up's."""
+        if left is None:
+            return range(self.n_measured or 0), self.n_measured or 0
+        return left.seqs, left.next_seq
+
+    def seconds_left(self, left: "Left | None") -> float | None:
+        """How long its next window goes on in a closed loop by duration; None: it ends with its requests."""
+        if self.n_measured is not None:
+            return None
+        return (self.duration_s or 0.0) - (0.0 if left is None else left.measured_s)
 
 
 def bench_levels(settings: Settings) -> list[Level]:

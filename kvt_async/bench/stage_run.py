@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
 import orjson
@@ -15,6 +15,7 @@ from kvt_async.bench.sending_window import Arrival, Tally, Window
 from kvt_async.bench.stage import Left, Stage
 from kvt_async.bench.workload import Workload
 from kvt_async.clock import utc_now
+from kvt_async.contract.bench_settings import MOST_REQUESTS
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.records import Json
 from kvt_async.session.client_health import keep_health
@@ -51,7 +52,7 @@ async def run_stage(
         tally = Tally()
         n = len(schedule.planned) if stage.n_measured is not None else None
         progress = StageProgress(stage.name, n, tally, server.log)
-        start_ns = await _open(server, schedule)
+        start_ns = await open_window(server, stage, left, LEAD_NS if stage.load.is_open else 0)
         arrivals = _arrivals(maker, schedule, server.session_id)
         window, health = Window(server, progress, tally), progress.health
         health.start()
@@ -92,7 +93,7 @@ async def run_stage(
             "errors": dict(progress.errors),
         }
         await keep_health(server, client, counts, stage=stage.name)
-        return _end_row(server, stage, tally, drained_ns, client)
+        return end_row(server, stage, tally, drained_ns, client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,22 +129,16 @@ class Schedule:
 
 async def _schedule(maker: Maker, left: Left | None) -> Schedule:
     stage = maker.stage
-    if left is None:
-        seqs, free = list(range(stage.n_measured or 0)), stage.n_measured or 0
-    else:
-        seqs, free = left.seqs, left.next_seq
+    seqs, free = stage.numbers(left)
     measured = await asyncio.to_thread(maker.plan, seqs, measured=True)
     warm_up = await asyncio.to_thread(maker.plan, range(free, free + stage.n_warm_up), measured=False)
-    duration_s = None
-    if stage.n_measured is None:
-        duration_s = (stage.duration_s or 0.0) - (0.0 if left is None else left.measured_s)
-    return Schedule(stage, left, warm_up, measured, free + stage.n_warm_up, duration_s)
+    return Schedule(stage, left, warm_up, measured, free + stage.n_warm_up, stage.seconds_left(left))
 
 
-async def _open(server: ServerSession, schedule: Schedule) -> int:
-    """Write the window's row; return its start. A closed loop, which has no schedule to wait for, begins at once."""
-    stage, left = schedule.stage, schedule.left
-    start_ns = time.perf_counter_ns() + (LEAD_NS if stage.load.is_open else 0)
+async def open_window(server: ServerSession, stage: Stage, left: Left | None, lead_ns: int) -> int:
+    """Write the window's row; return its start, `lead_ns` from now: a closed loop, which has no schedule to wait for,
+    begins at once."""
+    start_ns = time.perf_counter_ns() + lead_ns
     await server.store.insert(
         "bench_windows",
         {
@@ -152,8 +147,8 @@ async def _open(server: ServerSession, schedule: Schedule) -> int:
             "window_idx": left.n_windows if left else 0,
             "start_ns": start_ns,
             "started_at": utc_now(),
-            "n_planned": len(schedule.measured) if schedule.duration_s is None else None,
-            "duration_s": schedule.duration_s,
+            "n_planned": len(stage.numbers(left)[0]) if stage.n_measured is not None else None,
+            "duration_s": stage.seconds_left(left),
         },
     )
     return start_ns
@@ -166,13 +161,21 @@ async def _arrivals(maker: Maker, schedule: Schedule, session_id: str) -> AsyncG
         yield Arrival(maker.request(planned, attempts.get(planned.seq, 0)), planned.measured, offset)
     if schedule.duration_s is None:
         return
-    size, seq = 2 * BLOCK, schedule.first_free
-    ahead = asyncio.create_task(asyncio.to_thread(maker.plan, range(seq, seq + BLOCK), measured=True))
+    async with aclosing(further_arrivals(maker, range(schedule.first_free, MOST_REQUESTS), session_id)) as further:
+        async for arrival in further:
+            yield arrival
+
+
+async def further_arrivals(maker: Maker, seqs: range, session_id: str) -> AsyncGenerator[Arrival, None]:
+    """Measured requests with these numbers, planned as they are asked for; each brings its rows."""
+    size = 2 * BLOCK
+    ahead = asyncio.create_task(asyncio.to_thread(maker.plan, seqs[:BLOCK], measured=True))
+    seqs = seqs[BLOCK:]
     try:
         while True:
             block = await ahead
-            seq += len(block)
-            ahead = asyncio.create_task(asyncio.to_thread(maker.plan, range(seq, seq + size), measured=True))
+            ahead = asyncio.create_task(asyncio.to_thread(maker.plan, seqs[:size], measured=True))
+            seqs = seqs[size:]
             for planned in block:
                 yield Arrival(
                     maker.request(planned), True, None, tuple(maker.rows(planned, None, session_id, utc_now()))
@@ -181,8 +184,10 @@ async def _arrivals(maker: Maker, schedule: Schedule, session_id: str) -> AsyncG
         await asyncio.wait([ahead])  # a thread can't be cancelled; its bodies' file must outlive it
 
 
-def _end_row(server: ServerSession, stage: Stage, tally: Tally, drained_ns: int, client: Json) -> Json:
-    reason = EndReason.SERVER if server.sender.breaker.tripped.is_set() else EndReason.FINISHED
+def end_row(server: ServerSession, stage: Stage, tally: Tally, drained_ns: int, client: Json) -> Json:
+    breaker, reason = server.sender.breaker, EndReason.FINISHED
+    if breaker.tripped.is_set():
+        reason = EndReason.LOCAL if breaker.ending == EndReason.LOCAL else EndReason.SERVER
     if server.interrupts.hit:
         reason = EndReason.INTERRUPTED
     return {

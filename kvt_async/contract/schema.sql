@@ -392,9 +392,11 @@ CREATE TABLE IF NOT EXISTS bench_window_ends (  -- a window without a row here w
     late_max_ms      REAL NOT NULL,             -- open: the latest start; 0 in closed loop
     n_held           INTEGER NOT NULL,          -- open: had to wait because max_in_flight bound
     peak_in_flight   INTEGER NOT NULL,          -- most requests in flight at once
-    reason           TEXT NOT NULL,             -- finished | interrupted | server | stop_rule (the rest isn't owed)
+    reason           TEXT NOT NULL,             -- finished | interrupted | server | stop_rule (the rest isn't owed) |
+                                                --   local (this machine: a sender process died)
     stop_rule        TEXT,                      -- the rule that ended the ladder here, as a sentence; NULL: none
-    client_json      TEXT NOT NULL,             -- client_health's columns for this window alone, verdict first
+    client_json      TEXT NOT NULL,             -- client_health's columns for this window alone, verdict first;
+                                                --   of several processes the worst, each under detail.processes
     ended_at         TEXT NOT NULL,
     PRIMARY KEY (run_id, session_id),
     FOREIGN KEY (run_id, session_id) REFERENCES bench_windows

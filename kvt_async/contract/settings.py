@@ -158,6 +158,7 @@ class Retry(Section):
 
 class Limits(Section):
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 8
+    processes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1  # that share these bounds
     adaptive: bool = False
     requests_per_minute: PerMinute | None = None
     tokens_per_minute: PerMinute | None = None

@@ -63,9 +63,10 @@ data                   analyzer.metrics records
 store                  records bug_reports
 ways                   clock records engine.request engine.send data
 session                clock records engine.request engine.send store ways
+senders                store
 sweep                  clock records engine.transport engine.request engine.send data store ways session
 bench                  contract.command_line clock records engine.transport engine.request engine.send data store ways \
-                       session
+                       session senders
 serve                  data
 validate               data ways sweep
 status                 records store session sweep bench

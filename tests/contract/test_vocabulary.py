@@ -21,7 +21,7 @@ from kvt_async.contract.vocabulary import (
     Unit,
 )
 
-OF_A_WINDOW = {EndReason.FINISHED, EndReason.INTERRUPTED, EndReason.SERVER, EndReason.STOP_RULE}
+OF_A_WINDOW = {EndReason.FINISHED, EndReason.INTERRUPTED, EndReason.SERVER, EndReason.LOCAL, EndReason.STOP_RULE}
 
 
 def words_of(table: str, column: str) -> set[str]:

@@ -1,0 +1,109 @@
+"""What the parent of a bench and its sender processes tell each other: see bench/window_senders.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvt_async.bench.sending_window import Tally
+from kvt_async.bench.stage import Stage
+from kvt_async.contract.errors import KvtError
+from kvt_async.contract.settings import Settings
+from kvt_async.contract.vocabulary import EndReason
+from kvt_async.records import Json
+from kvt_async.store.columns import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Enlistment:
+    """The first message to a sender: who it is, and which server it sends to."""
+
+    settings: Settings
+    i: int
+    n: int
+    session_id: str
+    endpoints: Sequence[str]
+    db: Path  # its own database, written for one window at a time
+    log: Path  # the run's log
+    command: str  # as typed, secrets masked
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlace:
+    """A request of a window by its number; `offset_ns`: when it is due from the window's start, None in closed loop."""
+
+    seq: int
+    measured: bool
+    offset_ns: int | None
+    attempts_before: int
+    stored: bool  # the group has its rows already
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOrder:
+    """A sender's part of a window. It answers with `Planned`, waits for `Go`, and ends with `Ended`."""
+
+    stage: Stage
+    places: Sequence[WindowPlace]
+    parents: Sequence[Row]  # rows that its facts refer to
+    shown: Json | None  # what the server says of its budget
+    concurrency: int | None  # its part; None: open loop
+    max_in_flight: int | None  # its part; None: no cap
+    duration_s: float | None  # a closed loop by duration goes on for so long ...
+    more: range  # ... with the places of these numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The rows of its requests that the group doesn't have yet."""
+
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """The instant from which offsets count: CLOCK_MONOTONIC, which all processes of a machine share."""
+
+    start_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Start no further request. `at_once`: nor wait for those in flight."""
+
+    at_once: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tripped:
+    """The sender's breaker ended its work."""
+
+    reason: str
+    ending: EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How far a sender is with its part of a window."""
+
+    tally: Tally
+    done: int
+    failed: int
+    output_tokens: int
+    errors: dict[str, int]
+    ttft_ms: Sequence[float]  # of replies since the last news, the newest
+    client: Json  # Health.row() so far
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Everything of its part is over and on disk."""
+
+    news: News
+    drained_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SenderError:
+    """The sender can't go on."""
+
+    error: KvtError

@@ -1,0 +1,302 @@
+"""A stage sent by several processes (`limits.processes`), as their parent sees it.
+
+    WindowOrder -> each plans its part -> Planned -> rows stored -> Go (one instant) -> News ... -> Ended -> pooled
+
+Every process takes every n-th place of the window: planned starts of an open loop, and of a closed one its share of the
+requests in flight. What comes out is one window of one session, as if one process had sent it: the processes of a
+machine share CLOCK_MONOTONIC. Only how well the client did is told for each of them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kvt_async.bench.bench_progress import StageProgress
+from kvt_async.bench.scrape import Sampler, metrics_urls
+from kvt_async.bench.sending_window import Tally
+from kvt_async.bench.stage import Left, Stage
+from kvt_async.bench.stage_run import end_row, open_window
+from kvt_async.bench.window_messages import (
+    Ended,
+    Enlistment,
+    Go,
+    Halt,
+    News,
+    Planned,
+    SenderError,
+    Tripped,
+    WindowOrder,
+    WindowPlace,
+)
+from kvt_async.contract.bench_settings import MOST_REQUESTS
+from kvt_async.contract.errors import LocalError
+from kvt_async.contract.vocabulary import ClientVerdict, EndReason
+from kvt_async.records import Json
+from kvt_async.senders.scratch_facts import parent_rows, scratch_db, take_over
+from kvt_async.senders.sender_process import PATIENCE_S, SenderProcess
+from kvt_async.senders.shares import whole_shares
+from kvt_async.session.client_health import keep_health
+from kvt_async.session.experiment_rows import command_line
+from kvt_async.session.servers import beside, first_error
+from kvt_async.session.session import ServerSession
+from kvt_async.store.columns import Row
+from kvt_async.store.reader import Reader
+
+MODULE = "kvt_async.bench.window_sender"
+LEAD_NS = 150_000_000  # between the window's row on disk and its start: all processes have to hear of it
+_SPANS = """
+SELECT min(t.scheduled_ns), max(ifnull(t.end_ns, t.scheduled_ns)) FROM attempts a
+JOIN telemetry t USING (request_id, attempt_idx) JOIN requests r USING (request_id)
+WHERE r.run_id = ? AND a.session_id = ? GROUP BY a.request_id
+"""
+Message = TypeVar("Message")
+
+
+@asynccontextmanager
+async def window_senders(server: ServerSession, n: int) -> AsyncIterator["WindowSenders"]:
+    """`n` processes that send to this server while the block runs."""
+    senders = WindowSenders(server)
+    try:
+        await senders.start(n)
+        yield senders
+    finally:
+        await asyncio.gather(*(process.close() for process in senders.processes))
+        await asyncio.to_thread(take_over, server.paths.db, senders.scratches)
+
+
+@dataclass(slots=True)
+class WindowSenders:
+    """The sender processes of one server."""
+
+    server: ServerSession
+    processes: list[SenderProcess] = field(default_factory=list)
+
+    @property
+    def scratches(self) -> list[Any]:
+        """The databases that they store their facts in until a window is over."""
+        n = len(self.processes)
+        return [scratch_db(self.server.paths.db, i, n) for i in range(n)]
+
+    async def start(self, n: int) -> None:
+        """Start them all, and tell each who it is."""
+        server = self.server
+        for i in range(n):
+            self.processes.append(process := await SenderProcess.start(MODULE, i, n))
+            process.wire.send(
+                Enlistment(
+                    settings=server.settings,
+                    i=i,
+                    n=n,
+                    session_id=server.session_id,
+                    endpoints=server.endpoints,
+                    db=scratch_db(server.paths.db, i, n),
+                    log=server.paths.log,
+                    command=command_line(server.settings),
+                )
+            )
+
+    async def send(self, stage: Stage, left: Left | None, head: Sequence[Row] = (), shown: Json | None = None) -> Json:
+        """What `run_stage` does, with all processes; a window whose process died is no whole one, and says LOCAL."""
+        server, bench = self.server, self.server.settings.bench
+        for process, order in zip(self.processes, self._orders(stage, left, shown), strict=True):
+            process.wire.send(order)
+        rows = [row for process in self.processes for row in (await self._next(process, Planned)).rows]
+        await server.store.save([*head, *rows])
+        urls = metrics_urls(stage.run.level.endpoints, bench.metrics_url)
+        sampler = Sampler(server.sender.pages.get_text, urls, bench.scrape_interval_s)
+        await sampler.take("before")
+        n = None if stage.n_measured is None else stage.n_warm_up + len(stage.numbers(left)[0])
+        pool = PooledProgress(stage.name, n, len(self.processes), server.log)
+        server.interrupts.draining = True
+        start_ns = await open_window(server, stage, left, LEAD_NS)
+        for process in self.processes:
+            process.wire.send(Go(start_ns))
+        try:
+            async with beside(sampler.during(), pool.show(server.options.shows_nothing), self._stop_all()):
+                ended = await self._all_ended(pool)
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from errors
+        finally:
+            server.interrupts.draining = False
+        await asyncio.to_thread(take_over, server.paths.db, self.scratches)
+        await sampler.take("after")
+        for row in await asyncio.to_thread(sampler.rows, server.session_id, stage.run.run_id):
+            await server.store.insert("server_samples", row)
+        tally = pool.pooled(is_open=stage.load.is_open)
+        tally.peak_in_flight = _peak(server.reader, stage.run.run_id, server.session_id)
+        client = pool.client()
+        if client:
+            counts = {"run_id": stage.run.run_id, "done": pool.done, "failed": pool.failed, "errors": dict(pool.errors)}
+            await keep_health(server, client, counts, stage=stage.name)
+            server.say(f"{stage.name}: {_clients(client)}")
+        return end_row(server, stage, tally, max((end.drained_ns for end in ended), default=start_ns), client)
+
+    def _orders(self, stage: Stage, left: Left | None, shown: Json | None) -> list[WindowOrder]:
+        n, server, load = len(self.processes), self.server, stage.load
+        measured, free = stage.numbers(left)
+        numbers = [*range(free, free + stage.n_warm_up), *measured]
+        attempts = left.attempts if left else {}
+        places = [
+            WindowPlace(
+                seq, at >= stage.n_warm_up, offset_ns, attempts.get(seq, 0), left is not None and at >= stage.n_warm_up
+            )
+            for at, (seq, offset_ns) in enumerate(zip(numbers, stage.offsets_ns(len(numbers)), strict=True))
+        ]
+        parents = parent_rows(server.reader, stage.run.run_id, server.session_id)
+        in_flight = None if load.is_open else whole_shares(load.concurrency or n, n)
+        caps = None if stage.max_in_flight is None else whole_shares(stage.max_in_flight, n)
+        return [
+            WindowOrder(
+                stage=stage,
+                places=places[i::n],
+                parents=parents,
+                shown=shown,
+                concurrency=None if in_flight is None else in_flight[i],
+                max_in_flight=None if caps is None else caps[i],
+                duration_s=stage.seconds_left(left),
+                more=range(free + stage.n_warm_up, MOST_REQUESTS)[i::n],
+            )
+            for i in range(n)
+        ]
+
+    async def _next(self, process: SenderProcess, kind: type[Message]) -> Message:
+        """The next message, which is of this kind. Raises what the process failed with, or that it is gone."""
+        message = await process.wire.receive()
+        if isinstance(message, SenderError):
+            raise message.error
+        if not isinstance(message, kind):
+            raise LocalError(
+                f"{process.name} ended ({await process.end_of_life()}) before it sent anything",
+                where="limits.processes",
+                do="Run the same command again: everything that was answered is kept.",
+            )
+        return message
+
+    async def _all_ended(self, pool: "PooledProgress") -> list[Ended]:
+        """Wait until each has ended, by itself or because it was told to, or is gone."""
+        server = self.server
+        waiting = asyncio.gather(*(self._heard(process, pool) for process in self.processes))
+        try:
+            ends = await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not server.interrupts.hit or task is None:
+                waiting.cancel()
+                raise
+            task.uncancel()  # Ctrl-C: what has ended is kept, and the window gets its end
+            for process in self.processes:
+                process.wire.send(Halt(at_once=True))
+            await asyncio.wait([waiting], timeout=PATIENCE_S)
+            for process in () if waiting.done() else self.processes:
+                process.kill()
+            ends = await waiting
+        return [end for end in ends if end is not None]
+
+    async def _heard(self, process: SenderProcess, pool: "PooledProgress") -> Ended | None:
+        """Take what a process says until its part is over; None: it is gone, and all others are to stop."""
+        breaker = self.server.sender.breaker
+        while True:
+            match await process.wire.receive():
+                case News() as news:
+                    pool.take(process.i, news)
+                case Ended(news) as end:
+                    pool.take(process.i, news)
+                    return end
+                case SenderError(error):
+                    raise error
+                case Tripped(reason, ending) if not breaker.tripped.is_set():
+                    breaker.reason, breaker.ending = reason, ending
+                    breaker.tripped.set()
+                case None:
+                    if not breaker.tripped.is_set():
+                        breaker.reason = f"{process.name} ended in the middle of a stage: {await process.end_of_life()}"
+                        breaker.ending = EndReason.LOCAL
+                        breaker.tripped.set()
+                    return None
+
+    async def _stop_all(self) -> None:
+        await self.server.stop.wait()
+        for process in self.processes:
+            process.wire.send(Halt(at_once=False))
+
+
+class PooledProgress(StageProgress):
+    """What all processes of a window have done so far."""
+
+    def __init__(self, name: str, n: int | None, n_processes: int, log: Any) -> None:
+        super().__init__(name, n, Tally(), log)
+        self._news: list[News | None] = [None] * n_processes
+
+    def take(self, i: int, news: News) -> None:
+        """The newest of process `i`."""
+        self._news[i] = news
+        newest, tally = self._known, self._tally
+        self.done, self.failed = sum(one.done for one in newest), sum(one.failed for one in newest)
+        self.output_tokens = sum(one.output_tokens for one in newest)
+        self.errors.clear()
+        for one in newest:
+            self.errors.update(one.errors)
+        self.health.ttft_ms.extend(news.ttft_ms)
+        for name in ("n_sent", "n_measured", "n_late", "n_held", "in_flight"):
+            setattr(tally, name, sum(getattr(one.tally, name) for one in newest))
+
+    def client_verdict(self) -> str:
+        return max((str(one.client["verdict"]) for one in self._known), key=_is_bound, default=ClientVerdict.CLEAN)
+
+    def pooled(self, *, is_open: bool) -> Tally:
+        """The window's: from the first measured request of any process to the last due one of any (open loop), or to
+        the first place of any that stayed empty (closed)."""
+        tally, parts = self._tally, [one.tally for one in self._known]
+        begun = [part.measured_from_ns for part in parts if part.measured_from_ns is not None]
+        until = [part.measured_to_ns for part in parts if part.measured_to_ns is not None]
+        tally.measured_from_ns = min(begun, default=None)
+        tally.measured_to_ns = (max if is_open else min)(until, default=None)
+        tally.late_max_ms = max((part.late_max_ms for part in parts), default=0.0)
+        tally.cut = any(part.cut for part in parts)
+        return tally
+
+    def client(self) -> Json:
+        """Health of the process that did worst, with that of each under `detail.processes`; empty: none lived to say
+        anything."""
+        told = [(i, one.client) for i, one in enumerate(self._news) if one is not None]
+        if not told:
+            return {}
+        i, worst = max(told, key=lambda one: (_is_bound(one[1]["verdict"]), one[1]["error_bound_ms"]))
+        n = len(self._news)
+        clean = sum(not _is_bound(client["verdict"]) for _, client in told)
+        each = [{"process": i + 1, **{k: v for k, v in client.items() if k != "detail"}} for i, client in told]
+        return {
+            **worst,
+            "signal": f"process {i + 1} of {n}: {worst['signal']}; {clean} of {n} processes are client-clean",
+            "detail": {**worst["detail"], "processes": each},
+        }
+
+    @property
+    def _known(self) -> list[News]:
+        return [one for one in self._news if one is not None]
+
+
+def _is_bound(verdict: str) -> bool:
+    return verdict == ClientVerdict.BOUND
+
+
+def _clients(client: Json) -> str:
+    """'process 1 client-clean (±0.4 ms), process 2 CLIENT-BOUND (loop lag p99 5.1 ms, allowed 2.0)'."""
+    return ", ".join(
+        f"process {one['process']} {one['verdict']} "
+        + (f"({one['signal']})" if _is_bound(one["verdict"]) else f"(±{one['error_bound_ms']:.2g} ms)")
+        for one in client["detail"]["processes"]
+    )
+
+
+def _peak(reader: Reader, run_id: str, session_id: str) -> int:
+    """Most requests of all processes in flight at once, from their stored instants."""
+    spans = np.array(reader.rows(_SPANS, run_id, session_id), dtype=np.float64).reshape(-1, 2)
+    starts, ends = np.sort(spans[:, 0]), np.sort(spans[:, 1])
+    if not len(starts):
+        return 0
+    return int((np.arange(1, len(starts) + 1) - np.searchsorted(ends, starts, side="right")).max())

@@ -13,7 +13,8 @@ from analyzer.charts.accuracy import acc_by_budget, acc_by_budget_bins, heatmap_
 from analyzer.charts.cost import acc_by_bin, fail_by_bin, latency_p50_by_bin, pareto, ttft_tpot_by_budget
 from analyzer.charts.frames import ChartData, chart_data
 from analyzer.charts.loss import acc_by_kept_tokens, drop_decomposition
-from analyzer.charts.style import FILES, WIDE, ChartSize, save, spec_of, title_lines
+from analyzer.charts.picture_files import FILES, Picture, save
+from analyzer.charts.style import WIDE, ChartSize, spec_of, title_lines
 from analyzer.charts.verdict import verdict_by_budget
 from analyzer.results.results import Results, read_results
 from kvt_async.contract.settings import Settings
@@ -61,7 +62,7 @@ def draw_all(
     """Draw every chart from persisted rows as PNG, SVG and Vega-Lite JSON; returns the files, in chart order."""
     results = results or read_results(conn, settings.experiment.exp_group_id)
     data = chart_data(results)
-    return [file for kind in CHARTS for file in save(draw(kind, results, data), plots_dir, kind.name)]
+    return save(*(Picture(draw(kind, results, data), plots_dir, kind.name) for kind in CHARTS))
 
 
 def files(plots_dir: Path) -> list[Path]:

@@ -5,13 +5,11 @@ that vl-convert carries itself, so the same rows give the same bytes on every ma
 """
 
 import json
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -19,8 +17,6 @@ import polars as pl
 
 from analyzer.charts.axis import BudgetAxis
 from analyzer.charts.compose import whole
-from analyzer.charts.fonts import prefer_own_fonts
-from kvt_async.contract.files import write_whole
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B9E", "#4D4D4D")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
@@ -49,8 +45,6 @@ PARTS = {
     "no verdict": Part("#F1F1F1", "#4D4D4D", "#4D4D4D"),
 }
 STEPS = alt.SchemeParams(name="viridis", extent=[0.0, 0.9])
-PNG_SCALE = 2
-FILES = (".vl.json", ".svg", ".png")
 
 
 @dataclass(frozen=True)
@@ -239,32 +233,6 @@ def spec_of(chart: Any, size: ChartSize, title: dict[str, Any] | None) -> dict[s
 def drawn_with() -> str:
     """The versions of what draws."""
     return f"altair {alt.__version__}, vl-convert {metadata.version('vl-convert-python')}"
-
-
-def save(spec: dict[str, Any], plots_dir: Path, name: str) -> list[Path]:
-    """Write NAME.vl.json, NAME.svg and NAME.png; the bytes depend on the spec alone, so equal ones are left as is."""
-    import vl_convert
-
-    text = json.dumps(spec, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    source, svg_file, png_file = (plots_dir / f"{name}{end}" for end in FILES)
-    if svg_file.is_file() and png_file.is_file() and source.is_file() and source.read_text(encoding="utf-8") == text:
-        return [source, svg_file, png_file]
-    prefer_own_fonts()
-    svg = _numbered_anew(vl_convert.vegalite_to_svg(spec, vl_version=vegalite_version()))
-    write_whole(svg_file, svg)
-    write_whole(png_file, vl_convert.svg_to_png(svg, scale=PNG_SCALE))
-    write_whole(source, text)  # last: it says that the pictures beside it are of this spec
-    return [source, svg_file, png_file]
-
-
-def _numbered_anew(svg: str) -> str:
-    """Vega numbers gradients and clips through the life of a process; here they count from 0 in each picture."""
-    seen: dict[str, str] = {}
-
-    def rename(match: re.Match[str]) -> str:
-        return seen.setdefault(match[0], f"{match[1]}{len(seen)}")
-
-    return re.sub(r"\b(gradient_|clip)\d+\b", rename, svg)
 
 
 def vegalite_version() -> str:

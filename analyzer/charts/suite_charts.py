@@ -11,8 +11,9 @@ from altair.utils.schemapi import debug_mode
 
 from analyzer.charts.axis import BudgetAxis, budget_axis
 from analyzer.charts.compose import facet, layer
+from analyzer.charts.picture_files import FILES, Picture
 from analyzer.charts.spans import BAR_SCHEMA, NO_VERDICT, NOT_PROVEN, OPEN_ZONE, ZONE_PART, bar, spans_of
-from analyzer.charts.style import FILES, WIDE, ChartSize, empty, records, save, spec_of, title_lines
+from analyzer.charts.style import WIDE, ChartSize, empty, records, spec_of, title_lines
 from analyzer.charts.verdict import draw_bars
 from analyzer.results.number_format import cache_share, loss_size, rounded
 from analyzer.results.series_names import series_name, short_names, two_lines
@@ -230,11 +231,11 @@ def draw_suite_chart(
     return spec_of(drawing, size, head)
 
 
-def draw_suite(suite: SuiteResults, note: str, plots: Path) -> list[Path]:
-    """Draw the charts over the tasks as PNG, SVG and Vega-Lite JSON."""
-    return [f for chart in SUITE_CHARTS for f in save(draw_suite_chart(chart, suite, note), plots, chart.name)]
+def suite_pictures(suite: SuiteResults, note: str, plots: Path) -> list[Picture]:
+    """The charts over the tasks, to be drawn."""
+    return [Picture(draw_suite_chart(chart, suite, note), plots, chart.name) for chart in SUITE_CHARTS]
 
 
 def suite_files(plots: Path) -> list[Path]:
-    """What draw_suite writes, in its order."""
+    """The files of suite_pictures, in their order."""
     return [plots / f"{chart.name}{end}" for chart in SUITE_CHARTS for end in FILES]

@@ -6,7 +6,8 @@ from typing import Any
 
 from analyzer.charts.draw import CHARTS, draw, draw_all
 from analyzer.charts.frames import chart_data, note
-from analyzer.charts.style import FILES, NARROW, PAGE
+from analyzer.charts.picture_files import FILES
+from analyzer.charts.style import NARROW, PAGE
 from analyzer.results.results import Results
 from kvt_async.contract.settings import Settings
 

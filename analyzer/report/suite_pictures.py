@@ -1,13 +1,13 @@
 """The charts of a report over several tasks: their files, their captions, and their specs for the page."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from analyzer.charts.draw import CHARTS, draw
 from analyzer.charts.frames import chart_data
-from analyzer.charts.style import FILES, NARROW, PAGE, save
-from analyzer.charts.suite_charts import SUITE_CHARTS, draw_suite, draw_suite_chart, suite_files
+from analyzer.charts.picture_files import FILES, Picture, save
+from analyzer.charts.style import NARROW, PAGE
+from analyzer.charts.suite_charts import SUITE_CHARTS, draw_suite_chart, suite_files, suite_pictures
 from analyzer.report.suite_page import TASK_FILES, folders
 from analyzer.results.suite_alarms import suite_note
 from analyzer.results.suite_results import SuiteResults
@@ -15,17 +15,16 @@ from analyzer.results.suite_results import SuiteResults
 
 def draw_pictures(suite: SuiteResults, plots: Path) -> list[Path]:
     """Draw the charts over the tasks into `plots`, and those of each task into its folder there."""
-    drawn = draw_suite(suite, suite_note(suite), plots)
+    pictures = suite_pictures(suite, suite_note(suite), plots)
     places = folders(suite)
-    with ThreadPoolExecutor(2) as beside:  # converting leaves Python's lock alone while the next chart is made
-        saved = []
-        for task in suite.tasks:
-            data = chart_data(task)
-            for kind in CHARTS:
-                if kind.name in TASK_FILES:
-                    spec = draw(kind, task, data)
-                    saved.append(beside.submit(save, spec, plots / places[task.task], kind.name))
-        return [*drawn, *(file for future in saved for file in future.result())]
+    for task in suite.tasks:
+        data = chart_data(task)
+        pictures += [
+            Picture(draw(kind, task, data), plots / places[task.task], kind.name)
+            for kind in CHARTS
+            if kind.name in TASK_FILES
+        ]
+    return save(*pictures)
 
 
 def picture_files(suite: SuiteResults, plots: Path) -> list[Path]:

@@ -38,7 +38,7 @@ results                read store
 api                    contract.command_line read results
 stage_answers
 summarise              parallel stats read store scoring results
-charts                 read store results
+charts                 parallel read store results
 report                 read store results charts
 verbs                  metrics stats read store results report stage_answers
 bench.read             read store summarise

@@ -16,7 +16,8 @@ from analyzer.bench.read.applied_budget import UNPROVEN
 from analyzer.bench.report import bench_charts, bench_tables, bench_verdict
 from analyzer.bench.report.bench_definitions import DEFINITIONS
 from analyzer.bench.report.level_comparison import LevelRow, level_table, pareto
-from analyzer.charts.style import NARROW, PAGE, WIDE, save, spec_of, title_lines
+from analyzer.charts.picture_files import Picture, save
+from analyzer.charts.style import NARROW, PAGE, WIDE, spec_of, title_lines
 from analyzer.report.html import environment, in_script
 from analyzer.report.vega import vega
 from analyzer.results.text_table import Table, flat
@@ -78,14 +79,15 @@ def _write(benched: Benched, paths: RunPaths, now: datetime) -> list[Path]:
     points, pictures = benched.points, []
     for kind in benched.drawings:
         head = title_lines(kind.title, [kind.says], _alarm(points), WIDE)
-        pictures += save(spec_of(kind.draw(points, WIDE), WIDE, head), paths.plots, kind.name)
+        pictures.append(Picture(spec_of(kind.draw(points, WIDE), WIDE, head), paths.plots, kind.name))
+    files = save(*pictures)
     page = _page(benched, now)
     page["charts"] = [{"name": k.name, "title": k.title, "says": k.says} for k in benched.drawings]
     md, html = paths.run_dir / "bench_report.md", paths.run_dir / "bench_report.html"
     write_whole(md, environment("md").get_template("bench.md.jinja").render(page))
     page |= {"specs": in_script(_specs(benched)), "script": vega()}
     write_whole(html, environment("html").get_template("bench.html.jinja").render(page))
-    return [md, html, *pictures]
+    return [md, html, *files]
 
 
 def _page(benched: Benched, now: datetime) -> dict[str, Any]:

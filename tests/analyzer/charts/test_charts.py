@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -18,11 +19,14 @@ import pytest
 import vl_convert
 from altair.utils.schemapi import SchemaBase, validate_jsonschema
 
+from analyzer import parallel
+from analyzer.charts import picture_files
 from analyzer.charts.axis import LABEL_PX, budget_axis
 from analyzer.charts.draw import CHARTS, draw, draw_all
 from analyzer.charts.fonts import prefer_own_fonts
 from analyzer.charts.frames import chart_data
-from analyzer.charts.style import DASHES, FONT, NARROW, PALETTE, SHAPES, save
+from analyzer.charts.picture_files import FILES, Picture, save
+from analyzer.charts.style import DASHES, FONT, NARROW, PALETTE, SHAPES
 from analyzer.results.results import Results, read_results
 from kvt_async.contract.load import load_settings
 from tests.analyzer.report_cases import DEGENERATE, EDGES, GROUP, SMALL, Rows
@@ -78,8 +82,8 @@ def test_every_chart_is_three_files(plots: Path) -> None:
 def test_a_picture_is_the_same_where_the_machine_has_no_fonts(demo: sqlite3.Connection, tmp_path: Path) -> None:
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps(drawn(read_results(demo, GROUP), "verdict_by_budget")), encoding="utf-8")
-    script = "import json, sys; from pathlib import Path; from analyzer.charts.style import save\n"
-    script += "save(json.loads(Path(sys.argv[1]).read_text(encoding='utf-8')), Path(sys.argv[2]), 'verdict')"
+    script = "import json, sys; from pathlib import Path; from analyzer.charts.picture_files import *\n"
+    script += "save(Picture(json.loads(Path(sys.argv[1]).read_text(encoding='utf-8')), Path(sys.argv[2]), 'verdict'))"
     (tmp_path / "fonts.conf").write_text(
         f'<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig><dir>{tmp_path}</dir></fontconfig>'
     )
@@ -133,8 +137,23 @@ def test_every_channel_has_its_type(demo: sqlite3.Connection, monkeypatch: pytes
 def test_the_same_rows_give_the_same_bytes_in_any_order(demo: sqlite3.Connection, plots: Path, tmp_path: Path) -> None:
     facts = read_results(demo, GROUP)
     for name in ("latency_p50_by_bin", "heatmap_budget_length", "acc_by_budget"):
-        for file in save(drawn(facts, name), tmp_path, name):
+        for file in save(Picture(drawn(facts, name), tmp_path, name)):
             assert file.read_bytes() == (plots / file.name).read_bytes(), file.name
+
+
+def test_a_picture_is_the_same_from_whichever_process(
+    demo: sqlite3.Connection, plots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts, data = read_results(demo, GROUP), chart_data(read_results(demo, GROUP))
+    pictures = [Picture(draw(kind, facts, data), tmp_path, kind.name) for kind in CHARTS]
+    monkeypatch.setattr(picture_files, "WORTH_IT", len(pictures))
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    files = save(*pictures)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > before, "no other process took part"
+    assert files == [tmp_path / f"{kind.name}{end}" for kind in CHARTS for end in FILES]
+    for file in files:
+        assert file.read_bytes() == (plots / file.name).read_bytes(), file.name
 
 
 def test_only_pictures_of_changed_or_missing_charts_are_drawn_anew(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvt_async.serve.answer_budget import AnswerBudget
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.cache import KVCache, Positions
 from kvt_async.serve.catalogue import answering_policies
@@ -16,7 +17,7 @@ from kvt_async.serve.policies import POLICIES, Choice
 from kvt_async.serve.views import AnswerView, PromptView, RecentQueries
 from kvt_async.serve.weights import Ints
 from kvt_async.serve.work import Finished, Text, Usage, Work
-from tests.serve.support import Encode, example
+from tests.serve.support import GOLDEN, Encode, example
 
 CAN = answering_policies()
 SHORT = {"snapkv": {"window": 4}, "expected_attention": {"future": 16}}  # parameters that fit intervals of 8
@@ -95,19 +96,23 @@ def test_what_was_evicted_never_comes_back_nor_matters(
     assert text
 
 
+def answer_view(engine: Engine, text: Ints, *, prompt: int) -> AnswerView:
+    """The view of a compression after `text`, of which `prompt` tokens were read and the others fed back."""
+    cache = KVCache.empty(engine.model.config, len(text))
+    cache.load(engine.prefill(text[:prompt])[0].cache, None, prompt)
+    recent = RecentQueries(engine.model, len(text) - prompt)
+    for position in range(prompt, len(text)):
+        engine.model.step(cache, int(text[position]), position, recent.slot())
+    return AnswerView(engine.model, cache, text, cache.positions(len(text)), recent, {})
+
+
 @pytest.mark.parametrize("policy", ["snapkv", "tova", "expected_attention"])
 def test_a_first_compression_keeps_what_it_would_keep_of_a_prompt_of_the_same_tokens(
     engine: Engine, ids: Ints, policy: str
 ) -> None:
     """Nothing is evicted before it, so queries and attention are those of reading the text at once."""
-    prompt, text = ids[:150], ids[:190]
-    prefill, _ = engine.prefill(prompt)
-    cache = KVCache.empty(engine.model.config, 200)
-    cache.load(prefill.cache, None, len(prompt))
-    recent = RecentQueries(engine.model, 40)
-    for position in range(len(prompt), len(text)):
-        engine.model.step(cache, int(text[position]), position, recent.slot())
-    answer = AnswerView(engine.model, cache, text, cache.positions(len(text)), recent, {})
+    text = ids[:190]
+    answer = answer_view(engine, text, prompt=150)
     whole = PromptView(engine.model, engine.prefill(text)[0], len(text))
     assert (answer.length, answer.seen, answer.first_query) == (190, 190, 150)
     assert (answer.positions == whole.positions).all()
@@ -119,6 +124,53 @@ def test_a_first_compression_keeps_what_it_would_keep_of_a_prompt_of_the_same_to
         assert (ours == theirs).mean() > 0.99
     with pytest.raises(ValueError, match=r"query of entry 149 is gone.*from entry 150 on"):
         answer.attention_from(149)
+
+
+STORED: dict[str, dict[str, Any]] = {
+    "knorm": {"policy": "knorm"},
+    "tova": {"policy": "tova"},
+    "streaming_llm": {"policy": "streaming_llm"},
+    "snapkv": {"policy": "snapkv", "params": {"window": 8}},
+    "snapkv k1": {"policy": "snapkv", "params": {"window": 8, "kernel": 1}},
+    "knorm ratio": {"policy": "knorm", "keep_tokens": None, "budget": 0.4},
+    "knorm both": {"policy": "knorm", "when": "both", "first_token": "full"},
+    "tova both": {"policy": "tova", "when": "both", "first_token": "full"},
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_the_kept_sets_are_those_of_kvpress(
+    engine: Engine, evictions: list[tuple[Positions, Positions]], name: str
+) -> None:
+    """Of scripts/make_answer_budget_golden.py: a prompt of 120 tokens, then 80 fed one by one."""
+    stored = np.load(GOLDEN / "answer_budget.npz")
+    text, fields = stored["ids"].astype(np.int64), {"when": "decode", "keep_tokens": 60, **STORED[name]}
+    request = parse_kv({**fields, "params": {**fields.get("params", {}), "compression_interval": 20}})
+    theirs = [key for key in stored.files if key.rpartition("/")[0] == name]
+    work = Work(text[:120], 81, request)
+    _, usage = engine._prepare(work)
+    left = [engine._cache.positions(120)] if request.when == "both" else []
+    budget = AnswerBudget(engine.model, engine._cache, work, usage.held)
+    for position in range(120, 200):
+        budget.step(int(text[position]), position)
+    left += [after for _, after in evictions]
+    for key, ours in zip(theirs, left, strict=name not in ("snapkv", "streaming_llm")):
+        mask = np.unpackbits(stored[key], axis=2).astype(bool)
+        expected = np.array([[np.flatnonzero(head) for head in layer] for layer in mask])
+        assert (ours == expected).all(), key
+    assert usage.held.n_compressions == 4
+
+
+def test_expected_attention_keeps_what_kvpress_keeps_scores_that_are_0_in_float32_aside(engine: Engine) -> None:
+    stored = np.load(GOLDEN / "answer_budget.npz")
+    view = answer_view(engine, stored["ids"].astype(np.int64)[:140], prompt=120)
+    choice = Choice(POLICIES["expected_attention"], {"future": 64})
+    ours = np.zeros(view.shape(), bool)
+    np.put_along_axis(ours, choice.kept(view, 60), True, axis=2)
+    theirs = np.unpackbits(stored["expected_attention/0"], axis=2, count=140).astype(bool)
+    above_0 = choice.policy.score(view, {**choice.policy.defaults, **choice.params}) > 1e-30
+    assert (ours == theirs)[above_0].all()
+    assert above_0.sum() > 8 * 40
 
 
 def test_of_more_queries_than_are_kept_the_newest_are_looked_at(engine: Engine) -> None:

@@ -22,12 +22,13 @@ from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.backend import About
 from kvt_async.serve.cache import PrefillStore
 from kvt_async.serve.catalogue import Catalogue, wrong
+from kvt_async.serve.kvpress_answer_budget import AnswerPress, in_order
 from kvt_async.serve.kvpress_cache import drop_last, even, held_bytes, kept_tokens, last_keys
 from kvt_async.serve.kvpress_model import HubTemplate, HubTokenizer, Loaded, restored
 from kvt_async.serve.kvpress_presses import Presses, moves_keys, needs_attention, seed_of, shortest_prompt
 from kvt_async.serve.tokenizer import Tokenizer
 from kvt_async.serve.weights import F32
-from kvt_async.serve.work import Finished, Text, Usage, Work, answer
+from kvt_async.serve.work import Finished, Held, Text, Usage, Work, answer
 
 log = logging.getLogger(__name__)
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "defaultcpuallocator")
@@ -98,10 +99,14 @@ class KvpressEngine:
         with restored(self._model):
             prompt = self._read_prompt(work)
             prefilled_at = time.monotonic()
-            step = partial(self._step, prompt)
-            reason, made = yield from answer(work, prompt.logits, step, self.tokenizer, self._eos)
+            with self._budget(work, prompt):
+                step = partial(self._step, work, prompt)
+                reason, made = yield from answer(work, prompt.logits, step, self.tokenizer, self._eos)
             prompt.usage.held.hold(kept_tokens(prompt.cache, self._attentions))
-        usage = replace(prompt.usage, completion_tokens=made)
+        held, n_bytes = prompt.usage.held, prompt.usage.bytes
+        if work.kv.when != "prefill":
+            n_bytes = round(held_bytes(prompt.cache) * held.peak_tokens / held.now_tokens)
+        usage = replace(prompt.usage, completion_tokens=made, bytes=n_bytes)
         yield Finished(reason, usage, started_at, prefilled_at, time.monotonic())
 
     def _read_prompt(self, work: Work) -> Prompt:
@@ -113,7 +118,7 @@ class KvpressEngine:
         torch.manual_seed((_digest(work) + seed_of(kv.policy, kv.params)) % 2**63)
         if keep == n:
             logits = self._read(cache, ids, 0)
-            return Prompt(cache, logits, self._usage(work, n, held_bytes(cache)))
+            return Prompt(cache, logits, self._usage(work, n, cache))
         # The ratio is kvpress's own word for the budget; a count of tokens needs one that rounds to it.
         ratio = 1 - kv.budget if kv.budget is not None else 1 - (keep + 0.5) / n
         press = self._presses.make(kv.policy, kv.params, ratio)
@@ -124,6 +129,8 @@ class KvpressEngine:
                 f"must be 'full' with {kv.policy}: it moves the entries, and the last prompt token's "
                 "own can't be found to read that token again",
             )
+        if kv.while_generating:
+            press = in_order(press, newest_stays=read_again)  # the one that is dropped then, and read again
         least, param = shortest_prompt(press)
         if n < least:
             raise ApiError(
@@ -142,20 +149,27 @@ class KvpressEngine:
             size = length - n if even(cache) else 1
             for start in range(n, length, size):
                 logits = self._read(cache, ids[:, start : start + size], start + shift)
-        return Prompt(cache, logits, self._usage(work, kept, held_bytes(cache)), shift)
+        return Prompt(cache, logits, self._usage(work, kept, cache), shift)
 
     def _compress(self, work: Work, press: Any, cache: Any, ids: Any) -> tuple[F32, list[Any]]:
         """Read `ids` under the press; the logits after them, before eviction, and the last token's keys by layer."""
-        try:
+        with self._usable(work, "prompt"):
             with last_keys(self._attentions) as keys, _attention(self._model, press), press(self._model):
                 logits = self._read(cache, ids, 0)
             return logits, keys
+
+    @contextmanager
+    def _usable(self, work: Work, text: str) -> Generator[None, None, None]:
+        """What a press fails on inside is its own refusal of this text, an ApiError; memory is another matter."""
+        try:
+            yield
+            return
         except Exception as failed:
-            if _is_out_of_memory(failed):
+            if work.kv.policy == "full" or _is_out_of_memory(failed):
                 raise
             log.debug("%s failed", work.kv.policy, exc_info=True)
             reason = (str(failed).strip() or type(failed).__name__).splitlines()[0]
-            problem = f"{work.kv.policy} can't be used with {self.about.model_name} on this prompt: {reason}"
+            problem = f"{work.kv.policy} can't be used with {self.about.model_name} on this {text}: {reason}"
         raise ApiError(problem, code="press_not_usable", param="kv.policy")
 
     def _read(self, cache: Any, ids: Any, position: int) -> F32:
@@ -167,14 +181,27 @@ class KvpressEngine:
         logits: F32 = out.logits[0, -1].float().cpu().numpy()
         return logits
 
-    def _step(self, prompt: Prompt, token: int, position: int) -> F32:
-        ids = torch.tensor([[token]], device=self._model.device)
-        return self._read(prompt.cache, ids, position + prompt.shift)
-
-    @staticmethod
-    def _usage(work: Work, kept: float, held: int) -> Usage:
+    @contextmanager
+    def _budget(self, work: Work, prompt: Prompt) -> Generator[None, None, None]:
+        """Inside, the cache is kept to a budget that holds while generating."""
         kv = work.kv
-        return Usage(kv.policy, kv.mode, kv.when, len(work.ids), work.compressible, kept, held, prefill_cached=False)
+        if not kv.while_generating:
+            yield
+            return
+        with AnswerPress(self._presses.make(kv.policy, kv.params, 0.0), kv, prompt.usage.held)(self._model):
+            yield
+
+    def _step(self, work: Work, prompt: Prompt, token: int, position: int) -> F32:
+        ids = torch.tensor([[token]], device=self._model.device)
+        with self._usable(work, "answer"):
+            return self._read(prompt.cache, ids, position + prompt.shift)
+
+    def _usage(self, work: Work, kept: float, cache: Any) -> Usage:
+        kv, n, held = work.kv, work.compressible, Held()
+        if kept < n:
+            held.compressed(kept, n)
+        held.hold(kept_tokens(cache, self._attentions))
+        return Usage(kv.policy, kv.mode, kv.when, len(work.ids), n, kept, held_bytes(cache), False, held=held)
 
 
 @contextmanager

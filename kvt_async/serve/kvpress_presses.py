@@ -15,8 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.api_errors import ApiError, one_of, shown
-from kvt_async.serve.catalogue import LARGEST, integer, not_a_parameter, wrong
-from kvt_async.serve.policies import POLICIES
+from kvt_async.serve.catalogue import LARGEST, check_window, integer, not_a_parameter, not_while_generating, wrong
+from kvt_async.serve.policies import OLD_QUERIES, POLICIES
 
 SPELLED = {"StreamingLLM": "streaming_llm", "KeyDiff": "keydiff", "CriticalKV": "critical"}
 FIELD_OF = {"window": "window_size", "kernel": "kernel_size", "sinks": "n_sink", "future": "n_future_positions"}
@@ -26,6 +26,16 @@ NOT_SERVED = {
     "ScorerPress": "is the base of others",
 }
 NEEDS_ATTENTION = ("ObservedAttentionPress", "H2OPress", "KVComposePress")  # weights that only eager attention returns
+WHILE_GENERATING = (  # they score by keys, values and the newest queries
+    "SnapKVPress",
+    "TOVAPress",
+    "StreamingLLMPress",
+    "KnormPress",
+    "RandomPress",
+    "ExpectedAttentionPress",
+    "KeyDiffPress",
+    "LagKVPress",
+)
 MOST_OF_TORCH = 2**31 - 1  # of a whole number that a press is given
 MOVES_KEYS = ("KeyRerotationPress",)  # kept entries get the positions 0, 1, 2, ...
 
@@ -64,7 +74,12 @@ class Presses:
             raise wrong("kv.params", f"are refused by {name}: {problem}") from None
 
     def check_while_generating(self, name: str, params: Mapping[str, Any], interval: int) -> None:
-        raise wrong("kv.when", "must be 'prefill' with this backend")
+        press = self.make(name, params, 0.0)
+        if (why := _not_while_generating(press, self._scorer)) is not None:
+            names = sorted(n for n, c in self.plain.items() if _not_while_generating(c(), self._scorer) is None)
+            raise not_while_generating(name, why, names)
+        if isinstance(window := getattr(press, "window_size", None), int):
+            check_window(window, interval)
 
     def make(self, name: str, params: Mapping[str, Any], ratio: float) -> Any:
         """A new press that removes `ratio` of the entries; ApiError for what kvpress doesn't have."""
@@ -120,6 +135,18 @@ def parts(press: Any) -> list[Any]:
     """The press and what it goes around."""
     inner = getattr(press, "press", None)
     return [press, *(parts(inner) if inner is not None else [])]
+
+
+def _not_while_generating(press: Any, scorer: type) -> str | None:
+    """Why a press can't evict while an answer is generated; None: it can, and its score means then what it says."""
+    kind = type(press).__name__
+    if kind in WHILE_GENERATING:
+        return None
+    if kind in NEEDS_ATTENTION:
+        return OLD_QUERIES
+    if not isinstance(press, scorer):
+        return "kvpress's DecodingPress takes a press that scores entries one by one, alone"
+    return "what it scores by is known of a prompt only"
 
 
 def needs_attention(press: Any) -> bool:
@@ -224,7 +251,7 @@ def _h2o() -> type:
     from kvpress.utils import compute_n_kept
 
     @dataclasses.dataclass
-    class H2OPress(kvpress.ScorerPress):  # type: ignore[misc]
+    class H2OPress(kvpress.ScorerPress):
         """Attention summed over all queries; half of the budget is for the newest entries (Zhang et al., 2023)."""
 
         def score(self, module: Any, hidden_states: Any, keys: Any, values: Any, attentions: Any, kwargs: Any) -> Any:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -21,9 +21,8 @@ from kvt_async.contract.command_line.options import (
     settings_from,
 )
 from kvt_async.planned_tasks import app as plan_app
-
-if TYPE_CHECKING:  # the program starts without it
-    from kvt_async.contract.settings import Settings
+from kvt_async.sending_commands import ForceOption
+from kvt_async.sending_commands import app as sending_app
 
 
 class Commands(Sections):
@@ -48,10 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Where the contract differs, start a new generation beside the old one.")
-]
 
 
 def main() -> None:
@@ -154,84 +149,6 @@ def prepare(
     settings = settings_from(config, override, print_config)
     facts = prepare_group(settings, force=force, quiet=quiet or as_json)
     _answer(facts, as_json, [])
-
-
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N examples of each bin.")]
-RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Open a new try series for failed requests.")]
-DeadKnobOption = Annotated[
-    bool, typer.Option("--allow-dead-knob", help="Go on when the server ignores the budget: budgets become labels.")
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Prepare, then print requests, tokens, expected time and cost; send nothing.")
-]
-
-
-@app.command()
-def run(
-    config: ConfigOption = None,
-    override: OverrideOption = None,
-    print_config: PrintConfigOption = False,
-    limit: LimitOption = None,
-    retry_failed: RetryFailedOption = False,
-    force: ForceOption = False,
-    allow_dead_knob: DeadKnobOption = False,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Send every level of a prepared manifest; what is answered already is skipped.
-
-    Example: kvt run -c configs/experiments/demo.yaml --limit 2
-    """
-    _sweep(
-        settings_from(config, override, print_config),
-        prepare_first=False,
-        config=config,
-        limit=limit,
-        retry_failed=retry_failed,
-        force=force,
-        allow_dead_knob=allow_dead_knob,
-        dry_run=dry_run,
-        quiet=quiet,
-        as_json=as_json,
-    )
-
-
-@app.command()
-def sweep(
-    config: ConfigOption = None,
-    override: OverrideOption = None,
-    print_config: PrintConfigOption = False,
-    limit: LimitOption = None,
-    retry_failed: RetryFailedOption = False,
-    force: ForceOption = False,
-    allow_dead_knob: DeadKnobOption = False,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Prepare if needed, then send every example at every KV budget. Run it again to resume.
-
-    Example: kvt sweep -c configs/experiments/submission.yaml --override engine.base_url=http://127.0.0.1:8000/v1
-    """
-    _sweep(
-        settings_from(config, override, print_config),
-        prepare_first=True,
-        config=config,
-        limit=limit,
-        retry_failed=retry_failed,
-        force=force,
-        allow_dead_knob=allow_dead_knob,
-        dry_run=dry_run,
-        quiet=quiet,
-        as_json=as_json,
-    )
-
-
-def _sweep(settings: "Settings", **options: Any) -> None:
-    from kvt_async.sweep.sweep import SweepOptions, execute
-
-    raise typer.Exit(execute(settings, SweepOptions(**options)))
 
 
 @app.command()
@@ -344,7 +261,8 @@ def _answer(data: dict[str, Any], as_json: bool, lines: list[str]) -> None:
             typer.echo(line)
 
 
-app.registered_commands += [*analyzer_app.registered_commands, *plan_app.registered_commands]
+for commands in (sending_app, analyzer_app, plan_app):
+    app.registered_commands += commands.registered_commands
 app.add_typer(bench_app, name="bench")
 for command in (*app.registered_commands, *bench_app.registered_commands):
     command.cls = Command

@@ -1,12 +1,15 @@
 """Names that are composed: a level's label (on screen, in errors, in probes.level and bench_stages.level), and the keys
 of a run's requests."""
 
-from kvt_async.contract.vocabulary import CONSTRAINED, FULL, Unit
+from kvt_async.contract.vocabulary import CONSTRAINED, FULL, NODE_REPEATS, Unit
 
 
 def level_label(series: str, budget: float, unit: str, *, is_full: bool, repeat_idx: int = 0) -> str:
-    """'snapkv/aware 0.5', 'snapkv/aware 256 tokens', 'full', 'full (repeat 1)', 'constrained full'."""
+    """'snapkv/aware 0.5', 'snapkv/aware 256 tokens', 'full', 'full (repeat 1)', 'full (on shard 2)', 'constrained
+    full'."""
     if is_full:
+        if repeat_idx > NODE_REPEATS:
+            return f"{FULL} (on shard {repeat_idx - NODE_REPEATS})"
         return FULL + (f" (repeat {repeat_idx})" if repeat_idx else "")
     if series == CONSTRAINED:
         return CONSTRAINED

@@ -9,6 +9,8 @@ from typing import Final
 
 FULL: Final = "full"  # series and policy of full cache, the baseline of every series
 CONSTRAINED: Final = "constrained full"  # series of full cache under the other restrictions of the levels
+NODE_REPEATS: Final = 1000  # a repeat_idx above: full cache on the server of shard repeat_idx - NODE_REPEATS, at a few
+# entries that all shards of levels answer, so that their servers can be compared
 CUT_OFF: Final = "CUT_OFF"  # in budget_stats.drop_json, beside labels: answers cut off before anything right
 ONE_TASK_SOURCES: Final = (  # those whose one task has the source's name: dataset.task may be left out
     "gsm8k",

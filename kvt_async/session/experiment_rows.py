@@ -22,6 +22,7 @@ from kvt_async.contract.labels import task_level
 from kvt_async.contract.load import dump_yaml, known_secrets, redact
 from kvt_async.contract.secrets import Secrets, matches
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.shards.shard import Shard
 from kvt_async.contract.turn_settings import TurnSettings
 from kvt_async.contract.urls import public_url
 from kvt_async.records import Json, Level, Run, TaskPart
@@ -154,7 +155,12 @@ async def add_generation(store: Writer, reader: Reader, settings: Settings, cont
 
 
 async def add_session(
-    store: Writer, settings: Settings, generation: int, order_seed: int | None, notes: Sequence[str] = ()
+    store: Writer,
+    settings: Settings,
+    generation: int,
+    order_seed: int | None,
+    notes: Sequence[str] = (),
+    shard: Shard | None = None,
 ) -> str:
     """Write the session's row and return its id."""
     group, now = settings.experiment.exp_group_id, utc_now()
@@ -177,6 +183,8 @@ async def add_session(
             "engine_loop": settings.engine.loop + ("+lean" if settings.engine.transport == "lean" else ""),
             "concurrency": settings.limits.concurrency,
             "order_seed": order_seed,
+            "shard_i": shard.i if shard else None,
+            "shard_n": shard.n if shard else None,
             "host": platform.node() or None,
             "notes_json": orjson.dumps(list(notes)).decode() if notes else None,
         },

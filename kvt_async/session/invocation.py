@@ -4,13 +4,16 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths, run_paths
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.shards.group_databases import members_of
+from kvt_async.contract.shards.shard import Shard, shard_paths
 from kvt_async.contract.visible import visible
 from kvt_async.session.experiment_rows import command_line
 from kvt_async.session.run_log import RunLog
@@ -27,6 +30,7 @@ class CommandOptions:
     dry_run: bool = False
     quiet: bool = False
     as_json: bool = False
+    shard: Shard | None = None  # the part that this process sends; None: all
 
     @property
     def shows_nothing(self) -> bool:
@@ -36,7 +40,8 @@ class CommandOptions:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """`say` prints a line for people, `log` writes one for machines."""
+    """`say` prints a line for people, `log` writes one for machines. `beside`: of a shard, the other databases of its
+    group that are at hand; it has their contract and their server."""
 
     settings: Settings
     options: CommandOptions
@@ -44,6 +49,7 @@ class Invocation:
     reader: Reader
     say: Callable[[str], None]
     log: RunLog
+    beside: tuple[Path, ...] = field(default=(), kw_only=True)
 
     @property
     def group(self) -> str:
@@ -52,12 +58,13 @@ class Invocation:
 
 
 @contextmanager
-def at_work(settings: Settings) -> Iterator[RunLog]:
-    """The group's database is this process's while the block runs; the log knows which secrets to leave out.
+def at_work(settings: Settings, shard: Shard | None = None) -> Iterator[RunLog]:
+    """The database of the group, or of a shard, is this process's while the block runs; the log knows which secrets to
+    leave out.
 
     Raises StoreError where another process holds the database.
     """
-    paths = paths_of(settings)
+    paths = paths_of(settings, shard)
     secrets = known_secrets(settings).and_also(*settings.engine.headers.values())
     with hold(paths.db, command_line(settings), utc_now()), RunLog(paths.log, secrets) as log:
         yield log
@@ -65,16 +72,21 @@ def at_work(settings: Settings) -> Iterator[RunLog]:
 
 @contextmanager
 def opened(settings: Settings, options: CommandOptions, log: RunLog) -> Iterator[Invocation]:
-    """The group's database, made where there is none, while the block runs. Raises StoreError where it can't be."""
-    paths = paths_of(settings)
+    """The database of the group, or of a shard, made where there is none, while the block runs. Raises StoreError
+    where it can't be, ContractMismatchError and DriftError where its databases are not parts of one group."""
+    paths = paths_of(settings, options.shard)
+    beside: tuple[Path, ...] = ()
     connect_for_writing(paths.db).close()
+    if options.shard is not None:
+        beside = tuple(m.db for m in members_of(paths_of(settings).db) if m.db != paths.db)
     with closing(Reader(paths.db)) as reader:
-        yield Invocation(settings, options, paths, reader, sayer(options.shows_nothing), log)
+        yield Invocation(settings, options, paths, reader, sayer(options.shows_nothing), log, beside=beside)
 
 
-def paths_of(settings: Settings) -> RunPaths:
-    """Where the files of the config's group lie."""
-    return run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+def paths_of(settings: Settings, shard: Shard | None = None) -> RunPaths:
+    """Where the files of the config's group lie, or those of one of its shards."""
+    own = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    return own if shard is None else shard_paths(own, shard)
 
 
 def sayer(quiet: bool) -> Callable[[str], None]:

@@ -3,6 +3,7 @@ does it say about the budgets it applies, and what of that changed meanwhile."""
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import closing
 
 import orjson
 
@@ -17,6 +18,7 @@ from kvt_async.session import handshake, metrics_page
 from kvt_async.session.launch_facts import launch_facts
 from kvt_async.session.server_evidence import BYTES_PER_TOKEN, shown
 from kvt_async.session.session import ServerSession
+from kvt_async.store.reader import Reader
 from kvt_async.ways.registry import way_of
 
 
@@ -24,7 +26,10 @@ async def identify(server: ServerSession, generation: int) -> dict[str, Json]:
     """Every endpoint's identity. Raises DriftError where it is not the server of this generation so far."""
     model = server.settings.model.name
     identities = await handshake.identities(server.sender, server.endpoints, model)
-    before = handshake.last_identities(server.reader, server.group, generation)
+    before = dict(handshake.last_identities(server.reader, server.group, generation))
+    for db in server.beside:
+        with closing(Reader(db)) as reader:
+            before = {**handshake.last_identities(reader, server.group, generation), **before}
     one_server = way_of(server.settings.kv.apply.via).one_server  # wherever it lives by now
     anywhere = known(before.values()) if one_server else {}
     changes = [

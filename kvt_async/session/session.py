@@ -145,7 +145,7 @@ def fields_of(invocation: Invocation) -> dict[str, Any]:
 async def _open(
     invocation: Invocation, store: Writer, generation: int, order_seed: int | None, notes: Sequence[str] = ()
 ) -> str:
-    session_id = await add_session(store, invocation.settings, generation, order_seed, notes)
+    session_id = await add_session(store, invocation.settings, generation, order_seed, notes, invocation.options.shard)
     plugins = [plugin.model_dump(mode="json", exclude_none=True) for plugin in invocation.settings.plugins]
     what = {"command": command_line(invocation.settings)} | ({"plugins": plugins} if plugins else {})
     invocation.log("session", session_id=session_id, **what)

@@ -5,16 +5,17 @@ Nothing here talks to a server, and nothing about the group is written before ev
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from kvt_async.contract.errors import ContractMismatchError, KvtError, MissingPrerequisiteError
 from kvt_async.contract.load import known_secrets
-from kvt_async.contract.paths import manifest_path, run_paths
+from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.shards.shard import Shard
 from kvt_async.data.contract_of import group_contract, task_contract
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.manifest import ManifestHead, read_head
@@ -23,12 +24,23 @@ from kvt_async.data.prepare import check_data, prepare
 from kvt_async.data.tasks import naming, tasks_of
 from kvt_async.records import Json, Run, TaskPart
 from kvt_async.session.experiment_rows import find_generation, match_runs
+from kvt_async.session.invocation import paths_of
 from kvt_async.session.task_rows import match_tasks, stored_tasks
 from kvt_async.store.reader import Reader
-from kvt_async.sweep.plan import only, pending
-from kvt_async.ways.levels import make_levels
+from kvt_async.sweep.plan import either, only, pending, unwanted, without
+from kvt_async.sweep.shard_part import ShardPart, key_of, levels_of
 
 SAY_EVERY_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """How manifests are come by. `prepare_first`: those that are missing are made; `force`: those of another contract
+    are made anew; `shard`: who prepares them."""
+
+    prepare_first: bool
+    force: bool = False
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +85,7 @@ class SweepGroup:
     generation: int
     tasks: tuple[SweepTask, ...]
     notes: tuple[str, ...] = ()  # sentences about what was merged or is missing
+    part: ShardPart | None = None  # of a shard: what it sends
 
     @property
     def runs(self) -> list[Run]:
@@ -80,20 +93,23 @@ class SweepGroup:
         order: dict[tuple[str, float, str, int], list[Run]] = {}
         for task in self.tasks:
             for run in task.runs:
-                level = run.level
-                order.setdefault((level.series, level.budget, level.unit, level.repeat_idx), []).append(run)
+                order.setdefault(key_of(run.level), []).append(run)
         by_level = sorted(order.values(), key=lambda runs: max(run.level.level_idx for run in runs))
         return [run for runs in by_level for run in runs]
 
 
-def prepared_head(settings: Settings, *, prepare_first: bool, force: bool, say: Callable[[str], None]) -> ManifestHead:
-    """The manifest's head; `prepare_first` makes the manifest where it is missing.
-
-    Raises MissingPrerequisiteError where it is missing and nobody asked to make it.
-    """
-    if prepare_first:
-        db = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
-        return prepare(settings, force=force, report=say, progress=_Counted(say), taken=partial(_holds, db)).head
+def prepared_head(settings: Settings, how: Preparing, say: Callable[[str], None]) -> ManifestHead:
+    """The manifest's head. Raises MissingPrerequisiteError where it is missing and nobody asked to make it."""
+    if how.prepare_first:
+        stays = how.shard is not None and settings.sampling.strategy == "focus_transition"
+        return prepare(
+            settings,
+            force=how.force,
+            report=say,
+            progress=_Counted(say),
+            grow=(lambda head: {}) if stays else None,  # only the merged group's manifest grows
+            taken=partial(_holds, paths_of(settings, how.shard).db),
+        ).head
     return read_head(manifest_path(settings.output.data_dir, dataset_id(settings)), verify=False)
 
 
@@ -122,12 +138,11 @@ class _Counted:
             self._say(f"prepare: {n} examples counted")
 
 
-def prepared_tasks(
-    settings: Settings, *, prepare_first: bool, force: bool, say: Callable[[str], None]
-) -> list[PreparedTask]:
+def prepared_tasks(settings: Settings, how: Preparing, say: Callable[[str], None]) -> list[PreparedTask]:
     """Every task of a config with its manifest, as `prepared_head` makes or finds it. All are checked before one is
     made. Raises the errors of the data, naming the task where there are several.
     """
+    prepare_first = how.prepare_first
     tasks = tasks_of(settings)
     for note in tasks.notes if prepare_first else ():
         say(f"note: {note}")
@@ -138,7 +153,7 @@ def prepared_tasks(
     for task in tasks.tasks:
         with naming(task, tasks):
             line = _without_repeats(say, f"{task.settings.dataset.task_key}: ", said) if len(tasks.tasks) > 1 else say
-            head = prepared_head(task.settings, prepare_first=prepare_first, force=force, say=line)
+            head = prepared_head(task.settings, how, line)
         prepared.append(PreparedTask(task.name, task.settings, head))
     return prepared
 
@@ -162,7 +177,10 @@ def into_database(db: Path, group: SweepGroup) -> SweepGroup:
         tasks = []
         for task in group.tasks:
             head = task.prepared.head
-            name = stored_id(conn, head, group.generation) if group.generation > 1 else head.dataset_id
+            if group.part is not None and task.dataset_id:
+                name = task.dataset_id  # what the other databases of the group call it
+            else:
+                name = stored_id(conn, head, group.generation) if group.generation > 1 else head.dataset_id
             data_dir = task.settings.output.data_dir
             store_manifest(conn, manifest_path(data_dir, head.dataset_id), dataset_id=name)
             tasks.append(_of_dataset(task, name))
@@ -176,24 +194,39 @@ def _of_dataset(task: SweepTask, name: str) -> SweepTask:
     return replace(task, part=replace(task.part, stored_id=name), runs=runs)
 
 
-def find_group(reader: Reader, settings: Settings, tasks: Sequence[PreparedTask], *, force: bool) -> SweepGroup:
-    """Compare contracts and level identities. Raises ContractMismatchError, unless `force` opens a new generation."""
+def find_group(
+    reader: Reader,
+    settings: Settings,
+    tasks: Sequence[PreparedTask],
+    *,
+    force: bool,
+    part: ShardPart | None = None,
+    beside: Sequence[Path] = (),
+) -> SweepGroup:
+    """Compare contracts and level identities; of a shard (`part`) also with the group's databases `beside` it.
+
+    Raises ContractMismatchError, unless `force` opens a new generation.
+    """
     contract: Json = dict(group_contract(settings, tasks[0].head))
-    generation = find_generation(reader, settings, contract, force=force)
-    try:
-        return _matched(reader, settings, tasks, contract, generation)
-    except ContractMismatchError:
-        if not force:
-            raise
-        return _matched(reader, settings, tasks, contract, generation + 1)
+    with ExitStack() as readers:
+        others = [readers.enter_context(closing(Reader(db))) for db in beside]
+        generation = max(find_generation(each, settings, contract, force=force) for each in (reader, *others))
+        try:
+            return _matched((reader, *others), settings, tasks, SweepGroup(contract, generation, (), part=part))
+        except ContractMismatchError:
+            if not force:
+                raise
+            return _matched((reader, *others), settings, tasks, SweepGroup(contract, generation + 1, (), part=part))
 
 
 def _matched(
-    reader: Reader, settings: Settings, tasks: Sequence[PreparedTask], contract: Json, generation: int
+    readers: Sequence[Reader], settings: Settings, tasks: Sequence[PreparedTask], group: SweepGroup
 ) -> SweepGroup:
-    """The group in this generation, with the runs that it has there or will have."""
-    name, secrets = settings.experiment.exp_group_id, known_secrets(settings)
-    has_several = len({task.name for task in tasks} | stored_tasks(reader, name, generation).keys()) > 1
+    """The group in this generation, with the runs that it has there or will have; `readers`: of its own database first.
+    What only another database has keeps its ids."""
+    name, generation, secrets = settings.experiment.exp_group_id, group.generation, known_secrets(settings)
+    names = {task.name for task in tasks}
+    has_several = len(names.union(*(stored_tasks(reader, name, generation) for reader in readers))) > 1
     parts = [
         TaskPart(
             task.name,
@@ -204,23 +237,31 @@ def _matched(
         )
         for task in tasks
     ]
-    matched = match_tasks(reader, name, generation, parts)
-    return SweepGroup(
-        contract,
-        generation,
-        tuple(
-            SweepTask(
-                task, part, match_runs(reader, name, generation, make_levels(task.settings).levels, secrets, part)
-            )
+    shard = group.part.shard if group.part else None
+    found: list[SweepTask] = []
+    for reader in readers:
+        matched = match_tasks(reader, name, generation, parts)
+        seen = [
+            SweepTask(task, part, match_runs(reader, name, generation, levels_of(task.settings, shard), secrets, part))
             for task, part in zip(tasks, matched, strict=True)
-        ),
-    )
+        ]
+        found = [_with_ids_of(*both) for both in zip(found, seen, strict=True)] if found else seen
+    return replace(group, tasks=tuple(found))
+
+
+def _with_ids_of(task: SweepTask, other: SweepTask) -> SweepTask:
+    """The task, with the ids that another database of the group has for what its own one lacks."""
+    runs = [
+        replace(run, run_id=theirs.run_id) if theirs.stored and not run.stored else run
+        for run, theirs in zip(task.runs, other.runs, strict=True)
+    ]
+    return replace(task, part=replace(task.part, stored_id=task.part.stored_id or other.part.stored_id), runs=runs)
 
 
 def next_generation(reader: Reader, settings: Settings, group: SweepGroup) -> SweepGroup:
     """The same contract, begun anew beside what is stored: for a server that became another one."""
     tasks = [task.prepared for task in group.tasks]
-    return _matched(reader, settings, tasks, group.contract, group.generation + 1)
+    return _matched((reader,), settings, tasks, SweepGroup(group.contract, group.generation + 1, (), part=group.part))
 
 
 def stored_datasets(reader: Reader, group: SweepGroup) -> SweepGroup:
@@ -243,26 +284,39 @@ def stored_dataset(reader: Reader, head: ManifestHead, generation: int) -> str:
 
 
 def unsettled(
-    reader: Reader, task: SweepTask, runs: Sequence[Run], limit: int | None
+    reader: Reader, task: SweepTask, runs: Sequence[Run], limit: int | None, part: ShardPart | None = None
 ) -> tuple[list[bytearray], list[int]]:
     """Per run of the task one byte per answer (entry after entry, and of each its samples), 1 where nothing is to be
     sent; and how many answers each run has in this plan.
 
-    `limit`: only so many entries of each bin are wanted; None: all.
+    `limit`: only so many entries of each bin are wanted; None: all. `part`: only what this shard sends.
     """
     n, samples = reader.n_entries(task.dataset_id), task.samples
     done = [reader.settled(run.run_id, n, samples=samples) if run.stored else bytearray(n * samples) for run in runs]
-    if limit is None:
+    if limit is None and part is None:
         return done, [n * samples] * len(runs)
-    chosen = [seq * samples + nth for seq in reader.first_of_each_bin(task.dataset_id, limit) for nth in range(samples)]
-    return [only(mask, chosen) for mask in done], [len(chosen)] * len(runs)
+    chosen: list[int] | None = None
+    if limit is not None:
+        firsts = reader.first_of_each_bin(task.dataset_id, limit)
+        chosen = [seq * samples + nth for seq in firsts for nth in range(samples)]
+    masks, planned = [], []
+    for run, mask in zip(runs, done, strict=True):
+        left_out = bytearray(n * samples)
+        if part is not None:
+            left_out = unwanted(part.entries_at(reader, run, task.settings.sampling.seed), samples)
+            left_out = either(left_out, without(part.settled_elsewhere(run, n, samples), mask))
+        if chosen is not None:
+            left_out = only(left_out, chosen)
+        masks.append(either(mask, left_out))
+        planned.append(left_out.count(0))
+    return masks, planned
 
 
 def is_complete(settings: Settings) -> bool:
     """Whether a sweep of this config would send nothing: every level settled. False where it would be refused."""
-    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
+    paths = paths_of(settings)
     try:
-        tasks = prepared_tasks(settings, prepare_first=False, force=False, say=lambda _: None)
+        tasks = prepared_tasks(settings, Preparing(prepare_first=False), say=lambda _: None)
         with closing(Reader(paths.db)) as reader:
             group = stored_datasets(reader, find_group(reader, settings, tasks, force=False))
             return not any(sum(pending(unsettled(reader, task, task.runs, None)[0])) for task in group.tasks)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 Order = Literal["by_budget", "interleaved"]
+_OTHER = bytes([1, 0]) + bytes(254)  # 0 for 1, 1 for 0
 Step = tuple[int, int]  # index of the level, place of the answer: those of one manifest entry are neighbours
 
 
@@ -43,6 +44,32 @@ def only(done: bytearray, places: Sequence[int]) -> bytearray:
     for place in places:
         limited[place] = done[place]
     return limited
+
+
+def unwanted(wanted: bytearray, samples: int) -> bytearray:
+    """Entries, 1 where one is wanted -> answers, an entry's `samples` side by side, 1 where one is not."""
+    answers, others = bytearray(len(wanted) * samples), wanted.translate(_OTHER)
+    for nth in range(samples):
+        answers[nth::samples] = others
+    return answers
+
+
+def either(one: bytearray, other: bytearray) -> bytearray:
+    """1 where one of two masks of one length has it."""
+    return _as_mask(_as_int(one) | _as_int(other), len(one))
+
+
+def without(one: bytearray, other: bytearray) -> bytearray:
+    """1 where the first of two masks of one length has it and the other has not."""
+    return _as_mask(_as_int(one) & ~_as_int(other), len(one))
+
+
+def _as_int(mask: bytearray) -> int:
+    return int.from_bytes(mask, "little")
+
+
+def _as_mask(number: int, length: int) -> bytearray:
+    return bytearray(number.to_bytes(length, "little"))
 
 
 def _zeros(done: bytearray) -> Iterator[int]:

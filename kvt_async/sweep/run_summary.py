@@ -17,6 +17,7 @@ class RunReport:
     exp_group_id: str
     generation: int
     db: str
+    shard: str | None = None  # 'shard 2 of 4': the part that was sent; None: all
     session_id: str | None = None  # None: there was nothing to send
     reason: EndReason = EndReason.FINISHED
     planned: int = 0
@@ -51,10 +52,8 @@ class RunReport:
 
     def lines(self) -> list[str]:
         """The end of a run as sentences, for people."""
-        out = [
-            f"{self.exp_group_id}: {self.responses} answered, {self.failures} failed, {self.pending} pending "
-            f"of {self.planned}"
-        ]
+        name = f"{self.exp_group_id}, {self.shard}" if self.shard else self.exp_group_id
+        out = [f"{name}: {self.responses} answered, {self.failures} failed, {self.pending} pending of {self.planned}"]
         if self.session_id is not None:
             rate = self.sent / self.elapsed_s if self.elapsed_s > 0 else 0.0
             out.append(

@@ -18,7 +18,7 @@ from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
-from kvt_async.contract.vocabulary import Unit
+from kvt_async.contract.vocabulary import NODE_REPEATS, Unit
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.tasks import tasks_of
 from kvt_async.engine.transport.local_lacks import check_files
@@ -33,7 +33,9 @@ from kvt_async.sweep.decode_reach import reach_notes
 from kvt_async.sweep.duplicate_levels import distinct
 from kvt_async.sweep.pending import (
     PreparedTask,
+    Preparing,
     SweepGroup,
+    SweepTask,
     find_group,
     into_database,
     next_generation,
@@ -41,6 +43,7 @@ from kvt_async.sweep.pending import (
     stored_datasets,
 )
 from kvt_async.sweep.run_summary import RunReport
+from kvt_async.sweep.shard_part import key_of, levels_sent, part_of_group, refuse_beside_others, together
 from kvt_async.sweep.suite_size import refuse_unreachable, unreachable
 from kvt_async.sweep.sweep_invocation import SweepInvocation, SweepOptions
 from kvt_async.sweep.turn_order import check_workload
@@ -55,7 +58,7 @@ def execute(settings: Settings, options: SweepOptions) -> int:
     manifests = [
         manifest_path(settings.output.data_dir, dataset_id(task.settings)) for task in tasks_of(settings).tasks
     ]
-    missing = [file for file in (*manifests, paths_of(settings).db) if not file.is_file()]
+    missing = [file for file in (*manifests, paths_of(settings, options.shard).db) if not file.is_file()]
     with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
         report = runner.run(run(settings, options=options))
     if report.plan is not None:
@@ -78,7 +81,7 @@ def prepare_group(settings: Settings, *, force: bool = False, quiet: bool = Fals
     """
     paths = paths_of(settings)
     with hold(paths.db, command_line(settings), utc_now()):
-        tasks = prepared_tasks(settings, prepare_first=True, force=force, say=sayer(quiet))
+        tasks = prepared_tasks(settings, Preparing(prepare_first=True, force=force), sayer(quiet))
         connect_for_writing(paths.db).close()
         with closing(Reader(paths.db)) as reader:
             group = find_group(reader, settings, tasks, force=force)
@@ -111,18 +114,19 @@ async def run(settings: Settings, *, options: SweepOptions) -> RunReport:
     notes = checked_levels(settings).notes
     if not options.dry_run:
         check_files(settings.limits.concurrency, "limits.concurrency", "Set it to at most {most}")
-    db = paths_of(settings).db
-    if not options.prepare_first and not db.is_file():
+    own, shard = paths_of(settings).db, options.shard
+    if shard is not None:
+        refuse_beside_others(own, shard)
+    if not options.prepare_first and shard is None and not own.is_file():
         raise MissingPrerequisiteError(
             "this group is not prepared: there is no database",
-            where=str(db),
+            where=str(own),
             do="Run `kvt prepare -c CONFIG` first, or `kvt sweep -c CONFIG`, which prepares.",
         )
     say = sayer(options.shows_nothing)
-    with at_work(settings) as log:
-        tasks = await asyncio.to_thread(
-            prepared_tasks, settings, prepare_first=options.prepare_first, force=options.force, say=say
-        )
+    with at_work(settings, shard) as log:
+        how = Preparing(options.prepare_first, options.force, shard)
+        tasks = await asyncio.to_thread(prepared_tasks, settings, how, say)
         with opened(settings, options, log) as invocation:
             return await _sweep(invocation, options, tasks, notes)
 
@@ -131,8 +135,12 @@ async def _sweep(
     invocation: Invocation, options: SweepOptions, tasks: Sequence[PreparedTask], notes: tuple[str, ...]
 ) -> RunReport:
     """Send to the server of this group; with --force, to one that is not the group's, as a new generation."""
-    settings, reader = invocation.settings, invocation.reader
-    group = find_group(reader, settings, tasks, force=options.force)
+    settings, reader, shard = invocation.settings, invocation.reader, options.shard
+    part = None
+    if shard is not None:
+        part = part_of_group(shard, invocation.beside, len(tasks))
+        notes = (*notes, together(shard, settings))
+    group = find_group(reader, settings, tasks, force=options.force, part=part, beside=invocation.beside)
     try:
         return await _send(invocation, options, replace(group, notes=notes))
     except DriftError as error:
@@ -146,7 +154,7 @@ async def _sweep(
 
 async def _send(invocation: Invocation, options: SweepOptions, group: SweepGroup) -> RunReport:
     reader = invocation.reader
-    if options.prepare_first:
+    if options.prepare_first or group.part is not None:
         group = await asyncio.to_thread(into_database, invocation.paths.db, group)
     else:
         group = stored_datasets(reader, group)
@@ -158,6 +166,8 @@ async def _send(invocation: Invocation, options: SweepOptions, group: SweepGroup
         reach = await asyncio.to_thread(reach_notes, reader, task.dataset_id, levels, most)
         notes += [task_level(task.part.label, note) for note in (*unlike.notes, *reach)]
     notes += await asyncio.to_thread(check_workload, reader, invocation.settings.workload, tasks)
+    if group.part is not None and group.part.shard.by == "levels":
+        tasks = of_the_part(invocation.settings, group, tasks)
     refused: list[str] = []
     if options.dry_run:
         refused = list(map(str, unreachable(reader, invocation.settings, tasks)))
@@ -168,6 +178,16 @@ async def _send(invocation: Invocation, options: SweepOptions, group: SweepGroup
     if report.plan is not None:
         report.plan["refused"] = refused
     return report
+
+
+def of_the_part(settings: Settings, group: SweepGroup, tasks: Sequence[SweepTask]) -> list[SweepTask]:
+    """The tasks at the levels that a shard of levels sends; which ones, follows from the config alone."""
+    assert group.part is not None
+    sent = levels_sent(settings, group.tasks[0].runs, group.part.shard)
+    return [
+        replace(task, runs=[r for r in task.runs if r.level.repeat_idx > NODE_REPEATS or key_of(r.level) in sent])
+        for task in tasks
+    ]
 
 
 def checked_levels(settings: Settings) -> Levels:

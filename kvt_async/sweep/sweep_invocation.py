@@ -50,6 +50,7 @@ class SweepInvocation:
         self.invocation, self.options, self.group = invocation, options, group
         self.settings, self.reader, self.say = invocation.settings, invocation.reader, invocation.say
         self.report = RunReport(invocation.group, group.generation, str(invocation.paths.db))
+        self.report.shard = str(options.shard) if options.shard else None
         self.report.notes = list(group.notes)
         for note in () if options.dry_run else group.notes:
             self.say(f"note: {note}")
@@ -192,7 +193,9 @@ class SweepInvocation:
         """Read what is settled of these runs, and how many answers each has in this plan."""
         for task in self.group.tasks:
             own = [run for run in runs if run.dataset_id == task.dataset_id]
-            for run, mask, n in zip(own, *unsettled(self.reader, task, own, self.options.limit), strict=True):
+            for run, mask, n in zip(
+                own, *unsettled(self.reader, task, own, self.options.limit, self.group.part), strict=True
+            ):
                 self._done[run.run_id], self._planned[run.run_id] = mask, n
 
     def _pending(self, runs: Sequence[Run]) -> list[bytearray]:

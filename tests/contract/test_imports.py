@@ -62,9 +62,9 @@ engine.send            clock records bug_reports engine.transport engine.reply e
 data                   analyzer.metrics records
 store                  records bug_reports
 ways                   clock records engine.request engine.send data
-session                clock records engine.request engine.send store ways
+session                contract.shards clock records engine.request engine.send store ways
 senders                store
-sweep                  clock records engine.transport engine.request engine.send data store ways session
+sweep                  contract.shards clock records engine.transport engine.request engine.send data store ways session
 bench                  contract.command_line clock records engine.transport engine.request engine.send data store ways \
                        session senders
 serve                  data
@@ -73,7 +73,9 @@ status                 records store session sweep bench
 upgrade                contract.command_line clock session store
 demo                   contract.command_line analyzer.stages records sweep status
 planned_tasks          contract.command_line analyzer.stages data
-cli                    contract.command_line analyzer.cli sweep bench serve validate status upgrade demo planned_tasks
+sending_commands       contract.command_line contract.shards sweep
+cli                    contract.command_line analyzer.cli sweep bench serve validate status upgrade demo planned_tasks \
+                       sending_commands
 __main__               cli
 """
 

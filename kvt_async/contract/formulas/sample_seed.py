@@ -9,6 +9,8 @@ from typing import Final, Protocol
 
 import orjson
 
+from kvt_async.contract.vocabulary import NODE_REPEATS
+
 DEFAULT_SEED: Final = 1337  # of several answers, where the config gives none: without seeds no two levels were paired
 
 
@@ -36,8 +38,9 @@ def is_drawn(decoding: DecodingRule) -> bool:
 
 
 def has_other_seeds(repeat_idx: int, decoding: DecodingRule) -> bool:
-    """Whether a repeat of full cache is asked with other seeds: every second one, where answers are drawn."""
-    return repeat_idx > 0 and repeat_idx % 2 == 0 and is_drawn(decoding)
+    """Whether a repeat of full cache is asked with other seeds: every second one, where answers are drawn. None that
+    compares servers is."""
+    return 0 < repeat_idx <= NODE_REPEATS and repeat_idx % 2 == 0 and is_drawn(decoding)
 
 
 def seed_of(base: int, example_id: str, sample_idx: int, turn_idx: int = 0, *, draw: int = 0) -> int:

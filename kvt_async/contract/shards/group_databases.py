@@ -45,16 +45,18 @@ def group_databases(db: Path) -> tuple[GroupDatabase, ...]:
     Raises ContractMismatchError or DriftError where they were not made under one contract, from one manifest, by one
     server.
     """
-    shards = shard_databases(db)
-    if not shards:
-        return (GroupDatabase(db),)
+    members = members_of(db) if shard_databases(db) else []
+    return _each_request_once(members) if members else (GroupDatabase(db),)
+
+
+def members_of(db: Path) -> list[GroupDatabase]:
+    """The databases that `group_databases` names, before it is known which requests several of them have; empty where
+    nothing was run. Raises as it does."""
     taken = merged_states(db)
-    members = [GroupDatabase(path, part_of(path)) for path in (db, *shards) if _was_run(path)]
+    members = [GroupDatabase(path, part_of(path)) for path in (db, *shard_databases(db)) if _was_run(path)]
     members = [member for member in members if member.part is None or _state(member.db) not in taken]
-    if not members:
-        return (GroupDatabase(db),)
     refuse_unlike([member.db for member in members])
-    return _each_request_once(members)
+    return members
 
 
 def facts_state(conn: sqlite3.Connection) -> str:

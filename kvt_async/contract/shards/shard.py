@@ -9,7 +9,6 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import DB_NAME, RunPaths
 
 MOST: Final = 4096  # shards of a group
-NODE_REPEATS: Final = 1000  # repeat_idx of full cache on shard i's server is this + i: see Shard.by
 _NAME = re.compile(r"([1-9]\d{0,3})-of-([1-9]\d{0,3})\.sqlite")
 _GIVEN = re.compile(r"(\d{1,6})/(\d{1,6})")
 
@@ -20,7 +19,7 @@ class Shard:
 
     `by` entries: each shard sends its part of the contexts, at every level. `by` levels: each sends all entries at its
     part of the levels, and full cache over the same few entries, so that the servers can be compared; these repeats
-    have a `repeat_idx` above NODE_REPEATS.
+    have a `repeat_idx` above vocabulary.NODE_REPEATS.
     """
 
     i: int

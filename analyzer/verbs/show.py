@@ -16,7 +16,7 @@ from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.formulas.conversation import turn_of
 from kvt_async.contract.formulas.metric_needs import is_known
-from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, context_parts, render, tool_fields
+from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, context_parts, render, tool_fields, turn_prefix
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
 from kvt_async.contract.vocabulary import CONSTRAINED, SUM
@@ -250,6 +250,7 @@ def _example(
         of_row.get("turns") or (),
         rule.get("system"),
         context_parts(of_row, context),
+        turn_prefix(rule.get("answer_prefix"), of_row),
     )
     rows = conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))
     levels = [_with_parts(ShownLevel(*row), of_row) for row in rows]

@@ -25,6 +25,7 @@ from kvt_async.contract.formulas.prompt_text import (
     messages_sha256,
     render,
     tool_fields,
+    turn_prefix,
 )
 from kvt_async.contract.paths import manifest_path
 from kvt_async.contract.schema import FACT_TABLES
@@ -197,6 +198,7 @@ def _prompts(conn: sqlite3.Connection, findings: Findings) -> None:
                 of_row.get("turns") or (),
                 rule.get("system"),
                 context_parts(of_row, context),
+                turn_prefix(rule.get("answer_prefix"), of_row),
             )
             key = {"dataset_id": dataset, "example_id": example}
             sent = messages_sha256(messages, tool_fields(of_row))

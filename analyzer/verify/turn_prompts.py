@@ -13,6 +13,7 @@ from kvt_async.contract.formulas.prompt_text import (
     messages_sha256,
     render,
     tool_fields,
+    turn_prefix,
 )
 from kvt_async.contract.settings_kv import cuts_prompts
 
@@ -65,7 +66,8 @@ def _check(
             continue
         meta = with_own_answers(meta_json, answers)
         template, parts = rule.get("template") or DEFAULT_TEMPLATE, context_parts(meta, context)
-        messages, _ = render(template, context, question, meta["turns"], rule.get("system"), parts)
+        prefix = turn_prefix(rule.get("answer_prefix"), meta)
+        messages, _ = render(template, context, question, meta["turns"], rule.get("system"), parts, prefix)
         sent = messages_sha256(messages, tool_fields(meta))
         if sent != stored:
             findings.add(Difference("requests", key, "prompt_sha256", stored, sent))

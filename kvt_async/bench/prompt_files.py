@@ -52,6 +52,12 @@ def read_manifest(path: str, system: str | None) -> Source:
     """The prompts of a manifest, rendered as a sweep sends them, and its SHA-256. Raises KvtError."""
     file = _existing(path)
     head = read_head(file)
+    if head.prompt.get("answer_prefix"):
+        raise ConfigError(
+            "a bench sends no answer prefixes inside the assistant's turn, and this manifest was prepared with them",
+            where=str(file),
+            do="Prepare one without prompt.answer_prefix: its prompts are shorter by these words.",
+        )
     items = []
     for _, example in read_items(file):
         messages, chars = render(

@@ -82,6 +82,7 @@ class PromptSettings(Section):
     system: str | None = None
     max_context_tokens: Count | None = None
     endpoint: Literal["chat", "completions"] = "chat"
+    answer_prefix: Literal["turn"] | None = None  # turn: it begins the assistant's turn
 
 
 class Binning(Section):

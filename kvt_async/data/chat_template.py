@@ -70,10 +70,13 @@ class ChatTemplate:
             if not self._shows("user"):
                 raise ConfigError("the chat template renders nothing of a user's message", where=where, do=_ADVICE)
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Message] | None = None) -> str:
-        """Raises ConfigError when the template refuses these messages (some know no system role) or fails on them."""
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Message] | None = None, *, continues: bool = False
+    ) -> str:
+        """As `rendered`. Raises ConfigError when the template refuses these messages (some know no system role) or
+        fails on them."""
         try:
-            return self.rendered(messages, {"tools": list(tools)} if tools else None)
+            return self.rendered(messages, {"tools": list(tools)} if tools else None, continues=continues)
         except TemplateRefusal as refusal:
             raise ConfigError(
                 f"the chat template refuses this prompt: {refusal}",
@@ -81,17 +84,35 @@ class ChatTemplate:
                 do="Change prompt.system, or use prompt.endpoint: completions.",
             ) from None
 
-    def rendered(self, messages: Sequence[Message], arguments: Mapping[str, Any] | None = None) -> str:
-        """The text up to where the assistant answers; `arguments` as chat_template_kwargs. Raises TemplateRefusal."""
+    def rendered(
+        self, messages: Sequence[Message], arguments: Mapping[str, Any] | None = None, *, continues: bool = False
+    ) -> str:
+        """The text up to where the assistant answers; `arguments` as chat_template_kwargs. Raises TemplateRefusal.
+
+        continues: up to the end of the last message, which the answer goes on from, as servers render it that are sent
+        `continue_final_message`. The template itself is then asked for no new turn.
+        """
+        begun = str(messages[-1]["content"]).strip() if continues else ""
         if self.in_parts:
             messages = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
         names = {"tools": None, "documents": None, **self._special, **(arguments or {})}
         try:
-            return self._template.render(names | {"messages": list(messages), "add_generation_prompt": True})
+            text = self._template.render(names | {"messages": list(messages), "add_generation_prompt": not continues})
         except TemplateError as error:
             raise TemplateRefusal(str(error)) from None
         except Exception as error:  # a template is a program of somebody else's: it may fail in any way
             raise TemplateRefusal(f"{type(error).__name__} in its code: {error}") from None
+        if not continues:
+            return text
+        before, found, _ = text.rpartition(begun)
+        if not (begun and found):
+            raise TemplateRefusal("it doesn't show the last message, which the answer is to go on from")
+        return before + begun
+
+    @property
+    def bos(self) -> str:
+        """The mark of a text's beginning; empty where none is named."""
+        return self._special.get("bos_token", "")
 
     def drops_system(self) -> bool:
         """Whether it leaves a system message out without a word."""

@@ -17,7 +17,10 @@ def selection_rule(settings: Settings) -> dict[str, Any]:
     counted, except name and task. A key that came later is in it only where it says something else than before.
     """
     rule = _rule(settings.dataset, settings.tokenizer, settings.prompt, settings.binning, settings.sampling)
-    return rule | ({"by": settings.binning.by} if settings.binning.by == "asked_length" else {})
+    later: dict[str, Any] = {"by": settings.binning.by} if settings.binning.by == "asked_length" else {}
+    if settings.prompt.answer_prefix is not None:
+        later["answer_prefix"] = settings.prompt.answer_prefix
+    return rule | later
 
 
 def dataset_id(settings: Settings) -> str:

@@ -5,7 +5,7 @@ Only `kv` refuses unknown fields. What would change the answer and isn't impleme
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -75,7 +75,7 @@ def parse_request(body: bytes, *, chat: bool, policies: Catalogue) -> ApiRequest
         _whole("max_completion_tokens" if first is not None else "max_tokens", max_tokens, 1)
     return ApiRequest(
         model=model,
-        messages=_messages(raw.get("messages")) if chat else (),
+        messages=_continued(raw, _messages(raw.get("messages"))) if chat else (),
         prompt="" if chat else _prompt(raw.get("prompt")),
         max_tokens=default if max_tokens is None else max_tokens,
         sampling=_sampling(raw),
@@ -125,6 +125,32 @@ def _messages(raw: object) -> tuple[Message, ...]:
             raise ApiError(f"messages[{i}].content must be a string", param=f"messages[{i}].content")
         messages.append(Message(entry["role"], content))
     return tuple(messages)
+
+
+def _continued(raw: Mapping[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages, the last one open where the answer is to go on from it. As in vLLM a new turn can't be asked for
+    beside that, and one is begun unless it is."""
+    goes_on, begins = _boolean(raw, "continue_final_message"), raw.get("add_generation_prompt")
+    if begins is not None:
+        begins = _boolean(raw, "add_generation_prompt")
+    if not goes_on:
+        if begins is False:
+            raise ApiError(
+                "add_generation_prompt = false is implemented with continue_final_message = true only",
+                param="add_generation_prompt",
+            )
+        return messages
+    if begins is not False:
+        raise ApiError(
+            "continue_final_message = true goes on from the last message: send add_generation_prompt = false with it",
+            param="add_generation_prompt",
+        )
+    if messages[-1].role != "assistant" or not messages[-1].content.strip():
+        raise ApiError(
+            "continue_final_message = true needs a last message of the assistant with some text",
+            param="continue_final_message",
+        )
+    return (*messages[:-1], replace(messages[-1], is_open=True))
 
 
 def _prompt(raw: object) -> str | tuple[int, ...]:

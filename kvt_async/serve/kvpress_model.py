@@ -175,7 +175,11 @@ class HubTemplate(ChatTemplate):
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    turns, tools=list(tools) or None, tokenize=False, add_generation_prompt=True
+                    turns,
+                    tools=list(tools) or None,
+                    tokenize=False,
+                    add_generation_prompt=not messages[-1].is_open,
+                    continue_final_message=messages[-1].is_open,
                 )
             )
         except Exception as problem:  # a template is a program of somebody else's: it may fail in any way

@@ -1,7 +1,7 @@
 """Messages to the prompt text the model was trained on, and where in it the context ends."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ NO_TOOLS = (
 class Message:
     role: str
     content: str
+    is_open: bool = False  # the answer goes on from it: the last message of a request with continue_final_message
 
 
 class ChatTemplate:
@@ -43,14 +44,15 @@ class ChatTemplate:
         self._template, self._shows_tools = template, template.shows_tools()
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
-        """The prompt up to where the assistant answers. Raises ApiError where the template refuses the messages, and
-        for tools where it doesn't write any.
+        """The prompt up to where the assistant answers, or goes on from an open message. Raises ApiError where the
+        template refuses the messages, and for tools where it doesn't write any.
         """
         if tools and not self._shows_tools:
             raise ApiError(NO_TOOLS, param="tools")
         arguments = {"tools": list(tools)} if tools else None
+        plain = [{"role": m.role, "content": m.content} for m in messages]
         try:
-            return self._template.rendered([{"role": m.role, "content": m.content} for m in messages], arguments)
+            return self._template.rendered(plain, arguments, continues=messages[-1].is_open)
         except TemplateRefusal as refusal:
             raise ApiError(f"The chat template refuses these messages: {refusal}", param="messages") from None
 
@@ -93,8 +95,10 @@ class ChatTemplate:
 
         A template may trim the message (Llama 3, Gemma): what it cut at the start is not counted.
         """
-        content, role = messages[at].content, messages[at].role
-        start = self.render([*messages[:at], Message(role, MARK), *messages[at + 1 :]], tools).find(MARK)
+        content = messages[at].content
+        start = self.render([*messages[:at], replace(messages[at], content=MARK), *messages[at + 1 :]], tools).find(
+            MARK
+        )
         for kept in (content, content.rstrip(), content.lstrip(), content.strip()) if start >= 0 else ():
             if rendered.startswith(kept, start):
                 cut = len(content) - len(content.lstrip()) if kept[:1] != content[:1] else 0

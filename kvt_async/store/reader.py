@@ -16,7 +16,7 @@ import orjson
 
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.formulas.conversation import unit_of
-from kvt_async.contract.formulas.prompt_text import context_parts, tool_fields
+from kvt_async.contract.formulas.prompt_text import context_parts, tool_fields, turn_prefix
 from kvt_async.contract.labels import request_ids_of
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.records import Example, Json
@@ -50,6 +50,10 @@ class Entry(NamedTuple):
         if '"context_messages"' not in self.meta_json:
             return []
         return context_parts(orjson.loads(self.meta_json), self.context)
+
+    def turn_prefix(self, place: str | None) -> str:
+        """What the answer begins with where prompt.answer_prefix is `place`; empty: nothing is given."""
+        return turn_prefix(place, orjson.loads(self.meta_json)) if place and '"answer_prefix"' in self.meta_json else ""
 
     @property
     def tool_fields(self) -> Json:

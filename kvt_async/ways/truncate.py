@@ -17,6 +17,7 @@ from kvt_async.contract.formulas.prompt_text import (
     messages_sha256,
     render,
     tool_fields,
+    turn_prefix,
 )
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import Unit
@@ -74,7 +75,10 @@ class Cutter:
         if parts := context_parts(example.meta, example.context):
             return self._cut_conversation(example, parts, token_len, level)
         turns, tools = example.meta.get("turns") or (), tool_fields(example.meta)
-        messages, whole_chars = render(self._rule.template, example.context, example.question, turns, self._rule.system)
+        rule, prefix = self._rule, turn_prefix(self._rule.answer_prefix, example.meta)
+        messages, whole_chars = render(
+            rule.template, example.context, example.question, turns, rule.system, prefix=prefix
+        )
         context_chars = whole_chars or 0
         first = next(n for n, message in enumerate(messages) if message["role"] == "user")
         text = messages[first]["content"]
@@ -99,13 +103,14 @@ class Cutter:
     ) -> Cut:
         """The same where the context is messages of its own. The question is never cut."""
         rule, tools, turns = self._rule, tool_fields(example.meta), example.meta.get("turns") or ()
+        prefix = turn_prefix(rule.answer_prefix, example.meta)
         goal, spans = _goal(token_len, level), self._tokenizer.spans(example.context)
         keep, tokens = len(spans) - (token_len - goal), token_len
         kept, messages = parts, rule.messages(example)
         for _ in range(TRIES if goal < token_len else 0):
             keep = min(max(keep, 0), len(spans))
             context, kept = _shorter_conversation(example.context, spans, parts, keep, mode_of(level))
-            messages, _ = render(rule.template, context, example.question, turns, rule.system, kept)
+            messages, _ = render(rule.template, context, example.question, turns, rule.system, kept, prefix)
             served = served_text(rule, self._tokenizer, messages, tools)
             (tokens,) = self._tokenizer.count([served], special=self._special)
             if tokens == goal or (tokens > goal and keep == 0):

@@ -60,6 +60,15 @@ def test_the_answer_prefix_is_sent_where_it_can_be(tmp_path: Path) -> None:
     params = "dataset.params={lengths: [700], per_length: 1}"
     prepare(settings(tmp_path, "dataset.name=ruler", "dataset.task=vt", params), report=said.append)
     assert "answer prefix is not sent" in said[0]
+    for endpoint in ("chat", "completions"):
+        turn = ("prompt.answer_prefix=turn", f"prompt.endpoint={endpoint}")
+        (begun,) = items(tmp_path, "niah_single_1", *turn, lengths="[700]", n=1)
+        assert not begun.question.endswith(prefix)  # it is a message of its own
+        config = settings(tmp_path, "dataset.name=ruler", "dataset.task=vt", params, *turn)
+        said.clear()
+        prepared = prepare(config, report=said.append)
+        assert not any("not sent" in line for line in said)
+        assert 700 - 40 < prepared.head.bin_edges[-1] + TASKS["vt"].max_new_tokens <= 700  # the prefix is counted in
 
 
 def test_essays_can_be_the_users(tmp_path: Path) -> None:

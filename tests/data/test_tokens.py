@@ -249,3 +249,33 @@ def test_a_template_tells_whether_it_opens_reasoning() -> None:
     assert ChatTemplate(source, {}, "here").reasoning_tag({"enable_thinking": False}) is None
     assert ChatTemplate("<think>{{ messages[-1].content }}|", {}, "here").reasoning_tag({}) is None
     assert ChatTemplate("{{ messages[-1].content }}[THINK]", {}, "here").reasoning_tag({}) == "[THINK]"
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TRIMS = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}[/]{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "content", "expected"),
+    [
+        (CHATML, "The answer is", "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\nThe answer is"),
+        (TRIMS, " The answer is ", "<s>[user]Who?[/][assistant]The answer is"),
+        (TRIMS, "Who?", "<s>[user]Who?[/][assistant]Who?"),  # the last place where it stands
+    ],
+)
+def test_a_text_that_the_answer_goes_on_from_ends_with_the_last_message(
+    source: str, content: str, expected: str
+) -> None:
+    template = ChatTemplate(source, {"bos_token": "<s>"}, "t")
+    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": content}]
+    assert template.render(messages, continues=True) == expected
+
+
+def test_a_template_that_leaves_the_begun_answer_out_is_refused() -> None:
+    users = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    template = ChatTemplate(users, {}, "t")
+    with pytest.raises(ConfigError, match="doesn't show the last message"):
+        template.render([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], continues=True)

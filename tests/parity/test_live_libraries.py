@@ -142,7 +142,13 @@ def test_the_chat_template_and_the_tokenizer_equal_transformers(ours: Engine) ->
         {"role": "assistant", "content": "112 140"},
         {"role": "user", "content": "what is the code of mira ?"},
     ]
-    rendered = ChatTemplate(FolderFiles(REFERENCE_DIR)).render([Message(**message) for message in messages])
+    template = ChatTemplate(FolderFiles(REFERENCE_DIR))
+    given = [Message(message["role"], message["content"]) for message in messages]
+    begun = template.render([*given, Message("assistant", "the code is", is_open=True)])
+    assert begun == tokenizer.apply_chat_template(
+        [*messages, {"role": "assistant", "content": "the code is"}], tokenize=False, continue_final_message=True
+    )
+    rendered = template.render(given)
     assert rendered == tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert ours.tokenizer.encode(rendered, special=False).ids.tolist() == tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_dict=False

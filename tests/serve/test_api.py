@@ -57,6 +57,20 @@ async def test_a_completion_of_the_rendered_text_or_its_ids_is_the_chat_reply(ap
         assert plain["choices"][0]["text"] == chat["choices"][0]["message"]["content"]
 
 
+async def test_an_answer_goes_on_from_the_assistants_last_message(api: Api, encode: Encode) -> None:
+    ex = example(200)
+    _, whole = await api.post(body(ex, max_tokens=4, ignore_eos=True))
+    first, _, rest = whole["choices"][0]["message"]["content"].partition(" ")
+    begun = [*body(ex)["messages"], {"role": "assistant", "content": f" {first} "}]
+    goes_on = {"continue_final_message": True, "add_generation_prompt": False}
+    _, reply = await api.post(body(ex, max_tokens=3, ignore_eos=True) | {"messages": begun} | goes_on)
+    assert reply["choices"][0]["message"]["content"].split() == rest.split()
+    assert reply["usage"]["prompt_tokens"] == whole["usage"]["prompt_tokens"] + 1
+    kv = {"policy": "snapkv", "budget": 0.5, "mode": "question_agnostic", "context_chars": len(ex.context)}
+    _, cut = await api.post(body(ex, kv) | {"messages": begun} | goes_on)
+    assert cut["usage"]["kv"]["kept_fraction"] == pytest.approx(0.5, abs=0.02)  # of the context, as without it
+
+
 async def test_a_context_of_messages_is_compressed_as_the_same_context_in_characters(api: Api) -> None:
     ex = example(200)
     split = [{"role": "user", "content": ex.context}, {"role": "user", "content": ex.question}]

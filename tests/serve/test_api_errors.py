@@ -58,6 +58,12 @@ WRONG = {
     "no messages": ({"messages": []}, "non-empty array"),
     "a message without content": ({"messages": [{"role": "user"}]}, "must be a string"),
     "a role that the template refuses": ({"messages": [{"role": "tool", "content": "x"}]}, "template refuses"),
+    "an answer to go on from that isn't there": (
+        CHAT | {"continue_final_message": True, "add_generation_prompt": False},
+        "last message of the assistant",
+    ),
+    "an answer to go on from in a new turn": (CHAT | {"continue_final_message": True}, "add_generation_prompt = false"),
+    "no turn to answer in": (CHAT | {"add_generation_prompt": False}, "with continue_final_message"),
     "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "text parts only"),
     "max_tokens 0": (CHAT | {"max_tokens": 0}, "at least 1"),
     "a temperature below 0": (CHAT | {"temperature": -1}, "from 0 to 2"),

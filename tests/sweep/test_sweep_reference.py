@@ -7,12 +7,17 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
+from analyzer.verify.findings import verified
 from kvt_async.contract.load import load_settings
+from kvt_async.contract.settings import Settings
 from kvt_async.sweep.sweep import SweepOptions, run
 from tests.data.long_context_rows import mrcr_files, mrcr_row
-from tests.worlds import check_invariants, query
+from tests.worlds import check_invariants, db_of, query
+
+NAMES = ("babin", "bador", "bafal", "bagus", "bakem", "balan")
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +122,60 @@ async def test_a_haystack_of_many_messages_is_compressed_alone_and_cut_as_the_co
         assert int(str(kept)) == int(str(compressible)) // 2
     cut = query(settings, f"SELECT kv_effective {rows} 'truncate_prompt/middle'")
     assert all(abs(float(str(effective)) - 0.5) <= 0.01 for (effective,) in cut)
+
+
+def with_answer_prefixes(folder: Path, url: str, *overrides: str) -> Settings:
+    """Six lookups whose answers begin with a word that is given: `the code of mira is` 112 140."""
+    lines = [
+        {
+            "example_id": f"e{n}",
+            "context": " ".join(
+                f"the code of {name} is {100 + n} {120 + 7 * n + at} ." for at, name in enumerate(NAMES)
+            ),
+            "question": f"what is the code of {NAMES[n]} ?",
+            "answers": [f"{120 + 8 * n}"],
+            "meta": {"answer_prefix": f" {100 + n}"},
+        }
+        for n in range(6)
+    ]
+    (folder / "rows.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    return load_settings(
+        None,
+        [
+            "dataset.name=jsonl", "dataset.task=begun", f"dataset.path={folder}/rows.jsonl", "binning.n_bins=1",
+            "binning.n_per_bin=6", "model.name=reference", f"engine.base_url={url}", f"output.runs_dir={folder}/runs",
+            f"output.data_dir={folder}/data", "decoding.max_tokens=4", "kv.control_repeats=0", "kv.budgets=[1.0, 0.6]",
+            "kv.policies=[{policy: snapkv, mode: question_agnostic}, {policy: truncate_prompt}]", *overrides,
+        ],
+        environ={},
+    )  # fmt: skip
+
+
+async def test_an_answer_prefix_begins_the_assistants_turn_over_either_endpoint(
+    tmp_path: Path, reference_url: str
+) -> None:
+    answers = {}
+    for endpoint in ("chat", "completions"):
+        settings = with_answer_prefixes(
+            tmp_path, reference_url, f"experiment.exp_group_id={endpoint}", f"prompt.endpoint={endpoint}",
+            "prompt.answer_prefix=turn",
+        )  # fmt: skip
+        report = await run(settings, options=SweepOptions(quiet=True, allow_dead_knob=True))
+        assert report.exit_code == 0, report
+        rows = query(settings, """SELECT series, kv_budget, example_id, text,
+            json_extract(usage_json, '$.prompt_tokens'), token_len, kv_effective FROM responses
+            JOIN requests USING (request_id) JOIN runs USING (run_id)
+            JOIN manifest_entries USING (dataset_id, example_id)""")  # fmt: skip
+        whole = [row for row in rows if row[0] != "truncate_prompt/middle"]
+        assert len(rows) == 3 * 6
+        assert [row[4] for row in whole] == [row[5] for row in whole]  # the server read what was counted
+        agnostic = [row for row in rows if row[0] == "snapkv/agnostic"]
+        assert all(abs(row[6] - 0.6) < 0.02 for row in agnostic)  # of the context alone, wherever it ends in the text
+        answers[endpoint] = {row[:3]: row[3] for row in rows}
+        assert verified(db_of(settings), tmp_path / "data").exit_code == 0  # it renders every prompt again
+    assert answers["chat"] == answers["completions"]
+    plain = with_answer_prefixes(tmp_path, reference_url, "experiment.exp_group_id=plain")
+    assert (await run(plain, options=SweepOptions(quiet=True, allow_dead_knob=True))).exit_code == 0
+    full = dict(query(plain, "SELECT example_id, text FROM responses JOIN requests USING (request_id) JOIN runs USING "
+                             "(run_id) WHERE is_full"))  # fmt: skip
+    assert all(full[example] != text for (series, _, example), text in answers["chat"].items() if series == "full")

@@ -52,13 +52,16 @@ def render(
     turns: Sequence[Sequence[str]] = (),
     system: str | None = None,
     parts: Sequence[tuple[str, int]] = (),
+    prefix: str = "",
 ) -> tuple[list[dict[str, str]], int | None]:
     """Messages and the number of characters of the first user message that belong to the context.
 
     With earlier `turns` the first question stands in the template, and `question` is the last user message. With
     `parts` (`context_parts`) the context is messages of its own, each question is one, no template is used, and no
-    number of characters says where the context ends: None.
+    number of characters says where the context ends: None. A `prefix` (`turn_prefix`) is the last message, the
+    assistant's, which the answer goes on from.
     """
+    begun = [{"role": "assistant", "content": prefix}] if prefix else []
     messages = [{"role": "system", "content": system}] if system else []
     if parts:
         at = 0
@@ -67,8 +70,7 @@ def render(
             at += n_chars
         for asked, answer in turns:
             messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-        messages.append({"role": "user", "content": question})
-        return messages, None
+        return [*messages, {"role": "user", "content": question}, *begun], None
     first = turns[0][0] if turns else question
     head, rest = halves(template)
     user = head + context + rest.replace("{question}", first)
@@ -76,7 +78,24 @@ def render(
     for idx, (_, answer) in enumerate(turns):
         messages.append({"role": "assistant", "content": answer})
         messages.append({"role": "user", "content": turns[idx + 1][0] if idx + 1 < len(turns) else question})
-    return messages, len(head) + len(context)
+    return [*messages, *begun], len(head) + len(context)
+
+
+def turn_prefix(place: str | None, meta: Mapping[str, Any]) -> str:
+    """What the answer begins with, `meta.answer_prefix` without blanks around it; empty unless `place`
+    (prompt.answer_prefix, of the rule that a dataset was prepared by) is `turn`."""
+    given = meta.get("answer_prefix") if place == "turn" else None
+    return given.strip() if isinstance(given, str) else ""
+
+
+def context_end(text: str, content: str, n_chars: int) -> int | None:
+    """Where the first characters of a message end in a `text` that a chat template made of it; None: it isn't there. A
+    template may trim the message: what it cut at the start is not counted."""
+    for kept in (content, content.rstrip(), content.lstrip(), content.strip()):
+        if kept and (start := text.find(kept)) >= 0:
+            cut = len(content) - len(content.lstrip()) if kept[:1] != content[:1] else 0
+            return start + min(max(0, n_chars - cut), len(kept))
+    return None
 
 
 def context_messages(parts: Sequence[tuple[str, int]], system: str | None) -> int | None:
@@ -107,9 +126,10 @@ def plain(messages: Sequence[dict[str, str]]) -> str:
     return "\n\n".join(m["content"] for m in messages)
 
 
-def template_version(template: str, system: str | None, endpoint: str) -> str:
+def template_version(template: str, system: str | None, endpoint: str, answer_prefix: str | None = None) -> str:
     """SHA-256 of what turns an example into a prompt."""
-    return hashlib.sha256("\x1f".join((template, system or "", endpoint)).encode()).hexdigest()
+    later = (answer_prefix,) if answer_prefix else ()  # what came later is in it only where it is asked for
+    return hashlib.sha256("\x1f".join((template, system or "", endpoint, *later)).encode()).hexdigest()
 
 
 def tool_fields(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ default binning.n_per_bin), seed (42), reserve (tokens kept for the answer; defa
 (a text file for the essay haystacks; default our own essay-like text). qa_1 and qa_2 read the questions of another
 dataset from dataset.path.
 
-The published answer prefix ("The special magic number for X ... is") ends the prompt on the completions endpoint. Over
-chat it belongs after the assistant header, where a user message can't reach: there it is left out, and said.
+The published answer prefix ("The special magic number for X ... is") ends the prompt on the completions endpoint. With
+a chat template it belongs after the assistant header, where a user message can't reach: prompt.answer_prefix: turn puts
+it there, over either endpoint; without that a chat request leaves it out, and it is said.
 """
 
 import hashlib
@@ -117,9 +118,10 @@ def open_source(settings: Settings) -> ExampleSource:
         essay, digest = _essay(data_path(params["essay"]))
         revision = f"{REVISION} essay sha256:{digest}"
     notes = []
-    if settings.prompt.endpoint == "chat":
+    if settings.prompt.endpoint == "chat" and settings.prompt.answer_prefix is None:
         notes.append(
-            f"{task.key}: over chat the published answer prefix is not sent (prompt.endpoint: completions sends it)"
+            f"{task.key}: over chat the published answer prefix is not sent (prompt.answer_prefix: turn begins the "
+            "assistant's turn with it; prompt.endpoint: completions ends a plain prompt with it)"
         )
     if task.essay and essay is None:
         notes.append(f"{task.key}: the haystack is kvt's own essay-like text; dataset.params.essay names another")
@@ -170,7 +172,8 @@ class Fit:
         self._last: dict[int, int] = {}  # length -> units of the item before: the next one is close
 
     def example(self, item: RulerItem, key: str, length: int, index: int, settings: Settings) -> Example:
-        prefix = item.answer_prefix if settings.prompt.endpoint == "completions" else ""
+        behind = settings.prompt.endpoint == "completions" and settings.prompt.answer_prefix is None
+        prefix = item.answer_prefix if behind else ""
 
         def build(units: int) -> Example:
             context, question = item.context(units), item.question + prefix

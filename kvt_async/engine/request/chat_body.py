@@ -1,46 +1,74 @@
 """What a prompt at a level is sent as: the body of a chat or text completion, and the level's own headers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
-from kvt_async.contract.formulas.prompt_text import plain
+from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.prompt_text import context_end, plain
 from kvt_async.contract.settings import Settings
 from kvt_async.engine.request.kv_fields import PromptSize, kv_fields, kv_headers
 from kvt_async.records import Json, Level, Payload
 
+Messages = Sequence[Mapping[str, str]]
+TextOf = Callable[[Messages], str]  # of the messages, as the prompt of a completion
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
 def build_payload(
     settings: Settings,
-    messages: Sequence[Mapping[str, str]],
+    messages: Messages,
     level: Level,
     size: PromptSize,
     tools: Mapping[str, Any] | None = None,
+    text_of: TextOf | None = None,
 ) -> Payload:
-    """One prompt at a level, as it is sent. `tools`: the example's `tool_fields`, for the chat endpoint alone."""
-    body = build_body(settings, messages, level, size, tools)
+    """One prompt at a level, as it is sent. `tools`: the example's `tool_fields`, for the chat endpoint alone;
+    `text_of`: where a completion's prompt is another text than the contents of its messages."""
+    body = build_body(settings, messages, level, size, tools, text_of)
     return Payload(PATHS[settings.prompt.endpoint], body, kv_headers(level, size))
 
 
 def build_body(
     settings: Settings,
-    messages: Sequence[Mapping[str, str]],
+    messages: Messages,
     level: Level,
     size: PromptSize,
     tools: Mapping[str, Any] | None = None,
+    text_of: TextOf | None = None,
 ) -> bytes:
     """One request, encoded. `extra_body` is merged over our fields, the level's KV fields over both; a null in
     `extra_body` takes the field out."""
     if settings.prompt.endpoint == "chat":
         prompt_fields: Json = {"messages": list(messages), **(tools or {})}
+        if settings.prompt.answer_prefix and messages[-1]["role"] == "assistant":
+            prompt_fields |= {"continue_final_message": True, "add_generation_prompt": False}
+    elif text_of is not None:
+        text = text_of(messages)
+        prompt_fields, size = {"prompt": text}, _in_text(text, messages, size)
     else:
         prompt_fields = {"prompt": plain([dict(m) for m in messages])}
     return orjson.dumps(assemble(settings, prompt_fields, level, kv_fields(level, size)))
+
+
+def _in_text(text: str, messages: Messages, size: PromptSize) -> PromptSize:
+    """The size with the place where the context ends in a `text` that a chat template made of the messages. Raises
+    ConfigError where it changed the context, since a level that compresses it alone could not say where it ends."""
+    if size.context_chars is None:
+        return size
+    first = next((message["content"] for message in messages if message["role"] == "user"), "")
+    end = context_end(text, first, size.context_chars)
+    if end is None:
+        raise ConfigError(
+            "the chat template changes the user's message, so nobody can say where the context ends in it",
+            where="prompt.answer_prefix",
+            do="Use prompt.endpoint: chat.",
+        )
+    return replace(size, context_chars=end)
 
 
 def assemble(settings: Settings, prompt_fields: Json, level: Level, kv: Json) -> Json:

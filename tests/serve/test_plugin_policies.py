@@ -12,10 +12,12 @@ from kvt_async.contract.settings import PluginFile
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.catalogue import ReferencePolicies
 from kvt_async.serve.engine import Engine
+from kvt_async.serve.kv_request import parse_kv
 from kvt_async.serve.policies import Choice
 from kvt_async.serve.process import load_plugins
 from kvt_async.serve.views import PromptView
 from kvt_async.serve.weights import REFERENCE_DIR
+from kvt_async.serve.work import Finished, Work
 
 POLICY = """
 import numpy as np
@@ -76,6 +78,38 @@ def test_scores_that_are_none_are_an_error_that_names_the_file(
     with pytest.raises(ConfigError, match=says) as caught:
         Choice.of("oldest", {}).kept(view, 5)
     assert "mine.py" in caught.value.where
+
+
+MIDDLE = """
+import numpy as np
+from kvt_async.plugins import policy
+
+@policy("middle")
+def middle(view, params):
+    assert view.positions.shape == view.shape() and len(view.ids) == view.seen
+    return -np.abs(view.positions - 50)
+
+@policy("onlooker")
+def onlooker(view, params):
+    return view.attention_from(0).sum(axis=2)
+"""
+
+
+def test_while_an_answer_is_generated_it_sees_what_is_held_and_where_that_stood_in_the_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MIDDLE)
+    plugin_files.load([PluginFile(path=str(tmp_path / "mine.py"))])
+    engine, ids = Engine(REFERENCE_DIR, 1 << 24), np.arange(5, 65)
+    for name in ("middle", "onlooker"):
+        kv = parse_kv({"policy": name, "when": "decode", "keep_tokens": 9, "params": {"compression_interval": 10}})
+        events = engine.generate(Work(ids, 21, kv, ignore_eos=True))
+        if name == "onlooker":
+            with pytest.raises(ApiError, match=r"onlooker .*mine.py failed: ValueError: the query of entry 0 is gone"):
+                list(events)
+        else:
+            *_, end = events
+            assert (engine._cache.positions(80) == np.arange(46, 55)).all()
+            assert isinstance(end, Finished)
+            assert end.usage.held.n_compressions == 2
 
 
 def test_a_name_of_ours_is_refused_when_the_server_starts(tmp_path: Path) -> None:

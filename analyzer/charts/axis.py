@@ -39,7 +39,8 @@ class BudgetAxis:
     def at(self, value: float, *, is_full: bool = False) -> float:
         if self.scale != "rank":
             return value
-        names = (f"{value:,.6g}", cache_share(value))  # as a number, or as a share of the cache
+        # As a number, as a share of the cache, or with its unit where levels have several.
+        names = (f"{value:,.6g}", *(cache_share(value, unit) for unit in Unit))
         return 0.0 if is_full else next((float(i) for i, label in enumerate(self.labels) if label in names), 0.0)
 
     @property
@@ -89,7 +90,13 @@ class BudgetAxis:
 
 
 def budget_axis(results: Results) -> BudgetAxis:
-    below = sorted({r.kv_budget for r in results.runs if r.is_level}, reverse=True)
+    levels = {(r.kv_unit, r.kv_budget) for r in results.runs if r.is_level}
+    if len({unit for unit, _ in levels}) > 1:
+        order = sorted(levels, key=lambda level: ([*Unit].index(Unit(level[0])), -level[1]))
+        labels = ("full", *(cache_share(budget, unit) for unit, budget in order))
+        places = tuple(map(float, range(len(labels))))
+        return BudgetAxis(places, labels, "rank", "Kept, as asked (units side by side)", ("",) * len(labels))
+    below = sorted({budget for _, budget in levels}, reverse=True)
     if results.unit != Unit.FRACTION:
         labels = ("full", *(f"{b:,.6g}" for b in below))
         is_cap = results.unit == Unit.TOKENS
@@ -122,7 +129,7 @@ def _applied(results: Results, asked: list[float | str]) -> tuple[tuple[str, ...
     applied = [_shown(results, b) if isinstance(b, float | int) else [] for b in asked]
     below = [shares for b, shares in zip(asked, applied, strict=True) if b != "full"]
     if not any(below):
-        return ("",) * len(asked), "applied: not known" if below else ""
+        return ("",) * len(asked), _unmeasured(results) if below else ""
     if results.unit == Unit.FRACTION:
         same = [
             all(abs(s - float(b)) <= SAME for s in shares) for b, shares in zip(asked, applied, strict=True) if shares
@@ -132,6 +139,14 @@ def _applied(results: Results, asked: list[float | str]) -> tuple[tuple[str, ...
             return ("",) * len(asked), f"applied (median): {where}, within {percent(SAME, 1)}"
         return tuple(_range([percent(s) for s in shares]) for shares in applied), "below: applied, median"
     return tuple(_range([percent(s) for s in shares]) for shares in applied), "below: share of the prompt kept, median"
+
+
+def _unmeasured(results: Results) -> str:
+    """What is said where no level shows a share of the prompt: a cap on what is held while it answers has none."""
+    decoding = [run for run in results.runs if run.decodes]
+    if decoding and all(status(results, run) == EvidenceStatus.VERIFIED for run in decoding):
+        return "applied: as asked, in answers that were long enough"
+    return "applied: not known"
 
 
 def _widths(results: Results, asked: list[float | str]) -> tuple[tuple[str, ...], str]:

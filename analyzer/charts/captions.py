@@ -31,7 +31,7 @@ def by_budget(results: Results) -> str:
     v = results.verdict(results.series[0]) if results.series else None
     if v is None:
         return "Accuracy at full cache" if not results.series else "Accuracy by KV budget"
-    return f"{series_name(v.series)}: {in_few_words(v, results.unit)}"
+    return f"{series_name(v.series)}: {in_few_words(v, results.unit_of(v.series))}"
 
 
 def by_budget_says(results: Results) -> str:

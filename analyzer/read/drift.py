@@ -15,8 +15,9 @@ from kvt_async.contract.errors import DriftError
 from kvt_async.contract.formulas.data_types import is_data_type
 from kvt_async.contract.formulas.server_identity import Drift, Snapshot, between, drifts
 from kvt_async.contract.labels import level_label
-from kvt_async.contract.vocabulary import CanaryVerdict, Unit
+from kvt_async.contract.vocabulary import CanaryVerdict, Unit, When
 
+_JUDGED_WHEN = "ifnull(p.detail_json ->> '$.when', 'prefill')"  # a canary judges the budgets that apply then
 _WORST = (CanaryVerdict.DEAD, CanaryVerdict.INCONCLUSIVE)
 # Answers at a level and at full cache's repeat, each against full cache, over the examples that all three answered;
 # of several answers the first, since those to one example depend on each other.
@@ -74,6 +75,7 @@ class Answers:
     changed: int
     changed_again: int
     p: float
+    when: str = When.PREFILL.value  # the budgets that it judged apply
 
     def overrule(self, alpha: float) -> bool:
         """Whether more answers changed with the budget than without it."""
@@ -98,21 +100,24 @@ def canary(
     by the answers of the sweep."""
     rows = conn.execute(
         "SELECT DISTINCT p.verdict, p.session_id FROM runs u JOIN sessions s USING (exp_group_id, generation) "
-        "JOIN probes p USING (session_id) WHERE u.run_id = ? AND p.kind = 'canary' AND p.verdict IN (?, ?)",
-        (run.run_id, *_WORST),
+        "JOIN probes p USING (session_id) WHERE u.run_id = ? AND p.kind = 'canary' AND p.verdict IN (?, ?) "
+        f"AND {_JUDGED_WHEN} = ?",
+        (run.run_id, *_WORST, run.kv_when),
     ).fetchall()
     sent = "SELECT 1 FROM requests r JOIN attempts a USING (request_id) WHERE r.run_id = ? AND a.session_id = ? LIMIT 1"
     verdicts = {verdict for verdict, session in rows if conn.execute(sent, (run.run_id, session)).fetchone()}
     verdict = next((verdict for verdict in _WORST if verdict in verdicts), None)
-    return None if beside_canary is not None and beside_canary.overrule(alpha) else verdict
+    judged = beside_canary if beside_canary is not None and beside_canary.when == run.kv_when else None
+    return None if judged is not None and judged.overrule(alpha) else verdict
 
 
 def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int) -> Answers | None:
     """What became of the level that a dead or inconclusive canary judged; None: no such canary, no A/A control, or
     nothing answered."""
     row = conn.execute(
-        "SELECT p.verdict, p.level FROM probes p JOIN sessions s USING (session_id) WHERE s.exp_group_id = ? AND "
-        "s.generation = ? AND p.kind = 'canary' AND p.verdict IN (?, ?) ORDER BY p.created_at DESC, p.n DESC LIMIT 1",
+        f"SELECT p.verdict, p.level, {_JUDGED_WHEN} FROM probes p JOIN sessions s USING (session_id) "
+        "WHERE s.exp_group_id = ? AND s.generation = ? AND p.kind = 'canary' AND p.verdict IN (?, ?) "
+        "ORDER BY p.created_at DESC, p.n DESC LIMIT 1",
         (group, generation, *_WORST),
     ).fetchone()
     if row is None:
@@ -130,7 +135,8 @@ def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int)
         judged = next((r[0] for r in own if not r[4] and level_label(r[1], r[2], r[3], is_full=False) == row[1]), None)
         counts = [a + b for a, b in zip(counts, conn.execute(_CHANGED, (full, again, judged)).fetchone(), strict=True)]
     n, changed, changed_again, more, less = counts
-    return Answers(CanaryVerdict(row[0]), row[1], n, changed, changed_again, sign_p(more, less)) if n else None
+    verdict, level, when = CanaryVerdict(row[0]), row[1], row[2]
+    return Answers(verdict, level, n, changed, changed_again, sign_p(more, less), when) if n else None
 
 
 def sign_p(more: int, less: int) -> float:

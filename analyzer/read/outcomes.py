@@ -219,11 +219,13 @@ def export_rows(conn: sqlite3.Connection, run: Run, task: str) -> Iterator[pl.Da
         yield frame.filter(~pl.col("is_failure") | pl.col("request_id").is_in(list(failed)))
 
 
-def kept_fraction(unit: str) -> pl.Expr:
-    """Effective budget as a fraction of the prompt; null without evidence and for bit widths."""
+def kept_fraction(unit: str, decoding: pl.Expr | None = None) -> pl.Expr:
+    """Effective budget as a fraction of the prompt; null without evidence, for bit widths, and for a cap on what is
+    held while the answer is generated (`decoding`), which is no part of a prompt."""
     effective, length = pl.col("kv_effective"), pl.col("prompt_tokens").fill_null(pl.col("token_len"))
     if unit == Unit.TOKENS:
-        return pl.min_horizontal(effective / length, pl.lit(1.0))
+        share = pl.min_horizontal(effective / length, pl.lit(1.0))
+        return share if decoding is None else pl.when(~decoding).then(share)
     return effective if unit == Unit.FRACTION else pl.lit(None, dtype=pl.Float64)
 
 

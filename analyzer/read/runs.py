@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.settings_kv import cuts_prompts, is_label
-from kvt_async.contract.vocabulary import FULL
+from kvt_async.contract.vocabulary import FULL, When
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,12 @@ class Run:
     engine_name: str = ""
     kv_params_json: str = "{}"
     decoding_json: str = "{}"
+    kv_when: str = When.PREFILL.value
+
+    @property
+    def decodes(self) -> bool:
+        """Whether its policy evicts while the answer is generated, be it alone or after prefill too."""
+        return self.kv_when != When.PREFILL
 
     @property
     def is_baseline(self) -> bool:

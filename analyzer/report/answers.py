@@ -14,6 +14,7 @@ from analyzer.results import confidence, costs, memory, sentences, verdict_sente
 from analyzer.results.alarms import Alarm, alarms
 from analyzer.results.comparison_words import comparison_sentences
 from analyzer.results.confidence import nothing_safe
+from analyzer.results.decode_words import applied_sentence, compressed_sentences, decode_levels, peak_sentence
 from analyzer.results.number_format import cache_kept, cache_share, loss_size
 from analyzer.results.outcome_words import outcome_sentences
 from analyzer.results.results import Results
@@ -120,6 +121,7 @@ def _changed(results: Results, alpha: float) -> list[str]:
     first, full = results.series[0], results.stat(results.full)
     return [
         sentences.what_changed(first, full, results.paired(first), results.unit, results.verdict(first)),
+        *compressed_sentences(results),
         *comparison_sentences(results.comparisons, first, alpha, results.unit),
     ]
 
@@ -154,7 +156,7 @@ def _other_series(results: Results) -> list[str]:
     names_of: dict[str, list[str]] = {}
     for series in results.series[1:]:
         if (v := results.verdict(series)) is not None:
-            names_of.setdefault(verdict_sentence.in_few_words(v, results.unit), []).append(series)
+            names_of.setdefault(verdict_sentence.in_few_words(v, results.unit_of(series)), []).append(series)
     others = [f"{series_names(names)}: {text}" for text, names in names_of.items()]
     return [f"Other series. {'; '.join(others)}."] if others else []
 
@@ -167,7 +169,7 @@ def _lengths(results: Results) -> list[str]:
     for series in results.series:
         rows = [(b, v) for b in results.bins if (v := results.verdict(series, b.bin_idx)) is not None]
         if rows:
-            by_text.setdefault(sentences.safe_by_length("", rows, results.unit), []).append(series)
+            by_text.setdefault(sentences.safe_by_length("", rows, results.unit_of(series)), []).append(series)
     every = len(by_text) == 1 and len(results.series) > 2
     return [f"{'every series' if every else series_names(names)}{text}" for text, names in by_text.items()]
 
@@ -202,9 +204,12 @@ def _buys(results: Results, settings: Settings) -> list[str]:
         return []
     full, stat = results.stat(results.full), results.stat(run)
     evidence = results.evidence.get(run.run_id)
+    level = next((d for d in decode_levels(results) if (d.series, d.budget) == (series, run.kv_budget)), None)
     verified = evidence is None or evidence.status in (EvidenceStatus.VERIFIED, EvidenceStatus.CHANGED)
     lines = [
-        ("" if stat is not None and stat.kv_bytes_p50 is not None else memory.of_bits(results, settings, run))
+        peak_sentence(level)
+        if level is not None
+        else ("" if stat is not None and stat.kv_bytes_p50 is not None else memory.of_bits(results, settings, run))
         or costs.memory(series, run.kv_budget, full, stat, results.unit, verified=verified),
         costs.latency(run.kv_budget, full, stat, results.clients, results.unit),
     ]
@@ -229,6 +234,8 @@ def _applied(results: Results) -> list[str]:
     for names in alike.values():
         text = sentences.evidence([e for s in names for e in results.statuses(s)], full)
         lines.append(f"{series_names(names)}: {text}" if len(alike) > 1 else text)
+    if while_generating := applied_sentence(results):
+        lines = [f"{lines[0]} {while_generating}", *lines[1:]]
     if results.canaries:
         verdicts = sorted({str(c["verdict"]) for c in results.canaries})
         lines.append(sentences.canary(verdicts, overruled=results.overruling is not None))
@@ -239,7 +246,7 @@ def _certainty(results: Results, settings: Settings) -> list[str]:
     v = results.verdict(results.series[0]) if results.series else None
     lines = [confidence.control(results.control_drops())]
     for series in results.series:
-        if text := confidence.noise(results.paired(series), results.unit):
+        if text := confidence.noise(results.paired(series), results.unit_of(series)):
             lines.append(f"{series_name(series)}: {text}")
     if v is not None and v.n and v.verdict != SeriesVerdict.UNVERIFIED:
         holm = [s for s in results.series if (further := results.verdict(s)) and further.role == Role.HOLM]

@@ -7,6 +7,7 @@ from analyzer.read.drift import Answers
 from analyzer.report.turn_tables import reuse_caveats
 from analyzer.results import confidence
 from analyzer.results.constrained_words import constrained_sentence
+from analyzer.results.decode_words import partly_applied
 from analyzer.results.number_format import number, plural
 from analyzer.results.results import Results
 from analyzer.results.seed_words import seeds_sentence
@@ -29,6 +30,8 @@ def caveats(results: Results) -> list[str]:
         lines.append(f"Levels differ in more than the budget: {'; '.join(results.setups)}.{doubt}")
     if told_apart:
         lines.append(told_apart)
+    if partly := partly_applied(results):
+        lines.append(partly)
     if (answers := results.overruling) is not None:
         lines.append(overruled(answers))
     if seeds := seeds_sentence(results):

@@ -6,6 +6,7 @@ from typing import Any
 from analyzer.read.runs import Run
 from analyzer.report.answers import first_screen
 from analyzer.report.suite_answers import suite_screen
+from analyzer.results.decode_words import decode_levels
 from analyzer.results.outcome_words import outcomes
 from analyzer.results.results import ALL, Results
 from analyzer.results.suite_results import SuiteResults
@@ -128,6 +129,7 @@ def _level(results: Results, run: Run) -> dict[str, Any]:
         "outcomes": {measure: _picked(row, _OUTCOME) for measure, row in outcomes(results, run).items()},
         "evidence": evidence.status if evidence else None,
         "evidence_reason": evidence.reason if evidence else None,
+        **({"while_generating": while_generating} if (while_generating := _while_generating(results, run)) else {}),
     }
 
 
@@ -138,6 +140,12 @@ def _against_constrained(results: Results, run: Run) -> dict[str, Any] | None:
         return None
     loss = {"n": c.n, "drop_mean": c.diff_mean, "drop_ci_low": c.diff_ci_low, "drop_ci_high": c.diff_ci_high}
     return loss | {"p": c.p, "p_holm": c.p_holm}
+
+
+def _while_generating(results: Results, run: Run) -> dict[str, Any]:
+    """What a budget that applies while answers are generated did; {} of others."""
+    level = next((d for d in decode_levels(results) if (d.series, d.budget) == (run.series, run.kv_budget)), None)
+    return {} if level is None else {k: v for k, v in asdict(level).items() if k not in ("series", "budget", "unit")}
 
 
 def _picked(row: Any, names: tuple[str, ...]) -> dict[str, Any]:

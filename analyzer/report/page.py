@@ -9,6 +9,7 @@ from analyzer.report import cost_tables, provenance, report_tables, turn_tables
 from analyzer.report.answers import AnswerKey, FirstScreen, first_screen
 from analyzer.report.definitions import FAILURES, definitions
 from analyzer.results import confidence
+from analyzer.results.decode_words import decode_table
 from analyzer.results.number_format import loss_size, number
 from analyzer.results.outcome_words import call_table, outcome_table, part_table
 from analyzer.results.results import ALL, Results
@@ -52,6 +53,7 @@ def context(results: Results, settings: Settings, now: datetime, charts: Sequenc
         "verdicts": report_tables.verdicts(results),
         "safe_by_length": report_tables.safe_by_length(results),
         "levels": report_tables.levels(results),
+        "while_generating": decode_table(results),
         "comparisons": report_tables.comparisons(results, settings.analysis.alpha),
         "outcomes": outcome_table(results, settings.analysis.alpha),
         "calls": call_table(results, settings.analysis.alpha),

@@ -31,20 +31,21 @@ def verdicts(results: Results) -> Table:
         v = results.verdict(series)
         if v is None:
             continue
-        half = _half(v, results.unit) if v.half_loss_budget is not None else NOTHING
+        unit = results.unit_of(series)
+        half = _half(v, unit) if v.half_loss_budget is not None else NOTHING
         zone = (
-            f"{cache_share(v.zone_high, results.unit)} … {cache_share(v.broken, results.unit)}"
+            f"{cache_share(v.zone_high, unit)} … {cache_share(v.broken, unit)}"
             if v.broken is not None
             else _NO_ZONE.get(v.verdict, NOTHING)
         )
-        safe = "none proven" if nothing_safe(v) else cache_share(v.safe_budget, results.unit)
+        safe = "none proven" if nothing_safe(v) else cache_share(v.safe_budget, unit)
         rows.append(
             {
                 "Series": series,
-                "Verdict": verdict_sentence.in_few_words(v, results.unit),
+                "Verdict": verdict_sentence.in_few_words(v, unit),
                 "Safe budget": safe,
                 "Transition zone": zone,
-                "Real loss from": cache_share(v.loss, results.unit),
+                "Real loss from": cache_share(v.loss, unit),
                 "Half of the loss at [95% CI]": half,
                 "Pairs": count(v.n),
                 "Evidence": _evidence(v.evidence),
@@ -77,8 +78,8 @@ def safe_by_length(results: Results) -> Table:
             elif not v.judges:
                 cells.append("no verdict")
             else:
-                safe = "none" if nothing_safe(v) else cache_share(v.safe_budget, results.unit)
-                cells.append(f"{safe} / {cache_share(v.broken, results.unit)}")
+                safe = "none" if nothing_safe(v) else cache_share(v.safe_budget, results.unit_of(series))
+                cells.append(f"{safe} / {cache_share(v.broken, results.unit_of(series))}")
         rows.append((series, *cells))
     note = (
         "Safe budget / broken from, within each bin. “none”: no budget is proven safe there; –: none is proven broken. "

@@ -9,6 +9,7 @@ from analyzer.read import declared_plan
 from analyzer.report.answers import Answer, AnswerKey, FirstScreen, chosen_level
 from analyzer.report.caveats import REFERENCE, TINY, caveats
 from analyzer.results import confidence, sentences, suite_sentence
+from analyzer.results.decode_words import decode_levels
 from analyzer.results.number_format import cache_kept, interval, loss_size, number, percent, plural
 from analyzer.results.outcome_words import outcome_sentences
 from analyzer.results.series_names import series_name, series_names
@@ -208,22 +209,27 @@ def _else(suite: SuiteResults, settings: Settings) -> list[str]:
 def _buys(suite: SuiteResults) -> list[str]:
     """Bytes of cache at the headline's safe budget, over the tasks: from the least to the most that is saved."""
     v = suite.verdict(suite.series[0]) if suite.series else None
-    saved, at = [], ""
+    saved, at, of = [], "", ""
     for task in suite.chosen:
         run = chosen_level(task, suite.series[0]) if suite.series else None
         if v is not None and v.suite_safe is not None:
             run = next((r for r in task.levels(suite.series[0]) if r.kv_budget == v.suite_safe), run)
         full, stat = task.stat(task.full), task.stat(run)
-        if run is None or full is None or stat is None or not full.kv_bytes_p50 or stat.kv_bytes_p50 is None:
+        if run is None or full is None or stat is None:
             continue
-        at = cache_kept(run.kv_budget, run.kv_unit)
-        saved.append(1 - stat.kv_bytes_p50 / full.kv_bytes_p50)
+        level = next((d for d in decode_levels(task) if (d.series, d.budget) == (run.series, run.kv_budget)), None)
+        peak = level.peak if level else None
+        at, of = cache_kept(run.kv_budget, run.kv_unit), "the most that is held, means" if level else "medians"
+        if peak is not None and peak["ratio"] is not None:
+            saved.append(1 - peak["ratio"])
+        elif full.kv_bytes_p50 and stat.kv_bytes_p50 is not None:
+            saved.append(1 - stat.kv_bytes_p50 / full.kv_bytes_p50)
     if not saved or (v is not None and v.suite_safe is None):
         return ["Bytes, tokens and latencies of each task stand in its own section of the report."]
     low, high = percent(min(saved)), percent(max(saved))
     share = low if low == high else f"{low} to {high}"
     return [
-        f"With {at}, the KV cache of a request is {share} smaller than at full cache (medians of the tasks). Latencies "
+        f"With {at}, the KV cache of a request is {share} smaller than at full cache ({of} of the tasks). Latencies "
         "of each task stand in its own section of the report."
     ]
 

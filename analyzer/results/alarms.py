@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from analyzer.results import sentences
 from analyzer.results.confidence import margin_in_score
+from analyzer.results.decode_words import no_evidence
 from analyzer.results.number_format import cache_kept, listed, percent, plural
 from analyzer.results.results import Results
 from analyzer.results.series_names import series_name
@@ -39,6 +40,7 @@ def alarms(results: Results) -> list[Alarm]:
             _partial(results),
             _read_short(results),
             _unverified(results),
+            _no_evidence(results),
             _dead_knob(results),
             _drift(results),
             _differences(results),
@@ -56,7 +58,7 @@ def _partial(results: Results) -> Alarm | None:
     if refused := sum(p.refused for p in results.progress.values()):
         says += f" {refused:,} were refused for the key or the quota, which says nothing about them: not counted."
     behind = [
-        f"{series_name(series)} with {cache_kept(level['budget'], results.unit)} "
+        f"{series_name(series)} with {cache_kept(level['budget'], results.unit_of(series))} "
         f"({level['answers']:,} of {plural(level['planned'], 'answer')})"
         for series in results.series
         if (v := results.verdict(series)) is not None
@@ -88,6 +90,13 @@ def _unverified(results: Results) -> Alarm | None:
         return None
     which = "" if labels == results.series else f" ({', '.join(labels)})"
     return Alarm(f"UNVERIFIED{which}", f"{sentences.UNVERIFIED}.", sentences.UNVERIFIED.replace(";", ","))
+
+
+def _no_evidence(results: Results) -> Alarm | None:
+    if not (says := no_evidence(results)):
+        return None
+    short = "hardly any answer was compressed while it was generated"
+    return Alarm("NO EVIDENCE", f"{says}. Nothing is claimed of that: it takes 20% of the answers.", short)
 
 
 def _dead_knob(results: Results) -> Alarm | None:

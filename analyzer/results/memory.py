@@ -66,9 +66,14 @@ def load_of(results: Results, settings: Settings) -> ServingLoad | None:
 
 
 def kept_share(results: Results, run: Run, load: ServingLoad) -> float | None:
-    """Share of full cache's bytes that a level keeps at the load's prompt length; as asked where nothing was shown."""
+    """Share of full cache's bytes that a level keeps at the load's prompt length; as asked where nothing was shown.
+
+    None of a level that evicts while it answers: what is held hangs on how long answers get.
+    """
     if run.is_full:
         return 1.0
+    if run.decodes:
+        return None
     stat, evidence = results.stat(run), results.evidence.get(run.run_id)
     if run.kv_unit == Unit.TOKENS:
         return min(1.0, run.kv_budget / load.serving.context_tokens)
@@ -137,7 +142,8 @@ def serving(results: Results, settings: Settings, run: Run) -> list[str]:
         f"full cache ({count(load.token_bytes)} bytes a token, {load.source})"
     )
     if saved is None:
-        return [f"{head}; what a cache with {at} saves of it can't be reckoned from its unit."]
+        why = "hangs on how long answers get" if run.decodes else "can't be reckoned from its unit"
+        return [f"{head}; what a cache with {at} saves of it {why}."]
     v = results.verdict(run.series)
     proven = v is not None and not nothing_safe(v)
     safe = "the safe budget" if proven else "which is not proven safe,"

@@ -123,6 +123,10 @@ class Results:
         """Unit of the budgets below full cache."""
         return next((r.kv_unit for r in self.runs if r.is_level), Unit.FRACTION)
 
+    def unit_of(self, series: str) -> str:
+        """Unit of a series' budgets."""
+        return next((r.kv_unit for r in self.runs if r.series == series), self.unit)
+
     @property
     def pending(self) -> int:
         return sum(p.pending for p in self.progress.values())

@@ -18,6 +18,9 @@ from kvt_async.contract.vocabulary import EvidenceStatus as Status
 
 UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
 _TAKEN_BACK = {  # what a stored reason holds: what it is called
+    "no evidence: the cache was compressed": "no evidence, the cache of hardly any answer was compressed",
+    "says how often the cache was compressed": "replies don't say how often the cache was compressed",
+    "say how often the cache was compressed": "replies don't say how often the cache was compressed",
     "read shorter than sent": "prompts were read shorter than sent",
     "the server became another one meanwhile": "the server became another one meanwhile",
     "levels were served by different servers": "levels were served by different servers",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from analyzer.results.number_format import listed
 from kvt_async.contract.settings_kv import cuts_prompts
+from kvt_async.contract.vocabulary import When
 
 _POLICIES = {
     "snapkv": "SnapKV",
@@ -20,6 +21,10 @@ _MODES = {
     "aware": "sees the question",
     "agnostic": "evicts before the question is known",
 }
+_WHENS: dict[str, str] = {
+    When.DECODE: "evicts while it answers",
+    When.BOTH: "evicts while it answers too",
+}
 _CUTS = {"left": "its start left out", "middle": "its middle left out"}
 _DTYPE = "kv_dtype"  # the policy that recipes use where a level is a data type of the cache
 
@@ -27,15 +32,24 @@ _DTYPE = "kv_dtype"  # the policy that recipes use where a level is a data type 
 def series_name(label: str) -> str:
     """`SnapKV (sees the question)` for `snapkv/aware`; a label of unknown parts stays as it is."""
     head, *params = label.split(" ")
+    head, when = _when(head)
     policy, slash, mode = head.partition("/")
     known = _CUTS if cuts_prompts(policy) else _MODES
     policies = _POLICIES | ({policy: "Prompt cut short"} if cuts_prompts(policy) else {})
-    if (policy not in policies and mode not in _MODES) or (slash and mode not in known):
+    if (policy not in policies and mode not in _MODES and when not in _WHENS) or (slash and mode not in known):
         return _dtype_name(label)
     if not all("=" in param for param in params):
         return label
-    remarks = ([known[mode]] if slash else []) + params
+    remarks = [known[mode]] if slash and when != When.DECODE else []
+    remarks += [_WHENS[when]] if when in _WHENS else []
+    remarks += params
     return policies.get(policy, policy) + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def _when(head: str) -> tuple[str, str]:
+    """A label's head without what it says of when the policy evicts, and that."""
+    policy, slash, when = head.rpartition("/")
+    return (policy, when) if slash and when in _WHENS else (head, When.PREFILL)
 
 
 def series_names(labels: Sequence[str]) -> str:

@@ -27,6 +27,8 @@ def headline(v: SuiteVerdict, unit: str) -> str:
 
 def in_few_words(v: SuiteVerdict, unit: str) -> str:
     """The verdict for a cell of a table or a chart's title."""
+    if not v.judges and _without_evidence(v):
+        return "no evidence: hardly any answer of a task was compressed"
     if not v.judges:
         return _REASONS[v.verdict]
     safe = "nothing proven safe" if v.suite_safe is None else f"safe on average to {cache_share(v.suite_safe, unit)}"
@@ -48,6 +50,11 @@ _REASONS: dict[str, str] = {
 }
 
 
+def _without_evidence(v: SuiteVerdict) -> list[str]:
+    """Tasks of which hardly any answer was compressed while it was generated."""
+    return [task["task"] for task in v.tasks if task.get("no_evidence")]
+
+
 def _sizes(v: SuiteVerdict) -> tuple[str, str]:
     """The margin and the guard in words."""
     kind = v.asked.get("margin_kind", "absolute")
@@ -59,6 +66,12 @@ def _headline(v: SuiteVerdict, unit: str) -> str:
     if v.verdict == SeriesVerdict.NO_BASELINE:
         missing = _names(v.asked.get("without_full", []))
         return f"No verdict over {over(v)}: there is no full-cache run of {missing} to compare with (add budget 1.0)."
+    if v.verdict == SeriesVerdict.UNVERIFIED and (tasks := _without_evidence(v)):
+        return (
+            f"No evidence over {over(v)}: while they were generated, the cache of hardly any answer of {_names(tasks)} "
+            "was compressed at any budget, so nothing is shown of what it does there. Longer answers, a smaller budget "
+            "or a shorter interval would show it; analysis.tasks judges the others."
+        )
     if v.verdict == SeriesVerdict.UNVERIFIED:
         short = _names([task["task"] for task in v.tasks if task["verdict"] == SeriesVerdict.UNVERIFIED])
         return f"Unverified over {over(v)}: prompts of {short} were read shorter than sent, so nothing is claimed."

@@ -10,13 +10,14 @@ from typing import Any
 
 from analyzer.results.confidence import margin_in_score, needed, needs, nothing_safe
 from analyzer.results.length_bins import Bin
-from analyzer.results.number_format import cache_kept, cache_share, interval, listed, loss_size, number, plural
+from analyzer.results.number_format import cache_kept, cache_share, interval, listed, loss_size, number, percent, plural
 from analyzer.results.series_names import series_name
 from analyzer.store.tables import Verdict
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.vocabulary import FULL, SeriesVerdict
 
 NONE_PROVEN = "none proven"
+_NO_EVIDENCE = "No evidence"
 ONLY_FULL = "Only full cache was run: there is no smaller budget to judge."
 _REASONS: dict[str, str] = {
     SeriesVerdict.NOTHING_TO_LOSE: "nothing to lose at full cache",
@@ -66,6 +67,15 @@ def unverified(counts: PromptCounts) -> str:
     return f"Unverified: {counts.sentence}."
 
 
+def unapplied(applied: int, said: int) -> str:
+    """What is said where the cache of hardly any answer was compressed at any budget of the series."""
+    return (
+        f"{_NO_EVIDENCE}: while they were generated, the cache of at most {applied:,} of {plural(said, 'answer')} was "
+        f"compressed at any budget ({percent(applied / said)}), so nothing is shown of what it does. Longer answers, a "
+        "smaller budget or a shorter interval would show it."
+    )
+
+
 def all_failed(series: str, n: int) -> str:
     """There are no answers at full cache, so whatever was computed of them is no verdict."""
     return (
@@ -91,6 +101,8 @@ def in_few_words(v: Verdict, unit: str) -> str:
     floor = v.detail.get("floor")
     if v.verdict == SeriesVerdict.NOTHING_TO_LOSE and floor and floor["high"] > v.asked.get("margin", 1.0):
         return "nothing to lose shown at full cache"
+    if v.verdict == SeriesVerdict.UNVERIFIED and v.verdict_text.startswith(_NO_EVIDENCE):
+        return "no evidence: hardly any answer was compressed"
     return _REASONS.get(v.verdict, v.verdict)
 
 

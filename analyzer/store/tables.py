@@ -190,6 +190,13 @@ class Verdict:
         return SeriesVerdict(self.verdict).judges
 
     @property
+    def has_no_evidence(self) -> bool:
+        """Whether there is no verdict because hardly any answer was compressed while it was generated."""
+        levels = self.detail.get("while_generating", [])
+        never_shown = all(level["said"] and not level["shown"] for level in levels)
+        return self.verdict == SeriesVerdict.UNVERIFIED and bool(levels) and never_shown
+
+    @property
     def prompts(self) -> PromptCounts | None:
         """What the server's counts say of the group's prompts; None where this row doesn't hold it."""
         stored = self.detail.get("prompts")

@@ -181,8 +181,8 @@ def derive(question: Question, read: Iterable[TaskData]) -> Derived:
         group = replace(group, evidence={row.run_id: row.status for row in own})
         tests = group_tests(group)
         counts = {data.run.run_id: data.counts for data in task.runs}
-        kept = withdraw(group_rows(group, tests), counts, question.server.beside_canary)
-        rows[group.dataset.dataset_id] = with_sentences(kept, group.unit, group.analysis.margin, task.question.lengths)
+        kept = withdraw(group_rows(group, tests), counts, question.server.beside_canary, group.compressions)
+        rows[group.dataset.dataset_id] = with_sentences(kept, group.units, group.analysis.margin, task.question.lengths)
         if question.is_suite and task.question.task.name in question.chosen:
             room = tests.headrooms[ALL_BINS]
             in_suite.append(
@@ -232,6 +232,7 @@ def task_group(question: Question, task: TaskData) -> Group:
         n_samples=task.question.task.samples,
         counts=question.counts,
         in_suite=question.is_suite,
+        compressions={data.run.run_id: data.compressions for data in task.runs if data.compressions is not None},
         traits={data.run.run_id: data.traits for data in task.runs},
     )
 

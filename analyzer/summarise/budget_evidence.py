@@ -10,14 +10,16 @@ from dataclasses import replace
 
 import polars as pl
 
+from analyzer.read.compressions import Compressions
 from analyzer.read.drift import BudgetReading, RunServer
 from analyzer.read.runs import Run
 from analyzer.store.tables import Evidence
+from analyzer.summarise.decode_evidence import by_compressions
 from analyzer.summarise.width_evidence import by_width
 from kvt_async.contract.formulas.kv_budget import convert
 from kvt_async.contract.formulas.prompt_counts import Count, PromptCounts, judge
 from kvt_async.contract.formulas.server_identity import Drift
-from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus, Mode, Unit
+from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus, Mode, Unit, When
 
 TOLERANCE = 0.01
 OFF_SHARE = 0.01
@@ -60,10 +62,14 @@ def prompt_counts(runs: Sequence[Run], outcomes: pl.DataFrame, *, exact: bool) -
 
 
 def run_evidence(
-    run: Run, outcomes: pl.DataFrame, server: RunServer = _SILENT, counts: PromptCounts = _UNCOUNTED
+    run: Run,
+    outcomes: pl.DataFrame,
+    server: RunServer = _SILENT,
+    counts: PromptCounts = _UNCOUNTED,
+    applied: Compressions | None = None,
 ) -> Evidence:
     """The verdict on one run, from `outcomes.outcomes` joined with entries, from what is known of its server, and from
-    what the server's counts say of its prompts."""
+    what the server's counts say of its prompts and its replies of compressions."""
     answered = ~pl.col("is_failure")
     telling = answered & pl.col("kv_effective").is_not_null()  # the responses that say what was applied
     figures = outcomes.select(
@@ -77,6 +83,7 @@ def run_evidence(
     evidence = _by_responses(
         run,
         n_telling=figures["n_telling"],
+        only_some=applied is not None,
         evidence=Evidence(
             run_id=run.run_id,
             status=EvidenceStatus.UNVERIFIED,
@@ -91,7 +98,7 @@ def run_evidence(
     judged = not (run.kv_unit == Unit.BITS or run.cuts_prompts)  # by a canary
     if evidence.status == EvidenceStatus.VERIFIED and judged and server.canary in _CANARY:
         evidence = _unverified(evidence, _CANARY[server.canary])
-    evidence = by_width(run, evidence, server.width)
+    evidence = by_compressions(by_width(run, evidence, server.width), applied)
     if evidence.status in _NOTHING_AGAINST:
         evidence = _by_readings(run, evidence, outcomes.filter(answered), server)
     if evidence.status in _NOTHING_AGAINST and counts.are_short:
@@ -154,6 +161,8 @@ def _off(run: Run, round_to: int) -> pl.Expr:
     """Whether a response says that more or less was kept than the tolerance allows."""
     length = _compressible(run.kv_mode).cast(pl.Float64)
     difference = pl.col("kv_effective") - run.kv_budget
+    if run.decodes:
+        return _off_while_generating(run, round_to)
     if run.is_full or run.is_constrained:
         return difference < -TOLERANCE
     if run.kv_unit == Unit.BITS:
@@ -169,8 +178,27 @@ def _off(run: Run, round_to: int) -> pl.Expr:
     )
 
 
-def _by_responses(run: Run, evidence: Evidence, n_telling: int) -> Evidence:
-    """The verdict from the responses alone, `n_telling` of which say which budget was applied."""
+def _off_while_generating(run: Run, round_to: int) -> pl.Expr:
+    """The same of the most that was held right after a compression: of a cap the cap itself, for what was below it was
+    not compressed. Where the prompt is compressed too, and only its context, the question stands beside that."""
+    effective = pl.col("kv_effective")
+    seen = (pl.col("prompt_tokens").fill_null(pl.col("token_len")) + pl.col("completion_tokens").fill_null(0)).cast(
+        pl.Float64
+    )
+    is_cap = run.kv_unit == Unit.TOKENS
+    allowed = pl.max_horizontal(pl.lit(TOLERANCE), round_to / seen) * (seen if is_cap else 1.0) + 1e-9
+    is_off = (effective - run.kv_budget).abs() > allowed
+    if run.kv_when != When.BOTH or run.kv_mode != Mode.AGNOSTIC:
+        return is_off
+    prompt, context = (pl.col(name).cast(pl.Float64) for name in ("prompt_tokens", "context_tokens"))
+    question = prompt - pl.coalesce("compressible_tokens", context)
+    at_prompt = run.kv_budget + question if is_cap else run.kv_budget + (1 - run.kv_budget) * question / prompt
+    return is_off & ((effective - at_prompt).abs() > allowed)
+
+
+def _by_responses(run: Run, evidence: Evidence, n_telling: int, *, only_some: bool = False) -> Evidence:
+    """The verdict from the responses alone, `n_telling` of which say which budget was applied; `only_some`: it isn't
+    applied to all of them, and that is judged elsewhere."""
     effective = evidence.effective_p50
     if n_telling and evidence.n_off > OFF_SHARE * n_telling:
         reason = (
@@ -191,7 +219,7 @@ def _by_responses(run: Run, evidence: Evidence, n_telling: int) -> Evidence:
         )
     if evidence.source == "configured":
         return _unverified(evidence, "the budget was only configured; nothing shows that the server applied it")
-    if n_telling < (1 - OFF_SHARE) * evidence.n:
+    if not only_some and n_telling < (1 - OFF_SHARE) * evidence.n:
         return _unverified(evidence, f"only {n_telling} of {evidence.n} responses say which budget was applied")
     reason = f"{n_telling} responses say that {effective:g} {run.kv_unit} was applied, as asked ({evidence.source})"
     return replace(evidence, status=EvidenceStatus.VERIFIED, reason=reason)

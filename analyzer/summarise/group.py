@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from analyzer.read.compressions import Compressions
 from analyzer.read.declared_plan import NOTHING, DeclaredPlan
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.run_counts import RunCounts
@@ -55,6 +56,7 @@ class Group:
     samples: int = 1  # answers of each example that count
     n_samples: int = 1  # answers that were asked for
     counts: Mapping[str, RunCounts] = field(default_factory=dict)  # by run; empty: every run is complete
+    compressions: Mapping[str, Compressions] = field(default_factory=dict)  # by run that evicts while it answers
     in_suite: bool = False  # one of several tasks: the claim that was asked in advance is the one over all of them
 
     @property
@@ -71,6 +73,11 @@ class Group:
     def unit(self) -> str:
         """Unit of the budgets below full cache."""
         return next((run.kv_unit for run in self.runs if run.is_level), Unit.FRACTION)
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of the budgets of each series."""
+        return {name: levels[0].kv_unit for name, levels in self._levels.items()}
 
     @property
     def everywhere(self) -> tuple[int, ...]:

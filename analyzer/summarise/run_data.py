@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from analyzer.read import examples, outcomes, run_counts
+from analyzer.read.compressions import Compressions, compressions
 from analyzer.read.drift import RunServer
 from analyzer.read.examples import has_own_tokenizer
 from analyzer.read.later_turns import without_lengths
@@ -74,6 +75,7 @@ class RunData:
     counts: PromptCounts
     stats: list[BinStat]
     traits: AnswerTraits
+    compressions: Compressions | None = None  # of a run that evicts while it answers
     floors: Floors | None = None  # of full cache alone
     held: float | None = None  # of full cache alone, where it scores low: share of its answers that hold the gold
 
@@ -122,6 +124,7 @@ def read_runs(
     of_calls = [_is_of_calls(facts, run) for run in runs]
     traits = {calls: trait_columns(frame, of_calls=calls) for calls in set(of_calls)}
     counts = prompt_counts(runs, frame, exact=has_own_tokenizer(facts, runs[0].dataset_id))
+    applied = [compressions(facts, run, entries, reading.samples) for run in runs]
     ends = np.searchsorted(frame["run"].to_numpy(), np.arange(len(runs) + 1))
     rows = [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
     n, k = entries.height, reading.samples
@@ -142,10 +145,11 @@ def read_runs(
             score=score[i],
             failed=any_failed(answers[i].failed.reshape(n, k)) if k > 1 else answers[i].failed,
             answers=answers[i],
-            evidence=run_evidence(run, frame[rows[i]], own.server, counts[i]),
+            evidence=run_evidence(run, frame[rows[i]], own.server, counts[i], applied[i]),
             counts=counts[i],
             stats=stats[i],
             traits=answer_traits(traits[of_calls[i]][rows[i]], n, _parts(facts, run, entries, frame[rows[i]])),
+            compressions=applied[i],
             floors=floors(facts, run, entries, RepeatedAnswers(k, reading.aggregate, texts[i]))
             if run.is_baseline
             else None,
@@ -167,12 +171,18 @@ def _frame(facts: sqlite3.Connection, runs: Sequence[Run], entries: pl.DataFrame
         {name: i for i, name in enumerate(LABELS)}, default=len(LABELS) - 1, return_dtype=pl.Int64
     )
     unit = runs[0].kv_unit
+    decoding = pl.col("run").is_in([i for i, run in enumerate(runs) if run.decodes])
     frame = outcomes.outcomes(facts, runs, samples).join(entries, on="example_id", how="inner")
     return (
         without_lengths(facts, [run.run_id for run in runs], frame)
         .sort("run", "entry", "sample_idx")
         .with_columns(
-            code=code, cut=failure_labels.cut_off(), kept_fraction=kept_fraction(unit), kept_tokens=kept_tokens(unit)
+            code=code,
+            cut=failure_labels.cut_off(),
+            kept_fraction=kept_fraction(unit, decoding),
+            # What is held at the end of an answer, and the bytes of its peak, have no like among full cache's figures.
+            kept_tokens=pl.when(~decoding).then(kept_tokens(unit)),
+            kv_bytes=pl.when(~decoding).then("kv_bytes"),
         )
     )
 

@@ -17,7 +17,7 @@ _FLOORS = {OTHERS: "against the golds of other examples", CHANCE: "by chance"}
 def notes(summary: SeriesBin, group: Group) -> list[str]:
     """Everything that is to be said beside the verdict of one series in one bin."""
     levels = group.series[summary.level.series]
-    applied = [(run.kv_budget, group.stats[run.run_id, summary.bin_idx]) for run in levels]
+    applied = [(run.kv_budget, group.stats[run.run_id, summary.bin_idx]) for run in levels if not run.decodes]
     of_group = held_note(summary.acc_full, group.held, group.dataset.metric) if summary.bin_idx == ALL_BINS else []
     return (
         _left_out(summary, group)

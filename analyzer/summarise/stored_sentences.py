@@ -1,6 +1,6 @@
 """Verdict rows -> the same rows with their sentence, which the report prints after the name of the series."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from analyzer.results import verdict_sentence
@@ -8,11 +8,19 @@ from analyzer.results.length_bins import Bin
 from analyzer.store.tables import Verdict
 from analyzer.summarise.bin_stats import ALL_BINS
 from analyzer.summarise.summaries import GroupRows
+from kvt_async.contract.vocabulary import Unit
 
 
-def with_sentences(rows: GroupRows, unit: str, margin: float, lengths: Sequence[Bin]) -> GroupRows:
-    """The rows with their sentences; `unit` is that of the budgets. Claims that were taken back have theirs already."""
-    return replace(rows, verdicts=[_with_sentence(row, rows.verdicts, unit, margin, lengths) for row in rows.verdicts])
+def with_sentences(rows: GroupRows, units: Mapping[str, str], margin: float, lengths: Sequence[Bin]) -> GroupRows:
+    """The rows with their sentences; `units` are those of the budgets, by series.
+
+    Claims that were taken back have theirs already.
+    """
+    sentences = [
+        _with_sentence(row, rows.verdicts, units.get(row.series, Unit.FRACTION), margin, lengths)
+        for row in rows.verdicts
+    ]
+    return replace(rows, verdicts=sentences)
 
 
 def _with_sentence(

@@ -25,6 +25,7 @@ from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
 from analyzer.store.tables import Verdict, json_text
 from analyzer.summarise.bin_stats import ALL_BINS
 from analyzer.summarise.budget_evidence import worst
+from analyzer.summarise.decode_evidence import has_evidence
 from analyzer.summarise.group import Group
 from analyzer.summarise.guessing_floor import Floors, Headroom, headroom
 from analyzer.summarise.question import Question
@@ -133,9 +134,7 @@ def suite_rows(question: Question, tasks: Sequence[SuiteTask]) -> SuiteRows:
     for i, name in enumerate(series):
         level = question.analysis.alpha / 2 * share / (1 if i == 0 else len(series) - 1)
         rule = _rule(every, level, room)
-        runs_of = {
-            task.task.name: {run.kv_budget: run.run_id for run in task.group.series.get(name, [])} for task in tasks
-        }
+        runs_of = _runs_of(tasks, name)
         done = suite(every.scores(runs_of), rule) if not every.without_full and all(runs_of.values()) else None
         if done is not None:
             stats += [_stat(name, 0, row) for row in done.budgets]
@@ -162,6 +161,22 @@ def _series(tasks: Sequence[SuiteTask]) -> list[str]:
             at = min(run.level_idx for run in levels)
             first[name] = min(at, first.get(name, at))
     return sorted(first, key=lambda name: first[name])
+
+
+def _runs_of(tasks: Sequence[SuiteTask], series: str) -> dict[str, dict[float, str]]:
+    """The runs of a series by task and budget, without budgets that hardly any answer of some task reached: nothing is
+    claimed of them. Of a task in which that are all of them, all."""
+    runs_of: dict[str, dict[float, str]] = {}
+    unshown: set[float] = set()
+    for task in tasks:
+        levels = task.group.series.get(series, [])
+        hidden = {run.kv_budget for run in levels if not has_evidence(task.group.compressions.get(run.run_id))}
+        unshown |= hidden if len(hidden) < len(levels) else set()
+        runs_of[task.task.name] = {run.kv_budget: run.run_id for run in levels}
+    return {
+        name: {budget: run_id for budget, run_id in of_task.items() if budget not in unshown}
+        for name, of_task in runs_of.items()
+    }
 
 
 def _rule(every: _Tasks, level: float, room: Headroom | None) -> SuiteRule:
@@ -289,6 +304,7 @@ def _of_task(every: _Tasks, task: SuiteTask, claimed: _Claimed) -> dict[str, Any
         "dataset_id": task.task.dataset_id,
         "look": task.task.look,
         "verdict": own.verdict if own else SeriesVerdict.CANNOT_TELL,
+        "no_evidence": bool(own and own.has_no_evidence),
         "safe": own.safe_budget if own else None,
         "broken": own.broken if own else None,
         "acc_full": own.acc_full if own else None,

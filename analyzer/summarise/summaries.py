@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from analyzer.read.runs import Run
 from analyzer.stats import paired_tests
 from analyzer.stats.loss_bound import lost_share
 from analyzer.stats.noise import Noise, noise
@@ -13,6 +14,8 @@ from analyzer.stats.transition import BudgetTest, Claims, against_full, claims, 
 from analyzer.store.tables import Comparison, Drop, OutcomeChange, Verdict, json_text
 from analyzer.summarise.bin_stats import ALL_BINS
 from analyzer.summarise.budget_evidence import worst
+from analyzer.summarise.decode_evidence import has_evidence, with_evidence
+from analyzer.summarise.decode_levels import decode_details
 from analyzer.summarise.group import Group
 from analyzer.summarise.group_drops import drop_rows
 from analyzer.summarise.guessing_floor import Headroom, headroom
@@ -97,11 +100,24 @@ def series_claims(group: Group, tests: GroupTests) -> dict[tuple[str, int], Clai
     further = [] if group.in_suite else list(group.series)[1:]  # single tasks explore
     adjusted = holm_claims({name: tests_of(name, ALL_BINS) for name in further}, group.alpha)
     proven |= {(name, ALL_BINS): of_series for name, of_series in adjusted.items()}
-    rooms = tests.headrooms
+    rooms, shown = tests.headrooms, {name: shown_levels(group, name) for name in group.series}
     return {
-        (name, b): of_series if (room := rooms[b]) is None or room.shown(group.alpha) else without_safe(of_series)
+        (name, b): with_evidence(of_series, tests_of(name, b), shown[name])
+        if (room := rooms[b]) is None or room.shown(group.alpha)
+        else without_safe(of_series)
         for (name, b), of_series in proven.items()
     }
+
+
+def _shown(group: Group, levels: Sequence[Run]) -> Sequence[Run]:
+    """The levels that a verdict claims something of: those of which nothing is shown are named beside it; where that
+    are all, there is none."""
+    return [run for run in levels if has_evidence(group.compressions.get(run.run_id))] or levels
+
+
+def shown_levels(group: Group, name: str) -> list[bool]:
+    """Of a series' levels from the highest budget down, whether enough answers show what the budget does."""
+    return [has_evidence(group.compressions.get(run.run_id)) for run in group.series[name]]
 
 
 def series_bin(group: Group, tests: GroupTests, proven: Claims, name: str, bin_idx: int) -> SeriesBin:
@@ -122,7 +138,7 @@ def series_bin(group: Group, tests: GroupTests, proven: Claims, name: str, bin_i
         kept_full=at_full.prompt_tokens_p50 if at_full else None,
         replicates=group.replicates_of(runs, bin_idx),
         noise=tests.noises[bin_idx],
-        evidence=worst([group.evidence[run.run_id] for run in runs]),
+        evidence=worst([group.evidence[run.run_id] for run in [*group.with_full([]), *_shown(group, levels)]]),
         contexts=group.fewest_contexts if bin_idx == ALL_BINS else None,
         headroom=tests.headrooms[bin_idx],
         headroom_alpha=group.alpha,
@@ -149,6 +165,7 @@ def verdict_rows(group: Group, summaries: Sequence[SeriesBin]) -> list[Verdict]:
             details["cliff"] = constant_at_break(same_series, group.margin)
             details["length_by_budget"] = length_by_budget(same_series)
             details |= seed_detail(group)
+            details |= decode_details(group, group.series[summary.level.series])
         if behind := group.left_out(summary.level.series):
             details["left_out"] = [
                 {"budget": run.kv_budget, "answers": counts.scores, "planned": counts.total} for run, counts in behind

@@ -172,6 +172,12 @@ _DEAD_WHILE_GENERATING = (
 )
 
 
+_TASKS = {
+    True: "task whose answers are several tokens from the context (dataset.name: ruler, kvtext)",
+    False: "task whose long answers need their own beginning or the prompt to the end",
+}
+
+
 def check(canary: Canary, *, allow: bool, sent: Sequence[str] = ()) -> str | None:
     """A sentence to print, None where all is well. Raises DeadKnobError for a dead knob unless `allow`.
 
@@ -187,8 +193,7 @@ def check(canary: Canary, *, allow: bool, sent: Sequence[str] = ()) -> str | Non
             f"{what}; {_stopped(sent)}",
             details=(canary.reason, *why),
             do=f"First case: {document('KV_BUDGETS.md')} says what this server needs in kv.apply. Second: choose a "
-            "task whose answers are several tokens from the context (dataset.name: ruler, kvtext), or a smaller lowest "
-            "budget. "
+            f"{_TASKS[canary.when == When.PREFILL]}, or a smaller lowest budget. "
             "--allow-dead-knob goes on with budgets as labels: every table, chart and verdict will say so.",
         )
     return f"dead knob allowed: {canary.reason}; budgets are labels and everything will say so"

@@ -51,11 +51,15 @@ def held(kv: dict[str, Any], prompt: int, answer: int) -> Held:
 
 class DecodingServer(FakeServer):
     """`knob`: works | ignores_when (evicts from the prompt) | mute (evicts while it generates and says nothing of it) |
-    echo_only (says that it does) | dead (neither). `length`: words of the answer to a prompt."""
+    echo_only (says that it does) | dead (neither). `length`: words of the answer to a prompt; its last one is the name
+    of the prompt's fact, or `wrong` where the cache was compressed by then and `is_hurt` says that the prompt needs
+    what is gone."""
 
-    def __init__(self, knob: str, length: Callable[[str], int]) -> None:
+    def __init__(
+        self, knob: str, length: Callable[[str], int], is_hurt: Callable[[str], bool] = lambda _: True
+    ) -> None:
         super().__init__(Script(knob=knob))
-        self.length = length
+        self.length, self.is_hurt = length, is_hurt
 
     async def _answer(self, http: web.Request, body: dict[str, Any], fault: str | None) -> web.StreamResponse:
         prompt, kv = body["messages"][-1]["content"], body.get("kv") or {}
@@ -78,7 +82,11 @@ class DecodingServer(FakeServer):
         if self.script.knob in ("dead", "mute"):
             del usage["kv"]
         salt = f"{kv.get('budget')}{kv.get('keep_tokens')}"
-        return await self.reply(http, body, [_word(prompt, i, salt if i >= after else "") for i in range(n)], usage)
+        words = [_word(prompt, i, salt if i >= after else "") for i in range(n)]
+        if n < body["max_tokens"] or n == self.length(prompt):  # the answer ends with what it is right by
+            fact = f"fact{prompt.partition('Fact ')[2].partition(':')[0]}end"
+            words[-1] = "wrong" if after < n and self.is_hurt(prompt) else fact
+        return await self.reply(http, body, words, usage)
 
 
 def _word(prompt: str, at: int, salt: str) -> str:
@@ -86,7 +94,9 @@ def _word(prompt: str, at: int, salt: str) -> str:
 
 
 @asynccontextmanager
-async def decoding(knob: str = "works", length: Callable[[str], int] = lambda _: 64) -> AsyncIterator[str]:
+async def decoding(
+    knob: str = "works", length: Callable[[str], int] = lambda _: 64, is_hurt: Callable[[str], bool] = lambda _: True
+) -> AsyncIterator[str]:
     """The server's base URL on 127.0.0.1 while the block runs."""
-    async with on_loopback(DecodingServer(knob, length)) as url:
+    async with on_loopback(DecodingServer(knob, length, is_hurt)) as url:
         yield url

@@ -1,0 +1,100 @@
+"""What replies say of budgets that applied while they were generated: how often the cache was compressed, and the most
+that it held, beside full cache's answer to the same prompt."""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from analyzer.read.row_portions import read_frame
+from analyzer.read.runs import Run, baseline_id
+from kvt_async.contract.formulas.decode_budget import USUAL_INTERVAL, first_compression, interval_of
+
+Floats = npt.NDArray[np.float64]
+
+# At full cache nothing is evicted: it holds the prompt and every token of the answer but the last, which is not read.
+_SQL = """
+SELECT r.example_id, r.sample_idx, json_extract(p.kv_evidence_json, '$.n_compressions'),
+    json_extract(p.kv_evidence_json, '$.peak_tokens'),
+    ifnull(json_extract(f.usage_json, '$.kv.peak_tokens'), t.prompt_tokens + t.completion_tokens - 1),
+    t.prompt_tokens, t.completion_tokens
+FROM requests r JOIN responses p ON p.request_id = r.request_id
+LEFT JOIN requests q ON q.run_id = ? AND q.example_id = r.example_id AND q.sample_idx = r.sample_idx
+    AND q.turn_idx = r.turn_idx
+LEFT JOIN responses f ON f.request_id = q.request_id
+LEFT JOIN telemetry t ON t.request_id = f.request_id AND t.attempt_idx = f.attempt_idx
+WHERE r.run_id = ? AND r.sample_idx < ?"""
+_SCHEMA = {
+    "example_id": pl.String,
+    "sample_idx": pl.Int64,
+    "n": pl.Float64,
+    "peak": pl.Float64,
+    "full_peak": pl.Float64,
+    "prompt": pl.Int64,
+    "completion": pl.Int64,
+}
+
+
+@dataclass(frozen=True)
+class Compressions:
+    """Of every answer of a run that evicts while it answers, [entries, answers to each]; NaN: not known, or not there.
+
+    n: how often its cache was compressed. peak: the most tokens that it held; full_peak: of full cache's answer.
+    reached: 1 where full cache's answer would have been long enough for a first compression, else 0.
+    """
+
+    n: Floats
+    peak: Floats
+    full_peak: Floats
+    reached: Floats
+
+    @property
+    def is_said(self) -> npt.NDArray[np.bool_]:
+        """Where the reply says how often."""
+        return ~np.isnan(self.n)
+
+    @property
+    def applied(self) -> npt.NDArray[np.bool_]:
+        """Where the cache was compressed at least once."""
+        return self.n > 0
+
+    @property
+    def n_said(self) -> int:
+        return int(self.is_said.sum())
+
+    @property
+    def n_applied(self) -> int:
+        return int(self.applied.sum())
+
+    @property
+    def share(self) -> float:
+        """Of the answers that say it, those whose cache was compressed; 0 where none says it."""
+        return self.n_applied / self.n_said if self.n_said else 0.0
+
+
+def compressions(conn: sqlite3.Connection, run: Run, entries: pl.DataFrame, samples: int) -> Compressions | None:
+    """Over the first `samples` answers to each of a manifest's `entries`; None: the run evicts no later than when the
+    prompt has been read."""
+    if not run.decodes:
+        return None
+    rows = conn.execute(_SQL, (baseline_id(conn, run), run.run_id, samples))
+    frame = read_frame(rows, _SCHEMA).join(entries.select("example_id", "entry"), on="example_id", how="inner")
+    interval = interval_of(json.loads(run.kv_params_json)) or USUAL_INTERVAL
+    lengths = frame.select("prompt", "completion").iter_rows()
+    reached = [
+        None
+        if prompt is None or completion is None
+        else float(completion > first_compression(run.kv_budget, run.kv_unit, run.kv_when, interval, prompt))
+        for prompt, completion in lengths
+    ]
+    frame = frame.with_columns(reached=pl.Series(reached, dtype=pl.Float64))
+    place = frame["entry"].cast(pl.Int64).to_numpy(), frame["sample_idx"].to_numpy()
+    columns = []
+    for name in ("n", "peak", "full_peak", "reached"):
+        column = np.full((entries.height, samples), np.nan)
+        column[place] = frame[name].to_numpy()
+        columns.append(column)
+    return Compressions(*columns)

@@ -10,7 +10,7 @@ import polars as pl
 from analyzer.charts.accuracy import POINT, by_series, point_tips
 from analyzer.charts.axis import BudgetAxis
 from analyzer.charts.compose import LOOKS, OWN_X, Drawing, facet, layer, panels, source, unit
-from analyzer.charts.frames import ChartData
+from analyzer.charts.frames import CHANGES, ChartData, only_full
 from analyzer.charts.style import STEPS, ChartSize, budget_x, colour, dash, empty, records, shape, share_y
 from analyzer.results.number_format import percent
 
@@ -205,6 +205,8 @@ def pareto(data: ChartData, size: ChartSize) -> Any:
     measured = whole.filter(pl.col("kv_bytes_p50") > 0)
     if measured.is_empty():
         return empty("Memory is not known: the server reports no bytes of what it kept.", size)
+    if only_full(measured, data.levels):
+        return empty(f"Memory can't be drawn: {CHANGES}. The report tells the most that was held.", size)
     measure, scale = next(
         (u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0)) if _fits(measured, s)
     )

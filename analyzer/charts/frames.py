@@ -70,6 +70,9 @@ COST_SCHEMA: dict[str, Any] = {
 }
 
 
+CHANGES = "with these budgets it changes while the answer is generated, or no reply says it"  # why a figure is missing
+
+
 @dataclass(frozen=True)
 class ChartData:
     """Frames for every chart. `note` (PARTIAL, UNVERIFIED, ...) stands under each title."""
@@ -106,6 +109,11 @@ def chart_data(results: Results) -> ChartData:
         bins=tuple(b.label for b in results.bins),
         note=note(results),
     )
+
+
+def only_full(drawn: pl.DataFrame, levels: pl.DataFrame) -> bool:
+    """Whether full cache alone is left of levels that are more: a chart of it would compare nothing."""
+    return bool(drawn["is_full"].all()) and not levels["is_full"].all()
 
 
 def note(results: Results) -> str:

@@ -9,7 +9,7 @@ import polars as pl
 
 from analyzer.charts.accuracy import POINT, point_tips
 from analyzer.charts.compose import LOOKS, OWN_X, Drawing, facet, layer, panels, pixels, unit
-from analyzer.charts.frames import ANSWERS, CUT_OFF, FAILURE, ChartData
+from analyzer.charts.frames import ANSWERS, CHANGES, CUT_OFF, FAILURE, ChartData, only_full
 from analyzer.charts.style import ALARM, INK, MUTED, SHAPES, STEPS, ChartSize, cycle, empty, records, share_y
 
 CAUSES = {ANSWERS: "#56B4E9", CUT_OFF: "#E69F00", FAILURE: ALARM}
@@ -74,6 +74,8 @@ def acc_by_kept_tokens(data: ChartData, size: ChartSize) -> Any:
     )
     if frame.is_empty():
         return empty("Kept tokens are not known: the server gives no evidence of what it kept.", size)
+    if only_full(frame, data.levels):
+        return empty(f"No number of kept tokens can be drawn: {CHANGES}.", size)
     marks = _bins_by_tokens(data.bins_of(frame), size)
     rows = records(frame, *POINT, "kept_tokens_p50")
     panel = layer(*marks, data=rows, width=size.panel(len(data.series)), height=190)

@@ -19,7 +19,7 @@ from analyzer.results.number_format import (
     plural,
 )
 from analyzer.results.results import Results
-from analyzer.results.series_names import series_name
+from analyzer.results.series_names import series_name, series_names
 from analyzer.results.text_table import Table, table
 
 
@@ -53,14 +53,19 @@ def decode_levels(results: Results) -> list[DecodeLevel]:
 
 def applied_sentence(results: Results) -> str:
     """In how many answers the cache was compressed, level by level; empty where nothing evicts while it answers."""
+    by_shares: dict[str, list[str]] = {}
     of_series = _by_series(results)
-    parts = []
     for series, levels in of_series.items():
-        name = f" of {series_name(series)}" if len(of_series) > 1 else ""
-        if not any(level.said for level in levels):
-            parts.append(f"no reply{name} says how often the cache was compressed")
-            continue
-        parts.append(f"the cache{name} was compressed {_shares(levels)}")
+        shares = _shares(levels) if any(level.said for level in levels) else ""
+        by_shares.setdefault(shares, []).append(series)
+    parts = []
+    for shares, alike in by_shares.items():
+        names = f" of {series_names(alike)}" if len(of_series) > 1 else ""
+        parts.append(
+            f"the cache{names} was compressed {shares}"
+            if shares
+            else f"no reply{names} says how often the cache was compressed"
+        )
     return f"While answers were generated, {'; '.join(parts)}." if parts else ""
 
 
@@ -84,13 +89,19 @@ def compressed_sentences(results: Results) -> list[str]:
         partly = [level for level in levels if level.shown and level.share < 1 and level.of_applied]
         if not partly:
             continue
+        same = all(level.of_reached == level.of_applied for level in partly)
         parts = [
             f"{_loss(level.of_applied)} with {cache_kept(level.budget, level.unit)}"
-            + (f" ({_loss(level.of_reached)} over those long enough at full cache)" if level.of_reached else "")
+            + (
+                f" ({_loss(level.of_reached)} over those long enough at full cache)"
+                if level.of_reached and not same
+                else ""
+            )
             for level in partly
         ]
         lines.append(
-            f"{series_name(series)}, over the answers whose cache was compressed: a loss of {listed(parts)}. "
+            f"{series_name(series)}, over the answers whose cache was compressed"
+            f"{' (the same that are long enough at full cache)' if same else ''}: a loss of {listed(parts)}. "
             "Exploratory: how long an answer gets is an effect of the level; the verdict is over all answers."
         )
     return lines

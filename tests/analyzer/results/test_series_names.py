@@ -16,6 +16,13 @@ from analyzer.results.series_names import series_name, short_names, two_lines
         ("truncate_prompt/middle", "Prompt cut short (its middle left out)"),
         ("kv_dtype dtype=fp8", "Cache stored as fp8"),
         ("mine/aware", "mine (sees the question)"),
+        ("snapkv/aware/decode", "SnapKV (evicts while it answers)"),
+        ("snapkv/aware/decode compression_interval=16 window=8", "SnapKV (evicts every 16 answer tokens, window=8)"),
+        (
+            "h2o/agnostic/both compression_interval=9",
+            "H2O (evicts before the question is known, evicts every 9 answer tokens too)",
+        ),
+        ("snapkv/aware compression_interval=16", "SnapKV (sees the question, compression_interval=16)"),
     ],
 )
 def test_policies_and_modes_are_put_into_words(label: str, name: str) -> None:
@@ -33,6 +40,13 @@ def test_a_legend_has_short_names_and_two_series_of_one_name_keep_their_labels()
     assert short_names(["snapkv/agnostic", "random/aware"]) == {
         "snapkv/agnostic": "SnapKV (question not yet known)",
         "random/aware": "Random eviction (sees the question)",
+    }
+    decode = [f"{policy}/aware/decode compression_interval=16" for policy in ("streaming_llm", "snapkv")]
+    decode[1] += " window=8"
+    assert list(short_names(decode).values()) == ["StreamingLLM", "SnapKV (window=8)"]  # what both share is left out
+    assert short_names(["snapkv/aware", "snapkv/aware/decode"]) == {
+        "snapkv/aware": "SnapKV (sees the question)",
+        "snapkv/aware/decode": "SnapKV (evicts while it answers)",
     }
     assert short_names(["h2o", "H2O"]) == {"h2o": "h2o", "H2O": "H2O"}
     assert two_lines("SnapKV (sees the question)") == "SnapKV\nsees the question"

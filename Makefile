@@ -106,8 +106,8 @@ test-slow: $(VENV)/.dev ## Long runs: a million fuzzed streams, 400 times kill -
 	$(BIN)/python scripts/soak.py faults
 	$(BIN)/python scripts/soak.py faults --transport lean
 
-test-fuzz: $(VENV)/.dev ## A million fuzzed replies through client, store, score and analyze: an hour or two
-	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/end_to_end/test_any_reply.py $(ARGS)
+test-fuzz: $(VENV)/.dev ## A million fuzzed replies through client, store, score and analyze; merges: an hour or two
+	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/end_to_end/test_any_reply.py tests/shards/test_merge.py $(ARGS)
 
 test-secrets: $(VENV)/.dev ## A secret in every place, every command, both transports: two minutes
 	KVT_TEST_EVERY_COMMAND=1 $(BIN)/python -m pytest -q tests/end_to_end/test_secrets.py tests/engine/test_secrets_in_replies.py

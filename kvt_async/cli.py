@@ -31,7 +31,7 @@ class Commands(Sections):
     headings: ClassVar[Mapping[str, Sequence[str]]] = {
         "Start": ("demo", "serve"),
         "Before a run": ("validate", "resolve", "tasks", "plan"),
-        "Run": ("sweep", "status", "prepare", "run"),
+        "Run": ("sweep", "status", "prepare", "run", "merge"),
         "Read": ("all", "score", "analyze", "report", "show", "export", "compare"),
         "Make sure": ("check", "verify", "upgrade"),
         "Throughput and latency": ("bench",),

@@ -1,5 +1,6 @@
-"""`kvt sweep` and `kvt run`: the commands that send a group, whole or in shards."""
+"""`kvt sweep` and `kvt run`, which send a group, whole or in shards, and `kvt merge`, which makes one of shards."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -125,3 +126,24 @@ def _sweep(settings: "Settings", **options: Any) -> None:
     from kvt_async.sweep.sweep import SweepOptions, execute
 
     raise typer.Exit(execute(settings, SweepOptions(**options)))
+
+
+@app.command()
+def merge(
+    place: Annotated[Path, typer.Argument(metavar="GROUP", help="The group's folder or database; may be new.")],
+    shards: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SHARD]...", help="Databases or run folders of the same group; default: its shards."),
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take shards, or runs of a group from other machines, into its own database. Again: only what is new.
+
+    Example: kvt merge runs/demo
+
+    Example: kvt merge runs/demo /mnt/node2/runs/demo
+    """
+    from kvt_async.merge import show_merge
+
+    raise typer.Exit(show_merge(place, shards or [], quiet=quiet, as_json=as_json))

@@ -9,6 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -291,30 +292,44 @@ def _other_version(db: Path, version: int) -> StoreError:
     )
 
 
+@cache
 def _guards_sql() -> str:
-    """Triggers that make fact tables append-only, also against REPLACE on any unique key."""
-    probe = sqlite3.connect(":memory:")
-    probe.executescript(schema_sql())
-    parts = []
-    for table in FACT_TABLES:
-        says = f"'{table} holds facts: rows are never changed or removed'"
-        for verb in ("UPDATE", "DELETE"):
-            parts.append(
-                f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, {says}); END;"
-            )
-        primary = [(row[5], row[1]) for row in probe.execute(f"PRAGMA table_info({table})") if row[5]]
-        keys = {tuple(name for _, name in sorted(primary))}
-        for index in probe.execute(f"PRAGMA index_list({table})").fetchall():
-            if index[2]:
-                keys.add(tuple(row[2] for row in probe.execute(f"PRAGMA index_info({index[1]})")))
-        same = " OR ".join(
-            f"EXISTS (SELECT 1 FROM {table} WHERE {' AND '.join(f'{c} = NEW.{c}' for c in key)})"
-            for key in sorted(keys)
+    """The guards of all fact tables."""
+    return "\n".join(f"{sql};" for table in FACT_TABLES for sql in guards_of(table).values())
+
+
+@cache
+def guards_of(table: str) -> dict[str, str]:
+    """Triggers, by name, that make a fact table append-only, also against REPLACE on any unique key."""
+    says = f"'{table} holds facts: rows are never changed or removed'"
+    guards = {}
+    for verb in ("UPDATE", "DELETE"):
+        name = f"{table}_no_{verb.lower()}"
+        guards[name] = (
+            f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, {says}); END"
         )
-        parts.append(
-            f"CREATE TRIGGER IF NOT EXISTS {table}_no_replace BEFORE INSERT ON {table} WHEN {same} "
-            f"BEGIN SELECT RAISE(ABORT, {says}); END;"
-        )
-    probe.close()
-    return "\n".join(parts)
+    same = " OR ".join(
+        f"EXISTS (SELECT 1 FROM {table} WHERE {' AND '.join(f'{c} = NEW.{c}' for c in key)})"
+        for key in _unique_keys()[table]
+    )
+    guards[f"{table}_no_replace"] = (
+        f"CREATE TRIGGER IF NOT EXISTS {table}_no_replace BEFORE INSERT ON {table} WHEN {same} "
+        f"BEGIN SELECT RAISE(ABORT, {says}); END"
+    )
+    return guards
+
+
+@cache
+def _unique_keys() -> dict[str, list[tuple[str, ...]]]:
+    """The columns of every key of every fact table, the primary one and others."""
+    with closing(sqlite3.connect(":memory:")) as probe:
+        probe.executescript(schema_sql())
+        found = {}
+        for table in FACT_TABLES:
+            primary = [(row[5], row[1]) for row in probe.execute(f"PRAGMA table_info({table})") if row[5]]
+            keys = {tuple(name for _, name in sorted(primary))}
+            for index in probe.execute(f"PRAGMA index_list({table})").fetchall():
+                if index[2]:
+                    keys.add(tuple(row[2] for row in probe.execute(f"PRAGMA index_info({index[1]})")))
+            found[table] = sorted(keys)
+    return found

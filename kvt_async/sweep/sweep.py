@@ -22,6 +22,7 @@ from kvt_async.contract.vocabulary import NODE_REPEATS, Unit
 from kvt_async.data.identity import dataset_id
 from kvt_async.data.tasks import tasks_of
 from kvt_async.engine.transport.local_lacks import check_files
+from kvt_async.merge import merge_shards
 from kvt_async.records import Json
 from kvt_async.session import server_evidence
 from kvt_async.session.experiment_rows import command_line
@@ -125,6 +126,8 @@ async def run(settings: Settings, *, options: SweepOptions) -> RunReport:
         )
     say = sayer(options.shows_nothing)
     with at_work(settings, shard) as log:
+        if shard is None and not options.dry_run:
+            await asyncio.to_thread(merge_shards, own, say)  # what they have answered isn't asked again
         how = Preparing(options.prepare_first, options.force, shard)
         tasks = await asyncio.to_thread(prepared_tasks, settings, how, say)
         with opened(settings, options, log) as invocation:

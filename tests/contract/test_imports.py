@@ -60,11 +60,13 @@ engine.reply           records engine.transport
 engine.request         records
 engine.send            clock records bug_reports engine.transport engine.reply engine.request
 data                   analyzer.metrics records
-store                  records bug_reports
+store                  contract.shards clock records bug_reports
 ways                   clock records engine.request engine.send data
 session                contract.shards clock records engine.request engine.send store ways
 senders                store
-sweep                  contract.shards clock records engine.transport engine.request engine.send data store ways session
+merge                  contract.shards clock store session
+sweep                  contract.shards clock records engine.transport engine.request engine.send data store ways \
+                       session merge
 bench                  contract.command_line clock records engine.transport engine.request engine.send data store ways \
                        session senders
 serve                  data
@@ -73,7 +75,7 @@ status                 records store session sweep bench
 upgrade                contract.command_line clock session store
 demo                   contract.command_line analyzer.stages records sweep status
 planned_tasks          contract.command_line analyzer.stages data
-sending_commands       contract.command_line contract.shards sweep
+sending_commands       contract.command_line contract.shards sweep merge
 cli                    contract.command_line analyzer.cli sweep bench serve validate status upgrade demo planned_tasks \
                        sending_commands
 __main__               cli

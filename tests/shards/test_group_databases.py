@@ -9,10 +9,11 @@ from kvt_async.contract.errors import ConfigError, ContractMismatchError, DriftE
 from kvt_async.contract.schema import connect_for_reading, connect_for_writing
 from kvt_async.contract.shards.group_databases import GroupDatabase, facts_state, group_databases
 from kvt_async.contract.shards.shard import Shard, shard_from
-from tests.shards.shard_db import RUN, group_of, with_server
+from tests.shards.shard_db import RUN, answer, give_up, group_of, tried, with_server
 from tests.tables import insert
 
-EARLY, LATE = ("2026-01-01", "sa"), ("2026-01-02", "sb")
+EARLY, LATE = tried("2026-01-01", "sa"), tried("2026-01-02", "sb")
+EARLY_ANSWER, LATE_ANSWER = answer("2026-01-01", "sa"), answer("2026-01-02", "sb")
 
 
 def shard(own: Path, name: str) -> Path:
@@ -37,7 +38,7 @@ def test_shards_of_one_n_are_read_whole_and_the_groups_own_database_only_where_s
     own: Path,
 ) -> None:
     for name, seq in (("2-of-2", 1), ("1-of-2", 0)):
-        group_of(shard(own, name), (seq, [EARLY], "response"))
+        group_of(shard(own, name), (seq, [EARLY_ANSWER]))
     connect_for_writing(own).close()
     connect_for_writing(shard(own, "1-of-3")).close()
     shard(own, "notes").write_text("")
@@ -48,35 +49,35 @@ def test_shards_of_one_n_are_read_whole_and_the_groups_own_database_only_where_s
 def test_of_two_histories_the_one_is_read_that_a_merge_would_keep(own: Path) -> None:
     group_of(
         own,
-        (0, [EARLY], "response"),  # both answered: the earlier one
-        (1, [EARLY], "pending"),  # the other one goes on where this ended
-        (2, [EARLY], "give_up"),  # answered elsewhere
-        (3, [LATE], "give_up"),  # pending elsewhere
-        (4, [EARLY], "response"),  # the same in both
-        (5, [EARLY], "response"),  # here alone
+        (0, [EARLY_ANSWER]),  # both answered: the earlier one
+        (1, [EARLY]),  # the other one goes on where this ended
+        (2, [EARLY, give_up]),  # answered elsewhere
+        (3, [LATE, give_up]),  # pending elsewhere
+        (4, [EARLY_ANSWER]),  # the same in both
+        (5, [EARLY_ANSWER]),  # here alone
     )
     group_of(
         shard(own, "1-of-2"),
-        (0, [LATE], "response"),
-        (1, [EARLY, LATE], "give_up"),
-        (2, [LATE], "response"),
-        (3, [EARLY], "pending"),
-        (4, [EARLY], "response"),
-        (6, [LATE], "response"),
+        (0, [LATE_ANSWER]),
+        (1, [EARLY, LATE, give_up]),
+        (2, [LATE_ANSWER]),
+        (3, [EARLY]),
+        (4, [EARLY_ANSWER]),
+        (6, [LATE_ANSWER]),
     )
     assert without(own) == {"kv_transition": {1, 2}, "1-of-2": {0, 3, 4}}
 
 
 def test_a_request_in_three_databases_is_read_from_one(own: Path) -> None:
-    group_of(own, (0, [LATE], "pending"))
-    group_of(shard(own, "1-of-2"), (0, [EARLY], "pending"))
-    group_of(shard(own, "1-of-3"), (0, [LATE], "give_up"))
+    group_of(own, (0, [LATE]))
+    group_of(shard(own, "1-of-2"), (0, [EARLY]))
+    group_of(shard(own, "1-of-3"), (0, [LATE, give_up]))
     assert without(own) == {"kv_transition": {0}, "1-of-2": {0}, "1-of-3": set()}
 
 
 def test_a_shard_that_was_taken_in_whole_is_not_read_until_it_has_more(own: Path) -> None:
-    group_of(own, (0, [EARLY], "response"))
-    part = group_of(shard(own, "1-of-2"), (0, [EARLY], "response"))
+    group_of(own, (0, [EARLY_ANSWER]))
+    part = group_of(shard(own, "1-of-2"), (0, [EARLY_ANSWER]))
     with closing(connect_for_reading(part)) as conn:
         state = facts_state(conn)
     with closing(connect_for_writing(own)) as conn:

@@ -151,3 +151,20 @@ async def test_a_number_of_parts_is_split_by_one_rule(tmp_path: Path) -> None:
         await run(settings, options=in_shards(2)[0])
         with pytest.raises(ConfigError, match="made with --shard"):
             await run(settings, options=replace(QUIET, shard=Shard(2, 2, "levels")))
+
+
+async def test_a_sweep_without_shards_takes_in_those_that_are_there_and_sends_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(Script()) as (server, url):
+        settings = sweep_settings(tmp_path, url, SEVEN)
+        await run(settings, options=in_shards(2)[0])
+        shard = shard_databases(db_of(settings))[0]
+        with hold(shard, "kvt sweep", "now"), pytest.raises(GuardError, match=r"1-of-2\.sqlite is being sent"):
+            await run(settings, options=QUIET)
+        report = await run(settings, options=SweepOptions())
+        assert (report.responses, report.pending, report.sent) == (48, 0, 24)
+        assert len(grid_bodies(server)) == 48
+        assert "merged 1-of-2.sqlite: 24 requests: 24 new" in capsys.readouterr().err
+    assert len(group_databases(db_of(settings))) == 1
+    check_invariants(settings)

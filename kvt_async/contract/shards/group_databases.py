@@ -54,27 +54,27 @@ def members_of(db: Path) -> list[GroupDatabase]:
     nothing was run. Raises as it does."""
     taken = merged_states(db)
     members = [GroupDatabase(path, part_of(path)) for path in (db, *shard_databases(db)) if _was_run(path)]
-    members = [member for member in members if member.part is None or _state(member.db) not in taken]
+    members = [member for member in members if member.part is None or (member.db.name, _state(member.db)) not in taken]
     refuse_unlike([member.db for member in members])
     return members
 
 
-def facts_state(conn: sqlite3.Connection) -> str:
+def facts_state(conn: sqlite3.Connection, schema: str = "main") -> str:
     """What a database holds, as a short text that is another one once a fact was added: facts only grow."""
-    counts = {table: conn.execute(f"SELECT max(rowid) FROM {table}").fetchone()[0] or 0 for table in _COUNTED}
-    last = conn.execute("SELECT session_id FROM sessions ORDER BY rowid DESC LIMIT 1").fetchone()
+    counts = {table: conn.execute(f"SELECT max(rowid) FROM {schema}.{table}").fetchone()[0] or 0 for table in _COUNTED}
+    last = conn.execute(f"SELECT session_id FROM {schema}.sessions ORDER BY rowid DESC LIMIT 1").fetchone()
     return orjson.dumps(counts | {"session": last[0] if last else None}).decode()
 
 
-def merged_states(db: Path) -> frozenset[str]:
-    """`facts_state` of every database that the group's own one has taken in, as it was then."""
+def merged_states(db: Path) -> frozenset[tuple[str, str]]:
+    """(name, `facts_state`) of every database that the group's own one has taken in, as it was then."""
     if not db.is_file():
         return frozenset()
     try:
         with closing(connect_for_reading(db)) as conn:
             if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'merges'").fetchone():
                 return frozenset()
-            return frozenset(row[0] for row in conn.execute("SELECT source_state FROM merges"))
+            return frozenset(conn.execute("SELECT source, source_state FROM merges").fetchall())
     except MissingPrerequisiteError:  # it holds no tables yet
         return frozenset()
 

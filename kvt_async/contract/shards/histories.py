@@ -12,7 +12,7 @@ is taken whole. Of two histories of a request
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 TABLES = ("requests", "try_series", "attempts", "telemetry", "responses", "give_ups")
@@ -28,13 +28,23 @@ _MARK = """(SELECT count(*) || ' ' || ifnull(max(a.attempt_idx), '') FROM {schem
     EXISTS (SELECT 1 FROM {schema}.responses p WHERE p.request_id = {request_id})"""
 
 
-def conflicts(conn: sqlite3.Connection, one: str, other: str) -> Iterator[str]:
-    """request_ids that two attached databases both have, with histories that are not equal."""
-    marks = [_MARK.format(schema=schema, request_id="r.request_id") for schema in (one, other)]
-    sql = f"""SELECT r.request_id FROM {one}.requests r JOIN {other}.requests o USING (request_id)
-              WHERE {marks[0]} <> {marks[1]}"""
-    for (request_id,) in conn.execute(sql):
+def conflicts(
+    conn: sqlite3.Connection, one: str, other: str, *, within: str = "1", values: Sequence[object] = ()
+) -> Iterator[str]:
+    """request_ids that two attached databases both have, with histories that are not equal; `within`: a condition on
+    `o`, the other one's rows of requests, with its `values`."""
+    marks = [_MARK.format(schema=schema, request_id="o.request_id") for schema in (one, other)]
+    sql = f"""SELECT o.request_id FROM {other}.requests o CROSS JOIN {one}.requests r ON r.request_id = o.request_id
+              WHERE {within} AND {marks[0]} <> {marks[1]}"""
+    for (request_id,) in conn.execute(sql, [*values]):
         yield request_id
+
+
+def continues(standing: Standing, other: Standing) -> bool:
+    """Whether the history with the first key goes on where that with the other one ended."""
+    tries, others = standing[2][:-1], other[2][:-1]
+    more = all(mine <= theirs for mine, theirs in zip(standing, other, strict=True) if isinstance(mine, int))
+    return more and tries[: len(others)] == others
 
 
 def standing(conn: sqlite3.Connection, schema: str, request_id: str) -> Standing:

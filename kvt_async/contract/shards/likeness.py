@@ -24,6 +24,7 @@ Json = dict[str, Any]
 
 _OF_THE_EARLIEST = ("run_id", "base_url", "engine_name", "level_idx", "created_at")
 """Columns of `runs` that may differ: the earliest row's hold."""
+_LEVEL = ("exp_group_id", "generation", "dataset_id", "series", "kv_budget", "kv_unit", "repeat_idx")
 _DO = (
     "Parts of one group have one config, one manifest and one server: send this part again as it should be, or keep it "
     "as a group of its own."
@@ -102,6 +103,8 @@ def _parts(conn: sqlite3.Connection, db: Path) -> Iterator[tuple[tuple[Any, ...]
     for row in _dicts(conn, "SELECT * FROM runs"):
         content = {key: _loaded(key, value) for key, value in row.items() if key not in _OF_THE_EARLIEST}
         yield ("run", row["run_id"]), _Part(f"level {row['run_id']}", flat(content), db)
+        level = tuple(row[key] for key in _LEVEL)
+        yield ("level", *level), _Part(f"the name of level {level[3]} {level[4]:g}", {"run_id": row["run_id"]}, db)
 
 
 def _servers(conn: sqlite3.Connection, db: Path) -> Iterator[tuple[tuple[Any, ...], _Part]]:

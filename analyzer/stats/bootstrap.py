@@ -17,7 +17,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _CHUNK_CELLS = 25_000  # resample x cluster counts at once: they stay in the cache, too few for BLAS to thread
-_ROWS = 12  # of a product: with more BLAS starts threads, which wait for each other longer than they work
+_PRODUCT_CELLS = 262_144  # rows x clusters x columns: beyond it BLAS starts threads, which mostly wait
 _MAX_UNITS = 2_048
 _KEPT_CELLS = 6_000_000  # resample x cluster counts of a bin that are kept: 12 MB
 
@@ -47,19 +47,19 @@ def resample_means(columns: Columns, resamples: int, seed: int, bin_idx: int) ->
     if n_units > _MAX_UNITS:
         group = rng.permutation(n_units) % _MAX_UNITS
         unit, n_units = group[unit], _MAX_UNITS
-    patterns, pattern_of = np.unique(present, axis=1, return_inverse=True)
-    pattern_of = pattern_of.ravel()
+    patterns, pattern_of = _patterns(present)
     total = _sum_by(unit, np.where(present, columns.value, 0.0), n_units)
     size = _sum_by(unit, patterns.astype(np.float64), n_units)
     both = np.concatenate([total, size], axis=1)
     sums = np.empty((resamples, both.shape[1]))
     chunk = _chunk(n_units)
+    at_once = max(1, _PRODUCT_CELLS // both.size)
     for start in range(0, resamples, chunk):
         part = sums[start : start + chunk]
         again = None if kept is None else kept[start : start + chunk].astype(np.float64)
         counts = draw_counts(rng, len(part), n_units) if again is None else again
-        for row in range(0, len(part), _ROWS):
-            np.matmul(counts[row : row + _ROWS], both, out=part[row : row + _ROWS])
+        for row in range(0, len(part), at_once):
+            np.matmul(counts[row : row + at_once], both, out=part[row : row + at_once])
     drawn = sums[:, k:] if patterns.shape[1] == 1 else sums[:, k:][:, pattern_of]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.round(sums[:, :k] / drawn, 12)
@@ -71,6 +71,14 @@ def _kept_counts(seed: int, bin_idx: int, resamples: int, n_units: int) -> npt.N
     rng, chunk = np.random.default_rng([seed, bin_idx]), _chunk(n_units)
     parts = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
     return np.concatenate([draw_counts(rng, rows, n_units).astype(np.uint16) for rows in parts])
+
+
+def _patterns(present: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Distinct columns of present [n, k]: [n, p]; and which of them each column is: [k]."""
+    if present.all():
+        return present[:, :1], np.zeros(present.shape[1], dtype=np.int64)
+    patterns, pattern_of = np.unique(present, axis=1, return_inverse=True)
+    return patterns, pattern_of.ravel()
 
 
 def _chunk(n_units: int) -> int:

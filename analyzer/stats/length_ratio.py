@@ -61,11 +61,12 @@ class _RatioTest:
         own_full, own_here = full - share * self.mean_full, here - share * self.mean_here
         self.squares = float(own_here @ own_here), float(own_here @ own_full), float(own_full @ own_full)
         self.least = float(share.max()) * self.mean_here
+        self.distinct = np.unique(full + 1j * here)  # lengths are small whole numbers, and few pairs of them differ
 
     def z(self, ratio: float) -> float:
         """The statistic of "here - ratio x full is 0 on average", as a standard normal value."""
         k = len(self.full)
-        largest = max(self.least, float(np.max(np.abs(self.here - ratio * self.full))))
+        largest = max(self.least, float(np.max(np.abs(self.distinct.imag - ratio * self.distinct.real))))
         of_here, of_both, of_full = self.squares
         square = max(0.0, of_here - 2 * ratio * of_both + ratio**2 * of_full) + largest**2
         return normal_of_t((self.mean_here - ratio * self.mean_full) / sqrt(square * k / (k - 1)), self.contexts - 1)

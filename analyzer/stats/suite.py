@@ -36,7 +36,7 @@ class TaskScores:
 
     grid: as of a single task, but `cluster` numbers contexts over all tasks of the suite. runs: run_id by budget.
     p_headroom: of "there is no more than the margin to lose" (docs/STATISTICS.md, Nothing to lose); 0.0: not asked. A
-    task is counted as safe only where that is rejected too.
+    task is counted as safe only where that is rejected too. made: by run_id, what task_at_budget gave before.
     """
 
     name: str
@@ -44,6 +44,7 @@ class TaskScores:
     full: str
     runs: Mapping[float, str]
     p_headroom: float = 0.0
+    made: "Mapping[str, TaskAtBudget]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class SuiteRule:
 
 @dataclass(frozen=True)
 class TaskAtBudget:
-    """One task at one budget. test: at the margin, without its interval; p_guard: of "the guard or more is lost";
+    """One task at one budget. test: at the margin; p_guard: of "the guard or more is lost";
     upper: one-sided 1 - alpha/2 bound of its loss, in the margin's terms; p_safe: test.p_safe, or p_headroom where that
     is larger."""
 
@@ -259,15 +260,20 @@ class Pool:
         return sum(len(np.unique(task.grid.cluster)) for task in self.tasks) > self.n_contexts
 
 
+def task_at_budget(task: TaskScores, budget: float, rule: SuiteRule, test: BudgetTest | None = None) -> TaskAtBudget:
+    """One task at one of its budgets. `test`: at the rule's margin over all bins, where it was made before.
+
+    Nothing of it hangs on other tasks: contexts may be numbered within the task.
+    """
+    runs = (task.grid, task.full, task.runs[budget])
+    test = test or against_full(*runs, budget, ALL_BINS, margin=rule.margin, alpha=None)
+    p_guard = max(units.p_drop_at_least(rule.guard) for units in safety_units(*runs, ALL_BINS, rule.guard_margin))
+    upper = loss_bound(*runs, ALL_BINS, kind=rule.margin.kind, level=rule.alpha / 2)
+    return TaskAtBudget(task.name, test, p_guard, upper, max(test.p_safe, task.p_headroom))
+
+
 def _task_tests(task: TaskScores, budgets: Sequence[float], rule: SuiteRule) -> list[TaskAtBudget]:
-    rows = []
-    for budget in budgets:
-        runs = (task.grid, task.full, task.runs[budget])
-        test = against_full(*runs, budget, ALL_BINS, margin=rule.margin, alpha=None)
-        p_guard = max(units.p_drop_at_least(rule.guard) for units in safety_units(*runs, ALL_BINS, rule.guard_margin))
-        upper = loss_bound(*runs, ALL_BINS, kind=rule.margin.kind, level=rule.alpha / 2)
-        rows.append(TaskAtBudget(task.name, test, p_guard, upper, max(test.p_safe, task.p_headroom)))
-    return rows
+    return [task.made.get(task.runs[budget]) or task_at_budget(task, budget, rule) for budget in budgets]
 
 
 def _at_budget(

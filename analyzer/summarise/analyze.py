@@ -31,7 +31,8 @@ from analyzer.summarise.group import Group
 from analyzer.summarise.question import STAGE, Question, TaskQuestion, fingerprint_of, question_of
 from analyzer.summarise.run_data import RunData, RunToRead, read_elsewhere, read_runs
 from analyzer.summarise.stored_sentences import with_sentences
-from analyzer.summarise.suite_rows import SuiteRows, SuiteTask, suite_rows
+from analyzer.summarise.suite_rows import SuiteRows, suite_rows
+from analyzer.summarise.suite_task import SuiteTask, at_budgets
 from analyzer.summarise.summaries import GroupRows, group_rows, group_tests
 from analyzer.summarise.withdrawn import withdraw
 from kvt_async.contract.errors import ContradictedError, GuardError
@@ -185,14 +186,16 @@ def derive(question: Question, read: Iterable[TaskData]) -> Derived:
         rows[group.dataset.dataset_id] = with_sentences(kept, group.units, group.analysis.margin, task.question.lengths)
         if question.is_suite and task.question.task.name in question.chosen:
             room = tests.headrooms[ALL_BINS]
+            p_headroom = room.p if room else 0.0
             in_suite.append(
                 SuiteTask(
                     task.question.task,
                     replace(group, replicates={}, outcomes={}, traits={}),
                     rows[group.dataset.dataset_id].verdicts,
-                    room.p if room else 0.0,
+                    p_headroom,
                     task.contexts,
                     task.question.lengths,
+                    at_budgets(task.question.task.name, group, tests.of, p_headroom),
                 )
             )
     return Derived(stats, evidence, rows, suite_rows(question, in_suite) if in_suite else SuiteRows([], []))

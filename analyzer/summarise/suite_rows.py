@@ -13,58 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from analyzer.read.group_tasks import GroupTask
 from analyzer.read.runs import Run
 from analyzer.results import suite_sentence
-from analyzer.results.confidence import nothing_safe
-from analyzer.results.length_bins import Bin
 from analyzer.stats import paired_tests
 from analyzer.stats.margin import Margin
 from analyzer.stats.suite import FULL, Pool, Suite, SuiteBudget, SuiteRule, TaskScores, suite
 from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
-from analyzer.store.tables import Verdict, json_text
+from analyzer.store.tables import json_text
 from analyzer.summarise.bin_stats import ALL_BINS
 from analyzer.summarise.budget_evidence import worst
 from analyzer.summarise.decode_evidence import has_evidence
-from analyzer.summarise.group import Group
 from analyzer.summarise.guessing_floor import Floors, Headroom, headroom
 from analyzer.summarise.question import Question
+from analyzer.summarise.suite_task import SuiteTask
 from kvt_async.contract.settings import Analysis
 from kvt_async.contract.vocabulary import EvidenceStatus, Role, SeriesVerdict
 
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class SuiteTask:
-    """One task of a verdict over several.
-
-    verdicts: its own rows of transition_summary. p_headroom: p of "full cache has no more than the margin to lose" in
-    it. contexts: what tells its examples' contexts apart, over all tasks. lengths: its length bins.
-    """
-
-    task: GroupTask
-    group: Group
-    verdicts: Sequence[Verdict]
-    p_headroom: float
-    contexts: pl.Series | None
-    lengths: Sequence[Bin]
-
-    def verdict(self, series: str) -> Verdict | None:
-        return next((v for v in self.verdicts if v.series == series and v.bin_idx == ALL_BINS), None)
-
-    def at_lengths(self, series: str) -> list[dict[str, Any]]:
-        """Its own claims at every length that has pairs, short to long: {label, safe, broken}."""
-        of_bin = {v.bin_idx: v for v in self.verdicts if v.series == series and v.n}
-        return [
-            {
-                "label": b.label,
-                "safe": v.safe_budget if v.judges and not nothing_safe(v) else None,
-                "broken": v.broken if v.judges else None,
-            }
-            for b in self.lengths
-            if (v := of_bin.get(b.bin_idx)) is not None
-        ]
 
 
 @dataclass(frozen=True)
@@ -106,6 +71,7 @@ class _Tasks:
                 task.group.full.run_id,
                 runs_of.get(task.task.name, {}),
                 task.p_headroom,
+                task.at_budgets,
             )
             for task, cluster in zip(self.tasks, self.clusters, strict=True)
             if task.group.full is not None

@@ -2,29 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from kvt_async.bench.sending_window import Tally
 from kvt_async.bench.stage import Stage
-from kvt_async.contract.errors import KvtError
-from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import EndReason
 from kvt_async.records import Json
 from kvt_async.store.columns import Row
-
-
-@dataclass(frozen=True, slots=True)
-class Enlistment:
-    """The first message to a sender: who it is, and which server it sends to."""
-
-    settings: Settings
-    i: int
-    n: int
-    session_id: str
-    endpoints: Sequence[str]
-    db: Path  # its own database, written for one window at a time
-    log: Path  # the run's log
-    command: str  # as typed, secrets masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +26,6 @@ class WindowOrder:
 
     stage: Stage
     places: Sequence[WindowPlace]
-    parents: Sequence[Row]  # rows that its facts refer to
     shown: Json | None  # what the server says of its budget
     concurrency: int | None  # its part; None: open loop
     max_in_flight: int | None  # its part; None: no cap
@@ -67,21 +48,6 @@ class Go:
 
 
 @dataclass(frozen=True, slots=True)
-class Halt:
-    """Start no further request. `at_once`: nor wait for those in flight."""
-
-    at_once: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Tripped:
-    """The sender's breaker ended its work."""
-
-    reason: str
-    ending: EndReason
-
-
-@dataclass(frozen=True, slots=True)
 class News:
     """How far a sender is with its part of a window."""
 
@@ -100,10 +66,3 @@ class Ended:
 
     news: News
     drained_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class SenderError:
-    """The sender can't go on."""
-
-    error: KvtError

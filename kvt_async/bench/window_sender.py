@@ -18,17 +18,7 @@ from kvt_async.bench.prepared_requests import BodyFile, Maker, PlannedRequest
 from kvt_async.bench.sending_window import Arrival, Tally, Window
 from kvt_async.bench.stage_run import further_arrivals
 from kvt_async.bench.timer import Timer
-from kvt_async.bench.window_messages import (
-    Ended,
-    Enlistment,
-    Go,
-    Halt,
-    News,
-    Planned,
-    SenderError,
-    Tripped,
-    WindowOrder,
-)
+from kvt_async.bench.window_messages import Ended, Go, News, Planned, WindowOrder
 from kvt_async.bench.workload import Workload, load_workload
 from kvt_async.clock import utc_now
 from kvt_async.contract import plugin_files
@@ -36,6 +26,7 @@ from kvt_async.contract.errors import KvtError
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.engine.send.sender import Sender
+from kvt_async.senders.notices import Enlistment, Halt, Tripped, Unable
 from kvt_async.senders.wire import Wire, first_message
 from kvt_async.session.interrupts import Interrupts
 from kvt_async.session.invocation import CommandOptions, loop_factory
@@ -66,7 +57,7 @@ async def work(wire: Wire, me: Enlistment) -> None:
                     if ended is not None:
                         wire.send(ended)
     except KvtError as error:
-        wire.send(SenderError(error.masked(secrets)))
+        wire.send(Unable(error.masked(secrets)))
 
 
 @dataclass(slots=True)
@@ -90,16 +81,13 @@ class WindowPart:
             maker = Maker(settings, self.workload, stage, bodies, order.shown)
             planned = await asyncio.to_thread(_planned, maker, order)
             rows: list[Row] = []
-            unknown: list[Row] = []
             now = utc_now()
             for place, request in zip(order.places, planned, strict=True):
-                own = list(maker.rows(request, place.offset_ns, self.me.session_id, now))
-                rows += own
-                unknown += () if place.stored else own
+                if not place.stored:
+                    rows += maker.rows(request, place.offset_ns, self.me.session_id, now)
             secrets = known_secrets(settings)
-            async with Writer(self.me.db, settings.db.flush_interval_s, secrets=secrets) as store:
-                await store.save([*order.parents, *rows])
-                self.wire.send(Planned(unknown))
+            async with Writer(self.me.db, settings.db.flush_interval_s, secrets=secrets, is_scratch=True) as store:
+                self.wire.send(Planned(rows))
                 if not isinstance(go := await self.wire.receive(), Go):
                     return None
                 with closing(Reader(self.me.db)) as reader:

@@ -8,9 +8,10 @@ machine share CLOCK_MONOTONIC. Only how well the client did is told for each of 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,28 +21,18 @@ from kvt_async.bench.scrape import Sampler, metrics_urls
 from kvt_async.bench.sending_window import Tally
 from kvt_async.bench.stage import Left, Stage
 from kvt_async.bench.stage_run import end_row, open_window
-from kvt_async.bench.window_messages import (
-    Ended,
-    Enlistment,
-    Go,
-    Halt,
-    News,
-    Planned,
-    SenderError,
-    Tripped,
-    WindowOrder,
-    WindowPlace,
-)
+from kvt_async.bench.window_messages import Ended, Go, News, Planned, WindowOrder, WindowPlace
 from kvt_async.contract.bench_settings import MOST_REQUESTS
 from kvt_async.contract.errors import LocalError
 from kvt_async.contract.vocabulary import ClientVerdict, EndReason
 from kvt_async.records import Json
-from kvt_async.senders.scratch_facts import parent_rows, scratch_db, take_over
-from kvt_async.senders.sender_process import PATIENCE_S, SenderProcess
+from kvt_async.senders.notices import Tripped, Unable
+from kvt_async.senders.pooled_health import health_line, is_bound, pooled_health
+from kvt_async.senders.sender_pool import SenderPool
+from kvt_async.senders.sender_process import SenderProcess
 from kvt_async.senders.shares import whole_shares
 from kvt_async.session.client_health import keep_health
-from kvt_async.session.experiment_rows import command_line
-from kvt_async.session.servers import beside, first_error
+from kvt_async.session.servers import beside
 from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import Row
 from kvt_async.store.reader import Reader
@@ -59,84 +50,69 @@ Message = TypeVar("Message")
 @asynccontextmanager
 async def window_senders(server: ServerSession, n: int) -> AsyncIterator["WindowSenders"]:
     """`n` processes that send to this server while the block runs."""
-    senders = WindowSenders(server)
+    pool = SenderPool(server, MODULE, n)
     try:
-        await senders.start(n)
-        yield senders
+        await pool.start()
+        yield WindowSenders(server, pool)
     finally:
-        await asyncio.gather(*(process.close() for process in senders.processes))
-        await asyncio.to_thread(take_over, server.paths.db, senders.scratches)
+        await pool.close()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class WindowSenders:
-    """The sender processes of one server."""
+    """The sender processes of one server, and what they do of each of its stages."""
 
     server: ServerSession
-    processes: list[SenderProcess] = field(default_factory=list)
-
-    @property
-    def scratches(self) -> list[Any]:
-        """The databases that they store their facts in until a window is over."""
-        n = len(self.processes)
-        return [scratch_db(self.server.paths.db, i, n) for i in range(n)]
-
-    async def start(self, n: int) -> None:
-        """Start them all, and tell each who it is."""
-        server = self.server
-        for i in range(n):
-            self.processes.append(process := await SenderProcess.start(MODULE, i, n))
-            process.wire.send(
-                Enlistment(
-                    settings=server.settings,
-                    i=i,
-                    n=n,
-                    session_id=server.session_id,
-                    endpoints=server.endpoints,
-                    db=scratch_db(server.paths.db, i, n),
-                    log=server.paths.log,
-                    command=command_line(server.settings),
-                )
-            )
+    pool: SenderPool
 
     async def send(self, stage: Stage, left: Left | None, head: Sequence[Row] = (), shown: Json | None = None) -> Json:
         """What `run_stage` does, with all processes; a window whose process died is no whole one, and says LOCAL."""
         server, bench = self.server, self.server.settings.bench
-        for process, order in zip(self.processes, self._orders(stage, left, shown), strict=True):
+        for process, order in zip(self.pool.processes, self._orders(stage, left, shown), strict=True):
             process.wire.send(order)
-        rows = [row for process in self.processes for row in (await self._next(process, Planned)).rows]
+        rows = [row for process in self.pool.processes for row in (await self._next(process, Planned)).rows]
         await server.store.save([*head, *rows])
         urls = metrics_urls(stage.run.level.endpoints, bench.metrics_url)
         sampler = Sampler(server.sender.pages.get_text, urls, bench.scrape_interval_s)
         await sampler.take("before")
         n = None if stage.n_measured is None else stage.n_warm_up + len(stage.numbers(left)[0])
-        pool = PooledProgress(stage.name, n, len(self.processes), server.log)
+        progress, ended = PooledProgress(stage.name, n, self.pool.n, server.log), list[Ended | None]()
         server.interrupts.draining = True
         start_ns = await open_window(server, stage, left, LEAD_NS)
-        for process in self.processes:
-            process.wire.send(Go(start_ns))
+        self.pool.tell(Go(start_ns))
+        shown_live = progress.show(server.options.shows_nothing)
         try:
-            async with beside(sampler.during(), pool.show(server.options.shows_nothing), self._stop_all()):
-                ended = await self._all_ended(pool)
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from errors
+            async with beside(sampler.during(), shown_live, self.pool.halted_by(server.stop)):
+                ended = await self.pool.all_ended(lambda i: self._heard(i, progress))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not server.interrupts.hit or task is None:
+                raise
+            task.uncancel()  # Ctrl-C: what has ended is kept, and the window gets its end
         finally:
             server.interrupts.draining = False
-        await asyncio.to_thread(take_over, server.paths.db, self.scratches)
+        await self.pool.take_over()
         await sampler.take("after")
         for row in await asyncio.to_thread(sampler.rows, server.session_id, stage.run.run_id):
             await server.store.insert("server_samples", row)
-        tally = pool.pooled(is_open=stage.load.is_open)
+        tally = progress.pooled(is_open=stage.load.is_open)
         tally.peak_in_flight = _peak(server.reader, stage.run.run_id, server.session_id)
-        client = pool.client()
+        client = progress.client()
         if client:
-            counts = {"run_id": stage.run.run_id, "done": pool.done, "failed": pool.failed, "errors": dict(pool.errors)}
+            counts = {
+                "run_id": stage.run.run_id,
+                "done": progress.done,
+                "failed": progress.failed,
+                "errors": dict(progress.errors),
+            }
             await keep_health(server, client, counts, stage=stage.name)
-            server.say(f"{stage.name}: {_clients(client)}")
-        return end_row(server, stage, tally, max((end.drained_ns for end in ended), default=start_ns), client)
+            server.say(f"{stage.name}: {health_line(client)}")
+        return end_row(
+            server, stage, tally, max((end.drained_ns for end in ended if end), default=time.perf_counter_ns()), client
+        )
 
     def _orders(self, stage: Stage, left: Left | None, shown: Json | None) -> list[WindowOrder]:
-        n, server, load = len(self.processes), self.server, stage.load
+        n, load = self.pool.n, stage.load
         measured, free = stage.numbers(left)
         numbers = [*range(free, free + stage.n_warm_up), *measured]
         attempts = left.attempts if left else {}
@@ -146,14 +122,12 @@ class WindowSenders:
             )
             for at, (seq, offset_ns) in enumerate(zip(numbers, stage.offsets_ns(len(numbers)), strict=True))
         ]
-        parents = parent_rows(server.reader, stage.run.run_id, server.session_id)
         in_flight = None if load.is_open else whole_shares(load.concurrency or n, n)
         caps = None if stage.max_in_flight is None else whole_shares(stage.max_in_flight, n)
         return [
             WindowOrder(
                 stage=stage,
                 places=places[i::n],
-                parents=parents,
                 shown=shown,
                 concurrency=None if in_flight is None else in_flight[i],
                 max_in_flight=None if caps is None else caps[i],
@@ -166,7 +140,7 @@ class WindowSenders:
     async def _next(self, process: SenderProcess, kind: type[Message]) -> Message:
         """The next message, which is of this kind. Raises what the process failed with, or that it is gone."""
         message = await process.wire.receive()
-        if isinstance(message, SenderError):
+        if isinstance(message, Unable):
             raise message.error
         if not isinstance(message, kind):
             raise LocalError(
@@ -176,37 +150,17 @@ class WindowSenders:
             )
         return message
 
-    async def _all_ended(self, pool: "PooledProgress") -> list[Ended]:
-        """Wait until each has ended, by itself or because it was told to, or is gone."""
-        server = self.server
-        waiting = asyncio.gather(*(self._heard(process, pool) for process in self.processes))
-        try:
-            ends = await asyncio.shield(waiting)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not server.interrupts.hit or task is None:
-                waiting.cancel()
-                raise
-            task.uncancel()  # Ctrl-C: what has ended is kept, and the window gets its end
-            for process in self.processes:
-                process.wire.send(Halt(at_once=True))
-            await asyncio.wait([waiting], timeout=PATIENCE_S)
-            for process in () if waiting.done() else self.processes:
-                process.kill()
-            ends = await waiting
-        return [end for end in ends if end is not None]
-
-    async def _heard(self, process: SenderProcess, pool: "PooledProgress") -> Ended | None:
-        """Take what a process says until its part is over; None: it is gone, and all others are to stop."""
-        breaker = self.server.sender.breaker
+    async def _heard(self, i: int, progress: "PooledProgress") -> Ended | None:
+        """Take what process `i` says until its part is over; None: it is gone, and all others are to stop."""
+        process, breaker = self.pool.processes[i], self.server.sender.breaker
         while True:
             match await process.wire.receive():
                 case News() as news:
-                    pool.take(process.i, news)
+                    progress.take(i, news)
                 case Ended(news) as end:
-                    pool.take(process.i, news)
+                    progress.take(i, news)
                     return end
-                case SenderError(error):
+                case Unable(error):
                     raise error
                 case Tripped(reason, ending) if not breaker.tripped.is_set():
                     breaker.reason, breaker.ending = reason, ending
@@ -217,11 +171,6 @@ class WindowSenders:
                         breaker.ending = EndReason.LOCAL
                         breaker.tripped.set()
                     return None
-
-    async def _stop_all(self) -> None:
-        await self.server.stop.wait()
-        for process in self.processes:
-            process.wire.send(Halt(at_once=False))
 
 
 class PooledProgress(StageProgress):
@@ -245,7 +194,7 @@ class PooledProgress(StageProgress):
             setattr(tally, name, sum(getattr(one.tally, name) for one in newest))
 
     def client_verdict(self) -> str:
-        return max((str(one.client["verdict"]) for one in self._known), key=_is_bound, default=ClientVerdict.CLEAN)
+        return ClientVerdict.BOUND if any(is_bound(one.client) for one in self._known) else ClientVerdict.CLEAN
 
     def pooled(self, *, is_open: bool) -> Tally:
         """The window's: from the first measured request of any process to the last due one of any (open loop), or to
@@ -260,37 +209,12 @@ class PooledProgress(StageProgress):
         return tally
 
     def client(self) -> Json:
-        """Health of the process that did worst, with that of each under `detail.processes`; empty: none lived to say
-        anything."""
-        told = [(i, one.client) for i, one in enumerate(self._news) if one is not None]
-        if not told:
-            return {}
-        i, worst = max(told, key=lambda one: (_is_bound(one[1]["verdict"]), one[1]["error_bound_ms"]))
-        n = len(self._news)
-        clean = sum(not _is_bound(client["verdict"]) for _, client in told)
-        each = [{"process": i + 1, **{k: v for k, v in client.items() if k != "detail"}} for i, client in told]
-        return {
-            **worst,
-            "signal": f"process {i + 1} of {n}: {worst['signal']}; {clean} of {n} processes are client-clean",
-            "detail": {**worst["detail"], "processes": each},
-        }
+        """Health of all: `pooled_health`."""
+        return pooled_health([None if one is None else one.client for one in self._news])
 
     @property
     def _known(self) -> list[News]:
         return [one for one in self._news if one is not None]
-
-
-def _is_bound(verdict: str) -> bool:
-    return verdict == ClientVerdict.BOUND
-
-
-def _clients(client: Json) -> str:
-    """'process 1 client-clean (±0.4 ms), process 2 CLIENT-BOUND (loop lag p99 5.1 ms, allowed 2.0)'."""
-    return ", ".join(
-        f"process {one['process']} {one['verdict']} "
-        + (f"({one['signal']})" if _is_bound(one["verdict"]) else f"(±{one['error_bound_ms']:.2g} ms)")
-        for one in client["detail"]["processes"]
-    )
 
 
 def _peak(reader: Reader, run_id: str, session_id: str) -> int:

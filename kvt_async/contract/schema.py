@@ -139,12 +139,17 @@ def watch_derived(conn: sqlite3.Connection) -> None:
         conn.execute(trigger)
 
 
-def views_of_today(conn: sqlite3.Connection) -> None:
+def views_of_today(conn: sqlite3.Connection, *, anew: bool = False) -> None:
     """Let this connection read by today's views. Definitions belong to the program, not to a database: where an older
-    kvt made a view otherwise, or not at all, ours takes its place as a TEMP view. Nothing is written."""
+    kvt made a view otherwise, or not at all, ours takes its place as a TEMP view. Nothing is written. `anew`: all of
+    them, since tables that they read have TEMP views in their place."""
     made = dict(conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
+    if anew:
+        for (name,) in conn.execute("SELECT name FROM sqlite_temp_master WHERE type = 'view'").fetchall():
+            if name in _views():
+                conn.execute(f"DROP VIEW temp.{name}")
     for name, text in _views().items():
-        if made.get(name) != f"CREATE VIEW {text}":
+        if anew or made.get(name) != f"CREATE VIEW {text}":
             conn.execute(f"CREATE TEMP VIEW {text}")
 
 

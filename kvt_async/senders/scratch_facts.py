@@ -15,19 +15,9 @@ from kvt_async.contract.errors import StoreError
 from kvt_async.contract.local_faults import store_error
 from kvt_async.contract.schema import columns_of, connect_for_writing
 from kvt_async.contract.waiting import transaction
-from kvt_async.store.columns import Row
+from kvt_async.store.facts_beside import KEYS
 from kvt_async.store.lock import holder, lock_path
-from kvt_async.store.reader import Reader
 
-# What a request brings, parents before children, with the key of each table.
-_TAKEN = {
-    "requests": ("request_id",),
-    "bench_arrivals": ("request_id",),
-    "attempts": ("request_id", "attempt_idx"),
-    "responses": ("request_id",),
-    "telemetry": ("request_id", "attempt_idx"),
-    "give_ups": ("request_id", "series_idx"),
-}
 ORPHANS_END_S = 10.0  # so long may the processes of a killed parent take to see that it is gone
 
 
@@ -36,27 +26,15 @@ def scratch_db(db: Path, i: int, n: int) -> Path:
     return _folder(db) / f"{i + 1}-of-{n}.sqlite"
 
 
-def parent_rows(reader: Reader, run_id: str, session_id: str) -> list[Row]:
-    """The rows that a sender's facts refer to: its session, the run, and what the run refers to."""
-    rows: list[Row] = []
-    for table, where, value in (
-        ("sessions", "session_id = ?", session_id),
-        (
-            "experiments",
-            "(exp_group_id, generation) = (SELECT exp_group_id, generation FROM runs WHERE run_id = ?)",
-            run_id,
-        ),
-        ("datasets", "dataset_id = (SELECT dataset_id FROM runs WHERE run_id = ?)", run_id),
-        ("runs", "run_id = ?", run_id),
-    ):
-        rows += [(table, tuple(row)) for row in reader.rows(f"SELECT * FROM {table} WHERE {where}", value)]
-    return rows
+def scratch_dbs(db: Path) -> list[Path]:
+    """Those that are there, of senders at work or of a killed command."""
+    return sorted(_folder(db).glob("*-of-*.sqlite")) if _folder(db).is_dir() else []
 
 
 def take_over_left(db: Path) -> int:
     """Take over what a killed command left; return how many outcomes came. Raises StoreError where one of its
     processes is still at work."""
-    left = sorted(_folder(db).glob("*.sqlite")) if _folder(db).is_dir() else []
+    left = scratch_dbs(db)
     until = time.monotonic() + ORPHANS_END_S
     for scratch in left:
         while (who := holder(scratch)) is not None:
@@ -73,7 +51,7 @@ def take_over_left(db: Path) -> int:
 
 def take_over(db: Path, scratches: Sequence[Path]) -> int:
     """Move the facts of these databases into the group's, whole or not at all; return how many responses and give-ups
-    came. What is there already stays; of a stage that the parent did not store nothing is taken. Raises StoreError."""
+    came. What is there already stays. Raises StoreError."""
     n = 0
     for scratch in scratches:
         if scratch.is_file() and scratch.stat().st_size:
@@ -92,13 +70,12 @@ def _copied(db: Path, scratch: Path) -> int:
         try:
             conn.execute("ATTACH ? AS scratch", (str(scratch),))
             with transaction(conn, db):
-                for table, key in _TAKEN.items():
+                for table, key in KEYS.items():
                     names = ", ".join(columns_of(table))
                     same = " AND ".join(f"mine.{name} = theirs.{name}" for name in key)
                     taken = conn.execute(
-                        f"INSERT INTO main.{table} ({names}) SELECT {names} FROM scratch.{table} theirs WHERE "
-                        "request_id IN (SELECT request_id FROM scratch.requests JOIN main.bench_stages USING (run_id)) "
-                        f"AND NOT EXISTS (SELECT 1 FROM main.{table} mine WHERE {same})"
+                        f"INSERT INTO main.{table} ({names}) SELECT {names} FROM scratch.{table} theirs "
+                        f"WHERE NOT EXISTS (SELECT 1 FROM main.{table} mine WHERE {same})"
                     )
                     n += taken.rowcount if table in ("responses", "give_ups") else 0
         except sqlite3.Error as error:

@@ -16,10 +16,11 @@ class Interrupts:
         self.hit = False
         self.draining = False  # True while requests are in flight: before and after, a signal cancels at once
         self._grace_s, self._say = grace_s, say
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
 
     def __enter__(self) -> "Interrupts":
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        self._timer: asyncio.TimerHandle | None = None
         for signum in SIGNALS:
             self._loop.add_signal_handler(signum, self._on_signal)
         return self

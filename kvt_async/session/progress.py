@@ -105,16 +105,24 @@ class Progress(AttemptCounts):
         self._log("gave_up", request_id=request.request_id, reason=reason)
         self.failures[str(last.error_type) if last and last.error_type else reason] += 1
 
+    @property
+    def in_flight(self) -> int:
+        return self._sender.in_flight
+
+    def client_health(self) -> Json:
+        """Columns of client_health, so far."""
+        return self.health.row()
+
     def figures(self) -> Json:
         """Everything shown, as numbers."""
         ended = sum(self.done) + sum(self.failed)
         rate, tokens = self.per_second(ended, self.output_tokens)
-        left, client = sum(self.totals) - ended, self.health.row()
+        left, client = sum(self.totals) - ended, self.client_health()
         return {
             "done": sum(self.done),
             "failed": sum(self.failed),
             "total": sum(self.totals),
-            "in_flight": self._sender.in_flight,
+            "in_flight": self.in_flight,
             "requests_per_s": rate,
             "output_tokens_per_s": tokens,
             "ttft_p50_ms": self.ttft_ms(0.5),

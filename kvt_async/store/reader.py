@@ -20,6 +20,7 @@ from kvt_async.contract.formulas.prompt_text import context_parts, tool_fields, 
 from kvt_async.contract.labels import request_ids_of
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.records import Example, Json
+from kvt_async.store.facts_beside import read_together
 
 MAPPED_BYTES = 1 << 30
 
@@ -86,11 +87,14 @@ _COUNTS_OF_SAMPLES = """SELECT count(*) AS requests, count(p.request_id) AS resp
 
 
 class Reader:
-    """Read-only view of the runner's database."""
+    """Read-only view of the runner's database. `beside`: databases whose facts are read as if they were in it; those
+    that are there already count once."""
 
-    def __init__(self, db: Path) -> None:
+    def __init__(self, db: Path, beside: Sequence[Path] = ()) -> None:
         self.db = db
         self._conn = connect_for_reading(db, check_same_thread=False)
+        if beside:
+            read_together(self._conn, beside)
         self._conn.row_factory = sqlite3.Row
         self._mutex = threading.Lock()
 

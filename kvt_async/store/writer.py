@@ -73,13 +73,15 @@ class Writer:
         urgent: Callable[[], bool] = lambda: False,
         batch: int = MAX_WAITING_ROWS,
         secrets: Secrets = NONE,
+        is_scratch: bool = False,
     ) -> None:
         """`urgent`: whether anybody waits for a commit right now; `batch`: when so many have given an `on_commit`, the
-        commit begins without waiting for others. `secrets` are kept out of what `insert` writes."""
+        commit begins without waiting for others. `secrets` are kept out of what `insert` writes. `is_scratch`: what its
+        rows refer to lies in another database, which will look that up when it takes them over."""
         self.db, self._secrets, self._bugs = db, secrets, BugReports(db.parent, secrets)
         self.commits = 0
         self._interval_s, self._max_rows = flush_interval_s, max_waiting_rows
-        self._urgent, self._batch = urgent, batch
+        self._urgent, self._batch, self._is_scratch = urgent, batch, is_scratch
         self._columns: dict[str, tuple[str, ...]] = dict(COLUMNS)
         self._inserts: dict[tuple[str, int], str] = {}
         self._waiting: dict[str, list[tuple[object, ...]]] = defaultdict(list)
@@ -100,6 +102,8 @@ class Writer:
         self._conn = aiosqlite.Connection(lambda: connect_for_writing(self.db), 64)
         await self._conn
         await self._conn.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+        if self._is_scratch:
+            await self._conn.execute("PRAGMA foreign_keys=OFF")
         for table in FACT_TABLES:
             if table not in self._columns:
                 self._columns[table] = columns_of(table)

@@ -24,6 +24,7 @@ from kvt_async.data.tasks import tasks_of
 from kvt_async.engine.transport.local_lacks import check_files
 from kvt_async.merge import merge_shards
 from kvt_async.records import Json
+from kvt_async.senders.scratch_facts import take_over_left
 from kvt_async.session import server_evidence
 from kvt_async.session.experiment_rows import command_line
 from kvt_async.session.invocation import Invocation, at_work, loop_factory, opened, paths_of, sayer
@@ -131,6 +132,7 @@ async def run(settings: Settings, *, options: SweepOptions) -> RunReport:
         how = Preparing(options.prepare_first, options.force, shard)
         tasks = await asyncio.to_thread(prepared_tasks, settings, how, say)
         with opened(settings, options, log) as invocation:
+            await asyncio.to_thread(take_over_left, invocation.paths.db)
             return await _sweep(invocation, options, tasks, notes)
 
 

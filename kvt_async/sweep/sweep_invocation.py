@@ -1,14 +1,17 @@
 """One invocation of `kvt run` or `kvt sweep`, once its config has been checked: resume, session, servers, end."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.data.tasks import tasks_of
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Run
+from kvt_async.senders.shares import sender_count
 from kvt_async.session.canary import Questions, visit
 from kvt_async.session.canary_prompts import choose, lookups
 from kvt_async.session.experiment_rows import marked_stored
@@ -31,6 +34,9 @@ from kvt_async.sweep.sending import meet_server, open_try_series, register, send
 from kvt_async.sweep.turn_order import read_conversations
 from kvt_async.sweep.warm_up import warm_up
 from kvt_async.ways.registry import way_of
+
+if TYPE_CHECKING:
+    from kvt_async.sweep.part_senders import PartSenders
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,9 @@ class SweepInvocation:
         self._read(group.runs)
         self._spread: Spread | None = None
         self._places = Places(self.settings.limits.concurrency)
+        limits = self.settings.limits
+        bounds = ("concurrency", "requests_per_minute", "tokens_per_minute")
+        self.processes = sender_count(self.settings, {f"limits.{name}": getattr(limits, name) for name in bounds})
 
     async def go(self) -> RunReport:
         report, runs = self.report, self.group.runs
@@ -139,10 +148,11 @@ class SweepInvocation:
         questions = Questions(builder, entries, are_counted=has_own_tokenizer(self.reader, first.dataset_id))
         report.canary = await visit(server, self._spread, questions, report.answered_levels) or report.canary
         await register(server, group, identities, evidence)
-        for task, part_of_server in parts:
-            self._say_order(task, part_of_server, identities)
-            if part_of_server.runs and server.ending == EndReason.FINISHED:
-                await self._send(part_of_server, replace(self._builder(task), shown=evidence))
+        async with self._senders(server) as senders:
+            for task, part_of_server in parts:
+                self._say_order(task, part_of_server, identities)
+                if part_of_server.runs and server.ending == EndReason.FINISHED:
+                    await self._send(part_of_server, replace(self._builder(task), shown=evidence), senders)
         for sentence in (*lacks(server), *await part(server, identities, evidence)):
             report.notes.append(sentence)
             self.say(f"warning: {sentence}")
@@ -162,24 +172,48 @@ class SweepInvocation:
     def _builder(self, task: SweepTask) -> RequestBuilder:
         return RequestBuilder.of_dataset(task.settings, self.reader, task.dataset_id)
 
-    async def _send(self, server: ServerSession, builder: RequestBuilder) -> None:
+    @asynccontextmanager
+    async def _senders(self, server: ServerSession) -> "AsyncIterator[PartSenders | None]":
+        """The processes that send to this server while the block runs; None: this one does."""
+        if self.processes == 1:
+            yield None
+            return
+        from kvt_async.sweep.part_senders import part_senders
+
+        self.say(f"{self.processes} processes send, each with its share of the limits")
+        async with part_senders(server, self.processes) as senders:
+            yield senders
+
+    async def _send(self, server: ServerSession, builder: RequestBuilder, senders: "PartSenders | None") -> None:
         done, report = self._pending(server.runs), self.report
         if not any(pending(done)):
             return
+        owed: list[int] = []
         if self.settings.engine.warm_up == "prefill":
             samples = builder.settings.decoding.samples
-            owed = {place // samples for mask in done for place, is_settled in enumerate(mask) if not is_settled}
+            seqs = {place // samples for mask in done for place, is_settled in enumerate(mask) if not is_settled}
             if builder.own_prompts is not None and (talks := read_conversations(self.reader, builder.dataset_id)):
-                owed = {talks.first[seq] for seq in owed}  # later prompts are made of answers that are not there yet
-            await warm_up(server, builder, sorted(owed))
+                seqs = {talks.first[seq] for seq in seqs}  # later prompts are made of answers that are not there yet
+            owed = sorted(seqs)
+        if owed and senders is None:
+            await server.store.insert("probes", await warm_up(server, builder, owed))
         progress, began = Progress(server, pending(done)), time.monotonic()
         try:
-            await send(server, builder, self._places, done, progress)
+            if senders is None:
+                await send(server, builder, self._places, done, progress)
+            else:
+                progress = pooled = senders.progress(server, done)
+                await senders.send(server, builder, done, pooled, owed, lambda: self._reread(server.runs))
         finally:
             report.elapsed_s += time.monotonic() - began
             report.sent += sum(progress.done) + sum(progress.failed)
             report.retries += progress.retries
-            report.client = progress.health.row()
+            report.client = progress.client_health()
+
+    def _reread(self, runs: Sequence[Run]) -> list[bytearray]:
+        """What is settled of these runs now."""
+        self._read(marked_stored(self.reader, self.invocation.group, runs))
+        return self._pending(runs)
 
     def _finished(self) -> EndReason:
         """The reason to end of a session that sent all it should: what stands as failed, or was not read, says so."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import orjson
 
 from kvt_async.clock import utc_now
-from kvt_async.records import Level, Payload
+from kvt_async.records import Json, Level, Payload
 from kvt_async.session.session import ServerSession
 from kvt_async.sweep.request_builder import RequestBuilder
 
@@ -16,8 +16,9 @@ CHUNK = 64
 SAY_EVERY_S = 10
 
 
-async def warm_up(server: ServerSession, builder: RequestBuilder, seqs: Sequence[int]) -> None:
-    """Send the prompts of `seqs` to every endpoint at its mildest level; failures are counted, never fatal."""
+async def warm_up(server: ServerSession, builder: RequestBuilder, seqs: Sequence[int]) -> Json:
+    """Send the prompts of `seqs` to every endpoint at its mildest level; failures are counted, never fatal. Return what
+    came of it as a row of `probes`."""
     settings = builder.settings
     concurrency = settings.limits.concurrency
     short = settings.model_copy(update={"decoding": settings.decoding.model_copy(update={"max_tokens": 1})})
@@ -58,14 +59,11 @@ async def warm_up(server: ServerSession, builder: RequestBuilder, seqs: Sequence
     took = time.monotonic() - began
     server.say(f"warm-up: {sent} prompts prefilled in {took:.1f} s" + (f", {failed} failed" if failed else ""))
     detail = {"sent": sent, "failed": failed, "elapsed_s": took, "endpoints": len(targets)}
-    await server.store.insert(
-        "probes",
-        {
-            "session_id": server.session_id,
-            "kind": "warm_up",
-            "level": ", ".join(sorted({level.label for level in targets.values()})),
-            "prompt_sha256": "",
-            "detail_json": orjson.dumps(detail).decode(),
-            "created_at": utc_now(),
-        },
-    )
+    return {
+        "session_id": server.session_id,
+        "kind": "warm_up",
+        "level": ", ".join(sorted({level.label for level in targets.values()})),
+        "prompt_sha256": "",
+        "detail_json": orjson.dumps(detail).decode(),
+        "created_at": utc_now(),
+    }

@@ -63,10 +63,10 @@ data                   analyzer.metrics records
 store                  contract.shards clock records bug_reports
 ways                   clock records engine.request engine.send data
 session                contract.shards clock records engine.request engine.send store ways
-senders                store
+senders                records session store
 merge                  contract.shards clock store session
 sweep                  contract.shards clock records engine.transport engine.request engine.send data store ways \
-                       session merge
+                       session senders merge
 bench                  contract.command_line clock records engine.transport engine.request engine.send data store ways \
                        session senders
 serve                  data

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 CUT = 0.8
@@ -23,6 +24,7 @@ class Slots:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._clean = self._peak = 0
         self._refused_at: float | None = None
+        self.on_cut: Callable[[], None] | None = None  # called when a refusal has lowered `limit`
 
     @property
     def waiting(self) -> int:
@@ -72,6 +74,8 @@ class Slots:
             self._refused_at = asyncio.get_running_loop().time()
             self.limit = max(1, int(self.limit * CUT))
             self._clean = self._peak = 0
+            if self.on_cut is not None:
+                self.on_cut()
 
     def _cooling(self) -> bool:
         return self._refused_at is not None and asyncio.get_running_loop().time() < self._refused_at + COOL_DOWN_S

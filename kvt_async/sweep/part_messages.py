@@ -35,7 +35,7 @@ class PartNews:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Announced:
     """A line for people."""
 
     line: str

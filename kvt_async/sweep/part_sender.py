@@ -30,7 +30,7 @@ from kvt_async.session.session import ServerSession
 from kvt_async.store.lock import hold
 from kvt_async.store.reader import Reader
 from kvt_async.store.writer import Writer
-from kvt_async.sweep.part_messages import PartEnded, PartNews, PartOrder, Said
+from kvt_async.sweep.part_messages import Announced, PartEnded, PartNews, PartOrder
 from kvt_async.sweep.places import Places
 from kvt_async.sweep.plan import pending
 from kvt_async.sweep.request_builder import RequestBuilder
@@ -149,7 +149,7 @@ class SentPart:
     def _say(self, line: str) -> None:
         """The parent itself says why all stop."""
         if not line.startswith("stopping: "):
-            self.wire.send(Said(line))
+            self.wire.send(Announced(line))
 
     def _news(self, progress: Progress) -> PartNews:
         return PartNews(

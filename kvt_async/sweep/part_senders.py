@@ -22,7 +22,7 @@ from kvt_async.session.experiment_rows import marked_stored
 from kvt_async.session.progress import Progress
 from kvt_async.session.servers import watched
 from kvt_async.session.session import ServerSession
-from kvt_async.sweep.part_messages import PartEnded, PartNews, PartOrder, Said
+from kvt_async.sweep.part_messages import Announced, PartEnded, PartNews, PartOrder
 from kvt_async.sweep.parts import dealt, units_of, without
 from kvt_async.sweep.plan import pending
 from kvt_async.sweep.request_builder import RequestBuilder
@@ -113,7 +113,7 @@ class PartSenders:
                     progress.take(i, news)
                     self._probes += probes
                     return
-                case Said(line):
+                case Announced(line):
                     server.say(line)
                 case Unable(error):
                     raise error

@@ -141,16 +141,18 @@ def source(
     return register
 
 
-def policy(name: str, *, recent_share: float = 0.0, **defaults: int) -> Callable[[PolicyScore], PolicyScore]:
+def policy(
+    name: str, *, recent_share: float = 0.0, counts_attention: bool = False, **defaults: int
+) -> Callable[[PolicyScore], PolicyScore]:
     """An eviction policy of `kvt serve`: the function scores the entries of a cache from (view, params).
 
     It returns an array [layers, kv_heads, length]; the highest stay. `view` is a kvt_async.serve.views.View;
     `defaults` are the policy's own parameters, whole numbers of 0 or more. recent_share: part of the budget that the
-    newest entries get.
+    newest entries get. counts_attention: view.received() is needed while an answer is generated, too.
     """
 
     def register(function: PolicyScore) -> PolicyScore:
-        options = {"recent_share": recent_share, "defaults": defaults}
+        options = {"recent_share": recent_share, "counts_attention": counts_attention, "defaults": defaults}
         plugin_registry.add(Kind.POLICY, name, function, like=(None, {}), options=options)
         return function
 

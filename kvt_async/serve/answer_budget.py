@@ -16,7 +16,9 @@ Where kvpress leaves something open or is at odds with itself, here, and on the 
   positions from 0 as it has buffered, and leaves out the first `sinks` of those it has buffered;
 - a target of one token is reached after every interval. kvpress then compresses after every token;
 - snapkv's window must be shorter than the interval, as kvpress asserts: the request is refused;
-- observed_attention and h2o are refused: they need the attention of all queries, and kvpress has that of one.
+- observed_attention and h2o add up the attention of all queries, those of the prompt and every generated token's, each
+  on the cache as it stood. kvpress has the newest query's alone. Where the last prompt token is read again after an
+  eviction, its second reading counts and not its first.
 """
 
 import numpy as np

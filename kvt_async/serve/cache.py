@@ -23,6 +23,7 @@ class KVCache:
     values: F32
     length: int = 0
     left: Positions | None = None  # of what the last eviction left, the first entries; None: nothing was evicted
+    received: F32 | None = None  # attention from all queries, [layers, kv_heads, group, capacity]; None: uncounted
 
     @classmethod
     def empty(cls, config: LlamaConfig, capacity: int) -> "KVCache":
@@ -35,7 +36,7 @@ class KVCache:
 
     def load(self, source: "KVCache", kept: Positions | None, length: int) -> None:
         """Become a copy of `source`: its first `length` entries, or, by head, those at `kept` [layers, kv_heads, n]."""
-        self.left = kept
+        self.left, self.received = kept, None
         if kept is None:
             self.keys[:, :, :length] = source.keys[:, :, :length]
             self.values[:, :, :length] = source.values[:, :, :length]
@@ -48,6 +49,11 @@ class KVCache:
                 source.keys[layer, head].take(rows, 0, self.keys[layer, head, :n], "clip")
                 source.values[layer, head].take(rows, 0, self.values[layer, head, :n], "clip")
         self.length = n
+
+    def count_attention(self, received: F32) -> None:
+        """Add up what entries receive from here on, beginning with `received` [layers, kv_heads, group, length]."""
+        self.received = np.zeros((*received.shape[:3], self.keys.shape[2]), np.float32)
+        self.received[..., : self.length] = received
 
     def positions(self, seen: int) -> Positions:
         """Where each entry's token stands in the text of `seen` tokens, the last one's entry among them.
@@ -69,6 +75,10 @@ class KVCache:
                 rows = kept[layer, head]
                 self.keys[layer, head, :n] = self.keys[layer, head, rows]
                 self.values[layer, head, :n] = self.values[layer, head, rows]
+        if self.received is not None:
+            received = np.take_along_axis(self.received, kept[:, :, None], axis=3)
+            self.received[...] = 0
+            self.received[..., :n] = received
         self.length = n
 
 

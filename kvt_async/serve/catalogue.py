@@ -50,16 +50,8 @@ class ReferencePolicies:
                 raise wrong("kv.params.kernel", f"must be odd, not {value}: pooling is centred")
 
     def check_while_generating(self, name: str, params: Mapping[str, Any], interval: int) -> None:
-        policy = find_policy(name)
-        if policy is not None and policy.not_while_generating:
-            raise not_while_generating(name, policy.not_while_generating, answering_policies())
         if name == "snapkv":
             check_window(int(params.get("window", POLICIES[name].defaults["window"])), interval)
-
-
-def answering_policies() -> list[str]:
-    """The names of those policies of ours that can evict while an answer is generated."""
-    return [name for name, policy in POLICIES.items() if not policy.not_while_generating]
 
 
 def check_window(window: int, interval: int) -> None:
@@ -72,12 +64,6 @@ def check_window(window: int, interval: int) -> None:
             f"tokens generated since the last one, every {interval} (kv.params.compression_interval), and on no more "
             f"than {RECENT_QUERIES}",
         )
-
-
-def not_while_generating(name: str, reason: str, names: Sequence[str]) -> ApiError:
-    return wrong(
-        "kv.when", f"must be 'prefill' with policy {name!r}: {reason}. While generating can evict: {', '.join(names)}."
-    )
 
 
 def broken(error: ConfigError) -> ApiError:

@@ -6,10 +6,12 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.answer_budget import AnswerBudget
 from kvt_async.serve.backend import About
-from kvt_async.serve.cache import KVCache, Prefill, PrefillStore
+from kvt_async.serve.cache import KVCache, Positions, Prefill, PrefillStore
 from kvt_async.serve.catalogue import Catalogue, broken
 from kvt_async.serve.kv_request import REFERENCE
 from kvt_async.serve.model import Llama
@@ -84,16 +86,18 @@ class Engine:
         compressible = work.compressible
         keep = kv.keep_of(compressible)
         logits = prefill.logits
-        if keep == compressible:
-            self._cache.load(prefill.cache, None, len(ids))
-        else:
-            read_again = kv.mode == "question_aware" and kv.read_again
-            try:
-                choice = Choice.of(kv.policy, kv.params)
-                kept = choice.kept(PromptView(self.model, prefill, compressible), keep, read_again=read_again)
-            except ConfigError as error:
-                raise broken(error) from None
-            self._cache.load(prefill.cache, kept, compressible)
+        evicts = keep < compressible
+        read_again = evicts and kv.mode == "question_aware" and kv.read_again
+        view = PromptView(self.model, prefill, compressible if evicts else len(ids))
+        try:
+            choice = Choice.of(kv.policy, kv.params) if evicts or kv.while_generating else None
+            kept = choice.kept(view, keep, read_again=read_again) if evicts and choice is not None else None
+        except ConfigError as error:
+            raise broken(error) from None
+        self._cache.load(prefill.cache, kept, view.length)
+        if kv.while_generating and choice is not None and choice.policy.counts_attention:
+            self._cache.count_attention(_received(view, kept, but_last=read_again))
+        if kept is not None:
             self.store.resize(prefill)  # the ranking is remembered with it
             if kv.mode == "question_agnostic":
                 logits = self.model.extend(self._cache, ids[compressible:], compressible)
@@ -106,3 +110,11 @@ class Engine:
         n_bytes = self._cache.length * self.about.token_bytes
         usage = Usage(kv.policy, kv.mode, kv.when, len(ids), compressible, keep, n_bytes, cached, held=held)
         return logits, usage
+
+
+def _received(view: PromptView, kept: Positions | None, *, but_last: bool) -> F32:
+    """Attention that the prompt's `kept` entries received, from all queries or all but the last."""
+    received = view.received()
+    if but_last:
+        received -= view.attention_from(view.length - 1)
+    return received if kept is None else np.take_along_axis(received, kept[:, :, None], axis=3)

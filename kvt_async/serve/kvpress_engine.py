@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.backend import About
 from kvt_async.serve.cache import PrefillStore
 from kvt_async.serve.catalogue import Catalogue, wrong
-from kvt_async.serve.kvpress_answer_budget import AnswerPress, in_order
+from kvt_async.serve.kvpress_answer_budget import AnswerPress, ReceivedAttention, in_order
 from kvt_async.serve.kvpress_cache import drop_last, even, held_bytes, kept_tokens, last_keys
 from kvt_async.serve.kvpress_model import HubTemplate, HubTokenizer, Loaded, restored
 from kvt_async.serve.kvpress_presses import Presses, moves_keys, needs_attention, seed_of, shortest_prompt
@@ -42,6 +42,7 @@ class Prompt:
     logits: F32
     usage: Usage
     shift: int = 0  # added to positions: a press that moves keys lets the positions go on from its own
+    received: ReceivedAttention | None = None  # for a budget while generating whose press looks at attention
 
 
 class KvpressEngine:
@@ -99,7 +100,7 @@ class KvpressEngine:
         with restored(self._model):
             prompt = self._read_prompt(work)
             prefilled_at = time.monotonic()
-            with self._budget(work, prompt):
+            with self._counted(prompt.received), self._budget(work, prompt):
                 step = partial(self._step, work, prompt)
                 reason, made = yield from answer(work, prompt.logits, step, self.tokenizer, self._eos)
             prompt.usage.held.hold(kept_tokens(prompt.cache, self._attentions))
@@ -116,9 +117,12 @@ class KvpressEngine:
         cache = transformers.DynamicCache()
         # Whatever a press draws, equal requests draw alike.
         torch.manual_seed((_digest(work) + seed_of(kv.policy, kv.params)) % 2**63)
+        counts = kv.while_generating and needs_attention(self._presses.make(kv.policy, kv.params, 0.0))
+        received = ReceivedAttention() if counts else None
         if keep == n:
-            logits = self._read(cache, ids, 0)
-            return Prompt(cache, logits, self._usage(work, n, cache))
+            with self._counted(received):
+                logits = self._read(cache, ids, 0)
+            return Prompt(cache, logits, self._usage(work, n, cache), received=received)
         # The ratio is kvpress's own word for the budget; a count of tokens needs one that rounds to it.
         ratio = 1 - kv.budget if kv.budget is not None else 1 - (keep + 0.5) / n
         press = self._presses.make(kv.policy, kv.params, ratio)
@@ -130,7 +134,7 @@ class KvpressEngine:
                 "own can't be found to read that token again",
             )
         if kv.while_generating:
-            press = in_order(press, newest_stays=read_again)  # the one that is dropped then, and read again
+            press = in_order(press, received, newest_stays=read_again)  # the one that is dropped then, and read again
         least, param = shortest_prompt(press)
         if n < least:
             raise ApiError(
@@ -138,23 +142,37 @@ class KvpressEngine:
                 code="prompt_too_short",
                 param=f"kv.params.{param}",
             )
-        logits, keys = self._compress(work, press, cache, ids[:, :n])
+        with self._counted(received, but_last=read_again):
+            logits, keys = self._compress(work, press, cache, ids[:, :n])
         shift = cache.get_seq_length() - n if moves_keys(press) else 0
-        if read_again:
-            drop_last(cache, self._attentions, keys)
-            logits = self._read(cache, ids[:, -1:], length - 1)
-        kept = kept_tokens(cache, self._attentions)
-        if kv.mode == "question_agnostic":
-            # Layers of different lengths have no mask in common; one token at a time needs none.
-            size = length - n if even(cache) else 1
-            for start in range(n, length, size):
-                logits = self._read(cache, ids[:, start : start + size], start + shift)
-        return Prompt(cache, logits, self._usage(work, kept, cache), shift)
+        with self._counted(received):
+            if read_again:
+                drop_last(cache, self._attentions, keys)
+                if received is not None:
+                    received.drop_last()
+                logits = self._read(cache, ids[:, -1:], length - 1)
+            kept = kept_tokens(cache, self._attentions)
+            if kv.mode == "question_agnostic":
+                # Layers of different lengths have no mask in common; one token at a time needs none.
+                size = length - n if even(cache) else 1
+                for start in range(n, length, size):
+                    logits = self._read(cache, ids[:, start : start + size], start + shift)
+        return Prompt(cache, logits, self._usage(work, kept, cache), shift, received)
+
+    @contextmanager
+    def _counted(self, received: ReceivedAttention | None, *, but_last: bool = False) -> Generator[None, None, None]:
+        """Inside, `received` counts what is read; None: there is nothing to count."""
+        if received is None:
+            yield
+            return
+        with _eager(self._model), received.watch(self._attentions, but_last=but_last):
+            yield
 
     def _compress(self, work: Work, press: Any, cache: Any, ids: Any) -> tuple[F32, list[Any]]:
         """Read `ids` under the press; the logits after them, before eviction, and the last token's keys by layer."""
         with self._usable(work, "prompt"):
-            with last_keys(self._attentions) as keys, _attention(self._model, press), press(self._model):
+            watched = _eager(self._model) if needs_attention(press) else nullcontext()
+            with last_keys(self._attentions) as keys, watched, press(self._model):
                 logits = self._read(cache, ids, 0)
             return logits, keys
 
@@ -188,7 +206,8 @@ class KvpressEngine:
         if not kv.while_generating:
             yield
             return
-        with AnswerPress(self._presses.make(kv.policy, kv.params, 0.0), kv, prompt.usage.held)(self._model):
+        press = self._presses.make(kv.policy, kv.params, 0.0)
+        with AnswerPress(press, kv, prompt.usage.held, prompt.received)(self._model):
             yield
 
     def _step(self, work: Work, prompt: Prompt, token: int, position: int) -> F32:
@@ -205,11 +224,10 @@ class KvpressEngine:
 
 
 @contextmanager
-def _attention(model: Any, press: Any) -> Generator[None, None, None]:
-    """Eager attention while a press that looks at the weights reads the prompt; fast attention else."""
+def _eager(model: Any) -> Generator[None, None, None]:
+    """Inside, attention gives its weights too; fast attention else."""
     before = model.config._attn_implementation
-    if needs_attention(press):
-        model.set_attn_implementation("eager")
+    model.set_attn_implementation("eager")
     try:
         yield
     finally:

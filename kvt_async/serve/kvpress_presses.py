@@ -15,8 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.api_errors import ApiError, one_of, shown
-from kvt_async.serve.catalogue import LARGEST, check_window, integer, not_a_parameter, not_while_generating, wrong
-from kvt_async.serve.policies import OLD_QUERIES, POLICIES
+from kvt_async.serve.catalogue import LARGEST, check_window, integer, not_a_parameter, wrong
+from kvt_async.serve.policies import POLICIES
 
 SPELLED = {"StreamingLLM": "streaming_llm", "KeyDiff": "keydiff", "CriticalKV": "critical"}
 FIELD_OF = {"window": "window_size", "kernel": "kernel_size", "sinks": "n_sink", "future": "n_future_positions"}
@@ -26,7 +26,7 @@ NOT_SERVED = {
     "ScorerPress": "is the base of others",
 }
 NEEDS_ATTENTION = ("ObservedAttentionPress", "H2OPress", "KVComposePress")  # weights that only eager attention returns
-WHILE_GENERATING = (  # they score by keys, values and the newest queries
+WHILE_GENERATING = (  # they score by keys, values, the newest queries and attention received
     "SnapKVPress",
     "TOVAPress",
     "StreamingLLMPress",
@@ -34,6 +34,8 @@ WHILE_GENERATING = (  # they score by keys, values and the newest queries
     "RandomPress",
     "ExpectedAttentionPress",
     "KeyDiffPress",
+    "ObservedAttentionPress",
+    "H2OPress",
     "LagKVPress",
 )
 MOST_OF_TORCH = 2**31 - 1  # of a whole number that a press is given
@@ -75,9 +77,16 @@ class Presses:
 
     def check_while_generating(self, name: str, params: Mapping[str, Any], interval: int) -> None:
         press = self.make(name, params, 0.0)
-        if (why := _not_while_generating(press, self._scorer)) is not None:
-            names = sorted(n for n, c in self.plain.items() if _not_while_generating(c(), self._scorer) is None)
-            raise not_while_generating(name, why, names)
+        if type(press).__name__ not in WHILE_GENERATING:
+            why = (
+                "what it scores by is known of a prompt only"
+                if isinstance(press, self._scorer)
+                else "kvpress's DecodingPress takes a press that scores entries one by one, alone"
+            )
+            names = ", ".join(sorted(n for n, c in self.plain.items() if c.__name__ in WHILE_GENERATING))
+            raise wrong(
+                "kv.when", f"must be 'prefill' with policy {name!r}: {why}. While generating can evict: {names}."
+            )
         if isinstance(window := getattr(press, "window_size", None), int):
             check_window(window, interval)
 
@@ -135,18 +144,6 @@ def parts(press: Any) -> list[Any]:
     """The press and what it goes around."""
     inner = getattr(press, "press", None)
     return [press, *(parts(inner) if inner is not None else [])]
-
-
-def _not_while_generating(press: Any, scorer: type) -> str | None:
-    """Why a press can't evict while an answer is generated; None: it can, and its score means then what it says."""
-    kind = type(press).__name__
-    if kind in WHILE_GENERATING:
-        return None
-    if kind in NEEDS_ATTENTION:
-        return OLD_QUERIES
-    if not isinstance(press, scorer):
-        return "kvpress's DecodingPress takes a press that scores entries one by one, alone"
-    return "what it scores by is known of a prompt only"
 
 
 def needs_attention(press: Any) -> bool:

@@ -150,11 +150,14 @@ class Llama:
                 cache.keys[i, :, start:end] = kv[:, 0].transpose(1, 0, 2)
                 cache.values[i, :, start:end] = kv[:, 1].transpose(1, 0, 2)
             q = qkv[:, : self.q_width]
-            if i == c.n_layers - 1 and only_last_row:
+            if i == c.n_layers - 1 and only_last_row and cache.received is None:
                 if not need_output:
                     break
                 x, q = x[-1:], q[-1:]
-            mixed, probabilities = self._attend(cache, i, q, end, keep_probabilities=observed is not None)
+            watched = observed is not None or cache.received is not None
+            mixed, probabilities = self._attend(cache, i, q, end, keep_probabilities=watched)
+            if cache.received is not None and probabilities is not None:
+                cache.received[i, ..., :end] += probabilities.sum(axis=2)
             if observed is not None and unrotated is not None and probabilities is not None:
                 observed.append(Observation(i, start, unrotated.reshape(rows, -1, c.head_dim), probabilities))
             x = x + mixed @ w.out
@@ -235,7 +238,7 @@ class Llama:
         end = n + 1
         d, eps, q_width, qk_width = c.d_model, c.norm_eps, self.q_width, self.q_width + self.kv_width
         self._reach(position + 1)
-        cos, sin, swap = self._cos_row[position], self._sin_row[position], self._swap
+        cos, sin, swap, received = self._cos_row[position], self._sin_row[position], self._swap, cache.received
         q_shape, kv_shape = (c.n_kv_heads, self.group, c.head_dim), (c.n_kv_heads, c.head_dim)
         x = self.weights.embed[token].copy()
         for i, w in enumerate(self.weights.layers):
@@ -261,7 +264,10 @@ class Llama:
             scores -= scores.max(axis=2, keepdims=True)
             np.exp(scores, out=scores)
             mixed = np.matmul(scores, values[:, :end])
-            mixed /= scores.sum(axis=2, keepdims=True)
+            total = scores.sum(axis=2, keepdims=True)
+            mixed /= total
+            if received is not None:
+                received[i, ..., :end] += scores / total
             x += mixed.reshape(q_width).dot(w.out)
             gate_up = (x * (1.0 / math.sqrt(x.dot(x) / d + eps))).dot(w.gate_up)
             width = gate_up.shape[0] // 2

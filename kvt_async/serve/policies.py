@@ -36,22 +36,21 @@ class Policy:
     score: Score
     defaults: Params  # its own parameters; protect_recent is everybody's
     recent_share: float = 0.0  # part of the budget reserved for the newest entries
-    not_while_generating: str = ""  # why it can't evict then; "": it can
+    counts_attention: bool = False  # needs View.received while an answer is generated
 
 
 POLICIES: dict[str, Policy] = {}
-OLD_QUERIES = "it scores by the attention of all queries, and those of older tokens are gone by then"
 
 
 def policy(
-    name: str, *, recent_share: float = 0.0, not_while_generating: str = "", **defaults: int
+    name: str, *, recent_share: float = 0.0, counts_attention: bool = False, **defaults: int
 ) -> Callable[[Score], Score]:
     """Register a scoring function under the name that a request asks for; a name given twice is a bug."""
 
     def register(score: Score) -> Score:
         if name in POLICIES:
             raise ValueError(f"policy {name!r} is registered twice")
-        POLICIES[name] = Policy(name, score, {**defaults, "protect_recent": 0}, recent_share, not_while_generating)
+        POLICIES[name] = Policy(name, score, {**defaults, "protect_recent": 0}, recent_share, counts_attention)
         return score
 
     return register
@@ -94,7 +93,7 @@ def _of_plugin(plugin: Plugin) -> Policy:
         return scores
 
     defaults = {**plugin.options["defaults"], "protect_recent": 0}
-    return Policy(plugin.name, checked, defaults, plugin.options["recent_share"])
+    return Policy(plugin.name, checked, defaults, plugin.options["recent_share"], plugin.options["counts_attention"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,18 +192,18 @@ def knorm(view: View, params: Params) -> F32:
     return scores
 
 
-@policy("observed_attention", not_while_generating=OLD_QUERIES)
+@policy("observed_attention", counts_attention=True)
 def observed_attention(view: View, params: Params) -> F32:
-    """Mean attention from the queries that can see the entry."""
-    queries = np.arange(view.length, 0, -1, dtype=np.float32)
-    scores: F32 = (view.attention_from(0) / queries).mean(axis=2)
+    """Mean attention from the queries that have seen the entry."""
+    queries = (view.seen - view.positions).astype(np.float32)
+    scores: F32 = (view.received() / queries[:, :, None]).mean(axis=2)
     return scores
 
 
-@policy("h2o", recent_share=0.5, not_while_generating=OLD_QUERIES)
+@policy("h2o", recent_share=0.5, counts_attention=True)
 def h2o(view: View, params: Params) -> F32:
     """Attention summed over all queries; half of the budget is for the newest entries (Zhang et al., 2023)."""
-    scores: F32 = view.attention_from(0).mean(axis=2)
+    scores: F32 = view.received().mean(axis=2)
     return scores
 
 

@@ -59,6 +59,12 @@ class View(Protocol):
         length]. ValueError where `first` is before `first_query`.
         """
 
+    def received(self) -> F32:
+        """Attention each entry has received from all queries that saw it, [layers, kv_heads, group, length].
+
+        ValueError while an answer is generated under a policy that doesn't say `counts_attention`.
+        """
+
     def queries(self, first: int) -> F32:
         """Queries from entry `first` on, before rotation, divided by sqrt(head_dim), [layers, heads, n, head_dim].
 
@@ -108,6 +114,9 @@ class PromptView:
         for seen in self.model.observe(self.prefill.cache, self.ids, first):
             out[seen.layer, ..., : seen.probabilities.shape[3]] += seen.probabilities.sum(axis=2)
         return out
+
+    def received(self) -> F32:
+        return self.attention_from(0)
 
     def queries(self, first: int) -> F32:
         c = self.model.config
@@ -184,6 +193,11 @@ class AnswerView:
     def attention_from(self, first: int) -> F32:
         queries = self.queries(first)
         return self.model.attention(self.cache, queries, self.seen - queries.shape[2])
+
+    def received(self) -> F32:
+        if self.cache.received is None:
+            raise ValueError("the attention of all queries was not counted: the policy must say counts_attention")
+        return self.cache.received[..., : self.length]
 
     def queries(self, first: int) -> F32:
         if first < self.first_query:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from kvt_async.serve.answer_budget import AnswerBudget
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.cache import KVCache, Positions
-from kvt_async.serve.catalogue import answering_policies
 from kvt_async.serve.engine import Engine
 from kvt_async.serve.kv_request import KvRequest, parse_kv
 from kvt_async.serve.policies import POLICIES, Choice
@@ -19,7 +18,6 @@ from kvt_async.serve.weights import Ints
 from kvt_async.serve.work import Finished, Text, Usage, Work
 from tests.serve.support import GOLDEN, Encode, example
 
-CAN = answering_policies()
 SHORT = {"snapkv": {"window": 4}, "expected_attention": {"future": 16}}  # parameters that fit intervals of 8
 
 
@@ -77,7 +75,7 @@ def test_streaming_llm_keeps_its_sinks_and_the_newest_at_every_compression(
 
 
 @pytest.mark.parametrize("when", ["decode", "both"])
-@pytest.mark.parametrize("policy", CAN)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_what_was_evicted_never_comes_back_nor_matters(
     engine: Engine, ids: Ints, evictions: list[tuple[Positions, Positions]], policy: str, when: str
 ) -> None:
@@ -124,6 +122,39 @@ def test_a_first_compression_keeps_what_it_would_keep_of_a_prompt_of_the_same_to
         assert (ours == theirs).mean() > 0.99
     with pytest.raises(ValueError, match=r"query of entry 149 is gone.*from entry 150 on"):
         answer.attention_from(149)
+
+
+@pytest.mark.parametrize(
+    ("how", "context", "rereads"),
+    [
+        ({"when": "decode"}, 90, 0),
+        ({"when": "both", "first_token": "full"}, 90, 0),
+        ({"when": "both"}, 90, 1),
+        ({"when": "both", "mode": "question_agnostic", "context_chars": 1}, 70, 20),
+    ],
+)
+def test_attention_received_is_that_of_every_query_on_the_cache_as_it_stood(
+    engine: Engine, ids: Ints, how: dict[str, Any], context: int, rereads: int
+) -> None:
+    """Each query hands out 1 in all: what the prompt's entries got, those evicted aside, and then 1 by every query."""
+    text = ids[:101]
+    work = Work(text[:90], 12, kv("h2o", every=500, keep_tokens=40, **how), context if "mode" in how else None)
+    _, usage = engine._prepare(work)
+    budget = AnswerBudget(engine.model, engine._cache, work, usage.held)
+    for position in range(90, 101):
+        budget.step(int(text[position]), position)
+    cache = engine._cache
+    assert cache.received is not None
+    received = cache.received[..., : cache.length]
+    if how["when"] == "decode":
+        whole = PromptView(engine.model, engine.prefill(text)[0], 101)
+        assert np.allclose(received, whole.attention_from(0), atol=1e-3)
+        return
+    view = PromptView(engine.model, engine.prefill(work.ids)[0], context)
+    kept = Choice(POLICIES["h2o"]).kept(view, 40, read_again=rereads == 1)
+    before = view.attention_from(0) - (view.attention_from(89) if rereads == 1 else 0)
+    of_prompt = np.take_along_axis(before, kept[:, :, None], axis=3).sum(axis=3)
+    assert np.allclose(received.sum(axis=3), of_prompt + rereads + 11, atol=1e-3)
 
 
 STORED: dict[str, dict[str, Any]] = {
@@ -238,7 +269,7 @@ def test_a_budget_that_is_never_reached_changes_nothing_and_says_so(engine: Engi
 
 
 @pytest.mark.parametrize("when", ["decode", "both"])
-@pytest.mark.parametrize("policy", CAN)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_equal_requests_have_equal_answers_and_no_other_request_notices(
     engine: Engine, ids: Ints, policy: str, when: str
 ) -> None:
@@ -284,14 +315,6 @@ def refused(**fields: Any) -> ApiError:
         parse_kv({"budget": 0.5, "when": "decode", **fields})
     assert problem.value.status == 400
     return problem.value
-
-
-@pytest.mark.parametrize("policy", sorted(set(POLICIES) - set(CAN)))
-def test_a_policy_that_needs_what_is_gone_by_then_is_refused_with_those_that_can(policy: str) -> None:
-    problem = refused(policy=policy)
-    assert problem.param == "kv.when"
-    assert f"must be 'prefill' with policy '{policy}': it scores by the attention of all queries" in str(problem)
-    assert all(name in str(problem) for name in ("snapkv", "streaming_llm", "knorm", "tova", "random"))
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,30 @@ def medians(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
                 yield covered(where, hit / told, told)
 
 
+def times(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
+    """Ratios of times request by request, of which the truth is 1: coverage of the interval. Noise has a long tail
+    (2% of the requests take 10 times as long); in `slow spells` a run is 1.3 times slower for 10 requests in a row, a
+    fifth of the time: by itself (levels one after the other), or together with full cache (interleaved)."""
+    for n in sizes:
+        for name in ("noise alone", "slow spells, one level after the other", "slow spells, interleaved"):
+            rng, hit, told = np.random.default_rng([seed, n, len(name)]), 0, 0
+            for _ in range(experiments):
+                length = rng.lognormal(0, 0.5, n)
+                spells = [np.repeat(rng.random(n // 10 + 1) < 0.2, 10)[:n] for _ in range(2)]
+                spells = spells if "after" in name else [spells[0], spells[0]]
+                full, here = (
+                    length * rng.lognormal(0, 0.1, n) * np.where(rng.random(n) < 0.02, 10, 1)
+                    * np.where(spell & (name != "noise alone"), 1.3, 1)
+                    for spell in spells
+                )  # fmt: skip
+                low, high = median_interval(here / full, np.arange(n), ALPHA)
+                if low is not None and high is not None:
+                    told, hit = told + 1, hit + (low <= 1 <= high)
+            if told:
+                row = covered(f"times, {name}, n {n}", hit / told, told)
+                yield (*row[:3], "") if "after" in name else row  # the machine did that: no sample tells it apart
+
+
 def sentences(experiments: int, seed: int, sizes: Sequence[int]) -> Iterator[Row]:
     """Nothing but noise at three budgets: the chance that anything at all is said to change."""
     for n in sizes:
@@ -142,4 +166,4 @@ def _noise(rng: np.random.Generator, n: int, flips: float, budgets: int) -> Iter
 
 _OFTEN = {Measure.CUT_OFF: 0.1, Measure.EMPTY: 0.02, Measure.REPETITION: 0.05, Measure.FORMAT_ERROR: 0.0}
 
-TABLES = (lengths, medians, sentences, outcome_power)
+TABLES = (lengths, medians, times, sentences, outcome_power)

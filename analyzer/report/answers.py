@@ -16,7 +16,7 @@ from analyzer.results.comparison_words import comparison_sentences
 from analyzer.results.confidence import nothing_safe
 from analyzer.results.decode_words import applied_sentence, compressed_sentences, decode_levels, peak_sentence
 from analyzer.results.number_format import cache_kept, cache_share, loss_size
-from analyzer.results.outcome_words import outcome_sentences
+from analyzer.results.outcome_words import outcome_sentences, outcomes
 from analyzer.results.results import Results
 from analyzer.results.series_names import series_name, series_names
 from analyzer.results.zones import bin_zones, constant
@@ -211,10 +211,14 @@ def _buys(results: Results, settings: Settings) -> list[str]:
         if level is not None
         else ("" if stat is not None and stat.kv_bytes_p50 is not None else memory.of_bits(results, settings, run))
         or costs.memory(series, run.kv_budget, full, stat, results.unit, verified=verified),
-        costs.latency(run.kv_budget, full, stat, results.clients, results.unit),
+        costs.latency(run.kv_budget, full, stat, results.clients, results.unit, _times(results, run)),
     ]
     measured = [s for r in results.runs if (s := results.stat(r)) and s.latency_p50_s is not None]
     return [*lines, costs.cache_sentence(measured) if measured else "", *memory.serving(results, settings, run)]
+
+
+def _times(results: Results, run: Run) -> costs.Repeated:
+    return costs.Repeated(outcomes(results, run), [outcomes(results, again) for again in results.controls])
 
 
 def _coarse(results: Results) -> str:

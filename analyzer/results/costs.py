@@ -1,15 +1,29 @@
 """Latency and memory in words, never without the cache state and the client's own error. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from analyzer.results.number_format import amount, cache_kept, change, count, number, percent, seconds
 from analyzer.results.rows import ClientRow, Volume
 from analyzer.results.series_names import series_name
-from analyzer.store.tables import BinStat
+from analyzer.store.tables import BinStat, OutcomeChange
 from kvt_async.contract.cache_state import cache_state
-from kvt_async.contract.vocabulary import CacheState, ClientVerdict
+from kvt_async.contract.vocabulary import CacheState, ClientVerdict, Measure
 
 TOO_LARGE = 0.05  # the client's error over a figure, or over a difference that is claimed
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Times of a level against full cache's, request by request, and the same of full cache's repeats: rows of
+    outcome_changes by measure."""
+
+    here: Mapping[str, OutcomeChange]
+    again: Sequence[Mapping[str, OutcomeChange]] = ()
+
+
+_ALONE = Repeated({})
+_MEASURES = {"TTFT": Measure.TTFT, "TPOT": Measure.TPOT, "total": Measure.LATENCY}
 
 
 def client(rows: Sequence[ClientRow]) -> str:
@@ -108,8 +122,16 @@ def memory(
     return f"{of}: not known, because the server doesn't say what it kept."
 
 
-def latency(level: float, full: BinStat | None, stat: BinStat | None, clients: Sequence[ClientRow], unit: str) -> str:
-    """p50 latencies at one budget against full cache; none across cache states or within the client's error."""
+def latency(
+    level: float,
+    full: BinStat | None,
+    stat: BinStat | None,
+    clients: Sequence[ClientRow],
+    unit: str,
+    paired: Repeated = _ALONE,
+) -> str:
+    """p50 latencies at one budget against full cache, with the change request by request and its interval, and that of
+    full cache run again; none across cache states or within the client's error."""
     at = cache_kept(level, unit)
     if stat is None or stat.latency_p50_s is None:
         return f"Latency with {at}: none was measured."
@@ -123,20 +145,39 @@ def latency(level: float, full: BinStat | None, stat: BinStat | None, clients: S
             f"Latency with {at} (p50, {b}; {stamp}): {own}. Not compared: full cache was measured {a}, this level {b}."
         )
     state = f"{a} cache" if a != CacheState.UNKNOWN else "cache state unknown"
-    parts = [
-        f"{name} {_against(new, old, error)}"
-        for name, new, old, error in _compared(full, stat, clients)
-        if new is not None
-    ]
-    return f"Latency with {at} against full cache (p50; {state}; {stamp}): {'; '.join(parts)}."
+    parts, told = [], []
+    for name, new, old, error in _compared(full, stat, clients):
+        if new is None:
+            continue
+        measure = _MEASURES[name]
+        row = paired.here.get(measure)
+        parts.append(f"{name} {_against(new, old, error, row)}")
+        if row is not None and old is not None and abs(new - old) > 2 * error:
+            told += [f"{name} {_ratio(of[measure])}" for of in paired.again if measure in of]
+    again = f" Full cache run again, by the same measure: {', '.join(told)}." if told else ""
+    return f"Latency with {at} against full cache (p50; {state}; {stamp}): {'; '.join(parts)}.{again}"
 
 
-def _against(new: float, old: float | None, error: float) -> str:
+def _against(new: float, old: float | None, error: float, row: OutcomeChange | None) -> str:
     if old is None:
         return seconds(new)
+    both = f"{seconds(new)} vs {seconds(old)}"
     if abs(new - old) <= 2 * error:
-        return f"{seconds(new)} vs {seconds(old)} (no difference beyond the client's error)"
-    return f"{seconds(new)} vs {seconds(old)} ({change(new, old)})"
+        return f"{both} (no difference beyond the client's error)"
+    if row is None or row.change is None:
+        return f"{both} ({change(new, old)})"
+    if row.change_ci_low is None or row.change_ci_high is None:
+        return f"{both} (request by request {_ratio(row)}: too few requests for an interval)"
+    unsure = ": no difference is shown" if row.change_ci_low <= 1 <= row.change_ci_high else ""
+    return f"{both} (request by request {_ratio(row)}{unsure})"
+
+
+def _ratio(row: OutcomeChange) -> str:
+    """`−22% [−25%, −19%]`: the median of here over full cache, request by request, as a change."""
+    value = change(row.change, 1)
+    if row.change_ci_low is None or row.change_ci_high is None:
+        return value
+    return f"{value} [{change(row.change_ci_low, 1)}, {change(row.change_ci_high, 1)}]"
 
 
 def throughput(v: Volume) -> str:

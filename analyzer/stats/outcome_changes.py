@@ -1,5 +1,5 @@
 """What else changes with the budget than the score: how long answers are, how many are cut off, are empty, repeat
-themselves or can't be read, and where their texts part from full cache's.
+themselves or can't be read, where their texts part from full cache's, and how long they took.
 
 An example's n-th answer here is compared with its n-th at full cache, where both came and both are known. The mean over
 an example's answers is one value, and the contexts are the independent units, as for every loss (paired_tests.py): a
@@ -9,6 +9,7 @@ share has the exact bound of the paired tests, a ratio of lengths that of length
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,10 @@ import numpy.typing as npt
 from analyzer.stats.holm import holm
 from analyzer.stats.length_ratio import length_ratio
 from analyzer.stats.paired_tests import Units, equal_shares, weighted_exponentials_positive
-from kvt_async.contract.vocabulary import CALL_FAULTS, PART, Measure
+from kvt_async.contract.vocabulary import CALL_FAULTS, PART, TIMES, Measure
 
 Floats = npt.NDArray[np.float64]
-Small = npt.NDArray[np.float32]  # a value an answer: whole numbers below 16 million, NaN where it isn't known
+Small = npt.NDArray[np.float32]  # a value an answer: whole numbers below 16 million, seconds; NaN: not known
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -31,8 +32,8 @@ SHARES = (Measure.CUT_OFF, Measure.EMPTY, Measure.REPETITION, Measure.FORMAT_ERR
 class AnswerTraits:
     """Of one run, by measure: value [n, k] of the k answers to each of n examples; NaN where it isn't known.
 
-    completion_tokens is a number of tokens, first_divergence one of characters (NaN where the text is the same), the
-    others are 0 or 1.
+    completion_tokens is a number of tokens, first_divergence one of characters (NaN where the text is the same), TIMES
+    are seconds, the others are 0 or 1.
     """
 
     of: Mapping[Measure, Small]
@@ -70,6 +71,7 @@ def changes(
     shares = [*SHARES, *(fault for fault in CALL_FAULTS if fault in full.of and fault in here.of)]
     rows += [_share(measure, full.of[measure], here.of[measure], layout, alpha) for measure in shares]
     rows += [_identical(here, repeats, layout, alpha), _divergence(here, repeats, layout, alpha)]
+    rows += [_time(time, full.of[time], here.of[time], layout, alpha) for time in TIMES if time in full.of]
     both = [name for name in full.parts if name in here.parts]
     rows += [_share(PART + name, full.parts[name], here.parts[name], layout, alpha) for name in both]
     return [row for row in rows if row.n]
@@ -141,22 +143,45 @@ def _divergence(here: AnswerTraits, repeats: Sequence[AnswerTraits], layout: Ent
     return Change(Measure.DIVERGENCE, len(parted), at_full, float(np.median(parted)), None, low, high)
 
 
+def _time(measure: Measure, full: Small, here: Small, layout: EntryLayout, alpha: float) -> Change:
+    """Medians of a time, and the median of its ratio request by request, with an interval that asks nothing of how
+    times are distributed. It is about other examples served as these were: what the machine did meanwhile is in the
+    ratio, and shows in the same row of full cache's repeats."""
+    at_full, at_here, rows, n = paired(full, here)
+    ran = at_full > 0
+    if not ran.any():
+        return Change(measure, 0, None, None)
+    ratio = at_here[ran] / at_full[ran]
+    low, high = median_interval(ratio, layout.cluster[rows][ran], alpha)
+    medians = float(np.median(at_full[ran])), float(np.median(at_here[ran]))
+    return Change(measure, n, *medians, float(np.median(ratio)), low, high)
+
+
+@lru_cache(maxsize=256)
+def _fewest(n: int, alpha: float) -> int:
+    """Of n values, one a context: the fewest of which it isn't proven that they are less than half of all."""
+
+    def half(count: int) -> bool:
+        p = weighted_exponentials_positive(np.array([1.0, -1.0]), np.array([count + 1.0, float(n - count)]))
+        return p > alpha / 2
+
+    return bisect_left(range(n + 1), True, key=half)
+
+
 def median_interval(value: Floats, cluster: Ints, alpha: float) -> tuple[float | None, float | None]:
     """Of the median of places [m] in contexts [m]: from the first to the last of which it isn't proven that fewer than
     half lie at or below, or at or above it (Woodruff 1952, with the bound of the paired tests). (None, None) where so
     few can't even prove that half of all don't lie beyond the last.
     """
+    if int(np.bincount(cluster).max()) == 1:  # then numbers decide
+        fewest = _fewest(len(value), alpha)
+        ordered = np.sort(value)
+        return (float(ordered[fewest - 1]), float(ordered[len(value) - fewest])) if fewest else (None, None)
     order, even = np.unique(value), np.full(len(value), 1 / len(value))
-    alone = int(np.bincount(cluster).max()) == 1
 
     def half(rows: Bools) -> bool:
         """Whether "half or more are among these" can't be rejected."""
-        if alone:  # then their number decides
-            n = float(np.count_nonzero(rows))
-            p = weighted_exponentials_positive(np.array([1.0, -1.0]), np.array([n + 1, len(rows) - n]))
-        else:
-            p = Units.weighted(np.where(rows, 1.0, -1.0), cluster, even).p_drop_at_least(0.0)
-        return p > alpha / 2
+        return Units.weighted(np.where(rows, 1.0, -1.0), cluster, even).p_drop_at_least(0.0) > alpha / 2
 
     if half(np.zeros(len(value), dtype=bool)):
         return None, None

@@ -6,7 +6,7 @@ import polars as pl
 from analyzer.scoring import failure_labels
 from analyzer.stats.outcome_changes import AnswerTraits, Small
 from kvt_async.contract.errors import FailureLabel
-from kvt_async.contract.vocabulary import CALL_FAULTS, Measure
+from kvt_async.contract.vocabulary import CALL_FAULTS, TIMES, Measure
 
 
 def trait_columns(outcomes: pl.DataFrame, *, of_calls: bool = False) -> pl.DataFrame:
@@ -32,6 +32,7 @@ def trait_columns(outcomes: pl.DataFrame, *, of_calls: bool = False) -> pl.DataF
         is_known(pl.col("failure_label").eq_missing(FailureLabel.FORMAT_ERROR)).alias(Measure.FORMAT_ERROR),
         pl.when(same | pl.col("first_divergence").is_not_null()).then(same.cast(pl.Float32)).alias(Measure.IDENTICAL),
         pl.col("first_divergence").cast(pl.Float32).alias(Measure.DIVERGENCE),
+        *(is_known(pl.col(f"{time}_s")).alias(time) for time in TIMES),
         *(is_known(pl.col("flags").str.contains(fault, literal=True)).alias(fault) for fault in faults),
     )
 

@@ -737,16 +737,17 @@ CREATE TABLE IF NOT EXISTS outcome_changes (    -- beside accuracy: what else ch
     kv_budget      REAL NOT NULL,
     repeat_idx     INTEGER NOT NULL,            -- 0; > 0 with series 'full' = the A/A control
     measure        TEXT NOT NULL,               -- completion_tokens | cut_off | empty | repetition | format_error |
-                                                --   identical | first_divergence; of tool calls also
+                                                --   identical | first_divergence | ttft | tpot | latency; of tool calls also
                                                 --   call_unreadable | call_schema | call_name | call_arguments; else
                                                 --   part:NAME, a part of the score (an instruction that was followed)
     n              INTEGER NOT NULL,            -- pairs of answers that it is known of; first_divergence: that part
-    full_value     REAL,                        -- at full cache: mean tokens, or a share of answers; identical and
+    full_value     REAL,                        -- at full cache: mean tokens, median seconds, or a share of answers; identical and
                                                 --   first_divergence: of full cache's repeats. NULL in `identical`:
                                                 --   there is none to compare with, and neither is to be shown
     value          REAL,                        -- here; identical: share equal to full's text; first_divergence: median
                                                 --   character at which the others part from it
     change         REAL,                        -- completion_tokens: value / full_value; shares: value - full_value;
+                                                --   times: median of the ratio, request by request;
                                                 --   first_divergence: NULL
     change_ci_low  REAL,                        -- first_divergence: interval of value. NULL: open, or too few contexts
     change_ci_high REAL,

@@ -73,12 +73,16 @@ class Measure(StrEnum):
     FORMAT_ERROR = "format_error"  # the metric cannot read it: the label FORMAT_ERROR
     IDENTICAL = "identical"  # the same text as at full cache
     DIVERGENCE = "first_divergence"  # the character at which another text parts from full cache's
+    TTFT = "ttft"  # seconds to the first output, as attempt_metrics has them
+    TPOT = "tpot"  # seconds between its tokens
+    LATENCY = "latency"  # seconds of the whole request
     CALL_UNREADABLE = "call_unreadable"  # a call that can't be read: of tool calls this and the next three are the
     CALL_SCHEMA = "call_schema"  # arguments that don't fit the tool's schema; first thing that is wrong of an answer,
     CALL_NAME = "call_name"  # other functions than expected, or none; and the flag of that name
     CALL_ARGUMENTS = "call_arguments"  # the right functions with other arguments
 
 
+TIMES: Final = (Measure.TTFT, Measure.TPOT, Measure.LATENCY)
 CALL_FAULTS: Final = (Measure.CALL_UNREADABLE, Measure.CALL_SCHEMA, Measure.CALL_NAME, Measure.CALL_ARGUMENTS)
 
 

@@ -11,7 +11,7 @@ from analyzer.results.length_bins import Bin
 from analyzer.results.number_format import amount, budget, change, interval, listed, number, percent, seconds, signed
 from analyzer.results.rows import ClientRow
 from analyzer.results.zones import BinZone
-from analyzer.store.tables import BinStat, Evidence, Verdict
+from analyzer.store.tables import BinStat, Evidence, OutcomeChange, Verdict
 from kvt_async.contract.cache_state import cache_state
 from tests.analyzer.report_blank import TRANSITION, drop, says, stat, verdict
 
@@ -309,6 +309,23 @@ def test_every_latency_carries_cache_state_and_the_clients_error_bound() -> None
     text = costs.latency(0.5, timed(None), timed(None), [CLEAN, bound], "fraction")
     assert "±30.00 ms" in text
     assert "CLIENT-BOUND" not in text
+
+
+def time_of(measure: str, change: float, low: float | None, high: float | None) -> OutcomeChange:
+    return OutcomeChange("a", 0.5, 0, measure, 40, 0.05, 0.03, change, low, high, None)
+
+
+def test_a_latency_s_change_has_its_interval_request_by_request_and_full_caches_own_beside_it() -> None:
+    full, here = timed(0.99), timed(0.99, latency_p50_s=0.03, ttft_p50_s=0.04)
+    rows = {row.measure: row for row in (time_of("latency", 0.61, 0.58, 0.64), time_of("ttft", 1.3, 0.9, 1.8))}
+    again = {"latency": time_of("latency", 0.97, 0.95, 1.002)}
+    text = costs.latency(0.5, full, here, [CLEAN], "fraction", costs.Repeated(rows, [again]))
+    assert "total 30.0 ms vs 50.0 ms (request by request −39% [−42%, −36%])" in text
+    assert "TTFT 40.0 ms vs 30.0 ms (request by request +30% [−10%, +80%]: no difference is shown)" in text
+    assert text.endswith(" Full cache run again, by the same measure: total −3% [−5%, ±0%].")
+    few = costs.Repeated({"latency": time_of("latency", 0.61, None, None)})
+    text = costs.latency(0.5, full, here, [CLEAN], "fraction", few)
+    assert "total 30.0 ms vs 50.0 ms (request by request −39%: too few requests for an interval)" in text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What changes beside scores: known answers by hand, pairing of answers, medians with their intervals."""
 
 from collections.abc import Sequence
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.stats.outcome_changes import AnswerTraits, Change, EntryLayout, adjusted, changes, median_interval, paired
-from kvt_async.contract.vocabulary import Measure
+from kvt_async.contract.vocabulary import TIMES, Measure
 
 NAN = float("nan")
 
@@ -19,7 +20,8 @@ def traits(n: int, k: int = 1, **given_values: Any) -> AnswerTraits:
     values = {measure: np.zeros((n, k), dtype=np.float32) for measure in Measure}
     values[Measure.TOKENS] += 10
     values[Measure.IDENTICAL] += 1
-    values[Measure.DIVERGENCE] += NAN
+    for measure in (Measure.DIVERGENCE, *TIMES):
+        values[measure] += NAN
     for name, value in given_values.items():
         values[Measure(name)] = np.array(value, dtype=np.float32).reshape(n, k)
     return AnswerTraits(values)
@@ -121,3 +123,40 @@ def test_a_median_is_inside_its_interval(places: list[int]) -> None:
     low, high = median_interval(value, np.arange(len(value)), 0.05)
     if low is not None and high is not None:
         assert 0 <= low <= np.median(value) <= high <= value.max()
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=60))
+def test_of_single_answers_the_interval_holds_the_places_that_their_number_allows(places: list[int]) -> None:
+    value, n = np.array(places, dtype=float), len(places)
+
+    def may_be_half(count: int) -> bool:
+        return bool(
+            sum(comb(n, k) for k in range(count + 1)) / 2**n > 0.025
+        )  # so few or fewer of n, were it half of all
+
+    ends = median_interval(value, np.arange(n), 0.05)
+    if may_be_half(0):
+        assert ends == (None, None)
+        return
+    ordered = np.unique(value)
+    assert ends == (
+        min(x for x in ordered if may_be_half(int((value <= x).sum()))),
+        max(x for x in ordered if may_be_half(int((value >= x).sum()))),
+    )
+
+
+def test_times_are_compared_request_by_request() -> None:
+    """Long requests and short ones, each a fifth slower here: the spread of their lengths is not in the interval."""
+    seconds = np.geomspace(0.1, 10, 40)
+    noise = np.tile([0.98, 1.02], 20)
+    row = rows_of(traits(40, latency=seconds), traits(40, latency=1.2 * seconds * noise))["latency"]
+    assert (row.n, row.full, row.here) == pytest.approx((40, float(np.median(seconds)), 1.2), rel=0.03)
+    assert (row.change, row.low, row.high) == pytest.approx((1.2, 1.2 * 0.98, 1.2 * 1.02))
+    assert row.p is None, "it takes no part in the adjustment"
+    unknown = [NAN] * 40
+    assert "ttft" not in rows_of(traits(40, ttft=unknown), traits(40, ttft=seconds)), "nothing is known of a pair"
+
+
+def test_too_few_requests_give_a_ratio_without_an_interval() -> None:
+    row = rows_of(traits(4, latency=[1.0, 2, 3, 4]), traits(4, latency=[2.0, 4, 6, 8]))["latency"]
+    assert (row.change, row.low, row.high) == (2.0, None, None)

@@ -18,9 +18,13 @@ ROW: dict[str, Any] = {
     "failure_label": None,
     "flags": "identical_to_full",
     "first_divergence": None,
+    "ttft_s": 0.25,
+    "tpot_s": None,
+    "latency_s": 1.5,
 }
 TYPES: dict[str, Any] = {
-    "failure_label": pl.String, "finish_reason": pl.String, "first_divergence": pl.Int64, "completion_tokens": pl.Int64
+    "failure_label": pl.String, "finish_reason": pl.String, "first_divergence": pl.Int64, "completion_tokens": pl.Int64,
+    "tpot_s": pl.Float64,
 }  # fmt: skip
 
 
@@ -53,6 +57,9 @@ def test_every_answer_has_its_place_by_example_and_sample() -> None:
         ({"flags": "", "first_divergence": 4}, Measure.DIVERGENCE, 4),
         ({}, Measure.DIVERGENCE, None),
         ({"completion_tokens": None}, Measure.TOKENS, None),
+        ({}, Measure.TTFT, 0.25),
+        ({}, Measure.TPOT, None),
+        ({}, Measure.LATENCY, 1.5),
     ],
 )
 def test_what_an_answer_tells(row: dict[str, Any], measure: Measure, value: float | None) -> None:

@@ -39,6 +39,11 @@ class DecodeLevel:
     peak: dict[str, Any] | None
 
     @property
+    def counts(self) -> str:
+        """`30 of 60 (50%)`."""
+        return f"{self.applied:,} of {self.said:,} ({percent(self.share)})"
+
+    @property
     def compressed_in(self) -> str:
         """`30 of 60 answers (50%)`."""
         return f"{self.applied:,} of {plural(self.said, 'answer')} ({percent(self.share)})"
@@ -139,22 +144,20 @@ def decode_table(results: Results) -> Table:
             {
                 "Series": level.series,
                 "Budget": budget(level.budget, level.unit),
-                "Compressed": level.compressed_in if level.said else NOTHING,
+                "Compressed": level.counts if level.said else NOTHING,
+                "Peak against full": _peak(level),
                 "Loss, all answers [95% CI]": interval(drop.drop_mean, drop.drop_ci_low, drop.drop_ci_high)
                 if drop
                 else NOTHING,
                 "Loss, compressed answers": _loss(level.of_applied),
                 "Loss, long enough at full cache": _loss(level.of_reached),
-                "Peak tokens (full)": f"{count(level.peak['here'])} ({count(level.peak['full'])})"
-                if level.peak
-                else NOTHING,
-                "Peak against full": _ratio(level) if level.peak else NOTHING,
             }
         )
     note = (
         "Compressed: answers whose cache was compressed at least once while they were generated; below 20% nothing is "
-        "shown of it. Losses are paired with full cache. Long enough at full cache: answers that the budget would "
-        "have reached if they had come out as at full cache, which the budget can't have chosen. Both are exploratory."
+        "shown of it. Peak: the most tokens held, mean over answers. Losses are paired with full cache. Long enough at "
+        "full cache: answers that the budget would have reached if they had come out as at full cache, which it can't "
+        "have chosen. Both are exploratory."
     )
     return table(rows, note=note if rows else "")
 
@@ -176,6 +179,12 @@ def _by_series(results: Results) -> dict[str, list[DecodeLevel]]:
 
 def _loss(part: dict[str, Any] | None) -> str:
     return f"{interval(part['drop'], part['low'], part['high'])} (n {part['n']:,})" if part else NOTHING
+
+
+def _peak(level: DecodeLevel) -> str:
+    if level.peak is None:
+        return NOTHING
+    return f"{count(level.peak['here'])} of {count(level.peak['full'])}, {_ratio(level)}"
 
 
 def _ratio(level: DecodeLevel) -> str:

@@ -6,6 +6,7 @@ enough for it, which the level can't have chosen. Memory is the most that was he
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy.typing as npt
 
 from analyzer.read.compressions import Compressions
 from analyzer.read.runs import Run
+from analyzer.stats.chosen_loss import chosen_loss
 from analyzer.stats.length_ratio import length_ratio
-from analyzer.stats.paired_tests import Units
 from analyzer.summarise.decode_evidence import has_evidence
 from analyzer.summarise.group import Group
 
@@ -49,24 +50,14 @@ def _level(group: Group, run: Run, applied: Compressions) -> Detail:
 
 
 def _loss(group: Group, run: Run, chosen: Bools) -> Detail | None:
-    """Mean of full minus here over the chosen answers [entries, answers], of which every example's weigh as one."""
+    """The paired loss over the chosen answers [entries, answers to each]."""
     if group.full is None:
         return None
-    full, here = group.outcomes[group.full.run_id].score, group.outcomes[run.run_id].score
-    loss = np.where(chosen, (full - here).reshape(chosen.shape), np.nan)
-    known = ~np.isnan(loss).all(axis=1)
-    if not known.any():
+    full, here = (group.outcomes[run_id].score.reshape(chosen.shape) for run_id in (group.full.run_id, run.run_id))
+    loss = chosen_loss(full, here, chosen, group.grid.cluster, group.analysis.alpha)
+    if loss is None:
         return None
-    value = np.nanmean(loss[known], axis=1)
-    units = Units.of(value, group.grid.cluster[known], np.zeros(len(value), dtype=np.int64))
-    low, high = units.interval(group.analysis.alpha)
-    return {
-        "n": int((~np.isnan(loss)).sum()),
-        "contexts": len(units.drop),
-        "drop": round(units.mean, 9),
-        "low": round(low, 9),
-        "high": round(high, 9),
-    }
+    return {name: round(value, 9) for name, value in asdict(loss).items()}
 
 
 def _peak(group: Group, applied: Compressions) -> Detail | None:

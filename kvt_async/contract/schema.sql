@@ -222,7 +222,8 @@ CREATE TABLE IF NOT EXISTS responses (          -- the one successful attempt of
     tool_calls_json  TEXT,                      -- [{name, arguments, id}, ...], arguments as sent; NULL: none
     finish_reason    TEXT,                      -- the word that ended it; NULL: only [DONE], or a whole body, did
     usage_json       TEXT,                      -- the server's usage object as sent; NULL: none came
-    kv_evidence_json TEXT,                      -- {requested, effective, unit, source, ...}
+    kv_evidence_json TEXT,                      -- {requested, effective, unit, source, ...}; of levels that evict while
+                                                --   they answer also n_compressions, kept_tokens, peak_tokens, when
     kv_effective     REAL,                      -- effective budget in the run's kv_unit; NULL: nothing shows it
     cache_state      TEXT,                      -- cold | warm | mixed: where the prompt came from; NULL: not known
     created_at       TEXT NOT NULL,
@@ -691,7 +692,8 @@ CREATE TABLE IF NOT EXISTS transition_summary ( -- the verdict: per task, series
                                                 --   left_out: levels that most requests are still pending of;
                                                 --   bin -1 also cliff, length_by_budget; prompts: the server's counts;
                                                 --   canary: the answers beside one that doubted the budget;
-                                                --   seeds: does the server keep to them, where answers are drawn
+                                                --   seeds: does the server keep to them, where answers are drawn;
+                                                --   while_generating: what each level that evicts then did
     verdict                TEXT NOT NULL,       -- transition | no_transition_in_range | cannot_tell | nothing_to_lose |
                                                 --   no_baseline | unverified (prompts were read shorter than sent)
     verdict_text           TEXT NOT NULL,       -- the same in a sentence

@@ -117,7 +117,7 @@ async def test_a_budget_that_reaches_half_of_the_answers_says_so_and_one_that_re
     assert level.peak is not None
     assert (level.peak["full"], level.peak["here"]) == pytest.approx((full, here), abs=1e-3)
     assert level.peak["ratio"] == pytest.approx(here / full)
-    assert decode_table(results).rows[1][2] == "20 of 40 answers (50%)"
+    assert decode_table(results).rows[1][2] == "20 of 40 (50%)"
     in_json = {level["kv_budget"]: level for level in figures(results, settings)["levels"] if not level["is_full"]}
     assert in_json[60]["while_generating"]["share"] == 0.5
     assert in_json[200]["while_generating"]["shown"] is False

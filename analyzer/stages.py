@@ -246,9 +246,13 @@ def _charts(group: OpenGroup, done: "AnalyzeReport", suite: "SuiteResults", *, r
 
     def draw() -> list[Path]:
         if suite.is_suite:
-            from analyzer.report.suite_pictures import draw_pictures
+            from analyzer.charts.picture_files import Drawers
+            from analyzer.report.suite_page import TASK_FILES
 
-            return draw_pictures(suite, group.paths.plots)
+            with Drawers(len(TASK_FILES) * len(suite.tasks)) as drawers:
+                from analyzer.report.suite_pictures import draw_pictures  # takes half a second, with Altair
+
+                return draw_pictures(suite, group.paths.plots, drawers)
         from analyzer.charts.draw import draw_all
 
         return draw_all(group.conn, group.settings, group.paths.plots, suite.first)

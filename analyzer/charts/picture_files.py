@@ -60,20 +60,50 @@ class Picture:
 
 def save(*pictures: Picture) -> list[Path]:
     """Draw pictures, but not those that stand already; returns the files of all, in their order."""
-    missing = [picture for picture in pictures if not picture.stands]
-    others = min(parallel.cores(), parallel.MOST) - 1
-    if others > 0 and len(missing) >= WORTH_IT:
-        _draw_with(others, missing)
-    else:
-        for picture in missing:
-            picture.draw()
-    return [file for picture in pictures for file in picture.files]
+    with Drawers(len(pictures)) as drawers:
+        return drawers.save(*pictures)
 
 
-def _draw_with(others: int, pictures: Sequence[Picture]) -> None:
-    """Draw here and in `others` processes: those begin with the first picture, this one with the last."""
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(others, spawn, initializer=parallel.begin, initargs=((),))
+class Drawers:
+    """What draws so many pictures: this process, and of many others too. They get ready while charts are made."""
+
+    def __init__(self, n_pictures: int) -> None:
+        others = min(parallel.cores(), parallel.MOST) - 1
+        self._pool: ProcessPoolExecutor | None = None
+        if others > 0 and n_pictures >= WORTH_IT:
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(others, spawn, initializer=parallel.begin, initargs=((),))
+            for _ in range(others):
+                self._pool.submit(_get_ready)
+
+    def __enter__(self) -> "Drawers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def save(self, *pictures: Picture) -> list[Path]:
+        """As save()."""
+        missing = [picture for picture in pictures if not picture.stands]
+        if self._pool is None:
+            for picture in missing:
+                picture.draw()
+        else:
+            _draw_with(self._pool, missing)
+        return [file for picture in pictures for file in picture.files]
+
+
+def _get_ready() -> None:
+    """Make the first conversion, which takes as long as five others."""
+    import vl_convert
+
+    prefer_own_fonts()
+    vl_convert.vegalite_to_svg({"data": {"values": []}, "mark": "point"})
+
+
+def _draw_with(pool: ProcessPoolExecutor, pictures: Sequence[Picture]) -> None:
+    """Draw here and in the processes of a pool: those begin with the first picture, this one with the last."""
     try:
         futures = [pool.submit(picture.draw) for picture in pictures]
         for future, picture in zip(reversed(futures), reversed(pictures), strict=True):
@@ -85,8 +115,6 @@ def _draw_with(others: int, pictures: Sequence[Picture]) -> None:
         for picture in pictures:
             if not picture.stands:
                 picture.draw()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _version(spec: dict[str, Any]) -> str:

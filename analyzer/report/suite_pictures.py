@@ -5,7 +5,7 @@ from typing import Any
 
 from analyzer.charts.draw import CHARTS, draw
 from analyzer.charts.frames import chart_data
-from analyzer.charts.picture_files import FILES, Picture, save
+from analyzer.charts.picture_files import FILES, Drawers, Picture
 from analyzer.charts.style import NARROW, PAGE
 from analyzer.charts.suite_charts import SUITE_CHARTS, draw_suite_chart, suite_files, suite_pictures
 from analyzer.report.suite_page import TASK_FILES, folders
@@ -13,7 +13,7 @@ from analyzer.results.suite_alarms import suite_note
 from analyzer.results.suite_results import SuiteResults
 
 
-def draw_pictures(suite: SuiteResults, plots: Path) -> list[Path]:
+def draw_pictures(suite: SuiteResults, plots: Path, drawers: Drawers) -> list[Path]:
     """Draw the charts over the tasks into `plots`, and those of each task into its folder there."""
     pictures = suite_pictures(suite, suite_note(suite), plots)
     places = folders(suite)
@@ -24,7 +24,7 @@ def draw_pictures(suite: SuiteResults, plots: Path) -> list[Path]:
             for kind in CHARTS
             if kind.name in TASK_FILES
         ]
-    return save(*pictures)
+    return drawers.save(*pictures)
 
 
 def picture_files(suite: SuiteResults, plots: Path) -> list[Path]:
@@ -36,8 +36,9 @@ def picture_files(suite: SuiteResults, plots: Path) -> list[Path]:
 
 def draw_missing(suite: SuiteResults, plots: Path) -> None:
     """Draw every picture where one is not there."""
-    if not all(file.is_file() for file in picture_files(suite, plots)):
-        draw_pictures(suite, plots)
+    if missing := [file for file in picture_files(suite, plots) if not file.is_file()]:
+        with Drawers(len(missing) // len(FILES)) as drawers:
+            draw_pictures(suite, plots, drawers)
 
 
 def suite_captions(suite: SuiteResults) -> list[dict[str, str]]:

@@ -70,7 +70,7 @@ COST_SCHEMA: dict[str, Any] = {
 }
 
 
-CHANGES = "with these budgets it changes while the answer is generated, or no reply says it"  # why a figure is missing
+CHANGES = "it changes with the answer's length, or no reply says it"  # why a figure is missing
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,21 @@ from kvt_async.store.reader import Reader
 
 
 def reach_notes(reader: Reader, dataset_id: str, levels: Sequence[Level], most: int) -> list[str]:
-    """A note for every level that evicts while it answers, over the prompts of a manifest and answers of at most `most`
-    tokens."""
+    """A note for every budget that applies while answers are generated, over the prompts of a manifest and answers of
+    at most `most` tokens; series of which the same is to be said share it."""
     sql = "SELECT token_len FROM manifest_entries WHERE dataset_id = ?"
     decoding = [level for level in levels if level.decodes]
     lengths = [row[0] for row in reader.rows(sql, dataset_id)] if decoding else []
-    return [_note(level, lengths, most) for level in decoding if lengths]
+    alike: dict[str, list[Level]] = {}
+    for level in decoding if lengths else ():
+        alike.setdefault(_reach(level, lengths, most), []).append(level)
+    return [
+        f"{level.label if not more else ', '.join(each.series for each in (level, *more))}: {reach}"
+        for reach, (level, *more) in alike.items()
+    ]
 
 
-def _note(level: Level, lengths: Sequence[int], most: int) -> str:
+def _reach(level: Level, lengths: Sequence[int], most: int) -> str:
     own = interval_of(level.params)
     interval = own or USUAL_INTERVAL
     needed = [first_compression(level.budget, level.unit, level.when, interval, length) for length in lengths]
@@ -29,13 +35,13 @@ def _note(level: Level, lengths: Sequence[int], most: int) -> str:
     if most <= min(needed):
         rest = ", and what it does once the prompt is read is all that it does" if level.when == When.BOTH else ""
         return (
-            f"{level.label}: a budget of {cap} with {every} can't trigger: answers have at most {most:,} tokens, and "
+            f"a budget of {cap} with {every} can't trigger: answers have at most {most:,} tokens, and "
             f"it takes more than {min(needed):,}{rest}"
         )
     within = sum(most > n for n in needed)
     span = f"{min(needed):,}" if min(needed) == max(needed) else f"{min(needed):,} to {max(needed):,}"
     prompts = "" if within == len(needed) else f"; {within:,} of {len(needed):,} prompts leave room for that"
     return (
-        f"{level.label}: a budget of {cap} with {every} is felt by answers of more than {span} tokens, and they have "
+        f"a budget of {cap} with {every} is felt by answers of more than {span} tokens, and they have "
         f"at most {most:,}{prompts}"
     )

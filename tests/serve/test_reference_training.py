@@ -63,6 +63,31 @@ def test_training_rows_mark_exactly_the_answers_after_assistant(torch: Any, leng
             assert len(asked) == 1
 
 
+@pytest.mark.parametrize("stage", [0, 1])
+def test_recital_rows_mark_the_whole_answer_of_each_name_that_is_asked(torch: Any, stage: int) -> None:
+    from reference.recite import STAGES, make_rows
+
+    from kvt_async.data.sources.kvtext_text import Dice
+    from kvt_async.data.sources.kvtext_words import ASSISTANT, EOS, TOKEN_IDS
+
+    comma, has = TOKEN_IDS[","], TOKEN_IDS["has"]
+    recitals = 0
+    for _ in range(4):
+        batch = make_rows(Dice(f"rows {stage}"), STAGES[stage], 4096)
+        for ids, targets, answers in zip(batch.ids, batch.targets, batch.answers, strict=True):
+            learned = targets[answers].tolist()
+            if has not in learned:
+                continue  # a row as the reference model learns on
+            recitals += 1
+            assert learned[-1] == EOS
+            names = learned[:-1:5]
+            at = ids.tolist().index(ASSISTANT)
+            question = ids[:at].tolist()[-4 * len(names) - 8 :]
+            assert [question[4 * n + 3] for n in range(len(names))] == names
+            assert question[4:-9:4] == [comma] * (len(names) - 1)
+    assert recitals > 4
+
+
 def test_orthogonal_updates_have_singular_values_near_one(torch: Any) -> None:
     from reference.muon import orthogonal
 

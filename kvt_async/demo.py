@@ -13,7 +13,7 @@ from kvt_async.contract.command_line import masked_output
 from kvt_async.contract.command_line.options import find_config, with_plugins
 from kvt_async.contract.errors import ConfigError, KvtError, MissingPrerequisiteError, ServerError
 from kvt_async.contract.load import known_secrets, load_settings
-from kvt_async.contract.packaged_models import packaged_model
+from kvt_async.contract.packaged_models import PACKAGED_MODELS, packaged_model
 from kvt_async.records import Json
 
 READY_S = 60
@@ -24,7 +24,8 @@ _LISTENING = re.compile(r"listening on (http://\S+)")
 def run_demo(config: str, overrides: list[str], *, model: str | None = None, quiet: bool = False) -> tuple[int, Json]:
     """Sweep and analyze `config` against a reference server of its own: (exit code, what `kvt all` answers).
 
-    `model`: what the server runs in place of the shipped model, a folder, a .gguf file or a packaged model's name.
+    `model`: what the server runs in place of the config's, a folder, a .gguf file or a packaged model's name. A config
+    whose model.name is a packaged model's is served that, any other the shipped model.
 
     The answer is empty when the sweep stopped early. Run again, it sends nothing that is answered already, and starts
     no server when nothing is left to send.
@@ -39,14 +40,15 @@ def run_demo(config: str, overrides: list[str], *, model: str | None = None, qui
     overrides = [*_of_model(model), *overrides] if model is not None else overrides
     settings = with_plugins(load_settings(path, overrides))
     masked_output.hide(known_secrets(settings))
+    served = model or (settings.model.name if settings.model.name in PACKAGED_MODELS else None)
     say = (lambda _: None) if quiet else print
     if is_complete(settings):
         say(f"everything of {settings.experiment.exp_group_id} is answered already; analysing")
         code = 4 if status(settings)["failures"] else 0
     else:
-        what = "a small trained model" if model is None else Path(model).name
+        what = "a small trained model" if served is None else Path(served).name
         say(f"starting the reference server ({what} with a real, evictable KV cache)")
-        own = ["--model", model] if model is not None else []
+        own = ["--model", served] if served is not None else []
         files = [word for plugin in settings.plugins if not plugin.package for word in ("--plugin", plugin.path)]
         with reference_server(*own, *files) as url:
             at_url = load_settings(path, [*overrides, f"engine.base_url={url}"])

@@ -174,3 +174,26 @@ def test_the_demo_serves_a_model_that_is_named(kvt: Kvt, tmp_path: Path) -> None
     count = query(tmp_path / "runs/demo/kv_transition.sqlite", "SELECT count(*) FROM responses")
     assert count == [(16,)]
     assert kvt("demo", "--model", str(tmp_path / "nowhere"), *args).returncode == 2
+
+
+def test_the_experiment_on_long_answers_serves_the_model_that_it_names_and_loses_items(
+    kvt: Kvt, tmp_path: Path
+) -> None:
+    args = overrides(
+        "dataset.params={contexts: 6, min_tokens: 256, max_tokens: 400, density: 0.5}",
+        "binning={n_bins: 1, n_per_bin: 6}", "kv.policies=[full, streaming_llm]", "kv.budgets=[128]",
+        "kv.control_repeats=0", "analysis.resamples=500",
+    )  # fmt: skip
+    done = kvt("demo", "-c", "decode", *args, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = query(
+        tmp_path / "runs/decode/kv_transition.sqlite",
+        "SELECT u.model_name, u.kv_when, avg(s.score), min(r.kv_evidence_json ->> '$.n_compressions') "
+        "FROM runs u JOIN requests USING (run_id) JOIN responses r USING (request_id) JOIN scores s USING (request_id) "
+        "GROUP BY u.run_id ORDER BY u.kv_when DESC",
+    )
+    (model, when, full, _), (same_model, later, at_128, n_compressions) = rows
+    assert (model, when, same_model, later) == ("reference-recite", "prefill", "reference-recite", "decode")
+    assert full >= 0.95
+    assert at_128 < full - 0.2
+    assert n_compressions >= 1

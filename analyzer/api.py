@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from analyzer.read import runs
-from analyzer.read.snapshot import held
+from analyzer.read import group_connection, runs
+from analyzer.read.snapshot import snapshot
 from analyzer.results.results import Results, read_results
 from analyzer.results.suite_results import SuiteResults, read_suite
 from kvt_async.contract.command_line.run_folder import database_of
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.schema import connect_for_reading
 
 __all__ = ["Results", "SuiteResults", "open_group", "open_suite"]
 
@@ -47,7 +46,7 @@ def open_suite(place: str | Path, group: str | None = None, *, volumes: bool = F
 @contextmanager
 def _swept(place: str | Path, group: str | None) -> Iterator[tuple[sqlite3.Connection, str]]:
     """A database held at one state, and the name of a group in it that was swept."""
-    with closing(held(connect_for_reading(database_of(Path(place))))) as conn:
+    with closing(group_connection.open_group(database_of(Path(place)))) as group_conn, snapshot(group_conn) as conn:
         name = group if group is not None else runs.newest_group(conn)[0]
         if runs.benched(conn, name):
             raise ConfigError(

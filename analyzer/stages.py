@@ -7,10 +7,10 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analyzer.read.group_connection import open_group
 from analyzer.stage_answers import AnalyzeAnswer, BenchAnswer, ReportAnswer, ScoreAnswer, Standing, VerdictAnswer
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.paths import DB_NAME, RunPaths, run_paths
-from kvt_async.contract.schema import connect_for_reading
 
 if TYPE_CHECKING:
     from analyzer.results.suite_results import SuiteResults
@@ -156,7 +156,7 @@ def compare_stage(
     from analyzer.verbs.compared_groups import compare_groups
 
     with ExitStack() as stack:
-        conns = [stack.enter_context(closing(connect_for_reading(_database(place)))) for place in places]
+        conns = [stack.enter_context(closing(open_group(_database(place)))) for place in places]
         answer = compare_groups(places, conns, allow_drift=allow_drift)
     if out is not None:
         from analyzer.verbs.compare_page import write_page
@@ -191,7 +191,7 @@ def plan_stage(
             of_tasks = {t.name: Flips.in_control(group.conn, group.name, t.dataset_id) for t in tasks}
             own = {name: measured_flips for name, measured_flips in of_tasks.items() if measured_flips is not None}
     if measured is not None:
-        with closing(connect_for_reading(_database(measured))) as conn:
+        with closing(open_group(_database(measured))) as conn:
             flips, own = Flips.measured_in(conn, measured), {}
     if flip_rate is not None:
         flips, own = Flips(flip_rate), {}
@@ -318,5 +318,5 @@ def _database(place: Path) -> Path:
 @contextmanager
 def _open(settings: "Settings", *, write: bool = False) -> Iterator[OpenGroup]:
     paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    with closing(connect_for_reading(paths.db, write_derived=write)) as conn:
+    with closing(open_group(paths.db, write_derived=write)) as conn:
         yield OpenGroup(conn, settings, paths)

@@ -5,6 +5,7 @@ import re
 import sqlite3
 from dataclasses import dataclass
 
+from analyzer.read.group_connection import parts
 from analyzer.read.runs import Run, baseline_id
 from kvt_async.contract.formulas.data_types import is_name, plain_name
 from kvt_async.contract.vocabulary import Unit
@@ -53,12 +54,10 @@ def _said(conn: sqlite3.Connection, run_id: str) -> Said:
     )
     identities = [json.loads(text) for (text,) in rows]
     readings = [reading for one in identities if (reading := one.get("evidence", {}).get(run_id)) is not None]
-    replies = conn.execute(
-        "SELECT DISTINCT json_extract(p.kv_evidence_json, '$.said') FROM responses p JOIN requests USING (request_id) "
-        "WHERE run_id = ? AND json_type(p.kv_evidence_json, '$.said') = 'text'",
-        (run_id,),
-    )
-    said = [reading["raw"] for reading in readings] + [name for (name,) in replies]
+    sql = """SELECT DISTINCT json_extract(p.kv_evidence_json, '$.said') FROM responses p
+        JOIN requests USING (request_id) WHERE run_id = ? AND json_type(p.kv_evidence_json, '$.said') = 'text'"""
+    replies = [name for part in parts(conn) for (name,) in part.execute(sql, (run_id,))]
+    said = [reading["raw"] for reading in readings] + replies
     names = {plain_name(name): name for name in said if isinstance(name, str) and is_name(name)}
     sizes = [reading.get("token_bytes") or {} for reading in readings]
     skipped = [str(one.get("cache_config", {}).get("kv_cache_dtype_skip_layers", "")) for one in identities]

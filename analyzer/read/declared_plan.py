@@ -15,9 +15,9 @@ import yaml
 from kvt_async.contract.command_line.run_folder import MOST_YAML
 from kvt_async.contract.settings import Analysis
 
-_FIRST_TWO = (
-    "SELECT config_yaml, started_at FROM sessions WHERE exp_group_id = ? AND generation = ? "
-    "ORDER BY started_at, rowid LIMIT 2"
+_SESSIONS = (
+    "SELECT session_id, started_at, config_sha256, shard_i, shard_n FROM sessions "
+    "WHERE exp_group_id = ? AND generation = ? ORDER BY started_at, rowid"
 )
 
 _SAMPLES = (
@@ -93,17 +93,18 @@ def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> De
 
     The first series is the first of the runs that it created, the metric the task's own unless its config named one.
     """
-    sessions = facts.execute(_FIRST_TWO, (exp_group_id, generation)).fetchall()
+    sessions = facts.execute(_SESSIONS, (exp_group_id, generation)).fetchall()
     if not sessions:
         return NOTHING
-    before = sessions[1][1] if len(sessions) > 1 else "~"  # later than any time
+    config = facts.execute("SELECT config_yaml FROM sessions WHERE session_id = ?", (sessions[0][0],)).fetchone()[0]
+    before = _second_start(sessions)
     row = facts.execute(
         "SELECT series FROM runs WHERE exp_group_id = ? AND generation = ? AND NOT is_full "
         "AND kv_policy <> 'full' AND created_at < ? "
         "ORDER BY repeat_idx, level_idx, series, kv_budget DESC LIMIT 1",
         (exp_group_id, generation, before),
     ).fetchone()
-    analysis = _analysis(sessions[0][0])
+    analysis = _analysis(config)
     metric = analysis.get("metric")
     margin, kind = _number(analysis.get("margin")), analysis.get("margin_kind", "absolute")
     aggregate = analysis.get("aggregate", "mean")
@@ -126,6 +127,18 @@ def plan_of(facts: sqlite3.Connection, exp_group_id: str, generation: int) -> De
         tasks=tuple(named),
         samples={dataset_id: samples.get(dataset_id, 1) for _, dataset_id in tasks},
     )
+
+
+def _second_start(sessions: Sequence[tuple[str, str, str, int | None, int | None]]) -> str:
+    """When the first session began that was not planned together with the very first: its own, and of the same config
+    the first of each other shard. Later than any time where there is none."""
+    _, _, config, _, n = sessions[0]
+    begun: set[int | None] = set()
+    for _, started_at, config_sha256, shard_i, shard_n in sessions:
+        if shard_i in begun or (config_sha256, shard_n) != (config, n):
+            return started_at
+        begun.add(shard_i)
+    return "~"
 
 
 def answers(numbers: Iterable[int]) -> str:

@@ -9,6 +9,7 @@ from math import comb
 from typing import Any
 
 from analyzer.read.cache_width import CacheWidth, cache_width
+from analyzer.read.group_connection import parts
 from analyzer.read.runs import Run
 from analyzer.read.same_answer import same_answer
 from kvt_async.contract.errors import DriftError
@@ -105,7 +106,11 @@ def canary(
         (run.run_id, *_WORST, run.kv_when),
     ).fetchall()
     sent = "SELECT 1 FROM requests r JOIN attempts a USING (request_id) WHERE r.run_id = ? AND a.session_id = ? LIMIT 1"
-    verdicts = {verdict for verdict, session in rows if conn.execute(sent, (run.run_id, session)).fetchone()}
+    verdicts = {
+        verdict
+        for verdict, session in rows
+        if any(part.execute(sent, (run.run_id, session)).fetchone() for part in parts(conn))
+    }
     verdict = next((verdict for verdict in _WORST if verdict in verdicts), None)
     judged = beside_canary if beside_canary is not None and beside_canary.when == run.kv_when else None
     return None if judged is not None and judged.overrule(alpha) else verdict
@@ -133,7 +138,9 @@ def answers_beside_canary(conn: sqlite3.Connection, group: str, generation: int)
         full = next((r[0] for r in own if r[4] and not r[5]), None)
         again = next((r[0] for r in own if r[4] and r[5]), None)
         judged = next((r[0] for r in own if not r[4] and level_label(r[1], r[2], r[3], is_full=False) == row[1]), None)
-        counts = [a + b for a, b in zip(counts, conn.execute(_CHANGED, (full, again, judged)).fetchone(), strict=True)]
+        for part in parts(conn):  # the three answers to an example are in one database, or not to be compared
+            changed_here = part.execute(_CHANGED, (full, again, judged)).fetchone()
+            counts = [a + b for a, b in zip(counts, changed_here, strict=True)]
     n, changed, changed_again, more, less = counts
     verdict, level, when = CanaryVerdict(row[0]), row[1], row[2]
     return Answers(verdict, level, n, changed, changed_again, sign_p(more, less), when) if n else None

@@ -10,6 +10,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from analyzer.read.group_connection import GroupConnection
+
 COUNTS, VOLUMES = "counts", "volumes"  # stages of analysis_state
 _VERSION = 1  # raise it when what is counted changes
 _TABLES = {
@@ -31,6 +33,10 @@ _SCORE_GUARDS = ("scores_changed", "scores_removed")
 
 def facts_mark(conn: sqlite3.Connection, stage: str) -> str | None:
     """What the counts of a stage were made from; None where that can't be told: no table of today, or no guard."""
+    if isinstance(conn, GroupConnection):
+        marks = [facts_mark(part, stage) for part in conn.parts]
+        left_out = [len(member.without) for member in conn.members]
+        return None if None in marks else hashlib.sha256(json.dumps([marks, left_out]).encode()).hexdigest()
     tables = _TABLES[stage]
     if not _has_triggers(conn, [f"{table}_no_{verb}" for table in tables for verb in ("update", "delete", "replace")]):
         return None

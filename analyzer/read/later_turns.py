@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.read.group_connection import parts
 from kvt_async.contract.formulas.own_history import said
 
 _HISTORY = """SELECT json_extract(e.contract_json, '$."workload.history"') FROM runs u
@@ -25,7 +26,7 @@ def later_turns(conn: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
     if not run_ids or not has_own_history(conn, run_ids[0]):
         return []
     sql = "SELECT DISTINCT example_id FROM requests WHERE run_id = ? AND turn_idx > 0"
-    return sorted({row[0] for run_id in run_ids for row in conn.execute(sql, (run_id,))})
+    return sorted({row[0] for run_id in run_ids for part in parts(conn) for row in part.execute(sql, (run_id,))})
 
 
 def without_lengths(conn: sqlite3.Connection, run_ids: Sequence[str], frame: pl.DataFrame) -> pl.DataFrame:
@@ -44,7 +45,7 @@ def own_answers(
     sql = """SELECT r.example_id, p.text, p.reasoning, p.tool_calls_json, p.finish_reason
         FROM requests r JOIN responses p ON p.request_id = r.request_id
         WHERE r.run_id = ? AND r.example_id = ? AND r.sample_idx = ?"""
-    rows = (row for name in turns for row in conn.execute(sql, (run_id, name, sample_idx)))
+    rows = (row for name in turns for part in parts(conn) for row in part.execute(sql, (run_id, name, sample_idx)))
     return {turns[name]: said(*reply, opened=opened) for name, *reply in rows}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from analyzer.read.divergence import first_divergence
+from analyzer.read.group_connection import baselines, parts
 from analyzer.read.later_turns import without_lengths
 from analyzer.read.row_portions import portions, read_frame
 from analyzer.read.run_counts import refused
@@ -18,8 +19,10 @@ from kvt_async.contract.vocabulary import Unit
 
 # Full cache's text where its answer is another one: as much of it as can matter, so that portions stay as small as they
 # are. Answers that differ in their tool calls alone part at the end of their text.
-_PARTED = "CASE WHEN NOT ({}) THEN substr(pf.text, 1, length(CAST(p.text AS BLOB))) END"
-_OTHER = _PARTED.format(same_answer("p", "pf"))
+_PARTED = "CASE WHEN NOT ({same}) THEN substr({full}.text, 1, length(CAST(p.text AS BLOB))) END"
+_FULL = """LEFT JOIN {requests} f{i} ON f{i}.run_id = :full AND f{i}.example_id = r.example_id
+    AND f{i}.sample_idx = r.sample_idx AND f{i}.turn_idx = r.turn_idx
+    LEFT JOIN {responses} pf{i} ON pf{i}.request_id = f{i}.request_id"""
 
 
 def score_inputs(
@@ -48,29 +51,23 @@ def score_inputs(
         "tool_calls_json": pl.String,
         "sample_idx": pl.Int64,
     }
-    calls = calls_of("p") if with_calls else "NULL"  # without ids: equal calls are scored once
     texts = [*schema].index("text"), [*schema].index("tool_calls_json")
     answered = (
-        conn.execute(
-            "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, "
-            f"{same_answer('p', 'pf')}, {_OTHER}, 0, NULL, "
-            f"ifnull(p.reasoning, '') != '', ifnull(p.tool_calls_json, '') != '', {calls}, r.sample_idx "
-            "FROM requests r JOIN responses p ON p.request_id = r.request_id "
-            "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
-            "LEFT JOIN requests f ON f.run_id = ? AND f.example_id = r.example_id "
-            "AND f.sample_idx = r.sample_idx AND f.turn_idx = r.turn_idx "
-            "LEFT JOIN responses pf ON pf.request_id = f.request_id WHERE r.run_id = ?",
-            (None if full_run_id == run.run_id else full_run_id, run.run_id),
+        part.execute(
+            _answered(part, with_calls=with_calls),
+            {"run": run.run_id, "full": None if full_run_id == run.run_id else full_run_id},
         )
+        for part in parts(conn)
         for run in runs
     )
     failed = (
-        conn.execute(
+        part.execute(
             "SELECT f.request_id, f.example_id, NULL, NULL, NULL, NULL, NULL, 1, ifnull(f.error_type, f.reason), "
             "0, 0, NULL, r.sample_idx FROM failures f JOIN requests r ON r.request_id = f.request_id "
             "WHERE f.run_id = ?",
             (run.run_id,),
         )
+        for part in parts(conn)
         for run in runs
     )
     unknown = {request for run in runs for request in refused(conn, run.run_id)}
@@ -83,6 +80,27 @@ def score_inputs(
                 first_divergence=first_divergence(frame["text"], frame["of_full"]),
             )
             yield frame.drop("of_full", *([] if with_calls else ["tool_calls_json"]))
+
+
+def _answered(part: sqlite3.Connection, *, with_calls: bool) -> str:
+    """What scoring reads of the answers of a `run` beside those of `full`, wherever these lie."""
+    sources = [{"i": i, "requests": names[0], "responses": names[1]} for i, names in enumerate(baselines(part))]
+    same = [same_answer("p", f"pf{source['i']}") for source in sources]
+    other = [_PARTED.format(same=each, full=f"pf{i}") for i, each in enumerate(same)]
+    calls = calls_of("p") if with_calls else "NULL"  # without ids: equal calls are scored once
+    return (
+        "SELECT r.request_id, r.example_id, p.text, p.finish_reason, t.prompt_tokens, "
+        f"{_first(same)}, {_first(other)}, 0, NULL, ifnull(p.reasoning, '') != '', "
+        f"ifnull(p.tool_calls_json, '') != '', {calls}, r.sample_idx "
+        "FROM requests r JOIN responses p ON p.request_id = r.request_id "
+        "LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx "
+        f"{' '.join(_FULL.format(**source) for source in sources)} WHERE r.run_id = :run"
+    )
+
+
+def _first(expressions: Sequence[str]) -> str:
+    """The first that isn't null."""
+    return expressions[0] if len(expressions) == 1 else f"coalesce({', '.join(expressions)})"
 
 
 # Tokens kept: the server's figure, or of a prompt that was cut before it was sent, its length.
@@ -126,7 +144,7 @@ def outcomes(conn: sqlite3.Connection, runs: Sequence[Run], samples: int | None 
     """Finished and scored requests of runs with latencies, tokens and evidence: run (its place among `runs`), columns
     as _OUTCOME_COLUMNS, and _OF_ANSWERS. samples: only the first so many answers of each example; None: all."""
     rows = chain.from_iterable(
-        conn.execute(
+        part.execute(
             f"SELECT ?, {_OUTCOME_SQL}, p.finish_reason, r.sample_idx "
             "FROM requests r JOIN scores s ON s.request_id = r.request_id "
             "LEFT JOIN responses p ON p.request_id = r.request_id "
@@ -135,6 +153,7 @@ def outcomes(conn: sqlite3.Connection, runs: Sequence[Run], samples: int | None 
             (i, run.run_id, samples or _EVERY),
         )
         for i, run in enumerate(runs)
+        for part in parts(conn)
     )
     frame = read_frame(rows, {"run": pl.Int64} | _OUTCOME_COLUMNS | _OF_ANSWERS)
     return frame.with_columns(pl.col("is_failure").cast(pl.Boolean))
@@ -143,23 +162,27 @@ def outcomes(conn: sqlite3.Connection, runs: Sequence[Run], samples: int | None 
 def normalised_answers(conn: sqlite3.Connection, run: Run, samples: int) -> pl.DataFrame:
     """example_id, sample_idx, pred_norm of the first `samples` answers of each example that are scored; failures have
     none."""
-    cursor = conn.execute(
-        "SELECT r.example_id, r.sample_idx, s.pred_norm FROM requests r JOIN scores s ON s.request_id = r.request_id "
-        "WHERE r.run_id = ? AND r.sample_idx < ? AND s.pred_norm IS NOT NULL",
-        (run.run_id, samples),
+    rows = chain.from_iterable(
+        part.execute(
+            "SELECT r.example_id, r.sample_idx, s.pred_norm FROM requests r "
+            "JOIN scores s ON s.request_id = r.request_id "
+            "WHERE r.run_id = ? AND r.sample_idx < ? AND s.pred_norm IS NOT NULL",
+            (run.run_id, samples),
+        )
+        for part in parts(conn)
     )
-    return read_frame(cursor, {"example_id": pl.String, "sample_idx": pl.Int64, "pred_norm": pl.String})
+    return read_frame(rows, {"example_id": pl.String, "sample_idx": pl.Int64, "pred_norm": pl.String})
 
 
 def share_with_gold(conn: sqlite3.Connection, run: Run, samples: int) -> float | None:
     """Share of the scored ones of the first `samples` answers of each example whose normalised text holds, as whole
     words, the gold that scored best; None without scores."""
-    share = conn.execute(
-        "SELECT avg(coalesce(gold_norm != '' AND instr(' ' || pred_norm || ' ', ' ' || gold_norm || ' ') > 0, 0)) FROM "
-        " requests r JOIN scores s ON s.request_id = r.request_id WHERE r.run_id = ? AND r.sample_idx < ?",
-        (run.run_id, samples),
-    ).fetchone()[0]
-    return None if share is None else float(share)
+    holds = "gold_norm != '' AND instr(' ' || pred_norm || ' ', ' ' || gold_norm || ' ') > 0"
+    sql = f"""SELECT count(*), count(*) FILTER (WHERE {holds}) FROM requests r
+        JOIN scores s ON s.request_id = r.request_id WHERE r.run_id = ? AND r.sample_idx < ?"""
+    counts = [part.execute(sql, (run.run_id, samples)).fetchone() for part in parts(conn)]
+    n, n_held = (sum(column) for column in zip(*counts, strict=True))
+    return n_held / n if n else None
 
 
 _EXPORT_COLUMNS: dict[str, Any] = {
@@ -191,12 +214,14 @@ def export_rows(conn: sqlite3.Connection, run: Run, task: str) -> Iterator[pl.Da
 
     kept_tokens as in the report: the server's figure, else from the effective budget; null without evidence.
     """
-    failed: dict[str, str] = dict(
-        conn.execute(
+    failed: dict[str, str] = {
+        request: reason
+        for part in parts(conn)
+        for request, reason in part.execute(
             "SELECT request_id, ifnull(error_type, reason) FROM failures WHERE run_id = ?", (run.run_id,)
-        ).fetchall()
-    )
-    cursor = conn.execute(
+        )
+    }
+    sql = (
         "SELECT u.exp_group_id, u.model_name, ?, u.dataset_id, u.run_id, u.series, u.kv_budget, u.repeat_idx, "
         "r.request_id, r.sample_idx, r.turn_idx, e.bin_idx, e.token_len, p.text, p.tool_calls_json, "
         f"p.finish_reason, p.cache_state, s.metric, NULL, {_OUTCOME_SQL} "
@@ -204,9 +229,9 @@ def export_rows(conn: sqlite3.Connection, run: Run, task: str) -> Iterator[pl.Da
         "JOIN manifest_entries e ON e.dataset_id = u.dataset_id AND e.example_id = r.example_id "
         "LEFT JOIN responses p ON p.request_id = r.request_id LEFT JOIN scores s ON s.request_id = r.request_id "
         "LEFT JOIN attempt_metrics m ON m.request_id = p.request_id AND m.attempt_idx = p.attempt_idx "
-        "WHERE r.run_id = ? ORDER BY e.seq, r.sample_idx, r.turn_idx",
-        (task, run.run_id),
+        "WHERE r.run_id = ? ORDER BY e.seq, r.sample_idx, r.turn_idx"
     )
+    cursor = chain.from_iterable(part.execute(sql, (task, run.run_id)) for part in parts(conn))
     for request in refused(conn, run.run_id):
         failed.pop(request, None)
     for rows in portions(cursor, text=list(_EXPORT_COLUMNS).index("text")):

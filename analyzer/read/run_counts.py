@@ -2,15 +2,17 @@
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from analyzer.read import kept_counts
+from analyzer.read.group_connection import GroupConnection, is_whole, parts
 from analyzer.read.group_tasks import group_tasks
 from analyzer.read.runs import runs
 from kvt_async.contract.errors import ErrorType
 from kvt_async.contract.labels import request_ids_of
+from kvt_async.contract.shards.group_databases import GroupDatabase
 
 _REFUSED_STATUS = (401, 402, 403, 407)
 _FIRST = "WHERE requests.run_id = ? AND sample_idx < ?"
@@ -29,6 +31,12 @@ class RunCounts:
     scores: int
     refused: int = 0  # of the pending: given up for a refusal that says nothing about the request
 
+    @classmethod
+    def together(cls, parts: Sequence["RunCounts"]) -> "RunCounts":
+        """Counts of one run in several databases."""
+        sums = {field.name: sum(getattr(part, field.name) for part in parts) for field in fields(cls)}
+        return cls(**sums | {"planned": max(part.planned for part in parts)})
+
     @property
     def finished(self) -> int:
         return self.responses + self.failures
@@ -41,6 +49,31 @@ class RunCounts:
     @property
     def pending(self) -> int:
         return self.total - self.finished
+
+
+NOTHING = RunCounts(0, 0, 0, 0, 0, 0)
+
+
+def holders(
+    members: Sequence[GroupDatabase], counts: Sequence[Mapping[str, RunCounts]], at: int, run_id: str
+) -> tuple[int, ...]:
+    """Of a group's databases, with their counts, the others that may hold this run's answers to the examples of the one
+    `at`.
+
+    Shards of one n have whole contexts, and no other shard of that n has the same: one that has the run itself need
+    look no further among them.
+    """
+
+    def has(i: int) -> bool:
+        return counts[i].get(run_id, NOTHING).requests > 0
+
+    own = members[at].part
+    alike = own[1] if own is not None and has(at) else None
+    return tuple(
+        i
+        for i, other in enumerate(members)
+        if i != at and has(i) and (alike is None or other.part is None or other.part[1] != alike)
+    )
 
 
 def run_counts(
@@ -56,9 +89,11 @@ def run_counts(
     samples: by dataset_id, how many answers of each example count; the first so many. None: all that were planned.
     kept: what was counted of the same facts before is not counted again.
     """
+    if isinstance(conn, GroupConnection):
+        return _of_parts(conn, exp_group_id, generation, samples, kept=kept)
     planned: dict[str, int] = {task.dataset_id: task.samples for task in group_tasks(conn, exp_group_id, generation)}
     counted = planned | dict(samples or {})
-    if kept and all(counted[dataset_id] >= number for dataset_id, number in planned.items()):
+    if kept and is_whole(conn) and all(counted[dataset_id] >= number for dataset_id, number in planned.items()):
         stored = kept_counts.read_kept(conn, exp_group_id, generation, kept_counts.COUNTS)
         if stored is not None:
             return _with_scores(conn, exp_group_id, generation, stored)
@@ -105,6 +140,17 @@ def run_counts(
     return result
 
 
+def _of_parts(
+    conn: GroupConnection, exp_group_id: str, generation: int, samples: Mapping[str, int] | None, *, kept: bool
+) -> dict[str, RunCounts]:
+    """Counts of a group in several databases: their sums. Each database is of the whole plan, as far as it knows it."""
+    of_parts = [run_counts(part, exp_group_id, generation, samples, kept=kept) for part in conn.parts]
+    return {
+        run.run_id: RunCounts.together([counts.get(run.run_id, NOTHING) for counts in of_parts])
+        for run in runs(conn, exp_group_id, generation)
+    }
+
+
 def counts_to_keep(counts: Mapping[str, RunCounts]) -> dict[str, Any]:
     """What kept_counts keeps of them: all but the scores, which come and go."""
     return {"runs": {run_id: asdict(replace(count, scores=0)) for run_id, count in counts.items()}}
@@ -127,6 +173,8 @@ def refused(conn: sqlite3.Connection, run_id: str | None = None) -> dict[str, st
     Such a refusal says nothing about the request, so it is pending and no failure, unless the server answered another
     one of the same session that was sent later: then it was refused on its own account.
     """
+    if isinstance(conn, GroupConnection):  # a session is in one database
+        return {request: run for part in conn.parts for request, run in refused(part, run_id).items()}
     statuses = ", ".join("?" * len(_REFUSED_STATUS))
     of_run, key = ("", ()) if run_id is None else ("AND f.run_id = ? ", (run_id,))
     is_refusal = f"(f.http_status IN ({statuses}) OR f.error_type = ?) {of_run}"
@@ -158,6 +206,10 @@ def counts(conn: sqlite3.Connection, run_id: str, first: int | None = None) -> t
     A request's id is its run's id, a colon and a number, so a run's rows are a range of the primary keys: counting it
     touches no row. Where ids look otherwise, they are looked up one by one.
     """
+    if isinstance(conn, GroupConnection):
+        of_parts = zip(*(counts(part, run_id, first) for part in parts(conn)), strict=True)
+        requests, responses, scores = (sum(column) for column in of_parts)
+        return requests, responses, scores
     if first is not None:
         return (
             _count(conn, f"SELECT count(*) FROM requests {_FIRST}", run_id, first),

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+from analyzer.read.group_connection import parts
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.settings_kv import cuts_prompts, is_label
 from kvt_async.contract.vocabulary import FULL, When
@@ -77,7 +78,7 @@ def evidence(conn: sqlite3.Connection) -> dict[str, str]:
 
 
 def scorer_versions(conn: sqlite3.Connection) -> set[str]:
-    return {row[0] for row in conn.execute("SELECT DISTINCT scorer_version FROM scores")}
+    return {row[0] for part in parts(conn) for row in part.execute("SELECT DISTINCT scorer_version FROM scores")}
 
 
 def baseline_id(conn: sqlite3.Connection, run: Run) -> str | None:
@@ -92,11 +93,9 @@ def baseline_id(conn: sqlite3.Connection, run: Run) -> str | None:
 
 def metric_of_scores(conn: sqlite3.Connection, run_id: str) -> str | None:
     """The metric of a run's scores: one scores them all. None: it has no scores."""
-    row = conn.execute(
-        "SELECT s.metric FROM requests r JOIN scores s ON s.request_id = r.request_id WHERE r.run_id = ? LIMIT 1",
-        (run_id,),
-    ).fetchone()
-    return None if row is None else str(row[0])
+    sql = "SELECT s.metric FROM requests r JOIN scores s ON s.request_id = r.request_id WHERE r.run_id = ? LIMIT 1"
+    metrics = (row[0] for part in parts(conn) for row in part.execute(sql, (run_id,)))
+    return next(metrics, None)
 
 
 def analysed_version(conn: sqlite3.Connection, exp_group_id: str) -> int:

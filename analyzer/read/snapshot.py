@@ -5,16 +5,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from analyzer.read.group_connection import members_of, open_members
 from kvt_async.contract.errors import MissingPrerequisiteError
-from kvt_async.contract.schema import connect_for_reading, missing_tables
+from kvt_async.contract.schema import missing_tables
+from kvt_async.contract.shards.group_databases import GroupDatabase
 
 
 @contextmanager
 def snapshot(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """A read-only connection to the same database, held at one state of the facts."""
-    reader = connect_for_reading(path_of(conn))
+    """A read-only connection to the same database, or the databases of the same group, held at one state of the facts
+    each."""
+    with opened(path_of(conn), members_of(conn)) as reader:
+        yield reader
+
+
+@contextmanager
+def opened(db: Path, members: tuple[GroupDatabase, ...] = ()) -> Iterator[sqlite3.Connection]:
+    """The database, or the group of which `members` are the databases, held at one state of the facts each."""
+    reader = open_members(db, members, held=True)
     try:
-        yield held(reader)
+        yield reader if members else held(reader)
     finally:
         reader.close()
 

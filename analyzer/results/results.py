@@ -9,6 +9,7 @@ from analyzer.read import kept_counts
 from analyzer.read import runs as tables
 from analyzer.read.drift import Answers, group_drifts, level_differences
 from analyzer.read.examples import rescored
+from analyzer.read.group_connection import parts
 from analyzer.read.group_tasks import GroupTask, group_tasks
 from analyzer.read.level_setups import setup_differences
 from analyzer.read.run_counts import RunCounts, run_counts
@@ -311,7 +312,9 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
 
 def _volumes(conn: sqlite3.Connection, group: str, generation: int) -> list[Volume]:
     kept = kept_counts.read_kept(conn, group, generation, kept_counts.VOLUMES)
-    return [Volume(*row) for row in (kept["sessions"] if kept else conn.execute(_VOLUMES, (group, generation)))]
+    if kept is not None:
+        return [Volume(*row) for row in kept["sessions"]]
+    return [Volume(*row) for part in parts(conn) for row in part.execute(_VOLUMES, (group, generation))]
 
 
 def _with_turns(conn: sqlite3.Connection, task: Results) -> Results:
@@ -351,7 +354,7 @@ def _task_results(conn: sqlite3.Connection, whole: Results, task: GroupTask, sam
         comparisons=[c for c in compared if c.series_a != CONSTRAINED],
         beside_constrained=[c for c in compared if c.series_a == CONSTRAINED],
         progress={run.run_id: whole.progress[run.run_id] for run in runs},
-        scorer_versions=[version for (version,) in conn.execute(_SCORERS, key)],
+        scorer_versions=sorted({version for part in parts(conn) for (version,) in part.execute(_SCORERS, key)}),
         scored_by=scored_by(conn, whole.group, whole.generation, runs[0].run_id) if runs else NOBODY,
         task=task.name,
         dataset_id=task.dataset_id,

@@ -2,8 +2,9 @@
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from analyzer.read.group_connection import parts
 from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.vocabulary import CacheState
 
@@ -48,13 +49,38 @@ def read_turns(conn: sqlite3.Connection, dataset_id: str, run_ids: Sequence[str]
     """Every turn of every run of a task, in order; empty where its data have no later turns."""
     if not any(conn.execute(sql, (dataset_id,)).fetchone() for sql in (_NAMED, _FIRST)):
         return []
-    rows = [TurnFigures(*row) for run_id in run_ids for row in conn.execute(_TURNS, (run_id,))]
+    rows = [row for run_id in run_ids for row in _turns(conn, run_id)]
     return rows if any(row.turn_idx for row in rows) else []
+
+
+def _turns(conn: sqlite3.Connection, run_id: str) -> list[TurnFigures]:
+    """Every turn of one run: of several databases the sums, and the mean of what each scored."""
+    of_parts: dict[int, list[TurnFigures]] = {}
+    for part in parts(conn):
+        for row in part.execute(_TURNS, (run_id,)):
+            of_parts.setdefault(row[1], []).append(TurnFigures(*row))
+    return [figures[0] if len(figures) == 1 else _together(figures) for _, figures in sorted(of_parts.items())]
+
+
+def _together(figures: Sequence[TurnFigures]) -> TurnFigures:
+    """One turn of one run, of several databases."""
+    n = sum(each.n for each in figures)
+    cached = [each.cached_tokens for each in figures if each.cached_tokens is not None]
+    prompt = [each.prompt_tokens for each in figures if each.prompt_tokens is not None]
+    return replace(
+        figures[0],
+        n=n,
+        acc_mean=sum(each.n * each.acc_mean for each in figures) / n,
+        n_failed=sum(each.n_failed for each in figures),
+        cached_tokens=sum(cached) if cached else None,
+        prompt_tokens=sum(prompt) if prompt else None,
+    )
 
 
 def conversations_moved(conn: sqlite3.Connection, dataset_id: str, run_ids: Sequence[str]) -> int:
     """How many conversations had turns that were answered by different endpoints, at all levels together."""
-    return sum(int(conn.execute(_MOVED, (dataset_id, run_id)).fetchone()[0]) for run_id in run_ids)
+    key = [(dataset_id, run_id) for run_id in run_ids]
+    return sum(int(part.execute(_MOVED, each).fetchone()[0]) for part in parts(conn) for each in key)
 
 
 def later_cache_state(turns: Sequence[TurnFigures], run_id: str) -> CacheState:

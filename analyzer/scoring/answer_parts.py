@@ -9,7 +9,8 @@ from analyzer import metrics
 from analyzer.metrics.fast.row_scorer import needed_meta
 from analyzer.read import examples, outcomes
 from analyzer.read.runs import Run, baseline_id, metric_of_scores
-from analyzer.scoring.score import prepared_golds, reads_calls, rules_of, with_said
+from analyzer.scoring.prepared_golds import prepared_golds
+from analyzer.scoring.score import reads_calls, rules_of, with_said
 
 SCHEMA = {"example_id": pl.String, "sample_idx": pl.Int64, "part": pl.String, "value": pl.Float32}
 

@@ -9,6 +9,7 @@ template opens reasoning and not one of many whole answers closes it, the server
 import json
 import sqlite3
 
+from analyzer.read.group_connection import parts
 from kvt_async.contract.formulas.finish_reasons import is_cut_off
 from kvt_async.contract.formulas.reasoning import closes_what_it_never_opened
 
@@ -29,12 +30,10 @@ def opens_reasoning(conn: sqlite3.Connection, run_id: str, full_run_id: str | No
     rendered = json.loads(prompt)
     sent = json.loads(contract).get("decoding.extra_body") or {}
     same_arguments = (rendered.get("chat_template_kwargs") or {}) == (sent.get("chat_template_kwargs") or {})
-    texts = conn.execute(
-        "SELECT p.text, p.finish_reason FROM requests r JOIN responses p ON p.request_id = r.request_id "
-        "WHERE r.run_id = ? ORDER BY r.request_id LIMIT ?",
-        (full_run_id, _LOOKED_AT),
-    )
-    closing = [closes_what_it_never_opened(text) for text, reason in texts if not is_cut_off(reason)]
+    sql = """SELECT r.request_id, p.text, p.finish_reason FROM requests r
+        JOIN responses p ON p.request_id = r.request_id WHERE r.run_id = ? ORDER BY r.request_id LIMIT ?"""
+    replies = sorted(row for part in parts(conn) for row in part.execute(sql, (full_run_id, _LOOKED_AT)))[:_LOOKED_AT]
+    closing = [closes_what_it_never_opened(text) for _, text, reason in replies if not is_cut_off(reason)]
     if rendered.get("reasoning_tag") and same_arguments:
         return any(closing) or len(closing) < _ENOUGH
     return 2 * sum(closing) > len(closing)

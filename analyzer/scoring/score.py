@@ -9,8 +9,8 @@ again.
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,19 @@ from analyzer.metrics import JudgeCalls
 from analyzer.metrics.fast.call_faults import call_faults
 from analyzer.metrics.fast.overlap import answers, closes_reasoning, has_reasoning, normalised, overlap_scores
 from analyzer.metrics.fast.task_metric import task_scores
-from analyzer.read import examples, kept_counts, outcomes, row_portions, runs
+from analyzer.read import outcomes, row_portions, runs
 from analyzer.read.examples import BinnedDataset
+from analyzer.read.group_connection import members_of, open_part
 from analyzer.read.later_turns import without_lengths
-from analyzer.read.run_counts import RunCounts, counts_to_keep, run_counts
-from analyzer.read.snapshot import path_of, snapshot
+from analyzer.read.snapshot import snapshot
 from analyzer.scoring import failure_labels
 from analyzer.scoring.opened_reasoning import opens_reasoning
+from analyzer.scoring.prepared_golds import Golds
+from analyzer.scoring.runs_to_score import SCORER_VERSION, GroupToScore, RunToScore
 from analyzer.scoring.scorable import scorable
 from analyzer.store import derived_rows
 from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.schema import connect_for_reading
-
-SCORER_VERSION = "5"  # raise it whenever any score, label or flag could change; CHANGELOG says "scores change"
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,6 @@ class ScoreReport:
     runs_scored: tuple[str, ...]
     runs_kept: tuple[str, ...]
     rescored: tuple[str, ...] = ()  # a sentence for each task that another metric than its own scores
-
-
-@dataclass(frozen=True)
-class RunToScore:
-    """A run to be scored: `mark` is the fingerprint of what its `rows` scores depend on."""
-
-    db: Path
-    exp_group_id: str
-    generation: int
-    run: runs.Run
-    full_run_id: str | None
-    dataset: BinnedDataset
-    mark: str
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -95,25 +81,16 @@ def score(
         gen = runs.newest_generation(facts, exp_group_id, generation)
         all_runs = runs.runs(facts, exp_group_id, gen)
         chosen = [runs.find_run(all_runs, run_id)] if run_id else all_runs
-        counts = run_counts(facts, exp_group_id, gen)
-        full_of = {run.dataset_id: run.run_id for run in all_runs if run.is_baseline}
         datasets = {i: scorable(facts, i, metric) for i in dict.fromkeys(run.dataset_id for run in chosen)}
-        tasks = []
-        place = {dataset_id: at for at, dataset_id in enumerate(datasets)}
-        for run in sorted(chosen, key=lambda run: place[run.dataset_id]):  # a task's golds are prepared once
-            dataset, full = datasets[run.dataset_id], full_of.get(run.dataset_id)
-            mark = score_fingerprint(dataset.metric, counts[run.run_id], counts[full] if full else None)
-            finished = counts[run.run_id].finished
-            tasks.append(RunToScore(path_of(conn), exp_group_id, gen, run, full, dataset, mark, finished))
-        todo = [task for task in tasks if recompute or not _is_scored(facts, task, counts[task.run.run_id])]
-        kept = [task for task in tasks if task not in todo]
-        if todo:
-            derived_rows.begin_scores(conn, exp_group_id, gen, [task.run.run_id for task in todo])
-        facts_mark = kept_counts.facts_mark(facts, kept_counts.COUNTS)
-        derived_rows.keep(conn, exp_group_id, gen, kept_counts.COUNTS, facts_mark, counts_to_keep(counts))
-        if recompute:
-            derived_rows.drop_scores(conn, [run.run_id for run in chosen])
-        _score_all(conn, facts, todo)
+        group = GroupToScore(conn, facts, exp_group_id, gen, all_runs, datasets)
+        counts = group.counts
+        tasks = [task for at in range(len(group.members)) for task in group.tasks(at, chosen)]
+        todo = [task for task, is_scored in tasks if recompute or not is_scored]
+        kept = [task for task, is_scored in tasks if not recompute and is_scored]
+        for at, member in enumerate(group.members):
+            group.begin(at, [task.run.run_id for task in todo if task.member is member], drop=recompute)
+        opened = {i: opens_reasoning(facts, run_id, group.full_of.get(i)) for i, run_id in _first_runs(todo).items()}
+        _score_all(conn, facts, [replace(task, opened=opened[task.run.dataset_id]) for task in todo])
     return ScoreReport(
         exp_group_id,
         gen,
@@ -121,39 +98,31 @@ def score(
         skipped=sum(task.rows for task in kept),
         failures=sum(counts[run.run_id].failures for run in chosen),
         pending=sum(counts[run.run_id].pending for run in chosen),
-        runs_scored=tuple(task.run.run_id for task in todo),
-        runs_kept=tuple(task.run.run_id for task in kept),
+        runs_scored=tuple(dict.fromkeys(task.run.run_id for task in todo)),
+        runs_kept=tuple(dict.fromkeys(task.run.run_id for task in kept)),
         rescored=tuple(dataset.metric_sentence for dataset in datasets.values() if dataset.other_metric),
     )
 
 
-def _is_scored(facts: sqlite3.Connection, task: RunToScore, counts: RunCounts) -> bool:
-    """Whether the stored scores of a run are those that it would get now."""
-    stored = derived_rows.state(facts, task.exp_group_id, task.generation, "score", task.run.run_id)
-    return stored == task.mark and counts.scores == counts.finished
+def _first_runs(tasks: Sequence[RunToScore]) -> dict[str, str]:
+    """A run of each data set, by its id."""
+    return {task.run.dataset_id: task.run.run_id for task in reversed(tasks)}
 
 
 def _score_all(conn: sqlite3.Connection, facts: sqlite3.Connection, tasks: Sequence[RunToScore]) -> None:
     """Score every run, small ones together: of large experiments in processes of their own, the others here."""
-    batches = parallel.batches(tasks, lambda task: (task.dataset, task.run.cuts_prompts), lambda task: task.rows)
+    batches = parallel.batches(
+        tasks, lambda task: (task.member.db, task.dataset, task.run.cuts_prompts), lambda task: task.rows
+    )
     elsewhere = parallel.results(_score_elsewhere, batches, rows=sum(task.rows for task in tasks))
-    golds: dict[str, pl.DataFrame] = {}
     for batch, done in zip(batches, elsewhere, strict=True):
         if done:
             continue
-        dataset = batch[0].dataset
-        if dataset.dataset_id not in golds:
-            golds.clear()  # runs come task by task: one task's golds at a time
-            golds[dataset.dataset_id] = prepared_golds(facts, dataset)
-        _score_runs(conn, facts, batch, golds[dataset.dataset_id])
-
-
-def score_fingerprint(metric: str, run: RunCounts, full: RunCounts | None) -> str:
-    """What a run's scores depend on. Raises ConfigError for an unknown metric."""
-    of_full = (full.responses, full.try_series) if full else None
-    return derived_rows.fingerprint(
-        SCORER_VERSION, metrics.identity(metric), run.responses, run.failures, run.try_series, of_full
-    )
+        if members_of(facts):
+            _score_elsewhere(batch)
+        else:
+            _score_runs(conn, facts, batch, _golds_of(batch[0]))
+    _golds.clear()
 
 
 def plugin_sha256(metric: str) -> str | None:
@@ -165,46 +134,31 @@ def plugin_sha256(metric: str) -> str | None:
 def _score_elsewhere(batch: Sequence[RunToScore]) -> bool:
     """_score_runs in a process of its own. Where it sees newer facts than a `mark` tells of, the next `score` redoes
     that run."""
-    db, dataset = batch[0].db, batch[0].dataset
-    with closing(connect_for_reading(db, write_derived=True)) as conn, snapshot(conn) as facts:
-        _score_runs(conn, facts, batch, _golds_elsewhere(db, dataset.dataset_id, dataset.metric))
+    member = batch[0].member
+    with (
+        closing(connect_for_reading(member.db, write_derived=True)) as conn,
+        closing(open_part(member, batch[0].holders, held=True)) as facts,
+    ):
+        _score_runs(conn, facts, batch, _golds_of(batch[0]))
     return True
 
 
-@lru_cache(maxsize=1)  # runs come task by task: one task's golds at a time
-def _golds_elsewhere(db: Path, dataset_id: str, metric: str) -> pl.DataFrame:
-    with closing(connect_for_reading(db)) as conn:
-        return prepared_golds(conn, examples.dataset(conn, dataset_id).scored_by(metric))
+_golds: dict[tuple[Path, str, str], Golds] = {}
 
 
-def prepared_golds(facts: sqlite3.Connection, dataset: BinnedDataset) -> pl.DataFrame:
-    """example_id, token_len, golds, golds_norm and, where the metric needs fields of meta, needed_json."""
-    task = metrics.find(dataset.metric)
-    frame = examples.golds(facts, dataset.dataset_id, needs_meta=task.needs_meta if task is not None else ())
-    lists = (
-        frame.lazy()
-        .with_row_index("row")
-        .select("row", gold=pl.col("golds"))
-        .explode("gold")
-        .drop_nulls()
-        .with_columns(gold=normalised(pl.col("gold")))
-        .group_by("row", maintain_order=True)
-        .agg(golds_norm=pl.col("gold"))
-        .collect()
-    )
-    return (
-        frame.with_row_index("row")
-        .join(lists, on="row", how="left", maintain_order="left")
-        .drop("row")
-        .with_columns(pl.col("golds_norm").fill_null(pl.lit([], dtype=pl.List(pl.String))))
-    )
+def _golds_of(task: RunToScore) -> Golds:
+    """Of the task that is scored now: runs come task by task, and one task's golds are held at a time."""
+    key = (task.member.db, task.dataset.dataset_id, task.dataset.metric)
+    if key not in _golds:
+        _golds.clear()
+        _golds[key] = Golds(task.dataset)
+    return _golds[key]
 
 
-def _score_runs(
-    conn: sqlite3.Connection, facts: sqlite3.Connection, batch: Sequence[RunToScore], golds: pl.DataFrame
-) -> None:
+def _score_runs(conn: sqlite3.Connection, facts: sqlite3.Connection, batch: Sequence[RunToScore], golds: Golds) -> None:
     """Score runs of one task that are read by the same rules."""
     dataset, full_run_id = batch[0].dataset, batch[0].full_run_id
+    rules = Rules(dataset.metric, server_counts=_same_text(batch[0].run, dataset), opened=batch[0].opened)
     batch_runs = [task.run for task in batch]
     derived_rows.drop_unfinished_scores(conn, [run.run_id for run in batch_runs])
 
@@ -217,20 +171,19 @@ def _score_runs(
             derived_rows.set_state(c, *state, detail | {"rows": task.rows})
 
     frames = with_golds(facts, batch_runs, full_run_id, golds, dataset.metric)
-    write_scored(conn, frames, rules_of(facts, batch_runs[0], full_run_id, dataset), set_states)
+    write_scored(conn, frames, rules, set_states)
 
 
 def with_golds(
     facts: sqlite3.Connection,
     batch_runs: Sequence[runs.Run],
     full_run_id: str | None,
-    golds: pl.DataFrame,
+    golds: Golds,
     metric: str,
 ) -> Iterator[pl.DataFrame]:
     """`score_frame`'s input: the finished requests of runs of one task in chunks, each with its golds."""
     for chunk in outcomes.score_inputs(facts, batch_runs, full_run_id, with_calls=reads_calls(metric)):
-        joined = chunk.join(golds, on="example_id", how="left", maintain_order="left")
-        yield without_lengths(facts, [run.run_id for run in batch_runs], joined)
+        yield without_lengths(facts, [run.run_id for run in batch_runs], golds.beside(facts, chunk))
 
 
 def reads_calls(metric: str) -> bool:
@@ -253,8 +206,13 @@ def reads_golds(metric: str) -> bool:
 
 def rules_of(facts: sqlite3.Connection, run: runs.Run, full_run_id: str | None, dataset: BinnedDataset) -> Rules:
     """How the answers of a run are read."""
-    same_text = not dataset.tokenizer_name.startswith("approx:") and not run.cuts_prompts
-    return Rules(dataset.metric, server_counts=same_text, opened=opens_reasoning(facts, run.run_id, full_run_id))
+    opened = opens_reasoning(facts, run.run_id, full_run_id)
+    return Rules(dataset.metric, server_counts=_same_text(run, dataset), opened=opened)
+
+
+def _same_text(run: runs.Run, dataset: BinnedDataset) -> bool:
+    """Whether the server counts the text that we counted, in the same vocabulary."""
+    return not dataset.tokenizer_name.startswith("approx:") and not run.cuts_prompts
 
 
 def write_scored(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+from analyzer.read.group_connection import GroupConnection, members_of, parts
 from analyzer.read.run_counts import refused
 from analyzer.read.snapshot import path_of
 from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
@@ -226,7 +227,12 @@ NOBODY = ScoredBy(None, None, None, None, None)
 
 
 def scored_by(conn: sqlite3.Connection, exp_group_id: str, generation: int, run_id: str) -> ScoredBy:
-    """What made a run's scores."""
+    """What made a run's scores; nobody, where the databases of a group don't agree."""
+    if isinstance(conn, GroupConnection):
+        has = "SELECT 1 FROM requests WHERE run_id = ? LIMIT 1"
+        own = [part for part in conn.parts if part.execute(has, (run_id,)).fetchone()]
+        records = {scored_by(part, exp_group_id, generation, run_id) for part in own}
+        return records.pop() if len(records) == 1 else NOBODY
     row = conn.execute(
         f"SELECT {', '.join(f'json_extract(detail_json, {path!r})' for path in _SCORED_BY)} "
         "FROM analysis_state WHERE exp_group_id = ? AND generation = ? AND stage = 'score' AND scope = ?",
@@ -251,7 +257,8 @@ def keep(
     or nothing tells of them."""
 
     def work(c: sqlite3.Connection) -> None:
-        watch_derived(c)  # what is kept hangs on guards that a database of an older kvt lacks
+        if not members_of(c):  # scores lie in a group's shards, whose own guards stand
+            watch_derived(c)  # what is kept hangs on guards that a database of an older kvt lacks
         set_state(c, exp_group_id, generation, stage, "*", mark or "", detail)
 
     if mark is not None and state(conn, exp_group_id, generation, stage, "*") != mark:
@@ -297,12 +304,9 @@ def control_flips(conn: sqlite3.Connection, exp_group_id: str, dataset_id: str |
 
 def control_samples(conn: sqlite3.Connection, exp_group_id: str) -> int:
     """Answers an example of the repeats of full cache."""
-    row = conn.execute(
-        "SELECT max(q.sample_idx) FROM requests q JOIN runs r ON r.run_id = q.run_id "
-        "WHERE r.exp_group_id = ? AND r.is_full AND r.repeat_idx > 0",
-        (exp_group_id,),
-    ).fetchone()
-    return 1 + (row[0] or 0)
+    sql = """SELECT max(q.sample_idx) FROM requests q JOIN runs r ON r.run_id = q.run_id
+        WHERE r.exp_group_id = ? AND r.is_full AND r.repeat_idx > 0"""
+    return 1 + max(part.execute(sql, (exp_group_id,)).fetchone()[0] or 0 for part in parts(conn))
 
 
 def _key(table: str, prefix: str = "") -> str:

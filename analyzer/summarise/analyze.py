@@ -16,6 +16,7 @@ import polars as pl
 
 from analyzer import parallel
 from analyzer.read import examples
+from analyzer.read.group_connection import members_of
 from analyzer.read.run_counts import RunCounts
 from analyzer.read.snapshot import path_of, snapshot
 from analyzer.scoring.score import plugin_sha256
@@ -138,6 +139,7 @@ def read_tasks(facts: sqlite3.Connection, db: Path, question: Question) -> Itera
     parts = [
         RunToRead(
             db,
+            members_of(facts),
             run,
             question.counts[run.run_id],
             question.reading_of(task, run),

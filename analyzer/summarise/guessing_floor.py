@@ -22,7 +22,8 @@ import polars as pl
 
 from analyzer.read import examples, outcomes
 from analyzer.read.runs import Run, metric_of_scores
-from analyzer.scoring.score import prepared_golds, reads_calls, reads_golds, rules_of, score_frame
+from analyzer.scoring.prepared_golds import prepared_golds
+from analyzer.scoring.score import reads_calls, reads_golds, rules_of, score_frame
 from analyzer.stats.margin import Margin
 from analyzer.stats.repeated_answers import Aggregate
 from analyzer.stats.transition import Grid

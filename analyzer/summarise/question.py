@@ -24,8 +24,8 @@ from analyzer.read.group_tasks import GroupTask, chosen_tasks, group_tasks
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
 from analyzer.results.length_bins import Bin, length_bins
+from analyzer.scoring.runs_to_score import SCORER_VERSION, score_fingerprint
 from analyzer.scoring.scorable import refuse_changed, refuse_undefined
-from analyzer.scoring.score import SCORER_VERSION, score_fingerprint
 from analyzer.stats.repeated_answers import Aggregate
 from analyzer.store import derived_rows
 from analyzer.store.derived_rows import ANALYZER_VERSION

@@ -6,7 +6,6 @@ of a few small ones.
 
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -24,7 +23,7 @@ from analyzer.read.later_turns import without_lengths
 from analyzer.read.outcomes import kept_fraction, kept_tokens
 from analyzer.read.run_counts import RunCounts
 from analyzer.read.runs import Run, metric_of_scores
-from analyzer.read.snapshot import snapshot
+from analyzer.read.snapshot import opened
 from analyzer.scoring import failure_labels
 from analyzer.scoring.answer_parts import answer_parts
 from analyzer.scoring.given_answers import given_answers
@@ -40,7 +39,7 @@ from analyzer.summarise.guessing_floor import Floors, RepeatedAnswers, floors
 from analyzer.summarise.held_golds import held_share
 from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
-from kvt_async.contract.schema import connect_for_reading
+from kvt_async.contract.shards.group_databases import GroupDatabase
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -82,9 +81,11 @@ class RunData:
 
 @dataclass(frozen=True)
 class RunToRead:
-    """A run to be read from the database at `db`, where its counts are still those."""
+    """A run to be read from the database at `db`, or from the databases of its group (`members`), where its counts are
+    still those."""
 
     db: Path
+    members: tuple[GroupDatabase, ...]
     run: Run
     counts: RunCounts
     reading: ReadingRule
@@ -98,20 +99,20 @@ class RunToRead:
 
 def read_elsewhere(batch: Sequence[RunToRead]) -> list[RunData] | None:
     """read_runs in a process of its own; None where a run has changed since it was counted."""
-    db = batch[0].db
-    with closing(connect_for_reading(db)) as conn, snapshot(conn) as facts:
+    db, members = batch[0].db, batch[0].members
+    with opened(db, members) as facts:
         for part in batch:
             now = run_counts.counts(facts, part.run.run_id, part.reading.samples if part.is_first else None)
             if now != (part.counts.requests, part.counts.responses, part.counts.scores):
                 return None
-        entries = _entries(db, batch[0].run.dataset_id)
+        entries = _entries(db, members, batch[0].run.dataset_id)
         return read_runs(facts, [(part.run, part.reading) for part in batch], entries)
 
 
 @cache  # only in processes that end with the stage
-def _entries(db: Path, dataset_id: str) -> pl.DataFrame:
-    with closing(connect_for_reading(db)) as conn:
-        return examples.entries(conn, dataset_id)
+def _entries(db: Path, members: tuple[GroupDatabase, ...], dataset_id: str) -> pl.DataFrame:
+    with opened(db, members) as facts:
+        return examples.entries(facts, dataset_id)
 
 
 def read_runs(

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from analyzer.metrics.single import needs_meta, parts, reads_golds
+from analyzer.read import group_connection
 from analyzer.read.conversation_turns import turns_before, turns_of
 from analyzer.read.group_tasks import GroupTask, chosen_tasks, group_tasks
 from analyzer.read.later_turns import has_own_history, own_answers, with_own_answers
+from analyzer.read.runs import runs
 from analyzer.results.number_format import budget, number
 from analyzer.stage_answers import Json, StageAnswer
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
@@ -252,7 +254,11 @@ def _example(
         context_parts(of_row, context),
         turn_prefix(rule.get("answer_prefix"), of_row),
     )
-    rows = conn.execute(ANSWERS, (example_id, *key, dataset_id, run_id, run_id))
+    databases, asked = group_connection.parts(conn), (example_id, *key, dataset_id, run_id, run_id)
+    rows = [row for database in databases for row in database.execute(ANSWERS, asked)]
+    if len(databases) > 1:  # levels that are in different databases, in the order of the config
+        order = {run.run_id: at for at, run in enumerate(runs(conn, *key))}
+        rows.sort(key=lambda row: (order[row[0]], row[6]))
     levels = [_with_parts(ShownLevel(*row), of_row) for row in rows]
     metric = next((level.metric for level in levels if level.metric), own_metric)
     turn = turn_of(of_row)

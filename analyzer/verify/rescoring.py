@@ -16,6 +16,8 @@ from analyzer.read import examples, runs
 from analyzer.read.examples import BinnedDataset
 from analyzer.read.snapshot import held
 from analyzer.scoring import score
+from analyzer.scoring.prepared_golds import Golds
+from analyzer.scoring.runs_to_score import SCORER_VERSION
 from analyzer.summarise.run_data import ReadingRule, RunData, read_runs
 from analyzer.verify import differences
 from analyzer.verify.differences import Difference, Findings
@@ -79,14 +81,14 @@ def check_run(task: RunToCheck) -> tuple[Findings, RunData | None]:
         return findings, read_runs(facts, [(task.run, task.reading)], entries)[0]
 
 
-def _golds(db: Database, dataset: BinnedDataset) -> pl.DataFrame:
+def _golds(db: Database, dataset: BinnedDataset) -> Golds:
     return _golds_of(db, dataset.dataset_id, dataset.metric)
 
 
 @cache
-def _golds_of(db: Database, dataset_id: str, metric: str) -> pl.DataFrame:
+def _golds_of(db: Database, dataset_id: str, metric: str) -> Golds:
     with closing(db.connect()) as conn:
-        return score.prepared_golds(conn, examples.dataset(conn, dataset_id).scored_by(metric))
+        return Golds(examples.dataset(conn, dataset_id).scored_by(metric))
 
 
 @cache
@@ -96,7 +98,7 @@ def _entries(db: Database, dataset_id: str) -> pl.DataFrame:
 
 
 def _compare_scores(facts: sqlite3.Connection, task: RunToCheck, findings: Findings) -> None:
-    run_id, version = task.run.run_id, score.SCORER_VERSION
+    run_id, version = task.run.run_id, SCORER_VERSION
     versions = facts.execute(
         "SELECT m.scorer_version, count(*) FROM main.requests r JOIN stored_scores m ON m.request_id = r.request_id "
         "WHERE r.run_id = ? GROUP BY 1",

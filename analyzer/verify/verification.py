@@ -23,6 +23,7 @@ from analyzer.read.group_tasks import group_tasks
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.snapshot import held
 from analyzer.scoring import score
+from analyzer.scoring.runs_to_score import score_fingerprint
 from analyzer.store import derived_rows
 from analyzer.store.derived_rows import ANALYZER_VERSION
 from analyzer.store.tables import as_columns
@@ -284,7 +285,7 @@ def _tasks(group: Generation) -> Iterator[RunToCheck]:
             continue
         metric = derived_rows.scored_by(group.facts, *group.key, run.run_id).metric
         dataset, full = examples.dataset(group.facts, run.dataset_id).scored_by(metric), full_of.get(run.dataset_id)
-        mark = score.score_fingerprint(dataset.metric, group.counts[run.run_id], group.counts[full] if full else None)
+        mark = score_fingerprint(dataset.metric, group.counts[run.run_id], group.counts[full] if full else None)
         complete = derived_rows.state(group.facts, *group.key, "score", run.run_id) == mark
         question = group.questions.get("*") or group.questions.get(run.run_id)
         asked = next((task for task in question.tasks if run in task.runs), None) if question else None

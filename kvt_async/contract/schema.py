@@ -91,14 +91,15 @@ SINCE = {
 MADE_WHEN_WANTED = frozenset({"merges"})  # a database without them is whole
 
 
-# Scores are many, so nothing hashes or counts them: whoever changes or removes one loses the record that vouches for
-# its run's scores. kvt itself replaces rows and never updates them.
+# Scores are many, so nothing hashes or counts them: whoever changes one loses the record that vouches for its run's
+# scores, and whoever removes one loses how many it vouches for. kvt itself replaces rows and never updates them.
 _SCORES_WATCH = (
     "CREATE TRIGGER IF NOT EXISTS scores_changed AFTER UPDATE ON scores BEGIN DELETE FROM analysis_state WHERE "
     "stage = 'score' AND scope = (SELECT run_id FROM requests WHERE request_id = OLD.request_id); END;",
-    "CREATE TRIGGER IF NOT EXISTS scores_removed AFTER DELETE ON scores BEGIN DELETE FROM analysis_state WHERE "
-    "(exp_group_id, generation, stage, scope) IN (SELECT u.exp_group_id, u.generation, 'score', u.run_id "
-    "FROM requests r JOIN runs u ON u.run_id = r.run_id WHERE r.request_id = OLD.request_id); END;",
+    "CREATE TRIGGER IF NOT EXISTS scores_removed AFTER DELETE ON scores BEGIN UPDATE analysis_state "
+    "SET detail_json = json_remove(detail_json, '$.rows') WHERE (exp_group_id, generation, stage, scope) IN "
+    "(SELECT u.exp_group_id, u.generation, 'score', u.run_id FROM requests r JOIN runs u ON u.run_id = r.run_id "
+    "WHERE r.request_id = OLD.request_id) AND json_type(detail_json, '$.rows') IS NOT NULL; END;",
 )
 
 
@@ -199,7 +200,12 @@ def connect_for_writing(db: Path) -> sqlite3.Connection:
 
 
 def connect_for_reading(
-    db: Path, *, write_derived: bool = False, check_same_thread: bool = True, immutable: bool = False
+    db: Path,
+    *,
+    write_derived: bool = False,
+    check_same_thread: bool = True,
+    immutable: bool = False,
+    factory: type[sqlite3.Connection] = sqlite3.Connection,
 ) -> sqlite3.Connection:
     """Open an existing database for the analyzer; read-only unless `write_derived`.
 
@@ -215,7 +221,7 @@ def connect_for_reading(
         _look_first(db, immutable=frozen)
         uri = f"{db.resolve().as_uri()}?mode={'rw' if write_derived else 'ro'}{'&immutable=1' if frozen else ''}"
         conn = sqlite3.connect(
-            uri, uri=True, timeout=SLICE_MS / 1000, isolation_level=None, check_same_thread=check_same_thread
+            uri, SLICE_MS / 1000, isolation_level=None, check_same_thread=check_same_thread, factory=factory, uri=True
         )
         opened[db.resolve()] = _identity(db)
         try:

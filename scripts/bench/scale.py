@@ -1,11 +1,12 @@
 """score, analyze and report of large experiments: seconds, rows/s and peak memory, each size against the smallest.
 
-    python scripts/bench/scale.py [--rows 100000 1000000] [--tasks 20] [--interleaved] [--keep DIR]
+    python scripts/bench/scale.py [--rows 100000 1000000] [--tasks 20] [--shards 16] [--interleaved] [--keep DIR]
 
 A row is one request with its outcome. Each size is a database in the real schema: two series, ten budgets (full cache
 among them) and a repeat of full cache, five bins, 1% of the requests failed, short answers; written level by level, or
 --interleaved: examples in blocks of 50, each at every level. With --tasks they are dealt to so many tasks of one group,
-task by task. Its first `kvt all` is timed stage by stage in a process
+task by task; with --shards the group lies in so many databases, each with the whole manifest and its share of the
+examples at every level. Its first `kvt all` is timed stage by stage in a process
 of its own (starting it belongs to `score`), then a second one that finds nothing to do. Memory is the peak of that
 process and all it started together, as resident sets, so what they share counts several times. `ratio` is the time per
 row against the smallest size: 1 = linear. With --keep the databases stay in DIR for the next time, which then makes
@@ -63,11 +64,11 @@ CREATE TEMP TABLE done AS SELECT :run || ':' || seq AS request_id, seq, example_
               {_OF_BOTH.format(3)} < 0.01 AS failed, {_OF_BOTH.format(5)} AS noise,
               CASE WHEN {_OF_BOTH.format(1)} < 0.05 THEN {_OF_BOTH.format(2)} ELSE {_OF_SEQ} END AS draw
           FROM manifest_entries e JOIN examples USING (dataset_id, example_id)
-          WHERE dataset_id = :task AND seq >= :start AND seq < :start + :block ORDER BY seq)
+          WHERE dataset_id = :task AND seq >= :start AND seq < :start + :block AND seq % :n = :i ORDER BY seq)
 """
 FACTS = (
     "INSERT INTO requests SELECT request_id, :run, example_id, 0, 0, 'p', :now FROM done",
-    "INSERT INTO attempts SELECT request_id, 0, 0, 'session', :now, 'http://127.0.0.1/v1', iif(failed, NULL, 200),"
+    "INSERT INTO attempts SELECT request_id, 0, 0, :session, :now, 'http://127.0.0.1/v1', iif(failed, NULL, 200),"
     " iif(failed, 'timeout', 'done'), iif(failed, 'TtfbTimeout', NULL), iif(failed, 'no reply', NULL), NULL, NULL,"
     " ttft / 1e9 + 0.01 FROM done",
     "INSERT INTO telemetry SELECT request_id, 0, NULL, 997, 998, 999, 1000, 1, 1000, 1010, 1020, ttft, ttft, ttft,"
@@ -82,8 +83,28 @@ FACTS = (
 )
 
 
-def make_database(path: Path, rows: int, *, tasks: int = 1, interleaved: bool) -> None:
-    """Write about `rows` requests with their outcomes, in the order in which a sweep writes them."""
+@dataclass(frozen=True)
+class Part:
+    """Shard i of n of the examples, from 0; one of one is all."""
+
+    i: int = 0
+    n: int = 1
+
+    @property
+    def session(self) -> str:
+        return f"session-{self.i}"
+
+    @property
+    def columns(self) -> str:
+        """shard_i and shard_n of its session."""
+        return f"{self.i + 1}, {self.n}" if self.n > 1 else "NULL, NULL"
+
+    def path(self, own: Path) -> Path:
+        return own.parent / "shards" / f"{self.i + 1}-of-{self.n}.sqlite" if self.n > 1 else own
+
+
+def make_database(path: Path, rows: int, *, tasks: int = 1, interleaved: bool, part: Part = Part()) -> None:
+    """Write about `rows` requests with their outcomes, or a part of them, in the order in which a sweep writes them."""
     per_run = max(BINS, rows // len(LEVELS) // tasks)
     conn = connect_for_writing(path)
     for name, value in (("synchronous", "OFF"), ("foreign_keys", "OFF"), ("cache_size", -262_144)):
@@ -93,9 +114,9 @@ def make_database(path: Path, rows: int, *, tasks: int = 1, interleaved: bool) -
     conn.executescript(
         f"""INSERT INTO experiments VALUES ('{GROUP}', 1, '{NOW}', '{{}}', 'c');
         INSERT INTO sessions (session_id, exp_group_id, generation, started_at, command, config_yaml, config_sha256,
-            kvt_version, python, platform) VALUES ('session', '{GROUP}', 1, '{NOW}', 'kvt sweep', '', 'c', '0', '3',
-            'Linux');
-        INSERT INTO session_ends VALUES ('session', '{NOW}', 0, 'finished');
+            kvt_version, python, platform, shard_i, shard_n) VALUES ('{part.session}', '{GROUP}', 1, '{NOW}',
+            'kvt sweep', '', 'c', '0', '3', 'Linux', {part.columns});
+        INSERT INTO session_ends VALUES ('{part.session}', '{NOW}', 0, 'finished');
         CREATE TEMP TABLE numbers AS WITH n(seq) AS (SELECT 0 UNION ALL SELECT seq + 1 FROM n WHERE seq < {per_run - 1})
             SELECT seq FROM n;
         CREATE TEMP TABLE words (i INTEGER PRIMARY KEY, word TEXT);"""
@@ -103,15 +124,15 @@ def make_database(path: Path, rows: int, *, tasks: int = 1, interleaved: bool) -
     conn.executemany("INSERT INTO words VALUES (?, ?)", enumerate(_WORDS.split()))
     conn.execute("BEGIN")
     for task in range(tasks):
-        add_task(conn, f"d{task}", per_run, interleaved=interleaved)
+        add_task(conn, f"d{task}", per_run, interleaved=interleaved, part=part)
     conn.execute("COMMIT")
     create(conn)
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     conn.close()
 
 
-def add_task(conn: sqlite3.Connection, task: str, per_run: int, *, interleaved: bool) -> None:
-    """A task of `per_run` examples with every level."""
+def add_task(conn: sqlite3.Connection, task: str, per_run: int, *, interleaved: bool, part: Part) -> None:
+    """A task of `per_run` examples with every level, or a part of its outcomes."""
     conn.execute(
         "INSERT INTO datasets VALUES (?, 'jsonl', ?, 'reference', 't', NULL, 'qa_f1', '{}', json_object('strategy', "
         "'uniform'))",
@@ -145,8 +166,8 @@ def add_task(conn: sqlite3.Connection, task: str, per_run: int, *, interleaved: 
             ),
         )
         chance = 0.6 * min(1.0, budget / 0.5) if policy == "snapkv" else 0.6 * budget
-        level = {"run": run, "task": task, "level": idx, "budget": budget}
-        levels.append(level | {"chance": chance, "policy": policy, "now": NOW})
+        level = {"run": run, "task": task, "level": idx, "budget": budget} | {"i": part.i, "n": part.n}
+        levels.append(level | {"chance": chance, "policy": policy, "now": NOW, "session": part.session})
     block = BLOCK if interleaved else per_run
     for start in range(0, per_run, block):
         for level in levels:
@@ -236,6 +257,7 @@ def measure(folder: Path, *names: str) -> dict[str, Taken]:
 def forget_results(db: Path) -> None:
     """As if nothing had been scored yet."""
     conn = sqlite3.connect(db)
+    conn.execute("DROP TRIGGER IF EXISTS scores_removed")  # it looks every row up; the next `score` makes it again
     for table in DERIVED_TABLES:
         conn.execute(f"DELETE FROM {table}")
     conn.commit()
@@ -246,14 +268,18 @@ def forget_results(db: Path) -> None:
         made.unlink()
 
 
-def database(folder: Path, rows: int, *, tasks: int, interleaved: bool) -> Path:
-    """A folder that holds the database of one size, ready to be analysed for the first time."""
-    place = folder / f"{rows}{f'-{tasks}-tasks' if tasks > 1 else ''}{'-interleaved' if interleaved else ''}"
-    db = place / GROUP / DB_NAME
-    if db.exists():
-        forget_results(db)
-    else:
-        make_database(db, rows, tasks=tasks, interleaved=interleaved)
+def database(folder: Path, rows: int, *, tasks: int, shards: int, interleaved: bool) -> Path:
+    """A folder that holds the database of one size, or its shards, ready to be analysed for the first time."""
+    kinds = {f"{tasks}-tasks": tasks > 1, f"{shards}-shards": shards > 1, "interleaved": interleaved}
+    place = folder / "-".join([str(rows), *(kind for kind, given in kinds.items() if given)])
+    own = place / GROUP / DB_NAME
+    parts = [Part(i, shards) for i in range(shards)]
+    for db in dict.fromkeys([own, *(part.path(own) for part in parts)]):
+        if db.exists():
+            forget_results(db)
+    for part in parts:
+        if not part.path(own).exists():
+            make_database(part.path(own), rows, tasks=tasks, interleaved=interleaved, part=part)
     return place
 
 
@@ -261,6 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--tasks", type=int, default=1)
+    parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--interleaved", action="store_true")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -272,10 +299,12 @@ def main() -> None:
     base = 0.0
     with tempfile.TemporaryDirectory() as scratch:
         for rows in sorted(asked.rows):
-            folder = database(asked.keep or Path(scratch), rows, tasks=asked.tasks, interleaved=asked.interleaved)
-            size = (folder / GROUP / DB_NAME).stat().st_size / 1e9
+            kind = {"tasks": asked.tasks, "shards": asked.shards, "interleaved": asked.interleaved}
+            folder = database(asked.keep or Path(scratch), rows, **kind)
+            size = sum(db.stat().st_size for db in folder.rglob("*.sqlite")) / 1e9
             cores = len(os.sched_getaffinity(0))
-            print(f"{rows:,} rows, {asked.tasks} tasks, {len(LEVELS)} levels, {size:.2f} GB, {cores} cores")
+            shards = f"{asked.shards} shards, " if asked.shards > 1 else ""
+            print(f"{rows:,} rows, {asked.tasks} tasks, {shards}{len(LEVELS)} levels, {size:.2f} GB, {cores} cores")
             found = measure(folder, "score", "analyze", "report")
             for name, taken in found.items():
                 print(taken.line(name, rows))

@@ -31,13 +31,13 @@ analyzer:
 parallel
 stats
 metrics                parallel
-read                   contract.command_line stats
+read                   contract.command_line contract.shards stats
 store                  read
-scoring                parallel metrics read store
+scoring                contract.shards parallel metrics read store
 results                read store
 api                    contract.command_line read results
 stage_answers
-summarise              parallel stats read store scoring results
+summarise              contract.shards parallel stats read store scoring results
 charts                 parallel read store results
 report                 read store results charts
 verbs                  metrics stats read store results report stage_answers

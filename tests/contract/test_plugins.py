@@ -18,7 +18,7 @@ from analyzer import parallel
 from analyzer.metrics.fast import row_scorer
 from analyzer.metrics.fast.task_metric import task_scores
 from analyzer.read import examples
-from analyzer.scoring.score import prepared_golds
+from analyzer.scoring.prepared_golds import prepared_golds
 from kvt_async.contract import plugin_files, plugin_registry
 from kvt_async.contract.command_line.run_folder import stored_settings
 from kvt_async.contract.errors import ConfigError

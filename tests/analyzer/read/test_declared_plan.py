@@ -77,7 +77,9 @@ def test_the_first_series_of_the_first_session_is_the_primary_one(experiment: Ex
 def test_without_a_session_nothing_was_planned() -> None:
     assert DeclaredPlan().otherwise(Analysis(margin=0.1, metric="em"), "a", "f1", {}) == {}
     conn = sqlite3.connect(":memory:")
-    conn.execute("CREATE TABLE sessions (exp_group_id, generation, config_yaml, started_at)")
+    conn.execute(
+        "CREATE TABLE sessions (session_id, exp_group_id, generation, started_at, config_sha256, shard_i, shard_n)"
+    )
     assert plan_of(conn, "g", 1) == DeclaredPlan()
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from analyzer.scoring import failure_labels
 from analyzer.scoring.failure_labels import FLAGS
-from analyzer.scoring.score import SCORER_VERSION, Rules, score, score_frame
+from analyzer.scoring.runs_to_score import SCORER_VERSION
+from analyzer.scoring.score import Rules, score, score_frame
 from analyzer.store import derived_rows
 from kvt_async.contract.errors import ConfigError, ErrorType, MissingPrerequisiteError
 from tests.analyzer.conftest import Experiment
@@ -253,7 +254,8 @@ def test_scores_of_another_scorer_version_are_made_anew(
 ) -> None:
     conn, _ = experiment(n_bins=1, n_per_bin=3)
     score(conn, "synthetic")
-    monkeypatch.setattr("analyzer.scoring.score.SCORER_VERSION", SCORER_VERSION + "-next")
+    for module in ("score", "runs_to_score"):
+        monkeypatch.setattr(f"analyzer.scoring.{module}.SCORER_VERSION", SCORER_VERSION + "-next")
     assert score(conn, "synthetic").scored > 0
     assert {row[0] for row in conn.execute("SELECT scorer_version FROM scores")} == {SCORER_VERSION + "-next"}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from analyzer import stages
-from analyzer.scoring import score
 from analyzer.summarise import question
 from analyzer.summarise.analyze import analyze
+from analyzer.verify import rescoring
 from analyzer.verify.differences import Difference, equal
 from analyzer.verify.findings import VerifyAnswer
 from kvt_async.contract.load import load_settings
@@ -180,7 +180,7 @@ def test_a_fact_that_was_changed_contradicts_another(
 def test_rows_of_another_version_are_not_judged(
     folder: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], None]
 ) -> None:
-    monkeypatch.setattr(score, "SCORER_VERSION", "99")
+    monkeypatch.setattr(rescoring, "SCORER_VERSION", "99")
     monkeypatch.setattr(question, "SCORER_VERSION", "99")
     found = verified(folder)
     assert (found.exit_code, found.total.n_differences) == (3, 0)

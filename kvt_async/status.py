@@ -9,9 +9,11 @@ import orjson
 from kvt_async.bench.bench_status import is_benched, stage_status
 from kvt_async.contract.paths import run_paths
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.shards.group_databases import GroupDatabase, group_databases
 from kvt_async.contract.visible import visible
 from kvt_async.records import Json
 from kvt_async.session.group_status import group_status, lines
+from kvt_async.session.shards_status import shard_lines, together, without_others
 from kvt_async.store.reader import Reader
 from kvt_async.sweep.level_status import level_status
 
@@ -19,11 +21,16 @@ WATCH_S = 2.0
 
 
 def status(settings: Settings) -> Json:
-    """The group of a config as it is now. Raises MissingPrerequisiteError where nothing was run yet."""
-    paths = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path)
-    with closing(Reader(paths.db)) as reader:
-        parts = stage_status if is_benched(reader, settings) else level_status
-        return group_status(reader, settings, parts)
+    """The group of a config as it is now, with its shards. Raises MissingPrerequisiteError where nothing was run."""
+    own = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
+    members = group_databases(own)
+    parts = []
+    for member in members:
+        with closing(Reader(member.db)) as reader:
+            of_parts = stage_status if is_benched(reader, settings) else level_status
+            part = group_status(reader, settings, of_parts)
+            parts.append(without_others(reader, member, part) if member.without else part)
+    return parts[0] if members == (GroupDatabase(own),) else together(str(own), members, parts)
 
 
 def show_status(settings: Settings, *, watch: bool = False, as_json: bool = False) -> int:
@@ -33,7 +40,7 @@ def show_status(settings: Settings, *, watch: bool = False, as_json: bool = Fals
         if as_json:
             print(orjson.dumps(now, option=orjson.OPT_INDENT_2).decode(), flush=True)
         else:
-            print("\n".join(map(visible, lines(now))), flush=True)
+            print("\n".join(map(visible, [*lines(now), *shard_lines(now)])), flush=True)
         if not watch or not now["running"] or not (now["pending"] or now["ahead"]):
             return 0 if now["invariants_hold"] else 1
         time.sleep(WATCH_S)

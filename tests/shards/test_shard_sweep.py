@@ -8,11 +8,14 @@ from pathlib import Path
 import orjson
 import pytest
 
+from kvt_async.contract.command_line.run_folder import stored_settings
 from kvt_async.contract.errors import ConfigError, GuardError
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.shards.group_databases import group_databases
 from kvt_async.contract.shards.shard import Shard, shard_databases
+from kvt_async.status import show_status, status
 from kvt_async.store.lock import hold
+from kvt_async.store.merging import merge
 from kvt_async.sweep.sweep import SweepOptions, prepare_group, run
 from tests.servers.openai_server import Script, serving
 from tests.sweep.test_sweep import grid_bodies
@@ -168,3 +171,36 @@ async def test_a_sweep_without_shards_takes_in_those_that_are_there_and_sends_th
         assert "merged 1-of-2.sqlite: 24 requests: 24 new" in capsys.readouterr().err
     assert len(group_databases(db_of(settings))) == 1
     check_invariants(settings)
+
+
+async def test_the_status_of_a_group_is_that_of_its_shards_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(Script(faults={"http_400": 0.2})) as (_, url):
+        settings = sweep_settings(tmp_path, url, "kv.apply={via: none}", "kv.policy=label")
+        await run(settings, options=replace(QUIET, limit=1))
+        first = await run(settings, options=in_shards(2)[0])
+        with hold(shard_databases(db_of(settings))[0], "kvt sweep --shard 1/2", "now"):
+            now = status(stored_settings(tmp_path / "runs/g"))
+            assert show_status(settings) == 0
+        shown = capsys.readouterr().out
+        second = await run(settings, options=in_shards(2)[1])
+    assert (now["planned"], now["running"], now["invariants_hold"]) == (48, True, True)
+    assert [level["planned"] for level in now["levels"]] == [12] * 4
+    own, one = now["shards"]
+    assert now["requests"] == own["requests"] + one["requests"]
+    assert (one["name"], one["state"], one["pending"], first.pending) == ("shard 1 of 2", "running", None, 0)
+    assert "shard 1 of 2" in shown
+    then = status(settings)
+    assert then["pending"] == second.pending == 0
+    assert then["failures"] == sum(then["failures_by_type"].values()) > 0
+    merge(db_of(settings), shard_databases(db_of(settings)))
+    merged = status(settings)
+    assert [merged[key] for key in ("planned", "responses", "failures")] == [
+        then[key] for key in ("planned", "responses", "failures")
+    ]
+    alone = status(stored_settings(shard_databases(db_of(settings))[1]))
+    assert (alone["pending"], alone["planned"] < 48) == (
+        alone["planned"] - alone["responses"] - alone["failures"],
+        True,
+    )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kvt_async.contract.errors import ConfigError, GuardError, MissingPrerequisiteError
 from kvt_async.contract.paths import DB_NAME, run_paths
 from kvt_async.contract.schema import connect_for_reading
+from kvt_async.contract.shards.shard import shard_databases, shards_folder
 
 if TYPE_CHECKING:
     from kvt_async.contract.settings import Settings
@@ -22,7 +23,7 @@ MOST_FILES = 10_000  # of a folder that are looked at
 _GROUP = "experiment.exp_group_id="
 _FIXED = ("output.", "db.", "model.config", "plugins")
 _NEWEST = """
-SELECT e.exp_group_id, s.config_yaml FROM experiments e
+SELECT s.started_at, e.exp_group_id, s.config_yaml FROM experiments e
 JOIN sessions s ON s.exp_group_id = e.exp_group_id AND s.generation = e.generation
 WHERE ? IS NULL OR e.exp_group_id = ? ORDER BY s.started_at DESC, s.rowid DESC LIMIT 1
 """
@@ -63,7 +64,7 @@ def database_of(place: Path) -> Path:
             f"there is no folder and no database {place}", do=f"Pass a run's folder, or a config: -c {place}."
         )
     db = place / DB_NAME if place.is_dir() else place
-    if not db.is_file():
+    if not db.is_file() and not (place.is_dir() and shard_databases(db)):  # a group may consist of shards alone
         raise MissingPrerequisiteError("this folder holds no run", where=str(place), do=f"{DB_NAME} is missing there.")
     for link in _links(db):
         if not link.resolve().is_relative_to(db.parent.resolve()):
@@ -81,20 +82,29 @@ def stored_yaml(place: Path) -> str:
 
 
 def _links(db: Path) -> Iterator[Path]:
-    """Symbolic links among what is read or written: the folder's files and its plots."""
+    """Symbolic links among what is read or written: the folder's files, its plots and its shards."""
     folder = db.parent
     plots = run_paths("", "", str(db)).plots
-    for inside in (folder, plots):
+    for inside in (folder, plots, shards_folder(db)):
         if inside.is_dir():
             yield from (path for path in islice(inside.iterdir(), MOST_FILES) if path.is_symlink())
 
 
 def _newest(db: Path, group: str | None) -> tuple[str, str]:
-    with closing(connect_for_reading(db)) as conn:
-        row = conn.execute(_NEWEST, (group, group)).fetchone()
-    if row is None:
+    """(group, its config) of the newest session in a database, or in the shards beside it."""
+    rows: list[tuple[str, str, str]] = []
+    shards = shard_databases(db)
+    for part in (db, *shards) if db.is_file() else shards:
+        try:
+            with closing(connect_for_reading(part)) as conn:
+                rows += conn.execute(_NEWEST, (group, group)).fetchall()
+        except MissingPrerequisiteError:
+            if not shards:
+                raise  # else: a part that was not begun yet
+    if not rows:
         what = f"the database holds no group {group!r}" if group else "nothing was run in this database"
         raise MissingPrerequisiteError(what, where=str(db), do="Pass -c CONFIG, or another folder.")
-    if len(row[1]) > MOST_YAML:
+    _, name, text = max(rows, key=lambda row: row[0])
+    if len(text) > MOST_YAML:
         raise ConfigError("the config stored in this database is too long to be one", where=str(db))
-    return str(row[0]), str(row[1])
+    return str(name), str(text)

@@ -15,7 +15,8 @@ Where kvpress leaves something open or is at odds with itself, here, and on the 
 - expected_attention's future begins after the newest token, and all queries that are kept count. kvpress begins as many
   positions from 0 as it has buffered, and leaves out the first `sinks` of those it has buffered;
 - a target of one token is reached after every interval. kvpress then compresses after every token;
-- snapkv's window must be shorter than the interval, as kvpress asserts: the request is refused;
+- snapkv's window is no longer than there are queries to look back on: with an interval of 16 it is the 16 tokens since
+  the last compression. kvpress asserts that there are more;
 - observed_attention and h2o add up the attention of all queries, those of the prompt and every generated token's, each
   on the cache as it stood. kvpress has the newest query's alone. Where the last prompt token is read again after an
   eviction, its second reading counts and not its first.

@@ -141,7 +141,7 @@ def _policy(raw: Mapping[str, Any], when: str, policies: Catalogue) -> tuple[str
             )
     policies.check(name, own)
     if when != "prefill":
-        policies.check_while_generating(name, own, interval)
+        policies.check_while_generating(name, own)
     return name, own, interval
 
 

@@ -81,6 +81,7 @@ class AnswerPress(kvpress.DecodingPress):
         super().__init__(in_order(press, received), compression_interval=kv.interval)
         self._kv, self._held, self._received = kv, held, received
         self._rotate_ahead = getattr(press, "apply_avg_rope", None)
+        self._window = getattr(press, "window_size", None)
 
     def compress(
         self, module: Any, hidden_states: Any, keys: Any, values: Any, attentions: Any, kwargs: dict[str, Any]
@@ -99,6 +100,9 @@ class AnswerPress(kvpress.DecodingPress):
             # It leaves the first `n_sink` states out, which are a text's first with a prompt only.
             spare = min(press.n_sink, length - recent)
             hidden_states = torch.cat([hidden_states[:, :1].expand(-1, spare, -1), hidden_states], dim=1)
+        if self._window is not None:
+            press.window_size = min(self._window, recent)
+            hidden_states = torch.cat([hidden_states[:, :1], hidden_states], dim=1)  # it wants one more than its window
         positions = torch.arange(seen - recent, seen, device=keys.device)[None]
         rotations = module.rotary_emb(hidden_states, positions)
         weights = None if self._received is None else self._received.as_weights(module.layer_idx, press)

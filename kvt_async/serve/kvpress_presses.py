@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.serve.api_errors import ApiError, one_of, shown
-from kvt_async.serve.catalogue import LARGEST, check_window, integer, not_a_parameter, wrong
+from kvt_async.serve.catalogue import LARGEST, integer, not_a_parameter, wrong
 from kvt_async.serve.policies import POLICIES
 
 SPELLED = {"StreamingLLM": "streaming_llm", "KeyDiff": "keydiff", "CriticalKV": "critical"}
@@ -75,7 +75,7 @@ class Presses:
         except (AssertionError, ValueError, TypeError) as problem:
             raise wrong("kv.params", f"are refused by {name}: {problem}") from None
 
-    def check_while_generating(self, name: str, params: Mapping[str, Any], interval: int) -> None:
+    def check_while_generating(self, name: str, params: Mapping[str, Any]) -> None:
         press = self.make(name, params, 0.0)
         if type(press).__name__ not in WHILE_GENERATING:
             why = (
@@ -87,8 +87,6 @@ class Presses:
             raise wrong(
                 "kv.when", f"must be 'prefill' with policy {name!r}: {why}. While generating can evict: {names}."
             )
-        if isinstance(window := getattr(press, "window_size", None), int):
-            check_window(window, interval)
 
     def make(self, name: str, params: Mapping[str, Any], ratio: float) -> Any:
         """A new press that removes `ratio` of the entries; ApiError for what kvpress doesn't have."""

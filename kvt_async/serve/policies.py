@@ -155,7 +155,7 @@ def snapkv(view: View, params: Params) -> F32:
 
     The pooling pads with zeros and counts them; the window itself ranks above everything.
     """
-    window, kernel = min(params["window"], view.length), params["kernel"]
+    window, kernel = min(params["window"], view.length - view.first_query), params["kernel"]
     older = view.length - window
     scores = np.empty(view.shape(), np.float32)
     if older:

@@ -39,7 +39,7 @@ class OnePress:
         if name != "squeeze":
             raise not_a_policy(name, self.names())
 
-    def check_while_generating(self, name: str, params: Mapping[str, Any], interval: int) -> None:
+    def check_while_generating(self, name: str, params: Mapping[str, Any]) -> None:
         raise wrong("kv.when", "must be 'prefill'")
 
 

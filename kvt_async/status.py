@@ -1,5 +1,6 @@
 """`kvt status`: how far a group is, swept or benched, from any process, also while a runner works on it."""
 
+import sqlite3
 import sys
 import time
 from contextlib import closing
@@ -12,8 +13,10 @@ from kvt_async.contract.settings import Settings
 from kvt_async.contract.shards.group_databases import GroupDatabase, group_databases
 from kvt_async.contract.visible import visible
 from kvt_async.records import Json
+from kvt_async.senders.scratch_facts import scratch_dbs
 from kvt_async.session.group_status import group_status, lines
 from kvt_async.session.shards_status import shard_lines, together, without_others
+from kvt_async.store.facts_beside import MOST
 from kvt_async.store.reader import Reader
 from kvt_async.sweep.level_status import level_status
 
@@ -24,13 +27,22 @@ def status(settings: Settings) -> Json:
     """The group of a config as it is now, with its shards. Raises MissingPrerequisiteError where nothing was run."""
     own = run_paths(settings.output.runs_dir, settings.experiment.exp_group_id, settings.db.path).db
     members = group_databases(own)
-    parts = []
-    for member in members:
-        with closing(Reader(member.db)) as reader:
-            of_parts = stage_status if is_benched(reader, settings) else level_status
-            part = group_status(reader, settings, of_parts)
-            parts.append(without_others(reader, member, part) if member.without else part)
+    parts = [_of_member(settings, member) for member in members]
     return parts[0] if members == (GroupDatabase(own),) else together(str(own), members, parts)
+
+
+def _of_member(settings: Settings, member: GroupDatabase) -> Json:
+    """One database, with what its sender processes have stored so far: of MOST of them, where there are more."""
+    while True:
+        senders = scratch_dbs(member.db)[:MOST]
+        try:
+            with closing(Reader(member.db, beside=senders)) as reader:
+                of_parts = stage_status if is_benched(reader, settings) else level_status
+                part = group_status(reader, settings, of_parts)
+                return without_others(reader, member, part) if member.without else part
+        except sqlite3.OperationalError:
+            if all(path.is_file() for path in senders):  # else its facts were taken over meanwhile
+                raise
 
 
 def show_status(settings: Settings, *, watch: bool = False, as_json: bool = False) -> int:

@@ -21,10 +21,13 @@ MOST: Final = 10  # databases that SQLite attaches to one connection
 
 
 def read_together(conn: sqlite3.Connection, beside: Sequence[Path]) -> None:
-    """Let a connection read these databases' facts as the group's own, by TEMP views of the tables' names."""
-    names = [f"beside_{n}" for n in range(len(beside))]
-    for name, db in zip(names, beside, strict=True):
+    """Let a connection read these databases' facts as the group's own, by TEMP views of the tables' names. One whose
+    tables are still being made has none."""
+    names = []
+    for name, db in ((f"beside_{n}", db) for n, db in enumerate(beside)):
         attach(conn, name, db)
+        if conn.execute(f"SELECT count(*) FROM {name}.sqlite_master WHERE name = 'telemetry'").fetchone()[0]:
+            names.append(name)
     for table, key in KEYS.items():
         same = " AND ".join(f"mine.{column} = theirs.{column}" for column in key)
         others = [

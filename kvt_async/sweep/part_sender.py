@@ -87,7 +87,8 @@ class SentPart:
             is_scratch=True,
         )
         async with writer as store:
-            with closing(Reader(me.group_db, beside=[me.db])) as reader:
+            own = [me.db] if settings.workload.history == "own" else []  # its answers make prompts
+            with closing(Reader(me.group_db, beside=own)) as reader:
                 server = ServerSession(
                     settings=settings.model_copy(update={"limits": limits}),
                     options=CommandOptions(quiet=True),

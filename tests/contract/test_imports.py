@@ -71,7 +71,7 @@ bench                  contract.command_line clock records engine.transport engi
                        session senders
 serve                  data
 validate               data ways sweep
-status                 contract.shards records store session sweep bench
+status                 contract.shards records store session senders sweep bench
 upgrade                contract.command_line clock session store
 demo                   contract.command_line analyzer.stages records sweep status
 planned_tasks          contract.command_line analyzer.stages data

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.settings import Settings
+from kvt_async.status import status
 from kvt_async.sweep.parts import dealt, without
 from kvt_async.sweep.sweep import SweepOptions, run
 from tests.bench.test_bench_processes import gone, left_behind
@@ -101,7 +102,9 @@ async def test_a_stopped_sweep_keeps_what_its_senders_stored_and_goes_on_with_an
         process.send_signal(how)
         _, err = await asyncio.to_thread(process.communicate)
         assert (process.returncode, len(senders)) == (-9 if how is signal.SIGKILL else 130, 2)
-        n = len(server.bodies)
+        n, now = len(server.bodies), await asyncio.to_thread(status, settings)
+        assert now["invariants_hold"]
+        assert 0 < now["responses"] < 96, "what lies with the senders is counted"
         report = await run(sweep_settings(tmp_path, url, n=24), options=QUIET)
         assert await gone(*senders)
     check_invariants(settings)

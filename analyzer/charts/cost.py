@@ -49,8 +49,7 @@ def fail_by_bin(data: ChartData, size: ChartSize) -> Any:
         return empty("No length bin has finished requests yet.", size)
     if not frame["n_failures"].sum():
         most = percent(float(frame.select(pl.max_horizontal("fail_ci_high", "fail_rate").max()).item()), 1)
-        n = f"{frame['n'].sum():,}"
-        return empty(f"No request failed: 0 of {n}. By its 95% interval, the rate of one bin is at most {most}.", size)
+        return empty(f"No request failed. By its 95% interval, the rate of one bin is at most {most}.", size)
     top = max(0.1, min(1.0, float(frame.select(pl.max_horizontal("fail_ci_high", "fail_rate").max()).item() or 0.1)))
     return _by_bin(_failures(top), frame, data, size)
 

@@ -241,8 +241,7 @@ def _applied(results: Results) -> list[str]:
     if while_generating := applied_sentence(results):
         lines = [f"{lines[0]} {while_generating}", *lines[1:]]
     if results.canaries:
-        verdicts = sorted({str(c["verdict"]) for c in results.canaries})
-        lines.append(sentences.canary(verdicts, overruled=results.overruling is not None))
+        lines.append(sentences.canary(results.canaries, overruled=results.overruling is not None))
     return lines
 
 

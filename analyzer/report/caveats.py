@@ -12,7 +12,7 @@ from analyzer.results.number_format import number, plural
 from analyzer.results.results import Results
 from analyzer.results.seed_words import seeds_sentence
 from kvt_async.contract.settings import Settings
-from kvt_async.contract.vocabulary import CanaryVerdict, Role
+from kvt_async.contract.vocabulary import CanaryVerdict, Role, When
 
 REFERENCE = "reference"  # the model that ships with kvt
 TINY = (
@@ -43,7 +43,8 @@ def overruled(answers: Answers) -> str:
     """Says that the sweep's own answers overrule the canary before it."""
     verdict = {
         CanaryVerdict.DEAD: "the canary's prompts were answered as at full cache",
-        CanaryVerdict.INCONCLUSIVE: "the canary could not tell, because full cache did not repeat itself",
+        CanaryVerdict.INCONCLUSIVE: "the canary could not tell, because full cache did not repeat itself"
+        + ("" if answers.when == When.PREFILL else " or its answers were too short"),
     }[answers.verdict]
     p = f"p = {answers.p:.2g}" if answers.p >= 0.001 else "p < 0.001"
     return (

@@ -244,9 +244,8 @@ def _applied(suite: SuiteResults) -> list[str]:
         text = sentences.evidence(rows, full)
         lines.append(f"{series_name(series)}: {text}" if len(suite.series) > 1 else text)
     if suite.first.canaries:
-        verdicts = sorted({str(c["verdict"]) for c in suite.first.canaries})
         overruled = any(task.overruling is not None for task in suite.tasks)
-        lines.append(sentences.canary(verdicts, overruled=overruled))
+        lines.append(sentences.canary(suite.first.canaries, overruled=overruled))
     return lines
 
 

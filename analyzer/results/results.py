@@ -205,8 +205,8 @@ _SESSIONS = f"""FROM (SELECT s.*, e.ended_at, e.reason FROM sessions s LEFT JOIN
     {_OF_GROUP} ORDER BY started_at, session_id"""
 _SNAPSHOTS = f"""SELECT DISTINCT phase, endpoint, identity_json FROM server_snapshots {_OF_ITS_SESSIONS}
     ORDER BY endpoint, phase DESC, identity_json"""
-_CANARIES = f"""SELECT level, verdict FROM probes {_OF_ITS_SESSIONS} AND kind='canary' AND verdict IS NOT NULL
-    ORDER BY created_at, n"""
+_CANARIES = f"""SELECT level, verdict, ifnull(detail_json ->> '$.when', 'prefill') AS judged_when FROM probes
+    {_OF_ITS_SESSIONS} AND kind='canary' AND verdict IS NOT NULL ORDER BY created_at, n"""
 _SCORERS = f"""SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs u JOIN scores s ON s.request_id =
     (SELECT q.request_id FROM requests q JOIN scores t USING (request_id) WHERE q.run_id = u.run_id LIMIT 1)
     {_OF_TASK} ORDER BY 1"""  # of one score per run: a run is scored by one scorer

@@ -3,9 +3,10 @@
 Every number comes with its uncertainty or its count. The verdict's own sentence is in verdict_sentence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from analyzer.results.length_bins import Bin, span_label
 from analyzer.results.number_format import cache_kept, cache_share, count, interval, listed, number, percent, plural
@@ -13,7 +14,7 @@ from analyzer.results.series_names import series_name, series_names
 from analyzer.results.verdict_sentence import NONE_PROVEN, safe_text
 from analyzer.results.zones import BinZone, common_tokens
 from analyzer.store.tables import BinStat, Drop, Evidence, Verdict
-from kvt_async.contract.vocabulary import CanaryVerdict, SeriesVerdict, Unit
+from kvt_async.contract.vocabulary import CanaryVerdict, SeriesVerdict, Unit, When
 from kvt_async.contract.vocabulary import EvidenceStatus as Status
 
 UNVERIFIED = "the budget is a label; nothing shows that the server applied it"
@@ -170,15 +171,22 @@ def failed_requests(stats: Sequence[BinStat]) -> str:
     return f"Over all levels, {failed:,} of {plural(n, 'request')} failed ({percent(failed / n, 1)})." if n else ""
 
 
-def canary(verdicts: Sequence[str], *, overruled: bool) -> str:
-    """What the canary before the sweep showed; `overruled`: the sweep's own answers say otherwise."""
-    meaning: dict[str, str] = {
-        CanaryVerdict.ALIVE: "alive (a destructive budget changed the answers)",
-        CanaryVerdict.DEAD: "dead (a destructive budget changed nothing)",
-        CanaryVerdict.INCONCLUSIVE: "inconclusive (full cache did not repeat itself)",
+def canary(rows: Sequence[Mapping[str, Any]], *, overruled: bool) -> str:
+    """What the canaries before the sweep showed, {verdict, judged_when} each; `overruled`: the sweep's own answers say
+    otherwise."""
+    meaning: dict[tuple[str, bool], str] = {
+        (CanaryVerdict.ALIVE, False): "alive (a destructive budget changed the answers)",
+        (CanaryVerdict.DEAD, False): "dead (a destructive budget changed nothing)",
+        (CanaryVerdict.INCONCLUSIVE, False): "inconclusive (full cache did not repeat itself)",
+        (CanaryVerdict.ALIVE, True): "alive while answers are generated (their budget changed them)",
+        (CanaryVerdict.DEAD, True): "dead while answers are generated (nothing was evicted then)",
+        (CanaryVerdict.INCONCLUSIVE, True): (
+            "inconclusive while answers are generated (they were too short, or full cache did not repeat itself)"
+        ),
     }
+    seen = sorted({(row["verdict"], row.get("judged_when", When.PREFILL) != When.PREFILL) for row in rows})
     but = "; overruled by the sweep's own answers" if overruled else ""
-    return f"Canary before the sweep: {', '.join(meaning.get(v, v) for v in verdicts)}{but}."
+    return f"Canary before the sweep: {', '.join(meaning.get(key, key[0]) for key in seen)}{but}."
 
 
 def evidence(rows: Sequence[Evidence], full: Evidence | None = None) -> str:

@@ -97,7 +97,8 @@ def run_evidence(
     )
     judged = not (run.kv_unit == Unit.BITS or run.cuts_prompts)  # by a canary
     if evidence.status == EvidenceStatus.VERIFIED and judged and server.canary in _CANARY:
-        evidence = _unverified(evidence, _CANARY[server.canary])
+        too_short = " or its answers were too short" if run.decodes and server.canary != CanaryVerdict.DEAD else ""
+        evidence = _unverified(evidence, _CANARY[server.canary] + too_short)
     evidence = by_compressions(by_width(run, evidence, server.width), applied)
     if evidence.status in _NOTHING_AGAINST:
         evidence = _by_readings(run, evidence, outcomes.filter(answered), server)

@@ -51,12 +51,12 @@ def session(conn: sqlite3.Connection) -> str:
     return str(conn.execute("SELECT session_id FROM sessions").fetchone()[0])
 
 
-def probe(conn: sqlite3.Connection, verdict: str, in_session: str | None = None) -> None:
+def probe(conn: sqlite3.Connection, verdict: str, in_session: str | None = None, detail: str = "{}") -> None:
     insert(
         conn,
         "INSERT INTO probes (session_id, n, kind, level, prompt_sha256, answer, verdict, detail_json, created_at) "
-        "VALUES (?, (SELECT count(*) FROM probes), 'canary', 'snapkv/aware 0.2', '', NULL, ?, '{}', ?)",
-        in_session or session(conn), verdict, NOW,
+        "VALUES (?, (SELECT count(*) FROM probes), 'canary', 'snapkv/aware 0.2', '', NULL, ?, ?, ?)",
+        in_session or session(conn), verdict, detail, NOW,
     )  # fmt: skip
 
 
@@ -124,6 +124,20 @@ def test_a_canary_never_lifts_a_contradiction_and_says_nothing_of_sessions_that_
     probe(quiet, "dead", "refused")
     analyze(quiet, settings)
     assert evidence(quiet)[0.5][0] == "verified"
+
+
+def test_a_canary_that_judged_budgets_of_another_time_says_nothing_of_these(experiment: Experiment) -> None:
+    conn, settings = scored(experiment, p_correct=1.0)
+    probe(conn, "dead", detail='{"reason": "", "when": "decode"}')
+    analyze(conn, settings)
+    assert {b: s for b, (s, _) in evidence(conn).items()} == {1.0: "full", 0.5: "verified", 0.2: "verified"}
+    (line,) = [
+        line
+        for a in first_screen(read_results(conn, "synthetic"), settings).answers
+        for line in a.lines
+        if line.startswith("Canary before the sweep")
+    ]
+    assert line == "Canary before the sweep: dead while answers are generated (nothing was evicted then)."
 
 
 def test_a_group_analysed_before_is_analysed_anew_when_the_canary_says_otherwise(experiment: Experiment) -> None:

@@ -143,14 +143,17 @@ def _by_readings(run: Run, evidence: Evidence, answered: pl.DataFrame, server: R
 
 def _as_read(run: Run, answered: pl.DataFrame, reading: BudgetReading) -> pl.DataFrame:
     """The responses as if each of them had said what the reading shows."""
-    lengths = answered.select(_compressible(run.kv_mode)).to_series().to_list()
+    lengths = answered.select(_compressible(run)).to_series().to_list()
     effective = [convert(reading.value or 0.0, reading.unit, run.kv_unit, length=length) for length in lengths]
     return answered.with_columns(pl.Series("kv_effective", effective, dtype=pl.Float64))
 
 
-def _compressible(mode: str) -> pl.Expr:
-    """Tokens that the budget is about: as the server says, else the context where only it is compressed."""
-    prompt = pl.col("context_tokens") if mode == Mode.AGNOSTIC else pl.col("prompt_tokens")
+def _compressible(run: Run) -> pl.Expr:
+    """Tokens that the budget is about: as the server says, else the context where only it is compressed. Of a prompt
+    that was cut before it was sent the server never saw the whole, and the budget is of our count."""
+    if run.cuts_prompts:
+        return pl.col("token_len")
+    prompt = pl.col("context_tokens") if run.kv_mode == Mode.AGNOSTIC else pl.col("prompt_tokens")
     return pl.coalesce("compressible_tokens", prompt, "token_len")
 
 
@@ -160,7 +163,7 @@ def _n_off(run: Run, telling: pl.DataFrame, round_to: int) -> int:
 
 def _off(run: Run, round_to: int) -> pl.Expr:
     """Whether a response says that more or less was kept than the tolerance allows."""
-    length = _compressible(run.kv_mode).cast(pl.Float64)
+    length = _compressible(run).cast(pl.Float64)
     difference = pl.col("kv_effective") - run.kv_budget
     if run.decodes:
         return _off_while_generating(run, round_to)

@@ -56,6 +56,14 @@ def test_a_run_is_judged_by_the_share_of_responses_that_are_off(effective: list[
     assert status(RUN, answers(effective)) == expected
 
 
+def test_of_a_prompt_that_was_cut_one_token_of_our_own_count_is_allowed() -> None:
+    """The server counts a chat template in, or with another tokenizer: its count is no length of what was cut."""
+    cut = replace(RUN, series="truncate_prompt/middle", kv_policy="truncate_prompt")
+    frame = answers([4 / 9] * 20, source="configured").with_columns(token_len=9)
+    assert status(cut, frame) == "unverified"
+    assert status(cut, frame.with_columns(kv_effective=2 / 9)) == "contradicted"
+
+
 def test_one_rounding_unit_of_a_short_prompt_is_allowed() -> None:
     frame = answers([0.5 - 1 / 40] * 20, prompt=40, context=30)
     assert status(RUN, frame) == "verified"

@@ -1,5 +1,6 @@
 """Command-line pieces both programs use: the config options, loading them, and turning errors into exit codes."""
 
+import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,12 +94,17 @@ def find_config(config: str | None) -> Path | None:
     for folder in (Path("configs/experiments"), shipped):
         if (folder / f"{config}.yaml").is_file():
             return folder / f"{config}.yaml"
-    names = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
-    raise ConfigError(
-        f"there is no file and no shipped experiment named {config!r}",
-        where="--config",
-        do=f"{config} is a folder: to read the run in it, leave out -c." if path.is_dir() else f"Shipped: {names}.",
-    )
+    if path.is_dir():
+        advice = f"{config} is a folder: to read the run in it, leave out -c."
+    else:
+        names = {_folded(p.stem): p.stem for p in sorted(shipped.glob("*.yaml"))}
+        close = difflib.get_close_matches(_folded(config), list(names), n=1, cutoff=0.7)
+        advice = (f"Did you mean {names[close[0]]}? " if close else "") + f"Shipped: {', '.join(names.values())}."
+    raise ConfigError(f"there is no file and no shipped experiment named {config!r}", where="--config", do=advice)
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def run_app(app: Callable[..., Any]) -> None:

@@ -249,8 +249,3 @@ def _root(f: Callable[[float], float], points: list[float]) -> float:
         if abs(high - low) < 1e-7 or abs(f_high) < 1e-7:
             break
     return high
-
-
-def pairs_needed_without_loss(margin: float, level: float) -> int:
-    """How many pairs without any loss prove "drop < margin" at one-sided `level`: 72 at 0.05 and 0.025."""
-    return int(np.ceil(np.log(level) / np.log1p(-margin) - 1e-9))

@@ -19,7 +19,7 @@ from analyzer.results.suite_results import SuiteResults
 from analyzer.stage_answers import Json, StageAnswer, Standing
 from analyzer.stats.holm import holm
 from analyzer.store.tables import BinStat, Drop
-from kvt_async.contract.errors import CheckFailedError, ConfigError, MissingPrerequisiteError
+from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
 from kvt_async.contract.settings import Assertion, Settings
 from kvt_async.contract.vocabulary import CONSTRAINED
 
@@ -159,16 +159,6 @@ def check(results: Results, settings: Settings) -> list[CheckResult]:
     if not rows.stats:
         raise MissingPrerequisiteError("nothing has been analysed yet", do="Run `kvt analyze -c CONFIG` first.")
     return [_evaluate(assertion, rows, settings) for assertion in assertions_of(settings)]
-
-
-def refuse_failed(results: list[CheckResult]) -> None:
-    """Raise CheckFailedError naming every assertion that does not hold."""
-    failed = [result for result in results if not result.passed]
-    if failed:
-        raise CheckFailedError(
-            f"{len(failed)} of {len(results)} assertions do not hold",
-            details=tuple(f"{result.name}: {result.finding}" for result in failed),
-        )
 
 
 def _evaluate(assertion: Assertion, rows: _Rows, settings: Settings) -> CheckResult:

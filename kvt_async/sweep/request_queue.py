@@ -31,10 +31,6 @@ class RequestQueue:
         self._idle: list[asyncio.Future[None]] = []  # workers
 
     @property
-    def waiting_bytes(self) -> int:
-        return self._bytes
-
-    @property
     def has_some(self) -> bool:
         return bool(self._items)
 

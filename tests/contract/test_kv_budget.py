@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kvt_async.contract.formulas.kv_budget import Rounding, convert, in_blocks, kept_bytes, n_kept, tokens_kept
+from kvt_async.contract.formulas.kv_budget import Rounding, convert, in_blocks, n_kept, tokens_kept
 from kvt_async.contract.formulas.kv_bytes import bytes_per_token, gib_saved
 
 UNITS = ("fraction", "compression_ratio", "divisor", "tokens", "bits", "bytes")
@@ -98,10 +98,9 @@ def test_bytes_saved_are_the_bytes_that_are_not_kept(fraction: float, length: in
          "torch_dtype": "bfloat16"}
     )  # fmt: skip
     assert per_token == 131072
-    whole = kept_bytes(length, per_token) * batch
+    whole = length * per_token * batch
     kept = known_budget(fraction, "fraction", "bytes", length=length, token_bytes=per_token) * batch
     assert math.isclose(gib_saved(per_token, length, batch, fraction) * 1024**3, whole - kept, rel_tol=1e-9, abs_tol=1)
-    assert kept_bytes(length, per_token, bits=8) == kept_bytes(length, per_token) / 2
 
 
 def test_the_documents_example_is_the_count_that_is_sent() -> None:

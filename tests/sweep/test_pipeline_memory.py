@@ -50,7 +50,7 @@ async def run(db: Path, stop_after: int | None = None) -> Seen:
         pipe = Pipeline(send, store, queue, places, seen, stop, SESSION)
         async with asyncio.timeout(20):
             await send_all(requests(store), pipe, workers=4 * CONCURRENCY)
-        assert queue.waiting_bytes == 0
+        assert not queue.has_some
     return seen
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.bench.figures.distributions import binomial_quantile, t_quantile
+from analyzer.bench.figures.distributions import t_quantile
 from kvt_async.contract.formulas.throughput import RESOLUTION, UNKNOWN, Rate
 
 Floats = npt.NDArray[np.float64]
@@ -61,20 +61,3 @@ def t_interval(values: Floats, alpha: float) -> tuple[float, float]:
         return math.nan, math.nan
     half = t_quantile(1 - alpha / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
-
-
-def quantile_interval(values: Floats, q: float, alpha: float) -> tuple[float, float]:
-    """Order statistics that hold the true quantile with 1 - alpha, whatever the distribution (+inf allowed).
-
-    Exact binomial; a side for which there are too few values is NaN. Source: Conover, Practical Nonparametric
-    Statistics, 3.2. Requests of one run aren't quite independent, which makes it somewhat too narrow under load.
-    """
-    n = len(values)
-    if n == 0:
-        return math.nan, math.nan
-    ordered = np.sort(values)
-    low = binomial_quantile(alpha / 2, n, q)  # of 1..n; at most alpha/2 below it
-    high = binomial_quantile(1 - alpha / 2, n, q) + 1
-    below = float(ordered[low - 1]) if low >= 1 else math.nan
-    above = float(ordered[high - 1]) if high <= n else math.nan
-    return below, above

@@ -70,11 +70,6 @@ def convert(
     return _ALGEBRA[wanted][1](fraction, whole)
 
 
-def kept_bytes(tokens: int, token_bytes: float, *, bits: float = FULL_BITS, full_bits: float = FULL_BITS) -> float:
-    """Bytes of a cache of `tokens`, of `token_bytes` each at `full_bits` per element."""
-    return tokens * token_bytes * bits / full_bits
-
-
 @dataclass(frozen=True, slots=True)
 class _Whole:
     """What is known of the full cache that a budget is a part of."""

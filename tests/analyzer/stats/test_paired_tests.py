@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analyzer.stats.paired_tests import Units, pairs_needed_without_loss, weighted_exponentials_positive
+from analyzer.stats.paired_tests import Units, weighted_exponentials_positive
 
 DROPS = st.lists(st.sampled_from([-1.0, -0.5, -0.2, 0.0, 0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=40)
 
@@ -42,7 +42,6 @@ def test_losses_alone_give_the_exact_binomial_test_of_the_margin(losses: int, n:
 
 
 def test_seventy_two_pairs_without_a_loss_prove_the_usual_margin_and_seventy_one_do_not() -> None:
-    assert pairs_needed_without_loss(0.05, 0.025) == 72
     assert pairs(0, 0, 72).p_drop_at_least(0.05) <= 0.025 < pairs(0, 0, 71).p_drop_at_least(0.05)
 
 

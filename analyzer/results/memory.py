@@ -11,10 +11,11 @@ from analyzer.results.confidence import nothing_safe
 from analyzer.results.number_format import amount, cache_kept, change, count, gib, plural
 from analyzer.results.results import Results
 from analyzer.store.tables import Evidence
+from kvt_async.contract.cost_settings import Serving
 from kvt_async.contract.formulas.kv_budget import FULL_BITS
 from kvt_async.contract.formulas.kv_bytes import gib_saved
 from kvt_async.contract.formulas.model_config import token_bytes_of
-from kvt_async.contract.settings import Serving, Settings
+from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EvidenceStatus, Unit
 
 HOW = "Set analysis.serving {context_tokens, batch} and model.config to see the GiB saved at your own load."

@@ -37,7 +37,7 @@ def load_settings(
 ) -> Settings:
     """Merge and validate. Raises ConfigError naming file and key for anything that isn't a valid config."""
     env = dict(os.environ if environ is None else environ)
-    env = {**_dotenv(Path(".env")), **env}
+    env = {**dotenv(Path(".env")), **env}
     uses: list[Use] = []
     try:
         return _load(config, overrides, env, uses)
@@ -67,7 +67,7 @@ def _load(config: Path | None, overrides: Sequence[str], env: Mapping[str, str],
     except ValidationError as error:
         raise _readable(error, origin, file) from None
     values = settings.model_dump(mode="json")
-    return settings.with_secrets(secrets_of(values, uses, env, settings.engine.api_key_env, source_of))
+    return settings.with_secrets(secrets_of(values, uses, env, settings.engine.api_key_env, source_of), merged)
 
 
 def known_secrets(settings: Settings) -> Secrets:
@@ -158,11 +158,11 @@ def secret(name: str) -> SecretStr | None:
     """The API key named by engine.api_key_env, from the environment, else `.env`; None when not set or empty."""
     if not name.isprintable():  # no variable has such a name, and not every text can be looked up
         return None
-    value = os.environ.get(name) or _dotenv(Path(".env")).get(name)
+    value = os.environ.get(name) or dotenv(Path(".env")).get(name)
     return SecretStr(value) if value else None
 
 
-def _dotenv(path: Path) -> dict[str, str]:
+def dotenv(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     from dotenv import dotenv_values

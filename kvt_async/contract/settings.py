@@ -19,7 +19,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.checked_text import valid_headers
-from kvt_async.contract.config_section import Count, PathText, Positive, Seconds, Section, Url
+from kvt_async.contract.cluster_settings import Cluster
+from kvt_async.contract.config_section import Count, PathText, Seconds, Section, Url
+from kvt_async.contract.cost_settings import Prices, Serving
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import Secrets
 from kvt_async.contract.settings_kv import KV
@@ -178,22 +180,6 @@ class Db(Section):
     flush_interval_s: Annotated[float, Field(ge=0, le=10)] = 0.05
 
 
-class Prices(Section):
-    """Cost per million tokens, in any one currency."""
-
-    prompt_per_mtok: Annotated[float, Field(ge=0, le=1e12)]
-    completion_per_mtok: Annotated[float, Field(ge=0, le=1e12)]
-    currency: str = "USD"
-
-
-class Serving(Section):
-    """The load whose KV cache the report reckons: prompt length, requests at once, bits per element of the cache."""
-
-    context_tokens: Count
-    batch: Count = 1
-    cache_bits: Positive | None = None  # null: the dtype of the model's config.json
-
-
 class Analysis(Section):
     seed: Seed = 1337
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
@@ -306,11 +292,13 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     output: Output = Output()
     db: Db = Db()
+    cluster: Cluster | None = None  # null: this machine sends everything itself
     bench: Bench = Bench()
     analysis: Analysis = Analysis()
     check: list[Assertion] = []
     plugins: list[PluginFile] = []
     _secrets: Secrets = PrivateAttr(default_factory=Secrets)
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(
@@ -339,8 +327,14 @@ class Settings(BaseSettings):
         """The values that came from where only secrets come from. A copy of the settings has them too."""
         return self._secrets
 
-    def with_secrets(self, secrets: Secrets) -> "Settings":
-        """The same settings, which know these secrets."""
+    @property
+    def written(self) -> dict[str, Any]:
+        """The merged config with its variables as they were written: `${VAR}`. Empty where it came from no file."""
+        return self._written
+
+    def with_secrets(self, secrets: Secrets, written: dict[str, Any] | None = None) -> "Settings":
+        """The same settings, which know these secrets, and what they were `written` as."""
         copy = self.model_copy()
         copy._secrets = secrets
+        copy._written = self._written if written is None else written
         return copy

@@ -6,6 +6,7 @@ JOBS   ?= 2
 
 VENV := .venv
 PARITY := .venv-parity
+CLUSTER := .venv-cluster
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PINNED := $(PIP) -c constraints.txt --no-build-isolation -e
@@ -17,7 +18,7 @@ CORE := $(PIP) --no-deps --require-hashes -r hashes/core.txt
 DEV  := $(PIP) --no-deps --require-hashes --no-build-isolation -r hashes/dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-llm sweep analyze bench serve lint format test test-parity test-fuzz test-secrets test-slow test-wheel train clean
+.PHONY: help setup demo demo-llm sweep analyze bench serve lint format test test-parity test-cluster test-fuzz test-secrets test-slow test-wheel train clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +59,12 @@ $(PARITY)/.parity: pyproject.toml constraints-parity.txt
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-parity.txt -e '.[dev,kvpress]'
 	@touch $@
 
+# Ray is large, and nothing else needs it.
+$(CLUSTER)/.cluster: pyproject.toml constraints.txt constraints-cluster.txt
+	$(PYTHON) -m venv $(CLUSTER)
+	$(CLUSTER)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-cluster.txt -e '.[dev,ray]' kubernetes-validate
+	@touch $@
+
 setup: $(VENV)/.setup ## kvt, the libraries that any task needs, and the tools for tests into .venv
 
 demo: $(VENV)/.core ## Reference server, demo sweep, analysis, verdict: nothing to configure
@@ -93,6 +100,9 @@ test: $(VENV)/.dev ## The test suite, in JOBS processes
 
 test-parity: $(PARITY)/.parity ## Against the live transformers and kvpress libraries (torch; minutes)
 	$(PARITY)/bin/python -m pytest -m parity $(ARGS)
+
+test-cluster: $(CLUSTER)/.cluster ## A real Ray cluster of several nodes on this machine, a real Slurm where there is one (minutes)
+	$(CLUSTER)/bin/python -m pytest -m cluster $(ARGS)
 
 test-slow: $(VENV)/.dev ## Long runs: a million fuzzed streams, 400 times kill -9, 70 full disks, 200 damaged files, 24,000 requests of which 30% fail
 	KVT_FUZZ_CASES=1000000 $(BIN)/python -m pytest -q tests/engine/test_sse.py tests/engine/test_lean_http.py tests/engine/test_stream_reader.py

@@ -125,7 +125,13 @@ def _shard(by_entries: str | None, by_levels: str | None) -> "Shard | None":
 def _sweep(settings: "Settings", **options: Any) -> None:
     from kvt_async.sweep.sweep import SweepOptions, execute
 
-    raise typer.Exit(execute(settings, SweepOptions(**options)))
+    chosen = SweepOptions(**options)
+    if settings.cluster is None or chosen.shard is not None or chosen.dry_run:
+        raise typer.Exit(execute(settings, chosen))
+    from kvt_async.cluster.cluster_sweep import execute_on_cluster
+    from kvt_async.contract.travelling_config import travelling_yaml
+
+    raise typer.Exit(execute_on_cluster(settings, travelling_yaml(settings), chosen))
 
 
 @app.command()

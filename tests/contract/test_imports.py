@@ -69,13 +69,14 @@ sweep                  contract.shards clock records engine.transport engine.req
                        session senders merge
 bench                  contract.command_line clock records engine.transport engine.request engine.send data store ways \
                        session senders
+cluster                contract.shards clock data session store merge sweep ways
 serve                  data
 validate               data ways sweep
 status                 contract.shards records store session senders sweep bench
 upgrade                contract.command_line clock session store
 demo                   contract.command_line analyzer.stages records sweep status
 planned_tasks          contract.command_line analyzer.stages data
-sending_commands       contract.command_line contract.shards sweep merge
+sending_commands       contract.command_line contract.shards sweep merge cluster
 cli                    contract.command_line analyzer.cli sweep bench serve validate status upgrade demo planned_tasks \
                        sending_commands
 __main__               cli

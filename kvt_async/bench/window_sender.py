@@ -5,8 +5,6 @@ the window is over. It ends when its parent does: what is in flight then is brok
 """
 
 import asyncio
-import socket
-import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, closing
@@ -21,15 +19,14 @@ from kvt_async.bench.timer import Timer
 from kvt_async.bench.window_messages import Ended, Go, News, Planned, WindowOrder
 from kvt_async.bench.workload import Workload, load_workload
 from kvt_async.clock import utc_now
-from kvt_async.contract import plugin_files
-from kvt_async.contract.errors import KvtError
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.engine.send.sender import Sender
-from kvt_async.senders.notices import Enlistment, Halt, Tripped, Unable
-from kvt_async.senders.wire import Wire, first_message
+from kvt_async.senders.notices import Enlistment, Halt, Tripped
+from kvt_async.senders.sender_program import run_sender, secrets_of
+from kvt_async.senders.wire import Wire
 from kvt_async.session.interrupts import Interrupts
-from kvt_async.session.invocation import CommandOptions, loop_factory
+from kvt_async.session.invocation import CommandOptions
 from kvt_async.session.run_log import RunLog
 from kvt_async.session.servers import beside, first_error
 from kvt_async.session.session import ServerSession
@@ -44,20 +41,15 @@ NEWEST_TTFTS = 256  # of one piece of news
 
 async def work(wire: Wire, me: Enlistment) -> None:
     """Send window after window until the parent is gone or wants no more."""
-    secrets = known_secrets(me.settings).and_also(*me.settings.engine.headers.values())
-    try:
-        plugin_files.load(me.settings.plugins)
-        workload = await asyncio.to_thread(load_workload, me.settings)
-        with RunLog(me.log, secrets) as log:
-            async with load_sender(me.settings, me.endpoints) as sender:
-                window = WindowPart(wire, me, workload, sender, log)
-                while isinstance(order := await wire.receive(), WindowOrder):
-                    with hold(me.db, me.command, utc_now()):
-                        ended = await window.send(order)
-                    if ended is not None:
-                        wire.send(ended)
-    except KvtError as error:
-        wire.send(Unable(error.masked(secrets)))
+    workload = await asyncio.to_thread(load_workload, me.settings)
+    with RunLog(me.log, secrets_of(me.settings)) as log:
+        async with load_sender(me.settings, me.endpoints) as sender:
+            window = WindowPart(wire, me, workload, sender, log)
+            while isinstance(order := await wire.receive(), WindowOrder):
+                with hold(me.db, me.command, utc_now()):
+                    ended = await window.send(order)
+                if ended is not None:
+                    wire.send(ended)
 
 
 @dataclass(slots=True)
@@ -200,23 +192,5 @@ async def _sent(
     await window.closed_loop(arrivals, order.concurrency, order.duration_s, most_s)
 
 
-async def serve(end: socket.socket, me: Enlistment) -> None:
-    """Work until the parent is gone or wants no more."""
-    wire = await Wire.over(end)
-    try:
-        await work(wire, me)
-    finally:
-        await wire.close()
-
-
-def main(fd: int) -> None:
-    """Talk to the parent over `fd`, a socket."""
-    end = socket.socket(fileno=fd)
-    me = first_message(end)
-    if isinstance(me, Enlistment):
-        with asyncio.Runner(loop_factory=loop_factory(me.settings)) as runner:
-            runner.run(serve(end, me))
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[-1]))
+    run_sender(work)

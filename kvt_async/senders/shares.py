@@ -40,6 +40,13 @@ def sender_count(settings: Settings, bounds: Mapping[str, float | None]) -> int:
     return processes
 
 
+def sender_count_of_limits(settings: Settings) -> int:
+    """How many processes send a sweep: `sender_count` by its limits."""
+    limits = settings.limits
+    bounds = {name: getattr(limits, name) for name in ("concurrency", "requests_per_minute", "tokens_per_minute")}
+    return sender_count(settings, {f"limits.{name}": bound for name, bound in bounds.items()})
+
+
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,23 +6,20 @@ been killed too.
 """
 
 import asyncio
-import socket
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from kvt_async.clock import utc_now
-from kvt_async.contract import plugin_files
-from kvt_async.contract.errors import KvtError
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json
-from kvt_async.senders.notices import Enlistment, Halt, TooMany, Tripped, Unable
-from kvt_async.senders.wire import Wire, first_message
+from kvt_async.senders.notices import Enlistment, Halt, TooMany, Tripped
+from kvt_async.senders.sender_program import run_sender, secrets_of
+from kvt_async.senders.wire import Wire
 from kvt_async.session.interrupts import Interrupts
-from kvt_async.session.invocation import CommandOptions, loop_factory
+from kvt_async.session.invocation import CommandOptions
 from kvt_async.session.progress import Progress
 from kvt_async.session.run_log import RunLog
 from kvt_async.session.servers import beside
@@ -43,19 +40,14 @@ NEWEST_TTFTS = 256  # of one piece of news
 
 async def work(wire: Wire, me: Enlistment) -> None:
     """Send part after part until the parent is gone or wants no more."""
-    secrets = known_secrets(me.settings).and_also(*me.settings.engine.headers.values())
-    try:
-        plugin_files.load(me.settings.plugins)
-        with RunLog(me.log, secrets) as log:
-            async with Sender(me.settings, endpoints=me.endpoints) as sender:
-                part = SentPart(wire, me, sender, log)
-                while isinstance(order := await wire.receive(), PartOrder | TooMany):
-                    if isinstance(order, PartOrder):
-                        with hold(me.db, me.command, utc_now()):
-                            ended = await part.send(order)
-                        wire.send(ended)
-    except KvtError as error:
-        wire.send(Unable(error.masked(secrets)))
+    with RunLog(me.log, secrets_of(me.settings)) as log:
+        async with Sender(me.settings, endpoints=me.endpoints) as sender:
+            part = SentPart(wire, me, sender, log)
+            while isinstance(order := await wire.receive(), PartOrder | TooMany):
+                if isinstance(order, PartOrder):
+                    with hold(me.db, me.command, utc_now()):
+                        ended = await part.send(order)
+                    wire.send(ended)
 
 
 @dataclass(slots=True)
@@ -172,23 +164,5 @@ class SentPart:
         return list(health.ttft_ms)[-n:] if n else []
 
 
-async def serve(end: socket.socket, me: Enlistment) -> None:
-    """Work until the parent is gone or wants no more."""
-    wire = await Wire.over(end)
-    try:
-        await work(wire, me)
-    finally:
-        await wire.close()
-
-
-def main(fd: int) -> None:
-    """Talk to the parent over `fd`, a socket."""
-    end = socket.socket(fileno=fd)
-    me = first_message(end)
-    if isinstance(me, Enlistment):
-        with asyncio.Runner(loop_factory=loop_factory(me.settings)) as runner:
-            runner.run(serve(end, me))
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[-1]))
+    run_sender(work)

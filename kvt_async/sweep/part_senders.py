@@ -8,6 +8,7 @@ doesn't matter. A process that dies is replaced; what it had in flight is sent a
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -94,7 +95,9 @@ class PartSenders:
         finally:
             server.interrupts.settle()
             await keep_health(server, progress.client_health(), progress.figures())
-        await self.pool.take_over()
+        began = time.monotonic()
+        n = await self.pool.take_over()
+        server.log("taken_over", outcomes=n, seconds=time.monotonic() - began)
         for row in self._probes:
             await server.store.insert("probes", row)
         self._probes.clear()

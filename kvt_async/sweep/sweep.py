@@ -4,6 +4,7 @@ check -> lock -> prepare -> contract -> session -> canary -> warm-up -> send -> 
 """
 
 import asyncio
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -25,6 +26,7 @@ from kvt_async.engine.transport.local_lacks import check_files
 from kvt_async.merge import merge_shards
 from kvt_async.records import Json
 from kvt_async.senders.scratch_facts import take_over_left
+from kvt_async.senders.shares import sender_count_of_limits
 from kvt_async.session import server_evidence
 from kvt_async.session.experiment_rows import command_line
 from kvt_async.session.invocation import Invocation, at_work, loop_factory, opened, paths_of, sayer
@@ -114,8 +116,10 @@ async def run(settings: Settings, *, options: SweepOptions) -> RunReport:
     """
     settings = way_of(settings.kv.apply.via).with_port(settings)
     notes = checked_levels(settings).notes
+    processes = sender_count_of_limits(settings)
     if not options.dry_run:
-        check_files(settings.limits.concurrency, "limits.concurrency", "Set it to at most {most}")
+        of_one = math.ceil(settings.limits.concurrency / processes)
+        check_files(of_one, "limits.concurrency", "Set it to at most {most}" + (" a process" if processes > 1 else ""))
     own, shard = paths_of(settings).db, options.shard
     if shard is not None:
         refuse_beside_others(own, shard)

@@ -11,7 +11,7 @@ from kvt_async.contract.vocabulary import EndReason
 from kvt_async.data.tasks import tasks_of
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json, Run
-from kvt_async.senders.shares import sender_count
+from kvt_async.senders.shares import sender_count_of_limits
 from kvt_async.session.canary import Questions, visit
 from kvt_async.session.canary_prompts import choose, lookups
 from kvt_async.session.experiment_rows import marked_stored
@@ -65,9 +65,7 @@ class SweepInvocation:
         self._read(group.runs)
         self._spread: Spread | None = None
         self._places = Places(self.settings.limits.concurrency)
-        limits = self.settings.limits
-        bounds = ("concurrency", "requests_per_minute", "tokens_per_minute")
-        self.processes = sender_count(self.settings, {f"limits.{name}": getattr(limits, name) for name in bounds})
+        self.processes = sender_count_of_limits(self.settings)
 
     async def go(self) -> RunReport:
         report, runs = self.report, self.group.runs

@@ -45,6 +45,7 @@ class Sent:
 
     per_s: float  # requests (sweep) or tokens (bench) while it was sending
     seconds: float  # the whole command
+    merge_s: float = 0.0  # of these, until the senders' facts were in the group's database
     detail: str = ""
 
 
@@ -69,7 +70,9 @@ def swept(folder: Path, url: str, processes: int, nth: int, asked: argparse.Name
     with closing(Reader(group_db(settings))) as reader:
         n, first, last = reader.rows("SELECT count(*), min(start_ns), max(end_ns) FROM telemetry")[0]
     assert n == asked.requests, f"{n} of {asked.requests} were answered"
-    return Sent(n * 1e9 / (last - first), seconds)
+    events = [orjson.loads(line) for line in group_db(settings).with_name("run.log").read_bytes().splitlines()]
+    merge_s = sum(event["seconds"] for event in events if event["event"] == "taken_over")
+    return Sent(n * 1e9 / (last - first), seconds, merge_s)
 
 
 def benched(folder: Path, url: str, processes: int, nth: int, asked: argparse.Namespace) -> Sent:
@@ -99,7 +102,7 @@ def benched(folder: Path, url: str, processes: int, nth: int, asked: argparse.Na
     return Sent(
         (len(late) - 1) * TOKENS * 1e9 / (to_ns - from_ns),
         seconds,
-        f"TTFT beyond the truth p50 {statistics.median(late):.3f} p99 {late[int(len(late) * 0.99)]:.3f} ms, "
+        detail=f"TTFT beyond the truth p50 {statistics.median(late):.3f} p99 {late[int(len(late) * 0.99)]:.3f} ms, "
         f"{n_late} of {len(late)} sent late (worst {worst_ms:.1f} ms); {verdicts}",
     )
 
@@ -141,11 +144,12 @@ def main() -> None:
                     print(f"{n} processes: {results[-1].per_s:,.0f} tokens/s; {results[-1].detail}", flush=True)
     for n, results in runs.items():
         rate = statistics.median(one.per_s for one in results)
-        seconds = statistics.median(one.seconds for one in results)
+        seconds, merge_s = (statistics.median(getattr(r, name) for r in results) for name in ("seconds", "merge_s"))
         ratios = sorted(one.per_s / alone.per_s for one, alone in zip(results, runs[1], strict=True))
         print(
             f"{n} processes: {rate:,.0f} {'requests' if is_sweep else 'tokens'}/s while sending, the command "
-            f"{seconds:.1f} s; ratio to one {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            f"{seconds:.1f} s, {merge_s:.1f} s of it to take over; "
+            f"ratio to one {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
 
 

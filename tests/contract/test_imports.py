@@ -63,7 +63,7 @@ data                   analyzer.metrics records
 store                  contract.shards clock records bug_reports
 ways                   clock records engine.request engine.send data
 session                contract.shards clock records engine.request engine.send store ways
-senders                records session store
+senders                contract.command_line records session store
 merge                  contract.shards clock store session
 sweep                  contract.shards clock records engine.transport engine.request engine.send data store ways \
                        session senders merge

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from analyzer.read.group_connection import parts
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.settings_kv import cuts_prompts, is_label
-from kvt_async.contract.vocabulary import FULL, When
+from kvt_async.contract.vocabulary import FULL, NODE_REPEATS, When
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +126,12 @@ def newest_generation(conn: sqlite3.Connection, exp_group_id: str, generation: i
 
 
 def runs(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[Run]:
-    """All runs of one generation, in the order of the config, repeats last."""
+    """All runs of one generation, in the order of the config, repeats last, but those that only compare the servers of
+    shards: analyzer/read/node_answers.py."""
     rows = conn.execute(
         f"SELECT {', '.join(field.name for field in fields(Run))} FROM runs WHERE exp_group_id = ? AND generation = ? "
-        "ORDER BY repeat_idx, level_idx, series, kv_budget DESC, run_id",
-        (exp_group_id, generation),
+        "AND repeat_idx <= ? ORDER BY repeat_idx, level_idx, series, kv_budget DESC, run_id",
+        (exp_group_id, generation, NODE_REPEATS),
     )
     return [replace(run, is_full=bool(run.is_full)) for run in (Run(*row) for row in rows)]
 

@@ -8,6 +8,7 @@ from analyzer.report.turn_tables import reuse_caveats
 from analyzer.results import confidence
 from analyzer.results.constrained_words import constrained_sentence
 from analyzer.results.decode_words import partly_applied
+from analyzer.results.node_words import node_sentence
 from analyzer.results.number_format import number, plural
 from analyzer.results.results import Results
 from analyzer.results.seed_words import seeds_sentence
@@ -34,6 +35,8 @@ def caveats(results: Results) -> list[str]:
         lines.append(partly)
     if (answers := results.overruling) is not None:
         lines.append(overruled(answers))
+    if nodes := node_sentence(results):
+        lines.append(nodes)
     if seeds := seeds_sentence(results):
         lines.append(seeds)
     return [*lines, *reuse_caveats(results)]

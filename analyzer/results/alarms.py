@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from analyzer.results import sentences
 from analyzer.results.confidence import margin_in_score
 from analyzer.results.decode_words import no_evidence
+from analyzer.results.node_words import unlike_nodes
 from analyzer.results.number_format import cache_kept, listed, percent, plural
 from analyzer.results.results import Results
 from analyzer.results.series_names import series_name
@@ -44,6 +45,7 @@ def alarms(results: Results) -> list[Alarm]:
             _dead_knob(results),
             _drift(results),
             _differences(results),
+            _unlike_nodes(results),
             _failed_at_full(results),
             _contradicted(results),
         )
@@ -130,6 +132,20 @@ def _differences(results: Results) -> Alarm | None:
         f"levels were served by different servers ({results.differences[0].what}): a difference between budgets may be "
         "one between servers.",
         "levels were served by different servers",
+    )
+
+
+def _unlike_nodes(results: Results) -> Alarm | None:
+    unlike = unlike_nodes(results)
+    if not unlike:
+        return None
+    which = listed([f"shard {node.shard}'s" for node in unlike])
+    return Alarm(
+        "UNLIKE SERVERS",
+        f"full cache gives other answers on {which} server than on the baseline's ({unlike[0].changed:,} of "
+        f"{unlike[0].n:,} differ, {unlike[0].changed_again:,} when the baseline's own is asked again): a difference "
+        "between budgets may be one between servers.",
+        "levels were served by servers that answer unlike",
     )
 
 

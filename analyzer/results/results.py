@@ -12,6 +12,7 @@ from analyzer.read.examples import rescored
 from analyzer.read.group_connection import parts
 from analyzer.read.group_tasks import GroupTask, group_tasks
 from analyzer.read.level_setups import setup_differences
+from analyzer.read.node_answers import NodeAnswers, node_answers
 from analyzer.read.run_counts import RunCounts, run_counts
 from analyzer.read.runs import Run
 from analyzer.results.length_bins import Bin, length_bins
@@ -82,6 +83,7 @@ class Results:
     changes: list[OutcomeChange] = field(default_factory=list)
     beside_constrained: list[Comparison] = field(default_factory=list)  # constrained full and each level
     turns: list[TurnFigures] = field(default_factory=list)  # of conversations, where volumes were asked for
+    nodes: tuple[NodeAnswers, ...] = ()  # the servers of shards of levels beside the baseline's
     n_moved: int = 0  # conversations whose turns went to different endpoints; there too
 
     @property
@@ -360,6 +362,7 @@ def _task_results(conn: sqlite3.Connection, whole: Results, task: GroupTask, sam
         dataset_id=task.dataset_id,
         samples=samples,
         n_samples=task.samples,
+        nodes=node_answers(conn, *key),
         changes=rows(
             OutcomeChange, f"FROM outcome_changes {_OF_TASK} ORDER BY series, kv_budget DESC, repeat_idx, measure"
         ),

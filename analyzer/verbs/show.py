@@ -21,7 +21,7 @@ from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.formulas.prompt_text import DEFAULT_TEMPLATE, context_parts, render, tool_fields, turn_prefix
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.visible import visible
-from kvt_async.contract.vocabulary import CONSTRAINED, SUM
+from kvt_async.contract.vocabulary import CONSTRAINED, NODE_REPEATS, SUM
 
 HEAD, TAIL = 700, 400  # characters shown of a long text, from its start and its end
 WIDTH = 100
@@ -71,6 +71,8 @@ class ShownLevel:
     @property
     def name(self) -> str:
         again = f" (A/A {self.repeat_idx})" if self.repeat_idx else ""
+        if self.repeat_idx > NODE_REPEATS:
+            again = f" (on shard {self.repeat_idx - NODE_REPEATS})"
         again += f" answer {self.sample_idx + 1}" if self.sample_idx else ""
         if self.is_full:
             return f"full cache{again}"
@@ -258,7 +260,7 @@ def _example(
     rows = [row for database in databases for row in database.execute(ANSWERS, asked)]
     if len(databases) > 1:  # levels that are in different databases, in the order of the config
         order = {run.run_id: at for at, run in enumerate(runs(conn, *key))}
-        rows.sort(key=lambda row: (order[row[0]], row[6]))
+        rows.sort(key=lambda row: (order.get(row[0], len(order)), row[6]))
     levels = [_with_parts(ShownLevel(*row), of_row) for row in rows]
     metric = next((level.metric for level in levels if level.metric), own_metric)
     turn = turn_of(of_row)

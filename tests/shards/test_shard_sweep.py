@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from analyzer.stages import every_stage
 from kvt_async.contract.command_line.run_folder import stored_settings
 from kvt_async.contract.errors import ConfigError, GuardError
 from kvt_async.contract.settings import Settings
@@ -19,6 +20,7 @@ from kvt_async.store.merging import merge
 from kvt_async.sweep.sweep import SweepOptions, prepare_group, run
 from tests.servers.openai_server import Script, serving
 from tests.sweep.test_sweep import grid_bodies
+from tests.ways.test_launch import launching
 from tests.worlds import check_invariants, db_of, query, sweep_settings, until
 
 QUIET = SweepOptions(quiet=True)
@@ -204,3 +206,26 @@ async def test_the_status_of_a_group_is_that_of_its_shards_together(
         alone["planned"] - alone["responses"] - alone["failures"],
         True,
     )
+
+
+async def test_shards_of_levels_send_each_level_once_and_full_cache_at_the_same_entries(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    settings = launching(tmp_path, unused_tcp_port, n=6)
+    for i in (1, 2):
+        report = await run(settings, options=replace(QUIET, shard=Shard(i, 2, "levels")))
+        assert (report.exit_code, report.pending) == (0, 0)
+    one, two = shard_databases(db_of(settings))
+    sql = "SELECT series, kv_budget, repeat_idx, count(*) FROM responses JOIN requests USING (request_id) " \
+          "JOIN runs USING (run_id) GROUP BY 1, 2, 3 ORDER BY level_idx, repeat_idx"  # fmt: skip
+    assert query(one, sql) == [("full", 1.0, 0, 6), ("full", 1.0, 1001, 6), ("full", 1.0, 1, 6)]
+    assert query(two, sql) == [("full", 1.0, 1002, 6), ("kv", 0.5, 0, 6), ("kv", 0.2, 0, 6)]
+    now = status(settings)
+    assert (now["planned"], now["pending"]) == (36, 0)
+    assert [level["level"] for level in now["levels"]].count("full (on shard 2)") == 1
+    every_stage(stored_settings(tmp_path / "runs/g", ["analysis.resamples=100", "analysis.charts=false"]))
+    page = (tmp_path / "runs/g/report.md").read_text()
+    assert "0 of 6 on shard 2's server, 0 when its own server was asked again: no difference" in page
+    assert "UNLIKE SERVERS" not in page
+    with pytest.raises(ConfigError, match="at most 3 shards"):
+        await run(settings, options=replace(QUIET, shard=Shard(1, 4, "levels")))

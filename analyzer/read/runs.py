@@ -127,13 +127,24 @@ def newest_generation(conn: sqlite3.Connection, exp_group_id: str, generation: i
 
 def runs(conn: sqlite3.Connection, exp_group_id: str, generation: int) -> list[Run]:
     """All runs of one generation, in the order of the config, repeats last, but those that only compare the servers of
-    shards: analyzer/read/node_answers.py."""
+    shards: analyzer/read/node_answers.py.
+
+    A series is one curve, and a curve has one unit: of budgets in several, those in another unit than the first are a
+    series of their own, `snapkv/aware unit=tokens`.
+    """
     rows = conn.execute(
         f"SELECT {', '.join(field.name for field in fields(Run))} FROM runs WHERE exp_group_id = ? AND generation = ? "
         "AND repeat_idx <= ? ORDER BY repeat_idx, level_idx, series, kv_budget DESC, run_id",
         (exp_group_id, generation, NODE_REPEATS),
     )
-    return [replace(run, is_full=bool(run.is_full)) for run in (Run(*row) for row in rows)]
+    stored = [replace(run, is_full=bool(run.is_full)) for run in (Run(*row) for row in rows)]
+    unit_of: dict[str, str] = {}
+    return [
+        run
+        if run.kv_unit == unit_of.setdefault(run.series, run.kv_unit)
+        else replace(run, series=f"{run.series} unit={run.kv_unit}")
+        for run in stored
+    ]
 
 
 def benched(conn: sqlite3.Connection, exp_group_id: str) -> bool:

@@ -21,6 +21,7 @@ from analyzer.results.number_format import (
 from analyzer.results.results import Results
 from analyzer.results.series_names import series_name, series_names
 from analyzer.results.text_table import Table, table
+from kvt_async.contract.vocabulary import When
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class DecodeLevel:
     series: str
     budget: float
     unit: str
+    when: str
     said: int
     applied: int
     share: float
@@ -117,10 +119,10 @@ def peak_sentence(level: DecodeLevel) -> str:
     at = cache_kept(level.budget, level.unit)
     if level.peak is None:
         return f"Memory with {at}: not known, because replies don't say the most tokens that were held."
+    whole = " The prompt is held whole until the first compression." if level.when == When.DECODE else ""
     return (
         f"Memory with {at}: at most {count(level.peak['here'])} tokens of cache were held (mean over answers) instead "
-        f"of {count(level.peak['full'])}, {_ratio(level)} of full cache's own peak. The prompt is held whole until the "
-        "first compression."
+        f"of {count(level.peak['full'])}, {_ratio(level)} of full cache's own peak.{whole}"
     )
 
 
@@ -139,7 +141,8 @@ def decode_table(results: Results) -> Table:
     runs = {(run.series, run.kv_budget): run for run in results.runs if not run.repeat_idx}
     rows = []
     for level in decode_levels(results):
-        drop = results.drop(runs[level.series, level.budget])
+        run = runs.get((level.series, level.budget))
+        drop = results.drop(run) if run else None
         rows.append(
             {
                 "Series": level.series,

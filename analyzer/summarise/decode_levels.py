@@ -27,7 +27,7 @@ Detail = dict[str, Any]
 def decode_details(group: Group, levels: Sequence[Run]) -> Mapping[str, Any]:
     """Of a series' levels from the highest budget down, {"while_generating": [...]}; {} of other series.
 
-    A level: budget, unit, said, applied (answers whose reply says how often, and those whose cache was compressed),
+    A level: budget, unit, when; said, applied (answers whose reply says how often, and whose cache was compressed),
     share, shown (enough of them were). of_applied, of_reached: {n, contexts, drop, low, high}, null without pairs.
     peak: {full, here, ratio, low, high} in tokens, null where replies don't say it.
     """
@@ -39,6 +39,7 @@ def _level(group: Group, run: Run, applied: Compressions) -> Detail:
     return {
         "budget": run.kv_budget,
         "unit": run.kv_unit,
+        "when": run.kv_when,
         "said": applied.n_said,
         "applied": applied.n_applied,
         "share": round(applied.share, 9),

@@ -8,7 +8,7 @@ was evicted from the prompt, which was not asked for.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from kvt_async.contract.formulas.decode_budget import USUAL_INTERVAL, first_compression, interval_of
+from kvt_async.contract.formulas.decode_budget import INTERVAL, USUAL_INTERVAL, first_compression, interval_of
 from kvt_async.contract.vocabulary import CanaryVerdict, Mode, Unit, When
 from kvt_async.records import Attempt, Level, Reply
 from kvt_async.store.reader import Entry
@@ -61,8 +61,11 @@ def _pair(evicting: Sequence[Level]) -> Pair:
         key=lambda level: (_kept(level), level.mode != Mode.AGNOSTIC),
     )
     if harsh.when == When.BOTH and way_of(harsh.apply_via).takes_any_budget:
-        series = harsh.series.replace(f"/{When.BOTH}", "", 1)
-        return Pair(replace(harsh, when=When.PREFILL, series=series), harsh)
+        params = {name: value for name, value in harsh.params.items() if name != INTERVAL}
+        series = harsh.series.replace(f"/{When.BOTH}", "", 1).replace(
+            f" {INTERVAL}={harsh.params.get(INTERVAL)}", "", 1
+        )
+        return Pair(replace(harsh, when=When.PREFILL, series=series, params=params), harsh)
     return Pair(next((level for level in evicting if level.is_full), max(evicting, key=_kept)), harsh)
 
 

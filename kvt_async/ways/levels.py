@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.formulas.decode_budget import INTERVAL
 from kvt_async.contract.formulas.kv_budget import in_blocks
 from kvt_async.contract.formulas.sample_seed import is_drawn
 from kvt_async.contract.settings import Settings
@@ -79,16 +80,28 @@ def _specs(settings: Settings) -> Iterator[Level]:
     kv = settings.kv
     if kv.levels is not None:
         for spec in kv.levels:
-            params = {**kv.params, **spec.params}
+            params = _params(settings, spec.params, spec.when)
             yield _level(settings, spec.policy or kv.policy, spec.mode or kv.mode, params, spec)
         return
     for entry in kv.policies if kv.policies is not None else [kv.policy]:
         policy = PolicySpec(policy=entry) if isinstance(entry, str) else entry
         for budget in sorted(kv.budgets, reverse=True):
-            params = {**kv.params, **policy.params}
+            params = _params(settings, policy.params, policy.when)
             yield _level(
                 settings, policy.policy, policy.mode or kv.mode, params, LevelSpec(budget=budget, when=policy.when)
             )
+
+
+def _params(settings: Settings, own: Json, when: When | None) -> Json:
+    """A level's params: those of kv.params, and its own. An interval between compressions that is meant for the levels
+    that evict while they answer is none of those that don't, and servers refuse it there."""
+    kv = settings.kv
+    others = [spec.when for spec in (*(kv.levels or ()), *(kv.policies or ())) if not isinstance(spec, str)]
+    evicts_later = any((other or kv.when) != When.PREFILL for other in (*others, None))
+    shared = kv.params
+    if evicts_later and (when or kv.when) == When.PREFILL and not way_of(kv.apply.via).full_has_params:
+        shared = {name: value for name, value in shared.items() if name != INTERVAL}
+    return {**shared, **own}
 
 
 def _level(settings: Settings, policy: str, mode: Mode, params: Json, spec: LevelSpec) -> Level:

@@ -148,10 +148,14 @@ async def test_where_no_budget_reaches_an_answer_nothing_is_claimed(tmp_path: Pa
 
 
 async def test_a_server_that_says_nothing_of_compressions_is_unverified(tmp_path: Path) -> None:
-    settings = await analysed(tmp_path, lambda _: LONG, knob="mute", is_hurt=lambda _: True)
+    levels = "kv.levels=[{budget: 1.0, unit: fraction}, {budget: 0.5, unit: fraction}, {budget: 60}]"
+    settings = await analysed(tmp_path, lambda _: LONG, levels, knob="mute", is_hurt=lambda _: True)
     screen = first_screen(results_of(settings), settings)
     assert screen.headline.startswith("Unverified, ")
     assert any("replies don't say how often the cache was compressed" in a.claim for a in screen.answers)
+    first, second = results_of(settings).series  # one policy in two units is two curves
+    assert (second, "6000%" in str(screen)) == (f"{first} unit=tokens", False)
+    assert any("broken from 60 tokens down" in line for a in screen.answers for line in a.lines)
 
 
 async def test_one_task_of_short_answers_leaves_a_suite_without_evidence_and_names_it(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ class DecodingServer(FakeServer):
 
     async def _answer(self, http: web.Request, body: dict[str, Any], fault: str | None) -> web.StreamResponse:
         prompt, kv = body["messages"][-1]["content"], body.get("kv") or {}
+        if kv.get("when", "prefill") == "prefill" and "compression_interval" in (kv.get("params") or {}):
+            return web.json_response({"error": {"message": "nothing is evicted later"}}, status=400)
         n, tokens = min(self.length(prompt), body["max_tokens"]), len(prompt) // 4
         usage: dict[str, Any] = {"prompt_tokens": tokens, "completion_tokens": n}
         after, when = n, kv.get("when", "prefill")

@@ -101,6 +101,19 @@ def test_a_budget_says_when_it_applies_and_one_that_applies_after_prefill_stays_
     assert [make_run_id("g", 1, level, "d") for level in made[:2]] == ["full-2d4fd019", "snapkv-aware-0.5-6b540db3"]
 
 
+def test_an_interval_for_all_levels_is_none_of_those_that_evict_after_prefill_alone() -> None:
+    both = "kv.policies=[snapkv, {policy: snapkv, when: decode}]"
+    body = "kv.apply={via: body, body: {kv: {budget: '{budget}', when: '{when}', params: '{params}'}}}"
+    interval = "kv.params={window: 8, compression_interval: 16}"
+    made = levels_of(both, body, interval, "kv.budgets=[1.0, 0.5]", "kv.control_repeats=0").levels
+    assert [level.label for level in made] == [
+        "full", "snapkv/aware window=8 0.5", "snapkv/aware/decode compression_interval=16 window=8 0.5",
+    ]  # fmt: skip
+    assert levels_of(interval, body).levels[1].params == {"window": 8, "compression_interval": 16}  # nobody else's name
+    named = "kv.levels=[{budget: 0.5, params: {compression_interval: 4}}, {budget: 0.5, when: both}]"
+    assert levels_of(named, body).levels[0].params == {"compression_interval": 4}
+
+
 def test_our_own_body_says_a_cap_on_what_is_held_while_an_answer_is_generated_in_tokens() -> None:
     level = levels_of("kv.levels=[{budget: 96, unit: tokens, when: decode, params: {compression_interval: 16}}]")
     assert kv_fields(level.levels[0], PromptSize(prompt_tokens=40, context_chars=7)) == {

@@ -39,7 +39,7 @@ def verdict(
         return SeriesVerdict.NO_BASELINE
     if not tests:
         return SeriesVerdict.CANNOT_TELL
-    if acc_full <= Margin.of(margin).at(acc_full) or (floor is not None and floor.doubtful and done.broken is None):
+    if acc_full <= Margin.of(margin).at(acc_full) or (floor is not None and floor.doubtful and done.loss is None):
         return SeriesVerdict.NOTHING_TO_LOSE
     if done.n_safe == len(tests):
         return SeriesVerdict.NO_TRANSITION

@@ -120,3 +120,6 @@ def test_few_pairs_that_speak_for_something_to_lose_cannot_tell_and_prove_nothin
     at_floor = Headroom("chance", 0.5, 0.0, -0.2, 0.2, 0.6, doubtful=True)
     word = verdict(broken, claims(broken, 0.025), acc_full=0.5, margin=0.05, floor=at_floor)
     assert word == "transition"  # what is proven lost beyond the margin was there
+    lost = [BudgetTest(0.5, "r", 90, 90, 0.04, 0.01, 0.07, 0.1, 6, 0, 0.3, 0.001, 0.9)]
+    word = verdict(lost, claims(lost, 0.025), acc_full=0.5, margin=0.05, floor=at_floor)
+    assert word == "transition"  # and so was what is proven lost at all

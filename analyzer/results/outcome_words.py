@@ -151,34 +151,56 @@ def call_table(results: Results, alpha: float) -> Table:
 
 
 def part_table(results: Results, alpha: float) -> Table:
-    """What the scores are made of (the instructions of a prompt), a row each, at every level and A/A repeat: what
-    is lost most at the headline's lowest budget first, sums of several parts last. Empty: the metric names none."""
-    runs = [*(run for series in results.series for run in results.levels(series)), *results.controls]
-    levels = [(run, rows) for run in runs if (rows := _parts(outcomes(results, run)))]
-    if not levels:
+    """What the scores are made of (the instructions of a prompt), a row for each part and series, a column for each
+    budget and A/A repeat: what is lost most at the headline's lowest budget first, sums of several parts last. Empty:
+    the metric names none."""
+    levels: dict[str, dict[float, Rows]] = {
+        series: {run.kv_budget: rows for run in results.levels(series) if (rows := _parts(outcomes(results, run)))}
+        for series in results.series
+    }
+    again = [_parts(outcomes(results, run)) for run in results.controls]
+    every = [rows for of_series in levels.values() for rows in of_series.values()] + [rows for rows in again if rows]
+    if not every:
         return Table((), ())
     controls = [outcomes(results, run) for run in results.controls]
+    budgets = sorted({value for of_series in levels.values() for value in of_series}, reverse=True)
     lowest = _parts(outcomes(results, results.levels(results.series[0])[-1])) if results.series else {}
 
     def order(name: str) -> tuple[bool, float, str]:
         row, is_sum = lowest.get(name), name.startswith(SUM)
         return is_sum, (row.change or 0.0) if row and not is_sum else 0.0, name
 
-    body = [
-        (
-            name,
-            count(max(rows[name].n for _, rows in levels if name in rows)),
-            *(_share(rows.get(name), controls, alpha) for _, rows in levels),
-        )
-        for name in sorted({name for _, rows in levels for name in rows}, key=order)
-    ]
+    body = []
+    for name in sorted({name for rows in every for name in rows}, key=order):
+        fullest = max((rows[name] for rows in every if name in rows), key=lambda row: row.n)
+        for series in levels or {"": {}}:
+            own = [levels[series].get(value, {}).get(name) for value in budgets] if series else []
+            body.append(
+                (
+                    name,
+                    series,
+                    count(fullest.n),
+                    percent(fullest.full_value),
+                    *(_here(row, controls, alpha) for row in (*own, *(rows.get(name) for rows in again))),
+                )
+            )
     note = (
-        "Share of the answers in which it is right, full cache → here, paired by example, with the interval of the "
-        "change in percentage points. * proven after Holm's adjustment over this table, and more than full cache's "
+        "Share of the answers in which it is right; in brackets the interval of the change from full cache, paired by "
+        "example, in percentage points. * proven after Holm's adjustment over this table, and more than full cache's "
         "repeats show."
     )
-    head = ("Part of the score", "Pairs", *(_level_name(run) for run, _ in levels))
-    return Table(head, tuple(body), note=note, folded=f"All {len(body)} parts, level by level")
+    head = (
+        *("Part of the score", "Series", "Pairs", "Full cache"),
+        *(budget(value, results.unit) for value in budgets),
+        *(f"A/A {run.repeat_idx}" for run in results.controls),
+    )
+    folded = f"All {len({row[0] for row in body})} parts, level by level"
+    return Table(head, tuple(body), text_columns=2, note=note, folded=folded)
+
+
+def _here(row: OutcomeChange | None, controls: Sequence[Rows], alpha: float) -> str:
+    """`80% [−20, −2] *`: a share here, with the interval of its change."""
+    return _share(row, controls, alpha).rpartition(" → ")[2]
 
 
 def _parts(rows: Rows) -> dict[str, OutcomeChange]:

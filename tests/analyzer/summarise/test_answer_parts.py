@@ -56,7 +56,10 @@ def test_the_page_names_what_is_lost_and_puts_it_first(experiment: Experiment) -
     table = part_table(results, settings.analysis.alpha)
     assert [row[0] for row in table.rows][:2] == ["keywords:existence", "punctuation:no_comma"]
     assert [row[0] for row in table.rows][2:] == ["all of 1 instruction", "all of 2 instructions"]
-    assert table.rows[0][3].endswith("*")
+    assert table.head == ("Part of the score", "Series", "Pairs", "Full cache", "0.5", "0.2", "A/A 1")
+    first = dict(zip(table.head, table.rows[0], strict=True))
+    assert (first["Series"], first["Full cache"], first["A/A 1"]) == ("snapkv/aware", "100%", "100% [−6, +6]")
+    assert first["0.2"].endswith("*")
     said = [line for line in outcome_sentences(results, 0.05) if "lose" in line]
     assert len(said) == 1
     assert said[0].startswith("With 20% of the cache kept, answers lose keywords:existence (100% → ")

@@ -116,9 +116,27 @@ def test_nodes_that_die_in_mid_level_cost_nothing_and_leave_nothing(tmp_path: Pa
     here, there = _answers([tmp_path / "alone/g/kv_transition.sqlite"]), _answers(_shards(settings))
     assert there == here
     assert all(row[0] is not None for row in there.values())
+    assert _verdicts(tmp_path / "runs/g") == _verdicts(tmp_path / "alone/g")
     _gone(MARKER)
     _gone(str(tmp_path / "scratch"))
     assert _files_with(SECRET, Path(cluster.head_node.get_session_dir_path()), tmp_path) == []
+
+
+def _verdicts(group: Path) -> list[list[tuple[Any, ...]]]:
+    """What `kvt all` makes of a group, but for what is measured in time."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "kvt_async", "all", str(group), "--quiet"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (group / "report.html").is_file()
+    queries = (
+        "SELECT run_id, bin_idx, n, acc_mean, acc_ci_low, acc_ci_high FROM bin_stats",
+        "SELECT series, kv_budget, repeat_idx, bin_idx, n, drop_mean, p_safe, p_loss, p_collapse FROM budget_stats",
+        "SELECT series, bin_idx, n, safe_budget, collapse_budget, verdict, verdict_text FROM transition_summary",
+        "SELECT run_id, status, n, n_off, effective_p50 FROM run_evidence",
+    )
+    with closing(connect_for_reading(group / "kv_transition.sqlite")) as conn:
+        return [sorted(conn.execute(query), key=repr) for query in queries]
 
 
 def _alone(settings: Settings, folder: Path) -> str:
@@ -172,3 +190,18 @@ def test_one_machine_alone_is_a_cluster_too(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, (out, err)
     assert len(_answers(_shards(settings))) == 24
+
+
+def test_kill_9_here_leaves_nothing_there_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    settings = launching(tmp_path, command=f"{SERVER} {MARKER}", n=40)
+    config = _config(settings, tmp_path, "local", resources={"num_cpus": 1}, shards=2, pull_s=1)
+    process = kvt(config)
+    _wait(settings, 10, process)
+    process.kill()
+    process.communicate()
+    _gone(MARKER)
+    _gone(str(tmp_path / "scratch"))
+    again = kvt(config)
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0, (out, err)
+    assert len(_answers(_shards(settings))) == 160

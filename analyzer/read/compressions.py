@@ -3,39 +3,35 @@ that it held, beside full cache's answer to the same prompt."""
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from analyzer.read.group_connection import parts
 from analyzer.read.row_portions import read_frame
 from analyzer.read.runs import Run, baseline_id
 from kvt_async.contract.formulas.decode_budget import USUAL_INTERVAL, first_compression, interval_of
 
 Floats = npt.NDArray[np.float64]
 
-# At full cache nothing is evicted: it holds the prompt and every token of the answer but the last, which is not read.
-_SQL = """
+_HERE = """
 SELECT r.example_id, r.sample_idx, json_extract(p.kv_evidence_json, '$.n_compressions'),
-    json_extract(p.kv_evidence_json, '$.peak_tokens'),
-    ifnull(json_extract(f.usage_json, '$.kv.peak_tokens'), t.prompt_tokens + t.completion_tokens - 1),
+    json_extract(p.kv_evidence_json, '$.peak_tokens')
+FROM requests r JOIN responses p ON p.request_id = r.request_id WHERE r.run_id = ? AND r.sample_idx < ?"""
+# At full cache nothing is evicted: it holds the prompt and every token of the answer but the last, which is not read.
+_FULL = """
+SELECT r.example_id, r.sample_idx,
+    ifnull(json_extract(p.usage_json, '$.kv.peak_tokens'), t.prompt_tokens + t.completion_tokens - 1),
     t.prompt_tokens, t.completion_tokens
 FROM requests r JOIN responses p ON p.request_id = r.request_id
-LEFT JOIN requests q ON q.run_id = ? AND q.example_id = r.example_id AND q.sample_idx = r.sample_idx
-    AND q.turn_idx = r.turn_idx
-LEFT JOIN responses f ON f.request_id = q.request_id
-LEFT JOIN telemetry t ON t.request_id = f.request_id AND t.attempt_idx = f.attempt_idx
+LEFT JOIN telemetry t ON t.request_id = p.request_id AND t.attempt_idx = p.attempt_idx
 WHERE r.run_id = ? AND r.sample_idx < ?"""
-_SCHEMA = {
-    "example_id": pl.String,
-    "sample_idx": pl.Int64,
-    "n": pl.Float64,
-    "peak": pl.Float64,
-    "full_peak": pl.Float64,
-    "prompt": pl.Int64,
-    "completion": pl.Int64,
-}
+_KEY = {"example_id": pl.String, "sample_idx": pl.Int64}
 
 
 @dataclass(frozen=True)
@@ -80,8 +76,12 @@ def compressions(conn: sqlite3.Connection, run: Run, entries: pl.DataFrame, samp
     prompt has been read."""
     if not run.decodes:
         return None
-    rows = conn.execute(_SQL, (baseline_id(conn, run), run.run_id, samples))
-    frame = read_frame(rows, _SCHEMA).join(entries.select("example_id", "entry"), on="example_id", how="inner")
+    here = _rows(conn, _HERE, run.run_id, samples, {"n": pl.Float64, "peak": pl.Float64})
+    of_full = {"full_peak": pl.Float64, "prompt": pl.Int64, "completion": pl.Int64}
+    full = _rows(conn, _FULL, baseline_id(conn, run), samples, of_full)
+    frame = here.join(full, on=[*_KEY], how="left").join(
+        entries.select("example_id", "entry"), on="example_id", how="inner"
+    )
     interval = interval_of(json.loads(run.kv_params_json)) or USUAL_INTERVAL
     lengths = frame.select("prompt", "completion").iter_rows()
     reached = [
@@ -98,3 +98,11 @@ def compressions(conn: sqlite3.Connection, run: Run, entries: pl.DataFrame, samp
         column[place] = frame[name].to_numpy()
         columns.append(column)
     return Compressions(*columns)
+
+
+def _rows(
+    conn: sqlite3.Connection, sql: str, run_id: str | None, samples: int, columns: Mapping[str, Any]
+) -> pl.DataFrame:
+    """Of the first `samples` answers of a run, wherever they lie."""
+    cursors = (part.execute(sql, (run_id, samples)) for part in parts(conn))
+    return read_frame(chain.from_iterable(cursors), {**_KEY, **columns})

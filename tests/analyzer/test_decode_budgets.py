@@ -1,7 +1,8 @@
 """What is said of budgets that apply while answers are generated, from a sweep over HTTP to the first screen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analyzer.read.group_connection import open_group
 from analyzer.report.answers import first_screen
 from analyzer.report.figures_json import figures
 from analyzer.report.suite_answers import suite_screen
@@ -20,6 +22,7 @@ from analyzer.stats.transition import BudgetTest, claims
 from analyzer.summarise.decode_evidence import with_evidence
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
+from kvt_async.contract.shards.shard import Shard
 from kvt_async.sweep.sweep import SweepOptions, run
 from tests.servers.decoding_server import decoding
 from tests.worlds import db_of, query, sweep_settings
@@ -67,17 +70,19 @@ async def analysed(
     *overrides: str,
     is_hurt: Callable[[str], bool] = lambda _: False,
     knob: str = "works",
+    shards: Sequence[Shard | None] = (None,),
 ) -> Settings:
     async with decoding(knob, length, is_hurt) as url:
         settings = settings_of(folder, url, *overrides)
-        await run(settings, options=QUIET)
+        for shard in shards:
+            await run(settings, options=replace(QUIET, shard=shard))
     score_stage(settings)
     analyze_stage(settings)
     return settings
 
 
 def results_of(settings: Settings) -> Results:
-    with closing(connect_for_reading(db_of(settings))) as conn:
+    with closing(open_group(db_of(settings))) as conn:
         return read_tasks(conn, "g")[0]
 
 
@@ -124,8 +129,13 @@ async def test_a_budget_that_reaches_half_of_the_answers_says_so_and_one_that_re
 
 
 async def test_a_level_without_evidence_is_never_the_safe_one(tmp_path: Path) -> None:
-    """Nothing is lost with 200 tokens, which hardly count, for the cache was never compressed; all is lost with 60."""
-    settings = await analysed(tmp_path, lambda _: LONG, is_hurt=lambda _: True)
+    """Nothing is lost with 200 tokens, which hardly count, for the cache was never compressed; all is lost with 60.
+
+    The answers lie in two shards.
+    """
+    shards = [Shard(1, 2), Shard(2, 2)]
+    settings = await analysed(tmp_path, lambda _: LONG, is_hurt=lambda _: True, shards=shards)
+    assert [(level.said, level.applied) for level in decode_levels(results_of(settings))] == [(N, 0), (N, N)]
     verdict = results_of(settings).verdict("snapkv/aware/decode compression_interval=16")
     assert verdict is not None
     assert (verdict.verdict, verdict.safe_budget, verdict.broken) == ("transition", None, 60)

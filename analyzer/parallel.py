@@ -12,6 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from kvt_async.contract import plugin_files
@@ -21,7 +24,9 @@ Result = TypeVar("Result")
 
 WORTH_IT_ROWS = 150_000  # fewer are done before new processes have loaded their libraries
 BATCH_ROWS = 25_000  # of small runs: work enough for one call, and batches enough for every process
-MOST = 4  # one holds one run at a time in memory, and only one writes at a time
+MOST = 4  # that draw pictures: each holds a renderer of its own
+PROCESS_BYTES = 250 << 20  # of one process: its libraries, its caches, and a portion of rows while it is scored
+SHARE = 0.6  # of the memory that is free: the rest is for this process, and for others
 
 
 def cores() -> int:
@@ -29,6 +34,26 @@ def cores() -> int:
     if multiprocessing.parent_process() is not None:
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_bytes() -> int | None:
+    """Memory that may still be taken, of this machine and within this process' group; None where nothing tells."""
+    limits = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        limits.append(int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) << 10)
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(0, min(limits)) if limits else None
+
+
+def processes(n_parts: int, bytes_each: int) -> int:
+    """How many processes work side by side on so many parts, each of which takes up to `bytes_each` beside what a
+    process takes anyway: as many as there are cores and as memory holds, one at least."""
+    free = free_bytes()
+    fit = n_parts if free is None else int(SHARE * free) // (PROCESS_BYTES + bytes_each)
+    return max(1, min(cores(), n_parts, fit))
 
 
 def batches(parts: Iterable[Part], alike: Callable[[Part], Any], rows: Callable[[Part], int]) -> list[list[Part]]:
@@ -53,33 +78,40 @@ def results(
     parts: Sequence[Part],
     *,
     rows: int,
+    bytes_each: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Result | None]:
     """All of `stream`; `progress` is told how many are done, as they end."""
     done = []
-    for result in stream(function, parts, rows=rows):
+    for result in stream(function, parts, rows=rows, bytes_each=bytes_each):
         done.append(result)
         if result is not None:
             progress(len(done))
     return done
 
 
-def stream(function: Callable[[Part], Result], parts: Sequence[Part], *, rows: int) -> Iterator[Result | None]:
+def stream(
+    function: Callable[[Part], Result], parts: Sequence[Part], *, rows: int, bytes_each: int = 0
+) -> Iterator[Result | None]:
     """function(part) of each part in order, from processes, which do the next ones meanwhile; None for what was not
     done there and is to be done here.
 
-    Nothing is done there where one process is as fast: with one core, one part, or few `rows` in all parts together.
+    There are as many processes as `processes` says, and a result that nobody has asked for yet is one of theirs: they
+    go no further ahead than that. Nothing is done there where one process is as fast: with one core, one part, or few
+    `rows` in all parts together.
     """
     n_done = 0
-    workers = min(cores(), MOST, len(parts))
+    workers = processes(len(parts), bytes_each)
     if workers > 1 and rows >= WORTH_IT_ROWS:
         pool = ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), initializer=begin, initargs=(plugin_files.loaded(),)
         )
         try:
-            futures = deque(pool.submit(function, part) for part in parts)
+            coming = iter(parts)
+            futures = deque(pool.submit(function, part) for part in islice(coming, 2 * workers))
             while futures:
                 result = futures.popleft().result()  # whoever takes it may forget it
+                futures.extend(pool.submit(function, part) for part in islice(coming, 1))
                 n_done += 1
                 yield result
         except BrokenProcessPool:  # a script that can't be imported again, as new processes do: slower, not wrong

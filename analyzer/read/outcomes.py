@@ -140,9 +140,14 @@ _OUTCOME_SQL = f"""r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, 
 _EVERY = 1 << 31  # more answers of an example than can be
 
 
-def outcomes(conn: sqlite3.Connection, runs: Sequence[Run], samples: int | None = None) -> pl.DataFrame:
+def outcomes(
+    conn: sqlite3.Connection, runs: Sequence[Run], samples: int | None = None, *, entries: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Finished and scored requests of runs with latencies, tokens and evidence: run (its place among `runs`), columns
-    as _OUTCOME_COLUMNS, and _OF_ANSWERS. samples: only the first so many answers of each example; None: all."""
+    as _OUTCOME_COLUMNS, and _OF_ANSWERS. samples: only the first so many answers of each example; None: all.
+
+    With the `entries` of their manifest, those that have one, and its columns in place of example_id: the texts that
+    each row would hold are then never there for more than a portion of the rows."""
     rows = chain.from_iterable(
         part.execute(
             f"SELECT ?, {_OUTCOME_SQL}, p.finish_reason, r.sample_idx "
@@ -155,8 +160,14 @@ def outcomes(conn: sqlite3.Connection, runs: Sequence[Run], samples: int | None 
         for i, run in enumerate(runs)
         for part in parts(conn)
     )
-    frame = read_frame(rows, {"run": pl.Int64} | _OUTCOME_COLUMNS | _OF_ANSWERS)
+    schema = {"run": pl.Int64} | _OUTCOME_COLUMNS | _OF_ANSWERS
+    frame = read_frame(rows, schema, lambda part: part if entries is None else _with_entries(part, entries))
     return frame.with_columns(pl.col("is_failure").cast(pl.Boolean))
+
+
+def _with_entries(part: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
+    few = pl.col("failure_label", "source").cast(pl.Categorical)
+    return part.join(entries, on="example_id", how="inner").drop("example_id").with_columns(few)
 
 
 def normalised_answers(conn: sqlite3.Connection, run: Run, samples: int) -> pl.DataFrame:

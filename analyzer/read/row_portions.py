@@ -1,6 +1,6 @@
 """Rows in portions that memory can hold: so many rows, or as many as their long texts allow."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -27,10 +27,15 @@ def portions(cursor: Iterable[tuple[Any, ...]], text: int, more: int | None = No
         yield rows
 
 
-def read_frame(rows: Iterable[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:
-    """All rows, of a cursor or of several, as one frame of this schema, made in portions: they are not held twice."""
+def read_frame(
+    rows: Iterable[tuple[Any, ...]],
+    schema: dict[str, Any],
+    change: Callable[[pl.DataFrame], pl.DataFrame] = lambda part: part,
+) -> pl.DataFrame:
+    """All rows, of a cursor or of several, as one frame of this schema, made in portions: they are not held twice.
+    Each portion is changed by `change` before it is kept."""
     rest = iter(rows)
-    parts = [pl.DataFrame(schema=schema)]
+    parts = [change(pl.DataFrame(schema=schema))]
     while portion := list(islice(rest, ROWS)):
-        parts.append(pl.DataFrame(portion, schema=schema, orient="row", strict=False))
+        parts.append(change(pl.DataFrame(portion, schema=schema, orient="row", strict=False)))
     return pl.concat(parts)

@@ -93,7 +93,7 @@ def run_counts(
         return _of_parts(conn, exp_group_id, generation, samples, kept=kept)
     planned: dict[str, int] = {task.dataset_id: task.samples for task in group_tasks(conn, exp_group_id, generation)}
     counted = planned | dict(samples or {})
-    if kept and is_whole(conn) and all(counted[dataset_id] >= number for dataset_id, number in planned.items()):
+    if kept and is_whole(conn) and all(counted[dataset_id] == number for dataset_id, number in planned.items()):
         stored = kept_counts.read_kept(conn, exp_group_id, generation, kept_counts.COUNTS)
         if stored is not None:
             return _with_scores(conn, exp_group_id, generation, stored)

@@ -5,7 +5,6 @@ import sqlite3
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from analyzer.read import kept_counts
 from analyzer.read import runs as tables
 from analyzer.read.drift import Answers, group_drifts, level_differences
 from analyzer.read.examples import rescored
@@ -18,6 +17,7 @@ from analyzer.read.runs import Run
 from analyzer.results.length_bins import Bin, length_bins
 from analyzer.results.rows import ClientRow, SessionRow, Volume
 from analyzer.results.turns import TurnFigures, conversations_moved, read_turns
+from analyzer.results.volumes import read_volumes
 from analyzer.store.derived_rows import ANALYZER_VERSION, NOBODY, ScoredBy, scored_by
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeChange, Verdict, columns
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError
@@ -214,14 +214,6 @@ _SCORERS = f"""SELECT DISTINCT s.scorer_version || ' · ' || s.metric FROM runs 
     {_OF_TASK} ORDER BY 1"""  # of one score per run: a run is scored by one scorer
 _CONTRACTS = f"SELECT contract_json FROM task_contracts {_OF_TASK}"
 _ANALYZED = f"SELECT detail_json FROM analysis_state {_OF_GROUP} AND stage='analyze' AND scope='*'"
-_VOLUMES = """SELECT a.session_id, count(*), (max(t.end_ns) - min(t.start_ns)) / 1e9,
-    CAST(sum(t.prompt_tokens * 1.0) AS INTEGER), CAST(sum(t.completion_tokens * 1.0) AS INTEGER),
-    sum(a.end_state = 'done' AND t.finish_ns IS NULL)
-    FROM attempts a JOIN telemetry t ON t.request_id = a.request_id AND t.attempt_idx = a.attempt_idx
-    WHERE a.error_type IS NULL
-    AND +a.session_id IN (SELECT session_id FROM sessions WHERE exp_group_id=? AND generation=?)
-    GROUP BY a.session_id ORDER BY min(a.started_at), a.session_id"""
-"""An attempt without an error gave the response. A session has one monotonic clock, so spans are taken within one."""
 
 
 def read_results(
@@ -277,6 +269,7 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
     detail: dict[str, Any] = next((json.loads(text) for (text,) in conn.execute(_ANALYZED, key)), {})
     tasks = group_tasks(conn, group, generation) or [GroupTask("", "")]
     samples = {task.dataset_id: detail.get("samples", {}).get(task.dataset_id, task.samples) for task in tasks}
+    progress = run_counts(conn, group, generation, samples)
     whole = Results(
         group=group,
         generation=generation,
@@ -291,7 +284,7 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         drops=[],
         verdicts=[],
         comparisons=[],
-        progress=run_counts(conn, group, generation, samples),
+        progress=progress,
         clients=_rows(conn, ClientRow, _CLIENTS, key),
         sessions=_rows(conn, SessionRow, _SESSIONS, key),
         snapshots=_dicts(conn, _SNAPSHOTS, key),
@@ -299,7 +292,7 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         drifts=group_drifts(conn, group, generation),
         differences=level_differences(conn, group, generation),
         setups=setup_differences(conn, group, generation),
-        volumes=_volumes(conn, group, generation) if volumes else [],
+        volumes=read_volumes(conn, key, sum(count.responses for count in progress.values())) if volumes else [],
         scorer_versions=[],
         analyzer_version=detail.get("analyzer_version"),
         other_metric=detail.get("settings", {}).get("metric"),
@@ -310,13 +303,6 @@ def read_tasks(conn: sqlite3.Connection, group: str, *, volumes: bool = False) -
         for task in tasks
     ]
     return [_with_turns(conn, task) for task in results] if volumes else results
-
-
-def _volumes(conn: sqlite3.Connection, group: str, generation: int) -> list[Volume]:
-    kept = kept_counts.read_kept(conn, group, generation, kept_counts.VOLUMES)
-    if kept is not None:
-        return [Volume(*row) for row in kept["sessions"]]
-    return [Volume(*row) for part in parts(conn) for row in part.execute(_VOLUMES, (group, generation))]
 
 
 def _with_turns(conn: sqlite3.Connection, task: Results) -> Results:

@@ -15,6 +15,13 @@ from analyzer.scoring.score import reads_calls, rules_of, with_said
 SCHEMA = {"example_id": pl.String, "sample_idx": pl.Int64, "part": pl.String, "value": pl.Float32}
 
 
+def names_parts(facts: sqlite3.Connection, run: Run) -> bool:
+    """Whether the metric of a run's scores tells what they are made of."""
+    metric = metric_of_scores(facts, run.run_id)
+    task = metrics.find(metric) if metric is not None else None
+    return task is not None and task.parts is not None
+
+
 def answer_parts(facts: sqlite3.Connection, run: Run, scores: pl.DataFrame) -> pl.DataFrame | None:
     """Every part of every answer of a run: example_id, sample_idx, part (its name) and value in [0, 1]; None where the
     metric names none. `scores`: example_id, sample_idx, score of the answers to look at. A failed request has none.

@@ -139,6 +139,9 @@ def _score_elsewhere(batch: Sequence[RunToScore]) -> bool:
         closing(connect_for_reading(member.db, write_derived=True)) as conn,
         closing(open_part(member, batch[0].holders, held=True)) as facts,
     ):
+        conn.execute(
+            "PRAGMA foreign_keys=OFF"
+        )  # scores are of requests that were just read, and these are never removed
         _score_runs(conn, facts, batch, _golds_of(batch[0]))
     return True
 

@@ -30,7 +30,7 @@ from analyzer.summarise.bin_stats import ALL_BINS, CiRule, with_bootstrap
 from analyzer.summarise.budget_evidence import by_two_servers
 from analyzer.summarise.group import Group
 from analyzer.summarise.question import STAGE, Question, TaskQuestion, fingerprint_of, question_of
-from analyzer.summarise.run_data import RunData, RunToRead, read_elsewhere, read_runs
+from analyzer.summarise.run_data import OUTCOME_BYTES, RunData, RunToRead, read_elsewhere, read_runs
 from analyzer.summarise.stored_sentences import with_sentences
 from analyzer.summarise.suite_rows import SuiteRows, suite_rows
 from analyzer.summarise.suite_task import SuiteTask, at_budgets
@@ -149,7 +149,10 @@ def read_tasks(facts: sqlite3.Connection, db: Path, question: Question) -> Itera
         for run in task.runs
     ]
     batches = parallel.batches(parts, lambda part: part.kind, lambda part: part.counts.scores)
-    elsewhere = parallel.stream(read_elsewhere, batches, rows=sum(part.counts.scores for part in parts))
+    largest = max((sum(part.counts.scores for part in batch) for batch in batches), default=0)
+    elsewhere = parallel.stream(
+        read_elsewhere, batches, rows=sum(part.counts.scores for part in parts), bytes_each=largest * OUTCOME_BYTES
+    )
     pairs = iter(zip(elsewhere, batches, strict=True))
     for task in question.tasks:
         entries = examples.entries(facts, task.dataset.dataset_id)

@@ -25,7 +25,7 @@ from analyzer.read.run_counts import RunCounts
 from analyzer.read.runs import Run, metric_of_scores
 from analyzer.read.snapshot import opened
 from analyzer.scoring import failure_labels
-from analyzer.scoring.answer_parts import answer_parts
+from analyzer.scoring.answer_parts import answer_parts, names_parts
 from analyzer.scoring.given_answers import given_answers
 from analyzer.scoring.score import judge_of
 from analyzer.stats.decompose import LABELS, Outcomes
@@ -41,6 +41,7 @@ from kvt_async.contract.formulas.metric_needs import is_known
 from kvt_async.contract.formulas.prompt_counts import PromptCounts
 from kvt_async.contract.shards.group_databases import GroupDatabase
 
+OUTCOME_BYTES = 600  # of an outcome while its run is read: its columns, once more while they are sorted
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -173,18 +174,15 @@ def _frame(facts: sqlite3.Connection, runs: Sequence[Run], entries: pl.DataFrame
     )
     unit = runs[0].kv_unit
     decoding = pl.col("run").is_in([i for i, run in enumerate(runs) if run.decodes])
-    frame = outcomes.outcomes(facts, runs, samples).join(entries, on="example_id", how="inner")
-    return (
-        without_lengths(facts, [run.run_id for run in runs], frame)
-        .sort("run", "entry", "sample_idx")
-        .with_columns(
-            code=code,
-            cut=failure_labels.cut_off(),
-            kept_fraction=kept_fraction(unit, decoding),
-            # What is held at the end of an answer, and the bytes of its peak, have no like among full cache's figures.
-            kept_tokens=pl.when(~decoding).then(kept_tokens(unit)),
-            kv_bytes=pl.when(~decoding).then("kv_bytes"),
-        )
+    run_ids = [run.run_id for run in runs]
+    frame = outcomes.outcomes(facts, runs, samples, entries=without_lengths(facts, run_ids, entries))
+    return frame.sort("run", "entry", "sample_idx").with_columns(
+        code=code,
+        cut=failure_labels.cut_off(),
+        kept_fraction=kept_fraction(unit, decoding),
+        # What is held at the end of an answer, and the bytes of its peak, have no like among full cache's figures.
+        kept_tokens=pl.when(~decoding).then(kept_tokens(unit)),
+        kv_bytes=pl.when(~decoding).then("kv_bytes"),
     )
 
 
@@ -204,8 +202,12 @@ def _outcomes(frame: pl.DataFrame, n: int, k: int) -> Outcomes:
 
 def _parts(facts: sqlite3.Connection, run: Run, entries: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame | None:
     """What the scores of a run are made of, with the entry of each; None where the metric names no parts."""
-    parts = answer_parts(facts, run, frame.select("example_id", "sample_idx", "score"))
-    return None if parts is None else parts.join(entries.select("example_id", "entry"), on="example_id")
+    if not names_parts(facts, run):
+        return None
+    named = entries.select("example_id", "entry")
+    scores = frame.select("entry", "sample_idx", "score").join(named, on="entry", maintain_order="left").drop("entry")
+    parts = answer_parts(facts, run, scores)
+    return None if parts is None else parts.join(named, on="example_id")
 
 
 def _is_of_calls(facts: sqlite3.Connection, run: Run) -> bool:

@@ -1,16 +1,17 @@
 """score, analyze and report of large experiments: seconds, rows/s and peak memory, each size against the smallest.
 
-    python scripts/bench/scale.py [--rows 100000 1000000] [--tasks 20] [--shards 16] [--interleaved] [--keep DIR]
+    python scripts/bench/scale.py [--rows 100000 1000000] [--tasks 20] [--shards 16] [--interleaved] [--lean]
+        [--keep DIR]
 
 A row is one request with its outcome. Each size is a database in the real schema: two series, ten budgets (full cache
 among them) and a repeat of full cache, five bins, 1% of the requests failed, short answers; written level by level, or
 --interleaved: examples in blocks of 50, each at every level. With --tasks they are dealt to so many tasks of one group,
 task by task; with --shards the group lies in so many databases, each with the whole manifest and its share of the
-examples at every level. Its first `kvt all` is timed stage by stage in a process
-of its own (starting it belongs to `score`), then a second one that finds nothing to do. Memory is the peak of that
-process and all it started together, as resident sets, so what they share counts several times. `ratio` is the time per
-row against the smallest size: 1 = linear. With --keep the databases stay in DIR for the next time, which then makes
-their scores and results anew.
+examples at every level. --lean: shorter names and less in each reply, two thirds of the disk. Its first `kvt all` is
+timed stage by stage in a process of its own (starting it belongs to `score`), then a second one that finds nothing to
+do. Memory is the peak of that process and all it started together, as resident sets, so what they share counts several
+times. `ratio` is the time per row against the smallest size: 1 = linear. With --keep the databases stay in DIR for the
+next time, which then makes their scores and results anew.
 """
 
 import argparse
@@ -103,7 +104,19 @@ class Part:
         return own.parent / "shards" / f"{self.i + 1}-of-{self.n}.sqlite" if self.n > 1 else own
 
 
-def make_database(path: Path, rows: int, *, tasks: int = 1, interleaved: bool, part: Part = Part()) -> None:
+LEAN = (
+    *FACTS[:3],
+    "INSERT INTO responses SELECT request_id, 0, text, NULL, NULL, 'stop', json_object('kv', json_object('kept_tokens',"
+    " kept, 'bytes', kept * 1024)), json_object('source', 'echoed'), kept * 1.0 / token_len, NULL, '' FROM done"
+    " WHERE NOT failed",
+    FACTS[4],
+)
+"""The same with less of what a reply says of itself, for sizes that a disk would not hold else."""
+
+
+def make_database(
+    path: Path, rows: int, *, tasks: int = 1, interleaved: bool, lean: bool = False, part: Part = Part()
+) -> None:
     """Write about `rows` requests with their outcomes, or a part of them, in the order in which a sweep writes them."""
     per_run = max(BINS, rows // len(LEVELS) // tasks)
     conn = connect_for_writing(path)
@@ -124,14 +137,14 @@ def make_database(path: Path, rows: int, *, tasks: int = 1, interleaved: bool, p
     conn.executemany("INSERT INTO words VALUES (?, ?)", enumerate(_WORDS.split()))
     conn.execute("BEGIN")
     for task in range(tasks):
-        add_task(conn, f"d{task}", per_run, interleaved=interleaved, part=part)
+        add_task(conn, f"d{task}", per_run, interleaved=interleaved, lean=lean, part=part)
     conn.execute("COMMIT")
     create(conn)
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     conn.close()
 
 
-def add_task(conn: sqlite3.Connection, task: str, per_run: int, *, interleaved: bool, part: Part) -> None:
+def add_task(conn: sqlite3.Connection, task: str, per_run: int, *, interleaved: bool, lean: bool, part: Part) -> None:
     """A task of `per_run` examples with every level, or a part of its outcomes."""
     conn.execute(
         "INSERT INTO datasets VALUES (?, 'jsonl', ?, 'reference', 't', NULL, 'qa_f1', '{}', json_object('strategy', "
@@ -147,7 +160,7 @@ def add_task(conn: sqlite3.Connection, task: str, per_run: int, *, interleaved: 
     levels = []
     for idx, (series, budget, repeat) in enumerate(LEVELS):
         policy, _, mode = series.partition("/")
-        run = f"{task}-{policy}-{budget}-r{repeat}"
+        run = f"{task}-{idx}" if lean else f"{task}-{policy}-{budget}-r{repeat}"
         conn.execute(
             "INSERT INTO runs VALUES (?,?,1,?,'reference','http://127.0.0.1/v1','kvt-reference',?,?,?,'fraction',?,'prefill',?,"
             "'body','{}','{}',?,'t','{}',?,?)",
@@ -171,7 +184,7 @@ def add_task(conn: sqlite3.Connection, task: str, per_run: int, *, interleaved: 
     block = BLOCK if interleaved else per_run
     for start in range(0, per_run, block):
         for level in levels:
-            for statement in (OUTCOMES, *FACTS, "DROP TABLE done"):
+            for statement in (OUTCOMES, *(LEAN if lean else FACTS), "DROP TABLE done"):
                 conn.execute(statement, level | {"start": start, "block": block})
 
 
@@ -268,9 +281,9 @@ def forget_results(db: Path) -> None:
         made.unlink()
 
 
-def database(folder: Path, rows: int, *, tasks: int, shards: int, interleaved: bool) -> Path:
+def database(folder: Path, rows: int, *, tasks: int, shards: int, interleaved: bool, lean: bool) -> Path:
     """A folder that holds the database of one size, or its shards, ready to be analysed for the first time."""
-    kinds = {f"{tasks}-tasks": tasks > 1, f"{shards}-shards": shards > 1, "interleaved": interleaved}
+    kinds = {f"{tasks}-tasks": tasks > 1, f"{shards}-shards": shards > 1, "interleaved": interleaved, "lean": lean}
     place = folder / "-".join([str(rows), *(kind for kind, given in kinds.items() if given)])
     own = place / GROUP / DB_NAME
     parts = [Part(i, shards) for i in range(shards)]
@@ -279,7 +292,7 @@ def database(folder: Path, rows: int, *, tasks: int, shards: int, interleaved: b
             forget_results(db)
     for part in parts:
         if not part.path(own).exists():
-            make_database(part.path(own), rows, tasks=tasks, interleaved=interleaved, part=part)
+            make_database(part.path(own), rows, tasks=tasks, interleaved=interleaved, lean=lean, part=part)
     return place
 
 
@@ -289,6 +302,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1)
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--interleaved", action="store_true")
+    parser.add_argument("--lean", action="store_true")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--stages", nargs="+", help=argparse.SUPPRESS)
@@ -299,8 +313,14 @@ def main() -> None:
     base = 0.0
     with tempfile.TemporaryDirectory() as scratch:
         for rows in sorted(asked.rows):
-            kind = {"tasks": asked.tasks, "shards": asked.shards, "interleaved": asked.interleaved}
-            folder = database(asked.keep or Path(scratch), rows, **kind)
+            folder = database(
+                asked.keep or Path(scratch),
+                rows,
+                tasks=asked.tasks,
+                shards=asked.shards,
+                interleaved=asked.interleaved,
+                lean=asked.lean,
+            )
             size = sum(db.stat().st_size for db in folder.rglob("*.sqlite")) / 1e9
             cores = len(os.sched_getaffinity(0))
             shards = f"{asked.shards} shards, " if asked.shards > 1 else ""

@@ -34,7 +34,7 @@ metrics                parallel
 read                   contract.command_line contract.shards stats
 store                  read
 scoring                contract.shards parallel metrics read store
-results                read store
+results                parallel read store
 api                    contract.command_line read results
 stage_answers
 summarise              contract.shards parallel stats read store scoring results

@@ -31,6 +31,15 @@ def test_once_scored_nothing_is_counted_again(experiment: Experiment) -> None:
     assert run_counts(conn, *KEY) == run_counts(conn, *KEY, kept=False)
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_what_is_kept_is_of_the_answers_that_were_planned(experiment: Experiment, samples: int) -> None:
+    conn, _ = experiment(n_per_bin=5)
+    score(conn, "synthetic")
+    (dataset,) = conn.execute("SELECT dataset_id FROM datasets").fetchone()
+    counts = run_counts(conn, *KEY, {dataset: samples}).values()
+    assert {count.planned for count in counts} == {25 * samples}
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -47,6 +47,12 @@ class Compressions:
     full_peak: Floats
     reached: Floats
 
+    @classmethod
+    def of_counts(cls, n: Floats) -> "Compressions":
+        """Of answers [n] of which no more is known than how often their cache was compressed."""
+        unknown = np.full((len(n), 1), np.nan)
+        return cls(n.reshape(-1, 1).astype(np.float64), unknown, unknown, unknown)
+
     @property
     def is_said(self) -> npt.NDArray[np.bool_]:
         """Where the reply says how often."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyzer.bench.read import stage_facts
+from analyzer.read.compressions import Compressions
 from analyzer.read.drift import answers_beside_canary, run_server
 from analyzer.store.tables import Evidence
 from analyzer.summarise.budget_evidence import run_evidence, worst
@@ -47,7 +48,8 @@ def budget_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts) -> Applie
     size = float(kept) if isinstance(kept, (int, float)) else None
     key = conn.execute("SELECT exp_group_id, generation FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()
     server = run_server(conn, run, answers_beside_canary(conn, *key))
-    return AppliedBudget(run_evidence(run, replies, server), run.kv_unit, size)
+    applied = Compressions.of_counts(replies["n_compressions"].to_numpy()) if run.decodes else None
+    return AppliedBudget(run_evidence(run, replies, server, applied=applied), run.kv_unit, size)
 
 
 def of_all(budgets: Sequence[AppliedBudget | None]) -> AppliedBudget | None:

@@ -95,10 +95,13 @@ REPLIES: dict[str, Any] = {
     "context_tokens": pl.Int64,
     "compressible_tokens": pl.Int64,
     "kv_bytes": pl.Float64,
+    "completion_tokens": pl.Int64,
+    "n_compressions": pl.Float64,
 }
 _REPLIES_SQL = """
 SELECT p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), m.prompt_tokens, a.input_tokens, NULL,
-       json_extract(p.usage_json, '$.kv.compressible_tokens'), json_extract(p.usage_json, '$.kv.bytes')
+       json_extract(p.usage_json, '$.kv.compressible_tokens'), json_extract(p.usage_json, '$.kv.bytes'),
+       m.completion_tokens, json_extract(p.kv_evidence_json, '$.n_compressions')
 FROM requests r
 JOIN bench_arrivals a ON a.request_id = r.request_id AND a.phase = 'measured'
 JOIN responses p ON p.request_id = r.request_id

@@ -10,7 +10,8 @@ from analyzer.stage_answers import Json, StageAnswer
 from analyzer.store import artifacts
 from analyzer.store.tables import Verdict
 from analyzer.verify.differences import Difference, Findings
-from analyzer.verify.verification import Checked, verify
+from analyzer.verify.group_parts import verify_group
+from analyzer.verify.verification import Checked
 from kvt_async.contract.paths import RunPaths
 
 EQUAL, DIFFERENT, UNCHECKED = 0, 1, 3  # exit codes
@@ -59,7 +60,8 @@ class VerifyAnswer(StageAnswer):
             "n_differences": self.total.n_differences,
             "facts": _json(self.facts),
             "groups": [
-                {"exp_group_id": of.exp_group_id, "generation": of.generation, **_json(of.findings)}
+                {"exp_group_id": of.exp_group_id, "generation": of.generation, "part": of.part or None}
+                | _json(of.findings)
                 for of in self.generations
             ],
             "files": _json(self.files),
@@ -68,7 +70,7 @@ class VerifyAnswer(StageAnswer):
 
 def verified(db: Path, data_dir: Path | None = None, progress: Callable[[str], None] = lambda _: None) -> VerifyAnswer:
     """Check a database, its manifests where `data_dir` has them, and the report files in its folder."""
-    of_facts, generations = verify(db, data_dir, progress)
+    of_facts, generations = verify_group(db, data_dir, progress)
     of_files = Findings()
     _files(RunPaths(db.parent, db), generations, of_files)
     return VerifyAnswer(db, of_facts, generations, of_files)
@@ -109,7 +111,8 @@ def _json(findings: Findings) -> Json:
 
 
 def _of_group(checked: Checked) -> list[str]:
-    name, findings = f"group {checked.exp_group_id}, generation {checked.generation}", checked.findings
+    part = f", {checked.part}" if checked.part else ""
+    name, findings = f"group {checked.exp_group_id}{part}, generation {checked.generation}", checked.findings
     if not (findings.checked or findings.not_checkable or findings.notes):
         return [f"  {name}: nothing is derived yet"]
     return _lines(name, findings)

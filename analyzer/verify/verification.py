@@ -58,11 +58,13 @@ ANALYSED = (*derived_rows.RUN_TABLES, *derived_rows.GROUP_TABLES)
 
 @dataclass
 class Checked:
-    """One generation of a group. `content`: hash of the rows that its analysis left; None: there are none."""
+    """One generation of a group. `content`: hash of the rows that its analysis left; None: there are none. `part`: of a
+    group in several databases, which one."""
 
     exp_group_id: str
     generation: int
     content: str | None = None
+    part: str = ""
     findings: Findings = field(default_factory=Findings)
 
 
@@ -84,6 +86,12 @@ def verify(db: Path, data_dir: Path | None = None, progress: Report = lambda _: 
         _unexplained(facts, of_facts)
     progress("")
     return of_facts, generations
+
+
+def verify_facts(db: Path, data_dir: Path | None = None, progress: Report = lambda _: None) -> Findings:
+    """Findings about the facts alone. Raises as `verify` does."""
+    with _still(db) as file, closing(held(file.connect())) as facts:
+        return check_facts(facts, data_dir, progress)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ has of its own (a level's, a contract's) get the words of the earliest.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,6 +94,20 @@ def merge(target: Path, sources: Sequence[Path], say: Callable[[str], None] = la
     return done
 
 
+def take(target: Path, source: Path, request_ids: Iterable[str]) -> None:
+    """Take the histories of some requests, and what they refer to, from a database of the same group."""
+    try:
+        with closing(_connection(target)) as conn:
+            attach(conn, "source", source)
+            conn.execute("CREATE TEMP TABLE wanted (request_id TEXT PRIMARY KEY) WITHOUT ROWID")
+            conn.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((each,) for each in request_ids))
+            with transaction(conn, target):
+                _add_others(conn)
+                _chunk(conn, source.name, "{}.request_id IN (SELECT request_id FROM temp.wanted)", ())
+    except (sqlite3.Error, OSError) as error:
+        raise store_error(target, error) from error
+
+
 def _connection(target: Path) -> sqlite3.Connection:
     uri = f"{target.resolve().as_uri()}?mode=rw"
     conn = sqlite3.connect(uri, uri=True, timeout=SLICE_MS / 1000, isolation_level=None)
@@ -141,7 +155,7 @@ def _taken(conn: sqlite3.Connection, target: Path, source: Path, state: str, say
         with transaction(conn, target):
             if first > 1:
                 _add_referred(conn)  # a shard that is being sent may have begun more of them
-            taken += _chunk(conn, source.name, rows)
+            taken += _chunk(conn, source.name, "{}.rowid BETWEEN ? AND ?", rows)
         if last > REQUESTS_AT_ONCE:
             say(f"merge: {source.name}: {min(rows[1], last):,} of {last:,} requests")
     with transaction(conn, target):
@@ -217,17 +231,16 @@ def _unguarded(conn: sqlite3.Connection, *tables: str) -> Iterator[None]:
         conn.execute(sql)
 
 
-def _chunk(conn: sqlite3.Connection, source: str, rows: tuple[int, int]) -> Taken:
-    """Requests of the source between two rowids."""
-    here = "SELECT request_id FROM source.requests WHERE rowid BETWEEN ? AND ?"
+def _chunk(conn: sqlite3.Connection, source: str, which: str, values: Sequence[object]) -> Taken:
+    """Some requests of the source: `which` is a condition on its table of requests, {} for the table, with `values`."""
     conn.execute("DELETE FROM temp.taken")
     known = "SELECT 1 FROM main.requests m WHERE m.request_id = r.request_id"
-    sql = "SELECT r.request_id FROM source.requests r WHERE r.rowid BETWEEN ? AND ?"
-    n_new = conn.execute(f"INSERT INTO temp.taken {sql} AND NOT EXISTS ({known})", rows).rowcount
-    n = _number(conn, f"SELECT count(*) FROM ({here})", rows)
+    sql = f"SELECT r.request_id FROM source.requests r WHERE {which.format('r')}"
+    n_new = conn.execute(f"INSERT INTO temp.taken {sql} AND NOT EXISTS ({known})", values).rowcount
+    n = _number(conn, f"SELECT count(*) FROM ({sql})", values)
     continued, replaced, n_left = [], [], 0
     if n > n_new:
-        for request_id in list(conflicts(conn, "main", "source", within="o.rowid BETWEEN ? AND ?", values=rows)):
+        for request_id in list(conflicts(conn, "main", "source", within=which.format("o"), values=values)):
             ours, theirs = (standing(conn, schema, request_id) for schema in ("main", "source"))
             if theirs >= ours:
                 n_left += 1

@@ -17,7 +17,7 @@ import orjson
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.formulas.conversation import unit_of
 from kvt_async.contract.formulas.prompt_text import context_parts, tool_fields, turn_prefix
-from kvt_async.contract.labels import request_ids_of
+from kvt_async.contract.labels import entry_of, request_ids_of
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.records import Example, Json
 from kvt_async.store.facts_beside import read_together
@@ -172,6 +172,22 @@ class Reader:
                     elif (sample := int(nth.partition(".")[0])) < samples:  # behind it may stand the turn
                         done[int(seq) * samples + sample] = 1
         return done
+
+    def in_states(self, run_id: str, states: Collection[str]) -> list[str]:
+        """request_ids of a run that are in one of these states: response, failure, pending."""
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT request_id FROM outcomes WHERE run_id = ? AND state IN ({marks})"
+        return [row[0] for row in self.rows(sql, run_id, *states)]
+
+    def tried_again(self, run_id: str, n: int, *, samples: int = 1) -> bytearray:
+        """One byte per answer, as of `settled`: 1 where --retry-failed has opened a series of tries."""
+        tried = bytearray(n * samples)
+        sql = "SELECT DISTINCT request_id FROM try_series WHERE request_id > ? AND request_id < ?"
+        for (request_id,) in self.rows(sql, *request_ids_of(run_id)):
+            seq, sample = entry_of(request_id)
+            if sample < samples:
+                tried[seq * samples + sample] = 1
+        return tried
 
     def counts(self, run_id: str, samples: int | None = None) -> dict[str, int]:
         """requests, responses and failures of a run, of the first `samples` answers to each example; from covering

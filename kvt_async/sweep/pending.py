@@ -304,7 +304,8 @@ def unsettled(
         left_out = bytearray(n * samples)
         if part is not None:
             left_out = unwanted(part.entries_at(reader, run, task.settings.sampling.seed), samples)
-            left_out = either(left_out, without(part.settled_elsewhere(run, n, samples), mask))
+            here = either(mask, reader.tried_again(run.run_id, n, samples=samples)) if run.stored else mask
+            left_out = either(left_out, without(part.settled_elsewhere(run, n, samples), here))
         if chosen is not None:
             left_out = only(left_out, chosen)
         masks.append(either(mask, left_out))

@@ -5,13 +5,14 @@ shards, and shards of another n. Shards of one n need not see each other.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kvt_async.contract.errors import ConfigError, GuardError
 from kvt_async.contract.formulas.shard_of import shard_of
+from kvt_async.contract.labels import entry_of
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.shards.shard import Shard, shard_databases
 from kvt_async.contract.vocabulary import NODE_REPEATS
@@ -68,6 +69,22 @@ class ShardPart:
                 settled = reader.settled(run.run_id, max(n, theirs), samples=samples)
                 whole = either(whole, settled[: n * samples])
         return whole
+
+    def begun_elsewhere(
+        self, reader: Reader, run: Run, seed: int, states: Collection[str]
+    ) -> Iterator[tuple[Path, list[str]]]:
+        """Databases with the request_ids of this shard's part of a run that are in one of these states there."""
+        wanted = self.entries_at(reader, run, seed)
+        for db in self.elsewhere:
+            with closing(Reader(db)) as other:
+                ids = [each for each in other.in_states(run.run_id, states) if _holds(wanted, each)]
+            if ids:
+                yield db, ids
+
+
+def _holds(mask: bytearray, request_id: str) -> bool:
+    seq, _ = entry_of(request_id)
+    return seq < len(mask) and bool(mask[seq])
 
 
 def node_entries(reader: Reader, dataset_id: str, n_tasks: int, seed: int) -> list[int]:

@@ -28,9 +28,10 @@ from kvt_async.records import Json
 from kvt_async.senders.scratch_facts import take_over_left
 from kvt_async.senders.shares import sender_count_of_limits
 from kvt_async.session import server_evidence
-from kvt_async.session.experiment_rows import command_line
+from kvt_async.session.experiment_rows import command_line, marked_stored
 from kvt_async.session.invocation import Invocation, at_work, loop_factory, opened, paths_of, sayer
 from kvt_async.store.lock import hold
+from kvt_async.store.merging import take
 from kvt_async.store.reader import Reader
 from kvt_async.sweep import dry_run
 from kvt_async.sweep.decode_reach import reach_notes
@@ -183,10 +184,28 @@ async def _send(invocation: Invocation, options: SweepOptions, group: SweepGroup
     else:
         refuse_unreachable(reader, invocation.settings, tasks)
     group = replace(group, tasks=tuple(tasks), notes=(*notes, *refused))
+    if group.part is not None and group.part.elsewhere and not options.dry_run:
+        group = await asyncio.to_thread(go_on_here, invocation, group, retry_failed=options.retry_failed)
     report = await SweepInvocation(invocation, options, group).go()
     if report.plan is not None:
         report.plan["refused"] = refused
     return report
+
+
+def go_on_here(invocation: Invocation, group: SweepGroup, *, retry_failed: bool) -> SweepGroup:
+    """Take from the group's other databases the histories that this shard goes on with: requests that were begun,
+    failures that are tried again, and all of a conversation whose next turn is sent after the others."""
+    assert group.part is not None
+    states = {"pending"} | ({"failure"} if retry_failed else set())
+    if invocation.settings.workload.is_in_turns:
+        states |= {"response", "failure"}
+    for task in group.tasks:
+        for run in task.runs:
+            seed = task.settings.sampling.seed
+            for db, ids in group.part.begun_elsewhere(invocation.reader, run, seed, states):
+                take(invocation.paths.db, db, ids)
+    tasks = (replace(task, runs=marked_stored(invocation.reader, invocation.group, task.runs)) for task in group.tasks)
+    return replace(group, tasks=tuple(tasks))
 
 
 def of_the_part(settings: Settings, group: SweepGroup, tasks: Sequence[SweepTask]) -> list[SweepTask]:

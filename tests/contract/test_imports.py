@@ -45,7 +45,7 @@ bench.read             read store summarise
 bench.figures          bench.read
 bench.report           read store results charts report bench.read bench.figures
 bench                  read store bench.read bench.figures bench.report
-verify                 parallel read store scoring results stage_answers summarise bench.read bench
+verify                 contract.shards parallel read store scoring results stage_answers summarise bench.read bench
 stages                 read store scoring results stage_answers summarise charts report verbs bench verify
 cli                    contract.command_line stage_answers verify stages
 __main__               cli

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
-from analyzer.stages import every_stage
+from analyzer.stages import every_stage, verify_stage
 from kvt_async.contract.command_line.run_folder import stored_settings
-from kvt_async.contract.errors import ConfigError, GuardError
+from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
+from kvt_async.contract.schema import connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.shards.group_databases import group_databases
 from kvt_async.contract.shards.shard import Shard, shard_databases
@@ -20,6 +22,7 @@ from kvt_async.store.merging import merge
 from kvt_async.sweep.sweep import SweepOptions, prepare_group, run
 from tests.servers.openai_server import Script, serving
 from tests.sweep.test_sweep import grid_bodies
+from tests.tables import insert_session
 from tests.ways.test_launch import launching
 from tests.worlds import check_invariants, db_of, query, sweep_settings, until
 
@@ -227,5 +230,51 @@ async def test_shards_of_levels_send_each_level_once_and_full_cache_at_the_same_
     page = (tmp_path / "runs/g/report.md").read_text()
     assert "0 of 6 on shard 2's server, 0 when its own server was asked again: no difference" in page
     assert "UNLIKE SERVERS" not in page
+    answer = verify_stage(settings)
+    assert (answer.total.n_differences, answer.exit_code) == (0, 3)
+    assert any("kvt merge" in why for why in answer.facts.not_checkable)
     with pytest.raises(ConfigError, match="at most 3 shards"):
         await run(settings, options=replace(QUIET, shard=Shard(1, 4, "levels")))
+
+
+async def test_what_failed_before_is_tried_again_by_its_shard_and_the_merge_knows_how_it_went_on(
+    tmp_path: Path,
+) -> None:
+    async with serving(Script(faults={"http_400": 0.3}, seed=3)) as (server, url):
+        settings = sweep_settings(tmp_path, url, SEVEN, "kv.apply={via: none}", "kv.policy=label")
+        failed = (await run(settings, options=QUIET)).failures
+        server.script.faults.clear()
+        server.bodies.clear()
+        reports = [await run(settings, options=options) for options in in_shards(2, retry_failed=True)]
+        assert failed > 0 == sum(r.failures for r in reports)
+        assert len(grid_bodies(server)) == sum(r.responses for r in reports) == failed
+        again = [await run(settings, options=options) for options in in_shards(2, retry_failed=True)]
+        assert [r.session_id for r in again] == [None, None]
+    assert (status(settings)["responses"], status(settings)["failures"]) == (48, 0)
+    taken = merge(db_of(settings), shard_databases(db_of(settings)))
+    assert sum(t.n_continued for t in taken) == failed
+    assert query(settings, "SELECT count(*), max(attempt_idx) FROM responses") == [(48, 1)]
+    check_invariants(settings)
+
+
+async def test_the_shards_of_a_group_are_verified_each_and_must_fit_together(tmp_path: Path) -> None:
+    async with serving(Script()) as (_, url):
+        settings = sweep_settings(tmp_path, url, "analysis.resamples=100", "analysis.charts=false")
+        for options in in_shards(2):
+            await run(settings, options=options)
+    every_stage(settings)
+    answer = verify_stage(settings)
+    assert answer.total.n_differences == 0
+    assert answer.total.checked["scores"] == 48
+    assert {checked.part for checked in answer.generations} == {"shard 1 of 2", "shard 2 of 2"}
+    merge(db_of(settings), shard_databases(db_of(settings)))
+    every_stage(settings)
+    assert verify_stage(settings).exit_code == 0
+    two = shard_databases(db_of(settings))[1]
+    with closing(connect_for_writing(two)) as conn:
+        conn.execute("DROP TRIGGER manifests_no_update")
+        conn.execute("UPDATE manifests SET sha256 = 'x'")
+        conn.execute("DELETE FROM scores")
+        insert_session(conn, session_id="later", exp_group_id="g", started_at="t")  # it has grown since the merge
+    with pytest.raises(ContractMismatchError, match="manifest"):
+        verify_stage(settings)

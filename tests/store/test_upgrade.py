@@ -267,7 +267,7 @@ def _dying_at(end: int) -> list[int]:
         return watch
 
     connect = sqlite3.connect
-    sqlite3.connect = lambda *args, **options: connect(*args, **(options | {"factory": Watched}))  # type: ignore[assignment]
+    sqlite3.connect = lambda *args, **options: connect(*args, **(options | {"factory": Watched}))
     for name in ("link", "fsync", "replace", "rename", "unlink"):
         setattr(os, name, watched(getattr(os, name)))
     return steps

@@ -29,7 +29,7 @@ def sender_count(settings: Settings, bounds: Mapping[str, float | None]) -> int:
     processes = settings.limits.processes
     given = {key: bound for key, bound in bounds.items() if bound is not None}
     if processes == "auto":
-        return max(1, min(usable_cores(), *(math.floor(bound) for bound in given.values())))
+        return max(1, min([usable_cores(), *(math.floor(bound) for bound in given.values())]))
     for key, bound in given.items():
         if bound < processes:
             raise ConfigError(

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 from kvt_async.clock import utc_now
 from kvt_async.contract.load import known_secrets
 from kvt_async.contract.paths import RunPaths
+from kvt_async.engine.send.adaptive_concurrency import START
 from kvt_async.engine.send.sender import Sender
 from kvt_async.records import Json
 from kvt_async.senders.notices import Enlistment, Halt, TooMany, Tripped
 from kvt_async.senders.sender_program import run_sender, secrets_of
+from kvt_async.senders.shares import whole_shares
 from kvt_async.senders.wire import Wire
 from kvt_async.session.interrupts import Interrupts
 from kvt_async.session.invocation import CommandOptions
@@ -42,6 +44,7 @@ async def work(wire: Wire, me: Enlistment) -> None:
     """Send part after part until the parent is gone or wants no more."""
     with RunLog(me.log, secrets_of(me.settings)) as log:
         async with Sender(me.settings, endpoints=me.endpoints) as sender:
+            sender.dispatcher.slots.begin_with(whole_shares(START, me.n)[me.i])
             part = SentPart(wire, me, sender, log)
             while isinstance(order := await wire.receive(), PartOrder | TooMany):
                 if isinstance(order, PartOrder):

@@ -197,6 +197,23 @@ def test_a_refusal_cuts_once_per_cool_down_and_growth_is_careful_after_it() -> N
     in_fake_time(main())
 
 
+def test_a_share_of_an_adaptive_bound_begins_with_its_share_and_tells_of_a_cut_once() -> None:
+    async def main() -> None:
+        slots, cuts = Slots(25, adaptive=True), list[int]()
+        slots.on_cut = lambda: cuts.append(slots.limit)
+        slots.begin_with(2)
+        assert slots.limit == 2
+        await rounds(slots, 3)
+        for _ in range(3):
+            slots.refused()
+        assert cuts == [slots.limit] == [6]
+        fixed = Slots(3)
+        fixed.begin_with(1)
+        assert fixed.limit == 3
+
+    in_fake_time(main())
+
+
 def test_slots_that_nobody_uses_are_no_reason_to_grow() -> None:
     async def main() -> int:
         slots = Slots(50, adaptive=True)

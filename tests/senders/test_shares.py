@@ -46,5 +46,6 @@ def test_a_share_below_one_is_refused_with_the_key_and_both_ways_out() -> None:
 def test_auto_is_a_process_for_each_core_and_no_more_than_the_bounds_can_be_divided_into() -> None:
     settings = settings_of("limits.processes=auto")
     assert sender_count(settings, {"limits.concurrency": 100_000}) == usable_cores()
+    assert sender_count(settings, {"bench.concurrency": None}) == usable_cores()
     assert sender_count(settings, {"limits.concurrency": 1}) == 1
     assert sender_count(settings, {"limits.requests_per_minute": 0.5}) == 1

@@ -56,6 +56,11 @@ class Slots:
         self.held -= 1
         self._wake()
 
+    def begin_with(self, limit: int) -> None:
+        """Where several processes share a bound that adapts, each begins with its part of START, at least 1."""
+        if self._adaptive:
+            self.limit = min(self.size, max(1, limit))
+
     def succeeded(self) -> None:
         """A request went through at its first try."""
         if not self._adaptive or self._cooling():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvt_async.demo import reference_server
+from tests.forked_kvt import run_kvt
 
 Kvt = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -32,15 +33,19 @@ def kvt(tmp_path: Path) -> Kvt:
     return kvt_in(tmp_path)
 
 
-def kvt_in(folder: Path) -> Kvt:
-    """No pictures, which take seconds each time, unless a test looks at them: CHARTS among its arguments."""
+def kvt_in(folder: Path, *, forked: bool = True) -> Kvt:
+    """No pictures, which take seconds each time, unless a test looks at them: CHARTS among its arguments. Python is
+    started anew with `forked` False, or where `env` tells it how to start."""
 
     def run(*args: str, env: dict[str, str] | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("KVT__") and k != "MODEL_NAME"}
+        whole = {**clean, "KVT__analysis__charts": "false", **(env or {})}
+        if forked and not any(name.startswith("PYTHON") for name in env or {}):
+            return run_kvt(args, folder, whole, timeout=timeout)
         return subprocess.run(
             [sys.executable, "-m", "kvt_async", *args],
             cwd=folder,
-            env={**clean, "KVT__analysis__charts": "false", **(env or {})},
+            env=whole,
             capture_output=True,
             text=True,
             timeout=timeout,

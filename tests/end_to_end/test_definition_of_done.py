@@ -36,7 +36,7 @@ class Job:
 @pytest.fixture(scope="module")
 def job(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("job")
-    kvt, args = kvt_in(folder), [*small(server_url), *CHARTS]
+    kvt, args = kvt_in(folder, forked=False), [*small(server_url), *CHARTS]
     paths = {k: folder / v for k, v in json.loads(ok(kvt("resolve", *args, "--json"))).items()}
     left = {}
     for command in ("validate", "prepare", "validate --deep", "run", "score", "analyze", "report"):

@@ -21,6 +21,7 @@ from analyzer.results.results import Results
 from analyzer.results.series_names import series_name, series_names
 from analyzer.results.zones import bin_zones, constant
 from analyzer.store.tables import Verdict
+from kvt_async.contract.cache_state import cache_state
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.vocabulary import EvidenceStatus, Role, SeriesVerdict, Unit
 
@@ -218,7 +219,15 @@ def _buys(results: Results, settings: Settings) -> list[str]:
 
 
 def _times(results: Results, run: Run) -> costs.Repeated:
-    return costs.Repeated(outcomes(results, run), [outcomes(results, again) for again in results.controls])
+    """A level's times against full cache's, and those of the repeats that met the same cache state as full cache."""
+    states = {
+        again.run_id: cache_state(stat.cached_share)
+        for again in (results.full, *results.controls)
+        if again is not None and (stat := results.stat(again)) is not None
+    }
+    own = states.get(results.full.run_id) if results.full else None
+    alike = [again for again in results.controls if states.get(again.run_id) == own]
+    return costs.Repeated(outcomes(results, run), [outcomes(results, again) for again in alike])
 
 
 def _coarse(results: Results) -> str:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -420,3 +421,18 @@ def test_analysis_waits_for_a_writer_that_holds_the_database(
     assert analyze(conn, settings).recomputed
     assert len(waits) == 3
     writer.close()
+
+
+def test_times_stand_beside_a_repeat_that_met_the_same_cache_state(experiment: Experiment) -> None:
+    conn, settings = analysed(experiment, n_per_bin=10)
+    results = read_results(conn, "synthetic")
+    (again,) = results.controls
+
+    def told() -> str:
+        lines = (text for answer in first_screen(results, settings).answers for text in answer.lines)
+        return next(text for text in lines if text.startswith("Latency"))
+
+    assert "request by request" in told()
+    assert "Full cache run again, by the same measure: " in told()
+    results.stats[again.run_id, -1] = replace(results.stats[again.run_id, -1], cached_share=0.99)
+    assert "Full cache run again" not in told(), "its prompts came from a cache, full cache's did not"

@@ -16,6 +16,7 @@ from analyzer.read.group_connection import parts
 from analyzer.read.row_portions import read_frame
 from analyzer.read.runs import Run, baseline_id
 from kvt_async.contract.formulas.decode_budget import USUAL_INTERVAL, first_compression, interval_of
+from kvt_async.contract.vocabulary import When
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,6 +47,7 @@ class Compressions:
     peak: Floats
     full_peak: Floats
     reached: Floats
+    alone: bool = True  # its policy evicts only then, and not once the prompt is read as well
 
     @classmethod
     def of_counts(cls, n: Floats) -> "Compressions":
@@ -98,12 +100,10 @@ def compressions(conn: sqlite3.Connection, run: Run, entries: pl.DataFrame, samp
     ]
     frame = frame.with_columns(reached=pl.Series(reached, dtype=pl.Float64))
     place = frame["entry"].cast(pl.Int64).to_numpy(), frame["sample_idx"].to_numpy()
-    columns = []
-    for name in ("n", "peak", "full_peak", "reached"):
-        column = np.full((entries.height, samples), np.nan)
+    columns = {name: np.full((entries.height, samples), np.nan) for name in ("n", "peak", "full_peak", "reached")}
+    for name, column in columns.items():
         column[place] = frame[name].to_numpy()
-        columns.append(column)
-    return Compressions(*columns)
+    return Compressions(**columns, alone=run.kv_when == When.DECODE)
 
 
 def _rows(

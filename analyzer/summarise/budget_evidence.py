@@ -99,7 +99,9 @@ def run_evidence(
     if evidence.status == EvidenceStatus.VERIFIED and judged and server.canary in _CANARY:
         too_short = " or its answers were too short" if run.decodes and server.canary != CanaryVerdict.DEAD else ""
         evidence = _unverified(evidence, _CANARY[server.canary] + too_short)
-    evidence = by_compressions(by_width(run, evidence, server.width), applied)
+    evidence = by_width(run, evidence, server.width)
+    if not run.is_label and evidence.source != "configured":  # there the reply has nothing to say
+        evidence = by_compressions(evidence, applied)
     if evidence.status in _NOTHING_AGAINST:
         evidence = _by_readings(run, evidence, outcomes.filter(answered), server)
     if evidence.status in _NOTHING_AGAINST and counts.are_short:
@@ -192,7 +194,12 @@ def _off_while_generating(run: Run, round_to: int) -> pl.Expr:
     is_cap = run.kv_unit == Unit.TOKENS
     allowed = pl.max_horizontal(pl.lit(TOLERANCE), round_to / seen) * (seen if is_cap else 1.0) + 1e-9
     is_off = (effective - run.kv_budget).abs() > allowed
-    if run.kv_when != When.BOTH or run.kv_mode != Mode.AGNOSTIC:
+    if run.kv_when != When.BOTH:
+        return is_off
+    if is_cap:  # a prompt that is shorter was left whole
+        prompt = pl.col("prompt_tokens").fill_null(pl.col("token_len")).cast(pl.Float64)
+        is_off &= ~((prompt < run.kv_budget) & effective.is_between(prompt - allowed, run.kv_budget + allowed))
+    if run.kv_mode != Mode.AGNOSTIC:
         return is_off
     prompt, context = (pl.col(name).cast(pl.Float64) for name in ("prompt_tokens", "context_tokens"))
     question = prompt - pl.coalesce("compressible_tokens", context)

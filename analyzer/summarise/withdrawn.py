@@ -49,14 +49,15 @@ def withdraw(
 
 
 def _unapplied(series_of: Mapping[str, str], compressions: Mapping[str, Compressions]) -> dict[str, tuple[int, int]]:
-    """Series of which no level was applied to enough answers: (applied, said) of the level with most of them."""
+    """Series of which no level was applied to enough answers, and whose losses can't be those of their prompts:
+    (applied, said) of the level with most of them."""
     levels: dict[str, list[Compressions | None]] = {}
     for run_id, series in series_of.items():
         levels.setdefault(series, []).append(compressions.get(run_id))
     return {
         series: max((c.n_applied, c.n_said) for c in of_series if c is not None)
         for series, of_series in levels.items()
-        if not any(has_evidence(applied) for applied in of_series)
+        if not any(applied is None or not applied.alone or has_evidence(applied) for applied in of_series)
     }
 
 

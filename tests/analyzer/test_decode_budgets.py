@@ -157,6 +157,19 @@ async def test_where_no_budget_reaches_an_answer_nothing_is_claimed(tmp_path: Pa
     assert any(alarm.name == "NO EVIDENCE" for alarm in screen.alarms)
 
 
+async def test_a_loss_of_the_prompt_is_told_where_the_budget_reaches_no_answer_but_nothing_is_safe(
+    tmp_path: Path,
+) -> None:
+    """`both` compresses the prompt to 30 tokens; no answer is long enough for more."""
+    levels = "kv.levels=[{budget: 1.0, unit: fraction}, {budget: 300}, {budget: 20}]"
+    settings = await analysed(tmp_path, lambda _: SHORT, levels, "kv.when=both")
+    rows = dict(query(settings, "SELECT kv_budget, status FROM run_evidence JOIN runs USING (run_id)"))
+    assert (rows[300], rows[20]) == ("unverified", "unverified")
+    verdict = results_of(settings).verdict("snapkv/aware/both compression_interval=16")
+    assert verdict is not None
+    assert (verdict.verdict, verdict.safe_budget) == ("cannot_tell", None)  # nothing is lost here, and nothing safe
+
+
 async def test_a_server_that_says_nothing_of_compressions_is_unverified(tmp_path: Path) -> None:
     levels = "kv.levels=[{budget: 1.0, unit: fraction}, {budget: 0.5, unit: fraction}, {budget: 60}]"
     settings = await analysed(tmp_path, lambda _: LONG, levels, knob="mute", is_hurt=lambda _: True)

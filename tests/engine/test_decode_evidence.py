@@ -38,6 +38,7 @@ def evidence(level: str, kv: dict[str, Any] | None, *overrides: str) -> tuple[di
         (CAP % "decode", UNTOUCHED, None),  # the answer ended before anything was compressed
         (SHARE, UNTOUCHED, None),
         (CAP % "both", UNTOUCHED | {"when": "both", "compressed_tokens": 96}, 96),  # the prompt was
+        (CAP % "both", UNTOUCHED | {"when": "both"}, None),  # nor was the prompt, which is shorter than the cap
         (SHARE, {"n_compressions": 2, "kept_fraction": 0.5}, 0.5),
     ],
 )

@@ -136,11 +136,12 @@ def _of_decoding(
         place = record["read_from"].rpartition(".")[0]
         record["missing"] = f"{place if place.startswith('usage') else 'usage'}.n_compressions"
         return record, None
-    was_compressed = record["n_compressions"] > 0 or when == When.BOTH
+    later = record["n_compressions"] > 0
+    was_compressed = later or when == When.BOTH
     # Lengths grow while tokens are generated, so a count is no share of them, nor a share a count.
     effective = convert(number, raw_unit, unit) if number is not None and was_compressed else None
     record |= {"source": source, "effective": effective}
-    if was_compressed and effective is None:
+    if later and effective is None:
         record["missing"] = record["read_from"]
     elif number is not None and effective != number:
         record |= {"raw": number, "raw_unit": raw_unit}

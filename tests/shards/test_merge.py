@@ -28,7 +28,7 @@ from tests.tables import insert
 from tests.worlds import query
 
 N = 5  # requests of a random group
-CASES = int(os.environ.get("KVT_FUZZ_CASES", "0")) // 2000 or 6
+CASES = int(os.environ.get("KVT_FUZZ_CASES", "0")) // 2000 or 4
 HISTORY = """SELECT o.request_id, o.state, p.text, p.usage_json, p.kv_evidence_json,
     (SELECT group_concat(a.started_at || a.session_id || a.series_idx || ifnull(t.start_ns, 'no telemetry')) FROM
      attempts a LEFT JOIN telemetry t USING (request_id, attempt_idx) WHERE a.request_id = o.request_id),

@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from analyzer.stages import every_stage, verify_stage
+from analyzer.verify.integrity import check_facts
 from kvt_async.contract.command_line.run_folder import stored_settings
 from kvt_async.contract.errors import ConfigError, ContractMismatchError, GuardError
-from kvt_async.contract.schema import connect_for_writing
+from kvt_async.contract.schema import connect_for_reading, connect_for_writing
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.shards.group_databases import group_databases
 from kvt_async.contract.shards.shard import Shard, shard_databases
@@ -21,6 +22,7 @@ from kvt_async.store.lock import hold
 from kvt_async.store.merging import merge
 from kvt_async.sweep.sweep import SweepOptions, prepare_group, run
 from tests.servers.openai_server import Script, serving
+from tests.sweep.test_conversations import OWN, TURNS, settings_for
 from tests.sweep.test_sweep import grid_bodies
 from tests.tables import insert_session
 from tests.ways.test_launch import launching
@@ -278,3 +280,15 @@ async def test_the_shards_of_a_group_are_verified_each_and_must_fit_together(tmp
         insert_session(conn, session_id="later", exp_group_id="g", started_at="t")  # it has grown since the merge
     with pytest.raises(ContractMismatchError, match="manifest"):
         verify_stage(settings)
+
+
+async def test_conversations_with_answers_of_their_own_stay_whole_over_shards_and_the_merge(tmp_path: Path) -> None:
+    async with serving(Script()) as (server, url):
+        settings = settings_for(tmp_path, url, OWN, TURNS, n=4)
+        await run(settings, options=replace(QUIET, limit=1))
+        reports = [await run(settings, options=options) for options in in_shards(2)]
+        assert [report.pending for report in reports] == [0, 0]
+        assert len(grid_bodies(server)) == 4 * 3 * 2
+    merge(db_of(settings), shard_databases(db_of(settings)))
+    with closing(connect_for_reading(db_of(settings))) as conn:
+        assert check_facts(conn).n_differences == 0

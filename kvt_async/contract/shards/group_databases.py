@@ -25,6 +25,9 @@ from kvt_async.contract.shards.shard import part_of, shard_databases
 _COUNTED = (*TABLES, "sessions", "session_ends", "manifests", "runs", "server_snapshots", "probes", "client_health")
 
 
+_SIDES = ("one", "other")
+
+
 @dataclass(frozen=True, slots=True)
 class GroupDatabase:
     """One database of a group. `part`: (i, n) of a shard, None of the group's own. `without`: request_ids that it has
@@ -105,10 +108,18 @@ def _each_request_once(members: Sequence[GroupDatabase]) -> tuple[GroupDatabase,
         with closing(sqlite3.connect(":memory:", uri=True)) as conn:
             attach(conn, "one", one.db)
             attach(conn, "other", other.db)
-            both = "SELECT request_id FROM one.requests JOIN other.requests USING (request_id)"
-            of_other = {row[0] for row in conn.execute(both)}
+            of_other = _in_both(conn)
             differing = conflicts(conn, "one", "other") if of_other else ()
             of_one = {each for each in differing if standing(conn, "other", each) < standing(conn, "one", each)}
         without[a] |= of_one
         without[b] |= of_other - of_one
     return tuple(replace(member, without=frozenset(ids)) for member, ids in zip(members, without, strict=True))
+
+
+def _in_both(conn: sqlite3.Connection) -> set[str]:
+    """request_ids that two attached databases have: those of the smaller one are looked for in the other."""
+    sizes = {name: conn.execute(f"SELECT max(rowid) FROM {name}.requests").fetchone()[0] or 0 for name in _SIDES}
+    small, large = sorted(_SIDES, key=lambda name: int(sizes[name]))
+    sql = f"""SELECT s.request_id FROM {small}.requests s
+              WHERE EXISTS (SELECT 1 FROM {large}.requests l WHERE l.request_id = s.request_id)"""
+    return {row[0] for row in conn.execute(sql)}

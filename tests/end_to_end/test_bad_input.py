@@ -58,6 +58,9 @@ PLAIN: dict[str, list[str]] = {
     "config-deep": with_("validate", "decoding.extra_body=" + "[" * 20_000),
     "config-other-type": with_("validate", "decoding.extra_body={a: !!binary aGk=}"),
     "unknown-command": ["swep", *CONFIG],
+    "shard-none": ["sweep", *CONFIG, "--shard", "3/2"],
+    "shard-two": ["sweep", *CONFIG, "--shard", "1/2", "--shard-levels", "1/2"],
+    "merge-nowhere": ["merge", "g", "nowhere"],
     "unknown-key": with_("validate", "limits.concurency=4"),
     "wrong-type": with_("validate", "limits.concurrency=many"),
     "out-of-range": with_("validate", "limits.concurrency=0"),
@@ -321,6 +324,10 @@ def test_databases_that_are_not_ours_to_write(kvt: Kvt, folder: Path) -> None:
     verify("schema-newer", kvt(*with_("sweep", "db.path=newer.sqlite")))
     made_older(make_db(folder / "today.sqlite", n_bins=1, n_per_bin=1), folder / "older.sqlite")
     verify("schema-older", kvt(*with_("sweep", "db.path=older.sqlite")))
+    verify("merge-nothing", kvt("merge", "."))
+    make_db(folder / "other.sqlite", n_bins=1, n_per_bin=1, exp_group_id="other")
+    verify("merge-other", kvt("merge", "today.sqlite", "other.sqlite"))
+    verify("merge-older", kvt("merge", "today.sqlite", "older.sqlite"))
     verify("upgrade-nothing", kvt("upgrade", "."))
     verify("upgrade-nowhere", kvt("upgrade", "nowhere"))
     (folder / "text.sqlite").write_text("not a database at all " * 100, encoding="utf-8")

@@ -58,6 +58,8 @@ async def test_shards_ask_everything_once_whole_contexts_each_and_a_second_time_
         assert len(grid_bodies(server)) == 48
         again = [await run(settings, options=options) for options in in_shards(3)]
         assert [r.session_id for r in again] == [None] * 3
+        alone = sweep_settings(tmp_path, url, SEVEN, f"output.runs_dir={tmp_path}/alone")
+        await run(alone, options=QUIET)
     counts = answered(settings)
     assert (len(counts), set(counts.values())) == (48, {1})
     folder = tmp_path / "runs/g/shards"
@@ -74,6 +76,10 @@ async def test_shards_ask_everything_once_whole_contexts_each_and_a_second_time_
     sessions = [row for db in shard_databases(db_of(settings))
                 for row in query(db, "SELECT shard_i, shard_n, host IS NOT NULL FROM sessions")]  # fmt: skip
     assert sessions == [(1, 3, 1), (2, 3, 1), (3, 3, 1)]
+    merge(db_of(settings), shard_databases(db_of(settings)))
+    facts = """SELECT request_id, prompt_sha256, state, text, finish_reason, usage_json, kv_evidence_json, kv_effective
+        FROM requests JOIN outcomes USING (request_id) LEFT JOIN responses USING (request_id) ORDER BY 1"""
+    assert query(settings, facts) == query(alone, facts)
 
 
 async def test_a_shard_says_what_all_may_send_together_and_plans_its_own_part(

@@ -48,7 +48,9 @@ def printed(package: str) -> Iterator[tuple[Path, str]]:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in comments:
                 text = re.sub(r"`[^`]*`", "", node.value)
                 sql = re.search(
-                    r"\b(SELECT|INSERT|CREATE|FROM|WHERE|JOIN|WHEN|PRAGMA|ORDER|GROUP|BEGIN|IS (?:NOT )?NULL)\b", text
+                    r"\b(SELECT|INSERT|CREATE|FROM|WHERE|JOIN|WHEN|PRAGMA|ORDER|GROUP|BEGIN|BETWEEN|PRIMARY KEY"
+                    r"|IS (?:NOT )?NULL)\b",
+                    text,
                 )
                 if not sql and re.search(r"[a-z]{2} |: ", text):
                     yield path, text

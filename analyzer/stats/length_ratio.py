@@ -61,12 +61,12 @@ class _RatioTest:
         own_full, own_here = full - share * self.mean_full, here - share * self.mean_here
         self.squares = float(own_here @ own_here), float(own_here @ own_full), float(own_full @ own_full)
         self.least = float(share.max()) * self.mean_here
-        self.distinct = np.unique(full + 1j * here)  # lengths are small whole numbers, and few pairs of them differ
+        self.outer_full, self.outer_here = _outermost(full, here)
 
     def z(self, ratio: float) -> float:
         """The statistic of "here - ratio x full is 0 on average", as a standard normal value."""
         k = len(self.full)
-        largest = max(self.least, float(np.max(np.abs(self.distinct.imag - ratio * self.distinct.real))))
+        largest = max(self.least, float(np.max(np.abs(self.outer_here - ratio * self.outer_full))))
         of_here, of_both, of_full = self.squares
         square = max(0.0, of_here - 2 * ratio * of_both + ratio**2 * of_full) + largest**2
         return normal_of_t((self.mean_here - ratio * self.mean_full) / sqrt(square * k / (k - 1)), self.contexts - 1)
@@ -85,6 +85,17 @@ class _RatioTest:
             middle = (inside + outside) / 2
             inside, outside = (middle, outside) if abs(self.z(ratio * exp(middle))) <= target else (inside, middle)
         return ratio * exp(inside)
+
+
+def _outermost(full: Floats, here: Floats) -> tuple[Floats, Floats]:
+    """The pairs among which the largest |here - ratio x full| is found, whatever the ratio above 0: those that no other
+    pair exceeds in one and falls short of in the other."""
+    order = np.lexsort((-here, full))
+    rising, beside = full[order], here[order]
+    most = np.concatenate([[-np.inf], np.maximum.accumulate(beside)[:-1]])
+    least = np.concatenate([np.minimum.accumulate(beside[::-1])[::-1][1:], [np.inf]])
+    outer = (beside > most) | (beside < least)
+    return rising[outer], beside[outer]
 
 
 def normal_of_t(t: float, freedom: float) -> float:

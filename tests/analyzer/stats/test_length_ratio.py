@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.stats.length_ratio import length_ratio, normal_of_t
+from analyzer.stats.length_ratio import _outermost, length_ratio, normal_of_t
 
 
 def ratio_of(full: list[float], here: list[float], cluster: list[int] | None = None, alpha: float = 0.05) -> Any:
@@ -84,6 +84,13 @@ def test_lengths_in_another_unit_have_the_same_ratio(pairs: list[tuple[int, int]
     seen, scaled = (ratio_of([a * unit for a, _ in pairs], [b * unit for _, b in pairs]) for unit in (1.0, 7.0))
     assert (scaled.ratio, scaled.p) == pytest.approx((seen.ratio, seen.p))
     assert (scaled.low is None) == (seen.low is None)
+
+
+@given(LENGTHS, st.floats(0.001, 1000))
+def test_the_largest_difference_is_among_the_outermost_pairs(pairs: list[tuple[int, int]], ratio: float) -> None:
+    full, here = np.array(pairs, dtype=float).T
+    outer_full, outer_here = _outermost(full, here)
+    assert np.abs(outer_here - ratio * outer_full).max() == np.abs(here - ratio * full).max()
 
 
 def test_growth_is_rarely_claimed_where_long_answers_are_as_rare_on_both_sides() -> None:

@@ -31,7 +31,7 @@ def sender_count(settings: Settings, bounds: Mapping[str, float | None]) -> int:
     if processes == "auto":
         return max(1, min([usable_cores(), *(math.floor(bound) for bound in given.values())]))
     for key, bound in given.items():
-        if bound < processes:
+        if bound < processes and processes > 1:  # one process may well have less than one a minute
             raise ConfigError(
                 f"{key} is {bound:g}: of {processes} processes each would get less than 1",
                 where="limits.processes",

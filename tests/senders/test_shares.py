@@ -37,6 +37,7 @@ def test_each_process_gets_its_part_of_every_bound_and_no_processes_of_its_own()
 def test_a_share_below_one_is_refused_with_the_key_and_both_ways_out() -> None:
     settings = settings_of("limits.processes=4")
     assert sender_count(settings, {"limits.concurrency": 4, "limits.tokens_per_minute": None}) == 4
+    assert sender_count(settings_of(), {"limits.requests_per_minute": 0.5}) == 1
     with pytest.raises(ConfigError) as refused:
         sender_count(settings, {"limits.concurrency": 8, "limits.requests_per_minute": 3.5})
     assert "limits.requests_per_minute is 3.5: of 4 processes each would get less than 1" in str(refused.value)

@@ -91,6 +91,9 @@ def score(
             group.begin(at, [task.run.run_id for task in todo if task.member is member], drop=recompute)
         opened = {i: opens_reasoning(facts, run_id, group.full_of.get(i)) for i, run_id in _first_runs(todo).items()}
         _score_all(conn, facts, [replace(task, opened=opened[task.run.dataset_id]) for task in todo])
+    if members_of(conn):
+        for db in dict.fromkeys(task.member.db for task in todo):
+            derived_rows.settle(db)
     return ScoreReport(
         exp_group_id,
         gen,

@@ -9,7 +9,9 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from analyzer.read.group_connection import GroupConnection, members_of, parts
@@ -19,7 +21,7 @@ from analyzer.store.suite_tables import SuiteStat, SuiteVerdict
 from analyzer.store.tables import BinStat, Comparison, Drop, Evidence, OutcomeChange, Verdict
 from kvt_async.contract.formulas.prompt_counts import PromptCounts, together
 from kvt_async.contract.local_faults import store_error
-from kvt_async.contract.schema import watch_derived
+from kvt_async.contract.schema import connect_for_reading, watch_derived
 from kvt_async.contract.waiting import transaction
 
 Row = Mapping[str, Any]
@@ -51,6 +53,13 @@ def in_transaction(conn: sqlite3.Connection, work: Callable[[sqlite3.Connection]
             work(conn)
     except sqlite3.OperationalError as error:
         raise store_error(path_of(conn), error) from error
+
+
+def settle(db: Path) -> None:
+    """Bring what was written into the database itself: who wrote closed it while others read, and whoever opens it next
+    would have to go through all of its log first."""
+    with closing(connect_for_reading(db, write_derived=True)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def insert(conn: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:

@@ -61,11 +61,10 @@ class Probes:
         Raises ConfigError where the server will refuse the grid as well, unless prompt or level are `ours` and not the
         config's; ServerError where it stopped answering.
         """
-        asking = self._asking
         n = tokens or self._n_tokens(of or level, entry)
-        decoding = self.settings.decoding.model_copy(update={"max_tokens": n})
-        payload = asking.builder.payload(entry, level, self.settings.model_copy(update={"decoding": decoding}))
-        attempt = await patiently(asking.probe, level.endpoints[0], payload)
+        payload, attempt = await self._ask(level, entry, n)
+        if attempt.error_type is ErrorType.CONTEXT_OVERFLOW and n > MAX_TOKENS:  # no room for so long an answer
+            payload, attempt = await self._ask(level, entry, MAX_TOKENS)
         reply, evidence = attempt.reply, None
         if reply is not None:
             expects = expectation(level, entry.token_len, entry.context_tokens)
@@ -93,10 +92,17 @@ class Probes:
         return attempt
 
     def _n_tokens(self, level: Level, entry: Entry) -> int:
-        """A few; of a level that evicts while it answers, as many behind the first compression."""
+        """A few; of a level that evicts while it answers, as many behind the first compression, if one comes."""
         if not level.decodes:
             return self._n
-        return min(compressed_after(level, entry.token_len), LONGEST_TOKENS) + MAX_TOKENS
+        after = compressed_after(level, entry.token_len)
+        return (after if after <= LONGEST_TOKENS else 0) + MAX_TOKENS
+
+    async def _ask(self, level: Level, entry: Entry, n: int) -> tuple[Payload, Attempt]:
+        decoding = self.settings.decoding.model_copy(update={"max_tokens": n})
+        settings = self.settings.model_copy(update={"decoding": decoding})
+        payload = self._asking.builder.payload(entry, level, settings)
+        return payload, await patiently(self._asking.probe, level.endpoints[0], payload)
 
     async def keep(self, level: str, sha256: str, answer: str | None, verdict: str | None, detail: Json) -> None:
         """Write a row of `probes`."""

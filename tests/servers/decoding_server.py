@@ -53,19 +53,27 @@ class DecodingServer(FakeServer):
     """`knob`: works | ignores_when (evicts from the prompt) | mute (evicts while it generates and says nothing of it) |
     echo_only (says that it does) | dead (neither). `length`: words of the answer to a prompt; its last one is the name
     of the prompt's fact, or `wrong` where the cache was compressed by then and `is_hurt` says that the prompt needs
-    what is gone."""
+    what is gone. `says`: changes what a reply's usage.kv says. `room`: for prompt and answer, in tokens."""
 
     def __init__(
-        self, knob: str, length: Callable[[str], int], is_hurt: Callable[[str], bool] = lambda _: True
+        self,
+        knob: str,
+        length: Callable[[str], int],
+        is_hurt: Callable[[str], bool] = lambda _: True,
+        says: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        room: int = 1 << 30,
     ) -> None:
         super().__init__(Script(knob=knob))
-        self.length, self.is_hurt = length, is_hurt
+        self.length, self.is_hurt, self.says, self.room = length, is_hurt, says, room
 
     async def _answer(self, http: web.Request, body: dict[str, Any], fault: str | None) -> web.StreamResponse:
         prompt, kv = body["messages"][-1]["content"], body.get("kv") or {}
         if kv.get("when", "prefill") == "prefill" and "compression_interval" in (kv.get("params") or {}):
             return web.json_response({"error": {"message": "nothing is evicted later"}}, status=400)
         n, tokens = min(self.length(prompt), body["max_tokens"]), len(prompt) // 4
+        if tokens + body["max_tokens"] > self.room:
+            error = {"message": "This model's maximum context length is exceeded", "code": "context_length_exceeded"}
+            return web.json_response({"error": error}, status=400)
         usage: dict[str, Any] = {"prompt_tokens": tokens, "completion_tokens": n}
         after, when = n, kv.get("when", "prefill")
         if kv.get("policy", "full") != "full" and self.script.knob != "dead":
@@ -81,6 +89,7 @@ class DecodingServer(FakeServer):
         else:
             usage["kv"] = {"when": "prefill", "kept_tokens": tokens, "kept_fraction": 1.0, "n_compressions": 0}
             usage["kv"] |= {"peak_tokens": tokens + n - 1, "bytes": 100 * (tokens + n - 1)}
+        usage["kv"] = self.says(usage["kv"])
         if self.script.knob in ("dead", "mute"):
             del usage["kv"]
         salt = f"{kv.get('budget')}{kv.get('keep_tokens')}"
@@ -97,8 +106,11 @@ def _word(prompt: str, at: int, salt: str) -> str:
 
 @asynccontextmanager
 async def decoding(
-    knob: str = "works", length: Callable[[str], int] = lambda _: 64, is_hurt: Callable[[str], bool] = lambda _: True
+    knob: str = "works",
+    length: Callable[[str], int] = lambda _: 64,
+    is_hurt: Callable[[str], bool] = lambda _: True,
+    says: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> AsyncIterator[str]:
     """The server's base URL on 127.0.0.1 while the block runs."""
-    async with on_loopback(DecodingServer(knob, length, is_hurt)) as url:
+    async with on_loopback(DecodingServer(knob, length, is_hurt, says)) as url:
         yield url

@@ -80,6 +80,27 @@ async def test_it_asks_for_answers_that_go_on_behind_the_first_compression_whate
     assert {(kv["keep_tokens"], "budget" in kv) for kv in asked} == {(200, False)}
 
 
+@pytest.mark.parametrize(
+    ("cap", "room", "longest"),
+    [
+        (100_000, 1 << 30, 32),  # no answer that is waited for gets there
+        (400, 300, 392 + 32),  # there is no room for so long an answer; what is refused is asked for again, shorter
+    ],
+)
+async def test_a_cap_beyond_every_answer_is_asked_for_with_short_ones_and_a_destructive_budget(
+    tmp_path: Path, cap: int, room: int, longest: int
+) -> None:
+    server = DecodingServer("works", lambda _: 64, room=room)
+    async with on_loopback(server) as url:
+        settings = decode_settings(
+            tmp_path, url, f"kv.levels=[{{budget: 1.0, unit: fraction}}, {{budget: {cap}, unit: tokens}}]"
+        )
+        report = await run(settings, options=QUIET)
+    assert (report.exit_code, report.canary) == (0, "alive")
+    assert reason(settings).endswith("between full and snapkv/aware/decode compression_interval=8 16 tokens")
+    assert max(body["max_tokens"] for body in server.bodies[1:]) <= longest
+
+
 async def test_budgets_at_different_times_have_a_canary_each_and_both_is_held_against_prefill(tmp_path: Path) -> None:
     levels = levels_of("kv.policies=[snapkv, {policy: snapkv, when: decode}, {policy: snapkv, when: both}]").levels
     assert [(pair.mild.label, pair.harsh.label) for pair in pairs(levels)] == [

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from kvt_async.contract.errors import ConfigError
-from kvt_async.contract.formulas.decode_budget import INTERVAL
+from kvt_async.contract.formulas.decode_budget import INTERVAL, interval_of
 from kvt_async.contract.formulas.kv_budget import in_blocks
 from kvt_async.contract.formulas.sample_seed import is_drawn
 from kvt_async.contract.settings import Settings
@@ -118,6 +118,12 @@ def _level(settings: Settings, policy: str, mode: Mode, params: Json, spec: Leve
         policy, mode, unit, budget = FULL, Mode.AWARE, Unit.FRACTION, 1.0
         params = params if way.full_has_params else {}
     _check_when(when, policy, mode, unit)
+    if when != When.PREFILL and INTERVAL in params and interval_of(params) != params[INTERVAL]:
+        raise ConfigError(
+            f"{params[INTERVAL]!r} is no number of tokens between compressions",
+            where=f"kv.params.{INTERVAL}, or the params of {policy}",
+            do="Give a whole number, 1 or more.",
+        )
     cuts = cuts_prompts(policy)  # the server serves it as it serves full cache
     if cuts:
         mode, params = Mode.AWARE, {"mode": params.get("mode", "middle")}

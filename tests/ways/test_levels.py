@@ -61,6 +61,12 @@ def test_an_equal_level_is_merged_with_a_note() -> None:
     assert made.notes == ("snapkv/aware 0.3 is asked for twice; it runs once",)
 
 
+@pytest.mark.parametrize("interval", [0, -4, 16.5, "'16'", "true"])
+def test_an_interval_between_compressions_is_a_whole_number(interval: object) -> None:
+    with pytest.raises(ConfigError, match="is no number of tokens between compressions"):
+        levels_of("kv.when=decode", f"kv.params={{compression_interval: {interval}}}")
+
+
 def test_nearly_equal_budgets_are_refused() -> None:
     with pytest.raises(ConfigError, match="nearly the same"):
         levels_of("kv.budgets=[1.0, 0.5, 0.50001]")

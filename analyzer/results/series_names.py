@@ -52,12 +52,14 @@ def _parts(label: str) -> tuple[str, list[str], list[str]] | None:
     if not all("=" in param for param in params):
         return None
     every = next((param for param in params if param.startswith(_INTERVAL) and when in _WHENS), None)
-    remarks = (
-        [_WHENS[when].replace(_ANSWERING, f"every {every.removeprefix(_INTERVAL)} answer tokens")] if every else []
-    )
+    remarks = [_WHENS[when].replace(_ANSWERING, _every(every.removeprefix(_INTERVAL)))] if every else []
     remarks += [_WHENS[when]] if when in _WHENS and not every else []
     remarks += [param for param in params if param != every]
     return policies.get(policy, policy), [known[mode]] if slash and when != When.DECODE else [], remarks
+
+
+def _every(tokens: str) -> str:
+    return "at every answer token" if tokens == "1" else f"every {tokens} answer tokens"
 
 
 def _named(policy: str, remarks: Sequence[str]) -> str:

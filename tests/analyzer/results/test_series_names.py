@@ -22,6 +22,7 @@ from analyzer.results.series_names import series_name, short_names, two_lines
             "h2o/agnostic/both compression_interval=9",
             "H2O (evicts before the question is known, evicts every 9 answer tokens too)",
         ),
+        ("tova/aware/decode compression_interval=1", "TOVA (evicts at every answer token)"),
         ("snapkv/aware compression_interval=16", "SnapKV (sees the question, compression_interval=16)"),
     ],
 )

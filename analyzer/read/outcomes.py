@@ -9,6 +9,7 @@ import polars as pl
 
 from analyzer.read.divergence import first_divergence
 from analyzer.read.group_connection import baselines, parts
+from analyzer.read.json_count import json_count
 from analyzer.read.later_turns import without_lengths
 from analyzer.read.row_portions import portions, read_frame
 from analyzer.read.run_counts import refused
@@ -104,7 +105,8 @@ def _first(expressions: Sequence[str]) -> str:
 
 
 # Tokens kept: the server's figure, or of a prompt that was cut before it was sent, its length.
-_KEPT = "ifnull(json_extract(p.usage_json, '$.kv.kept_tokens'), json_extract(p.kv_evidence_json, '$.kept_tokens'))"
+_SAID = json_count("p.usage_json", "$.kv.kept_tokens")
+_KEPT = f"ifnull({_SAID}, {json_count('p.kv_evidence_json', '$.kept_tokens')})"
 
 # Latencies of one request, as attempt_metrics names them: those of which bin_stats has the median.
 LATENCIES = tuple(f"{name.removesuffix('_p50_s')}_s" for name in columns_of("bin_stats") if name.endswith("_p50_s"))
@@ -133,8 +135,8 @@ _OF_ANSWERS: dict[str, Any] = {"finish_reason": pl.String, "sample_idx": pl.Int6
 _OUTCOME_SQL = f"""r.example_id, s.score, s.em, s.f1, s.failure_label, s.flags, s.first_divergence,
     p.request_id IS NULL,
     {", ".join(f"m.{name}" for name in LATENCIES)}, m.prompt_tokens, m.completion_tokens, m.cached_tokens,
-    p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), {_KEPT}, json_extract(p.usage_json, '$.kv.bytes'),
-    json_extract(p.usage_json, '$.kv.compressible_tokens')"""
+    p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), {_KEPT},
+    {json_count("p.usage_json", "$.kv.bytes")}, {json_count("p.usage_json", "$.kv.compressible_tokens")}"""
 
 
 _EVERY = 1 << 31  # more answers of an example than can be

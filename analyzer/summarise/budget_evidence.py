@@ -14,15 +14,13 @@ from analyzer.read.compressions import Compressions
 from analyzer.read.drift import BudgetReading, RunServer
 from analyzer.read.runs import Run
 from analyzer.store.tables import Evidence
-from analyzer.summarise.decode_evidence import by_compressions
+from analyzer.summarise.decode_evidence import OFF_SHARE, TOLERANCE, by_compressions
 from analyzer.summarise.width_evidence import by_width
 from kvt_async.contract.formulas.kv_budget import convert
 from kvt_async.contract.formulas.prompt_counts import Count, PromptCounts, judge
 from kvt_async.contract.formulas.server_identity import Drift
 from kvt_async.contract.vocabulary import CanaryVerdict, EvidenceStatus, Mode, Unit, When
 
-TOLERANCE = 0.01
-OFF_SHARE = 0.01
 _CANARY: dict[str, str] = {
     CanaryVerdict.DEAD: "the server reports the budget, but the canary found that a destructive one changes no answer",
     CanaryVerdict.INCONCLUSIVE: (
@@ -101,7 +99,7 @@ def run_evidence(
         evidence = _unverified(evidence, _CANARY[server.canary] + too_short)
     evidence = by_width(run, evidence, server.width)
     if not run.is_label and evidence.source != "configured":  # there the reply has nothing to say
-        evidence = by_compressions(evidence, applied)
+        evidence = by_compressions(run, evidence, applied, server.round_to)
     if evidence.status in _NOTHING_AGAINST:
         evidence = _by_readings(run, evidence, outcomes.filter(answered), server)
     if evidence.status in _NOTHING_AGAINST and counts.are_short:

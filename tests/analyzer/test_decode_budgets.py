@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -20,6 +21,7 @@ from analyzer.results.suite_results import SuiteResults, read_suite
 from analyzer.stages import analyze_stage, score_stage
 from analyzer.stats.transition import BudgetTest, claims
 from analyzer.summarise.decode_evidence import with_evidence
+from kvt_async.contract.errors import ContradictedError
 from kvt_async.contract.schema import connect_for_reading
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.shards.shard import Shard
@@ -71,8 +73,9 @@ async def analysed(
     is_hurt: Callable[[str], bool] = lambda _: False,
     knob: str = "works",
     shards: Sequence[Shard | None] = (None,),
+    says: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> Settings:
-    async with decoding(knob, length, is_hurt) as url:
+    async with decoding(knob, length, is_hurt, says) as url:
         settings = settings_of(folder, url, *overrides)
         for shard in shards:
             await run(settings, options=replace(QUIET, shard=shard))
@@ -179,6 +182,54 @@ async def test_a_server_that_says_nothing_of_compressions_is_unverified(tmp_path
     first, second = results_of(settings).series  # one policy in two units is two curves
     assert (second, "6000%" in str(screen)) == (f"{first} unit=tokens", False)
     assert any("broken from 60 tokens down" in line for a in screen.answers for line in a.lines)
+
+
+def of_full(kv: dict[str, Any]) -> dict[str, Any]:
+    """No counts at full cache, where counts belong."""
+    odd = {"peak_tokens": "many", "kept_tokens": [1], "bytes": True, "compressible_tokens": 1e300}
+    return kv | odd if kv["when"] == "prefill" else kv
+
+
+async def test_what_is_no_count_in_a_reply_is_not_counted(tmp_path: Path) -> None:
+    settings = await analysed(tmp_path, lambda _: LONG, is_hurt=lambda _: True, says=of_full)
+    level = decode_levels(results_of(settings))[1]
+    assert level.peak is not None
+    # Nobody says what full cache held: it holds the prompt and all of the answer but its last token.
+    ((full,),) = query(
+        settings,
+        "SELECT avg(prompt_tokens + completion_tokens - 1) FROM telemetry JOIN requests USING (request_id) "
+        "JOIN runs USING (run_id) WHERE is_full",
+    )
+    assert level.peak["full"] == pytest.approx(full, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("kept_tokens", "are left at the end of"), ("peak_tokens", "were held during")]
+)
+async def test_more_than_a_budget_and_an_interval_contradict_it(tmp_path: Path, name: str, words: str) -> None:
+    """60 tokens right after every compression, as asked, and 16 between two of them are 76."""
+    with pytest.raises(ContradictedError) as caught:
+        await analysed(tmp_path, lambda _: LONG, says=lambda kv: kv | {name: 90} if kv["when"] == "decode" else kv)
+    assert any(f"90 tokens {words} one of them, and at most 76 can be" in line for line in caught.value.details)
+
+
+async def test_compressions_of_which_few_say_what_was_left_are_unverified(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def says(kv: dict[str, Any]) -> dict[str, Any]:
+        asked.append(kv["when"])
+        return kv | {"compressed_tokens": None} if kv["when"] == "decode" and len(asked) % 4 else kv
+
+    settings = await analysed(tmp_path, lambda _: LONG, says=says)
+    rows = dict(query(settings, "SELECT kv_budget, status || '|' || reason FROM run_evidence JOIN runs USING (run_id)"))
+    assert rows[60].startswith("unverified|the cache was compressed in 40 answers, and ")
+
+
+async def test_a_cap_above_the_prompt_that_applies_at_both_times_keeps_the_whole_prompt(tmp_path: Path) -> None:
+    settings = await analysed(tmp_path, lambda _: LONG, "kv.when=both")
+    rows = dict(query(settings, "SELECT kv_budget, status || '|' || reason FROM run_evidence JOIN runs USING (run_id)"))
+    assert rows[60].startswith("verified|")
+    assert rows[200] == "unverified|no evidence: the cache was compressed in 0 of 40 answers (0%), fewer than 20%"
 
 
 async def test_one_task_of_short_answers_leaves_a_suite_without_evidence_and_names_it(tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ def test_the_effective_budget_is_the_most_held_right_after_a_compression(
         (None, [], "usage.kv.n_compressions"),
         (COMPRESSED, ["kv.evidence={header: x-kept}"], "usage.n_compressions"),
         ({"n_compressions": 2}, [], "usage.kv.kept_fraction"),
+        (COMPRESSED | {"n_compressions": -3}, [], "usage.kv.n_compressions"),  # no numbers of compressions
+        (COMPRESSED | {"n_compressions": 0.4}, [], "usage.kv.n_compressions"),
+        (COMPRESSED | {"n_compressions": "often"}, [], "usage.kv.n_compressions"),
     ],
 )
 def test_nothing_is_applied_where_the_reply_does_not_say_how_often(
@@ -67,6 +70,12 @@ def test_nothing_is_applied_where_the_reply_does_not_say_how_often(
 ) -> None:
     record, number = evidence(SHARE, kv, *overrides)
     assert (number, record["effective"], record["missing"]) == (None, None, missing)
+
+
+def test_the_record_names_the_figure_that_it_read_and_a_count_below_0_is_none() -> None:
+    record, effective = evidence(CAP % "decode", COMPRESSED | {"peak_tokens": -1, "kept_tokens": "few"})
+    assert (effective, record["read_from"]) == (96, "usage.kv.compressed_tokens")
+    assert (record["peak_tokens"], record["kept_tokens"]) == (None, None)
 
 
 def test_a_share_of_what_was_removed_is_read_and_a_number_of_tokens_is_no_share() -> None:

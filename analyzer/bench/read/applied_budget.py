@@ -48,7 +48,8 @@ def budget_of(conn: sqlite3.Connection, stage: stage_facts.StageFacts) -> Applie
     size = float(kept) if isinstance(kept, (int, float)) else None
     key = conn.execute("SELECT exp_group_id, generation FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()
     server = run_server(conn, run, answers_beside_canary(conn, *key))
-    applied = Compressions.of_counts(replies["n_compressions"].to_numpy()) if run.decodes else None
+    shows = replies["kv_effective"].is_not_null()
+    applied = Compressions.of_replies(replies["n_compressions"].to_numpy(), shows.to_numpy()) if run.decodes else None
     return AppliedBudget(run_evidence(run, replies, server, applied=applied), run.kv_unit, size)
 
 

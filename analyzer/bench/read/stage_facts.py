@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from analyzer.read.json_count import json_count
 from analyzer.read.row_portions import read_frame
 from analyzer.read.runs import Run, newest_generation
 from kvt_async.contract.errors import MissingPrerequisiteError
@@ -98,10 +99,10 @@ REPLIES: dict[str, Any] = {
     "completion_tokens": pl.Int64,
     "n_compressions": pl.Float64,
 }
-_REPLIES_SQL = """
+_REPLIES_SQL = f"""
 SELECT p.kv_effective, json_extract(p.kv_evidence_json, '$.source'), m.prompt_tokens, a.input_tokens, NULL,
-       json_extract(p.usage_json, '$.kv.compressible_tokens'), json_extract(p.usage_json, '$.kv.bytes'),
-       m.completion_tokens, json_extract(p.kv_evidence_json, '$.n_compressions')
+       {json_count("p.usage_json", "$.kv.compressible_tokens")}, {json_count("p.usage_json", "$.kv.bytes")},
+       m.completion_tokens, {json_count("p.kv_evidence_json", "$.n_compressions")}
 FROM requests r
 JOIN bench_arrivals a ON a.request_id = r.request_id AND a.phase = 'measured'
 JOIN responses p ON p.request_id = r.request_id

@@ -96,7 +96,7 @@ def read_evidence(
         return record, None
     if "when" in expects:
         said = record.get("echo", {})
-        record |= {name: _number(said.get(name)) for name in _WHILE_GENERATING} | {"when": said.get("when")}
+        record |= {name: _count(said.get(name)) for name in _WHILE_GENERATING} | {"when": said.get("when")}
         return _of_decoding(record, raw, source, evidence, expects["when"])
     number = _number(raw)
     if number is None and source == "echoed" and isinstance(raw, str):
@@ -131,8 +131,11 @@ def _of_decoding(
     said, unit = record.get("echo", {}), record["unit"]
     name = "compressed_tokens" if unit == Unit.TOKENS else "kept_fraction"
     raw_unit = unit if name in said else evidence.get("unit") or unit
+    if name in said and record["read_from"].startswith("usage."):
+        record["read_from"] = f"{record['read_from'].rpartition('.')[0]}.{name}"
     number = _number(said.get(name, raw))
-    if record["n_compressions"] is None:
+    if record["n_compressions"] is None or record["n_compressions"] % 1:
+        record["n_compressions"] = None
         place = record["read_from"].rpartition(".")[0]
         record["missing"] = f"{place if place.startswith('usage') else 'usage'}.n_compressions"
         return record, None
@@ -146,6 +149,12 @@ def _of_decoding(
     elif number is not None and effective != number:
         record |= {"raw": number, "raw_unit": raw_unit}
     return record, effective
+
+
+def _count(value: Any) -> float | None:
+    """What may be a number of things, or the mean of several; None: what is below 0 counts nothing."""
+    number = _number(value)
+    return number if number is not None and number >= 0 else None
 
 
 def _number(value: Any) -> float | None:

@@ -60,6 +60,24 @@ def test_a_batch_holds_alike_parts_that_follow_each_other(monkeypatch: pytest.Mo
     assert together == [parts[:2], parts[2:3], parts[3:4], parts[4:5], parts[5:6], parts[6:]]
 
 
+@pytest.mark.parametrize(
+    ("free", "each", "n"),
+    [(None, 0, 16), (1 << 40, 0, 16), (10 << 30, 0, 16), (10 << 30, 1 << 30, 4), (1 << 20, 1 << 30, 1), (0, 0, 1)],
+)
+def test_there_are_as_many_processes_as_cores_and_memory_hold(
+    monkeypatch: pytest.MonkeyPatch, free: int | None, each: int, n: int
+) -> None:
+    monkeypatch.setattr(parallel, "cores", lambda: 16)
+    monkeypatch.setattr(parallel, "free_bytes", lambda: free)
+    assert parallel.processes(100, each) == n
+    assert parallel.processes(2, each) == min(2, n)
+
+
+def test_what_is_free_is_known_of_this_machine() -> None:
+    free = parallel.free_bytes()
+    assert free is None or 0 <= free < 1 << 50
+
+
 @pytest.mark.parametrize("rows", [0, parallel.WORTH_IT_ROWS - 1])
 def test_little_work_stays_in_this_process(rows: int) -> None:
     assert parallel.results(len, ["a", "bc"], rows=rows) == [None, None]

@@ -69,10 +69,12 @@ def unverified(counts: PromptCounts) -> str:
 
 def unapplied(applied: int, said: int) -> str:
     """What is said where the cache of hardly any answer was compressed at any budget of the series."""
+    share = f"at most {applied:,} of {plural(said, 'answer')} ({percent(applied / said)})"
+    if not applied:
+        share = f"none of {plural(said, 'answer')}"
     return (
-        f"{_NO_EVIDENCE}: while they were generated, the cache of at most {applied:,} of {plural(said, 'answer')} was "
-        f"compressed at any budget ({percent(applied / said)}), so nothing is shown of what it does. Longer answers, a "
-        "smaller budget or a shorter interval would show it."
+        f"{_NO_EVIDENCE}: while answers were generated, the cache was compressed in {share} at any budget, so nothing "
+        "is shown of what it does. Longer answers, a smaller budget or a shorter interval would show it."
     )
 
 

@@ -154,7 +154,8 @@ async def test_where_no_budget_reaches_an_answer_nothing_is_claimed(tmp_path: Pa
         assert (verdict.verdict, verdict.safe_budget, verdict.evidence) == ("unverified", None, "unverified")
     screen = first_screen(results, settings)
     assert (
-        "no evidence: while they were generated, the cache of at most 0 of 40 answers was compressed" in screen.headline
+        "no evidence: while answers were generated, the cache was compressed in none of 40 answers at any budget"
+        in screen.headline
     )
     assert "safe" not in screen.headline
     assert any(alarm.name == "NO EVIDENCE" for alarm in screen.alarms)

@@ -34,22 +34,29 @@ shared=$(dirname "$db")/shards
 local=$scratch/runs/$group/shards
 mkdir -p "$shared" "$local" || exit 3
 
-bring() {  # the database and, where a killed process left one, its log: FROM TO
-    local file
-    for file in "$1/$i-of-$n".sqlite "$1/$i-of-$n".sqlite-wal; do
-        if [ -e "$file" ]; then
-            cp "$file" "$2/.$(basename "$file").part" && mv "$2/.$(basename "$file").part" "$2/$(basename "$file")" || return 3
-        fi
-    done
+name=$i-of-$n.sqlite
+if [ -e "$shared/$name" ]; then
+    cp "$shared/$name" "$local/" || exit 3
+    if [ -e "$shared/$name-wal" ]; then cp "$shared/$name-wal" "$local/" || exit 3; fi
+fi
+
+checkpoint='import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute("PRAGMA wal_checkpoint(TRUNCATE)")'
+give_back() {  # as one file: a log that stayed of the older one would damage it
+    [ -e "$local/$name" ] || return 0
+    python3 -c "$checkpoint" "$local/$name" && cp "$local/$name" "$shared/.$name.part" &&
+        rm -f "$shared/$name-wal" "$shared/$name-shm" &&
+        mv "$shared/.$name.part" "$shared/$name"
 }
 
-bring "$shared" "$local" || exit 3
 kvt sweep -c "$config" --shard "$i/$n" --override output.runs_dir="$scratch/runs" "$@" &
 sweep=$!
 trap 'kill -TERM $sweep 2>/dev/null' TERM INT
 wait $sweep; code=$?
 while kill -0 $sweep 2>/dev/null; do wait $sweep; code=$?; done  # a signal ends the first wait, not the sweep
-rm -f "$shared/$i-of-$n.sqlite-wal"
-bring "$local" "$shared" || code=3
+if ! give_back; then
+    trap - EXIT
+    echo "error: $shared can't be written: what was answered is in $local on $(hostname)" >&2
+    code=3
+fi
 cp -r "$local/$i-of-$n" "$shared/" 2>/dev/null  # its logs
 exit $code

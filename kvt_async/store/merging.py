@@ -26,9 +26,10 @@ from kvt_async.contract.schema import (
     guards_of,
 )
 from kvt_async.contract.shards.attached import attach
-from kvt_async.contract.shards.group_databases import facts_state, merged_states
+from kvt_async.contract.shards.group_databases import facts_state, merged_states, was_run
 from kvt_async.contract.shards.histories import TABLES, conflicts, continues, standing
 from kvt_async.contract.shards.likeness import refuse_unlike
+from kvt_async.contract.shards.shard import shard_databases
 from kvt_async.contract.waiting import SLICE_MS, transaction
 
 REQUESTS_AT_ONCE = 10_000  # of one transaction
@@ -65,12 +66,16 @@ def merge(target: Path, sources: Sequence[Path], say: Callable[[str], None] = la
     """Take the facts of `sources` into `target`, which is made where there is none. The caller holds its lock.
 
     A source that was taken in as it is now is left alone. Raises ContractMismatchError or DriftError, naming both
-    sides, where the databases are not parts of one group, and StoreError where one can't be read; then nothing was
-    changed.
+    sides, where the databases and the group's own shards are not parts of one group, and StoreError where one can't be
+    read; then nothing was changed, nor `target` made.
     """
+    if target.exists():
+        connect_for_writing(target).close()
+    present = [*([target] if target.exists() else []), *filter(was_run, shard_databases(target))]
+    parts = list(dict.fromkeys([*present, *sources]))
+    _refuse_strangers(parts)
+    refuse_unlike(parts)
     connect_for_writing(target).close()
-    _refuse_strangers([target, *sources])
-    refuse_unlike([target, *sources])
     known, done = set(merged_states(target)), []
     try:
         with closing(_connection(target)) as conn:

@@ -202,6 +202,15 @@ def test_parts_of_another_group_contract_or_server_are_refused_and_nothing_is_ta
     assert query(own, "SELECT count(*) FROM requests") == [(0,)]
 
 
+def test_a_merge_that_is_refused_makes_no_database_and_the_groups_own_shards_have_a_say(tmp_path: Path) -> None:
+    own, other = tmp_path / "g/kv_transition.sqlite", tmp_path / "other.sqlite"
+    with_server(group_of(tmp_path / "g/shards/1-of-2.sqlite"), "1")
+    with_server(group_of(other, (0, [answer("2026-01-01", "sa")])), "2")
+    with pytest.raises(DriftError, match=r"1-of-2\.sqlite 1, other\.sqlite 2"):
+        merge(own, [other])
+    assert not own.exists()
+
+
 def test_a_merge_that_was_killed_is_finished_by_the_next_one(tmp_path: Path) -> None:
     parts = [
         group_of(

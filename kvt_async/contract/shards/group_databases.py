@@ -56,7 +56,7 @@ def members_of(db: Path) -> list[GroupDatabase]:
     """The databases that `group_databases` names, before it is known which requests several of them have; empty where
     nothing was run. Raises as it does."""
     taken = merged_states(db)
-    members = [GroupDatabase(path, part_of(path)) for path in (db, *shard_databases(db)) if _was_run(path)]
+    members = [GroupDatabase(path, part_of(path)) for path in (db, *shard_databases(db)) if was_run(path)]
     members = [member for member in members if member.part is None or (member.db.name, _state(member.db)) not in taken]
     refuse_unlike([member.db for member in members])
     return members
@@ -82,7 +82,7 @@ def merged_states(db: Path) -> frozenset[tuple[str, str]]:
         return frozenset()
 
 
-def _was_run(db: Path) -> bool:
+def was_run(db: Path) -> bool:
     """Whether any level of any experiment was begun in it."""
     if not db.is_file():
         return False

@@ -128,10 +128,11 @@ def peak_sentence(level: DecodeLevel) -> str:
 
 def no_evidence(results: Results) -> str:
     """Names the levels that hardly any answer reached; empty where there is none."""
-    parts = []
+    by_shares: dict[str, list[str]] = {}
     for series, levels in _by_series(results).items():
         if shares := _shares([level for level in levels if level.said and not level.shown]):
-            parts.append(f"at {series_name(series)} the cache was compressed {shares}")
+            by_shares.setdefault(shares, []).append(series)
+    parts = [f"at {series_names(alike)} the cache was compressed {shares}" for shares, alike in by_shares.items()]
     return f"while answers were generated, {'; '.join(parts)}" if parts else ""
 
 

@@ -15,7 +15,7 @@ from analyzer.read.group_connection import open_group
 from analyzer.report.answers import first_screen
 from analyzer.report.figures_json import figures
 from analyzer.report.suite_answers import suite_screen
-from analyzer.results.decode_words import decode_levels, decode_table
+from analyzer.results.decode_words import decode_levels, decode_table, no_evidence
 from analyzer.results.results import Results, read_tasks
 from analyzer.results.suite_results import SuiteResults, read_suite
 from analyzer.stages import analyze_stage, score_stage
@@ -129,6 +129,15 @@ async def test_a_budget_that_reaches_half_of_the_answers_says_so_and_one_that_re
     in_json = {level["kv_budget"]: level for level in figures(results, settings)["levels"] if not level["is_full"]}
     assert in_json[60]["while_generating"]["share"] == 0.5
     assert in_json[200]["while_generating"]["shown"] is False
+
+
+async def test_policies_that_were_felt_alike_share_a_sentence(tmp_path: Path) -> None:
+    two = "kv.policies=[full, snapkv, random]"
+    settings = await analysed(tmp_path, lambda _: SHORT, "kv.levels=null", two, "kv.budgets=[200]")
+    assert no_evidence(results_of(settings)) == (
+        "while answers were generated, at SnapKV (evicts every 16 answer tokens) and Random eviction (evicts every 16 "
+        "answer tokens) the cache was compressed in 0 of 40 answers (0%) with 200 tokens kept"
+    )
 
 
 async def test_a_level_without_evidence_is_never_the_safe_one(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def execute_on_cluster(settings: Settings, config: str, options: SweepOptions) -
         shards = _shards(settings.cluster, cluster, own.db)
         if any(part_of(db) not in {(shard.i, shard.n) for shard in shards} for db in shard_databases(own.db)):
             merge_shards(own.db, say)  # what shards of another number have answered isn't asked again
-        say(f"{len(shards)} shards on a cluster of {cluster.resources}")
+        n_shards = "1 shard" if len(shards) == 1 else f"{len(shards)} shards"
+        say(f"{n_shards} on a cluster of {cluster.resources}")
         for shard in shards:
             held.enter_context(hold(shard_paths(own, shard).db, command_line(settings), utc_now()))
         travel = _Travel(settings, config, options, manifests)

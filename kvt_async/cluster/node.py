@@ -43,15 +43,15 @@ class ShardOnNode:
     until then the logs of one that failed can be read.
     """
 
-    def __init__(self, scratch: str, name: str) -> None:
+    def __init__(self) -> None:
         self._kept = ExitStack()
+        self._pull: Iterator[bytes] | None = None
+
+    def place(self, scratch: str, name: str) -> tuple[Node, str]:
+        """The first call: where this is, and the shard's folder there, a new one. Raises OSError."""
         parent = Path(scratch)
         parent.mkdir(parents=True, exist_ok=True)
         self._process = ShardProcess(self._kept.enter_context(scratch_folder(parent, f"{name}-")))
-        self._pull: Iterator[bytes] | None = None
-
-    def place(self) -> tuple[Node, str]:
-        """Where this is, and the shard's folder there."""
         return Node.here(), str(self._process.folder)
 
     def receive(self, name: str, data: bytes, *, first: bool) -> None:

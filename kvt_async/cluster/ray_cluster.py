@@ -7,6 +7,7 @@ that Ray was started with there. Whoever reaches Ray's ports runs code on its no
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,8 @@ _LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "
 
 
 class NodeLostError(Exception):
-    """The node or the worker that held a shard is gone."""
+    """The node or the worker that held a shard is gone, or can't do its part: its disk is full, its scratch folder
+    can't be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class Placed:
             return self.ray.get(reference)
         except (self.ray.exceptions.RayActorError, self.ray.exceptions.ObjectLostError) as lost:
             raise NodeLostError(str(lost).splitlines()[0] if str(lost) else type(lost).__name__) from None
+        except self.ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, OSError | sqlite3.Error):
+                raise NodeLostError(f"on its node: {error.cause}") from None
+            raise
 
     def release(self) -> None:
         """Give its place back; its process dies with it."""
@@ -56,10 +62,10 @@ class RayCluster:
         others = {name: amount for name, amount in settings.resources.items() if name not in _OWN_OPTIONS}
         self._options = {"num_cpus": 0, **own, "resources": others, "max_restarts": 0}
 
-    def place(self, scratch: str, name: str) -> Placed:
+    def place(self) -> Placed:
         """Ask for a place; its first call waits until there is one."""
         actor = self._ray.remote(ShardOnNode).options(**self._options)
-        return Placed(actor.remote(scratch, name), self._ray)
+        return Placed(actor.remote(), self._ray)
 
     @property
     def n_places(self) -> int:

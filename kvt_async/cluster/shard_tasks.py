@@ -112,9 +112,9 @@ class ShardTasks:
 
     def _placed(self, task: ShardTask, copy: Copy) -> int:
         """Run it at one place to its end. Raises NodeLostError."""
-        actor = self._cluster.place(self._settings.scratch, task.folder)
+        actor = self._cluster.place()
         try:
-            answer = actor.call("place", is_over=self._is_over)
+            answer = actor.call("place", self._settings.scratch, task.folder, is_over=self._is_over)
             if answer is None:
                 if self._stopping.is_set():
                     return InterruptedByUserError.exit_code

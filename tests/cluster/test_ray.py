@@ -184,6 +184,16 @@ def test_a_group_that_finds_no_place_is_refused(tmp_path: Path, cluster: Any) ->
     assert "Traceback" not in err
 
 
+def test_what_a_node_cannot_do_is_said_in_words(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.write_text("in the way")
+    process = kvt(_config(launching(tmp_path), tmp_path, "local", resources={"num_cpus": 1}, shards=1))
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 5
+    assert "1 shard on a cluster" in err
+    assert re.search(rf"shard 1-of-1 was lost 6 times in a row: on its node: .*{scratch}", err), err
+
+
 def test_one_machine_alone_is_a_cluster_too(tmp_path: Path) -> None:
     settings = launching(tmp_path)
     process = kvt(_config(settings, tmp_path, "local", resources={"num_cpus": 1}, shards=2))

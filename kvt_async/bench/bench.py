@@ -74,8 +74,9 @@ def process_count(settings: Settings) -> int:
     """How many processes send. Raises ConfigError where one would get less than one request of a stage."""
     bench = settings.bench
     closed = [load.concurrency for load in loads_in_sight(bench) if load.concurrency is not None]
+    key = "concurrency" if bench.sweep_concurrency is None else "sweep_concurrency"
     bounds: dict[str, float | None] = {
-        "bench.concurrency": min(closed, default=None),
+        f"bench.{key}": min(closed, default=None),
         "bench.max_in_flight": None if closed else bench.max_in_flight,
         "bench.requests": None if bench.requests == "auto" else bench.requests,
     }

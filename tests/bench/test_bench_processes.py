@@ -93,7 +93,7 @@ async def test_a_closed_loop_is_shared_and_never_exceeds_its_concurrency(tmp_pat
 
 async def test_a_load_of_less_than_one_request_a_process_is_refused(tmp_path: Path) -> None:
     settings = bench_settings(tmp_path, "http://127.0.0.1:9/v1", "bench.sweep_concurrency=[8, 1]", TWO)
-    with pytest.raises(ConfigError, match="concurrency is 1: of 2 processes"):
+    with pytest.raises(ConfigError, match=r"bench\.sweep_concurrency is 1: of 2 processes"):
         await run(settings, QUIET)
 
 

@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.checked_text import valid_headers
 from kvt_async.contract.cluster_settings import Cluster
-from kvt_async.contract.config_section import Count, PathText, Seconds, Section, Url
+from kvt_async.contract.config_section import Count, PathText, Seconds, Section, Url, Written
 from kvt_async.contract.cost_settings import Prices, Serving
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import Secrets
@@ -298,7 +298,7 @@ class Settings(BaseSettings):
     check: list[Assertion] = []
     plugins: list[PluginFile] = []
     _secrets: Secrets = PrivateAttr(default_factory=Secrets)
-    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _written: Written = PrivateAttr(default_factory=Written)
 
     @classmethod
     def settings_customise_sources(
@@ -336,5 +336,5 @@ class Settings(BaseSettings):
         """The same settings, which know these secrets, and what they were `written` as."""
         copy = self.model_copy()
         copy._secrets = secrets
-        copy._written = self._written if written is None else written
+        copy._written = self._written if written is None else Written(written)
         return copy

@@ -78,7 +78,7 @@ def test_verify_answers_with_each_part_that_it_compared(folder: Path) -> None:
     assert list(answer) == KEYS["verify"]
     parts = ["checked", "n_differences", "differences", "not_checkable", "notes"]
     assert list(answer["facts"]) == list(answer["files"]) == parts
-    assert list(answer["groups"][0]) == ["exp_group_id", "generation", *parts]
+    assert list(answer["groups"][0]) == ["exp_group_id", "generation", "part", *parts]
 
 
 def test_a_failed_check_ends_with_1_and_says_which_assertion_it_was(folder: Path) -> None:

@@ -153,7 +153,8 @@ class Watcher:
             self.look()
 
     def look(self) -> None:
-        for path in self.folder.rglob("*"):
+        paths = (Path(folder, name) for folder, _, names in os.walk(self.folder) for name in names)
+        for path in paths:  # unlike rglob, walk goes on where a folder is gone before it is read
             try:
                 state = (path.stat().st_mtime_ns, path.stat().st_size)
                 if not path.is_file() or self._read.get(path) == state:

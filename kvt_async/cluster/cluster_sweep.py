@@ -7,7 +7,7 @@ group from the first rows on: `kvt status` and `kvt all` work meanwhile.
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ def execute_on_cluster(settings: Settings, config: str, options: SweepOptions) -
             held.enter_context(hold(shard_paths(own, shard).db, command_line(settings), utc_now()))
         travel = _Travel(settings, config, options, manifests)
         work = ShardTasks(cluster, settings.cluster, say)
-        with _interrupts(work, say):
+        with _interrupts(work):
             codes = work.run([travel.task(shard) for shard in shards])
     code = exit_code_over(list(codes.values()))
     _answer(settings, codes, code, options)
@@ -147,7 +147,7 @@ def _holds_runs(db: Path) -> bool:
 
 
 @contextmanager
-def _interrupts(work: ShardTasks, say: Callable[[str], None]) -> Iterator[None]:
+def _interrupts(work: ShardTasks) -> Iterator[None]:
     """The first Ctrl-C lets what is in flight finish, the second ends the shards at once."""
 
     def stop(signum: int, frame: Any) -> None:

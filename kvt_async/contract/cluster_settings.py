@@ -23,7 +23,7 @@ class Cluster(Section):
 
     @field_validator("resources")
     @classmethod
-    def _names_a_cpu(cls, resources: dict[str, float]) -> dict[str, float]:
+    def _are_named(cls, resources: dict[str, float]) -> dict[str, float]:
         if any(not name.strip() for name in resources):
             raise ValueError("a resource needs a name")
         return resources

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from kvt_async.contract.schema import DERIVED_TABLES, FACT_TABLES, SINCE, schema_sql  # noqa: E402 - the root is on it now
+from kvt_async.contract.schema_tables import DERIVED_TABLES, FACT_TABLES, SINCE, schema_sql  # noqa: E402 - the root is on it now
 
 PAGE = ROOT / "docs/DATABASE.md"
 BEGIN, END = "<!-- tables: scripts/database_page.py writes what follows -->\n", "<!-- tables end -->\n"

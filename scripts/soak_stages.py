@@ -14,7 +14,7 @@ from pathlib import Path
 from soak_ground import broken, experiment, server
 
 from kvt_async.contract.paths import DB_NAME
-from kvt_async.contract.schema import DERIVED_TABLES
+from kvt_async.contract.schema_tables import DERIVED_TABLES
 
 BEFORE_SWEEP, AFTER_SWEEP = ("prepare", "sweep"), ("score", "analyze", "report")
 STAGES = (*BEFORE_SWEEP, *AFTER_SWEEP)

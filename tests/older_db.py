@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from kvt_async.contract.ownership import APPLICATION_ID
-from kvt_async.contract.schema import DERIVED_TABLES, FACT_TABLES, SINCE
+from kvt_async.contract.schema_tables import DERIVED_TABLES, FACT_TABLES, SINCE
 
 SCHEMA_2 = Path(__file__).parent / "contract/golden/schema_2.sql"  # of the last kvt that wrote it, without its comments
 

@@ -15,7 +15,7 @@ from analyzer.read.row_portions import portions, read_frame
 from analyzer.read.run_counts import refused
 from analyzer.read.runs import Run
 from analyzer.read.same_answer import calls_of, same_answer
-from kvt_async.contract.schema import columns_of
+from kvt_async.contract.schema_tables import columns_of
 from kvt_async.contract.vocabulary import Unit
 
 # Full cache's text where its answer is another one: as much of it as can matter, so that portions stay as small as they

@@ -28,7 +28,7 @@ from kvt_async.contract.formulas.prompt_text import (
     turn_prefix,
 )
 from kvt_async.contract.paths import manifest_path
-from kvt_async.contract.schema import FACT_TABLES
+from kvt_async.contract.schema_tables import FACT_TABLES
 from kvt_async.contract.settings_kv import cuts_prompts
 
 _PROMPTS = """

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kvt_async.contract.schema import FACT_TABLES, columns_of, connect_for_reading, connect_for_writing
+from kvt_async.contract.schema import connect_for_reading, connect_for_writing
+from kvt_async.contract.schema_tables import FACT_TABLES, columns_of
 
 PORTION_BYTES = 8 << 20
 PIECE_BYTES = 32 << 20

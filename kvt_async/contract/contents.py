@@ -8,7 +8,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from kvt_async.contract.damage import opened_to_look
-from kvt_async.contract.schema import MADE_WHEN_WANTED, SCHEMA_VERSION, missing_tables, schema_sql
+from kvt_async.contract.schema import SCHEMA_VERSION, missing_tables
+from kvt_async.contract.schema_tables import MADE_WHEN_WANTED, schema_sql
 
 _AT_ONCE = 1000
 _HASHED = {

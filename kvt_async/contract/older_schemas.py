@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from kvt_async.contract.schema import DERIVED_TABLES, FACT_TABLES, columns_of, schema_sql
+from kvt_async.contract.schema_tables import DERIVED_TABLES, FACT_TABLES, columns_of, schema_sql
 from kvt_async.contract.waiting import transaction
 
 _NUMBERED = ("server_snapshots", "probes", "server_samples")  # had one sequence over all sessions

@@ -1,94 +1,37 @@
 """Opening, creating and checking a kvt database with plain sqlite3.
 
 The runner opens it for writing (and refuses an older or newer schema), the analyzer reads facts and writes derived
-tables (and reads older schemas as if they were this one). Fact tables are guarded by triggers made here from the
-schema itself.
+tables (and reads older schemas as if they were this one). fact_guards.py makes the triggers that
+keep facts as they are.
 """
 
 import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from kvt_async.contract.damage import has_wal
 from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError, StoreError
+from kvt_async.contract.fact_guards import guards_sql
 from kvt_async.contract.files import make_private
 from kvt_async.contract.local_faults import damaged, opened, store_error
 from kvt_async.contract.ownership import APPLICATION_ID, refuse_others
+from kvt_async.contract.schema_tables import (
+    DERIVED_TABLES,
+    FACT_TABLES,
+    MADE_WHEN_WANTED,
+    SINCE,
+    columns_of,
+    schema_sql,
+)
 from kvt_async.contract.waiting import SLICE_MS, patiently, transaction
 
 SCHEMA_VERSION = 3
 MIN_SQLITE = (3, 37, 0)  # STRICT tables
 DAMAGE_LOOKED_FOR_BYTES = 32 << 20  # larger files are looked through by `kvt verify`, and when something fails
 READING_TIMEOUT_MS = 30_000  # readers of a WAL database hardly ever wait
-
-FACT_TABLES = (
-    "experiments",
-    "sessions",
-    "session_ends",
-    "datasets",
-    "manifests",
-    "examples",
-    "bins",
-    "manifest_entries",
-    "task_contracts",
-    "sample_plans",
-    "runs",
-    "requests",
-    "try_series",
-    "attempts",
-    "responses",
-    "telemetry",
-    "give_ups",
-    "server_snapshots",
-    "probes",
-    "client_health",
-    "merges",
-    "bench_stages",
-    "bench_arrivals",
-    "bench_windows",
-    "bench_window_ends",
-    "server_samples",
-)
-DERIVED_TABLES = (
-    "scores",
-    "bin_stats",
-    "run_evidence",
-    "budget_stats",
-    "transition_summary",
-    "comparisons",
-    "outcome_changes",
-    "suite_stats",
-    "suite_summary",
-    "bench_stats",
-    "bench_points",
-    "bench_zones",
-    "analysis_state",
-)
-# Tables that came with a later schema version: an older database is whole without them.
-SINCE = {
-    "bench_stages": 2,
-    "bench_arrivals": 2,
-    "bench_windows": 2,
-    "bench_window_ends": 2,
-    "server_samples": 2,
-    "bench_stats": 2,
-    "bench_points": 2,
-    "bench_zones": 2,
-    "task_contracts": 3,
-    "sample_plans": 3,
-    "merges": 3,
-    "outcome_changes": 3,
-    "suite_stats": 3,
-    "suite_summary": 3,
-}
-
-
-MADE_WHEN_WANTED = frozenset({"merges"})  # a database without them is whole
 
 
 # Scores are many, so nothing hashes or counts them: whoever changes one loses the record that vouches for its run's
@@ -103,22 +46,10 @@ _SCORES_WATCH = (
 )
 
 
-def schema_sql() -> str:
-    return resources.files("kvt_async.contract").joinpath("schema.sql").read_text(encoding="utf-8")
-
-
-@cache
-def columns_of(table: str) -> tuple[str, ...]:
-    """Names of a table's columns by today's schema, in their order."""
-    _, _, rest = schema_sql().partition(f"CREATE TABLE IF NOT EXISTS {table} (")
-    text, _, _ = rest.partition("\n) STRICT;")
-    return tuple(re.findall(r'^    "?(\w+)"? +(?:TEXT|INTEGER|REAL|BLOB)\b', text, re.MULTILINE))
-
-
 def create(conn: sqlite3.Connection) -> None:
     """Create every table, view and guard that is missing; idempotent. One transaction, waited for."""
     with transaction(conn, Path(conn.execute("PRAGMA database_list").fetchone()[2])):
-        for statement in _statements("\n".join((schema_sql(), _guards_sql(), *_SCORES_WATCH, ""))):
+        for statement in _statements("\n".join((schema_sql(), guards_sql(), *_SCORES_WATCH, ""))):
             conn.execute(statement)
         conn.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         conn.execute(f"PRAGMA application_id={APPLICATION_ID}")
@@ -191,6 +122,8 @@ def connect_for_writing(db: Path) -> sqlite3.Connection:
                 create(conn)
             elif missing := missing_tables(conn):
                 raise damaged(db, missing, "these tables are gone")
+            elif lacking(conn):
+                create(conn)
         except BaseException:
             conn.close()
             raise
@@ -241,6 +174,9 @@ def connect_for_reading(
                 from kvt_async.contract.older_schemas import as_today
 
                 as_today(conn, write_derived=write_derived)
+            for table in lacking(conn):  # nothing is known there, as in an empty one
+                names = ", ".join(f"NULL AS {name}" for name in columns_of(table))
+                conn.execute(f"CREATE TEMP VIEW IF NOT EXISTS {table} AS SELECT {names} WHERE 0")
             views_of_today(conn)
             if write_derived:  # no wait for the disk at each commit: what a power cut takes is computed again
                 conn.execute("PRAGMA synchronous=NORMAL")
@@ -250,6 +186,12 @@ def connect_for_reading(
         return conn
     except sqlite3.Error as error:
         raise store_error(db, error) from error
+
+
+def lacking(conn: sqlite3.Connection) -> list[str]:
+    """Names of tables that came after others of their schema version and that this database has not."""
+    have = {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+    return sorted(MADE_WHEN_WANTED - have)
 
 
 def missing_tables(conn: sqlite3.Connection) -> list[str]:
@@ -301,46 +243,3 @@ def _other_version(db: Path, version: int) -> StoreError:
         else "Run `kvt upgrade` on its folder to go on with it, or choose a new experiment.exp_group_id; it can "
         "still be analysed as it is.",
     )
-
-
-@cache
-def _guards_sql() -> str:
-    """The guards of all fact tables."""
-    return "\n".join(f"{sql};" for table in FACT_TABLES for sql in guards_of(table).values())
-
-
-@cache
-def guards_of(table: str) -> dict[str, str]:
-    """Triggers, by name, that make a fact table append-only, also against REPLACE on any unique key."""
-    says = f"'{table} holds facts: rows are never changed or removed'"
-    guards = {}
-    for verb in ("UPDATE", "DELETE"):
-        name = f"{table}_no_{verb.lower()}"
-        guards[name] = (
-            f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, {says}); END"
-        )
-    same = " OR ".join(
-        f"EXISTS (SELECT 1 FROM {table} WHERE {' AND '.join(f'{c} = NEW.{c}' for c in key)})"
-        for key in _unique_keys()[table]
-    )
-    guards[f"{table}_no_replace"] = (
-        f"CREATE TRIGGER IF NOT EXISTS {table}_no_replace BEFORE INSERT ON {table} WHEN {same} "
-        f"BEGIN SELECT RAISE(ABORT, {says}); END"
-    )
-    return guards
-
-
-@cache
-def _unique_keys() -> dict[str, list[tuple[str, ...]]]:
-    """The columns of every key of every fact table, the primary one and others."""
-    with closing(sqlite3.connect(":memory:")) as probe:
-        probe.executescript(schema_sql())
-        found = {}
-        for table in FACT_TABLES:
-            primary = [(row[5], row[1]) for row in probe.execute(f"PRAGMA table_info({table})") if row[5]]
-            keys = {tuple(name for _, name in sorted(primary))}
-            for index in probe.execute(f"PRAGMA index_list({table})").fetchall():
-                if index[2]:
-                    keys.add(tuple(row[2] for row in probe.execute(f"PRAGMA index_info({index[1]})")))
-            found[table] = sorted(keys)
-    return found

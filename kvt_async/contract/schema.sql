@@ -368,6 +368,18 @@ CREATE TABLE IF NOT EXISTS bench_arrivals (     -- the schedule, made from the s
     group_idx     INTEGER                       -- shared-prefix group; NULL: no prefix shared
 ) STRICT;
 
+CREATE TABLE IF NOT EXISTS bench_requests (     -- what else is planned of a request: of a trace, a conversation, a model
+    request_id       TEXT PRIMARY KEY REFERENCES requests,
+    conversation_idx INTEGER,                   -- which conversation of the stage; NULL: it belongs to none
+    turn_idx         INTEGER,                   -- 0, 1, ... of its conversation; NULL: it belongs to none
+    think_ns         INTEGER,                   -- planned wait after the end of the turn before; NULL: none
+    model            TEXT,                      -- asked of this request; NULL: model.name
+    source_line      INTEGER,                   -- of the trace or file, from 1; NULL: it has no line
+    shared_tokens    INTEGER,                   -- of the prompt, as its source says: begun alike by an earlier one;
+                                                --   NULL: the source doesn't say
+    example_id       TEXT                       -- of the manifest whose prompt this is; NULL: it is of none
+) STRICT;
+
 CREATE TABLE IF NOT EXISTS bench_windows (      -- a session began to work on a stage; a resumed stage has several
     run_id     TEXT NOT NULL REFERENCES runs,
     session_id TEXT NOT NULL REFERENCES sessions, -- its monotonic clock is the one of all *_ns

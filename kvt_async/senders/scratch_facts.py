@@ -13,7 +13,8 @@ from pathlib import Path
 
 from kvt_async.contract.errors import StoreError
 from kvt_async.contract.local_faults import store_error
-from kvt_async.contract.schema import columns_of, connect_for_writing
+from kvt_async.contract.schema import connect_for_writing
+from kvt_async.contract.schema_tables import columns_of
 from kvt_async.contract.waiting import transaction
 from kvt_async.store.facts_beside import KEYS
 from kvt_async.store.lock import holder, lock_path

@@ -11,6 +11,7 @@ from kvt_async.contract.shards.attached import attach
 KEYS: Final = {
     "requests": ("request_id",),
     "bench_arrivals": ("request_id",),
+    "bench_requests": ("request_id",),
     "attempts": ("request_id", "attempt_idx"),
     "responses": ("request_id",),
     "telemetry": ("request_id", "attempt_idx"),

@@ -15,16 +15,10 @@ from pathlib import Path
 
 from kvt_async.clock import utc_now
 from kvt_async.contract.errors import ContractMismatchError, StoreError
+from kvt_async.contract.fact_guards import guards_of
 from kvt_async.contract.local_faults import store_error
-from kvt_async.contract.schema import (
-    FACT_TABLES,
-    SCHEMA_VERSION,
-    columns_of,
-    connect_for_reading,
-    connect_for_writing,
-    create,
-    guards_of,
-)
+from kvt_async.contract.schema import SCHEMA_VERSION, connect_for_reading, connect_for_writing, create
+from kvt_async.contract.schema_tables import FACT_TABLES, columns_of
 from kvt_async.contract.shards.attached import attach
 from kvt_async.contract.shards.group_databases import facts_state, merged_states, was_run
 from kvt_async.contract.shards.histories import TABLES, conflicts, continues, standing

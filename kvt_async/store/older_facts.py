@@ -14,7 +14,8 @@ import orjson
 
 from kvt_async.contract.local_faults import damaged
 from kvt_async.contract.older_schemas import lacks_columns, rows_of_today
-from kvt_async.contract.schema import FACT_TABLES, columns_of, create
+from kvt_async.contract.schema import create
+from kvt_async.contract.schema_tables import FACT_TABLES, columns_of
 from kvt_async.records import Json
 
 SHARED = ("model.name", "tokenizer.name", "tokenizer.sha256")

@@ -21,7 +21,8 @@ import aiosqlite
 from kvt_async.bug_reports import BugReports
 from kvt_async.contract.errors import StoreError
 from kvt_async.contract.local_faults import store_error
-from kvt_async.contract.schema import FACT_TABLES, columns_of, connect_for_writing
+from kvt_async.contract.schema import connect_for_writing
+from kvt_async.contract.schema_tables import FACT_TABLES, columns_of
 from kvt_async.contract.secrets import NONE, Secrets
 from kvt_async.contract.storable import storable_text
 from kvt_async.contract.waiting import transaction

@@ -31,7 +31,8 @@ from pathlib import Path
 
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.paths import DB_NAME
-from kvt_async.contract.schema import DERIVED_TABLES, connect_for_writing, create
+from kvt_async.contract.schema import connect_for_writing, create
+from kvt_async.contract.schema_tables import DERIVED_TABLES
 
 GROUP = "scale"
 NOW = "2026-01-02T03:04:05Z"

@@ -10,7 +10,7 @@ import pytest
 from analyzer import parallel
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
-from kvt_async.contract.schema import DERIVED_TABLES
+from kvt_async.contract.schema_tables import DERIVED_TABLES
 
 SMALL = {"n_bins": 2, "n_per_bin": 12, "graded": True, "failures": 0.1, "budgets": (1.0, 0.5, 0.2)}
 

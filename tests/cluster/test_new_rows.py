@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from kvt_async.cluster import new_rows
 from kvt_async.cluster.new_rows import Copy, Pull, database_pieces
-from kvt_async.contract.schema import FACT_TABLES, connect_for_writing
+from kvt_async.contract.schema import connect_for_writing
+from kvt_async.contract.schema_tables import FACT_TABLES
 from tests.group_db import NOW, RUN, SESSION, make_group
 from tests.tables import insert_many
 

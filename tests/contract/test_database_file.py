@@ -310,3 +310,15 @@ def overwrite(file: Path, at: int, data: bytes) -> None:
     with file.open("r+b") as out:
         out.seek(at)
         out.write(data)
+
+
+def test_a_table_that_came_later_is_empty_to_a_reader_and_made_for_a_writer(tmp_path: Path) -> None:
+    db = tmp_path / "group.sqlite"
+    connect_for_writing(db).close()
+    with closing(sqlite3.connect(db)) as conn:
+        conn.execute("DROP TABLE bench_requests")
+    with closing(connect_for_reading(db)) as conn:
+        assert conn.execute("SELECT request_id, turn_idx FROM bench_requests").fetchall() == []
+    connect_for_writing(db).close()
+    with closing(sqlite3.connect(db)) as conn:
+        assert conn.execute("SELECT count(*) FROM sqlite_master WHERE name = 'bench_requests'").fetchone() == (1,)

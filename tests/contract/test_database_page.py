@@ -12,7 +12,8 @@ import pytest
 
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
-from kvt_async.contract.schema import DERIVED_TABLES, FACT_TABLES, connect_for_reading
+from kvt_async.contract.schema import connect_for_reading
+from kvt_async.contract.schema_tables import DERIVED_TABLES, FACT_TABLES
 from tests.analyzer.summarise.test_suite_rows import CALM, NIAH
 from tests.analyzer.synthetic import make_db
 from tests.tables import insert, insert_session

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from analyzer.stages import analyze_stage, score_stage
-from kvt_async.contract.schema import DERIVED_TABLES, FACT_TABLES, columns_of, create
+from kvt_async.contract.schema import create
+from kvt_async.contract.schema_tables import DERIVED_TABLES, FACT_TABLES, columns_of
 from kvt_async.sweep.sweep import SweepOptions, run
 from tests.servers.openai_server import Script, serving
 from tests.worlds import query, sweep_settings

@@ -10,14 +10,8 @@ from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from analyzer.verify.findings import verified
 from kvt_async.contract.older_schemas import rows_of_today
-from kvt_async.contract.schema import (
-    DERIVED_TABLES,
-    FACT_TABLES,
-    SINCE,
-    columns_of,
-    connect_for_reading,
-    connect_for_writing,
-)
+from kvt_async.contract.schema import connect_for_reading, connect_for_writing
+from kvt_async.contract.schema_tables import DERIVED_TABLES, FACT_TABLES, SINCE, columns_of
 from tests.analyzer.synthetic import make_db
 from tests.group_db import make_group
 from tests.older_db import made_older

@@ -9,17 +9,13 @@ from pathlib import Path
 import pytest
 
 from kvt_async.contract.errors import MissingPrerequisiteError, StoreError
-from kvt_async.contract.schema import (
+from kvt_async.contract.schema import SCHEMA_VERSION, connect_for_reading, connect_for_writing, create, missing_tables
+from kvt_async.contract.schema_tables import (
     DERIVED_TABLES,
     FACT_TABLES,
     MADE_WHEN_WANTED,
-    SCHEMA_VERSION,
     SINCE,
     columns_of,
-    connect_for_reading,
-    connect_for_writing,
-    create,
-    missing_tables,
     schema_sql,
 )
 

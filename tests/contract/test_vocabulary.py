@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from kvt_async.contract.labels import level_label, request_ids_of
-from kvt_async.contract.schema import schema_sql
+from kvt_async.contract.schema_tables import schema_sql
 from kvt_async.contract.vocabulary import (
     CacheState,
     CanaryVerdict,

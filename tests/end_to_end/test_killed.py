@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from kvt_async.contract.paths import DB_NAME
-from kvt_async.contract.schema import DERIVED_TABLES
+from kvt_async.contract.schema_tables import DERIVED_TABLES
 from tests.analyzer.synthetic import make_db
 from tests.end_to_end.conftest import Kvt, overrides
 

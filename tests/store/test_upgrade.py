@@ -19,7 +19,8 @@ from kvt_async.contract.errors import ConfigError, MissingPrerequisiteError, Sto
 from kvt_async.contract.local_faults import opened
 from kvt_async.contract.ownership import APPLICATION_ID
 from kvt_async.contract.paths import DB_NAME
-from kvt_async.contract.schema import FACT_TABLES, SCHEMA_VERSION, columns_of, connect_for_reading, connect_for_writing
+from kvt_async.contract.schema import SCHEMA_VERSION, connect_for_reading, connect_for_writing
+from kvt_async.contract.schema_tables import FACT_TABLES, columns_of
 from kvt_async.store.lock import hold, lock_path
 from kvt_async.sweep.sweep import SweepOptions, run
 from kvt_async.upgrade import upgrade

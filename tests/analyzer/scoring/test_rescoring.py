@@ -16,7 +16,8 @@ from analyzer.results.suite_results import read_suite
 from analyzer.scoring.score import score
 from analyzer.summarise.analyze import analyze
 from kvt_async.contract.errors import KvtError, MissingPrerequisiteError
-from kvt_async.contract.schema import FACT_TABLES, connect_for_reading, connect_for_writing
+from kvt_async.contract.schema import connect_for_reading, connect_for_writing
+from kvt_async.contract.schema_tables import FACT_TABLES
 from tests.analyzer.conftest import Experiment
 from tests.analyzer.synthetic import make_db
 

@@ -17,7 +17,7 @@ from analyzer.scoring.score import score
 from analyzer.stats.holm import holm
 from analyzer.summarise.analyze import analyze
 from kvt_async.contract.errors import ContradictedError, GuardError, MissingPrerequisiteError
-from kvt_async.contract.schema import DERIVED_TABLES
+from kvt_async.contract.schema_tables import DERIVED_TABLES
 from tests.analyzer.conftest import Experiment, Opened
 
 CLIFF = {1.0: 0.95, 0.8: 0.95, 0.5: 0.95, 0.2: 0.4, 0.05: 0.02}

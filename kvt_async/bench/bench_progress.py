@@ -1,11 +1,13 @@
 """What a person watching a bench sees: one line a stage, live on a terminal, every few seconds when piped."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from kvt_async.bench.sending_window import Tally
-from kvt_async.contract.vocabulary import ClientVerdict
-from kvt_async.records import Outcome
+from kvt_async.bench.stage import Left, Stage
+from kvt_async.contract.live_figures import LiveFigures, ServerNow, client_words
+from kvt_async.records import Json, Outcome
 from kvt_async.session.live_screen import keep_showing
 from kvt_async.session.progress import AttemptCounts
 
@@ -13,38 +15,69 @@ from kvt_async.session.progress import AttemptCounts
 class StageProgress(AttemptCounts):
     """Counts what a window tells it."""
 
-    def __init__(self, name: str, n: int | None, tally: Tally, log: Callable[..., None]) -> None:
-        """`name`: the stage's; `n`: its requests, warm-up included; None: as many as go."""
+    def __init__(self, stage: Stage, left: Left | None, tally: Tally, log: Callable[..., None]) -> None:
+        """`left`: what of the stage this window sends; None: all of it."""
         super().__init__(log)
-        self._name, self._n, self._tally = name, n, tally
+        self.name, self._run_id, self._tally = stage.name, stage.run.run_id, tally
+        measured, _ = stage.numbers(left)
+        n = stage.n_warm_up + len(measured)
+        self._n = None if stage.n_measured is None else n
+        self._lasts_s = stage.seconds_left(left)  # from the first measured request on; None: it ends with its requests
+        if stage.load.is_open and n:
+            self._lasts_s = (stage.offsets_ns(n)[-1] or 0) / 1e9
+        self._began = time.monotonic()
+        self.server_now: Callable[[], ServerNow | None] = lambda: None  # what its metrics page last said
         self.done = self.failed = 0
-        self.per_second(0, 0, 0)
+        self._rates()
 
     def saved(self, outcome: Outcome) -> None:
         self.done += outcome.reply is not None
         self.failed += (outcome.reply is None and outcome.give_up is not None) + len(outcome.settles)
 
-    def line(self) -> str:
-        """One plain line: 'rate 4/s: 34/110, 8 in flight, sent 4.0/s, done 3.9/s, 480 tok/s, TTFT p50 41 ms'."""
-        tally, ended = self._tally, self.done + self.failed
-        sent, done, tokens = self.per_second(tally.n_sent, ended, self.output_tokens)
-        parts = [f"{self._name}: {ended}" + (f"/{self._n}" if self._n else ""), f"{tally.in_flight} in flight"]
-        parts += [f"sent {sent:.1f}/s", f"done {done:.1f}/s", f"{tokens:.0f} tok/s"]
-        p50, p95 = self.ttft_ms(0.5), self.ttft_ms(0.95)
-        if p50 is not None:
-            parts.append(f"TTFT p50 {p50:.0f} ms, p95 {p95:.0f} ms")
-        if self.failed:
-            parts.append(f"{self.failed} failed ({', '.join(f'{n} {e}' for e, n in self.errors.most_common(3))})")
-        if tally.n_late:
-            parts.append(f"{tally.n_late} sent late")
-        if tally.n_held:
-            parts.append(f"{tally.n_held} held by max_in_flight")
-        if (verdict := self.client_verdict()) != ClientVerdict.CLEAN:
-            parts.append(verdict)
-        return ", ".join(parts)
+    def live(self) -> LiveFigures:
+        """Everything shown, as numbers."""
+        tally = self._tally
+        sent, done, tokens = self._rates()
+        return LiveFigures(
+            name=self.name,
+            run_id=self._run_id,
+            planned=self._n,
+            sent=tally.n_sent,
+            done=self.done,
+            failed=self.failed,
+            in_flight=tally.in_flight,
+            sent_per_s=sent,
+            done_per_s=done,
+            output_tokens=self.output_tokens,
+            output_tokens_per_s=tokens,
+            ttft_p50_ms=self.ttft_ms(0.5),
+            ttft_p99_ms=self.ttft_ms(0.99),
+            left_s=self._left_s(done),
+            late=tally.n_late,
+            held=tally.n_held,
+            errors=dict(self.errors),
+            server=self.server_now(),
+        )
 
-    def client_verdict(self) -> str:
-        return str(self.health.row()["verdict"])
+    def line(self) -> str:
+        """What `live` says, in one line, and this client's own part."""
+        client = self.client_health()
+        return self.live().words + (f", {client_words(client['verdict'], client['signal'])}" if client else "")
+
+    def client_health(self) -> Json:
+        """Columns of client_health, so far; empty: nobody has said."""
+        return self.health.row()
+
+    def _rates(self) -> list[float]:
+        return self.per_second(self._tally.n_sent, self.done + self.failed, self.output_tokens)
+
+    def _left_s(self, done_per_s: float) -> float | None:
+        """Until the schedule or the duration is over; else, until all have ended at today's rate."""
+        if self._lasts_s is not None:
+            return max(self._began + self._lasts_s - time.monotonic(), 0.0)
+        if self._n is None or done_per_s <= 0:
+            return None
+        return (self._n - self.done - self.failed) / done_per_s
 
     async def show(self, quiet: bool) -> None:
         """Draw until cancelled."""
@@ -53,4 +86,4 @@ class StageProgress(AttemptCounts):
     def _drawing(self) -> Any:
         from rich.text import Text
 
-        return Text(self.line())
+        return Text(self.line(), no_wrap=True, overflow="ellipsis")

@@ -19,6 +19,7 @@ from kvt_async.contract.bench_settings import MOST_REQUESTS
 from kvt_async.contract.vocabulary import EndReason
 from kvt_async.records import Json
 from kvt_async.session.client_health import keep_health
+from kvt_async.session.live_feed import feed
 from kvt_async.session.servers import beside, first_error
 from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import Row, rows_of_give_ups
@@ -50,8 +51,7 @@ async def run_stage(
         sampler = Sampler(server.sender.pages.get_text, urls, bench.scrape_interval_s)
         await sampler.take("before")
         tally = Tally()
-        n = len(schedule.planned) if stage.n_measured is not None else None
-        progress = StageProgress(stage.name, n, tally, server.log)
+        progress = StageProgress(stage, left, tally, server.log)
         start_ns = await open_window(server, stage, left, LEAD_NS if stage.load.is_open else 0)
         arrivals = _arrivals(maker, schedule, server.session_id)
         window, health = Window(server, progress, tally), progress.health
@@ -59,8 +59,9 @@ async def run_stage(
         server.interrupts.draining = True
         try:
             async with AsyncExitStack() as stack:
+                shown_live = progress.show(server.options.shows_nothing)
                 await stack.enter_async_context(
-                    beside(health.watch(), progress.show(server.options.shows_nothing), sampler.during())
+                    beside(health.watch(), shown_live, sampler.during(), feed(server, progress))
                 )
                 stack.push_async_callback(arrivals.aclose)
                 if stage.load.is_open:

@@ -102,7 +102,7 @@ class WindowPart:
         self, order: WindowOrder, server: ServerSession, arrivals: AsyncGenerator[Arrival, None], go: Go
     ) -> Ended:
         tally = Tally()
-        progress = StageProgress("", None, tally, self.log)
+        progress = StageProgress(order.stage, None, tally, self.log)
         window, health, self._ttfts_told = Window(server, progress, tally), progress.health, 0
         health.start()
         try:

@@ -24,14 +24,15 @@ from kvt_async.bench.stage_run import end_row, open_window
 from kvt_async.bench.window_messages import Ended, Go, News, Planned, WindowOrder, WindowPlace
 from kvt_async.contract.bench_settings import MOST_REQUESTS
 from kvt_async.contract.errors import LocalError
-from kvt_async.contract.vocabulary import ClientVerdict, EndReason
+from kvt_async.contract.vocabulary import EndReason
 from kvt_async.records import Json
 from kvt_async.senders.notices import Tripped, Unable
-from kvt_async.senders.pooled_health import health_line, is_bound, pooled_health
+from kvt_async.senders.pooled_health import health_line, pooled_health
 from kvt_async.senders.sender_pool import SenderPool
 from kvt_async.senders.sender_process import SenderProcess
 from kvt_async.senders.shares import whole_shares
 from kvt_async.session.client_health import keep_health
+from kvt_async.session.live_feed import feed
 from kvt_async.session.servers import beside
 from kvt_async.session.session import ServerSession
 from kvt_async.store.columns import Row
@@ -75,14 +76,13 @@ class WindowSenders:
         urls = metrics_urls(stage.run.level.endpoints, bench.metrics_url)
         sampler = Sampler(server.sender.pages.get_text, urls, bench.scrape_interval_s)
         await sampler.take("before")
-        n = None if stage.n_measured is None else stage.n_warm_up + len(stage.numbers(left)[0])
-        progress, ended = PooledProgress(stage.name, n, self.pool.n, server.log), list[Ended | None]()
+        progress, ended = PooledProgress(stage, left, self.pool.n, server.log), list[Ended | None]()
         server.interrupts.draining = True
         start_ns = await open_window(server, stage, left, LEAD_NS)
         self.pool.tell(Go(start_ns))
         shown_live = progress.show(server.options.shows_nothing)
         try:
-            async with beside(sampler.during(), shown_live, self.pool.halted_by(server.stop)):
+            async with beside(sampler.during(), shown_live, feed(server, progress), self.pool.halted_by(server.stop)):
                 ended = await self.pool.all_ended(lambda i: self._heard(i, progress))
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -97,7 +97,7 @@ class WindowSenders:
             await server.store.insert("server_samples", row)
         tally = progress.pooled(is_open=stage.load.is_open)
         tally.peak_in_flight = _peak(server.reader, stage.run.run_id, server.session_id)
-        client = progress.client()
+        client = progress.client_health()
         if client:
             counts = {
                 "run_id": stage.run.run_id,
@@ -176,8 +176,8 @@ class WindowSenders:
 class PooledProgress(StageProgress):
     """What all processes of a window have done so far."""
 
-    def __init__(self, name: str, n: int | None, n_processes: int, log: Any) -> None:
-        super().__init__(name, n, Tally(), log)
+    def __init__(self, stage: Stage, left: Left | None, n_processes: int, log: Any) -> None:
+        super().__init__(stage, left, Tally(), log)
         self._news: list[News | None] = [None] * n_processes
 
     def take(self, i: int, news: News) -> None:
@@ -189,12 +189,9 @@ class PooledProgress(StageProgress):
         self.errors.clear()
         for one in newest:
             self.errors.update(one.errors)
-        self.health.ttft_ms.extend(news.ttft_ms)
+        self.heard(news.ttft_ms)
         for name in ("n_sent", "n_measured", "n_late", "n_held", "in_flight"):
             setattr(tally, name, sum(getattr(one.tally, name) for one in newest))
-
-    def client_verdict(self) -> str:
-        return ClientVerdict.BOUND if any(is_bound(one.client) for one in self._known) else ClientVerdict.CLEAN
 
     def pooled(self, *, is_open: bool) -> Tally:
         """The window's: from the first measured request of any process to the last due one of any (open loop), or to
@@ -208,7 +205,7 @@ class PooledProgress(StageProgress):
         tally.cut = any(part.cut for part in parts)
         return tally
 
-    def client(self) -> Json:
+    def client_health(self) -> Json:
         """Health of all: `pooled_health`."""
         return pooled_health([None if one is None else one.client for one in self._news])
 

@@ -101,11 +101,12 @@ class Health:
             self.lag.add(late * 1000)
             due += TICK_S * (1 + late // TICK_S)  # a block of 100 ms is one late tick, not ten
 
-    def saw(self, attempt: Attempt) -> None:
+    def saw(self, attempt: Attempt) -> float | None:
+        """Note it; return its time to first token in ms, None where it shows none."""
         marks = attempt.marks
         start_ns = marks.start_ns
         if start_ns is None:
-            return
+            return None
         ready = marks.limits_ns if marks.conn_reused else marks.conn_ready_ns
         if ready is not None:
             self.send_lag.add((start_ns - ready) / 1e6)
@@ -117,6 +118,8 @@ class Health:
                 first = reasoning
             if first is not None:
                 self.ttft_ms.append(((marks.first_text_kernel_ns or first) - start_ns) / 1e6)
+                return self.ttft_ms[-1]
+        return None
 
     def row(self) -> Json:
         """The columns of client_health but its session and time."""
@@ -169,14 +172,15 @@ async def keep_health(session: Session, health: Json, detail: Json, **logged: st
     far as the session counts it; `logged`: what the log names beside it."""
     session.log("client", **logged, **health)
     if session.store.broken is None:
-        row = {
-            "session_id": session.session_id,
-            "created_at": utc_now(),
-            **health,
-            "detail_json": orjson.dumps({**health["detail"], **detail}).decode(),
-        }
-        del row["detail"]
-        await session.store.insert("client_health", row)
+        await asyncio.sleep(0.001)  # a row of the live feed may be of this millisecond, and each has its own
+        await session.store.insert("client_health", health_row(session, health, detail))
+
+
+def health_row(session: Session, health: Json, detail: Json) -> Json:
+    """A row of `client_health`, as of now."""
+    columns = {name: value for name, value in health.items() if name != "detail"}
+    told = orjson.dumps({**health["detail"], **detail}).decode()
+    return {"session_id": session.session_id, "created_at": utc_now(), **columns, "detail_json": told}
 
 
 def _median(values: deque[float]) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.labels import task_level
+from kvt_async.contract.live_figures import live_figures
 from kvt_async.contract.settings import Settings
 from kvt_async.records import Json
 from kvt_async.store.lock import holder
@@ -38,6 +39,8 @@ def lines(now: Json) -> list[str]:
         out.append(f"  failed: {n} x {name}")
     if now["running"]:
         out.append(f"running: {now['holder']}")
+    if now["live"] is not None:
+        out.append(f"at {now['live']['at'][11:19]} UTC: {now['live']['line']}")
     last = now["sessions"][-1] if now["sessions"] else None
     if last is not None and not now["running"]:
         ended = f"{last['reason']} (exit {last['exit_code']})" if last["ended_at"] else "killed"
@@ -77,6 +80,7 @@ def group_status(reader: Reader, settings: Settings, parts: Parts) -> Json:
     broken += _contradictions(reader, group, generation)
     sessions = [dict(row) for row in reader.rows(_SESSIONS, group, generation)]
     at_work = holder(reader.db)
+    live = live_figures(reader.rows, group, generation) if at_work is not None else None
     return {
         "exp_group_id": group,
         "generation": generation,
@@ -88,6 +92,7 @@ def group_status(reader: Reader, settings: Settings, parts: Parts) -> Json:
         "sessions": sessions,
         "running": at_work is not None,
         "holder": str(at_work) if at_work else None,
+        "live": None if live is None or live.over else live.json,
         "invariants_hold": not broken,
         "broken": broken,
     }

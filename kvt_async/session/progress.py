@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from kvt_async.contract.live_figures import LiveFigures, span
 from kvt_async.contract.vocabulary import ClientVerdict
 from kvt_async.records import Attempt, Json, Outcome, Request
 from kvt_async.session.client_health import Health
@@ -15,6 +16,7 @@ from kvt_async.session.live_screen import keep_showing
 from kvt_async.session.session import ServerSession
 
 WINDOW_S = 15.0
+FEWEST_TTFTS = 20  # where the last seconds brought fewer, older ones count too
 
 
 class Watcher(Protocol):
@@ -33,9 +35,11 @@ class AttemptCounts:
         self.output_tokens = 0
         self._log = log
         self._recent: deque[tuple[float, ...]] = deque()  # instants, and the counts at them
+        self._ttft_ms: deque[tuple[float, float]] = deque(maxlen=4096)  # instants, and what came then
 
     def attempted(self, request: Request, attempt: Attempt) -> None:
-        self.health.saw(attempt)
+        if (ttft_ms := self.health.saw(attempt)) is not None:
+            self._ttft_ms.append((time.monotonic(), ttft_ms))
         if attempt.error_type is not None:
             self.errors[str(attempt.error_type)] += 1
             self._log(
@@ -63,9 +67,19 @@ class AttemptCounts:
         return [(count - before) / span for count, before in zip(now[1:], then[1:], strict=True)]
 
     def ttft_ms(self, q: float) -> float | None:
-        """A quantile of the newest replies' times to first token; None: there is none."""
-        ttft = sorted(self.health.ttft_ms)
+        """A quantile of the times to first token of the last WINDOW_S; None: there is none."""
+        now = time.monotonic()
+        while len(self._ttft_ms) > FEWEST_TTFTS and now - self._ttft_ms[0][0] > WINDOW_S:
+            self._ttft_ms.popleft()
+        ttft = sorted(ms for _, ms in self._ttft_ms)
         return ttft[int(len(ttft) * q)] if ttft else None
+
+    def heard(self, ttft_ms: Iterable[float]) -> None:
+        """Take the newest times to first token of a sender process."""
+        newest = list(ttft_ms)
+        self.health.ttft_ms.extend(newest)
+        now = time.monotonic()
+        self._ttft_ms.extend((now, ms) for ms in newest)
 
 
 class Progress(AttemptCounts):
@@ -79,7 +93,7 @@ class Progress(AttemptCounts):
         self.retries = 0
         self.failures: Counter[str] = Counter()
         self._began = time.monotonic()
-        self.per_second(0, 0)
+        self.per_second(0, 0, 0)
 
     def saved(self, outcome: Outcome) -> None:
         request, last = outcome.request, outcome.last
@@ -116,13 +130,14 @@ class Progress(AttemptCounts):
     def figures(self) -> Json:
         """Everything shown, as numbers."""
         ended = sum(self.done) + sum(self.failed)
-        rate, tokens = self.per_second(ended, self.output_tokens)
+        sent, rate, tokens = self.per_second(ended + self.retries + self.in_flight, ended, self.output_tokens)
         left, client = sum(self.totals) - ended, self.client_health()
         return {
             "done": sum(self.done),
             "failed": sum(self.failed),
             "total": sum(self.totals),
             "in_flight": self.in_flight,
+            "sent_per_s": sent,
             "requests_per_s": rate,
             "output_tokens_per_s": tokens,
             "ttft_p50_ms": self.ttft_ms(0.5),
@@ -135,6 +150,28 @@ class Progress(AttemptCounts):
             "client": client["verdict"],
             "client_error_ms": client["error_bound_ms"],
         }
+
+    def live(self) -> LiveFigures:
+        """What is told to whoever watches from another process."""
+        now = self.figures()
+        return LiveFigures(
+            name="sweep",
+            run_id=None,
+            planned=now["total"],
+            sent=now["done"] + now["failed"] + now["retries"] + now["in_flight"],
+            done=now["done"],
+            failed=now["failed"],
+            in_flight=now["in_flight"],
+            sent_per_s=now["sent_per_s"],
+            done_per_s=now["requests_per_s"],
+            output_tokens=self.output_tokens,
+            output_tokens_per_s=now["output_tokens_per_s"],
+            ttft_p50_ms=now["ttft_p50_ms"],
+            ttft_p99_ms=self.ttft_ms(0.99),
+            left_s=now["eta_s"],
+            retries=now["retries"],
+            errors=now["errors"],
+        )
 
     async def show(self, quiet: bool) -> None:
         """Draw until cancelled."""
@@ -153,7 +190,7 @@ class Progress(AttemptCounts):
             parts.append(f"{now['failed']} failed ({reasons})")
         if now["retries"]:
             parts.append(f"{now['retries']} retries")
-        parts.append(f"ETA {_span(now['eta_s'])}")
+        parts.append(f"ETA {span(now['eta_s'])}")
         return ", ".join(parts)
 
     def _table(self) -> Any:
@@ -172,11 +209,3 @@ class Progress(AttemptCounts):
                     table.add_row("...", "", "", "")
                     break
         return Group(table, Text(self.line()))
-
-
-def _span(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

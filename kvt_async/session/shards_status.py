@@ -57,6 +57,7 @@ def together(db: str, members: Sequence[GroupDatabase], parts: Sequence[Json]) -
     sessions = [{**each, "db": part["db"]} for _, part in newest for each in part["sessions"]]
     is_apart = len({member.part and member.part[1] for member, _ in newest}) == 1  # each part is one database's alone
     holders = [f"{_name(member)}: {part['holder']}" for member, part in newest if part["holder"]]
+    lives = [part["live"] for _, part in newest if part["live"] is not None]
     return {
         **newest[0][1],
         "db": db,
@@ -66,6 +67,7 @@ def together(db: str, members: Sequence[GroupDatabase], parts: Sequence[Json]) -
         "sessions": sorted(sessions, key=lambda each: str(each["started_at"])),
         "running": bool(holders),
         "holder": "; ".join(holders) or None,
+        "live": lives[0] if len(lives) == 1 else None,
         "invariants_hold": all(part["invariants_hold"] for _, part in newest),
         "broken": [f"{_name(member)}: {text}" for member, part in newest for text in part["broken"]],
         "shards": [_of_one(member, part, is_apart=is_apart) for member, part in newest],
@@ -88,7 +90,8 @@ def shard_lines(now: Json) -> list[str]:
 
 
 def _of_one(member: GroupDatabase, part: Json, *, is_apart: bool) -> Json:
-    """Counts of one database, and how its last session ended; planned and pending None: others settle some of it."""
+    """Counts of one database, how its last session ended, and what one at work has told; planned and pending None:
+    others settle some of it."""
     last = part["sessions"][-1] if part["sessions"] else None
     state = "running" if part["running"] else "not begun"
     if last is not None and not part["running"]:
@@ -96,7 +99,8 @@ def _of_one(member: GroupDatabase, part: Json, *, is_apart: bool) -> Json:
     counts = {key: sum(level[key] for level in part["levels"]) for key in _DONE}
     planned = sum(level["planned"] for level in part["levels"]) if is_apart else None
     pending = None if planned is None else planned - counts["responses"] - counts["failures"]
-    return {"name": _name(member), "db": part["db"], "planned": planned, **counts, "pending": pending, "state": state}
+    counts |= {"planned": planned, "pending": pending}
+    return {"name": _name(member), "db": part["db"], **counts, "state": state, "live": part["live"]}
 
 
 def _or_dash(n: int | None) -> str:

@@ -20,6 +20,7 @@ from kvt_async.senders.pooled_health import pooled_health
 from kvt_async.senders.sender_pool import SenderPool
 from kvt_async.session.client_health import keep_health
 from kvt_async.session.experiment_rows import marked_stored
+from kvt_async.session.live_feed import feed
 from kvt_async.session.progress import Progress
 from kvt_async.session.servers import watched
 from kvt_async.session.session import ServerSession
@@ -90,7 +91,7 @@ class PartSenders:
         server.interrupts.draining = True
         show = progress.show(server.options.shows_nothing)
         try:
-            async with watched(server, show, self.pool.halted_by(server.stop)):
+            async with watched(server, show, feed(server, progress), self.pool.halted_by(server.stop)):
                 await self.pool.all_ended(lambda i: self._heard(i, orders[i], progress, unsettled))
         finally:
             server.interrupts.settle()
@@ -175,4 +176,4 @@ class PooledParts(Progress):
             total.clear()
             for part in parts:
                 total.update(part)
-        self.health.ttft_ms.extend(news.ttft_ms)
+        self.heard(news.ttft_ms)

@@ -15,6 +15,7 @@ from kvt_async.session import handshake
 from kvt_async.session.canary_prompts import shortest
 from kvt_async.session.client_health import keep_health
 from kvt_async.session.experiment_rows import add_generation, add_runs
+from kvt_async.session.live_feed import feed
 from kvt_async.session.probes import patiently, refuse, refuse_all_failed
 from kvt_async.session.progress import Progress
 from kvt_async.session.server_check import identify, keep_snapshots
@@ -108,7 +109,7 @@ async def send(
     in_turns: TurnFeed | None = None
     if conversations is not None and settings.workload.is_in_turns:
         in_turns = TurnFeed(server, builder, conversations, places.n, progress.settled)
-    feed = in_turns or Feed(server, builder, conversations)
+    source = in_turns or Feed(server, builder, conversations)
     is_repeat = [level.repeat_idx > 0 for level in server.levels]
     order = steps(done, is_repeat, settings.limits.order, settings.sampling.seed)
     workers = places.n * WORKERS_PER_PLACE
@@ -118,8 +119,8 @@ async def send(
     server.interrupts.draining = True
     try:
         async with (
-            watched(server, health.watch(), progress.show(server.options.shows_nothing)),
-            aclosing(feed.requests(order)) as requests,
+            watched(server, health.watch(), progress.show(server.options.shows_nothing), feed(server, progress)),
+            aclosing(source.requests(order)) as requests,
         ):
             await send_all(requests, pipe, workers=workers)
             if settled := await sender.witness.last_word():

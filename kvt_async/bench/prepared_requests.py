@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from kvt_async.bench.request_details import NO_DETAILS, RequestDetails
 from kvt_async.bench.stage import Stage
 from kvt_async.bench.workload import Place, Workload, WorkloadPrompt
 from kvt_async.contract.errors import ConfigError
@@ -37,6 +38,7 @@ class PlannedRequest:
     at: int
     size: int
     headers: Headers = ()
+    details: RequestDetails = NO_DETAILS
 
 
 class BodyFile:
@@ -88,6 +90,7 @@ class Maker:
                         at=self.bodies.put(payload.body),
                         size=len(payload.body),
                         headers=payload.headers,
+                        details=prompt.details,
                     )
                 )
         return planned
@@ -113,7 +116,7 @@ class Maker:
         )
 
     def rows(self, planned: PlannedRequest, offset_ns: int | None, session_id: str, now: str) -> Iterator[Row]:
-        """Its rows in `requests` and `bench_arrivals`."""
+        """Its rows in `requests`, `bench_arrivals` and, where there is more to say, `bench_requests`."""
         run_id = self.stage.run.run_id
         request_id, phase = f"{run_id}:{planned.seq}", "measured" if planned.measured else "warm_up"
         yield "requests", (request_id, run_id, f"p{planned.seq}", 0, 0, planned.prompt_sha256, now)
@@ -124,6 +127,8 @@ class Maker:
                 *(planned.input_tokens, planned.output_tokens, planned.group_idx),
             ),
         )
+        if (details := planned.details.row(request_id)) is not None:
+            yield details
 
 
 def encode(settings: Settings, prompt: WorkloadPrompt, level: Level) -> Payload:

@@ -11,6 +11,7 @@ import numpy as np
 from kvt_async.bench import length_draws
 from kvt_async.bench.exact_texts import TextMaker
 from kvt_async.bench.prompt_files import Item, read_jsonl, read_manifest
+from kvt_async.bench.request_details import NO_DETAILS, RequestDetails
 from kvt_async.contract.bench_settings import Bench
 from kvt_async.contract.formulas.prompt_text import template_version
 from kvt_async.contract.settings import Settings
@@ -37,6 +38,7 @@ class WorkloadPrompt:
     group_idx: int | None = None
     context_chars: int | None = None
     context_messages: int | None = None
+    details: RequestDetails = NO_DETAILS
 
 
 class Workload(Protocol):

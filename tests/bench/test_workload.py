@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from kvt_async.bench import length_draws, prompt_files
+from kvt_async.bench.request_details import RequestDetails
 from kvt_async.bench.workload import Place, Workload, WorkloadPrompt, load_workload
 from kvt_async.contract.bench_settings import Lengths
 from kvt_async.contract.errors import ConfigError
@@ -238,3 +239,10 @@ def test_lengths_of_a_file_that_are_not_asked_for_are_mentioned(tmp_path: Path) 
                                       f"bench.workload.path={tmp_path}/w.jsonl"))  # fmt: skip
     (note,) = workload.notes
     assert "1 rows name a length for their reply; bench.workload.output_tokens is asked for instead" in note
+
+
+def test_a_request_has_a_row_of_details_only_where_one_is_known() -> None:
+    assert RequestDetails().row("r:0") is None
+    assert RequestDetails(turn_idx=0, source_line=7).row("r:0") == (
+        "bench_requests", ("r:0", None, 0, None, None, 7, None, None)
+    )  # fmt: skip

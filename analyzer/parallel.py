@@ -113,6 +113,8 @@ def stream(
                 result = futures.popleft().result()  # whoever takes it may forget it
                 futures.extend(pool.submit(function, part) for part in islice(coming, 1))
                 n_done += 1
+                if not futures:
+                    pool.shutdown()  # what these processes hold is not held beside what the last result is for
                 yield result
         except BrokenProcessPool:  # a script that can't be imported again, as new processes do: slower, not wrong
             pass
@@ -139,4 +141,5 @@ def begin(plugins: Sequence[tuple[str, str]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for us
     for name in ("POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
+    os.environ["_RJEM_MALLOC_CONF"] = "dirty_decay_ms:0,muzzy_decay_ms:0"  # Polars gives back at once what it frees
     plugin_files.load_again(plugins)

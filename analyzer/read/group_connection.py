@@ -16,6 +16,8 @@ from kvt_async.contract.shards.attached import attach
 from kvt_async.contract.shards.group_databases import GroupDatabase, group_databases
 from kvt_async.contract.shards.histories import TABLES
 
+CACHE_KIB = 65_536  # rows are looked up by key in four tables at once
+LEAST_CACHE_KIB = 4_096  # of one of many databases, which are read one after the other
 _COPIED = (
     "experiments",
     "task_contracts",
@@ -100,7 +102,7 @@ def open_members(
     assert isinstance(conn, GroupConnection)
     try:
         conn.members = members
-        conn.parts = tuple(open_part(member, held=held) for member in members)
+        conn.parts = tuple(open_part(member, held=held, n_open=len(members)) for member in members)
         conn.execute("PRAGMA foreign_keys=OFF")  # derived rows name runs of the shards
         _unite(conn, db)
     except BaseException:
@@ -109,14 +111,17 @@ def open_members(
     return conn
 
 
-def open_part(member: GroupDatabase, others: Sequence[GroupDatabase] = (), *, held: bool = False) -> sqlite3.Connection:
+def open_part(
+    member: GroupDatabase, others: Sequence[GroupDatabase] = (), *, held: bool = False, n_open: int = 1
+) -> sqlite3.Connection:
     """One database of a group, without the requests that are to be read from another one. others: where full cache's
-    answers to its examples may lie beside it."""
+    answers to its examples may lie beside it. n_open: databases that are open side by side and share the memory of a
+    cache."""
     part = connect_for_reading(member.db, factory=PartConnection)
     assert isinstance(part, PartConnection)
     try:
         part.execute("PRAGMA temp_store=MEMORY")
-        part.execute("PRAGMA cache_size=-65536")  # 64 MB: rows are looked up by key in four tables at once
+        part.execute(f"PRAGMA cache_size=-{max(LEAST_CACHE_KIB, CACHE_KIB // n_open)}")
         for i, other in enumerate(others):
             attach(part, f"other{i}", other.db)
             for table in ("requests", "responses"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from analyzer.read.group_connection import members_of, open_members
+from analyzer.read.group_connection import CACHE_KIB, members_of, open_members
 from kvt_async.contract.errors import MissingPrerequisiteError
 from kvt_async.contract.schema import missing_tables
 from kvt_async.contract.shards.group_databases import GroupDatabase
@@ -38,7 +38,7 @@ def held(reader: sqlite3.Connection) -> sqlite3.Connection:
             where=str(path_of(reader)),
             do="Run `kvt prepare -c CONFIG` and `kvt sweep -c CONFIG` with this version of kvt.",
         )
-    reader.execute("PRAGMA cache_size=-65536")  # 64 MB: rows are looked up by key in four tables at once
+    reader.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the snapshot starts with the first read
     return reader

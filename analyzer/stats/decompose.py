@@ -34,7 +34,7 @@ class Outcomes:
 
     score: Floats
     failed: Bools
-    label: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int8]
     cut: Bools
 
     def of(self, rows: Bools) -> "Outcomes":

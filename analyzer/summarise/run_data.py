@@ -1,6 +1,6 @@
 """Runs, read: their bin_stats rows, their evidence and their outcomes in the order of the dataset's entries.
 
-Only what later steps need is kept of a run (54 bytes an outcome), so memory holds the details of one run at a time, or
+Only what later steps need is kept of a run (51 bytes an outcome), so memory holds the details of one run at a time, or
 of a few small ones.
 """
 
@@ -176,7 +176,7 @@ def _frame(facts: sqlite3.Connection, runs: Sequence[Run], entries: pl.DataFrame
     decoding = pl.col("run").is_in([i for i, run in enumerate(runs) if run.decodes])
     run_ids = [run.run_id for run in runs]
     frame = outcomes.outcomes(facts, runs, samples, entries=without_lengths(facts, run_ids, entries))
-    return frame.sort("run", "entry", "sample_idx").with_columns(
+    return _in_order(frame).with_columns(
         code=code,
         cut=failure_labels.cut_off(),
         kept_fraction=kept_fraction(unit, decoding),
@@ -186,11 +186,18 @@ def _frame(facts: sqlite3.Connection, runs: Sequence[Run], entries: pl.DataFrame
     )
 
 
+def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows in the order of runs, entries and answers; column by column, so that they are not held twice. `frame` is
+    empty afterwards."""
+    order = frame.select(pl.arg_sort_by("run", "entry", "sample_idx")).to_series()
+    return pl.DataFrame([frame.drop_in_place(name).gather(order) for name in frame.columns])
+
+
 def _outcomes(frame: pl.DataFrame, n: int, k: int) -> Outcomes:
     """The outcomes of one run, of k answers to each of n entries, each in its place."""
     score = np.full(n * k, np.nan)
     failed = np.zeros(n * k, dtype=bool)
-    label = np.full(n * k, len(LABELS) - 1, dtype=np.int64)
+    label = np.full(n * k, len(LABELS) - 1, dtype=np.int8)
     cut = np.zeros(n * k, dtype=bool)
     at = frame["entry"].cast(pl.Int64).to_numpy() * k + frame["sample_idx"].to_numpy()
     score[at] = frame["score"].to_numpy()

@@ -7,11 +7,11 @@ A row is one request with its outcome. Each size is a database in the real schem
 among them) and a repeat of full cache, five bins, 1% of the requests failed, short answers; written level by level, or
 --interleaved: examples in blocks of 50, each at every level. With --tasks they are dealt to so many tasks of one group,
 task by task; with --shards the group lies in so many databases, each with the whole manifest and its share of the
-examples at every level. --lean: shorter names and less in each reply, two thirds of the disk. Its first `kvt all` is
-timed stage by stage in a process of its own (starting it belongs to `score`), then a second one that finds nothing to
-do. Memory is the peak of that process and all it started together, as resident sets, so what they share counts several
-times. `ratio` is the time per row against the smallest size: 1 = linear. With --keep the databases stay in DIR for the
-next time, which then makes their scores and results anew.
+examples at every level. --lean: shorter names and less in each reply, two thirds of the disk. Its stages are timed one
+by one in a process of their own (starting it belongs to `score`), then a `kvt all` that finds nothing to do, the
+second one: the first counts what only `all` keeps. Memory is the peak of that process and all it started together, as
+resident sets, so what they share counts several times. `ratio` is the time per row against the smallest size: 1 =
+linear. With --keep the databases stay in DIR for the next time, which then makes their scores and results anew.
 """
 
 import argparse
@@ -333,6 +333,7 @@ def main() -> None:
             whole = Taken(sum(t.wall_s for t in once), sum(t.cpu_s for t in once), max(t.peak for t in once))
             base = base or whole.wall_s / rows
             print(f"{whole.line('together', rows)}  ratio {whole.wall_s / rows / base:.2f}")
+            measure(folder, "every")  # counts what the stages by themselves had no place to keep
             print(measure(folder, "every")["every"].line("all, once more", rows), flush=True)
 
 

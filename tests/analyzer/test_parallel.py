@@ -1,5 +1,6 @@
 """Large experiments are scored and read in several processes, and nothing in the results tells."""
 
+import multiprocessing
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -86,6 +87,15 @@ def test_little_work_stays_in_this_process(rows: int) -> None:
 def test_results_come_in_the_order_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "cores", lambda: 2)
     assert parallel.results(len, ["a", "bc", ""], rows=10**9) == [1, 2, 0]
+
+
+def test_the_last_result_comes_when_the_processes_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    alive = []
+    for _ in parallel.stream(len, ["a", "bc", ""], rows=10**9):
+        alive.append(len(multiprocessing.active_children()))
+    assert alive[0] > 0
+    assert alive[-1] == 0
 
 
 def test_the_next_result_is_made_while_one_is_used() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from analyzer import parallel, stages
 from analyzer.api import open_group as results_of
-from analyzer.read.group_connection import open_group
+from analyzer.read.group_connection import CACHE_KIB, open_group, parts
 from analyzer.read.run_counts import run_counts
 from kvt_async.contract.paths import DB_NAME
 from kvt_async.contract.settings import Settings
@@ -114,3 +114,11 @@ def test_a_query_that_forgets_the_shards_fails(tmp_path: Path, one: Path) -> Non
         with pytest.raises(sqlite3.OperationalError, match="is_read_part_by_part"):
             conn.execute("SELECT count(*) FROM responses")
         assert conn.execute("SELECT count(*) FROM sessions").fetchone() == (2,)
+
+
+def test_the_caches_of_many_shards_take_no_more_memory_than_the_one_of_a_database(tmp_path: Path, one: Path) -> None:
+    split(one / "facts.sqlite", tmp_path / "g" / DB_NAME, 3, by_context(3))
+    with closing(open_group(tmp_path / "g" / DB_NAME)) as conn:
+        caches = [-part.execute("PRAGMA cache_size").fetchone()[0] for part in parts(conn)]
+    assert len(caches) >= 3
+    assert sum(caches) <= CACHE_KIB

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kvt_async.bench import rival_keys
+from kvt_async.bench.workload_file import workload_overrides
 from kvt_async.contract.command_line.options import (
     ConfigOption,
     JsonOption,
@@ -22,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+LENGTHS = "N|N1,N2,..|{..}"
 AsOption = Annotated[
     str | None,
     typer.Option("--as", metavar="TOOL", help="Also under its formulas: vllm, aiperf, guidellm, sglang, evalscope."),
@@ -48,6 +50,15 @@ def bench(
     repeats: Annotated[int | None, typer.Option("--repeats", help="Of each load, for intervals.")] = None,
     arrival: Annotated[str | None, typer.Option("--arrival", metavar="constant|poisson|gamma")] = None,
     burstiness: Annotated[float | None, typer.Option("--burstiness", help="gamma: below 1 burstier.")] = None,
+    workload: Annotated[
+        str | None, typer.Option("--workload", metavar="FILE", help="Prompts of a file; its kind is seen.")
+    ] = None,
+    input_tokens: Annotated[
+        str | None, typer.Option("--input-tokens", metavar=LENGTHS, help="Of each prompt, synthetic ones.")
+    ] = None,
+    output_tokens: Annotated[
+        str | None, typer.Option("--output-tokens", metavar=LENGTHS, help="To ask for of each reply.")
+    ] = None,
     slo: Annotated[list[str] | None, typer.Option("--slo", metavar="ttft_p99_ms=500", help="May be repeated.")] = None,
     levels: Annotated[bool, typer.Option("--levels", help="Bench every KV level of the config.")] = False,
     as_tool: AsOption = None,
@@ -90,6 +101,8 @@ def bench(
             burstiness=burstiness,
             levels=levels or None,
         ),
+        *(workload_overrides(workload) if workload is not None else []),
+        *_lengths(input_tokens=input_tokens, output_tokens=output_tokens),
         *(_objective(text) for text in slo or []),
     ]
     settings = _settings(config, rival_keys.settled([*(override or []), *options]), print_config)
@@ -236,6 +249,15 @@ def _list(text: str | None, option: str) -> str | None:
                 f"{part!r} is no number", where=option, do=f"Write {option} 1,2,4 or {option} auto."
             ) from None
     return f"[{', '.join(parts)}]"
+
+
+def _lengths(**given: str | None) -> list[str]:
+    """'128' and '{mean: 300, std: 50}' stay, '128,256' becomes a list to draw from."""
+    return [
+        f"bench.workload.{name}={f'[{text}]' if ',' in text and text.strip()[:1] not in '[{' else text}"
+        for name, text in given.items()
+        if text is not None
+    ]
 
 
 def _objective(text: str) -> str:

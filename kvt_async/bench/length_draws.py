@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from kvt_async.contract.bench_settings import Lengths
+from kvt_async.contract.lengths import Lengths
 
 _TRIES = 1000  # draws outside of [low, high] are drawn again, so that the bounds don't collect them
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from kvt_async.contract.bench_settings import MOST_TOKENS
 from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.formulas.prompt_text import context_messages, context_parts, render
+from kvt_async.contract.lengths import MOST_TOKENS
 from kvt_async.data.manifest import read_head, read_items
 
 WHERE = "bench.workload.path"

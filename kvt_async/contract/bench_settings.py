@@ -7,12 +7,11 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from kvt_async.contract.checked_text import valid_path, valid_url
 from kvt_async.contract.config_section import Section
+from kvt_async.contract.lengths import Lengths
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Count = Annotated[int, Field(ge=1)]
-MOST_TOKENS = 10_000_000  # of a prompt or a reply
-Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 MOST_REQUESTS = 100_000_000  # of a stage: more can neither be planned nor stored
 Seconds = Annotated[float, Field(gt=0, le=365 * 86_400)]
 Rate = Annotated[float, Field(gt=0, le=1e9)]
@@ -21,36 +20,6 @@ SLO_METRICS = ("ttft", "ttfb", "tpot", "itl", "latency")
 TOOLS = ("vllm", "aiperf", "guidellm", "sglang", "evalscope")  # whose formulas --as knows
 SLO_STATS = ("mean", "p50", "p90", "p95", "p99", "max")
 _SLO = re.compile(rf"({'|'.join(SLO_METRICS)})_({'|'.join(SLO_STATS)})_(ms|s)")
-
-
-class Lengths(Section):
-    """A distribution of lengths in tokens. `low` and `high` bound every kind (draws outside are drawn again)."""
-
-    kind: Literal["fixed", "uniform", "normal", "lognormal", "list"] = "fixed"
-    value: Tokens = 128  # fixed: every one; normal, lognormal: the mean
-    std: Annotated[float, Field(ge=0, le=MOST_TOKENS)] = 0  # normal, lognormal: of the lengths themselves
-    low: Tokens = 1
-    high: Tokens = 1_000_000
-    values: list[Tokens] | None = None  # list: drawn from, with `weights`
-    weights: list[Annotated[float, Field(ge=0)]] | None = None
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> "Lengths":
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}")
-        if (self.kind == "list") != (self.values is not None):
-            raise ValueError("values belongs to kind: list, and a list needs values")
-        if self.values is not None and not self.values:
-            raise ValueError("values is empty")
-        if self.weights is not None and (self.values is None or len(self.weights) != len(self.values)):
-            raise ValueError("weights needs values, one weight each")
-        if self.weights is not None and sum(self.weights) <= 0:
-            raise ValueError("weights are all 0")
-        if self.kind in ("fixed", "normal", "lognormal") and not self.low <= self.value <= self.high:
-            raise ValueError(f"value {self.value} lies outside of low {self.low} and high {self.high}")
-        if self.kind == "uniform" and self.high >= 1_000_000:
-            raise ValueError("uniform needs low and high")
-        return self
 
 
 class Prefix(Section):

@@ -21,6 +21,7 @@ from kvt_async.contract.errors import ConfigError
 from kvt_async.contract.secrets import Secrets
 from kvt_async.contract.settings import Settings
 from kvt_async.contract.settings_kv import APPLY_KEYS, AS_DATA, Apply, StoredSection, added_keys
+from kvt_async.contract.short_forms import written_out
 from kvt_async.contract.variables import Use, resolve, secrets_of, whatever_is_secret
 
 ENV_PREFIX = "KVT__"
@@ -53,7 +54,7 @@ def _load(config: Path | None, overrides: Sequence[str], env: Mapping[str, str],
         ("environment", _from_env(env)),
         ("--override", _from_overrides(overrides)),
     ):
-        layer = plain(given, source)
+        layer = written_out(plain(given, source), merged, Settings)
         _check_keys(layer, Settings, source, ())
         _drop_other_params(merged["dataset"], layer.get("dataset"))
         _merge(merged, layer, (), source, origin)
@@ -85,10 +86,9 @@ def settings_of_text(
     """
     merged: dict[str, Any] = Settings.model_construct().model_dump(mode="json")
     origin: dict[str, str] = {}
-    last = dict(at_last or {})
     overriding = plain(_from_overrides(overrides), "--override")
-    for source, layer in ((where, _stored(text, where)), ("--override", overriding), (where, last)):
-        _check_keys(layer, Settings, source, (), as_data=True)
+    for source, given in ((where, _stored(text, where)), ("--override", overriding), (where, dict(at_last or {}))):
+        _check_keys(layer := written_out(given, merged, Settings), Settings, source, (), as_data=True)
         _merge(merged, layer, (), source, origin)
     _drop_default_task(merged, origin)
     _check_values(merged, (), origin, where)

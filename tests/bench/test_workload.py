@@ -14,8 +14,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from kvt_async.bench import length_draws, prompt_files
 from kvt_async.bench.request_details import RequestDetails
 from kvt_async.bench.workload import Place, Workload, WorkloadPrompt, load_workload
-from kvt_async.contract.bench_settings import Lengths
+from kvt_async.bench.workload_file import workload_overrides
 from kvt_async.contract.errors import ConfigError
+from kvt_async.contract.lengths import Lengths
 from kvt_async.contract.load import load_settings
 from kvt_async.contract.settings import Settings
 from kvt_async.data.prepare import prepare
@@ -246,3 +247,60 @@ def test_a_request_has_a_row_of_details_only_where_one_is_known() -> None:
     assert RequestDetails(turn_idx=0, source_line=7).row("r:0") == (
         "bench_requests", ("r:0", None, 0, None, None, 7, None, None)
     )  # fmt: skip
+
+
+SHORT_FORMS = [
+    ("300", ["value=300"]),
+    ("[128, 256]", ["kind=list", "values=[128, 256]"]),
+    ("{values: [90, 70], weights: [1, 3]}", ["kind=list", "values=[90, 70]", "weights=[1, 3]"]),
+    ("{low: 40, high: 90}", ["kind=uniform", "low=40", "high=90"]),
+    ("{mean: 300, std: 50}", ["kind=normal", "value=300", "std=50"]),
+    ("{mean: 300, std: 50, kind: lognormal}", ["kind=lognormal", "value=300", "std=50"]),
+]
+
+
+@pytest.mark.parametrize(("short", "long"), SHORT_FORMS)
+@pytest.mark.parametrize("name", ["input_tokens", "output_tokens"])
+def test_a_short_form_of_lengths_is_the_same_workload_as_its_long_one(name: str, short: str, long: list[str]) -> None:
+    key = f"bench.workload.{name}"
+    short_form, long_form = (
+        settings("reference", f"{key}={short}"),
+        settings("reference", *(f"{key}.{x}" for x in long)),
+    )
+    assert load_workload(short_form).describe() == load_workload(long_form).describe()
+    assert short_form == long_form
+
+
+def test_a_short_form_takes_the_place_of_the_files_lengths_and_bounds_alone_stay_bounds(tmp_path: Path) -> None:
+    file = tmp_path / "b.yaml"
+    file.write_text("bench: {workload: {input_tokens: {kind: normal, value: 300, std: 50, low: 200, high: 400}}}\n")
+
+    def lengths(*overrides: str) -> Lengths:
+        return load_settings(file, overrides, environ={}).bench.workload.input_tokens
+
+    assert lengths("bench.workload.input_tokens=20") == Lengths(kind="fixed", value=20)
+    key = "bench.workload.input_tokens"
+    bounded = lengths(f"{key}.low=250", f"{key}.high=350")
+    assert (bounded.kind, bounded.value, bounded.low, bounded.high) == ("normal", 300, 250, 350)
+
+
+@pytest.mark.parametrize("value", ["true", "abc", "[]", "{mean: 3, value: 4}", "0"])
+def test_lengths_that_are_none_are_refused_with_the_forms_there_are(value: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        settings("reference", f"bench.workload.input_tokens={value}")
+    assert "bench.workload.input_tokens" in str(refused.value)
+    if value in ("true", "abc"):
+        assert "{mean: 300, std: 50}" in str(refused.value)
+
+
+def test_the_kind_of_a_workloads_file_is_seen(tmp_path: Path) -> None:
+    rows = jsonl_settings(tmp_path, numbered(4))
+    manifest = prepare(rows, report=lambda _: None).path
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"prompt": "hi"}\n')
+    for given, file, kind in ((manifest, manifest, "manifest"), (manifest.parent, manifest, "manifest"),
+                              (prompts, prompts, "jsonl")):  # fmt: skip
+        work = settings("reference", *workload_overrides(str(given))).bench.workload
+        assert (work.kind, work.path) == (kind, str(file))
+    with pytest.raises(ConfigError, match="there is no file"):
+        workload_overrides(str(tmp_path / "no"))
